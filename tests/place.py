@@ -82,13 +82,13 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        ours = ("PREFECT_", "TRIAGE_", "HF_")
-        inherited = {k: v for k, v in os.environ.items() if k == "TRIAGE_BACKEND" or not k.startswith(ours)}
-        own = {
+        own_result = ("PREFECT_", "TRIAGE_", "HF_")
+        inherited = {k: v for k, v in os.environ.items() if k == "TRIAGE_BACKEND" or not k.startswith(own_result)}
+        own_values = {
             "TRIAGE_HOME": self.home, "TRIAGE_WAREHOUSE": self.warehouse, "PREFECT_HOME": self.prefect_home,
             "PYTHONPATH": ROOT, "DO_NOT_TRACK": 1, "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         }  # fmt: skip
-        return inherited | {key: str(value) for key, value in own.items()}
+        return inherited | {key: str(value) for key, value in own_values.items()}
 
     def start(self, *args: str, **environment: str) -> subprocess.Popen[str]:
         """`triage ARGS` in the background, the leader of a process group; its outputs go to the files `out` and `err` of
@@ -155,8 +155,8 @@ class Place:
 
     def experiment(self, cell: str) -> Path:
         """The folder of an experiment by its cell id."""
-        (found,) = (p for p in (self.home / "experiments").iterdir() if p.name.startswith(f"{cell}-"))
-        return found
+        (outcome,) = (p for p in (self.home / "experiments").iterdir() if p.name.startswith(f"{cell}-"))
+        return outcome
 
     def copy(self, folder: Path) -> Place:
         """The same state elsewhere, to be changed by one test."""

@@ -117,8 +117,8 @@ def test_the_folders_of_the_steps_do_not_import_each_other_in_a_circle():
             if module.startswith(step):
                 needs[step] |= {other for other in STEPS for name in imports(path) if name.startswith(other)} - {step}
 
-    while done := [step for step, others in needs.items() if not others]:
-        needs = {step: others - set(done) for step, others in needs.items() if step not in done}
+    while result := [step for step, other_values in needs.items() if not other_values]:
+        needs = {step: other_values - set(result) for step, other_values in needs.items() if step not in result}
 
     assert needs == {}
 
@@ -149,8 +149,8 @@ def test_the_parent_process_never_loads_mlx():
         "    found = {'mlx', 'mlx_lm', 'transformers'} & set(sys.modules)\n"
         "    assert not found, f'{name} loads {found}'\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *parents], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run([sys.executable, "-c", code, *parents], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
 
 
 ASKS_FOR_THE_MACHINE = re.compile(

@@ -118,19 +118,23 @@ def test_a_recipe_with_settings_of_its_own_has_the_ids_of_a_grid_that_says_the_s
     prompt = PromptChoice(version=2, answers=answers)
     of_recipe = study(recipe=[RECIPE | OVERRIDDEN | {"prompt": prompt}])
     of_grid = study(training=OVERRIDDEN, prompt=prompt)
-    (mine,), (theirs,) = (list(experiments(grid, {"tiny": model()})) for grid in (of_recipe, of_grid))
-    assert mine == theirs and mine.model_dump() == theirs.model_dump() and set(OVERRIDDEN) == set(OVERRIDES)
-    assert identity.training_from(mine, WEIGHTS, DATASET) == identity.training_from(theirs, WEIGHTS, DATASET)
+    (own_value,), (reference,) = (list(experiments(grid, {"tiny": model()})) for grid in (of_recipe, of_grid))
+    assert (
+        own_value == reference
+        and own_value.model_dump() == reference.model_dump()
+        and set(OVERRIDDEN) == set(OVERRIDES)
+    )
+    assert identity.training_from(own_value, WEIGHTS, DATASET) == identity.training_from(reference, WEIGHTS, DATASET)
     assert of_recipe.prompts == of_grid.prompts == [prompt]
 
 
 @pytest.mark.parametrize("name", OVERRIDES)
 def test_each_setting_that_a_recipe_overrides_reaches_its_training_alone(name):
     grid = study(recipe=[RECIPE | {name: OVERRIDDEN[name]}, RECIPE | {"name": "other"}])
-    mine, other = experiments(grid, {"tiny": model()})
-    value = getattr(mine.training, name)
+    own_value, other = experiments(grid, {"tiny": model()})
+    value = getattr(own_value.training, name)
     assert (list(value) if isinstance(value, tuple) else value) == OVERRIDDEN[name] and other.training == grid.training
-    assert {key for key in OVERRIDES if getattr(mine.training, key) != getattr(grid.training, key)} == {name}
+    assert {key for key in OVERRIDES if getattr(own_value.training, key) != getattr(grid.training, key)} == {name}
 
 
 @pytest.mark.parametrize(
@@ -156,8 +160,8 @@ def test_a_setting_of_a_recipe_trains_again_and_its_default_does_not(setting):
     "prompt", [{"version": 2}, {"answers": {"ED": "now", "GP": "soon", "HOME": "never"}}], ids=["version", "answers"]
 )
 def test_a_prompt_enters_the_ids_of_trainings_untuned_models_and_fidelities_where_it_is_named(prompt, monkeypatch):
-    found = ids(study(prompt=prompt), monkeypatch)
+    outcome = ids(study(prompt=prompt), monkeypatch)
     before = ids(study(), monkeypatch)
-    assert not any(found[kind] == before[kind] for kind in BEFORE)
+    assert not any(outcome[kind] == before[kind] for kind in BEFORE)
     same = {"version": 1, "answers": {label: label for label in ("ED", "GP", "HOME")}}
     assert digests(study(prompt=same), monkeypatch) == BEFORE

@@ -43,11 +43,11 @@ def test_paper_is_exactly_sixty_distinct_experiments():
 
 
 def test_paper_has_the_recipes_of_the_protocol():
-    found = {
+    matches = {
         r.name: (r.kind, r.learning_rate, r.batch_size, r.rank, r.scale, r.dropout, r.iterations, r.target_ed_recall)
         for r in load_grid("paper").recipes
     }
-    assert found == RECIPES
+    assert matches == RECIPES
 
 
 def test_paper_has_the_settings_of_the_protocol():
@@ -212,8 +212,10 @@ def test_a_base_model_of_the_grid_is_checked_like_the_rest(source, parts, grid_f
 
 
 def test_a_grid_may_bring_its_own_base_model_and_name_it(grid_file):
-    own = '\n[[base_model]]\nname = "mine"\nlicence = "x"\n[[base_model.sources]]\nkind = "folder"\npath = "weights"\n'
-    grid = load_grid(grid_file(SMOKE.replace('"tiny-gemma3"', '"mine"') + own))
+    own_values = (
+        '\n[[base_model]]\nname = "mine"\nlicence = "x"\n[[base_model.sources]]\nkind = "folder"\npath = "weights"\n'
+    )
+    grid = load_grid(grid_file(SMOKE.replace('"tiny-gemma3"', '"mine"') + own_values))
     assert known_models(grid)["mine"].sources[0].kind == "folder"
 
 
@@ -357,10 +359,10 @@ def test_the_recipes_of_tuned_are_the_same_in_every_grid(grid, names):
             select(source, narrowing=Narrowing(["smollm2-135m"], [4], [recipe])).cells[0]
             for source, recipe in ((TUNED, name), (grid, other))
         ]
-        ours, others = (
+        own_result, other_values = (
             (cell.training, cell.prompt, cell.recipe.model_copy(update={"name": name})) for cell in trainings
         )
-        assert ours == others
+        assert own_result == other_values
 
 
 @pytest.mark.parametrize("setting", ["data.train_cases=2000", "data.further_share=0.5"])
@@ -418,14 +420,18 @@ def test_the_deepest_training_that_a_model_can_have_is_allowed():
 def test_one_line_of_a_grid_allows_the_open_mirrors_of_every_model(tmp_path):
     assert not any(model.allow_mirror for model in known_models(load_grid("smoke")).values())
     (tmp_path / "own.toml").write_text("allow_mirror = true\n" + SMOKE)
-    found = known_models(load_grid(str(tmp_path / "own.toml")))
-    assert found["gemma-3-270m"].allow_mirror and found["gemma-3-270m"].sources[0].mirror == "unsloth/gemma-3-270m-it"
+    outcome = known_models(load_grid(str(tmp_path / "own.toml")))
+    assert (
+        outcome["gemma-3-270m"].allow_mirror and outcome["gemma-3-270m"].sources[0].mirror == "unsloth/gemma-3-270m-it"
+    )
 
 
 def test_settings_that_a_model_of_the_grid_itself_cannot_have_are_refused_too(tmp_path):
     text = (GRIDS / "smoke.toml").read_text(encoding="utf-8").replace('"tiny-llama"', '"mine"', 1)
-    mine = '\n[[base_model]]\nname = "mine"\nlicence = "x"\nsources = [{ kind = "random", shape = "tiny-llama" }]\n'
-    (tmp_path / "mine.toml").write_text(text + mine)
+    own_value = (
+        '\n[[base_model]]\nname = "mine"\nlicence = "x"\nsources = [{ kind = "random", shape = "tiny-llama" }]\n'
+    )
+    (tmp_path / "mine.toml").write_text(text + own_value)
     words = "training.num_layers = 8, but mine has 4 blocks; give at most 4."
     with pytest.raises(BadInput, match=re.escape(words)):
         select(str(tmp_path / "mine.toml"), ["training.num_layers=8"])

@@ -13,11 +13,11 @@ from tasks.runtime.events import ProgressReport
 def test_a_step_does_not_wait_for_a_server_that_does_not_answer_and_its_bar_is_removed_once_that_does(monkeypatch):
     answers = threading.Event()
     removed = threading.Event()
-    asked = []
+    headers = []
     id = uuid4()
 
     def create(progress, **artifact):
-        asked.append(progress)
+        headers.append(progress)
         assert answers.wait(60)
         return id
 
@@ -28,9 +28,9 @@ def test_a_step_does_not_wait_for_a_server_that_does_not_answer_and_its_bar_is_r
     monkeypatch.setattr(progress, "REQUEST_SECONDS", 0.01)
     emit = publisher("train a")
 
-    for done in (1, 2, 10):
-        emit(ProgressReport("cases", done, 10))
+    for result in (1, 2, 10):
+        emit(ProgressReport("cases", result, 10))
 
-    assert asked == [10.0] and not removed.is_set()
+    assert headers == [10.0] and not removed.is_set()
     answers.set()
-    assert removed.wait(60) and asked == [10.0]
+    assert removed.wait(60) and headers == [10.0]

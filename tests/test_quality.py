@@ -53,15 +53,15 @@ def test_every_distribution_that_the_project_needs_is_pinned_at_the_version_that
 def needed_here(lines: list[str]) -> set[str]:
     """Names of the installed distributions that these requirements lead to on this machine, themselves included."""
     waiting = [(Requirement(line), "") for line in lines]
-    seen = set()
+    calls = set()
     while waiting:
         requirement, extra = waiting.pop()
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
         name = canonicalize_name(requirement.name)
-        for wanted in {"", *requirement.extras}:
-            if (name, wanted) not in seen:
-                seen.add((name, wanted))
-                waiting += [(Requirement(line), wanted) for line in metadata.requires(name) or []]
+        for expected in {"", *requirement.extras}:
+            if (name, expected) not in calls:
+                calls.add((name, expected))
+                waiting += [(Requirement(line), expected) for line in metadata.requires(name) or []]
 
-    return {name for name, _ in seen}
+    return {name for name, _ in calls}

@@ -31,9 +31,9 @@ def shared(request, tmp_path, monkeypatch) -> SharedFolder:
     name = f"/shared-{tmp_path.name}-{os.urandom(4).hex()}"
     url = str(tmp_path / "mount é 1") if request.param == "file" else f"memory:/{name}"
     monkeypatch.setenv("TRIAGE_SHARED", url)
-    found = shared_folder()
-    assert found is not None and request.param in found.fs.protocol
-    return found
+    outcome = shared_folder()
+    assert outcome is not None and request.param in outcome.fs.protocol
+    return outcome
 
 
 def sealed(folder: Path, text: str, **extra: object) -> Path:
@@ -45,42 +45,42 @@ def sealed(folder: Path, text: str, **extra: object) -> Path:
 
 
 def test_a_folder_comes_back_as_it_was_and_the_first_version_stays(shared, tmp_path):
-    ours = sealed(tmp_path / "a", "ours")
-    theirs = sealed(tmp_path / "b", "theirs")
+    own_result = sealed(tmp_path / "a", "ours")
+    reference = sealed(tmp_path / "b", "theirs")
     assert shared.manifest("x/1") is None and not shared.get("x/1", tmp_path / "none")
-    digest = shared.put(ours, "x/1")["digest"]
-    assert shared.put(theirs, "x/1")["digest"] == digest, "the first manifest wins"
-    assert shared.get("x/1", theirs) and (theirs / "figures.txt").read_text() == "ours"
-    assert verify(theirs) == verify(ours)
+    digest = shared.put(own_result, "x/1")["digest"]
+    assert shared.put(reference, "x/1")["digest"] == digest, "the first manifest wins"
+    assert shared.get("x/1", reference) and (reference / "figures.txt").read_text() == "ours"
+    assert verify(reference) == verify(own_result)
 
 
 def test_two_machines_that_write_at_once_leave_one_whole_version(shared, tmp_path, monkeypatch):
-    ours = sealed(tmp_path / "a", "ours")
-    theirs = sealed(tmp_path / "b", "theirs")
+    own_result = sealed(tmp_path / "a", "ours")
+    reference = sealed(tmp_path / "b", "theirs")
     create = SharedFolder._create
 
     def overtaken(self, path, content):
         monkeypatch.setattr(SharedFolder, "_create", create)
-        shared.put(theirs, "x/1")  # between our files and our manifest
+        shared.put(reference, "x/1")  # between our files and our manifest
         create(self, path, content)
 
     monkeypatch.setattr(SharedFolder, "_create", overtaken)
-    assert shared.put(ours, "x/1")["digest"] == read_manifest(theirs)["digest"]
+    assert shared.put(own_result, "x/1")["digest"] == read_manifest(reference)["digest"]
     assert shared.get("x/1", tmp_path / "c") and (tmp_path / "c" / "figures.txt").read_text() == "theirs"
 
 
 def test_a_manifest_that_was_never_finished_is_written_again(shared, tmp_path, monkeypatch):
     monkeypatch.setattr(shared_module, "READ_SECONDS", 0)
-    ours = sealed(tmp_path / "a", "ours")
-    shared.put(ours, "x/1")
+    own_result = sealed(tmp_path / "a", "ours")
+    shared.put(own_result, "x/1")
     shared._write(f"x/1/{MANIFEST}", b'{"digest": "12')
     assert shared.manifest("x/1") is None
-    assert shared.put(ours, "x/1") == read_manifest(ours) == shared.manifest("x/1")
+    assert shared.put(own_result, "x/1") == read_manifest(own_result) == shared.manifest("x/1")
 
 
 def test_files_that_do_not_match_their_manifest_are_not_taken(shared, tmp_path):
-    ours = sealed(tmp_path / "a", "ours")
-    digest = shared.put(ours, "x/1")["digest"][:12]
+    own_result = sealed(tmp_path / "a", "ours")
+    digest = shared.put(own_result, "x/1")["digest"][:12]
     shared._write(f"x/1/{digest}/figures.txt", b"OURS")
 
     with pytest.raises(BrokenFolder, match="digest of its manifest"):
@@ -88,14 +88,14 @@ def test_files_that_do_not_match_their_manifest_are_not_taken(shared, tmp_path):
 
     assert not (tmp_path / "b").exists() and list(tmp_path.glob("*.tmp*")) == []
     assert shared.manifest("x/1") is None, "so that it can be put there again"
-    shared.put(ours, "x/1")
+    shared.put(own_result, "x/1")
     assert shared.get("x/1", tmp_path / "b") and verify(tmp_path / "b")
 
 
 def test_a_replaced_version_takes_its_files_with_it(shared, tmp_path):
-    ours = sealed(tmp_path / "a", "ours", update=1)
+    own_result = sealed(tmp_path / "a", "ours", update=1)
     later = sealed(tmp_path / "b", "later", update=2)
-    shared.replace(ours, "x/1")
+    shared.replace(own_result, "x/1")
     shared.replace(later, "x/1")
     assert shared.manifest("x/1")["update"] == 2
     names = {path.rpartition("/")[2] for path in shared.fs.ls(f"{shared.root}/x/1", detail=False)}
@@ -126,9 +126,11 @@ class Refusing(LocalFileSystem):
 def test_a_place_that_refuses_is_a_sentence(tmp_path, monkeypatch, reason, words):
     monkeypatch.setattr(Refusing, "reason", reason)
     refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), "/mount")
-    with pytest.raises(NotShared, match=f"shared folder /mount cannot be used: .*{words}.* Nothing is lost") as told:
+    with pytest.raises(
+        NotShared, match=f"shared folder /mount cannot be used: .*{words}.* Nothing is lost"
+    ) as sentence:
         refusing.put(sealed(tmp_path / "a", "ours"), "x/1")
-    assert told.value.transient and refusing.manifest("x/1") is None
+    assert sentence.value.transient and refusing.manifest("x/1") is None
 
 
 def test_what_cannot_be_shared_has_landed_here_and_is_copied_later(tmp_path, monkeypatch):
@@ -146,12 +148,12 @@ def test_what_cannot_be_shared_has_landed_here_and_is_copied_later(tmp_path, mon
 
 
 def test_a_full_disk_is_told_by_the_disk_itself(tmp_path):
-    ours = sealed(tmp_path / "a", "ours")
-    target = tmp_path / "mount" / "x/1" / read_manifest(ours)["digest"][:12] / "figures.txt"
+    own_result = sealed(tmp_path / "a", "ours")
+    target = tmp_path / "mount" / "x/1" / read_manifest(own_result)["digest"][:12] / "figures.txt"
     target.parent.mkdir(parents=True)
     target.symlink_to("/dev/full")
     with pytest.raises(NotShared, match="it is full"):
-        SharedFolder(LocalFileSystem(), str(tmp_path / "mount"), "/mount").put(ours, "x/1")
+        SharedFolder(LocalFileSystem(), str(tmp_path / "mount"), "/mount").put(own_result, "x/1")
 
 
 @pytest.mark.parametrize("url", ["bogus://a/b", "s3://bucket/a"])
@@ -299,22 +301,22 @@ def test_a_training_goes_on_where_another_machine_was_and_is_not_trained_twice(s
     first = tmp_path / "one" / "t-1"
     second = tmp_path / "two" / "t-1"
 
-    told = []
-    with pytest.raises(KeyboardInterrupt), shared_training(shared, first, told.append):
+    sentence = []
+    with pytest.raises(KeyboardInterrupt), shared_training(shared, first, sentence.append):
         checkpoint(first, 40)
         while shared.manifest("checkpoints/t-1") is None:
             pass
         raise KeyboardInterrupt  # the machine dies
 
-    with shared_training(shared, second, told.append):
+    with shared_training(shared, second, sentence.append):
         assert (second / "checkpoint" / "0000040" / "figures.txt").read_text() == "state 40"
         (second / "adapters.safetensors").write_text("weights")
         seal(second, {}, ["adapters.safetensors"])
 
-    assert "from update 40" in told[0].message and shared.manifest("checkpoints/t-1") is None
+    assert "from update 40" in sentence[0].message and shared.manifest("checkpoints/t-1") is None
 
-    bring_training(shared, first, told.append)
-    assert verify(first) and isinstance(told[-1], Note) and "is not trained again" in told[-1].message
+    bring_training(shared, first, sentence.append)
+    assert verify(first) and isinstance(sentence[-1], Note) and "is not trained again" in sentence[-1].message
 
 
 class Slow(LocalFileSystem):
@@ -359,19 +361,19 @@ def test_a_training_does_not_wait_for_a_slow_place(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_that_is_behind_or_damaged_is_not_used(shared, tmp_path):
-    theirs = tmp_path / "one" / "t-1"
-    ours = tmp_path / "two" / "t-1"
-    told = []
-    checkpoint(theirs, 40)
-    shared.replace(theirs / "checkpoint" / "0000040", "checkpoints/t-1")
-    checkpoint(ours, 80)
-    bring_training(shared, ours, told.append)
-    assert told == [] and [path.name for path in (ours / "checkpoint").iterdir()] == ["0000080"]
+    reference = tmp_path / "one" / "t-1"
+    own_result = tmp_path / "two" / "t-1"
+    sentence = []
+    checkpoint(reference, 40)
+    shared.replace(reference / "checkpoint" / "0000040", "checkpoints/t-1")
+    checkpoint(own_result, 80)
+    bring_training(shared, own_result, sentence.append)
+    assert sentence == [] and [path.name for path in (own_result / "checkpoint").iterdir()] == ["0000080"]
 
     digest = shared.manifest("checkpoints/t-1")["digest"][:12]
     shared._write(f"checkpoints/t-1/{digest}/figures.txt", b"STATE 40")
-    bring_training(shared, tmp_path / "three" / "t-1", told.append)
-    assert isinstance(told[0], StepWarning) and "is not used" in told[0].message
+    bring_training(shared, tmp_path / "three" / "t-1", sentence.append)
+    assert isinstance(sentence[0], StepWarning) and "is not used" in sentence[0].message
 
 
 def scored(shared, adapter: Path, folder: Path, told: list) -> bool:
@@ -385,30 +387,30 @@ def scored(shared, adapter: Path, folder: Path, told: list) -> bool:
 def test_what_one_machine_has_scored_another_one_does_not_score_again(shared, tmp_path):
     adapter = sealed(tmp_path / "t-1", "adapter")
     retrained = sealed(tmp_path / "again", "other bits")
-    told = []
+    sentence = []
     one, two, three = (tmp_path / machine / "scores" / "t-1-e1" for machine in ("one", "two", "three"))
-    assert scored(shared, adapter, one, told) and not scored(shared, adapter, one, told) and told == []
+    assert scored(shared, adapter, one, sentence) and not scored(shared, adapter, one, sentence) and sentence == []
 
-    assert not scored(shared, adapter, two, told) and verify(two) == verify(one)
-    assert isinstance(told.pop(), Note) and told == []
-    assert scored(shared, retrained, three, told), "the scores are those of other weights"
-    assert scored(None, adapter, tmp_path / "alone" / "t-1-e1", told) and told == []
+    assert not scored(shared, adapter, two, sentence) and verify(two) == verify(one)
+    assert isinstance(sentence.pop(), Note) and sentence == []
+    assert scored(shared, retrained, three, sentence), "the scores are those of other weights"
+    assert scored(None, adapter, tmp_path / "alone" / "t-1-e1", sentence) and sentence == []
 
 
 def test_scores_that_are_damaged_or_cannot_be_shared_are_made_again_with_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(Refusing, "reason", errno.ENOSPC)
     place = str(tmp_path / "mount")
     adapter = sealed(tmp_path / "t-1", "adapter")
-    told = []
+    sentence = []
     full = SharedFolder(Refusing(), place, place)
     shared = SharedFolder(LocalFileSystem(), place, place)
-    assert scored(full, adapter, tmp_path / "one" / "t-1-e1", told) and "it is full" in told.pop().message
+    assert scored(full, adapter, tmp_path / "one" / "t-1-e1", sentence) and "it is full" in sentence.pop().message
 
-    assert scored(shared, adapter, tmp_path / "two" / "t-1-e1", told) and told == []
+    assert scored(shared, adapter, tmp_path / "two" / "t-1-e1", sentence) and sentence == []
     (file,) = (tmp_path / "mount" / "scores").rglob("figures.txt")
     file.write_text("scores of t-2")
-    assert scored(shared, adapter, tmp_path / "three" / "t-1-e1", told)
-    assert isinstance(told[0], StepWarning) and "are not used" in told[0].message
+    assert scored(shared, adapter, tmp_path / "three" / "t-1-e1", sentence)
+    assert isinstance(sentence[0], StepWarning) and "are not used" in sentence[0].message
 
 
 def test_a_mark_of_another_place_is_no_mark(tmp_path, monkeypatch):

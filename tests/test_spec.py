@@ -60,7 +60,7 @@ def ids(spec: ExperimentSpec, given: dict | None = None, sets: dict | None = Non
     }
 
 
-def changed(**to) -> set[str]:
+def changed_ids(**to) -> set[str]:
     """Which ids differ once `spec` (an experiment), `given` or `sets` (digests) differ."""
     before = ids(experiment())
     after = ids(to.pop("spec", experiment()), to.get("given"), to.get("sets"))
@@ -77,7 +77,7 @@ def changed(**to) -> set[str]:
     ids=json.dumps,
 )  # fmt: skip
 def test_a_recipe_value_that_shapes_the_adapter_retrains(recipe):
-    assert changed(spec=experiment(recipe=recipe)) == {"training", "scores", "evaluation"}
+    assert changed_ids(spec=experiment(recipe=recipe)) == {"training", "scores", "evaluation"}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_recipe_value_that_shapes_the_adapter_retrains(recipe):
     ids=json.dumps,
 )  # fmt: skip
 def test_a_shared_training_setting_retrains(training):
-    assert changed(spec=experiment(training=training)) == {"training", "scores", "evaluation"}
+    assert changed_ids(spec=experiment(training=training)) == {"training", "scores", "evaluation"}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_shared_training_setting_retrains(training):
     ids=json.dumps,
 )  # fmt: skip
 def test_weights_cases_prompt_versions_and_machine_kind_retrain(given):
-    assert changed(given=given) == {"training", "scores", "evaluation"}
+    assert changed_ids(given=given) == {"training", "scores", "evaluation"}
 
 
 def test_every_input_of_a_training_id_is_covered_above():
@@ -129,17 +129,17 @@ def test_each_version_changes_what_follows_from_it_and_nothing_before(module, ve
     "scoring", [{"passes": 51}, {"mc_cases": 60}, {"review_entropy": 0.4}, {"cost_matrix": COSTS}], ids=json.dumps
 )
 def test_how_an_adapter_is_judged_never_retrains(scoring):
-    assert changed(spec=experiment(scoring=scoring)) == {"scores", "evaluation"}
+    assert changed_ids(spec=experiment(scoring=scoring)) == {"scores", "evaluation"}
 
 
 @pytest.mark.parametrize("recipe", [{"target_ed_recall": 0.9}, {"primary_rule": "argmax"}], ids=json.dumps)
 def test_the_decision_rule_of_a_recipe_never_retrains(recipe):
-    assert changed(spec=experiment(recipe=recipe)) == {"scores", "evaluation"}
+    assert changed_ids(spec=experiment(recipe=recipe)) == {"scores", "evaluation"}
 
 
 @pytest.mark.parametrize("sets", [{"calibration": "c2"}, {"evaluation_set": "d2"}, {"name": "clinic"}], ids=json.dumps)
 def test_other_cases_to_judge_on_never_retrain(sets):
-    assert changed(sets=sets) == {"scores", "evaluation"}
+    assert changed_ids(sets=sets) == {"scores", "evaluation"}
 
 
 @pytest.mark.parametrize(
@@ -148,16 +148,16 @@ def test_other_cases_to_judge_on_never_retrain(sets):
     ids=["bits", "seed", "model", "recipe name"],
 )
 def test_what_names_the_cell_changes_all_ids(changes):
-    assert changed(spec=experiment(**changes)) == {"cell", "training", "scores", "evaluation"}
+    assert changed_ids(spec=experiment(**changes)) == {"cell", "training", "scores", "evaluation"}
 
 
 def test_two_evaluation_sets_of_the_same_cases_have_ids_of_their_own():
-    found = {ids(experiment(), sets={"name": name})["evaluation"] for name in ("clinic", "ward", "test")}
-    assert len(found) == 3 and ids(experiment())["evaluation"] in found
+    matches = {ids(experiment(), sets={"name": name})["evaluation"] for name in ("clinic", "ward", "test")}
+    assert len(matches) == 3 and ids(experiment())["evaluation"] in matches
 
 
 def test_where_cases_come_from_matters_through_their_digests_alone():
-    assert changed(spec=experiment(data=Data(source="cases.csv", text_column="complaint"))) == set()
+    assert changed_ids(spec=experiment(data=Data(source="cases.csv", text_column="complaint"))) == set()
 
 
 def test_ids_are_readable_and_end_in_twelve_hex_digits():

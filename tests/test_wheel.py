@@ -15,8 +15,10 @@ ANOTHERS = ("PREFECT_", "TRIAGE_", "PYTHON", "VIRTUAL_ENV")
 def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """A command in `folder`, as a user without any setting of ours would type it."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ANOTHERS)}
-    own = {"PREFECT_HOME": str(folder / "prefect"), "DO_NOT_TRACK": "1"}
-    return subprocess.run(list(map(str, command)), cwd=folder, env=environment | own, capture_output=True, text=True)
+    own_values = {"PREFECT_HOME": str(folder / "prefect"), "DO_NOT_TRACK": "1"}
+    return subprocess.run(
+        list(map(str, command)), cwd=folder, env=environment | own_values, capture_output=True, text=True
+    )
 
 
 @pytest.mark.nightly
@@ -45,9 +47,9 @@ def test_the_wheel_in_an_empty_environment_runs_a_smoke_sweep_in_another_folder(
     parts = "from importlib.resources import files; print([(files('flows.html_report') / name).is_file() for name in "
     page = run(python, "-c", parts + "('template.html.jinja', 'style.css')])", folder=other).stdout
     assert page.strip() == "[True, True]", "the page of a report"
-    done = run(python.with_name("triage"), "sweep", "smoke", folder=other)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith(f"8 experiments are in the warehouse: {other / '.triage'}")
+    result = run(python.with_name("triage"), "sweep", "smoke", folder=other)
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
+    assert result.stdout.splitlines()[-1].startswith(f"8 experiments are in the warehouse: {other / '.triage'}")
     export = run(
         python.with_name("triage"), "export", "tiny-llama-4bit-balanced_safe", other / "exported", folder=other
     )

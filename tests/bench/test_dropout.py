@@ -39,16 +39,16 @@ def measured():
 
 
 def test_each_figure_is_of_the_whole_task_and_says_what_was_scaled():
-    found = task_times(measured(), passes=50)
-    assert (found["ours"].seconds, found["ours"].least, found["ours"].most) == (100.0, 50.0, 150.0)
-    assert found["ours"].note == "50 passes" and found["ours"].times_slower is None
-    assert (found["full"].seconds, found["full"].n) == (275.0, 10)
-    assert found["full"].note == "scaled: 10 timed of 50 passes" and found["full"].times_slower == 2.75
-    assert found["generate"].seconds == 500.0 and found["generate"].times_slower == 5.0
-    assert found["generate_stock"].seconds == 2000.0 and found["generate_stock"].times_slower == 20.0
-    assert found["generate"].note == found["generate_stock"].note == "scaled: 20 timed of 1000 generations"
-    assert (found["score_ours"].seconds, found["score_full"].seconds) == (100.0, 275.0)
-    assert found["score_full"].note == "scaled: 60 timed of 1500 cases" and found["score_full"].times_slower == 2.75
+    times = task_times(measured(), passes=50)
+    assert (times["ours"].seconds, times["ours"].least, times["ours"].most) == (100.0, 50.0, 150.0)
+    assert times["ours"].note == "50 passes" and times["ours"].times_slower is None
+    assert (times["full"].seconds, times["full"].n) == (275.0, 10)
+    assert times["full"].note == "scaled: 10 timed of 50 passes" and times["full"].times_slower == 2.75
+    assert times["generate"].seconds == 500.0 and times["generate"].times_slower == 5.0
+    assert times["generate_stock"].seconds == 2000.0 and times["generate_stock"].times_slower == 20.0
+    assert times["generate"].note == times["generate_stock"].note == "scaled: 20 timed of 1000 generations"
+    assert (times["score_ours"].seconds, times["score_full"].seconds) == (100.0, 275.0)
+    assert times["score_full"].note == "scaled: 60 timed of 1500 cases" and times["score_full"].times_slower == 2.75
 
 
 def test_a_whole_set_is_not_called_scaled():
@@ -112,18 +112,21 @@ def test_a_whole_run_prints_and_lands_every_figure():
     text = console.export_text()
 
     for report in reports:
-        found = report.times
-        made = report.measured
-        assert set(found) == {"ours", "full", "generate", "score_ours", "score_full"} | STOCK
-        assert all(f.seconds > 0 and f.least <= f.seconds <= f.most for f in found.values())
+        times = report.times
+        measurements = report.measured
+        assert set(times) == {"ours", "full", "generate", "score_ours", "score_full"} | STOCK
+        assert all(f.seconds > 0 and f.least <= f.seconds <= f.most for f in times.values())
         assert report.agreement.mean_p > 0.01 and report.agreement.sd_p > 0.01, "both draw from one distribution"
 
         for engine in ("ours", "full"):
-            assert np.asarray(made[engine].probabilities).std(axis=0).min() > 0, "dropout is on"
+            assert np.asarray(measurements[engine].probabilities).std(axis=0).min() > 0, "dropout is on"
 
-        assert made["generate"].cases == len(made["generate"].seconds) == 6 and made["score_full"].cases == 20
-        assert all(made[engine].device.blas == wheels_own_blas() for engine in STOCK), "as installed"
-        tokens = made["ours"].tokens
+        assert (
+            measurements["generate"].cases == len(measurements["generate"].seconds) == 6
+            and measurements["score_full"].cases == 20
+        )
+        assert all(measurements[engine].device.blas == wheels_own_blas() for engine in STOCK), "as installed"
+        tokens = measurements["ours"].tokens
         assert f"6 cases of {tokens.mean:.0f} tokens ({tokens.least} to {tokens.most})" in text
 
     assert "tiny-llama 4bit (random weights)" in text and "scaled: 6 timed of 180 generations" in text

@@ -70,9 +70,9 @@ def test_the_wired_limit_fails_where_macos_wires_nothing_or_less_and_the_old_one
 @pytest.mark.parametrize(("macos", "limits"), [(14, [BEFORE]), (15, [BEFORE, RECOMMENDED])])
 def test_a_model_is_wired_as_stock_does_it_where_macos_can(macos, limits, wired, tmp_path):
     subject = make_tiny("tiny-llama", 4, tmp_path)
-    found = wired(macos, RECOMMENDED)
+    outcome = wired(macos, RECOMMENDED)
     lora.load_variant(subject.folder, "packed")
-    assert found == limits
+    assert outcome == limits
 
 
 class Allocator:
@@ -133,10 +133,10 @@ def scaled(module, name):
 
 
 def gradients_scaled(monkeypatch):
-    ours = against_stock.our_gradients
+    our_gradients = against_stock.our_gradients
 
     def wrong(*args):
-        loss, gradients = ours(*args)
+        loss, gradients = our_gradients(*args)
         return loss * 1.01, {name: value * 1.01 for name, value in gradients.items()}
 
     monkeypatch.setattr(against_stock, "our_gradients", wrong)

@@ -40,10 +40,10 @@ def test_all_engines_make_the_same_step_and_the_figures_reach_the_warehouse(mode
         assert name == "stock" or engine["figures"]["gradient_difference_to_stock"] <= near(1e-5, 0.1)
         assert engine["figures"]["peak_over_weights_bytes"] > 0
 
-    ours = engines["ours"]["figures"]
+    our_figures = engines["ours"]["figures"]
     stock = engines["stock"]["figures"]
-    assert ours["matmul_flops"] < 0.6 * stock["matmul_flops"] and engines["ours"]["prefix"]["blocks"] == 2
-    assert ours["speed_up_over_stock"] == stock["seconds_per_step"] / ours["seconds_per_step"]
+    assert our_figures["matmul_flops"] < 0.6 * stock["matmul_flops"] and engines["ours"]["prefix"]["blocks"] == 2
+    assert our_figures["speed_up_over_stock"] == stock["seconds_per_step"] / our_figures["seconds_per_step"]
 
     text = console.export_text()
     assert "2 of 4 blocks" in text and ("(n=1)" in text) == (not one.on_gpu) and "random weights" in text
@@ -55,7 +55,7 @@ def test_all_engines_make_the_same_step_and_the_figures_reach_the_warehouse(mode
     landed = query(f"SELECT * FROM benchmark WHERE \"case\" = '{model} {bits}bit 4x40, 2 layers, ours'").set_index(
         "metric"
     )
-    assert landed.value.to_dict() == {key: value for key, value in ours.items() if value is not None}
+    assert landed.value.to_dict() == {key: value for key, value in our_figures.items() if value is not None}
     assert landed.unit.to_dict().items() >= {"tokens_per_second": "tokens/s", "peak_rss_bytes": "B"}.items()
     assert landed.n["seconds_per_step"] == 2 and landed.n["peak_memory_bytes"] == 1
 

@@ -55,9 +55,9 @@ class Page:
 
     def run(self, script: str) -> Any:
         """The value of an expression; a promise is awaited."""
-        done = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in done, done
-        return done["result"].get("value")
+        answer = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     def show(self, width: int, height: int = 900, dark: bool = False, media: str = "") -> None:
         """The size of the window, and how the page is to look."""

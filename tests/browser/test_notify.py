@@ -38,10 +38,10 @@ def messages():
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, messages):
-    made = new_study(tmp_path_factory.mktemp("home"))
-    process = made.up("--notify", messages[1])
-    yield made
-    made.end(process)
+    new = new_study(tmp_path_factory.mktemp("home"))
+    process = new.up("--notify", messages[1])
+    yield new
+    new.end(process)
 
 
 def arrived(messages, part, seconds=120):

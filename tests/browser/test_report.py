@@ -56,8 +56,8 @@ FOCUSED = "document.activeElement.className + ' ' + document.activeElement.tagNa
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    if given := os.environ.get("TRIAGE_REPORT"):
-        return Path(given)
+    if report_path := os.environ.get("TRIAGE_REPORT"):
+        return Path(report_path)
 
     place = Place(tmp_path_factory.mktemp("report") / "place")
     place.home.mkdir(parents=True)
@@ -130,15 +130,15 @@ def test_axe_finds_no_serious_fault(page, tmp_path):
     page.run((tmp_path / "package" / "axe.min.js").read_text(encoding="utf-8") + "; undefined")
     page.run(SECTIONS)
 
-    found = []
+    matches = []
     for dark, rules in ((False, ""), (True, COLOURS)):
         page.show(1440, dark=dark)
         for number in range(page.run("sections.length")):
             page.run(f"main.replaceChildren(sections[{number}])")
-            found += page.run(FAULTS.replace("RULES", rules))
+            matches += page.run(FAULTS.replace("RULES", rules))
 
     page.run("main.replaceChildren(...sections)")
-    assert found == []
+    assert matches == []
 
 
 def test_nothing_was_fetched_and_nothing_complained(page, report):

@@ -24,10 +24,10 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    made = new_study(tmp_path_factory.mktemp("home"))
-    process = made.up()
-    yield made
-    made.end(process)
+    new = new_study(tmp_path_factory.mktemp("home"))
+    process = new.up()
+    yield new
+    new.end(process)
 
 
 def test_a_second_up_says_that_it_runs_already(study):
@@ -55,23 +55,23 @@ def test_a_sweep_started_by_hand_and_one_started_by_its_schedule_complete(study)
     filters = {"flow_runs": {"tags": {"all_": ["auto-scheduled"]}, "state": {"type": {"any_": ["COMPLETED"]}}}}
     deadline = time.monotonic() + 240
 
-    while not (done := study.post("/flow_runs/filter", filters)):
+    while not (answer := study.post("/flow_runs/filter", filters)):
         assert time.monotonic() < deadline, study.log()
         time.sleep(2)
 
-    assert done[0]["parameters"]["limit"] == 2
+    assert answer[0]["parameters"]["limit"] == 2
 
 
 def artifact(study, key):
     """Address of the newest artifact of a key."""
-    found = study.post("/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1})
-    return f"/artifacts/artifact/{found[0]['id']}"
+    rows = study.post("/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1})
+    return f"/artifacts/artifact/{rows[0]['id']}"
 
 
 def latest(study, name):
     """Address of the newest flow run of a name."""
-    found = study.post("/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC"})
-    return f"/runs/flow-run/{found[0]['id']}"
+    rows = study.post("/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC"})
+    return f"/runs/flow-run/{rows[0]['id']}"
 
 
 PAGES = {
@@ -123,11 +123,11 @@ def test_a_sweep_survives_its_worker_being_killed(study):
 def test_a_sweep_lost_with_its_worker_goes_on_with_the_next(study):
     run = study.sweep_in_the_middle(overrides=["recipe.iterations=600"], limit=1)
     processes = subprocess.run(["ps", "axeww"], capture_output=True, text=True).stdout.splitlines()
-    mine = [int(p.split()[0]) for p in processes if f"PREFECT__FLOW_RUN_ID={run}" in p]
+    own_processes = [int(p.split()[0]) for p in processes if f"PREFECT__FLOW_RUN_ID={run}" in p]
     workers = [int(p.split()[0]) for p in processes if "worker start --pool triage" in p and study.api in p]
-    assert mine and workers
+    assert own_processes and workers
 
-    for process in workers + mine:
+    for process in workers + own_processes:
         os.kill(process, signal.SIGKILL)
 
     study.wait(run)

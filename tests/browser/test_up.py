@@ -18,15 +18,15 @@ LONG = {"overrides": ["recipe.iterations=400"], "limit": 2}
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    made = new_study(tmp_path_factory.mktemp("home"))
-    made.process = made.up()
-    yield made
-    made.end(made.process, signal.SIGHUP)
+    new = new_study(tmp_path_factory.mktemp("home"))
+    new.process = new.up()
+    yield new
+    new.end(new.process, signal.SIGHUP)
 
 
 def schedules(study):
-    found = study.deployment("nightly/local")["schedules"]
-    return sorted((s["slug"] or "", s["active"], str(s["schedule"]), str(s["parameters"])) for s in found)
+    entries = study.deployment("nightly/local")["schedules"]
+    return sorted((s["slug"] or "", s["active"], str(s["schedule"]), str(s["parameters"])) for s in entries)
 
 
 def change_schedules(study):
@@ -36,8 +36,8 @@ def change_schedules(study):
     url = f"{study.api}/deployments/{deployment['id']}/schedules/{nightly['id']}"
     request = urllib.request.Request(url, b'{"active": false}', {"Content-Type": "application/json"}, method="PATCH")
     urllib.request.urlopen(request, timeout=30).close()
-    own = {"schedule": {"cron": "0 4 1 1 *"}, "active": True, "parameters": {"grid": "smoke"}}
-    study.post(f"/deployments/{deployment['id']}/schedules", [own])
+    own_schedule = {"schedule": {"cron": "0 4 1 1 *"}, "active": True, "parameters": {"grid": "smoke"}}
+    study.post(f"/deployments/{deployment['id']}/schedules", [own_schedule])
 
 
 def name_of(study, run):
@@ -84,12 +84,12 @@ def test_the_whole_smoke_grid_runs_as_a_deployment(study):
 
 def test_a_sweep_goes_on_when_triage_up_is_stopped_and_started_again_and_schedules_stay_as_they_were_left(study):
     change_schedules(study)
-    left = schedules(study)
-    assert len(left) == 2
+    schedules_before = schedules(study)
+    assert len(schedules_before) == 2
     run = study.sweep_in_the_middle(**LONG)
     study.end(study.process)
     study.process = study.up()
-    assert schedules(study) == left
+    assert schedules(study) == schedules_before
     study.wait(run, seconds=400)
 
 
@@ -110,8 +110,8 @@ def test_a_server_that_is_killed_is_started_again_and_the_sweep_goes_on(study):
     worker = study.worker
     (server,) = study.processes("server start --host")
     os.kill(server, signal.SIGKILL)
-    said = iter(study.process.stdout.readline, "")  # after what it printed at its start
-    assert any("has ended; starting another" in line for line in said)
-    assert any("runs again" in line for line in said)
+    sentence = iter(study.process.stdout.readline, "")  # after what it printed at its start
+    assert any("has ended; starting another" in line for line in sentence)
+    assert any("runs again" in line for line in sentence)
     assert study.processes("server start --host") != [server] and study.workers() == [worker]
     study.wait(run, seconds=400)

@@ -80,9 +80,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, wanted: dict[str, Any]) -> None:
         repo = f"{wanted['organization']}/{wanted['name']}"
-        known = repo in self.hub.private
+        is_known = repo in self.hub.private
         self.hub.private.setdefault(repo, wanted.get("visibility") == "private")
-        self._send(409 if known else 200, {"url": f"http://{self.headers['Host']}/{repo}", "error": "it exists"})
+        self._send(409 if is_known else 200, {"url": f"http://{self.headers['Host']}/{repo}", "error": "it exists"})
 
     def _upload(self, wanted: dict[str, Any]) -> dict[str, Any]:
         href = f"http://{self.headers['Host']}/large/{wanted['oid']}"

@@ -58,10 +58,10 @@ def test_each_rule_decides_as_the_recorded_one(name):
     chosen = choose_rule(name, CALIBRATION, target=0.9, costs=COSTS)
     threshold = chosen.threshold.value if chosen.threshold else None
     scaling = Scaling(temperature=chosen.scaling.temperature, biases=chosen.scaling.biases) if chosen.scaling else None
-    made = bundle(Rule(name=name, threshold=threshold, costs=COSTS), scaling)
+    decision_bundle = bundle(Rule(name=name, threshold=threshold, costs=COSTS), scaling)
 
     p = np.exp(log_softmax(LOG_LIKELIHOODS, axis=1))
-    decisions = decide(made, LOG_LIKELIHOODS)
+    decisions = decide(decision_bundle, LOG_LIKELIHOODS)
     assert [one.label for one in decisions] == chosen.apply(p, COSTS)
     assert np.array([one.probabilities for one in decisions]) == pytest.approx(p, abs=1e-12)
     assert len({one.label for one in decisions}) == 3
@@ -88,29 +88,33 @@ def test_the_review_flag_is_that_of_the_passes_and_without_them_not_available():
 
 def test_what_to_mind_about_conformal_sets_stands_in_every_answer_and_their_miss_rate_is_an_aim():
     few = "12 calibration cases of ED are too few to rule it out at 0.05"
-    made = bundle(Rule(name="argmax"), conformal=ConformalCutoffs(miss_rate=0.05, cutoffs=(0, 0.3, 0.6), note=few))
+    decision_bundle = bundle(
+        Rule(name="argmax"), conformal=ConformalCutoffs(miss_rate=0.05, cutoffs=(0, 0.3, 0.6), note=few)
+    )
     decision = Decision("GP", (0.1, 0.8, 0.1), ("ED", "GP"))
-    told = f"Conformal sets, when they were judged: {few}."
-    assert answer(made, decision)["notes"] == [told]
+    sentence = f"Conformal sets, when they were judged: {few}."
+    assert answer(decision_bundle, decision)["notes"] == [sentence]
 
     one = io.StringIO()
     many = io.StringIO()
-    table(made, False, one)(None, decision)
-    table(made, True, many)("a", decision)
+    table(decision_bundle, False, one)(None, decision)
+    table(decision_bundle, True, many)("a", decision)
     assert "conformal set  ED GP (aims to miss at most 5% of emergencies)\n" in one.getvalue()
-    assert [shown.getvalue().count(told) for shown in (one, many)] == [1, 1]
+    assert [answer_text.getvalue().count(sentence) for answer_text in (one, many)] == [1, 1]
 
 
 def test_a_rule_that_is_not_available_gives_no_label_and_says_why():
-    made = bundle(Rule(name="min_cost", note="not available: no cost matrix"))
-    shown = answer(made, decide(made, np.zeros((1, 3)))[0])
-    assert shown["decision"] is None and shown["notes"] == ["The rule min_cost is not available: no cost matrix."]
+    decision_bundle = bundle(Rule(name="min_cost", note="not available: no cost matrix"))
+    answer_text = answer(decision_bundle, decide(decision_bundle, np.zeros((1, 3)))[0])
+    assert answer_text["decision"] is None and answer_text["notes"] == [
+        "The rule min_cost is not available: no cost matrix."
+    ]
 
 
 def test_an_unsafe_model_says_so_in_every_answer_and_random_weights_are_named():
-    shown = answer(bundle(Rule(name="argmax")), Decision("GP", (0.1, 0.8, 0.1), ("GP",)))
-    assert shown["warning"] == "This model is unsafe by its gates: ED recall 0.900 (at least 0.95 is required)."
-    assert shown["notice"] == (
+    answer_text = answer(bundle(Rule(name="argmax")), Decision("GP", (0.1, 0.8, 0.1), ("GP",)))
+    assert answer_text["warning"] == "This model is unsafe by its gates: ED recall 0.900 (at least 0.95 is required)."
+    assert answer_text["notice"] == (
         "Research software, not a medical device; synthetic cases are no evidence about patients."
     )
     assert bundle(Rule(name="argmax"), verdict="provisional").warning is None
@@ -118,10 +122,12 @@ def test_an_unsafe_model_says_so_in_every_answer_and_random_weights_are_named():
 
 
 def test_a_bundle_comes_back_from_its_file_and_a_damaged_one_is_named(tmp_path):
-    made = bundle(Rule(name="target_recall", threshold=0.3193435663044174), Scaling(temperature=0.9, biases=(1, 2, 0)))
+    decision_bundle = bundle(
+        Rule(name="target_recall", threshold=0.3193435663044174), Scaling(temperature=0.9, biases=(1, 2, 0))
+    )
     (tmp_path / "weights").mkdir()
-    write_bundle(made, tmp_path)
-    assert read_bundle(tmp_path) == BundledModel(made, tmp_path)
+    write_bundle(decision_bundle, tmp_path)
+    assert read_bundle(tmp_path) == BundledModel(decision_bundle, tmp_path)
 
     (tmp_path / "weights").rmdir()
     with pytest.raises(BadInput, match=r"weights is missing, which .*bundle\.json names"):

@@ -102,29 +102,31 @@ def line(**changes: Any) -> str:
 
 def bad_files() -> list[Bad]:
     """Name, file name and content of everything that must be refused; a good first line where the format has lines."""
-    found: list[Bad] = []
+    matches: list[Bad] = []
     for column, (name, value) in itertools.product(ACCEPTED, ODD.items()):
         if name not in ACCEPTED[column]:
-            found.append((f"{column} is {name}", "a.jsonl", (line(text="another") + line(**{column: value})).encode()))
+            matches.append(
+                (f"{column} is {name}", "a.jsonl", (line(text="another") + line(**{column: value})).encode())
+            )
 
-    found += [
+    matches += [
         (f"label {word!r}"[:40], "a.jsonl", (line(text="b") + line(label=word)).encode()) for word in LABELS_REFUSED
     ]
-    found += [(f"line: {n}", "a.jsonl", (line() + text + "\n").encode()) for n, text in LINES.items()]
+    matches += [(f"line: {n}", "a.jsonl", (line() + text + "\n").encode()) for n, text in LINES.items()]
     sentence = "text,label\nfièvre élevée,ED\n"
-    found += [(f"{e} csv", "a.csv", sentence.encode(e, "replace")) for e in ENCODINGS if e != "shift-jis"]
-    found += [(f"{e} jsonl", "a.jsonl", (line() + '{"text": "ソー", "label": "ED"}\n').encode(e, "replace"))
+    matches += [(f"{e} csv", "a.csv", sentence.encode(e, "replace")) for e in ENCODINGS if e != "shift-jis"]
+    matches += [(f"{e} jsonl", "a.jsonl", (line() + '{"text": "ソー", "label": "ED"}\n').encode(e, "replace"))
               for e in ENCODINGS if e.startswith(("utf", "shift"))]  # fmt: skip
-    found += [
+    matches += [
         (f"{n} as {kind}", f"a.{kind}", content) for n, content in RAW.items() for kind in ("jsonl", "csv", "parquet")
     ]
-    found += [(f"csv: {n}", "a.csv", text.encode()) for n, text in CSV.items()]
-    found += [
+    matches += [(f"csv: {n}", "a.csv", text.encode()) for n, text in CSV.items()]
+    matches += [
         (f"ending {end}", f"a.{end}", line().encode())
         for end in ("json", "txt", "xlsx", "jsonl.gz", "tsv", "csv.zip", "pkl", "")
     ]
 
-    return [*found, *bad_parquets()]
+    return [*matches, *bad_parquets()]
 
 
 def bad_parquets() -> list[Bad]:
@@ -137,16 +139,16 @@ def bad_parquets() -> list[Bad]:
         "other label": {"text": ["a", "b"], "label": ["ED", "maybe"]},
         "contradiction": {"text": ["a", "a"], "label": ["ED", "GP"]},
     }  # fmt: skip
-    found = []
+    matches = []
     for name, columns in tables.items():
         buffer = io.BytesIO()
         pq.write_table(pa.table(columns), buffer)
-        found.append((f"parquet: {name}", "a.parquet", buffer.getvalue()))
+        matches.append((f"parquet: {name}", "a.parquet", buffer.getvalue()))
 
-    whole = found[-1][2]
+    whole = matches[-1][2]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_arrays([["a"], ["b"], ["ED"]], names=["text", "text", "label"]), buffer)
-    found.append(("parquet: column twice", "a.parquet", buffer.getvalue()))
+    matches.append(("parquet: column twice", "a.parquet", buffer.getvalue()))
     cuts = {
         "half": whole[: len(whole) // 2],
         "no footer": whole[:-20],
@@ -154,7 +156,7 @@ def bad_parquets() -> list[Bad]:
         "twice": whole[:-4] + b"PAR2",
     }
 
-    return [*found, *((f"parquet: {name}", "a.parquet", content) for name, content in cuts.items())]
+    return [*matches, *((f"parquet: {name}", "a.parquet", content) for name, content in cuts.items())]
 
 
 BAD = bad_files()
@@ -199,15 +201,15 @@ def test_a_malformed_file_is_refused_by_the_check_and_when_the_data_is_made(
     with pytest.raises(BadInput) as caught:
         prepare_dataset(data, tmp_path / "home")
 
-    said = [str(caught.value)]
+    sentences = [str(caught.value)]
     try:
         report = check_data(data, (), {})
         assert report.fails  # rows that are sound alone and contradict each other
-        said += [f.remedy + "." for f in report.findings if f.level == "error"]
+        sentences += [f.remedy + "." for f in report.findings if f.level == "error"]
     except BadInput as error:
-        said.append(str(error))
+        sentences.append(str(error))
 
-    for sentence in said:
+    for sentence in sentences:
         assert file in sentence and sentence.endswith(".") and "\n" not in sentence
         assert any(word in sentence for word in REMEDIES), sentence
 
@@ -221,8 +223,8 @@ def test_a_jsonl_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 def test_a_text_of_a_hundred_thousand_words_goes_through_the_check(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    others = [line(text=f"story {i}") for i in range(30)]
-    path.write_text("".join(others) + line(text="very " * 99_999 + "sore"))
+    other_lines = [line(text=f"story {i}") for i in range(30)]
+    path.write_text("".join(other_lines) + line(text="very " * 99_999 + "sore"))
     report = check_data(Data(source=str(path)), (), {})
     assert not report.fails and report.lengths[0].longest == 100_000
 
@@ -259,14 +261,14 @@ def zipped(path: Path) -> Path:
     return path
 
 
-def made(path: Path) -> Path:
+def prepared_folder(path: Path) -> Path:
     path.mkdir()
     return path
 
 
 PLACES: dict[str, Callable[[Path], Path]] = {
-    "nothing there": lambda root: root / "none.csv", "empty folder": lambda root: made(root / "cases"),
-    "folder named like a file": lambda root: made(root / "cases.csv"),
+    "nothing there": lambda root: root / "none.csv", "empty folder": lambda root: prepared_folder(root / "cases"),
+    "folder named like a file": lambda root: prepared_folder(root / "cases.csv"),
     "symlink loop": lambda root: loop(root / "loop.csv"),
     "folder with a loop": lambda root: folder_loop(root / "cases"), "workbook": lambda root: zipped(root / "a.csv"),
     "device": lambda root: Path("/dev/null"), "name with nul": lambda root: Path("a\0b.csv"),

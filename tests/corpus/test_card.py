@@ -85,14 +85,14 @@ def test_the_card_of_own_data_says_how_it_was_read_and_split(tmp_path: Path) -> 
     card = (prepare_dataset(Data.model_validate({"source": str(source), **columns}), tmp_path) / CARD).read_text()
     assert "text from `message`, label from `urgency`, group from `patient`" in card and "`now` for ED" in card
     assert "One table, split by us into train 60%, valid 10%, calibration 10%, test 20% (seed 42" in card
-    given = tmp_path / "given"
-    given.mkdir()
+    given_folder = tmp_path / "given"
+    given_folder.mkdir()
 
     for name, start in (("train", 0), ("test", 100)):
         entries = [{"text": f"tale {i}", "label": LABELS[i % 3]} for i in range(start, start + 60)]
-        (given / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in entries))
+        (given_folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in entries))
 
-    card = (prepare_dataset(Data(source=str(given)), tmp_path) / CARD).read_text()
+    card = (prepare_dataset(Data(source=str(given_folder)), tmp_path) / CARD).read_text()
     assert "Given: train, test; valid and calibration split off train by us" in card
 
 
@@ -115,12 +115,12 @@ def test_a_readers_figure_is_counted_from_the_answers_and_says_its_version() -> 
 
 def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not() -> None:
     check = reader_check()
-    found = agreement(check)
-    assert check.generator <= GENERATOR_VERSION and found.cases >= 100
+    agreed = agreement(check)
+    assert check.generator <= GENERATOR_VERSION and agreed.cases >= 100
     assert any(agreement(other).agreed >= 0.9 * agreement(other).cases for other in reader_checks())
 
     if check.generator == GENERATOR_VERSION:
-        assert found.agreed >= 0.9 * found.cases
+        assert agreed.agreed >= 0.9 * agreed.cases
         cases = (*embedded_cases(), *adversarial_cases())
         assert check.texts == texts_digest(check, cases), (
             "texts were rewritten since they were read: raise the generator"

@@ -50,7 +50,7 @@ def write(path: Path, entries: list[dict[str, Any]]) -> Path:
     return path
 
 
-def found(report: Report, what: str) -> Finding:
+def finding_of(report: Report, what: str) -> Finding:
     return next(finding for finding in report.findings if finding.name == what)
 
 
@@ -73,13 +73,13 @@ def test_a_table_too_small_to_be_split_fails_as_when_the_data_is_made(
     path = write(tmp_path / "a.jsonl", entries)
     try:
         prepare_dataset(Data(source=str(path)), tmp_path / "home")
-        said = ""
+        sentence = ""
     except BadInput as error:
-        said = str(error)
+        sentence = str(error)
 
-    assert bool(said) == (len(entries) in (2, 300))
-    split = found(check(path), "our split")
-    assert split.level == ("error" if said else "ok") and split.remedy + "." * bool(said) == said
+    assert bool(sentence) == (len(entries) in (2, 300))
+    split = finding_of(check(path), "our split")
+    assert split.level == ("error" if sentence else "ok") and split.remedy + "." * bool(sentence) == sentence
 
 
 @pytest.mark.parametrize("count", [4, 300])
@@ -87,15 +87,15 @@ def test_a_given_train_set_too_small_for_what_is_split_off_it_fails_as_when_the_
     count: int, tmp_path: Path
 ) -> None:
     source = folder(tmp_path / "given", train=rows(count), test=rows(30, 1000))
-    said = ""
+    sentence = ""
     try:
         prepare_dataset(Data(source=str(source)), tmp_path / "home")
     except BadInput as error:
-        said = str(error)
+        sentence = str(error)
 
-    assert bool(said) == (count == 4)
-    split = found(check(source), "our split")
-    assert split.level == ("error" if said else "ok") and split.remedy + "." * bool(said) == said
+    assert bool(sentence) == (count == 4)
+    split = finding_of(check(source), "our split")
+    assert split.level == ("error" if sentence else "ok") and split.remedy + "." * bool(sentence) == sentence
 
 
 def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(tmp_path: Path) -> None:
@@ -111,20 +111,22 @@ def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(tmp_path: Pat
     with pytest.raises(BadInput, match="is nearly the same text as case") as refusal:
         prepare_dataset(Data(source=str(path)), tmp_path / "home")
 
-    split = found(check(path), "our split")
+    split = finding_of(check(path), "our split")
     assert split.level == "error" and f"{split.remedy}." == str(refusal.value)
 
 
 def test_repeats_contradictions_and_repeated_ids_are_separate_findings_with_their_places(tmp_path: Path) -> None:
     entries = [*rows(30), {"text": "STORY 0  of a kind with 0 words", "label": "ED"}]
     report = check(write(tmp_path / "a.jsonl", entries))
-    assert not report.fails and found(report, "repeated rows").level == "warning"
-    assert "a.jsonl, line 1 and" in found(report, "repeated rows").remedy and "line 31" in report.findings[0].remedy
+    assert not report.fails and finding_of(report, "repeated rows").level == "warning"
+    assert (
+        "a.jsonl, line 1 and" in finding_of(report, "repeated rows").remedy and "line 31" in report.findings[0].remedy
+    )
     entries += [{"text": entries[1]["text"], "label": "ED"}, {"id": "c2", "text": "another", "label": "ED"}]
     report = check(write(tmp_path / "a.jsonl", entries))
     assert report.fails
-    assert "line 2 and" in found(report, "same text, other label").remedy
-    assert "line 3 and" in found(report, "same id, other text").remedy
+    assert "line 2 and" in finding_of(report, "same text, other label").remedy
+    assert "line 3 and" in finding_of(report, "same id, other text").remedy
     assert not any("kind" in finding.remedy for finding in report.findings), "no patient's words in a report"
 
 
@@ -142,9 +144,9 @@ def test_what_crosses_given_sets_fails(tmp_path: Path) -> None:
     assert not report.fails
     near = {"text": STORY + " now", "label": "GP", "group": "c"}
     report = check(folder(tmp_path, train=train, test=[*rows(30, 100, group="a"), near, train[3]]))
-    assert found(report, "same text in two sets").level == "error"
-    assert found(report, "groups that cross sets").detail == "1 of 5"
-    copies = found(report, "nearly the same text across sets")
+    assert finding_of(report, "same text in two sets").level == "error"
+    assert finding_of(report, "groups that cross sets").detail == "1 of 5"
+    copies = finding_of(report, "nearly the same text across sets")
     assert copies.level == "error" and "train.jsonl, line 31 and" in copies.remedy
 
 
@@ -170,12 +172,12 @@ def test_a_small_and_a_large_cluster_of_near_copies_are_judged_alike(given: bool
     data = Data(source=str(source if given else tmp_path / "a.jsonl"))
 
     if given:
-        assert found(report, "nearly the same text across sets").level == "error"
+        assert finding_of(report, "nearly the same text across sets").level == "error"
         with pytest.raises(BadInput, match="nearly the same text"):
             prepare_dataset(data, tmp_path / "home")
         return
 
-    assert not report.fails and "kept in one set" in found(report, "nearly the same text").remedy
+    assert not report.fails and "kept in one set" in finding_of(report, "nearly the same text").remedy
     made = prepare_dataset(data, tmp_path / "home")
     counts = [(made / f"{name}.jsonl").read_text().count("creaks") for name in SETS]
     assert sorted(counts) == [0, 0, 0, count]
@@ -185,7 +187,7 @@ def test_copies_within_one_table_are_a_note_since_our_split_keeps_them_together(
     report = check(
         write(tmp_path / "a.jsonl", [*rows(30), *({"text": STORY + end, "label": "GP"} for end in ("", " now"))])
     )
-    assert not report.fails and found(report, "nearly the same text").detail == "1 pairs, 1 of them copies"
+    assert not report.fails and finding_of(report, "nearly the same text").detail == "1 pairs, 1 of them copies"
 
 
 def with_evaluation_set(tmp_path: Path, entries: list[dict[str, Any]], outside: list[dict[str, Any]]) -> Report:
@@ -196,11 +198,11 @@ def with_evaluation_set(tmp_path: Path, entries: list[dict[str, Any]], outside: 
 def test_a_text_of_the_table_in_an_evaluation_set_fails_as_it_does_when_the_data_is_made(tmp_path: Path) -> None:
     table = [*rows(60), {"text": STORY, "label": "GP"}, {"text": STORY + " now", "label": "GP"}]
     sound = with_evaluation_set(tmp_path, table, rows(9, 100))
-    assert not sound.fails and "kept in one set" in found(sound, "nearly the same text").remedy
+    assert not sound.fails and "kept in one set" in finding_of(sound, "nearly the same text").remedy
     same = with_evaluation_set(tmp_path, table, [*rows(9, 100), rows(1)[0]])
-    assert found(same, "same text in two sets").level == "error"
+    assert finding_of(same, "same text in two sets").level == "error"
     near = with_evaluation_set(tmp_path, table, [*rows(9, 100), {"text": "well, " + STORY, "label": "GP"}])
-    copies = found(near, "nearly the same text across sets")
+    copies = finding_of(near, "nearly the same text across sets")
     assert copies.level == "error" and "clinic.jsonl, line 10" in copies.remedy
 
 
@@ -210,10 +212,10 @@ def test_a_text_of_test_in_an_evaluation_set_is_scored_in_both(label: str, tmp_p
     outside = [*rows(9, 200), rows(1, 102)[0] | {"label": label}]
     clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", outside)))
     report = check_data(Data(source=str(source)), (clinic,), {})
-    twice = found(report, "same text in two scored sets")
+    twice = finding_of(report, "same text in two scored sets")
     assert twice.level == "warning" and "clinic.jsonl, line 10" in twice.remedy
     assert ("another label" in twice.remedy) == (label == "GP")
-    assert not report.fails and found(report, "repeated rows").detail == "0"
+    assert not report.fails and finding_of(report, "repeated rows").detail == "0"
     made = prepare_dataset(Data(source=str(source)), tmp_path / "home", (clinic,))
     assert [len((made / f"{name}.jsonl").read_text().splitlines()) for name in ("test", "clinic")] == [30, 10]
 
@@ -222,27 +224,27 @@ def test_ids_of_an_evaluation_set_may_be_those_of_other_cases_in_the_table(tmp_p
     outside = [row | {"id": f"c{i}"} for i, row in enumerate(rows(9, 100))]
     assert not with_evaluation_set(tmp_path, rows(60), outside).fails
     twice = with_evaluation_set(tmp_path, rows(60), [*outside, {"id": "c0", "text": "another story", "label": "ED"}])
-    assert found(twice, "same id, other text").level == "error"
+    assert finding_of(twice, "same id, other text").level == "error"
 
 
 def test_there_may_be_any_number_of_evaluation_sets_and_files(tmp_path: Path) -> None:
     path = write(tmp_path / "one.jsonl", rows(3, 100))
-    wanted = [EvaluationSet(name=f"clinic{i}", source=str(path)) for i in range(260)]
-    report = check_data(Data(source=str(write(tmp_path / "a.jsonl", rows(60)))), wanted, {})
+    evaluation_sets = [EvaluationSet(name=f"clinic{i}", source=str(path)) for i in range(260)]
+    report = check_data(Data(source=str(write(tmp_path / "a.jsonl", rows(60)))), evaluation_sets, {})
     assert [line.name for line in report.sets][-1] == "clinic259" and len(report.sets) == 261
-    found = tally_module.Tally()
+    outcome = tally_module.Tally()
 
     for i in range(70_000):
-        found.add("all", f"file {i}, line ", 1, Case("a", "b", "ED"))
+        outcome.add("all", f"file {i}, line ", 1, Case("a", "b", "ED"))
 
-    assert found.place(69_999) == "file 69999, line 1"
+    assert outcome.place(69_999) == "file 69999, line 1"
 
 
 def test_a_missing_label_fails_for_train_and_is_a_note_elsewhere(tmp_path: Path) -> None:
     some = [row for row in rows(30) if row["label"] != "HOME"]
     assert not check(write(tmp_path / "a.jsonl", some)).fails
     report = check(folder(tmp_path / "given", train=some, test=rows(30, 100)))
-    assert found(report, "labels of train").level == "error"
+    assert finding_of(report, "labels of train").level == "error"
 
 
 @pytest.mark.parametrize(
@@ -281,7 +283,7 @@ def test_a_group_of_whole_numbers_in_one_file_and_floats_in_the_other_crosses(ki
         text = "".join(f"{text},{label},{'' if group is None else group}\n" for text, label, group in lines)
         (source / f"{name}.csv").write_text("text,label,group\n" + text)
 
-    assert found(check(source), "groups that cross sets").detail == "1 of 58"
+    assert finding_of(check(source), "groups that cross sets").detail == "1 of 58"
     with pytest.raises(BadInput, match="is of the same group as case"):
         prepare_dataset(Data(source=str(source)), tmp_path / "home")
 
@@ -293,34 +295,36 @@ def test_the_certifiable_recall_is_the_exact_bound(cases: int) -> None:
 
 def test_the_certifiable_recall_is_that_of_the_test_set(tmp_path: Path) -> None:
     report = check(folder(tmp_path, train=rows(30), test=rows(300, 1000)))
-    assert found(report, "ED recall that test can certify").detail == "at best 0.963 (100 ED cases)"
+    assert finding_of(report, "ED recall that test can certify").detail == "at best 0.963 (100 ED cases)"
     report = check(write(tmp_path / "all.jsonl", rows(300)))
-    assert "(20 ED cases)" in found(report, "ED recall that our test set can certify").detail
+    assert "(20 ED cases)" in finding_of(report, "ED recall that our test set can certify").detail
 
 
 def test_a_large_table_is_estimated_without_keeping_its_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tally_module, "MOST_KEPT_CASES", 100)
     report = check(write(tmp_path / "a.jsonl", rows(300)))
-    assert "(20 ED cases)" in found(report, "ED recall that our test set (about) can certify").detail
-    untried = found(report, "our split")
+    assert "(20 ED cases)" in finding_of(report, "ED recall that our test set (about) can certify").detail
+    untried = finding_of(report, "our split")
     assert (untried.detail, untried.level) == ("not tried", "warning") and "triage data card" in untried.remedy
 
 
 def test_the_certifiable_recall_counts_what_a_limit_leaves(tmp_path: Path) -> None:
     report = check(folder(tmp_path, train=rows(30), test=rows(300, 1000)), limits={"test": 30, "train": 9})
-    assert found(report, "ED recall that test (limited to 30) can certify").detail == "at best 0.691 (10 ED cases)"
+    assert finding_of(report, "ED recall that test (limited to 30) can certify").detail == "at best 0.691 (10 ED cases)"
     report = check(write(tmp_path / "all.jsonl", rows(300)), limits={"test": 12})
-    assert "(4 ED cases)" in found(report, "ED recall that our test set (limited to 12) can certify").detail
+    assert "(4 ED cases)" in finding_of(report, "ED recall that our test set (limited to 12) can certify").detail
     assert (
         "(20 ED cases)"
-        in found(check(tmp_path / "all.jsonl", limits={"test": 99}), "ED recall that our test set can certify").detail
+        in finding_of(
+            check(tmp_path / "all.jsonl", limits={"test": 99}), "ED recall that our test set can certify"
+        ).detail
     )
 
 
 def test_cases_of_an_evaluation_set_are_not_split_with_the_table(tmp_path: Path) -> None:
-    what = "ED recall that our test set can certify"
-    alone = found(check(write(tmp_path / "b.jsonl", rows(60))), what)
-    assert found(with_evaluation_set(tmp_path, rows(60), rows(300, 100)), what) == alone
+    check_name = "ED recall that our test set can certify"
+    alone = finding_of(check(write(tmp_path / "b.jsonl", rows(60))), check_name)
+    assert finding_of(with_evaluation_set(tmp_path, rows(60), rows(300, 100)), check_name) == alone
 
 
 @pytest.mark.parametrize("content", ["", "text,label\n"])
@@ -415,20 +419,22 @@ def test_the_check_measures_in_the_tokens_of_each_stored_model(tmp_path: Path, m
         for bits in (4, 8) if name == "tiny-llama" else (4,):
             run_quantize({"source": str(source), "root": str(tmp_path), "bits": bits, "group_size": 64})
 
-    known = tokenizers()
-    assert sorted(known) == ["tiny-gemma3", "tiny-llama"] and all(path.is_file() for path in known.values())
-    for name, path in known.items():
+    stored_tokenizers = tokenizers()
+    assert sorted(stored_tokenizers) == ["tiny-gemma3", "tiny-llama"] and all(
+        path.is_file() for path in stored_tokenizers.values()
+    )
+    for name, path in stored_tokenizers.items():
         assert json.loads((path.parent / "manifest.json").read_text())["base_model"] == name
 
-    shown = run("check", str(write(tmp_path / "a.jsonl", rows(30)))).output
-    assert "tiny-llama tokens" in shown and "tiny-gemma3 tokens" in shown and "No tokenizer is stored" not in shown
+    output = run("check", str(write(tmp_path / "a.jsonl", rows(30)))).output
+    assert "tiny-llama tokens" in output and "tiny-gemma3 tokens" in output and "No tokenizer is stored" not in output
 
 
 def test_the_embedded_sets_pass_with_their_labels_derived_again() -> None:
     adversarial = (EvaluationSet(name="test_adversarial", source="embedded"),)
     report = check_data(Data(), adversarial, {})
     assert not report.fails and [line.name for line in report.sets][-1] == "test_adversarial"
-    assert found(report, "labels derived again from the stored facts").detail == "6600 of 6600"
+    assert finding_of(report, "labels derived again from the stored facts").detail == "6600 of 6600"
 
 
 def run(*arguments: str) -> Any:
@@ -439,8 +445,8 @@ def test_the_command_exits_0_1_or_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sound = write(tmp_path / "a.jsonl", rows(30))
-    done = run("check", str(sound))
-    assert done.exit_code == 0 and "No check fails" in done.output
+    result = run("check", str(sound))
+    assert result.exit_code == 0 and "No check fails" in result.output
     contradicting = write(tmp_path / "b.jsonl", [*rows(30), {"text": rows(1)[0]["text"], "label": "GP"}])
     assert run("check", str(contradicting)).exit_code == 1
     bad = write(tmp_path / "c.jsonl", [{"text": "a", "label": "sofa"}])
@@ -463,8 +469,8 @@ def test_columns_and_label_words_can_be_given_on_the_command_line(tmp_path: Path
 
 def test_a_grid_names_its_own_data_and_evaluation_sets(tmp_path: Path) -> None:
     assert isinstance(run("check", "x.toml", "--text-column", "a").exception, BadInput)
-    done = run("check", str(Path(__file__).parents[2] / "deployments/grids/paper.toml"))
-    assert done.exit_code == 0 and "test_adversarial" in done.output
+    result = run("check", str(Path(__file__).parents[2] / "deployments/grids/paper.toml"))
+    assert result.exit_code == 0 and "test_adversarial" in result.output
 
 
 def test_the_card_takes_the_same_columns_as_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,27 +486,27 @@ def test_the_card_stores_no_texts_and_names_the_dataset_that_a_sweep_has_stored(
 ) -> None:
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
     path = str(write(tmp_path / "a.jsonl", rows(60)))
-    shown = run("card", path)
-    assert shown.exit_code == 0 and "| test |" in shown.output and "From " not in shown.output.splitlines()[-1]
+    result = run("card", path)
+    assert result.exit_code == 0 and "| test |" in result.output and "From " not in result.output.splitlines()[-1]
     assert not (tmp_path / "home").exists()
     folder = prepare_dataset(Data(source=path), tmp_path / "home")
     stored = run("card", path).output
-    assert shown.output in stored and "".join(stored.split()).endswith(f"From{folder / 'card.md'}")
+    assert result.output in stored and "".join(stored.split()).endswith(f"From{folder / 'card.md'}")
 
 
 def test_the_card_is_shown_and_says_what_the_cases_are_not() -> None:
-    done = run("card", "embedded")
-    assert done.exit_code == 0
-    assert "ynthetic: for building and comparing, not evidence about patients" in done.output
+    result = run("card", "embedded")
+    assert result.exit_code == 0
+    assert "ynthetic: for building and comparing, not evidence about patients" in result.output
     newest = describe_check(reader_check()).splitlines()[0]
-    assert "| test | 1500 |" in done.output and newest in done.output and " of 100 sampled cases of " in newest
+    assert "| test | 1500 |" in result.output and newest in result.output and " of 100 sampled cases of " in newest
 
 
 def test_a_split_with_one_group_of_emergencies_per_set_is_a_warning(tmp_path: Path) -> None:
     """Sixty emergencies of four groups fill every set, and each set still says little about new groups."""
     entries = [row | {"group": f"g{i // 15}"} for i, row in enumerate(rows(60))]
     report = check(write(tmp_path / "a.jsonl", entries))
-    finding = found(report, "groups with ED cases")
+    finding = finding_of(report, "groups with ED cases")
     assert (finding.level, finding.detail) == ("warning", "train 1, valid 1, calibration 1, test 1")
     assert "fewer than 10 in train, valid, calibration, test" in finding.remedy
     assert report.sets[0].ed_groups == 4 and not report.fails
@@ -516,7 +522,7 @@ def test_groups_with_emergencies_are_counted_for_each_given_set(tmp_path: Path) 
     outside = [row | {"group": f"c{i // 60}"} for i, row in enumerate(rows(60, 900))]
     clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", outside)))
     report = check_data(Data(source=str(folder(tmp_path / "given", **sets))), (clinic,), {})
-    finding = found(report, "groups with ED cases")
+    finding = finding_of(report, "groups with ED cases")
     assert finding.detail == "train 20, valid 10, calibration 12, test 9, clinic 1"
     assert finding.level == "warning" and "fewer than 10 in test, clinic:" in finding.remedy
     assert [line.ed_groups for line in report.sets] == [20, 10, 12, 9, 1]
@@ -537,7 +543,7 @@ def test_the_id_column_can_be_given_on_the_command_line(tmp_path: Path, monkeypa
 
 
 def test_the_check_names_the_option_for_groups_where_there_are_none(tmp_path: Path) -> None:
-    assert "(--group-column)" in found(check(write(tmp_path / "a.jsonl", rows(60))), "groups").remedy
+    assert "(--group-column)" in finding_of(check(write(tmp_path / "a.jsonl", rows(60))), "groups").remedy
 
 
 def test_a_source_that_does_not_exist_is_refused_by_the_command(

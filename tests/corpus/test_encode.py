@@ -25,8 +25,8 @@ CHOICES = [PromptChoice(), PromptChoice(version=2), PromptChoice(version=2, answ
 def tokenizer(request, tmp_path_factory):
     home = tmp_path_factory.mktemp("models")
     source = fetch_base(known_models()[request.param], home)
-    made = run_quantize({"source": str(source), "root": str(home), "bits": 4, "group_size": 64})
-    return AutoTokenizer.from_pretrained(made["folder"]), made["prompt"] == "chat"
+    variant = run_quantize({"source": str(source), "root": str(home), "bits": 4, "group_size": 64})
+    return AutoTokenizer.from_pretrained(variant["folder"]), variant["prompt"] == "chat"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_prompt_and_completion_are_the_tokens_of_the_whole_conversation(tokenize
 
     for k, label in enumerate(map(prompt.answer, LABELS)):
         case = encode(template, "a", TEXT, LABELS[k], 2048)
-        ours = list(case.prompt + template.completions[k])
+        tokens = list(case.prompt + template.completions[k])
         if template.chat:
             messages = [*prompt.messages(TEXT), {"role": "assistant", "content": label}]
             whole = template.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
@@ -49,8 +49,8 @@ def test_prompt_and_completion_are_the_tokens_of_the_whole_conversation(tokenize
             whole = template.tokenizer.encode(prompt.plain_text(TEXT))
             whole += template.tokenizer.encode(f" {label}{prompt.plain_end}", add_special_tokens=False)
 
-        assert ours == list(whole)
-        text = template.tokenizer.decode(ours)
+        assert tokens == list(whole)
+        text = template.tokenizer.decode(tokens)
         if not template.chat:
             examples = "".join(
                 f"Message: {example.text}\nAnswer: {prompt.answer(example.label)}\n" for example in prompt.examples
@@ -120,9 +120,9 @@ class SharedLabel:
         self.words = []
 
     def encode(self, text, add_special_tokens=True):
-        said = text.replace("HOME", "GP").split()
-        self.words += [word for word in said if word not in self.words]
-        return [self.words.index(word) for word in said]
+        words = text.replace("HOME", "GP").split()
+        self.words += [word for word in words if word not in self.words]
+        return [self.words.index(word) for word in words]
 
     def decode(self, tokens):
         return " ".join(self.words[token] for token in tokens)

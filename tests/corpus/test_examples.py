@@ -57,9 +57,11 @@ def test_a_set_that_holds_an_example_or_nearly_is_refused_before_anything_runs(w
     selection = select(str(grid(changed(EXAMPLES["HOME"]), where)))
     with pytest.raises(BadInput) as caught:
         check(selection)
-    said = str(caught.value)
-    assert said.startswith(f"Case extra in {where} is the text, or nearly the text, of the example HOME in prompt 2 (")
-    assert said.endswith("leave the case out, or set prompt.version = 1.") and EXAMPLES["HOME"] not in said
+    sentence = str(caught.value)
+    assert sentence.startswith(
+        f"Case extra in {where} is the text, or nearly the text, of the example HOME in prompt 2 ("
+    )
+    assert sentence.endswith("leave the case out, or set prompt.version = 1.") and EXAMPLES["HOME"] not in sentence
     check_examples(prepare_dataset(selection.grid.data, home()), [PromptChoice()])
 
 

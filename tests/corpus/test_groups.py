@@ -22,7 +22,7 @@ ALONE = "test-40"
 
 
 @pytest.fixture(params=["one", "all"])
-def given(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, bool]:
+def grouped_source(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, bool]:
     """A folder of four sets, ten groups of six cases in each; one case of test, or every case of every set, has no group."""
     none = request.param == "all"
     (tmp_path / "given").mkdir()
@@ -47,9 +47,9 @@ def given(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, bool]:
 
 
 def test_a_single_case_without_a_group_leaves_the_intervals_clustered(
-    given: tuple[Path, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grouped_source: tuple[Path, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, none = given
+    source, none = grouped_source
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
     folder = prepare_dataset(Data(source=str(source)), tmp_path / "home")
@@ -59,7 +59,7 @@ def test_a_single_case_without_a_group_leaves_the_intervals_clustered(
     baselines.fn(Scoring(), folder)
 
     with reading() as con:
-        assert {name: found for name, found in run_audits(con).items() if found} == {}
+        assert {name: rows for name, rows in run_audits(con).items() if rows} == {}
 
     landed = query("SELECT * FROM evaluation JOIN gate USING (evaluation_id) WHERE gate = 'ed_recall'")
     assert len(landed) == 3 and set(landed.has_groups) == {not none}

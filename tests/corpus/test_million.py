@@ -34,7 +34,7 @@ def test_a_million_rows_are_checked_within_two_gigabytes(tmp_path: Path) -> None
             text = f"{i} {' '.join(rng.choices(words, k=30))}"
             handle.write(json.dumps({"id": i, "text": text, "label": rng.choice(("ED", "GP", "HOME"))}) + "\n")
 
-    done = subprocess.run([sys.executable, "-c", CODE, str(path)], capture_output=True, text=True, check=True)
-    rows, peak, seconds = done.stdout.split()
+    result = subprocess.run([sys.executable, "-c", CODE, str(path)], capture_output=True, text=True, check=True)
+    rows, peak, seconds = result.stdout.split()
     print(f"{rows} rows, {int(peak) / 2**20:.2f} GiB, {float(seconds):.0f} s of processor time")
     assert int(rows) == ROWS and int(peak) < (2 << 20) * (1 if sys.platform == "linux" else 1024)

@@ -47,9 +47,9 @@ def test_the_embedded_set_with_the_demos_limits_is_whole_and_reused(tmp_path: Pa
         assert {label: sum(c.label == label for c in cases) for label in LABELS} == described["labels"]
         assert described["labels"]["ED"] >= 0.25 * len(cases) and described["groups"] > 3
 
-    written = folder / "train.jsonl"
-    made = written.stat().st_mtime_ns
-    assert prepare_dataset(data, tmp_path) == folder and written.stat().st_mtime_ns == made
+    train_file = folder / "train.jsonl"
+    write_time = train_file.stat().st_mtime_ns
+    assert prepare_dataset(data, tmp_path) == folder and train_file.stat().st_mtime_ns == write_time
     assert prepare_dataset(data.model_copy(update={"seed": 1}), tmp_path) != folder
 
 

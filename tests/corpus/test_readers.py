@@ -135,7 +135,7 @@ def test_a_word_that_is_a_label_cannot_be_another_label(word: str, tmp_path: Pat
     """It was silently relabelled: every emergency counted as home care."""
     path = jsonl(tmp_path / "a.jsonl", [{"text": f"story {n}", "label": label} for n, label in enumerate(WRITTEN)])
     assert [case.label for case in read_cases(path, Data(labels={word: "ED"}))] == ["ED"] * 3 + ["GP"] * 2
-    said = rf"^\[data\.labels\] maps '{word}' to HOME, but that word is the label ED itself; remove it"
+    sentence = rf"^\[data\.labels\] maps '{word}' to HOME, but that word is the label ED itself; remove it"
     data = Data(source=str(path), labels={word: "HOME"})
     clinic = EvaluationSet(name="clinic", source=str(path), labels={word: "HOME"})
 
@@ -145,7 +145,7 @@ def test_a_word_that_is_a_label_cannot_be_another_label(word: str, tmp_path: Pat
         lambda: prepare_dataset(data, tmp_path / "home"),
         lambda: check_local(data),
     ):
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput, match=sentence):
             use()
 
     with pytest.raises(BadInput, match="^labels of the evaluation set clinic maps"):
@@ -158,9 +158,9 @@ WRITTEN = ("ED", "ed", " Ed\n", "GP", "gp")
 def test_two_words_that_are_one_must_mean_the_same(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"text": "story", "label": "now"}])
     assert read_cases(path, Data(labels={"Now": "ED", "now ": "ED"}))[0].label == "ED"
-    said = r"\[data\.labels\] maps 'Now' to ED and 'now ' to GP, .* remove one of the two\."
+    sentence = r"\[data\.labels\] maps 'Now' to ED and 'now ' to GP, .* remove one of the two\."
     for read in (lambda data: read_cases(path, data), lambda data: check_data(data, (), {})):
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput, match=sentence):
             read(Data(source=str(path), labels={"Now": "ED", "now ": "GP"}))
 
 

@@ -24,10 +24,12 @@ def test_a_public_set_passes_the_check(name: str, cases: int) -> None:
 
 
 def test_the_public_sets_stand_beside_the_embedded_cases_as_evaluation_sets(tmp_path: Path) -> None:
-    wanted = [EvaluationSet(name=name.replace("_", "-"), source=str(FOLDER / f"{name}.jsonl")) for name in FILES]
+    evaluation_sets = [
+        EvaluationSet(name=name.replace("_", "-"), source=str(FOLDER / f"{name}.jsonl")) for name in FILES
+    ]
     data = Data.model_validate({"limits": LIMITS})
-    assert not check_data(data, wanted, {}).fails
-    manifest = read_manifest(prepare_dataset(data, tmp_path, wanted)) or {}
-    found = {name: manifest["sets"][name.replace("_", "-")] for name in FILES}
-    assert {name: entry["cases"] for name, entry in found.items()} == FILES
-    assert all(entry["external"] for entry in found.values())
+    assert not check_data(data, evaluation_sets, {}).fails
+    manifest = read_manifest(prepare_dataset(data, tmp_path, evaluation_sets)) or {}
+    matches = {name: manifest["sets"][name.replace("_", "-")] for name in FILES}
+    assert {name: entry["cases"] for name, entry in matches.items()} == FILES
+    assert all(entry["external"] for entry in matches.values())

@@ -35,10 +35,10 @@ def table(start: int, count: int, words: str = "case") -> bytes:
 
 
 def dataset() -> FakeHub:
-    made = FakeHub({"README.md": b"# cases", "loader.py": b"raise SystemExit"})
-    made.files |= {f"data/train-0000{i}-of-00002.jsonl": table(60 * i, 60) for i in (0, 1)}
-    made.files["data/test-00000-of-00001.jsonl"] = table(200, 30)
-    return made
+    fake_hub = FakeHub({"README.md": b"# cases", "loader.py": b"raise SystemExit"})
+    fake_hub.files |= {f"data/train-0000{i}-of-00002.jsonl": table(60 * i, 60) for i in (0, 1)}
+    fake_hub.files["data/test-00000-of-00001.jsonl"] = table(200, 30)
+    return fake_hub
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A served dataset repository; its address and caches are set for this test alone."""
     from huggingface_hub import constants
 
-    made = dataset()
-    with serve(made) as address:
+    fake_hub = dataset()
+    with serve(fake_hub) as address:
         monkeypatch.setattr(constants, "ENDPOINT", address)
         monkeypatch.setattr("tasks.models.sources.hub_source.CONNECT_SECONDS", 60.0)  # as long as a busy machine needs
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -55,7 +55,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
         )
         monkeypatch.setattr(importlib.import_module("huggingface_hub.hf_api").api, "endpoint", address)
-        yield made
+        yield fake_hub
 
 
 def test_a_hub_dataset_is_pinned_to_its_commit_and_its_code_is_never_fetched(hub: FakeHub, tmp_path: Path) -> None:
@@ -80,11 +80,13 @@ print(json.dumps([found.origin, {name: [path.name for path in paths] for name, p
 @pytest.mark.parametrize("revision", ["main", "v1", COMMIT])
 def test_a_hub_dataset_that_was_fetched_once_is_there_without_the_hub(revision: str, tmp_path: Path) -> None:
     def ask(address: str, **more: str) -> Any:  # in a process of its own: huggingface_hub reads its settings once
-        own = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_ENDPOINT": address} | more
+        own_environment = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_ENDPOINT": address} | more
         script = [sys.executable, "-c", LOCATE, REPO, revision]
-        done = subprocess.run(script, env={**os.environ, **own}, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        result = subprocess.run(
+            script, env={**os.environ, **own_environment}, capture_output=True, text=True, timeout=120
+        )
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
 
     with serve(dataset()) as address:
         first = ask(address)
@@ -129,8 +131,8 @@ def test_a_path_that_reads_like_a_hub_dataset_names_the_folders_in_which_it_was_
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     places = rf"{tmp_path} \(the grid's folder\) or in {tmp_path / 'work'} \(the working folder\)"
-    said = rf"there is no repository.*There is no file or folder 'cases/hft' in {places} either; .* correct it\.$"
-    with pytest.raises(SourceUnavailable, match=said):
+    sentence = rf"there is no repository.*There is no file or folder 'cases/hft' in {places} either; .* correct it\.$"
+    with pytest.raises(SourceUnavailable, match=sentence):
         locate("cases/hft", Data(source="cases/hft").beside(Path("..")))
 
 
@@ -369,7 +371,7 @@ def test_settings_of_the_embedded_sets_are_refused_for_other_cases(settings: dic
         Data(source="a.csv", **settings)
 
 
-def own(tmp_path: Path, extra: bytes = b"") -> Path:
+def own_data(tmp_path: Path, extra: bytes = b"") -> Path:
     path = tmp_path / "external.jsonl"
     path.write_bytes(table(0, 12, "an external story that nobody has told before with") + extra)
     return path
@@ -378,11 +380,11 @@ def own(tmp_path: Path, extra: bytes = b"") -> Path:
 def test_evaluation_sets_stand_beside_the_dataset_and_change_none_of_its_sets(tmp_path: Path) -> None:
     data = Data(limits={"train": 48, "valid": 12, "calibration": 24, "test": 24})
     plain = read_manifest(prepare_dataset(data, tmp_path))
-    wanted = [
+    evaluation_sets = [
         EvaluationSet(name="test_adversarial", source="embedded"),
-        EvaluationSet(name="clinic", source=str(own(tmp_path))),
+        EvaluationSet(name="clinic", source=str(own_data(tmp_path))),
     ]
-    folder = prepare_dataset(data, tmp_path, wanted)
+    folder = prepare_dataset(data, tmp_path, evaluation_sets)
     more = read_manifest(folder)
     assert plain is not None and more is not None
     assert {n: more["sets"][n] for n in SETS} == plain["sets"]
@@ -397,7 +399,7 @@ def test_evaluation_sets_stand_beside_the_dataset_and_change_none_of_its_sets(tm
 def test_an_evaluation_set_with_a_text_that_is_learned_from_is_refused(near: bool, tmp_path: Path) -> None:
     text = sets_of(Data())["train"][5].text
     row = {"text": text + " Thanks a lot." if near else text, "label": "ED"}
-    path = own(tmp_path, json.dumps(row).encode() + b"\n")
+    path = own_data(tmp_path, json.dumps(row).encode() + b"\n")
     with pytest.raises(BadInput, match="The evaluation set clinic .* train"):
         prepare_dataset(Data(), tmp_path, [EvaluationSet(name="clinic", source=str(path))])
 
@@ -442,17 +444,17 @@ def test_an_evaluation_set_is_apart_from_all_of_a_table_that_we_split_whatever_t
     grouped(tmp_path / "kin.jsonl", 900, ["g8"])
     grouped(tmp_path / "sound.jsonl", 900, ["new"])
 
-    for name, said in (
+    for name, sentence in (
         ("same", "with the text of case"),
         ("kin", "shares the group 'g8' with the table"),
         ("sound", ""),
     ):
         outside = EvaluationSet(name=name, source=str(tmp_path / f"{name}.jsonl"))
-        assert check_data(data, (outside,), {}).fails == bool(said)
-        if not said:
+        assert check_data(data, (outside,), {}).fails == bool(sentence)
+        if not sentence:
             assert prepare_dataset(data, tmp_path / "home", (outside,)).is_dir()
             continue
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput, match=sentence):
             prepare_dataset(data, tmp_path / "home", (outside,))
 
 
@@ -524,14 +526,16 @@ def test_a_relative_source_that_does_not_exist_names_the_folders_in_which_it_was
 ) -> None:
     (tmp_path / "work" / "sets").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "work")
-    said = rf"There is no file or folder '{source}' in {tmp_path / 'work'} \(the working folder\); correct the path"
+    sentence = rf"There is no file or folder '{source}' in {tmp_path / 'work'} \(the working folder\); correct the path"
 
     for use in (lambda data: prepare_dataset(data, tmp_path / "home"), lambda data: check_data(data, (), {})):
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput, match=sentence):
             use(Data(source=source))
 
-    said = rf"'{source}' in {tmp_path / 'study'} \(the grid's folder\) or in {tmp_path / 'work'} \(the working folder\)"
-    with pytest.raises(BadInput, match=said):
+    sentence = (
+        rf"'{source}' in {tmp_path / 'study'} \(the grid's folder\) or in {tmp_path / 'work'} \(the working folder\)"
+    )
+    with pytest.raises(BadInput, match=sentence):
         prepare_dataset(Data(source=source).beside(Path("../study")), tmp_path / "home")
 
     (tmp_path / "home").mkdir(exist_ok=True)
@@ -570,7 +574,7 @@ def test_a_revision_of_what_is_not_on_the_hub_is_refused_not_ignored(
     put(tmp_path, ["cases.jsonl"])
     monkeypatch.chdir(tmp_path)
     data = Data(source=source, revision="v2")
-    said = rf"^revision \(--revision\) is for datasets on the Hub, and '{source}' is none; leave it out\.$"
+    sentence = rf"^revision \(--revision\) is for datasets on the Hub, and '{source}' is none; leave it out\.$"
 
     for use in (
         lambda: prepare_dataset(data, tmp_path / "home"),
@@ -578,7 +582,7 @@ def test_a_revision_of_what_is_not_on_the_hub_is_refused_not_ignored(
         lambda: check_local(data),
         lambda: request(source, {"revision": "main"}, []),
     ):
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput, match=sentence):
             use()
 
     assert request("owner/name", {"revision": "main"}, []).data.revision == "main"
@@ -603,8 +607,8 @@ def test_a_folder_too_large_to_be_one_of_tables_is_refused_without_being_walked_
     for n in range(9):
         (tmp_path / "disk" / f"folder{n}" / "deeper" / "still").mkdir(parents=True)
 
-    said = "disk holds more than 20 files and folders, too many to look for tables in; name as source"
-    with pytest.raises(BadInput, match=said):
+    sentence = "disk holds more than 20 files and folders, too many to look for tables in; name as source"
+    with pytest.raises(BadInput, match=sentence):
         check_data(Data(source=str(tmp_path / "disk")), (), {})
 
     assert 0 < len(looked_at) <= 20

@@ -58,7 +58,7 @@ def test_a_split_depends_on_the_seed_and_not_on_the_order() -> None:
 def test_every_case_lands_once_and_a_limit_keeps_every_label(labels: list[str], groups: int, limit: int) -> None:
     rows = [Case(f"c{i}", f"t{i}", label, f"g{i % groups}") for i, label in enumerate(labels)]  # type: ignore[arg-type]
     sets = split_cases(rows, seed=0)
-    assert sorted(c.case_id for found in sets.values() for c in found) == sorted(c.case_id for c in rows)
+    assert sorted(c.case_id for cases in sets.values() for c in cases) == sorted(c.case_id for c in rows)
     check_sets(sets)
     few = limited(rows, limit, seed=0)
     assert len(few) == min(limit, len(rows)) and {c.label for c in few} == set(labels)

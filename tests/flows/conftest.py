@@ -21,8 +21,8 @@ def place(tmp_path: Path) -> Place:
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.CompletedProcess[str]]:
     """A finished smoke sweep, which tests only read, and what it printed."""
-    made = Place(tmp_path_factory.mktemp("smoke") / "place", prefect_is_new=True)
-    return made, made.run("sweep", "smoke")
+    new_place = Place(tmp_path_factory.mktemp("smoke") / "place", prefect_is_new=True)
+    return new_place, new_place.run("sweep", "smoke")
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def used(smoke: tuple[Place, object], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def kept(used: Place) -> Iterator[KeptModel]:
+def kept_model(used: Place) -> Iterator[KeptModel]:
     """The model of a safety recipe, loaded once, with 8 dropout passes."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):

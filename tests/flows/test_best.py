@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("at_home")
 
 
 @pytest.fixture(scope="module")
-def asked(used):
+def best_output(used):
     """What the command prints of the models at 4 bits, by macro-F1."""
     console = Console(width=140, highlight=False, markup=False)
     with pytest.MonkeyPatch.context() as patch, console.capture() as capture:
@@ -33,7 +33,7 @@ def asked(used):
     return capture.get()
 
 
-def test_the_look_is_recorded_with_its_question_and_ranking(asked, used):
+def test_the_look_is_recorded_with_its_question_and_ranking(best_output, used):
     (look,) = used.query("FROM look").to_dict("records")
     assert (look["study"], look["precision"], look["max_megabytes"]) == ("smoke", "4bit", 100)
     ranked = json.loads(look["ranked"])
@@ -45,23 +45,23 @@ def test_the_look_is_recorded_with_its_question_and_ranking(asked, used):
     assert used.audits() == {}
 
 
-def test_test_figures_are_those_of_the_chosen_one_alone(asked, used):
+def test_test_figures_are_those_of_the_chosen_one_alone(best_output, used):
     (look,) = used.query("FROM look").to_dict("records")
     cell = used.query(f"FROM evaluation_summary WHERE evaluation_id = '{look['evaluation_id']}'").cell_id[0]
-    text = " ".join(asked.split())
+    text = " ".join(best_output.split())
     assert text.count("on its test set") == 1 and f"{cell} on its test set" in text
-    assert "one look was" in text and f"triage predict {cell} -" in asked
-    assert asked.count("ED recall >= 0.95") == 1
+    assert "one look was" in text and f"triage predict {cell} -" in best_output
+    assert best_output.count("ED recall >= 0.95") == 1
 
 
-def test_test_figures_and_the_ranking_follow_the_recipes_own_rule_which_is_named(asked, used):
+def test_test_figures_and_the_ranking_follow_the_recipes_own_rule_which_is_named(best_output, used):
     (look,) = used.query("FROM look").to_dict("records")
     rows = {row.evaluation_id: row for row in leaderboard_rows()}
-    shown = _by_own_rule(rows[look["evaluation_id"]], "accuracy")
-    text = " ".join(asked.split())
-    assert f"decided by its rule {rows[look['evaluation_id']].primary_rule};" in text and shown in text
+    figure_text = _by_own_rule(rows[look["evaluation_id"]], "accuracy")
+    text = " ".join(best_output.split())
+    assert f"decided by its rule {rows[look['evaluation_id']].primary_rule};" in text and figure_text in text
     chosen = rows[look["evaluation_id"]]
-    assert f"accuracy by {chosen.primary_rule}" in asked
+    assert f"accuracy by {chosen.primary_rule}" in best_output
     of_argmax = f"(argmax), as in triage compare, its accuracy is {chosen.accuracy:.3f}" in text
     assert of_argmax == (chosen.primary_rule != "argmax")
     assert text.count("target_recall") > 1 and "argmax" in text, "the ranking names the rule of each"
@@ -72,7 +72,7 @@ def test_test_figures_and_the_ranking_follow_the_recipes_own_rule_which_is_named
     assert [row for row, value in safe if row.accuracy != value], "that of the argmax is another one"
 
 
-def test_valid_was_scored_once_without_a_text_and_its_figure_is_that_of_the_cases(asked, used):
+def test_valid_was_scored_once_without_a_text_and_its_figure_is_that_of_the_cases(best_output, used):
     (look,) = used.query("FROM look").to_dict("records")
     (folder,) = (used.home / "valid").glob(f"{look['training_id']}-v*")
     cases = read_cases(folder / "valid.jsonl")
@@ -84,7 +84,7 @@ def test_valid_was_scored_once_without_a_text_and_its_figure_is_that_of_the_case
     assert RankedBy("ed-recall", 0.4).value(bundle, cases) == expected
 
 
-def test_macro_f1_is_that_of_a_models_own_rule_and_a_rule_that_decides_nothing_is_said(asked, used):
+def test_macro_f1_is_that_of_a_models_own_rule_and_a_rule_that_decides_nothing_is_said(best_output, used):
     model = bundle_of_evaluation(used.home, used.query("FROM look").evaluation_id[0]).bundle
     cases = read_cases(next((used.home / "valid").glob("*-v*")) / "valid.jsonl")
 
@@ -101,7 +101,7 @@ def test_macro_f1_is_that_of_a_models_own_rule_and_a_rule_that_decides_nothing_i
         value(name="target_recall", note="not available: no ED case")
 
 
-def test_a_warehouse_that_is_filled_again_keeps_the_look(asked, used, tmp_path):
+def test_a_warehouse_that_is_filled_again_keeps_the_look(best_output, used, tmp_path):
     load_all(used.home / "landing", tmp_path / "again.duckdb")
     from warehouse.query import query
 
@@ -109,7 +109,7 @@ def test_a_warehouse_that_is_filled_again_keeps_the_look(asked, used, tmp_path):
     assert again.astype(str).equals(used.query("FROM look").astype(str)) and len(again) == 1
 
 
-def test_models_that_are_gone_are_left_out_and_named(asked, used, tmp_path, monkeypatch):
+def test_models_that_are_gone_are_left_out_and_named(best_output, used, tmp_path, monkeypatch):
     rest = used.copy(tmp_path / "rest")
     for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
         monkeypatch.setenv(name, rest.environment[name])
@@ -121,14 +121,14 @@ def test_models_that_are_gone_are_left_out_and_named(asked, used, tmp_path, monk
         return capture.get()
 
     (look,) = used.query("FROM look").to_dict("records")
-    best, *others = (one["training_id"] for one in json.loads(look["ranked"]))
-    cells = [training.rpartition("-")[0] for training in (best, *others)]
+    best, *other_trainings = (one["training_id"] for one in json.loads(look["ranked"]))
+    cells = [training.rpartition("-")[0] for training in (best, *other_trainings)]
     shutil.rmtree(rest.home / "experiments" / best)
-    shown = ask()
-    assert f"no longer in {rest.home}: {cells[0]}. Their sweep trains them again." in shown
-    assert f"{cells[1]} on its test set" in shown and len(rest.query("FROM look")) == 2
+    output = ask()
+    assert f"no longer in {rest.home}: {cells[0]}. Their sweep trains them again." in output
+    assert f"{cells[1]} on its test set" in output and len(rest.query("FROM look")) == 2
 
-    for training in others:
+    for training in other_trainings:
         shutil.rmtree(rest.home / "experiments" / training)
 
     with pytest.raises(BadInput, match=f"No such model of the study smoke is in {rest.home}.*run its sweep again"):
@@ -146,5 +146,5 @@ def test_models_that_are_gone_are_left_out_and_named(asked, used, tmp_path, monk
     ],
 )
 def test_what_nothing_fits_is_one_sentence(args, sentence, used):
-    done = used.ask("best", *args)
-    assert done.returncode == 2 and one_sentence(done.stderr) and sentence in done.stderr
+    result = used.ask("best", *args)
+    assert result.returncode == 2 and one_sentence(result.stderr) and sentence in result.stderr

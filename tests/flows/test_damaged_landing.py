@@ -54,13 +54,13 @@ def damaged(smoke, tmp_path_factory):
 
     adapters = {path: path.stat().st_mtime_ns for path in place.home.rglob("adapters.safetensors")}
     place.warehouse.unlink()
-    done = place.run("sweep", "smoke", "--model", "tiny-llama")
-    return place, smoke[0], done, adapters
+    result = place.run("sweep", "smoke", "--model", "tiny-llama")
+    return place, smoke[0], result, adapters
 
 
 def test_what_was_damaged_is_in_the_warehouse_again_and_nothing_is_trained(damaged):
-    place, original, done, adapters = damaged
-    assert done.returncode == 0, done.stdout + done.stderr
+    place, original, result, adapters = damaged
+    assert result.returncode == 0, result.stdout + result.stderr
     ids = "SELECT id, kind FROM landed WHERE kind <> 'sweep' ORDER BY ALL"
     assert place.query(ids).equals(original.query(ids))
     figures = "SELECT evaluation_id, case_id, p_ed, decision FROM prediction ORDER BY ALL"
@@ -84,8 +84,8 @@ def test_what_was_damaged_is_in_the_warehouse_again_and_nothing_is_trained(damag
 
 
 def test_what_the_sweep_does_not_make_is_named_with_the_remedy(damaged):
-    place, _, done, _ = damaged
-    (line,) = (line for line in done.stdout.splitlines() if "WARNING" in line)
+    place, _, result, _ = damaged
+    (line,) = (line for line in result.stdout.splitlines() if "WARNING" in line)
     assert (
         f"{place.home / 'landing' / 'stranger'}" in line
         and "come back with the sweep or benchmark that made them" in line

@@ -41,8 +41,8 @@ def test_the_frozen_blocks_that_recipes_share_are_computed_once_whichever_comes_
         'scoring.move_adapters=["8bit"]',
     )
     options = [word for change in changes for word in ("--set", change)]
-    done = place.run("sweep", grid_with(tmp_path, SHALLOW, DEEP), "--model", "tiny-llama", "--bits", "4", *options)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = place.run("sweep", grid_with(tmp_path, SHALLOW, DEEP), "--model", "tiny-llama", "--bits", "4", *options)
+    assert result.returncode == 0, result.stdout + result.stderr
 
     ages: dict[tuple[str, int, int], dict[int, int]] = {}
     for path in place.home.glob("prefixes/*/manifest.json"):
@@ -56,8 +56,8 @@ def test_the_frozen_blocks_that_recipes_share_are_computed_once_whichever_comes_
 
 
 def test_experiments_with_another_prompt_or_variant_read_other_activations(tmp_path):
-    shown = RECIPE.format(name="shown", layers=3) + "prompt = { version = 2 }\n"
-    selection = select(grid_with(tmp_path, SHALLOW, shown, DEEP))
+    output = RECIPE.format(name="shown", layers=3) + "prompt = { version = 2 }\n"
+    selection = select(grid_with(tmp_path, SHALLOW, output, DEEP))
     most = {spec.recipe.name: selection.most_layers(spec) for spec in selection.cells}
     assert most == {"shallow": 2, "shown": 3, "deep": 2}
     alone = Selection(

@@ -40,11 +40,11 @@ ARGMAX = "tiny-llama-8bit-baseline"
 
 @pytest.fixture(scope="module")
 def place(smoke, tmp_path_factory):
-    made = smoke[0].copy(tmp_path_factory.mktemp("export") / "place")
+    new_place = smoke[0].copy(tmp_path_factory.mktemp("export") / "place")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
-            patch.setenv(name, made.environment[name])
-        yield made
+            patch.setenv(name, new_place.environment[name])
+        yield new_place
 
 
 @pytest.fixture(autouse=True)
@@ -203,8 +203,8 @@ def test_fused_weights_and_a_gguf_file_answer_as_the_trained_model(fused):
     assert bundle.adapter is None and not (fused.folder / "adapters.safetensors").exists()
     assert fused.result.fused.largest < 1e-4 and fused.result.gguf.largest < 0.01
     assert fused.result.fused.cases == agreement.CASES
-    written = open_gguf(fused.folder / "model.gguf")
-    assert (written.architecture, written.get("tokenizer.ggml.model")) == ("llama", "gpt2")
+    gguf = open_gguf(fused.folder / "model.gguf")
+    assert (gguf.architecture, gguf.get("tokenizer.ggml.model")) == ("llama", "gpt2")
     assert "The fused weights: on 60 cases" in (fused.folder / "README.md").read_text()
 
 
@@ -223,8 +223,8 @@ def test_gemmas_terms_go_with_its_exports(place, tmp_path):
     gemma = model.bundle.model_copy(update={"licence": "Gemma Terms of Use", "terms": terms})
     licensing = write_terms(gemma, model.weights, place.home, tmp_path)
     notice = (tmp_path / "Notice").read_text()
-    told = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
-    assert told in notice and "use restrictions" in notice and "The files of this folder are modified" in notice
+    sentence = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+    assert sentence in notice and "use restrictions" in notice and "The files of this folder are modified" in notice
     assert licensing.missing == f"the text of the terms is not among the files: add a copy from {terms}"
 
 
@@ -236,8 +236,8 @@ def test_an_export_without_the_text_of_its_terms_is_written_but_not_pushed(place
     monkeypatch.setattr(tasks.bundle.export, "run_child", lambda function, args, *rest: export_job.run(args, print))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_good")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    told = refusal(GEMMA, str(tmp_path / "out"), "--push", "team/model", "--unsafe")
-    assert told == (
+    sentence = refusal(GEMMA, str(tmp_path / "out"), "--push", "team/model", "--unsafe")
+    assert sentence == (
         "Nothing was pushed: the text of the terms is not among the files: add a copy from "
         f"https://ai.google.dev/gemma/terms. The export is in {tmp_path / 'out'}; upload it then with "
         f"`hf upload team/model {tmp_path / 'out'} --private`."
@@ -246,11 +246,11 @@ def test_an_export_without_the_text_of_its_terms_is_written_but_not_pushed(place
 
 
 def test_the_command_writes_the_folder_and_says_what_it_is(place, tmp_path):
-    done = place.run("export", LLAMA, str(tmp_path / "new" / "out"))
-    assert done.returncode == 0 and done.stderr.startswith(f"{LLAMA}-s42: its evaluation on test, ")
-    assert f"{LLAMA}-s42 is in {tmp_path / 'new' / 'out'}: " in done.stdout and "random weights" in done.stdout
-    assert "Without triage, in that folder: python example.py < cases.jsonl" in done.stdout.splitlines()[-2]
-    assert done.stdout.splitlines()[-1] == f"Next: triage predict {tmp_path / 'new' / 'out'} -"
+    result = place.run("export", LLAMA, str(tmp_path / "new" / "out"))
+    assert result.returncode == 0 and result.stderr.startswith(f"{LLAMA}-s42: its evaluation on test, ")
+    assert f"{LLAMA}-s42 is in {tmp_path / 'new' / 'out'}: " in result.stdout and "random weights" in result.stdout
+    assert "Without triage, in that folder: python example.py < cases.jsonl" in result.stdout.splitlines()[-2]
+    assert result.stdout.splitlines()[-1] == f"Next: triage predict {tmp_path / 'new' / 'out'} -"
     assert verify(tmp_path / "new" / "out") and [p.name for p in (tmp_path / "new").iterdir()] == ["out"]
 
 
@@ -295,8 +295,8 @@ def test_an_experiment_that_failed_or_is_not_finished_says_so(place, tmp_path, m
     for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
         monkeypatch.setenv(name, copy.environment[name])
 
-    told = "tiny-llama-4bit-other-s42-0123 is not finished yet; run its sweep to the end"
-    assert told in refusal("tiny-llama-4bit-other", "new")
+    sentence = "tiny-llama-4bit-other-s42-0123 is not finished yet; run its sweep to the end"
+    assert sentence in refusal("tiny-llama-4bit-other", "new")
     with writing(copy.warehouse) as connection:
         connection.execute("UPDATE experiment SET status = 'diverged', error = 'No finite loss.', cell_id = 'lost-s42', "
                            "training_id = 'lost-s42-0123' WHERE cell_id LIKE 'tiny-llama-4bit-baseline%'")  # fmt: skip

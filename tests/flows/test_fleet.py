@@ -37,15 +37,15 @@ from tests.flows.test_pool import Server, within
 
 @pytest.fixture
 def server(monkeypatch):
-    made = Server()
-    monkeypatch.setattr(fleet_module, "prefect_client", lambda api, **options: within(made))
+    fake_server = Server()
+    monkeypatch.setattr(fleet_module, "prefect_client", lambda api, **options: within(fake_server))
     monkeypatch.setattr(fleet_module, "server_version", lambda api, seconds: versions_here()["prefect"])
-    monkeypatch.setattr(fleet_module, "_make_pool", lambda client, pool: made.pools.add(pool))
-    made.create_variable = lambda variable: created(made, variable.value)
-    made.update_variable = lambda variable: setattr(made, "versions", variable.value)
-    made.workers = {}
+    monkeypatch.setattr(fleet_module, "_make_pool", lambda client, pool: fake_server.pools.add(pool))
+    fake_server.create_variable = lambda variable: created(fake_server, variable.value)
+    fake_server.update_variable = lambda variable: setattr(fake_server, "versions", variable.value)
+    fake_server.workers = {}
 
-    return made
+    return fake_server
 
 
 def created(server, versions):
@@ -56,15 +56,18 @@ def created(server, versions):
 
 def test_of_two_machines_that_come_first_at_once_one_decides(server, monkeypatch):
     server.versions = None
-    others = {**versions_here(), "mlx": "0.1"}
-    server.create_variable = lambda variable: [setattr(server, "versions", others), created(server, variable.value)]
+    other_versions = {**versions_here(), "mlx": "0.1"}
+    server.create_variable = lambda variable: [
+        setattr(server, "versions", other_versions),
+        created(server, variable.value),
+    ]
     server.workers = {"triage-mac1-000000000000": "ONLINE"}
 
     with pytest.raises(BadInput, match="mlx .* here and 0.1 there"):
         enter("http://server/api", "new")
 
     server.versions = None
-    others = versions_here()
+    other_versions = versions_here()
     enter("http://server/api", "new")
 
 
@@ -118,11 +121,11 @@ def test_a_server_that_others_reach_needs_a_password(monkeypatch):
 
 @pytest.mark.parametrize("password", [None, "fleet:WRONG"])
 def test_a_machine_without_the_password_is_told_what_to_set(password):
-    asked = []
+    headers = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.headers["Authorization"])
+            headers.append(self.headers["Authorization"])
             self.send_response(401)
             self.end_headers()
 
@@ -139,7 +142,7 @@ def test_a_machine_without_the_password_is_told_what_to_set(password):
             refuse_pool("fleet")
         server.shutdown()
 
-    assert len(asked) >= 2 and {bool(header) for header in asked} == {password is not None}
+    assert len(headers) >= 2 and {bool(header) for header in headers} == {password is not None}
 
 
 def test_a_server_that_was_killed_knows_the_leases_that_have_ended_since(tmp_path):
@@ -198,8 +201,8 @@ def test_an_agent_of_launchd_runs_the_command_with_its_variables(tmp_path, monke
     unit = fleet_units.launchd_unit(printing, "fleet", AWKWARD)
     content = plistlib.loads(unit.text.encode())
     assert content["EnvironmentVariables"] == AWKWARD and content["KeepAlive"]
-    done = subprocess.run(content["ProgramArguments"], capture_output=True, text=True)
-    assert done.stdout == "a b|--pool|" and shlex.split(unit.commands[0])[-1] == str(unit.path)
+    result = subprocess.run(content["ProgramArguments"], capture_output=True, text=True)
+    assert result.stdout == "a b|--pool|" and shlex.split(unit.commands[0])[-1] == str(unit.path)
 
 
 def test_credentials_are_never_written_into_a_unit(tmp_path, monkeypatch):
@@ -231,9 +234,9 @@ def leave(*arguments, **options):
 
 @pytest.mark.parametrize("start", ["join", "experiment"])
 def test_a_machine_removes_what_its_killed_runs_left_when_it_joins_and_with_every_experiment(start, monkeypatch):
-    left = home() / "models" / ".tmp-made-0123456789ab"
-    left.mkdir(parents=True)
-    os.utime(left, (0, 0))
+    leftover = home() / "models" / ".tmp-made-0123456789ab"
+    leftover.mkdir(parents=True)
+    os.utime(leftover, (0, 0))
     monkeypatch.setattr(fleet_module, "Worker", leave)
     monkeypatch.setattr("flows.experiment.label_run", leave)
 
@@ -243,4 +246,4 @@ def test_a_machine_removes_what_its_killed_runs_left_when_it_joins_and_with_ever
         else:
             run_experiment(select("smoke", None, Narrowing(limit=1)))
 
-    assert not left.exists()
+    assert not leftover.exists()

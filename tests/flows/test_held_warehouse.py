@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.place import Place
-from tests.warehouse.test_waiting import held
+from tests.warehouse.test_waiting import held_warehouse
 
 SHORT = "from warehouse import waiting; waiting.FIRST_SECONDS = 0.5; waiting.LATER_SECONDS = 0.1; waiting.LAST_SECONDS = 0.1\n"
 
@@ -20,12 +20,12 @@ def test_a_sweep_beside_an_open_notebook_trains_on_and_the_next_command_loads_it
     place.command = ("-c", SHORT + "from flows.cli.main import main; main()")
     before = experiments(place)
 
-    with held("reading", place.warehouse) as holder:
-        done = place.run("sweep", "smoke", "--limit", "1", "--set", "recipe.iterations=3")
-        assert (done.returncode, done.stderr) == (0, ""), done.stdout
-        waits = [line for line in done.stdout.splitlines() if "Loading waits" in line]
-        assert len(waits) == 1 and f"process {holder.pid})" in waits[0], done.stdout
-        assert "1 experiment has landed and will be loaded into the warehouse" in done.stdout.splitlines()[-1]
+    with held_warehouse("reading", place.warehouse) as holder:
+        result = place.run("sweep", "smoke", "--limit", "1", "--set", "recipe.iterations=3")
+        assert (result.returncode, result.stderr) == (0, ""), result.stdout
+        waits = [line for line in result.stdout.splitlines() if "Loading waits" in line]
+        assert len(waits) == 1 and f"process {holder.pid})" in waits[0], result.stdout
+        assert "1 experiment has landed and will be loaded into the warehouse" in result.stdout.splitlines()[-1]
         assert experiments(place) == before, "read beside the notebook"
         still = place.run("compare")
         assert still.returncode == 0 and "Loading waits" in still.stderr and still.stdout

@@ -33,7 +33,7 @@ def processes() -> dict[int, tuple[int, str]]:
     return {int(pid): (int(parent), command) for pid, parent, state, command in rows if not state.startswith("Z")}
 
 
-def gone(pid: int, seconds: float) -> bool:
+def has_gone(pid: int, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while pid in processes() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -49,8 +49,8 @@ def training_child(parent: int) -> int:
 
 def checkpoint(place: Place, cell: str) -> int:
     """Update of the newest checkpoint of an experiment, 0 where there is none yet."""
-    found = (place.home / "experiments").glob(f"{cell}-*/checkpoint/[0-9]*")
-    return max((int(path.name) for path in found), default=0)
+    paths = (place.home / "experiments").glob(f"{cell}-*/checkpoint/[0-9]*")
+    return max((int(path.name) for path in paths), default=0)
 
 
 def start_and_wait(place: Place, cell: str, beyond: int = 0) -> tuple[subprocess.Popen[str], int]:
@@ -95,21 +95,23 @@ def tell_story(place: Place) -> Story:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that the sweep has started, too
     interrupted = place.finish(process)
     seconds = time.monotonic() - start
-    left = [gone(child, 30)]
-    server_left = [not gone(first_server, 30)]
+    children_left = [has_gone(child, 30)]
+    server_left = [not has_gone(first_server, 30)]
     unfinished = not any(complete(folder) for folder in (place.home / "experiments").glob(f"{FIRST}-*"))
 
     process, child = start_and_wait(place, SECOND)
     process.kill()
     process.wait()
-    left.append(gone(child, 30))
-    server_left.append(not gone(server_of(place), 30))
-    written = adapter(place, FIRST).stat().st_mtime_ns
+    children_left.append(has_gone(child, 30))
+    server_left.append(not has_gone(server_of(place), 30))
+    write_time = adapter(place, FIRST).stat().st_mtime_ns
     at = checkpoint(place, SECOND)
 
     process, child = start_and_wait(place, SECOND, beyond=at)
     os.kill(child, signal.SIGKILL)  # as the system does when memory is short, or a user by mistake
-    return Story(place, interrupted, seconds, left, server_left, unfinished, written, at, place.finish(process))
+    return Story(
+        place, interrupted, seconds, children_left, server_left, unfinished, write_time, at, place.finish(process)
+    )
 
 
 def server_of(place: Place) -> int:
@@ -156,8 +158,8 @@ def test_what_was_finished_before_the_kill_is_not_repeated(story):
 
 def test_the_killed_training_goes_on_from_its_checkpoint(story):
     assert 0 < story.killed_at < 160
-    seen = [int(n) for n in re.findall(rf"train {SECOND}  iteration (\d+): validation", story.finished.stdout)]
-    assert seen[0] > story.killed_at and seen[-1] == 160
+    updates = [int(n) for n in re.findall(rf"train {SECOND}  iteration (\d+): validation", story.finished.stdout)]
+    assert updates[0] > story.killed_at and updates[-1] == 160
 
 
 @pytest.mark.parametrize("cell", [FIRST, SECOND], ids=["interrupted", "killed"])

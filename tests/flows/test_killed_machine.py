@@ -45,12 +45,12 @@ class Fleet:
         return Place(self.folder / name)
 
     def start(self, name: str, *args: str) -> subprocess.Popen[str]:
-        own = {
+        own_environment = {
             "PREFECT_API_URL": self.api,
             "TRIAGE_SHARED": str(self.shared),
             "TRIAGE_ACCELERATOR": f"{self.folder.name}{name}",
         }
-        return self.machine(name).start(*args, **own)
+        return self.machine(name).start(*args, **own_environment)
 
     def kill(self, name: str) -> None:
         """Kill every process of a machine, as a power cut does."""
@@ -63,22 +63,22 @@ class Fleet:
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        made = Fleet(tmp_path / "ein Büro mit drei", free.getsockname()[1])
+        new_fleet = Fleet(tmp_path / "ein Büro mit drei", free.getsockname()[1])
 
-    place = made.machine("server")
+    place = new_fleet.machine("server")
     place.prefect_home.mkdir(parents=True)
     shutil.copy(prefect_database(), place.prefect_home)
 
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(made.port)]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(new_fleet.port)]
     with (place.folder / "log").open("w") as log:
         server = subprocess.Popen(command, env=place.environment, stdout=log, stderr=log, start_new_session=True)
 
     try:
-        wait_until(lambda: answers(made.api), server)
-        yield made
+        wait_until(lambda: answers(new_fleet.api), server)
+        yield new_fleet
     finally:
         for name in ("asks", "one", "two", "server"):
-            made.kill(name)
+            new_fleet.kill(name)
         server.wait()
 
 
@@ -112,9 +112,9 @@ def test_an_experiment_goes_on_from_the_checkpoint_that_a_killed_machine_had_sha
     fleet.kill(dead)
     assert complete(training(fleet, dead, id)) is None, "it was in mid training"
 
-    done = fleet.machine("asks").finish(sweep)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert re.search("was lost with triage-.* and runs again", done.stdout)
+    result = fleet.machine("asks").finish(sweep)
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+    assert re.search("was lost with triage-.* and runs again", result.stdout)
     assert complete(training(fleet, other, id), deep=True) and complete(training(fleet, dead, id)) is None
     logs = httpx.post(f"{fleet.api}/logs/filter", json={"logs": {"text": {"query": '"Training goes on"'}}}).json()
     (went_on,) = [int(re.search(r"from update (\d+), which another machine", log["message"])[1]) for log in logs]

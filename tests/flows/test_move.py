@@ -4,33 +4,33 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def moved(smoke, tmp_path_factory):
+def moved_study(smoke, tmp_path_factory):
     """A sweep of one cell per bit width in a finished place, where nothing but moving is left to do."""
     place = smoke[0].copy(tmp_path_factory.mktemp("moves") / "place")
     options = ("--model", "tiny-llama", "--recipe", "balanced_safe", "--set", "scoring.move_adapters=true")
     return place, place.run("sweep", "smoke", *options)
 
 
-def test_every_adapter_lands_on_the_other_bit_width_as_an_experiment_of_its_own_kind(moved):
-    place, done = moved
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+def test_every_adapter_lands_on_the_other_bit_width_as_an_experiment_of_its_own_kind(moved_study):
+    place, result = moved_study
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
     steps = {name: state for name, state in place.last_steps().items() if name.startswith("move ")}
     assert steps == {
         f"move tiny-llama {a}bit balanced_safe to {b}bit": ("Completed", 1) for a, b in ((4, 8), (8, 4))
     }  # fmt: skip
-    found = place.query(
+    rows = place.query(
         "SELECT m.cell_id, m.bits, own.bits AS source_bits, m.weights_digest = variant.weights_digest AS on_variant "
         "FROM experiment AS m JOIN experiment AS own ON own.training_id = m.source_training_id "
         "JOIN variant ON variant.base_model = m.base_model AND variant.bits = m.bits "
         "WHERE m.recipe_kind = 'moved_adapter' ORDER BY m.bits"
     )
-    assert found.cell_id.tolist() == [f"tiny-llama-{b}bit-balanced_safe-from{12 - b}bit-s42" for b in (4, 8)]
-    assert found.source_bits.tolist() == [8, 4] and found.on_variant.all()
+    assert rows.cell_id.tolist() == [f"tiny-llama-{b}bit-balanced_safe-from{12 - b}bit-s42" for b in (4, 8)]
+    assert rows.source_bits.tolist() == [8, 4] and rows.on_variant.all()
     assert place.audits() == {}
 
 
-def test_the_same_adapter_is_compared_with_itself_on_other_weights(moved):
-    place, _ = moved
+def test_the_same_adapter_is_compared_with_itself_on_other_weights(moved_study):
+    place, _ = moved_study
     flips = place.query("SELECT * FROM flips WHERE change LIKE 'adapter moved%' ORDER BY change")
     assert flips.change.tolist() == ["adapter moved from 4 to 8 bits", "adapter moved from 8 to 4 bits"]
     assert (flips.cases == 24).all()

@@ -59,18 +59,20 @@ def test_what_is_trained_is_only_scored_and_larger_sets_and_more_passes_take_lon
 
 def test_further_sets_and_other_precisions_are_counted_once_an_adapter_and_their_activations_once_a_variant():
     sets = 'evaluation_set=[{ name = "test_adversarial", source = "embedded" }]'
-    own = work("demo")
+    own_work = work("demo")
     further = work("demo", sets)
-    assert further.preparing - own.preparing == pytest.approx(2 * (2 * 29 * BLOCK * 70 * 300))
-    assert further.scoring - own.scoring == pytest.approx((4 + 2) * (2 * BLOCK * 70 * 300))
+    assert further.preparing - own_work.preparing == pytest.approx(2 * (2 * 29 * BLOCK * 70 * 300))
+    assert further.scoring - own_work.scoring == pytest.approx((4 + 2) * (2 * BLOCK * 70 * 300))
     moved = work("demo", sets, 'scoring.move_adapters=["8bit", "mxfp4"]')
     assert moved.preparing - further.preparing == pytest.approx(2 * 29 * BLOCK * 70 * 700), "of mxfp4 alone"
     assert moved.scoring - further.scoring == pytest.approx((2 * 2 + 2) * (2 * BLOCK * 70 * 700))
-    assert moved.dropout == own.dropout + 3 * own.dropout / 2
-    assert work("demo", "scoring.move_adapters=true").scoring - own.scoring == pytest.approx(4 * 2 * BLOCK * 70 * 400)
+    assert moved.dropout == own_work.dropout + 3 * own_work.dropout / 2
+    assert work("demo", "scoring.move_adapters=true").scoring - own_work.scoring == pytest.approx(
+        4 * 2 * BLOCK * 70 * 400
+    )
 
 
-def written(path, rows: int) -> str:
+def written_file(path, rows: int) -> str:
     """The path of a table with a text of two lines in each row."""
     path.parent.mkdir(exist_ok=True)
     path.write_text("text,label\n" + "".join(f'"case {row}\nand more",GP\n' for row in range(rows)))
@@ -79,7 +81,7 @@ def written(path, rows: int) -> str:
 
 def test_own_cases_are_counted_in_their_files_by_the_shares_of_the_sets(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
-    table = written(tmp_path / "cases.csv", 60)
+    table = written_file(tmp_path / "cases.csv", 60)
 
     def sizes(source: str, *overrides: str) -> list[int]:
         data = select("demo", [f'data={{ source = "{source}" }}', *overrides]).grid.data
@@ -88,10 +90,10 @@ def test_own_cases_are_counted_in_their_files_by_the_shares_of_the_sets(tmp_path
     assert sizes(table) == [36, 6, 6, 12]
     shares = "data.set_shares={ train = 0.7, valid = 0.1, calibration = 0.1, test = 0.1 }"
     assert sizes(table, shares, "data.limits.train=20") == [20, 6, 6, 6]
-    written(tmp_path / "sets" / "test.csv", 9)
-    written(tmp_path / "sets" / "train.csv", 40)
+    written_file(tmp_path / "sets" / "test.csv", 9)
+    written_file(tmp_path / "sets" / "train.csv", 40)
     assert sizes(str(tmp_path / "sets")) == [30, 5, 5, 9], "valid and calibration are split off train"
-    written(tmp_path / "sets" / "valid.csv", 7)
+    written_file(tmp_path / "sets" / "valid.csv", 7)
     assert sizes(str(tmp_path / "sets")) == [34, 7, 6, 9]
     assert not (tmp_path / "home").exists(), "nothing is prepared"
 
@@ -103,9 +105,9 @@ def test_the_embedded_sets_have_as_many_cases_as_a_plan_counts(contrast_share):
 
 
 def test_a_plan_of_own_cases_tells_the_time_of_those_and_of_its_further_sets(tmp_path):
-    source = f'data={{ source = "{written(tmp_path / "cases.csv", 60)}" }}'
+    source = f'data={{ source = "{written_file(tmp_path / "cases.csv", 60)}" }}'
     assert work("demo", source).scoring == (4 + 2) * 2 * BLOCK * 70 * (6 + 12)
-    further = f'evaluation_set=[{{ name = "clinic", source = "{written(tmp_path / "clinic.csv", 50)}" }}]'
+    further = f'evaluation_set=[{{ name = "clinic", source = "{written_file(tmp_path / "clinic.csv", 50)}" }}]'
     assert work("demo", source, further).scoring == (4 + 2) * 2 * BLOCK * 70 * (6 + 12 + 50)
 
 
@@ -119,12 +121,12 @@ def test_an_adapter_moves_to_the_other_width_only_where_the_sweep_has_it():
 
 def test_a_sweep_took_about_as_long_by_step_as_is_estimated_for_its_machine():
     """Seconds of the demo on two Linux cores with MKL at 215 GFLOP/s, as its warehouse and its output have them."""
-    seen = Steps(preparing=107 + 19 + 43 + 113 + 65, training=50.6 + 49.4 + 51.7 + 52.7,
+    measured_steps = Steps(preparing=107 + 19 + 43 + 113 + 65, training=50.6 + 49.4 + 51.7 + 52.7,
                  scoring=6 * 2.5, dropout=7.7 + 6.9)  # fmt: skip
-    told = work("demo").at(Machine.of("that machine", 215).speeds)
+    estimate = work("demo").at(Machine.of("that machine", 215).speeds)
     for name in ("preparing", "training", "scoring", "dropout", "total"):
-        print(f"{name:9} told {getattr(told, name):4.0f} s   seen {getattr(seen, name):4.0f} s")
-        assert getattr(told, name) == pytest.approx(getattr(seen, name), rel=0.25)
+        print(f"{name:9} told {getattr(estimate, name):4.0f} s   seen {getattr(measured_steps, name):4.0f} s")
+        assert getattr(estimate, name) == pytest.approx(getattr(measured_steps, name), rel=0.25)
 
 
 def printed(grid: str, here: Machine, scored: bool = False) -> str:

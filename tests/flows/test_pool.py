@@ -112,10 +112,10 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch):
-    made = Server()
+    fake_server = Server()
     monkeypatch.setattr(follow, "publisher", lambda title: lambda event: None)  # which asks a real server
-    monkeypatch.setattr(follow, "configured_api", lambda: made.api_url)
-    monkeypatch.setattr(follow, "prefect_client", lambda api, **options: within(made))
+    monkeypatch.setattr(follow, "configured_api", lambda: fake_server.api_url)
+    monkeypatch.setattr(follow, "prefect_client", lambda api, **options: within(fake_server))
     monkeypatch.setattr(follow, "POLL_SECONDS", 0)
     monkeypatch.setattr(follow, "absent_from_warehouse", lambda ids: [id for id in ids if id == "absent"])
     monkeypatch.setattr(follow, "prepare_dataset", lambda *args: None)
@@ -123,7 +123,7 @@ def server(monkeypatch):
     monkeypatch.setattr(SweepRecord, "use", lambda record, data: None)
     monkeypatch.setattr(SweepRecord, "finish", lambda record, failures, elsewhere: None)
 
-    return made
+    return fake_server
 
 
 @contextmanager
@@ -227,8 +227,8 @@ def test_a_lost_run_runs_again_and_after_too_many_losses_it_is_a_failure(server)
     losses = []
 
     def step(runs):
-        first, *others = runs.values()
-        for run in others:
+        first, *other_runs = runs.values()
+        for run in other_runs:
             complete({"x": run})
 
         if isinstance(losses, list) and len(losses) < 2:  # its machine is gone, then its process
@@ -424,7 +424,7 @@ def test_what_prefect_could_not_do_between_two_steps_is_a_crash_which_the_sweep_
     """As on a machine that is cut off; a step that fails reports that itself, and a mistake is a failure."""
     grid = load_grid("smoke")
     cell = {"model": "tiny-llama", "bits": 4, "recipe": "baseline", "grid": "smoke"}
-    known = {"cell": "tiny-llama-4bit-baseline-s42", "key": "k", "triage": code_digest(), "precisions": []}
+    cell_fields = {"cell": "tiny-llama-4bit-baseline-s42", "key": "k", "triage": code_digest(), "precisions": []}
     monkeypatch.setattr(flows.experiment, "leased", lambda key: nullcontext())
     monkeypatch.setattr(flows.experiment, "label_results", lambda error: None)
 
@@ -433,8 +433,8 @@ def test_what_prefect_could_not_do_between_two_steps_is_a_crash_which_the_sweep_
             raise error
 
         monkeypatch.setattr(flows.experiment, "_run", fail)
-        return experiment.fn(**cell, pooled=PooledCell(**known, grid_digest=grid_digest(grid)))
+        return experiment.fn(**cell, pooled=PooledCell(**cell_fields, grid_digest=grid_digest(grid)))
 
-    lost = ended(PrefectException("Failed to resolve inputs in parameter 'scores'."))
-    assert lost.is_crashed() and lost.message.startswith("tiny-llama-4bit-baseline-s42: Failed to resolve")
+    ending = ended(PrefectException("Failed to resolve inputs in parameter 'scores'."))
+    assert ending.is_crashed() and ending.message.startswith("tiny-llama-4bit-baseline-s42: Failed to resolve")
     assert ended(BadInput("No such words.")).is_failed()

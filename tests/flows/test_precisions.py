@@ -26,8 +26,8 @@ def swept(smoke, tmp_path_factory):
 
 
 def test_bfloat16_is_trained_scored_and_landed_and_nothing_else_is_trained(swept):
-    place, done = swept
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    place, result = swept
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
     trained = [
         name for name, state in place.last_steps().items() if name.startswith("train ") and state[0] == "Completed"
     ]
@@ -51,12 +51,12 @@ def test_one_adapter_stands_at_every_precision_on_both_sets(swept):
     rows = place.query(
         "SELECT adapter, evaluation_set, precision FROM frontier WHERE recipe = 'baseline' AND precision <> '8bit'"
     )
-    found = {key: set(group.precision) for key, group in rows.groupby(["adapter", "evaluation_set"])}
+    matches = {key: set(group.precision) for key, group in rows.groupby(["adapter", "evaluation_set"])}
 
     for name in ("test", "few"):
-        assert found["from bf16", name] == {"bf16", "4bit", "mxfp4"}
-        assert found["from 4bit", name] == {"4bit", "mxfp4"}
-        assert found["own", name] >= {"bf16", "4bit"}
+        assert matches["from bf16", name] == {"bf16", "4bit", "mxfp4"}
+        assert matches["from 4bit", name] == {"4bit", "mxfp4"}
+        assert matches["own", name] >= {"bf16", "4bit"}
 
     compared = place.query(
         "SELECT DISTINCT adapter, precision FROM precision_comparison "

@@ -22,9 +22,9 @@ def pieces_of(home: Path) -> re.Pattern[bytes]:
     pieces = {
         piece for text in texts for piece in (text[:30], text[len(text) // 2 :][:30], text[-30:]) if len(piece) == 30
     }
-    written = pieces | {json.dumps(piece)[1:-1] for piece in pieces}
+    forms = pieces | {json.dumps(piece)[1:-1] for piece in pieces}
 
-    return re.compile(b"|".join(re.escape(piece.encode()) for piece in sorted(written)))
+    return re.compile(b"|".join(re.escape(piece.encode()) for piece in sorted(forms)))
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,12 @@ def test_no_cell_of_the_warehouse_or_of_a_landing_file_holds_one_either(smoke, p
     with duckdb.connect(str(place.warehouse), read_only=True) as connection:
         tables = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
         assert "prediction" in tables
-        found = {name: str(connection.execute(f'FROM "{name}"').fetchall()).encode() for name in tables}
+        matches = {name: str(connection.execute(f'FROM "{name}"').fetchall()).encode() for name in tables}
 
     for path in place.home.glob("landing/*/*.parquet"):
-        found[f"{path.parent.name}/{path.name}"] = str(pq.read_table(path).to_pylist()).encode()
+        matches[f"{path.parent.name}/{path.name}"] = str(pq.read_table(path).to_pylist()).encode()
 
-    assert [name for name, text in found.items() if pattern.search(text)] == []
+    assert [name for name, text in matches.items() if pattern.search(text)] == []
 
 
 def test_no_log_line_artifact_or_parameter_in_prefect_holds_one(smoke, pattern):
@@ -75,5 +75,5 @@ def test_nothing_that_was_printed_holds_one(smoke, pattern):
 
 def test_cases_are_known_by_id_and_digest(smoke):
     place, _ = smoke
-    found = place.query("SELECT DISTINCT case_id, case_digest FROM prediction")
-    assert len(found) == 24 and found.case_digest.str.fullmatch("[0-9a-f]{64}").all()
+    rows = place.query("SELECT DISTINCT case_id, case_digest FROM prediction")
+    assert len(rows) == 24 and rows.case_digest.str.fullmatch("[0-9a-f]{64}").all()

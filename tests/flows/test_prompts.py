@@ -15,14 +15,14 @@ def test_recipes_with_prompts_of_their_own_land_beside_untuned_models_of_both(tm
         b="{ name = 'shown', kind = 'standard', learning_rate = 1e-3, batch_size = 4, rank = 4, scale = 20, dropout = 0.0,"
         " iterations = 2, num_layers = 1, prompt = { version = 2, answers = { ED = 'now', GP = 'soon', HOME = 'rest' } } }",
     )
-    done = place.run("sweep", "smoke", *options, "--set", sets)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = place.query("SELECT cell_id, num_layers FROM experiment WHERE base_model = 'tiny-llama' ORDER BY cell_id")
-    assert found.cell_id.tolist() == [
+    result = place.run("sweep", "smoke", *options, "--set", sets)
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = place.query("SELECT cell_id, num_layers FROM experiment WHERE base_model = 'tiny-llama' ORDER BY cell_id")
+    assert rows.cell_id.tolist() == [
         "tiny-llama-4bit-plain-s42", "tiny-llama-4bit-shown-s42", "tiny-llama-4bit-zero_shot",
         "tiny-llama-4bit-zero_shot prompt 2 now/soon/rest",
     ]  # fmt: skip
-    assert found.num_layers.tolist()[:2] == [2, 1] and place.audits() == {}
+    assert rows.num_layers.tolist()[:2] == [2, 1] and place.audits() == {}
     shown = place.ask("compare", "--all")
     assert "untuned (zero-shot, prompt" in shown.stdout
     again = place.run("sweep", "smoke", *options, "--set", sets, "--plan")

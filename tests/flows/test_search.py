@@ -45,9 +45,9 @@ TRIALS = "SELECT * EXCLUDE (seconds, train_seconds, rungs) FROM trial ORDER BY n
 def searched(tmp_path_factory) -> tuple[Place, str]:
     """A finished search for a safety recipe, and what it printed."""
     place = Place(tmp_path_factory.mktemp("search") / "place")
-    done = place.run(*SAFETY)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    return place, done.stdout
+    result = place.run(*SAFETY)
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
+    return place, result.stdout
 
 
 def experiments(place: Place) -> list[Path]:
@@ -100,8 +100,8 @@ def test_trials_are_no_experiments_of_the_status_unless_all_is_asked_for(searche
     place, _ = searched
     with at(place, monkeypatch):
         print_status(Console(width=150))
-        assert CELL not in (shown := capsys.readouterr().out)
-        assert '4 trials of searches not listed: triage sql "FROM trial"' in shown
+        assert CELL not in (output := capsys.readouterr().out)
+        assert '4 trials of searches not listed: triage sql "FROM trial"' in output
         print_status(Console(width=150), show_all=True)
         assert capsys.readouterr().out.count(CELL) == 4
 
@@ -283,9 +283,11 @@ def test_the_sentence_of_a_step_names_its_log_so_that_the_trial_alone_is_added()
 @pytest.mark.nightly
 def test_a_search_for_macro_f1_keeps_the_trials_where_it_is_highest(tmp_path):
     place = Place(tmp_path / "place")
-    done = place.run("search", "smoke", "--trials", "4", "--model", "tiny-llama", "--set", "recipe.select_by=macro_f1")
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    assert "compared by the macro-F1 on valid at updates 4 and 8" in done.stdout
+    result = place.run(
+        "search", "smoke", "--trials", "4", "--model", "tiny-llama", "--set", "recipe.select_by=macro_f1"
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
+    assert "compared by the macro-F1 on valid at updates 4 and 8" in result.stdout
     trials = place.query("SELECT *, rungs::JSON ->> '$[0].value' AS first FROM trial ORDER BY number")
     assert set(trials.objective) == {"macro-F1"} and all(trials.higher_is_better)
     finished = trials[trials.state == "finished"]
@@ -304,9 +306,11 @@ def test_trials_that_another_version_trained_are_refused_in_the_sentence_that_sa
         connection.execute("UPDATE trial_user_attributes SET value_json = '\"t0\"' WHERE key = 'training_id'")
 
     connection.close()
-    done = place.run(*SAFETY)
-    assert done.returncode == 2 and one_sentence(done.stderr), done.stdout + done.stderr
-    assert done.stderr.startswith(f"triage: Trial 0 in {path} was trained as another version of triage trains it; move")
+    result = place.run(*SAFETY)
+    assert result.returncode == 2 and one_sentence(result.stderr), result.stdout + result.stderr
+    assert result.stderr.startswith(
+        f"triage: Trial 0 in {path} was trained as another version of triage trains it; move"
+    )
 
 
 # --- killed -----------------------------------------------------------------------------------------------------------
@@ -357,8 +361,8 @@ def test_a_search_that_is_killed_at_several_moments_goes_on_as_if_it_never_was(n
         (os.kill if number == signal.SIGINT else os.killpg)(process.pid, number)
         assert process.wait(timeout=60) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
 
-    done = killed.run(*LONG)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = killed.run(*LONG)
+    assert result.returncode == 0, result.stdout + result.stderr
     assert killed.query(TRIALS).equals(whole.query(TRIALS))
 
     for folder in experiments(whole):

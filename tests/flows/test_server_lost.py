@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from deployments.temporary_server import LOST
-from tests.flows.test_kill import gone, server_of
+from tests.flows.test_kill import has_gone, server_of
 from tests.place import Place, one_sentence
 
 SWEEP = ["sweep", "smoke", "--model", "tiny-llama", "--recipe", "baseline"]
@@ -49,7 +49,7 @@ def descendants(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-def running(processes: list[psutil.Process]) -> list[str]:
+def running_names(processes: list[psutil.Process]) -> list[str]:
     """Commands of those that still run, after they had some seconds to end."""
     _, alive = psutil.wait_procs(processes, timeout=10)
     return [" ".join(process.cmdline()) for process in alive]
@@ -65,7 +65,7 @@ def test_a_sweep_whose_server_is_killed_says_so_starts_another_and_finishes(plac
     ended = place.finish(process)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "2 experiments are in the warehouse" in ended.stdout and ended.stdout.count("landed   ") == 2
-    assert first != second and gone(second, 10) and list((place.home / "servers").iterdir()) == []
+    assert first != second and has_gone(second, 10) and list((place.home / "servers").iterdir()) == []
     (state,) = place.prefect("SELECT state_name FROM flow_run WHERE name LIKE 'sweep%'")
     assert state == ("Completed",)
 
@@ -75,13 +75,13 @@ def test_a_sweep_without_any_server_ends_in_order_with_exit_code_one(with_other_
     place = with_other_servers("false")
     process = place.start(*SWEEP, "--limit", "1")
     wait_for(place, "weights  tiny-llama")
-    others = descendants(process.pid)
+    child_processes = descendants(process.pid)
     kill_server(place)
     killed = time.monotonic()
     ended = place.finish(process)
     assert time.monotonic() - killed < 30, "five seconds, on a machine that is not busy"
     assert ended.returncode == 1 and ended.stderr == f"triage: {LOST}\n" and one_sentence(ended.stderr)
-    assert running(others) == [] and list((place.home / "servers").iterdir()) == []
+    assert running_names(child_processes) == [] and list((place.home / "servers").iterdir()) == []
 
 
 @pytest.mark.nightly  # that Ctrl-C reaches a sweep is tested in test_kill.py
@@ -91,10 +91,10 @@ def test_ctrl_c_ends_a_sweep_that_has_no_server_at_the_moment(with_other_servers
     wait_for(place, "weights  tiny-llama")
     kill_server(place)
     wait_for(place, "starting another", 10)
-    others = descendants(process.pid)
+    child_processes = descendants(process.pid)
     interrupted = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     ended = place.finish(process)
     assert time.monotonic() - interrupted < 30, "five seconds, on a machine that is not busy"
     assert ended.returncode == 130 and one_sentence(ended.stderr) and "Interrupted." in ended.stderr
-    assert running(others) == [] and list((place.home / "servers").iterdir()) == []
+    assert running_names(child_processes) == [] and list((place.home / "servers").iterdir()) == []

@@ -122,8 +122,8 @@ def test_leaderboard_and_comparison_are_artifacts_of_the_sweeps_own_run(smoke):
 def test_the_flow_run_is_found_by_its_models_bits_recipes_and_kinds_and_its_tasks_carry_no_tags(smoke):
     """A tagged task waits 0.3 s for each tag's limit."""
     (tags,) = (set(json.loads(t)) for (t,) in smoke[0].prefect("SELECT tags FROM flow_run WHERE name = 'sweep smoke'"))
-    wanted = {"tiny-llama", "tiny-gemma3", "4bit", "8bit", "baseline", "balanced_safe", "standard", "safety"}
-    assert tags == wanted
+    expected = {"tiny-llama", "tiny-gemma3", "4bit", "8bit", "baseline", "balanced_safe", "standard", "safety"}
+    assert tags == expected
     assert {tags for (tags,) in smoke[0].prefect("SELECT tags FROM task_run")} == {"[]"}
 
 
@@ -135,10 +135,10 @@ def test_no_progress_bar_of_a_finished_step_is_left_among_the_artifacts(smoke):
 def test_exact_sizes_of_every_variant_and_of_bfloat16_are_in_the_warehouse(smoke):
     columns = "stored_bytes, embedding_bytes, projection_bytes, norm_bytes, parameters"
     rows = smoke[0].query(f"SELECT base_model, bits, group_size, {columns}, random_weights FROM variant")
-    found = {(r.base_model, None if pd.isna(r.bits) else int(r.bits)): r for r in rows.itertuples()}
-    assert set(found) == {(name, bits) for name in ("tiny-llama", "tiny-gemma3") for bits in (None, 4, 8)}
+    matches = {(r.base_model, None if pd.isna(r.bits) else int(r.bits)): r for r in rows.itertuples()}
+    assert set(matches) == {(name, bits) for name in ("tiny-llama", "tiny-gemma3") for bits in (None, 4, 8)}
 
-    for (name, bits), row in found.items():
+    for (name, bits), row in matches.items():
         due = expected_sizes(known_shape(name), of_bits(bits), 64)
         parts = due.bytes_by_part
         assert (row.stored_bytes, row.parameters) == (due.stored_bytes, due.parameters)
@@ -184,30 +184,30 @@ def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(smoke):
         "JOIN evaluation USING (evaluation_id) JOIN experiment USING (training_id) "
         "WHERE evaluation_set = 'test' AND bits IS NOT NULL"
     )
-    for pair, ours in rows.groupby(["base_model", "recipe"]):
-        sides = {bits: side.set_index("case_id").sort_index() for bits, side in ours.groupby("bits")}
+    for pair, cases_of_pair in rows.groupby(["base_model", "recipe"]):
+        sides = {bits: side.set_index("case_id").sort_index() for bits, side in cases_of_pair.groupby("bits")}
         assert list(sides[4].index) == list(sides[8].index)
         right = {bits: side.argmax == side.label for bits, side in sides.items()}
-        found = table.loc[pair]
+        outcome = table.loc[pair]
 
         for bits, side in sides.items():
             emergencies = side[side.label == "ED"]
-            assert found[f"accuracy_{bits}bit"] == pytest.approx(right[bits].mean(), abs=1e-12)
-            assert found[f"loss_{bits}bit"] == pytest.approx(side.nll.mean(), abs=1e-12)
+            assert outcome[f"accuracy_{bits}bit"] == pytest.approx(right[bits].mean(), abs=1e-12)
+            assert outcome[f"loss_{bits}bit"] == pytest.approx(side.nll.mean(), abs=1e-12)
 
             if side.decision.notna().all():
                 caught = (emergencies.decision == "ED").mean()
-                assert found[f"ed_recall_{bits}bit"] == pytest.approx(caught, abs=1e-12)
+                assert outcome[f"ed_recall_{bits}bit"] == pytest.approx(caught, abs=1e-12)
             else:
-                assert found.isna()[f"ed_recall_{bits}bit"], "a rule that could not be applied gives no figure"
+                assert outcome.isna()[f"ed_recall_{bits}bit"], "a rule that could not be applied gives no figure"
 
             stored = verify(next((place.home / "models").glob(f"{pair[0]}-{bits}bit-*")))["stored_bytes"]
-            assert found[f"stored_bytes_{bits}bit"] == stored
+            assert outcome[f"stored_bytes_{bits}bit"] == stored
 
-        assert found.accuracy_diff == pytest.approx(right[4].mean() - right[8].mean(), abs=1e-12)
-        assert found.right_at_4bit_only == (right[4] & ~right[8]).sum()
-        assert found.right_at_8bit_only == (right[8] & ~right[4]).sum()
-        assert found.cases == len(sides[4]) and bool(found.random_weights)
+        assert outcome.accuracy_diff == pytest.approx(right[4].mean() - right[8].mean(), abs=1e-12)
+        assert outcome.right_at_4bit_only == (right[4] & ~right[8]).sum()
+        assert outcome.right_at_8bit_only == (right[8] & ~right[4]).sum()
+        assert outcome.cases == len(sides[4]) and bool(outcome.random_weights)
 
 
 @pytest.fixture(scope="module")
@@ -216,13 +216,13 @@ def again(smoke):
     place, _ = smoke
     before = adapters(place)
     start = time.monotonic()
-    done = place.run("sweep", "smoke")
-    return place, done, before, time.monotonic() - start
+    result = place.run("sweep", "smoke")
+    return place, result, before, time.monotonic() - start
 
 
 def test_the_second_time_every_step_is_cached(again):
-    place, done, before, _ = again
-    assert done.returncode == 0 and "validation" not in done.stdout
+    place, result, before, _ = again
+    assert result.returncode == 0 and "validation" not in result.stdout
     steps = place.last_steps()
     assert len(steps) >= 4 * 8 and {state for state, _ in steps.values()} == {"Cached"}, steps
     assert adapters(place) == before
@@ -256,22 +256,22 @@ def mended(again, diverging, tmp_path_factory):
     """A sweep after one experiment was deleted, one damaged, one robbed of its scores, and the warehouse removed; the
     deleted one's folder is held by another process until Prefect is about to try again."""
     place = again[0].copy(tmp_path_factory.mktemp("mended") / "place")
-    gone, damaged, unscored = (place.experiment(cell) for cell in CELLS[:3])
-    shutil.rmtree(gone)
+    removed, damaged, unscored = (place.experiment(cell) for cell in CELLS[:3])
+    shutil.rmtree(removed)
     weights = bytearray((damaged / "adapters.safetensors").read_bytes())
     weights[-1] ^= 1
     (damaged / "adapters.safetensors").write_bytes(weights)
     shutil.rmtree(unscored / "scores")
     place.warehouse.unlink()
 
-    with locked(gone):
+    with locked(removed):
         process = place.start("sweep", "smoke", "--model", "tiny-llama")
         deadline = time.monotonic() + 600
         while not waiting_to_retry(place) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.2)
 
-    done = place.finish(process)
-    return place, again[0], done.returncode, done.stdout + done.stderr
+    result = place.finish(process)
+    return place, again[0], result.returncode, result.stdout + result.stderr
 
 
 def waiting_to_retry(place) -> bool:
@@ -306,8 +306,8 @@ def test_a_folder_that_another_process_holds_is_tried_again(mended):
 
 def test_a_lost_warehouse_is_refilled_from_what_has_landed(mended):
     place, original, *_ = mended
-    asked = "SELECT evaluation_id, case_id, p_ed, decision FROM prediction ORDER BY ALL"
-    assert place.query(asked).equals(original.query(asked))
+    statement = "SELECT evaluation_id, case_id, p_ed, decision FROM prediction ORDER BY ALL"
+    assert place.query(statement).equals(original.query(statement))
 
 
 @pytest.fixture(scope="module")
@@ -317,14 +317,14 @@ def one_diverges(diverging):
 
 
 def test_a_diverged_experiment_fails_the_sweep_but_the_others_land(one_diverges):
-    _, done = one_diverges
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "FAILED   poisoned-4bit-baseline-s7: The loss became nan at update 1" in done.stdout
-    assert "landed   tiny-llama-4bit-baseline-s7" in done.stdout
-    printed = " ".join(done.stdout.split())
+    _, result = one_diverges
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "FAILED   poisoned-4bit-baseline-s7: The loss became nan at update 1" in result.stdout
+    assert "landed   tiny-llama-4bit-baseline-s7" in result.stdout
+    printed = " ".join(result.stdout.split())
     assert "failures in a sweep of 2 experiments: " in printed
     assert "poisoned-4bit-baseline-s7: The loss became nan at update 1" in printed
-    assert "Traceback" not in done.stdout + done.stderr and done.stderr == ""
+    assert "Traceback" not in result.stdout + result.stderr and result.stderr == ""
 
 
 def test_a_diverged_experiment_is_in_the_warehouse_with_its_reason(one_diverges):
@@ -372,13 +372,13 @@ def one_can_be_had(again, tmp_path_factory):
 
 def test_a_model_that_cannot_be_fetched_or_converted_fails_the_sweep_and_the_others_land(one_can_be_had):
     """Its trainings never run, and what never ran was once told as landed."""
-    place, done = one_can_be_had
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "FAILED   empty-4bit-baseline-s42: The folder" in done.stdout and "has no config.json" in done.stderr
-    assert "FAILED   lacking-4bit-baseline-s42: The weights do not fit" in done.stdout
-    assert one_sentence(done.stderr) and "model.norm.weight" in done.stderr
-    assert done.stdout.count("landed   ") == 1 and "landed   tiny-llama-4bit-baseline-s42" in done.stdout
-    assert done.stdout.splitlines()[-1] == (
+    place, result = one_can_be_had
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "FAILED   empty-4bit-baseline-s42: The folder" in result.stdout and "has no config.json" in result.stderr
+    assert "FAILED   lacking-4bit-baseline-s42: The weights do not fit" in result.stdout
+    assert one_sentence(result.stderr) and "model.norm.weight" in result.stderr
+    assert result.stdout.count("landed   ") == 1 and "landed   tiny-llama-4bit-baseline-s42" in result.stdout
+    assert result.stdout.splitlines()[-1] == (
         f"What has finished is in the warehouse: {place.warehouse}; "
         "next: fix the problem above and rerun the same command"
     )
@@ -388,8 +388,8 @@ def test_a_model_that_cannot_be_fetched_or_converted_fails_the_sweep_and_the_oth
 
 
 def test_a_sweeps_table_shows_what_it_asked_for_and_no_other_cell_of_the_warehouse(one_can_be_had):
-    place, done = one_can_be_had
-    table = done.stdout.partition("1 trained model, best first")[2].partition("For more:")[0]
+    place, result = one_can_be_had
+    table = result.stdout.partition("1 trained model, best first")[2].partition("For more:")[0]
     assert "tiny-llama-4bit-baseline-s42" in table and "always-GP" in table and "tiny-llama-4bit-zero_shot" in table
     assert "gemma3" not in table and "8bit" not in table and "balanced_safe" not in table
     assert len(place.query("FROM leaderboard WHERE recipe_kind <> 'baseline'")) == 8

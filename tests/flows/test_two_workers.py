@@ -17,7 +17,7 @@ EXPERIMENTS = 4
 @pytest.mark.nightly
 def test_two_workers_land_every_experiment_once_although_the_sweep_is_killed(tmp_path):
     python = sys.executable
-    own = {
+    own_environment = {
         "TRIAGE": f"{python} -m flows.cli",
         "PREFECT": f"{python} -m prefect",
         "PORT": "4397",
@@ -26,7 +26,7 @@ def test_two_workers_land_every_experiment_once_although_the_sweep_is_killed(tmp
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TRIAGE_", "PREFECT_"))}
     command = ["sh", str(SCRIPT), str(EXPERIMENTS), str(tmp_path)]
     script = subprocess.Popen(
-        command, env=inherited | own, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command, env=inherited | own_environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
 
@@ -47,7 +47,7 @@ def test_two_workers_land_every_experiment_once_although_the_sweep_is_killed(tmp
     finally:
         end(script)
 
-    again = subprocess.run(command, env=inherited | own, cwd=tmp_path, capture_output=True, text=True)
+    again = subprocess.run(command, env=inherited | own_environment, cwd=tmp_path, capture_output=True, text=True)
     figures = dict(line.split(":", 1) for line in again.stdout.splitlines() if line.count(":") == 1)
     assert again.returncode == 0, "".join(printed)[-3000:] + again.stdout[-3000:] + again.stderr[-2000:]
     assert int(figures["experiments landed"]) == int(figures["of them different"]) == EXPERIMENTS

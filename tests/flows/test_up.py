@@ -66,10 +66,10 @@ def prefect_of(version: str):
 
 @pytest.fixture
 def busy_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        yield taken.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
 
 
 def nothing_was_started() -> bool:
@@ -77,8 +77,11 @@ def nothing_was_started() -> bool:
 
 
 def test_a_server_of_another_version_is_named_with_both_versions(patient):
-    ours = metadata.version("prefect")
-    with prefect_of("2.20.1") as port, pytest.raises(BadInput, match=rf"of version 2\.20\.1, .* uses {ours}; stop"):
+    own_version = metadata.version("prefect")
+    with (
+        prefect_of("2.20.1") as port,
+        pytest.raises(BadInput, match=rf"of version 2\.20\.1, .* uses {own_version}; stop"),
+    ):
         up(port, print)
     assert nothing_was_started()
 
@@ -110,11 +113,11 @@ def test_a_second_start_says_where_the_first_is_or_that_it_has_another_port(pati
 
 
 def test_the_command_says_it_in_one_sentence(busy_port, tmp_path):
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "flows.cli", "up", "--port", str(busy_port)], cwd=ROOT, capture_output=True, text=True,
         env=os.environ | {"TRIAGE_HOME": str(tmp_path)},
     )  # fmt: skip
-    assert done.returncode == 2 and one_sentence(done.stderr) and "Traceback" not in done.stderr
+    assert result.returncode == 2 and one_sentence(result.stderr) and "Traceback" not in result.stderr
 
 
 def test_a_server_that_no_longer_answers_is_a_sentence():
@@ -260,12 +263,12 @@ ELSEWHERE = worker_of("elsewhere")["name"]
      ("of a name of its own", True), ("of a name of its own, at work", False)],
 )  # fmt: skip
 def test_a_lost_run_is_queued_again_unless_it_is_surely_of_another_machine(taken_by, queued):
-    ours = worker_name()
-    named = {"ours": ours, "ours before the network changed": f"triage-before-{ours[-12:]}"}
+    own_name = worker_name()
+    named = {"ours": own_name, "ours before the network changed": f"triage-before-{own_name[-12:]}"}
     run = run_of(named.get(taken_by, taken_by))
-    elsewhere = run_of(ours) | {"work_queue_name": "light"}
+    elsewhere = run_of(own_name) | {"work_queue_name": "light"}
 
-    workers = [worker(ours), worker("of a name of its own, at work")]
+    workers = [worker(own_name), worker("of a name of its own, at work")]
     answers = {"/flow_runs/filter": [run, elsewhere], WORKERS: workers, SET_STATE: ACCEPTED}
     with server_that_has(answers=answers) as (api, requests):
         assert queue_lost_runs(api, "triage", "default") == ([run["name"]] if queued else [])
@@ -525,18 +528,20 @@ def test_only_flow_runs_of_this_triage_home_and_server_are_ended(tmp_path, name)
     folder = f"{tmp_path}/{name}"
     command = [sys.executable, "-c", "print(flush=True); import sys; sys.stdin.read()", "prefect.engine"]
     of_run = {"PREFECT__FLOW_RUN_ID": "a", "PREFECT_API_URL": api, "TRIAGE_HOME": folder}
-    others = [{"TRIAGE_HOME": f"{folder}{end}"} for end in ("/other", " of others", " of/others")]
-    others += [{"PREFECT_API_URL": api_url(2)}]
+    other_environments = [{"TRIAGE_HOME": f"{folder}{end}"} for end in ("/other", " of others", " of/others")]
+    other_environments += [{"PREFECT_API_URL": api_url(2)}]
     runs = [
         subprocess.Popen(command, env=os.environ | of_run | other, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for other in (*others, {})
+        for other in (*other_environments, {})
     ]
 
     try:
         for run in runs:
             run.stdout.readline()  # until it has written, a list of processes may show its parent's command
         end_runs(api, Path(folder))
-        assert runs[-1].wait(10) == -signal.SIGKILL and [run.poll() for run in runs[:-1]] == [None] * len(others)
+        assert runs[-1].wait(10) == -signal.SIGKILL and [run.poll() for run in runs[:-1]] == [None] * len(
+            other_environments
+        )
     finally:
         for run in runs:
             run.communicate()

@@ -40,9 +40,9 @@ def test_the_target_rule_is_one_rank_bolder_than_the_guarantee():
 def test_too_few_calibration_cases_rule_nothing_out_and_say_so():
     rng = np.random.default_rng(0)
     _, p, labels = draw(rng, 40)
-    _, q, others = draw(rng, 50)
+    _, q, other_labels = draw(rng, 50)
     few = [i for i, label in enumerate(labels) if label != "ED"]
-    conformal = judge_conformal(Scores(p[few], [labels[i] for i in few]), Scores(q, others), 0.05)
+    conformal = judge_conformal(Scores(p[few], [labels[i] for i in few]), Scores(q, other_labels), 0.05)
     assert conformal.threshold_ed == 0 and conformal.ed_missed == 0 and "0 calibration cases of ED" in conformal.note
     assert conformal_threshold(np.ones(18), 0.05) == 0 and conformal_threshold(np.ones(19), 0.05) == 1
 
@@ -50,8 +50,8 @@ def test_too_few_calibration_cases_rule_nothing_out_and_say_so():
 def test_sets_abstentions_and_misses_are_what_a_loop_counts():
     rng = np.random.default_rng(1)
     truth, p, labels = draw(rng, 300)
-    _, q, others = draw(rng, 400)
-    conformal = judge_conformal(Scores(q, others), Scores(p, labels), 0.1)
+    _, q, other_labels = draw(rng, 400)
+    conformal = judge_conformal(Scores(q, other_labels), Scores(p, labels), 0.1)
     limits = (conformal.threshold_ed, conformal.threshold_gp, conformal.threshold_home)
     sets = [{k for k in range(3) if row[k] >= limits[k]} for row in p]
     assert conformal.ed_missed == sum(t == 0 and 0 not in s for t, s in zip(truth, sets, strict=True))
@@ -64,16 +64,16 @@ def test_sets_abstentions_and_misses_are_what_a_loop_counts():
 def test_each_share_has_the_wider_of_the_exact_and_the_clustered_interval():
     rng = np.random.default_rng(3)
     truth, p, labels = draw(rng, 300)
-    _, q, others = draw(rng, 400)
-    alone = judge_conformal(Scores(q, others), Scores(p, labels), 0.1)
-    own = [f"c{i}" for i in range(300)]
+    _, q, other_labels = draw(rng, 400)
+    alone = judge_conformal(Scores(q, other_labels), Scores(p, labels), 0.1)
+    own_groups = [f"c{i}" for i in range(300)]
     assert (alone.miss_low, alone.miss_high) == clopper_pearson(alone.ed_missed, alone.ed_cases)
     assert alone.miss_method == EXACT and alone.abstain_low < alone.abstain_rate < alone.abstain_high
 
     # Sixty conditions of five like cases each: all of a condition's decisions stand or fall together.
     first = np.repeat(np.arange(0, 300, 5), 5)
     like = judge_conformal(
-        Scores(q, others), Scores(p[first], [labels[i] for i in first], [own[i] for i in first]), 0.1, 1
+        Scores(q, other_labels), Scores(p[first], [labels[i] for i in first], [own_groups[i] for i in first]), 0.1, 1
     )
     sets = conformal_sets(p[first], (like.threshold_ed, like.threshold_gp, like.threshold_home))
     for name, hits, low, high in (

@@ -91,11 +91,11 @@ def test_the_threshold_decides_ed_at_and_above_it():
 def test_the_bound_of_the_threshold_holds_in_95_of_100_calibration_sets():
     """True recall of the chosen threshold against its one-sided 97.5 % bound, for a known score distribution."""
     rng = np.random.default_rng(0)
-    held = 0
+    holding_sets = 0
     for _ in range(400):
         threshold = target_recall_threshold(rng.random(60), ["ED"] * 60, 0.95)
-        held += (1 - threshold.value) >= threshold.bound  # scores are uniform: recall is 1 - threshold
-    assert 0.95 <= held / 400 < 1
+        holding_sets += (1 - threshold.value) >= threshold.bound  # scores are uniform: recall is 1 - threshold
+    assert 0.95 <= holding_sets / 400 < 1
 
 
 @settings(max_examples=200, deadline=None)
@@ -153,11 +153,11 @@ def test_vector_scaling_loses_little_to_a_full_logistic_regression():
     """The regression has nine free slopes in place of one temperature: never worse, and hardly better here."""
     cases = scored(600, 3)
     x = log_probabilities(cases.p)
-    ours = fit_vector_scaling(x, cases.labels).apply(x)
+    fitted = fit_vector_scaling(x, cases.labels).apply(x)
     model = LogisticRegression(C=1e6, max_iter=2000).fit(x, cases.labels)
-    theirs = model.predict_proba(x)
+    reference = model.predict_proba(x)
     truth = np.arange(600) % 3
-    nll = [-np.log(q[np.arange(600), truth]).mean() for q in (ours, theirs)]
+    nll = [-np.log(q[np.arange(600), truth]).mean() for q in (fitted, reference)]
     assert nll[1] <= nll[0] + 1e-6 and nll[0] - nll[1] < 0.01
 
 

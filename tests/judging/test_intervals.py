@@ -66,8 +66,10 @@ def test_bootstrap_has_the_distribution_of_drawing_whole_groups_by_index():
         picked = np.concatenate([members[name] for name in rng.choice(names, len(names))]).astype(int)
         naive.append(values[picked, 0].mean())
 
-    ours = share(resample_totals(values, groups=groups, seed=0, resamples=20_000))
-    assert np.quantile(ours, [0.025, 0.5, 0.975]) == pytest.approx(np.quantile(naive, [0.025, 0.5, 0.975]), abs=0.012)
+    resampled_shares = share(resample_totals(values, groups=groups, seed=0, resamples=20_000))
+    assert np.quantile(resampled_shares, [0.025, 0.5, 0.975]) == pytest.approx(
+        np.quantile(naive, [0.025, 0.5, 0.975]), abs=0.012
+    )
 
 
 def test_order_of_cases_and_names_of_groups_change_nothing():

@@ -61,22 +61,22 @@ def test_every_metric_equals_scikit_learn_on_random_tables(tables):
         truth = label_codes(labels)
         decided = label_codes(decisions)
         assert (table == confusion_matrix(truth, decided, labels=range(3))).all()
-        ours = metric_values(table, COST_ARRAY)
-        assert same(ours["accuracy"], accuracy_score(truth, decided))
+        metrics = metric_values(table, COST_ARRAY)
+        assert same(metrics["accuracy"], accuracy_score(truth, decided))
         options = {"labels": range(3), "zero_division": np.nan}
         precision, recall, f1, support = precision_recall_fscore_support(truth, decided, **options)
         f2 = fbeta_score(truth, decided, beta=2, average=None, **options)
 
         for i, label in enumerate(LABELS):
-            for name, theirs in {"precision": precision, "recall": recall, "f1": f1, "f2": f2}.items():
-                expected = theirs[i] if support[i] else math.nan
-                assert same(ours[f"{label.lower()}_{name}"], expected), (label, name, table)
+            for name, reference in {"precision": precision, "recall": recall, "f1": f1, "f2": f2}.items():
+                expected = reference[i] if support[i] else math.nan
+                assert same(metrics[f"{label.lower()}_{name}"], expected), (label, name, table)
             absent += support[i] == 0
             empty_prediction += support[i] > 0 and i not in decided
 
         macro = f1_score(truth, decided, labels=np.unique(truth), average="macro", zero_division=np.nan)
-        assert same(ours["macro_f1"], macro)
-        assert same(ours["ed_false_negative_rate"], 1 - recall[0])
+        assert same(metrics["macro_f1"], macro)
+        assert same(metrics["ed_false_negative_rate"], 1 - recall[0])
 
     assert absent > 0.3 * tables and empty_prediction > 0.2 * tables  # the corners were met
 
@@ -84,9 +84,9 @@ def test_every_metric_equals_scikit_learn_on_random_tables(tables):
 @cache
 def exact_ends(k, n):
     """SciPy's exact interval, which statsmodels' beta method must give as well."""
-    theirs = binomtest(k, n).proportion_ci(method="exact")
-    assert proportion_confint(k, n, method="beta") == pytest.approx((theirs.low, theirs.high), abs=1e-9)
-    return theirs.low, theirs.high
+    interval = binomtest(k, n).proportion_ci(method="exact")
+    assert proportion_confint(k, n, method="beta") == pytest.approx((interval.low, interval.high), abs=1e-9)
+    return interval.low, interval.high
 
 
 @pytest.mark.parametrize("tables", TABLES)
@@ -265,14 +265,14 @@ def test_the_bootstrap_of_f2_covers_the_truth():
     false_alarm = 0.1
     f2 = 5 * 60 * recall / (4 * 60 + 60 * recall + 140 * false_alarm)
 
-    held = 0
+    holding_sets = 0
     for _ in range(100):
         ed = np.concatenate([rng.random(60) < recall, rng.random(140) < false_alarm])
         interval = resample_metrics(truth, ["ED" if e else "GP" for e in ed], resamples=500).interval("ed_f2")
         assert interval.method == STRATIFIED
-        held += interval.low <= f2 <= interval.high
+        holding_sets += interval.low <= f2 <= interval.high
 
-    assert held >= 88
+    assert holding_sets >= 88
 
 
 def test_a_seed_fixes_the_intervals():

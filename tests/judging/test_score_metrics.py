@@ -37,8 +37,8 @@ def test_auroc_and_average_precision_equal_scikit_learn_in_the_set_and_in_every_
         if not positive.any():
             continue
 
-        found = Ranking.of(scores, positive, unit, units)(counts)
-        for column, (area, average) in zip(counts.T, found.T, strict=True):
+        resampled = Ranking.of(scores, positive, unit, units)(counts)
+        for column, (area, average) in zip(counts.T, resampled.T, strict=True):
             weights = column[unit]
             drawn = weights > 0
             if len(set(positive[drawn])) < 2:
@@ -46,9 +46,11 @@ def test_auroc_and_average_precision_equal_scikit_learn_in_the_set_and_in_every_
                 undefined += 1
                 continue
 
-            given = positive[drawn], scores[drawn]
-            assert area == pytest.approx(roc_auc_score(*given, sample_weight=weights[drawn]), abs=NEAR)
-            assert average == pytest.approx(average_precision_score(*given, sample_weight=weights[drawn]), abs=NEAR)
+            drawn_cases = positive[drawn], scores[drawn]
+            assert area == pytest.approx(roc_auc_score(*drawn_cases, sample_weight=weights[drawn]), abs=NEAR)
+            assert average == pytest.approx(
+                average_precision_score(*drawn_cases, sample_weight=weights[drawn]), abs=NEAR
+            )
             compared += 1
 
     assert compared > 200 and undefined > 20
@@ -88,13 +90,13 @@ def test_a_resample_moves_one_newton_step_and_comes_near_a_full_fit():
     positive = (rng.random(400) < expit(0.3 + 0.7 * x)).astype(np.int64)
     unit = np.arange(400) % 50
     counts = rng.multinomial(50, [1 / 50] * 50, 6).T.astype(float)
-    found = Recalibration.of(x, positive, unit, 50)(counts)
+    resampled = Recalibration.of(x, positive, unit, 50)(counts)
     start = fit(positive, x).params
     alone = fit(positive, offset=x).params
     of_set = Recalibration.of(x, positive, unit, 50)(np.ones((50, 1)))[:, 0]
     assert of_set == pytest.approx([start[1], alone[0]], abs=NEAR)
 
-    for column, (slope, intercept) in zip(counts.T, found.T, strict=True):
+    for column, (slope, intercept) in zip(counts.T, resampled.T, strict=True):
         weights = column[unit]
         steps = []
         for design, at, offset in ((sm.add_constant(x), start, 0), (np.ones((400, 1)), alone, x)):
@@ -135,15 +137,15 @@ def test_intervals_are_the_percentiles_of_scikit_learn_over_the_same_resamples()
     (counts,) = draws.resampled([lambda counts: counts])
     is_gp = (truth == 1).astype(int)
     weights = counts.T[:, draws.unit]
-    found = by_name(p, truth, groups, label="GP")
+    metrics = by_name(p, truth, groups, label="GP")
 
     for name, score in {"gp_auroc": roc_auc_score, "gp_average_precision": average_precision_score}.items():
-        assert found[name].value == pytest.approx(score(is_gp, p[:, 1]), abs=NEAR)
+        assert metrics[name].value == pytest.approx(score(is_gp, p[:, 1]), abs=NEAR)
         by_hand = [score(is_gp, p[:, 1], sample_weight=drawn) for drawn in weights[:200]]
-        few = Ranking.of(p[:, 1], is_gp, draws.unit, 30)(counts[:, :200])[list(found).index(name)]
+        few = Ranking.of(p[:, 1], is_gp, draws.unit, 30)(counts[:, :200])[list(metrics).index(name)]
         assert few == pytest.approx(np.array(by_hand), abs=NEAR)
-        assert found[name].method.startswith("bootstrap clustered") and found[name].note is None
-        assert found[name].low < found[name].value < found[name].high
+        assert metrics[name].method.startswith("bootstrap clustered") and metrics[name].note is None
+        assert metrics[name].low < metrics[name].value < metrics[name].high
 
 
 def test_slopes_tell_a_model_that_is_too_sure_from_one_that_is_not():
@@ -157,9 +159,9 @@ def test_slopes_tell_a_model_that_is_too_sure_from_one_that_is_not():
 def test_an_absent_class_is_not_available_for_a_reason_and_few_units_have_no_interval():
     p, truth, _ = sample(60)
     for kept, reason in ((truth != 0, "no ED case in this set"), (truth == 0, "no non-ED case in this set")):
-        found = by_name(p[kept], truth[kept])
-        assert list(found) == [f"ed_{name}" for name in SCORE_METRICS]
-        assert {m.note for m in found.values()} == {f"not available: {reason}"} and found["ed_auroc"].value is None
+        metrics = by_name(p[kept], truth[kept])
+        assert list(metrics) == [f"ed_{name}" for name in SCORE_METRICS]
+        assert {m.note for m in metrics.values()} == {f"not available: {reason}"} and metrics["ed_auroc"].value is None
 
     few = by_name(
         p, truth, rows=np.flatnonzero(truth == 0)[:9].tolist() + np.flatnonzero(truth)[:20].tolist(), least=10
@@ -199,12 +201,12 @@ def test_net_benefit_equals_counts_by_hand_in_the_set_and_in_every_resample():
                 alarms = weights[sent & (is_ed == 0)].sum()
                 benefit = (caught - alarms * t / (1 - t)) / weights.sum()
                 everybody = (weights @ is_ed - weights @ (1 - is_ed) * t / (1 - t)) / weights.sum()
-                mine = (
+                own_value = (
                     (rows[i].net_benefit, rows[i].over_always_ed)
                     if values is None
                     else values[[i, len(THRESHOLDS) + i]]
                 )
-                assert tuple(mine) == pytest.approx((benefit, benefit - everybody), abs=NEAR)
+                assert tuple(own_value) == pytest.approx((benefit, benefit - everybody), abs=NEAR)
                 assert rows[i].always_ed + rows[i].over_always_ed == pytest.approx(rows[i].net_benefit, abs=NEAR)
 
 

@@ -73,8 +73,8 @@ def test_further_cases_of_groups_agree_as_much_as_is_assumed():
     behaviour = Behaviour(assumed_shares(), np.full(3, 0.3), None)
     sizes = PlannedSet(np.tile([0, 20, 0], (300, 1)), tuple(map(str, range(300))), True)
     studies = draw_studies(behaviour, sizes, 10, seed=3)
-    found = [intraclass_correlation(*value_sums(study.astype(float), GAIN.astype(float))) for study in studies]
-    assert np.mean(found) == pytest.approx(0.3, abs=0.03)
+    matches = [intraclass_correlation(*value_sums(study.astype(float), GAIN.astype(float))) for study in studies]
+    assert np.mean(matches) == pytest.approx(0.3, abs=0.03)
     assert (np.abs(GAIN) * studies).sum() / studies.sum() == pytest.approx(ASSUMED_DISCORDANCE, abs=0.01)
 
 

@@ -40,7 +40,7 @@ def test_answers_to_cases_of_few_conditions_are_not_taken_for_independent():
     answers = [read_answer("ED" if i // 10 % 2 else "needed") for i in range(200)]
     scored = ["ED"] * 200
     groups = [str(i // 10) for i in range(200)]
-    alone, grouped = (generation_metrics(answers, scored, 200, own, seed=1)[0] for own in (None, groups))
+    alone, grouped = (generation_metrics(answers, scored, 200, own_values, seed=1)[0] for own_values in (None, groups))
     assert alone.method == EXACT and INDEPENDENT in alone.note and alone.clustered_low is None
     assert grouped.method == CLUSTERED and INDEPENDENT not in grouped.note and grouped.value == alone.value == 0.5
     assert (grouped.exact_low, grouped.exact_high) == (alone.low, alone.high)

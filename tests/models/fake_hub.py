@@ -152,9 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
         return int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
 
     def _busy(self, name: str) -> bool:
-        left = self.hub.fail_first.get(name, 0)
-        self.hub.fail_first[name] = max(0, left - 1)
-        return left > 0
+        failures_left = self.hub.fail_first.get(name, 0)
+        self.hub.fail_first[name] = max(0, failures_left - 1)
+        return failures_left > 0
 
     def _send(
         self, status: int, headers: dict[str, str], content: bytes, with_body: bool, cut: int | None = None

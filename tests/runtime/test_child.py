@@ -119,8 +119,8 @@ def test_ctrl_c_is_left_to_the_parent(tmp_path):
     """In a terminal it reaches the child too, which must not end before the parent has decided."""
     start = time.monotonic()
     command = f"import sys; sys.argv = ['x']; from tests.runtime import test_child as t; t.add_after_interrupt({str(tmp_path)!r})"
-    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True)
-    assert "sum" in done.stdout and time.monotonic() - start < 30, done.stderr
+    result = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert "sum" in result.stdout and time.monotonic() - start < 30, result.stderr
 
 
 def add_after_interrupt(folder: str) -> None:

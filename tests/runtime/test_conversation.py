@@ -10,9 +10,9 @@ from tasks.runtime.errors import LostChild, TriageError
 
 @pytest.fixture
 def step(tmp_path):
-    made = Conversation("tests.runtime.programs.steps:converse", {"at_once": 4}, tmp_path)
-    yield made
-    made.close()
+    conversation = Conversation("tests.runtime.programs.steps:converse", {"at_once": 4}, tmp_path)
+    yield conversation
+    conversation.close()
 
 
 def test_each_request_gets_its_answer_and_those_that_wait_are_read_together(step, tmp_path):

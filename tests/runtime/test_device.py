@@ -49,14 +49,18 @@ def test_slow_products_give_a_warning_that_says_what_to_install_or_that_the_mach
 
 @pytest.mark.parametrize("name", ["/no/such/libblas.so", __file__])
 def test_a_named_library_that_cannot_be_loaded_warns_and_does_not_crash(name, measured):
-    found = measured(name)
-    assert found["blas"] == "reference" and name in found["warning"]
+    outcome = measured(name)
+    assert outcome["blas"] == "reference" and name in outcome["warning"]
 
 
 def test_a_device_is_described_by_what_decides_its_numbers(measured):
-    found = measured(None)
-    assert (found["backend"], found["compute_path"], found["compute_dtype"]) == ("cpu", "dequantised_f32", "float32")
-    assert found["threads"] >= 1 and found["machine"].startswith("Linux")
+    outcome = measured(None)
+    assert (outcome["backend"], outcome["compute_path"], outcome["compute_dtype"]) == (
+        "cpu",
+        "dequantised_f32",
+        "float32",
+    )
+    assert outcome["threads"] >= 1 and outcome["machine"].startswith("Linux")
     assert set(versions()) == {"mlx", "mlx-lm"}
 
 

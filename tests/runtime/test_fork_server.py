@@ -77,16 +77,16 @@ def test_mlx_and_the_blas_compute_in_forked_steps_as_in_others(tmp_path):
     """MLX is imported before the fork, as it is by the real steps' modules."""
     step = "tests.runtime.programs.mlx_steps:product"
     forked = [run_child(step, {}, tmp_path) for _ in range(2)]
-    own = run_child(step, {}, tmp_path, environment={"TRIAGE_X": "1"})
-    assert forked == [own, own]
+    own_values = run_child(step, {}, tmp_path, environment={"TRIAGE_X": "1"})
+    assert forked == [own_values, own_values]
 
 
 def test_each_step_gets_the_environment_and_folder_of_its_time(tmp_path, monkeypatch):
     assert parent_of(tmp_path) == server()
     monkeypatch.setenv("TRIAGE_X", "1")
     monkeypatch.chdir(tmp_path)
-    found = run_child(f"{STEPS}:surroundings", {"name": "TRIAGE_X"}, tmp_path)
-    assert found == {"value": "1", "folder": str(tmp_path), "parent": server()}
+    outcome = run_child(f"{STEPS}:surroundings", {"name": "TRIAGE_X"}, tmp_path)
+    assert outcome == {"value": "1", "folder": str(tmp_path), "parent": server()}
     monkeypatch.delenv("TRIAGE_X")
     assert run_child(f"{STEPS}:surroundings", {"name": "TRIAGE_X"}, tmp_path)["value"] is None
 
@@ -189,9 +189,9 @@ def test_stopping_does_not_wait_for_the_imports_of_the_server(tmp_path, monkeypa
 
 def test_steps_are_not_forked_without_a_server_as_in_a_benchmark(tmp_path):
     with fork_server.kept():
-        left = parent_of(tmp_path)
-        assert left == server()
-    assert not alive(left)
+        parent_left = parent_of(tmp_path)
+        assert parent_left == server()
+    assert not alive(parent_left)
     assert parent_of(tmp_path) == os.getpid() and fork_server._server is None
 
 
@@ -204,9 +204,9 @@ def test_the_server_leaves_with_its_parent(end, tmp_path):
         "print(fork_server._server.process.pid, flush=True)\n"
         f"os.kill(os.getpid(), {int(signal.SIGKILL)}) if {end == 'kill'} else None"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     deadline = time.monotonic() + 30
-    while alive(int(done.stdout)) and time.monotonic() < deadline:
+    while alive(int(result.stdout)) and time.monotonic() < deadline:
         time.sleep(0.05)
 
-    assert not alive(int(done.stdout))
+    assert not alive(int(result.stdout))

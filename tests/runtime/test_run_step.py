@@ -32,9 +32,9 @@ class Children:
 @pytest.fixture
 def children(monkeypatch):
     def given(*ends: Exception | None) -> Children:
-        made = Children(*ends)
-        monkeypatch.setattr(module, "run_child", made)
-        return made
+        children_record = Children(*ends)
+        monkeypatch.setattr(module, "run_child", children_record)
+        return children_record
 
     return given
 

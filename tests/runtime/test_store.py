@@ -85,14 +85,14 @@ def test_a_kill_in_mid_build_leaves_no_folder_and_the_next_builder_clears_up(tmp
     with pytest.raises(LostChild):
         run_child("tests.runtime.programs.steps:build_slowly", {"folder": str(final)}, tmp_path / "log", kill)
 
-    (left,) = [p for p in tmp_path.iterdir() if p.name.startswith(".tmp-made-")]
+    (leftovers,) = [p for p in tmp_path.iterdir() if p.name.startswith(".tmp-made-")]
     assert complete(final) is None and not final.exists()
     build_folder(final, fill)
-    assert left.exists(), "a young leftover may belong to a builder that is just starting"
+    assert leftovers.exists(), "a young leftover may belong to a builder that is just starting"
     final.joinpath("a.bin").write_bytes(b"broken")
-    os.utime(left, (time.time() - 120,) * 2)
+    os.utime(leftovers, (time.time() - 120,) * 2)
     build_folder(final, fill)
-    assert not left.exists() and complete(final, deep=True)
+    assert not leftovers.exists() and complete(final, deep=True)
 
 
 def leftover(final: Path, age: float) -> Path:
@@ -107,11 +107,11 @@ def leftover(final: Path, age: float) -> Path:
 @pytest.mark.parametrize("once", [False, True])
 def test_a_leftover_that_was_young_goes_when_it_is_old_though_the_folder_is_complete(once, tmp_path):
     final = tmp_path / "models" / "made"
-    left = leftover(final, age=0)
+    leftovers = leftover(final, age=0)
     other = leftover(tmp_path / "models" / "another", age=3600)
     build_folder(final, fill, once)
-    assert left.exists(), "it may belong to a builder that is just starting"
-    os.utime(left, (time.time() - 120,) * 2)
+    assert leftovers.exists(), "it may belong to a builder that is just starting"
+    os.utime(leftovers, (time.time() - 120,) * 2)
     build_folder(final, lambda folder: pytest.fail("built again"), once)
     assert names(final.parent) == sorted([other.name, "made"])
 

@@ -33,8 +33,8 @@ def data(tmp_path):
         lines = []
         for i in range(n):
             label = LABELS[i % 3]
-            said = WORDS[label if rng.random() < 0.8 else LABELS[rng.integers(3)]]
-            text = f"{said} {' '.join(rng.choice(['today', 'mild', 'bad', 'slow', 'again'], 3))} {name} {i}"
+            sentence = WORDS[label if rng.random() < 0.8 else LABELS[rng.integers(3)]]
+            text = f"{sentence} {' '.join(rng.choice(['today', 'mild', 'bad', 'slow', 'again'], 3))} {name} {i}"
             lines.append({"case_id": f"{name}-{i}", "text": text, "label": label, "group": None, "subgroup": {}})
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
@@ -57,8 +57,8 @@ def test_a_constant_answers_one_label_and_offers_no_other_rule(name, label, data
     landed = rows(name, data)
     assert {p["argmax"] for p in landed["prediction"]} == {p["decision"] for p in landed["prediction"]} == {label}
     assert {p["nll"] for p in landed["prediction"]} == {None} and landed["evaluation"][0]["loss"] is None
-    others = [m for m in landed["metric"] if m["rule"] != "argmax"]
-    assert others and all(m["value"] is None and "constant" in m["note"] for m in others)
+    other_values = [m for m in landed["metric"] if m["rule"] != "argmax"]
+    assert other_values and all(m["value"] is None and "constant" in m["note"] for m in other_values)
     assert landed["evaluation"][0]["verdict"] == "unsafe"
 
 
@@ -75,8 +75,8 @@ def test_the_bag_of_words_is_scikit_learns_and_is_gated_by_argmax(data):
     truth = [LABELS.index(r["label"]) for r in sets["valid"]]
     best = models[int(np.argmax([s[np.arange(len(truth)), truth].mean() for s in scores]))]
     expected = best.predict_proba(vectors.transform([r["text"] for r in sets["test"]]))
-    ours = [[p[f"p_{label.lower()}"] for label in LABELS] for p in landed["prediction"]]
-    assert ours == pytest.approx(expected, abs=1e-9)
+    own_result = [[p[f"p_{label.lower()}"] for label in LABELS] for p in landed["prediction"]]
+    assert own_result == pytest.approx(expected, abs=1e-9)
     assert landed["evaluation"][0]["primary_rule"] == "argmax" and landed["evaluation"][0]["accuracy"] > 0.6
     assert {m["rule"] for m in landed["metric"] if m["value"] is not None} == {"argmax", "target_recall", "min_cost"}
 

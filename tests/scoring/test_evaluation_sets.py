@@ -148,7 +148,7 @@ def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every
     refill_warehouse()
 
     with reading() as con:
-        assert {name: found for name, found in run_audits(con).items() if found} == {}
+        assert {name: rows for name, rows in run_audits(con).items() if rows} == {}
 
     landed = query("SELECT * FROM metric JOIN evaluation USING (evaluation_id) WHERE metric = 'ed_recall'")
     single, calm = (landed[landed.evaluation_set == name] for name in ("single", "calm"))
@@ -162,9 +162,9 @@ def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every
     wrong = "UPDATE prediction SET min_cost = 'HOME' WHERE min_cost <> 'HOME'"
     with writing() as con:
         con.execute(wrong)
-        found = run_audits(con)
+        rows = run_audits(con)
 
-    assert found["rules_before_test"] and found["decision_counts_agree"], (
+    assert rows["rules_before_test"] and rows["decision_counts_agree"], (
         "audits recompute the rules that are not primary too"
     )
 
@@ -180,7 +180,7 @@ def test_the_public_sets_are_scored_and_land_separately(study, monkeypatch, tmp_
     refill_warehouse()
 
     with reading() as con:
-        assert {name: found for name, found in run_audits(con).items() if found} == {}
+        assert {name: rows for name, rows in run_audits(con).items() if rows} == {}
 
     landed = query("SELECT * FROM evaluation").set_index("evaluation_set")
     on_test = landed.loc["test"]
@@ -191,8 +191,8 @@ def test_the_public_sets_are_scored_and_land_separately(study, monkeypatch, tmp_
             and evaluation.threshold == on_test.threshold
             and evaluation.set_digest != on_test.set_digest
         )
-        found = query(f"SELECT case_id, label FROM prediction WHERE evaluation_id = '{evaluation.evaluation_id}'")
-        assert dict(found.values.tolist()) == {str(row["id"]): row["label"] for row in lines(public_file(name))}
+        rows = query(f"SELECT case_id, label FROM prediction WHERE evaluation_id = '{evaluation.evaluation_id}'")
+        assert dict(rows.values.tolist()) == {str(row["id"]): row["label"] for row in lines(public_file(name))}
         assert query(f"SELECT cases FROM evaluation_summary WHERE evaluation_set = '{name}'").cases.tolist() == [cases]
 
     assert query("SELECT DISTINCT evaluation_set FROM leaderboard").evaluation_set.tolist() == ["test"]
@@ -267,11 +267,11 @@ def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_mode
         "AS versions FROM evaluation WHERE evaluation_id IN $ids GROUP BY scores_id",
         params={"ids": [*before, *after]},
     )
-    assert set(times.times) == {1} and len(times) == 2 and {len(found) for found in times.versions} == {2}
+    assert set(times.times) == {1} and len(times) == 2 and {len(outcome) for outcome in times.versions} == {2}
     assert query("SELECT evaluation_id FROM evaluation_summary").evaluation_id.isin(before).sum() == 0
 
     with reading() as con:
-        assert {name: found for name, found in run_audits(con).items() if found} == {}
+        assert {name: outcome for name, outcome in run_audits(con).items() if outcome} == {}
 
 
 def test_an_evaluation_set_changes_no_training_and_no_other_evaluation(study, tmp_path):

@@ -75,7 +75,7 @@ def run_experiments(home, bits, recipes):
     grid = load_grid("smoke", narrowed)
     data = prepare_dataset(grid.data, home)
 
-    done = {}
+    result = {}
     for spec in experiments(grid, known_models(grid)):
         if spec.recipe.name not in recipes:
             continue
@@ -88,9 +88,9 @@ def run_experiments(home, bits, recipes):
         training_job.run(args, quiet)
         scores = scores_folder(spec, training, data)
         score(args, scores)
-        done[spec.model.name, spec.recipe.name] = (spec, args, scores)
+        result[spec.model.name, spec.recipe.name] = (spec, args, scores)
 
-    return done
+    return result
 
 
 def score(args, scores, emit=quiet, **values):
@@ -133,8 +133,8 @@ def test_the_adapter_loads_in_stock_mlx_lm_and_gives_the_same_label_probabilitie
         logits = np.array([row[template.completions[k][0]].item() for k in range(3)], float)
         p = np.exp(logits - logits.max())
         expected = p / p.sum()
-        ours = [scored["p"][label] for label in LABELS]
-        assert ours == pytest.approx(expected.tolist(), abs=near(1e-4, PROBABILITIES))
+        own_result = [scored["p"][label] for label in LABELS]
+        assert own_result == pytest.approx(expected.tolist(), abs=near(1e-4, PROBABILITIES))
 
 
 def stock_losses(args, name, as_chat=None):
@@ -146,10 +146,10 @@ def stock_losses(args, name, as_chat=None):
 
     def rendered(record):
         if is_chat(args) if as_chat is None else as_chat:
-            said = prompt.messages(record["text"])
+            sentence = prompt.messages(record["text"])
             answer = {"role": "assistant", "content": record["label"]}
-            return (list(tokenizer.apply_chat_template(said, add_generation_prompt=True)),
-                    list(tokenizer.apply_chat_template([*said, answer])))  # fmt: skip
+            return (list(tokenizer.apply_chat_template(sentence, add_generation_prompt=True)),
+                    list(tokenizer.apply_chat_template([*sentence, answer])))  # fmt: skip
         start = tokenizer.encode(prompt.plain_text(record["text"]))
         return start, start + tokenizer.encode(f" {record['label']}{prompt.plain_end}", add_special_tokens=False)
 
@@ -190,7 +190,7 @@ def test_the_test_loss_its_perplexity_and_the_loss_of_each_case_are_stocks(study
     assert rows["evaluation"][0]["loss"] == pytest.approx(loss, rel=near(1e-4, LOSSES))
     assert rows["evaluation"][0]["perplexity"] == pytest.approx(np.exp(loss), rel=near(1e-3, 10 * LOSSES))
     assert [r["nll"] for r in rows["prediction"]] == pytest.approx(
-        [own.mean() for own in stock], rel=near(1e-4, LOSS_OF_A_CASE)
+        [own_values.mean() for own_values in stock], rel=near(1e-4, LOSS_OF_A_CASE)
     )
 
 
@@ -224,8 +224,10 @@ def test_an_adapter_that_gives_nan_seals_no_scores_and_is_named_with_its_count(s
     mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
     seal(folder, {}, training_job.OUTPUTS)
 
-    said = f"^{spec.cell_id}: 24 of 24 cases of calibration have scores that are NaN or infinite, .*; train it again"
-    with pytest.raises(Diverged, match=said):
+    sentence = (
+        f"^{spec.cell_id}: 24 of 24 cases of calibration have scores that are NaN or infinite, .*; train it again"
+    )
+    with pytest.raises(Diverged, match=sentence):
         score(args | {"folder": str(folder)}, tmp_path / "scores")
 
     assert not (tmp_path / "scores").exists()
@@ -250,10 +252,10 @@ def test_shortened_cases_are_warned_of_and_counted_and_a_window_that_fits_none_i
     lengths = sorted(len(case.prompt) for case in whole.cases.encoded)
     window = lengths[-3] + max(map(len, template.completions))
     folder, warnings = scored(window)
-    lost = sum(length > lengths[-3] for length in lengths)
-    assert 0 < lost < 3 and any(f"{lost} of 24 cases of test are longer" in warning for warning in warnings)
-    found = rows_of(spec, args, folder)["evaluation"]
-    assert found[0]["shortened_cases"] == lost
+    lost_cases = sum(length > lengths[-3] for length in lengths)
+    assert 0 < lost_cases < 3 and any(f"{lost_cases} of 24 cases of test are longer" in warning for warning in warnings)
+    outcome = rows_of(spec, args, folder)["evaluation"]
+    assert outcome[0]["shortened_cases"] == lost_cases
 
     with pytest.raises(BadInput, match="Every case of (calibration|test) is longer"):
         scored(lengths[0] - 1)
@@ -308,8 +310,8 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     expected = score_cases(fresh, Prefix.embedded(stack, loaded.cases)).probabilities
     why = verify(tmp_path / "untuned")["mc_status"]
     assert why == "not available: the model is untuned, so every pass would be the same"
-    ours = [[r["p"][label] for label in LABELS] for r in lines(tmp_path / "untuned" / "test.jsonl")]
-    assert np.array(ours) == pytest.approx(expected, abs=1e-5)
+    own_result = [[r["p"][label] for label in LABELS] for r in lines(tmp_path / "untuned" / "test.jsonl")]
+    assert np.array(own_result) == pytest.approx(expected, abs=1e-5)
     trained = [[r["p"][label] for label in LABELS] for r in lines(scores / "test.jsonl")]
     assert np.abs(np.array(trained) - expected).max() > 1e-3
 
@@ -338,9 +340,9 @@ def test_greedy_answers_equal_stock_generation_and_their_text_is_not_stored(stud
     original = generate._generate
     monkeypatch.setattr(generate, "_generate", lambda *args: generated.append(original(*args)) or generated[-1])
 
-    ours = greedy_answers(adapted, loaded.cases, [0, 5, 9], template, quiet, max_tokens=4)
+    own_result = greedy_answers(adapted, loaded.cases, [0, 5, 9], template, quiet, max_tokens=4)
     ends = {template.tokenizer.eos_token_id, template.completions[0][template.label_lengths[0]]}
-    for answer, tokens, case in zip(ours, generated, (0, 5, 9), strict=True):
+    for answer, tokens, case in zip(own_result, generated, (0, 5, 9), strict=True):
         assert answer == template.tokenizer.decode(tokens, skip_special_tokens=True)
         prompt = list(loaded.cases.encoded[case].prompt)
         logits = np.array(stock(mx.array([prompt + tokens]))[0, len(prompt) - 1 :])
@@ -527,9 +529,9 @@ def test_an_evaluation_that_fails_leaves_the_landed_training_and_its_other_evalu
     land_failure(
         spec, Path(args["variant"]), Path(args["data"]), RuntimeError("the disk was full while 100 passes were written")
     )
-    kept = query("SELECT status, error, evaluation_id FROM experiment JOIN evaluation USING (training_id)")
-    assert kept.error.isna().all()
-    assert kept[["status", "evaluation_id"]].values.tolist() == [["completed", evaluation_id(scores.name)]]
+    kept_rows = query("SELECT status, error, evaluation_id FROM experiment JOIN evaluation USING (training_id)")
+    assert kept_rows.error.isna().all()
+    assert kept_rows[["status", "evaluation_id"]].values.tolist() == [["completed", evaluation_id(scores.name)]]
     (Path(args["home"]) / "landing" / args["training_id"]).rename(tmp_path / "gone")
     land_failure(spec, Path(args["variant"]), Path(args["data"]), RuntimeError("the first evaluation failed"))
     assert query("SELECT status FROM experiment").status.tolist() == ["failed"], "nothing had landed: it is told"
@@ -553,11 +555,11 @@ def test_a_moved_adapter_is_judged_by_the_rules_of_its_own_evaluation(study, eig
     other = eight_bits["tiny-llama", "balanced_safe"][1]["variant"]
     score(args | {"variant": other}, tmp_path / "moved", rules_from=str(scores))
     score(args | {"variant": other}, tmp_path / "anew")
-    kept, chosen = ((tmp_path / name / "rules.json").read_text() for name in ("moved", "anew"))
-    assert kept == (scores / "rules.json").read_text() != chosen
+    kept_texts, chosen = ((tmp_path / name / "rules.json").read_text() for name in ("moved", "anew"))
+    assert kept_texts == (scores / "rules.json").read_text() != chosen
     assert lines(tmp_path / "moved" / "test.jsonl") == lines(tmp_path / "anew" / "test.jsonl"), "scored alike"
-    (own,), (arm,) = (rows_of(spec, args, folder)["evaluation"] for folder in (scores, tmp_path / "moved"))
-    assert own["threshold"] == arm["threshold"]
+    (own_values,), (arm,) = (rows_of(spec, args, folder)["evaluation"] for folder in (scores, tmp_path / "moved"))
+    assert own_values["threshold"] == arm["threshold"]
 
 
 def test_a_test_set_with_one_case_has_scores_dropout_passes_and_an_answer(study, tmp_path):

@@ -22,11 +22,11 @@ ROUNDING = 1e-5
 @pytest.fixture(params=["llama", "gemma3"])
 def passes(request):
     """Label probabilities of cases in every pass, by a model with dropout."""
-    made = tiny.adapted(request.param, 4, True, tiny.recipe(dropout=0.3))
+    adapted = tiny.adapted(request.param, 4, True, tiny.recipe(dropout=0.3))
 
     def run(some: Cases, numbers: list[int] | None = None, seed: int = 7) -> np.ndarray:
         numbers = list(range(len(some.encoded))) if numbers is None else numbers
-        return dropout_passes(made, tiny.no_store(made, some), numbers, PASSES, seed, lambda event: None)
+        return dropout_passes(adapted, tiny.no_store(adapted, some), numbers, PASSES, seed, lambda event: None)
 
     return run
 

@@ -209,8 +209,8 @@ def test_no_id_depends_on_the_search():
 def test_what_the_recipe_sets_itself_is_not_searched_where_it_would_change_nothing(key, own, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(grid_text(f'[search]\n"{key}" = [1, 2]', own))
-    said = f"the recipe plain sets {own.split()[0]} itself; take it out of the recipe."
-    with pytest.raises(BadInput, match=said):
+    words = f"the recipe plain sets {own.split()[0]} itself; take it out of the recipe."
+    with pytest.raises(BadInput, match=words):
         set_up(str(path), None, Narrowing())
 
 

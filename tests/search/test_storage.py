@@ -69,13 +69,13 @@ def test_no_recipe_is_proposed_twice_and_a_space_without_another_one_ends_the_pr
         tmp_path, *fixed, "search.recipe.rank={low=2,high=4}",
         'search.training.target_modules=[["self_attn.q_proj"]]',
     )  # fmt: skip
-    seen = set()
+    calls = set()
     while values := storage.propose():
-        number = storage.add(values, f"t{len(seen)}")
+        number = storage.add(values, f"t{len(calls)}")
         storage.reach(number, reached(4, value_of(values)))
-        seen.add((values["recipe.rank"], values["training.num_layers"]))
+        calls.add((values["recipe.rank"], values["training.num_layers"]))
 
-    assert seen == {(rank, layers) for rank in (2, 3, 4) for layers in (1, 2)} and len(storage.trials()) == 6
+    assert calls == {(rank, layers) for rank in (2, 3, 4) for layers in (1, 2)} and len(storage.trials()) == 6
 
 
 def test_a_trial_stays_running_until_it_is_trained_to_its_end_or_fails(tmp_path):

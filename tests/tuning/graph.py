@@ -50,12 +50,12 @@ def adapted_blocks(trained, some, recipe, shape=SMALLER):
     model.set_dtype(mx.bfloat16)
     model, _ = quantize_model(model, {}, 64, 4)
     mx.eval(model.parameters())
-    made = add_lora(take_apart(model), recipe, Training(num_layers=trained), seed=1)
+    adapted = add_lora(take_apart(model), recipe, Training(num_layers=trained), seed=1)
 
     starts = np.cumsum([0, *(len(row.inputs) - some.leading for row in some.rows)])
     sizes = (some.leading, int(starts[-1]))
-    leading, own = (np.zeros((size, made.stack.hidden_size), np.uint16) for size in sizes)
-    return made, Prefix(made.stack, some, made.boundary, leading, own, starts)
+    leading, own_values = (np.zeros((size, adapted.stack.hidden_size), np.uint16) for size in sizes)
+    return adapted, Prefix(adapted.stack, some, adapted.boundary, leading, own_values, starts)
 
 
 def compiled_updates(made, prefix, recipe):

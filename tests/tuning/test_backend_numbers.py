@@ -45,15 +45,15 @@ def variant(request, tmp_path_factory):
 def loaded(variant, recipe=None, path=None):
     """The variant with LoRA, on this backend's compute path or another."""
     stack = load_variant(variant[1], path or backend().compute_path)
-    made = add_lora(stack, recipe or tiny.recipe(), tiny.TRAINING, seed=1)
-    tiny.randomise(made)
-    return made
+    adapted = add_lora(stack, recipe or tiny.recipe(), tiny.TRAINING, seed=1)
+    tiny.randomise(adapted)
+    return adapted
 
 
 def stock_model(variant):
-    made = loaded(variant, path="packed")
-    made.stack.model.set_dtype(mx.float32)
-    return made
+    adapted = loaded(variant, path="packed")
+    adapted.stack.model.set_dtype(mx.float32)
+    return adapted
 
 
 def gradients_of(made, some, micro_batch=4, key=None, prefix=None):
@@ -73,23 +73,23 @@ def test_the_weights_are_those_of_the_backend(variant):
 def test_loss_and_gradients_are_stocks_and_those_of_another_scale_are_not(variant):
     some = tiny.cases(4, stock_mask=True)
     oracle = tiny.stock(stock_model(variant), some, CASES)
-    made = loaded(variant)
+    adapted = loaded(variant)
     tolerance = near(1e-5, GRADIENTS[variant[0]])
-    loss, gradients = gradients_of(made, some)
+    loss, gradients = gradients_of(adapted, some)
     assert loss == pytest.approx(oracle.loss, rel=near(1e-5, LOSSES))
     assert tiny.largest_difference(gradients, oracle.gradients) <= tolerance
 
-    for layer in made.stack.layers[made.boundary :]:
+    for layer in adapted.stack.layers[adapted.boundary :]:
         layer.self_attn.v_proj.scale *= 1.5
 
-    assert tiny.largest_difference(gradients_of(made, some)[1], oracle.gradients) > tolerance
+    assert tiny.largest_difference(gradients_of(adapted, some)[1], oracle.gradients) > tolerance
 
 
 def test_scores_are_those_of_a_full_pass_of_stock_and_those_of_a_shorter_prompt_are_not(variant):
     some = tiny.cases(5)
     model = stock_model(variant).stack.model
-    made = loaded(variant)
-    logp = score_cases(made, tiny.no_store(made, some)).label_logp
+    adapted = loaded(variant)
+    logp = score_cases(adapted, tiny.no_store(adapted, some)).label_logp
 
     def expected(drop):
         logits = [np.array(model(mx.array([case.prompt[drop:]]))[0, -1]) for case in some.encoded]
@@ -101,17 +101,17 @@ def test_scores_are_those_of_a_full_pass_of_stock_and_those_of_a_shorter_prompt_
 
 
 def test_neither_the_micro_batch_nor_the_stored_prefix_changes_the_gradients(variant, tmp_path):
-    made = loaded(variant, tiny.safety(dropout=0.1))
+    adapted = loaded(variant, tiny.safety(dropout=0.1))
     some = tiny.cases(4)
-    whole = gradients_of(made, some, key=(42, 7))[1]
-    stored = open_prefix(made.stack, some, made.boundary, tmp_path, "weights")
+    whole = gradients_of(adapted, some, key=(42, 7))[1]
+    stored = open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights")
     assert stored.own is not None
 
-    others = [gradients_of(made, some, micro, (42, 7))[1] for micro in (3, 1)]
-    for gradients in [*others, gradients_of(made, some, 4, (42, 7), stored)[1]]:
+    other_values = [gradients_of(adapted, some, micro, (42, 7))[1] for micro in (3, 1)]
+    for gradients in [*other_values, gradients_of(adapted, some, 4, (42, 7), stored)[1]]:
         assert tiny.largest_difference(gradients, whole) <= near(1e-5, OTHER_ORDER)
 
-    another_mask = gradients_of(made, some, key=(42, 8))[1]
+    another_mask = gradients_of(adapted, some, key=(42, 8))[1]
     assert tiny.largest_difference(another_mask, whole) > near(1e-5, OTHER_ORDER)
 
 
@@ -121,8 +121,8 @@ def test_a_killed_and_resumed_training_ends_with_the_same_bits(variant, tmp_path
 
     def trained(folder, updates=None):
         recipe = tiny.safety(dropout=0.1, iterations=4)
-        made = loaded(variant, recipe)
-        prefix = tiny.no_store(made, tiny.cases(8))
+        adapted = loaded(variant, recipe)
+        prefix = tiny.no_store(adapted, tiny.cases(8))
         reports = []
 
         def emit(event):
@@ -130,7 +130,7 @@ def test_a_killed_and_resumed_training_ends_with_the_same_bits(variant, tmp_path
             if len(reports) == updates:
                 raise Killed
 
-        return train(made, experiment(recipe), Splits(prefix, prefix), folder, emit)[0]
+        return train(adapted, experiment(recipe), Splits(prefix, prefix), folder, emit)[0]
 
     whole = trained(tmp_path / "whole")
     with pytest.raises(Killed):
@@ -141,8 +141,8 @@ def test_a_killed_and_resumed_training_ends_with_the_same_bits(variant, tmp_path
 
 
 def test_every_dropout_pass_of_a_case_is_another_model(variant):
-    made = loaded(variant, tiny.recipe(dropout=0.3))
+    adapted = loaded(variant, tiny.recipe(dropout=0.3))
     some = tiny.cases(3)
-    p = dropout_passes(made, tiny.no_store(made, some), [0, 1, 2], 4, 7, lambda event: None)
+    p = dropout_passes(adapted, tiny.no_store(adapted, some), [0, 1, 2], 4, 7, lambda event: None)
     assert all(len(np.unique(p[:, case], axis=0)) == 4 for case in range(3))
     assert p.sum(axis=2) == pytest.approx(1)

@@ -41,9 +41,9 @@ def trained(
 ):
     """(best adapters, progress) of some updates on packed weights."""
     a_recipe = tiny.safety(dropout=0.1, iterations=iterations, lora_plus=lora_plus)
-    made = tiny.adapted(architecture, 4, False, a_recipe)
-    prefix = tiny.no_store(made, tiny.cases(10, template))
-    return train(made, experiment(a_recipe, **settings), Splits(prefix, prefix), folder, emit, choice)
+    adapted = tiny.adapted(architecture, 4, False, a_recipe)
+    prefix = tiny.no_store(adapted, tiny.cases(10, template))
+    return train(adapted, experiment(a_recipe, **settings), Splits(prefix, prefix), folder, emit, choice)
 
 
 def curve(progress):
@@ -149,16 +149,16 @@ def test_between_reports_a_compiled_training_hands_over_each_step_once_and_evalu
 
 def test_divergence_ends_a_compiled_training_at_the_last_good_update(tmp_path, compiling):
     a_recipe = tiny.recipe(iterations=6)
-    made = tiny.adapted("llama", 4, False, a_recipe)
-    prefix = tiny.no_store(made, separable())
+    adapted = tiny.adapted("llama", 4, False, a_recipe)
+    prefix = tiny.no_store(adapted, separable())
 
     def poison(event):
         if isinstance(event, TrainingReport) and event.iteration == 2:
-            made.stack.model.model.norm.weight = made.stack.model.model.norm.weight * mx.array(float("nan"))
+            adapted.stack.model.model.norm.weight = adapted.stack.model.model.norm.weight * mx.array(float("nan"))
 
     spec = experiment(a_recipe, evaluate_every=4, report_every=2)
     with pytest.raises(Diverged, match="The loss became nan at update 3") as error:
-        train(made, spec, Splits(prefix, prefix), tmp_path, poison)
+        train(adapted, spec, Splits(prefix, prefix), tmp_path, poison)
 
     assert error.value.reached.update == 2 and not (tmp_path / "checkpoint").exists()
 
@@ -168,12 +168,12 @@ def test_an_update_that_is_really_compiled_gives_the_same_loss_and_norm(tmp_path
     results = []
     for compiled in (False, True):
         (mx.enable_compile if compiled else mx.disable_compile)()
-        made = tiny.adapted("llama", 4, False)
+        adapted = tiny.adapted("llama", 4, False)
         some = tiny.cases(4)
         optimizer = make_optimizer(experiment(tiny.recipe()))
-        optimizer.init(made.stack.model.trainable_parameters())
+        optimizer.init(adapted.stack.model.trainable_parameters())
         objective = make_objective(tiny.recipe(), some.labels)
-        updates = CompiledUpdates(made, tiny.no_store(made, some), objective, optimizer, 4, 1.0)
+        updates = CompiledUpdates(adapted, tiny.no_store(adapted, some), objective, optimizer, 4, 1.0)
         steps = [updates.start([0, 1, 2, 3], 1e-2, None) for _ in range(3)]
         results.append([(step.value, float(np.array(step.norm))) for step in steps])
 

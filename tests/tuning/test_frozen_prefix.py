@@ -37,9 +37,9 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for
     valid = tiny.cases(5, seed=1)
 
     for number, recipe in enumerate((tiny.recipe(), tiny.safety(rank=8, dropout=0.1), tiny.recipe(scale=9.0))):
-        made = tiny.adapted("llama", 4, True, recipe)
+        adapted = tiny.adapted("llama", 4, True, recipe)
         before = len(digests)
-        prefixes = [open_prefix(made.stack, some, made.boundary, tmp_path, "weights") for some in (train, valid)]
+        prefixes = [open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights") for some in (train, valid)]
         assert all(p.own is not None for p in prefixes)
         assert number == 0 or len(computed) == 2, "computed again for another recipe"
         assert number < 2 or len(digests) == before, "read in full again by a later recipe"
@@ -54,13 +54,13 @@ def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_pat
     monkeypatch.setattr(frozen_prefix, "run_blocks", lambda *args: blocks.append(args[2:4]) or run_blocks(*args))
 
     for precision in ("float32", "bfloat16"):
-        made = tiny.adapted("llama", 4, precision == "float32")
-        made.stack.model.set_dtype(getattr(mx, precision))
+        adapted = tiny.adapted("llama", 4, precision == "float32")
+        adapted.stack.model.set_dtype(getattr(mx, precision))
         from_the_first, from_the_second = (tmp_path / f"{precision}-{name}" for name in ("whole", "split"))
-        whole = open_prefix(made.stack, some, 3, from_the_first, "weights")
-        open_prefix(made.stack, some, 2, from_the_second, "weights")
+        whole = open_prefix(adapted.stack, some, 3, from_the_first, "weights")
+        open_prefix(adapted.stack, some, 2, from_the_second, "weights")
         blocks.clear()
-        split = open_prefix(made.stack, some, 3, from_the_second, "weights", limit=1 << 30)
+        split = open_prefix(adapted.stack, some, 3, from_the_second, "weights", limit=1 << 30)
         assert set(blocks) == {(2, 3)}, "blocks that are stored are computed again"
 
         for name in ("leading", "own", "starts"):
@@ -69,24 +69,24 @@ def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_pat
 
 def test_a_shallower_prefix_that_others_will_read_is_stored_first_where_the_space_holds_both(tmp_path, monkeypatch):
     some = tiny.cases(6)
-    made = tiny.adapted("llama", 4, True)
-    room = frozen_prefix._stored_size(made.stack, some)
-    alone = open_prefix(made.stack, some, 3, tmp_path / "alone", "weights")
+    adapted = tiny.adapted("llama", 4, True)
+    room = frozen_prefix._stored_size(adapted.stack, some)
+    alone = open_prefix(adapted.stack, some, 3, tmp_path / "alone", "weights")
 
     for copies, boundaries in ((1, {3}), (2, {2, 3})):
         root = tmp_path / str(copies)
         monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(copies * room + 1))
-        shared = open_prefix(made.stack, some, 3, root, "weights", most_layers=2)
+        shared = open_prefix(adapted.stack, some, 3, root, "weights", most_layers=2)
         manifests = root.glob("prefixes/*/manifest.json")
         assert {json.loads(path.read_text())["boundary"] for path in manifests} == boundaries
         np.testing.assert_array_equal(shared.own, alone.own)
 
 
 def test_nobody_else_may_read_activations_from_which_texts_could_be_guessed(tmp_path):
-    made = tiny.adapted("llama", 4, True)
+    adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(6)
     for _ in range(2):  # computed, and used again
-        assert open_prefix(made.stack, some, made.boundary, tmp_path, "weights").own is not None
+        assert open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights").own is not None
         root = tmp_path / "prefixes"
         assert {path.stat().st_mode & 0o077 for path in (root, *root.iterdir(), *root.glob("*/*.npy"))} == {0}
 
@@ -94,48 +94,50 @@ def test_nobody_else_may_read_activations_from_which_texts_could_be_guessed(tmp_
 def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damaged_one_again(
     tmp_path, computed, monkeypatch
 ):
-    made = tiny.adapted("llama", 4, True)
+    adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(6)
-    first = np.array(open_prefix(made.stack, some, made.boundary, tmp_path, "weights").own)
-    open_prefix(made.stack, some, made.boundary, tmp_path, "weights")
-    own = next(tmp_path.glob("prefixes/*/own.npy"))
-    times = own.stat()
-    content = bytearray(own.read_bytes())
+    first = np.array(open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights").own)
+    open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights")
+    own_values = next(tmp_path.glob("prefixes/*/own.npy"))
+    times = own_values.stat()
+    content = bytearray(own_values.read_bytes())
     content[-3] ^= 1
-    own.write_bytes(content)
-    os.utime(own, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a failing disk does it: no trace in the times
+    own_values.write_bytes(content)
+    os.utime(own_values, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a failing disk does it: no trace in the times
     monkeypatch.setenv("TRIAGE_CHAIN", "another")
     events = []
     np.testing.assert_array_equal(
-        open_prefix(made.stack, some, made.boundary, tmp_path, "weights", events.append).own, first
+        open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights", events.append).own, first
     )
     assert len(computed) == 2 and isinstance(events[0], StepWarning) and "is damaged" in events[0].message
 
 
 def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are_the_same(tmp_path, monkeypatch):
-    made = tiny.adapted("llama", 4, True)
+    adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(6)
     events = []
-    stored = open_prefix(made.stack, some, made.boundary, tmp_path, "weights", events.append)
+    stored = open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights", events.append)
     assert "saves 33% of a step" in events[0].message
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
-    assert open_prefix(made.stack, some, made.boundary, tmp_path, "weights").boundary == 2, "what is stored is used"
+    assert open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights").boundary == 2, (
+        "what is stored is used"
+    )
     other = tiny.cases(6, seed=2)
-    refused = open_prefix(made.stack, other, made.boundary, tmp_path, "weights", events.append)
+    refused = open_prefix(adapted.stack, other, adapted.boundary, tmp_path, "weights", events.append)
     assert refused.boundary == 0 and "are left of the budget (TRIAGE_PREFIX_BYTES)" in events[-1].message
-    plain = score_cases(made, tiny.no_store(made, some)).label_logp
-    np.testing.assert_allclose(score_cases(made, stored).label_logp, plain, atol=1e-5)
+    plain = score_cases(adapted, tiny.no_store(adapted, some)).label_logp
+    np.testing.assert_allclose(score_cases(adapted, stored).label_logp, plain, atol=1e-5)
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "much")
 
     with pytest.raises(BadInput, match="TRIAGE_PREFIX_BYTES=much: 'much' is not a number of bytes such as 4GB"):
-        open_prefix(made.stack, other, made.boundary, tmp_path, "weights")
+        open_prefix(adapted.stack, other, adapted.boundary, tmp_path, "weights")
 
 
 def test_where_it_does_not_pay_nothing_is_stored(tmp_path):
-    made = tiny.adapted("llama", 4, True)
+    adapted = tiny.adapted("llama", 4, True)
     events = []
     some = tiny.cases(6)
-    assert open_prefix(made.stack, some, 0, tmp_path, "weights", events.append).own is None
+    assert open_prefix(adapted.stack, some, 0, tmp_path, "weights", events.append).own is None
     assert "not stored: 0 of 4 blocks would save 0% of a step" in events[0].message and not list(tmp_path.iterdir())
 
 
@@ -144,24 +146,24 @@ def test_packed_dense_and_bfloat16_weights_of_one_variant_each_have_a_prefix_of_
     halved = tiny.adapted("llama", 4, False)
     halved.stack.model.set_dtype(mx.bfloat16)
 
-    for made in (
+    for adapted in (
         tiny.adapted("llama", 4, True),
         tiny.adapted("llama", 4, False),
         halved,
         tiny.adapted("llama", 4, True),
     ):
-        open_prefix(made.stack, some, made.boundary, tmp_path, "weights")
+        open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights")
 
     assert len(computed) == len(list((tmp_path / "prefixes").iterdir())) == 3
 
 
 def test_bfloat16_activations_take_two_bytes_each_on_disk_and_keep_their_bits(tmp_path):
-    made = tiny.adapted("llama", 4, False)
+    adapted = tiny.adapted("llama", 4, False)
     some = tiny.cases(6)
-    made.stack.model.set_dtype(mx.bfloat16)
-    halved = open_prefix(made.stack, some, made.boundary, tmp_path / "halved", "weights")
+    adapted.stack.model.set_dtype(mx.bfloat16)
+    halved = open_prefix(adapted.stack, some, adapted.boundary, tmp_path / "halved", "weights")
     full_model = tiny.adapted("llama", 4, True)
-    full = open_prefix(full_model.stack, some, made.boundary, tmp_path / "full", "weights")
+    full = open_prefix(full_model.stack, some, adapted.boundary, tmp_path / "full", "weights")
     sizes = [sum(file.stat().st_size for file in (tmp_path / name).rglob("own.npy")) for name in ("halved", "full")]
     assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.01)
     hidden, exact = (prefix.hidden(some.rows, 48) for prefix in (halved, full))
@@ -180,10 +182,10 @@ def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):
     gemma = tiny.adapted("gemma3_text", 4, True)
     right = np.array(open_prefix(gemma.stack, some, gemma.boundary, tmp_path / "a", "gemma").own)
     open_prefix(llama.stack, some, llama.boundary, tmp_path / "b", "llama")
-    (own,) = (tmp_path / "a/prefixes").iterdir()
-    (others,) = (tmp_path / "b/prefixes").iterdir()
-    shutil.rmtree(own)
-    shutil.copytree(others, own)
+    (own_values,) = (tmp_path / "a/prefixes").iterdir()
+    (other_values,) = (tmp_path / "b/prefixes").iterdir()
+    shutil.rmtree(own_values)
+    shutil.copytree(other_values, own_values)
     events = []
     again = open_prefix(gemma.stack, some, gemma.boundary, tmp_path / "a", "gemma", events.append)
     np.testing.assert_array_equal(again.own, right)
@@ -214,19 +216,19 @@ def test_a_prefix_of_the_same_variant_at_another_boundary_or_in_another_form_is_
     other, tmp_path, computed
 ):
     some = tiny.cases(6)
-    made = tiny.adapted("llama", 4, True)
+    adapted = tiny.adapted("llama", 4, True)
     foreign = tiny.adapted("llama", 4, other == "boundary")
     if other == "bfloat16":
         foreign.stack.model.set_dtype(mx.bfloat16)
 
-    right = np.array(open_prefix(made.stack, some, 2, tmp_path / "a", "weights").own)
+    right = np.array(open_prefix(adapted.stack, some, 2, tmp_path / "a", "weights").own)
     open_prefix(foreign.stack, some, 3 if other == "boundary" else 2, tmp_path / "b", "weights")
-    (own,), (others,) = ((tmp_path / name / "prefixes").iterdir() for name in "ab")
-    shutil.rmtree(own)
-    shutil.copytree(others, own)
+    (own_values,), (other_values,) = ((tmp_path / name / "prefixes").iterdir() for name in "ab")
+    shutil.rmtree(own_values)
+    shutil.copytree(other_values, own_values)
     events = []
-    again = open_prefix(made.stack, some, 2, tmp_path / "a", "weights", events.append)
+    again = open_prefix(adapted.stack, some, 2, tmp_path / "a", "weights", events.append)
     np.testing.assert_array_equal(again.own, right)
     assert isinstance(events[0], StepWarning) and "another boundary's or format's" in events[0].message
-    open_prefix(made.stack, some, 2, tmp_path / "a", "weights")
+    open_prefix(adapted.stack, some, 2, tmp_path / "a", "weights")
     assert len(computed) == 3

@@ -63,10 +63,12 @@ def test_log_sum_exp_in_blocks_and_its_gradient_equal_the_plain_ones(name, fast_
         mx.random.normal((ROWS, WIDTH), key=mx.random.key(2)) * mx.array([0.01, 0.02, 0.04, 0.06, 0.08, 0.1])[:, None]
     )
     weights = mx.random.normal((ROWS,), key=mx.random.key(3))
-    plain, wanted = mx.value_and_grad(lambda x: (mx.logsumexp(module.as_linear(x), axis=-1) * weights).sum())(hidden)
-    value, found = mx.value_and_grad(lambda x: (blocked_logsumexp(module, x, block, fast_exp) * weights).sum())(hidden)
+    plain, expected = mx.value_and_grad(lambda x: (mx.logsumexp(module.as_linear(x), axis=-1) * weights).sum())(hidden)
+    value, outcome = mx.value_and_grad(lambda x: (blocked_logsumexp(module, x, block, fast_exp) * weights).sum())(
+        hidden
+    )
     assert value.item() == pytest.approx(plain.item(), rel=1e-6)
-    assert (found - wanted).square().sum().item() ** 0.5 <= 2e-6 * wanted.square().sum().item() ** 0.5
+    assert (outcome - expected).square().sum().item() ** 0.5 <= 2e-6 * expected.square().sum().item() ** 0.5
 
 
 def test_no_more_than_a_block_of_logits_is_held_at_once():
@@ -79,10 +81,10 @@ def test_no_more_than_a_block_of_logits_is_held_at_once():
     def peak(loss):
         gc.collect()  # what other tests left is not to go meanwhile
         mx.clear_cache()
-        held = mx.get_active_memory()
+        held_bytes = mx.get_active_memory()
         mx.reset_peak_memory()
         mx.eval(mx.value_and_grad(loss)(hidden))
-        return mx.get_peak_memory() - held
+        return mx.get_peak_memory() - held_bytes
 
     assert peak(lambda x: mx.logsumexp(module.as_linear(x), axis=-1).sum()) > 2 * 4 * ROWS * columns
     assert peak(lambda x: blocked_logsumexp(module, x, block).sum()) < 12 * 4 * ROWS * block
@@ -93,15 +95,15 @@ def test_no_more_than_a_block_of_logits_is_held_at_once():
 @pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
 def test_a_step_and_scores_with_logits_in_blocks_equal_those_without(architecture, dense, template):
     a_recipe = tiny.safety(dropout=0.1)
-    made = tiny.adapted(architecture, 4, dense, a_recipe)
+    adapted = tiny.adapted(architecture, 4, dense, a_recipe)
     some = tiny.cases(5, template)
-    blocked = replace(made, stack=replace(made.stack, logit_bytes=1000))
+    blocked = replace(adapted, stack=replace(adapted.stack, logit_bytes=1000))
     objective = make_objective(a_recipe, some.labels)
-    prefix = tiny.no_store(made, some)
-    one, other = (update_gradients(a, prefix, range(5), objective, 5, (42, 1)) for a in (blocked, made))
+    prefix = tiny.no_store(adapted, some)
+    one, other = (update_gradients(a, prefix, range(5), objective, 5, (42, 1)) for a in (blocked, adapted))
     assert one[0].item() == pytest.approx(other[0].item(), rel=1e-6)
     assert tiny.largest_difference(tiny.flat(one[2]), tiny.flat(other[2])) <= 5e-6
-    scores = [score_cases(a, prefix).label_logp for a in (blocked, made)]
+    scores = [score_cases(a, prefix).label_logp for a in (blocked, adapted)]
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
 
 
@@ -116,20 +118,22 @@ def test_labels_keep_their_float32_logits_where_the_blocks_compute_in_bfloat16(l
     unpacked = mx.dequantize(
         embedding.weight, embedding.scales.astype(mx.float32), embedding.biases.astype(mx.float32), 64, 8
     )
-    wanted = stack.model.model.norm(hidden).astype(mx.float32) @ unpacked[mx.array([5, 6, 7])].T
-    found = score_rows(stack, hidden, mx.full((32, 1), 5), mx.array([5, 6, 7]))
-    assert found.labels.dtype == found.targets.dtype == found.normaliser.dtype == mx.float32
-    np.testing.assert_allclose(found.labels, wanted[:, 0], rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(found.targets[:, 0], wanted[:, 0, 0], rtol=1e-4, atol=1e-3)
+    expected = stack.model.model.norm(hidden).astype(mx.float32) @ unpacked[mx.array([5, 6, 7])].T
+    outcome = score_rows(stack, hidden, mx.full((32, 1), 5), mx.array([5, 6, 7]))
+    assert outcome.labels.dtype == outcome.targets.dtype == outcome.normaliser.dtype == mx.float32
+    np.testing.assert_allclose(outcome.labels, expected[:, 0], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(outcome.targets[:, 0], expected[:, 0, 0], rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
 def test_the_rows_of_a_case_have_one_mask(architecture):
     """With labels of several tokens each case is three rows, of one sampled model."""
-    made = tiny.adapted(architecture, 4, True, tiny.safety(dropout=0.4))
+    adapted = tiny.adapted(architecture, 4, True, tiny.safety(dropout=0.4))
     some = tiny.cases(6, tiny.MULTI)
-    keys = record_keys(made)
-    update_gradients(made, tiny.no_store(made, some), range(6), make_objective(tiny.safety(), some.labels), 2, (42, 1))
-    dropout_passes(made, tiny.no_store(made, some), range(6), 3, 42, lambda event: None)
+    keys = record_keys(adapted)
+    update_gradients(
+        adapted, tiny.no_store(adapted, some), range(6), make_objective(tiny.safety(), some.labels), 2, (42, 1)
+    )
+    dropout_passes(adapted, tiny.no_store(adapted, some), range(6), 3, 42, lambda event: None)
     of_cases = [k for k in keys if k and len(k) > 1]
     assert of_cases and all(k[0::3] == k[1::3] == k[2::3] and len({*k}) == len(k) // 3 for k in of_cases)

@@ -152,16 +152,16 @@ def trained(study, folder, told=None, **recipe):
 def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_less(
     study, tmp_path, monkeypatch, place, micro_batch
 ):
-    told: list[Event] = []
+    sentence: list[Event] = []
     monkeypatch.setattr(step, "JOB", f"tests.tuning.programs.hungry:{place}")
     experiment = study["experiment"] | {"training": study["experiment"]["training"] | {"memory": "1GB"}}
     experiment = experiment | {"recipe": experiment["recipe"] | {"iterations": 2}}
     paths = tmp_path / "training", Path(study["variant"]), Path(study["data"]), tmp_path / "home"
-    step.train_experiment(ExperimentSpec.model_validate(experiment), *paths, told.append)
+    step.train_experiment(ExperimentSpec.model_validate(experiment), *paths, sentence.append)
     summary = verify(tmp_path / "training")["summary"]
     assert (summary["micro_batch"], summary["checkpointed_blocks"]) == (micro_batch, micro_batch == 1)
     assert summary["memory_budget_bytes"] == 1_000_000_000
-    assert sum("Out of memory: retrying with micro-batch" in getattr(event, "message", "") for event in told) == 1
+    assert sum("Out of memory: retrying with micro-batch" in getattr(event, "message", "") for event in sentence) == 1
 
 
 @pytest.mark.nightly
@@ -185,38 +185,40 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix(study, tmp_path, monk
 
 def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with(study, tmp_path, monkeypatch):
     study = study | {"home": str(tmp_path / "home")}
-    told = []
+    sentence = []
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
     assert trained(study, tmp_path / "without")["frozen_blocks_stored"] == 0
     monkeypatch.delenv("TRIAGE_PREFIX_BYTES")
     assert trained(study, tmp_path / "with")["frozen_blocks_stored"] == 2
-    assert trained(study, tmp_path / "without", told, iterations=2)["frozen_blocks_stored"] == 0
-    assert any("began without one" in getattr(event, "message", "") for event in told)
+    assert trained(study, tmp_path / "without", sentence, iterations=2)["frozen_blocks_stored"] == 0
+    assert any("began without one" in getattr(event, "message", "") for event in sentence)
     shutil.rmtree(tmp_path / "home/prefixes")
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
-    assert trained(study, tmp_path / "with", told, iterations=2)["frozen_blocks_stored"] == 0
-    assert any(isinstance(e, StepWarning) and "last bits may now differ" in e.message for e in told)
+    assert trained(study, tmp_path / "with", sentence, iterations=2)["frozen_blocks_stored"] == 0
+    assert any(isinstance(e, StepWarning) and "last bits may now differ" in e.message for e in sentence)
 
 
 def test_a_training_says_before_it_computes_anything_which_set_has_no_room_for_its_prefix(study, tmp_path, monkeypatch):
     study = study | {"home": str(tmp_path / "home")}
-    told: list[Event] = []
+    sentence: list[Event] = []
     trained(study, tmp_path / "first")
     sizes = sorted(sum(f.stat().st_size for f in p.glob("*.npy")) for p in (tmp_path / "home/prefixes").iterdir())
     shutil.rmtree(tmp_path / "home/prefixes")
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(sizes[1]))
-    assert trained(study, tmp_path / "second", told)["frozen_blocks_stored"] == 2, "train, which comes first, has room"
-    computing = next(number for number, event in enumerate(told) if isinstance(event, ProgressReport))
-    (warning,) = (event.message for event in told[:computing] if isinstance(event, StepWarning))
+    assert trained(study, tmp_path / "second", sentence)["frozen_blocks_stored"] == 2, (
+        "train, which comes first, has room"
+    )
+    computing = next(number for number, event in enumerate(sentence) if isinstance(event, ProgressReport))
+    (warning,) = (event.message for event in sentence[:computing] if isinstance(event, StepWarning))
     assert warning.startswith("No room for the frozen prefix of valid: 0.00 GB are needed, and 0.00 GB are left")
     assert warning.endswith("takes up to 1.5 times as long. Set TRIAGE_PREFIX_BYTES=1GB, for instance, to make room.")
 
     shutil.rmtree(tmp_path / "home/prefixes")
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(sum(sizes)))
-    told.clear()
-    trained(study, tmp_path / "third", told)
-    trained(study, tmp_path / "fourth", told)
-    assert not any(isinstance(event, StepWarning) for event in told)
+    sentence.clear()
+    trained(study, tmp_path / "third", sentence)
+    trained(study, tmp_path / "fourth", sentence)
+    assert not any(isinstance(event, StepWarning) for event in sentence)
 
 
 def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tmp_path, monkeypatch):
@@ -319,22 +321,24 @@ def test_the_memory_choice_of_a_training_is_saved_and_another_budget_chooses_aga
     assert sum("micro-batch" in event.get("message", "") for event in told) == probes == 1
 
     def measured():
-        *_, said = (event for event in told if "micro-batch" in event.get("message", ""))
-        return said["held_bytes"], said["case_bytes"], said["further_bytes"]
+        *_, sentence = (event for event in told if "micro-batch" in event.get("message", ""))
+        return sentence["held_bytes"], sentence["case_bytes"], sentence["further_bytes"]
 
-    held, one, more = measured()
-    less = choice(f"{(held + one + 1.5 * more) * 8 / 7}")
+    held_bytes, one, more = measured()
+    less = choice(f"{(held_bytes + one + 1.5 * more) * 8 / 7}")
     assert sum("micro-batch" in event.get("message", "") for event in told) == 2
-    held, one, more = measured()  # anew: the peaks of so small a model vary by a third with its threads
-    assert less["micro_batch"] == 1 + (less["limit"] - held - one - less["cache_bytes"]) // more < 4
+    held_bytes, one, more = measured()  # anew: the peaks of so small a model vary by a third with its threads
+    assert less["micro_batch"] == 1 + (less["limit"] - held_bytes - one - less["cache_bytes"]) // more < 4
 
 
 def test_a_cost_weight_above_5_is_warned_of_and_5_is_not(study, tmp_path):
     def warned(cost_weight: float) -> bool:
-        told: list[Event] = []
+        sentence: list[Event] = []
         recipe = study["experiment"]["recipe"] | {"iterations": 1, "cost_weight": cost_weight}
         folder = tmp_path / str(cost_weight)
-        job.run(study | {"experiment": study["experiment"] | {"recipe": recipe}, "folder": str(folder)}, told.append)
-        return any(isinstance(e, StepWarning) and e.message.startswith("cost_weight") for e in told)
+        job.run(
+            study | {"experiment": study["experiment"] | {"recipe": recipe}, "folder": str(folder)}, sentence.append
+        )
+        return any(isinstance(e, StepWarning) and e.message.startswith("cost_weight") for e in sentence)
 
     assert study["experiment"]["recipe"]["kind"] == "safety" and warned(5.5) and not warned(5.0)

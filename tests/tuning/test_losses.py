@@ -16,10 +16,12 @@ CHOSEN = [0, 1, 2, 3]
 
 
 def gradients_of(a_recipe, chosen=CHOSEN, some=None):
-    ours = tiny.adapted("llama", 4, True, a_recipe)
+    own_result = tiny.adapted("llama", 4, True, a_recipe)
     some = some or tiny.cases(6)
     objective = make_objective(a_recipe, some.labels)
-    loss, parts, gradients = update_gradients(ours, tiny.no_store(ours, some), chosen, objective, len(chosen), None)
+    loss, parts, gradients = update_gradients(
+        own_result, tiny.no_store(own_result, some), chosen, objective, len(chosen), None
+    )
     return loss.item(), parts.tolist(), tiny.flat(gradients)
 
 
@@ -62,16 +64,16 @@ def test_the_cost_reaches_every_lora_tensor_as_finite_differences_say(template):
     """The whole way: costs, softmax over the labels, head, blocks, LoRA. In float32, so the three largest entries of each."""
     a_recipe = tiny.safety(cost_weight=20.0)
     some = tiny.cases(6, template)
-    made = tiny.adapted("llama", 4, True, a_recipe)
+    adapted = tiny.adapted("llama", 4, True, a_recipe)
     objective = make_objective(a_recipe, some.labels)
-    prefix = tiny.no_store(made, some)
+    prefix = tiny.no_store(adapted, some)
 
     def computed(weight):
         weighted = replace(objective, cost_weight=weight)
-        return update_gradients(made, prefix, CHOSEN, weighted, len(CHOSEN), None)
+        return update_gradients(adapted, prefix, CHOSEN, weighted, len(CHOSEN), None)
 
     with_cost, without = (tiny.flat(computed(weight)[2]) for weight in (20.0, 0.0))
-    for name, value in tree_flatten(made.stack.model.trainable_parameters()):
+    for name, value in tree_flatten(adapted.stack.model.trainable_parameters()):
         gradient = with_cost[name] - without[name]
         start = np.array(value)
 
@@ -80,9 +82,9 @@ def test_the_cost_reaches_every_lora_tensor_as_finite_differences_say(template):
             for step in (5e-3, -5e-3):
                 moved = start.copy()
                 moved.flat[at] += step
-                made.stack.model.load_weights([(name, mx.array(moved))], strict=False)
+                adapted.stack.model.load_weights([(name, mx.array(moved))], strict=False)
                 costs.append(computed(20.0)[1][2].item())
-            made.stack.model.load_weights([(name, mx.array(start))], strict=False)
+            adapted.stack.model.load_weights([(name, mx.array(start))], strict=False)
             assert gradient.flat[at] == pytest.approx((costs[0] - costs[1]) / 1e-2, rel=0.02, abs=1e-4)
 
 

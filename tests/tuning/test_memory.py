@@ -42,17 +42,17 @@ def checkpointed(made):
 @pytest.mark.parametrize("dense", [False, True])
 def test_checkpointed_blocks_give_the_same_gradients_with_dropout_in_less_memory(architecture, dense):
     a_recipe = tiny.safety(dropout=0.1)
-    made = tiny.adapted(architecture, 4, dense, a_recipe, Training(num_layers=4))
+    adapted = tiny.adapted(architecture, 4, dense, a_recipe, Training(num_layers=4))
     some = tiny.cases(8)
     objective = make_objective(a_recipe, some.labels)
-    prefix = tiny.no_store(made, some)
+    prefix = tiny.no_store(adapted, some)
     plain, again = (
-        update_gradients(one, prefix, range(8), objective, 8, (42, 1)) for one in (made, checkpointed(made))
+        update_gradients(one, prefix, range(8), objective, 8, (42, 1)) for one in (adapted, checkpointed(adapted))
     )
     assert tiny.largest_difference(tiny.flat(again[2]), tiny.flat(plain[2])) <= 1e-6
     assert again[0].item() == pytest.approx(plain[0].item(), rel=1e-6)
     held_memory()
-    peaks = [min(step_peak(one, prefix, objective, 8) for _ in range(3)) for one in (checkpointed(made), made)]
+    peaks = [min(step_peak(one, prefix, objective, 8) for _ in range(3)) for one in (checkpointed(adapted), adapted)]
     assert peaks[0] < 0.85 * peaks[1]
 
 
@@ -98,27 +98,27 @@ def training_peak(made, prefix, some, objective, count):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one_case_more_would_not(checkpointing):
-    made = tiny.adapted("llama", 4, True, training=Training(num_layers=4))
+    adapted = tiny.adapted("llama", 4, True, training=Training(num_layers=4))
     some = tiny.cases(12)
     objective = make_objective(tiny.recipe(), some.labels)
-    prefix = tiny.no_store(made, some)
-    plain, again = (step_peak(one, prefix, objective) for one in (made, checkpointed(made)))
-    state_bytes = STATE_BYTES * made.trainable
-    held = held_memory() + state_bytes
+    prefix = tiny.no_store(adapted, some)
+    plain, again = (step_peak(one, prefix, objective) for one in (adapted, checkpointed(adapted)))
+    state_bytes = STATE_BYTES * adapted.trainable
+    held_bytes = held_memory() + state_bytes
 
-    limits = [held + plain * k for k in (5, 8)] if not checkpointing else [held + (again + plain) // 2]
+    limits = [held_bytes + plain * k for k in (5, 8)] if not checkpointing else [held_bytes + (again + plain) // 2]
     for limit in limits:
         events = []
-        chosen = fit(made, prefix, objective, 12, limit, events.append)
+        chosen = fit(adapted, prefix, objective, 12, limit, events.append)
         assert chosen.checkpointing == checkpointing and (checkpointing or 1 < chosen.micro_batch < 12)
-        model = checkpointed(made) if checkpointing else made
+        model = checkpointed(adapted) if checkpointing else adapted
         keep_within(limit, chosen.cache_bytes)
         mx.eval(state := mx.zeros((state_bytes,), dtype=mx.uint8))
         taken = chosen.cache_bytes + training_peak(model, prefix, some, objective, chosen.micro_batch)
         del state
-        assert taken - held <= SLACK * (limit - held) and chosen.cache_bytes <= limit / 8
+        assert taken - held_bytes <= SLACK * (limit - held_bytes) and chosen.cache_bytes <= limit / 8
         more = max(step_peak(model, prefix, objective, 2 * chosen.micro_batch + 1) for _ in range(5))
-        assert chosen.micro_batch == 12 or held + chosen.cache_bytes + SLACK * more > limit, "nor twice as many"
+        assert chosen.micro_batch == 12 or held_bytes + chosen.cache_bytes + SLACK * more > limit, "nor twice as many"
         needed = events[-1].held_bytes + events[-1].case_bytes + chosen.micro_batch * events[-1].further_bytes
         assert chosen.micro_batch == 12 or needed + chosen.cache_bytes > limit, (
             "by its probes, which vary, no case more"
@@ -126,17 +126,17 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
 
 
 def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(tmp_path):
-    made = tiny.adapted("llama", 4, True)
+    adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(80)
 
     def opened(name, room=None, **bounds):
-        held = held_memory()
+        held_bytes = held_memory()
         if room is not None:
-            bounds["limit"] = held + room
-            keep_within(held + room, cache_limit(held + room))
+            bounds["limit"] = held_bytes + room
+            keep_within(held_bytes + room, cache_limit(held_bytes + room))
         mx.reset_peak_memory()
-        prefix = open_prefix(made.stack, some, made.boundary, tmp_path / name, "weights", **bounds)
-        return np.array(prefix.own), mx.get_peak_memory() - held
+        prefix = open_prefix(adapted.stack, some, adapted.boundary, tmp_path / name, "weights", **bounds)
+        return np.array(prefix.own), mx.get_peak_memory() - held_bytes
 
     usual, peak = opened("usual", tokens_at_once=4096)
     bounded, within = opened("bounded", peak // 4, tokens_at_once=4096)
@@ -148,19 +148,19 @@ def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(
 
 
 def test_validation_stays_within_the_budget_and_scores_the_same():
-    made = tiny.adapted("llama", 4, True)
+    adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(80)
     objective = make_objective(tiny.recipe(), some.labels)
-    prefix = tiny.no_store(made, some)
-    limit = 2 * step_peak(made, prefix, objective)
+    prefix = tiny.no_store(adapted, some)
+    limit = 2 * step_peak(adapted, prefix, objective)
     longest = max(len(row.inputs) for row in some.rows)
     chosen = choose_memory(lambda checkpointing, count: count * limit // 2, 0, 4, longest, limit, lambda event: None)
 
     def scored(tokens):
-        held = held_memory()
-        keep_within(held + limit, 0)
+        held_bytes = held_memory()
+        keep_within(held_bytes + limit, 0)
         mx.reset_peak_memory()
-        return score_cases(made, prefix, tokens).label_logp, mx.get_peak_memory() - held
+        return score_cases(adapted, prefix, tokens).label_logp, mx.get_peak_memory() - held_bytes
 
     (small, within) = scored(chosen.tokens_at_once)
     (usual, beyond) = scored(4096)
@@ -221,11 +221,11 @@ def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(choice, tmp
 
     ends = []
     for number, how in enumerate((None, choice)):
-        made = tiny.adapted("llama", 4, True, a_recipe)
+        adapted = tiny.adapted("llama", 4, True, a_recipe)
         some = separable()
-        prefix = tiny.no_store(made, some)
+        prefix = tiny.no_store(adapted, some)
         best, _ = train(
-            made, experiment(a_recipe), Splits(prefix, prefix), tmp_path / str(number), lambda event: None, how
+            adapted, experiment(a_recipe), Splits(prefix, prefix), tmp_path / str(number), lambda event: None, how
         )
         ends.append(tiny.flat(best))
 

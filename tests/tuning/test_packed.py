@@ -16,16 +16,16 @@ def on_packed_weights(*arguments, **environment):
     # pytest-xdist's variables would make the tests there believe that they are in one of its processes.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", *arguments]
-    done = subprocess.run(
+    result = subprocess.run(
         command,
         cwd=ROOT,
         env=inherited | {"TRIAGE_BACKEND": "cpu-packed"} | environment,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    assert result.returncode == 0, (result.stdout + result.stderr)[-6000:]
 
-    return done.stdout
+    return result.stdout
 
 
 def test_the_engine_gives_stocks_numbers_on_packed_bfloat16_weights():

@@ -24,25 +24,25 @@ def test_loss_and_every_lora_gradient_equal_stock_mlx_lm(architecture, precision
     packed = tiny.adapted(architecture, precision, dense=False)
     some = tiny.cases(4, stock_mask=True)
     oracle = tiny.stock(packed, some, [0, 1, 2, 3])
-    ours = tiny.adapted(architecture, precision, dense=dense)
+    own_result = tiny.adapted(architecture, precision, dense=dense)
     objective = make_objective(tiny.recipe(), some.labels)
-    loss, _, gradients = update_gradients(ours, tiny.no_store(ours, some), [0, 1, 2, 3], objective, 4, None)
+    loss, _, gradients = update_gradients(own_result, tiny.no_store(own_result, some), [0, 1, 2, 3], objective, 4, None)
     assert abs(loss.item() - oracle.loss) <= 1e-5 * abs(oracle.loss)
     assert tiny.largest_difference(tiny.flat(gradients), oracle.gradients) <= 1e-5
 
 
 def test_a_sliding_window_shorter_than_the_prompts_is_part_of_that_agreement():
-    packed, ours = (tiny.adapted("gemma3_text", 4, dense=dense) for dense in (False, True))
+    packed, own_result = (tiny.adapted("gemma3_text", 4, dense=dense) for dense in (False, True))
     some = tiny.cases(4, stock_mask=True)
-    assert min(row.first for row in some.rows) > 16 and set(ours.stack.windows) == {16, None}
+    assert min(row.first for row in some.rows) > 16 and set(own_result.stack.windows) == {16, None}
     oracle = tiny.stock(packed, some, [0, 1, 2, 3])
     objective = make_objective(tiny.recipe(), some.labels)
 
     def gradients(made):
         return tiny.flat(update_gradients(made, tiny.no_store(made, some), range(4), objective, 2, None)[2])
 
-    assert tiny.largest_difference(gradients(ours), oracle.gradients) <= 1e-5
-    endless = replace(ours, stack=replace(ours.stack, windows=(None,) * ours.stack.depth))
+    assert tiny.largest_difference(gradients(own_result), oracle.gradients) <= 1e-5
+    endless = replace(own_result, stack=replace(own_result.stack, windows=(None,) * own_result.stack.depth))
     assert tiny.largest_difference(gradients(endless), oracle.gradients) > 1e-3
 
 
@@ -58,12 +58,12 @@ def test_a_model_class_that_the_engine_does_not_know_is_refused_by_name():
 @pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
 def test_the_micro_batch_changes_nothing(architecture, dropout, template):
     a_recipe = tiny.safety(dropout=dropout)
-    ours = tiny.adapted(architecture, 4, True, a_recipe)
+    own_result = tiny.adapted(architecture, 4, True, a_recipe)
     some = tiny.cases(4, template)
     objective = make_objective(a_recipe, some.labels)
 
     results = [
-        update_gradients(ours, tiny.no_store(ours, some), [0, 1, 2, 3], objective, micro, (42, 7))
+        update_gradients(own_result, tiny.no_store(own_result, some), [0, 1, 2, 3], objective, micro, (42, 7))
         for micro in (4, 2, 1)
     ]
     for loss, _, gradients in results[1:]:
@@ -75,42 +75,44 @@ def test_the_micro_batch_changes_nothing(architecture, dropout, template):
 @pytest.mark.parametrize(("bits", "dense"), [(8, True), (4, False), (8, False)])
 def test_the_micro_batch_changes_nothing_at_8_bits_and_on_packed_weights(architecture, bits, dense):
     a_recipe = tiny.safety(dropout=0.1)
-    ours = tiny.adapted(architecture, bits, dense, a_recipe)
+    own_result = tiny.adapted(architecture, bits, dense, a_recipe)
     some = tiny.cases(4)
     objective = make_objective(a_recipe, some.labels)
-    prefix = tiny.no_store(ours, some)
+    prefix = tiny.no_store(own_result, some)
     whole, *parts = (
-        tiny.flat(update_gradients(ours, prefix, range(4), objective, micro, (42, 7))[2]) for micro in (4, 2, 1)
+        tiny.flat(update_gradients(own_result, prefix, range(4), objective, micro, (42, 7))[2]) for micro in (4, 2, 1)
     )
     assert all(tiny.largest_difference(part, whole) <= 1e-5 for part in parts)
 
 
 @BOTH
 def test_the_frozen_prefix_changes_neither_gradients_nor_scores(architecture, tmp_path):
-    ours = tiny.adapted(architecture, 4, True)
+    own_result = tiny.adapted(architecture, 4, True)
     some = tiny.cases(6)
     objective = make_objective(tiny.recipe(), some.labels)
-    stored = open_prefix(ours.stack, some, ours.boundary, tmp_path, "weights")
+    stored = open_prefix(own_result.stack, some, own_result.boundary, tmp_path, "weights")
     assert stored.own is not None and some.leading == 6
-    plain = tiny.no_store(ours, some)
-    with_store = update_gradients(ours, stored, [0, 3, 5], objective, 3, None)
-    without = update_gradients(ours, plain, [0, 3, 5], objective, 3, None)
+    plain = tiny.no_store(own_result, some)
+    with_store = update_gradients(own_result, stored, [0, 3, 5], objective, 3, None)
+    without = update_gradients(own_result, plain, [0, 3, 5], objective, 3, None)
     assert tiny.largest_difference(tiny.flat(with_store[2]), tiny.flat(without[2])) <= 1e-5
-    np.testing.assert_allclose(score_cases(ours, stored).label_logp, score_cases(ours, plain).label_logp, atol=1e-5)
+    np.testing.assert_allclose(
+        score_cases(own_result, stored).label_logp, score_cases(own_result, plain).label_logp, atol=1e-5
+    )
 
 
 @BOTH
 @pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
 def test_scores_equal_a_full_forward_pass_of_the_stock_model(architecture, template):
-    ours = tiny.adapted(architecture, 4, True)
+    own_result = tiny.adapted(architecture, 4, True)
     some = tiny.cases(5, template)
-    scores = score_cases(ours, tiny.no_store(ours, some), tokens_at_once=100)
+    scores = score_cases(own_result, tiny.no_store(own_result, some), tokens_at_once=100)
 
     for i, case in enumerate(some.encoded):
         for label in range(3):
             completion = template.completions[label]
             tokens = mx.array([case.prompt + completion])
-            logp = ours.stack.model(tokens) - mx.logsumexp(ours.stack.model(tokens), axis=-1, keepdims=True)
+            logp = own_result.stack.model(tokens) - mx.logsumexp(own_result.stack.model(tokens), axis=-1, keepdims=True)
             start = len(case.prompt) - 1
             expected = sum(logp[0, start + k, completion[k]].item() for k in range(template.label_lengths[label]))
             assert scores.label_logp[i, label] == pytest.approx(expected, abs=2e-4)
@@ -118,12 +120,12 @@ def test_scores_equal_a_full_forward_pass_of_the_stock_model(architecture, templ
 
 def test_dropout_differs_between_updates_and_is_off_without_keys():
     a_recipe = tiny.recipe(dropout=0.1)
-    ours = tiny.adapted("llama", 4, True, a_recipe)
+    own_result = tiny.adapted("llama", 4, True, a_recipe)
     some = tiny.cases(4)
     objective = make_objective(a_recipe, some.labels)
 
     def loss(key):
-        return update_gradients(ours, tiny.no_store(ours, some), [0, 1], objective, 2, key)[0].item()
+        return update_gradients(own_result, tiny.no_store(own_result, some), [0, 1], objective, 2, key)[0].item()
 
     assert loss((42, 0)) == loss((42, 0)) != loss((42, 1))
     assert loss(None) == loss(None) != loss((42, 0))

@@ -59,14 +59,14 @@ def by_hand(made, some, chosen, template, recipe) -> tuple[float, float]:
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
 def test_smoothing_and_the_labels_weight_equal_the_formula_on_the_whole_models_logits(architecture, dense, template):
     recipe = tiny.recipe(label_weight=3.0, label_smoothing=0.2)
-    made = tiny.adapted(architecture, 4, dense, recipe)
+    adapted = tiny.adapted(architecture, 4, dense, recipe)
     some = tiny.cases(6, template)
     objective = make_objective(recipe, some.labels)
-    prefix = tiny.no_store(made, some)
+    prefix = tiny.no_store(adapted, some)
 
     for micro_batch in (4, 3):
-        loss, parts, _ = update_gradients(made, prefix, [0, 1, 2, 4], objective, micro_batch, None)
-        label, other = by_hand(made, some, [0, 1, 2, 4], template, recipe)
+        loss, parts, _ = update_gradients(adapted, prefix, [0, 1, 2, 4], objective, micro_batch, None)
+        label, other = by_hand(adapted, some, [0, 1, 2, 4], template, recipe)
         assert parts.tolist() == pytest.approx([label, other, 0], rel=2e-4)
         assert loss.item() == pytest.approx(label + other, rel=2e-4)
 
@@ -116,15 +116,15 @@ def test_lora_plus_is_adamw_with_a_higher_rate_for_b_alone():
         return tree_unflatten([(name, mx.array(value.astype(np.float32))) for name, value in values.items()])
 
     optimizer = make_optimizer(experiment(tiny.recipe(lora_plus=16), weight_decay=0.1))
-    found = tree(start)
-    optimizer.init(found)
+    outcome = tree(start)
+    optimizer.init(outcome)
 
     for gradient, rate in zip(gradients, rates, strict=True):
         optimizer.learning_rate = rate
-        found = optimizer.apply_gradients(tree(gradient), found)
+        outcome = optimizer.apply_gradients(tree(gradient), outcome)
 
     assert optimizer.learning_rate.item() == pytest.approx(rates[-1])
-    for name, value in tree_flatten(found):
+    for name, value in tree_flatten(outcome):
         ratio = 16 if name.endswith("b") else 1
         expected = adamw(start[name], [g[name] for g in gradients], [ratio * rate for rate in rates], 0.1)
         assert np.array(value) == pytest.approx(expected, rel=1e-4, abs=1e-5)
@@ -169,10 +169,10 @@ def test_class_weights_have_a_mean_of_one_over_the_cases_that_are_drawn():
 
 def trained(folder, emit=lambda event: None, choice=None, architecture="llama", template=tiny.SINGLE, **settings):
     recipe = tiny.safety(dropout=0.1, iterations=8, **settings)
-    made = tiny.adapted(architecture, 4, False, recipe)
-    prefix = tiny.no_store(made, uneven(template))
+    adapted = tiny.adapted(architecture, 4, False, recipe)
+    prefix = tiny.no_store(adapted, uneven(template))
     best, progress = train(
-        made, experiment(recipe, max_gradient_norm=0.5), Splits(prefix, prefix), folder, emit, choice
+        adapted, experiment(recipe, max_gradient_norm=0.5), Splits(prefix, prefix), folder, emit, choice
     )
     return tiny.flat(best), [replace(point, tokens_per_second=None) for point in progress.curve]
 
@@ -230,20 +230,20 @@ def test_an_update_with_all_settings_that_is_really_compiled_gives_the_same_adap
     recipe = tiny.recipe(**SETTINGS)
     results = []
     for compiles in (False, True):
-        made = tiny.adapted("llama", 4, False, recipe)
+        adapted = tiny.adapted("llama", 4, False, recipe)
         some = uneven()
         objective = make_objective(recipe, some.labels)
-        prefix = tiny.no_store(made, some)
+        prefix = tiny.no_store(adapted, some)
         optimizer = make_optimizer(experiment(recipe))
-        optimizer.init(made.stack.model.trainable_parameters())
+        optimizer.init(adapted.stack.model.trainable_parameters())
         if not compiles:
             mx.disable_compile()
 
         try:
-            updates = CompiledUpdates(made, prefix, objective, optimizer, 4, None)
+            updates = CompiledUpdates(adapted, prefix, objective, optimizer, 4, None)
             step = updates.start([0, 3, 5, 11], 1e-3, None)
             updates.hand_back()
-            results.append((step.value, tiny.flat(made.stack.model.trainable_parameters())))
+            results.append((step.value, tiny.flat(adapted.stack.model.trainable_parameters())))
         finally:
             mx.enable_compile()
 

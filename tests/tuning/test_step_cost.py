@@ -88,16 +88,16 @@ class Recorder:
 @pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
 @pytest.mark.parametrize(("dense", "micro_batch"), [(True, 4), (True, 3), (False, 4)])
 def test_the_masks_that_are_drawn_ahead_are_those_that_a_step_takes(architecture, template, dense, micro_batch):
-    made = tiny.adapted(architecture, 4, dense, tiny.safety(dropout=0.1))
+    adapted = tiny.adapted(architecture, 4, dense, tiny.safety(dropout=0.1))
     some = tiny.cases(6, template)
-    prefix = tiny.no_store(made, some)
+    prefix = tiny.no_store(adapted, some)
     objective = make_objective(tiny.safety(), some.labels)
     recorder = Recorder()
-    made.take_masks_from(recorder)
-    update_gradients(made, prefix, [0, 2, 4, 5], objective, micro_batch, (42, 7))
+    adapted.take_masks_from(recorder)
+    update_gradients(adapted, prefix, [0, 2, 4, 5], objective, micro_batch, (42, 7))
     assert recorder.requests
     assert Counter(recorder.requests) == Counter(
-        mask_requests(made, prefix, parts_of(some, [0, 2, 4, 5], micro_batch), (42, 7))
+        mask_requests(adapted, prefix, parts_of(some, [0, 2, 4, 5], micro_batch), (42, 7))
     )
 
 
@@ -134,9 +134,9 @@ def threads():
 
 def test_a_training_with_masks_drawn_ahead_equals_one_without_and_leaves_no_thread(tmp_path, monkeypatch):
     a_recipe = tiny.safety(dropout=0.1, iterations=6)
-    seen = []
-    ahead, progress, *_ = run(a_recipe, tmp_path / "ahead", emit=lambda event: seen.append(len(threads())))
-    assert set(seen) == {1} and threads() == []
+    calls = []
+    ahead, progress, *_ = run(a_recipe, tmp_path / "ahead", emit=lambda event: calls.append(len(threads())))
+    assert set(calls) == {1} and threads() == []
     monkeypatch.setattr(MasksAhead, "take", lambda self, request: DRAW_NOW.take(request))
     monkeypatch.setattr(MasksAhead, "expect", lambda self, requests: None)
     without, other, *_ = run(a_recipe, tmp_path / "without")
@@ -169,10 +169,10 @@ STOCK_AT_16_BLOCKS = 1781
 
 def test_a_step_through_16_packed_blocks_has_no_more_operations_than_stock_mlx_lms(monkeypatch):
     """30 blocks in bfloat16, heads in groups; norms and rotations count as the one kernel that they are on a GPU."""
-    made, prefix = adapted_blocks(16, tiny.cases(4), tiny.recipe())
+    adapted, prefix = adapted_blocks(16, tiny.cases(4), tiny.recipe())
     norms_and_rotations_are_one_operation(monkeypatch)
     objective = make_objective(tiny.recipe(), prefix.cases.labels)
-    loss, parts, gradients = update_gradients(made, prefix, range(4), objective, 4, None)
+    loss, parts, gradients = update_gradients(adapted, prefix, range(4), objective, 4, None)
     nodes = node_names([loss, parts, *(gradient for _, gradient in tree_flatten(gradients))])
     count = sum(number for name, number in nodes.items() if name not in VIEWS)
     assert 1000 < count <= STOCK_AT_16_BLOCKS
@@ -182,8 +182,8 @@ def test_a_step_through_16_packed_blocks_has_no_more_operations_than_stock_mlx_l
 def test_a_compiled_step_through_16_blocks_has_few_graph_nodes_for_the_host_to_replay(dropout, limit, monkeypatch):
     """Views, optimizer and clipping included. `python -m tests.tuning.programs.host_time` gives the time it takes."""
     recipe = tiny.recipe(dropout=dropout)
-    made, prefix = adapted_blocks(16, tiny.cases(4), recipe)
-    updates = compiled_updates(made, prefix, recipe)
+    adapted, prefix = adapted_blocks(16, tiny.cases(4), recipe)
+    updates = compiled_updates(adapted, prefix, recipe)
     graphs = []
     norms_and_rotations_are_one_operation(monkeypatch)
     monkeypatch.setattr(mx, "async_eval", lambda *arrays: graphs.append(arrays))

@@ -37,18 +37,18 @@ def separable(count=24):
 
 
 def run(a_recipe, folder, some=None, emit=lambda e: None, **training):
-    ours = tiny.adapted("llama", 4, True, a_recipe)
+    own_result = tiny.adapted("llama", 4, True, a_recipe)
     some = some or separable()
-    prefix = tiny.no_store(ours, some)
-    best, progress = train(ours, experiment(a_recipe, **training), Splits(prefix, prefix), folder, emit)
-    return best, progress, ours, prefix
+    prefix = tiny.no_store(own_result, some)
+    best, progress = train(own_result, experiment(a_recipe, **training), Splits(prefix, prefix), folder, emit)
+    return best, progress, own_result, prefix
 
 
 @pytest.mark.parametrize("make", [tiny.recipe, tiny.safety])
 def test_a_planted_separable_set_is_learned_and_does_not_collapse(make, tmp_path):
     a_recipe = make(iterations=150, batch_size=8, learning_rate=1e-2)
-    _, _, ours, prefix = run(a_recipe, tmp_path, evaluate_every=150)
-    answers = score_cases(ours, prefix).label_logp.argmax(axis=1)
+    _, _, own_result, prefix = run(a_recipe, tmp_path, evaluate_every=150)
+    answers = score_cases(own_result, prefix).label_logp.argmax(axis=1)
     assert (answers == prefix.cases.labels).mean() > 0.95
 
 
@@ -84,8 +84,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_training_ends_the_same(dama
     whole, *_ = run(a_recipe, tmp_path)
     damaged = next((tmp_path / "checkpoint").glob(f"*/{name}"))
     damaged.write_bytes(damage(damaged.read_bytes()))
-    ours = tiny.adapted("llama", 4, True, a_recipe)
-    assert checkpoint.restore(tmp_path / "checkpoint", ours, trainer.make_optimizer(experiment(a_recipe))) is None
+    own_result = tiny.adapted("llama", 4, True, a_recipe)
+    assert checkpoint.restore(tmp_path / "checkpoint", own_result, trainer.make_optimizer(experiment(a_recipe))) is None
     events = []
     again, *_ = run(a_recipe, tmp_path, emit=events.append)
     assert all((np.array(whole[k]) == np.array(again[k])).all() for k in whole)
@@ -106,14 +106,14 @@ def test_a_resumed_run_keeps_the_largest_peak_of_all_its_processes(tmp_path):
 
     gc.collect()
     mx.reset_peak_memory()
-    held = mx.get_active_memory()  # other tests' models
+    held_bytes = mx.get_active_memory()  # other tests' models
 
     with pytest.raises(Killed):
         run(tiny.recipe(), tmp_path, emit=grow_then_die)
 
     mx.reset_peak_memory()  # as a new process starts
     _, progress, *_ = run(tiny.recipe(), tmp_path)
-    assert mx.get_peak_memory() - held < ballast <= progress.peak_memory_bytes - held
+    assert mx.get_peak_memory() - held_bytes < ballast <= progress.peak_memory_bytes - held_bytes
     assert progress.peak_rss_bytes >= progress.peak_memory_bytes
 
 
@@ -179,16 +179,16 @@ def test_evaluation_cadence_does_not_change_the_training(tmp_path):
 
 def test_nan_stops_the_run_with_the_last_good_checkpoint_kept(tmp_path):
     a_recipe = tiny.recipe(iterations=6)
-    ours = tiny.adapted("llama", 4, True, a_recipe)
+    own_result = tiny.adapted("llama", 4, True, a_recipe)
     some = separable()
-    prefix = tiny.no_store(ours, some)
+    prefix = tiny.no_store(own_result, some)
 
     def poison(event):
         if isinstance(event, TrainingReport) and event.iteration == 4:
-            ours.stack.model.model.norm.weight = ours.stack.model.model.norm.weight * mx.array(float("nan"))
+            own_result.stack.model.model.norm.weight = own_result.stack.model.model.norm.weight * mx.array(float("nan"))
 
     with pytest.raises(Diverged, match="update"):
-        train(ours, experiment(a_recipe, evaluate_every=2), Splits(prefix, prefix), tmp_path, poison)
+        train(own_result, experiment(a_recipe, evaluate_every=2), Splits(prefix, prefix), tmp_path, poison)
 
     assert [p.name for p in (tmp_path / "checkpoint").iterdir() if p.is_dir()] == ["0000002"]
 

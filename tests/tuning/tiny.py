@@ -87,9 +87,9 @@ def adapted(
         model = dequantize_model(model)
         model.set_dtype(mx.float32)
 
-    made = add_lora(take_apart(model, cpu_kernels=dense), a_recipe or recipe(), training, seed=1)
-    randomise(made)
-    return made
+    adapted = add_lora(take_apart(model, cpu_kernels=dense), a_recipe or recipe(), training, seed=1)
+    randomise(adapted)
+    return adapted
 
 
 def randomise(made: Adapted) -> None:

@@ -72,8 +72,8 @@ def test_a_claim_whose_query_fails_or_has_no_row_is_not_measured_and_the_others_
     assert not any("failed: The query failed" in (one.note or "") for one in measured)
     assert measured[4].note == "this warehouse has no row for it"
     store(measured)
-    kept = query_rows("SELECT claim, verdict, value FROM claim ORDER BY claim").rows
-    assert ("sound", "supported", 0.5) in kept and ("empty", "not measured here", None) in kept
+    kept_rows = query_rows("SELECT claim, verdict, value FROM claim ORDER BY claim").rows
+    assert ("sound", "supported", 0.5) in kept_rows and ("empty", "not measured here", None) in kept_rows
 
 
 def test_every_published_claim_has_a_query_that_runs(place, monkeypatch):
@@ -103,14 +103,14 @@ def test_a_file_of_claims_that_is_wrong_is_a_sentence(text, sentence, tmp_path):
 
 
 def test_the_command_prints_verdicts_with_the_rows_behind_them(place):
-    done = place.ask("claims")
-    assert done.returncode == 0 and done.stderr == ""
+    result = place.ask("claims")
+    assert result.returncode == 0 and result.stderr == ""
     assert (
-        "supported: Models at 4 bits take about half" in done.stdout
-        and "  0.53: supported (base_model smol)" in done.stdout
+        "supported: Models at 4 bits take about half" in result.stdout
+        and "  0.53: supported (base_model smol)" in result.stdout
     )
-    assert "figures agree with warehouse/published." in done.stdout
-    assert "random weights" not in done.stdout
+    assert "figures agree with warehouse/published." in result.stdout
+    assert "random weights" not in result.stdout
     missing = place.ask("claims", "--file", "nowhere.toml")
     assert missing.returncode == 2 and one_sentence(missing.stderr)
 

@@ -24,7 +24,7 @@ HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush
 
 
 @pytest.fixture
-def held(tmp_path):
+def held_warehouse(tmp_path):
     """A warehouse file that another process has open."""
     path = tmp_path / "held.duckdb"
     command = [sys.executable, "-c", HOLD, str(path)]
@@ -78,8 +78,8 @@ def test_only_a_lock_is_worth_another_attempt(error, attempts, becomes, tmp_path
     assert len(tried) == attempts
 
 
-def test_a_held_file_is_waited_for_and_then_its_holder_is_named(held):
-    path, holder = held
+def test_a_held_file_is_waited_for_and_then_its_holder_is_named(held_warehouse):
+    path, holder = held_warehouse
     started = time.monotonic()
     with pytest.raises(Locked, match=rf"process {holder.pid}\)"), writing(path, wait=0.5):
         pass
@@ -88,8 +88,8 @@ def test_a_held_file_is_waited_for_and_then_its_holder_is_named(held):
         pass
 
 
-def test_a_file_that_is_freed_in_time_is_opened(held):
-    path, holder = held
+def test_a_file_that_is_freed_in_time_is_opened(held_warehouse):
+    path, holder = held_warehouse
     threading.Timer(0.4, holder.stdin.close).start()
     with writing(path, wait=20) as con:
         assert con.execute("SELECT 1").fetchone() == (1,)
@@ -216,5 +216,7 @@ def test_a_warehouse_that_is_current_is_found_to_be_so_without_numpy(tmp_path, m
     load_all(tmp_path / "landing", tmp_path / "w.duckdb")
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "w.duckdb"))
     modules = "warehouse.health; warehouse.health.bring_up_to_date()"
-    own = {"numpy"} if duckdb.__version__.startswith("1.") else set()  # which DuckDB itself imports for a parameter
-    assert loaded_by(modules, {"numpy", "scipy"} - own) == []
+    own_values = (
+        {"numpy"} if duckdb.__version__.startswith("1.") else set()
+    )  # which DuckDB itself imports for a parameter
+    assert loaded_by(modules, {"numpy", "scipy"} - own_values) == []

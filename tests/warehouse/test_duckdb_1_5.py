@@ -49,21 +49,21 @@ def python(tmp_path_factory) -> Path:
         pytest.skip("the package index cannot be reached")
 
     assert installed.returncode == 0, installed.stderr
-    (own,) = folder.glob("lib/python*/site-packages")
-    (own / "outer.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    (own_values,) = folder.glob("lib/python*/site-packages")
+    (own_values / "outer.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     return python
 
 
 def run(*command: str | Path) -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         [str(part) for part in command],
         cwd=ROOT,
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-    return done.stdout
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-3000:]
+    return result.stdout
 
 
 @pytest.mark.nightly

@@ -73,8 +73,8 @@ def test_flips_are_what_pandas_counts(seed, tmp_path):
         len(gained),
     )
     assert row.ed_lost == sum(t == "ED" for t, *_ in lost) and row.ed_gained == sum(t == "ED" for t, *_ in gained)
-    others = [f for f in flips if f not in lost and f not in gained]
-    assert row.harmless == sum(COSTS[t][a] <= COSTS[t][b] for t, b, a in others) < len(flips)
+    other_values = [f for f in flips if f not in lost and f not in gained]
+    assert row.harmless == sum(COSTS[t][a] <= COSTS[t][b] for t, b, a in other_values) < len(flips)
     assert row.flip_cost == pytest.approx(sum(COSTS[t][a] - COSTS[t][b] for t, b, a in flips))
     assert row.change == "8 to 4 bits" and row.dropout_cases == 0
 

@@ -25,8 +25,8 @@ def population(units: int, size: int, pairs: int, seed: int = 0, loss: float = 0
     counts = np.zeros((units, 2 * pairs, 3, 3))
 
     for model in range(2 * pairs):
-        own = 0.3 * rng.normal(size=(units, 1)) + 0.6 * rng.normal(size=(units, size))
-        skill = 0.9 + 0.6 * hard + 0.8 * shared + own - (loss if model % 2 == 0 else 0)
+        own_values = 0.3 * rng.normal(size=(units, 1)) + 0.6 * rng.normal(size=(units, size))
+        skill = 0.9 + 0.6 * hard + 0.8 * shared + own_values - (loss if model % 2 == 0 else 0)
         decided = np.where(skill > 0, truth, rng.choice(3, size=(units, size)))
         for case in range(size):
             np.add.at(counts, (np.arange(units), model, truth[:, case], decided[:, case]), 1)
@@ -86,9 +86,9 @@ def test_values_errors_bands_and_p_values_equal_a_computation_by_loops():
     resamples = 100
     margin = 0.02
     scope = scopes(2)[0]
-    made = statistics(cells, [scope])
+    figures = statistics(cells, [scope])
     signs = [1, 1, 1, 1, -1]
-    bands = joint_bands(made, [Hypothesis(sign, margin) for sign in signs], resamples)
+    bands = joint_bands(figures, [Hypothesis(sign, margin) for sign in signs], resamples)
 
     once = np.ones(20)
     values = values_by_formula(cells.counts, once, scope)
@@ -139,11 +139,11 @@ def test_bands_of_more_figures_are_wider_and_contain_those_of_fewer():
 
 def test_what_does_not_vary_takes_no_part_and_disturbs_nothing():
     cells = population(50, 3, 2)
-    made = statistics(cells, scopes(2)[:1])
+    figures = statistics(cells, scopes(2)[:1])
     still = Statistic(np.ones((50, 1)), np.ones((50, 1)))
     undefined = Statistic(np.zeros((50, 1)), np.eye(50)[:, :1])  # has a total in few resamples only
-    alone = joint_bands(made, [None] * 5, 300)
-    mixed = joint_bands([*made, still, undefined], [None] * 7, 300)
+    alone = joint_bands(figures, [None] * 5, 300)
+    mixed = joint_bands([*figures, still, undefined], [None] * 7, 300)
     assert mixed[:5] == alone and mixed[5].low is None and mixed[6].low is None
     assert joint_bands([], [], 300) == []
 
@@ -155,13 +155,13 @@ def coverage(studies: int, units: int, seed: int) -> float:
     chosen = scopes(3)
     true = [statistic.numerators.sum(0) / statistic.denominators.sum(0) for statistic in statistics(whole, chosen)]
 
-    held = 0
+    holding_sets = 0
     for _ in range(studies):
         study = Cells(whole.counts[rng.integers(0, len(whole.counts), units)])
         bands = joint_bands(statistics(study, chosen), [None] * len(true), 600)
-        held += all(band.low <= ratios.sum() <= band.high for band, ratios in zip(bands, true, strict=True))
+        holding_sets += all(band.low <= ratios.sum() <= band.high for band, ratios in zip(bands, true, strict=True))
 
-    return held / studies
+    return holding_sets / studies
 
 
 def test_bands_hold_all_true_differences_in_most_of_a_few_simulated_studies():

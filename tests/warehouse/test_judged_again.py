@@ -60,9 +60,9 @@ def ids(place, sql):
 
 
 def test_every_view_shows_the_latest_judging_of_the_same_scores_once(place):
-    shown = ["m-8-new", "r1-4-new", "r1-8-new", "r2-4-new", "r2-8-old"]
+    output = ["m-8-new", "r1-4-new", "r1-8-new", "r2-4-new", "r2-8-old"]
     for view in ("leaderboard", "evaluation_summary", "(SELECT DISTINCT evaluation_id FROM gate_bounds)"):
-        assert ids(place, f"SELECT evaluation_id FROM {view}") == shown, view
+        assert ids(place, f"SELECT evaluation_id FROM {view}") == output, view
     assert ids(place, "SELECT DISTINCT models FROM gate_bounds") == [5]
     assert len(ids(place, "SELECT evaluation_id FROM evaluation")) == 9
     again = query("FROM judged_again ORDER BY 1", database=place).values.tolist()
@@ -94,14 +94,14 @@ def test_a_moved_adapter_is_compared_with_the_scores_whose_rules_judge_it_howeve
 
 def test_rows_of_before_compare_prices_as_numbers_and_not_as_text(tmp_path):
     dearer = json.dumps(COSTS | {"ED": {"ED": 1, "GP": 50, "HOME": 100}})
-    for name, matrix, found in (("order", SECOND_ORDER, 1), ("price", dearer, 0)):
+    for name, matrix, outcome in (("order", SECOND_ORDER, 1), ("price", dearer, 0)):
         root = tmp_path / name
         write_landing(root, "t4", "training", training("t4", 4))
         write_landing(root, "e4", "evaluation", of_earlier_version("e4", "t4"))
         write_landing(root, "m8", "training", training("m8", 8, source_training_id="t4", **MOVED))
         write_landing(root, "em8", "evaluation", of_earlier_version("em8", "m8", cost_matrix=matrix))
         load_all(root, tmp_path / f"{name}.duckdb")
-        assert len(query("FROM flips", database=tmp_path / f"{name}.duckdb")) == found, name
+        assert len(query("FROM flips", database=tmp_path / f"{name}.duckdb")) == outcome, name
 
 
 def test_what_is_forgotten_gives_its_place_back(place, tmp_path):

@@ -143,9 +143,9 @@ def test_a_broken_folder_is_refused_and_does_not_stop_the_others(tmp_path):
     with pytest.raises(BrokenFolder):
         load_landing(tmp_path / "e4")
 
-    done = load_all(tmp_path)
-    assert (done.loaded, sorted(done.refused)) == (["e8", "t4", "t8"], ["e4", "renamed"])
-    assert "metric.parquet" in done.refused["e4"]
+    result = load_all(tmp_path)
+    assert (result.loaded, sorted(result.refused)) == (["e8", "t4", "t8"], ["e4", "renamed"])
+    assert "metric.parquet" in result.refused["e4"]
 
 
 def test_a_row_that_the_tables_refuse_leaves_the_old_rows_in_place(tmp_path, monkeypatch):

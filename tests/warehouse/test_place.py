@@ -169,6 +169,6 @@ def test_no_other_process_opens_a_file_while_it_is_replaced(filled):
     load_all(filled / "landing")
     code = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True)"
     with unused(warehouse_path()):
-        done = subprocess.run([sys.executable, "-c", code, str(warehouse_path())], capture_output=True, text=True)
-    assert done.returncode and "lock on file" in done.stderr
+        result = subprocess.run([sys.executable, "-c", code, str(warehouse_path())], capture_output=True, text=True)
+    assert result.returncode and "lock on file" in result.stderr
     assert duckdb.connect(str(warehouse_path()), read_only=True).execute("SELECT 1").fetchall() == [(1,)]

@@ -226,15 +226,15 @@ def bounds(path):
 
 def test_a_gate_has_the_number_of_looks_beside_its_bound_and_one_that_allows_for_them(study):
     root, _ = study
-    shown = bounds(root / "w.duckdb")
-    assert {row["models"] for row in shown.values()} == {12}, "ten trained ones and two moved"
-    assert len(shown) == 12 * 3
+    output = bounds(root / "w.duckdb")
+    assert {row["models"] for row in output.values()} == {12}, "ten trained ones and two moved"
+    assert len(output) == 12 * 3
 
-    for (id, gate), row in shown.items():
+    for (id, gate), row in output.items():
         better = -1 if gate == "ed_false_negative_rate" else 1
         assert better * row["bound_adjusted"] <= better * row["bound"] + 1e-9, (id, gate)
         if gate == "ed_recall":
-            assert shown[id, "ed_false_negative_rate"]["bound_adjusted"] == 1 - row["bound_adjusted"]
+            assert output[id, "ed_false_negative_rate"]["bound_adjusted"] == 1 - row["bound_adjusted"]
 
 
 def test_the_exact_bound_is_that_of_scipy_at_the_share_of_each_look(tmp_path):

@@ -39,15 +39,21 @@ def noisy(seed: int, right: float, count: int = 120) -> list[tuple[str, str, str
 def land(root: Path, name: str, cases=FIVE, moved_from: str | None = None, **values) -> None:
     """An evaluation `e-NAME` at a precision, of an adapter that was trained at it or moved to it."""
     id = f"{name}-from-{moved_from}" if moved_from else name
-    own = {"precision": name, "stored_bytes": BYTES[name], "cell_id": id, "settings_digest": "settings", **values}
+    own_values = {
+        "precision": name,
+        "stored_bytes": BYTES[name],
+        "cell_id": id,
+        "settings_digest": "settings",
+        **values,
+    }
     if moved_from:
-        own |= {
+        own_values |= {
             "recipe": f"r1 from {moved_from}",
             "recipe_kind": "moved_adapter",
             "source_training_id": f"t-{moved_from}",
         }
 
-    write_landing(root, f"t-{id}", "training", training(f"t-{id}", BITS[name], **own))
+    write_landing(root, f"t-{id}", "training", training(f"t-{id}", BITS[name], **own_values))
     write_landing(root, f"e-{id}", "evaluation", evaluation(f"e-{id}", f"t-{id}", cases, groups=True))
 
 
@@ -96,12 +102,12 @@ def test_its_figures_are_those_of_the_paired_statistics(landed):
     four = landed["4bit"]
     reference = landed["bf16"]
     positions = [[LABELS.index(x) for x in column] for column in zip(*four, strict=True)]
-    others = [[LABELS.index(x) for x in column] for column in zip(*reference, strict=True)]
+    other_values = [[LABELS.index(x) for x in column] for column in zip(*reference, strict=True)]
     units = np.arange(len(four)) // 2
     row = query("FROM precision_comparison WHERE precision = '4bit'").iloc[0]
 
     for side, rule in ((1, "accuracy"), (2, "ed_recall"), (2, "macro_f1"), (2, "ed_f2"), (2, "over_triage")):
-        pair = PairedDecisions(*(np.array(x) for x in (positions[0], positions[side], others[side], units)), True)
+        pair = PairedDecisions(*(np.array(x) for x in (positions[0], positions[side], other_values[side], units)), True)
         (expected,) = compare(pair, None, [rule])
         assert row[rule] == pytest.approx(expected.value_4bit) and row[f"reference_{rule}"] == pytest.approx(
             expected.value_8bit
@@ -141,8 +147,12 @@ def test_the_frontier_is_what_no_other_precision_beats(seed, tmp_path):
     points = {row.precision: (-row.stored_bytes, row.ed_recall, row.macro_f1) for row in rows.itertuples()}
 
     for row in rows.itertuples():
-        mine = points[row.precision]
-        better = {name for name, p in points.items() if all(a >= b for a, b in zip(p, mine, strict=True)) and p != mine}
+        own_value = points[row.precision]
+        better = {
+            name
+            for name, p in points.items()
+            if all(a >= b for a, b in zip(p, own_value, strict=True)) and p != own_value
+        }
         assert set(row.dominated_by.split(", ")) - {""} == better and row.dominated == bool(better)
 
 

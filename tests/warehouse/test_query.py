@@ -143,10 +143,10 @@ def test_a_query_holds_the_warehouse_only_while_it_runs():
 
 
 def test_the_users_own_connection_is_distinguished_from_another_process(tmp_path):
-    mine = duckdb.connect(str(warehouse_path()))
+    own_value = duckdb.connect(str(warehouse_path()))
     with pytest.raises(BadInput, match="open in another connection; close that one first"):
         query("FROM prediction")
-    mine.close()
+    own_value.close()
     assert len(query("FROM prediction")) == 10
 
 

@@ -80,8 +80,8 @@ def rows(sql, **options):
 
 def test_a_study_says_its_grid_its_cases_its_sizes_and_its_sweeps(landing):
     columns = "study, dataset_digest, test_cases, experiments, evaluations, sweeps"
-    found = query(f"SELECT {columns} FROM study").astype(object).where(lambda frame: frame.notna(), None)
-    assert found.values.tolist() == [
+    rows = query(f"SELECT {columns} FROM study").astype(object).where(lambda frame: frame.notna(), None)
+    assert rows.values.tolist() == [
         ["again", "d2", 5, 1, 1, 1], ["large", "d2", 5, 1, 2, 1], ["small", "d1", 5, 1, 2, 1],
         ["earlier", None, None, 1, 1, 0],
     ]  # fmt: skip
@@ -99,8 +99,8 @@ def test_each_test_set_has_a_leaderboard_of_its_own_and_a_study_shows_its_rows_a
 
 
 def test_an_evaluation_has_one_row_however_many_studies_it_belongs_to(landing):
-    found = query("SELECT evaluation_id, studies FROM evaluation_summary ORDER BY 1")
-    assert {id: list(studies) for id, studies in found.values.tolist()} == {
+    rows = query("SELECT evaluation_id, studies FROM evaluation_summary ORDER BY 1")
+    assert {id: list(studies) for id, studies in rows.values.tolist()} == {
         "e-large": ["again", "large"], "e-old": ["earlier"], "e-small": ["small"],
         "e-zero1": ["small"], "e-zero2": ["large"],
     }  # fmt: skip
@@ -108,8 +108,10 @@ def test_an_evaluation_has_one_row_however_many_studies_it_belongs_to(landing):
 
 def test_an_untuned_model_that_is_judged_on_another_dataset_names_that_one(landing):
     """Its training names the dataset with which it landed first."""
-    found = rows("SELECT evaluation_id, dataset_digest, dataset FROM leaderboard WHERE recipe = 'zero_shot' ORDER BY 1")
-    assert found == [("e-zero1", "d1", "embedded"), ("e-zero2", "d2", "embedded")]
+    outcome = rows(
+        "SELECT evaluation_id, dataset_digest, dataset FROM leaderboard WHERE recipe = 'zero_shot' ORDER BY 1"
+    )
+    assert outcome == [("e-zero1", "d1", "embedded"), ("e-zero2", "d2", "embedded")]
     write_landing(landing, "e-zero3", "evaluation", evaluation("e-zero3", "zero", set_digest="unknown"))
     load_all(landing)
     assert rows("SELECT count(dataset_digest) FROM evaluation_origin WHERE evaluation_id = 'e-zero3'") == [(0,)]
@@ -137,8 +139,8 @@ def test_a_further_set_belongs_to_the_dataset_that_has_it(tmp_path):
     land(tmp_path, "e1", "cell-1", set_digest="set")
     land(tmp_path, "e2", "cell-1", evaluation_set="clinic", set_digest="clinic")
     load_all(tmp_path)
-    found = rows("SELECT evaluation_id, dataset_digest FROM evaluation_origin ORDER BY 1")
-    assert found == [("e1", "d1"), ("e2", "d1-further")]
+    outcome = rows("SELECT evaluation_id, dataset_digest FROM evaluation_origin ORDER BY 1")
+    assert outcome == [("e1", "d1"), ("e2", "d1-further")]
 
 
 def contents():
@@ -170,8 +172,8 @@ def test_forgetting_removes_what_no_other_study_holds_and_a_rebuild_does_not_bri
 
 
 def test_a_study_that_shares_everything_loses_its_name_alone(landing):
-    done = forget("again", landing)
-    assert (done.ids, done.shared) == ((), 2)
+    result = forget("again", landing)
+    assert (result.ids, result.shared) == ((), 2)
     assert rows("SELECT count(*) FROM evaluation") == [(5,)] and len(rows("FROM sweep")) == 2
 
 

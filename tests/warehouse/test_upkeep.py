@@ -32,10 +32,10 @@ def landing(tmp_path):
 def test_a_published_copy_gives_the_same_figures_in_plain_duckdb_parquet_and_csv(landing, tmp_path):
     copy = publish(tmp_path / "it's mine").folder
     sql = "SELECT evaluation_4bit, accuracy_diff, accuracy_low FROM quantization_comparison"
-    mine = query(sql).values.tolist()
+    own_value = query(sql).values.tolist()
 
     with duckdb.connect(str(copy / "triage.duckdb"), read_only=True) as con:
-        assert [list(row) for row in con.execute(sql).fetchall()] == mine
+        assert [list(row) for row in con.execute(sql).fetchall()] == own_value
         assert con.execute("SELECT count(*) FROM leaderboard_of(['e4'])").fetchall() == [(1,)]
         tables = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
 
@@ -82,8 +82,8 @@ def test_results_of_another_machine_are_taken_over_and_what_is_here_stays(landin
     assert (report.taken, report.present, report.differing) == (["t7", "t9"], ["e4", "t4", "t8"], ["e8"])
     assert list(report.refused) == ["e9"] and "gate.parquet" in report.refused["e9"]
     load_all(landing)
-    found = query("SELECT training_id, status FROM experiment ORDER BY 1").values.tolist()
-    assert found == [["t4", "completed"], ["t7", "completed"], ["t8", "completed"], ["t9", "completed"]]
+    rows = query("SELECT training_id, status FROM experiment ORDER BY 1").values.tolist()
+    assert rows == [["t4", "completed"], ["t7", "completed"], ["t8", "completed"], ["t9", "completed"]]
     assert merge(other, landing).taken == []
 
 
@@ -97,13 +97,15 @@ def test_a_landing_of_a_newer_version_is_refused_in_a_sentence_and_harms_no_othe
 
     (folder / "manifest.json").unlink()
     seal(folder, {"id": "t9", "kind": "training" if newer == "column" else "prophecy"})
-    said = "column 'novelty' of a newer version of triage; update triage." if newer == "column" else "update triage."
+    sentence = (
+        "column 'novelty' of a newer version of triage; update triage." if newer == "column" else "update triage."
+    )
 
-    assert merge(other, landing).refused["t9"].endswith(said)
+    assert merge(other, landing).refused["t9"].endswith(sentence)
     assert not (landing / "t9").exists()
     shutil.copytree(folder, landing / "t9")
-    done = load_all(landing)
-    assert done.refused["t9"].endswith(said) and len(done.unchanged) == 4
+    result = load_all(landing)
+    assert result.refused["t9"].endswith(sentence) and len(result.unchanged) == 4
     assert Manifest.read(landing / "t4", deep=True)
 
 

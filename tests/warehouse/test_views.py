@@ -319,14 +319,14 @@ def test_a_sweeps_own_tables_show_its_evaluations_although_later_ones_of_the_sam
 
     load_all(tmp_path)
     requested = ["e-first4", "e-first8"]
-    for only, shown, accuracy in ((None, ["e-other4", "e-other8"], 1.0), (requested, requested, 0.8)):
+    for only, output, accuracy in ((None, ["e-other4", "e-other8"], 1.0), (requested, requested, 0.8)):
         board = query("FROM leaderboard", only=only)
-        assert sorted(board.evaluation_id) == shown and set(board.accuracy) == {accuracy}
+        assert sorted(board.evaluation_id) == output and set(board.accuracy) == {accuracy}
         (pair,) = query("FROM quantization_comparison", only=only).to_dict("records")
-        assert [pair["evaluation_4bit"], pair["evaluation_8bit"], pair["accuracy_4bit"]] == [*shown, accuracy]
+        assert [pair["evaluation_4bit"], pair["evaluation_8bit"], pair["accuracy_4bit"]] == [*output, accuracy]
         assert pair["accuracy_low"] <= pair["accuracy_diff"] <= pair["accuracy_high"]
         (flip,) = query("FROM flips", only=only).itertuples()
-        assert [flip.evaluation_after, flip.evaluation_before] == shown
+        assert [flip.evaluation_after, flip.evaluation_before] == output
 
     assert query("FROM leaderboard", only=[]).empty and query("FROM matched_pair", only=["e-first4"]).empty
     assert all(accuracy.startswith("0.800") for accuracy in leaderboard(leaderboard_rows(requested))["accuracy"])

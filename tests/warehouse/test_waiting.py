@@ -36,7 +36,7 @@ sys.stdin.read()
 
 
 @contextmanager
-def held(how: str = "reading", path: Path | None = None):
+def held_warehouse(how: str = "reading", path: Path | None = None):
     """The warehouse, open in another process as in a notebook: a plain connection and nothing running."""
     command = [sys.executable, "-c", HOLD, str(path or warehouse_path()), how]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
@@ -46,7 +46,7 @@ def held(how: str = "reading", path: Path | None = None):
 
 
 @pytest.fixture
-def said(monkeypatch):
+def warnings(monkeypatch):
     """What a user is told while results land; the waits are short."""
     for name in ("FIRST_SECONDS", "LATER_SECONDS", "LAST_SECONDS"):
         monkeypatch.setattr(waiting, name, 0.2)
@@ -65,54 +65,54 @@ def trainings() -> list[str]:
 
 
 @pytest.mark.parametrize("how", ["reading", "writing"])
-def test_what_lands_while_the_file_is_held_waits_and_is_loaded_later(how, said):
+def test_what_lands_while_the_file_is_held_waits_and_is_loaded_later(how, warnings):
     land_rows("t0", "training", training("t0"))
-    with held(how) as holder:
+    with held_warehouse(how) as holder:
         land_rows("t1", "training", training("t1"))
         land_rows("e1", "evaluation", evaluation("e1", "t1"))
-        assert len(said) == 1 and f"process {holder.pid}). Loading waits: what has landed is kept" in said[0]
+        assert len(warnings) == 1 and f"process {holder.pid}). Loading waits: what has landed is kept" in warnings[0]
         assert is_landed("t1") and is_landed("e1") and not is_landed("t9"), "nothing is computed again"
         assert absent_from_warehouse(["t0", "t1", "e1", "t9"]) == ["t9"] and some_results_wait()
-        assert load_the_rest() == said[0]
-        assert len(said) == 1, "once"
+        assert load_the_rest() == warnings[0]
+        assert len(warnings) == 1, "once"
 
     assert trainings() == ["t0"]
     assert load_the_rest() is None and not some_results_wait()
     assert trainings() == ["t0", "t1"] and query_rows("SELECT evaluation_id FROM evaluation").rows == [("e1",)]
 
 
-def test_the_next_landing_loads_what_waits_and_a_new_holder_is_said_again(said):
+def test_the_next_landing_loads_what_waits_and_a_new_holder_is_said_again(warnings):
     land_rows("t0", "training", training("t0"))
-    with held():
+    with held_warehouse():
         land_rows("t1", "training", training("t1"))
 
     land_rows("t2", "training", training("t2"))
     assert (trainings(), some_results_wait()) == (["t0", "t1", "t2"], False)
-    with held():
+    with held_warehouse():
         land_rows("t3", "training", training("t3"))
 
-    assert len(said) == 2
+    assert len(warnings) == 2
 
 
-def test_what_is_loaded_already_does_not_wait(said):
+def test_what_is_loaded_already_does_not_wait(warnings):
     land_rows("t0", "training", training("t0"))
-    with held():
-        assert is_landed("t0") and not some_results_wait() and said == []
-        assert refill_warehouse() == {} and some_results_wait() and len(said) == 1
+    with held_warehouse():
+        assert is_landed("t0") and not some_results_wait() and warnings == []
+        assert refill_warehouse() == {} and some_results_wait() and len(warnings) == 1
         assert is_landed("t0")
     assert load_the_rest() is None and trainings() == ["t0"]
 
 
-def test_a_damaged_folder_is_damaged_whoever_holds_the_file(said):
+def test_a_damaged_folder_is_damaged_whoever_holds_the_file(warnings):
     land_rows("t0", "training", training("t0"))
-    with held():
+    with held_warehouse():
         land_rows("t1", "training", training("t1"))
         path = home() / "landing" / "t1" / "experiment.parquet"
         path.write_bytes(path.read_bytes()[:-1] + b"?")
         assert not is_landed("t1")
 
 
-def test_what_comes_to_wait_during_a_load_is_loaded_too(said, monkeypatch):
+def test_what_comes_to_wait_during_a_load_is_loaded_too(warnings, monkeypatch):
     land_rows("t0", "training", training("t0"))
     (home() / "landing" / waiting.WAITING).touch()
     real = waiting.load_all
@@ -144,11 +144,11 @@ def test_a_long_load_lets_others_at_the_file_between_its_parts(monkeypatch):
     assert load.load_all(home() / "landing").unchanged == ["t1", "t2", "t3"]
 
 
-def test_a_reader_beside_a_reader_still_reads(said):
+def test_a_reader_beside_a_reader_still_reads(warnings):
     land_rows("t0", "training", training("t0"))
-    with held():
+    with held_warehouse():
         assert trainings() == ["t0"]
-    with held("writing"), pytest.raises(Locked), reading(wait=0.1):
+    with held_warehouse("writing"), pytest.raises(Locked), reading(wait=0.1):
         pass
 
 

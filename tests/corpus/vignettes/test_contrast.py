@@ -78,11 +78,11 @@ def test_the_frame_of_a_pair_is_the_same_and_says_nothing_about_the_label(everyo
         assert kind == back.case.subgroup["kind"]
         bank = teaching_bank("train" if stands.set == "train" else "valid").frame
         words = {"figurative": bank.figures, "frightened": bank.fear, "understated": bank.ease}.get(kind, ())
-        told = [{w for w in words if plain(w) in plain(r.case.text)} for r in (stands, back)]
+        frames = [{w for w in words if plain(w) in plain(r.case.text)} for r in (stands, back)]
         typed = "terse" in (stands.case.subgroup["voice"], back.case.subgroup["voice"])
         american = "american" in (stands.case.subgroup["spelling"], back.case.subgroup["spelling"])
-        assert typed or american or told[0] == told[1]
-        shared[kind] += len(told[0]) >= 2
+        assert typed or american or frames[0] == frames[1]
+        shared[kind] += len(frames[0]) >= 2
 
     assert min(shared[kind] for kind in ("figurative", "frightened", "understated")) >= 15
 
@@ -98,17 +98,17 @@ def test_every_kind_has_every_label_and_meets_many_problems(taught: tuple[Record
 
 
 def test_what_is_denied_or_elsewhere_is_told_so(everyone: tuple[Record, ...]) -> None:
-    told = Counter()
+    counts = Counter()
     for record in everyone:
         facts = record.facts
         kind = record.case.subgroup["kind"]
         assert not {*facts.denied, *facts.elsewhere} & {*facts.red, *facts.amber, *facts.mild}
-        told[kind] += bool(facts.denied if kind == "negated" else facts.elsewhere)
-        told["both"] += bool({*facts.denied} & {*facts.elsewhere})
+        counts[kind] += bool(facts.denied if kind == "negated" else facts.elsewhere)
+        counts["both"] += bool({*facts.denied} & {*facts.elsewhere})
 
-    assert told["negated"] >= 0.9 * sum(r.case.subgroup["kind"] == "negated" for r in everyone)
-    assert told["elsewhere"] >= 0.8 * sum(r.case.subgroup["kind"] == "elsewhere" for r in everyone)
-    assert told["both"] == told["figurative"] == told["frightened"] == told["understated"] == 0
+    assert counts["negated"] >= 0.9 * sum(r.case.subgroup["kind"] == "negated" for r in everyone)
+    assert counts["elsewhere"] >= 0.8 * sum(r.case.subgroup["kind"] == "elsewhere" for r in everyone)
+    assert counts["both"] == counts["figurative"] == counts["frightened"] == counts["understated"] == 0
 
 
 def plain(text: str) -> str:
@@ -129,12 +129,12 @@ def entries(value: object) -> Iterator[str]:
 
 def runs(wordings: Iterator[str]) -> dict[tuple[str, ...], str]:
     """Each run of four words, and the wording that it is from; a shorter wording is one run."""
-    found = {}
+    matches = {}
     for wording in wordings:
         words = plain(re.sub(r"\{\w+\}", " ", wording)).split()
         for start in range(max(1, len(words) - 3)):
-            found[tuple(words[start : start + 4])] = wording
-    return found
+            matches[tuple(words[start : start + 4])] = wording
+    return matches
 
 
 def bank_words(bank: Bank) -> Iterator[str]:
@@ -306,18 +306,18 @@ def test_the_second_set_tells_the_facts_of_its_problems_in_words_of_its_own() ->
         names = {*problem.red, *problem.amber, *problem.mild}
         assert names == set(bank.picture[problem.id]), problem.id
 
-    ours = [*bank_words(bank)]
-    known = {plain(words) for words in (*first_adversarial_words(), *facts_of_test())}
-    assert len({*map(plain, ours)}) == len(ours) and not {*map(plain, ours)} & known
+    own_wordings = [*bank_words(bank)]
+    known_wordings = {plain(words) for words in (*first_adversarial_words(), *facts_of_test())}
+    assert len({*map(plain, own_wordings)}) == len(own_wordings) and not {*map(plain, own_wordings)} & known_wordings
     around = runs(entries([bank.frame.model_dump(), {name: words.model_dump() for name, words in bank.flag.items()}]))
     assert {*around} & {*runs(first_adversarial_words())} == set()
-    told = sum(
+    matching_cases = sum(
         plain(bank.picture[r.facts.problem][name].replace("[", "").replace("]", ""))[:12] in plain(r.case.text)
         for r in second()
         for name in (*r.facts.red, *r.facts.amber, *r.facts.mild)
         if r.case.subgroup["kind"] != "negated" and r.case.subgroup["voice"] == "patient"
     )
-    assert told >= 200
+    assert matching_cases >= 200
 
 
 def test_no_list_calls_absent_what_begins_with_an_article(everyone: tuple[Record, ...]) -> None:

@@ -42,7 +42,7 @@ def test_every_further_problem_has_cases_of_every_label() -> None:
     for record in further_records(3000, SHARES):
         labels[record.facts.problem].add(record.case.label)
     assert set(labels) == set(further_problems()) and not set(labels) & set(problems())
-    assert [problem for problem, seen in labels.items() if seen != set(LABELS)] == []
+    assert [problem for problem, case_labels in labels.items() if case_labels != set(LABELS)] == []
 
 
 def test_no_wording_is_close_to_one_of_a_problem_that_a_model_is_judged_on() -> None:

@@ -81,7 +81,7 @@ def test_every_problem_has_cases_of_every_label(records: tuple[Record, ...]) -> 
     for record in records:
         labels[record.facts.problem].add(record.case.label)
     assert len(labels) >= 240
-    assert [name for name, found in labels.items() if found != set(LABELS)] == []
+    assert [name for name, case_labels in labels.items() if case_labels != set(LABELS)] == []
 
 
 def test_every_set_has_its_size_its_problems_and_its_share_of_each_label() -> None:
@@ -110,8 +110,8 @@ def test_the_adversarial_set_is_harder_in_the_ways_it_says(records: tuple[Record
         assert kind != "calm" or (facts.red and facts.trend in ("better", None))
 
     for kind, enough in (("negated", 0.95), ("calm", 0.6)):
-        those = [r for r in hard if r.case.subgroup["kind"] == kind]
-        assert sum(len(r.facts.denied) >= 2 for r in those) >= enough * len(those)
+        kind_records = [r for r in hard if r.case.subgroup["kind"] == kind]
+        assert sum(len(r.facts.denied) >= 2 for r in kind_records) >= enough * len(kind_records)
 
     calm = [r for r in hard if r.case.subgroup["kind"] == "calm"]
     assert sum({*r.facts.red} <= {*problem_named(r.facts.problem).red} for r in calm) >= 0.95 * len(calm)
@@ -136,11 +136,11 @@ def test_every_fact_of_a_case_is_told_in_its_text_and_so_is_every_denial(everyon
             continue
 
         for fact in map(fact_of, (*facts.red, *facts.amber, *facts.mild)):
-            assert _told(record, (fact.note, *fact.say)), (record.case.case_id, fact.note)
+            assert _tells(record, (fact.note, *fact.say)), (record.case.case_id, fact.note)
         for fact in map(fact_of, facts.denied):
-            assert _told(record, fact.deny) or _denied_by_name(record, fact.note), (record.case.case_id, fact.note)
+            assert _tells(record, fact.deny) or _denied_by_name(record, fact.note), (record.case.case_id, fact.note)
         for words in _circumstances(record):
-            assert _told(record, words), (record.case.case_id, words)
+            assert _tells(record, words), (record.case.case_id, words)
 
         checked += len(facts.denied)
 
@@ -151,14 +151,14 @@ def _circumstances(record: Record) -> list[tuple[str, ...]]:
     """The wordings of contexts, trend and severity, one of each of which is told."""
     facts = record.facts
     always = problem_named(record.facts.problem).always
-    found = [(contexts()[n].note, *contexts()[n].say) for n in facts.contexts if n not in always]
-    found += [(f"no {c.note}", f"not {c.note}", *c.deny) for c in (contexts()[n] for n in facts.absent_contexts)]
+    matches = [(contexts()[n].note, *contexts()[n].say) for n in facts.contexts if n not in always]
+    matches += [(f"no {c.note}", f"not {c.note}", *c.deny) for c in (contexts()[n] for n in facts.absent_contexts)]
     for kind, value in (("trend", facts.trend), ("severity", facts.severity)):
-        found += [(*phrases()[kind][value], *phrases()[f"{kind}_note"][value])] if value else []
-    return found
+        matches += [(*phrases()[kind][value], *phrases()[f"{kind}_note"][value])] if value else []
+    return matches
 
 
-def _told(record: Record, wordings: tuple[str, ...]) -> bool:
+def _tells(record: Record, wordings: tuple[str, ...]) -> bool:
     """Whether the text of a case holds one of the wordings."""
     person = "I" if record.case.subgroup["voice"] == "patient" else record.facts.sex
     text = _plain(record.case.text)
@@ -195,9 +195,9 @@ def test_a_negated_case_denies_flags_in_their_own_words(hard: dict[str, list[Rec
 def test_a_case_with_a_tone_is_told_in_it_twice(hard: dict[str, list[Record]], kind: str, labels: set[str]) -> None:
     for record in hard[kind]:
         text = _plain(record.case.text)
-        told = [aside for aside in tone()[kind] if _plain(aside) in text or _plain(american(aside)) in text]
+        asides = [aside for aside in tone()[kind] if _plain(aside) in text or _plain(american(aside)) in text]
         assert record.case.subgroup["voice"] != "nurse" and record.case.label in labels
-        assert len(told) >= 2 or record.case.subgroup["voice"] == "terse"
+        assert len(asides) >= 2 or record.case.subgroup["voice"] == "terse"
 
 
 def test_a_metaphor_case_says_each_fact_in_its_most_pictorial_wording(hard: dict[str, list[Record]]) -> None:
@@ -231,8 +231,8 @@ def test_no_infant_under_three_months_with_a_fever_stays_away_from_the_emergency
         facts = record.facts
         problem = problem_named(record.facts.problem)
         hot = (facts.vitals.temp or 0) >= 38 or any(problem.fact(name).feverish for name in (*facts.red, *facts.amber))
-        told = re.search(r"\b(38|39|40)\.\d\b", record.case.text) or problem.temp == "febrile"
-        assert record.case.label == "ED" or not (hot or told)
+        has_temperature = re.search(r"\b(38|39|40)\.\d\b", record.case.text) or problem.temp == "febrile"
+        assert record.case.label == "ED" or not (hot or has_temperature)
 
     assert len(young) >= 80 and {"vital:temp"} & {record.verdict.rule for record in young}
     cry = Facts("baby_crying", age=0.2, sex="f", mild=("evening",), days=2)
@@ -251,16 +251,16 @@ def test_nobody_has_been_ill_for_longer_than_alive(everyone: tuple[Record, ...])
 
 
 def test_a_thermometer_shows_what_the_words_say(everyone: tuple[Record, ...]) -> None:
-    shown = 0
+    shown_fevers = 0
     for record in everyone:
         problem = problem_named(record.facts.problem)
         facts = record.facts
         for fact in (problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)):
             if fact.temp and facts.vitals.temp:
-                shown += 1
+                shown_fevers += 1
                 assert fact.temp[0] <= facts.vitals.temp <= fact.temp[1]
 
-    assert shown >= 20
+    assert shown_fevers >= 20
 
 
 @pytest.mark.parametrize(
@@ -293,11 +293,11 @@ def test_every_source_says_which_guidance_of_its_publisher_is_meant() -> None:
 
 
 def test_a_flag_from_another_field_names_its_own_guidance() -> None:
-    wanted = {
+    expected = {
         ("memory_lapses", "since_fall"): "NICE NG232", ("restless_legs", "clot"): "NICE NG158",
         ("restless_legs", "cauda"): "NICE CKS sciatica: cauda equina syndrome", ("smell_loss", "meningitis"): "NICE NG240",
     }  # fmt: skip
-    for (problem, flag), source in wanted.items():
+    for (problem, flag), source in expected.items():
         facts = Facts(problem, age=70, sex="f", red=(flag,), days=10)
         assert decide(facts, problems()[problem]) == Verdict("ED", f"red:{flag}", source)
 
@@ -321,8 +321,8 @@ def test_the_baselines_bag_of_words_finds_neither_chance_nor_the_answer() -> Non
     assert 0.55 <= on_test <= 0.80 and 0.40 <= on_hard <= on_test - 0.10
     readme = Path(__file__).resolve().parents[3] / "tasks" / "corpus" / "vignettes" / "README.md"
     text = " ".join(readme.read_text(encoding="utf-8").split())
-    said = re.search(r"macro-F1 (0\.\d{3}) on `test` and (0\.\d{3}) on `test_adversarial`", text)
-    assert said and [float(figure) for figure in said.groups()] == pytest.approx([on_test, on_hard], abs=0.005)
+    figures = re.search(r"macro-F1 (0\.\d{3}) on `test` and (0\.\d{3}) on `test_adversarial`", text)
+    assert figures and [float(figure) for figure in figures.groups()] == pytest.approx([on_test, on_hard], abs=0.005)
     assert f"agreed with {agreement(reader_check()).agreed} of 100 cases" in text
 
 
@@ -366,13 +366,13 @@ def test_no_text_names_its_label(everyone: tuple[Record, ...]) -> None:
 
 def test_voices_spellings_and_ages_are_all_there_for_every_label(everyone: tuple[Record, ...]) -> None:
     for label in LABELS:
-        seen = defaultdict(set)
+        values = defaultdict(set)
         for record in (r for r in everyone if r.case.label == label):
             for key, value in record.case.subgroup.items():
-                seen[key].add(value)
-        assert seen["voice"] == {"patient", "parent", "carer", "nurse", "terse"}
-        assert seen["spelling"] == {"british", "american"}
-        assert seen["age_band"] == {"infant", "child", "teen", "adult", "older", "frail"}
+                values[key].add(value)
+        assert values["voice"] == {"patient", "parent", "carer", "nurse", "terse"}
+        assert values["spelling"] == {"british", "american"}
+        assert values["age_band"] == {"infant", "child", "teen", "adult", "older", "frail"}
 
 
 def test_a_flag_that_is_present_is_never_denied_in_the_same_case(everyone: tuple[Record, ...]) -> None:
@@ -389,11 +389,13 @@ def test_no_reassurance_speaks_of_what_the_case_is_about(everyone: tuple[Record,
         facts = record.facts
         problem = problem_named(record.facts.problem)
         present = [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
-        own = " ".join((problem.note, *problem.complaint, *(w for f in present for w in (f.note, *f.say)))).lower()
+        own_words = " ".join(
+            (problem.note, *problem.complaint, *(w for f in present for w in (f.note, *f.say)))
+        ).lower()
         for reassurance in (*phrases()["reassure"]["say"], *phrases()["reassure"]["note"]):
-            if record.case.subgroup["voice"] != "terse" and _told(record, (reassurance,)):
+            if record.case.subgroup["voice"] != "terse" and _tells(record, (reassurance,)):
                 heard += 1
-                assert not [word for word in about if word in reassurance.split() and f" {word} " in f" {own} "]
+                assert not [word for word in about if word in reassurance.split() and f" {word} " in f" {own_words} "]
 
     assert heard > 300
 
@@ -478,9 +480,9 @@ def test_what_goes_to_a_doctor_for_getting_worse_is_not_said_to_mend_nor_to_be_s
     for record in decided:
         facts = record.facts
         problem = problem_named(record.facts.problem)
-        told = " ".join(clause for f in map(problem.fact, facts.mild) for clause in (f.note, *f.say))
+        sentence = " ".join(clause for f in map(problem.fact, facts.mild) for clause in (f.note, *f.say))
         assert facts.severity != "mild" and not (problem.event and problem.painless)
-        assert not IMPROVING.search(told) and not STEADY.search(told), record.case.text
+        assert not IMPROVING.search(sentence) and not STEADY.search(sentence), record.case.text
         assert not any(_sentence(record, words) for of in phrases()["reassure"].values() for words in of)
 
     assert len(decided) >= 150
@@ -489,8 +491,8 @@ def test_what_goes_to_a_doctor_for_getting_worse_is_not_said_to_mend_nor_to_be_s
 def _sentence(record: Record, clause: str) -> bool:
     """Whether a sentence of the text is this clause and nothing else."""
     person = "I" if record.case.subgroup["voice"] == "patient" else record.facts.sex
-    told = {_plain(sentence) for sentence in re.split(r"\.(?:\s|$)", record.case.text)}
-    return _plain(conjugate(clause, person)) in told
+    plain_sentences = {_plain(sentence) for sentence in re.split(r"\.(?:\s|$)", record.case.text)}
+    return _plain(conjugate(clause, person)) in plain_sentences
 
 
 BOIL = Facts("boil", age=40, sex="f", amber=("large",), days=2)
@@ -517,17 +519,17 @@ def test_every_fever_during_chemotherapy_is_told_and_goes_to_the_emergency_depar
         facts = record.facts
         problem = problem_named(record.facts.problem)
         present = [problem.fact(name) for name in (*facts.red, *facts.amber)]
-        told = problem.temp == "febrile" or any(fact.feverish for fact in present)
-        if "immunosuppressed" not in facts.contexts or not (told or facts.vitals.fever):
+        is_feverish = problem.temp == "febrile" or any(fact.feverish for fact in present)
+        if "immunosuppressed" not in facts.contexts or not (is_feverish or facts.vitals.fever):
             continue
 
         assert record.case.label == "ED"
         if facts.vitals.fever and record.verdict.rule == "fever_immunosuppressed":
             assert facts.vitals.temp is not None
-            shown = (f"{facts.vitals.temp}", f"{facts.vitals.temp * 9 / 5 + 32:.1f}")
-            assert any(figure in record.case.text for figure in shown), record.case.text
-            said = [problem.fact(name) for name in (*facts.denied, *facts.mild)]
-            assert problem.temp == "febrile" or not any(fact.feverish for fact in said), record.case.text
+            figures = (f"{facts.vitals.temp}", f"{facts.vitals.temp * 9 / 5 + 32:.1f}")
+            assert any(figure in record.case.text for figure in figures), record.case.text
+            sentences = [problem.fact(name) for name in (*facts.denied, *facts.mild)]
+            assert problem.temp == "febrile" or not any(fact.feverish for fact in sentences), record.case.text
             measured += 1
 
     assert measured >= 15
@@ -538,12 +540,12 @@ def test_no_child_stays_at_home_with_a_vital_sign_that_is_amber(everyone: tuple[
     small = [r.facts for r in everyone if r.case.label == "HOME" and r.facts.age < 5]
     for facts in small:
         age = facts.age
-        seen = facts.vitals
-        if seen.hr is None or seen.rr is None or seen.spo2 is None or seen.temp is None:
+        vitals = facts.vitals
+        if vitals.hr is None or vitals.rr is None or vitals.spo2 is None or vitals.temp is None:
             continue
-        assert seen.hr <= (160 if age < 1 else 150 if age < 2 else 140)
-        assert seen.rr <= (50 if age < 1 else 40) and seen.spo2 > 95
-        assert seen.temp < 39 or age >= 0.5
+        assert vitals.hr <= (160 if age < 1 else 150 if age < 2 else 140)
+        assert vitals.rr <= (50 if age < 1 else 40) and vitals.spo2 > 95
+        assert vitals.temp < 39 or age >= 0.5
 
     for low, high in ((0.25, 1), (1, 2), (2, 5)):
         assert len([f for f in small if low <= f.age < high and f.vitals.hr]) >= 10

@@ -228,8 +228,8 @@ def test_a_benchmark_that_is_interrupted_ends_what_it_started_and_leaves_nothing
     home = home_of(command, temporary)
     started = processes_of([home])
     command.send_signal(number)
-    done = place.finish(command)
-    assert (done.returncode, done.stderr) == (130, "triage: Interrupted.\n"), done.stdout
+    result = place.finish(command)
+    assert (result.returncode, result.stderr) == (130, "triage: Interrupted.\n"), result.stdout
     assert len(started) >= 2 and processes_of([home]) == [] == list(temporary.iterdir())
 
 
@@ -295,9 +295,9 @@ def test_a_fleet_under_faults_lands_what_an_undisturbed_sweep_does(tmp_path):
     place = Place(tmp_path)
     folder = tmp_path / "chaos"
     options = ["--pool", "--faults", "8", "--experiments", "6", "--iterations", "32", "--folder", str(folder)]
-    done = place.run("bench", "chaos", *options)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert "faults of" in done.stdout and "needs --pool" not in done.stdout
+    result = place.run("bench", "chaos", *options)
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+    assert "faults of" in result.stdout and "needs --pool" not in result.stdout
 
 
 @pytest.mark.nightly
@@ -305,9 +305,9 @@ def test_a_sweep_under_faults_lands_what_an_undisturbed_one_does(tmp_path):
     place = Place(tmp_path)
     folder = tmp_path / "chaos"
     options = ["--faults", "60", "--minutes", "45", "--experiments", "24", "--folder", str(folder)]
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "flows.cli", "bench", "chaos", *options],
         cwd=tmp_path, env=place.environment, capture_output=True, text=True, timeout=3 * 3600,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert "faults of" in done.stdout and "Skipped: worker killed" in done.stdout
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+    assert "faults of" in result.stdout and "Skipped: worker killed" in result.stdout

@@ -37,15 +37,15 @@ def decided(**wrong: str) -> Decided:
 
 def test_a_model_without_an_error_beats_a_baseline_with_some_by_the_difference_of_their_figures() -> None:
     baseline = decided(**{f"c{i}": "GP" for i in range(0, 120, 12)})
-    shown = _row("test", "baseline", baseline, None)
-    assert shown["set"] == "test, 120 cases" and shown["ED F2, difference"] == ""
+    row_text = _row("test", "baseline", baseline, None)
+    assert row_text["set"] == "test, 120 cases" and row_text["ED F2, difference"] == ""
     row = _row("test", "model", decided(), baseline)
     assert row["macro F1"] == row["ED F2"] == "1.000"
     # Baseline: 30 of 40 ED found, none in vain: F2 = 5 x 1 x 0.75 / (4 x 1 + 0.75) = 0.789.
     point, interval = row["ED F2, difference"].split("\n")
     low, high = map(float, interval.strip("[]").split(", "))
     assert point == "+0.211" and 0 < low < 0.211 < high <= 1
-    assert row["earns its place?"] == "yes, by 0.05" and shown["earns its place?"] == ""
+    assert row["earns its place?"] == "yes, by 0.05" and row_text["earns its place?"] == ""
 
 
 def test_no_difference_gives_zero_and_an_interval_of_zero() -> None:
@@ -105,7 +105,7 @@ def options(train: int, **limits: int) -> list[str]:
     return [f"data.limits.{name}={limit}" for name, limit in {**FEW, "train": train, **limits}.items()]
 
 
-def shown(overrides: list[str]) -> Table:
+def printed_table(overrides: list[str]) -> Table:
     return bench_corpus(Console(file=io.StringIO(), width=140), "tuned", overrides)
 
 
@@ -119,11 +119,11 @@ def prepared(overrides: list[str]) -> tuple[Path, dict[str, Any]]:
 def land(root: Path, id: str, overrides: list[str], wrong: int) -> None:
     """A training on a dataset, scored on test and on the harder cases, of which it gets the first `wrong` wrong."""
     folder, manifest = prepared(overrides)
-    own = {
+    own_values = {
         "dataset_digest": sets_digest(DatasetManifest.model_validate(manifest)),
         "settings_digest": f"settings of {id}",
     }
-    write_landing(root, id, "training", training(id, **own))
+    write_landing(root, id, "training", training(id, **own_values))
 
     for name in ("test", ADVERSARIAL):
         cases = read_lines(folder / f"{name}.jsonl")
@@ -144,7 +144,7 @@ def test_a_training_is_set_against_the_baseline_of_its_own_train_set_alone(tmp_p
     land(tmp_path, "t90", options(90), 25)
 
     for train, wrong in ((60, 0), (90, 25)):
-        table = shown(options(train))
+        table = printed_table(options(train))
         assert table["model"] == [*[BASELINE, "smol 4bit\nr1 s42"] * 2, BASELINE]
         for place in (0, 2):
             baseline, model = table.records()[place : place + 2]
@@ -158,9 +158,9 @@ def test_a_training_is_set_against_the_baseline_of_its_own_train_set_alone(tmp_p
 
 def test_the_command_takes_set_and_names_the_sweep_that_would_fill_the_table() -> None:
     typed = [word for option in options(90) for word in ("--set", option)]
-    done = CliRunner().invoke(app, ["bench", "corpus", "tuned", *typed])
-    text = done.stdout.replace("\n", " ")
-    assert done.exit_code == 0 and "no model trained on these cases" in text
+    result = CliRunner().invoke(app, ["bench", "corpus", "tuned", *typed])
+    text = result.stdout.replace("\n", " ")
+    assert result.exit_code == 0 and "no model trained on these cases" in text
     assert "Next: triage sweep tuned --model smollm2-135m --bits 4 " + " ".join(typed) in text
 
 
@@ -168,24 +168,24 @@ def test_trainings_of_one_cell_stand_side_by_side_with_their_ids_and_an_untuned_
     tmp_path: Path,
 ) -> None:
     untuned = {"cell_id": "smol-4bit-zero_shot", "recipe": "zero_shot", "recipe_kind": "baseline"}
-    own: dict[str, dict[str, Any]] = {
+    own_values: dict[str, dict[str, Any]] = {
         "t1": {"settings_digest": "one"},
         "t2": {"settings_digest": "two"},
         "t3": {"settings_digest": "three", "dataset_digest": "other"},
         "z": {**untuned, "dataset_digest": "first"},
     }
-    for day, (id, values) in enumerate(own.items(), start=1):
+    for day, (id, values) in enumerate(own_values.items(), start=1):
         write_landing(tmp_path, id, "training", training(id, day=day, **values))
         write_landing(tmp_path, f"e-{id}", "evaluation", evaluation(f"e-{id}", id))
 
     again = evaluation("e-again", "t1", [("ED", "HOME", "ED")], created_at=datetime(2026, 3, 1))
     write_landing(tmp_path, "e-again", "evaluation", again)
     load_all(tmp_path)
-    found = _models("set", "set", {"data"})
-    assert [model.name for model in found] == [
+    outcome = _models("set", "set", {"data"})
+    assert [model.name for model in outcome] == [
         "smol 4bit\nr1 s42\nt1",
         "smol 4bit\nr1 s42\nt2",
         "smol 4bit\nuntuned (zero-shot)",
     ]
-    assert found[0].decided.decisions == {"c00000": "HOME"}, "the latest evaluation of a training"
+    assert outcome[0].decided.decisions == {"c00000": "HOME"}, "the latest evaluation of a training"
     assert _models("set", "set", {"other"})[0].name == "smol 4bit\nr1 s42"

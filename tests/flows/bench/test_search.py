@@ -10,9 +10,9 @@ from tests.place import Place
 @pytest.mark.nightly
 def test_the_search_is_compared_with_its_trials_trained_to_the_end_and_the_figures_land(tmp_path):
     place = Place(tmp_path / "place")
-    done = place.run("bench", "search", "smoke", "--trials", "3", "--model", "tiny-llama")
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    sentence = done.stdout.splitlines()[-1]
+    result = place.run("bench", "search", "smoke", "--trials", "3", "--model", "tiny-llama")
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
+    sentence = result.stdout.splitlines()[-1]
     assert re.match(
         r"The search found \d\.\d{4}, the best of all is \d\.\d{4}: .* It took 16 of 24 updates \(67%\)", sentence
     )

@@ -42,8 +42,8 @@ def test_the_command_prints_the_answer_first_and_leaves_nothing_behind(monkeypat
     monkeypatch.setattr(bench, "REPEATS", 1)
     report = [Figure("triage report, processor time", 9, "s", 20), Figure("its file", 3, "MB", 6)]
     monkeypatch.setattr(bench, "_report", lambda place: report)  # takes seconds; below
-    shown = io.StringIO()
-    figures = bench_warehouse(Console(file=shown, width=100), Size(2, 30))
+    output = io.StringIO()
+    figures = bench_warehouse(Console(file=output, width=100), Size(2, 30))
     assert [figure.name for figure in figures] == [
         "quantization_comparison",
         "quantization_summary",
@@ -55,7 +55,7 @@ def test_the_command_prints_the_answer_first_and_leaves_nothing_behind(monkeypat
         "file",
     ]
     assert all(figure.value > 0 for figure in figures)
-    first = shown.getvalue().splitlines()[0]
+    first = output.getvalue().splitlines()[0]
     assert first.startswith(("Every aim is reached: ", "1 of 5 aims", "2 of 5 aims", "3 of 5 aims"))
     assert "(aim: under 150 ms)" in first and "(aim: under 2.00 s)" in first
     assert list((home() / "bench").iterdir()) == []
@@ -70,10 +70,10 @@ def test_the_report_of_a_made_up_study_is_measured(tmp_path):
 
 
 def test_an_aim_that_is_missed_is_counted():
-    shown = io.StringIO()
+    output = io.StringIO()
     figures = [Figure("one", 151, "ms", 150), Figure("two", 1, "s", 2), Figure("three", 7, "MB", None)]
-    bench._print(Console(file=shown, width=200), Size(60, 1500), figures)
-    assert shown.getvalue().startswith("1 of 2 aims are missed: one 151 ms (aim: under 150 ms); two 1.00 s (aim:")
+    bench._print(Console(file=output, width=200), Size(60, 1500), figures)
+    assert output.getvalue().startswith("1 of 2 aims are missed: one 151 ms (aim: under 150 ms); two 1.00 s (aim:")
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_the_disk_must_have_room(monkeypatch):
 
 
 def test_the_command_line_says_it_too():
-    done = CliRunner().invoke(app, ["bench", "warehouse", "--experiments", "3"])
-    assert done.exit_code != 0
+    result = CliRunner().invoke(app, ["bench", "warehouse", "--experiments", "3"])
+    assert result.exit_code != 0
 
 
 def test_studies_are_of_up_to_sixty_experiments():

@@ -24,11 +24,11 @@ INPUTS = {
 def trained(hour: int, overrides: list[str] | None = None, **inputs) -> str:
     """A training of the first cell of the smoke grid, as its step records it; its id."""
     spec = select("smoke", overrides).cells[0]
-    given = TrainingInputs(**(INPUTS | inputs))
-    id = training_id(spec, given)
+    training_inputs = TrainingInputs(**(INPUTS | inputs))
+    id = training_id(spec, training_inputs)
     file = home() / "experiments" / id / INGREDIENTS
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(training_ingredients(spec, given)))
+    file.write_text(json.dumps(training_ingredients(spec, training_inputs)))
     os.utime(file, (hour * 3600, hour * 3600))
 
     return id

@@ -35,8 +35,8 @@ def folders(place: Place) -> set[str]:
 
 def test_what_results_refer_to_stays_also_where_only_landing_folders_tell(swept):
     for _ in ("with the warehouse", "without"):
-        done = swept.ask(*NOTHING_OF_RESULTS)
-        assert done.returncode == 0 and "is unused for 30d and not needed" in done.stdout, done.stdout
+        result = swept.ask(*NOTHING_OF_RESULTS)
+        assert result.returncode == 0 and "is unused for 30d and not needed" in result.stdout, result.stdout
         swept.warehouse.unlink(missing_ok=True)
 
 
@@ -54,13 +54,13 @@ def test_a_forgotten_studys_folders_go_once_they_are_old_and_what_landed_stays(s
     before = folders(swept)
     landed = sorted(swept.home.glob("landing/*"))
 
-    said = swept.ask(*NOTHING_OF_RESULTS, "--dry-run")
-    assert folders(swept) == before and "Nothing was removed" in said.stdout
+    result = swept.ask(*NOTHING_OF_RESULTS, "--dry-run")
+    assert folders(swept) == before and "Nothing was removed" in result.stdout
     for kind in ("variants", "base conversions", "sources", "experiments", "scores", "data sets"):
-        assert f"│ {kind} " in said.stdout, said.stdout
+        assert f"│ {kind} " in result.stdout, result.stdout
 
     size = sum(path.stat().st_size for path in (swept.home / "data").rglob("*") if path.is_file())
-    assert f"{size:,}" in said.stdout
+    assert f"{size:,}" in result.stdout
 
     assert swept.ask(*NOTHING_OF_RESULTS).returncode == 0
     assert folders(swept) == {str(used.relative_to(swept.home))}
@@ -75,8 +75,8 @@ def test_nothing_goes_while_a_sweep_runs_and_a_dry_run_says_what_would(swept):
     record.parent.mkdir(exist_ok=True)
     record.write_text("1")
     before = folders(swept)
-    done = swept.ask(*NOTHING_OF_RESULTS)
-    assert done.returncode == 2 and one_sentence(done.stderr) and "A sweep is running" in done.stderr
+    result = swept.ask(*NOTHING_OF_RESULTS)
+    assert result.returncode == 2 and one_sentence(result.stderr) and "A sweep is running" in result.stderr
     assert "│ experiments " in swept.ask(*NOTHING_OF_RESULTS, "--dry-run").stdout
     record.unlink()
 
@@ -90,8 +90,8 @@ def test_a_landing_folder_that_cannot_be_read_is_a_sentence_and_nothing_goes(swe
     file = next(swept.home.glob("landing/*/experiment.parquet"))
     file.write_bytes(b"damaged")
     before = folders(swept)
-    done = swept.ask("cache", "prune")
-    assert done.returncode == 2 and one_sentence(done.stderr) and str(file) in done.stderr
+    result = swept.ask("cache", "prune")
+    assert result.returncode == 2 and one_sentence(result.stderr) and str(file) in result.stderr
     assert folders(swept) == before
 
 

@@ -158,25 +158,25 @@ def test_a_mistake_in_a_users_own_grid_names_its_line(place):
     place.folder.mkdir()
     grid = place.folder / "mine.toml"
     grid.write_text(HUB_ONLY.replace("rank = 4", "rank = 0"))
-    found = place.ask("sweep", str(grid))
+    result = place.ask("sweep", str(grid))
     line = grid.read_text().split("rank")[0].count("\n") + 1
-    assert found.returncode == 2 and f"mine.toml, line {line}: recipe[1].rank = 0" in found.stderr
+    assert result.returncode == 2 and f"mine.toml, line {line}: recipe[1].rank = 0" in result.stderr
 
 
 def test_a_bad_row_of_a_parquet_file_is_named(place):
     place.folder.mkdir()
     path = place.folder / "cases.parquet"
     pd.DataFrame({"text": ["a", "b"], "label": ["ED", "sometimes"]}).to_parquet(path)
-    found = place.ask("sweep", "smoke", "--set", f"data.source={path}", program=without_server)
-    assert found.returncode == 2 and one_sentence(found.stderr) and f"{path}, row 2" in found.stderr
+    result = place.ask("sweep", "smoke", "--set", f"data.source={path}", program=without_server)
+    assert result.returncode == 2 and one_sentence(result.stderr) and f"{path}, row 2" in result.stderr
 
 
 @pytest.fixture
 def closed_port():
     """A port on which nobody listens, and which nobody else gets meanwhile."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        yield listener.getsockname()[1]
 
 
 def test_without_network_and_package_the_reasons_come_within_seconds(place, closed_port):
@@ -184,40 +184,40 @@ def test_without_network_and_package_the_reasons_come_within_seconds(place, clos
     grid = place.folder / "far.toml"
     grid.write_text(HUB_ONLY)
     place.command = ("-c", PATIENT + "from flows.cli.main import main; main()")
-    found = place.run(
+    result = place.run(
         "sweep", str(grid), HF_ENDPOINT=f"http://127.0.0.1:{closed_port}", HF_HOME=str(place.folder / "hf")
     )
-    assert found.returncode == 2 and one_sentence(found.stderr), found.stderr
-    assert "No weights are available (far-away: Hub nobody/far-away@main: the Hub cannot be reached" in found.stderr
+    assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
+    assert "No weights are available (far-away: Hub nobody/far-away@main: the Hub cannot be reached" in result.stderr
     assert not (place.home / "experiments").exists() and not (place.home / "sources").exists()
 
 
 def test_a_server_that_does_not_answer_is_a_sentence_before_anything_is_done(place, closed_port):
     url = f"http://127.0.0.1:{closed_port}/api"
-    found = place.run("sweep", "smoke", "--limit", "1", PREFECT_API_URL=url)
-    assert found.returncode == 2 and one_sentence(found.stderr), found.stderr
-    assert f"no server answers at {url}" in found.stderr and "unset PREFECT_API_URL" in found.stderr
+    result = place.run("sweep", "smoke", "--limit", "1", PREFECT_API_URL=url)
+    assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
+    assert f"no server answers at {url}" in result.stderr and "unset PREFECT_API_URL" in result.stderr
     assert not (place.home / "experiments").exists() and not place.warehouse.exists()
 
 
 def test_the_paper_plan_lists_sixty_cells_before_any_download(place, closed_port):
     dead = f"http://127.0.0.1:{closed_port}"
-    found = place.run(
+    result = place.run(
         "sweep", "paper", "--plan", HF_ENDPOINT=dead, PIP_INDEX_URL=f"{dead}/simple", HF_HOME=str(place.folder / "hf")
     )
-    assert found.returncode == 0 and found.stderr == ""
-    ids = [word for word in found.stdout.split() if word.endswith("-s42")]
-    assert len(ids) == len(set(ids)) == 60 and "60 experiments, 0 trained, 60 to train" in found.stdout
+    assert result.returncode == 0 and result.stderr == ""
+    ids = [word for word in result.stdout.split() if word.endswith("-s42")]
+    assert len(ids) == len(set(ids)) == 60 and "60 experiments, 0 trained, 60 to train" in result.stdout
 
     for name in ("smollm2-135m", "smollm2-360m", "gemma-3-270m"):
-        assert f"weights  {name}: Hub " in found.stdout
+        assert f"weights  {name}: Hub " in result.stdout
 
     assert not place.home.exists(), "a plan writes nothing"
 
 
 def test_status_before_any_sweep_says_what_to_type(place):
-    found = place.ask("status")
-    assert found.returncode == 0 and found.stdout == "Nothing has run yet. Next: triage sweep demo\n"
+    result = place.ask("status")
+    assert result.returncode == 0 and result.stdout == "Nothing has run yet. Next: triage sweep demo\n"
 
 
 @pytest.mark.parametrize("blocked", ["file", "file below", "too long"])
@@ -225,8 +225,8 @@ def test_a_home_that_cannot_be_one_is_a_sentence(blocked, place):
     place.folder.mkdir()
     (place.folder / "home").write_text("a file")
     home = {"file": place.home, "file below": place.home / "deeper", "too long": place.folder / ("h" * 300)}[blocked]
-    found = place.run("sweep", "smoke", TRIAGE_HOME=str(home))
-    assert found.returncode == 2 and one_sentence(found.stderr) and "TRIAGE_HOME" in found.stderr, found.stderr
+    result = place.run("sweep", "smoke", TRIAGE_HOME=str(home))
+    assert result.returncode == 2 and one_sentence(result.stderr) and "TRIAGE_HOME" in result.stderr, result.stderr
     environments = [environment for _, environment in process_environments()]
     assert str(home) not in str(environments), "no server of it is left"
 
@@ -235,8 +235,8 @@ def test_a_home_that_cannot_be_one_is_a_sentence(blocked, place):
 def test_a_home_that_may_not_be_written_is_a_sentence(place):
     place.home.mkdir(parents=True)
     place.home.chmod(0o500)
-    found = place.run("sweep", "smoke")
-    assert found.returncode == 2 and one_sentence(found.stderr)
+    result = place.run("sweep", "smoke")
+    assert result.returncode == 2 and one_sentence(result.stderr)
 
 
 def test_wherever_a_grid_is_asked_for_all_built_in_ones_are_named(place):

@@ -70,6 +70,6 @@ def test_all_gives_the_evidence_too(outputs):
 
 
 def test_a_prevalence_that_is_no_share_is_a_sentence(outputs):
-    done = outputs[("--prevalence", "3")]
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "triage: --prevalence must be between 0 and 1, e.g. 0.1 (got 3).\n"
+    result = outputs[("--prevalence", "3")]
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr == "triage: --prevalence must be between 0 and 1, e.g. 0.1 (got 3).\n"

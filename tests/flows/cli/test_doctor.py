@@ -118,14 +118,14 @@ def test_an_error_gives_exit_code_1_without_a_traceback_and_the_parent_never_loa
     script = PATIENT + "import sys\nfrom flows.cli.main import app\ncode = app(['doctor'], standalone_mode=False)\n"
     script += "assert not {'mlx', 'mlx_lm', 'transformers'} & set(sys.modules)\nsys.exit(code)\n"
     environment = {**os.environ, **NO_NETWORK, "TRIAGE_HOME": str(tmp_path / "file" / "home")}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1 and done.stderr == "", done.stderr
-    assert "set TRIAGE_HOME to another folder" in done.stdout
+    assert result.returncode == 1 and result.stderr == "", result.stderr
+    assert "set TRIAGE_HOME to another folder" in result.stdout
     assert (
         "weights smollm2-360m: Hub HuggingFaceTB/SmolLM2-360M-Instruct@a10cc1512eab: HF_HUB_OFFLINE is set"
-        in done.stdout
+        in result.stdout
     )
 
 
@@ -145,9 +145,9 @@ def test_an_error_gives_exit_code_1_without_a_traceback_and_the_parent_never_loa
 )
 def test_weights_are_an_error_only_if_no_model_can_be_had_at_all(monkeypatch, states, expected):
     monkeypatch.setattr(checks, "availabilities", answers(*states))
-    found = checks.weights()
-    assert levels(found) == expected
-    assert all(bool(finding.remedy) == (finding.level != "ok") for finding in found)
+    findings = checks.weights()
+    assert levels(findings) == expected
+    assert all(bool(finding.remedy) == (finding.level != "ok") for finding in findings)
 
 
 @pytest.mark.parametrize("state", ["no answer within 15 s", "the package index did not answer in time"])
@@ -279,8 +279,8 @@ def test_a_library_of_the_wrong_version_is_named(tmp_path, monkeypatch, name, ne
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9\nRequires-Dist: {needs}\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = checks.libraries()
-    assert levels(found) == ["ok", level] and needs.partition("<")[0].partition(">")[0] in found[1].detail
+    findings = checks.libraries()
+    assert levels(findings) == ["ok", level] and needs.partition("<")[0].partition(">")[0] in findings[1].detail
 
 
 @pytest.mark.parametrize(
@@ -316,8 +316,8 @@ def test_slow_products_have_a_remedy_that_fits_the_library(monkeypatch, blas, wo
         "threads": 2,
         "machine": "m",
     }
-    found = {"device": device, "warning": "Slow: install one with `pip install mkl`.", "gpu": False}
-    monkeypatch.setattr(checks, "run_child", lambda *args: found)
+    matches = {"device": device, "warning": "Slow: install one with `pip install mkl`.", "gpu": False}
+    monkeypatch.setattr(checks, "run_child", lambda *args: matches)
     speed, backend = checks.computing()
     assert (speed.level, backend.level) == ("warning", "ok") and words in speed.remedy
 

@@ -26,19 +26,19 @@ def swept(smoke, tmp_path):
 
 def test_a_dry_run_says_what_would_go_and_removes_nothing(swept):
     before = sorted(swept.home.rglob("*"))
-    done = swept.ask("forget", "smoke")
-    assert (done.returncode, done.stderr) == (0, "")
+    result = swept.ask("forget", "smoke")
+    assert (result.returncode, result.stderr) == (0, "")
     (data,) = (path.name for path in (swept.home / "data").glob("embedded-*"))
-    assert f"data/{data}" in done.stdout and done.stdout.count("│ adapters │") == 8
-    assert "│ scores   │ baselines/" in done.stdout and "exports, reports" in done.stdout
-    assert done.stdout.rstrip().endswith("Nothing was removed. To remove it: triage forget smoke --yes")
+    assert f"data/{data}" in result.stdout and result.stdout.count("│ adapters │") == 8
+    assert "│ scores   │ baselines/" in result.stdout and "exports, reports" in result.stdout
+    assert result.stdout.rstrip().endswith("Nothing was removed. To remove it: triage forget smoke --yes")
     assert sorted(swept.home.rglob("*")) == before
 
 
 def test_no_file_holds_a_piece_of_a_text_afterwards_and_results_stay(swept):
     pattern = pieces_of(swept.home)
-    done = swept.ask("forget", "embedded", "--yes")
-    assert (done.returncode, done.stderr) == (0, "")
+    result = swept.ask("forget", "embedded", "--yes")
+    assert (result.returncode, result.stderr) == (0, "")
     files = [path for path in swept.home.rglob("*") if path.is_file()]
     assert files and [str(path) for path in files if pattern.search(path.read_bytes())] == []
 
@@ -53,8 +53,8 @@ def test_no_file_holds_a_piece_of_a_text_afterwards_and_results_stay(swept):
 
 
 def test_a_name_that_is_not_there_is_a_sentence_with_the_nearest(swept):
-    done = swept.ask("forget", "embeded", "--yes")
-    assert done.returncode == 2 and "holds nothing of a data set 'embeded'; did you mean embedded-" in done.stderr
+    result = swept.ask("forget", "embeded", "--yes")
+    assert result.returncode == 2 and "holds nothing of a data set 'embeded'; did you mean embedded-" in result.stderr
     paper = swept.ask("forget", "paper")
     assert paper.returncode == 2 and "holds nothing of a data set 'embedded-" in paper.stderr
 
@@ -89,8 +89,8 @@ def made_home(root: Path) -> Path:
 
 def job(folder: Path, args: dict[str, Path]) -> None:
     folder.mkdir(parents=True)
-    written = {"function": "f", "args": {key: str(value) for key, value in args.items()}}
-    (folder / "spec.json").write_text(json.dumps(written))
+    spec = {"function": "f", "args": {key: str(value) for key, value in args.items()}}
+    (folder / "spec.json").write_text(json.dumps(spec))
 
 
 def folders(root: Path) -> set[str]:
@@ -166,7 +166,7 @@ def test_it_is_refused_while_a_sweep_runs_that_is_between_two_steps(swept):
     record = swept.home / "servers" / f"{socket.gethostname()}-{os.getpid()}"
     record.parent.mkdir(exist_ok=True)
     record.write_text("1")
-    done = swept.ask("forget", "embedded", "--yes")
-    assert done.returncode == 2 and one_sentence(done.stderr)
-    assert f"A sweep is running in {swept.home} (process {os.getpid()})" in done.stderr
+    result = swept.ask("forget", "embedded", "--yes")
+    assert result.returncode == 2 and one_sentence(result.stderr)
+    assert f"A sweep is running in {swept.home} (process {os.getpid()})" in result.stderr
     assert list((swept.home / "data").glob("embedded-*"))

@@ -55,9 +55,9 @@ def test_no_name_of_a_gate_is_broken_within_a_word_on_80_columns(landed):
 
 
 def test_texts_come_from_the_users_own_file_only(landed, tmp_path):
-    own = tmp_path / "own.jsonl"
-    own.write_text(json.dumps({"id": 1, "words": " message 5 "}) + "\n")
-    text = printed("t4", own, None)
+    own_file = tmp_path / "own.jsonl"
+    own_file.write_text(json.dumps({"id": 1, "words": " message 5 "}) + "\n")
+    text = printed("t4", own_file, None)
     assert "message 5" in text and "its text is not in that file" in text and "message 6" not in text
 
 
@@ -92,13 +92,16 @@ def test_where_a_model_is_wanted_no_baseline_is_offered(tmp_path):
         write_landing(tmp_path, f"{name}-t-e", "evaluation", evaluation(f"{name}-t-e", f"{name}-t"))
 
     load_all(tmp_path)
-    for wanted, offered in ((True, ["smol-4bit-r-s42"]), (False, ["always_ed", "smol-4bit-r-s42", "smol-4bit-zero"])):
+    for for_its_model, offered in (
+        (True, ["smol-4bit-r-s42"]),
+        (False, ["always_ed", "smol-4bit-r-s42", "smol-4bit-zero"]),
+    ):
         with pytest.raises(BadInput, match="no finished experiment 'nosuch'") as caught:
-            find_evaluations("nosuch", for_its_model=wanted)
+            find_evaluations("nosuch", for_its_model=for_its_model)
         assert sorted(str(caught.value).rstrip(".").partition("first: ")[2].split(", ")) == offered
 
-    (found,) = find_evaluations("smol", for_its_model=True)
-    assert found.taken.cell_id == "smol-4bit-r-s42"
+    (choice,) = find_evaluations("smol", for_its_model=True)
+    assert choice.taken.cell_id == "smol-4bit-r-s42"
     with pytest.raises(BadInput, match="beginning of 2 experiments: smol-4bit-r-s42, smol-4bit-zero"):
         find_evaluations("smol")
 
@@ -119,8 +122,8 @@ def test_it_is_said_which_evaluation_is_taken_and_a_result_of_no_study_hides_non
         "Not taken on test, name the id to take it: e4-small (5 cases, study small, judged 2026-03-01 00:00); "
         "e4-killed (5 cases, study earlier, judged 2026-03-03 00:00)." in text
     )
-    own = printed("e4-killed", None, None)
-    assert "study earlier, judged 2026-03-03 00:00" in own and "Not taken" not in own
+    own_output = printed("e4-killed", None, None)
+    assert "study earlier, judged 2026-03-03 00:00" in own_output and "Not taken" not in own_output
 
 
 def test_where_nothing_was_decided_or_there_is_no_emergency_no_zero_of_misses_is_printed(tmp_path):
@@ -171,16 +174,16 @@ def typed(*args):
 
 
 def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures(landed, tmp_path):
-    own = tmp_path / "own.jsonl"
-    own.write_text(json.dumps({"id": 1, "words": "message 5"}) + "\n")
-    done = typed("gates", "smol-4bit-r1-s42", "--show-text", str(own), "--prevalence", "0.1")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "2 of 4" in done.stdout and "FAIL" in done.stdout and "Clopper-Pearson" in done.stdout
-    assert "Review flag: not available: dropout is 0" in done.stdout
+    own_file = tmp_path / "own.jsonl"
+    own_file.write_text(json.dumps({"id": 1, "words": "message 5"}) + "\n")
+    result = typed("gates", "smol-4bit-r1-s42", "--show-text", str(own_file), "--prevalence", "0.1")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "2 of 4" in result.stdout and "FAIL" in result.stdout and "Clopper-Pearson" in result.stdout
+    assert "Review flag: not available: dropout is 0" in result.stdout
     precision, f2 = restated(2 / 4, 2 / 3, 4 / 7, 0.1)
-    assert f"At 10.0%: precision {precision:.3f}, F2 {f2:.3f}" in done.stdout
-    after = done.stdout.split("c00005")[1].split("c00006")[0]
-    assert "message 5" in after and done.stdout.count("its text is not in that file") == 1
+    assert f"At 10.0%: precision {precision:.3f}, F2 {f2:.3f}" in result.stdout
+    after = result.stdout.split("c00005")[1].split("c00006")[0]
+    assert "message 5" in after and result.stdout.count("its text is not in that file") == 1
 
     unknown = typed("gates", "nothing")
     share = typed("gates", "t4", "--prevalence", "2")

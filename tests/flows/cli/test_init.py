@@ -36,8 +36,8 @@ def triage(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_written_grid_can_be_planned_from_inside_the_folder(tmp_path):
-    written = triage("init", "study", folder=tmp_path)
-    assert written.returncode == 0 and "cd study && triage sweep my_grid.toml --plan" in written.stdout
+    result = triage("init", "study", folder=tmp_path)
+    assert result.returncode == 0 and "cd study && triage sweep my_grid.toml --plan" in result.stdout
     small = [argument for item in TINY for argument in ("--set", item)]
     plan = triage("sweep", "my_grid.toml", *small, "--plan", folder=tmp_path / "study")
     assert plan.returncode == 0, plan.stderr
@@ -95,10 +95,10 @@ def test_the_examples_train_and_score(study):
 @pytest.mark.nightly
 def test_the_written_grid_runs_through_the_command(study):
     overrides = [part for one in (*TINY, "scoring.passes=2") for part in ("--set", one)]
-    done = triage("sweep", "my_grid.toml", *overrides, "--bits", "4", "--recipe", "safe", folder=study)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    assert "landed   tiny-llama-4bit-safe-s42" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith(f"1 experiment is in the warehouse: {home() / 'triage.duckdb'}")
+    result = triage("sweep", "my_grid.toml", *overrides, "--bits", "4", "--recipe", "safe", folder=study)
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
+    assert "landed   tiny-llama-4bit-safe-s42" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith(f"1 experiment is in the warehouse: {home() / 'triage.duckdb'}")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -130,6 +130,6 @@ def test_git_ignores_the_cases_and_the_home_and_an_own_gitignore_is_kept(tmp_pat
 
 def test_a_folder_that_cannot_be_made_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    done = triage("init", "file/study", folder=tmp_path)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "file/study cannot be written (Not a directory)" in done.stderr
+    result = triage("init", "file/study", folder=tmp_path)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "file/study cannot be written (Not a directory)" in result.stderr

@@ -37,8 +37,8 @@ def place(tmp_path_factory):
 
 def loaded(place: Place, *args: str) -> set[str]:
     """Top-level modules that the command has imported when it ends; it must succeed and print nothing else."""
-    done = place.run(*args, DO_NOT_TRACK="0", PREFECT_SERVER_ANALYTICS_ENABLED="true")
-    assert (done.returncode, done.stderr) == (0, "") and done.stdout
+    result = place.run(*args, DO_NOT_TRACK="0", PREFECT_SERVER_ANALYTICS_ENABLED="true")
+    assert (result.returncode, result.stderr) == (0, "") and result.stdout
     assert not (place.folder / "prefect").exists(), "Prefect was not started, so it wrote no telemetry notice"
     return set(json.loads((place.folder / "modules.json").read_text()))
 
@@ -73,5 +73,5 @@ def test_the_version_is_printed_and_every_command_takes_h(place):
 
 def test_a_shell_can_complete_the_commands(place):
     place = Place(place.folder, ("-c", "import sys; sys.argv[0] = 'triage'; from flows.cli.main import main; main()"))
-    done = place.run(_TRIAGE_COMPLETE="complete_bash", COMP_WORDS="triage s", COMP_CWORD="1")
-    assert done.stdout.split() == ["sweep", "search", "status", "serve", "sql", "studies"] and done.stderr == ""
+    result = place.run(_TRIAGE_COMPLETE="complete_bash", COMP_WORDS="triage s", COMP_CWORD="1")
+    assert result.stdout.split() == ["sweep", "search", "status", "serve", "sql", "studies"] and result.stderr == ""

@@ -48,20 +48,20 @@ def lines_of(cells, *events) -> list[str]:
 
 
 def test_a_terminal_shows_a_row_per_experiment_and_the_step_below(cells) -> None:
-    written = io.StringIO()
-    console = Console(file=written, force_terminal=True, width=160, color_system=None)
+    terminal_output = io.StringIO()
+    console = Console(file=terminal_output, force_terminal=True, width=160, color_system=None)
     cell = cells[0].cell_id
 
     with live(console, cells):
         publish(f"train {cell}", TRAINING)
         deadline = time.monotonic() + 60  # it is drawn four times a second
-        while "loss 0.457" not in written.getvalue() and time.monotonic() < deadline:
+        while "loss 0.457" not in terminal_output.getvalue() and time.monotonic() < deadline:
             time.sleep(0.02)
         publish(f"land {cell}", ExperimentLanded())
 
-    shown = written.getvalue()
-    assert f"train {cell}  loss 0.457  812 tokens/s  5 min left" in shown and "40/" in shown
-    assert f"landed   {cell}" in shown and "1/4" in shown
+    output = terminal_output.getvalue()
+    assert f"train {cell}  loss 0.457  812 tokens/s  5 min left" in output and "40/" in output
+    assert f"landed   {cell}" in output and "1/4" in output
 
 
 def test_a_log_file_gets_the_same_as_lines(cells, capsys) -> None:

@@ -30,7 +30,7 @@ def board() -> Board:
     return Board.of(cells, TimeLeft(cells))
 
 
-def shown(board: Board, height: int = 100, width: int = 80) -> list[str]:
+def rendered(board: Board, height: int = 100, width: int = 80) -> list[str]:
     out = io.StringIO()
     Console(file=out, width=width).print(board.render(height))
     return [line.rstrip() for line in out.getvalue().splitlines()]
@@ -57,9 +57,9 @@ def test_an_experiment_goes_from_waiting_to_landed_with_its_figures(board):
         State.SCORING,
         State.LANDED,
     ]
-    line = next(line for line in shown(board) if line.startswith(f"{cell.removesuffix('-s42')} "))
+    line = next(line for line in rendered(board) if line.startswith(f"{cell.removesuffix('-s42')} "))
     assert line.split()[1:] == ["landed", "400/800", "0.457", "0.988"]
-    assert shown(board)[-1].startswith("1 of 60 landed, about ")
+    assert rendered(board)[-1].startswith("1 of 60 landed, about ")
 
 
 def test_a_step_of_another_cell_and_a_step_that_is_no_experiment_change_no_row(board):
@@ -74,12 +74,12 @@ def test_it_fits_80_columns_and_a_low_terminal_shows_what_runs_and_what_failed(b
     board.note(f"land {cells[0]}", ExperimentLanded())
     board.note(f"land {cells[40]}", ExperimentFailed("NaN.", ValueError()))
     board.note(f"train {cells[59]}", TRAINING)
-    lines = shown(board, height=12)
+    lines = rendered(board, height=12)
     assert max(map(len, lines)) <= 80 and len(lines) <= 12
     text = "\n".join(lines)
     assert "failed" in text and "training" in text and "5 min" in text and "landed  " not in text
     assert "and 53 more" in lines and lines[-1].startswith("1 of 60 landed, 1 failed, about ")
-    assert len(shown(board, height=200)) == 1 + 60 + 2
+    assert len(rendered(board, height=200)) == 1 + 60 + 2
 
 
 def test_names_keep_the_seed_only_where_seeds_differ():

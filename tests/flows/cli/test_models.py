@@ -43,8 +43,8 @@ def test_every_variant_of_the_study_has_exactly_the_published_bytes():
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-gemma3"])
 def test_the_formula_gives_what_a_real_folder_of_every_precision_holds_part_by_part(name):
-    made = [precision for precision in BUILT_IN.values() if precision.name != "8bit"]
-    for precision in made:
+    precisions = [precision for precision in BUILT_IN.values() if precision.name != "8bit"]
+    for precision in precisions:
         make(name, precision)
 
     rows = {row.precision.name: row for row in model_sizes(load_grid("smoke"), home()) if row.base_model == name}
@@ -76,8 +76,8 @@ def test_trainable_parameters_are_those_that_the_engine_counts():
 
     model, _ = tiny.base_model("gemma3_text")
     shape = ModelShape.model_validate({**vars(model.args), "tie_word_embeddings": True})
-    made = add_lora(take_apart(model), tiny.recipe(rank=6), tiny.TRAINING, seed=1)
-    assert lora_parameters(shape, 6, tiny.TRAINING.num_layers, QV) == made.trainable
+    adapted = add_lora(take_apart(model), tiny.recipe(rank=6), tiny.TRAINING, seed=1)
+    assert lora_parameters(shape, 6, tiny.TRAINING.num_layers, QV) == adapted.trainable
 
 
 def test_more_blocks_than_the_model_has_and_unknown_modules_are_refused():

@@ -163,8 +163,8 @@ def test_random_weights_of_another_seed_are_not_those_that_were_trained(trained,
     ]
     monkeypatch.setenv("TRIAGE_HOME", str(without_variants(smoke[0], tmp_path / "bare")))
     chosen = select("smoke")
-    found = list(plan.plan_cells(type(chosen)(chosen.grid, other)))
-    assert len(found) == 8 and not any(cell.trained for cell in found)
+    matches = list(plan.plan_cells(type(chosen)(chosen.grid, other)))
+    assert len(matches) == 8 and not any(cell.trained for cell in matches)
 
 
 def test_a_plan_prepares_own_cases_once_and_leaves_none(smoke, tmp_path, monkeypatch):

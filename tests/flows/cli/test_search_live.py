@@ -16,7 +16,7 @@ from tasks.search.trial import Reached, Trial
 from tests.search.spaces import setup
 
 
-def shown(terminal: bool, *events) -> str:
+def rendered(terminal: bool, *events) -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=100, height=50)
     with live(console, setup()):
@@ -31,7 +31,7 @@ def trial(number: int, state: str, update: int, value: float | None = None, **mo
 
 
 def test_a_pipe_gets_a_line_for_each_rung_and_each_message_once_whatever_its_figures():
-    out = shown(
+    out = rendered(
         False, trial(0, "training", 0), Note("It takes 1.5 MB of 3."), Note("It takes 2 MB of 4."),
         trial(0, "paused", 4, 0.25), trial(1, "failed", 0, error="The loss became NaN.\x1b[2J"), StepWarning("Beware."),
     )  # fmt: skip
@@ -46,7 +46,7 @@ def test_a_pipe_gets_a_line_for_each_rung_and_each_message_once_whatever_its_fig
 def test_a_terminal_gets_a_table_with_those_that_came_furthest_first_and_the_present_step():
     step = TrainingReport(4, "train", 0.5, iterations=8, seconds_left=12.0, tokens_per_second=100.0)
     many = [trial(number, "paused", 4, 1.0 + number) for number in range(MOST_SHOWN + 5)]
-    out = shown(True, *many, trial(3, "finished", 8, 0.5), trial(7, "training", 4, 8.0), step)
+    out = rendered(True, *many, trial(3, "finished", 8, 0.5), trial(7, "training", 4, 8.0), step)
     out = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out)
     last = out[out.rindex("validation value") :]
     rows = [line.split("│")[1].strip() for line in last.splitlines() if line.count("│") == 6]
@@ -56,7 +56,7 @@ def test_a_terminal_gets_a_table_with_those_that_came_furthest_first_and_the_pre
 
 def test_a_trial_of_many_settings_takes_one_line_of_the_table():
     many = replace(trial(0, "training", 0), settings=", ".join(f"setting_{i} = {i}" for i in range(20)))
-    out = shown(True, many)
+    out = rendered(True, many)
     last = out[out.rindex("validation value") :]
     assert sum(line.count("│") == 6 for line in last.splitlines()) == 1 and "setting_0 = 0" in last and "…" in last
 

@@ -40,9 +40,9 @@ def place(tmp_path_factory):
 
 
 def out(place: Place, *args: str, **environment: str) -> str:
-    done = place.ask("sql", *args, **environment)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    result = place.ask("sql", *args, **environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
 
 
 def test_a_table_too_wide_becomes_records_at_any_number_of_rows(place):
@@ -113,9 +113,9 @@ def small(tmp_path_factory):
     ],
 )  # fmt: skip
 def test_a_query_past_its_bounds_ends_with_a_sentence_that_names_the_option(query, options, sentence, small):
-    done = small.ask("sql", query, *options)
-    assert (done.returncode, done.stdout) == (2, "") and one_sentence(done.stderr), done.stderr
-    assert re.search(sentence, done.stderr) and "\x1b" not in done.stderr
+    result = small.ask("sql", query, *options)
+    assert (result.returncode, result.stdout) == (2, "") and one_sentence(result.stderr), result.stderr
+    assert re.search(sentence, result.stderr) and "\x1b" not in result.stderr
 
 
 def test_a_table_shows_the_first_thousand_rows_and_says_how_to_see_more(small):
@@ -130,9 +130,9 @@ def test_a_table_shows_the_first_thousand_rows_and_says_how_to_see_more(small):
 def test_csv_and_json_give_all_rows_unless_fewer_are_asked_for(small):
     assert len(out(small, "FROM range(30000)", "--format", "csv").splitlines()) == 30001
     assert len(json.loads(out(small, "FROM range(3000)", "--format", "json"))) == 3000
-    done = small.ask("sql", "FROM range(30000)", "--format", "json", "--rows", "2")
-    assert json.loads(done.stdout) == [{"range": 0}, {"range": 1}]
-    assert done.stderr == "There are more rows than these 2; to see more: --rows 20\n"
+    result = small.ask("sql", "FROM range(30000)", "--format", "json", "--rows", "2")
+    assert json.loads(result.stdout) == [{"range": 0}, {"range": 1}]
+    assert result.stderr == "There are more rows than these 2; to see more: --rows 20\n"
 
 
 @pytest.mark.parametrize("query", ["FROM range(100000000000)", SLOW])
@@ -143,9 +143,9 @@ def test_ctrl_c_ends_a_query_with_a_sentence(query, small):
         time.sleep(0.02)
 
     process.send_signal(signal.SIGINT)
-    done = small.finish(process)
-    assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr == "triage: Interrupted. The query was stopped.\n"
+    result = small.finish(process)
+    assert (result.returncode, result.stdout) == (130, "")
+    assert result.stderr == "triage: Interrupted. The query was stopped.\n"
 
 
 def is_open(path, pid: int) -> bool:
@@ -156,17 +156,17 @@ def is_open(path, pid: int) -> bool:
 def test_a_terminal_never_gets_what_it_would_obey(small):
     assert ESCAPED in out(small, ESCAPES) and "\x1b" not in out(small, ESCAPES)
     assert ESCAPED in out(small, ESCAPES, COLUMNS="10"), "records, too"
-    shown = out(small, ESCAPES, "--format", "json")
-    assert set(shown) & {"\x1b", "\x9b", "\x07", "\x7f", "\u202e"} == set()
-    assert list(json.loads(shown)[0].values()) == ["a\x1b[31mred\x9b\x07\x7f\u202e"], "JSON escapes and loses nothing"
+    output = out(small, ESCAPES, "--format", "json")
+    assert set(output) & {"\x1b", "\x9b", "\x07", "\x7f", "\u202e"} == set()
+    assert list(json.loads(output)[0].values()) == ["a\x1b[31mred\x9b\x07\x7f\u202e"], "JSON escapes and loses nothing"
 
 
 def test_csv_holds_the_values_as_they_are_in_a_file_and_escaped_on_a_terminal(small):
     assert "a\x1b[31mred\x9b" in out(small, ESCAPES, "--format", "csv")
-    ours, its = pty.openpty()
+    controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "flows.cli", "sql", ESCAPES, "--format", "csv"]
-    subprocess.run(command, stdout=its, stderr=its, env=small.environment, cwd=small.folder, check=True)
-    os.close(its)
-    shown = os.read(ours, 10_000).decode()
-    os.close(ours)
-    assert ESCAPED in shown and "\x1b" not in shown
+    subprocess.run(command, stdout=terminal, stderr=terminal, env=small.environment, cwd=small.folder, check=True)
+    os.close(terminal)
+    output = os.read(controller, 10_000).decode()
+    os.close(controller)
+    assert ESCAPED in output and "\x1b" not in output

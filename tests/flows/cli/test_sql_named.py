@@ -11,7 +11,7 @@ import pytest
 
 from tests.place import Place, one_sentence
 from tests.warehouse.rows import land_pair
-from tests.warehouse.test_waiting import held
+from tests.warehouse.test_waiting import held_warehouse
 from warehouse.cookbook import cookbook
 from warehouse.load import load_all
 from warehouse.place import WAITING
@@ -28,11 +28,11 @@ def place(tmp_path_factory):
 
 
 def test_the_list_has_every_question_with_its_parameters(place):
-    done = place.ask("sql", "--list")
-    assert (done.returncode, done.stderr) == (0, "")
+    result = place.ask("sql", "--list")
+    assert (result.returncode, result.stderr) == (0, "")
     for named in cookbook():
-        assert f"\n{named.name}\n  {named.explanation}\n" in f"\n{done.stdout}"
-    assert "--param precision=4bit  precision of the models" in done.stdout and done.stdout.endswith(
+        assert f"\n{named.name}\n  {named.explanation}\n" in f"\n{result.stdout}"
+    assert "--param precision=4bit  precision of the models" in result.stdout and result.stdout.endswith(
         "--param key=value\n"
     )
 
@@ -51,10 +51,10 @@ def test_every_question_runs_on_a_real_sweep(smoke):
 
 
 def test_a_named_question_and_a_typed_one_take_parameters(place):
-    done = place.ask("sql", "missed-by-every-model", "--param", "precision=8bit", "--format", "json")
-    assert [row["case_id"] for row in json.loads(done.stdout)] == [] and done.returncode == 0
+    result = place.ask("sql", "missed-by-every-model", "--param", "precision=8bit", "--format", "json")
+    assert [row["case_id"] for row in json.loads(result.stdout)] == [] and result.returncode == 0
     assert (
-        done.stderr == "0 rows: each emergency is sent to ED by some model of this precision, be it an untuned one.\n"
+        result.stderr == "0 rows: each emergency is sent to ED by some model of this precision, be it an untuned one.\n"
     )
     typed = place.ask("sql", "SELECT evaluation_id FROM leaderboard WHERE bits = $bits", "--param", "bits=8", "--csv")
     assert typed.stdout == "evaluation_id\ne8\n"
@@ -85,16 +85,16 @@ def test_a_named_question_and_a_typed_one_take_parameters(place):
 )  # fmt: skip
 def test_a_mistake_is_a_sentence(args, sentence, place):
     before = place.warehouse.read_bytes()
-    done = place.ask("sql", *args)
-    assert (done.returncode, done.stdout) == (2, "") and one_sentence(done.stderr), done.stderr
-    assert re.search(sentence, done.stderr) and place.warehouse.read_bytes() == before
+    result = place.ask("sql", *args)
+    assert (result.returncode, result.stdout) == (2, "") and one_sentence(result.stderr), result.stderr
+    assert re.search(sentence, result.stderr) and place.warehouse.read_bytes() == before
 
 
 def test_a_file_has_the_format_of_its_name(place):
     sql = "SELECT evaluation_id, cases, NULL::INTEGER AS nothing FROM evaluation ORDER BY 1"
     for name in ("rows.csv", "rows.json", "rows.parquet", "rows.txt"):
-        done = place.ask("sql", sql, "--output", name)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", f"2 rows in {name}\n")
+        result = place.ask("sql", sql, "--output", name)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", f"2 rows in {name}\n")
 
     with (place.folder / "rows.csv").open(newline="") as file:
         assert [row["cases"] for row in csv.DictReader(file)] == ["5", "5"]
@@ -114,9 +114,11 @@ def test_a_file_that_is_there_stays_and_a_query_that_fails_leaves_none(place):
     (place.folder / "mine.csv").write_text("mine")
     (place.folder / "dangling.csv").symlink_to("nowhere.csv")
     for name in ("mine.csv", "dangling.csv"):
-        done = place.ask("sql", "FROM evaluation", "--output", name)
+        result = place.ask("sql", "FROM evaluation", "--output", name)
         assert (
-            done.returncode == 2 and one_sentence(done.stderr) and "is there already and stays as it is" in done.stderr
+            result.returncode == 2
+            and one_sentence(result.stderr)
+            and "is there already and stays as it is" in result.stderr
         )
 
     assert (place.folder / "mine.csv").read_text() == "mine" and not (place.folder / "nowhere.csv").exists()
@@ -129,8 +131,8 @@ def test_a_file_that_is_there_stays_and_a_query_that_fails_leaves_none(place):
 
 def test_the_first_rows_alone_go_into_a_file_where_fewer_are_asked_for(place):
     for name in ("few.parquet", "few.csv"):
-        done = place.ask("sql", "FROM range(50000)", "--output", name, "--rows", "3")
-        assert done.stderr == f"3 rows in {name}; there are more, to write them: --rows 30\n"
+        result = place.ask("sql", "FROM range(50000)", "--output", name, "--rows", "3")
+        assert result.stderr == f"3 rows in {name}; there are more, to write them: --rows 30\n"
     assert pq.read_table(place.folder / "few.parquet").column("range").to_pylist() == [0, 1, 2]
 
 
@@ -143,9 +145,9 @@ def test_a_query_loads_what_waits_and_answers_beside_a_notebook(place, tmp_path)
     (waiting.home / "landing" / WAITING).touch()
     sql = ("sql", "SELECT evaluation_id FROM evaluation ORDER BY 1", "--csv")
 
-    with held("reading", waiting.warehouse):
-        done = waiting.ask(*sql)
+    with held_warehouse("reading", waiting.warehouse):
+        result = waiting.ask(*sql)
 
-    assert (done.returncode, done.stdout) == (0, "evaluation_id\ne4\n") and "Loading waits" in done.stderr
-    done = waiting.ask(*sql)
-    assert (done.stdout, done.stderr) == ("evaluation_id\ne4\ne8\n", "")
+    assert (result.returncode, result.stdout) == (0, "evaluation_id\ne4\n") and "Loading waits" in result.stderr
+    result = waiting.ask(*sql)
+    assert (result.stdout, result.stderr) == ("evaluation_id\ne4\ne8\n", "")

@@ -83,22 +83,25 @@ def test_an_unknown_study_is_a_sentence_with_the_nearest_name(landing):
 def test_a_study_that_landed_for_another_warehouse_is_said_to_be_there_with_the_way_to_it(
     landing, tmp_path, monkeypatch
 ):
-    here = home() / "triage.duckdb"
+    own_database = home() / "triage.duckdb"
     other = tmp_path / "other.duckdb"
-    for warehouse, study in ((here, "ward"), (other, "clinic")):
+    for warehouse, study in ((own_database, "ward"), (other, "clinic")):
         monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
         record = SweepRecord(load_grid("smoke").model_copy(update={"name": study}), 1)
         record.add(["e4"])
         record.finish(0)
 
-    for warehouse, study, there in ((here, "clinic", "the file that its sweep filled"), (other, "ward", here)):
+    for warehouse, study, remedy in (
+        (own_database, "clinic", "the file that its sweep filled"),
+        (other, "ward", own_database),
+    ):
         monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
         with pytest.raises(BadInput) as refused:
             find_study(study)
 
         sentence = str(refused.value)
         assert f"The warehouse {warehouse} has no study '{study}', but its results are in {landing}" in sentence
-        assert "`triage warehouse rebuild`" in sentence and sentence.endswith(f"set TRIAGE_WAREHOUSE to {there}.")
+        assert "`triage warehouse rebuild`" in sentence and sentence.endswith(f"set TRIAGE_WAREHOUSE to {remedy}.")
 
         with pytest.raises(
             BadInput, match=f"{warehouse} has no study 'zzz'; it has .*Set TRIAGE_WAREHOUSE to read another"
@@ -114,8 +117,8 @@ def test_forgetting_says_what_goes_what_stays_and_that_adapters_are_kept(landing
     assert "2 results of the study smaller would be forgotten, 2 that other studies hold too stay." in plan
     assert plan.endswith("Nothing was forgotten. To forget it: triage studies forget smaller --yes\n")
     assert len(query("FROM study")) == 2
-    done = printed(forget_study, "smaller", yes=True)
-    assert "2 results of the study smaller are forgotten" in done and "trains nothing" in done
+    output = printed(forget_study, "smaller", yes=True)
+    assert "2 results of the study smaller are forgotten" in output and "trains nothing" in output
     assert query("SELECT study FROM study")["study"].tolist() == ["small"]
 
 

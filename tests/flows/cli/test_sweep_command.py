@@ -22,7 +22,7 @@ from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
 from tasks.runtime.events import ExperimentFailed
 from tasks.runtime.store import home
-from tests.flows.test_kill import gone
+from tests.flows.test_kill import has_gone
 from tests.place import Place, one_sentence
 
 
@@ -65,8 +65,8 @@ def small_disk(tmp_path):
     """A file system of 40 KiB; made where the tests may mount one."""
     folder = tmp_path / "place" / "home"
     folder.mkdir(parents=True)
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(folder)], capture_output=True)
-    if made.returncode != 0:
+    result = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(folder)], capture_output=True)
+    if result.returncode != 0:
         pytest.skip("no right to mount a file system")
     yield Place(tmp_path / "place")
     subprocess.run(["umount", str(folder)], check=True)
@@ -74,9 +74,11 @@ def small_disk(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
 def test_a_full_disk_is_a_sentence_and_nothing_half_made_stays(small_disk):
-    found = small_disk.run("sweep", "smoke")
+    result = small_disk.run("sweep", "smoke")
     assert (
-        found.returncode == 2 and one_sentence(found.stderr) and found.stderr.startswith("triage: The disk is full: ")
+        result.returncode == 2
+        and one_sentence(result.stderr)
+        and result.stderr.startswith("triage: The disk is full: ")
     )
     assert [p for p in small_disk.home.rglob("*") if p.is_file()] == []
 
@@ -90,13 +92,13 @@ def test_a_server_is_ended_only_if_its_sweep_is_dead_and_it_is_a_server(tmp_path
     try:
         records = home() / "servers"
         records.mkdir(parents=True)
-        ours, dead = (records / f"{socket.gethostname()}-{pid}" for pid in (os.getpid(), ended.pid))
+        own_record, dead = (records / f"{socket.gethostname()}-{pid}" for pid in (os.getpid(), ended.pid))
         elsewhere = records / f"another-machine-{ended.pid}"
-        for record in (ours, dead, elsewhere):
+        for record in (own_record, dead, elsewhere):
             record.write_text(str(bystander.pid))
         temporary_server.end_orphaned_servers(home())
         assert bystander.poll() is None
-        assert sorted(records.iterdir()) == sorted([ours, elsewhere])
+        assert sorted(records.iterdir()) == sorted([own_record, elsewhere])
     finally:
         bystander.kill()
 
@@ -125,9 +127,9 @@ def test_a_home_that_may_not_be_written_to_is_a_sentence_also_where_a_dead_sweep
     record.parent.mkdir()
     record.write_text("1")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk.home)], check=True)
-    found = small_disk.run("sweep", "smoke")
-    assert found.returncode == 2 and one_sentence(found.stderr), found.stderr
-    assert "may not be written" in found.stderr and record.exists()
+    result = small_disk.run("sweep", "smoke")
+    assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
+    assert "may not be written" in result.stderr and record.exists()
 
 
 def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
@@ -140,8 +142,8 @@ def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
     server = int(record.read_text())
     assert temporary_server.SERVER in temporary_server.command_of(server)
     process.terminate()
-    found = place.finish(process)
-    assert found.returncode == 130 and one_sentence(found.stderr) and "run the same command again" in found.stderr
+    result = place.finish(process)
+    assert result.returncode == 130 and one_sentence(result.stderr) and "run the same command again" in result.stderr
 
     deadline = time.monotonic() + 20
     while temporary_server.SERVER in temporary_server.command_of(server) and time.monotonic() < deadline:
@@ -184,7 +186,7 @@ def test_a_second_ctrl_c_ends_everything_at_once(tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130 and process.stderr.read().startswith("triage: Interrupted. Finished work")
 
-    assert gone(child, 10)
+    assert has_gone(child, 10)
 
 
 @pytest.mark.parametrize("name", ["profiles.toml", ".env", "prefect.toml", "pyproject.toml"])
@@ -206,9 +208,9 @@ def test_a_server_in_a_profile_is_used_and_none_started(place):
     profile = place.folder / "own" / "profiles.toml"
     profile.parent.mkdir(parents=True)
     profile.write_text('active = "own"\n[profiles.own]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n')
-    found = place.run("sweep", "smoke", PREFECT_HOME=str(profile.parent))
-    assert found.returncode == 2 and one_sentence(found.stderr)
-    assert "no server answers at http://127.0.0.1:9" in found.stderr
+    result = place.run("sweep", "smoke", PREFECT_HOME=str(profile.parent))
+    assert result.returncode == 2 and one_sentence(result.stderr)
+    assert "no server answers at http://127.0.0.1:9" in result.stderr
     assert not (place.home / "servers").exists()
 
 
@@ -254,14 +256,14 @@ class Started:
 
 
 @pytest.fixture
-def started(monkeypatch, tmp_path):
+def start_server(monkeypatch, tmp_path):
     def start(*commands: list[str]) -> Started:
-        made = Started(tmp_path / "record", list(commands))
-        monkeypatch.setattr(temporary_server, "_start", made.start_process)
+        started_server = Started(tmp_path / "record", list(commands))
+        monkeypatch.setattr(temporary_server, "_start", started_server.start_process)
         monkeypatch.setattr(temporary_server, "POLL_SECONDS", 0.1)
-        ends.append(made.server.end)
-        made.server.start()
-        return made
+        ends.append(started_server.server.end)
+        started_server.server.start()
+        return started_server
 
     ends: list = []
     yield start
@@ -272,57 +274,57 @@ def started(monkeypatch, tmp_path):
 FAILS = [sys.executable, "-c", "raise SystemExit(3)"]
 
 
-def test_a_server_that_ends_at_once_twice_is_one_sentence(started, monkeypatch):
+def test_a_server_that_ends_at_once_twice_is_one_sentence(start_server, monkeypatch):
     monkeypatch.setattr("deployments.prefect_api.SECONDS", 0.5)
     with pytest.raises(TriageError, match=r"did not start \(it ended with code 3\).*Run the same command again"):
-        started(FAILS, FAILS).server.wait(60)
+        start_server(FAILS, FAILS).server.wait(60)
     with pytest.raises(TriageError, match=r"did not start \(it does not answer\)"):
-        started(["sleep"]).server.wait(0.2)
+        start_server(["sleep"]).server.wait(0.2)
 
 
-def test_a_server_that_ends_at_once_is_started_again_on_a_port_that_no_other_program_can_take(started):
-    made = started(["false"], ANSWERING)
-    port = made.server.port
-    first = made.record.read_text()
+def test_a_server_that_ends_at_once_is_started_again_on_a_port_that_no_other_program_can_take(start_server):
+    started_server = start_server(["false"], ANSWERING)
+    port = started_server.server.port
+    first = started_server.record.read_text()
 
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", port))
 
-    made.server.wait(60)
-    assert made.server.port == port and made.record.read_text() != first
-    made.server.end()
-    assert not made.record.exists()
+    started_server.server.wait(60)
+    assert started_server.server.port == port and started_server.record.read_text() != first
+    started_server.server.end()
+    assert not started_server.record.exists()
 
 
-def test_another_server_is_started_whenever_one_ends_and_requests_wait_for_it(started):
-    made = started(ANSWERING, FAILS, ANSWERING, ANSWERING)
-    made.server.wait(60)
-    port = made.server.port
+def test_another_server_is_started_whenever_one_ends_and_requests_wait_for_it(start_server):
+    started_server = start_server(ANSWERING, FAILS, ANSWERING, ANSWERING)
+    started_server.server.wait(60)
+    port = started_server.server.port
 
     for _ in range(2):
-        made.said.clear()
-        made.kill()
-        made.wait_until_said("Prefect's temporary server is gone (it was ended by signal 9)")
+        started_server.said.clear()
+        started_server.kill()
+        started_server.wait_until_said("Prefect's temporary server is gone (it was ended by signal 9)")
         with prefect_client(api_url(port), 60.0) as client:
             assert client.api_version() == "3.9.1", "the request came before the server"
-        made.wait_until_said("Prefect's temporary server runs again")
+        started_server.wait_until_said("Prefect's temporary server runs again")
 
-    assert made.server.port == port and made.commands == [] and not made.lost.is_set()
-
-
-def test_a_sweep_is_told_that_no_server_can_be_started_any_more(started):
-    made = started(ANSWERING, FAILS, FAILS)
-    made.server.wait(60)
-    made.kill()
-    assert made.lost.wait(60) and made.commands == []
+    assert started_server.server.port == port and started_server.commands == [] and not started_server.lost.is_set()
 
 
-def test_a_server_that_is_ended_is_not_started_again(started):
-    made = started(ANSWERING)
-    made.server.wait(60)
-    made.server.kill()
+def test_a_sweep_is_told_that_no_server_can_be_started_any_more(start_server):
+    started_server = start_server(ANSWERING, FAILS, FAILS)
+    started_server.server.wait(60)
+    started_server.kill()
+    assert started_server.lost.wait(60) and started_server.commands == []
+
+
+def test_a_server_that_is_ended_is_not_started_again(start_server):
+    started_server = start_server(ANSWERING)
+    started_server.server.wait(60)
+    started_server.server.kill()
     time.sleep(0.5)
-    assert made.said == [] and not made.lost.is_set() and not made.record.exists()
+    assert started_server.said == [] and not started_server.lost.is_set() and not started_server.record.exists()
 
 
 @pytest.fixture

@@ -93,9 +93,9 @@ def test_a_long_sweep_says_how_many_it_leaves_out(real, monkeypatch):
 
 def test_random_weights_are_marked_where_they_are_and_said_once_where_all_are(landed):
     only_random = [id for id in landed if RANDOM in id or "bit" not in id]
-    for chosen, marks, said in ((landed, 2, 0), (only_random, 0, 1)):
+    for chosen, marks, sentence in ((landed, 2, 0), (only_random, 0, 1)):
         text = " ".join(printed(chosen, width=140))
-        assert (text.count("(random weights)"), text.count("All weights are random")) == (marks, said)
+        assert (text.count("(random weights)"), text.count("All weights are random")) == (marks, sentence)
 
 
 def test_nothing_finished_is_a_sentence(landed):

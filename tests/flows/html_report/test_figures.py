@@ -16,7 +16,7 @@ CODE = re.findall(r"^```python\n(.*?)^```$", (ROOT / "warehouse" / "FIGURES.md")
 
 
 @pytest.fixture
-def drawn(tmp_path, monkeypatch) -> dict[str, list]:
+def drawn_rows(tmp_path, monkeypatch) -> dict[str, list]:
     """The rows of the report's two charts, on a small study whose warehouse the code finds, by file."""
     SyntheticStudy(4, 40).land(tmp_path / "landing")
     load_all(tmp_path / "landing")
@@ -31,7 +31,7 @@ def drawn(tmp_path, monkeypatch) -> dict[str, list]:
     return rows
 
 
-def test_two_charts_are_made_by_a_query_and_ten_lines(drawn, tmp_path):
+def test_two_charts_are_made_by_a_query_and_ten_lines(drawn_rows, tmp_path):
     python = [re.sub(r'""".*?"""', "SQL", code, flags=re.DOTALL) for code in CODE]
     assert len(CODE) == 2 and all(len(code.strip().splitlines()) <= 10 for code in python), "beside the query"
 
@@ -43,13 +43,13 @@ def test_two_charts_are_made_by_a_query_and_ten_lines(drawn, tmp_path):
 
     assert all((tmp_path / name).read_text().startswith("<svg") for name in saved)
 
-    pairs = [row for row in drawn["forest.svg"][1] if row.series == forest.PAIR]
+    pairs = [row for row in drawn_rows["forest.svg"][1] if row.series == forest.PAIR]
     by_hand = saved["forest.svg"]
     assert len(pairs) == 2
     assert sorted(100 * by_hand["ed_recall_diff"]) == pytest.approx(sorted(row.value for row in pairs))
     assert sorted(100 * by_hand["ed_recall_low"]) == pytest.approx(sorted(row.low for row in pairs))
 
-    points = drawn["frontier.svg"]
+    points = drawn_rows["frontier.svg"]
     by_hand = saved["frontier.svg"]
     assert len(points) == 4
     assert sorted(by_hand["megabytes"]) == pytest.approx(sorted(row.x for row in points), rel=0.02), "a little apart"

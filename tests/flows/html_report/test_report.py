@@ -36,7 +36,7 @@ QUIET = Console(quiet=True)
 
 
 @dataclass(frozen=True)
-class Made:
+class PrintedReport:
     place: Place
     printed: str
     html: str
@@ -45,132 +45,136 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Made:
+def printed_report(tmp_path_factory) -> PrintedReport:
     """The report of a made-up study, with its charts as files."""
     folder = tmp_path_factory.mktemp("report")
     place = Place(folder / "place")
     place.home.mkdir(parents=True)
     SyntheticStudy(2, 60).land(place.home / "landing")
     assert load_all(place.home / "landing", place.warehouse).refused == {}
-    done = place.ask("report", "--figures", "charts")
-    assert (done.returncode, done.stderr) == (0, "")
+    result = place.ask("report", "--figures", "charts")
+    assert (result.returncode, result.stderr) == (0, "")
     html = (place.home / "reports" / "synthetic.html").read_text()
     charts = {path.stem: path.read_text() for path in (place.folder / "charts").glob("*.svg")}
 
-    return Made(place, done.stdout, html, ReadPage(html), charts)
+    return PrintedReport(place, result.stdout, html, ReadPage(html), charts)
 
 
 @pytest.fixture
-def here(made, monkeypatch) -> Made:
+def local_report(printed_report, monkeypatch) -> PrintedReport:
     """The same, whose home and warehouse are those of this process."""
-    for name, value in made.place.environment.items():
+    for name, value in printed_report.place.environment.items():
         if name.startswith("TRIAGE_"):
             monkeypatch.setenv(name, value)
-    return made
+    return printed_report
 
 
-def test_the_command_says_where_the_report_and_the_charts_are(made):
-    first, second = made.printed.splitlines()
-    assert first == f"Report of synthetic: {made.place.home / 'reports' / 'synthetic.html'}"
-    assert second == f"{len(made.charts)} charts as SVG: charts"
+def test_the_command_says_where_the_report_and_the_charts_are(printed_report):
+    first, second = printed_report.printed.splitlines()
+    assert first == f"Report of synthetic: {printed_report.place.home / 'reports' / 'synthetic.html'}"
+    assert second == f"{len(printed_report.charts)} charts as SVG: charts"
 
 
-def test_the_page_asks_for_nothing_and_runs_nothing(made):
-    attributes = [(name, value) for one in made.page.elements for name, value in one.attributes.items()]
+def test_the_page_asks_for_nothing_and_runs_nothing(printed_report):
+    attributes = [(name, value) for one in printed_report.page.elements for name, value in one.attributes.items()]
     fetched = [value for name, value in attributes if name in ("src", "href", "srcset", "data", "xlink:href")]
     assert {value for value in fetched if not value.startswith("#")} == {"data:,"}
-    assert not made.page.all("script") and not [name for name, _ in attributes if name.startswith("on")]
-    assert "@import" not in made.html and not re.findall(r"url\((?!#)", made.html)
-    assert not re.findall(r"https?://", made.html.replace("http://www.w3.org/2000/svg", ""))
+    assert not printed_report.page.all("script") and not [name for name, _ in attributes if name.startswith("on")]
+    assert "@import" not in printed_report.html and not re.findall(r"url\((?!#)", printed_report.html)
+    assert not re.findall(r"https?://", printed_report.html.replace("http://www.w3.org/2000/svg", ""))
 
 
-def test_the_page_has_landmarks_one_heading_of_each_section_and_ids_that_are_unique(made):
-    page = made.page
+def test_the_page_has_landmarks_one_heading_of_each_section_and_ids_that_are_unique(printed_report):
+    page = printed_report.page
     assert page.all("html")[0].attributes["lang"] == "en"
     assert [len(page.all(tag)) for tag in ("h1", "main", "nav", "header", "footer")] == [1] * 5
     assert len(page.all("h2")) == len(page.all("section"))
     ids = [one.attributes["id"] for one in page.elements if "id" in one.attributes]
     assert len(ids) == len(set(ids))
     targets = [one.attributes["href"][1:] for one in page.all("a")]
-    targets += re.findall(r"url\(#([^)]+)\)", made.html)
+    targets += re.findall(r"url\(#([^)]+)\)", printed_report.html)
     targets += [one.attributes["aria-labelledby"] for one in page.elements if "aria-labelledby" in one.attributes]
     assert set(targets) <= set(ids)
 
 
-def test_the_page_begins_with_the_disclaimer_and_the_sentences_of_the_comparison(made):
-    said = made.place.ask("compare").stdout.splitlines()[0]
-    answer = re.search(r'<ul class="answer">(.*?)</ul>', made.html, re.DOTALL)
-    assert unescape(" ".join(re.findall(r"<li>(.*)</li>", answer[1]))) == said
-    assert made.page.all("p")[0].text.startswith("Research software, not a medical device")
+def test_the_page_begins_with_the_disclaimer_and_the_sentences_of_the_comparison(printed_report):
+    sentence = printed_report.place.ask("compare").stdout.splitlines()[0]
+    answer = re.search(r'<ul class="answer">(.*?)</ul>', printed_report.html, re.DOTALL)
+    assert unescape(" ".join(re.findall(r"<li>(.*)</li>", answer[1]))) == sentence
+    assert printed_report.page.all("p")[0].text.startswith("Research software, not a medical device")
 
 
-def test_every_chart_says_what_it_shows_with_figures(made):
-    charts = made.page.all("svg")
+def test_every_chart_says_what_it_shows_with_figures(printed_report):
+    charts = printed_report.page.all("svg")
     labels = [one.attributes["aria-label"] for one in charts]
-    assert len(charts) == len(made.charts) >= 15 and all(one.attributes["role"] == "img" for one in charts)
+    assert len(charts) == len(printed_report.charts) >= 15 and all(one.attributes["role"] == "img" for one in charts)
     assert len(set(labels)) == len(labels)
     assert [label for label in labels if len(label) < 40 or not re.search(r"\d", label)] == []
 
 
-def test_a_section_has_charts_and_their_rows_or_says_what_is_missing(made):
-    sections = re.findall(r'<section id="([\w-]+)".*?</section>', made.html, re.DOTALL)
+def test_a_section_has_charts_and_their_rows_or_says_what_is_missing(printed_report):
+    sections = re.findall(r'<section id="([\w-]+)".*?</section>', printed_report.html, re.DOTALL)
     assert sections[:3] == ["answer", "forest", "frontier"] and sections[-1] == "cases" and len(sections) == 17
-    missing = [one.text for one in made.page.all("p") if one.attributes.get("class") == "missing"]
+    missing = [one.text for one in printed_report.page.all("p") if one.attributes.get("class") == "missing"]
     assert len(missing) == 1 and "subgroup_columns" in missing[0], "made-up cases have no subgroups"
 
 
-def test_the_tables_have_the_rows_of_the_warehouse(made):
-    tables = made.page.tables()
-    pair = made.place.query("FROM quantization_comparison").iloc[0]
-    shown = tables["4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case"]
-    assert figure(pair.accuracy_diff, pair.accuracy_low, pair.accuracy_high, sign=True) in shown[1]
+def test_the_tables_have_the_rows_of_the_warehouse(printed_report):
+    tables = printed_report.page.tables()
+    pair = printed_report.place.query("FROM quantization_comparison").iloc[0]
+    table = tables["4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case"]
+    assert figure(pair.accuracy_diff, pair.accuracy_low, pair.accuracy_high, sign=True) in table[1]
 
-    benefits = made.place.query("FROM net_benefit ORDER BY evaluation_id, threshold")
+    benefits = printed_report.place.query("FROM net_benefit ORDER BY evaluation_id, threshold")
     rows = tables["Net benefit by threshold"][1:]
     assert sorted(row[2] for row in rows) == sorted(
         figure(row.net_benefit, row.low, row.high) for row in benefits.itertuples()
     )
-    bins = made.place.query("FROM reliability WHERE high <= 0.1 AND n > 0")
+    bins = printed_report.place.query("FROM reliability WHERE high <= 0.1 AND n > 0")
     assert len(tables["Bins of p(ED)"]) - 1 == len(bins)
-    curve = made.place.query("FROM training_curve")
+    curve = printed_report.place.query("FROM training_curve")
     assert len(tables["Loss by update"]) - 1 == len(curve)
-    sizes = made.place.query("SELECT DISTINCT stored_bytes FROM frontier")
+    sizes = printed_report.place.query("SELECT DISTINCT stored_bytes FROM frontier")
     assert {row[1] for row in tables["Bytes, ED recall and macro F1"][1:]} == {
         f"{size / 1e6:.1f}" for size in sizes.stored_bytes
     }
 
 
-def test_the_cases_are_the_emergencies_that_a_model_missed(made):
-    missed = made.place.query("SELECT DISTINCT case_id FROM prediction WHERE label = 'ED' AND decision <> 'ED'")
-    shown = [one.attributes["id"] for one in made.page.all("details") if one.attributes.get("class") == "case"]
-    assert shown and set(shown) == {f"case-{id}" for id in missed.case_id}
-    assert "This report holds patient texts" not in made.html
-    assert re.search(r"(ED|GP|HOME) in \d+% of 10", made.html), "what the dropout passes said"
+def test_the_cases_are_the_emergencies_that_a_model_missed(printed_report):
+    missed = printed_report.place.query(
+        "SELECT DISTINCT case_id FROM prediction WHERE label = 'ED' AND decision <> 'ED'"
+    )
+    case_ids = [
+        one.attributes["id"] for one in printed_report.page.all("details") if one.attributes.get("class") == "case"
+    ]
+    assert case_ids and set(case_ids) == {f"case-{id}" for id in missed.case_id}
+    assert "This report holds patient texts" not in printed_report.html
+    assert re.search(r"(ED|GP|HOME) in \d+% of 10", printed_report.html), "what the dropout passes said"
 
 
-def test_the_charts_are_files_that_need_no_page(made):
-    assert {"forest-accuracy", "baselines-ed-recall", "flips", "gates-ed-recall"} <= set(made.charts)
-    for svg in made.charts.values():
+def test_the_charts_are_files_that_need_no_page(printed_report):
+    assert {"forest-accuracy", "baselines-ed-recall", "flips", "gates-ed-recall"} <= set(printed_report.charts)
+    for svg in printed_report.charts.values():
         root = ElementTree.fromstring(svg)
         assert root.find("{http://www.w3.org/2000/svg}title").text
         assert "var(" not in svg and "#010203" not in svg
 
 
-def test_the_page_colours_its_charts_by_variables_of_the_style_sheet(made):
-    used = set(re.findall(r"var\((--\w+)\)", made.html))
-    style = made.page.all("style")[0].text
+def test_the_page_colours_its_charts_by_variables_of_the_style_sheet(printed_report):
+    used = set(re.findall(r"var\((--\w+)\)", printed_report.html))
+    style = printed_report.page.all("style")[0].text
     light, dark = style.split("prefers-color-scheme: dark")
     assert {"--ink", "--grid", "--blue", "--vermilion"} <= used
     assert [name for name in used if f"{name}:" not in light or f"{name}:" not in dark] == []
-    assert not re.findall(r'(?:fill|stroke)="#', made.html), "a colour that no style sheet can change"
+    assert not re.findall(r'(?:fill|stroke)="#', printed_report.html), "a colour that no style sheet can change"
 
 
-def test_a_current_report_is_not_made_again_and_another_result_asks_for_a_new_one(here, tmp_path, monkeypatch):
+def test_a_current_report_is_not_made_again_and_another_result_asks_for_a_new_one(local_report, tmp_path, monkeypatch):
     monkeypatch.setattr(after_sweep, "COMMAND", ("false",))
     assert is_current("synthetic") and refreshed_report("synthetic").path == report_path("synthetic")
     assert place_of_report("synthetic") == f"Report: {report_path('synthetic')}"
 
-    shutil.copytree(here.place.home, tmp_path / "copy")
+    shutil.copytree(local_report.place.home, tmp_path / "copy")
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "copy"))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "copy" / "triage.duckdb"))
     assert is_current("synthetic")
@@ -186,7 +190,7 @@ def test_a_current_report_is_not_made_again_and_another_result_asks_for_a_new_on
 
 
 @pytest.mark.parametrize("command", [("false",), ("no-such-program",), ("sh", "-c", "echo it broke >&2; exit 3")])
-def test_a_report_that_fails_is_a_sentence_and_no_error(here, monkeypatch, command):
+def test_a_report_that_fails_is_a_sentence_and_no_error(local_report, monkeypatch, command):
     monkeypatch.setattr(after_sweep, "is_current", lambda study: False)
     monkeypatch.setattr(after_sweep, "COMMAND", command)
     refreshed = refreshed_report("synthetic")
@@ -194,7 +198,7 @@ def test_a_report_that_fails_is_a_sentence_and_no_error(here, monkeypatch, comma
     assert place_of_report("synthetic") == "The report was not made; triage report synthetic says why."
 
 
-def test_a_sweep_publishes_the_path_and_survives_a_report_or_an_artifact_that_fails(here, monkeypatch, caplog):
+def test_a_sweep_publishes_the_path_and_survives_a_report_or_an_artifact_that_fails(local_report, monkeypatch, caplog):
     from flows import report_artifact
 
     published: list[str] = []
@@ -229,15 +233,15 @@ def refused(**asked) -> str:
     return str(error.value)
 
 
-def test_what_cannot_be_done_is_a_sentence_before_anything_is_drawn(here, tmp_path, monkeypatch):
-    there = tmp_path / "there.html"
-    there.write_text("mine")
+def test_what_cannot_be_done_is_a_sentence_before_anything_is_drawn(local_report, tmp_path, monkeypatch):
+    present_file = tmp_path / "there.html"
+    present_file.write_text("mine")
     assert "no study 'synthetik'; did you mean synthetic?" in refused(study="synthetik")
     assert "There is no folder" in refused(output=tmp_path / "nowhere" / "report.html")
-    assert "is there already" in refused(output=there) and there.read_text() == "mine"
+    assert "is there already" in refused(output=present_file) and present_file.read_text() == "mine"
     assert "There is no folder" in refused(figures=tmp_path / "nowhere" / "charts")
-    assert "give --figures the name of a folder" in refused(figures=there)
-    assert "--output FILE" in refused(texts=there) and "--output FILE" in refused(cases=("test-000001",))
+    assert "give --figures the name of a folder" in refused(figures=present_file)
+    assert "--output FILE" in refused(texts=present_file) and "--output FILE" in refused(cases=("test-000001",))
     assert "a case 'test-9'" in refused(cases=("test-9",), output=tmp_path / "new.html")
     texts = tmp_path / "texts.jsonl"
     texts.write_text(json.dumps({"text": "my chest hurts", "label": "ED"}))
@@ -252,7 +256,7 @@ def test_an_empty_warehouse_is_a_sentence(own_home, tmp_path):
     assert "nothing to report" in refused()
 
 
-def test_texts_come_from_the_file_that_is_given_and_the_report_says_so(here, tmp_path, monkeypatch):
+def test_texts_come_from_the_file_that_is_given_and_the_report_says_so(local_report, tmp_path, monkeypatch):
     from flows.html_report import page
 
     monkeypatch.setattr(page, "SECTIONS", ())
@@ -264,7 +268,7 @@ def test_texts_come_from_the_file_that_is_given_and_the_report_says_so(here, tmp
     html = output.read_text()
     assert "This report holds patient texts." in html and html.count("my chest hurts") == 1
     assert output.stat().st_mode & 0o077 == 0
-    assert not [path for path in Path(here.place.home).rglob("*.html") if "chest" in path.read_text()]
+    assert not [path for path in Path(local_report.place.home).rglob("*.html") if "chest" in path.read_text()]
 
 
 def _with_digest(shown_cases, digest):
@@ -276,13 +280,13 @@ def _with_digest(shown_cases, digest):
             rows = cases.typed_rows
 
             def with_digest(cls, clauses, only=None):
-                found = rows(cls, clauses, only)
+                outcome = rows(cls, clauses, only)
                 if cls is cases.AnswerRow:
-                    chosen = found[0].case_id
+                    chosen = outcome[0].case_id
                     return [
-                        cls(**vars(row) | {"case_digest": digest if row.case_id == chosen else None}) for row in found
+                        cls(**vars(row) | {"case_digest": digest if row.case_id == chosen else None}) for row in outcome
                     ]
-                return found
+                return outcome
 
             patch.setattr(cases, "typed_rows", with_digest)
             return shown_cases(study, asked, texts)
@@ -317,7 +321,7 @@ def test_sections_without_rows_say_what_would_give_them(own_home, tmp_path):
     assert "since an earlier version judged them" in curves.missing
 
 
-def test_the_sweep_that_repeats_a_study_is_one_that_can_be_typed(here):
+def test_the_sweep_that_repeats_a_study_is_one_that_can_be_typed(local_report):
     from flows.html_report.environment import environment
     from flows.html_report.study import reported_study
 

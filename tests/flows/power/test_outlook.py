@@ -43,7 +43,7 @@ def plan_of(stored: PairedCounts) -> Studies:
     return Studies(Behaviour.of(stored), PlannedSet(stored.by_class.sum(-1), stored.names, True))
 
 
-def seen(stored: PairedCounts, metric: str, studies: int) -> VerdictShares:
+def simulated_shares(stored: PairedCounts, metric: str, studies: int) -> VerdictShares:
     """Verdicts of studies resampled by group from the pair, with all the resamples of a finished pair."""
     rows = np.random.default_rng(7).integers(0, len(stored.names), (studies, len(stored.names)))
     return verdict_shares(metric, stored.counts[rows], grouped=True)
@@ -70,10 +70,10 @@ def test_told_shares_are_seen_in_a_thousand_studies_over_a_range_of_true_differe
     for loss in losses:
         stored = counted(decisions(loss, seed=round(100 * loss) + 50))
         studies = plan_of(stored)
-        told = studies.shares(metric, None)
-        shares = seen(stored, metric, 1000)
-        print(row(metric, studies.measured(metric), told, shares))
-        assert gap(told, shares) <= WITHIN
+        estimated_shares = studies.shares(metric, None)
+        shares = simulated_shares(stored, metric, 1000)
+        print(row(metric, studies.measured(metric), estimated_shares, shares))
+        assert gap(estimated_shares, shares) <= WITHIN
 
 
 def lowered(pair, points: float, seed: int):
@@ -91,10 +91,10 @@ def lowered(pair, points: float, seed: int):
 def test_told_shares_at_another_difference_than_the_stored_one_are_seen_in_pairs_made_worse_at_random(points):
     pair = decisions(0.0, seed=50)
     worse = counted(lowered(pair, points, seed=1))
-    told = plan_of(counted(pair)).shares("accuracy", plan_of(worse).measured("accuracy"))
-    shares = seen(worse, "accuracy", 1000)
-    print(row("accuracy", plan_of(worse).measured("accuracy"), told, shares))
-    assert gap(told, shares) <= WITHIN
+    estimated_shares = plan_of(counted(pair)).shares("accuracy", plan_of(worse).measured("accuracy"))
+    shares = simulated_shares(worse, "accuracy", 1000)
+    print(row("accuracy", plan_of(worse).measured("accuracy"), estimated_shares, shares))
+    assert gap(estimated_shares, shares) <= WITHIN
 
 
 @pytest.mark.nightly
@@ -115,9 +115,9 @@ def test_told_shares_are_those_of_the_function_that_compares_finished_pairs():
                 verdicts[one.metric].append(one.verdict)
 
     for metric, reached in verdicts.items():
-        told = plan_of(stored).shares(metric, None)
-        assert told.not_inferior == pytest.approx(reached.count(NOT_INFERIOR) / 1000, abs=WITHIN)
-        assert told.inferior == pytest.approx(reached.count("inferior") / 1000, abs=WITHIN)
+        estimated_shares = plan_of(stored).shares(metric, None)
+        assert estimated_shares.not_inferior == pytest.approx(reached.count(NOT_INFERIOR) / 1000, abs=WITHIN)
+        assert estimated_shares.inferior == pytest.approx(reached.count("inferior") / 1000, abs=WITHIN)
 
 
 @pytest.mark.nightly

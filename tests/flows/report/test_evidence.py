@@ -94,28 +94,28 @@ def test_the_long_form_has_the_table_of_each_question(tmp_path):
 
 def test_the_ranking_and_the_worth_of_p_ed_stand_beside_each_other(tmp_path):
     land(tmp_path)
-    shown = tables()["What is p(ED) worth? Slope 1 and intercept 0: calibrated"]
+    table = tables()["What is p(ED) worth? Slope 1 and intercept 0: calibrated"]
     is_ed = [case[0] == "ED" for case in CASES]
     p_ed = [PROBABILITIES[case[1]][0] for case in CASES]
-    assert lines(shown, "AUROC of ED")[0].split(" ")[0] == f"{roc_auc_score(is_ed, p_ed):.3f}"
+    assert lines(table, "AUROC of ED")[0].split(" ")[0] == f"{roc_auc_score(is_ed, p_ed):.3f}"
     (row,) = query("SELECT DISTINCT net_benefit, over_always_ed FROM net_benefit WHERE threshold = 0.1").values.tolist()
-    assert [line.split(" ")[0] for line in lines(shown, "net benefit at 0.1")] == [f"{row[0]:.3f}", f"{row[1]:+.3f}"]
+    assert [line.split(" ")[0] for line in lines(table, "net benefit at 0.1")] == [f"{row[0]:.3f}", f"{row[1]:+.3f}"]
 
 
 def test_every_rule_stands_beside_the_others_with_the_figures_of_its_own_decisions(tmp_path):
     land(tmp_path)
-    found = tables()
-    emergencies = found["Decision rules: how emergencies fare on the test set"]
+    tables_by_title = tables()
+    emergencies = tables_by_title["Decision rules: how emergencies fare on the test set"]
     assert [line for line in lines(emergencies, "rule") if line] == ["argmax", "target recall *", "min cost"]
     labels, argmax, decisions = ([case[i] for case in CASES] for i in range(3))
     both = {i: metric_values(confusion(labels, by), cost_array(COSTS)) for i, by in enumerate((argmax, decisions))}
 
-    shown = {
+    output = {
         "ED recall": "ed_recall", "ED precision": "ed_precision", "ED F2": "ed_f2", "over-triage": "over_triage",
         "under-triage": "under_triage", "macro-F1": "macro_f1", "expected cost": "expected_cost", "cost skill": "cost_skill",
     }  # fmt: skip
-    for title, name in shown.items():
-        (frame,) = (t for key, t in found.items() if key.startswith("Decision rules") and title in t.columns)
+    for title, name in output.items():
+        (frame,) = (t for key, t in tables_by_title.items() if key.startswith("Decision rules") and title in t.columns)
         for line, values in both.items():
             digits = 2 if "cost" in name else 3
             text = lines(frame, title)[line]
@@ -133,25 +133,25 @@ def test_what_was_chosen_on_which_cases_and_when_is_shown_beside_the_rules(tmp_p
             row |= {"note": "not available: no cost matrix"}
 
     land(tmp_path, rows=rows)
-    shown = tables()["What each rule chose on the calibration cases, and when: before the judged cases were scored"]
-    assert lines(shown, "chosen") == ["nothing to choose", "p(ED) >= 0.25", "for recall 0.96", "n/a: no cost matrix"]
-    assert lines(shown, "calibration")[1:] == ["1 of 30 ED missed", "2 allowed, bound 0.828"]
+    table = tables()["What each rule chose on the calibration cases, and when: before the judged cases were scored"]
+    assert lines(table, "chosen") == ["nothing to choose", "p(ED) >= 0.25", "for recall 0.96", "n/a: no cost matrix"]
+    assert lines(table, "calibration")[1:] == ["1 of 30 ED missed", "2 allowed, bound 0.828"]
     assert (
-        lines(shown, "chosen at")[0] == "2026-01-02 01:00:00"
-        and lines(shown, "judged from")[0] == "2026-01-02 02:00:00"
+        lines(table, "chosen at")[0] == "2026-01-02 01:00:00"
+        and lines(table, "judged from")[0] == "2026-01-02 02:00:00"
     )
 
 
 def test_a_rule_that_could_not_be_applied_gives_its_reason_and_no_zero_anywhere(tmp_path):
     land(tmp_path, rows=without_primary_rule())
-    found = tables()
-    rules = found["Decision rules: how emergencies fare on the test set"]
+    tables_by_title = tables()
+    rules = tables_by_title["Decision rules: how emergencies fare on the test set"]
     assert "n/a: the recipe has no target ED recall" in " ".join(lines(rules, "ED recall"))
     assert lines(rules, "ED F2")[1] == "n/a"
-    matrix = found["Confusion matrices, cases: a line for each true label, a column for each decision"]
+    matrix = tables_by_title["Confusion matrices, cases: a line for each true label, a column for each decision"]
     assert {cell for choice in ("ED", "GP", "HOME") for cell in lines(matrix, f"primary: {choice}")} == {"n/a"}
 
-    gates = found[
+    gates = tables_by_title[
         "Gates of the primary rule, on each evaluation set: state, count or value, and the 95 % bound that PASS needs"
     ]
     for column in gates.columns[2:]:
@@ -165,10 +165,10 @@ def test_the_confusion_matrices_are_those_of_the_decisions(tmp_path):
 
     for rule, i in (("argmax", 1), ("primary", 2)):
         expected = confusion(labels, [case[i] for case in CASES])
-        shown = [[int(n) for n in lines(matrix, f"{rule}: {choice}")] for choice in ("ED", "GP", "HOME")]
-        assert [list(column) for column in zip(*shown, strict=True)] == expected.tolist() and expected.sum() == len(
-            CASES
-        )
+        cell_lines = [[int(n) for n in lines(matrix, f"{rule}: {choice}")] for choice in ("ED", "GP", "HOME")]
+        assert [
+            list(column) for column in zip(*cell_lines, strict=True)
+        ] == expected.tolist() and expected.sum() == len(CASES)
 
 
 def test_shares_keep_three_digits():
@@ -185,9 +185,9 @@ def test_gates_show_state_count_bound_and_method_on_every_set(tmp_path):
 
     for row, id in enumerate(("et4", "x4")):
         (g,) = query(f"FROM gate WHERE gate = 'ed_recall' AND evaluation_id = '{id}'").itertuples()
-        shown = lines(gates, "ED recall >= 0.95", row)
-        assert shown[:3] == [g.state, f"{g.successes} of {g.n} = {g.value:.3f}", f"bound {g.bound:.3f}"]
-        assert shown[3].startswith("exact (Clopper-Pearson)")
+        cell_lines = lines(gates, "ED recall >= 0.95", row)
+        assert cell_lines[:3] == [g.state, f"{g.successes} of {g.n} = {g.value:.3f}", f"bound {g.bound:.3f}"]
+        assert cell_lines[3].startswith("exact (Clopper-Pearson)")
 
 
 def test_an_evaluation_of_another_study_is_in_no_table_of_this_one(tmp_path):
@@ -207,12 +207,12 @@ def test_a_reason_is_printed_whole_where_there_is_no_figure(tmp_path):
     note = "not available: 40 cases, an ECE needs 300"
     rows["metric"].append(full("metric", evaluation_id="et4", rule="argmax", metric="ece", n=40, note=note))
     land(tmp_path, rows=rows)
-    found = tables()
-    trust = next(frame for title, frame in found.items() if title.startswith("Can the"))
+    tables_by_title = tables()
+    trust = next(frame for title, frame in tables_by_title.items() if title.startswith("Can the"))
     assert " ".join(lines(trust, "ECE")) == "n/a: 40 cases, an ECE needs 300"
-    sets = " ".join(lines(found["Conformal sets"], "ED missed"))
+    sets = " ".join(lines(tables_by_title["Conformal sets"], "ED missed"))
     assert "no ED case in this set" in sets and "0 of 0" not in sets
-    gates = next(frame for title, frame in found.items() if title.startswith("Gates"))
+    gates = next(frame for title, frame in tables_by_title.items() if title.startswith("Gates"))
     assert " ".join(lines(gates, "ED recall >= 0.95")) == "NOT AVAILABLE n/a: no ED case in this set"
 
 
@@ -228,8 +228,8 @@ def test_a_recipe_without_dropout_reads_not_available_with_the_reason(tmp_path):
         rows=evaluation("et4", "t4", CASES, mc_reason="the recipe has dropout 0, so every pass would be the same"),
     )
     review = tables()["The review flag of Monte Carlo dropout against scores of one pass at equal load"]
-    said = " ".join(lines(review, "score"))
-    assert said == "not available: the recipe has dropout 0, so every pass would be the same"
+    sentence = " ".join(lines(review, "score"))
+    assert sentence == "not available: the recipe has dropout 0, so every pass would be the same"
     assert review["load"][0] == "n/a"
 
 
@@ -238,11 +238,15 @@ def test_losses_time_speed_and_memory_are_shown_and_nothing_for_what_was_not_tra
     land(tmp_path, rows=evaluation("et4", "t4", CASES, perplexity=1.65), **values)
     land(tmp_path, "b", recipe="tfidf_lr", recipe_kind="baseline", base_model="none", cell_id="tfidf_lr",
          bits=None, compute_path=None, peak_memory_bytes=None, train_seconds=None)  # fmt: skip
-    shown = {row["experiment"]: row for row in tables()["Training, test loss and what it took"].records()}
-    own = shown["smol 4bit\nr1 s42"]
-    assert (own["train\nloss"], own["valid.\nloss"], own["test loss,\nperplexity"]) == ("0.250", "0.500", "0.500\n1.65")
-    assert (own["trained\nin"], own["tokens/s"], own["weights\nMB"]) == ("40 s", "1234", "500")
-    other = shown[BASELINES["tfidf_lr"]]
+    table = {row["experiment"]: row for row in tables()["Training, test loss and what it took"].records()}
+    own_row = table["smol 4bit\nr1 s42"]
+    assert (own_row["train\nloss"], own_row["valid.\nloss"], own_row["test loss,\nperplexity"]) == (
+        "0.250",
+        "0.500",
+        "0.500\n1.65",
+    )
+    assert (own_row["trained\nin"], own_row["tokens/s"], own_row["weights\nMB"]) == ("40 s", "1234", "500")
+    other = table[BASELINES["tfidf_lr"]]
     assert {other[name] for name in ("train\nloss", "trained\nin", "tokens/s", "weights\nMB", "peak\nMB")} == {"n/a"}
 
 
@@ -252,8 +256,8 @@ def land_everything(root, marked):
     for seed in (42, 43):
         for bits in (4, 8):
             id = f"{prefix}{bits}s{seed}"
-            own = {"seed": seed, "cell_id": f"smol-{bits}bit-r1-s{seed}", "random_weights": marked}
-            write_landing(root, id, "training", training(id, bits, day=9 if marked else 1, **own))
+            own_values = {"seed": seed, "cell_id": f"smol-{bits}bit-r1-s{seed}", "random_weights": marked}
+            write_landing(root, id, "training", training(id, bits, day=9 if marked else 1, **own_values))
             write_landing(
                 root, f"e{id}", "evaluation", evaluation(f"e{id}", id, CASES, created_at=datetime(2026, 1, 3))
             )
@@ -276,10 +280,10 @@ def test_every_row_of_every_table_marks_random_weights_and_none_hides_a_real_one
     land_everything(tmp_path / "real", marked=False)
     before = {table.title: len(table) for table in everything()}
     land_everything(tmp_path / "random", marked=True)
-    made = everything()
-    assert len(made) == 2 + 15
+    all_tables = everything()
+    assert len(all_tables) == 2 + 15
 
-    for table in made:
+    for table in all_tables:
         first = table["experiment" if "experiment" in table.columns else table.columns[0]]
         marks = ["(random weights)" in name for name in first]
         assert sum(marks) * 2 == len(table), table.title
@@ -308,15 +312,15 @@ def test_the_latest_fidelity_on_the_same_dataset_is_shown_whatever_its_hash(tmp_
         write_landing(tmp_path, id, "fidelity", {"fidelity": [row]})
         load_all(tmp_path)
 
-    shown = tables()["What quantisation alone changes, before any training: KL divergence to the reference, in nats"]
-    assert shown["mean"] == ["0.10000"]
+    table = tables()["What quantisation alone changes, before any training: KL divergence to the reference, in nats"]
+    assert table["mean"] == ["0.10000"]
 
 
 def test_prevalence_reaches_every_table_or_is_said_not_to_apply(tmp_path):
     land_everything(tmp_path, marked=False)
     changed = {table.title: table for table in evidence(leaderboard_rows(), 0.1)}
-    own = evidence(leaderboard_rows())
-    for (title, table), before in zip(changed.items(), own, strict=True):
+    own_tables = evidence(leaderboard_rows())
+    for (title, table), before in zip(changed.items(), own_tables, strict=True):
         assert title.endswith("restated at 10.0% ED") != title.endswith("--prevalence does not apply"), title
         assert (table.rows == before.rows) == title.endswith("does not apply"), title
 
@@ -426,13 +430,13 @@ def test_synthetic_cases_are_spoken_of_only_where_the_cases_are_the_embedded_one
     limits = {"train": 30, "valid": 3, "calibration": 3, "test": 9}
     rows = [{"id": f"c{i}", "text": f"story {i * 7919}", "label": LABELS[i % 3]} for i in range(300)]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    embedded, own = (
+    embedded, own_digest = (
         DatasetManifest.read(prepare_dataset(data, home())).digest_of("test")
         for data in (Data(limits=limits), Data(source=str(tmp_path / "own.jsonl")))
     )
-    assert disclaimer({own}) == disclaimer({"unknown"}) == "Research software, not a medical device."
+    assert disclaimer({own_digest}) == disclaimer({"unknown"}) == "Research software, not a medical device."
 
-    for digests in ({embedded}, {embedded, own}):
+    for digests in ({embedded}, {embedded, own_digest}):
         assert disclaimer(digests).endswith("; synthetic cases are no evidence about patients.")
 
 

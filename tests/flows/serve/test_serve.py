@@ -33,18 +33,18 @@ def place(used):
 
 
 @pytest.fixture(scope="module")
-def client(kept):
-    with running(kept) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as made:
-        yield made
+def client(kept_model):
+    with running(kept_model) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http_client:
+        yield http_client
 
 
 def decide(client, text):
     return client.post("/decide", json={"text": text})
 
 
-def test_eight_clients_at_once_get_the_answers_of_predict(client, kept, place):
+def test_eight_clients_at_once_get_the_answers_of_predict(client, kept_model, place):
     texts = [case["text"] for case in cases_of(place)]
-    expected = [answer(kept.bundle, Decision.from_json(kept.ask(text).result())) for text in texts]
+    expected = [answer(kept_model.bundle, Decision.from_json(kept_model.ask(text).result())) for text in texts]
     with ThreadPoolExecutor(8) as threads:
         responses = list(threads.map(lambda text: decide(client, text), texts))
     assert [response.json() for response in responses] == json.loads(json.dumps(expected))
@@ -96,8 +96,8 @@ def test_another_path_or_method_is_a_sentence_that_does_not_repeat_it(client, me
     assert "no-such" not in response.text
 
 
-def test_a_full_queue_is_a_sentence_too(kept):
-    with running(kept, most_waiting=0) as port:
+def test_a_full_queue_is_a_sentence_too(kept_model):
+    with running(kept_model, most_waiting=0) as port:
         response = httpx.post(f"http://127.0.0.1:{port}/decide", json={"text": "a"})
     assert response.status_code == 503 and response.headers["Retry-After"] == "2"
     assert response.json() == {"error": "0 texts wait already; ask again in a few seconds."}

@@ -22,11 +22,11 @@ def main() -> None:
     options = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
     spec = BaseModelSpec(name="m", licence="Apache-2.0", sources=tuple(source), **options)
 
-    seen = []
+    calls = []
     try:
         if what == "fetch":
-            folder = fetch_base(spec, root, progress=lambda *step: seen.append(step))
-            answer = {"folder": str(folder), "progress": seen}
+            folder = fetch_base(spec, root, progress=lambda *step: calls.append(step))
+            answer = {"folder": str(folder), "progress": calls}
         else:
             answer = {"state": availability(spec, root)[0][1]}
     except TriageError as error:

@@ -110,8 +110,8 @@ def leave(args, emit):
 
 def large_then_killed(args, emit):
     """Holds `bytes` of memory, and is killed when a heartbeat has told so: as the one after it begins."""
-    held = bytearray(args["bytes"])
-    held[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(held[:: os.sysconf("SC_PAGE_SIZE")])
+    held_arrays = bytearray(args["bytes"])
+    held_arrays[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(held_arrays[:: os.sysconf("SC_PAGE_SIZE")])
     child = sys.modules["__main__"]
     begun = threading.Semaphore(0)
     child.HEARTBEAT_SECONDS = 0.05
@@ -122,7 +122,7 @@ def large_then_killed(args, emit):
         begun.acquire()
 
     os.kill(os.getpid(), signal.SIGKILL)
-    return {"held": len(held)}
+    return {"held": len(held_arrays)}
 
 
 def wait(args, emit):

@@ -40,30 +40,30 @@ def mean_activations(stack, cases, chosen, depths):
     leading = run_blocks(stack, embed(stack, mx.array([cases.leading_tokens])), 0, stack.depth, past)
     mx.eval(leading, [block.arrays() for block in past])
     rows = [cases.rows[number * cases.per_case] for number in chosen]
-    own = [row.inputs[cases.leading : row.first + 1] for row in rows]
+    own_values = [row.inputs[cases.leading : row.first + 1] for row in rows]
 
     def means_of(numbers):
-        lengths = mx.array([len(own[number]) for number in numbers])[:, None]
+        lengths = mx.array([len(own_values[number]) for number in numbers])[:, None]
         width = int(lengths.max())
-        hidden = embed(stack, mx.array(padded_tokens([own[number] for number in numbers], width)))
+        hidden = embed(stack, mx.array(padded_tokens([own_values[number] for number in numbers], width)))
         is_text = (mx.arange(width)[None] < lengths)[:, :, None]
 
         means = []
-        done = 0
+        result = 0
         for depth in depths:
-            hidden = run_blocks(stack, hidden, done, depth, past)
+            hidden = run_blocks(stack, hidden, result, depth, past)
             means.append((hidden * is_text).sum(axis=1) / lengths)
-            done = depth
+            result = depth
 
         return mx.stack(means, axis=1)
 
-    order = sorted(range(len(own)), key=lambda number: len(own[number]))
-    groups = filled_groups(order, [len(own[number]) for number in order], TOKENS_AT_ONCE)
-    found = np.zeros((len(own), len(depths), stack.hidden_size), np.float32)
+    order = sorted(range(len(own_values)), key=lambda number: len(own_values[number]))
+    groups = filled_groups(order, [len(own_values[number]) for number in order], TOKENS_AT_ONCE)
+    outcome = np.zeros((len(own_values), len(depths), stack.hidden_size), np.float32)
 
     for numbers, means in side_by_side(groups, means_of):
-        found[numbers] = np.array(means)
-    return found
+        outcome[numbers] = np.array(means)
+    return outcome
 
 
 def main(variant, data, count=CASES):

@@ -42,8 +42,8 @@ def steps_of(dropout):
     """(times, nodes) of steps whose masks are drawn."""
     recipe = tiny.recipe(dropout=dropout, rank=8)
     cases = bench_cases(SMOLLM2["vocab_size"], 4, 256)
-    made, prefix = adapted_blocks(16, cases, recipe, SMOLLM2)
-    updates = compiled_updates(made, prefix, recipe)
+    adapted, prefix = adapted_blocks(16, cases, recipe, SMOLLM2)
+    updates = compiled_updates(adapted, prefix, recipe)
     first = updates._gathered(), updates._optimizer.state
     mx.eval(first)
     times = []
@@ -53,7 +53,7 @@ def steps_of(dropout):
     updates._graph = lambda *arguments: graphs.append(replay(*arguments)) or graphs[-1]
 
     with drawn_ahead(copied=True) as masks:
-        made.take_masks_from(masks)
+        adapted.take_masks_from(masks)
         for number in range(STEPS + 1):
             key = (1, number) if dropout else None
             if key:

@@ -31,12 +31,12 @@ def _killed(args, emit, module, name, hungry=True):
     """The real job, which is killed in `module.name` unless its parent has told it to take less."""
 
     def die(*given, **named):
-        held = _take(0.95 * budget(ExperimentSpec.model_validate(args["experiment"]))) if hungry else []
+        held_arrays = _take(0.95 * budget(ExperimentSpec.model_validate(args["experiment"]))) if hungry else []
         for _ in range(2):  # the next one may come too late, and one that was read before be written between
             emit(Heartbeat(resident_bytes()))
             time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGKILL)
-        return held
+        return held_arrays
 
     if args["choice"] is None:
         setattr(module, name, die)
@@ -45,9 +45,9 @@ def _killed(args, emit, module, name, hungry=True):
 
 def _take(wanted):
     """Memory, until the process holds so much: what was freed before may be given again."""
-    held = []
+    held_arrays = []
     page = os.sysconf("SC_PAGE_SIZE")
     while resident_bytes() < wanted:
-        held.append(bytearray(16 << 20))
-        held[-1][::page] = b"x" * len(held[-1][::page])
-    return held
+        held_arrays.append(bytearray(16 << 20))
+        held_arrays[-1][::page] = b"x" * len(held_arrays[-1][::page])
+    return held_arrays
