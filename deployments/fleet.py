@@ -58,7 +58,7 @@ def enter(api: str, pool: str) -> None:
             _make_pool(client, pool)
             local_versions = versions_here()
             unequal = differences(local_versions, first_versions(client, pool, local_versions))
-            if unequal and _others(client, pool):
+            if unequal and _other_workers(client, pool):
                 raise BadInput(
                     f"This machine cannot join the work pool {pool}: {unequal}; bring both to one "
                     "version, or choose another --pool."
@@ -134,6 +134,6 @@ def _make_pool(client: SyncPrefectClient, pool: str) -> None:
         )
 
 
-def _others(client: SyncPrefectClient, pool: str) -> list[str]:
+def _other_workers(client: SyncPrefectClient, pool: str) -> list[str]:
     """Names of the other workers that serve the pool now."""
     return [name for name in online_workers(client, pool) if name != worker_name()]

@@ -20,7 +20,7 @@ UNSAFE = "unsafe"
 
 
 @contextlib.contextmanager
-def told(cells: Sequence[ExperimentSpec]) -> Iterator[None]:
+def tell_of(cells: Sequence[ExperimentSpec]) -> Iterator[None]:
     """Tell of each of these experiments that lands or fails while the block runs."""
     specs = {f"land {spec.cell_id}": spec for spec in cells}
 

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Crashed, Failed
 
 from flows.chains import finish_all, submit_experiments
-from flows.events import told
+from flows.events import tell_of
 from flows.form import GridName, ModelName, PrecisionName, RecipeName
 from flows.pool.cell import PooledCell, label_results, leased, noted_errors
 from flows.selection import Narrowing, Selection, select
@@ -81,7 +81,7 @@ def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
     label_run(selection, name=spec.title)
 
     other_variants = [(spec.model.name, name) for name in pooled.precisions] if pooled else []
-    with told(selection.cells), noted_errors() as errors, threads_beside() as threads:
+    with tell_of(selection.cells), noted_errors() as errors, threads_beside() as threads:
         most_layers = pooled.most_layers if pooled else None
         submitted = submit_experiments(selection, threads, other_variants, most_layers)
         failures = finish_all(submitted)

@@ -66,7 +66,7 @@ def plan_cells(
         dataset = _dataset(read) if any(trainings.values()) else None
 
     for spec in selection.cells:
-        yield _planned(spec, trainings[spec.cell_id], dataset, speeds)
+        yield _planned_cell(spec, trainings[spec.cell_id], dataset, speeds)
 
 
 def _refuse_examples(selection: Selection, cases: PlannedCases) -> None:
@@ -82,7 +82,7 @@ def _refuse_examples(selection: Selection, cases: PlannedCases) -> None:
         check_examples(folder, selection.prompts)
 
 
-def _planned(
+def _planned_cell(
     spec: ExperimentSpec,
     trainings: list[Path],
     dataset: DatasetManifest | None,

@@ -156,7 +156,7 @@ class _Search:
         cell = SearchedCell(space.grid.name, self.setup.spec, self.setup.identity)
 
         if trials:
-            _finished(land_trials.submit(cell, trials))
+            _finished_step(land_trials.submit(cell, trials))
             if warning := load_the_rest():
                 publish(TITLE, StepWarning(warning))
 
@@ -200,16 +200,16 @@ def _shared_steps(setup: SearchSetup) -> tuple[Path, Path]:
     """The folders of the cases and of the variant, which all trials share."""
     grid = setup.selection.grid
     spec = setup.spec
-    data = _finished(prepare.submit(grid.data, grid.evaluation_sets, setup.space.prompts()))
-    source = _finished(acquire.submit(spec.model))
-    base = _finished(convert.submit(spec.model, source))
+    data = _finished_step(prepare.submit(grid.data, grid.evaluation_sets, setup.space.prompts()))
+    source = _finished_step(acquire.submit(spec.model))
+    base = _finished_step(convert.submit(spec.model, source))
     group_size = grid.training.group_size
-    variant = _finished(quantize.submit(spec.model, base, spec.precision, group_size))
+    variant = _finished_step(quantize.submit(spec.model, base, spec.precision, group_size))
 
     return data.result(), variant.result()
 
 
-def _finished(step: Step) -> Step:
+def _finished_step(step: Step) -> Step:
     """The step, once it has ended. Raises the error of one that failed, before another starts."""
     step.wait()
     if error := failure_of(step):

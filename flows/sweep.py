@@ -18,7 +18,7 @@ from pydantic import Field
 
 from flows.chains import finish_all, submit_experiments, warn_of_damage
 from flows.compare import publish_comparison
-from flows.events import tell_sweep_finished, told
+from flows.events import tell_of, tell_sweep_finished
 from flows.form import GridName, ModelName, PrecisionName, RecipeName
 from flows.pool.follow import sweep_in_pool
 from flows.report.study import evaluations_of_sweep
@@ -69,7 +69,7 @@ def sweep(
     refusals = refill_warehouse()
 
     if pool is None:
-        with told(selection.cells), threads_beside() as threads:
+        with tell_of(selection.cells), threads_beside() as threads:
             submitted = submit_experiments(selection, threads)
             failures = finish_all(submitted)
         record = submitted.record

@@ -22,15 +22,15 @@ def prepare(
     """The dataset folder for the grid's `[data]` and `[[evaluation_set]]`, without the examples of
     its prompts.
     """
-    before = _written()
+    before = _write_times()
     folder = prepare_dataset(data, home(), evaluation_sets)
     check_examples(folder, prompts)
     land_dataset(folder)
-    was_there = before.get(folder) == _written()[folder]
+    was_there = before.get(folder) == _write_times()[folder]
     return as_cached(folder, folder.name) if was_there else folder
 
 
-def _written() -> dict[Path, int]:
+def _write_times() -> dict[Path, int]:
     """When the manifest of each data set was written."""
     manifests = (home() / "data").glob(f"*/{MANIFEST}")
     return {path.parent: path.stat().st_mtime_ns for path in manifests}

@@ -112,10 +112,10 @@ def _claim(entry: dict[str, Any], number: int) -> Claim:
 
 def measure(claims: list[Claim], run: Callable[[str], Rows] = query_rows) -> list[MeasuredClaim]:
     """Every claim measured by `run`, a read-only query."""
-    return [_measured(claim, run) for claim in claims]
+    return [_measured_claim(claim, run) for claim in claims]
 
 
-def _measured(claim: Claim, run: Callable[[str], Rows]) -> MeasuredClaim:
+def _measured_claim(claim: Claim, run: Callable[[str], Rows]) -> MeasuredClaim:
     try:
         rows = run(claim.statement)
         measurements = [_measurement(claim, rows.columns, row) for row in rows.rows]

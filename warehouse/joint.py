@@ -75,7 +75,7 @@ def joint_bands(
 
     A statistic that does not vary, or is undefined in too many resamples, takes no part.
     """
-    values, errors = _observed(statistics)
+    values, errors = _observed_values(statistics)
     scaled = _studentised(statistics, values, errors, resamples)
     takes_part = (errors > 0) & (np.isnan(scaled).mean(axis=0) <= MAX_UNDEFINED)
     half = _quantile(np.abs(scaled[:, takes_part])) * errors
@@ -97,7 +97,7 @@ def joint_bands(
     return bands
 
 
-def _observed(statistics: Sequence[Statistic]) -> tuple[Floats, Floats]:
+def _observed_values(statistics: Sequence[Statistic]) -> tuple[Floats, Floats]:
     """Values and standard errors, each (statistics,)."""
     if not statistics:
         return np.zeros(0), np.zeros(0)

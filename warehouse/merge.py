@@ -93,17 +93,17 @@ def _refuse_newer_columns(folder: Path) -> None:
                 raise BrokenFolder(f"{folder}: {error}") from error
 
 
-def copy_folder(theirs: Path, ours: Path) -> None:
+def copy_folder(source: Path, target: Path) -> None:
     """Copy a landing folder under a temporary name, its manifest last, and rename it into place."""
-    aside = ours.with_name(f".merging-{ours.name}")
+    aside = target.with_name(f".merging-{target.name}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
 
-    for file in theirs.iterdir():
+    for file in source.iterdir():
         if file.is_file() and file.name != MANIFEST and not file.name.startswith("."):
             shutil.copyfile(file, aside / file.name)
 
-    shutil.copyfile(theirs / MANIFEST, aside / MANIFEST)
+    shutil.copyfile(source / MANIFEST, aside / MANIFEST)
     LandingManifest.read(aside, deep=True)
-    shutil.rmtree(ours, ignore_errors=True)
-    aside.rename(ours)
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)

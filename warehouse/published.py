@@ -111,7 +111,7 @@ def _of_table(con: duckdb.DuckDBPyConnection, entry: dict[str, object], root: Pa
         Figure(
             f"{file}, {line}, {column}",
             normal(table[line][column]),
-            _expected(con, str(entry["rows_of"]), condition, name, table[line][column]),
+            _expected_cell(con, str(entry["rows_of"]), condition, name, table[line][column]),
         )
         for line, condition in rows.items()
         for column, name in columns.items()
@@ -149,7 +149,7 @@ def normal(cell: str) -> str:
     return " ".join([*numbers, *([word[1]] if word else [])])
 
 
-def _expected(
+def _expected_cell(
     con: duckdb.DuckDBPyConnection, view: str, condition: str, name: str, cell: str
 ) -> str | None:
     """What the published rows give for a cell, in as many digits and numbers as it shows."""

@@ -159,7 +159,7 @@ def _models(set_digest: str, test_digest: str, datasets: Collection[str]) -> lis
     ]
     names = _names(rows)
     latest = {row.training_id: row for row in rows if row.set_digest == set_digest}
-    decided = _decided({row.evaluation_id for row in latest.values()})
+    decided = _decisions_of({row.evaluation_id for row in latest.values()})
 
     return [
         JudgedModel(
@@ -211,7 +211,7 @@ def _names(rows: list[EvaluationRow]) -> dict[str, str]:
     return {id: f"{name}\n{id}" if counts[name] > 1 else name for id, name in names.items()}
 
 
-def _decided(evaluations: Collection[str]) -> dict[str, Decided]:
+def _decisions_of(evaluations: Collection[str]) -> dict[str, Decided]:
     """The decisions of these evaluations."""
     if not evaluations:
         return {}

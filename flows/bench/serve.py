@@ -119,7 +119,7 @@ def _texts(model: BundledModel, count: int) -> list[str]:
 
 def _measure(experiment: str, model: BundledModel, texts: list[str], load: Load) -> Figures:
     first_answer = _first_answer(experiment, texts[0])
-    predicted, rate = _predicted(model, texts)
+    predicted, rate = _predicted_answers(model, texts)
 
     kept_model = KeptModel(model, None)
     with running(kept_model) as port, _client(port) as client:
@@ -167,7 +167,7 @@ def _first_answer(experiment: str, text: str) -> float:
     return time.perf_counter() - start
 
 
-def _predicted(model: BundledModel, texts: list[str]) -> tuple[list[Shown], float]:
+def _predicted_answers(model: BundledModel, texts: list[str]) -> tuple[list[Shown], float]:
     """The answers of `predict` to the texts, and how many it gives a second once it is loaded."""
     with AskedModel(model) as asked_model:
         asked_model.wait_until_loaded()

@@ -25,7 +25,7 @@ def _seconds(f: Figures, n: int) -> str:
     return f"{f['seconds_per_step']:.3g} ({low:.3g} to {high:.3g}, n={n})"
 
 
-def _shown(key: str, template: str, factor: float = 1.0) -> Callable[[Figures, int], str]:
+def _column_text(key: str, template: str, factor: float = 1.0) -> Callable[[Figures, int], str]:
     def show(f: Figures, n: int) -> str:
         return template.format(f[key] * factor) if f.get(key) is not None else ""
 
@@ -34,22 +34,22 @@ def _shown(key: str, template: str, factor: float = 1.0) -> Callable[[Figures, i
 
 LINES: tuple[tuple[str, Callable[[Figures, int], str]], ...] = (
     ("seconds per step, median (range)", _seconds),
-    ("tokens per second", _shown("tokens_per_second", "{:.0f}")),
-    ("times faster than stock as installed", _shown("speed_up_over_stock", "{:.1f}")),
-    ("times faster than stock, fast BLAS", _shown("speed_up_over_stock_dense", "{:.1f}")),
-    ("weights, MB", _shown("weights_memory_bytes", "{:.0f}", 1e-6)),
-    ("peak memory, MB", _shown("peak_memory_bytes", "{:.0f}", 1e-6)),
-    ("peak over weights, MB", _shown("peak_over_weights_bytes", "{:.0f}", 1e-6)),
-    ("  of that of stock, fast BLAS", _shown("memory_against_stock_dense", "{:.2f}")),
-    ("MLX cache after the last step, MB", _shown("cache_memory_bytes", "{:.0f}", 1e-6)),
-    ("peak RSS of the process, MB", _shown("peak_rss_bytes", "{:.0f}", 1e-6)),
+    ("tokens per second", _column_text("tokens_per_second", "{:.0f}")),
+    ("times faster than stock as installed", _column_text("speed_up_over_stock", "{:.1f}")),
+    ("times faster than stock, fast BLAS", _column_text("speed_up_over_stock_dense", "{:.1f}")),
+    ("weights, MB", _column_text("weights_memory_bytes", "{:.0f}", 1e-6)),
+    ("peak memory, MB", _column_text("peak_memory_bytes", "{:.0f}", 1e-6)),
+    ("peak over weights, MB", _column_text("peak_over_weights_bytes", "{:.0f}", 1e-6)),
+    ("  of that of stock, fast BLAS", _column_text("memory_against_stock_dense", "{:.2f}")),
+    ("MLX cache after the last step, MB", _column_text("cache_memory_bytes", "{:.0f}", 1e-6)),
+    ("peak RSS of the process, MB", _column_text("peak_rss_bytes", "{:.0f}", 1e-6)),
     (
         "gradients: difference to stock as installed",
-        _shown("gradient_difference_to_stock", "{:.1e}"),
+        _column_text("gradient_difference_to_stock", "{:.1e}"),
     ),
-    ("gradients: difference to float64", _shown("gradient_difference_to_float64", "{:.1e}")),
-    ("matrix products of a step, GFLOP", _shown("matmul_flops", "{:.3g}", 1e-9)),
-    ("share of this machine's matmul speed", _shown("matmul_share", "{:.0%}")),
+    ("gradients: difference to float64", _column_text("gradient_difference_to_float64", "{:.1e}")),
+    ("matrix products of a step, GFLOP", _column_text("matmul_flops", "{:.3g}", 1e-9)),
+    ("share of this machine's matmul speed", _column_text("matmul_share", "{:.0%}")),
 )
 
 
@@ -138,7 +138,7 @@ def print_summary(console: Console, reports: list[dict[str, Any]]) -> None:
         )
         table.add_row(
             f"{case}{report['batch']} x {report['length']}", f"{our_figures['seconds_per_step']:.3g}",
-            *(_shown(key, form)(our_figures, 1) for key, form in (
+            *(_column_text(key, form)(our_figures, 1) for key, form in (
                 ("speed_up_over_stock", "{:.1f}"), ("speed_up_over_stock_dense", "{:.1f}"),
                 ("memory_against_stock_dense", "{:.2f}"), ("gradient_difference_to_stock", "{:.1e}"),
                 ("matmul_share", "{:.0%}"),

@@ -93,11 +93,11 @@ class Figure:
 
     @property
     def sentence(self) -> str:
-        beside = "" if self.aim is None else f" (aim: under {_written(self.aim, self.unit)})"
-        return f"{self.name} {_written(self.value, self.unit)}{beside}"
+        beside = "" if self.aim is None else f" (aim: under {_figure_text(self.aim, self.unit)})"
+        return f"{self.name} {_figure_text(self.value, self.unit)}{beside}"
 
 
-def _written(value: float, unit: str) -> str:
+def _figure_text(value: float, unit: str) -> str:
     digits = 0 if unit == "ms" or value >= 100 else 2
     return f"{value:,.{digits}f} {unit}"
 
@@ -228,8 +228,8 @@ def _print(console: Console, size: Size, figures: list[Figure]) -> None:
     records = [
         {
             "figure": figure.name,
-            "median": _written(figure.value, figure.unit),
-            "aim": "" if figure.aim is None else f"under {_written(figure.aim, figure.unit)}",
+            "median": _figure_text(figure.value, figure.unit),
+            "aim": "" if figure.aim is None else f"under {_figure_text(figure.aim, figure.unit)}",
             "reached": "" if figure.aim is None else "yes" if figure.is_reached else "no",
         }
         for figure in figures

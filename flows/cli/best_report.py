@@ -128,7 +128,7 @@ def _candidates(study: str, options: Options) -> list[tuple[EvaluationRow, int]]
             f"{', '.join(precisions)}."
         )
 
-    stored = {row.evaluation_id: row.stored_bytes or 0 for row in _stored()}
+    stored = {row.evaluation_id: row.stored_bytes or 0 for row in _stored_sizes()}
     of_precision = [row for row in board if options.precision in (None, row.precision)]
     sized_models = [(row, stored.get(row.evaluation_id, 0)) for row in of_precision]
 
@@ -145,7 +145,7 @@ def _candidates(study: str, options: Options) -> list[tuple[EvaluationRow, int]]
     return fitting_models
 
 
-def _stored() -> list[_Stored]:
+def _stored_sizes() -> list[_Stored]:
     return typed_rows(_Stored, "evaluation_summary")
 
 
@@ -158,7 +158,7 @@ def _rank(
     with kept():  # what the models' processes import is imported once
         for row, stored in candidates:
             try:
-                ranking.append(_ranked(row, stored, by))
+                ranking.append(_ranked_model(row, stored, by))
             except ModelGone:  # its results stay where its data set is forgotten
                 absent_models.append(row.cell_id)
 
@@ -183,7 +183,7 @@ def _all_gone(study: str, absent_models: Sequence[str]) -> str:
     )
 
 
-def _ranked(row: EvaluationRow, stored: int, by: RankedBy) -> Ranked:
+def _ranked_model(row: EvaluationRow, stored: int, by: RankedBy) -> Ranked:
     model = bundle_of_evaluation(home(), row.evaluation_id)
     scored = valid_cases(home(), model, _say)
     return Ranked(

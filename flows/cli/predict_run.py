@@ -73,7 +73,7 @@ def run_predict(request: Request) -> int:
     with interrupted_by_signals():
         try:
             # What is wrong with the texts is said before a model is loaded.
-            for count in _answered(request, _texts(request)):
+            for count in _write_answers(request, _texts(request)):
                 answer_count = count
         except KeyboardInterrupt:
             stop_children()
@@ -85,7 +85,7 @@ def run_predict(request: Request) -> int:
     return 0
 
 
-def _answered(request: Request, texts: _Texts) -> Iterator[int]:
+def _write_answers(request: Request, texts: _Texts) -> Iterator[int]:
     """Show the answer to each text; yields how many there are so far."""
     answer_count = 0
     with kept(), ExitStack() as stack:
@@ -113,7 +113,7 @@ class _Texts:
 
 
 def _texts(request: Request) -> _Texts:
-    return _counted(request.file, request.text_column) if request.file else _only_text()
+    return _counted_texts(request.file, request.text_column) if request.file else _only_text()
 
 
 def _only_text() -> _Texts:
@@ -123,7 +123,7 @@ def _only_text() -> _Texts:
     return _Texts(1, lambda: [(None, text)])
 
 
-def _counted(path: Path, column: str) -> _Texts:
+def _counted_texts(path: Path, column: str) -> _Texts:
     """The texts of a file, read once to see that each can be used, and again one by one."""
     count = sum(1 for _ in numbered_texts(path, column))
     return _Texts(count, lambda: numbered_texts(path, column))

@@ -157,11 +157,11 @@ def _write_csv(result: Rows, file: TextIO) -> None:
     writer = csv.writer(file, lineterminator="\n")
     rows: Iterable[Sequence[object]] = chain([result.columns], result.rows)
     if file.isatty():  # a file holds the values as they are
-        rows = ([_shown(value) for value in row] for row in rows)
+        rows = ([_printable_value(value) for value in row] for row in rows)
     writer.writerows(rows)
 
 
-def _shown(value: object) -> object:
+def _printable_value(value: object) -> object:
     """A value as a terminal may get it: text, and what becomes text, without control characters."""
     return (
         value if value is None or isinstance(value, bool | int | float) else printable(str(value))

@@ -45,13 +45,13 @@ def print_status(console: Console, show_all: bool = False) -> None:
 
 def print_json(show_all: bool = False) -> None:
     """Print the lines as a JSON array on standard output."""
-    lines = _listed(status_lines(), show_all)
+    lines = _listed_lines(status_lines(), show_all)
     print(json.dumps([line.as_json() for line in lines], indent=2))
 
 
 def status_table(lines: list[Line], width: int, show_all: bool = False) -> Table:
     """The lines as a table for a terminal of `width` characters, which breaks no name."""
-    listed_lines = _listed(lines, show_all)
+    listed_lines = _listed_lines(lines, show_all)
     names = _names(listed_lines)
     named_lines = list(zip(listed_lines, names, strict=True))
 
@@ -81,5 +81,5 @@ def _names(lines: list[Line]) -> list[str]:
     return [line.cell_id if cells[line.cell_id] == 1 else line.name for line in lines]
 
 
-def _listed(lines: list[Line], show_all: bool) -> list[Line]:
+def _listed_lines(lines: list[Line], show_all: bool) -> list[Line]:
     return [line for line in lines if show_all or not (line.superseded or line.searched)]

@@ -25,7 +25,11 @@ def claims(study: ReportedStudy) -> Section:
     counts = Counter(result.verdict for result in results)
     finding = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     records = [
-        {"claim": result.claim.sentence, "verdict": result.verdict, "measured": _measured(result)}
+        {
+            "claim": result.claim.sentence,
+            "verdict": result.verdict,
+            "measured": _measured_text(result),
+        }
         for result in results
     ]
     table = Table.of("Claims", records)
@@ -36,7 +40,7 @@ def claims(study: ReportedStudy) -> Section:
     )
 
 
-def _measured(result: MeasuredClaim) -> str:
+def _measured_text(result: MeasuredClaim) -> str:
     rows = [_row(row) for row in result.measurements[:MOST_ROWS]]
     more = len(result.measurements) - MOST_ROWS
     further = [f"{more} more"] if more > 0 else []

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from flows.html_report.drawing import INK, PALETTE, drawn
+from flows.html_report.drawing import INK, PALETTE, svg_of
 from flows.html_report.marks import (
     AXIS_AND_LEGEND,
     NAMES,
     ROWS,
-    fitted,
+    fitted_chart,
     legend_of,
     line_at,
     row_height,
@@ -42,7 +42,7 @@ def bars(rows: Sequence[Bar], title: str, names: list[str]) -> str:
     )
     height = AXIS_AND_LEGEND + row_height(labels) * len(labels)
 
-    return fitted(alt.layer(chart, line_at(0, "x", (1, 0))), height, rows=rows)
+    return fitted_chart(alt.layer(chart, line_at(0, "x", (1, 0))), height, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -72,4 +72,4 @@ def matrices(rows: Sequence[Cell], names: list[str], order: Sequence[str]) -> st
     cells = alt.layer(heat, text, data=ROWS).properties(width=115, height=95)
     side_by_side = alt.Facet("series:N", sort=names, header=alt.Header(title=None))
 
-    return drawn(cells.facet(side_by_side, columns=2), rows=rows)
+    return svg_of(cells.facet(side_by_side, columns=2), rows=rows)

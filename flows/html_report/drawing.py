@@ -90,7 +90,7 @@ _UNUSED = re.compile(r' (?:role|class|pointer-events|aria-[a-z]+)="[^"]*"')
 _ID = re.compile(r'(id="|url\(#|href="#)')
 
 
-def drawn(chart: Any, **rows: Sequence[DataclassInstance]) -> str:
+def svg_of(chart: Any, **rows: Sequence[DataclassInstance]) -> str:
     """The SVG of an Altair chart, with placeholder colours; `rows` are its named data.
 
     The rows are added to what Altair makes, which would look at each of them.

@@ -15,8 +15,8 @@ from flows.html_report.drawing import (
     WIDTH,
     colour_of,
     dash_of,
-    drawn,
     shape_of,
+    svg_of,
 )
 
 if TYPE_CHECKING:
@@ -117,10 +117,10 @@ def line_at(value: float, along: str, dash: Sequence[int] = (4, 3)) -> alt.Chart
     return mark.encode(**{along: "at:Q"})
 
 
-def fitted(chart: Any, height: int, **rows: Sequence[DataclassInstance]) -> str:
+def fitted_chart(chart: Any, height: int, **rows: Sequence[DataclassInstance]) -> str:
     """A chart of `WIDTH` with everything around it; `rows` are its named data."""
     fit = alt.AutoSizeParams(type="fit", contains="padding")
-    return drawn(chart.properties(width=WIDTH, height=height, autosize=fit), **rows)
+    return svg_of(chart.properties(width=WIDTH, height=height, autosize=fit), **rows)
 
 
 def dots(
@@ -154,7 +154,7 @@ def dots(
     per_label = 1 if overlaid else _most(rows)
     height = AXIS_AND_LEGEND + max(row_height(labels), 11 * per_label) * len(labels)
 
-    return fitted(alt.layer(*layers), height, rows=rows)
+    return fitted_chart(alt.layer(*layers), height, rows=rows)
 
 
 def row_height(labels: list[str]) -> int:
@@ -209,7 +209,7 @@ def points(
         ),
     ]
 
-    return fitted(alt.layer(*layers), 340, rows=rows)
+    return fitted_chart(alt.layer(*layers), 340, rows=rows)
 
 
 def curves(
@@ -256,4 +256,4 @@ def curves(
         flag = alt.Chart(MARKED).mark_point(filled=True, size=70, opacity=1)
         layers.append(flag.encode(x=across, y=upward, color=colour))
 
-    return fitted(alt.layer(*layers), 240, rows=rows, marked=marked)
+    return fitted_chart(alt.layer(*layers), 240, rows=rows, marked=marked)

@@ -64,7 +64,7 @@ def reported_study(name: str | None) -> ReportedStudy:
     only = evaluation_ids(study.study) if study else None
     board = leaderboard_rows(only)
     if not board:
-        raise BadInput(_nothing(study))
+        raise BadInput(_nothing_to_report(study))
 
     shown_rows = by_test_set(board)[0]
     ids = [row.evaluation_id for row in shown_rows]
@@ -82,7 +82,7 @@ def reported_study(name: str | None) -> ReportedStudy:
     )
 
 
-def _nothing(study: StudyRow | None) -> str:
+def _nothing_to_report(study: StudyRow | None) -> str:
     of = f" of the study {study.study}" if study else ""
     return (
         f"The warehouse holds no finished experiment{of}, so there is nothing to report; "

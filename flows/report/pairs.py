@@ -96,19 +96,19 @@ def _record(pair: PairRow, with_resources: bool) -> dict[str, str]:
     recipe = recipe_name(pair.recipe, pair.seed)
     record = {
         "pair": f"{pair.base_model}\n{recipe}{random_mark(pair)}",
-        "MB": _both(pair.stored_bytes_4bit / 1e6, pair.stored_bytes_8bit / 1e6, digits=1),
-        "accuracy": _both(pair.accuracy_4bit, pair.accuracy_8bit),
+        "MB": _both_figures(pair.stored_bytes_4bit / 1e6, pair.stored_bytes_8bit / 1e6, digits=1),
+        "accuracy": _both_figures(pair.accuracy_4bit, pair.accuracy_8bit),
         "difference": _difference(pair.accuracy_diff, pair.accuracy_low, pair.accuracy_high),
         "within 2 %?": verdict_words(pair.accuracy_verdict),
-        "ED recall": _both(pair.ed_recall_4bit, pair.ed_recall_8bit),
+        "ED recall": _both_figures(pair.ed_recall_4bit, pair.ed_recall_8bit),
         "ED difference": _difference(pair.ed_recall_diff, pair.ed_recall_low, pair.ed_recall_high),
         "ED within 2 %?": verdict_words(pair.ed_recall_verdict),
-        "test loss": _both(pair.loss_4bit, pair.loss_8bit),
+        "test loss": _both_figures(pair.loss_4bit, pair.loss_8bit),
     }
     return record | {"memory, time": _resources(pair)} if with_resources else record
 
 
-def _both(four: float | None, eight: float | None, digits: int = 3) -> str:
+def _both_figures(four: float | None, eight: float | None, digits: int = 3) -> str:
     return f"{figure(four, digits=digits)}\n{figure(eight, digits=digits)}"
 
 

@@ -46,7 +46,7 @@ def side_by_side(first_study: StudyRow, second_study: StudyRow) -> Table:
         _pair_record(first_study, second_study, boards[0].get(key), boards[1].get(key))
         for key in names
     ]
-    title = f"{_described(first_study, boards[0])}; {_described(second_study, boards[1])}"
+    title = f"{_description(first_study, boards[0])}; {_description(second_study, boards[1])}"
     return Table.of(title, records)
 
 
@@ -55,7 +55,7 @@ def _latest_board(study: str) -> dict[Key, EvaluationRow]:
     return {(row.cell_id, row.random_weights): row for row in (sets[0] if sets else [])}
 
 
-def _described(study: StudyRow, board: dict[Key, EvaluationRow]) -> str:
+def _description(study: StudyRow, board: dict[Key, EvaluationRow]) -> str:
     if not board:
         return f"{study.study}: no finished experiment"
     row = next(iter(board.values()))

@@ -140,7 +140,7 @@ def select_cases(test: LoadedSet, job: DropoutJob) -> list[int]:
     return sorted(nearest[: job.cases])
 
 
-def _ours(bench: Workbench) -> Figures:
+def _our_figures(bench: Workbench) -> Figures:
     prefix = bench.stored_prefix()
     all_cases = range(len(bench.cases.encoded))
     times: list[float] = []
@@ -250,7 +250,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 ENGINES: dict[str, Callable[[Workbench], Figures]] = {
-    "ours": _ours,
+    "ours": _our_figures,
     "full": _full,
     "generate": _generate,
     "generate_stock": _generate,

@@ -57,7 +57,9 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
     cases = setting.cases
     measurement = (
-        _ours(setting, cases) if setting.engine == "ours" else measure_stock(setting, cases)
+        _our_measurement(setting, cases)
+        if setting.engine == "ours"
+        else measure_stock(setting, cases)
     )
     mx.save_safetensors(str(setting.folder / GRADIENTS), measurement.gradients)
     return measurement.figures() | {
@@ -98,7 +100,7 @@ def _load(path: Path) -> Weights:
     return weights
 
 
-def _ours(setting: Setting, cases: Cases) -> Measured:
+def _our_measurement(setting: Setting, cases: Cases) -> Measured:
     mx.set_cache_limit(CACHE_BYTES)
     stack = load_variant(setting.variant, backend().compute_path)
     adapted = add_lora(stack, setting.recipe, setting.training, seed=0)

@@ -47,10 +47,10 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 def _write_weights(job: ExportJob, template: Template) -> ExportResult:
     """Write the fused model, and a GGUF file of it, and compare each with the trained model."""
     cases = sampled_cases()
-    trained_p = _probabilities(job, _trained(job), template, cases)
+    trained_p = _probabilities(job, _trained_model(job), template, cases)
     folder = job.folder / (FUSED if job.fuse else FUSED_FOR_GGUF)
     write_fused(job.weights, job.adapter, folder, job.bundle.model_id)
-    fused = _whole(load_variant(folder, COMPUTE_PATH))
+    fused = _fused_model(load_variant(folder, COMPUTE_PATH))
     of_fused = compared(job.bundle, trained_p, _probabilities(job, fused, template, cases))
     refuse_beyond_bound(of_fused, "The fused model")
 
@@ -67,7 +67,7 @@ def _write_weights(job: ExportJob, template: Template) -> ExportResult:
     return ExportResult(fused=of_fused if job.fuse else None, gguf=of_gguf)
 
 
-def _trained(job: ExportJob) -> Adapted:
+def _trained_model(job: ExportJob) -> Adapted:
     bundle = job.bundle
     stack = load_variant(job.weights, COMPUTE_PATH)
     adapted = add_lora(stack, bundle.recipe, bundle.training, bundle.seed)
@@ -75,7 +75,7 @@ def _trained(job: ExportJob) -> Adapted:
     return adapted
 
 
-def _whole(stack: Any) -> Adapted:
+def _fused_model(stack: Any) -> Adapted:
     """A model whose weights hold everything that it learned."""
     return Adapted(stack, (), stack.depth, 0)
 

@@ -46,7 +46,7 @@ def render_card(card: CardInput) -> str:
         figures=card.figures,
         metadata=yaml.safe_dump(metadata(card), sort_keys=False, allow_unicode=True, width=1000),
         is_gemma=is_gemma(card.bundle),
-        written=_written(card.result),
+        written=_agreements(card.result),
         labels=LABELS,
     )
 
@@ -138,7 +138,7 @@ def _hub_metric(metric: Metric, rule: str) -> dict[str, Any]:
     }
 
 
-def _written(result: ExportResult) -> list[tuple[str, Agreement]]:
+def _agreements(result: ExportResult) -> list[tuple[str, Agreement]]:
     """The models that were written anew, in words, with how they agree with the trained one."""
     agreements = (("The fused weights", result.fused), ("`model.gguf` (float16)", result.gguf))
     return [(name, agreement) for name, agreement in agreements if agreement is not None]

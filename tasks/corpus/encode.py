@@ -64,7 +64,7 @@ def make_template(tokenizer: Any, prompt: Prompt, chat: bool) -> Template:
         whole = _whole_tokens(tokenizer, prompt, chat, probe, answer)
         if whole[: len(start)] != start:
             raise BadInput(
-                f"The tokenizer merges the prompt with the {_named(label, answer)}; this model "
+                f"The tokenizer merges the prompt with the {_label_name(label, answer)}; this model "
                 "cannot be scored exactly."
             )
 
@@ -87,13 +87,13 @@ def _check_prefixes(answer_tokens: list[Tokens], prompt: Prompt) -> None:
         if tokens[: len(short)] == short:
             relation = "is the same as" if short == tokens else "begins like"
             raise BadInput(
-                f"The {_named(label, prompt.answer(label))} {relation} "
+                f"The {_label_name(label, prompt.answer(label))} {relation} "
                 f"{prompt.answer(short_label)} in this tokenizer; the model cannot "
                 "tell them apart: use another."
             )
 
 
-def _named(label: Label, answer: str) -> str:
+def _label_name(label: Label, answer: str) -> str:
     """A label in an error, with its answer where that is another word."""
     return f"label {label}" if answer == label else f"answer {answer!r} of the label {label}"
 
@@ -163,5 +163,5 @@ def _answer_length(tokenizer: Any, completion: Tokens, label: Label, answer: str
             return length
 
     raise BadInput(
-        f"The tokenizer does not give the {_named(label, answer)} back when its tokens are decoded."
+        f"The tokenizer does not give the {_label_name(label, answer)} back when its tokens are decoded."
     )

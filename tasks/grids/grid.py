@@ -69,7 +69,7 @@ def load_grid(name: str, overrides: list[str] | None = None) -> Grid:
 
     grid = _validate(Grid, raw, path, overrides)
     _refuse_unknown_models(grid, path, overrides)
-    return _beside(grid, path.parent)
+    return _with_folder(grid, path.parent)
 
 
 def _refuse_unknown_models(grid: Grid, path: Path, overrides: list[str]) -> None:
@@ -83,7 +83,7 @@ def _refuse_unknown_models(grid: Grid, path: Path, overrides: list[str]) -> None
             )
 
 
-def _beside(grid: Grid, folder: Path) -> Grid:
+def _with_folder(grid: Grid, folder: Path) -> Grid:
     """The grid with relative sources that are looked up in `folder` first; see `Columns.beside`."""
     if folder == GRIDS:  # no cases lie beside the built-in grids
         return grid

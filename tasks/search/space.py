@@ -88,9 +88,9 @@ class Space:
                 if key.startswith(f"{section}.")
             }
             if section == "recipe":
-                changes["recipes"] = (_changed(self.recipe, recipe_changes),)
+                changes["recipes"] = (_with_values(self.recipe, recipe_changes),)
             else:
-                changes[section] = _changed(getattr(self.grid, section), recipe_changes)
+                changes[section] = _with_values(getattr(self.grid, section), recipe_changes)
 
         return self.grid.model_copy(update=changes)
 
@@ -135,7 +135,7 @@ def value_in(grid: Grid, key: str) -> Value:
     return getattr(spec, name)
 
 
-def _changed(spec: Spec, values: Values) -> Spec:
+def _with_values(spec: Spec, values: Values) -> Spec:
     return type(spec).model_validate({**spec.model_dump(exclude_unset=True), **values})
 
 

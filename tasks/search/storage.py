@@ -226,8 +226,8 @@ class Storage:
             if stored_settings.get(key) != present_settings.get(key)
         ]
         changes = [
-            f"{key} was {_shown(stored_settings.get(key))} and is "
-            f"{_shown(present_settings.get(key))}"
+            f"{key} was {_value_text(stored_settings.get(key))} and is "
+            f"{_value_text(present_settings.get(key))}"
             for key in keys[:MOST_SHOWN]
         ]
         more = f", and {len(keys) - MOST_SHOWN} more" if len(keys) > MOST_SHOWN else ""
@@ -292,5 +292,5 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return "absent" if value is None else canonical_json(value)[:60]

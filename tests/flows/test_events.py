@@ -29,7 +29,7 @@ def test_an_experiment_that_lands_unsafe_and_one_that_fails_are_told(feed, tmp_p
     load_all(tmp_path)
 
     first, second, *_ = select("smoke").cells
-    with events.told([first, second]):
+    with events.tell_of([first, second]):
         publish(f"land {first.cell_id}", ExperimentLanded(("e4",)))
         publish(f"land {second.cell_id}", ExperimentFailed("NaN.", ValueError()))
 
@@ -42,7 +42,7 @@ def test_an_experiment_that_lands_unsafe_and_one_that_fails_are_told(feed, tmp_p
 
 def test_without_a_warehouse_an_experiment_that_lands_is_told_all_the_same(feed):
     spec = select("smoke").cells[0]
-    with events.told([spec]):
+    with events.tell_of([spec]):
         publish(f"land {spec.cell_id}", ExperimentLanded(("e4",)))
     assert [name for name, _, _ in feed] == [events.LANDED]
 

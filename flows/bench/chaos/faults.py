@@ -61,7 +61,7 @@ def _of_a_fleet(place: ChaosPlace) -> list[Fault]:
     ]
 
 
-def drawn(kinds: list[Fault], count: int, rng: random.Random) -> list[Fault]:
+def draw_faults(kinds: list[Fault], count: int, rng: random.Random) -> list[Fault]:
     """`count` faults: every kind once in a random order, then again in another."""
     order: list[Fault] = []
     while len(order) < count:

@@ -17,7 +17,7 @@ from rich.console import Console
 from deployments.interruptions import ignore_interruptions, interrupted_by_signals
 from flows.bench.chaos import namespace
 from flows.bench.chaos.checks import Check, checks
-from flows.bench.chaos.faults import Fault, drawn, known_faults
+from flows.bench.chaos.faults import Fault, draw_faults, known_faults
 from flows.bench.chaos.fleet import FleetPlace
 from flows.bench.chaos.place import (
     POLL_SECONDS,
@@ -87,7 +87,7 @@ def bench_chaos(
             if is_sound and folder is None:
                 _remove(root, place)
             else:
-                _keep(place)
+                _keep_homes(place)
                 print_line(console, f"Homes, warehouses and what was printed: {root}")
 
     return is_sound
@@ -119,7 +119,7 @@ def _make_folders(*places: ChaosPlace) -> None:
         namespace.mount_small_disk(places[-1].disk, MEGABYTES)
 
 
-def _keep(place: ChaosPlace) -> None:
+def _keep_homes(place: ChaosPlace) -> None:
     """Copy homes from a disk that is gone with the namespace."""
     if namespace.is_entered() and place.disk.exists():
         shutil.copytree(place.disk, place.folder / "home_as_left")
@@ -141,7 +141,7 @@ def _storm(
     start = time.monotonic()
 
     struck: list[Struck] = []
-    for number, fault in enumerate(drawn(list(kinds), weather.faults, rng)):
+    for number, fault in enumerate(draw_faults(list(kinds), weather.faults, rng)):
         due = number * place.study.experiments // weather.faults
         if not _advance(place, due, start + 60 * weather.minutes):
             break

@@ -108,7 +108,9 @@ def _folders(place: ChaosPlace, kinds: Iterable[str]) -> Iterator[Path]:
 
 def _flip(place: ChaosPlace, rng: random.Random, folders: Iterable[Path]) -> str:
     """Damage a file that a manifest lists."""
-    return _flip_one(place, rng, sorted(file for folder in folders for file in _listed(folder)))
+    return _flip_one(
+        place, rng, sorted(file for folder in folders for file in _listed_files(folder))
+    )
 
 
 def _flip_one(place: ChaosPlace, rng: random.Random, files: list[Path]) -> str:
@@ -129,7 +131,7 @@ def _flip_one(place: ChaosPlace, rng: random.Random, files: list[Path]) -> str:
     return str(file.relative_to(place.disk))
 
 
-def _listed(folder: Path) -> list[Path]:
+def _listed_files(folder: Path) -> list[Path]:
     """The files of a complete folder that are not empty."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         names = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]

@@ -92,13 +92,13 @@ def fidelity(subject: Subject) -> float:
 
 def loss_error(subject: Subject) -> float:
     """Our loss against stock's on packed weights, in float32."""
-    (our_loss, _), (stock_loss, _) = _both(subject)
+    (our_loss, _), (stock_loss, _) = _both_results(subject)
     return abs(our_loss - stock_loss) / abs(stock_loss)
 
 
 def gradient_error(subject: Subject) -> float:
     """Our LoRA gradients against stock's on packed weights, in float32."""
-    (_, gradients), (_, stock_gradients) = _both(subject)
+    (_, gradients), (_, stock_gradients) = _both_results(subject)
     return largest_difference(gradients, stock_gradients)
 
 
@@ -113,7 +113,7 @@ def wide_gradient_error(name: str) -> float:
     return largest_difference(gradients, stock)
 
 
-def _both(subject: Subject) -> tuple[tuple[float, dict[str, mx.array]], ...]:
+def _both_results(subject: Subject) -> tuple[tuple[float, dict[str, mx.array]], ...]:
     stacks = subject.loaded(), subject.as_stock()
     for stack in stacks:
         stack.model.set_dtype(mx.float32)

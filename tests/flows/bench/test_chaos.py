@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.bench.chaos.checks import checks, differences
-from flows.bench.chaos.faults import drawn, known_faults
+from flows.bench.chaos.faults import draw_faults, known_faults
 from flows.bench.chaos.fleet import FleetPlace
 from flows.bench.chaos.place import ChaosPlace, Study
 from flows.bench.chaos.postgres import new_postgres
@@ -51,9 +51,9 @@ def undisturbed(swept, tmp_path) -> ChaosPlace:
 
 def test_every_kind_comes_once_before_any_comes_again_in_an_order_that_a_seed_decides():
     kinds = list(KINDS.values())
-    order = drawn(kinds, 2 * len(kinds) + 3, random.Random(1))
+    order = draw_faults(kinds, 2 * len(kinds) + 3, random.Random(1))
     assert Counter(order[: len(kinds)]) == Counter(kinds) and len(order) == 2 * len(kinds) + 3
-    assert order == drawn(kinds, len(order), random.Random(1)) != drawn(kinds, len(order), random.Random(2))
+    assert order == draw_faults(kinds, len(order), random.Random(1)) != draw_faults(kinds, len(order), random.Random(2))
 
 
 def test_kinds_that_cannot_be_done_say_why_and_a_sweep_without_pool_has_no_worker():

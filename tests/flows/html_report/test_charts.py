@@ -18,7 +18,7 @@ def specs(monkeypatch) -> list[dict]:
     """The specifications of the charts that a test makes, which are not drawn."""
     made: list[dict] = []
     for module in (marks, counts):
-        monkeypatch.setattr(module, "drawn", lambda chart, **rows: made.append(chart.to_dict()) or "")
+        monkeypatch.setattr(module, "svg_of", lambda chart, **rows: made.append(chart.to_dict()) or "")
     return made
 
 

@@ -140,7 +140,7 @@ def _frame(problem: Problem, kind: str, bank: Bank, rng: random.Random) -> Frame
     frame = bank.frame
     mention = rng.choices(("others", "imagined", "past"), (0.5, 0.25, 0.25))[0]
     asides: Words = {
-        "figurative": _apart(frame.figures, problem),
+        "figurative": _unrelated_figures(frame.figures, problem),
         "frightened": frame.fear,
         "understated": frame.ease,
     }.get(kind, ())
@@ -155,7 +155,7 @@ def _frame(problem: Problem, kind: str, bank: Bank, rng: random.Random) -> Frame
     )
 
 
-def _apart(figures: Words, problem: Problem) -> Words:
+def _unrelated_figures(figures: Words, problem: Problem) -> Words:
     """The figures of speech that share no word with the complaint or a fact of the problem."""
     own_facts = (*problem.red.values(), *problem.amber.values(), *problem.mild.values())
     clauses = tuple(clause for fact in own_facts for clause in (fact.note, *fact.say))
