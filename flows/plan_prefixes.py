@@ -76,8 +76,8 @@ class PlannedPrefixes:
         """What they need; where there is no room, the slower path and the remedy."""
         if not self.have_room:
             return self.space.lack("not enough room", self.needed, self.saved)
-        left = f"{self.space.left / 1e9:.2f} GB that their budget leaves"
-        return f"about {self.needed / 1e9:.2f} GB for what frozen blocks compute, of {left}."
+        budget = f"{self.space.left / 1e9:.2f} GB that their budget leaves"
+        return f"about {self.needed / 1e9:.2f} GB for what frozen blocks compute, of {budget}."
 
 
 def planned_prefixes(grid: Grid, cells: Collection[PlannedCell]) -> PlannedPrefixes:

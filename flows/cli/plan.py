@@ -41,8 +41,8 @@ def print_plan(console: Console, selection: Selection) -> None:
 
 
 def _print_plan(console: Console, selection: Selection, cases: PlannedCases) -> None:
-    here = measured_machine() or assumed_machine()
-    cells = list(plan_cells(selection, here.speeds, cases))
+    this_machine = measured_machine() or assumed_machine()
+    cells = list(plan_cells(selection, this_machine.speeds, cases))
     console.print(_table(selection, cells))
     sources = sources_of(selection)
     _print_sources(console, selection, sources)
@@ -52,9 +52,9 @@ def _print_plan(console: Console, selection: Selection, cases: PlannedCases) -> 
             print_line(console, shared_tokens(prompt, tokenizers()))
 
     print_line(console, _set_sizes(selection.grid.data))
-    print_line(console, _summary(selection, cells, here))
+    print_line(console, _summary(selection, cells, this_machine))
     _print_prefixes(console, selection, cells)
-    print_time(console, selection.grid, cells, here)
+    print_time(console, selection.grid, cells, this_machine)
     print_power(console, selection, cases)
     _print_unanswered(console, cells, sources)
 

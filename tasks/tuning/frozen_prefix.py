@@ -210,7 +210,7 @@ def warn_of_lack_of_space(
     The arguments are those of `open_prefix`, which the sets take in this order.
     """
     space = Space.of(root / "prefixes")
-    left = space.left
+    remaining = space.left
     lacking: dict[str, int] = {}
     for name, cases in sets.items():
         if _reason_not_to_store(stack, cases, boundary, None):
@@ -219,17 +219,17 @@ def warn_of_lack_of_space(
             continue
 
         size = _stored_size(stack, cases)
-        if left < size:
+        if remaining < size:
             lacking[name] = size
             continue
 
         shared = _shared_boundary(stack, boundary, most_layers)
         makes_both = shared and not _is_there(stack, cases, shared, root, variant, emit)
-        left -= 2 * size if makes_both and left >= 2 * size else size
+        remaining -= 2 * size if makes_both and remaining >= 2 * size else size
 
     if lacking:
-        what = f"No room for the frozen prefix of {' and '.join(lacking)}"
-        sentence = space.lack(what, sum(lacking.values()), saving(boundary, stack.depth))
+        lack = f"No room for the frozen prefix of {' and '.join(lacking)}"
+        sentence = space.lack(lack, sum(lacking.values()), saving(boundary, stack.depth))
         emit(StepWarning(sentence))
 
 
