@@ -6,6 +6,7 @@ import io
 import json
 import runpy
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -148,10 +149,33 @@ def test_the_example_follows_every_rule(place, plain, rule, tmp_path, monkeypatc
         refuse_other_answers(folder, cases, monkeypatch, capsys)
 
 
-def test_the_example_is_a_dozen_lines_that_need_stock_mlx_lm_alone(plain):
+@pytest.mark.parametrize("line", ["I have a cough.", '{"message": "A cough."}', '{"text": 3}', "3", "{"])
+def test_the_example_says_in_a_sentence_what_it_reads(plain, line, monkeypatch, capsys):
+    monkeypatch.chdir(plain)
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"text": "A rash."}\n' + line + "\n"))
+    with pytest.raises(SystemExit) as refused:
+        runpy.run_path("example.py")
+    assert refused.value.code == (
+        'A line of standard input is no JSON object with a text; write one a line, as {"text": "I have a cough."}'
+    )
+    assert capsys.readouterr().out == ""
+
+
+def test_the_call_on_the_card_decides_a_text(plain):
+    card = (plain / "README.md").read_text()
+    (command,) = [line for line in card.splitlines() if line.startswith("echo ")]
+    python = f"'{sys.executable}' example.py"
+    answer = subprocess.run(
+        command.replace("python example.py", python), shell=True, cwd=plain, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.split()[0] in LABELS and len(answer.stdout.splitlines()) == 1
+
+
+def test_the_example_is_fifteen_lines_that_need_stock_mlx_lm_alone(plain):
     lines = (plain / "example.py").read_text().splitlines()
     code = [line for line in lines if line and not line.startswith("#")]
-    assert len(code) <= 12
+    assert len(code) <= 15
     assert {line.split()[1] for line in code if line.startswith(("import", "from"))} == {
         "json,",
         "mlx.core",
