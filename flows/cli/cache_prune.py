@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flows.cli.forget_report import refuse_while_sweeping
 from flows.cli.terminal import print_line
-from flows.report.figures import megabytes
+from flows.report.figures import file_size
 from flows.report.table import Table, print_table
 from tasks.removal import Part, remove
 from tasks.runtime.errors import BadInput
@@ -46,7 +46,7 @@ def prune_cache(console: Console, least_age: str, only_unreferred: bool, dry_run
         return
 
     remove(parts)
-    print_line(console, f"Removed: {megabytes(sum(part.size for part in parts))} MB.")
+    print_line(console, f"Removed: {file_size(sum(part.size for part in parts))}.")
 
 
 def seconds_of(duration: str) -> float:
@@ -71,5 +71,5 @@ def _table(root: Path, parts: Sequence[Part], dry_run: bool) -> Table:
         rows.append((kind, str(len(of_kind)), f"{size:,}", name_lines))
 
     total = sum(part.size for part in parts)
-    title = f"{'Would go' if dry_run else 'Goes'}: {megabytes(total)} MB of {root}"
+    title = f"{'Would go' if dry_run else 'Goes'}: {file_size(total)} of {root}"
     return Table(title, ("what", "folders", "bytes", "which"), tuple(rows))

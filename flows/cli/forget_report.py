@@ -8,7 +8,7 @@ from rich.console import Console
 
 from deployments.temporary_server import running_sweeps
 from flows.cli.terminal import print_line
-from flows.report.figures import megabytes
+from flows.report.figures import file_size
 from flows.report.table import Table, print_table
 from tasks.forget_data import Forgetting, forget, matching_names, plan, unknown_data
 from tasks.removal import refuse_while_working
@@ -43,7 +43,7 @@ def forget_data(console: Console, data: str, yes: bool) -> None:
         return
 
     forget(root, forgetting)
-    print_line(console, f"Removed: {', '.join(names)}, {megabytes(forgetting.size)} MB.")
+    print_line(console, f"Removed: {', '.join(names)}, {file_size(forgetting.size)}.")
 
 
 def _of_grid(root: Path, data: str) -> list[str]:
@@ -74,15 +74,15 @@ def refuse_while_sweeping(root: Path) -> None:
 
 def _table(root: Path, forgetting: Forgetting, yes: bool) -> Table:
     rows: list[tuple[str, str, str]] = [
-        (part.kind, str(part.folder.relative_to(root)), megabytes(part.size))
+        (part.kind, str(part.folder.relative_to(root)), file_size(part.size))
         for part in forgetting.parts
         if part.kind != "prefixes"
     ]
     prefixes = [part.size for part in forgetting.parts if part.kind == "prefixes"]
     if prefixes:
-        rows.append(("prefixes", f"all {len(prefixes)} in prefixes", megabytes(sum(prefixes))))
+        rows.append(("prefixes", f"all {len(prefixes)} in prefixes", file_size(sum(prefixes))))
 
     title = "Goes" if yes else "Would go"
     return Table(
-        f"{title}: {megabytes(forgetting.size)} MB of {root}", ("what", "folder", "MB"), tuple(rows)
+        f"{title}: {file_size(forgetting.size)} of {root}", ("what", "folder", "size"), tuple(rows)
     )

@@ -78,5 +78,10 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g}%"
 
 
+def file_size(count: int) -> str:
+    """Bytes as `90.3 MB`, or as `2.1 kB` below a megabyte."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
 def megabytes(count: float | None) -> str:
     return f"{count / 1e6:.0f}" if is_number(count) else "n/a"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def test_a_dry_run_says_what_would_go_and_removes_nothing(swept):
     assert (result.returncode, result.stderr) == (0, "")
     (data,) = (path.name for path in (swept.home / "data").glob("embedded-*"))
     assert f"data/{data}" in result.stdout and result.stdout.count("│ adapters │") == 8
+    sizes = re.findall(r"([\d.]+) (kB|MB) +│$", result.stdout, re.MULTILINE)
+    assert len(sizes) > 8 and all(float(size) > 0 for size, _ in sizes), "small folders have a size, too"
     assert "│ scores   │ baselines/" in result.stdout and "exports, reports" in result.stdout
     assert result.stdout.rstrip().endswith("Nothing was removed. To remove it: triage forget smoke --yes")
     assert sorted(swept.home.rglob("*")) == before
