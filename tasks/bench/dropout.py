@@ -41,9 +41,10 @@ from tasks.tuning.batches import (
     sorted_batches,
 )
 from tasks.tuning.engine import score_cases
-from tasks.tuning.frozen_prefix import Prefix, open_prefix
+from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.memory import CACHE_BYTES
+from tasks.tuning.prefix_store import open_prefix
 from tasks.tuning.sets import LoadedSet, load_set, load_template
 
 Figures = dict[str, Any]  # of one engine, as JSON

@@ -16,10 +16,11 @@ from tasks.runtime.device import peak_resident_bytes
 from tasks.runtime.events import Emit
 from tasks.tuning.engine import score_cases, update_gradients
 from tasks.tuning.fit import fit, keep_within, with_checkpoints
-from tasks.tuning.frozen_prefix import Prefix, open_prefix
+from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import MemoryChoice, cache_limit
+from tasks.tuning.prefix_store import open_prefix
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:

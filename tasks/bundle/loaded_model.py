@@ -26,8 +26,9 @@ from tasks.spec import LABELS
 from tasks.tuning.architecture import SharedPast
 from tasks.tuning.batches import Cases, make_batch, make_cases
 from tasks.tuning.engine import label_terms, leading_past
-from tasks.tuning.frozen_prefix import Prefix, prefix_in_memory
+from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
+from tasks.tuning.prefix_computation import prefix_in_memory
 from tasks.tuning.sets import load_template
 from tasks.tuning.streams import side_by_side
 

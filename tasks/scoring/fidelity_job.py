@@ -23,9 +23,10 @@ from tasks.spec import LABELS
 from tasks.tuning.architecture import SharedPast, project, run_blocks
 from tasks.tuning.batches import Batch, Cases, make_batch, sorted_batches
 from tasks.tuning.engine import label_terms, leading_past
-from tasks.tuning.frozen_prefix import Prefix, open_prefix
+from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, load_variant
 from tasks.tuning.memory import CACHE_BYTES
+from tasks.tuning.prefix_store import open_prefix
 from tasks.tuning.sets import load_set, load_template
 
 PATH = "dequantised_f32"

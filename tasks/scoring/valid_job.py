@@ -16,9 +16,9 @@ from tasks.runtime.events import Emit
 from tasks.runtime.manifest import Manifest
 from tasks.scoring.arguments import ValidScoringJob
 from tasks.tuning.engine import score_cases
-from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.lora import add_lora, load_variant, load_weights
 from tasks.tuning.memory import CACHE_BYTES
+from tasks.tuning.prefix_store import open_prefix
 from tasks.tuning.sets import load_set, load_template
 from tasks.tuning.trainer import macro_f1_of
 

@@ -13,9 +13,9 @@ from mlx_lm.utils import quantize_model, save_config, save_model
 from tasks.runtime.backend import backend
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.tuning.engine import score_cases, update_gradients
-from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.lora import add_lora, load_variant
 from tasks.tuning.losses import make_objective
+from tasks.tuning.prefix_store import open_prefix
 from tasks.tuning.trainer import Splits, train
 from tests.tolerances import near
 from tests.tuning import tiny

@@ -12,9 +12,9 @@ import pytest
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import StepWarning
-from tasks.tuning import frozen_prefix
+from tasks.tuning import frozen_prefix, prefix_computation, prefix_folder, prefix_store
 from tasks.tuning.engine import score_cases
-from tasks.tuning.frozen_prefix import open_prefix
+from tasks.tuning.prefix_store import open_prefix
 from tests.tuning import tiny
 
 
@@ -22,8 +22,8 @@ from tests.tuning import tiny
 def computed(monkeypatch):
     """The sets for which a prefix was computed."""
     calls = []
-    compute = frozen_prefix._compute
-    monkeypatch.setattr(frozen_prefix, "_compute", lambda *args: calls.append(args[0].cases) or compute(*args))
+    compute = prefix_store.compute_prefix
+    monkeypatch.setattr(prefix_store, "compute_prefix", lambda *args: calls.append(args[0].cases) or compute(*args))
     return calls
 
 
@@ -50,8 +50,8 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for
 def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_path, monkeypatch):
     some = tiny.cases(6)
     blocks = []
-    run_blocks = frozen_prefix.run_blocks
-    monkeypatch.setattr(frozen_prefix, "run_blocks", lambda *args: blocks.append(args[2:4]) or run_blocks(*args))
+    run_blocks = prefix_computation.run_blocks
+    monkeypatch.setattr(prefix_computation, "run_blocks", lambda *args: blocks.append(args[2:4]) or run_blocks(*args))
 
     for precision in ("float32", "bfloat16"):
         adapted = tiny.adapted("llama", 4, precision == "float32")
@@ -70,7 +70,7 @@ def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_pat
 def test_a_shallower_prefix_that_others_will_read_is_stored_first_where_the_space_holds_both(tmp_path, monkeypatch):
     some = tiny.cases(6)
     adapted = tiny.adapted("llama", 4, True)
-    room = frozen_prefix._stored_size(adapted.stack, some)
+    room = prefix_store._stored_size(adapted.stack, some)
     alone = open_prefix(adapted.stack, some, 3, tmp_path / "alone", "weights")
 
     for copies, boundaries in ((1, {3}), (2, {2, 3})):
@@ -170,9 +170,9 @@ def test_bfloat16_activations_take_two_bytes_each_on_disk_and_keep_their_bits(tm
     assert hidden.dtype == mx.bfloat16
     np.testing.assert_allclose(np.array(hidden.astype(mx.float32)), np.array(exact), atol=0.1, rtol=0.1)
     every = mx.arange(1 << 16, dtype=mx.uint16).view(mx.bfloat16)
-    assert (frozen_prefix._stored_form(every) == np.arange(1 << 16)).all()
+    assert (frozen_prefix.stored_form(every) == np.arange(1 << 16)).all()
     assert (
-        frozen_prefix._of_stored_form(np.arange(1 << 16, dtype=np.uint16)).view(mx.uint16) == mx.arange(1 << 16)
+        frozen_prefix.of_stored_form(np.arange(1 << 16, dtype=np.uint16)).view(mx.uint16) == mx.arange(1 << 16)
     ).all()
 
 
@@ -202,7 +202,7 @@ def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_rem
 
     (folder / "own.npy").unlink()
     with ThreadPoolExecutor(1) as pool, store.replacing(folder):
-        trusted = pool.submit(frozen_prefix._is_stored, folder, "key", events.append)
+        trusted = pool.submit(prefix_folder.is_stored, folder, "key", events.append)
         with pytest.raises(TimeoutError):
             trusted.result(0.5)
         shutil.rmtree(folder)

@@ -30,7 +30,7 @@ from tasks.search.objective import Objective
 from tasks.search.train_trial import train_trial
 from tasks.search.training_progress import TrainingProgress
 from tasks.spec import ExperimentSpec, experiments
-from tasks.tuning import frozen_prefix, job, step, trainer
+from tasks.tuning import job, prefix_store, step, trainer
 from tasks.tuning.batches import TOKENS_AT_ONCE
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 from warehouse.landing import write_landing
@@ -174,8 +174,8 @@ def test_a_process_that_is_killed_holding_little_is_lost_and_not_out_of_memory(s
 
 def test_the_second_recipe_of_a_variant_computes_no_prefix(study, tmp_path, monkeypatch):
     computed = []
-    compute = frozen_prefix._compute
-    monkeypatch.setattr(frozen_prefix, "_compute", lambda *args: computed.append(args[1]) or compute(*args))
+    compute = prefix_store.compute_prefix
+    monkeypatch.setattr(prefix_store, "compute_prefix", lambda *args: computed.append(args[1]) or compute(*args))
     study = study | {"home": str(tmp_path / "home")}
     first = trained(study, tmp_path / "first")
     assert len(computed) == 2 and first["frozen_blocks_stored"] == 2, "train and valid"

@@ -16,7 +16,6 @@ from tasks.tuning import memory, step, trainer
 from tasks.tuning.batches import TOKENS_AT_ONCE
 from tasks.tuning.engine import score_cases, step_peak, update_gradients
 from tasks.tuning.fit import fit, keep_within
-from tasks.tuning.frozen_prefix import open_prefix
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import (
     SLACK,
@@ -29,6 +28,7 @@ from tasks.tuning.memory import (
     read_choice,
     write_choice,
 )
+from tasks.tuning.prefix_store import open_prefix
 from tasks.tuning.trainer import Splits, train
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable

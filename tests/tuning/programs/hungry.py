@@ -7,12 +7,12 @@ import time
 from tasks.runtime.device import resident_bytes
 from tasks.runtime.events import Heartbeat
 from tasks.spec import ExperimentSpec
-from tasks.tuning import frozen_prefix, job, trainer
+from tasks.tuning import job, prefix_store, trainer
 from tasks.tuning.memory import budget
 
 
 def in_prefix(args, emit):
-    return _killed(args, emit, frozen_prefix, "_compute")
+    return _killed(args, emit, prefix_store, "compute_prefix")
 
 
 def in_probe(args, emit):

@@ -1,0 +1,171 @@
+"""The store of frozen prefixes: which are worth their disk, whether they have room, and opening one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.runtime.events import Emit, Note, StepWarning
+from tasks.runtime.store import build_folder
+from tasks.tuning.architecture import Stack
+from tasks.tuning.batches import TOKENS_AT_ONCE, Cases
+from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.prefix_computation import compute_prefix, tokens_that_fit
+from tasks.tuning.prefix_folder import is_stored, load_prefix, nearest_stored, prefix_key
+from tasks.tuning.prefix_space import Space, pays, saving
+
+
+def open_prefix(
+    stack: Stack,
+    cases: Cases,
+    boundary: int,
+    root: Path,
+    variant: str,
+    emit: Emit | None = None,
+    *,
+    limit: int | None = None,
+    tokens_at_once: int = TOKENS_AT_ONCE,
+    stored: bool | None = None,
+    most_layers: int | None = None,
+) -> Prefix:
+    """The stored prefix of a set at a boundary, computed first if necessary.
+
+    `variant` is the digest of the weights.
+
+    If storing does not pay, or would exceed the byte budget, steps start from the embedding; `emit`
+    reports which. The computation takes at most `limit` bytes of MLX's memory and `tokens_at_once`
+    tokens a pass. `stored`: whether the resumed training began with a stored prefix, to end with
+    the same bits; None if that is not decided. `most_layers`: the most blocks that any experiment
+    trains on these cases; the shallower prefix that it will read is stored first, and this one
+    starts from it.
+    """
+    reason = _reason_not_to_store(stack, cases, boundary, stored)
+    if reason is not None:
+        _report(emit, Note(reason))
+        return Prefix.embedded(stack, cases)
+
+    key = prefix_key(stack, cases, boundary, variant)
+    folder = root / "prefixes" / key
+    needed_bytes = _stored_size(stack, cases)
+    share = saving(boundary, stack.depth)
+
+    if not is_stored(folder, key, emit):
+        space = Space.of(folder.parent)
+        if space.left < needed_bytes:
+            _report_lack_of_space(
+                emit, space.lack("Frozen prefix", needed_bytes, share), bool(stored)
+            )
+            return Prefix.embedded(stack, cases)
+
+    blocks = f"Frozen prefix of {boundary} of {stack.depth} blocks"
+    _report(emit, Note(f"{blocks}: saves {share:.0%} of a step, {needed_bytes / 1e9:.2f} GB."))
+
+    def build(temporary: Path) -> dict[str, Any]:
+        shared = _shared_boundary(stack, boundary, most_layers)
+        if shared and Space.of(folder.parent).left >= 2 * needed_bytes:
+            open_prefix(
+                stack=stack,
+                cases=cases,
+                boundary=shared,
+                root=root,
+                variant=variant,
+                emit=emit,
+                limit=limit,
+                tokens_at_once=tokens_at_once,
+            )
+
+        start = nearest_stored(stack, cases, boundary, folder.parent, variant, emit)
+        tokens = tokens_that_fit(start, boundary, limit, tokens_at_once)
+        counts = compute_prefix(start, boundary, temporary, tokens, emit)
+        return {"key": key, "variant": variant} | counts
+
+    build_folder(folder, build, once=True, private=True)
+    return load_prefix(stack, cases, boundary, folder)
+
+
+def warn_of_lack_of_space(
+    stack: Stack,
+    sets: Mapping[str, Cases],
+    boundary: int,
+    root: Path,
+    variant: str,
+    emit: Emit,
+    most_layers: int | None = None,
+) -> None:
+    """Warn, before anything is computed, of the sets whose prefixes will have no room.
+
+    The arguments are those of `open_prefix`, which the sets take in this order.
+    """
+    space = Space.of(root / "prefixes")
+    remaining = space.left
+    lacking: dict[str, int] = {}
+    for name, cases in sets.items():
+        if _reason_not_to_store(stack, cases, boundary, None):
+            continue
+        if _is_there(stack, cases, boundary, root, variant, emit):
+            continue
+
+        size = _stored_size(stack, cases)
+        if remaining < size:
+            lacking[name] = size
+            continue
+
+        shared = _shared_boundary(stack, boundary, most_layers)
+        makes_both = shared and not _is_there(stack, cases, shared, root, variant, emit)
+        remaining -= 2 * size if makes_both and remaining >= 2 * size else size
+
+    if lacking:
+        lack = f"No room for the frozen prefix of {' and '.join(lacking)}"
+        sentence = space.lack(lack, sum(lacking.values()), saving(boundary, stack.depth))
+        emit(StepWarning(sentence))
+
+
+def _reason_not_to_store(
+    stack: Stack, cases: Cases, boundary: int, stored: bool | None
+) -> str | None:
+    share = saving(boundary, stack.depth)
+    if cases.leading == 0 or not pays(boundary, stack.depth):
+        return (
+            f"Frozen prefix not stored: {boundary} of {stack.depth} blocks "
+            f"would save {share:.0%} of a step."
+        )
+    if stored is False:
+        return (
+            "Frozen prefix not used: this training began without one, "
+            "and is to end with the same bits."
+        )
+
+    return None
+
+
+def _report_lack_of_space(emit: Emit | None, lack: str, was_stored: bool) -> None:
+    _report(emit, Note(lack))
+    if was_stored:
+        sentence = "This training began with a stored prefix: its last bits may now differ."
+        _report(emit, StepWarning(sentence))
+
+
+def _shared_boundary(stack: Stack, boundary: int, most_layers: int | None) -> int:
+    """The boundary of a shallower prefix that others will read and that pays by itself; 0 if there
+    is none.
+    """
+    shared = stack.depth - (most_layers or stack.depth)
+    return shared if 0 < shared < boundary and pays(shared, stack.depth) else 0
+
+
+def _is_there(
+    stack: Stack, cases: Cases, boundary: int, root: Path, variant: str, emit: Emit
+) -> bool:
+    key = prefix_key(stack, cases, boundary, variant)
+    return is_stored(root / "prefixes" / key, key, emit)
+
+
+def _stored_size(stack: Stack, cases: Cases) -> int:
+    own_tokens = sum(len(row.inputs) - cases.leading for row in cases.rows)
+    return (cases.leading + own_tokens) * stack.hidden_size * stack.dtype.size
+
+
+def _report(emit: Emit | None, event: Note | StepWarning) -> None:
+    if emit:
+        emit(event)
