@@ -13,7 +13,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.chains import Step, failure_of
+from flows.chains import Step
+from flows.outcomes import failure_of
 from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emergencies, set_up
 from flows.selection import Narrowing, Selection
 from flows.tags import label_run

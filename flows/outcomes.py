@@ -1,0 +1,135 @@
+"""How the steps of a sweep end: waits for each, and says what failed and what has landed."""
+
+from __future__ import annotations
+
+from flows.chains import Chain, Extra, Step, SubmittedSweep
+from tasks.landing import absent_from_warehouse, is_landed, land_failure, load_the_rest
+from tasks.progress import publish
+from tasks.runtime import fork_server
+from tasks.runtime.child import stop_children
+from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
+from tasks.runtime.events import ExperimentFailed, ExperimentLanded, ExtraFinished, StepWarning
+from tasks.runtime.store import home
+from tasks.studies import SweepRecord
+from warehouse.connect import warehouse_path
+
+
+def finish_all(sweep: SubmittedSweep) -> list[str]:
+    """Wait for every step; returns the failures. An interruption ends the steps' processes at once.
+
+    What the warehouse does not hold at the end is a failure, whatever the steps say, unless another
+    program keeps it out.
+    """
+    of_chains: list[str | None] = []
+    of_extras: list[str | None] = []
+    with fork_server.kept():
+        try:
+            # As they run: what has landed belongs to the study of a
+            # sweep that is then stopped, too.
+            for part in sweep.parts:
+                if isinstance(part, Chain):
+                    of_chains.append(_finish_chain(part, sweep.record))
+                else:
+                    of_extras.append(_finish_extra(part))
+                _note(sweep, part)
+        except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
+            stop_children()
+            sweep.record.keep()
+            raise
+
+    failures = [failure for failure in of_chains + of_extras if failure]
+    sweep.record.finish(len(failures))
+    if warning := load_the_rest():
+        publish("loading", StepWarning(warning))
+
+    return failures + _lost_results(sweep)
+
+
+def _note(sweep: SubmittedSweep, part: Chain | Extra) -> None:
+    """Note what has landed, as a part of the sweep's study."""
+    if sweep.data.state.is_completed():
+        sweep.record.use(sweep.data.result())
+    sweep.record.add(part.ids)
+
+
+def _lost_results(sweep: SubmittedSweep) -> list[str]:
+    """A sentence for each part that has landed and is not in the warehouse."""
+    absent = set(absent_from_warehouse([id for part in sweep.parts for id in part.ids]))
+    return [
+        f"{part.name}: its results landed but are not in {warehouse_path()} (was it deleted "
+        "meanwhile?); run the same command again."
+        for part in sweep.parts
+        if absent.intersection(part.ids)
+    ]
+
+
+def warn_of_damage(refusals: dict[str, str]) -> None:
+    """Say which of the landing folders that were refused this sweep did not write again."""
+    for id, reason in refusals.items():
+        if not is_landed(id):
+            remedy = (
+                "Its figures come back with the sweep or benchmark that made them; "
+                f"delete {home() / 'landing' / id} to do without them."
+            )
+            publish(f"landing {id}", StepWarning(f"{reason} {remedy}"))
+
+
+def _finish_extra(extra: Extra) -> str | None:
+    """Wait for an extra; None, or its name with the reason. One that never ran has no failure of
+    its own.
+    """
+    extra.step.wait()
+    if error := failure_of(extra.step):
+        failure = f"{extra.name}: {error}"
+        publish(extra.name, StepWarning(failure))
+        return failure
+
+    if extra.step.state.is_completed():
+        publish(extra.name, ExtraFinished(tuple(extra.ids)))
+    return None
+
+
+def _finish_chain(chain: Chain, record: SweepRecord) -> str | None:
+    """Wait for one experiment; None if it landed, else its name with the reason, which lands too."""
+    chain.landing.wait()
+    title = f"land {chain.spec.cell_id}"
+    errors = (failure_of(step) for step in chain.steps)
+    error = next((error for error in errors if error is not None), None)
+    if error is None and chain.landing.state.is_completed():
+        publish(title, ExperimentLanded((chain.landing.result(),)))
+        return None
+
+    # Whatever the reason is: what has not landed is not done.
+    state = chain.landing.state.name
+    error = error or TriageError(f"It never landed: its last step ended as {state}.")
+    publish(title, ExperimentFailed(str(error), error))
+    _land_failure(chain, error, record)
+
+    return f"{chain.spec.cell_id}: {error}"
+
+
+def _land_failure(chain: Chain, error: Exception, record: SweepRecord) -> None:
+    """Record a failed experiment, where its variant and its cases are known."""
+    if not all(step.state.is_completed() for step in chain.shared.steps):
+        return
+
+    variant = chain.shared.variant.result()
+    data = chain.shared.data.result()
+    try:
+        training = land_failure(chain.spec, variant, data, error)
+        record.add([training])
+    except Exception as problem:  # no reason to stop the other experiments
+        publish(f"land {chain.spec.cell_id}", StepWarning(f"Not recorded: {problem}"))
+
+
+def failure_of(future: Step) -> Exception | None:
+    """The exception of a step that failed, crashed or was cancelled, or None.
+
+    A step that never ran because of another step has none.
+    """
+    state = future.state
+    if not (state.is_failed() or state.is_crashed() or state.is_cancelled()):
+        return None
+    result = future.result(raise_on_failure=False)
+    error = result if isinstance(result, Exception) else RuntimeError(str(result))
+    return disk_full(home()) if is_disk_full(error) and not isinstance(error, BadInput) else error
