@@ -4,7 +4,8 @@
 The child writes its events as JSON lines on its standard output and ends with a `result` or `error`
 event; its exit code names the type of the error. Its standard input is a pipe that the parent holds
 open: if the parent dies, in any way, the pipe closes and the child exits. Through it a step that
-answers requests gets them (inbox.py, conversation.py). Both sides of the rest are in this file.
+answers requests gets them (inbox.py, conversation.py). Which error its ending amounts to is in
+child_ending.py, and both sides of the rest are in this file.
 """
 
 from __future__ import annotations
@@ -13,30 +14,26 @@ import contextlib
 import importlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Literal, NoReturn
+from typing import IO, Any, NoReturn
 
 from tasks.runtime import fork_server, inbox
 from tasks.runtime.accelerator import reserved
 from tasks.runtime.builds import refuse_unusable_build
+from tasks.runtime.child_ending import Ending, error_of
 from tasks.runtime.device import load_blas, resident_bytes, use_device
 from tasks.runtime.errors import (
-    BY_EXIT_CODE,
     LOST_PARENT,
     BadInput,
-    GpuFailed,
-    LostChild,
     OutOfMemory,
     Stopped,
-    TookTooLong,
     TriageError,
     device_error,
     disk_full,
@@ -59,28 +56,9 @@ Process = subprocess.Popen[str] | fork_server.Forked
 MODULE = "tasks.runtime.child"
 HEARTBEAT_SECONDS = 2.0
 TERMINATION_SECONDS = 5.0
-MEMORY_SHARE_OF_OOM = 0.9
-NEARLY_FULL_BYTES = 16 << 20
-METAL = "[METAL]"
-READ_OF_LOG = 1 << 16
 _running: set[Process] = set()
 _ended_seconds: list[float] = []  # of each child that has ended
 _stopping = threading.Event()
-
-
-@dataclass(frozen=True)
-class _Ending:
-    """How a child ended. `outcome`: its last event, if it wrote one.
-
-    `resident`: the bytes that it last held. `log_start`: where its part of the log begins.
-    `killed_for`: why the watchdog killed it, if it did.
-    """
-
-    code: int
-    outcome: StepResult | StepError | None
-    resident: int
-    log_start: int = 0
-    killed_for: Literal["silence", "time"] | None = None
 
 
 def run_child(
@@ -122,7 +100,7 @@ def run_child(
         return ending.outcome.result
 
     refuse_if_stopping()
-    raise _error(ending, memory_budget, log, at_most)
+    raise error_of(ending, memory_budget, log, at_most)
 
 
 def step_seconds() -> float:
@@ -217,7 +195,7 @@ def _follow_to_end(
     on_event: Emit,
     on_start: Callable[[IO[str]], None] | None,
     at_most: float | None,
-) -> _Ending:
+) -> Ending:
     """Hand on the events of a child until it ends.
 
     However this function is left, the child has ended by then.
@@ -232,7 +210,7 @@ def _follow_to_end(
             on_start(process.stdin)
         with Watchdog(process, SILENT_SECONDS, at_most) as watchdog:
             outcome, resident = _follow(process, on_event, watchdog)
-        return _Ending(process.wait(), outcome, resident, killed_for=watchdog.killed_for)
+        return Ending(process.wait(), outcome, resident, killed_for=watchdog.killed_for)
     finally:
         end_process(process)
         _close(process)
@@ -275,64 +253,6 @@ def _close(process: Process) -> None:
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.close()
-
-
-def _error(ending: _Ending, budget: int | None, log: Path, at_most: float | None) -> TriageError:
-    """The error that the ending of a child amounts to."""
-    code = ending.code
-    message = ending.outcome.message if isinstance(ending.outcome, StepError) else None
-    if code in BY_EXIT_CODE and message is not None:
-        return BY_EXIT_CODE[code](message)
-    if code == LOST_PARENT:
-        return LostChild(
-            "The step's process exited, since its pipe from the sweep had closed; its log is "
-            f"{log}."
-        )
-    if ending.killed_for == "silence":
-        return LostChild(
-            f"The step's process sent no sign of life for {SILENT_SECONDS / 60:.0f} min and was "
-            f"killed; its log is {log}."
-        )
-    if ending.killed_for == "time" and at_most is not None:
-        return TookTooLong(
-            f"The step took longer than {at_most / 60:.3g} min, the time_limit of its grid, and "
-            f"was killed; its log is {log}."
-        )
-    if code < 0:
-        return _error_of_signal(ending, budget, log)
-
-    return TriageError(f"The step failed: {message or f'exit code {code}'}. Its log is {log}.")
-
-
-def _error_of_signal(ending: _Ending, budget: int | None, log: Path) -> TriageError:
-    number = -ending.code
-    resident_bytes = ending.resident
-    if number == signal.SIGKILL and budget and resident_bytes >= MEMORY_SHARE_OF_OOM * budget:
-        return OutOfMemory(
-            f"The step was killed while it held {resident_bytes / 1e9:.1f} GB "
-            f"of a budget of {budget / 1e9:.1f} GB."
-        )
-    # A write into a mapped file ends this way on a full disk.
-    if number == signal.SIGBUS and shutil.disk_usage(log.parent).free < NEARLY_FULL_BYTES:
-        return disk_full(log.parent)
-    if number == signal.SIGABRT and (metal := _words_of_metal(log, ending.log_start)):
-        return device_error(metal) or GpuFailed(f"The GPU's driver ended the step: {metal}.")
-
-    return LostChild(f"The step's process was ended by signal {number}; its log is {log}.")
-
-
-def _words_of_metal(log: Path, start: int) -> str | None:
-    """The last thing that a child's log says about Metal, whose errors may end a process.
-
-    MLX raises some of them on a thread of the driver, where nothing can catch them.
-    """
-    with contextlib.suppress(OSError), log.open("rb") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        stream.seek(max(start, end - READ_OF_LOG))
-        lines = stream.read().decode(errors="replace").splitlines()
-        metal_lines = [line[line.index(METAL) :].strip() for line in lines if METAL in line]
-        return metal_lines[-1] if metal_lines else None
-    return None
 
 
 # --- inside the child ---------------------------------------------------------------------------

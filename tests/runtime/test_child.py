@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.runtime import child
+from tasks.runtime import child, child_ending
 from tasks.runtime.child import run_child, stop_children
 from tasks.runtime.errors import BY_EXIT_CODE, BadInput, GpuFailed, LostChild, OutOfMemory, Stopped, TriageError
 from tasks.runtime.events import Event, Note
@@ -97,7 +97,7 @@ def test_a_full_disk_is_for_the_user_to_fix(name, tmp_path):
 def test_a_mapped_write_on_a_full_disk_is_no_other_bus_error(tmp_path, monkeypatch):
     with pytest.raises(LostChild, match="signal 7|signal 10"):
         step("signalled", {"signal": int(signal.SIGBUS)}, tmp_path)
-    monkeypatch.setattr(child, "NEARLY_FULL_BYTES", 1 << 62)
+    monkeypatch.setattr(child_ending, "NEARLY_FULL_BYTES", 1 << 62)
     with pytest.raises(BadInput, match="The disk is full"):
         step("signalled", {"signal": int(signal.SIGBUS)}, tmp_path)
 
