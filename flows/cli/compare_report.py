@@ -13,11 +13,15 @@ from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
 from flows.report.leaderboard import by_test_set, leaderboard
 from flows.report.names import names_elsewhere
-from flows.report.pairs import headline, pair_rows, quantization
+from flows.report.overview import LEAST as LEAST_OF_AN_EXPERIMENT
+from flows.report.overview import left_out, overview
+from flows.report.pair_lines import LEAST as LEAST_OF_A_PAIR
+from flows.report.pair_lines import pair_lines
+from flows.report.pairs import PairRow, headline, pair_rows, quantization
 from flows.report.prevalence import check_prevalence, not_restated_note
 from flows.report.study import evaluation_ids, select_study, study_rows
-from flows.report.table import MOST_ON_SIDE, Table, print_in_parts, print_table
-from flows.report.typed_rows import leaderboard_rows
+from flows.report.table import MOST_ON_SIDE, print_in_parts, print_lines, print_table
+from flows.report.typed_rows import EvaluationRow, leaderboard_rows
 from warehouse.health import bring_up_to_date
 from warehouse.summary import pooled_sets
 
@@ -25,6 +29,9 @@ BANDS = (
     "The intervals on top hold for all pooled figures at once; those below for one figure each, so "
     "they are narrower."
 )
+# Lines on a terminal; output into a file or a pipe has all of them.
+MOST_MODELS = 20
+MOST_PAIRS = 10
 MORE = (
     "For more: triage compare with --gates, --rules, --calibration, --review, --flips, --fidelity, "
     "or triage compare --all"
@@ -88,33 +95,71 @@ def print_comparison(
         return
 
     pairs = pair_rows(only)
-    pooled = pooled_sets(only)
-    sentences = answer(board, pairs, pooled)
+    sentences = answer(board, pairs, pooled_sets(only))
     print_line(console, " ".join(sentences), style="bold")
 
-    for part in by_test_set(board):
-        print_in_parts(console, leaderboard(part, prevalence))
-
-    if names := names_elsewhere(board):
-        print_line(console, names)
+    is_whole = sections is None
+    print_board = _print_leaderboards if is_whole else _print_overviews
+    print_board(console, board, prevalence)
 
     if pairs:
         print_line(console, headline(pairs))
         if any("[" in sentence for sentence in sentences):
             print_line(console, BANDS)
-        table = quantization(pairs).with_note(not_restated_note(prevalence))
-        _print_pairs(console, table)
+        print_pairs = _print_pairs if is_whole else _print_pair_lines
+        print_pairs(console, pairs, prevalence)
 
-    for table in evidence(board, prevalence, sections, only):
+    tables = evidence(board, prevalence, sections, only)
+    names = names_elsewhere(board)
+    if names and (tables or is_whole):
+        print_line(console, names)
+    for table in tables:
         print_in_parts(console, table)
 
-    if sections is not None:
+    if not is_whole:
         print_line(console, MORE)
 
     print_line(console, disclaimer({row.set_digest for row in board}))
 
 
-def _print_pairs(console: Console, table: Table) -> None:
+def _print_leaderboards(
+    console: Console, board: Collection[EvaluationRow], prevalence: float | None
+) -> None:
+    for part in by_test_set(board):
+        print_in_parts(console, leaderboard(part, prevalence))
+
+
+def _print_overviews(
+    console: Console, board: Collection[EvaluationRow], prevalence: float | None
+) -> None:
+    """Print a line an experiment: on a terminal the best, and the columns that it holds."""
+    most = MOST_MODELS if console.is_terminal else len(board)
+    hidden: list[str] = []
+    for part in by_test_set(board):
+        table = overview(part, most, prevalence)
+        shown_table = table.fitting(console.width, LEAST_OF_AN_EXPERIMENT)
+        print_lines(console, shown_table)
+        hidden = table.names[len(shown_table.columns) :]
+        if rest := left_out(part, most):
+            print_line(console, rest, style="dim")
+
+    if hidden:
+        columns = ", ".join(hidden)
+        print_line(console, f"A wider terminal, or --all, has room for {columns}.", style="dim")
+
+
+def _print_pair_lines(
+    console: Console, pairs: Collection[PairRow], prevalence: float | None
+) -> None:
+    """Print a line a pair and figure; another prevalence changes neither accuracy nor recall."""
+    most = MOST_PAIRS if console.is_terminal else len(pairs)
+    for table in pair_lines(pairs, most):
+        noted_table = table.with_note(not_restated_note(prevalence))
+        print_lines(console, noted_table.fitting(console.width, LEAST_OF_A_PAIR))
+
+
+def _print_pairs(console: Console, pairs: Collection[PairRow], prevalence: float | None) -> None:
+    table = quantization(pairs).with_note(not_restated_note(prevalence))
     if len(table) <= MOST_ON_SIDE:
         print_table(console, table)
     else:

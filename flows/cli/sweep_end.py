@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-import rich.table
 from rich.console import Console
 
 from flows.cli.terminal import print_line
@@ -14,13 +13,14 @@ from flows.html_report.after_sweep import place_of_report
 from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
 from flows.report.leaderboard import by_test_set
-from flows.report.overview import left_out, overview
+from flows.report.overview import LEAST, left_out, overview
 from flows.report.pairs import pair_rows
-from flows.report.table import Table
+from flows.report.table import print_lines
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
 from warehouse.health import bring_up_to_date
 from warehouse.summary import pooled_sets
 
+MOST_LINES = 10  # of trained models, and as many of baselines
 MOST_FAILURES = 10
 NOTHING = "The warehouse holds no finished experiment of this sweep."
 
@@ -36,8 +36,8 @@ def print_results(console: Console, study: str, ids: Collection[str]) -> None:
     sentences = answer(board, pair_rows(ids), pooled_sets(ids))
     print_line(console, " ".join(sentences), style="bold")
     for part in by_test_set(board):
-        _print_lines(console, overview(part))
-        if more := left_out(part):
+        print_lines(console, overview(part, MOST_LINES).fitting(console.width, LEAST))
+        if more := left_out(part, MOST_LINES):
             print_line(console, more, style="dim")
 
     _print_further(console, study, board)
@@ -56,19 +56,6 @@ def print_failures(console: Console, message: str) -> None:
         print_line(console, failure, style="red")
     if hidden := len(failures[MOST_FAILURES:]):
         print_line(console, f"and {hidden} more, printed above")
-
-
-def _print_lines(console: Console, table: Table) -> None:
-    print_line(console, table.title, style="italic")
-    grid = rich.table.Table(
-        box=None, pad_edge=False, collapse_padding=True, padding=(0, 1), header_style="bold"
-    )
-    for place, name in enumerate(table.columns):
-        grid.add_column(name, overflow="fold", no_wrap=0 < place < len(table.columns) - 1)
-    for row in table.rows:
-        grid.add_row(*row)
-
-    console.print(grid)
 
 
 def _print_further(console: Console, study: str, board: Sequence[EvaluationRow]) -> None:

@@ -1,4 +1,4 @@
-"""The leaderboard as people read it. Its order is decided by the view:
+"""The leaderboard with every figure and interval. Its order is decided by the view:
 warehouse/views/04_leaderboard.sql.
 """
 
@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from flows.report.figures import clock, figure, is_number
-from flows.report.names import experiment_name, verdict
-from flows.report.prevalence import at_prevalence
+from flows.report.figures import clock, figure, is_number, percent
+from flows.report.names import listed_name, verdict
+from flows.report.prevalence import figures_at
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow
 from tasks.precisions import UNPACKED, reference_note
@@ -34,20 +34,30 @@ def leaderboard(board: Collection[EvaluationRow], prevalence: float | None = Non
     `prevalence` restates ED precision and F2 at another share of emergencies.
     """
     table = Table.of(LEADERBOARD, [_record(row, prevalence) for row in board])
+    return table.with_notes(reference_notes(board))
+
+
+def reference_notes(board: Collection[EvaluationRow]) -> list[str]:
+    """What does not follow from the references of `board` that were quantised before, each once."""
     unpacked = [row.precision for row in board if (row.precision or "").startswith(UNPACKED)]
-    return table.with_notes(map(reference_note, unpacked))
+    notes = [reference_note(precision) for precision in unpacked]
+    return list(dict.fromkeys(note for note in notes if note))
 
 
 def _record(row: EvaluationRow, prevalence: float | None) -> dict[str, str]:
+    precision, f2 = figures_at(row, prevalence)
+    f2_interval = (row.ed_f2_low, row.ed_f2_high) if prevalence is None else (None, None)
+    share = row.ed_prevalence if prevalence is None else prevalence
     return {
-        "experiment": experiment_name(row),
-        "accuracy": figure(row.accuracy, row.accuracy_low, row.accuracy_high, below=True),
-        "ED recall": figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high, below=True),
-        **at_prevalence(row, prevalence),
-        "over-triage": figure(
-            row.over_triage, row.over_triage_low, row.over_triage_high, below=True
-        ),
-        "gates": verdict(row),
-        "test\nloss": figure(row.test_loss),
-        "trained\nin": clock(row.train_seconds) if is_number(row.train_seconds) else "-",
+        "experiment": listed_name(row),
+        "accuracy": figure(row.accuracy, row.accuracy_low, row.accuracy_high),
+        "ED recall": figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
+        "over-triage": figure(row.over_triage, row.over_triage_low, row.over_triage_high),
+        "gates": verdict(row).replace("\n", " "),
+        "ED F2": figure(f2, *f2_interval),
+        "ED precision": f"{figure(precision)} of {percent(share)} ED",
+        "macro-F1": figure(row.macro_f1),
+        "stored MB": figure(row.stored_bytes / 1e6, digits=1) if row.stored_bytes else "-",
+        "test loss": figure(row.test_loss),
+        "trained in": clock(row.train_seconds) if is_number(row.train_seconds) else "-",
     }

@@ -48,6 +48,16 @@ def experiment_name(row: EvaluationRow) -> str:
     )
 
 
+def listed_name(row: EvaluationRow, marked: bool = True) -> str:
+    """The name of a leaderboard row on one line, as other commands take it.
+
+    `marked`: it says where weights are random.
+    """
+    if row.precision is None:
+        return BASELINES.get(row.recipe, row.recipe).replace("\n", " ")
+    return f"{row.cell_id}{random_mark(row) if marked else ''}"
+
+
 def names_elsewhere(board: Iterable[EvaluationRow]) -> str | None:
     """What commands call the first trained experiment, whose name has two lines in tables; None
     without one.

@@ -35,12 +35,19 @@ def at_prevalence(row: EvaluationRow, prevalence: float | None) -> dict[str, str
     if prevalence is None:
         f2 = figure(row.ed_f2, row.ed_f2_low, row.ed_f2_high, below=True)
         return {"ED F2": f2, "ED precision": _precision(row.ed_precision, row.ed_prevalence)}
-    other = restated(row.ed_recall, row.ed_precision, row.ed_prevalence, prevalence)
+    other = figures_at(row, prevalence)
     return {"ED F2": figure(other.f2), "ED precision": _precision(other.precision, prevalence)}
 
 
 def _precision(precision: float | None, prevalence: float) -> str:
     return f"{figure(precision)}\nof {percent(prevalence)} ED"
+
+
+def figures_at(row: EvaluationRow, prevalence: float | None) -> Restated:
+    """ED precision and F2 of a row: those of its set, or restated at another prevalence."""
+    if prevalence is None:
+        return Restated(row.ed_precision, row.ed_f2)
+    return restated(row.ed_recall, row.ed_precision, row.ed_prevalence, prevalence)
 
 
 def check_prevalence(prevalence: float | None) -> None:

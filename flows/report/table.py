@@ -34,6 +34,11 @@ class Table:
         place = self.columns.index(column)
         return [row[place] for row in self.rows]
 
+    @property
+    def names(self) -> list[str]:
+        """The columns, each on one line."""
+        return [name.replace("-\n", "").replace("\n", " ") for name in self.columns]
+
     def records(self) -> list[dict[str, str]]:
         """A dict per row."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
@@ -45,6 +50,16 @@ class Table:
             tuple(self.columns[i] for i in places),
             tuple(tuple(row[i] for i in places) for row in self.rows),
         )
+
+    def fitting(self, width: int, at_least: int) -> Table:
+        """The first columns that `width` characters hold without lines between them, and
+        `at_least` so many.
+        """
+        widths = _widths(self)
+        count = at_least
+        while count < len(widths) and sum(widths[: count + 1]) + count <= width:
+            count += 1
+        return replace(self.part(range(min(count, len(widths)))), title=self.title)
 
     def with_note(self, note: str) -> Table:
         """The same table with `note` behind its title."""
@@ -82,6 +97,22 @@ def _sideways(table: Table) -> rich.table.Table:
     for name in table.columns:
         grid.add_row(name, *table[name])
     return grid
+
+
+def print_lines(console: Console, table: Table) -> None:
+    """Print a table without lines, a line for each row; the first column and the last one give way
+    where the width does not hold them.
+    """
+    _print_title(console, table.title)
+    grid = rich.table.Table(
+        box=None, pad_edge=False, collapse_padding=True, padding=(0, 1), header_style="bold"
+    )
+    for place, name in enumerate(table.columns):
+        grid.add_column(name, overflow="fold", no_wrap=0 < place < len(table.columns) - 1)
+    for row in table.rows:
+        grid.add_row(*row)
+
+    console.print(grid)
 
 
 def print_in_parts(console: Console, table: Table) -> None:

@@ -77,6 +77,7 @@ class EvaluationRow:
     weights_memory_bytes: int | None
     peak_memory_bytes: int | None
     compute_path: str | None
+    stored_bytes: int | None
     finished_at: datetime | None
 
 

@@ -87,7 +87,7 @@ PAGES = {
         ["base model, e.g. smollm2-135m", "a recipe of the grid"],
     ),
     "artifacts": (lambda study: "/artifacts", ["leaderboard", "comparison"]),
-    "leaderboard": (lambda study: artifact(study, "leaderboard"), ["tiny-llama 4bit", "random weights", "ED recall"]),
+    "leaderboard": (lambda study: artifact(study, "leaderboard"), ["tiny-llama-4bit", "random weights", "ED recall"]),
     "comparison": (lambda study: artifact(study, "comparison"), ["4 bits against 8 bits", "not a medical device"]),
 }
 

@@ -37,14 +37,23 @@ def test_the_default_is_the_answer_and_two_tables(outputs):
         first.startswith("4 bits against 8: stored size x0.50. Accuracy: cannot conclude; ") and "ED recall: " in first
     )
     assert text.count("4 bits against 8 bits, 1 pair. Accuracy: ") == 1
-    assert text.count("Experiments on the test set, best first") == text.count("4 bits (first line)") == 1
+    assert text.count("2 trained models, best first, then baselines, on 5 test cases, 2 of them emergencies") == 1
     assert "Gates of the primary rule" not in text and "triage compare --all" in rest[-2]
     assert outputs[()].stderr == ""
 
 
+def test_an_experiment_is_a_line_and_so_is_a_figure_of_a_pair(outputs):
+    lines = outputs[()].stdout.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("smol-")] == ["smol-4bit-r1-s42", "smol-8bit-r1-s42"]
+    assert [line.split()[:3] for line in lines if line.startswith("smol r1")] == [["smol", "r1", "s42"]] * 2
+    titles = [line for line in lines if "largest loss at 4 bits first" in line]
+    assert [title.partition(",")[0] for title in titles] == ["Accuracy", "ED recall"]
+
+
 def test_a_name_in_two_lines_is_given_as_other_commands_take_it(outputs):
-    (line,) = [line for line in outputs[()].stdout.splitlines() if line.startswith("In other commands")]
-    assert line == "In other commands smol 4bit / r1 s42 is smol-4bit-r1-s42; triage status lists these names."
+    sentence = "In other commands smol 4bit / r1 s42 is smol-4bit-r1-s42; triage status lists these names."
+    for args, count in (((), 0), (("--gates", "--flips"), 1), (("--all",), 1)):
+        assert outputs[args].stdout.splitlines().count(sentence) == count, args
 
 
 def test_intervals_on_top_are_explained_only_where_there_are_some(outputs):
@@ -53,9 +62,9 @@ def test_intervals_on_top_are_explained_only_where_there_are_some(outputs):
 
 
 def test_baselines_stand_at_the_foot(outputs):
-    board = outputs[()].stdout.partition("best first")[2].partition("4 bits (first line)")[0]
-    assert 0 < board.index("smol 4bit") < board.index("always-ED")
-    assert board.index("smol 8bit") < board.index("always-ED")
+    board = outputs[()].stdout.partition("best first")[2].partition("4 bits against 8 bits")[0]
+    assert 0 < board.index("smol-4bit") < board.index("always-ED")
+    assert board.index("smol-8bit") < board.index("always-ED")
 
 
 def test_tables_are_asked_for_by_name(outputs):
@@ -67,6 +76,16 @@ def test_tables_are_asked_for_by_name(outputs):
 def test_all_gives_the_evidence_too(outputs):
     text = outputs[("--all",)].stdout
     assert "Gates of the primary rule" in text and text.count("\n") > 2 * outputs[()].stdout.count("\n")
+    assert text.count("Experiments on the test set, best first") == text.count("4 bits (first line)") == 1
+
+
+def test_all_has_every_column_and_row_that_a_narrow_terminal_leaves_out(outputs):
+    text = outputs[("--all",)].stdout
+    columns = [
+        *("accuracy", "ED recall", "over-triage", "gates", "ED F2", "ED precision", "macro-F1", "stored MB"),
+        *("test loss", "trained in", "difference", "within 2 %?", "ED difference", "ED within 2 %?", "memory, time"),
+    ]
+    assert [name for name in columns if name not in text] == []
 
 
 def test_a_prevalence_that_is_no_share_is_a_sentence(outputs):

@@ -1,0 +1,98 @@
+"""4 bits against 8 bits at a glance, for the terminal: a table for each figure, a line a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from flows.report.figures import figure, is_number
+from flows.report.names import random_mark, recipe_name
+from flows.report.pairs import PairRow, verdict_words
+from flows.report.table import Table
+from warehouse.resampling import MARGIN
+
+LEAST = 5  # columns, which 80 characters hold
+VERDICT = f"at {100 * MARGIN:g} points"
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One figure of a pair; the difference is 4 bits minus 8 bits."""
+
+    pair: PairRow
+    four: float | None
+    eight: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    verdict: str | None
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """The largest loss at 4 bits first, pairs without a figure last."""
+        if not is_number(self.difference):
+            return True, 0.0
+        return False, self.difference
+
+
+def pair_lines(pairs: Collection[PairRow], most: int) -> list[Table]:
+    """A table for accuracy and one for ED recall, each of the `most` pairs that lose most at 4
+    bits; the reason of a verdict stands last, since only a wide terminal has room for it.
+    """
+    marked = not all(pair.random_weights for pair in pairs)
+    lines = {
+        "Accuracy": [_accuracy(pair) for pair in pairs],
+        "ED recall": [_ed_recall(pair) for pair in pairs],
+    }
+    return [_table(name, of_figure, marked, most) for name, of_figure in lines.items()]
+
+
+def _accuracy(pair: PairRow) -> _Line:
+    return _Line(
+        pair,
+        pair.accuracy_4bit,
+        pair.accuracy_8bit,
+        pair.accuracy_diff,
+        pair.accuracy_low,
+        pair.accuracy_high,
+        pair.accuracy_verdict,
+    )
+
+
+def _ed_recall(pair: PairRow) -> _Line:
+    return _Line(
+        pair,
+        pair.ed_recall_4bit,
+        pair.ed_recall_8bit,
+        pair.ed_recall_diff,
+        pair.ed_recall_low,
+        pair.ed_recall_high,
+        pair.ed_recall_verdict,
+    )
+
+
+def _table(name: str, lines: list[_Line], marked: bool, most: int) -> Table:
+    shown = sorted(lines, key=lambda line: line.order)[:most]
+    which = "all pairs" if len(shown) == len(lines) else f"{len(shown)} of {len(lines)} pairs"
+    title = f"{name}, {which}, largest loss at 4 bits first; differences in points"
+    return Table.of(title, [_record(line, marked) for line in shown])
+
+
+def _record(line: _Line, marked: bool) -> dict[str, str]:
+    pair = line.pair
+    mark = random_mark(pair) if marked else ""
+    words, _, reason = verdict_words(line.verdict).partition(": ")
+    return {
+        "pair": f"{pair.base_model} {recipe_name(pair.recipe, pair.seed)}{mark}",
+        "4bit": figure(line.four, digits=2),
+        "8bit": figure(line.eight, digits=2),
+        "4 minus 8": _points(line),
+        VERDICT: words,
+        "because": reason or "-",
+    }
+
+
+def _points(line: _Line) -> str:
+    ends = [100 * value if is_number(value) else None for value in (line.low, line.high)]
+    value = 100 * line.difference if is_number(line.difference) else None
+    return figure(value, *ends, digits=1, sign=True)
