@@ -248,27 +248,10 @@ def collected() -> Iterator[Outcome]:
 
 
 def _print_next_step(console: Console, selection: Selection, outcome: Outcome) -> None:
+    command = f"triage compare {selection.grid.name}"
     if some_results_wait():
-        command = "close the program that holds it, then triage compare"
-        print_line(console, f"{outcome.message}: {warehouse_path()}; next: {command}")
-        return
-    command = _query(selection)
+        command = f"close the program that holds it, then {command}"
     print_line(console, f"{outcome.message}: {warehouse_path()}; next: {command}")
-
-
-def _query(selection: Selection) -> str:
-    """A command that shows a few columns of what the sweep has found, and of no other study."""
-    study = selection.grid.name
-    precisions = {spec.precision.name for spec in selection.cells}
-    if precisions == {"4bit", "8bit"}:
-        return f"triage sql four_bits_against_eight --param study={study}"
-
-    view = "leaderboard"
-    columns = "cell_id, accuracy, ed_recall, verdict"
-    if len(precisions) > 1:
-        view = "frontier"
-        columns = "base_model, precision, recipe, stored_bytes, ed_recall"
-    return f"triage sql \"SELECT {columns} FROM {view}_of(evaluations_of('{study}'))\""
 
 
 def _print_failure(console: Console, outcome: Outcome) -> None:

@@ -61,7 +61,6 @@ def print_failures(console: Console, message: str) -> None:
 def _print_further(console: Console, study: str, board: Sequence[EvaluationRow]) -> None:
     """The commands that print the rest, to be copied; the first model stands for all."""
     commands = {
-        f"triage compare {study}": "4 bits against 8, pair by pair",
         f"triage compare {study} --all": "rules, calibration, changed decisions",
     }
     if model := next((row.cell_id for row in board if row.recipe_kind != "baseline"), None):

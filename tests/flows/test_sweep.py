@@ -55,8 +55,7 @@ def test_every_experiment_lands_and_the_command_says_what_to_type_next(smoke):
     )
     assert dict(landed.itertuples(index=False)) == dict.fromkeys(CELLS, "completed")
     assert first.stdout.splitlines()[-1] == (
-        f"8 experiments are in the warehouse: {place.warehouse}; "
-        "next: triage sql four_bits_against_eight --param study=smoke"
+        f"8 experiments are in the warehouse: {place.warehouse}; next: triage compare smoke"
     )
 
 

@@ -77,8 +77,7 @@ def test_four_experiments_fill_one_screen_and_the_answer_stands_first(real):
 def test_every_command_that_shows_more_stands_whole_on_a_line(real):
     lines = printed(real)
     start = lines.index("For more:") + 1
-    assert [line.partition("  # ")[0].strip() for line in lines[start : start + 3]] == [
-        "triage compare mine",
+    assert [line.partition("  # ")[0].strip() for line in lines[start : start + 2]] == [
         "triage compare mine --all",
         "triage gates smollm2-135m-4bit-balanced_safe-s1",
     ]
