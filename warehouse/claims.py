@@ -23,6 +23,7 @@ from warehouse.resampling import CANNOT_CONCLUDE
 SUPPORTED = "supported"
 REFUTED = "refuted"
 NOT_MEASURED = "not measured here"
+NO_ROW = "this warehouse has no row for it"
 FIGURES = ("value", "low", "high")
 KEYS = {"name", "sentence", "between", "sql", "cannot_conclude"}
 
@@ -124,7 +125,7 @@ def _measured_claim(claim: Claim, run: Callable[[str], Rows]) -> MeasuredClaim:
         return MeasuredClaim(claim, NOT_MEASURED, [], f"its query failed: {reason}")
 
     if not measurements:
-        return MeasuredClaim(claim, NOT_MEASURED, [], "this warehouse has no row for it")
+        return MeasuredClaim(claim, NOT_MEASURED, [], NO_ROW)
 
     verdicts = {measurement.verdict for measurement in measurements}
     # A claim is as good as its worst row.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +11,15 @@ from rich.console import Console
 from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
 from tasks.runtime.errors import Locked
-from warehouse.claims import MeasuredClaim, Measurement, measure, read_claims, store
+from warehouse.claims import (
+    NO_ROW,
+    NOT_MEASURED,
+    MeasuredClaim,
+    Measurement,
+    measure,
+    read_claims,
+    store,
+)
 from warehouse.health import bring_up_to_date
 from warehouse.published import ROOT, figures
 from warehouse.query import query_rows
@@ -33,8 +42,12 @@ def print_claims(console: Console, file: Path | None = None) -> None:
     bring_up_to_date()
 
     results = measure(claims)
+    without_rows = [result for result in results if result.note == NO_ROW]
     for result in results:
-        _print_claim(console, result)
+        if result not in without_rows:
+            _print_claim(console, result)
+    if without_rows:
+        print_line(console, _unmeasured(without_rows, len(results)))
     if file is not None:
         return
 
@@ -50,6 +63,12 @@ def print_claims(console: Console, file: Path | None = None) -> None:
 
 def _has_random_models() -> bool:
     return bool(query_rows("FROM experiment WHERE random_weights LIMIT 1").rows)
+
+
+def _unmeasured(without_rows: Sequence[MeasuredClaim], count: int) -> str:
+    """One sentence about all claims that this warehouse has no row for."""
+    names = ", ".join(result.claim.name for result in without_rows)
+    return f"{NOT_MEASURED}, for want of rows: {len(without_rows)} of {count} claims ({names})."
 
 
 def _print_claim(console: Console, result: MeasuredClaim) -> None:

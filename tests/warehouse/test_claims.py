@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 
+from flows.cli.claims_report import print_claims
 from tasks.runtime.errors import BadInput
 from tests.place import Place, one_sentence
 from tests.warehouse.rows import full, land_pair, training
@@ -113,6 +115,30 @@ def test_the_command_prints_verdicts_with_the_rows_behind_them(place):
     assert "random weights" not in result.stdout
     missing = place.ask("claims", "--file", "nowhere.toml")
     assert missing.returncode == 2 and one_sentence(missing.stderr)
+
+
+def test_claims_without_a_row_are_one_sentence_with_their_names(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
+    queries = {
+        "sizes": "SELECT 0.5 AS value, 0.5 AS low, 0.5 AS high",
+        "no_row": "SELECT 1 AS value, 1 AS low, 1 AS high WHERE false",
+        "no_table": "FROM nowhere",
+        "none_either": "SELECT 1 AS value, 1 AS low, 1 AS high WHERE false",
+    }
+    tables = [
+        f'[[claim]]\nname = "{name}"\nsentence = "About {name}."\nsql = "{sql}"\nbetween = [0, 1]\n'
+        for name, sql in queries.items()
+    ]
+    (tmp_path / "claims.toml").write_text("".join(tables))
+    console = Console(width=200)
+    with console.capture() as capture:
+        print_claims(console, tmp_path / "claims.toml")
+
+    lines = capture.get().splitlines()
+    assert lines[0] == "supported: About sizes."
+    assert lines[2] == "not measured here: About no_table." and "its query failed: " in lines[3]
+    assert lines[-1] == "not measured here, for want of rows: 2 of 4 claims (no_row, none_either)."
+    assert not [line for line in lines if "About no_row" in line]
 
 
 def test_the_command_says_that_models_with_random_weights_count_for_no_claim(place, tmp_path):
