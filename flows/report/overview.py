@@ -25,7 +25,7 @@ def overview(board: Collection[EvaluationRow], most: int, prevalence: float | No
     """
     trained, baselines = _parts(board)
     shown = [*trained[:most], *baselines[:most]]
-    marked = not only_random_weights(board)
+    marked = not _only_random_weights(board)
     records = [_record(row, marked, prevalence) for row in shown]
     return Table.of(_title(board, trained, prevalence), records)
 
@@ -41,7 +41,7 @@ def left_out(board: Collection[EvaluationRow], most: int) -> str | None:
     return f"and {' and '.join(counts)}" if counts else None
 
 
-def only_random_weights(board: Collection[EvaluationRow]) -> bool:
+def _only_random_weights(board: Collection[EvaluationRow]) -> bool:
     """Whether no model of the board has real weights: one sentence says so then, instead of a mark
     behind every name.
     """
@@ -66,7 +66,7 @@ def _title(
     ]
     if prevalence is not None:
         sentences.append(f"ED precision and F2 are restated at {percent(prevalence)} ED.")
-    if trained and only_random_weights(board):
+    if trained and _only_random_weights(board):
         sentences.append("All weights are random: the figures show that every stage runs, no more.")
 
     sentences += [f"{note[0].upper()}{note[1:]}." for note in reference_notes(board)]
