@@ -200,25 +200,31 @@ def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with(study, tmp_pa
 
 def test_a_training_says_before_it_computes_anything_which_set_has_no_room_for_its_prefix(study, tmp_path, monkeypatch):
     study = study | {"home": str(tmp_path / "home")}
-    sentence: list[Event] = []
+    events: list[Event] = []
     trained(study, tmp_path / "first")
     sizes = sorted(sum(f.stat().st_size for f in p.glob("*.npy")) for p in (tmp_path / "home/prefixes").iterdir())
     shutil.rmtree(tmp_path / "home/prefixes")
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(sizes[1]))
-    assert trained(study, tmp_path / "second", sentence)["frozen_blocks_stored"] == 2, (
+    assert trained(study, tmp_path / "second", events)["frozen_blocks_stored"] == 2, (
         "train, which comes first, has room"
     )
-    computing = next(number for number, event in enumerate(sentence) if isinstance(event, ProgressReport))
-    (warning,) = (event.message for event in sentence[:computing] if isinstance(event, StepWarning))
+    computing = next(number for number, event in enumerate(events) if isinstance(event, ProgressReport))
+    (warning,) = _lacks_of_space(events[:computing])
     assert warning.startswith("No room for the frozen prefix of valid: 0.00 GB are needed, and 0.00 GB are left")
     assert warning.endswith("takes up to 1.5 times as long. Set TRIAGE_PREFIX_BYTES=1GB, for instance, to make room.")
 
     shutil.rmtree(tmp_path / "home/prefixes")
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(sum(sizes)))
-    sentence.clear()
-    trained(study, tmp_path / "third", sentence)
-    trained(study, tmp_path / "fourth", sentence)
-    assert not any(isinstance(event, StepWarning) for event in sentence)
+    events.clear()
+    trained(study, tmp_path / "third", events)
+    trained(study, tmp_path / "fourth", events)
+    assert _lacks_of_space(events) == []
+
+
+def _lacks_of_space(events: list[Event]) -> list[str]:
+    """A busy machine is warned of slow matrix products, too."""
+    warnings = [event.message for event in events if isinstance(event, StepWarning)]
+    return [message for message in warnings if "frozen prefix" in message]
 
 
 def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tmp_path, monkeypatch):
