@@ -16,9 +16,9 @@ from flows.cli.waiting import load_what_waits
 from flows.report.disclaimer import disclaimer
 from flows.report.figures import figure, why_not
 from flows.report.gates import GateRow
-from flows.report.names import experiment_name, verdict
+from flows.report.names import listed_name, verdict
 from flows.report.study import evaluation_ids, find_study, study_rows
-from flows.report.table import Table, print_table
+from flows.report.table import Table, print_lines, print_table
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows, metrics_named, typed_rows
 from tasks.bundle.bundle import Bundle, ModelGone
 from tasks.bundle.from_evaluation import bundle_of_evaluation
@@ -55,14 +55,6 @@ class Options:
         if self.max_megabytes is None:
             return precision
         return f"{precision}, at most {self.max_megabytes:g} MB of weights"
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """Bytes of an evaluation's weights, in `evaluation_summary`."""
-
-    evaluation_id: str
-    stored_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -128,9 +120,8 @@ def _candidates(study: str, options: Options) -> list[tuple[EvaluationRow, int]]
             f"{', '.join(precisions)}."
         )
 
-    stored = {row.evaluation_id: row.stored_bytes or 0 for row in _stored_sizes()}
     of_precision = [row for row in board if options.precision in (None, row.precision)]
-    sized_models = [(row, stored.get(row.evaluation_id, 0)) for row in of_precision]
+    sized_models = [(row, row.stored_bytes or 0) for row in of_precision]
 
     fitting_models = [
         (row, size) for row, size in sized_models if size <= (options.max_megabytes or 1e9) * 1e6
@@ -143,10 +134,6 @@ def _candidates(study: str, options: Options) -> list[tuple[EvaluationRow, int]]
         )
 
     return fitting_models
-
-
-def _stored_sizes() -> list[_Stored]:
-    return typed_rows(_Stored, "evaluation_summary")
 
 
 def _rank(
@@ -238,14 +225,14 @@ def _print_ranking(
     )
     records = [
         {
-            "experiment": experiment_name(model.row),
+            "experiment": listed_name(model.row),
             "own rule": model.row.primary_rule,
-            "weights MB": f"{model.stored_bytes / 1e6:.1f}",
-            "on valid": figure(model.value),
+            "weights\nMB": f"{model.stored_bytes / 1e6:.1f}",
+            "on\nvalid": figure(model.value),
         }
         for model in ranking
     ]
-    print_table(console, Table.of(title, records))
+    print_lines(console, Table.of(title, records))
 
 
 @dataclass(frozen=True)

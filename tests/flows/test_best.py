@@ -45,6 +45,13 @@ def test_the_look_is_recorded_with_its_question_and_ranking(best_output, used):
     assert used.audits() == {}
 
 
+def test_the_ranking_has_a_line_a_model_named_as_other_commands_take_it(best_output, used):
+    (look,) = used.query("FROM look").to_dict("records")
+    cells = [one["training_id"].rpartition("-")[0] for one in json.loads(look["ranked"])]
+    lines = [line for line in best_output.splitlines() if "-4bit-" in line and "(random weights)" in line]
+    assert [line.split()[0] for line in lines] == cells and max(map(len, lines)) <= 80
+
+
 def test_test_figures_are_those_of_the_chosen_one_alone(best_output, used):
     (look,) = used.query("FROM look").to_dict("records")
     cell = used.query(f"FROM evaluation_summary WHERE evaluation_id = '{look['evaluation_id']}'").cell_id[0]

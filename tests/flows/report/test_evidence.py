@@ -416,13 +416,14 @@ def test_the_headline_counts_pairs_by_verdict(tmp_path):
 
 def test_a_baseline_is_never_confused_with_the_recipe_of_that_name(tmp_path):
     none = {"bits": None, "compute_path": None, "peak_memory_bytes": None, "train_seconds": None}
-    land(tmp_path / "recipe", recipe="baseline")
+    cell = "smol-4bit-baseline-s42"
+    land(tmp_path / "recipe", recipe="baseline", cell_id=cell)
     for name in BASELINES:
         kind = {"recipe": name, "recipe_kind": "baseline", "base_model": "none", "cell_id": name}
         land(tmp_path / name, name, **kind, **none)
 
     names = leaderboard(leaderboard_rows())["experiment"]
-    assert names[0] == "smol 4bit\nbaseline s42" and set(names[1:]) == set(BASELINES.values())
+    assert names[0] == cell and set(names[1:]) == {name.replace("\n", " ") for name in BASELINES.values()}
     assert not any("baseline" in name for name in names[1:])
 
 
