@@ -12,7 +12,7 @@ from flows.set_sizes import further_size, set_size
 from tasks.precisions import Precision
 from tasks.runtime.backend import backend
 from tasks.runtime.store import home, read_manifest
-from tasks.spec import BaseModelSpec, ExperimentSpec, Grid, PromptChoice
+from tasks.spec import BaseModelSpec, ExperimentSpec, Grid
 from tasks.tuning.prefix_space import Space, pays, saving, stored_bytes
 
 BYTES_OF = {"float32": 4, "bfloat16": 2}
@@ -23,13 +23,16 @@ SetSizes = dict[str, int]
 
 @dataclass(frozen=True)
 class Reader:
-    """What reads the same prefixes: a variant from a boundary on, with one prompt and window."""
+    """What reads the same prefixes: a variant from a boundary on, with one prompt and window.
+
+    `prompt`: its title, since the prompt itself, with answer words, cannot be a key.
+    """
 
     model: BaseModelSpec
     precision: Precision
     group_size: int
     layers: int
-    prompt: PromptChoice
+    prompt: str
     max_tokens: int
 
     @classmethod
@@ -37,7 +40,12 @@ class Reader:
         """The reader that has so many blocks left to compute."""
         training = spec.training
         return cls(
-            spec.model, precision, training.group_size, layers, spec.prompt, training.max_tokens
+            spec.model,
+            precision,
+            training.group_size,
+            layers,
+            spec.prompt.title,
+            training.max_tokens,
         )
 
     @property
