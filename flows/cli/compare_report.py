@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
 
@@ -13,9 +13,7 @@ from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
 from flows.report.leaderboard import by_test_set, leaderboard
 from flows.report.names import names_elsewhere
-from flows.report.overview import LEAST as LEAST_OF_AN_EXPERIMENT
 from flows.report.overview import left_out, overview
-from flows.report.pair_lines import LEAST as LEAST_OF_A_PAIR
 from flows.report.pair_lines import pair_lines
 from flows.report.pairs import PairRow, headline, pair_rows, quantization
 from flows.report.prevalence import check_prevalence, not_restated_note
@@ -134,18 +132,30 @@ def _print_overviews(
 ) -> None:
     """Print a line an experiment: on a terminal the best, and the columns that it holds."""
     most = MOST_MODELS if console.is_terminal else len(board)
-    hidden: list[str] = []
+    hidden: Sequence[str] = []
     for part in by_test_set(board):
-        table = overview(part, most, prevalence)
-        shown_table = table.fitting(console.width, LEAST_OF_AN_EXPERIMENT)
-        print_lines(console, shown_table)
-        hidden = table.names[len(shown_table.columns) :]
-        if rest := left_out(part, most):
-            print_line(console, rest, style="dim")
+        hidden = print_overview(console, part, most, prevalence)
 
     if hidden:
         columns = ", ".join(hidden)
         print_line(console, f"A wider terminal, or --all, has room for {columns}.", style="dim")
+
+
+def print_overview(
+    console: Console,
+    board: Collection[EvaluationRow],
+    most: int,
+    prevalence: float | None = None,
+) -> Sequence[str]:
+    """Print the first `most` models and baselines of a test set's leaderboard, in the columns that
+    the console holds, and how many more there are; returns the names of the other columns.
+    """
+    table = overview(board, most, prevalence)
+    shown_table = table.fitting(console.width)
+    print_lines(console, shown_table)
+    if rest := left_out(board, most):
+        print_line(console, rest, style="dim")
+    return table.names[len(shown_table.columns) :]
 
 
 def _print_pair_lines(
@@ -155,7 +165,7 @@ def _print_pair_lines(
     most = MOST_PAIRS if console.is_terminal else len(pairs)
     for table in pair_lines(pairs, most):
         noted_table = table.with_note(not_restated_note(prevalence))
-        print_lines(console, noted_table.fitting(console.width, LEAST_OF_A_PAIR))
+        print_lines(console, noted_table.fitting(console.width))
 
 
 def _print_pairs(console: Console, pairs: Collection[PairRow], prevalence: float | None) -> None:

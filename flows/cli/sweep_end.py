@@ -8,14 +8,13 @@ from collections.abc import Collection, Sequence
 
 from rich.console import Console
 
+from flows.cli.compare_report import print_overview
 from flows.cli.terminal import print_line
 from flows.html_report.after_sweep import place_of_report
 from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
 from flows.report.leaderboard import by_test_set
-from flows.report.overview import LEAST, left_out, overview
 from flows.report.pairs import pair_rows
-from flows.report.table import print_lines
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
 from warehouse.health import bring_up_to_date
 from warehouse.summary import pooled_sets
@@ -36,9 +35,7 @@ def print_results(console: Console, study: str, ids: Collection[str]) -> None:
     sentences = answer(board, pair_rows(ids), pooled_sets(ids))
     print_line(console, " ".join(sentences), style="bold")
     for part in by_test_set(board):
-        print_lines(console, overview(part, MOST_LINES).fitting(console.width, LEAST))
-        if more := left_out(part, MOST_LINES):
-            print_line(console, more, style="dim")
+        print_overview(console, part, MOST_LINES)
 
     _print_further(console, study, board)
     if line := place_of_report(study):

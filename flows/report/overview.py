@@ -11,7 +11,6 @@ from flows.report.prevalence import figures_at
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow
 
-LEAST = 5  # columns, which 80 characters hold
 # The columns that --prevalence restates stand among the first ones then.
 RESTATED = ("experiment", "ED recall", "ED F2", "ED pre-\ncision", "gates")
 

@@ -11,7 +11,7 @@ from flows.report.pairs import PairRow, verdict_words
 from flows.report.table import Table
 from warehouse.resampling import MARGIN
 
-LEAST = 5  # columns, which 80 characters hold
+METRICS = {"Accuracy": "accuracy", "ED recall": "ed_recall"}
 VERDICT = f"at {100 * MARGIN:g} points"
 
 
@@ -40,35 +40,16 @@ def pair_lines(pairs: Collection[PairRow], most: int) -> list[Table]:
     bits; the reason of a verdict stands last, since only a wide terminal has room for it.
     """
     marked = not all(pair.random_weights for pair in pairs)
-    lines = {
-        "Accuracy": [_accuracy(pair) for pair in pairs],
-        "ED recall": [_ed_recall(pair) for pair in pairs],
-    }
-    return [_table(name, of_figure, marked, most) for name, of_figure in lines.items()]
+    return [
+        _table(name, [_line(pair, metric) for pair in pairs], marked, most)
+        for name, metric in METRICS.items()
+    ]
 
 
-def _accuracy(pair: PairRow) -> _Line:
-    return _Line(
-        pair,
-        pair.accuracy_4bit,
-        pair.accuracy_8bit,
-        pair.accuracy_diff,
-        pair.accuracy_low,
-        pair.accuracy_high,
-        pair.accuracy_verdict,
-    )
-
-
-def _ed_recall(pair: PairRow) -> _Line:
-    return _Line(
-        pair,
-        pair.ed_recall_4bit,
-        pair.ed_recall_8bit,
-        pair.ed_recall_diff,
-        pair.ed_recall_low,
-        pair.ed_recall_high,
-        pair.ed_recall_verdict,
-    )
+def _line(pair: PairRow, metric: str) -> _Line:
+    """The columns of a pair about a metric, e.g. `ed_recall`."""
+    names = ("4bit", "8bit", "diff", "low", "high", "verdict")
+    return _Line(pair, *(getattr(pair, f"{metric}_{name}") for name in names))
 
 
 def _table(name: str, lines: list[_Line], marked: bool, most: int) -> Table:

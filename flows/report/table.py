@@ -9,6 +9,7 @@ import rich.table
 from rich.console import Console
 
 MOST_ON_SIDE = 4  # rows; more than that are not turned on their side
+LEAST_COLUMNS = 5  # of an overview, which 80 characters hold
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Table:
             tuple(tuple(row[i] for i in places) for row in self.rows),
         )
 
-    def fitting(self, width: int, at_least: int) -> Table:
+    def fitting(self, width: int, at_least: int = LEAST_COLUMNS) -> Table:
         """The first columns that `width` characters hold without lines between them, and
         `at_least` so many.
         """

@@ -71,7 +71,7 @@ def in_use(model: BundledModel, use: str) -> Iterator[None]:
         return
 
     logs = home() / "logs"
-    remove_abandoned_locks(logs, f".{use}-*.lock")  # a killed program leaves its own
+    remove_abandoned_locks(logs, lock_of(logs / f"{use}-*").name)  # a killed program leaves its own
 
     name = logs / f"{use}-{model.bundle.model_id}-{os.getpid()}"
     with locked(name):
