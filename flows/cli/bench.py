@@ -11,7 +11,10 @@ from flows.cli.search import SearchedBits, SearchedModel, SearchedRecipe
 from flows.cli.sweep import Overrides
 from flows.cli.terminal import console
 
-bench = typer.Typer(no_args_is_help=True, help="Measure training, memory, cases and dropout here.")
+bench = typer.Typer(
+    no_args_is_help=True,
+    help="Measure training, memory, scoring, serving and the warehouse on this machine.",
+)
 
 Model = Annotated[str, typer.Option(help="base model")]
 Models = Annotated[list[str] | None, typer.Option(help="only this base model (repeatable)")]

@@ -8,8 +8,7 @@ import typer
 
 from flows.cli.terminal import console
 
-WHAT = "Why an experiment was trained again; what is stored and no longer needed."
-cache = typer.Typer(no_args_is_help=True, help=WHAT)
+cache = typer.Typer(no_args_is_help=True)
 
 Older = Annotated[
     str, typer.Option(help="what has not been used for so long: days or hours, as 30d or 12h")
@@ -26,7 +25,7 @@ Experiment = Annotated[str, typer.Argument(help="a cell or training id, as `tria
 
 @cache.callback()
 def group() -> None:
-    """Why an experiment was trained again; what is stored and no longer needed."""
+    """Explain why an experiment was trained again, and remove what no result needs."""
 
 
 @cache.command()
@@ -41,9 +40,7 @@ def explain(experiment: Experiment) -> None:
 def prune(
     older: Older = "30d", unreferenced: Unreferenced = False, dry_run: DryRun = False
 ) -> None:
-    """Remove stored models, prefixes, adapters and cases that no result refers to. What has landed
-    stays.
-    """
+    """Remove stored models, prefixes, adapters and cases that no result refers to."""
     from flows.cli.cache_prune import prune_cache
 
     prune_cache(console, older, unreferenced, dry_run)

@@ -8,7 +8,7 @@ import typer
 
 from flows.cli.terminal import console
 
-studies = typer.Typer(help="What belongs to which study; two studies side by side; forget one.")
+studies = typer.Typer(help="List the studies of the warehouse, compare two, or forget one.")
 
 Name = Annotated[str, typer.Argument(help="name of a study, as `triage studies` lists it")]
 Yes = Annotated[bool, typer.Option("--yes", help="forget it; without this, only say what would go")]

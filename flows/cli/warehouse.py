@@ -12,7 +12,9 @@ from flows.cli.terminal import console, errors, print_line
 if TYPE_CHECKING:
     from warehouse.load import LoadReport
 
-warehouse = typer.Typer(no_args_is_help=True, help="The file with the results of all sweeps.")
+warehouse = typer.Typer(
+    no_args_is_help=True, help="Check, copy, merge or rebuild the file with all results."
+)
 AGAIN = (
     "run the sweep or the benchmark that made them once more; a sweep writes them from its scores "
     "and trains nothing"
