@@ -40,12 +40,13 @@ from tasks.tuning.batches import (
     padded_tokens,
     sorted_batches,
 )
-from tasks.tuning.engine import score_cases
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, load_variant
+from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.scores import score_cases
 from tasks.tuning.sets import LoadedSet, load_set, load_template
+from tasks.tuning.variant import load_variant
 
 Figures = dict[str, Any]  # of one engine, as JSON
 SEED = 0

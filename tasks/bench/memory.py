@@ -14,13 +14,15 @@ from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
 from tasks.runtime.device import peak_resident_bytes
 from tasks.runtime.events import Emit
-from tasks.tuning.engine import score_cases, update_gradients
 from tasks.tuning.fit import fit, keep_within, with_checkpoints
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, load_variant
+from tasks.tuning.gradients import update_gradients
+from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import MemoryChoice, cache_limit
 from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.scores import score_cases
+from tasks.tuning.variant import load_variant
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:

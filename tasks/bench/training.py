@@ -32,12 +32,13 @@ from tasks.runtime.backend import backend
 from tasks.runtime.device import measure, peak_resident_bytes
 from tasks.runtime.events import Emit
 from tasks.tuning.batches import Cases, make_batch
-from tasks.tuning.engine import batch_terms, leading_past
+from tasks.tuning.forward import batch_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, load_variant
+from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.losses import Objective, make_objective, objective_sum, scored_tokens
 from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.variant import load_variant
 
 GRADIENTS = "gradients.safetensors"
 

@@ -18,8 +18,8 @@ from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, Note
 from tasks.runtime.store import build_folder
 from tasks.spec import LABELS
-from tasks.tuning.engine import score_cases
 from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.scores import score_cases
 from tasks.tuning.sets import load_set
 
 

@@ -49,12 +49,13 @@ from tasks.scoring.generate import greedy_answers
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.scoring.sample import SampleSize, sample_numbers
 from tasks.spec import LABELS, Scoring
-from tasks.tuning.engine import Scores, score_cases
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
+from tasks.tuning.lora import Adapted, add_lora, load_weights
 from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.scores import Scores, score_cases
 from tasks.tuning.sets import LoadedSet, load_set, load_template, warn_of_shortened
+from tasks.tuning.variant import load_variant
 
 UNTUNED = "the untuned model"
 TIMES = ("score_seconds", "mc_seconds", "mc_status")

@@ -15,12 +15,12 @@ from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit
 from tasks.runtime.manifest import Manifest
 from tasks.scoring.arguments import ValidScoringJob
-from tasks.tuning.engine import score_cases
-from tasks.tuning.lora import add_lora, load_variant, load_weights
+from tasks.tuning.lora import add_lora, load_weights
 from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.scores import macro_f1_of, score_cases
 from tasks.tuning.sets import load_set, load_template
-from tasks.tuning.trainer import macro_f1_of
+from tasks.tuning.variant import load_variant
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from tasks.spec import PromptChoice
 from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, epoch_batches, padding_share
 from tasks.tuning.checkpoint import Arrays, Progress
 from tasks.tuning.fit import fit, keep_within
-from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
+from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import MemoryChoice, budget, cache_limit, read_choice, write_choice
 from tasks.tuning.prefix_store import open_prefix, warn_of_lack_of_space
@@ -32,6 +32,7 @@ from tasks.tuning.sets import load_set, load_template, warn_of_shortened
 from tasks.tuning.summary import TrainingJob, TrainingSummary
 from tasks.tuning.trainer import Splits, has_ended, train
 from tasks.tuning.training_rows import DIVERGED, settings_digest
+from tasks.tuning.variant import load_variant
 
 OUTPUTS = [
     "adapters.safetensors",

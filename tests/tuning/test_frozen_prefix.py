@@ -13,8 +13,8 @@ from tasks.runtime import store
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import StepWarning
 from tasks.tuning import frozen_prefix, prefix_computation, prefix_folder, prefix_store
-from tasks.tuning.engine import score_cases
 from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.scores import score_cases
 from tests.tuning import tiny
 
 

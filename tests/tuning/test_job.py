@@ -30,7 +30,7 @@ from tasks.search.objective import Objective
 from tasks.search.train_trial import train_trial
 from tasks.search.training_progress import TrainingProgress
 from tasks.spec import ExperimentSpec, experiments
-from tasks.tuning import job, prefix_store, step, trainer
+from tasks.tuning import job, prefix_store, step, updates
 from tasks.tuning.batches import TOKENS_AT_ONCE
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 from warehouse.landing import write_landing
@@ -228,14 +228,14 @@ def _lacks_of_space(events: list[Event]) -> list[str]:
 
 
 def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tmp_path, monkeypatch):
-    update = trainer.update_gradients
+    update = updates.update_gradients
     calls = itertools.count(1)
 
     def poisoned(*args):
         loss, parts, gradients = update(*args)
         return (loss * float("nan") if next(calls) == 4 else loss), parts, gradients
 
-    monkeypatch.setattr(trainer, "update_gradients", poisoned)
+    monkeypatch.setattr(updates, "update_gradients", poisoned)
     with pytest.raises(Diverged, match="at update 4") as error:
         trained(study, tmp_path, iterations=6)
 

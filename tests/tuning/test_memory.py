@@ -14,8 +14,8 @@ from tasks.runtime.errors import BadInput, OutOfMemory
 from tasks.spec import Training
 from tasks.tuning import memory, step, trainer
 from tasks.tuning.batches import TOKENS_AT_ONCE
-from tasks.tuning.engine import score_cases, step_peak, update_gradients
 from tasks.tuning.fit import fit, keep_within
+from tasks.tuning.gradients import step_peak, update_gradients
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import (
     SLACK,
@@ -29,6 +29,7 @@ from tasks.tuning.memory import (
     write_choice,
 )
 from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.scores import score_cases
 from tasks.tuning.trainer import Splits, train
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable

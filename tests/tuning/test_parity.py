@@ -9,9 +9,10 @@ import pytest
 from tasks.precisions import BUILT_IN
 from tasks.runtime.errors import BadInput
 from tasks.tuning.architecture import take_apart
-from tasks.tuning.engine import score_cases, update_gradients
+from tasks.tuning.gradients import update_gradients
 from tasks.tuning.losses import make_objective
 from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.scores import score_cases
 from tests.tuning import tiny
 
 BOTH = pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])

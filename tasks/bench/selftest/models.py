@@ -23,10 +23,11 @@ from tasks.runtime.backend import backend
 from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training
 from tasks.tuning.architecture import Stack
 from tasks.tuning.batches import Cases, make_batch, padded_tokens
-from tasks.tuning.engine import update_gradients
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, as_computed, load_variant
+from tasks.tuning.gradients import update_gradients
+from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.losses import make_objective
+from tasks.tuning.variant import as_computed, load_variant
 
 CASES = 3
 LENGTH = 48
