@@ -1,6 +1,6 @@
 """A bundled model in memory, asked about texts one by one. Only child processes import this file.
 
-It computes what scoring computes (tasks/scoring/job.py): the same template, the same shortening,
+It computes what scoring computes (tasks/scoring/scorer.py): the same template, the same shortening,
 the same blocks. A text is a forward pass of its own, padded by its own length alone, so that its
 answer does not depend on what is asked beside it, to the last bit; several run side by side.
 """

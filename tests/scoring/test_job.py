@@ -28,7 +28,7 @@ from tasks.runtime.backend import CPU, CPU_PACKED, backend
 from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.events import DeviceReport, Event, StepWarning
 from tasks.runtime.store import CHECKED, seal, verify
-from tasks.scoring import fidelity_job, generate, job, mc_dropout
+from tasks.scoring import fidelity_job, generate, job, mc_dropout, scorer
 from tasks.scoring.generate import greedy_answers
 from tasks.scoring.sample import sample_numbers
 from tasks.spec import LABELS, EvaluationSet, evaluation_id, experiments
@@ -467,7 +467,7 @@ def test_the_rules_are_written_before_the_first_test_case_is_scored(study, monke
         written.append(any(tmp_path.glob(".tmp-*/rules.json")))
         return score_cases(adapted, prefix)
 
-    monkeypatch.setattr(job, "score_cases", watched)
+    monkeypatch.setattr(scorer, "score_cases", watched)
     score(args | {"experiment": few.model_dump(mode="json")}, tmp_path / "scores")
     assert written == [False, True]
     assert "rules.json" in verify(tmp_path / "scores")["files"]
