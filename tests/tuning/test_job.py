@@ -20,7 +20,7 @@ from tasks.grids.grid import known_models, load_grid
 from tasks.identity import training_of
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import BadInput, Diverged, LostChild
 from tasks.runtime.events import Event, ProgressReport, StepWarning
 from tasks.runtime.store import verify

@@ -13,7 +13,7 @@ from flows.plan_prefixes import PlannedPrefixes, planned_prefixes
 from flows.report.names import RANDOM
 from flows.selection import Narrowing, Selection, select
 from tasks.corpus import prepare
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput
 from tasks.spec import FolderSource
