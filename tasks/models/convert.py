@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from tasks.models import hf_layout
+from tasks.models.gguf_config import hf_config
+from tasks.models.gguf_reader import open_gguf
 from tasks.models.gguf_tokenizer import write_tokenizer
-from tasks.models.gguf_weights import hf_config, hf_tensors, open_gguf
+from tasks.models.gguf_weights import hf_tensors
 from tasks.models.manifest import ModelManifest, SourceManifest, VariantManifest
 from tasks.models.sources.random_source import random_tensor
 from tasks.models.stored_sizes import stored_sizes

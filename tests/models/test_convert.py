@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tasks.models.convert import base_folder, run_convert, run_quantize, variant_folder
-from tasks.models.gguf_weights import decode, open_gguf, unpermute
+from tasks.models.gguf_reader import open_gguf
+from tasks.models.gguf_weights import decode, unpermute
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN, of_bits
 from tasks.runtime import store
