@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.models.convert import base_folder
+from tasks.models.model_folders import base_folder
 from tasks.runtime.store import home
 from tasks.spec import ExperimentSpec
 from tasks.studies import SweepRecord

@@ -6,7 +6,8 @@ from prefect import task
 
 from tasks.caching import as_cached, is_transient
 from tasks.landing import land_variant
-from tasks.models.convert import QuantizeJob, variant_folder
+from tasks.models.convert import QuantizeJob
+from tasks.models.model_folders import variant_folder
 from tasks.precisions import Precision
 from tasks.progress import publisher
 from tasks.runtime.run_step import run_step

@@ -23,7 +23,7 @@ from flows.bench.shared import (
     variant_of,
 )
 from flows.report.names import RANDOM
-from tasks.models.convert import has_random_weights
+from tasks.models.model_folders import has_random_weights
 from tasks.runtime.backend import backend, machine_name
 from tasks.runtime.child import run_child
 from tasks.runtime.errors import BadInput

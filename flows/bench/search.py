@@ -24,7 +24,7 @@ from flows.report.figures import clock, figure
 from flows.report.table import Table, print_table
 from flows.search_setup import SearchSetup
 from tasks.corpus.prepare import prepare_dataset
-from tasks.models.convert import variant_folder
+from tasks.models.model_folders import variant_folder
 from tasks.models.sources.kinds import stored
 from tasks.runtime import fork_server
 from tasks.runtime.backend import machine_name

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from tasks.grids.grid import known_models
 from tasks.landing import land_rows
-from tasks.models.convert import QuantizeJob, variant_folder
+from tasks.models.convert import QuantizeJob
+from tasks.models.model_folders import variant_folder
 from tasks.models.model_shape import is_known
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import of_bits

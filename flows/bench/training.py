@@ -22,7 +22,7 @@ from flows.bench.shared import (
     variant_of,
 )
 from flows.bench.training_table import print_summary, print_table
-from tasks.models.convert import has_random_weights
+from tasks.models.model_folders import has_random_weights
 from tasks.runtime.backend import backend
 from tasks.runtime.child import run_child
 from tasks.runtime.device import Device

@@ -22,7 +22,8 @@ from tasks.identity import scores_folder, scores_of, training_of
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.land import land
 from tasks.landing import land_failure
-from tasks.models.convert import base_folder, run_quantize
+from tasks.models.convert import run_quantize
+from tasks.models.model_folders import base_folder
 from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.backend import CPU, CPU_PACKED, backend
 from tasks.runtime.errors import BadInput, Diverged, TriageError
