@@ -29,7 +29,7 @@ from tasks.prepare import prepare
 from tasks.progress import publish
 from tasks.quantize import quantize
 from tasks.runtime import fork_server
-from tasks.runtime.child import stop_children
+from tasks.runtime.children import stop_children
 from tasks.runtime.errors import BadInput, Diverged, OutOfMemory, TriageError
 from tasks.runtime.events import StepWarning, TrialReport
 from tasks.search.foundation import foundation

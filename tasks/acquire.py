@@ -11,7 +11,7 @@ from tasks.models.sources.downloads import Progress
 from tasks.models.sources.fetch import fetch_base, way_back
 from tasks.models.sources.kinds import stored
 from tasks.progress import publisher
-from tasks.runtime.child import refuse_if_stopping
+from tasks.runtime.children import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.events import Emit, Note, ProgressReport, SourceReport
 from tasks.runtime.store import home, mark_used

@@ -25,7 +25,7 @@ from flows.bench.shared import (
 from flows.report.names import RANDOM
 from tasks.models.model_folders import has_random_weights
 from tasks.runtime.backend import backend, machine_name
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, Note, StepWarning
 from tasks.runtime.store import home

@@ -28,7 +28,7 @@ from tasks.models.model_folders import variant_folder
 from tasks.models.sources.kinds import stored
 from tasks.runtime import fork_server
 from tasks.runtime.backend import machine_name
-from tasks.runtime.child import import_ahead
+from tasks.runtime.children import import_ahead
 from tasks.runtime.errors import Diverged, OutOfMemory
 from tasks.runtime.store import complete, home, write_atomic
 from tasks.search.storage import Storage

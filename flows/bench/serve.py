@@ -28,7 +28,7 @@ from tasks.bundle.asking import AskedModel, in_use
 from tasks.bundle.bundle import BundledModel
 from tasks.bundle.decision import answer
 from tasks.bundle.valid_scores import data_folder
-from tasks.runtime.child import stop_children
+from tasks.runtime.children import stop_children
 from tasks.runtime.home import home
 from tasks.runtime.store import read_lines
 

@@ -18,7 +18,7 @@ from tasks.models.model_shape import is_known
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import of_bits
 from tasks.runtime.backend import versions
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.store import complete, home
 from tasks.spec import BaseModelSpec, RandomSource, Training

@@ -24,7 +24,7 @@ from flows.bench.shared import (
 from flows.bench.training_table import print_summary, print_table
 from tasks.models.model_folders import has_random_weights
 from tasks.runtime.backend import backend
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.device import Device
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import home, write_atomic

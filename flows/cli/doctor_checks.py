@@ -21,7 +21,7 @@ from flows.selection import select
 from tasks.models.sources.available import availabilities, is_offered, is_unanswered
 from tasks.runtime.backend import BACKENDS, is_intel_python, is_mac, processor, system_name
 from tasks.runtime.builds import build_finding
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.device import Device, cores, total_memory
 from tasks.runtime.findings import Finding
 from tasks.runtime.store import existing_home, home

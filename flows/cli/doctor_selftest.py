@@ -16,7 +16,7 @@ from typing import Any
 from flows.cli.doctor_checks import chip, versions
 from tasks.runtime.backend import backend, os_version, processor
 from tasks.runtime.builds import installed_builds
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.device import cores, total_memory
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.findings import Finding

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.events import Emit
 from tasks.scoring.arguments import ValidScoringJob
 from tasks.search.objective import Objective

@@ -16,7 +16,7 @@ from tasks.models.model_folders import base_folder, variant_folder
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN, of_bits
 from tasks.runtime import store
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.spec import BaseModelSpec
 from tests.models import files

