@@ -15,7 +15,8 @@ from tasks.landing import (
     refill_warehouse,
 )
 from tasks.runtime.errors import Locked
-from tasks.runtime.store import home, locked, verify
+from tasks.runtime.locks import locked
+from tasks.runtime.store import home, verify
 from tests.warehouse.rows import evaluation, training
 from warehouse import load
 from warehouse.connect import warehouse_path

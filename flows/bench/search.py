@@ -30,7 +30,8 @@ from tasks.runtime import fork_server
 from tasks.runtime.backend import machine_name
 from tasks.runtime.children import import_ahead
 from tasks.runtime.errors import Diverged, OutOfMemory
-from tasks.runtime.store import complete, home, write_atomic
+from tasks.runtime.files import write_atomic
+from tasks.runtime.store import complete, home
 from tasks.search.storage import Storage
 from tasks.search.train_trial import train_trial
 from tasks.search.trial import Cost, Reached, Trial, best_of

@@ -19,9 +19,10 @@ from tasks.runtime.builds import installed_builds
 from tasks.runtime.children import run_child
 from tasks.runtime.device import cores, total_memory
 from tasks.runtime.errors import BadInput, TriageError
+from tasks.runtime.files import write_atomic
 from tasks.runtime.findings import Finding
 from tasks.runtime.paths import without_folders
-from tasks.runtime.store import home, write_atomic
+from tasks.runtime.store import home
 
 FORMAT = 1
 

@@ -20,7 +20,7 @@ from tasks.judging.point_metrics import Floats
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
 from tasks.runtime.errors import BadInput, BrokenFolder, Diverged
-from tasks.runtime.store import file_digest
+from tasks.runtime.files import file_digest
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import LABELS
 from tasks.tuning.attention import SharedPast

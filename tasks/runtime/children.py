@@ -25,7 +25,8 @@ from tasks.runtime.builds import refuse_unusable_build
 from tasks.runtime.child_ending import Ending, error_of
 from tasks.runtime.errors import Stopped
 from tasks.runtime.events import Emit, Heartbeat, StepError, StepResult, from_json
-from tasks.runtime.store import process_chain, write_atomic
+from tasks.runtime.files import write_atomic
+from tasks.runtime.store import process_chain
 from tasks.runtime.watchdog import SILENT_SECONDS, Watchdog
 
 Arguments = dict[str, Any]  # JSON: each job parses it into a class of its own

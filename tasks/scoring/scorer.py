@@ -38,7 +38,8 @@ from tasks.judging.scores_folder import (
 from tasks.judging.written_answers import read_answer
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, ProgressReport
-from tasks.runtime.store import build_folder, write_atomic
+from tasks.runtime.files import write_atomic
+from tasks.runtime.store import build_folder
 from tasks.scoring.generate import greedy_answers
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.scoring.sample import SampleSize, sample_numbers

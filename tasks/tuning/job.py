@@ -18,8 +18,10 @@ from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import Device
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, StepWarning
+from tasks.runtime.files import write_atomic
+from tasks.runtime.locks import LOCK_SECONDS, locked
 from tasks.runtime.probe import report_device
-from tasks.runtime.store import LOCK_SECONDS, locked, seal, write_atomic
+from tasks.runtime.store import seal
 from tasks.spec import PromptChoice
 from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, epoch_batches, padding_share
 from tasks.tuning.checkpoint import Arrays, Progress

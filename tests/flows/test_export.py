@@ -29,7 +29,8 @@ from tasks.bundle.terms import write_terms
 from tasks.bundle.texts import checked_text
 from tasks.models.gguf_reader import open_gguf
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import read_lines, verify
+from tasks.runtime.files import read_lines
+from tasks.runtime.store import verify
 from tasks.spec import LABELS
 from tests.place import Place, one_sentence
 from warehouse.connect import writing

@@ -27,7 +27,8 @@ from flows.selection import Narrowing, select
 from flows.trial_errors import ending
 from tasks.runtime import children
 from tasks.runtime.errors import BadInput, Locked, Stopped, TriageError
-from tasks.runtime.store import complete, home, locked
+from tasks.runtime.locks import locked
+from tasks.runtime.store import complete, home
 from tasks.search.objective import Objective
 from tasks.search.trial import Trial
 from tests.place import Place, one_sentence

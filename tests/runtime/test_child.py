@@ -164,7 +164,7 @@ def test_a_child_leaves_within_seconds_when_its_parent_is_killed_and_frees_its_l
         parent.kill()
 
     assert ended(pid)
-    from tasks.runtime.store import locked
+    from tasks.runtime.locks import locked
 
     with locked(folder, wait=10):  # its other threads may still be closing the file
         pass

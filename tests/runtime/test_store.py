@@ -14,17 +14,9 @@ import pytest
 from tasks.runtime import store
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked, LostChild
-from tasks.runtime.store import (
-    build_folder,
-    complete,
-    file_digest,
-    locked,
-    read_manifest,
-    replacing,
-    seal,
-    verify,
-    write_atomic,
-)
+from tasks.runtime.files import file_digest, write_atomic
+from tasks.runtime.locks import lock_of, locked, replacing
+from tasks.runtime.store import build_folder, complete, read_manifest, seal, verify
 from tasks.runtime.temporary import held, remove_abandoned_locks, remove_all_abandoned
 from warehouse.connect import warehouse_path
 
@@ -117,8 +109,8 @@ def test_a_leftover_that_was_young_goes_when_it_is_old_though_the_folder_is_comp
 
 
 def test_lock_files_of_killed_processes_go_and_what_is_held_young_or_of_another_use_stays(tmp_path):
-    old = [store.lock_of(tmp_path / name) for name in ("serve-killed", "serve-held", "train-killed")]
-    young = store.lock_of(tmp_path / "serve-young")
+    old = [lock_of(tmp_path / name) for name in ("serve-killed", "serve-held", "train-killed")]
+    young = lock_of(tmp_path / "serve-young")
     with locked(tmp_path / "serve-held"):
         for path in (*old, young):
             path.touch()

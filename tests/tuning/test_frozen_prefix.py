@@ -12,6 +12,7 @@ import pytest
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import StepWarning
+from tasks.runtime.locks import replacing
 from tasks.tuning import frozen_prefix, prefix_computation, prefix_folder, prefix_store
 from tasks.tuning.prefix_store import open_prefix
 from tasks.tuning.scores import score_cases
@@ -201,7 +202,7 @@ def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_rem
         store.seal(made, {"key": "key"})
 
     (folder / "own.npy").unlink()
-    with ThreadPoolExecutor(1) as pool, store.replacing(folder):
+    with ThreadPoolExecutor(1) as pool, replacing(folder):
         trusted = pool.submit(prefix_folder.is_stored, folder, "key", events.append)
         with pytest.raises(TimeoutError):
             trusted.result(0.5)

@@ -16,6 +16,7 @@ from tasks.models.sources.downloads import Progress, no_progress
 from tasks.models.sources.kinds import KINDS, clause, describe, folder_of, listed_sources, stored
 from tasks.runtime import store
 from tasks.runtime.errors import SourceUnavailable, TriageError
+from tasks.runtime.locks import locked
 from tasks.spec import BaseModelSpec, HubSource, Source
 
 Log = Callable[[str], None]
@@ -50,7 +51,7 @@ class _Fetcher:
                 **weights.manifest_entries(),
             }
 
-        with store.locked(folder):
+        with locked(folder):
             store.build_folder(folder, build)
         return folder
 
