@@ -12,8 +12,8 @@ import mlx.core as mx
 from tasks.bench.setting import Setting
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
-from tasks.runtime.device import peak_resident_bytes
 from tasks.runtime.events import Emit
+from tasks.runtime.memory import peak_resident_bytes
 from tasks.tuning.fit import fit, keep_within, with_checkpoints
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.gradients import update_gradients

@@ -29,8 +29,9 @@ from tasks.bench.stock import float64_gradients, measure_stock
 from tasks.bench.updates import updates_of
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
-from tasks.runtime.device import measure, peak_resident_bytes
+from tasks.runtime.device import measure
 from tasks.runtime.events import Emit
+from tasks.runtime.memory import peak_resident_bytes
 from tasks.tuning.batches import Cases, make_batch
 from tasks.tuning.forward import batch_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix

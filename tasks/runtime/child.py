@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tasks.runtime import forking, inbox
-from tasks.runtime.device import load_blas, resident_bytes, use_device
+from tasks.runtime.device import load_blas, use_device
 from tasks.runtime.errors import (
     LOST_PARENT,
     BadInput,
@@ -31,6 +31,7 @@ from tasks.runtime.errors import (
     is_disk_full,
 )
 from tasks.runtime.events import Emit, Event, Heartbeat, StepError, StepResult, to_json
+from tasks.runtime.memory import resident_bytes
 
 HEARTBEAT_SECONDS = 2.0
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.runtime.device import total_memory
 from tasks.runtime.errors import OutOfMemory
 from tasks.runtime.events import Emit, StepWarning
+from tasks.runtime.memory import total_memory
 from tasks.runtime.run_step import run_step
 from tasks.runtime.store import complete
 from tasks.spec import ExperimentSpec

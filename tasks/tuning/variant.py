@@ -10,7 +10,7 @@ from mlx.utils import tree_unflatten
 from mlx_lm.utils import dequantize_model, load_model, maybe_set_recommended_wired_limit
 
 from tasks.runtime.backend import backend, can_wire_memory
-from tasks.runtime.device import keep_freed_memory
+from tasks.runtime.memory import keep_freed_memory
 from tasks.runtime.store import MANIFEST, verify_once
 from tasks.tuning.architecture import Stack, take_apart
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tasks.runtime.backend import CPU, METAL
-from tasks.runtime.device import total_memory
 from tasks.runtime.errors import BadInput, OutOfMemory
+from tasks.runtime.memory import total_memory
 from tasks.spec import Training
 from tasks.tuning import memory, step, trainer
 from tasks.tuning.batches import TOKENS_AT_ONCE

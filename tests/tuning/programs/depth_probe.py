@@ -10,7 +10,8 @@ VARIANT: a folder of TRIAGE_HOME/models; DATA: one of TRIAGE_HOME/data, whose de
 import sys
 from pathlib import Path
 
-from tasks.runtime.device import keep_freed_memory, load_blas, measure
+from tasks.runtime.device import load_blas, measure
+from tasks.runtime.memory import keep_freed_memory
 
 load_blas()  # before MLX
 

@@ -4,8 +4,8 @@ import os
 import signal
 import time
 
-from tasks.runtime.device import resident_bytes
 from tasks.runtime.events import Heartbeat
+from tasks.runtime.memory import resident_bytes
 from tasks.spec import ExperimentSpec
 from tasks.tuning import job, prefix_store, updates
 from tasks.tuning.memory import budget
