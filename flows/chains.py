@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.models.model_folders import base_folder
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.spec import ExperimentSpec
 from tasks.studies import SweepRecord
 

@@ -19,7 +19,7 @@ from flows.threads import ONE_AT_A_TIME, threads_beside
 from tasks.grids.grid import load_grid
 from tasks.landing import share_the_rest, some_results_wait
 from tasks.runtime.errors import TriageError
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.runtime.temporary import remove_all_abandoned
 from tasks.spec import Seed
 from tasks.studies import grid_digest

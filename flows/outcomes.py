@@ -9,7 +9,7 @@ from tasks.runtime import fork_server
 from tasks.runtime.children import stop_children
 from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
 from tasks.runtime.events import ExperimentFailed, ExperimentLanded, ExtraFinished, StepWarning
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.studies import SweepRecord
 from warehouse.connect import warehouse_path
 

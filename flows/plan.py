@@ -23,7 +23,8 @@ from tasks.models.model_folders import variant_folder
 from tasks.models.sources.available import availabilities
 from tasks.models.sources.kinds import stored
 from tasks.precisions import Precision
-from tasks.runtime.store import complete, home
+from tasks.runtime.home import home
+from tasks.runtime.store import complete
 from tasks.spec import BaseModelSpec, ExperimentSpec, Grid
 from tasks.tuning.summary import TrainingManifest
 from tasks.tuning.training_rows import settings_digest

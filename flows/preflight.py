@@ -14,7 +14,7 @@ from tasks.models.sources.available import availabilities, is_offered, is_unansw
 from tasks.models.sources.kinds import stored
 from tasks.runtime.builds import refuse_unusable_build
 from tasks.runtime.errors import SourceUnavailable
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.runtime.temporary import remove_all_abandoned
 from tasks.spec import BaseModelSpec, PromptChoice
 

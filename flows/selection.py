@@ -13,7 +13,7 @@ from tasks.models.model_shape import ModelShape, is_known, known_shape
 from tasks.models.shape_check import refuse_misfits, shape_from_sources
 from tasks.precisions import BUILT_IN, Precision, of_bits
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.spec import (
     BaseModelSpec,
     ExperimentSpec,

@@ -6,7 +6,7 @@ import traceback
 
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, Stopped, TriageError
 from tasks.runtime.files import write_atomic
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.search.trial import Trial
 
 OF_THE_USER = (BadInput, SourceUnavailable, Locked)

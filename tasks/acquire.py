@@ -14,7 +14,8 @@ from tasks.progress import publisher
 from tasks.runtime.children import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.events import Emit, Note, ProgressReport, SourceReport
-from tasks.runtime.store import home, mark_used
+from tasks.runtime.home import home
+from tasks.runtime.store import mark_used
 from tasks.spec import BaseModelSpec
 
 

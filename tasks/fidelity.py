@@ -15,8 +15,8 @@ from tasks.models.manifest import VariantManifest
 from tasks.models.model_folders import base_folder
 from tasks.progress import publisher
 from tasks.runtime.backend import versions
+from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import home
 from tasks.scoring.arguments import FidelityJob
 from tasks.spec import SCORES_VERSION, BaseModelSpec, Grid, short_digest
 

@@ -17,8 +17,9 @@ from tasks.landing import Landing, Rows, is_landed, land_together
 from tasks.models.manifest import VariantManifest
 from tasks.precisions import Precision
 from tasks.progress import publisher
+from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import complete, home
+from tasks.runtime.store import complete
 from tasks.scoring.arguments import ScoringJob, SetsScoringJob
 from tasks.spec import ExperimentSpec, Strict, evaluation_id, short_digest
 from tasks.tuning.training_rows import TrainingOutcome, training_rows

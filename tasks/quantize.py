@@ -10,8 +10,9 @@ from tasks.models.convert import QuantizeJob
 from tasks.models.model_folders import variant_folder
 from tasks.precisions import Precision
 from tasks.progress import publisher
+from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import complete_once, home, mark_used
+from tasks.runtime.store import complete_once, mark_used
 from tasks.spec import BaseModelSpec
 
 

@@ -9,8 +9,8 @@ from tasks.caching import cached_folder, is_transient
 from tasks.identity import INGREDIENTS, experiment_folder, ingredients_of
 from tasks.progress import publisher
 from tasks.runtime.files import write_atomic
+from tasks.runtime.home import home
 from tasks.runtime.shared import shared_folder
-from tasks.runtime.store import home
 from tasks.shared_training import shared_training
 from tasks.spec import ExperimentSpec
 from tasks.tuning.reported import reporting_to

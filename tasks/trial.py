@@ -8,7 +8,7 @@ from tasks.caching import is_transient
 from tasks.identity import experiment_folder
 from tasks.landing import land_rows
 from tasks.progress import publisher
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.search.objective import Objective
 from tasks.search.rows import SearchedCell, trial_rows
 from tasks.search.train_trial import train_trial

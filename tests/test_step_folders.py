@@ -11,7 +11,8 @@ from tasks.grids.grid import known_models, load_grid
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import of_bits
 from tasks.quantize import quantize
-from tasks.runtime.store import home, seal
+from tasks.runtime.home import home
+from tasks.runtime.store import seal
 from tasks.spec import BaseModelSpec
 
 

@@ -34,7 +34,7 @@ from tasks.models.model_folders import has_random_weights
 from tasks.runtime.backend import backend
 from tasks.runtime.children import run_child
 from tasks.runtime.device import Device
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.spec import Data, canonical_json
 
 ENGINES = [

@@ -28,7 +28,7 @@ from tasks.runtime.backend import backend, machine_name
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, Note, StepWarning
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.spec import byte_count, canonical_json
 
 MODELS = ("smollm2-135m", "smollm2-360m", "gemma-3-270m")

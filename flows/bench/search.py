@@ -31,7 +31,8 @@ from tasks.runtime.backend import machine_name
 from tasks.runtime.children import import_ahead
 from tasks.runtime.errors import Diverged, OutOfMemory
 from tasks.runtime.files import write_atomic
-from tasks.runtime.store import complete, home
+from tasks.runtime.home import home
+from tasks.runtime.store import complete
 from tasks.search.storage import Storage
 from tasks.search.train_trial import train_trial
 from tasks.search.trial import Cost, Reached, Trial, best_of

@@ -20,7 +20,8 @@ from tasks.precisions import of_bits
 from tasks.runtime.backend import versions
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, SourceUnavailable
-from tasks.runtime.store import complete, home
+from tasks.runtime.home import home
+from tasks.runtime.store import complete
 from tasks.spec import BaseModelSpec, RandomSource, Training
 
 BITS = (4, 8)

@@ -28,7 +28,7 @@ from tasks.runtime.children import run_child
 from tasks.runtime.device import Device
 from tasks.runtime.errors import TriageError
 from tasks.runtime.files import write_atomic
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.spec import canonical_json
 
 STOCK = Engine("stock", "stock as installed", WHEELS_OWN_BLAS)

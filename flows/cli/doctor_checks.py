@@ -24,8 +24,8 @@ from tasks.runtime.builds import build_finding
 from tasks.runtime.children import run_child
 from tasks.runtime.device import Device, cores
 from tasks.runtime.findings import Finding
+from tasks.runtime.home import existing_home, home
 from tasks.runtime.memory import total_memory
-from tasks.runtime.store import existing_home, home
 from warehouse.connect import warehouse_path
 from warehouse.health import examine
 from warehouse.place import REBUILD

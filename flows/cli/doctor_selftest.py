@@ -21,9 +21,9 @@ from tasks.runtime.device import cores
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.files import write_atomic
 from tasks.runtime.findings import Finding
+from tasks.runtime.home import home
 from tasks.runtime.memory import total_memory
 from tasks.runtime.paths import without_folders
-from tasks.runtime.store import home
 
 FORMAT = 1
 

@@ -16,7 +16,7 @@ from tasks.models.model_shape import ModelShape, known_shape
 from tasks.models.sources.kinds import stored
 from tasks.models.stored_sizes import PARTS, ModelSizes, stored_sizes
 from tasks.precisions import BF16, BUILT_IN, Precision, reference_note, title_of
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.spec import BaseModelSpec, Grid, Training, training_of_recipe
 
 STUDY = "paper"

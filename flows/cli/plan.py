@@ -28,7 +28,7 @@ from tasks.models.model_folders import has_random_weights
 from tasks.models.sources.available import is_offered, unpinned
 from tasks.models.sources.kinds import stored
 from tasks.runtime.backend import backend
-from tasks.runtime.store import existing_home, home
+from tasks.runtime.home import existing_home, home
 from tasks.spec import BaseModelSpec, Data
 
 Sources = dict[str, list[tuple[str, str]]]

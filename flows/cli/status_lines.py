@@ -14,8 +14,9 @@ from flows.report.figures import clock, figure
 from flows.report.names import RANDOM, random_mark, verdict
 from flows.report.typed_rows import typed_rows
 from tasks.models.model_folders import has_random_weights
+from tasks.runtime.home import home
 from tasks.runtime.locks import is_locked
-from tasks.runtime.store import complete, home
+from tasks.runtime.store import complete
 from tasks.tuning.reported import Reported
 from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date, refuse_unusable

@@ -21,8 +21,6 @@ from typing import Any
 
 from tasks.runtime.errors import BadInput, BrokenFolder, disk_error
 from tasks.runtime.files import file_digest, write_atomic
-from tasks.runtime.home import existing_home as existing_home
-from tasks.runtime.home import home as home
 from tasks.runtime.locks import replacing
 from tasks.runtime.private import close_to_others, folder_mode, make_parent
 from tasks.runtime.temporary import held, remove_abandoned, temporary_folder

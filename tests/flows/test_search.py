@@ -27,8 +27,9 @@ from flows.selection import Narrowing, select
 from flows.trial_errors import ending
 from tasks.runtime import children
 from tasks.runtime.errors import BadInput, Locked, Stopped, TriageError
+from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.runtime.store import complete, home
+from tasks.runtime.store import complete
 from tasks.search.objective import Objective
 from tasks.search.trial import Trial
 from tests.place import Place, one_sentence

@@ -26,6 +26,7 @@ from tasks.models.sources.pip_errors import pip_error
 from tasks.runtime import children, events, store
 from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped
 from tasks.runtime.events import Note, ProgressReport, SourceReport
+from tasks.runtime.home import home
 from tasks.spec import BaseModelSpec
 from tasks.tuning.training_rows import variant_row
 from tests.models import files
@@ -144,7 +145,7 @@ def test_a_download_ends_when_the_sweep_is_stopped(content, index, by_http, monk
     with pytest.raises(Stopped):
         acquire.fn(spec(package(content)))
 
-    assert nothing_half_made(store.home())
+    assert nothing_half_made(home())
 
 
 @pytest.mark.parametrize(

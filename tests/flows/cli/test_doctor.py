@@ -28,7 +28,7 @@ from flows.selection import select
 from tasks.bench.selftest import memory
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
 from tasks.runtime.files import file_digest
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tests.place import PATIENT, ROOT
 from warehouse.connect import warehouse_path, writing
 from warehouse.migrate import migrate

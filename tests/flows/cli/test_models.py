@@ -13,7 +13,8 @@ from tasks.models.model_shape import ModelShape, known_shape
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN, Precision, of_bits
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import home, read_manifest, seal
+from tasks.runtime.home import home
+from tasks.runtime.store import read_manifest, seal
 
 PUBLISHED = {
     ("smollm2-135m", 4): 75_715_200, ("smollm2-135m", 8): 142_955_136, ("smollm2-360m", 4): 203_614_080,

@@ -21,7 +21,7 @@ from flows.selection import select
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
 from tasks.runtime.events import ExperimentFailed
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tests.flows.test_kill import has_gone
 from tests.place import Place, one_sentence
 
