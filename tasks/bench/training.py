@@ -38,7 +38,7 @@ from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.losses import Objective, make_objective, objective_sum, scored_tokens
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
 from tasks.tuning.variant import load_variant
 
 GRADIENTS = "gradients.safetensors"
@@ -152,8 +152,8 @@ def _prefix(setting: Setting, adapted: Adapted, cases: Cases) -> tuple[Prefix, d
     Returned with its number of blocks and the seconds that writing it took.
     """
     start = time.perf_counter()
-    digest = VariantManifest.read(setting.variant).digest
-    prefix = open_prefix(adapted.stack, cases, adapted.boundary, setting.folder, digest)
+    store = PrefixStore(setting.folder, VariantManifest.read(setting.variant).digest)
+    prefix = open_prefix(adapted.stack, cases, adapted.boundary, store)
     stored = prefix.boundary > 0
 
     return prefix, {

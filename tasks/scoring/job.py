@@ -16,6 +16,7 @@ from tasks.scoring.baselines import TARGET
 from tasks.scoring.scorer import UNTUNED, Scorer, score_all, score_sets
 from tasks.tuning.lora import Adapted, add_lora, load_weights
 from tasks.tuning.memory import CACHE_BYTES
+from tasks.tuning.prefix_store import PrefixStore
 from tasks.tuning.sets import load_template
 from tasks.tuning.variant import load_variant
 
@@ -67,7 +68,7 @@ def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
         name=spec.cell_id,
         adapted=adapted,
         template=load_template(job.variant, spec.prompt),
-        variant_digest=Manifest.read(job.variant).digest,
+        prefixes=PrefixStore(job.home, Manifest.read(job.variant).digest, job.most_layers),
         scoring=spec.scoring,
         max_tokens=spec.training.max_tokens,
         dropout=spec.recipe.dropout,
@@ -76,9 +77,7 @@ def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
         # at equal recall.
         target=spec.recipe.target_ed_recall or TARGET,
         data=job.data,
-        home=job.home,
         emit=emit,
-        most_layers=job.most_layers,
     )
 
 
@@ -91,13 +90,12 @@ def _untuned_scorer(job: UntunedScoringJob, emit: Emit) -> Scorer:
         name=UNTUNED,
         adapted=Adapted(stack, (), boundary, 0),
         template=load_template(job.variant, job.prompt),
-        variant_digest=Manifest.read(job.variant).digest,
+        prefixes=PrefixStore(job.home, Manifest.read(job.variant).digest),
         scoring=job.scoring,
         max_tokens=job.training.max_tokens,
         dropout=0.0,
         seed=0,
         target=TARGET,
         data=job.data,
-        home=job.home,
         emit=emit,
     )

@@ -46,7 +46,7 @@ from tasks.scoring.sample import SampleSize, sample_numbers
 from tasks.spec import LABELS, Scoring
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted
-from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
 from tasks.tuning.scores import Scores, score_cases
 from tasks.tuning.sets import LoadedSet, load_set, warn_of_shortened
 
@@ -57,23 +57,21 @@ UNTUNED = "the untuned model"
 class Scorer:
     """A model to score on sets of a dataset, and how.
 
-    `name`: of the model, in errors; `variant_digest`: of its weights; `dropout`, `seed` and
-    `target` (ED recall): those of its recipe; `most_layers`: see TrainingJob.
+    `name`: of the model, in errors; `prefixes`: the frozen ones of its variant; `dropout`, `seed`
+    and `target` (ED recall): those of its recipe.
     """
 
     name: str
     adapted: Adapted
     template: Template
-    variant_digest: str
+    prefixes: PrefixStore
     scoring: Scoring
     max_tokens: int
     dropout: float
     seed: int
     target: float
     data: Path
-    home: Path
     emit: Emit
-    most_layers: int | None = None
 
     @property
     def remedy(self) -> str:
@@ -154,13 +152,7 @@ def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
     warn_of_shortened(name, loaded, scorer.max_tokens, scorer.emit)
     adapted = scorer.adapted
     prefix = open_prefix(
-        adapted.stack,
-        loaded.cases,
-        adapted.boundary,
-        scorer.home,
-        scorer.variant_digest,
-        scorer.emit,
-        most_layers=scorer.most_layers,
+        adapted.stack, loaded.cases, adapted.boundary, scorer.prefixes, scorer.emit
     )
 
     scores = score_cases(adapted, prefix)
