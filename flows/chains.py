@@ -31,17 +31,13 @@ class Shared:
 
 @dataclass(frozen=True)
 class Chain:
-    """The steps of one experiment after those that it shares with others.
-
-    `most_layers`: see TrainingJob.
-    """
+    """The steps of one experiment after those that it shares with others."""
 
     spec: ExperimentSpec
     shared: Shared
     training: Step
     scores: Step
     landing: Step
-    most_layers: int | None = None
 
     @property
     def steps(self) -> list[Step]:

@@ -32,6 +32,7 @@ from tasks.search.training_progress import TrainingProgress
 from tasks.spec import ExperimentSpec, experiments
 from tasks.tuning import job, prefix_store, step, updates
 from tasks.tuning.batches import TOKENS_AT_ONCE
+from tasks.tuning.summary import StepBounds
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 from warehouse.landing import write_landing
 
@@ -279,7 +280,15 @@ def test_a_trial_stores_the_prefix_that_trials_of_more_blocks_will_read(study, t
     paths = Path(study["variant"]), Path(study["data"]), tmp_path
     folder = tmp_path / "trial"
     objective = Objective("validation value")
-    train_trial(shallow, folder, CADENCE, objective, *paths, lambda event: None, most_layers=spec.training.num_layers)
+    train_trial(
+        shallow,
+        folder,
+        CADENCE,
+        objective,
+        *paths,
+        lambda event: None,
+        StepBounds(most_layers=spec.training.num_layers),
+    )
     manifests = tmp_path.glob("prefixes/*/manifest.json")
     assert sorted(json.loads(path.read_text())["boundary"] for path in manifests) == [2, 2, 3, 3], "train and valid"
 
