@@ -46,13 +46,13 @@ def run_blocks(
             masks[window] = attention_mask(stack, hidden.shape[1], window, offset)
 
         run = _checkpointed if stack.checkpointing else _run_block
-        hidden = run(stack, i, hidden, masks[window], offset, cache)
+        hidden = run(stack, i, hidden, masks[window], cache)
 
     return hidden
 
 
 def _run_block(
-    stack: Stack, i: int, hidden: mx.array, mask: Mask, offset: int, cache: SharedPast | None
+    stack: Stack, i: int, hidden: mx.array, mask: Mask, cache: SharedPast | None
 ) -> mx.array:
     layer = stack.layers[i]
     if not stack.cpu_kernels:
@@ -60,6 +60,7 @@ def _run_block(
 
     module = layer.self_attn
     normed = layer.input_layernorm(hidden)
+    offset = cache.offset if cache is not None else 0
     queries = queries_of(module, normed, offset)
     keys, values = keys_and_values(module, normed, offset)
     if cache is not None:
@@ -70,7 +71,7 @@ def _run_block(
 
 
 def _checkpointed(
-    stack: Stack, i: int, hidden: mx.array, mask: Mask, offset: int, cache: SharedPast | None
+    stack: Stack, i: int, hidden: mx.array, mask: Mask, cache: SharedPast | None
 ) -> mx.array:
     """The block, computed a second time in the backward pass, with the leading tokens' keys and
     values as arguments or results.
@@ -78,7 +79,7 @@ def _checkpointed(
 
     def run(hidden: mx.array, leading: list[mx.array]) -> tuple[mx.array, list[mx.array]]:
         past = SharedPast(*leading) if cache is not None else None
-        hidden = _run_block(stack, i, hidden, mask, offset, past)
+        hidden = _run_block(stack, i, hidden, mask, past)
         return hidden, past.arrays() if past is not None and not leading else []
 
     leading = cache.arrays() if cache is not None else []
