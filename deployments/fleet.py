@@ -24,7 +24,7 @@ from deployments.worker_names import online_workers, worker_name
 from deployments.workers import JOIN, POOL, Queue, Worker, worker_environment
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
-from tasks.runtime.store import locked
+from tasks.runtime.locks import locked
 from tasks.runtime.temporary import remove_all_abandoned
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tasks.runtime.backend import is_mac
 from tasks.runtime.errors import BadInput
+from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
-from tasks.runtime.store import write_atomic
 
 SECRETS_FILE = ".config/triage/environment"  # in the user's folder: NAME=value, a line each
 PASSED = (

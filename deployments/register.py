@@ -21,8 +21,8 @@ from deployments.prefect_api import prefect_client
 from deployments.worker_names import refuse_other_workers
 from deployments.workers import POOL
 from tasks.runtime.errors import BadInput
+from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
-from tasks.runtime.store import write_atomic
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

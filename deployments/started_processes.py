@@ -20,8 +20,8 @@ from pathlib import Path
 
 import psutil
 
+from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
-from tasks.runtime.store import write_atomic
 
 UP = "up"
 PATIENCE = 10.0  # seconds that a process has to end after a signal

@@ -25,10 +25,10 @@ from pathlib import Path
 
 from deployments.prefect_api import HOST, NoAnswer, api_url, server_version
 from deployments.started_processes import command_of, is_older
-from tasks.runtime.child import end_process
+from tasks.runtime.children import end_process
 from tasks.runtime.errors import BadInput, TriageError
+from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
-from tasks.runtime.store import write_atomic
 
 SERVER = "prefect.server.api.server"
 PROGRAM = Path(__file__).with_name("server_process.py")

@@ -26,7 +26,7 @@ from deployments.started_processes import end_leftovers, start
 from deployments.workers import QUEUES, Worker, worker_environment
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
-from tasks.runtime.store import locked
+from tasks.runtime.locks import locked
 
 EVERYWHERE = "0.0.0.0"
 SERVER_AUTH = "PREFECT_SERVER_API_AUTH_STRING"  # of Prefect: user:password

@@ -13,8 +13,8 @@ import socket
 from typing import TYPE_CHECKING
 
 from tasks.runtime.errors import BadInput
+from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
-from tasks.runtime.store import write_atomic
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.models.convert import base_folder
-from tasks.runtime.store import home
+from tasks.models.model_folders import base_folder
+from tasks.runtime.home import home
 from tasks.spec import ExperimentSpec
 from tasks.studies import SweepRecord
 
@@ -31,17 +31,13 @@ class Shared:
 
 @dataclass(frozen=True)
 class Chain:
-    """The steps of one experiment after those that it shares with others.
-
-    `most_layers`: see TrainingJob.
-    """
+    """The steps of one experiment after those that it shares with others."""
 
     spec: ExperimentSpec
     shared: Shared
     training: Step
     scores: Step
     landing: Step
-    most_layers: int | None = None
 
     @property
     def steps(self) -> list[Step]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from prefect import flow
@@ -19,7 +20,7 @@ from flows.threads import ONE_AT_A_TIME, threads_beside
 from tasks.grids.grid import load_grid
 from tasks.landing import share_the_rest, some_results_wait
 from tasks.runtime.errors import TriageError
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.runtime.temporary import remove_all_abandoned
 from tasks.spec import Seed
 from tasks.studies import grid_digest
@@ -78,13 +79,14 @@ def experiment(
 def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
     remove_all_abandoned(home())  # of runs that were killed here: no sweep runs in a worker's home
     refuse_unusable()
+    if pooled is not None:
+        selection = replace(selection, sweep_layers=pooled.most_layers)
     spec = selection.cells[0]
     label_run(selection, name=spec.title)
 
     other_variants = [(spec.model.name, name) for name in pooled.precisions] if pooled else []
     with tell_of(selection.cells), noted_errors() as errors, threads_beside() as threads:
-        most_layers = pooled.most_layers if pooled else None
-        submitted = submit_experiments(selection, threads, other_variants, most_layers)
+        submitted = submit_experiments(selection, threads, other_variants)
         failures = finish_all(submitted)
 
     if pooled is not None:

@@ -6,10 +6,10 @@ from flows.chains import Chain, Extra, Step, SubmittedSweep
 from tasks.landing import absent_from_warehouse, is_landed, land_failure, load_the_rest
 from tasks.progress import publish
 from tasks.runtime import fork_server
-from tasks.runtime.child import stop_children
+from tasks.runtime.children import stop_children
 from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
 from tasks.runtime.events import ExperimentFailed, ExperimentLanded, ExtraFinished, StepWarning
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.studies import SweepRecord
 from warehouse.connect import warehouse_path
 

@@ -18,11 +18,13 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.corpus.reading.sources import check_local
 from tasks.identity import scores_from, training_from
-from tasks.models.convert import variant_folder
 from tasks.models.manifest import VariantManifest
-from tasks.models.sources.available import availabilities, stored
+from tasks.models.model_folders import variant_folder
+from tasks.models.sources.available import availabilities
+from tasks.models.sources.kinds import stored
 from tasks.precisions import Precision
-from tasks.runtime.store import complete, home
+from tasks.runtime.home import home
+from tasks.runtime.store import complete
 from tasks.spec import BaseModelSpec, ExperimentSpec, Grid
 from tasks.tuning.summary import TrainingManifest
 from tasks.tuning.training_rows import settings_digest

@@ -11,7 +11,8 @@ from flows.selection import moves_of
 from flows.set_sizes import further_size, set_size
 from tasks.precisions import Precision
 from tasks.runtime.backend import backend
-from tasks.runtime.store import home, read_manifest
+from tasks.runtime.home import home
+from tasks.runtime.store import read_manifest
 from tasks.spec import BaseModelSpec, ExperimentSpec, Grid
 from tasks.tuning.prefix_space import Space, pays, saving, stored_bytes
 

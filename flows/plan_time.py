@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tasks.runtime.backend import backend
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import TriageError
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from flows.selection import Selection
 from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
-from tasks.models.sources.available import availabilities, is_offered, is_unanswered, stored
+from tasks.models.sources.available import availabilities, is_offered, is_unanswered
+from tasks.models.sources.kinds import stored
 from tasks.runtime.builds import refuse_unusable_build
 from tasks.runtime.errors import SourceUnavailable
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.runtime.temporary import remove_all_abandoned
 from tasks.spec import BaseModelSpec, PromptChoice
 

@@ -29,7 +29,7 @@ from tasks.prepare import prepare
 from tasks.progress import publish
 from tasks.quantize import quantize
 from tasks.runtime import fork_server
-from tasks.runtime.child import stop_children
+from tasks.runtime.children import stop_children
 from tasks.runtime.errors import BadInput, Diverged, OutOfMemory, TriageError
 from tasks.runtime.events import StepWarning, TrialReport
 from tasks.search.foundation import foundation
@@ -40,6 +40,7 @@ from tasks.search.time_budget import TimeBudget
 from tasks.search.trial import Trial, best_of
 from tasks.search.winner import write_winner
 from tasks.trial import land_trials, train_to_rung
+from tasks.tuning.summary import StepBounds
 
 TITLE = "search"
 FAILS_A_TRIAL = (Diverged, OutOfMemory)  # what its settings are the reason for
@@ -136,8 +137,7 @@ class _Search:
             objective=self.setup.objective,
             variant=self.variant,
             data=self.data,
-            at_most=at_most,
-            most_layers=self.setup.space.most_layers,
+            bounds=StepBounds(at_most, self.setup.space.most_layers),
         )
         step.wait()
 

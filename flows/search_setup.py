@@ -16,7 +16,8 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.grids.grid import grid_path, known_models
 from tasks.precisions import Precision
 from tasks.runtime.errors import BadInput, Locked
-from tasks.runtime.store import home, locked
+from tasks.runtime.home import home
+from tasks.runtime.locks import locked
 from tasks.search.check_space import NO_PART_OF_TRAINING, check_space
 from tasks.search.halving import Halving, rungs
 from tasks.search.objective import Objective

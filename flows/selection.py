@@ -13,7 +13,7 @@ from tasks.models.model_shape import ModelShape, is_known, known_shape
 from tasks.models.shape_check import refuse_misfits, shape_from_sources
 from tasks.precisions import BUILT_IN, Precision, of_bits
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.spec import (
     BaseModelSpec,
     ExperimentSpec,
@@ -68,10 +68,14 @@ EVERYTHING = Narrowing()
 
 @dataclass(frozen=True)
 class Selection:
-    """A grid and its chosen cells, in the order in which they run."""
+    """A grid and its chosen cells, in the order in which they run.
+
+    `sweep_layers`: what `most_layers` is in the sweep of which these cells are a part.
+    """
 
     grid: Grid
     cells: list[ExperimentSpec] = field(default_factory=list)
+    sweep_layers: int | None = None
 
     @property
     def models(self) -> list[BaseModelSpec]:
@@ -94,6 +98,8 @@ class Selection:
         """The most blocks that a chosen cell trains, of those that read the same activations as
         `spec`: at the same variant, of the same prompts within the same window.
         """
+        if self.sweep_layers is not None:
+            return self.sweep_layers
 
         def reads(cell: ExperimentSpec) -> tuple[object, ...]:
             return cell.model.name, cell.precision, cell.prompt, cell.training.max_tokens

@@ -24,19 +24,19 @@ from tasks.quantize import quantize
 from tasks.spec import BaseModelSpec, ExperimentSpec
 from tasks.studies import SweepRecord
 from tasks.train import train
+from tasks.tuning.summary import StepBounds
 
 
 def submit_experiments(
     selection: Selection,
     threads: ThreadsBeside,
     other_variants: Collection[tuple[str, str]] = (),
-    most_layers: int | None = None,
 ) -> SubmittedSweep:
     """Submit the whole grid; experiments share their base model's conversion and their variant.
 
     `threads`: where the steps run that need no accelerator. `other_variants`: model and precision
     of further variants of the sweep, whose experiments run elsewhere: adapters are moved to them,
-    too. `most_layers`: see TrainingJob, where the selection is a part of a sweep.
+    too.
 
     No Prefect tags: for a tagged task Prefect asks for a slot of each tag's limit, which takes
     0.3 s a task.
@@ -49,15 +49,14 @@ def submit_experiments(
 
     variants = _Variants(selection, sweep, threads)
     for spec in selection.cells:
-        layers = most_layers or selection.most_layers(spec)
-        chain = _submit_chain(spec, layers, variants.of(spec), variants.limits, threads)
+        chain = _submit_chain(spec, variants.of(spec), variants.limits, threads)
         sweep.parts.append(chain)
         # After the variant's first trained result: it is what people wait for.
         variants.score_untuned(spec)
         if grid.evaluation_sets:
             names = [entry.name for entry in grid.evaluation_sets]
-            limit = variants.limits.of_scoring(spec)
-            sweep.parts.append(_evaluation_sets(chain, names, limit))
+            bounds = variants.limits.scoring_bounds(spec)
+            sweep.parts.append(_evaluation_sets(chain, names, bounds))
 
     moves = (
         list(_moves(sweep.chains, variants, other_variants)) if grid.scoring.move_adapters else []
@@ -147,27 +146,21 @@ class _Variants:
 
 
 def _submit_chain(
-    spec: ExperimentSpec,
-    most_layers: int,
-    shared: Shared,
-    limits: TimeLimits,
-    threads: ThreadsBeside,
+    spec: ExperimentSpec, shared: Shared, limits: TimeLimits, threads: ThreadsBeside
 ) -> Chain:
     variant = shared.variant
     data = shared.data
-    training: Step = train.submit(spec, variant, data, limits.of_training(spec), most_layers)
-    scores: Step = evaluate.submit(
-        spec, training, variant, data, limits.of_scoring(spec), most_layers
-    )
+    training: Step = train.submit(spec, variant, data, limits.training_bounds(spec))
+    scores: Step = evaluate.submit(spec, training, variant, data, limits.scoring_bounds(spec))
     landing = threads.results.submit(
         land,
         {"spec": spec, "training": training, "scores": scores, "variant": variant, "data": data},
     )
 
-    return Chain(spec, shared, training, scores, landing, most_layers)
+    return Chain(spec, shared, training, scores, landing)
 
 
-def _evaluation_sets(chain: Chain, names: list[str], at_most: float) -> Extra:
+def _evaluation_sets(chain: Chain, names: list[str], bounds: StepBounds) -> Extra:
     """The grid's further evaluation sets, scored once the experiment itself is in the warehouse."""
     step: Step = evaluate_sets.submit(
         chain.spec,
@@ -176,8 +169,7 @@ def _evaluation_sets(chain: Chain, names: list[str], at_most: float) -> Extra:
         chain.shared.variant,
         chain.shared.data,
         names,
-        at_most,
-        chain.most_layers,
+        bounds,
         return_state=False,
         wait_for=[chain.landing],
     )
@@ -203,7 +195,6 @@ def _moves(
                 variants.at(spec.model, precision),
                 chain.shared.data,
                 [entry.name for entry in grid.evaluation_sets],
-                variants.limits.of_scoring(spec),
-                chain.most_layers,
+                variants.limits.scoring_bounds(spec),
             )
             yield Extra(f"move {spec.cell_id} to {precision.name}", step)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import traceback
 
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, Stopped, TriageError
-from tasks.runtime.store import home, write_atomic
+from tasks.runtime.files import write_atomic
+from tasks.runtime.home import home
 from tasks.search.trial import Trial
 
 OF_THE_USER = (BadInput, SourceUnavailable, Locked)

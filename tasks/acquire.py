@@ -7,13 +7,15 @@ from prefect import task
 
 from tasks.caching import as_cached, is_transient
 from tasks.models.manifest import SourceManifest
-from tasks.models.sources.available import fetch_base, stored, way_back
 from tasks.models.sources.downloads import Progress
+from tasks.models.sources.fetch import fetch_base, way_back
+from tasks.models.sources.kinds import stored
 from tasks.progress import publisher
-from tasks.runtime.child import refuse_if_stopping
+from tasks.runtime.children import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.events import Emit, Note, ProgressReport, SourceReport
-from tasks.runtime.store import home, mark_used
+from tasks.runtime.home import home
+from tasks.runtime.store import mark_used
 from tasks.spec import BaseModelSpec
 
 

@@ -18,8 +18,9 @@ from tasks.models.manifest import VariantManifest
 from tasks.precisions import Precision
 from tasks.progress import publisher
 from tasks.runtime.backend import backend, versions
+from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import complete, home
+from tasks.runtime.store import complete
 from tasks.scoring.arguments import UntunedScoringJob
 from tasks.scoring.baselines import (
     OF_A_DATASET,

@@ -6,10 +6,12 @@ from prefect import task
 
 from tasks.caching import as_cached, is_transient
 from tasks.landing import land_variant
-from tasks.models.convert import ConvertJob, base_folder
+from tasks.models.convert import ConvertJob
+from tasks.models.model_folders import base_folder
 from tasks.progress import publisher
+from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import complete_once, home, mark_used
+from tasks.runtime.store import complete_once, mark_used
 from tasks.spec import BaseModelSpec
 
 

@@ -9,12 +9,13 @@ from prefect import task
 from tasks.caching import cached_folder, is_transient
 from tasks.identity import scores_folder
 from tasks.progress import publisher
+from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
 from tasks.runtime.shared import shared_folder
-from tasks.runtime.store import home
 from tasks.scoring.arguments import ScoringJob
 from tasks.shared_training import shared_scores
 from tasks.spec import ExperimentSpec
+from tasks.tuning.summary import UNBOUNDED, StepBounds
 
 
 @task(
@@ -31,13 +32,9 @@ def evaluate(
     training: str,
     variant: Path,
     data: Path,
-    at_most: float | None = None,
-    most_layers: int | None = None,
+    bounds: StepBounds = UNBOUNDED,
 ) -> str:
-    """scores_id; the folder of that name holds probabilities per case, and no patient text.
-
-    `at_most`: seconds that an attempt may take. `most_layers`: see TrainingJob.
-    """
+    """scores_id; the folder of that name holds probabilities per case, and no patient text."""
     scores = scores_folder(spec, training, data)
     adapter = home() / "experiments" / training
     emit = publisher(f"evaluate {spec.cell_id}")
@@ -50,10 +47,10 @@ def evaluate(
                 home=home(),
                 adapter=adapter,
                 scores=scores,
-                most_layers=most_layers,
+                most_layers=bounds.most_layers,
             )
             log = home() / "logs" / f"evaluate-{scores.name}"
             arguments = job.model_dump(mode="json")
-            run_step("tasks.scoring.job:run", arguments, log, emit, at_most=at_most)
+            run_step("tasks.scoring.job:run", arguments, log, emit, at_most=bounds.at_most)
 
     return scores.name

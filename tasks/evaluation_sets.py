@@ -10,12 +10,13 @@ from tasks.identity import scores_folder
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import is_landed, land_rows
 from tasks.progress import publisher
+from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
 from tasks.runtime.shared import shared_folder
-from tasks.runtime.store import home
 from tasks.scoring.arguments import SetsScoringJob
 from tasks.shared_training import shared_scores
 from tasks.spec import ExperimentSpec, evaluation_id
+from tasks.tuning.summary import UNBOUNDED, StepBounds
 
 
 @task(
@@ -31,14 +32,12 @@ def evaluate_sets(
     variant: Path,
     data: Path,
     names: list[str],
-    at_most: float | None = None,
-    most_layers: int | None = None,
+    bounds: StepBounds = UNBOUNDED,
 ) -> list[str]:
     """evaluation_ids of the named sets, in that order; what is scored is not scored again, and what
     has landed is not judged again.
 
-    `scores`: id of those on the test set, whose rules are used here too. `at_most`: seconds that an
-    attempt may take. `most_layers`: see TrainingJob.
+    `scores`: id of those on the test set, whose rules are used here too.
     """
     dataset = DatasetManifest.read(data)
     folders = {name: scores_folder(spec, training, data, name) for name in names}
@@ -55,11 +54,11 @@ def evaluate_sets(
                 adapter=adapter,
                 rules_from=adapter / "scores" / scores,
                 sets=unscored,
-                most_layers=most_layers,
+                most_layers=bounds.most_layers,
             )
             log = home() / "logs" / f"sets-{scores}"
             arguments = job.model_dump(mode="json")
-            run_step("tasks.scoring.job:run_sets", arguments, log, emit, at_most=at_most)
+            run_step("tasks.scoring.job:run_sets", arguments, log, emit, at_most=bounds.at_most)
 
     ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
     unlanded = {name: id for name, id in ids.items() if not is_landed(id)}

@@ -11,12 +11,12 @@ from tasks.caching import as_cached, is_transient
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.landing import is_landed, land_rows, whole_row
-from tasks.models.convert import base_folder
 from tasks.models.manifest import VariantManifest
+from tasks.models.model_folders import base_folder
 from tasks.progress import publisher
 from tasks.runtime.backend import versions
+from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import home
 from tasks.scoring.arguments import FidelityJob
 from tasks.spec import SCORES_VERSION, BaseModelSpec, Grid, short_digest
 

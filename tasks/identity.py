@@ -13,8 +13,9 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend, versions
+from tasks.runtime.home import home
 from tasks.runtime.manifest import Manifest
-from tasks.runtime.store import home, read_manifest
+from tasks.runtime.store import read_manifest
 from tasks.spec import ENGINE_VERSION, SCORES_VERSION, ExperimentSpec, short_digest
 
 INGREDIENTS = "ingredients.json"  # in the folder of a training

@@ -9,7 +9,7 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import Landing, is_landed, land_together, landed_status
 from tasks.models.manifest import VariantManifest
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.spec import ExperimentSpec, evaluation_id
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 

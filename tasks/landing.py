@@ -19,8 +19,10 @@ from tasks.identity import experiment_folder
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tasks.runtime.events import Event, Note, StepWarning
+from tasks.runtime.home import home
+from tasks.runtime.locks import locked
 from tasks.runtime.shared import shared_folder
-from tasks.runtime.store import complete, home, locked
+from tasks.runtime.store import complete
 from tasks.shared_landing import fetch, fetch_written, share
 from tasks.spec import ExperimentSpec, training_of
 from tasks.tuning.training_rows import TrainingOutcome, training_rows, variant_row

@@ -17,10 +17,12 @@ from tasks.landing import Landing, Rows, is_landed, land_together
 from tasks.models.manifest import VariantManifest
 from tasks.precisions import Precision
 from tasks.progress import publisher
+from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import complete, home
+from tasks.runtime.store import complete
 from tasks.scoring.arguments import ScoringJob, SetsScoringJob
 from tasks.spec import ExperimentSpec, Strict, evaluation_id, short_digest
+from tasks.tuning.summary import UNBOUNDED, StepBounds
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 
 
@@ -38,18 +40,17 @@ def move_adapter(
     variant: Path,
     data: Path,
     sets: Sequence[str] = (),
-    at_most: float | None = None,
-    most_layers: int | None = None,
+    bounds: StepBounds = UNBOUNDED,
 ) -> list[str]:
     """evaluation_ids of a trained adapter on the variant of another precision: on test, then on the
     further `sets`; lands as an experiment of kind moved_adapter.
 
     `scores`: id of the adapter's own, whose threshold and scaling are used here too. Chosen again,
-    they would compensate the very shift that is to be seen. `at_most`: seconds that an attempt may
-    take on test, and on the further sets. `most_layers`: see TrainingJob.
+    they would compensate the very shift that is to be seen. `bounds`: on test, and on the further
+    sets.
     """
     weights = VariantManifest.read(variant)
-    move = _Move(spec, training, scores, precision, variant, data, at_most, most_layers)
+    move = _Move(spec, training, scores, precision, variant, data, bounds)
     moved_id = move.training_id(weights)
     folders = {
         name: home() / "moved" / scores_of(spec, moved_id, data, name) for name in ("test", *sets)
@@ -84,8 +85,7 @@ class _Move:
     precision: Precision
     variant: Path
     data: Path
-    at_most: float | None = None
-    most_layers: int | None = None
+    bounds: StepBounds
 
     @property
     def cell(self) -> str:
@@ -112,7 +112,7 @@ class _Move:
             "data": self.data,
             "home": home(),
             "adapter": adapter,
-            "most_layers": self.most_layers,
+            "most_layers": self.bounds.most_layers,
         }
         test = folders["test"]
         if complete(test, deep=True) is None:
@@ -134,7 +134,7 @@ class _Move:
             job.model_dump(mode="json"),
             home() / "logs" / f"move-{name}",
             publisher(f"move {self.cell}"),
-            at_most=self.at_most,
+            at_most=self.bounds.at_most,
         )
 
     def experiment(

@@ -8,7 +8,8 @@ from prefect import task
 from tasks.caching import as_cached
 from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
-from tasks.runtime.store import MANIFEST, home
+from tasks.runtime.home import home
+from tasks.runtime.store import MANIFEST
 from tasks.spec import Data, EvaluationSet, PromptChoice
 from tasks.studies import land_dataset
 

@@ -6,11 +6,13 @@ from prefect import task
 
 from tasks.caching import as_cached, is_transient
 from tasks.landing import land_variant
-from tasks.models.convert import QuantizeJob, variant_folder
+from tasks.models.convert import QuantizeJob
+from tasks.models.model_folders import variant_folder
 from tasks.precisions import Precision
 from tasks.progress import publisher
+from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import complete_once, home, mark_used
+from tasks.runtime.store import complete_once, mark_used
 from tasks.spec import BaseModelSpec
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.runtime.errors import Locked
-from tasks.runtime.store import locked
-from tasks.runtime.temporary import PLACES, is_held
+from tasks.runtime.locks import is_held, locked
+from tasks.runtime.temporary import PLACES
 
 ASIDE = ".forgotten-"
 # Where folders are set aside; warehouse/forget.py does so in landing/.

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from tasks.runtime.files import write_atomic
 from tasks.runtime.shared import SharedFolder
-from tasks.runtime.store import complete, read_manifest, write_atomic
+from tasks.runtime.store import complete, read_manifest
 
 LANDING = "landing"
 FAILED = "failed"

@@ -16,9 +16,9 @@ from uuid import uuid4
 from tasks.corpus.case import SETS
 from tasks.corpus.manifest import DatasetManifest, SetEntry
 from tasks.landing import Rows, is_landed, keep_rows, land_rows, let_loading_wait
-from tasks.runtime.child import step_seconds
+from tasks.runtime.children import step_seconds
 from tasks.runtime.errors import BrokenFolder
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.spec import Grid, short_digest
 from tasks.tuning.training_rows import sets_digest
 

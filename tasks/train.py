@@ -8,12 +8,14 @@ from prefect import task
 from tasks.caching import cached_folder, is_transient
 from tasks.identity import INGREDIENTS, experiment_folder, ingredients_of
 from tasks.progress import publisher
+from tasks.runtime.files import write_atomic
+from tasks.runtime.home import home
 from tasks.runtime.shared import shared_folder
-from tasks.runtime.store import home, write_atomic
 from tasks.shared_training import shared_training
 from tasks.spec import ExperimentSpec
 from tasks.tuning.reported import reporting_to
 from tasks.tuning.step import train_experiment
+from tasks.tuning.summary import UNBOUNDED, StepBounds
 
 
 @task(
@@ -29,13 +31,9 @@ def train(
     spec: ExperimentSpec,
     variant: Path,
     data: Path,
-    at_most: float | None = None,
-    most_layers: int | None = None,
+    bounds: StepBounds = UNBOUNDED,
 ) -> str:
-    """training_id of the trained experiment; its folder holds adapters, curve and summary.
-
-    `at_most`: seconds that an attempt may take. `most_layers`: see TrainingJob.
-    """
+    """training_id of the trained experiment; its folder holds adapters, curve and summary."""
     folder = experiment_folder(spec, variant, data)
     publish = publisher(f"train {spec.cell_id}")
     with shared_training(shared_folder(), folder, publish):
@@ -43,6 +41,4 @@ def train(
         ingredients = json.dumps(ingredients_of(spec, variant, data), indent=1)
         write_atomic(folder / INGREDIENTS, ingredients)
         emit = reporting_to(folder, publish)
-        return train_experiment(
-            spec, folder, variant, data, home(), emit, at_most=at_most, most_layers=most_layers
-        )
+        return train_experiment(spec, folder, variant, data, home(), emit, bounds=bounds)

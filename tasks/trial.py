@@ -8,12 +8,13 @@ from tasks.caching import is_transient
 from tasks.identity import experiment_folder
 from tasks.landing import land_rows
 from tasks.progress import publisher
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.search.objective import Objective
 from tasks.search.rows import SearchedCell, trial_rows
 from tasks.search.train_trial import train_trial
 from tasks.search.trial import Reached, Trial
 from tasks.spec import ExperimentSpec
+from tasks.tuning.summary import UNBOUNDED, StepBounds
 
 
 @task(
@@ -29,18 +30,12 @@ def train_to_rung(
     objective: Objective,
     variant: Path,
     data: Path,
-    at_most: float | None = None,
-    most_layers: int | None = None,
+    bounds: StepBounds = UNBOUNDED,
 ) -> Reached:
-    """The trial at `update`. The training is that of `triage sweep`, which goes on from there.
-
-    `at_most`: seconds that an attempt may take. `most_layers`: the most blocks that a trial trains.
-    """
+    """The trial at `update`. The training is that of `triage sweep`, which goes on from there."""
     folder = experiment_folder(spec, variant, data)
     emit = publisher(f"trial {number}")
-    return train_trial(
-        spec, folder, update, objective, variant, data, home(), emit, at_most, most_layers
-    )
+    return train_trial(spec, folder, update, objective, variant, data, home(), emit, bounds)
 
 
 @task(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tasks.runtime.device import load_blas, total_memory, use_device
+from tasks.runtime.device import load_blas, use_device
+from tasks.runtime.memory import total_memory
 
 
 def compile_libraries_once() -> None:

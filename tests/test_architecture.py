@@ -140,7 +140,8 @@ def test_judging_is_statistics_it_loads_neither_mlx_nor_what_runs_a_model(module
 def test_the_parent_process_never_loads_mlx():
     """Importing mlx_lm lowers the file limit, and a Metal failure aborts the process: only child processes do it."""
     parents = [m for m in MODULES if layer(m) in ("flows", "tasks", "tasks.runtime", "warehouse")]
-    parents += ["tasks.models.sources.available", "tasks.models.convert", "tasks.corpus.prepare"]
+    parents += ["tasks.models.sources.available", "tasks.models.sources.fetch"]
+    parents += ["tasks.models.convert", "tasks.corpus.prepare"]
     parents += ["tasks.bundle.asking", "tasks.bundle.from_evaluation", "tasks.bundle.texts", "tasks.bundle.export"]
     code = (
         "import importlib, sys\n"

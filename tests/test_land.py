@@ -15,7 +15,9 @@ from tasks.landing import (
     refill_warehouse,
 )
 from tasks.runtime.errors import Locked
-from tasks.runtime.store import home, locked, verify
+from tasks.runtime.home import home
+from tasks.runtime.locks import locked
+from tasks.runtime.store import verify
 from tests.warehouse.rows import evaluation, training
 from warehouse import load
 from warehouse.connect import warehouse_path

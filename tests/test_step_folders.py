@@ -8,10 +8,11 @@ import tasks.fidelity
 import tasks.quantize
 from tasks.fidelity import fidelity
 from tasks.grids.grid import known_models, load_grid
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import of_bits
 from tasks.quantize import quantize
-from tasks.runtime.store import home, seal
+from tasks.runtime.home import home
+from tasks.runtime.store import seal
 from tasks.spec import BaseModelSpec
 
 

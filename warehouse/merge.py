@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
-from tasks.runtime.store import MANIFEST, locked
+from tasks.runtime.locks import locked
+from tasks.runtime.store import MANIFEST
 from warehouse.landing import LandingManifest
 from warehouse.load import kind_of, landing_folders
 from warehouse.schema import refuse_newer_columns, tables

@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from warehouse.connect import reading
 from warehouse.published_landing import publish_landing
 

@@ -32,7 +32,8 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.adversarial import BANKS
 from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
 from tasks.grids.grid import load_grid
-from tasks.runtime.store import home, read_lines
+from tasks.runtime.files import read_lines
+from tasks.runtime.home import home
 from tasks.scoring.baselines import Classifier, bag_of_words, scored_cases
 from tasks.spec import EvaluationSet
 from tasks.tuning.training_rows import sets_digest

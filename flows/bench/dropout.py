@@ -30,11 +30,11 @@ from flows.bench.shared import (
 )
 from flows.report.names import RANDOM
 from tasks.corpus.prepare import prepare_dataset
-from tasks.models.convert import has_random_weights
+from tasks.models.model_folders import has_random_weights
 from tasks.runtime.backend import backend
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.device import Device
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.spec import Data, canonical_json
 
 ENGINES = [

@@ -23,12 +23,12 @@ from flows.bench.shared import (
     variant_of,
 )
 from flows.report.names import RANDOM
-from tasks.models.convert import has_random_weights
+from tasks.models.model_folders import has_random_weights
 from tasks.runtime.backend import backend, machine_name
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, Note, StepWarning
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.spec import byte_count, canonical_json
 
 MODELS = ("smollm2-135m", "smollm2-360m", "gemma-3-270m")

@@ -24,17 +24,20 @@ from flows.report.figures import clock, figure
 from flows.report.table import Table, print_table
 from flows.search_setup import SearchSetup
 from tasks.corpus.prepare import prepare_dataset
-from tasks.models.convert import variant_folder
-from tasks.models.sources.available import stored
+from tasks.models.model_folders import variant_folder
+from tasks.models.sources.kinds import stored
 from tasks.runtime import fork_server
 from tasks.runtime.backend import machine_name
-from tasks.runtime.child import import_ahead
+from tasks.runtime.children import import_ahead
 from tasks.runtime.errors import Diverged, OutOfMemory
-from tasks.runtime.store import complete, home, write_atomic
+from tasks.runtime.files import write_atomic
+from tasks.runtime.home import home
+from tasks.runtime.store import complete
 from tasks.search.storage import Storage
 from tasks.search.train_trial import train_trial
 from tasks.search.trial import Cost, Reached, Trial, best_of
 from tasks.spec import canonical_json
+from tasks.tuning.summary import StepBounds
 
 DIGITS = 4
 FAR = 0.01  # as far as a search may be from the best of its trials
@@ -124,7 +127,7 @@ def _end_of(setup: SearchSetup, trial: Trial, variant: Path, data: Path) -> Reac
         data=data,
         home=folder.parent,
         emit=lambda event: None,
-        most_layers=setup.space.most_layers,
+        bounds=StepBounds(most_layers=setup.space.most_layers),
     )
     write_atomic(record, json.dumps(asdict(reached)))
 

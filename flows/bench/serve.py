@@ -28,9 +28,9 @@ from tasks.bundle.asking import AskedModel, in_use
 from tasks.bundle.bundle import BundledModel
 from tasks.bundle.decision import answer
 from tasks.bundle.valid_scores import data_folder
-from tasks.runtime.child import stop_children
+from tasks.runtime.children import stop_children
+from tasks.runtime.files import read_lines
 from tasks.runtime.home import home
-from tasks.runtime.store import read_lines
 
 CLIENTS = 8
 ALONE = 40  # requests of one client

@@ -12,14 +12,16 @@ from rich.console import Console
 
 from tasks.grids.grid import known_models
 from tasks.landing import land_rows
-from tasks.models.convert import QuantizeJob, variant_folder
+from tasks.models.convert import QuantizeJob
+from tasks.models.model_folders import variant_folder
 from tasks.models.model_shape import is_known
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import of_bits
 from tasks.runtime.backend import versions
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, SourceUnavailable
-from tasks.runtime.store import complete, home
+from tasks.runtime.home import home
+from tasks.runtime.store import complete
 from tasks.spec import BaseModelSpec, RandomSource, Training
 
 BITS = (4, 8)

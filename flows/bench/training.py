@@ -22,12 +22,13 @@ from flows.bench.shared import (
     variant_of,
 )
 from flows.bench.training_table import print_summary, print_table
-from tasks.models.convert import has_random_weights
+from tasks.models.model_folders import has_random_weights
 from tasks.runtime.backend import backend
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.device import Device
 from tasks.runtime.errors import TriageError
-from tasks.runtime.store import home, write_atomic
+from tasks.runtime.files import write_atomic
+from tasks.runtime.home import home
 from tasks.spec import canonical_json
 
 STOCK = Engine("stock", "stock as installed", WHEELS_OWN_BLAS)

@@ -20,7 +20,7 @@ from flows.bench.study_copies import copy_study
 from flows.bench.synthetic_study import SyntheticStudy
 from flows.report.table import Table, print_table
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from warehouse.connect import writing
 from warehouse.load import load_all, load_landings
 from warehouse.place import FILE

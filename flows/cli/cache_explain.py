@@ -15,7 +15,7 @@ from rich.table import Table
 from flows.cli.terminal import print_line
 from tasks.identity import INGREDIENTS
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 
 NOTHING = "not set"
 DIGITS_OF_DIGEST = 12

@@ -15,7 +15,8 @@ from tasks.corpus.prompts import DEFAULT, load_prompt
 from tasks.corpus.reading.sources import check_revision
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import complete, home
+from tasks.runtime.home import home
+from tasks.runtime.store import complete
 from tasks.spec import LABELS, Data, EvaluationSet, PromptChoice
 
 STYLES = {"error": "bold red", "warning": "yellow"}

@@ -21,10 +21,11 @@ from flows.selection import select
 from tasks.models.sources.available import availabilities, is_offered, is_unanswered
 from tasks.runtime.backend import BACKENDS, is_intel_python, is_mac, processor, system_name
 from tasks.runtime.builds import build_finding
-from tasks.runtime.child import run_child
-from tasks.runtime.device import Device, cores, total_memory
+from tasks.runtime.children import run_child
+from tasks.runtime.device import Device, cores
 from tasks.runtime.findings import Finding
-from tasks.runtime.store import existing_home, home
+from tasks.runtime.home import existing_home, home
+from tasks.runtime.memory import total_memory
 from warehouse.connect import warehouse_path
 from warehouse.health import examine
 from warehouse.place import REBUILD

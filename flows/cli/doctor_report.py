@@ -13,7 +13,7 @@ from flows.cli.doctor_checks import CONCURRENT, QUIET, Check
 from flows.cli.doctor_selftest import refuse_path, report, run_selftest, write_report
 from tasks.runtime.errors import Locked, TriageError
 from tasks.runtime.findings import Finding
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 
 STYLES = {"ok": "green", "warning": "bold yellow", "error": "bold red"}
 

@@ -16,12 +16,14 @@ from typing import Any
 from flows.cli.doctor_checks import chip, versions
 from tasks.runtime.backend import backend, os_version, processor
 from tasks.runtime.builds import installed_builds
-from tasks.runtime.child import run_child
-from tasks.runtime.device import cores, total_memory
+from tasks.runtime.children import run_child
+from tasks.runtime.device import cores
 from tasks.runtime.errors import BadInput, TriageError
+from tasks.runtime.files import write_atomic
 from tasks.runtime.findings import Finding
+from tasks.runtime.home import home
+from tasks.runtime.memory import total_memory
 from tasks.runtime.paths import without_folders
-from tasks.runtime.store import home, write_atomic
 
 FORMAT = 1
 

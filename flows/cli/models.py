@@ -13,10 +13,10 @@ from tasks.grids.grid import known_models, load_grid
 from tasks.models.expected_sizes import expected_sizes, lora_parameters
 from tasks.models.manifest import SourceManifest, VariantManifest
 from tasks.models.model_shape import ModelShape, known_shape
-from tasks.models.sources.available import stored
+from tasks.models.sources.kinds import stored
 from tasks.models.stored_sizes import PARTS, ModelSizes, stored_sizes
 from tasks.precisions import BF16, BUILT_IN, Precision, reference_note, title_of
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.spec import BaseModelSpec, Grid, Training, training_of_recipe
 
 STUDY = "paper"

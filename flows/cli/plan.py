@@ -24,10 +24,11 @@ from tasks.corpus.case import SETS
 from tasks.corpus.checks.lengths import shared_tokens
 from tasks.corpus.prompts import load_prompt
 from tasks.corpus.reading.sources import is_hub
-from tasks.models.convert import has_random_weights
-from tasks.models.sources.available import is_offered, stored, unpinned
+from tasks.models.model_folders import has_random_weights
+from tasks.models.sources.available import is_offered, unpinned
+from tasks.models.sources.kinds import stored
 from tasks.runtime.backend import backend
-from tasks.runtime.store import existing_home, home
+from tasks.runtime.home import existing_home, home
 from tasks.spec import BaseModelSpec, Data
 
 Sources = dict[str, list[tuple[str, str]]]

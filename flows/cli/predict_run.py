@@ -20,7 +20,7 @@ from flows.cli.terminal import errors, print_error, print_line
 from tasks.bundle.asking import FUNCTION, AskedModel, decision_of, in_use
 from tasks.bundle.decision import Decision
 from tasks.bundle.texts import MOST_BYTES, decoded_text, numbered_texts
-from tasks.runtime.child import import_ahead, stop_children
+from tasks.runtime.children import import_ahead, stop_children
 from tasks.runtime.conversation import Answered
 from tasks.runtime.errors import BadInput, disk_error
 from tasks.runtime.fork_server import kept

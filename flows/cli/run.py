@@ -33,12 +33,7 @@ from flows.preflight import check, check_cases
 from flows.selection import EVERYTHING, Narrowing, Selection
 from tasks.landing import some_results_wait
 from tasks.runtime import fork_server
-from tasks.runtime.child import (
-    import_ahead,
-    kill_children,
-    start_no_more,
-    wait_until_stopping,
-)
+from tasks.runtime.children import import_ahead, kill_children, start_no_more, wait_until_stopping
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, ExtraFinished
 from warehouse.connect import warehouse_path

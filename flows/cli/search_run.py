@@ -16,7 +16,7 @@ from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emerge
 from flows.selection import Narrowing
 from flows.trial_errors import OF_THE_USER
 from tasks.runtime import fork_server
-from tasks.runtime.child import import_ahead, is_stopping, wait_until_stopping
+from tasks.runtime.children import import_ahead, is_stopping, wait_until_stopping
 from tasks.runtime.errors import TriageError
 
 

@@ -13,7 +13,10 @@ from flows.cli.waiting import load_what_waits
 from flows.report.figures import clock, figure
 from flows.report.names import RANDOM, random_mark, verdict
 from flows.report.typed_rows import typed_rows
-from tasks.runtime.store import complete, home, is_locked
+from tasks.models.model_folders import has_random_weights
+from tasks.runtime.home import home
+from tasks.runtime.locks import is_locked
+from tasks.runtime.store import complete
 from tasks.tuning.reported import Reported
 from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date, refuse_unusable
@@ -229,6 +232,4 @@ def _on_random_weights(folder: Path) -> bool:
         args = json.loads((folder / "spec.json").read_text(encoding="utf-8"))["args"]
     except (OSError, ValueError, KeyError):
         return False
-    from tasks.models.convert import has_random_weights  # NumPy comes with it
-
     return has_random_weights(Path(args["variant"]))

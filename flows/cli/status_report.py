@@ -12,7 +12,7 @@ from rich.table import Table
 
 from flows.cli.status_lines import Line, status_lines
 from flows.cli.terminal import print_line
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 
 COLUMNS = ("experiment", "state", "ED recall on test", "gates")
 NARROW = ("experiment, state", "ED recall on test", "gates")

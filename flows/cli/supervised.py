@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Generic, NoReturn, TypeVar
 
 from flows.cli.terminal import INTERRUPTED, errors, print_error
-from tasks.runtime.device import resident_bytes
+from tasks.runtime.memory import resident_bytes
 from warehouse.query import Bounds
 
 Result = TypeVar("Result")  # rows, in whatever form

@@ -51,7 +51,7 @@ def merge(
     folder: Annotated[Path, typer.Argument(help="the other machine's home, or its folder landing")],
 ) -> None:
     """Take over the results of another machine; what is here stays."""
-    from tasks.runtime.store import home
+    from tasks.runtime.home import home
     from warehouse.load import load_all
     from warehouse.merge import merge
 
@@ -76,7 +76,7 @@ def _merged(taken_count: int, present_count: int) -> str:
 def rebuild() -> None:
     """Fill a new warehouse from the landing files; the old file is kept under another name."""
     from tasks.runtime.errors import BadInput
-    from tasks.runtime.store import home
+    from tasks.runtime.home import home
     from warehouse.connect import warehouse_path
     from warehouse.load import rebuild
     from warehouse.place import check_replaceable

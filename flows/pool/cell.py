@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from deployments.pool_versions import code_digest
 from tasks.progress import listening
-from tasks.runtime.child import step_seconds
+from tasks.runtime.children import step_seconds
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, ExperimentFailed
 

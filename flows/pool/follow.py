@@ -35,7 +35,7 @@ from tasks.runtime.events import (
     ProgressReport,
     StepWarning,
 )
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.studies import RunTime, SweepRecord, land_dataset
 from warehouse.connect import warehouse_path
 

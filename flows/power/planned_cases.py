@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tasks.corpus.prepare import dataset_folder, stored_or_temporary
 from tasks.runtime.errors import SourceUnavailable
-from tasks.runtime.store import complete, home
+from tasks.runtime.home import home
+from tasks.runtime.store import complete
 from tasks.spec import Grid
 
 

@@ -15,7 +15,7 @@ from flows.serve.app import MOST_WAITING, make_app
 from flows.serve.kept_model import KeptModel
 from tasks.bundle.asking import in_use
 from tasks.bundle.bundle import Bundle, BundledModel
-from tasks.runtime.child import stop_children
+from tasks.runtime.children import stop_children
 from tasks.runtime.errors import BadInput
 
 HOST = "127.0.0.1"

@@ -40,12 +40,13 @@ from tasks.tuning.batches import (
     padded_tokens,
     sorted_batches,
 )
-from tasks.tuning.engine import score_cases
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, load_variant
+from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
+from tasks.tuning.scores import score_cases
 from tasks.tuning.sets import LoadedSet, load_set, load_template
+from tasks.tuning.variant import load_variant
 
 Figures = dict[str, Any]  # of one engine, as JSON
 SEED = 0
@@ -81,15 +82,9 @@ class Workbench:
         """The set's frozen prefix, stored before anything is timed, as it is for every recipe but
         the first.
         """
-        digest = VariantManifest.read(self.job.variant).digest
-        return open_prefix(
-            self.adapted.stack,
-            self.cases,
-            self.adapted.boundary,
-            self.job.folder,
-            digest,
-            self.emit,
-        )
+        store = PrefixStore(self.job.folder, VariantManifest.read(self.job.variant).digest)
+        adapted = self.adapted
+        return open_prefix(adapted.stack, self.cases, adapted.boundary, store, self.emit)
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:

@@ -12,15 +12,17 @@ import mlx.core as mx
 from tasks.bench.setting import Setting
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
-from tasks.runtime.device import peak_resident_bytes
 from tasks.runtime.events import Emit
-from tasks.tuning.engine import score_cases, update_gradients
+from tasks.runtime.memory import peak_resident_bytes
 from tasks.tuning.fit import fit, keep_within, with_checkpoints
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, load_variant
+from tasks.tuning.gradients import update_gradients
+from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import MemoryChoice, cache_limit
-from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
+from tasks.tuning.scores import score_cases
+from tasks.tuning.variant import load_variant
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -32,8 +34,8 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """
     setting = Setting.model_validate(args)
     adapted, weights_bytes = _load(setting, "packed")
-    digest = VariantManifest.read(setting.variant).digest
-    prefix = open_prefix(adapted.stack, setting.cases, adapted.boundary, setting.folder, digest)
+    store = PrefixStore(setting.folder, VariantManifest.read(setting.variant).digest)
+    prefix = open_prefix(adapted.stack, setting.cases, adapted.boundary, store)
     return _measure_step(setting, adapted, prefix, MemoryChoice(setting.batch), weights_bytes)
 
 
@@ -51,10 +53,8 @@ def run_within(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     keep_within(limit, cache_limit(limit))
     adapted, weights_bytes = _load(setting, backend().compute_path)
     cases = setting.cases
-    digest = VariantManifest.read(setting.variant).digest
-    prefix = open_prefix(
-        adapted.stack, cases, adapted.boundary, setting.folder, digest, emit, limit=limit
-    )
+    store = PrefixStore(setting.folder, VariantManifest.read(setting.variant).digest)
+    prefix = open_prefix(adapted.stack, cases, adapted.boundary, store, emit, limit=limit)
 
     objective = make_objective(setting.recipe, cases.labels)
     choice = fit(adapted, prefix, objective, setting.batch, limit, emit)

@@ -29,15 +29,17 @@ from tasks.bench.stock import float64_gradients, measure_stock
 from tasks.bench.updates import updates_of
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
-from tasks.runtime.device import measure, peak_resident_bytes
+from tasks.runtime.device import measure
 from tasks.runtime.events import Emit
+from tasks.runtime.memory import peak_resident_bytes
 from tasks.tuning.batches import Cases, make_batch
-from tasks.tuning.engine import batch_terms, leading_past
+from tasks.tuning.forward import batch_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, load_variant
+from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.losses import Objective, make_objective, objective_sum, scored_tokens
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
+from tasks.tuning.variant import load_variant
 
 GRADIENTS = "gradients.safetensors"
 
@@ -150,8 +152,8 @@ def _prefix(setting: Setting, adapted: Adapted, cases: Cases) -> tuple[Prefix, d
     Returned with its number of blocks and the seconds that writing it took.
     """
     start = time.perf_counter()
-    digest = VariantManifest.read(setting.variant).digest
-    prefix = open_prefix(adapted.stack, cases, adapted.boundary, setting.folder, digest)
+    store = PrefixStore(setting.folder, VariantManifest.read(setting.variant).digest)
+    prefix = open_prefix(adapted.stack, cases, adapted.boundary, store)
     stored = prefix.boundary > 0
 
     return prefix, {

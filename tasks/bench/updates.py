@@ -9,11 +9,11 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from tasks.tuning.compiled import CompiledUpdates, compiles
-from tasks.tuning.engine import update_gradients
 from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.gradients import update_gradients
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective
-from tasks.tuning.trainer import clip_gradients
+from tasks.tuning.optimizer import clip_gradients
 
 
 def updates_of(

@@ -19,9 +19,9 @@ from tasks.runtime.errors import BadInput
 from tasks.scoring.sample import sample_numbers
 from tasks.spec import Data
 from tasks.tuning.batches import make_cases
-from tasks.tuning.engine import score_cases
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted
+from tasks.tuning.scores import score_cases
 
 COMPUTE_PATH = "dequantised_f32"
 CASES = 60

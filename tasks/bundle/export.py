@@ -20,7 +20,7 @@ from tasks.bundle.model_card import CardInput, render_card, render_example
 from tasks.bundle.prompt_file import read_prompt
 from tasks.bundle.terms import write_terms
 from tasks.models.manifest import VariantManifest
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, is_disk_full
 from tasks.runtime.events import Emit
 from tasks.runtime.manifest import Manifest

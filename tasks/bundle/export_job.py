@@ -21,8 +21,9 @@ from tasks.corpus.case import Case
 from tasks.corpus.encode import Template
 from tasks.judging.point_metrics import Floats
 from tasks.runtime.events import Emit
-from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
+from tasks.tuning.lora import Adapted, add_lora, load_weights
 from tasks.tuning.sets import load_template
+from tasks.tuning.variant import load_variant
 
 GGUF_FILE = "model.gguf"
 FUSED = "model"

@@ -25,8 +25,9 @@ from tasks.corpus.manifest import embedded_digests
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
+from tasks.runtime.files import file_digest
 from tasks.runtime.manifest import Manifest
-from tasks.runtime.store import complete, file_digest, verify
+from tasks.runtime.store import complete, verify
 from tasks.spec import ExperimentSpec
 
 Row = dict[str, Any]  # one landed row, by column

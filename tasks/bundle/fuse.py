@@ -20,7 +20,7 @@ from mlx_lm.utils import load_model, save_config, save_model
 from tasks.models.manifest import VariantManifest
 from tasks.models.stored_sizes import stored_sizes
 from tasks.runtime.store import seal, verify
-from tasks.tuning.lora import unpacked
+from tasks.tuning.variant import unpacked
 
 
 def write_fused(weights: Path, adapter: Path, target: Path, model_id: str) -> None:

@@ -19,8 +19,9 @@ from mlx.utils import tree_flatten
 from mlx_lm.gguf import permute_weights, translate_weight_names
 from tokenizers import Tokenizer
 
+from tasks.models.gguf_reader import open_gguf
 from tasks.models.gguf_tokenizer import CONTROL, NORMAL, USER_DEFINED, write_tokenizer
-from tasks.models.gguf_weights import hf_tensors, open_gguf
+from tasks.models.gguf_weights import hf_tensors
 from tasks.runtime.errors import BadInput
 from tasks.tuning.architecture import Stack
 

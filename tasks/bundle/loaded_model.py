@@ -1,6 +1,6 @@
 """A bundled model in memory, asked about texts one by one. Only child processes import this file.
 
-It computes what scoring computes (tasks/scoring/job.py): the same template, the same shortening,
+It computes what scoring computes (tasks/scoring/scorer.py): the same template, the same shortening,
 the same blocks. A text is a forward pass of its own, padded by its own length alone, so that its
 answer does not depend on what is asked beside it, to the last bit; several run side by side.
 """
@@ -20,17 +20,18 @@ from tasks.judging.point_metrics import Floats
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
 from tasks.runtime.errors import BadInput, BrokenFolder, Diverged
-from tasks.runtime.store import file_digest
+from tasks.runtime.files import file_digest
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import LABELS
-from tasks.tuning.architecture import SharedPast
+from tasks.tuning.attention import SharedPast
 from tasks.tuning.batches import Cases, make_batch, make_cases
-from tasks.tuning.engine import label_terms, leading_past
+from tasks.tuning.forward import label_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
+from tasks.tuning.lora import Adapted, add_lora, load_weights
 from tasks.tuning.prefix_computation import prefix_in_memory
 from tasks.tuning.sets import load_template
 from tasks.tuning.streams import side_by_side
+from tasks.tuning.variant import load_variant
 
 # Of freed buffers: enough for the layers of a long text, little enough to answer for weeks.
 CACHE_BYTES = 128 << 20

@@ -18,8 +18,8 @@ from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, Note
 from tasks.runtime.store import build_folder
 from tasks.spec import LABELS
-from tasks.tuning.engine import score_cases
-from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
+from tasks.tuning.scores import score_cases
 from tasks.tuning.sets import load_set
 
 
@@ -36,9 +36,8 @@ def _score(job: ValidJob, folder: Path, emit: Emit) -> dict[str, Any]:
     model = load_model(job.model)
     loaded = load_set(job.data, "valid", model.template, model.max_tokens)
     stack = model.adapted.stack
-    prefix = open_prefix(
-        stack, loaded.cases, model.adapted.boundary, job.home, job.bundle.weights_digest, emit
-    )
+    store = PrefixStore(job.home, job.bundle.weights_digest)
+    prefix = open_prefix(stack, loaded.cases, model.adapted.boundary, store, emit)
     p = label_shares(score_cases(model.adapted, prefix).label_logp)
     if not (p >= 0).all():  # NaN is not
         raise Diverged(f"{job.bundle.cell_id}: scores on valid are not finite.")

@@ -18,7 +18,7 @@ from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import Floats, metric_values
 from tasks.judging.recall_at_over_triage import recall_at_over_triage
 from tasks.judging.scores_folder import ScoredCase, probability_table, read_cases
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit
 from tasks.runtime.store import complete

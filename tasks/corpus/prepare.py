@@ -36,7 +36,8 @@ from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
 from tasks.corpus.vignettes.sets import records_of, sets_of
 from tasks.corpus.vignettes.stored_facts import FACTS, write_facts
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import build_folder, complete, file_digest
+from tasks.runtime.files import file_digest
+from tasks.runtime.store import build_folder, complete
 from tasks.spec import LABELS, Columns, Data, EvaluationSet, Label, short_digest
 
 PREPARE_VERSION = 4

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.judging.choose_rules import RECORD, RuleRecord, SetScores
 from tasks.judging.point_metrics import Floats
+from tasks.runtime.files import read_lines
 from tasks.runtime.manifest import Manifest
-from tasks.runtime.store import read_lines
 from tasks.spec import LABELS, Label
 
 CALIBRATION_FILE = "calibration.jsonl"

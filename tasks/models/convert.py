@@ -1,39 +1,24 @@
-"""Conversion of a source folder to MLX in bfloat16, and from there to quantised variants.
-
-The names of the folders follow from the source's digest, so a parent process can look for one
-without importing MLX. `run_convert` and `run_quantize` do the work, in a child process.
+"""Conversion of a source folder to MLX in bfloat16, and from there to quantised variants, as child
+processes run it.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tasks.models import hf_layout
-from tasks.models.gguf_tokenizer import write_tokenizer
-from tasks.models.gguf_weights import hf_config, hf_tensors, open_gguf
-from tasks.models.manifest import ModelManifest, SourceManifest, VariantManifest
-from tasks.models.sources.random_source import random_tensor
-from tasks.models.stored_sizes import stored_sizes
-from tasks.precisions import BF16, BUILT_IN, Precision, with_precision_for_bits
+from tasks.models.manifest import VariantManifest
+from tasks.models.mlx_folders import write_base, write_variant
+from tasks.models.model_folders import base_folder, variant_folder
+from tasks.precisions import Precision, with_precision_for_bits
 from tasks.runtime import store
-from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.events import Emit
-from tasks.spec import short_digest
-
-if TYPE_CHECKING:
-    import mlx.nn as nn
+from tasks.runtime.locks import locked
 
 Build = Callable[[Path], dict[str, Any]]  # fills a folder; returns the entries of its manifest
-
-CONVERT_VERSION = 1
-COPIED_FILES = (*hf_layout.TOKENIZER_FILES, "generation_config.json")
 
 
 class ConvertJob(BaseModel):
@@ -60,49 +45,11 @@ class QuantizeJob(ConvertJob):
         return with_precision_for_bits(values)
 
 
-def base_folder(source: Path, root: Path) -> Path:
-    """Path of the MLX folder of a source folder, built or not: `models/<base>-base-<digest12>`."""
-    manifest = SourceManifest.read(source)
-    digest = short_digest(
-        {
-            "source": manifest.digest,
-            "seed": manifest.seed,
-            "convert": CONVERT_VERSION,
-            "mlx_lm": metadata.version("mlx-lm"),
-        }
-    )
-    return root / "models" / f"{manifest.base_model}-base-{digest}"
-
-
-def variant_folder(source: Path, root: Path, precision: Precision, group_size: int) -> Path:
-    """Path of a variant, built or not: `models/<base>-<precision>-<digest12>`.
-
-    `group_size`: `training.group_size` of the grid. In bfloat16 it is the base model itself.
-    """
-    base_model = base_folder(source, root)
-    if not precision.is_quantised:
-        return base_model
-
-    name, _, base = base_model.name.rpartition("-base-")
-    ingredients = {
-        "base": base,
-        "bits": precision.bits,
-        "group_size": precision.group_size_in(group_size),
-    }
-    # What plain precisions do not have adds nothing to their digests.
-    if precision.mode != "affine":
-        ingredients["mode"] = precision.mode
-    if precision.mixture is not None:
-        ingredients["mixture"] = precision.mixture
-
-    return root / "models" / f"{name}-{precision.name}-{short_digest(ingredients)}"
-
-
 def run_convert(args: dict[str, Any], emit: Emit | None = None) -> dict[str, Any]:
     """Build the MLX folder of a source (`args`: ConvertJob); returns "folder" and its manifest."""
     job = ConvertJob.model_validate(args)
     folder = base_folder(job.source, job.root)
-    _build_if_missing(folder, lambda target: _convert(job.source, target))
+    _build_if_missing(folder, lambda target: write_base(job.source, target))
     return _result(folder)
 
 
@@ -116,21 +63,15 @@ def run_quantize(args: dict[str, Any], emit: Emit | None = None) -> dict[str, An
 
     def build(target: Path) -> dict[str, Any]:
         base = base_folder(job.source, job.root)
-        _build_or_repair(base, lambda base_target: _convert(job.source, base_target))
-        return _quantize(base, target, job.precision, job.group_size)
+        _build_or_repair(base, lambda base_target: write_base(job.source, base_target))
+        return write_variant(base, target, job.precision, job.group_size)
 
     if job.precision.is_quantised:
         _build_if_missing(folder, build)
     else:
-        _build_if_missing(folder, lambda target: _convert(job.source, target))
+        _build_if_missing(folder, lambda target: write_base(job.source, target))
 
     return _result(folder)
-
-
-def has_random_weights(folder: Path) -> bool:
-    """Whether a source or model folder holds random weights; False where it is not complete."""
-    manifest = ModelManifest.read_if_complete(folder)
-    return manifest is not None and manifest.random_weights
 
 
 def _build_if_missing(folder: Path, build: Build) -> None:
@@ -143,205 +84,10 @@ def _build_if_missing(folder: Path, build: Build) -> None:
 
 def _build_or_repair(folder: Path, build: Build) -> None:
     """Build a folder unless it is complete by the digests of its files."""
-    with store.locked(folder):
+    with locked(folder):
         store.build_folder(folder, build)
 
 
 def _result(folder: Path) -> dict[str, Any]:
     manifest = VariantManifest.read(folder)
     return {"folder": str(folder), **manifest.model_dump(mode="json", exclude_unset=True)}
-
-
-def _convert(source: Path, target: Path) -> dict[str, Any]:
-    """Write the MLX folder of a source into `target`; returns the entries of its manifest."""
-    import mlx.core as mx
-    from mlx_lm.utils import load_config, save_config, save_model
-
-    manifest = _read_source(source)
-    with mx.stream(mx.cpu):  # each weight is read and rounded once: nothing for an accelerator
-        staged = _stage(source, manifest, target / "staged")
-        model = _load_model(staged, manifest)
-        model.set_dtype(mx.bfloat16)
-        save_model(target, model)
-
-    config = load_config(staged)
-    config["torch_dtype"] = "bfloat16"
-    save_config(config, target / "config.json")
-    _copy_tokenizer(staged, target)
-    shutil.rmtree(target / "staged", ignore_errors=True)
-
-    return _manifest_entries(target, manifest, manifest.digest, BUILT_IN[BF16], None)
-
-
-def _read_source(source: Path) -> SourceManifest:
-    """The source's manifest, after its digests have been compared.
-
-    A damaged source loses its manifest.
-    """
-    try:
-        return SourceManifest.read(source, deep=True)
-    except BrokenFolder as error:
-        (source / store.MANIFEST).unlink(missing_ok=True)  # so that it no longer counts as complete
-        raise BrokenFolder(
-            f"{str(error).rstrip('.')}; it is fetched again when you rerun the command."
-        ) from error
-
-
-def _stage(source: Path, manifest: SourceManifest, staged: Path) -> Path:
-    """A folder in the Hugging Face layout: the source itself, or one decoded from GGUF."""
-    if manifest.format != "gguf":
-        return source
-
-    import mlx.core as mx
-
-    file = open_gguf(source / "model.gguf", manifest.weights_source)
-    staged.mkdir()
-    (staged / "config.json").write_text(json.dumps(hf_config(file)), encoding="utf-8")
-    write_tokenizer(file, staged)
-
-    weights = {}
-    for name, values in hf_tensors(file):
-        weights[name] = mx.array(values).astype(mx.bfloat16)
-        mx.eval(weights[name])
-
-    mx.save_safetensors(str(staged / "model.safetensors"), weights, metadata={"format": "mlx"})
-
-    return staged
-
-
-def _load_model(folder: Path, manifest: SourceManifest) -> nn.Module:
-    """The model with the weights of its folder, or with random ones of the source's seed.
-
-    Raises BadInput with the names of tensors that are missing or unknown.
-    """
-    from mlx_lm.utils import load_model
-
-    if manifest.format == "random":
-        assert manifest.seed is not None
-        model = load_model(folder, lazy=True, strict=False)[0]
-        _draw_weights(model, manifest.seed)
-        return model
-
-    try:
-        return load_model(folder, lazy=True)[0]
-    except ValueError as error:
-        raise BadInput(
-            f"The weights do not fit their config.json: {' '.join(str(error).split())}"
-        ) from error
-
-
-def _draw_weights(model: nn.Module, seed: int) -> None:
-    """Give every parameter its random values."""
-    import mlx.core as mx
-    from mlx.utils import tree_flatten, tree_unflatten
-
-    gemma = model.model_type == "gemma3_text"
-    if gemma and "lm_head" in model:
-        model.sanitize({})  # ties the head to the embedding, as loading weights without a head does
-
-    weights: list[tuple[str, mx.array]] = []
-    parameters: Any = tree_flatten(model.parameters())
-    for name, value in parameters:
-        tensor = mx.array(random_tensor(name, value.shape, seed, gemma)).astype(mx.bfloat16)
-        mx.eval(tensor)
-        weights.append((name, tensor))
-
-    model.update(tree_unflatten(weights))
-
-
-def _quantize(
-    base: Path, target: Path, precision: Precision, training_group_size: int
-) -> dict[str, Any]:
-    """Write the quantised variant of an MLX folder; returns the entries of its manifest."""
-    import mlx.core as mx
-    from mlx_lm.utils import load_model, save_config, save_model
-
-    group_size = precision.group_size_in(training_group_size)
-    assert group_size is not None
-    with mx.stream(mx.cpu):  # the same bits on every machine, for all backends that train on them
-        model, config = load_model(base, lazy=True)
-        _refuse_indivisible_rows(model, group_size)
-        model, config = quantised(model, config, precision, group_size)
-        save_model(target, model)
-
-    save_config(config, target / "config.json")
-    _copy_tokenizer(base, target)
-
-    manifest = VariantManifest.read(base)
-    return _manifest_entries(target, manifest, manifest.source_digest, precision, group_size)
-
-
-def quantised(
-    model: nn.Module, config: dict[str, Any], precision: Precision, group_size: int
-) -> tuple[nn.Module, dict[str, Any]]:
-    """A model's matrices at a precision, by mlx-lm, and the config.json that says so."""
-    from mlx_lm.convert import mixed_quant_predicate_builder
-    from mlx_lm.utils import quantize_model
-
-    predicate = None
-    if precision.mixture is not None:
-        predicate = mixed_quant_predicate_builder(precision.mixture, model, group_size)
-    return quantize_model(
-        model,
-        config,
-        group_size,
-        precision.bits,
-        mode=precision.mode,
-        quant_predicate=predicate,
-    )
-
-
-def _refuse_indivisible_rows(model: nn.Module, group_size: int) -> None:
-    """Raise BadInput for a matrix that mlx-lm would silently leave unquantised."""
-    for name, module in model.named_modules():
-        if hasattr(module, "to_quantized") and module.weight.shape[-1] % group_size:
-            raise BadInput(
-                f"{name} has rows of {module.weight.shape[-1]} values, "
-                f"which a group size of {group_size} does not divide."
-            )
-
-
-def _copy_tokenizer(origin: Path, target: Path) -> None:
-    """Copy the tokenizer's files, and name the class that reads tokenizer.json exactly."""
-    for name in COPIED_FILES:
-        if (origin / name).is_file():
-            shutil.copyfile(origin / name, target / name)
-
-    path = target / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    # Named classes (GPT2Tokenizer) rebuild the pre-tokenizer from habit and lose the single digits
-    # of tokenizer.json.
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    path.write_text(
-        json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True), encoding="utf-8"
-    )
-
-
-def _manifest_entries(
-    folder: Path,
-    origin: ModelManifest,
-    source_digest: str,
-    precision: Precision,
-    group_size: int | None,
-) -> dict[str, Any]:
-    """The entries of VariantManifest, from the origin and from the files of the folder."""
-    from_origin = origin.model_dump(
-        mode="json",
-        include={
-            *("base_model", "licence", "weights_source", "source"),
-            *("original_precision", "random_weights", "terms"),
-        },
-        exclude_unset=True,  # only models with terms of use have the key `terms`
-    )
-    return {
-        **from_origin,
-        "file_digest": origin.file_digest,
-        "source_digest": source_digest,
-        "bits": precision.bits,
-        "group_size": group_size,
-        "precision": precision.name,
-        **stored_sizes(folder, group_size).manifest_entries(),
-        "prompt": hf_layout.prompt_kind(folder),
-        "tokenizer_digest": hf_layout.tokenizer_digest(folder),
-        "versions": {name: metadata.version(name) for name in ("mlx", "mlx-lm")},
-    }

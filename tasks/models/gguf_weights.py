@@ -1,22 +1,20 @@
-"""Reads GGUF files exactly: Hugging Face tensor names, float32 values, and a `config.json`.
+"""The tensors of a GGUF file, exactly: Hugging Face names and float32 values.
 
-Unknown architectures, hyper-parameters, tensor names and tensor types are refused. `mlx.core.load`
-is never used on GGUF, since it silently decodes some types wrong; values come from
-`gguf.quants.dequantize` (numpy).
+Unknown names and types are refused. `mlx.core.load` is never used on GGUF, since it silently decodes
+some types wrong; values come from `gguf.quants.dequantize` (numpy).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.models.gguf_reader import REMEDY, Gguf
 from tasks.runtime.errors import BadInput
 
 if TYPE_CHECKING:
@@ -24,13 +22,7 @@ if TYPE_CHECKING:
 
 # Types whose decoding the tests compare with the block layouts of the GGML format.
 TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K", "Q6_K"})
-REMEDY = (
-    "list another source of this model, such as its Hub repository or a folder with safetensors"
-)
-# The gguf library has no error class for it.
-_UNKNOWN_TYPE = re.compile(r"(\d+)\)? is not a valid GGMLQuantizationType")
 _BLOCK_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)")
-GEMMA_27B_BLOCKS = 62
 
 _LLAMA_BLOCK = {
     "attn_norm": "input_layernorm",
@@ -52,126 +44,6 @@ _GEMMA3_BLOCK = {
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 _OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_COMMON_KEYS = frozenset(
-    {
-        "context_length",
-        "embedding_length",
-        "block_count",
-        "feed_forward_length",
-        "attention.head_count",
-        "attention.head_count_kv",
-        "attention.layer_norm_rms_epsilon",
-        "attention.key_length",
-        "attention.value_length",
-        "rope.freq_base",
-        "rope.dimension_count",
-        "vocab_size",
-    }
-)
-
-
-@dataclass(frozen=True)
-class Gguf:
-    """An opened GGUF file; sentences name it by `where`, e.g. the package that it came in."""
-
-    where: str
-    reader: gguf.GGUFReader
-    architecture: str
-
-    @property
-    def is_llama(self) -> bool:
-        return self.architecture == "llama"
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """A metadata value, e.g. `general.name`; arrays are lists."""
-        field = self.reader.fields.get(key)
-        return default if field is None else field.contents()
-
-    def need(self, key: str) -> Any:
-        """A metadata value that the file must have. Raises BadInput if it has not."""
-        value = self.get(key)
-        if value is None:
-            raise BadInput(
-                f"{self.where}: the GGUF file lacks the field {key}, "
-                "so its model cannot be rebuilt."
-            )
-        return value
-
-    def hyper_parameter(self, key: str) -> Any:
-        """A hyper-parameter of the model, e.g.
-
-        `block_count`. Raises BadInput if the file has none.
-        """
-        return self.need(f"{self.architecture}.{key}")
-
-
-def open_gguf(path: Path, origin: str | None = None) -> Gguf:
-    """Open a GGUF file.
-
-    `origin` names it in sentences, else its path does.
-
-    Raises BadInput if it is damaged, has a tensor type that the gguf library does not know, or if
-    its architecture is neither llama nor gemma3.
-    """
-    file_name = origin or str(path)
-    try:
-        reader = gguf.GGUFReader(str(path))
-    except (ValueError, KeyError, IndexError, OSError) as error:
-        raise BadInput(_unreadable(file_name, error)) from error
-
-    field = reader.fields.get("general.architecture")
-    architecture = str(field.contents()) if field else "none"
-    if architecture not in ("llama", "gemma3"):
-        raise BadInput(
-            f"{file_name}: the GGUF architecture {architecture!r} "
-            "is not supported; known are llama and gemma3."
-        )
-
-    return Gguf(file_name, reader, architecture)
-
-
-def _unreadable(file_name: str, error: Exception) -> str:
-    """The sentence for an error of the gguf library."""
-    if unknown := _UNKNOWN_TYPE.search(str(error)):
-        return (
-            f"{file_name}: the GGUF file has a tensor of the type number "
-            f"{unknown[1]}, which is not supported; {REMEDY}."
-        )
-    return f"{file_name} is not a readable GGUF file ({error}); {REMEDY}."
-
-
-def precision_name(file: Gguf) -> str:
-    """The precision the file was quantised to, e.g. `Q4_1` or `Q4_K_M`."""
-    number = file.get("general.file_type")
-    try:
-        return gguf.LlamaFileType(number).name.removeprefix("MOSTLY_").removeprefix("ALL_")
-    except ValueError:
-        types = {t.tensor_type.name for t in file.reader.tensors if len(t.shape) > 1}
-        return "/".join(sorted(types))
-
-
-def hf_config(file: Gguf) -> dict[str, Any]:
-    """The model's `config.json` as Hugging Face writes it.
-
-    Raises BadInput for an unknown hyper-parameter.
-    """
-    _refuse_unknown_keys(file)
-    shared = {
-        "hidden_size": file.hyper_parameter("embedding_length"),
-        "num_hidden_layers": file.hyper_parameter("block_count"),
-        "intermediate_size": file.hyper_parameter("feed_forward_length"),
-        "num_attention_heads": _heads(file),
-        "num_key_value_heads": _kv_heads(file),
-        "head_dim": _head_dim(file),
-        "rms_norm_eps": _decimal(file.hyper_parameter("attention.layer_norm_rms_epsilon")),
-        "rope_theta": _decimal(file.get(f"{file.architecture}.rope.freq_base", 10000.0)),
-        "max_position_embeddings": file.hyper_parameter("context_length"),
-        "vocab_size": int(_tensor(file, "token_embd.weight").shape[1]),
-        "tie_word_embeddings": all(t.name != "output.weight" for t in file.reader.tensors),
-        "torch_dtype": "bfloat16",
-        **_token_ids(file),
-    }
-    return shared | (_llama_config() if file.is_llama else _gemma3_config(file))
 
 
 def hf_tensors(file: Gguf) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -184,7 +56,7 @@ def hf_tensors(file: Gguf) -> Iterator[tuple[str, NDArray[np.float32]]]:
         values = decode(file, tensor)
 
         if file.is_llama and name.endswith(("q_proj.weight", "k_proj.weight")):
-            values = unpermute(values, _heads(file) if "q_proj" in name else _kv_heads(file))
+            values = unpermute(values, file.heads if "q_proj" in name else file.kv_heads)
 
         if not file.is_llama and name.endswith("norm.weight"):
             # The file holds 1 + w, as Gemma applies it; Hugging Face stores w.
@@ -238,80 +110,3 @@ def unpermute(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     return (
         weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
     )
-
-
-def _llama_config() -> dict[str, Any]:
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-    }
-
-
-def _gemma3_config(file: Gguf) -> dict[str, Any]:
-    if file.hyper_parameter("block_count") == GEMMA_27B_BLOCKS:
-        raise BadInput(
-            f"{file.where}: Gemma 3 27B scales its attention differently and is not supported."
-        )
-
-    return {
-        "architectures": ["Gemma3ForCausalLM"],
-        "model_type": "gemma3_text",
-        "hidden_activation": "gelu_pytorch_tanh",
-        "attention_bias": False,
-        "sliding_window": file.hyper_parameter("attention.sliding_window"),
-        # The file lacks the next three: llama.cpp, too, has them as constants of the architecture.
-        "sliding_window_pattern": 6,
-        "rope_local_base_freq": 10000.0,
-        "query_pre_attn_scalar": _head_dim(file),
-    }
-
-
-def _refuse_unknown_keys(file: Gguf) -> None:
-    """Raise BadInput for an unknown hyper-parameter: it may change the model's results."""
-    known_keys = _COMMON_KEYS if file.is_llama else _COMMON_KEYS | {"attention.sliding_window"}
-    prefix = f"{file.architecture}."
-    unknown = sorted(
-        key
-        for key in file.reader.fields
-        if key.startswith(prefix) and key.removeprefix(prefix) not in known_keys
-    )
-
-    if unknown:
-        raise BadInput(
-            f"{file.where}: the GGUF setting {unknown[0]} "
-            "is not known here, so the file is refused."
-        )
-
-
-def _token_ids(file: Gguf) -> dict[str, int]:
-    names = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
-    ids = {key: file.get(f"tokenizer.ggml.{name}_token_id") for key, name in names.items()}
-    return {key: int(value) for key, value in ids.items() if value is not None}
-
-
-def _heads(file: Gguf) -> int:
-    return int(file.hyper_parameter("attention.head_count"))
-
-
-def _kv_heads(file: Gguf) -> int:
-    return int(file.get(f"{file.architecture}.attention.head_count_kv", _heads(file)))
-
-
-def _head_dim(file: Gguf) -> int:
-    default = file.hyper_parameter("embedding_length") // _heads(file)
-    return int(file.get(f"{file.architecture}.attention.key_length", default))
-
-
-def _tensor(file: Gguf, name: str) -> ReaderTensor:
-    for tensor in file.reader.tensors:
-        if tensor.name == name:
-            return tensor
-    raise BadInput(f"{file.where}: the GGUF file has no tensor {name}.")
-
-
-def _decimal(value: float) -> float:
-    """The short decimal that a float32 of the file stands for: 9.99999975e-06 is 1e-05."""
-    return float(str(np.float32(value)))

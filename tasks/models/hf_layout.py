@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.models.stored_sizes import tensor_headers
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import file_digest
+from tasks.runtime.files import file_digest
 from tasks.spec import digest_of
 
 MODEL_TYPES = ("llama", "gemma3_text")

@@ -1,6 +1,6 @@
 """The manifests of source folders (`sources/`) and model folders (`models/`) as classes.
 
-Both are written once, by tasks/models/sources/available.py and tasks/models/convert.py. Keys that
+Both are written once, by tasks/models/sources/fetch.py and tasks/models/mlx_folders.py. Keys that
 folders of earlier versions lack have defaults here.
 """
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.models.convert import base_folder
 from tasks.models.expected_sizes import expected_sizes, lora_parameters
+from tasks.models.model_folders import base_folder
 from tasks.models.model_shape import ModelShape, is_known, known_shape, read_shape
-from tasks.models.sources.available import stored
+from tasks.models.sources.kinds import stored
 from tasks.precisions import MODES, Precision
 from tasks.runtime.errors import BadInput
 from tasks.runtime.paths import expanded

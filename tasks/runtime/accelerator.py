@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tasks.runtime.errors import Locked
 from tasks.runtime.events import Emit, Note
-from tasks.runtime.store import locked
+from tasks.runtime.locks import locked
 
 VARIABLE = "TRIAGE_ACCELERATOR"
 POLL_SECONDS = 0.2

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any
 
-from tasks.runtime.child import Arguments, run_child
+from tasks.runtime.children import Arguments, run_child
 from tasks.runtime.errors import LostChild, TriageError
 from tasks.runtime.events import Answer, Emit, Event, Ready
 from tasks.runtime.inbox import END

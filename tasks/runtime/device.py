@@ -1,4 +1,4 @@
-"""What this machine computes with, measured: BLAS library, speed, memory.
+"""What this machine computes with, measured: BLAS library, threads, speed.
 
 On Linux the MLX wheel is linked to a reference BLAS (about 5 GFLOP/s). Loading a real one into the
 process's global symbols before `import mlx.core` makes float32 matrix products a hundred times
@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import functools
 import os
-import resource
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from tasks.runtime.backend import BACKENDS, backend, has_gpu, is_mac, machine_name
-from tasks.runtime.builds import card_memory
 
 SLOW_GFLOPS = 20.0
 _BLAS_PATTERNS = (
@@ -34,17 +32,6 @@ _THREAD_FUNCTIONS = (
 # Rows, inner dimension and columns of the measured product: 512 tokens through an MLP of
 # SmolLM2-135M.
 _MEASURED_SHAPE = (512, 576, 1536)
-
-# macOS: the call that tells a process's memory, and `ri_phys_footprint` and
-# `ri_lifetime_max_phys_footprint` among its numbers.
-_LIBPROC = "/usr/lib/libproc.dylib"
-_FOOTPRINT_NOW = 7
-_PEAK_FOOTPRINT = 28
-
-# Parameters of mallopt, by their numbers in malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_TOP_PAD = -2
-_M_MMAP_THRESHOLD = -3
 
 
 @dataclass(frozen=True)
@@ -130,23 +117,6 @@ def blas_threads(count: int) -> int | None:
     return None
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep the memory that MLX frees for the next array.
-
-    On CPU MLX allocates each array of a step, and glibc would map, zero and unmap every large one:
-    a quarter of the time of a forward pass of 1,000 tokens. No effect elsewhere.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return
-
-    mallopt(_M_TRIM_THRESHOLD, 1 << 30)
-    mallopt(_M_TOP_PAD, 64 << 20)
-    # Older versions of glibc accept 32 MB at most.
-    if not mallopt(_M_MMAP_THRESHOLD, 1 << 30):
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-
-
 def measure() -> Device:
     """Describe the device, with the median speed of five float32 products."""
     blas = load_blas()
@@ -211,86 +181,3 @@ def slow_blas_warning(device: Device) -> str | None:
         "times slower than it could be. Install one with `pip install mkl` (x86-64) or "
         "`apt-get install libopenblas0-pthread`."
     )
-
-
-def total_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process may use at most: of physical memory, of its control groups (a
-    container) if less, and of the GPU if that has memory of its own.
-
-    `root`: the folder that holds /proc and /sys.
-    """
-    # Imported late: commands that only print results need no psutil.
-    import psutil
-
-    limits = [psutil.virtual_memory().total, *_control_group_limits(root)]
-    if backend().own_memory and (gpu := card_memory()):
-        limits.append(gpu)
-    return min(limits)
-
-
-def _control_group_limits(root: Path) -> list[int]:
-    """Memory limits of this process's control groups and of their parents (versions 1 and 2).
-
-    None elsewhere.
-    """
-    limits: list[int] = []
-    for file in _limit_files(root):
-        # The file may be missing, or hold "max".
-        with contextlib.suppress(OSError, ValueError):
-            limits.append(int(file.read_text()))
-    return limits
-
-
-def _limit_files(root: Path) -> list[Path]:
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-
-    files = []
-    for line in lines:
-        if line.count(":") < 2:
-            continue
-
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-
-        hierarchy = root / "sys/fs/cgroup" / ("memory" if controllers else "")
-        name = "memory.limit_in_bytes" if controllers else "memory.max"
-        group = Path(path.lstrip("/"))
-        # Inside a container its own group may be mounted as the topmost one.
-        files += [hierarchy / parent / name for parent in (group, *group.parents)]
-
-    return files
-
-
-def resident_bytes() -> int:
-    """Bytes of memory that this process holds now: resident (Linux), or physical footprint (macOS).
-
-    The footprint is what macOS goes by: it includes compressed memory and memory held for the GPU.
-    """
-    import psutil
-
-    footprint = _footprint(_FOOTPRINT_NOW) if is_mac() else None
-    return footprint or int(psutil.Process().memory_info().rss)
-
-
-def peak_resident_bytes() -> int:
-    """Peak bytes of this process since it started, as resident_bytes counts them."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (_footprint(_PEAK_FOOTPRINT) or peak) if is_mac() else peak * 1024
-
-
-def _footprint(number: int) -> int | None:
-    """One of the numbers of rusage_info_v4 (sys/resource.h), None where there is no such call.
-
-    The structure is a UUID of 16 bytes and 36 numbers of 64 bits. psutil does not read it.
-    """
-    usage = (ctypes.c_uint64 * (2 + 36))()
-    try:
-        library = ctypes.CDLL(_LIBPROC)
-        status = library.proc_pid_rusage(os.getpid(), 4, ctypes.byref(usage))
-    except (OSError, AttributeError):
-        return None
-    return None if status else int(usage[2 + number])

@@ -1,10 +1,8 @@
 """A process that imports what steps need and forks one process per step: imports take seconds, a
-fork takes none.
+fork takes none. This is its parent's side; what it does itself is in forking.py.
 
 It is used only while steps follow each other (`kept`), not in a benchmark, and only on Linux's CPU:
-a forked process may not compute on a GPU. The server runs one step at a time. It computes nothing
-itself, so that MLX and MKL have no threads yet when it forks (OpenBLAS has, and restarts them
-itself). It exits when its socket closes, at the latest with its parent.
+a forked process may not compute on a GPU. The server runs one step at a time.
 
 `multiprocessing`'s forkserver is no replacement: all its children share the server's standard
 streams, environment and working folder, and it imports modules only when it starts, not those of a
@@ -15,27 +13,22 @@ would still have to be set up here, around a protocol that pickles, in no fewer 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from tasks.runtime.backend import can_fork
-
-OPTION = "--fork-server"
-NUMBER = struct.Struct("q")
-ORDER_BYTES = 1 << 18
+from tasks.runtime.forking import NUMBER, OPTION, Order
 
 
 class Forked:
@@ -98,18 +91,6 @@ class _Server(NamedTuple):
     socket: socket.socket
 
 
-@dataclass(frozen=True)
-class _Order:
-    """A step to fork: its module, the path of its spec, and the environment and working folder that
-    it runs in.
-    """
-
-    module: str
-    spec: str
-    environment: dict[str, str]
-    folder: str
-
-
 _kept = threading.Event()
 _lock = threading.Lock()
 _server: _Server | None = None
@@ -141,7 +122,7 @@ def fork(
 
     start(child, environment)
     module = function.partition(":")[0]
-    order = _Order(module, str(spec.resolve()), environment, str(Path.cwd()))
+    order = Order(module, str(spec.resolve()), environment, str(Path.cwd()))
 
     with _lock:
         if _server is None or not _is_idle(_server):
@@ -219,7 +200,7 @@ def _start(child: str, environment: dict[str, str], modules: tuple[str, ...]) ->
     return _Server(process, parent_end)
 
 
-def _send_order(server: socket.socket, order: _Order, log: Path) -> Forked:
+def _send_order(server: socket.socket, order: Order, log: Path) -> Forked:
     """Send an order with the step's three standard streams.
 
     Returns its process, with this process's ends of two.
@@ -251,81 +232,3 @@ def _receive(server: socket.socket) -> int:
     if len(message) < NUMBER.size:
         raise OSError("The fork server has ended.")
     return int(NUMBER.unpack(message)[0])
-
-
-# --- inside the server --------------------------------------------------------------------------
-
-
-def serve(modules: Sequence[str]) -> str:
-    """Import `modules`, then fork a process per order on standard input, one after the other.
-
-    Returns in the forked process alone, with the path of its spec; its standard streams,
-    environment and working folder are set.
-    """
-    for module in modules:
-        _import(module)
-
-    with socket.socket(fileno=0) as orders:
-        order, streams = _next_order(orders)
-        while not _fork(order, streams, orders):
-            order, streams = _next_order(orders)
-
-    _become(order, streams)
-    return order.spec
-
-
-def _fork(order: _Order, streams: list[int], orders: socket.socket) -> bool:
-    """Fork a process for an order: True in that process, at once.
-
-    False in the server, when the process has ended.
-    """
-    _import(order.module)
-    pid = os.fork()
-    if pid == 0:
-        orders.detach()
-        return True
-
-    for number in streams:
-        os.close(number)
-
-    _send_number(orders, pid)
-    _, status = os.waitpid(pid, 0)
-    _send_number(orders, os.waitstatus_to_exitcode(status))
-    return False
-
-
-def _become(order: _Order, streams: list[int]) -> None:
-    """Give this process the standard streams, environment and working folder of a step."""
-    for number, standard in zip(streams, (0, 1, 2), strict=True):
-        os.dup2(number, standard)
-        os.close(number)
-    os.environ.clear()
-    os.environ.update(order.environment)
-    os.chdir(order.folder)
-
-
-def _next_order(orders: socket.socket) -> tuple[_Order, list[int]]:
-    """The next order, with the descriptors of its three streams; exits if the parent is gone."""
-    try:
-        message, streams, _, _ = socket.recv_fds(orders, ORDER_BYTES, 3)
-    # The parent was killed before it read how a step ended.
-    except OSError:
-        os._exit(0)
-
-    if not message:
-        os._exit(0)
-    return _Order(**json.loads(message)), streams
-
-
-def _send_number(orders: socket.socket, number: int) -> None:
-    try:
-        orders.sendall(NUMBER.pack(number))
-    # The parent is gone.
-    except OSError:
-        os._exit(0)
-
-
-def _import(module: str) -> None:
-    # A step that needs a module that cannot be imported reports it itself.
-    with contextlib.suppress(Exception):
-        importlib.import_module(module)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.child import Arguments, run_child
+from tasks.runtime.children import Arguments, run_child
 from tasks.runtime.errors import LostChild, TookTooLong
 from tasks.runtime.events import Emit, StepWarning
 

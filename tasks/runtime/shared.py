@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.runtime.errors import BadInput, BrokenFolder, NotShared, is_disk_full
-from tasks.runtime.store import MANIFEST, ManifestDict, replacing, verify
+from tasks.runtime.locks import replacing
+from tasks.runtime.store import MANIFEST, ManifestDict, verify
 from tasks.runtime.temporary import held, temporary_folder
 
 VARIABLE = "TRIAGE_SHARED"

@@ -9,65 +9,28 @@ folder of a killed process is removed by the next one that needs the folder, and
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.errors import BadInput, BrokenFolder, Locked, disk_error
-from tasks.runtime.home import existing_home as existing_home
-from tasks.runtime.home import home as home
+from tasks.runtime.errors import BadInput, BrokenFolder, disk_error
+from tasks.runtime.files import file_digest, write_atomic
+from tasks.runtime.locks import replacing
 from tasks.runtime.private import close_to_others, folder_mode, make_parent
-from tasks.runtime.temporary import held, is_held, locked_folder, remove_abandoned, temporary_folder
+from tasks.runtime.temporary import held, remove_abandoned, temporary_folder
 from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
 CHECKED = ".checked.json"
-LOCK_POLL_SECONDS = 0.02
-LOCK_SECONDS = 1.0  # longer than `is_locked` holds it
 
 # The JSON of a manifest. Read it into a class with tasks/runtime/manifest.py.
 ManifestDict = dict[str, Any]
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file that this project wrote, one line of JSON each."""
-    with path.open(encoding="utf-8") as handle:
-        return [json.loads(line) for line in handle]
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part of it.
-
-    Raises BadInput on a full disk and where the file may not be written.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise disk_error(error, path) from error
 
 
 def seal(folder: Path, extra: ManifestDict, files: list[str] | None = None) -> ManifestDict:
@@ -282,58 +245,3 @@ def _put_in_place(temporary: Path, final: Path, manifest: ManifestDict) -> Manif
             shutil.rmtree(final)
         temporary.replace(final)
     return manifest
-
-
-@contextlib.contextmanager
-def replacing(final: Path) -> Iterator[None]:
-    """Inspect, remove or replace a folder while no other process does; waits for one that is at it.
-
-    The lock is that of the parent folder, which stays: between a look and a removal another
-    builder's folder may appear.
-    """
-    with locked_folder(final.parent, fcntl.LOCK_EX):
-        yield
-
-
-@contextlib.contextmanager
-def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold an exclusive lock for `folder`, which is released when the process dies.
-
-    Raises Locked if another process still holds it after `wait` seconds.
-    """
-    path = lock_of(folder)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("w")
-    except OSError as error:
-        raise disk_error(error, path) from error
-
-    with handle:
-        _acquire(handle.fileno(), folder, time.monotonic() + wait)
-        yield
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock of `folder`.
-
-    Asking holds it for an instant, so that a step waits a moment for it (LOCK_SECONDS).
-    """
-    return is_held(lock_of(folder))
-
-
-def lock_of(folder: Path) -> Path:
-    """The file by which `locked` locks a folder; it stays when the lock is released."""
-    return folder.parent / f".{folder.name}.lock"
-
-
-def _acquire(descriptor: int, folder: Path, deadline: float) -> None:
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if time.monotonic() >= deadline:
-                raise Locked(
-                    f"Another process is working on {folder}; wait for it or stop it."
-                ) from error
-        time.sleep(LOCK_POLL_SECONDS)

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from glob import escape
 from pathlib import Path
 
+from tasks.runtime.locks import is_held, locked_folder
+
 # A young temporary folder is spared: its builder may not have locked it yet.
 ABANDONED_SECONDS = 60.0
 PREFIX = ".tmp-"
@@ -31,38 +33,6 @@ def held(folder: Path) -> Iterator[None]:
     """Lock a temporary folder itself, so that other processes see that its builder is alive."""
     with locked_folder(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
         yield
-
-
-@contextlib.contextmanager
-def locked_folder(folder: Path, operation: int) -> Iterator[None]:
-    """Lock a folder itself by `flock`."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        # A file system without locks keeps its leftovers, and its races.
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, operation)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def is_held(path: Path) -> bool:
-    """Whether another process holds the lock on a file or folder; asking holds it for an instant."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return False
-    finally:
-        os.close(descriptor)
-
-    return False
 
 
 def remove_abandoned(final: Path) -> None:

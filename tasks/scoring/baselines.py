@@ -25,7 +25,7 @@ from tasks.judging.point_metrics import Floats
 from tasks.judging.scores_folder import EvaluationScores, ScoredCase, ScoresManifest, set_scores
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import Backend
-from tasks.runtime.store import read_lines
+from tasks.runtime.files import read_lines
 from tasks.spec import LABELS, SCORES_VERSION, Label, Scoring, evaluation_id, short_digest
 
 if TYPE_CHECKING:

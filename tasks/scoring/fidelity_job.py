@@ -20,14 +20,17 @@ from tasks.runtime.manifest import Manifest
 from tasks.scoring.arguments import FidelityJob
 from tasks.scoring.sample import sample_numbers
 from tasks.spec import LABELS
-from tasks.tuning.architecture import SharedPast, project, run_blocks
+from tasks.tuning.architecture import project
+from tasks.tuning.attention import SharedPast
 from tasks.tuning.batches import Batch, Cases, make_batch, sorted_batches
-from tasks.tuning.engine import label_terms, leading_past
+from tasks.tuning.blocks import run_blocks
+from tasks.tuning.forward import label_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, load_variant
+from tasks.tuning.lora import Adapted
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
 from tasks.tuning.sets import load_set, load_template
+from tasks.tuning.variant import load_variant
 
 PATH = "dequantised_f32"
 TOKENS_AT_ONCE = 1024  # logits of every position are needed, so batches are small
@@ -77,7 +80,8 @@ def _open(folder: Path, cases: Cases, trained_blocks: int, home: Path, emit: Emi
     shared = trained_blocks > 0 and backend().compute_path == PATH
     boundary = max(stack.depth - trained_blocks, 0) if shared else 0
     adapted = Adapted(stack, (), boundary, 0)
-    prefix = open_prefix(stack, cases, boundary, home, Manifest.read(folder).digest, emit)
+    store = PrefixStore(home, Manifest.read(folder).digest)
+    prefix = open_prefix(stack, cases, boundary, store, emit)
     return OpenModel(folder.name, adapted, prefix, leading_past(adapted, prefix))
 
 

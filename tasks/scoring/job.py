@@ -1,93 +1,26 @@
-"""The scoring step as a child process runs it: a model and a dataset in, sealed scores folders out.
-
-What a scores folder holds is described in `tasks/judging/scores_folder.py`.
-"""
+"""The scoring step as a child process runs it: a model and a dataset in, sealed scores folders out."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
-from tasks.corpus.case import exact_digest
-from tasks.corpus.encode import Template
-from tasks.corpus.manifest import DatasetManifest
-from tasks.judging.choose_rules import RECORD, record_rules
-from tasks.judging.scores_folder import (
-    ANSWERS_FILE,
-    CALIBRATION_FILE,
-    JUDGED_FILE,
-    NOT_AVAILABLE,
-    PASSES_FILE,
-    PASSES_IDS_FILE,
-    ScoredCase,
-    ScoringRecord,
-    WrittenAnswer,
-    read_cases,
-    set_scores,
-    write_lines,
-)
-from tasks.judging.written_answers import read_answer
 from tasks.runtime.backend import backend
-from tasks.runtime.errors import Diverged
-from tasks.runtime.events import Emit, ProgressReport
+from tasks.runtime.events import Emit
 from tasks.runtime.manifest import Manifest
 from tasks.runtime.probe import report_device
-from tasks.runtime.store import build_folder, verify, write_atomic
+from tasks.runtime.store import build_folder, verify
 from tasks.scoring.arguments import ScoringJob, SetsScoringJob, UntunedScoringJob
 from tasks.scoring.baselines import TARGET
-from tasks.scoring.generate import greedy_answers
-from tasks.scoring.mc_dropout import dropout_passes
-from tasks.scoring.sample import SampleSize, sample_numbers
-from tasks.spec import LABELS, Scoring
-from tasks.tuning.engine import Scores, score_cases
-from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
+from tasks.scoring.scorer import UNTUNED, Scorer, score_all, score_sets
+from tasks.tuning.lora import Adapted, add_lora, load_weights
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.prefix_store import open_prefix
-from tasks.tuning.sets import LoadedSet, load_set, load_template, warn_of_shortened
+from tasks.tuning.prefix_store import PrefixStore
+from tasks.tuning.sets import load_template
+from tasks.tuning.variant import load_variant
 
-UNTUNED = "the untuned model"
 TIMES = ("score_seconds", "mc_seconds", "mc_status")
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """A model to score on sets of a dataset, and how.
-
-    `name`: of the model, in errors; `variant_digest`: of its weights; `dropout`, `seed` and
-    `target` (ED recall): those of its recipe; `most_layers`: see TrainingJob.
-    """
-
-    name: str
-    adapted: Adapted
-    template: Template
-    variant_digest: str
-    scoring: Scoring
-    max_tokens: int
-    dropout: float
-    seed: int
-    target: float
-    data: Path
-    home: Path
-    emit: Emit
-    most_layers: int | None = None
-
-    @property
-    def remedy(self) -> str:
-        """What to do about a model whose scores are not finite."""
-        if self.name == UNTUNED:
-            return "its weights are damaged: delete its folder in models/ and run the command again"
-        return "train it again with a lower learning rate or scale"
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -97,14 +30,14 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """
     job = ScoringJob.model_validate(args)
     scorer = _trained_scorer(job, emit)
-    manifest = build_folder(job.scores, lambda folder: _score_all(scorer, folder, job.rules_from))
+    manifest = build_folder(job.scores, lambda folder: score_all(scorer, folder, job.rules_from))
     return {key: manifest[key] for key in TIMES}
 
 
 def run_sets(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Run a SetsScoringJob; returns the names of its sets."""
     job = SetsScoringJob.model_validate(args)
-    _score_sets(_trained_scorer(job, emit), job.sets, job.rules_from)
+    score_sets(_trained_scorer(job, emit), job.sets, job.rules_from)
     return {"sets": sorted(job.sets), "training": job.adapter.name}
 
 
@@ -117,8 +50,8 @@ def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     # This job runs before the first training, and is slow wherever that will be.
     report_device(emit)
     scorer = _untuned_scorer(job, emit)
-    manifest = build_folder(job.scores, lambda folder: _score_all(scorer, folder))
-    _score_sets(scorer, job.sets, rules_from=job.scores)
+    manifest = build_folder(job.scores, lambda folder: score_all(scorer, folder))
+    score_sets(scorer, job.sets, rules_from=job.scores)
     return {key: manifest[key] for key in TIMES}
 
 
@@ -135,7 +68,7 @@ def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
         name=spec.cell_id,
         adapted=adapted,
         template=load_template(job.variant, spec.prompt),
-        variant_digest=Manifest.read(job.variant).digest,
+        prefixes=PrefixStore(job.home, Manifest.read(job.variant).digest, job.most_layers),
         scoring=spec.scoring,
         max_tokens=spec.training.max_tokens,
         dropout=spec.recipe.dropout,
@@ -144,9 +77,7 @@ def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
         # at equal recall.
         target=spec.recipe.target_ed_recall or TARGET,
         data=job.data,
-        home=job.home,
         emit=emit,
-        most_layers=job.most_layers,
     )
 
 
@@ -159,183 +90,12 @@ def _untuned_scorer(job: UntunedScoringJob, emit: Emit) -> Scorer:
         name=UNTUNED,
         adapted=Adapted(stack, (), boundary, 0),
         template=load_template(job.variant, job.prompt),
-        variant_digest=Manifest.read(job.variant).digest,
+        prefixes=PrefixStore(job.home, Manifest.read(job.variant).digest),
         scoring=job.scoring,
         max_tokens=job.training.max_tokens,
         dropout=0.0,
         seed=0,
         target=TARGET,
         data=job.data,
-        home=job.home,
         emit=emit,
     )
-
-
-def _score_all(scorer: Scorer, folder: Path, rules_from: Path | None = None) -> dict[str, Any]:
-    """Fill a scores folder for the test set; returns what its manifest records."""
-    start = time.perf_counter()
-    if rules_from is None:
-        _score(scorer, "calibration", folder / CALIBRATION_FILE)
-        _record_rules(scorer, folder)
-    else:
-        _copy_rules(rules_from, folder)
-
-    test_began = datetime.now(UTC)
-    loaded, prefix = _score(scorer, "test", folder / JUDGED_FILE)
-    scored = time.perf_counter()
-    mc_status = _write_passes(scorer, loaded, prefix, folder)
-    passes_done = time.perf_counter()
-    _write_answers(scorer, loaded, folder)
-
-    return ScoringRecord(
-        score_seconds=scored - start,
-        mc_seconds=passes_done - scored,
-        mc_status=mc_status,
-        test_scored_at=test_began.isoformat(),
-        shortened_cases=loaded.shortened,
-    ).model_dump()
-
-
-def _score_sets(scorer: Scorer, sets: Mapping[str, Path], rules_from: Path) -> None:
-    """Score further evaluation sets, each into a sealed folder."""
-    for name, scores in sets.items():
-        build_folder(scores, partial(_score_set, scorer, name, rules_from))
-
-
-def _score_set(scorer: Scorer, name: str, rules_from: Path, folder: Path) -> dict[str, Any]:
-    """Fill a scores folder for a further evaluation set; returns what its manifest records."""
-    _copy_rules(rules_from, folder)
-    began = datetime.now(UTC)
-    start = time.perf_counter()
-    loaded, _ = _score(scorer, name, folder / JUDGED_FILE)
-    record = ScoringRecord(
-        score_seconds=time.perf_counter() - start,
-        mc_seconds=0.0,
-        mc_status=f"{NOT_AVAILABLE}dropout passes run on the test set only",
-        test_scored_at=began.isoformat(),
-        shortened_cases=loaded.shortened,
-    )
-
-    return {"evaluation_set": name, **record.model_dump()}
-
-
-def _copy_rules(rules_from: Path, folder: Path) -> None:
-    """The rules of another scores folder, with the calibration scores that they were chosen on."""
-    for name in (CALIBRATION_FILE, RECORD):
-        shutil.copyfile(rules_from / name, folder / name)
-
-
-def _record_rules(scorer: Scorer, folder: Path) -> None:
-    """Choose and write down the rules, before the first test case is scored."""
-    rules = record_rules(
-        set_scores(read_cases(folder / CALIBRATION_FILE)),
-        DatasetManifest.read(scorer.data).digest_of("calibration"),
-        target=scorer.target,
-        costs=scorer.scoring.cost_matrix,
-    )
-    write_atomic(folder / RECORD, rules.to_json())
-
-
-def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
-    """Score one set into `path`; returns the encoded set and its frozen prefix."""
-    loaded = load_set(scorer.data, name, scorer.template, scorer.max_tokens)
-    warn_of_shortened(name, loaded, scorer.max_tokens, scorer.emit)
-    adapted = scorer.adapted
-    prefix = open_prefix(
-        adapted.stack,
-        loaded.cases,
-        adapted.boundary,
-        scorer.home,
-        scorer.variant_digest,
-        scorer.emit,
-        most_layers=scorer.most_layers,
-    )
-
-    scores = score_cases(adapted, prefix)
-    _refuse_not_finite(scorer, name, scores)
-    write_lines(path, _scored_cases(loaded, scores))
-    scorer.emit(ProgressReport(f"scored {name}", len(loaded.records), len(loaded.records)))
-
-    return loaded, prefix
-
-
-def _refuse_not_finite(scorer: Scorer, name: str, scores: Scores) -> None:
-    """Raise Diverged if a score is NaN or infinite: sealed, it would fail every later run."""
-    columns = [scores.label_loss, scores.other_loss, *scores.label_logp.T]
-    finite = np.isfinite(np.stack(columns)).all(axis=0)
-    if not finite.all():
-        lost_cases = int((~finite).sum())
-        raise Diverged(
-            f"{scorer.name}: {lost_cases} of {len(finite)} cases of {name} have scores that are "
-            f"NaN or infinite, so nothing is stored; {scorer.remedy}."
-        )
-
-
-def _scored_cases(loaded: LoadedSet, scores: Scores) -> list[ScoredCase]:
-    probabilities = scores.probabilities.tolist()
-    scored = []
-    for i, record in enumerate(loaded.records):
-        truth = next(row for row in loaded.cases.rows_of([i]) if row.is_truth)
-        scored.append(
-            ScoredCase(
-                case_id=record["case_id"],
-                label=record["label"],
-                group=record.get("group"),
-                subgroup=record.get("subgroup") or {},
-                case_digest=exact_digest(record["text"]),
-                p=dict(zip(LABELS, probabilities[i], strict=True)),
-                label_loss=float(scores.label_loss[i]),
-                other_loss=float(scores.other_loss[i]),
-                tokens=len(truth.targets),
-            )
-        )
-
-    return scored
-
-
-def _write_passes(scorer: Scorer, test: LoadedSet, prefix: Prefix, folder: Path) -> str:
-    """Run the dropout passes, if the model has dropout; returns the `mc_status` of the record."""
-    if scorer.dropout == 0:
-        reason = "the model is untuned" if scorer.name == UNTUNED else "the recipe has dropout 0"
-        return f"{NOT_AVAILABLE}{reason}, so every pass would be the same"
-
-    sample = _sample(test, scorer.scoring.mc_cases)
-    passes = dropout_passes(
-        scorer.adapted,
-        prefix,
-        sample,
-        scorer.scoring.passes,
-        scorer.seed,
-        scorer.emit,
-    )
-    np.save(folder / PASSES_FILE, passes, allow_pickle=False)
-    case_ids = [test.records[number]["case_id"] for number in sample]
-    (folder / PASSES_IDS_FILE).write_text(json.dumps(case_ids))
-
-    return "available"
-
-
-def _write_answers(scorer: Scorer, test: LoadedSet, folder: Path) -> None:
-    """Let the model write answers to a sample of cases, and store how they read.
-
-    The text may repeat the patient's words, so it is not stored.
-    """
-    if scorer.scoring.generated_cases == 0:
-        return
-
-    sample = _sample(test, scorer.scoring.generated_cases)
-    texts = greedy_answers(scorer.adapted, test.cases, sample, scorer.template, scorer.emit)
-
-    answers = []
-    for number, text in zip(sample, texts, strict=True):
-        answer = read_answer(text, scorer.template.prompt.words)
-        case_id = test.records[number]["case_id"]
-        answers.append(WrittenAnswer(case_id, answer.exact, answer.label))
-
-    write_lines(folder / ANSWERS_FILE, answers)
-
-
-def _sample(test: LoadedSet, size: SampleSize) -> list[int]:
-    """Numbers of the cases of a fixed sample, stratified by label."""
-    case_ids = [record["case_id"] for record in test.records]
-    return sample_numbers(case_ids, [record["label"] for record in test.records], size)

@@ -16,7 +16,7 @@ from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.spec import LABELS
 from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, make_batch, sorted_batches
-from tasks.tuning.engine import label_terms, leading_past
+from tasks.tuning.forward import label_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted
 from tasks.tuning.streams import side_by_side

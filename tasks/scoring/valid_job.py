@@ -15,12 +15,12 @@ from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit
 from tasks.runtime.manifest import Manifest
 from tasks.scoring.arguments import ValidScoringJob
-from tasks.tuning.engine import score_cases
-from tasks.tuning.lora import add_lora, load_variant, load_weights
+from tasks.tuning.lora import add_lora, load_weights
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
+from tasks.tuning.scores import macro_f1_of, score_cases
 from tasks.tuning.sets import load_set, load_template
-from tasks.tuning.trainer import macro_f1_of
+from tasks.tuning.variant import load_variant
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -34,8 +34,8 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
     template = load_template(job.variant, spec.prompt)
     loaded = load_set(job.data, "valid", template, spec.training.max_tokens)
-    digest = Manifest.read(job.variant).digest
-    prefix = open_prefix(stack, loaded.cases, adapted.boundary, job.home, digest, emit)
+    store = PrefixStore(job.home, Manifest.read(job.variant).digest)
+    prefix = open_prefix(stack, loaded.cases, adapted.boundary, store, emit)
     scores = score_cases(adapted, prefix)
     p = scores.probabilities
     if not np.isfinite(p).all():

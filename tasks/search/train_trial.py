@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.events import Emit
 from tasks.scoring.arguments import ValidScoringJob
 from tasks.search.objective import Objective
@@ -13,6 +13,7 @@ from tasks.search.training_progress import TrainingProgress
 from tasks.search.trial import Reached
 from tasks.spec import ExperimentSpec
 from tasks.tuning.step import train_experiment
+from tasks.tuning.summary import UNBOUNDED, StepBounds
 
 
 def train_trial(
@@ -24,13 +25,11 @@ def train_trial(
     data: Path,
     home: Path,
     emit: Emit,
-    at_most: float | None = None,
-    most_layers: int | None = None,
+    bounds: StepBounds = UNBOUNDED,
 ) -> Reached:
     """Train in `folder` until the checkpoint at `update`, unless it is there, and judge it.
 
-    `home`: where the frozen prefixes are. `at_most`: seconds that an attempt at training may take.
-    `most_layers`: see TrainingJob.
+    `home`: where the frozen prefixes are. `bounds`: those of the training.
     """
     start = time.perf_counter()
     progress = TrainingProgress.read(folder)
@@ -43,8 +42,7 @@ def train_trial(
             home=home,
             on_event=emit,
             pause_at=update,
-            at_most=at_most,
-            most_layers=most_layers,
+            bounds=bounds,
         )
         progress = TrainingProgress.read(folder)
 

@@ -23,13 +23,9 @@ from tasks.runtime.backend import backend
 from tasks.runtime.errors import Diverged
 from tasks.tuning.batches import Batch
 from tasks.tuning.dropout_masks import MaskRequest
-from tasks.tuning.engine import (
-    EffectiveBatch,
-    PartInputs,
-    mask_requests,
-    parts_of,
-)
+from tasks.tuning.forward import PartInputs
 from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.gradients import EffectiveBatch, mask_requests, parts_of
 from tasks.tuning.grouped import Groups, Tree
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective, scored_tokens

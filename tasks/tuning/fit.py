@@ -7,8 +7,8 @@ from dataclasses import replace
 import mlx.core as mx
 
 from tasks.runtime.events import Emit
-from tasks.tuning.engine import step_peak
 from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.gradients import step_peak
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective
 from tasks.tuning.memory import SLACK, STATE_BYTES, MemoryChoice, choose_memory

@@ -18,20 +18,23 @@ from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import Device
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, StepWarning
+from tasks.runtime.files import write_atomic
+from tasks.runtime.locks import LOCK_SECONDS, locked
 from tasks.runtime.probe import report_device
-from tasks.runtime.store import LOCK_SECONDS, locked, seal, write_atomic
+from tasks.runtime.store import seal
 from tasks.spec import PromptChoice
 from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, epoch_batches, padding_share
 from tasks.tuning.checkpoint import Arrays, Progress
 from tasks.tuning.fit import fit, keep_within
-from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
+from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import MemoryChoice, budget, cache_limit, read_choice, write_choice
-from tasks.tuning.prefix_store import open_prefix, warn_of_lack_of_space
+from tasks.tuning.prefix_store import PrefixStore, open_prefix, warn_of_lack_of_space
 from tasks.tuning.sets import load_set, load_template, warn_of_shortened
 from tasks.tuning.summary import TrainingJob, TrainingSummary
 from tasks.tuning.trainer import Splits, has_ended, train
 from tasks.tuning.training_rows import DIVERGED, settings_digest
+from tasks.tuning.variant import load_variant
 
 OUTPUTS = [
     "adapters.safetensors",
@@ -160,7 +163,7 @@ def _load_splits(
     """
     spec = job.experiment
     template = load_template(job.variant, spec.prompt)
-    weights_digest = VariantManifest.read(job.variant).digest
+    store = PrefixStore(job.home, VariantManifest.read(job.variant).digest, job.most_layers)
     stored = _stored_sets(job.choice, saved_choice)
     tokens_at_once = job.choice.tokens_at_once if job.choice else TOKENS_AT_ONCE
 
@@ -172,27 +175,18 @@ def _load_splits(
         shortened += loaded.shortened
         sets[name] = loaded.cases
 
-    warn_of_lack_of_space(
-        adapted.stack,
-        {name: cases for name, cases in sets.items() if stored is None or name in stored},
-        adapted.boundary,
-        job.home,
-        weights_digest,
-        emit,
-        job.most_layers,
-    )
+    in_store = {name: cases for name, cases in sets.items() if stored is None or name in stored}
+    warn_of_lack_of_space(adapted.stack, in_store, adapted.boundary, store, emit)
     prefixes = {
         name: open_prefix(
             adapted.stack,
             cases,
             adapted.boundary,
-            job.home,
-            weights_digest,
+            store,
             emit,
             limit=budget(spec),
             tokens_at_once=tokens_at_once,
             stored=None if stored is None else name in stored,
-            most_layers=job.most_layers,
         )
         for name, cases in sets.items()
     }

@@ -2,7 +2,7 @@
 
 Products, norms and LoRA work token by token, so that one operation serves both; only attention
 tells them apart. That halves the operations of a step, whose number decides the time of a small
-step on a GPU. A CPU gains nothing, and computes the two one after the other (engine.py), with the
+step on a GPU. A CPU gains nothing, and computes the two one after the other (gradients.py), with the
 same sums.
 
 The row has no axis for sequences, and attention keeps the heads that share a key side by side: a
@@ -18,12 +18,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from tasks.tuning.architecture import (
-    Stack,
-    computed_again,
-    finish_block,
-    last_rows,
-)
+from tasks.tuning.architecture import Stack
+from tasks.tuning.blocks import computed_again, finish_block, last_rows
 from tasks.tuning.cpu_kernels import HIDDEN
 
 KeysAndValues = tuple[mx.array, mx.array]

@@ -1,111 +1,23 @@
-"""Loads a variant, puts LoRA on it, and makes LoRA dropout repeatable case by case."""
+"""LoRA on the last blocks of a variant: adapters put on, read and written."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten
 from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
-from mlx_lm.utils import dequantize_model, load_model, maybe_set_recommended_wired_limit
 
-from tasks.runtime.backend import backend, can_wire_memory
-from tasks.runtime.device import keep_freed_memory
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import MANIFEST, verify_once
 from tasks.spec import Recipe, Training
-from tasks.tuning.architecture import Stack, take_apart
-from tasks.tuning.dropout_masks import (
-    DRAW_NOW,
-    RANDOM_STEPS,
-    Key,
-    Leading,
-    MaskRequest,
-    MaskSource,
-)
-
-# Modules that the pruned last block computes at every position; the
-# others only where a row is scored.
-AT_EVERY_POSITION = ("self_attn.k_proj", "self_attn.v_proj")
-
-
-class KeyedDropout(nn.Module):
-    """Dropout whose mask for a case depends on that case's key alone, never on its neighbours in
-    the batch.
-
-    So the micro-batch size changes nothing, and a dropout pass can be repeated. Off until keys are
-    set. `place` is (layer, module), so that no two modules share a mask; `width` is the size of the
-    inputs, and `target` the module's name within its block.
-    """
-
-    def __init__(self, probability: float, place: tuple[int, int], width: int, target: str) -> None:
-        super().__init__()
-        self._probability = probability
-        self._place = place
-        self._width = width
-        self._target = target
-        self._keys: list[Key] | None = None
-        self._leading: Leading | None = None
-        self._source: MaskSource = DRAW_NOW
-
-    def set_keys(self, keys: list[Key] | None, leading: Leading | None = None) -> None:
-        """One key (a tuple of integers) per sequence of the next forward pass.
-
-        None switches dropout off. `leading`: the inputs are one joined row (joined.py), in which
-        the sequences follow so many leading tokens with a key of their own.
-        """
-        self._keys = keys
-        self._leading = leading
-
-    def take_from(self, source: MaskSource) -> None:
-        """Set where masks are taken."""
-        self._source = source
-
-    @property
-    def source(self) -> MaskSource:
-        """Where masks are taken."""
-        return self._source
-
-    @property
-    def keys_now(self) -> tuple[list[Key] | None, Leading | None]:
-        """The arguments of the last `set_keys`."""
-        return self._keys, self._leading
-
-    @property
-    def block(self) -> int:
-        """The block that the module is in."""
-        return self._place[0]
-
-    @property
-    def at_every_position(self) -> bool:
-        """Whether the module is computed for every position, in the last block too."""
-        return self._target in AT_EVERY_POSITION
-
-    def request(
-        self, keys: Sequence[Key], positions: int, leading: Leading | None = None
-    ) -> MaskRequest:
-        """The masks of a forward pass over sequences of `positions` positions."""
-        drop = round(self._probability * RANDOM_STEPS)
-        return MaskRequest(tuple(keys), self._place, (positions, self._width), drop, leading)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        if self._probability == 0 or self._keys is None:
-            return x
-
-        request = self._request_for(x, self._keys)
-        mask = self._source.take(request)
-        return x * mask * (RANDOM_STEPS / (RANDOM_STEPS - request.drop))
-
-    def _request_for(self, x: mx.array, keys: list[Key]) -> MaskRequest:
-        if self._leading is None:
-            return self.request(keys, x.shape[1])
-        return self.request(keys, (len(x) - self._leading[1]) // len(keys), self._leading)
+from tasks.tuning.architecture import Stack
+from tasks.tuning.dropout_masks import DRAW_NOW, Key, Leading, MaskSource
+from tasks.tuning.keyed_dropout import KeyedDropout
 
 
 @dataclass(frozen=True)
@@ -139,73 +51,6 @@ class Adapted:
         """Set where every dropout module takes its masks."""
         for module in self.dropouts:
             module.take_from(source)
-
-
-def load_variant(folder: Path, compute_path: str) -> Stack:
-    """Load a variant folder for a compute path, see `as_computed`.
-
-    Raises BrokenFolder where its files are not those of its manifest.
-    """
-    if (folder / MANIFEST).exists():
-        verify_once(folder)
-
-    keep_freed_memory()
-    if can_wire_memory():
-        # As stock mlx-lm's own training does.
-        maybe_set_recommended_wired_limit()
-
-    model, _ = load_model(folder, lazy=False)
-    return as_computed(model, compute_path)
-
-
-def as_computed(model: nn.Module, compute_path: str) -> Stack:
-    """A quantised model on a compute path. `dequantised_f32` unpacks the same weights to float32.
-
-    `packed` keeps them as stored; `packed_where_fast` unpacks those without a fast kernel, in the
-    data type that they are stored for.
-    """
-    dense = compute_path == "dequantised_f32"
-    if dense:
-        # With float32 scales unpacking is exact, and equals the packed layer to the last rounding.
-        model.set_dtype(mx.float32)
-        model = dequantize_model(model)
-        model.set_dtype(mx.float32)  # modes with scales of a byte are unpacked to bfloat16, exactly
-
-    elif compute_path == "packed_where_fast":
-        _unpack_slow(model, backend().fast_outputs)
-
-    model.eval()
-    mx.eval(model.parameters())
-    # A model is unpacked on a GPU too, for fidelity.
-    return take_apart(model, cpu_kernels=dense and backend().cpu_kernels)
-
-
-def _unpack_slow(model: nn.Module, multiple: int) -> None:
-    """Unpack the matrices whose number of outputs is no multiple of `multiple`."""
-    slow = [
-        (name, unpacked(module))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.QuantizedLinear) and module.weight.shape[0] % multiple
-    ]
-    model.update_modules(tree_unflatten(slow))
-
-
-def unpacked(module: nn.QuantizedLinear) -> nn.Linear:
-    """The same matrix unpacked, in the data type of its scales."""
-    weight = mx.dequantize(
-        module.weight,
-        module.scales,
-        module.get("biases"),
-        group_size=module.group_size,
-        bits=module.bits,
-        mode=module.mode,
-    )
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in module)
-    linear.weight = weight
-    if "bias" in module:
-        linear.bias = module.bias
-
-    return linear
 
 
 def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Adapted:

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.runtime.backend import backend
-from tasks.runtime.device import cores, total_memory
+from tasks.runtime.device import cores
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit, MemoryNote
-from tasks.runtime.store import write_atomic
+from tasks.runtime.files import write_atomic
+from tasks.runtime.memory import total_memory
 from tasks.spec import ExperimentSpec, byte_count
 from tasks.tuning.batches import TOKENS_AT_ONCE
 

@@ -10,8 +10,10 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.runtime.events import Emit, ProgressReport
-from tasks.tuning.architecture import SharedPast, Stack, embed, run_blocks
+from tasks.tuning.architecture import Stack, embed
+from tasks.tuning.attention import SharedPast
 from tasks.tuning.batches import Cases, filled_groups
+from tasks.tuning.blocks import run_blocks
 from tasks.tuning.frozen_prefix import STORED_FORMS, Prefix, stored_form
 from tasks.tuning.memory import cache_limit
 from tasks.tuning.streams import side_by_side, together

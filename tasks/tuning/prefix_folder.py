@@ -17,7 +17,8 @@ import numpy as np
 
 from tasks.runtime.backend import backend, versions
 from tasks.runtime.events import Emit, StepWarning
-from tasks.runtime.store import ManifestDict, complete_once, replacing
+from tasks.runtime.locks import replacing
+from tasks.runtime.store import ManifestDict, complete_once
 from tasks.spec import ENGINE_VERSION, short_digest
 from tasks.tuning.architecture import Stack
 from tasks.tuning.batches import Cases

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +17,67 @@ from tasks.tuning.prefix_folder import is_stored, load_prefix, nearest_stored, p
 from tasks.tuning.prefix_space import Space, pays, saving
 
 
+@dataclass(frozen=True)
+class PrefixStore:
+    """The frozen prefixes of one variant in a home.
+
+    `variant`: the digest of its weights. `most_layers`: the most blocks that any experiment trains
+    on the same cases; the shallower prefix that it will read is stored first, and deeper ones start
+    from it.
+    """
+
+    home: Path
+    variant: str
+    most_layers: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of all prefixes of the home."""
+        return self.home / "prefixes"
+
+    def shared_boundary(self, stack: Stack, boundary: int) -> int:
+        """The boundary of a shallower prefix that others will read and that pays by itself; 0 if
+        there is none.
+        """
+        shared = stack.depth - (self.most_layers or stack.depth)
+        return shared if 0 < shared < boundary and pays(shared, stack.depth) else 0
+
+    def holds(self, stack: Stack, cases: Cases, boundary: int, emit: Emit) -> bool:
+        """Whether the prefix of a set at a boundary is complete here."""
+        key = prefix_key(stack, cases, boundary, self.variant)
+        return is_stored(self.folder / key, key, emit)
+
+
 def open_prefix(
     stack: Stack,
     cases: Cases,
     boundary: int,
-    root: Path,
-    variant: str,
+    store: PrefixStore,
     emit: Emit | None = None,
     *,
     limit: int | None = None,
     tokens_at_once: int = TOKENS_AT_ONCE,
     stored: bool | None = None,
-    most_layers: int | None = None,
 ) -> Prefix:
     """The stored prefix of a set at a boundary, computed first if necessary.
-
-    `variant` is the digest of the weights.
 
     If storing does not pay, or would exceed the byte budget, steps start from the embedding; `emit`
     reports which. The computation takes at most `limit` bytes of MLX's memory and `tokens_at_once`
     tokens a pass. `stored`: whether the resumed training began with a stored prefix, to end with
-    the same bits; None if that is not decided. `most_layers`: the most blocks that any experiment
-    trains on these cases; the shallower prefix that it will read is stored first, and this one
-    starts from it.
+    the same bits; None if that is not decided.
     """
     reason = _reason_not_to_store(stack, cases, boundary, stored)
     if reason is not None:
         _report(emit, Note(reason))
         return Prefix.embedded(stack, cases)
 
-    key = prefix_key(stack, cases, boundary, variant)
-    folder = root / "prefixes" / key
+    key = prefix_key(stack, cases, boundary, store.variant)
+    folder = store.folder / key
     needed_bytes = _stored_size(stack, cases)
     share = saving(boundary, stack.depth)
 
     if not is_stored(folder, key, emit):
-        space = Space.of(folder.parent)
+        space = Space.of(store.folder)
         if space.left < needed_bytes:
             _report_lack_of_space(
                 emit, space.lack("Frozen prefix", needed_bytes, share), bool(stored)
@@ -62,23 +88,16 @@ def open_prefix(
     _report(emit, Note(f"{blocks}: saves {share:.0%} of a step, {needed_bytes / 1e9:.2f} GB."))
 
     def build(temporary: Path) -> dict[str, Any]:
-        shared = _shared_boundary(stack, boundary, most_layers)
-        if shared and Space.of(folder.parent).left >= 2 * needed_bytes:
+        shared = store.shared_boundary(stack, boundary)
+        if shared and Space.of(store.folder).left >= 2 * needed_bytes:
             open_prefix(
-                stack=stack,
-                cases=cases,
-                boundary=shared,
-                root=root,
-                variant=variant,
-                emit=emit,
-                limit=limit,
-                tokens_at_once=tokens_at_once,
+                stack, cases, shared, store, emit, limit=limit, tokens_at_once=tokens_at_once
             )
 
-        start = nearest_stored(stack, cases, boundary, folder.parent, variant, emit)
+        start = nearest_stored(stack, cases, boundary, store.folder, store.variant, emit)
         tokens = tokens_that_fit(start, boundary, limit, tokens_at_once)
         counts = compute_prefix(start, boundary, temporary, tokens, emit)
-        return {"key": key, "variant": variant} | counts
+        return {"key": key, "variant": store.variant} | counts
 
     build_folder(folder, build, once=True, private=True)
     return load_prefix(stack, cases, boundary, folder)
@@ -88,22 +107,20 @@ def warn_of_lack_of_space(
     stack: Stack,
     sets: Mapping[str, Cases],
     boundary: int,
-    root: Path,
-    variant: str,
+    store: PrefixStore,
     emit: Emit,
-    most_layers: int | None = None,
 ) -> None:
     """Warn, before anything is computed, of the sets whose prefixes will have no room.
 
     The arguments are those of `open_prefix`, which the sets take in this order.
     """
-    space = Space.of(root / "prefixes")
+    space = Space.of(store.folder)
     remaining = space.left
     lacking: dict[str, int] = {}
     for name, cases in sets.items():
         if _reason_not_to_store(stack, cases, boundary, None):
             continue
-        if _is_there(stack, cases, boundary, root, variant, emit):
+        if store.holds(stack, cases, boundary, emit):
             continue
 
         size = _stored_size(stack, cases)
@@ -111,8 +128,8 @@ def warn_of_lack_of_space(
             lacking[name] = size
             continue
 
-        shared = _shared_boundary(stack, boundary, most_layers)
-        makes_both = shared and not _is_there(stack, cases, shared, root, variant, emit)
+        shared = store.shared_boundary(stack, boundary)
+        makes_both = shared and not store.holds(stack, cases, shared, emit)
         remaining -= 2 * size if makes_both and remaining >= 2 * size else size
 
     if lacking:
@@ -144,21 +161,6 @@ def _report_lack_of_space(emit: Emit | None, lack: str, was_stored: bool) -> Non
     if was_stored:
         sentence = "This training began with a stored prefix: its last bits may now differ."
         _report(emit, StepWarning(sentence))
-
-
-def _shared_boundary(stack: Stack, boundary: int, most_layers: int | None) -> int:
-    """The boundary of a shallower prefix that others will read and that pays by itself; 0 if there
-    is none.
-    """
-    shared = stack.depth - (most_layers or stack.depth)
-    return shared if 0 < shared < boundary and pays(shared, stack.depth) else 0
-
-
-def _is_there(
-    stack: Stack, cases: Cases, boundary: int, root: Path, variant: str, emit: Emit
-) -> bool:
-    key = prefix_key(stack, cases, boundary, variant)
-    return is_stored(root / "prefixes" / key, key, emit)
 
 
 def _stored_size(stack: Stack, cases: Cases) -> int:

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Emit, Event, TrainingReport, ValidationReport
-from tasks.runtime.store import is_locked, write_atomic
+from tasks.runtime.files import write_atomic
+from tasks.runtime.locks import is_locked
 
 FILE = "reported.json"
 

@@ -11,7 +11,7 @@ from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit, StepWarning
-from tasks.runtime.store import read_lines
+from tasks.runtime.files import read_lines
 from tasks.spec import PromptChoice
 from tasks.tuning.batches import Cases, make_cases
 

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.runtime.device import total_memory
 from tasks.runtime.errors import OutOfMemory
 from tasks.runtime.events import Emit, StepWarning
+from tasks.runtime.memory import total_memory
 from tasks.runtime.run_step import run_step
 from tasks.runtime.store import complete
 from tasks.spec import ExperimentSpec
 from tasks.tuning.memory import MemoryChoice, after_out_of_memory, budget
-from tasks.tuning.summary import TrainingJob
+from tasks.tuning.summary import UNBOUNDED, StepBounds, TrainingJob
 
 JOB = "tasks.tuning.job:run"
 
@@ -26,13 +26,11 @@ def train_experiment(
     home: Path,
     on_event: Emit,
     pause_at: int | None = None,
-    at_most: float | None = None,
-    most_layers: int | None = None,
+    bounds: StepBounds = UNBOUNDED,
 ) -> str:
     """Train into `folder` unless it is complete, and return the training id (the folder's name).
 
-    Each attempt takes at most `at_most` seconds. With `pause_at` it stops at the first checkpoint
-    from that update on, unless it ends before. `most_layers`: see TrainingJob.
+    With `pause_at` it stops at the first checkpoint from that update on, unless it ends before.
 
     A child that is killed while it holds nearly its whole budget counts as out of memory: the
     training is retried with less, until nothing smaller is left.
@@ -45,7 +43,7 @@ def train_experiment(
         home=home,
         folder=folder,
         pause_at=pause_at,
-        most_layers=most_layers,
+        most_layers=bounds.most_layers,
     )
     memory_budget = min(budget(spec), total_memory())
 
@@ -56,7 +54,7 @@ def train_experiment(
                 job.model_dump(mode="json"),
                 folder,
                 on_event,
-                at_most,
+                bounds.at_most,
                 memory_budget=memory_budget,
                 progress=lambda: _newest_checkpoint(folder),
             )

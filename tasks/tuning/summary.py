@@ -1,9 +1,10 @@
-"""What a training is asked to do (TrainingJob), and the summary that it keeps in the manifest of
-its folder.
+"""What a training is asked to do (TrainingJob), what bounds it and the steps after it (StepBounds),
+and the summary that it keeps in the manifest of its folder.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -37,6 +38,20 @@ class TrainingJob(BaseModel):
     choice: MemoryChoice | None = None
     pause_at: int | None = None
     most_layers: int | None = None
+
+
+@dataclass(frozen=True)
+class StepBounds:
+    """What a step of an experiment learns of its sweep; no result depends on it.
+
+    `at_most`: seconds that an attempt may take. `most_layers`: see TrainingJob.
+    """
+
+    at_most: float | None = None
+    most_layers: int | None = None
+
+
+UNBOUNDED = StepBounds()
 
 
 class TrainingSummary(BaseModel):

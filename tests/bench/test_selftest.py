@@ -16,8 +16,9 @@ from tasks.bench.selftest.models import adapt, make_tiny
 from tasks.bench.selftest.run import all_checks, described
 from tasks.runtime.backend import BACKENDS, CPU_PACKED, METAL
 from tasks.scoring import mc_dropout
-from tasks.tuning import architecture, head, lora
-from tasks.tuning.engine import label_terms, leading_past
+from tasks.tuning import blocks, head
+from tasks.tuning.forward import label_terms, leading_past
+from tasks.tuning.variant import load_variant
 
 RECOMMENDED = 24_000
 BEFORE = 7
@@ -71,7 +72,7 @@ def test_the_wired_limit_fails_where_macos_wires_nothing_or_less_and_the_old_one
 def test_a_model_is_wired_as_stock_does_it_where_macos_can(macos, limits, wired, tmp_path):
     subject = make_tiny("tiny-llama", 4, tmp_path)
     outcome = wired(macos, RECOMMENDED)
-    lora.load_variant(subject.folder, "packed")
+    load_variant(subject.folder, "packed")
     assert outcome == limits
 
 
@@ -154,7 +155,7 @@ def logits_off(monkeypatch):
 
 
 def masks_not_restored(monkeypatch):
-    monkeypatch.setattr(architecture, "dropout_states", lambda layer: [])
+    monkeypatch.setattr(blocks, "dropout_states", lambda layer: [])
 
 
 def masks_by_place_in_the_batch(monkeypatch):

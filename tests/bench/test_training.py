@@ -17,7 +17,7 @@ from tasks.bench.flops import matmul_flops
 from tasks.bench.setting import Setting, bench_cases
 from tasks.runtime.backend import BACKENDS, backend
 from tasks.runtime.errors import BadInput, TriageError
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tests.tolerances import near, wheels_own_blas
 from warehouse.query import query
 

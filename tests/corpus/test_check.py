@@ -29,7 +29,7 @@ from tasks.corpus.vignettes.reader_check import describe_check, reader_check
 from tasks.grids.grid import known_models
 from tasks.judging.intervals import clopper_pearson
 from tasks.models.convert import run_quantize
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.models.sources.tiny_tokenizer import write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
 from tasks.runtime.findings import Finding

@@ -9,7 +9,7 @@ from tasks.corpus.encode import encode, make_template
 from tasks.corpus.prompts import load_prompt
 from tasks.grids.grid import known_models
 from tasks.models.convert import run_quantize
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, PromptChoice
 

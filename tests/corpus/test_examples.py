@@ -16,7 +16,8 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import load_prompt
 from tasks.models.sources.tiny_tokenizer import write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import build_folder, home
+from tasks.runtime.home import home
+from tasks.runtime.store import build_folder
 from tasks.spec import LABELS, Data, EvaluationSet, PromptChoice
 
 WITH_EXAMPLES = PromptChoice(version=2)

@@ -16,7 +16,8 @@ from tasks.corpus.checks.report import check_data
 from tasks.corpus.prepare import Source, prepare_dataset
 from tasks.corpus.vignettes.stored_facts import FACTS, Derivation, derive_again
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import file_digest, read_manifest, verify
+from tasks.runtime.files import file_digest
+from tasks.runtime.store import read_manifest, verify
 from tasks.spec import LABELS, Data, EvaluationSet
 
 

@@ -13,7 +13,7 @@ from flows.chains import Chain, Extra, Shared, SubmittedSweep
 from flows.outcomes import finish_all
 from tasks.grids.grid import load_grid
 from tasks.landing import land_rows
-from tasks.runtime import child
+from tasks.runtime import children
 from tasks.runtime.home import home
 from tasks.studies import SweepRecord
 from tests.test_land import flip
@@ -122,7 +122,7 @@ def test_what_landed_and_is_not_in_the_warehouse_is_a_failure():
 
 
 def test_what_an_interrupted_sweep_has_landed_belongs_to_its_study_and_not_only_its_experiments(monkeypatch):
-    monkeypatch.setattr(child, "_stopping", Event())
+    monkeypatch.setattr(children, "_stopping", Event())
 
     def stop() -> None:
         raise KeyboardInterrupt

@@ -27,9 +27,10 @@ from tasks.bundle.model_card import render_example
 from tasks.bundle.prompt_file import read_prompt
 from tasks.bundle.terms import write_terms
 from tasks.bundle.texts import checked_text
-from tasks.models.gguf_weights import open_gguf
+from tasks.models.gguf_reader import open_gguf
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import read_lines, verify
+from tasks.runtime.files import read_lines
+from tasks.runtime.store import verify
 from tasks.spec import LABELS
 from tests.place import Place, one_sentence
 from warehouse.connect import writing

@@ -31,7 +31,7 @@ from flows.cli.run import refuse_pool
 from flows.experiment import _run as run_experiment
 from flows.selection import Narrowing, select
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tests.flows.test_pool import Server, within
 
 

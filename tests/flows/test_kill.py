@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deployments.temporary_server import end_orphaned_servers
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.store import complete
 from tests.place import Place
 

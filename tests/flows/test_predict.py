@@ -18,7 +18,7 @@ from tasks.bundle.bundle import BundledModel
 from tasks.bundle.texts import MOST_BYTES, decoded_text
 from tasks.removal import refuse_while_working
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked
-from tasks.runtime.store import lock_of
+from tasks.runtime.locks import lock_of
 from tests.place import Place, one_sentence
 
 CELL = "tiny-llama-4bit-balanced_safe-s42"

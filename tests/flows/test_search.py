@@ -25,9 +25,11 @@ from flows.plan import plan_cells
 from flows.search_setup import Limits, alone, set_up
 from flows.selection import Narrowing, select
 from flows.trial_errors import ending
-from tasks.runtime import child
+from tasks.runtime import children
 from tasks.runtime.errors import BadInput, Locked, Stopped, TriageError
-from tasks.runtime.store import complete, home, locked
+from tasks.runtime.home import home
+from tasks.runtime.locks import locked
+from tasks.runtime.store import complete
 from tasks.search.objective import Objective
 from tasks.search.trial import Trial
 from tests.place import Place, one_sentence
@@ -191,10 +193,10 @@ def test_an_interruption_that_ends_the_step_before_the_flow_is_an_interruption(m
     """The step has seen it and failed; the flow fails with the step instead of being interrupted itself."""
 
     def stopped(*args: object) -> Exception:
-        child.start_no_more()
+        children.start_no_more()
         return Stopped("The sweep was stopped.")
 
-    monkeypatch.setattr(child, "_stopping", threading.Event())
+    monkeypatch.setattr(children, "_stopping", threading.Event())
     monkeypatch.setattr(search_run, "_run_flow", stopped)
     # Both are for a process that ends now, and this one does not.
     monkeypatch.setattr(search_run, "leaving_in_time", lambda wait, leave: contextlib.nullcontext())
@@ -213,14 +215,14 @@ def test_an_error_of_the_flow_does_not_pass_for_an_interruption(error, stops, mo
     def fails() -> None:
         raise error
 
-    monkeypatch.setattr(child, "_stopping", threading.Event())
+    monkeypatch.setattr(children, "_stopping", threading.Event())
     monkeypatch.setattr(flow, "label_run", lambda *args, **names: None)  # there is no run
     monkeypatch.setattr(flow, "refill_warehouse", fails)
 
     with pytest.raises(type(error)):
         flow.search.fn("smoke", model="tiny-llama")
 
-    assert child.is_stopping() == stops
+    assert children.is_stopping() == stops
 
 
 BREAKS = """

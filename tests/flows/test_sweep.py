@@ -21,7 +21,9 @@ from tasks.models.expected_sizes import expected_sizes
 from tasks.models.model_shape import known_shape
 from tasks.models.stored_sizes import PARTS
 from tasks.precisions import of_bits
-from tasks.runtime.store import complete, home, locked, verify
+from tasks.runtime.home import home
+from tasks.runtime.locks import locked
+from tasks.runtime.store import complete, verify
 from tests.place import one_sentence
 
 CELLS = [

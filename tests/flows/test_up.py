@@ -41,7 +41,8 @@ from flows.compare import compare
 from flows.experiment import experiment
 from flows.sweep import sweep
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import home, locked
+from tasks.runtime.home import home
+from tasks.runtime.locks import locked
 from tests.place import ROOT, one_sentence
 
 

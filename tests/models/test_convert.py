@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.models.convert import base_folder, run_convert, run_quantize, variant_folder
-from tasks.models.gguf_weights import decode, open_gguf, unpermute
-from tasks.models.sources.available import fetch_base
+from tasks.models.convert import run_convert, run_quantize
+from tasks.models.gguf_reader import open_gguf
+from tasks.models.gguf_weights import decode, unpermute
+from tasks.models.model_folders import base_folder, variant_folder
+from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN, of_bits
 from tasks.runtime import store
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.spec import BaseModelSpec
 from tests.models import files
@@ -193,7 +195,7 @@ def test_what_is_there_is_used_and_what_is_broken_is_made_again(tmp_path):
 
 
 def test_a_variant_with_one_changed_byte_is_not_loaded_and_is_made_again(tmp_path):
-    from tasks.tuning.lora import load_variant
+    from tasks.tuning.variant import load_variant
 
     args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 4, "group_size": 64}
     weights = Path(run_quantize(args)["folder"]) / "model.safetensors"
@@ -230,7 +232,7 @@ def test_asking_for_names_needs_no_mlx(tmp_path):
     source = fetched(tmp_path, "tiny-llama")
     code = (
         "import sys; from pathlib import Path; from tasks.models.sources import available; from tasks.models.convert import *; "
-        "from tasks.precisions import of_bits; "
+        "from tasks.models.model_folders import *; from tasks.precisions import of_bits; "
         f"variant_folder(Path({str(source)!r}), Path('.'), of_bits(4), 64); has_random_weights(Path('.')); "
         "bad = {'mlx', 'mlx_lm', 'transformers', 'prefect'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     )
@@ -243,7 +245,7 @@ def test_asking_for_names_needs_no_mlx(tmp_path):
 def test_the_cpu_computes_with_exactly_what_mlx_unpacks(tmp_path, shape, precision):
     import mlx.core as mx
 
-    from tasks.tuning.lora import load_variant
+    from tasks.tuning.variant import load_variant
 
     source = fetched(tmp_path, shape)
     args = {"source": str(source), "root": str(tmp_path), "precision": precision.model_dump(), "group_size": 64}

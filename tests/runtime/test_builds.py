@@ -5,10 +5,10 @@ from ctypes.util import find_library
 
 import pytest
 
-from tasks.runtime import builds, device
+from tasks.runtime import builds, memory
 from tasks.runtime.backend import CUDA, installed_version
 from tasks.runtime.builds import build_finding, card
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, OutOfMemory, device_error
 from tests.place import ROOT, Place
 
@@ -86,12 +86,12 @@ def test_without_the_program_there_is_no_card(monkeypatch, tmp_path):
 
 
 def test_memory_is_the_gpus_where_it_has_its_own(installed, monkeypatch):
-    everything = device.total_memory()
+    everything = memory.total_memory()
     builds.card_memory.cache_clear()
     installed("mlx-cuda-12", cards="Small, 580, 8.9, 512, 500")
-    assert device.total_memory() == everything
-    monkeypatch.setattr(device, "backend", lambda: CUDA)
-    assert device.total_memory() == 512 << 20
+    assert memory.total_memory() == everything
+    monkeypatch.setattr(memory, "backend", lambda: CUDA)
+    assert memory.total_memory() == 512 << 20
     builds.card_memory.cache_clear()
 
 

@@ -10,9 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tasks.runtime import child, child_ending
-from tasks.runtime.child import run_child, stop_children
-from tasks.runtime.errors import BY_EXIT_CODE, BadInput, GpuFailed, LostChild, OutOfMemory, Stopped, TriageError
+from tasks.runtime import child_ending, children
+from tasks.runtime.children import run_child, stop_children
+from tasks.runtime.errors import (
+    BY_EXIT_CODE,
+    LOST_PARENT,
+    BadInput,
+    GpuFailed,
+    LostChild,
+    OutOfMemory,
+    Stopped,
+    TriageError,
+)
 from tasks.runtime.events import Event, Note
 from tests.tolerances import wheels_own_blas
 
@@ -48,7 +57,7 @@ def test_each_typed_error_comes_back_as_itself_with_its_sentence(kind, tmp_path)
 
 def test_exit_codes_are_distinct():
     kinds = [kind for kind in TriageError.__subclasses__() if kind is not Stopped]
-    assert len({kind.exit_code for kind in kinds} | {0, 1, child.LOST_PARENT}) == len(kinds) + 3
+    assert len({kind.exit_code for kind in kinds} | {0, 1, LOST_PARENT}) == len(kinds) + 3
 
 
 def test_a_bug_in_a_step_is_terminal_and_its_traceback_is_in_the_log_that_the_sentence_names(tmp_path):
@@ -111,7 +120,7 @@ def test_a_child_that_a_signal_ends_is_lost_and_may_be_tried_again(number, tmp_p
 
 def test_a_child_that_left_as_without_a_parent_may_be_tried_again_and_no_signal_is_named(tmp_path):
     with pytest.raises(LostChild, match=r"^The step's process exited, .*pipe.*; its log is .*child\.log\.$") as caught:
-        step("leave", {"code": child.LOST_PARENT}, tmp_path)
+        step("leave", {"code": LOST_PARENT}, tmp_path)
     assert caught.value.transient and "signal" not in str(caught.value)
 
 
@@ -125,7 +134,7 @@ def test_ctrl_c_is_left_to_the_parent(tmp_path):
 
 def add_after_interrupt(folder: str) -> None:
     def interrupt(event: Event) -> None:
-        for process in child._running:
+        for process in children._running:
             process.send_signal(signal.SIGINT)
 
     print(run_child("tests.runtime.programs.steps:add", {"a": 1, "b": 2}, Path(folder), interrupt))
@@ -142,7 +151,7 @@ def test_a_kill_near_the_memory_budget_is_out_of_memory_and_far_from_it_a_lost_c
 def test_a_child_leaves_within_seconds_when_its_parent_is_killed_and_frees_its_lock(tmp_path):
     """A grandparent (this test) kills the parent with SIGKILL: only the closed pipe can tell the child."""
     code = (
-        "import sys; from pathlib import Path; from tasks.runtime.child import run_child\n"
+        "import sys; from pathlib import Path; from tasks.runtime.children import run_child\n"
         "run_child('tests.runtime.programs.steps:wait', {'folder': sys.argv[1]}, Path(sys.argv[2]), "
         "lambda event: print(event.message.split()[0], flush=True))"
     )
@@ -155,7 +164,7 @@ def test_a_child_leaves_within_seconds_when_its_parent_is_killed_and_frees_its_l
         parent.kill()
 
     assert ended(pid)
-    from tasks.runtime.store import locked
+    from tasks.runtime.locks import locked
 
     with locked(folder, wait=10):  # its other threads may still be closing the file
         pass
@@ -183,7 +192,7 @@ def alive(pid: int) -> bool:
 
 def test_a_failing_listener_ends_the_child_and_nothing_keeps_running(tmp_path):
     pids = []
-    before = set(child._running)  # of other tests' models that still answer
+    before = set(children._running)  # of other tests' models that still answer
 
     def listener(event):
         pids.append(process_id(event))
@@ -192,11 +201,11 @@ def test_a_failing_listener_ends_the_child_and_nothing_keeps_running(tmp_path):
     with pytest.raises(RuntimeError, match="listener"):
         run_child("tests.runtime.programs.steps:wait", {"folder": str(tmp_path / "x")}, tmp_path / "log", listener)
 
-    assert not alive(pids[0]) and child._running == before
+    assert not alive(pids[0]) and children._running == before
 
 
 def test_stopping_ends_the_running_child_and_starts_no_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(child, "_stopping", type(child._stopping)())
+    monkeypatch.setattr(children, "_stopping", type(children._stopping)())
     with pytest.raises(Stopped) as caught:
         run_child(
             "tests.runtime.programs.steps:wait",

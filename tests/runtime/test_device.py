@@ -2,9 +2,9 @@
 
 import pytest
 
-from tasks.runtime import device
+from tasks.runtime import device, memory
 from tasks.runtime.backend import backend, versions
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 
 REFERENCE = "none"
 pytestmark = pytest.mark.skipif(backend().on_gpu, reason="a GPU needs no BLAS")
@@ -88,12 +88,12 @@ def test_memory_is_that_of_the_machine_or_of_the_container_if_less(groups, files
         (tmp_path / "proc/self").mkdir(parents=True)
         (tmp_path / "proc/self/cgroup").write_text(groups)
 
-    physical = device.total_memory(tmp_path / "nothing")
-    assert physical > 1 << 28 and device.total_memory(tmp_path) == (limit or physical)
+    physical = memory.total_memory(tmp_path / "nothing")
+    assert physical > 1 << 28 and memory.total_memory(tmp_path) == (limit or physical)
 
 
 def test_memory_figures_are_in_bytes():
-    assert 1e6 < device.resident_bytes() <= 1.5 * device.peak_resident_bytes() < 1.5 * device.total_memory()
+    assert 1e6 < memory.resident_bytes() <= 1.5 * memory.peak_resident_bytes() < 1.5 * memory.total_memory()
 
 
 def test_on_a_mac_memory_is_the_footprint_of_now_and_its_peak(monkeypatch):
@@ -106,6 +106,6 @@ def test_on_a_mac_memory_is_the_footprint_of_now_and_its_peak(monkeypatch):
             usage._obj[2 + 28] = 5_000
             return 0
 
-    monkeypatch.setattr(device, "is_mac", lambda: True)
-    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: Library())
-    assert (device.resident_bytes(), device.peak_resident_bytes()) == (3_000, 5_000)
+    monkeypatch.setattr(memory, "is_mac", lambda: True)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: Library())
+    assert (memory.resident_bytes(), memory.peak_resident_bytes()) == (3_000, 5_000)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.runtime import child, fork_server
-from tasks.runtime.child import run_child, stop_children
+from tasks.runtime import children, fork_server
+from tasks.runtime.children import run_child, stop_children
 from tasks.runtime.errors import LostChild, Stopped
 from tasks.runtime.events import Event, Note
 from tests.runtime.test_child import ROOT, alive, ended, process_id
@@ -100,7 +100,7 @@ def test_imports_can_be_made_ahead_of_the_first_step(tmp_path):
     args = {"spec": str(tmp_path / "spec.json")}
     for seconds in (2, 10, 30):  # for the imports, on a busy machine
         with fork_server.kept():
-            child.import_ahead(STEPS)
+            children.import_ahead(STEPS)
             time.sleep(seconds)
             if run_child(f"{STEPS}:imported_early", args, tmp_path)["early"]:
                 return
@@ -141,7 +141,7 @@ def test_a_killed_server_takes_its_step_along_and_is_replaced(tmp_path):
         events.append(event)
         killed.append(server())
         os.kill(server(), signal.SIGKILL)
-        (process,) = child._running
+        (process,) = children._running
         assert process.wait(10) == -signal.SIGKILL
 
     started = time.monotonic()
@@ -162,7 +162,7 @@ def test_a_server_that_dies_between_two_steps_is_replaced(tmp_path):
 
 
 def test_stopping_ends_the_step_and_the_server(tmp_path, monkeypatch):
-    monkeypatch.setattr(child, "_stopping", type(child._stopping)())
+    monkeypatch.setattr(children, "_stopping", type(children._stopping)())
     pids: list[int] = []
 
     def stop(event: Event) -> None:
@@ -176,7 +176,7 @@ def test_stopping_ends_the_step_and_the_server(tmp_path, monkeypatch):
 
 
 def test_stopping_does_not_wait_for_the_imports_of_the_server(tmp_path, monkeypatch):
-    monkeypatch.setattr(child, "_stopping", type(child._stopping)())
+    monkeypatch.setattr(children, "_stopping", type(children._stopping)())
     step, errors = in_thread(lambda: run_child("tests.runtime.programs.slow_import:nothing", {}, tmp_path))
     while fork_server._server is None:
         time.sleep(0.01)
@@ -199,7 +199,7 @@ def test_steps_are_not_forked_without_a_server_as_in_a_benchmark(tmp_path):
 def test_the_server_leaves_with_its_parent(end, tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from tasks.runtime import fork_server\n"
-        "from tasks.runtime.child import run_child\n"
+        "from tasks.runtime.children import run_child\n"
         f"fork_server._kept.set(); run_child('{STEPS}:name_processes', {{}}, Path(sys.argv[1]))\n"
         "print(fork_server._server.process.pid, flush=True)\n"
         f"os.kill(os.getpid(), {int(signal.SIGKILL)}) if {end == 'kill'} else None"

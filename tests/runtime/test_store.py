@@ -12,20 +12,14 @@ from threading import Event
 import pytest
 
 from tasks.runtime import store
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked, LostChild
-from tasks.runtime.store import (
-    build_folder,
-    complete,
-    file_digest,
-    locked,
-    read_manifest,
-    replacing,
-    seal,
-    verify,
-    write_atomic,
-)
+from tasks.runtime.files import file_digest, write_atomic
+from tasks.runtime.home import home
+from tasks.runtime.locks import lock_of, locked, replacing
+from tasks.runtime.store import build_folder, complete, read_manifest, seal, verify
 from tasks.runtime.temporary import held, remove_abandoned_locks, remove_all_abandoned
+from tasks.spec import digest_of
 from warehouse.connect import warehouse_path
 
 CONTENT = {"a.bin": b"alpha", "sub/b.bin": b"beta" * 10}
@@ -117,8 +111,8 @@ def test_a_leftover_that_was_young_goes_when_it_is_old_though_the_folder_is_comp
 
 
 def test_lock_files_of_killed_processes_go_and_what_is_held_young_or_of_another_use_stays(tmp_path):
-    old = [store.lock_of(tmp_path / name) for name in ("serve-killed", "serve-held", "train-killed")]
-    young = store.lock_of(tmp_path / "serve-young")
+    old = [lock_of(tmp_path / name) for name in ("serve-killed", "serve-held", "train-killed")]
+    young = lock_of(tmp_path / "serve-young")
     with locked(tmp_path / "serve-held"):
         for path in (*old, young):
             path.touch()
@@ -193,9 +187,9 @@ def test_a_folder_of_another_user_is_one_sentence(tmp_path):
 
 
 def running():
-    from tasks.runtime import child
+    from tasks.runtime import children
 
-    return child._running
+    return children._running
 
 
 def test_a_builder_that_is_alive_keeps_its_temporary_folder(tmp_path):
@@ -389,13 +383,13 @@ def test_a_lock_is_refused_while_another_process_holds_it_and_free_when_that_die
 
 def test_home_is_the_named_folder_or_one_below_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "there"))
-    assert store.home() == tmp_path / "there"
+    assert home() == tmp_path / "there"
     monkeypatch.delenv("TRIAGE_HOME")
     monkeypatch.chdir(tmp_path)
-    assert store.home() == tmp_path / ".triage"
+    assert home() == tmp_path / ".triage"
 
 
-@pytest.mark.parametrize(("variable", "path"), [("TRIAGE_HOME", store.home), ("TRIAGE_WAREHOUSE", warehouse_path)])
+@pytest.mark.parametrize(("variable", "path"), [("TRIAGE_HOME", home), ("TRIAGE_WAREHOUSE", warehouse_path)])
 def test_a_tilde_is_the_users_folder_and_what_cannot_be_a_path_is_one_sentence(variable, path, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(variable, "~/studies/mine")
@@ -407,6 +401,6 @@ def test_a_tilde_is_the_users_folder_and_what_cannot_be_a_path_is_one_sentence(v
 
 
 def test_equal_values_have_equal_digests_and_nan_has_none():
-    assert store.digest_of({"b": 1, "a": [1, 2]}) == store.digest_of(json.loads('{"a": [1, 2], "b": 1}'))
+    assert digest_of({"b": 1, "a": [1, 2]}) == digest_of(json.loads('{"a": [1, 2], "b": 1}'))
     with pytest.raises(ValueError, match="not JSON compliant"):
-        store.digest_of(float("nan"))
+        digest_of(float("nan"))

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from tasks.runtime import child
-from tasks.runtime.child import run_child
+from tasks.runtime import children
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import LostChild, TookTooLong
 from tasks.runtime.watchdog import Watchdog
 
@@ -42,7 +42,7 @@ def test_silence_kills_and_each_line_begins_the_time_anew():
 
 
 def test_a_child_that_was_stopped_is_killed_and_counts_as_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(child, "SILENT_SECONDS", 6.0)
+    monkeypatch.setattr(children, "SILENT_SECONDS", 6.0)
 
     def stop(event):
         os.kill(int(event.message), signal.SIGSTOP)

@@ -22,7 +22,7 @@ from tasks.land import land
 from tasks.landing import land_rows, refill_warehouse
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import BadInput
 from tasks.runtime.shared import SharedFolder
 from tasks.runtime.store import verify

@@ -22,22 +22,24 @@ from tasks.identity import scores_folder, scores_of, training_of
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.land import land
 from tasks.landing import land_failure
-from tasks.models.convert import base_folder, run_quantize
-from tasks.models.sources.available import fetch_base
+from tasks.models.convert import run_quantize
+from tasks.models.model_folders import base_folder
+from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.backend import CPU, CPU_PACKED, backend
 from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.events import DeviceReport, Event, StepWarning
 from tasks.runtime.store import CHECKED, seal, verify
-from tasks.scoring import fidelity_job, generate, job, mc_dropout
+from tasks.scoring import fidelity_job, generate, job, mc_dropout, scorer
 from tasks.scoring.generate import greedy_answers
 from tasks.scoring.sample import sample_numbers
 from tasks.spec import LABELS, EvaluationSet, evaluation_id, experiments
 from tasks.tuning import job as training_job
-from tasks.tuning.engine import score_cases
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import add_lora, load_variant, load_weights
+from tasks.tuning.lora import add_lora, load_weights
+from tasks.tuning.scores import score_cases
 from tasks.tuning.sets import load_set, load_template
 from tasks.tuning.training_rows import sets_digest, settings_digest
+from tasks.tuning.variant import load_variant
 from tests.tolerances import near
 from warehouse.query import query
 
@@ -263,7 +265,7 @@ def test_shortened_cases_are_warned_of_and_counted_and_a_window_that_fits_none_i
 
 def test_dead_dropout_is_refused_not_reported_as_certainty(study, monkeypatch, tmp_path):
     """The earlier attempt's defect: evaluation mode left dropout off, and every vote was unanimous."""
-    from tasks.tuning.lora import KeyedDropout
+    from tasks.tuning.keyed_dropout import KeyedDropout
 
     spec, args, _ = study["tiny-llama", "balanced_safe"]
     monkeypatch.setattr(KeyedDropout, "__call__", lambda self, x: x)
@@ -466,7 +468,7 @@ def test_the_rules_are_written_before_the_first_test_case_is_scored(study, monke
         written.append(any(tmp_path.glob(".tmp-*/rules.json")))
         return score_cases(adapted, prefix)
 
-    monkeypatch.setattr(job, "score_cases", watched)
+    monkeypatch.setattr(scorer, "score_cases", watched)
     score(args | {"experiment": few.model_dump(mode="json")}, tmp_path / "scores")
     assert written == [False, True]
     assert "rules.json" in verify(tmp_path / "scores")["files"]

@@ -14,7 +14,7 @@ from tasks.corpus.prompts import load_prompt
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_folder, training_of
 from tasks.models.convert import run_quantize
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.scoring import job
 from tasks.spec import LABELS, ExperimentSpec, PromptChoice, experiments
 from tasks.tuning import job as training_job

@@ -15,7 +15,7 @@ from tasks.tuning.compiled import CompiledUpdates
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import add_lora
 from tasks.tuning.losses import make_objective
-from tasks.tuning.trainer import make_optimizer
+from tasks.tuning.optimizer import make_optimizer
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment
 

@@ -12,11 +12,13 @@ from mlx_lm.utils import quantize_model, save_config, save_model
 
 from tasks.runtime.backend import backend
 from tasks.scoring.mc_dropout import dropout_passes
-from tasks.tuning.engine import score_cases, update_gradients
-from tasks.tuning.lora import add_lora, load_variant
+from tasks.tuning.gradients import update_gradients
+from tasks.tuning.lora import add_lora
 from tasks.tuning.losses import make_objective
-from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
+from tasks.tuning.scores import score_cases
 from tasks.tuning.trainer import Splits, train
+from tasks.tuning.variant import load_variant
 from tests.tolerances import near
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment
@@ -104,7 +106,7 @@ def test_neither_the_micro_batch_nor_the_stored_prefix_changes_the_gradients(var
     adapted = loaded(variant, tiny.safety(dropout=0.1))
     some = tiny.cases(4)
     whole = gradients_of(adapted, some, key=(42, 7))[1]
-    stored = open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights")
+    stored = open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"))
     assert stored.own is not None
 
     other_values = [gradients_of(adapted, some, micro, (42, 7))[1] for micro in (3, 1)]

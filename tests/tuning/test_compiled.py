@@ -10,12 +10,13 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import TrainingReport
-from tasks.tuning import trainer
+from tasks.tuning import updates
 from tasks.tuning.compiled import CompiledUpdates
 from tasks.tuning.grouped import Groups
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.trainer import Splits, make_optimizer, train
+from tasks.tuning.optimizer import make_optimizer
+from tasks.tuning.trainer import Splits, train
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable
 
@@ -23,7 +24,7 @@ from tests.tuning.test_trainer import experiment, separable
 @pytest.fixture
 def compiling(monkeypatch):
     """A backend that compiles. The graphs run operation by operation: compiling them on a CPU takes seconds each."""
-    monkeypatch.setattr(trainer, "compiles", lambda: True)
+    monkeypatch.setattr(updates, "compiles", lambda: True)
     mx.disable_compile()
     yield
     mx.enable_compile()
@@ -99,10 +100,10 @@ def test_a_checkpoint_has_one_form_with_and_without_compiled_updates(first, lora
     compiles = [first == "compiled", first != "compiled"]
     mx.disable_compile()
     try:
-        monkeypatch.setattr(trainer, "compiles", lambda: compiles[0])
+        monkeypatch.setattr(updates, "compiles", lambda: compiles[0])
         with pytest.raises(Killed):
             trained(tmp_path / "killed", emit=die_at_update_6, **settings)
-        monkeypatch.setattr(trainer, "compiles", lambda: compiles[1])
+        monkeypatch.setattr(updates, "compiles", lambda: compiles[1])
         resumed, again = trained(tmp_path / "killed", **settings)
     finally:
         mx.enable_compile()

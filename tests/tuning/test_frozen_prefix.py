@@ -12,9 +12,10 @@ import pytest
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import StepWarning
+from tasks.runtime.locks import replacing
 from tasks.tuning import frozen_prefix, prefix_computation, prefix_folder, prefix_store
-from tasks.tuning.engine import score_cases
-from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
+from tasks.tuning.scores import score_cases
 from tests.tuning import tiny
 
 
@@ -39,7 +40,10 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for
     for number, recipe in enumerate((tiny.recipe(), tiny.safety(rank=8, dropout=0.1), tiny.recipe(scale=9.0))):
         adapted = tiny.adapted("llama", 4, True, recipe)
         before = len(digests)
-        prefixes = [open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights") for some in (train, valid)]
+        prefixes = [
+            open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"))
+            for some in (train, valid)
+        ]
         assert all(p.own is not None for p in prefixes)
         assert number == 0 or len(computed) == 2, "computed again for another recipe"
         assert number < 2 or len(digests) == before, "read in full again by a later recipe"
@@ -57,10 +61,10 @@ def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_pat
         adapted = tiny.adapted("llama", 4, precision == "float32")
         adapted.stack.model.set_dtype(getattr(mx, precision))
         from_the_first, from_the_second = (tmp_path / f"{precision}-{name}" for name in ("whole", "split"))
-        whole = open_prefix(adapted.stack, some, 3, from_the_first, "weights")
-        open_prefix(adapted.stack, some, 2, from_the_second, "weights")
+        whole = open_prefix(adapted.stack, some, 3, PrefixStore(from_the_first, "weights"))
+        open_prefix(adapted.stack, some, 2, PrefixStore(from_the_second, "weights"))
         blocks.clear()
-        split = open_prefix(adapted.stack, some, 3, from_the_second, "weights", limit=1 << 30)
+        split = open_prefix(adapted.stack, some, 3, PrefixStore(from_the_second, "weights"), limit=1 << 30)
         assert set(blocks) == {(2, 3)}, "blocks that are stored are computed again"
 
         for name in ("leading", "own", "starts"):
@@ -71,12 +75,12 @@ def test_a_shallower_prefix_that_others_will_read_is_stored_first_where_the_spac
     some = tiny.cases(6)
     adapted = tiny.adapted("llama", 4, True)
     room = prefix_store._stored_size(adapted.stack, some)
-    alone = open_prefix(adapted.stack, some, 3, tmp_path / "alone", "weights")
+    alone = open_prefix(adapted.stack, some, 3, PrefixStore(tmp_path / "alone", "weights"))
 
     for copies, boundaries in ((1, {3}), (2, {2, 3})):
         root = tmp_path / str(copies)
         monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(copies * room + 1))
-        shared = open_prefix(adapted.stack, some, 3, root, "weights", most_layers=2)
+        shared = open_prefix(adapted.stack, some, 3, PrefixStore(root, "weights", most_layers=2))
         manifests = root.glob("prefixes/*/manifest.json")
         assert {json.loads(path.read_text())["boundary"] for path in manifests} == boundaries
         np.testing.assert_array_equal(shared.own, alone.own)
@@ -86,7 +90,7 @@ def test_nobody_else_may_read_activations_from_which_texts_could_be_guessed(tmp_
     adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(6)
     for _ in range(2):  # computed, and used again
-        assert open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights").own is not None
+        assert open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights")).own is not None
         root = tmp_path / "prefixes"
         assert {path.stat().st_mode & 0o077 for path in (root, *root.iterdir(), *root.glob("*/*.npy"))} == {0}
 
@@ -96,8 +100,8 @@ def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damage
 ):
     adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(6)
-    first = np.array(open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights").own)
-    open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights")
+    first = np.array(open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights")).own)
+    open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"))
     own_values = next(tmp_path.glob("prefixes/*/own.npy"))
     times = own_values.stat()
     content = bytearray(own_values.read_bytes())
@@ -107,7 +111,7 @@ def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damage
     monkeypatch.setenv("TRIAGE_CHAIN", "another")
     events = []
     np.testing.assert_array_equal(
-        open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights", events.append).own, first
+        open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"), events.append).own, first
     )
     assert len(computed) == 2 and isinstance(events[0], StepWarning) and "is damaged" in events[0].message
 
@@ -116,28 +120,28 @@ def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are
     adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(6)
     events = []
-    stored = open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights", events.append)
+    stored = open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"), events.append)
     assert "saves 33% of a step" in events[0].message
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
-    assert open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights").boundary == 2, (
+    assert open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights")).boundary == 2, (
         "what is stored is used"
     )
     other = tiny.cases(6, seed=2)
-    refused = open_prefix(adapted.stack, other, adapted.boundary, tmp_path, "weights", events.append)
+    refused = open_prefix(adapted.stack, other, adapted.boundary, PrefixStore(tmp_path, "weights"), events.append)
     assert refused.boundary == 0 and "are left of the budget (TRIAGE_PREFIX_BYTES)" in events[-1].message
     plain = score_cases(adapted, tiny.no_store(adapted, some)).label_logp
     np.testing.assert_allclose(score_cases(adapted, stored).label_logp, plain, atol=1e-5)
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "much")
 
     with pytest.raises(BadInput, match="TRIAGE_PREFIX_BYTES=much: 'much' is not a number of bytes such as 4GB"):
-        open_prefix(adapted.stack, other, adapted.boundary, tmp_path, "weights")
+        open_prefix(adapted.stack, other, adapted.boundary, PrefixStore(tmp_path, "weights"))
 
 
 def test_where_it_does_not_pay_nothing_is_stored(tmp_path):
     adapted = tiny.adapted("llama", 4, True)
     events = []
     some = tiny.cases(6)
-    assert open_prefix(adapted.stack, some, 0, tmp_path, "weights", events.append).own is None
+    assert open_prefix(adapted.stack, some, 0, PrefixStore(tmp_path, "weights"), events.append).own is None
     assert "not stored: 0 of 4 blocks would save 0% of a step" in events[0].message and not list(tmp_path.iterdir())
 
 
@@ -152,7 +156,7 @@ def test_packed_dense_and_bfloat16_weights_of_one_variant_each_have_a_prefix_of_
         halved,
         tiny.adapted("llama", 4, True),
     ):
-        open_prefix(adapted.stack, some, adapted.boundary, tmp_path, "weights")
+        open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"))
 
     assert len(computed) == len(list((tmp_path / "prefixes").iterdir())) == 3
 
@@ -161,9 +165,9 @@ def test_bfloat16_activations_take_two_bytes_each_on_disk_and_keep_their_bits(tm
     adapted = tiny.adapted("llama", 4, False)
     some = tiny.cases(6)
     adapted.stack.model.set_dtype(mx.bfloat16)
-    halved = open_prefix(adapted.stack, some, adapted.boundary, tmp_path / "halved", "weights")
+    halved = open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path / "halved", "weights"))
     full_model = tiny.adapted("llama", 4, True)
-    full = open_prefix(full_model.stack, some, adapted.boundary, tmp_path / "full", "weights")
+    full = open_prefix(full_model.stack, some, adapted.boundary, PrefixStore(tmp_path / "full", "weights"))
     sizes = [sum(file.stat().st_size for file in (tmp_path / name).rglob("own.npy")) for name in ("halved", "full")]
     assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.01)
     hidden, exact = (prefix.hidden(some.rows, 48) for prefix in (halved, full))
@@ -180,14 +184,14 @@ def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):
     some = tiny.cases(6)
     llama = tiny.adapted("llama", 4, True)
     gemma = tiny.adapted("gemma3_text", 4, True)
-    right = np.array(open_prefix(gemma.stack, some, gemma.boundary, tmp_path / "a", "gemma").own)
-    open_prefix(llama.stack, some, llama.boundary, tmp_path / "b", "llama")
+    right = np.array(open_prefix(gemma.stack, some, gemma.boundary, PrefixStore(tmp_path / "a", "gemma")).own)
+    open_prefix(llama.stack, some, llama.boundary, PrefixStore(tmp_path / "b", "llama"))
     (own_values,) = (tmp_path / "a/prefixes").iterdir()
     (other_values,) = (tmp_path / "b/prefixes").iterdir()
     shutil.rmtree(own_values)
     shutil.copytree(other_values, own_values)
     events = []
-    again = open_prefix(gemma.stack, some, gemma.boundary, tmp_path / "a", "gemma", events.append)
+    again = open_prefix(gemma.stack, some, gemma.boundary, PrefixStore(tmp_path / "a", "gemma"), events.append)
     np.testing.assert_array_equal(again.own, right)
     assert any("another model's activations" in event.message for event in events) and len(computed) == 3
 
@@ -201,7 +205,7 @@ def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_rem
         store.seal(made, {"key": "key"})
 
     (folder / "own.npy").unlink()
-    with ThreadPoolExecutor(1) as pool, store.replacing(folder):
+    with ThreadPoolExecutor(1) as pool, replacing(folder):
         trusted = pool.submit(prefix_folder.is_stored, folder, "key", events.append)
         with pytest.raises(TimeoutError):
             trusted.result(0.5)
@@ -221,14 +225,14 @@ def test_a_prefix_of_the_same_variant_at_another_boundary_or_in_another_form_is_
     if other == "bfloat16":
         foreign.stack.model.set_dtype(mx.bfloat16)
 
-    right = np.array(open_prefix(adapted.stack, some, 2, tmp_path / "a", "weights").own)
-    open_prefix(foreign.stack, some, 3 if other == "boundary" else 2, tmp_path / "b", "weights")
+    right = np.array(open_prefix(adapted.stack, some, 2, PrefixStore(tmp_path / "a", "weights")).own)
+    open_prefix(foreign.stack, some, 3 if other == "boundary" else 2, PrefixStore(tmp_path / "b", "weights"))
     (own_values,), (other_values,) = ((tmp_path / name / "prefixes").iterdir() for name in "ab")
     shutil.rmtree(own_values)
     shutil.copytree(other_values, own_values)
     events = []
-    again = open_prefix(adapted.stack, some, 2, tmp_path / "a", "weights", events.append)
+    again = open_prefix(adapted.stack, some, 2, PrefixStore(tmp_path / "a", "weights"), events.append)
     np.testing.assert_array_equal(again.own, right)
     assert isinstance(events[0], StepWarning) and "another boundary's or format's" in events[0].message
-    open_prefix(adapted.stack, some, 2, tmp_path / "a", "weights")
+    open_prefix(adapted.stack, some, 2, PrefixStore(tmp_path / "a", "weights"))
     assert len(computed) == 3

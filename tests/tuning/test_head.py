@@ -10,9 +10,10 @@ import pytest
 
 from tasks.precisions import BUILT_IN
 from tasks.scoring.mc_dropout import dropout_passes
-from tasks.tuning.engine import score_cases, update_gradients
+from tasks.tuning.gradients import update_gradients
 from tasks.tuning.head import _rows, blocked_logsumexp, score_rows
 from tasks.tuning.losses import make_objective
+from tasks.tuning.scores import score_cases
 from tests.tuning import tiny
 
 ROWS = 6

@@ -20,7 +20,7 @@ from tasks.grids.grid import known_models, load_grid
 from tasks.identity import training_of
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import BadInput, Diverged, LostChild
 from tasks.runtime.events import Event, ProgressReport, StepWarning
 from tasks.runtime.store import verify
@@ -30,8 +30,9 @@ from tasks.search.objective import Objective
 from tasks.search.train_trial import train_trial
 from tasks.search.training_progress import TrainingProgress
 from tasks.spec import ExperimentSpec, experiments
-from tasks.tuning import job, prefix_store, step, trainer
+from tasks.tuning import job, prefix_store, step, updates
 from tasks.tuning.batches import TOKENS_AT_ONCE
+from tasks.tuning.summary import StepBounds
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 from warehouse.landing import write_landing
 
@@ -228,14 +229,14 @@ def _lacks_of_space(events: list[Event]) -> list[str]:
 
 
 def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tmp_path, monkeypatch):
-    update = trainer.update_gradients
+    update = updates.update_gradients
     calls = itertools.count(1)
 
     def poisoned(*args):
         loss, parts, gradients = update(*args)
         return (loss * float("nan") if next(calls) == 4 else loss), parts, gradients
 
-    monkeypatch.setattr(trainer, "update_gradients", poisoned)
+    monkeypatch.setattr(updates, "update_gradients", poisoned)
     with pytest.raises(Diverged, match="at update 4") as error:
         trained(study, tmp_path, iterations=6)
 
@@ -279,7 +280,15 @@ def test_a_trial_stores_the_prefix_that_trials_of_more_blocks_will_read(study, t
     paths = Path(study["variant"]), Path(study["data"]), tmp_path
     folder = tmp_path / "trial"
     objective = Objective("validation value")
-    train_trial(shallow, folder, CADENCE, objective, *paths, lambda event: None, most_layers=spec.training.num_layers)
+    train_trial(
+        shallow,
+        folder,
+        CADENCE,
+        objective,
+        *paths,
+        lambda event: None,
+        StepBounds(most_layers=spec.training.num_layers),
+    )
     manifests = tmp_path.glob("prefixes/*/manifest.json")
     assert sorted(json.loads(path.read_text())["boundary"] for path in manifests) == [2, 2, 3, 3], "train and valid"
 

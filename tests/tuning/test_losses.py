@@ -8,7 +8,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from tasks.spec import LABELS
-from tasks.tuning.engine import update_gradients
+from tasks.tuning.gradients import update_gradients
 from tasks.tuning.losses import Terms, make_objective, objective_sum
 from tests.tuning import tiny
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from tasks.runtime.backend import CPU, METAL
-from tasks.runtime.device import total_memory
 from tasks.runtime.errors import BadInput, OutOfMemory
+from tasks.runtime.memory import total_memory
 from tasks.spec import Training
 from tasks.tuning import memory, step, trainer
 from tasks.tuning.batches import TOKENS_AT_ONCE
-from tasks.tuning.engine import score_cases, step_peak, update_gradients
 from tasks.tuning.fit import fit, keep_within
+from tasks.tuning.gradients import step_peak, update_gradients
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import (
     SLACK,
@@ -28,7 +28,8 @@ from tasks.tuning.memory import (
     read_choice,
     write_choice,
 )
-from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
+from tasks.tuning.scores import score_cases
 from tasks.tuning.trainer import Splits, train
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable
@@ -135,7 +136,7 @@ def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(
             bounds["limit"] = held_bytes + room
             keep_within(held_bytes + room, cache_limit(held_bytes + room))
         mx.reset_peak_memory()
-        prefix = open_prefix(adapted.stack, some, adapted.boundary, tmp_path / name, "weights", **bounds)
+        prefix = open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path / name, "weights"), **bounds)
         return np.array(prefix.own), mx.get_peak_memory() - held_bytes
 
     usual, peak = opened("usual", tokens_at_once=4096)

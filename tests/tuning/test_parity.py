@@ -9,9 +9,10 @@ import pytest
 from tasks.precisions import BUILT_IN
 from tasks.runtime.errors import BadInput
 from tasks.tuning.architecture import take_apart
-from tasks.tuning.engine import score_cases, update_gradients
+from tasks.tuning.gradients import update_gradients
 from tasks.tuning.losses import make_objective
-from tasks.tuning.prefix_store import open_prefix
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
+from tasks.tuning.scores import score_cases
 from tests.tuning import tiny
 
 BOTH = pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
@@ -90,7 +91,7 @@ def test_the_frozen_prefix_changes_neither_gradients_nor_scores(architecture, tm
     own_result = tiny.adapted(architecture, 4, True)
     some = tiny.cases(6)
     objective = make_objective(tiny.recipe(), some.labels)
-    stored = open_prefix(own_result.stack, some, own_result.boundary, tmp_path, "weights")
+    stored = open_prefix(own_result.stack, some, own_result.boundary, PrefixStore(tmp_path, "weights"))
     assert stored.own is not None and some.leading == 6
     plain = tiny.no_store(own_result, some)
     with_store = update_gradients(own_result, stored, [0, 3, 5], objective, 3, None)

@@ -8,13 +8,14 @@ import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
 from tasks.runtime.events import TrainingReport
-from tasks.tuning import trainer
+from tasks.tuning import updates
 from tasks.tuning.batches import epoch_batches, make_batch, make_cases, training_batches
-from tasks.tuning.engine import update_gradients
+from tasks.tuning.gradients import update_gradients
 from tasks.tuning.losses import Terms, make_objective, objective_sum
 from tasks.tuning.memory import MemoryChoice
+from tasks.tuning.optimizer import make_optimizer
 from tasks.tuning.sampling import drawn_counts
-from tasks.tuning.trainer import Splits, make_optimizer, train
+from tasks.tuning.trainer import Splits, train
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment
 
@@ -194,7 +195,7 @@ def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_s
             raise Killed
 
     if compiled:
-        monkeypatch.setattr(trainer, "compiles", lambda: True)
+        monkeypatch.setattr(updates, "compiles", lambda: True)
         mx.disable_compile()
 
     try:
@@ -211,7 +212,7 @@ def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_s
 @pytest.mark.parametrize(("choice", "template"), [(None, tiny.SINGLE), (MemoryChoice(3), tiny.MULTI)])
 def test_compiled_updates_honour_the_settings(choice, template, tmp_path, monkeypatch):
     plain, curve = trained(tmp_path / "plain", choice=choice, template=template, **SETTINGS)
-    monkeypatch.setattr(trainer, "compiles", lambda: True)
+    monkeypatch.setattr(updates, "compiles", lambda: True)
     mx.disable_compile()
 
     try:

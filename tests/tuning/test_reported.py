@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.runtime.events import ProgressReport, TrainingReport, ValidationReport
-from tasks.runtime.store import is_locked, locked
+from tasks.runtime.locks import is_locked, locked
 from tasks.tuning.reported import FILE, Reported, reporting_to
 
 TRAINING = TrainingReport(

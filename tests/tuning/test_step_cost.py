@@ -11,9 +11,9 @@ from mlx.utils import tree_flatten
 
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import TrainingReport
-from tasks.tuning import engine, trainer
+from tasks.tuning import optimizer, scores, trainer
 from tasks.tuning.dropout_masks import DRAW_NOW, MaskRequest, MasksAhead
-from tasks.tuning.engine import mask_requests, parts_of, update_gradients
+from tasks.tuning.gradients import mask_requests, parts_of, update_gradients
 from tasks.tuning.losses import make_objective
 from tests.tuning import tiny
 from tests.tuning.graph import (
@@ -55,7 +55,7 @@ def evaluations(monkeypatch):
     for name in ("eval", "async_eval"):
         original = getattr(mx, name)
         monkeypatch.setattr(mx, name, lambda *a, of=original, n=name: counted.append(n) or of(*a))
-    for module in (trainer, engine):
+    for module in (trainer, optimizer, scores):
         monkeypatch.setattr(module, "np", CountingNumpy(counted))
     return counted
 

@@ -13,10 +13,11 @@ from sklearn.metrics import f1_score
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import StepWarning, TrainingReport
 from tasks.spec import BaseModelSpec, Data, ExperimentSpec, RandomSource, Scoring, Training
-from tasks.tuning import checkpoint, trainer
+from tasks.tuning import checkpoint, updates
 from tasks.tuning.batches import epoch_batches, make_cases, padding_share, sorted_batches, training_batches
-from tasks.tuning.engine import score_cases
-from tasks.tuning.trainer import Splits, clip_gradients, learning_rate, train
+from tasks.tuning.optimizer import clip_gradients, learning_rate, make_optimizer
+from tasks.tuning.scores import score_cases
+from tasks.tuning.trainer import Splits, train
 from tests.tuning import tiny
 
 MODEL = BaseModelSpec(name="tiny", licence="none", sources=(RandomSource(kind="random", shape="tiny-llama"),))
@@ -85,7 +86,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_training_ends_the_same(dama
     damaged = next((tmp_path / "checkpoint").glob(f"*/{name}"))
     damaged.write_bytes(damage(damaged.read_bytes()))
     own_result = tiny.adapted("llama", 4, True, a_recipe)
-    assert checkpoint.restore(tmp_path / "checkpoint", own_result, trainer.make_optimizer(experiment(a_recipe))) is None
+    assert checkpoint.restore(tmp_path / "checkpoint", own_result, make_optimizer(experiment(a_recipe))) is None
     events = []
     again, *_ = run(a_recipe, tmp_path, emit=events.append)
     assert all((np.array(whole[k]) == np.array(again[k])).all() for k in whole)
@@ -242,13 +243,13 @@ def test_clipping_and_decay_change_the_training(tmp_path):
 
 
 def test_an_exploding_gradient_stops_the_run_with_the_last_good_checkpoint_kept(tmp_path, monkeypatch):
-    exploding = trainer.update_gradients
+    exploding = updates.update_gradients
 
     def explode(adapted, prefix, chosen, objective, micro_batch, key):
         loss, parts, gradients = exploding(adapted, prefix, chosen, objective, micro_batch, key)
         return loss, parts, tree_map(lambda g: g * 1e12, gradients) if (tmp_path / "checkpoint").exists() else gradients
 
-    monkeypatch.setattr(trainer, "update_gradients", explode)
+    monkeypatch.setattr(updates, "update_gradients", explode)
     with pytest.raises(Diverged, match="The gradient's norm became .* at update 3"):
         run(tiny.recipe(iterations=6), tmp_path)
 

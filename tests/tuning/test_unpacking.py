@@ -7,14 +7,14 @@ import pytest
 from tasks.bench.selftest.check import distance
 from tasks.bench.selftest.models import adapt, cases_of, make_tiny, our_gradients, outputs
 from tasks.runtime.backend import BACKENDS, CUDA
-from tasks.tuning import lora
+from tasks.tuning import variant
 
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-gemma3"])
 def test_only_outputs_without_a_fast_kernel_are_unpacked_and_the_numbers_stay(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(lora, "backend", lambda: CUDA)
+    monkeypatch.setattr(variant, "backend", lambda: CUDA)
     subject = make_tiny(name, 4, tmp_path)
-    stack = lora.load_variant(subject.folder, CUDA.compute_path)
+    stack = variant.load_variant(subject.folder, CUDA.compute_path)
     modules = {name.rpartition(".")[2]: module for name, module in stack.layers[0].named_modules()}
     packed = {name for name, module in modules.items() if isinstance(module, nn.QuantizedLinear)}
     assert packed == {"gate_proj", "up_proj"}, "128 outputs"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tasks.runtime.fork_server import OPTION
+from tasks.runtime.forking import OPTION
 
 ROOT = Path(__file__).resolve().parents[3]
 CHILD = "tasks.runtime.child"

@@ -11,7 +11,7 @@ from mlx_lm.models.base import scaled_dot_product_attention
 from tasks.bench.selftest.check import Check, distance
 from tasks.bench.selftest.models import GROUP
 from tasks.runtime.backend import backend
-from tasks.tuning.architecture import visible
+from tasks.tuning.attention import visible
 from tasks.tuning.cpu_kernels import additive
 from tasks.tuning.cpu_kernels import attention as cpu_attention
 

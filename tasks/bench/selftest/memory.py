@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from tasks.bench.selftest.check import Check
 from tasks.runtime.backend import backend, can_wire_memory
-from tasks.runtime.device import resident_bytes
+from tasks.runtime.memory import resident_bytes
 
 CACHE_LIMIT = 64 << 20
 CACHE_BLOCK = CACHE_LIMIT // 4

@@ -18,15 +18,16 @@ from mlx_lm.tuner.trainer import default_loss
 from tasks.bench.setting import Weights, bench_cases, start_adapter
 from tasks.models.convert import run_quantize
 from tasks.models.model_shape import shape_entry
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.backend import backend
 from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training
 from tasks.tuning.architecture import Stack
 from tasks.tuning.batches import Cases, make_batch, padded_tokens
-from tasks.tuning.engine import update_gradients
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, as_computed, load_variant
+from tasks.tuning.gradients import update_gradients
+from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.losses import make_objective
+from tasks.tuning.variant import as_computed, load_variant
 
 CASES = 3
 LENGTH = 48

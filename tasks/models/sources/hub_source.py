@@ -24,7 +24,7 @@ from tasks.models.sources.downloads import Progress, check_room, hub_bar
 from tasks.models.sources.hub_errors import explain_hub_errors, is_refusal
 from tasks.models.sources.hub_retry import retry_while_busy
 from tasks.runtime.errors import BadInput, SourceUnavailable
-from tasks.runtime.store import file_digest
+from tasks.runtime.files import file_digest
 from tasks.spec import HubSource, short_digest
 
 if TYPE_CHECKING:

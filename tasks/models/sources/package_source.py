@@ -13,7 +13,9 @@ import zipfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tasks.models.gguf_weights import Gguf, decode, hf_config, hf_name, open_gguf, precision_name
+from tasks.models.gguf_config import hf_config
+from tasks.models.gguf_reader import Gguf, open_gguf, precision_name
+from tasks.models.gguf_weights import decode, hf_name
 from tasks.models.manifest import FetchedWeights, Origin
 from tasks.models.sources.downloads import Progress, check_room
 from tasks.models.sources.pip_errors import pip_error

@@ -19,7 +19,9 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
 from tasks.grids.grid import load_grid
-from tasks.runtime.store import home, read_lines, read_manifest
+from tasks.runtime.files import read_lines
+from tasks.runtime.home import home
+from tasks.runtime.store import read_manifest
 from tasks.spec import EvaluationSet
 from tasks.tuning.training_rows import sets_digest
 from tests.warehouse.rows import evaluation, training

@@ -13,7 +13,7 @@ from flows.cli.cache_explain import print_explanation
 from flows.selection import select
 from tasks.identity import INGREDIENTS, TrainingInputs, training_id, training_ingredients
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 
 INPUTS = {
     "variant": "a" * 64, "tokenizer": "t", "train": "b" * 64, "valid": "v", "prompt": "p",

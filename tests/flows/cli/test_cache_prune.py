@@ -11,7 +11,8 @@ import pytest
 
 from flows.cli.cache_prune import seconds_of
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import build_folder, locked
+from tasks.runtime.locks import locked
+from tasks.runtime.store import build_folder
 from tests.place import Place, one_sentence
 
 NOTHING_OF_RESULTS = "cache", "prune", "--unreferenced"

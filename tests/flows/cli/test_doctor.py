@@ -27,7 +27,8 @@ from flows.cli.main import app
 from flows.selection import select
 from tasks.bench.selftest import memory
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
-from tasks.runtime.store import file_digest, home
+from tasks.runtime.files import file_digest
+from tasks.runtime.home import home
 from tests.place import PATIENT, ROOT
 from warehouse.connect import warehouse_path, writing
 from warehouse.migrate import migrate

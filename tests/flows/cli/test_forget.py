@@ -14,7 +14,8 @@ import pytest
 from tasks import removal
 from tasks.forget_data import forget, matching_names, plan
 from tasks.runtime.errors import Locked
-from tasks.runtime.store import locked, seal
+from tasks.runtime.locks import locked
+from tasks.runtime.store import seal
 from tests.flows.test_privacy import pieces_of
 from tests.place import one_sentence
 

@@ -13,9 +13,10 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.splits import near_duplicates
 from tasks.identity import scores_folder, training_of
 from tasks.models.convert import run_quantize
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import home, verify
+from tasks.runtime.home import home
+from tasks.runtime.store import verify
 
 TINY = ['models=["tiny-llama"]', "recipe.iterations=3", "training.num_layers=2"]
 

@@ -10,10 +10,11 @@ from tasks.grids.grid import known_models, load_grid
 from tasks.models.convert import run_quantize
 from tasks.models.expected_sizes import expected_sizes, lora_parameters
 from tasks.models.model_shape import ModelShape, known_shape
-from tasks.models.sources.available import fetch_base
+from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN, Precision, of_bits
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import home, read_manifest, seal
+from tasks.runtime.home import home
+from tasks.runtime.store import read_manifest, seal
 
 PUBLISHED = {
     ("smollm2-135m", 4): 75_715_200, ("smollm2-135m", 8): 142_955_136, ("smollm2-360m", 4): 203_614_080,

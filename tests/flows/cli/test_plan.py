@@ -13,9 +13,9 @@ from flows.plan_prefixes import PlannedPrefixes, planned_prefixes
 from flows.report.names import RANDOM
 from flows.selection import Narrowing, Selection, select
 from tasks.corpus import prepare
-from tasks.models.sources.available import fetch_base
-from tasks.runtime import store
+from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import BadInput
+from tasks.runtime.home import home
 from tasks.spec import FolderSource
 
 
@@ -38,10 +38,10 @@ def without_variants(place, folder):
 
 def test_after_a_sweep_all_is_trained_under_settings_that_change_no_adapter(trained, smoke, tmp_path):
     bare = without_variants(smoke[0], tmp_path / "bare")
-    for home in (smoke[0].home, bare):
-        assert trained(home=home) == 8
-        assert trained("training.memory='4GB'", "scoring.passes=20", home=home) == 8
-        assert trained("data.limits.test=12", home=home) == 8
+    for folder in (smoke[0].home, bare):
+        assert trained(home=folder) == 8
+        assert trained("training.memory='4GB'", "scoring.passes=20", home=folder) == 8
+        assert trained("data.limits.test=12", home=folder) == 8
     assert {p.name for p in bare.iterdir()} == {"experiments"}, "a plan writes nothing"
 
 
@@ -77,7 +77,7 @@ def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_gr
     limits = chosen.grid.data.limits
     assert f"cases    train {limits['train']}, valid {limits['valid']}, calibration " in wide.getvalue()
     assert "that their budget leaves." in wide.getvalue().partition("prefixes ")[2].splitlines()[0]
-    fetch_base(either, store.home())
+    fetch_base(either, home())
     assert marked() == {"tiny-llama", "either"}
     print_plan(Console(file=(narrow := StringIO()), width=60), Selection(chosen.grid, cells))
     assert narrow.getvalue().count("weights)") == 2 and "…" not in narrow.getvalue(), "nothing is cut"

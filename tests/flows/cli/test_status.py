@@ -13,7 +13,8 @@ from flows.cli.status_report import print_json, print_status
 from flows.cli.status_watch import watch_status
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import TrainingReport
-from tasks.runtime.store import home, locked
+from tasks.runtime.home import home
+from tasks.runtime.locks import locked
 from tasks.tuning.reported import reporting_to
 from tests.warehouse.rows import evaluation, training
 from warehouse.connect import writing

@@ -21,7 +21,7 @@ from flows.selection import select
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
 from tasks.runtime.events import ExperimentFailed
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tests.flows.test_kill import has_gone
 from tests.place import Place, one_sentence
 
@@ -160,7 +160,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from rich.console import Console
 from flows.cli.run import Leaving
-from tasks.runtime.child import run_child
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import TriageError
 
 def step():

@@ -6,7 +6,7 @@ import pytest
 
 from flows.cli.main import app
 from tasks.runtime.errors import BadInput
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tests.warehouse.rows import land_pair
 from warehouse.connect import warehouse_path
 from warehouse.load import load_all

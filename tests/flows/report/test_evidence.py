@@ -29,7 +29,7 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.judging.inputs import cost_array
 from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import metric_values
-from tasks.runtime.store import home
+from tasks.runtime.home import home
 from tasks.spec import LABELS, Data
 from tests.warehouse.rows import COSTS, FIVE, PROBABILITIES, evaluation, full, land_pair, training
 from tests.warehouse.test_views import random_cases

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import tasks.acquire
 from tasks.models.sources import hub_source
-from tasks.runtime.child import stop_children
+from tasks.runtime.children import stop_children
 from tasks.runtime.errors import Stopped
 from tasks.runtime.events import Event, ProgressReport
 from tasks.spec import BaseModelSpec

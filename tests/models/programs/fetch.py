@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from tasks.models.sources import available, hub_source
-from tasks.models.sources.available import availability, fetch_base
+from tasks.models.sources.available import availability
+from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import TriageError
 from tasks.spec import BaseModelSpec
 

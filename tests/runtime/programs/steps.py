@@ -12,7 +12,8 @@ from pathlib import Path
 from tasks.runtime import errors
 from tasks.runtime.events import Answer, Note, Ready
 from tasks.runtime.inbox import requests
-from tasks.runtime.store import build_folder, locked
+from tasks.runtime.locks import locked
+from tasks.runtime.store import build_folder
 
 IMPORTED = time.time()
 

@@ -10,7 +10,8 @@ VARIANT: a folder of TRIAGE_HOME/models; DATA: one of TRIAGE_HOME/data, whose de
 import sys
 from pathlib import Path
 
-from tasks.runtime.device import keep_freed_memory, load_blas, measure
+from tasks.runtime.device import load_blas, measure
+from tasks.runtime.memory import keep_freed_memory
 
 load_blas()  # before MLX
 
@@ -22,11 +23,13 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 
 from tasks.spec import PromptChoice  # noqa: E402
-from tasks.tuning.architecture import SharedPast, embed, run_blocks  # noqa: E402
+from tasks.tuning.architecture import embed  # noqa: E402
+from tasks.tuning.attention import SharedPast  # noqa: E402
 from tasks.tuning.batches import filled_groups, padded_tokens  # noqa: E402
-from tasks.tuning.lora import load_variant  # noqa: E402
+from tasks.tuning.blocks import run_blocks  # noqa: E402
 from tasks.tuning.sets import load_set, load_template  # noqa: E402
 from tasks.tuning.streams import side_by_side  # noqa: E402
+from tasks.tuning.variant import load_variant  # noqa: E402
 
 CASES = 1500
 STEP = 2  # blocks between two rows

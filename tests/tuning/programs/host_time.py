@@ -13,7 +13,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from tasks.bench.setting import bench_cases
-from tasks.runtime.device import keep_freed_memory
+from tasks.runtime.memory import keep_freed_memory
 from tasks.tuning.dropout_masks import drawn_ahead
 from tests.tuning import tiny
 from tests.tuning.graph import (

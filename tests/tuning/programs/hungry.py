@@ -4,10 +4,10 @@ import os
 import signal
 import time
 
-from tasks.runtime.device import resident_bytes
 from tasks.runtime.events import Heartbeat
+from tasks.runtime.memory import resident_bytes
 from tasks.spec import ExperimentSpec
-from tasks.tuning import job, prefix_store, trainer
+from tasks.tuning import job, prefix_store, updates
 from tasks.tuning.memory import budget
 
 
@@ -20,11 +20,11 @@ def in_probe(args, emit):
 
 
 def in_update(args, emit):
-    return _killed(args, emit, trainer, "update_gradients")
+    return _killed(args, emit, updates, "update_gradients")
 
 
 def little_in_update(args, emit):
-    return _killed(args, emit, trainer, "update_gradients", hungry=False)
+    return _killed(args, emit, updates, "update_gradients", hungry=False)
 
 
 def _killed(args, emit, module, name, hungry=True):

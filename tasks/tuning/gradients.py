@@ -1,61 +1,28 @@
-"""Forward passes of an adapted variant: training gradients, and deterministic scores over a set.
-
-Only completion positions reach the final norm and the head, the last block computes only those
-rows, and the blocks below the first LoRA block are read from the frozen prefix if it is stored.
-"""
+"""Gradients of an effective batch, computed a part at a time, with its dropout masks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 from mlx.utils import tree_map
 
-from tasks.tuning.architecture import SharedPast, record_past, run_blocks, run_last_block
-from tasks.tuning.batches import (
-    TOKENS_AT_ONCE,
-    Batch,
-    Cases,
-    make_batch,
-    padded_length,
-    sorted_batches,
-)
+from tasks.tuning.batches import Batch, Cases, make_batch, padded_length
 from tasks.tuning.dropout_masks import MaskRequest
+from tasks.tuning.forward import PartInputs, batch_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.head import RowScores, score_rows
+from tasks.tuning.head import score_rows
 from tasks.tuning.joined import Layout, run_joined
 from tasks.tuning.lora import Adapted
 from tasks.tuning.losses import Objective, Terms, case_terms, objective_sum, scored_tokens
-from tasks.tuning.streams import side_by_side
 
 # The place of the leading tokens in a dropout key: no case of a batch has it.
 LEADING = (1 << 31) - 1
 
 Gradients = Any  # a tree of arrays, shaped as the trainable parameters
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of a whole set, one row per case in the set's order, float32 numpy.
-
-    `label_loss`, `other_loss` (n,): cross-entropy sums in nats; `label_logp` (n, 3): log P(label |
-    prompt).
-    """
-
-    label_loss: np.ndarray
-    other_loss: np.ndarray
-    label_logp: np.ndarray
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """(n, 3) softmax over the three labels, float64."""
-        logp = self.label_logp.astype(np.float64)
-        p = np.exp(logp - logp.max(axis=1, keepdims=True))
-        return np.asarray(p / p.sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -113,19 +80,6 @@ class EffectiveBatch:
         scores = score_rows(stack, hidden, targets, mx.array(cases.label_tokens))
 
         return case_terms(scores, part, cases)
-
-
-@dataclass(frozen=True)
-class PartInputs:
-    """What the prefix stores of a part of a batch, see `Prefix.stored_rows`."""
-
-    leading: mx.array
-    own: mx.array
-
-    @classmethod
-    def read(cls, prefix: Prefix, part: Batch) -> PartInputs:
-        """The stored rows of a part, and the stored leading tokens."""
-        return cls(prefix.stored_leading(), prefix.stored_rows(part.rows, part.length))
 
 
 def update_gradients(
@@ -236,118 +190,3 @@ def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int
     mx.eval(update_gradients(adapted, prefix, [longest] * count, objective, count, (0, 0)))
     mx.set_memory_limit(usual_limit)
     return int(mx.get_peak_memory() - active_bytes)
-
-
-def score_cases(adapted: Adapted, prefix: Prefix, tokens_at_once: int = TOKENS_AT_ONCE) -> Scores:
-    """Deterministic scores of every case: dropout is off, and the instruction is computed once for
-    the whole set.
-    """
-    cases = prefix.cases
-    adapted.set_dropout(None)
-    past = leading_past(adapted, prefix)
-    mx.eval([block.arrays() for block in past if block])
-
-    def terms_of(case_numbers: list[int]) -> tuple[mx.array, mx.array, mx.array]:
-        terms = batch_terms(adapted, prefix, make_batch(cases, case_numbers), past)
-        return terms.label_loss, terms.other_loss, terms.label_logp
-
-    scores_by_case: dict[int, tuple[Any, Any, Any]] = {}
-    for case_numbers, terms in side_by_side(sorted_batches(cases, tokens_at_once), terms_of):
-        label_loss, other_loss, label_logp = (np.array(values) for values in terms)
-        for i, number in enumerate(case_numbers):
-            scores_by_case[number] = (label_loss[i], other_loss[i], label_logp[i])
-
-    ordered = [scores_by_case[number] for number in range(len(cases.encoded))]
-    return Scores(*(np.stack(column) for column in zip(*ordered, strict=True)))
-
-
-def leading_past(
-    adapted: Adapted, prefix: Prefix, dropout_key: tuple[int, ...] | None = None
-) -> list[SharedPast | None]:
-    """Keys and values of the common leading tokens in each trained block.
-
-    None for a block that needs none.
-
-    MLX computes them lazily, and nothing else of the last block.
-    """
-    stack = adapted.stack
-    start = prefix.boundary
-    if prefix.cases.leading == 0:
-        return [None] * stack.depth
-
-    last = stack.depth - 1
-    recorded = SharedPast()
-    past = [SharedPast() if i >= start else None for i in range(last)] + [recorded]
-    adapted.set_dropout([dropout_key] if dropout_key else None)
-    hidden = run_blocks(stack, prefix.leading_hidden(), start, last, past)
-    record_past(stack, last, hidden, recorded)
-    adapted.set_dropout(None)
-
-    return past
-
-
-def batch_terms(
-    adapted: Adapted,
-    prefix: Prefix,
-    batch: Batch,
-    past: list[SharedPast | None],
-    inputs: PartInputs | None = None,
-) -> Terms:
-    """Loss terms of a batch whose leading tokens are already in `past`.
-
-    `inputs`: what the prefix stores of it, if the caller has read it.
-    """
-    own_rows = inputs.own if inputs else prefix.stored_rows(batch.rows, batch.length)
-    return case_terms(_score_batch(adapted, prefix, batch, past, own_rows), batch, prefix.cases)
-
-
-def label_terms(
-    adapted: Adapted, prefix: Prefix, batch: Batch, past: list[SharedPast | None]
-) -> Terms:
-    """Terms of a batch whose leading tokens are already in `past`.
-
-    Only label positions are computed.
-    """
-    positions = max(row.label_length for row in batch.rows)
-    return batch_terms(adapted, prefix, _first_positions(batch, positions), past)
-
-
-def _score_batch(
-    adapted: Adapted,
-    prefix: Prefix,
-    batch: Batch,
-    past: list[SharedPast | None],
-    own_rows: mx.array,
-) -> RowScores:
-    stack = adapted.stack
-    cases = prefix.cases
-    hidden = prefix.enter(own_rows)
-    hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth - 1, past)
-
-    targets = mx.array(batch.targets)
-    first = mx.array(batch.first - cases.leading)
-    hidden = run_last_block(stack, hidden, first, targets.shape[1], past[-1])
-    return score_rows(stack, hidden, targets, mx.array(cases.label_tokens))
-
-
-def _first_positions(batch: Batch, count: int) -> Batch:
-    """The batch with only its first `count` scored positions."""
-    return replace(
-        batch,
-        targets=batch.targets[:, :count],
-        scored=batch.scored[:, :count],
-        is_label=batch.is_label[:, :count],
-    )
-
-
-def validation_value(
-    scores: Scores, cases: Cases, objective: Objective
-) -> tuple[float, list[float]]:
-    """The recipe's own objective over a whole set, and its parts [label, other, cost]."""
-    terms = Terms(
-        mx.array(scores.label_loss), mx.array(scores.other_loss), mx.array(scores.label_logp)
-    )
-    count = len(cases.encoded)
-    tokens = scored_tokens(cases, range(count))
-    loss, parts = objective_sum(terms, cases.labels, objective, tokens, count)
-    return float(np.array(loss)), np.array(parts).tolist()

@@ -1,0 +1,123 @@
+"""How much memory this process may use and how much it holds, and what it keeps of what is freed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+from pathlib import Path
+
+from tasks.runtime.backend import backend, is_mac
+from tasks.runtime.builds import card_memory
+
+# macOS: the call that tells a process's memory, and `ri_phys_footprint` and
+# `ri_lifetime_max_phys_footprint` among its numbers.
+_LIBPROC = "/usr/lib/libproc.dylib"
+_FOOTPRINT_NOW = 7
+_PEAK_FOOTPRINT = 28
+
+# Parameters of mallopt, by their numbers in malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_THRESHOLD = -3
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the memory that MLX frees for the next array.
+
+    On CPU MLX allocates each array of a step, and glibc would map, zero and unmap every large one:
+    a quarter of the time of a forward pass of 1,000 tokens. No effect elsewhere.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+
+    mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+    mallopt(_M_TOP_PAD, 64 << 20)
+    # Older versions of glibc accept 32 MB at most.
+    if not mallopt(_M_MMAP_THRESHOLD, 1 << 30):
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+
+
+def total_memory(root: Path = Path("/")) -> int:
+    """Bytes that this process may use at most: of physical memory, of its control groups (a
+    container) if less, and of the GPU if that has memory of its own.
+
+    `root`: the folder that holds /proc and /sys.
+    """
+    # Imported late: commands that only print results need no psutil.
+    import psutil
+
+    limits = [psutil.virtual_memory().total, *_control_group_limits(root)]
+    if backend().own_memory and (gpu := card_memory()):
+        limits.append(gpu)
+    return min(limits)
+
+
+def _control_group_limits(root: Path) -> list[int]:
+    """Memory limits of this process's control groups and of their parents (versions 1 and 2).
+
+    None elsewhere.
+    """
+    limits: list[int] = []
+    for file in _limit_files(root):
+        # The file may be missing, or hold "max".
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(file.read_text()))
+    return limits
+
+
+def _limit_files(root: Path) -> list[Path]:
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+
+    files = []
+    for line in lines:
+        if line.count(":") < 2:
+            continue
+
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+
+        hierarchy = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        group = Path(path.lstrip("/"))
+        # Inside a container its own group may be mounted as the topmost one.
+        files += [hierarchy / parent / name for parent in (group, *group.parents)]
+
+    return files
+
+
+def resident_bytes() -> int:
+    """Bytes of memory that this process holds now: resident (Linux), or physical footprint (macOS).
+
+    The footprint is what macOS goes by: it includes compressed memory and memory held for the GPU.
+    """
+    import psutil
+
+    footprint = _footprint(_FOOTPRINT_NOW) if is_mac() else None
+    return footprint or int(psutil.Process().memory_info().rss)
+
+
+def peak_resident_bytes() -> int:
+    """Peak bytes of this process since it started, as resident_bytes counts them."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (_footprint(_PEAK_FOOTPRINT) or peak) if is_mac() else peak * 1024
+
+
+def _footprint(number: int) -> int | None:
+    """One of the numbers of rusage_info_v4 (sys/resource.h), None where there is no such call.
+
+    The structure is a UUID of 16 bytes and 36 numbers of 64 bits. psutil does not read it.
+    """
+    usage = (ctypes.c_uint64 * (2 + 36))()
+    try:
+        library = ctypes.CDLL(_LIBPROC)
+        status = library.proc_pid_rusage(os.getpid(), 4, ctypes.byref(usage))
+    except (OSError, AttributeError):
+        return None
+    return None if status else int(usage[2 + number])

@@ -1,0 +1,245 @@
+"""A model to score, and the scores folders that it fills.
+
+What a scores folder holds is described in `tasks/judging/scores_folder.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.corpus.case import exact_digest
+from tasks.corpus.encode import Template
+from tasks.corpus.manifest import DatasetManifest
+from tasks.judging.choose_rules import RECORD, record_rules
+from tasks.judging.scores_folder import (
+    ANSWERS_FILE,
+    CALIBRATION_FILE,
+    JUDGED_FILE,
+    NOT_AVAILABLE,
+    PASSES_FILE,
+    PASSES_IDS_FILE,
+    ScoredCase,
+    ScoringRecord,
+    WrittenAnswer,
+    read_cases,
+    set_scores,
+    write_lines,
+)
+from tasks.judging.written_answers import read_answer
+from tasks.runtime.errors import Diverged
+from tasks.runtime.events import Emit, ProgressReport
+from tasks.runtime.files import write_atomic
+from tasks.runtime.store import build_folder
+from tasks.scoring.generate import greedy_answers
+from tasks.scoring.mc_dropout import dropout_passes
+from tasks.scoring.sample import SampleSize, sample_numbers
+from tasks.spec import LABELS, Scoring
+from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.lora import Adapted
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
+from tasks.tuning.scores import Scores, score_cases
+from tasks.tuning.sets import LoadedSet, load_set, warn_of_shortened
+
+UNTUNED = "the untuned model"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model to score on sets of a dataset, and how.
+
+    `name`: of the model, in errors; `prefixes`: the frozen ones of its variant; `dropout`, `seed`
+    and `target` (ED recall): those of its recipe.
+    """
+
+    name: str
+    adapted: Adapted
+    template: Template
+    prefixes: PrefixStore
+    scoring: Scoring
+    max_tokens: int
+    dropout: float
+    seed: int
+    target: float
+    data: Path
+    emit: Emit
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a model whose scores are not finite."""
+        if self.name == UNTUNED:
+            return "its weights are damaged: delete its folder in models/ and run the command again"
+        return "train it again with a lower learning rate or scale"
+
+
+def score_all(scorer: Scorer, folder: Path, rules_from: Path | None = None) -> dict[str, Any]:
+    """Fill a scores folder for the test set; returns what its manifest records."""
+    start = time.perf_counter()
+    if rules_from is None:
+        _score(scorer, "calibration", folder / CALIBRATION_FILE)
+        _record_rules(scorer, folder)
+    else:
+        _copy_rules(rules_from, folder)
+
+    test_began = datetime.now(UTC)
+    loaded, prefix = _score(scorer, "test", folder / JUDGED_FILE)
+    scored = time.perf_counter()
+    mc_status = _write_passes(scorer, loaded, prefix, folder)
+    passes_done = time.perf_counter()
+    _write_answers(scorer, loaded, folder)
+
+    return ScoringRecord(
+        score_seconds=scored - start,
+        mc_seconds=passes_done - scored,
+        mc_status=mc_status,
+        test_scored_at=test_began.isoformat(),
+        shortened_cases=loaded.shortened,
+    ).model_dump()
+
+
+def score_sets(scorer: Scorer, sets: Mapping[str, Path], rules_from: Path) -> None:
+    """Score further evaluation sets, each into a sealed folder."""
+    for name, scores in sets.items():
+        build_folder(scores, partial(_score_set, scorer, name, rules_from))
+
+
+def _score_set(scorer: Scorer, name: str, rules_from: Path, folder: Path) -> dict[str, Any]:
+    """Fill a scores folder for a further evaluation set; returns what its manifest records."""
+    _copy_rules(rules_from, folder)
+    began = datetime.now(UTC)
+    start = time.perf_counter()
+    loaded, _ = _score(scorer, name, folder / JUDGED_FILE)
+    record = ScoringRecord(
+        score_seconds=time.perf_counter() - start,
+        mc_seconds=0.0,
+        mc_status=f"{NOT_AVAILABLE}dropout passes run on the test set only",
+        test_scored_at=began.isoformat(),
+        shortened_cases=loaded.shortened,
+    )
+
+    return {"evaluation_set": name, **record.model_dump()}
+
+
+def _copy_rules(rules_from: Path, folder: Path) -> None:
+    """The rules of another scores folder, with the calibration scores that they were chosen on."""
+    for name in (CALIBRATION_FILE, RECORD):
+        shutil.copyfile(rules_from / name, folder / name)
+
+
+def _record_rules(scorer: Scorer, folder: Path) -> None:
+    """Choose and write down the rules, before the first test case is scored."""
+    rules = record_rules(
+        set_scores(read_cases(folder / CALIBRATION_FILE)),
+        DatasetManifest.read(scorer.data).digest_of("calibration"),
+        target=scorer.target,
+        costs=scorer.scoring.cost_matrix,
+    )
+    write_atomic(folder / RECORD, rules.to_json())
+
+
+def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
+    """Score one set into `path`; returns the encoded set and its frozen prefix."""
+    loaded = load_set(scorer.data, name, scorer.template, scorer.max_tokens)
+    warn_of_shortened(name, loaded, scorer.max_tokens, scorer.emit)
+    adapted = scorer.adapted
+    prefix = open_prefix(
+        adapted.stack, loaded.cases, adapted.boundary, scorer.prefixes, scorer.emit
+    )
+
+    scores = score_cases(adapted, prefix)
+    _refuse_not_finite(scorer, name, scores)
+    write_lines(path, _scored_cases(loaded, scores))
+    scorer.emit(ProgressReport(f"scored {name}", len(loaded.records), len(loaded.records)))
+
+    return loaded, prefix
+
+
+def _refuse_not_finite(scorer: Scorer, name: str, scores: Scores) -> None:
+    """Raise Diverged if a score is NaN or infinite: sealed, it would fail every later run."""
+    columns = [scores.label_loss, scores.other_loss, *scores.label_logp.T]
+    finite = np.isfinite(np.stack(columns)).all(axis=0)
+    if not finite.all():
+        lost_cases = int((~finite).sum())
+        raise Diverged(
+            f"{scorer.name}: {lost_cases} of {len(finite)} cases of {name} have scores that are "
+            f"NaN or infinite, so nothing is stored; {scorer.remedy}."
+        )
+
+
+def _scored_cases(loaded: LoadedSet, scores: Scores) -> list[ScoredCase]:
+    probabilities = scores.probabilities.tolist()
+    scored = []
+    for i, record in enumerate(loaded.records):
+        truth = next(row for row in loaded.cases.rows_of([i]) if row.is_truth)
+        scored.append(
+            ScoredCase(
+                case_id=record["case_id"],
+                label=record["label"],
+                group=record.get("group"),
+                subgroup=record.get("subgroup") or {},
+                case_digest=exact_digest(record["text"]),
+                p=dict(zip(LABELS, probabilities[i], strict=True)),
+                label_loss=float(scores.label_loss[i]),
+                other_loss=float(scores.other_loss[i]),
+                tokens=len(truth.targets),
+            )
+        )
+
+    return scored
+
+
+def _write_passes(scorer: Scorer, test: LoadedSet, prefix: Prefix, folder: Path) -> str:
+    """Run the dropout passes, if the model has dropout; returns the `mc_status` of the record."""
+    if scorer.dropout == 0:
+        reason = "the model is untuned" if scorer.name == UNTUNED else "the recipe has dropout 0"
+        return f"{NOT_AVAILABLE}{reason}, so every pass would be the same"
+
+    sample = _sample(test, scorer.scoring.mc_cases)
+    passes = dropout_passes(
+        scorer.adapted,
+        prefix,
+        sample,
+        scorer.scoring.passes,
+        scorer.seed,
+        scorer.emit,
+    )
+    np.save(folder / PASSES_FILE, passes, allow_pickle=False)
+    case_ids = [test.records[number]["case_id"] for number in sample]
+    (folder / PASSES_IDS_FILE).write_text(json.dumps(case_ids))
+
+    return "available"
+
+
+def _write_answers(scorer: Scorer, test: LoadedSet, folder: Path) -> None:
+    """Let the model write answers to a sample of cases, and store how they read.
+
+    The text may repeat the patient's words, so it is not stored.
+    """
+    if scorer.scoring.generated_cases == 0:
+        return
+
+    sample = _sample(test, scorer.scoring.generated_cases)
+    texts = greedy_answers(scorer.adapted, test.cases, sample, scorer.template, scorer.emit)
+
+    answers = []
+    for number, text in zip(sample, texts, strict=True):
+        answer = read_answer(text, scorer.template.prompt.words)
+        case_id = test.records[number]["case_id"]
+        answers.append(WrittenAnswer(case_id, answer.exact, answer.label))
+
+    write_lines(folder / ANSWERS_FILE, answers)
+
+
+def _sample(test: LoadedSet, size: SampleSize) -> list[int]:
+    """Numbers of the cases of a fixed sample, stratified by label."""
+    case_ids = [record["case_id"] for record in test.records]
+    return sample_numbers(case_ids, [record["label"] for record in test.records], size)

@@ -1,0 +1,92 @@
+"""Deterministic scores of a whole set, and what a validation reads in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from tasks.judging import point_metrics
+from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, make_batch, sorted_batches
+from tasks.tuning.forward import batch_terms, leading_past
+from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.lora import Adapted
+from tasks.tuning.losses import Objective, Terms, objective_sum, scored_tokens
+from tasks.tuning.streams import side_by_side
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a whole set, one row per case in the set's order, float32 numpy.
+
+    `label_loss`, `other_loss` (n,): cross-entropy sums in nats; `label_logp` (n, 3): log P(label |
+    prompt).
+    """
+
+    label_loss: np.ndarray
+    other_loss: np.ndarray
+    label_logp: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(n, 3) softmax over the three labels, float64."""
+        logp = self.label_logp.astype(np.float64)
+        p = np.exp(logp - logp.max(axis=1, keepdims=True))
+        return np.asarray(p / p.sum(axis=1, keepdims=True))
+
+
+def score_cases(adapted: Adapted, prefix: Prefix, tokens_at_once: int = TOKENS_AT_ONCE) -> Scores:
+    """Deterministic scores of every case: dropout is off, and the instruction is computed once for
+    the whole set.
+    """
+    cases = prefix.cases
+    adapted.set_dropout(None)
+    past = leading_past(adapted, prefix)
+    mx.eval([block.arrays() for block in past if block])
+
+    def terms_of(case_numbers: list[int]) -> tuple[mx.array, mx.array, mx.array]:
+        terms = batch_terms(adapted, prefix, make_batch(cases, case_numbers), past)
+        return terms.label_loss, terms.other_loss, terms.label_logp
+
+    scores_by_case: dict[int, tuple[Any, Any, Any]] = {}
+    for case_numbers, terms in side_by_side(sorted_batches(cases, tokens_at_once), terms_of):
+        label_loss, other_loss, label_logp = (np.array(values) for values in terms)
+        for i, number in enumerate(case_numbers):
+            scores_by_case[number] = (label_loss[i], other_loss[i], label_logp[i])
+
+    ordered = [scores_by_case[number] for number in range(len(cases.encoded))]
+    return Scores(*(np.stack(column) for column in zip(*ordered, strict=True)))
+
+
+def validation_value(
+    scores: Scores, cases: Cases, objective: Objective
+) -> tuple[float, list[float]]:
+    """The recipe's own objective over a whole set, and its parts [label, other, cost]."""
+    terms = Terms(
+        mx.array(scores.label_loss), mx.array(scores.other_loss), mx.array(scores.label_logp)
+    )
+    count = len(cases.encoded)
+    tokens = scored_tokens(cases, range(count))
+    loss, parts = objective_sum(terms, cases.labels, objective, tokens, count)
+    return float(np.array(loss)), np.array(parts).tolist()
+
+
+def macro_f1_of(scores: Scores, cases: Cases) -> float:
+    """Macro-F1 of the most probable labels, over the three labels."""
+    answers = scores.label_logp.argmax(axis=1)
+    table = (
+        point_metrics.confusion_cells(np.asarray(cases.labels), answers).sum(axis=0).reshape(3, 3)
+    )
+    return float(point_metrics.macro_f1(table))
+
+
+def ed_share_and_specificity(scores: Scores, cases: Cases) -> tuple[float, float | None]:
+    """Share of cases answered ED by argmax, and the share of non-ED cases not answered ED
+    (specificity).
+    """
+    answers = scores.label_logp.argmax(axis=1)
+    answers_to_others = answers[cases.labels != 0]
+    ed_share = float((answers == 0).mean())
+    return ed_share, float((answers_to_others != 0).mean()) if len(answers_to_others) else None
