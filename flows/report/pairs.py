@@ -14,8 +14,6 @@ from flows.report.typed_rows import typed_rows
 PAIRS = (
     "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case"
 )
-# In the verdicts of the views.
-CONSTANT_ANSWER = ("neither model beats always-", "a model that beats the best constant answer")
 UNDECIDED = "cannot conclude"
 NOT_MEASURABLE = "not measurable on this backend"
 
@@ -117,13 +115,8 @@ def _difference(value: float | None, low: float | None, high: float | None) -> s
 
 
 def verdict_words(verdict: str | None) -> str:
-    """A verdict of a view as people read it. The constant answer is beaten in accuracy, whatever
-    the verdict is about, and the words say so.
-    """
-    if verdict is None:
-        return UNDECIDED
-    is_about_constant = any(words in verdict for words in CONSTANT_ANSWER)
-    return f"{verdict} in accuracy" if is_about_constant else verdict
+    """A verdict in the words of its view; a pair that is not compared has none."""
+    return verdict or UNDECIDED
 
 
 def _resources(pair: PairRow) -> str:

@@ -406,7 +406,9 @@ def test_the_headline_counts_pairs_by_verdict(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
     (pair,) = pair_rows()
-    pair = replace(pair, accuracy_verdict="cannot conclude: neither model beats always-GP", ed_recall_verdict=None)
+    pair = replace(
+        pair, accuracy_verdict="cannot conclude: neither model beats always-GP in accuracy", ed_recall_verdict=None
+    )
     words = ["cannot conclude (neither model beats always-GP in accuracy)", "cannot conclude"]
     assert headline([pair, pair]) == (
         f"4 bits against 8 bits, 2 pairs. Accuracy: {words[0]} in 2 of 2. ED recall: {words[1]} in 2 of 2."
