@@ -59,7 +59,9 @@ def quantization(pairs: Collection[PairRow]) -> Table:
     has them.
     """
     measurable = any(pair.resources != NOT_MEASURABLE for pair in pairs)
-    table = Table.of(PAIRS, [_record(pair, measurable) for pair in pairs])
+    table = Table.of(
+        PAIRS, [_record(pair, measurable) for pair in pairs], '"FROM quantization_comparison"'
+    )
     return table if measurable else table.with_note(f"; memory and time are {NOT_MEASURABLE}")
 
 
@@ -93,7 +95,7 @@ def _in_brackets(words: str) -> str:
 def _record(pair: PairRow, with_resources: bool) -> dict[str, str]:
     recipe = recipe_name(pair.recipe, pair.seed)
     record = {
-        "pair": f"{pair.base_model}\n{recipe}{random_mark(pair)}",
+        "pair": f"{pair.base_model} {recipe}{random_mark(pair)}",
         "MB": _both_figures(pair.stored_bytes_4bit / 1e6, pair.stored_bytes_8bit / 1e6, digits=1),
         "accuracy": _both_figures(pair.accuracy_4bit, pair.accuracy_8bit),
         "difference": _difference(pair.accuracy_diff, pair.accuracy_low, pair.accuracy_high),
