@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from flows.plan import PlannedCell, variant_here
 from flows.plan_operations import INSTRUCTION_TOKENS, OWN_TOKENS_PER_CASE, size_of
 from flows.selection import moves_of
 from flows.set_sizes import further_size, set_size
+from tasks.corpus.manifest import DatasetManifest
+from tasks.corpus.prepare import dataset_folder
 from tasks.precisions import Precision
 from tasks.runtime.backend import backend
+from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.home import home
-from tasks.runtime.store import read_manifest
+from tasks.runtime.store import ManifestDict, read_manifest
 from tasks.spec import BaseModelSpec, ExperimentSpec, Grid
 from tasks.tuning.prefix_space import Space, pays, saving, stored_bytes
 
@@ -92,7 +96,8 @@ class PlannedPrefixes:
 def planned_prefixes(grid: Grid, cells: Collection[PlannedCell]) -> PlannedPrefixes:
     """The prefixes of what is not done of a plan. Raises BadInput for a budget that is no number.
 
-    What is stored for the same variants at the same boundaries counts as theirs.
+    What is stored for the same variants at the same boundaries counts as theirs if it is of their
+    cases; where these are not prepared yet, whatever cases it is of.
     """
     variants = {(cell.spec.model.name, cell.spec.precision.name) for cell in cells}
     read: dict[Reader, SetSizes] = {}
@@ -104,7 +109,7 @@ def planned_prefixes(grid: Grid, cells: Collection[PlannedCell]) -> PlannedPrefi
     needed = sum(reader.bytes_of(sets) for reader, sets in read.items())
     saved = max((saving(reader.boundary, reader.blocks) for reader in read), default=0.0)
     space = Space.of(home() / "prefixes")
-    return PlannedPrefixes(max(0, needed - _stored_for(read)), space, saved)
+    return PlannedPrefixes(max(0, needed - _stored_for(read, _set_digests(grid))), space, saved)
 
 
 def _reads(
@@ -124,18 +129,43 @@ def _reads(
         yield Reader.of(spec, layers, precision), moved
 
 
-def _stored_for(readers: Collection[Reader]) -> int:
-    """Bytes of the stored prefixes of these variants at these boundaries."""
-    wanted: set[tuple[str, int]] = set()
-    for reader in readers:
+def _set_digests(grid: Grid) -> dict[str, str] | None:
+    """The digests of a grid's sets by their names; None where they are not prepared here."""
+    try:
+        folder = dataset_folder(grid.data, home(), grid.evaluation_sets)
+    except SourceUnavailable:
+        return None
+    dataset = DatasetManifest.read_if_complete(folder)
+    if dataset is None:
+        return None
+    return {name: entry.digest for name, entry in dataset.sets.items()}
+
+
+def _stored_for(read: Mapping[Reader, SetSizes], digests: Mapping[str, str] | None) -> int:
+    """Bytes of the stored prefixes of these variants at these boundaries, and of these cases.
+
+    A prefix of an earlier version does not say of which cases it is; it counts as theirs.
+    """
+    wanted: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for reader, sets in read.items():
         variant = variant_here(reader.model, reader.precision, reader.group_size)
         if variant is not None:
-            wanted.add((variant.digest, reader.boundary))
+            wanted[variant.digest, reader.boundary] |= {digests[name] for name in sets if digests}
 
     prefixes = home() / "prefixes"
     stored = {folder.name: read_manifest(folder) or {} for folder in prefixes.glob("*")}
     return sum(
         stored_bytes(prefixes, name)
         for name, manifest in stored.items()
-        if (manifest.get("variant"), manifest.get("boundary")) in wanted
+        if _is_wanted(manifest, wanted, digests is not None)
     )
+
+
+def _is_wanted(
+    manifest: ManifestDict, wanted: Mapping[tuple[str, int], set[str]], is_prepared: bool
+) -> bool:
+    sets = wanted.get((manifest.get("variant", ""), manifest.get("boundary", 0)))
+    if sets is None:
+        return False
+    set_digest = manifest.get("set_digest")
+    return not is_prepared or not set_digest or set_digest in sets

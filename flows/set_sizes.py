@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from tasks.corpus.prepare import split_shares
+from tasks.corpus.four_sets import split_shares
 from tasks.corpus.reading.set_files import Files
 from tasks.corpus.reading.sources import is_hub, locate
 from tasks.corpus.reading.tables import check_readable, read_rows

@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
 
 from tasks.judging.point_metrics import (
     MIN_UNITS,
@@ -33,6 +31,7 @@ from tasks.judging.point_metrics import (
     recall,
     undefined_too_often,
 )
+from warehouse.exact_tests import TANGO, mcnemar, tango_interval
 from warehouse.resampling import (
     CANNOT_CONCLUDE,
     LOWER_IS_BETTER,
@@ -49,8 +48,6 @@ METRICS = (*PROPORTIONS, "ed_f2", "macro_f1", "expected_cost")
 WITH_OVER_TRIAGE = (*METRICS, "over_triage")
 LOSS = "loss"
 NO_MARGIN = {"expected_cost": "a cost", LOSS: "a loss"}
-TANGO = "Tango score interval (assumes independent cases)"
-_Z = float(norm.ppf(0.975))
 
 
 @dataclass(frozen=True)
@@ -323,32 +320,3 @@ def discordant(pair: PairedDecisions, included: NDArray[np.bool_]) -> tuple[int,
     right_4bit = (pair.at_4bit == pair.truth)[included]
     right_8bit = (pair.at_8bit == pair.truth)[included]
     return int((right_4bit & ~right_8bit).sum()), int((~right_4bit & right_8bit).sum())
-
-
-def mcnemar(b: int, c: int) -> float:
-    """Exact two-sided McNemar p value of b and c discordant cases; 1 where there are none."""
-    return float(binomtest(b, b + c).pvalue) if b + c else 1.0
-
-
-def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
-    """95 % score interval of (b - c) / n, a difference of paired proportions.
-
-    Holds with b = c = 0 too.
-
-    Tango, Statistics in Medicine 17 (1998) 891-908: the differences d with
-    |b - c - n d| <= z sqrt(n (2 q + d (1 - d))), where q is the maximum likelihood estimate of
-    P(right at 8 bits only) under d.
-    """
-    point = (b - c) / n
-    # At -1 and 1 themselves the variance is 0.
-    edge = 1 - 1e-9
-
-    def score(d: float) -> float:
-        linear = (2 * n - b + c) * d - b - c
-        constant = -c * d * (1 - d)
-        q = (math.sqrt(max(linear * linear - 8 * n * constant, 0.0)) - linear) / (4 * n)
-        return (b - c - n * d) / math.sqrt(max(n * (2 * q + d * (1 - d)), 1e-300))
-
-    low = -1.0 if score(-edge) < _Z else brentq(lambda d: score(d) - _Z, -edge, max(point, -edge))
-    high = 1.0 if score(edge) > -_Z else brentq(lambda d: score(d) + _Z, min(point, edge), edge)
-    return float(low), float(high)

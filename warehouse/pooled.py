@@ -131,7 +131,7 @@ def _figure(
     row = _row(rule, metric, scope, [pairs[i] for i in averaged], len(places), cells, grouped)
 
     if not averaged:
-        reason = "no pair has a model that beats the best constant answer"
+        reason = "no pair has a model that beats the best constant answer in accuracy"
         if not usable:
             reason = "the rule could not be applied to any pair"
         return _Figure(replace(row, verdict=f"{CANNOT_CONCLUDE}: {reason}"))

@@ -19,7 +19,8 @@ from tasks.judging.point_metrics import (
     ratio,
     undefined_too_often,
 )
-from warehouse.paired import PROPORTIONS, tango_interval
+from warehouse.exact_tests import tango_interval
+from warehouse.paired import PROPORTIONS
 from warehouse.resampling import (
     CANNOT_CONCLUDE,
     INFERIOR,

@@ -5,20 +5,15 @@ layers and generation.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import permutation_test
 
+from flows.bench.dropout_figures import Agreement, Measurement, TaskTime, agreement, task_times
 from flows.bench.shared import (
     WHEELS_OWN_BLAS,
     BenchmarkRows,
@@ -33,7 +28,6 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.models.model_folders import has_random_weights
 from tasks.runtime.backend import backend
 from tasks.runtime.children import run_child
-from tasks.runtime.device import Device
 from tasks.runtime.home import home
 from tasks.spec import Data, canonical_json
 
@@ -48,10 +42,6 @@ ENGINES = [
     Engine("score_full", "scoring a set, full logits, all layers", {}),
 ]
 TITLES = {engine.key: engine.title for engine in ENGINES}
-PASSES = ("ours", "full")
-GENERATIONS = ("generate", "generate_stock")
-SET_CASES = 1500  # of a whole evaluation set
-AGAINST = {"full": "ours", "generate": "ours", "generate_stock": "ours", "score_full": "score_ours"}
 
 
 @dataclass(frozen=True)
@@ -67,70 +57,6 @@ class Workload:
     scored: int
     repeats: int
     seconds: float
-
-
-class Tokens(BaseModel):
-    """Tokens of a prompt over the cases."""
-
-    model_config = ConfigDict(frozen=True)
-
-    mean: float = 0.0
-    least: int = 0
-    most: int = 0
-
-
-class Measurement(BaseModel):
-    """What the process of an engine returns.
-
-    `seconds` of each pass, generation or repeat; `probabilities` (passes, cases, 3) of the dropout
-    engines.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    seconds: list[float]
-    cases: int
-    probabilities: list[list[list[float]]] | None = None
-    tokens: Tokens = Tokens()
-    device: Device | None = None
-
-
-@dataclass(frozen=True)
-class TaskTime:
-    """Seconds of the whole task with one engine: median and range of `n` timed pieces, scaled as
-    `note` says.
-    """
-
-    seconds: float
-    least: float
-    most: float
-    n: int
-    note: str
-    times_slower: float | None = None  # than ours
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The figures that land, by name."""
-        metrics = {"seconds": self.seconds, "least": self.least, "most": self.most}
-        return (
-            metrics if self.times_slower is None else metrics | {"times_slower": self.times_slower}
-        )
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far two engines' means and standard deviations over passes are apart, and whether chance
-    does as much.
-
-    `apart`: root mean square of the difference over cases and labels, in standard deviations over
-    all passes. `p`: the share of random exchanges of passes between the engines that are at least
-    as far apart.
-    """
-
-    mean_apart: float
-    mean_p: float
-    sd_apart: float
-    sd_p: float
 
 
 @dataclass(frozen=True)
@@ -207,76 +133,6 @@ def _report(layers: int, measurements: dict[str, Measurement], passes: int) -> R
     return Report(
         layers, measurements, times, agreement(measurements["ours"], measurements["full"])
     )
-
-
-def task_times(measurements: dict[str, Measurement], passes: int) -> dict[str, TaskTime]:
-    """Seconds of the whole task by engine, and how many times slower than ours."""
-    seconds = {
-        engine: [time * _scale(engine, measurement, passes) for time in measurement.seconds]
-        for engine, measurement in measurements.items()
-    }
-    return {
-        engine: TaskTime(
-            seconds=median(times),
-            least=min(times),
-            most=max(times),
-            n=len(times),
-            note=_note(engine, measurements[engine], passes),
-            times_slower=(
-                median(times) / median(seconds[AGAINST[engine]]) if engine in AGAINST else None
-            ),
-        )
-        for engine, times in seconds.items()
-    }
-
-
-def _scale(engine: str, measurement: Measurement, passes: int) -> float:
-    """How many of the timed pieces make the whole task."""
-    if engine in PASSES:
-        return passes
-    if engine in GENERATIONS:
-        return passes * measurement.cases
-    return 1 if measurement.cases >= SET_CASES else SET_CASES / measurement.cases
-
-
-def _note(engine: str, measurement: Measurement, passes: int) -> str:
-    """What was timed, and of how much."""
-    timed = len(measurement.seconds)
-    cases = measurement.cases
-    if engine in PASSES:
-        return (
-            f"{passes} passes" if timed == passes else f"scaled: {timed} timed of {passes} passes"
-        )
-    if engine in GENERATIONS:
-        return f"scaled: {timed} timed of {passes * cases} generations"
-
-    return f"{cases} cases" if cases >= SET_CASES else f"scaled: {cases} timed of {SET_CASES} cases"
-
-
-def agreement(our_measurement: Measurement, full: Measurement) -> Agreement:
-    """A permutation test of 999 seeded exchanges of passes between the two engines.
-
-    It asks for no normal distribution, which probabilities near 0 or 1 are far from.
-    """
-    passes = np.concatenate(
-        [np.asarray(statistic_a.probabilities) for statistic_a in (our_measurement, full)]
-    )
-    split = np.split(np.arange(len(passes)), [len(our_measurement.probabilities or [])])
-    unit = np.maximum(passes.std(axis=0, ddof=1), 1e-7)
-
-    def distance(statistic: Callable[..., Any]) -> tuple[float, float]:
-        def apart(first: np.ndarray, second: np.ndarray) -> float:
-            statistic_a, statistic_b = (
-                statistic(passes[part.astype(int)], axis=0) for part in (first, second)
-            )
-            return float(np.sqrt((((statistic_a - statistic_b) / unit) ** 2).mean()))
-
-        test = permutation_test(
-            split, apart, n_resamples=999, vectorized=False, alternative="greater", rng=0
-        )
-        return float(test.statistic), float(test.pvalue)
-
-    return Agreement(*distance(np.mean), *distance(partial(np.std, ddof=1)))
 
 
 def _print(console: Console, reports: list[Report], name: str, blocks: int) -> None:

@@ -36,6 +36,7 @@ def best(
     over_triage: OverTriage = 0.3,
 ) -> None:
     """Rank models on `valid`, and show the test figures of the best one alone."""
-    from flows.cli.best_report import Options, print_best
+    from flows.cli.best_ranking import Options
+    from flows.cli.best_report import print_best
 
     print_best(console, Options(precision, max_megabytes, study, by, over_triage))

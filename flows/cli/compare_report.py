@@ -12,13 +12,14 @@ from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
 from flows.report.leaderboard import by_test_set, leaderboard
-from flows.report.names import names_elsewhere
-from flows.report.overview import left_out, overview
+from flows.report.names import RANDOM
+from flows.report.narrow import print_narrow
+from flows.report.overview import ALL_RANDOM, left_out, only_random_weights, overview
 from flows.report.pair_lines import pair_lines
 from flows.report.pairs import PairRow, headline, pair_rows, quantization
 from flows.report.prevalence import check_prevalence, not_restated_note
 from flows.report.study import evaluation_ids, select_study, study_rows
-from flows.report.table import MOST_ON_SIDE, print_in_parts, print_lines, print_table
+from flows.report.table import Table, print_lines
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
 from warehouse.health import bring_up_to_date
 from warehouse.summary import pooled_sets
@@ -97,22 +98,27 @@ def print_comparison(
     print_line(console, " ".join(sentences), style="bold")
 
     is_whole = sections is None
-    print_board = _print_leaderboards if is_whole else _print_overviews
-    print_board(console, board, prevalence)
+    all_random = only_random_weights(board)
+    if is_whole:
+        if all_random:
+            print_line(console, ALL_RANDOM)
+        for part in by_test_set(board):
+            _print_whole(console, leaderboard(part, prevalence), all_random)
+    else:
+        _print_overviews(console, board, prevalence)
 
     if pairs:
         print_line(console, headline(pairs))
         if any("[" in sentence for sentence in sentences):
             print_line(console, BANDS)
-        print_pairs = _print_pairs if is_whole else _print_pair_lines
-        print_pairs(console, pairs, prevalence)
+        if is_whole:
+            table = quantization(pairs).with_note(not_restated_note(prevalence))
+            _print_whole(console, table, all_random)
+        else:
+            _print_pair_lines(console, pairs, prevalence)
 
-    tables = evidence(board, prevalence, sections, only)
-    names = names_elsewhere(board)
-    if names and (tables or is_whole):
-        print_line(console, names)
-    for table in tables:
-        print_in_parts(console, table)
+    for table in evidence(board, prevalence, sections, only):
+        _print_whole(console, table, all_random)
 
     if not is_whole:
         print_line(console, MORE)
@@ -120,11 +126,13 @@ def print_comparison(
     print_line(console, disclaimer({row.set_digest for row in board}))
 
 
-def _print_leaderboards(
-    console: Console, board: Collection[EvaluationRow], prevalence: float | None
-) -> None:
-    for part in by_test_set(board):
-        print_in_parts(console, leaderboard(part, prevalence))
+def _print_whole(console: Console, table: Table, all_random: bool) -> None:
+    """Print every column; on a terminal the first rows, with the query that has all of them.
+
+    `all_random`: names do not repeat that weights are random.
+    """
+    most = MOST_MODELS if console.is_terminal else len(table)
+    print_narrow(console, table.without(RANDOM) if all_random else table, most)
 
 
 def _print_overviews(
@@ -166,14 +174,6 @@ def _print_pair_lines(
     for table in pair_lines(pairs, most):
         noted_table = table.with_note(not_restated_note(prevalence))
         print_lines(console, noted_table.fitting(console.width))
-
-
-def _print_pairs(console: Console, pairs: Collection[PairRow], prevalence: float | None) -> None:
-    table = quantization(pairs).with_note(not_restated_note(prevalence))
-    if len(table) <= MOST_ON_SIDE:
-        print_table(console, table)
-    else:
-        print_in_parts(console, table)
 
 
 def _nothing_finished(only: Collection[str] | None, of: str | None) -> str:

@@ -18,8 +18,8 @@ from flows.cli.terminal import INTERRUPTED, console, errors, print_error, print_
 from flows.cli.waiting import load_what_waits
 
 if TYPE_CHECKING:
+    from warehouse.bounds import Bounds
     from warehouse.cookbook import NamedQuery
-    from warehouse.query import Bounds
 
 MOST_IN_TABLE = 1000
 BY_SUFFIX: dict[str, OutputFormat] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
@@ -124,7 +124,7 @@ def _statement(
 def _bounds(memory: str, seconds: float) -> Bounds:
     from tasks.runtime.errors import BadInput
     from tasks.spec import byte_count
-    from warehouse.query import Bounds
+    from warehouse.bounds import Bounds
 
     try:
         return Bounds(byte_count(memory), seconds)

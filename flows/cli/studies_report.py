@@ -8,9 +8,10 @@ from rich.console import Console
 
 from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
+from flows.report.narrow import print_narrow
 from flows.report.studies import side_by_side, studies_table
 from flows.report.study import EARLIER, StudyRow, find_study, study_rows
-from flows.report.table import print_in_parts, print_table
+from flows.report.table import print_table
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
 from warehouse.health import bring_up_to_date
@@ -55,7 +56,7 @@ def print_two_studies(console: Console, first: str, second: str) -> None:
         print_line(console, f"Neither {first} nor {second} holds a finished experiment yet.")
         return
 
-    print_in_parts(console, table)
+    print_narrow(console, table, len(table))
 
 
 def forget_study(console: Console, name: str, yes: bool) -> None:

@@ -18,7 +18,7 @@ from typing import Generic, NoReturn, TypeVar
 
 from flows.cli.terminal import INTERRUPTED, errors, print_error
 from tasks.runtime.memory import resident_bytes
-from warehouse.query import Bounds
+from warehouse.bounds import Bounds
 
 Result = TypeVar("Result")  # rows, in whatever form
 LOOK_SECONDS = 0.02

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from flows.report.figures import is_number
-from flows.report.pairs import NOT_MEASURABLE, PairRow, verdict_words
+from flows.report.pairs import NOT_MEASURABLE, PairRow
 from flows.report.typed_rows import EvaluationRow
 from warehouse.pooled import ALL, Pooled
 from warehouse.resampling import CANNOT_CONCLUDE, MARGIN
@@ -67,7 +67,7 @@ def _bytes(pairs: Collection[PairRow]) -> str:
 def _figure(row: Pooled, name: str, cases: str) -> str:
     """`Accuracy -0.4 points [-1.6, +0.8] over 20 pairs: not inferior at 2 points.`"""
     if not is_number(row.difference):
-        reason = verdict_words(row.verdict).partition(": ")[2] or row.note or "no figure"
+        reason = row.verdict.partition(": ")[2] or row.note or "no figure"
         return f"{name}: {CANNOT_CONCLUDE}; {reason}."
 
     pairs = "1 pair" if row.pairs == 1 else f"{row.pairs} pairs"

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from flows.report.figures import figure, is_number, percent, stacked, why_not
-from flows.report.names import CONSTANT_ANSWERS, experiment_name
+from flows.report.names import CONSTANT_ANSWERS, listed_name
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, MetricRow, metrics_named, typed_rows
 
@@ -52,13 +52,12 @@ def calibration(board: Collection[EvaluationRow]) -> Table:
     metrics = metrics_named(PROBABILITY_METRICS)
     rows = []
     for row in with_probabilities(board):
-        losses = f"{figure(row.test_loss)}\n{figure(row.perplexity, digits=2)}"
-        record = {"NLL\nperplexity": losses}
+        record = {"NLL": figure(row.test_loss), "perplexity": figure(row.perplexity, digits=2)}
         for name, title in PROBABILITY_METRICS.items():
             record[title] = metric_cell(metrics, row, name)
-        rows.append(stacked({"experiment": experiment_name(row)}, [record]))
+        rows.append(stacked({"experiment": listed_name(row)}, [record]))
 
-    return Table.of(CALIBRATION, rows)
+    return Table.of(CALIBRATION, rows, '"FROM metric"')
 
 
 def sets_and_answers(board: Collection[EvaluationRow]) -> Table:
@@ -73,9 +72,9 @@ def sets_and_answers(board: Collection[EvaluationRow]) -> Table:
         record = _conformal(conformal.get(row.evaluation_id))
         for name, title in ANSWER_METRICS.items():
             record[title] = metric_cell(metrics, row, name, counted=True)
-        rows.append(stacked({"experiment": experiment_name(row)}, [record], widest=26))
+        rows.append(stacked({"experiment": listed_name(row)}, [record]))
 
-    return Table.of(SETS, rows)
+    return Table.of(SETS, rows, "conformal_sets")
 
 
 def with_probabilities(board: Collection[EvaluationRow]) -> list[EvaluationRow]:
@@ -92,7 +91,7 @@ def metric_cell(metrics: Metrics, row: EvaluationRow, name: str, counted: bool =
         return "n/a: not measured"
     if not is_number(metric.value):
         return why_not(metric.note)
-    cases = f"\nof {metric.n} cases" if counted else ""
+    cases = f" of {metric.n} cases" if counted else ""
     return figure(metric.value, metric.low, metric.high) + cases
 
 

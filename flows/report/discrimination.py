@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flows.report.calibration import metric_cell, with_probabilities
 from flows.report.figures import figure, stacked
-from flows.report.names import experiment_name
+from flows.report.names import listed_name
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, metrics_named, typed_rows
 
@@ -52,9 +52,9 @@ def discrimination(board: Collection[EvaluationRow]) -> Table:
         for threshold in THRESHOLDS:
             benefit = benefits.get((row.evaluation_id, threshold))
             record[f"net benefit at {threshold:g}"] = _benefit(benefit)
-        rows.append(stacked({"experiment": experiment_name(row)}, [record]))
+        rows.append(stacked({"experiment": listed_name(row)}, [record]))
 
-    return Table.of(DISCRIMINATION, rows)
+    return Table.of(DISCRIMINATION, rows, '"FROM metric"')
 
 
 def _benefit(row: NetBenefitRow | None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from flows.report.figures import figure, percent
-from flows.report.names import experiment_name, verdict
+from flows.report.names import listed_name, verdict
 from flows.report.prevalence import at_prevalence
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, further_rows
@@ -28,14 +28,18 @@ def by_source(
     `ids`: the evaluations of the study. `prevalence` restates ED precision and F2
     at another share of emergencies.
     """
-    return Table.of(SOURCES, [_record(row, prevalence) for row in further_rows(board, ids)])
+    return Table.of(
+        SOURCES,
+        [_record(row, prevalence) for row in further_rows(board, ids)],
+        '"FROM evaluation_summary"',
+    )
 
 
 def _record(row: EvaluationRow, prevalence: float | None) -> dict[str, str]:
     share = percent(row.ed_prevalence)
     return {
         "set": f"{row.evaluation_set}\n{row.cases} cases, {share} ED",
-        "experiment": experiment_name(row),
+        "experiment": listed_name(row),
         "accuracy": figure(row.accuracy, row.accuracy_low, row.accuracy_high, below=True),
         "macro F1": figure(row.macro_f1),
         "ED recall": figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high, below=True),

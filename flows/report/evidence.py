@@ -37,7 +37,7 @@ def evidence(
         "gates": lambda: [gates(board, ids).with_note(unchanged)],
         "rules": lambda: [
             *rules(board, prevalence),
-            choices(board).with_note(unchanged),
+            *(table.with_note(unchanged) for table in choices(board)),
             confusion(board).with_note(unchanged),
         ],
         "sets and seeds": lambda: [

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from typing import TypeGuard
-
-WIDEST = 24  # characters: a figure with its interval fits; a longer sentence is wrapped
 
 
 def is_number(value: float | None) -> TypeGuard[float]:
@@ -41,29 +38,18 @@ def why_not(note: str | None) -> str:
     return f"n/a: {note.removeprefix('not available: ')}" if note else "n/a"
 
 
-def stacked(
-    head: dict[str, str], records: list[dict[str, str]], widest: int = WIDEST
-) -> dict[str, str]:
+def stacked(head: dict[str, str], records: list[dict[str, str]]) -> dict[str, str]:
     """One row of a table from several records, one below the other; `head`'s cells stand once.
 
-    A sentence of more than `widest` characters is wrapped, and the other columns of that record
-    wait for it.
+    Where a cell has several lines, the other columns of that record wait for it.
     """
     columns: dict[str, list[str]] = {name: [] for record in records[:1] for name in record}
     for record in records:
-        lines = {name: _wrapped(text, widest) for name, text in record.items()}
+        lines = {name: text.split("\n") for name, text in record.items()}
         height = max(len(cell) for cell in lines.values())
         for name, cell in lines.items():
             columns[name] += cell + [""] * (height - len(cell))
     return head | {name: "\n".join(lines).rstrip("\n") for name, lines in columns.items()}
-
-
-def _wrapped(text: str, widest: int) -> list[str]:
-    return [
-        part
-        for line in text.split("\n")
-        for part in textwrap.wrap(line, widest, break_on_hyphens=False) or [""]
-    ]
 
 
 def clock(seconds: float) -> str:

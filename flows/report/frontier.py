@@ -86,7 +86,9 @@ def against_reference(
     """
     pairs = typed_rows(PrecisionRow, "precision_comparison", only=ids)
     rows = [row for row in pairs if _is_of(row, board)]
-    table = Table.of(COMPARISON, [_comparison_record(row) for row in rows])
+    table = Table.of(
+        COMPARISON, [_comparison_record(row) for row in rows], '"FROM precision_comparison"'
+    )
     return table.with_notes(row.note for row in rows)
 
 
@@ -98,7 +100,7 @@ def frontier(board: Collection[EvaluationRow], ids: Collection[str] | None = Non
     rows = [row for row in typed_rows(FrontierRow, "frontier", only=ids) if _is_of(row, board)]
     groups = {row.group for row in rows if row.precision not in PLAIN}
     shown_rows = [row for row in rows if row.group in groups]
-    table = Table.of(FRONTIER, [_frontier_record(row) for row in shown_rows])
+    table = Table.of(FRONTIER, [_frontier_record(row) for row in shown_rows], '"FROM frontier"')
     return table.with_notes(row.note for row in shown_rows)
 
 
@@ -112,7 +114,7 @@ def _name(row: _EvaluatedRow) -> str:
     adapter = "" if row.adapter == "own" else f" {row.adapter}"
     on_set = "" if row.evaluation_set == "test" else f"\n{row.evaluation_set}"
     recipe = recipe_name(f"{row.recipe}{adapter}", row.seed)
-    return f"{row.base_model} {row.precision}\n{recipe}{random_mark(row)}{on_set}"
+    return f"{row.base_model} {row.precision} {recipe}{random_mark(row)}{on_set}"
 
 
 def _comparison_record(row: PrecisionRow) -> dict[str, str]:

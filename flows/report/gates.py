@@ -7,21 +7,22 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from flows.report.figures import clock, figure, is_number, megabytes, stacked, why_not
-from flows.report.names import experiment_name, on_cases, verdict
+from flows.report.figures import clock, figure, is_number, megabytes, why_not
+from flows.report.names import listed_name, on_cases, verdict
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, further_rows, typed_rows
 
 GATES = (
     "Gates of the primary rule, on each evaluation set: state, count or value, "
-    "and the 95 % bound that PASS needs; below it the bound that holds for all models looked at "
+    "and the 95 % bound that PASS needs; adjusted: the bound that holds for all models looked at "
     "on these cases"
 )
 STANDARD = (
-    "Training, test loss and what it took (validation: the recipe's own objective; MB of MLX on "
-    "its machine; n/a: not trained, or no language model)"
+    "Training, and what it took (validation: the recipe's own objective; MB of MLX on its machine; "
+    "n/a: not trained, or no language model)"
 )
 FALSE_NEGATIVES = "ed_false_negative_rate"  # the gate that holds below its threshold; 1 - recall
+OF_GATE = ("value", "bound", "adjusted", "by")  # columns beside the state
 NAMES = {"ed_recall": "ED recall", "ed_f2": "ED F2", FALSE_NEGATIVES: "ED false negatives"}
 
 
@@ -77,7 +78,7 @@ def gates(board: list[EvaluationRow], ids: Collection[str] | None = None) -> Tab
         for evaluation in [*board, *further_rows(board, ids)]
     ]
 
-    return Table.of(GATES, records)
+    return Table.of(GATES, records, "distance_to_gates")
 
 
 def _gates_record(
@@ -87,52 +88,63 @@ def _gates_record(
     looked: dict[tuple[str, str], LookRow],
 ) -> dict[str, str]:
     rule = evaluation.primary_rule.replace("_", " ")
-    record = {"verdict": f"{verdict(evaluation)}\nby {rule}"}
+    record = {
+        "experiment": on_cases(evaluation),
+        "verdict": verdict(evaluation).replace("\n", " "),
+        "by": rule,
+    }
     for gate, words in NAMES.items():
         sign = "<=" if gate == FALSE_NEGATIVES else ">="
         key = (evaluation.evaluation_id, gate)
-        cell = _gate(gate_rows.get(key), looked.get(key))
-        record[f"{words} {sign} {limits.get(gate, 0):g}"] = cell
+        cells = _gate(gate_rows.get(key), looked.get(key))
+        titles = (f"{words}\n{sign} {limits.get(gate, 0):g}", *(f"{words}\n{of}" for of in OF_GATE))
+        record |= dict(zip(titles, cells, strict=True))
 
-    return stacked({"experiment": on_cases(evaluation)}, [record])
+    return record
 
 
-def _gate(row: GateRow | None, look: LookRow | None) -> str:
+def _gate(row: GateRow | None, look: LookRow | None) -> tuple[str, str, str, str, str]:
+    """State, value, bound, the bound for all models and how bounds are computed."""
     if row is None:
-        return "n/a: not judged"
+        return "n/a: not judged", "n/a", "n/a", "n/a", "n/a"
     if row.state == "NOT AVAILABLE":
-        return f"{row.state}\n{why_not(row.note)}"
+        return f"{row.state}: {why_not(row.note)}", "n/a", "n/a", "n/a", "n/a"
 
     counts = "" if row.successes is None else f"{row.successes} of {row.n} = "
-    bound = f"bound {figure(row.bound)}" if is_number(row.bound) else "no bound"
-    cell = f"{row.state}\n{counts}{figure(row.value)}\n{bound}{_method(row)}"
-    return "\n".join(filter(None, [cell, adjusted(look)]))
+    value = f"{counts}{figure(row.value)}"
+    return (
+        row.state,
+        value,
+        figure(row.bound),
+        _adjusted(look),
+        _method(row),
+    )
+
+
+def _adjusted(look: LookRow | None) -> str:
+    return adjusted(look) if look and is_number(look.bound_adjusted) else "n/a"
 
 
 def _method(row: GateRow) -> str:
-    """How the bound was computed; empty where the gate of ED recall says it already."""
-    if row.method is None or row.method == "none" or row.gate == FALSE_NEGATIVES:
-        return ""
-    return f"\n{row.method.removesuffix(' 95 %')}"
+    """How the bound is computed."""
+    if row.method is None or row.method == "none":
+        return "n/a"
+    return row.method.removesuffix(" 95 %")
 
 
 def standard(board: list[EvaluationRow]) -> Table:
-    """Per experiment: losses, perplexity, accuracy of argmax, time, speed and memory of its
-    training.
-    """
-    return Table.of(STANDARD, [_standard_record(row) for row in board])
+    """Per experiment: losses, time, speed and memory of its training."""
+    return Table.of(STANDARD, [_standard_record(row) for row in board], "training_cost")
 
 
 def _standard_record(row: EvaluationRow) -> dict[str, str]:
-    record = {
+    return {
+        "experiment": listed_name(row),
         "train\nloss": figure(row.train_loss),
         "valid.\nloss": figure(row.valid_loss),
-        "test loss,\nperplexity": f"{figure(row.test_loss)}\n{figure(row.perplexity, digits=2)}",
-        "accuracy": figure(row.accuracy),
         "trained\nin": clock(row.train_seconds) if is_number(row.train_seconds) else "n/a",
         "tokens/s": figure(row.tokens_per_second, digits=0),
         "weights\nMB": megabytes(row.weights_memory_bytes),
         "peak\nMB": megabytes(row.peak_memory_bytes),
         "arithmetic": row.compute_path.replace("_", " ") if row.compute_path else "n/a",
     }
-    return stacked({"experiment": experiment_name(row)}, [record], widest=11)

@@ -33,7 +33,7 @@ def leaderboard(board: Collection[EvaluationRow], prevalence: float | None = Non
 
     `prevalence` restates ED precision and F2 at another share of emergencies.
     """
-    table = Table.of(LEADERBOARD, [_record(row, prevalence) for row in board])
+    table = Table.of(LEADERBOARD, [_record(row, prevalence) for row in board], '"FROM leaderboard"')
     return table.with_notes(reference_notes(board))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
 from flows.report.figures import percent
@@ -58,20 +57,6 @@ def listed_name(row: EvaluationRow, marked: bool = True) -> str:
     return f"{row.cell_id}{random_mark(row) if marked else ''}"
 
 
-def names_elsewhere(board: Iterable[EvaluationRow]) -> str | None:
-    """What commands call the first trained experiment, whose name has two lines in tables; None
-    without one.
-    """
-    trained_row = next((row for row in board if row.recipe_kind != "baseline"), None)
-    if trained_row is None:
-        return None
-    printed_name = experiment_name(trained_row).removesuffix(RANDOM).replace("\n", " / ")
-    return (
-        f"In other commands {printed_name} is {trained_row.cell_id}; triage status lists these "
-        "names."
-    )
-
-
 def recipe_name(recipe: str, seed: int) -> str:
     """A recipe with its seed, or the words for a model that was not tuned."""
     if recipe.split(" ")[0] != UNTUNED:
@@ -83,7 +68,7 @@ def recipe_name(recipe: str, seed: int) -> str:
 def on_cases(row: EvaluationRow) -> str:
     """The name of an evaluation: the experiment, and below it the cases that it was judged on."""
     set_name = "" if row.evaluation_set == "test" else f"{row.evaluation_set}: "
-    return f"{experiment_name(row)}\n{set_name}{row.cases} cases, {percent(row.ed_prevalence)} ED"
+    return f"{listed_name(row)}\n{set_name}{row.cases} cases, {percent(row.ed_prevalence)} ED"
 
 
 def random_mark(row: Weighted) -> str:

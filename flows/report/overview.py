@@ -11,6 +11,7 @@ from flows.report.prevalence import figures_at
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow
 
+ALL_RANDOM = "All weights are random: the figures show that every stage runs, no more."
 # The columns that --prevalence restates stand among the first ones then.
 RESTATED = ("experiment", "ED recall", "ED F2", "ED pre-\ncision", "gates")
 
@@ -24,7 +25,7 @@ def overview(board: Collection[EvaluationRow], most: int, prevalence: float | No
     """
     trained, baselines = _parts(board)
     shown = [*trained[:most], *baselines[:most]]
-    marked = not _only_random_weights(board)
+    marked = not only_random_weights(board)
     records = [_record(row, marked, prevalence) for row in shown]
     return Table.of(_title(board, trained, prevalence), records)
 
@@ -40,11 +41,12 @@ def left_out(board: Collection[EvaluationRow], most: int) -> str | None:
     return f"and {' and '.join(counts)}" if counts else None
 
 
-def _only_random_weights(board: Collection[EvaluationRow]) -> bool:
+def only_random_weights(board: Collection[EvaluationRow]) -> bool:
     """Whether no model of the board has real weights: one sentence says so then, instead of a mark
     behind every name.
     """
-    return all(row.random_weights for row in board if row.precision is not None)
+    weighted_rows = [row for row in board if row.precision is not None]
+    return bool(weighted_rows) and all(row.random_weights for row in weighted_rows)
 
 
 def _parts(board: Collection[EvaluationRow]) -> tuple[list[EvaluationRow], list[EvaluationRow]]:
@@ -65,8 +67,8 @@ def _title(
     ]
     if prevalence is not None:
         sentences.append(f"ED precision and F2 are restated at {percent(prevalence)} ED.")
-    if trained and _only_random_weights(board):
-        sentences.append("All weights are random: the figures show that every stage runs, no more.")
+    if trained and only_random_weights(board):
+        sentences.append(ALL_RANDOM)
 
     sentences += [f"{note[0].upper()}{note[1:]}." for note in reference_notes(board)]
     return " ".join(sentences)

@@ -14,8 +14,6 @@ from flows.report.typed_rows import typed_rows
 PAIRS = (
     "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case"
 )
-# In the verdicts of the views.
-CONSTANT_ANSWER = ("neither model beats always-", "a model that beats the best constant answer")
 UNDECIDED = "cannot conclude"
 NOT_MEASURABLE = "not measurable on this backend"
 
@@ -61,7 +59,9 @@ def quantization(pairs: Collection[PairRow]) -> Table:
     has them.
     """
     measurable = any(pair.resources != NOT_MEASURABLE for pair in pairs)
-    table = Table.of(PAIRS, [_record(pair, measurable) for pair in pairs])
+    table = Table.of(
+        PAIRS, [_record(pair, measurable) for pair in pairs], '"FROM quantization_comparison"'
+    )
     return table if measurable else table.with_note(f"; memory and time are {NOT_MEASURABLE}")
 
 
@@ -95,7 +95,7 @@ def _in_brackets(words: str) -> str:
 def _record(pair: PairRow, with_resources: bool) -> dict[str, str]:
     recipe = recipe_name(pair.recipe, pair.seed)
     record = {
-        "pair": f"{pair.base_model}\n{recipe}{random_mark(pair)}",
+        "pair": f"{pair.base_model} {recipe}{random_mark(pair)}",
         "MB": _both_figures(pair.stored_bytes_4bit / 1e6, pair.stored_bytes_8bit / 1e6, digits=1),
         "accuracy": _both_figures(pair.accuracy_4bit, pair.accuracy_8bit),
         "difference": _difference(pair.accuracy_diff, pair.accuracy_low, pair.accuracy_high),
@@ -117,13 +117,8 @@ def _difference(value: float | None, low: float | None, high: float | None) -> s
 
 
 def verdict_words(verdict: str | None) -> str:
-    """A verdict of a view as people read it. The constant answer is beaten in accuracy, whatever
-    the verdict is about, and the words say so.
-    """
-    if verdict is None:
-        return UNDECIDED
-    is_about_constant = any(words in verdict for words in CONSTANT_ANSWER)
-    return f"{verdict} in accuracy" if is_about_constant else verdict
+    """A verdict in the words of its view; a pair that is not compared has none."""
+    return verdict or UNDECIDED
 
 
 def _resources(pair: PairRow) -> str:

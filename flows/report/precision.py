@@ -95,13 +95,13 @@ def flips(board: Collection[EvaluationRow]) -> Table:
         for row in typed_rows(FlipsRow, "flips", only=random_weights)
         if row.evaluation_before in random_weights and row.evaluation_after in random_weights
     ]
-    return Table.of(FLIPS, records)
+    return Table.of(FLIPS, records, '"FROM flips"')
 
 
 def _flips_record(row: FlipsRow, mark: str) -> dict[str, str]:
     recipe = recipe_name(row.recipe, row.seed)
     return {
-        "pair": f"{row.base_model}\n{recipe}{mark}\n{row.change}",
+        "pair": f"{row.base_model} {recipe}{mark}\n{row.change}",
         "flips": f"{row.flips} of {row.cases}",
         "right to\nwrong": str(row.correct_to_wrong),
         "wrong to\nright": str(row.wrong_to_correct),
@@ -117,7 +117,7 @@ def _flagged(row: FlipsRow) -> str:
     if not row.dropout_cases:
         return "no dropout"
     flips = row.flips_flagged + row.flips_not_flagged
-    return f"{row.flips_flagged} of {flips}\n(of {row.dropout_cases} cases)"
+    return f"{row.flips_flagged} of {flips} (of {row.dropout_cases} cases)"
 
 
 def fidelity(board: Collection[EvaluationRow]) -> Table:
@@ -135,7 +135,9 @@ def fidelity(board: Collection[EvaluationRow]) -> Table:
     latest = {row.measured: row for row in rows}
     latest_rows = [row for row in rows if latest[row.measured] is row]
     several = len({row.dataset_digest for row in latest_rows}) > 1
-    table = Table.of(FIDELITY, [_fidelity_record(row, several) for row in latest_rows])
+    table = Table.of(
+        FIDELITY, [_fidelity_record(row, several) for row in latest_rows], "quantization_alone"
+    )
 
     return table.with_notes(reference_note(row.reference_precision) for row in latest_rows)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from flows.report.figures import figure, is_number, stacked
-from flows.report.names import experiment_name
+from flows.report.names import listed_name
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, typed_rows
 
@@ -68,15 +67,15 @@ def review(board: Collection[EvaluationRow]) -> Table:
         for row in board
         if row.recipe_kind != "baseline"
     ]
-    return Table.of(REVIEW, records)
+    return Table.of(REVIEW, records, "review_load")
 
 
 def _record(row: EvaluationRow, flags: list[FlagRow], dropout: DropoutRow) -> dict[str, str]:
     basis = f"{dropout.cases} cases"
     if flags:
-        basis = f"{flags[0].cases} of {dropout.cases} cases\n{dropout.mc_passes} passes"
+        basis = f"{flags[0].cases} of {dropout.cases} cases, {dropout.mc_passes} passes"
     records = [_flag(flag) for flag in flags] or [_no_flag(dropout)]
-    return stacked({"experiment": f"{experiment_name(row)}\n{basis}"}, records)
+    return stacked({"experiment": f"{listed_name(row)}\n{basis}"}, records)
 
 
 def _flag(flag: FlagRow) -> dict[str, str]:
@@ -107,4 +106,4 @@ def _no_flag(dropout: DropoutRow) -> dict[str, str]:
     if dropout.mc_status == "available":
         reason = "the primary rule gave no decision to judge the flag by"
     sentence = f"not available: {reason}" if reason else "not available"
-    return dict.fromkeys(COLUMNS, "n/a") | {"score": textwrap.fill(sentence, 19)}
+    return dict.fromkeys(COLUMNS, "n/a") | {"score": "", "load": sentence}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from flows.report.figures import figure, is_number, stacked, why_not
-from flows.report.names import experiment_name, on_cases
+from flows.report.names import listed_name, on_cases
 from flows.report.prevalence import not_restated_note, restated, restated_note
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, MetricRow, metrics_named, typed_rows
@@ -34,10 +34,11 @@ RULE_TABLES = {
         "cost_skill": "cost skill",
     },
 }
-CHOICES = (
-    "What each rule chose on the calibration cases, and when: before the judged cases were scored "
-    "(UTC; * primary)"
-)
+CHOICES = "What each rule chose on the calibration cases (* primary; argmax chooses nothing)"
+TIMES = "When rules were chosen, the last of them: before the judged cases were scored (UTC)"
+CHOOSING = ("target_recall", "min_cost")
+NOT_RECORDED = "n/a: landed by a version that did not record it"
+RULES_QUERY = '"FROM decision_rule"'
 CONFUSION = "Confusion matrices, cases: a line for each true label, a column for each decision"
 RESTATED = ("ed_precision", "ed_f2")
 
@@ -54,7 +55,7 @@ def rules(board: Collection[EvaluationRow], prevalence: float | None = None) -> 
     for title, titles in RULE_TABLES.items():
         note = restated_note if set(RESTATED) & set(titles) else not_restated_note
         records = [_rules_record(row, metrics, titles, prevalence) for row in board]
-        tables.append(Table.of(title + note(prevalence), records))
+        tables.append(Table.of(title + note(prevalence), records, "rules_side_by_side"))
     return tables
 
 
@@ -148,31 +149,38 @@ class ChoiceRow:
     note: str | None
 
 
-def choices(board: Collection[EvaluationRow]) -> Table:
-    """Per experiment: parameters of each rule, what they did on calibration, and both times."""
+def choices(board: Collection[EvaluationRow]) -> list[Table]:
+    """Per experiment: parameters of each rule and what they did on calibration; and both times."""
     rows = {(row.evaluation_id, row.rule): row for row in typed_rows(ChoiceRow, "decision_rule")}
     records = []
+    times = []
     for row in board:
+        choices_by_rule = {rule: rows.get((row.evaluation_id, rule)) for rule in RULES}
+        name = {"experiment": listed_name(row)}
         lines = [
-            {"rule": _rule_words(rule, row)} | _choice(rows.get((row.evaluation_id, rule)))
-            for rule in RULES
+            {"rule": _rule_words(rule, row)} | _choice(choices_by_rule[rule]) for rule in CHOOSING
         ]
-        records.append(stacked({"experiment": experiment_name(row)}, lines, widest=26))
+        records.append(stacked(name, lines))
+        times.append(name | _times([choice for choice in choices_by_rule.values() if choice]))
 
-    return Table.of(CHOICES, records)
+    return [Table.of(CHOICES, records, RULES_QUERY), Table.of(TIMES, times, RULES_QUERY)]
 
 
 def _choice(row: ChoiceRow | None) -> dict[str, str]:
     if row is None:
-        reason = "n/a: landed by a version that did not record it"
-        return {"chosen": reason, "calibration": "n/a", "chosen at": "n/a", "judged from": "n/a"}
-
+        return {"chosen": NOT_RECORDED, "calibration": "n/a"}
     parameters, calibration = _parameters(row)
+    return {"chosen": parameters, "calibration": calibration}
+
+
+def _times(rows: Collection[ChoiceRow]) -> dict[str, str]:
+    if not rows:
+        return {"chosen at": NOT_RECORDED, "judged from": "n/a"}
+    chosen_at = max(row.chosen_at for row in rows)
+    judged_from = min(row.test_scored_at for row in rows)
     return {
-        "chosen": parameters,
-        "calibration": calibration,
-        "chosen at": f"{row.chosen_at:%Y-%m-%d %H:%M:%S}",
-        "judged from": f"{row.test_scored_at:%Y-%m-%d %H:%M:%S}",
+        "chosen at": f"{chosen_at:%Y-%m-%d %H:%M:%S}",
+        "judged from": f"{judged_from:%Y-%m-%d %H:%M:%S}",
     }
 
 
@@ -189,7 +197,7 @@ def _parameters(row: ChoiceRow) -> tuple[str, str]:
         edge = "fit at its bound" if row.at_bound else ""
         return f"temperature {row.temperature:.2f}\n{biases}", edge
 
-    return "nothing to choose" if row.rule == "argmax" else why_not(row.note), ""
+    return why_not(row.note), ""
 
 
 @dataclass(frozen=True)
@@ -234,4 +242,4 @@ def confusion(board: Collection[EvaluationRow]) -> Table:
 
         records.append(stacked({"experiment": on_cases(row)}, lines))
 
-    return Table.of(CONFUSION, records)
+    return Table.of(CONFUSION, records, "confusion")

@@ -76,12 +76,12 @@ def seeds(board: Collection[EvaluationRow], prevalence: float | None = None) -> 
         if (row.set_digest, row.base_model) in shown_models
     ]
 
-    return Table.of(SEEDS, records)
+    return Table.of(SEEDS, records, '"FROM seeds"')
 
 
 def _seeds_record(row: SeedsRow, ed_figures: dict[str, str]) -> dict[str, str]:
     return {
-        "experiment": f"{row.base_model} {row.precision}\n{row.recipe}{random_mark(row)}",
+        "experiment": f"{row.base_model} {row.precision} {row.recipe}{random_mark(row)}",
         "seeds": str(row.seeds),
         "accuracy": _spread(row.accuracy_mean, row.accuracy_sd),
         "ED recall": _spread(row.ed_recall_mean, row.ed_recall_sd),
@@ -93,7 +93,7 @@ def _seeds_record(row: SeedsRow, ed_figures: dict[str, str]) -> dict[str, str]:
 
 def _differences_record(row: DifferencesRow) -> dict[str, str]:
     return {
-        "experiment": f"{row.base_model} 4 minus 8 bits\n{row.recipe}{random_mark(row)}",
+        "experiment": f"{row.base_model} {row.recipe}, 4 minus 8 bits{random_mark(row)}",
         "seeds": str(row.seeds),
         "accuracy": _spread(row.accuracy_diff_mean, row.accuracy_diff_sd, sign=True),
         "ED recall": _spread(row.ed_recall_diff_mean, row.ed_recall_diff_sd, sign=True),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from flows.report.figures import figure
 from flows.report.leaderboard import by_test_set
-from flows.report.names import experiment_name, verdict
+from flows.report.names import listed_name, verdict
 from flows.report.study import StudyRow, evaluation_ids
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
@@ -47,7 +47,7 @@ def side_by_side(first_study: StudyRow, second_study: StudyRow) -> Table:
         for key in names
     ]
     title = f"{_description(first_study, boards[0])}; {_description(second_study, boards[1])}"
-    return Table.of(title, records)
+    return Table.of(title, records, '"FROM leaderboard"')
 
 
 def _latest_board(study: str) -> dict[Key, EvaluationRow]:
@@ -71,21 +71,24 @@ def _pair_record(
 ) -> dict[str, str]:
     named_row = first_row or second_row
     assert named_row is not None
-    return {
-        "experiment": experiment_name(named_row),
-        **_figures(first_study.study, first_row),
-        **_figures(second_study.study, second_row),
-        "the two": _relation(first_row, second_row),
-    }
+    first_figures = _figures(first_row)
+    second_figures = _figures(second_row)
+    record = {"experiment": listed_name(named_row)}
+    for name in first_figures:
+        record[f"{name}\n{first_study.study}"] = first_figures[name]
+        record[f"{name}\n{second_study.study}"] = second_figures[name]
+
+    return record | {"the two": _relation(first_row, second_row)}
 
 
-def _figures(study: str, row: EvaluationRow | None) -> dict[str, str]:
-    names = (f"accuracy\n{study}", f"ED recall\n{study}", f"gates\n{study}")
+def _figures(row: EvaluationRow | None) -> dict[str, str]:
     if row is None:
-        return dict.fromkeys(names, NONE)
-    accuracy = figure(row.accuracy, row.accuracy_low, row.accuracy_high, below=True)
-    recall = figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high, below=True)
-    return dict(zip(names, (accuracy, recall, verdict(row)), strict=True))
+        return dict.fromkeys(("accuracy", "ED recall", "gates"), NONE)
+    return {
+        "accuracy": figure(row.accuracy, row.accuracy_low, row.accuracy_high),
+        "ED recall": figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
+        "gates": verdict(row).replace("\n", " "),
+    }
 
 
 def _relation(first: EvaluationRow | None, second: EvaluationRow | None) -> str:
@@ -95,7 +98,7 @@ def _relation(first: EvaluationRow | None, second: EvaluationRow | None) -> str:
     if first.evaluation_id == second.evaluation_id:
         return "one evaluation, in both"
     if first.set_digest != second.set_digest:
-        return "on other cases:\nnot comparable"
+        return "on other cases: not comparable"
     if first.training_id == second.training_id:
-        return "one training,\njudged otherwise"
-    return "the same cases,\nother training"
+        return "one training, judged otherwise"
+    return "the same cases, other training"

@@ -19,13 +19,14 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    query: str = ""  # what `triage sql` takes to print every row
 
     @classmethod
-    def of(cls, title: str, records: Sequence[dict[str, str]]) -> Table:
+    def of(cls, title: str, records: Sequence[dict[str, str]], query: str = "") -> Table:
         """A table of records that all have the same keys."""
         columns = tuple(records[0]) if records else ()
         rows = tuple(tuple(record.values()) for record in records)
-        return cls(title, columns, rows)
+        return cls(title, columns, rows, query)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,6 +63,11 @@ class Table:
             count += 1
         return replace(self.part(range(min(count, len(widths)))), title=self.title)
 
+    def without(self, words: str) -> Table:
+        """The same table without `words` in its cells."""
+        rows = tuple(tuple(text.replace(words, "") for text in row) for row in self.rows)
+        return replace(self, rows=rows)
+
     def with_note(self, note: str) -> Table:
         """The same table with `note` behind its title."""
         return replace(self, title=self.title + note)
@@ -76,7 +82,7 @@ def print_table(console: Console, table: Table) -> None:
     on_side = _total(_widths(table)) > console.width and len(table) <= MOST_ON_SIDE
     grid = _sideways(table) if on_side else _upright(table)
     if table.title:
-        _print_title(console, table.title)
+        print_title(console, table.title)
     grid.show_lines = any("\n" in text for row in table.rows for text in row)
     console.print(grid)
 
@@ -104,7 +110,7 @@ def print_lines(console: Console, table: Table) -> None:
     """Print a table without lines, a line for each row; the first column and the last one give way
     where the width does not hold them.
     """
-    _print_title(console, table.title)
+    print_title(console, table.title)
     grid = rich.table.Table(
         box=None, pad_edge=False, collapse_padding=True, padding=(0, 1), header_style="bold"
     )
@@ -122,7 +128,7 @@ def print_in_parts(console: Console, table: Table) -> None:
     """
     widths = _widths(table)
     part = [0]
-    _print_title(console, table.title)
+    print_title(console, table.title)
 
     for place in range(1, len(widths)):
         if len(part) > 1 and _total([widths[i] for i in (*part, place)]) > console.width:
@@ -133,7 +139,7 @@ def print_in_parts(console: Console, table: Table) -> None:
     print_table(console, table.part(part))
 
 
-def _print_title(console: Console, title: str) -> None:
+def print_title(console: Console, title: str) -> None:
     """Print a title as wide as the terminal, however narrow its table is."""
     console.print(title, style="italic", soft_wrap=not console.is_terminal)
 

@@ -3,46 +3,36 @@
 A trial stays RUNNING while it may still be trained further, since one that Optuna has pruned is
 final: only one that was trained to its end, or that failed, is told. What we read back is the user
 attribute `rungs` of each trial, which one statement replaces; the intermediate values are for
-people. Proposals come from a study in memory that knows the value of each trial at its first rung,
-so they are a function of the seed, the trial's number and these values.
+people.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.runtime.errors import BadInput
 from tasks.search.objective import Objective
-from tasks.search.space import Space, Value, Values
+from tasks.search.parameters import direction, distributions, stored_values, values_of
+from tasks.search.proposals import Proposals
+from tasks.search.space import Space, Values
 from tasks.search.trial import Reached, Trial
-from tasks.spec import Range, Searched, canonical_json
+from tasks.spec import canonical_json
 
 FILE = "search.db"
 STUDY = "search"
 # user attributes of the study
 IDENTITY = "identity"
 FOUNDATION = "foundation"
-DIGITS = 3  # significant ones of a proposed real number
-ATTEMPTS = 40  # at a proposal that no earlier trial has; the second half is random
 WAIT_SECONDS = 30.0  # for another process, such as optuna-dashboard, to release the file
 MOST_SHOWN = 3  # differences in an error
 
@@ -66,7 +56,7 @@ class Storage:
             self._study = optuna.create_study(
                 storage=self._rdb,
                 study_name=STUDY,
-                direction=_direction(objective),
+                direction=direction(objective),
                 load_if_exists=True,
             )
             self._agree(IDENTITY, identity)
@@ -87,33 +77,15 @@ class Storage:
 
     def propose(self) -> Values | None:
         """The values of the next trial; None where the space has no other recipe left."""
-        trials = self.trials()
-        tried_values = {canonical_json(trial.values) for trial in trials}
-        if len(tried_values) >= self._space.size:
-            return None
-
-        first = self._space.starting_values()
-        if not trials and first is not None:
-            return first
-
-        view = self._view(trials)
-        for attempt in range(ATTEMPTS):
-            view.sampler = self._sampler(len(trials), attempt)
-            proposed = view.ask(self.distributions)
-            values = self._rounded(self._values(proposed.params))
-            view.tell(proposed, state=TrialState.FAIL)
-            if canonical_json(values) not in tried_values:
-                return values
-
-        return None
+        return Proposals(self._space, self._objective).after(self.trials())
 
     def add(self, values: Values, training_id: str) -> int:
         """Store a proposed trial as RUNNING; returns its number."""
         with self._sentences():
             trial = create_trial(
                 state=TrialState.RUNNING,
-                params={key: _stored(value) for key, value in values.items()},
-                distributions=self.distributions,
+                params=stored_values(values),
+                distributions=distributions(self._space),
                 user_attrs={"training_id": training_id, "rungs": []},
             )
             self._study.add_trial(trial)
@@ -149,11 +121,6 @@ class Storage:
             self._rdb.set_trial_user_attr(self._frozen()[number]._trial_id, "error", error)
             self._show(self.trials()[number])
 
-    @property
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """The searched settings as Optuna knows them."""
-        return {key: _distribution(searched) for key, searched in self._space.settings.items()}
-
     def _frozen(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
 
@@ -161,46 +128,13 @@ class Storage:
         attributes = frozen.user_attrs
         return Trial(
             number=frozen.number,
-            values=self._values(frozen.params),
+            values=values_of(self._space, frozen.params),
             training_id=attributes["training_id"],
             rungs=tuple(Reached(**rung) for rung in attributes["rungs"]),
             error=attributes.get("error"),
             iterations=self._space.recipe.iterations,
             objective=self._objective,
         )
-
-    def _values(self, params: Mapping[str, Any]) -> dict[str, Value]:
-        """The values that Optuna's parameters stand for."""
-        return {key: _read(searched, params[key]) for key, searched in self._space.settings.items()}
-
-    def _rounded(self, values: Values) -> dict[str, Value]:
-        """Proposed values, real numbers as one would write them."""
-        return {key: _rounded(self._space.settings[key], value) for key, value in values.items()}
-
-    def _view(self, trials: Sequence[Trial]) -> optuna.Study:
-        """A study in memory of the trials at their first rung, where a failed one is the worst."""
-        view = optuna.create_study(direction=_direction(self._objective))
-        values = [trial.rungs[0].value for trial in trials if trial.rungs]
-        worst = self._objective.worse_than(values)
-
-        for trial in trials:
-            view.add_trial(
-                create_trial(
-                    params={key: _stored(value) for key, value in trial.values.items()},
-                    distributions=self.distributions,
-                    value=trial.rungs[0].value if trial.rungs else worst,
-                )
-            )
-
-        return view
-
-    def _sampler(self, number: int, attempt: int) -> BaseSampler:
-        search = self._space.search
-        entropy = np.random.SeedSequence([search.seed, number, attempt])
-        seed = int(entropy.generate_state(1)[0])
-        if attempt >= ATTEMPTS // 2:
-            return RandomSampler(seed)
-        return TPESampler(n_startup_trials=search.start_up_trials, seed=seed)
 
     def _agree(self, name: str, present_value: Any) -> None:
         present_value = json.loads(canonical_json(present_value))
@@ -252,35 +186,6 @@ class Storage:
                 "of triage or Optuna may have written it: move it away to begin anew, trainings "
                 "are kept."
             ) from error
-
-
-def _direction(objective: Objective) -> StudyDirection:
-    return StudyDirection.MAXIMIZE if objective.is_higher_better else StudyDirection.MINIMIZE
-
-
-def _distribution(searched: Searched) -> BaseDistribution:
-    if not isinstance(searched, Range):
-        return CategoricalDistribution([_stored(value) for value in searched])
-    if isinstance(searched.low, int) and isinstance(searched.high, int):
-        return IntDistribution(searched.low, searched.high, log=searched.log)
-    return FloatDistribution(searched.low, searched.high, log=searched.log)
-
-
-def _stored(value: Value) -> str | int | float | bool:
-    """A value as Optuna takes it: lists and tables as JSON."""
-    return value if isinstance(value, str | int | float | bool) else canonical_json(value)
-
-
-def _read(searched: Searched, stored: Any) -> Value:
-    if isinstance(searched, Range):
-        return stored
-    return next(value for value in searched if _stored(value) == stored)
-
-
-def _rounded(searched: Searched, value: Value) -> Value:
-    if not isinstance(searched, Range) or not isinstance(value, float):
-        return value
-    return min(max(float(f"{value:.{DIGITS}g}"), searched.low), searched.high)
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -53,7 +53,8 @@ class Cases:
 
     `per_case` is 1, or 3 if labels have several tokens and each must be run. `leading`: how many
     first tokens all rows have in common (the instruction). `label_tokens`: first token of each
-    label, used if `per_case` is 1.
+    label, used if `per_case` is 1. `set_digest`: SHA-256 of the file of a prepared set; empty for
+    other cases.
     """
 
     encoded: tuple[Encoded, ...]
@@ -61,6 +62,7 @@ class Cases:
     per_case: int
     leading: int
     label_tokens: tuple[int, ...]
+    set_digest: str = ""
 
     @cached_property
     def labels(self) -> np.ndarray:

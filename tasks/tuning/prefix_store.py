@@ -97,7 +97,7 @@ def open_prefix(
         start = nearest_stored(stack, cases, boundary, store.folder, store.variant, emit)
         tokens = tokens_that_fit(start, boundary, limit, tokens_at_once)
         counts = compute_prefix(start, boundary, temporary, tokens, emit)
-        return {"key": key, "variant": store.variant} | counts
+        return {"key": key, "variant": store.variant, "set_digest": cases.set_digest} | counts
 
     build_folder(folder, build, once=True, private=True)
     return load_prefix(stack, cases, boundary, folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit, StepWarning
-from tasks.runtime.files import read_lines
+from tasks.runtime.files import file_digest, read_lines
 from tasks.spec import PromptChoice
 from tasks.tuning.batches import Cases, make_cases
 
@@ -40,13 +40,15 @@ def load_template(variant: Path, prompt: PromptChoice) -> Template:
 
 def load_set(data: Path, name: str, template: Template, max_tokens: int) -> LoadedSet:
     """Encode a set (`train`, `valid`, ...) of a prepared dataset folder."""
-    records = read_lines(data / f"{name}.jsonl")
+    file = data / f"{name}.jsonl"
+    records = read_lines(file)
     encoded = [
         encode(template, record["case_id"], record["text"], record["label"], max_tokens)
         for record in records
     ]
     shortened = sum(case.shortened for case in encoded)
-    return LoadedSet(make_cases(template, encoded), tuple(records), shortened)
+    cases = replace(make_cases(template, encoded), set_digest=file_digest(file))
+    return LoadedSet(cases, tuple(records), shortened)
 
 
 def warn_of_shortened(name: str, loaded: LoadedSet, limit: int, emit: Emit) -> None:

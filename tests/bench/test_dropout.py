@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flows.bench.dropout import Measurement, Workload, agreement, bench_dropout, task_times
+from flows.bench.dropout import Workload, bench_dropout
+from flows.bench.dropout_figures import Measurement, agreement, task_times
 from tasks.bench.dropout import CASE_TOKENS, _repeated, select_cases
 from tasks.bench.jobs import DropoutJob
 from tasks.corpus.encode import Encoded

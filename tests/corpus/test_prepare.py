@@ -13,7 +13,8 @@ import pytest
 from tasks.corpus import prepare
 from tasks.corpus.case import SETS, Case, from_json, to_json
 from tasks.corpus.checks.report import check_data
-from tasks.corpus.prepare import Source, prepare_dataset
+from tasks.corpus.ingredients import Source
+from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.stored_facts import FACTS, Derivation, derive_again
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest

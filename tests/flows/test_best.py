@@ -8,7 +8,8 @@ import shutil
 import pytest
 from rich.console import Console
 
-from flows.cli.best_report import Options, _by_own_rule, print_best
+from flows.cli.best_ranking import Options
+from flows.cli.best_report import _by_own_rule, print_best
 from flows.report.typed_rows import leaderboard_rows
 from tasks.bundle.bundle import Rule
 from tasks.bundle.from_evaluation import bundle_of_evaluation

@@ -24,6 +24,6 @@ def test_recipes_with_prompts_of_their_own_land_beside_untuned_models_of_both(tm
     ]  # fmt: skip
     assert rows.num_layers.tolist()[:2] == [2, 1] and place.audits() == {}
     shown = place.ask("compare", "--all")
-    assert "untuned (zero-shot, prompt" in shown.stdout
+    assert "tiny-llama-4bit-zero_shot prompt 2 now/soon/rest" in shown.stdout
     again = place.run("sweep", "smoke", *options, "--set", sets, "--plan")
     assert "2 trained, 0 to train, 0 to score" in again.stdout

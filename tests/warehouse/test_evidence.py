@@ -18,7 +18,7 @@ from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
 
-HOPELESS = "cannot conclude: neither model beats always-GP"
+HOPELESS = "cannot conclude: neither model beats always-GP in accuracy"
 
 
 def verdicts(root, four, eight, **options):

@@ -16,11 +16,13 @@ from warehouse.connect import reading, writing
 from warehouse.health import bring_up_to_date, run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all, load_landing, rebuild
+from warehouse.migrate import migrate
 from warehouse.query import query_rows
 from warehouse.refresh_pools import missing_rows
 
 LABELS = ("ED", "GP", "HOME")
 CASES = 120
+UNINFORMED = "cannot conclude: no pair has a model that beats the best constant answer in accuracy"
 
 
 def decided(seed: int, right: float) -> list[tuple[str, str, str]]:
@@ -121,8 +123,21 @@ def test_a_pool_in_which_no_model_knows_anything_concludes_nothing(tmp_path):
     land(tmp_path, "guess", 50, 0.0)
     load_all(tmp_path, tmp_path / "w.duckdb")
     for row in summary(tmp_path / "w.duckdb").values():
-        assert row["verdict"] == "cannot conclude: no pair has a model that beats the best constant answer"
+        assert row["verdict"] == UNINFORMED
         assert (row["pairs"], row["pairs_left_out"], row["difference"], row["low"]) == (0, 1, None, None)
+
+
+def test_a_pool_that_is_stored_in_earlier_words_gets_those_of_now(tmp_path):
+    land(tmp_path, "guess", 50, 0.0)
+    load_all(tmp_path, tmp_path / "w.duckdb")
+    with writing(tmp_path / "w.duckdb") as con:
+        con.execute("UPDATE pooled_metric SET verdict = replace(verdict, ' in accuracy', '')")
+        con.execute("DELETE FROM schema_migrations WHERE name = '0131_pools_in_accuracy'")
+    assert UNINFORMED not in {row["verdict"] for row in summary(tmp_path / "w.duckdb").values()}
+
+    with writing(tmp_path / "w.duckdb") as con:
+        assert migrate(con) == ["0131_pools_in_accuracy"]
+    assert {row["verdict"] for row in summary(tmp_path / "w.duckdb").values()} == {UNINFORMED}
 
 
 def test_models_that_decide_alike_have_no_band_and_few_groups_none_either(tmp_path):

@@ -6,9 +6,9 @@ SELECT
     recipe,
     seed,
     accuracy_diff,
-    regexp_replace(accuracy_verdict, '(beats always-.+)', '\1 in accuracy') AS accuracy_verdict,
+    accuracy_verdict,
     ed_recall_diff,
-    regexp_replace(ed_recall_verdict, '(beats always-.+)', '\1 in accuracy') AS ed_recall_verdict
+    ed_recall_verdict
 FROM quantization_comparison
 WHERE list_contains(
     studies,

@@ -188,7 +188,7 @@ CROSS JOIN LATERAL (
         four.machine IS NOT DISTINCT FROM eight.machine AS one_machine,
         CASE
             WHEN NOT four.is_informed AND NOT eight.is_informed
-                THEN 'cannot conclude: neither model beats always-' || four.answer
+                THEN 'cannot conclude: neither model beats always-' || four.answer || ' in accuracy'
         END AS uninformed
 ) AS judged
 ORDER BY

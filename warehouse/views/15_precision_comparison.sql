@@ -22,7 +22,9 @@ WITH figures AS (
             verdict: CASE
                 WHEN m.verdict <> 'inferior'
                     AND NOT coalesce(i.beats_constant, false) AND NOT coalesce(ir.beats_constant, false)
-                    THEN coalesce('cannot conclude: neither model beats always-' || i.answer, m.verdict)
+                    THEN coalesce(
+                        'cannot conclude: neither model beats always-' || i.answer || ' in accuracy', m.verdict
+                    )
                 ELSE m.verdict
             END
         } AS figure

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from tasks.corpus.card import best_bound
 from tasks.corpus.case import SETS, Case, text_digest
 from tasks.corpus.checks.tally import Tally
-from tasks.corpus.prepare import check_filled, check_labels, split_off, split_shares
+from tasks.corpus.four_sets import check_filled, check_labels, split_off, split_shares
 from tasks.corpus.splits import check_copies, quotas, split_cases
 from tasks.runtime.errors import BadInput
 from tasks.runtime.findings import Finding

@@ -68,6 +68,7 @@ def test_two_studies_stand_side_by_side_and_it_is_said_what_can_be_compared(land
     text = printed(print_two_studies, "small", "smaller")
     assert "small: 5 test cases of dataset d1; smaller: 5 test cases" in text
     assert "in one study only" in text
+    assert [line for line in text.splitlines() if line.startswith("cell4 ")], "a name as commands take it, on a line"
     with pytest.raises(BadInput, match="Both names are 'small'; name two studies"):
         print_two_studies(Console(), "small", "small")
 

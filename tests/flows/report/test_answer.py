@@ -44,10 +44,10 @@ def test_the_answer_is_made_of_the_pooled_rows(rows):
 
 
 def test_without_a_pair_that_knows_something_it_says_so_instead_of_a_figure(rows):
-    reason = "no pair has a model that beats the best constant answer"
+    reason = "no pair has a model that beats the best constant answer in accuracy"
     empty = replace(ROW, pairs=0, difference=None, low=None, high=None, verdict=f"cannot conclude: {reason}")
     sentences = answer(*rows, [pool(empty)])
-    assert sentences[1] == f"Accuracy: cannot conclude; {reason} in accuracy." and 3 <= len(sentences) <= 6
+    assert sentences[1] == f"Accuracy: cannot conclude; {reason}." and 3 <= len(sentences) <= 6
     assert not any("left out" in sentence for sentence in sentences)
 
 

@@ -1,0 +1,133 @@
+"""The models that `triage best` asks for, ranked by a figure on `valid`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flows.cli.terminal import errors, print_line
+from flows.report.study import evaluation_ids
+from flows.report.typed_rows import EvaluationRow, leaderboard_rows
+from tasks.bundle.bundle import Bundle, ModelGone
+from tasks.bundle.from_evaluation import bundle_of_evaluation
+from tasks.bundle.valid_scores import Figure, RankedBy, emergencies, valid_cases
+from tasks.runtime.errors import BadInput
+from tasks.runtime.events import Event, StepWarning
+from tasks.runtime.fork_server import kept
+from tasks.runtime.home import home
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `triage best`: which models, and what they are ranked by on `valid`."""
+
+    precision: str | None
+    max_megabytes: float | None
+    study: str | None
+    by: Figure
+    over_triage: float
+
+    @property
+    def ranked_by(self) -> RankedBy:
+        return RankedBy(self.by, self.over_triage)
+
+    @property
+    def words(self) -> str:
+        """What was asked for beside the study, in words."""
+        precision = "any precision" if self.precision is None else f"precision {self.precision}"
+        if self.max_megabytes is None:
+            return precision
+        return f"{precision}, at most {self.max_megabytes:g} MB of weights"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A model with its figure on `valid`, from `cases` of which `ed` are emergencies."""
+
+    row: EvaluationRow
+    stored_bytes: int
+    bundle: Bundle
+    value: float
+    cases: int
+    ed: int
+    valid_digest: str
+
+    @property
+    def order(self) -> tuple[float, int, str]:
+        """The best first; of equal ones the smaller."""
+        return -self.value, self.stored_bytes, self.row.cell_id
+
+
+def candidates_of(study: str, options: Options) -> list[tuple[EvaluationRow, int]]:
+    """The trained models of a study that are wanted, on the test set that was judged last, with the
+    bytes of their weights.
+    """
+    board = [
+        row for row in leaderboard_rows(evaluation_ids(study)) if row.recipe_kind != "baseline"
+    ]
+    # Random weights show that a path works, no more.
+    board = [row for row in board if not row.random_weights] or board
+    latest = max(
+        board, key=lambda row: (row.finished_at is not None, row.finished_at), default=None
+    )
+    if latest is None:
+        raise BadInput(f"The study {study} has no finished experiment; run its sweep again.")
+
+    board = [row for row in board if row.set_digest == latest.set_digest]
+
+    precisions = sorted({row.precision for row in board if row.precision})
+    if options.precision is not None and options.precision not in precisions:
+        raise BadInput(
+            f"The study {study} has no model of precision {options.precision!r}; it has "
+            f"{', '.join(precisions)}."
+        )
+
+    of_precision = [row for row in board if options.precision in (None, row.precision)]
+    sized_models = [(row, row.stored_bytes or 0) for row in of_precision]
+
+    fitting_models = [
+        (row, size) for row, size in sized_models if size <= (options.max_megabytes or 1e9) * 1e6
+    ]
+    if not fitting_models:
+        smallest = min(size for _, size in sized_models) / 1e6
+        raise BadInput(
+            f"No such model of the study {study} has weights of at most "
+            f"{options.max_megabytes:g} MB; the smallest has {smallest:.1f} MB."
+        )
+
+    return fitting_models
+
+
+def rank(
+    candidates: Sequence[tuple[EvaluationRow, int]], by: RankedBy
+) -> tuple[list[Ranked], list[str]]:
+    """The models of this home, the best first, and the cells whose models are not there."""
+    ranking = []
+    absent_models = []
+    with kept():  # what the models' processes import is imported once
+        for row, stored in candidates:
+            try:
+                ranking.append(_ranked_model(row, stored, by))
+            except ModelGone:  # its results stay where its data set is forgotten
+                absent_models.append(row.cell_id)
+
+    return sorted(ranking, key=lambda model: model.order), absent_models
+
+
+def _ranked_model(row: EvaluationRow, stored: int, by: RankedBy) -> Ranked:
+    model = bundle_of_evaluation(home(), row.evaluation_id)
+    scored = valid_cases(home(), model, _say)
+    return Ranked(
+        row,
+        stored,
+        model.bundle,
+        by.value(model.bundle, scored.cases),
+        len(scored.cases),
+        emergencies(scored.cases),
+        scored.digest,
+    )
+
+
+def _say(event: Event) -> None:
+    if isinstance(event, StepWarning):
+        print_line(errors, event.message)
