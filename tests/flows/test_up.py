@@ -95,7 +95,8 @@ def test_a_port_that_another_program_has_is_named(busy_port):
 
 def test_a_second_start_says_where_the_first_is_or_that_it_has_another_port(patient):
     lines = []
-    code = "import sys; from tasks.runtime.home import home; from tasks.runtime.locks import locked\nwith locked(home() / 'server'):\n"
+    code = "import sys; from tasks.runtime.home import home; from tasks.runtime.locks import locked\n"
+    code += "with locked(home() / 'server'):\n"
     code += "    print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     assert other.stdout.readline() == b"held\n"
