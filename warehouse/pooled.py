@@ -4,14 +4,20 @@ Differences are averaged over pairs (recipes and seeds) and resampled jointly, s
 all figures of a pool hold together (warehouse/joint.py). Only pairs of which at least one model
 beats the best constant answer are averaged: two models that know nothing are alike whatever the
 precision.
+
+The bands speak of the trained models and other cases. Another seed gives other models, so a pool
+with several seeds of a recipe concludes only what Student's interval over its trainings says, too.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import stats
 
 from tasks.judging.point_metrics import MIN_UNITS, Floats
 from warehouse.cells import RULES, JudgedCases
@@ -27,6 +33,7 @@ from warehouse.resampling import (
 )
 
 ALL = "all"  # the row over all base models
+BETWEEN_SEEDS = "it varies too much between seeds"
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,29 @@ class Pooled:
 
 
 @dataclass(frozen=True)
+class _SeedSpread:
+    """How a difference varies between seeds of one base model and recipe: the standard deviation
+    and its degrees of freedom.
+    """
+
+    sd: float
+    freedom: int
+
+    def half_width(self, pairs: int) -> float:
+        """Of Student's 95 % interval of the mean difference over `pairs` trained pairs."""
+        return float(stats.t.ppf(0.975, self.freedom)) * self.sd / math.sqrt(pairs)
+
+
+@dataclass(frozen=True)
 class _Figure:
-    """A row without its band, and what the band is computed from; None where there can be none."""
+    """A row without its band, and what the band is computed from; None where there can be none.
+
+    `spread`: None where no recipe has two seeds.
+    """
 
     row: Pooled
     statistic: Statistic | None = None
+    spread: _SeedSpread | None = None
 
     @property
     def hypothesis(self) -> Hypothesis:
@@ -98,7 +123,7 @@ def pooled(
     together = sum(band.low is not None for band in bands)
 
     return [
-        _with_band(figure.row, by_row[figure.row], together, cases.units, resamples)
+        _with_band(figure, by_row[figure.row], together, cases.units, resamples)
         if figure.row in by_row
         else figure.row
         for figure in figures
@@ -142,7 +167,8 @@ def _figure(
     if np.isnan(values).any():
         return _Figure(replace(row, note="not available: no ED case in the set"))
 
-    row = _with_values(row, values, [pairs[i] for i in averaged])
+    spread = _seed_spread(values[0::2] - values[1::2], [pairs[i] for i in averaged])
+    row = _with_values(row, values, spread)
     units = _units_behind(metric, cells)
     if units < MIN_UNITS:
         kind = "groups" if grouped else "cases"
@@ -159,6 +185,7 @@ def _figure(
             denominators.reshape(len(denominators), -1),
             np.repeat(signs, numerators.shape[2]),
         ),
+        spread,
     )
 
 
@@ -192,7 +219,7 @@ def _values(numerators: Floats, denominators: Floats) -> Floats:
         return np.asarray((numerators.sum(axis=0) / denominators.sum(axis=0)).sum(axis=-1))
 
 
-def _with_values(row: Pooled, values: Floats, averaged: Sequence[PooledPair]) -> Pooled:
+def _with_values(row: Pooled, values: Floats, spread: _SeedSpread | None) -> Pooled:
     """Add the means of both sides, their difference, and how it varies between seeds."""
     at_4bit = values[0::2]
     at_8bit = values[1::2]
@@ -201,14 +228,12 @@ def _with_values(row: Pooled, values: Floats, averaged: Sequence[PooledPair]) ->
         value_4bit=float(at_4bit.mean()),
         value_8bit=float(at_8bit.mean()),
         difference=float((at_4bit - at_8bit).mean()),
-        seed_sd=_seed_sd(at_4bit - at_8bit, averaged),
+        seed_sd=spread.sd if spread else None,
     )
 
 
-def _seed_sd(differences: Floats, averaged: Sequence[PooledPair]) -> float | None:
-    """Standard deviation of the difference between seeds of one base model and recipe; None where
-    no recipe has two.
-    """
+def _seed_spread(differences: Floats, averaged: Sequence[PooledPair]) -> _SeedSpread | None:
+    """Over all recipes that have two seeds; None where none has."""
     by_recipe: dict[tuple[str, str], list[float]] = {}
     for pair, difference in zip(averaged, differences, strict=True):
         by_recipe.setdefault((pair.base_model, pair.recipe), []).append(float(difference))
@@ -219,7 +244,7 @@ def _seed_sd(differences: Floats, averaged: Sequence[PooledPair]) -> float | Non
 
     squares = sum(float(((values - values.mean()) ** 2).sum()) for values in recipe_values)
     freedom = sum(len(values) - 1 for values in recipe_values)
-    return float(np.sqrt(squares / freedom))
+    return _SeedSpread(math.sqrt(squares / freedom), freedom)
 
 
 def _units_behind(metric: str, cells: Cells) -> int:
@@ -232,26 +257,47 @@ def _units_behind(metric: str, cells: Cells) -> int:
     return len(cells.counts)
 
 
-def _with_band(row: Pooled, band: Band, together: int, units: int, resamples: int) -> Pooled:
+def _with_band(figure: _Figure, band: Band, together: int, units: int, resamples: int) -> Pooled:
     """Add the band, what it could show, and the verdict."""
-    row = replace(row, standard_error=band.error)
+    row = replace(figure.row, standard_error=band.error)
     if band.low is None or band.high is None:
         return replace(row, note="no band: no case, or too few, make a difference")
 
     kind = "cases (assumes independent cases)" if row.groups is None else "groups"
-    low = band.low
-    high = band.high
-    if row.metric in LOWER_IS_BETTER:
-        low = -band.high
-        high = -band.low
-
     return replace(
         row,
         low=band.low,
         high=band.high,
         could_show=(band.high - band.low) / 2,
         p_value=band.p_value,
-        verdict=verdict_of(low, high),
+        verdict=_verdict(row, band.low, band.high, figure.spread),
         method=f"joint bootstrap of {units} {kind}, {resamples} resamples, seed {SEED}; "
         f"studentised 95 % bands over {together} figures at once",
     )
+
+
+def _verdict(row: Pooled, low: float, high: float, spread: _SeedSpread | None) -> str:
+    """What the band says, if the interval over trainings says the same."""
+    assert row.difference is not None
+    verdict = _towards_worse(row.metric, low, high)
+    if spread is None or verdict == CANNOT_CONCLUDE:
+        return verdict
+
+    half = spread.half_width(row.pairs)
+    over_trainings = _towards_worse(row.metric, row.difference - half, row.difference + half)
+    return verdict if over_trainings == verdict else f"{CANNOT_CONCLUDE}: {BETWEEN_SEEDS}"
+
+
+def pairs_that_could_show(sd: float, margin: float = MARGIN) -> int:
+    """Trained pairs of one recipe whose Student's 95 % interval is at most `margin` to each side,
+    if their difference varies between seeds by `sd`.
+    """
+    return next(
+        pairs
+        for pairs in itertools.count(2)
+        if _SeedSpread(sd, pairs - 1).half_width(pairs) <= margin
+    )
+
+
+def _towards_worse(metric: str, low: float, high: float) -> str:
+    return verdict_of(-high, -low) if metric in LOWER_IS_BETTER else verdict_of(low, high)

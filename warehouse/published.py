@@ -23,6 +23,8 @@ from warehouse.published_landing import publish_landing
 
 FOLDER = Path(__file__).with_name("published")
 STUDIES = ("demo", "study")
+# Behind figures of the READMEs, too; its landing rows are lost, so it cannot be published again.
+FOLDERS = (*STUDIES, "first_run")
 LANDED = ("study",)  # whose landing folders are published, too
 ROOT = Path(__file__).parents[1]
 # The rows of a study, by the name of their file; `$study` is its name.
@@ -33,7 +35,7 @@ VIEWS = {
     "gate_bounds": "FROM gate_bounds WHERE list_contains(evaluations_of($study), evaluation_id)",
     "variant": "FROM variant",
 }
-MOST_BYTES = {"demo": 500_000, "study": 3_000_000}
+MOST_BYTES = {"demo": 500_000, "study": 3_000_000, "first_run": 100_000}
 # What a README shows in another unit than the view.
 _SHOWN = {"stored_megabytes": "stored_bytes / 1e6"}
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
@@ -79,9 +81,9 @@ def figures(folder: Path = FOLDER, root: Path = ROOT) -> list[Figure]:
     content = tomllib.loads((files("warehouse") / "claims.toml").read_text(encoding="utf-8"))
     return [
         figure
-        for study in STUDIES
+        for name in FOLDERS
         for figure in _of_study(
-            folder / study, [entry for entry in content["readme"] if entry["study"] == study], root
+            folder / name, [entry for entry in content["readme"] if entry["study"] == name], root
         )
     ]
 

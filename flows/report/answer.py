@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from flows.report.figures import is_number
 from flows.report.pairs import NOT_MEASURABLE, PairRow
 from flows.report.typed_rows import EvaluationRow
-from warehouse.pooled import ALL, Pooled
+from warehouse.pooled import ALL, BETWEEN_SEEDS, Pooled, pairs_that_could_show
 from warehouse.resampling import CANNOT_CONCLUDE, MARGIN
 from warehouse.summary import PooledSet
 
@@ -74,6 +74,11 @@ def _figure(row: Pooled, name: str, cases: str) -> str:
     over = f"{name} {points(row.difference)} points{_band(row)} over {pairs}"
     if not row.verdict.startswith(CANNOT_CONCLUDE):
         return f"{over}: {row.verdict} at {100 * MARGIN:g} points."
+    if row.seed_sd is not None and row.verdict.endswith(BETWEEN_SEEDS):
+        pairs_needed = f"about {pairs_that_could_show(row.seed_sd)} pairs could show"
+        return (
+            f"{over}: {CANNOT_CONCLUDE}; {BETWEEN_SEEDS}, {pairs_needed} {100 * MARGIN:g} points."
+        )
     if not is_number(row.could_show):
         return f"{over}: {CANNOT_CONCLUDE}; {row.note}."
 

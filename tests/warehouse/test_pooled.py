@@ -127,17 +127,44 @@ def test_a_pool_in_which_no_model_knows_anything_concludes_nothing(tmp_path):
         assert (row["pairs"], row["pairs_left_out"], row["difference"], row["low"]) == (0, 1, None, None)
 
 
-def test_a_pool_that_is_stored_in_earlier_words_gets_those_of_now(tmp_path):
+def test_a_pool_that_is_stored_in_earlier_words_is_made_again(tmp_path):
     land(tmp_path, "guess", 50, 0.0)
     load_all(tmp_path, tmp_path / "w.duckdb")
     with writing(tmp_path / "w.duckdb") as con:
         con.execute("UPDATE pooled_metric SET verdict = replace(verdict, ' in accuracy', '')")
-        con.execute("DELETE FROM schema_migrations WHERE name = '0131_pools_in_accuracy'")
+        con.execute("DELETE FROM schema_migrations WHERE name = '0131_pools_between_seeds'")
     assert UNINFORMED not in {row["verdict"] for row in summary(tmp_path / "w.duckdb").values()}
 
     with writing(tmp_path / "w.duckdb") as con:
-        assert migrate(con) == ["0131_pools_in_accuracy"]
+        assert migrate(con) == ["0131_pools_between_seeds"]
+        refresh_pools.refresh(con)
     assert {row["verdict"] for row in summary(tmp_path / "w.duckdb").values()} == {UNINFORMED}
+
+
+def land_better_at_4_bits(root, seed: int, right_8bit: float) -> None:
+    """A pair of one recipe whose 4-bit model is right in nine of ten cases."""
+    for bits, right in ((4, 0.9), (8, right_8bit)):
+        id = f"s{seed}-{bits}"
+        write_landing(root, id, "training", training(id, bits, cell_id=id, recipe="r1", seed=seed))
+        rows = evaluation(f"e{id}", id, decided(bits, right), groups=True)
+        write_landing(root, f"e{id}", "evaluation", rows)
+
+
+@pytest.mark.parametrize(
+    ("second", "verdict"),
+    [(0.3, "not inferior"), (0.9, "cannot conclude: it varies too much between seeds")],
+)
+def test_a_pool_concludes_what_holds_between_seeds_too(tmp_path, second, verdict):
+    """Two seeds with the same difference, and two of which one shows none: the bands of both exclude the margin."""
+    land_better_at_4_bits(tmp_path, 42, 0.3)
+    land_better_at_4_bits(tmp_path, 43, second)
+    load_all(tmp_path, tmp_path / "w.duckdb")
+    rows = summary(tmp_path / "w.duckdb")
+    assert rows["all", "argmax", "accuracy"]["low"] > 0
+    assert rows["all", "argmax", "accuracy"]["verdict"] == verdict
+    # Where less is better, too.
+    assert rows["all", "argmax", "over_triage"]["high"] < 0
+    assert rows["all", "argmax", "over_triage"]["verdict"] == verdict
 
 
 def test_models_that_decide_alike_have_no_band_and_few_groups_none_either(tmp_path):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 
 import pytest
+from scipy import stats
 
 from flows.report.answer import NO_PAIR, answer
 from flows.report.markdown import as_markdown
@@ -12,7 +15,7 @@ from flows.report.pairs import pair_rows
 from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import land_pair
 from warehouse.load import load_all
-from warehouse.pooled import Pooled
+from warehouse.pooled import BETWEEN_SEEDS, Pooled
 from warehouse.summary import PooledSet, pooled_sets
 
 ROW = Pooled("all", "argmax", "accuracy", 20, 10, 10, 2, 1500, 245, 0.8, 0.804, -0.004, 0.004, -0.016, 0.008, 0.012,
@@ -49,6 +52,16 @@ def test_without_a_pair_that_knows_something_it_says_so_instead_of_a_figure(rows
     sentences = answer(*rows, [pool(empty)])
     assert sentences[1] == f"Accuracy: cannot conclude; {reason}." and 3 <= len(sentences) <= 6
     assert not any("left out" in sentence for sentence in sentences)
+
+
+def test_a_difference_that_varies_between_seeds_says_how_many_pairs_it_takes(rows):
+    """The half width of Student's interval over n trainings is t(n - 1) sd / sqrt(n)."""
+    row = replace(ROW, pairs=2, seed_sd=0.018, verdict=f"cannot conclude: {BETWEEN_SEEDS}")
+    sentence = answer(*rows, [pool(row)])[1]
+    needed = int(re.search(r"about (\d+) pairs could show 2 points", sentence)[1])
+    assert "cannot conclude; it varies too much between seeds" in sentence
+    half = {n: stats.t.ppf(0.975, n - 1) * 0.018 / math.sqrt(n) for n in (needed - 1, needed)}
+    assert half[needed] <= 0.02 < half[needed - 1]
 
 
 def test_without_a_band_it_says_why(rows):
