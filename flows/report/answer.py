@@ -107,6 +107,7 @@ def _left_out(rows: list[Pooled]) -> Iterator[str]:
 
 
 def _seeds(rows: list[tuple[Pooled, str]]) -> Iterator[str]:
+    """How the difference varies between seeds, or that nobody knows."""
     spreads = [
         f"{name.lower() if name == 'Accuracy' else name} by {100 * row.seed_sd:.1f} points"
         for row, name in rows
@@ -114,6 +115,8 @@ def _seeds(rows: list[tuple[Pooled, str]]) -> Iterator[str]:
     ]
     if spreads:
         yield f"Between seeds the difference varies: {', '.join(spreads)} (standard deviation)."
+    elif any(row.pairs for row, _ in rows):
+        yield "Each recipe has one seed: what chance does to a training is not in these intervals."
 
 
 def _gates(board: Collection[EvaluationRow]) -> Iterator[str]:

@@ -68,7 +68,7 @@ def test_baselines_stand_at_the_foot(outputs):
 
 def test_tables_are_asked_for_by_name(outputs):
     text = outputs[("--gates", "--flips")].stdout
-    assert "Gates of the primary rule" in text and "ED recall adjusted n/a" in text
+    assert "Gates of the primary rule" in text and "for 2 models" in text
     assert "Confusion matrices" not in text and "Decision rules" not in text
 
 

@@ -64,6 +64,12 @@ def test_a_difference_that_varies_between_seeds_says_how_many_pairs_it_takes(row
     assert half[needed] <= 0.02 < half[needed - 1]
 
 
+def test_one_seed_is_said_to_show_nothing_of_chance(rows):
+    sentence = "Each recipe has one seed: what chance does to a training is not in these intervals."
+    assert sentence in answer(*rows, [pool(replace(ROW, seeds=1, seed_sd=None))])
+    assert sentence not in answer(*rows, [pool(ROW)])
+
+
 def test_without_a_band_it_says_why(rows):
     still = replace(
         ROW, low=None, high=None, could_show=None, verdict="cannot conclude", note="no band: 9 groups are too few"
