@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from tasks.judging.point_metrics import MIN_UNITS, Floats
 from warehouse.cells import RULES, JudgedCases
@@ -85,6 +84,9 @@ class _SeedSpread:
 
     def half_width(self, pairs: int) -> float:
         """Of Student's 95 % interval of the mean difference over `pairs` trained pairs."""
+        # Not at the top: what only reads stored figures starts fast.
+        from scipy import stats
+
         return float(stats.t.ppf(0.975, self.freedom)) * self.sd / math.sqrt(pairs)
 
 
