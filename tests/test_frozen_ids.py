@@ -15,6 +15,7 @@ from tasks.runtime.backend import CPU
 from tasks.scoring.baselines import baseline_scores_id, zero_shot_id
 from tasks.spec import OMITTED_AT_DEFAULT, OVERRIDES, Grid, PromptChoice, Recipe, evaluation_id, experiments
 from tasks.tuning import training_rows
+from tasks.tuning.summary import UNBOUNDED
 from tests.test_spec import RECIPE, experiment, model
 
 VERSIONS = {"mlx": "0.32.2", "mlx-lm": "0.32.2"}
@@ -46,7 +47,7 @@ def ids(grid: Grid, monkeypatch) -> dict[str, str]:
         "evaluation": evaluation_id(scores),
         "zero_shot": untuned,
         "zero_shot_scores": baseline_scores_id(untuned, grid.scoring, DATASET, grid.training.max_tokens),
-        "moved": _Move(spec, training, scores, spec.precision, Path(), Path()).training_id(WEIGHTS),
+        "moved": _Move(spec, training, scores, spec.precision, Path(), Path(), UNBOUNDED).training_id(WEIGHTS),
         "fidelity": _comparison(Path(), WEIGHTS, DATASET, grid).fidelity_id,
     }
 
