@@ -235,8 +235,8 @@ def test_the_tables_name_the_unpacked_reference_and_print_what_does_not_follow(t
     for table in (against_reference(board), frontier(board)):
         assert "; reference already 4-bit: nothing follows about 8 bits or more" in table.title
 
-    names = [name.splitlines()[0] for name in frontier(board)["precision"]]
-    assert names == ["smol unpacked Q4_1", "smol 8bit", "smol mxfp4"]
+    names = list(frontier(board)["precision"])
+    assert names == ["smol unpacked Q4_1 r1 s42", "smol 8bit r1 s42", "smol mxfp4 r1 s42"]
     assert all(name.endswith("against unpacked Q4_1") for name in against_reference(board)["precision"])
     assert leaderboard(board).title.endswith("; reference already 4-bit: nothing follows about 8 bits or more")
     assert set(leaderboard(board)["experiment"]) == {"bf16", "8bit", "mxfp4"}
