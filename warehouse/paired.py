@@ -34,12 +34,11 @@ from tasks.judging.point_metrics import (
 from warehouse.exact_tests import TANGO, mcnemar, tango_interval
 from warehouse.resampling import (
     CANNOT_CONCLUDE,
-    LOWER_IS_BETTER,
     MARGIN,
     RESAMPLES,
     SEED,
     resample_weights,
-    verdict_of,
+    verdict_on,
 )
 
 PROPORTIONS = ("accuracy", "ed_recall")
@@ -305,10 +304,9 @@ def _with_verdict(comparison: Comparison) -> Comparison:
     if comparison.low == comparison.high:
         note = "every resample gives the same difference, so that the interval has no width"
         return _with_note(comparison, note)
-    if comparison.metric in LOWER_IS_BETTER:
-        return replace(comparison, verdict=verdict_of(-comparison.high, -comparison.low))
 
-    return replace(comparison, verdict=verdict_of(comparison.low, comparison.high))
+    verdict = verdict_on(comparison.metric, comparison.low, comparison.high)
+    return replace(comparison, verdict=verdict)
 
 
 def _with_note(comparison: Comparison, note: str) -> Comparison:

@@ -28,7 +28,7 @@ from warehouse.resampling import (
     MARGIN,
     RESAMPLES,
     SEED,
-    verdict_of,
+    verdict_on,
 )
 
 ALL = "all"  # the row over all base models
@@ -281,12 +281,12 @@ def _with_band(figure: _Figure, band: Band, together: int, units: int, resamples
 def _verdict(row: Pooled, low: float, high: float, spread: _SeedSpread | None) -> str:
     """What the band says, if the interval over trainings says the same."""
     assert row.difference is not None
-    verdict = _towards_worse(row.metric, low, high)
+    verdict = verdict_on(row.metric, low, high)
     if spread is None or verdict == CANNOT_CONCLUDE:
         return verdict
 
     half = spread.half_width(row.pairs)
-    over_trainings = _towards_worse(row.metric, row.difference - half, row.difference + half)
+    over_trainings = verdict_on(row.metric, row.difference - half, row.difference + half)
     return verdict if over_trainings == verdict else f"{CANNOT_CONCLUDE}: {BETWEEN_SEEDS}"
 
 
@@ -299,7 +299,3 @@ def pairs_that_could_show(sd: float, margin: float = MARGIN) -> int:
         for pairs in itertools.count(2)
         if _SeedSpread(sd, pairs - 1).half_width(pairs) <= margin
     )
-
-
-def _towards_worse(metric: str, low: float, high: float) -> str:
-    return verdict_of(-high, -low) if metric in LOWER_IS_BETTER else verdict_of(low, high)

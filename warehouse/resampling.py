@@ -40,3 +40,8 @@ def verdict_of(low: float, high: float) -> str:
     if low > -MARGIN:
         return NOT_INFERIOR
     return INFERIOR if high < -MARGIN else CANNOT_CONCLUDE
+
+
+def verdict_on(metric: str, low: float, high: float) -> str:
+    """The verdict on the interval of a metric's difference, whichever way the metric is better."""
+    return verdict_of(-high, -low) if metric in LOWER_IS_BETTER else verdict_of(low, high)
