@@ -1,4 +1,6 @@
-"""Confusion tables of many evaluations on the same cases, counted by the unit that is resampled."""
+"""Confusion tables and placements of many evaluations on the same cases, summed by the unit that is
+resampled.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,10 @@ from dataclasses import dataclass
 
 import duckdb
 import numpy as np
+from numpy.typing import NDArray
 
-from tasks.judging.point_metrics import Ints
+from tasks.judging.discrimination import placements
+from tasks.judging.point_metrics import Floats, Ints
 from tasks.spec import LABELS
 from warehouse.ratios import Cells
 
@@ -23,6 +27,7 @@ SELECT
     list_position($labels, label) - 1 AS truth,
     list_position($labels, decision) - 1 AS decision,
     list_position($labels, argmax) - 1 AS argmax,
+    p_ed,
     case_group IS NOT NULL AS grouped
 FROM prediction JOIN listed USING (evaluation_id)
 """
@@ -30,12 +35,16 @@ FROM prediction JOIN listed USING (evaluation_id)
 
 @dataclass(frozen=True)
 class JudgedCases:
-    """The cases of several evaluations, one entry each; `decided` by rule, -1 where it gave none."""
+    """The cases of several evaluations, one entry each; `decided` by rule, -1 where it gave none.
+
+    `p_ed`: the probability of ED.
+    """
 
     model: Ints
     unit: Ints
     truth: Ints
     decided: dict[str, Ints]
+    p_ed: Floats
     grouped: bool
     models: int
 
@@ -50,7 +59,19 @@ class JudgedCases:
         place = (self.unit * self.models + self.model) * 9 + self.truth * 3 + decided
         shape = (self.units, self.models, len(LABELS), len(LABELS))
         counts = np.bincount(place[counted], minlength=int(np.prod(shape)))
-        return Cells(counts.astype(np.float64).reshape(shape))
+        placed = self._placed(counted) if rule == "argmax" else None
+        return Cells(counts.astype(np.float64).reshape(shape), placed)
+
+    def _placed(self, counted: NDArray[np.bool_]) -> Floats:
+        """Sums of placements, (units, models, 2)."""
+        emergency = self.truth == 0
+        placed = np.zeros((self.units, self.models, 2))
+        for model in range(self.models):
+            cases = counted & (self.model == model)
+            shares = placements(self.p_ed[cases], emergency[cases])
+            np.add.at(placed, (self.unit[cases], model, 1 - emergency[cases]), shares)
+
+        return placed
 
 
 def judged_cases(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> JudgedCases:
@@ -68,6 +89,7 @@ def judged_cases(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> JudgedCa
         codes("unit"),
         codes("truth"),
         {rule: codes(column) for rule, column in RULES.items()},
+        np.ma.filled(columns["p_ed"], np.nan).astype(np.float64),
         bool(len(columns["grouped"]) and columns["grouped"].any()),
         len(ids),
     )

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tasks.runtime.errors import BrokenFolder
 from warehouse.landing import LandingManifest, is_loaded
 
-_COLUMNS = ["case_id", "label", "case_group", "decision", "argmax", "nll"]
+_COLUMNS = ["case_id", "label", "case_group", "decision", "argmax", "nll", "p_ed"]
 
 
 class JudgedRow(NamedTuple):
@@ -25,6 +25,7 @@ class JudgedRow(NamedTuple):
     decision: str | None
     argmax: str
     nll: float | None
+    p_ed: float
 
     def by(self, rule: str) -> str | None:
         """What the rule 'primary' or 'argmax' decided."""

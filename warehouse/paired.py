@@ -32,6 +32,7 @@ from tasks.judging.point_metrics import (
     undefined_too_often,
 )
 from warehouse.exact_tests import TANGO, mcnemar, tango_interval
+from warehouse.ratios import OF_EMERGENCIES
 from warehouse.resampling import (
     CANNOT_CONCLUDE,
     MARGIN,
@@ -43,7 +44,7 @@ from warehouse.resampling import (
 
 PROPORTIONS = ("accuracy", "ed_recall")
 METRICS = (*PROPORTIONS, "ed_f2", "macro_f1", "expected_cost")
-# What the comparison with a reference shows beside METRICS, and the loss of `compare_losses`.
+# What the comparison with a reference shows beside METRICS, and the loss.
 WITH_OVER_TRIAGE = (*METRICS, "over_triage")
 LOSS = "loss"
 NO_MARGIN = {"expected_cost": "a cost", LOSS: "a loss"}
@@ -116,23 +117,9 @@ def compare(
     units = UnitCounts.of(pair.truth, pair.unit)
 
     return [
-        _comparison(metric, pair, units, observed[metric], resamples[metric].difference)
+        comparison_of(metric, pair, units, observed[metric], resamples[metric].difference)
         for metric in metrics
     ]
-
-
-def compare_losses(pair: PairedDecisions, losses: Floats) -> Comparison:
-    """The mean loss of a pair with its 95 % interval; `losses` (cases, 2), in nats."""
-    per_case = np.concatenate([losses, np.ones((len(losses), 1))], axis=1)
-    sums = np.zeros((int(pair.unit.max()) + 1, 3))
-    np.add.at(sums, pair.unit, per_case)
-
-    def means(totals: Floats) -> BothSides:
-        return BothSides(totals[:, 0] / totals[:, 2], totals[:, 1] / totals[:, 2])
-
-    observed = means(sums.sum(axis=0, keepdims=True))
-    resamples = means(resampled(sums)).difference
-    return _comparison(LOSS, pair, UnitCounts.of(pair.truth, pair.unit), observed, resamples)
 
 
 def not_available(cases: int, reason: str, metrics: Sequence[str] = METRICS) -> list[Comparison]:
@@ -178,7 +165,7 @@ def compared_metrics(confusion: Floats, cost: Floats | None) -> dict[str, Floats
     }
 
 
-def _comparison(
+def comparison_of(
     metric: str,
     pair: PairedDecisions,
     units: UnitCounts,
@@ -190,9 +177,7 @@ def _comparison(
     value_4bit = float(observed.at_4bit[0])
     value_8bit = float(observed.at_8bit[0])
     if math.isnan(value_4bit) or math.isnan(value_8bit):
-        reason = (
-            "no cost matrix was given" if metric == "expected_cost" else "no ED case in the set"
-        )
+        reason = _why_undefined(metric, units)
         return replace(comparison, note=f"not available: {reason}")
 
     comparison = replace(
@@ -202,6 +187,12 @@ def _comparison(
         difference=value_4bit - value_8bit,
     )
     return _with_verdict(_with_intervals(comparison, pair, units, differences))
+
+
+def _why_undefined(metric: str, units: UnitCounts) -> str:
+    if metric == "expected_cost":
+        return "no cost matrix was given"
+    return "no case but ED in the set" if units.by_class[0] else "no ED case in the set"
 
 
 def _without_figures(metric: str, pair: PairedDecisions, units: UnitCounts) -> Comparison:
@@ -233,14 +224,14 @@ def _with_intervals(
 
 def _included_cases(metric: str, pair: PairedDecisions) -> NDArray[np.bool_]:
     """Which cases a metric is computed from: those with the label ED, or all."""
-    if metric.startswith("ed_"):
+    if metric in OF_EMERGENCIES:
         return pair.truth == 0
     return np.ones(len(pair.truth), dtype=bool)
 
 
 def _unit_count(metric: str, units: UnitCounts) -> int:
     """Units that hold the cases that a metric is computed from."""
-    return int(units.by_class[0]) if metric.startswith("ed_") else units.total
+    return int(units.by_class[0]) if metric in OF_EMERGENCIES else units.total
 
 
 def _kind_of_unit(pair: PairedDecisions) -> str:

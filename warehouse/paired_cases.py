@@ -17,9 +17,9 @@ from warehouse.paired import (
     Comparison,
     PairedDecisions,
     compare,
-    compare_losses,
     not_available,
 )
+from warehouse.paired_scores import compare_losses, compare_separation
 
 _POSITION: dict[str | None, int] = {label: position for position, label in enumerate(LABELS)}
 
@@ -38,6 +38,8 @@ class PairedCase:
     at_8bit: str | None
     loss_4bit: float | None
     loss_8bit: float | None
+    p_ed_4bit: float
+    p_ed_8bit: float
 
     @property
     def unit(self) -> str:
@@ -56,7 +58,9 @@ def cases_by_rule(
     ]
     return {
         rule: [
-            PairedCase(a.case_id, a.label, a.group, a.by(rule), b.by(rule), a.nll, b.nll)
+            PairedCase(
+                a.case_id, a.label, a.group, a.by(rule), b.by(rule), a.nll, b.nll, a.p_ed, b.p_ed
+            )
             for a, b in case_pairs
         ]
         for rule in ("primary", "argmax")
@@ -66,7 +70,8 @@ def cases_by_rule(
 def comparisons(
     cases: list[PairedCase], cost: Floats | None, table: PairTable, rule: str
 ) -> list[Comparison]:
-    """The metrics of a pair under one rule; the loss, which knows no rule, stands under the argmax.
+    """The metrics of a pair under one rule; the AUROC and the loss, which know no rule, stand under
+    the argmax.
 
     None if the sides share no case; the audit `pairs_agree` reports it.
     """
@@ -78,6 +83,10 @@ def comparisons(
 
     pair = _paired_decisions(cases)
     figures = compare(pair, cost, table.metrics)
+    if rule == "argmax":
+        p_ed = [(case.p_ed_4bit, case.p_ed_8bit) for case in cases]
+        figures.append(compare_separation(pair, np.array(p_ed, dtype=np.float64)))
+
     losses = [(case.loss_4bit, case.loss_8bit) for case in cases]
     if (
         table.with_losses

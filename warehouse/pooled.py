@@ -11,8 +11,6 @@ with several seeds of a recipe concludes only what Student's interval over its t
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +19,7 @@ import numpy as np
 from tasks.judging.point_metrics import MIN_UNITS, Floats
 from warehouse.cells import RULES, JudgedCases
 from warehouse.joint import Band, Hypothesis, Statistic, joint_bands
-from warehouse.ratios import POOLED, Cells
+from warehouse.ratios import OF_EMERGENCIES, POOLED, SEPARATION, Cells
 from warehouse.resampling import (
     CANNOT_CONCLUDE,
     LOWER_IS_BETTER,
@@ -30,6 +28,7 @@ from warehouse.resampling import (
     SEED,
     verdict_on,
 )
+from warehouse.seed_spread import SeedSpread
 
 ALL = "all"  # the row over all base models
 BETWEEN_SEEDS = "it varies too much between seeds"
@@ -74,23 +73,6 @@ class Pooled:
 
 
 @dataclass(frozen=True)
-class _SeedSpread:
-    """How a difference varies between seeds of one base model and recipe: the standard deviation
-    and its degrees of freedom.
-    """
-
-    sd: float
-    freedom: int
-
-    def half_width(self, pairs: int) -> float:
-        """Of Student's 95 % interval of the mean difference over `pairs` trained pairs."""
-        # Not at the top: what only reads stored figures starts fast.
-        from scipy import stats
-
-        return float(stats.t.ppf(0.975, self.freedom)) * self.sd / math.sqrt(pairs)
-
-
-@dataclass(frozen=True)
 class _Figure:
     """A row without its band, and what the band is computed from; None where there can be none.
 
@@ -99,7 +81,7 @@ class _Figure:
 
     row: Pooled
     statistic: Statistic | None = None
-    spread: _SeedSpread | None = None
+    spread: SeedSpread | None = None
 
     @property
     def hypothesis(self) -> Hypothesis:
@@ -135,10 +117,11 @@ def pooled(
 def _figures(rule: str, pairs: Sequence[PooledPair], cells: Cells, grouped: bool) -> list[_Figure]:
     has_decisions = cells.counts.sum(axis=(0, 2, 3)) > 0
     models = sorted({pair.base_model for pair in pairs})
+    metrics = POOLED if cells.placed is None else (*POOLED, SEPARATION)
     return [
         _figure(rule, metric, scope, pairs, has_decisions, cells, grouped)
         for scope in (ALL, *models)
-        for metric in POOLED
+        for metric in metrics
     ]
 
 
@@ -167,7 +150,8 @@ def _figure(
     numerators, denominators = cells.part(sides).ratios(metric)
     values = _values(numerators, denominators)
     if np.isnan(values).any():
-        return _Figure(replace(row, note="not available: no ED case in the set"))
+        kind = "no ED case" if not cells.counts[:, :, 0].any() else "no case but ED"
+        return _Figure(replace(row, note=f"not available: {kind} in the set"))
 
     spread = _seed_spread(values[0::2] - values[1::2], [pairs[i] for i in averaged])
     row = _with_values(row, values, spread)
@@ -201,7 +185,7 @@ def _row(
     grouped: bool,
 ) -> Pooled:
     by_class = cells.counts.sum(axis=(0, 3)).max(axis=0)
-    cases = by_class[0] if metric.startswith("ed_") else by_class.sum()
+    cases = by_class[0] if metric in OF_EMERGENCIES else by_class.sum()
     return Pooled(
         base_model=scope,
         rule=rule,
@@ -221,7 +205,7 @@ def _values(numerators: Floats, denominators: Floats) -> Floats:
         return np.asarray((numerators.sum(axis=0) / denominators.sum(axis=0)).sum(axis=-1))
 
 
-def _with_values(row: Pooled, values: Floats, spread: _SeedSpread | None) -> Pooled:
+def _with_values(row: Pooled, values: Floats, spread: SeedSpread | None) -> Pooled:
     """Add the means of both sides, their difference, and how it varies between seeds."""
     at_4bit = values[0::2]
     at_8bit = values[1::2]
@@ -234,26 +218,25 @@ def _with_values(row: Pooled, values: Floats, spread: _SeedSpread | None) -> Poo
     )
 
 
-def _seed_spread(differences: Floats, averaged: Sequence[PooledPair]) -> _SeedSpread | None:
-    """Over all recipes that have two seeds; None where none has."""
+def _seed_spread(differences: Floats, averaged: Sequence[PooledPair]) -> SeedSpread | None:
+    """Over all recipes of `averaged`; None where none has two seeds."""
     by_recipe: dict[tuple[str, str], list[float]] = {}
     for pair, difference in zip(averaged, differences, strict=True):
         by_recipe.setdefault((pair.base_model, pair.recipe), []).append(float(difference))
 
-    recipe_values = [np.array(values) for values in by_recipe.values() if len(values) > 1]
-    if not recipe_values:
-        return None
-
-    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in recipe_values)
-    freedom = sum(len(values) - 1 for values in recipe_values)
-    return _SeedSpread(math.sqrt(squares / freedom), freedom)
+    return SeedSpread.of(by_recipe.values())
 
 
 def _units_behind(metric: str, cells: Cells) -> int:
-    """Groups (or cases) that a metric is computed from; for macro F1 those of the rarest class."""
-    by_class = (cells.counts.sum(axis=3).max(axis=1) > 0).sum(axis=0)
-    if metric.startswith("ed_"):
+    """Groups (or cases) that a metric is computed from; for macro F1 those of the rarest class, and
+    for the AUROC those of the rarer kind.
+    """
+    has_cases = cells.counts.sum(axis=3).max(axis=1) > 0
+    by_class = has_cases.sum(axis=0)
+    if metric in OF_EMERGENCIES:
         return int(by_class[0])
+    if metric == SEPARATION:
+        return min(int(by_class[0]), int(has_cases[:, 1:].any(axis=1).sum()))
     if metric == "macro_f1":
         return int(min((units for units in by_class if units > 0), default=0))
     return len(cells.counts)
@@ -278,7 +261,7 @@ def _with_band(figure: _Figure, band: Band, together: int, units: int, resamples
     )
 
 
-def _verdict(row: Pooled, low: float, high: float, spread: _SeedSpread | None) -> str:
+def _verdict(row: Pooled, low: float, high: float, spread: SeedSpread | None) -> str:
     """What the band says, if the interval over trainings says the same."""
     assert row.difference is not None
     verdict = verdict_on(row.metric, low, high)
@@ -288,14 +271,3 @@ def _verdict(row: Pooled, low: float, high: float, spread: _SeedSpread | None) -
     half = spread.half_width(row.pairs)
     over_trainings = verdict_on(row.metric, row.difference - half, row.difference + half)
     return verdict if over_trainings == verdict else f"{CANNOT_CONCLUDE}: {BETWEEN_SEEDS}"
-
-
-def pairs_that_could_show(sd: float, margin: float = MARGIN) -> int:
-    """Trained pairs of one recipe whose Student's 95 % interval is at most `margin` to each side,
-    if their difference varies between seeds by `sd`.
-    """
-    return next(
-        pairs
-        for pairs in itertools.count(2)
-        if _SeedSpread(sd, pairs - 1).half_width(pairs) <= margin
-    )

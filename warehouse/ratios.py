@@ -1,6 +1,7 @@
-"""Metrics of triage decisions as sums of ratios of totals, by which groups can be resampled fast.
+"""Metrics as sums of ratios of totals, by which groups can be resampled fast.
 
-The figures equal those of `tasks/judging/point_metrics.py`.
+The figures equal those of `tasks/judging/point_metrics.py`, and the AUROC that of
+`tasks/judging/discrimination.py`.
 """
 
 from __future__ import annotations
@@ -12,22 +13,31 @@ import numpy as np
 from tasks.judging.point_metrics import Floats
 
 POOLED = ("accuracy", "ed_recall", "ed_f2", "macro_f1", "over_triage")
+OF_EMERGENCIES = ("ed_recall", "ed_f2")  # computed from cases with the label ED
+# Knows no decision rule: it stands under the argmax, as in the table metric.
+SEPARATION = "ed_auroc"
 
 
 @dataclass(frozen=True)
 class Cells:
     """Confusion tables of every unit and model, (units, models, 3, 3):
     row = truth, column = decision.
+
+    `placed`: sums of placements by the probability of ED, (units, models, 2): over emergencies, and
+    over the other cases; None where only decisions are known.
     """
 
     counts: Floats
+    placed: Floats | None = None
 
     def part(self, models: list[int]) -> Cells:
-        return Cells(self.counts[:, models])
+        return Cells(
+            self.counts[:, models], None if self.placed is None else self.placed[:, models]
+        )
 
     def ratios(self, metric: str) -> tuple[Floats, Floats]:
-        """Numerators and denominators of one of POOLED, each (units, models, ratios): the metric of
-        a model is the sum of its ratios of totals.
+        """Numerators and denominators of one of POOLED or SEPARATION, each (units, models, ratios):
+        the metric of a model is the sum of its ratios of totals.
         """
         numerators, denominators = getattr(self, f"_{metric}")()
         return (
@@ -65,3 +75,21 @@ class Cells:
         has_cases = self._actual.sum(axis=(0, 1)) > 0
         numerators = 2 * self._hits[..., has_cases] / max(int(has_cases.sum()), 1)
         return numerators, (self._actual + self._decided)[..., has_cases]
+
+    def _ed_auroc(self) -> tuple[Floats, Floats]:
+        """The mean placement of emergencies, that of the others, and less the AUROC once.
+
+        Either mean alone is the AUROC. Only both together vary between resamples as the AUROC does
+        (in first order, as DeLong's variance and, by group, Obuchowski's, Biometrics 53 (1997)
+        567-578); the third ratio is constant.
+        """
+        assert self.placed is not None
+        emergencies = self._actual[..., 0]
+        cases = self._actual.sum(-1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            auroc = self.placed[..., 0].sum(0) / emergencies.sum(0)
+
+        return (
+            np.concatenate([self.placed, -(auroc * cases)[..., None]], axis=-1),
+            np.stack([emergencies, cases - emergencies, cases], axis=-1),
+        )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from flows.html_report.marks import Axis, Dot, dots
 from flows.html_report.section import Panel, Section, number, one_line, panel_name, some
 from flows.html_report.study import ReportedStudy, shortened
-from flows.report.answer import METRICS, points
+from flows.report.answer import AUROC, METRICS, points
 from flows.report.figures import is_number
 from flows.report.names import random_mark, recipe_name
 from flows.report.pairs import PairRow, headline, quantization
@@ -31,11 +31,12 @@ MISSING = (
 
 
 def forest(study: ReportedStudy) -> Section:
-    """The forest plots of accuracy and ED recall."""
+    """The forest plots of accuracy, ED recall and the AUROC of emergencies."""
     heading = "4 bits minus 8 bits"
     if not study.pairs:
         return Section("forest", heading, missing=MISSING)
-    panels = [panel for metric in METRICS for panel in _panel(study, *metric[:3])]
+    shown = (*(metric[:3] for metric in METRICS), (*AUROC[:2], "ED AUROC"))
+    panels = [panel for metric in shown for panel in _panel(study, *metric)]
     findings = [headline(study.pairs)]
     return Section("forest", heading, READING, findings, panels, [quantization(study.pairs)])
 

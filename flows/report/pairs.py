@@ -40,6 +40,9 @@ class PairRow:
     ed_recall_low: float | None
     ed_recall_high: float | None
     ed_recall_verdict: str | None
+    ed_auroc_diff: float | None
+    ed_auroc_low: float | None
+    ed_auroc_high: float | None
     loss_4bit: float | None
     loss_8bit: float | None
     resources: str

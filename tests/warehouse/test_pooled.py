@@ -8,9 +8,9 @@ from statistics import mean
 import numpy as np
 import pytest
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, f1_score, fbeta_score, recall_score
+from sklearn.metrics import accuracy_score, f1_score, fbeta_score, recall_score, roc_auc_score
 
-from tests.warehouse.rows import evaluation, full, training
+from tests.warehouse.rows import PROBABILITIES, evaluation, full, training
 from warehouse import refresh_pools
 from warehouse.connect import reading, writing
 from warehouse.health import bring_up_to_date, run_audits
@@ -84,9 +84,10 @@ def by_scikit_learn(cases, choice) -> dict[str, float]:
 def test_differences_are_means_over_trained_pairs_that_know_something(study):
     root, pairs = study
     rows = summary(root / "w.duckdb")
-    assert len(rows) == 3 * 2 * 5
+    auroc = {key: row for key, row in rows.items() if key[2] == "ed_auroc"}
+    assert len(auroc) == 3 and len(rows) - len(auroc) == 3 * 2 * 5
 
-    for (scope, rule, metric), row in rows.items():
+    for (scope, rule, metric), row in [(key, row) for key, row in rows.items() if key not in auroc]:
         sides = [both for (model, *_), both in pairs.items() if scope in ("all", model)]
         four, eight = (
             mean(by_scikit_learn(both[bits], 1 if rule == "argmax" else 2)[metric] for both in sides) for bits in (4, 8)
@@ -100,6 +101,28 @@ def test_differences_are_means_over_trained_pairs_that_know_something(study):
         assert row["cases"] == (emergencies if metric.startswith("ed_") else CASES)
 
     assert rows["all", "argmax", "accuracy"]["groups"] == CASES // 2
+
+
+def test_the_auroc_is_pooled_under_the_argmax_from_all_cases(study):
+    root, pairs = study
+    row = summary(root / "w.duckdb")["all", "argmax", "ed_auroc"]
+    four, eight = (
+        mean(
+            roc_auc_score([c[0] == "ED" for c in both[bits]], [PROBABILITIES[c[1]][0] for c in both[bits]])
+            for both in pairs.values()
+        )
+        for bits in (4, 8)
+    )
+    assert (row["value_4bit"], row["value_8bit"]) == pytest.approx((four, eight), abs=1e-9)
+    assert row["low"] < row["difference"] < row["high"]
+    assert (row["cases"], row["groups"], row["pairs"]) == (CASES, groups_of_the_rarer_kind(), 4)
+
+
+def groups_of_the_rarer_kind() -> int:
+    """Emergencies or other cases; a group holds two cases."""
+    emergencies = [case[0] == "ED" for case in decided(0, 1)]
+    pairs = list(zip(emergencies[0::2], emergencies[1::2], strict=True))
+    return min(sum(any(pair) for pair in pairs), sum(not all(pair) for pair in pairs))
 
 
 def test_the_spread_between_seeds_is_that_of_one_recipe(study):

@@ -21,7 +21,8 @@ from warehouse.health import run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all, load_landing
 from warehouse.migrate import migrate, sql_files
-from warehouse.paired import PairedDecisions, compare, compare_losses
+from warehouse.paired import PairedDecisions, compare
+from warehouse.paired_scores import compare_losses
 from warehouse.query import query
 
 LABELS = ("ED", "GP", "HOME")

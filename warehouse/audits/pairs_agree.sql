@@ -5,6 +5,8 @@
 WITH computed AS (
     UNPIVOT (SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1 FROM prediction_figures)
     ON accuracy, ed_recall, ed_f2, macro_f1 INTO NAME metric VALUE figure
+    UNION ALL BY NAME
+    SELECT evaluation_id, rule, metric, value AS figure FROM metric WHERE rule = 'argmax' AND metric = 'ed_auroc'
 ),
 shared AS (
     SELECT

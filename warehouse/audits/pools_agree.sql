@@ -7,6 +7,8 @@ WITH figure AS (
         SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1, over_triage FROM prediction_figures
     )
     ON accuracy, ed_recall, ed_f2, macro_f1, over_triage INTO NAME metric VALUE figure
+    UNION ALL BY NAME
+    SELECT evaluation_id, rule, metric, value AS figure FROM metric WHERE rule = 'argmax' AND metric = 'ed_auroc'
 ),
 averaged AS (
     SELECT pool, unnest([base_model, 'all']) AS base_model, evaluation_4bit, evaluation_8bit

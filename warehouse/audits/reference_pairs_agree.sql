@@ -6,6 +6,8 @@ WITH computed AS (
         SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1, over_triage, loss FROM prediction_figures
     )
     ON accuracy, ed_recall, ed_f2, macro_f1, over_triage, loss INTO NAME metric VALUE figure
+    UNION ALL BY NAME
+    SELECT evaluation_id, rule, metric, value AS figure FROM metric WHERE rule = 'argmax' AND metric = 'ed_auroc'
 )
 SELECT evaluation_id, reference_evaluation, 'no figures' AS what
 FROM reference_pair ANTI JOIN reference_metric USING (evaluation_id, reference_evaluation)

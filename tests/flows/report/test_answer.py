@@ -1,4 +1,4 @@
-"""The sentences on top of a comparison: made from the rows, three to six, and never more than follows."""
+"""The sentences on top of a comparison: made from the rows, in three to six lines, and never more than follows."""
 
 from __future__ import annotations
 
@@ -44,6 +44,14 @@ def test_the_answer_is_made_of_the_pooled_rows(rows):
         "Between seeds the difference varies: accuracy by 1.1 points (standard deviation).",
         "Gates: 0 of 2 trained models pass, 2 provisionally.",
     ]
+
+
+def test_the_auroc_stands_behind_ed_recall(rows):
+    auroc = replace(ROW, metric="ed_auroc", difference=0.001, low=-0.004, high=0.006)
+    assert answer(*rows, [pool(ROW, RECALL, auroc)])[2] == (
+        "ED recall -1.2 points [-4.3, +1.9] over 20 pairs: cannot conclude; 412 emergencies could show 3.1 points. "
+        "ED AUROC, whatever the threshold, +0.1 points [-0.4, +0.6] over 20 pairs: not inferior at 2 points."
+    )
 
 
 def test_without_a_pair_that_knows_something_it_says_so_instead_of_a_figure(rows):
