@@ -5,12 +5,14 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from flows.cli.plan_trainings import trainings_sentence
 from flows.cli.terminal import print_line
 from flows.power.outlook import MOST_CASES, MOST_GROUPS, POWER, MetricOutlook, Size, outlook
 from flows.power.planned_cases import PlannedCases
 from flows.power.planned_set import planned_set
 from flows.power.stored_pair import StoredPair, stored_pair
 from flows.power.studies import SEED, STUDIES, VALUES, Studies
+from flows.power.training_chance import planned_pairs, stored_spread
 from flows.report.names import RANDOM
 from flows.selection import Selection
 from tasks.judging.paired_cells import PlannedSet
@@ -40,7 +42,13 @@ def print_power(console: Console, selection: Selection, cases: PlannedCases | No
     outlooks = [outlook(metric, studies) for metric in VALUES]
     console.print(_table(planned, outlooks))
 
-    for line in (_source(pair, studies.behaviour, planned), *map(_sentence, outlooks), _reading()):
+    lines = [
+        _source(pair, studies.behaviour, planned),
+        *map(_sentence, outlooks),
+        _reading(),
+        trainings_sentence(stored_spread(selection.cells), planned_pairs(selection.cells)),
+    ]
+    for line in lines:
         print_line(console, f"verdicts {line}")
 
 

@@ -41,14 +41,18 @@ def counted(pair: Decisions) -> PairedCounts:
 
 
 def store(root: Path, pair: Decisions, **values: Any) -> None:
-    """Land a pair as Parquet files and load them into the warehouse that the environment names."""
+    """Land a pair as Parquet files and load them into the warehouse that the environment names.
+
+    Pairs of several seeds are kept beside each other.
+    """
     truth, four, eight, groups = pair
     for bits, side in ((4, four), (8, eight)):
+        name = f"{bits}-s{values['seed']}" if "seed" in values else str(bits)
         cases = [(LABELS[label], LABELS[choice], LABELS[choice]) for label, choice in zip(truth, side, strict=True)]
-        rows = evaluation(f"e{bits}", f"t{bits}", cases, has_groups=True)
+        rows = evaluation(f"e{name}", f"t{name}", cases, has_groups=True)
         for row, group in zip(rows["prediction"], groups, strict=True):
             row["case_group"] = group
-        write_landing(root, f"t{bits}", "training", training(f"t{bits}", bits, **values))
-        write_landing(root, f"e{bits}", "evaluation", rows)
+        write_landing(root, f"t{name}", "training", training(f"t{name}", bits, **values))
+        write_landing(root, f"e{name}", "evaluation", rows)
 
     load_all(root)

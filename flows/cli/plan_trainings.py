@@ -1,0 +1,59 @@
+"""What `triage sweep --plan` says about the chance of a training, which no number of cases lowers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flows.power.training_chance import PlannedPairs, StoredSpread
+from warehouse.resampling import MARGIN
+from warehouse.seed_spread import SeedSpread, pairs_that_could_show
+
+NAMES = {"accuracy": "accuracy", "ed_recall": "ED recall", "ed_auroc": "ED AUROC"}
+
+
+def trainings_sentence(spread: StoredSpread | None, planned: PlannedPairs) -> str:
+    """How the difference varies between seeds, and what the pairs of the grid can show of it."""
+    if spread is None:
+        return (
+            "trainings: all this is about the two models of a pair; what chance does to a training "
+            f"is not in it, and no pairs of one recipe in the warehouse tell. {_seeds(planned)}"
+        )
+
+    varying = _in_each(spread, lambda one: f"{100 * one.sd:.1f} points")
+    enough = _in_each(spread, lambda one: f"{pairs_that_could_show(one.sd):,} pairs")
+    return (
+        f"trainings: whatever the cases, the difference varies between seeds by {varying} (standard "
+        f"deviation over {spread.pairs} pairs of {', '.join(spread.recipes)}). "
+        f"{_shown(spread, planned)} For {100 * MARGIN:g} points it takes about {enough}."
+    )
+
+
+def _seeds(planned: PlannedPairs) -> str:
+    if planned.freedom:
+        return (
+            "Where a recipe has several seeds, as here, a verdict on all pairs is given only if "
+            "Student's interval over the trainings says the same."
+        )
+    return "Give a recipe several seeds, as in seeds = [42, 43, 44], and a verdict allows for it."
+
+
+def _shown(spread: StoredSpread, planned: PlannedPairs) -> str:
+    """What the pairs of the grid could show, as a pooled verdict computes it."""
+    if not planned.freedom:
+        return "One seed of each recipe says nothing about it; give a recipe several."
+
+    could_show = _in_each(
+        spread,
+        lambda one: (
+            f"{100 * SeedSpread(one.sd, planned.freedom).half_width(planned.total):.1f} points"
+        ),
+    )
+    return (
+        f"The {planned.total} pairs planned here could show {could_show} (half of Student's "
+        "95 % interval over trainings)."
+    )
+
+
+def _in_each(spread: StoredSpread, text: Callable[[SeedSpread], str]) -> str:
+    """`1.8 points in accuracy, 7.4 points in ED recall`."""
+    return ", ".join(f"{text(one)} in {NAMES[metric]}" for metric, one in spread.by_metric.items())
