@@ -6,7 +6,7 @@ from rich.console import Console
 
 from flows.cli.terminal import print_line
 from flows.report.figures import clock, figure
-from flows.report.table import Table, print_in_parts
+from flows.report.table import Table, print_table
 from flows.search_setup import SearchSetup
 from tasks.search.storage import Storage
 from tasks.search.trial import Cost, Trial, best_of, in_words
@@ -20,7 +20,7 @@ def print_report(console: Console, setup: SearchSetup) -> None:
     """Print the report of a stored search."""
     storage = Storage(setup.folder, setup.space, setup.objective, setup.identity)
     trials = storage.trials()
-    print_in_parts(console, best_trials(setup, trials))
+    print_table(console, best_trials(setup, trials))
 
     for line in settings(trials):
         print_line(console, line)

@@ -122,23 +122,6 @@ def print_lines(console: Console, table: Table) -> None:
     console.print(grid)
 
 
-def print_in_parts(console: Console, table: Table) -> None:
-    """Print a table; one that is too wide continues in further tables, each with the first column
-    again.
-    """
-    widths = _widths(table)
-    part = [0]
-    print_title(console, table.title)
-
-    for place in range(1, len(widths)):
-        if len(part) > 1 and _total([widths[i] for i in (*part, place)]) > console.width:
-            print_table(console, table.part(part))
-            part = [0]
-        part.append(place)
-
-    print_table(console, table.part(part))
-
-
 def print_title(console: Console, title: str) -> None:
     """Print a title as wide as the terminal, however narrow its table is."""
     console.print(title, style="italic", soft_wrap=not console.is_terminal)

@@ -23,7 +23,7 @@ from flows.report.names import BASELINES
 from flows.report.pairs import NOT_MEASURABLE, headline, pair_rows, quantization
 from flows.report.prevalence import restated
 from flows.report.rules import TIMES
-from flows.report.table import Table, print_in_parts, print_table
+from flows.report.table import Table, print_table
 from flows.report.typed_rows import leaderboard_rows
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
@@ -341,18 +341,6 @@ def test_the_short_form_says_where_the_rest_is(tmp_path):
     assert "Gates of the primary rule" in out[False] and "Gates of the primary rule" not in out[True]
     assert "triage compare" in out[True] and out[True].count("\n") * 2 < out[False].count("\n")
     assert max(len(line) for line in out[False].splitlines() if line.startswith(("smol", "  "))) <= 120
-
-
-def test_a_table_too_wide_goes_on_with_the_first_column_again_and_loses_nothing():
-    table = Table.of("A title", [{f"column {i}": f"{'x' * 30}{i}" for i in range(6)}] * 6)
-    console = Console(file=io.StringIO(), width=120)
-    print_in_parts(console, table)
-    text = console.file.getvalue()
-    assert text.count("A title") == 1 and text.count("column 0") > 1
-    assert all(text.count(f"{'x' * 30}{i}") == 6 for i in range(1, 6))
-    narrow = Console(file=io.StringIO(), width=120)
-    print_table(narrow, table.part([0, 1]))
-    assert narrow.file.getvalue().count("column 0") == 1
 
 
 def test_a_short_table_that_is_too_wide_is_turned_on_its_side_without_an_empty_header():
