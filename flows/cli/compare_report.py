@@ -26,7 +26,8 @@ from warehouse.summary import pooled_sets
 
 BANDS = (
     "The intervals on top hold for all pooled figures at once; those below for one figure each, so "
-    "they are narrower."
+    "they are narrower. A verdict below is about two trained models: what chance does to a training "
+    "is not in it."
 )
 # Lines on a terminal; output into a file or a pipe has all of them.
 MOST_MODELS = 20
