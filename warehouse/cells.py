@@ -11,8 +11,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.judging.discrimination import placements
-from tasks.judging.point_metrics import Floats, Ints
+from tasks.judging.point_metrics import Floats, Ints, placements
 from tasks.spec import LABELS
 from warehouse.ratios import Cells
 
@@ -65,13 +64,17 @@ class JudgedCases:
     def _placed(self, counted: NDArray[np.bool_]) -> Floats:
         """Sums of placements, (units, models, 2)."""
         emergency = self.truth == 0
-        placed = np.zeros((self.units, self.models, 2))
-        for model in range(self.models):
-            cases = counted & (self.model == model)
-            shares = placements(self.p_ed[cases], emergency[cases])
-            np.add.at(placed, (self.unit[cases], model, 1 - emergency[cases]), shares)
+        shares = np.zeros(len(self.model))
+        by_model = np.argsort(self.model, kind="stable")
+        ends = np.cumsum(np.bincount(self.model, minlength=self.models))
+        for rows in np.split(by_model, ends[:-1]):
+            cases = rows[counted[rows]]
+            shares[cases] = placements(self.p_ed[cases], emergency[cases])
 
-        return placed
+        place = (self.unit * self.models + self.model) * 2 + ~emergency
+        shape = (self.units, self.models, 2)
+        sums = np.bincount(place[counted], shares[counted], minlength=int(np.prod(shape)))
+        return np.asarray(sums, dtype=np.float64).reshape(shape)
 
 
 def judged_cases(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> JudgedCases:

@@ -20,6 +20,7 @@ LEVEL = 0.95
 # The standard error of a resample counts as at least this share of the study's. Where few cases
 # differ, some resamples draw hardly any of them, and would make every band endless.
 LEAST_ERROR = 0.8
+NO_ERROR = 1e-12  # what rounding leaves of a statistic that does not vary
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,15 @@ class Statistic:
     def mean_of(cls, numerators: Floats, denominators: Floats, weights: Floats) -> Statistic:
         """The sum of ratios (units, ratios), each times its weight (ratios,).
 
-        Ratios that have one denominator become one, which saves most of the work.
+        Ratios that have one denominator become one, which saves most of the work, and what cancels
+        in them leaves nothing.
         """
         used_columns = np.nonzero(weights)[0]
         parts = numerators[:, used_columns] * weights[used_columns]
         wholes = denominators[:, used_columns]
-        if len(used_columns) and (wholes == wholes[:, :1]).all():
-            return cls(parts.sum(axis=1, keepdims=True), np.ascontiguousarray(wholes[:, :1]))
-        return cls(parts, wholes)
+        distinct_wholes, of_column = np.unique(wholes, axis=1, return_inverse=True)
+        same_whole = of_column.reshape(-1, 1) == np.arange(distinct_wholes.shape[1])
+        return cls(parts @ same_whole, np.ascontiguousarray(distinct_wholes))
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def joint_bands(
     """
     values, errors = _observed_values(statistics)
     scaled = _studentised(statistics, values, errors, resamples)
-    takes_part = (errors > 0) & (np.isnan(scaled).mean(axis=0) <= MAX_UNDEFINED)
+    takes_part = (errors > NO_ERROR) & (np.isnan(scaled).mean(axis=0) <= MAX_UNDEFINED)
     half = _quantile(np.abs(scaled[:, takes_part])) * errors
     greatest = _greatest(scaled, hypotheses, takes_part)
 

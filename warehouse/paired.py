@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.judging.point_metrics import (
+    ED_AUROC,
     MIN_UNITS,
     Floats,
     Ints,
@@ -47,6 +48,7 @@ METRICS = (*PROPORTIONS, "ed_f2", "macro_f1", "expected_cost")
 # What the comparison with a reference shows beside METRICS, and the loss.
 WITH_OVER_TRIAGE = (*METRICS, "over_triage")
 LOSS = "loss"
+_RAREST = {"macro_f1": " of the rarest class", ED_AUROC: " of the rarer kind"}
 NO_MARGIN = {"expected_cost": "a cost", LOSS: "a loss"}
 
 
@@ -199,7 +201,8 @@ def _without_figures(metric: str, pair: PairedDecisions, units: UnitCounts) -> C
     drawn_units = f"{_unit_count(metric, units)} {_kind_of_unit(pair)}"
     return Comparison(
         metric=metric,
-        method=f"paired bootstrap of {drawn_units}, {RESAMPLES} resamples, seed {SEED}",
+        method=f"paired bootstrap of {drawn_units}, {RESAMPLES} resamples, seed {SEED}"
+        + (", of placements (linearised)" if metric == ED_AUROC else ""),
         n=int(_included_cases(metric, pair).sum()),
         groups=_unit_count(metric, units) if pair.grouped else None,
     )
@@ -243,7 +246,7 @@ def _why_no_bootstrap(
 ) -> str | None:
     """Why resampling says too little about a metric, or None."""
     if not units.are_enough_for(metric):
-        of_class = " of the rarest class" if metric == "macro_f1" else ""
+        of_class = _RAREST.get(metric, "")
         few = f"{units.behind(metric)} {_kind_of_unit(pair)}{of_class}"
         return f"{few} are too few (it needs {MIN_UNITS})"
     return "undefined in too many resamples" if undefined_too_often(differences) else None

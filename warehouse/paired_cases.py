@@ -19,7 +19,7 @@ from warehouse.paired import (
     compare,
     not_available,
 )
-from warehouse.paired_scores import compare_losses, compare_separation
+from warehouse.paired_scores import compare_auroc, compare_losses
 
 _POSITION: dict[str | None, int] = {label: position for position, label in enumerate(LABELS)}
 
@@ -85,7 +85,7 @@ def comparisons(
     figures = compare(pair, cost, table.metrics)
     if rule == "argmax":
         p_ed = [(case.p_ed_4bit, case.p_ed_8bit) for case in cases]
-        figures.append(compare_separation(pair, np.array(p_ed, dtype=np.float64)))
+        figures.append(compare_auroc(pair, np.array(p_ed, dtype=np.float64)))
 
     losses = [(case.loss_4bit, case.loss_8bit) for case in cases]
     if (

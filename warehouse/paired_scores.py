@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.judging.discrimination import placements
-from tasks.judging.point_metrics import Floats, UnitCounts, ratio
+from tasks.judging.point_metrics import ED_AUROC, Floats, UnitCounts, placements, ratio
 from warehouse.paired import (
     LOSS,
     BothSides,
@@ -14,7 +13,6 @@ from warehouse.paired import (
     comparison_of,
     resampled,
 )
-from warehouse.ratios import SEPARATION
 
 
 def compare_losses(pair: PairedDecisions, losses: Floats) -> Comparison:
@@ -29,12 +27,12 @@ def compare_losses(pair: PairedDecisions, losses: Floats) -> Comparison:
     return comparison_of(LOSS, pair, units, observed, means(resampled(sums)).difference)
 
 
-def compare_separation(pair: PairedDecisions, p_ed: Floats) -> Comparison:
+def compare_auroc(pair: PairedDecisions, p_ed: Floats) -> Comparison:
     """The AUROC of emergencies of a pair with its 95 % interval; `p_ed` (cases, 2), the probability
     of ED.
 
-    It is linearised: a resample moves the mean placements of emergencies and of the other cases
-    (`tasks/judging/discrimination.py`), and both moves add up.
+    It is linearised: a resample moves the mean placement of emergencies and that of the other
+    cases, and both moves add up.
     """
     emergency = pair.truth == 0
     placed = np.stack([placements(p_ed[:, side], emergency) for side in (0, 1)], axis=1)
@@ -52,7 +50,7 @@ def compare_separation(pair: PairedDecisions, p_ed: Floats) -> Comparison:
     differences = of_emergencies[0] - of_emergencies[1] + moved[:, 0] - moved[:, 1]
     observed = BothSides(of_emergencies[:1], of_emergencies[1:])
     units = UnitCounts.of(pair.truth, pair.unit)
-    return comparison_of(SEPARATION, pair, units, observed, differences)
+    return comparison_of(ED_AUROC, pair, units, observed, differences)
 
 
 def _by_unit(pair: PairedDecisions, per_case: Floats) -> Floats:

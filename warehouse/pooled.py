@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tasks.judging.point_metrics import MIN_UNITS, Floats
+from tasks.judging.point_metrics import ED_AUROC, MIN_UNITS, Floats
 from warehouse.cells import RULES, JudgedCases
 from warehouse.joint import Band, Hypothesis, Statistic, joint_bands
-from warehouse.ratios import OF_EMERGENCIES, POOLED, SEPARATION, Cells
+from warehouse.ratios import OF_EMERGENCIES, POOLED, Cells
 from warehouse.resampling import (
     CANNOT_CONCLUDE,
     LOWER_IS_BETTER,
@@ -117,7 +117,7 @@ def pooled(
 def _figures(rule: str, pairs: Sequence[PooledPair], cells: Cells, grouped: bool) -> list[_Figure]:
     has_decisions = cells.counts.sum(axis=(0, 2, 3)) > 0
     models = sorted({pair.base_model for pair in pairs})
-    metrics = POOLED if cells.placed is None else (*POOLED, SEPARATION)
+    metrics = POOLED if cells.placed is None else (*POOLED, ED_AUROC)
     return [
         _figure(rule, metric, scope, pairs, has_decisions, cells, grouped)
         for scope in (ALL, *models)
@@ -195,7 +195,7 @@ def _row(
         recipes=len({pair.recipe for pair in averaged}),
         seeds=len({pair.seed for pair in averaged}),
         cases=int(cases),
-        groups=_units_behind(metric, cells) if grouped else None,
+        groups=_resampled_units(metric, cells) if grouped else None,
     )
 
 
@@ -227,6 +227,11 @@ def _seed_spread(differences: Floats, averaged: Sequence[PooledPair]) -> SeedSpr
     return SeedSpread.of(by_recipe.values())
 
 
+def _resampled_units(metric: str, cells: Cells) -> int:
+    """Groups (or cases) that move the metric when they are resampled: for the AUROC all of them."""
+    return len(cells.counts) if metric == ED_AUROC else _units_behind(metric, cells)
+
+
 def _units_behind(metric: str, cells: Cells) -> int:
     """Groups (or cases) that a metric is computed from; for macro F1 those of the rarest class, and
     for the AUROC those of the rarer kind.
@@ -235,7 +240,7 @@ def _units_behind(metric: str, cells: Cells) -> int:
     by_class = has_cases.sum(axis=0)
     if metric in OF_EMERGENCIES:
         return int(by_class[0])
-    if metric == SEPARATION:
+    if metric == ED_AUROC:
         return min(int(by_class[0]), int(has_cases[:, 1:].any(axis=1).sum()))
     if metric == "macro_f1":
         return int(min((units for units in by_class if units > 0), default=0))

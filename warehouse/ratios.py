@@ -14,8 +14,6 @@ from tasks.judging.point_metrics import Floats
 
 POOLED = ("accuracy", "ed_recall", "ed_f2", "macro_f1", "over_triage")
 OF_EMERGENCIES = ("ed_recall", "ed_f2")  # computed from cases with the label ED
-# Knows no decision rule: it stands under the argmax, as in the table metric.
-SEPARATION = "ed_auroc"
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Cells:
     row = truth, column = decision.
 
     `placed`: sums of placements by the probability of ED, (units, models, 2): over emergencies, and
-    over the other cases; None where only decisions are known.
+    over the other cases; None where they are not asked for.
     """
 
     counts: Floats
@@ -36,7 +34,7 @@ class Cells:
         )
 
     def ratios(self, metric: str) -> tuple[Floats, Floats]:
-        """Numerators and denominators of one of POOLED or SEPARATION, each (units, models, ratios):
+        """Numerators and denominators of one of POOLED, or of ED_AUROC, each (units, models, ratios):
         the metric of a model is the sum of its ratios of totals.
         """
         numerators, denominators = getattr(self, f"_{metric}")()
@@ -77,7 +75,7 @@ class Cells:
         return numerators, (self._actual + self._decided)[..., has_cases]
 
     def _ed_auroc(self) -> tuple[Floats, Floats]:
-        """The mean placement of emergencies, that of the others, and less the AUROC once.
+        """The mean placement of emergencies, plus that of the others, minus the AUROC.
 
         Either mean alone is the AUROC. Only both together vary between resamples as the AUROC does
         (in first order, as DeLong's variance and, by group, Obuchowski's, Biometrics 53 (1997)

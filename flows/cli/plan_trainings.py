@@ -1,4 +1,4 @@
-"""What `triage sweep --plan` says about the chance of a training, which no number of cases lowers."""
+"""What `triage sweep --plan` says about the chance of a training, of which more cases lower little."""
 
 from __future__ import annotations
 
@@ -9,32 +9,43 @@ from warehouse.resampling import MARGIN
 from warehouse.seed_spread import SeedSpread, pairs_that_could_show
 
 NAMES = {"accuracy": "accuracy", "ed_recall": "ED recall", "ed_auroc": "ED AUROC"}
+MOST_NAMED = 3  # recipes
 
 
 def trainings_sentence(spread: StoredSpread | None, planned: PlannedPairs) -> str:
     """How the difference varies between seeds, and what the pairs of the grid can show of it."""
+    if not planned.total:
+        return "trainings: no model, recipe and seed is planned at both 4 and 8 bits."
     if spread is None:
         return (
-            "trainings: all this is about the two models of a pair; what chance does to a training "
-            f"is not in it, and no pairs of one recipe in the warehouse tell. {_seeds(planned)}"
+            "trainings: the shares above are about two models that are trained already; what chance "
+            "does to a training is not in them, and the warehouse has no recipe with two seeds to "
+            f"go by. {_seeds(planned)}"
         )
 
     varying = _in_each(spread, lambda one: f"{100 * one.sd:.1f} points")
     enough = _in_each(spread, lambda one: f"{pairs_that_could_show(one.sd):,} pairs")
     return (
-        f"trainings: whatever the cases, the difference varies between seeds by {varying} (standard "
-        f"deviation over {spread.pairs} pairs of {', '.join(spread.recipes)}). "
-        f"{_shown(spread, planned)} For {100 * MARGIN:g} points it takes about {enough}."
+        f"trainings: on {spread.cases:,} cases the difference varied between seeds by {varying} "
+        f"(standard deviation over {spread.pairs} pairs of {_names(spread)}), which more cases "
+        f"lower only in part. {_shown(spread, planned)} For {100 * MARGIN:g} points it takes about "
+        f"{enough}."
     )
+
+
+def _names(spread: StoredSpread) -> str:
+    named = ", ".join(spread.recipes[:MOST_NAMED])
+    further = len(spread.recipes) - MOST_NAMED
+    return f"{named} and {further} more" if further > 0 else named
 
 
 def _seeds(planned: PlannedPairs) -> str:
     if planned.freedom:
         return (
-            "Where a recipe has several seeds, as here, a verdict on all pairs is given only if "
-            "Student's interval over the trainings says the same."
+            "Where a recipe has several seeds, as here, a pooled verdict is given only if Student's "
+            "interval over the trainings says the same."
         )
-    return "Give a recipe several seeds, as in seeds = [42, 43, 44], and a verdict allows for it."
+    return "Give a recipe several seeds, as in seeds = [42, 43, 44], and a pooled verdict allows for it."
 
 
 def _shown(spread: StoredSpread, planned: PlannedPairs) -> str:
@@ -49,8 +60,8 @@ def _shown(spread: StoredSpread, planned: PlannedPairs) -> str:
         ),
     )
     return (
-        f"The {planned.total} pairs planned here could show {could_show} (half of Student's "
-        "95 % interval over trainings)."
+        f"The {planned.total} pairs planned here could show {could_show} (half of Student's 95 % "
+        "interval over trainings)."
     )
 
 

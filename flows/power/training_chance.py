@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flows.report.figures import is_number
 from tasks.runtime.errors import Locked
 from tasks.spec import ExperimentSpec
 from warehouse.connect import warehouse_path
@@ -15,50 +16,56 @@ from warehouse.query import query_rows
 from warehouse.seed_spread import SeedSpread
 
 METRICS = ("accuracy", "ed_recall", "ed_auroc")
-# Two models that know nothing are alike whatever chance does.
+# Trained pairs; two models that know nothing are alike whatever chance does.
 PAIRS = """
 SELECT
-    pair.base_model,
-    pair.recipe,
-    pair.seed,
-    pair.random_weights,
-    concat_ws(' ', settings_digest, primary_rule, target_ed_recall, cost_matrix, set_digest),
-    pair.accuracy_diff,
-    pair.ed_recall_diff,
-    four.value - eight.value
+    base_model, recipe, random_weights, cases,
+    settings_digest, primary_rule, target_ed_recall, cost_matrix, set_digest,
+    weights_source, source_digest, original_precision,
+    accuracy_diff, ed_recall_diff, ed_auroc_diff
 FROM quantization_comparison AS pair
-LEFT JOIN metric AS four
-    ON four.evaluation_id = pair.evaluation_4bit AND four.rule = 'argmax' AND four.metric = 'ed_auroc'
-LEFT JOIN metric AS eight
-    ON eight.evaluation_id = pair.evaluation_8bit AND eight.rule = 'argmax' AND eight.metric = 'ed_auroc'
+SEMI JOIN pooled_pair USING (evaluation_4bit, evaluation_8bit)
 WHERE EXISTS (
     FROM informed
     WHERE beats_constant AND evaluation_id IN (pair.evaluation_4bit, pair.evaluation_8bit)
 )
-ORDER BY pair.base_model, pair.recipe, pair.seed
+ORDER BY base_model, recipe, seed
 """
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """A trained pair of the warehouse; `differences`: 4 minus 8 bits, in the order of METRICS."""
+    """A trained pair of the warehouse; `differences`: 4 minus 8 bits, in the order of METRICS.
+
+    `alike`: what pairs have in common that differ by their seeds alone.
+    """
 
     base_model: str
     recipe: str
-    seed: int
     random_weights: bool
-    judged: str  # settings, rule and cases: equal where pairs differ by their seeds alone
+    cases: int
+    alike: tuple[object, ...]
     differences: tuple[float | None, ...]
+
+    @classmethod
+    def read(cls, row: Sequence[Any]) -> _Pair:
+        """A row of PAIRS."""
+        *alike, accuracy, ed_recall, ed_auroc = row
+        base_model, recipe, random_weights, cases = row[:4]
+        differences = (accuracy, ed_recall, ed_auroc)
+        return cls(base_model, recipe, bool(random_weights), cases, tuple(alike), differences)
 
 
 @dataclass(frozen=True)
 class StoredSpread:
-    """How the differences of `recipes` vary between their seeds, by metric of METRICS; a metric that
-    a pair lacks is left out.
+    """How the differences of `recipes` vary between their seeds, by metric of METRICS.
+
+    `cases`: the fewest that a pair was judged on. A metric that no two seeds have is left out.
     """
 
     recipes: tuple[str, ...]
     pairs: int
+    cases: int
     by_metric: dict[str, SeedSpread]
 
 
@@ -100,7 +107,7 @@ def stored_spread(cells: Sequence[ExperimentSpec]) -> StoredSpread | None:
         return None
 
     try:
-        pairs = [_read(row) for row in query_rows(PAIRS).rows]
+        pairs = [_Pair.read(row) for row in query_rows(PAIRS).rows]
     except Locked:
         return None
 
@@ -110,12 +117,6 @@ def stored_spread(cells: Sequence[ExperimentSpec]) -> StoredSpread | None:
     return _spread(of_study) or _spread(real_pairs)
 
 
-def _read(row: Sequence[Any]) -> _Pair:
-    """A row of PAIRS."""
-    base_model, recipe, seed, random_weights, judged, *differences = row
-    return _Pair(base_model, recipe, seed, random_weights, judged, tuple(differences))
-
-
 def _spread(pairs: Sequence[_Pair]) -> StoredSpread | None:
     by_recipe = _most_seeds(pairs)
     if not by_recipe:
@@ -123,30 +124,31 @@ def _spread(pairs: Sequence[_Pair]) -> StoredSpread | None:
 
     by_metric = {}
     for place, metric in enumerate(METRICS):
-        values = [[pair.differences[place] for pair in alike] for alike in by_recipe]
-        spread = SeedSpread.of([_numbers(of_recipe) for of_recipe in values])
+        values = [[pair.differences[place] for pair in seeds] for seeds in by_recipe]
+        spread = SeedSpread.of([[v for v in of if is_number(v)] for of in values])
         if spread is not None:
             by_metric[metric] = spread
 
-    names = sorted({f"{alike[0].base_model} {alike[0].recipe}" for alike in by_recipe})
-    return StoredSpread(tuple(names), sum(map(len, by_recipe)), by_metric)
-
-
-def _numbers(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
+    return StoredSpread(
+        tuple(sorted({f"{seeds[0].base_model} {seeds[0].recipe}" for seeds in by_recipe})),
+        sum(map(len, by_recipe)),
+        min(pair.cases for seeds in by_recipe for pair in seeds),
+        by_metric,
+    )
 
 
 def _most_seeds(pairs: Sequence[_Pair]) -> list[list[_Pair]]:
-    """Of each model and recipe the pairs that differ by their seeds alone, on the set of cases and
-    under the settings that have most of them; a single seed is left out.
+    """Of each model and recipe the pairs that differ by their seeds alone: on the cases and under the
+    settings that most of them have. A single seed is left out.
     """
-    alike: dict[tuple[str, str, str], list[_Pair]] = {}
+    alike: dict[tuple[object, ...], list[_Pair]] = {}
     for pair in pairs:
-        alike.setdefault((pair.base_model, pair.recipe, pair.judged), []).append(pair)
+        alike.setdefault(pair.alike, []).append(pair)
 
     most: dict[tuple[str, str], list[_Pair]] = {}
-    for (model, recipe, _), group in alike.items():
-        if len(group) > max(1, len(most.get((model, recipe), ()))):
-            most[model, recipe] = group
+    for seeds in alike.values():
+        name = seeds[0].base_model, seeds[0].recipe
+        if len(seeds) > max(1, len(most.get(name, ()))):
+            most[name] = seeds
 
     return list(most.values())

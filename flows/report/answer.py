@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator
 from flows.report.figures import is_number
 from flows.report.pairs import NOT_MEASURABLE, PairRow
 from flows.report.typed_rows import EvaluationRow
+from tasks.judging.point_metrics import ED_AUROC
 from warehouse.pooled import ALL, BETWEEN_SEEDS, Pooled
-from warehouse.ratios import SEPARATION
 from warehouse.resampling import CANNOT_CONCLUDE, MARGIN
 from warehouse.seed_spread import pairs_that_could_show
 from warehouse.summary import PooledSet
@@ -20,8 +20,8 @@ METRICS = (
     ("accuracy", "argmax", "Accuracy", "cases"),
     ("ed_recall", "primary", "ED recall", "emergencies"),
 )
-# Stands behind ED recall: where the threshold lies moves that and not this.
-AUROC = (SEPARATION, "argmax", "ED AUROC, whatever the threshold,", "cases")
+# Stands behind ED recall, which moves with the threshold.
+AUROC = (ED_AUROC, "argmax", "ED AUROC (independent of the threshold)", "cases")
 
 
 def answer(
@@ -47,8 +47,9 @@ def answer(
         sentences += [_figure(row, name, cases) for row, name, cases in rows]
         metric, rule, name, cases = AUROC
         auroc = pool.figures.get((ALL, rule, metric))
-        if auroc is not None and is_number(auroc.difference):
+        if rows and auroc is not None and is_number(auroc.difference):
             sentences[-1] = f"{sentences[-1]} {_figure(auroc, name, cases)}"
+            rows.append((auroc, "ED AUROC", cases))
 
         sentences += _left_out([row for row, _, _ in rows])
         sentences += _seeds([(row, name) for row, name, _ in rows])

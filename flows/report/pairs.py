@@ -43,6 +43,7 @@ class PairRow:
     ed_auroc_diff: float | None
     ed_auroc_low: float | None
     ed_auroc_high: float | None
+    ed_auroc_verdict: str | None
     loss_4bit: float | None
     loss_8bit: float | None
     resources: str
@@ -106,6 +107,8 @@ def _record(pair: PairRow, with_resources: bool) -> dict[str, str]:
         "ED recall": _both_figures(pair.ed_recall_4bit, pair.ed_recall_8bit),
         "ED difference": _difference(pair.ed_recall_diff, pair.ed_recall_low, pair.ed_recall_high),
         "ED within 2 %?": verdict_words(pair.ed_recall_verdict),
+        "AUROC difference": _difference(pair.ed_auroc_diff, pair.ed_auroc_low, pair.ed_auroc_high),
+        "AUROC within 2 %?": verdict_words(pair.ed_auroc_verdict),
         "test loss": _both_figures(pair.loss_4bit, pair.loss_8bit),
     }
     return record | {"memory, time": _resources(pair)} if with_resources else record

@@ -1,7 +1,6 @@
 """How well the probability of a class ranks its cases before the others: AUROC, average precision.
 
-Both equal those of scikit-learn, with the weights of each resample as `sample_weight`. `placements`
-are the parts of the AUROC that single cases have.
+Both equal those of scikit-learn, with the weights of each resample as `sample_weight`.
 """
 
 from __future__ import annotations
@@ -71,25 +70,6 @@ class Ranking:
         above = ratio(np.einsum("lr,lr->r", at_level, alarms), positives * negatives)
         area = 1 - above
         return np.stack([area, np.where(negatives > 0, average, np.nan)])
-
-
-def placements(scores: Floats, is_positive: NDArray[np.bool_]) -> Floats:
-    """The share of cases of the other kind that each case is ranked rightly to, a tie as one half.
-
-    All of shape (cases,). The mean over the positives is the AUROC, and so is the mean over the
-    negatives: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988) 837-845. NaN without cases of
-    the other kind.
-    """
-    shares = np.full(len(scores), np.nan)
-    for of_kind, sign in ((is_positive, 1), (~is_positive, -1)):
-        others = np.sort(sign * scores[~of_kind])
-        if len(others):
-            own_scores = sign * scores[of_kind]
-            below = np.searchsorted(others, own_scores, side="left")
-            not_above = np.searchsorted(others, own_scores, side="right")
-            shares[of_kind] = (below + not_above) / (2 * len(others))
-
-    return shares
 
 
 def _counts(level: Ints, unit: Ints, shape: tuple[int, int]) -> csr_array:

@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MIN_UNITS = 10  # with fewer groups (or cases) a percentile bootstrap is too narrow to be shown
+ED_AUROC = "ed_auroc"
 MAX_UNDEFINED = 0.05  # largest share of resamples in which a metric may be undefined (0/0)
 
 CLASS_METRICS = ("precision", "recall", "f1", "f2")
@@ -185,21 +186,50 @@ def metric_values(
     return values
 
 
+def placements(scores: Floats, is_positive: NDArray[np.bool_]) -> Floats:
+    """The share of cases of the other kind that each case is ranked correctly against; a tie counts
+    one half.
+
+    All of shape (cases,). The mean over the positives is the AUROC, and so is the mean over the
+    negatives: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988) 837-845. NaN without cases of
+    the other kind.
+    """
+    shares = np.full(len(scores), np.nan)
+    for of_kind, sign in ((is_positive, 1), (~is_positive, -1)):
+        others = np.sort(sign * scores[~of_kind])
+        if len(others):
+            own_scores = sign * scores[of_kind]
+            below = np.searchsorted(others, own_scores, side="left")
+            not_above = np.searchsorted(others, own_scores, side="right")
+            shares[of_kind] = (below + not_above) / (2 * len(others))
+
+    return shares
+
+
 @dataclass(frozen=True)
 class UnitCounts:
     """How many units (groups, or without groups cases) a bootstrap has to draw from."""
 
     by_class: Ints  # units that hold cases of each class, order LABELS
     total: int
+    without_ed: int  # units that hold a case with another label than ED
 
     @classmethod
     def of(cls, truth: Ints, units: Ints) -> UnitCounts:
         """Count the distinct `units`, overall and by class; both arguments of shape (cases,)."""
         by_class = [len(np.unique(units[truth == i])) for i in range(len(LABELS))]
-        return cls(np.array(by_class, dtype=np.int64), len(np.unique(units)))
+        return cls(
+            np.array(by_class, dtype=np.int64),
+            len(np.unique(units)),
+            len(np.unique(units[truth != 0])),
+        )
 
     def behind(self, metric: str) -> int:
-        """Units behind a metric: of its class, of the rarest class for macro F1, else all."""
+        """Units behind a metric: of its class, of the rarest class for macro F1, of the rarer kind
+        for the AUROC of ED, else all.
+        """
+        if metric == ED_AUROC:
+            return min(int(self.by_class[0]), self.without_ed)
         for label, units in zip(LABELS, self.by_class, strict=True):
             if metric.startswith(f"{label.lower()}_"):
                 return int(units)

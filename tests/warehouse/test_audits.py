@@ -115,6 +115,14 @@ DEFECTS = [
     ("pairs_agree", "DELETE FROM pair_metric"),
     ("pairs_agree", "UPDATE pair_metric SET b = b + 1 WHERE metric = 'accuracy'"),
     ("pairs_agree", "UPDATE pair_metric SET value_4bit = 1, difference = 1 - value_8bit WHERE metric = 'ed_f2'"),
+    (
+        "pairs_agree",
+        "UPDATE pair_metric SET value_4bit = 0.6, difference = 0.6 - value_8bit WHERE metric = 'ed_auroc'",
+    ),
+    (
+        "pools_agree",
+        "UPDATE pooled_metric SET value_8bit = 0.6, difference = value_4bit - 0.6 WHERE metric = 'ed_auroc'",
+    ),
     ("pairs_agree", "UPDATE prediction SET case_id = 'other' WHERE evaluation_id = 'e8' AND case_id = 'c00000'"),
     ("pairs_agree", "UPDATE experiment SET learning_rate = 1 WHERE training_id = 't4'"),
     (

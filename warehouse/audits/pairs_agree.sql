@@ -6,7 +6,7 @@ WITH computed AS (
     UNPIVOT (SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1 FROM prediction_figures)
     ON accuracy, ed_recall, ed_f2, macro_f1 INTO NAME metric VALUE figure
     UNION ALL BY NAME
-    SELECT evaluation_id, rule, metric, value AS figure FROM metric WHERE rule = 'argmax' AND metric = 'ed_auroc'
+    SELECT evaluation_id, 'argmax' AS rule, 'ed_auroc' AS metric, ed_auroc AS figure FROM auroc_by_ranks
 ),
 shared AS (
     SELECT

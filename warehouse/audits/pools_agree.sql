@@ -8,7 +8,7 @@ WITH figure AS (
     )
     ON accuracy, ed_recall, ed_f2, macro_f1, over_triage INTO NAME metric VALUE figure
     UNION ALL BY NAME
-    SELECT evaluation_id, rule, metric, value AS figure FROM metric WHERE rule = 'argmax' AND metric = 'ed_auroc'
+    SELECT evaluation_id, 'argmax' AS rule, 'ed_auroc' AS metric, ed_auroc AS figure FROM auroc_by_ranks
 ),
 averaged AS (
     SELECT pool, unnest([base_model, 'all']) AS base_model, evaluation_4bit, evaluation_8bit

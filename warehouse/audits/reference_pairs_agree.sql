@@ -7,7 +7,7 @@ WITH computed AS (
     )
     ON accuracy, ed_recall, ed_f2, macro_f1, over_triage, loss INTO NAME metric VALUE figure
     UNION ALL BY NAME
-    SELECT evaluation_id, rule, metric, value AS figure FROM metric WHERE rule = 'argmax' AND metric = 'ed_auroc'
+    SELECT evaluation_id, 'argmax' AS rule, 'ed_auroc' AS metric, ed_auroc AS figure FROM auroc_by_ranks
 )
 SELECT evaluation_id, reference_evaluation, 'no figures' AS what
 FROM reference_pair ANTI JOIN reference_metric USING (evaluation_id, reference_evaluation)

@@ -19,6 +19,9 @@ SELECT
     avg(ed_recall_diff) AS ed_recall_diff_mean,
     stddev_samp(ed_recall_diff) AS ed_recall_diff_sd,
     sum((sign(ed_recall_diff) = sign(mean_ed_recall))::INTEGER) AS ed_recall_same_sign,
+    avg(ed_auroc_diff) AS ed_auroc_diff_mean,
+    stddev_samp(ed_auroc_diff) AS ed_auroc_diff_sd,
+    sum((sign(ed_auroc_diff) = sign(mean_ed_auroc))::INTEGER) AS ed_auroc_same_sign,
     list_sort(list_distinct(flatten(list(studies)))) AS studies,
     any_value(dataset) AS dataset,
     any_value(dataset_digest) AS dataset_digest
@@ -26,7 +29,8 @@ FROM (
     SELECT
         *,
         avg(accuracy_diff) OVER alike AS mean_accuracy,
-        avg(ed_recall_diff) OVER alike AS mean_ed_recall
+        avg(ed_recall_diff) OVER alike AS mean_ed_recall,
+        avg(ed_auroc_diff) OVER alike AS mean_ed_auroc
     FROM quantization_comparison_of(ids)
     WINDOW alike AS (
         PARTITION BY

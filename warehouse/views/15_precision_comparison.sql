@@ -2,8 +2,8 @@
 --
 -- The reference is bfloat16; every _diff is the precision minus the reference, paired by case, with
 -- a 95 % interval and a verdict on non-inferiority at a margin of 0.02, read from reference_metric.
--- The arm (adapter) is that of precision_arm. accuracy follows the argmax, all other decisions the
--- primary rule; more over-triage and more loss are worse, and loss has no margin. Where the accuracy
+-- The arm (adapter) is that of precision_arm. accuracy follows the argmax, ed_auroc no rule, all
+-- other decisions the primary rule; more over-triage and more loss are worse, and loss has no margin. Where the accuracy
 -- interval of neither model is above the accuracy of the best constant answer, similarity proves
 -- nothing, and the verdicts say so; 'inferior' stays. Memory and time are in evaluation_summary:
 -- resources says whether they may be compared, by the compute path of both sides.
@@ -39,6 +39,7 @@ paired AS (
         any_value(figure) FILTER (name = 'accuracy argmax') AS accuracy,
         any_value(figure) FILTER (name = 'macro_f1 primary') AS macro_f1,
         any_value(figure) FILTER (name = 'ed_recall primary') AS ed_recall,
+        any_value(figure) FILTER (name = 'ed_auroc argmax') AS ed_auroc,
         any_value(figure) FILTER (name = 'ed_f2 primary') AS ed_f2,
         any_value(figure) FILTER (name = 'over_triage primary') AS over_triage,
         any_value(figure) FILTER (name = 'loss argmax') AS loss
@@ -95,6 +96,12 @@ SELECT
     paired.ed_recall.low AS ed_recall_low,
     paired.ed_recall.high AS ed_recall_high,
     paired.ed_recall.verdict AS ed_recall_verdict,
+    paired.ed_auroc.value AS ed_auroc,
+    paired.ed_auroc.reference AS reference_ed_auroc,
+    paired.ed_auroc.diff AS ed_auroc_diff,
+    paired.ed_auroc.low AS ed_auroc_low,
+    paired.ed_auroc.high AS ed_auroc_high,
+    paired.ed_auroc.verdict AS ed_auroc_verdict,
     paired.ed_f2.value AS ed_f2,
     paired.ed_f2.reference AS reference_ed_f2,
     paired.ed_f2.diff AS ed_f2_diff,

@@ -5,9 +5,10 @@
 -- (low, high) hold for all figures of a set of cases at once with 95 % confidence, and p_value is
 -- adjusted for all of them: both come from one joint bootstrap of the groups over all pairs, since
 -- the same cases are in all of them. It speaks of these trained models; seed_sd says how much the
--- difference varies between seeds of one recipe. ed_auroc is linearised: its placements are resampled. A pool whose figures are not made yet has no row;
--- `triage compare` makes them. quantization_summary_of(ids) shows the pools of these evaluations;
--- stored are those of all evaluations, and of the study of the last sweep.
+-- difference varies between seeds of one recipe. ed_auroc is linearised: its placements are
+-- resampled. A pool whose figures are not made yet has no row; `triage compare` makes them.
+-- quantization_summary_of(ids) shows the pools of these evaluations; stored are those of all
+-- evaluations, and of the study of the last sweep.
 CREATE OR REPLACE MACRO quantization_summary_of(ids) AS TABLE
 SELECT
     p.evaluation_set,

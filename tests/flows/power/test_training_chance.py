@@ -44,16 +44,35 @@ def test_the_spread_is_that_of_the_pairs_that_differ_by_their_seeds_alone(tmp_pa
 
     sentence = trainings_sentence(spread, PlannedPairs(total=3, recipes=1))
     half = 100 * stats.t.ppf(0.975, 2) * accuracy / 3**0.5
-    assert f"varies between seeds by {100 * accuracy:.1f} points in accuracy, {100 * ed_recall:.1f}" in sentence
+    cases = len(of_seed(42)[0])
+    assert (
+        f"on {cases} cases the difference varied between seeds by {100 * accuracy:.1f} points in accuracy" in sentence
+    )
+    assert f"{100 * ed_recall:.1f} points in ED recall" in sentence
     assert f"The 3 pairs planned here could show {half:.1f} points in accuracy" in sentence
     assert f"takes about {pairs_that_could_show(accuracy):,} pairs in accuracy" in sentence
 
 
-def test_settings_and_seeds_that_stand_alone_say_nothing(tmp_path):
+@pytest.mark.parametrize("column", ["settings_digest", "source_digest"])
+def test_settings_or_weights_that_stand_alone_say_nothing(column, tmp_path):
     for seed in (42, 43):
         values = {"base_model": "smollm2-135m", "recipe": "tuned", "seed": seed}
-        store(tmp_path / "landing", of_seed(seed), **values, settings_digest=str(seed))
+        store(tmp_path / "landing", of_seed(seed), **values, **{column: str(seed)})
     assert stored_spread(select("study").cells) is None
+
+
+def test_moved_and_untuned_models_are_no_trainings(tmp_path):
+    for kind in ("moved_adapter", "baseline"):
+        for seed in (42, 43):
+            values = {"base_model": "smollm2-135m", "recipe": "tuned", "seed": seed, "recipe_kind": kind}
+            store(tmp_path / "landing", of_seed(seed), **values)
+        assert stored_spread(select("study").cells) is None
+
+
+def test_where_no_pair_is_planned_the_plan_says_so():
+    assert trainings_sentence(None, PlannedPairs(0, 0)) == (
+        "trainings: no model, recipe and seed is planned at both 4 and 8 bits."
+    )
 
 
 def test_another_model_stands_in_but_random_weights_do_not(tmp_path):
@@ -84,7 +103,7 @@ def test_without_pairs_a_plan_says_what_its_figures_leave_out():
 
     several = planned_pairs(select("study").cells)
     assert (several.total, several.recipes, several.freedom) == (9, 5, 4)
-    assert "a verdict on all pairs is given only if Student's interval" in trainings_sentence(None, several)
+    assert "a pooled verdict is given only if Student's interval" in trainings_sentence(None, several)
 
 
 def test_seeds_that_are_planned_at_one_width_are_no_pair():
@@ -93,7 +112,6 @@ def test_seeds_that_are_planned_at_one_width_are_no_pair():
 
 
 def test_one_seed_of_each_recipe_has_no_interval_over_trainings():
-    spread = SeedSpread.of([[0.01], [0.02]])
-    assert spread is None
+    assert SeedSpread.of([[0.01], [0.02]]) is None
     pooled = SeedSpread.of([[0.01, 0.03], [-0.02, 0.0], [0.5]])
     assert (pooled.sd, pooled.freedom) == (pytest.approx(0.02 / 2**0.5), 2)

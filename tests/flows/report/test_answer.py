@@ -47,10 +47,13 @@ def test_the_answer_is_made_of_the_pooled_rows(rows):
 
 
 def test_the_auroc_stands_behind_ed_recall(rows):
-    auroc = replace(ROW, metric="ed_auroc", difference=0.001, low=-0.004, high=0.006)
+    auroc = replace(ROW, metric="ed_auroc", difference=0.001, low=-0.004, high=0.006, seed_sd=0.014)
     assert answer(*rows, [pool(ROW, RECALL, auroc)])[2] == (
         "ED recall -1.2 points [-4.3, +1.9] over 20 pairs: cannot conclude; 412 emergencies could show 3.1 points. "
-        "ED AUROC, whatever the threshold, +0.1 points [-0.4, +0.6] over 20 pairs: not inferior at 2 points."
+        "ED AUROC (independent of the threshold) +0.1 points [-0.4, +0.6] over 20 pairs: not inferior at 2 points."
+    )
+    assert answer(*rows, [pool(ROW, RECALL, auroc)])[4] == (
+        "Between seeds the difference varies: accuracy by 1.1 points, ED AUROC by 1.4 points (standard deviation)."
     )
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tasks.judging.discrimination import placements
+from tasks.judging.point_metrics import ED_AUROC, placements
 from warehouse.cells import JudgedCases
 from warehouse.joint import Statistic, joint_bands
 from warehouse.paired import PairedDecisions
-from warehouse.paired_scores import compare_separation
-from warehouse.ratios import SEPARATION
+from warehouse.paired_scores import compare_auroc
 
 
 def scored(seed: int, groups: int = 60, size: int = 8, models: int = 2) -> JudgedCases:
@@ -40,7 +41,7 @@ def alone(cases: JudgedCases, model: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def difference(cases: JudgedCases) -> Statistic:
-    numerators, denominators = cases.cells("argmax").ratios(SEPARATION)
+    numerators, denominators = cases.cells("argmax").ratios(ED_AUROC)
     signs = np.repeat([1.0, -1.0], numerators.shape[2])
     return Statistic.mean_of(numerators.reshape(len(numerators), -1), denominators.reshape(len(numerators), -1), signs)
 
@@ -72,7 +73,7 @@ def test_placements_average_to_the_auroc_over_either_kind():
 
 def test_the_value_is_that_of_scikit_learn_and_the_error_that_of_obuchowski():
     cases = scored(2)
-    numerators, denominators = cases.cells("argmax").ratios(SEPARATION)
+    numerators, denominators = cases.cells("argmax").ratios(ED_AUROC)
     values = (numerators.sum(axis=0) / denominators.sum(axis=0)).sum(axis=-1)
     assert values == pytest.approx([roc_auc_score(*alone(cases, model)[:2]) for model in (0, 1)], abs=1e-12)
 
@@ -96,6 +97,27 @@ def test_a_resample_moves_it_nearly_as_it_moves_the_auroc_itself():
     assert band.error == pytest.approx(np.std(anew), rel=0.1)
 
 
+@pytest.mark.parametrize("p_ed", ["equal on both sides", "perfect on both sides"])
+def test_an_auroc_that_cannot_differ_has_no_band_and_leaves_those_of_the_others_alone(p_ed):
+    """Rounding must not make a difference of zero, divided by an error of nearly zero, widen every band."""
+    cases = scored(5)
+    if p_ed == "equal on both sides":
+        probabilities = np.tile(cases.p_ed[cases.model == 0], 2)
+    else:
+        probabilities = np.where(cases.truth == 0, 0.9, 0.1)
+
+    accuracy = cases.cells("argmax")
+    numerators, denominators = accuracy.ratios("accuracy")
+    signs = np.array([1.0, -1.0])
+    others = Statistic.mean_of(numerators[..., 0], denominators[..., 0], signs)
+    (alone_band,) = joint_bands([others], [None])
+    assert alone_band.low < alone_band.value < alone_band.high
+
+    beside, none = joint_bands([others, difference(replace(cases, p_ed=probabilities))], [None, None])
+    assert beside == alone_band
+    assert (none.value, none.low) == (pytest.approx(0, abs=1e-12), None)
+
+
 @pytest.mark.nightly
 def test_bands_hold_the_true_difference_in_as_many_studies_as_they_say():
     """Both models are equally good, so that 0 is the true difference."""
@@ -112,7 +134,7 @@ def test_a_pair_alone_has_the_same_difference_and_nearly_the_same_interval():
     positive, _, unit = alone(cases, 0)
     p_ed = np.stack([alone(cases, model)[1] for model in (0, 1)], axis=1)
     truth = np.where(positive, 0, 1)
-    pair = compare_separation(PairedDecisions(truth, truth, truth, unit, grouped=True), p_ed)
+    pair = compare_auroc(PairedDecisions(truth, truth, truth, unit, grouped=True), p_ed)
     areas = [roc_auc_score(positive, p_ed[:, side]) for side in (0, 1)]
     assert (pair.value_4bit, pair.value_8bit) == pytest.approx(areas, abs=1e-12)
     assert pair.difference == pytest.approx(areas[0] - areas[1], abs=1e-12)
@@ -121,10 +143,20 @@ def test_a_pair_alone_has_the_same_difference_and_nearly_the_same_interval():
     assert (pair.n, pair.groups, pair.margin) == (len(truth), 60, 0.02)
 
 
+def test_few_groups_of_the_rarer_kind_conclude_nothing():
+    """Most groups hold emergencies alone, and nine of them another case."""
+    unit = np.repeat(np.arange(60), 5)
+    truth = np.where((np.arange(300) % 5 == 0) & (unit < 9), 1, 0)
+    pair = PairedDecisions(truth, truth, truth, unit, grouped=True)
+    figure = compare_auroc(pair, np.random.default_rng(0).random((300, 2)))
+    assert figure.low is None and figure.difference is not None
+    assert figure.note == "no bootstrap: 9 groups of the rarer kind are too few (it needs 10)"
+
+
 @pytest.mark.parametrize(("label", "kind"), [(0, "no case but ED"), (1, "no ED case")])
 def test_a_set_of_one_kind_has_no_auroc(label, kind):
     truth = np.full(40, label)
     pair = PairedDecisions(truth, truth, truth, np.arange(40), grouped=False)
-    figure = compare_separation(pair, np.random.default_rng(0).random((40, 2)))
+    figure = compare_auroc(pair, np.random.default_rng(0).random((40, 2)))
     assert (figure.difference, figure.verdict) == (None, None)
     assert figure.note == f"not available: {kind} in the set"
