@@ -84,16 +84,21 @@ def _figure(row: Pooled, name: str, cases: str) -> str:
     over = f"{name} {points(row.difference)} points{_band(row)} over {pairs}"
     if not row.verdict.startswith(CANNOT_CONCLUDE):
         return f"{over}: {row.verdict} at {100 * MARGIN:g} points."
-    if row.seed_sd is not None and row.verdict.endswith(BETWEEN_SEEDS):
-        pairs_needed = f"about {pairs_that_could_show(row.seed_sd)} pairs could show"
-        return (
-            f"{over}: {CANNOT_CONCLUDE}; {BETWEEN_SEEDS}, {pairs_needed} {100 * MARGIN:g} points."
-        )
+    pairs_needed = pairs_that_could_show(row.seed_sd) if is_number(row.seed_sd) else 0
+    if pairs_needed > row.pairs or row.verdict.endswith(BETWEEN_SEEDS):
+        return f"{over}: {CANNOT_CONCLUDE}; {BETWEEN_SEEDS}{_more_pairs(row, pairs_needed)}."
     if not is_number(row.could_show):
         return f"{over}: {CANNOT_CONCLUDE}; {row.note}."
 
     resolution = f"{row.cases} {cases} could show {100 * row.could_show:.1f} points"
     return f"{over}: {CANNOT_CONCLUDE}; {resolution}."
+
+
+def _more_pairs(row: Pooled, needed: int) -> str:
+    """What it takes, where more trainings than there are could show the margin."""
+    if needed <= row.pairs:
+        return ""
+    return f", about {needed} pairs could show {100 * MARGIN:g} points"
 
 
 def _band(row: Pooled) -> str:

@@ -75,6 +75,18 @@ def test_a_difference_that_varies_between_seeds_says_how_many_pairs_it_takes(row
     assert half[needed] <= 0.02 < half[needed - 1]
 
 
+@pytest.mark.parametrize(("sd", "reason"), [(0.06, BETWEEN_SEEDS), (0.001, "1500 cases could show 1.2 points")])
+def test_where_the_band_is_too_wide_it_names_what_limits_more(sd, reason, rows):
+    """More cases do not help where trainings differ more than the margin."""
+    row = replace(ROW, pairs=3, seed_sd=sd, low=-0.021, verdict="cannot conclude")
+    assert f"cannot conclude; {reason}" in answer(*rows, [pool(row)])[1]
+
+
+def test_pairs_that_would_do_if_the_difference_were_smaller_are_not_asked_for(rows):
+    row = replace(ROW, pairs=20, seed_sd=0.03, difference=-0.018, verdict=f"cannot conclude: {BETWEEN_SEEDS}")
+    assert answer(*rows, [pool(row)])[1].endswith(f"cannot conclude; {BETWEEN_SEEDS}.")
+
+
 def test_one_seed_is_said_to_show_nothing_of_chance(rows):
     sentence = "Each recipe has one seed: what chance does to a training is not in these intervals."
     assert sentence in answer(*rows, [pool(replace(ROW, seeds=1, seed_sd=None))])
