@@ -27,8 +27,8 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.models.model_folders import variant_folder
 from tasks.models.sources.kinds import stored
 from tasks.runtime import fork_server
-from tasks.runtime.backend import machine_name
 from tasks.runtime.children import import_ahead
+from tasks.runtime.chip import machine_name
 from tasks.runtime.errors import Diverged, OutOfMemory
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home

@@ -19,9 +19,10 @@ from deployments.prefect_api import check_prefect_server
 from flows.plan import estimated_bytes
 from flows.selection import select
 from tasks.models.sources.available import availabilities, is_offered, is_unanswered
-from tasks.runtime.backend import BACKENDS, is_intel_python, is_mac, processor, system_name
+from tasks.runtime.backend import BACKENDS, is_intel_python, processor, system_name
 from tasks.runtime.builds import build_finding
 from tasks.runtime.children import run_child
+from tasks.runtime.chip import chip
 from tasks.runtime.device import Device, cores
 from tasks.runtime.findings import Finding
 from tasks.runtime.home import existing_home, home
@@ -67,24 +68,6 @@ def machine() -> list[Finding]:
         remedy = "MLX needs Apple Silicon and a Python built for it: run `uv python install`"
         return [Finding("machine", "error", f"{text}, Python for {processor()}", remedy)]
     return [Finding("machine", "ok", text)]
-
-
-def chip() -> str:
-    """The name of the processor, as its maker gives it where the system knows it."""
-    if not is_mac():
-        return _linux_chip() or processor()
-    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-    answer = subprocess.run(command, capture_output=True, text=True)
-    return answer.stdout.strip() or processor()
-
-
-def _linux_chip() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else ""
 
 
 def build() -> list[Finding]:

@@ -13,10 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows.cli.doctor_checks import chip, versions
+from flows.cli.doctor_checks import versions
 from tasks.runtime.backend import backend, os_version, processor
 from tasks.runtime.builds import installed_builds
 from tasks.runtime.children import run_child
+from tasks.runtime.chip import chip
 from tasks.runtime.device import cores
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.files import write_atomic

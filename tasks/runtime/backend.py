@@ -165,7 +165,7 @@ def backend() -> Backend:
     if requested == METAL.name and not has_apple_gpu():
         raise BadInput(
             f"{VARIABLE} = metal needs a Mac with Apple Silicon and a Python built for it, and "
-            f"this is {machine_name()}; {_choices()}"
+            f"this is {platform_name()}; {_choices()}"
         )
     if requested == CUDA.name and not has_cuda():
         raise BadInput(
@@ -237,8 +237,8 @@ def processor() -> str:
     return platform.machine()
 
 
-def machine_name() -> str:
-    """Operating system and processor, e.g. `Linux x86_64`."""
+def platform_name() -> str:
+    """Operating system and kind of processor, e.g. `Linux x86_64`."""
     return f"{platform.system()} {platform.machine()}"
 
 

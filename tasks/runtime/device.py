@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.backend import BACKENDS, backend, has_gpu, is_mac, machine_name
+from tasks.runtime.backend import BACKENDS, backend, has_gpu, is_mac
+from tasks.runtime.chip import machine_name
 
 SLOW_GFLOPS = 20.0
 _BLAS_PATTERNS = (
