@@ -136,8 +136,13 @@ def _tables_by_unit(pair: PairedDecisions) -> Floats:
         confusion_cells(pair.truth, pair.at_4bit),
         confusion_cells(pair.truth, pair.at_8bit),
     ]
-    sums = np.zeros((int(pair.unit.max()) + 1, 18))
-    np.add.at(sums, pair.unit, np.concatenate(cells, axis=1))
+    return sums_by_unit(pair, np.concatenate(cells, axis=1))
+
+
+def sums_by_unit(pair: PairedDecisions, per_case: Floats) -> Floats:
+    """Sums of the columns of `per_case` (cases, columns) over each unit, (units, columns)."""
+    sums = np.zeros((int(pair.unit.max()) + 1, per_case.shape[1]))
+    np.add.at(sums, pair.unit, per_case)
     return sums
 
 

@@ -12,12 +12,13 @@ from warehouse.paired import (
     PairedDecisions,
     comparison_of,
     resampled,
+    sums_by_unit,
 )
 
 
 def compare_losses(pair: PairedDecisions, losses: Floats) -> Comparison:
     """The mean loss of a pair with its 95 % interval; `losses` (cases, 2), in nats."""
-    sums = _by_unit(pair, np.concatenate([losses, np.ones((len(losses), 1))], axis=1))
+    sums = sums_by_unit(pair, np.concatenate([losses, np.ones((len(losses), 1))], axis=1))
 
     def means(totals: Floats) -> BothSides:
         return BothSides(totals[:, 0] / totals[:, 2], totals[:, 1] / totals[:, 2])
@@ -38,7 +39,7 @@ def compare_auroc(pair: PairedDecisions, p_ed: Floats) -> Comparison:
     placed = np.stack([placements(p_ed[:, side], emergency) for side in (0, 1)], axis=1)
     kinds = np.stack([emergency, ~emergency], axis=1)
     parts = [placed * kind[:, None] for kind in kinds.T]
-    sums = _by_unit(pair, np.concatenate([*parts, kinds], axis=1))
+    sums = sums_by_unit(pair, np.concatenate([*parts, kinds], axis=1))
 
     def means(totals: Floats) -> Floats:
         """Mean placements (tables, kinds, sides); either kind's is the AUROC."""
@@ -51,10 +52,3 @@ def compare_auroc(pair: PairedDecisions, p_ed: Floats) -> Comparison:
     observed = BothSides(of_emergencies[:1], of_emergencies[1:])
     units = UnitCounts.of(pair.truth, pair.unit)
     return comparison_of(ED_AUROC, pair, units, observed, differences)
-
-
-def _by_unit(pair: PairedDecisions, per_case: Floats) -> Floats:
-    """Sums of the columns of `per_case` (cases, columns) over each unit, (units, columns)."""
-    sums = np.zeros((int(pair.unit.max()) + 1, per_case.shape[1]))
-    np.add.at(sums, pair.unit, per_case)
-    return sums

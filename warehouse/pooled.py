@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tasks.judging.point_metrics import ED_AUROC, MIN_UNITS, Floats
+from tasks.judging.point_metrics import ED_AUROC, MIN_UNITS, Floats, UnitCounts
 from warehouse.cells import RULES, JudgedCases
 from warehouse.joint import Band, Hypothesis, Statistic, joint_bands
 from warehouse.ratios import OF_EMERGENCIES, POOLED, Cells
@@ -233,18 +233,10 @@ def _resampled_units(metric: str, cells: Cells) -> int:
 
 
 def _units_behind(metric: str, cells: Cells) -> int:
-    """Groups (or cases) that a metric is computed from; for macro F1 those of the rarest class, and
-    for the AUROC those of the rarer kind.
-    """
+    """Groups (or cases) that a metric is computed from."""
     has_cases = cells.counts.sum(axis=3).max(axis=1) > 0
-    by_class = has_cases.sum(axis=0)
-    if metric in OF_EMERGENCIES:
-        return int(by_class[0])
-    if metric == ED_AUROC:
-        return min(int(by_class[0]), int(has_cases[:, 1:].any(axis=1).sum()))
-    if metric == "macro_f1":
-        return int(min((units for units in by_class if units > 0), default=0))
-    return len(cells.counts)
+    without_ed = int(has_cases[:, 1:].any(axis=1).sum())
+    return UnitCounts(has_cases.sum(axis=0), len(cells.counts), without_ed).behind(metric)
 
 
 def _with_band(figure: _Figure, band: Band, together: int, units: int, resamples: int) -> Pooled:

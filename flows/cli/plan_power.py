@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.plan_trainings import trainings_sentence
+from flows.cli.plan_trainings import TITLES, trainings_sentence
 from flows.cli.terminal import print_line
 from flows.power.outlook import MOST_CASES, MOST_GROUPS, POWER, MetricOutlook, Size, outlook
 from flows.power.planned_cases import PlannedCases
@@ -21,7 +21,6 @@ from tasks.spec import LABELS
 from warehouse.resampling import MARGIN
 from warehouse.verdicts import VerdictShares
 
-TITLES = {"accuracy": "accuracy", "ed_recall": "ED recall", "macro_f1": "macro-F1"}
 VERDICTS = "not inferior / inferior / cannot conclude"
 SURE = f"{POWER:.0%} of studies"
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flows.power.training_chance import PlannedPairs, StoredSpread
+from tasks.judging.point_metrics import ED_AUROC
 from warehouse.resampling import MARGIN
 from warehouse.seed_spread import SeedSpread, pairs_that_could_show
 
-NAMES = {"accuracy": "accuracy", "ed_recall": "ED recall", "ed_auroc": "ED AUROC"}
+TITLES = {
+    "accuracy": "accuracy",
+    "ed_recall": "ED recall",
+    "macro_f1": "macro-F1",
+    ED_AUROC: "ED AUROC",
+}
 MOST_NAMED = 3  # recipes
 
 
@@ -67,4 +73,4 @@ def _shown(spread: StoredSpread, planned: PlannedPairs) -> str:
 
 def _in_each(spread: StoredSpread, text: Callable[[SeedSpread], str]) -> str:
     """`1.8 points in accuracy, 7.4 points in ED recall`."""
-    return ", ".join(f"{text(one)} in {NAMES[metric]}" for metric, one in spread.by_metric.items())
+    return ", ".join(f"{text(one)} in {TITLES[metric]}" for metric, one in spread.by_metric.items())

@@ -3,10 +3,11 @@
 -- The reference is bfloat16; every _diff is the precision minus the reference, paired by case, with
 -- a 95 % interval and a verdict on non-inferiority at a margin of 0.02, read from reference_metric.
 -- The arm (adapter) is that of precision_arm. accuracy follows the argmax, ed_auroc no rule, all
--- other decisions the primary rule; more over-triage and more loss are worse, and loss has no margin. Where the accuracy
--- interval of neither model is above the accuracy of the best constant answer, similarity proves
--- nothing, and the verdicts say so; 'inferior' stays. Memory and time are in evaluation_summary:
--- resources says whether they may be compared, by the compute path of both sides.
+-- other decisions the primary rule; more over-triage and more loss are worse, and loss has no
+-- margin. Where the accuracy interval of neither model is above the accuracy of the best constant
+-- answer, similarity proves nothing, and the verdicts say so; 'inferior' stays. Memory and time are
+-- in evaluation_summary: resources says whether they may be compared, by the compute path of both
+-- sides.
 CREATE OR REPLACE MACRO precision_comparison_of(ids) AS TABLE
 WITH figures AS (
     SELECT
