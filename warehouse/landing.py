@@ -55,8 +55,12 @@ def write_landing(root: Path, id: str, kind: Kind, tables: Mapping[str, Rows]) -
 
     arrow_tables = _arrow_tables(id, kind, tables)
     check(arrow_tables)
-    files = {f"{name}.parquet": _parquet(table) for name, table in arrow_tables.items()}
+    return write_tables(root, id, kind, arrow_tables)
 
+
+def write_tables(root: Path, id: str, kind: Kind, tables: Mapping[str, pa.Table]) -> Path:
+    """Land Arrow tables that were checked when their rows first landed, as `write_landing` does."""
+    files = {f"{name}.parquet": _parquet(table) for name, table in tables.items()}
     digest = digest_of(
         {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     )

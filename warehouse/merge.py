@@ -12,7 +12,8 @@ from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
 from tasks.runtime.locks import locked
 from tasks.runtime.store import MANIFEST
 from warehouse.landing import LandingManifest
-from warehouse.load import kind_of, landing_folders
+from warehouse.load import kind_of
+from warehouse.packs import folders_at
 from warehouse.schema import refuse_newer_columns, tables
 
 LOCK_SECONDS = 5.0
@@ -31,27 +32,28 @@ class MergeReport:
 
 
 def merge(source: Path, landing: Path) -> MergeReport:
-    """Copy the landing folders of another machine, a home or its folder `landing`, into `landing`.
+    """Copy the landing folders of another machine into `landing`: those of a home, of its folder
+    `landing`, or of a pack (`packs.py`).
 
     What is here stays, but a training that did not finish here makes way for one that did. Damaged
     folders, and those of a newer version, are refused. Loading is left to the caller. Raises
     BadInput where `source` has no landing folders.
     """
-    folders = landing_folders(source / "landing") or landing_folders(source)
-    if not folders:
-        raise BadInput(
-            f"{source} has no landing folders; name the other machine's home, or the folder "
-            "`landing` in it."
-        )
-    if folders[0].parent.resolve() == landing.resolve():
-        raise BadInput(f"{source} is this machine's own; name the folder of another one.")
+    with folders_at(source) as folders:
+        if not folders:
+            raise BadInput(
+                f"{source} has no landing folders; name the other machine's home, or the folder "
+                "`landing` in it."
+            )
+        if folders[0].parent.resolve() == landing.resolve():
+            raise BadInput(f"{source} is this machine's own; name the folder of another one.")
 
-    report = MergeReport()
-    for folder in folders:
-        try:
-            _take(folder, landing / folder.name, report)
-        except (TriageError, OSError) as error:
-            report.refused[folder.name] = str(error)
+        report = MergeReport()
+        for folder in folders:
+            try:
+                _take(folder, landing / folder.name, report)
+            except (TriageError, OSError) as error:
+                report.refused[folder.name] = str(error)
 
     return report
 

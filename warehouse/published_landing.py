@@ -1,4 +1,4 @@
-"""The landing folders of a published study, which another machine takes over to go on with it.
+"""The landing rows of a published study, which another machine takes over to go on with it.
 
 Pooled figures resample the cases of all pairs together, so that the rows of a view do not do:
 who trains one more seed elsewhere needs the predictions of those before. `triage warehouse
@@ -8,9 +8,12 @@ merge FOLDER` takes them over.
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from warehouse.connect import reading
+from warehouse.load import landing_folders
 from warehouse.merge import copy_folder
+from warehouse.packs import is_pack, unpack, write_pack
 
 # Baselines are made again in seconds, and further evaluation sets are in no pooled figure.
 _IDS = """
@@ -33,16 +36,24 @@ ORDER BY id
 
 
 def publish_landing(
-    study: str, folder: Path, landing: Path, database: Path | None = None
+    study: str, pack: Path, landing: Path, database: Path | None = None
 ) -> list[str]:
-    """Copy the study's landing folders from `landing` into `folder`, and return their ids.
+    """Add the rows of the study's landing folders in `landing` to `pack`; return their ids.
 
-    Folders of `folder` that this warehouse does not know stay: other machines trained those.
+    What was published stays as it is: other machines trained some of it. Delete the pack to
+    publish all rows anew.
     """
     with reading(database) as con:
         rows = con.execute(_IDS, {"study": study}).fetchall()
-
     ids = [str(id) for (id,) in rows if (landing / str(id)).is_dir()]
-    for id in ids:
-        copy_folder(landing / id, folder / id)
+
+    with TemporaryDirectory() as name:
+        folders = Path(name)
+        if is_pack(pack):
+            unpack(pack, folders)
+        for id in ids:
+            if not (folders / id).is_dir():
+                copy_folder(landing / id, folders / id)
+        write_pack(landing_folders(folders), pack)
+
     return ids

@@ -7,6 +7,7 @@ import shutil
 import tomllib
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from tasks.runtime.errors import BadInput
@@ -123,13 +124,16 @@ def _summary(database):
         return con.execute("FROM quantization_summary_of(evaluations_of('pairs'))").fetchall()
 
 
-def test_landing_folders_of_other_machines_stay_published(two_studies, tmp_path):
-    publish_landing("other", tmp_path / "published", tmp_path / "landing", two_studies)
-    publish_landing("pairs", tmp_path / "published", tmp_path / "landing", two_studies)
-    assert {"e-other", "e4"} < {folder.name for folder in (tmp_path / "published").iterdir()}
-    before = sorted((tmp_path / "published").rglob("*"))
-    publish_landing("pairs", tmp_path / "published", tmp_path / "landing", two_studies)
-    assert sorted((tmp_path / "published").rglob("*")) == before
+def test_what_another_machine_published_stays(two_studies, tmp_path):
+    pack = tmp_path / "published" / "landing"
+    publish_landing("other", pack, tmp_path / "landing", two_studies)
+    publish_landing("pairs", pack, tmp_path / "landing", two_studies)
+    land(tmp_path / "landing", "e-other", "other-1", accuracy=0.1)
+    publish_landing("other", pack, tmp_path / "landing", two_studies)
+
+    report = merge(pack, tmp_path / "elsewhere")
+    assert {"e-other", "other-1", "e4", "t8"} < set(report.taken)
+    assert pq.read_table(tmp_path / "elsewhere" / "e-other" / "evaluation.parquet")["accuracy"].to_pylist() != [0.1]
 
 
 @pytest.mark.parametrize("study", [study for study in LANDED if (FOLDER / study / "landing").exists()])

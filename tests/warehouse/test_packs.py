@@ -1,0 +1,108 @@
+"""Landing folders in a pack: the same folders come out, and a pack that is damaged or newer is refused."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.runtime.errors import BadInput, BrokenFolder
+from tasks.runtime.store import MANIFEST, seal
+from tests.warehouse.rows import evaluation, land_pair, training
+from tests.warehouse.test_studies import land_dataset, land_sweep
+from warehouse.landing import LandingManifest, write_landing
+from warehouse.load import landing_folders
+from warehouse.merge import merge
+from warehouse.packs import PACK, folders_at, is_pack, unpack, write_pack
+
+
+@pytest.fixture
+def landing(tmp_path):
+    """Folders of four kinds, with tables of no row and of several."""
+    root = tmp_path / "landing"
+    land_pair(root)
+    land_dataset(root, "d1", "sets-1")
+    land_sweep(root, "pairs", ["t4", "t8", "e4", "e8"])
+    return root
+
+
+@pytest.fixture
+def pack(landing, tmp_path):
+    write_pack(landing_folders(landing), tmp_path / "pack")
+    return tmp_path / "pack"
+
+
+def digests(root):
+    return {folder.name: LandingManifest.read(folder, deep=True).digest for folder in landing_folders(root)}
+
+
+def test_the_same_folders_come_out_of_a_pack(landing, pack, tmp_path):
+    unpack(pack, tmp_path / "again")
+    assert digests(tmp_path / "again") == digests(landing) and len(digests(landing)) == 6
+
+
+def test_a_pack_has_one_file_a_table_and_replaces_the_one_before(landing, pack):
+    files = {path.name for path in pack.iterdir()}
+    assert {"prediction.parquet", "experiment.parquet", MANIFEST} < files
+    write_pack([landing / "t4"], pack)
+    assert {path.name for path in pack.iterdir()} == {"experiment.parquet", "training_curve.parquet", MANIFEST}
+
+
+def test_rows_of_the_same_case_stand_together(pack):
+    ids = pq.read_table(pack / "prediction.parquet")["case_id"].to_pylist()
+    assert ids[:4] == [ids[0], ids[0], ids[2], ids[2]] and ids[0] != ids[2]
+
+
+def test_a_column_that_one_folder_lacks_is_null_for_it(landing, tmp_path):
+    folder = landing / "t4"
+    older = pq.read_table(folder / "experiment.parquet").drop_columns("machine")
+    pq.write_table(older, folder / "experiment.parquet")
+    (folder / MANIFEST).unlink()
+    seal(folder, {"id": "t4", "kind": "training"})
+
+    write_pack([folder, landing / "t8"], tmp_path / "pack")
+    unpack(tmp_path / "pack", tmp_path / "again")
+    rows = [pq.read_table(tmp_path / "again" / id / "experiment.parquet") for id in ("t4", "t8")]
+    assert rows[0]["machine"].to_pylist() == [None]
+    landed = pq.read_table(landing / "t8" / "experiment.parquet")
+    assert rows[1].select(landed.column_names).equals(landed)
+
+
+@pytest.mark.parametrize("place", ["", "landing"])
+def test_merge_takes_over_a_pack_and_leaves_nothing_aside(place, landing, tmp_path):
+    source = tmp_path / "other"
+    write_pack(landing_folders(landing), source / place)
+    with folders_at(source) as folders:
+        aside = folders[0].parent
+        assert len(folders) == 6
+    assert not aside.exists()
+
+    here = tmp_path / "here"
+    write_landing(here, "t4", "training", training("t4"))
+    write_landing(here, "e8", "evaluation", evaluation("e8", "t8", accuracy=0.6))
+    report = merge(source, here)
+    assert (report.present, report.differing, report.refused) == (["t4"], ["e8"], {})
+    assert len(report.taken) == 4
+
+
+def test_a_damaged_pack_names_its_file(pack, tmp_path):
+    (pack / "gate.parquet").write_bytes(b"short")
+    assert is_pack(pack)
+    with pytest.raises(BrokenFolder, match=r"gate\.parquet is missing or has the wrong size"):
+        merge(pack, tmp_path / "here")
+
+
+def test_a_table_of_a_newer_version_is_a_sentence(pack, tmp_path):
+    pq.write_table(pa.table({"id": ["x"]}), pack / "prophecy.parquet")
+    (pack / MANIFEST).unlink()
+    seal(pack, {"kind": PACK})
+    with pytest.raises(BrokenFolder, match="table 'prophecy', which this version does not know; update triage"):
+        merge(pack, tmp_path / "here")
+
+
+def test_a_folder_that_is_no_landing_folder_is_not_packed(tmp_path):
+    (tmp_path / "other").mkdir()
+    with pytest.raises(BrokenFolder, match="was never completed"):
+        write_pack([tmp_path / "other"], tmp_path / "pack")
+    with pytest.raises(BadInput, match="has no landing folders"):
+        merge(tmp_path, tmp_path / "here")
