@@ -47,8 +47,12 @@ def write_pack(folders: Sequence[Path], target: Path) -> None:
             _write(_interleaved(of_folders), folder / f"{name}.parquet")
         return {"kind": PACK}
 
+    # Built aside: a write that is killed leaves the pack of before.
+    staging = target.with_name(f".{target.name}.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    build_folder(staging, build)
     shutil.rmtree(target, ignore_errors=True)
-    build_folder(target, build)
+    staging.rename(target)
 
 
 def _interleaved(parts: list[pa.Table]) -> pa.Table:

@@ -48,6 +48,14 @@ def test_a_pack_has_one_file_a_table_and_replaces_the_one_before(landing, pack):
     assert {path.name for path in pack.iterdir()} == {"experiment.parquet", "training_curve.parquet", MANIFEST}
 
 
+def test_a_pack_that_cannot_be_written_leaves_the_one_before(landing, pack, monkeypatch):
+    before = LandingManifest.read(pack, deep=True)
+    monkeypatch.setattr("warehouse.packs._write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_pack([landing / "t4"], pack)
+    assert LandingManifest.read(pack, deep=True) == before
+
+
 def test_rows_of_the_same_case_stand_together(pack):
     ids = pq.read_table(pack / "prediction.parquet")["case_id"].to_pylist()
     assert ids[:4] == [ids[0], ids[0], ids[2], ids[2]] and ids[0] != ids[2]
