@@ -18,7 +18,9 @@ import duckdb
 
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from warehouse.connect import reading
+from warehouse import refresh_pools
+from warehouse.connect import reading, writing
+from warehouse.migrate import migrate
 from warehouse.published_landing import publish_landing
 
 FOLDER = Path(__file__).with_name("published")
@@ -57,8 +59,14 @@ class Figure:
 def publish(study: str, folder: Path, database: Path | None = None) -> None:
     """Write the rows of a study into `folder` as Parquet, replacing what was published before.
 
+    Figures of pools are made first: a sweep that was interrupted leaves them to the next one.
+
     Raises BadInput where the warehouse has no evaluation of that study.
     """
+    with writing(database) as con:
+        migrate(con)
+        refresh_pools.refresh(con)
+
     with reading(database) as con:
         of_study = {"study": study}
         if con.execute("SELECT evaluations_of($study)", of_study).fetchall() == [([],)]:

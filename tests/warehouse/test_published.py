@@ -14,7 +14,7 @@ from tasks.runtime.errors import BadInput
 from tests.place import ROOT
 from tests.warehouse.rows import land_pair
 from tests.warehouse.test_studies import land, land_sweep
-from warehouse.connect import reading
+from warehouse.connect import reading, writing
 from warehouse.load import load_all
 from warehouse.merge import merge
 from warehouse.published import FOLDER, FOLDERS, LANDED, MOST_BYTES, VIEWS, figures, publish
@@ -98,6 +98,19 @@ def test_a_study_is_published_without_the_rows_of_others(two_studies, tmp_path):
     assert {row[0] for row in published["gate_bounds"].select("evaluation_id").fetchall()} == {"e4", "e8"}
     assert len(published["quantization_comparison"]) == 1
     assert len(published["quantization_summary"]) > 0
+
+
+def test_pools_that_an_interrupted_sweep_left_out_are_published(two_studies, tmp_path):
+    with writing(two_studies) as con:
+        con.execute("DELETE FROM pooled_metric")
+    publish("pairs", tmp_path / "published", two_studies)
+    assert pq.read_table(tmp_path / "published" / "quantization_summary.parquet").num_rows > 0
+
+
+@pytest.mark.parametrize("study", FOLDERS)
+def test_every_published_view_has_rows(study):
+    rows = {path.stem: pq.read_table(path).num_rows for path in (FOLDER / study).glob("*.parquet")}
+    assert [view for view, count in rows.items() if not count] == []
 
 
 def test_a_study_without_an_evaluation_publishes_nothing(two_studies, tmp_path):
