@@ -22,6 +22,7 @@ from warehouse import refresh_pools
 from warehouse.connect import reading, writing
 from warehouse.migrate import migrate
 from warehouse.published_landing import publish_landing
+from warehouse.published_precisions import publish_precisions
 
 FOLDER = Path(__file__).with_name("published")
 STUDIES = ("demo", "study")
@@ -79,6 +80,7 @@ def publish(study: str, folder: Path, database: Path | None = None) -> None:
         for view, rows in VIEWS.items():
             selected = con.sql(rows, params=of_study if "$study" in rows else None)
             selected.write_parquet(str(folder / f"{view}.parquet"), compression="zstd")
+        publish_precisions(con, study, folder)
 
 
 def figures(folder: Path = FOLDER, root: Path = ROOT) -> list[Figure]:

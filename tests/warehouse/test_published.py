@@ -13,12 +13,15 @@ import pytest
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT
 from tests.warehouse.rows import land_pair
+from tests.warehouse.test_precisions import land as land_at
+from tests.warehouse.test_precisions import noisy
 from tests.warehouse.test_studies import land, land_sweep
 from warehouse.connect import reading, writing
 from warehouse.load import load_all
 from warehouse.merge import merge
 from warehouse.published import FOLDER, FOLDERS, LANDED, MOST_BYTES, VIEWS, figures, publish
 from warehouse.published_landing import publish_landing
+from warehouse.published_precisions import VIEW
 
 NAMED = tomllib.loads((ROOT / "warehouse" / "claims.toml").read_text(encoding="utf-8"))["readme"]
 
@@ -34,7 +37,7 @@ def test_every_figure_of_the_readmes_is_a_published_one():
 @pytest.mark.parametrize("study", FOLDERS)
 def test_the_published_rows_are_small(study):
     files = sorted((FOLDER / study).glob("*.parquet"))
-    assert [file.stem for file in files] == sorted(VIEWS)
+    assert [file.stem for file in files if file.stem != VIEW] == sorted(VIEWS)
     every = [path for path in (FOLDER / study).rglob("*") if path.is_file()]
     assert sum(file.stat().st_size for file in every) < MOST_BYTES[study]
 
@@ -111,6 +114,46 @@ def test_pools_that_an_interrupted_sweep_left_out_are_published(two_studies, tmp
 def test_every_published_view_has_rows(study):
     rows = {path.stem: pq.read_table(path).num_rows for path in (FOLDER / study).glob("*.parquet")}
     assert [view for view, count in rows.items() if not count] == []
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """A landing folder with the adapter of 4 bits at three precisions, and its study."""
+    root = tmp_path / "landing"
+    land_at(root, "4bit")
+    for precision in ("bf16", "8bit"):
+        land_at(root, precision, moved_from="4bit")
+    ids = [f"{kind}-{name}" for name in ("4bit", "bf16-from-4bit", "8bit-from-4bit") for kind in "te"]
+    land_sweep(root, "moved", ids)
+    return root
+
+
+def _published_precisions(folder):
+    return duckdb.read_parquet(str(folder / f"{VIEW}.parquet")).select("precision", "accuracy").fetchall()
+
+
+def test_a_precision_that_another_machine_published_stays(moved, tmp_path):
+    folder = tmp_path / "published"
+    load_all(moved, tmp_path / "w.duckdb")
+    publish("moved", folder, tmp_path / "w.duckdb")
+    assert [name for name, _ in _published_precisions(folder)] == ["8bit", "4bit"]
+    first = _published_precisions(folder)
+
+    # A machine that has one of the two, with other decisions.
+    shutil.rmtree(moved)
+    for precision in ("bf16", "4bit"):
+        land_at(moved, precision, noisy(3, 0.5), moved_from=None if precision == "4bit" else "4bit")
+    land_sweep(moved, "moved", ["t-4bit", "e-4bit", "t-bf16-from-4bit", "e-bf16-from-4bit"])
+    load_all(moved, tmp_path / "other.duckdb")
+    publish("moved", folder, tmp_path / "other.duckdb")
+    again = _published_precisions(folder)
+    assert (again[0], [name for name, _ in again]) == (first[0], ["8bit", "4bit"])
+    assert again[1] != first[1]
+
+
+def test_a_study_without_further_precisions_has_no_file_of_them(two_studies, tmp_path):
+    publish("pairs", tmp_path / "published", two_studies)
+    assert not (tmp_path / "published" / f"{VIEW}.parquet").exists()
 
 
 def test_a_study_without_an_evaluation_publishes_nothing(two_studies, tmp_path):
