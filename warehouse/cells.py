@@ -15,7 +15,8 @@ from tasks.judging.point_metrics import Floats, Ints, placements
 from tasks.spec import LABELS
 from warehouse.ratios import Cells
 
-RULES = {"primary": "decision", "argmax": "argmax"}  # columns of the table prediction, by rule
+# Columns of the table prediction, by rule.
+RULES = {"primary": "decision", "argmax": "argmax", "target_recall": "target_recall"}
 _COUNTED = """
 WITH listed AS (
     SELECT unnest($ids) AS evaluation_id, generate_subscripts($ids, 1) - 1 AS model
@@ -26,6 +27,7 @@ SELECT
     list_position($labels, label) - 1 AS truth,
     list_position($labels, decision) - 1 AS decision,
     list_position($labels, argmax) - 1 AS argmax,
+    list_position($labels, target_recall) - 1 AS target_recall,
     p_ed,
     case_group IS NOT NULL AS grouped
 FROM prediction JOIN listed USING (evaluation_id)

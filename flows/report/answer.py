@@ -22,6 +22,11 @@ METRICS = (
 )
 # Stands behind ED recall, which moves with the threshold.
 AUROC = (ED_AUROC, "argmax", "ED AUROC (independent of the threshold)", "cases")
+# Where a standard recipe decides by this rule, too, training's chance moves ED recall less.
+BY_THRESHOLD = (
+    ("ed_recall", "target_recall", "ED recall by each model's threshold", "emergencies"),
+    ("over_triage", "target_recall", "Over-triage by it", "cases"),
+)
 
 
 def answer(
@@ -50,6 +55,8 @@ def answer(
         if rows and auroc is not None and is_number(auroc.difference):
             sentences[-1] = f"{sentences[-1]} {_figure(auroc, name, cases)}"
             rows.append((auroc, "ED AUROC", cases))
+        if rows:
+            sentences[-1] = " ".join([sentences[-1], *_by_threshold(pool)])
 
         sentences += _left_out([row for row, _, _ in rows])
         sentences += _seeds([(row, name) for row, name, _ in rows])
@@ -65,6 +72,17 @@ def _pool(board: Collection[EvaluationRow], sets: Collection[PooledSet]) -> Pool
     return min(
         of_board, key=lambda pool: (pool.random_weights, place[pool.set_digest]), default=None
     )
+
+
+def _by_threshold(pool: PooledSet) -> Iterator[str]:
+    """What the models do by their thresholds, where that is another rule than the recipes' own."""
+    for metric, rule, name, cases in BY_THRESHOLD:
+        row = pool.figures.get((ALL, rule, metric))
+        own = pool.figures.get((ALL, "primary", metric))
+        if row is None or not is_number(row.difference):
+            continue
+        if own is None or own.difference != row.difference:
+            yield _figure(row, name, cases)
 
 
 def _bytes(pairs: Collection[PairRow]) -> str:

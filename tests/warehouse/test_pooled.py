@@ -85,7 +85,7 @@ def test_differences_are_means_over_trained_pairs_that_know_something(study):
     root, pairs = study
     rows = summary(root / "w.duckdb")
     auroc = {key: row for key, row in rows.items() if key[2] == "ed_auroc"}
-    assert len(auroc) == 3 and len(rows) - len(auroc) == 3 * 2 * 5
+    assert len(auroc) == 3 and len(rows) - len(auroc) == 3 * 3 * 5
 
     for (scope, rule, metric), row in [(key, row) for key, row in rows.items() if key not in auroc]:
         sides = [both for (model, *_), both in pairs.items() if scope in ("all", model)]

@@ -1,6 +1,6 @@
--- One row per evaluation and rule ('primary', 'argmax'): figures of its decisions on all cases.
+-- One row per evaluation and rule ('primary', 'argmax', 'target_recall'): figures of its decisions on all cases.
 --
--- 'primary' is the primary rule of the recipe; there is no row where it could not be applied. ED
+-- 'primary' is the primary rule of the recipe; there is no row of a rule that could not be applied. ED
 -- figures are NULL where the set has no ED case. macro_f1 averages the classes that the set has
 -- cases of. over_triage and under_triage are the shares of all cases whose decision is more
 -- urgent, or less urgent, than their label. loss is the mean over cases of the negative
@@ -17,7 +17,7 @@ WITH margins AS (
         ed_as_home + gp_as_home + home_as_home AS chosen_home,
         ed_cases + gp_cases + home_cases AS cases
     FROM decision_count
-    WHERE rule IN ('primary', 'argmax')
+    WHERE rule IN ('primary', 'argmax', 'target_recall')
 )
 SELECT
     evaluation_id,

@@ -57,6 +57,18 @@ def test_the_auroc_stands_behind_ed_recall(rows):
     )
 
 
+def test_decisions_by_threshold_stand_behind_those_of_other_rules(rows):
+    """Not where they are the same decisions."""
+    recall = replace(RECALL, rule="target_recall", difference=0.004, low=-0.008, high=0.016, verdict="not inferior")
+    over = replace(recall, metric="over_triage", difference=0.009, low=-0.003, high=0.021, verdict="cannot conclude")
+    assert answer(*rows, [pool(ROW, RECALL, recall, over)])[2].endswith(
+        "could show 3.1 points. ED recall by each model's threshold +0.4 points [-0.8, +1.6] over 20 pairs: not inferior at "
+        "2 points. Over-triage by it +0.9 points [-0.3, +2.1] over 20 pairs: cannot conclude; 412 cases could show 3.1 points."
+    )
+    same = [replace(row, rule="primary") for row in (recall, over)]
+    assert "threshold" not in answer(*rows, [pool(ROW, *same, recall, over)])[2]
+
+
 def test_without_a_pair_that_knows_something_it_says_so_instead_of_a_figure(rows):
     reason = "no pair has a model that beats the best constant answer in accuracy"
     empty = replace(ROW, pairs=0, difference=None, low=None, high=None, verdict=f"cannot conclude: {reason}")
