@@ -99,7 +99,8 @@ def _beside_test(grid: Grid, spec: ExperimentSpec, moves: int) -> Steps:
     its adapter at other precisions.
     """
     cases = _further_cases(grid, spec.data) + moves * _moved_cases(grid, spec)
-    return replace(_scoring(spec, cases), dropout=moves * operations(spec).dropout)
+    with_passes = moves if spec.scoring.moved_passes else 0
+    return replace(_scoring(spec, cases), dropout=with_passes * operations(spec).dropout)
 
 
 def _shared_beside_test(grid: Grid, spec: ExperimentSpec) -> Steps:

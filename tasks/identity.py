@@ -78,7 +78,7 @@ def scores_id(
     `calibration` and `evaluation_set` are content digests of the cases; `name` keeps two sets of
     the same cases apart. How the scores are judged is `evaluation_id`'s alone.
     """
-    of_other_steps = {"fidelity_cases", "move_adapters"}
+    of_other_steps = {"fidelity_cases", "move_adapters", "moved_passes"}
     ingredients = {
         "training": training,
         "calibration": calibration,

@@ -94,11 +94,13 @@ class _Move:
 
     def training_id(self, weights: VariantManifest) -> str:
         """The id of the moved adapter as an experiment of its own."""
-        ingredients = {
+        ingredients: dict[str, Any] = {
             "training": self.training,
             "variant": weights.digest,
             "rules": self.scores,
         }
+        if self.spec.recipe.dropout > 0 and not self.spec.scoring.moved_passes:
+            ingredients["passes"] = False
         return f"{self.cell}-{short_digest(ingredients)}"
 
     def score(self, folders: dict[str, Path]) -> None:

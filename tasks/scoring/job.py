@@ -78,6 +78,7 @@ def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
         target=spec.recipe.target_ed_recall or TARGET,
         data=job.data,
         emit=emit,
+        moved=isinstance(job, ScoringJob) and job.rules_from is not None,
     )
 
 

@@ -58,7 +58,8 @@ class Scorer:
     """A model to score on sets of a dataset, and how.
 
     `name`: of the model, in errors; `prefixes`: the frozen ones of its variant; `dropout`, `seed`
-    and `target` (ED recall): those of its recipe.
+    and `target` (ED recall): those of its recipe; `moved`: whether its adapter was trained at
+    another precision.
     """
 
     name: str
@@ -72,6 +73,18 @@ class Scorer:
     target: float
     data: Path
     emit: Emit
+    moved: bool = False
+
+    @property
+    def why_no_passes(self) -> str | None:
+        """Why the model has no dropout passes; None where it has."""
+        if self.name == UNTUNED:
+            return "the model is untuned, so every pass would be the same"
+        if self.dropout == 0:
+            return "the recipe has dropout 0, so every pass would be the same"
+        if self.moved and not self.scoring.moved_passes:
+            return "scoring.moved_passes is false, so that moved adapters have none"
+        return None
 
     @property
     def remedy(self) -> str:
@@ -198,10 +211,9 @@ def _scored_cases(loaded: LoadedSet, scores: Scores) -> list[ScoredCase]:
 
 
 def _write_passes(scorer: Scorer, test: LoadedSet, prefix: Prefix, folder: Path) -> str:
-    """Run the dropout passes, if the model has dropout; returns the `mc_status` of the record."""
-    if scorer.dropout == 0:
-        reason = "the model is untuned" if scorer.name == UNTUNED else "the recipe has dropout 0"
-        return f"{NOT_AVAILABLE}{reason}, so every pass would be the same"
+    """Run the dropout passes, if the model has any; returns the `mc_status` of the record."""
+    if scorer.why_no_passes is not None:
+        return f"{NOT_AVAILABLE}{scorer.why_no_passes}"
 
     sample = _sample(test, scorer.scoring.mc_cases)
     passes = dropout_passes(

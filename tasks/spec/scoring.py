@@ -40,6 +40,9 @@ class Scoring(Strict):
         description="also score each adapter on the other bit width (`true`), or on these"
         ' precisions, e.g. `["8bit", "mxfp4"]`: nothing is trained',
     )
+    moved_passes: bool = Field(
+        default=True, description="also run the dropout passes of these adapters"
+    )
 
 
 def evaluation_id(scores: str) -> str:

@@ -67,6 +67,8 @@ def test_further_sets_and_other_precisions_are_counted_once_an_adapter_and_their
     assert moved.preparing - further.preparing == pytest.approx(2 * 29 * BLOCK * 70 * 700), "of mxfp4 alone"
     assert moved.scoring - further.scoring == pytest.approx((2 * 2 + 2) * (2 * BLOCK * 70 * 700))
     assert moved.dropout == own_work.dropout + 3 * own_work.dropout / 2
+    without_passes = ("scoring.move_adapters=true", "scoring.moved_passes=false")
+    assert work("demo", *without_passes).dropout == own_work.dropout
     assert work("demo", "scoring.move_adapters=true").scoring - own_work.scoring == pytest.approx(
         4 * 2 * BLOCK * 70 * 400
     )
