@@ -6,7 +6,7 @@ only the weights differ. Bands, verdicts, and which adapters are averaged are th
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from warehouse.refresh_pools import pool_rows
 _POOLS = """
 SELECT
     evaluation_set,
+    set_digest,
     precision,
     reference,
     avg(bytes_ratio),
@@ -41,6 +42,7 @@ class PrecisionFigure:
 
     base_model: str
     evaluation_set: str
+    set_digest: str
     precision: str
     reference: str
     bytes_ratio: float
@@ -71,19 +73,20 @@ def figures_in(
     """The figures by base model, set of cases, and precision, the largest first."""
     ids = None if only is None else sorted(only)
     return [
-        _figure(row, str(name), str(precision), str(reference), float(ratio))
-        for name, precision, reference, ratio, pairs in con.execute(_POOLS, {"ids": ids}).fetchall()
+        _figure(row, names, float(ratio))
+        for *names, ratio, pairs in con.execute(_POOLS, {"ids": ids}).fetchall()
         for row in pool_rows(con, [id for pair in pairs for id in pair])
         if row.base_model != ALL
     ]
 
 
-def _figure(
-    row: Pooled, evaluation_set: str, precision: str, reference: str, bytes_ratio: float
-) -> PrecisionFigure:
+def _figure(row: Pooled, names: Sequence[str], bytes_ratio: float) -> PrecisionFigure:
+    """`names`: set of cases, its digest, precision, and reference."""
+    evaluation_set, set_digest, precision, reference = names
     return PrecisionFigure(
         base_model=row.base_model,
         evaluation_set=evaluation_set,
+        set_digest=set_digest,
         precision=precision,
         reference=reference,
         bytes_ratio=bytes_ratio,

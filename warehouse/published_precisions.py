@@ -67,8 +67,8 @@ def _by_precision(figures: Sequence[PrecisionFigure]) -> pa.Table:
     for row in figures:
         if row.rule != ("argmax" if row.metric in ("accuracy", "ed_auroc") else "primary"):
             continue
-        key = (row.base_model, row.evaluation_set, row.precision, row.reference)
-        names = ("base_model", "evaluation_set", "precision", "reference")
+        key = (row.base_model, row.evaluation_set, row.set_digest, row.precision, row.reference)
+        names = ("base_model", "evaluation_set", "set_digest", "precision", "reference")
         of_precision = rows.setdefault(key, dict(zip(names, key, strict=True)))
         of_precision |= {
             "bytes_ratio": row.bytes_ratio,

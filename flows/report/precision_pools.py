@@ -29,8 +29,8 @@ def precision_pools(ids: Collection[str] | None = None) -> Table:
     return Table.of(TITLE, [_record(list(figures)) for _, figures in by_precision])
 
 
-def _precision(row: PrecisionFigure) -> tuple[str, str, str, float]:
-    return row.base_model, row.evaluation_set, row.precision, row.bytes_ratio
+def _precision(row: PrecisionFigure) -> tuple[str, str, str, str, float]:
+    return row.base_model, row.evaluation_set, row.set_digest, row.precision, row.bytes_ratio
 
 
 def _record(figures: list[PrecisionFigure]) -> dict[str, str]:
