@@ -27,10 +27,14 @@ SELECT
     list_position($labels, label) - 1 AS truth,
     list_position($labels, decision) - 1 AS decision,
     list_position($labels, argmax) - 1 AS argmax,
-    list_position($labels, target_recall) - 1 AS target_recall,
+    list_position(
+        $labels,
+        -- Rows of earlier versions do not say again what the primary rule decides.
+        coalesce(target_recall, CASE WHEN primary_rule = 'target_recall' THEN decision END)
+    ) - 1 AS target_recall,
     p_ed,
     case_group IS NOT NULL AS grouped
-FROM prediction JOIN listed USING (evaluation_id)
+FROM prediction JOIN listed USING (evaluation_id) JOIN evaluation USING (evaluation_id)
 """
 
 

@@ -1,104 +1,98 @@
 """Every precision against its reference, pooled over adapters.
 
 Each adapter was trained once, and is judged at both by the same rule with the same threshold, so that
-only the weights differ. Bands, verdicts, and which adapters are averaged are those of `pooled.py`.
+only the weights differ. Adapters that were trained at different precisions are pooled apart, since
+those of one seed are no two independent trainings. Bands, verdicts, and which adapters are averaged
+are those of `pooled.py`; nothing is stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
+from tasks.judging.point_metrics import ED_AUROC
 from warehouse.connect import reading
-from warehouse.pooled import ALL, Pooled
+from warehouse.pooled import Pooled
 from warehouse.refresh_pools import pool_rows
 
+# The rule by which a precision is shown in a metric; the AUROC knows none.
+RULE_OF = {
+    "accuracy": "argmax",
+    ED_AUROC: "argmax",
+    "ed_recall": "primary",
+    "ed_f2": "primary",
+    "macro_f1": "primary",
+    "over_triage": "primary",
+}
 _POOLS = """
 SELECT
+    base_model,
+    adapter,
     evaluation_set,
     set_digest,
+    random_weights,
     precision,
     reference,
     avg(bytes_ratio),
+    any_value(note),
     list([evaluation_id, reference_evaluation] ORDER BY evaluation_id)
 FROM precision_comparison_of($ids)
 WHERE adapter <> 'own'
-GROUP BY base_model, evaluation_set, set_digest, random_weights, precision, reference
-ORDER BY base_model, evaluation_set, set_digest, random_weights, avg(stored_bytes) DESC, precision
+GROUP BY base_model, adapter, evaluation_set, set_digest, random_weights, precision, reference
+ORDER BY base_model, adapter, evaluation_set, set_digest, random_weights, avg(stored_bytes) DESC, precision
 """
 
 
 @dataclass(frozen=True)
-class PrecisionFigure:
-    """What a precision changes in one metric: the mean over adapters of the precision minus the
-    reference, with a 95 % band that holds for all figures of this precision at once.
+class PrecisionPool:
+    """What a precision changes in adapters that were trained at one: the precision minus the
+    reference, in the means over adapters.
 
-    `adapters_left_out`: those that beat the best constant answer at neither precision; `seed_sd`:
-    between seeds of a recipe; None where it is not available.
+    `adapter`: where they come from, e.g. `from 4bit`; `figures` by metric, under the rule of
+    RULE_OF: `value_4bit` is the precision's, `value_8bit` the reference's, and the bands hold for
+    all figures of the pool at once. `note`: what cannot follow from the reference.
     """
 
     base_model: str
+    adapter: str
     evaluation_set: str
     set_digest: str
+    random_weights: bool | None
     precision: str
     reference: str
-    bytes_ratio: float
-    rule: str
-    metric: str
-    adapters: int
-    adapters_left_out: int
-    value: float | None
-    reference_value: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    seed_sd: float | None
-    verdict: str
+    bytes_ratio: float | None
+    note: str | None
+    figures: dict[str, Pooled]
 
 
-def precision_figures(
+def precision_pools(
     only: Collection[str] | None = None, database: Path | None = None
-) -> list[PrecisionFigure]:
-    """The figures of all evaluations, or of those whose ids are in `only`."""
+) -> list[PrecisionPool]:
+    """The pools of all evaluations, or of those whose ids are in `only`."""
     with reading(database) as con:
-        return figures_in(con, only)
+        return pools_in(con, only)
 
 
-def figures_in(
+def pools_in(
     con: duckdb.DuckDBPyConnection, only: Collection[str] | None = None
-) -> list[PrecisionFigure]:
-    """The figures by base model, set of cases, and precision, the largest first."""
+) -> list[PrecisionPool]:
+    """The pools by base model, adapters and set of cases, the largest precision first."""
     ids = None if only is None else sorted(only)
-    return [
-        _figure(row, names, float(ratio))
-        for *names, ratio, pairs in con.execute(_POOLS, {"ids": ids}).fetchall()
-        for row in pool_rows(con, [id for pair in pairs for id in pair])
-        if row.base_model != ALL
-    ]
+    rows = con.execute(_POOLS, {"ids": ids}).fetchall()
+    columns = [[*row[:-1], _figures(con, row[0], pairs=row[-1])] for row in rows]
+    return [PrecisionPool(*values) for values in columns]
 
 
-def _figure(row: Pooled, names: Sequence[str], bytes_ratio: float) -> PrecisionFigure:
-    """`names`: set of cases, its digest, precision, and reference."""
-    evaluation_set, set_digest, precision, reference = names
-    return PrecisionFigure(
-        base_model=row.base_model,
-        evaluation_set=evaluation_set,
-        set_digest=set_digest,
-        precision=precision,
-        reference=reference,
-        bytes_ratio=bytes_ratio,
-        rule=row.rule,
-        metric=row.metric,
-        adapters=row.pairs,
-        adapters_left_out=row.pairs_left_out,
-        value=row.value_4bit,
-        reference_value=row.value_8bit,
-        difference=row.difference,
-        low=row.low,
-        high=row.high,
-        seed_sd=row.seed_sd,
-        verdict=row.verdict,
-    )
+def _figures(
+    con: duckdb.DuckDBPyConnection, base_model: str, pairs: list[list[str]]
+) -> dict[str, Pooled]:
+    rows = pool_rows(con, [id for pair in pairs for id in pair])
+    return {
+        row.metric: row
+        for row in rows
+        if row.base_model == base_model and row.rule == RULE_OF[row.metric]
+    }

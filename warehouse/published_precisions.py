@@ -2,20 +2,21 @@
 
 Their predictions are too many to be published: those of seventy evaluations take more than twice
 the space that a study has. So what another machine published stays until this one measures the
-same.
+same; delete the files to publish all rows anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.connect import quoted
-from warehouse.precision_pools import PrecisionFigure, figures_in
+from warehouse.precision_pools import PrecisionPool, pools_in
 
 VIEW = "precision_comparison"
 SUMMARY = "precision_summary"
@@ -28,18 +29,27 @@ FROM published ANTI JOIN measured
     USING (base_model, recipe, seed, adapter, evaluation_set, set_digest, precision)
 ORDER BY base_model, recipe, seed, adapter, evaluation_set, set_digest, stored_bytes DESC
 """
+_KEY = (
+    "base_model",
+    "adapter",
+    "evaluation_set",
+    "set_digest",
+    "random_weights",
+    "precision",
+    "reference",
+)
 
 
 def publish_precisions(con: duckdb.DuckDBPyConnection, study: str, folder: Path) -> None:
     """Write every precision against its reference into `folder`, and the mean over adapters.
 
-    There is no file where the study has no such pair.
+    Where the study has no such pair here, the files stay as they are.
     """
     _publish_pairs(con, study, folder)
 
     rows = con.execute("SELECT unnest(evaluations_of($study))", {"study": study}).fetchall()
-    if figures := figures_in(con, [id for (id,) in rows]):
-        pq.write_table(_by_precision(figures), folder / f"{SUMMARY}.parquet", compression="zstd")
+    if pools := pools_in(con, [id for (id,) in rows]):
+        _publish_pools(pools, folder / f"{SUMMARY}.parquet")
 
 
 def _publish_pairs(con: duckdb.DuckDBPyConnection, study: str, folder: Path) -> None:
@@ -48,38 +58,44 @@ def _publish_pairs(con: duckdb.DuckDBPyConnection, study: str, folder: Path) -> 
     published = (
         f"FROM read_parquet({quoted(str(path))})" if path.is_file() else "FROM measured LIMIT 0"
     )
-    rows = con.sql(_ROWS.format(published=published), params={"study": study})
-    if not rows.limit(1).fetchall():
-        return
-
-    # Aside: the published rows are read while these are written.
-    staging = folder / f".{VIEW}.new"
-    rows.write_parquet(str(staging), compression="zstd")
-    staging.replace(path)
+    rows = con.sql(_ROWS.format(published=published), params={"study": study}).to_arrow_table()
+    if len(rows):
+        pq.write_table(rows, path, compression="zstd")
 
 
-def _by_precision(figures: Sequence[PrecisionFigure]) -> pa.Table:
-    """A row per precision, with the figures of each metric in columns of its name.
+def _publish_pools(pools: Sequence[PrecisionPool], path: Path) -> None:
+    """The means over adapters; of two for the same precision, that of more adapters."""
+    rows = {_key(row): row for row in map(_row, pools)}
+    for row in pq.read_table(path).to_pylist() if path.is_file() else []:
+        measured = rows.get(_key(row))
+        if measured is None or measured["adapters"] < row["adapters"]:
+            rows[_key(row)] = row
 
-    The metric follows the primary rule; accuracy and the AUROC follow the most probable label.
-    """
-    rows: dict[tuple[str, ...], dict[str, object]] = {}
-    for row in figures:
-        if row.rule != ("argmax" if row.metric in ("accuracy", "ed_auroc") else "primary"):
-            continue
-        key = (row.base_model, row.evaluation_set, row.set_digest, row.precision, row.reference)
-        names = ("base_model", "evaluation_set", "set_digest", "precision", "reference")
-        of_precision = rows.setdefault(key, dict(zip(names, key, strict=True)))
-        of_precision |= {
-            "bytes_ratio": row.bytes_ratio,
-            "adapters": row.adapters,
-            row.metric: row.value,
-            f"reference_{row.metric}": row.reference_value,
-            f"{row.metric}_diff": row.difference,
-            f"{row.metric}_low": row.low,
-            f"{row.metric}_high": row.high,
-            f"{row.metric}_seed_sd": row.seed_sd,
-            f"{row.metric}_verdict": row.verdict,
+    ordered = [rows[key] for key in sorted(rows, key=str)]
+    pq.write_table(pa.Table.from_pylist(ordered), path, compression="zstd")
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _KEY)
+
+
+def _row(pool: PrecisionPool) -> dict[str, Any]:
+    """A pool in one row: the figures of each metric stand in columns of its name."""
+    row: dict[str, Any] = {name: getattr(pool, name) for name in _KEY}
+    row |= {
+        "bytes_ratio": pool.bytes_ratio,
+        "note": pool.note,
+        "adapters": pool.figures["accuracy"].pairs,
+    }
+    for metric, figure in pool.figures.items():
+        row |= {
+            metric: figure.value_4bit,
+            f"reference_{metric}": figure.value_8bit,
+            f"{metric}_diff": figure.difference,
+            f"{metric}_low": figure.low,
+            f"{metric}_high": figure.high,
+            f"{metric}_seed_sd": figure.seed_sd,
+            f"{metric}_verdict": figure.verdict,
         }
 
-    return pa.Table.from_pylist(list(rows.values()))
+    return row

@@ -22,10 +22,10 @@ METRICS = (
 )
 # Stands behind ED recall, which moves with the threshold.
 AUROC = (ED_AUROC, "argmax", "ED AUROC (independent of the threshold)", "cases")
-# Where a standard recipe decides by this rule, too, training's chance moves ED recall less.
+# The models are also compared where each decides by its own threshold, and what that costs.
 BY_THRESHOLD = (
-    ("ed_recall", "target_recall", "ED recall by each model's threshold", "emergencies"),
-    ("over_triage", "target_recall", "Over-triage by it", "cases"),
+    ("ed_recall", "ED recall by each model's threshold", "emergencies"),
+    ("over_triage", "Over-triage by it", "cases"),
 )
 
 
@@ -56,7 +56,10 @@ def answer(
             sentences[-1] = f"{sentences[-1]} {_figure(auroc, name, cases)}"
             rows.append((auroc, "ED AUROC", cases))
         if rows:
-            sentences[-1] = " ".join([sentences[-1], *_by_threshold(pool)])
+            by_threshold = _by_threshold(pool)
+            figures = [_figure(row, name, cases) for row, name, cases in by_threshold]
+            sentences[-1] = " ".join([sentences[-1], *figures])
+            rows += by_threshold[:1]
 
         sentences += _left_out([row for row, _, _ in rows])
         sentences += _seeds([(row, name) for row, name, _ in rows])
@@ -74,15 +77,19 @@ def _pool(board: Collection[EvaluationRow], sets: Collection[PooledSet]) -> Pool
     )
 
 
-def _by_threshold(pool: PooledSet) -> Iterator[str]:
-    """What the models do by their thresholds, where that is another rule than the recipes' own."""
-    for metric, rule, name, cases in BY_THRESHOLD:
-        row = pool.figures.get((ALL, rule, metric))
+def _by_threshold(pool: PooledSet) -> list[tuple[Pooled, str, str]]:
+    """What the models do by their thresholds; nothing where that is the rule of all recipes."""
+    shown = []
+    differs = False
+    for metric, name, cases in BY_THRESHOLD:
+        row = pool.figures.get((ALL, "target_recall", metric))
         own = pool.figures.get((ALL, "primary", metric))
         if row is None or not is_number(row.difference):
-            continue
-        if own is None or own.difference != row.difference:
-            yield _figure(row, name, cases)
+            return []
+        differs |= own is None or own.difference != row.difference
+        shown.append((row, name, cases))
+
+    return shown if differs else []
 
 
 def _bytes(pairs: Collection[PairRow]) -> str:

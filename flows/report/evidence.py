@@ -10,7 +10,7 @@ from flows.report.evaluation_sets import by_source
 from flows.report.frontier import against_reference, frontier
 from flows.report.gates import gates, standard
 from flows.report.precision import fidelity, flips
-from flows.report.precision_pools import precision_pools
+from flows.report.precision_pools import pooled_over_adapters
 from flows.report.prevalence import not_restated_note, restated_note
 from flows.report.review import review
 from flows.report.rules import choices, confusion, rules
@@ -55,7 +55,7 @@ def evidence(
         "flips": lambda: [flips(board).with_note(unchanged)],
         "fidelity": lambda: [
             fidelity(board).with_note(unchanged),
-            precision_pools(ids).with_note(unchanged),
+            pooled_over_adapters(board, ids).with_note(unchanged),
             against_reference(board, ids).with_note(unchanged),
             frontier(board, ids).with_note(unchanged),
         ],

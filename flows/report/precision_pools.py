@@ -3,52 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from itertools import groupby
 
 from flows.report.figures import figure
+from flows.report.names import random_mark
 from flows.report.pairs import verdict_words
 from flows.report.table import Table
-from warehouse.precision_pools import PrecisionFigure, precision_figures
+from flows.report.typed_rows import EvaluationRow
+from tasks.judging.point_metrics import ED_AUROC
+from warehouse.pooled import Pooled
+from warehouse.precision_pools import PrecisionPool, precision_pools
 
 TITLE = (
-    "Precisions against their reference, the mean over adapters that were judged at both; 95 % "
-    "bands over cases hold for all figures of a precision at once"
+    "Precisions against their reference, the mean over adapters that were judged at both: accuracy "
+    "and AUROC by the most probable label, the others by the recipe's own rule; 95 % bands over "
+    "cases hold for all figures of a line; verdicts at 2 points, between seeds too"
 )
-# Figures of a row, with the rule that decides; the AUROC needs none.
-_COLUMNS = (
-    ("accuracy", "argmax", "accuracy"),
-    ("ed_recall", "primary", "ED recall"),
-    ("ed_auroc", "argmax", "ED AUROC"),
-    ("over_triage", "primary", "over-triage"),
-)
+_COLUMNS = {
+    "accuracy": "accuracy",
+    "ed_recall": "ED recall",
+    ED_AUROC: "ED AUROC",
+    "over_triage": "over-triage",
+}
 
 
-def precision_pools(ids: Collection[str] | None = None) -> Table:
-    """A row per base model, set of cases and precision; `ids`: the evaluations of the study."""
-    by_precision = groupby(precision_figures(ids), key=_precision)
-    return Table.of(TITLE, [_record(list(figures)) for _, figures in by_precision])
+def pooled_over_adapters(
+    board: Collection[EvaluationRow], ids: Collection[str] | None = None
+) -> Table:
+    """A row per base model of `board`, origin of its adapters, set of cases and precision.
+
+    `ids`: the evaluations of the study.
+    """
+    base_models = {row.base_model for row in board}
+    pools = [pool for pool in precision_pools(ids) if pool.base_model in base_models]
+    table = Table.of(TITLE, [_record(pool) for pool in pools], '"FROM precision_comparison"')
+    return table.with_notes(pool.note for pool in pools)
 
 
-def _precision(row: PrecisionFigure) -> tuple[str, str, str, str, float]:
-    return row.base_model, row.evaluation_set, row.set_digest, row.precision, row.bytes_ratio
-
-
-def _record(figures: list[PrecisionFigure]) -> dict[str, str]:
-    first = figures[0]
-    on_set = "" if first.evaluation_set == "test" else f"\n{first.evaluation_set}"
+def _record(pool: PrecisionPool) -> dict[str, str]:
+    name = f"{pool.base_model} {pool.precision} {pool.adapter}{random_mark(pool)}"
+    on_set = "" if pool.evaluation_set == "test" else f"\n{pool.evaluation_set}"
+    accuracy = pool.figures["accuracy"]
+    left_out = f"\n{accuracy.pairs_left_out} left out" if accuracy.pairs_left_out else ""
     record = {
-        "precision": f"{first.base_model} {first.precision}{on_set}\nagainst {first.reference}",
-        "bytes": f"x{first.bytes_ratio:.2f}",
-        "adapters": str(first.adapters),
+        "precision": f"{name}{on_set}\nagainst {pool.reference}",
+        "bytes": f"x{figure(pool.bytes_ratio, digits=2)}",
+        "adapters": f"{accuracy.pairs}{left_out}",
     }
-    by_name = {(row.metric, row.rule): row for row in figures}
-    for metric, rule, name in _COLUMNS:
-        row = by_name.get((metric, rule))
-        record[name] = "n/a" if row is None else _cell(row)
-
-    return record
+    return record | {name: _cell(pool.figures[metric]) for metric, name in _COLUMNS.items()}
 
 
-def _cell(row: PrecisionFigure) -> str:
+def _cell(row: Pooled) -> str:
     difference = figure(row.difference, row.low, row.high, sign=True, below=True)
-    return f"{difference}\n{verdict_words(row.verdict)}"
+    return f"{difference}\n{row.note or verdict_words(row.verdict)}"

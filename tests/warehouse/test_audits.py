@@ -130,6 +130,10 @@ DEFECTS = [
         "UPDATE pooled_metric SET value_4bit = 0.3, difference = 0.3 - value_8bit WHERE metric = 'macro_f1'",
     ),
     ("pools_agree", "UPDATE pooled_metric SET verdict = 'not inferior' WHERE metric = 'ed_recall'"),
+    (
+        "pools_agree",
+        "UPDATE pooled_metric SET value_4bit = 0.3, difference = 0.3 - value_8bit WHERE rule = 'target_recall'",
+    ),
     ("pools_agree", "UPDATE pooled_metric SET difference = NULL"),
     (
         REPRODUCED,

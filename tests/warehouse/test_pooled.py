@@ -103,6 +103,34 @@ def test_differences_are_means_over_trained_pairs_that_know_something(study):
     assert rows["all", "argmax", "accuracy"]["groups"] == CASES // 2
 
 
+def land_with_threshold(root, by_threshold: dict[int, str | None], rule: str) -> None:
+    """A pair whose thresholds answer this label in every case, by bits; None: as an earlier version landed it."""
+    for bits, label in by_threshold.items():
+        rows = evaluation(f"e{bits}", f"t{bits}", decided(bits, 0.9), groups=True, primary_rule=rule)
+        rows["prediction"] = [row | {"target_recall": label} for row in rows["prediction"]]
+        write_landing(root, f"t{bits}", "training", training(f"t{bits}", bits))
+        write_landing(root, f"e{bits}", "evaluation", rows)
+    load_all(root, root / "w.duckdb")
+
+
+def test_decisions_by_threshold_are_pooled_beside_those_of_the_primary_rule(tmp_path):
+    land_with_threshold(tmp_path, {4: "ED", 8: "HOME"}, "argmax")
+    rows = summary(tmp_path / "w.duckdb")
+    by_threshold = rows["all", "target_recall", "ed_recall"]
+    assert (by_threshold["value_4bit"], by_threshold["value_8bit"]) == (1, 0)
+    assert rows["all", "primary", "ed_recall"]["value_4bit"] < 1
+
+
+def test_rows_of_earlier_versions_say_what_the_threshold_decides_where_it_is_the_primary_rule(tmp_path):
+    land_with_threshold(tmp_path, {4: None, 8: None}, "target_recall")
+    rows = summary(tmp_path / "w.duckdb")
+    for metric in ("accuracy", "ed_recall"):
+        own = rows["all", "primary", metric]
+        assert rows["all", "target_recall", metric]["value_4bit"] == own["value_4bit"] is not None
+    with reading(tmp_path / "w.duckdb") as con:
+        assert run_audits(con)["pools_agree"] == 0
+
+
 def test_the_auroc_is_pooled_under_the_argmax_from_all_cases(study):
     root, pairs = study
     row = summary(root / "w.duckdb")["all", "argmax", "ed_auroc"]

@@ -4,51 +4,84 @@ from __future__ import annotations
 
 import pytest
 
-from flows.report.precision_pools import precision_pools
+from flows.report.precision_pools import pooled_over_adapters
+from flows.report.typed_rows import leaderboard_rows
+from tests.warehouse.rows import evaluation
 from tests.warehouse.test_precisions import land, noisy
+from warehouse.landing import write_landing
 from warehouse.load import load_all
-from warehouse.precision_pools import precision_figures
+from warehouse.precision_pools import precision_pools
 from warehouse.query import query
+
+UNPACKED = {"original_precision": "Q4_1", "weights_source": "package"}
+
+
+def land_adapter(root, seed: int, **values) -> None:
+    """An adapter of 4 bits at bfloat16 and mxfp4, and its twin of 8 bits at bfloat16."""
+    for number, trained in enumerate(("4bit", "8bit")):
+        land(root, trained, noisy(10 * seed + number, 0.9), **values)
+        land(root, "bf16", noisy(10 * seed + number + 2, 0.9), moved_from=trained, **values)
+    land(root, "mxfp4", noisy(10 * seed + 4, 0.5), moved_from="4bit", **values)
 
 
 @pytest.fixture
 def moved(tmp_path):
-    """Adapters of 4 and of 8 bits at bfloat16 and mxfp4, beside a training at bfloat16."""
-    for number, trained in enumerate(("4bit", "8bit")):
-        land(tmp_path, trained, noisy(number, 0.9))
-        land(tmp_path, "bf16", noisy(number + 2, 0.9), moved_from=trained)
-        land(tmp_path, "mxfp4", noisy(number + 4, 0.5), moved_from=trained)
-    land(tmp_path, "bf16", noisy(9, 0.2))
+    """Adapters of both widths, beside a training at bfloat16."""
+    land_adapter(tmp_path, 0, **UNPACKED)
+    land(tmp_path, "bf16", noisy(9, 0.2), **UNPACKED)
     load_all(tmp_path)
 
 
-def test_figures_are_means_over_the_pairs_of_one_adapter(moved):
-    rows = query("FROM precision_comparison WHERE adapter <> 'own'")
-    figures = {(row.precision, row.metric): row for row in precision_figures() if row.rule == "argmax"}
-    assert {precision for precision, _ in figures} == {"4bit", "8bit", "mxfp4"}
+def test_figures_are_those_of_the_pairs_of_one_adapter(moved):
+    pools = {(pool.adapter, pool.precision): pool for pool in precision_pools()}
+    assert list(pools) == [("from 4bit", "4bit"), ("from 4bit", "mxfp4"), ("from 8bit", "8bit")]
 
-    of_precision = rows[rows.precision == "mxfp4"]
-    figure = figures["mxfp4", "accuracy"]
-    assert (figure.adapters, figure.reference) == (2, "bf16")
-    assert figure.difference == pytest.approx(of_precision.accuracy_diff.mean())
-    assert figure.value == pytest.approx(of_precision.accuracy.mean())
-    assert figure.reference_value == pytest.approx(of_precision.reference_accuracy.mean())
-    assert figure.bytes_ratio == pytest.approx(of_precision.bytes_ratio.mean())
-    assert figure.low < figure.difference < figure.high and figure.verdict == "inferior"
-    assert figures["mxfp4", "ed_auroc"].difference == pytest.approx(of_precision.ed_auroc_diff.mean(), abs=1e-3)
+    pair = query("FROM precision_comparison WHERE adapter = 'from 4bit' AND precision = 'mxfp4'").iloc[0]
+    pool = pools["from 4bit", "mxfp4"]
+    assert (pool.figures["accuracy"].pairs, pool.reference) == (1, "unpacked Q4_1")
+    assert pool.bytes_ratio == pytest.approx(pair.bytes_ratio)
+    for metric, row in pool.figures.items():
+        assert row.value_4bit == pytest.approx(pair[metric], abs=1e-9), metric
+        assert row.value_8bit == pytest.approx(pair[f"reference_{metric}"], abs=1e-9)
+        assert row.difference == pytest.approx(pair[f"{metric}_diff"], abs=1e-9)
+    assert pool.figures["accuracy"].low < pool.figures["accuracy"].difference < pool.figures["accuracy"].high
 
 
 def test_evaluations_of_another_study_stay_out(moved):
-    only = ["e-4bit", "e-bf16-from-4bit", "e-mxfp4-from-4bit", "e-mxfp4-from-8bit"]
-    figures = precision_figures(only)
-    assert {(row.precision, row.adapters + row.adapters_left_out) for row in figures} == {("4bit", 1), ("mxfp4", 1)}
+    pools = precision_pools(["e-4bit", "e-bf16-from-4bit", "e-mxfp4-from-4bit", "e-bf16-from-8bit"])
+    assert [(pool.adapter, pool.precision) for pool in pools] == [("from 4bit", "4bit"), ("from 4bit", "mxfp4")]
 
 
-def test_the_table_has_a_row_for_each_precision(moved):
-    table = precision_pools()
-    assert [text.split("\n")[0] for text in table["precision"]] == ["smol 8bit", "smol 4bit", "smol mxfp4"]
-    assert table["bytes"] == ["x0.53", "x0.28", "x0.27"]
-    assert table["accuracy"][2].endswith("inferior")
+def test_the_table_has_a_row_for_each_precision_and_says_what_the_reference_cannot_show(moved):
+    table = pooled_over_adapters(leaderboard_rows())
+    assert [text.split("\n")[0] for text in table["precision"]] == [
+        "smol 4bit from 4bit", "smol mxfp4 from 4bit", "smol 8bit from 8bit",
+    ]  # fmt: skip
+    assert table["bytes"] == ["x0.28", "x0.27", "x0.53"]
+    assert table["accuracy"][1].split("\n")[-1] == "inferior"
+    assert "nothing follows about 8 bits or more" in table.title and table.query
+
+
+def test_two_test_sets_and_random_weights_have_pools_of_their_own(tmp_path):
+    land_adapter(tmp_path, 0)
+    for trained in ("4bit", "bf16-from-4bit"):
+        other = evaluation(f"other-{trained}", f"t-{trained}", noisy(7, 0.9), groups=True, set_digest="other")
+        write_landing(tmp_path, f"other-{trained}", "evaluation", other)
+    load_all(tmp_path)
+    assert sorted((pool.set_digest, pool.precision) for pool in precision_pools()) == [
+        ("other", "4bit"), ("set", "4bit"), ("set", "8bit"), ("set", "mxfp4"),
+    ]  # fmt: skip
+
+    table = pooled_over_adapters(leaderboard_rows())
+    assert len(table) == 4
+
+
+def test_an_adapter_that_knows_nothing_is_counted_apart(tmp_path):
+    land(tmp_path, "4bit", noisy(1, 0.0))
+    land(tmp_path, "bf16", noisy(2, 0.0), moved_from="4bit")
+    load_all(tmp_path)
+    table = pooled_over_adapters(leaderboard_rows())
+    assert table["adapters"] == ["0\n1 left out"] and table["accuracy"][0].startswith("n/a")
 
 
 def test_trainings_at_a_precision_are_no_moved_adapters(tmp_path):
@@ -56,4 +89,4 @@ def test_trainings_at_a_precision_are_no_moved_adapters(tmp_path):
         land(tmp_path, name, noisy(number, 0.9))
     load_all(tmp_path)
     assert len(query("FROM precision_comparison")) == 1
-    assert precision_figures() == [] and len(precision_pools()) == 0
+    assert precision_pools() == [] and len(pooled_over_adapters(leaderboard_rows())) == 0

@@ -66,6 +66,8 @@ def test_decisions_by_threshold_stand_behind_those_of_other_rules(rows):
         "2 points. Over-triage by it +0.9 points [-0.3, +2.1] over 20 pairs: cannot conclude; 412 cases could show 3.1 points."
     )
     same = [replace(row, rule="primary") for row in (recall, over)]
+    one_differs = answer(*rows, [pool(ROW, same[0], recall, over)])[2]
+    assert "ED recall by each model's threshold" in one_differs and "Over-triage by it" in one_differs
     assert "threshold" not in answer(*rows, [pool(ROW, *same, recall, over)])[2]
 
 
