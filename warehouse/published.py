@@ -58,7 +58,8 @@ class Figure:
 
 
 def publish(study: str, folder: Path, database: Path | None = None) -> None:
-    """Write the rows of a study into `folder` as Parquet, replacing what was published before.
+    """Write the rows of a study into `folder` as Parquet, replacing what was published before, but
+    for other precisions (`published_precisions.py`).
 
     Figures of pools are made first: a sweep that was interrupted leaves them to the next one.
 
