@@ -156,7 +156,7 @@ def normal(cell: str) -> str:
     `-0.278 -0.415 -0.150 inferior`.
     """
     numbers = _NUMBER.findall(cell)
-    word = re.search(r"`([a-z_ ]+)`", cell)
+    word = re.search(r"`([^`]+)`", cell)
     if not numbers:
         return cell.strip("`")
     return " ".join([*numbers, *([word[1]] if word else [])])
