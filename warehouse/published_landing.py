@@ -28,6 +28,8 @@ SELECT evaluation_id AS id FROM judged
 UNION
 SELECT training_id FROM judged
 UNION
+SELECT variant_id FROM judged JOIN experiment USING (training_id) JOIN variant USING (weights_digest)
+UNION
 SELECT sweep_id FROM sweep JOIN sweep_member USING (sweep_id) WHERE study = $study
 UNION
 SELECT dataset_id FROM dataset JOIN sweep USING (dataset_digest) WHERE study = $study

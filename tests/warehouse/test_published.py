@@ -181,6 +181,12 @@ def test_another_machine_takes_over_the_published_landing_folders(two_studies, t
     assert rows[0] == rows[1] != []
 
 
+def test_the_variants_of_its_models_go_with_a_study():
+    """Without them `triage claims` measures neither bytes nor the share of trained parameters."""
+    variants = pq.read_table(FOLDER / "study" / "landing" / "variant.parquet")
+    assert variants["bits"].to_pylist() == [4, 8]
+
+
 def _summary(database):
     with reading(database) as con:
         return con.execute("FROM quantization_summary_of(evaluations_of('pairs'))").fetchall()
