@@ -15,7 +15,7 @@ from tasks.judging.point_metrics import Floats, Ints, placements
 from tasks.spec import LABELS
 from warehouse.ratios import Cells
 
-# Columns of the table prediction, by rule.
+# Columns of _COUNTED, by rule.
 RULES = {"primary": "decision", "argmax": "argmax", "target_recall": "target_recall"}
 _COUNTED = """
 WITH listed AS (

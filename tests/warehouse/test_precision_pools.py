@@ -16,18 +16,18 @@ from warehouse.query import query
 UNPACKED = {"original_precision": "Q4_1", "weights_source": "package"}
 
 
-def land_adapter(root, seed: int, **values) -> None:
+def land_adapter(root, **values) -> None:
     """An adapter of 4 bits at bfloat16 and mxfp4, and its twin of 8 bits at bfloat16."""
     for number, trained in enumerate(("4bit", "8bit")):
-        land(root, trained, noisy(10 * seed + number, 0.9), **values)
-        land(root, "bf16", noisy(10 * seed + number + 2, 0.9), moved_from=trained, **values)
-    land(root, "mxfp4", noisy(10 * seed + 4, 0.5), moved_from="4bit", **values)
+        land(root, trained, noisy(number, 0.9), **values)
+        land(root, "bf16", noisy(number + 2, 0.9), moved_from=trained, **values)
+    land(root, "mxfp4", noisy(4, 0.5), moved_from="4bit", **values)
 
 
 @pytest.fixture
 def moved(tmp_path):
     """Adapters of both widths, beside a training at bfloat16."""
-    land_adapter(tmp_path, 0, **UNPACKED)
+    land_adapter(tmp_path, **UNPACKED)
     land(tmp_path, "bf16", noisy(9, 0.2), **UNPACKED)
     load_all(tmp_path)
 
@@ -62,8 +62,8 @@ def test_the_table_has_a_row_for_each_precision_and_says_what_the_reference_cann
     assert "nothing follows about 8 bits or more" in table.title and table.query
 
 
-def test_two_test_sets_and_random_weights_have_pools_of_their_own(tmp_path):
-    land_adapter(tmp_path, 0)
+def test_two_test_sets_have_pools_of_their_own(tmp_path):
+    land_adapter(tmp_path)
     for trained in ("4bit", "bf16-from-4bit"):
         other = evaluation(f"other-{trained}", f"t-{trained}", noisy(7, 0.9), groups=True, set_digest="other")
         write_landing(tmp_path, f"other-{trained}", "evaluation", other)
