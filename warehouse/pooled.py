@@ -46,7 +46,11 @@ class PooledPair:
 
 @dataclass(frozen=True)
 class Pooled:
-    """A row of `pooled_metric` but for its pool; None where it is not available."""
+    """A row of `pooled_metric` but for its pool; None where it is not available.
+
+    `low` and `high`: the band over cases; `seed_low` and `seed_high`: Student's 95 % interval over
+    trainings.
+    """
 
     base_model: str
     rule: str
@@ -65,6 +69,8 @@ class Pooled:
     high: float | None = None
     could_show: float | None = None
     seed_sd: float | None = None
+    seed_low: float | None = None
+    seed_high: float | None = None
     margin: float = MARGIN
     p_value: float | None = None
     verdict: str = CANNOT_CONCLUDE
@@ -74,14 +80,10 @@ class Pooled:
 
 @dataclass(frozen=True)
 class _Figure:
-    """A row without its band, and what the band is computed from; None where there can be none.
-
-    `spread`: None where no recipe has two seeds.
-    """
+    """A row without its band, and what the band is computed from; None where there can be none."""
 
     row: Pooled
     statistic: Statistic | None = None
-    spread: SeedSpread | None = None
 
     @property
     def hypothesis(self) -> Hypothesis:
@@ -153,8 +155,7 @@ def _figure(
         kind = "no ED case" if not cells.counts[:, :, 0].any() else "no case but ED"
         return _Figure(replace(row, note=f"not available: {kind} in the set"))
 
-    spread = _seed_spread(values[0::2] - values[1::2], [pairs[i] for i in averaged])
-    row = _with_values(row, values, spread)
+    row = _with_values(row, values, [pairs[i] for i in averaged])
     units = _units_behind(metric, cells)
     if units < MIN_UNITS:
         kind = "groups" if grouped else "cases"
@@ -171,7 +172,6 @@ def _figure(
             denominators.reshape(len(denominators), -1),
             np.repeat(signs, numerators.shape[2]),
         ),
-        spread,
     )
 
 
@@ -205,16 +205,25 @@ def _values(numerators: Floats, denominators: Floats) -> Floats:
         return np.asarray((numerators.sum(axis=0) / denominators.sum(axis=0)).sum(axis=-1))
 
 
-def _with_values(row: Pooled, values: Floats, spread: SeedSpread | None) -> Pooled:
-    """Add the means of both sides, their difference, and how it varies between seeds."""
+def _with_values(row: Pooled, values: Floats, averaged: Sequence[PooledPair]) -> Pooled:
+    """Add the means of both sides, their difference, and its interval over trainings."""
     at_4bit = values[0::2]
     at_8bit = values[1::2]
-    return replace(
+    difference = float((at_4bit - at_8bit).mean())
+    row = replace(
         row,
         value_4bit=float(at_4bit.mean()),
         value_8bit=float(at_8bit.mean()),
-        difference=float((at_4bit - at_8bit).mean()),
-        seed_sd=spread.sd if spread else None,
+        difference=difference,
+    )
+
+    spread = _seed_spread(at_4bit - at_8bit, averaged)
+    if spread is None:
+        return row
+
+    half = spread.half_width(row.pairs)
+    return replace(
+        row, seed_sd=spread.sd, seed_low=difference - half, seed_high=difference + half
     )
 
 
@@ -252,19 +261,17 @@ def _with_band(figure: _Figure, band: Band, together: int, units: int, resamples
         high=band.high,
         could_show=(band.high - band.low) / 2,
         p_value=band.p_value,
-        verdict=_verdict(row, band.low, band.high, figure.spread),
+        verdict=_verdict(row, band.low, band.high),
         method=f"joint bootstrap of {units} {kind}, {resamples} resamples, seed {SEED}; "
         f"studentised 95 % bands over {together} figures at once",
     )
 
 
-def _verdict(row: Pooled, low: float, high: float, spread: SeedSpread | None) -> str:
+def _verdict(row: Pooled, low: float, high: float) -> str:
     """What the band says, if the interval over trainings says the same."""
-    assert row.difference is not None
     verdict = verdict_on(row.metric, low, high)
-    if spread is None or verdict == CANNOT_CONCLUDE:
+    if row.seed_low is None or row.seed_high is None or verdict == CANNOT_CONCLUDE:
         return verdict
 
-    half = spread.half_width(row.pairs)
-    over_trainings = verdict_on(row.metric, row.difference - half, row.difference + half)
+    over_trainings = verdict_on(row.metric, row.seed_low, row.seed_high)
     return verdict if over_trainings == verdict else f"{CANNOT_CONCLUDE}: {BETWEEN_SEEDS}"

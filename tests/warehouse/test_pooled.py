@@ -7,7 +7,7 @@ from statistics import mean
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, fbeta_score, recall_score, roc_auc_score
 
 from tests.warehouse.rows import PROBABILITIES, evaluation, full, training
@@ -158,9 +158,12 @@ def test_the_spread_between_seeds_is_that_of_one_recipe(study):
     for scope in ("a", "all"):
         row = rows[scope, "argmax", "accuracy"]
         assert row["seed_sd"] == pytest.approx(np.std(differences, ddof=1), abs=1e-9)
+        half = stats.t.ppf(0.975, 1) * row["seed_sd"] / row["pairs"] ** 0.5
+        assert (row["seed_low"], row["seed_high"]) == pytest.approx((row["difference"] - half, row["difference"] + half))
         assert (row["recipes"], row["seeds"]) == (2, 2)
 
-    assert rows["b", "argmax", "accuracy"]["seed_sd"] is None
+    b = rows["b", "argmax", "accuracy"]
+    assert (b["seed_sd"], b["seed_low"], b["seed_high"]) == (None, None, None)
 
 
 def test_a_pool_in_which_no_model_knows_anything_concludes_nothing(tmp_path):
@@ -209,6 +212,24 @@ def test_a_pool_concludes_what_holds_between_seeds_too(tmp_path, second, verdict
     # Where less is better, too.
     assert rows["all", "argmax", "over_triage"]["high"] < 0
     assert rows["all", "argmax", "over_triage"]["verdict"] == verdict
+
+    with writing(tmp_path / "w.duckdb") as con:
+        assert not any(run_audits(con).values())
+        con.execute("UPDATE pooled_metric SET verdict = 'not inferior'")
+        assert (run_audits(con)["pools_agree"] == 0) == (verdict == "not inferior")
+
+
+@pytest.mark.parametrize(
+    "defect",
+    ["seed_sd = 2 * seed_sd", "seed_low = seed_low - 0.1", "seed_high = NULL", "seed_sd = NULL"],
+)
+def test_an_audit_finds_an_interval_over_trainings_that_the_pairs_do_not_give(tmp_path, defect):
+    land_better_at_4_bits(tmp_path, 42, 0.3)
+    land_better_at_4_bits(tmp_path, 43, 0.9)
+    load_all(tmp_path, tmp_path / "w.duckdb")
+    with writing(tmp_path / "w.duckdb") as con:
+        con.execute(f"UPDATE pooled_metric SET {defect}")
+        assert run_audits(con)["pools_agree"] > 0
 
 
 def test_models_that_decide_alike_have_no_band_and_few_groups_none_either(tmp_path):
@@ -332,7 +353,7 @@ def test_the_exact_bound_is_that_of_scipy_at_the_share_of_each_look(tmp_path):
     load_all(tmp_path, tmp_path / "w.duckdb")
     for name, seed in (("a", 1), ("b", 2), ("c", 3)):
         emergencies = [decision == "ED" for label, _, decision in decided(seed, 0.95) if label == "ED"]
-        test = binomtest(sum(emergencies), len(emergencies))
+        test = stats.binomtest(sum(emergencies), len(emergencies))
         expected = test.proportion_ci(1 - 0.05 / 3, method="exact").low
         row = bounds(tmp_path / "w.duckdb")[f"e{name}", "ed_recall"]
         assert (row["bound_adjusted"], row["models"]) == (pytest.approx(expected, abs=1e-9), 3)

@@ -1,7 +1,9 @@
 -- One row per pooled figure that contradicts its pairs, or its own band.
 --
 -- Its means are those of the figures of the pairs that it averages, which predictions give: pairs
--- of which at least one model beats the best constant answer. The verdict follows from the band.
+-- of which at least one model beats the best constant answer. How much they vary between seeds of a
+-- recipe is pooled over recipes. The verdict follows from the band over cases and, where a recipe has
+-- two seeds, from the interval over trainings: where only the band concludes, nothing does.
 WITH figure AS (
     UNPIVOT (
         SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1, over_triage FROM prediction_figures
@@ -11,28 +13,63 @@ WITH figure AS (
     SELECT evaluation_id, 'argmax' AS rule, 'ed_auroc' AS metric, ed_auroc AS figure FROM auroc_by_ranks
 ),
 averaged AS (
-    SELECT pool, unnest([base_model, 'all']) AS base_model, evaluation_4bit, evaluation_8bit
+    SELECT
+        pool,
+        unnest([base_model, 'all']) AS base_model,
+        base_model || ' ' || recipe AS trained_as,
+        evaluation_4bit,
+        evaluation_8bit
     FROM pooled_pair
     WHERE evaluation_4bit IN (SELECT evaluation_id FROM informed WHERE beats_constant)
         OR evaluation_8bit IN (SELECT evaluation_id FROM informed WHERE beats_constant)
+),
+pair AS (
+    SELECT
+        pool,
+        base_model,
+        trained_as,
+        four.rule,
+        four.metric,
+        four.figure AS value_4bit,
+        eight.figure AS value_8bit
+    FROM averaged
+    JOIN figure AS four ON four.evaluation_id = evaluation_4bit
+    JOIN figure AS eight
+        ON eight.evaluation_id = evaluation_8bit AND eight.rule = four.rule AND eight.metric = four.metric
+),
+recipe AS (
+    SELECT
+        pool,
+        base_model,
+        rule,
+        metric,
+        count(*) AS pairs,
+        sum(value_4bit) AS sum_4bit,
+        sum(value_8bit) AS sum_8bit,
+        var_pop(value_4bit - value_8bit) * count(*) AS squares
+    FROM pair
+    GROUP BY pool, base_model, rule, metric, trained_as
 ),
 expected AS (
     SELECT
         pool,
         base_model,
-        four.rule,
-        four.metric,
-        count(*) AS pairs,
-        avg(four.figure) AS value_4bit,
-        avg(eight.figure) AS value_8bit
-    FROM averaged
-    JOIN figure AS four ON four.evaluation_id = evaluation_4bit
-    JOIN figure AS eight
-        ON eight.evaluation_id = evaluation_8bit AND eight.rule = four.rule AND eight.metric = four.metric
+        rule,
+        metric,
+        sum(pairs) AS pairs,
+        sum(sum_4bit) / sum(pairs) AS value_4bit,
+        sum(sum_8bit) / sum(pairs) AS value_8bit,
+        sqrt(sum(squares) / nullif(sum(pairs - 1), 0)) AS seed_sd
+    FROM recipe
     GROUP BY ALL
 ),
 stored AS (
-    SELECT *, IF(metric = 'over_triage', -high, low) AS worst, IF(metric = 'over_triage', -low, high) AS best
+    SELECT
+        *,
+        IF(metric = 'over_triage', -high, low) AS worst,
+        IF(metric = 'over_triage', -low, high) AS best,
+        coalesce(IF(metric = 'over_triage', -seed_high, seed_low), worst) AS seed_worst,
+        coalesce(IF(metric = 'over_triage', -seed_low, seed_high), best) AS seed_best
     FROM pooled_metric
     WHERE pool IN (SELECT pool FROM pooled_pair)
 )
@@ -49,8 +86,14 @@ WHERE stored.pairs <> coalesce(expected.pairs, 0)
     OR stored.low > stored.difference
     OR stored.high < stored.difference
     OR abs((stored.high - stored.low) / 2 - stored.could_show) > 1e-9
+    OR (stored.seed_sd IS NULL) <> (expected.seed_sd IS NULL)
+    OR abs(stored.seed_sd - expected.seed_sd) > 1e-9
+    OR (stored.seed_sd IS NULL) <> (stored.seed_low IS NULL)
+    OR (stored.seed_sd IS NULL) <> (stored.seed_high IS NULL)
+    OR abs((stored.seed_low + stored.seed_high) / 2 - stored.difference) > 1e-9
     OR stored.verdict NOT LIKE CASE
-        WHEN stored.worst > -stored.margin THEN 'not inferior'
-        WHEN stored.best < -stored.margin THEN 'inferior'
+        WHEN stored.worst > -stored.margin AND stored.seed_worst > -stored.margin THEN 'not inferior'
+        WHEN stored.best < -stored.margin AND stored.seed_best < -stored.margin THEN 'inferior'
+        WHEN stored.worst > -stored.margin OR stored.best < -stored.margin THEN 'cannot conclude: it varies%'
         ELSE 'cannot conclude%'
     END;

@@ -16,7 +16,9 @@ SELECT
     high,
     p_value,
     verdict,
-    seed_sd
+    seed_sd,
+    seed_low,
+    seed_high
 FROM quantization_summary
 WHERE base_model = $base_model AND coalesce(metric = $metric, true)
 ORDER BY set_digest, evaluation_set, rule, metric;
