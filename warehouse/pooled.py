@@ -222,9 +222,7 @@ def _with_values(row: Pooled, values: Floats, averaged: Sequence[PooledPair]) ->
         return row
 
     half = spread.half_width(row.pairs)
-    return replace(
-        row, seed_sd=spread.sd, seed_low=difference - half, seed_high=difference + half
-    )
+    return replace(row, seed_sd=spread.sd, seed_low=difference - half, seed_high=difference + half)
 
 
 def _seed_spread(differences: Floats, averaged: Sequence[PooledPair]) -> SeedSpread | None:

@@ -159,7 +159,9 @@ def test_the_spread_between_seeds_is_that_of_one_recipe(study):
         row = rows[scope, "argmax", "accuracy"]
         assert row["seed_sd"] == pytest.approx(np.std(differences, ddof=1), abs=1e-9)
         half = stats.t.ppf(0.975, 1) * row["seed_sd"] / row["pairs"] ** 0.5
-        assert (row["seed_low"], row["seed_high"]) == pytest.approx((row["difference"] - half, row["difference"] + half))
+        assert (row["seed_low"], row["seed_high"]) == pytest.approx(
+            (row["difference"] - half, row["difference"] + half)
+        )
         assert (row["recipes"], row["seeds"]) == (2, 2)
 
     b = rows["b", "argmax", "accuracy"]
