@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-GridName = Literal["ablation", "demo", "paper", "smoke", "study", "tuned"] | str
+GridName = Literal["ablation", "demo", "paper", "smoke", "study", "study_gemma", "tuned"] | str
 ModelName = (
     Literal["gemma-3-270m", "smollm2-135m", "smollm2-360m", "tiny-gemma3", "tiny-llama"] | str
 )

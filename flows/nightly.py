@@ -30,7 +30,7 @@ def nightly(grid: GridName = "demo") -> State[Any]:
     """Start a sweep of a grid, unless one still goes on: then this run is cancelled.
 
     Args:
-        grid: demo, paper, tuned, study, ablation, smoke, or the path of a grid file
+        grid: demo, paper, tuned, study, study_gemma, ablation, smoke, or the path of a grid file
     """
     if (active_run := _running_sweep()) is not None:
         return Cancelled(message=f"{active_run.name} still goes on, so this night is left out.")

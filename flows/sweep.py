@@ -50,7 +50,7 @@ def sweep(
     Completed only if every planned experiment has landed; one failure never stops the others.
 
     Args:
-        grid: demo, paper, tuned, study, ablation, smoke, or the path of a grid file
+        grid: demo, paper, tuned, study, study_gemma, ablation, smoke, or the path of a grid file
         overrides: key=value changes of the grid, e.g. recipe.iterations=50
         models: only these base models
         bits: only 4 or only 8

@@ -174,7 +174,9 @@ def _expected_cell(
         return "" if len(rows) == 1 and rows[0][0] is None else str(rows[0][0]) if rows else None
 
     base = name.removesuffix("_diff")
-    selected = [_SHOWN.get(name, name), f"{base}_low", f"{base}_high"][: len(numbers)]
+    selected = name.split(", ")
+    if len(selected) == 1:
+        selected = [_SHOWN.get(name, name), f"{base}_low", f"{base}_high"][: len(numbers)]
     if "`" in cell:
         selected.append(f"{base}_verdict")
 

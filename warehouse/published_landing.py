@@ -15,14 +15,14 @@ from warehouse.load import landing_folders
 from warehouse.merge import copy_folder
 from warehouse.packs import is_pack, unpack, write_pack
 
-# Baselines are made again in seconds, and further evaluation sets are in no pooled figure.
+# Further evaluation sets are in no pooled figure.
 _IDS = """
 WITH judged AS (
     SELECT evaluation_id, training_id
     FROM study_member
     JOIN evaluation ON evaluation_id = id
     JOIN experiment USING (training_id)
-    WHERE study = $study AND evaluation_set = 'test' AND recipe_kind IN ('standard', 'safety')
+    WHERE study = $study AND evaluation_set = 'test' AND recipe_kind IN ('standard', 'safety', 'baseline')
 )
 SELECT evaluation_id AS id FROM judged
 UNION

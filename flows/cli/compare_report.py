@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from rich.console import Console
 
-from flows.cli.terminal import print_line
+from flows.cli.terminal import print_answer, print_line
 from flows.cli.waiting import load_what_waits
 from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
@@ -95,8 +95,8 @@ def print_comparison(
         return
 
     pairs = pair_rows(only)
-    sentences = answer(board, pairs, pooled_sets(only))
-    print_line(console, " ".join(sentences), style="bold")
+    lines = answer(board, pairs, pooled_sets(only))
+    print_answer(console, lines)
 
     is_whole = sections is None
     all_random = only_random_weights(board)
@@ -110,7 +110,7 @@ def print_comparison(
 
     if pairs:
         print_line(console, headline(pairs))
-        if any("[" in sentence for sentence in sentences):
+        if any("[" in line for line in lines):
             print_line(console, BANDS)
         if is_whole:
             table = quantization(pairs).with_note(not_restated_note(prevalence))

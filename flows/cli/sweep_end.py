@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from rich.console import Console
 
 from flows.cli.compare_report import print_overview
-from flows.cli.terminal import print_line
+from flows.cli.terminal import print_answer, print_line
 from flows.html_report.after_sweep import place_of_report
 from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
@@ -32,8 +32,7 @@ def print_results(console: Console, study: str, ids: Collection[str]) -> None:
         print_line(console, NOTHING)
         return
 
-    sentences = answer(board, pair_rows(ids), pooled_sets(ids))
-    print_line(console, " ".join(sentences), style="bold")
+    print_answer(console, answer(board, pair_rows(ids), pooled_sets(ids)))
     for part in by_test_set(board):
         print_overview(console, part, MOST_LINES)
 

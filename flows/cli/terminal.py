@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -50,3 +51,9 @@ def print_error(sentence: str) -> None:
 def print_line(console: Console, text: str, style: str | None = None) -> None:
     """Print prose: wrapped between words on a terminal, one line in a file or a pipe."""
     console.print(text, style=style, soft_wrap=not console.is_terminal)
+
+
+def print_answer(console: Console, lines: Iterable[str]) -> None:
+    """Print the lines of an answer, each on its own."""
+    for line in lines:
+        print_line(console, line, style="bold")

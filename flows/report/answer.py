@@ -1,4 +1,4 @@
-"""The answer to the question of 4 against 8 bits, in three to six lines made from the rows."""
+"""The answer to the question of 4 against 8 bits, in a few lines made from the rows."""
 
 from __future__ import annotations
 
@@ -32,39 +32,24 @@ BY_THRESHOLD = (
 def answer(
     board: Collection[EvaluationRow], pairs: Collection[PairRow], sets: Collection[PooledSet]
 ) -> list[str]:
-    """Three to six lines, the answer first. `sets`: the pooled figures of these evaluations.
+    """Lines, the answer first: bytes, a line a figure, what is left out, gates.
 
-    Of several test sets, those of the latest evaluations count: the first of `board`.
+    `sets`: the pooled figures of these evaluations. Of several test sets, those of the latest
+    evaluations count: the first of `board`.
     """
     if not pairs:
         return [NO_PAIR, *_gates(board)]
 
+    lines = [_bytes(pairs)]
     pool = _pool(board, sets)
-    sentences = [_bytes(pairs)]
     if pool is None:
-        sentences.append("No pair of trained models yet, so that nothing follows about accuracy.")
+        lines.append("No pair of trained models yet, so that nothing follows about accuracy.")
     else:
-        rows = [
-            (row, name, cases)
-            for metric, rule, name, cases in METRICS
-            if (row := pool.figures.get((ALL, rule, metric))) is not None
-        ]
-        sentences += [_figure(row, name, cases) for row, name, cases in rows]
-        metric, rule, name, cases = AUROC
-        auroc = pool.figures.get((ALL, rule, metric))
-        if rows and auroc is not None and is_number(auroc.difference):
-            sentences[-1] = f"{sentences[-1]} {_figure(auroc, name, cases)}"
-            rows.append((auroc, "ED AUROC", cases))
-        if rows:
-            by_threshold = _by_threshold(pool)
-            figures = [_figure(row, name, cases) for row, name, cases in by_threshold]
-            sentences[-1] = " ".join([sentences[-1], *figures])
-            rows += by_threshold[:1]
+        rows = [*_by_own_rule(pool), *_by_threshold(pool)]
+        lines += [_figure(row, name, cases) for row, name, cases in rows]
+        lines += _remarks([row for row, _, _ in rows])
 
-        sentences += _left_out([row for row, _, _ in rows])
-        sentences += _seeds([(row, name) for row, name, _ in rows])
-
-    return [*sentences, *_gates(board), *_resources(pairs)][:6]
+    return [*lines, *_gates(board), *_resources(pairs)]
 
 
 def _pool(board: Collection[EvaluationRow], sets: Collection[PooledSet]) -> PooledSet | None:
@@ -75,6 +60,20 @@ def _pool(board: Collection[EvaluationRow], sets: Collection[PooledSet]) -> Pool
     return min(
         of_board, key=lambda pool: (pool.random_weights, place[pool.set_digest]), default=None
     )
+
+
+def _by_own_rule(pool: PooledSet) -> list[tuple[Pooled, str, str]]:
+    """The figures that decide; the AUROC only where there is one."""
+    rows = [
+        (row, name, cases)
+        for metric, rule, name, cases in (*METRICS, AUROC)
+        if (row := pool.figures.get((ALL, rule, metric))) is not None
+    ]
+    return [
+        (row, name, cases)
+        for row, name, cases in rows
+        if row.metric != ED_AUROC or is_number(row.difference)
+    ]
 
 
 def _by_threshold(pool: PooledSet) -> list[tuple[Pooled, str, str]]:
@@ -100,13 +99,15 @@ def _bytes(pairs: Collection[PairRow]) -> str:
 
 
 def _figure(row: Pooled, name: str, cases: str) -> str:
-    """`Accuracy -0.4 points [-1.6, +0.8] over 20 pairs: not inferior at 2 points.`"""
+    """`Accuracy -0.4 points [-1.6, +0.8] over 20 pairs: not inferior at 2 points.`
+
+    With an interval over trainings it names both, since the verdict needs both.
+    """
     if not is_number(row.difference):
         reason = row.verdict.partition(": ")[2] or row.note or "no figure"
         return f"{name}: {CANNOT_CONCLUDE}; {reason}."
 
-    pairs = "1 pair" if row.pairs == 1 else f"{row.pairs} pairs"
-    over = f"{name} {points(row.difference)} points{_band(row)} over {pairs}"
+    over = f"{name} {points(row.difference)} points{_intervals(row)}"
     if not row.verdict.startswith(CANNOT_CONCLUDE):
         return f"{over}: {row.verdict} at {100 * MARGIN:g} points."
     pairs_needed = pairs_that_could_show(row.seed_sd) if is_number(row.seed_sd) else 0
@@ -126,10 +127,19 @@ def _more_pairs(row: Pooled, needed: int) -> str:
     return f", about {needed} pairs could show {100 * MARGIN:g} points"
 
 
-def _band(row: Pooled) -> str:
-    if not (is_number(row.low) and is_number(row.high)):
-        return ""
-    return f" [{points(row.low)}, {points(row.high)}]"
+def _intervals(row: Pooled) -> str:
+    pairs = "1 pair" if row.pairs == 1 else f"{row.pairs} pairs"
+    band = _interval(row.low, row.high)
+    over_trainings = _interval(row.seed_low, row.seed_high)
+    if not over_trainings:
+        return f"{band} over {pairs}"
+    if not band:
+        return f", over trainings{over_trainings}, {pairs}"
+    return f", over cases{band}, over trainings{over_trainings}, {pairs}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return f" [{points(low)}, {points(high)}]" if is_number(low) and is_number(high) else ""
 
 
 def points(difference: float) -> str:
@@ -137,25 +147,16 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.1f}"
 
 
-def _left_out(rows: list[Pooled]) -> Iterator[str]:
-    """How many pairs say nothing, where others do."""
-    out = max((row.pairs_left_out for row in rows), default=0)
-    if out and any(row.pairs for row in rows):
+def _remarks(rows: list[Pooled]) -> Iterator[str]:
+    """How many pairs say nothing where others do, and whether chance between trainings is known."""
+    if not any(row.pairs for row in rows):
+        return
+
+    if out := max(row.pairs_left_out for row in rows):
         are, pairs = ("is", "pair") if out == 1 else ("are", "pairs")
         reason = "neither model beats the best constant answer in accuracy"
         yield f"{out} {pairs} {are} left out: {reason}."
-
-
-def _seeds(rows: list[tuple[Pooled, str]]) -> Iterator[str]:
-    """How the difference varies between seeds, or that nobody knows."""
-    spreads = [
-        f"{name.lower() if name == 'Accuracy' else name} by {100 * row.seed_sd:.1f} points"
-        for row, name in rows
-        if is_number(row.seed_sd)
-    ]
-    if spreads:
-        yield f"Between seeds the difference varies: {', '.join(spreads)} (standard deviation)."
-    elif any(row.pairs for row, _ in rows):
+    if not any(is_number(row.seed_sd) for row in rows):
         yield "Each recipe has one seed: what chance does to a training is not in these intervals."
 
 

@@ -29,9 +29,9 @@ def as_markdown(
     sections = [(PAIRS, quantization(pairs)), ("Leaderboard", leaderboard(board))]
     sections += [(table.title, table) for table in evidence(board, ids=ids)]
     parts = [text for title, table in sections for text in (f"# {title}", _grid(table))]
-    sentences = " ".join(answer(board, pairs, sets))
+    lines = "\n".join(f"- {line}" for line in answer(board, pairs, sets))
     notice = disclaimer({row.set_digest for row in board})
-    return "\n\n".join([sentences, headline(pairs), *parts, notice])
+    return "\n\n".join([lines, headline(pairs), *parts, notice])
 
 
 def _grid(table: Table) -> str:

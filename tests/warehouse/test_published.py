@@ -17,6 +17,7 @@ from tests.warehouse.test_precisions import land as land_at
 from tests.warehouse.test_precisions import noisy
 from tests.warehouse.test_studies import land, land_sweep
 from warehouse.connect import reading, writing
+from warehouse.health import run_audits
 from warehouse.load import load_all
 from warehouse.merge import merge
 from warehouse.published import FOLDER, FOLDERS, LANDED, MOST_BYTES, VIEWS, figures, publish
@@ -187,6 +188,12 @@ def test_the_variants_of_its_models_go_with_a_study():
     assert variants["bits"].to_pylist() == [4, 8]
 
 
+def test_its_baselines_go_with_a_study():
+    """A merged study is compared with them, and can be published again."""
+    trainings = pq.read_table(FOLDER / "study" / "landing" / "experiment.parquet")
+    assert {"always_ed", "always_gp", "tfidf_lr"} < set(trainings["recipe"].to_pylist())
+
+
 def _summary(database):
     with reading(database) as con:
         return con.execute("FROM quantization_summary_of(evaluations_of('pairs'))").fetchall()
@@ -208,3 +215,12 @@ def test_what_another_machine_published_stays(two_studies, tmp_path):
 def test_the_published_landing_folders_can_be_taken_over(study, tmp_path):
     report = merge(FOLDER / study, tmp_path / "landing")
     assert report.taken and not report.refused
+
+
+def test_a_warehouse_of_the_published_rows_passes_every_audit(tmp_path):
+    """Rows of real trainings, with several seeds of a recipe, which made ones lack."""
+    merge(FOLDER / "study", tmp_path / "landing")
+    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
+    with reading(tmp_path / "w.duckdb") as con:
+        assert not any(run_audits(con).values())
+        assert con.execute("SELECT count(*) FROM pooled_metric WHERE seed_low IS NOT NULL").fetchone() > (0,)
