@@ -13,7 +13,9 @@ from tasks.runtime.errors import BadInput
 
 GridName = Annotated[
     str,
-    typer.Argument(help="demo, paper, tuned, study, study_gemma, ablation, smoke, or the path of a grid file"),
+    typer.Argument(
+        help="demo, paper, tuned, study, study_gemma, ablation, smoke, or the path of a grid file"
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
