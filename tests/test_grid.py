@@ -88,6 +88,12 @@ def test_the_recipes_of_the_ablation_differ_in_the_parts_of_the_safety_loss_alon
     assert len({str(r.model_dump(exclude=parts)) for r in grid.recipes}) == 1
 
 
+def test_gemma_has_the_cases_of_the_study():
+    study, gemma = load_grid("study"), load_grid("study_gemma")
+    assert gemma.data == study.data
+    assert gemma.scoring.cost_matrix == study.scoring.cost_matrix
+
+
 def test_demo_is_one_standard_and_one_safety_recipe_on_both_precisions():
     demo = cells("demo")
     assert [(c.model.name, c.bits, c.recipe.kind) for c in demo] == [
@@ -243,7 +249,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
 
 @pytest.mark.parametrize("name", ["demoo", "", "no/such.toml", "."])
 def test_an_unknown_grid_lists_the_known_ones(name):
-    assert "demo, paper, smoke, study, tuned" in refusal(name)
+    assert "demo, paper, smoke, study, study_gemma, tuned" in refusal(name)
 
 
 def test_a_folder_is_no_grid_and_the_grid_in_it_is_named(tmp_path, monkeypatch):

@@ -171,7 +171,9 @@ def _expected_cell(
         rows = con.execute(
             f"SELECT {_SHOWN.get(name, name)} FROM {view} WHERE {condition}"
         ).fetchall()
-        return "" if len(rows) == 1 and rows[0][0] is None else str(rows[0][0]) if rows else None
+        if len(rows) != 1:
+            return None
+        return "" if rows[0][0] is None else str(rows[0][0])
 
     base = name.removesuffix("_diff")
     selected = name.split(", ")

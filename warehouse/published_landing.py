@@ -15,7 +15,7 @@ from warehouse.load import landing_folders
 from warehouse.merge import copy_folder
 from warehouse.packs import is_pack, unpack, write_pack
 
-# Further evaluation sets are in no pooled figure.
+# Further evaluation sets are left out for their size.
 _IDS = """
 WITH judged AS (
     SELECT evaluation_id, training_id

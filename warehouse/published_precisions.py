@@ -95,6 +95,8 @@ def _row(pool: PrecisionPool) -> dict[str, Any]:
             f"{metric}_low": figure.low,
             f"{metric}_high": figure.high,
             f"{metric}_seed_sd": figure.seed_sd,
+            f"{metric}_seed_low": figure.seed_low,
+            f"{metric}_seed_high": figure.seed_high,
             f"{metric}_verdict": figure.verdict,
         }
 

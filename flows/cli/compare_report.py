@@ -25,9 +25,9 @@ from warehouse.health import bring_up_to_date
 from warehouse.summary import pooled_sets
 
 BANDS = (
-    "The intervals on top hold for all pooled figures at once; those below for one figure each, so "
-    "they are narrower. A verdict below is about two trained models: what chance does to a training "
-    "is not in it."
+    "On top, intervals over cases hold for all pooled figures at once; those over trainings, and "
+    "those below, hold for one figure each. A verdict below is about two trained models: what chance "
+    "does to a training is not in it."
 )
 # Lines on a terminal; output into a file or a pipe has all of them.
 MOST_MODELS = 20

@@ -23,7 +23,7 @@ READING = (
     "points: 4 bits are not inferior where the whole interval lies to the right of its left edge. "
     "The dot on top pools all pairs of trained models; its band holds for all pooled figures at "
     "once. What chance does to a training shows in how far seeds of one recipe lie apart, and is in "
-    "no interval."
+    "none of these intervals: a pooled verdict also needs the interval over trainings, in the answer."
 )
 MISSING = (
     "No pair of otherwise equal 4-bit and 8-bit experiments has finished on these cases. A sweep "

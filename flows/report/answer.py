@@ -15,7 +15,7 @@ from warehouse.summary import PooledSet
 
 NO_PAIR = "4 bits against 8 bits: no pair of otherwise equal experiments yet."
 TRAINED = ("standard", "safety")
-# What the sentences are about, with the rule that decides, and what its cases are called.
+# What the lines are about, with the rule that decides, and what its cases are called.
 METRICS = (
     ("accuracy", "argmax", "Accuracy", "cases"),
     ("ed_recall", "primary", "ED recall", "emergencies"),
@@ -25,14 +25,14 @@ AUROC = (ED_AUROC, "argmax", "ED AUROC (independent of the threshold)", "cases")
 # The models are also compared where each decides by its own threshold, and what that costs.
 BY_THRESHOLD = (
     ("ed_recall", "ED recall by each model's threshold", "emergencies"),
-    ("over_triage", "Over-triage by it", "cases"),
+    ("over_triage", "Over-triage by each model's threshold", "cases"),
 )
 
 
 def answer(
     board: Collection[EvaluationRow], pairs: Collection[PairRow], sets: Collection[PooledSet]
 ) -> list[str]:
-    """Lines, the answer first: bytes, a line a figure, what is left out, gates.
+    """Lines, the answer first: bytes, a line a figure, what is left out, gates, memory and time.
 
     `sets`: the pooled figures of these evaluations. Of several test sets, those of the latest
     evaluations count: the first of `board`.
@@ -143,8 +143,9 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of shares in points of a hundred, with its sign: -0.4."""
-    return f"{100 * difference:+.1f}"
+    """A difference of shares in points of a hundred, with its sign: -0.4; -0.01 is not 0."""
+    rounded = f"{100 * difference:+.1f}"
+    return rounded if float(rounded) or not difference else f"{100 * difference:+.2g}"
 
 
 def _remarks(rows: list[Pooled]) -> Iterator[str]:
@@ -152,7 +153,8 @@ def _remarks(rows: list[Pooled]) -> Iterator[str]:
     if not any(row.pairs for row in rows):
         return
 
-    if out := max(row.pairs_left_out for row in rows):
+    # Those of another rule may lack decisions instead.
+    if out := max(row.pairs_left_out for row in rows if row.rule != "target_recall"):
         are, pairs = ("is", "pair") if out == 1 else ("are", "pairs")
         reason = "neither model beats the best constant answer in accuracy"
         yield f"{out} {pairs} {are} left out: {reason}."

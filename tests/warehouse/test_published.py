@@ -12,12 +12,13 @@ import pytest
 
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT
-from tests.warehouse.rows import land_pair
+from tests.warehouse.rows import evaluation, land_pair, training
 from tests.warehouse.test_precisions import land as land_at
 from tests.warehouse.test_precisions import noisy
 from tests.warehouse.test_studies import land, land_sweep
 from warehouse.connect import reading, writing
 from warehouse.health import run_audits
+from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.merge import merge
 from warehouse.published import FOLDER, FOLDERS, LANDED, MOST_BYTES, VIEWS, figures, publish
@@ -188,10 +189,18 @@ def test_the_variants_of_its_models_go_with_a_study():
     assert variants["bits"].to_pylist() == [4, 8]
 
 
-def test_its_baselines_go_with_a_study():
+def test_the_baselines_go_with_a_study(two_studies, tmp_path):
     """A merged study is compared with them, and can be published again."""
     trainings = pq.read_table(FOLDER / "study" / "landing" / "experiment.parquet")
     assert {"always_ed", "always_gp", "tfidf_lr"} < set(trainings["recipe"].to_pylist())
+
+    root = tmp_path / "landing"
+    baseline = training("always-1", bits=None, cell_id="always_ed", recipe="always_ed", recipe_kind="baseline")
+    write_landing(root, "always-1", "training", baseline)
+    write_landing(root, "e-always", "evaluation", evaluation("e-always", "always-1"))
+    land_sweep(root, "pairs", ["e-always"], day=2)
+    load_all(root, two_studies)
+    assert "e-always" in publish_landing("pairs", tmp_path / "published" / "landing", root, two_studies)
 
 
 def _summary(database):
@@ -218,7 +227,7 @@ def test_the_published_landing_folders_can_be_taken_over(study, tmp_path):
 
 
 def test_a_warehouse_of_the_published_rows_passes_every_audit(tmp_path):
-    """Rows of real trainings, with several seeds of a recipe, which made ones lack."""
+    """Rows of real trainings, with several seeds of a recipe, which made-up ones lack."""
     merge(FOLDER / "study", tmp_path / "landing")
     load_all(tmp_path / "landing", tmp_path / "w.duckdb")
     with reading(tmp_path / "w.duckdb") as con:

@@ -1,4 +1,4 @@
--- One row per pooled figure that contradicts its pairs, or its own band.
+-- One row per pooled figure that contradicts its pairs, or its own intervals.
 --
 -- Its means are those of the figures of the pairs that it averages, which predictions give: pairs
 -- of which at least one model beats the best constant answer. How much they vary between seeds of a
@@ -91,9 +91,13 @@ WHERE stored.pairs <> coalesce(expected.pairs, 0)
     OR (stored.seed_sd IS NULL) <> (stored.seed_low IS NULL)
     OR (stored.seed_sd IS NULL) <> (stored.seed_high IS NULL)
     OR abs((stored.seed_low + stored.seed_high) / 2 - stored.difference) > 1e-9
+    -- Quantiles of Student's distribution, with any number of degrees of freedom.
+    OR (stored.seed_high - stored.seed_low) / 2 * sqrt(stored.pairs)
+        NOT BETWEEN 1.9599 * stored.seed_sd - 1e-9 AND 12.7063 * stored.seed_sd + 1e-9
     OR stored.verdict NOT LIKE CASE
         WHEN stored.worst > -stored.margin AND stored.seed_worst > -stored.margin THEN 'not inferior'
         WHEN stored.best < -stored.margin AND stored.seed_best < -stored.margin THEN 'inferior'
         WHEN stored.worst > -stored.margin OR stored.best < -stored.margin THEN 'cannot conclude: it varies%'
+        WHEN stored.worst IS NOT NULL THEN 'cannot conclude'
         ELSE 'cannot conclude%'
     END;

@@ -42,7 +42,7 @@ iterations = 2
 """
 # What is typed, and what the sentence must hold. FILE stands for the bad file, which each case may write.
 GRID = {
-    "unknown grid": (["sweep", "demoo"], ["no grid 'demoo'", "demo, paper, smoke, study, tuned"]),
+    "unknown grid": (["sweep", "demoo"], ["no grid 'demoo'", "demo, paper, smoke, study, study_gemma, tuned"]),
     "unknown key": (["sweep", "smoke", "--set", "training.layers=3"], ["--set training.layers=3", "num_layers"]),
     "unknown model": (["sweep", "smoke", "--model", "gpt"], ["--model gpt", "smollm2-135m"]),
     "unknown recipe": (["sweep", "smoke", "--recipe", "best"], ["no recipe best", "balanced_safe"]),

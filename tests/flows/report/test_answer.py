@@ -60,11 +60,12 @@ def test_decisions_by_threshold_stand_behind_those_of_other_rules(rows):
     over = replace(recall, metric="over_triage", difference=0.009, low=-0.003, high=0.021, verdict="cannot conclude")
     assert answer(*rows, [pool(ROW, RECALL, recall, over)])[3:5] == [
         "ED recall by each model's threshold +0.4 points [-0.8, +1.6] over 20 pairs: not inferior at 2 points.",
-        "Over-triage by it +0.9 points [-0.3, +2.1] over 20 pairs: cannot conclude; 412 cases could show 3.1 points.",
+        "Over-triage by each model's threshold +0.9 points [-0.3, +2.1] over 20 pairs: cannot conclude; "
+        "412 cases could show 3.1 points.",
     ]
     same = [replace(row, rule="primary") for row in (recall, over)]
     one_differs = " ".join(answer(*rows, [pool(ROW, same[0], recall, over)]))
-    assert "ED recall by each model's threshold" in one_differs and "Over-triage by it" in one_differs
+    assert "ED recall by each model's threshold" in one_differs and "Over-triage by each" in one_differs
     assert "threshold" not in " ".join(answer(*rows, [pool(ROW, *same, recall, over)]))
 
 
@@ -130,3 +131,16 @@ def test_random_weights_answer_only_where_there_are_no_others(rows):
 def test_the_artifact_opens_with_the_same_sentences(rows):
     sets = pooled_sets()
     assert as_markdown(*rows, sets).startswith("".join(f"- {line}\n" for line in answer(*rows, sets)))
+
+
+def test_a_bound_next_to_zero_has_a_digit_more(rows):
+    auroc = replace(ROW, metric="ed_auroc", seed_low=-0.014, seed_high=-0.0001)
+    assert "over trainings [-1.4, -0.01]" in answer(*rows, [pool(ROW, auroc)])[2]
+    assert "over trainings [-1.4, +0.0]" in answer(*rows, [pool(ROW, replace(auroc, seed_high=0.0))])[2]
+
+
+def test_pairs_without_a_threshold_are_not_said_to_know_nothing(rows):
+    knowing = [replace(row, pairs_left_out=0) for row in (ROW, RECALL)]
+    by_threshold = replace(RECALL, rule="target_recall", pairs_left_out=3, difference=0.0)
+    over = replace(by_threshold, metric="over_triage")
+    assert not any("left out" in line for line in answer(*rows, [pool(*knowing, by_threshold, over)]))
