@@ -69,9 +69,9 @@ A grid file describes a study in TOML: every model x precision x recipe x seed i
 |---|---|
 | `demo.toml` | a first look on real weights, in minutes |
 | `paper.toml` | the full study: 3 models x 2 precisions x 10 recipes = 60 experiments |
-| `tuned.toml` | recipes that learn, about an hour an experiment on two cores; `tuned_safe` and Gemma have not been measured |
+| `tuned.toml` | recipes that learn, about an hour an experiment on two cores |
 | `study.toml` | [the study that this project publishes](../../warehouse/published/README.md), 18 trainings |
-| `study_gemma.toml` | its tuned recipes on Gemma-3-270M, 4 trainings |
+| `study_gemma.toml` | its tuned recipes on Gemma-3-270M, at a lower learning rate, 4 trainings |
 | `ablation.toml` | the parts of the safety loss, alone and together, with three seeds |
 | `smoke.toml` | every stage on tiny random models, in about a minute |
 
