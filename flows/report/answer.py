@@ -145,7 +145,7 @@ def _interval(low: float | None, high: float | None) -> str:
 def points(difference: float) -> str:
     """A difference of shares in points of a hundred, with its sign: -0.4; -0.01 is not 0."""
     rounded = f"{100 * difference:+.1f}"
-    return rounded if float(rounded) or not difference else f"{100 * difference:+.2g}"
+    return rounded if float(rounded) or not difference else f"{100 * difference:+.1g}"
 
 
 def _remarks(rows: list[Pooled]) -> Iterator[str]:
