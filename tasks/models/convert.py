@@ -16,7 +16,7 @@ from tasks.models.model_folders import base_folder, variant_folder
 from tasks.precisions import Precision, with_precision_for_bits
 from tasks.runtime import store
 from tasks.runtime.events import Emit
-from tasks.runtime.locks import locked
+from tasks.runtime.locks import BUILD_SECONDS, locked
 
 Build = Callable[[Path], dict[str, Any]]  # fills a folder; returns the entries of its manifest
 
@@ -84,7 +84,7 @@ def _build_if_missing(folder: Path, build: Build) -> None:
 
 def _build_or_repair(folder: Path, build: Build) -> None:
     """Build a folder unless it is complete by the digests of its files."""
-    with locked(folder):
+    with locked(folder, BUILD_SECONDS):
         store.build_folder(folder, build)
 
 

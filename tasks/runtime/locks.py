@@ -6,13 +6,14 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tasks.runtime.errors import Locked, disk_error
 
 LOCK_POLL_SECONDS = 0.02
 LOCK_SECONDS = 1.0  # longer than `is_locked` holds it
+BUILD_SECONDS = 1800.0  # another process downloads or converts the same model
 
 
 @contextlib.contextmanager
@@ -27,10 +28,13 @@ def replacing(final: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
+def locked(
+    folder: Path, wait: float = 0.0, while_waiting: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Hold an exclusive lock for `folder`, which is released when the process dies.
 
-    Raises Locked if another process still holds it after `wait` seconds.
+    `while_waiting` is called between two attempts; what it raises ends the wait. Raises Locked if
+    another process still holds the lock after `wait` seconds.
     """
     path = lock_of(folder)
     try:
@@ -40,7 +44,7 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
         raise disk_error(error, path) from error
 
     with handle:
-        _acquire(handle.fileno(), folder, time.monotonic() + wait)
+        _acquire(handle.fileno(), folder, time.monotonic() + wait, while_waiting)
         yield
 
 
@@ -57,7 +61,9 @@ def lock_of(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.lock"
 
 
-def _acquire(descriptor: int, folder: Path, deadline: float) -> None:
+def _acquire(
+    descriptor: int, folder: Path, deadline: float, while_waiting: Callable[[], None] | None
+) -> None:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,6 +73,9 @@ def _acquire(descriptor: int, folder: Path, deadline: float) -> None:
                 raise Locked(
                     f"Another process is working on {folder}; wait for it or stop it."
                 ) from error
+
+        if while_waiting is not None:
+            while_waiting()
         time.sleep(LOCK_POLL_SECONDS)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -22,11 +23,13 @@ from tasks.models.shape_check import shape_from_sources
 from tasks.models.sources import available, hub_source, package_source
 from tasks.models.sources.available import availability, unpinned
 from tasks.models.sources.fetch import fetch_base
+from tasks.models.sources.kinds import folder_of
 from tasks.models.sources.pip_errors import pip_error
 from tasks.runtime import children, events, store
 from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped
 from tasks.runtime.events import Note, ProgressReport, SourceReport
 from tasks.runtime.home import home
+from tasks.runtime.locks import locked
 from tasks.spec import BaseModelSpec
 from tasks.tuning.training_rows import variant_row
 from tests.models import files
@@ -146,6 +149,34 @@ def test_a_download_ends_when_the_sweep_is_stopped(content, index, by_http, monk
         acquire.fn(spec(package(content)))
 
     assert nothing_half_made(home())
+
+
+def test_a_second_process_waits_for_the_download_of_the_first_and_a_stop_ends_the_wait(tmp_path, monkeypatch):
+    """Two sweeps that start together on an empty home."""
+    monkeypatch.setattr(children, "_stopping", Event())
+    folder = folder_of(spec(TINY), spec(TINY).sources[0], tmp_path)
+    waiting = Event()
+    notes = []
+
+    def wait(line: str) -> None:
+        notes.append(line)
+        waiting.set()
+
+    with ThreadPoolExecutor() as threads:
+        with locked(folder):
+            stopped = threads.submit(fetch_base, spec(TINY), tmp_path, wait)
+            assert waiting.wait(60)
+            children.stop_children()
+            with pytest.raises(Stopped):
+                stopped.result(60)
+
+            children._stopping.clear()
+            waiting.clear()
+            second = threads.submit(fetch_base, spec(TINY), tmp_path, wait)
+            assert waiting.wait(60)
+
+        assert second.result(60) == folder
+    assert notes[:2] == ["Another process fetches m; waiting for it."] * 2
 
 
 @pytest.mark.parametrize(

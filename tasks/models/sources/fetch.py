@@ -15,8 +15,9 @@ from typing import Any
 from tasks.models.sources.downloads import Progress, no_progress
 from tasks.models.sources.kinds import KINDS, clause, describe, folder_of, listed_sources, stored
 from tasks.runtime import store
+from tasks.runtime.children import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable, TriageError
-from tasks.runtime.locks import locked
+from tasks.runtime.locks import BUILD_SECONDS, is_locked, locked
 from tasks.spec import BaseModelSpec, HubSource, Source
 
 Log = Callable[[str], None]
@@ -51,7 +52,9 @@ class _Fetcher:
                 **weights.manifest_entries(),
             }
 
-        with locked(folder):
+        if is_locked(folder):
+            self.log(f"Another process fetches {self.spec.name}; waiting for it.")
+        with locked(folder, BUILD_SECONDS, refuse_if_stopping):
             store.build_folder(folder, build)
         return folder
 
