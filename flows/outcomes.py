@@ -22,7 +22,7 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
     """
     of_chains: list[str | None] = []
     of_extras: list[str | None] = []
-    with fork_server.kept():
+    with fork_server.forked_steps():
         try:
             # As they run: what has landed belongs to the study of a
             # sweep that is then stopped, too.

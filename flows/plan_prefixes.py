@@ -82,14 +82,14 @@ class PlannedPrefixes:
     @property
     def have_room(self) -> bool:
         """Whether all of them can be stored."""
-        return self.needed <= self.space.left
+        return self.needed <= self.space.room
 
     @property
     def sentence(self) -> str:
         """What they need; where there is no room, the slower path and the remedy."""
         if not self.have_room:
             return self.space.lack("not enough room", self.needed, self.saved)
-        budget = f"{self.space.left / 1e9:.2f} GB that their budget leaves"
+        budget = f"{self.space.room / 1e9:.2f} GB that their budget leaves"
         return f"about {self.needed / 1e9:.2f} GB for what frozen blocks compute, of {budget}."
 
 
@@ -146,25 +146,27 @@ def _stored_for(read: Mapping[Reader, SetSizes], digests: Mapping[str, str] | No
 
     A prefix of an earlier version does not say of which cases it is; it counts as theirs.
     """
-    wanted: dict[tuple[str, int], set[str]] = defaultdict(set)
+    set_digests: dict[tuple[str, int], set[str]] = defaultdict(set)
     for reader, sets in read.items():
         variant = variant_here(reader.model, reader.precision, reader.group_size)
         if variant is not None:
-            wanted[variant.digest, reader.boundary] |= {digests[name] for name in sets if digests}
+            set_digests[variant.digest, reader.boundary] |= {
+                digests[name] for name in sets if digests
+            }
 
     prefixes = home() / "prefixes"
     stored = {folder.name: read_manifest(folder) or {} for folder in prefixes.glob("*")}
     return sum(
         stored_bytes(prefixes, name)
         for name, manifest in stored.items()
-        if _is_wanted(manifest, wanted, digests is not None)
+        if _is_wanted(manifest, set_digests, digests is not None)
     )
 
 
 def _is_wanted(
-    manifest: ManifestDict, wanted: Mapping[tuple[str, int], set[str]], is_prepared: bool
+    manifest: ManifestDict, set_digests: Mapping[tuple[str, int], set[str]], is_prepared: bool
 ) -> bool:
-    sets = wanted.get((manifest.get("variant", ""), manifest.get("boundary", 0)))
+    sets = set_digests.get((manifest.get("variant", ""), manifest.get("boundary", 0)))
     if sets is None:
         return False
     set_digest = manifest.get("set_digest")

@@ -71,7 +71,7 @@ def search(
     """
     limits = Limits(trials, hours)
     setup = set_up(grid, overrides, Narrowing.to_one(model, bits, recipe), seed)
-    with alone(setup), fork_server.kept():
+    with alone(setup), fork_server.forked_steps():
         try:
             label_run(setup.selection, name=f"search {setup.space.grid.name}")
             refill_warehouse()
@@ -88,7 +88,7 @@ class _Search:
 
     def __init__(self, setup: SearchSetup, limits: Limits) -> None:
         self.setup = setup
-        self.asked = limits.asked
+        self.trial_count = limits.trial_count
         self.time = TimeBudget.of(limits.hours)
         self.storage = Storage(setup.folder, setup.space, setup.objective, setup.identity)
         self.data, self.variant = _shared_steps(setup)
@@ -102,7 +102,7 @@ class _Search:
             self._report(trial)
 
         is_out_of_time = False
-        while move := self.setup.halving.next_move(self.storage.trials(), self.asked):
+        while move := self.setup.halving.next_move(self.storage.trials(), self.trial_count):
             if isinstance(move, Proposal):
                 self._propose()
             elif is_out_of_time := self.time.is_over:
@@ -118,7 +118,7 @@ class _Search:
         has_time = self.time.allows(self.setup.halving, trials)
         values = self.storage.propose() if has_time else None
         if values is None:
-            self.asked = len(trials)
+            self.trial_count = len(trials)
             return
 
         spec = self.setup.space.experiment(values)

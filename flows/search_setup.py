@@ -48,7 +48,7 @@ class Limits:
             raise BadInput(f"--hours {self.hours:g} leaves no time to search; give more than 0.")
 
     @property
-    def asked(self) -> int:
+    def trial_count(self) -> int:
         """The number of trials."""
         if self.trials is not None:
             return self.trials

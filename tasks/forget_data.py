@@ -46,7 +46,7 @@ class _Job:
 
     data: str | None
     adapter: Path | None
-    made: tuple[Path, ...]
+    folders: tuple[Path, ...]
 
 
 def matching_names(root: Path, data: str) -> list[str]:
@@ -62,7 +62,9 @@ def matching_names(root: Path, data: str) -> list[str]:
 def known_names(root: Path) -> list[str]:
     """Names of the data sets of which a home holds texts, or adapters and scores."""
     prepared = {path.name for path in _data_folders(root)}
-    trained_data = {job.data for job in _jobs(root) if any(folder.exists() for folder in job.made)}
+    trained_data = {
+        job.data for job in _jobs(root) if any(folder.exists() for folder in job.folders)
+    }
     return sorted(prepared | {name for name in trained_data if name})
 
 
@@ -83,8 +85,8 @@ def plan(root: Path, names: list[str]) -> Forgetting:
     A prefix does not say which cases it is of, so all of them go: they are computed again.
     """
     jobs = list(_jobs(root))
-    job_folders = {folder for job in jobs if job.data in names for folder in job.made}
-    job_folders |= {folder for job in jobs if job.adapter in job_folders for folder in job.made}
+    job_folders = {folder for job in jobs if job.data in names for folder in job.folders}
+    job_folders |= {folder for job in jobs if job.adapter in job_folders for folder in job.folders}
     experiments = {path for path in job_folders if path.parent == root / "experiments"}
     scores = {path for path in job_folders - experiments if not experiments & set(path.parents)}
     folders: dict[str, list[Path]] = {
@@ -133,7 +135,7 @@ def _job(root: Path, args: dict[str, Any]) -> _Job:
     return _Job(
         data=Path(args["data"]).name if "data" in args else None,
         adapter=existing_path(adapter) if adapter else None,
-        made=tuple(
+        folders=tuple(
             path for path in (existing_path(name) for name in names if name) if path is not None
         ),
     )

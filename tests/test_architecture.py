@@ -57,16 +57,16 @@ def layer(module: str) -> str | None:
 
 
 def broken_rules(importer: str, imported: str) -> bool:
-    here = layer(importer)
-    there = layer(imported)
-    if there is None or here == there or imported in (*LEAVES, "tasks"):
+    importer_layer = layer(importer)
+    imported_layer = layer(imported)
+    if imported_layer is None or importer_layer == imported_layer or imported in (*LEAVES, "tasks"):
         return False
-    if importer == "tasks.landing" and there == "warehouse":
+    if importer == "tasks.landing" and imported_layer == "warehouse":
         return False
-    if here == "warehouse" and imported == POINT_METRICS:
+    if importer_layer == "warehouse" and imported == POINT_METRICS:
         return False
 
-    return there not in ALLOWED[str(here)]
+    return imported_layer not in ALLOWED[str(importer_layer)]
 
 
 @pytest.mark.parametrize("module", MODULES)

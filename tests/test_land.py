@@ -42,8 +42,8 @@ def test_landings_of_the_same_id_side_by_side_leave_a_whole_folder_and_its_rows_
 
     folder = home() / "landing" / "t1"
     verify(folder)
-    (kept,) = pq.ParquetFile(folder / "experiment.parquet").read().to_pylist()
-    assert query("SELECT train_loss FROM experiment").train_loss.tolist() == [kept["train_loss"]]
+    (row,) = pq.ParquetFile(folder / "experiment.parquet").read().to_pylist()
+    assert query("SELECT train_loss FROM experiment").train_loss.tolist() == [row["train_loss"]]
 
 
 def test_what_lands_together_takes_one_opening_of_the_warehouse(monkeypatch):

@@ -376,9 +376,9 @@ def test_a_checkpoint_that_is_behind_or_damaged_is_not_used(shared, tmp_path):
     assert isinstance(sentence[0], StepWarning) and "is not used" in sentence[0].message
 
 
-def scored(shared, adapter: Path, folder: Path, told: list) -> bool:
+def scored(shared, adapter: Path, folder: Path, events: list) -> bool:
     """Whether the scores of an adapter had to be made on this machine, which is done then."""
-    with shared_scores(shared, adapter, [folder], told.append) as missing:
+    with shared_scores(shared, adapter, [folder], events.append) as missing:
         for path in missing:
             sealed(path, f"scores of {adapter.name}")
     return bool(missing)
@@ -388,12 +388,12 @@ def test_what_one_machine_has_scored_another_one_does_not_score_again(shared, tm
     adapter = sealed(tmp_path / "t-1", "adapter")
     retrained = sealed(tmp_path / "again", "other bits")
     sentence = []
-    one, two, three = (tmp_path / machine / "scores" / "t-1-e1" for machine in ("one", "two", "three"))
-    assert scored(shared, adapter, one, sentence) and not scored(shared, adapter, one, sentence) and sentence == []
+    first, second, third = (tmp_path / machine / "scores" / "t-1-e1" for machine in ("one", "two", "three"))
+    assert scored(shared, adapter, first, sentence) and not scored(shared, adapter, first, sentence) and sentence == []
 
-    assert not scored(shared, adapter, two, sentence) and verify(two) == verify(one)
+    assert not scored(shared, adapter, second, sentence) and verify(second) == verify(first)
     assert isinstance(sentence.pop(), Note) and sentence == []
-    assert scored(shared, retrained, three, sentence), "the scores are those of other weights"
+    assert scored(shared, retrained, third, sentence), "the scores are those of other weights"
     assert scored(None, adapter, tmp_path / "alone" / "t-1-e1", sentence) and sentence == []
 
 

@@ -49,8 +49,8 @@ def experiment(recipe: dict | None = None, training: dict | None = None, scoring
     )  # fmt: skip
 
 
-def ids(spec: ExperimentSpec, given: dict | None = None, sets: dict | None = None) -> dict[str, str]:
-    trained = training_id(spec, TrainingInputs(**(GIVEN | (given or {}))))
+def ids(spec: ExperimentSpec, inputs: dict | None = None, sets: dict | None = None) -> dict[str, str]:
+    trained = training_id(spec, TrainingInputs(**(GIVEN | (inputs or {}))))
     scores = scores_id(trained, spec, **(SETS | (sets or {})))
     return {
         "cell": spec.cell_id,
@@ -61,9 +61,9 @@ def ids(spec: ExperimentSpec, given: dict | None = None, sets: dict | None = Non
 
 
 def changed_ids(**to) -> set[str]:
-    """Which ids differ once `spec` (an experiment), `given` or `sets` (digests) differ."""
+    """Which ids differ once `spec` (an experiment), `inputs` or `sets` (digests) differ."""
     before = ids(experiment())
-    after = ids(to.pop("spec", experiment()), to.get("given"), to.get("sets"))
+    after = ids(to.pop("spec", experiment()), to.get("inputs"), to.get("sets"))
     return {name for name in before if before[name] != after[name]}
 
 
@@ -93,7 +93,7 @@ def test_a_shared_training_setting_retrains(training):
 
 
 @pytest.mark.parametrize(
-    "given",
+    "inputs",
     [
         {"variant": "v2"}, {"tokenizer": "t2"}, {"train": "a2"}, {"valid": "b2"}, {"prompt": "p2"}, {"backend": "metal"},
         {"compute_dtype": "bfloat16"}, {"compute_path": "packed"}, {"versions": {"mlx": "0.32.3", "mlx-lm": "0.32.2"}},
@@ -101,8 +101,8 @@ def test_a_shared_training_setting_retrains(training):
     ],
     ids=json.dumps,
 )  # fmt: skip
-def test_weights_cases_prompt_versions_and_machine_kind_retrain(given):
-    assert changed_ids(given=given) == {"training", "scores", "evaluation"}
+def test_weights_cases_prompt_versions_and_machine_kind_retrain(inputs):
+    assert changed_ids(inputs=inputs) == {"training", "scores", "evaluation"}
 
 
 def test_every_input_of_a_training_id_is_covered_above():
@@ -161,12 +161,12 @@ def test_where_cases_come_from_matters_through_their_digests_alone():
 
 
 def test_ids_are_readable_and_end_in_twelve_hex_digits():
-    made = ids(experiment())
-    assert made["cell"] == "tiny-4bit-safe-s42"
-    prefix, _, digest = made["training"].rpartition("-")
-    assert prefix == made["cell"] and len(digest) == 12 and int(digest, 16) >= 0
-    prefix, _, digest = made["evaluation"].rpartition("-e")
-    assert prefix == made["training"] and len(digest) == 12 and int(digest, 16) >= 0
+    ids_by_kind = ids(experiment())
+    assert ids_by_kind["cell"] == "tiny-4bit-safe-s42"
+    prefix, _, digest = ids_by_kind["training"].rpartition("-")
+    assert prefix == ids_by_kind["cell"] and len(digest) == 12 and int(digest, 16) >= 0
+    prefix, _, digest = ids_by_kind["evaluation"].rpartition("-e")
+    assert prefix == ids_by_kind["training"] and len(digest) == 12 and int(digest, 16) >= 0
 
 
 def test_ids_survive_a_round_trip_through_json():

@@ -49,12 +49,12 @@ def test_fidelities_of_one_model_on_other_samples_do_not_share_a_folder(ordered,
         "source": {"kind": "random"}, "weights_source": "x", "source_digest": "x", "stored_bytes": 2, "versions": {},
         "bits_per_weight": 16.0, "bytes_by_part": {}, "tokenizer_digest": "x", "prompt": "chat",
     }  # fmt: skip
-    made = {
+    facts_by_folder = {
         "reference": weights | {"bits": None, "group_size": None},
         "variant": weights | {"bits": 4, "group_size": 64},
         "data": {"sets": {"test": {"digest": "d", "cases": 40, "labels": {"ED": 10, "GP": 20, "HOME": 10}}}},
     }
-    for name, facts in made.items():
+    for name, facts in facts_by_folder.items():
         (tmp_path / name).mkdir()
         seal(tmp_path / name, facts)
 

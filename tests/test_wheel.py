@@ -28,11 +28,11 @@ def test_the_wheel_in_an_empty_environment_runs_a_smoke_sweep_in_another_folder(
         pytest.skip("uv, which builds and installs it, is not here")
 
     built = run("uv", "build", "--out-dir", tmp_path / "dist", ROOT, folder=tmp_path)
-    made = run("uv", "venv", "--python", sys.executable, tmp_path / "venv", folder=tmp_path)
+    venv_creation = run("uv", "venv", "--python", sys.executable, tmp_path / "venv", folder=tmp_path)
     if "error sending request" in built.stderr or "Failed to fetch" in built.stderr:
         pytest.skip("the package index cannot be reached")
 
-    assert (built.returncode, made.returncode) == (0, 0), built.stderr + made.stderr
+    assert (built.returncode, venv_creation.returncode) == (0, 0), built.stderr + venv_creation.stderr
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     python = tmp_path / "venv" / "bin" / "python"
     installed = run("uv", "pip", "install", "--python", python, f"{wheel}[cpu]", folder=tmp_path)

@@ -103,8 +103,8 @@ def _observed_values(statistics: Sequence[Statistic]) -> tuple[Floats, Floats]:
     """Values and standard errors, each (statistics,)."""
     if not statistics:
         return np.zeros(0), np.zeros(0)
-    once = np.ones((1, len(statistics[0].numerators)))
-    values, errors = _Batch(statistics).under(once)
+    unit_weights = np.ones((1, len(statistics[0].numerators)))
+    values, errors = _Batch(statistics).under(unit_weights)
     return values[0], errors[0]
 
 

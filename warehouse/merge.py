@@ -25,7 +25,7 @@ class MergeReport:
     and why folders were refused.
     """
 
-    taken: list[str] = field(default_factory=list)
+    additions: list[str] = field(default_factory=list)
     present: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
@@ -73,7 +73,7 @@ def _take(source: Path, target: Path, report: MergeReport) -> None:
             report.differing.append(target.name)
         else:
             copy_folder(source, target)
-            report.taken.append(target.name)
+            report.additions.append(target.name)
 
 
 def _is_completed(folder: Path) -> bool:

@@ -140,14 +140,14 @@ def agreement(our_measurement: Measurement, full: Measurement) -> Agreement:
     unit = np.maximum(passes.std(axis=0, ddof=1), 1e-7)
 
     def distance(statistic: Callable[..., Any]) -> tuple[float, float]:
-        def apart(first: np.ndarray, second: np.ndarray) -> float:
+        def rms_difference(first: np.ndarray, second: np.ndarray) -> float:
             statistic_a, statistic_b = (
                 statistic(passes[part.astype(int)], axis=0) for part in (first, second)
             )
             return float(np.sqrt((((statistic_a - statistic_b) / unit) ** 2).mean()))
 
         test = permutation_test(
-            split, apart, n_resamples=999, vectorized=False, alternative="greater", rng=0
+            split, rms_difference, n_resamples=999, vectorized=False, alternative="greater", rng=0
         )
         return float(test.statistic), float(test.pvalue)
 

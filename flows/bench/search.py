@@ -54,7 +54,7 @@ class Comparison:
     `finished`; `share_of_training`: of the seconds of the updates alone.
     """
 
-    found: float
+    winner_value: float
     best: float
     behind: float
     cost: Cost
@@ -98,7 +98,7 @@ def _train_to_the_end(
         # As in a search, so that a step takes as long to start.
         import_ahead("tasks.tuning.job", "tasks.scoring.valid_job")
         cleanup.callback(fork_server.end)
-        cleanup.enter_context(fork_server.kept())
+        cleanup.enter_context(fork_server.forked_steps())
         for trial in trials:
             with contextlib.suppress(Diverged, OutOfMemory):
                 ends[trial.number] = _end_of(setup, trial, variant, data)
@@ -202,7 +202,7 @@ def _sentence(setup: SearchSetup, comparison: Comparison) -> str:
     is_near = comparison.behind <= FAR
     is_cheap = comparison.share_of_seconds <= SHARE
     return (
-        f"The search found {figure(comparison.found, digits=DIGITS)}, the best of all is "
+        f"The search found {figure(comparison.winner_value, digits=DIGITS)}, the best of all is "
         f"{figure(comparison.best, digits=DIGITS)}: {figure(comparison.behind, digits=DIGITS)} "
         f"behind ({'within' if is_near else 'not within'} {FAR}). It took {cost.updates:,} of "
         f"{cost.all_updates:,} updates ({comparison.share_of_updates:.0%}) and "
@@ -218,7 +218,7 @@ def _land(setup: SearchSetup, comparison: Comparison, trials: int) -> None:
     now = datetime.now(UTC)
     run_id = f"search-{setup.space.grid.name}-{now:%Y%m%d-%H%M%S}"
     metrics = {
-        "found": comparison.found,
+        "found": comparison.winner_value,
         "best": comparison.best,
         "behind": comparison.behind,
         "share_of_updates": comparison.share_of_updates,

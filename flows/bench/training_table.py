@@ -92,10 +92,10 @@ def _remarks(report: dict[str, Any]) -> list[str]:
     )
 
     if prefix["blocks"]:
-        once = f"{prefix['seconds']:.2g} s for this batch"
+        prefix_cost = f"{prefix['seconds']:.2g} s for this batch"
         lines.append(
             f"ours: reads the output of {prefix['blocks']} frozen blocks, computed once per "
-            f"variant ({once})."
+            f"variant ({prefix_cost})."
         )
     else:
         lines.append(

@@ -94,8 +94,8 @@ class Figure:
 
     @property
     def sentence(self) -> str:
-        beside = "" if self.aim is None else f" (aim: under {_figure_text(self.aim, self.unit)})"
-        return f"{self.name} {_figure_text(self.value, self.unit)}{beside}"
+        aim_note = "" if self.aim is None else f" (aim: under {_figure_text(self.aim, self.unit)})"
+        return f"{self.name} {_figure_text(self.value, self.unit)}{aim_note}"
 
 
 def _figure_text(value: float, unit: str) -> str:

@@ -13,7 +13,7 @@ from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.bundle.valid_scores import Figure, RankedBy, emergencies, valid_cases
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, StepWarning
-from tasks.runtime.fork_server import kept
+from tasks.runtime.fork_server import forked_steps
 from tasks.runtime.home import home
 
 
@@ -104,7 +104,7 @@ def rank(
     """The models of this home, the best first, and the cells whose models are not there."""
     ranking = []
     absent_models = []
-    with kept():  # what the models' processes import is imported once
+    with forked_steps():  # what the models' processes import is imported once
         for row, stored in candidates:
             try:
                 ranking.append(_ranked_model(row, stored, by))

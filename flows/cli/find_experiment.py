@@ -62,7 +62,7 @@ class Evaluation:
 class Found:
     """The evaluation that is taken of those on one set; the others, those of a study first."""
 
-    taken: Evaluation
+    evaluation: Evaluation
     others: tuple[Evaluation, ...]
 
     @property
@@ -71,7 +71,8 @@ class Found:
         if not self.others:
             return None
         alternatives = "; ".join(f"{other.evaluation_id} ({other.origin})" for other in self.others)
-        return f"Not taken on {self.taken.evaluation_set}, name the id to take it: {alternatives}."
+        evaluation_set = self.evaluation.evaluation_set
+        return f"Not taken on {evaluation_set}, name the id to take it: {alternatives}."
 
 
 def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Found]:
@@ -112,7 +113,7 @@ def _latest(evaluations: list[Evaluation]) -> list[Found]:
     for row in evaluations:
         groups.setdefault((row.evaluation_set, row.random_weights), []).append(row)
     latest = [_of_group(group) for group in groups.values()]
-    return sorted(latest, key=lambda choice: evaluations.index(choice.taken))
+    return sorted(latest, key=lambda choice: evaluations.index(choice.evaluation))
 
 
 def _of_group(evaluations: Sequence[Evaluation]) -> Found:

@@ -35,16 +35,16 @@ def find_model(name: str) -> BundledModel:
     except BadInput as error:
         raise why_unfinished(name) or error from error
 
-    test_choices = [choice for choice in evaluations if choice.taken.evaluation_set == "test"]
+    test_choices = [choice for choice in evaluations if choice.evaluation.evaluation_set == "test"]
     if not test_choices:
         raise BadInput(f"{name!r} was never judged on its test set; run its sweep again.")
 
     # Real weights before random ones, and the latest of them.
     real_choices = [
-        choice for choice in test_choices if not choice.taken.random_weights
+        choice for choice in test_choices if not choice.evaluation.random_weights
     ] or test_choices
     latest = real_choices[-1]
-    model = bundle_of_evaluation(home(), latest.taken.evaluation_id)
+    model = bundle_of_evaluation(home(), latest.evaluation.evaluation_id)
     _say_which(latest)
 
     return model
@@ -52,7 +52,7 @@ def find_model(name: str) -> BundledModel:
 
 def _say_which(choice: Found) -> None:
     """Say on which evaluation the model's rule and gates rest, apart from what a program reads."""
-    evaluation = choice.taken
+    evaluation = choice.evaluation
     rests = (
         f"{evaluation.cell_id}: its evaluation on test, {evaluation.origin} "
         f"({evaluation.evaluation_id})."

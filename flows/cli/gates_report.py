@@ -83,11 +83,11 @@ def print_gates(
 
     evaluations = find_evaluations(experiment)
     for choice in evaluations:
-        _print_evaluation(console, choice.taken, texts, prevalence)
+        _print_evaluation(console, choice.evaluation, texts, prevalence)
         if choice.not_taken:
             print_line(console, choice.not_taken)
 
-    print_line(console, disclaimer({choice.taken.set_digest for choice in evaluations}))
+    print_line(console, disclaimer({choice.evaluation.set_digest for choice in evaluations}))
 
 
 def texts_by_digest(path: Path) -> dict[str, str]:

@@ -23,7 +23,7 @@ from tasks.bundle.texts import MOST_BYTES, decoded_text, numbered_texts
 from tasks.runtime.children import import_ahead, stop_children
 from tasks.runtime.conversation import Answered
 from tasks.runtime.errors import BadInput, disk_error
-from tasks.runtime.fork_server import kept
+from tasks.runtime.fork_server import forked_steps
 
 AHEAD = 16  # texts that are sent before the first of them is answered
 NamedText = tuple[str | None, str]  # the case's id in a file, and its text
@@ -88,7 +88,7 @@ def run_predict(request: Request) -> int:
 def _write_answers(request: Request, texts: _Texts) -> Iterator[int]:
     """Show the answer to each text; yields how many there are so far."""
     answer_count = 0
-    with kept(), ExitStack() as stack:
+    with forked_steps(), ExitStack() as stack:
         # The model's process imports what it needs while the model is looked up.
         import_ahead(FUNCTION.partition(":")[0])
         bundled = find_model(request.experiment)

@@ -34,7 +34,7 @@ def live(console: Console, setup: SearchSetup) -> Iterator[None]:
         yield
 
 
-class _Said:
+class _Messages:
     """The messages that were shown: each is shown once, whatever its figures are."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class _Lines(contextlib.AbstractContextManager["_Lines"]):
     def __init__(self, console: Console, objective: Objective) -> None:
         self.console = console
         self.objective = objective
-        self.said = _Said()
+        self.messages = _Messages()
 
     def __exit__(self, *error: object) -> None:
         return None
@@ -62,7 +62,7 @@ class _Lines(contextlib.AbstractContextManager["_Lines"]):
         match event:
             case TrialReport() if event.state != "training" and (event.update or event.error):
                 self._show(event)
-            case StepWarning() | Note() if self.said.is_new(event.message):
+            case StepWarning() | Note() if self.messages.is_new(event.message):
                 self._say(event.message)
 
     def _show(self, trial: TrialReport) -> None:
@@ -82,7 +82,7 @@ class _Table(contextlib.AbstractContextManager["_Table"]):
         self.objective = objective
         self.trials: dict[int, TrialReport] = {}
         self.progress = ""
-        self.said = _Said()
+        self.messages = _Messages()
         self.console = console
         self.live = rich.live.Live(console=console, transient=True, auto_refresh=False)
 
@@ -103,7 +103,7 @@ class _Table(contextlib.AbstractContextManager["_Table"]):
                 self.progress = (
                     f"{title}: update {updates}, loss {event.loss:.3f}, {time_left} to its end"
                 )
-            case StepWarning() | Note() if self.said.is_new(event.message):
+            case StepWarning() | Note() if self.messages.is_new(event.message):
                 print_line(self.live.console, printable(event.message))
             case _:
                 return

@@ -104,7 +104,7 @@ def _check(setup: SearchSetup) -> None:
 
 def _introduction(setup: SearchSetup, limits: Limits) -> str:
     """What the search will do, in a sentence."""
-    count = f"{limits.asked} trials" if limits.hours is None else f"{limits.hours:g} hours"
+    count = f"{limits.trial_count} trials" if limits.hours is None else f"{limits.hours:g} hours"
     if limits.hours is not None and limits.trials is not None:
         count = f"at most {limits.trials} trials in {limits.hours:g} hours"
 

@@ -57,7 +57,7 @@ def merge(
 
     report = merge(folder, home() / "landing")
     loaded = load_all(home() / "landing")
-    print_line(console, _merged(len(report.taken), len(report.present)))
+    print_line(console, _merged(len(report.additions), len(report.present)))
     if report.differing:
         print_line(console, f"Another version is here and stays: {', '.join(report.differing)}")
 

@@ -82,10 +82,10 @@ def _by_threshold(pool: PooledSet) -> list[tuple[Pooled, str, str]]:
     differs = False
     for metric, name, cases in BY_THRESHOLD:
         row = pool.figures.get((ALL, "target_recall", metric))
-        own = pool.figures.get((ALL, "primary", metric))
+        primary_row = pool.figures.get((ALL, "primary", metric))
         if row is None or not is_number(row.difference):
             return []
-        differs |= own is None or own.difference != row.difference
+        differs |= primary_row is None or primary_row.difference != row.difference
         shown.append((row, name, cases))
 
     return shown if differs else []

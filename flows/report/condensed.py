@@ -99,8 +99,8 @@ def _missing_sentence(label: str, reason: str, names: Sequence[str]) -> str:
     listed = ", ".join(names[:MOST_NAMES])
     if len(names) > MOST_NAMES:
         listed += f" and {len(names) - MOST_NAMES} more"
-    what = f"Not available, {label}" if label else "Not available"
-    return f"{what}: {listed}{f' ({reason})' if reason else ''}."
+    opening = f"Not available, {label}" if label else "Not available"
+    return f"{opening}: {listed}{f' ({reason})' if reason else ''}."
 
 
 def _without_shared_columns(table: Table) -> tuple[Table, list[str]]:
@@ -113,12 +113,12 @@ def _without_shared_columns(table: Table) -> tuple[Table, list[str]]:
         and len({row[place] for row in table.rows}) == 1
     ]
     others = [place for place in range(len(table.columns)) if place not in shared]
-    said = [
+    sentences = [
         f"{table.names[place]} {_one_line(table.rows[0][place])}"
         for place in shared
         if table.rows[0][place]
     ]
-    return replace(table.part(others), title=table.title, query=table.query), said
+    return replace(table.part(others), title=table.title, query=table.query), sentences
 
 
 def _without_shared_endings(table: Table) -> tuple[Table, list[str]]:
@@ -128,14 +128,14 @@ def _without_shared_endings(table: Table) -> tuple[Table, list[str]]:
 
     with_labels = label_column(table) is not None
     columns = [list(column) for column in zip(*table.rows, strict=True)]
-    said = []
+    sentences = []
     for place, cells in enumerate(columns[:1] if with_labels else columns):
         endings = {cell.rpartition("\n")[2] for cell in cells}
         if len(endings) == 1 and all("\n" in cell for cell in cells):
-            said.append(f"{table.names[place]} {endings.pop()}" if place else endings.pop())
+            sentences.append(f"{table.names[place]} {endings.pop()}" if place else endings.pop())
             columns[place] = [cell.rpartition("\n")[0] for cell in cells]
 
-    return replace(table, rows=tuple(zip(*columns, strict=True))), said
+    return replace(table, rows=tuple(zip(*columns, strict=True))), sentences
 
 
 def _one_line(text: str) -> str:

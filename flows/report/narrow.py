@@ -31,8 +31,8 @@ def print_narrow(console: Console, table: Table, most: int) -> None:
         for places in _parts(shown, console.width, names_above):
             _print_part(console, shown, places, names_above)
 
-    if (left := len(short.table) - len(shown)) > 0:
-        rows = "1 more row" if left == 1 else f"{left} more rows"
+    if (remaining_count := len(short.table) - len(shown)) > 0:
+        rows = "1 more row" if remaining_count == 1 else f"{remaining_count} more rows"
         _print_text(console, f"and {rows}: triage sql {table.query}")
 
 
@@ -61,8 +61,8 @@ def _parts(table: Table, width: int, names_above: bool) -> list[list[int]]:
     widths = _widths(table)
     label = label_column(table)
     repeated = [] if label is None else [label]
-    taken = len(INDENT) - 1 if names_above else widths[0]
-    taken += sum(widths[place] + 1 for place in repeated)
+    base_width = len(INDENT) - 1 if names_above else widths[0]
+    base_width += sum(widths[place] + 1 for place in repeated)
 
     parts: list[list[int]] = []
     used = width + 1
@@ -71,7 +71,7 @@ def _parts(table: Table, width: int, names_above: bool) -> list[list[int]]:
             continue
         if used + 1 + widths[place] > width:
             parts.append(list(repeated))
-            used = taken
+            used = base_width
         parts[-1].append(place)
         used += 1 + widths[place]
     return parts

@@ -51,9 +51,9 @@ class OwnHostAlone:
 
 @dataclass
 class Bodies:
-    """The bodies of one server that are being read. `held`: their bytes in memory."""
+    """The bodies of one server that are being read. `byte_count`: their bytes in memory."""
 
-    held: int = 0
+    byte_count: int = 0
 
 
 async def text_of(request: Request, bodies: Bodies) -> str:
@@ -85,16 +85,16 @@ async def _body(request: Request, bodies: Bodies) -> bytes:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 size += len(chunk)
-                crowded = crowded or bodies.held + len(chunk) > BODIES_BYTES
+                crowded = crowded or bodies.byte_count + len(chunk) > BODIES_BYTES
                 if size <= BODY_BYTES and not crowded:
                     body.extend(chunk)
-                    bodies.held += len(chunk)
+                    bodies.byte_count += len(chunk)
                 elif size > DISCARDED_BYTES:
                     break
     except TimeoutError:
         raise Refused(408, f"The body did not arrive within {BODY_SECONDS:.0f} s.") from None
     finally:
-        bodies.held -= len(body)
+        bodies.byte_count -= len(body)
 
     if size > BODY_BYTES:
         raise Refused(413, f"The body is larger than {BODY_BYTES:,} bytes; shorten the text.")

@@ -25,7 +25,7 @@ from tasks.runtime.errors import BadInput, is_disk_full
 from tasks.runtime.events import Emit
 from tasks.runtime.manifest import Manifest
 from tasks.runtime.store import MANIFEST, read_manifest, seal
-from tasks.runtime.temporary import held, remove_abandoned, temporary_folder
+from tasks.runtime.temporary import builder_lock, remove_abandoned, temporary_folder
 from tasks.spec import BaseModelSpec
 
 WEIGHTS = "model"
@@ -92,7 +92,7 @@ def export(
 
         try:
             temporary.mkdir()
-            with held(temporary):
+            with builder_lock(temporary):
                 exported = _fill(model, home, temporary, fuse, gguf, on_event)
                 temporary.replace(folder)
         finally:

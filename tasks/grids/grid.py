@@ -84,12 +84,14 @@ def _refuse_unknown_models(grid: Grid, path: Path, overrides: list[str]) -> None
 
 
 def _with_folder(grid: Grid, folder: Path) -> Grid:
-    """The grid with relative sources that are looked up in `folder` first; see `Columns.beside`."""
+    """The grid with relative sources that are looked up in `folder` first, see
+    `Columns.with_folder`.
+    """
     if folder == GRIDS:  # no cases lie beside the built-in grids
         return grid
 
-    sets = tuple(entry.beside(folder) for entry in grid.evaluation_sets)
-    return grid.model_copy(update={"data": grid.data.beside(folder), "evaluation_sets": sets})
+    sets = tuple(entry.with_folder(folder) for entry in grid.evaluation_sets)
+    return grid.model_copy(update={"data": grid.data.with_folder(folder), "evaluation_sets": sets})
 
 
 def known_models(grid: Grid | None = None) -> dict[str, BaseModelSpec]:

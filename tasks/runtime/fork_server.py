@@ -1,8 +1,8 @@
 """A process that imports what steps need and forks one process per step: imports take seconds, a
 fork takes none. This is its parent's side; what it does itself is in forking.py.
 
-It is used only while steps follow each other (`kept`), not in a benchmark, and only on Linux's CPU:
-a forked process may not compute on a GPU. The server runs one step at a time.
+It is used only while steps follow each other (`forked_steps`), not in a benchmark, and only on
+Linux's CPU: a forked process may not compute on a GPU. The server runs one step at a time.
 
 `multiprocessing`'s forkserver is no replacement: all its children share the server's standard
 streams, environment and working folder, and it imports modules only when it starts, not those of a
@@ -91,20 +91,20 @@ class _Server(NamedTuple):
     socket: socket.socket
 
 
-_kept = threading.Event()
+_forked_steps = threading.Event()
 _lock = threading.Lock()
 _server: _Server | None = None
 _last: Forked | None = None
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
+def forked_steps() -> Iterator[None]:
     """While the block runs, steps are forked from a server, which starts with the first step."""
-    _kept.set()
+    _forked_steps.set()
     try:
         yield
     finally:
-        _kept.clear()
+        _forked_steps.clear()
         end()
 
 
@@ -117,7 +117,7 @@ def fork(
     are read on import keep the value that they had when the server started.
     """
     global _last
-    if not _kept.is_set() or not can_fork():
+    if not _forked_steps.is_set() or not can_fork():
         return None
 
     start(child, environment)

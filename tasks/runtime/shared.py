@@ -26,7 +26,7 @@ from typing import Any
 from tasks.runtime.errors import BadInput, BrokenFolder, NotShared, is_disk_full
 from tasks.runtime.locks import replacing
 from tasks.runtime.store import MANIFEST, ManifestDict, verify
-from tasks.runtime.temporary import held, temporary_folder
+from tasks.runtime.temporary import builder_lock, temporary_folder
 
 VARIABLE = "TRIAGE_SHARED"
 IDENTITY = "triage-shared.json"
@@ -89,7 +89,7 @@ class SharedFolder:
             temporary = temporary_folder(final)
             try:
                 temporary.mkdir(parents=True)
-                with held(temporary):
+                with builder_lock(temporary):
                     self._get_files(manifest, name, temporary)
                     self._verify(temporary, manifest, name)
                     with replacing(final):

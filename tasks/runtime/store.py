@@ -23,7 +23,7 @@ from tasks.runtime.errors import BadInput, BrokenFolder, disk_error
 from tasks.runtime.files import file_digest, write_atomic
 from tasks.runtime.locks import replacing
 from tasks.runtime.private import close_to_others, folder_mode, make_parent
-from tasks.runtime.temporary import held, remove_abandoned, temporary_folder
+from tasks.runtime.temporary import builder_lock, remove_abandoned, temporary_folder
 from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
@@ -201,19 +201,19 @@ def _fingerprint(folder: Path, manifest: ManifestDict) -> dict[str, Any]:
 def build_folder(
     final: Path,
     build: Callable[[Path], ManifestDict],
-    once: bool = False,
+    single_check: bool = False,
     private: bool = False,
 ) -> ManifestDict:
     """Return the manifest of `final`, building the folder first if it is not complete.
 
     `build(temporary)` fills a temporary folder and returns the manifest's extra entries. Nothing
     half-built stays: the temporary folder is removed on any error, and a broken `final` is
-    replaced. `once`: see `complete_once`. `private`: only its owner may read it.
+    replaced. `single_check`: see `complete_once`. `private`: only its owner may read it.
     """
     if private:
         close_to_others(final)
 
-    manifest = complete_once(final) if once else complete(final, deep=True)
+    manifest = complete_once(final) if single_check else complete(final, deep=True)
     remove_abandoned(final)
     if manifest is not None:
         mark_used(final)
@@ -223,7 +223,7 @@ def build_folder(
     try:
         make_parent(final, private)
         temporary.mkdir(mode=folder_mode(private))
-        with held(temporary):
+        with builder_lock(temporary):
             manifest = seal(temporary, build(temporary))
             if private:
                 close_to_others(temporary)

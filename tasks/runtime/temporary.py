@@ -29,7 +29,7 @@ def temporary_folder(final: Path) -> Path:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def builder_lock(folder: Path) -> Iterator[None]:
     """Lock a temporary folder itself, so that other processes see that its builder is alive."""
     with locked_folder(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
         yield

@@ -43,7 +43,7 @@ class Columns(Strict):
         """Where a relative source is looked up before the working folder: the grid file's folder."""
         return self._folder
 
-    def beside(self, folder: Path) -> Self:
+    def with_folder(self, folder: Path) -> Self:
         """A copy whose relative source is looked up in `folder` first. No id or digest knows it."""
         copy = self.model_copy()
         copy._folder = folder

@@ -206,7 +206,7 @@ class CompiledUpdates:
         source = self._adapted.mask_source
         return {
             "leading": inputs.leading,
-            "own": inputs.own,
+            "own": inputs.own_rows,
             "batch": {name: mx.array(getattr(batch, name)) for name in ARRAYS},
             "masks": [source.take(request) for request in part.requests],
         }

@@ -119,8 +119,8 @@ class MasksAhead:
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="dropout masks", daemon=True)
         self._thread.start()
-        self.taken = 0
-        self.missed = 0
+        self.hits = 0
+        self.misses = 0
 
     def expect(self, requests: Iterable[MaskRequest]) -> None:
         """Draw these next; what was expected before them and not yet taken is forgotten."""
@@ -138,8 +138,8 @@ class MasksAhead:
         with self._changed:
             self._uses[request] -= 1
             mask = self._ready.get(request)
-            self.taken += mask is not None
-            self.missed += mask is None
+            self.hits += mask is not None
+            self.misses += mask is None
             if self._uses[request] <= 0:
                 self._forget(request)
             if self._waiting:

@@ -24,7 +24,7 @@ class PartInputs:
     """What the prefix stores of a part of a batch, see `Prefix.stored_rows`."""
 
     leading: mx.array
-    own: mx.array
+    own_rows: mx.array
 
     @classmethod
     def read(cls, prefix: Prefix, part: Batch) -> PartInputs:
@@ -68,7 +68,7 @@ def batch_terms(
 
     `inputs`: what the prefix stores of it, if the caller has read it.
     """
-    own_rows = inputs.own if inputs else prefix.stored_rows(batch.rows, batch.length)
+    own_rows = inputs.own_rows if inputs else prefix.stored_rows(batch.rows, batch.length)
     return case_terms(_score_batch(adapted, prefix, batch, past, own_rows), batch, prefix.cases)
 
 

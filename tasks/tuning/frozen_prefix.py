@@ -34,14 +34,14 @@ class Prefix:
     (boundary 0).
 
     A step must compute the blocks from `boundary` on. `leading` (P, D) is common to all rows; row
-    i's own positions are `own[starts[i] : starts[i + 1]]`.
+    i's own positions are `own_hidden[starts[i] : starts[i + 1]]`.
     """
 
     stack: Stack
     cases: Cases
     boundary: int
     leading: np.ndarray | None
-    own: np.ndarray | None
+    own_hidden: np.ndarray | None
     starts: np.ndarray | None
 
     @classmethod
@@ -64,12 +64,14 @@ class Prefix:
         D), or tokens (N, length - P).
         """
         common = self.cases.leading
-        if self.own is None or self.starts is None:
+        if self.own_hidden is None or self.starts is None:
             return mx.array(padded_tokens([row.inputs[common:] for row in rows], length - common))
 
-        hidden = np.zeros((len(rows), length - common, self.own.shape[1]), self.own.dtype)
+        hidden = np.zeros(
+            (len(rows), length - common, self.own_hidden.shape[1]), self.own_hidden.dtype
+        )
         for i, row in enumerate(rows):
-            positions = self.own[self.starts[row.number] : self.starts[row.number + 1]]
+            positions = self.own_hidden[self.starts[row.number] : self.starts[row.number + 1]]
             hidden[i, : len(positions)] = positions
 
         return of_stored_form(hidden)
@@ -82,7 +84,7 @@ class Prefix:
 
     def enter(self, stored: mx.array) -> mx.array:
         """Hidden states at the boundary, from what is stored."""
-        if self.own is None:
+        if self.own_hidden is None:
             return embed(self.stack, stored)
         return stored.astype(self.stack.dtype)
 

@@ -71,7 +71,7 @@ class EffectiveBatch:
 
         layout = Layout(cases.leading, len(part.rows), part.length - cases.leading)
         joined_hidden = layout.join(
-            self.prefix.enter(inputs.leading), self.prefix.enter(inputs.own)
+            self.prefix.enter(inputs.leading), self.prefix.enter(inputs.own_rows)
         )
         targets = mx.array(part.targets)
         first = mx.array(part.first) - cases.leading

@@ -46,11 +46,11 @@ class Layout:
         width = own_hidden.shape[-1]
         return mx.concatenate([leading.reshape(-1, width), own_hidden.reshape(-1, width)])
 
-    def own(self, joined_rows: mx.array) -> mx.array:
+    def own_part(self, joined_rows: mx.array) -> mx.array:
         """(S, D) to (B, T, D)."""
         return joined_rows[self.leading :].reshape(self.count, self.length, -1)
 
-    def seen(self, joined_states: mx.array) -> tuple[mx.array, mx.array]:
+    def visible_states(self, joined_states: mx.array) -> tuple[mx.array, mx.array]:
         """(G, 1, S, d) to (G, 1, P, d) of the leading tokens and (G, B, P + T, d) of each sequence."""
         groups, _, _, width = joined_states.shape
         leading, own_states = mx.split(joined_states, [self.leading], axis=2)
@@ -82,8 +82,8 @@ def run_joined(
     normed = layer.input_layernorm(joined_hidden)
     _, visible_states = _keys_and_values(layer.self_attn, normed, layout, positions)
     keys, values = (by_group.swapaxes(0, 1) for by_group in visible_states)
-    own_hidden = layout.own(joined_hidden)
-    own_normed = layout.own(normed)
+    own_hidden = layout.own_part(joined_hidden)
+    own_normed = layout.own_part(normed)
 
     return last_rows(stack, own_hidden, own_normed, keys, values, first_row, rows)
 
@@ -170,8 +170,8 @@ def _keys_and_values(
     """
     keys = _turned(module.k_proj(normed), positions, module, "k_norm")
     values = module.v_proj(normed).reshape(keys.shape)
-    leading_keys, every_key = layout.seen(keys.transpose(1, 2, 0, 3))
-    leading_values, every_value = layout.seen(values.transpose(1, 2, 0, 3))
+    leading_keys, every_key = layout.visible_states(keys.transpose(1, 2, 0, 3))
+    leading_values, every_value = layout.visible_states(values.transpose(1, 2, 0, 3))
     return (leading_keys, leading_values), (every_key, every_value)
 
 

@@ -60,18 +60,18 @@ class Space:
             raise BadInput(f"{VARIABLE}={value}: {error}.") from None
 
     @property
-    def left(self) -> int:
+    def room(self) -> int:
         """What further prefixes may take."""
         return max(0, self.budget - self.used)
 
-    def lack(self, what: str, needed: int, saved: float) -> str:
+    def lack(self, subject: str, needed: int, saved: float) -> str:
         """Sentences on `needed` bytes for which there is no room: the slower path, and the remedy.
 
         `saved`: the share of a step that the stored prefix would save.
         """
         return (
-            f"{what}: {needed / 1e9:.2f} GB are needed, and {self.left / 1e9:.2f} GB are left of "
-            f"the budget ({VARIABLE}) of {self.budget / 1e9:.2f} GB. What has no room is not "
+            f"{subject}: {needed / 1e9:.2f} GB are needed, and {self.room / 1e9:.2f} GB are left "
+            f"of the budget ({VARIABLE}) of {self.budget / 1e9:.2f} GB. What has no room is not "
             "stored: its frozen blocks are computed in every step, which takes up to "
             f"{1 / (1 - saved):.1f} times as long. {self._remedy(needed)}"
         )

@@ -78,7 +78,7 @@ def open_prefix(
 
     if not is_stored(folder, key, emit):
         space = Space.of(store.folder)
-        if space.left < needed_bytes:
+        if space.room < needed_bytes:
             _report_lack_of_space(
                 emit, space.lack("Frozen prefix", needed_bytes, share), bool(stored)
             )
@@ -89,7 +89,7 @@ def open_prefix(
 
     def build(temporary: Path) -> dict[str, Any]:
         shared = store.shared_boundary(stack, boundary)
-        if shared and Space.of(store.folder).left >= 2 * needed_bytes:
+        if shared and Space.of(store.folder).room >= 2 * needed_bytes:
             open_prefix(
                 stack, cases, shared, store, emit, limit=limit, tokens_at_once=tokens_at_once
             )
@@ -99,7 +99,7 @@ def open_prefix(
         counts = compute_prefix(start, boundary, temporary, tokens, emit)
         return {"key": key, "variant": store.variant, "set_digest": cases.set_digest} | counts
 
-    build_folder(folder, build, once=True, private=True)
+    build_folder(folder, build, single_check=True, private=True)
     return load_prefix(stack, cases, boundary, folder)
 
 
@@ -115,7 +115,7 @@ def warn_of_lack_of_space(
     The arguments are those of `open_prefix`, which the sets take in this order.
     """
     space = Space.of(store.folder)
-    remaining = space.left
+    remaining = space.room
     lacking: dict[str, int] = {}
     for name, cases in sets.items():
         if _reason_not_to_store(stack, cases, boundary, None):

@@ -24,8 +24,8 @@ def sampled(passes, seed, shift=0.0, stretch=1.0, rare=False):
     """What an engine returns of `passes` passes over 20 cases from one distribution, moved or stretched; or of cases
     whose probabilities are near 0 but for a rare pass."""
     drawn = shift + stretch * np.random.default_rng(seed).standard_normal((passes, 20, 3))
-    made = 1 / (1 + np.exp(6 - 3 * drawn)) if rare else 0.3 + 0.05 * drawn
-    return Measurement(seconds=[1.0] * passes, cases=20, probabilities=made.tolist())
+    probabilities = 1 / (1 + np.exp(6 - 3 * drawn)) if rare else 0.3 + 0.05 * drawn
+    return Measurement(seconds=[1.0] * passes, cases=20, probabilities=probabilities.tolist())
 
 
 def measured():

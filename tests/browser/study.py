@@ -71,19 +71,19 @@ class Study:
         return (self.home / "logs" / "prefect-worker.log").read_text()[-3000:]
 
     def up(self, *options):
-        """Start `triage up` and wait until its worker runs; returns the process, and what it printed as `said`."""
+        """Start `triage up` and wait until its worker runs; returns the process, its output as `output_lines`."""
         process = subprocess.Popen(
             self.triage("up", "--port", str(self.port), *options), env=self.environment, stdout=subprocess.PIPE, text=True,
             preexec_fn=_as_at_a_terminal,
         )  # fmt: skip
-        process.said = []
+        process.output_lines = []
         for line in process.stdout:
-            process.said.append(line)
+            process.output_lines.append(line)
             if line.startswith("Worker started"):
                 self.worker = int(line.split("process ")[1].split(")")[0])
                 break
 
-        assert any(f"http://127.0.0.1:{self.port}" in line for line in process.said), process.said
+        assert any(f"http://127.0.0.1:{self.port}" in line for line in process.output_lines), process.output_lines
         return process
 
     def processes(self, *words):

@@ -76,9 +76,9 @@ def page(report, tmp_path_factory):
         yield opened
 
 
-def keep(name: str, made: Path) -> None:
+def keep(name: str, source: Path) -> None:
     if folder := os.environ.get("TRIAGE_SCREENSHOTS"):
-        shutil.copy(made, Path(folder) / name)
+        shutil.copy(source, Path(folder) / name)
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -100,7 +100,7 @@ def test_what_a_killed_triage_up_leaves_is_ended_by_the_next_one(study):
     study.process.wait()
     assert study.workers() == [orphan]
     study.process = study.up()
-    assert any("Ended processes that an earlier `triage up` left" in line for line in study.process.said)
+    assert any("Ended processes that an earlier `triage up` left" in line for line in study.process.output_lines)
     assert study.workers() == [study.worker] != [orphan]
     study.wait(run, seconds=400)
 

@@ -26,7 +26,7 @@ class TakingHub:
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     large: dict[str, bytes] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     refuses: int | None = None
 
 
@@ -78,15 +78,15 @@ class _Handler(BaseHTTPRequestHandler):
         elif "/commit/" in self._path:
             self._commit([json.loads(line) for line in body.splitlines()])
 
-    def _create(self, wanted: dict[str, Any]) -> None:
-        repo = f"{wanted['organization']}/{wanted['name']}"
+    def _create(self, repository: dict[str, Any]) -> None:
+        repo = f"{repository['organization']}/{repository['name']}"
         is_known = repo in self.hub.private
-        self.hub.private.setdefault(repo, wanted.get("visibility") == "private")
+        self.hub.private.setdefault(repo, repository.get("visibility") == "private")
         self._send(409 if is_known else 200, {"url": f"http://{self.headers['Host']}/{repo}", "error": "it exists"})
 
-    def _upload(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        href = f"http://{self.headers['Host']}/large/{wanted['oid']}"
-        return {**wanted, "actions": {"upload": {"href": href, "header": {}}}}
+    def _upload(self, lfs_object: dict[str, Any]) -> dict[str, Any]:
+        href = f"http://{self.headers['Host']}/large/{lfs_object['oid']}"
+        return {**lfs_object, "actions": {"upload": {"href": href, "header": {}}}}
 
     def _mode(self, path: str) -> dict[str, Any]:
         mode = "lfs" if path.endswith((".safetensors", ".gguf")) else "regular"
@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def _refused(self) -> bool:
-        self.hub.asked.append(f"{self.command} {self._path}")
+        self.hub.requests.append(f"{self.command} {self._path}")
         status = self.hub.refuses
         if status is None and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             status = 401

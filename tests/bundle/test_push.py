@@ -106,42 +106,42 @@ def test_an_unsafe_model_is_pushed_only_if_told(exported, hub, push, bundled, re
     write_bundle(bundle(Rule(name="argmax"), weights="model", **bundled), exported)
     with pytest.raises(BadInput, match=f"{reason}.*--unsafe"):
         push()
-    assert not hub.asked, "nothing was asked of the Hub"
+    assert not hub.requests, "nothing was asked of the Hub"
     assert push(unsafe=True).endswith(REPO)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"token": None}, "There is no token of the Hub; set HF_TOKEN"),
         ({"repo": "model"}, "'model' names no owner"),
         ({"repo": "team/a--b"}, "'team/a--b' cannot be a Hub repository"),
     ],
 )
-def test_what_stands_in_the_way_is_a_sentence_before_the_hub_is_asked(hub, push, options, told):
-    with pytest.raises(BadInput, match=f"^{told}"):
+def test_what_stands_in_the_way_is_a_sentence_before_the_hub_is_asked(hub, push, options, message):
+    with pytest.raises(BadInput, match=f"^{message}"):
         push(**options)
-    assert not hub.asked
+    assert not hub.requests
 
 
 def test_without_a_network_nothing_is_tried(hub, push, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(BadInput, match="HF_HUB_OFFLINE is set"):
         push()
-    assert not hub.asked
+    assert not hub.requests
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "message"),
     [
         (401, r"does not let this token write to team/model \(401\)"),
         (403, r"\(403\)"),
         (400, r"answered with an error \(400\)"),
     ],
 )
-def test_a_refusal_of_the_hub_is_a_sentence_that_says_where_the_export_is(exported, hub, push, status, told):
+def test_a_refusal_of_the_hub_is_a_sentence_that_says_where_the_export_is(exported, hub, push, status, message):
     hub.refuses = status
-    with pytest.raises(SourceUnavailable, match=f"{told}.* The export is in {exported}\\.$"):
+    with pytest.raises(SourceUnavailable, match=f"{message}.* The export is in {exported}\\.$"):
         push()
 
 

@@ -50,8 +50,8 @@ def write(path: Path, entries: list[dict[str, Any]]) -> Path:
     return path
 
 
-def finding_of(report: Report, what: str) -> Finding:
-    return next(finding for finding in report.findings if finding.name == what)
+def finding_of(report: Report, name: str) -> Finding:
+    return next(finding for finding in report.findings if finding.name == name)
 
 
 def check(path: Path, **settings: Any) -> Report:
@@ -138,8 +138,9 @@ def folder(tmp_path: Path, **sets: list[dict[str, Any]]) -> Path:
 
 
 def test_what_crosses_given_sets_fails(tmp_path: Path) -> None:
-    apart = [row for n, group in enumerate("ade") for row in rows(10, 10 * n, group=group)]  # enough for our split
-    train = [*apart, {"text": STORY, "label": "GP", "group": "b"}]
+    # enough for our split
+    other_groups = [row for n, group in enumerate("ade") for row in rows(10, 10 * n, group=group)]
+    train = [*other_groups, {"text": STORY, "label": "GP", "group": "b"}]
     report = check(folder(tmp_path, train=train, test=rows(30, 100, group="t")))
     assert not report.fails
     near = {"text": STORY + " now", "label": "GP", "group": "c"}
@@ -163,23 +164,25 @@ def test_the_list_names_each_sets_groups_and_places_each_pair_without_a_word_of_
 
 
 @pytest.mark.parametrize("count", [3, 60])
-@pytest.mark.parametrize("given", [True, False])
-def test_a_small_and_a_large_cluster_of_near_copies_are_judged_alike(given: bool, count: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_test_file", [True, False])
+def test_a_small_and_a_large_cluster_of_near_copies_are_judged_alike(
+    has_test_file: bool, count: int, tmp_path: Path
+) -> None:
     copies = [{"text": f"{STORY} {i}", "label": "GP"} for i in range(count)]
-    test = rows(90, 100) if given else []
+    test = rows(90, 100) if has_test_file else []
     source = folder(tmp_path / "cases", train=[*rows(90), *copies[:-1]], test=[*test, copies[-1]])
-    report = check(source if given else write(tmp_path / "a.jsonl", [*rows(90), *copies]))
-    data = Data(source=str(source if given else tmp_path / "a.jsonl"))
+    report = check(source if has_test_file else write(tmp_path / "a.jsonl", [*rows(90), *copies]))
+    data = Data(source=str(source if has_test_file else tmp_path / "a.jsonl"))
 
-    if given:
+    if has_test_file:
         assert finding_of(report, "nearly the same text across sets").level == "error"
         with pytest.raises(BadInput, match="nearly the same text"):
             prepare_dataset(data, tmp_path / "home")
         return
 
     assert not report.fails and "kept in one set" in finding_of(report, "nearly the same text").remedy
-    made = prepare_dataset(data, tmp_path / "home")
-    counts = [(made / f"{name}.jsonl").read_text().count("creaks") for name in SETS]
+    dataset = prepare_dataset(data, tmp_path / "home")
+    counts = [(dataset / f"{name}.jsonl").read_text().count("creaks") for name in SETS]
     assert sorted(counts) == [0, 0, 0, count]
 
 
@@ -216,8 +219,8 @@ def test_a_text_of_test_in_an_evaluation_set_is_scored_in_both(label: str, tmp_p
     assert twice.level == "warning" and "clinic.jsonl, line 10" in twice.remedy
     assert ("another label" in twice.remedy) == (label == "GP")
     assert not report.fails and finding_of(report, "repeated rows").detail == "0"
-    made = prepare_dataset(Data(source=str(source)), tmp_path / "home", (clinic,))
-    assert [len((made / f"{name}.jsonl").read_text().splitlines()) for name in ("test", "clinic")] == [30, 10]
+    dataset = prepare_dataset(Data(source=str(source)), tmp_path / "home", (clinic,))
+    assert [len((dataset / f"{name}.jsonl").read_text().splitlines()) for name in ("test", "clinic")] == [30, 10]
 
 
 def test_ids_of_an_evaluation_set_may_be_those_of_other_cases_in_the_table(tmp_path: Path) -> None:

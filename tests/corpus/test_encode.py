@@ -136,10 +136,10 @@ def test_two_labels_with_the_same_tokens_are_refused(monkeypatch):
         make_template(SharedLabel(), load_prompt(), chat=False)
 
 
-@pytest.mark.parametrize("own", [[(14,), (7,), (14, 24)], [(14, 24), (7,), (14,)]])
-def test_a_label_whose_tokens_begin_anothers_is_refused(own, monkeypatch):
+@pytest.mark.parametrize("label_tokens", [[(14,), (7,), (14, 24)], [(14, 24), (7,), (14,)]])
+def test_a_label_whose_tokens_begin_anothers_is_refused(label_tokens, monkeypatch):
     """Its probability would hold the other's, which then could never be decided."""
-    words = dict(zip(LABELS, own, strict=True))
+    words = dict(zip(LABELS, label_tokens, strict=True))
     monkeypatch.setattr("tasks.corpus.encode._prompt_tokens", lambda *_: (1, 2))
     monkeypatch.setattr("tasks.corpus.encode._whole_tokens", lambda *args: (1, 2, *words[args[-1]], 99))
     monkeypatch.setattr("tasks.corpus.encode._answer_length", lambda _, tokens, *__: len(tokens) - 1)

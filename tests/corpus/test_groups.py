@@ -93,7 +93,7 @@ def test_subgroups_of_own_cases_reach_the_stored_cases_and_the_warehouse(
     baselines.fn(Scoring(), folder)
 
     with reading() as con:
-        assert {name: found for name, found in run_audits(con).items() if found} == {}
+        assert {name: count for name, count in run_audits(con).items() if count} == {}
 
     landed = query(
         "SELECT field, subgroup, n, count(*) AS evaluations FROM subgroup_metric WHERE metric = 'ed_recall' "

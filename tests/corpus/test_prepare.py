@@ -169,7 +169,7 @@ def parts(root: Path, *shards: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("second", "said"),
+    ("second", "message"),
     [
         ("7,sore  KNEE,GP\n", "is labelled GP, but {}, line 2 has the same text as ED; correct"),
         ("7,Sore knee,ED\n", "has the same text as {}, line 2; delete"),
@@ -177,18 +177,18 @@ def parts(root: Path, *shards: str) -> Path:
     ],
 )
 def test_what_two_parts_of_a_set_must_not_share_is_refused_by_file_and_line(
-    second: str, said: str, tmp_path: Path
+    second: str, message: str, tmp_path: Path
 ) -> None:
     source = parts(tmp_path / "given", "1,sore knee,ED\n2,cough,HOME\n", second)
     first, other = (source / f"train-0000{n}-of-00002.csv" for n in (0, 1))
-    said = f"{other}, line 2: {said.format(first)}"
-    assert said in refused(Data(source=str(source)), tmp_path)
+    sentence = f"{other}, line 2: {message.format(first)}"
+    assert sentence in refused(Data(source=str(source)), tmp_path)
     assert check_data(Data(source=str(source)), (), {}).fails
 
     with pytest.raises(BadInput) as caught:
         prepare_dataset(Data(), tmp_path, (EvaluationSet(name="clinic", source=str(only_test(source))),))
 
-    assert said.replace("train-", "test-") in str(caught.value)
+    assert sentence.replace("train-", "test-") in str(caught.value)
 
 
 def only_test(source: Path) -> Path:

@@ -124,10 +124,10 @@ def test_subgroups_are_read_from_the_columns_that_are_named(tmp_path: Path) -> N
     assert "line 1: has no column 'age'" in message and "as one of subgroup_columns, or add it" in message
 
 
-@pytest.mark.parametrize(("value", "said"), [("a" * 101, "holds 101 characters"), (["a"], "is a list")])
-def test_what_cannot_be_a_subgroups_name_is_refused_with_its_line(value: Any, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("value", "message"), [("a" * 101, "holds 101 characters"), (["a"], "is a list")])
+def test_what_cannot_be_a_subgroups_name_is_refused_with_its_line(value: Any, message: str, tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [GOOD[0], {**GOOD[1], "note": value}])
-    assert f"line 2: 'note' {said}" in refusal(path, Data(subgroup_columns=("note",)))
+    assert f"line 2: 'note' {message}" in refusal(path, Data(subgroup_columns=("note",)))
 
 
 @pytest.mark.parametrize("word", ["ED", "ed", " Ed "])

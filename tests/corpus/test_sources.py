@@ -64,7 +64,7 @@ def test_a_hub_dataset_is_pinned_to_its_commit_and_its_code_is_never_fetched(hub
     assert manifest is not None and manifest["origin"] == {"hub": REPO, "revision": "main", "commit": COMMIT}
     assert sum(manifest["sets"][name]["cases"] for name in SETS) == 150 and manifest["sets"]["test"]["cases"] == 30
     assert COMMIT in (folder / CARD).read_text()
-    assert not any("loader.py" in request for request in hub.asked)
+    assert not any("loader.py" in request for request in hub.requests)
     assert prepare_dataset(Data(source=REPO, revision="v1"), tmp_path / "home") != folder
 
 
@@ -133,7 +133,7 @@ def test_a_path_that_reads_like_a_hub_dataset_names_the_folders_in_which_it_was_
     places = rf"{tmp_path} \(the grid's folder\) or in {tmp_path / 'work'} \(the working folder\)"
     sentence = rf"there is no repository.*There is no file or folder 'cases/hft' in {places} either; .* correct it\.$"
     with pytest.raises(SourceUnavailable, match=sentence):
-        locate("cases/hft", Data(source="cases/hft").beside(Path("..")))
+        locate("cases/hft", Data(source="cases/hft").with_folder(Path("..")))
 
 
 def test_a_gated_hub_dataset_is_said_in_a_sentence(hub: FakeHub) -> None:
@@ -236,7 +236,7 @@ def test_a_folder_is_an_evaluation_set_by_its_test_file_or_by_all_its_tables(nam
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["test.jsonl"], r"no train file, .* \(test\.jsonl\); add train\.jsonl"),
         (["train.jsonl", "valid.jsonl"], r"no test file, .* \(train\.jsonl, valid\.jsonl\); add test\.jsonl"),
@@ -258,11 +258,11 @@ def test_a_folder_is_an_evaluation_set_by_its_test_file_or_by_all_its_tables(nam
     ],
 )
 def test_a_folder_that_may_mean_two_things_or_lacks_a_part_is_refused(
-    names: list[str], said: str, tmp_path: Path
+    names: list[str], message: str, tmp_path: Path
 ) -> None:
     source = put(tmp_path / "cases", names)
     for use in (lambda data: locate(data.source, data), lambda data: check_data(data, (), {})):
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput, match=message):
             use(Data(source=str(source)))
 
 
@@ -285,7 +285,7 @@ def test_a_hub_dataset_is_read_by_the_same_rule_as_a_folder(hub: FakeHub) -> Non
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["a.jsonl", "english/b.jsonl"], r"english/b\.jsonl lies deeper"),
         (["train.jsonl", "test.jsonl", "more.jsonl"], r"more\.jsonl is named like none of the sets"),
@@ -296,13 +296,13 @@ def test_a_hub_dataset_is_read_by_the_same_rule_as_a_folder(hub: FakeHub) -> Non
     ],
 )
 def test_a_hub_dataset_that_is_not_read_whole_is_refused_before_it_is_fetched(
-    names: list[str], said: str, hub: FakeHub
+    names: list[str], message: str, hub: FakeHub
 ) -> None:
     hub.files = {name: table(30 * n, 30) for n, name in enumerate(names)}
     remedy = (
         rf"download it \(`hf download --repo-type dataset {REPO} --local-dir FOLDER`\) and name its folder as source"
     )
-    with pytest.raises(BadInput, match=rf"{REPO}:? {said}.*; for that, {remedy}\.$"):
+    with pytest.raises(BadInput, match=rf"{REPO}:? {message}.*; for that, {remedy}\.$"):
         locate(REPO, Data())
     assert hub.sent == []
 
@@ -499,13 +499,13 @@ def test_a_relative_source_is_looked_up_beside_the_grid_file_and_the_place_is_in
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     grid = study(tmp_path / "study")
-    beside = prepare_dataset(grid.data, tmp_path / "home", grid.evaluation_sets)
+    dataset = prepare_dataset(grid.data, tmp_path / "home", grid.evaluation_sets)
     assert check_data(grid.data, grid.evaluation_sets, {}).sets[0].rows == 60
 
     monkeypatch.chdir(tmp_path / "study")
     plain = Data(source="cases.jsonl")
     ward = EvaluationSet(name="ward", source="sets/ward")
-    assert prepare_dataset(plain, tmp_path / "other home", (ward,)).name == beside.name
+    assert prepare_dataset(plain, tmp_path / "other home", (ward,)).name == dataset.name
     assert plain.model_dump() == grid.data.model_dump()
 
 
@@ -536,15 +536,16 @@ def test_a_relative_source_that_does_not_exist_names_the_folders_in_which_it_was
         rf"'{source}' in {tmp_path / 'study'} \(the grid's folder\) or in {tmp_path / 'work'} \(the working folder\)"
     )
     with pytest.raises(BadInput, match=sentence):
-        prepare_dataset(Data(source=source).beside(Path("../study")), tmp_path / "home")
+        prepare_dataset(Data(source=source).with_folder(Path("../study")), tmp_path / "home")
 
     (tmp_path / "home").mkdir(exist_ok=True)
     with pytest.raises(BadInput, match=rf"'{source}' in {tmp_path / 'work'} \(the working folder\); correct"):
-        prepare_dataset(Data(source=source).beside(Path()), tmp_path / "home")  # the grid lies in the working folder
+        # the grid lies in the working folder
+        prepare_dataset(Data(source=source).with_folder(Path()), tmp_path / "home")
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("https://example.org/cases.csv", "Addresses are not read; download it first and name the file."),
         ("s3://bucket/cases.csv", "Addresses are not read; download it first"),
@@ -554,7 +555,7 @@ def test_a_relative_source_that_does_not_exist_names_the_folders_in_which_it_was
     ],
 )
 def test_an_address_and_an_empty_source_are_refused_with_what_to_name_instead(
-    source: str, said: str, tmp_path: Path
+    source: str, message: str, tmp_path: Path
 ) -> None:
     data = Data(source=source)
     for use in (
@@ -563,7 +564,7 @@ def test_an_address_and_an_empty_source_are_refused_with_what_to_name_instead(
         lambda: check_local(data),
         lambda: check_local(EvaluationSet(name="clinic", source=source)),
     ):
-        with pytest.raises(BadInput, match=re.escape(said)):
+        with pytest.raises(BadInput, match=re.escape(message)):
             use()
 
 
@@ -627,7 +628,7 @@ def test_a_name_longer_than_names_can_be_is_a_sentence(source: str, tmp_path: Pa
 def test_a_tilde_in_a_source_is_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "mine", ["cases.jsonl"])
     monkeypatch.setenv("HOME", str(tmp_path))
-    located = locate("~/mine/cases.jsonl", Data(source="~/mine/cases.jsonl").beside(tmp_path / "grid"))
+    located = locate("~/mine/cases.jsonl", Data(source="~/mine/cases.jsonl").with_folder(tmp_path / "grid"))
     assert located.files == {"all": [tmp_path / "mine" / "cases.jsonl"]}
     with pytest.raises(BadInput, match=r"no file or folder '~nobody-of-this-name/cases\.jsonl'"):
         locate("~nobody-of-this-name/cases.jsonl", Data())

@@ -25,20 +25,20 @@ def cases(count: int, groups: int | None = None) -> list[Case]:
 
 def test_ungrouped_cases_are_split_by_share_label_by_label() -> None:
     sets = split_cases(cases(300), seed=1)
-    assert {name: len(found) for name, found in sets.items()} == {
+    assert {name: len(set_cases) for name, set_cases in sets.items()} == {
         "train": 180,
         "valid": 30,
         "calibration": 30,
         "test": 60,
     }
-    for found in sets.values():
-        assert set(Counter(case.label for case in found).values()) == {len(found) // 3}
+    for set_cases in sets.values():
+        assert set(Counter(case.label for case in set_cases).values()) == {len(set_cases) // 3}
 
 
 def test_no_group_crosses_sets_and_sizes_stay_near_the_shares() -> None:
     sets = split_cases(cases(1000, groups=50), seed=1)
     check_sets(sets)
-    assert sum(len(found) for found in sets.values()) == 1000
+    assert sum(len(set_cases) for set_cases in sets.values()) == 1000
     assert 500 <= len(sets["train"]) <= 700 and len(sets["test"]) >= 120
 
 

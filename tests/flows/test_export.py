@@ -288,7 +288,7 @@ def refusal(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (
             ("tiny-lama-4bit", "new"),
@@ -305,12 +305,12 @@ def refusal(*arguments: str) -> str:
         (("filled", "new"), "filled holds no model that can be used"),
     ],
 )
-def test_what_cannot_be_exported_is_a_sentence_before_anything_is_written(arguments, told, tmp_path, monkeypatch):
+def test_what_cannot_be_exported_is_a_sentence_before_anything_is_written(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     Path("filled").mkdir()
     Path("filled/file").write_text("mine")
-    assert told in refusal(*arguments)
+    assert message in refusal(*arguments)
     assert not Path("new").exists() and Path("filled/file").read_text() == "mine"
 
 

@@ -24,7 +24,7 @@ def offered(choice: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("choice", "there"),
+    ("choice", "options"),
     [
         (form.GridName, GRID_NAMES),
         (form.ModelName, sorted(known_models(load_grid("paper")))),
@@ -33,8 +33,8 @@ def offered(choice: Any) -> list[str]:
     ],
     ids=["grids", "models", "precisions", "recipes"],
 )
-def test_a_drop_down_offers_what_the_project_brings(choice, there):
-    assert offered(choice) == there
+def test_a_drop_down_offers_what_the_project_brings(choice, options):
+    assert offered(choice) == options
 
 
 @pytest.mark.parametrize("flow", [sweep, experiment], ids=["sweep", "experiment"])

@@ -131,10 +131,10 @@ def test_a_sweep_took_about_as_long_by_step_as_is_estimated_for_its_machine():
         assert getattr(estimate, name) == pytest.approx(getattr(measured_steps, name), rel=0.25)
 
 
-def printed(grid: str, here: Machine, scored: bool = False) -> str:
+def printed(grid: str, machine: Machine, scored: bool = False) -> str:
     selection = select(grid)
     cells = [PlannedCell(spec, scored, scored, 1.0) for spec in selection.cells]
-    print_time(Console(file=(out := StringIO()), width=160), selection.grid, cells, here)
+    print_time(Console(file=(out := StringIO()), width=160), selection.grid, cells, machine)
     return " ".join(out.getvalue().split())
 
 

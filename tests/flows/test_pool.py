@@ -127,8 +127,8 @@ def server(monkeypatch):
 
 
 @contextmanager
-def within(made):
-    yield made
+def within(value):
+    yield value
 
 
 def run_sweep(server, step, bits=(4,)):
@@ -367,7 +367,7 @@ def test_steps_on_one_accelerator_take_turns_and_others_do_not(monkeypatch):
             inside.set()
             time.sleep(0.3)
 
-    def taken() -> bool:
+    def is_busy() -> bool:
         thread = threading.Thread(target=hold)
         inside.clear()
         thread.start()
@@ -382,9 +382,9 @@ def test_steps_on_one_accelerator_take_turns_and_others_do_not(monkeypatch):
             thread.join()
 
     monkeypatch.delenv("TRIAGE_ACCELERATOR", raising=False)
-    assert not taken(), "a sweep that somebody types is not held up"
+    assert not is_busy(), "a sweep that somebody types is not held up"
     monkeypatch.setenv("TRIAGE_ACCELERATOR", f"test-{uuid4().hex}")
-    assert taken()
+    assert is_busy()
 
 
 def test_a_step_that_waits_for_its_accelerator_says_so_once(monkeypatch):

@@ -152,11 +152,11 @@ def test_an_exported_model_holds_nothing(model, place, tmp_path):
 
 
 def test_the_next_use_of_a_model_removes_what_a_killed_one_left(model, place):
-    left = lock_of(place.home / "logs" / f"serve-{model.bundle.model_id}-1")
-    left.touch()
-    os.utime(left, (0, 0))
+    lock_file = lock_of(place.home / "logs" / f"serve-{model.bundle.model_id}-1")
+    lock_file.touch()
+    os.utime(lock_file, (0, 0))
     with in_use(BundledModel(model.bundle, place.home), "serve"):
-        assert not left.exists() and len(list((place.home / "logs").glob(".serve-*.lock"))) == 1
+        assert not lock_file.exists() and len(list((place.home / "logs").glob(".serve-*.lock"))) == 1
     assert list((place.home / "logs").glob(".serve-*.lock")) == []
 
 

@@ -255,10 +255,10 @@ def broken(tmp_path_factory) -> tuple[Place, str]:
 
 
 def test_an_unexpected_error_in_a_trial_is_a_sentence_with_its_log_and_what_to_do(broken):
-    said, then = broken[1].splitlines()[-2:]
+    sentence, then = broken[1].splitlines()[-2:]
     reason = "Trial 1 ended unexpectedly: KeyError: 'no such checkpoint'"
-    match = re.fullmatch(rf"The search did not finish: {reason}\. Its log is (.+)\.", said)
-    assert match, said
+    match = re.fullmatch(rf"The search did not finish: {reason}\. Its log is (.+)\.", sentence)
+    assert match, sentence
     log = Path(match[1]).read_text()
     assert log.startswith("Traceback") and "read_the_first" in log
     assert then == "All trials are kept; run the same command again to continue."

@@ -235,9 +235,9 @@ def test_a_calibration_set_that_overlaps_test_is_refused_by_id_and_by_digest():
         refuse_overlap(scored(30), scored(6, 1))
 
     one = scored(3)
-    two = scored(3, 1, "t")
+    other = scored(3, 1, "t")
     same_text = [
-        SetScores(s.case_ids, s.p, s.labels, [f"{k}a", f"{k}b", "shared"]) for k, s in (("x", one), ("y", two))
+        SetScores(s.case_ids, s.p, s.labels, [f"{k}a", f"{k}b", "shared"]) for k, s in (("x", one), ("y", other))
     ]
 
     with pytest.raises(BadInput, match="in 1 cases .same text digest, first 'shared'"):

@@ -78,8 +78,8 @@ def test_order_of_cases_and_names_of_groups_change_nothing():
     values = np.column_stack([rng.integers(0, 2, 100), np.ones(100)])
     shuffle = rng.permutation(100)
     one = clustered_bootstrap(share, values, groups=[f"g{c}" for c in codes], seed=5)
-    two = clustered_bootstrap(share, values[shuffle], groups=[f"x{99 - codes[i]}" for i in shuffle], seed=5)
-    assert one == two
+    other = clustered_bootstrap(share, values[shuffle], groups=[f"x{99 - codes[i]}" for i in shuffle], seed=5)
+    assert one == other
     assert one != clustered_bootstrap(share, values, groups=[f"g{c}" for c in codes], seed=6)
 
 

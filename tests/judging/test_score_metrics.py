@@ -158,8 +158,8 @@ def test_slopes_tell_a_model_that_is_too_sure_from_one_that_is_not():
 
 def test_an_absent_class_is_not_available_for_a_reason_and_few_units_have_no_interval():
     p, truth, _ = sample(60)
-    for kept, reason in ((truth != 0, "no ED case in this set"), (truth == 0, "no non-ED case in this set")):
-        metrics = by_name(p[kept], truth[kept])
+    for mask, reason in ((truth != 0, "no ED case in this set"), (truth == 0, "no non-ED case in this set")):
+        metrics = by_name(p[mask], truth[mask])
         assert list(metrics) == [f"ed_{name}" for name in SCORE_METRICS]
         assert {m.note for m in metrics.values()} == {f"not available: {reason}"} and metrics["ed_auroc"].value is None
 

@@ -10,8 +10,8 @@ from tests.warehouse.rows import COSTS
 
 def metrics_in(subgroups, labels, decisions, *args):
     """Metrics by subgroup and name."""
-    found = subgroup_metrics(subgroup_rows(subgroups), labels, decisions, *args)
-    return {(*key, metric.name): metric for key, metrics in found.items() for metric in metrics}
+    metrics_by_subgroup = subgroup_metrics(subgroup_rows(subgroups), labels, decisions, *args)
+    return {(*key, metric.name): metric for key, metrics in metrics_by_subgroup.items() for metric in metrics}
 
 
 def test_a_subgroup_has_every_metric_of_its_own_cases_with_interval_and_count():

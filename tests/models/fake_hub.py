@@ -13,7 +13,7 @@ COMMIT = "a1" * 20
 
 
 class FakeHub:
-    """`files` by name; `gated`, `revisions` and `damage` shape the answers; `asked` records every request."""
+    """`files` by name; `gated`, `revisions` and `damage` shape the answers; `requests` records every request."""
 
     def __init__(self, files: dict[str, bytes]):
         self.files = files
@@ -27,7 +27,7 @@ class FakeHub:
         ] = {}  # file name: "truncate" (the connection ends within), "short" (a whole answer, too short) or "flip"
         self.slow: dict[str, float] = {}  # file name: seconds before its content comes
         self.claimed_size = 0  # added to the size of each file in the listing
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.sent: list[tuple[str, int, int]] = []  # file name, first byte, number of bytes, of each GET
 
     def etag(self, name: str) -> str:
@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, with_body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.hub.asked.append(f"{self.command} {path}")
+        self.hub.requests.append(f"{self.command} {path}")
         if self.hub.refuses:
             return self._error(self.hub.refuses, None, "Invalid credentials in Authorization header")
 
@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
             if "/".join(parts[2:4]) != REPO:
                 return self._error(404, "RepoNotFound", "Repository not found")
 
-            what, revision = parts[4:6] if len(parts) > 5 else ("revision", "main")
+            endpoint, revision = parts[4:6] if len(parts) > 5 else ("revision", "main")
             if self._busy("listing"):
                 return self._error(503, None, "Service unavailable")
             if revision not in self.hub.revisions:
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(
                 200,
                 {"Content-Type": "application/json"},
-                json.dumps(self.hub.tree() if what == "tree" else self.hub.listing()).encode(),
+                json.dumps(self.hub.tree() if endpoint == "tree" else self.hub.listing()).encode(),
                 with_body,
             )
 

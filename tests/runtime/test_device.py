@@ -42,8 +42,8 @@ def test_slow_products_give_a_warning_that_says_what_to_install_or_that_the_mach
     backend, blas, gflops, words, monkeypatch
 ):
     monkeypatch.delenv("TRIAGE_BLAS", raising=False)
-    made = device.Device(backend, "dequantised_f32", "float32", blas, gflops, 2, "Linux x86_64")
-    warning = device.slow_blas_warning(made)
+    machine = device.Device(backend, "dequantised_f32", "float32", blas, gflops, 2, "Linux x86_64")
+    warning = device.slow_blas_warning(machine)
     assert warning is None if words is None else all(word in warning for word in words)
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steps are forke
 
 @pytest.fixture(autouse=True)
 def server_kept() -> Iterator[None]:
-    with fork_server.kept():
+    with fork_server.forked_steps():
         yield
 
 
@@ -99,7 +99,7 @@ def test_a_step_that_asks_for_an_environment_as_in_a_benchmark_is_not_forked(tmp
 def test_imports_can_be_made_ahead_of_the_first_step(tmp_path):
     args = {"spec": str(tmp_path / "spec.json")}
     for seconds in (2, 10, 30):  # for the imports, on a busy machine
-        with fork_server.kept():
+        with fork_server.forked_steps():
             children.import_ahead(STEPS)
             time.sleep(seconds)
             if run_child(f"{STEPS}:imported_early", args, tmp_path)["early"]:
@@ -188,7 +188,7 @@ def test_stopping_does_not_wait_for_the_imports_of_the_server(tmp_path, monkeypa
 
 
 def test_steps_are_not_forked_without_a_server_as_in_a_benchmark(tmp_path):
-    with fork_server.kept():
+    with fork_server.forked_steps():
         parent_left = parent_of(tmp_path)
         assert parent_left == server()
     assert not alive(parent_left)
@@ -200,7 +200,7 @@ def test_the_server_leaves_with_its_parent(end, tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from tasks.runtime import fork_server\n"
         "from tasks.runtime.children import run_child\n"
-        f"fork_server._kept.set(); run_child('{STEPS}:name_processes', {{}}, Path(sys.argv[1]))\n"
+        f"fork_server._forked_steps.set(); run_child('{STEPS}:name_processes', {{}}, Path(sys.argv[1]))\n"
         "print(fork_server._server.process.pid, flush=True)\n"
         f"os.kill(os.getpid(), {int(signal.SIGKILL)}) if {end == 'kill'} else None"
     )

@@ -31,12 +31,12 @@ class Children:
 
 @pytest.fixture
 def children(monkeypatch):
-    def given(*ends: Exception | None) -> Children:
+    def children_of(*ends: Exception | None) -> Children:
         children_record = Children(*ends)
         monkeypatch.setattr(module, "run_child", children_record)
         return children_record
 
-    return given
+    return children_of
 
 
 LOST = LostChild("Lost.")

@@ -18,7 +18,7 @@ from tasks.runtime.files import file_digest, write_atomic
 from tasks.runtime.home import home
 from tasks.runtime.locks import lock_of, locked, replacing
 from tasks.runtime.store import build_folder, complete, read_manifest, seal, verify
-from tasks.runtime.temporary import held, remove_abandoned_locks, remove_all_abandoned
+from tasks.runtime.temporary import builder_lock, remove_abandoned_locks, remove_all_abandoned
 from tasks.spec import digest_of
 from warehouse.connect import warehouse_path
 
@@ -56,8 +56,8 @@ def test_a_complete_folder_is_not_built_again(tmp_path):
 
 def test_the_same_bytes_give_the_same_digest_whenever_they_were_made(tmp_path):
     one = build_folder(tmp_path / "one", lambda folder: fill(folder) | {"seconds": 1.0})
-    two = build_folder(tmp_path / "two", lambda folder: fill(folder) | {"seconds": 2.0})
-    assert one["digest"] == two["digest"] and one["check"] != two["check"]
+    other = build_folder(tmp_path / "two", lambda folder: fill(folder) | {"seconds": 2.0})
+    assert one["digest"] == other["digest"] and one["check"] != other["check"]
 
 
 def test_nothing_half_made_stays_after_an_exception(tmp_path):
@@ -98,15 +98,15 @@ def leftover(final: Path, age: float) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("once", [False, True])
-def test_a_leftover_that_was_young_goes_when_it_is_old_though_the_folder_is_complete(once, tmp_path):
+@pytest.mark.parametrize("single_check", [False, True])
+def test_a_leftover_that_was_young_goes_when_it_is_old_though_the_folder_is_complete(single_check, tmp_path):
     final = tmp_path / "models" / "made"
     leftovers = leftover(final, age=0)
     other = leftover(tmp_path / "models" / "another", age=3600)
-    build_folder(final, fill, once)
+    build_folder(final, fill, single_check)
     assert leftovers.exists(), "it may belong to a builder that is just starting"
     os.utime(leftovers, (time.time() - 120,) * 2)
-    build_folder(final, lambda folder: pytest.fail("built again"), once)
+    build_folder(final, lambda folder: pytest.fail("built again"), single_check)
     assert names(final.parent) == sorted([other.name, "made"])
 
 
@@ -130,7 +130,7 @@ def test_a_sweep_removes_what_killed_builders_left_of_any_folder_and_what_is_hel
     alive = leftover(tmp_path / "sources" / "made", age=3600)
     build_folder(tmp_path / "models" / "tmp-complete", fill)
 
-    with held(alive):
+    with builder_lock(alive):
         remove_all_abandoned(tmp_path)
 
     assert [folder.exists() for folder in old] == [False] * 3
@@ -152,15 +152,15 @@ def open_umask():
     os.umask(old)
 
 
-@pytest.mark.parametrize("once", [False, True])
-def test_nobody_else_may_read_a_private_folder_from_its_first_moment_on(once, tmp_path, open_umask):
+@pytest.mark.parametrize("single_check", [False, True])
+def test_nobody_else_may_read_a_private_folder_from_its_first_moment_on(single_check, tmp_path, open_umask):
     final = tmp_path / "home" / "data" / "made"
 
     def build(folder: Path):
         assert folder.stat().st_mode & 0o777 == folder.parent.stat().st_mode & 0o777 == 0o700
         return fill(folder)
 
-    manifest = build_folder(final, build, once, private=True)
+    manifest = build_folder(final, build, single_check, private=True)
     assert modes(final) == {"folder 700", "file 600"} and final.parent.stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "home").stat().st_mode & 0o777 == 0o755, "the rest of a home stays open"
     assert manifest["digest"] == build_folder(tmp_path / "open", fill)["digest"], "modes are in no digest"
@@ -369,8 +369,8 @@ def test_a_lock_is_refused_while_another_process_holds_it_and_free_when_that_die
     def try_it(event):
         with pytest.raises(Locked, match="Another process is working on .*experiment"), locked(folder):
             pass
-        pid, _, what = event.message.partition(" ")
-        refusals.append(what)
+        pid, _, sentence = event.message.partition(" ")
+        refusals.append(sentence)
         os.kill(int(pid), signal.SIGKILL)
 
     with pytest.raises(LostChild):

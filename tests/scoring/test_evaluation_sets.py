@@ -130,8 +130,8 @@ def test_each_set_lands_separately_with_the_threshold_of_the_test_set(study, mon
     assert landed.mc_status.tolist() == ["not available"] * 2 and "test set only" in landed.mc_reason[0]
 
     for name, folder in zip(names, folders, strict=True):
-        for kept in ("calibration.jsonl", "rules.json"):
-            assert (folder / kept).read_bytes() == (scores / kept).read_bytes()
+        for file_name in ("calibration.jsonl", "rules.json"):
+            assert (folder / file_name).read_bytes() == (scores / file_name).read_bytes()
         expected = [case["case_id"] for case in lines(Path(args["data"]) / f"{name}.jsonl")]
         assert [case["case_id"] for case in lines(folder / "test.jsonl")] == expected
 
@@ -222,10 +222,12 @@ def test_a_machine_of_a_fleet_takes_the_scores_that_another_one_has_shared(study
 
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     of_clinic = finish()
-    made = [scores, scores_folder(spec, training, where[1], "clinic")]
+    score_folders = [scores, scores_folder(spec, training, where[1], "clinic")]
     shared = SharedFolder(LocalFileSystem(), str(tmp_path / "shared"), "shared")
-    with shared_scores(shared, Path(args["folder"]), [tmp_path / folder.name for folder in made], quiet) as missing:
-        for source, folder in zip(made, missing, strict=True):
+    with shared_scores(
+        shared, Path(args["folder"]), [tmp_path / folder.name for folder in score_folders], quiet
+    ) as missing:
+        for source, folder in zip(score_folders, missing, strict=True):
             shutil.copytree(source, folder)
 
     adapter = tmp_path / "another" / "experiments" / training

@@ -20,11 +20,11 @@ class Fake:
     failed: bool = field(default=False)
 
 
-def run(halving: Halving, curves: list[list[float]], asked: int, trials=(), failing=(), most=1000):
+def run(halving: Halving, curves: list[list[float]], trial_count: int, trials=(), failing=(), most=1000):
     """The trials and the moves (at most so many) of a search whose trial n has the values curves[n] at its rungs."""
     trials = list(trials)
     moves = []
-    while len(moves) < most and (move := halving.next_move(trials, asked)):
+    while len(moves) < most and (move := halving.next_move(trials, trial_count)):
         moves.append(move)
         assert len(moves) < 1000, "it ends"
         if isinstance(move, Proposal):
@@ -50,18 +50,18 @@ def test_of_sixteen_trials_six_go_on_and_three_are_trained_to_the_end():
     curves = [[float(number)] * 3 for number in range(16)]
     trials, _ = run(HALVING, curves, 16)
     assert depths(trials) == [3] * 3 + [2] * 3 + [1] * 10
-    made = 16 * 18 + 6 * 30 + 3 * 72
-    assert HALVING.updates(16) == made and made / (16 * 120) < 0.4
+    update_count = 16 * 18 + 6 * 30 + 3 * 72
+    assert HALVING.updates(16) == update_count and update_count / (16 * 120) < 0.4
 
 
 @given(st.integers(1, 30), st.integers(0, 2**32))
-def test_killed_after_any_move_it_goes_on_as_if_it_never_was(asked, seed):
+def test_killed_after_any_move_it_goes_on_as_if_it_never_was(trial_count, seed):
     rng = random.Random(seed)
-    curves = [[rng.random() for _ in range(3)] for _ in range(asked)]
-    whole, moves = run(HALVING, curves, asked)
-    killed, before = run(HALVING, curves, asked, most=rng.randrange(len(moves)))
-    end, after = run(HALVING, curves, asked, killed)
-    assert end == whole and before + after == moves and len(moves) == asked + sum(depths(whole))
+    curves = [[rng.random() for _ in range(3)] for _ in range(trial_count)]
+    whole, moves = run(HALVING, curves, trial_count)
+    killed, before = run(HALVING, curves, trial_count, most=rng.randrange(len(moves)))
+    end, after = run(HALVING, curves, trial_count, killed)
+    assert end == whole and before + after == moves and len(moves) == trial_count + sum(depths(whole))
 
 
 @given(st.integers(1, 20), st.integers(1, 20))
@@ -70,7 +70,7 @@ def test_more_trials_later_promote_those_that_are_among_the_best_of_all(first, m
     before, _ = run(HALVING, curves, first)
     after, _ = run(HALVING, curves, first + more, before)
     at_once, _ = run(HALVING, curves, first + more)
-    assert all(late >= once for late, once in zip(depths(after), depths(at_once), strict=True))
+    assert all(later_depth >= depth for later_depth, depth in zip(depths(after), depths(at_once), strict=True))
 
 
 def test_a_trial_that_fails_makes_room_for_the_next_best():

@@ -204,12 +204,12 @@ def test_no_id_depends_on_the_search():
 
 
 @pytest.mark.parametrize(
-    ("key", "own"), [("training.num_layers", "num_layers = 1"), ("prompt.version", "prompt = { version = 2 }")]
+    ("key", "recipe_line"), [("training.num_layers", "num_layers = 1"), ("prompt.version", "prompt = { version = 2 }")]
 )
-def test_what_the_recipe_sets_itself_is_not_searched_where_it_would_change_nothing(key, own, tmp_path):
+def test_what_the_recipe_sets_itself_is_not_searched_where_it_would_change_nothing(key, recipe_line, tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(grid_text(f'[search]\n"{key}" = [1, 2]', own))
-    words = f"the recipe plain sets {own.split()[0]} itself; take it out of the recipe."
+    path.write_text(grid_text(f'[search]\n"{key}" = [1, 2]', recipe_line))
+    words = f"the recipe plain sets {recipe_line.split()[0]} itself; take it out of the recipe."
     with pytest.raises(BadInput, match=words):
         set_up(str(path), None, Narrowing())
 

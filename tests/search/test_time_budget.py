@@ -28,13 +28,13 @@ def search(clock: Clock, hours: float, seconds_per_update: float, most: int = 10
     """The trials of a search whose updates take so long; the lower its number, the better a trial."""
     budget = TimeBudget.of(hours)
     trials = []
-    asked = most
-    while move := HALVING.next_move(trials, asked):
+    trial_count = most
+    while move := HALVING.next_move(trials, trial_count):
         if isinstance(move, Proposal):
             if budget.allows(HALVING, trials):
                 trials.append(Trial(len(trials), {}, "t", (), None, 160, Objective("validation value")))
             else:
-                asked = len(trials)
+                trial_count = len(trials)
             continue
         if budget.is_over:
             break

@@ -58,13 +58,13 @@ def adapted_blocks(trained, some, recipe, shape=SMALLER):
     return adapted, Prefix(adapted.stack, some, adapted.boundary, leading, own_values, starts)
 
 
-def compiled_updates(made, prefix, recipe):
+def compiled_updates(adapted, prefix, recipe):
     """Compiled updates of four cases, with clipping."""
-    model = made.stack.model
+    model = adapted.stack.model
     optimizer = make_optimizer(experiment(recipe))
     optimizer.init(model.trainable_parameters())
     mx.eval(model.parameters(), optimizer.state)
-    return CompiledUpdates(made, prefix, make_objective(recipe, prefix.cases.labels), optimizer, 4, 1.0)
+    return CompiledUpdates(adapted, prefix, make_objective(recipe, prefix.cases.labels), optimizer, 4, 1.0)
 
 
 def norms_and_rotations_are_one_operation(patch):

@@ -58,10 +58,10 @@ def stock_model(variant):
     return adapted
 
 
-def gradients_of(made, some, micro_batch=4, key=None, prefix=None):
+def gradients_of(adapted, some, micro_batch=4, key=None, prefix=None):
     objective = make_objective(tiny.safety() if key else tiny.recipe(), some.labels)
-    prefix = prefix or tiny.no_store(made, some)
-    loss, _, gradients = update_gradients(made, prefix, CASES, objective, micro_batch, key)
+    prefix = prefix or tiny.no_store(adapted, some)
+    loss, _, gradients = update_gradients(adapted, prefix, CASES, objective, micro_batch, key)
     return loss.item(), tiny.flat(gradients)
 
 
@@ -107,7 +107,7 @@ def test_neither_the_micro_batch_nor_the_stored_prefix_changes_the_gradients(var
     some = tiny.cases(4)
     whole = gradients_of(adapted, some, key=(42, 7))[1]
     stored = open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"))
-    assert stored.own is not None
+    assert stored.own_hidden is not None
 
     other_values = [gradients_of(adapted, some, micro, (42, 7))[1] for micro in (3, 1)]
     for gradients in [*other_values, gradients_of(adapted, some, 4, (42, 7), stored)[1]]:

@@ -44,7 +44,7 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for
             open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"))
             for some in (train, valid)
         ]
-        assert all(p.own is not None for p in prefixes)
+        assert all(p.own_hidden is not None for p in prefixes)
         assert number == 0 or len(computed) == 2, "computed again for another recipe"
         assert number < 2 or len(digests) == before, "read in full again by a later recipe"
 
@@ -83,14 +83,16 @@ def test_a_shallower_prefix_that_others_will_read_is_stored_first_where_the_spac
         shared = open_prefix(adapted.stack, some, 3, PrefixStore(root, "weights", most_layers=2))
         manifests = root.glob("prefixes/*/manifest.json")
         assert {json.loads(path.read_text())["boundary"] for path in manifests} == boundaries
-        np.testing.assert_array_equal(shared.own, alone.own)
+        np.testing.assert_array_equal(shared.own_hidden, alone.own_hidden)
 
 
 def test_nobody_else_may_read_activations_from_which_texts_could_be_guessed(tmp_path):
     adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(6)
     for _ in range(2):  # computed, and used again
-        assert open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights")).own is not None
+        assert (
+            open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights")).own_hidden is not None
+        )
         root = tmp_path / "prefixes"
         assert {path.stat().st_mode & 0o077 for path in (root, *root.iterdir(), *root.glob("*/*.npy"))} == {0}
 
@@ -100,7 +102,7 @@ def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damage
 ):
     adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(6)
-    first = np.array(open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights")).own)
+    first = np.array(open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights")).own_hidden)
     open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"))
     own_values = next(tmp_path.glob("prefixes/*/own.npy"))
     times = own_values.stat()
@@ -111,7 +113,8 @@ def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damage
     monkeypatch.setenv("TRIAGE_CHAIN", "another")
     events = []
     np.testing.assert_array_equal(
-        open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"), events.append).own, first
+        open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"), events.append).own_hidden,
+        first,
     )
     assert len(computed) == 2 and isinstance(events[0], StepWarning) and "is damaged" in events[0].message
 
@@ -141,7 +144,7 @@ def test_where_it_does_not_pay_nothing_is_stored(tmp_path):
     adapted = tiny.adapted("llama", 4, True)
     events = []
     some = tiny.cases(6)
-    assert open_prefix(adapted.stack, some, 0, PrefixStore(tmp_path, "weights"), events.append).own is None
+    assert open_prefix(adapted.stack, some, 0, PrefixStore(tmp_path, "weights"), events.append).own_hidden is None
     assert "not stored: 0 of 4 blocks would save 0% of a step" in events[0].message and not list(tmp_path.iterdir())
 
 
@@ -184,7 +187,7 @@ def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):
     some = tiny.cases(6)
     llama = tiny.adapted("llama", 4, True)
     gemma = tiny.adapted("gemma3_text", 4, True)
-    right = np.array(open_prefix(gemma.stack, some, gemma.boundary, PrefixStore(tmp_path / "a", "gemma")).own)
+    right = np.array(open_prefix(gemma.stack, some, gemma.boundary, PrefixStore(tmp_path / "a", "gemma")).own_hidden)
     open_prefix(llama.stack, some, llama.boundary, PrefixStore(tmp_path / "b", "llama"))
     (own_values,) = (tmp_path / "a/prefixes").iterdir()
     (other_values,) = (tmp_path / "b/prefixes").iterdir()
@@ -192,17 +195,17 @@ def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):
     shutil.copytree(other_values, own_values)
     events = []
     again = open_prefix(gemma.stack, some, gemma.boundary, PrefixStore(tmp_path / "a", "gemma"), events.append)
-    np.testing.assert_array_equal(again.own, right)
+    np.testing.assert_array_equal(again.own_hidden, right)
     assert any("another model's activations" in event.message for event in events) and len(computed) == 3
 
 
 def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_removed(tmp_path):
     folder = tmp_path / "key"
     events = []
-    for made in (folder, tmp_path / "whole"):
-        made.mkdir()
-        (made / "own.npy").write_bytes(b"numbers")
-        store.seal(made, {"key": "key"})
+    for path in (folder, tmp_path / "whole"):
+        path.mkdir()
+        (path / "own.npy").write_bytes(b"numbers")
+        store.seal(path, {"key": "key"})
 
     (folder / "own.npy").unlink()
     with ThreadPoolExecutor(1) as pool, replacing(folder):
@@ -225,14 +228,14 @@ def test_a_prefix_of_the_same_variant_at_another_boundary_or_in_another_form_is_
     if other == "bfloat16":
         foreign.stack.model.set_dtype(mx.bfloat16)
 
-    right = np.array(open_prefix(adapted.stack, some, 2, PrefixStore(tmp_path / "a", "weights")).own)
+    right = np.array(open_prefix(adapted.stack, some, 2, PrefixStore(tmp_path / "a", "weights")).own_hidden)
     open_prefix(foreign.stack, some, 3 if other == "boundary" else 2, PrefixStore(tmp_path / "b", "weights"))
     (own_values,), (other_values,) = ((tmp_path / name / "prefixes").iterdir() for name in "ab")
     shutil.rmtree(own_values)
     shutil.copytree(other_values, own_values)
     events = []
     again = open_prefix(adapted.stack, some, 2, PrefixStore(tmp_path / "a", "weights"), events.append)
-    np.testing.assert_array_equal(again.own, right)
+    np.testing.assert_array_equal(again.own_hidden, right)
     assert isinstance(events[0], StepWarning) and "another boundary's or format's" in events[0].message
     open_prefix(adapted.stack, some, 2, PrefixStore(tmp_path / "a", "weights"))
     assert len(computed) == 3

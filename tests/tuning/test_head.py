@@ -21,10 +21,10 @@ WIDTH = 64
 VOCABULARY = 1000
 
 
-def record_keys(made):
+def record_keys(adapted):
     """A list that gets the keys of each use of the first dropout module."""
     used = []
-    module = made.dropouts[0]
+    module = adapted.dropouts[0]
     module.set_keys = lambda keys, *args: (used.append(keys), type(module).set_keys(module, keys, *args))
     return used
 

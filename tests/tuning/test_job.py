@@ -139,11 +139,11 @@ def test_a_training_that_pauses_leaves_a_checkpoint_alone_and_ends_with_the_adap
     assert files[0] == files[1]
 
 
-def trained(study, folder, told=None, **recipe):
+def trained(study, folder, events=None, **recipe):
     """Train in this process, for one update unless the recipe says otherwise; what the manifest keeps."""
     recipe = study["experiment"]["recipe"] | {"iterations": 1} | recipe
     args = study | {"experiment": study["experiment"] | {"recipe": recipe}, "folder": str(folder)}
-    return job.run(args, told.append if told is not None else lambda event: None)
+    return job.run(args, events.append if events is not None else lambda event: None)
 
 
 @pytest.mark.parametrize(
@@ -308,8 +308,8 @@ def refusal(study, folder, **training) -> str:
 def test_a_budget_smaller_than_one_case_and_a_window_that_no_prompt_fits_are_refused_in_a_sentence(study, tmp_path):
     assert "is less than one case needs" in refusal(study, tmp_path / "memory", memory="300KB")
     longest = max(len(json.loads(line)["text"]) for line in (Path(study["data"]) / "train.jsonl").open())
-    said = {refusal(study, tmp_path / str(window), max_tokens=window) for window in (64, 80)}
-    assert longest > 100 and all("raise training.max_tokens" in sentence for sentence in said)
+    sentences = {refusal(study, tmp_path / str(window), max_tokens=window) for window in (64, 80)}
+    assert longest > 100 and all("raise training.max_tokens" in sentence for sentence in sentences)
 
 
 def test_the_memory_choice_of_a_training_is_saved_and_another_budget_chooses_again(study, tmp_path):
@@ -322,26 +322,26 @@ def test_the_memory_choice_of_a_training_is_saved_and_another_budget_chooses_aga
             child = start(study | {"experiment": experiment | {"recipe": recipe}}, tmp_path, stdout)
             assert child.wait(timeout=120) == 0
 
-        told.extend(json.loads(line) for line in events.read_text().splitlines())
+        reports.extend(json.loads(line) for line in events.read_text().splitlines())
         return json.loads((tmp_path / "memory.json").read_text())
 
-    told: list[dict] = []
+    reports: list[dict] = []
     first = choice("2GB")
     assert first == {
         "micro_batch": 4, "checkpointing": False, "limit": 2_000_000_000, "tokens_at_once": TOKENS_AT_ONCE,
         "cache_bytes": 250_000_000, "stored": ["train", "valid"],
     }  # fmt: skip
-    probes = sum("micro-batch" in event.get("message", "") for event in told)
+    probes = sum("micro-batch" in event.get("message", "") for event in reports)
     choice("2GB")
-    assert sum("micro-batch" in event.get("message", "") for event in told) == probes == 1
+    assert sum("micro-batch" in event.get("message", "") for event in reports) == probes == 1
 
     def measured():
-        *_, sentence = (event for event in told if "micro-batch" in event.get("message", ""))
+        *_, sentence = (event for event in reports if "micro-batch" in event.get("message", ""))
         return sentence["held_bytes"], sentence["case_bytes"], sentence["further_bytes"]
 
     held_bytes, one, more = measured()
     less = choice(f"{(held_bytes + one + 1.5 * more) * 8 / 7}")
-    assert sum("micro-batch" in event.get("message", "") for event in told) == 2
+    assert sum("micro-batch" in event.get("message", "") for event in reports) == 2
     held_bytes, one, more = measured()  # anew: the peaks of so small a model vary by a third with its threads
     assert less["micro_batch"] == 1 + (less["limit"] - held_bytes - one - less["cache_bytes"]) // more < 4
 

@@ -35,8 +35,8 @@ from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable
 
 
-def checkpointed(made):
-    return replace(made, stack=replace(made.stack, checkpointing=True))
+def checkpointed(adapted):
+    return replace(adapted, stack=replace(adapted.stack, checkpointing=True))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
@@ -87,13 +87,13 @@ def held_memory():
     return mx.get_active_memory()
 
 
-def training_peak(made, prefix, some, objective, count):
+def training_peak(adapted, prefix, some, objective, count):
     """What MLX holds at most in a step over `count` longest cases as a training makes it: not a probe, which waits for
     each result whatever the limit is."""
     longest = max(range(len(some.encoded)), key=lambda c: len(some.encoded[c].prompt))
     mx.clear_cache()
     mx.reset_peak_memory()
-    mx.eval(update_gradients(made, prefix, [longest] * count, objective, count, (0, 0)))
+    mx.eval(update_gradients(adapted, prefix, [longest] * count, objective, count, (0, 0)))
     return mx.get_peak_memory()
 
 
@@ -115,9 +115,9 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
         model = checkpointed(adapted) if checkpointing else adapted
         keep_within(limit, chosen.cache_bytes)
         mx.eval(state := mx.zeros((state_bytes,), dtype=mx.uint8))
-        taken = chosen.cache_bytes + training_peak(model, prefix, some, objective, chosen.micro_batch)
+        peak_bytes = chosen.cache_bytes + training_peak(model, prefix, some, objective, chosen.micro_batch)
         del state
-        assert taken - held_bytes <= SLACK * (limit - held_bytes) and chosen.cache_bytes <= limit / 8
+        assert peak_bytes - held_bytes <= SLACK * (limit - held_bytes) and chosen.cache_bytes <= limit / 8
         more = max(step_peak(model, prefix, objective, 2 * chosen.micro_batch + 1) for _ in range(5))
         assert chosen.micro_batch == 12 or held_bytes + chosen.cache_bytes + SLACK * more > limit, "nor twice as many"
         needed = events[-1].held_bytes + events[-1].case_bytes + chosen.micro_batch * events[-1].further_bytes
@@ -137,7 +137,7 @@ def test_the_frozen_prefix_is_computed_within_the_budget_and_comes_out_the_same(
             keep_within(held_bytes + room, cache_limit(held_bytes + room))
         mx.reset_peak_memory()
         prefix = open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path / name, "weights"), **bounds)
-        return np.array(prefix.own), mx.get_peak_memory() - held_bytes
+        return np.array(prefix.own_hidden), mx.get_peak_memory() - held_bytes
 
     usual, peak = opened("usual", tokens_at_once=4096)
     bounded, within = opened("bounded", peak // 4, tokens_at_once=4096)
@@ -218,7 +218,7 @@ def test_out_of_memory_before_anything_was_chosen_is_tried_once_more_with_the_le
 def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(choice, tmp_path, monkeypatch):
     a_recipe = tiny.safety(dropout=0.1, iterations=4)
     tokens = []
-    monkeypatch.setattr(trainer, "score_cases", lambda *given: tokens.append(given[2]) or score_cases(*given))
+    monkeypatch.setattr(trainer, "score_cases", lambda *args: tokens.append(args[2]) or score_cases(*args))
 
     ends = []
     for number, how in enumerate((None, choice)):

@@ -39,8 +39,8 @@ def test_a_sliding_window_shorter_than_the_prompts_is_part_of_that_agreement():
     oracle = tiny.stock(packed, some, [0, 1, 2, 3])
     objective = make_objective(tiny.recipe(), some.labels)
 
-    def gradients(made):
-        return tiny.flat(update_gradients(made, tiny.no_store(made, some), range(4), objective, 2, None)[2])
+    def gradients(adapted):
+        return tiny.flat(update_gradients(adapted, tiny.no_store(adapted, some), range(4), objective, 2, None)[2])
 
     assert tiny.largest_difference(gradients(own_result), oracle.gradients) <= 1e-5
     endless = replace(own_result, stack=replace(own_result.stack, windows=(None,) * own_result.stack.depth))
@@ -92,7 +92,7 @@ def test_the_frozen_prefix_changes_neither_gradients_nor_scores(architecture, tm
     some = tiny.cases(6)
     objective = make_objective(tiny.recipe(), some.labels)
     stored = open_prefix(own_result.stack, some, own_result.boundary, PrefixStore(tmp_path, "weights"))
-    assert stored.own is not None and some.leading == 6
+    assert stored.own_hidden is not None and some.leading == 6
     plain = tiny.no_store(own_result, some)
     with_store = update_gradients(own_result, stored, [0, 3, 5], objective, 3, None)
     without = update_gradients(own_result, plain, [0, 3, 5], objective, 3, None)

@@ -30,7 +30,7 @@ def uneven(template=tiny.SINGLE, counts=(2, 9, 1)):
     return make_cases(template, encoded)
 
 
-def by_hand(made, some, chosen, template, recipe) -> tuple[float, float]:
+def by_hand(adapted, some, chosen, template, recipe) -> tuple[float, float]:
     """The label's and the other part of the loss, from the whole model's logits, in float64."""
     label_part = 0.0
     other_part = 0.0
@@ -40,7 +40,7 @@ def by_hand(made, some, chosen, template, recipe) -> tuple[float, float]:
         label_logp = []
         for label, (completion, length) in enumerate(zip(template.completions, template.label_lengths, strict=True)):
             inputs = mx.array([[*case.prompt, *completion[:-1]]])
-            logits = np.array(made.stack.model(inputs)[0, len(case.prompt) - 1 :].astype(mx.float32), np.float64)
+            logits = np.array(adapted.stack.model(inputs)[0, len(case.prompt) - 1 :].astype(mx.float32), np.float64)
             logp = logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
             logp -= logits.max(1, keepdims=True)
             of_tokens = logp[range(len(completion)), completion]

@@ -110,7 +110,7 @@ def test_masks_from_the_thread_equal_those_that_are_drawn_when_needed_however_fe
         ahead.expect([*requests, requests[0]])
         for request in [*requests, requests[0], MaskRequest(((1,),), (0, 0), (2, 3), 100)]:
             np.testing.assert_array_equal(ahead.take(request), request.draw())
-        assert ahead.taken + ahead.missed == 6 and (limit or ahead.missed == 6)
+        assert ahead.hits + ahead.misses == 6 and (limit or ahead.misses == 6)
     finally:
         ahead.close()
 

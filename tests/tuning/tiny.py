@@ -92,12 +92,12 @@ def adapted(
     return adapted
 
 
-def randomise(made: Adapted) -> None:
+def randomise(adapted: Adapted) -> None:
     """Fill the LoRA tensors with fixed random values (lora_b starts at zero, where half the gradients vanish)."""
-    weights = sorted(tree_flatten(made.stack.model.trainable_parameters()))
+    weights = sorted(tree_flatten(adapted.stack.model.trainable_parameters()))
     values = [(k, 0.05 * mx.random.normal(v.shape, key=mx.random.key(i))) for i, (k, v) in enumerate(weights)]
-    made.stack.model.load_weights(values, strict=False)
-    mx.eval(made.stack.model.parameters())
+    adapted.stack.model.load_weights(values, strict=False)
+    mx.eval(adapted.stack.model.parameters())
 
 
 def cases(
@@ -113,8 +113,8 @@ def cases(
     return make_cases(template, encoded, stock_mask)
 
 
-def no_store(made: Adapted, some: Cases) -> Prefix:
-    return Prefix.embedded(made.stack, some)
+def no_store(adapted: Adapted, some: Cases) -> Prefix:
+    return Prefix.embedded(adapted.stack, some)
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Oracle:
     gradients: dict[str, np.ndarray]
 
 
-def stock(made: Adapted, some: Cases, chosen: list[int]) -> Oracle:
+def stock(adapted: Adapted, some: Cases, chosen: list[int]) -> Oracle:
     """Loss and LoRA gradients of mlx_lm.tuner.trainer.default_loss on the same cases."""
     batch = make_batch(some, chosen)
     longest = max(len(row.inputs) for row in batch.rows) + 1
@@ -135,8 +135,8 @@ def stock(made: Adapted, some: Cases, chosen: list[int]) -> Oracle:
         lengths[i] = (row.first + 1, len(row.inputs))
 
     (loss, _), gradients = nn.value_and_grad(
-        made.stack.model, lambda m: default_loss(m, mx.array(tokens), mx.array(lengths))
-    )(made.stack.model)
+        adapted.stack.model, lambda m: default_loss(m, mx.array(tokens), mx.array(lengths))
+    )(adapted.stack.model)
     return Oracle(float(loss.item()), flat(gradients))
 
 

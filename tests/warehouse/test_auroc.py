@@ -113,19 +113,19 @@ def test_an_auroc_that_cannot_differ_has_no_band_and_leaves_those_of_the_others_
     (alone_band,) = joint_bands([others], [None])
     assert alone_band.low < alone_band.value < alone_band.high
 
-    beside, none = joint_bands([others, difference(replace(cases, p_ed=probabilities))], [None, None])
-    assert beside == alone_band
+    joint_band, none = joint_bands([others, difference(replace(cases, p_ed=probabilities))], [None, None])
+    assert joint_band == alone_band
     assert (none.value, none.low) == (pytest.approx(0, abs=1e-12), None)
 
 
 @pytest.mark.nightly
 def test_bands_hold_the_true_difference_in_as_many_studies_as_they_say():
     """Both models are equally good, so that 0 is the true difference."""
-    held = []
+    coverage = []
     for seed in range(400):
         (band,) = joint_bands([difference(scored(seed, groups=60))], [None], resamples=500)
-        held.append(band.low <= 0 <= band.high)
-    assert 0.92 <= np.mean(held) <= 0.98
+        coverage.append(band.low <= 0 <= band.high)
+    assert 0.92 <= np.mean(coverage) <= 0.98
 
 
 def test_a_pair_alone_has_the_same_difference_and_nearly_the_same_interval():

@@ -36,12 +36,12 @@ def population(units: int, size: int, pairs: int, seed: int = 0, loss: float = 0
 
 def statistics(cells: Cells, scopes: list[np.ndarray]) -> list[Statistic]:
     """Every pooled metric under weights of the models."""
-    made = []
+    pooled_statistics = []
     for metric in POOLED:
         numerators, denominators = (side.reshape(len(side), -1) for side in cells.ratios(metric))
         ratios = numerators.shape[1] // cells.counts.shape[1]
-        made += [Statistic.mean_of(numerators, denominators, np.repeat(scope, ratios)) for scope in scopes]
-    return made
+        pooled_statistics += [Statistic.mean_of(numerators, denominators, np.repeat(scope, ratios)) for scope in scopes]
+    return pooled_statistics
 
 
 def scopes(pairs: int) -> list[np.ndarray]:
@@ -90,9 +90,9 @@ def test_values_errors_bands_and_p_values_equal_a_computation_by_loops():
     signs = [1, 1, 1, 1, -1]
     bands = joint_bands(figures, [Hypothesis(sign, margin) for sign in signs], resamples)
 
-    once = np.ones(20)
-    values = values_by_formula(cells.counts, once, scope)
-    errors = [error_by_differences(cells.counts, once, scope, k) for k in range(len(POOLED))]
+    unit_weights = np.ones(20)
+    values = values_by_formula(cells.counts, unit_weights, scope)
+    errors = [error_by_differences(cells.counts, unit_weights, scope, k) for k in range(len(POOLED))]
     (weights,) = resample_weights(20, resamples)
     scaled = np.empty((resamples, len(POOLED)))
 

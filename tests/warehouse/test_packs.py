@@ -85,12 +85,12 @@ def test_merge_takes_over_a_pack_and_leaves_nothing_aside(place, landing, tmp_pa
         assert len(folders) == 6
     assert not aside.exists()
 
-    here = tmp_path / "here"
-    write_landing(here, "t4", "training", training("t4"))
-    write_landing(here, "e8", "evaluation", evaluation("e8", "t8", accuracy=0.6))
-    report = merge(source, here)
+    target = tmp_path / "here"
+    write_landing(target, "t4", "training", training("t4"))
+    write_landing(target, "e8", "evaluation", evaluation("e8", "t8", accuracy=0.6))
+    report = merge(source, target)
     assert (report.present, report.differing, report.refused) == (["t4"], ["e8"], {})
-    assert len(report.taken) == 4
+    assert len(report.additions) == 4
 
 
 def test_a_damaged_pack_names_its_file(pack, tmp_path):

@@ -115,14 +115,14 @@ def test_the_bootstrap_interval_is_as_wide_as_the_standard_error_of_paired_diffe
 
 def test_cases_that_repeat_within_groups_widen_the_interval_as_if_each_group_were_one_case():
     label, four, eight = noisy(100, 5)
-    once = by_name(decided(label, four, eight))["macro_f1"]
+    single = by_name(decided(label, four, eight))["macro_f1"]
     repeated = [np.repeat(x, 9) for x in (label, four, eight)]
     grouped = by_name(decided(*repeated, unit=np.repeat(np.arange(100), 9)))["macro_f1"]
     naive = by_name(decided(*repeated))["macro_f1"]
-    assert (grouped.low, grouped.high) == (once.low, once.high)
+    assert (grouped.low, grouped.high) == (single.low, single.high)
     assert (grouped.groups, naive.groups) == (100, None)
     assert "assumes independent cases" in naive.method and "100 groups" in grouped.method
-    assert naive.high - naive.low == pytest.approx((once.high - once.low) / 3, rel=0.15)
+    assert naive.high - naive.low == pytest.approx((single.high - single.low) / 3, rel=0.15)
 
 
 def test_the_same_cases_give_the_same_interval_every_time():

@@ -125,8 +125,8 @@ def test_rows_of_earlier_versions_say_what_the_threshold_decides_where_it_is_the
     land_with_threshold(tmp_path, {4: None, 8: None}, "target_recall")
     rows = summary(tmp_path / "w.duckdb")
     for metric in ("accuracy", "ed_recall"):
-        own = rows["all", "primary", metric]
-        assert rows["all", "target_recall", metric]["value_4bit"] == own["value_4bit"] is not None
+        primary = rows["all", "primary", metric]
+        assert rows["all", "target_recall", metric]["value_4bit"] == primary["value_4bit"] is not None
     with reading(tmp_path / "w.duckdb") as con:
         assert run_audits(con)["pools_agree"] == 0
 

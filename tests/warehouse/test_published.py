@@ -177,7 +177,7 @@ def test_another_machine_takes_over_the_published_landing_folders(two_studies, t
     assert ids == ["e4", "e8", "sweep-pairs-1", "t4", "t8"]
 
     report = merge(published, elsewhere)
-    assert (sorted(report.taken), report.refused) == (ids, {})
+    assert (sorted(report.additions), report.refused) == (ids, {})
     load_all(elsewhere, tmp_path / "elsewhere.duckdb")
     rows = [_summary(database) for database in (two_studies, tmp_path / "elsewhere.duckdb")]
     assert rows[0] == rows[1] != []
@@ -216,14 +216,14 @@ def test_what_another_machine_published_stays(two_studies, tmp_path):
     publish_landing("other", pack, tmp_path / "landing", two_studies)
 
     report = merge(pack, tmp_path / "elsewhere")
-    assert {"e-other", "other-1", "e4", "t8"} < set(report.taken)
+    assert {"e-other", "other-1", "e4", "t8"} < set(report.additions)
     assert pq.read_table(tmp_path / "elsewhere" / "e-other" / "evaluation.parquet")["accuracy"].to_pylist() != [0.1]
 
 
 @pytest.mark.parametrize("study", [study for study in LANDED if (FOLDER / study / "landing").exists()])
 def test_the_published_landing_folders_can_be_taken_over(study, tmp_path):
     report = merge(FOLDER / study, tmp_path / "landing")
-    assert report.taken and not report.refused
+    assert report.additions and not report.refused
 
 
 def test_a_warehouse_of_the_published_rows_passes_every_audit(tmp_path):

@@ -79,12 +79,12 @@ def test_results_of_another_machine_are_taken_over_and_what_is_here_stays(landin
     (other / "e9" / "gate.parquet").write_bytes(b"short")
 
     report = merge(tmp_path / "other", landing)
-    assert (report.taken, report.present, report.differing) == (["t7", "t9"], ["e4", "t4", "t8"], ["e8"])
+    assert (report.additions, report.present, report.differing) == (["t7", "t9"], ["e4", "t4", "t8"], ["e8"])
     assert list(report.refused) == ["e9"] and "gate.parquet" in report.refused["e9"]
     load_all(landing)
     rows = query("SELECT training_id, status FROM experiment ORDER BY 1").values.tolist()
     assert rows == [["t4", "completed"], ["t7", "completed"], ["t8", "completed"], ["t9", "completed"]]
-    assert merge(other, landing).taken == []
+    assert merge(other, landing).additions == []
 
 
 @pytest.mark.parametrize("newer", ["column", "kind"])

@@ -36,7 +36,7 @@ class Check:
 
     name: str
     holds: bool
-    found: str
+    detail: str
 
 
 def checks(place: ChaosPlace, undisturbed: ChaosPlace) -> Iterator[Check]:
@@ -93,7 +93,7 @@ def _difference(con: duckdb.DuckDBPyConnection, table: str) -> str | None:
 
 def _all_landed(place: ChaosPlace) -> Check:
     (count,) = _row(
-        place, "SELECT count(*) FROM experiment WHERE status = 'completed' AND NOT {beside}"
+        place, "SELECT count(*) FROM experiment WHERE status = 'completed' AND NOT {extra_kinds}"
     )
     experiments = place.study.experiments
     return Check("all experiments landed", count == experiments, f"{count} of {experiments}")
@@ -159,7 +159,7 @@ def _no_retry_for_a_lost_child(place: ChaosPlace) -> Check:
 
 
 def _row(place: ChaosPlace, query: str) -> tuple[int, ...]:
-    beside = "recipe_kind IN ('baseline', 'moved_adapter')"
+    extra_kinds = "recipe_kind IN ('baseline', 'moved_adapter')"
     with reading(place.warehouse) as con:
-        (row,) = con.execute(query.replace("{beside}", beside)).fetchall()
+        (row,) = con.execute(query.replace("{extra_kinds}", extra_kinds)).fetchall()
         return tuple(row)

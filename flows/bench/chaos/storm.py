@@ -46,7 +46,7 @@ class Struck:
     name: str
     seconds: float
     landed: int
-    what: str
+    effect: str
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _print(
     console: Console, struck: Sequence[Struck], skipped: Sequence[Fault], results: Sequence[Check]
 ) -> None:
     rows = [
-        (str(entry.number), entry.name, f"{entry.seconds:.0f}", str(entry.landed), entry.what)
+        (str(entry.number), entry.name, f"{entry.seconds:.0f}", str(entry.landed), entry.effect)
         for entry in struck
     ]
     columns = ("fault", "kind", "after s", "landed", "what")
@@ -205,8 +205,8 @@ def _print(
     for fault in skipped:
         print_line(console, f"Skipped: {fault.name}: {fault.not_here}.")
 
-    verdicts = [(entry.name, "yes" if entry.holds else "NO", entry.found) for entry in results]
+    verdicts = [(entry.name, "yes" if entry.holds else "NO", entry.detail) for entry in results]
     print_table(console, Table("Afterwards", ("check", "holds", "found"), tuple(verdicts)))
-    effective_faults = [entry for entry in struck if entry.what != NO_TARGET]
+    effective_faults = [entry for entry in struck if entry.effect != NO_TARGET]
     kinds = len({entry.name for entry in effective_faults})
     print_line(console, f"{len(effective_faults)} faults of {kinds} kinds were done.")

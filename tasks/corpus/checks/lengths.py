@@ -31,20 +31,20 @@ class TextSample:
     """Every `step`-th text, and the one with most words. A full sample doubles the step."""
 
     step: int = 1
-    seen: int = 0
+    text_count: int = 0
     texts: list[str] = field(default_factory=list)
     longest: str = ""
     most_words: int = -1
 
     def add(self, text: str, words: int) -> None:
         """Add a text of so many words."""
-        if self.seen % self.step == 0:
+        if self.text_count % self.step == 0:
             self.texts.append(text)
             if len(self.texts) > SAMPLE:
                 self.texts = self.texts[::2]
                 self.step *= 2
 
-        self.seen += 1
+        self.text_count += 1
         if words > self.most_words:
             self.longest = text
             self.most_words = words

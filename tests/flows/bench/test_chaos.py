@@ -98,7 +98,7 @@ def test_what_landed_twice_or_stayed_behind_is_seen(swept, undisturbed):
         target_process = {check.name: check for check in checks(swept, undisturbed)}
         stays.communicate()
 
-    assert target_process["no process stayed"].found == str(stays.pid)
+    assert target_process["no process stayed"].detail == str(stays.pid)
     for name in ("all experiments landed", "none landed twice", "warehouse as without faults", "no process stayed"):
         assert not target_process[name].holds, name
 

@@ -143,16 +143,16 @@ def test_what_an_interrupted_removal_left_goes_the_next_time(tmp_path, monkeypat
     assert not list(root.rglob(".forgotten-*"))
 
 
-@pytest.mark.parametrize("held", ["experiments", "data", "landing"])
-def test_it_is_refused_while_anything_works_in_the_home(held, tmp_path):
+@pytest.mark.parametrize("subfolder", ["experiments", "data", "landing"])
+def test_it_is_refused_while_anything_works_in_the_home(subfolder, tmp_path):
     root = made_home(tmp_path)
     with (
-        locked(root / held / "something"),
-        pytest.raises(Locked, match=f"Another process is working in .*{held}/something"),
+        locked(root / subfolder / "something"),
+        pytest.raises(Locked, match=f"Another process is working in .*{subfolder}/something"),
     ):
         forget(root, plan(root, ["own-1"]))
 
-    building = root / held / ".tmp-x-0"
+    building = root / subfolder / ".tmp-x-0"
     building.mkdir()
     before = folders(root)
     descriptor = os.open(building, os.O_RDONLY)

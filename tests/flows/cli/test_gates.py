@@ -101,7 +101,7 @@ def test_where_a_model_is_wanted_no_baseline_is_offered(tmp_path):
         assert sorted(str(caught.value).rstrip(".").partition("first: ")[2].split(", ")) == offered
 
     (choice,) = find_evaluations("smol", for_its_model=True)
-    assert choice.taken.cell_id == "smol-4bit-r-s42"
+    assert choice.evaluation.cell_id == "smol-4bit-r-s42"
     with pytest.raises(BadInput, match="beginning of 2 experiments: smol-4bit-r-s42, smol-4bit-zero"):
         find_evaluations("smol")
 
@@ -204,7 +204,7 @@ def test_a_later_run_on_random_weights_stands_beside_the_real_model_and_says_wha
     write_landing(tmp_path, "r4", "training", training("r4", day=9, random_weights=True))
     write_landing(tmp_path, "er4", "evaluation", evaluation("er4", "r4"))
     load_all(tmp_path)
-    assert [one.taken.evaluation_id for one in find_evaluations("smol-4bit-r1-s42")] == ["e4", "er4"]
+    assert [one.evaluation.evaluation_id for one in find_evaluations("smol-4bit-r1-s42")] == ["e4", "er4"]
     text = printed("smol-4bit-r1-s42", None, None)
     assert "s42 on test" in text and "s42 (random weights) on test" in text
 

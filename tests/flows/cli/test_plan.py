@@ -135,16 +135,16 @@ def test_another_setting_or_other_cases_are_not_trained(overrides, trained, smok
     assert trained(*overrides) == trained(*overrides, home=without_variants(smoke[0], tmp_path / "bare")) == 0
 
 
-@pytest.mark.parametrize("what", ["engine", "library", "prompt"])
-def test_another_engine_library_or_prompt_trains_again(what, trained, smoke, tmp_path, monkeypatch):
-    if what == "engine":
+@pytest.mark.parametrize("ingredient", ["engine", "library", "prompt"])
+def test_another_engine_library_or_prompt_trains_again(ingredient, trained, smoke, tmp_path, monkeypatch):
+    if ingredient == "engine":
         monkeypatch.setattr("tasks.identity.ENGINE_VERSION", 10**6)
         monkeypatch.setattr("tasks.tuning.training_rows.ENGINE_VERSION", 10**6)
 
     for module in ("tasks.identity", "tasks.tuning.training_rows"):
-        if what == "library":
+        if ingredient == "library":
             monkeypatch.setattr(f"{module}.versions", lambda: {"mlx": "0", "mlx-lm": "0"})
-        if what == "prompt":
+        if ingredient == "prompt":
             other = type("Prompt", (), {"digest": "another"})
             monkeypatch.setattr(f"{module}.load_prompt", lambda _, other=other: other)
 

@@ -237,9 +237,9 @@ class Started:
     def __init__(self, record, commands):
         self.record = record
         self.commands = commands
-        self.said = []
+        self.sentences = []
         self.lost = threading.Event()
-        self.server = temporary_server.TemporaryServer(record, self.said.append, self.lost.set)
+        self.server = temporary_server.TemporaryServer(record, self.sentences.append, self.lost.set)
 
     def start_process(self, listener):
         number = listener.fileno()
@@ -250,8 +250,8 @@ class Started:
 
     def wait_until_said(self, beginning):
         deadline = time.monotonic() + 60
-        while not any(sentence.startswith(beginning) for sentence in self.said):
-            assert time.monotonic() < deadline, self.said
+        while not any(sentence.startswith(beginning) for sentence in self.sentences):
+            assert time.monotonic() < deadline, self.sentences
             time.sleep(0.05)
 
 
@@ -302,7 +302,7 @@ def test_another_server_is_started_whenever_one_ends_and_requests_wait_for_it(st
     port = started_server.server.port
 
     for _ in range(2):
-        started_server.said.clear()
+        started_server.sentences.clear()
         started_server.kill()
         started_server.wait_until_said("Prefect's temporary server is gone (it was ended by signal 9)")
         with prefect_client(api_url(port), 60.0) as client:
@@ -324,7 +324,7 @@ def test_a_server_that_is_ended_is_not_started_again(start_server):
     started_server.server.wait(60)
     started_server.server.kill()
     time.sleep(0.5)
-    assert started_server.said == [] and not started_server.lost.is_set() and not started_server.record.exists()
+    assert started_server.sentences == [] and not started_server.lost.is_set() and not started_server.record.exists()
 
 
 @pytest.fixture

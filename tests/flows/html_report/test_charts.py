@@ -16,10 +16,10 @@ NAMES = ["4bit", "8bit"]
 @pytest.fixture
 def specs(monkeypatch) -> list[dict]:
     """The specifications of the charts that a test makes, which are not drawn."""
-    made: list[dict] = []
+    specifications: list[dict] = []
     for module in (marks, counts):
-        monkeypatch.setattr(module, "svg_of", lambda chart, **rows: made.append(chart.to_dict()) or "")
-    return made
+        monkeypatch.setattr(module, "svg_of", lambda chart, **rows: specifications.append(chart.to_dict()) or "")
+    return specifications
 
 
 def test_dots_have_intervals_lines_and_a_margin(specs):

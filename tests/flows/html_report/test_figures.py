@@ -21,8 +21,10 @@ def drawn_rows(tmp_path, monkeypatch) -> dict[str, list]:
     SyntheticStudy(4, 40).land(tmp_path / "landing")
     load_all(tmp_path / "landing")
     rows: dict[str, list] = {"forest.svg": [], "frontier.svg": []}
-    monkeypatch.setattr(forest, "dots", lambda made, *_: rows["forest.svg"].append(made) or "")
-    monkeypatch.setattr(bytes_and_recall, "points", lambda made, *_, **__: rows["frontier.svg"].extend(made) or "")
+    monkeypatch.setattr(forest, "dots", lambda chart_rows, *_: rows["forest.svg"].append(chart_rows) or "")
+    monkeypatch.setattr(
+        bytes_and_recall, "points", lambda chart_rows, *_, **__: rows["frontier.svg"].extend(chart_rows) or ""
+    )
     study = reported_study(None)
     forest.forest(study)
     bytes_and_recall.bytes_and_recall(study)

@@ -227,9 +227,9 @@ def test_a_study_on_random_weights_gets_no_report_by_itself(own_home, tmp_path):
     assert refreshed_report("earlier") == after_sweep.Refreshed() and place_of_report("earlier") is None
 
 
-def refused(**asked) -> str:
+def refused(**request_fields) -> str:
     with pytest.raises(BadInput) as error:
-        make_report(QUIET, Request(**asked))
+        make_report(QUIET, Request(**request_fields))
     assert str(error.value).endswith(".")
     return str(error.value)
 
@@ -276,7 +276,7 @@ def _with_digest(shown_cases, digest):
     """`shown_cases`, to which the first missed case has this digest."""
     from flows.html_report import cases
 
-    def shown(study, asked, texts):
+    def shown(study, case_ids, texts):
         with pytest.MonkeyPatch.context() as patch:
             rows = cases.typed_rows
 
@@ -290,7 +290,7 @@ def _with_digest(shown_cases, digest):
                 return outcome
 
             patch.setattr(cases, "typed_rows", with_digest)
-            return shown_cases(study, asked, texts)
+            return shown_cases(study, case_ids, texts)
 
     return shown
 

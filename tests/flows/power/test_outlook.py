@@ -49,13 +49,15 @@ def simulated_shares(stored: PairedCounts, metric: str, studies: int) -> Verdict
     return verdict_shares(metric, stored.counts[rows], grouped=True)
 
 
-def gap(told: VerdictShares, shares: VerdictShares) -> float:
-    pairs = [(getattr(told, name), getattr(shares, name)) for name in ("not_inferior", "inferior", "cannot_conclude")]
+def gap(estimate: VerdictShares, shares: VerdictShares) -> float:
+    pairs = [
+        (getattr(estimate, name), getattr(shares, name)) for name in ("not_inferior", "inferior", "cannot_conclude")
+    ]
     return max(abs(one - other) for one, other in pairs)
 
 
-def row(metric: str, difference: float, told: VerdictShares, shares: VerdictShares) -> str:
-    figures = [f"{one.not_inferior:.3f} {one.inferior:.3f} {one.cannot_conclude:.3f}" for one in (told, shares)]
+def row(metric: str, difference: float, estimate: VerdictShares, shares: VerdictShares) -> str:
+    figures = [f"{one.not_inferior:.3f} {one.inferior:.3f} {one.cannot_conclude:.3f}" for one in (estimate, shares)]
     return f"{metric:9} {100 * difference:+5.1f} points   told {figures[0]}   seen {figures[1]}"
 
 
@@ -173,9 +175,9 @@ def test_without_a_pair_a_plan_says_what_it_assumes(home, few):
 def test_a_plan_goes_by_the_stored_pair_of_its_own_recipe_else_by_another_model(home, tmp_path, few):
     pair = decisions(0.0, seed=5, groups=20, size=10)
     store(tmp_path / "landing", pair, base_model="smollm2-135m", recipe="quick")
-    found = stored_pair(select("demo").cells)
-    assert (found.recipe, found.others) == ("quick", 0)
-    assert sorted(map(bytes, found.counts.counts)) == sorted(map(bytes, counted(pair).counts))
+    stored = stored_pair(select("demo").cells)
+    assert (stored.recipe, stored.others) == ("quick", 0)
+    assert sorted(map(bytes, stored.counts.counts)) == sorted(map(bytes, counted(pair).counts))
     assert "smollm2-135m quick s42 in the warehouse" in printed("demo")
     assert stored_pair(select("paper").cells).recipe == "quick"
 

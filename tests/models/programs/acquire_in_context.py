@@ -15,12 +15,12 @@ from tasks.runtime.events import Event, ProgressReport
 from tasks.spec import BaseModelSpec
 
 OURS = ContextVar("OURS", default="lost")
-seen: list[tuple[str, bool]] = []
+records: list[tuple[str, bool]] = []
 
 
 def on_event(event: Event) -> None:
     if isinstance(event, ProgressReport):
-        seen.append((OURS.get(), threading.current_thread() is threading.main_thread()))
+        records.append((OURS.get(), threading.current_thread() is threading.main_thread()))
         if "stop" in sys.argv:
             stop_children()
 
@@ -33,5 +33,5 @@ if __name__ == "__main__":
     try:
         tasks.acquire.acquire.fn(BaseModelSpec(name="m", licence="Apache-2.0", sources=(source,)))
     except Stopped:
-        seen.append(("stopped", True))
-    print(json.dumps(seen))
+        records.append(("stopped", True))
+    print(json.dumps(records))

@@ -17,7 +17,7 @@ def main() -> None:
         60.0  # what the Hub answers is to be seen on a busy machine, too
     )
     # the sources, in order
-    what = sys.argv[1]
+    action = sys.argv[1]
     root = Path(sys.argv[2])
     source = json.loads(sys.argv[3])
     options = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
@@ -25,7 +25,7 @@ def main() -> None:
 
     calls = []
     try:
-        if what == "fetch":
+        if action == "fetch":
             folder = fetch_base(spec, root, progress=lambda *step: calls.append(step))
             answer = {"folder": str(folder), "progress": calls}
         else:

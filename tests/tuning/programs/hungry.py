@@ -30,7 +30,7 @@ def little_in_update(args, emit):
 def _killed(args, emit, module, name, hungry=True):
     """The real job, which is killed in `module.name` unless its parent has told it to take less."""
 
-    def die(*given, **named):
+    def die(*positional, **named):
         held_arrays = _take(0.95 * budget(ExperimentSpec.model_validate(args["experiment"]))) if hungry else []
         for _ in range(2):  # the next one may come too late, and one that was read before be written between
             emit(Heartbeat(resident_bytes()))
@@ -43,11 +43,11 @@ def _killed(args, emit, module, name, hungry=True):
     return job.run(args, emit)
 
 
-def _take(wanted):
+def _take(byte_count):
     """Memory, until the process holds so much: what was freed before may be given again."""
     held_arrays = []
     page = os.sysconf("SC_PAGE_SIZE")
-    while resident_bytes() < wanted:
+    while resident_bytes() < byte_count:
         held_arrays.append(bytearray(16 << 20))
         held_arrays[-1][::page] = b"x" * len(held_arrays[-1][::page])
     return held_arrays
