@@ -159,11 +159,11 @@ def _stored_for(read: Mapping[Reader, SetSizes], digests: Mapping[str, str] | No
     return sum(
         stored_bytes(prefixes, name)
         for name, manifest in stored.items()
-        if _is_wanted(manifest, set_digests, digests is not None)
+        if _is_for_sets(manifest, set_digests, digests is not None)
     )
 
 
-def _is_wanted(
+def _is_for_sets(
     manifest: ManifestDict, set_digests: Mapping[tuple[str, int], set[str]], is_prepared: bool
 ) -> bool:
     sets = set_digests.get((manifest.get("variant", ""), manifest.get("boundary", 0)))

@@ -59,14 +59,14 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Found:
+class EvaluationChoice:
     """The evaluation that is taken of those on one set; the others, those of a study first."""
 
     evaluation: Evaluation
     others: tuple[Evaluation, ...]
 
     @property
-    def not_taken(self) -> str | None:
+    def other_evaluations_note(self) -> str | None:
         """The sentence that names the others; None where there is none."""
         if not self.others:
             return None
@@ -75,7 +75,7 @@ class Found:
         return f"Not taken on {evaluation_set}, name the id to take it: {alternatives}."
 
 
-def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Found]:
+def find_evaluations(experiment: str, for_its_model: bool = False) -> list[EvaluationChoice]:
     """The latest evaluation of an experiment on each of its sets, and of its run on random weights;
     one that no study holds only where there is no other.
 
@@ -107,7 +107,7 @@ def _of_models(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     return [row for row in evaluations if row.recipe_kind != "baseline"]
 
 
-def _latest(evaluations: list[Evaluation]) -> list[Found]:
+def _latest(evaluations: list[Evaluation]) -> list[EvaluationChoice]:
     """One on each set and kind of weights, in the order of the last ones."""
     groups: dict[tuple[str, bool | None], list[Evaluation]] = {}
     for row in evaluations:
@@ -116,10 +116,10 @@ def _latest(evaluations: list[Evaluation]) -> list[Found]:
     return sorted(latest, key=lambda choice: evaluations.index(choice.evaluation))
 
 
-def _of_group(evaluations: Sequence[Evaluation]) -> Found:
+def _of_group(evaluations: Sequence[Evaluation]) -> EvaluationChoice:
     """`evaluations`: the latest last."""
     *other_evaluations, evaluation = sorted(evaluations, key=lambda row: row.is_of_a_study)
-    return Found(evaluation, tuple(reversed(other_evaluations)))
+    return EvaluationChoice(evaluation, tuple(reversed(other_evaluations)))
 
 
 def _unknown(experiment: str, cells: set[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.cli.find_experiment import Found, SeveralExperiments, find_evaluations
+from flows.cli.find_experiment import EvaluationChoice, SeveralExperiments, find_evaluations
 from flows.cli.terminal import errors, print_line
 from flows.cli.unfinished import why_unfinished
 from flows.cli.waiting import load_what_waits
@@ -50,14 +50,14 @@ def find_model(name: str) -> BundledModel:
     return model
 
 
-def _say_which(choice: Found) -> None:
+def _say_which(choice: EvaluationChoice) -> None:
     """Say on which evaluation the model's rule and gates rest, apart from what a program reads."""
     evaluation = choice.evaluation
     rests = (
         f"{evaluation.cell_id}: its evaluation on test, {evaluation.origin} "
         f"({evaluation.evaluation_id})."
     )
-    print_line(errors, " ".join(filter(None, (rests, choice.not_taken))))
+    print_line(errors, " ".join(filter(None, (rests, choice.other_evaluations_note))))
 
 
 def _looks_like_a_folder(name: str, folder: Path) -> bool:

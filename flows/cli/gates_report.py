@@ -84,8 +84,8 @@ def print_gates(
     evaluations = find_evaluations(experiment)
     for choice in evaluations:
         _print_evaluation(console, choice.evaluation, texts, prevalence)
-        if choice.not_taken:
-            print_line(console, choice.not_taken)
+        if choice.other_evaluations_note:
+            print_line(console, choice.other_evaluations_note)
 
     print_line(console, disclaimer({choice.evaluation.set_digest for choice in evaluations}))
 

@@ -39,7 +39,7 @@ MOST_RUNS = 8  # after the last fault, in which a sweep must come to its end
 
 
 @dataclass(frozen=True)
-class Struck:
+class Strike:
     """A fault that was done: after so many seconds, with so many experiments landed."""
 
     number: int
@@ -105,9 +105,9 @@ def _compare(
     print_line(console, f"That took {clock(calm)}. The same under {weather.faults} faults ...")
     place.prepare()
     kinds = known_faults(place)
-    struck = _storm(console, place, [fault for fault in kinds if not fault.not_here], weather)
+    strikes = _storm(console, place, [fault for fault in kinds if not fault.not_here], weather)
     results = list(checks(place, undisturbed))
-    _print(console, struck, [fault for fault in kinds if fault.not_here], results)
+    _print(console, strikes, [fault for fault in kinds if fault.not_here], results)
 
     return all(check.holds for check in results)
 
@@ -133,14 +133,14 @@ def _remove(root: Path, place: ChaosPlace) -> None:
 
 def _storm(
     console: Console, place: ChaosPlace, kinds: Sequence[Fault], weather: Weather
-) -> list[Struck]:
+) -> list[Strike]:
     """Do the faults as the sweep advances, then let it come to its end. Raises TriageError if it
     does not.
     """
     rng = random.Random(weather.seed)
     start = time.monotonic()
 
-    struck: list[Struck] = []
+    strikes: list[Strike] = []
     for number, fault in enumerate(draw_faults(list(kinds), weather.faults, rng)):
         due = number * place.study.experiments // weather.faults
         if not _advance(place, due, start + 60 * weather.minutes):
@@ -153,12 +153,12 @@ def _storm(
         seconds = time.monotonic() - start
         landed_count = place.landed()
         effect = fault.strike(place, rng)
-        struck.append(Struck(number + 1, fault.name, seconds, landed_count, effect))
+        strikes.append(Strike(number + 1, fault.name, seconds, landed_count, effect))
         print_line(console, f"{clock(seconds)}: {fault.name}: {effect}")
 
     _finish(place)
     print_line(console, f"The sweep ended after {clock(time.monotonic() - start)}.")
-    return struck
+    return strikes
 
 
 def _advance(place: ChaosPlace, count: int, deadline: float) -> bool:
@@ -193,11 +193,11 @@ def _finish(place: ChaosPlace) -> None:
 
 
 def _print(
-    console: Console, struck: Sequence[Struck], skipped: Sequence[Fault], results: Sequence[Check]
+    console: Console, strikes: Sequence[Strike], skipped: Sequence[Fault], results: Sequence[Check]
 ) -> None:
     rows = [
         (str(entry.number), entry.name, f"{entry.seconds:.0f}", str(entry.landed), entry.effect)
-        for entry in struck
+        for entry in strikes
     ]
     columns = ("fault", "kind", "after s", "landed", "what")
     print_table(console, Table("Faults", columns, tuple(rows)))
@@ -207,6 +207,6 @@ def _print(
 
     verdicts = [(entry.name, "yes" if entry.holds else "NO", entry.detail) for entry in results]
     print_table(console, Table("Afterwards", ("check", "holds", "found"), tuple(verdicts)))
-    effective_faults = [entry for entry in struck if entry.effect != NO_TARGET]
+    effective_faults = [entry for entry in strikes if entry.effect != NO_TARGET]
     kinds = len({entry.name for entry in effective_faults})
     print_line(console, f"{len(effective_faults)} faults of {kinds} kinds were done.")
