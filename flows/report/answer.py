@@ -99,9 +99,9 @@ def _bytes(pairs: Collection[PairRow]) -> str:
 
 
 def _figure(row: Pooled, name: str, cases: str) -> str:
-    """`Accuracy -0.4 points [-1.6, +0.8] over 20 pairs: not inferior at 2 points.`
+    """`Accuracy -0.4 points, over cases [-1.6, +0.8], 20 pairs: not inferior at 2 points.`
 
-    With an interval over trainings it names both, since the verdict needs both.
+    Where there is an interval over trainings, too, the verdict needs both.
     """
     if not is_number(row.difference):
         reason = row.verdict.partition(": ")[2] or row.note or "no figure"
@@ -128,18 +128,15 @@ def _more_pairs(row: Pooled, needed: int) -> str:
 
 
 def _intervals(row: Pooled) -> str:
+    """What the figure's intervals are over, and how many pairs it is the mean of."""
+    over_cases = _interval("over cases", row.low, row.high)
+    over_trainings = _interval("over trainings", row.seed_low, row.seed_high)
     pairs = "1 pair" if row.pairs == 1 else f"{row.pairs} pairs"
-    band = _interval(row.low, row.high)
-    over_trainings = _interval(row.seed_low, row.seed_high)
-    if not over_trainings:
-        return f"{band} over {pairs}"
-    if not band:
-        return f", over trainings{over_trainings}, {pairs}"
-    return f", over cases{band}, over trainings{over_trainings}, {pairs}"
+    return "".join(f", {part}" for part in (over_cases, over_trainings, pairs) if part)
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return f" [{points(low)}, {points(high)}]" if is_number(low) and is_number(high) else ""
+def _interval(name: str, low: float | None, high: float | None) -> str:
+    return f"{name} [{points(low)}, {points(high)}]" if is_number(low) and is_number(high) else ""
 
 
 def points(difference: float) -> str:

@@ -39,7 +39,7 @@ def test_the_answer_is_made_of_the_pooled_rows(rows):
     assert answer(*rows, [pool(ROW, RECALL)]) == [
         "4 bits against 8: stored size x0.50.",
         "Accuracy -0.4 points, over cases [-1.6, +0.8], over trainings [-1.0, +0.2], 20 pairs: not inferior at 2 points.",
-        "ED recall -1.2 points [-4.3, +1.9] over 20 pairs: cannot conclude; 412 emergencies could show 3.1 points.",
+        "ED recall -1.2 points, over cases [-4.3, +1.9], 20 pairs: cannot conclude; 412 emergencies could show 3.1 points.",
         "10 pairs are left out: neither model beats the best constant answer in accuracy.",
         "Gates: 0 of 2 trained models pass, 2 provisionally.",
         "Peak memory of a training x0.50 on average.",
@@ -50,7 +50,7 @@ def test_the_auroc_stands_behind_ed_recall(rows):
     auroc = replace(RECALL, rule="argmax", metric="ed_auroc", difference=0.001, low=-0.004, high=0.006,
                     verdict="not inferior")  # fmt: skip
     assert answer(*rows, [pool(ROW, RECALL, auroc)])[3] == (
-        "ED AUROC (independent of the threshold) +0.1 points [-0.4, +0.6] over 20 pairs: not inferior at 2 points."
+        "ED AUROC (independent of the threshold) +0.1 points, over cases [-0.4, +0.6], 20 pairs: not inferior at 2 points."
     )
 
 
@@ -59,8 +59,8 @@ def test_decisions_by_threshold_stand_behind_those_of_other_rules(rows):
     recall = replace(RECALL, rule="target_recall", difference=0.004, low=-0.008, high=0.016, verdict="not inferior")
     over = replace(recall, metric="over_triage", difference=0.009, low=-0.003, high=0.021, verdict="cannot conclude")
     assert answer(*rows, [pool(ROW, RECALL, recall, over)])[3:5] == [
-        "ED recall by each model's threshold +0.4 points [-0.8, +1.6] over 20 pairs: not inferior at 2 points.",
-        "Over-triage by each model's threshold +0.9 points [-0.3, +2.1] over 20 pairs: cannot conclude; "
+        "ED recall by each model's threshold +0.4 points, over cases [-0.8, +1.6], 20 pairs: not inferior at 2 points.",
+        "Over-triage by each model's threshold +0.9 points, over cases [-0.3, +2.1], 20 pairs: cannot conclude; "
         "412 cases could show 3.1 points.",
     ]
     same = [replace(row, rule="primary") for row in (recall, over)]
@@ -108,7 +108,7 @@ def test_one_seed_is_said_to_show_nothing_of_chance(rows):
 def test_without_a_band_it_says_why(rows):
     still = replace(ROW, low=None, high=None, could_show=None, verdict="cannot conclude", note="no band: 9 groups")
     assert answer(*rows, [pool(replace(still, seed_sd=None, seed_low=None, seed_high=None))])[1] == (
-        "Accuracy -0.4 points over 20 pairs: cannot conclude; no band: 9 groups."
+        "Accuracy -0.4 points, 20 pairs: cannot conclude; no band: 9 groups."
     )
     assert answer(*rows, [pool(still)])[1] == (
         "Accuracy -0.4 points, over trainings [-1.0, +0.2], 20 pairs: cannot conclude; no band: 9 groups."
