@@ -47,7 +47,8 @@ def refreshed_report(study: str) -> Refreshed:
         process = subprocess.run(
             [*COMMAND, study], capture_output=True, text=True, timeout=SECONDS, check=False
         )
-        if process.returncode == 0 and is_current(study):
+        # Outdated already where another sweep of the study has landed a result meanwhile.
+        if process.returncode == 0:
             return Refreshed(report_path(study))
 
         error_lines = process.stderr.strip().splitlines()
@@ -67,8 +68,11 @@ def place_of_report(study: str) -> str | None:
     """A line that says where the report of a sweep is, or that there
     is none; None if none is needed.
     """
+    path = report_path(study)
     if is_current(study):
-        return f"Report: {report_path(study)}"
-    if has_real_models(study):
-        return f"The report was not made; triage report {study} says why."
-    return None
+        return f"Report: {path}"
+    if not has_real_models(study):
+        return None
+    if path.is_file():
+        return f"Report: {path}, older than the last result; triage report {study} makes it anew."
+    return f"The report was not made; triage report {study} says why."

@@ -18,7 +18,7 @@ from rich.console import Console
 from flows.bench.synthetic_study import SyntheticStudy
 from flows.cli.report_command import Request, make_report
 from flows.html_report import after_sweep
-from flows.html_report.after_sweep import has_real_models, place_of_report, refreshed_report
+from flows.html_report.after_sweep import Refreshed, has_real_models, place_of_report, refreshed_report
 from flows.html_report.files import is_current, report_path
 from flows.report.figures import figure
 from tasks.corpus.case import exact_digest
@@ -196,7 +196,18 @@ def test_a_report_that_fails_is_a_sentence_and_no_error(local_report, monkeypatc
     monkeypatch.setattr(after_sweep, "COMMAND", command)
     refreshed = refreshed_report("synthetic")
     assert refreshed.path is None and refreshed.problem.startswith("The report of synthetic was not made: ")
+    older = f"Report: {report_path('synthetic')}, older than the last result; triage report synthetic makes it anew."
+    assert place_of_report("synthetic") == older
+
+    monkeypatch.setattr(after_sweep, "report_path", lambda study: Path("absent.html"))
     assert place_of_report("synthetic") == "The report was not made; triage report synthetic says why."
+
+
+def test_a_report_that_another_sweep_of_the_study_outdates_is_still_one(local_report, monkeypatch):
+    """Two sweeps of a study that end together: one lands its last result while the other one's report is made."""
+    monkeypatch.setattr(after_sweep, "is_current", lambda study: False)
+    monkeypatch.setattr(after_sweep, "COMMAND", ("true",))
+    assert refreshed_report("synthetic") == Refreshed(report_path("synthetic"))
 
 
 def test_a_sweep_publishes_the_path_and_survives_a_report_or_an_artifact_that_fails(local_report, monkeypatch, caplog):
