@@ -67,7 +67,7 @@ def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_pat
         split = open_prefix(adapted.stack, some, 3, PrefixStore(from_the_second, "weights"), limit=1 << 30)
         assert set(blocks) == {(2, 3)}, "blocks that are stored are computed again"
 
-        for name in ("leading", "own", "starts"):
+        for name in ("leading", "own_hidden", "starts"):
             np.testing.assert_array_equal(getattr(split, name), getattr(whole, name))
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from tasks.models.sources import available, hub_source
+from tasks.models.sources import available, hub_retry, hub_source
 from tasks.models.sources.available import availability
 from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import TriageError
@@ -13,10 +13,9 @@ from tasks.spec import BaseModelSpec
 
 def main() -> None:
     assert "huggingface_hub" not in sys.modules, "it would have read another environment"
-    available.PROBE_SECONDS = hub_source.CONNECT_SECONDS = (
-        60.0  # what the Hub answers is to be seen on a busy machine, too
-    )
-    # the sources, in order
+    # What the Hub answers is to be seen on a busy machine, too.
+    available.PROBE_SECONDS = hub_source.CONNECT_SECONDS = 60.0
+    hub_retry.BUSY_PAUSES = (0.05, 0.05)  # as many attempts, without the wait
     action = sys.argv[1]
     root = Path(sys.argv[2])
     source = json.loads(sys.argv[3])
