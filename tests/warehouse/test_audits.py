@@ -10,7 +10,7 @@ import pytest
 from tasks.spec import LABELS
 from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
 from warehouse.connect import writing
-from warehouse.health import REPRODUCED, run_audits
+from warehouse.health import REPRODUCED, run_audit, run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.migrate import sql_files
@@ -179,7 +179,7 @@ def test_a_case_without_a_group_among_grouped_ones_is_a_unit_of_its_own_and_pass
 @pytest.mark.parametrize(("audit", "defect"), DEFECTS)
 def test_a_planted_defect_is_found(audit, defect, con):
     con.execute(defect)
-    assert run_audits(con)[audit] > 0
+    assert run_audit(con, audit) > 0
 
 
 def test_the_least_expected_cost_is_what_the_audit_expects_to_be_decided(con):
@@ -188,7 +188,7 @@ def test_the_least_expected_cost_is_what_the_audit_expects_to_be_decided(con):
     con.execute(
         "UPDATE decision_rule SET temperature = 1, bias_ed = 0, bias_gp = 0, bias_home = 0 WHERE rule = 'min_cost'"
     )
-    assert run_audits(con)["rules_before_test"] == 0
+    assert run_audit(con, "rules_before_test") == 0
 
 
 def test_the_confusion_matrix_has_nine_cells_for_each_rule_that_decided(con):
