@@ -19,7 +19,7 @@ COMMAND = (sys.executable, "-m", "flows.cli", "report")
 
 @dataclass(frozen=True)
 class Refreshed:
-    """Where the study's current report is, or in a sentence why there is none; neither for a study
+    """Where the study's report is, or in a sentence why there is none; neither for a study
     that needs none.
     """
 
