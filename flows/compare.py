@@ -12,7 +12,7 @@ from flows.report.markdown import NO_ROWS, PAIRS, as_markdown
 from flows.report.pairs import pair_rows
 from flows.report.study import evaluations_of_study
 from flows.report.typed_rows import leaderboard_rows
-from warehouse.connect import warehouse_path
+from warehouse.connect import snapshot, warehouse_path
 from warehouse.summary import pooled_sets
 
 
@@ -34,10 +34,12 @@ def publish_comparison(ids: Collection[str] | None) -> None:
     """
     markdown = f"# {PAIRS}\n\n{NO_ROWS}"
     if ids is not None:
-        board = leaderboard_rows(ids)
+        with snapshot():
+            board = leaderboard_rows(ids)
+            markdown = as_markdown(board, pair_rows(ids), pooled_sets(ids), ids)
+
         if board:
             records = leaderboard(board).records()
             create_table_artifact(table=records, key="leaderboard", description="All experiments")
-        markdown = as_markdown(board, pair_rows(ids), pooled_sets(ids), ids)
 
     create_markdown_artifact(markdown=markdown, key="comparison", description=PAIRS)

@@ -10,11 +10,8 @@ from dataclasses import dataclass, field
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from warehouse.connect import Settings
+from warehouse.connect import SEALED, Settings
 
-# A read-only connection protects the warehouse. These settings protect everything else: no file,
-# extension, network or Python variable can be reached, and no statement can undo them.
-SEALED: Settings = {"enable_external_access": "false", "lock_configuration": "true"}
 IN_MEMORY: Settings = {"temp_directory": ""}  # what does not fit is refused, not put on the disk
 LEAST_MEMORY = 50_000_000
 

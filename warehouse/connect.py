@@ -30,8 +30,21 @@ Settings = dict[str, str | bool | int | float | list[str]]  # DuckDB's, by name
 
 # Without it, DuckDB 1.5 could not open a file written by 2.0.
 STORAGE: Settings = {"storage_compatibility_version": "v1.5.0"}
+# A read-only connection protects the warehouse. These settings protect everything else: no file,
+# extension, network or Python variable can be reached, and no statement can undo them.
+SEALED: Settings = {"enable_external_access": "false", "lock_configuration": "true"}
 WAIT_SECONDS = 30.0
 _one_at_a_time = threading.RLock()
+
+
+class _Snapshot(threading.local):
+    """The connection that `snapshot` keeps open for this thread, and the file."""
+
+    connection: duckdb.DuckDBPyConnection | None = None
+    path: Path | None = None
+
+
+_snapshot = _Snapshot()
 
 
 def warehouse_path() -> Path:
@@ -96,11 +109,16 @@ def check_exists(path: Path) -> None:
 def reading(
     path: Path | None = None, wait: float = WAIT_SECONDS, settings: Settings | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A short read-only connection.
+    """A short read-only connection; in a `snapshot` of this thread, one to that.
 
     Raises BadInput where there is no warehouse yet, Locked as `writing` does.
     """
     path = path or warehouse_path()
+    if _snapshot.connection is not None and _snapshot.path == path:
+        with damage_as_sentence(path), _snapshot.connection.cursor() as con:
+            yield con
+        return
+
     check_place(path)
     check_exists(path)
 
@@ -110,6 +128,27 @@ def reading(
         contextlib.closing(_connect(path, wait, True, settings or {})) as con,
     ):
         yield con
+
+
+@contextlib.contextmanager
+def snapshot(path: Path | None = None) -> Iterator[None]:
+    """All that this thread reads in the block comes from one sealed connection, so that its tables
+    are of one moment.
+
+    No process can write to the warehouse meanwhile: not for a block that waits for anything.
+    Raises as `reading` does.
+    """
+    path = path or warehouse_path()
+    if _snapshot.connection is not None and _snapshot.path == path:
+        yield
+        return
+
+    with reading(path, settings=SEALED) as con:
+        _snapshot.connection, _snapshot.path = con, path
+        try:
+            yield
+        finally:
+            _snapshot.connection = _snapshot.path = None
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from flows.report.prevalence import check_prevalence, not_restated_note
 from flows.report.study import evaluation_ids, select_study, study_rows
 from flows.report.table import Table, print_lines
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
+from warehouse.connect import snapshot
 from warehouse.health import bring_up_to_date
 from warehouse.summary import pooled_sets
 
@@ -89,13 +90,17 @@ def print_comparison(
     check_prevalence(prevalence)
     load_what_waits()
     bring_up_to_date()
-    board = leaderboard_rows(only)
+    with snapshot():
+        board = leaderboard_rows(only)
+        pairs = pair_rows(only)
+        sets = pooled_sets(only)
+        tables = evidence(board, prevalence, sections, only) if board else []
+
     if not board:
         print_line(console, _nothing_finished(only, of))
         return
 
-    pairs = pair_rows(only)
-    lines = answer(board, pairs, pooled_sets(only))
+    lines = answer(board, pairs, sets)
     print_answer(console, lines)
 
     is_whole = sections is None
@@ -118,7 +123,7 @@ def print_comparison(
         else:
             _print_pair_lines(console, pairs, prevalence)
 
-    for table in evidence(board, prevalence, sections, only):
+    for table in tables:
         _print_whole(console, table, all_random)
 
     if not is_whole:

@@ -17,6 +17,7 @@ from flows.report.rules import choices, confusion, rules
 from flows.report.seeds import seeds
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow
+from warehouse.connect import snapshot
 
 
 def evidence(
@@ -60,10 +61,11 @@ def evidence(
             frontier(board, ids).with_note(unchanged),
         ],
     }
-    chosen_tables = [
-        make_tables()
-        for name, make_tables in tables.items()
-        if sections is None or name in sections
-    ]
+    with snapshot():
+        chosen_tables = [
+            make_tables()
+            for name, make_tables in tables.items()
+            if sections is None or name in sections
+        ]
 
     return [table for section in chosen_tables for table in section if len(table)]

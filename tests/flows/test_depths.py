@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from flows.selection import Selection, select
 from tasks.grids.grid import GRIDS
 from tests.place import Place
@@ -30,6 +32,7 @@ def grid_with(folder: Path, *recipes: str) -> str:
     return str(path)
 
 
+@pytest.mark.nightly  # that blocks go on from fewer blocks is tested in tuning/test_frozen_prefix.py
 def test_the_frozen_blocks_that_recipes_share_are_computed_once_whichever_comes_first(tmp_path):
     place = Place(tmp_path)
     clinic = tmp_path / "clinic.csv"

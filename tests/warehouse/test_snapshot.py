@@ -1,0 +1,92 @@
+"""`snapshot`: what a block reads is of one moment, through one sealed connection."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import duckdb
+import pytest
+
+from tasks.runtime.errors import BadInput
+from tests.warehouse.rows import land_pair
+from warehouse.connect import reading, snapshot, warehouse_path, writing
+from warehouse.load import load_all
+from warehouse.query import query_rows
+
+DELETE = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('DELETE FROM gate')"
+NARROWED = "SELECT evaluation_id FROM leaderboard ORDER BY 1"
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A warehouse with a pair; the ids of its evaluations."""
+    land_pair(tmp_path)
+    load_all(tmp_path)
+    return [id for (id,) in query_rows(NARROWED).rows]
+
+
+def test_another_process_writes_after_the_block_and_not_in_it(pair):
+    command = [sys.executable, "-c", DELETE, str(warehouse_path())]
+    before = query_rows("FROM gate").rows
+    with snapshot():
+        assert query_rows("FROM gate").rows == before != []
+        refused = subprocess.run(command, capture_output=True, text=True)
+        assert "lock on file" in refused.stderr
+        assert query_rows("FROM gate").rows == before
+
+    subprocess.run(command, check=True)
+    assert query_rows("FROM gate").rows == []
+
+
+def test_a_block_opens_the_warehouse_once_and_closes_it_after_an_error(pair, monkeypatch):
+    openings = []
+    connect = duckdb.connect
+    monkeypatch.setattr("duckdb.connect", lambda *args, **options: openings.append(args) or connect(*args, **options))
+    with pytest.raises(BadInput, match="nothing_like_it"), snapshot(), snapshot():
+        query_rows("FROM gate")
+        with reading() as con:
+            con.execute("FROM gate")
+        query_rows("FROM nothing_like_it")
+
+    assert len(openings) == 1
+    with writing() as con:
+        con.execute("DELETE FROM gate")
+    assert query_rows("FROM gate").rows == []
+
+
+def test_views_are_narrowed_for_one_query_alone(pair):
+    with snapshot():
+        for id in pair:
+            assert query_rows(NARROWED, only=[id]).rows == [(id,)]
+        assert query_rows(NARROWED).rows == [(id,) for id in pair]
+
+
+def test_what_a_block_reads_is_sealed(pair, tmp_path):
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    with snapshot(), pytest.raises(BadInput, match="disabled"):
+        query_rows(f"FROM read_csv('{tmp_path / 'secret.csv'}')")
+    with snapshot(), reading() as con, pytest.raises(duckdb.Error, match="locked"):
+        con.execute("SET enable_external_access = true")
+
+
+def test_another_thread_waits_for_its_own_connection(pair):
+    lines: list[str] = []
+
+    def read() -> None:
+        query_rows("FROM gate")
+        lines.append("thread")
+
+    with snapshot():
+        other = threading.Thread(target=read)
+        other.start()
+        query_rows("FROM gate")
+        lines.append("block")
+    other.join()
+    assert lines == ["block", "thread"]
+
+
+def test_a_block_about_another_file_reads_that_one(pair, tmp_path):
+    with snapshot(), pytest.raises(BadInput, match="no warehouse"):
+        query_rows("FROM gate", database=tmp_path / "other.duckdb")
