@@ -115,6 +115,8 @@ def reading(
     """
     path = path or warehouse_path()
     if _snapshot.connection is not None and _snapshot.path == path:
+        # DuckDB refuses two configurations of one file.
+        assert settings in (None, SEALED), "a snapshot has settings of its own"
         with damage_as_sentence(path), _snapshot.connection.cursor() as con:
             yield con
         return
@@ -143,12 +145,13 @@ def snapshot(path: Path | None = None) -> Iterator[None]:
         yield
         return
 
+    outer = _snapshot.connection, _snapshot.path
     with reading(path, settings=SEALED) as con:
         _snapshot.connection, _snapshot.path = con, path
         try:
             yield
         finally:
-            _snapshot.connection = _snapshot.path = None
+            _snapshot.connection, _snapshot.path = outer
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 from tasks.runtime.errors import BadInput
 from tests.warehouse.rows import land_pair
+from warehouse.bounds import Bounds
 from warehouse.connect import reading, snapshot, warehouse_path, writing
 from warehouse.load import load_all
 from warehouse.query import query_rows
@@ -87,6 +88,18 @@ def test_another_thread_waits_for_its_own_connection(pair):
     assert lines == ["block", "thread"]
 
 
-def test_a_block_about_another_file_reads_that_one(pair, tmp_path):
+def test_a_block_about_another_file_reads_that_one_and_leaves_the_outer_as_it_is(pair, tmp_path):
+    other = tmp_path / "other.duckdb"
     with snapshot(), pytest.raises(BadInput, match="no warehouse"):
-        query_rows("FROM gate", database=tmp_path / "other.duckdb")
+        query_rows("FROM gate", database=other)
+
+    duckdb.connect(str(other)).execute("CREATE TABLE gate AS SELECT 1").close()
+    with snapshot():
+        with snapshot(other):
+            assert query_rows("FROM gate", database=other).rows == [(1,)]
+        assert query_rows(NARROWED).rows == [(id,) for id in pair]
+
+
+def test_a_query_with_bounds_of_its_own_is_no_part_of_a_block(pair):
+    with snapshot(), pytest.raises(AssertionError, match="settings of its own"):
+        query_rows("FROM gate", bounds=Bounds(memory=60_000_000))
