@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.corpus.case import text_digest
-from tasks.corpus.reading.columns import NamedColumn, missing_columns
 from tasks.corpus.reading.rows import RowReader
 from tasks.corpus.reading.tables import place, read_rows
 from tasks.runtime.errors import BadInput
@@ -64,8 +63,10 @@ def numbered_texts(path: Path, column: str) -> Iterator[tuple[str, str]]:
         empty = False
         location = place(path, number)
         if column not in row:
-            text_column = NamedColumn(column, "the column of the texts", "--text-column")
-            raise missing_columns(location, row, [text_column])
+            raise BadInput(
+                f"{location}: has no column '{column}' among its {len(row)}; name the column of the "
+                "texts with --text-column, and give a file without a header one."
+            )
         text = reader.text(row, location)
         if len(text.encode()) > MOST_BYTES:
             raise BadInput(f"{location}: '{column}' is longer than {MOST_BYTES // 1_000_000} MB.")

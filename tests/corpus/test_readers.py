@@ -224,7 +224,7 @@ def test_a_bad_row_is_refused_with_its_line(second: Any, expected: str, tmp_path
             "has 1 field where the header has 3; write a value for each column, separated by ';', even",
         ),
         (b'text,label\n"a\nb",ED\n"open,ED\n', "line 4: is not valid CSV"),
-        (b"text,text\na,ED\n", "line 1: has the column 'text' twice"),
+        (b"text,text\na,ED\n", "line 1: gives one name to the columns 1 and 2; give each column its own name"),
         (b"text;label\na;ED\n\nb;sofa\n", "line 4: has the unknown label 'sofa'"),
         (b"sep=;\ntext;label\n;ED\n", "line 3: 'text' is empty"),
         ("text,label\nfi\u00e8vre,ED\n".encode("latin-1"), "line 2: is not UTF-8"),

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.corpus.reading.columns import shown
 from tasks.runtime.errors import BadInput
 
 NumberedRow = tuple[int, dict[str, Any]]
@@ -112,9 +111,12 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _first_repeated(names: list[str]) -> str:
-    """The first name, in alphabetical order, that stands twice."""
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    return shown(min(repeated))
+    """The places of the first name that stands twice, e.g. `2 and 5`: in a file without a header
+    the name itself would be a patient's text.
+    """
+    repeated = next(name for name, count in Counter(names).items() if count > 1)
+    first, second, *_ = (place for place, name in enumerate(names, 1) if name == repeated)
+    return f"{first} and {second}"
 
 
 DECODE = json.JSONDecoder(object_pairs_hook=_unique_keys).decode
@@ -139,7 +141,9 @@ def _json_value(line: str, location: str) -> object:
     try:
         return DECODE(line)
     except _RepeatedKey as error:
-        raise BadInput(f"{location}: has the key {error} twice; keep one of the two.") from error
+        raise BadInput(
+            f"{location}: gives one name to the keys {error}; keep one of the two."
+        ) from error
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", "too deeply nested or too large a number")
         raise BadInput(
@@ -211,8 +215,8 @@ def _header(path: Path, number: int, values: list[str]) -> list[str]:
 def _check_header(location: str, names: list[str]) -> None:
     if len(set(names)) < len(names):
         raise BadInput(
-            f"{location}: has the column {_first_repeated(names)} twice; give each column its own "
-            "name."
+            f"{location}: gives one name to the columns {_first_repeated(names)}; give each column "
+            "its own name."
         )
 
 
