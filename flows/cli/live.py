@@ -65,7 +65,7 @@ class _Display:
         """The table, drawn while the context lasts."""
 
         def draw() -> Group:
-            return self.board.render(self.console.height)
+            return self.board.render(self.console.height, self.console.width)
 
         return rich.live.Live(
             console=self.console,

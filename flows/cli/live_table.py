@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import accumulate
 
 from rich.console import Group
 from rich.table import Table
@@ -25,6 +26,7 @@ from tasks.spec import ExperimentSpec
 
 COLUMNS = ("experiment", "state", "iteration", "loss", "valid", "left")
 LINES_AROUND = 5  # header, rows left out, current step, whole sweep, prompt
+BETWEEN = 2  # spaces between two columns
 NONE = ""
 
 
@@ -149,8 +151,11 @@ class Board:
         if cell in self.rows:
             self.rows[cell] = self.rows[cell].after(step, event)
 
-    def render(self, height: int) -> Group:
-        """The table with at most `height` lines, and below it the step and the whole sweep."""
+    def render(self, height: int, width: int) -> Group:
+        """The table with at most `height` lines, and below it the step and the whole sweep.
+
+        `width`: characters of the terminal, at which long names take several lines.
+        """
         table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
         for column in COLUMNS:
             table.add_column(
@@ -160,9 +165,10 @@ class Board:
                 justify="left" if column in ("experiment", "state") else "right",
             )
 
-        visible_rows = self._shown(max(height - LINES_AROUND, 1))
+        texts = {cell: row.texts(self.names[cell]) for cell, row in self.rows.items()}
+        visible_rows = self._shown(height - LINES_AROUND, _lines_of(texts, width))
         for row in visible_rows:
-            table.add_row(*row.texts(self.names[row.cell]), style=STYLES[row.state])
+            table.add_row(*texts[row.cell], style=STYLES[row.state])
 
         lines = [Text(self.step, overflow="ellipsis", no_wrap=True), Text(self._summary())]
         hidden = len(self.rows) - len(visible_rows)
@@ -171,9 +177,9 @@ class Board:
 
         return Group(table, *lines)
 
-    def _shown(self, most: int) -> list[Row]:
+    def _shown(self, most: int, lines: Mapping[str, int]) -> list[Row]:
         """The rows that fit, in the grid's order: what runs and what failed before what waits, and
-        what waits, the next first, before what landed.
+        what waits, the next first, before what landed. At least one; `lines`: of each row.
         """
         places = {cell: place for place, cell in enumerate(self.rows)}
         importance = {State.FAILED: 1, State.WAITING: 2, State.LANDED: 3}
@@ -185,7 +191,9 @@ class Board:
             ),
         )
 
-        return sorted(ranked_rows[:most], key=lambda row: places[row.cell])
+        heights = accumulate(lines[row.cell] for row in ranked_rows)
+        fitting = sum(height <= most for height in heights)
+        return sorted(ranked_rows[: max(fitting, 1)], key=lambda row: places[row.cell])
 
     def _summary(self) -> str:
         """E.g. `3 of 60 landed, 1 failed, about 40 min left`."""
@@ -202,6 +210,14 @@ class Board:
             parts.append(f"about {clock(seconds)} left")
 
         return ", ".join(parts)
+
+
+def _lines_of(rows: Mapping[str, tuple[str, ...]], width: int) -> dict[str, int]:
+    """Lines of each row: its name folds where the other columns leave too little of the width."""
+    others = zip(COLUMNS[1:], *(texts[1:] for texts in rows.values()), strict=True)
+    taken = sum(BETWEEN + max(map(len, column)) for column in others)
+    room = max(width - taken, 1)
+    return {cell: -(-len(name) // room) for cell, (name, *_) in rows.items()}
 
 
 def short_names(cells: Sequence[str]) -> dict[str, str]:

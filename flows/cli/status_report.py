@@ -45,15 +45,15 @@ def print_status(console: Console, show_all: bool = False) -> None:
 
 def print_json(show_all: bool = False) -> None:
     """Print the lines as a JSON array on standard output."""
-    lines = _listed_lines(status_lines(), show_all)
+    lines = listed_lines(status_lines(), show_all)
     print(json.dumps([line.as_json() for line in lines], indent=2))
 
 
-def status_table(lines: list[Line], width: int, show_all: bool = False) -> Table:
+def status_table(lines: Sequence[Line], width: int, show_all: bool = False) -> Table:
     """The lines as a table for a terminal of `width` characters, which breaks no name."""
-    listed_lines = _listed_lines(lines, show_all)
-    names = _names(listed_lines)
-    named_lines = list(zip(listed_lines, names, strict=True))
+    visible_lines = listed_lines(lines, show_all)
+    names = _names(visible_lines)
+    named_lines = list(zip(visible_lines, names, strict=True))
 
     table = _table(COLUMNS, [line.cells(name) for line, name in named_lines])
     unbounded = Console(width=10_000)  # on which a table is as wide as it wants
@@ -81,5 +81,6 @@ def _names(lines: list[Line]) -> list[str]:
     return [line.cell_id if cells[line.cell_id] == 1 else line.name for line in lines]
 
 
-def _listed_lines(lines: list[Line], show_all: bool) -> list[Line]:
+def listed_lines(lines: Sequence[Line], show_all: bool) -> list[Line]:
+    """The lines without failed runs of earlier settings and trials, unless `show_all`."""
     return [line for line in lines if show_all or not (line.superseded or line.searched)]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 
 import rich.live
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 
-from flows.cli.status_lines import status_lines
-from flows.cli.status_report import NOTHING, status_table
+from flows.cli.status_lines import Line, status_lines
+from flows.cli.status_report import NOTHING, listed_lines, status_table
 from tasks.runtime.errors import BadInput
 
 WATCH_SECONDS = 2.0
+LINES_BELOW = 2  # rows left out, prompt
+MOST_LINES = 4  # of a row, so that leaving out one for each four leaves out no row too many
 
 
 def watch_status(console: Console, show_all: bool, as_json: bool) -> None:
@@ -28,8 +32,29 @@ def watch_status(console: Console, show_all: bool, as_json: bool) -> None:
 
     with contextlib.suppress(KeyboardInterrupt), rich.live.Live(console=console) as display:
         while True:
-            lines = status_lines()
-            display.update(
-                status_table(lines, console.width, show_all) if lines else NOTHING, refresh=True
-            )
+            display.update(watched_table(status_lines(), console, show_all), refresh=True)
             time.sleep(WATCH_SECONDS)
+
+
+def watched_table(
+    lines: Sequence[Line], console: Console, show_all: bool = False
+) -> RenderableType:
+    """The table of the experiments that the terminal has lines for, those that run before others."""
+    if not lines:
+        return NOTHING
+
+    listed = listed_lines(lines, show_all)
+    by_importance = sorted(listed, key=lambda line: line.reported is None)
+    room = console.height - LINES_BELOW
+    count = len(listed)
+    while True:
+        visible = set(map(id, by_importance[:count]))
+        shown_lines = [line for line in listed if id(line) in visible]
+        table = status_table(shown_lines, console.width, show_all=True)
+        excess = len(console.render_lines(table)) - room
+        if excess <= 0 or count <= 1:
+            break
+        count -= max(excess // MOST_LINES, 1)
+
+    hidden = len(listed) - count
+    return Group(table, Text(f"and {hidden} more: triage status", "dim")) if hidden else table

@@ -32,7 +32,7 @@ def board() -> Board:
 
 def rendered(board: Board, height: int = 100, width: int = 80) -> list[str]:
     out = io.StringIO()
-    Console(file=out, width=width).print(board.render(height))
+    Console(file=out, width=width).print(board.render(height, width))
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -80,6 +80,16 @@ def test_it_fits_80_columns_and_a_low_terminal_shows_what_runs_and_what_failed(b
     assert "failed" in text and "training" in text and "5 min" in text and "landed  " not in text
     assert "and 53 more" in lines and lines[-1].startswith("1 of 60 landed, 1 failed, about ")
     assert len(rendered(board, height=200)) == 1 + 60 + 2
+
+
+def test_a_low_terminal_has_the_last_line_although_names_fold(board):
+    names = {cell: f"{cell}-with-a-long-name" for cell in board.rows}
+    board.names = names
+    for width in (60, 80, 100):
+        lines = rendered(board, height=24, width=width)
+        folded = sum(name not in "\n".join(lines) for name in names.values())
+        assert folded and 20 <= len(lines) <= 23 and max(map(len, lines)) <= width
+        assert lines[-1].startswith("0 of 60 landed, about ")
 
 
 def test_names_keep_the_seed_only_where_seeds_differ():

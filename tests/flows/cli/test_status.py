@@ -9,13 +9,14 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
+from flows.cli.status_lines import Line
 from flows.cli.status_report import print_json, print_status
-from flows.cli.status_watch import watch_status
+from flows.cli.status_watch import watch_status, watched_table
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import TrainingReport
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.tuning.reported import reporting_to
+from tasks.tuning.reported import Reported, reporting_to
 from tests.warehouse.rows import evaluation, training
 from warehouse.connect import writing
 from warehouse.landing import write_landing
@@ -106,6 +107,25 @@ def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(
     assert landed["experiment"] == "t4" and landed["warehouse"] == "completed" and landed["ed_recall"] == 1.0
     assert landed["test_cases"] == 5 and landed["random_weights"] is False
     assert "not finished" in printed(), "its process has ended"
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_low_terminal_watches_what_runs_and_says_how_many_more_there_are(width, tmp_path):
+    lines = [Line(f"tiny-llama-4bit-balanced_safe-s{seed}", training="done") for seed in range(42, 72)]
+    report = Reported(iteration=4, iterations=9, loss=0.5, validation=None, seconds_left=3.0)
+    lines.append(Line("the-one-that-runs-s42", reported=report))
+
+    out = io.StringIO()
+    console = Console(file=out, width=width, height=24)
+    console.print(watched_table(lines, console))
+    text = out.getvalue()
+    assert "the-one-that-runs-s42" in text and 15 <= len(text.splitlines()) <= 23
+    shown = sum(line.cell_id in text for line in lines)
+    assert text.splitlines()[-1] == f"and {31 - shown} more: triage status"
+
+    high = Console(file=io.StringIO(), width=width, height=200)
+    high.print(watched_table(lines, high))
+    assert all(line.cell_id in high.file.getvalue() for line in lines) and "more:" not in high.file.getvalue()
 
 
 def test_watch_needs_a_terminal(tmp_path):
