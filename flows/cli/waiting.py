@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from flows.cli.terminal import errors, print_line
 from tasks.runtime.home import home
 
@@ -16,4 +18,9 @@ def load_what_waits() -> None:
     from warehouse.waiting import load_waiting, waiting_sentence  # pyarrow comes with it
 
     if error := load_waiting(home() / "landing"):
-        print_line(errors, waiting_sentence(error))
+        _say_once(waiting_sentence(error))
+
+
+@cache  # a command that draws its table again and again loads again and again
+def _say_once(sentence: str) -> None:
+    print_line(errors, sentence)
