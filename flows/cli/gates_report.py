@@ -96,9 +96,18 @@ def texts_by_digest(path: Path) -> dict[str, str]:
     return {
         exact_digest(variant): variant
         for text in texts
-        if isinstance(text, str)
+        if isinstance(text, str) and _is_whole(text)
         for variant in (text, text.strip())
     }
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text can be written: one with half a surrogate pair is no case, and has no digest."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _print_evaluation(

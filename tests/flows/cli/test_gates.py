@@ -175,7 +175,8 @@ def typed(*args):
 
 def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures(landed, tmp_path):
     own_file = tmp_path / "own.jsonl"
-    own_file.write_text(json.dumps({"id": 1, "words": "message 5"}) + "\n")
+    rows = ({"id": 1, "words": "message 5"}, {"id": 2, "words": "half a surrogate pair: \ud83d"})
+    own_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = typed("gates", "smol-4bit-r1-s42", "--show-text", str(own_file), "--prevalence", "0.1")
     assert (result.returncode, result.stderr) == (0, "")
     assert "2 of 4" in result.stdout and "FAIL" in result.stdout and "Clopper-Pearson" in result.stdout
