@@ -24,7 +24,7 @@ from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, is_disk_full
 from tasks.runtime.events import Emit
 from tasks.runtime.manifest import Manifest
-from tasks.runtime.store import MANIFEST, read_manifest, seal
+from tasks.runtime.store import MANIFEST, SEAL, read_manifest, seal
 from tasks.runtime.temporary import builder_lock, remove_abandoned, temporary_folder
 from tasks.spec import BaseModelSpec
 
@@ -112,6 +112,7 @@ def _fill(
             shutil.copyfile(training / name, folder / name)
 
     result = _run_job(model, training, home, folder, fuse, gguf, on_event)
+    _leave_out_path(folder / WEIGHTS)
     bundle = _moved_bundle(model.bundle, folder, fuse)
     write_bundle(bundle, folder)
     example = render_example(bundle, read_prompt(folder))
@@ -177,6 +178,20 @@ def _copy_weights(weights: Path, target: Path) -> None:
     for name in (*manifest["files"], MANIFEST):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(weights / name, target / name)
+
+
+def _leave_out_path(weights: Path) -> None:
+    """Name a base model's folder without where it lies, which concerns nobody that has the export."""
+    manifest = read_manifest(weights)
+    assert manifest is not None, "exported weights are complete"
+    source = manifest["source"]
+    if source["kind"] != "folder":
+        return
+
+    name = Path(source["path"]).name
+    entries = {key: value for key, value in manifest.items() if key not in SEAL}
+    entries |= {"source": source | {"path": name}, "weights_source": f"folder {name}"}
+    seal(weights, entries, list(manifest["files"]))
 
 
 def _base_model(training: Path) -> BaseModelSpec:

@@ -28,6 +28,7 @@ from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
 CHECKED = ".checked.json"
+SEAL = frozenset({"files", "created", "digest", "check"})  # entries that `seal` adds
 
 # The JSON of a manifest. Read it into a class with tasks/runtime/manifest.py.
 ManifestDict = dict[str, Any]

@@ -30,7 +30,7 @@ from tasks.bundle.texts import checked_text
 from tasks.models.gguf_reader import open_gguf
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import read_lines
-from tasks.runtime.store import verify
+from tasks.runtime.store import SEAL, read_manifest, seal, verify
 from tasks.spec import LABELS
 from tests.place import Place, one_sentence
 from warehouse.connect import writing
@@ -191,6 +191,22 @@ def test_the_folder_is_whole_sealed_and_holds_no_text_of_a_case(place, plain):
     whole = b"".join(path.read_bytes() for path in plain.rglob("*") if path.is_file())
     assert not [text for text in texts(place) if text[:30].encode() in whole]
     assert str(place.folder).encode() not in whole, "no path of the machine that made it"
+
+
+def test_of_a_base_models_own_folder_its_name_alone_is_exported(plain, tmp_path):
+    weights = tmp_path / "model"
+    shutil.copytree(plain / "model", weights)
+    manifest = read_manifest(weights)
+    path = "/home/alice/clinic-x/weights"
+    entries = {key: value for key, value in manifest.items() if key not in SEAL}
+    entries |= {"source": {"kind": "folder", "path": path}, "weights_source": f"folder {path}"}
+    seal(weights, entries, list(manifest["files"]))
+
+    tasks.bundle.export._leave_out_path(weights)
+    named = verify(weights)
+    assert (named["source"]["path"], named["weights_source"]) == ("weights", "folder weights")
+    assert named["digest"] == manifest["digest"] and named.keys() == manifest.keys()
+    assert "alice" not in (weights / "manifest.json").read_text()
 
 
 def test_the_card_says_what_the_example_does_not_do(plain):
