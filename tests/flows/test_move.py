@@ -43,17 +43,7 @@ def test_the_same_adapter_is_compared_with_itself_on_other_weights(moved_study):
     assert len(shift) == 2 and (shift.largest > 0).all(), "other weights give other probabilities"
 
 
-def test_moved_adapters_have_dropout_passes_unless_the_grid_asks_for_none(moved_study):
+def test_moved_adapters_have_dropout_passes(moved_study):
     place, _ = moved_study
-    of_moved = (
-        "SELECT mc_status, mc_reason FROM evaluation JOIN experiment USING (training_id) "
-        "WHERE recipe_kind = 'moved_adapter' ORDER BY evaluation.created_at DESC LIMIT 1"
-    )
-    assert place.query(of_moved).mc_status.tolist() == ["available"]
-    options = ("--model", "tiny-llama", "--recipe", "balanced_safe", "--bits", "4")
-    settings = ('scoring.move_adapters=["8bit"]', "scoring.moved_passes=false")
-    again = place.run("sweep", "smoke", *options, *(part for key in settings for part in ("--set", key)))
-    assert (again.returncode, again.stderr) == (0, ""), again.stdout + again.stderr
-    assert place.query(of_moved).values.tolist() == [
-        ["not available", "scoring.moved_passes is false, so that moved adapters have none"]
-    ]
+    moved = "FROM evaluation JOIN experiment USING (training_id) WHERE recipe_kind = 'moved_adapter'"
+    assert place.query(f"SELECT DISTINCT mc_status {moved}").mc_status.tolist() == ["available"]

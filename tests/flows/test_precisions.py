@@ -8,6 +8,7 @@ from tasks.corpus.vignettes.adversarial import adversarial_cases
 
 PRECISIONS = 'precisions=["bf16", "4bit"]'
 MOVES = 'scoring.move_adapters=["mxfp4", "4bit"]'
+NO_PASSES = "scoring.moved_passes=false"
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +20,8 @@ def swept(smoke, tmp_path_factory):
         "".join(f"{json.dumps({'text': case.text, 'label': case.label})}\n" for case in adversarial_cases()[:24])
     )
     sets = f'evaluation_set=[{{ name = "few", source = "{few}" }}]'
-    options = ("--model", "tiny-llama", "--recipe", "baseline")
-    settings = [part for key in (PRECISIONS, MOVES, sets) for part in ("--set", key)]
+    options = ("--model", "tiny-llama", "--recipe", "balanced_safe")
+    settings = [part for key in (PRECISIONS, MOVES, NO_PASSES, sets) for part in ("--set", key)]
 
     return place, place.run("sweep", "smoke", *options, *settings)
 
@@ -31,14 +32,14 @@ def test_bfloat16_is_trained_scored_and_landed_and_nothing_else_is_trained(swept
     trained = [
         name for name, state in place.last_steps().items() if name.startswith("train ") and state[0] == "Completed"
     ]
-    assert trained == ["train tiny-llama bf16 baseline s42"]
+    assert trained == ["train tiny-llama bf16 balanced_safe s42"]
     landed = place.query(
         "SELECT cell_id, bits, precision, group_size, compute_path FROM experiment "
-        "WHERE recipe LIKE 'baseline%' AND base_model = 'tiny-llama' AND precision NOT IN ('8bit') ORDER BY cell_id"
+        "WHERE recipe LIKE 'balanced_safe%' AND base_model = 'tiny-llama' AND precision NOT IN ('8bit') ORDER BY cell_id"
     )
     assert landed.cell_id.tolist() == [
-        "tiny-llama-4bit-baseline-frombf16-s42", "tiny-llama-4bit-baseline-s42", "tiny-llama-bf16-baseline-s42",
-        "tiny-llama-mxfp4-baseline-from4bit-s42", "tiny-llama-mxfp4-baseline-frombf16-s42",
+        "tiny-llama-4bit-balanced_safe-frombf16-s42", "tiny-llama-4bit-balanced_safe-s42", "tiny-llama-bf16-balanced_safe-s42",
+        "tiny-llama-mxfp4-balanced_safe-from4bit-s42", "tiny-llama-mxfp4-balanced_safe-frombf16-s42",
     ]  # fmt: skip
     assert landed.precision.tolist() == ["4bit", "4bit", "bf16", "mxfp4", "mxfp4"]
     assert landed.group_size.fillna(0).tolist() == [64, 64, 0, 32, 32]
@@ -49,7 +50,7 @@ def test_bfloat16_is_trained_scored_and_landed_and_nothing_else_is_trained(swept
 def test_one_adapter_stands_at_every_precision_on_both_sets(swept):
     place, _ = swept
     rows = place.query(
-        "SELECT adapter, evaluation_set, precision FROM frontier WHERE recipe = 'baseline' AND precision <> '8bit'"
+        "SELECT adapter, evaluation_set, precision FROM frontier WHERE recipe = 'balanced_safe' AND precision <> '8bit'"
     )
     matches = {key: set(group.precision) for key, group in rows.groupby(["adapter", "evaluation_set"])}
 
@@ -60,9 +61,20 @@ def test_one_adapter_stands_at_every_precision_on_both_sets(swept):
 
     compared = place.query(
         "SELECT DISTINCT adapter, precision FROM precision_comparison "
-        "WHERE recipe = 'baseline' AND precision <> '8bit' ORDER BY ALL"
+        "WHERE recipe = 'balanced_safe' AND precision <> '8bit' ORDER BY ALL"
     )
     assert compared.values.tolist() == [["from bf16", "4bit"], ["from bf16", "mxfp4"], ["own", "4bit"]]
+
+
+def test_a_grid_that_asks_for_no_passes_of_moved_adapters_has_none(swept):
+    place, _ = swept
+    reasons = place.query(
+        "SELECT DISTINCT mc_status, mc_reason FROM evaluation JOIN experiment USING (training_id) "
+        "WHERE recipe_kind = 'moved_adapter' AND evaluation_set = 'test'"
+    )
+    assert reasons.values.tolist() == [
+        ["not available", "scoring.moved_passes is false, so that moved adapters have none"]
+    ]
 
 
 def test_fidelity_is_measured_for_every_quantised_precision_on_the_same_cases(swept):
