@@ -64,12 +64,18 @@ def remove(parts: Collection[Part]) -> None:
         # interruption leaves is found again.
         asides = [_set_aside(part.folder) for part in parts]
         for aside in asides:
-            shutil.rmtree(aside)
+            if aside.exists():  # one that lay in another one, or had its name, is gone by now
+                shutil.rmtree(aside)
+
+
+def aside_of(folder: Path) -> Path:
+    """What a folder that is to be removed is renamed to."""
+    return folder.with_name(f"{ASIDE}{folder.name}")
 
 
 def _set_aside(folder: Path) -> Path:
     if folder.name.startswith(ASIDE):
         return folder
-    aside = folder.with_name(f"{ASIDE}{folder.name}")
+    aside = aside_of(folder)
     shutil.rmtree(aside, ignore_errors=True)
     return folder.rename(aside)

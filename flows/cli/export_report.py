@@ -9,6 +9,7 @@ from rich.console import Console
 
 from flows.cli.find_model import find_model
 from flows.cli.terminal import print_line
+from tasks.bundle.asking import in_use
 from tasks.bundle.bundle import BundledModel
 from tasks.bundle.export import EXAMPLE, Exported, export, refuse_filled
 from tasks.bundle.export_arguments import Agreement
@@ -56,7 +57,8 @@ def export_experiment(console: Console, request: Request) -> None:
     if target is not None:
         refuse_push(model.bundle, target, request.unsafe)
 
-    exported = export(model, home(), request.folder, fuse=request.fuse, gguf=request.gguf)
+    with in_use(model, "export"):
+        exported = export(model, home(), request.folder, fuse=request.fuse, gguf=request.gguf)
     _say(console, model, exported)
 
     if target is not None:

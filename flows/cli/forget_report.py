@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -14,11 +15,18 @@ from tasks.forget_data import Forgetting, forget, matching_names, plan, unknown_
 from tasks.removal import refuse_while_working
 from tasks.runtime.errors import Locked
 from tasks.runtime.home import check_home, home
+from tasks.runtime.paths import ask
+from tasks.runtime.shared import VARIABLE
 
 STAYS = (
     "The warehouse and landing/ stay: they hold no text, and know cases by id and digest "
     "(`triage studies forget` removes a study's results). Base models stay too. Your own files, "
     "exports, reports, published results and backups are not looked for: delete those yourself."
+)
+STAYS_SHARED = (
+    "What machines share in {place} (TRIAGE_SHARED) stays too, and the next sweep brings adapters "
+    "and scores back from there: delete those of each adapter in experiments/, checkpoints/ and "
+    "scores/ there yourself."
 )
 
 
@@ -34,7 +42,8 @@ def forget_data(console: Console, data: str, yes: bool) -> None:
     refuse_while_sweeping(root)
 
     print_table(console, _table(root, forgetting, yes))
-    print_line(console, STAYS)
+    for sentence in _what_stays():
+        print_line(console, sentence)
     for name in forgetting.elsewhere:
         print_line(console, f"The data set {name} shares sets with it and stays: forget it, too.")
     if not yes:
@@ -46,12 +55,18 @@ def forget_data(console: Console, data: str, yes: bool) -> None:
     print_line(console, f"Removed: {', '.join(names)}, {file_size(forgetting.size)}.")
 
 
+def _what_stays() -> list[str]:
+    """What forgetting does not remove, in sentences."""
+    place = os.environ.get(VARIABLE, "").strip()
+    return [STAYS, STAYS_SHARED.format(place=place)] if place else [STAYS]
+
+
 def _of_grid(root: Path, data: str) -> list[str]:
     """The data set that a grid names. Raises BadInput where there is neither."""
     from tasks.corpus.prepare import dataset_folder  # the readers of files come with it
     from tasks.grids.grid import GRIDS, load_grid
 
-    if not data.endswith(".toml") and not (GRIDS / f"{data}.toml").is_file():
+    if not data.endswith(".toml") and not ask(Path.is_file, GRIDS / f"{data}.toml"):
         raise unknown_data(root, data)
 
     grid = load_grid(data)

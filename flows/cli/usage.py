@@ -8,11 +8,12 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-# Advice for one more word than a command takes, where quotes were forgotten or are no help.
-MORE_WORDS = {
-    "triage sql": "put quotes around the whole query",
-    "triage predict": "a text is not given as an argument: write - and give it on standard input, or "
-    "name a file with --file",
+# Advice for one more word than a command takes, where quotes were forgotten.
+MORE_WORDS = {"triage sql": "put quotes around the whole query"}
+# Commands whose further words may be a patient's text, which is not repeated.
+TEXT_AS_WORDS = {
+    "triage predict": "A text is not given as an argument: write - and give it on standard input, or "
+    "name a file with --file."
 }
 
 
@@ -23,6 +24,8 @@ def usage_sentence(error: Any, typed: list[str]) -> str:
     text = error.format_message().replace("Value error, ", "").rstrip(".")
     command = error.ctx.command_path if error.ctx else "triage"
     if "unexpected extra argument" in text:
+        if command in TEXT_AS_WORDS:
+            return TEXT_AS_WORDS[command]
         return (
             f"{text.replace('argument(s)', 'argument')}; {_for_more_words(error, command, typed)}."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import runpy
 import shutil
 import subprocess
@@ -28,7 +29,8 @@ from tasks.bundle.prompt_file import read_prompt
 from tasks.bundle.terms import write_terms
 from tasks.bundle.texts import checked_text
 from tasks.models.gguf_reader import open_gguf
-from tasks.runtime.errors import BadInput
+from tasks.removal import refuse_while_working
+from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.files import read_lines
 from tasks.runtime.store import SEAL, read_manifest, seal, verify
 from tasks.spec import LABELS
@@ -293,6 +295,19 @@ def test_the_command_writes_the_folder_and_says_what_it_is(place, tmp_path):
     assert "Without triage, in that folder: python example.py < cases.jsonl" in result.stdout.splitlines()[-2]
     assert result.stdout.splitlines()[-1] == f"Next: triage predict {tmp_path / 'new' / 'out'} -"
     assert verify(tmp_path / "new" / "out") and [p.name for p in (tmp_path / "new").iterdir()] == ["out"]
+
+
+def test_nothing_is_removed_from_a_home_whose_model_is_exported(place, tmp_path, monkeypatch):
+    def job(function, args, *rest):
+        with pytest.raises(Locked, match=rf"is working in .*logs/export-{LLAMA}-.*{os.getpid()}\)"):
+            refuse_while_working(place.home)
+        return export_job.run(args, print)
+
+    monkeypatch.setattr(tasks.bundle.export, "run_child", job)
+    app(["export", LLAMA, str(tmp_path / "out")], standalone_mode=False)
+    assert verify(tmp_path / "out")
+    refuse_while_working(place.home)
+    assert not list((place.home / "logs").glob(".export-*"))
 
 
 def refusal(*arguments: str) -> str:

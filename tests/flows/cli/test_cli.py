@@ -64,7 +64,10 @@ GRID = {
         ["(cases.csv); put quotes around a path with spaces"],
     ),
     "unquoted query": (["sql", "FROM", "leaderboard"], ["(leaderboard); put quotes around the whole query"]),
-    "text as arguments": (["predict", "x", "-", "my", "head"], ["(my head); a text is not given as an argument"]),
+    "text as arguments": (
+        ["predict", "x", "-", "my", "wombat"],
+        ["A text is not given as an argument: write - and give it on standard input, or name a file with --file."],
+    ),
     "a word too many": (["compare", "a", "b"], ["argument (b); it is triage compare [OPTIONS] [study]"]),
     "unknown command": (["frobnicate"], ["No such command 'frobnicate'; see triage -h"]),
     "missing argument": (["studies", "forget"], ["Missing argument 'name'; see triage studies forget -h"]),
@@ -140,6 +143,10 @@ def test_bad_input_is_one_sentence_and_exit_code_two(name, answers):
     assert one_sentence(runs[name].stderr), runs[name].stderr
     assert [p for p in parts if p.replace("FILE", str(root / f"{name}.csv")) not in runs[name].stderr] == []
     assert (runs[name].returncode, runs[name].stdout) == (2, "")
+
+
+def test_words_that_may_be_a_patients_are_not_repeated(answers):
+    assert "wombat" not in answers[1]["text as arguments"].stderr
 
 
 @pytest.mark.parametrize("name", [*GRID, *EARLY, *DATA, "no such file"])
