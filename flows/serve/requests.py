@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tasks.bundle.texts import MOST_BYTES, checked_text
@@ -93,6 +94,8 @@ async def _body(request: Request, bodies: Bodies) -> bytes:
                     break
     except TimeoutError:
         raise Refused(408, f"The body did not arrive within {BODY_SECONDS:.0f} s.") from None
+    except ClientDisconnect:  # nobody reads the answer, but the request is counted
+        raise Refused(400, "The body broke off.") from None
     finally:
         bodies.byte_count -= len(body)
 

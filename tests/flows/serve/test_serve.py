@@ -89,6 +89,26 @@ def test_all_bodies_that_arrive_at_once_have_a_bound_together(client, monkeypatc
     assert decide(client, "a").status_code == 200, "what was counted is given back"
 
 
+def test_a_body_that_breaks_off_is_counted_as_refused_and_prints_no_traceback(client, caplog):
+    count = bad_requests(client)
+    head = b"POST /decide HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", client.base_url.port)) as connection:
+        connection.sendall(head + b'{"text": "a')
+
+    deadline = time.monotonic() + 20
+    while bad_requests(client) == count and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    assert bad_requests(client) == count + 1 and caplog.text == ""
+    assert decide(client, "a").status_code == 200
+
+
+def bad_requests(client) -> int:
+    """How many requests were refused with status 400."""
+    match = re.search(r'triage_requests_total{status="400"} (\d+)', client.get("/metrics").text)
+    return int(match[1]) if match else 0
+
+
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/no-such-page", 404), ("GET", "/decide", 405)])
 def test_another_path_or_method_is_a_sentence_that_does_not_repeat_it(client, method, path, status):
     response = client.request(method, path)
