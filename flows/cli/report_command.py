@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -18,7 +19,11 @@ from flows.html_report.files import (
     write_report,
 )
 from tasks.runtime.errors import BadInput, disk_error
+from warehouse.connect import snapshot
 from warehouse.health import bring_up_to_date
+
+if TYPE_CHECKING:
+    from flows.html_report.study import ReportedStudy
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,7 @@ def make_report(console: Console, request: Request) -> None:
     request.check()
     load_what_waits()
     bring_up_to_date()
-    from flows.html_report.study import EVERYTHING, reported_study
-
-    study = reported_study(request.study)
-    name = None if study.name == EVERYTHING else study.name
-    fingerprint = landed_fingerprint(name)
+    study, fingerprint = _landed_study(request.study)
     path = request.output or _made_place(report_path(study.name))
 
     from flows.html_report.page import as_html, made_report  # Altair comes with it
@@ -74,6 +75,17 @@ def make_report(console: Console, request: Request) -> None:
 
     if report.cases.has_texts:
         print_line(console, "It holds patient texts: keep it as you keep the file they come from.")
+
+
+def _landed_study(name: str | None) -> tuple[ReportedStudy, str]:
+    """A study, and the fingerprint of what has landed of it, of one moment: a result that landed in
+    between would be in the fingerprint and not on the page, which no sweep would make anew.
+    """
+    from flows.html_report.study import EVERYTHING, reported_study
+
+    with snapshot():
+        study = reported_study(name)
+        return study, landed_fingerprint(None if study.name == EVERYTHING else study.name)
 
 
 def _made_place(path: Path) -> Path:

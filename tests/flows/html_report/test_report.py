@@ -7,6 +7,8 @@ import json
 import logging
 import re
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, fields, replace
 from html import unescape
@@ -16,17 +18,18 @@ import pytest
 from rich.console import Console
 
 from flows.bench.synthetic_study import SyntheticStudy
+from flows.cli import report_command
 from flows.cli.report_command import Request, make_report
 from flows.html_report import after_sweep
 from flows.html_report.after_sweep import Refreshed, has_real_models, place_of_report, refreshed_report
-from flows.html_report.files import is_current, report_path
+from flows.html_report.files import is_current, landed_fingerprint, report_path
 from flows.report.figures import figure
 from tasks.corpus.case import exact_digest
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
 from tasks.studies import grid_digest
 from tests.flows.html_report.html import ReadPage
-from tests.place import Place
+from tests.place import ROOT, Place
 from tests.warehouse.rows import evaluation, land_pair, training
 from warehouse.connect import writing
 from warehouse.landing import write_landing
@@ -208,6 +211,29 @@ def test_a_report_that_another_sweep_of_the_study_outdates_is_still_one(local_re
     monkeypatch.setattr(after_sweep, "is_current", lambda study: False)
     monkeypatch.setattr(after_sweep, "COMMAND", ("true",))
     assert refreshed_report("synthetic") == Refreshed(report_path("synthetic"))
+
+
+def test_a_result_that_would_land_while_a_study_is_read_lands_after_it_and_outdates_the_report(
+    own_home, tmp_path, monkeypatch
+):
+    """Else the fingerprint would hold a result that the page lacks, and no sweep would make it anew."""
+    landing = tmp_path / "landing"
+    land_pair(landing)
+    load_all(landing)
+    write_landing(landing, "t16", "training", training("t16", None))
+    write_landing(landing, "e16", "evaluation", evaluation("e16", "t16"))
+    load_now = "import pathlib, sys; from warehouse.load import load_all; load_all(pathlib.Path(sys.argv[1]), wait=0.0)"
+
+    def landed_meanwhile(study):
+        subprocess.run([sys.executable, "-c", load_now, landing], cwd=ROOT, capture_output=True)
+        return landed_fingerprint(study)
+
+    monkeypatch.setattr(report_command, "landed_fingerprint", landed_meanwhile)
+    monkeypatch.setattr("flows.html_report.page.SECTIONS", ())
+    make_report(QUIET, Request("earlier"))
+    assert is_current("earlier")
+    load_all(landing)
+    assert not is_current("earlier")
 
 
 def test_a_sweep_publishes_the_path_and_survives_a_report_or_an_artifact_that_fails(local_report, monkeypatch, caplog):
