@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from flows.cli.terminal import errors, print_line
 from flows.report.study import evaluation_ids
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
-from tasks.bundle.bundle import Bundle, ModelGone
+from tasks.bundle.bundle import Bundle, BundledModel, ModelGone
 from tasks.bundle.from_evaluation import bundle_of_evaluation
-from tasks.bundle.valid_scores import Figure, RankedBy, emergencies, valid_cases
+from tasks.bundle.valid_scores import Figure, RankedBy, data_folder, emergencies, valid_cases
+from tasks.corpus.manifest import DatasetManifest
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, StepWarning
 from tasks.runtime.fork_server import forked_steps
@@ -58,6 +60,48 @@ class Ranked:
         return -self.value, self.stored_bytes, self.row.cell_id
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """`models`: on one `valid`, the best first. `absent_cells`: whose models are not in this home;
+    `other_cells`: whose models have another `valid`, on which a figure means something else.
+    """
+
+    models: list[Ranked]
+    absent_cells: list[str]
+    other_cells: list[str]
+
+
+@dataclass(frozen=True)
+class _PresentModel:
+    """A model that is in this home, with its data set."""
+
+    row: EvaluationRow
+    stored_bytes: int
+    bundled: BundledModel
+    valid_digest: str
+
+    @classmethod
+    def of(cls, row: EvaluationRow, stored_bytes: int) -> _PresentModel:
+        """Raises ModelGone where the model or its data set is not in this home."""
+        bundled = bundle_of_evaluation(home(), row.evaluation_id)
+        data = data_folder(home(), bundled.bundle.judged_on.dataset_digest)
+        return cls(row, stored_bytes, bundled, DatasetManifest.read(data).digest_of("valid"))
+
+    def ranked(self, by: RankedBy) -> Ranked:
+        """Score it on `valid`, if it was not before."""
+        bundle = self.bundled.bundle
+        scored = valid_cases(home(), self.bundled, _say)
+        return Ranked(
+            self.row,
+            self.stored_bytes,
+            bundle,
+            by.value(bundle, scored.cases),
+            len(scored.cases),
+            emergencies(scored.cases),
+            scored.digest,
+        )
+
+
 def candidates_of(study: str, options: Options) -> list[tuple[EvaluationRow, int]]:
     """The trained models of a study that are wanted, on the test set that was judged last, with the
     bytes of their weights.
@@ -67,12 +111,10 @@ def candidates_of(study: str, options: Options) -> list[tuple[EvaluationRow, int
     ]
     # Random weights show that a path works, no more.
     board = [row for row in board if not row.random_weights] or board
-    latest = max(
-        board, key=lambda row: (row.finished_at is not None, row.finished_at), default=None
-    )
-    if latest is None:
+    if not board:
         raise BadInput(f"The study {study} has no finished experiment; run its sweep again.")
 
+    latest = max(board, key=_time)
     board = [row for row in board if row.set_digest == latest.set_digest]
 
     precisions = sorted({row.precision for row in board if row.precision})
@@ -98,34 +140,32 @@ def candidates_of(study: str, options: Options) -> list[tuple[EvaluationRow, int
     return fitting_models
 
 
-def rank(
-    candidates: Sequence[tuple[EvaluationRow, int]], by: RankedBy
-) -> tuple[list[Ranked], list[str]]:
-    """The models of this home, the best first, and the cells whose models are not there."""
-    ranking = []
-    absent_models = []
+def _time(row: EvaluationRow) -> datetime:
+    """When a model was finished; one without a time counts as the earliest."""
+    return row.finished_at or datetime.min
+
+
+def rank(candidates: Sequence[tuple[EvaluationRow, int]], by: RankedBy) -> Ranking:
+    """The models of this home that have one `valid`, that of the latest of them; the best first."""
+    present_models = []
+    absent_cells = []
+    for row, stored in candidates:
+        try:
+            present_models.append(_PresentModel.of(row, stored))
+        except ModelGone:  # its results stay where its data set is forgotten
+            absent_cells.append(row.cell_id)
+
+    latest = max(present_models, key=lambda model: _time(model.row), default=None)
+    models = []
+    other_cells = []
     with forked_steps():  # what the models' processes import is imported once
-        for row, stored in candidates:
-            try:
-                ranking.append(_ranked_model(row, stored, by))
-            except ModelGone:  # its results stay where its data set is forgotten
-                absent_models.append(row.cell_id)
+        for model in present_models:
+            if latest is not None and model.valid_digest == latest.valid_digest:
+                models.append(model.ranked(by))
+            else:
+                other_cells.append(model.row.cell_id)
 
-    return sorted(ranking, key=lambda model: model.order), absent_models
-
-
-def _ranked_model(row: EvaluationRow, stored: int, by: RankedBy) -> Ranked:
-    model = bundle_of_evaluation(home(), row.evaluation_id)
-    scored = valid_cases(home(), model, _say)
-    return Ranked(
-        row,
-        stored,
-        model.bundle,
-        by.value(model.bundle, scored.cases),
-        len(scored.cases),
-        emergencies(scored.cases),
-        scored.digest,
-    )
+    return Ranking(sorted(models, key=lambda model: model.order), absent_cells, other_cells)
 
 
 def _say(event: Event) -> None:

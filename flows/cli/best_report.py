@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import uuid4
 
 from rich.console import Console
 
-from flows.cli.best_ranking import Options, Ranked, candidates_of, rank
+from flows.cli.best_ranking import Options, Ranked, Ranking, candidates_of, rank
 from flows.cli.gates_report import gate_table
 from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
@@ -39,33 +39,40 @@ def print_best(console: Console, options: Options) -> None:
         raise BadInput("The warehouse has no study yet; run `triage sweep demo` first.")
 
     candidates = candidates_of(study.study, options)
-    ranking, absent_models = rank(candidates, options.ranked_by)
-    if not ranking:
-        raise BadInput(_all_gone(study.study, absent_models))
+    ranking = rank(candidates, options.ranked_by)
+    if not ranking.models:
+        raise BadInput(_all_gone(study.study, ranking.absent_cells))
 
-    _record(study.study, options, ranking)
-    _print_ranking(console, study.study, options, ranking)
-    if absent_models:
-        print_line(console, _left_out(absent_models))
+    _record(study.study, options, ranking.models)
+    _print_ranking(console, study.study, options, ranking.models)
+    for sentence in _left_out(ranking):
+        print_line(console, sentence)
 
-    _print_winner(console, ranking[0])
-
-
-def _left_out(absent_models: Sequence[str]) -> str:
-    return (
-        f"Left out, since the models are no longer in {home()}: {', '.join(absent_models)}. Their "
-        "sweep trains them again."
-    )
+    _print_winner(console, ranking.models[0])
 
 
-def _all_gone(study: str, absent_models: Sequence[str]) -> str:
+def _left_out(ranking: Ranking) -> Iterator[str]:
+    """Which models are not in the ranking, and why: a sentence for each reason that holds."""
+    if ranking.absent_cells:
+        yield (
+            f"Left out, since the models are no longer in {home()}: "
+            f"{', '.join(ranking.absent_cells)}. Their sweep trains them again."
+        )
+    if ranking.other_cells:
+        yield (
+            "Left out, since their `valid` has other cases than that of the latest model: "
+            f"{', '.join(ranking.other_cells)}. Run their sweep again to rank them beside it."
+        )
+
+
+def _all_gone(study: str, absent_cells: Sequence[str]) -> str:
     other_studies = [row.study for row in study_rows() if row.study != study]
     elsewhere = (
         f", or ask another study with --study: {', '.join(other_studies)}" if other_studies else ""
     )
     return (
         f"No such model of the study {study} is in {home()} any longer "
-        f"({', '.join(absent_models)}); run its sweep again{elsewhere}."
+        f"({', '.join(absent_cells)}); run its sweep again{elsewhere}."
     )
 
 

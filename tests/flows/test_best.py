@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import timedelta
 
+import pyarrow.parquet as parquet
 import pytest
 from rich.console import Console
 
@@ -14,10 +16,14 @@ from flows.report.typed_rows import leaderboard_rows
 from tasks.bundle.bundle import Rule
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.bundle.valid_scores import RankedBy
+from tasks.corpus.prepare import prepare_dataset
+from tasks.grids.grid import load_grid
 from tasks.judging.recall_at_over_triage import recall_at_over_triage
 from tasks.judging.scores_folder import probability_table, read_cases
 from tasks.runtime.errors import BadInput
+from tasks.spec import Data
 from tests.place import one_sentence
+from warehouse.landing import write_landing
 from warehouse.load import load_all
 
 pytestmark = pytest.mark.usefixtures("at_home")
@@ -143,6 +149,43 @@ def test_models_that_are_gone_are_left_out_and_named(best_output, used, tmp_path
         ask()
 
     assert len(rest.query("FROM look")) == 2, "nothing was looked at"
+
+
+def test_models_with_another_valid_are_left_out_and_named(best_output, used, tmp_path, monkeypatch):
+    rest = used.copy(tmp_path / "rest")
+    for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
+        monkeypatch.setenv(name, rest.environment[name])
+
+    (look,) = used.query("FROM look").to_dict("records")
+    *other_trainings, latest = (one["training_id"] for one in json.loads(look["ranked"]))
+    trained_later(rest, latest, Data(limits=load_grid("smoke").data.limits | {"valid": 9}))
+
+    console = Console(width=2000, highlight=False, markup=False)
+    with console.capture() as capture:
+        print_best(console, Options("4bit", None, "smoke", "macro-f1", 0.3))
+
+    output = capture.get()
+    cells = [training.rpartition("-")[0] for training in other_trainings]
+    (sentence,) = (line for line in output.splitlines() if line.startswith("Left out"))
+    assert "since their `valid` has other cases than that of the latest model: " in sentence
+    assert all(cell in sentence for cell in cells) and sentence.endswith(
+        "Run their sweep again to rank them beside it."
+    )
+    assert "on `valid` (9 cases," in output and f"{latest.rpartition('-')[0]} on its test set" in output
+    look = rest.query("FROM look ORDER BY looked_at DESC LIMIT 1").to_dict("records")[0]
+    assert (look["candidates"], look["training_id"]) == (1, latest)
+
+
+def trained_later(place, training_id, data: Data) -> None:
+    """Land a training once more: as a year later, and on these data."""
+    digest = prepare_dataset(data, place.home).name.rpartition("-")[2]
+    folder = place.home / "landing" / training_id
+    tables = {path.stem: parquet.read_table(path).to_pylist() for path in folder.glob("*.parquet")}
+    (row,) = tables["experiment"]
+    row["dataset_digest"] = digest
+    row["finished_at"] += timedelta(days=365)
+    write_landing(folder.parent, training_id, "training", tables)
+    load_all(folder.parent)
 
 
 @pytest.mark.parametrize(
