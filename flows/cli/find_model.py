@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from flows.cli.find_experiment import EvaluationChoice, SeveralExperiments, find_evaluations
@@ -35,7 +36,7 @@ def find_model(name: str) -> BundledModel:
     except BadInput as error:
         raise why_unfinished(name) or error from error
 
-    test_choices = [choice for choice in evaluations if choice.evaluation.evaluation_set == "test"]
+    test_choices = _on_test(evaluations) or _on_test(_of_same_training(evaluations[-1]))
     if not test_choices:
         raise BadInput(f"{name!r} was never judged on its test set; run its sweep again.")
 
@@ -48,6 +49,17 @@ def find_model(name: str) -> BundledModel:
     _say_which(latest)
 
     return model
+
+
+def _on_test(choices: Iterable[EvaluationChoice]) -> list[EvaluationChoice]:
+    return [choice for choice in choices if choice.evaluation.evaluation_set == "test"]
+
+
+def _of_same_training(choice: EvaluationChoice) -> list[EvaluationChoice]:
+    """Those of the model that was judged there: the id of an evaluation on a further set names that
+    one alone.
+    """
+    return find_evaluations(choice.evaluation.training_id, for_its_model=True)
 
 
 def _say_which(choice: EvaluationChoice) -> None:

@@ -33,9 +33,8 @@ def table(bundle: Bundle, many: bool, file: TextIO) -> Show:
     if not many:
         return lambda case_id, decision: _write(file, _lines(bundle, decision))
 
-    _write(
-        file, [*_about(bundle), *conformal_notes(bundle), "", f"{COLUMNS}  conformal set   review"]
-    )
+    head = f"{COLUMNS}  conformal set   review"
+    _write(file, [*_about(bundle), *_rule_notes(bundle), *conformal_notes(bundle), "", head])
 
     def show(case_id: str | None, decision: Decision) -> None:
         _write(file, [_row(bundle, case_id or "", decision)])
@@ -55,6 +54,12 @@ def _about(bundle: Bundle) -> list[str]:
     """The model, and the sentences that stand with every answer."""
     model = f"{bundle.model_id}, rule {bundle.rule.name}, {bundle.verdict}"
     return [line for line in (model, bundle.warning, bundle.notice) if line]
+
+
+def _rule_notes(bundle: Bundle) -> list[str]:
+    """Why every decision is none, where it is."""
+    rule = bundle.rule
+    return [] if rule.is_available else [f"The rule {rule.name} is {rule.note}."]
 
 
 def _lines(bundle: Bundle, decision: Decision) -> list[str]:
@@ -77,9 +82,11 @@ def _row(bundle: Bundle, case_id: str, decision: Decision) -> str:
     p = "".join(f"{value:9.4f}" for value in decision.probabilities)
     review = "not available" if decision.review is None else _review(bundle, decision)
     unsafe = "  unsafe" if bundle.warning else ""
-    marks = "  shortened" if decision.shortened else ""
+    shortened = "  shortened" if decision.shortened else ""
+    markup = "  markup" if decision.markup else ""
     label = decision.label or "none"
-    return f"{name:<{ID_WIDTH}} {label:<9}{p}  {_set(decision):<15} {review}{unsafe}{marks}"
+    marks = f"{unsafe}{shortened}{markup}"
+    return f"{name:<{ID_WIDTH}} {label:<9}{p}  {_set(decision):<15} {review}{marks}"
 
 
 def _set(decision: Decision) -> str:

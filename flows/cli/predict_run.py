@@ -4,6 +4,7 @@ its pipe, answers as they come.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from tasks.runtime.conversation import Answered
 from tasks.runtime.errors import BadInput, disk_error
 from tasks.runtime.fork_server import forked_steps
 
+STANDARD_OUTPUT = Path("standard output")  # as errors name it
 AHEAD = 16  # texts that are sent before the first of them is answered
 NamedText = tuple[str | None, str]  # the case's id in a file, and its text
 
@@ -95,11 +97,14 @@ def _write_answers(request: Request, texts: _Texts) -> Iterator[int]:
         stack.enter_context(in_use(bundled, "predict"))
         model = stack.enter_context(AskedModel(bundled, request.passes))
         file = _file(request, stack, lambda: answer_count == 0)
-        show = request.writer(model.bundle, request.file is not None, file)
+        with _writing(file, request.output):
+            show = request.writer(model.bundle, request.file is not None, file)
         advance = stack.enter_context(_progress(texts.count))
 
-        for answer_count, (case_id, decision) in enumerate(answers(model.ask, texts.rows()), 1):
-            show(case_id, decision)
+        for case_id, decision in answers(model.ask, texts.rows()):
+            with _writing(file, request.output):
+                show(case_id, decision)
+            answer_count += 1
             advance()
             yield answer_count
 
@@ -117,10 +122,17 @@ def _texts(request: Request) -> _Texts:
 
 
 def _only_text() -> _Texts:
+    text = decoded_text(_standard_input())
+    return _Texts(1, lambda: [(None, text)])
+
+
+def _standard_input() -> bytes:
+    """Its first bytes, enough to see that a text is too large; none where it is closed."""
+    if sys.stdin is None:
+        return b""
     if sys.stdin.isatty():
         print_line(errors, "Write the text, then Ctrl-D on a line of its own.")
-    text = decoded_text(sys.stdin.buffer.read(MOST_BYTES + 4))
-    return _Texts(1, lambda: [(None, text)])
+    return sys.stdin.buffer.read(MOST_BYTES + 4)
 
 
 def _counted_texts(path: Path, column: str) -> _Texts:
@@ -157,6 +169,24 @@ def _file(request: Request, stack: ExitStack, is_empty: Callable[[], bool]) -> T
 
     stack.callback(lambda: output.unlink(missing_ok=True) if is_empty() else None)
     return file
+
+
+@contextmanager
+def _writing(file: TextIO, output: Path | None) -> Iterator[None]:
+    """What the file system refuses in the block is a sentence. `output`: None for standard output."""
+    try:
+        yield
+    except OSError as error:
+        _discard_the_rest(file)
+        raise disk_error(error, output or STANDARD_OUTPUT) from None
+
+
+def _discard_the_rest(file: TextIO) -> None:
+    """Send what could not be written nowhere, else it is tried again when the file is closed, which
+    fails beside the sentence.
+    """
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), file.fileno())
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,37 @@ def test_a_rule_that_is_not_available_gives_no_label_and_says_why():
     assert answer_text["decision"] is None and answer_text["notes"] == [
         "The rule min_cost is not available: no cost matrix."
     ]
+
+
+def rows_of(decision_bundle: Bundle, *decisions: Decision) -> tuple[str, list[str]]:
+    """What stands above the table of many answers, and its rows."""
+    out = io.StringIO()
+    show = table(decision_bundle, True, out)
+    for case_id, decision in enumerate(decisions):
+        show(str(case_id), decision)
+
+    above, _, below = out.getvalue().partition("\n\n")
+    return above, below.splitlines()[1:]
+
+
+def test_a_table_marks_what_must_be_minded_about_each_answer():
+    plain = Decision("GP", (0.1, 0.8, 0.1), ("GP",))
+    marked = [replace(plain, shortened=True), replace(plain, markup=True), replace(plain, shortened=True, markup=True)]
+    _, rows = rows_of(bundle(Rule(name="argmax")), plain, *marked)
+    shared = rows[0].lstrip("0")
+    ends = [row.lstrip("0123").removeprefix(shared) for row in rows]
+    assert ends == ["", "  shortened", "  markup", "  shortened  markup"]
+
+
+def test_a_table_says_once_why_no_decision_is_available():
+    decision_bundle = bundle(Rule(name="min_cost", note="not available: no cost matrix"))
+    decisions = decide(decision_bundle, np.zeros((2, 3)))
+    above, rows = rows_of(decision_bundle, *decisions)
+    (reason,) = answer(decision_bundle, decisions[0])["notes"]
+    assert above.count(reason) == 1 and all(" none " in row and reason not in row for row in rows)
+
+    with_note = bundle(Rule(name="target_recall", threshold=0.3, note="of 12 calibration cases"))
+    assert "The rule" not in rows_of(with_note)[0]
 
 
 def test_an_unsafe_model_says_so_in_every_answer_and_random_weights_are_named():

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.predict_output import WRITERS
+from flows.cli.find_model import find_model
+from flows.cli.predict_output import WRITERS, json_lines
 from flows.cli.predict_run import Request, answers, run_predict
 from flows.serve.kept_model import KeptModel
 from tasks.bundle.asking import decision_of, in_use
@@ -20,8 +21,12 @@ from tasks.removal import refuse_while_working
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tasks.runtime.locks import lock_of
 from tests.place import Place, one_sentence
+from tests.warehouse.rows import evaluation
+from warehouse.landing import write_landing
+from warehouse.load import load_all
 
 CELL = "tiny-llama-4bit-balanced_safe-s42"
+FULL = Path("/dev/full")  # a device that has no room
 MARKER = "my wombat swallowed a purple ukulele"
 
 
@@ -158,6 +163,62 @@ def test_the_next_use_of_a_model_removes_what_a_killed_one_left(model, place):
     with in_use(BundledModel(model.bundle, place.home), "serve"):
         assert not lock_file.exists() and len(list((place.home / "logs").glob(".serve-*.lock"))) == 1
     assert list((place.home / "logs").glob(".serve-*.lock")) == []
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no full device")
+def test_answers_to_a_full_disk_end_in_a_sentence(place):
+    command = [sys.executable, *place.command, "predict", CELL, "-"]
+    buffered = place.environment | {"PYTHONUNBUFFERED": ""}  # what is left in a buffer is written again at the end
+    with FULL.open("w") as full:
+        result = subprocess.run(
+            command, cwd=place.folder, env=buffered, input="a", stdout=full, stderr=subprocess.PIPE, text=True
+        )
+
+    about, sentence = result.stderr.splitlines(keepends=True)
+    assert result.returncode == 2 and about.startswith(CELL) and one_sentence(sentence)
+    assert sentence.startswith("triage: The disk is full: standard output could not be written;")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no full device")
+def test_an_output_for_whose_first_answer_there_is_no_room_is_removed(tmp_path, monkeypatch):
+    file = tmp_path / "cases.jsonl"
+    output = tmp_path / "answers.jsonl"
+    file.write_text('{"text": "My head hurts"}\n{"text": "I cut my finger"}\n')
+
+    def writer(bundle, many, out):
+        with FULL.open("w") as full:
+            os.dup2(full.fileno(), out.fileno())  # as where the disk fills up
+        return json_lines(bundle, many, out)
+
+    monkeypatch.setitem(WRITERS, "jsonl", writer)
+    with pytest.raises(BadInput, match=rf"^The disk is full: {output} could not be written; .*\.$"):
+        run_predict(Request(CELL, None, file, "text", None, None, output))
+
+    assert not output.exists()
+
+
+def test_a_closed_standard_input_is_an_empty_text(place):
+    command = [sys.executable, *place.command, "predict", CELL, "-"]
+    result = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command],
+        cwd=place.folder,
+        env=place.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2 and one_sentence(result.stderr) and "The text is empty" in result.stderr
+
+
+def test_an_evaluation_on_a_further_set_names_its_model(model, place, tmp_path, monkeypatch):
+    rest = place.copy(tmp_path / "rest")
+    for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
+        monkeypatch.setenv(name, rest.environment[name])
+
+    rows = evaluation("hard-e1", model.bundle.model_id, evaluation_set="test_adversarial", set_digest="hard")
+    write_landing(rest.home / "landing", "hard-e1", "evaluation", rows)
+    load_all(rest.home / "landing")
+    for name in ("hard-e1", "hard"):
+        assert find_model(name).bundle.judged_on == model.bundle.judged_on
 
 
 @pytest.mark.nightly
