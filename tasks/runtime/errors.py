@@ -156,12 +156,16 @@ def is_disk_full(error: BaseException | None) -> bool:
 
     Not all libraries raise OSError for it.
     """
-    while error is not None:
+    seen: list[BaseException] = []
+    # `raise disk_error(error, path) from error` can make an error its own cause.
+    while error is not None and error not in seen:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return True
         if any(words in str(error) for words in _DISK_FULL_WORDS):
             return True
+        seen.append(error)
         error = error.__cause__ or error.__context__
+
     return False
 
 
