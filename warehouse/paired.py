@@ -297,8 +297,8 @@ def _with_verdict(comparison: Comparison) -> Comparison:
     comparison = replace(comparison, margin=MARGIN, verdict=CANNOT_CONCLUDE)
     if comparison.low is None or comparison.high is None:
         return comparison
-    # Without the bootstrap, the interval assumes independent cases, which grouped cases are not.
-    if comparison.groups is not None and comparison.bootstrap_low is None:
+    # Without the bootstrap there are too few groups, or cases where these have no groups.
+    if comparison.bootstrap_low is None:
         return comparison
     if comparison.low == comparison.high:
         note = "every resample gives the same difference, so that the interval has no width"

@@ -101,27 +101,24 @@ def _verdicts(metric: str, studies: Ints, grouped: bool, resamples: int) -> list
 
     totals = studies.sum(axis=1)
     return [
-        _verdict(metric, totals[study], bounds[:, study] if enough[study] else None, grouped)
+        _verdict(metric, totals[study], bounds[:, study] if enough[study] else None)
         for study in range(len(studies))
     ]
 
 
-def _verdict(metric: str, totals: Ints, bounds: Floats | None, grouped: bool) -> str:
-    """The verdict on a study with these cells (27,) and bootstrap bounds, None where there are
-    none.
+def _verdict(metric: str, totals: Ints, bounds: Floats | None) -> str:
+    """The verdict on a study with these cells (27,) and bootstrap bounds, None where there are too
+    few groups, or cases where these have no groups.
     """
-    intervals = [] if bounds is None else [(float(bounds[0]), float(bounds[1]))]
+    if bounds is None:
+        return CANNOT_CONCLUDE
+
+    intervals = [(float(bounds[0]), float(bounds[1]))]
     if metric in PROPORTIONS:
         included = _TRUTH == 0 if metric == "ed_recall" else np.ones(len(totals), dtype=bool)
         cases = int(totals[included].sum())
-        if cases == 0:
-            return CANNOT_CONCLUDE
         b, c = (int(totals[included & (side == _GAIN)].sum()) for side in (1, -1))
         intervals.append(_tango(b, c, cases))
-
-    # Without the bootstrap, the interval assumes independent cases, which grouped cases are not.
-    if not intervals or (grouped and bounds is None):
-        return CANNOT_CONCLUDE
 
     low = min(low for low, _ in intervals)
     high = max(high for _, high in intervals)

@@ -16,6 +16,8 @@ from warehouse.verdicts import VerdictShares
 
 POWER = 0.8
 NEAR = 0.01  # a share this near to POWER is POWER
+NEAR_ENOUGH = 0.05  # where the steps are used up
+LEAST_SPREAD = 1e-3  # of a difference: two models that decide alike have none, and no step
 STEPS = 7
 MOST_CASES = 1_024.0  # times as many cases
 LEAST_CASES = 1 / 16
@@ -102,7 +104,7 @@ def _obstacle(metric: str, planned: PlannedSet) -> str | None:
 
 
 def _not_inferior_from(metric: str, studies: Studies) -> float | None:
-    spread = studies.spread(metric)
+    spread = max(studies.spread(metric), LEAST_SPREAD)
 
     def share(difference: float) -> float | None:
         shares = studies.shares(metric, difference, most=SEARCHED)
@@ -112,7 +114,7 @@ def _not_inferior_from(metric: str, studies: Studies) -> float | None:
 
 
 def _inferior_from(metric: str, studies: Studies) -> float | None:
-    spread = studies.spread(metric)
+    spread = max(studies.spread(metric), LEAST_SPREAD)
 
     def share(difference: float) -> float | None:
         shares = studies.shares(metric, difference, most=SEARCHED)
@@ -195,7 +197,7 @@ def _solve(
 
     `step` says how far off a place is whose share is so many normal quantiles below POWER. None if
     the share stays below POWER at the limit, or is None there, since decisions cannot differ as
-    much.
+    much; and if it is not near POWER after STEPS.
     """
     place = start
     below = None
@@ -222,7 +224,9 @@ def _solve(
 
         place = further
 
-    return place
+    reached = share(place)
+    is_near = reached is not None and abs(reached - POWER) <= NEAR_ENOUGH
+    return place if is_near else None
 
 
 def _between(below: tuple[float, float], above: tuple[float, float]) -> float:

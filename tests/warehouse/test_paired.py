@@ -162,6 +162,15 @@ def test_few_groups_conclude_nothing_however_many_cases_they_hold():
     assert by_name(decided(label, label, label, unit=np.arange(400) % 10))["ed_recall"].verdict == "not inferior"
 
 
+@pytest.mark.parametrize("emergencies", [4, 9, 10])
+def test_below_ten_emergencies_without_groups_nothing_is_concluded_about_them(emergencies):
+    label = np.array([0] * emergencies + [1] * (60 - emergencies))
+    missed = np.where(label == 0, 1, label)
+    comparison = by_name(decided(label, missed, label))["ed_recall"]
+    assert comparison.high < -0.02, "every emergency is missed at 4 bits alone"
+    assert comparison.verdict == ("inferior" if emergencies >= 10 else "cannot conclude")
+
+
 def test_macro_f1_has_no_interval_where_one_class_is_in_a_few_groups_only():
     label, four, eight = noisy(300, 1)
     unit = np.arange(300) % 60

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from flows.cli.plan_power import print_power
-from flows.power.outlook import POWER, outlook
+from flows.power.outlook import POWER, _solve, outlook
 from flows.power.planned_set import planned_set
 from flows.power.stored_pair import stored_pair
 from flows.power.studies import VALUES, Studies
@@ -134,6 +134,14 @@ def test_differences_and_sizes_that_a_plan_names_have_the_power_that_it_names(me
     factor = enough.cases / studies.planned.total
     larger = studies.planned.with_cases(factor) if one.enough_cases else studies.planned.with_groups(enough.groups)
     assert studies.shares(metric, 0.0, larger).not_inferior == pytest.approx(POWER, abs=0.03)
+
+
+def test_a_place_where_the_power_is_never_reached_is_none():
+    """A share that stays, as where two models decide alike in all but a few groups; and one that rises too slowly."""
+    assert _solve(lambda place: 0.335, 0.0, lambda quantile: 0.1 * quantile, (-10, 10)) is None
+    assert _solve(lambda place: 0.3 + place / 100, 0.0, lambda quantile: 0.1 * quantile, (-10, 10)) is None
+    reached = _solve(lambda place: 0.3 + place / 10, 0.0, lambda quantile: quantile, (-10, 10))
+    assert reached == pytest.approx(5, abs=0.5)
 
 
 def test_where_groups_differ_no_number_of_cases_suffices_and_more_groups_do():
