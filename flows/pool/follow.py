@@ -76,7 +76,7 @@ def sweep_in_pool(
     record.use(data)
 
     with answering(api), prefect_client(api, retries=RETRIES) as client:
-        sweep = PooledSweep.of(client, pool, grid, overrides, selection)
+        sweep = PooledSweep.of(client, pool, grid, overrides, selection, data.name)
         followed = _Followed(sweep, record, submit(client, sweep))
         for cell, run in followed.runs.items():
             if _has_to_run_again(run):

@@ -44,7 +44,10 @@ IDS_AT_ONCE = 100  # runs that are asked for in one request
 
 @dataclass(frozen=True)
 class PooledSweep:
-    """A sweep in a work pool: what its machines run, and by which name its cells are known."""
+    """A sweep in a work pool: what its machines run, and by which name its cells are known.
+
+    `data`: name of the data set.
+    """
 
     pool: str
     grid: str
@@ -52,6 +55,7 @@ class PooledSweep:
     selection: Selection
     digest: str
     of_pool: Versions
+    data: str
 
     @classmethod
     def of(
@@ -61,6 +65,7 @@ class PooledSweep:
         grid: str,
         overrides: list[str],
         selection: Selection,
+        data: str,
     ) -> PooledSweep:
         """Raises BadInput where the pool cannot run it: it is missing, nobody has joined it, or its
         versions are not those of this machine.
@@ -68,22 +73,37 @@ class PooledSweep:
         is_file = grid.endswith(".toml") or "/" in grid
         path = str(Path(grid_path(grid)).resolve()) if is_file else grid
         digest = grid_digest(load_grid(grid, overrides))
-        return cls(pool, path, overrides, selection, digest, usable_versions(client, pool))
+        of_pool = usable_versions(client, pool)
+        return cls(pool, path, overrides, selection, digest, of_pool, data)
 
     def key(self, spec: ExperimentSpec) -> str:
-        """The name of a cell's run on the server; another grid or version is another sweep."""
-        sweep = short_digest({"grid": self.digest, "pool": self.pool, **self.of_pool})
-        return f"triage-{sweep}-{spec.cell_id}"
+        """The name of a cell's run on the server; another grid, version or data set is another
+        sweep, and so is another choice of precisions where adapters are moved to those of the
+        sweep.
+        """
+        ingredients: dict[str, str | list[str]] = {
+            "grid": self.digest,
+            "pool": self.pool,
+            "data": self.data,
+            **self.of_pool,
+        }
+        if self.selection.grid.scoring.move_adapters is True:
+            ingredients["precisions"] = self._precisions(spec)
+
+        return f"triage-{short_digest(ingredients)}-{spec.cell_id}"
+
+    def _precisions(self, spec: ExperimentSpec) -> list[str]:
+        """Those at which the sweep has the cell's base model."""
+        return [name for model, name in self.selection.variants if model == spec.model.name]
 
     def parameters(self, spec: ExperimentSpec) -> dict[str, Any]:
         """The parameters of the flow `experiment` for one cell."""
-        precisions = [name for model, name in self.selection.variants if model == spec.model.name]
         pooled = PooledCell(
             cell=spec.cell_id,
             key=self.key(spec),
             grid_digest=self.digest,
             triage=self.of_pool["triage"],
-            precisions=precisions,
+            precisions=self._precisions(spec),
             most_layers=self.selection.most_layers(spec),
         )
         return {

@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
@@ -118,7 +119,7 @@ def server(monkeypatch):
     monkeypatch.setattr(follow, "prefect_client", lambda api, **options: within(fake_server))
     monkeypatch.setattr(follow, "POLL_SECONDS", 0)
     monkeypatch.setattr(follow, "absent_from_warehouse", lambda ids: [id for id in ids if id == "absent"])
-    monkeypatch.setattr(follow, "prepare_dataset", lambda *args: None)
+    monkeypatch.setattr(follow, "prepare_dataset", lambda *args: Path("cases-1"))
     monkeypatch.setattr(follow, "land_dataset", lambda data: None)
     monkeypatch.setattr(SweepRecord, "use", lambda record, data: None)
     monkeypatch.setattr(SweepRecord, "finish", lambda record, failures, elsewhere: None)
@@ -331,13 +332,24 @@ def test_the_machine_that_asks_may_have_another_backend(server):
 def test_another_grid_version_or_pool_is_another_sweep(server):
     selection = select("smoke")
     keys = {
-        PooledSweep.of(server, "fleet", "smoke", overrides, selection).key(selection.cells[0])
+        PooledSweep.of(server, "fleet", "smoke", overrides, selection, "cases-1").key(selection.cells[0])
         for overrides in ([], ["recipe.iterations=9"])
     }
     server.versions["mlx-lm"] = "0"
     of_pool = {**server.versions}
-    keys.add(PooledSweep("fleet", "smoke", [], selection, "0", of_pool).key(selection.cells[0]))
+    keys.add(PooledSweep("fleet", "smoke", [], selection, "0", of_pool, "cases-1").key(selection.cells[0]))
     assert len(keys) == 3
+
+
+def test_changed_cases_and_another_choice_of_precisions_are_other_runs(server):
+    def key(moves, bits, data):
+        overrides = [f"scoring.move_adapters={moves}"]
+        selection = select("smoke", overrides, Narrowing(bits=bits))
+        return PooledSweep.of(server, "fleet", "smoke", overrides, selection, data).key(selection.cells[0])
+
+    assert key("false", [4], "cases-1") == key("false", [4, 8], "cases-1")
+    keys = {key("true", [4], "cases-1"), key("true", [4, 8], "cases-1"), key("true", [4, 8], "cases-2")}
+    assert len(keys) == 3, "the adapters of a narrow sweep were not moved"
 
 
 def test_a_machine_refuses_a_cell_of_other_code_or_of_an_edited_grid():
