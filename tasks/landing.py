@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from tasks.shared_landing import fetch, fetch_written, share
 from tasks.spec import ExperimentSpec, training_of
 from tasks.tuning.training_rows import TrainingOutcome, training_rows, variant_row
 from warehouse.connect import reading, warehouse_path
-from warehouse.landing import LandingManifest, write_landing
+from warehouse.landing import LandingManifest, is_completed, write_landing
 from warehouse.load import landing_folders
 from warehouse.place import check_place, loading_waits
 from warehouse.schema import Kind
@@ -223,14 +223,22 @@ def take_over(ids: Sequence[str]) -> None:
     if shared is None:
         return
 
-    fetch_written(shared, ids, _landing())
+    fetch_written(shared, _not_completed(ids), _landing())
     evaluations = [id for id in ids if landed_kind(id) == "evaluation"]
     trainings = sorted(set(map(training_of, evaluations)) - set(ids))
-    fetch_written(shared, trainings, _landing())
+    fetch_written(shared, _not_completed(trainings), _landing())
 
     folders = [_landing() / id for id in [*trainings, *ids]]
     if local_folders := [folder for folder in folders if complete(folder)]:
         _load(*local_folders)
+
+
+def _not_completed(ids: Iterable[str]) -> list[str]:
+    """Without trainings that are completed here: that of another machine may have failed, and its
+    version of a completed one is another training of the same name.
+    """
+    folders = {id: _landing() / id for id in ids}
+    return [id for id, folder in folders.items() if not (complete(folder) and is_completed(folder))]
 
 
 def landed_kind(id: str) -> str | None:

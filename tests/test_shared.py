@@ -281,6 +281,17 @@ def test_a_failed_training_makes_way_for_the_one_that_completes(shared, tmp_path
     assert landed_status("t-1") == "completed"
 
 
+def test_what_failed_elsewhere_takes_the_place_of_no_training_that_is_completed_here(shared, tmp_path, monkeypatch):
+    land_training("failed")
+    another_home(monkeypatch, tmp_path, "asks")
+    with monkeypatch.context() as alone:
+        alone.delenv("TRIAGE_SHARED")
+        land_training("completed")
+
+    take_over(["t-1"])
+    assert landed_status("t-1") == "completed"
+
+
 def test_without_a_shared_place_everything_stays_here(monkeypatch, tmp_path):
     monkeypatch.delenv("TRIAGE_SHARED", raising=False)
     land("here")

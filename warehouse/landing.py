@@ -218,3 +218,12 @@ def is_loaded(con: duckdb.DuckDBPyConnection, id: str, digest: str) -> bool:
     """Whether exactly this content of a landing folder is loaded."""
     query = "SELECT 1 FROM landed WHERE id = ? AND manifest_digest = ?"
     return con.execute(query, [id, digest]).fetchone() is not None
+
+
+def is_completed(folder: Path) -> bool:
+    """Whether a landing folder holds a training that finished; False for what is no training."""
+    path = folder / "experiment.parquet"
+    if not path.is_file():
+        return False
+    statuses: list[object] = pq.ParquetFile(path).read(columns=["status"])["status"].to_pylist()
+    return statuses == ["completed"]

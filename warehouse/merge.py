@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
 from tasks.runtime.locks import locked
 from tasks.runtime.store import MANIFEST
-from warehouse.landing import LandingManifest
+from warehouse.landing import LandingManifest, is_completed
 from warehouse.load import kind_of
 from warehouse.packs import folders_at
 from warehouse.schema import refuse_newer_columns, tables
@@ -68,21 +68,12 @@ def _take(source: Path, target: Path, report: MergeReport) -> None:
         if present_manifest is not None and present_manifest.digest == manifest.digest:
             report.present.append(target.name)
         elif present_manifest is not None and not (
-            _is_completed(source) and not _is_completed(target)
+            is_completed(source) and not is_completed(target)
         ):
             report.differing.append(target.name)
         else:
             copy_folder(source, target)
             report.additions.append(target.name)
-
-
-def _is_completed(folder: Path) -> bool:
-    """Whether a landing folder holds a training that finished; False for what is no training."""
-    path = folder / "experiment.parquet"
-    if not path.is_file():
-        return False
-    statuses: list[object] = pq.ParquetFile(path).read(columns=["status"])["status"].to_pylist()
-    return statuses == ["completed"]
 
 
 def _refuse_newer_columns(folder: Path) -> None:
