@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from tasks.runtime.errors import BadInput, disk_error
+from tasks.runtime.errors import BadInput, disk_error, disk_full, is_disk_full
 from tasks.runtime.home import home
 
 FILE = "triage.duckdb"
@@ -91,10 +91,14 @@ def _set_to(example: Path | None) -> str:
 
 @contextlib.contextmanager
 def damage_as_sentence(path: Path) -> Iterator[None]:
-    """Raise BadInput with the remedy where DuckDB meets a damaged file in the block."""
+    """Raise BadInput with the remedy where DuckDB meets a damaged file, or a full disk, in the
+    block.
+    """
     try:
         yield
     except duckdb.Error as error:
+        if is_disk_full(error):
+            raise disk_full(path) from error
         if not is_damage(error):
             raise
         raise BadInput(f"{path} is damaged; {REMEDY}.") from error

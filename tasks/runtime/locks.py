@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tasks.runtime.errors import Locked, disk_error
+from tasks.runtime.errors import BadInput, Locked, disk_error
 
 LOCK_POLL_SECONDS = 0.02
 LOCK_SECONDS = 1.0  # longer than `is_locked` holds it
@@ -34,7 +34,7 @@ def locked(
     """Hold an exclusive lock for `folder`, which is released when the process dies.
 
     `while_waiting` is called between two attempts; what it raises ends the wait. Raises Locked if
-    another process still holds the lock after `wait` seconds.
+    another process still holds the lock after `wait` seconds, BadInput on a disk without locks.
     """
     path = lock_of(folder)
     try:
@@ -68,11 +68,16 @@ def _acquire(
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        except OSError as error:
+        except (BlockingIOError, PermissionError) as error:
             if time.monotonic() >= deadline:
                 raise Locked(
                     f"Another process is working on {folder}; wait for it or stop it."
                 ) from error
+        except OSError as error:
+            raise BadInput(
+                f"{folder.parent} is on a disk that locks no files ({error.strerror}); choose a "
+                "TRIAGE_HOME on another one."
+            ) from error
 
         if while_waiting is not None:
             while_waiting()

@@ -23,7 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.errors import BadInput, BrokenFolder, NotShared, is_disk_full
+from tasks.runtime.errors import (
+    BadInput,
+    BrokenFolder,
+    NotShared,
+    TriageError,
+    is_disk_full,
+)
 from tasks.runtime.locks import replacing
 from tasks.runtime.store import MANIFEST, ManifestDict, verify
 from tasks.runtime.temporary import builder_lock, temporary_folder
@@ -190,9 +196,9 @@ class SharedFolder:
         """Raise NotShared for what the place, or the library that reads it, refuses."""
         try:
             yield
-        except FileExistsError:
+        except (FileExistsError, TriageError):
             raise
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # each library of an object store has errors of its own
             raise NotShared(_sentence(self.url, error)) from error
 
 

@@ -313,6 +313,16 @@ def test_a_written_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
     assert path.read_text() == "old" and names(path.parent) == ["file.json"]
 
 
+def test_a_disk_without_locks_is_a_sentence_at_once(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("tasks.runtime.locks.fcntl.flock", refuse)
+    sentence = "locks no files .No locks available.; choose a TRIAGE_HOME"
+    with pytest.raises(BadInput, match=sentence), locked(tmp_path / "made", wait=60):
+        pass
+
+
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")

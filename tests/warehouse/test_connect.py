@@ -47,6 +47,12 @@ def test_the_file_is_the_named_one_else_the_checkouts_else_the_homes(tmp_path, m
     assert warehouse_path() == tmp_path / "warehouse" / "triage.duckdb"
 
 
+def test_a_full_disk_of_the_warehouse_is_a_sentence_that_names_it(tmp_path):
+    words = 'Failed to commit: Could not write file "w.duckdb.wal": No space left on device'
+    with pytest.raises(BadInput, match=f"The disk is full: .*{tmp_path.name}"), writing(tmp_path / "w.duckdb"):
+        raise duckdb.TransactionException(words)
+
+
 @pytest.mark.parametrize(
     ("error", "attempts", "becomes"),
     [
