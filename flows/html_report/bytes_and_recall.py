@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flows.html_report.drawing import SHAPES
@@ -17,11 +18,17 @@ from flows.report.typed_rows import EvaluationRow, typed_rows
 from tasks.judging.gates import ED_RECALL
 
 APART = 1.02
+OWN = "own"  # the arm of the models that were trained at the precision at which they are judged
+TRAINED = "Each point is a trained model"
+TRAINED_AND_MOVED = (
+    "Each point is a trained model or, where its recipe says from which precision, an adapter that "
+    "was moved to another precision after its training"
+)
 READING = (
-    "Each point is a trained model: its stored size (a logarithmic axis), and the share of "
-    "emergencies that its own decision rule sends to ED, with the 95 % interval. The dashed line "
-    f"is the gate, {ED_RECALL:g}. Up and left is better, but recall alone is easy: see over-triage "
-    "below. Models of one size stand a little apart; the table has the sizes."
+    "its stored size (a logarithmic axis), and the share of emergencies that its own decision rule "
+    "sends to ED, with the 95 % interval. The dashed line is the gate, "
+    f"{ED_RECALL:g}. Up and left is better, but recall alone is easy: see over-triage below. Models "
+    "of one size stand a little apart; the table has the sizes."
 )
 MISSING = (
     "No trained model of this study has a stored size and a decision by its primary rule. A sweep "
@@ -36,6 +43,7 @@ class StoredModel:
     base_model: str
     recipe: str
     seed: int
+    adapter: str
     precision: str
     stored_bytes: int
     bits_per_weight: float
@@ -43,6 +51,16 @@ class StoredModel:
     macro_f1: float | None
     dominated_by: str | None
     evaluation_id: str
+
+    @property
+    def is_moved(self) -> bool:
+        """An arm of a moved adapter also has the model that was trained, at its own precision."""
+        return self.adapter not in (OWN, f"from {self.precision}")
+
+    @property
+    def full_recipe(self) -> str:
+        """The recipe and, of a moved adapter, the precision that it was trained at."""
+        return f"{self.recipe} {self.adapter}" if self.is_moved else self.recipe
 
 
 def bytes_and_recall(study: ReportedStudy) -> Section:
@@ -56,21 +74,26 @@ def bytes_and_recall(study: ReportedStudy) -> Section:
     panels = [
         _panel(study, name, [row for row in rows if row.base_model == name]) for name in base_models
     ]
+    point = TRAINED_AND_MOVED if any(row.is_moved for row in rows) else TRAINED
+    reading = f"{point}: {READING}"
     return Section(
-        "frontier", heading, READING, _findings(study, rows), panels, [_table(study, rows)]
+        "frontier", heading, reading, _findings(study, rows), panels, [_table(study, rows)]
     )
 
 
 def _rows(study: ReportedStudy) -> list[StoredModel]:
-    """One row per evaluation: an adapter's own and its moved arm share that at its own precision."""
+    """One row per evaluation: an adapter's own and its moved arm share that at its own precision,
+    of which the own row stays.
+    """
     rows = typed_rows(StoredModel, "frontier", only=study.ids)
+    own_ids = {row.evaluation_id for row in rows if row.adapter == OWN}
+    unique = [row for row in rows if row.adapter == OWN or row.evaluation_id not in own_ids]
     by_id = study.by_id
-    unique = {row.evaluation_id: row for row in rows if row.evaluation_id in by_id}
-    return [row for row in unique.values() if row.ed_recall is not None]
+    return [row for row in unique if row.evaluation_id in by_id and row.ed_recall is not None]
 
 
 def _panel(study: ReportedStudy, base_model: str, rows: list[StoredModel]) -> Panel:
-    recipes = list(dict.fromkeys(row.recipe for row in rows))
+    recipes = list(dict.fromkeys(row.full_recipe for row in rows))
     kinds = recipes if len(recipes) <= len(SHAPES) else [""]
     marks = [
         _point(row, study.by_id[row.evaluation_id], kinds, factor)
@@ -102,7 +125,7 @@ def _spreading_factors(rows: list[StoredModel]) -> list[float]:
 def _point(
     row: StoredModel, evaluation: EvaluationRow, kinds: list[str], factor: float
 ) -> PlanePoint:
-    kind = row.recipe if row.recipe in kinds else ""
+    kind = row.full_recipe if row.full_recipe in kinds else ""
     low = evaluation.ed_recall_low
     high = evaluation.ed_recall_high
     size = factor * row.stored_bytes / 1e6
@@ -110,7 +133,7 @@ def _point(
 
 
 def _name(row: StoredModel) -> str:
-    return f"{row.base_model} {row.precision} {recipe_name(row.recipe, row.seed)}"
+    return f"{row.base_model} {row.precision} {recipe_name(row.full_recipe, row.seed)}"
 
 
 def _recall(study: ReportedStudy, row: StoredModel) -> str:
@@ -125,14 +148,27 @@ def _text(study: ReportedStudy, row: StoredModel) -> str:
 def _findings(study: ReportedStudy, rows: list[StoredModel]) -> list[str]:
     best_row = max(rows, key=lambda row: row.ed_recall or 0)
     ties = and_others([row.ed_recall for row in rows], best_row.ed_recall)
-    reach = sum((row.ed_recall or 0) >= ED_RECALL for row in rows)
-    hold = sum((study.by_id[row.evaluation_id].ed_recall_low or 0) >= ED_RECALL for row in rows)
+    trained_rows = [row for row in rows if not row.is_moved]
+    moved_rows = [row for row in rows if row.is_moved]
 
     return [
         f"Highest ED recall: {_text(study, best_row)}{ties}.",
-        f"{reach} of {len(rows)} models reach the gate of {ED_RECALL:g} by their point, "
-        f"{hold} with the whole interval.",
+        *_reach(study, trained_rows, "trained models"),
+        *_reach(study, moved_rows, "moved adapters"),
     ]
+
+
+def _reach(study: ReportedStudy, rows: list[StoredModel], name: str) -> Iterator[str]:
+    """How many of `rows`, if there are any, reach the gate."""
+    if not rows:
+        return
+
+    reach = sum((row.ed_recall or 0) >= ED_RECALL for row in rows)
+    hold = sum((study.by_id[row.evaluation_id].ed_recall_low or 0) >= ED_RECALL for row in rows)
+    yield (
+        f"{reach} of {len(rows)} {name} reach the gate of {ED_RECALL:g} by their point, "
+        f"{hold} with the whole interval."
+    )
 
 
 def _table(study: ReportedStudy, rows: list[StoredModel]) -> Table:

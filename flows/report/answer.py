@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from flows.report.figures import is_number
+from flows.report.leaderboard import by_test_set
 from flows.report.pairs import NOT_MEASURABLE, PairRow
 from flows.report.typed_rows import EvaluationRow
 from tasks.judging.point_metrics import ED_AUROC
@@ -37,8 +38,10 @@ def answer(
     `sets`: the pooled figures of these evaluations. Of several test sets, those of the latest
     evaluations count: the first of `board`.
     """
+    first_set = by_test_set(board)[:1]
+    gates = [line for rows in first_set for line in _gates(rows)]
     if not pairs:
-        return [NO_PAIR, *_gates(board)]
+        return [NO_PAIR, *gates]
 
     lines = [_bytes(pairs)]
     pool = _pool(board, sets)
@@ -49,7 +52,7 @@ def answer(
         lines += [_figure(row, name, cases) for row, name, cases in rows]
         lines += _remarks([row for row, _, _ in rows])
 
-    return [*lines, *_gates(board), *_resources(pairs)]
+    return [*lines, *gates, *_resources(pairs)]
 
 
 def _pool(board: Collection[EvaluationRow], sets: Collection[PooledSet]) -> PooledSet | None:
@@ -110,9 +113,8 @@ def _figure(row: Pooled, name: str, cases: str) -> str:
     over = f"{name} {points(row.difference)} points{_intervals(row)}"
     if not row.verdict.startswith(CANNOT_CONCLUDE):
         return f"{over}: {row.verdict} at {100 * MARGIN:g} points."
-    pairs_needed = pairs_that_could_show(row.seed_sd) if is_number(row.seed_sd) else 0
-    if pairs_needed > row.pairs or row.verdict.endswith(BETWEEN_SEEDS):
-        return f"{over}: {CANNOT_CONCLUDE}; {BETWEEN_SEEDS}{_more_pairs(row, pairs_needed)}."
+    if row.verdict.endswith(BETWEEN_SEEDS) or _seeds_limit_more(row):
+        return f"{over}: {CANNOT_CONCLUDE}; {BETWEEN_SEEDS}{_more_pairs(row)}."
     if not is_number(row.could_show):
         return f"{over}: {CANNOT_CONCLUDE}; {row.note}."
 
@@ -120,8 +122,18 @@ def _figure(row: Pooled, name: str, cases: str) -> str:
     return f"{over}: {CANNOT_CONCLUDE}; {resolution}."
 
 
-def _more_pairs(row: Pooled, needed: int) -> str:
+def _seeds_limit_more(row: Pooled) -> bool:
+    """Whether the interval over trainings is wider than the band over cases: more cases would not
+    help then.
+    """
+    if not (is_number(row.seed_low) and is_number(row.seed_high) and is_number(row.could_show)):
+        return False
+    return (row.seed_high - row.seed_low) / 2 > row.could_show
+
+
+def _more_pairs(row: Pooled) -> str:
     """What it takes, where more trainings than there are could show the margin."""
+    needed = pairs_that_could_show(row.seed_sd) if is_number(row.seed_sd) else 0
     if needed <= row.pairs:
         return ""
     return f", about {needed} pairs could show {100 * MARGIN:g} points"
@@ -150,8 +162,9 @@ def _remarks(rows: list[Pooled]) -> Iterator[str]:
     if not any(row.pairs for row in rows):
         return
 
-    # Those of another rule may lack decisions instead.
-    if out := max(row.pairs_left_out for row in rows if row.rule != "target_recall"):
+    # Every pair has a decision by the argmax; those of another rule may lack one instead.
+    accuracy_rows = [row for row in rows if (row.rule, row.metric) == ("argmax", "accuracy")]
+    if out := sum(row.pairs_left_out for row in accuracy_rows):
         are, pairs = ("is", "pair") if out == 1 else ("are", "pairs")
         reason = "neither model beats the best constant answer in accuracy"
         yield f"{out} {pairs} {are} left out: {reason}."

@@ -44,7 +44,7 @@ def evidence(
         ],
         "sets and seeds": lambda: [
             by_source(board, prevalence, ids).with_note(restated),
-            seeds(board, prevalence).with_note(restated),
+            seeds(board, prevalence, ids).with_note(restated),
             standard(board).with_note(unchanged),
         ],
         "calibration": lambda: [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flows.report.figures import figure
 from flows.report.names import random_mark, recipe_name
-from flows.report.pairs import verdict_words
+from flows.report.pairs import VERDICT, verdict_words
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, typed_rows
 
@@ -122,9 +122,9 @@ def _comparison_record(row: PrecisionRow) -> dict[str, str]:
         "precision": f"{_name(row)}\nagainst {row.reference}",
         "bits per\nweight": figure(row.bits_per_weight, digits=2),
         "accuracy": _difference(row.accuracy_diff, row.accuracy_low, row.accuracy_high),
-        "within 2 %?": verdict_words(row.accuracy_verdict),
+        VERDICT: verdict_words(row.accuracy_verdict),
         "ED recall": _difference(row.ed_recall_diff, row.ed_recall_low, row.ed_recall_high),
-        "ED within 2 %?": verdict_words(row.ed_recall_verdict),
+        f"ED {VERDICT}": verdict_words(row.ed_recall_verdict),
         "over-triage": _difference(row.over_triage_diff, row.over_triage_low, row.over_triage_high),
         "test loss": _difference(row.loss_diff, row.loss_low, row.loss_high),
     }

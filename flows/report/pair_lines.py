@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 from flows.report.figures import figure, is_number
 from flows.report.names import random_mark, recipe_name
-from flows.report.pairs import PairRow, verdict_words
+from flows.report.pairs import VERDICT, PairRow, verdict_words
 from flows.report.table import Table
-from warehouse.resampling import MARGIN
 
 METRICS = {"Accuracy": "accuracy", "ED recall": "ed_recall"}
-VERDICT = f"at {100 * MARGIN:g} points"
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from flows.report.figures import figure, is_number
 from flows.report.names import random_mark, recipe_name
 from flows.report.table import Table
 from flows.report.typed_rows import typed_rows
+from warehouse.resampling import MARGIN
 
 PAIRS = (
     "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case"
 )
+VERDICT = f"at {100 * MARGIN:g} points"  # the heading above a verdict on non-inferiority
 UNDECIDED = "cannot conclude"
 NOT_MEASURABLE = "not measurable on this backend"
 
@@ -103,12 +105,12 @@ def _record(pair: PairRow, with_resources: bool) -> dict[str, str]:
         "MB": _both_figures(pair.stored_bytes_4bit / 1e6, pair.stored_bytes_8bit / 1e6, digits=1),
         "accuracy": _both_figures(pair.accuracy_4bit, pair.accuracy_8bit),
         "difference": _difference(pair.accuracy_diff, pair.accuracy_low, pair.accuracy_high),
-        "within 2 %?": verdict_words(pair.accuracy_verdict),
+        VERDICT: verdict_words(pair.accuracy_verdict),
         "ED recall": _both_figures(pair.ed_recall_4bit, pair.ed_recall_8bit),
         "ED difference": _difference(pair.ed_recall_diff, pair.ed_recall_low, pair.ed_recall_high),
-        "ED within 2 %?": verdict_words(pair.ed_recall_verdict),
+        f"ED {VERDICT}": verdict_words(pair.ed_recall_verdict),
         "AUROC difference": _difference(pair.ed_auroc_diff, pair.ed_auroc_low, pair.ed_auroc_high),
-        "AUROC within 2 %?": verdict_words(pair.ed_auroc_verdict),
+        f"AUROC {VERDICT}": verdict_words(pair.ed_auroc_verdict),
         "test loss": _both_figures(pair.loss_4bit, pair.loss_8bit),
     }
     return record | {"memory, time": _resources(pair)} if with_resources else record

@@ -58,22 +58,27 @@ class DifferencesRow:
     ed_recall_diff_sd: float | None
 
 
-def seeds(board: Collection[EvaluationRow], prevalence: float | None = None) -> Table:
+def seeds(
+    board: Collection[EvaluationRow],
+    prevalence: float | None = None,
+    ids: Collection[str] | None = None,
+) -> Table:
     """Mean and standard deviation over seeds, where a grid has more than one.
 
-    `prevalence` restates precision and F2 at another share of emergencies.
+    `prevalence` restates precision and F2 at another share of emergencies. `ids`: the evaluations
+    of the study.
     """
     ed_figures = _ed_figures(board, prevalence)
-    shown_models = {(row.set_digest, row.base_model) for row in board}
+    shown_recipes = {_recipe(row) for row in board}
     records = [
         _seeds_record(row, ed_figures[_key(row)])
-        for row in typed_rows(SeedsRow, "seeds")
-        if (row.set_digest, row.base_model) in shown_models and _key(row) in ed_figures
+        for row in typed_rows(SeedsRow, "seeds", only=ids)
+        if _key(row) in ed_figures
     ]
     records += [
         _differences_record(row)
-        for row in typed_rows(DifferencesRow, "seed_differences")
-        if (row.set_digest, row.base_model) in shown_models
+        for row in typed_rows(DifferencesRow, "seed_differences", only=ids)
+        if _recipe(row) in shown_recipes
     ]
 
     return Table.of(SEEDS, records, '"FROM seeds"')
@@ -153,6 +158,11 @@ def _key(row: EvaluationRow | SeedsRow) -> Key:
         row.target_ed_recall,
         row.cost_matrix,
     )
+
+
+def _recipe(row: EvaluationRow | DifferencesRow) -> tuple[str, str, str, bool | None]:
+    """What both sides of a difference have in common."""
+    return row.set_digest, row.base_model, row.recipe, row.random_weights
 
 
 def _spread(mean: float | None, sd: float | None, sign: bool = False) -> str:

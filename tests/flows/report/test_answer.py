@@ -16,6 +16,7 @@ from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import land_pair
 from warehouse.load import load_all
 from warehouse.pooled import BETWEEN_SEEDS, Pooled
+from warehouse.seed_spread import SeedSpread
 from warehouse.summary import PooledSet, pooled_sets
 
 ROW = Pooled("all", "argmax", "accuracy", 20, 10, 10, 2, 1500, 245, 0.8, 0.804, -0.004, 0.004, -0.016, 0.008, 0.012,
@@ -87,10 +88,19 @@ def test_a_difference_that_varies_between_seeds_says_how_many_pairs_it_takes(row
     assert half[needed] <= 0.02 < half[needed - 1]
 
 
-@pytest.mark.parametrize(("sd", "reason"), [(0.06, BETWEEN_SEEDS), (0.001, "1500 cases could show 1.2 points")])
-def test_where_the_band_is_too_wide_it_names_what_limits_more(sd, reason, rows):
-    """More cases do not help where trainings differ more than the margin."""
-    row = replace(RECALL, metric="accuracy", rule="argmax", pairs=3, seed_sd=sd, cases=1500, could_show=0.012)
+@pytest.mark.parametrize(
+    ("sd", "pairs", "could_show", "reason"),
+    [
+        (0.06, 3, 0.012, BETWEEN_SEEDS),
+        (0.001, 3, 0.012, "1500 cases could show 1.2 points"),
+        (0.03, 10, 0.06, "1500 cases could show 6.0 points"),
+    ],
+)
+def test_where_the_band_is_too_wide_it_names_what_limits_more(sd, pairs, could_show, reason, rows):
+    """More cases do not help where the interval over trainings is the wider one, nor more trainings where the band is."""
+    half = SeedSpread(sd, pairs - 2).half_width(pairs)
+    row = replace(ROW, pairs=pairs, seed_sd=sd, difference=0.0, low=-could_show, high=could_show, could_show=could_show,
+                  seed_low=-half, seed_high=half, verdict="cannot conclude")  # fmt: skip
     assert f"cannot conclude; {reason}" in answer(*rows, [pool(row)])[1]
 
 
@@ -144,3 +154,19 @@ def test_pairs_without_a_threshold_are_not_said_to_know_nothing(rows):
     by_threshold = replace(RECALL, rule="target_recall", pairs_left_out=3, difference=0.0)
     over = replace(by_threshold, metric="over_triage")
     assert not any("left out" in line for line in answer(*rows, [pool(*knowing, by_threshold, over)]))
+
+
+def test_pairs_whose_primary_rule_decides_nothing_are_not_said_to_know_nothing(rows):
+    undecided = replace(RECALL, pairs_left_out=5)
+    knowing = replace(ROW, pairs_left_out=0)
+    assert not any("left out" in line for line in answer(*rows, [pool(knowing, undecided)]))
+    two = replace(ROW, pairs_left_out=2)
+    assert any(line.startswith("2 pairs are left out") for line in answer(*rows, [pool(two, undecided)]))
+
+
+def test_the_gates_are_those_of_the_first_test_set(rows):
+    board, pairs = rows
+    earlier = [replace(row, set_digest="earlier", verdict="passes_gates") for row in board]
+    expected = "Gates: 0 of 2 trained models pass, 2 provisionally."
+    assert expected in answer([*board, *earlier], pairs, [pool(ROW)])
+    assert answer([*board, *earlier], [], []) == [NO_PAIR, expected]

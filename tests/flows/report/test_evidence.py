@@ -295,6 +295,48 @@ def test_seeds_stand_beside_baselines_which_have_no_bits_and_where_only_some_exp
     assert spread["experiment"] == ["smol 4bit r1", "smol r1, 4 minus 8 bits"]
 
 
+def land_seeds(root, recipe, seeds):
+    """Pairs of a recipe, whose evaluations are named as in `eRECIPE-4-42`."""
+    for seed in seeds:
+        for bits in (4, 8):
+            id = f"{recipe}-{bits}-{seed}"
+            write_landing(root, id, "training", training(id, bits, recipe=recipe, seed=seed, cell_id=id))
+            write_landing(root, f"e{id}", "evaluation", evaluation(f"e{id}", id, CASES))
+
+    load_all(root)
+
+
+def spread_of(ids):
+    """The rows of the spread between seeds in the evidence of these evaluations."""
+    sections = evidence(leaderboard_rows(ids), sections=["sets and seeds"], ids=ids)
+    table = next(table for table in sections if table.title.startswith("Spread"))
+    return list(zip(table["experiment"], table["seeds"], strict=True))
+
+
+def test_the_spread_is_that_of_the_seeds_of_the_study(tmp_path):
+    land_seeds(tmp_path, "r1", range(42, 47))
+    ids = [f"er1-{bits}-{seed}" for bits in (4, 8) for seed in (42, 43)]
+    assert spread_of(ids) == [("smol 4bit r1", "2"), ("smol 8bit r1", "2"), ("smol r1, 4 minus 8 bits", "2")]
+
+
+def test_differences_of_a_recipe_that_is_not_shown_are_not_shown(tmp_path):
+    for recipe in ("r1", "r2"):
+        land_seeds(tmp_path, recipe, (42, 43))
+
+    spread = tables([f"er1-{bits}-{seed}" for bits in (4, 8) for seed in (42, 43)])
+    (table,) = (table for title, table in spread.items() if title.startswith("Spread"))
+    assert table["experiment"] == ["smol 4bit r1", "smol 8bit r1", "smol r1, 4 minus 8 bits"]
+
+
+def test_a_verdict_is_headed_by_the_margin_in_points(tmp_path):
+    """A margin of 0.02 is no share of the figure beside it."""
+    land_pair(tmp_path)
+    load_all(tmp_path)
+    columns = quantization(pair_rows()).columns
+    assert [name for name in columns if "points" in name] == ["at 2 points", "ED at 2 points", "AUROC at 2 points"]
+    assert not any("%" in name for name in columns)
+
+
 def test_the_latest_fidelity_on_the_same_dataset_is_shown_whatever_its_hash(tmp_path):
     land(tmp_path)
     for id, kl, dataset in (("z-old", 0.9, "data"), ("a-new", 0.1, "data"), ("b-other", 0.7, "elsewhere")):
