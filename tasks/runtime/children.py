@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -50,7 +51,7 @@ def run_child(
 ) -> dict[str, Any]:
     """Call `module:function` with `args` (JSON) in a child process and return its result (JSON).
 
-    `folder` receives `spec.json` and `child.log` (everything that libraries print); `environment`
+    `folder` receives `spec.json`, a record, and `child.log` (everything that libraries print); `environment`
     is added to that of this process; `on_start` gets the step's standard input; after `at_most`
     seconds the child is killed.
 
@@ -60,16 +61,16 @@ def run_child(
     """
     refuse_if_stopping()
     refuse_unusable_build()
-    spec_path = folder / "spec.json"
+    spec = json.dumps({"function": function, "args": args}, indent=1)
     log = folder / "child.log"
-    write_atomic(spec_path, json.dumps({"function": function, "args": args}, indent=1))
+    write_atomic(folder / "spec.json", spec)
 
     log_start = log.stat().st_size if log.exists() else 0
     # What answers requests runs for as long as its asker does.
     emit = on_event or (lambda event: None)
 
     exclusive = contextlib.nullcontext() if on_start else reserved(refuse_if_stopping, emit)
-    with exclusive:
+    with exclusive, _spec_of_its_own(folder, spec) as spec_path:
         process = _start(function, spec_path, log, environment)
         ending = _follow_to_end(process, emit, on_start, at_most)
 
@@ -79,6 +80,19 @@ def run_child(
 
     refuse_if_stopping()
     raise error_of(ending, memory_budget, log, at_most)
+
+
+@contextlib.contextmanager
+def _spec_of_its_own(folder: Path, spec: str) -> Iterator[Path]:
+    """The file from which the child reads its spec: another process may start a step with this
+    folder meanwhile, and then the record is that step's.
+    """
+    path = folder / f"spec-{secrets.token_hex(6)}.json"
+    write_atomic(path, spec)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def step_seconds() -> float:

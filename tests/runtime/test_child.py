@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from tasks.runtime import child_ending, children
+from tasks.runtime.accelerator import reserved
 from tasks.runtime.children import run_child, stop_children
 from tasks.runtime.errors import (
     BY_EXIT_CODE,
@@ -38,6 +40,23 @@ def test_a_result_and_the_events_come_back_and_the_spec_is_kept(tmp_path):
     assert result == {"sum": 3} and events == [Note("adding")]
     spec = json.loads((tmp_path / "spec.json").read_text())
     assert spec == {"function": "tests.runtime.programs.steps:add", "args": {"a": 1, "b": 2}}
+
+
+def test_a_step_runs_its_own_spec_although_another_with_its_folder_writes_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIAGE_ACCELERATOR", tmp_path.name)
+    folder = tmp_path / "shared"
+    results = []
+    waiting = threading.Thread(target=lambda: results.append(step("add", {"a": 1, "b": 2}, folder)[0]))
+    with reserved():
+        waiting.start()
+        while not (folder / "spec.json").exists():
+            time.sleep(0.01)
+        record = {"function": "tests.runtime.programs.steps:add", "args": {"a": 10, "b": 20}}
+        (folder / "spec.json").write_text(json.dumps(record))
+
+    waiting.join()
+    assert results == [{"sum": 3}]
+    assert [path.name for path in folder.glob("spec*")] == ["spec.json"]
 
 
 def test_what_libraries_print_goes_to_the_log_and_never_into_the_events(tmp_path):
