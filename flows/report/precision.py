@@ -13,6 +13,7 @@ from flows.report.names import RANDOM, random_mark, recipe_name
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, typed_rows
 from tasks.precisions import reference_note
+from warehouse.connect import listed
 
 FLIPS = (
     "Decisions that flip with the precision (primary rule); "
@@ -121,11 +122,11 @@ def _flagged(row: FlipsRow) -> str:
 
 
 def fidelity(board: Collection[EvaluationRow]) -> Table:
-    """Per variant and distribution the latest measurement on the datasets of `board`; random
+    """Per variant and distribution the latest measurement on the test cases of `board`; random
     weights hide no real ones.
     """
     base_models = {row.base_model for row in board}
-    datasets = {row.dataset_digest for row in board}
+    datasets = {row.dataset_digest for row in board} | _of_the_same_test_cases(board)
     rows = [
         row
         for row in _measurements()
@@ -140,6 +141,21 @@ def fidelity(board: Collection[EvaluationRow]) -> Table:
     )
 
     return table.with_notes(reference_note(row.reference_precision) for row in latest_rows)
+
+
+@dataclass(frozen=True)
+class _TestSet:
+    """A test set of a data set."""
+
+    dataset_digest: str
+
+
+def _of_the_same_test_cases(board: Collection[EvaluationRow]) -> set[str | None]:
+    """Data sets with a test set of `board`: a sample of it is measured once, whichever asks first."""
+    digests = listed({row.set_digest for row in board})
+    clauses = f"dataset JOIN dataset_set USING (dataset_id) WHERE name = 'test' AND set_digest IN {digests}"
+    rows = typed_rows(_TestSet, clauses)
+    return {row.dataset_digest for row in rows}
 
 
 def _measurements() -> list[FidelityRow]:
