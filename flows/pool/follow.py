@@ -42,6 +42,9 @@ from warehouse.connect import warehouse_path
 POLL_SECONDS = 2.0
 RETRIES = 5  # of a request while cells are submitted: a busy server refuses some for a moment
 CRASHES = 3  # of one cell, damaged results included, after which it is not the machines' fault
+GONE = (
+    "Its run is gone from the Prefect server; type the same command again to ask for another one."
+)
 FIXABLE = {error.__name__: error for error in (BadInput, SourceUnavailable)}
 
 
@@ -143,6 +146,9 @@ def _look(client: SyncPrefectClient, followed: _Followed) -> None:
             _see_to_lost(client, followed, cell, run)
         elif run.state.is_final():
             _end(client, followed, cell, run)
+
+    for id in open_runs.keys() - {run.id for run in runs}:
+        _fail(followed, open_runs[id], TriageError(GONE), [])
 
     for id, report in read_progress(client, active_runs).items():
         publish(f"experiment {open_runs[id]}", report)

@@ -96,7 +96,7 @@ class Server:
         return next(run for run in self.runs.values() if run.id == id)
 
     def read_flow_runs(self, flow_run_filter):
-        return [self.read_flow_run(id) for id in flow_run_filter.id.any_]
+        return [run for run in self.runs.values() if run.id in flow_run_filter.id.any_]
 
     def read_workers_for_work_pool(self, pool):
         return [SimpleNamespace(name=n, status=SimpleNamespace(value=value)) for n, value in self.workers.items()]
@@ -254,6 +254,16 @@ def test_a_lost_run_runs_again_and_after_too_many_losses_it_is_a_failure(server)
 
     failures, _, _ = run_sweep(server, always)
     assert len(failures) == 4 and all(re.search("It was lost 4 times; last: status code -9", f) for f in failures)
+
+
+def test_a_run_that_is_gone_from_the_server_is_a_failure_that_the_same_command_runs_again(server):
+    def step(runs):
+        complete(dict(list(runs.items())[1:]))
+        server.runs.pop(next(iter(server.runs)), None)
+
+    failures, _, _ = run_sweep(server, lambda runs: step(runs) if len(server.runs) == 4 else None)
+    assert len(failures) == 1 and "gone from the Prefect server; type the same command again" in failures[0]
+    assert run_sweep(server, complete)[0] == [] and len(server.runs) == 4
 
 
 def test_a_result_that_is_damaged_in_the_shared_folder_is_asked_for_again(server, monkeypatch):
