@@ -133,6 +133,20 @@ def test_a_place_that_refuses_is_a_sentence(tmp_path, monkeypatch, reason, words
     assert sentence.value.transient and refusing.manifest("x/1") is None
 
 
+class NoCredentialsError(Exception):
+    """As the library of an object store raises it: none of Python's own errors."""
+
+
+def test_an_error_of_an_object_stores_own_is_a_sentence(tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr(Refusing, "put_file", refuse)
+    refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), "s3://bucket")
+    with pytest.raises(NotShared, match="s3://bucket cannot be used: NoCredentialsError: Unable to locate"):
+        refusing.put(sealed(tmp_path / "a", "ours"), "x/1")
+
+
 def test_what_cannot_be_shared_has_landed_here_and_is_copied_later(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "mount"))
     monkeypatch.setattr(Refusing, "reason", errno.ENOSPC)
