@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tasks.corpus.case import Case, from_json, text_digest
+from tasks.corpus.case import Case, from_json
+from tasks.corpus.compared_forms import compared_digest, compared_group
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.near_copies import BATCH, near_duplicates
 from tasks.corpus.prompts import Prompt, load_prompt
@@ -36,12 +37,12 @@ def check_apart(evaluation_set: EvaluationSet, cases: Sequence[Case], learned: L
 
 def _check_texts(set_name: str, cases: Sequence[Case], learned: Learned) -> None:
     texts = {
-        text_digest(case.text): (name, case.case_id)
+        compared_digest(case.text): (name, case.case_id)
         for name, members in learned.items()
         for case in members
     }
     for case in cases:
-        digest = text_digest(case.text)
+        digest = compared_digest(case.text)
         if digest in texts:
             name, case_id = texts[digest]
             raise BadInput(
@@ -52,14 +53,15 @@ def _check_texts(set_name: str, cases: Sequence[Case], learned: Learned) -> None
 
 def _check_groups(set_name: str, cases: Sequence[Case], learned: Learned) -> None:
     groups = {
-        case.group: (name, case.case_id)
+        compared_group(case.group): (name, case.case_id)
         for name, members in learned.items()
         for case in members
         if case.group
     }
     for case in cases:
-        if case.group in groups:
-            name, case_id = groups[case.group]
+        group = compared_group(case.group or "")
+        if group in groups:
+            name, case_id = groups[group]
             raise BadInput(
                 f"{set_name} shares the group {case.group!r} with {name} (its case {case.case_id}, "
                 f"case {case_id} there); leave the group out of one of the two, or rename the "

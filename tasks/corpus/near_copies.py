@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tasks.corpus.case import Case
+from tasks.corpus.compared_forms import compared_text
 from tasks.corpus.near_candidates import Hashes, Rows, Runs, SimilarTexts, find_matches
 
 RUN = 4  # words
@@ -126,7 +127,7 @@ def _hashed_words(texts: Sequence[str]) -> tuple[Hashes, Rows]:
     A word's hash is that of the polynomial of its bytes: a difference of two prefix sums, moved to
     the power 0.
     """
-    encoded = [text.casefold().encode("utf-8", "surrogatepass") for text in texts]
+    encoded = [compared_text(text).encode("utf-8", "surrogatepass") for text in texts]
     content = np.frombuffer(b"\n".join(encoded) + b"\n", dtype=np.uint8)
     # The content ends with a line break, so each word that starts also ends.
     is_letter = np.r_[False, _letters()[content]]
@@ -155,7 +156,8 @@ def _mix(values: Hashes) -> Hashes:
 def _letters() -> NDArray[np.bool_]:
     """Which bytes belong to words, shape (256,).
 
-    Letters, digits, the underscore, and all bytes of a character beyond ASCII.
+    Letters, digits, the underscore, and all bytes of a character beyond ASCII: `compared_text` has
+    left none between words.
     """
     return np.array([byte >= 128 or chr(byte).isalnum() or byte == 95 for byte in range(256)])
 

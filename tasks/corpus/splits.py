@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.corpus.case import Case, text_digest
+from tasks.corpus.compared_forms import compared_digest, compared_group, with_one_spelling
 from tasks.corpus.near_copies import Sketch, near_duplicates
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
@@ -63,7 +64,7 @@ def _unit_keys(cases: Sequence[Case]) -> list[str]:
     """A key per case: its group, or else its text; near copies share the first one's."""
     keys = [
         f"g:{case.group}" if case.group is not None else f"t:{text_digest(case.text)}"
-        for case in cases
+        for case in with_one_spelling(cases)
     ]
     leader = {key: key for key in keys}
 
@@ -120,7 +121,7 @@ def _spread(cases: Sequence[Case], seed: int) -> list[Case]:
     counts: Counter[str] = Counter()
     rounds = []
     for rank, case in enumerate(shuffled):
-        key = case.group if case.group is not None else case.case_id
+        key = case.case_id if case.group is None else compared_group(case.group)
         rounds.append((counts[key], rank, case))
         counts[key] += 1
 
@@ -166,7 +167,8 @@ class _FirstCases:
 
     def check(self, name: str, case: Case) -> None:
         """Refuse a case of the set `name` that shares a text, id or group with another set."""
-        first_set, first_id = self.texts.setdefault(text_digest(case.text), (name, case.case_id))
+        key = compared_digest(case.text)
+        first_set, first_id = self.texts.setdefault(key, (name, case.case_id))
         if first_set != name:
             raise BadInput(
                 f"Case {case.case_id} in {name} has the same text as case {first_id} in "
@@ -184,7 +186,8 @@ class _FirstCases:
             self._check_group(name, case, case.group)
 
     def _check_group(self, name: str, case: Case, group: str) -> None:
-        first_set, first_id = self.groups.setdefault(group, (name, case.case_id))
+        key = compared_group(group)
+        first_set, first_id = self.groups.setdefault(key, (name, case.case_id))
         if first_set != name:
             raise BadInput(
                 f"Case {case.case_id} in {name} is of the same group as case {first_id} in "

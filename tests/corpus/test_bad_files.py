@@ -184,7 +184,7 @@ def test_a_malformed_file_is_refused_with_file_place_and_remedy(
         "compressed",
         "zip file",
         "holds no cases",
-        "has the column",
+        "gives one name to the columns",
         "old Mac line ends",
     )
     assert any(f", {unit} " in message for unit in ("line", "row")) or any(words in message for words in whole_file)

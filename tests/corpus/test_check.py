@@ -273,6 +273,30 @@ def test_the_consequence_of_a_missing_label_is_that_of_the_set(
     assert finding.name == f"labels of {name}" and finding.remedy == means and report.fails == (name == "train")
 
 
+def test_a_group_written_in_two_ways_crosses_and_a_split_keeps_it_whole(tmp_path: Path) -> None:
+    typed = [
+        row | {"group": ("Condition {}", "condition  {}")[i % 2].format(i // 30)} for i, row in enumerate(rows(360))
+    ]
+    report = check(write(tmp_path / "a.jsonl", typed))
+    assert report.sets[0].groups == sorted(f"Condition {i}" for i in range(12))
+    prepared = prepare_dataset(Data(source=str(tmp_path / "a.jsonl")), tmp_path / "home")
+    groups = [{json.loads(line)["group"] for line in (prepared / f"{name}.jsonl").open()} for name in SETS]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 12
+
+    given = folder(tmp_path / "given", train=rows(30, group="Condition 3"), test=rows(30, 1000, group="condition  3"))
+    crossing = finding_of(check(given), "groups that cross sets")
+    assert (crossing.level, crossing.detail) == ("error", "1 of 1")
+
+
+def test_a_copy_with_other_quotation_marks_is_a_copy(tmp_path: Path) -> None:
+    text = "I've had chest pain since last night, it's getting worse and I can't lie down, and my arm's numb"
+    copy = text.replace("'", "\u2019").replace(",", "\u2026")
+    train = [*rows(30), {"id": "x", "text": text, "label": "ED"}]
+    test = [*rows(30, 1000), {"id": "y", "text": copy, "label": "ED"}]
+    finding = finding_of(check(folder(tmp_path, train=train, test=test)), "nearly the same text across sets")
+    assert (finding.level, finding.detail) == ("error", "1 pairs, 1 of them copies")
+
+
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_a_group_of_whole_numbers_in_one_file_and_floats_in_the_other_crosses(kind: str, tmp_path: Path) -> None:
     source = tmp_path / "given"
@@ -301,6 +325,22 @@ def test_the_certifiable_recall_is_that_of_the_test_set(tmp_path: Path) -> None:
     assert finding_of(report, "ED recall that test can certify").detail == "at best 0.963 (100 ED cases)"
     report = check(write(tmp_path / "all.jsonl", rows(300)))
     assert "(20 ED cases)" in finding_of(report, "ED recall that our test set can certify").detail
+
+
+def test_repeated_rows_certify_nothing(tmp_path: Path) -> None:
+    cases = rows(120, 1000)
+    emergencies = [row for row in cases if row["label"] == "ED"]
+    repeats = [row | {"id": f"again-{row['id']}"} for row in emergencies[:32]]
+    report = check(folder(tmp_path, train=rows(30), test=cases + repeats))
+    certified = finding_of(report, "ED recall that test can certify")
+    assert (certified.level, certified.detail) == ("warning", "at best 0.911 (40 ED cases)")
+    assert report.sets[-1].labels == (72, 40, 40)
+
+    further = with_evaluation_set(tmp_path, rows(60), cases + repeats)
+    assert finding_of(further, "ED recall that clinic can certify").detail == certified.detail
+    table = check(write(tmp_path / "b.jsonl", cases + repeats))
+    assert finding_of(table, "ED recall that all rows as an evaluation set can certify").detail == certified.detail
+    assert finding_of(table, "ED recall that our test set can certify").detail.endswith("(8 ED cases)")
 
 
 def test_a_large_table_is_estimated_without_keeping_its_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

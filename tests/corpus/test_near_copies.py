@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.corpus import near_candidates, near_copies
+from tasks.corpus.compared_forms import compared_digest, compared_text
 from tasks.corpus.near_copies import Sketch
 
 
@@ -122,3 +123,37 @@ def test_a_stock_phrase_that_is_most_of_what_a_sample_kept_makes_no_pairs(monkey
     texts = [f"{phrase} {' '.join(str(rng.random())[2:] for _ in range(12))}" for _ in range(400)]
     sketch = Sketch.of(texts)
     assert sketch.every > 4 and sketch.pairs(0.8) == []
+
+
+def test_words_of_ascii_texts_keep_their_hashes() -> None:
+    hashes, owners = near_copies._hashed_words(["I've had_it 38.5", "Pain!"])
+    assert owners.tolist() == [0, 0, 0, 0, 0, 1]
+    assert hashes.tolist() == [
+        3207101912732842601,
+        17652425397398631362,
+        4772278122279996762,
+        15290949348030775919,
+        17968648535843126108,
+        9320720664540484878,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("I\u2019ve a \u201cfever\u201d\u2026", "i ve a fever ..."),
+        ("\u00c9tourdi\u00b7e", "\u00e9tourdi e"),
+        ("E\u0301tourdi", "\u00e9tourdi"),
+        ("\uff21\u210b \u338f", "ah kg"),
+        ("faint\u00ading \u2764\ufe0f", "fainting"),
+        ("\u80f8\u304c\u75db\u3044\u3002", "\u80f8 \u304c \u75db \u3044"),
+        ("\uac00\uc2b4 \ud1b5\uc99d", "\uac00\uc2b4 \ud1b5\uc99d"),
+        ("I've 38.5", "i've 38.5"),
+    ],
+)
+def test_a_text_is_compared_without_what_typing_makes_of_it(text: str, expected: str) -> None:
+    assert compared_text(text).split() == expected.split()
+
+
+def test_texts_without_letters_stay_apart() -> None:
+    assert compared_digest("\U0001f691") != compared_digest("\U0001f926")

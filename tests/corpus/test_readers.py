@@ -374,6 +374,34 @@ def test_the_first_case_of_a_csv_without_a_header_is_not_repeated(tmp_path: Path
     assert "line 1: holds a label" in message and "text,label" in message and "Chest" not in message
 
 
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "crushing chest pain since noon",
+        "chest pain",
+        "Pain!",
+        "p\u00e2le, froid",
+        "9434765919",
+        "胸が痛いです",
+        "x" * 41,
+    ],
+)
+def test_the_first_case_of_a_csv_without_a_header_and_with_unmapped_labels_is_not_repeated(
+    cell: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f'"{cell}",urgent\nCold,routine\n')
+    message = refusal(path)
+    assert cell not in message and f"its columns are of {len(cell)} characters, 'urgent'; name the right" in message
+
+
+@pytest.mark.parametrize("name", ["Freitext", "ED-level_2", "vitals_2024", "主訴", "plainte_d\u00e9crite", "x" * 40])
+def test_a_name_of_one_word_is_shown(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"{name},urgency\na,ED\n")
+    assert f"its columns are '{name}', 'urgency'; name the right" in refusal(path)
+
+
 def test_the_id_column_gives_the_ids(tmp_path: Path) -> None:
     rows = [{"number": 7.0, "id": "not this", **GOOD[0]}, {"number": " b ", **GOOD[1]}]
     path = jsonl(tmp_path / "a.jsonl", rows)

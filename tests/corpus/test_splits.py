@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.corpus.apart import check_apart
 from tasks.corpus.case import SETS, Case
 from tasks.corpus.near_copies import near_duplicates
 from tasks.corpus.splits import check_sets, limited, split_cases
 from tasks.runtime.errors import BadInput
-from tasks.spec import LABELS
+from tasks.spec import LABELS, EvaluationSet
 
 
 def cases(count: int, groups: int | None = None) -> list[Case]:
@@ -92,3 +94,68 @@ def test_near_copies_across_sets_are_found_and_others_are_not() -> None:
     sets["test"].append(Case("y", near, "GP"))
     assert [(p.case_a, p.case_b) for p in near_duplicates(sets, threshold=0.4)] == [("x", "y")]
     assert near_duplicates(sets, threshold=0.9) == []
+
+
+def test_a_group_written_in_several_ways_is_one_group() -> None:
+    spellings = ("Condition {}", "condition  {}", "\uff23ondition {}")
+    rows = [
+        Case(f"c{i}", f"text number {i}", LABELS[i % 3], spellings[i // 3 % 3].format(i // 3 % 12)) for i in range(360)
+    ]
+    sets = split_cases(rows, seed=1)
+    check_sets(sets)
+    numbers = [{case.group.split()[-1] for case in set_cases if case.group} for set_cases in sets.values()]
+    assert sum(map(len, numbers)) == 12
+    mixed = random.Random(3).sample(rows, len(rows))
+    assert {c.case_id for c in split_cases(mixed, 1)["test"]} == {c.case_id for c in sets["test"]}
+    with pytest.raises(BadInput, match="Case b in test is of the same group as case a in train"):
+        check_sets(
+            {"train": [Case("a", "one", "ED", "Caf\u00e9 3")], "test": [Case("b", "two", "ED", "cafe\u0301  3")]}
+        )
+
+
+def test_a_spelling_of_a_group_does_not_change_the_split() -> None:
+    """Of groups of one spelling each: what is drawn for a group comes from its name as it is written."""
+    rows = [Case(f"c{i}", f"text number {i}", LABELS[i % 3], f"Grp {i % 40}") for i in range(400)]
+    assert {case.group for case in split_cases(rows, 1)["valid"]} == {"Grp 13", "Grp 16", "Grp 36", "Grp 38"}
+
+
+ENGLISH = (
+    "I've had chest pain since last night, it's getting worse and I can't lie down, my arm's numb and I'm sweating"
+)
+FRENCH = "J'ai très mal à la tête depuis hier, la fièvre a monté à trente-neuf et ça ne s'arrête pas même couché"
+CHINESE = "昨天晚上开始胸口痛，左手发麻，而且一直出冷汗，现在喘不过气"
+
+
+@pytest.mark.parametrize(
+    ("text", "copy"),
+    [
+        (ENGLISH, ENGLISH.replace("'", "\u2019")),
+        (ENGLISH, ENGLISH.replace(",", "\u2026")),
+        (ENGLISH, ENGLISH.replace(" ", "\u00a0")),
+        ("It's my arm", "It\u2019s my arm"),
+        (FRENCH, unicodedata.normalize("NFD", FRENCH)),
+        (CHINESE, f"{CHINESE}。"),
+        (CHINESE, CHINESE.replace("，", ", ")),
+        ("胸口痛", "胸口痛。"),
+        ("ปวดหัวมากตั้งแต่เมื่อคืนและมีไข้สูง", "ปวดหัวมาก ตั้งแต่เมื่อคืน และมีไข้สูง"),
+    ],
+)
+def test_a_copy_with_other_signs_is_refused(text: str, copy: str) -> None:
+    with pytest.raises(BadInput, match="same text as case a in train"):
+        check_sets({"train": [Case("a", text, "ED")], "test": [Case("b", copy, "ED")]})
+
+    outside = EvaluationSet(name="outside", source="outside.jsonl")
+    with pytest.raises(BadInput, match="outside"):
+        check_apart(outside, [Case("b", copy, "ED")], {"train": [Case("a", text, "ED")]})
+
+
+def test_other_texts_in_a_script_without_spaces_stay_apart() -> None:
+    other = "我儿子三天前开始咳嗽，没有发烧，吃得下东西，晚上睡得也还好"
+    check_sets({"train": [Case("a", CHINESE, "ED")], "test": [Case("b", other, "HOME")]})
+
+
+def test_an_evaluation_set_is_apart_from_a_group_however_it_is_written() -> None:
+    outside = EvaluationSet(name="outside", source="outside.jsonl")
+    learned = {"train": [Case("a", "one", "ED", "Condition 3")]}
+    with pytest.raises(BadInput, match="shares the group 'condition  3' with train"):
+        check_apart(outside, [Case("b", "two", "ED", "condition  3")], learned)

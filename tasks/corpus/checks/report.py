@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.corpus.case import SETS
 from tasks.corpus.checks.lengths import Lengths
@@ -37,12 +38,14 @@ from tasks.spec import LABELS, Data, EvaluationSet
 class SetLine:
     """One set: rows, rows per label in the order of LABELS, names of its groups, median words.
 
+    `cases`: like `labels`, where rows with one text count once, as they do once the data is made.
     `ed_groups`: groups with an ED case, where a case without a group counts as one.
     """
 
     name: str
     rows: int
     labels: tuple[int, ...]
+    cases: tuple[int, ...]
     groups: list[str]
     ed_groups: int
     words: float
@@ -112,6 +115,7 @@ def _findings(
 ) -> list[Finding]:
     sides = sides_of(rows)
     labels = {line.name: line.labels for line in lines}
+    cases = {line.name: line.cases for line in lines}
     split = try_split(rows, data)
     id_columns = {entry.name for entry in evaluation_sets if entry.id_column}
     if data.id_column:
@@ -128,25 +132,40 @@ def _findings(
     if not rows.has_all_sets:
         findings.append(split_finding(split, data))
 
-    return findings + certifiable_recall(labels, split, data)
+    return findings + certifiable_recall(cases, split, data)
 
 
 def _set_lines(rows: Tally) -> list[SetLine]:
-    group_names = list(rows.groups)
     lines = []
     for code, name in enumerate(rows.sets):
         is_member = codes(rows.set_codes) == code
         groups = np.unique(codes(rows.group_codes)[is_member])
-        labels = np.bincount(codes(rows.label_codes)[is_member], minlength=len(LABELS))
+        is_case = _first_of_texts(rows, is_member)
         lines.append(
             SetLine(
                 name,
                 rows=int(is_member.sum()),
-                labels=tuple(labels.tolist()),
-                groups=sorted(group_names[group] for group in groups if group != NO_GROUP),
-                ed_groups=ed_groups(rows, is_member),
+                labels=_label_counts(rows, is_member),
+                cases=_label_counts(rows, is_case),
+                groups=sorted(rows.group_names[group] for group in groups if group != NO_GROUP),
+                ed_groups=ed_groups(rows, is_case),
                 words=float(np.median(codes(rows.words)[is_member])),
             )
         )
 
     return lines
+
+
+def _first_of_texts(rows: Tally, is_member: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The members of a set without those that repeat the text of an earlier one."""
+    members = np.flatnonzero(is_member)
+    _, first = np.unique(codes(rows.digests)[members], return_index=True)
+    is_first = np.zeros_like(is_member)
+    is_first[members[first]] = True
+    return is_first
+
+
+def _label_counts(rows: Tally, is_counted: NDArray[np.bool_]) -> tuple[int, ...]:
+    """Rows per label, in the order of LABELS."""
+    label_codes = codes(rows.label_codes)[is_counted]
+    return tuple(np.bincount(label_codes, minlength=len(LABELS)).tolist())

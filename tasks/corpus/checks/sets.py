@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tasks.corpus.case import SETS, Case
 from tasks.corpus.checks.tally import NO_GROUP, Codes, Tally, codes
 from tasks.corpus.checks.texts import SHOWN, SPLIT_TABLE
+from tasks.corpus.compared_forms import compared_group
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.stored_facts import derive_again
 from tasks.runtime.findings import Finding, Level
@@ -99,7 +100,8 @@ def _is_further(entry: tuple[str, int]) -> int:
 
 def _ed_groups_of(cases: Sequence[Case]) -> int:
     groups = [case.group for case in cases if case.label == "ED"]
-    return len({group for group in groups if group is not None}) + groups.count(None)
+    names = {compared_group(group) for group in groups if group is not None}
+    return len(names) + groups.count(None)
 
 
 def missing_labels(labels: Mapping[str, Sequence[int]]) -> list[Finding]:

@@ -74,7 +74,8 @@ def certifiable_recall(
 ) -> list[Finding]:
     """The recall that each scored set could certify at best: no miss among its ED cases.
 
-    Where a grid limits its test set, what remains of it counts. `labels`: of each set as given.
+    Where a grid limits its test set, what remains of it counts. `labels`: of each set as given,
+    where repeated texts count once.
     """
     limit = data.limits.get("test")
     ed_cases: dict[str, int] = {}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.corpus.case import SETS, Case, text_digest
 from tasks.corpus.checks.lengths import TextSample
+from tasks.corpus.compared_forms import compared_group
 from tasks.corpus.near_copies import BATCH, Sketch
 from tasks.corpus.reading.readers import no_cases, numbered_cases
 from tasks.corpus.reading.sources import check_settings, locate
@@ -36,12 +37,14 @@ Entry = tuple[str, str, int, Case]
 class Tally:
     """Columns of numbers, one entry per row.
 
-    `sets`: names in the order of their codes; `cases`: None once there are too many.
+    `sets` and `group_names`: names in the order of their codes, of a group its first spelling;
+    `groups`: its code by the name as groups are compared; `cases`: None once there are too many.
     """
 
     sets: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     groups: dict[str, int] = field(default_factory=dict)
+    group_names: list[str] = field(default_factory=list)
     # Typed arrays: a Python list of integers takes five times the memory.
     set_codes: array[int] = field(default_factory=partial(array, "L"))
     label_codes: array[int] = field(default_factory=partial(array, "B"))
@@ -89,7 +92,13 @@ class Tally:
         self._keep(name, case)
 
     def _group_code(self, group: str | None) -> int:
-        return NO_GROUP if group is None else self.groups.setdefault(group, len(self.groups))
+        if group is None:
+            return NO_GROUP
+
+        code = self.groups.setdefault(compared_group(group), len(self.groups))
+        if code == len(self.group_names):
+            self.group_names.append(group)
+        return code
 
     def _add_text(self, text: str) -> None:
         self.words.append(len(text.split()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +11,11 @@ from tasks.runtime.errors import BadInput
 from tasks.spec import Columns
 
 LONGEST_SHOWN = 40  # characters; a longer word may be a patient's text and is never repeated
+# Characters. A script without capitals writes a sentence in a few of them, often without spaces.
+LONGEST_WITHOUT_CAPITALS = 4
+# What may be a column's name: one word. A table without a header has a case in its first line.
+COLUMN_NAME = re.compile(rf"[\w-]{{1,{LONGEST_SHOWN}}}")
+MOST_DIGITS_OF_NAME = 4  # a year; a number of more digits may be a patient's
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ def missing_columns(
     """The error for a row or a header at the place `location` that lacks the columns `missing`."""
     names = listed([f"'{column.name}'" for column in missing])
     settings = listed([_setting(column) for column in missing])
-    header_names = ", ".join(shown(name) for name in header) or "none"
+    header_names = ", ".join(shown_name(name) for name in header) or "none"
     columns, right = ("column", "one") if len(missing) == 1 else ("columns", "ones")
 
     return BadInput(
@@ -94,4 +101,27 @@ def listed(parts: Sequence[str]) -> str:
 
 def shown(word: str) -> str:
     """A word in quotes; of a long one, which may be a patient's text, the length alone."""
-    return repr(word) if len(word) <= LONGEST_SHOWN else f"of {len(word)} characters"
+    return repr(word) if len(word) <= LONGEST_SHOWN else length_of(word)
+
+
+def shown_name(name: str) -> str:
+    """A column's name in quotes; the length alone of what may be a patient's words or number."""
+    return repr(name) if looks_like_name(name) else length_of(name)
+
+
+def looks_like_name(name: str) -> bool:
+    """Whether it is one word of letters, digits, _ and -, as names of columns mostly are."""
+    digits = sum(sign.isdigit() for sign in name)
+    if not COLUMN_NAME.fullmatch(name) or digits > MOST_DIGITS_OF_NAME:
+        return False
+    return has_capitals(name) or len(name) <= LONGEST_WITHOUT_CAPITALS
+
+
+def has_capitals(word: str) -> bool:
+    """Whether the scripts of a word have capitals, so that it writes words with spaces."""
+    return all(unicodedata.category(sign) not in ("Lo", "Mn", "Mc") for sign in word)
+
+
+def length_of(word: str) -> str:
+    """What stands for a word that is not shown."""
+    return f"of {len(word)} characters"

@@ -6,18 +6,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import unicodedata
 
 from tasks.corpus.case import normal_text
-from tasks.corpus.reading.columns import shown
+from tasks.corpus.reading.columns import LONGEST_WITHOUT_CAPITALS, has_capitals, shown
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Columns, EvaluationSet, Label
 
 WHOLE = re.compile(r"(-?[0-9]+)\.0+")
-# Characters of an unknown label that may be shown. A script without capitals writes a sentence in a
-# few characters, often without spaces.
-LONGEST_WORD = 20
-LONGEST_WITHOUT_CAPITALS = 4
+LONGEST_WORD = 20  # characters of an unknown label that may be shown
 # A number of more digits may be a patient's.
 MOST_DIGITS = 2
 # What labels of several words are made of. No word of a complaint stands here.
@@ -105,8 +101,7 @@ def may_be_shown(word: str) -> bool:
     if len(words) > 1 and all(part in known_words or part.isdigit() for part in words):
         return len(word) <= 2 * LONGEST_WORD
 
-    has_capitals = all(unicodedata.category(sign) not in ("Lo", "Mn", "Mc") for sign in word)
-    longest = LONGEST_WORD if has_capitals else LONGEST_WITHOUT_CAPITALS
+    longest = LONGEST_WORD if has_capitals(word) else LONGEST_WITHOUT_CAPITALS
     return len(word.split()) == 1 and "@" not in word and len(word) <= longest
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.corpus.case import Case, normal_text, text_digest
+from tasks.corpus.compared_forms import with_one_spelling
 from tasks.corpus.reading.columns import missing_columns, optional_columns, required_columns
 from tasks.corpus.reading.label_words import label_words
 from tasks.corpus.reading.rows import Row, RowReader
@@ -81,7 +82,7 @@ def read_cases(path: Path, columns: Columns) -> list[Case]:
 
     `columns` names columns and label words. Ids come from `columns.id_column`, else from a column
     `case_id` or `id`, else from the text's digest. Without `columns.group_column` a column `group`
-    is used where there is one. Raises BadInput.
+    is used where there is one; a group of several spellings gets one. Raises BadInput.
     """
     return read_set([path], columns)
 
@@ -104,6 +105,7 @@ def read_files(paths: Sequence[Path], columns: Columns) -> Reading:
         for number, case in numbered_cases(path, columns):
             reading.add(case, Place(path, number, case.label))
 
+    reading.cases = with_one_spelling(reading.cases)
     return reading
 
 
