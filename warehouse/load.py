@@ -16,6 +16,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
+from tasks.runtime.locks import locked
 from tasks.runtime.store import MANIFEST
 from warehouse import derived, refresh_pairs, refresh_pools
 from warehouse.connect import WAIT_SECONDS, unused, utc_now, warehouse_path, writing
@@ -161,21 +162,37 @@ def _load_part(con: duckdb.DuckDBPyConnection, folders: list[Path], report: Load
 def rebuild(root: Path, database: Path | None = None) -> LoadReport:
     """Fill a new warehouse from the landing folders under `root`.
 
-    The old file stays until the new one is complete, and is then kept under another name. Raises
-    Locked while another process uses it.
+    The old file stays until the new one is complete, and is then kept under another name; what
+    landed meanwhile is loaded then. Raises Locked while another process uses the file, or rebuilds
+    it.
     """
     path = database or warehouse_path()
     fresh = path.with_name(f".{path.name}.rebuild")
-    fresh.unlink(missing_ok=True)
-    _write_ahead_log(fresh).unlink(missing_ok=True)
+    with locked(path.with_name(f"{path.name}.rebuild")):
+        fresh.unlink(missing_ok=True)
+        _write_ahead_log(fresh).unlink(missing_ok=True)
 
-    report = load_all(root, fresh)
-    with unused(path):
-        if path.exists():
-            report.aside = _move_aside(path)
-        fresh.replace(path)
+        report = load_all(root, fresh)
+        with unused(path):
+            if path.exists():
+                report.aside = _move_aside(path)
+            fresh.replace(path)
+
+        report.loaded += load_landings(_landed_since(root, report), path)
 
     return report
+
+
+def _landed_since(root: Path, report: LoadReport) -> list[Path]:
+    """Sound landing folders whose content a load has not seen."""
+    folders = []
+    for folder in landing_folders(root):
+        with contextlib.suppress(TriageError, OSError):  # another sweep may be replacing it
+            digest = LandingManifest.read(folder, deep=True).digest
+            if folder.name not in report.refused and (folder.name, digest) not in report.contents:
+                folders.append(folder)
+
+    return folders
 
 
 def _move_aside(path: Path) -> Path:

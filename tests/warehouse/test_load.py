@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.runtime.errors import BadInput, BrokenFolder
+from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
 from warehouse import connect, refresh_pairs
 from warehouse.connect import reading, warehouse_path, writing
@@ -266,6 +266,38 @@ def test_a_rebuild_from_landing_gives_identical_tables_and_replaces_the_file_who
         rebuild(tmp_path / "landing")
 
     assert contents() == before
+
+
+def test_what_lands_during_a_rebuild_is_in_the_new_warehouse(tmp_path, monkeypatch):
+    landing = tmp_path / "landing"
+    land_pair(landing)
+    load_all(landing)
+
+    def load_and_land(root, database):
+        report = load_all(root, database)
+        write_landing(landing, "t-later", "training", training("t-later", cell_id="later"))
+        load_landing(landing / "t-later")
+        return report
+
+    with monkeypatch.context() as during:
+        during.setattr("warehouse.load.load_all", load_and_land)
+        report = rebuild(landing)
+
+    assert report.loaded[-1] == "t-later"
+    with reading() as con:
+        assert con.sql("SELECT count(*) FROM experiment WHERE training_id = 't-later'").fetchall() == [(1,)]
+
+
+def test_a_second_rebuild_at_once_is_refused_and_the_first_one_ends(tmp_path, monkeypatch):
+    land_pair(tmp_path / "landing")
+
+    def load_and_rebuild(root, database):
+        with pytest.raises(Locked, match="Another process is working on .*rebuild"):
+            rebuild(tmp_path / "landing")
+        return load_all(root, database)
+
+    monkeypatch.setattr("warehouse.load.load_all", load_and_rebuild)
+    assert rebuild(tmp_path / "landing").loaded and warehouse_path().exists()
 
 
 def test_several_processes_load_at_once_and_nothing_is_lost(tmp_path):

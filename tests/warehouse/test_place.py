@@ -139,7 +139,9 @@ def test_a_rebuild_replaces_a_damaged_file_and_keeps_it_under_another_name(fille
     with reading() as con:
         assert not any(run_audits(con).values())
 
-    assert len(list(path.parent.iterdir())) == 3
+    aside = report.aside.name
+    names = {entry.name for entry in path.parent.iterdir()}
+    assert names == {path.name, aside, f"{aside}.wal", f".{path.name}.rebuild.lock"}
 
 
 def test_a_rebuild_waits_for_who_uses_the_file_and_then_leaves_it(filled, monkeypatch):
