@@ -17,6 +17,7 @@ from warehouse.packs import folders_at
 from warehouse.schema import refuse_newer_columns, tables
 
 LOCK_SECONDS = 5.0
+MEMBERS = "sweep_member.parquet"
 
 
 @dataclass
@@ -35,9 +36,9 @@ def merge(source: Path, landing: Path) -> MergeReport:
     """Copy the landing folders of another machine into `landing`: those of a home, of its folder
     `landing`, or of a pack (`packs.py`).
 
-    What is here stays, but a training that did not finish here makes way for one that did. Damaged
-    folders, and those of a newer version, are refused. Loading is left to the caller. Raises
-    BadInput where `source` has no landing folders.
+    What is here stays, but a training that did not finish here makes way for one that did, and a
+    sweep for what it has become since. Damaged folders, and those of a newer version, are refused.
+    Loading is left to the caller. Raises BadInput where `source` has no landing folders.
     """
     with folders_at(source) as folders:
         if not folders:
@@ -67,13 +68,27 @@ def _take(source: Path, target: Path, report: MergeReport) -> None:
         present_manifest = LandingManifest.read_if_complete(target, deep=True)
         if present_manifest is not None and present_manifest.digest == manifest.digest:
             report.present.append(target.name)
-        elif present_manifest is not None and not (
-            is_completed(source) and not is_completed(target)
-        ):
+        elif present_manifest is not None and not _counts_more(source, target):
             report.differing.append(target.name)
         else:
             copy_folder(source, target)
             report.additions.append(target.name)
+
+
+def _counts_more(source: Path, target: Path) -> bool:
+    """Whether another machine's version takes the place of that of here: a training that finished,
+    or a sweep that has gone on since.
+    """
+    if (source / MEMBERS).is_file() and (target / MEMBERS).is_file():
+        return _extent(source) > _extent(target)
+    return is_completed(source) and not is_completed(target)
+
+
+def _extent(sweep: Path) -> tuple[int, bool]:
+    """How many results belong to a sweep, and whether it has ended."""
+    row = pq.ParquetFile(sweep / "sweep.parquet").read(columns=["finished_at"])
+    members = pq.ParquetFile(sweep / MEMBERS).metadata.num_rows
+    return members, row["finished_at"].null_count == 0
 
 
 def _refuse_newer_columns(folder: Path) -> None:

@@ -114,3 +114,17 @@ def test_a_folder_that_is_no_landing_folder_is_not_packed(tmp_path):
         write_pack([tmp_path / "other"], tmp_path / "pack")
     with pytest.raises(BadInput, match="has no landing folders"):
         merge(tmp_path, tmp_path / "here")
+
+
+def test_a_sweep_that_went_on_since_is_taken_over_again(tmp_path):
+    """Another machine's, merged while it ran, and at its end."""
+    there = tmp_path / "there"
+    here = tmp_path / "here"
+    land_sweep(there, "s", ["t4"])
+    merge(there, here)
+    land_sweep(there, "s", ["t4", "t8"])
+    assert merge(there, here).additions == ["sweep-s-1"]
+    assert merge(there, here).present == ["sweep-s-1"]
+
+    land_sweep(there, "s", ["t4"])
+    assert merge(there, here).differing == ["sweep-s-1"], "an earlier copy takes no place"
