@@ -223,22 +223,20 @@ def take_over(ids: Sequence[str]) -> None:
     if shared is None:
         return
 
-    fetch_written(shared, _not_completed(ids), _landing())
+    fetch_written(shared, ids, _landing(), _completed(ids))
     evaluations = [id for id in ids if landed_kind(id) == "evaluation"]
     trainings = sorted(set(map(training_of, evaluations)) - set(ids))
-    fetch_written(shared, _not_completed(trainings), _landing())
+    fetch_written(shared, trainings, _landing(), _completed(trainings))
 
     folders = [_landing() / id for id in [*trainings, *ids]]
     if local_folders := [folder for folder in folders if complete(folder)]:
         _load(*local_folders)
 
 
-def _not_completed(ids: Iterable[str]) -> list[str]:
-    """Without trainings that are completed here: that of another machine may have failed, and its
-    version of a completed one is another training of the same name.
-    """
+def _completed(ids: Iterable[str]) -> set[str]:
+    """Those that are trainings which finished here."""
     folders = {id: _landing() / id for id in ids}
-    return [id for id, folder in folders.items() if not (complete(folder) and is_completed(folder))]
+    return {id for id, folder in folders.items() if complete(folder) and is_completed(folder)}
 
 
 def landed_kind(id: str) -> str | None:

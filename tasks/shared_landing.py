@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from tasks.runtime.files import write_atomic
@@ -62,13 +62,18 @@ def fetch(shared: SharedFolder, id: str, landing: Path) -> bool:
     return _fetch(shared, f"{LANDING}/{id}", landing / id)
 
 
-def fetch_written(shared: SharedFolder, ids: Iterable[str], landing: Path) -> None:
+def fetch_written(
+    shared: SharedFolder, ids: Iterable[str], landing: Path, completed: Collection[str] = ()
+) -> None:
     """Bring what another machine says to have landed or recorded as failed, and wait for it where
-    the place shows new files late.
+    the place shows new files late. `completed`: trainings that did not fail here, of which no
+    failure elsewhere takes the place.
     """
     deadline = time.monotonic() + LAG_SECONDS
     for id in ids:
-        while not (fetch(shared, id, landing) or _fetch_failed(shared, id, landing)):
+        while not (
+            fetch(shared, id, landing) or id in completed or _fetch_failed(shared, id, landing)
+        ):
             if time.monotonic() > deadline:  # the others are there all the same
                 break
             time.sleep(LAG_POLL_SECONDS)

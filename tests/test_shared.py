@@ -15,6 +15,7 @@ from tasks.landing import Landing, is_landed, land_together, landed_status, shar
 from tasks.runtime import shared as shared_module
 from tasks.runtime.errors import BadInput, BrokenFolder, NotShared
 from tasks.runtime.events import Note, StepWarning
+from tasks.runtime.home import home
 from tasks.runtime.shared import SharedFolder, shared_folder
 from tasks.runtime.store import MANIFEST, read_manifest, seal, verify
 from tasks.shared_landing import fetch_written
@@ -304,6 +305,19 @@ def test_what_failed_elsewhere_takes_the_place_of_no_training_that_is_completed_
 
     take_over(["t-1"])
     assert landed_status("t-1") == "completed"
+
+
+def test_the_shared_version_of_a_training_takes_the_place_of_another_completed_one(shared, tmp_path, monkeypatch):
+    land_training("completed")
+    digest = shared.manifest("landing/t-1")["digest"]
+    another_home(monkeypatch, tmp_path, "asks")
+    with monkeypatch.context() as alone:
+        alone.delenv("TRIAGE_SHARED")
+        land_together([Landing("t-1", "training", training("t-1", train_seconds=9.0))])
+
+    assert read_manifest(home() / "landing" / "t-1")["digest"] != digest
+    take_over(["t-1"])
+    assert read_manifest(home() / "landing" / "t-1")["digest"] == digest
 
 
 def test_without_a_shared_place_everything_stays_here(monkeypatch, tmp_path):
