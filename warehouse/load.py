@@ -125,7 +125,14 @@ def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECOND
     warehouse stays in use for `wait` seconds.
     """
     report = LoadReport()
-    folders = landing_folders(root)
+    _load_folders(landing_folders(root), report, database, wait)
+    return report
+
+
+def _load_folders(
+    folders: list[Path], report: LoadReport, database: Path | None, wait: float
+) -> None:
+    """As `load_all`, these folders, which are taken off the list."""
     with writing(database, wait) as con:
         migrate(con)
         _load_part(con, folders, report)
@@ -136,7 +143,6 @@ def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECOND
             _load_part(con, folders, report)
 
     _seen.add(database or warehouse_path(), report.contents)
-    return report
 
 
 def _load_part(con: duckdb.DuckDBPyConnection, folders: list[Path], report: LoadReport) -> None:
@@ -178,21 +184,21 @@ def rebuild(root: Path, database: Path | None = None) -> LoadReport:
                 report.aside = _move_aside(path)
             fresh.replace(path)
 
-        report.loaded += load_landings(_landed_since(root, report), path)
+        if later_folders := _landed_since(root, report):
+            _load_folders(later_folders, report, path, WAIT_SECONDS)
 
     return report
 
 
 def _landed_since(root: Path, report: LoadReport) -> list[Path]:
-    """Sound landing folders whose content a load has not seen."""
-    folders = []
-    for folder in landing_folders(root):
-        with contextlib.suppress(TriageError, OSError):  # another sweep may be replacing it
-            digest = LandingManifest.read(folder, deep=True).digest
-            if folder.name not in report.refused and (folder.name, digest) not in report.contents:
-                folders.append(folder)
-
-    return folders
+    """Landing folders whose content a load has neither loaded nor refused."""
+    folders = [folder for folder in landing_folders(root) if folder.name not in report.refused]
+    manifests = [LandingManifest.read_if_complete(folder) for folder in folders]
+    return [
+        folder
+        for folder, manifest in zip(folders, manifests, strict=True)
+        if manifest is not None and (folder.name, manifest.digest) not in report.contents
+    ]
 
 
 def _move_aside(path: Path) -> Path:
