@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +15,7 @@ from tasks.removal import refuse_while_working
 from tasks.runtime.errors import Locked
 from tasks.runtime.home import check_home, home
 from tasks.runtime.paths import ask
-from tasks.runtime.shared import VARIABLE
+from tasks.runtime.shared import shared_place
 
 STAYS = (
     "The warehouse and landing/ stay: they hold no text, and know cases by id and digest "
@@ -57,7 +56,7 @@ def forget_data(console: Console, data: str, yes: bool) -> None:
 
 def _what_stays() -> list[str]:
     """What forgetting does not remove, in sentences."""
-    place = os.environ.get(VARIABLE, "").strip()
+    place = shared_place()
     return [STAYS, STAYS_SHARED.format(place=place)] if place else [STAYS]
 
 

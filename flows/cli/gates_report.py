@@ -17,7 +17,7 @@ from flows.report.names import random_mark, verdict
 from flows.report.prevalence import check_prevalence, restated
 from flows.report.table import Table, print_table
 from flows.report.typed_rows import typed_rows
-from tasks.corpus.case import exact_digest
+from tasks.corpus.case import can_be_encoded, exact_digest
 from tasks.corpus.reading.tables import read_rows
 from warehouse.connect import quoted
 from warehouse.health import bring_up_to_date
@@ -96,18 +96,9 @@ def texts_by_digest(path: Path) -> dict[str, str]:
     return {
         exact_digest(variant): variant
         for text in texts
-        if isinstance(text, str) and _is_whole(text)
+        if isinstance(text, str) and can_be_encoded(text)
         for variant in (text, text.strip())
     }
-
-
-def _is_whole(text: str) -> bool:
-    """Whether a text can be written: one with half a surrogate pair is no case, and has no digest."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _print_evaluation(

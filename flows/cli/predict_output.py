@@ -8,7 +8,7 @@ from typing import TextIO
 
 from flows.cli.terminal import printable
 from tasks.bundle.bundle import Bundle
-from tasks.bundle.decision import Decision, answer, conformal_notes, why_no_review
+from tasks.bundle.decision import Decision, answer, conformal_notes, why_no_decision, why_no_review
 from tasks.spec import LABELS
 
 Show = Callable[[str | None, Decision], None]  # the case's id, None for the only text
@@ -33,8 +33,9 @@ def table(bundle: Bundle, many: bool, file: TextIO) -> Show:
     if not many:
         return lambda case_id, decision: _write(file, _lines(bundle, decision))
 
+    rule_notes = [] if bundle.rule.is_available else [why_no_decision(bundle)]
     head = f"{COLUMNS}  conformal set   review"
-    _write(file, [*_about(bundle), *_rule_notes(bundle), *conformal_notes(bundle), "", head])
+    _write(file, [*_about(bundle), *rule_notes, *conformal_notes(bundle), "", head])
 
     def show(case_id: str | None, decision: Decision) -> None:
         _write(file, [_row(bundle, case_id or "", decision)])
@@ -54,12 +55,6 @@ def _about(bundle: Bundle) -> list[str]:
     """The model, and the sentences that stand with every answer."""
     model = f"{bundle.model_id}, rule {bundle.rule.name}, {bundle.verdict}"
     return [line for line in (model, bundle.warning, bundle.notice) if line]
-
-
-def _rule_notes(bundle: Bundle) -> list[str]:
-    """Why every decision is none, where it is."""
-    rule = bundle.rule
-    return [] if rule.is_available else [f"The rule {rule.name} is {rule.note}."]
 
 
 def _lines(bundle: Bundle, decision: Decision) -> list[str]:

@@ -44,13 +44,12 @@ def watched_table(
         return NOTHING
 
     listed = listed_lines(lines, show_all)
-    by_importance = sorted(listed, key=lambda line: line.reported is None)
+    by_importance = sorted(range(len(listed)), key=lambda place: listed[place].reported is None)
     room = console.height - LINES_BELOW
     count = len(listed)
     while True:
-        visible = set(map(id, by_importance[:count]))
-        shown_lines = [line for line in listed if id(line) in visible]
-        table = status_table(shown_lines, console.width, show_all=True)
+        visible_lines = [listed[place] for place in sorted(by_importance[:count])]
+        table = status_table(visible_lines, console.width, show_all=True)
         excess = len(console.render_lines(table)) - room
         if excess <= 0 or count <= 1:
             break

@@ -153,8 +153,11 @@ class _TestSet:
 def _of_the_same_test_cases(board: Collection[EvaluationRow]) -> set[str | None]:
     """Data sets with a test set of `board`: a sample of it is measured once, whichever asks first."""
     digests = listed({row.set_digest for row in board})
-    clauses = f"dataset JOIN dataset_set USING (dataset_id) WHERE name = 'test' AND set_digest IN {digests}"
-    rows = typed_rows(_TestSet, clauses)
+    rows = typed_rows(
+        _TestSet,
+        "dataset JOIN dataset_set USING (dataset_id) "
+        f"WHERE name = 'test' AND set_digest IN {digests}",
+    )
     return {row.dataset_digest for row in rows}
 
 

@@ -48,6 +48,11 @@ def why_no_review(bundle: Bundle, passes: int | None) -> str | None:
     return None
 
 
+def why_no_decision(bundle: Bundle) -> str:
+    """Why a model decides nothing whose rule is not available."""
+    return f"The rule {bundle.rule.name} is {bundle.rule.note}."
+
+
 def conformal_notes(bundle: Bundle) -> list[str]:
     """What to mind about the conformal sets of a model, if anything: one sentence."""
     note = bundle.conformal.note
@@ -59,7 +64,7 @@ def answer(bundle: Bundle, decision: Decision) -> dict[str, Any]:
     notes = [
         sentence
         for holds, sentence in (
-            (decision.label is None, f"The rule {bundle.rule.name} is {bundle.rule.note}."),
+            (decision.label is None, why_no_decision(bundle)),
             (decision.shortened, SHORTENED),
             (decision.markup, MARKUP),
         )

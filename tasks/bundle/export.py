@@ -20,13 +20,14 @@ from tasks.bundle.model_card import CardInput, render_card, render_example
 from tasks.bundle.prompt_file import read_prompt
 from tasks.bundle.terms import write_terms
 from tasks.models.manifest import VariantManifest
+from tasks.models.sources.folder_source import describe
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, is_disk_full
 from tasks.runtime.events import Emit
 from tasks.runtime.manifest import Manifest
 from tasks.runtime.store import MANIFEST, SEAL, read_manifest, seal
 from tasks.runtime.temporary import builder_lock, remove_abandoned, temporary_folder
-from tasks.spec import BaseModelSpec
+from tasks.spec import BaseModelSpec, FolderSource
 
 WEIGHTS = "model"
 ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json")
@@ -188,9 +189,9 @@ def _leave_out_path(weights: Path) -> None:
     if source["kind"] != "folder":
         return
 
-    name = Path(source["path"]).name
+    named = FolderSource(kind="folder", path=Path(source["path"]).name)
     entries = {key: value for key, value in manifest.items() if key not in SEAL}
-    entries |= {"source": source | {"path": name}, "weights_source": f"folder {name}"}
+    entries |= {"source": source | {"path": named.path}, "weights_source": describe(named)}
     seal(weights, entries, list(manifest["files"]))
 
 

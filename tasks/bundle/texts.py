@@ -8,7 +8,7 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.corpus.case import text_digest
+from tasks.corpus.case import can_be_encoded, text_digest
 from tasks.corpus.reading.rows import RowReader
 from tasks.corpus.reading.tables import place, read_rows
 from tasks.runtime.errors import BadInput
@@ -23,14 +23,9 @@ def checked_text(text: str) -> str:
     if not text:
         raise BadInput("The text is empty; write what the patient says.")
 
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        size = -1
-
-    if size < 0 or "\0" in text:
+    if "\0" in text or not can_be_encoded(text):
         raise BadInput("The text holds NUL or half a surrogate pair; remove them.")
-    if size > MOST_BYTES:
+    if len(text.encode()) > MOST_BYTES:
         raise _too_large()
     return text
 

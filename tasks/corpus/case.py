@@ -47,6 +47,16 @@ def normal_text(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def can_be_encoded(text: str) -> bool:
+    """Whether a text holds whole characters only: half a surrogate pair has no bytes and no digest."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+
+    return True
+
+
 def exact_digest(text: str) -> str:
     """SHA-256 (hex) of a text as it is: it joins scores, prediction rows and a user's own file."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -51,9 +51,9 @@ def run_child(
 ) -> dict[str, Any]:
     """Call `module:function` with `args` (JSON) in a child process and return its result (JSON).
 
-    `folder` receives `spec.json`, a record, and `child.log` (everything that libraries print); `environment`
-    is added to that of this process; `on_start` gets the step's standard input; after `at_most`
-    seconds the child is killed.
+    `folder` receives `spec.json`, a record, and `child.log` (everything that libraries print);
+    `environment` is added to that of this process; `on_start` gets the step's standard input; after
+    `at_most` seconds the child is killed.
 
     Raises the typed error that the child reported, LostChild if a signal killed it, or OutOfMemory
     if it was killed while it held 90 % of `memory_budget`; or BadInput, before anything starts,

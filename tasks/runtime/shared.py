@@ -202,9 +202,14 @@ class SharedFolder:
             raise NotShared(_sentence(self.url, error)) from error
 
 
+def shared_place() -> str:
+    """What `TRIAGE_SHARED` is set to; empty where it is not."""
+    return os.environ.get(VARIABLE, "").strip()
+
+
 def shared_folder() -> SharedFolder | None:
     """The place that `TRIAGE_SHARED` names, or None. Raises BadInput where it names none."""
-    url = os.environ.get(VARIABLE, "").strip()
+    url = shared_place()
     if not url:
         return None
 

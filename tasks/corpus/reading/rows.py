@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.corpus.case import Case, normal_text, text_digest
+from tasks.corpus.case import Case, can_be_encoded, normal_text, text_digest
 from tasks.corpus.reading.columns import NamedColumn, missing_columns, required_columns
 from tasks.corpus.reading.label_words import label_words, unknown_label, without_zero_decimals
 from tasks.runtime.errors import BadInput
@@ -150,22 +150,12 @@ def _scalar(value: object, column: str, location: str) -> str:
 
 
 def _checked(text: str, location: str) -> str:
-    if "\0" in text or not (text.isascii() or _encodes(text)):
+    if "\0" in text or not (text.isascii() or can_be_encoded(text)):
         raise BadInput(
             f"{location}: holds characters that are not valid text (NUL or half a surrogate pair); "
             "remove them."
         )
     return text
-
-
-def _encodes(text: str) -> bool:
-    """Whether a text holds whole characters only; half a surrogate pair cannot be encoded."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-
-    return True
 
 
 def _kind(value: object) -> str:
