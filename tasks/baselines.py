@@ -31,7 +31,7 @@ from tasks.scoring.baselines import (
     dataset_baseline_rows,
     zero_shot_id,
 )
-from tasks.spec import BaseModelSpec, Grid, PromptChoice, Scoring, evaluation_id
+from tasks.spec import BaseModelSpec, Grid, PromptChoice, Scoring, evaluation_id, short_digest
 from tasks.tuning.training_rows import weights_columns
 
 
@@ -112,7 +112,8 @@ def zero_shot(
             scores=home() / "baselines" / ids["test"],
             sets={name: scores for name, scores in folders.items() if name != "test"},
         )
-        log = home() / "logs" / ids["test"]
+        # A log of its own for other sets: `forget` reads in it what was made of which data set.
+        log = home() / "logs" / f"{ids['test']}-{short_digest(ids)}"
         emit = publisher(f"zero-shot {model.name} {precision.name}")
         arguments = job.model_dump(mode="json")
         run_step("tasks.scoring.job:run_untuned", arguments, log, emit, at_most=at_most)

@@ -128,7 +128,9 @@ class _Move:
         }
         if unscored:
             sets = SetsScoringJob(**job, sets=unscored, rules_from=test)
-            self._run("run_sets", sets, f"sets-{test.name}")
+            # A log of its own for other sets: `forget` reads in it what was made of which data set.
+            names = short_digest({name: folder.name for name, folder in folders.items()})
+            self._run("run_sets", sets, f"sets-{test.name}-{names}")
 
     def _run(self, function: str, job: Strict, name: str) -> None:
         run_step(

@@ -4,16 +4,28 @@ from pathlib import Path
 
 import pytest
 
+import tasks.baselines
 import tasks.fidelity
+import tasks.move
 import tasks.quantize
+from flows.selection import select
+from tasks.baselines import zero_shot
 from tasks.fidelity import fidelity
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.sources.fetch import fetch_base
+from tasks.move import _Move
 from tasks.precisions import of_bits
 from tasks.quantize import quantize
 from tasks.runtime.home import home
 from tasks.runtime.store import seal
 from tasks.spec import BaseModelSpec
+from tasks.tuning.summary import UNBOUNDED
+
+WEIGHTS = {
+    "base_model": "m", "licence": "x", "original_precision": "bf16", "random_weights": True, "parameters": 1,
+    "source": {"kind": "random"}, "weights_source": "x", "source_digest": "x", "stored_bytes": 2, "versions": {},
+    "bits_per_weight": 16.0, "bytes_by_part": {}, "tokenizer_digest": "x", "prompt": "chat",
+}  # fmt: skip
 
 
 class Ordered(Exception):
@@ -29,7 +41,7 @@ def ordered(monkeypatch):
         folders.append(folder)
         raise Ordered
 
-    for module in (tasks.fidelity, tasks.quantize):
+    for module in (tasks.baselines, tasks.fidelity, tasks.move, tasks.quantize):
         monkeypatch.setattr(module, "run_step", run_step)
     return folders
 
@@ -44,14 +56,9 @@ def test_quantisations_of_one_model_in_groups_of_other_sizes_do_not_share_a_fold
 
 
 def test_fidelities_of_one_model_on_other_samples_do_not_share_a_folder(ordered, tmp_path, monkeypatch):
-    weights = {
-        "base_model": "m", "licence": "x", "original_precision": "bf16", "random_weights": True, "parameters": 1,
-        "source": {"kind": "random"}, "weights_source": "x", "source_digest": "x", "stored_bytes": 2, "versions": {},
-        "bits_per_weight": 16.0, "bytes_by_part": {}, "tokenizer_digest": "x", "prompt": "chat",
-    }  # fmt: skip
     facts_by_folder = {
-        "reference": weights | {"bits": None, "group_size": None},
-        "variant": weights | {"bits": 4, "group_size": 64},
+        "reference": WEIGHTS | {"bits": None, "group_size": None},
+        "variant": WEIGHTS | {"bits": 4, "group_size": 64},
         "data": {"sets": {"test": {"digest": "d", "cases": 40, "labels": {"ED": 10, "GP": 20, "HOME": 10}}}},
     }
     for name, facts in facts_by_folder.items():
@@ -65,3 +72,30 @@ def test_fidelities_of_one_model_on_other_samples_do_not_share_a_folder(ordered,
             fidelity.fn(known_models()["tiny-llama"], tmp_path, grid, [tmp_path / "variant"], tmp_path / "data")
 
     assert ordered[0] != ordered[1] == ordered[2]
+
+
+def test_scorings_of_one_model_on_other_further_sets_do_not_share_a_folder(ordered, tmp_path):
+    # Nor does the record of the first one go: `triage forget` reads in it which scores are of which data set.
+    variant = tmp_path / "variant"
+    variant.mkdir()
+    seal(variant, WEIGHTS | {"bits": 4, "group_size": 64})
+    selection = select("smoke")
+    grid, model = selection.grid, known_models()["tiny-llama"]
+    spec = next(iter(selection.cells))
+    for further in ("first", "second", "second"):
+        data = tmp_path / further
+        data.mkdir(exist_ok=True)
+        sets = {name: {"digest": name, "cases": 3, "labels": {}} for name in ("calibration", "test", further)}
+        seal(data, {"sets": sets, "evaluation_sets": ["test", further]})
+
+        move = _Move(spec, "t", "s", of_bits(4), variant, data, UNBOUNDED)
+        folders = {name: tmp_path / "moved" / f"{name}-scores" for name in ("test", further)}
+        folders["test"].mkdir(parents=True, exist_ok=True)
+        seal(folders["test"], {})
+        with pytest.raises(Ordered):
+            move.score(folders)
+        with pytest.raises(Ordered):
+            zero_shot.fn(model, of_bits(4), grid, variant, data)
+
+    assert ordered[0] != ordered[2] == ordered[4]
+    assert ordered[1] != ordered[3] == ordered[5]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
 from tasks.runtime.locks import locked
-from tasks.runtime.store import MANIFEST
+from tasks.runtime.store import MANIFEST, complete
 from warehouse import derived, refresh_pairs, refresh_pools
 from warehouse.connect import WAIT_SECONDS, unused, utc_now, warehouse_path, writing
 from warehouse.landing import LandingManifest, is_loaded
@@ -125,8 +125,17 @@ def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECOND
     warehouse stays in use for `wait` seconds.
     """
     report = LoadReport()
-    _load_folders(landing_folders(root), report, database, wait)
+    folders = sorted(landing_folders(root), key=_landed_at)
+    _load_folders(folders, report, database, wait)
     return report
+
+
+def _landed_at(folder: Path) -> str:
+    """When a folder landed, "" where it is broken: of two runs of a cell the later one is loaded
+    later, in a rebuild too.
+    """
+    manifest = complete(folder)
+    return "" if manifest is None else str(manifest["created"])
 
 
 def _load_folders(

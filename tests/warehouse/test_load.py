@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def contents(database=None):
             for name in TABLES
             for without in ["EXCLUDE (loaded_at)" if name == "landed" else ""]
         }
+
+
+class FakeClock:
+    """A `datetime` that is a minute further at each look."""
+
+    def __init__(self):
+        self.moments = itertools.count()
+
+    def now(self, zone):
+        return datetime(2026, 1, 1, tzinfo=zone) + timedelta(minutes=next(self.moments))
 
 
 def child(code, *args):
@@ -127,7 +138,7 @@ def test_variants_and_benchmarks_are_landed_and_loaded_as_well(tmp_path):
     )  # fmt: skip
     write_landing(tmp_path, "smol-4bit-0", "variant", {"variant": [variant]})
     write_landing(tmp_path, "b1", "benchmark", {"benchmark": [times]})
-    assert load_all(tmp_path).loaded == ["b1", "smol-4bit-0"]
+    assert sorted(load_all(tmp_path).loaded) == ["b1", "smol-4bit-0"]
 
     with reading() as con:
         assert con.sql('SELECT "case", value FROM benchmark').fetchall() == [("stock", 51.0)]
@@ -144,7 +155,7 @@ def test_a_broken_folder_is_refused_and_does_not_stop_the_others(tmp_path):
         load_landing(tmp_path / "e4")
 
     result = load_all(tmp_path)
-    assert (result.loaded, sorted(result.refused)) == (["e8", "t4", "t8"], ["e4", "renamed"])
+    assert (sorted(result.loaded), sorted(result.refused)) == (["e8", "t4", "t8"], ["e4", "renamed"])
     assert "metric.parquet" in result.refused["e4"]
 
 
@@ -268,6 +279,18 @@ def test_a_rebuild_from_landing_gives_identical_tables_and_replaces_the_file_who
     assert contents() == before
 
 
+def test_a_rebuild_loads_in_the_order_of_landing(tmp_path, monkeypatch):
+    # As `triage sweep --failed` and `triage status` ask: which run of a cell was the last one?
+    monkeypatch.setattr("tasks.runtime.store.datetime", FakeClock())
+    for id in ("t-z", "t-a", "t-m"):
+        write_landing(tmp_path / "landing", id, "training", training(id, cell_id="cell"))
+
+    rebuild(tmp_path / "landing")
+    with reading() as con:
+        ids = con.sql("SELECT id FROM landed ORDER BY loaded_at").fetchall()
+    assert [id for (id,) in ids] == ["t-z", "t-a", "t-m"]
+
+
 def test_what_lands_during_a_rebuild_is_in_the_new_warehouse(tmp_path, monkeypatch):
     landing = tmp_path / "landing"
     land_pair(landing)
@@ -307,6 +330,7 @@ def test_several_processes_load_at_once_and_nothing_is_lost(tmp_path):
 
     code = """
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from warehouse.load import load_landing
 for folder in sys.argv[1:]:
