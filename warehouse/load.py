@@ -1,4 +1,4 @@
-"""From landing folders into the warehouse: idempotent, one transaction per folder, rebuildable.
+"""From landing folders into the warehouse: idempotent, one transaction per folder.
 
 The order of loading does not matter: a pair is computed again whenever one of its sides is loaded,
 and a pool of pairs whenever one of them is.
@@ -16,10 +16,9 @@ import duckdb
 import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
-from tasks.runtime.locks import locked
 from tasks.runtime.store import MANIFEST, complete
 from warehouse import derived, refresh_pairs, refresh_pools
-from warehouse.connect import WAIT_SECONDS, unused, utc_now, warehouse_path, writing
+from warehouse.connect import WAIT_SECONDS, utc_now, warehouse_path, writing
 from warehouse.landing import LandingManifest, is_loaded
 from warehouse.migrate import migrate
 from warehouse.schema import FACTS, Fact, Kind, insert
@@ -126,7 +125,7 @@ def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECOND
     """
     report = LoadReport()
     folders = sorted(landing_folders(root), key=_landed_at)
-    _load_folders(folders, report, database, wait)
+    load_folders(folders, report, database, wait)
     return report
 
 
@@ -138,7 +137,7 @@ def _landed_at(folder: Path) -> str:
     return "" if manifest is None else str(manifest["created"])
 
 
-def _load_folders(
+def load_folders(
     folders: list[Path], report: LoadReport, database: Path | None, wait: float
 ) -> None:
     """As `load_all`, these folders, which are taken off the list."""
@@ -174,60 +173,10 @@ def _load_part(con: duckdb.DuckDBPyConnection, folders: list[Path], report: Load
         refresh_pools.refresh(con)
 
 
-def rebuild(root: Path, database: Path | None = None) -> LoadReport:
-    """Fill a new warehouse from the landing folders under `root`.
-
-    The old file stays until the new one is complete, and is then kept under another name; what
-    landed meanwhile is loaded then. Raises Locked while another process uses the file, or rebuilds
-    it.
-    """
-    path = database or warehouse_path()
-    fresh = path.with_name(f".{path.name}.rebuild")
-    with locked(path.with_name(f"{path.name}.rebuild")):
-        fresh.unlink(missing_ok=True)
-        _write_ahead_log(fresh).unlink(missing_ok=True)
-
-        report = load_all(root, fresh)
-        with unused(path):
-            if path.exists():
-                report.aside = _move_aside(path)
-            fresh.replace(path)
-
-        if later_folders := _landed_since(root, report):
-            _load_folders(later_folders, report, path, WAIT_SECONDS)
-
-    return report
-
-
-def _landed_since(root: Path, report: LoadReport) -> list[Path]:
-    """Landing folders whose content a load has neither loaded nor refused."""
-    folders = [folder for folder in landing_folders(root) if folder.name not in report.refused]
-    manifests = [LandingManifest.read_if_complete(folder) for folder in folders]
-    return [
-        folder
-        for folder, manifest in zip(folders, manifests, strict=True)
-        if manifest is not None and (folder.name, manifest.digest) not in report.contents
-    ]
-
-
-def _move_aside(path: Path) -> Path:
-    """Rename a warehouse, and its log, which must not be replayed into a new one."""
-    moment = utc_now().strftime("%Y%m%d-%H%M%S-%f")
-    aside = path.with_name(f"{path.name}.damaged-{moment}")
-    path.rename(aside)
-    if _write_ahead_log(path).exists():
-        _write_ahead_log(path).rename(_write_ahead_log(aside))
-    return aside
-
-
 def landing_folders(root: Path) -> list[Path]:
     """Folders with a manifest; one whose name starts with a dot is being written."""
     folders = (manifest.parent for manifest in root.glob(f"*/{MANIFEST}"))
     return sorted(folder for folder in folders if not folder.name.startswith("."))
-
-
-def _write_ahead_log(path: Path) -> Path:
-    return path.with_name(path.name + ".wal")
 
 
 def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest) -> bool:

@@ -78,8 +78,8 @@ def rebuild() -> None:
     from tasks.runtime.errors import BadInput
     from tasks.runtime.home import home
     from warehouse.connect import warehouse_path
-    from warehouse.load import rebuild
     from warehouse.place import check_replaceable
+    from warehouse.rebuild import rebuild
 
     landing = home() / "landing"
     if not any(landing.glob("*/manifest.json")):

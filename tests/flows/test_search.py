@@ -34,8 +34,8 @@ from tasks.search.objective import Objective
 from tasks.search.trial import Trial
 from tests.place import Place, one_sentence
 from tests.search.spaces import grid_text
-from warehouse.load import rebuild
 from warehouse.query import query
+from warehouse.rebuild import rebuild
 
 SAFETY = ["search", "smoke", "--trials", "4", "--model", "tiny-llama", "--recipe", "balanced_safe"]
 CELL = "tiny-llama-4bit-balanced_safe-s42"

@@ -12,8 +12,9 @@ from warehouse import comments as texts
 from warehouse import migrate as migrations
 from warehouse.comments import comments, comments_text, head_of
 from warehouse.connect import reading, writing
-from warehouse.load import load_all, rebuild
+from warehouse.load import load_all
 from warehouse.migrate import migrate, sql_files
+from warehouse.rebuild import rebuild
 from warehouse.reference import README, readme, relations
 
 WITHOUT = """

@@ -14,8 +14,9 @@ from warehouse.derived import note_judgings
 from warehouse.forget import forget
 from warehouse.health import run_audits
 from warehouse.landing import write_landing
-from warehouse.load import load_all, rebuild
+from warehouse.load import load_all
 from warehouse.query import query
+from warehouse.rebuild import rebuild
 
 EARLIER = 6
 OTHER = [("ED", "GP", "ED"), *FIVE[1:]]

@@ -18,8 +18,9 @@ from warehouse import connect, refresh_pairs
 from warehouse.connect import reading, warehouse_path, writing
 from warehouse.health import run_audits
 from warehouse.landing import write_landing
-from warehouse.load import landing_folders, load_all, load_landing, load_landings, rebuild
+from warehouse.load import landing_folders, load_all, load_landing, load_landings
 from warehouse.migrate import migrate
+from warehouse.rebuild import rebuild
 from warehouse.schema import FACTS
 
 ROOT = Path(connect.__file__).parents[1]
@@ -271,7 +272,7 @@ def test_a_rebuild_from_landing_gives_identical_tables_and_replaces_the_file_who
 
     rebuild(tmp_path / "landing")
     assert contents() == before
-    monkeypatch.setattr("warehouse.load.load_all", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("warehouse.rebuild.load_all", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
 
     with pytest.raises(KeyboardInterrupt):
         rebuild(tmp_path / "landing")
@@ -303,7 +304,7 @@ def test_what_lands_during_a_rebuild_is_in_the_new_warehouse(tmp_path, monkeypat
         return report
 
     with monkeypatch.context() as during:
-        during.setattr("warehouse.load.load_all", load_and_land)
+        during.setattr("warehouse.rebuild.load_all", load_and_land)
         report = rebuild(landing)
 
     assert report.loaded[-1] == "t-later"
@@ -319,7 +320,7 @@ def test_a_second_rebuild_at_once_is_refused_and_the_first_one_ends(tmp_path, mo
             rebuild(tmp_path / "landing")
         return load_all(root, database)
 
-    monkeypatch.setattr("warehouse.load.load_all", load_and_rebuild)
+    monkeypatch.setattr("warehouse.rebuild.load_all", load_and_rebuild)
     assert rebuild(tmp_path / "landing").loaded and warehouse_path().exists()
 
 

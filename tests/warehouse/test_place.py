@@ -13,11 +13,11 @@ import pytest
 
 from tasks.runtime.errors import BadInput, Locked
 from tests.warehouse.rows import land_pair
-from warehouse import load
 from warehouse.connect import reading, unused, warehouse_path, writing
 from warehouse.health import refuse_unusable, run_audits
-from warehouse.load import load_all, rebuild
+from warehouse.load import load_all
 from warehouse.query import query_rows
+from warehouse.rebuild import rebuild
 
 DAMAGED = "is damaged.*; it can be rebuilt from the landing files: triage warehouse rebuild.$"
 EVERYTHING = "SELECT table_name FROM duckdb_tables() ORDER BY ALL"
@@ -155,7 +155,7 @@ def test_a_rebuild_waits_for_who_uses_the_file_and_then_leaves_it(filled, monkey
         with pytest.raises(Locked, match="is in use by another process"), unused(warehouse_path(), wait=0.2):
             pass
 
-        monkeypatch.setattr(load, "unused", lambda path: unused(path, wait=0.0))
+        monkeypatch.setattr("warehouse.rebuild.unused", lambda path: unused(path, wait=0.0))
         with pytest.raises(Locked):
             rebuild(filled / "landing")
 

@@ -15,9 +15,10 @@ from warehouse import refresh_pools
 from warehouse.connect import reading, writing
 from warehouse.health import bring_up_to_date, run_audits
 from warehouse.landing import write_landing
-from warehouse.load import load_all, load_landing, rebuild
+from warehouse.load import load_all, load_landing
 from warehouse.migrate import migrate
 from warehouse.query import query_rows
+from warehouse.rebuild import rebuild
 from warehouse.refresh_pools import missing_rows
 
 LABELS = ("ED", "GP", "HOME")

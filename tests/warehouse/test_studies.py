@@ -12,8 +12,9 @@ from warehouse.connect import reading
 from warehouse.forget import forget, what_would_be_forgotten
 from warehouse.health import run_audits
 from warehouse.landing import write_landing
-from warehouse.load import load_all, load_landing, rebuild
+from warehouse.load import load_all, load_landing
 from warehouse.query import query
+from warehouse.rebuild import rebuild
 
 OTHER = [(label, label, label) for label, _, _ in FIVE]
 

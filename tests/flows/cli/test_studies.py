@@ -17,8 +17,9 @@ from tasks.runtime.home import home
 from tasks.studies import SweepRecord
 from tests.warehouse.test_studies import land, land_dataset, land_sweep
 from warehouse.connect import writing
-from warehouse.load import load_all, rebuild
+from warehouse.load import load_all
 from warehouse.query import query
+from warehouse.rebuild import rebuild
 
 
 @pytest.fixture
