@@ -15,7 +15,8 @@ from warehouse.connect import warehouse_path
 
 
 def finish_all(sweep: SubmittedSweep) -> list[str]:
-    """Wait for every step; returns the failures. An interruption ends the steps' processes at once.
+    """Wait for every step; returns the failures. An interruption, or an error of the sweep itself, ends
+    the steps' processes at once.
 
     What the warehouse does not hold at the end is a failure, whatever the steps say, unless another
     program keeps it out.
@@ -32,8 +33,9 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
                 else:
                     of_extras.append(_finish_extra(part))
                 _note(sweep, part)
-        except BaseException:  # Ctrl-C, or Prefect's own signal for SIGTERM
-            stop_children()
+        except BaseException as error:
+            # What is no Exception is Ctrl-C, or Prefect's own signal for SIGTERM.
+            stop_children(interrupted=not isinstance(error, Exception))
             sweep.record.keep()
             raise
 

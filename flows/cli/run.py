@@ -33,7 +33,12 @@ from flows.preflight import check, check_cases
 from flows.selection import EVERYTHING, Narrowing, Selection
 from tasks.landing import some_results_wait
 from tasks.runtime import fork_server
-from tasks.runtime.children import import_ahead, kill_children, start_no_more, wait_until_stopping
+from tasks.runtime.children import (
+    import_ahead,
+    kill_children,
+    start_no_more,
+    wait_until_interrupted,
+)
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, ExtraFinished
 from warehouse.connect import warehouse_path
@@ -146,7 +151,7 @@ def run_sweep(
     """
     leaving = Leaving(console, GOES_ON if pool else CONTINUES)
     try:
-        with leaving_in_time(wait_until_stopping, leaving.leave):
+        with leaving_in_time(wait_until_interrupted, leaving.leave):
             outcome = _run_flow(console, leaving, selection, grid, overrides, narrowing, pool)
             return _report(console, selection, outcome)
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emerge
 from flows.selection import Narrowing
 from flows.trial_errors import OF_THE_USER
 from tasks.runtime import fork_server
-from tasks.runtime.children import import_ahead, is_stopping, wait_until_stopping
+from tasks.runtime.children import import_ahead, is_interrupted, wait_until_interrupted
 from tasks.runtime.errors import TriageError
 
 
@@ -60,9 +60,9 @@ def run_search(console: Console, request: Request) -> int:
     leaving = Leaving(console)
 
     try:
-        with leaving_in_time(wait_until_stopping, leaving.leave):
+        with leaving_in_time(wait_until_interrupted, leaving.leave):
             error = _run_flow(console, leaving, request, setup)
-            if error is not None and is_stopping():
+            if error is not None and is_interrupted():
                 # Ctrl-C may reach the step before the flow, which then fails with the step.
                 raise KeyboardInterrupt
             return _report(console, setup, error)

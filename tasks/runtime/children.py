@@ -36,7 +36,8 @@ MODULE = "tasks.runtime.child"
 TERMINATION_SECONDS = 5.0
 _running: set[Process] = set()
 _ended_seconds: list[float] = []  # of each child that has ended
-_stopping = threading.Event()
+_stopping = threading.Event()  # no further child starts
+_interrupted = threading.Event()  # by a signal, or by the loss of the server
 
 
 def run_child(
@@ -101,7 +102,7 @@ def step_seconds() -> float:
 
 
 def refuse_if_stopping() -> None:
-    """Raise Stopped once the sweep has been interrupted."""
+    """Raise Stopped once no further child is to start."""
     if _stopping.is_set():
         raise Stopped("The sweep was stopped.")
 
@@ -114,23 +115,30 @@ def import_ahead(*modules: str) -> None:
 
 
 def start_no_more() -> None:
-    """Start no further child; called as soon as the sweep is interrupted."""
+    """Start no further child, since the command is interrupted; called as soon as it is."""
+    _interrupted.set()
     _stopping.set()
 
 
-def is_stopping() -> bool:
-    """Whether the sweep has been interrupted."""
-    return _stopping.is_set()
+def is_interrupted() -> bool:
+    """Whether the command has been interrupted."""
+    return _interrupted.is_set()
 
 
-def wait_until_stopping() -> None:
-    """Return once the sweep is interrupted."""
-    _stopping.wait()
+def wait_until_interrupted() -> None:
+    """Return once the command is interrupted."""
+    _interrupted.wait()
 
 
-def stop_children() -> None:
-    """End every child of this process and start no more; called when the sweep is interrupted."""
-    start_no_more()
+def stop_children(interrupted: bool = True) -> None:
+    """End every child of this process and start no more.
+
+    `interrupted`: False where an error ends the command, which then has the time that it needs to
+    say so.
+    """
+    if interrupted:
+        _interrupted.set()
+    _stopping.set()
     for process in list(_running):
         # The streams are closed by the thread that reads them.
         end_process(process)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +13,10 @@ from flows.outcomes import finish_all
 from tasks.grids.grid import load_grid
 from tasks.landing import land_rows
 from tasks.runtime import children
+from tasks.runtime.errors import Stopped
 from tasks.runtime.home import home
 from tasks.studies import SweepRecord
+from tests.stopping import stop_for_this_test_only
 from tests.test_land import flip
 from tests.warehouse.rows import evaluation, training
 from warehouse.connect import warehouse_path
@@ -121,8 +122,23 @@ def test_what_landed_and_is_not_in_the_warehouse_is_a_failure():
     assert all(f"are not in {warehouse_path()}" in failure for failure in failures)
 
 
+@pytest.mark.parametrize(("error", "interrupts"), [(OSError(28, "No space left"), False), (KeyboardInterrupt(), True)])
+def test_an_error_of_the_sweep_stops_the_children_and_does_not_pass_for_an_interruption(error, interrupts, monkeypatch):
+    """Whoever sees an interruption leaves within seconds, and says that instead of the error's sentence."""
+    stop_for_this_test_only(monkeypatch)
+    record = SweepRecord(load_grid("smoke"), experiments=1)
+    monkeypatch.setattr(record, "add", lambda ids: (_ for _ in ()).throw(error))
+
+    with pytest.raises(type(error)):
+        finish_all(SubmittedSweep(unfinished(), record, [Extra("baselines", future(["b1"]))]))
+
+    assert children.is_interrupted() == interrupts
+    with pytest.raises(Stopped):
+        children.refuse_if_stopping()
+
+
 def test_what_an_interrupted_sweep_has_landed_belongs_to_its_study_and_not_only_its_experiments(monkeypatch):
-    monkeypatch.setattr(children, "_stopping", Event())
+    stop_for_this_test_only(monkeypatch)
 
     def stop() -> None:
         raise KeyboardInterrupt

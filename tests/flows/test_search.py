@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import sqlite3
-import threading
 import time
 import tomllib
 from collections.abc import Iterator
@@ -34,6 +33,7 @@ from tasks.search.objective import Objective
 from tasks.search.trial import Trial
 from tests.place import Place, one_sentence
 from tests.search.spaces import grid_text
+from tests.stopping import stop_for_this_test_only
 from warehouse.query import query
 from warehouse.rebuild import rebuild
 
@@ -196,7 +196,7 @@ def test_an_interruption_that_ends_the_step_before_the_flow_is_an_interruption(m
         children.start_no_more()
         return Stopped("The sweep was stopped.")
 
-    monkeypatch.setattr(children, "_stopping", threading.Event())
+    stop_for_this_test_only(monkeypatch)
     monkeypatch.setattr(search_run, "_run_flow", stopped)
     # Both are for a process that ends now, and this one does not.
     monkeypatch.setattr(search_run, "leaving_in_time", lambda wait, leave: contextlib.nullcontext())
@@ -210,19 +210,19 @@ def test_an_interruption_that_ends_the_step_before_the_flow_is_an_interruption(m
     ("error", "stops"), [(BadInput("A sentence."), False), (TriageError("Lost."), False), (KeyboardInterrupt(), True)]
 )
 def test_an_error_of_the_flow_does_not_pass_for_an_interruption(error, stops, monkeypatch):
-    """Whoever reads `is_stopping` takes it for Ctrl-C, and says so instead of the error's sentence."""
+    """Whoever reads `is_interrupted` takes it for Ctrl-C, and says so instead of the error's sentence."""
 
     def fails() -> None:
         raise error
 
-    monkeypatch.setattr(children, "_stopping", threading.Event())
+    stop_for_this_test_only(monkeypatch)
     monkeypatch.setattr(flow, "label_run", lambda *args, **names: None)  # there is no run
     monkeypatch.setattr(flow, "refill_warehouse", fails)
 
     with pytest.raises(type(error)):
         flow.search.fn("smoke", model="tiny-llama")
 
-    assert children.is_stopping() == stops
+    assert children.is_interrupted() == stops
 
 
 BREAKS = """

