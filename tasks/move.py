@@ -63,7 +63,7 @@ def move_adapter(
 
     dataset = DatasetManifest.read(data)
     rows = {
-        name: evaluation_rows(spec, moved_id, folder, dataset, name)
+        name: evaluation_rows(spec, moved_id, folder, dataset, name, is_moved=True)
         for name, folder in folders.items()
     }
     training_tables = move.experiment(moved_id, weights, dataset, rows["test"])

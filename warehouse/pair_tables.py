@@ -93,3 +93,4 @@ AGAINST_REFERENCE = PairTable(
     with_losses=True,
     precisions=frozenset({"bf16"}),
 )
+TABLES = (FOUR_AGAINST_EIGHT, AGAINST_REFERENCE)

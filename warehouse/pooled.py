@@ -36,10 +36,14 @@ BETWEEN_SEEDS = "it varies too much between seeds"
 
 @dataclass(frozen=True)
 class PooledPair:
-    """A row of `pooled_pair`, and whether one of its models beats the best constant answer."""
+    """A row of `pooled_pair`, and whether one of its models beats the best constant answer.
+
+    `seed_group`: as in the view of this name.
+    """
 
     base_model: str
     recipe: str
+    seed_group: str
     seed: int
     informed: bool
 
@@ -227,11 +231,11 @@ def _with_values(row: Pooled, values: Floats, averaged: Sequence[PooledPair]) ->
 
 def _seed_spread(differences: Floats, averaged: Sequence[PooledPair]) -> SeedSpread | None:
     """Over all recipes of `averaged`; None where none has two seeds."""
-    by_recipe: dict[tuple[str, str], list[float]] = {}
+    by_group: dict[str, list[float]] = {}
     for pair, difference in zip(averaged, differences, strict=True):
-        by_recipe.setdefault((pair.base_model, pair.recipe), []).append(float(difference))
+        by_group.setdefault(pair.seed_group, []).append(float(difference))
 
-    return SeedSpread.of(by_recipe.values())
+    return SeedSpread.of(by_group.values())
 
 
 def _resampled_units(metric: str, cells: Cells) -> int:

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
-from warehouse.pair_tables import AGAINST_REFERENCE, FOUR_AGAINST_EIGHT, Pair, PairTable
+from warehouse.pair_tables import TABLES, Pair, PairTable
 from warehouse.paired_cases import cases_by_rule, comparisons, cost_matrix
 
 _CONCERNED = """
@@ -57,7 +58,7 @@ def refresh(
             return
         comparable = dict(con.execute(_COMPARABLE, {"ids": concerned}).fetchall())
 
-    for table in (FOUR_AGAINST_EIGHT, AGAINST_REFERENCE):
+    for table in TABLES:
         if id is None:
             _delete_what_is_no_pair(con, table)
             pairs = _pairs_without_figures(con, table)
@@ -119,15 +120,22 @@ def _pairs_of(
     return [table.pair(*row) for row in rows]
 
 
-def _insert(
-    con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair, root: Path | None
-) -> None:
+def figure_rows(
+    con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair, root: Path | None = None
+) -> list[list[Any]]:
+    """The rows of a pair, with the columns of `table`."""
     cost = cost_matrix(con, pair)
-    rows = [
+    return [
         [*astuple(pair), rule, *astuple(comparison)]
         for rule, cases in cases_by_rule(con, pair, root).items()
         for comparison in comparisons(cases, cost, table, rule)
     ]
+
+
+def _insert(
+    con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair, root: Path | None
+) -> None:
+    rows = figure_rows(con, table, pair, root)
     if rows:
         names = ", ".join(table.columns)
         marks = f"({', '.join('?' * len(table.columns))})"

@@ -7,7 +7,7 @@ of a load rather than after each landing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import astuple, fields
 
 import duckdb
@@ -104,9 +104,10 @@ def _pairs(con: duckdb.DuckDBPyConnection, ids: list[str]) -> list[PooledPair]:
     """The pairs in the order of `ids`, each with whether one of its models is informed."""
     rows = con.execute(
         """
-        SELECT evaluation_id, base_model, recipe, seed, coalesce(beats_constant, false)
+        SELECT evaluation_id, base_model, recipe, seed_group, seed, coalesce(beats_constant, false)
         FROM evaluation
         JOIN experiment USING (training_id)
+        JOIN seed_group USING (evaluation_id)
         LEFT JOIN informed USING (evaluation_id)
         WHERE evaluation_id IN (SELECT unnest($ids))
         """,
@@ -116,8 +117,9 @@ def _pairs(con: duckdb.DuckDBPyConnection, ids: list[str]) -> list[PooledPair]:
 
     pairs = []
     for at_4bit, at_8bit in zip(ids[0::2], ids[1::2], strict=True):
-        base_model, recipe, seed, is_informed = by_id[at_4bit]
-        pairs.append(PooledPair(base_model, recipe, seed, is_informed or by_id[at_8bit][3]))
+        base_model, recipe, seed_group, seed, is_informed = by_id[at_4bit]
+        is_informed = is_informed or by_id[at_8bit][-1]
+        pairs.append(PooledPair(base_model, recipe, seed_group, seed, is_informed))
 
     return pairs
 
@@ -143,64 +145,3 @@ def _insert_bounds(con: duckdb.DuckDBPyConnection, looks: str, ids: list[str]) -
         for gate in of_model
     ]
     con.executemany("INSERT INTO adjusted_bound VALUES (?, ?, ?, ?, ?, ?)", rows)
-
-
-def contradictions(con: duckdb.DuckDBPyConnection) -> list[tuple[str, ...]]:
-    """Stored figures that are not what predictions give when they are computed again: by pool, base
-    model, rule and metric; or by evaluation and gate.
-    """
-    return [*_wrongpools_of(con), *_wrong_bounds(con)]
-
-
-def _wrongpools_of(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, ...]]:
-    names = [field.name for field in fields(Pooled)]
-    pools = pools_to_store(con)
-    missing = without_figures(con, pools)
-
-    for pool, ids in pools.items():
-        if pool in missing:
-            continue
-
-        rows = con.execute(
-            f"SELECT {', '.join(names)} FROM pooled_metric WHERE pool = ?", [pool]
-        ).fetchall()
-        stored = {row[:3]: row[3:] for row in rows}
-        anew = {
-            (row.base_model, row.rule, row.metric): astuple(row)[3:] for row in pool_rows(con, ids)
-        }
-        for key in stored.keys() | anew.keys():
-            if not _alike(stored.get(key), anew.get(key)):
-                yield (pool, *key)
-
-
-def _wrong_bounds(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, ...]]:
-    from warehouse.adjusted_gates import adjusted_bounds  # SciPy comes with it
-
-    looks = con.execute(
-        """
-        SELECT looks, list_sort(list(DISTINCT evaluation_id)) FROM gate_bounds GROUP BY looks
-        HAVING count(adjusted_method) > 0
-        """
-    ).fetchall()
-    for _, ids in looks:
-        rows = con.execute(
-            "SELECT evaluation_id, gate, bound FROM adjusted_bound "
-            "WHERE evaluation_id IN (SELECT unnest($ids))",
-            {"ids": ids},
-        ).fetchall()
-        stored = {(id, gate): (bound,) for id, gate, bound in rows}
-
-        for id, gates in zip(ids, adjusted_bounds(judged_cases(con, ids)), strict=True):
-            for gate in gates:
-                if not _alike(stored.get((id, gate.gate)), (gate.bound,)):
-                    yield (id, gate.gate)
-
-
-def _alike(figures: tuple[object, ...] | None, other_figures: tuple[object, ...] | None) -> bool:
-    """Whether two rows are equal, numbers to 1e-9."""
-    if figures is None or other_figures is None:
-        return False
-    return all(
-        abs(a - b) <= 1e-9 if isinstance(a, float) and isinstance(b, float) else a == b
-        for a, b in zip(figures, other_figures, strict=True)
-    )

@@ -25,6 +25,7 @@ from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
 EXTERNAL = "no guarantee here: the cases come from elsewhere than the calibration cases"
+MOVED = "no guarantee here: the thresholds were chosen for the adapter at its own precision"
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,11 @@ def judge_conformal(
     judged_set: LabelledProbabilities,
     miss_rate: float,
     seed: int = 0,
-    external: bool = False,
+    caveat: str | None = None,
 ) -> Conformal:
     """Thresholds from the calibration cases, and how their sets do on the judged cases.
 
-    Intervals are 95 %. `external`: the judged cases come from another source than the calibration
-    cases.
+    Intervals are 95 %. `caveat`: why the miss rate is not guaranteed, EXTERNAL or MOVED.
     """
     counts, thresholds = _class_thresholds(calibration, miss_rate)
     truth = label_codes(judged_set.labels)
@@ -125,7 +125,7 @@ def judge_conformal(
         error_decided=error.value,
         error_low=error.low,
         error_high=error.high,
-        note=_note(counts, ed_cases, miss_rate, external),
+        note=_note(counts, ed_cases, miss_rate, caveat),
     )
 
 
@@ -154,7 +154,7 @@ def _share(hits: NDArray[np.bool_], groups: Groups | None, seed: int) -> Metric:
 
 
 def _note(
-    calibration_counts: list[int], ed_cases: int, miss_rate: float, external: bool
+    calibration_counts: list[int], ed_cases: int, miss_rate: float, caveat: str | None
 ) -> str | None:
     too_few = [
         f"{count} calibration cases of {label} are too few to rule it out at {miss_rate:g}"
@@ -162,4 +162,4 @@ def _note(
         if _allowed_misses(count, miss_rate) < 1
     ]
     no_ed = None if ed_cases else "not available: no ED case in this set, so no miss rate"
-    return joined_notes(EXTERNAL if external else None, *too_few, no_ed)
+    return joined_notes(caveat, *too_few, no_ed)

@@ -48,12 +48,13 @@ def evaluation_rows(
     scores: Path,
     dataset: DatasetManifest,
     name: str = "test",
+    is_moved: bool = False,
 ) -> dict[str, Rows]:
     """All landing rows of one evaluation, by table.
 
     `scores`: the sealed scores folder, which has the name of its id; `name`: of the
     judged set, one of `dataset`. Rules are chosen on the training dataset's
-    calibration set, whichever set is judged.
+    calibration set, whichever set is judged. `is_moved`: as in Evaluation.
     """
     entry = dataset.sets[name]
     evaluation = Evaluation(
@@ -66,6 +67,7 @@ def evaluation_rows(
         scoring=spec.scoring,
         seed=spec.seed,
         evaluation_set=name,
+        is_moved=is_moved,
     )
     return judged_rows(evaluation, read_scores(scores))
 

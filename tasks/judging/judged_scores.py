@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from tasks.judging.choose_rules import Decisions, refuse_overlap
+from tasks.judging.conformal import EXTERNAL, MOVED
 from tasks.judging.inputs import LabelledProbabilities
 from tasks.judging.point_metrics import Floats
 from tasks.judging.scores_folder import (
@@ -26,7 +27,8 @@ class Evaluation:
     """The ids of an evaluation, and how its scores are judged.
 
     `rule`: the primary rule, which the gates are about; `set_digest` and `has_groups`: of the
-    judged set, whose name is `evaluation_set`.
+    judged set, whose name is `evaluation_set`; `is_moved`: the rules, and the scores of the
+    calibration cases, are those of the adapter at its own precision.
     """
 
     evaluation_id: str
@@ -38,11 +40,14 @@ class Evaluation:
     scoring: Scoring
     seed: int
     evaluation_set: str = "test"
+    is_moved: bool = False
 
     @property
-    def is_external(self) -> bool:
-        """Whether the judged cases come from another source than the calibration cases."""
-        return self.evaluation_set != "test"
+    def conformal_caveat(self) -> str | None:
+        """Why conformal sets have no guarantee on the judged cases; None where they have it."""
+        if self.is_moved:
+            return MOVED
+        return EXTERNAL if self.evaluation_set != "test" else None
 
 
 @dataclass(frozen=True)

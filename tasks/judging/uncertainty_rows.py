@@ -137,7 +137,7 @@ def conformal_rows(judged: JudgedScores) -> Rows:
         judged.labelled,
         evaluation.scoring.conformal_miss_rate,
         evaluation.seed,
-        evaluation.is_external,
+        evaluation.conformal_caveat,
     )
 
     return [{"evaluation_id": evaluation.evaluation_id, **asdict(conformal)}]

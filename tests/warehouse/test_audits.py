@@ -15,7 +15,7 @@ from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.migrate import sql_files
 
-AUDITS = {name for name, _ in sql_files("audits")} | {REPRODUCED}
+AUDITS = {name for name, _ in sql_files("audits")} | set(REPRODUCED)
 DEFECTS = [
     ("orphan_rows", "DELETE FROM experiment WHERE training_id = 't4'"),
     ("orphan_rows", "DELETE FROM evaluation WHERE evaluation_id = 'e4'"),
@@ -136,12 +136,19 @@ DEFECTS = [
     ),
     ("pools_agree", "UPDATE pooled_metric SET difference = NULL"),
     (
-        REPRODUCED,
+        "pools_are_reproduced",
         "UPDATE pooled_metric SET low = low - 0.0001, could_show = could_show + 0.00005 WHERE metric = 'accuracy'",
     ),
-    (REPRODUCED, "UPDATE pooled_metric SET p_value = 0.5 WHERE rule = 'argmax'"),
-    (REPRODUCED, "DELETE FROM pooled_metric WHERE base_model = 'all'"),
-    (REPRODUCED, "UPDATE adjusted_bound SET bound = 0.97 WHERE gate = 'ed_recall'"),
+    ("pools_are_reproduced", "UPDATE pooled_metric SET p_value = 0.5 WHERE rule = 'argmax'"),
+    ("pools_are_reproduced", "DELETE FROM pooled_metric WHERE base_model = 'all'"),
+    (
+        "pairs_are_reproduced",
+        "UPDATE pair_metric SET low = low - 0.0001, bootstrap_low = bootstrap_low - 0.0001 WHERE low < 0",
+    ),
+    ("pairs_are_reproduced", "UPDATE pair_metric SET mcnemar_p = 0.5 WHERE metric = 'ed_recall'"),
+    ("pairs_are_reproduced", "UPDATE pair_metric SET verdict = 'not inferior' WHERE metric = 'ed_f2'"),
+    ("pairs_are_reproduced", "DELETE FROM pair_metric WHERE metric = 'accuracy'"),
+    ("pools_are_reproduced", "UPDATE adjusted_bound SET bound = 0.97 WHERE gate = 'ed_recall'"),
 ]
 
 

@@ -8,7 +8,8 @@ from datetime import datetime
 import pytest
 
 from tasks.runtime.errors import BadInput
-from tests.warehouse.rows import FIVE, evaluation, land_pair, training
+from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
+from tests.warehouse.test_studies import land_sweep
 from warehouse.cookbook import assignments, cookbook, is_name, named_query, typed_value
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -93,6 +94,76 @@ def test_the_questions_of_a_comparison_are_answered(study):
     )
     (first, *_) = answer(study, "hardest_cases", top="1")
     assert first["case_id"] == "c00001" or first["wrong"] == 1.0
+
+
+def two_studies(folder, sets):
+    """Two studies of one cell under other settings, on the test sets `sets`, whose ids all count from 1: the 4-bit model
+    of the first misses c00000, that of the second does not.
+    """
+    for day, (study, four, of_set) in enumerate(zip(("first", "second"), (WORSE, FIVE), sets, strict=True), 1):
+        for bits, cases in ((4, four), (8, FIVE)):
+            name = f"{study}-{bits}"
+            values = {"settings_digest": study, "dataset_digest": of_set, "cell_id": f"smol-{bits}bit-r1-s42"}
+            write_landing(folder / "landing", name, "training", training(name, bits, day=day, **values))
+            rows = evaluation(f"e-{name}", name, cases, set_digest=of_set)
+            for row in rows["prediction"]:
+                row["case_digest"] = f"{of_set} {row['case_id']}"
+            write_landing(folder / "landing", f"e-{name}", "evaluation", rows)
+        land_sweep(folder / "landing", study, [f"e-{study}-4", f"e-{study}-8"], day=day)
+
+    load_all(folder / "landing", folder / "w.duckdb")
+    return folder / "w.duckdb"
+
+
+def test_cases_of_two_test_sets_are_two_cases_whatever_their_ids(tmp_path):
+    on_two_sets = two_studies(tmp_path, ("one", "two"))
+    assert [row["case_id"] for row in answer(on_two_sets, "missed_by_every_model")] == ["c00000"]
+    hardest = answer(on_two_sets, "hardest_cases", top="20")
+    assert len(hardest) == 10 and {row["models"] for row in hardest} == {2}
+    assert [row["accuracy_gain"] for row in answer(on_two_sets, "gains_from_8_bits")] == [pytest.approx(0.2), 0.0]
+
+
+def test_a_study_keeps_its_pairs_when_a_later_one_has_the_same_cell(tmp_path):
+    on_one_set = two_studies(tmp_path, ("one", "one"))
+    for study, difference in (("first", -0.5), ("second", 0.0)):
+        (row,) = answer(on_one_set, "four_bits_against_eight", study=study)
+        assert row["ed_recall_diff"] == difference, study
+
+
+def test_seeds_that_are_judged_otherwise_are_not_seeds_of_one_recipe(tmp_path):
+    for seed, target in ((42, 0.95), (43, 0.98)):
+        for bits in (4, 8):
+            name = f"{seed}-{bits}"
+            write_landing(tmp_path / "landing", name, "training", training(name, bits, seed=seed, cell_id=name))
+            rows = evaluation(f"e-{name}", name)
+            for row in rows["decision_rule"]:
+                row["target"] = target
+            write_landing(tmp_path / "landing", f"e-{name}", "evaluation", rows)
+
+    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
+    assert [row["seeds"] for row in answer(tmp_path / "w.duckdb", "seeds_against_bits")] == [1, 1]
+
+
+def test_a_size_is_compared_with_8_bits_of_the_same_weights_and_groups(tmp_path):
+    sizes = {
+        ("4bit", 32, False): 90, ("8bit", 32, False): 160, ("4bit", 64, False): 80, ("8bit", 64, False): 150,
+        ("nvfp4", 16, False): 85, ("bf16", None, False): 270, ("8bit", 64, True): 1000, ("mxfp4", 32, True): 500,
+    }  # fmt: skip
+    for (precision, group_size, is_random), stored_bytes in sizes.items():
+        id = f"{precision}-{group_size}-{is_random}"
+        row = full(
+            "variant", variant_id=id, base_model="smol", precision=precision, group_size=group_size, licence="none",
+            random_weights=is_random, stored_bytes=stored_bytes, weights_source="random" if is_random else "hub",
+        )  # fmt: skip
+        write_landing(tmp_path / "landing", id, "variant", {"variant": [row]})
+
+    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
+    rows = answer(tmp_path / "w.duckdb", "stored_sizes")
+    against = {(row["precision"], row["stored_bytes"]): row["against_8bit"] for row in rows}
+    assert against == {
+        ("4bit", 90): 90 / 160, ("8bit", 160): 1.0, ("4bit", 80): 80 / 150, ("8bit", 150): 1.0,
+        ("nvfp4", 85): None, ("bf16", 270): None, ("8bit", 1000): 1.0, ("mxfp4", 500): 0.5,
+    }, "NULL: neither of two has groups of this size"  # fmt: skip
 
 
 def test_the_cost_of_a_threshold_is_that_of_a_count_by_hand(study):

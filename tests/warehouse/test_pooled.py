@@ -169,6 +169,19 @@ def test_the_spread_between_seeds_is_that_of_one_recipe(study):
     assert (b["seed_sd"], b["seed_low"], b["seed_high"]) == (None, None, None)
 
 
+def test_trainings_under_other_settings_are_no_seeds_of_one_recipe(tmp_path):
+    """A recipe that kept its name: what the setting does is no chance between seeds."""
+    for seed, rank in ((42, "a"), (43, "b")):
+        values = {"settings_digest": f"rank {rank}", "base_model": "a", "recipe": "r1", "seed": seed}
+        land(tmp_path / "landing", f"m{seed}", seed, 0.8 if rank == "a" else 0.6, **values)
+
+    load_all(tmp_path / "landing")
+    rows = query_rows("SELECT DISTINCT pairs, seeds, seed_sd FROM quantization_summary WHERE base_model = 'a'").rows
+    assert rows == [(2, 2, None)]
+    with writing() as con:
+        assert sum(run_audits(con).values()) == 0
+
+
 def test_a_pool_in_which_no_model_knows_anything_concludes_nothing(tmp_path):
     land(tmp_path, "guess", 50, 0.0)
     load_all(tmp_path, tmp_path / "w.duckdb")

@@ -16,10 +16,11 @@ averaged AS (
     SELECT
         pool,
         unnest([base_model, 'all']) AS base_model,
-        base_model || ' ' || recipe AS trained_as,
+        seed_group,
         evaluation_4bit,
         evaluation_8bit
     FROM pooled_pair
+    JOIN seed_group ON seed_group.evaluation_id = evaluation_4bit
     WHERE evaluation_4bit IN (SELECT evaluation_id FROM informed WHERE beats_constant)
         OR evaluation_8bit IN (SELECT evaluation_id FROM informed WHERE beats_constant)
 ),
@@ -27,7 +28,7 @@ pair AS (
     SELECT
         pool,
         base_model,
-        trained_as,
+        seed_group,
         four.rule,
         four.metric,
         four.figure AS value_4bit,
@@ -48,7 +49,7 @@ recipe AS (
         sum(value_8bit) AS sum_8bit,
         var_pop(value_4bit - value_8bit) * count(*) AS squares
     FROM pair
-    GROUP BY pool, base_model, rule, metric, trained_as
+    GROUP BY pool, base_model, rule, metric, seed_group
 ),
 expected AS (
     SELECT

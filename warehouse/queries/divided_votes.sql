@@ -12,6 +12,6 @@ SELECT
 FROM mc_dropout
 JOIN prediction USING (evaluation_id, case_id)
 JOIN leaderboard USING (evaluation_id)
-GROUP BY case_id, label
+GROUP BY case_id, label, coalesce(case_digest, set_digest)
 ORDER BY mean_entropy_nats DESC, case_id
 LIMIT $top;

@@ -9,9 +9,9 @@ SELECT
     accuracy_verdict,
     ed_recall_diff,
     ed_recall_verdict
-FROM quantization_comparison
-WHERE list_contains(
-    studies,
-    coalesce($study, (SELECT study FROM study ORDER BY last_sweep DESC NULLS LAST, study LIMIT 1))
+FROM quantization_comparison_of(
+    evaluations_of(
+        coalesce($study, (SELECT study FROM study ORDER BY last_sweep DESC NULLS LAST, study LIMIT 1))
+    )
 )
 ORDER BY base_model, recipe, seed;

@@ -11,6 +11,6 @@ SELECT
 FROM prediction
 JOIN leaderboard USING (evaluation_id)
 WHERE precision IS NOT NULL
-GROUP BY case_id, case_group, label
+GROUP BY case_id, case_group, label, coalesce(case_digest, set_digest)
 ORDER BY wrong DESC, mean_p_true, case_id
 LIMIT $top;

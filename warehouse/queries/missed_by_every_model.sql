@@ -10,6 +10,6 @@ SELECT
 FROM prediction
 JOIN leaderboard USING (evaluation_id)
 WHERE label = 'ED' AND decision IS NOT NULL AND precision = $precision
-GROUP BY case_id, case_group
+GROUP BY case_id, case_group, coalesce(case_digest, set_digest)
 HAVING bool_and(decision <> 'ED')
 ORDER BY mean_p_ed, case_id;

@@ -16,5 +16,13 @@ SELECT
         ELSE 'within the spread'
     END AS ed_recall
 FROM quantization_comparison
-GROUP BY base_model, recipe, random_weights, settings_digest, set_digest
+GROUP BY
+    base_model,
+    recipe,
+    random_weights,
+    settings_digest,
+    set_digest,
+    primary_rule,
+    target_ed_recall,
+    cost_matrix
 ORDER BY base_model, recipe;

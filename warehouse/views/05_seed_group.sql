@@ -1,0 +1,21 @@
+-- One row per evaluation: what it shares with other seeds of its recipe, and with both precisions of a pair.
+--
+-- Seeds of a recipe are compared where all else is equal that decides a training, and where they
+-- are judged alike. seed_group names that by one digest.
+CREATE OR REPLACE VIEW seed_group AS
+SELECT
+    e.evaluation_id,
+    md5(
+        {
+            base_model: x.base_model,
+            recipe: x.recipe,
+            settings_digest: x.settings_digest,
+            primary_rule: e.primary_rule,
+            target: d.target,
+            cost_matrix: e.cost_matrix
+        }::VARCHAR
+    ) AS seed_group
+FROM evaluation AS e
+JOIN experiment AS x USING (training_id)
+LEFT JOIN decision_rule AS d
+    ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall';
