@@ -66,7 +66,7 @@ def _values(row: EvaluationRow, metric: str) -> tuple[float | None, float | None
 
 
 def _findings(study: ReportedStudy) -> list[str]:
-    trained_rows = [row for row in study.board if _kind(row) == TRAINED]
+    trained_rows = [row for row in study.board if row.is_trained]
     if not trained_rows:
         return ["This study has no trained model."]
 

@@ -88,9 +88,7 @@ def _text(evaluation: EvaluationRow, rows: list[ConfusionRow]) -> str:
 
 
 def _findings(judged_rows: list[EvaluationRow]) -> list[str]:
-    trained_rows = [
-        row for row in judged_rows if row.recipe_kind != "baseline" and row.ed_recall is not None
-    ]
+    trained_rows = [row for row in judged_rows if row.is_trained and row.ed_recall is not None]
     if not trained_rows:
         return []
 

@@ -32,7 +32,9 @@ def bars(rows: Sequence[Bar], title: str, names: list[str]) -> str:
     """Counts to both sides of zero; `names` are the series, the left one first."""
     labels = list(dict.fromkeys(row.label for row in rows))
     across = alt.X(
-        "value:Q", axis=alt.Axis(title=title, tickCount=5, format="d", labelExpr="abs(datum.value)")
+        "value:Q",
+        axis=alt.Axis(title=title, tickCount=5, format="d", labelExpr="abs(datum.value)"),
+        stack=None,  # counts of one label are never added up
     )
     y = alt.Y("label:N", sort=labels, axis=NAMES)
     scale = alt.Scale(domain=names, range=[PALETTE[1], PALETTE[0]])

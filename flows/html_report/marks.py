@@ -74,7 +74,10 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows; `log` scales need values above 0. `zero`: begin there."""
+    """What an axis shows; `log` scales need values above 0. `zero`: begin there.
+
+    What lies beyond the `domain` is cut off, so that a curve leaves the chart where it does.
+    """
 
     title: str
     domain: tuple[float, float] | None = None
@@ -93,7 +96,7 @@ class Axis:
     def scale(self) -> alt.Scale:
         options: dict[str, Any] = {"type": "log"} if self.log else {"zero": self.zero}
         if self.domain:
-            options |= {"domain": list(self.domain), "clamp": True, "nice": False}
+            options |= {"domain": list(self.domain), "nice": False}
         return alt.Scale(**options)
 
     @property
@@ -199,7 +202,7 @@ def points(
     across = alt.X("x:Q", scale=x.scale, axis=x.axis)
     upward = alt.Y("y:Q", scale=y.scale, axis=y.axis)
     shape = alt.Shape("kind:N", scale=shape_of(kinds), legend=legend_of(kinds))
-    bars = {"strokeWidth": 1.5, "opacity": 0.45}
+    bars = {"strokeWidth": 1.5, "opacity": 0.45, "clip": True}
     layers = [
         *(line_at(value, "y") for value in lines),
         base.mark_rule(**bars).encode(x=across, y="y_low:Q", y2="y_high:Q", color=colour),
@@ -253,7 +256,7 @@ def curves(
     line = base.mark_line(strokeWidth=1.8, clip=True, point={"size": 30} if diagonal else False)
     layers.append(line.encode(x=across, y=upward, color=colour, strokeDash=dashed))
     if marked:
-        flag = alt.Chart(MARKED).mark_point(filled=True, size=70, opacity=1)
+        flag = alt.Chart(MARKED).mark_point(filled=True, size=70, opacity=1, clip=True)
         layers.append(flag.encode(x=across, y=upward, color=colour))
 
     return fitted_chart(alt.layer(*layers), 240, rows=rows, marked=marked)

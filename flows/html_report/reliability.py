@@ -95,9 +95,10 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], bins: Bi
 
 
 def _findings(judged_rows: list[EvaluationRow], bins: Bins) -> list[str]:
-    trained_rows = [
-        evaluation for evaluation in judged_rows if evaluation.recipe_kind != "baseline"
-    ]
+    trained_rows = [evaluation for evaluation in judged_rows if evaluation.is_trained]
+    if not trained_rows:
+        return []
+
     lowest_bins = {
         full_name(evaluation): bins[experiment_key(evaluation)][0] for evaluation in trained_rows
     }

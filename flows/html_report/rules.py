@@ -112,7 +112,7 @@ def _figure(metric: MetricRow) -> str:
 
 
 def _findings(rows: list[RuleFigures]) -> list[str]:
-    trained_rows = [row for row in rows if row.evaluation.recipe_kind != "baseline"]
+    trained_rows = [row for row in rows if row.evaluation.is_trained]
     best_rows = [
         max(group, key=lambda row: row.ed_recall.value or 0)
         for rule in RULES

@@ -18,6 +18,7 @@ from warehouse.summary import PooledSet, pooled_sets
 EVERYTHING = "all results"  # the name where the warehouse knows no study
 NO_MODEL = "no language model"
 LABEL_LENGTH = 26  # characters
+LEAST_OF_NAME = 9  # characters of a recipe's name by which it is recognised
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,17 @@ def chart_label(row: EvaluationRow) -> str:
 
 
 def shortened(text: str) -> str:
-    """A recipe without what stands in brackets, and not longer than a chart has room for."""
-    plain = text.partition(" (zero-shot")[0]
-    return plain if len(plain) <= LABEL_LENGTH else f"{plain[: LABEL_LENGTH - 1]}…"
+    """A recipe with its seed, not longer than a chart has room for: the middle of the recipe's name
+    goes first, since the precision behind it, the seed and the prompt tell models apart.
+    """
+    plain = text.replace(" (zero-shot)", "").replace("zero-shot, ", "")
+    name, space, rest = plain.partition(" ")
+    room = LABEL_LENGTH - len(space + rest)
+    if len(name) <= room:
+        return plain
+    if room < LEAST_OF_NAME:
+        return f"{plain[: LABEL_LENGTH - 1]}…"
+    return f"{name[: room - 5]}…{name[-4:]}{space}{rest}"
 
 
 def short_name(row: EvaluationRow) -> str:

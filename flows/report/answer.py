@@ -15,7 +15,6 @@ from warehouse.seed_spread import pairs_that_could_show
 from warehouse.summary import PooledSet
 
 NO_PAIR = "4 bits against 8 bits: no pair of otherwise equal experiments yet."
-TRAINED = ("standard", "safety")
 # What the lines are about, with the rule that decides, and what its cases are called.
 METRICS = (
     ("accuracy", "argmax", "Accuracy", "cases"),
@@ -174,7 +173,7 @@ def _remarks(rows: list[Pooled]) -> Iterator[str]:
 
 def _gates(board: Collection[EvaluationRow]) -> Iterator[str]:
     """How many trained models pass; never the best of them as if it were the only one."""
-    trained_rows = [row for row in board if row.recipe_kind in TRAINED]
+    trained_rows = [row for row in board if row.is_trained]
     if not trained_rows:
         return
 

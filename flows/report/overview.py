@@ -60,9 +60,8 @@ def _title(
 ) -> str:
     row = next(iter(board))
     emergencies = round(row.cases * row.ed_prevalence)
-    models = "1 trained model" if len(trained) == 1 else f"{len(trained)} trained models"
     sentences = [
-        f"{models}, best first, then baselines, on {row.cases} test cases, {emergencies} of them "
+        f"{_counts(trained)}, best first, then baselines, on {row.cases} test cases, {emergencies} of them "
         "emergencies. In brackets: 95 % intervals."
     ]
     if prevalence is not None:
@@ -72,6 +71,16 @@ def _title(
 
     sentences += [f"{note[0].upper()}{note[1:]}." for note in reference_notes(board)]
     return " ".join(sentences)
+
+
+def _counts(rows: Sequence[EvaluationRow]) -> str:
+    """E.g. `18 trained models and 6 moved adapters`."""
+    trained = sum(row.is_trained for row in rows)
+    moved = len(rows) - trained
+    counts = [f"{trained} trained model{'' if trained == 1 else 's'}"]
+    if moved:
+        counts.append(f"{moved} moved adapter{'' if moved == 1 else 's'}")
+    return " and ".join(counts)
 
 
 def _record(row: EvaluationRow, marked: bool, prevalence: float | None) -> dict[str, str]:

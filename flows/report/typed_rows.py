@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Row = TypeVar("Row", bound="DataclassInstance")
+TRAINED = ("standard", "safety")
 
 
 def typed_rows(cls: type[Row], clauses: str, only: Collection[str] | None = None) -> list[Row]:
@@ -79,6 +80,13 @@ class EvaluationRow:
     compute_path: str | None
     stored_bytes: int | None
     finished_at: datetime | None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is the model of a training: no baseline, and no adapter moved from another
+        precision, which would count a training more than once.
+        """
+        return self.recipe_kind in TRAINED
 
 
 def leaderboard_rows(only: Collection[str] | None = None) -> list[EvaluationRow]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from flows.cli.compare_report import print_comparison
+from flows.report.answer import answer
 from flows.report.overview import overview
 from flows.report.pair_lines import pair_lines
 from flows.report.pairs import pair_rows
@@ -80,6 +82,14 @@ def test_a_long_study_is_cut_on_a_terminal_alone(monkeypatch):
     lines = printed(140, is_terminal=False)
     assert len(experiments(lines)) == 6 and "and 4 more models" not in lines
     assert [line for line in lines if line.startswith("ED recall, all pairs, ")]
+
+
+def test_a_moved_adapter_is_no_further_trained_model():
+    board = leaderboard_rows()
+    moved = replace(board[0], recipe_kind="moved_adapter", evaluation_id="moved")
+    title = overview([*board, moved], 10).title
+    assert "of 6 trained models pass" in " ".join(answer([*board, moved], [], []))
+    assert title.startswith("6 trained models and 1 moved adapter, best first"), title
 
 
 def test_figures_at_another_prevalence_stand_first():

@@ -9,6 +9,7 @@ from flows.html_report import counts, marks
 from flows.html_report.counts import Bar, Cell
 from flows.html_report.drawing import BLUE, MUTED, VERMILION, as_file, colour_of, in_page
 from flows.html_report.marks import Axis, CurvePoint, Dot, PlanePoint
+from flows.html_report.study import LABEL_LENGTH, shortened
 
 NAMES = ["4bit", "8bit"]
 
@@ -45,10 +46,35 @@ def test_curves_have_bands_dashes_flags_and_a_diagonal(specs):
     assert kinds == [["rule", "area", "line", "point"], ["line", "rule", "line"]]
 
 
+def test_a_curve_leaves_the_chart_where_it_does(specs):
+    """Pinned to the edge, a model far below everybody else would stand beside one that is just below the edge."""
+    rows = [CurvePoint("4bit", 0.3, -0.04), CurvePoint("4bit", 0.5, -0.46)]
+    marks.curves(rows, Axis("threshold"), Axis("net benefit", (-0.1, 0.4)), NAMES, marked=rows)
+    line, point = specs[0]["layer"]
+    assert line["encoding"]["y"]["scale"] == {"zero": False, "domain": [-0.1, 0.4], "nice": False}
+    assert line["mark"]["clip"] and point["mark"]["clip"]
+
+
+def test_short_names_keep_what_tells_models_apart():
+    names = ["low_rank_high_learning_rate s42", "low_rank_high_learning_rate s43", "performance_safe from 4bit s42"]
+    names += [
+        "performance_safe from 8bit s42",
+        "untuned (zero-shot)",
+        "untuned (zero-shot, prompt 2 hospital/doctor/home)",
+    ]
+    short_names = [shortened(name) for name in names]
+    assert short_names[1:] == [
+        "low_rank_high_lea…rate s43", "perform…safe from 4bit s42", "perform…safe from 8bit s42", "untuned",
+        "untuned (prompt 2 hospita…",
+    ]  # fmt: skip
+    assert len(set(short_names)) == len(names) and max(map(len, short_names)) == LABEL_LENGTH
+
+
 def test_bars_go_to_both_sides_and_matrices_stand_side_by_side(specs):
     counts.bars([Bar("a", "lost", -2), Bar("a", "gained", 3)], "emergencies", ["lost", "gained"])
     counts.matrices([Cell(name, "ED", "GP", 3, 0.2) for name in NAMES], NAMES, ["ED", "GP", "HOME"])
     assert specs[0]["height"] == marks.AXIS_AND_LEGEND + marks.ROW
+    assert specs[0]["layer"][0]["encoding"]["x"]["stack"] is None
     assert "facet" in specs[1]
 
 
