@@ -21,6 +21,7 @@ from tasks.bundle.bundle import (
     Scaling,
     Versions,
 )
+from tasks.corpus.case import SETS
 from tasks.corpus.manifest import embedded_digests
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
@@ -28,7 +29,7 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
 from tasks.runtime.manifest import Manifest
 from tasks.runtime.store import complete, verify
-from tasks.spec import ExperimentSpec
+from tasks.spec import ExperimentSpec, Recipe
 
 Row = dict[str, Any]  # one landed row, by column
 ADAPTER = "adapters.safetensors"
@@ -146,7 +147,7 @@ def _bundle(
         terms=variant.terms.at if variant.terms else None,
         precision=variant.precision_name,
         bits=variant.bits,
-        recipe=spec.recipe,
+        recipe=_judged_recipe(spec, landing.evaluation, rules),
         training=spec.training,
         seed=spec.seed,
         prompt=spec.prompt,
@@ -158,7 +159,7 @@ def _bundle(
         conformal=_conformal(landing.rows("conformal")[0]),
         gates=tuple(_gate(row) for row in landing.rows("gate")),
         verdict=landing.evaluation["verdict"],
-        review=_review(spec),
+        review=_review(spec, landing.evaluation),
         judged_on=_judged_on(landing.evaluation, rules, landing.experiment, home),
         versions=_versions(landing.experiment),
         random_weights=bool(landing.experiment["random_weights"]),
@@ -199,26 +200,64 @@ def _gate(row: Row) -> GateStatus:
     return GateStatus.model_validate({name: row[name] for name in GateStatus.model_fields})
 
 
-def _review(spec: ExperimentSpec) -> Review:
+def _judged_recipe(spec: ExperimentSpec, evaluation: Row, rules: dict[str, Row]) -> Recipe:
+    """The recipe of the training with the rule and the target by which this evaluation judged it: a
+    later sweep may have others, and trains nothing again.
+    """
+    judged_by = {"primary_rule": evaluation["primary_rule"]}
+    if spec.recipe.kind == "safety":  # a standard recipe has no target of its own
+        judged_by["target_ed_recall"] = rules["target_recall"]["target"]
+    return spec.recipe.model_copy(update=judged_by)
+
+
+def _review(spec: ExperimentSpec, evaluation: Row) -> Review:
+    limit = evaluation.get("review_entropy")  # None: landed by an earlier version
     return Review(
         available=spec.recipe.dropout > 0,
-        entropy_limit=spec.scoring.review_entropy,
+        entropy_limit=spec.scoring.review_entropy if limit is None else limit,
     )
 
 
 def _judged_on(evaluation: Row, rules: dict[str, Row], experiment: Row, home: Path) -> JudgedOn:
+    calibration_digest = rules["argmax"]["calibration_digest"]
+    sets = {"test": evaluation["set_digest"], "calibration": calibration_digest}
     return JudgedOn(
         evaluation_id=evaluation["evaluation_id"],
         # Evaluations of before have the name of their scores.
         scores_id=evaluation.get("scores_id") or evaluation["evaluation_id"],
         scoring_version=evaluation["scoring_version"],
-        dataset_digest=experiment["dataset_digest"],
+        dataset_digest=_judged_dataset(home, experiment["dataset_digest"], sets),
         test_digest=evaluation["set_digest"],
-        calibration_digest=rules["argmax"]["calibration_digest"],
+        calibration_digest=calibration_digest,
         cases=evaluation["cases"],
         has_groups=evaluation["has_groups"],
         synthetic=evaluation["set_digest"] in embedded_digests(home),
     )
+
+
+def _judged_dataset(home: Path, of_training: str, sets: dict[str, str]) -> str:
+    """The digest of the data set with these sets. A training names the last one that it was judged
+    on, and learned from the same cases in each; that one where none is described.
+    """
+    learned = _set_digests(home / "landing" / f"dataset-{of_training}")
+    if not learned:
+        return of_training
+
+    wanted = {**learned, **sets}
+    folders = sorted((home / "landing").glob("dataset-*"))
+    digests = (
+        folder.name.removeprefix("dataset-")
+        for folder in folders
+        if all(_set_digests(folder).get(name) == wanted[name] for name in SETS)
+    )
+    return of_training if learned == wanted else next(digests, of_training)
+
+
+def _set_digests(dataset: Path) -> dict[str, str]:
+    """The digest of each set of a landed data set; empty where it has not landed."""
+    if not (dataset / "dataset_set.parquet").is_file():
+        return {}
+    return {row["name"]: row["set_digest"] for row in _rows(dataset, "dataset_set")}
 
 
 def _versions(experiment: Row) -> Versions:

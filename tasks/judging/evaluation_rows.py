@@ -123,6 +123,7 @@ def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: DropoutSumm
         "created_at": created,
         "shortened_cases": manifest.shortened_cases,
         "cost_matrix": json.dumps(costs) if costs else None,
+        "review_entropy": evaluation.scoring.review_entropy,
         **_likelihood_columns(judged.cases),
         **_dropout_columns(judged, dropout),
     }

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import ModelCard
 
@@ -20,9 +21,11 @@ import tasks.bundle.export
 from flows.cli.find_model import find_model
 from flows.cli.main import app
 from tasks.bundle import agreement, export_job
-from tasks.bundle.bundle import Rule, Scaling, read_bundle
+from tasks.bundle.bundle import Bundle, Rule, Scaling, read_bundle
+from tasks.bundle.card_figures import card_figures
 from tasks.bundle.decide import decide
 from tasks.bundle.export import Exported, export
+from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.bundle.loaded_model import load_model
 from tasks.bundle.model_card import render_example
 from tasks.bundle.prompt_file import read_prompt
@@ -36,6 +39,7 @@ from tasks.runtime.store import SEAL, read_manifest, seal, verify
 from tasks.spec import LABELS
 from tests.place import Place, one_sentence
 from warehouse.connect import writing
+from warehouse.landing import write_landing
 
 LLAMA = "tiny-llama-4bit-balanced_safe"
 GEMMA = "tiny-gemma3-8bit-balanced_safe"
@@ -295,6 +299,41 @@ def test_the_command_writes_the_folder_and_says_what_it_is(place, tmp_path):
     assert "Without triage, in that folder: python example.py < cases.jsonl" in result.stdout.splitlines()[-2]
     assert result.stdout.splitlines()[-1] == f"Next: triage predict {tmp_path / 'new' / 'out'} -"
     assert verify(tmp_path / "new" / "out") and [p.name for p in (tmp_path / "new").iterdir()] == ["out"]
+
+
+def test_a_bundle_is_that_of_its_evaluation_whatever_the_training_was_judged_by_before_or_after(place, tmp_path):
+    """A second look at one training: another review limit, target and test set, and nothing trained again."""
+    row = place.query(f"FROM evaluation JOIN experiment USING (training_id) WHERE cell_id = '{LLAMA}-s42'").iloc[0]
+    for name in ("experiments", "models", "data"):
+        (tmp_path / name).symlink_to(place.home / name)
+    shutil.copytree(place.home / "landing", tmp_path / "landing")
+
+    first = place.home / "landing" / row.evaluation_id
+    tables = {path.stem: pq.read_table(path).to_pylist() for path in first.glob("*.parquet")}
+    for rows in tables.values():
+        for entry in rows:
+            entry["evaluation_id"] = "second"
+    tables["evaluation"][0] |= {"review_entropy": 0.6, "set_digest": "corrected"}
+    for rule in tables["decision_rule"]:
+        rule["target"] = 0.98 if rule["rule"] == "target_recall" else None
+    write_landing(tmp_path / "landing", "second", "evaluation", tables)
+
+    data = tmp_path / "landing" / f"dataset-{row.dataset_digest}"
+    described = {path.stem: pq.read_table(path).to_pylist() for path in data.glob("*.parquet")}
+    for rows in described.values():
+        for entry in rows:
+            entry["dataset_id"] = "dataset-corrected"
+    for entry in described["dataset_set"]:
+        if entry["name"] == "test":
+            entry |= {"set_digest": "corrected", "cases": 7}
+    write_landing(tmp_path / "landing", "dataset-corrected", "dataset", described)
+
+    bundle = bundle_of_evaluation(tmp_path, "second").bundle
+    assert (bundle.review.entropy_limit, bundle.recipe.target_ed_recall) == (0.6, 0.98)
+    assert [size.cases for size in card_figures(tmp_path, bundle).sets if size.name == "test"] == [7]
+    before = bundle_of_evaluation(tmp_path, row.evaluation_id).bundle
+    assert before.judged_on.dataset_digest == row.dataset_digest
+    assert Bundle.model_validate(bundle.model_dump(mode="json")) == bundle
 
 
 def test_nothing_is_removed_from_a_home_whose_model_is_exported(place, tmp_path, monkeypatch):
