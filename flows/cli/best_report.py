@@ -11,6 +11,7 @@ from uuid import uuid4
 from rich.console import Console
 
 from flows.cli.best_ranking import Options, Ranked, Ranking, candidates_of, rank
+from flows.cli.find_experiment import find_evaluations
 from flows.cli.gates_report import gate_table
 from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
@@ -162,8 +163,22 @@ def _print_winner(console: Console, winner: Ranked) -> None:
     if winner.bundle.warning:
         print_line(console, winner.bundle.warning, style="bold")
 
-    print_line(console, f"Ask it: triage predict {row.cell_id} -")
+    print_line(console, f"Ask it: triage predict {_name_to_ask(row)} -")
     print_line(console, disclaimer({row.set_digest}))
+
+
+def _name_to_ask(row: EvaluationRow) -> str:
+    """Its cell where that means this model alone, else its evaluation: another study may have
+    trained the same cell.
+    """
+    choices = find_evaluations(row.cell_id, for_its_model=True)
+    ids = {
+        evaluation.evaluation_id
+        for choice in choices
+        for evaluation in (choice.evaluation, *choice.others)
+        if evaluation.evaluation_set == row.evaluation_set
+    }
+    return row.cell_id if ids == {row.evaluation_id} else row.evaluation_id
 
 
 def _by_own_rule(row: EvaluationRow, metric: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.cli.find_experiment import Evaluation, find_evaluations
-from flows.cli.terminal import print_line
+from flows.cli.terminal import print_line, printable
 from flows.cli.waiting import load_what_waits
 from flows.report.disclaimer import disclaimer
 from flows.report.figures import figure
@@ -252,11 +252,10 @@ def _basis_of_flags(evaluation: Evaluation) -> str:
 def _print_miss(console: Console, miss: Miss, texts: dict[str, str] | None) -> None:
     flags = {None: "", True: ", flagged for review", False: ", not flagged"}
     text = f"  {miss.case_id}  decided {miss.decision}, p(ED) {miss.p_ed:.3f}{flags[miss.review]}"
-    print_line(console, text)
+    print_line(console, printable(text))
     if texts is not None:
-        print_line(
-            console, f"    {texts.get(miss.case_digest or '', 'its text is not in that file')}"
-        )
+        case_text = texts.get(miss.case_digest or "", "its text is not in that file")
+        print_line(console, f"    {printable(case_text)}")
 
 
 def _is(evaluation: Evaluation) -> str:

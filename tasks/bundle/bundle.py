@@ -81,7 +81,9 @@ class GateStatus(Strict):
         name = self.gate.replace("ed_", "ED ").replace("f2", "F2").replace("_", " ")
         if self.value is None:
             return f"{name} {self.note or 'not available'}"
-        return f"{name} {self.value:.3f} (at least {self.threshold:g} is required)"
+        # 1077 of 1134 would be 0.950 where 0.95 is required: one digit more says which is larger.
+        digits = 3 if round(self.value, 3) != self.threshold else 6
+        return f"{name} {self.value:.{digits}f} (at least {self.threshold:g} is required)"
 
 
 class Review(Strict):

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from flows.bench.corpus import _models
+from flows.cli.best_report import _name_to_ask
 from flows.cli.find_experiment import find_evaluations
 from flows.cli.gates_report import print_gates
 from flows.report.leaderboard import leaderboard
@@ -191,6 +192,35 @@ def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures
     range_sentence = "--prevalence must be between 0 and 1, e.g. 0.1 (got 2)."
     for wrong, words in ((unknown, "no finished experiment 'nothing'"), (share, range_sentence)):
         assert (wrong.returncode, wrong.stdout) == (2, "") and one_sentence(wrong.stderr) and words in wrong.stderr
+
+
+def test_ids_and_texts_are_shown_and_not_obeyed_by_a_terminal(tmp_path):
+    text = "chest pain\x1b]0;owned\x07 \x1b[8m"
+    rows = evaluation("e4", "t4", [*FIVE, ("ED", "GP", "GP")])
+    rows["prediction"][-1] |= {
+        "case_id": "c\x1b[2J5", "case_digest": hashlib.sha256(text.encode()).hexdigest()
+    }  # fmt: skip
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", rows)
+    load_all(tmp_path)
+    own_file = tmp_path / "own.jsonl"
+    own_file.write_text(json.dumps({"words": text}) + "\n")
+
+    shown = printed("t4", own_file, None)
+    assert "\x1b" not in shown and "\x07" not in shown
+    assert r"c\x1b[2J5  decided GP" in shown and r"chest pain\x1b]0;owned" in shown
+
+
+def test_the_chosen_model_is_named_by_what_means_it_alone(landed, tmp_path):
+    (row,) = leaderboard_rows()
+    assert _name_to_ask(row) == row.cell_id
+
+    other = training("t5", settings_digest="others", dataset_digest="others", cell_id=row.cell_id)
+    write_landing(tmp_path, "t5", "training", other)
+    write_landing(tmp_path, "e5", "evaluation", evaluation("e5", "t5", set_digest="others"))
+    load_all(tmp_path)
+    assert _name_to_ask(row) == "e4", "another study has trained this cell"
+    assert find_evaluations("e4", for_its_model=True)[0].evaluation.evaluation_id == "e4"
 
 
 def test_a_flag_from_a_sample_says_on_how_many_cases_it_rests(landed, tmp_path):
