@@ -19,6 +19,7 @@ from flows.tags import label_run
 from flows.threads import ONE_AT_A_TIME, threads_beside
 from tasks.grids.grid import load_grid
 from tasks.landing import share_the_rest, some_results_wait
+from tasks.runtime.at_work import at_work
 from tasks.runtime.errors import TriageError
 from tasks.runtime.home import home
 from tasks.runtime.temporary import remove_all_abandoned
@@ -85,7 +86,12 @@ def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
     label_run(selection, name=spec.title)
 
     other_variants = [(spec.model.name, name) for name in pooled.precisions] if pooled else []
-    with tell_of(selection.cells), noted_errors() as errors, threads_beside() as threads:
+    with (
+        at_work(),
+        tell_of(selection.cells),
+        noted_errors() as errors,
+        threads_beside() as threads,
+    ):
         submitted = submit_experiments(selection, threads, other_variants)
         failures = finish_all(submitted)
 

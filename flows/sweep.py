@@ -28,6 +28,7 @@ from flows.submission import submit_experiments
 from flows.tags import label_run
 from flows.threads import ONE_AT_A_TIME, threads_beside
 from tasks.landing import refill_warehouse, some_results_wait
+from tasks.runtime.at_work import at_work
 from tasks.studies import SweepRecord, keep_datasets
 from warehouse.connect import warehouse_path
 
@@ -70,13 +71,14 @@ def sweep(
     refusals = refill_warehouse()
 
     if pool is None:
-        with tell_of(selection.cells), threads_beside() as threads:
+        with at_work(), tell_of(selection.cells), threads_beside() as threads:
             submitted = submit_experiments(selection, threads)
             failures = finish_all(submitted)
         record = submitted.record
     else:
         record = SweepRecord(selection.grid, len(selection.cells))
-        failures = sweep_in_pool(pool, grid, overrides or [], selection, record)
+        with at_work():
+            failures = sweep_in_pool(pool, grid, overrides or [], selection, record)
 
     warn_of_damage(refusals)
     exists = warehouse_path().exists()

@@ -7,17 +7,24 @@ import json
 import os
 import re
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from flows.experiment import experiment
+from flows.search import search
+from flows.sweep import sweep
 from tasks import removal
 from tasks.forget_data import forget, matching_names, plan
+from tasks.removal import refuse_while_working
 from tasks.runtime.errors import Locked
+from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.runtime.store import seal
 from tests.flows.test_privacy import pieces_of
 from tests.place import one_sentence
+from tests.stopping import stop_for_this_test_only
 
 
 @pytest.fixture
@@ -174,3 +181,32 @@ def test_it_is_refused_while_a_sweep_runs_that_is_between_two_steps(swept):
     assert result.returncode == 2 and one_sentence(result.stderr)
     assert f"A sweep is running in {swept.home} (process {os.getpid()})" in result.stderr
     assert list((swept.home / "data").glob("embedded-*"))
+
+
+class SeenAtWork(Exception):
+    """Raised by a flow that is asked between two steps."""
+
+
+@pytest.mark.parametrize(
+    ("flow", "module", "step"),
+    [
+        (partial(sweep, grid="smoke"), "flows.sweep", "submit_experiments"),
+        (partial(sweep, grid="smoke", pool="fleet"), "flows.sweep", "sweep_in_pool"),
+        (partial(experiment, model="tiny-llama", recipe="baseline", grid="smoke"), "flows.experiment", "submit_experiments"),
+        (partial(search, grid="smoke", model="tiny-llama"), "flows.search", "refill_warehouse"),
+    ],
+)  # fmt: skip
+def test_it_is_refused_while_a_flow_of_a_process_without_a_server_of_its_own_runs(flow, module, step, monkeypatch):
+    """As with a server that `triage up` started: of it the home has no record, and no step holds a lock yet."""
+
+    def look(*args: object, **named: object) -> None:
+        with pytest.raises(Locked, match=r"Another process is working in .* \((flows/\d+-|searches/smoke-)"):
+            refuse_while_working(home())
+        raise SeenAtWork
+
+    stop_for_this_test_only(monkeypatch)
+    monkeypatch.setattr(f"{module}.{step}", look)
+    monkeypatch.setattr(f"{module}.label_run", lambda *args, **named: None)  # there is no run
+    with pytest.raises(SeenAtWork):
+        flow.func.fn(**flow.keywords)
+    refuse_while_working(home())

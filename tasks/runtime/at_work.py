@@ -1,0 +1,29 @@
+"""A note, by a lock, that a flow works in a home, also between two steps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+
+from tasks.runtime.home import home
+from tasks.runtime.locks import lock_of, locked
+from tasks.runtime.temporary import remove_abandoned_locks
+
+
+@contextlib.contextmanager
+def at_work() -> Iterator[None]:
+    """Hold a lock in the home: whoever removes folders there asks for it (`tasks/removal.py`).
+
+    A process that has no server of its own, as in a worker, is seen by nothing else.
+    """
+    folder = home() / "flows"
+    remove_abandoned_locks(folder, ".*.lock")
+    note = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        with locked(note):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock_of(note).unlink()
