@@ -94,7 +94,8 @@ def find_training(trainings: list[StoredTraining], experiment: str) -> StoredTra
         return matches[-1]
 
     names = {training.cell for training in trainings}
-    if any((home() / "experiments").glob(f"{experiment}*")):
+    names_of_folders = [path.name for path in (home() / "experiments").glob("*/")]
+    if any(name.startswith(experiment) for name in names_of_folders):
         raise BadInput(
             f"{experiment} was trained before its ingredients were kept, so nothing can be said of "
             "it."

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from deployments.interruptions import interrupted_by_signals
 from tasks.corpus.checks.lengths import shared_tokens
 from tasks.corpus.checks.report import Report, SetLine, check_data
 from tasks.corpus.prepare import CARD, stored_or_temporary
@@ -123,7 +124,9 @@ def card(console: Console, requested: DataRequest) -> None:
     is prepared for it and removed.
     """
     root = home()
-    with stored_or_temporary(requested.data, root, requested.evaluation_sets) as folder:
+    sources = requested.data, root, requested.evaluation_sets
+    # A closed terminal must leave no texts behind.
+    with interrupted_by_signals(), stored_or_temporary(*sources) as folder:
         text = (folder / CARD).read_text(encoding="utf-8")
     console.print(text, soft_wrap=True, end="")
     if folder.is_relative_to(root):

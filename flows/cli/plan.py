@@ -8,6 +8,7 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
+from deployments.interruptions import interrupted_by_signals
 from flows.cli.data_check import tokenizers
 from flows.cli.plan_power import print_power
 from flows.cli.plan_time import print_time
@@ -37,7 +38,8 @@ Sources = dict[str, list[tuple[str, str]]]
 
 def print_plan(console: Console, selection: Selection) -> None:
     """Print the state of each experiment, the sources of weights, and estimates of time and disk."""
-    with planned_cases(selection.grid) as cases:
+    # A closed terminal must leave no texts behind.
+    with interrupted_by_signals(), planned_cases(selection.grid) as cases:
         _print_plan(console, selection, cases)
 
 

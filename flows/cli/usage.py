@@ -8,6 +8,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from tasks.runtime.paths import ask
+
 # Advice for one more word than a command takes, where quotes were forgotten.
 MORE_WORDS = {"triage sql": "put quotes around the whole query"}
 # Commands whose further words may be a patient's text, which is not repeated.
@@ -52,5 +54,5 @@ def _holds_a_path(typed: list[str]) -> bool:
     words = [word for word in typed[1:] if "=" not in word]
     looks_so = any("/" in word or Path(word).suffix for word in words)
     return looks_so or any(
-        Path(f"{first_word} {next_word}").exists() for first_word, next_word in pairs
+        ask(Path.exists, Path(f"{first_word} {next_word}")) for first_word, next_word in pairs
     )

@@ -17,6 +17,7 @@ from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION
 from tasks.corpus.vignettes.knowledge_base import further_digest, knowledge_digest
 from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
+from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
 from tasks.spec import Data, EvaluationSet
 
@@ -48,6 +49,16 @@ class Source:
             files = {"test": files["test"]}
 
         return cls(columns, Located(located.name, files, located.origin), _file_digests(files))
+
+    def refuse_changed(self) -> None:
+        """Raise BadInput where a file is not what it was when it was digested: what was read from it
+        would be found under the digest of the earlier content.
+        """
+        files = self.located.files
+        if files and _file_digests(files) != self.digests:
+            raise BadInput(
+                f"{self.columns.source} changed while it was read; run the same command again."
+            )
 
     @property
     def ingredients(self) -> dict[str, Any]:

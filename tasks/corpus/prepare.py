@@ -50,6 +50,8 @@ def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[Evaluation
 
     def build(temporary: Path) -> dict[str, Any]:
         entries = _build(data, sources, temporary)
+        for source in sources:
+            source.refuse_changed()
         return {**entries, "name": name, "dataset_digest": digest}
 
     build_folder(folder, build, private=True)

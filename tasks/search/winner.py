@@ -10,6 +10,7 @@ import tomli_w
 from tasks.corpus.reading.sources import is_hub
 from tasks.precisions import Precision
 from tasks.runtime.files import write_atomic
+from tasks.runtime.paths import expanded
 from tasks.search.space import Space
 from tasks.search.trial import Trial
 from tasks.spec import Columns
@@ -81,6 +82,7 @@ def _from_anywhere(source: str, columns: Columns) -> str:
     """A source that is the same file when it is read from another folder."""
     if source == "embedded" or is_hub(source, columns.folder):
         return source
-    places = [folder / source for folder in (columns.folder, Path.cwd()) if folder is not None]
-    present = next((place for place in places if place.exists()), Path(source))
+    path = expanded(source)
+    places = [folder / path for folder in (columns.folder, Path.cwd()) if folder is not None]
+    present = next((place for place in places if place.exists()), path)
     return str(present.resolve())

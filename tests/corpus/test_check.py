@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -535,6 +537,35 @@ def test_the_card_stores_no_texts_and_names_the_dataset_that_a_sweep_has_stored(
     folder = prepare_dataset(Data(source=path), tmp_path / "home")
     stored = run("card", path).output
     assert result.output in stored and "".join(stored.split()).endswith(f"From{folder / 'card.md'}")
+
+
+CLOSES_THE_TERMINAL = """
+import contextlib, os, signal, sys, time
+from flows.cli import data_check
+from flows.cli.main import main
+number = sys.argv.pop()
+real = data_check.stored_or_temporary
+@contextlib.contextmanager
+def closed_meanwhile(*args):
+    with real(*args) as folder:
+        assert (folder / "train.jsonl").exists()
+        os.kill(os.getpid(), getattr(signal, number))
+        time.sleep(60)
+        yield folder
+data_check.stored_or_temporary = closed_meanwhile
+main()
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGHUP", "SIGTERM"])
+def test_a_card_that_is_interrupted_leaves_no_texts_behind(number: str, tmp_path: Path) -> None:
+    path = str(write(tmp_path / "a.jsonl", rows(60)))
+    (tmp_path / "temporary").mkdir()
+    places = {"TMPDIR": str(tmp_path / "temporary"), "TRIAGE_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", CLOSES_THE_TERMINAL, "data", "card", path, number]
+    result = subprocess.run(command, env=os.environ | places, cwd=Path(__file__).parents[2], timeout=120)
+    assert result.returncode == 130
+    assert not list((tmp_path / "temporary").rglob("*.jsonl")) and not (tmp_path / "home").exists()
 
 
 def test_the_card_is_shown_and_says_what_the_cases_are_not() -> None:

@@ -34,6 +34,27 @@ def lines(folder: Path, name: str) -> list[Case]:
     return [from_json(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def test_a_file_that_changes_while_it_is_read_is_not_stored_under_its_earlier_content(tmp_path, monkeypatch) -> None:
+    source = tmp_path / "mine.jsonl"
+    write(source, 0, 120)
+    earlier = source.read_bytes()
+    read = prepare.limited_sets
+
+    def saved_meanwhile(*args):
+        write(source, 1000, 120)
+        return read(*args)
+
+    with monkeypatch.context() as during:
+        during.setattr(prepare, "limited_sets", saved_meanwhile)
+        with pytest.raises(BadInput, match=r"mine\.jsonl changed while it was read; run the same command again\."):
+            prepare_dataset(Data(source=str(source)), tmp_path / "home")
+
+    assert not list((tmp_path / "home" / "data").glob("*"))
+    source.write_bytes(earlier)
+    folder = prepare_dataset(Data(source=str(source)), tmp_path / "home")
+    assert "text 1000" not in (folder / "train.jsonl").read_text()
+
+
 def test_the_embedded_set_with_the_demos_limits_is_whole_and_reused(tmp_path: Path) -> None:
     data = Data(limits={"train": 320, "valid": 60, "calibration": 120, "test": 200})
     folder = prepare_dataset(data, tmp_path)

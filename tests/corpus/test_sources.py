@@ -284,6 +284,11 @@ def test_a_hub_dataset_is_read_by_the_same_rule_as_a_folder(hub: FakeHub) -> Non
     assert [path.name for path in locate(REPO, Data()).files["all"]] == ["a.jsonl", "b.jsonl"]
 
 
+def test_a_table_on_the_hub_is_fetched_whatever_it_is_called(hub: FakeHub) -> None:
+    hub.files = {"cases[2024].jsonl": table(0, 30), "cases 2025.jsonl": table(30, 30)}
+    assert {path.name for path in locate(REPO, Data()).files["all"]} == set(hub.files)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

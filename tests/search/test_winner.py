@@ -6,7 +6,8 @@ from flows.search_setup import set_up
 from flows.selection import Narrowing, select
 from tasks.corpus.prepare import prepare_dataset
 from tasks.search.trial import Reached, Trial
-from tasks.search.winner import write_winner
+from tasks.search.winner import _from_anywhere, write_winner
+from tasks.spec import Columns
 from tests.search.spaces import grid_text, setup
 
 VALUES = {
@@ -30,6 +31,12 @@ def test_a_sweep_of_the_file_has_the_trials_experiment_and_its_twin_of_the_other
             "# The best recipe of a search over 5 settings of the grid smoke, on tiny-llama"
         )
         assert tomllib.loads(path.read_text())["name"] == "smoke-best"
+
+
+def test_own_cases_in_the_users_folder_are_named_as_what_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "cases.csv").write_text("text,label\n")
+    assert _from_anywhere("~/cases.csv", Columns()) == str(tmp_path / "cases.csv")
 
 
 def test_own_cases_beside_the_grid_are_the_same_ones_from_the_winners_folder(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from tasks.corpus.reading.tables import READERS
@@ -17,14 +18,19 @@ CheckFiles = Callable[[list[Path]], None]
 
 @dataclass(frozen=True)
 class _Listing:
-    """The commit of a dataset and the names or patterns of its tables.
+    """The commit of a dataset and the names of its tables.
 
     `unreachable`: why the Hub gave none; the local cache may have the dataset then.
     """
 
     commit: str
-    patterns: list[str]
+    tables: list[str]
     unreachable: SourceUnavailable | None = None
+
+    @property
+    def patterns(self) -> list[str]:
+        """What is fetched: these files, or all tables that the cache has."""
+        return [escape(name) for name in self.tables] or [f"*{suffix}" for suffix in READERS]
 
 
 def fetch_tables(repo: str, revision: str, check: CheckFiles) -> Path:
@@ -68,7 +74,7 @@ def _list_tables(source: HubSource, check: CheckFiles) -> _Listing:
     except SourceUnavailable as error:
         if is_refusal(error):
             raise _unavailable(source, error, transient=False) from error
-        return _Listing("", [f"*{suffix}" for suffix in READERS], unreachable=error)
+        return _Listing("", [], unreachable=error)
 
     files = [file.rfilename for file in info.siblings or []]
     tables = [name for name in files if Path(name).suffix.lower() in READERS]

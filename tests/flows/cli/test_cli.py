@@ -69,6 +69,11 @@ GRID = {
         ["A text is not given as an argument: write - and give it on standard input, or name a file with --file."],
     ),
     "a word too many": (["compare", "a", "b"], ["argument (b); it is triage compare [OPTIONS] [study]"]),
+    "a long word and one too many": (["status", "a" * 300, "b"], ["it is triage status [OPTIONS]"]),
+    "a path as experiment": (
+        ["cache", "explain", "/tmp/experiments/a"],
+        ["No training '/tmp/experiments/a' with known ingredients is on this machine"],
+    ),
     "unknown command": (["frobnicate"], ["No such command 'frobnicate'; see triage -h"]),
     "missing argument": (["studies", "forget"], ["Missing argument 'name'; see triage studies forget -h"]),
     "no such choice": (["best", "--by", "size"], ["'--by': 'size' is not one of 'ed-recall', 'macro-f1'"]),
