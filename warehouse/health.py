@@ -14,7 +14,11 @@ from warehouse.migrate import migrate, sql_files
 from warehouse.place import check_place
 
 WAIT_SECONDS = 3.0
-REPRODUCED = ("pairs_are_reproduced", "pools_are_reproduced")  # the audits that are no SQL files
+# The audits that are no SQL files, and what a row of each is.
+REPRODUCED = {
+    "pairs_are_reproduced": "One row per figure of a pair that predictions do not give again.",
+    "pools_are_reproduced": "One row per figure of a pool, or bound of a gate, that predictions do not give again.",
+}
 
 
 def examine(path: Path) -> dict[str, int] | None:
@@ -89,8 +93,11 @@ def run_audit(con: duckdb.DuckDBPyConnection, name: str) -> int:
     if name in REPRODUCED:
         from warehouse import reproduced  # NumPy comes with it
 
-        wrong_rows = reproduced.wrong_pairs if name == REPRODUCED[0] else reproduced.wrong_pools
-        return len(wrong_rows(con))
+        audits = {
+            "pairs_are_reproduced": reproduced.wrong_pairs,
+            "pools_are_reproduced": reproduced.wrong_pools,
+        }
+        return len(audits[name](con))
 
-    audits = {audit.name: audit.text for audit in sql_files("audits")}
-    return len(con.execute(audits[name]).fetchall())
+    queries = {audit.name: audit.text for audit in sql_files("audits")}
+    return len(con.execute(queries[name]).fetchall())

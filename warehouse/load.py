@@ -130,11 +130,14 @@ def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECOND
 
 
 def _landed_at(folder: Path) -> str:
-    """When a folder landed, "" where it is broken: of two runs of a cell the later one is loaded
+    """When a folder landed, "" where it does not say: of two runs of a cell the later one is loaded
     later, in a rebuild too.
     """
-    manifest = complete(folder)
-    return "" if manifest is None else str(manifest["created"])
+    try:
+        manifest = complete(folder) or {}
+    except (TriageError, OSError):  # its turn says what is wrong with it
+        return ""
+    return str(manifest.get("created", ""))
 
 
 def load_folders(

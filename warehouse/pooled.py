@@ -6,7 +6,8 @@ beats the best constant answer are averaged: two models that know nothing are al
 precision.
 
 The bands speak of the trained models and other cases. Another seed gives other models, so a pool
-with several seeds of a recipe concludes only what Student's interval over its trainings says, too.
+with several seeds of a recipe under one setting concludes only what Student's interval over its
+trainings says, too.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from warehouse.refresh_pools import pool_rows
 
 def wrong_pairs(con: duckdb.DuckDBPyConnection) -> list[tuple[str, ...]]:
     """Figures of pairs that predictions do not give: by both evaluations, rule and metric."""
-    return [key for table in TABLES for key in _wrong_figures(con, table)]
+    return [key for table in TABLES for key in _wrong_pair_figures(con, table)]
 
 
 def wrong_pools(con: duckdb.DuckDBPyConnection) -> list[tuple[str, ...]]:
@@ -28,7 +28,9 @@ def wrong_pools(con: duckdb.DuckDBPyConnection) -> list[tuple[str, ...]]:
     return [*_wrong_pool_figures(con), *_wrong_bounds(con)]
 
 
-def _wrong_figures(con: duckdb.DuckDBPyConnection, table: PairTable) -> Iterator[tuple[str, ...]]:
+def _wrong_pair_figures(
+    con: duckdb.DuckDBPyConnection, table: PairTable
+) -> Iterator[tuple[str, ...]]:
     """Of the pairs that have figures; `pairs_agree` and its like name those that have none."""
     first_side, second_side = table.sides
     pairs = con.execute(

@@ -19,7 +19,7 @@ from deployments.prefect_api import check_prefect_server
 from flows.plan import estimated_bytes
 from flows.selection import select
 from tasks.models.sources.available import availabilities, is_offered, is_unanswered
-from tasks.runtime.backend import BACKENDS, is_intel_python, processor, system_name
+from tasks.runtime.backend import BACKENDS, is_intel_python, is_mac, processor, system_name
 from tasks.runtime.builds import build_finding
 from tasks.runtime.children import run_child
 from tasks.runtime.chip import chip
@@ -45,6 +45,8 @@ LIBRARIES = (
 LITTLE_MEMORY = 6e9
 TOO_LITTLE_MEMORY = 2e9
 TOO_LITTLE_DISK = 1e9
+# Folders of a Mac's user that iCloud, if it is told to, or another service synchronises.
+UPLOADED = ("Desktop", "Documents", "Library/Mobile Documents", "Library/CloudStorage")
 
 Check = Callable[[], list[Finding]]
 
@@ -65,7 +67,10 @@ def _version(name: str) -> str:
 def machine() -> list[Finding]:
     text = f"{system_name()}, {chip()}, {cores()} cores"
     if is_intel_python():
-        remedy = "MLX needs Apple Silicon and a Python built for it: run `uv python install`"
+        remedy = (
+            "MLX needs Apple Silicon and a Python built for it: install Homebrew's uv for Apple "
+            "Silicon, then run `uv sync --python cpython-3.13-macos-aarch64`"
+        )
         return [Finding("machine", "error", f"{text}, Python for {processor()}", remedy)]
     return [Finding("machine", "ok", text)]
 
@@ -145,7 +150,9 @@ def libraries() -> list[Finding]:
     findings = [Finding("versions", "ok", text)]
 
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "check"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    # Else pip takes macOS 26 for 16 where Python was built for an earlier one, and MLX for a misfit.
+    environment = os.environ | {"SYSTEM_VERSION_COMPAT": "0"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode:
         lines = result.stdout.strip().splitlines() or result.stderr.strip().splitlines()[-1:]
         findings.append(_unmet_requirements(lines))
@@ -197,6 +204,33 @@ def _weights(model: str, sources: list[tuple[str, str]], none_at_all: bool) -> F
 
 def disk() -> list[Finding]:
     """Permission and space where TRIAGE_HOME is or will be; the study decides how much is needed."""
+    return [*_space(), *_uploads()]
+
+
+def _uploads() -> list[Finding]:
+    """A warning where a Mac may upload what the home or the warehouse holds."""
+    synced = [Path.home() / name for name in UPLOADED]
+    places = {"TRIAGE_HOME": home(), "TRIAGE_WAREHOUSE": warehouse_path()}
+    variables = [
+        variable
+        for variable, path in places.items()
+        if is_mac() and any(path.absolute().is_relative_to(folder) for folder in synced)
+    ]
+    if not variables:
+        return []
+
+    folders = " and ".join(str(places[variable]) for variable in variables)
+    return [
+        Finding(
+            "uploads",
+            "warning",
+            f"iCloud or another service may upload {folders}, cases among it",
+            f"set {' and '.join(variables)} to a folder that no service synchronises",
+        )
+    ]
+
+
+def _space() -> list[Finding]:
     folder = existing_home()
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         remedy = "set TRIAGE_HOME to another folder"

@@ -8,7 +8,7 @@ from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
 from warehouse.comments import head_of
 from warehouse.connect import check_exists, warehouse_path
-from warehouse.health import examine
+from warehouse.health import REPRODUCED, examine
 from warehouse.migrate import sql_files
 
 
@@ -33,7 +33,7 @@ def print_check(console: Console) -> bool:
 
     print_line(console, f"Migrations: none is pending; the last is {last}")
     violated = {name: rows for name, rows in offending.items() if rows}
-    texts = {file.name: head_of(file).split("\n")[0] for file in sql_files("audits")}
+    texts = {file.name: head_of(file).split("\n")[0] for file in sql_files("audits")} | REPRODUCED
 
     for name, rows in violated.items():
         print_line(console, f"Audit {name}: {rows} rows. {texts[name]}")

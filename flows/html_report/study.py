@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
 from flows.report.leaderboard import by_test_set
-from flows.report.names import experiment_name, random_mark, recipe_name
+from flows.report.names import RANDOM, experiment_name, random_mark, recipe_name
 from flows.report.pairs import PairRow, pair_rows
 from flows.report.study import StudyRow, evaluation_ids, find_study
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
@@ -117,6 +117,9 @@ def shortened(text: str) -> str:
     """A recipe with its seed, not longer than a chart has room for: the middle of the recipe's name
     goes first, since the precision behind it, the seed and the prompt tell models apart.
     """
+    if text.endswith(RANDOM):
+        return shortened(text.removesuffix(RANDOM)) + RANDOM
+
     plain = text.replace(" (zero-shot)", "").replace("zero-shot, ", "")
     name, space, rest = plain.partition(" ")
     room = LABEL_LENGTH - len(space + rest)

@@ -168,7 +168,10 @@ def _remarks(rows: list[Pooled]) -> Iterator[str]:
         reason = "neither model beats the best constant answer in accuracy"
         yield f"{out} {pairs} {are} left out: {reason}."
     if not any(is_number(row.seed_sd) for row in rows):
-        yield "Each recipe has one seed: what chance does to a training is not in these intervals."
+        yield (
+            "No recipe has two seeds under one setting: what chance does to a training is not in "
+            "these intervals."
+        )
 
 
 def _gates(board: Collection[EvaluationRow]) -> Iterator[str]:

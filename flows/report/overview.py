@@ -77,9 +77,11 @@ def _counts(rows: Sequence[EvaluationRow]) -> str:
     """E.g. `18 trained models and 6 moved adapters`."""
     trained = sum(row.is_trained for row in rows)
     moved = len(rows) - trained
-    counts = [f"{trained} trained model{'' if trained == 1 else 's'}"]
-    if moved:
-        counts.append(f"{moved} moved adapter{'' if moved == 1 else 's'}")
+    counts = [
+        f"{count} {kind}{'' if count == 1 else 's'}"
+        for count, kind in ((trained, "trained model"), (moved, "moved adapter"))
+        if count or (kind == "trained model" and not rows)
+    ]
     return " and ".join(counts)
 
 

@@ -81,8 +81,8 @@ class GateStatus(Strict):
         name = self.gate.replace("ed_", "ED ").replace("f2", "F2").replace("_", " ")
         if self.value is None:
             return f"{name} {self.note or 'not available'}"
-        # 1077 of 1134 would be 0.950 where 0.95 is required: one digit more says which is larger.
-        digits = 3 if round(self.value, 3) != self.threshold else 6
+        # 1077 of 1134 would be 0.950 where 0.95 is required: more digits say which is larger.
+        digits = 6 if round(self.value, 3) == self.threshold != self.value else 3
         return f"{name} {self.value:.{digits}f} (at least {self.threshold:g} is required)"
 
 
@@ -138,7 +138,8 @@ class Bundle(Strict):
 
     - `model_id`: id of the training (of a moved adapter, of the move); `cell_id`: its experiment;
     - `precision`: how the weights are stored, by name; `bits`: None where they are not quantised;
-    - `recipe`, `training`, `seed`, `prompt`: as trained; `training.max_tokens` bounds a prompt;
+    - `recipe`, `training`, `seed`, `prompt`: as trained, but for the rule and the target by which
+      it was judged; `training.max_tokens` bounds a prompt;
     - `words`: what the model answers for each label; `prompt_digest`: of the whole prompt's text;
     - `chat`: whether the tokenizer's chat template is used, else the plain prompt;
     - `scaling`: vector scaling, where `calibration` had cases of each label;

@@ -236,21 +236,19 @@ def _judged_on(evaluation: Row, rules: dict[str, Row], experiment: Row, home: Pa
 
 
 def _judged_dataset(home: Path, of_training: str, sets: dict[str, str]) -> str:
-    """The digest of the data set with these sets. A training names the last one that it was judged
-    on, and learned from the same cases in each; that one where none is described.
+    """The digest of the data set with these sets, else of the training's own: a training names the
+    last one that it was judged on, and learned from the same cases in each.
     """
-    learned = _set_digests(home / "landing" / f"dataset-{of_training}")
-    if not learned:
+    own_digests = _set_digests(home / "landing" / f"dataset-{of_training}")
+    wanted = {**own_digests, **sets}
+    if not own_digests or own_digests == wanted:
         return of_training
 
-    wanted = {**learned, **sets}
-    folders = sorted((home / "landing").glob("dataset-*"))
-    digests = (
-        folder.name.removeprefix("dataset-")
-        for folder in folders
-        if all(_set_digests(folder).get(name) == wanted[name] for name in SETS)
-    )
-    return of_training if learned == wanted else next(digests, of_training)
+    for folder in sorted((home / "landing").glob("dataset-*")):
+        digests = _set_digests(folder)
+        if all(digests.get(name) == wanted[name] for name in SETS):
+            return folder.name.removeprefix("dataset-")
+    return of_training
 
 
 def _set_digests(dataset: Path) -> dict[str, str]:

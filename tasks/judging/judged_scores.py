@@ -9,6 +9,7 @@ from typing import Any
 from tasks.judging.choose_rules import Decisions, refuse_overlap
 from tasks.judging.conformal import EXTERNAL, MOVED
 from tasks.judging.inputs import LabelledProbabilities
+from tasks.judging.metrics import joined_notes
 from tasks.judging.point_metrics import Floats
 from tasks.judging.scores_folder import (
     EvaluationScores,
@@ -45,9 +46,8 @@ class Evaluation:
     @property
     def conformal_caveat(self) -> str | None:
         """Why conformal sets have no guarantee on the judged cases; None where they have it."""
-        if self.is_moved:
-            return MOVED
-        return EXTERNAL if self.evaluation_set != "test" else None
+        external = EXTERNAL if self.evaluation_set != "test" else None
+        return joined_notes(MOVED if self.is_moved else None, external)
 
 
 @dataclass(frozen=True)

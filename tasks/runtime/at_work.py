@@ -16,7 +16,7 @@ from tasks.runtime.temporary import remove_abandoned_locks
 def at_work() -> Iterator[None]:
     """Hold a lock in the home: whoever removes folders there asks for it (`tasks/removal.py`).
 
-    A process that has no server of its own, as in a worker, is seen by nothing else.
+    Nothing else shows a process without a server of its own, such as a worker.
     """
     folder = home() / "flows"
     remove_abandoned_locks(folder, ".*.lock")

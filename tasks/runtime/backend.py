@@ -252,10 +252,16 @@ def os_version() -> str:
 
     A name that somebody gave to their kernel is left out.
     """
-    version = platform.mac_ver()[0] if is_mac() else platform.release()
+    version = _mac_version() if is_mac() else platform.release()
     figures = re.match(r"[0-9.]*", version)
     system = "macOS" if is_mac() else platform.system()
     return f"{system} {figures.group().rstrip('.') if figures else ''}".strip()
+
+
+def _mac_version() -> str:
+    """A Python that was built for an earlier macOS is told 16 where the system is 26."""
+    major, point, rest = platform.mac_ver()[0].partition(".")
+    return f"{26 if major == '16' else major}{point}{rest}"
 
 
 def versions() -> dict[str, str]:

@@ -133,7 +133,7 @@ def wait_until_interrupted() -> None:
 def stop_children(interrupted: bool = True) -> None:
     """End every child of this process and start no more.
 
-    `interrupted`: False where an error ends the command, which then has the time that it needs to
+    `interrupted`: False where an error ends the command, which may then take the time it needs to
     say so.
     """
     if interrupted:

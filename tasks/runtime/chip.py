@@ -32,8 +32,12 @@ def chip() -> str:
 
 
 def _mac_chip() -> str:
-    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-    answer = subprocess.run(command, capture_output=True, text=True)
+    # With its folder, which is not on the path of a cron job.
+    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return ""
     return answer.stdout.strip()
 
 

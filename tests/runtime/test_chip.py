@@ -38,7 +38,7 @@ def test_a_processor_without_a_name_is_named_by_its_kind_once(cpu_info, text):
 
 def test_a_mac_is_named_by_its_chip(cpu_info, monkeypatch):
     def answer(command, **_):
-        assert command == ["sysctl", "-n", "machdep.cpu.brand_string"]
+        assert command == ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.CompletedProcess(command, 0, "Apple M2 Pro\n")
 
     monkeypatch.setattr(chips, "is_mac", lambda: True)
@@ -46,3 +46,13 @@ def test_a_mac_is_named_by_its_chip(cpu_info, monkeypatch):
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert chips.machine_name() == "Darwin arm64, Apple M2 Pro"
+
+
+def test_a_mac_whose_system_does_not_say_is_named_by_its_kind(cpu_info, monkeypatch):
+    def no_program(command, **_):
+        raise FileNotFoundError(command[0])
+
+    monkeypatch.setattr(chips, "is_mac", lambda: True)
+    monkeypatch.setattr(chips.subprocess, "run", no_program)
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert chips.chip() == "arm64"

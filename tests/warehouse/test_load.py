@@ -160,6 +160,13 @@ def test_a_broken_folder_is_refused_and_does_not_stop_the_others(tmp_path):
     assert "metric.parquet" in result.refused["e4"]
 
 
+def test_a_folder_that_cannot_even_be_looked_at_does_not_stop_the_others(tmp_path):
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    (tmp_path / "odd" / "manifest.json").mkdir(parents=True)
+    result = load_all(tmp_path)
+    assert (result.loaded, list(result.refused)) == (["t4"], ["odd"])
+
+
 def test_a_row_that_the_tables_refuse_leaves_the_old_rows_in_place(tmp_path, monkeypatch):
     load_landing(write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1")))
     before = contents()
@@ -331,7 +338,6 @@ def test_several_processes_load_at_once_and_nothing_is_lost(tmp_path):
 
     code = """
 import sys
-from datetime import datetime, timedelta
 from pathlib import Path
 from warehouse.load import load_landing
 for folder in sys.argv[1:]:

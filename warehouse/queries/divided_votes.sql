@@ -3,6 +3,7 @@
 SELECT
     case_id,
     label,
+    any_value(dataset) AS dataset,
     count(*) AS models,
     avg(entropy_nats) AS mean_entropy_nats,
     avg(confidence) AS mean_confidence,

@@ -4,6 +4,7 @@ SELECT
     case_id,
     case_group,
     label,
+    any_value(dataset) AS dataset,
     count(*) AS models,
     avg((argmax <> label)::INTEGER) AS wrong,
     avg(CASE label WHEN 'ED' THEN p_ed WHEN 'GP' THEN p_gp ELSE p_home END) AS mean_p_true,

@@ -4,6 +4,7 @@
 SELECT
     case_id,
     case_group,
+    any_value(dataset) AS dataset,
     count(*) AS models,
     avg(p_ed) AS mean_p_ed,
     max(p_ed) AS highest_p_ed

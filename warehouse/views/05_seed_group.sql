@@ -10,12 +10,17 @@ SELECT
             base_model: x.base_model,
             recipe: x.recipe,
             settings_digest: x.settings_digest,
+            weights_source: x.weights_source,
+            source_digest: x.source_digest,
+            original_precision: x.original_precision,
+            random_weights: x.random_weights,
             primary_rule: e.primary_rule,
             target: d.target,
-            cost_matrix: e.cost_matrix
+            costs: c.costs
         }::VARCHAR
     ) AS seed_group
 FROM evaluation AS e
 JOIN experiment AS x USING (training_id)
 LEFT JOIN decision_rule AS d
-    ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall';
+    ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
+LEFT JOIN evaluation_costs AS c ON c.evaluation_id = e.evaluation_id;

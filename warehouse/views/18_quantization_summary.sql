@@ -6,7 +6,7 @@
 -- adjusted for all of them: both come from one joint bootstrap of the groups over all pairs, since
 -- the same cases are in all of them. They speak of these trained models; seed_low and seed_high are
 -- Student's 95 % interval over trainings, from how much the difference varies between seeds of one
--- recipe (seed_sd). A verdict needs both intervals. ed_auroc is linearised: its placements are
+-- recipe under one setting (seed_sd). A verdict needs both intervals. ed_auroc is linearised: its placements are
 -- resampled. A pool whose figures are not made yet has no row; `triage compare` makes them.
 -- quantization_summary_of(ids) shows the pools of these evaluations; stored are those of all
 -- evaluations, and of the study of the last sweep.

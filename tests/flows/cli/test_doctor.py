@@ -26,6 +26,7 @@ from flows.cli.doctor_report import examine_machine, run_check
 from flows.cli.main import app
 from flows.selection import select
 from tasks.bench.selftest import memory
+from tasks.runtime.backend import os_version
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
 from tasks.runtime.files import file_digest
 from tasks.runtime.home import home
@@ -303,7 +304,44 @@ def test_a_mac_with_a_python_for_intel_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(checks, "chip", lambda: "Apple M4")
-    assert levels(checks.machine()) == ["error"]
+    (finding,) = checks.machine()
+    assert finding.level == "error" and "--python cpython-3.13-macos-aarch64" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("folder", "on_mac", "variables"),
+    [
+        ("Documents/study", True, ["TRIAGE_HOME"]),
+        ("Library/CloudStorage/Drive/study", True, ["TRIAGE_HOME"]),
+        ("study", True, []),
+        ("Documents/study", False, []),
+    ],
+)
+def test_a_folder_that_a_mac_uploads_is_a_warning(folder, on_mac, variables, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / folder / ".triage"))
+    monkeypatch.setattr(checks, "is_mac", lambda: on_mac)
+    found = [finding for finding in checks.disk() if finding.name == "uploads"]
+    assert [finding.level for finding in found] == ["warning"] * len(variables)
+    assert all("TRIAGE_HOME" in finding.remedy and "iCloud" in finding.detail for finding in found)
+
+
+def test_pip_is_told_the_real_version_of_macos(monkeypatch):
+    def run(command, **options):
+        assert options["env"]["SYSTEM_VERSION_COMPAT"] == "0" and "PATH" in options["env"]
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(checks.subprocess, "run", run)
+    assert levels(checks.libraries()) == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("reported", "shown"), [("16.2", "macOS 26.2"), ("15.5", "macOS 15.5"), ("26.1", "macOS 26.1")]
+)
+def test_the_version_of_macos_is_its_own_whatever_python_was_built_for(reported, shown, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "mac_ver", lambda: (reported, ("", "", ""), "arm64"))
+    assert os_version() == shown
 
 
 @pytest.mark.parametrize(("blas", "words"), [("reference", "pip install mkl"), ("libmkl_rt.so.2", "busy")])

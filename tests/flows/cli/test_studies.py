@@ -15,6 +15,7 @@ from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.studies import SweepRecord
+from tests.warehouse.rows import land_pair
 from tests.warehouse.test_studies import land, land_dataset, land_sweep
 from warehouse.connect import writing
 from warehouse.load import load_all
@@ -138,3 +139,11 @@ def test_the_check_names_the_audit_that_finds_rows_and_says_what_to_do(landing):
         con.execute("DELETE FROM cost WHERE label = 'ED' AND evaluation_id = 'e4'")
     text = printed(print_check)
     assert "Audit costs_agree: 3 rows." in text and "triage warehouse rebuild" in text
+
+
+def test_the_check_names_figures_that_predictions_do_not_give_again(tmp_path):
+    land_pair(tmp_path / "landing")
+    load_all(tmp_path / "landing")
+    with writing() as con:
+        con.execute("UPDATE pair_metric SET mcnemar_p = 0.5 WHERE metric = 'accuracy'")
+    assert "Audit pairs_are_reproduced: 2 rows. One row per figure of a pair" in printed(print_check)

@@ -10,6 +10,7 @@ from flows.html_report.counts import Bar, Cell
 from flows.html_report.drawing import BLUE, MUTED, VERMILION, as_file, colour_of, in_page
 from flows.html_report.marks import Axis, CurvePoint, Dot, PlanePoint
 from flows.html_report.study import LABEL_LENGTH, shortened
+from flows.report.names import RANDOM
 
 NAMES = ["4bit", "8bit"]
 
@@ -68,6 +69,7 @@ def test_short_names_keep_what_tells_models_apart():
         "untuned (prompt 2 hospita…",
     ]  # fmt: skip
     assert len(set(short_names)) == len(names) and max(map(len, short_names)) == LABEL_LENGTH
+    assert [shortened(name + RANDOM) for name in names] == [name + RANDOM for name in short_names]
 
 
 def test_bars_go_to_both_sides_and_matrices_stand_side_by_side(specs):
