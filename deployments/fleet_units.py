@@ -31,6 +31,25 @@ PASSED = (
     "PREFECT_HOME",
 )
 LEAVE_SECONDS = 60  # which a worker has to leave the pool
+# Of an agent of launchd: the file of secrets, then the command. It reads lines NAME=VALUE as text,
+# as systemd does with its EnvironmentFile: a password may hold what means something to a shell.
+READ_AND_RUN = """\
+secrets=$1; shift
+if [ -r "$secrets" ]; then
+  while IFS= read -r line || [ -n "$line" ]; do
+    case $line in *=*) ;; *) continue ;; esac
+    name=${line%%=*}; value=${line#*=}
+    case $name in "" | [0-9]* | *[!A-Za-z0-9_]*) continue ;; esac
+    case $value in \\"*\\" | \\'*\\') value=${value#?}; value=${value%?} ;; esac
+    export "$name=$value"
+  done < "$secrets"
+fi
+exec "$@"
+"""
+REFUSED = (
+    "With error 125, log in at the screen of this Mac first (the agent starts at login, not at "
+    "boot; without a screen, switch on automatic login). With another one, repeat in a minute."
+)
 
 
 @dataclass(frozen=True)
@@ -92,26 +111,34 @@ def systemd_unit(arguments: list[str], pool: str, variables: dict[str, str]) -> 
 
 
 def launchd_unit(arguments: list[str], pool: str, variables: dict[str, str]) -> Unit:
-    """An agent of launchd, which reads the file of secrets by a shell."""
+    """An agent of launchd, which a login starts; a shell reads the file of secrets for it."""
     label = f"org.triage.{pool}"
-    secrets = Path.home() / SECRETS_FILE
-    read = f"[ -r {shlex.quote(str(secrets))} ] && set -a && . {shlex.quote(str(secrets))}"
-    log = str(home() / "logs" / f"{label}.log")
+    secrets = str(Path.home() / SECRETS_FILE)
+    # Not in TRIAGE_HOME: launchd may not write to an external volume, and then starts nothing.
+    log = str(Path.home() / "Library" / "Logs" / f"{label}.log")
     content = {
         "Label": label,
-        "ProgramArguments": ["/bin/sh", "-c", f"{read}; exec {shlex.join(arguments)}"],
+        "ProgramArguments": ["/bin/sh", "-c", READ_AND_RUN, "sh", secrets, *arguments],
         "EnvironmentVariables": dict(sorted(variables.items())),
         "KeepAlive": True,
         "RunAtLoad": True,
+        "ProcessType": "Interactive",  # else launchd throttles CPU and disk, for days
         "ThrottleInterval": 30,
         "ExitTimeOut": LEAVE_SECONDS,
         "StandardOutPath": log,
         "StandardErrorPath": log,
     }
     path = Path.home() / "Library" / "LaunchAgents" / f"{label}.plist"
-    command = f"launchctl bootstrap gui/$(id -u) {shlex.quote(str(path))}"
 
-    return Unit(path, plistlib.dumps(content).decode(), (command,))
+    return Unit(path, plistlib.dumps(content).decode(), _launchctl(label, path))
+
+
+def _launchctl(label: str, path: Path) -> tuple[str, ...]:
+    """The commands that start an agent, also in place of one of an earlier installation."""
+    return (
+        f"launchctl bootout gui/$(id -u)/{shlex.quote(label)} 2>/dev/null || true",
+        f"launchctl bootstrap gui/$(id -u) {shlex.quote(str(path))} || echo {shlex.quote(REFUSED)}",
+    )
 
 
 def _quoted(word: str) -> str:

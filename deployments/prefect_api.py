@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from tasks.runtime.backend import is_mac
 from tasks.runtime.errors import BadInput
 from tasks.runtime.findings import Finding
 
@@ -106,8 +107,20 @@ def answering(api: str) -> Iterator[None]:
             ) from error
         raise BadInput(
             f"No Prefect server answers at {api} ({error}); start one with `triage up`, or correct "
-            "the address."
+            f"the address{_privacy_of_a_mac(error)}."
         ) from error
+
+
+def _privacy_of_a_mac(error: NoAnswer) -> str:
+    """What else to check on a Mac: since macOS 15 it refuses the local network in these words to a
+    program that nobody has allowed it, such as an agent of launchd.
+    """
+    if not is_mac() or "No route to host" not in str(error):
+        return ""
+    return (
+        "; or macOS keeps this program from the local network: allow it under System Settings > "
+        "Privacy & Security > Local Network, or run it from Terminal"
+    )
 
 
 def server_version(api: str, seconds: float | None = None) -> str:

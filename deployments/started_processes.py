@@ -1,8 +1,8 @@
 """Records the processes that `triage up` and `triage join` start, so that the next start can end
 leftovers.
 
-Each is the leader of its own process group. Its record is the file `<host>-<name>` in a folder of
-TRIAGE_HOME, `up` or `join`.
+Each is the leader of its own process group. Its record is the file `<machine>-<name>` in a folder
+of TRIAGE_HOME, `up` or `join`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from deployments.machine_id import machine_id
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
 
@@ -51,7 +51,7 @@ def start(
         start_new_session=True,
     )
 
-    record = home() / records / f"{socket.gethostname()}-{name}"
+    record = home() / records / f"{machine_id()}-{name}"
     stack.callback(record.unlink, missing_ok=True)
     stack.callback(_end_group, process.pid, lambda: process.poll() is not None)
     write_atomic(record, json.dumps({"pid": process.pid, "command": " ".join(arguments)}))
@@ -65,7 +65,7 @@ def end_leftovers(root: Path, records: str = UP) -> list[int]:
     Returns their process ids. Call it only while no other such command of this home runs.
     """
     ended_pids = []
-    for record in sorted((root / records).glob(f"{socket.gethostname()}-*")):
+    for record in sorted((root / records).glob(f"{machine_id()}-*")):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             entry = json.loads(record.read_text(encoding="utf-8"))
             pid = int(entry["pid"])

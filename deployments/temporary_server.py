@@ -23,6 +23,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from deployments.machine_id import machine_id
 from deployments.prefect_api import HOST, NoAnswer, api_url, server_version
 from deployments.started_processes import command_of, is_older
 from tasks.runtime.children import end_process
@@ -172,7 +173,7 @@ def start_temporary_server(say: Say, on_loss: Callable[[], None]) -> TemporarySe
         return None
 
     end_orphaned_servers(home())
-    record = _records(home()) / f"{socket.gethostname()}-{os.getpid()}"
+    record = _records(home()) / f"{machine_id()}-{os.getpid()}"
     server = TemporaryServer(record, say, on_loss)
     atexit.register(server.end)  # runs after Prefect's own, registered later
     server.start()
@@ -205,7 +206,7 @@ def end_orphaned_servers(root: Path) -> None:
 
     A record, named after its sweep's process, holds the server's.
     """
-    for record in sorted(_records(root).glob(f"{socket.gethostname()}-*")):
+    for record in sorted(_records(root).glob(f"{machine_id()}-*")):
         if is_older(int(record.name.rpartition("-")[2]), record):
             continue
         with contextlib.suppress(ValueError, OSError):
@@ -218,7 +219,7 @@ def end_orphaned_servers(root: Path) -> None:
 
 def running_sweeps(root: Path) -> list[int]:
     """Process ids of the sweeps of a home that started a server on this machine and still run."""
-    records = sorted(_records(root).glob(f"{socket.gethostname()}-*"))
+    records = sorted(_records(root).glob(f"{machine_id()}-*"))
     pids = [(int(record.name.rpartition("-")[2]), record) for record in records]
     return [pid for pid, record in pids if is_older(pid, record)]
 

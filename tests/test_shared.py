@@ -134,6 +134,30 @@ def test_a_place_that_refuses_is_a_sentence(tmp_path, monkeypatch, reason, words
     assert sentence.value.transient and refusing.manifest("x/1") is None
 
 
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_share_of_a_mac_that_is_not_connected_is_no_matter_of_permissions(tmp_path, monkeypatch, connected):
+    monkeypatch.setattr(shared_module, "VOLUMES", tmp_path / "Volumes")
+    monkeypatch.setattr(Refusing, "reason", errno.EACCES)  # who is not root makes no folder there
+    share = tmp_path / "Volumes" / "lab 1"
+    share.mkdir(parents=True) if connected else share.parent.mkdir()
+
+    refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), str(share / "studies" / "triage"))
+    words = (
+        "may not be written"
+        if connected
+        else r"it is not mounted; connect to it in Finder \(Go > Connect to Server\)\."
+    )
+    with pytest.raises(NotShared, match=f"lab 1/studies/triage cannot be used: .*{words}"):
+        refusing.put(sealed(tmp_path / "a", "ours"), "x/1")
+
+
+def test_shares_of_a_mac_lie_below_volumes(tmp_path, monkeypatch):
+    monkeypatch.setattr(Refusing, "reason", errno.EACCES)
+    refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), "/Volumes/no such share/triage")
+    with pytest.raises(NotShared, match="it is not mounted"):
+        refusing.put(sealed(tmp_path / "a", "ours"), "x/1")
+
+
 class NoCredentialsError(Exception):
     """As the library of an object store raises it: none of Python's own errors."""
 

@@ -39,6 +39,7 @@ IDENTITY = "triage-shared.json"
 READS = 3  # of a manifest that another machine may be writing at this moment
 READ_SECONDS = 0.5
 AT_ONCE = 8  # files that are copied side by side
+VOLUMES = Path("/Volumes")  # where a Mac mounts shares, each as a folder while it is connected
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,8 @@ def _version(manifest: ManifestDict) -> str:
 def _sentence(url: str, error: Exception) -> str:
     if is_disk_full(error):
         reason = "it is full; free some space there"
+    elif _is_unmounted(url):  # before permissions, which macOS then names: only root mounts there
+        reason = "it is not mounted; connect to it in Finder (Go > Connect to Server)"
     elif isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
         reason = "it may not be written; change its permissions"
     else:
@@ -250,3 +253,11 @@ def _sentence(url: str, error: Exception) -> str:
         f"The shared folder {url} cannot be used: {reason}. Nothing is lost: results stay on this "
         "machine, and are copied with its next experiment."
     )
+
+
+def _is_unmounted(url: str) -> bool:
+    """Whether `url` is on a share of a Mac that is not connected."""
+    path = Path(url)
+    if VOLUMES not in path.parents:
+        return False
+    return not (VOLUMES / path.relative_to(VOLUMES).parts[0]).exists()

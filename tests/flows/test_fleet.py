@@ -6,9 +6,13 @@ import os
 import plistlib
 import re
 import shlex
+import socket
 import subprocess
+import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import count
 from threading import Thread
 from types import SimpleNamespace
 from uuid import uuid4
@@ -18,10 +22,12 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments import fleet as fleet_module
-from deployments import fleet_status, fleet_units
+from deployments import fleet_status, fleet_units, started_processes, temporary_server
 from deployments.fleet import enter
 from deployments.fleet_status import machines
+from deployments.machine_id import machine_id
 from deployments.pool_versions import code_digest, versions_here
+from deployments.prefect_api import NoAnswer, answering
 from deployments.started_processes import UP, end_leftovers
 from deployments.up import EVERYWHERE, _environment, refuse_open_server
 from deployments.worker_names import host_of, worker_name
@@ -202,7 +208,81 @@ def test_an_agent_of_launchd_runs_the_command_with_its_variables(tmp_path, monke
     content = plistlib.loads(unit.text.encode())
     assert content["EnvironmentVariables"] == AWKWARD and content["KeepAlive"]
     result = subprocess.run(content["ProgramArguments"], capture_output=True, text=True)
-    assert result.stdout == "a b|--pool|" and shlex.split(unit.commands[0])[-1] == str(unit.path)
+    assert result.stdout == "a b|--pool|" and str(unit.path) in shlex.split(unit.commands[-1])
+
+
+SECRETS = b"""\
+# The password of the fleet
+A-B C=no name
+2D=no name
+PREFECT_API_AUTH_STRING=fleet:a$HOME b;c `d` "e" \\f=g
+EMPTY=
+QUOTED="as systemd reads it; $HOME"
+LAST=without a line's end"""
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "bash --posix"])
+def test_an_agent_reads_secrets_as_text_whatever_they_mean_to_a_shell(tmp_path, monkeypatch, shell):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    secrets = tmp_path / fleet_units.SECRETS_FILE
+    secrets.parent.mkdir(parents=True)
+    secrets.write_bytes(SECRETS)
+
+    names = ["PREFECT_API_AUTH_STRING", "EMPTY", "QUOTED", "LAST"]
+    printing = [sys.executable, "-c", "import os, sys; print(*(os.environ[n] for n in sys.argv[1:]), sep='|')", *names]
+    program = plistlib.loads(fleet_units.launchd_unit(printing, "fleet", {}).text.encode())["ProgramArguments"]
+    assert program[0] == "/bin/sh"
+    result = subprocess.run([*shell.split(), *program[1:]], capture_output=True, text=True)
+    values = ['fleet:a$HOME b;c `d` "e" \\f=g', "", "as systemd reads it; $HOME", "without a line's end"]
+    assert (result.stdout, result.stderr) == ("|".join(values) + "\n", "")
+
+
+def test_an_agent_is_not_throttled_and_writes_its_log_where_launchd_may(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TRIAGE_HOME", "/Volumes/external/triage")
+    content = plistlib.loads(fleet_units.launchd_unit(ARGUMENTS, "fleet", {}).text.encode())
+    assert content["ProcessType"] == "Interactive"
+    log = str(tmp_path / "Library" / "Logs" / "org.triage.fleet.log")
+    assert content["StandardOutPath"] == content["StandardErrorPath"] == log
+
+
+@pytest.mark.parametrize("code", [0, 125])
+def test_an_agent_takes_the_place_of_an_earlier_one_and_a_refusal_says_why(tmp_path, code):
+    launchctl = tmp_path / "launchctl"
+    launchctl.write_text(
+        f'#!/bin/sh\necho "$@"\n[ $1 = bootout ] && echo "No such process" >&2 && exit 3\nexit {code}\n'
+    )
+    launchctl.chmod(0o700)
+
+    unit = fleet_units.launchd_unit(ARGUMENTS, "fleet", {})
+    script = f"set -e; {'; '.join(unit.commands)}"
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    result = subprocess.run(["/bin/sh", "-c", script], env=path, capture_output=True, text=True)
+
+    bootout, bootstrap, *refusal = result.stdout.splitlines()
+    domain = f"gui/{os.getuid()}"
+    assert (bootout, bootstrap) == (f"bootout {domain}/org.triage.fleet", f"bootstrap {domain} {unit.path}")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert refusal == ([fleet_units.REFUSED] if code else [])
+    assert "at login, not at boot" in unit.commands[-1] and "automatic login" in unit.commands[-1]
+
+
+@pytest.mark.parametrize(
+    ("mac", "reason", "named"),
+    [(True, "[Errno 65] No route to host", True), (False, "[Errno 113] No route to host", False),
+     (True, "[Errno 61] Connection refused", False)],
+)  # fmt: skip
+def test_a_mac_that_keeps_a_program_from_the_local_network_is_named(monkeypatch, mac, reason, named):
+    monkeypatch.setattr("deployments.prefect_api.is_mac", lambda: mac)
+    with pytest.raises(BadInput) as sentence, answering("http://mac1:4200/api"):
+        raise NoAnswer(reason)
+
+    privacy = (
+        "; or macOS keeps this program from the local network: allow it under System Settings > "
+        "Privacy & Security > Local Network, or run it from Terminal"
+    )
+    ending = f"({reason}); start one with `triage up`, or correct the address{privacy if named else ''}."
+    assert str(sentence.value) == f"No Prefect server answers at http://mac1:4200/api {ending}"
 
 
 def test_credentials_are_never_written_into_a_unit(tmp_path, monkeypatch):
@@ -222,6 +302,81 @@ def test_up_and_join_of_one_home_do_not_end_each_others_processes():
     record.parent.mkdir(parents=True)
     record.write_text("{}")
     assert end_leftovers(home(), JOIN) == [] and record.exists()
+
+
+IOREG = """+-o J314sAP  <class IOPlatformExpertDevice, id 0x100000226, registered, matched, active>
+    {
+      "manufacturer" = <"Apple Inc.">
+      "IOPlatformUUID" = "0A1B2C3D-0000-1111-2222-333344445555"
+    }
+"""
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    """Host names, of which this machine has another one each time that it is asked."""
+    names = (f"network-{number}" for number in count())
+    monkeypatch.setattr(socket, "gethostname", lambda: next(names))
+    machine_id.cache_clear()
+    yield
+    machine_id.cache_clear()
+
+
+def answer_of_ioreg(command, **options):
+    assert command[0] == "/usr/sbin/ioreg"
+    return subprocess.CompletedProcess(command, 0, IOREG)
+
+
+def refused_ioreg(command, **options):
+    raise OSError("no such program")
+
+
+class RecordOnly:
+    """A temporary server that only writes its record."""
+
+    def __init__(self, record, say, on_loss):
+        self.record = record
+
+    def start(self):
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        self.record.write_text(str(2**30))
+
+    def end(self):
+        pass
+
+
+def test_a_mac_finds_its_records_again_after_a_change_of_network(networks, monkeypatch):
+    monkeypatch.setattr("deployments.machine_id.is_mac", lambda: True)
+    monkeypatch.setattr("deployments.machine_id.subprocess.run", answer_of_ioreg)
+    assert machine_id() == "0A1B2C3D-0000-1111-2222-333344445555"
+
+    monkeypatch.setattr(started_processes.subprocess, "Popen", lambda *args, **options: SimpleNamespace(pid=2**30))
+    started_processes.start(ExitStack(), ["server", "start"], {}, "server")
+    monkeypatch.setattr(temporary_server, "_may_be_configured", lambda: False)
+    monkeypatch.setattr(temporary_server, "TemporaryServer", RecordOnly)
+    temporary_server.start_temporary_server(print, print)
+    up, servers = home() / UP, home() / "servers"
+    assert len(list(up.iterdir())) == len(list(servers.iterdir())) == 1
+
+    machine_id.cache_clear()  # as in the next process
+    assert temporary_server.running_sweeps(home()) == [os.getpid()]
+    monkeypatch.setattr(temporary_server, "is_older", lambda pid, record: False)  # it is gone
+    temporary_server.end_orphaned_servers(home())
+    assert end_leftovers(home()) == [] and list(up.iterdir()) == list(servers.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("mac", "ioreg"),
+    [
+        (False, answer_of_ioreg),
+        (True, refused_ioreg),
+        (True, lambda *args, **options: subprocess.CompletedProcess(args, 1, "")),
+    ],
+)
+def test_another_machine_is_known_by_its_host_name_for_as_long_as_a_process_runs(networks, monkeypatch, mac, ioreg):
+    monkeypatch.setattr("deployments.machine_id.is_mac", lambda: mac)
+    monkeypatch.setattr("deployments.machine_id.subprocess.run", ioreg)
+    assert machine_id() == "network-0" == machine_id()
 
 
 class Left(Exception):

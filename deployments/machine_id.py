@@ -1,0 +1,34 @@
+"""What tells this machine from others that keep records in the same TRIAGE_HOME."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+from functools import cache
+
+from tasks.runtime.backend import is_mac
+
+# Not `sysctl kern.uuid`: that is the build of the kernel, the same on Macs of one macOS version.
+IOREG = ("/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice")
+_UUID = re.compile(r'"IOPlatformUUID" = "([0-9A-Fa-f-]+)"')
+
+
+@cache
+def machine_id() -> str:
+    """The name of this machine in the names of records.
+
+    A Mac's is that of its hardware, since its host name changes with its network: what a killed
+    command left would never be found again.
+    """
+    return (_hardware_uuid() if is_mac() else "") or socket.gethostname()
+
+
+def _hardware_uuid() -> str:
+    """The UUID of this Mac; empty where it cannot be read."""
+    try:
+        answer = subprocess.run(IOREG, capture_output=True, text=True)
+    except OSError:
+        return ""
+    found = _UUID.search(answer.stdout)
+    return found[1] if found else ""
