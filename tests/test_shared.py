@@ -151,11 +151,18 @@ def test_a_share_of_a_mac_that_is_not_connected_is_no_matter_of_permissions(tmp_
         refusing.put(sealed(tmp_path / "a", "ours"), "x/1")
 
 
-def test_shares_of_a_mac_lie_below_volumes(tmp_path, monkeypatch):
-    monkeypatch.setattr(Refusing, "reason", errno.EACCES)
-    refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), "/Volumes/no such share/triage")
-    with pytest.raises(NotShared, match="it is not mounted"):
-        refusing.put(sealed(tmp_path / "a", "ours"), "x/1")
+def test_a_share_whose_server_is_gone_has_a_sentence_too(tmp_path, monkeypatch):
+    """Then even to ask whether it is there is an error."""
+
+    def is_down(path, **options):
+        raise OSError(errno.EHOSTDOWN, "Host is down")
+
+    monkeypatch.setattr(shared_module, "VOLUMES", tmp_path / "Volumes")
+    monkeypatch.setattr(os, "stat", is_down)
+    monkeypatch.setattr(os, "lstat", is_down)
+    sentence = shared_module._sentence(str(tmp_path / "Volumes" / "lab" / "triage"), OSError(errno.EHOSTDOWN, "down"))
+    monkeypatch.undo()
+    assert "it is not mounted" in sentence
 
 
 class NoCredentialsError(Exception):

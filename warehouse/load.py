@@ -137,7 +137,7 @@ def _landed_at(folder: Path) -> str:
         manifest = complete(folder) or {}
     except (TriageError, OSError):  # its turn says what is wrong with it
         return ""
-    return str(manifest.get("created", ""))
+    return str(manifest.get("created") or "")
 
 
 def load_folders(

@@ -64,11 +64,13 @@ def _publish_pairs(con: duckdb.DuckDBPyConnection, study: str, folder: Path) -> 
 
 
 def _publish_pools(pools: Sequence[PrecisionPool], path: Path) -> None:
-    """The means over adapters; of two for the same precision, that of more adapters."""
+    """The means over adapters; of two for the same precision, that of more adapters, else the one
+    that is published: a further seed alone would take the place of another.
+    """
     rows = {_key(row): row for row in map(_row, pools)}
     for row in pq.read_table(path).to_pylist() if path.is_file() else []:
         measured = rows.get(_key(row))
-        if measured is None or measured["adapters"] < row["adapters"]:
+        if measured is None or measured["adapters"] <= row["adapters"]:
             rows[_key(row)] = row
 
     ordered = [rows[key] for key in sorted(rows, key=str)]

@@ -209,12 +209,12 @@ def disk() -> list[Finding]:
 
 def _uploads() -> list[Finding]:
     """A warning where a Mac may upload what the home or the warehouse holds."""
-    synced = [Path.home() / name for name in UPLOADED]
+    synced = [(Path.home() / name).resolve() for name in UPLOADED]
     places = {"TRIAGE_HOME": home(), "TRIAGE_WAREHOUSE": warehouse_path()}
     variables = [
         variable
         for variable, path in places.items()
-        if is_mac() and any(path.absolute().is_relative_to(folder) for folder in synced)
+        if is_mac() and any(path.is_relative_to(folder) for folder in synced)
     ]
     if not variables:
         return []
@@ -224,7 +224,7 @@ def _uploads() -> list[Finding]:
         Finding(
             "uploads",
             "warning",
-            f"iCloud or another service may upload {folders}, cases among it",
+            f"iCloud or another service may upload {folders}, with what is there of cases",
             f"set {' and '.join(variables)} to a folder that no service synchronises",
         )
     ]

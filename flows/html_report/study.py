@@ -115,7 +115,8 @@ def chart_label(row: EvaluationRow) -> str:
 
 def shortened(text: str) -> str:
     """A recipe with its seed, not longer than a chart has room for: the middle of the recipe's name
-    goes first, since the precision behind it, the seed and the prompt tell models apart.
+    goes first, since the precision behind it, the seed and the prompt tell models apart. The mark
+    of random weights comes on top.
     """
     if text.endswith(RANDOM):
         return shortened(text.removesuffix(RANDOM)) + RANDOM

@@ -80,9 +80,9 @@ def _counts(rows: Sequence[EvaluationRow]) -> str:
     counts = [
         f"{count} {kind}{'' if count == 1 else 's'}"
         for count, kind in ((trained, "trained model"), (moved, "moved adapter"))
-        if count or (kind == "trained model" and not rows)
+        if count
     ]
-    return " and ".join(counts)
+    return " and ".join(counts) or "0 trained models"
 
 
 def _record(row: EvaluationRow, marked: bool, prevalence: float | None) -> dict[str, str]:

@@ -256,8 +256,9 @@ def _sentence(url: str, error: Exception) -> str:
 
 
 def _is_unmounted(url: str) -> bool:
-    """Whether `url` is on a share of a Mac that is not connected."""
+    """Whether `url` is where a Mac mounts shares, and nothing is mounted there."""
     path = Path(url)
     if VOLUMES not in path.parents:
         return False
-    return not (VOLUMES / path.relative_to(VOLUMES).parts[0]).exists()
+    # `Path.exists` raises what a dead mount answers; this does not.
+    return not os.path.lexists(VOLUMES / path.relative_to(VOLUMES).parts[0])

@@ -309,21 +309,27 @@ def test_a_mac_with_a_python_for_intel_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("folder", "on_mac", "variables"),
+    ("home_folder", "warehouse_folder", "on_mac", "variables"),
     [
-        ("Documents/study", True, ["TRIAGE_HOME"]),
-        ("Library/CloudStorage/Drive/study", True, ["TRIAGE_HOME"]),
-        ("study", True, []),
-        ("Documents/study", False, []),
+        ("Documents/study", "study", True, "set TRIAGE_HOME to"),
+        ("study", "Desktop", True, "set TRIAGE_WAREHOUSE to"),
+        ("Library/CloudStorage/Drive", "Documents", True, "set TRIAGE_HOME and TRIAGE_WAREHOUSE to"),
+        ("study", "study", True, None),
+        ("Documents/study", "Documents/study", False, None),
     ],
 )
-def test_a_folder_that_a_mac_uploads_is_a_warning(folder, on_mac, variables, tmp_path, monkeypatch):
+def test_a_folder_that_a_mac_uploads_is_a_warning(
+    home_folder, warehouse_folder, on_mac, variables, tmp_path, monkeypatch
+):
+    (tmp_path / "disk" / "Documents").mkdir(parents=True)
+    (tmp_path / "Documents").symlink_to(tmp_path / "disk" / "Documents")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / folder / ".triage"))
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / home_folder / ".triage"))
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / warehouse_folder / "w.duckdb"))
     monkeypatch.setattr(checks, "is_mac", lambda: on_mac)
-    found = [finding for finding in checks.disk() if finding.name == "uploads"]
-    assert [finding.level for finding in found] == ["warning"] * len(variables)
-    assert all("TRIAGE_HOME" in finding.remedy and "iCloud" in finding.detail for finding in found)
+    findings = [finding for finding in checks.disk() if finding.name == "uploads"]
+    assert [finding.level for finding in findings] == (["warning"] if variables else [])
+    assert all(variables in finding.remedy and "iCloud" in finding.detail for finding in findings)
 
 
 def test_pip_is_told_the_real_version_of_macos(monkeypatch):
