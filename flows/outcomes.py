@@ -15,8 +15,8 @@ from warehouse.connect import warehouse_path
 
 
 def finish_all(sweep: SubmittedSweep) -> list[str]:
-    """Wait for every step; returns the failures. An interruption, or an error of the sweep itself, ends
-    the steps' processes at once.
+    """Wait for every step; returns the failures. An interruption, or an error of the sweep itself,
+    ends the steps' processes at once.
 
     What the warehouse does not hold at the end is a failure, whatever the steps say, unless another
     program keeps it out.

@@ -17,7 +17,9 @@ WAIT_SECONDS = 3.0
 # The audits that are no SQL files, and what a row of each is.
 REPRODUCED = {
     "pairs_are_reproduced": "One row per figure of a pair that predictions do not give again.",
-    "pools_are_reproduced": "One row per figure of a pool, or bound of a gate, that predictions do not give again.",
+    "pools_are_reproduced": (
+        "One row per figure of a pool, or bound of a gate, that predictions do not give again."
+    ),
 }
 
 

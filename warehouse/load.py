@@ -16,7 +16,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
-from tasks.runtime.store import MANIFEST, complete
+from tasks.runtime.store import MANIFEST, read_manifest
 from warehouse import derived, refresh_pairs, refresh_pools
 from warehouse.connect import WAIT_SECONDS, utc_now, warehouse_path, writing
 from warehouse.landing import LandingManifest, is_loaded
@@ -134,7 +134,7 @@ def _landed_at(folder: Path) -> str:
     later, in a rebuild too.
     """
     try:
-        manifest = complete(folder) or {}
+        manifest = read_manifest(folder) or {}
     except (TriageError, OSError):  # its turn says what is wrong with it
         return ""
     return str(manifest.get("created") or "")

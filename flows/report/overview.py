@@ -61,8 +61,8 @@ def _title(
     row = next(iter(board))
     emergencies = round(row.cases * row.ed_prevalence)
     sentences = [
-        f"{_counts(trained)}, best first, then baselines, on {row.cases} test cases, {emergencies} of them "
-        "emergencies. In brackets: 95 % intervals."
+        f"{_counts(trained)}, best first, then baselines, on {row.cases} test cases, "
+        f"{emergencies} of them emergencies. In brackets: 95 % intervals."
     ]
     if prevalence is not None:
         sentences.append(f"ED precision and F2 are restated at {percent(prevalence)} ED.")

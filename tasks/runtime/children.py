@@ -137,7 +137,7 @@ def stop_children(interrupted: bool = True) -> None:
     say so.
     """
     if interrupted:
-        _interrupted.set()
+        start_no_more()
     _stopping.set()
     for process in list(_running):
         # The streams are closed by the thread that reads them.
