@@ -20,11 +20,10 @@ METRICS = ("accuracy", "ed_recall", ED_AUROC)
 # Trained pairs; two models that know nothing are alike whatever chance does.
 PAIRS = """
 SELECT
-    base_model, recipe, random_weights, cases,
-    settings_digest, primary_rule, target_ed_recall, cost_matrix, set_digest,
-    weights_source, source_digest, original_precision,
+    base_model, recipe, random_weights, cases, set_digest, seed_group,
     accuracy_diff, ed_recall_diff, ed_auroc_diff
 FROM quantization_comparison AS pair
+JOIN seed_group ON seed_group.evaluation_id = pair.evaluation_4bit
 SEMI JOIN pooled_pair USING (evaluation_4bit, evaluation_8bit)
 WHERE EXISTS (
     FROM informed

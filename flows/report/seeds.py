@@ -15,9 +15,16 @@ from flows.report.typed_rows import EvaluationRow, typed_rows
 
 SEEDS = "Spread between seeds of one experiment: mean, and below it the standard deviation"
 
-# What the seeds of one experiment have in common: base model, precision, recipe, kind of weights,
-# settings, set, and how they are judged.
-Key = tuple[str, str | None, str, bool | None, str | None, str, str, float | None, str | None]
+# What the seeds of one line of the table have in common: seed_group, set of cases, precision.
+Key = tuple[str, str, str | None]
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """A row of `seed_group`: what an evaluation shares with other seeds of its recipe."""
+
+    evaluation_id: str
+    seed_group: str
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,8 @@ class SeedsRow:
     precision: str
     recipe: str
     random_weights: bool | None
-    settings_digest: str | None
     set_digest: str
-    primary_rule: str
-    target_ed_recall: float | None
-    cost_matrix: str | None
+    seed_group: str
     seeds: int
     accuracy_mean: float | None
     accuracy_sd: float | None
@@ -51,6 +55,7 @@ class DifferencesRow:
     recipe: str
     random_weights: bool | None
     set_digest: str
+    seed_group: str
     seeds: int
     accuracy_diff_mean: float | None
     accuracy_diff_sd: float | None
@@ -68,17 +73,18 @@ def seeds(
     `prevalence` restates precision and F2 at another share of emergencies. `ids`: the evaluations
     of the study.
     """
-    ed_figures = _ed_figures(board, prevalence)
-    shown_recipes = {_recipe(row) for row in board}
-    records = [
-        _seeds_record(row, ed_figures[_key(row)])
-        for row in typed_rows(SeedsRow, "seeds", only=ids)
-        if _key(row) in ed_figures
-    ]
+    by_seeds = _by_seeds(board)
+    shown = {(group, set_digest) for group, set_digest, _ in by_seeds}
+
+    records = []
+    for row in typed_rows(SeedsRow, "seeds", only=ids):
+        if of_seeds := by_seeds.get((row.seed_group, row.set_digest, row.precision)):
+            records.append(_seeds_record(row, _ed_figures(of_seeds, prevalence)))
+
     records += [
         _differences_record(row)
         for row in typed_rows(DifferencesRow, "seed_differences", only=ids)
-        if _recipe(row) in shown_recipes
+        if (row.seed_group, row.set_digest) in shown
     ]
 
     return Table.of(SEEDS, records, '"FROM seeds"')
@@ -109,19 +115,18 @@ def _differences_record(row: DifferencesRow) -> dict[str, str]:
     }
 
 
-def _ed_figures(
-    board: Collection[EvaluationRow], prevalence: float | None
-) -> dict[Key, dict[str, str]]:
-    """ED precision and F2 over the seeds of each experiment, at the set's own prevalence or
-    restated seed by seed.
-    """
-    by_experiment: dict[Key, list[EvaluationRow]] = defaultdict(list)
+def _by_seeds(board: Collection[EvaluationRow]) -> dict[Key, list[EvaluationRow]]:
+    """The rows that differ by their seeds alone."""
+    group_of = {row.evaluation_id: row.seed_group for row in typed_rows(GroupRow, "seed_group")}
+
+    by_seeds: dict[Key, list[EvaluationRow]] = defaultdict(list)
     for row in board:
-        by_experiment[_key(row)].append(row)
-    return {key: _over_seeds(rows, prevalence) for key, rows in by_experiment.items()}
+        by_seeds[group_of[row.evaluation_id], row.set_digest, row.precision].append(row)
+    return by_seeds
 
 
-def _over_seeds(rows: list[EvaluationRow], prevalence: float | None) -> dict[str, str]:
+def _ed_figures(rows: list[EvaluationRow], prevalence: float | None) -> dict[str, str]:
+    """ED precision and F2 over seeds, at the set's own prevalence or restated seed by seed."""
     figures = [(row.ed_precision, row.ed_f2) for row in rows]
     share = rows[0].ed_prevalence  # of one set, so one for all seeds
     if prevalence is not None:
@@ -144,25 +149,6 @@ def _mean_and_sd(values: Sequence[float | None]) -> tuple[float | None, float | 
     if len(numbers) < len(values):
         return None, None
     return statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None
-
-
-def _key(row: EvaluationRow | SeedsRow) -> Key:
-    return (
-        row.base_model,
-        row.precision,
-        row.recipe,
-        row.random_weights,
-        row.settings_digest,
-        row.set_digest,
-        row.primary_rule,
-        row.target_ed_recall,
-        row.cost_matrix,
-    )
-
-
-def _recipe(row: EvaluationRow | DifferencesRow) -> tuple[str, str, str, bool | None]:
-    """What both sides of a difference have in common."""
-    return row.set_digest, row.base_model, row.recipe, row.random_weights
 
 
 def _spread(mean: float | None, sd: float | None, sign: bool = False) -> str:

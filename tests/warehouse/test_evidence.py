@@ -228,18 +228,21 @@ def test_seeds_multiply_pairs_and_their_spread_is_shown_once(tmp_path):
         )
 
 
-def test_seeds_of_other_settings_are_not_averaged_together(tmp_path):
-    """Seed 42 was trained with another decay, say, under the same recipe name."""
-    for seed, settings in ((42, "linear"), (43, "none"), (44, "none")):
+@pytest.mark.parametrize("column", ["settings_digest", "source_digest"])
+def test_seeds_of_other_settings_or_weights_are_not_averaged_together(column, tmp_path):
+    """Seed 42 was trained with another decay, say, or from another revision, under the same names."""
+    for seed, value in ((42, "former"), (43, "present"), (44, "present")):
         for bits in (4, 8):
             id = f"{bits}-{seed}"
-            rows = training(f"t{id}", bits, seed=seed, cell_id=f"c{id}", settings_digest=settings)
+            rows = training(f"t{id}", bits, seed=seed, cell_id=f"c{id}", **{column: value})
             write_landing(tmp_path, f"t{id}", "training", rows)
             write_landing(tmp_path, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}"))
 
     load_all(tmp_path)
-    assert query("SELECT settings_digest, seeds FROM seeds").values.tolist() == [["none", 2]] * 2
-    assert query("SELECT settings_digest, seeds FROM seed_differences").values.tolist() == [["none", 2]]
+    of_present = "SELECT DISTINCT seed_group FROM seed_group WHERE evaluation_id = 'e4-44'"
+    ((group,),) = query(of_present).values
+    assert query("SELECT seed_group, seeds FROM seeds").values.tolist() == [[group, 2]] * 2
+    assert query("SELECT seed_group, seeds FROM seed_differences").values.tolist() == [[group, 2]]
 
 
 def test_baselines_stand_in_the_leaderboard_and_pair_with_nothing(tmp_path):

@@ -16,13 +16,6 @@ SELECT
         ELSE 'within the spread'
     END AS ed_recall
 FROM quantization_comparison
-GROUP BY
-    base_model,
-    recipe,
-    random_weights,
-    settings_digest,
-    set_digest,
-    primary_rule,
-    target_ed_recall,
-    cost_matrix
+JOIN seed_group ON seed_group.evaluation_id = evaluation_4bit
+GROUP BY base_model, recipe, set_digest, seed_group
 ORDER BY base_model, recipe;

@@ -1,7 +1,6 @@
--- One row per base model, precision, recipe and settings with several seeds: spread between the seeds.
+-- One row per precision and seed_group with several seeds on one set of cases: spread between the seeds.
 --
--- All are judged alike on one set. A difference between 4 and 8 bits that is smaller than this
--- spread may be due to chance in training.
+-- A difference between 4 and 8 bits that is smaller than this spread may be due to chance in training.
 CREATE OR REPLACE MACRO seeds_of(ids) AS TABLE
 SELECT
     base_model,
@@ -14,6 +13,7 @@ SELECT
     primary_rule,
     target_ed_recall,
     cost_matrix,
+    seed_group,
     count(*) AS seeds,
     avg(accuracy) AS accuracy_mean,
     stddev_samp(accuracy) AS accuracy_sd,
@@ -29,6 +29,7 @@ SELECT
     any_value(dataset) AS dataset,
     any_value(dataset_digest) AS dataset_digest
 FROM leaderboard_of(ids)
+JOIN seed_group USING (evaluation_id)
 WHERE recipe_kind IN ('standard', 'safety')
 GROUP BY ALL
 HAVING count(*) > 1

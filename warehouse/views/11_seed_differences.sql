@@ -1,7 +1,7 @@
--- One row per base model, recipe and settings with pairs of several seeds: 4 bits minus 8 bits.
+-- One row per seed_group with pairs of several seeds on one set of cases: 4 bits minus 8 bits.
 --
--- Mean and spread over seeds that are judged alike. _same_sign counts the seeds whose difference
--- has the sign of the mean.
+-- Mean and spread over the seeds. _same_sign counts the seeds whose difference has the sign of the
+-- mean.
 CREATE OR REPLACE MACRO seed_differences_of(ids) AS TABLE
 SELECT
     base_model,
@@ -12,6 +12,7 @@ SELECT
     primary_rule,
     target_ed_recall,
     cost_matrix,
+    seed_group,
     count(*) AS seeds,
     avg(accuracy_diff) AS accuracy_diff_mean,
     stddev_samp(accuracy_diff) AS accuracy_diff_sd,
@@ -32,17 +33,8 @@ FROM (
         avg(ed_recall_diff) OVER alike AS mean_ed_recall,
         avg(ed_auroc_diff) OVER alike AS mean_ed_auroc
     FROM quantization_comparison_of(ids)
-    WINDOW alike AS (
-        PARTITION BY
-            base_model,
-            recipe,
-            random_weights,
-            settings_digest,
-            set_digest,
-            primary_rule,
-            target_ed_recall,
-            cost_matrix
-    )
+    JOIN seed_group ON seed_group.evaluation_id = evaluation_4bit
+    WINDOW alike AS (PARTITION BY set_digest, seed_group)
 )
 GROUP BY ALL
 HAVING count(*) > 1
