@@ -18,7 +18,11 @@ from typing import Any
 
 import pandas as pd
 
+from tasks.corpus.prepare import prepare_dataset
+from tasks.grids.grid import load_grid
 from tests.forked import run_forked
+from tests.migrated import migrated_file
+from warehouse.place import FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENT = (
@@ -26,6 +30,7 @@ PATIENT = (
 )
 
 STARTS_PREFECT = (("sweep",), ("search",), ("up",))
+TRAINS = (("sweep", "smoke"), ("search", "smoke"))
 
 
 @cache
@@ -37,6 +42,16 @@ def prefect_database() -> Path:
     subprocess.run(upgrade, env=os.environ | {"PREFECT_HOME": str(folder)}, check=True, capture_output=True)
     (database,) = folder.glob("prefect.db")
     return database
+
+
+@cache
+def smoke_home() -> Path:
+    """A home with the smoke grid's cases and an empty warehouse, to be copied: that takes 6 s of processor time."""
+    folder = Path(tempfile.mkdtemp(prefix="triage-home-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    prepare_dataset(load_grid("smoke", []).data, folder)
+    (folder / FILE).write_bytes(migrated_file())
+    return folder
 
 
 def triage() -> None:
@@ -61,12 +76,12 @@ def without_server() -> None:
 class Place:
     """A home, a warehouse and a Prefect home in one folder, and the command run there.
 
-    `prefect_is_new`: the first server that starts there makes Prefect's database, as a user's first one does.
+    `is_new`: the first command makes everything, as a user's first one does; else what others made is copied.
     """
 
     folder: Path
     command: tuple[str, ...] = ("-m", "flows.cli")
-    prefect_is_new: bool = False
+    is_new: bool = False
 
     @property
     def home(self) -> Path:
@@ -94,9 +109,8 @@ class Place:
         """`triage ARGS` in the background, the leader of a process group; its outputs go to the files `out` and `err` of
         the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if args[:1] in STARTS_PREFECT and not (self.prefect_home.exists() or self.prefect_is_new):
-            self.prefect_home.mkdir()
-            shutil.copy(prefect_database(), self.prefect_home)
+        if not self.is_new:
+            self.copy_what_others_made(args)
 
         with (self.folder / "out").open("w") as out, (self.folder / "err").open("w") as err:
             return subprocess.Popen(
@@ -105,6 +119,15 @@ class Place:
                 # As at a terminal: a shell's background job ignores Ctrl-C, and so would whatever its tests start.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), start_new_session=True,
             )  # fmt: skip
+
+    def copy_what_others_made(self, args: tuple[str, ...]) -> None:
+        """What this command would need seconds to make, where there is nothing yet."""
+        if args[:1] in STARTS_PREFECT and not self.prefect_home.exists():
+            self.prefect_home.mkdir()
+            shutil.copy(prefect_database(), self.prefect_home)
+
+        if args[:2] in TRAINS and not self.home.exists():
+            shutil.copytree(smoke_home(), self.home)
 
     def run(self, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.finish(self.start(*args, **environment))

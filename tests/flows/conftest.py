@@ -25,7 +25,7 @@ def place(tmp_path: Path) -> Place:
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.CompletedProcess[str]]:
     """A finished smoke sweep, which tests only read, and what it printed."""
-    new_place = Place(tmp_path_factory.mktemp("smoke") / "place", prefect_is_new=True)
+    new_place = Place(tmp_path_factory.mktemp("smoke") / "place", is_new=True)
     return new_place, new_place.run("sweep", "smoke")
 
 

@@ -254,6 +254,7 @@ def broken(tmp_path_factory) -> tuple[Place, str]:
     return place, done.stdout
 
 
+@pytest.mark.nightly  # its sentence is tested below, and that a search ends with it in cli/test_search_live.py
 def test_an_unexpected_error_in_a_trial_is_a_sentence_with_its_log_and_what_to_do(broken):
     sentence, then = broken[1].splitlines()[-2:]
     reason = "Trial 1 ended unexpectedly: KeyError: 'no such checkpoint'"

@@ -55,6 +55,7 @@ def running_names(processes: list[psutil.Process]) -> list[str]:
     return [" ".join(process.cmdline()) for process in alive]
 
 
+@pytest.mark.nightly  # that another server is started is tested without a sweep, in cli/test_sweep_command.py
 def test_a_sweep_whose_server_is_killed_says_so_starts_another_and_finishes(place):
     process = place.start(*SWEEP)
     wait_for(place, "landed   ")

@@ -27,7 +27,7 @@ finally:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("light")
-    place = Place(folder / "place", ("-c", LOADED), prefect_is_new=True)
+    place = Place(folder / "place", ("-c", LOADED), is_new=True)
     write_landing(folder / "landing", "t4", "training", training("t4"))
     write_landing(folder / "landing", "e4", "evaluation", evaluation("e4", "t4"))
     place.home.mkdir(parents=True)

@@ -9,7 +9,9 @@ from rich.console import Console
 
 from flows.cli.search_live import MOST_SHOWN, live
 from flows.cli.search_report import best_trials, print_report, settings
+from flows.cli.search_run import _report
 from tasks.progress import listeners, publish
+from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Note, StepWarning, TrainingReport, TrialReport
 from tasks.search.storage import Storage
 from tasks.search.trial import Reached, Trial
@@ -90,3 +92,12 @@ def test_the_report_names_the_best_what_was_saved_and_the_next_command(finished)
     assert f"3 trials took {updates} updates" in out and "all to the end would take 24 updates" in out
     assert ("the same command with more --hours goes on" in out) == (not finished)
     assert out.splitlines()[-1].endswith(f"next: triage sweep {a_setup.folder / 'best.toml'}")
+
+
+def test_a_search_that_an_error_ends_says_so_and_that_the_same_command_goes_on():
+    stream = io.StringIO()
+    assert _report(Console(file=stream, width=200), setup(), TriageError("Trial 1 ended.")) == 1
+    assert stream.getvalue().splitlines()[-2:] == [
+        "The search did not finish: Trial 1 ended.",
+        "All trials are kept; run the same command again to continue.",
+    ]

@@ -132,6 +132,7 @@ def test_a_home_that_may_not_be_written_to_is_a_sentence_also_where_a_dead_sweep
     assert "may not be written" in result.stderr and record.exists()
 
 
+@pytest.mark.nightly  # without a sweep it is tested below, and with Ctrl-C in ../test_kill.py
 def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
     process = place.start("sweep", "smoke", "--limit", "1")
     deadline = time.monotonic() + 200
@@ -177,11 +178,12 @@ with Leaving(Console(quiet=True)).interruptible():
 """
 
 
-def test_a_second_ctrl_c_ends_everything_at_once(tmp_path):
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_ends_everything_at_once(first, tmp_path):
     command = [sys.executable, "-u", "-c", LEAVES_SLOWLY, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         child = int(process.stdout.readline())
-        process.send_signal(signal.SIGINT)
+        process.send_signal(first)
         assert process.stdout.readline() == "leaving\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130 and process.stderr.read().startswith("triage: Interrupted. Finished work")
