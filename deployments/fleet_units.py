@@ -135,9 +135,10 @@ def launchd_unit(arguments: list[str], pool: str, variables: dict[str, str]) -> 
 
 def _launchctl(label: str, path: Path) -> tuple[str, ...]:
     """The commands that start an agent, also in place of one of an earlier installation."""
+    start = f"launchctl bootstrap gui/$(id -u) {shlex.quote(str(path))}"
     return (
         f"launchctl bootout gui/$(id -u)/{shlex.quote(label)} 2>/dev/null || true",
-        f"launchctl bootstrap gui/$(id -u) {shlex.quote(str(path))} || echo {shlex.quote(REFUSED)}",
+        f"{start} || {{ echo {shlex.quote(REFUSED)}; false; }}",
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import socket
-import subprocess
 from functools import cache
 
 from tasks.runtime.backend import is_mac
+from tasks.runtime.chip import answer_of
 
 # Not `sysctl kern.uuid`: that is the build of the kernel, the same on Macs of one macOS version.
 IOREG = ("/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice")
@@ -26,9 +26,5 @@ def machine_id() -> str:
 
 def _hardware_uuid() -> str:
     """The UUID of this Mac; empty where it cannot be read."""
-    try:
-        answer = subprocess.run(IOREG, capture_output=True, text=True)
-    except OSError:
-        return ""
-    found = _UUID.search(answer.stdout)
-    return found[1] if found else ""
+    uuid = _UUID.search(answer_of(*IOREG))
+    return uuid[1] if uuid else ""

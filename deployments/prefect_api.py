@@ -161,6 +161,7 @@ def check_prefect_server() -> list[Finding]:
 def _no_version(url: str, error: NoAnswer) -> Finding:
     if error.status is None:
         remedy = "start it with `triage up`, or unset PREFECT_API_URL to do without"
+        remedy += _privacy_of_a_mac(error)
         return Finding("Prefect", "error", f"no server answers at {url} ({error})", remedy)
     detail = f"{url} does not give its version ({error})"
     remedy = "check its address and your credentials, if sweeps do not appear there"

@@ -33,12 +33,15 @@ def chip() -> str:
 
 def _mac_chip() -> str:
     # With its folder, which is not on the path of a cron job.
-    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+    return answer_of("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
+
+
+def answer_of(*command: str) -> str:
+    """What a program of the system prints; empty where there is no such program."""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True)
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
     except OSError:
         return ""
-    return answer.stdout.strip()
 
 
 def _linux_chip() -> str:

@@ -38,7 +38,7 @@ def test_a_processor_without_a_name_is_named_by_its_kind_once(cpu_info, text):
 
 def test_a_mac_is_named_by_its_chip(cpu_info, monkeypatch):
     def answer(command, **_):
-        assert command == ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        assert command == ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
         return subprocess.CompletedProcess(command, 0, "Apple M2 Pro\n")
 
     monkeypatch.setattr(chips, "is_mac", lambda: True)

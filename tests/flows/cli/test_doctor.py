@@ -17,7 +17,8 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from deployments.prefect_api import check_prefect_server
+from deployments import prefect_api
+from deployments.prefect_api import NoAnswer, check_prefect_server
 from deployments.temporary_server import start_temporary_server
 from flows import preflight
 from flows.cli import doctor_checks as checks
@@ -209,6 +210,17 @@ def test_a_port_without_a_web_server_is_an_error_with_two_remedies(banner):
         with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{listener.getsockname()[1]}/api"}):
             (finding,) = check_prefect_server()
     assert finding.level == "error" and "triage up" in finding.remedy and "unset PREFECT_API_URL" in finding.remedy
+
+
+def test_a_mac_that_keeps_the_doctor_from_the_local_network_is_named(monkeypatch):
+    def refused(url):
+        raise NoAnswer("[Errno 65] No route to host")
+
+    monkeypatch.setattr(prefect_api, "server_version", refused)
+    monkeypatch.setattr(prefect_api, "is_mac", lambda: True)
+    with temporary_settings({PREFECT_API_URL: "http://mac1:4200/api"}):
+        (finding,) = check_prefect_server()
+    assert finding.level == "error" and "System Settings > Privacy & Security > Local Network" in finding.remedy
 
 
 def test_without_a_server_and_without_a_warehouse_all_is_well():
