@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 from hypothesis import settings
 
@@ -21,10 +22,21 @@ def compile_libraries_once() -> None:
     compileall.compile_dir(Path(str(library.origin)).parents[1], quiet=2, workers=0)
 
 
+def share_cores(threads: int) -> None:
+    """Of this process: its libraries' threads. DuckDB has no variable for them, and looks for work all the time."""
+    os.environ.setdefault("MKL_NUM_THREADS", str(threads))
+    connect = duckdb.connect
+
+    def connect_with_few(database=":memory:", read_only=False, config=None):
+        return connect(database, read_only=read_only, config={"threads": threads, **(config or {})})
+
+    duckdb.connect = connect_with_few
+
+
 if "PYTEST_XDIST_WORKER" not in os.environ:  # before the workers of pytest-xdist start
     compile_libraries_once()
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # side by side: each its share of the cores
-    os.environ.setdefault("MKL_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+    share_cores(max(1, (os.cpu_count() or 1) // int(workers)))
 os.environ["MLX_ENABLE_TF32"] = "0"  # as in the child processes; read when MLX is imported
 load_blas()
 use_device()

@@ -60,6 +60,7 @@ def damaged(smoke, tmp_path_factory):
     return place, smoke[0], result, adapters
 
 
+@pytest.mark.nightly  # damaged files are tested in ../test_land.py, a lost warehouse in test_sweep.py
 def test_what_was_damaged_is_in_the_warehouse_again_and_nothing_is_trained(damaged):
     place, original, result, adapters = damaged
     assert result.returncode == 0, result.stdout + result.stderr
@@ -85,6 +86,7 @@ def test_what_was_damaged_is_in_the_warehouse_again_and_nothing_is_trained(damag
     assert {path: path.stat().st_mtime_ns for path in place.home.rglob("adapters.safetensors")} == adapters
 
 
+@pytest.mark.nightly  # damaged files are tested in ../test_land.py, a lost warehouse in test_sweep.py
 def test_what_the_sweep_does_not_make_is_named_with_the_remedy(damaged):
     place, _, result, _ = damaged
     (line,) = (line for line in result.stdout.splitlines() if "WARNING" in line)

@@ -6,6 +6,8 @@ import pytest
 
 from tasks.corpus.vignettes.adversarial import adversarial_cases
 
+# Moving an adapter is tested in test_move.py, other precisions in ../test_precisions.py and ../models.
+pytestmark = pytest.mark.nightly
 PRECISIONS = 'precisions=["bf16", "4bit"]'
 MOVES = 'scoring.move_adapters=["mxfp4", "4bit"]'
 NO_PASSES = "scoring.moved_passes=false"
