@@ -30,7 +30,7 @@ from tasks.progress import publish
 from tasks.quantize import quantize
 from tasks.runtime import fork_server
 from tasks.runtime.children import stop_children
-from tasks.runtime.errors import BadInput, Diverged, OutOfMemory, TriageError
+from tasks.runtime.errors import BadInput, Diverged, DoesNotFit, OutOfMemory, TriageError
 from tasks.runtime.events import StepWarning, TrialReport
 from tasks.search.foundation import foundation
 from tasks.search.halving import Proposal, Training
@@ -43,7 +43,7 @@ from tasks.trial import land_trials, train_to_rung
 from tasks.tuning.summary import StepBounds
 
 TITLE = "search"
-FAILS_A_TRIAL = (Diverged, OutOfMemory)  # what its settings are the reason for
+FAILS_A_TRIAL = (Diverged, DoesNotFit, OutOfMemory)  # what its settings are the reason for
 
 
 @flow(name="search", flow_run_name="search {grid}", task_runner=ONE_AT_A_TIME)

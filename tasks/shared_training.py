@@ -122,9 +122,9 @@ def _mirrored(shared: SharedFolder, folder: Path, emit: Emit) -> Iterator[None]:
                 shared.replace(checkpoint, f"{CHECKPOINTS}/{folder.name}")
                 copied_update = update
             except NotShared as error:
-                if not warned:
+                if not warned and checkpoint.is_dir():
                     emit(StepWarning(str(error)))
-                warned = True
+                    warned = True
             except (BrokenFolder, OSError):  # a newer one has just taken its place
                 continue
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tasks import landing as landing_module
 from tasks.landing import Landing, is_landed, land_together, landed_status, share_the_rest, take_over
 from tasks.runtime import shared as shared_module
 from tasks.runtime.errors import BadInput, BrokenFolder, NotShared
-from tasks.runtime.events import Note, StepWarning
+from tasks.runtime.events import Event, Note, StepWarning
 from tasks.runtime.home import home
 from tasks.runtime.shared import SharedFolder, shared_folder
 from tasks.runtime.store import MANIFEST, read_manifest, seal, verify
@@ -428,6 +429,29 @@ def test_a_training_does_not_wait_for_a_slow_place(tmp_path, monkeypatch):
         slow.fs.go_on.set()
         while (slow.manifest("checkpoints/t-1") or {"update": 0})["update"] < 80:
             pass
+
+
+def test_a_checkpoint_that_a_newer_one_replaces_while_it_is_copied_is_no_warning(shared, tmp_path, monkeypatch):
+    """A place that cannot be written to is one, whenever a checkpoint is still there."""
+    monkeypatch.setattr("tasks.shared_training.LOOK_SECONDS", 0.01)
+    copied: list[str] = []
+    warnings: list[Event] = []
+    folder = tmp_path / "t-1"
+
+    def replace(_, path: Path, name: str):
+        copied.append(path.name)
+        if len(copied) == 1:
+            shutil.rmtree(path)
+            checkpoint(folder, 80)
+        raise NotShared(f"{path.name} was not copied.")
+
+    monkeypatch.setattr(SharedFolder, "replace", replace)
+    with shared_training(shared, folder, warnings.append):
+        checkpoint(folder, 40)
+        while copied.count("0000080") < 3:
+            pass
+
+    assert warnings == [StepWarning("0000080 was not copied.")]
 
 
 def test_a_checkpoint_that_is_behind_or_damaged_is_not_used(shared, tmp_path):

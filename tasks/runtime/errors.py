@@ -17,12 +17,20 @@ class TriageError(Exception):
     Terminal unless a subclass says otherwise.
     """
 
-    exit_code = 2
+    exit_code = 64
     transient = False
 
 
 class BadInput(TriageError):
     """The user's grid, data or option cannot be used."""
+
+    exit_code = 2
+
+
+class DoesNotFit(BadInput):
+    """A training needs more memory than it may have, whatever is halved."""
+
+    exit_code = 69
 
 
 class SourceUnavailable(TriageError):
@@ -104,7 +112,9 @@ LOST_PARENT = 71
 BY_EXIT_CODE: dict[int, type[TriageError]] = {
     cls.exit_code: cls
     for cls in (
+        TriageError,
         BadInput,
+        DoesNotFit,
         SourceUnavailable,
         BrokenFolder,
         OutOfMemory,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import resource
 from pathlib import Path
 
@@ -106,7 +107,20 @@ def resident_bytes() -> int:
 def peak_resident_bytes() -> int:
     """Peak bytes of this process since it started, as resident_bytes counts them."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (_footprint(_PEAK_FOOTPRINT) or peak) if is_mac() else peak * 1024
+    if is_mac():
+        return _footprint(_PEAK_FOOTPRINT) or peak
+    return _high_water_mark() or peak * 1024
+
+
+def _high_water_mark(status: Path = Path("/proc/self/status")) -> int | None:
+    """The peak of this program alone, where Linux tells it: that of `getrusage` begins with the
+    peak of the process that started it.
+    """
+    try:
+        peak = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(peak[1]) * 1024 if peak else None
 
 
 def _footprint(number: int) -> int | None:

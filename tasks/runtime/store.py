@@ -38,7 +38,12 @@ def seal(folder: Path, extra: ManifestDict, files: list[str] | None = None) -> M
     """Write the manifest of `folder` (all files below it, or the named ones) and return it.
 
     `extra` is stored beside the file list: versions, seed, timings, anything that the step records.
+
+    Raises BrokenFolder where there is no folder any more.
     """
+    if not folder.is_dir():
+        raise BrokenFolder(f"{folder} was removed while it was filled; run the command again.")
+
     names = files if files is not None else _files_below(folder)
     entries = {name: _file_entry(folder / name) for name in sorted(names)}
     manifest: ManifestDict = {

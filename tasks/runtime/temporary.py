@@ -30,8 +30,11 @@ def temporary_folder(final: Path) -> Path:
 
 @contextlib.contextmanager
 def builder_lock(folder: Path) -> Iterator[None]:
-    """Lock a temporary folder itself, so that other processes see that its builder is alive."""
-    with locked_folder(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+    """Lock a temporary folder itself, so that other processes see that its builder is alive.
+
+    Who looks whether it is holds the lock for an instant.
+    """
+    with locked_folder(folder, fcntl.LOCK_EX):
         yield
 
 

@@ -22,7 +22,6 @@ from tasks.spec import (
     Search,
     Searched,
     Strict,
-    canonical_json,
     experiments,
 )
 
@@ -111,10 +110,25 @@ class Space:
         return max(spec.training.num_layers for spec in specs)
 
     def starting_values(self) -> Values | None:
-        """The values that the grid itself has, if they lie in the space: the first trial."""
-        values = {key: value_in(self.grid, key) for key in self.settings}
-        is_inside = (_contains(self.settings[key], value) for key, value in values.items())
-        return values if all(is_inside) else None
+        """The values that the grid itself has, as the space writes them, if they lie in the space:
+        the first trial.
+        """
+        values: dict[str, Value] = {}
+        for key, searched in self.settings.items():
+            own_value = value_in(self.grid, key)
+            if isinstance(searched, Range):
+                inside = _in_range(searched, own_value)
+            else:
+                inside = [
+                    choice
+                    for choice in searched
+                    if value_in(self.grid_with({key: choice}), key) == own_value
+                ]
+            if not inside:
+                return None
+            values[key] = inside[0]
+
+        return values
 
     def samples(self) -> Iterator[tuple[str, Value]]:
         """The ends of each range, and every choice: what a setting that refuses a value refuses."""
@@ -142,11 +156,18 @@ def _with_values(spec: Spec, values: Values) -> Spec:
 def _size(searched: Searched) -> float:
     if not isinstance(searched, Range):
         return len(searched)
-    whole = isinstance(searched.low, int) and isinstance(searched.high, int)
-    return searched.high - searched.low + 1 if whole else math.inf
+    return searched.high - searched.low + 1 if _is_whole(searched) else math.inf
 
 
-def _contains(searched: Searched, value: Value) -> bool:
-    if isinstance(searched, Range):
-        return isinstance(value, int | float) and searched.low <= value <= searched.high
-    return canonical_json(value) in map(canonical_json, searched)
+def _is_whole(searched: Range) -> bool:
+    """Whether the range is one of whole numbers."""
+    return isinstance(searched.low, int) and isinstance(searched.high, int)
+
+
+def _in_range(searched: Range, value: Value) -> list[Value]:
+    """The value as the range writes it; empty where it has no such value."""
+    if not isinstance(value, int | float) or not searched.low <= value <= searched.high:
+        return []
+    if not _is_whole(searched):
+        return [value]
+    return [int(value)] if float(value).is_integer() else []

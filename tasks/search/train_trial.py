@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from tasks.runtime.children import run_child
-from tasks.runtime.events import Emit
+from tasks.runtime.events import Emit, Note
+from tasks.runtime.temporary import builder_lock, temporary_folder
 from tasks.scoring.arguments import ValidScoringJob
 from tasks.search.objective import Objective
 from tasks.search.training_progress import TrainingProgress
@@ -29,32 +34,66 @@ def train_trial(
 ) -> Reached:
     """Train in `folder` until the checkpoint at `update`, unless it is there, and judge it.
 
+    A training that is further, as one of a sweep can be, is judged as it was at `update`.
+
     `home`: where the frozen prefixes are. `bounds`: those of the training.
     """
     start = time.perf_counter()
+    train = partial(
+        train_experiment,
+        spec=spec,
+        variant=variant,
+        data=data,
+        home=home,
+        on_event=emit,
+        pause_at=update,
+        bounds=bounds,
+    )
     progress = TrainingProgress.read(folder)
+    is_further = progress.update > update
     if not progress.ended and progress.update < update:
-        train_experiment(
-            spec=spec,
-            folder=folder,
-            variant=variant,
-            data=data,
-            home=home,
-            on_event=emit,
-            pause_at=update,
-            bounds=bounds,
-        )
+        train(folder=folder)
         progress = TrainingProgress.read(folder)
 
+    train_seconds = progress.train_seconds
+    if is_further:
+        train_seconds *= update / progress.update
     validation = progress.best_validation(update)
-    value = {"validation value": validation, "macro-F1": progress.best_macro_f1(update)}.get(
-        objective.metric
-    )
-    if value is None:
+    value = _on_curve(progress, update, objective)
+
+    if value is None and is_further:
+        emit(Note(f"{folder.name} is past update {update}, and is trained to it beside the other."))
+        with _folder_beside(folder) as other:
+            train(folder=other)
+            at_update = TrainingProgress.read(other)
+            value = _scored(spec, at_update, objective, variant, data, home, emit)
+    elif value is None:
         value = _scored(spec, progress, objective, variant, data, home, emit)
 
-    seconds = time.perf_counter() - start
-    return Reached(update, value, validation, seconds, progress.train_seconds)
+    return Reached(update, value, validation, time.perf_counter() - start, train_seconds)
+
+
+def _on_curve(progress: TrainingProgress, update: int, objective: Objective) -> float | None:
+    """The objective where training notes it itself; None where the adapter has to be scored."""
+    if objective.metric == "validation value":
+        return progress.best_validation(update)
+    if objective.metric == "macro-F1":
+        return progress.best_macro_f1(update)
+    return None
+
+
+@contextlib.contextmanager
+def _folder_beside(folder: Path) -> Iterator[Path]:
+    """A folder of the same name for a training that is not kept: an adapter of an earlier update is
+    not stored.
+    """
+    temporary = temporary_folder(folder)
+    temporary.mkdir()
+    try:
+        with builder_lock(temporary):
+            yield temporary / folder.name
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _scored(

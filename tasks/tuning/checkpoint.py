@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from tasks.tuning.lora import Adapted, adapter_weights
 Arrays = dict[str, mx.array]
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
 @dataclass
 class Progress:
     """How far a training is. `best_value` is the validation value (of the recipe's own objective)
@@ -35,6 +40,7 @@ class Progress:
 
     `peak_memory_bytes` (MLX) and `peak_rss_bytes` (process) are the largest of all processes that
     trained it so far. `unreported`: (loss, parts) of the updates since the last point of the curve.
+    `started_at`: when the first of them began.
     """
 
     update: int = 0
@@ -47,6 +53,7 @@ class Progress:
     peak_rss_bytes: int = 0
     curve: list[CurvePoint] = field(default_factory=list)
     unreported: list[tuple[float, list[float]]] = field(default_factory=list)
+    started_at: str = field(default_factory=_now)
 
     @classmethod
     def parse(cls, text: str) -> Progress:

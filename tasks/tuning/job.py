@@ -88,7 +88,7 @@ class _Setup:
             trainable_parameters=self.adapted.trainable,
             shortened_cases=self.shortened_cases,
             frozen_blocks_stored=self.splits.train.boundary,
-            started_at=self.started_at.isoformat(),
+            started_at=min(self.started_at.isoformat(), progress.started_at),
             finished_at=datetime.now(UTC).isoformat(),
         )
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from tasks.runtime.backend import backend
 from tasks.runtime.device import cores
-from tasks.runtime.errors import BadInput
+from tasks.runtime.errors import DoesNotFit
 from tasks.runtime.events import Emit, MemoryNote
 from tasks.runtime.files import write_atomic
 from tasks.runtime.memory import total_memory
@@ -132,7 +132,7 @@ def choose_memory(
     bytes of weights and optimizer.
 
     `peak(checkpointing, count)` measures the bytes that a step over `count` times the longest case
-    takes on top of `held_bytes`; `longest`: tokens of that case. Raises BadInput if not even one
+    takes on top of `held_bytes`; `longest`: tokens of that case. Raises DoesNotFit if not even one
     checkpointed case fits.
     """
     need = 0
@@ -158,7 +158,7 @@ def choose_memory(
 
         return choice
 
-    raise BadInput(
+    raise DoesNotFit(
         f"training.memory = {limit / 1e6:.1f} MB is less than one case needs, {need / 1e6:.1f} MB "
         f"with checkpointed blocks; give {SLACK * need / 1e6:.1f} MB with --memory, or shorten "
         "cases with training.max_tokens."

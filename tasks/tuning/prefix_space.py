@@ -88,4 +88,12 @@ class Space:
 
 def stored_bytes(prefixes: Path, name: str = "*") -> int:
     """Bytes that stored prefixes take: all, or the one of this name."""
-    return sum(path.stat().st_size for path in prefixes.glob(f"{name}/*.npy"))
+    return sum(map(_size, prefixes.glob(f"{name}/*.npy")))
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; none where another process has just renamed or removed its folder."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -25,7 +25,7 @@ from flows.search_setup import Limits, alone, set_up
 from flows.selection import Narrowing, select
 from flows.trial_errors import ending
 from tasks.runtime import children
-from tasks.runtime.errors import BadInput, Locked, Stopped, TriageError
+from tasks.runtime.errors import BadInput, DoesNotFit, Locked, Stopped, TriageError
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.runtime.store import complete
@@ -275,6 +275,11 @@ def test_after_an_unexpected_error_the_same_command_goes_on(broken):
 @pytest.mark.parametrize("error", [BadInput("Other data."), Locked("In use."), Stopped("Ctrl-C.")])
 def test_what_the_user_can_change_ends_a_search_as_it_is(error):
     assert ending(TRIAL, error) is error
+
+
+def test_a_trial_that_fits_no_memory_fails_alone():
+    assert isinstance(DoesNotFit("Too large."), flow.FAILS_A_TRIAL)
+    assert not isinstance(BadInput("Other data."), flow.FAILS_A_TRIAL)
 
 
 def test_the_sentence_of_a_step_names_its_log_so_that_the_trial_alone_is_added():

@@ -18,6 +18,7 @@ from tasks.runtime.errors import (
     BY_EXIT_CODE,
     LOST_PARENT,
     BadInput,
+    DoesNotFit,
     GpuFailed,
     LostChild,
     OutOfMemory,
@@ -76,7 +77,7 @@ def test_each_typed_error_comes_back_as_itself_with_its_sentence(kind, tmp_path)
 
 
 def test_exit_codes_are_distinct():
-    kinds = [kind for kind in TriageError.__subclasses__() if kind is not Stopped]
+    kinds = [TriageError, DoesNotFit, *(kind for kind in TriageError.__subclasses__() if kind is not Stopped)]
     assert len({kind.exit_code for kind in kinds} | {0, 1, LOST_PARENT}) == len(kinds) + 3
 
 

@@ -1,5 +1,9 @@
 """A fast BLAS is found, loaded before MLX and proved by measuring, each time in a process of its own."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tasks.runtime import device, memory
@@ -94,6 +98,14 @@ def test_memory_is_that_of_the_machine_or_of_the_container_if_less(groups, files
 
 def test_memory_figures_are_in_bytes():
     assert 1e6 < memory.resident_bytes() <= 1.5 * memory.peak_resident_bytes() < 1.5 * memory.total_memory()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak of one program")
+def test_the_peak_is_that_of_a_program_and_not_of_who_started_it():
+    code = "from tasks.runtime.memory import peak_resident_bytes; print(peak_resident_bytes())"
+    by_large = f"held = b'x' * 600_000_000; import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
+    result = subprocess.run([sys.executable, "-c", by_large], capture_output=True, text=True, check=True)
+    assert 1e6 < int(result.stdout) < 300e6
 
 
 def test_on_a_mac_memory_is_the_footprint_of_now_and_its_peak(monkeypatch):

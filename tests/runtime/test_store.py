@@ -1,9 +1,12 @@
 """Folders are complete and intact, or not there: after exceptions, kills, flipped bytes, races and full disks."""
 
 import errno
+import fcntl
 import json
 import os
+import shutil
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +21,7 @@ from tasks.runtime.files import file_digest, write_atomic
 from tasks.runtime.home import home
 from tasks.runtime.locks import lock_of, locked, replacing
 from tasks.runtime.store import build_folder, complete, read_manifest, seal, verify
-from tasks.runtime.temporary import builder_lock, remove_abandoned_locks, remove_all_abandoned
+from tasks.runtime.temporary import builder_lock, remove_abandoned, remove_abandoned_locks, remove_all_abandoned
 from tasks.spec import digest_of
 from warehouse.connect import warehouse_path
 
@@ -136,6 +139,31 @@ def test_a_sweep_removes_what_killed_builders_left_of_any_folder_and_what_is_hel
     assert [folder.exists() for folder in old] == [False] * 3
     assert young.exists() and alive.exists() and verify(tmp_path / "models" / "tmp-complete")
     remove_all_abandoned(tmp_path / "nowhere")
+
+
+def test_a_builder_waits_for_who_looks_whether_it_is_alive_and_is_then_seen(tmp_path):
+    folder = tmp_path / ".tmp-made-1"
+    folder.mkdir()
+    os.utime(folder, (0, 0))
+    looking = os.open(folder, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_EX)
+    threading.Timer(0.3, os.close, (looking,)).start()
+
+    with builder_lock(folder):
+        remove_abandoned(tmp_path / "made")
+        assert folder.is_dir()
+    remove_abandoned(tmp_path / "made")
+    assert not folder.exists()
+
+
+def test_a_folder_that_is_removed_while_it_is_filled_is_not_sealed_empty(tmp_path):
+    def build(folder: Path):
+        shutil.rmtree(folder)
+        return {}
+
+    with pytest.raises(BrokenFolder, match=r"was removed while it was filled; run the command again\.$"):
+        build_folder(tmp_path / "made", build)
+    assert list(tmp_path.iterdir()) == []
 
 
 def modes(folder: Path) -> set[str]:

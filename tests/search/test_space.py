@@ -197,6 +197,17 @@ def test_the_grids_own_recipe_is_the_first_trial_where_it_lies_in_the_ranges():
     assert setup("search.recipe.rank=[2, 8]").space.starting_values() is None
 
 
+def test_a_number_is_the_grids_own_however_the_space_writes_it():
+    """A real setting may be searched by whole numbers, of which its own value need not be one."""
+    scale = {value: setup(f"recipe.scale={value}", "search.recipe.scale={low=2, high=40}") for value in (2.5, 20)}
+    assert scale[2.5].space.starting_values() is None
+    own_value = scale[20].space.starting_values()["recipe.scale"]
+    assert (own_value, type(own_value)) == (20, int)
+
+    choices = setup("recipe.scale=20", "search.recipe.scale=[10, 20]").space.starting_values()
+    assert choices is not None and choices["recipe.scale"] == 20
+
+
 def test_no_id_depends_on_the_search():
     with_search = select("smoke").cells
     without = select("smoke", ["search.seed=7", "search.recipe.rank=[2]"]).cells

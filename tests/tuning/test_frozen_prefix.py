@@ -14,6 +14,7 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.events import StepWarning
 from tasks.runtime.locks import replacing
 from tasks.tuning import frozen_prefix, prefix_computation, prefix_folder, prefix_store
+from tasks.tuning.prefix_space import stored_bytes
 from tasks.tuning.prefix_store import PrefixStore, open_prefix
 from tasks.tuning.scores import score_cases
 from tests.tuning import tiny
@@ -239,3 +240,13 @@ def test_a_prefix_of_the_same_variant_at_another_boundary_or_in_another_form_is_
     assert isinstance(events[0], StepWarning) and "another boundary's or format's" in events[0].message
     open_prefix(adapted.stack, some, 2, PrefixStore(tmp_path / "a", "weights"))
     assert len(computed) == 3
+
+
+def test_a_prefix_that_another_process_takes_away_while_they_are_counted_counts_nothing(tmp_path):
+    for name, size in (("stored", 100), ("taken", 0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "own.npy").write_bytes(b"x" * size)
+
+    (tmp_path / "taken" / "own.npy").unlink()
+    (tmp_path / "taken" / "own.npy").symlink_to("nowhere")  # listed, and not there
+    assert stored_bytes(tmp_path) == 100

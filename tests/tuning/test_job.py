@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tasks.identity import training_of
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.fetch import fetch_base
-from tasks.runtime.errors import BadInput, Diverged, LostChild
+from tasks.runtime.errors import BadInput, Diverged, DoesNotFit, LostChild
 from tasks.runtime.events import Event, ProgressReport, StepWarning
 from tasks.runtime.store import verify
 from tasks.scoring import valid_job
@@ -32,7 +33,7 @@ from tasks.search.training_progress import TrainingProgress
 from tasks.spec import ExperimentSpec, experiments
 from tasks.tuning import job, prefix_store, step, updates
 from tasks.tuning.batches import TOKENS_AT_ONCE
-from tasks.tuning.summary import StepBounds
+from tasks.tuning.summary import StepBounds, TrainingJob
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 from warehouse.landing import write_landing
 
@@ -127,12 +128,15 @@ def test_a_training_that_pauses_leaves_a_checkpoint_alone_and_ends_with_the_adap
 ):
     """A pause between two checkpoints waits for the next one; one that is reached already changes nothing."""
     folder = tmp_path / "paused"
+    first_end = ""
     for pause, reached in ((1, CADENCE), (CADENCE, CADENCE), (20, 21), (UPDATES - 1, UPDATES)):
         assert run(study | {"pause_at": pause}, folder) == 0
         assert [path.name for path in (folder / "checkpoint").iterdir()] == [f"{reached:07d}"]
         names = {path.name for path in folder.iterdir()}
         assert ("adapters.safetensors" in names) == ("manifest.json" in names) == (reached == UPDATES), names
+        first_end = first_end or datetime.now(UTC).isoformat()
 
+    assert verify(folder)["summary"]["started_at"] < first_end, "the first of its processes began it"
     assert run(study, tmp_path / "whole") == 0
     assert outcome(folder) == outcome(tmp_path / "whole")
     files = [set(verify(folder)["files"]) for folder in (folder, tmp_path / "whole")]
@@ -274,6 +278,36 @@ def test_the_macro_f1_of_a_trial_is_that_of_its_curve_and_scored_where_the_curve
     assert reached(9) == pytest.approx(max(value for _, value in noted))
 
 
+def test_a_trial_whose_training_is_further_is_judged_as_it_was_at_its_rung(study, tmp_path, monkeypatch):
+    """By its adapter of then, which is not stored: a later one would beat all other trials."""
+
+    def train_here(spec, folder, on_event, pause_at, bounds, **paths):
+        args = TrainingJob(
+            experiment=spec, training_id=folder.name, folder=folder, pause_at=pause_at,
+            most_layers=bounds.most_layers, **paths,
+        )  # fmt: skip
+        job.run(args.model_dump(mode="json"), on_event)
+
+    monkeypatch.setattr(module, "train_experiment", train_here)
+    monkeypatch.setattr(module, "run_child", lambda function, args, log, emit: valid_job.run(args, emit))
+    spec = ExperimentSpec.model_validate(study["experiment"])
+    recipe = spec.recipe.model_copy(update={"iterations": 4 * CADENCE, "learning_rate": 0.05})
+    spec = spec.model_copy(update={"recipe": recipe})
+    paths = Path(study["variant"]), Path(study["data"]), Path(study["home"])
+
+    def reached(folder: Path, update: int):
+        objective = Objective("ED recall", 0.3)
+        return train_trial(spec, folder, update, objective, *paths, lambda event: None)
+
+    rungs = [reached(tmp_path / "in_steps", update) for update in (CADENCE, 4 * CADENCE)]
+    whole = tmp_path / "whole"
+    last = reached(whole, 4 * CADENCE)
+    first = reached(whole, CADENCE)
+    assert [first.value, last.value] == [rung.value for rung in rungs] and rungs[0].value != rungs[1].value
+    assert first.train_seconds == pytest.approx(last.train_seconds / 4)
+    assert {path.name for path in tmp_path.iterdir()} == {"in_steps", ".in_steps.lock", "whole", ".whole.lock"}
+
+
 def test_a_trial_stores_the_prefix_that_trials_of_more_blocks_will_read(study, tmp_path):
     spec = ExperimentSpec.model_validate(study["experiment"])
     shallow = spec.model_copy(update={"training": spec.training.model_copy(update={"num_layers": 1})})
@@ -298,15 +332,15 @@ def test_a_curve_that_lacks_a_macro_f1_has_no_best_one():
     assert progress.best_macro_f1(8) is None and replace(progress, macro_f1s={4: 0.5, 8: 0.75}).best_macro_f1(8) == 0.75
 
 
-def refusal(study, folder, **training) -> str:
+def refusal(study, folder, kind=BadInput, **training) -> str:
     experiment = study["experiment"] | {"training": study["experiment"]["training"] | training}
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(kind) as refused:
         job.run(study | {"experiment": experiment, "folder": str(folder)}, lambda event: None)
     return str(refused.value)
 
 
 def test_a_budget_smaller_than_one_case_and_a_window_that_no_prompt_fits_are_refused_in_a_sentence(study, tmp_path):
-    assert "is less than one case needs" in refusal(study, tmp_path / "memory", memory="300KB")
+    assert "is less than one case needs" in refusal(study, tmp_path / "memory", DoesNotFit, memory="300KB")
     longest = max(len(json.loads(line)["text"]) for line in (Path(study["data"]) / "train.jsonl").open())
     sentences = {refusal(study, tmp_path / str(window), max_tokens=window) for window in (64, 80)}
     assert longest > 100 and all("raise training.max_tokens" in sentence for sentence in sentences)
