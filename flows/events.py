@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from prefect.events import emit_event
 
 from flows.report.landed import landed_results
+from flows.report.names import verdict
 from tasks.progress import listening
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded
 from tasks.spec import ExperimentSpec
@@ -46,7 +47,7 @@ def _tell_landed(spec: ExperimentSpec, evaluations: Sequence[str]) -> None:
     for id in evaluations:
         _tell(LANDED, spec, evaluation_id=id)
         for result in landed_results([id]):
-            if result.verdict == UNSAFE:
+            if verdict(result) == UNSAFE:
                 _tell(GATE_FAILED, spec, evaluation_id=id, ed_recall=result.ed_recall)
 
 

@@ -37,18 +37,26 @@ def print_power(console: Console, selection: Selection, cases: PlannedCases | No
         return
 
     pair = stored_pair(selection.cells)
-    studies = Studies(Behaviour.of(pair.counts if pair else None), planned)
-    outlooks = [outlook(metric, studies) for metric in VALUES]
+    studies = _studies(pair, planned)
+    outlooks = [outlook(metric, studies[metric]) for metric in VALUES]
     console.print(_table(planned, outlooks))
 
     lines = [
-        _source(pair, studies.behaviour, planned),
+        _source(pair, studies["ed_recall"].behaviour, planned),
         *map(_sentence, outlooks),
         _reading(),
         trainings_sentence(stored_spread(selection.cells), planned_pairs(selection.cells)),
     ]
     for line in lines:
         print_line(console, f"verdicts {line}")
+
+
+def _studies(pair: StoredPair | None, planned: PlannedSet) -> dict[str, Studies]:
+    """By metric: accuracy is that of the most probable label, all else follows the own rule."""
+    by_rule = dict.fromkeys(VALUES, Studies(Behaviour.of(pair.counts if pair else None), planned))
+    if pair is None or pair.has_one_rule:
+        return by_rule
+    return by_rule | {"accuracy": Studies(Behaviour.of(pair.by_argmax), planned)}
 
 
 def _table(planned: PlannedSet, outlooks: list[MetricOutlook]) -> Table:
@@ -100,6 +108,8 @@ def _source(pair: StoredPair | None, behaviour: Behaviour, planned: PlannedSet) 
         f"decisions differ as those of {name} in the warehouse{pair_count}: exactly one of the two "
         f"models is right in {pair.counts.discordance:.1%} of {pair.counts.counts.sum():,} cases"
     )
+    if not pair.has_one_rule:
+        sentence += f", by their most probable labels in {pair.by_argmax.discordance:.1%}"
     if not planned.grouped:
         return f"{sentence}."
 

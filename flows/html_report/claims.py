@@ -15,7 +15,8 @@ from warehouse.query import query_rows
 MOST_ROWS = 3
 READING = (
     "Sentences that are said about such studies, each bound to a query, with the verdict of the "
-    "evaluations above. `triage claims` measures them on the whole warehouse."
+    "evaluations above; bytes, parameters and the number of variants are those of the whole "
+    "warehouse, on which `triage claims` measures all of them."
 )
 
 

@@ -27,6 +27,23 @@ OF_STUDY = """
     SELECT id, manifest_digest FROM landed JOIN study_member USING (id)
     WHERE study = {study} AND landed.kind <> 'sweep'
 """
+# The bound for all looks of a gate depends on who else was judged on the same cases.
+FINGERPRINT = """
+    WITH member AS ({members})
+    SELECT md5(
+        string_agg(id || coalesce(manifest_digest, ''), ' ' ORDER BY id)
+        || (SELECT string_agg(sha256, ' ' ORDER BY version) FROM schema_migrations)
+        || coalesce(
+            (
+                SELECT string_agg(DISTINCT looks, ' ' ORDER BY looks)
+                FROM gate_bounds
+                WHERE evaluation_id IN (SELECT id FROM member)
+            ),
+            ''
+        )
+    ) AS fingerprint
+    FROM member
+"""
 
 
 @dataclass(frozen=True)
@@ -41,13 +58,11 @@ def report_path(study: str) -> Path:
 
 
 def landed_fingerprint(study: str | None) -> str:
-    """Changes whenever a result of the study (None: any) lands, is replaced or forgotten."""
+    """Changes whenever a result of the study (None: any) lands, is replaced or forgotten, another
+    study judges models on its cases, or the warehouse computes its figures in another way.
+    """
     members = ALL_RESULTS if study is None else OF_STUDY.format(study=quoted(study))
-    clauses = (
-        "(SELECT md5(string_agg(id || coalesce(manifest_digest, ''), ' ' ORDER BY id)) "
-        f"AS fingerprint FROM ({members}))"
-    )
-    (row,) = typed_rows(_Fingerprint, clauses)
+    (row,) = typed_rows(_Fingerprint, f"({FINGERPRINT.format(members=members)})")
     return f"{FORMAT}-{row.fingerprint or 'nothing'}"
 
 

@@ -88,6 +88,37 @@ def test_every_published_claim_has_a_query_that_runs(place, monkeypatch):
     assert measured["smollm2_360m_at_4_bits"].verdict == "not measured here"
 
 
+def published_claim(name: str, table: str, rows: str) -> str:
+    """The verdict on a published claim where a view of the warehouse shows these rows."""
+    (claim,) = (claim for claim in read_claims() if claim.name == name)
+    (measured,) = measure([claim], lambda statement: query_rows(f"WITH {table} AS ({rows}) {statement}"))
+    assert measured.note is None, measured.note
+    return measured.verdict
+
+
+@pytest.mark.parametrize(
+    ("seed_high", "expected"), [(0.012, "supported"), (0.014, "cannot conclude"), (None, "supported")]
+)
+def test_a_relative_loss_is_judged_by_the_wider_of_both_intervals(seed_high, expected, place, monkeypatch):
+    """2 % of an accuracy of 0.64 is 1.28 points, less than the 2 points of the verdict that is stored."""
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
+    high = "NULL::DOUBLE" if seed_high is None else seed_high
+    rows = f"""
+        SELECT 'all' AS base_model, 'argmax' AS rule, 'accuracy' AS metric, false AS random_weights,
+            'test' AS evaluation_set, 0.0 AS difference, -0.009 AS low, 0.009 AS high,
+            -{high} AS seed_low, {high} AS seed_high, 0.64 AS value_8bit, 8 AS pairs, 0 AS pairs_left_out,
+            'd' AS dataset, 'not inferior' AS verdict
+    """
+    assert published_claim("accuracy_loss_relative", "quantization_summary", rows) == expected
+
+
+@pytest.mark.parametrize(("cells", "expected"), [(22, "cannot conclude"), (60, "supported"), (64, "cannot conclude")])
+def test_more_experiments_than_a_study_has_refute_nothing(cells, expected, place, monkeypatch):
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
+    rows = f"SELECT range::VARCHAR AS cell_id, 'standard' AS recipe_kind, false AS random_weights FROM range({cells})"
+    assert published_claim("sixty_experiments", "leaderboard", rows) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

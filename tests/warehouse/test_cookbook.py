@@ -96,9 +96,9 @@ def test_the_questions_of_a_comparison_are_answered(study):
     assert first["case_id"] == "c00001" or first["wrong"] == 1.0
 
 
-def two_studies(folder, sets):
+def two_studies(folder, sets, share_cases=False):
     """Two studies of one cell under other settings, on the test sets `sets`, whose ids all count from 1: the 4-bit model
-    of the first misses c00000, that of the second does not.
+    of the first misses c00000, that of the second does not. `share_cases`: both sets have the same ones.
     """
     for day, (study, four, of_set) in enumerate(zip(("first", "second"), (WORSE, FIVE), sets, strict=True), 1):
         for bits, cases in ((4, four), (8, FIVE)):
@@ -107,7 +107,7 @@ def two_studies(folder, sets):
             write_landing(folder / "landing", name, "training", training(name, bits, day=day, **values))
             rows = evaluation(f"e-{name}", name, cases, set_digest=of_set)
             for row in rows["prediction"]:
-                row["case_digest"] = f"{of_set} {row['case_id']}"
+                row["case_digest"] = f"{'' if share_cases else of_set} {row['case_id']}"
             write_landing(folder / "landing", f"e-{name}", "evaluation", rows)
         land_sweep(folder / "landing", study, [f"e-{study}-4", f"e-{study}-8"], day=day)
 
@@ -121,6 +121,30 @@ def test_cases_of_two_test_sets_are_two_cases_whatever_their_ids(tmp_path):
     hardest = answer(on_two_sets, "hardest_cases", top="20")
     assert len(hardest) == 10 and {row["models"] for row in hardest} == {2}
     assert [row["accuracy_gain"] for row in answer(on_two_sets, "gains_from_8_bits")] == [pytest.approx(0.2), 0.0]
+
+
+def test_a_case_of_two_test_sets_has_one_answer_of_each_model_the_latest(tmp_path):
+    sharing = two_studies(tmp_path, ("one", "two"), share_cases=True)
+    assert answer(sharing, "missed_by_every_model") == [], "the 4-bit model that finished last finds c00000"
+    hardest = answer(sharing, "hardest_cases", top="20")
+    assert len(hardest) == 5 and {row["models"] for row in hardest} == {2}
+
+
+def test_a_training_that_is_judged_on_two_test_sets_has_one_curve(tmp_path):
+    for name, day in (("t4", 1), ("u4", 2)):
+        rows = training(name, 4, day=day, cell_id=f"smol-{name}")
+        write_landing(tmp_path / "landing", name, "training", rows)
+        for of_set in ("one", "two"):
+            id = f"e-{name}-{of_set}"
+            write_landing(tmp_path / "landing", id, "evaluation", evaluation(id, name, set_digest=of_set))
+
+    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
+    for values in ({}, {"first": "t4", "second": "u4"}):
+        curves = [
+            (row["training_id"], row["split"], row["iteration"])
+            for row in answer(tmp_path / "w.duckdb", "learning_curves", **values)
+        ]
+        assert len(set(curves)) == len(curves) == 4 and {training_id for training_id, *_ in curves} == {"t4", "u4"}
 
 
 def test_a_study_keeps_its_pairs_when_a_later_one_has_the_same_cell(tmp_path):

@@ -83,6 +83,22 @@ def test_every_precision_stands_against_the_reference_of_its_arm(landed):
         assert {name: count for name, count in run_audits(con).items() if count} == {}
 
 
+def test_an_adapter_that_is_judged_by_another_threshold_since_is_not_compared_with_where_it_was_moved_to(tmp_path):
+    """Its rule was chosen on other calibration cases; what was moved before still has the earlier one."""
+    land(tmp_path, "bf16", noisy(1, 0.9))
+    land(tmp_path, "8bit", noisy(2, 0.85), moved_from="bf16")
+    load_all(tmp_path)
+    assert query("SELECT adapter, precision FROM precision_comparison").values.tolist() == [["from bf16", "8bit"]]
+
+    again = evaluation("e-again", "t-bf16", noisy(3, 0.9), groups=True, created_at=datetime(2026, 3, 1))
+    for rule in again["decision_rule"]:
+        rule["calibration_digest"] = "other"
+    write_landing(tmp_path, "e-again", "evaluation", again)
+    load_all(tmp_path)
+    rows = query("SELECT adapter, precision, reference_evaluation FROM precision_comparison")
+    assert "e-again" not in set(rows.reference_evaluation)
+
+
 def test_a_pair_of_moved_adapters_waits_for_the_training_that_they_come_from(tmp_path):
     land(tmp_path, "4bit", noisy(1, 0.8))
     for number, name in enumerate(("bf16", "8bit")):

@@ -1,9 +1,14 @@
 -- How did two trainings learn, update by update?
 -- $first TEXT = NULL: beginning of a cell or training id; NULL: the best training
 -- $second TEXT = NULL: beginning of another; NULL: the second best
-WITH ranked AS (
+WITH evaluated AS (
     SELECT training_id, row_number() OVER () AS place
     FROM (FROM leaderboard WHERE recipe_kind IN ('standard', 'safety'))
+),
+ranked AS (
+    SELECT training_id, row_number() OVER (ORDER BY min(place)) AS place
+    FROM evaluated
+    GROUP BY training_id
 ),
 chosen AS (
     SELECT training_id, cell_id

@@ -45,6 +45,7 @@ WITH judged AS (
             primary_rule: e.primary_rule,
             target: d.target,
             costs: c.costs,
+            calibration_digest: coalesce(d.calibration_digest, x.dataset_digest),
             scoring_version: e.scoring_version,
             random_weights: x.random_weights
         } AS judged_by,
@@ -53,7 +54,6 @@ WITH judged AS (
             weights_source: x.weights_source,
             source_digest: x.source_digest,
             original_precision: x.original_precision,
-            calibration_digest: coalesce(d.calibration_digest, x.dataset_digest),
             engine_version: x.engine_version
         } AS trained_by,
         e.set_digest

@@ -188,9 +188,16 @@ def test_a_current_report_is_not_made_again_and_another_result_asks_for_a_new_on
 
     assert is_current("synthetic"), "a sweep that found everything landed nothing"
     with writing() as con:
-        con.execute("UPDATE landed SET manifest_digest = 'other' WHERE kind = 'evaluation'")
+        con.execute("UPDATE schema_migrations SET sha256 = 'other' WHERE name = 'views'")
+    assert not is_current("synthetic"), "another version computes its figures in another way"
 
-    assert not is_current("synthetic")
+    current = landed_fingerprint("synthetic")
+    with writing() as con:
+        con.execute("UPDATE landed SET manifest_digest = 'again' WHERE kind = 'sweep'")
+    assert landed_fingerprint("synthetic") == current
+    with writing() as con:
+        con.execute("UPDATE landed SET manifest_digest = 'other' WHERE kind = 'evaluation'")
+    assert landed_fingerprint("synthetic") != current
 
 
 @pytest.mark.parametrize("command", [("false",), ("no-such-program",), ("sh", "-c", "echo it broke >&2; exit 3")])

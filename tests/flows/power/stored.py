@@ -40,15 +40,16 @@ def counted(pair: Decisions) -> PairedCounts:
     return PairedCounts.of(*pair, grouped=True)
 
 
-def store(root: Path, pair: Decisions, **values: Any) -> None:
+def store(root: Path, pair: Decisions, by_argmax: Decisions | None = None, **values: Any) -> None:
     """Land a pair as Parquet files and load them into the warehouse that the environment names.
 
-    Pairs of several seeds are kept beside each other.
+    Pairs of several seeds are kept beside each other. `by_argmax`: most probable labels that differ from the decisions.
     """
-    truth, four, eight, groups = pair
-    for bits, side in ((4, four), (8, eight)):
+    truth, *decided, groups = pair
+    probable = (by_argmax or pair)[1:3]
+    for bits, sides in ((4, (probable[0], decided[0])), (8, (probable[1], decided[1]))):
         name = f"{bits}-s{values['seed']}" if "seed" in values else str(bits)
-        cases = [(LABELS[label], LABELS[choice], LABELS[choice]) for label, choice in zip(truth, side, strict=True)]
+        cases = [(LABELS[a], LABELS[b], LABELS[c]) for a, b, c in zip(truth, *sides, strict=True)]
         rows = evaluation(f"e{name}", f"t{name}", cases, has_groups=True)
         for row, group in zip(rows["prediction"], groups, strict=True):
             row["case_group"] = group

@@ -19,6 +19,7 @@ from tasks.judging.paired_cells import GAIN, PairedCounts, PlannedSet
 from tasks.judging.study_draws import Behaviour
 from tests.flows.power.stored import counted, decisions, store
 from warehouse.paired import PairedDecisions, compare
+from warehouse.query import query_rows
 from warehouse.resampling import NOT_INFERIOR
 from warehouse.verdicts import VerdictShares, verdict_shares
 
@@ -188,6 +189,29 @@ def test_a_plan_goes_by_the_stored_pair_of_its_own_recipe_else_by_another_model(
     assert sorted(map(bytes, stored.counts.counts)) == sorted(map(bytes, counted(pair).counts))
     assert "smollm2-135m quick s42 in the warehouse" in printed("demo")
     assert stored_pair(select("paper").cells).recipe == "quick"
+
+
+def test_accuracy_is_planned_by_the_most_probable_label_as_a_finished_pair_is_judged(home, tmp_path, few):
+    truth, four, eight, groups = decisions(0.0, seed=5, groups=20, size=10)
+    cautious = np.where(np.arange(len(truth)) % 3 == 0, 0, eight)  # the rule of the 8-bit model sends more to the ED
+    pair = (truth, four, cautious, groups)
+    store(tmp_path / "landing", pair, (truth, four, eight, groups), base_model="smollm2-135m", recipe="quick")
+    ((of_pair,),) = query_rows("SELECT accuracy_diff FROM quantization_comparison").rows
+    assert of_pair == pytest.approx(np.mean(four == truth) - np.mean(eight == truth))
+
+    text = printed("demo")
+    shown = re.search(r"accuracy\s+│[^│]+│\s+([+-]\d+\.\d) points", text)
+    assert shown and float(shown[1]) == pytest.approx(100 * of_pair, abs=0.3), "labels are as often as planned"
+    assert abs(np.mean(four == truth) - np.mean(cautious == truth) - of_pair) > 0.05, "by the rule it is another"
+    assert "by their most probable labels in " in text
+
+
+def test_untuned_pairs_of_whatever_prompt_give_way_to_trained_ones(home, tmp_path):
+    for seed, recipe, kind in ((1, "zero_shot cot", "baseline"), (2, "r1", "standard")):
+        pair = decisions(0.0, seed=seed, groups=12, size=5)
+        store(tmp_path / "landing", pair, base_model="other", recipe=recipe, recipe_kind=kind, seed=seed)
+    stored = stored_pair(select("demo").cells)
+    assert stored is not None and (stored.recipe, stored.others) == ("r1", 0)
 
 
 def test_random_weights_stand_for_themselves_alone(home, tmp_path):
