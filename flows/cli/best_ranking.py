@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from flows.cli.terminal import errors, print_line
+from flows.report.leaderboard import by_test_set
 from flows.report.study import evaluation_ids
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
 from tasks.bundle.bundle import Bundle, BundledModel, ModelGone
@@ -114,8 +115,7 @@ def candidates_of(study: str, options: Options) -> list[tuple[EvaluationRow, int
     if not board:
         raise BadInput(f"The study {study} has no finished experiment; run its sweep again.")
 
-    latest = max(board, key=_time)
-    board = [row for row in board if row.set_digest == latest.set_digest]
+    board = by_test_set(board)[0]
 
     precisions = sorted({row.precision for row in board if row.precision})
     if options.precision is not None and options.precision not in precisions:

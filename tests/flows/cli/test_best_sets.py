@@ -1,0 +1,25 @@
+"""Which test set `triage best` takes: that which was judged last, however late a model was trained."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from flows.cli.best_ranking import Options, candidates_of
+from tests.warehouse.rows import evaluation, training
+from tests.warehouse.test_studies import land_sweep
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+
+
+def test_the_models_are_those_of_the_test_set_that_was_judged_last(tmp_path):
+    for bits, day in ((4, 1), (8, 9)):
+        write_landing(tmp_path, f"t{bits}", "training", training(f"t{bits}", bits, day=day))
+        write_landing(tmp_path, f"o{bits}", "evaluation", evaluation(f"o{bits}", f"t{bits}", set_digest="old"))
+
+    rows = evaluation("n4", "t4", set_digest="new", created_at=datetime(2026, 2, 1))
+    write_landing(tmp_path, "n4", "evaluation", rows)
+    land_sweep(tmp_path, "study", ["t4", "t8", "o4", "o8", "n4"])
+    load_all(tmp_path)
+
+    candidates = candidates_of("study", Options(None, None, "study", "macro-f1", 0.3))
+    assert [row.evaluation_id for row, _ in candidates] == ["n4"], "the model at 8 bits was trained last"
