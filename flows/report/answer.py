@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from flows.report.figures import is_number
 from flows.report.leaderboard import by_test_set
-from flows.report.pairs import NOT_MEASURABLE, PairRow
+from flows.report.pairs import NOT_MEASURABLE, PairRow, pairs_on
 from flows.report.typed_rows import EvaluationRow
 from tasks.judging.point_metrics import ED_AUROC
 from warehouse.pooled import ALL, BETWEEN_SEEDS, Pooled
@@ -15,6 +15,15 @@ from warehouse.seed_spread import pairs_that_could_show
 from warehouse.summary import PooledSet
 
 NO_PAIR = "4 bits against 8 bits: no pair of otherwise equal experiments yet."
+NO_PAIR_HERE = (
+    "4 bits against 8 bits: no pair of otherwise equal experiments yet on the test cases that were "
+    "judged last; it takes both widths judged on them."
+)
+NO_POOL = "No pair of trained models yet, so that nothing follows about accuracy."
+NO_POOL_HERE = (
+    "No pair of trained models yet on the test cases that were judged last, so that nothing follows "
+    "about accuracy."
+)
 # What the lines are about, with the rule that decides, and what its cases are called.
 METRICS = (
     ("accuracy", "argmax", "Accuracy", "cases"),
@@ -34,34 +43,32 @@ def answer(
 ) -> list[str]:
     """Lines, the answer first: bytes, a line a figure, what is left out, gates, memory and time.
 
-    `sets`: the pooled figures of these evaluations. Of several test sets, those of the latest
-    evaluations count: the first of `board`.
+    `sets`: the pooled figures of these evaluations. Of several test sets, that of the latest
+    evaluations counts, the first of `board`: every line is about its cases.
     """
-    first_set = by_test_set(board)[:1]
-    gates = [line for rows in first_set for line in _gates(rows)]
-    if not pairs:
-        return [NO_PAIR, *gates]
+    first_set, *other_sets = by_test_set(board) or [[]]
+    gates = list(_gates(first_set))
+    pairs_here = pairs_on(first_set, pairs)
+    if not pairs_here:
+        return [NO_PAIR_HERE if pairs else NO_PAIR, *gates]
 
-    lines = [_bytes(pairs)]
-    pool = _pool(board, sets)
+    lines = [_bytes(pairs_here)]
+    pool = _pool(first_set, sets)
     if pool is None:
-        lines.append("No pair of trained models yet, so that nothing follows about accuracy.")
+        lines.append(NO_POOL_HERE if other_sets else NO_POOL)
     else:
         rows = [*_by_own_rule(pool), *_by_threshold(pool)]
         lines += [_figure(row, name, cases) for row, name, cases in rows]
         lines += _remarks([row for row, _, _ in rows])
 
-    return [*lines, *gates, *_resources(pairs)]
+    return [*lines, *gates, *_resources(pairs_here)]
 
 
 def _pool(board: Collection[EvaluationRow], sets: Collection[PooledSet]) -> PooledSet | None:
-    """The pool of the first test set of the board that has one, real weights before random ones."""
-    order = list(dict.fromkeys(row.set_digest for row in board))
-    of_board = [pool for pool in sets if pool.evaluation_set == "test" and pool.set_digest in order]
-    place = {digest: number for number, digest in enumerate(order)}
-    return min(
-        of_board, key=lambda pool: (pool.random_weights, place[pool.set_digest]), default=None
-    )
+    """The pool of the test set of `board`, that of real weights before that of random ones."""
+    digests = {row.set_digest for row in board}
+    pools = [pool for pool in sets if pool.evaluation_set == "test" and pool.set_digest in digests]
+    return min(pools, key=lambda pool: pool.random_weights, default=None)
 
 
 def _by_own_rule(pool: PooledSet) -> list[tuple[Pooled, str, str]]:

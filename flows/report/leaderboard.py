@@ -28,6 +28,19 @@ def by_test_set(board: Collection[EvaluationRow]) -> list[list[EvaluationRow]]:
     return list(sets.values())
 
 
+def named_sets(board: Collection[EvaluationRow]) -> list[tuple[str, list[EvaluationRow]]]:
+    """The rows of each test set behind its name in titles, which is empty where there is one set."""
+    sets = by_test_set(board)
+    return [(_set_name(rows) if len(sets) > 1 else "", rows) for rows in sets]
+
+
+def _set_name(rows: list[EvaluationRow]) -> str:
+    """`test set 3f2a1b (60 cases, 20 of them emergencies)`."""
+    row = rows[0]
+    emergencies = round(row.cases * row.ed_prevalence)
+    return f"test set {row.set_digest[:6]} ({row.cases} cases, {emergencies} of them emergencies)"
+
+
 def leaderboard(board: Collection[EvaluationRow], prevalence: float | None = None) -> Table:
     """One row per experiment, in the order of `board`, the rows of the view.
 

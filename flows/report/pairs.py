@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flows.report.figures import figure, is_number
 from flows.report.names import random_mark, recipe_name
 from flows.report.table import Table
-from flows.report.typed_rows import typed_rows
+from flows.report.typed_rows import EvaluationRow, typed_rows
 from warehouse.resampling import MARGIN
 
 PAIRS = (
@@ -27,6 +27,7 @@ class PairRow:
     base_model: str
     recipe: str
     seed: int
+    set_digest: str
     random_weights: bool | None
     stored_bytes_4bit: int
     stored_bytes_8bit: int
@@ -60,6 +61,12 @@ def pair_rows(only: Collection[str] | None = None) -> list[PairRow]:
     return typed_rows(PairRow, "quantization_comparison", only=only)
 
 
+def pairs_on(board: Collection[EvaluationRow], pairs: Collection[PairRow]) -> list[PairRow]:
+    """The pairs that were judged on a test set of `board`."""
+    digests = {row.set_digest for row in board}
+    return [pair for pair in pairs if pair.set_digest in digests]
+
+
 def quantization(pairs: Collection[PairRow]) -> Table:
     """One row per pair of a 4-bit and an 8-bit experiment; without memory and time where no pair
     has them.
@@ -71,16 +78,17 @@ def quantization(pairs: Collection[PairRow]) -> Table:
     return table if measurable else table.with_note(f"; memory and time are {NOT_MEASURABLE}")
 
 
-def headline(pairs: Collection[PairRow]) -> str:
+def headline(pairs: Collection[PairRow], set_name: str = "") -> str:
     """The answer to the question of 4 against 8 bits in one sentence: how many pairs came to which
-    verdict.
+    verdict. `set_name`: of their test set, where there are several.
     """
+    question = "4 bits against 8 bits" + (f" on {set_name}" if set_name else "")
     if not pairs:
-        return "4 bits against 8 bits: no pair of otherwise equal experiments yet."
+        return f"{question}: no pair of otherwise equal experiments yet."
     count = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
     accuracy = _verdicts([pair.accuracy_verdict for pair in pairs])
     ed_recall = _verdicts([pair.ed_recall_verdict for pair in pairs])
-    return f"4 bits against 8 bits, {count}. Accuracy: {accuracy}. ED recall: {ed_recall}."
+    return f"{question}, {count}. Accuracy: {accuracy}. ED recall: {ed_recall}."
 
 
 def _verdicts(verdicts: list[str | None]) -> str:
