@@ -7,7 +7,7 @@ from collections.abc import Collection
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.report.leaderboard import leaderboard
+from flows.report.leaderboard import leaderboard, named_sets
 from flows.report.markdown import NO_ROWS, PAIRS, as_markdown
 from flows.report.pairs import pair_rows
 from flows.report.study import evaluations_of_study
@@ -39,7 +39,11 @@ def publish_comparison(ids: Collection[str] | None) -> None:
             markdown = as_markdown(board, pair_rows(ids), pooled_sets(ids), ids)
 
         if board:
-            records = leaderboard(board).records()
+            records = [
+                record | ({"test set": name} if name else {})
+                for name, rows in named_sets(board)
+                for record in leaderboard(rows).records()
+            ]
             create_table_artifact(table=records, key="leaderboard", description="All experiments")
 
     create_markdown_artifact(markdown=markdown, key="comparison", description=PAIRS)

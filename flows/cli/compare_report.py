@@ -11,12 +11,12 @@ from flows.cli.waiting import load_what_waits
 from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
-from flows.report.leaderboard import by_test_set, leaderboard
+from flows.report.leaderboard import leaderboard, named_sets
 from flows.report.names import RANDOM
 from flows.report.narrow import print_narrow
 from flows.report.overview import ALL_RANDOM, left_out, only_random_weights, overview
 from flows.report.pair_lines import pair_lines
-from flows.report.pairs import PairRow, headline, pair_rows, quantization
+from flows.report.pairs import PairRow, headline, pair_rows, pairs_on, quantization
 from flows.report.prevalence import check_prevalence, not_restated_note
 from flows.report.study import evaluation_ids, select_study, study_rows
 from flows.report.table import Table, print_lines
@@ -108,20 +108,25 @@ def print_comparison(
     if is_whole:
         if all_random:
             print_line(console, ALL_RANDOM)
-        for part in by_test_set(board):
-            _print_whole(console, leaderboard(part, prevalence), all_random)
+        for name, part in named_sets(board):
+            _print_whole(console, leaderboard(part, prevalence).with_notes([name]), all_random)
     else:
         _print_overviews(console, board, prevalence)
 
-    if pairs:
-        print_line(console, headline(pairs))
-        if any("[" in line for line in lines):
-            print_line(console, BANDS)
+    bands = BANDS if any("[" in line for line in lines) else None
+    for name, part in named_sets(board) if pairs else ():
+        pairs_here = pairs_on(part, pairs)
+        print_line(console, headline(pairs_here, name))
+        if not pairs_here:
+            continue
+        if bands:
+            print_line(console, bands)
+            bands = None
         if is_whole:
-            table = quantization(pairs).with_note(not_restated_note(prevalence))
-            _print_whole(console, table, all_random)
+            table = quantization(pairs_here).with_note(not_restated_note(prevalence))
+            _print_whole(console, table.with_notes([name]), all_random)
         else:
-            _print_pair_lines(console, pairs, prevalence)
+            _print_pair_lines(console, pairs_here, prevalence, name)
 
     for table in tables:
         _print_whole(console, table, all_random)
@@ -147,8 +152,8 @@ def _print_overviews(
     """Print a line an experiment: on a terminal the best, and the columns that it holds."""
     most = MOST_MODELS if console.is_terminal else len(board)
     hidden: Sequence[str] = []
-    for part in by_test_set(board):
-        hidden = print_overview(console, part, most, prevalence)
+    for name, part in named_sets(board):
+        hidden = print_overview(console, part, most, prevalence, name)
 
     if hidden:
         columns = ", ".join(hidden)
@@ -160,11 +165,16 @@ def print_overview(
     board: Collection[EvaluationRow],
     most: int,
     prevalence: float | None = None,
+    set_name: str = "",
 ) -> Sequence[str]:
     """Print the first `most` models and baselines of a test set's leaderboard, in the columns that
     the console holds, and how many more there are; returns the names of the other columns.
+
+    `set_name`: of the test set, where there are several.
     """
     table = overview(board, most, prevalence)
+    if set_name:
+        table = table.with_note(f" This is {set_name}.")
     shown_table = table.fitting(console.width)
     print_lines(console, shown_table)
     if rest := left_out(board, most):
@@ -173,12 +183,12 @@ def print_overview(
 
 
 def _print_pair_lines(
-    console: Console, pairs: Collection[PairRow], prevalence: float | None
+    console: Console, pairs: Collection[PairRow], prevalence: float | None, set_name: str
 ) -> None:
-    """Print a line a pair and figure; another prevalence changes neither accuracy nor recall."""
+    """Print a line a pair and figure of one test set; another prevalence changes neither accuracy nor recall."""
     most = MOST_PAIRS if console.is_terminal else len(pairs)
     for table in pair_lines(pairs, most):
-        noted_table = table.with_note(not_restated_note(prevalence))
+        noted_table = table.with_note(not_restated_note(prevalence)).with_notes([set_name])
         print_lines(console, noted_table.fitting(console.width))
 
 

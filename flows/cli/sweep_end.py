@@ -13,7 +13,7 @@ from flows.cli.terminal import print_answer, print_line
 from flows.html_report.after_sweep import place_of_report
 from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
-from flows.report.leaderboard import by_test_set
+from flows.report.leaderboard import named_sets
 from flows.report.pairs import pair_rows
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
 from warehouse.health import bring_up_to_date
@@ -33,8 +33,8 @@ def print_results(console: Console, study: str, ids: Collection[str]) -> None:
         return
 
     print_answer(console, answer(board, pair_rows(ids), pooled_sets(ids)))
-    for part in by_test_set(board):
-        print_overview(console, part, MOST_LINES)
+    for name, part in named_sets(board):
+        print_overview(console, part, MOST_LINES, set_name=name)
 
     _print_further(console, study, board)
     if line := place_of_report(study):

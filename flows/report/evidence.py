@@ -9,6 +9,7 @@ from flows.report.discrimination import discrimination
 from flows.report.evaluation_sets import by_source
 from flows.report.frontier import against_reference, frontier
 from flows.report.gates import gates, standard
+from flows.report.leaderboard import named_sets
 from flows.report.precision import fidelity, flips
 from flows.report.precision_pools import pooled_over_adapters
 from flows.report.prevalence import not_restated_note, restated_note
@@ -27,12 +28,27 @@ def evidence(
     ids: Collection[str] | None = None,
 ) -> list[Table]:
     """The tables about the evaluations of `board` that have rows: all, or those of
-    `sections`.
+    `sections`. Each test set has tables of its own, whose titles name it where there are several.
 
     `ids`: the evaluations of the study, None for all of the experiments of `board`. `prevalence`
     restates precision and F2 where a table has them; the titles of the others say
     that it does not apply.
     """
+    with snapshot():
+        return [
+            table.with_notes([name])
+            for name, rows in named_sets(board)
+            for table in _on_one_set(rows, prevalence, sections, ids)
+        ]
+
+
+def _on_one_set(
+    board: list[EvaluationRow],
+    prevalence: float | None,
+    sections: Collection[str] | None,
+    ids: Collection[str] | None,
+) -> list[Table]:
+    """`evidence` of the evaluations on one test set."""
     unchanged = not_restated_note(prevalence)
     restated = restated_note(prevalence)
     tables: dict[str, Callable[[], list[Table]]] = {
@@ -61,11 +77,10 @@ def evidence(
             frontier(board, ids).with_note(unchanged),
         ],
     }
-    with snapshot():
-        chosen_tables = [
-            make_tables()
-            for name, make_tables in tables.items()
-            if sections is None or name in sections
-        ]
+    chosen_tables = [
+        make_tables()
+        for name, make_tables in tables.items()
+        if sections is None or name in sections
+    ]
 
     return [table for section in chosen_tables for table in section if len(table)]

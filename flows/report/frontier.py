@@ -31,6 +31,7 @@ class _EvaluatedRow:
     seed: int
     adapter: str
     evaluation_set: str
+    set_digest: str
     precision: str
     note: str | None
     random_weights: bool | None
@@ -72,9 +73,10 @@ class FrontierRow(_EvaluatedRow):
     compute_path: str | None
 
     @property
-    def group(self) -> tuple[str, str, int, str, str]:
+    def group(self) -> tuple[str, str, int, str, str, str]:
         """The precisions among which one may be dominated."""
-        return self.base_model, self.recipe, self.seed, self.adapter, self.evaluation_set
+        arm = self.base_model, self.recipe, self.seed, self.adapter
+        return *arm, self.evaluation_set, self.set_digest
 
 
 def against_reference(

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
-from flows.report.leaderboard import leaderboard
-from flows.report.pairs import PairRow, headline, quantization
+from flows.report.leaderboard import leaderboard, named_sets
+from flows.report.pairs import PairRow, headline, pairs_on, quantization
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow
 from warehouse.summary import PooledSet
@@ -23,15 +23,22 @@ def as_markdown(
     sets: Sequence[PooledSet] = (),
     ids: Collection[str] | None = None,
 ) -> str:
-    """The whole comparison as one Markdown page, the answer first; `sets`: the pooled figures;
-    `ids`: the evaluations of the study.
+    """The whole comparison as one Markdown page, the answer first; each test set has its own
+    tables. `sets`: the pooled figures; `ids`: the evaluations of the study.
     """
-    sections = [(PAIRS, quantization(pairs)), ("Leaderboard", leaderboard(board))]
+    parts = [(name, rows, pairs_on(rows, pairs)) for name, rows in named_sets(board) or [("", [])]]
+    headlines = [headline(of_set, name) for name, _, of_set in parts]
+    sections = [(_title(PAIRS, name), quantization(of_set)) for name, _, of_set in parts]
+    sections += [(_title("Leaderboard", name), leaderboard(rows)) for name, rows, _ in parts]
     sections += [(table.title, table) for table in evidence(board, ids=ids)]
-    parts = [text for title, table in sections for text in (f"# {title}", _grid(table))]
+    texts = [text for title, table in sections for text in (f"# {title}", _grid(table))]
     lines = "\n".join(f"- {line}" for line in answer(board, pairs, sets))
     notice = disclaimer({row.set_digest for row in board})
-    return "\n\n".join([lines, headline(pairs), *parts, notice])
+    return "\n\n".join([lines, *headlines, *texts, notice])
+
+
+def _title(title: str, set_name: str) -> str:
+    return f"{title}: {set_name}" if set_name else title
 
 
 def _grid(table: Table) -> str:

@@ -29,12 +29,19 @@ _COLUMNS = {
 def pooled_over_adapters(
     board: Collection[EvaluationRow], ids: Collection[str] | None = None
 ) -> Table:
-    """A row per base model of `board`, origin of its adapters, set of cases and precision.
+    """A row per base model of `board`, origin of its adapters, set of cases and precision; of test
+    sets, those of `board` alone.
 
     `ids`: the evaluations of the study.
     """
     base_models = {row.base_model for row in board}
-    pools = [pool for pool in precision_pools(ids) if pool.base_model in base_models]
+    digests = {row.set_digest for row in board}
+    pools = [
+        pool
+        for pool in precision_pools(ids)
+        if pool.base_model in base_models
+        and (pool.evaluation_set != "test" or pool.set_digest in digests)
+    ]
     table = Table.of(TITLE, [_record(pool) for pool in pools], '"FROM precision_comparison"')
     return table.with_notes(pool.note for pool in pools)
 
