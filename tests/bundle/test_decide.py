@@ -33,7 +33,11 @@ from tests.tuning.tiny import recipe
 RNG = np.random.default_rng(5)
 INFORMED = softmax(RNG.normal(size=(90, 3)) + 2 * np.tile(np.eye(3), (30, 1)), axis=1)
 CALIBRATION = SetScores([str(i) for i in range(90)], INFORMED, list(LABELS) * 30)
-COSTS = {truth: {decision: 0 if truth == decision else 1 for decision in LABELS} for truth in LABELS}
+COSTS = {
+    "ED": {"ED": 0, "GP": 9, "HOME": 9},
+    "GP": {"ED": 1, "GP": 0, "HOME": 3},
+    "HOME": {"ED": 1, "GP": 1, "HOME": 0},
+}
 LOG_LIKELIHOODS = log_softmax(RNG.normal(size=(200, 3)) * 3, axis=1) - RNG.uniform(0, 9, (200, 1))
 
 

@@ -79,6 +79,7 @@ def test_each_share_has_the_wider_of_the_exact_and_the_clustered_interval():
     for name, hits, low, high in (
         ("miss", ~sets[truth[first] == 0, 0], like.miss_low, like.miss_high),
         ("abstain", sets.sum(axis=1) != 1, like.abstain_low, like.abstain_high),
+        ("error", ~sets[np.arange(300), truth[first]][sets.sum(axis=1) == 1], like.error_low, like.error_high),
     ):
         exact = clopper_pearson(int(hits.sum()), len(hits))
         assert high - low > 1.5 * (exact[1] - exact[0]), name

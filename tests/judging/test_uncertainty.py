@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,9 +8,12 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import entropy
 
+from tasks.judging.choose_rules import ChosenRule
+from tasks.judging.decision_rules import Threshold
 from tasks.judging.uncertainty import distinct_passes, passes_are_distinct, summarise_passes, vote_counts
+from tasks.judging.uncertainty_rows import _primary_votes
 from tasks.runtime.errors import BadInput
-from tasks.spec import LABELS
+from tasks.spec import LABELS, Scoring
 
 
 def votes(*counts):
@@ -110,3 +114,11 @@ def test_one_pass_a_wrong_shape_and_nan_are_refused_in_a_sentence():
     p[3, 2, 1] = math.nan
     with pytest.raises(BadInput, match="NaN or infinity"):
         summarise_passes(p)
+
+
+def test_votes_are_those_of_the_primary_rule_and_not_of_the_argmax():
+    p = np.array([[[0.4, 0.5, 0.1]]] * 3 + [[[0.2, 0.7, 0.1]]])
+    rule = ChosenRule("target_recall", threshold=Threshold(0.3, 0, 0, 1, 0.0)).decide(p[0])
+    judged = SimpleNamespace(primary=rule, evaluation=SimpleNamespace(scoring=Scoring()))
+    (of_case,) = _primary_votes(judged, p)
+    assert (of_case.decision_majority, of_case.decision_confidence) == ("ED", 0.75)

@@ -31,8 +31,8 @@ def test_the_words_for_the_labels_are_read_where_a_grid_names_them():
 
 def test_compliance_and_agreement_are_counted_on_the_sample_and_a_note_says_so():
     answers = [read_answer(text) for text in ("ED", "needed", "See your GP", "HOME")]
-    compliance, agreement = generation_metrics(answers, ["ED", "ED", "GP", "GP"], 200)
-    assert (compliance.value, compliance.n) == (0.5, 4) and agreement.value == 0.5
+    compliance, agreement = generation_metrics(answers, ["ED", "ED", "GP", "HOME"], 200)
+    assert (compliance.value, compliance.n) == (0.5, 4) and agreement.value == 0.75
     assert "4 of 200 cases" in compliance.note and compliance.low < 0.5 < compliance.high
 
 

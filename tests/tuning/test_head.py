@@ -94,7 +94,9 @@ def test_no_more_than_a_block_of_logits_is_held_at_once():
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
-def test_a_step_and_scores_with_logits_in_blocks_equal_those_without(architecture, dense, template):
+def test_a_step_and_scores_with_logits_in_blocks_equal_those_without(architecture, dense, template, monkeypatch):
+    used = []
+    monkeypatch.setattr("tasks.tuning.head.blocked_logsumexp", lambda *a: used.append(a[2]) or blocked_logsumexp(*a))
     a_recipe = tiny.safety(dropout=0.1)
     adapted = tiny.adapted(architecture, 4, dense, a_recipe)
     some = tiny.cases(5, template)
@@ -106,6 +108,7 @@ def test_a_step_and_scores_with_logits_in_blocks_equal_those_without(architectur
     assert tiny.largest_difference(tiny.flat(one[2]), tiny.flat(other[2])) <= 5e-6
     scores = [score_cases(a, prefix).label_logp for a in (blocked, adapted)]
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
+    assert used and max(used) < tiny.VOCABULARY
 
 
 @pytest.mark.parametrize("logit_bytes", [16_000_000, 1000])

@@ -88,8 +88,25 @@ def outcome(folder: Path) -> tuple[bytes, bytes, list]:
     return (folder / "adapters.safetensors").read_bytes(), (folder / "adapters_last.safetensors").read_bytes(), points
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=[pytest.mark.nightly, pytest.mark.timeout(1200)])])
-def test_a_training_killed_at_random_moments_writes_the_adapters_of_one_that_never_was(study, tmp_path, kills):
+def test_a_training_killed_after_a_checkpoint_writes_the_adapters_of_one_that_never_was(study, tmp_path):
+    folder = tmp_path / "killed"
+    with start(study, folder) as process:
+        while not list(folder.glob("checkpoint/[0-9]*")) and process.poll() is None:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it was still training"
+
+    assert run(study, folder) == 0 and run(study, tmp_path / "whole") == 0
+    assert outcome(folder) == outcome(tmp_path / "whole")
+    summary = verify(tmp_path / "whole")["summary"]
+    assert summary["peak_memory_bytes"] >= summary["weights_memory_bytes"] > 0 <= summary["cache_memory_bytes"]
+    assert summary["micro_batch"] == 4 and summary["checkpointed_blocks"] is False
+    assert summary["memory_budget_bytes"] > 1 << 30 and summary["peak_rss_bytes"] > 1 << 26
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+def test_a_training_killed_at_random_moments_writes_the_adapters_of_one_that_never_was(study, tmp_path, kills=20):
     """Moments are uniform over the whole run: imports, prefix, updates, final files. A training that ends in spite of
     its kills is compared, and the next one begins from nothing."""
     folder = tmp_path / "killed"
@@ -117,10 +134,6 @@ def test_a_training_killed_at_random_moments_writes_the_adapters_of_one_that_nev
 
     assert run(study, folder) == 0
     assert all(end == outcome(tmp_path / "whole") for end in (*ends, outcome(folder)))
-    summary = verify(tmp_path / "whole")["summary"]
-    assert summary["peak_memory_bytes"] >= summary["weights_memory_bytes"] > 0 <= summary["cache_memory_bytes"]
-    assert summary["micro_batch"] == 4 and summary["checkpointed_blocks"] is False
-    assert summary["memory_budget_bytes"] > 1 << 30 and summary["peak_rss_bytes"] > 1 << 26
 
 
 def test_a_training_that_pauses_leaves_a_checkpoint_alone_and_ends_with_the_adapters_of_one_that_never_did(

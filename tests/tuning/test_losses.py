@@ -119,6 +119,17 @@ def test_labels_of_several_tokens_are_scored_to_their_full_length_in_the_cost(te
     without = gradients_of(tiny.safety(cost_weight=0.0), some=some)
     assert with_cost[1][2] > 0 and without[1][2] == 0
     assert with_cost[1][:2] == pytest.approx(without[1][:2], rel=1e-6)
+    model = tiny.adapted("llama", 4, True, tiny.safety()).stack.model
+    cost = 0.0
+    for case in (some.encoded[number] for number in CHOSEN):
+        logp = []
+        for completion, length in zip(template.completions, template.label_lengths, strict=True):
+            logits = model(mx.array([case.prompt + completion]))[0, len(case.prompt) - 1 :]
+            tokens = zip(logits, completion[:length], strict=False)
+            logp.append(sum((row - mx.logsumexp(row))[token].item() for row, token in tokens))
+        q = np.exp(logp) / np.exp(logp).sum()
+        cost += q @ make_objective(tiny.safety(), some.labels).costs[case.label] / len(CHOSEN)
+    assert with_cost[1][2] == pytest.approx(tiny.safety().cost_weight * cost, rel=1e-3)
 
 
 def test_the_cost_gradient_on_a_label_logit_is_at_most_a_quarter_of_lambda():

@@ -15,8 +15,9 @@ from tasks.runtime.events import StepWarning, TrainingReport
 from tasks.spec import BaseModelSpec, Data, ExperimentSpec, RandomSource, Scoring, Training
 from tasks.tuning import checkpoint, updates
 from tasks.tuning.batches import epoch_batches, make_cases, padding_share, sorted_batches, training_batches
+from tasks.tuning.losses import make_objective
 from tasks.tuning.optimizer import clip_gradients, learning_rate, make_optimizer
-from tasks.tuning.scores import score_cases
+from tasks.tuning.scores import score_cases, validation_value
 from tasks.tuning.trainer import Splits, train
 from tests.tuning import tiny
 
@@ -142,7 +143,20 @@ def test_costs_and_weights_of_a_recipe_reach_the_adapter_that_is_trained(change,
 
 def test_the_best_adapter_is_kept_not_the_last(tmp_path):
     a_recipe = tiny.recipe(iterations=40, learning_rate=5e-2, batch_size=4)
-    _, progress, *_ = run(a_recipe, tmp_path, some=tiny.cases(9))
+    adapted = tiny.adapted("llama", 4, True, a_recipe)
+    # It is validated on other cases, so that it overfits.
+    learned, validated = (tiny.no_store(adapted, tiny.cases(9, seed=seed)) for seed in (0, 1))
+    best, progress = train(adapted, experiment(a_recipe), Splits(learned, validated), tmp_path, lambda event: None)
+    assert progress.best_update < progress.update, "else this shows nothing"
+
+    optimizer = make_optimizer(experiment(a_recipe))
+    stored, _ = checkpoint.restore(tmp_path / "checkpoint", adapted, optimizer)
+    assert all((np.array(best[name]) == np.array(stored[name])).all() for name in best)
+
+    adapted.stack.model.load_weights(list(best.items()), strict=False)
+    objective = make_objective(a_recipe, learned.cases.labels)
+    value, _ = validation_value(score_cases(adapted, validated), validated.cases, objective)
+    assert value == pytest.approx(progress.best_value, rel=1e-6)
     values = {p.iteration: p.loss for p in progress.curve if p.split == "valid"}
     assert progress.best_value == min(values.values()) and values[progress.best_update] == progress.best_value
 
