@@ -116,7 +116,7 @@ WITH_SERVER = ("missing column", "no such file")
 
 def answer(folder, name, args):
     """What the command says: as it is, or, of the many files of cases, without the server."""
-    place = Place(folder)
+    place = Place(folder, is_new=True)
     if name in WITH_SERVER:
         return place.run(*args)
     return place.ask(*args) if name in GRID | EARLY else place.ask(*args, program=without_server)
@@ -206,6 +206,7 @@ def test_without_network_and_package_the_reasons_come_within_seconds(place, clos
 
 def test_a_server_that_does_not_answer_is_a_sentence_before_anything_is_done(place, closed_port):
     url = f"http://127.0.0.1:{closed_port}/api"
+    place.is_new = True
     result = place.run("sweep", "smoke", "--limit", "1", PREFECT_API_URL=url)
     assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
     assert f"no server answers at {url}" in result.stderr and "unset PREFECT_API_URL" in result.stderr
