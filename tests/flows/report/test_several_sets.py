@@ -51,15 +51,27 @@ def land_two_sets(root, again=(4, 8)):
     load_all(root)
 
 
-@pytest.fixture
-def judged_again(tmp_path):
-    land_two_sets(tmp_path)
+@pytest.fixture(scope="module")
+def warehouses(tmp_path_factory):
+    """Both studies below, landed once: tests only read them."""
+    folder = tmp_path_factory.mktemp("sets")
+    for name, again in (("both", (4, 8)), ("one", (4,))):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TRIAGE_HOME", str(folder / name))
+            patch.setenv("TRIAGE_WAREHOUSE", str(folder / f"{name}.duckdb"))
+            land_two_sets(folder / name / "landing", again)
+    return folder
 
 
 @pytest.fixture
-def one_side(tmp_path):
+def judged_again(warehouses, monkeypatch):
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouses / "both.duckdb"))
+
+
+@pytest.fixture
+def one_side(warehouses, monkeypatch):
     """The new cases are judged at 4 bits alone."""
-    land_two_sets(tmp_path, again=(4,))
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouses / "one.duckdb"))
 
 
 def lines():
