@@ -59,15 +59,13 @@ def publish(folder: Path, database: Path | None = None) -> Published:
         migrate(con)
         con.execute("CHECKPOINT")  # so that the file alone is all of it
 
-    temporary = temporary_folder(folder)
     try:
-        temporary.mkdir(parents=True)
-        published = _fill(temporary, path)
-        temporary.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder) as temporary:
+            published = _fill(temporary, path)
+            temporary.rename(folder)
     except OSError as error:
         raise disk_error(error, folder) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
     return Published(folder, *published)
 

@@ -185,7 +185,9 @@ def print_overview(
 def _print_pair_lines(
     console: Console, pairs: Collection[PairRow], prevalence: float | None, set_name: str
 ) -> None:
-    """Print a line a pair and figure of one test set; another prevalence changes neither accuracy nor recall."""
+    """Print a line a pair and figure of one test set; another prevalence changes neither accuracy
+    nor recall.
+    """
     most = MOST_PAIRS if console.is_terminal else len(pairs)
     for table in pair_lines(pairs, most):
         noted_table = table.with_note(not_restated_note(prevalence)).with_notes([set_name])

@@ -37,8 +37,8 @@ def named_sets(board: Collection[EvaluationRow]) -> list[tuple[str, list[Evaluat
 def _set_name(rows: list[EvaluationRow]) -> str:
     """`test set 3f2a1b (60 cases, 20 of them emergencies)`."""
     row = rows[0]
-    emergencies = round(row.cases * row.ed_prevalence)
-    return f"test set {row.set_digest[:6]} ({row.cases} cases, {emergencies} of them emergencies)"
+    digest = row.set_digest[:6]
+    return f"test set {digest} ({row.cases} cases, {row.emergencies} of them emergencies)"
 
 
 def leaderboard(board: Collection[EvaluationRow], prevalence: float | None = None) -> Table:

@@ -59,10 +59,9 @@ def _title(
     board: Collection[EvaluationRow], trained: Sequence[EvaluationRow], prevalence: float | None
 ) -> str:
     row = next(iter(board))
-    emergencies = round(row.cases * row.ed_prevalence)
     sentences = [
         f"{_counts(trained)}, best first, then baselines, on {row.cases} test cases, "
-        f"{emergencies} of them emergencies. In brackets: 95 % intervals."
+        f"{row.emergencies} of them emergencies. In brackets: 95 % intervals."
     ]
     if prevalence is not None:
         sentences.append(f"ED precision and F2 are restated at {percent(prevalence)} ED.")

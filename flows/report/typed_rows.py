@@ -82,6 +82,11 @@ class EvaluationRow:
     finished_at: datetime | None
 
     @property
+    def emergencies(self) -> int:
+        """Number of emergencies among its cases."""
+        return round(self.cases * self.ed_prevalence)
+
+    @property
     def is_trained(self) -> bool:
         """Whether it is the model of a training: no baseline, and no adapter moved from another
         precision, which would count a training more than once.

@@ -26,7 +26,7 @@ from tasks.runtime.errors import BadInput, is_disk_full
 from tasks.runtime.events import Emit
 from tasks.runtime.manifest import Manifest
 from tasks.runtime.store import MANIFEST, SEAL, read_manifest, seal
-from tasks.runtime.temporary import builder_lock, remove_abandoned, temporary_folder
+from tasks.runtime.temporary import remove_abandoned, temporary_folder
 from tasks.spec import BaseModelSpec, FolderSource
 
 WEIGHTS = "model"
@@ -89,15 +89,10 @@ def export(
         folder.parent.mkdir(parents=True, exist_ok=True)
         _check_room(model, folder, fuse, gguf)
         remove_abandoned(folder)
-        temporary = temporary_folder(folder)
 
-        try:
-            temporary.mkdir()
-            with builder_lock(temporary):
-                exported = _fill(model, home, temporary, fuse, gguf, on_event)
-                temporary.replace(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with temporary_folder(folder) as temporary:
+            exported = _fill(model, home, temporary, fuse, gguf, on_event)
+            temporary.replace(folder)
 
     return Exported(folder, exported.sizes, exported.result, exported.missing_terms)
 

@@ -112,14 +112,15 @@ def peak_resident_bytes() -> int:
     return _high_water_mark() or peak * 1024
 
 
-def _high_water_mark(status: Path = Path("/proc/self/status")) -> int | None:
+def _high_water_mark() -> int | None:
     """The peak of this program alone, where Linux tells it: that of `getrusage` begins with the
     peak of the process that started it.
     """
     try:
-        peak = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+        status = Path("/proc/self/status").read_text()
     except OSError:
         return None
+    peak = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
     return int(peak[1]) * 1024 if peak else None
 
 

@@ -32,7 +32,7 @@ from tasks.runtime.errors import (
 )
 from tasks.runtime.locks import replacing
 from tasks.runtime.store import MANIFEST, ManifestDict, verify
-from tasks.runtime.temporary import builder_lock, temporary_folder
+from tasks.runtime.temporary import temporary_folder
 
 VARIABLE = "TRIAGE_SHARED"
 IDENTITY = "triage-shared.json"
@@ -93,17 +93,13 @@ class SharedFolder:
             if manifest is None:
                 return False
 
-            temporary = temporary_folder(final)
-            try:
-                temporary.mkdir(parents=True)
-                with builder_lock(temporary):
-                    self._get_files(manifest, name, temporary)
-                    self._verify(temporary, manifest, name)
-                    with replacing(final):
-                        shutil.rmtree(final, ignore_errors=True)
-                        temporary.replace(final)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with temporary_folder(final) as temporary:
+                self._get_files(manifest, name, temporary)
+                self._verify(temporary, manifest, name)
+                with replacing(final):
+                    shutil.rmtree(final, ignore_errors=True)
+                    temporary.replace(final)
 
             return True
 

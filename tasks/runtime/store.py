@@ -23,7 +23,7 @@ from tasks.runtime.errors import BadInput, BrokenFolder, disk_error
 from tasks.runtime.files import file_digest, write_atomic
 from tasks.runtime.locks import replacing
 from tasks.runtime.private import close_to_others, folder_mode, make_parent
-from tasks.runtime.temporary import builder_lock, remove_abandoned, temporary_folder
+from tasks.runtime.temporary import remove_abandoned, temporary_folder
 from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
@@ -225,19 +225,15 @@ def build_folder(
         mark_used(final)
         return manifest
 
-    temporary = temporary_folder(final)
     try:
         make_parent(final, private)
-        temporary.mkdir(mode=folder_mode(private))
-        with builder_lock(temporary):
+        with temporary_folder(final, folder_mode(private)) as temporary:
             manifest = seal(temporary, build(temporary))
             if private:
                 close_to_others(temporary)
             return _put_in_place(temporary, final, manifest)
     except OSError as error:
         raise disk_error(error, final) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _put_in_place(temporary: Path, final: Path, manifest: ManifestDict) -> ManifestDict:

@@ -23,9 +23,16 @@ PREFIX = ".tmp-"
 PLACES = (f"*/{PREFIX}*", f"experiments/*/*/{PREFIX}*")
 
 
-def temporary_folder(final: Path) -> Path:
-    """A new path for the folder that will become `final`."""
-    return final.with_name(f"{PREFIX}{final.name}-{secrets.token_hex(6)}")
+@contextlib.contextmanager
+def temporary_folder(final: Path, mode: int = 0o777) -> Iterator[Path]:
+    """A new folder beside `final`, to be filled and renamed to it; what was not renamed is removed."""
+    folder = final.with_name(f"{PREFIX}{final.name}-{secrets.token_hex(6)}")
+    try:
+        folder.mkdir(mode=mode)
+        with builder_lock(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

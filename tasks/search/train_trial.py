@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from tasks.runtime.children import run_child
 from tasks.runtime.events import Emit, Note
-from tasks.runtime.temporary import builder_lock, temporary_folder
+from tasks.runtime.temporary import temporary_folder
 from tasks.scoring.arguments import ValidScoringJob
 from tasks.search.objective import Objective
 from tasks.search.training_progress import TrainingProgress
@@ -63,7 +60,9 @@ def train_trial(
 
     if value is None and is_further:
         emit(Note(f"{folder.name} is past update {update}, and is trained to it beside the other."))
-        with _folder_beside(folder) as other:
+        # In a folder that is not kept: the adapter of an earlier update is not stored.
+        with temporary_folder(folder) as temporary:
+            other = temporary / folder.name
             train(folder=other)
             at_update = TrainingProgress.read(other)
             value = _scored(spec, at_update, objective, variant, data, home, emit)
@@ -80,20 +79,6 @@ def _on_curve(progress: TrainingProgress, update: int, objective: Objective) -> 
     if objective.metric == "macro-F1":
         return progress.best_macro_f1(update)
     return None
-
-
-@contextlib.contextmanager
-def _folder_beside(folder: Path) -> Iterator[Path]:
-    """A folder of the same name for a training that is not kept: an adapter of an earlier update is
-    not stored.
-    """
-    temporary = temporary_folder(folder)
-    temporary.mkdir()
-    try:
-        with builder_lock(temporary):
-            yield temporary / folder.name
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _scored(
