@@ -93,14 +93,15 @@ def print_comparison(
     with snapshot():
         board = leaderboard_rows(only)
         pairs = pair_rows(only)
-        sets = pooled_sets(only)
+        pooled = pooled_sets(only)
         tables = evidence(board, prevalence, sections, only) if board else []
 
     if not board:
         print_line(console, _nothing_finished(only, of))
         return
 
-    lines = answer(board, pairs, sets)
+    lines = answer(board, pairs, pooled)
+    has_bands = any("[" in line for line in lines)
     print_answer(console, lines)
 
     is_whole = sections is None
@@ -113,20 +114,19 @@ def print_comparison(
     else:
         _print_overviews(console, board, prevalence)
 
-    bands = BANDS if any("[" in line for line in lines) else None
-    for name, part in named_sets(board) if pairs else ():
-        pairs_here = pairs_on(part, pairs)
-        print_line(console, headline(pairs_here, name))
-        if not pairs_here:
-            continue
-        if bands:
-            print_line(console, bands)
-            bands = None
-        if is_whole:
-            table = quantization(pairs_here).with_note(not_restated_note(prevalence))
-            _print_whole(console, table.with_notes([name]), all_random)
-        else:
-            _print_pair_lines(console, pairs_here, prevalence, name)
+    if pairs:
+        sets = [(name, pairs_on(part, pairs)) for name, part in named_sets(board)]
+        first_with_pairs = next((name for name, pairs_here in sets if pairs_here), None)
+        for name, pairs_here in sets:
+            print_line(console, headline(pairs_here, name))
+            if name == first_with_pairs and has_bands:
+                print_line(console, BANDS)
+            if not pairs_here:
+                continue
+            if is_whole:
+                _print_whole_pairs(console, pairs_here, prevalence, name, all_random)
+            else:
+                _print_pair_lines(console, pairs_here, prevalence, name)
 
     for table in tables:
         _print_whole(console, table, all_random)
@@ -180,6 +180,18 @@ def print_overview(
     if rest := left_out(board, most):
         print_line(console, rest, style="dim")
     return table.names[len(shown_table.columns) :]
+
+
+def _print_whole_pairs(
+    console: Console,
+    pairs: Collection[PairRow],
+    prevalence: float | None,
+    set_name: str,
+    all_random: bool,
+) -> None:
+    """Print the table of one test set's pairs."""
+    table = quantization(pairs).with_note(not_restated_note(prevalence))
+    _print_whole(console, table.with_notes([set_name]), all_random)
 
 
 def _print_pair_lines(

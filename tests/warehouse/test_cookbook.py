@@ -117,7 +117,8 @@ def two_studies(folder, sets, share_cases=False):
 
 def test_cases_of_two_test_sets_are_two_cases_whatever_their_ids(tmp_path):
     on_two_sets = two_studies(tmp_path, ("one", "two"))
-    assert [row["case_id"] for row in answer(on_two_sets, "missed_by_every_model")] == ["c00000"]
+    for question in ("missed_by_every_model", "emergencies_sent_home"):
+        assert [row["case_id"] for row in answer(on_two_sets, question)] == ["c00000"]
     hardest = answer(on_two_sets, "hardest_cases", top="20")
     assert len(hardest) == 10 and {row["models"] for row in hardest} == {2}
     assert [row["accuracy_gain"] for row in answer(on_two_sets, "gains_from_8_bits")] == [pytest.approx(0.2), 0.0]
@@ -126,6 +127,7 @@ def test_cases_of_two_test_sets_are_two_cases_whatever_their_ids(tmp_path):
 def test_a_case_of_two_test_sets_has_one_answer_of_each_model_the_latest(tmp_path):
     sharing = two_studies(tmp_path, ("one", "two"), share_cases=True)
     assert answer(sharing, "missed_by_every_model") == [], "the 4-bit model that finished last finds c00000"
+    assert answer(sharing, "emergencies_sent_home") == []
     hardest = answer(sharing, "hardest_cases", top="20")
     assert len(hardest) == 5 and {row["models"] for row in hardest} == {2}
 

@@ -6,11 +6,10 @@ SELECT
     seed,
     case_id,
     case_group,
-    prediction.p_home,
-    prediction.p_ed,
+    case_answer.p_home,
+    case_answer.p_ed,
     review AS marked_for_review
-FROM prediction
-JOIN leaderboard USING (evaluation_id)
+FROM case_answer
 LEFT JOIN mc_dropout USING (evaluation_id, case_id)
 WHERE label = 'ED' AND decision = 'HOME'
-ORDER BY prediction.p_home DESC, case_id, base_model, precision, recipe, seed;
+ORDER BY case_answer.p_home DESC, case_id, base_model, precision, recipe, seed;
