@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from deployments.awake import kept_awake
 from deployments.interruptions import ignore_interruptions, interrupted_by_signals
 from deployments.lost_runs import end_runs, queue_lost_runs
+from deployments.pool_names import check_pool_name
 from deployments.pool_versions import differences, first_versions, replace_versions, versions_here
 from deployments.prefect_api import (
     REQUEST_SECONDS,
@@ -47,9 +48,10 @@ def api_of(url: str) -> str:
 def enter(api: str, pool: str) -> None:
     """Make the pool if it is missing, and note or compare its versions.
 
-    Raises BadInput where the server or the pool has other versions than this machine, or cannot be
-    used.
+    Raises BadInput for a name that no pool can have, and where the server or the pool has other
+    versions than this machine, or cannot be used.
     """
+    check_pool_name(pool)
     if pool == POOL:
         raise BadInput(f"The work pool {POOL} is that of `triage up`; choose another --pool.")
     with answering(api):

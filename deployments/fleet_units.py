@@ -17,7 +17,9 @@ from pathlib import Path
 from tasks.runtime.backend import is_mac
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import write_atomic
-from tasks.runtime.home import home
+from tasks.runtime.home import home, named_path
+from tasks.runtime.shared import VARIABLE as SHARED
+from tasks.runtime.shared import shared_place, without_password
 
 SECRETS_FILE = ".config/triage/environment"  # in the user's folder: NAME=value, a line each
 PASSED = (
@@ -25,11 +27,12 @@ PASSED = (
     "TRIAGE_BACKEND",
     "TRIAGE_BLAS",
     "TRIAGE_PREFIX_BYTES",
-    "TRIAGE_SHARED",
+    SHARED,
     "TRIAGE_WAREHOUSE",
     "HF_HOME",
     "PREFECT_HOME",
 )
+PATHS = (SHARED, "TRIAGE_WAREHOUSE", "HF_HOME", "PREFECT_HOME")
 LEAVE_SECONDS = 60  # which a worker has to leave the pool
 # Of an agent of launchd: the file of secrets, then the command. It reads lines NAME=VALUE as text,
 # as systemd does with its EnvironmentFile: a password may hold what means something to a shell.
@@ -64,8 +67,16 @@ class Unit:
 def install(api: str, pool: str) -> Unit:
     """Write the unit file of this system, which the user's own commands then start.
 
-    Raises BadInput where the command `triage` is not installed, or the file may not be written.
+    Raises BadInput where the command `triage` is not installed, the shared folder's address holds a
+    password, or the file may not be written.
     """
+    place = shared_place()
+    if place != without_password(place):
+        raise BadInput(
+            f"{SHARED} holds a password, and others may read a unit file; put the line {SHARED}=... "
+            f"into ~/{SECRETS_FILE}, which only you may read, unset it here, and join again."
+        )
+
     program = shutil.which("triage") or shutil.which(
         "triage", path=str(Path(sys.executable).parent)
     )
@@ -81,7 +92,13 @@ def install(api: str, pool: str) -> Unit:
 def environment() -> dict[str, str]:
     """The variables of this shell that decide where a worker keeps and shares what it makes."""
     passed_values = {name: os.environ[name] for name in PASSED if os.environ.get(name)}
-    return {**passed_values, "TRIAGE_HOME": str(home())}
+    # The system starts the command in another folder than this one.
+    paths = {
+        name: str(named_path(name))
+        for name, value in passed_values.items()
+        if name in PATHS and "://" not in value
+    }
+    return {**passed_values, **paths, "TRIAGE_HOME": str(home())}
 
 
 def systemd_unit(arguments: list[str], pool: str, variables: dict[str, str]) -> Unit:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from deployments.prefect_api import prefect_client
-from deployments.worker_names import is_elsewhere, other_workers, worker_of
+from deployments.worker_names import WORKER, is_elsewhere, other_workers, worker_of
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -39,8 +39,8 @@ def queue_lost_runs(api: str, pool: str, queue: str | None) -> list[str]:
     """Queue the lost runs of a queue of `pool`, or of all its queues, on the server at `api` again;
     returns their names.
 
-    Of one queue alone, whose worker does not run: a run that another worker has just taken has no
-    process yet. Raises NoAnswer.
+    Of one queue alone, whose worker does not run: a run that it has just taken has no process yet.
+    Raises NoAnswer.
     """
     with prefect_client(api) as client:
         lost_runs = _lost_runs(client, pool, queue)
@@ -52,7 +52,9 @@ def queue_lost_runs(api: str, pool: str, queue: str | None) -> list[str]:
 def _lost_runs(client: SyncPrefectClient, pool: str, queue: str | None) -> list[FlowRun]:
     """Unfinished runs of the queue without a process on this machine that are not of another one."""
     runs = _unfinished_runs(client, pool)
-    if queue is not None:
+    if queue is None:
+        runs = [run for run in runs if not _is_just_taken(run)]
+    else:
         runs = [run for run in runs if run.work_queue_name in (queue, None)]
     if not runs:
         return []
@@ -61,6 +63,16 @@ def _lost_runs(client: SyncPrefectClient, pool: str, queue: str | None) -> list[
     without_process = [run for run in runs if str(run.id) not in with_process]
     other_names = other_workers(client, pool) if without_process else []
     return [run for run in without_process if not is_elsewhere(worker_of(run), other_names)]
+
+
+def _is_just_taken(run: FlowRun) -> bool:
+    """Whether a worker has taken a run and not yet named itself: it may be any machine's."""
+    return (
+        run.state is not None
+        and run.state.is_pending()
+        and not worker_of(run)
+        and run.state.timestamp > due()
+    )
 
 
 def _unfinished_runs(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
@@ -94,9 +106,12 @@ def _queue_again(client: SyncPrefectClient, run: FlowRun) -> None:
 def run_again(client: SyncPrefectClient, run: FlowRun) -> None:
     """Schedule a run anew: finished steps are not repeated, and a training goes on from its
     checkpoint.
+
+    Its worker's name goes first: the next worker takes a run some requests before it names itself.
     """
     from prefect.states import AwaitingRetry
 
+    client.update_flow_run_labels(run.id, {WORKER: ""})
     client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=due()), force=True)
 
 

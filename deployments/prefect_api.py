@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 HOST = "127.0.0.1"
+SERVER_AUTH = "PREFECT_SERVER_API_AUTH_STRING"  # user:password, which a server asks for
+ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"  # of the pages that a server answers
 SECONDS = 3.0  # a server that takes longer to give its version does not answer
 REQUEST_SECONDS = 20.0  # a server that is busy with runs may take longer than that
 CONNECT_ATTEMPTS = 4  # the client's, of which each may take its part of the time

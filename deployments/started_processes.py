@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def end_leftovers(root: Path, records: str = UP) -> list[int]:
     Returns their process ids. Call it only while no other such command of this home runs.
     """
     ended_pids = []
-    for record in sorted((root / records).glob(f"{machine_id()}-*")):
+    for record in records_of(root / records, r"server|worker.*"):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             entry = json.loads(record.read_text(encoding="utf-8"))
             pid = int(entry["pid"])
@@ -85,6 +86,12 @@ def _end_recorded(pid: int, command: str, record: Path) -> bool:
         kill_group(pid)
     _end_group(pid, lambda: not command_of(pid))
     return True
+
+
+def records_of(folder: Path, name: str) -> list[Path]:
+    """The records of this machine whose further name has a form; another machine's may begin alike."""
+    of_this_machine = re.compile(f"{re.escape(machine_id())}-(?:{name})")
+    return sorted(path for path in folder.glob("*") if of_this_machine.fullmatch(path.name))
 
 
 def kill_group(group: int) -> None:

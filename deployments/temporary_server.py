@@ -24,8 +24,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from deployments.machine_id import machine_id
-from deployments.prefect_api import HOST, NoAnswer, api_url, server_version
-from deployments.started_processes import command_of, is_older
+from deployments.prefect_api import HOST, ORIGINS, SERVER_AUTH, NoAnswer, api_url, server_version
+from deployments.started_processes import command_of, is_older, records_of
 from tasks.runtime.children import end_process
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.files import write_atomic
@@ -35,6 +35,7 @@ SERVER = "prefect.server.api.server"
 PROGRAM = Path(__file__).with_name("server_process.py")
 BACKLOG = 128  # requests that wait while no server runs
 LIKE_PREFECTS_OWN = {
+    ORIGINS: f"http://{HOST}",  # no page of a browser
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
@@ -206,7 +207,7 @@ def end_orphaned_servers(root: Path) -> None:
 
     A record, named after its sweep's process, holds the server's.
     """
-    for record in sorted(_records(root).glob(f"{machine_id()}-*")):
+    for record in records_of(_records(root), r"\d+"):
         if is_older(int(record.name.rpartition("-")[2]), record):
             continue
         with contextlib.suppress(ValueError, OSError):
@@ -219,7 +220,7 @@ def end_orphaned_servers(root: Path) -> None:
 
 def running_sweeps(root: Path) -> list[int]:
     """Process ids of the sweeps of a home that started a server on this machine and still run."""
-    records = sorted(_records(root).glob(f"{machine_id()}-*"))
+    records = records_of(_records(root), r"\d+")
     pids = [(int(record.name.rpartition("-")[2]), record) for record in records]
     return [pid for pid, record in pids if is_older(pid, record)]
 
@@ -269,11 +270,13 @@ def _listener() -> socket.socket:
 def _start(listener: socket.socket) -> subprocess.Popen[bytes]:
     # Never the current folder, which may hold any module: that is what -P is for.
     command = [sys.executable, "-P", str(PROGRAM), f"{SERVER}:create_app", str(listener.fileno())]
+    # The password is that of `triage up`; this server's sweep sends none.
+    inherited = {name: value for name, value in os.environ.items() if name != SERVER_AUTH}
     # Ctrl-C goes to all in the terminal's foreground. The sweep, which ends the server, must still
     # reach it.
     return subprocess.Popen(
         command,
-        env=os.environ | LIKE_PREFECTS_OWN,
+        env=inherited | LIKE_PREFECTS_OWN,
         stdin=subprocess.PIPE,
         pass_fds=[listener.fileno()],
         start_new_session=True,

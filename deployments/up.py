@@ -20,7 +20,15 @@ from deployments.awake import kept_awake
 from deployments.interruptions import ignore_interruptions, interrupted_by_signals
 from deployments.lost_runs import end_runs
 from deployments.notifications import check_address, notify_people
-from deployments.prefect_api import HOST, NoAnswer, api_url, is_open, server_version
+from deployments.prefect_api import (
+    HOST,
+    ORIGINS,
+    SERVER_AUTH,
+    NoAnswer,
+    api_url,
+    is_open,
+    server_version,
+)
 from deployments.register import register
 from deployments.started_processes import end_leftovers, start
 from deployments.workers import QUEUES, Worker, worker_environment
@@ -29,7 +37,6 @@ from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 
 EVERYWHERE = "0.0.0.0"
-SERVER_AUTH = "PREFECT_SERVER_API_AUTH_STRING"  # of Prefect: user:password
 # Else a lease is forgotten with the server's process, and what it held stays taken for good.
 KEEPS_LEASES = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"
@@ -161,6 +168,12 @@ class _Server:
     def provide(self) -> None:
         """Return once a server of our version answers on the port, an existing or a new one."""
         if _usable_server(self.port):
+            if self._host == EVERYWHERE:
+                raise BadInput(
+                    f"Port {self.port} has a Prefect server already, which other machines may not "
+                    "reach, or reach without a password; stop it, or choose another port with "
+                    "--port."
+                )
             self._say(
                 f"A Prefect server answers on port {self.port} already and is used; "
                 "it stays when this stops."
@@ -260,12 +273,20 @@ def _answering(port: int) -> Iterator[None]:
 
 
 def _environment(port: int, host: str = HOST) -> dict[str, str]:
-    """The environment of the server, the worker and the flow runs."""
+    """The environment of the server, the worker and the flow runs.
+
+    The server answers pages of its own alone: Prefect's default lets any page that a browser of
+    this machine shows start runs, which are commands.
+    """
+    names = [HOST, "localhost"]
     environment = {
         **KEEPS_LEASES,
         **worker_environment(api_url(port)),
         "PREFECT_UI_API_URL": api_url(port),
     }
     if host == EVERYWHERE:  # browsers of other machines
-        environment["PREFECT_UI_API_URL"] = f"http://{socket.gethostname()}:{port}/api"
+        names.append(socket.gethostname())
+        environment["PREFECT_UI_API_URL"] = f"http://{names[-1]}:{port}/api"
+
+    environment.setdefault(ORIGINS, ",".join(f"http://{name}:{port}" for name in names))
     return environment

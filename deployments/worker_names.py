@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
+WORKER = "prefect.worker.name"  # Prefect's label of the worker that took a run
 ONLINE = "ONLINE"  # the status of a worker that serves its pool now, or did some 90 seconds ago
 _NAME = re.compile(r"triage-(?P<host>.+)-(?P<home>[0-9a-f]{12})(-light)?")
 
@@ -36,8 +37,8 @@ def host_of(worker: str) -> str:
 
 
 def worker_of(run: FlowRun) -> str:
-    """The name of the worker that took a run, empty if none has; Prefect keeps it as a label."""
-    return str(run.labels.get("prefect.worker.name", ""))
+    """The name of the worker that took a run; empty if none has, or none has said so yet."""
+    return str(run.labels.get(WORKER, ""))
 
 
 def online_workers(client: SyncPrefectClient, pool: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""The night's sweep, unless a sweep still goes on: nights do not pile up behind a study of days."""
+"""The night's sweep, unless one still waits or goes on: nights do not pile up behind a study of days."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow
@@ -12,6 +13,7 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -20,9 +22,17 @@ from prefect.deployments import run_deployment
 from prefect.states import Cancelled, Completed
 
 from flows.form import GridName
+from tasks.runtime.at_work import is_at_work
+from tasks.runtime.home import home
 
 SWEEP = "sweep/local"
-UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
+UNFINISHED = [
+    StateType.SCHEDULED,
+    StateType.PENDING,
+    StateType.RUNNING,
+    StateType.PAUSED,
+    StateType.CANCELLING,
+]
 
 
 @flow(name="nightly", flow_run_name="night {grid}")
@@ -32,21 +42,27 @@ def nightly(grid: GridName = "demo") -> State[Any]:
     Args:
         grid: demo, paper, tuned, study, study_gemma, ablation, smoke, or the path of a grid file
     """
-    if (active_run := _running_sweep()) is not None:
-        return Cancelled(message=f"{active_run.name} still goes on, so this night is left out.")
+    if (sweep := _unfinished_sweep()) is not None:
+        return Cancelled(message=f"{sweep.name} has not ended, so this night is left out.")
+    if is_at_work():
+        message = f"A sweep or an experiment goes on in {home()}, so this night is left out."
+        return Cancelled(message=message)
+
     run_deployment(SWEEP, parameters={"grid": grid}, timeout=0, as_subflow=False)
     return Completed(message=f"{SWEEP} is queued with the grid {grid}.")
 
 
-def _running_sweep() -> FlowRun | None:
-    """A sweep of `sweep/local` that a worker has taken and not ended."""
+def _unfinished_sweep() -> FlowRun | None:
+    """A sweep of `sweep/local` that is due and has not ended."""
     flow_name, _, deployment = SWEEP.partition("/")
+    due = {"before_": datetime.now(UTC)}
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])),
             deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[deployment])),
             flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED))
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED)),
+                expected_start_time=FlowRunFilterExpectedStartTime.model_validate(due),
             ),
             limit=1,
         )

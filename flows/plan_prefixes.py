@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from flows.plan import PlannedCell, variant_here
 from flows.plan_operations import INSTRUCTION_TOKENS, OWN_TOKENS_PER_CASE, size_of
@@ -14,7 +15,7 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import dataset_folder
 from tasks.precisions import Precision
 from tasks.runtime.backend import backend
-from tasks.runtime.errors import SourceUnavailable
+from tasks.runtime.errors import BrokenFolder, SourceUnavailable
 from tasks.runtime.home import home
 from tasks.runtime.store import ManifestDict, read_manifest
 from tasks.spec import BaseModelSpec, ExperimentSpec, Grid
@@ -155,12 +156,20 @@ def _stored_for(read: Mapping[Reader, SetSizes], digests: Mapping[str, str] | No
             }
 
     prefixes = home() / "prefixes"
-    stored = {folder.name: read_manifest(folder) or {} for folder in prefixes.glob("*")}
+    stored = {folder.name: _manifest_of(folder) for folder in prefixes.glob("*")}
     return sum(
         stored_bytes(prefixes, name)
         for name, manifest in stored.items()
         if _is_for_sets(manifest, set_digests, digests is not None)
     )
+
+
+def _manifest_of(prefix: Path) -> ManifestDict:
+    """The manifest of a stored prefix; empty where it is damaged, so that the prefix is made anew."""
+    try:
+        return read_manifest(prefix) or {}
+    except BrokenFolder:
+        return {}
 
 
 def _is_for_sets(

@@ -94,6 +94,47 @@ def test_files_that_do_not_match_their_manifest_are_not_taken(shared, tmp_path):
     assert shared.get("x/1", tmp_path / "b") and verify(tmp_path / "b")
 
 
+def test_a_version_that_lacks_a_file_no_longer_counts(shared, tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_module, "READ_SECONDS", 0)
+    own_result = sealed(tmp_path / "a", "ours")
+    digest = shared.put(own_result, "x/1")["digest"][:12]
+    shared._remove(f"x/1/{digest}/figures.txt")
+
+    with pytest.raises(BrokenFolder, match="x/1 lacks a file that its manifest names"):
+        shared.get("x/1", tmp_path / "b")
+
+    shared.put(own_result, "x/1")
+    assert shared.get("x/1", tmp_path / "b") and verify(tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["../../outside.txt", "/outside.txt", "below/../../outside.txt"])
+def test_a_manifest_writes_no_file_outside_its_folder(shared, tmp_path, name):
+    own_result = sealed(tmp_path / "a", "ours")
+    manifest = shared.put(own_result, "x/1")
+    target = name if name.startswith("..") or "below" in name else str(tmp_path / "outside.txt")
+    manifest["files"][target] = manifest["files"]["figures.txt"]
+    shared._write(f"x/1/{MANIFEST}", json.dumps(manifest).encode())
+
+    with pytest.raises(BrokenFolder, match="names a file outside"):
+        shared.get("x/1", tmp_path / "home" / "landing" / "b")
+    assert list(tmp_path.rglob("outside.txt")) == []
+
+
+def test_a_password_stands_in_no_sentence_and_no_mark(monkeypatch):
+    monkeypatch.setenv("TRIAGE_SHARED", "ftp://ann:SECRET@127.0.0.1:9/lab")
+    with pytest.raises((BadInput, NotShared)) as caught:
+        shared_folder().manifest("x/1")
+    assert "SECRET" not in str(caught.value) and "127.0.0.1:9/lab" in str(caught.value)
+    monkeypatch.setenv("TRIAGE_SHARED", "memory://ann:SECRET@nas/lab")
+    assert shared_folder().url == "memory://nas/lab"
+
+
+def test_a_folder_of_nobody_is_a_sentence(monkeypatch):
+    monkeypatch.setenv("TRIAGE_SHARED", "~no-such-user/lab")
+    with pytest.raises(BadInput, match="TRIAGE_SHARED=~no-such-user/lab cannot be used"):
+        shared_folder()
+
+
 def test_a_replaced_version_takes_its_files_with_it(shared, tmp_path):
     own_result = sealed(tmp_path / "a", "ours", update=1)
     later = sealed(tmp_path / "b", "later", update=2)

@@ -15,7 +15,7 @@ from tasks.removal import refuse_while_working
 from tasks.runtime.errors import Locked
 from tasks.runtime.home import check_home, home
 from tasks.runtime.paths import ask
-from tasks.runtime.shared import shared_place
+from tasks.runtime.shared import shared_place, without_password
 
 STAYS = (
     "The warehouse and landing/ stay: they hold no text, and know cases by id and digest "
@@ -56,7 +56,7 @@ def forget_data(console: Console, data: str, yes: bool) -> None:
 
 def _what_stays() -> list[str]:
     """What forgetting does not remove, in sentences."""
-    place = shared_place()
+    place = without_password(shared_place())
     return [STAYS, STAYS_SHARED.format(place=place)] if place else [STAYS]
 
 

@@ -140,6 +140,7 @@ def _look(client: SyncPrefectClient, followed: _Followed) -> None:
             continue
 
         is_taken = run.state.is_running() or run.state.is_pending()
+        # A run without a worker's name has just been taken.
         if is_taken and workers.get(worker_of(run), ONLINE) == ONLINE:
             active_runs.append(run)
         elif is_taken or run.state.is_crashed():

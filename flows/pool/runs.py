@@ -26,6 +26,7 @@ from prefect.states import Scheduled
 from prefect.utilities.callables import parameter_schema
 
 from deployments.lost_runs import due
+from deployments.pool_names import check_pool_name
 from deployments.pool_versions import Versions, differences, read_versions, versions_here
 from deployments.worker_names import host_of, worker_of
 from deployments.workers import POOL
@@ -121,6 +122,7 @@ def usable_versions(client: SyncPrefectClient, pool: str) -> Versions:
     """What the machines of a pool have in common. Raises BadInput where it cannot take a sweep of
     this machine.
     """
+    check_pool_name(pool)
     if pool == POOL:
         raise BadInput(
             f"The work pool {POOL} is that of `triage up` and takes one sweep at a time; let its "

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tasks.runtime.errors import Locked
+from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.events import Emit, Note
 from tasks.runtime.locks import locked
 
@@ -31,7 +32,7 @@ def reserved(
     it; nothing where the variable is not set.
 
     `check` is called while it waits, and may raise to give up. A wait of more than `SILENT_SECONDS`
-    is reported to `on_event`, once.
+    is reported to `on_event`, once. Raises BadInput where the folder of locks is another user's.
     """
     name = os.environ.get(VARIABLE, "").strip()
     if not name:
@@ -40,10 +41,11 @@ def reserved(
 
     start = time.monotonic()
     reported = False
+    folder = _folder()
     with contextlib.ExitStack() as locks:
         while True:
             try:
-                locks.enter_context(locked(_folder() / name))
+                locks.enter_context(locked(folder / name))
                 break
             except Locked:
                 check()
@@ -62,5 +64,21 @@ def _wait(name: str) -> str:
 
 
 def _folder() -> Path:
-    """A folder of this machine and user: a file that another user made could not be opened."""
-    return Path(tempfile.gettempdir()) / f"triage-{os.getuid()}"
+    """A folder of this machine and user: a file that another user made could not be opened.
+
+    Raises BadInput where another user has made it, who could put links there.
+    """
+    folder = Path(tempfile.gettempdir()) / f"triage-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise BadInput(
+            f"{folder}, which holds the locks of your accelerators, belongs to someone else; remove "
+            "it, or set TMPDIR to a folder of your own."
+        )
+    if status.st_mode & 0o077:
+        folder.chmod(0o700)
+
+    return folder

@@ -8,8 +8,13 @@ import secrets
 from collections.abc import Iterator
 
 from tasks.runtime.home import home
-from tasks.runtime.locks import lock_of, locked
+from tasks.runtime.locks import is_held, lock_of, locked
 from tasks.runtime.temporary import remove_abandoned_locks
+
+
+def is_at_work() -> bool:
+    """Whether a flow, of this process or another one, works in the home."""
+    return any(is_held(path) for path in (home() / "flows").glob(".*.lock"))
 
 
 @contextlib.contextmanager

@@ -29,13 +29,16 @@ from typing import IO, NamedTuple
 
 from tasks.runtime.backend import can_fork
 from tasks.runtime.forking import NUMBER, OPTION, Order
+from tasks.runtime.watchdog import SILENT_SECONDS
 
 
 class Forked:
     """A step's process: as much of subprocess.Popen as its parent needs."""
 
     def __init__(self, server: socket.socket, stdin: IO[str], stdout: IO[str]) -> None:
-        """Raises OSError if the server has just ended."""
+        """Raises OSError if the server has just ended, or gives no sign of life."""
+        if not select.select([server], [], [], SILENT_SECONDS)[0]:
+            raise OSError(f"The fork server has not answered for {SILENT_SECONDS:.0f} s.")
         self.pid = _receive(server)
         self.stdin = stdin
         self.stdout = stdout
@@ -113,7 +116,7 @@ def fork(
 ) -> Forked | None:
     """The process of a step, started; `child` is the module that serves.
 
-    None if it cannot be forked: no server is kept, or it is busy or has just died. Variables that
+    None if it cannot be forked: no server is kept, or it is busy, hangs or has just died. Variables that
     are read on import keep the value that they had when the server started.
     """
     global _last
@@ -130,6 +133,7 @@ def fork(
         try:
             _last = _send_order(_server.socket, order, log)
         except OSError:
+            _kill(_server)  # one that hangs would take the order later
             return None
         return _last
 

@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 from tasks.runtime.errors import BadInput, disk_error
+from tasks.runtime.paths import ask
 
 
 def home() -> Path:
@@ -46,10 +47,10 @@ def named_path(variable: str) -> Path | None:
 
 
 def existing_home() -> Path:
-    """`home()`, or its nearest parent that exists: the disk and the permissions are those of this
-    folder.
+    """`home()`, or its nearest parent that this user can see: the disk and the permissions are those
+    of this folder.
     """
-    return next(path for path in (home(), *home().parents) if path.exists())
+    return next(path for path in (home(), *home().parents) if ask(Path.exists, path))
 
 
 def check_home() -> None:

@@ -39,13 +39,16 @@ def locked(
     path = lock_of(folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("w")
+        # Where others may write, too, a link could stand in its place.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise disk_error(error, path) from error
 
-    with handle:
-        _acquire(handle.fileno(), folder, time.monotonic() + wait, while_waiting)
+    try:
+        _acquire(descriptor, folder, time.monotonic() + wait, while_waiting)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def is_locked(folder: Path) -> bool:

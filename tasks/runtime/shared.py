@@ -14,6 +14,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -31,12 +32,12 @@ from tasks.runtime.errors import (
     is_disk_full,
 )
 from tasks.runtime.locks import replacing
-from tasks.runtime.store import MANIFEST, ManifestDict, verify
+from tasks.runtime.store import MANIFEST, ManifestDict, check_names, verify
 from tasks.runtime.temporary import temporary_folder
 
 VARIABLE = "TRIAGE_SHARED"
 IDENTITY = "triage-shared.json"
-READS = 3  # of a manifest that another machine may be writing at this moment
+READS = 3  # of what another machine may be writing at this moment
 READ_SECONDS = 0.5
 AT_ONCE = 8  # files that are copied side by side
 VOLUMES = Path("/Volumes")  # where a Mac mounts shares, each as a folder while it is connected
@@ -48,7 +49,7 @@ class SharedFolder:
 
     fs: Any  # fsspec's AbstractFileSystem, which has no types
     root: str
-    url: str
+    url: str  # without a password
 
     def put(self, folder: Path, name: str) -> ManifestDict:
         """Copy a sealed folder unless a version of it is there already; returns the manifest of the
@@ -85,8 +86,8 @@ class SharedFolder:
         """Copy the version that counts to `final`, in place of whatever is there; False if there is
         none.
 
-        Raises BrokenFolder if its files do not match its manifest. That version no longer counts
-        then, so that a machine which has it, or makes it again, can put it there.
+        Raises BrokenFolder if its files do not match its manifest, or one is missing. That version
+        no longer counts then, so that a machine which has it, or makes it again, can put it there.
         """
         with self._refusals():
             manifest = self._manifest(name)
@@ -95,8 +96,13 @@ class SharedFolder:
 
             final.parent.mkdir(parents=True, exist_ok=True)
             with temporary_folder(final) as temporary:
-                self._get_files(manifest, name, temporary)
-                self._verify(temporary, manifest, name)
+                try:
+                    check_names(manifest, f"{self.url}/{name}")
+                    self._get_files(manifest, name, temporary)
+                    verify(temporary, deep=True)
+                except (BrokenFolder, FileNotFoundError) as error:
+                    self._forget_version(manifest, name, error)
+                    raise
                 with replacing(final):
                     shutil.rmtree(final, ignore_errors=True)
                     temporary.replace(final)
@@ -141,18 +147,31 @@ class SharedFolder:
     def _get_files(self, manifest: ManifestDict, name: str, folder: Path) -> None:
         def copy(file: str) -> None:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            self.fs.get_file(self._path(f"{name}/{_version(manifest)}/{file}"), str(folder / file))
+            source = self._path(f"{name}/{_version(manifest)}/{file}")
+            for attempt in range(READS):
+                try:
+                    self.fs.get_file(source, str(folder / file))
+                    return
+                except FileNotFoundError:  # the place may show it later than the manifest
+                    if attempt == READS - 1:
+                        raise
+                    time.sleep(READ_SECONDS)
 
         _for_each(copy, manifest["files"])
         (folder / MANIFEST).write_bytes(self.fs.cat_file(self._path(f"{name}/{MANIFEST}")))
 
-    def _verify(self, copy: Path, manifest: ManifestDict, name: str) -> None:
-        try:
-            verify(copy, deep=True)
-        except BrokenFolder:
-            if self._manifest(name) == manifest:  # else another one has taken its place
-                self._remove(f"{name}/{MANIFEST}")
-            raise
+    def _forget_version(self, manifest: ManifestDict, name: str, error: Exception) -> None:
+        """Let a damaged version no longer count, unless another one has taken its place, or the
+        whole place is gone.
+        """
+        if self._manifest(name) != manifest:
+            return
+        self._remove(f"{name}/{MANIFEST}")
+        if isinstance(error, FileNotFoundError):
+            raise BrokenFolder(
+                f"{self.url}/{name} lacks a file that its manifest names ({error}); it no longer "
+                "counts."
+            ) from error
 
     def _manifest(self, name: str) -> ManifestDict | None:
         return self._json(f"{name}/{MANIFEST}")
@@ -212,18 +231,23 @@ def shared_folder() -> SharedFolder | None:
 
     from fsspec.core import url_to_fs
 
-    if "://" not in url:
-        url = str(Path(url).expanduser().resolve())
-
+    public_url = without_password(url)
     try:
+        if "://" not in url:
+            public_url = url = str(Path(url).expanduser().resolve())
         fs, root = url_to_fs(url)
-    except (ImportError, ValueError, OSError) as error:
+    except (ImportError, RuntimeError, ValueError, OSError) as error:
         raise BadInput(
-            f"{VARIABLE}={url} cannot be used ({error}); give a mounted folder, or a URL whose "
-            "library is installed."
+            f"{VARIABLE}={public_url} cannot be used ({error}); give a mounted folder, or a URL "
+            "whose library is installed."
         ) from error
 
-    return SharedFolder(fs, root.rstrip("/"), url)
+    return SharedFolder(fs, root.rstrip("/"), public_url)
+
+
+def without_password(url: str) -> str:
+    """A URL without the user and the password that it may hold: it stands in sentences and marks."""
+    return re.sub(r"(?<=://)[^/@]*@", "", url)
 
 
 def _for_each(copy: Callable[[str], None], files: Iterable[str]) -> None:
@@ -233,7 +257,11 @@ def _for_each(copy: Callable[[str], None], files: Iterable[str]) -> None:
 
 
 def _version(manifest: ManifestDict) -> str:
-    return str(manifest["digest"])[:12]
+    """The folder of a version. Raises BrokenFolder for a digest that is none: it is part of paths."""
+    digest = str(manifest.get("digest"))
+    if not re.fullmatch(r"[0-9a-f]{12,}", digest):
+        raise BrokenFolder(f"A {MANIFEST} has the digest {digest[:20]!r}, which is none.")
+    return digest[:12]
 
 
 def _sentence(url: str, error: Exception) -> str:

@@ -16,7 +16,7 @@ import secrets
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tasks.runtime.errors import BadInput, BrokenFolder, disk_error
@@ -127,6 +127,7 @@ def verify(folder: Path, deep: bool = True) -> ManifestDict:
             f"{folder / MANIFEST} does not match its own digest; the folder must be rebuilt."
         )
 
+    check_names(manifest, folder)
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry["size"]:
@@ -139,6 +140,16 @@ def verify(folder: Path, deep: bool = True) -> ManifestDict:
             )
 
     return manifest
+
+
+def check_names(manifest: ManifestDict, place: Path | str) -> None:
+    """Raise BrokenFolder where the manifest of a folder at `place`, which another machine or person
+    may have written, names a file outside it.
+    """
+    for name in manifest["files"]:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise BrokenFolder(f"The {MANIFEST} of {place} names a file outside it: {name}.")
 
 
 def complete(folder: Path, deep: bool = False) -> ManifestDict | None:

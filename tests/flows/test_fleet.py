@@ -297,6 +297,48 @@ def test_credentials_are_never_written_into_a_unit(tmp_path, monkeypatch):
     assert "SECRET" not in text and "/mnt/shared" in text and str(home()) in text and "http://mac1:4200" in text
 
 
+def test_a_password_of_the_shared_folder_is_no_part_of_a_unit(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TRIAGE_SHARED", "sftp://ann:SECRET@nas.local/lab")
+    monkeypatch.setattr(fleet_units.shutil, "which", lambda *args, **options: "/bin/triage")
+    with pytest.raises(BadInput, match="TRIAGE_SHARED holds a password, and others may read a unit file") as caught:
+        fleet_units.install("http://mac1:4200/api", "fleet")
+    assert "SECRET" not in str(caught.value) and not (tmp_path / ".config").exists()
+
+
+def test_a_unit_names_folders_by_their_whole_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("TRIAGE_SHARED", "TRIAGE_WAREHOUSE", "HF_HOME", "PREFECT_HOME"):
+        monkeypatch.setenv(name, "lab/one")
+        assert fleet_units.environment()[name] == str(tmp_path.resolve() / "lab" / "one")
+    monkeypatch.setenv("TRIAGE_SHARED", "s3://lab/one")
+    assert fleet_units.environment()["TRIAGE_SHARED"] == "s3://lab/one"
+
+
+def test_the_server_of_a_sweep_asks_for_no_password_and_answers_no_page(monkeypatch):
+    started = []
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "fleet:SECRET")
+    monkeypatch.setattr(temporary_server.subprocess, "Popen", lambda command, **options: started.append(options))
+    with temporary_server._listener() as listener:
+        temporary_server._start(listener)
+    (options,) = started
+    assert "PREFECT_SERVER_API_AUTH_STRING" not in options["env"]
+    assert options["env"]["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1"
+
+
+def test_records_of_a_machine_whose_name_begins_alike_are_its_own(monkeypatch):
+    monkeypatch.setattr(started_processes, "machine_id", lambda: "gpu")
+    monkeypatch.setattr(temporary_server, "machine_id", lambda: "gpu")
+    paths = [home() / UP / "gpu-2-server", home() / "servers" / "gpu-2-1073741824"]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+
+    assert end_leftovers(home()) == [] and temporary_server.running_sweeps(home()) == []
+    temporary_server.end_orphaned_servers(home())
+    assert all(path.exists() for path in paths)
+
+
 def test_up_and_join_of_one_home_do_not_end_each_others_processes():
     record = home() / UP / "host-server"
     record.parent.mkdir(parents=True)

@@ -58,6 +58,13 @@ def test_prefixes_of_other_cases_are_not_those_of_the_plan(needed):
     assert needed() == before - size, "which does not say of which cases it is"
 
 
+def test_a_damaged_prefix_is_made_anew(needed):
+    before = needed()
+    store("damaged")
+    (home() / "prefixes" / "damaged" / "manifest.json").write_text('{"variant":')
+    assert needed() == before
+
+
 def test_where_cases_are_not_prepared_prefixes_of_any_count(needed):
     before = needed()
     size = store("other-cases", set_digest="other")

@@ -1,6 +1,8 @@
 """A sweep in a work pool: which runs it submits, finds, repeats and gives up, told by a server in memory."""
 
+import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -13,7 +15,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
-from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Running, Scheduled
+from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Pending, Running, Scheduled
 
 import flows.experiment
 from deployments import lost_runs
@@ -106,6 +108,9 @@ class Server:
 
     def set_flow_run_state(self, id, state, force):
         self.read_flow_run(id).state = state
+
+    def update_flow_run_labels(self, id, labels):
+        self.read_flow_run(id).labels |= labels
 
     def delete_global_concurrency_limit_by_name(self, name):
         self.limits.append(name)
@@ -222,6 +227,29 @@ def test_a_failure_has_the_sentence_and_the_class_of_its_machine(server):
     assert failures == ["tiny-llama-4bit-baseline-s42: no weights."]
     (failed,) = [event for _, event in events if isinstance(event, ExperimentFailed)]
     assert isinstance(failed.error, SourceUnavailable) and failed.message == "no weights."
+
+
+def test_a_run_that_another_machine_has_just_taken_is_not_lost(server):
+    looks = []
+
+    def step(runs):
+        first, *other_runs = runs.values()
+        for run in other_runs:
+            complete({"x": run})
+
+        looks.append(first.state.name)
+        if len(looks) == 1:
+            first.state = Running()
+            first.labels = {"prefect.worker.name": "triage-gone-1"}
+        elif len(looks) == 2:  # before that machine has named itself
+            first.state = Pending()
+        else:
+            complete({"x": first})
+
+    server.workers["triage-gone-1"] = "OFFLINE"
+    failures, events, _ = run_sweep(server, step)
+    warnings = [event.message for _, event in events if isinstance(event, StepWarning)]
+    assert failures == [] and len(warnings) == 1 and looks == ["Scheduled", "AwaitingRetry", "Pending"]
 
 
 def test_a_lost_run_runs_again_and_after_too_many_losses_it_is_a_failure(server):
@@ -425,6 +453,34 @@ def test_a_step_that_waits_for_its_accelerator_says_so_once(monkeypatch):
 
     (note,) = events
     assert note.message.startswith("Waiting: another step runs on accelerator 'test-")
+
+
+def test_a_folder_for_locks_that_someone_else_has_made_is_refused(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    monkeypatch.setattr(accelerator.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("TRIAGE_ACCELERATOR", "0")
+    folder = tmp_path / f"triage-{os.getuid()}"
+
+    with reserved():
+        assert folder.stat().st_mode & 0o777 == 0o700
+    (folder / ".0.lock").unlink()
+    (folder / ".0.lock").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"), reserved():
+        pass
+
+    assert victim.read_text() == "kept"
+    shutil.rmtree(folder)
+    folder.symlink_to(tmp_path)
+    with pytest.raises(BadInput, match="belongs to someone else; remove it, or set TMPDIR"), reserved():
+        pass
+
+
+@pytest.mark.parametrize("name", ["lab/gpu", "100%", "my lab", "prefect-lab", ""])
+def test_a_name_that_no_pool_can_have_is_a_sentence(name):
+    for ask in (lambda: enter("http://127.0.0.1:9/api", name), lambda: usable_versions(None, name)):
+        with pytest.raises(BadInput, match="is no name for a work pool; give one of letters, digits and - _ . that"):
+            ask()
 
 
 def test_an_address_without_a_server_is_a_sentence():

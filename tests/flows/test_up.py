@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
@@ -18,14 +19,18 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import yaml
+from fastapi.testclient import TestClient
 from prefect.exceptions import ParameterTypeError
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_CORS_ALLOWED_ORIGINS, temporary_settings
 
+import flows.nightly
 from deployments.interruptions import interrupted_by_signals
 from deployments.lost_runs import end_runs, queue_lost_runs
-from deployments.prefect_api import NoAnswer, prefect_client
+from deployments.prefect_api import HOST, ORIGINS, NoAnswer, prefect_client
 from deployments.register import FILE, _deployments, _run_prefect, register
 from deployments.started_processes import command_of, end_leftovers, kill_group, start
 from deployments.up import (
+    EVERYWHERE,
     LostServer,
     _answering,
     _environment,
@@ -40,6 +45,7 @@ from deployments.workers import EARLY_ENDS
 from flows.compare import compare
 from flows.experiment import experiment
 from flows.sweep import sweep
+from tasks.runtime.at_work import at_work
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
@@ -185,6 +191,8 @@ def server_that_has(*paths: str, answers: dict[str, object] | None = None):
             requests.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
             self.answer(self.path in (answers or {}), (answers or {}).get(self.path))
 
+        do_PATCH = do_POST
+
         def answer(self, exists, body):
             self.send_response(200 if exists else 404)
             self.end_headers()
@@ -252,6 +260,7 @@ def run_of(worker: str | None, state: str = "RUNNING") -> dict[str, object]:
 
 
 SET_STATE = f"/flow_runs/{ID}/set_state"
+LABELS = f"/flow_runs/{ID}/labels"
 ACCEPTED = {"state": None, "status": "ACCEPT", "details": {"type": "accept_details"}}
 
 
@@ -271,10 +280,13 @@ def test_a_lost_run_is_queued_again_unless_it_is_surely_of_another_machine(taken
     elsewhere = run_of(own_name) | {"work_queue_name": "light"}
 
     workers = [worker(own_name), worker("of a name of its own, at work")]
-    answers = {"/flow_runs/filter": [run, elsewhere], WORKERS: workers, SET_STATE: ACCEPTED}
+    answers = {"/flow_runs/filter": [run, elsewhere], WORKERS: workers, LABELS: None, SET_STATE: ACCEPTED}
     with server_that_has(answers=answers) as (api, requests):
         assert queue_lost_runs(api, "triage", "default") == ([run["name"]] if queued else [])
 
+    # Else the next machine's run would look lost until that machine has named itself.
+    changes = [(path, body) for path, body in requests if path in (LABELS, SET_STATE)]
+    assert changes[:1] == ([(LABELS, {"prefect.worker.name": ""})] if queued else [])
     assert states_set(requests) == ([("SCHEDULED", "AwaitingRetry", True)] if queued else [])
     (body,) = [body for path, body in requests if path == "/flow_runs/filter"]
     assert body["flow_runs"]["state"]["type"]["any_"] == ["RUNNING", "PENDING", "CANCELLING"]
@@ -284,6 +296,16 @@ def test_a_lost_run_is_queued_again_unless_it_is_surely_of_another_machine(taken
 def states_set(requests):
     bodies = [body for path, body in requests if path == SET_STATE]
     return [(body["state"]["type"], body["state"]["name"], body["force"]) for body in bodies]
+
+
+@pytest.mark.parametrize(("taken", "queued"), [(timedelta(0), False), (timedelta(hours=2), True)])
+def test_a_run_that_some_machine_has_just_taken_is_not_lost(taken, queued):
+    run = run_of(None, "PENDING")
+    run["state"] |= {"timestamp": (datetime.now(UTC) - taken).isoformat()}
+    answers = {"/flow_runs/filter": [run], WORKERS: [], LABELS: None, SET_STATE: ACCEPTED}
+    with server_that_has(answers=answers) as (api, requests):
+        assert queue_lost_runs(api, "triage", None) == ([run["name"]] if queued else [])
+    assert len(states_set(requests)) == queued
 
 
 def test_a_lost_run_that_was_being_cancelled_is_cancelled():
@@ -321,6 +343,54 @@ def test_schedules_are_given_to_new_deployments_only_and_what_the_server_has_sta
     schedules = [(s["slug"], s["active"], s["parameters"]) for s in first[0].pop("schedules")]
     assert schedules == [("weekly-paper", False, {"grid": "paper"})]
     assert again == first, "nothing else differs"
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [("https://evil.example", HOST, 400), ("http://127.0.0.1:4201", HOST, 400), ("http://localhost:4200", HOST, 200),
+     (f"http://{socket.gethostname()}:4200", EVERYWHERE, 200)],
+)  # fmt: skip
+def test_the_server_answers_pages_of_its_own_alone(origin, host, status, monkeypatch):
+    from prefect.server.api.server import create_app
+
+    monkeypatch.delenv(ORIGINS, raising=False)
+    with temporary_settings({PREFECT_SERVER_CORS_ALLOWED_ORIGINS: _environment(4200, host)[ORIGINS]}):
+        server = TestClient(create_app(ignore_cache=True))
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    assert server.options("/api/deployments/", headers=asked).status_code == status
+
+
+def test_a_server_that_others_may_not_reach_is_no_fleets(monkeypatch):
+    monkeypatch.setattr("deployments.up.version_on", lambda port: metadata.version("prefect"))
+    with pytest.raises(BadInput, match="Port 4200 has a Prefect server already, which other machines may not reach"):
+        _Server(4200, {}, print, EVERYWHERE).provide()
+
+
+NIGHT = {"id": ID, "flow_id": ID, "name": "sweep demo"}
+
+
+@pytest.mark.parametrize(
+    ("runs", "works", "message"),
+    [
+        ([NIGHT], False, "sweep demo has not ended, so"),
+        ([], True, "A sweep or an experiment goes on in "),
+        ([], False, None),
+    ],
+)
+def test_a_night_is_left_out_while_a_sweep_waits_or_goes_on(runs, works, message, monkeypatch):
+    queued = []
+    monkeypatch.setattr(flows.nightly, "run_deployment", lambda name, **options: queued.append(name))
+    with (
+        server_that_has(answers={"/flow_runs/filter": runs}) as (api, requests),
+        temporary_settings({PREFECT_API_URL: api}),
+        at_work() if works else nullcontext(),
+    ):
+        state = flows.nightly.nightly.fn("demo")
+
+    (asked,) = (body["flow_runs"] for _, body in requests)
+    assert "SCHEDULED" in asked["state"]["type"]["any_"] and asked["expected_start_time"]["before_"]
+    assert (state.type.value, queued) == (("CANCELLED", []) if message else ("COMPLETED", ["sweep/local"]))
+    assert state.message.startswith(message or "sweep/local is queued")
 
 
 def test_a_set_up_that_fails_on_a_fresh_home_says_where_to_read_why():

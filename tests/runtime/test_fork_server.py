@@ -162,6 +162,15 @@ def test_a_server_that_dies_between_two_steps_is_replaced(tmp_path):
     assert parent_of(tmp_path) == server()
 
 
+def test_a_server_that_hangs_is_replaced_and_its_step_runs_as_a_new_process(tmp_path, monkeypatch):
+    first = parent_of(tmp_path)
+    monkeypatch.setattr(fork_server, "SILENT_SECONDS", 0.2)
+    os.kill(first, signal.SIGSTOP)
+    assert parent_of(tmp_path) == os.getpid() and not alive(first)
+    monkeypatch.undo()
+    assert parent_of(tmp_path) == server() != first
+
+
 def test_stopping_ends_the_step_and_the_server(tmp_path, monkeypatch):
     stop_for_this_test_only(monkeypatch)
     pids: list[int] = []

@@ -18,7 +18,7 @@ from tasks.runtime import store
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked, LostChild
 from tasks.runtime.files import file_digest, write_atomic
-from tasks.runtime.home import home
+from tasks.runtime.home import existing_home, home
 from tasks.runtime.locks import lock_of, locked, replacing
 from tasks.runtime.store import build_folder, complete, read_manifest, seal, verify
 from tasks.runtime.temporary import builder_lock, remove_abandoned, remove_abandoned_locks, remove_all_abandoned
@@ -417,6 +417,20 @@ def test_a_lock_is_refused_while_another_process_holds_it_and_free_when_that_die
     assert refusals == ["has locked it"]
     with locked(folder):
         assert not folder.exists(), "the lock lies beside the folder, which may be replaced"
+
+
+def test_the_disk_of_a_home_that_may_not_be_looked_at_is_that_of_a_folder_above(tmp_path, monkeypatch):
+    real = Path.exists
+
+    def exists(path: Path) -> bool:
+        if "closed" in path.parent.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "closed" / "below" / "home"))
+    monkeypatch.setattr(Path, "exists", exists)
+    assert existing_home() == tmp_path.resolve() / "closed"
 
 
 def test_home_is_the_named_folder_or_one_below_the_working_folder(tmp_path, monkeypatch):
