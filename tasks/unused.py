@@ -19,6 +19,7 @@ from tasks.runtime.store import read_manifest
 from tasks.tuning.training_rows import sets_digest
 
 SCORED = re.compile(r"-e[0-9a-f]{12}$")  # behind a training id: the folder of its scores
+SCORED_VALID = re.compile(r"-v[0-9a-f]{12}$")
 Refers = Callable[[Path], bool]
 PREFIXES = "stored prefixes"
 
@@ -63,6 +64,10 @@ def stored(root: Path, referred: Collection[str]) -> Iterator[Stored]:
         "scores of moved adapters": (
             "moved/*/",
             lambda folder: SCORED.sub("", folder.name) in referred,
+        ),
+        "scores of valid": (
+            "valid/*/",
+            lambda folder: SCORED_VALID.sub("", folder.name) in referred,
         ),
         "data sets": ("data/*/", lambda folder: _is_data_kept(folder, referred)),
     }

@@ -9,10 +9,16 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Failed
 
 from tasks import caching
+from tasks.acquire import acquire
 from tasks.caching import CACHE_VERSION, as_cached, cached_folder, is_transient
+from tasks.convert import convert
+from tasks.evaluate import evaluate
+from tasks.prepare import prepare
+from tasks.quantize import quantize
 from tasks.runtime import errors
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import build_folder
+from tasks.train import train
 
 PASSES_BY_ITSELF = {"SourceUnavailable", "Locked", "NotShared", "LostChild", "TookTooLong", "GpuFailed"}
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TriageError)]
@@ -49,6 +55,11 @@ def results(tmp_path, monkeypatch):
 def fill(folder: Path) -> dict:
     (folder / "adapters.bin").write_bytes(b"weights")
     return {}
+
+
+@pytest.mark.parametrize("step", [acquire, prepare, convert, quantize, train, evaluate], ids=lambda step: step.name)
+def test_what_passes_by_itself_ends_no_sweep(step):
+    assert step.retries >= 1 and step.retry_condition_fn is is_transient
 
 
 def test_a_key_is_the_content_id_readable_and_versioned_and_a_good_result_counts(tmp_path, results):

@@ -14,7 +14,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from tasks.runtime.errors import BadInput
 from warehouse.migrate import SqlFile, sql_files
@@ -23,11 +23,19 @@ from warehouse.query import query_rows
 Value = str | int | float | datetime | None
 _PARAMETER = re.compile(r"-- \$(\w+) (\w+) = (.+?)(?: of (\w+))?: (.+)")
 _NO_ROWS = "-- 0 rows: "
+
+
+def _utc(text: str) -> datetime:
+    """The time of a text in UTC without zone, as columns have it; one without zone is in UTC."""
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
+
+
 _FORMS: dict[str, tuple[Callable[[str], Value], str]] = {
     "TEXT": (str, "text"),
     "INTEGER": (int, "a whole number"),
     "DOUBLE": (float, "a number"),
-    "TIMESTAMP": (datetime.fromisoformat, "a date or time such as 2026-01-31"),
+    "TIMESTAMP": (_utc, "a date or time such as 2026-01-31"),
 }
 
 

@@ -47,19 +47,18 @@ def write_landing(root: Path, id: str, kind: Kind, tables: Mapping[str, Rows]) -
     the first table of the kind needs a row. Raises BadInput naming table, row and column where rows
     do not fit the schema.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", id):
-        raise BadInput(
-            f"{id!r} cannot name a landing folder; "
-            "use letters, digits, dots, dashes and underscores."
-        )
-
+    check_id(id)
     arrow_tables = _arrow_tables(id, kind, tables)
     check(arrow_tables)
     return write_tables(root, id, kind, arrow_tables)
 
 
 def write_tables(root: Path, id: str, kind: Kind, tables: Mapping[str, pa.Table]) -> Path:
-    """Land Arrow tables that were checked when their rows first landed, as `write_landing` does."""
+    """Land Arrow tables that were checked when their rows first landed, as `write_landing` does.
+
+    Raises BadInput for an id that cannot name a folder.
+    """
+    check_id(id)
     files = {f"{name}.parquet": _parquet(table) for name, table in tables.items()}
     digest = digest_of(
         {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
@@ -76,6 +75,15 @@ def write_tables(root: Path, id: str, kind: Kind, tables: Mapping[str, pa.Table]
         staging.rename(final)
 
     return final
+
+
+def check_id(id: str) -> None:
+    """Raise BadInput for an id that would name another folder than one below the landing folder."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", id):
+        raise BadInput(
+            f"{id!r} cannot name a landing folder; "
+            "use letters, digits, dots, dashes and underscores."
+        )
 
 
 def _writer(files: dict[str, bytes], id: str, kind: Kind) -> Callable[[Path], dict[str, str]]:

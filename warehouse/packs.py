@@ -85,7 +85,8 @@ def is_pack(folder: Path) -> bool:
 def unpack(pack: Path, root: Path) -> None:
     """Write the landing folders of `pack` below `root`.
 
-    Raises BrokenFolder where the pack is damaged or has a table that this version does not know.
+    Raises BrokenFolder where the pack is damaged or has a table that this version does not know,
+    and BadInput for an id that names no folder below `root`.
     """
     LandingManifest.read(pack, deep=True)
     content = {path.stem: pq.ParquetFile(path).read() for path in sorted(pack.glob("*.parquet"))}

@@ -186,18 +186,59 @@ def _checked(
 
 
 def _narrow_views(con: duckdb.DuckDBPyConnection, sql: str, only: Collection[str]) -> None:
-    """Let the views that a statement names show these evaluations alone, on this connection: a
-    temporary view of the name stands before the view, and calls its table macro.
+    """Let the views of a statement show these evaluations alone, on this connection: a temporary
+    view of the name stands before the view, and before it in the views that read it.
+
+    It calls the view's table macro, or leaves out the rows of other evaluations.
     """
     ids = ", ".join(map(quoted, sorted(only)))
-    macros = con.execute(
-        "SELECT DISTINCT function_name FROM duckdb_functions() "
-        "WHERE function_type = 'table_macro' AND NOT internal AND ends_with(function_name, '_of')"
-    ).fetchall()
-    for (macro,) in macros:
-        view = macro.removesuffix("_of")
-        if re.search(rf"\b{view}\b", sql, re.IGNORECASE):
-            con.execute(f"CREATE TEMP VIEW {view} AS FROM {macro}([{ids}]::VARCHAR[])")
+    macros = {
+        name.removesuffix("_of")
+        for (name,) in con.execute(
+            "SELECT DISTINCT function_name FROM duckdb_functions() "
+            "WHERE function_type = 'table_macro' AND NOT internal AND ends_with(function_name, '_of')"
+        ).fetchall()
+    }
+    definitions = dict(
+        con.execute("SELECT view_name, sql FROM duckdb_views() WHERE NOT internal").fetchall()
+    )
+    catalog = _catalog(con)
+    with_id = {
+        name
+        for (name,) in con.execute(
+            "SELECT table_name FROM duckdb_columns() WHERE column_name = 'evaluation_id'"
+        ).fetchall()
+    }
+
+    for view in sorted(_views_of(sql, definitions, macros)):
+        if view in macros:
+            con.execute(f"CREATE TEMP VIEW {view} AS FROM {view}_of([{ids}]::VARCHAR[])")
+        elif view in with_id:
+            con.execute(
+                f"CREATE TEMP VIEW {view} AS FROM {catalog}.main.{view} "
+                f"WHERE list_contains([{ids}]::VARCHAR[], evaluation_id)"
+            )
+
+
+def _catalog(con: duckdb.DuckDBPyConnection) -> str:
+    """The name of the opened file in SQL; temporary views are in another one."""
+    (name,) = con.execute("SELECT current_database()").fetchone() or ("",)
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _views_of(sql: str, definitions: Mapping[str, str], macros: Collection[str]) -> set[str]:
+    """The views that a statement names, and those that these read; a macro narrows its own."""
+    views: set[str] = set()
+    texts = [sql]
+    while texts:
+        text = texts.pop()
+        for view in definitions.keys() - views:
+            if re.search(rf"\b{view}\b", text, re.IGNORECASE):
+                views.add(view)
+                if view not in macros:
+                    texts.append(definitions[view])
+
+    return views
 
 
 def _sentence(error: duckdb.Error) -> str:

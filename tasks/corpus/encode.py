@@ -101,7 +101,7 @@ def _label_name(label: Label, answer: str) -> str:
 def encode(template: Template, case_id: str, text: str, label: str, max_tokens: int) -> Encoded:
     """Tokens of one case; a text that does not fit loses its middle, and the case says so.
 
-    Raises BadInput if not even an empty text fits `max_tokens`.
+    Raises BadInput if not even an empty text and the longest answer fit `max_tokens`.
     """
     room = max_tokens - max(len(completion) for completion in template.completions)
     tokens = _prompt_tokens(template.tokenizer, template.prompt, template.chat, text)
@@ -111,11 +111,11 @@ def encode(template: Template, case_id: str, text: str, label: str, max_tokens: 
     while len(tokens) > room:
         if length == 0:
             raise BadInput(
-                f"The prompt alone is longer than max_tokens = {max_tokens}; raise "
-                "training.max_tokens."
+                "The prompt and its longest answer alone are longer than max_tokens = "
+                f"{max_tokens}; raise training.max_tokens."
             )
         # In proportion to the excess, and by at least one character, so that it ends.
-        length = min(length - 1, int(length * room / len(tokens)))
+        length = max(0, min(length - 1, int(length * room / len(tokens))))
         short_text = _without_middle(text, length)
         tokens = _prompt_tokens(template.tokenizer, template.prompt, template.chat, short_text)
 

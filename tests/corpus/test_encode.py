@@ -109,8 +109,9 @@ def test_an_overlong_text_loses_its_middle_and_says_so(template):
     assert "start" in text and "finish" in text and "..." in text
     assert not encode(template, "a", TEXT, "GP", 2048).shortened
 
-    with pytest.raises(BadInput, match="max_tokens"):
-        encode(template, "a", long, "GP", 8)
+    for too_few in (8, 1):  # less than the instruction, and less than an answer
+        with pytest.raises(BadInput, match="its longest answer alone are longer than max_tokens"):
+            encode(template, "a", long, "GP", too_few)
 
 
 class SharedLabel:

@@ -79,14 +79,15 @@ print(json.dumps([found.origin, {name: [path.name for path in paths] for name, p
 
 @pytest.mark.parametrize("revision", ["main", "v1", COMMIT])
 def test_a_hub_dataset_that_was_fetched_once_is_there_without_the_hub(revision: str, tmp_path: Path) -> None:
-    def ask(address: str, **more: str) -> Any:  # in a process of its own: huggingface_hub reads its settings once
+    # In a process of its own: huggingface_hub reads its settings once.
+    def ask(address: str, succeeds: bool = True, **more: str) -> Any:
         own_environment = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_ENDPOINT": address} | more
         script = [sys.executable, "-c", LOCATE, REPO, revision]
         result = subprocess.run(
             script, env={**os.environ, **own_environment}, capture_output=True, text=True, timeout=120
         )
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout)
+        assert (result.returncode == 0) is succeeds, result.stderr
+        return json.loads(result.stdout) if succeeds else result.stderr
 
     with serve(dataset()) as address:
         first = ask(address)
@@ -97,6 +98,11 @@ def test_a_hub_dataset_that_was_fetched_once_is_there_without_the_hub(revision: 
     }
     nowhere = "http://127.0.0.1:9"
     assert ask(nowhere, HF_HUB_OFFLINE="1") == first == ask(nowhere)
+
+    (table_of_test,) = (tmp_path / "hf").rglob("snapshots/*/data/test-00000-of-00001.jsonl")
+    table_of_test.unlink()  # as if the download had broken off
+    error = ask(nowhere, succeeds=False, HF_HUB_OFFLINE="1")
+    assert "the Hub cannot be reached and its local cache lacks files of this repository" in error
 
 
 def test_a_hub_dataset_that_changes_between_listing_and_download_is_not_taken(hub: FakeHub) -> None:

@@ -224,6 +224,23 @@ def test_a_wrong_name_or_value_is_a_sentence(name, values, sentence):
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 
+def test_a_time_of_another_zone_is_the_same_moment_in_utc():
+    (since,) = named_query("changed_since").values({"since": "2026-01-31T00:00:00+02:00"}).values()
+    assert since == datetime(2026, 1, 30, 22)
+
+
+def test_a_constant_answer_on_two_test_sets_has_a_threshold_on_each(tmp_path):
+    for of_set, cases in (("one", FIVE), ("two", WORSE)):
+        write_landing(tmp_path / "landing", f"t-{of_set}", "training", training(f"t-{of_set}", 4, cell_id="one"))
+        rows = evaluation(f"e-{of_set}", f"t-{of_set}", cases, set_digest=of_set)
+        for row in rows["prediction"]:
+            row |= {"p_ed": 1.0, "p_gp": 0.0, "p_home": 0.0}
+        write_landing(tmp_path / "landing", f"e-{of_set}", "evaluation", rows)
+
+    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
+    assert len(answer(tmp_path / "w.duckdb", "over_triage_of_recall")) == 2
+
+
 def test_values_are_what_they_look_like_and_dashes_are_as_good_as_underscores():
     assert [typed_value(text) for text in ("4", "0.5", "null", "4bit", "")] == [4, 0.5, None, "4bit", ""]
     assert assignments(["bits=4", "$where=a=b"]) == {"bits": "4", "where": "a=b"}

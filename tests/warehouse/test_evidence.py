@@ -13,6 +13,7 @@ from tasks.judging.review_flag import judge_review
 from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_pair, training
 from tests.warehouse.test_views import pair_of_cases, random_cases
 from warehouse.connect import reading
+from warehouse.cookbook import named_query
 from warehouse.health import run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -226,6 +227,21 @@ def test_seeds_multiply_pairs_and_their_spread_is_shown_once(tmp_path):
         assert (
             r.ed_recall_sd == pytest.approx(of_width.ed_recall.std()) and r.ed_recall_worst == of_width.ed_recall.min()
         )
+
+
+def test_seeds_whose_cost_matrix_is_written_in_another_order_are_seeds_of_one_recipe(tmp_path):
+    for seed, costs in ((42, COSTS), (43, dict(reversed(COSTS.items())))):
+        for bits in (4, 8):
+            id = f"{bits}-{seed}"
+            write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", bits, seed=seed, cell_id=f"c{id}"))
+            rows = evaluation(f"e{id}", f"t{id}", cost_matrix=json.dumps(costs))
+            write_landing(tmp_path, f"e{id}", "evaluation", rows)
+
+    load_all(tmp_path)
+    assert query("SELECT seeds FROM seeds").values.tolist() == [[2]] * 2
+    assert query("SELECT seeds FROM seed_differences").values.tolist() == [[2]]
+    matrices = query("SELECT DISTINCT cost_matrix FROM (" + named_query("cost_by_matrix").sql.rstrip("; \n") + ")")
+    assert len(matrices) == 1
 
 
 @pytest.mark.parametrize("column", ["settings_digest", "source_digest"])

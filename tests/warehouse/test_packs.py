@@ -108,6 +108,20 @@ def test_a_table_of_a_newer_version_is_a_sentence(pack, tmp_path):
         merge(pack, tmp_path / "here")
 
 
+@pytest.mark.parametrize("id", ["{}/victim", "../victim", "a/b", "", ".hidden"])
+def test_an_id_that_names_another_folder_is_refused_and_nothing_is_replaced(id, tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "thesis.txt").write_text("my only copy")
+    (tmp_path / "pack").mkdir()
+    pq.write_table(pa.table({"look_id": [id.format(tmp_path)]}), tmp_path / "pack" / "look.parquet")
+    seal(tmp_path / "pack", {"kind": PACK})
+
+    with pytest.raises(BadInput, match="cannot name a landing folder"):
+        unpack(tmp_path / "pack", tmp_path / "here")
+    assert [path.name for path in victim.iterdir()] == ["thesis.txt"]
+
+
 def test_a_folder_that_is_no_landing_folder_is_not_packed(tmp_path):
     (tmp_path / "other").mkdir()
     with pytest.raises(BrokenFolder, match="was never completed"):

@@ -13,7 +13,7 @@ from tests.warehouse.rows import land_pair
 from warehouse.bounds import Bounds
 from warehouse.connect import warehouse_path, writing
 from warehouse.load import load_all
-from warehouse.query import Rows, query, query_rows
+from warehouse.query import Rows, _views_of, query, query_rows
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,27 @@ def test_only_the_evaluations_asked_for_are_in_the_views():
     sql = "SELECT evaluation_id FROM evaluation_summary ORDER BY ALL"
     assert query_rows(sql).rows == [("e4",), ("e8",)] and query_rows(sql, only=["e8"]).rows == [("e8",)]
     assert list(query(sql, only=["e8"])["evaluation_id"]) == ["e8"]
+
+
+def test_every_view_of_evaluations_shows_those_alone_that_are_asked_for():
+    of_views = """
+        SELECT view_name FROM duckdb_views() JOIN duckdb_columns() ON table_name = view_name
+        WHERE NOT duckdb_views.internal AND column_name = 'evaluation_id'
+    """
+    views = [view for (view,) in query_rows(of_views).rows]
+    assert {"case_answer", "confusion_matrix", "leaderboard", "seed_group"} <= set(views)
+    for view in views:
+        assert {id for (id,) in query_rows(f"SELECT evaluation_id FROM {view}", only=["e8"]).rows} <= {"e8"}, view
+
+
+def test_a_view_that_reads_another_one_reads_it_narrowed():
+    """Else `case_answer` would take the answer of a later evaluation, and leave it out then."""
+    definition = "CREATE TEMP VIEW latest AS SELECT max(evaluation_id) AS evaluation_id FROM leaderboard"
+    assert _views_of("FROM latest", {"latest": definition, "leaderboard": "..."}, {"leaderboard"}) == {
+        "latest", "leaderboard",
+    }  # fmt: skip
+    models = query_rows("SELECT models FROM (SELECT case_id, count(*) AS models FROM case_answer GROUP BY case_id)")
+    assert {n for (n,) in models.rows} == {2}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,10 @@
 -- What does each model cost for a case, under every cost matrix of the warehouse?
 WITH matrix AS (
-    SELECT DISTINCT cost_matrix, label, decision, cost FROM cost JOIN evaluation USING (evaluation_id)
+    -- The same costs are one matrix, in whatever order their text has them.
+    SELECT cost_matrix, label, decision, cost
+    FROM cost
+    JOIN evaluation USING (evaluation_id)
+    WHERE evaluation_id IN (SELECT min(evaluation_id) FROM evaluation_costs GROUP BY costs)
 )
 SELECT
     base_model,

@@ -27,5 +27,5 @@ SELECT
 FROM reaching
 JOIN leaderboard USING (evaluation_id)
 JOIN prediction USING (evaluation_id)
-GROUP BY ALL
+GROUP BY base_model, precision, recipe, seed, threshold, evaluation_id
 ORDER BY over_triage_to_ed, base_model, precision, recipe, seed;

@@ -12,7 +12,7 @@ SELECT
     set_digest,
     primary_rule,
     target_ed_recall,
-    cost_matrix,
+    any_value(cost_matrix) AS cost_matrix, -- equal costs, in whatever order they are written
     seed_group,
     count(*) AS seeds,
     avg(accuracy) AS accuracy_mean,

@@ -13,6 +13,7 @@ from flows.cli.cache_prune import seconds_of
 from tasks.runtime.errors import BadInput
 from tasks.runtime.locks import locked
 from tasks.runtime.store import build_folder
+from tasks.unused import stored
 from tests.place import Place, one_sentence
 
 NOTHING_OF_RESULTS = "cache", "prune", "--unreferenced"
@@ -94,6 +95,14 @@ def test_a_landing_folder_that_cannot_be_read_is_a_sentence_and_nothing_goes(swe
     result = swept.ask("cache", "prune")
     assert result.returncode == 2 and one_sentence(result.stderr) and str(file) in result.stderr
     assert folders(swept) == before
+
+
+def test_scores_of_valid_are_needed_as_long_as_their_model(tmp_path):
+    scores = tmp_path / "valid" / "m-4bit-r-s42-aaaaaaaaaaaa-v0123456789ab"
+    build_folder(scores, lambda folder: {})
+    for referred in ({"m-4bit-r-s42-aaaaaaaaaaaa"}, set()):
+        (entry,) = stored(tmp_path, referred)
+        assert (entry.part.kind, entry.is_referred_to) == ("scores of valid", bool(referred))
 
 
 def test_a_step_that_finds_a_folder_complete_notes_its_use(tmp_path):
