@@ -264,17 +264,21 @@ def _with_band(figure: _Figure, band: Band, together: int, units: int, resamples
         high=band.high,
         could_show=(band.high - band.low) / 2,
         p_value=band.p_value,
-        verdict=_verdict(row, band.low, band.high),
+        verdict=verdict_of_band(row.metric, band.low, band.high, row.seed_low, row.seed_high),
         method=f"joint bootstrap of {units} {kind}, {resamples} resamples, seed {SEED}; "
         f"studentised 95 % bands over {together} figures at once",
     )
 
 
-def _verdict(row: Pooled, low: float, high: float) -> str:
-    """What the band says, if the interval over trainings says the same."""
-    verdict = verdict_on(row.metric, low, high)
-    if row.seed_low is None or row.seed_high is None or verdict == CANNOT_CONCLUDE:
+def verdict_of_band(
+    metric: str, low: float, high: float, seed_low: float | None, seed_high: float | None
+) -> str:
+    """What the band over cases says, if the interval over trainings, where there is one, says the
+    same.
+    """
+    verdict = verdict_on(metric, low, high)
+    if seed_low is None or seed_high is None or verdict == CANNOT_CONCLUDE:
         return verdict
 
-    over_trainings = verdict_on(row.metric, row.seed_low, row.seed_high)
+    over_trainings = verdict_on(metric, seed_low, seed_high)
     return verdict if over_trainings == verdict else f"{CANNOT_CONCLUDE}: {BETWEEN_SEEDS}"

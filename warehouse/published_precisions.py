@@ -15,13 +15,23 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from warehouse.combined_pools import JOINT, PublishedRow, combined_pool
 from warehouse.connect import quoted
 from warehouse.precision_pools import PrecisionPool, pools_in
 
+OWN = "own"  # trained where it is judged, and not moved
 VIEW = "precision_comparison"
 SUMMARY = "precision_summary"
 _ROWS = """
-WITH measured AS (FROM precision_comparison_of(evaluations_of($study))),
+WITH measured AS (
+    SELECT
+        pair.*,
+        coalesce(its.beats_constant, false) OR coalesce(reference.beats_constant, false)
+            AS is_informed
+    FROM precision_comparison_of(evaluations_of($study)) AS pair
+    LEFT JOIN informed AS its ON its.evaluation_id = pair.evaluation_id
+    LEFT JOIN informed AS reference ON reference.evaluation_id = pair.reference_evaluation
+),
 published AS ({published})
 FROM measured
 UNION ALL BY NAME
@@ -49,7 +59,8 @@ def publish_precisions(con: duckdb.DuckDBPyConnection, study: str, folder: Path)
 
     rows = con.execute("SELECT unnest(evaluations_of($study))", {"study": study}).fetchall()
     if pools := pools_in(con, [id for (id,) in rows]):
-        _publish_pools(pools, folder / f"{SUMMARY}.parquet")
+        adapters = pq.read_table(folder / f"{VIEW}.parquet").to_pylist()
+        _publish_pools(pools, adapters, folder / f"{SUMMARY}.parquet")
 
 
 def _publish_pairs(con: duckdb.DuckDBPyConnection, study: str, folder: Path) -> None:
@@ -63,31 +74,45 @@ def _publish_pairs(con: duckdb.DuckDBPyConnection, study: str, folder: Path) -> 
         pq.write_table(rows, path, compression="zstd")
 
 
-def _publish_pools(pools: Sequence[PrecisionPool], path: Path) -> None:
-    """The means over adapters; of two for the same precision, that of more adapters, else the one
-    that is published: a further seed alone would take the place of another.
+def _publish_pools(
+    pools: Sequence[PrecisionPool], adapters: Sequence[PublishedRow], path: Path
+) -> None:
+    """The means over adapters: that of the most adapters of what is published, of this machine, and
+    of all published rows together. A further seed alone would take the place of another.
     """
-    rows = {_key(row): row for row in map(_row, pools)}
-    for row in pq.read_table(path).to_pylist() if path.is_file() else []:
-        measured = rows.get(_key(row))
-        if measured is None or measured["adapters"] <= row["adapters"]:
-            rows[_key(row)] = row
+    published = {
+        _key(row): row for row in (pq.read_table(path).to_pylist() if path.is_file() else [])
+    }
+    measured = {_key(row): row for row in map(_row, pools)}
+    moved = [row for row in adapters if row["adapter"] != OWN]
 
-    ordered = [rows[key] for key in sorted(rows, key=str)]
-    pq.write_table(pa.Table.from_pylist(ordered), path, compression="zstd")
+    rows = []
+    for key in sorted(published.keys() | measured.keys(), key=str):
+        combined = combined_pool([row for row in moved if _key(row) == key])
+        candidates = [
+            published.get(key),
+            measured.get(key),
+            combined and dict(zip(_KEY, key, strict=True)) | combined,
+        ]
+        rows.append(max(filter(None, candidates), key=lambda row: row["adapters"]))
+
+    pq.write_table(
+        pa.Table.from_pylist([{"bands": None} | row for row in rows]), path, compression="zstd"
+    )
 
 
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+def _key(row: PublishedRow) -> tuple[Any, ...]:
     return tuple(row[name] for name in _KEY)
 
 
-def _row(pool: PrecisionPool) -> dict[str, Any]:
+def _row(pool: PrecisionPool) -> PublishedRow:
     """A pool in one row: the figures of each metric stand in columns of its name."""
-    row: dict[str, Any] = {name: getattr(pool, name) for name in _KEY}
+    row: PublishedRow = {name: getattr(pool, name) for name in _KEY}
     row |= {
         "bytes_ratio": pool.bytes_ratio,
         "note": pool.note,
         "adapters": pool.figures["accuracy"].pairs,
+        "bands": JOINT,
     }
     for metric, figure in pool.figures.items():
         row |= {
