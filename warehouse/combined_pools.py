@@ -69,9 +69,13 @@ def _figure(metric: str, averaged: Sequence[PublishedRow]) -> PublishedRow:
             f"{metric}_seed_high": difference + half,
         }
 
-    ends = [figure[f"{metric}_{end}"] for end in ("low", "high", "seed_low", "seed_high")]
-    has_band = None not in ends[:2]
-    verdict = verdict_of_band(metric, *ends) if has_band else CANNOT_CONCLUDE
+    low, high, seed_low, seed_high = (
+        figure[f"{metric}_{end}"] for end in ("low", "high", "seed_low", "seed_high")
+    )
+    verdict = CANNOT_CONCLUDE
+    if low is not None and high is not None:
+        verdict = verdict_of_band(metric, low, high, seed_low, seed_high)
+
     return {**figure, f"{metric}_verdict": verdict}
 
 
