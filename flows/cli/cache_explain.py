@@ -12,7 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from flows.cli.find_experiment import refuse_several
 from flows.cli.terminal import print_line
+from flows.report.figures import counted
 from tasks.identity import INGREDIENTS
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
@@ -62,11 +64,12 @@ def print_explanation(console: Console, experiment: str) -> None:
         return
 
     changes = list(differences(earlier_training, training))
-    count = "1 ingredient" if len(changes) == 1 else f"{len(changes)} ingredients"
+    verb = "differs" if len(changes) == 1 else "differ"
     print_line(
         console,
-        f"{training.training_id} was trained because {count} of its id differ from those of "
-        f"{earlier_training.training_id}, the most similar earlier training of {training.cell}.",
+        f"{training.training_id} was trained because {counted(len(changes), 'ingredient')} of its "
+        f"id {verb} from those of {earlier_training.training_id}, the most similar earlier "
+        f"training of {training.cell}.",
     )
 
     table = Table()
@@ -85,11 +88,14 @@ def stored_trainings() -> list[StoredTraining]:
 
 
 def find_training(trainings: list[StoredTraining], experiment: str) -> StoredTraining:
-    """The last training whose id is `experiment`, or begins with it.
+    """The last training of the cell or with the id `experiment`, else of the only cell that has ids
+    which begin so.
 
-    Raises BadInput, with the nearest name, if there is none.
+    Raises BadInput, with the nearest name if there is none.
     """
-    matches = [training for training in trainings if training.training_id.startswith(experiment)]
+    exact = [one for one in trainings if experiment in (one.cell, one.training_id)]
+    matches = exact or [one for one in trainings if one.training_id.startswith(experiment)]
+    refuse_several(experiment, sorted({one.cell for one in matches}))
     if matches:
         return matches[-1]
 

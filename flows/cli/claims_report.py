@@ -10,6 +10,7 @@ from rich.console import Console
 
 from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
+from flows.report.figures import counted
 from tasks.runtime.errors import Locked
 from warehouse.claims import (
     NO_ROW,
@@ -68,7 +69,8 @@ def _has_random_models() -> bool:
 def _unmeasured(without_rows: Sequence[MeasuredClaim], count: int) -> str:
     """One sentence about all claims that this warehouse has no row for."""
     names = ", ".join(result.claim.name for result in without_rows)
-    return f"{NOT_MEASURED}, for want of rows: {len(without_rows)} of {count} claims ({names})."
+    claims = counted(count, "claim")
+    return f"{NOT_MEASURED}, for want of rows: {len(without_rows)} of {claims} ({names})."
 
 
 def _print_claim(console: Console, result: MeasuredClaim) -> None:
@@ -82,7 +84,7 @@ def _print_claim(console: Console, result: MeasuredClaim) -> None:
     if len(result.measurements) > MOST_ROWS:
         more = len(result.measurements) - MOST_ROWS
         query = f"FROM claim WHERE claim = '{result.claim.name}'"
-        print_line(console, f'  {more} more rows: triage sql "{query}"')
+        print_line(console, f'  {counted(more, "more row")}: triage sql "{query}"')
 
 
 def _row(row: Measurement) -> str:

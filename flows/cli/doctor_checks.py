@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from deployments.prefect_api import check_prefect_server
 from flows.plan import estimated_bytes
+from flows.report.figures import counted
 from flows.selection import select
 from tasks.models.sources.available import availabilities, is_offered, is_unanswered
 from tasks.runtime.backend import BACKENDS, is_intel_python, is_mac, processor, system_name
@@ -257,7 +258,7 @@ def warehouse() -> list[Finding]:
         detail = f"{path} was made by an earlier version"
         return [Finding("warehouse", "warning", detail, remedy)]
 
-    failing = [f"{name} ({rows} rows)" for name, rows in offending_rows.items() if rows]
+    failing = [f"{name} ({counted(rows, 'row')})" for name, rows in offending_rows.items() if rows]
     if failing:
         remedy = f"fill a new one from {home() / 'landing'}: {REBUILD}"
         return [Finding("warehouse", "error", f"{path}: audits fail: {', '.join(failing)}", remedy)]

@@ -110,5 +110,5 @@ def _say(console: Console, model: BundledModel, exported: Exported) -> None:
 def _agreement(name: str, agreement: Agreement) -> str:
     return (
         f"{name}: on {agreement.cases} cases a probability differs from the trained model's by up "
-        f"to {agreement.largest:.1e}; {agreement.decided_otherwise} decisions differ."
+        f"to {agreement.largest:.1e}; {agreement.differing_decisions}."
     )

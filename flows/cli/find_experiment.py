@@ -91,15 +91,20 @@ def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Evalu
         evaluations = _of_models(evaluations)
 
     cells = sorted({row.cell_id for row in matches})
+    refuse_several(experiment, cells)
+    if not cells:
+        raise BadInput(_unknown(experiment, {row.cell_id for row in evaluations}))
+
+    return _latest(matches)
+
+
+def refuse_several(experiment: str, cells: Sequence[str]) -> None:
+    """Raise SeveralExperiments where a name is the beginning of more than one cell."""
     if len(cells) > 1:
         raise SeveralExperiments(
             f"{experiment!r} is the beginning of {len(cells)} experiments: {', '.join(cells)}; "
             "give one whole."
         )
-    if not cells:
-        raise BadInput(_unknown(experiment, {row.cell_id for row in evaluations}))
-
-    return _latest(matches)
 
 
 def _of_models(evaluations: Sequence[Evaluation]) -> list[Evaluation]:

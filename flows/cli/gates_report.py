@@ -11,7 +11,7 @@ from flows.cli.find_experiment import Evaluation, find_evaluations
 from flows.cli.terminal import print_line, printable
 from flows.cli.waiting import load_what_waits
 from flows.report.disclaimer import disclaimer
-from flows.report.figures import figure
+from flows.report.figures import counted, figure, gate_figure, percent
 from flows.report.gates import FALSE_NEGATIVES, NAMES, GateRow, adjusted, looks
 from flows.report.names import random_mark, verdict
 from flows.report.prevalence import check_prevalence, restated
@@ -137,8 +137,8 @@ def gate_table(gates: list[GateRow]) -> Table:
                 f"{'<=' if gate.gate == FALSE_NEGATIVES else '>='} {gate.threshold:g}"
             ),
             gate.state,
-            figure(gate.value),
-            figure(gate.bound),
+            gate_figure(gate.value, gate.threshold),
+            gate_figure(gate.bound, gate.threshold),
             adjusted(looked.get((gate.evaluation_id, gate.gate))) or "n/a",
             f"n={gate.n}" if gate.successes is None else f"{gate.successes} of {gate.n}",
             _lines(gate.method, gate.note),
@@ -152,7 +152,7 @@ def gate_table(gates: list[GateRow]) -> Table:
 def _precision(evaluation: Evaluation, prevalence: float | None) -> str:
     """Precision and F2 at the set's own prevalence, and restated at another one."""
     text = (
-        f"At this set's prevalence of {evaluation.ed_prevalence:.1%} ED: "
+        f"At this set's prevalence of {percent(evaluation.ed_prevalence)} ED: "
         f"precision {figure(evaluation.ed_precision)}, F2 {figure(evaluation.ed_f2)}."
     )
     if prevalence is None:
@@ -162,7 +162,7 @@ def _precision(evaluation: Evaluation, prevalence: float | None) -> str:
         evaluation.ed_recall, evaluation.ed_precision, evaluation.ed_prevalence, prevalence
     )
     return (
-        f"{text} At {prevalence:.1%}: precision {figure(precision)}, F2 {figure(f2)} "
+        f"{text} At {percent(prevalence)}: precision {figure(precision)}, F2 {figure(f2)} "
         "(same recall, same false alarms)."
     )
 
@@ -226,7 +226,8 @@ def _count_of_misses(evaluation: Evaluation, gates: list[GateRow], missed: int) 
     if not emergencies.ed:
         return "not available: no ED case in this set"
     if not emergencies.decided:
-        return f"not available for {emergencies.ed} ED cases: {_why_undecided(evaluation, gates)}"
+        cases = counted(emergencies.ed, "ED case")
+        return f"not available for {cases}: {_why_undecided(evaluation, gates)}"
 
     return f"{missed} of {emergencies.ed}" + (", most confident mistakes first" if missed else "")
 

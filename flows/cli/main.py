@@ -25,6 +25,7 @@ from flows.cli.report import report
 from flows.cli.search import search
 from flows.cli.serve import serve
 from flows.cli.sql import sql
+from flows.cli.standard_output import written_by_its_end
 from flows.cli.status import status
 from flows.cli.studies import studies
 from flows.cli.sweep import sweep
@@ -85,8 +86,9 @@ def options(
 def main() -> None:
     """A user's mistake ends in one sentence and exit code 2, never in a traceback."""
     try:
-        code = app(standalone_mode=False)
-    except typer.Abort:
+        with written_by_its_end():
+            code = app(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):  # the latter while a slow reader is waited for
         code = INTERRUPTED
     except TriageError as error:
         _end(str(error))

@@ -17,7 +17,7 @@ from flows.plan import PlannedCell, estimated_bytes, plan_cells, sources_of, wor
 from flows.plan_prefixes import planned_prefixes
 from flows.plan_time import Machine, assumed_machine, measured_machine
 from flows.power.planned_cases import PlannedCases, planned_cases
-from flows.report.figures import clock
+from flows.report.figures import clock, counted
 from flows.report.names import RANDOM
 from flows.selection import Selection
 from flows.set_sizes import set_size
@@ -133,8 +133,8 @@ def _summary(selection: Selection, cells: list[PlannedCell], this_machine: Machi
     states = Counter(cell.state for cell in cells)
     to_train = states["to train"]
     counts = (
-        f"{len(cells)} experiments, {len(cells) - to_train} trained, {to_train} to train, "
-        f"{states['to score']} to score"
+        f"{counted(len(cells), 'experiment')}, {len(cells) - to_train} trained, "
+        f"{to_train} to train, {states['to score']} to score"
     )
     duration = clock(work_left(selection.grid, cells).at(this_machine.speeds).total)
     disk_space = f"{estimated_bytes(selection) / 1e9:.1f} GB of disk"

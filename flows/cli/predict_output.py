@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from flows.cli.terminal import printable
+from flows.report.figures import percent
 from tasks.bundle.bundle import Bundle
 from tasks.bundle.decision import Decision, answer, conformal_notes, why_no_decision, why_no_review
 from tasks.spec import LABELS
@@ -60,7 +61,7 @@ def _about(bundle: Bundle) -> list[str]:
 def _lines(bundle: Bundle, decision: Decision) -> list[str]:
     fields = answer(bundle, decision)
     p = ", ".join(f"{label} {value:.4f}" for label, value in fields["probabilities"].items())
-    missed = f"aims to miss at most {bundle.conformal.miss_rate:.0%} of emergencies"
+    missed = f"aims to miss at most {percent(bundle.conformal.miss_rate)} of emergencies"
     return [
         f"decision       {decision.label or 'not available'}",
         f"probabilities  {p}",

@@ -4,7 +4,6 @@ its pipe, answers as they come.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,9 @@ from deployments.interruptions import INTERRUPTED, interrupted_by_signals
 from flows.cli.find_model import find_model
 from flows.cli.predict_output import WRITERS, Writer
 from flows.cli.sql_output import refuse_existing
+from flows.cli.standard_output import discard_the_rest, output_error
 from flows.cli.terminal import errors, print_error, print_line
+from flows.report.figures import counted
 from tasks.bundle.asking import FUNCTION, AskedModel, decision_of, in_use
 from tasks.bundle.decision import Decision
 from tasks.bundle.texts import MOST_BYTES, decoded_text, numbered_texts
@@ -26,7 +27,6 @@ from tasks.runtime.conversation import Answered
 from tasks.runtime.errors import BadInput, disk_error
 from tasks.runtime.fork_server import forked_steps
 
-STANDARD_OUTPUT = Path("standard output")  # as errors name it
 AHEAD = 16  # texts that are sent before the first of them is answered
 NamedText = tuple[str | None, str]  # the case's id in a file, and its text
 
@@ -79,11 +79,11 @@ def run_predict(request: Request) -> int:
                 answer_count = count
         except KeyboardInterrupt:
             stop_children()
-            print_error(f"Interrupted after {answer_count:,} answers.")
+            print_error(f"Interrupted after {counted(answer_count, 'answer')}.")
             return INTERRUPTED
 
     if request.output is not None:
-        print_line(errors, f"{answer_count:,} answers in {request.output}")
+        print_line(errors, f"{counted(answer_count, 'answer')} in {request.output}")
     return 0
 
 
@@ -177,16 +177,8 @@ def _writing(file: TextIO, output: Path | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        _discard_the_rest(file)
-        raise disk_error(error, output or STANDARD_OUTPUT) from None
-
-
-def _discard_the_rest(file: TextIO) -> None:
-    """Send what could not be written nowhere, else it is tried again when the file is closed, which
-    fails beside the sentence.
-    """
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), file.fileno())
+        discard_the_rest(file)
+        raise (disk_error(error, output) if output else output_error(error)) from None
 
 
 @contextmanager

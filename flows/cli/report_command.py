@@ -18,6 +18,7 @@ from flows.html_report.files import (
     write_charts,
     write_report,
 )
+from flows.report.figures import counted
 from tasks.runtime.errors import BadInput, disk_error
 from warehouse.connect import snapshot
 from warehouse.health import bring_up_to_date
@@ -71,7 +72,7 @@ def make_report(console: Console, request: Request) -> None:
     if request.figures is not None:
         charts = report.charts
         write_charts(charts, request.figures)
-        print_line(console, f"{len(charts)} charts as SVG: {request.figures}")
+        print_line(console, f"{counted(len(charts), 'chart')} as SVG: {request.figures}")
 
     if report.cases.has_texts:
         print_line(console, "It holds patient texts: keep it as you keep the file they come from.")

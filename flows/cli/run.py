@@ -30,6 +30,7 @@ from deployments.temporary_server import LOST, TemporaryServer, start_temporary_
 from flows.cli.terminal import errors, print_line
 from flows.plan import finished_trainings
 from flows.preflight import check, check_cases
+from flows.report.figures import counted
 from flows.selection import EVERYTHING, Narrowing, Selection
 from tasks.landing import some_results_wait
 from tasks.runtime import fork_server
@@ -194,7 +195,7 @@ def _run_flow(
             refuse_pool(pool)
             check_cases(selection)
 
-        experiments = f"{len(selection.cells)} experiments"
+        experiments = counted(len(selection.cells), "experiment")
         line = f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ..."
         print_line(console, line)
         if pool is None and not all(map(finished_trainings, selection.cells)):

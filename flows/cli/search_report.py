@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from flows.cli.terminal import print_line
-from flows.report.figures import clock, figure
+from flows.report.figures import clock, counted, figure
 from flows.report.table import Table, print_table
 from flows.search_setup import SearchSetup
 from tasks.search.storage import Storage
@@ -45,7 +45,7 @@ def print_report(console: Console, setup: SearchSetup) -> None:
 
 def best_trials(setup: SearchSetup, trials: list[Trial]) -> Table:
     """The best trials; `settings` has what they tried."""
-    title = f"The best of {len(trials)} trials of {setup.spec.title}"
+    title = f"The best of {counted(len(trials), 'trial')} of {setup.spec.title}"
     return Table.of(
         title,
         [
@@ -92,7 +92,8 @@ def saved(cost: Cost, trials: int) -> str:
     """What the search took, against training every trial to its end."""
     share = cost.updates / cost.all_updates if cost.all_updates else 1.0
     return (
-        f"{trials} trials took {cost.updates:,} updates and {clock(cost.seconds)}; all to the end "
-        f"would take {cost.all_updates:,} updates and about {clock(cost.all_seconds)}: "
+        f"{counted(trials, 'trial')} took {cost.updates:,} updates and {clock(cost.seconds)}; "
+        f"all to the end would take {cost.all_updates:,} updates and about "
+        f"{clock(cost.all_seconds)}: "
         f"{share:.0%} of the updates, {1 - share:.0%} saved."
     )

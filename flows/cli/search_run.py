@@ -12,6 +12,7 @@ from deployments.temporary_server import used
 from flows.cli.run import Leaving  # which sets how Prefect logs
 from flows.cli.terminal import print_line
 from flows.preflight import check
+from flows.report.figures import counted
 from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emergencies, set_up
 from flows.selection import Narrowing
 from flows.trial_errors import OF_THE_USER
@@ -104,9 +105,10 @@ def _check(setup: SearchSetup) -> None:
 
 def _introduction(setup: SearchSetup, limits: Limits) -> str:
     """What the search will do, in a sentence."""
-    count = f"{limits.trial_count} trials" if limits.hours is None else f"{limits.hours:g} hours"
-    if limits.hours is not None and limits.trials is not None:
-        count = f"at most {limits.trials} trials in {limits.hours:g} hours"
+    count = counted(limits.trial_count, "trial")
+    if limits.hours is not None:
+        hours = "1 hour" if limits.hours == 1 else f"{limits.hours:g} hours"
+        count = hours if limits.trials is None else f"at most {count} in {hours}"
 
     *pauses, last = setup.halving.rungs
     updates = ", ".join(map(str, pauses))

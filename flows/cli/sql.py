@@ -16,6 +16,7 @@ from flows.cli.sql_output import (
 )
 from flows.cli.terminal import INTERRUPTED, console, errors, print_error, print_line
 from flows.cli.waiting import load_what_waits
+from flows.report.figures import counted
 
 if TYPE_CHECKING:
     from warehouse.bounds import Bounds
@@ -39,7 +40,8 @@ Format = Annotated[
     typer.Option(
         "--format",
         help="csv, json and parquet have all digits; table, the default, rounds floats to four; "
-        "a file's name decides without it",
+        "json has a decimal that a float would round as text, and takes no two columns of one "
+        "name; a file's name decides without it",
     ),
 ]
 Output = Annotated[
@@ -166,9 +168,8 @@ def _run(
 
 
 def _say_written(rows: int, cut: bool, output: Path) -> None:
-    count = "1 row" if rows == 1 else f"{rows:,} rows"
     more = f"; there are more, to write them: --rows {10 * rows}" if cut else ""
-    print_line(errors, f"{count} in {output}{more}")
+    print_line(errors, f"{counted(rows, 'row')} in {output}{more}")
 
 
 def _say_cut(rows: int, output_format: OutputFormat) -> None:

@@ -9,6 +9,7 @@ import math
 import os
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -169,7 +170,11 @@ def _printable_value(value: object) -> object:
 
 
 def _write_json(result: Rows, file: TextIO) -> None:
-    """A list of objects with all digits; what JSON has no word for (NaN, infinity) is null."""
+    """A list of objects with all digits; what JSON has no word for (NaN, infinity) is null.
+
+    Raises BadInput where columns share a name, since an object has each name once.
+    """
+    _refuse_equal_names(result.columns)
     separator = "["
     for row in result.rows:
         record = _jsonable(dict(zip(result.columns, row, strict=True)))
@@ -177,6 +182,17 @@ def _write_json(result: Rows, file: TextIO) -> None:
         file.write(f"{separator}\n " + text.replace("\n", "\n "))
         separator = ","
     file.write("\n]\n" if result.rows else "[]\n")
+
+
+def _refuse_equal_names(columns: Sequence[str]) -> None:
+    from tasks.runtime.errors import BadInput
+
+    equal = [name for name, count in Counter(columns).items() if count > 1]
+    if equal:
+        raise BadInput(
+            f"JSON has one value for each name, and several columns are named {', '.join(equal)}; "
+            "name them with AS, e.g. SELECT 1 AS a, 2 AS b, or give --format csv."
+        )
 
 
 def _jsonable(value: object) -> object:
@@ -187,12 +203,18 @@ def _jsonable(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
-        return _jsonable(float(value))
+        return _decimal(value)
     if isinstance(value, date):
         return value.isoformat()
     if value is None or isinstance(value, bool | int | str):
         return value
     return str(value)
+
+
+def _decimal(value: Decimal) -> float | str:
+    """A number where a float has all its digits, else text."""
+    number = float(value)
+    return number if Decimal(repr(number)) == value else str(value)
 
 
 _TEXT_WRITERS: dict[str, Callable[[Rows, TextIO], None]] = {"csv": _write_csv, "json": _write_json}

@@ -132,7 +132,7 @@ class Line:
             "ed_recall_low": experiment and experiment.ed_recall_low,
             "ed_recall_high": experiment and experiment.ed_recall_high,
             "test_cases": experiment and experiment.cases,
-            "gates": experiment and experiment.verdict,
+            "gates": _gates(experiment),
             "superseded": self.superseded,
             "searched": self.searched,
         }
@@ -217,13 +217,21 @@ def _unlanded(training: str, evaluation: str) -> str:
 
 def _result(experiment: LandedExperiment | None) -> tuple[str, str]:
     """ED recall with its interval and of how many emergencies, and the verdict of the gates."""
-    if experiment is None or experiment.verdict is None:
+    gates = _gates(experiment)
+    if experiment is None or gates is None:
         return NONE, NONE
     recall = figure(
         experiment.ed_recall, experiment.ed_recall_low, experiment.ed_recall_high, digits=2
     )
     emergencies = round((experiment.cases or 0) * (experiment.ed_prevalence or 0))
-    return f"{recall} of {emergencies} ED", verdict(experiment).replace("\n", " ")
+    return f"{recall} of {emergencies} ED", gates
+
+
+def _gates(experiment: LandedExperiment | None) -> str | None:
+    """The verdict of the gates in words, None without a result."""
+    if experiment is None or experiment.verdict is None:
+        return None
+    return verdict(experiment).replace("\n", " ")
 
 
 def _on_random_weights(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from flows.cli.status_lines import Line, status_lines
 from flows.cli.terminal import print_line
+from flows.report.figures import counted
 from tasks.runtime.home import home
 
 COLUMNS = ("experiment", "state", "ED recall on test", "gates")
@@ -34,12 +35,12 @@ def print_status(console: Console, show_all: bool = False) -> None:
     console.print(status_table(lines, console.width, show_all))
     hidden = sum(line.superseded for line in lines)
     if hidden and not show_all:
-        runs = "1 failed run" if hidden == 1 else f"{hidden} failed runs"
+        runs = counted(hidden, "failed run")
         print_line(console, f"{runs} of earlier settings not listed: triage status --all")
 
     trials = sum(line.searched for line in lines)
     if trials and not show_all:
-        count = "1 trial" if trials == 1 else f"{trials} trials"
+        count = counted(trials, "trial")
         print_line(console, f'{count} of searches not listed: triage sql "FROM trial"')
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
+from flows.report.figures import counted
 from flows.report.narrow import print_narrow
 from flows.report.studies import side_by_side, studies_table
 from flows.report.study import EARLIER, StudyRow, find_study, study_rows
@@ -89,9 +90,9 @@ def _study(name: str) -> StudyRow:
 
 
 def _sentence(forgotten: Forgotten, yes: bool) -> str:
-    would = "are forgotten" if yes else "would be forgotten"
+    stay = "stays" if forgotten.shared == 1 else "stay"
     shared = (
-        f"{forgotten.shared} that other studies hold too stay"
+        f"{forgotten.shared} that other studies hold too {stay}"
         if forgotten.shared
         else "none is shared"
     )
@@ -108,4 +109,9 @@ def _sentence(forgotten: Forgotten, yes: bool) -> str:
         if yes
         else ""
     )
-    return f"{len(forgotten.ids)} results of the study {forgotten.study} {would}, {shared}.{again}"
+    count = len(forgotten.ids)
+    is_or_are = "is" if count == 1 else "are"
+    return (
+        f"{counted(count, 'result')} of the study {forgotten.study} "
+        f"{is_or_are if yes else 'would be'} forgotten, {shared}.{again}"
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.terminal import console, errors, print_line
+from flows.report.figures import counted
 
 if TYPE_CHECKING:
     from warehouse.load import LoadReport
@@ -68,8 +69,15 @@ def merge(
 
 
 def _merged(taken_count: int, present_count: int) -> str:
-    folders = "1 landing folder was" if taken_count == 1 else f"{taken_count} landing folders were"
-    return f"{folders} taken over and loaded; {present_count} were here already."
+    folders = counted(taken_count, "landing folder")
+    return (
+        f"{folders} {_were(taken_count)} taken over and loaded; "
+        f"{present_count} {_were(present_count)} here already."
+    )
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 @warehouse.command()
@@ -92,9 +100,7 @@ def rebuild() -> None:
 
 
 def _print_report(report: LoadReport, path: str) -> None:
-    folders = (
-        "1 landing folder" if len(report.loaded) == 1 else f"{len(report.loaded)} landing folders"
-    )
+    folders = counted(len(report.loaded), "landing folder")
     print_line(console, f"The warehouse has been rebuilt from {folders}: {path}")
     if report.aside is not None:
         print_line(console, f"The file that was there before is now {report.aside}")

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
+from flows.report.figures import counted
 from warehouse.comments import head_of
 from warehouse.connect import check_exists, warehouse_path
 from warehouse.health import REPRODUCED, examine
@@ -36,7 +37,7 @@ def print_check(console: Console) -> bool:
     texts = {file.name: head_of(file).split("\n")[0] for file in sql_files("audits")} | REPRODUCED
 
     for name, rows in violated.items():
-        print_line(console, f"Audit {name}: {rows} rows. {texts[name]}")
+        print_line(console, f"Audit {name}: {counted(rows, 'row')}. {texts[name]}")
 
     if violated:
         print_line(

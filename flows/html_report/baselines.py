@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flows.html_report.marks import Axis, Dot, dots
 from flows.html_report.rows import named_rows
 from flows.html_report.section import Panel, Section, number, panel_name, some
-from flows.html_report.study import ReportedStudy, and_others, chart_label, full_name
+from flows.html_report.study import ReportedStudy, and_others, full_name, labels_of
 from flows.report.figures import figure
 from flows.report.leaderboard import leaderboard
 from flows.report.typed_rows import EvaluationRow
@@ -26,10 +26,7 @@ READING = (
 class ConstantRow:
     """A row of the named query `beats_constant`."""
 
-    base_model: str
-    precision: str | None
-    recipe: str
-    accuracy: float
+    evaluation_id: str
     constant_answer: str
     constant_accuracy: float
     against_constant: str
@@ -44,8 +41,13 @@ def baselines(study: ReportedStudy) -> Section:
 
 def _panel(board: list[EvaluationRow], metric: str, name: str) -> Panel:
     measured_rows = [row for row in board if getattr(row, metric) is not None]
+    labels = labels_of(measured_rows)
     marks = [
-        Dot(chart_label(row), _kind(row), *(number(value) for value in _values(row, metric)))
+        Dot(
+            labels[row.evaluation_id],
+            _kind(row),
+            *(number(value) for value in _values(row, metric)),
+        )
         for row in measured_rows
     ]
     axis = Axis.of_shares(name, [end for row in marks for end in (row.low, row.value, row.high)])
@@ -70,11 +72,11 @@ def _findings(study: ReportedStudy) -> list[str]:
     if not trained_rows:
         return ["This study has no trained model."]
 
-    recipes = {row.recipe for row in trained_rows}
+    trained_ids = {row.evaluation_id for row in trained_rows}
     rows = [
         row
         for row in named_rows(ConstantRow, "beats_constant", study.ids)
-        if row.recipe in recipes and row.precision
+        if row.evaluation_id in trained_ids
     ]
     beating = sum(row.against_constant == "beats it" for row in rows)
     best_row = max(trained_rows, key=lambda row: row.accuracy or 0)

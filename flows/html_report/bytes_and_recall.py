@@ -12,7 +12,7 @@ from flows.html_report.marks import Axis, PlanePoint, points
 from flows.html_report.section import Panel, Section, panel_name, some
 from flows.html_report.study import ReportedStudy, and_others
 from flows.report.figures import figure
-from flows.report.names import recipe_name
+from flows.report.names import random_mark, recipe_name
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, typed_rows
 from tasks.judging.gates import ED_RECALL
@@ -51,6 +51,7 @@ class StoredModel:
     macro_f1: float | None
     dominated_by: str | None
     evaluation_id: str
+    random_weights: bool | None
 
     @property
     def is_moved(self) -> bool:
@@ -61,6 +62,11 @@ class StoredModel:
     def full_recipe(self) -> str:
         """The recipe and, of a moved adapter, the precision that it was trained at."""
         return f"{self.recipe} {self.adapter}" if self.is_moved else self.recipe
+
+    @property
+    def kind(self) -> str:
+        """What a point's shape stands for."""
+        return f"{self.full_recipe}{random_mark(self)}"
 
 
 def bytes_and_recall(study: ReportedStudy) -> Section:
@@ -93,8 +99,8 @@ def _rows(study: ReportedStudy) -> list[StoredModel]:
 
 
 def _panel(study: ReportedStudy, base_model: str, rows: list[StoredModel]) -> Panel:
-    recipes = list(dict.fromkeys(row.full_recipe for row in rows))
-    kinds = recipes if len(recipes) <= len(SHAPES) else [""]
+    all_kinds = list(dict.fromkeys(row.kind for row in rows))
+    kinds = all_kinds if len(all_kinds) <= len(SHAPES) else [""]
     marks = [
         _point(row, study.by_id[row.evaluation_id], kinds, factor)
         for row, factor in zip(rows, _spreading_factors(rows), strict=True)
@@ -125,7 +131,7 @@ def _spreading_factors(rows: list[StoredModel]) -> list[float]:
 def _point(
     row: StoredModel, evaluation: EvaluationRow, kinds: list[str], factor: float
 ) -> PlanePoint:
-    kind = row.full_recipe if row.full_recipe in kinds else ""
+    kind = row.kind if row.kind in kinds else ""
     low = evaluation.ed_recall_low
     high = evaluation.ed_recall_high
     size = factor * row.stored_bytes / 1e6
@@ -133,7 +139,8 @@ def _point(
 
 
 def _name(row: StoredModel) -> str:
-    return f"{row.base_model} {row.precision} {recipe_name(row.full_recipe, row.seed)}"
+    recipe = recipe_name(row.full_recipe, row.seed)
+    return f"{row.base_model} {row.precision} {recipe}{random_mark(row)}"
 
 
 def _recall(study: ReportedStudy, row: StoredModel) -> str:

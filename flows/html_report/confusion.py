@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.html_report.counts import Cell, matrices
-from flows.html_report.rows import Key, by_experiment, experiment_key, named_rows
+from flows.html_report.rows import by_evaluation, named_rows
 from flows.html_report.section import Panel, Section, panel_name, some
 from flows.html_report.study import ReportedStudy, and_others, full_name, panels_of, series
 from flows.report.figures import figure
@@ -28,10 +28,7 @@ MISSING = (
 class ConfusionRow:
     """A row of the named query `confusion`."""
 
-    base_model: str
-    precision: str | None
-    recipe: str
-    seed: int
+    evaluation_id: str
     label: str
     decided_ed: int | None
     decided_gp: int | None
@@ -40,8 +37,8 @@ class ConfusionRow:
 
 def confusion(study: ReportedStudy) -> Section:
     """Matrices side by side of what differs in precision alone."""
-    rows = by_experiment(named_rows(ConfusionRow, "confusion", study.ids))
-    judged_rows = [row for row in study.board if experiment_key(row) in rows]
+    rows = by_evaluation(named_rows(ConfusionRow, "confusion", study.ids))
+    judged_rows = [row for row in study.board if row.evaluation_id in rows]
     heading = "Confusion matrices"
     if not judged_rows:
         return Section("confusion", heading, missing=MISSING)
@@ -52,17 +49,17 @@ def confusion(study: ReportedStudy) -> Section:
 
 
 def _panel(
-    study: ReportedStudy, name: str, group: list[EvaluationRow], rows: dict[Key, list[ConfusionRow]]
+    study: ReportedStudy, name: str, group: list[EvaluationRow], rows: dict[str, list[ConfusionRow]]
 ) -> Panel:
     cells = [
         cell
         for evaluation in group
-        for row in rows[experiment_key(evaluation)]
+        for row in rows[evaluation.evaluation_id]
         for cell in _cells(series(evaluation), row)
     ]
     precisions = {series(evaluation) for evaluation in group}
     names = [precision for precision in study.precisions if precision in precisions]
-    texts = [_text(evaluation, rows[experiment_key(evaluation)]) for evaluation in group]
+    texts = [_text(evaluation, rows[evaluation.evaluation_id]) for evaluation in group]
     alt = f"Confusion matrices of {name}. {some(texts)}."
 
     return Panel(panel_name("confusion", name), name, alt, matrices(cells, names, LABELS))

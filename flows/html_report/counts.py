@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import altair as alt
 
 from flows.html_report.drawing import INK, PALETTE, svg_of
+from flows.html_report.labels import in_lines
 from flows.html_report.marks import (
     AXIS_AND_LEGEND,
     NAMES,
@@ -30,6 +31,7 @@ class Bar:
 
 def bars(rows: Sequence[Bar], title: str, names: list[str]) -> str:
     """Counts to both sides of zero; `names` are the series, the left one first."""
+    rows = [replace(row, label=in_lines(row.label)) for row in rows]
     labels = list(dict.fromkeys(row.label for row in rows))
     across = alt.X(
         "value:Q",

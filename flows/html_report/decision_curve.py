@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.html_report.marks import Axis, CurvePoint, curves
-from flows.html_report.rows import Key, by_experiment, experiment_key, named_rows
+from flows.html_report.rows import by_evaluation, named_rows
 from flows.html_report.section import Panel, Section, number, panel_name, some
 from flows.html_report.study import ReportedStudy, full_name, panels_of, series
 from flows.report.calibration import with_probabilities
@@ -37,10 +37,7 @@ NO_PROBABILITIES = (
 class BenefitRow:
     """A row of the named query `decision_curve`."""
 
-    base_model: str
-    precision: str | None
-    recipe: str
-    seed: int
+    evaluation_id: str
     threshold: float
     net_benefit: float
     low: float | None
@@ -53,22 +50,22 @@ class BenefitRow:
         return figure(self.net_benefit, self.low, self.high)
 
 
-Curves = dict[Key, list[BenefitRow]]
+Curves = dict[str, list[BenefitRow]]
 
 
 def decision_curve(study: ReportedStudy) -> Section:
     """A panel for what differs in precision alone."""
-    by_key = by_experiment(named_rows(BenefitRow, "decision_curve", study.ids))
+    by_id = by_evaluation(named_rows(BenefitRow, "decision_curve", study.ids))
     scored_rows = with_probabilities(study.board)
-    judged_rows = [row for row in scored_rows if experiment_key(row) in by_key]
+    judged_rows = [row for row in scored_rows if row.evaluation_id in by_id]
     heading = "Decision curves"
     if not judged_rows:
         missing = EARLIER_VERSION if scored_rows else NO_PROBABILITIES
         return Section("decision-curves", heading, missing=missing)
 
-    panels = [_panel(study, name, group, by_key) for name, group in panels_of(judged_rows).items()]
-    findings = _findings(judged_rows, by_key)
-    table = _table(judged_rows, by_key)
+    panels = [_panel(study, name, group, by_id) for name, group in panels_of(judged_rows).items()]
+    findings = _findings(judged_rows, by_id)
+    table = _table(judged_rows, by_id)
     return Section("decision-curves", heading, READING, findings, panels, [table])
 
 
@@ -83,10 +80,10 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], rows: Cu
             MODEL,
         )
         for evaluation in group
-        for row in rows[experiment_key(evaluation)]
+        for row in rows[evaluation.evaluation_id]
     ]
     # Everybody to ED does not depend on the model, only on the cases.
-    first = rows[experiment_key(group[0])]
+    first = rows[group[0].evaluation_id]
     marks += [CurvePoint(EVERYBODY, row.threshold, row.always_ed, kind=EVERYBODY) for row in first]
     precisions = {series(evaluation) for evaluation in group}
     names = [*(precision for precision in study.precisions if precision in precisions), EVERYBODY]
@@ -106,13 +103,11 @@ def _at(rows: list[BenefitRow]) -> BenefitRow:
 
 
 def _text(evaluation: EvaluationRow, rows: Curves) -> str:
-    return f"{series(evaluation)} {_at(rows[experiment_key(evaluation)]).figure}"
+    return f"{series(evaluation)} {_at(rows[evaluation.evaluation_id]).figure}"
 
 
 def _findings(judged_rows: list[EvaluationRow], rows: Curves) -> list[str]:
-    at = {
-        full_name(evaluation): _at(rows[experiment_key(evaluation)]) for evaluation in judged_rows
-    }
+    at = {full_name(evaluation): _at(rows[evaluation.evaluation_id]) for evaluation in judged_rows}
     better = sum(row.verdict == "better than both" for row in at.values())
     best_name = max(at, key=lambda name: at[name].net_benefit)
     return [
@@ -132,6 +127,6 @@ def _table(judged_rows: list[EvaluationRow], rows: Curves) -> Table:
             "": row.verdict,
         }
         for evaluation in judged_rows
-        for row in rows[experiment_key(evaluation)]
+        for row in rows[evaluation.evaluation_id]
     ]
     return Table.of("Net benefit by threshold", records)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from flows.html_report.counts import Bar, bars
+from flows.html_report.labels import chart_labels
 from flows.html_report.section import Panel, Section, some
-from flows.html_report.study import ReportedStudy, shortened
+from flows.html_report.study import ReportedStudy
 from flows.report.figures import figure
-from flows.report.names import recipe_name
+from flows.report.names import random_mark, recipe_name
+from flows.report.pairs import PairRow
 from flows.report.precision import FlipsRow
 from flows.report.precision import flips as flips_table
 from flows.report.typed_rows import typed_rows
@@ -36,10 +38,9 @@ def flips(study: ReportedStudy) -> Section:
     if not rows:
         return Section("flips", heading, missing=MISSING)
 
-    flip_bars = [bar for row in rows for bar in _bars(row)]
-    drawing = bars(flip_bars, "emergencies", [LOST, GAINED])
+    drawing = bars(_bars(study, rows), "emergencies", [LOST, GAINED])
     texts = [
-        f"{_name(row)}: {row.ed_lost} lost, {row.ed_gained} gained of {row.ed_cases}"
+        f"{_name(study, row)}: {row.ed_lost} lost, {row.ed_gained} gained of {row.ed_cases}"
         for row in rows
     ]
     panel = Panel("flips", "", f"Emergencies lost and gained: {some(texts)}.", drawing)
@@ -49,32 +50,48 @@ def flips(study: ReportedStudy) -> Section:
     )
 
 
-def _name(row: FlipsRow) -> str:
-    return f"{row.base_model} {recipe_name(row.recipe, row.seed)}, {row.change}"
+def _name(study: ReportedStudy, row: FlipsRow) -> str:
+    return f"{row.base_model} {_recipe(study, row)}, {row.change}"
 
 
-def _bars(row: FlipsRow) -> list[Bar]:
-    # On two lines, each of which fits: a recipe's name is as long as a model's and a change's.
-    recipe = shortened(recipe_name(row.recipe, row.seed))
-    label = f"{row.base_model} {row.change.removeprefix('adapter moved ')}\n{recipe}"
-    return [Bar(label, LOST, -row.ed_lost), Bar(label, GAINED, row.ed_gained)]
+def _recipe(study: ReportedStudy, row: FlipsRow) -> str:
+    mark = random_mark(study.by_id[row.evaluation_after])
+    return f"{recipe_name(row.recipe, row.seed)}{mark}"
+
+
+def _bars(study: ReportedStudy, rows: list[FlipsRow]) -> list[Bar]:
+    # On two lines: a recipe's name is as long as a model's and a change's.
+    names = [
+        f"{row.base_model} {row.change.removeprefix('adapter moved ')}\n{_recipe(study, row)}"
+        for row in rows
+    ]
+    labels = chart_labels(names)
+    return [
+        bar
+        for name, row in zip(names, rows, strict=True)
+        for bar in (
+            Bar(labels[name], LOST, -row.ed_lost),
+            Bar(labels[name], GAINED, row.ed_gained),
+        )
+    ]
 
 
 def _findings(study: ReportedStudy, rows: list[FlipsRow]) -> list[str]:
     """The largest loss, with the interval of the difference that it makes."""
     worst = max(rows, key=lambda row: row.ed_lost - row.ed_gained)
-    lead = f"Most lost, net: {_name(worst)}, {worst.ed_lost} lost and {worst.ed_gained} gained"
-    pair = next(
-        (
-            pair
-            for pair in study.pairs
-            if (pair.base_model, pair.recipe, pair.seed)
-            == (worst.base_model, worst.recipe, worst.seed)
-        ),
-        None,
+    lead = (
+        f"Most lost, net: {_name(study, worst)}, {worst.ed_lost} lost and {worst.ed_gained} gained"
     )
+    pair = next((pair for pair in study.pairs if _is_pair(study, worst, pair)), None)
     if pair is None or worst.change != "8 to 4 bits":
         return [f"{lead} of {worst.ed_cases}."]
 
     interval = figure(pair.ed_recall_diff, pair.ed_recall_low, pair.ed_recall_high, sign=True)
     return [f"{lead} of {worst.ed_cases}; in ED recall {interval}."]
+
+
+def _is_pair(study: ReportedStudy, row: FlipsRow, pair: PairRow) -> bool:
+    """Whether a change from 8 to 4 bits is that of the pair."""
+    after = study.by_id[row.evaluation_after]
+    of_row = (row.base_model, row.recipe, row.seed, after.random_weights)
+    return of_row == (pair.base_model, pair.recipe, pair.seed, pair.random_weights)

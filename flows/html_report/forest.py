@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flows.html_report.labels import chart_labels
 from flows.html_report.marks import Axis, Dot, dots
 from flows.html_report.section import Panel, Section, number, one_line, panel_name, some
-from flows.html_report.study import ReportedStudy, shortened
+from flows.html_report.study import ReportedStudy
 from flows.report.answer import AUROC, METRICS, points
-from flows.report.figures import is_number
+from flows.report.figures import counted, is_number
 from flows.report.names import random_mark, recipe_name
 from flows.report.pairs import PairRow, headline, quantization
 from warehouse.pooled import ALL
 from warehouse.resampling import MARGIN
 
 PAIR = "a pair"
-POOLED = "all pairs, pooled"
+POOLED = "pooled pairs"
 MARGIN_POINTS = 100 * MARGIN
 READING = (
     "Each dot is a pair of models that differ in precision alone: 4 bits minus 8 bits, in points "
     f"of a hundred, with its 95 % interval. The shaded range is the margin of {MARGIN_POINTS:g} "
     "points: 4 bits are not inferior where the whole interval lies to the right of its left edge. "
-    "The dot on top pools all pairs of trained models; its band holds for all pooled figures at "
-    "once. What chance does to a training shows in how far seeds of one recipe lie apart, and is in "
-    "none of these intervals: a pooled verdict also needs the interval over trainings, in the answer."
+    "The dot on top pools the pairs of trained models of which at least one beats the best constant "
+    "answer, as many as it says; its band holds for all pooled figures at once. What chance does to "
+    "a training shows in how far seeds of one recipe lie apart, and is in none of these intervals: "
+    "a pooled verdict also needs the interval over trainings, in the answer."
 )
 MISSING = (
     "No pair of otherwise equal 4-bit and 8-bit experiments has finished on these cases. A sweep "
@@ -44,7 +46,7 @@ def forest(study: ReportedStudy) -> Section:
 
 def _panel(study: ReportedStudy, metric: str, rule: str, name: str) -> Iterator[Panel]:
     pooled = list(_pooled(study, metric, rule))
-    rows = [*pooled, *(_dot(pair, metric) for pair in study.pairs)]
+    rows = [*pooled, *_dots(study.pairs, metric)]
     rows = [row for row in rows if row.value is not None]
     if not rows:
         return
@@ -64,15 +66,26 @@ def _pooled(study: ReportedStudy, metric: str, rule: str) -> Iterator[Dot]:
         row = pool.figures.get((ALL, rule, metric))
         is_shown = pool.evaluation_set == "test" and pool.set_digest in digests
         if is_shown and row is not None and is_number(row.difference):
-            label = f"pooled over {row.pairs} pair{'' if row.pairs == 1 else 's'}"
+            label = f"pooled over {counted(row.pairs, 'pair')}{random_mark(pool)}"
             yield Dot(label, POOLED, *_in_points(row.difference, row.low, row.high))
 
 
-def _dot(pair: PairRow, metric: str) -> Dot:
-    recipe = shortened(recipe_name(pair.recipe, pair.seed))
-    label = f"{pair.base_model}\n{recipe}{random_mark(pair)}"
+def _dots(pairs: list[PairRow], metric: str) -> list[Dot]:
+    names = [
+        f"{pair.base_model}\n{recipe_name(pair.recipe, pair.seed)}{random_mark(pair)}"
+        for pair in pairs
+    ]
+    labels = chart_labels(names)
+    return [
+        Dot(labels[name], PAIR, *_difference(pair, metric))
+        for name, pair in zip(names, pairs, strict=True)
+    ]
+
+
+def _difference(pair: PairRow, metric: str) -> tuple[float | None, float | None, float | None]:
+    """A difference of a pair in points, with its interval."""
     names = (f"{metric}_diff", f"{metric}_low", f"{metric}_high")
-    return Dot(label, PAIR, *_in_points(*(getattr(pair, name) for name in names)))
+    return _in_points(*(getattr(pair, name) for name in names))
 
 
 def _in_points(*values: float | None) -> tuple[float | None, float | None, float | None]:

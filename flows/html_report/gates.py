@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flows.html_report.marks import Axis, Dot, dots
 from flows.html_report.section import Panel, Section, number, panel_name, some
-from flows.html_report.study import ReportedStudy, chart_label, full_name
-from flows.report.figures import figure, is_number
+from flows.html_report.study import ReportedStudy, full_name, labels_of
+from flows.report.figures import gate_figure, is_number
 from flows.report.gates import FALSE_NEGATIVES, NAMES, GateRow, LookRow, looks
 from flows.report.gates import gates as gates_table
 from flows.report.typed_rows import EvaluationRow, typed_rows
@@ -60,14 +60,16 @@ def _panel(
     looked: dict[tuple[str, str], LookRow],
 ) -> Panel:
     judged_rows = [evaluation for evaluation in trained_rows if evaluation.evaluation_id in rows]
+    labels = labels_of(judged_rows)
     marks: list[Dot] = []
     for evaluation in judged_rows:
         row = rows[evaluation.evaluation_id]
+        label = labels[evaluation.evaluation_id]
         look = looked.get((evaluation.evaluation_id, gate))
         adjusted = look.bound_adjusted if look else None
         values = (row.value, row.bound, adjusted)
         named_values = zip((VALUE, BOUND, ADJUSTED), values, strict=True)
-        marks += [Dot(chart_label(evaluation), name, number(value)) for name, value in named_values]
+        marks += [Dot(label, name, number(value)) for name, value in named_values]
 
     thresholds = [rows[judged_rows[0].evaluation_id].threshold]
     names = [VALUE, BOUND, ADJUSTED]
@@ -83,8 +85,9 @@ def _panel(
 
 
 def _text(row: GateRow) -> str:
-    bound = f", bound {figure(row.bound)}" if is_number(row.bound) else ", no bound"
-    return f"{row.state} ({figure(row.value)}{bound})"
+    value = gate_figure(row.value, row.threshold)
+    bound = f"bound {gate_figure(row.bound, row.threshold)}" if is_number(row.bound) else "no bound"
+    return f"{row.state} ({value}, {bound})"
 
 
 def _findings(trained_rows: list[EvaluationRow], rows: list[GateRow]) -> list[str]:

@@ -17,7 +17,8 @@ SPLITS = {"train": "training", "valid": "validation"}
 READING = (
     "Loss of the training batches (solid) and of the validation cases (dashed), by update. Every "
     "curve is one run with one seed, so there is no interval: runs with other seeds show how much "
-    f"it varies. Curves of more than {MOST_POINTS} points are thinned."
+    "it varies. Objectives differ between recipes, so that losses of two recipes cannot be compared. "
+    f"Curves of more than {MOST_POINTS} points are thinned."
 )
 MISSING = (
     "No training of this study has landed a curve. A sweep gives them, e.g. triage sweep demo."
@@ -92,13 +93,19 @@ def _text(row: EvaluationRow) -> str:
 
 
 def _findings(trained_rows: list[EvaluationRow]) -> list[str]:
-    validated_rows = [row for row in trained_rows if row.valid_loss is not None]
-    if not validated_rows:
-        return []
-    best_row = min(validated_rows, key=lambda row: row.valid_loss or 0)
+    """The lowest value of each recipe: another recipe's objective is another one."""
+    by_recipe: dict[str, list[EvaluationRow]] = {}
+    for row in trained_rows:
+        if row.valid_loss is not None:
+            by_recipe.setdefault(row.recipe, []).append(row)
+
+    best_rows = {
+        recipe: min(rows, key=lambda row: row.valid_loss or 0) for recipe, rows in by_recipe.items()
+    }
     return [
-        "Lowest validation value (of each recipe's own objective, one run, no interval): "
-        f"{_text(best_row)}."
+        f"Lowest validation value of {recipe} (its own objective, one run, no interval): "
+        f"{_text(row)}."
+        for recipe, row in best_rows.items()
     ]
 
 

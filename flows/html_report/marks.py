@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
@@ -18,19 +18,22 @@ from flows.html_report.drawing import (
     shape_of,
     svg_of,
 )
+from flows.html_report.labels import in_lines
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-# pixels of a line of dots or bars, by the lines of its label
+# pixels of a line of dots or bars whose label has one line, and of each line more
 ROW = 16
-ROW_OF_TWO = 28
+FURTHER_LINE = 12
 AXIS_AND_LEGEND = 92  # pixels
 LABEL_LINES = "split(datum.label, '\\n')"
 INTERVAL = {"strokeWidth": 2, "opacity": 0.75}
+MOST_SHAPES = 8  # of a curve: more would hide it
 
 
 ROWS = alt.NamedData("rows")
+SHAPED = alt.NamedData("shaped")
 MARKED = alt.NamedData("marked")
 NAMES = alt.Axis(title=None, ticks=False, domain=False, labelExpr=LABEL_LINES, labelLineHeight=11)
 
@@ -139,6 +142,7 @@ def dots(
     `lines`: values to compare with; `shaded_range`: a shaded range, such as a margin. Dots of one
     label stand below each other, or on one line if `overlaid`.
     """
+    rows = [replace(row, label=in_lines(row.label)) for row in rows]
     labels = list(dict.fromkeys(row.label for row in rows))
     y = alt.Y("label:N", sort=labels, axis=NAMES)
     base = alt.Chart(ROWS).encode(y=y, yOffset=alt.Undefined if overlaid else _offset(rows, names))
@@ -161,7 +165,7 @@ def dots(
 
 
 def row_height(labels: list[str]) -> int:
-    return ROW_OF_TWO if any("\n" in label for label in labels) else ROW
+    return ROW + FURTHER_LINE * max((label.count("\n") for label in labels), default=0)
 
 
 def _most(rows: Sequence[Dot]) -> int:
@@ -225,10 +229,10 @@ def curves(
     marked: Sequence[CurvePoint] = (),
     diagonal: bool = False,
 ) -> str:
-    """Curves: a colour for each series, a dash for each kind, a band where there is one.
+    """Curves: a colour and a shape for each series, a dash for each kind, a band where there is one.
 
     `marked` are single points on top; `lines` are values of y. `diagonal` draws y = x, and an
-    interval at each point in place of the band.
+    interval and a shape at each point in place of the band.
     """
     base = alt.Chart(ROWS)
     colour = alt.Color("series:N", scale=colour_of(names), legend=legend_of(names))
@@ -253,10 +257,29 @@ def curves(
         limits = {"y": alt.Y("low:Q", scale=y.scale), "y2": "high:Q"}
         layers.append(band.encode(x=across, color=colour, **limits))
 
-    line = base.mark_line(strokeWidth=1.8, clip=True, point={"size": 30} if diagonal else False)
+    line = base.mark_line(strokeWidth=1.8, clip=True)
     layers.append(line.encode(x=across, y=upward, color=colour, strokeDash=dashed))
-    if marked:
-        flag = alt.Chart(MARKED).mark_point(filled=True, size=70, opacity=1, clip=True)
-        layers.append(flag.encode(x=across, y=upward, color=colour))
+    shape = alt.Shape("series:N", scale=shape_of(names), legend=legend_of(names))
+    sizes = [(SHAPED, 32), (MARKED, 90)] if marked else [(SHAPED, 32)]
+    for data, size in sizes:
+        point = alt.Chart(data).mark_point(filled=True, size=size, opacity=1, clip=True)
+        layers.append(point.encode(x=across, y=upward, color=colour, shape=shape))
 
-    return fitted_chart(alt.layer(*layers), 240, rows=rows, marked=marked)
+    shaped = rows if diagonal else _shaped(rows, names)
+    return fitted_chart(alt.layer(*layers), 240, rows=rows, shaped=shaped, marked=marked)
+
+
+def _shaped(rows: Sequence[CurvePoint], names: list[str]) -> list[CurvePoint]:
+    """The points of each curve that have its shape: few, and where curves lie on each other, those
+    of two series beside each other.
+    """
+    by_curve: dict[tuple[str, str], list[CurvePoint]] = {}
+    for row in rows:
+        by_curve.setdefault((row.series, row.kind), []).append(row)
+
+    shaped = []
+    for (series, _), curve in by_curve.items():
+        step = math.ceil(len(curve) / MOST_SHAPES)
+        shaped += curve[names.index(series) * step // len(names) :: step]
+
+    return shaped

@@ -28,9 +28,10 @@ from flows.html_report.learning import learning
 from flows.html_report.reliability import reliability
 from flows.html_report.risk_coverage import risk_coverage
 from flows.html_report.rules import rules
-from flows.html_report.section import Section
+from flows.html_report.section import Section, with_own_names
 from flows.html_report.study import ReportedStudy
 from flows.html_report.subgroups import subgroups
+from flows.report.figures import counted
 
 SECTIONS: tuple[Callable[[ReportedStudy], Section], ...] = (
     forest,
@@ -79,7 +80,7 @@ def made_report(
     # Altair checks each part of a chart as it is built, which takes as long as drawing it. Charts
     # here differ in their rows alone, and the tests draw every kind with the checks on.
     with alt.utils.schemapi.debug_mode(False):
-        sections = [section(study) for section in SECTIONS]
+        sections = with_own_names(section(study) for section in SECTIONS)
     return Report(study, sections, cases, fingerprint)
 
 
@@ -90,6 +91,7 @@ def as_html(report: Report) -> str:
     )
     environment.filters["lines"] = _lines
     environment.filters["prose"] = _prose
+    environment.filters["counted"] = counted
     template = environment.from_string(_text("template.html.jinja"))
     drawings = {
         panel.name: Markup(in_page(panel.drawing, panel.name, panel.alt))

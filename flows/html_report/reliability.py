@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.html_report.marks import Axis, CurvePoint, curves
-from flows.html_report.rows import Key, by_experiment, experiment_key, named_rows
+from flows.html_report.rows import by_evaluation, named_rows
 from flows.html_report.section import Panel, Section, number, panel_name, some
 from flows.html_report.study import ReportedStudy, full_name, panels_of, series
 from flows.report.calibration import with_probabilities
@@ -31,10 +31,7 @@ MISSING = (
 class BinRow:
     """A row of the named query `calibration_near_zero`."""
 
-    base_model: str
-    precision: str | None
-    recipe: str
-    seed: int
+    evaluation_id: str
     low: float
     high: float
     n: int
@@ -52,14 +49,14 @@ class BinRow:
         )
 
 
-Bins = dict[Key, list[BinRow]]
+Bins = dict[str, list[BinRow]]
 
 
 def reliability(study: ReportedStudy) -> Section:
     """A panel for what differs in precision alone."""
     rows = named_rows(BinRow, "calibration_near_zero", study.ids, below=str(BELOW))
-    bins = by_experiment(rows)
-    judged_rows = [row for row in with_probabilities(study.board) if experiment_key(row) in bins]
+    bins = by_evaluation(rows)
+    judged_rows = [row for row in with_probabilities(study.board) if row.evaluation_id in bins]
     heading = "Reliability near zero"
     if not judged_rows:
         return Section("reliability", heading, missing=MISSING)
@@ -79,7 +76,7 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], bins: Bi
             number(row.share_high),
         )
         for evaluation in group
-        for row in bins[experiment_key(evaluation)]
+        for row in bins[evaluation.evaluation_id]
     ]
     precisions = {series(evaluation) for evaluation in group}
     names = [precision for precision in study.precisions if precision in precisions]
@@ -88,7 +85,7 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], bins: Bi
     y = Axis("share of emergencies", (0, min(1, max(3 * BELOW, 2 * highest))))
     drawing = curves(marks, x, y, names, diagonal=True)
     texts = [
-        f"{series(evaluation)}: {bins[experiment_key(evaluation)][0].text}" for evaluation in group
+        f"{series(evaluation)}: {bins[evaluation.evaluation_id][0].text}" for evaluation in group
     ]
     alt = f"Reliability near zero of {name}. {some(texts)}."
 
@@ -101,7 +98,7 @@ def _findings(judged_rows: list[EvaluationRow], bins: Bins) -> list[str]:
         return []
 
     lowest_bins = {
-        full_name(evaluation): bins[experiment_key(evaluation)][0] for evaluation in trained_rows
+        full_name(evaluation): bins[evaluation.evaluation_id][0] for evaluation in trained_rows
     }
     sure_bins = {name: row for name, row in lowest_bins.items() if row.calibration == TOO_SURE}
     sentences = [
@@ -126,6 +123,6 @@ def _table(judged_rows: list[EvaluationRow], bins: Bins) -> Table:
             "": row.calibration,
         }
         for evaluation in judged_rows
-        for row in bins[experiment_key(evaluation)]
+        for row in bins[evaluation.evaluation_id]
     ]
     return Table.of("Bins of p(ED)", records)

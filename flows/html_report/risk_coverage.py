@@ -20,7 +20,7 @@ KINDS = {VOTES: "votes of the passes", ONE_PASS: "one pass"}
 READING = (
     "Cases in the order of their uncertainty: the share that is decided without review, and how "
     "many of those are decided wrongly. A useful score has a curve that falls to the left. The "
-    "dot is the review flag of the dropout passes; dashed: the same with the probability of one "
+    "largest mark is the review flag of the dropout passes; dashed: the same with the probability of one "
     "pass. Brackets hold the 95 % interval of the difference between both, in area under the curve."
 )
 MISSING = (

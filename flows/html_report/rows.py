@@ -26,33 +26,19 @@ def named_rows(cls: type[Row], name: str, only: Collection[str], **values: str) 
     return [cls(*row) for row in query_rows(sql, stored_query.values(values), only=only).rows]
 
 
-Key = tuple[str, str | None, str, int]
-
-
-class OfExperiment(Protocol):
-    """A row that says which experiment it is of."""
+class OfEvaluation(Protocol):
+    """A row that says which evaluation it is of."""
 
     @property
-    def base_model(self) -> str: ...
-    @property
-    def precision(self) -> str | None: ...
-    @property
-    def recipe(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
+    def evaluation_id(self) -> str: ...
 
 
-Named = TypeVar("Named", bound=OfExperiment)
+Evaluated = TypeVar("Evaluated", bound=OfEvaluation)
 
 
-def experiment_key(row: OfExperiment) -> Key:
-    """Tells the experiments of one test set apart, in the rows of every named query."""
-    return row.base_model, row.precision, row.recipe, row.seed
-
-
-def by_experiment(rows: Collection[Named]) -> dict[Key, list[Named]]:
-    """The rows of each experiment, in their order."""
-    groups: dict[Key, list[Named]] = {}
+def by_evaluation(rows: Collection[Evaluated]) -> dict[str, list[Evaluated]]:
+    """The rows of each evaluation, in their order, by its id."""
+    groups: dict[str, list[Evaluated]] = {}
     for row in rows:
-        groups.setdefault(experiment_key(row), []).append(row)
+        groups.setdefault(row.evaluation_id, []).append(row)
     return groups

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from flows.report.figures import is_number
 from flows.report.table import Table
@@ -45,6 +46,26 @@ class Section:
 def panel_name(*parts: str) -> str:
     """The name of a chart's file: letters, digits and hyphens."""
     return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)
+
+
+def with_own_names(sections: Iterable[Section]) -> list[Section]:
+    """The sections of a report, in which a panel whose name an earlier one has gets a number: names
+    of experiments may differ in what a file's name cannot hold.
+    """
+    taken: set[str] = set()
+    return [
+        replace(section, panels=[_with_own_name(panel, taken) for panel in section.panels])
+        for section in sections
+    ]
+
+
+def _with_own_name(panel: Panel, taken: set[str]) -> Panel:
+    """The panel under a name that is not among those taken, which it joins."""
+    numbered_names = (f"{panel.name}-{number}" for number in itertools.count(2))
+    names = itertools.chain([panel.name], numbered_names)
+    own_name = next(name for name in names if name not in taken)
+    taken.add(own_name)
+    return replace(panel, name=own_name)
 
 
 def some(texts: Collection[str]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from flows.html_report.labels import chart_labels
 from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
 from flows.report.leaderboard import by_test_set
-from flows.report.names import RANDOM, experiment_name, random_mark, recipe_name
+from flows.report.names import experiment_name, random_mark, recipe_name
 from flows.report.pairs import PairRow, pair_rows
 from flows.report.study import StudyRow, evaluation_ids, find_study
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
@@ -17,8 +18,6 @@ from warehouse.summary import PooledSet, pooled_sets
 
 EVERYTHING = "all results"  # the name where the warehouse knows no study
 NO_MODEL = "no language model"
-LABEL_LENGTH = 26  # characters
-LEAST_OF_NAME = 9  # characters of a recipe's name by which it is recognised
 
 
 @dataclass(frozen=True)
@@ -107,28 +106,10 @@ def and_others(values: Sequence[float | None], best: float | None) -> str:
     return f" and {ties} other{'s' if ties > 1 else ''} with the same figure" if ties > 0 else ""
 
 
-def chart_label(row: EvaluationRow) -> str:
-    """An experiment on two short lines, in a chart."""
-    first, _, second = experiment_name(row).partition("\n")
-    return f"{first}\n{shortened(second)}"
-
-
-def shortened(text: str) -> str:
-    """A recipe with its seed, not longer than a chart has room for: the middle of the recipe's name
-    goes first, since the precision behind it, the seed and the prompt tell models apart. The mark
-    of random weights comes on top.
-    """
-    if text.endswith(RANDOM):
-        return shortened(text.removesuffix(RANDOM)) + RANDOM
-
-    plain = text.replace(" (zero-shot)", "").replace("zero-shot, ", "")
-    name, space, rest = plain.partition(" ")
-    room = LABEL_LENGTH - len(space + rest)
-    if len(name) <= room:
-        return plain
-    if room < LEAST_OF_NAME:
-        return f"{plain[: LABEL_LENGTH - 1]}…"
-    return f"{name[: room - 5]}…{name[-4:]}{space}{rest}"
+def labels_of(rows: Collection[EvaluationRow]) -> dict[str, str]:
+    """The label of each evaluation in a chart of these, by its id."""
+    labels = chart_labels([experiment_name(row) for row in rows])
+    return {row.evaluation_id: labels[experiment_name(row)] for row in rows}
 
 
 def short_name(row: EvaluationRow) -> str:

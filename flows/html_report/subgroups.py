@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.html_report.marks import Axis, Dot, dots
-from flows.html_report.rows import Key, by_experiment, experiment_key, named_rows
+from flows.html_report.rows import by_evaluation, named_rows
 from flows.html_report.section import Panel, Section, number, panel_name, some
 from flows.html_report.study import ReportedStudy, full_name
-from flows.report.figures import figure, is_number
+from flows.report.figures import counted, figure, is_number
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow
 from tasks.judging.gates import ED_RECALL
@@ -17,8 +17,8 @@ MOST_MODELS = 6
 LEAST = 10  # emergencies: of fewer, an interval spans nearly everything
 READING = (
     f"ED recall of the primary rule in each subgroup of at least {LEAST} emergencies, with 95 % "
-    f"intervals, for the first {MOST_MODELS} trained models of the leaderboard; dashed: the gate; "
-    "the line on top is the whole set. Many subgroups are looked at: some are far off by chance."
+    "intervals, for {models}; dashed: the gate; the line on top is the whole set. Many subgroups "
+    "are looked at: some are far off by chance."
 )
 COMMANDS = (
     "triage sql subgroup_metrics --param metric=ed_recall",
@@ -34,10 +34,7 @@ MISSING = (
 class SubgroupRow:
     """A row of the named query `subgroup_metrics`."""
 
-    base_model: str
-    precision: str | None
-    recipe: str
-    seed: int
+    evaluation_id: str
     field: str
     subgroup: str
     metric: str
@@ -55,27 +52,36 @@ class SubgroupRow:
         return figure(self.value, self.low, self.high)
 
 
-Groups = dict[Key, list[SubgroupRow]]
+Groups = dict[str, list[SubgroupRow]]
 
 
 def subgroups(study: ReportedStudy) -> Section:
     """A panel for each of the first models."""
     rows = named_rows(SubgroupRow, "subgroup_metrics", study.ids, metric="ed_recall")
-    groups = by_experiment([row for row in rows if is_number(row.value) and row.n >= LEAST])
-    grouped_rows = [row for row in study.board if experiment_key(row) in groups]
+    groups = by_evaluation([row for row in rows if is_number(row.value) and row.n >= LEAST])
+    grouped_rows = [row for row in study.board if row.evaluation_id in groups]
     trained_rows = [row for row in grouped_rows if row.recipe_kind != "baseline"]
     heading = "Subgroups"
     if not grouped_rows:
         return Section("subgroups", heading, missing=MISSING)
 
     shown_rows = (trained_rows or grouped_rows)[:MOST_MODELS]
-    panels = [_panel(evaluation, groups[experiment_key(evaluation)]) for evaluation in shown_rows]
+    panels = [_panel(evaluation, groups[evaluation.evaluation_id]) for evaluation in shown_rows]
     tables = [_table(shown_rows, groups)]
     findings = [
-        _finding(evaluation, groups[experiment_key(evaluation)]) for evaluation in shown_rows[:1]
+        _finding(evaluation, groups[evaluation.evaluation_id]) for evaluation in shown_rows[:1]
     ]
+    reading = READING.format(models=_models(trained_rows or grouped_rows))
 
-    return Section("subgroups", heading, READING, findings, panels, tables, commands=COMMANDS)
+    return Section("subgroups", heading, reading, findings, panels, tables, commands=COMMANDS)
+
+
+def _models(rows: list[EvaluationRow]) -> str:
+    """How many of `rows`, all of one kind, have a panel."""
+    kind = "baseline" if rows[0].recipe_kind == "baseline" else "trained model"
+    if len(rows) > MOST_MODELS:
+        return f"the first {MOST_MODELS} {kind}s of the leaderboard"
+    return counted(len(rows), kind)
 
 
 def _panel(evaluation: EvaluationRow, rows: list[SubgroupRow]) -> Panel:
@@ -119,6 +125,6 @@ def _table(shown_rows: list[EvaluationRow], groups: Groups) -> Table:
             "ED recall": row.figure,
         }
         for evaluation in shown_rows
-        for row in groups[experiment_key(evaluation)]
+        for row in groups[evaluation.evaluation_id]
     ]
     return Table.of("ED recall by subgroup", records)

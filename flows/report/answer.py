@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from flows.report.figures import is_number
+from flows.report.figures import counted, is_number
 from flows.report.leaderboard import by_test_set
 from flows.report.pairs import NOT_MEASURABLE, PairRow, pairs_on
 from flows.report.typed_rows import EvaluationRow
@@ -149,8 +149,8 @@ def _intervals(row: Pooled) -> str:
     """What the figure's intervals are over, and how many pairs it is the mean of."""
     over_cases = _interval("over cases", row.low, row.high)
     over_trainings = _interval("over trainings", row.seed_low, row.seed_high)
-    pairs = "1 pair" if row.pairs == 1 else f"{row.pairs} pairs"
-    return "".join(f", {part}" for part in (over_cases, over_trainings, pairs) if part)
+    parts = (over_cases, over_trainings, counted(row.pairs, "pair"))
+    return "".join(f", {part}" for part in parts if part)
 
 
 def _interval(name: str, low: float | None, high: float | None) -> str:
@@ -190,7 +190,7 @@ def _gates(board: Collection[EvaluationRow]) -> Iterator[str]:
     passing = sum(row.verdict == "passes_gates" for row in trained_rows)
     provisional = sum(row.verdict == "provisional" for row in trained_rows)
     more = f", {provisional} provisionally" if provisional else ""
-    models = "1 trained model" if len(trained_rows) == 1 else f"{len(trained_rows)} trained models"
+    models = counted(len(trained_rows), "trained model")
     yield f"Gates: {passing} of {models} pass{'es' if passing == 1 else ''}{more}."
 
 

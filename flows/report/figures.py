@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TypeGuard
 
+from tasks.bundle.gate_figure import gate_figure as gate_figure
+
 
 def is_number(value: float | None) -> TypeGuard[float]:
     """Whether there is a figure: neither NULL nor NaN."""
@@ -62,6 +64,11 @@ def clock(seconds: float) -> str:
 def percent(share: float) -> str:
     """A share in three digits, so that neither 0.5 % nor 2.5 % is rounded to a whole one."""
     return f"{100 * share:.3g}%"
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: `1 case`, `1,134 cases`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def file_size(count: int) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from flows.report.figures import clock, figure, is_number, megabytes, why_not
+from flows.report.figures import clock, counted, figure, gate_figure, is_number, megabytes, why_not
 from flows.report.names import listed_name, on_cases, verdict
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, further_rows, typed_rows
@@ -48,6 +48,7 @@ class LookRow:
 
     evaluation_id: str
     gate: str
+    threshold: float
     models: int
     bound_adjusted: float | None
 
@@ -61,8 +62,8 @@ def adjusted(look: LookRow | None) -> str:
     """`0.844 for 60 models`; empty where no model was trained, so that none was picked."""
     if look is None:
         return ""
-    models = "1 model" if look.models == 1 else f"{look.models} models"
-    return f"{figure(look.bound_adjusted)} for {models}"
+    bound = gate_figure(look.bound_adjusted, look.threshold)
+    return f"{bound} for {counted(look.models, 'model')}"
 
 
 def gates(board: list[EvaluationRow], ids: Collection[str] | None = None) -> Table:
@@ -111,11 +112,11 @@ def _gate(row: GateRow | None, look: LookRow | None) -> tuple[str, str, str, str
         return f"{row.state}: {why_not(row.note)}", "n/a", "n/a", "n/a", "n/a"
 
     counts = "" if row.successes is None else f"{row.successes} of {row.n} = "
-    value = f"{counts}{figure(row.value)}"
+    value = f"{counts}{gate_figure(row.value, row.threshold)}"
     return (
         row.state,
         value,
-        figure(row.bound),
+        gate_figure(row.bound, row.threshold),
         _adjusted(look),
         _method(row),
     )

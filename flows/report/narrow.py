@@ -9,6 +9,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from flows.report.condensed import condensed, label_column
+from flows.report.figures import counted
 from flows.report.table import Table, print_title
 
 WIDEST = 40  # characters of a cell's line; longer sentences are wrapped
@@ -32,7 +33,7 @@ def print_narrow(console: Console, table: Table, most: int) -> None:
             _print_part(console, shown, places, names_above)
 
     if (remaining_count := len(short.table) - len(shown)) > 0:
-        rows = "1 more row" if remaining_count == 1 else f"{remaining_count} more rows"
+        rows = counted(remaining_count, "more row")
         _print_text(console, f"and {rows}: triage sql {table.query}")
 
 

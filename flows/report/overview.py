@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from flows.report.figures import clock, figure, is_number, percent
+from flows.report.figures import clock, counted, figure, is_number, percent
 from flows.report.leaderboard import reference_notes
 from flows.report.names import listed_name, verdict
 from flows.report.prevalence import figures_at
@@ -77,7 +77,7 @@ def _counts(rows: Sequence[EvaluationRow]) -> str:
     trained = sum(row.is_trained for row in rows)
     moved = len(rows) - trained
     counts = [
-        f"{count} {kind}{'' if count == 1 else 's'}"
+        counted(count, kind)
         for count, kind in ((trained, "trained model"), (moved, "moved adapter"))
         if count
     ]

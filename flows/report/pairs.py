@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from flows.report.figures import figure, is_number
+from flows.report.figures import counted, figure, is_number
 from flows.report.names import random_mark, recipe_name
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, typed_rows
@@ -85,7 +85,7 @@ def headline(pairs: Collection[PairRow], set_name: str = "") -> str:
     question = "4 bits against 8 bits" + (f" on {set_name}" if set_name else "")
     if not pairs:
         return f"{question}: no pair of otherwise equal experiments yet."
-    count = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
+    count = counted(len(pairs), "pair")
     accuracy = _verdicts([pair.accuracy_verdict for pair in pairs])
     ed_recall = _verdicts([pair.ed_recall_verdict for pair in pairs])
     return f"{question}, {count}. Accuracy: {accuracy}. ED recall: {ed_recall}."

@@ -22,7 +22,7 @@ def restated_note(prevalence: float | None) -> str:
     """What the title of a table adds whose precision and F2 are restated."""
     if prevalence is None:
         return ""
-    return f"; precision and F2 restated at {prevalence:.1%} ED"
+    return f"; precision and F2 restated at {percent(prevalence)} ED"
 
 
 def not_restated_note(prevalence: float | None) -> str:

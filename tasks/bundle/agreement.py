@@ -65,5 +65,5 @@ def refuse_beyond_bound(agreement: Agreement, name: str) -> None:
         raise BadInput(
             f"{name} is not the model that was trained: on {agreement.cases} cases a probability "
             f"differs by up to {agreement.largest:.3g}, where {LARGEST_DIFFERENCE} is the most, "
-            f"and {agreement.decided_otherwise} decisions differ. Export it without that option."
+            f"and {agreement.differing_decisions}. Export it without that option."
         )

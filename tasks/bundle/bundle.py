@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from tasks.bundle.gate_figure import gate_figure
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, CostMatrix, Label, PromptChoice, Recipe, Strict, Training
 
@@ -81,9 +82,8 @@ class GateStatus(Strict):
         name = self.gate.replace("ed_", "ED ").replace("f2", "F2").replace("_", " ")
         if self.value is None:
             return f"{name} {self.note or 'not available'}"
-        # 1077 of 1134 would be 0.950 where 0.95 is required: more digits say which is larger.
-        digits = 6 if round(self.value, 3) == self.threshold != self.value else 3
-        return f"{name} {self.value:.{digits}f} (at least {self.threshold:g} is required)"
+        figure = gate_figure(self.value, self.threshold)
+        return f"{name} {figure} (at least {self.threshold:g} is required)"
 
 
 class Review(Strict):

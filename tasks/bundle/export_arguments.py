@@ -37,6 +37,13 @@ class Agreement(Strict):
     largest: float
     decided_otherwise: int
 
+    @property
+    def differing_decisions(self) -> str:
+        """How many decisions differ, in words."""
+        if self.decided_otherwise == 1:
+            return "1 decision differs"
+        return f"{self.decided_otherwise} decisions differ"
+
 
 class ExportResult(Strict):
     """What an ExportJob has measured; None for what it was not told to write."""

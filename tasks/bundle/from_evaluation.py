@@ -221,18 +221,31 @@ def _review(spec: ExperimentSpec, evaluation: Row) -> Review:
 def _judged_on(evaluation: Row, rules: dict[str, Row], experiment: Row, home: Path) -> JudgedOn:
     calibration_digest = rules["argmax"]["calibration_digest"]
     sets = {"test": evaluation["set_digest"], "calibration": calibration_digest}
+    dataset_digest = _judged_dataset(home, experiment["dataset_digest"], sets)
     return JudgedOn(
         evaluation_id=evaluation["evaluation_id"],
         # Evaluations of before have the name of their scores.
         scores_id=evaluation.get("scores_id") or evaluation["evaluation_id"],
         scoring_version=evaluation["scoring_version"],
-        dataset_digest=_judged_dataset(home, experiment["dataset_digest"], sets),
+        dataset_digest=dataset_digest,
         test_digest=evaluation["set_digest"],
         calibration_digest=calibration_digest,
         cases=evaluation["cases"],
         has_groups=evaluation["has_groups"],
-        synthetic=evaluation["set_digest"] in embedded_digests(home),
+        synthetic=_is_synthetic(home, dataset_digest, evaluation["set_digest"]),
     )
+
+
+def _is_synthetic(home: Path, dataset_digest: str, test_digest: str) -> bool:
+    """Whether a test set is the project's own, by the data of this home or, where they are removed
+    or elsewhere, by the data set as it landed.
+    """
+    if test_digest in embedded_digests(home):
+        return True
+    landed = home / "landing" / f"dataset-{dataset_digest}"
+    if _set_digests(landed).get("test") != test_digest:
+        return False
+    return bool(_rows(landed, "dataset")[0]["is_embedded"])
 
 
 def _judged_dataset(home: Path, of_training: str, sets: dict[str, str]) -> str:

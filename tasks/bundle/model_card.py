@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tasks.bundle.bundle import Bundle
 from tasks.bundle.card_figures import CardFigures, Metric
 from tasks.bundle.export_arguments import Agreement, ExportResult
+from tasks.bundle.gate_figure import gate_figure
 from tasks.bundle.terms import Licensing, is_gemma
 from tasks.models.manifest import VariantManifest
 from tasks.spec import LABELS, BaseModelSpec, HubSource
@@ -154,6 +155,7 @@ def _template(name: str) -> Any:
         autoescape=False,  # Markdown and Python, no HTML
     )
     environment.filters["figure"] = _figure
+    environment.filters["gate_figure"] = gate_figure
     environment.filters["megabytes"] = _megabytes
 
     return environment.get_template(name)

@@ -108,6 +108,16 @@ def test_what_to_mind_about_conformal_sets_stands_in_every_answer_and_their_miss
     assert [answer_text.getvalue().count(sentence) for answer_text in (one, many)] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("miss_rate", "percent"), [(0.0004, "0.04%"), (0.0025, "0.25%"), (0.025, "2.5%"), (0.05, "5%")]
+)
+def test_a_miss_rate_is_not_rounded_to_another_one(miss_rate, percent):
+    out = io.StringIO()
+    conformal = ConformalCutoffs(miss_rate=miss_rate, cutoffs=(0, 0.3, 0.6))
+    table(bundle(Rule(name="argmax"), conformal=conformal), False, out)(None, Decision("GP", (0.1, 0.8, 0.1), ("GP",)))
+    assert f"(aims to miss at most {percent} of emergencies)" in out.getvalue()
+
+
 def test_a_rule_that_is_not_available_gives_no_label_and_says_why():
     decision_bundle = bundle(Rule(name="min_cost", note="not available: no cost matrix"))
     answer_text = answer(decision_bundle, decide(decision_bundle, np.zeros((1, 3)))[0])
@@ -179,7 +189,7 @@ def test_a_bundle_comes_back_from_its_file_and_a_damaged_one_is_named(tmp_path):
 def test_what_fails_a_gate_never_looks_like_what_passes_it():
     """1077 of 1134 emergencies are 0.9497, and 0.950 to three digits."""
     gate = GateStatus(gate="ed_recall", state="FAIL", threshold=0.95, value=1077 / 1134, bound=0.93, n=1134)
-    assert gate.reason == "ED recall 0.949735 (at least 0.95 is required)"
+    assert gate.reason == "ED recall 0.9497 (at least 0.95 is required)"
     for value in (0.9, 0.95):
         reason = gate.model_copy(update={"value": value}).reason
         assert reason == f"ED recall {value:.3f} (at least 0.95 is required)"

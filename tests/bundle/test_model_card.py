@@ -1,11 +1,55 @@
-"""Cells of a model card: why a figure has no interval, and the sizes of small files."""
+"""A model card: its gates, why a figure has no interval, and the sizes of small files."""
 
 from __future__ import annotations
 
 import pytest
 
-from tasks.bundle.card_figures import Metric
-from tasks.bundle.model_card import _figure, _megabytes
+from tasks.bundle.bundle import Bundle, GateStatus, Rule
+from tasks.bundle.card_figures import CardFigures, Metric
+from tasks.bundle.export_arguments import ExportResult
+from tasks.bundle.model_card import CardInput, _figure, _megabytes, render_card
+from tasks.bundle.terms import Licensing
+from tasks.models.manifest import Origin, VariantManifest
+from tasks.spec import BaseModelSpec
+from tests.bundle.test_decide import bundle
+
+MISS = Metric("emergencies without ED in their conformal set", "conformal_miss_rate", None, None, None, "none", 0, None)
+VARIANT = VariantManifest.model_construct(
+    source=Origin(kind="random"),
+    weights_source="random weights",
+    original_precision="bf16",
+    bits_per_weight=4.5,
+    stored_bytes=100,
+)
+MODEL = BaseModelSpec.model_validate(
+    {"name": "m", "licence": "Apache-2.0", "sources": [{"kind": "random", "shape": "tiny-llama"}]}
+)
+
+
+def card(card_bundle: Bundle, result: ExportResult | None = None) -> str:
+    return render_card(
+        CardInput(
+            bundle=card_bundle,
+            figures=CardFigures((), MISS, "embedded", ()),
+            result=result or ExportResult(),
+            licensing=Licensing("Apache-2.0", None, (), ""),
+            variant=VARIANT,
+            model=MODEL,
+            sizes={},
+        )
+    )
+
+
+def test_what_fails_a_gate_does_not_stand_there_as_what_passes_it():
+    gates = (
+        GateStatus(gate="ed_recall", state="FAIL", threshold=0.95, value=1077 / 1134, bound=0.9351, n=1134),
+        GateStatus(gate="ed_f2", state="PROVISIONAL", threshold=0.9, value=0.91, bound=0.89981, n=1134),
+        GateStatus(gate="ed_false_negative_rate", state="NOT AVAILABLE", threshold=0.05, value=None, bound=None, n=0),
+    )
+    text = card(bundle(Rule(name="argmax"), gates=gates))
+    assert "| ed_recall | at least 0.95 | 0.9497 | 0.935 | FAIL |" in text
+    assert "| ed_f2 | at least 0.9 | 0.910 | 0.8998 | PROVISIONAL |" in text
+    assert "| ed_false_negative_rate | at most 0.05 | n/a | n/a | NOT AVAILABLE |" in text
 
 
 @pytest.mark.parametrize("note", ["no interval: 1 group is too few", "1 group is too few"])

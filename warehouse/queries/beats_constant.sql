@@ -12,7 +12,8 @@ SELECT
         WHEN accuracy_low > best_constant.accuracy THEN 'beats it'
         WHEN accuracy_high < best_constant.accuracy THEN 'is worse'
         ELSE 'cannot conclude'
-    END AS against_constant
+    END AS against_constant,
+    evaluation_id
 FROM leaderboard
 JOIN best_constant USING (evaluation_id)
 ORDER BY leaderboard.accuracy DESC, base_model, precision, recipe, seed;

@@ -16,7 +16,8 @@ SELECT
         WHEN share_low > mean_p_ed THEN 'too sure that it is none'
         WHEN share_high < mean_p_ed THEN 'too unsure'
         ELSE 'agrees'
-    END AS calibration
+    END AS calibration,
+    evaluation_id
 FROM reliability
 JOIN leaderboard USING (evaluation_id)
 WHERE high <= $below AND n > 0

@@ -8,7 +8,8 @@ SELECT
     label,
     sum(confusion_matrix.cases) FILTER (decision = 'ED') AS decided_ed,
     sum(confusion_matrix.cases) FILTER (decision = 'GP') AS decided_gp,
-    sum(confusion_matrix.cases) FILTER (decision = 'HOME') AS decided_home
+    sum(confusion_matrix.cases) FILTER (decision = 'HOME') AS decided_home,
+    evaluation_id
 FROM confusion_matrix
 JOIN leaderboard USING (evaluation_id)
 WHERE rule = 'primary' AND starts_with(training_id, coalesce($experiment, ''))

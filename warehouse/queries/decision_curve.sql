@@ -18,7 +18,8 @@ SELECT
         WHEN high < 0 THEN 'worse than nobody'
         WHEN over_always_ed_high < 0 THEN 'worse than everybody'
         ELSE 'cannot tell'
-    END AS verdict
+    END AS verdict,
+    evaluation_id
 FROM net_benefit
 JOIN leaderboard USING (evaluation_id)
 ORDER BY base_model, precision, recipe, seed, threshold;

@@ -15,7 +15,8 @@ SELECT
     part.n,
     whole.value AS whole_set,
     part.value - whole.value AS gap,
-    part.note
+    part.note,
+    part.evaluation_id
 FROM subgroup_metric AS part
 JOIN leaderboard USING (evaluation_id)
 -- Metrics of p(ED) follow no rule, and stand under the argmax.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 
 import pytest
 from rich.console import Console
@@ -62,6 +63,30 @@ def test_the_ingredients_that_changed_since_the_most_similar_earlier_training_ar
         ["versions.mlx-lm", "2", "3"],
     ]
     assert "is the first training" in explanation(first)
+
+
+def test_one_ingredient_differs():
+    trained(1)
+    trained(2, ["recipe.rank=2"])
+    text = explanation(select("smoke").cells[0].cell_id)
+    assert "was trained because 1 ingredient of its id differs from those of" in text
+
+
+def test_a_cell_is_not_taken_for_another_one_that_begins_so():
+    trained(1, ["seeds=[4]"])
+    asked = trained(2, ["seeds=[4]", "recipe.rank=2"])
+    trained(3, ["seeds=[42]"])
+    other = trained(4, ["seeds=[42]", "recipe.rank=2"])
+    cell = select("smoke", ["seeds=[4]"]).cells[0].cell_id
+    assert explanation(cell).startswith(f"{asked} was trained because")
+    assert explanation(f"{cell}2").startswith(f"{other} was trained because")
+    assert explanation(asked).startswith(f"{asked} was trained because")
+    assert explanation(f"{cell}2-").startswith(f"{other} was trained because"), "the only cell that begins so"
+
+    beginning = cell.removesuffix("-s4")
+    sentence = f"'{beginning}' is the beginning of 2 experiments: {cell}, {cell}2; give one whole."
+    with pytest.raises(BadInput, match=re.escape(sentence)):
+        explanation(beginning)
 
 
 def test_a_setting_that_one_of_them_did_not_have_is_not_set_there():

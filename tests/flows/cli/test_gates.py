@@ -17,7 +17,7 @@ from flows.cli.best_report import _name_to_ask
 from flows.cli.find_experiment import find_evaluations
 from flows.cli.gates_report import print_gates
 from flows.report.leaderboard import leaderboard
-from flows.report.prevalence import restated
+from flows.report.prevalence import restated, restated_note
 from flows.report.typed_rows import leaderboard_rows
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT, one_sentence
@@ -183,7 +183,7 @@ def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures
     assert "2 of 4" in result.stdout and "FAIL" in result.stdout and "Clopper-Pearson" in result.stdout
     assert "Review flag: not available: dropout is 0" in result.stdout
     precision, f2 = restated(2 / 4, 2 / 3, 4 / 7, 0.1)
-    assert f"At 10.0%: precision {precision:.3f}, F2 {f2:.3f}" in result.stdout
+    assert f"At 10%: precision {precision:.3f}, F2 {f2:.3f}" in result.stdout
     after = result.stdout.split("c00005")[1].split("c00006")[0]
     assert "message 5" in after and result.stdout.count("its text is not in that file") == 1
 
@@ -192,6 +192,22 @@ def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures
     range_sentence = "--prevalence must be between 0 and 1, e.g. 0.1 (got 2)."
     for wrong, words in ((unknown, "no finished experiment 'nothing'"), (share, range_sentence)):
         assert (wrong.returncode, wrong.stdout) == (2, "") and one_sentence(wrong.stderr) and words in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("prevalence", "percent"), [(0.0004, "0.04%"), (0.0025, "0.25%"), (0.025, "2.5%"), (0.1, "10%")]
+)
+def test_a_rare_share_is_not_rounded_to_another_one(prevalence, percent, landed):
+    assert f" At {percent}: precision" in printed("t4", None, prevalence)
+    assert restated_note(prevalence) == f"; precision and F2 restated at {percent} ED"
+
+
+def test_the_prevalence_of_a_set_with_few_emergencies_is_not_rounded_to_none(tmp_path):
+    rows = evaluation("e4", "t4", ed_prevalence=0.0004)
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", rows)
+    load_all(tmp_path)
+    assert "At this set's prevalence of 0.04% ED: precision" in printed("t4", None, None)
 
 
 def test_ids_and_texts_are_shown_and_not_obeyed_by_a_terminal(tmp_path):

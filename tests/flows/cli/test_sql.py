@@ -83,6 +83,24 @@ def test_json_gives_all_digits_and_null_for_what_it_has_no_word_for(place):
     assert first == {"third": 1 / 3, "nan": None, "list": [1, 2], "finished_at": "2026-01-01T00:00:00", "exact": 0.5}
 
 
+@pytest.mark.parametrize("form", ["json", "file"])
+def test_json_refuses_columns_of_one_name_of_which_it_would_keep_the_last(form, place, tmp_path):
+    query = "SELECT 1 AS a, 2 AS b, 3 AS a, 4 AS b"
+    output = tmp_path / "rows.json"
+    result = place.ask("sql", query, *(("--format", "json") if form == "json" else ("--output", str(output))))
+    assert (result.returncode, result.stdout) == (2, "") and one_sentence(result.stderr)
+    assert "several columns are named a, b; name them with AS" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert out(place, query, "--format", "csv") == "a,b,a,b\n1,2,3,4\n"
+
+
+def test_json_has_all_digits_of_a_decimal(place):
+    long = "12345678901234567890.123456789"
+    query = f"SELECT 0.1 AS short, 1.50 AS zero, {long} AS long, [{long}] AS list, 2::DECIMAL(38, 0) AS whole"
+    (row,) = json.loads(out(place, query, "--format", "json"))
+    assert row == {"short": 0.1, "zero": 1.5, "long": long, "list": [long], "whole": 2}
+
+
 ESCAPES = "SELECT 'a' || chr(27) || '[31mred' || chr(155) || chr(7) || chr(127) || chr(8238) AS \"x\x1b[1m\""
 ESCAPED = r"a\x1b[31mred\x9b\x07\x7f\u202e"
 SLOW = (

@@ -109,6 +109,24 @@ def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(
     assert "not finished" in printed(), "its process has ended"
 
 
+@pytest.mark.parametrize(
+    ("cases", "words"),
+    [
+        ([("GP", "GP", "GP")] * 5, "not judged: no ED case"),
+        ([("ED", "ED", "ED")] * 5, "not judged: emergencies only"),
+        ([("ED", "GP", "GP"), ("GP", "GP", "GP")], "unsafe"),
+    ],
+)
+def test_json_calls_unsafe_what_the_table_calls_unsafe_and_nothing_else(cases, words, tmp_path, capsys):
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", cases))
+    load_all(tmp_path)
+    print_json()
+    (line,) = json.loads(capsys.readouterr().out)
+    (row,) = (row for row in printed().splitlines() if row.startswith("│"))
+    assert line["gates"] == words and row.split("│")[4].strip() == words
+
+
 @pytest.mark.parametrize("width", [80, 160])
 def test_a_low_terminal_watches_what_runs_and_says_how_many_more_there_are(width, tmp_path):
     lines = [Line(f"tiny-llama-4bit-balanced_safe-s{seed}", training="done") for seed in range(42, 72)]

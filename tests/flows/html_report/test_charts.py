@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from importlib.resources import files
+
 import altair as alt
 import pytest
 
 from flows.html_report import counts, marks
 from flows.html_report.counts import Bar, Cell
-from flows.html_report.drawing import BLUE, MUTED, VERMILION, as_file, colour_of, in_page
+from flows.html_report.drawing import BLUE, MUTED, SHAPES, VERMILION, as_file, colour_of, in_page, shape_of
+from flows.html_report.labels import LABEL_LENGTH, chart_labels, in_lines, shortened
 from flows.html_report.marks import Axis, CurvePoint, Dot, PlanePoint
-from flows.html_report.study import LABEL_LENGTH, shortened
 from flows.report.names import RANDOM
 
 NAMES = ["4bit", "8bit"]
@@ -44,16 +47,58 @@ def test_curves_have_bands_dashes_flags_and_a_diagonal(specs):
     marks.curves(rows, Axis("x", (0, 1)), Axis("y"), NAMES, ["train", "valid"], [0], marked=rows[:1])
     marks.curves(rows, Axis("x", (0, 1)), Axis("y"), NAMES, diagonal=True)
     kinds = [[layer["mark"]["type"] for layer in spec["layer"]] for spec in specs]
-    assert kinds == [["rule", "area", "line", "point"], ["line", "rule", "line"]]
+    assert kinds == [["rule", "area", "line", "point", "point"], ["line", "rule", "line", "point"]]
+
+
+def test_two_series_of_one_kind_differ_in_more_than_colour():
+    rows = [CurvePoint(name, x, x / 2, kind="valid") for name in NAMES for x in range(40)]
+    svg = marks.curves(rows, Axis("x"), Axis("y"), NAMES, ["valid"], marked=[rows[7], rows[47]])
+    outlines = {colour: re.findall(rf'<path [^>]*d="([^"]*)" fill="{colour}"', svg) for colour in (BLUE, VERMILION)}
+    four, eight = (set(drawn) for drawn in outlines.values())
+    assert len(four) == len(eight) == 3, "its points, the marked one and the legend"
+    assert not four & eight
+    assert all(len(drawn) == marks.MOST_SHAPES + 2 for drawn in outlines.values())
+
+
+def test_curves_on_each_other_have_their_shapes_side_by_side():
+    rows = [CurvePoint(name, x, 0.5) for name in NAMES for x in range(40)]
+    shaped = marks._shaped(rows, NAMES)
+    assert len({row.x for row in shaped}) == len(shaped) == 2 * marks.MOST_SHAPES
+    assert len(marks._shaped(rows[:3], NAMES)) == 3, "a short curve has the shape at every point"
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of WCAG 2."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    darker, lighter = sorted(luminance(colour) + 0.05 for colour in (one, other))
+    return lighter / darker
+
+
+def test_4_and_8_bits_differ_in_lightness_in_every_mode_and_are_seen_on_the_page():
+    style = (files("flows.html_report") / "style.css").read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    modes = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block)) for block in blocks]
+    assert len(modes) == 3, "light, dark and printed"
+    for mode in modes:
+        assert contrast(mode["blue"], mode["vermilion"]) >= 2
+        assert min(contrast(mode[name], mode["paper"]) for name in ("blue", "vermilion")) >= 3
+
+    light = modes[0]
+    assert (light["blue"], light["vermilion"]) == (BLUE, VERMILION), "a file of its own is a light one"
 
 
 def test_a_curve_leaves_the_chart_where_it_does(specs):
     """Pinned to the edge, a model far below everybody else would stand beside one that is just below the edge."""
     rows = [CurvePoint("4bit", 0.3, -0.04), CurvePoint("4bit", 0.5, -0.46)]
     marks.curves(rows, Axis("threshold"), Axis("net benefit", (-0.1, 0.4)), NAMES, marked=rows)
-    line, point = specs[0]["layer"]
-    assert line["encoding"]["y"]["scale"] == {"zero": False, "domain": [-0.1, 0.4], "nice": False}
-    assert line["mark"]["clip"] and point["mark"]["clip"]
+    layers = specs[0]["layer"]
+    assert layers[0]["encoding"]["y"]["scale"] == {"zero": False, "domain": [-0.1, 0.4], "nice": False}
+    assert [layer["mark"]["clip"] for layer in layers] == [True] * 3
 
 
 def test_short_names_keep_what_tells_models_apart():
@@ -72,6 +117,24 @@ def test_short_names_keep_what_tells_models_apart():
     assert [shortened(name + RANDOM) for name in names] == [name + RANDOM for name in short_names]
 
 
+def test_two_experiments_that_would_have_one_label_have_their_whole_names():
+    names = [f"smol 4bit\nconservative_regularised_{level}_safe s42" for level in ("low", "high")]
+    names.append("smol 4bit\nlow_rank_high_learning_rate s42")
+    labels = chart_labels(names)
+    assert list(labels.values()) == [*names[:2], "smol 4bit\nlow_rank_high_lea…rate s42"]
+    assert chart_labels(names[1:])[names[1]] == "smol 4bit\nconservative_regu…safe s42"
+
+
+def test_a_long_label_goes_on_in_another_line(specs):
+    label = f"smol 4bit\nconservative_regularised_low_safe s42{RANDOM}"
+    lines = in_lines(label).split("\n")
+    assert lines == ["smol 4bit", "conservative_regularised_", "low_safe s42", "(random weights)"]
+    assert in_lines("x" * 60).split("\n") == ["x" * LABEL_LENGTH] * 2 + ["x" * 8]
+    marks.dots([Dot(label, "4bit", 1.0)], Axis("share"), NAMES)
+    counts.bars([Bar(label, "lost", -2)], "emergencies", ["lost", "gained"])
+    assert {spec["height"] for spec in specs} == {marks.AXIS_AND_LEGEND + marks.ROW + 3 * marks.FURTHER_LINE}
+
+
 def test_bars_go_to_both_sides_and_matrices_stand_side_by_side(specs):
     counts.bars([Bar("a", "lost", -2), Bar("a", "gained", 3)], "emergencies", ["lost", "gained"])
     counts.matrices([Cell(name, "ED", "GP", 3, 0.2) for name in NAMES], NAMES, ["ED", "GP", "HOME"])
@@ -80,7 +143,9 @@ def test_bars_go_to_both_sides_and_matrices_stand_side_by_side(specs):
     assert "facet" in specs[1]
 
 
-def test_a_precision_has_its_colour_in_every_chart():
+def test_a_precision_has_its_colour_and_its_shape_in_every_chart():
+    assert shape_of(["8bit", "4bit"]).to_dict()["range"] == list(SHAPES[1::-1])
+    assert len(set(shape_of(["8bit", "one", "two"]).to_dict()["range"])) == 3
     assert colour_of(["8bit", "4bit"]).to_dict()["range"] == [VERMILION, BLUE]
     assert BLUE not in colour_of(["4bit", "one", "two"]).to_dict()["range"][1:]
     assert colour_of([f"p{i}" for i in range(8)]).to_dict()["range"][-1] == MUTED

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from flows.html_report import bytes_and_recall, confusion
+from flows.html_report import bytes_and_recall, confusion, forest, gates, learning, subgroups
 from flows.html_report.study import and_others, reported_study
+from flows.report.gates import GateRow
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
-from tests.warehouse.rows import land_pair
+from tests.warehouse.rows import evaluation, land_pair, training
 from tests.warehouse.test_precisions import land, noisy
+from warehouse.landing import write_landing
 from warehouse.load import load_all
 
 
@@ -57,3 +59,68 @@ def test_without_a_moved_adapter_every_point_is_a_trained_model(trained, monkeyp
     section = frontier_section(monkeypatch)
     assert section.reading.startswith("Each point is a trained model: its stored size")
     assert not any("moved" in line for line in section.findings)
+
+
+def test_what_fails_a_gate_never_looks_like_what_passes_it(trained):
+    """1077 of 1134 emergencies are 0.9497, and 0.950 to three digits."""
+    id = trained[0].evaluation_id
+    row = GateRow(id, "ed_recall", "FAIL", 0.95, 1077 / 1134, 0.9496, 1077, 1134, None, None)
+    (sentence,) = gates._findings(trained, [row])
+    assert sentence.endswith("FAIL (0.9497, bound 0.9496).")
+    (sentence,) = gates._findings(trained, [replace(row, state="PASS", value=0.9612, bound=None)])
+    assert sentence.endswith("PASS (0.961, no bound).")
+
+
+def test_validation_values_of_two_recipes_have_no_single_winner(trained):
+    """The objective of a safety recipe weighs emergencies: its values are on another scale."""
+    rows = [
+        replace(trained[0], recipe=recipe, recipe_kind=kind, seed=seed, valid_loss=loss)
+        for recipe, kind, seed, loss in (
+            ("plain", "standard", 42, 0.9),
+            ("plain", "standard", 43, 0.8),
+            ("safe", "safety", 42, 0.2),
+            ("safe", "safety", 43, 0.3),
+        )
+    ]
+    plain, safe = learning._findings([*rows, replace(trained[0], valid_loss=None)])
+    assert plain.startswith("Lowest validation value of plain (its own objective,") and "plain s43" in plain
+    assert safe.startswith("Lowest validation value of safe (its own objective,") and "safe s42" in safe
+    assert "safe" not in plain and "plain" not in safe
+
+
+@pytest.mark.parametrize(
+    ("count", "kind", "words"),
+    [
+        (1, "standard", "for 1 trained model;"),
+        (6, "safety", "for 6 trained models;"),
+        (7, "standard", "for the first 6 trained models of the leaderboard;"),
+        (2, "baseline", "for 2 baselines;"),
+    ],
+)
+def test_the_models_whose_subgroups_are_shown_are_named_as_what_they_are(trained, monkeypatch, count, kind, words):
+    study = reported_study(None)
+    board = [replace(trained[0], evaluation_id=f"e{i}", seed=i, recipe_kind=kind) for i in range(count)]
+    rows = [subgroups.SubgroupRow(row.evaluation_id, "age", "child", "ed_recall", 0.9, 0.8, 1.0, 12) for row in board]
+    monkeypatch.setattr(subgroups, "named_rows", lambda *_, **__: rows)
+    monkeypatch.setattr(subgroups, "dots", lambda *_, **__: "")
+    section = subgroups.subgroups(replace(study, board=board))
+    assert words in section.reading and len(section.panels) == min(count, 6)
+
+
+def test_the_forest_says_which_pairs_are_pooled(tmp_path, monkeypatch):
+    """A pair of which no model beats the best constant answer is left out."""
+    for recipe, right in (("good", 0.9), ("poor", 0.0)):
+        for bits in (4, 8):
+            id = f"{bits}-{recipe}"
+            values = {"recipe": recipe, "cell_id": f"smol-{bits}bit-{recipe}-s42"}
+            write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", bits, **values))
+            write_landing(tmp_path, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", noisy(bits, right)))
+
+    load_all(tmp_path)
+    drawn: list[tuple[list[str], list[str]]] = []
+    monkeypatch.setattr(
+        forest, "dots", lambda rows, _, names, *__: drawn.append(([row.label for row in rows], names)) or ""
+    )
+    section = forest.forest(reported_study(None))
+    assert drawn[0] == (["pooled over 1 pair", "smol\ngood s42", "smol\npoor s42"], ["pooled pairs", "a pair"])
+    assert "all pairs" not in section.reading and "at least one beats the best constant answer" in section.reading

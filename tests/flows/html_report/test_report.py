@@ -13,6 +13,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, fields, replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -387,5 +388,6 @@ def test_a_flips_label_fits_its_chart():
 
     names = {"base_model": "smollm2-135m", "recipe": "high_capacity_safe", "change": "adapter moved 4bit to mxfp4"}
     values = {field.name: 0 for field in fields(FlipsRow)} | names | {"seed": 42}
-    for bar in _bars(FlipsRow(**values)):
+    study = SimpleNamespace(by_id={0: SimpleNamespace(random_weights=False)})
+    for bar in _bars(study, [FlipsRow(**values)]):
         assert bar.label == "smollm2-135m 4bit to mxfp4\nhigh_capacity_safe s42"

@@ -364,7 +364,7 @@ def test_prevalence_reaches_every_table_or_is_said_not_to_apply(tmp_path):
     changed = {table.title: table for table in evidence(leaderboard_rows(), 0.1)}
     own_tables = evidence(leaderboard_rows())
     for (title, table), before in zip(changed.items(), own_tables, strict=True):
-        assert title.endswith("restated at 10.0% ED") != title.endswith("--prevalence does not apply"), title
+        assert title.endswith("restated at 10% ED") != title.endswith("--prevalence does not apply"), title
         assert (table.rows == before.rows) == title.endswith("does not apply"), title
 
     board = query("SELECT * FROM leaderboard").iloc[0]

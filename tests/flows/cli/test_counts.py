@@ -1,0 +1,130 @@
+"""Sentences that count: one answer, two answers."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from flows.cli.claims_report import MOST_ROWS, _print_claim
+from flows.cli.export_report import _agreement
+from flows.cli.plan import _summary
+from flows.cli.predict_run import Request, run_predict
+from flows.cli.search_report import saved
+from flows.cli.search_run import _introduction
+from flows.cli.studies_report import _sentence
+from flows.cli.warehouse import _merged
+from flows.cli.warehouse_check import print_check
+from flows.plan import plan_cells
+from flows.plan_time import assumed_machine
+from flows.report.figures import counted
+from flows.search_setup import Limits
+from flows.selection import Narrowing, select
+from tasks.bundle.agreement import refuse_beyond_bound
+from tasks.bundle.bundle import Rule
+from tasks.bundle.export_arguments import Agreement, ExportResult
+from tasks.runtime.errors import BadInput
+from tasks.search.trial import Cost
+from tests.bundle.test_decide import bundle
+from tests.bundle.test_model_card import card
+from warehouse.claims import Claim, MeasuredClaim, Measurement
+from warehouse.forget import Forgotten
+from warehouse.load import load_all
+
+ONE_AND_TWO = pytest.mark.parametrize(("count", "s"), [(1, ""), (2, "s")])
+
+
+@ONE_AND_TWO
+def test_a_count_stands_with_its_noun(count, s):
+    assert counted(count, "more row") == f"{count} more row{s}"
+    assert counted(1134, "case") == "1,134 cases" and counted(0, "case") == "0 cases"
+
+
+@ONE_AND_TWO
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_answers(count, s, interrupted, tmp_path, monkeypatch, capsys):
+    def write_answers(request, texts):
+        yield from range(1, count + 1)
+        if interrupted:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.cli.predict_run._write_answers", write_answers)
+    file = tmp_path / "cases.jsonl"
+    file.write_text('{"text": "My head hurts"}\n' * count)
+    run_predict(Request("m", None, file, "text", None, None, tmp_path / "out.jsonl"))
+    text = capsys.readouterr().err.replace("\n", " ")
+    assert (f"Interrupted after {count} answer{s}. " if interrupted else f"{count} answer{s} in ") in text
+
+
+@ONE_AND_TWO
+def test_experiments_of_a_plan(count, s):
+    chosen = select("smoke", narrowing=Narrowing(bits=[4, 8][:count], recipes=["baseline"], models=["tiny-llama"]))
+    cells = list(plan_cells(chosen))
+    assert _summary(chosen, cells, assumed_machine()).startswith(f"{count} experiment{s}, 0 trained, {count} to train")
+
+
+@ONE_AND_TWO
+def test_trials_and_hours_of_a_search(count, s):
+    setup = SimpleNamespace(
+        space=SimpleNamespace(grid=SimpleNamespace(name="demo")),
+        spec=SimpleNamespace(title="m4"),
+        halving=SimpleNamespace(rungs=[4, 8]),
+        objective=SimpleNamespace(name="loss"),
+    )
+    for limits, words in (
+        (Limits(trials=count), f"{count} trial{s}"),
+        (Limits(hours=count), f"{count} hour{s}"),
+        (Limits(trials=count, hours=count), f"at most {count} trial{s} in {count} hour{s}"),
+        (Limits(hours=0.5), "0.5 hours"),
+    ):
+        assert _introduction(setup, limits).startswith(f"Search demo: {words} of m4, ")
+    assert saved(Cost(updates=1, all_updates=2, seconds=1, all_seconds=2), count).startswith(f"{count} trial{s} took ")
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 decision differs"), (2, "2 decisions differ")])
+def test_decisions_of_a_model_that_was_written_anew(count, words):
+    agreement = Agreement(cases=60, largest=0.5, decided_otherwise=count)
+    assert f"; {words}." in _agreement("model.gguf", agreement)
+    assert f", and {words}." in card(bundle(Rule(name="argmax")), ExportResult(fused=agreement))
+    with pytest.raises(BadInput, match=f", and {words}. Export it"):
+        refuse_beyond_bound(agreement, "model.gguf")
+
+
+@ONE_AND_TWO
+def test_rows_of_a_claim(count, s):
+    out = io.StringIO()
+    rows = [Measurement(0.5, 0.4, 0.6, "supported")] * (MOST_ROWS + count)
+    _print_claim(Console(file=out), MeasuredClaim(Claim("bits", "Bits.", 0, 1, ""), "supported", rows))
+    assert f"  {count} more row{s}: triage sql" in out.getvalue()
+
+
+@ONE_AND_TWO
+def test_rows_that_an_audit_finds(count, s, tmp_path, monkeypatch):
+    load_all(tmp_path)
+    monkeypatch.setattr("flows.cli.warehouse_check.examine", lambda path: {"costs_agree": count})
+    out = io.StringIO()
+    assert not print_check(Console(file=out, width=200))
+    assert f"Audit costs_agree: {count} row{s}. " in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("count", "merged", "forgotten"),
+    [
+        (
+            1,
+            "1 landing folder was taken over and loaded; 1 was here",
+            "1 result of the study a is forgotten, 1 that other ",
+        ),
+        (
+            2,
+            "2 landing folders were taken over and loaded; 2 were here",
+            "2 results of the study a are forgotten, 2 that ",
+        ),
+    ],
+)
+def test_what_is_merged_and_what_is_forgotten(count, merged, forgotten):
+    assert _merged(count, count).startswith(merged)
+    sentence = _sentence(Forgotten("a", ("t",) * count, (), count), yes=True)
+    assert sentence.startswith(forgotten) and f"hold too stay{'s' if count == 1 else ''}." in sentence

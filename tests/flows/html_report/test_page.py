@@ -1,0 +1,90 @@
+"""The page as a whole: every chart stands in its own place under a name of its own, and counts read well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from markupsafe import escape
+
+from flows.html_report import counts, marks
+from flows.html_report.cases import ShownCase, ShownCases
+from flows.html_report.page import Report, as_html, made_report
+from flows.html_report.section import Panel, Section, with_own_names
+from flows.html_report.study import ReportedStudy, reported_study
+from tests.flows.html_report.html import ReadPage
+from tests.warehouse.rows import evaluation, land_pair, training
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+
+BLANK = '<svg viewBox="0 0 1 1"></svg>'
+
+
+@pytest.fixture(autouse=True)
+def blank_charts(monkeypatch):
+    for module in (marks, counts):
+        monkeypatch.setattr(module, "svg_of", lambda chart, **rows: BLANK)
+
+
+def land_recipes(root, *recipes: str) -> None:
+    for recipe in recipes:
+        values = {"recipe": recipe, "cell_id": f"smol-4bit-{recipe}-s42"}
+        write_landing(root, f"t-{recipe}", "training", training(f"t-{recipe}", 4, **values))
+        write_landing(root, f"e-{recipe}", "evaluation", evaluation(f"e-{recipe}", f"t-{recipe}"))
+    load_all(root)
+
+
+def test_recipes_that_differ_in_punctuation_alone_have_a_chart_each(tmp_path):
+    land_recipes(tmp_path, "a_b", "a-b")
+    report = made_report(reported_study(None), "")
+    panels = [panel for section in report.sections for panel in section.panels]
+    assert {"confusion-smol-a-b-s42", "confusion-smol-a-b-s42-2"} <= {panel.name for panel in panels}
+    assert len(report.charts) == len(panels)
+
+    html = as_html(report)
+    assert [panel.alt for panel in panels if html.count(f'aria-label="{escape(panel.alt)}"') != 1] == []
+
+
+def test_a_number_is_not_a_name_that_another_panel_has():
+    names = ["a", "a-2", "a", "a", "a-2"]
+    sections = [Section("one", "", panels=[Panel(name, "", "", "")]) for name in names]
+    own_names = [panel.name for section in with_own_names(sections) for panel in section.panels]
+    assert own_names == ["a", "a-2", "a-3", "a-4", "a-2-2"]
+
+
+def test_experiments_whose_shortened_names_are_the_same_have_a_line_each(tmp_path, monkeypatch):
+    recipes = [f"conservative_regularised_{level}_safe" for level in ("low", "high")]
+    land_recipes(tmp_path, *recipes)
+    labels: set[str] = set()
+    monkeypatch.setattr(
+        "flows.html_report.baselines.dots", lambda rows, *_, **__: labels.update(row.label for row in rows) or ""
+    )
+    made_report(reported_study(None), "")
+    assert labels == {f"smol 4bit\n{recipe} s42" for recipe in recipes}
+
+
+@pytest.fixture
+def study(tmp_path) -> ReportedStudy:
+    land_pair(tmp_path)
+    load_all(tmp_path)
+    return reported_study(None)
+
+
+def texts_of(study: ReportedStudy, count: int) -> str:
+    """The paragraphs of a page with so many cases, evaluations and evaluations that are left out."""
+    cases = [ShownCase(f"c{i}", "ED", None, "missed by 1 of 2 models", []) for i in range(count)]
+    shown = replace(study, board=study.board[:count], further=count)
+    html = as_html(Report(shown, [], ShownCases(cases, count, 0), ""))
+    return "\n".join(element.text for element in ReadPage(html).all("p"))
+
+
+def test_one_is_singular_and_two_are_plural(study):
+    one = texts_of(study, 1)
+    assert "1 evaluation on 5 test cases." in one
+    assert "1 evaluation on another test set is left out" in one
+    assert "1 case. Without --case a report shows" in one
+
+    two = texts_of(study, 2)
+    assert "2 evaluations on 5 test cases." in two
+    assert "2 evaluations on other test sets are left out" in two
+    assert "2 cases. Without --case a report shows" in two
