@@ -29,6 +29,7 @@ from tasks.runtime.errors import BadInput
 from tasks.search.trial import Cost
 from tests.bundle.test_decide import bundle
 from tests.bundle.test_model_card import card
+from tests.stopping import stop_for_this_test_only
 from warehouse.claims import Claim, MeasuredClaim, Measurement
 from warehouse.forget import Forgotten
 from warehouse.load import load_all
@@ -50,6 +51,7 @@ def test_answers(count, s, interrupted, tmp_path, monkeypatch, capsys):
         if interrupted:
             raise KeyboardInterrupt
 
+    stop_for_this_test_only(monkeypatch)
     monkeypatch.setattr("flows.cli.predict_run._write_answers", write_answers)
     file = tmp_path / "cases.jsonl"
     file.write_text('{"text": "My head hurts"}\n' * count)
