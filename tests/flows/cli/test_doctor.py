@@ -257,7 +257,7 @@ def test_a_failing_audit_and_a_foreign_file_are_errors_with_a_remedy():
         )
 
     (finding,) = checks.warehouse()
-    assert finding.level == "error" and "probabilities_sum_to_one (1 rows)" in finding.detail
+    assert finding.level == "error" and "probabilities_sum_to_one (1 row)" in finding.detail
     assert str(home() / "landing") in finding.remedy
     warehouse_path().write_text("no database")
     (finding,) = run_check("warehouse", checks.warehouse)
