@@ -10,7 +10,7 @@ from tasks.corpus.case import SETS
 from tasks.corpus.reading.set_files import Files
 from tasks.corpus.reading.sources import Located, check_settings, locate
 from tasks.corpus.reading.tables import check_readable
-from tasks.corpus.splits import SHARES
+from tasks.corpus.splits import COPIES_VERSION, SHARES
 from tasks.corpus.vignettes.adversarial import ADVERSARIAL_VERSION, BANKS
 from tasks.corpus.vignettes.contrast.bank import bank_digest
 from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION
@@ -66,13 +66,15 @@ class Source:
         columns = self.columns.model_dump(mode="json", exclude_defaults=True)
         if self.columns.source == "embedded":
             columns.pop("set_shares", None)  # these cases are dealt by problem
+            return {"columns": columns, "inputs": self.digests}
+
         split = {"shares": SHARES} if self._is_split_by_default else {}
-        return {"columns": columns, "inputs": self.digests} | split
+        return {"columns": columns, "inputs": self.digests, "copies": COPIES_VERSION} | split
 
     @property
     def _is_split_by_default(self) -> bool:
         """Whether the sets depend on SHARES, which have changed once."""
-        if not isinstance(self.columns, Data) or self.columns.source == "embedded":
+        if not isinstance(self.columns, Data):
             return False
         return self.columns.set_shares is None and not set(SETS) <= set(self.located.files)
 

@@ -1,33 +1,48 @@
-"""Which of many texts may be nearly equal, from the hashes of their runs of words, and how alike
-those really are."""
+"""Which of many texts are nearly equal, from the hashes of their runs of words.
+
+An exact join by prefix filtering (Chaudhuri, Ganti and Kaushik, 2006: "A primitive operator for
+similarity joins in data cleaning"; Xiao, Wang, Lin and Yu, 2008: PPJoin). All runs have one order,
+rarest first. Two texts that are similar share one of the first few runs of each, its prefix, so
+only texts that share a run of their prefixes are candidates; these are compared in full.
+
+Time and memory are bounded. Texts beyond PAIRS that share a frequent run are only chained together,
+and of more candidates than COMPARED those are compared that may be most alike.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# A run of words in more texts than this may be a stock phrase: not every two of its holders are
-# compared.
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+# Pairs of texts that share a run of their prefixes, once for each such run: 20 ns each.
+PAIRS = 500_000_000
+COMPARED = 4_000_000  # candidates: a microsecond each
+CLOSEST = 0.97  # the highest Jaccard index for which shorter prefixes are tried
+# In a sample of the runs, one in more texts than this may be a stock phrase: it only chains.
 COMMON = 50
-# Candidate pairs of runs with few holders; with more, the limit COMMON is lowered until they fit.
-PAIRS = 4_000_000
-COMPARED = 100_000  # candidates that are compared in full: those with most in common
-# Runs in common from which a sample of the runs tells copies from texts that share a stock phrase
-# alone.
+# Runs in common from which a sample tells copies from texts that share a stock phrase alone.
 SURE = 8
-TOGETHER = 2_000_000  # runs of candidates that are compared at once
+RETURNED = 100_000  # pairs, and those that connect further texts
+TOGETHER = 2_000_000  # runs or pairs that are in memory at once
+SLACK = 1e-9  # above the rounding error of a share of runs
 
 Hashes = NDArray[np.uint64]
 Rows = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+Indices = NDArray[np.float64]
+"""Jaccard indices."""
 Sides = NDArray[Any]
 Pairs = Iterator[tuple[Rows, Rows]]
 """Numbers of two texts, as two arrays of equal length."""
+Matches = tuple[Rows, Indices]
+"""Pairs of texts, as one number each (see `Texts.keys`), and their Jaccard index."""
 SimilarTexts = list[tuple[int, int, float]]
 """Numbers of two texts and their Jaccard index, most alike first."""
 
@@ -48,122 +63,205 @@ class Runs:
 
 @dataclass(frozen=True)
 class Texts:
-    """What is known of each text before any two are compared.
+    """The texts to compare.
 
-    `size`: its runs; `shared`: its runs that another text has too. Shape (number,) each.
+    `incidence`: 1 where a text has a run that another one may share, shape (texts, runs); the runs
+    stand rarest first, also within a row. `holders`: the texts of each run. `size`, `shared`: all
+    runs of each text, and those in `incidence`, shape (texts,) each.
     """
 
-    number: int
+    incidence: csr_array
+    holders: Rows
     size: Rows
     shared: Rows
-    threshold: float
     sides: Sides | None
 
-    def may_match(self, a: Rows, b: Rows, most: Rows) -> Mask:
-        """Which pairs reach the threshold if they have `most` runs in common."""
-        return most >= self.threshold * (self.size[a] + self.size[b] - most)
+    @classmethod
+    def of(cls, runs: Runs, sides: Sides | None) -> Texts:
+        """Leave out runs of one text or of one side alone: no pair that counts shares them."""
+        from scipy.sparse import csr_array
 
-    def count(self, pairs: Iterable[tuple[Rows, Rows]]) -> tuple[Rows, Rows]:
-        """Each pair that may match, as one number, and how often it came."""
-        keys = [np.zeros(0, np.int64)]
-        for first, second in pairs:
-            a = np.minimum(first, second)
-            b = np.maximum(first, second)
-            is_candidate = self.may_match(a, b, np.minimum(self.shared[a], self.shared[b]))
-            if self.sides is not None:
-                is_candidate &= self.sides[a] != self.sides[b]
-            keys.append(a[is_candidate] * self.number + b[is_candidate])
+        edges = np.flatnonzero(np.r_[True, runs.hashes[1:] != runs.hashes[:-1]])
+        holders = np.diff(np.r_[edges, len(runs.hashes)])
+        is_shared = holders >= 2
+        if sides is not None:
+            side = sides[runs.rows]
+            is_shared &= np.minimum.reduceat(side, edges) != np.maximum.reduceat(side, edges)
 
-        return np.unique(np.concatenate(keys), return_counts=True)
+        rows = runs.rows[np.repeat(is_shared, holders)]
+        holders = holders[is_shared]
+        order = np.argsort(holders, kind="stable")  # equally rare ones: by hash
+        column = np.empty(len(order), np.int32)
+        column[order] = np.arange(len(order), dtype=np.int32)
+
+        entries = (np.ones(len(rows), np.int32), (rows, np.repeat(column, holders)))
+        incidence = csr_array(entries, shape=(runs.texts, len(order)))
+        incidence.sort_indices()
+        size = np.bincount(runs.rows, minlength=runs.texts)
+
+        return cls(incidence, holders[order], size, np.diff(incidence.indptr), sides)
+
+    def prefixes(self, threshold: float) -> csr_array:
+        """Of each text with n runs the first n - ceil(threshold * n) + 1, as in `incidence`.
+
+        Those that are left out there are the rarest ones, so they are among the first.
+        """
+        from scipy.sparse import csr_array
+
+        lengths = self.shared - np.ceil(threshold * self.size - SLACK).astype(np.int64) + 1
+        begin = self.incidence.indptr[:-1]
+        place = np.arange(self.incidence.nnz) - np.repeat(begin, self.shared)
+        is_first = place < np.repeat(lengths, self.shared)
+        edges = np.r_[0, np.cumsum(np.clip(lengths, 0, self.shared))]
+        entries = (self.incidence.data[is_first], self.incidence.indices[is_first], edges)
+
+        return csr_array(entries, shape=self.incidence.shape)
+
+    def keys(self, a: Rows, b: Rows) -> Rows:
+        """One number per pair: the lower of its two times the count of texts, plus the higher."""
+        return np.minimum(a, b).astype(np.int64) * len(self.size) + np.maximum(a, b)
+
+    def bounds(self, a: Rows, b: Rows, most: Rows) -> Indices:
+        """The highest Jaccard index of pairs with at most `most` runs in common; 0 on one side."""
+        most = np.minimum(most, np.minimum(self.shared[a], self.shared[b]))
+        index = most / (self.size[a] + self.size[b] - most)
+        return index if self.sides is None else index * (self.sides[a] != self.sides[b])
+
+    def compare(self, keys: Rows, threshold: float, least: int = 1) -> Matches:
+        """The pairs that reach the threshold, with `least` runs in common."""
+        a, b = np.divmod(keys, len(self.size))
+        in_common = np.zeros(len(keys), np.int64)
+        for part in _portions(self.shared[a] + self.shared[b]):
+            both = self.incidence[a[part]].multiply(self.incidence[b[part]])
+            in_common[part] = both.sum(axis=1)
+
+        index = in_common / (self.size[a] + self.size[b] - in_common)
+        is_match = (index >= threshold) & (in_common >= least)
+        return keys[is_match], index[is_match]
+
+
+@dataclass
+class Candidates:
+    """Pairs of texts, each added once, and bounds of their Jaccard index: all that are higher than
+    `above`, a bound that rises where these are more than COMPARED.
+    """
+
+    above: float
+    is_complete: bool = True
+    parts: list[Matches] = field(default_factory=list)
+
+    def add(self, keys: Rows, bounds: Indices) -> None:
+        """Add those that may be alike enough."""
+        is_above = bounds > self.above
+        self.parts.append((keys[is_above], bounds[is_above]))
+        if sum(len(part[0]) for part in self.parts) > 2 * COMPARED:
+            self.keys()
+
+    def keys(self) -> Rows:
+        """Those that may be most alike, at most COMPARED; others are dropped."""
+        keys, bounds = _joined(self.parts)
+        if len(keys) > COMPARED:
+            best = np.argpartition(-bounds, COMPARED)[:COMPARED]
+            keys = keys[best]
+            bounds = bounds[best]
+            self.above = float(bounds.min())
+            self.is_complete = False
+
+        self.parts = [(keys, bounds)]
+        return keys
 
 
 def find_matches(runs: Runs, threshold: float, sides: Sides | None) -> SimilarTexts:
-    """Pairs of texts with a Jaccard index of `threshold` or more; at most COMPARED.
+    """Pairs of texts with a Jaccard index of `threshold` or more; if they are many, see `_few`.
 
     With `sides`, one code per text, only pairs of different codes count.
     """
-    edges = np.flatnonzero(np.r_[True, runs.hashes[1:] != runs.hashes[:-1]])
-    holders = np.diff(np.r_[edges, len(runs.hashes)])  # texts per hash
-    limit = _stock_limit(holders)
-    is_rare = (holders >= 2) & (holders <= limit)
-    in_rare = np.repeat(is_rare, holders)
-    in_stock = np.repeat(holders > limit, holders)
+    texts = Texts.of(runs, sides)
+    most_holders = COMMON if runs.is_sample else runs.texts
+    pairable = int(np.searchsorted(texts.holders, most_holders, side="right"))  # runs
+    least = SURE if runs.is_sample else 1
 
-    stock_runs = np.bincount(runs.rows[in_stock], minlength=runs.texts)
-    shared = stock_runs + np.bincount(runs.rows[in_rare], minlength=runs.texts)
-    size = np.bincount(runs.rows, minlength=runs.texts)
-    texts = Texts(runs.texts, size, shared, threshold, sides)
+    matches: list[Matches] = []
+    for aim in _aims(threshold):
+        prefixes = texts.prefixes(aim)
+        paired = min(pairable, _within_budget(prefixes))
+        candidates = _every_two(texts, prefixes[:, :paired], aim)
+        matches.append(texts.compare(candidates.keys(), threshold))
+        if aim == threshold:
+            rest = prefixes[:, paired:] if candidates.is_complete else prefixes
+            matches += _chained_matches(texts, rest, threshold, least)
+        if paired == pairable:
+            break
 
-    rare_pairs, rare_counts = texts.count(_every_two(runs.rows[in_rare], holders[is_rare]))
-    stock_pairs, stock_counts = _stock_pairs(runs, texts, holders, in_stock, stock_runs)
-    # NumPy sorts when it counts, which is faster here than without.
-    pairs, _ = np.unique(np.concatenate([rare_pairs, stock_pairs]), return_counts=True)
-    a = pairs // runs.texts
-    b = pairs % runs.texts
-    in_common = _spread(rare_pairs, rare_counts, pairs)
-
-    # As if all stock phrases of one text were in the other.
-    is_candidate = texts.may_match(a, b, in_common + np.minimum(stock_runs[a], stock_runs[b]))
-    in_common = (in_common + _spread(stock_pairs, stock_counts, pairs))[is_candidate]
-    a = a[is_candidate]
-    b = b[is_candidate]
-
-    estimate = in_common / (size[a] + size[b] - in_common)
-    nearest = np.argsort(-estimate, kind="stable")[:COMPARED]
-    return _compare(runs, a[nearest], b[nearest], threshold)
+    keys, index = _joined(matches)
+    keys, places = np.unique(keys, return_index=True)
+    return _few(keys, np.round(index[places], 3), runs.texts)
 
 
-def _stock_pairs(
-    runs: Runs, texts: Texts, holders: Rows, in_stock: Mask, stock_runs: Rows
-) -> tuple[Rows, Rows]:
-    """Pairs of texts that share stock phrases, and how many; see `_chained`.
-
-    Most texts with a stock phrase share too little else to be a copy, or too little for a sample to
-    say so.
+def _aims(threshold: float) -> Iterator[float]:
+    """The threshold, then indices ever nearer to 1: their prefixes are shorter, so that more runs
+    are within the budget.
     """
-    fits = (texts.shared >= texts.threshold * texts.size) & (
-        stock_runs >= (SURE if runs.is_sample else 1)
-    )
-    is_kept = fits[runs.rows] & in_stock
-    kept_holders = np.bincount(np.repeat(np.arange(len(holders)), holders)[is_kept])
-    chained = _chained(runs.rows[is_kept], kept_holders[kept_holders >= 1], texts.sides)
-    pairs, counts = texts.count(chained)
-
-    # Two texts that have several stock phrases and meet in one alone meet by chance.
-    fewer = np.minimum(stock_runs[pairs // runs.texts], stock_runs[pairs % runs.texts])
-    is_met = counts >= np.minimum(2, fewer)
-    return pairs[is_met], counts[is_met]
+    yield threshold
+    while (threshold := (1 + threshold) / 2) <= CLOSEST:
+        yield threshold
 
 
-def _stock_limit(holders: Rows) -> int:
-    """The longest list of holders whose pairs, with those of shorter lists, fit into memory."""
-    counts = np.bincount(np.minimum(holders, COMMON + 1), minlength=COMMON + 2)[: COMMON + 1]
-    sizes = np.arange(COMMON + 1)
-    total = np.cumsum(counts * sizes * (sizes - 1) // 2)
-    return max(2, int(np.searchsorted(total, PAIRS, side="right")) - 1)
+def _within_budget(prefixes: csr_array) -> int:
+    """How many runs, rarest first, keep the pairs of texts with them in their prefixes to PAIRS."""
+    holders = np.bincount(prefixes.indices, minlength=prefixes.shape[1])
+    pairs = np.cumsum(holders * (holders - 1) // 2)
+    return int(np.searchsorted(pairs, PAIRS, side="right"))
 
 
-def _every_two(holders: Rows, lengths: Rows) -> Pairs:
-    """Every two holders of a run.
+def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> Candidates:
+    """Every two texts that share a run of their prefixes and may reach the threshold.
 
-    `holders`: those of the first run, of the second and so on; `lengths`: how many each has.
+    Of one of the two the prefix ends earlier in the order of runs. It shares with the other text
+    what the prefixes have in common, and at most what comes after its own.
     """
-    run = np.repeat(np.arange(len(lengths)), lengths)
-    for step in range(1, int(lengths.max(initial=0))):
-        is_same_run = run[:-step] == run[step:]
-        yield holders[:-step][is_same_run], holders[step:][is_same_run]
+    lengths = np.diff(prefixes.indptr)
+    later = texts.shared - lengths
+    end = np.full(len(lengths), -1)
+    end[lengths > 0] = prefixes.indices[prefixes.indptr[1:][lengths > 0] - 1]
+    by_run = prefixes.T.tocsr()
+
+    candidates = Candidates(threshold - SLACK)
+    for part in _portions(prefixes @ np.diff(by_run.indptr).astype(np.int64)):
+        met = (prefixes[part] @ by_run[:, part.start :]).tocoo()
+        is_once = met.row < met.col
+        a = met.row[is_once] + part.start
+        b = met.col[is_once] + part.start
+        most = met.data[is_once] + np.where(end[a] <= end[b], later[a], later[b])
+        candidates.add(texts.keys(a, b), texts.bounds(a, b, most))
+
+    return candidates
 
 
-def _chained(holders: Rows, lengths: Rows, sides: Sides | None) -> Pairs:
-    """Each holder of a run with the one before it and with the first, on another side if any.
+def _chained_matches(
+    texts: Texts, prefixes: csr_array, threshold: float, least: int
+) -> Iterator[Matches]:
+    """The pairs of `_chained` that reach the threshold, with `least` runs in common."""
+    for a, b in _chained(prefixes, texts.sides):
+        may_match = texts.bounds(a, b, texts.shared[a]) > threshold - SLACK
+        keys = np.unique(texts.keys(a, b)[may_match])
+        yield texts.compare(keys, threshold, least)
+
+
+def _chained(prefixes: csr_array, sides: Sides | None) -> Pairs:
+    """Of the texts that have a run in their prefixes each with the one before it and with the
+    first, on another side if any.
 
     So a sentence that many texts share chains them together, at a cost that grows with their number
-    and not its square. For the arguments see `_every_two`.
+    and not its square.
     """
-    ends = np.cumsum(lengths)
+    by_run = prefixes.tocsc()
+    lengths = np.diff(by_run.indptr)
+    ends = by_run.indptr[1:][lengths > 0]
+    lengths = lengths[lengths > 0]
     for part in _portions(lengths):
         part_lengths = lengths[part]
-        texts = holders[ends[part][0] - part_lengths[0] : ends[part][-1]]
+        texts = by_run.indices[ends[part][0] - part_lengths[0] : ends[part][-1]]
         begin = np.cumsum(part_lengths) - part_lengths
         first = np.repeat(begin, part_lengths)
         place = np.arange(len(texts))
@@ -182,60 +280,37 @@ def _chained(holders: Rows, lengths: Rows, sides: Sides | None) -> Pairs:
         yield texts[has_opposite], texts[partner[has_opposite]]
 
 
-def _spread(keys: Rows, counts: Rows, all_keys: Rows) -> Rows:
-    """The counts of `keys` in the order of `all_keys`, which ascend and hold them; else 0."""
-    spread = np.zeros(len(all_keys), np.int64)
-    spread[np.searchsorted(all_keys, keys)] = counts
-    return spread
-
-
-def _compare(runs: Runs, a: Rows, b: Rows, threshold: float) -> SimilarTexts:
-    """The pairs whose Jaccard index, from all their runs, reaches the threshold."""
-    order = np.argsort(runs.rows, kind="stable")
-    hashes = runs.hashes[order]  # by text
-    texts = int(max(a.max(initial=0), b.max(initial=0))) + 1
-    sizes = np.bincount(runs.rows, minlength=texts)
-    starts = np.cumsum(sizes) - sizes
-
-    similar: SimilarTexts = []
-    for part in _portions(sizes[a] + sizes[b]):
-        left = a[part]
-        right = b[part]
-        in_common = _in_common(hashes, starts, sizes, left, right)
-        index = in_common / (sizes[left] + sizes[right] - in_common)
-        similar_pairs = np.flatnonzero(index >= threshold)
-        similar += zip(
-            left[similar_pairs].tolist(),
-            right[similar_pairs].tolist(),
-            np.round(index[similar_pairs], 3).tolist(),
-            strict=True,
-        )
-
-    return sorted(similar, key=lambda pair: (-pair[2], pair[0], pair[1]))
-
-
-def _portions(runs: Rows) -> list[slice]:
-    """Slices of pairs with about TOGETHER runs each. `runs`: of both texts of each pair."""
-    marks = np.arange(TOGETHER, int(runs.sum()) + TOGETHER, TOGETHER)
-    ends = np.searchsorted(np.cumsum(runs), marks, side="left") + 1
-    edges = sorted({0, *np.minimum(ends, len(runs)).tolist()})
-    return [slice(low, high) for low, high in itertools.pairwise(edges)]
-
-
-def _in_common(hashes: Hashes, starts: Rows, sizes: Rows, left: Rows, right: Rows) -> Rows:
-    """How many runs the two texts of each pair have in common.
-
-    `hashes` of a text begin at its `starts` and differ from each other.
+def _few(keys: Rows, index: Indices, texts: int) -> SimilarTexts:
+    """The most similar pairs, RETURNED of them, and those of a spanning forest of all pairs: texts
+    that pairs connect stay connected. `keys` ascend.
     """
-    texts = np.r_[left, right]
-    counts = sizes[texts]
-    pair = np.repeat(np.r_[np.arange(len(left)), np.arange(len(right))], counts)
-    offset = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-    run = hashes[np.repeat(starts[texts], counts) + offset]
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
 
-    order = np.lexsort((run, pair))
-    run = run[order]
-    pair = pair[order]
-    is_common = (run[1:] == run[:-1]) & (pair[1:] == pair[:-1])
+    order = np.argsort(-index, kind="stable")
+    keys = keys[order]
+    index = index[order]
+    if len(keys) > RETURNED:
+        entries = (2 - index, np.divmod(keys, texts))
+        forest = minimum_spanning_tree(csr_array(entries, shape=(texts, texts))).tocoo()
+        is_kept = np.isin(keys, forest.row.astype(np.int64) * texts + forest.col)
+        is_kept[:RETURNED] = True
+        keys = keys[is_kept]
+        index = index[is_kept]
 
-    return np.bincount(pair[1:][is_common], minlength=len(left))
+    a, b = np.divmod(keys, texts)
+    return list(zip(a.tolist(), b.tolist(), index.tolist(), strict=True))
+
+
+def _joined(parts: list[Matches]) -> Matches:
+    keys = [np.zeros(0, np.int64), *(part[0] for part in parts)]
+    index = [np.zeros(0), *(part[1] for part in parts)]
+    return np.concatenate(keys), np.concatenate(index)
+
+
+def _portions(work: Rows) -> list[slice]:
+    """Slices of entries with about TOGETHER runs or pairs. `work`: how many each entry has."""
+    marks = np.arange(TOGETHER, int(work.sum()) + TOGETHER, TOGETHER)
+    ends = np.searchsorted(np.cumsum(work), marks, side="left") + 1
+    edges = sorted({0, *np.minimum(ends, len(work)).tolist()})
+    return [slice(low, high) for low, high in itertools.pairwise(edges)]

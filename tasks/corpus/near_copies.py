@@ -1,9 +1,9 @@
 """Nearly equal texts among many, by the Jaccard index of their runs of four words.
 
-Not all pairs of texts are compared. Runs of words become 64-bit hashes, computed for a batch of
-texts at once. Up to MOST_RUNS runs every one is compared; beyond that only those whose hash ends in
-zeros, ever fewer (Broder, 1997: a modulo sketch), so that memory stays bounded and the index is an
-estimate.
+Not all pairs of texts are compared (see `near_candidates`). Runs of words become 64-bit hashes,
+computed for a batch of texts at once. Up to MOST_RUNS runs every one is compared; beyond that only
+those whose hash ends in zeros, ever fewer (Broder, 1997: a modulo sketch), so that memory stays
+bounded and the index is an estimate.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Sketch:
     def pairs(self, threshold: float, sides: ArrayLike | None = None) -> SimilarTexts:
         """Numbers of two texts and their Jaccard index, from `threshold` up, most alike first.
 
-        At most COMPARED pairs. `sides`: with one code per text, shape (texts,), only pairs of
-        different codes count.
+        All pairs, as far as their number is bounded: see `near_candidates`. `sides`: with one code
+        per text, shape (texts,), only pairs of different codes count.
         """
         if not self.runs:
             return []

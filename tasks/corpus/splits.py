@@ -16,6 +16,7 @@ from tasks.spec import LABELS
 
 SHARES = {"train": 0.6, "valid": 0.1, "calibration": 0.1, "test": 0.2}
 COPY = 0.8  # share of common runs of words from which two texts are copies of each other
+COPIES_VERSION = 2  # of how copies are found; part of the digest of what is not embedded
 
 LabelCounts = Counter[str]
 

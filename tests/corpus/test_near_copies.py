@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from tasks.corpus import near_candidates, near_copies
 from tasks.corpus.compared_forms import compared_digest, compared_text
+from tasks.corpus.near_candidates import Runs, Texts
 from tasks.corpus.near_copies import Sketch
 
 
@@ -92,8 +94,12 @@ def test_only_other_sides_count_and_stock_phrases_make_no_pairs() -> None:
     assert [(a, b) for a, b, _ in sketch.pairs(0.05, sides)] == [(1, 201)]
 
 
-@pytest.mark.parametrize("count", [51, 60, 2000])
-def test_however_many_near_copies_are_chained_together_and_across_sides(count: int) -> None:
+@pytest.mark.parametrize(("count", "compared"), [(51, None), (60, None), (2000, 1000)])
+def test_however_many_near_copies_are_chained_together_and_across_sides(
+    count: int, compared: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if compared is not None:
+        monkeypatch.setattr(near_candidates, "COMPARED", compared)
     rng = random.Random(4)
     texts = [story(rng) for _ in range(30)]
     copies = [
@@ -102,12 +108,94 @@ def test_however_many_near_copies_are_chained_together_and_across_sides(count: i
     sketch = Sketch.of([*texts, *copies])
     pairs = sketch.pairs(0.8)
     assert {a for a, *_ in pairs} | {b for _, b, _ in pairs} == set(range(30, 30 + count))
-    assert {(30 + i, 31 + i) for i in range(count - 1)} <= {(a, b) for a, b, _ in pairs} and len(pairs) < 2 * count
+    assert {(30 + i, 31 + i) for i in range(count - 1)} <= {(a, b) for a, b, _ in pairs}
+    assert len(pairs) == math.comb(count, 2) if compared is None else len(pairs) < 2 * count + compared
     sides = np.zeros(30 + count, dtype=int)
     sides[[40, 50]] = 1, 2
     crossing = {(a, b) for a, b, _ in sketch.pairs(0.8, sides)}
     assert crossing >= {(30, 40), (30, 50)} and {n for pair in crossing for n in pair} == set(range(30, 30 + count))
     assert all(sides[a] != sides[b] for a, b in crossing)
+
+
+def templated(rng: random.Random, number: int, clauses: int, chosen: int, length: int) -> list[str]:
+    """Different texts, each of some of a few clauses: nearly all their runs stand in many texts."""
+    bank = [" ".join(str(rng.randrange(5000)) for _ in range(length)) for _ in range(clauses)]
+    texts: dict[str, None] = {}
+    while len(texts) < number:
+        texts[" ".join(rng.sample(bank, chosen))] = None
+    return list(texts)
+
+
+def planted(number: int = 1500, copies: int = 60) -> tuple[list[str], set[tuple[int, int]]]:
+    """A templated table, then copies of some texts of it with one more word, and the pairs these are."""
+    rng = random.Random(6)
+    texts = templated(rng, number, clauses=12, chosen=5, length=12)
+    originals = rng.sample(range(number), copies)
+    pairs = {(original, number + i) for i, original in enumerate(originals)}
+    return texts + [f"{texts[original]} please" for original in originals], pairs
+
+
+@pytest.mark.parametrize("bounds", [{}, {"PAIRS": 100_000}, {"COMPARED": 500}, {"RETURNED": 100}], ids=str)
+def test_copies_are_found_in_a_table_whose_runs_all_stand_in_many_texts(
+    bounds: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are most alike are found first, however little is compared."""
+    for name, value in bounds.items():
+        monkeypatch.setattr(near_candidates, name, value)
+    texts, copies = planted()
+    pairs = Sketch.of(texts).pairs(0.8)
+    assert copies <= {(a, b) for a, b, _ in pairs} and {(a, b) for a, b, _ in pairs[:60]} == copies
+    assert pairs == sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
+
+
+@pytest.mark.parametrize("has_sides", [False, True])
+@pytest.mark.parametrize("threshold", [0.4, 0.8])
+def test_every_pair_of_a_templated_table_is_found(threshold: float, has_sides: bool) -> None:
+    rng = random.Random(7)
+    texts = templated(rng, 500, clauses=9, chosen=4, length=6)
+    texts += [f"{text} {rng.randrange(5000)}" for text in texts[:50]]
+    texts += [text[: rng.randrange(20, 90)] for text in texts[:50]]
+    sides = np.array([rng.randrange(3) for _ in texts])
+    expected = {
+        (a, b): index for (a, b), index in every_pair(texts, threshold).items() if not has_sides or sides[a] != sides[b]
+    }
+    pairs = Sketch.of(texts).pairs(threshold, sides if has_sides else None)
+    assert {(a, b): index for a, b, index in pairs} == expected and len(pairs) == len(expected) > 20
+
+
+def every_pair(texts: list[str], threshold: float) -> dict[tuple[int, int], float]:
+    """By brute force: from the plain runs of words of every two texts."""
+    runs = [{tuple(w[i : i + 4]) for i in range(max(1, len(w) - 3))} for w in map(words, texts)]
+    column = {run: i for i, run in enumerate(set().union(*runs))}
+    has_run = np.zeros((len(texts), len(column)))
+    for row, text_runs in enumerate(runs):
+        has_run[row, [column[run] for run in text_runs]] = 1
+
+    in_common = has_run @ has_run.T
+    size = has_run.sum(axis=1)
+    index = in_common / (size[:, None] + size - in_common)
+    found = np.argwhere(np.triu(index >= threshold, 1))
+    return {(a, b): round(float(index[a, b]), 3) for a, b in found.tolist()}
+
+
+def test_a_run_of_one_side_alone_makes_no_candidates() -> None:
+    hashes = np.array([1, 1, 2, 2, 3, 4, 4, 4], np.uint64)
+    runs = Runs(hashes, rows=np.array([0, 1, 0, 2, 1, 0, 1, 2]), texts=3, is_sample=False)
+    texts = Texts.of(runs, sides=np.array([7, 7, 8]))
+    assert texts.holders.tolist() == [2, 3] and texts.incidence.toarray().tolist() == [[1, 1], [0, 1], [1, 1]]
+    assert texts.size.tolist() == [3, 3, 2] and Texts.of(runs, None).holders.tolist() == [2, 2, 3]
+
+
+def test_more_pairs_than_are_returned_still_connect_all_that_are_similar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_candidates, "RETURNED", 100)
+    clusters = [f"{' '.join(f'{name}{n}' for n in range(20))} {i}" for name in "abc" for i in range(30)]
+    texts = [*clusters, "one two three four five six", "one two three four five six seven"]
+    pairs = Sketch.of(texts).pairs(0.7)
+    leader = list(range(len(texts)))
+    for a, b, _ in pairs:
+        leader = [leader[a] if of == leader[b] else of for of in leader]
+    assert [leader.count(of) for of in dict.fromkeys(leader)] == [30, 30, 30, 2]
+    assert len(pairs) < 100 + len(texts) and pairs[-1] == (90, 91, 0.75)
 
 
 def test_more_candidates_than_fit_are_chained_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.corpus import prepare
+from tasks.corpus import ingredients, prepare
 from tasks.corpus.case import SETS, Case, from_json, to_json
 from tasks.corpus.checks.report import check_data
 from tasks.corpus.ingredients import Source
@@ -166,6 +166,21 @@ def test_shares_of_the_sets_are_a_setting_and_embedded_cases_do_not_use_it(tmp_p
     assert "train 72%, valid 8%, calibration 10%, test 10%" in (folder / "card.md").read_text()
 
     assert Source.of(Data(set_shares=shares)).ingredients == Source.of(Data()).ingredients
+
+
+def test_how_copies_are_found_is_part_of_every_digest_but_that_of_embedded_cases(tmp_path: Path, monkeypatch) -> None:
+    source = tmp_path / "mine.jsonl"
+    write(source, 0, 120)
+    embedded, file = Data(), Data(source=str(source))
+    evaluation_set = EvaluationSet(name="clinic", source=str(source))
+
+    def folders() -> list[str]:
+        chosen = [(embedded, ()), (file, ()), (embedded, (evaluation_set,))]
+        return [prepare.dataset_folder(data, tmp_path, sets).name for data, sets in chosen]
+
+    before = folders()
+    monkeypatch.setattr(ingredients, "COPIES_VERSION", 1)
+    assert [a == b for a, b in zip(before, folders(), strict=True)] == [True, False, False]
 
 
 @pytest.mark.parametrize(

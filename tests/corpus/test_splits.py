@@ -16,6 +16,7 @@ from tasks.corpus.near_copies import near_duplicates
 from tasks.corpus.splits import check_sets, limited, split_cases
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, EvaluationSet
+from tests.corpus.test_near_copies import planted
 
 
 def cases(count: int, groups: int | None = None) -> list[Case]:
@@ -94,6 +95,20 @@ def test_near_copies_across_sets_are_found_and_others_are_not() -> None:
     sets["test"].append(Case("y", near, "GP"))
     assert [(p.case_a, p.case_b) for p in near_duplicates(sets, threshold=0.4)] == [("x", "y")]
     assert near_duplicates(sets, threshold=0.9) == []
+
+
+def test_near_copies_in_a_templated_table_stay_in_one_set_and_are_refused_in_two() -> None:
+    texts, copies = planted()
+    rows = [Case(f"c{i}", text, LABELS[i % 3]) for i, text in enumerate(texts)]
+    sets = split_cases(rows, seed=1)
+    set_of = {case.case_id: name for name, set_cases in sets.items() for case in set_cases}
+    assert all(set_of[f"c{a}"] == set_of[f"c{b}"] for a, b in copies)
+    assert all(len(set_cases) > 50 for set_cases in sets.values())
+
+    first, second = min(copies)
+    moved = {"train": [case for case in rows if case.case_id != f"c{second}"], "test": [rows[second]]}
+    with pytest.raises(BadInput, match=f"Case c{second} in test is nearly the same text as case c{first} in train"):
+        check_sets(moved)
 
 
 def test_a_group_written_in_several_ways_is_one_group() -> None:
