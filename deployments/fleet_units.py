@@ -22,17 +22,14 @@ from tasks.runtime.shared import VARIABLE as SHARED
 from tasks.runtime.shared import shared_place, without_password
 
 SECRETS_FILE = ".config/triage/environment"  # in the user's folder: NAME=value, a line each
+PATHS = (SHARED, "TRIAGE_WAREHOUSE", "HF_HOME", "PREFECT_HOME")
 PASSED = (
     "TRIAGE_ACCELERATOR",
     "TRIAGE_BACKEND",
     "TRIAGE_BLAS",
     "TRIAGE_PREFIX_BYTES",
-    SHARED,
-    "TRIAGE_WAREHOUSE",
-    "HF_HOME",
-    "PREFECT_HOME",
+    *PATHS,
 )
-PATHS = (SHARED, "TRIAGE_WAREHOUSE", "HF_HOME", "PREFECT_HOME")
 LEAVE_SECONDS = 60  # which a worker has to leave the pool
 # Of an agent of launchd: the file of secrets, then the command. It reads lines NAME=VALUE as text,
 # as systemd does with its EnvironmentFile: a password may hold what means something to a shell.

@@ -21,6 +21,7 @@ from flows.events import tell_of, tell_sweep_finished
 from flows.form import GridName, ModelName, PrecisionName, RecipeName
 from flows.outcomes import finish_all, warn_of_damage
 from flows.pool.follow import sweep_in_pool
+from flows.report.figures import counted
 from flows.report.study import evaluations_of_sweep
 from flows.report_artifact import publish_report
 from flows.selection import Narrowing, select
@@ -96,7 +97,7 @@ def sweep(
 def _outcome(experiments: int, failures: list[str]) -> State[Any]:
     """The state of a finished sweep; its message names every failure."""
     if failures:
-        count = "1 failure" if len(failures) == 1 else f"{len(failures)} failures"
+        count = counted(len(failures), "failure")
         heading = f"{count} in a sweep of {experiments} experiments: "
         return Failed(message=heading + " | ".join(failures))
     if some_results_wait():

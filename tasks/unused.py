@@ -18,8 +18,8 @@ from tasks.runtime.errors import BrokenFolder
 from tasks.runtime.store import read_manifest
 from tasks.tuning.training_rows import sets_digest
 
-SCORED = re.compile(r"-e[0-9a-f]{12}$")  # behind a training id: the folder of its scores
-SCORED_VALID = re.compile(r"-v[0-9a-f]{12}$")
+# Behind a training id: the folder of its scores, or of those of `valid`.
+SCORED = re.compile(r"-[ev][0-9a-f]{12}$")
 Refers = Callable[[Path], bool]
 PREFIXES = "stored prefixes"
 
@@ -54,21 +54,19 @@ def prunable(
 def stored(root: Path, referred: Collection[str]) -> Iterator[Stored]:
     """What a home stores beside what has landed, kind by kind."""
     models = _Models(root, referred)
+
+    def is_of_result(scores: Path) -> bool:
+        return SCORED.sub("", scores.name) in referred
+
     kinds: dict[str, tuple[str, Refers]] = {
         PREFIXES: ("prefixes/*/", models.has_prefix),
         "variants": ("models/*/", models.is_variant_kept),
         "base conversions": ("models/*-base-*/", models.is_base_kept),
         "sources": ("sources/*/", models.is_source_kept),
         "experiments": ("experiments/*/", lambda folder: folder.name in referred),
-        "scores": ("baselines/*/", lambda folder: SCORED.sub("", folder.name) in referred),
-        "scores of moved adapters": (
-            "moved/*/",
-            lambda folder: SCORED.sub("", folder.name) in referred,
-        ),
-        "scores of valid": (
-            "valid/*/",
-            lambda folder: SCORED_VALID.sub("", folder.name) in referred,
-        ),
+        "scores": ("baselines/*/", is_of_result),
+        "scores of moved adapters": ("moved/*/", is_of_result),
+        "scores of valid": ("valid/*/", is_of_result),
         "data sets": ("data/*/", lambda folder: _is_data_kept(folder, referred)),
     }
     for kind, (pattern, is_referred_to) in kinds.items():

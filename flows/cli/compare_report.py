@@ -114,19 +114,16 @@ def print_comparison(
     else:
         _print_overviews(console, board, prevalence)
 
-    if pairs:
-        sets = [(name, pairs_on(part, pairs)) for name, part in named_sets(board)]
-        first_with_pairs = next((name for name, pairs_here in sets if pairs_here), None)
-        for name, pairs_here in sets:
-            print_line(console, headline(pairs_here, name))
-            if name == first_with_pairs and has_bands:
-                print_line(console, BANDS)
-            if not pairs_here:
-                continue
-            if is_whole:
-                _print_whole_pairs(console, pairs_here, prevalence, name, all_random)
-            else:
-                _print_pair_lines(console, pairs_here, prevalence, name)
+    sets = [(name, pairs_on(part, pairs)) for name, part in named_sets(board) if pairs]
+    explained_set = next((name for name, pairs_here in sets if pairs_here and has_bands), None)
+    for name, pairs_here in sets:
+        print_line(console, headline(pairs_here, name))
+        if name == explained_set:
+            print_line(console, BANDS)
+        if pairs_here and is_whole:
+            _print_whole_pairs(console, pairs_here, prevalence, name, all_random)
+        elif pairs_here:
+            _print_pair_lines(console, pairs_here, prevalence, name)
 
     for table in tables:
         _print_whole(console, table, all_random)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flows.html_report.study import ReportedStudy, full_name
+from flows.report.figures import counted
 from flows.report.typed_rows import typed_rows
 from tasks.runtime.errors import BadInput
 from warehouse.connect import listed, quoted
@@ -170,7 +171,7 @@ def _case(
     if matter is not None:
         summary = f"missed by {matter.missed} of {matter.models} models"
         if matter.flips:
-            pairs = "1 pair" if matter.flips == 1 else f"{matter.flips} pairs"
+            pairs = counted(matter.flips, "pair")
             summary += f", caught at one precision alone in {pairs}"
 
     return ShownCase(

@@ -116,8 +116,8 @@ def fork(
 ) -> Forked | None:
     """The process of a step, started; `child` is the module that serves.
 
-    None if it cannot be forked: no server is kept, or it is busy, hangs or has just died. Variables that
-    are read on import keep the value that they had when the server started.
+    None if it cannot be forked: no server is kept, or it is busy, hangs or has just died.
+    Variables that are read on import keep the value that they had when the server started.
     """
     global _last
     if not _forked_steps.is_set() or not can_fork():

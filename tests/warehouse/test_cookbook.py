@@ -128,6 +128,8 @@ def test_a_case_of_two_test_sets_has_one_answer_of_each_model_the_latest(tmp_pat
     sharing = two_studies(tmp_path, ("one", "two"), share_cases=True)
     assert answer(sharing, "missed_by_every_model") == [], "the 4-bit model that finished last finds c00000"
     assert answer(sharing, "emergencies_sent_home") == []
+    earlier = query_rows("SELECT evaluation_id FROM case_answer", database=sharing, only=["e-first-4"])
+    assert earlier.rows == [("e-first-4",)] * 5, "a later answer that is not asked for hides none"
     hardest = answer(sharing, "hardest_cases", top="20")
     assert len(hardest) == 5 and {row["models"] for row in hardest} == {2}
 
