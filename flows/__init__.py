@@ -7,6 +7,7 @@ import os
 
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
+from tasks.runtime.proxies import reach_this_machine_directly
 
 
 def apply_settings() -> None:
@@ -17,6 +18,7 @@ def apply_settings() -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    reach_this_machine_directly()
 
 
 apply_settings()

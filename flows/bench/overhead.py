@@ -62,7 +62,7 @@ def bench_overhead(console: Console, study: Study, folder: Path | None) -> None:
     that is there.
     """
     refuse_existing(folder)
-    root = folder.resolve() if folder else Path(mkdtemp(prefix="triage-overhead-"))
+    root = (folder or Path(mkdtemp(prefix="triage-overhead-"))).resolve()
     place = ChaosPlace(root, study)
 
     try:

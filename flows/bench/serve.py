@@ -31,6 +31,7 @@ from tasks.bundle.valid_scores import data_folder
 from tasks.runtime.children import stop_children
 from tasks.runtime.files import read_lines
 from tasks.runtime.home import home
+from tasks.runtime.memory import resident_bytes
 
 CLIENTS = 8
 ALONE = 40  # requests of one client
@@ -195,7 +196,7 @@ def _decide(client: httpx.Client, text: str) -> tuple[float, Shown]:
 def _memory() -> int:
     """Bytes that this process and its children hold: the server runs here, the model in a child."""
     this_process = psutil.Process()
-    return sum(process.memory_info().rss for process in (this_process, *this_process.children()))
+    return sum(resident_bytes(process.pid) for process in (this_process, *this_process.children()))
 
 
 def _difference(first: Shown, second: Shown) -> float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import uvicorn
 
@@ -20,6 +21,7 @@ from tasks.runtime.errors import BadInput
 
 HOST = "127.0.0.1"
 CONNECTIONS = 256
+FILES = 1024  # that the server may have open: a terminal of a Mac allows 256
 GRACE_SECONDS = 5
 
 
@@ -45,10 +47,11 @@ def serve(
             stop_children()
 
 
-@contextmanager
+@contextlib.contextmanager
 def listening(port: int) -> Iterator[socket.socket]:
     """A socket on 127.0.0.1; any free port for 0."""
     listener = socket.socket()
+    _allow_files()
     # A server that has just ended must not keep the port.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
@@ -64,6 +67,17 @@ def listening(port: int) -> Iterator[socket.socket]:
                 f"--port {port + 1}."
             ) from error
         yield listener
+
+
+def _allow_files() -> None:
+    """Let this process have FILES files open, or as many as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= FILES:
+        return
+
+    allowed = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _greeting(bundle: Bundle, port: int) -> list[str]:
@@ -89,7 +103,7 @@ def _server(kept_model: KeptModel, most_waiting: int = MOST_WAITING) -> uvicorn.
     return uvicorn.Server(config)
 
 
-@contextmanager
+@contextlib.contextmanager
 def running(kept_model: KeptModel, most_waiting: int = MOST_WAITING) -> Iterator[int]:
     """The server in a thread of this process, on a free port, which is given: for measurements."""
     with listening(0) as listener:

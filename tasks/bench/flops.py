@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -32,9 +33,23 @@ def matmul_flops(model: nn.Module, loss: Callable[[nn.Module], mx.array]) -> int
         return [value, *(gradient for _, gradient in tree_flatten(gradients))]
 
     nodes: list[dict[str, Any]] = []
-    mx.export_function(nodes.append, step, **weights)  # type: ignore[arg-type]  # keywords are the step's
+    with _on_cpu():
+        mx.export_function(nodes.append, step, **weights)  # type: ignore[arg-type]  # keywords are the step's
     model.update(tree_unflatten(list(weights.items())))
     return sum(_flops(node) for node in nodes if node.get("name") in PRODUCTS)
+
+
+@contextlib.contextmanager
+def _on_cpu() -> Iterator[None]:
+    """The graph is the CPU's: a GPU's has fused operations, which MLX cannot export. Nothing is
+    computed.
+    """
+    device = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    try:
+        yield
+    finally:
+        mx.set_default_device(device)
 
 
 def _flops(node: dict[str, Any]) -> int:

@@ -23,6 +23,7 @@ EXCEPTIONS = {
     "brew install uv": "needs a Mac with Homebrew",
     "pip install uv": "needs the package index; the continuous integration begins with it",
     "pip install '.[cpu]'": "needs the package index",
+    "pip install '.[cuda]'": "needs the package index, and a GPU to be of use",
     "uv sync": "needs the package index",
     "uv tool install pre-commit": "needs the package index",
     "pre-commit install": "changes the checkout; its hooks are the commands of tests/test_quality.py",
@@ -91,7 +92,7 @@ def code_spans(readme: Path) -> list[str]:
 
 def commands(readme: Path) -> list[str]:
     """The shell commands that a README shows, in `sh` blocks and between backquotes, one by one."""
-    lines = [line.partition(" #")[0] for block in blocks(readme, "sh") for line in block.splitlines()]
+    lines = [line for block in blocks(readme, "sh") for line in block.splitlines()]
     parts = [part.strip() for line in [*lines, *code_spans(readme)] for part in line.split("&&")]
     return [re.sub("^uv run triage", "triage", part) for part in parts if is_command(part)]
 
@@ -192,6 +193,14 @@ def leads_somewhere(readme: Path, link: str) -> bool:
 
 
 WITH_FILES = [readme for readme in READMES if readme.name == "README.md" and readme.parent != ROOT]
+
+
+@pytest.mark.parametrize("readme", READMES, ids=named)
+def test_every_command_can_be_pasted_into_zsh(readme):
+    """The shell of a Mac takes a # within a line for an argument, and an unquoted bracket for a pattern of files."""
+    lines = [line for block in blocks(readme, "sh") for line in block.splitlines()]
+    unquoted = [re.sub(r"'[^']*'|\"[^\"]*\"", "", line) for line in lines]
+    assert [line for line in unquoted if re.search(r"#|[\[?*]", line)] == []
 
 
 @pytest.mark.parametrize("readme", WITH_FILES, ids=named)

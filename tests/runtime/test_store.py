@@ -20,7 +20,7 @@ from tasks.runtime.errors import BadInput, BrokenFolder, Locked, LostChild
 from tasks.runtime.files import file_digest, write_atomic
 from tasks.runtime.home import existing_home, home
 from tasks.runtime.locks import lock_of, locked, replacing
-from tasks.runtime.store import build_folder, complete, read_manifest, seal, verify
+from tasks.runtime.store import build_folder, intact_manifest, read_manifest, seal, verify
 from tasks.runtime.temporary import builder_lock, remove_abandoned, remove_abandoned_locks, remove_all_abandoned
 from tasks.spec import digest_of
 from warehouse.connect import warehouse_path
@@ -83,13 +83,13 @@ def test_a_kill_in_mid_build_leaves_no_folder_and_the_next_builder_clears_up(tmp
         run_child("tests.runtime.programs.steps:build_slowly", {"folder": str(final)}, tmp_path / "log", kill)
 
     (leftovers,) = [p for p in tmp_path.iterdir() if p.name.startswith(".tmp-made-")]
-    assert complete(final) is None and not final.exists()
+    assert intact_manifest(final) is None and not final.exists()
     build_folder(final, fill)
     assert leftovers.exists(), "a young leftover may belong to a builder that is just starting"
     final.joinpath("a.bin").write_bytes(b"broken")
     os.utime(leftovers, (time.time() - 120,) * 2)
     build_folder(final, fill)
-    assert not leftovers.exists() and complete(final, deep=True)
+    assert not leftovers.exists() and intact_manifest(final, deep=True)
 
 
 def leftover(final: Path, age: float) -> Path:
@@ -230,7 +230,7 @@ def test_a_builder_that_is_alive_keeps_its_temporary_folder(tmp_path):
         return fill(folder)
 
     build_folder(final, build)
-    assert complete(final, deep=True) and names(tmp_path) == ["made"]
+    assert intact_manifest(final, deep=True) and names(tmp_path) == ["made"]
 
 
 def test_two_processes_that_build_the_same_folder_both_get_the_one_that_won(tmp_path):
@@ -243,7 +243,7 @@ def test_two_processes_that_build_the_same_folder_both_get_the_one_that_won(tmp_
         )
 
     assert len({result["builder"] for result in results}) == 1
-    assert complete(tmp_path / "made", deep=True)["builder"] == results[0]["builder"]
+    assert intact_manifest(tmp_path / "made", deep=True)["builder"] == results[0]["builder"]
     assert names(tmp_path) == ["log0", "log1", "log2", "made"]
 
 
@@ -278,7 +278,7 @@ def test_any_flipped_byte_is_noticed_and_the_folder_is_rebuilt(tmp_path):
             if path.name == store.MANIFEST and chr(byte).isspace():
                 continue
             path.write_bytes(whole[:position] + bytes([byte ^ 1]) + whole[position + 1 :])
-            assert complete(folder, deep=True) is None, f"{path.name}, byte {position}"
+            assert intact_manifest(folder, deep=True) is None, f"{path.name}, byte {position}"
         build_folder(folder, fill)
         assert path.name == store.MANIFEST or path.read_bytes() == whole
 
@@ -301,21 +301,21 @@ def test_a_truncated_manifest_means_broken(length, tmp_path):
     build_folder(tmp_path / "made", fill)
     path = tmp_path / "made" / store.MANIFEST
     path.write_bytes(path.read_bytes()[:length])
-    assert complete(tmp_path / "made") is None
+    assert intact_manifest(tmp_path / "made") is None
 
 
 def test_a_missing_file_is_noticed_without_reading_and_a_changed_one_by_reading(tmp_path):
     folder = tmp_path / "made"
     build_folder(folder, fill)
     (folder / "a.bin").write_bytes(b"ALPHA")
-    assert complete(folder, deep=False) and complete(folder, deep=True) is None
+    assert intact_manifest(folder, deep=False) and intact_manifest(folder, deep=True) is None
     (folder / "a.bin").unlink()
     with pytest.raises(BrokenFolder, match=r"a\.bin is missing"):
         verify(folder, deep=False)
 
 
 def test_a_folder_without_manifest_was_never_completed(tmp_path):
-    assert read_manifest(tmp_path) is None and complete(tmp_path) is None
+    assert read_manifest(tmp_path) is None and intact_manifest(tmp_path) is None
     with pytest.raises(BrokenFolder, match="never completed"):
         verify(tmp_path)
 

@@ -69,7 +69,7 @@ def bench_chaos(
     """
     refuse_existing(folder)
     namespace.enter_if_allowed()
-    root = folder.resolve() if folder else Path(mkdtemp(prefix="triage-chaos-"))
+    root = (folder or Path(mkdtemp(prefix="triage-chaos-"))).resolve()
     undisturbed = ChaosPlace(root / "undisturbed", study)
     place = (FleetPlace if pool else ChaosPlace)(root / "faults", study)
 

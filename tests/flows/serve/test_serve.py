@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from flows.serve.server import listening, running
+from flows.serve.server import CONNECTIONS, listening, running
 from tasks.bundle.decision import Decision, answer
 from tasks.removal import refuse_while_working
 from tasks.runtime.errors import BadInput, Locked
@@ -40,6 +41,17 @@ def client(kept_model):
 
 def decide(client, text):
     return client.post("/decide", json={"text": text})
+
+
+def test_a_server_may_have_a_file_open_for_each_connection():
+    """A terminal of a Mac allows 256."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        with listening(0):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > CONNECTIONS
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_eight_clients_at_once_get_the_answers_of_predict(client, kept_model, place):
