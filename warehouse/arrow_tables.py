@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,20 +10,31 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def without_decimals(table: pa.Table) -> pa.Table:
+def with_whole_sums(table: pa.Table) -> pa.Table:
     """Sums of whole numbers, which DuckDB gives 128 bits, as whole numbers of 64 bits where they
-    fit; other decimals as floats.
+    fit; other decimals stay as they are, with all their digits.
     """
     import pyarrow as pa
 
     for index, column in enumerate(table.schema):
         if not pa.types.is_decimal(column.type):
             continue
-        try:
+        with contextlib.suppress(pa.ArrowInvalid):  # a fraction, or too large
             values = table.column(index).cast(pa.int64())
-        except pa.ArrowInvalid:  # a fraction, or too large
+            table = table.set_column(index, column.name, values)
+
+    return table
+
+
+def without_decimals(table: pa.Table) -> pa.Table:
+    """As `with_whole_sums`, with other decimals as floats, which pandas can compute with."""
+    import pyarrow as pa
+
+    table = with_whole_sums(table)
+    for index, column in enumerate(table.schema):
+        if pa.types.is_decimal(column.type):
             values = table.column(index).cast(pa.float64())
-        table = table.set_column(index, column.name, values)
+            table = table.set_column(index, column.name, values)
 
     return table
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from warehouse.arrow_tables import data_frame, without_decimals
+from warehouse.arrow_tables import data_frame, with_whole_sums, without_decimals
 from warehouse.bounds import Bounds, stopped_after
 from warehouse.connect import quoted, reading
 from warehouse.place import is_damage
@@ -107,7 +107,7 @@ def query_arrow(
         table = pa.Table.from_batches(batches, reader.schema)
 
     cut = most is not None and table.num_rows > most
-    return without_decimals(table.slice(0, most)), cut
+    return with_whole_sums(table.slice(0, most)), cut
 
 
 def query_rows(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from decimal import Decimal
 
 import pyarrow.parquet as pq
 import pytest
@@ -108,6 +109,13 @@ def test_a_file_has_the_format_of_its_name(place):
     assert table.to_pylist()[0] == {"evaluation_id": "e4", "cases": 5, "nothing": None}
     assert "│ e4" in (place.folder / "rows.txt").read_text()
     assert [path.name for path in place.folder.iterdir() if path.name.startswith(".rows")] == []
+
+
+def test_a_parquet_file_has_all_digits_of_a_decimal(place):
+    sql = "SELECT 12345678901234567.89 AS amount, sum(range) AS total FROM range(4)"
+    assert place.ask("sql", sql, "--output", "digits.parquet").returncode == 0
+    table = pq.read_table(place.folder / "digits.parquet")
+    assert table.to_pylist() == [{"amount": Decimal("12345678901234567.89"), "total": 6}]
 
 
 def test_a_file_that_is_there_stays_and_a_query_that_fails_leaves_none(place):
