@@ -16,7 +16,7 @@ from flows.cli.gates_report import gate_table
 from flows.cli.terminal import print_line
 from flows.cli.waiting import load_what_waits
 from flows.report.disclaimer import disclaimer
-from flows.report.figures import figure, why_not
+from flows.report.figures import ed_recall_figure, figure, why_not
 from flows.report.gates import GateRow
 from flows.report.names import listed_name, verdict
 from flows.report.study import find_study, study_rows
@@ -140,7 +140,7 @@ def _print_winner(console: Console, winner: Ranked) -> None:
     figures = {
         f"accuracy by {row.primary_rule}": _by_own_rule(row, "accuracy"),
         "macro-F1": _by_own_rule(row, "macro_f1"),
-        "ED recall": figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
+        "ED recall": ed_recall_figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
         "over-triage": figure(row.over_triage, row.over_triage_low, row.over_triage_high),
         "gates": verdict(row),
     }

@@ -11,7 +11,7 @@ from flows.html_report.drawing import SHAPES
 from flows.html_report.marks import Axis, PlanePoint, points
 from flows.html_report.section import Panel, Section, panel_name, some
 from flows.html_report.study import ReportedStudy, and_others
-from flows.report.figures import figure
+from flows.report.figures import ed_recall_figure, figure
 from flows.report.names import random_mark, recipe_name
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, typed_rows
@@ -145,7 +145,7 @@ def _name(row: StoredModel) -> str:
 
 def _recall(study: ReportedStudy, row: StoredModel) -> str:
     evaluation = study.by_id[row.evaluation_id]
-    return figure(row.ed_recall, evaluation.ed_recall_low, evaluation.ed_recall_high)
+    return ed_recall_figure(row.ed_recall, evaluation.ed_recall_low, evaluation.ed_recall_high)
 
 
 def _text(study: ReportedStudy, row: StoredModel) -> str:

@@ -8,7 +8,7 @@ from flows.html_report.counts import Cell, matrices
 from flows.html_report.rows import by_evaluation, named_rows
 from flows.html_report.section import Panel, Section, panel_name, some
 from flows.html_report.study import ReportedStudy, and_others, full_name, panels_of, series
-from flows.report.figures import figure
+from flows.report.figures import ed_recall_figure
 from flows.report.rules import confusion as confusion_table
 from flows.report.typed_rows import EvaluationRow
 from tasks.spec import LABELS
@@ -97,7 +97,7 @@ def _findings(judged_rows: list[EvaluationRow]) -> list[str]:
     sentences = [
         f"{word} share of emergencies sent to ED by a trained model: "
         f"{full_name(row)}{and_others(shares, row.ed_recall)}, "
-        f"{figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high)}."
+        f"{ed_recall_figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high)}."
         for word, row in (("Highest", ranked_rows[-1]), ("Lowest", ranked_rows[0]))
     ]
     return sentences if len(trained_rows) > 1 else sentences[:1]

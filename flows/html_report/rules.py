@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flows.html_report.marks import Axis, PlanePoint, points
 from flows.html_report.section import Panel, Section, number, panel_name, some
 from flows.html_report.study import ReportedStudy, full_name
-from flows.report.figures import figure, is_number
+from flows.report.figures import ed_recall_figure, figure, is_number
 from flows.report.rules import RULES
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, MetricRow, metrics_named
@@ -38,7 +38,7 @@ class RuleFigures:
     def text(self) -> str:
         return (
             f"{full_name(self.evaluation)} by {RULES[self.rule]}: ED recall "
-            f"{_figure(self.ed_recall)}, over-triage {_figure(self.over_triage)}"
+            f"{_ed_recall(self.ed_recall)}, over-triage {_figure(self.over_triage)}"
         )
 
 
@@ -107,6 +107,10 @@ def _kind(row: RuleFigures) -> str:
     return row.evaluation.precision or "no language model"
 
 
+def _ed_recall(metric: MetricRow) -> str:
+    return ed_recall_figure(metric.value, metric.low, metric.high)
+
+
 def _figure(metric: MetricRow) -> str:
     return figure(metric.value, metric.low, metric.high)
 
@@ -126,7 +130,7 @@ def _table(rows: list[RuleFigures]) -> Table:
         {
             "experiment": full_name(row.evaluation),
             "rule": RULES[row.rule] + (" *" if row.rule == row.evaluation.primary_rule else ""),
-            "ED recall": _figure(row.ed_recall),
+            "ED recall": _ed_recall(row.ed_recall),
             "over-triage": _figure(row.over_triage),
         }
         for row in rows

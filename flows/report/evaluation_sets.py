@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from flows.report.figures import figure, percent
+from flows.report.figures import ed_recall_figure, figure, percent
 from flows.report.names import listed_name, verdict
 from flows.report.prevalence import at_prevalence
 from flows.report.table import Table
@@ -42,7 +42,9 @@ def _record(row: EvaluationRow, prevalence: float | None) -> dict[str, str]:
         "experiment": listed_name(row),
         "accuracy": figure(row.accuracy, row.accuracy_low, row.accuracy_high, below=True),
         "macro F1": figure(row.macro_f1),
-        "ED recall": figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high, below=True),
+        "ED recall": ed_recall_figure(
+            row.ed_recall, row.ed_recall_low, row.ed_recall_high, below=True
+        ),
         **at_prevalence(row, prevalence),
         "over-triage": figure(
             row.over_triage, row.over_triage_low, row.over_triage_high, below=True

@@ -6,6 +6,7 @@ import math
 from typing import TypeGuard
 
 from tasks.bundle.gate_figure import gate_figure as gate_figure
+from tasks.judging.gates import ED_RECALL
 
 
 def is_number(value: float | None) -> TypeGuard[float]:
@@ -27,12 +28,34 @@ def figure(
 
     `below` puts the interval on a second line, for tables with many columns.
     """
+    form = f"{'+' if sign else ''}.{digits}f"
+    texts = [f"{number:{form}}" for number in (value, low, high) if is_number(number)]
+    return _with_interval(value, texts, below)
+
+
+def ed_recall_figure(
+    value: float | None,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    digits: int = 3,
+    below: bool = False,
+) -> str:
+    """A `figure` of ED recall, with more digits where `digits` would round the figure or an end of
+    its interval to the gate or beyond.
+    """
+    numbers = [number for number in (value, low, high) if is_number(number)]
+    texts = [gate_figure(number, ED_RECALL, digits) for number in numbers]
+    return _with_interval(value, texts, below)
+
+
+def _with_interval(value: float | None, texts: list[str], below: bool) -> str:
+    """`texts`: the figure and both ends of its interval, or fewer where there are not all three."""
     if not is_number(value):
         return "n/a"
-    form = f"{'+' if sign else ''}.{digits}f"
-    if not (is_number(low) and is_number(high)):
-        return f"{value:{form}}"
-    return f"{value:{form}}{chr(10) if below else ' '}[{low:{form}}, {high:{form}}]"
+    if len(texts) < 3:
+        return texts[0]
+    return f"{texts[0]}{chr(10) if below else ' '}[{texts[1]}, {texts[2]}]"
 
 
 def why_not(note: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from flows.report.figures import figure
+from flows.report.figures import ed_recall_figure, figure
 from flows.report.names import random_mark, recipe_name
 from flows.report.pairs import VERDICT, verdict_words
 from flows.report.table import Table
@@ -141,7 +141,7 @@ def _frontier_record(row: FrontierRow) -> dict[str, str]:
         "precision": _name(row),
         "MB": figure(row.stored_bytes / 1e6, digits=1),
         "bits per\nweight": figure(row.bits_per_weight, digits=2),
-        "ED recall": figure(row.ed_recall),
+        "ED recall": ed_recall_figure(row.ed_recall),
         "macro F1": figure(row.macro_f1),
         "dominated by": row.dominated_by or ("n/a" if row.dominated is None else "-"),
         "computed": row.compute_path or "n/a",

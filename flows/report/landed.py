@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.report.figures import figure
+from flows.report.figures import ed_recall_figure
 from flows.report.names import verdict
 from flows.report.typed_rows import typed_rows
 from tasks.landing import some_results_wait
@@ -29,7 +29,7 @@ class LandedResult:
     ed_prevalence: float
 
     def __str__(self) -> str:
-        recall = figure(self.ed_recall, self.ed_recall_low, self.ed_recall_high, digits=2)
+        recall = ed_recall_figure(self.ed_recall, self.ed_recall_low, self.ed_recall_high, digits=2)
         return f"ED recall {recall}  {verdict(self)}".replace("\n", " ")
 
 

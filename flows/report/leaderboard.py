@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from flows.report.figures import clock, figure, is_number, percent
+from flows.report.figures import clock, ed_recall_figure, figure, is_number, percent
 from flows.report.names import listed_name, verdict
 from flows.report.prevalence import figures_at
 from flows.report.table import Table
@@ -64,7 +64,7 @@ def _record(row: EvaluationRow, prevalence: float | None) -> dict[str, str]:
     return {
         "experiment": listed_name(row),
         "accuracy": figure(row.accuracy, row.accuracy_low, row.accuracy_high),
-        "ED recall": figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
+        "ED recall": ed_recall_figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
         "over-triage": figure(row.over_triage, row.over_triage_low, row.over_triage_high),
         "gates": verdict(row).replace("\n", " "),
         "ED F2": figure(f2, *f2_interval),

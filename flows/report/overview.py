@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from flows.report.figures import clock, counted, figure, is_number, percent
+from flows.report.figures import clock, counted, ed_recall_figure, figure, is_number, percent
 from flows.report.leaderboard import reference_notes
 from flows.report.names import listed_name, verdict
 from flows.report.prevalence import figures_at
@@ -91,7 +91,9 @@ def _record(row: EvaluationRow, marked: bool, prevalence: float | None) -> dict[
     record = {
         "experiment": listed_name(row, marked),
         "accu-\nracy": figure(row.accuracy, digits=2),
-        "ED recall": figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high, digits=2),
+        "ED recall": ed_recall_figure(
+            row.ed_recall, row.ed_recall_low, row.ed_recall_high, digits=2
+        ),
         "over-\ntriage": figure(row.over_triage, digits=2),
         "gates": verdict(row).replace("\n", " "),
         "ED F2": figure(f2, digits=2),

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from flows.report.figures import figure, is_number, percent
+from flows.report.figures import ed_recall_figure, figure, is_number, percent
 from flows.report.names import random_mark
 from flows.report.prevalence import restated
 from flows.report.table import Table
@@ -96,7 +96,7 @@ def _seeds_record(row: SeedsRow, ed_figures: dict[str, str]) -> dict[str, str]:
         "seeds": str(row.seeds),
         "accuracy": _spread(row.accuracy_mean, row.accuracy_sd),
         "ED recall": _spread(row.ed_recall_mean, row.ed_recall_sd),
-        "worst\nED recall": figure(row.ed_recall_worst),
+        "worst\nED recall": ed_recall_figure(row.ed_recall_worst),
         **ed_figures,
         "passes,\nunsafe": f"{row.passes_gates}, {row.unsafe}",
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flows.report.figures import figure
+from flows.report.figures import ed_recall_figure, figure
 from flows.report.leaderboard import by_test_set
 from flows.report.names import listed_name, verdict
 from flows.report.study import StudyRow, evaluation_ids
@@ -86,7 +86,7 @@ def _figures(row: EvaluationRow | None) -> dict[str, str]:
         return dict.fromkeys(("accuracy", "ED recall", "gates"), NONE)
     return {
         "accuracy": figure(row.accuracy, row.accuracy_low, row.accuracy_high),
-        "ED recall": figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
+        "ED recall": ed_recall_figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
         "gates": verdict(row).replace("\n", " "),
     }
 
