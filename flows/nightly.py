@@ -1,4 +1,4 @@
-"""The night's sweep, unless one still waits or goes on: nights do not pile up behind a study of days."""
+"""The nightly sweep, unless one still waits or runs: runs do not pile up behind a long study."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from tasks.models.sources.available import availabilities
 from tasks.models.sources.kinds import stored
 from tasks.precisions import Precision
 from tasks.runtime.home import home
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tasks.spec import BaseModelSpec, ExperimentSpec, Grid
 from tasks.tuning.summary import TrainingManifest
 from tasks.tuning.training_rows import settings_digest
@@ -145,7 +145,7 @@ def finished_trainings(spec: ExperimentSpec) -> list[Path]:
     root = home() / "experiments"
     if not root.is_dir():
         return []
-    return [path for path in root.glob(f"{spec.cell_id}-*") if complete(path)]
+    return [path for path in root.glob(f"{spec.cell_id}-*") if intact_manifest(path)]
 
 
 def _dataset(cases: PlannedCases) -> DatasetManifest | None:
@@ -174,7 +174,7 @@ def _is_of(folder: Path, spec: ExperimentSpec, dataset: DatasetManifest) -> bool
 def _is_scored(folder: Path, spec: ExperimentSpec, dataset: DatasetManifest) -> bool:
     """Whether a finished training has its scores on test and on each further evaluation set."""
     ids = (scores_from(spec, folder.name, dataset, name) for name in dataset.evaluation_sets)
-    return all(complete(folder / "scores" / scores) for scores in ids)
+    return all(intact_manifest(folder / "scores" / scores) for scores in ids)
 
 
 def variant_here(

@@ -19,7 +19,7 @@ from tasks.runtime.errors import BrokenFolder, SourceUnavailable
 from tasks.runtime.home import home
 from tasks.runtime.store import ManifestDict, read_manifest
 from tasks.spec import BaseModelSpec, ExperimentSpec, Grid
-from tasks.tuning.prefix_space import Space, pays, saving, stored_bytes
+from tasks.tuning.prefix_space import DiskSpace, pays, saving, stored_bytes
 
 BYTES_OF = {"float32": 4, "bfloat16": 2}
 LEARNED = ("train", "valid")
@@ -77,7 +77,7 @@ class PlannedPrefixes:
     """
 
     needed: int
-    space: Space
+    space: DiskSpace
     saved: float
 
     @property
@@ -109,7 +109,7 @@ def planned_prefixes(grid: Grid, cells: Collection[PlannedCell]) -> PlannedPrefi
 
     needed = sum(reader.bytes_of(sets) for reader, sets in read.items())
     saved = max((saving(reader.boundary, reader.blocks) for reader in read), default=0.0)
-    space = Space.of(home() / "prefixes")
+    space = DiskSpace.of(home() / "prefixes")
     return PlannedPrefixes(max(0, needed - _stored_for(read, _set_digests(grid))), space, saved)
 
 

@@ -33,7 +33,7 @@ from tasks.runtime.children import stop_children
 from tasks.runtime.errors import BadInput, Diverged, DoesNotFit, OutOfMemory, TriageError
 from tasks.runtime.events import StepWarning, TrialReport
 from tasks.search.foundation import foundation
-from tasks.search.halving import Proposal, Training
+from tasks.search.halving import Proposal, TrainTo
 from tasks.search.rows import SearchedCell
 from tasks.search.storage import Storage
 from tasks.search.time_budget import TimeBudget
@@ -124,7 +124,7 @@ class _Search:
         spec = self.setup.space.experiment(values)
         self.storage.add(values, training_of(spec, self.variant, self.data))
 
-    def _train(self, move: Training) -> None:
+    def _train(self, move: TrainTo) -> None:
         trial = self.storage.trials()[move.number]
         self._report(trial, "training")
         spec = self.setup.space.experiment(trial.values)

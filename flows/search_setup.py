@@ -181,7 +181,7 @@ def refuse_without_emergencies(data: Path) -> None:
     if not dataset.sets["valid"].labels.get("ED"):
         raise BadInput(
             f"The set valid of {dataset.source} has no ED case, so a search would choose a recipe "
-            "that nobody knows to catch emergencies; add ED cases, or raise data.limits.valid."
+            "whose ED recall is unknown; add ED cases, or raise data.limits.valid."
         )
 
 

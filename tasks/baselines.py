@@ -20,7 +20,7 @@ from tasks.progress import publisher
 from tasks.runtime.backend import backend, versions
 from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tasks.scoring.arguments import UntunedScoringJob
 from tasks.scoring.baselines import (
     OF_A_DATASET,
@@ -101,7 +101,7 @@ def zero_shot(
     folders = {
         set_name: home() / "baselines" / id for set_name, id in _unlanded(training, ids).items()
     }
-    if any(complete(scores, deep=True) is None for scores in folders.values()):
+    if any(intact_manifest(scores, deep=True) is None for scores in folders.values()):
         job = UntunedScoringJob(
             scoring=grid.scoring,
             training=grid.training,

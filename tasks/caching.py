@@ -21,7 +21,7 @@ from prefect.settings import get_current_settings
 from prefect.states import Completed
 
 from tasks.runtime.errors import TriageError
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 
 CACHE_VERSION = "v1"
 Result = TypeVar("Result")
@@ -41,7 +41,7 @@ def cached_folder(
         folder = name_of(**{name: parameters[name] for name in deciding if name in parameters})
         value = f"{step}/{CACHE_VERSION}/{folder.name}"
         results = _results(value)
-        is_new = not results or complete(folder, deep=True) is None
+        is_new = not results or intact_manifest(folder, deep=True) is None
         return _numbered(value, results + 1) if is_new else _numbered(value, results)
 
     return key

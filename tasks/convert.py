@@ -11,7 +11,7 @@ from tasks.models.model_folders import base_folder
 from tasks.progress import publisher
 from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import complete_once, mark_used
+from tasks.runtime.store import mark_used, verified_manifest
 from tasks.spec import BaseModelSpec
 
 
@@ -27,7 +27,7 @@ def convert(model: BaseModelSpec, source: Path, at_most: float | None = None) ->
     `at_most`: seconds that an attempt may take.
     """
     folder = base_folder(source, home())
-    was_there = complete_once(folder) is not None
+    was_there = verified_manifest(folder) is not None
     if not was_there:
         job = ConvertJob(source=source, root=home())
         log = home() / "logs" / f"convert-{folder.name}"

@@ -22,7 +22,7 @@ from tasks.runtime.events import Event, Note, StepWarning
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.runtime.shared import shared_folder
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tasks.shared_landing import fetch, fetch_written, share
 from tasks.spec import ExperimentSpec, training_of
 from tasks.tuning.training_rows import TrainingOutcome, training_rows, variant_row
@@ -68,7 +68,7 @@ def land_failure(spec: ExperimentSpec, variant: Path, data: Path, error: Excepti
     came if it diverged; returns its training_id.
     """
     folder = experiment_folder(spec, variant, data)
-    if complete(folder) and landed_status(folder.name) == "completed":
+    if intact_manifest(folder) and landed_status(folder.name) == "completed":
         # An evaluation failed: the training and its other evaluations are not affected.
         return folder.name
 
@@ -159,7 +159,7 @@ def absent_from_warehouse(ids: Collection[str]) -> list[str]:
     not missing.
     """
     if some_results_wait():
-        return [id for id in ids if not complete(_landing() / id)]
+        return [id for id in ids if not intact_manifest(_landing() / id)]
     if not warehouse_path().is_file():
         return list(ids)
     with reading() as con:
@@ -229,14 +229,16 @@ def take_over(ids: Sequence[str]) -> None:
     fetch_written(shared, trainings, _landing(), _completed(trainings))
 
     folders = [_landing() / id for id in [*trainings, *ids]]
-    if local_folders := [folder for folder in folders if complete(folder)]:
+    if local_folders := [folder for folder in folders if intact_manifest(folder)]:
         _load(*local_folders)
 
 
 def _completed(ids: Iterable[str]) -> set[str]:
     """Those that are trainings which finished here."""
     folders = {id: _landing() / id for id in ids}
-    return {id for id, folder in folders.items() if complete(folder) and is_completed(folder)}
+    return {
+        id for id, folder in folders.items() if intact_manifest(folder) and is_completed(folder)
+    }
 
 
 def landed_kind(id: str) -> str | None:

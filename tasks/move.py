@@ -19,7 +19,7 @@ from tasks.precisions import Precision
 from tasks.progress import publisher
 from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tasks.scoring.arguments import ScoringJob, SetsScoringJob
 from tasks.spec import ExperimentSpec, Strict, evaluation_id, short_digest
 from tasks.tuning.summary import UNBOUNDED, StepBounds
@@ -117,14 +117,14 @@ class _Move:
             "most_layers": self.bounds.most_layers,
         }
         test = folders["test"]
-        if complete(test, deep=True) is None:
+        if intact_manifest(test, deep=True) is None:
             rules_from = adapter / "scores" / self.scores
             self._run("run", ScoringJob(**job, scores=test, rules_from=rules_from), test.name)
 
         unscored = {
             name: folder
             for name, folder in folders.items()
-            if name != "test" and complete(folder, deep=True) is None
+            if name != "test" and intact_manifest(folder, deep=True) is None
         }
         if unscored:
             sets = SetsScoringJob(**job, sets=unscored, rules_from=test)

@@ -12,7 +12,7 @@ from tasks.precisions import Precision
 from tasks.progress import publisher
 from tasks.runtime.home import home
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import complete_once, mark_used
+from tasks.runtime.store import mark_used, verified_manifest
 from tasks.spec import BaseModelSpec
 
 
@@ -33,7 +33,7 @@ def quantize(
     the base model itself. `at_most`: seconds that an attempt may take.
     """
     folder = variant_folder(source, home(), precision, group_size)
-    was_there = complete_once(folder) is not None
+    was_there = verified_manifest(folder) is not None
     if not was_there:
         job = QuantizeJob(source=source, root=home(), precision=precision, group_size=group_size)
         log = home() / "logs" / f"quantize-{folder.name}"

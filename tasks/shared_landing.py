@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tasks.runtime.files import write_atomic
 from tasks.runtime.shared import SharedFolder
-from tasks.runtime.store import complete, read_manifest
+from tasks.runtime.store import intact_manifest, read_manifest
 
 LANDING = "landing"
 FAILED = "failed"
@@ -88,7 +88,7 @@ def _fetch(shared: SharedFolder, name: str, final: Path) -> bool:
     if manifest is None:
         return False
 
-    local_manifest = complete(final, deep=True)
+    local_manifest = intact_manifest(final, deep=True)
     if local_manifest is not None and local_manifest["digest"] == manifest["digest"]:
         return True
     if not shared.get(name, final):

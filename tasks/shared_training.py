@@ -16,7 +16,7 @@ from pathlib import Path
 from tasks.runtime.errors import BrokenFolder, NotShared
 from tasks.runtime.events import Emit, Note, StepWarning
 from tasks.runtime.shared import SharedFolder
-from tasks.runtime.store import complete, read_manifest, verify
+from tasks.runtime.store import intact_manifest, read_manifest, verify
 
 EXPERIMENTS = "experiments"
 CHECKPOINTS = "checkpoints"
@@ -39,7 +39,7 @@ def shared_training(shared: SharedFolder | None, folder: Path, emit: Emit) -> It
     with _mirrored(shared, folder, emit):
         yield
 
-    if complete(folder) is not None:
+    if intact_manifest(folder) is not None:
         shared.put(folder, f"{EXPERIMENTS}/{folder.name}")
         shared.remove(f"{CHECKPOINTS}/{folder.name}")
 
@@ -48,7 +48,7 @@ def bring_training(shared: SharedFolder, folder: Path, emit: Emit) -> None:
     """Bring the finished training from the shared place, or else its checkpoint if it is further
     than this machine's. A damaged one is left out, with a warning.
     """
-    if complete(folder) is not None:
+    if intact_manifest(folder) is not None:
         return
     try:
         if shared.get(f"{EXPERIMENTS}/{folder.name}", folder):
@@ -73,7 +73,7 @@ def shared_scores(
 
     What cannot be brought or copied is a warning: it is only scored again.
     """
-    missing = [folder for folder in folders if complete(folder, deep=True) is None]
+    missing = [folder for folder in folders if intact_manifest(folder, deep=True) is None]
     if shared is None or not missing:
         yield missing
         return

@@ -34,18 +34,18 @@ class Stored:
 
 
 def prunable(
-    root: Path, referred: Collection[str], deadline: float, only_unreferred: bool
+    root: Path, referred: Collection[str], unused_since: float, only_unreferenced: bool
 ) -> Iterator[Part]:
-    """The folders of a home that may go: not used since `deadline` (seconds since 1970), and
+    """The folders of a home that may go: not used since `unused_since` (seconds since 1970), and
     referred to by no result. Stored prefixes are computed again, so they go by their use
-    alone unless `only_unreferred`.
+    alone unless `only_unreferenced`.
 
     `referred`: what results refer to, as ids of trainings and digests of weights, data sets and
     sets of cases.
     """
     for entry in stored(root, referred):
-        is_needed = entry.is_referred_to and (only_unreferred or entry.part.kind != PREFIXES)
-        if entry.used < deadline and not is_needed:
+        is_needed = entry.is_referred_to and (only_unreferenced or entry.part.kind != PREFIXES)
+        if entry.used < unused_since and not is_needed:
             yield entry.part
     for path in leftovers(root):
         yield Part("leftovers", path, bytes_below(path))

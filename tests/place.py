@@ -66,9 +66,9 @@ def triage() -> None:
 
 def without_server() -> None:
     """The command, whose sweeps start no Prefect server."""
-    from flows.cli.run import Leaving
+    from flows.cli.run import EarlyExit
 
-    Leaving.start_server = lambda leaving: None
+    EarlyExit.start_server = lambda early_exit: None
     triage()
 
 

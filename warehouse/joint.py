@@ -155,7 +155,7 @@ class _Batch:
         top, whole, top2, mixed, whole2 = np.split(weights @ self.sums, 5, axis=1)
         value = ratio(top, whole)
         squares = np.maximum(top2 - 2 * value * mixed + value**2 * whole2, 0.0)
-        return value, ratio(np.sqrt(squares * _few(weights)), whole)
+        return value, ratio(np.sqrt(squares * _small_sample_factor(weights)), whole)
 
 
 def _of_ratios(statistic: Statistic, weights: Floats) -> tuple[Floats, Floats]:
@@ -171,12 +171,12 @@ def _of_ratios(statistic: Statistic, weights: Floats) -> tuple[Floats, Floats]:
     influences = (
         per_total @ statistic.numerators.T - (per_total * ratios) @ statistic.denominators.T
     )
-    squares = (weights * influences**2).sum(axis=1) * _few(weights)
+    squares = (weights * influences**2).sum(axis=1) * _small_sample_factor(weights)
 
     return ratios.sum(axis=1), np.sqrt(squares)
 
 
-def _few(weights: Floats) -> float:
+def _small_sample_factor(weights: Floats) -> float:
     """What a sum of squares over few units is too small by."""
     units = weights.shape[1]
     return units / max(units - 1, 1)

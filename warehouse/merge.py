@@ -36,8 +36,8 @@ def merge(source: Path, landing: Path) -> MergeReport:
     """Copy the landing folders of another machine into `landing`: those of a home, of its folder
     `landing`, or of a pack (`packs.py`).
 
-    What is here stays, but a training that did not finish here makes way for one that did, and a
-    sweep for what it has become since. Damaged folders, and those of a newer version, are refused.
+    What is here stays, but a training that did not finish here is replaced by one that did, and
+    a sweep by its later state. Damaged folders, and those of a newer version, are refused.
     Loading is left to the caller. Raises BadInput where `source` has no landing folders.
     """
     with folders_at(source) as folders:

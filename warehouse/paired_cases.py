@@ -73,7 +73,7 @@ def comparisons(
     """The metrics of a pair under one rule; the AUROC and the loss, which know no rule, stand under
     the argmax.
 
-    None if the sides share no case; the audit `pairs_agree` reports it.
+    Empty if the sides share no case; the audit `pairs_agree` reports it.
     """
     if not cases:
         return []

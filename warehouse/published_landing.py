@@ -1,7 +1,7 @@
 """The landing rows of a published study, which another machine takes over to go on with it.
 
-Pooled figures resample the cases of all pairs together, so that the rows of a view do not do:
-who trains one more seed elsewhere needs the predictions of those before. `triage warehouse
+Pooled figures resample the cases of all pairs together, so the rows of a view do not suffice: to
+train one more seed elsewhere, you need the predictions of the seeds before it. `triage warehouse
 merge FOLDER` takes them over.
 """
 

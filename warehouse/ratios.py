@@ -37,12 +37,12 @@ class Cells:
         """Numerators and denominators of one of POOLED, or of ED_AUROC, each (units, models, ratios):
         the metric of a model is the sum of its ratios of totals.
         """
-        numerators, denominators = getattr(self, f"_{metric}")()
-        return (
-            (numerators, denominators)
-            if numerators.ndim == 3
-            else (numerators[..., None], denominators[..., None])
-        )
+        of_metric = getattr(self, f"_{metric}")  # _accuracy, _ed_recall, ...: a method for each
+        numerators, denominators = of_metric()
+        if numerators.ndim == 3:
+            return numerators, denominators
+
+        return numerators[..., None], denominators[..., None]
 
     @property
     def _actual(self) -> Floats:

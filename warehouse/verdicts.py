@@ -117,7 +117,8 @@ def _verdict(metric: str, totals: Ints, bounds: Floats | None) -> str:
     if metric in PROPORTIONS:
         included = _TRUTH == 0 if metric == "ed_recall" else np.ones(len(totals), dtype=bool)
         cases = int(totals[included].sum())
-        b, c = (int(totals[included & (side == _GAIN)].sum()) for side in (1, -1))
+        b = int(totals[included & (_GAIN == 1)].sum())
+        c = int(totals[included & (_GAIN == -1)].sum())
         intervals.append(_tango(b, c, cases))
 
     low = min(low for low, _ in intervals)

@@ -134,17 +134,16 @@ def agreement(our_measurement: Measurement, full: Measurement) -> Agreement:
     It asks for no normal distribution, which probabilities near 0 or 1 are far from.
     """
     passes = np.concatenate(
-        [np.asarray(statistic_a.probabilities) for statistic_a in (our_measurement, full)]
+        [np.asarray(measurement.probabilities) for measurement in (our_measurement, full)]
     )
     split = np.split(np.arange(len(passes)), [len(our_measurement.probabilities or [])])
     unit = np.maximum(passes.std(axis=0, ddof=1), 1e-7)
 
     def distance(statistic: Callable[..., Any]) -> tuple[float, float]:
         def rms_difference(first: np.ndarray, second: np.ndarray) -> float:
-            statistic_a, statistic_b = (
-                statistic(passes[part.astype(int)], axis=0) for part in (first, second)
-            )
-            return float(np.sqrt((((statistic_a - statistic_b) / unit) ** 2).mean()))
+            first_value = statistic(passes[first.astype(int)], axis=0)
+            second_value = statistic(passes[second.astype(int)], axis=0)
+            return float(np.sqrt((((first_value - second_value) / unit) ** 2).mean()))
 
         test = permutation_test(
             split, rms_difference, n_resamples=999, vectorized=False, alternative="greater", rng=0

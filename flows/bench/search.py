@@ -32,7 +32,7 @@ from tasks.runtime.chip import machine_name
 from tasks.runtime.errors import Diverged, OutOfMemory
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tasks.search.storage import Storage
 from tasks.search.train_trial import train_trial
 from tasks.search.trial import Cost, Reached, Trial, best_of
@@ -112,7 +112,7 @@ def _end_of(setup: SearchSetup, trial: Trial, variant: Path, data: Path) -> Reac
     folder = _folder(setup, trial)
     record = folder.with_suffix(".json")
     with contextlib.suppress(OSError, ValueError):
-        if complete(folder):
+        if intact_manifest(folder):
             return Reached(**json.loads(record.read_text(encoding="utf-8")))
 
     shutil.rmtree(folder, ignore_errors=True)

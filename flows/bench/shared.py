@@ -21,7 +21,7 @@ from tasks.runtime.backend import versions
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.home import home
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tasks.spec import BaseModelSpec, RandomSource, Training
 
 BITS = (4, 8)
@@ -56,7 +56,7 @@ def variant_of(console: Console, model: str, bits: int) -> Path:
     group_size = Training().group_size
 
     folder = variant_folder(source, home(), of_bits(bits), group_size)
-    if complete(folder) is None:
+    if intact_manifest(folder) is None:
         job = QuantizeJob(
             source=source, root=home(), precision=of_bits(bits), group_size=group_size
         )

@@ -208,17 +208,30 @@ def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
         f"{report['layers']} layers"
     )
     return [
-        {
-            "run_id": report["run_id"], "created_at": report["created_at"], "machine": engine["device"]["machine"],
-            "versions": canonical_json(report["versions"]), "name": "train", "case": f"{case_name}, {engine['engine']}",
-            "metric": metric, "value": value, "unit": _unit(metric),
-            "n": len(engine["seconds"]) if "seconds_per_step" in metric or "_second" in metric else 1,
-            "note": "; ".join([Device(**engine["device"]).products, *engine["notes"]]),
-        }
+        _row(report, engine, case_name, metric, value)
         for engine in report["engines"]
         for metric, value in engine["figures"].items()
         if value is not None
-    ]  # fmt: skip
+    ]
+
+
+def _row(
+    report: dict[str, Any], engine: dict[str, Any], case_name: str, metric: str, value: float
+) -> dict[str, Any]:
+    is_timed = "seconds_per_step" in metric or "_second" in metric
+    return {
+        "run_id": report["run_id"],
+        "created_at": report["created_at"],
+        "machine": engine["device"]["machine"],
+        "versions": canonical_json(report["versions"]),
+        "name": "train",
+        "case": f"{case_name}, {engine['engine']}",
+        "metric": metric,
+        "value": value,
+        "unit": _unit(metric),
+        "n": len(engine["seconds"]) if is_timed else 1,
+        "note": "; ".join([Device(**engine["device"]).products, *engine["notes"]]),
+    }
 
 
 def _unit(metric: str) -> str:

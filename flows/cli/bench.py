@@ -121,7 +121,7 @@ def bench_warehouse_(
     experiments: Annotated[int, typer.Option(metavar="N", help="experiments, an even number")] = 60,
     cases: Annotated[int, typer.Option(metavar="N", help="cases that each is judged on")] = 1500,
 ) -> None:
-    """Time queries, comparison and loading in a made-up warehouse of a size, and weigh its file."""
+    """Time queries, comparison and loading in a synthetic warehouse, and measure its file."""
     from flows.bench.warehouse import Size, bench_warehouse
 
     bench_warehouse(console, Size(experiments, cases))
@@ -177,7 +177,7 @@ def bench_search_(
 def bench_chaos_(
     faults: Annotated[int, typer.Option(min=1, metavar="N", help="faults")] = 20,
     minutes: Annotated[
-        float, typer.Option(min=0.1, help="no further fault is done after so long")
+        float, typer.Option(min=0.1, help="no new fault after this many minutes")
     ] = 15,
     seed: Annotated[int, typer.Option(help="draws the kinds and the moments of the faults")] = 1,
     experiments: SmokeExperiments = 24,

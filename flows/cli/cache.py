@@ -11,15 +11,15 @@ from flows.cli.terminal import console
 cache = typer.Typer(no_args_is_help=True)
 
 Older = Annotated[
-    str, typer.Option(help="what has not been used for so long: days or hours, as 30d or 12h")
+    str, typer.Option(help="remove only what has been unused this long, e.g. 30d or 12h")
 ]
 Unreferenced = Annotated[
     bool,
-    typer.Option(
-        "--unreferenced", help="keep the stored prefixes of models that results refer to, too"
-    ),
+    typer.Option("--unreferenced", help="remove only prefixes of models that no result refers to"),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would go, no more")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="show what would be removed, and remove nothing")
+]
 Experiment = Annotated[str, typer.Argument(help="a cell or training id, as `triage status` has it")]
 
 
@@ -30,7 +30,7 @@ def group() -> None:
 
 @cache.command()
 def explain(experiment: Experiment) -> None:
-    """Name what made an experiment train again, against the most similar earlier training."""
+    """Show why an experiment was trained again, against the most similar earlier training."""
     from flows.cli.cache_explain import print_explanation
 
     print_explanation(console, experiment)

@@ -23,7 +23,7 @@ HOURS = {"h": 1, "d": 24}
 NAMED = 3  # folders of a kind that its row names
 
 
-def prune_cache(console: Console, least_age: str, only_unreferred: bool, dry_run: bool) -> None:
+def prune_cache(console: Console, least_age: str, only_unreferenced: bool, dry_run: bool) -> None:
     """Remove what is not needed from TRIAGE_HOME, or say what would go.
 
     Raises BadInput for a time that is none, Locked while something works in the home.
@@ -35,9 +35,9 @@ def prune_cache(console: Console, least_age: str, only_unreferred: bool, dry_run
         refuse_while_sweeping(root)
 
     referred = referred_to(root / "landing")
-    parts = list(prunable(root, referred, time.time() - age, only_unreferred))
+    parts = list(prunable(root, referred, time.time() - age, only_unreferenced))
     if not parts:
-        print_line(console, f"Nothing in {root} is unused for {least_age} and not needed.")
+        print_line(console, f"Nothing unneeded in {root} has been unused for {least_age}.")
         return
 
     print_table(console, _table(root, parts, dry_run))

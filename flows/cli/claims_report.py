@@ -70,7 +70,7 @@ def _unmeasured(without_rows: Sequence[MeasuredClaim], count: int) -> str:
     """One sentence about all claims that this warehouse has no row for."""
     names = ", ".join(result.claim.name for result in without_rows)
     claims = counted(count, "claim")
-    return f"{NOT_MEASURED}, for want of rows: {len(without_rows)} of {claims} ({names})."
+    return f"{NOT_MEASURED}, no rows: {len(without_rows)} of {claims} ({names})."
 
 
 def _print_claim(console: Console, result: MeasuredClaim) -> None:

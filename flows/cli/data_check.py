@@ -17,7 +17,7 @@ from tasks.corpus.reading.sources import check_revision
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tasks.spec import LABELS, Data, EvaluationSet, PromptChoice
 
 STYLES = {"error": "bold red", "warning": "yellow"}
@@ -139,7 +139,7 @@ def tokenizers() -> dict[str, Path]:
     models = home() / "models"
     for folder in sorted(models.iterdir()) if models.is_dir() else []:
         path = folder / "tokenizer.json"
-        manifest = complete(folder)
+        manifest = intact_manifest(folder)
         if manifest and path.is_file():
             digest = manifest["files"]["tokenizer.json"]["sha256"]
             # The variants of a base model all have its tokenizer: one is enough.

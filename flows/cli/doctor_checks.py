@@ -225,7 +225,7 @@ def _uploads() -> list[Finding]:
         Finding(
             "uploads",
             "warning",
-            f"iCloud or another service may upload {folders}, with what is there of cases",
+            f"iCloud or another service may upload {folders}, including any cases",
             f"set {' and '.join(variables)} to a folder that no service synchronises",
         )
     ]

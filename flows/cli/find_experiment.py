@@ -72,16 +72,16 @@ class EvaluationChoice:
             return None
         alternatives = "; ".join(f"{other.evaluation_id} ({other.origin})" for other in self.others)
         evaluation_set = self.evaluation.evaluation_set
-        return f"Not taken on {evaluation_set}, name the id to take it: {alternatives}."
+        return f"Not used on {evaluation_set}; to use one, give its id: {alternatives}."
 
 
 def find_evaluations(experiment: str, for_its_model: bool = False) -> list[EvaluationChoice]:
     """The latest evaluation of an experiment on each of its sets, and of its run on random weights;
-    one that no study holds only where there is no other.
+    one that belongs to no study only if there is no other.
 
-    `experiment`: a cell, training or evaluation id, or an unambiguous beginning of one. Raises
-    SeveralExperiments for the beginning of several, BadInput for anything else, and names what
-    there is: no baseline where it is asked `for_its_model`, since baselines have none.
+    `experiment`: a cell, training or evaluation id, or an unambiguous prefix of one. Raises
+    SeveralExperiments for an ambiguous prefix, and otherwise BadInput, which lists what there is:
+    without baselines if `for_its_model`, since they have no model.
     """
     evaluations = typed_rows(Evaluation, "evaluation_summary ORDER BY finished_at, created_at")
     exact = [row for row in evaluations if experiment in row.ids]
@@ -132,7 +132,7 @@ def _unknown(experiment: str, cells: set[str]) -> str:
     if not cells:
         return f"{sentence}, and no other yet; run `triage sweep demo` first."
     names = ", ".join(_by_similarity(experiment, cells))
-    return f"{sentence}; it has, the most similar name first: {names}."
+    return f"{sentence}; it has, closest name first: {names}."
 
 
 def _by_similarity(name: str, candidates: set[str]) -> list[str]:

@@ -23,8 +23,8 @@ from warehouse.connect import quoted
 from warehouse.health import bring_up_to_date
 
 NO_SUBGROUPS = (
-    "ED recall by subgroup: not available, no judged emergency names one (`subgroup_columns` reads "
-    "them from your cases, which makes another dataset: its models are trained again)."
+    "ED recall by subgroup: not available, no judged emergency names one (set `subgroup_columns` "
+    "to read them from your cases; this makes a new dataset and retrains its models)."
 )
 
 

@@ -132,7 +132,7 @@ def _sentence(metric_outlook: MetricOutlook) -> str:
 def _not_inferior(metric_outlook: MetricOutlook) -> str:
     difference = metric_outlook.not_inferior_from
     if difference is None:
-        return f'"not inferior" in {SURE} at no true difference that these decisions can have'
+        return f'no true difference that these decisions allow gives "not inferior" in {SURE}'
     size = f"{100 * abs(difference):.1f} points"
     if difference < 0:
         return f'"not inferior" in {SURE} up to a true loss of {size}'
@@ -141,7 +141,7 @@ def _not_inferior(metric_outlook: MetricOutlook) -> str:
 
 def _inferior(metric_outlook: MetricOutlook) -> str:
     if metric_outlook.inferior_from is None:
-        return f'"inferior" in {SURE} at no true loss that these decisions can have'
+        return f'no true loss that these decisions allow gives "inferior" in {SURE}'
     return f'"inferior" from a true loss of {-100 * metric_outlook.inferior_from:.1f} points on'
 
 
@@ -178,6 +178,6 @@ def _rounded(count: int) -> int:
 def _reading() -> str:
     return (
         f"from {STUDIES:,} seeded studies a figure (seed {SEED}), judged as a finished pair at the "
-        f"margin of {100 * MARGIN:g} points, 4 bits minus 8 bits. A verdict is that of one recipe "
-        'and seed; "not inferior" also takes a model that beats the best constant answer in accuracy.'
+        f"margin of {100 * MARGIN:g} points, 4 bits minus 8 bits. Each verdict is for one recipe "
+        'and seed; "not inferior" also needs a model that beats the best constant answer in accuracy.'
     )

@@ -24,9 +24,9 @@ def trainings_sentence(spread: StoredSpread | None, planned: PlannedPairs) -> st
         return "trainings: no model, recipe and seed is planned at both 4 and 8 bits."
     if spread is None:
         return (
-            "trainings: the shares above are about two models that are trained already; what chance "
-            "does to a training is not in them, and the warehouse has no recipe with two seeds to "
-            f"go by. {_seeds(planned)}"
+            "trainings: the shares above are for two trained models and leave out chance in "
+            "training; the warehouse has no recipe with two seeds to estimate it from. "
+            f"{_seeds(planned)}"
         )
 
     varying = _in_each(spread, lambda one: f"{100 * one.sd:.1f} points")

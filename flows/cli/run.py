@@ -70,7 +70,7 @@ class Outcome:
         return bool(self.failures) and all(isinstance(error, fixable) for error in self.failures)
 
 
-class Leaving:
+class EarlyExit:
     """How a sweep that does not run to its end leaves: a sentence, once, and an exit code."""
 
     def __init__(self, console: Console, sentence: str = CONTINUES) -> None:
@@ -150,15 +150,15 @@ def run_sweep(
     last line printed says where the results are and what to type next. Raises BadInput if the user
     can fix every failure, or if the configured Prefect server cannot be used.
     """
-    leaving = Leaving(console, GOES_ON if pool else CONTINUES)
+    early_exit = EarlyExit(console, GOES_ON if pool else CONTINUES)
     try:
-        with leaving_in_time(wait_until_interrupted, leaving.leave):
-            outcome = _run_flow(console, leaving, selection, grid, overrides, narrowing, pool)
+        with leaving_in_time(wait_until_interrupted, early_exit.leave):
+            outcome = _run_flow(console, early_exit, selection, grid, overrides, narrowing, pool)
             return _report(console, selection, outcome)
     except KeyboardInterrupt:
-        leaving.leave_at_next()
-        leaving.say()
-        return leaving.code
+        early_exit.leave_at_next()
+        early_exit.say()
+        return early_exit.code
 
 
 def _report(console: Console, selection: Selection, outcome: Outcome) -> int:
@@ -180,16 +180,16 @@ def _report(console: Console, selection: Selection, outcome: Outcome) -> int:
 
 def _run_flow(
     console: Console,
-    leaving: Leaving,
+    early_exit: EarlyExit,
     selection: Selection,
     grid: str,
     overrides: list[str] | None,
     narrowing: Narrowing,
     pool: str | None,
 ) -> Outcome:
-    with leaving.interruptible() as cleanup:
+    with early_exit.interruptible() as cleanup:
         if pool is None:
-            leaving.start_server()  # it starts while the following lines run
+            early_exit.start_server()  # it starts while the following lines run
             check(selection)
         else:
             refuse_pool(pool)
@@ -205,7 +205,7 @@ def _run_flow(
         from flows.cli.live import live  # Prefect comes with it
         from flows.sweep import sweep
 
-        with used(leaving.server), live(console, selection.cells), collected() as outcome:
+        with used(early_exit.server), live(console, selection.cells), collected() as outcome:
             state = sweep(grid, overrides, **narrowing.parameters(), pool=pool, return_state=True)
 
         outcome.completed = state.is_completed()

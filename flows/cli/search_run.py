@@ -9,7 +9,7 @@ from rich.console import Console
 
 from deployments.interruptions import leaving_in_time
 from deployments.temporary_server import used
-from flows.cli.run import Leaving  # which sets how Prefect logs
+from flows.cli.run import EarlyExit  # which sets how Prefect logs
 from flows.cli.terminal import print_line
 from flows.preflight import check
 from flows.report.figures import counted
@@ -58,28 +58,28 @@ def run_search(console: Console, request: Request) -> int:
     Raises BadInput, Locked or SourceUnavailable for what the user can change.
     """
     setup = request.set_up()
-    leaving = Leaving(console)
+    early_exit = EarlyExit(console)
 
     try:
-        with leaving_in_time(wait_until_interrupted, leaving.leave):
-            error = _run_flow(console, leaving, request, setup)
+        with leaving_in_time(wait_until_interrupted, early_exit.leave):
+            error = _run_flow(console, early_exit, request, setup)
             if error is not None and is_interrupted():
                 # Ctrl-C may reach the step before the flow, which then fails with the step.
                 raise KeyboardInterrupt
             return _report(console, setup, error)
     except KeyboardInterrupt:
-        leaving.leave_at_next()
-        leaving.say()
-        return leaving.code
+        early_exit.leave_at_next()
+        early_exit.say()
+        return early_exit.code
 
 
 def _run_flow(
-    console: Console, leaving: Leaving, request: Request, setup: SearchSetup
+    console: Console, early_exit: EarlyExit, request: Request, setup: SearchSetup
 ) -> Exception | None:
     """The error with which the flow ended, or None."""
-    with leaving.interruptible() as cleanup:
+    with early_exit.interruptible() as cleanup:
         _check(setup)
-        leaving.start_server()
+        early_exit.start_server()
         print_line(console, _introduction(setup, request.limits))
         import_ahead("tasks.tuning.job", "tasks.scoring.valid_job")
         cleanup.callback(fork_server.end)
@@ -87,7 +87,7 @@ def _run_flow(
         from flows.cli.search_live import live  # Prefect comes with it
         from flows.search import search
 
-        with used(leaving.server), live(console, setup):
+        with used(early_exit.server), live(console, setup):
             state = search(**request.parameters(), return_state=True)
         return None if state.is_completed() else _error_of(state)
 

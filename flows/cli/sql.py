@@ -40,8 +40,8 @@ Format = Annotated[
     typer.Option(
         "--format",
         help="csv, json and parquet have all digits; table, the default, rounds floats to four; "
-        "json has a decimal that a float would round as text, and takes no two columns of one "
-        "name; a file's name decides without it",
+        "json writes a decimal that a float would round as text, and needs distinct column "
+        "names; default: by the suffix of the file",
     ),
 ]
 Output = Annotated[

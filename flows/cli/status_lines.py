@@ -16,7 +16,7 @@ from flows.report.typed_rows import typed_rows
 from tasks.models.model_folders import has_random_weights
 from tasks.runtime.home import home
 from tasks.runtime.locks import is_locked
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tasks.tuning.reported import Reported
 from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date, refuse_unusable
@@ -182,7 +182,7 @@ def _trials() -> set[str]:
 
 
 def _local_line(folder: Path, experiment: LandedExperiment | None) -> Line:
-    scored = any(complete(scores) for scores in (folder / "scores").glob("*-e*"))
+    scored = any(intact_manifest(scores) for scores in (folder / "scores").glob("*-e*"))
     evaluation = "done" if scored else NONE
     return Line(
         folder.name,
@@ -201,7 +201,7 @@ def _mark(folder: Path, experiment: LandedExperiment | None) -> str:
 
 
 def _training_state(folder: Path) -> str:
-    if complete(folder):
+    if intact_manifest(folder):
         return "done"
     if is_locked(folder):
         return "running"

@@ -19,7 +19,7 @@ Notify = Annotated[
         metavar="URL",
         envvar="TRIAGE_NOTIFY",
         help="an Apprise address that gets a message when a sweep or a gate fails; "
-        "one with a password belongs into TRIAGE_NOTIFY",
+        "put one with a password in TRIAGE_NOTIFY",
     ),
 ]
 

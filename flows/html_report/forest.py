@@ -23,9 +23,9 @@ READING = (
     f"of a hundred, with its 95 % interval. The shaded range is the margin of {MARGIN_POINTS:g} "
     "points: 4 bits are not inferior where the whole interval lies to the right of its left edge. "
     "The dot on top pools the pairs of trained models of which at least one beats the best constant "
-    "answer, as many as it says; its band holds for all pooled figures at once. What chance does to "
-    "a training shows in how far seeds of one recipe lie apart, and is in none of these intervals: "
-    "a pooled verdict also needs the interval over trainings, in the answer."
+    "answer, as many as it says; its band holds for all pooled figures at once. Chance in training "
+    "shows as the spread between seeds of one recipe and is in none of these intervals: a pooled "
+    "verdict also needs the interval over trainings, in the answer."
 )
 MISSING = (
     "No pair of otherwise equal 4-bit and 8-bit experiments has finished on these cases. A sweep "

@@ -18,8 +18,8 @@ TOO_SURE = "too sure that it is none"
 READING = (
     f"Cases in bins of p(ED) up to {BELOW:g}: the mean p(ED) of a bin, and the share of its cases "
     "that are emergencies, with its 95 % interval. On the dashed line both agree; an interval "
-    "wholly above it means that the model is too sure that a case is none. The intervals take "
-    "cases for independent: those of one condition, which are alike, make them wider."
+    "wholly above it means that the model is too sure that a case is none. The intervals treat "
+    "cases as independent; the likeness of cases of one condition would widen them."
 )
 MISSING = (
     f"No evaluation of this study has a case with p(ED) up to {BELOW:g} in a bin of its own. "

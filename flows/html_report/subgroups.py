@@ -8,7 +8,7 @@ from flows.html_report.marks import Axis, Dot, dots
 from flows.html_report.rows import by_evaluation, named_rows
 from flows.html_report.section import Panel, Section, number, panel_name, some
 from flows.html_report.study import ReportedStudy, full_name
-from flows.report.figures import counted, figure, is_number
+from flows.report.figures import counted, ed_recall_figure, figure, is_number
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow
 from tasks.judging.gates import ED_RECALL
@@ -25,8 +25,8 @@ COMMANDS = (
     "triage sql subgroup_gaps",
 )
 MISSING = (
-    "No judged emergency of this study names a subgroup. `subgroup_columns` reads them from your "
-    "cases, which makes another dataset: its models are trained again."
+    "No judged emergency of this study names a subgroup. Set `subgroup_columns` to read them from "
+    "your cases; this makes a new dataset and retrains its models."
 )
 
 
@@ -112,7 +112,7 @@ def _finding(evaluation: EvaluationRow, rows: list[SubgroupRow]) -> str:
     return (
         f"{full_name(evaluation)}: lowest in {low.name} ({low.n} emergencies), {low.figure}; "
         f"highest in {high.name} ({high.n}), {high.figure}; over all "
-        f"{figure(evaluation.ed_recall, evaluation.ed_recall_low, evaluation.ed_recall_high)}."
+        f"{ed_recall_figure(evaluation.ed_recall, evaluation.ed_recall_low, evaluation.ed_recall_high)}."
     )
 
 

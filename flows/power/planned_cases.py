@@ -11,7 +11,7 @@ from pathlib import Path
 from tasks.corpus.prepare import dataset_folder, stored_or_temporary
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.home import home
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tasks.spec import Grid
 
 
@@ -44,7 +44,7 @@ class PlannedCases:
     def _prepare(self, also_embedded: bool) -> Path | None:
         source = self.grid.data, home(), self.grid.evaluation_sets
         is_embedded = self.grid.data.source == "embedded"
-        if is_embedded and not also_embedded and not complete(dataset_folder(*source)):
+        if is_embedded and not also_embedded and not intact_manifest(dataset_folder(*source)):
             return None
         return self._cleanup.enter_context(stored_or_temporary(*source))
 

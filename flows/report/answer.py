@@ -176,8 +176,8 @@ def _remarks(rows: list[Pooled]) -> Iterator[str]:
         yield f"{out} {pairs} {are} left out: {reason}."
     if not any(is_number(row.seed_sd) for row in rows):
         yield (
-            "No recipe has two seeds under one setting: what chance does to a training is not in "
-            "these intervals."
+            "No recipe has two seeds under one setting: these intervals leave out chance in "
+            "training."
         )
 
 

@@ -52,30 +52,27 @@ def _on_one_set(
     unchanged = not_restated_note(prevalence)
     restated = restated_note(prevalence)
     tables: dict[str, Callable[[], list[Table]]] = {
-        "gates": lambda: [gates(board, ids).with_note(unchanged)],
+        "gates": lambda: _noted(unchanged, gates(board, ids)),
         "rules": lambda: [
             *rules(board, prevalence),
-            *(table.with_note(unchanged) for table in choices(board)),
-            confusion(board).with_note(unchanged),
+            *_noted(unchanged, *choices(board), confusion(board)),
         ],
         "sets and seeds": lambda: [
-            by_source(board, prevalence, ids).with_note(restated),
-            seeds(board, prevalence, ids).with_note(restated),
-            standard(board).with_note(unchanged),
+            *_noted(restated, by_source(board, prevalence, ids), seeds(board, prevalence, ids)),
+            *_noted(unchanged, standard(board)),
         ],
-        "calibration": lambda: [
-            calibration(board).with_note(unchanged),
-            discrimination(board).with_note(unchanged),
-            sets_and_answers(board).with_note(unchanged),
-        ],
-        "review": lambda: [review(board).with_note(unchanged)],
-        "flips": lambda: [flips(board).with_note(unchanged)],
-        "fidelity": lambda: [
-            fidelity(board).with_note(unchanged),
-            pooled_over_adapters(board, ids).with_note(unchanged),
-            against_reference(board, ids).with_note(unchanged),
-            frontier(board, ids).with_note(unchanged),
-        ],
+        "calibration": lambda: _noted(
+            unchanged, calibration(board), discrimination(board), sets_and_answers(board)
+        ),
+        "review": lambda: _noted(unchanged, review(board)),
+        "flips": lambda: _noted(unchanged, flips(board)),
+        "fidelity": lambda: _noted(
+            unchanged,
+            fidelity(board),
+            pooled_over_adapters(board, ids),
+            against_reference(board, ids),
+            frontier(board, ids),
+        ),
     }
     chosen_tables = [
         make_tables()
@@ -84,3 +81,7 @@ def _on_one_set(
     ]
 
     return [table for section in chosen_tables for table in section if len(table)]
+
+
+def _noted(note: str, *tables: Table) -> list[Table]:
+    return [table.with_note(note) for table in tables]

@@ -14,7 +14,7 @@ from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
 from tasks.runtime.events import Emit
 from tasks.runtime.memory import peak_resident_bytes
-from tasks.tuning.fit import fit, keep_within, with_checkpoints
+from tasks.tuning.fit import choose_micro_batch, keep_within, with_checkpoints
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.gradients import update_gradients
 from tasks.tuning.lora import Adapted, add_lora
@@ -57,7 +57,7 @@ def run_within(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     prefix = open_prefix(adapted.stack, cases, adapted.boundary, store, emit, limit=limit)
 
     objective = make_objective(setting.recipe, cases.labels)
-    choice = fit(adapted, prefix, objective, setting.batch, limit, emit)
+    choice = choose_micro_batch(adapted, prefix, objective, setting.batch, limit, emit)
     keep_within(limit, choice.cache_bytes)
     figures = _measure_step(setting, adapted, prefix, choice, weights_bytes)
 

@@ -28,7 +28,7 @@ from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
 from tasks.runtime.manifest import Manifest
-from tasks.runtime.store import complete, verify
+from tasks.runtime.store import intact_manifest, verify
 from tasks.spec import ExperimentSpec, Recipe
 
 Row = dict[str, Any]  # one landed row, by column
@@ -67,7 +67,7 @@ class _LandedEvaluation:
     def read(cls, home: Path, evaluation_id: str) -> _LandedEvaluation:
         """Raises ModelGone where the results came from another machine, and were only merged here."""
         folder = home / "landing" / evaluation_id
-        if complete(folder, deep=True) is None:
+        if intact_manifest(folder, deep=True) is None:
             raise ModelGone(
                 f"The results {evaluation_id} did not land in {home}, so the model is elsewhere; "
                 "set TRIAGE_HOME to the home that trained it."
@@ -99,7 +99,7 @@ def _adapter_folder(home: Path, landing: _LandedEvaluation) -> Path:
     """The folder of the training whose adapter was judged: of a moved one, its source."""
     training = landing.experiment.get("source_training_id") or landing.experiment["training_id"]
     folder = home / "experiments" / str(training)
-    if complete(folder, deep=True) is None:
+    if intact_manifest(folder, deep=True) is None:
         raise ModelGone(
             f"The adapter of {landing.name} is not in {folder}; run its sweep again to train it, "
             "or set TRIAGE_HOME to the home that holds it."

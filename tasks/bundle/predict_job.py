@@ -15,7 +15,7 @@ from tasks.bundle.decision import Decision
 from tasks.bundle.loaded_model import LoadedModel, load_model
 from tasks.runtime.events import Answer, Emit, Ready
 from tasks.runtime.inbox import requests
-from tasks.tuning.streams import together
+from tasks.tuning.streams import batches_at_once
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
     answer_count = 0
     # As many as run side by side: the first answer does not wait for the others.
-    for group in requests(together()):
+    for group in requests(batches_at_once()):
         decisions = _decisions(job, model, [request["text"] for request in group])
         for request, decision in zip(group, decisions, strict=True):
             emit(Answer(request["number"], asdict(decision)))

@@ -21,7 +21,7 @@ from tasks.judging.scores_folder import ScoredCase, probability_table, read_case
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tasks.spec import SCORES_VERSION, Label, short_digest
 
 VALID_FILE = "valid.jsonl"
@@ -75,7 +75,7 @@ def _macro_f1(bundle: Bundle, p: Floats, labels: list[Label]) -> float:
 def data_folder(home: Path, dataset_digest: str) -> Path:
     """The folder of a data set of this home. Raises ModelGone where it was removed."""
     for folder in sorted((home / "data").glob(f"*-{dataset_digest}")):
-        if complete(folder) is not None:
+        if intact_manifest(folder) is not None:
             return folder
     raise ModelGone(
         f"The data set {dataset_digest} is no longer in {home / 'data'}; run its sweep again."
@@ -98,7 +98,7 @@ def valid_cases(home: Path, model: BundledModel, emit: Emit) -> ScoredValid:
 
     ingredients = {"model": bundle.model_id, "valid": digest, "version": SCORES_VERSION}
     scores = home / "valid" / f"{bundle.model_id}-v{short_digest(ingredients)}"
-    if complete(scores, deep=True) is None:
+    if intact_manifest(scores, deep=True) is None:
         job = ValidJob(bundle=bundle, folder=model.folder, data=data, home=home, scores=scores)
         log = home / "logs" / f"valid-{bundle.model_id}"
         run_child("tasks.bundle.valid_job:run", job.model_dump(mode="json"), log, emit)

@@ -5,8 +5,8 @@ similarity joins in data cleaning"; Xiao, Wang, Lin and Yu, 2008: PPJoin). All r
 rarest first. Two texts that are similar share one of the first few runs of each, its prefix, so
 only texts that share a run of their prefixes are candidates; these are compared in full.
 
-Time and memory are bounded. Texts beyond PAIRS that share a frequent run are only chained together,
-and of more candidates than COMPARED those are compared that may be most alike.
+Time and memory are bounded. Texts beyond MAX_PAIRS that share a frequent run are only chained together,
+and of more candidates than MAX_CANDIDATES those are compared that may be most alike.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 # Pairs of texts that share a run of their prefixes, once for each such run: 20 ns each.
-PAIRS = 500_000_000
-COMPARED = 4_000_000  # candidates: a microsecond each
+MAX_PAIRS = 500_000_000
+MAX_CANDIDATES = 4_000_000  # candidates: a microsecond each
 CLOSEST = 0.97  # the highest Jaccard index for which shorter prefixes are tried
 # In a sample of the runs, one in more texts than this may be a stock phrase: it only chains.
 COMMON = 50
 # Runs in common from which a sample tells copies from texts that share a stock phrase alone.
 SURE = 8
-RETURNED = 100_000  # pairs, and those that connect further texts
-TOGETHER = 2_000_000  # runs or pairs that are in memory at once
+MAX_RETURNED = 100_000  # pairs, and those that connect further texts
+BLOCK_SIZE = 2_000_000  # runs or pairs that are in memory at once
 SLACK = 1e-9  # above the rounding error of a share of runs
 
 Hashes = NDArray[np.uint64]
@@ -143,7 +143,7 @@ class Texts:
 @dataclass
 class Candidates:
     """Pairs of texts, each added once, and bounds of their Jaccard index: all that are higher than
-    `above`, a bound that rises where these are more than COMPARED.
+    `above`, a bound that rises where these are more than MAX_CANDIDATES.
     """
 
     above: float
@@ -154,14 +154,14 @@ class Candidates:
         """Add those that may be alike enough."""
         is_above = bounds > self.above
         self.parts.append((keys[is_above], bounds[is_above]))
-        if sum(len(part[0]) for part in self.parts) > 2 * COMPARED:
+        if sum(len(part[0]) for part in self.parts) > 2 * MAX_CANDIDATES:
             self.keys()
 
     def keys(self) -> Rows:
-        """Those that may be most alike, at most COMPARED; others are dropped."""
+        """Those that may be most alike, at most MAX_CANDIDATES; others are dropped."""
         keys, bounds = _joined(self.parts)
-        if len(keys) > COMPARED:
-            best = np.argpartition(-bounds, COMPARED)[:COMPARED]
+        if len(keys) > MAX_CANDIDATES:
+            best = np.argpartition(-bounds, MAX_CANDIDATES)[:MAX_CANDIDATES]
             keys = keys[best]
             bounds = bounds[best]
             self.above = float(bounds.min())
@@ -208,10 +208,10 @@ def _aims(threshold: float) -> Iterator[float]:
 
 
 def _within_budget(prefixes: csr_array) -> int:
-    """How many runs, rarest first, keep the pairs of texts with them in their prefixes to PAIRS."""
+    """How many runs, rarest first, keep the pairs of texts with them in their prefixes to MAX_PAIRS."""
     holders = np.bincount(prefixes.indices, minlength=prefixes.shape[1])
     pairs = np.cumsum(holders * (holders - 1) // 2)
-    return int(np.searchsorted(pairs, PAIRS, side="right"))
+    return int(np.searchsorted(pairs, MAX_PAIRS, side="right"))
 
 
 def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> Candidates:
@@ -281,7 +281,7 @@ def _chained(prefixes: csr_array, sides: Sides | None) -> Pairs:
 
 
 def _few(keys: Rows, index: Indices, texts: int) -> SimilarTexts:
-    """The most similar pairs, RETURNED of them, and those of a spanning forest of all pairs: texts
+    """The most similar pairs, MAX_RETURNED of them, and those of a spanning forest of all pairs: texts
     that pairs connect stay connected. `keys` ascend.
     """
     from scipy.sparse import csr_array
@@ -290,11 +290,11 @@ def _few(keys: Rows, index: Indices, texts: int) -> SimilarTexts:
     order = np.argsort(-index, kind="stable")
     keys = keys[order]
     index = index[order]
-    if len(keys) > RETURNED:
+    if len(keys) > MAX_RETURNED:
         entries = (2 - index, np.divmod(keys, texts))
         forest = minimum_spanning_tree(csr_array(entries, shape=(texts, texts))).tocoo()
         is_kept = np.isin(keys, forest.row.astype(np.int64) * texts + forest.col)
-        is_kept[:RETURNED] = True
+        is_kept[:MAX_RETURNED] = True
         keys = keys[is_kept]
         index = index[is_kept]
 
@@ -309,8 +309,8 @@ def _joined(parts: list[Matches]) -> Matches:
 
 
 def _portions(work: Rows) -> list[slice]:
-    """Slices of entries with about TOGETHER runs or pairs. `work`: how many each entry has."""
-    marks = np.arange(TOGETHER, int(work.sum()) + TOGETHER, TOGETHER)
+    """Slices of entries with about BLOCK_SIZE runs or pairs. `work`: how many each entry has."""
+    marks = np.arange(BLOCK_SIZE, int(work.sum()) + BLOCK_SIZE, BLOCK_SIZE)
     ends = np.searchsorted(np.cumsum(work), marks, side="left") + 1
     edges = sorted({0, *np.minimum(ends, len(work)).tolist()})
     return [slice(low, high) for low, high in itertools.pairwise(edges)]

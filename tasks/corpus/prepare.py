@@ -29,7 +29,7 @@ from tasks.corpus.vignettes.generator import Record
 from tasks.corpus.vignettes.sets import records_of
 from tasks.corpus.vignettes.stored_facts import FACTS, write_facts
 from tasks.runtime.files import file_digest
-from tasks.runtime.store import build_folder, complete
+from tasks.runtime.store import build_folder, intact_manifest
 from tasks.spec import LABELS, Columns, Data, EvaluationSet, short_digest
 
 PREPARE_VERSION = 4
@@ -71,7 +71,7 @@ def stored_or_temporary(
     only looks at a dataset stores no texts.
     """
     folder = dataset_folder(data, root, evaluation_sets)
-    if complete(folder):
+    if intact_manifest(folder):
         yield folder
         return
 

@@ -21,6 +21,7 @@ import numpy as np
 from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.calibration import calibration_table
 from tasks.judging.choose_rules import ChosenRule, Decisions, RuleRecord
+from tasks.judging.decision_rules import Threshold, VectorScaling
 from tasks.judging.gates import Gate, Verdict, judge_gates
 from tasks.judging.judged_scores import Evaluation, JudgedScores, Row, Rows
 from tasks.judging.metrics import Metric, joined_notes, metric_table
@@ -230,18 +231,29 @@ def rule_rows(evaluation_id: str, record: RuleRecord, scored_at: str) -> Rows:
 
 
 def _parameter_columns(rule: ChosenRule) -> Row:
-    threshold = rule.threshold
-    scaling = rule.scaling
-    biases = scaling.biases if scaling else (None, None, None)
+    return {**_threshold_columns(rule.threshold), **_scaling_columns(rule.scaling)}
+
+
+def _threshold_columns(threshold: Threshold | None) -> Row:
+    if threshold is None:
+        return dict.fromkeys(("threshold", "allowed_misses", "misses", "n_ed", "bound"))
     return {
-        "threshold": threshold.value if threshold else None,
-        "allowed_misses": threshold.allowed_misses if threshold else None,
-        "misses": threshold.misses if threshold else None,
-        "n_ed": threshold.n_ed if threshold else None,
-        "bound": threshold.bound if threshold else None,
-        "temperature": scaling.temperature if scaling else None,
-        **{f"bias_{label.lower()}": bias for label, bias in zip(LABELS, biases, strict=True)},
-        "at_bound": scaling.at_bound if scaling else None,
+        "threshold": threshold.value,
+        "allowed_misses": threshold.allowed_misses,
+        "misses": threshold.misses,
+        "n_ed": threshold.n_ed,
+        "bound": threshold.bound,
+    }
+
+
+def _scaling_columns(scaling: VectorScaling | None) -> Row:
+    bias_columns = [f"bias_{label.lower()}" for label in LABELS]
+    if scaling is None:
+        return dict.fromkeys(("temperature", *bias_columns, "at_bound"))
+    return {
+        "temperature": scaling.temperature,
+        **dict(zip(bias_columns, scaling.biases, strict=True)),
+        "at_bound": scaling.at_bound,
     }
 
 

@@ -8,7 +8,7 @@ without groups single cases.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,18 +87,27 @@ def score_metrics(
     ]
     values = draws.resampled([*statistics, *also])
 
-    resampled = iter(values)
+    remaining_values = iter(values)
     metrics = [
-        [
-            metric
-            for planned in plan
-            for metric in _metrics(
-                part, planned, next(resampled) if planned.statistic else None, draws
-            )
-        ]
+        _part_metrics(part, plan, remaining_values, draws)
         for part, plan in zip(parts, plans, strict=True)
     ]
     return metrics, values[len(statistics) :]
+
+
+def _part_metrics(
+    part: ClassScores,
+    plan: Sequence[_Planned],
+    remaining_values: Iterator[Floats],
+    draws: UnitDraws,
+) -> list[Metric]:
+    """Takes from `remaining_values` the resampled values of each statistic of the plan."""
+    metrics: list[Metric] = []
+    for planned in plan:
+        resampled = None if planned.statistic is None else next(remaining_values)
+        metrics += _metrics(part, planned, resampled, draws)
+
+    return metrics
 
 
 def _plan(part: ClassScores, draws: UnitDraws) -> list[_Planned]:

@@ -78,7 +78,7 @@ def _build_if_missing(folder: Path, build: Build) -> None:
     """Build a folder unless it is complete: by the sizes of its files, where this process chain has
     compared their digests before.
     """
-    if store.complete_once(folder) is None:
+    if store.verified_manifest(folder) is None:
         _build_or_repair(folder, build)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.runtime.errors import BrokenFolder
-from tasks.runtime.store import MANIFEST, complete, verify
+from tasks.runtime.store import MANIFEST, intact_manifest, verify
 
 
 class Manifest(BaseModel):
@@ -39,7 +39,7 @@ class Manifest(BaseModel):
 
         Raises BrokenFolder if it lacks a field.
         """
-        manifest = complete(folder, deep=deep)
+        manifest = intact_manifest(folder, deep=deep)
         return None if manifest is None else cls.parse(manifest, folder)
 
     @classmethod

@@ -152,7 +152,7 @@ def check_names(manifest: ManifestDict, place: Path | str) -> None:
             raise BrokenFolder(f"The {MANIFEST} of {place} names a file outside it: {name}.")
 
 
-def complete(folder: Path, deep: bool = False) -> ManifestDict | None:
+def intact_manifest(folder: Path, deep: bool = False) -> ManifestDict | None:
     """The manifest of a folder that is complete and intact, else None."""
     try:
         return verify(folder, deep=deep)
@@ -173,14 +173,14 @@ def process_chain() -> str:
     return os.environ.setdefault("TRIAGE_CHAIN", secrets.token_hex(8))
 
 
-def complete_once(folder: Path) -> ManifestDict | None:
-    """Like `complete(folder, deep=True)`, but reads the files only on a process chain's first use
+def verified_manifest(folder: Path) -> ManifestDict | None:
+    """Like `intact_manifest(folder, deep=True)`, but reads the files only on a process chain's first use
     of them.
 
     Afterwards sizes, modification times and the manifest's digest are enough: for folders of
     gigabytes.
     """
-    manifest = complete(folder)
+    manifest = intact_manifest(folder)
     if manifest is None:
         return None
 
@@ -190,7 +190,7 @@ def complete_once(folder: Path) -> ManifestDict | None:
         if json.loads(record.read_text(encoding="utf-8")) == fingerprint:
             return manifest
 
-    manifest = complete(folder, deep=True)
+    manifest = intact_manifest(folder, deep=True)
     if manifest is not None:
         # A folder that may not be written to is verified every time.
         with contextlib.suppress(Exception):
@@ -204,7 +204,7 @@ def verify_once(folder: Path) -> None:
 
     Raises BrokenFolder with the name of the first file that does not match.
     """
-    if complete_once(folder) is None:
+    if verified_manifest(folder) is None:
         verify(folder)
 
 
@@ -225,12 +225,12 @@ def build_folder(
 
     `build(temporary)` fills a temporary folder and returns the manifest's extra entries. Nothing
     half-built stays: the temporary folder is removed on any error, and a broken `final` is
-    replaced. `single_check`: see `complete_once`. `private`: only its owner may read it.
+    replaced. `single_check`: see `verified_manifest`. `private`: only its owner may read it.
     """
     if private:
         close_to_others(final)
 
-    manifest = complete_once(final) if single_check else complete(final, deep=True)
+    manifest = verified_manifest(final) if single_check else intact_manifest(final, deep=True)
     remove_abandoned(final)
     if manifest is not None:
         mark_used(final)
@@ -250,7 +250,7 @@ def build_folder(
 def _put_in_place(temporary: Path, final: Path, manifest: ManifestDict) -> ManifestDict:
     """Rename a sealed folder to `final`; returns the manifest of the folder that is there now."""
     with replacing(final):
-        faster = complete(final, deep=True)
+        faster = intact_manifest(final, deep=True)
         if faster is not None:
             # Another process has built the same folder in the meantime.
             return faster

@@ -33,7 +33,7 @@ class Standing(Protocol):
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainTo:
     """Train this trial to this rung."""
 
     number: int
@@ -45,7 +45,7 @@ class Proposal:
     """Ask for a further trial."""
 
 
-Move = Training | Proposal | None
+Move = TrainTo | Proposal | None
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,10 @@ class Halving:
         return total
 
     def next_move(self, trials: Sequence[Standing], trial_count: int) -> Move:
-        """What to do next with these trials, of which there shall be
-        `trial_count`; None: it is done.
-        """
+        """The next move, until there are `trial_count` trials; None when the search is done."""
         for trial in trials:
             if not trial.failed and not trial.ranks:
-                return Training(trial.number, 0)
+                return TrainTo(trial.number, 0)
 
         if len(trials) < trial_count:
             return Proposal()
@@ -85,7 +83,7 @@ class Halving:
         for rung in range(1, len(self.rungs)):
             for trial in self._promoted(trials, rung):
                 if len(trial.ranks) <= rung:
-                    return Training(trial.number, rung)
+                    return TrainTo(trial.number, rung)
 
         return None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tasks.tuning.summary import TrainingManifest
 
 
@@ -42,7 +42,7 @@ class TrainingProgress:
             )
 
         for checkpoint in sorted((folder / "checkpoint").glob("[0-9]*"), reverse=True):
-            if complete(checkpoint) is not None:
+            if intact_manifest(checkpoint) is not None:
                 text = (checkpoint / "progress.json").read_text(encoding="utf-8")
                 return cls._at_checkpoint(checkpoint, json.loads(text))
 

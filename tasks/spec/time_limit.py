@@ -16,10 +16,10 @@ class TimeLimit(Strict):
     factor: float = Field(
         default=10,
         ge=1,
-        description="times what the plan expects of the step, without a measurement",
+        description="multiple of the plan's estimate, made without the speed probe",
     )
     floor_seconds: float = Field(
-        default=3600, gt=0, description="a step may take so long whatever is expected of it"
+        default=3600, gt=0, description="minimum time limit, whatever the plan expects"
     )
 
     def seconds(self, expected_seconds: float) -> float:

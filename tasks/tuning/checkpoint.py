@@ -22,7 +22,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from tasks.runtime.events import CurvePoint, Emit, StepWarning
 from tasks.runtime.memory import peak_resident_bytes
-from tasks.runtime.store import build_folder, complete
+from tasks.runtime.store import build_folder, intact_manifest
 from tasks.tuning.lora import Adapted, adapter_weights
 
 Arrays = dict[str, mx.array]
@@ -128,7 +128,7 @@ def restore(
     """
     candidates = sorted(folder.glob("[0-9]*"), reverse=True) if folder.is_dir() else []
     for candidate in candidates:
-        if complete(candidate, deep=True) is not None:
+        if intact_manifest(candidate, deep=True) is not None:
             return _load(candidate, adapted, optimizer)
         if emit:
             update = int(candidate.name)

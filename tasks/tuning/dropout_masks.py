@@ -174,7 +174,8 @@ class MasksAhead:
             mask = mx.array(request.draw()) if self._copied else request.draw()
             with self._changed:
                 # It may have been taken, or forgotten, meanwhile.
-                if self._waiting.pop(request, self) is None:
+                if request in self._waiting:
+                    del self._waiting[request]
                     self._ready[request] = mask
                     self._ready_bytes += request.size
 

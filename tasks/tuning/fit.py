@@ -14,7 +14,7 @@ from tasks.tuning.losses import Objective
 from tasks.tuning.memory import SLACK, STATE_BYTES, MemoryChoice, choose_memory
 
 
-def fit(
+def choose_micro_batch(
     adapted: Adapted, prefix: Prefix, objective: Objective, batch_size: int, limit: int, emit: Emit
 ) -> MemoryChoice:
     """The part of an effective batch to compute at once within `limit` bytes, weights included.

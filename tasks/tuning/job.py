@@ -25,7 +25,7 @@ from tasks.runtime.store import seal
 from tasks.spec import PromptChoice
 from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, epoch_batches, padding_share
 from tasks.tuning.checkpoint import Arrays, Progress
-from tasks.tuning.fit import fit, keep_within
+from tasks.tuning.fit import choose_micro_batch, keep_within
 from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import MemoryChoice, budget, cache_limit, read_choice, write_choice
@@ -218,7 +218,9 @@ def _choose(
     choice = job.choice or saved_choice
     if choice is None or (job.choice is None and choice.limit != limit):
         objective = make_objective(spec.recipe, splits.train.cases.labels)
-        choice = fit(adapted, splits.train, objective, spec.recipe.batch_size, limit, emit)
+        choice = choose_micro_batch(
+            adapted, splits.train, objective, spec.recipe.batch_size, limit, emit
+        )
 
     stored = tuple(name for name in SETS if getattr(splits, name).boundary > 0)
     return replace(choice, limit=limit, stored=stored)

@@ -16,7 +16,7 @@ from tasks.tuning.batches import Cases, filled_groups
 from tasks.tuning.blocks import run_blocks
 from tasks.tuning.frozen_prefix import STORED_FORMS, Prefix, stored_form
 from tasks.tuning.memory import cache_limit
-from tasks.tuning.streams import side_by_side, together
+from tasks.tuning.streams import batches_at_once, side_by_side
 
 
 def prefix_in_memory(stack: Stack, cases: Cases, boundary: int) -> Prefix:
@@ -100,7 +100,7 @@ def tokens_that_fit(start: Prefix, boundary: int, limit: int | None, most: int) 
     room = limit - cache_limit(limit) - active_bytes
     peak_bytes = mx.get_peak_memory() - active_bytes
     own_tokens = len(longest.inputs) - start.cases.leading
-    return max(1, min(most, own_tokens * room // max(peak_bytes, 1) // together()))
+    return max(1, min(most, own_tokens * room // max(peak_bytes, 1) // batches_at_once()))
 
 
 def _run_leading(start: Prefix, boundary: int) -> tuple[list[SharedPast], mx.array]:

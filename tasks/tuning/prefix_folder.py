@@ -18,7 +18,7 @@ import numpy as np
 from tasks.runtime.backend import backend, versions
 from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.locks import replacing
-from tasks.runtime.store import ManifestDict, complete_once
+from tasks.runtime.store import ManifestDict, verified_manifest
 from tasks.spec import ENGINE_VERSION, short_digest
 from tasks.tuning.architecture import Stack
 from tasks.tuning.batches import Cases
@@ -56,13 +56,13 @@ def is_stored(folder: Path, key: str, emit: Emit | None) -> bool:
 
     Else it is removed, with a warning.
     """
-    if _has_key(complete_once(folder), key):
+    if _has_key(verified_manifest(folder), key):
         return True
     if not folder.exists():
         return False
 
     with replacing(folder):
-        manifest = complete_once(folder)
+        manifest = verified_manifest(folder)
         # Another process may have just put it there.
         if _has_key(manifest, key):
             return True

@@ -33,7 +33,7 @@ def pays(boundary: int, depth: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Space:
+class DiskSpace:
     """Bytes: what all stored prefixes together may take, what they take, what the disk has free."""
 
     budget: int
@@ -41,7 +41,7 @@ class Space:
     free: int
 
     @classmethod
-    def of(cls, prefixes: Path) -> Space:
+    def of(cls, prefixes: Path) -> DiskSpace:
         """The space of the folder of all prefixes, which may not exist yet.
 
         The budget is TRIAGE_PREFIX_BYTES (`20GB`), else a share of the free disk, where the space

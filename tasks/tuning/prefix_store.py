@@ -14,7 +14,7 @@ from tasks.tuning.batches import TOKENS_AT_ONCE, Cases
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.prefix_computation import compute_prefix, tokens_that_fit
 from tasks.tuning.prefix_folder import is_stored, load_prefix, nearest_stored, prefix_key
-from tasks.tuning.prefix_space import Space, pays, saving
+from tasks.tuning.prefix_space import DiskSpace, pays, saving
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def open_prefix(
     share = saving(boundary, stack.depth)
 
     if not is_stored(folder, key, emit):
-        space = Space.of(store.folder)
+        space = DiskSpace.of(store.folder)
         if space.room < needed_bytes:
             _report_lack_of_space(
                 emit, space.lack("Frozen prefix", needed_bytes, share), bool(stored)
@@ -89,7 +89,7 @@ def open_prefix(
 
     def build(temporary: Path) -> dict[str, Any]:
         shared = store.shared_boundary(stack, boundary)
-        if shared and Space.of(store.folder).room >= 2 * needed_bytes:
+        if shared and DiskSpace.of(store.folder).room >= 2 * needed_bytes:
             open_prefix(
                 stack, cases, shared, store, emit, limit=limit, tokens_at_once=tokens_at_once
             )
@@ -114,7 +114,7 @@ def warn_of_lack_of_space(
 
     The arguments are those of `open_prefix`, which the sets take in this order.
     """
-    space = Space.of(store.folder)
+    space = DiskSpace.of(store.folder)
     remaining = space.room
     lacking: dict[str, int] = {}
     for name, cases in sets.items():

@@ -10,7 +10,7 @@ from tasks.runtime.errors import OutOfMemory
 from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.memory import total_memory
 from tasks.runtime.run_step import run_step
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tasks.spec import ExperimentSpec
 from tasks.tuning.memory import MemoryChoice, after_out_of_memory, budget
 from tasks.tuning.summary import UNBOUNDED, StepBounds, TrainingJob
@@ -47,7 +47,7 @@ def train_experiment(
     )
     memory_budget = min(budget(spec), total_memory())
 
-    while complete(folder, deep=True) is None:
+    while intact_manifest(folder, deep=True) is None:
         try:
             run_step(
                 JOB,

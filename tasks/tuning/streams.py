@@ -47,7 +47,7 @@ def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tu
         yield from zip(group, results, strict=True)
 
 
-def together() -> int:
+def batches_at_once() -> int:
     """How many batches run at once, each with memory of its own."""
     return len(_streams())
 

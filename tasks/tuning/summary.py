@@ -23,8 +23,8 @@ class TrainingJob(BaseModel):
     `choice`: how to use the memory after an earlier attempt ran out of it; None lets the training
     choose. `pause_at`: the training stops at the first checkpoint from this update on, and goes on
     from there when it runs again; None, and a pause at the last update, train to the end.
-    `most_layers`: the trained blocks of the training that trains most of those which read the same
-    cases, so that the frozen blocks of all are computed once, whichever runs first.
+    `most_layers`: the most blocks that any training on the same cases trains, so that the frozen
+    blocks that they share are computed once, whichever runs first.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -114,7 +114,7 @@ def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(
 
     path = write(tmp_path / "a.jsonl", entries)
     with monkeypatch.context() as too_many:
-        too_many.setattr(near_candidates, "PAIRS", 0)
+        too_many.setattr(near_candidates, "MAX_PAIRS", 0)
         with pytest.raises(BadInput, match="is nearly the same text as case") as refusal:
             prepare_dataset(Data(source=str(path)), tmp_path / "home")
 

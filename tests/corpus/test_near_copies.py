@@ -52,7 +52,7 @@ def test_candidates_are_compared_alike_however_many_at_once(monkeypatch: pytest.
     at_once = Sketch.of(texts).pairs(0.2)
     expected = {(i, j): round(plain(texts[i], texts[j]), 3) for i, j, _ in at_once}
     assert len(at_once) > 30 and {(i, j): index for i, j, index in at_once} == expected
-    monkeypatch.setattr(near_candidates, "TOGETHER", 7)
+    monkeypatch.setattr(near_candidates, "BLOCK_SIZE", 7)
     assert Sketch.of(texts).pairs(0.2) == at_once
 
 
@@ -99,7 +99,7 @@ def test_however_many_near_copies_are_chained_together_and_across_sides(
     count: int, compared: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if compared is not None:
-        monkeypatch.setattr(near_candidates, "COMPARED", compared)
+        monkeypatch.setattr(near_candidates, "MAX_CANDIDATES", compared)
     rng = random.Random(4)
     texts = [story(rng) for _ in range(30)]
     copies = [
@@ -135,7 +135,9 @@ def planted(number: int = 1500, copies: int = 60) -> tuple[list[str], set[tuple[
     return texts + [f"{texts[original]} please" for original in originals], pairs
 
 
-@pytest.mark.parametrize("bounds", [{}, {"PAIRS": 100_000}, {"COMPARED": 500}, {"RETURNED": 100}], ids=str)
+@pytest.mark.parametrize(
+    "bounds", [{}, {"MAX_PAIRS": 100_000}, {"MAX_CANDIDATES": 500}, {"MAX_RETURNED": 100}], ids=str
+)
 def test_copies_are_found_in_a_table_whose_runs_all_stand_in_many_texts(
     bounds: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +189,7 @@ def test_a_run_of_one_side_alone_makes_no_candidates() -> None:
 
 
 def test_more_pairs_than_are_returned_still_connect_all_that_are_similar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_candidates, "RETURNED", 100)
+    monkeypatch.setattr(near_candidates, "MAX_RETURNED", 100)
     clusters = [f"{' '.join(f'{name}{n}' for n in range(20))} {i}" for name in "abc" for i in range(30)]
     texts = [*clusters, "one two three four five six", "one two three four five six seven"]
     pairs = Sketch.of(texts).pairs(0.7)
@@ -199,7 +201,7 @@ def test_more_pairs_than_are_returned_still_connect_all_that_are_similar(monkeyp
 
 
 def test_more_candidates_than_fit_are_chained_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_candidates, "PAIRS", 100)
+    monkeypatch.setattr(near_candidates, "MAX_PAIRS", 100)
     texts = [f"{' '.join(f'w{n}' for n in range(20))} {i}" for i in range(40)]
     assert {(i, i + 1) for i in range(39)} <= {(a, b) for a, b, _ in Sketch.of(texts).pairs(0.8)}
 

@@ -257,9 +257,9 @@ def test_a_folder_is_an_evaluation_set_by_its_test_file_or_by_all_its_tables(nam
         (["train.jsonl", "test.jsonl", "data/more/b.csv"], r"data/more/b\.csv lies deeper"),
         (
             ["train.jsonl", "test.jsonl", "more.csv"],
-            r"more\.csv is named like none of the sets .* rename it .* move it",
+            r"more\.csv is not named after a set .* rename it .* move it",
         ),
-        (["train.jsonl", "test.jsonl", "data/validates.csv"], r"validates\.csv is named like none of the sets"),
+        (["train.jsonl", "test.jsonl", "data/validates.csv"], r"validates\.csv is not named after a set"),
         (["notes.txt"], "holds no table, nor has its folder data; put .jsonl, .csv, .parquet files into it"),
     ],
 )
@@ -274,7 +274,7 @@ def test_a_folder_that_may_mean_two_things_or_lacks_a_part_is_refused(
 
 def test_a_table_beside_the_test_file_of_an_evaluation_set_is_refused(tmp_path: Path) -> None:
     clinic = EvaluationSet(name="clinic", source=str(put(tmp_path / "clinic", ["test.jsonl", "more.csv"])))
-    with pytest.raises(BadInput, match=r"more\.csv is named like none of the sets"):
+    with pytest.raises(BadInput, match=r"more\.csv is not named after a set"):
         locate(clinic.source, clinic)
 
 
@@ -299,7 +299,7 @@ def test_a_table_on_the_hub_is_fetched_whatever_it_is_called(hub: FakeHub) -> No
     ("names", "message"),
     [
         (["a.jsonl", "english/b.jsonl"], r"english/b\.jsonl lies deeper"),
-        (["train.jsonl", "test.jsonl", "more.jsonl"], r"more\.jsonl is named like none of the sets"),
+        (["train.jsonl", "test.jsonl", "more.jsonl"], r"more\.jsonl is not named after a set"),
         (["train.jsonl", "valid.jsonl"], "has no test file"),
         (["a-00000-of-00002.jsonl"], "holds 1 of the 2 parts of a"),
         (["train.jsonl", "test.jsonl", "valid.jsonl.gz"], r"valid\.jsonl\.gz is compressed"),

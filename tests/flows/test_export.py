@@ -222,7 +222,7 @@ def test_of_a_base_models_own_folder_its_name_alone_is_exported(plain, tmp_path)
 
 def test_the_card_says_what_the_example_does_not_do(plain):
     card = " ".join((plain / "README.md").read_text().split())
-    assert "loses its middle in `triage`, and marks of the model's own markup" in card
+    assert "loses its middle in `triage`, and chat markup in a message" in card
     assert "`example.py` does neither" in card
 
 
@@ -367,7 +367,7 @@ def refusal(*arguments: str) -> str:
     [
         (
             ("tiny-lama-4bit", "new"),
-            "no finished experiment 'tiny-lama-4bit'; it has, the most similar name first: tiny-llama",
+            "no finished experiment 'tiny-lama-4bit'; it has, closest name first: tiny-llama",
         ),
         (("tiny-llama-4bit", "new"), "'tiny-llama-4bit' is the beginning of 2 experiments: tiny-llama-4bit-ba"),
         ((LLAMA, "filled"), "filled is not empty; name a new folder for the export"),

@@ -13,7 +13,7 @@ import pytest
 
 from deployments.temporary_server import end_orphaned_servers
 from tasks.runtime.children import run_child
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tests.place import Place
 
 SWEEP = [
@@ -97,7 +97,7 @@ def tell_story(place: Place) -> Story:
     seconds = time.monotonic() - start
     children_left = [has_gone(child, 30)]
     server_left = [not has_gone(first_server, 30)]
-    unfinished = not any(complete(folder) for folder in (place.home / "experiments").glob(f"{FIRST}-*"))
+    unfinished = not any(intact_manifest(folder) for folder in (place.home / "experiments").glob(f"{FIRST}-*"))
 
     process, child = start_and_wait(place, SECOND)
     process.kill()
@@ -168,7 +168,7 @@ def test_the_adapter_equals_byte_for_byte_that_of_a_training_that_never_stopped(
     spec = json.loads((folder / "spec.json").read_text())
     whole = tmp_path / "whole"
     run_child(spec["function"], spec["args"] | {"folder": str(whole), "home": str(tmp_path)}, whole)
-    assert complete(whole, deep=True)
+    assert intact_manifest(whole, deep=True)
     for name in ("adapters.safetensors", "adapters_last.safetensors"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
 

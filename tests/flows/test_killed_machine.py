@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from deployments.lost_runs import process_environments
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tests.place import Place, prefect_database
 
 SWEEP = [
@@ -110,12 +110,12 @@ def test_an_experiment_goes_on_from_the_checkpoint_that_a_killed_machine_had_sha
     id = manifest.parent.name
     dead, other = sorted(("one", "two"), key=lambda name: not training(fleet, name, id).exists())
     fleet.kill(dead)
-    assert complete(training(fleet, dead, id)) is None, "it was in mid training"
+    assert intact_manifest(training(fleet, dead, id)) is None, "it was in mid training"
 
     result = fleet.machine("asks").finish(sweep)
     assert (result.returncode, result.stderr) == (0, ""), result.stdout
     assert re.search("was lost with triage-.* and runs again", result.stdout)
-    assert complete(training(fleet, other, id), deep=True) and complete(training(fleet, dead, id)) is None
+    assert intact_manifest(training(fleet, other, id), deep=True) and intact_manifest(training(fleet, dead, id)) is None
     logs = httpx.post(f"{fleet.api}/logs/filter", json={"logs": {"text": {"query": '"Training goes on"'}}}).json()
     (went_on,) = [int(re.search(r"from update (\d+), which another machine", log["message"])[1]) for log in logs]
     assert reached <= went_on < 1200

@@ -28,7 +28,7 @@ from tasks.runtime import children
 from tasks.runtime.errors import BadInput, DoesNotFit, Locked, Stopped, TriageError
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tasks.search.objective import Objective
 from tasks.search.trial import Trial
 from tests.place import Place, one_sentence
@@ -71,7 +71,7 @@ def test_survivors_are_trained_to_the_end_and_the_others_pause_at_their_rung(sea
 
     for trial in trials.itertuples():
         folder = place.home / "experiments" / trial.training_id
-        assert (complete(folder) is not None) == (trial.state == "finished"), "with the id of its full length"
+        assert (intact_manifest(folder) is not None) == (trial.state == "finished"), "with the id of its full length"
 
     (best,) = trials[trials.is_best].itertuples()
     assert best.value == trials[trials.state == "finished"].value.max()

@@ -23,7 +23,7 @@ from tasks.models.stored_sizes import PARTS
 from tasks.precisions import of_bits
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.runtime.store import complete, verify
+from tasks.runtime.store import intact_manifest, verify
 from tests.place import one_sentence
 
 CELLS = [
@@ -83,7 +83,9 @@ def test_every_folder_is_complete_and_nothing_temporary_is_left(smoke):
     place, _ = smoke
     for cell in CELLS:
         folder = place.experiment(cell)
-        assert complete(folder, deep=True) and all(complete(p, deep=True) for p in (folder / "scores").iterdir())
+        assert intact_manifest(folder, deep=True) and all(
+            intact_manifest(p, deep=True) for p in (folder / "scores").iterdir()
+        )
     assert list(place.home.rglob(".tmp-*")) == []
     assert list((place.home / "servers").iterdir()) == [], "the temporary server ended with the sweep"
 

@@ -175,7 +175,7 @@ def test_every_ingredient_changes_the_folder_name(tmp_path):
 def test_what_is_there_is_used_and_what_is_broken_is_made_again(tmp_path):
     args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 4, "group_size": 64}
     folder = variant_folder(Path(args["source"]), tmp_path, of_bits(4), 64)
-    assert store.complete(folder) is None
+    assert store.intact_manifest(folder) is None
     variant = run_quantize(args)
     stored = store.verify(folder)
     unstored = ("files", "check", "created")
@@ -189,7 +189,7 @@ def test_what_is_there_is_used_and_what_is_broken_is_made_again(tmp_path):
     damaged[-1] ^= 1
     base.write_bytes(damaged)
     (folder / "model.safetensors").write_bytes(b"short")
-    assert store.complete(folder) is None
+    assert store.intact_manifest(folder) is None
     again = run_quantize(args)
     assert again["digest"] == variant["digest"], "the damaged base was rebuilt before it was quantised"
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.runtime.errors import BadInput
-from tasks.search.halving import Halving, Proposal, Training, rungs
+from tasks.search.halving import Halving, Proposal, TrainTo, rungs
 
 HALVING = Halving((18, 48, 120), 0.4)
 
@@ -81,7 +81,7 @@ def test_a_trial_that_fails_makes_room_for_the_next_best():
 
 def test_equal_values_are_told_apart_by_the_second_one_then_by_number():
     trials = [Fake(0, ((0.5, 3.0),)), Fake(1, ((0.5, 2.0),)), Fake(2, ((0.5, 2.0),))]
-    assert Halving((4, 8), 0.3).next_move(trials, 3) == Training(1, 1)
+    assert Halving((4, 8), 0.3).next_move(trials, 3) == TrainTo(1, 1)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tasks.runtime.memory import total_memory
 from tasks.spec import Training
 from tasks.tuning import memory, step, trainer
 from tasks.tuning.batches import TOKENS_AT_ONCE
-from tasks.tuning.fit import fit, keep_within
+from tasks.tuning.fit import choose_micro_batch, keep_within
 from tasks.tuning.gradients import step_peak, update_gradients
 from tasks.tuning.losses import make_objective
 from tasks.tuning.memory import (
@@ -110,7 +110,7 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
     limits = [held_bytes + plain * k for k in (5, 8)] if not checkpointing else [held_bytes + (again + plain) // 2]
     for limit in limits:
         events = []
-        chosen = fit(adapted, prefix, objective, 12, limit, events.append)
+        chosen = choose_micro_batch(adapted, prefix, objective, 12, limit, events.append)
         assert chosen.checkpointing == checkpointing and (checkpointing or 1 < chosen.micro_batch < 12)
         model = checkpointed(adapted) if checkpointing else adapted
         keep_within(limit, chosen.cache_bytes)

@@ -168,7 +168,7 @@ def test_claims_without_a_row_are_one_sentence_with_their_names(place, tmp_path,
     lines = capture.get().splitlines()
     assert lines[0] == "supported: About sizes."
     assert lines[2] == "not measured here: About no_table." and "its query failed: " in lines[3]
-    assert lines[-1] == "not measured here, for want of rows: 2 of 4 claims (no_row, none_either)."
+    assert lines[-1] == "not measured here, no rows: 2 of 4 claims (no_row, none_either)."
     assert not [line for line in lines if "About no_row" in line]
 
 

@@ -109,8 +109,8 @@ class RowReader:
         for column, name in subgroup.items():
             if len(name) > LONGEST_SUBGROUP:
                 raise BadInput(
-                    f"{location}: '{column}' holds {len(name)} characters, and reports show what a "
-                    f"subgroup is called; write at most {LONGEST_SUBGROUP}, or remove it from "
+                    f"{location}: '{column}' holds {len(name)} characters, too many for a "
+                    f"subgroup's name; write at most {LONGEST_SUBGROUP}, or remove it from "
                     "subgroup_columns."
                 )
 

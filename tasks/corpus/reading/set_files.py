@@ -111,9 +111,8 @@ def _check_all_assigned(tables: Iterable[Path], files: Files, source: str) -> No
     for path in tables:
         if path not in assigned:
             raise BadInput(
-                f"{source}: {path.name} is named like none of the sets that lie beside it, so it "
-                f"would not be read; rename it to the one that it is ({', '.join(SETS)}), or move "
-                "it away."
+                f"{source}: {path.name} is not named after a set, unlike the files beside it, so it "
+                f"would not be read; rename it to its set ({', '.join(SETS)}), or move it away."
             )
 
 

@@ -58,7 +58,7 @@ def describe(source: Source) -> str:
 def stored_folder(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:
     """The complete folder of a source on this machine, or None."""
     folder = folder_of(spec, source, root)
-    return folder if folder is not None and store.complete(folder) is not None else None
+    return folder if folder is not None and store.intact_manifest(folder) is not None else None
 
 
 def folder_of(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:

@@ -27,7 +27,7 @@ from flows.bench.chaos.postgres import new_postgres
 from flows.bench.chaos.processes import processes_of
 from flows.bench.chaos.services import Service
 from flows.bench.chaos.strikes import NO_TARGET, target_process
-from tasks.runtime.store import complete
+from tasks.runtime.store import intact_manifest
 from tests.place import Place
 
 STUDY = Study(experiments=8, iterations=8)
@@ -133,7 +133,7 @@ def test_what_the_machines_of_a_fleet_share_is_counted_and_can_be_damaged(tmp_pa
 def test_a_flipped_byte_breaks_one_complete_folder(kind, swept):
     def broken() -> set[str]:
         manifests = [path for path in swept.home.rglob("manifest.json") if ".tmp" not in str(path)]
-        return {str(path.parent) for path in manifests if complete(path.parent, deep=True) is None}
+        return {str(path.parent) for path in manifests if intact_manifest(path.parent, deep=True) is None}
 
     before = broken()
     struck = KINDS[kind].strike(swept, random.Random(3))

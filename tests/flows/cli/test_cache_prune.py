@@ -38,7 +38,7 @@ def folders(place: Place) -> set[str]:
 def test_what_results_refer_to_stays_also_where_only_landing_folders_tell(swept):
     for _ in ("with the warehouse", "without"):
         result = swept.ask(*NOTHING_OF_RESULTS)
-        assert result.returncode == 0 and "is unused for 30d and not needed" in result.stdout, result.stdout
+        assert result.returncode == 0 and "has been unused for 30d." in result.stdout, result.stdout
         swept.warehouse.unlink(missing_ok=True)
 
 

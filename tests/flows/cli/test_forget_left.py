@@ -12,7 +12,7 @@ from tasks import removal
 from tasks.forget_data import forget, known_names, matching_names, plan
 from tasks.identity import INGREDIENTS
 from tasks.runtime.shared import SharedFolder, shared_folder
-from tasks.runtime.store import complete, seal
+from tasks.runtime.store import intact_manifest, seal
 from tasks.shared_training import bring_training
 from tests.flows.cli.test_forget import job, made_home
 from tests.place import one_sentence
@@ -144,7 +144,7 @@ def brought(shared: SharedFolder, root: Path, name: str, ingredients: str) -> Pa
     folder = root / "experiments" / name
     bring_training(shared, folder, lambda event: None)
     (folder / INGREDIENTS).write_text(ingredients)
-    assert complete(folder) and not (folder / "spec.json").exists()
+    assert intact_manifest(folder) and not (folder / "spec.json").exists()
     return folder
 
 

@@ -120,7 +120,7 @@ def test_it_is_said_which_evaluation_is_taken_and_a_result_of_no_study_hides_non
     text = printed("t4", None, None)
     assert "on test: provisional (5 cases, study large, judged 2026-03-02 00:00, rule target_recall)" in text
     assert (
-        "Not taken on test, name the id to take it: e4-small (5 cases, study small, judged 2026-03-01 00:00); "
+        "Not used on test; to use one, give its id: e4-small (5 cases, study small, judged 2026-03-01 00:00); "
         "e4-killed (5 cases, study earlier, judged 2026-03-03 00:00)." in text
     )
     own_output = printed("e4-killed", None, None)

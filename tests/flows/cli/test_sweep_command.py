@@ -160,7 +160,7 @@ import contextlib, signal, sys, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from rich.console import Console
-from flows.cli.run import Leaving
+from flows.cli.run import EarlyExit
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import TriageError
 
@@ -168,7 +168,7 @@ def step():
     with contextlib.suppress(TriageError):  # whose traceback could be printed before the sentence
         run_child("tests.runtime.programs.steps:name_itself", {}, Path(sys.argv[1]), lambda event: print(event.message))
 
-with Leaving(Console(quiet=True)).interruptible():
+with EarlyExit(Console(quiet=True)).interruptible():
     try:
         threading.Thread(target=step, daemon=True).start()
         time.sleep(200)

@@ -110,7 +110,7 @@ def test_pairs_that_would_do_if_the_difference_were_smaller_are_not_asked_for(ro
 
 
 def test_one_seed_is_said_to_show_nothing_of_chance(rows):
-    sentence = "No recipe has two seeds under one setting: what chance does to a training is not in these intervals."
+    sentence = "No recipe has two seeds under one setting: these intervals leave out chance in training."
     assert sentence in answer(*rows, [pool(RECALL)])
     assert sentence not in answer(*rows, [pool(ROW)])
 
