@@ -148,10 +148,7 @@ def _figure(
     row = _row(rule, metric, scope, [pairs[i] for i in averaged], len(places), cells, grouped)
 
     if not averaged:
-        reason = "no pair has a model that beats the best constant answer in accuracy"
-        if not usable:
-            reason = "the rule could not be applied to any pair"
-        return _Figure(replace(row, verdict=f"{CANNOT_CONCLUDE}: {reason}"))
+        return _Figure(replace(row, verdict=f"{CANNOT_CONCLUDE}: {_why_no_pair(usable)}"))
 
     sides = [model for i in averaged for model in (2 * i, 2 * i + 1)]
     numerators, denominators = cells.part(sides).ratios(metric)
@@ -168,15 +165,23 @@ def _figure(
             replace(row, note=f"no band: {units} {kind} are too few (it needs {MIN_UNITS})")
         )
 
-    # Weights of the models: the mean over pairs of 4 bits minus 8 bits.
-    signs = np.tile([1.0, -1.0], len(averaged)) / len(averaged)
-    return _Figure(
-        row,
-        Statistic.mean_of(
-            numerators.reshape(len(numerators), -1),
-            denominators.reshape(len(denominators), -1),
-            np.repeat(signs, numerators.shape[2]),
-        ),
+    return _Figure(row, _mean_difference(numerators, denominators))
+
+
+def _why_no_pair(usable: list[int]) -> str:
+    if not usable:
+        return "the rule could not be applied to any pair"
+    return "no pair has a model that beats the best constant answer in accuracy"
+
+
+def _mean_difference(numerators: Floats, denominators: Floats) -> Statistic:
+    """The mean over pairs of 4 bits minus 8 bits, of ratios (units, models, ratios): the models of
+    a pair stand one after the other, that at 4 bits first.
+    """
+    units, models, ratios = numerators.shape
+    weights = np.tile([1.0, -1.0], models // 2) / (models // 2)
+    return Statistic.mean_of(
+        numerators.reshape(units, -1), denominators.reshape(units, -1), np.repeat(weights, ratios)
     )
 
 

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_AT_ONCE = 10_000
-
+MACROS = (
+    "SELECT DISTINCT function_name FROM duckdb_functions() "
+    "WHERE function_type = 'table_macro' AND NOT internal AND ends_with(function_name, '_of')"
+)
+TABLES_WITH_ID = "SELECT table_name FROM duckdb_columns() WHERE column_name = 'evaluation_id'"
+VIEW_DEFINITIONS = "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal"
 
 Parameters = Mapping[str, object] | None  # value by name, as in `WHERE bits = $bits`
 
@@ -186,29 +191,16 @@ def _checked(
 
 
 def _narrow_views(con: duckdb.DuckDBPyConnection, sql: str, only: Collection[str]) -> None:
-    """Let the views of a statement show these evaluations alone, on this connection: a temporary
-    view of the name stands before the view, and before it in the views that read it.
+    """Shadow each view that a statement reads, directly or through another view, by a temporary
+    view of these evaluations alone, on this connection.
 
-    It calls the view's table macro, or leaves out the rows of other evaluations.
+    A temporary view calls the view's table macro, or leaves out the rows of other evaluations.
     """
     ids = ", ".join(map(quoted, sorted(only)))
-    macros = {
-        name.removesuffix("_of")
-        for (name,) in con.execute(
-            "SELECT DISTINCT function_name FROM duckdb_functions() "
-            "WHERE function_type = 'table_macro' AND NOT internal AND ends_with(function_name, '_of')"
-        ).fetchall()
-    }
-    definitions = dict(
-        con.execute("SELECT view_name, sql FROM duckdb_views() WHERE NOT internal").fetchall()
-    )
+    macros = {name.removesuffix("_of") for name in _names(con, MACROS)}
+    with_id = _names(con, TABLES_WITH_ID)
+    definitions = dict(con.execute(VIEW_DEFINITIONS).fetchall())
     catalog = _catalog(con)
-    with_id = {
-        name
-        for (name,) in con.execute(
-            "SELECT table_name FROM duckdb_columns() WHERE column_name = 'evaluation_id'"
-        ).fetchall()
-    }
 
     for view in sorted(_views_of(sql, definitions, macros)):
         if view in macros:
@@ -218,6 +210,10 @@ def _narrow_views(con: duckdb.DuckDBPyConnection, sql: str, only: Collection[str
                 f"CREATE TEMP VIEW {view} AS FROM {catalog}.main.{view} "
                 f"WHERE list_contains([{ids}]::VARCHAR[], evaluation_id)"
             )
+
+
+def _names(con: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
+    return {name for (name,) in con.execute(sql).fetchall()}
 
 
 def _catalog(con: duckdb.DuckDBPyConnection) -> str:

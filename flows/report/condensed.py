@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from flows.report.table import Table
 
@@ -47,7 +48,7 @@ def _without_empty_lines(table: Table) -> tuple[Table, Missing]:
     missing: Missing = defaultdict(list)
     rows = []
     for short_name, (name, *cells) in zip(names, table.rows, strict=True):
-        lines = _lines(cells) if label is not None else [cells]
+        lines: Iterable[Sequence[str]] = _lines(cells) if label is not None else [cells]
         with_figures = []
         for line in lines:
             texts = [text for place, text in enumerate(line, 1) if place != label]
@@ -73,12 +74,9 @@ def _short_names(table: Table) -> list[str]:
     )
 
 
-def _lines(cells: Sequence[str]) -> list[list[str]]:
+def _lines(cells: Sequence[str]) -> Iterable[tuple[str, ...]]:
     """The lines of a row, each with the text of every cell."""
-    split_cells = [cell.split("\n") for cell in cells]
-    height = max((len(lines) for lines in split_cells), default=0)
-    filled_cells = [lines + [""] * (height - len(lines)) for lines in split_cells]
-    return [list(line) for line in zip(*filled_cells, strict=True)]
+    return zip_longest(*(cell.split("\n") for cell in cells), fillvalue="")
 
 
 def _has_no_figure(texts: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 
 from rich.console import Console
 
@@ -101,12 +102,11 @@ def _print_part(console: Console, table: Table, places: Sequence[int], names_abo
 def _level(cells: Sequence[str], at_foot: bool = False) -> list[tuple[str, ...]]:
     """The lines of cells beside each other; shorter ones are filled up, at their head or foot."""
     split_cells = [cell.split("\n") for cell in cells]
-    height = max(len(lines) for lines in split_cells)
-    filled_cells = [
-        [""] * (height - len(lines)) + lines if at_foot else lines + [""] * (height - len(lines))
-        for lines in split_cells
-    ]
-    return list(zip(*filled_cells, strict=True))
+    if not at_foot:
+        return list(zip_longest(*split_cells, fillvalue=""))
+
+    upward = zip_longest(*(reversed(lines) for lines in split_cells), fillvalue="")
+    return list(upward)[::-1]
 
 
 def _print_cells(
