@@ -104,7 +104,7 @@ def _queue_again(client: SyncPrefectClient, run: FlowRun) -> None:
 
 
 def run_again(client: SyncPrefectClient, run: FlowRun) -> None:
-    """Schedule a run anew: finished steps are not repeated, and a training goes on from its
+    """Reschedule a run: finished steps are not repeated, and a training goes on from its
     checkpoint.
 
     Its worker's name goes first: the next worker takes a run some requests before it names itself.

@@ -76,7 +76,7 @@ def first_versions(client: SyncPrefectClient, pool: str, local_versions: Version
 
 
 def replace_versions(client: SyncPrefectClient, pool: str, local_versions: Versions) -> None:
-    """Note the versions of a pool anew, which no other machine serves any more."""
+    """Note the versions of a pool again, which no other machine serves any more."""
     from prefect.client.schemas.actions import VariableUpdate
 
     client.update_variable(VariableUpdate(name=_variable(pool), value=dict(local_versions)))

@@ -165,7 +165,7 @@ def _stored_for(read: Mapping[Reader, SetSizes], digests: Mapping[str, str] | No
 
 
 def _manifest_of(prefix: Path) -> ManifestDict:
-    """The manifest of a stored prefix; empty where it is damaged, so that the prefix is made anew."""
+    """The manifest of a stored prefix; empty where it is damaged, so that the prefix is made again."""
     try:
         return read_manifest(prefix) or {}
     except BrokenFolder:

@@ -179,7 +179,7 @@ class _Search:
             if training_of(spec, self.variant, self.data) != trial.training_id:
                 raise BadInput(
                     f"Trial {trial.number} in {self.storage.path} was trained as another version "
-                    "of triage trains it; move this file away to begin anew."
+                    "of triage trains it; move this file away to start over."
                 )
 
     def _report(self, trial: Trial, state: str | None = None) -> None:

@@ -3,7 +3,7 @@
 All statistics are computed from the same seeded resamples of whole groups (or cases), so that what
 they share, the cases, is shared in every resample: Westfall and Young (1993), Romano and Wolf,
 Econometrica 73 (2005) 1237-1282. Each is studentised: divided by a standard error that is computed
-anew in each resample, by linearisation, from the same groups. NumPy alone.
+again in each resample, by linearisation, from the same groups. NumPy alone.
 """
 
 from __future__ import annotations

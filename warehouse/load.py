@@ -195,7 +195,7 @@ def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifes
         con.execute("DELETE FROM landed WHERE id = ?", [id])
         entry = [id, kind, manifest.digest, utc_now()]
         con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", entry)
-        if kind == "dataset":  # which names datasets anew, those of any training
+        if kind == "dataset":  # which names datasets again, those of any training
             refresh_pairs.refresh(con)
         elif kind in ("training", "evaluation"):
             refresh_pairs.refresh(con, id, folder.parent)

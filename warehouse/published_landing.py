@@ -43,7 +43,7 @@ def publish_landing(
     """Add the rows of the study's landing folders in `landing` to `pack`; return their ids.
 
     What was published stays as it is: other machines trained some of it. Delete the pack to
-    publish all rows anew.
+    publish all rows again.
     """
     with reading(database) as con:
         rows = con.execute(_IDS, {"study": study}).fetchall()

@@ -2,7 +2,7 @@
 
 Their predictions are too many to be published: those of seventy evaluations take more than twice
 the space that a study has. So what another machine published stays until this one measures the
-same; delete the files to publish all rows anew.
+same; delete the files to publish all rows again.
 """
 
 from __future__ import annotations

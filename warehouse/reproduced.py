@@ -47,9 +47,9 @@ def _wrong_pair_figures(
                 list(pair.sides),
             ).fetchall(),
         )
-        anew = _by_rule_and_metric(table, figure_rows(con, table, pair))
-        for key in stored.keys() | anew.keys():
-            if not _alike(stored.get(key), anew.get(key)):
+        recomputed = _by_rule_and_metric(table, figure_rows(con, table, pair))
+        for key in stored.keys() | recomputed.keys():
+            if not _alike(stored.get(key), recomputed.get(key)):
                 yield (*pair.sides, *key)
 
 
@@ -73,11 +73,11 @@ def _wrong_pool_figures(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, .
             f"SELECT {', '.join(names)} FROM pooled_metric WHERE pool = ?", [pool]
         ).fetchall()
         stored = {row[:3]: row[3:] for row in rows}
-        anew = {
+        recomputed = {
             (row.base_model, row.rule, row.metric): astuple(row)[3:] for row in pool_rows(con, ids)
         }
-        for key in stored.keys() | anew.keys():
-            if not _alike(stored.get(key), anew.get(key)):
+        for key in stored.keys() | recomputed.keys():
+            if not _alike(stored.get(key), recomputed.get(key)):
                 yield (pool, *key)
 
 

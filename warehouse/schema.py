@@ -23,7 +23,7 @@ from warehouse.migrate import migrate
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# An index would double the size of a prediction, and is written anew at each closing of the file
+# An index would double the size of a prediction, and is rewritten at each closing of the file
 # after a load. The loader refuses a key that occurs twice in a landing
 # folder, and an audit finds one.
 KEYS_WITHOUT_INDEX = {

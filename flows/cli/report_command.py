@@ -80,7 +80,7 @@ def make_report(console: Console, request: Request) -> None:
 
 def _landed_study(name: str | None) -> tuple[ReportedStudy, str]:
     """A study, and the fingerprint of what has landed of it, of one moment: a result that landed in
-    between would be in the fingerprint and not on the page, which no sweep would make anew.
+    between would be in the fingerprint and not on the page, which no sweep would make again.
     """
     from flows.html_report.study import EVERYTHING, reported_study
 

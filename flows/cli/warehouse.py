@@ -1,4 +1,4 @@
-"""`triage warehouse ...`: check it, publish it, fill it anew, or from another machine."""
+"""`triage warehouse ...`: check it, publish it, fill it again, or from another machine."""
 
 from __future__ import annotations
 

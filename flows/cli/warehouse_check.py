@@ -43,7 +43,7 @@ def print_check(console: Console) -> bool:
         print_line(
             console,
             (
-                "The warehouse is not sound. Fill it anew from what has landed: triage warehouse "
+                "The warehouse is not sound. Fill it again from what has landed: triage warehouse "
                 "rebuild"
             ),
         )

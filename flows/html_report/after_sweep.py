@@ -74,5 +74,5 @@ def place_of_report(study: str) -> str | None:
     if not has_real_models(study):
         return None
     if path.is_file():
-        return f"Report: {path}, older than the last result; triage report {study} makes it anew."
+        return f"Report: {path}, older than the last result; triage report {study} makes it again."
     return f"The report was not made; triage report {study} says why."

@@ -19,7 +19,7 @@ from tasks.runtime.home import home
 from tasks.runtime.private import FILE_MODE
 from warehouse.connect import quoted
 
-FORMAT = 2  # of the page: another one makes every report anew
+FORMAT = 2  # of the page: another one makes every report again
 _LANDED = re.compile(r'<meta name="triage-landed" content="([^"]*)">')
 HEAD_BYTES = 4096  # in which the page says what it was made from
 ALL_RESULTS = "SELECT id, manifest_digest FROM landed WHERE kind <> 'sweep'"

@@ -194,7 +194,7 @@ def _end(client: SyncPrefectClient, followed: _Followed, cell: str, run: FlowRun
     ids = landed_ids(run)
     try:
         take_over([*models_of(run), *ids])
-    except BrokenFolder as error:  # the machine that has it, or makes it again, shares it anew
+    except BrokenFolder as error:  # the machine that has it, or makes it again, shares it again
         warning = f"A result of {cell} was damaged in the shared folder; it runs again. {error}"
         _repeat(client, followed, cell, run, warning, error)
         return

@@ -70,7 +70,7 @@ def _unknown(name: str, studies: Collection[str]) -> str:
     if _has_landed(name):
         return (
             f"{sentence}, but its results are in {home() / 'landing'}: `{REBUILD}` fills this file "
-            f"anew from there, or set TRIAGE_WAREHOUSE to {_other_file(path)}."
+            f"again from there, or set TRIAGE_WAREHOUSE to {_other_file(path)}."
         )
     if not studies:
         return f"{sentence}, and no other yet; run `triage sweep demo` first."

@@ -1,4 +1,4 @@
-"""Whether a model that was written anew still answers as the model that was trained.
+"""Whether a model that was rewritten still answers as the model that was trained.
 
 Both are computed in float32 on unpacked weights, on the same embedded cases of `valid`, whatever
 cases the model was trained on: those may be patients'.

@@ -124,7 +124,7 @@ def _weights(home: Path, landing: _LandedEvaluation) -> tuple[Path, VariantManif
 
     raise ModelGone(
         f"The weights of {landing.name} are no longer in {folders}; run its sweep again, "
-        "which makes them anew."
+        "which makes them again."
     )
 
 

@@ -140,7 +140,7 @@ def _hub_metric(metric: Metric, rule: str) -> dict[str, Any]:
 
 
 def _agreements(result: ExportResult) -> list[tuple[str, Agreement]]:
-    """The models that were written anew, in words, with how they agree with the trained one."""
+    """The models that were rewritten, in words, with how they agree with the trained one."""
     agreements = (("The fused weights", result.fused), ("`model.gguf` (float16)", result.gguf))
     return [(name, agreement) for name, agreement in agreements if agreement is not None]
 

@@ -28,7 +28,7 @@ def run_step(
     """`run_child`, run again with a warning where the child was lost, LOSSES times.
 
     Where `progress()`, such as the newest checkpoint, has changed since the last loss, the count
-    begins anew. Raises what `run_child` raises; a child that took longer than `at_most` seconds is
+    starts over. Raises what `run_child` raises; a child that took longer than `at_most` seconds is
     not run again here.
     """
     losses = 0

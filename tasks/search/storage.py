@@ -142,7 +142,7 @@ class Storage:
         if stored is None and self._frozen():
             raise BadInput(
                 f"{self.path} holds trials of another program, or of an earlier version of triage: "
-                "nothing says what they were trained on. Move it away to begin anew; trainings are "
+                "nothing says what they were trained on. Move it away to start over; trainings are "
                 "kept."
             )
 
@@ -168,7 +168,7 @@ class Storage:
 
         return (
             f"The trials in {self.path} are of another search: {'; '.join(changes)}{more}. Undo "
-            "that, give the grid another name, or move this file away to begin anew; trainings "
+            "that, give the grid another name, or move this file away to start over; trainings "
             "that are needed again are kept."
         )
 
@@ -183,7 +183,7 @@ class Storage:
                 first = f"a trial there has no {error.args[0]}"
             raise BadInput(
                 f"{self.path} cannot be used as the storage of a search ({first}); another version "
-                "of triage or Optuna may have written it: move it away to begin anew, trainings "
+                "of triage or Optuna may have written it: move it away to start over, trainings "
                 "are kept."
             ) from error
 

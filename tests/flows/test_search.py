@@ -148,7 +148,7 @@ def test_another_space_than_that_of_the_stored_trials_is_refused(searched, monke
     with at(searched[0], monkeypatch):
         sentence = refused(*SAFETY, "--set", "search.recipe.rank=[2, 4]")
     assert 'search.recipe.rank was {"high":8,"log":false,"low":2} and is [2,4]' in sentence
-    assert "move this file away to begin anew" in sentence
+    assert "move this file away to start over" in sentence
 
 
 def test_a_second_search_of_the_same_cell_is_refused_while_one_runs(searched, monkeypatch):

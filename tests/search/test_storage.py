@@ -35,7 +35,7 @@ def add(storage: Storage) -> int:
 
 
 def test_proposals_follow_from_the_seed_and_the_values_alone(tmp_path):
-    """One search is opened anew before each proposal, as after a kill; the other never is."""
+    """One search is reopened before each proposal, as after a kill; the other never is."""
     whole = opened(tmp_path / "whole")
     for number in range(9):
         add(whole)
@@ -151,7 +151,7 @@ def test_a_study_of_another_program_is_refused_in_a_sentence_and_left_as_it_is(t
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
 
     with pytest.raises(
-        BadInput, match=r"^\S*search.db holds trials of another program, .* Move it away to begin anew; "
+        BadInput, match=r"^\S*search.db holds trials of another program, .* Move it away to start over; "
     ):
         opened(tmp_path)
 

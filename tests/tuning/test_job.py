@@ -389,7 +389,7 @@ def test_the_memory_choice_of_a_training_is_saved_and_another_budget_chooses_aga
     held_bytes, one, more = measured()
     less = choice(f"{(held_bytes + one + 1.5 * more) * 8 / 7}")
     assert sum("micro-batch" in event.get("message", "") for event in reports) == 2
-    held_bytes, one, more = measured()  # anew: the peaks of so small a model vary by a third with its threads
+    held_bytes, one, more = measured()  # again: the peaks of so small a model vary by a third with its threads
     assert less["micro_batch"] == 1 + (less["limit"] - held_bytes - one - less["cache_bytes"]) // more < 4
 
 

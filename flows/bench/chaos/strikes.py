@@ -64,7 +64,7 @@ def kill_parent(place: ChaosPlace, rng: random.Random) -> str:
 
 
 def kill_machine(place: FleetPlace, rng: random.Random) -> str:
-    """What a power cut does: nothing of a machine runs any more; its `triage join` starts anew."""
+    """What a power cut does: nothing of a machine runs any more; its `triage join` starts over."""
     name = rng.choice(MACHINES)
     killed = processes_of([place.disk / name])
     for process in killed:

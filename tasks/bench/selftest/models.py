@@ -59,7 +59,7 @@ def recipe(dropout: float = 0.0) -> Recipe:
 
 @dataclass(frozen=True)
 class Subject:
-    """A quantised model that is loaded anew, since each check changes it."""
+    """A quantised model that is reloaded, since each check changes it."""
 
     name: str
     bits: int

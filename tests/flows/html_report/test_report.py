@@ -207,7 +207,7 @@ def test_a_report_that_fails_is_a_sentence_and_no_error(local_report, monkeypatc
     monkeypatch.setattr(after_sweep, "COMMAND", command)
     refreshed = refreshed_report("synthetic")
     assert refreshed.path is None and refreshed.problem.startswith("The report of synthetic was not made: ")
-    older = f"Report: {report_path('synthetic')}, older than the last result; triage report synthetic makes it anew."
+    older = f"Report: {report_path('synthetic')}, older than the last result; triage report synthetic makes it again."
     assert place_of_report("synthetic") == older
 
     monkeypatch.setattr(after_sweep, "report_path", lambda study: Path("absent.html"))
@@ -224,7 +224,7 @@ def test_a_report_that_another_sweep_of_the_study_outdates_is_still_one(local_re
 def test_a_result_that_would_land_while_a_study_is_read_lands_after_it_and_outdates_the_report(
     own_home, tmp_path, monkeypatch
 ):
-    """Else the fingerprint would hold a result that the page lacks, and no sweep would make it anew."""
+    """Else the fingerprint would hold a result that the page lacks, and no sweep would make it again."""
     landing = tmp_path / "landing"
     land_pair(landing)
     load_all(landing)
