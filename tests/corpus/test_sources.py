@@ -255,10 +255,7 @@ def test_a_folder_is_an_evaluation_set_by_its_test_file_or_by_all_its_tables(nam
         (["a-00000-of-00003.csv", "a-00001-of-00003.csv", "b.csv"], "holds 2 of the 3 parts of a; add the others"),
         (["a.jsonl", "sub/b.jsonl"], r"sub/b\.jsonl lies deeper than the folder .* move it up"),
         (["train.jsonl", "test.jsonl", "data/more/b.csv"], r"data/more/b\.csv lies deeper"),
-        (
-            ["train.jsonl", "test.jsonl", "more.csv"],
-            r"more\.csv is not named after a set .* rename it .* move it",
-        ),
+        (["train.jsonl", "test.jsonl", "more.csv"], r"more\.csv is not named after a set, .* rename it .* move it"),
         (["train.jsonl", "test.jsonl", "data/validates.csv"], r"validates\.csv is not named after a set"),
         (["notes.txt"], "holds no table, nor has its folder data; put .jsonl, .csv, .parquet files into it"),
     ],
