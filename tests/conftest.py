@@ -10,6 +10,7 @@ import duckdb
 import pytest
 from hypothesis import settings
 
+from tasks.runtime.backend import VARIABLE, is_mac
 from tasks.runtime.device import load_blas, use_device
 from tasks.runtime.memory import total_memory
 
@@ -33,6 +34,16 @@ def share_cores(threads: int) -> None:
     duckdb.connect = connect_with_few
 
 
+def prepare_for_a_mac() -> None:
+    """The bounds of the tests are those of float32 on a CPU; the self-test has those of Metal. A forked process may not
+    ask macOS for proxies, which is not asked where a variable names them."""
+    os.environ.setdefault(VARIABLE, "cpu")
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        os.environ["no_proxy"] = "*"
+
+
+if is_mac():
+    prepare_for_a_mac()
 if "PYTEST_XDIST_WORKER" not in os.environ:  # before the workers of pytest-xdist start
     compile_libraries_once()
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # side by side: each its share of the cores

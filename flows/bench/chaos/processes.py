@@ -83,12 +83,15 @@ def steps(processes: list[psutil.Process]) -> list[psutil.Process]:
     return step_processes
 
 
-def mapped_files(processes: list[psutil.Process]) -> set[str]:
-    """Files that processes have mapped. They have verified them, and would not see a later change;
-    macOS does not say which these are.
+def mapped_files(processes: list[psutil.Process]) -> set[str] | None:
+    """Files that processes have mapped: they have verified them, and would not see a later change.
+    None where the system does not say which these are, as macOS.
     """
+    if not hasattr(psutil.Process, "memory_maps"):
+        return None
+
     paths: set[str] = set()
     for process in processes:
-        with contextlib.suppress(psutil.Error, OSError, AttributeError):
+        with contextlib.suppress(psutil.Error, OSError):
             paths.update(part.path for part in process.memory_maps())
     return paths

@@ -26,6 +26,7 @@ SHORT_SECONDS = 6.0  # of a full disk, a read-only folder, a cut network
 LOCK_SECONDS = 20.0
 LEAVE_SECONDS = 5.0  # in which the processes of a killed sweep must be gone
 CACHED = ("models", "prefixes", "experiments", "experiments/*/scores", "baselines", "sources")
+MAPPED = ("models", "prefixes")  # kinds whose files steps map
 NO_TARGET = "nothing to strike"
 Strike = Callable[[Any, random.Random], str]  # in a ChaosPlace, or in a FleetPlace alone
 
@@ -113,10 +114,16 @@ def _flip(place: ChaosPlace, rng: random.Random, folders: Iterable[Path]) -> str
     )
 
 
+def _may_be_mapped(file: Path, mapped: set[str] | None) -> bool:
+    if mapped is None:
+        return any(kind in file.parts for kind in MAPPED)
+    return str(file) in mapped
+
+
 def _flip_one(place: ChaosPlace, rng: random.Random, files: list[Path]) -> str:
     """Change a bit at a random place of one of the files that no step has open."""
     mapped = mapped_files(place.processes())
-    free = [file for file in files if str(file) not in mapped]
+    free = [file for file in files if not _may_be_mapped(file, mapped)]
     if not free:
         return NO_TARGET
 

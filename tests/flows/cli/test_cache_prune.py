@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import time
 
 import pytest
 
+from deployments.machine_id import machine_id
 from flows.cli.cache_prune import seconds_of
 from tasks.runtime.errors import BadInput
 from tasks.runtime.locks import locked
@@ -67,13 +67,13 @@ def test_a_forgotten_studys_folders_go_once_they_are_old_and_what_landed_stays(s
     assert swept.ask(*NOTHING_OF_RESULTS).returncode == 0
     assert folders(swept) == {str(used.relative_to(swept.home))}
     assert sorted(swept.home.glob("landing/*")) == landed and not list(swept.home.rglob(".forgotten-*"))
-    assert "not needed" in swept.ask(*NOTHING_OF_RESULTS).stdout
+    assert "Nothing unneeded in" in swept.ask(*NOTHING_OF_RESULTS).stdout
 
 
 def test_nothing_goes_while_a_sweep_runs_and_a_dry_run_says_what_would(swept):
     shutil.rmtree(swept.home / "landing")
     swept.warehouse.unlink()
-    record = swept.home / "servers" / f"{socket.gethostname()}-{os.getpid()}"
+    record = swept.home / "servers" / f"{machine_id()}-{os.getpid()}"
     record.parent.mkdir(exist_ok=True)
     record.write_text("1")
     before = folders(swept)

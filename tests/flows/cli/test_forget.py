@@ -6,12 +6,12 @@ import fcntl
 import json
 import os
 import re
-import socket
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from deployments.machine_id import machine_id
 from flows.experiment import experiment
 from flows.search import search
 from flows.sweep import sweep
@@ -174,7 +174,7 @@ def test_it_is_refused_while_anything_works_in_the_home(subfolder, tmp_path):
 
 
 def test_it_is_refused_while_a_sweep_runs_that_is_between_two_steps(swept):
-    record = swept.home / "servers" / f"{socket.gethostname()}-{os.getpid()}"
+    record = swept.home / "servers" / f"{machine_id()}-{os.getpid()}"
     record.parent.mkdir(exist_ok=True)
     record.write_text("1")
     result = swept.ask("forget", "embedded", "--yes")

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from deployments import temporary_server
 from deployments.awake import kept_awake
+from deployments.machine_id import machine_id
 from deployments.prefect_api import api_url, prefect_client
 from deployments.up import up
 from flows.cli import run
@@ -92,7 +93,7 @@ def test_a_server_is_ended_only_if_its_sweep_is_dead_and_it_is_a_server(tmp_path
     try:
         records = home() / "servers"
         records.mkdir(parents=True)
-        own_record, dead = (records / f"{socket.gethostname()}-{pid}" for pid in (os.getpid(), ended.pid))
+        own_record, dead = (records / f"{machine_id()}-{pid}" for pid in (os.getpid(), ended.pid))
         elsewhere = records / f"another-machine-{ended.pid}"
         for record in (own_record, dead, elsewhere):
             record.write_text(str(bystander.pid))
@@ -112,7 +113,7 @@ def test_the_server_that_a_killed_sweep_of_an_earlier_version_left_is_ended():
     while temporary_server.SERVER not in temporary_server.command_of(server.pid) and time.monotonic() < deadline:
         time.sleep(0.02)  # just started, it may still have its parent's command
 
-    record = home() / "servers" / f"{socket.gethostname()}-{ended.pid}"
+    record = home() / "servers" / f"{machine_id()}-{ended.pid}"
     record.parent.mkdir(parents=True)
     record.write_text(str(server.pid))
     temporary_server.end_orphaned_servers(home())
@@ -123,7 +124,7 @@ def test_the_server_that_a_killed_sweep_of_an_earlier_version_left_is_ended():
 def test_a_home_that_may_not_be_written_to_is_a_sentence_also_where_a_dead_sweep_left_its_record(small_disk):
     ended = subprocess.Popen(["true"])
     ended.wait()
-    record = small_disk.home / "servers" / f"{socket.gethostname()}-{ended.pid}"
+    record = small_disk.home / "servers" / f"{machine_id()}-{ended.pid}"
     record.parent.mkdir()
     record.write_text("1")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk.home)], check=True)
