@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import mlx.core as mx
 import numpy as np
 
-from tasks.bench.selftest.check import Check
+from tasks.bench.selftest.check import Check, relative_to_spread
 from tasks.bench.selftest.models import (
     WIDE,
     Subject,
@@ -27,9 +27,10 @@ from tasks.tuning.architecture import Stack
 # the dense ones'. On a GPU only: on CPU MLX's bfloat16 kernels measure about 3, and no study uses
 # them.
 BFLOAT16_LIMIT = 2.0
-# Probabilities of the labels that the product reports, in float32 and in bfloat16.
-FIDELITY_LIMITS = {"float32": 1e-4, "bfloat16": 3e-2}
-FIDELITY = "largest difference of a label's probability"
+# Probabilities of the labels that the product reports. The cases of a tiny model differ little, so
+# that only their spread says what a difference means: cpu-packed measures 0.01 to 0.09 of it.
+FIDELITY_LIMITS = {"float32": 1e-4, "bfloat16": 0.3}
+FIDELITY = "of the spread of the labels' probabilities between cases"
 LABEL_TOKENS = (5, 6, 7)
 
 
@@ -82,12 +83,13 @@ def packed_error(subject: Subject) -> float:
 
 
 def fidelity(subject: Subject) -> float:
-    """Label probabilities of packed weights, in this backend's data type, against unpacked float32."""
+    """Label probabilities of packed weights, in this backend's data type, against unpacked float32:
+    root mean square difference, relative to how far cases lie apart.
+    """
     packed = subject.packed()
     if backend().compute_dtype == "float32":
         packed.model.set_dtype(mx.float32)
-    differences = _probabilities(packed) - _probabilities(subject.dense())
-    return float(np.abs(differences).max())
+    return relative_to_spread(_probabilities(packed), _probabilities(subject.dense()))
 
 
 def loss_error(subject: Subject) -> float:

@@ -84,6 +84,13 @@ def distance(a: Any, b: Any) -> float:
     return float(np.linalg.norm(first - second) / np.linalg.norm(second))
 
 
+def relative_to_spread(a: np.ndarray, b: np.ndarray) -> float:
+    """Root mean square difference of two arrays, relative to how far the rows of the second, along
+    its first axis, lie from their mean.
+    """
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b - b.mean(axis=0)))
+
+
 def farthest(tensors: dict[str, Any], other_tensors: dict[str, Any]) -> float:
     """The largest `distance` over arrays of the same names."""
     if tensors.keys() != other_tensors.keys():
