@@ -15,7 +15,7 @@ from flows.report.figures import ed_recall_figure, figure
 from flows.report.names import random_mark, recipe_name
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow, typed_rows
-from tasks.judging.gates import ED_RECALL
+from tasks.judging.gate_thresholds import ED_RECALL
 
 APART = 1.02
 OWN = "own"  # the arm of the models that were trained at the precision at which they are judged

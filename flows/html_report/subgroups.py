@@ -11,7 +11,7 @@ from flows.html_report.study import ReportedStudy, full_name
 from flows.report.figures import counted, ed_recall_figure, figure, is_number
 from flows.report.table import Table
 from flows.report.typed_rows import EvaluationRow
-from tasks.judging.gates import ED_RECALL
+from tasks.judging.gate_thresholds import ED_RECALL
 
 MOST_MODELS = 6
 LEAST = 10  # emergencies: of fewer, an interval spans nearly everything

@@ -6,7 +6,7 @@ import math
 from typing import TypeGuard
 
 from tasks.bundle.gate_figure import gate_figure as gate_figure
-from tasks.judging.gates import ED_RECALL
+from tasks.judging.gate_thresholds import ED_RECALL
 
 
 def is_number(value: float | None) -> TypeGuard[float]:

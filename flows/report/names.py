@@ -6,6 +6,7 @@ from typing import Protocol
 
 from flows.report.figures import percent
 from flows.report.typed_rows import EvaluationRow
+from tasks.judging.gate_thresholds import ED_RECALL
 
 RANDOM = " (random weights)"  # behind the name of whatever was measured with them
 # Baselines without a language model. A recipe may be named `baseline` too, so the word is avoided.
@@ -82,8 +83,6 @@ def verdict(row: Judged) -> str:
         return str(row.verdict)
     if row.ed_prevalence == 0:
         return "not judged:\nno ED case"
-
-    from tasks.judging.gates import ED_RECALL  # SciPy comes with it
 
     passes = row.ed_recall is not None and row.ed_recall >= ED_RECALL
     return "not judged:\nemergencies only" if passes else "unsafe"

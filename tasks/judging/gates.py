@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tasks.judging.gate_thresholds import ED_F2, ED_FALSE_NEGATIVE_RATE, ED_RECALL
 from tasks.judging.intervals import Groups, Interval, clopper_pearson, interval_columns
 from tasks.judging.metrics import (
     EXACT,
@@ -27,9 +28,6 @@ from tasks.judging.metrics import (
 )
 from tasks.judging.point_metrics import metric_values
 
-ED_RECALL = 0.95
-ED_F2 = 0.90
-ED_FALSE_NEGATIVE_RATE = 0.05
 THRESHOLDS = {
     "ed_recall": ED_RECALL,
     "ed_f2": ED_F2,

@@ -246,7 +246,7 @@ def test_a_file_of_texts_gives_a_file_of_answers(place, tmp_path):
         ((CELL, "--file", "other.jsonl"), "other.jsonl, line 1: has no column 'text'"),
         (
             ("tiny-lama-4bit-balanced_safe-s42", "--file", "good.jsonl"),
-            "similar name first: tiny-llama-4bit-balanced_safe",
+            "closest name first: tiny-llama-4bit-balanced_safe",
         ),
         (("always_ed", "--file", "good.jsonl"), "is a baseline"),
         (("./nowhere", "--file", "good.jsonl"), "holds no model that can be used"),
