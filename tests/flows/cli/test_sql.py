@@ -16,7 +16,7 @@ import time
 import psutil
 import pytest
 
-from tests.place import Place, one_sentence
+from tests.place import Place, one_sentence, with_empty_warehouse
 from tests.warehouse.rows import evaluation, training
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -110,11 +110,7 @@ SLOW = (
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A warehouse with nothing in it."""
-    place = Place(tmp_path_factory.mktemp("small") / "place")
-    place.home.mkdir(parents=True)
-    load_all(tmp_path_factory.mktemp("landing"), place.warehouse)
-    return place
+    return with_empty_warehouse(tmp_path_factory.mktemp("small"))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ import pytest
 from flows.cli.main import main
 from flows.cli.predict_run import _writing
 from tasks.runtime.errors import BadInput
-from tests.place import Place, one_sentence
-from warehouse.load import load_all
+from tests.place import Place, one_sentence, with_empty_warehouse
 
 FULL = Path("/dev/full")  # a device that has no room
 NOT_FULL = (
@@ -31,11 +30,7 @@ main.main()
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A warehouse with nothing in it."""
-    place = Place(tmp_path_factory.mktemp("small") / "place")
-    place.home.mkdir(parents=True)
-    load_all(tmp_path_factory.mktemp("landing"), place.warehouse)
-    return place
+    return with_empty_warehouse(tmp_path_factory.mktemp("small"))
 
 
 def run(place: Place, command: tuple[str, ...], stdout: object, **environment: str):
