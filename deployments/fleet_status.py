@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Machine:
+class PoolWorker:
     """A worker of a pool. `seconds`: since its last heartbeat, by the server's clock; `runs`: names
     of what it runs.
     """
@@ -28,13 +28,13 @@ class Machine:
     runs: list[str]
 
 
-def machines(api: str) -> list[Machine]:
+def machines(api: str) -> list[PoolWorker]:
     """The workers of all process pools, by pool and host. Raises BadInput if no server answers."""
     with answering(api), prefect_client(api, retries=5) as client:
         now = _server_time(client)
         runs_by_worker = _runs_by_worker(client)
         fleet = [
-            Machine(
+            PoolWorker(
                 pool=pool.name,
                 host=host_of(worker.name),
                 worker=worker.name,

@@ -20,7 +20,7 @@ OWN_TOKENS_PER_CASE = 70  # without the instruction
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """What estimates need of a model's shape: its blocks and how wide they are, and parameters of
     one block and of the whole.
     """
@@ -31,7 +31,7 @@ class Size:
     parameters: float
 
 
-TYPICAL_SIZE = Size(blocks=30, hidden_size=576, block_parameters=3.5e6, parameters=135e6)
+TYPICAL_SIZE = ModelSize(blocks=30, hidden_size=576, block_parameters=3.5e6, parameters=135e6)
 
 
 def operations(spec: ExperimentSpec) -> Steps:
@@ -139,7 +139,7 @@ def dropout_cases(spec: ExperimentSpec) -> int:
 
 
 @functools.cache
-def size_of(name: str) -> Size:
+def size_of(name: str) -> ModelSize:
     """The size of a base model, or a typical one if its shape is not known."""
     if not is_known(name):
         return TYPICAL_SIZE
@@ -152,7 +152,7 @@ def size_of(name: str) -> Size:
         if tensor.startswith("model.layers.0.") and "norm" not in tensor
     )
 
-    return Size(shape.num_hidden_layers, shape.hidden_size, block, sum(sizes.values()))
+    return ModelSize(shape.num_hidden_layers, shape.hidden_size, block, sum(sizes.values()))
 
 
 def _scored_cases(data: Data) -> int:

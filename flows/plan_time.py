@@ -46,19 +46,19 @@ REACHED = Steps(preparing=0.62, training=0.51, scoring=0.52, dropout=0.47)
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineSpeeds:
     """A machine and its operations a second in each step."""
 
     name: str
     speeds: Steps
 
     @classmethod
-    def of(cls, name: str, gflops: float) -> Machine:
+    def of(cls, name: str, gflops: float) -> MachineSpeeds:
         """A machine whose matrix products run at `gflops`."""
         return cls(name, Steps(*(share * gflops * 1e9 for share in astuple(REACHED))))
 
 
-OTHERS = (Machine.of("two Linux cores, MKL, 288 GFLOP/s", 288),)
+OTHERS = (MachineSpeeds.of("two Linux cores, MKL, 288 GFLOP/s", 288),)
 NOT_MEASURED = ("Mac (Metal)", "NVIDIA GPU (CUDA)")
 
 
@@ -67,12 +67,14 @@ def assumed_speeds() -> Steps:
     return Steps(*[backend().planned_gflops * 1e9] * 4)
 
 
-def assumed_machine() -> Machine:
+def assumed_machine() -> MachineSpeeds:
     """This machine, where it is not measured."""
-    return Machine(f"this machine, not measured: assumed for {backend().name}", assumed_speeds())
+    return MachineSpeeds(
+        f"this machine, not measured: assumed for {backend().name}", assumed_speeds()
+    )
 
 
-def measured_machine() -> Machine | None:
+def measured_machine() -> MachineSpeeds | None:
     """This machine, from a probe of some seconds; None where it does not tell.
 
     Only where steps run as those behind REACHED: in float32 on a CPU.
@@ -81,5 +83,5 @@ def measured_machine() -> Machine | None:
         return None
     with TemporaryDirectory() as folder, contextlib.suppress(TriageError):
         gflops = run_child("tasks.runtime.probe:run_speed", {}, Path(folder))["gflops"]
-        return Machine.of(f"this machine, {gflops:.0f} GFLOP/s", gflops)
+        return MachineSpeeds.of(f"this machine, {gflops:.0f} GFLOP/s", gflops)
     return None

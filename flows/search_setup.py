@@ -20,7 +20,7 @@ from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.search.check_space import NO_PART_OF_TRAINING, check_space
 from tasks.search.halving import Halving, rungs
-from tasks.search.objective import Objective
+from tasks.search.objective import SearchObjective
 from tasks.search.space import SECTIONS, Space
 from tasks.spec import ExperimentSpec, Grid, Strict
 
@@ -65,7 +65,7 @@ class SearchSetup:
     space: Space
     selection: Selection
     halving: Halving
-    objective: Objective
+    objective: SearchObjective
 
     @property
     def spec(self) -> ExperimentSpec:
@@ -126,7 +126,7 @@ def set_up(
         space,
         replace(selection, grid=one_cell, cells=[cell]),
         Halving(pauses, search.keep),
-        Objective.of(cell.recipe, search),
+        SearchObjective.of(cell.recipe, search),
     )
 
 

@@ -24,7 +24,7 @@ Figures = dict[str, dict[str, Any]]  # columns of the table `fidelity` by distri
 
 
 @dataclass(frozen=True)
-class Comparison:
+class VariantComparison:
     """A variant and the reference that it is compared with: their manifests, and the id of the
     measurement.
     """
@@ -97,7 +97,7 @@ def fidelity(
     return ids if unlanded else as_cached(ids, ", ".join(ids))
 
 
-def _log_folder(model: BaseModelSpec, comparisons: list[Comparison]) -> Path:
+def _log_folder(model: BaseModelSpec, comparisons: list[VariantComparison]) -> Path:
     """A folder of these measurements alone: another sweep may measure the same model in other ways
     at once.
     """
@@ -106,7 +106,7 @@ def _log_folder(model: BaseModelSpec, comparisons: list[Comparison]) -> Path:
 
 
 def _land(
-    comparison: Comparison, figures: Figures, set_cases: int, dataset: DatasetManifest
+    comparison: VariantComparison, figures: Figures, set_cases: int, dataset: DatasetManifest
 ) -> None:
     shared = {
         "fidelity_id": comparison.fidelity_id,
@@ -130,7 +130,7 @@ def _land(
 
 def _comparison(
     folder: Path, reference: VariantManifest, dataset: DatasetManifest, grid: Grid
-) -> Comparison:
+) -> VariantComparison:
     variant = VariantManifest.read(folder)
     ingredients = {
         "variant": variant.digest,
@@ -144,4 +144,4 @@ def _comparison(
     }
     name = f"fidelity-{variant.base_model}-{variant.precision_name}-{short_digest(ingredients)}"
 
-    return Comparison(name, folder, variant, reference)
+    return VariantComparison(name, folder, variant, reference)

@@ -19,7 +19,7 @@ from tasks.grids.grid_errors import shortened
 from tasks.recorded_jobs import MADE_IN, Learned, jobs, learned_by
 from tasks.removal import (
     ASIDE,
-    Part,
+    RemovedFolder,
     aside_of,
     bytes_below,
     leftovers,
@@ -46,7 +46,7 @@ class Forgetting:
     """
 
     names: tuple[str, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[RemovedFolder, ...]
     elsewhere: tuple[str, ...]
 
     @property
@@ -119,7 +119,7 @@ def plan(root: Path, names: list[str]) -> Forgetting:
         "leftovers": [*leftovers(root), *_half_built_results(root)],
     }
     parts = (
-        Part(kind, path, bytes_below(path))
+        RemovedFolder(kind, path, bytes_below(path))
         for kind, paths in folders.items()
         for path in paths
         if path.is_dir()

@@ -23,7 +23,7 @@ PLACES_OF_ASIDES = (
 
 
 @dataclass(frozen=True)
-class Part:
+class RemovedFolder:
     """A folder that goes, and the bytes of its files."""
 
     kind: str
@@ -54,7 +54,7 @@ def refuse_while_working(root: Path) -> None:
                 )
 
 
-def remove(parts: Collection[Part]) -> None:
+def remove(parts: Collection[RemovedFolder]) -> None:
     """Remove folders. Raises Locked, and removes none, if an experiment of them is being trained."""
     with contextlib.ExitStack() as stack:
         for part in parts:

@@ -9,7 +9,7 @@ from tasks.identity import experiment_folder
 from tasks.landing import land_rows
 from tasks.progress import publisher
 from tasks.runtime.home import home
-from tasks.search.objective import Objective
+from tasks.search.objective import SearchObjective
 from tasks.search.rows import SearchedCell, trial_rows
 from tasks.search.train_trial import train_trial
 from tasks.search.trial import Reached, Trial
@@ -27,7 +27,7 @@ def train_to_rung(
     number: int,
     spec: ExperimentSpec,
     update: int,
-    objective: Objective,
+    objective: SearchObjective,
     variant: Path,
     data: Path,
     bounds: StepBounds = UNBOUNDED,

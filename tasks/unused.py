@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.corpus.manifest import DatasetManifest
-from tasks.removal import Part, bytes_below, leftovers
+from tasks.removal import RemovedFolder, bytes_below, leftovers
 from tasks.runtime.errors import BrokenFolder
 from tasks.runtime.store import read_manifest
 from tasks.tuning.training_rows import sets_digest
@@ -28,14 +28,14 @@ PREFIXES = "stored prefixes"
 class Stored:
     """A folder of a home. `used`: seconds since 1970; `is_referred_to`: by a result."""
 
-    part: Part
+    part: RemovedFolder
     used: float
     is_referred_to: bool
 
 
 def prunable(
     root: Path, referred: Collection[str], unused_since: float, only_unreferenced: bool
-) -> Iterator[Part]:
+) -> Iterator[RemovedFolder]:
     """The folders of a home that may go: not used since `unused_since` (seconds since 1970), and
     referred to by no result. Stored prefixes are computed again, so they go by their use
     alone unless `only_unreferenced`.
@@ -48,7 +48,7 @@ def prunable(
         if entry.used < unused_since and not is_needed:
             yield entry.part
     for path in leftovers(root):
-        yield Part("leftovers", path, bytes_below(path))
+        yield RemovedFolder("leftovers", path, bytes_below(path))
 
 
 def stored(root: Path, referred: Collection[str]) -> Iterator[Stored]:
@@ -74,7 +74,7 @@ def stored(root: Path, referred: Collection[str]) -> Iterator[Stored]:
             # The pattern of variants matches base conversions too, which are a kind of their own.
             is_other = kind == "variants" and "-base-" in folder.name
             if not folder.name.startswith(".") and not is_other:
-                part = Part(kind, folder, bytes_below(folder))
+                part = RemovedFolder(kind, folder, bytes_below(folder))
                 yield Stored(part, last_used(folder), is_referred_to(folder))
 
 

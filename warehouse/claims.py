@@ -51,7 +51,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class ClaimMeasurement:
     """A row behind a claim: its figure, and the other columns by name."""
 
     value: float | None
@@ -67,7 +67,7 @@ class MeasuredClaim:
 
     claim: Claim
     verdict: str
-    measurements: list[Measurement]
+    measurements: list[ClaimMeasurement]
     note: str | None = None
 
 
@@ -134,7 +134,9 @@ def _measured_claim(claim: Claim, run: Callable[[str], Rows]) -> MeasuredClaim:
     return MeasuredClaim(claim, verdict, measurements)
 
 
-def _measurement(claim: Claim, columns: tuple[str, ...], row: tuple[object, ...]) -> Measurement:
+def _measurement(
+    claim: Claim, columns: tuple[str, ...], row: tuple[object, ...]
+) -> ClaimMeasurement:
     values = dict(zip(columns, row, strict=True))
     if missing := [name for name in FIGURES if name not in values]:
         raise BadInput(f"its rows need the column {missing[0]}.")
@@ -142,11 +144,11 @@ def _measurement(claim: Claim, columns: tuple[str, ...], row: tuple[object, ...]
     value, low, high = (_number(values.pop(name)) for name in FIGURES)
     undecided = bool(values.pop("undecided"))
     if undecided or value is None:
-        return Measurement(value, low, high, CANNOT_CONCLUDE, values)
+        return ClaimMeasurement(value, low, high, CANNOT_CONCLUDE, values)
 
     # A figure without an interval is judged as a point.
     ends = (value if low is None else low, value if high is None else high)
-    return Measurement(value, low, high, _verdict(claim, *ends), values)
+    return ClaimMeasurement(value, low, high, _verdict(claim, *ends), values)
 
 
 def _number(value: object) -> float | None:
@@ -178,7 +180,7 @@ def _insert(con: duckdb.DuckDBPyConnection, result: MeasuredClaim) -> None:
     """A row for each measurement; one without figures where there is none."""
     claim = result.claim
     moment = utc_now()
-    rows = result.measurements or [Measurement(None, None, None, result.verdict)]
+    rows = result.measurements or [ClaimMeasurement(None, None, None, result.verdict)]
     for number, row in enumerate(rows, start=1):
         further = ", ".join(f"{name} {value}" for name, value in row.further.items()) or None
         con.execute(

@@ -23,7 +23,7 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.manifest import Manifest
 from tasks.runtime.store import build_folder
 from tasks.spec import digest_of
-from warehouse.schema import FACTS, Fact, Kind, Table, check
+from warehouse.schema import FACTS, FactTable, Kind, Table, check
 from warehouse.schema import tables as tables_by_name
 
 Row = Mapping[str, object]  # value by column; None: not available
@@ -125,7 +125,7 @@ def _arrow_tables(id: str, kind: Kind, tables: Mapping[str, Rows]) -> dict[str, 
     return arrow_tables
 
 
-def _fact(kind: Kind) -> Fact:
+def _fact(kind: Kind) -> FactTable:
     if kind not in FACTS:
         raise BadInput(f"There is no landing kind {kind!r}; the kinds are {', '.join(FACTS)}.")
     return FACTS[kind]

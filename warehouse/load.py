@@ -21,7 +21,7 @@ from warehouse import derived, refresh_pairs, refresh_pools
 from warehouse.connect import WAIT_SECONDS, utc_now, warehouse_path, writing
 from warehouse.landing import LandingManifest, is_loaded
 from warehouse.migrate import migrate
-from warehouse.schema import FACTS, Fact, Kind, insert
+from warehouse.schema import FACTS, FactTable, Kind, insert
 
 # The precision that rows without one have: they are older than the column.
 UNNAMED_PRECISION = {
@@ -236,7 +236,7 @@ def _transaction(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[None]
         raise
 
 
-def _replace_rows(con: duckdb.DuckDBPyConnection, folder: Path, fact: Fact, id: str) -> None:
+def _replace_rows(con: duckdb.DuckDBPyConnection, folder: Path, fact: FactTable, id: str) -> None:
     """Delete and insert: a row-wise merge would keep rows that the new content no longer has."""
     is_new = con.execute("SELECT 1 FROM landed WHERE id = ?", [id]).fetchone() is None
     for name in fact.tables:
@@ -249,7 +249,7 @@ def _replace_rows(con: duckdb.DuckDBPyConnection, folder: Path, fact: Fact, id: 
     _name_precisions(con, fact, id)
 
 
-def _name_precisions(con: duckdb.DuckDBPyConnection, fact: Fact, id: str) -> None:
+def _name_precisions(con: duckdb.DuckDBPyConnection, fact: FactTable, id: str) -> None:
     """Name the precision of rows that landed before it had a column: their bits say it."""
     for name in UNNAMED_PRECISION.keys() & set(fact.tables):
         con.execute(

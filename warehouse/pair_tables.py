@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from warehouse.paired import METRICS, WITH_OVER_TRIAGE, Comparison
+from warehouse.paired import METRICS, WITH_OVER_TRIAGE, MetricComparison
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PairTable:
 
     @property
     def columns(self) -> list[str]:
-        figures = [field.name for field in fields(Comparison)]
+        figures = [field.name for field in fields(MetricComparison)]
         return [*self.keys, "rule", *(self.renamed.get(name, name) for name in figures)]
 
 

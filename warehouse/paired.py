@@ -67,7 +67,7 @@ class PairedDecisions:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MetricComparison:
     """One metric of a pair; None where it is not available, for the reason in `note`.
 
     Fields as in `pair_metric`.
@@ -108,7 +108,7 @@ class BothSides:
 
 def compare(
     pair: PairedDecisions, cost: Floats | None, metrics: Sequence[str] = METRICS
-) -> list[Comparison]:
+) -> list[MetricComparison]:
     """METRICS of a pair, or those of `metrics`, with 95 % intervals.
 
     `cost` (3, 3): row = truth, column = decision; None: no cost.
@@ -124,10 +124,12 @@ def compare(
     ]
 
 
-def not_available(cases: int, reason: str, metrics: Sequence[str] = METRICS) -> list[Comparison]:
+def not_available(
+    cases: int, reason: str, metrics: Sequence[str] = METRICS
+) -> list[MetricComparison]:
     """METRICS of a pair, or those of `metrics`, that cannot be compared by this rule."""
     note = f"not available: {reason}"
-    return [Comparison(metric, "none", cases, None, note=note) for metric in metrics]
+    return [MetricComparison(metric, "none", cases, None, note=note) for metric in metrics]
 
 
 def _tables_by_unit(pair: PairedDecisions) -> Floats:
@@ -178,7 +180,7 @@ def comparison_of(
     units: UnitCounts,
     observed: BothSides,
     differences: Floats,
-) -> Comparison:
+) -> MetricComparison:
     """One metric: observed values, and an interval from resampled `differences` (resamples,)."""
     comparison = _without_figures(metric, pair, units)
     value_4bit = float(observed.at_4bit[0])
@@ -202,9 +204,9 @@ def _why_undefined(metric: str, units: UnitCounts) -> str:
     return "no case but ED in the set" if units.by_class[0] else "no ED case in the set"
 
 
-def _without_figures(metric: str, pair: PairedDecisions, units: UnitCounts) -> Comparison:
+def _without_figures(metric: str, pair: PairedDecisions, units: UnitCounts) -> MetricComparison:
     drawn_units = f"{_unit_count(metric, units)} {_kind_of_unit(pair)}"
-    return Comparison(
+    return MetricComparison(
         metric=metric,
         method=f"paired bootstrap of {drawn_units}, {RESAMPLES} resamples, seed {SEED}"
         + (", of placements (linearised)" if metric == ED_AUROC else ""),
@@ -214,8 +216,8 @@ def _without_figures(metric: str, pair: PairedDecisions, units: UnitCounts) -> C
 
 
 def _with_intervals(
-    comparison: Comparison, pair: PairedDecisions, units: UnitCounts, differences: Floats
-) -> Comparison:
+    comparison: MetricComparison, pair: PairedDecisions, units: UnitCounts, differences: Floats
+) -> MetricComparison:
     """Add the bootstrap interval, or why there is none, and for proportions the exact tests."""
     metric = comparison.metric
     if obstacle := _why_no_bootstrap(metric, pair, units, differences):
@@ -257,13 +259,13 @@ def _why_no_bootstrap(
     return "undefined in too many resamples" if undefined_too_often(differences) else None
 
 
-def _with_bootstrap(comparison: Comparison, differences: Floats) -> Comparison:
+def _with_bootstrap(comparison: MetricComparison, differences: Floats) -> MetricComparison:
     """Add the percentile interval of the resampled differences."""
     low, high = (float(bound) for bound in np.nanpercentile(differences, [2.5, 97.5]))
     return replace(comparison, low=low, high=high, bootstrap_low=low, bootstrap_high=high)
 
 
-def _with_exact_tests(comparison: Comparison, b: int, c: int) -> Comparison:
+def _with_exact_tests(comparison: MetricComparison, b: int, c: int) -> MetricComparison:
     """Add McNemar's test and the Tango interval, which has a width even if all decisions agree."""
     tango_low, tango_high = tango_interval(b, c, comparison.n)
     low = tango_low
@@ -289,7 +291,7 @@ def _with_exact_tests(comparison: Comparison, b: int, c: int) -> Comparison:
     )
 
 
-def _with_verdict(comparison: Comparison) -> Comparison:
+def _with_verdict(comparison: MetricComparison) -> MetricComparison:
     """Add the verdict on non-inferiority: on which side of -MARGIN the interval lies."""
     if comparison.metric in NO_MARGIN:
         return _with_note(comparison, f"no margin is defined for {NO_MARGIN[comparison.metric]}")
@@ -308,7 +310,7 @@ def _with_verdict(comparison: Comparison) -> Comparison:
     return replace(comparison, verdict=verdict)
 
 
-def _with_note(comparison: Comparison, note: str) -> Comparison:
+def _with_note(comparison: MetricComparison, note: str) -> MetricComparison:
     return replace(comparison, note="; ".join(filter(None, [comparison.note, note])))
 
 

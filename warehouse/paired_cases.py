@@ -14,7 +14,7 @@ from tasks.spec import LABELS
 from warehouse.judged_rows import judged_rows
 from warehouse.pair_tables import Pair, PairTable
 from warehouse.paired import (
-    Comparison,
+    MetricComparison,
     PairedDecisions,
     compare,
     not_available,
@@ -69,7 +69,7 @@ def cases_by_rule(
 
 def comparisons(
     cases: list[PairedCase], cost: Floats | None, table: PairTable, rule: str
-) -> list[Comparison]:
+) -> list[MetricComparison]:
     """The metrics of a pair under one rule; the AUROC and the loss, which know no rule, stand under
     the argmax.
 

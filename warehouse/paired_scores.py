@@ -8,7 +8,7 @@ from tasks.judging.point_metrics import ED_AUROC, Floats, UnitCounts, placements
 from warehouse.paired import (
     LOSS,
     BothSides,
-    Comparison,
+    MetricComparison,
     PairedDecisions,
     comparison_of,
     resampled,
@@ -16,7 +16,7 @@ from warehouse.paired import (
 )
 
 
-def compare_losses(pair: PairedDecisions, losses: Floats) -> Comparison:
+def compare_losses(pair: PairedDecisions, losses: Floats) -> MetricComparison:
     """The mean loss of a pair with its 95 % interval; `losses` (cases, 2), in nats."""
     sums = sums_by_unit(pair, np.concatenate([losses, np.ones((len(losses), 1))], axis=1))
 
@@ -28,7 +28,7 @@ def compare_losses(pair: PairedDecisions, losses: Floats) -> Comparison:
     return comparison_of(LOSS, pair, units, observed, means(resampled(sums)).difference)
 
 
-def compare_auroc(pair: PairedDecisions, p_ed: Floats) -> Comparison:
+def compare_auroc(pair: PairedDecisions, p_ed: Floats) -> MetricComparison:
     """The AUROC of emergencies of a pair with its 95 % interval; `p_ed` (cases, 2), the probability
     of ED.
 

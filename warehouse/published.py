@@ -45,7 +45,7 @@ _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
-class Figure:
+class ReadmeFigure:
     """A cell of a README's table, and the numbers or the word that the published rows give."""
 
     where: str
@@ -84,7 +84,7 @@ def publish(study: str, folder: Path, database: Path | None = None) -> None:
         publish_precisions(con, study, folder)
 
 
-def figures(folder: Path = FOLDER, root: Path = ROOT) -> list[Figure]:
+def figures(folder: Path = FOLDER, root: Path = ROOT) -> list[ReadmeFigure]:
     """Every figure of the READMEs' tables that `claims.toml` names, beside the published one.
 
     Raises BadInput where a table, a line or a column is not there.
@@ -99,14 +99,16 @@ def figures(folder: Path = FOLDER, root: Path = ROOT) -> list[Figure]:
     ]
 
 
-def _of_study(folder: Path, entries: list[dict[str, object]], root: Path) -> list[Figure]:
+def _of_study(folder: Path, entries: list[dict[str, object]], root: Path) -> list[ReadmeFigure]:
     with duckdb.connect(":memory:") as con:
         for path in sorted(folder.glob("*.parquet")):
             con.execute(f"CREATE TABLE {path.stem} AS FROM read_parquet(?)", [str(path)])
         return [figure for entry in entries for figure in _of_table(con, entry, root)]
 
 
-def _of_table(con: duckdb.DuckDBPyConnection, entry: dict[str, object], root: Path) -> list[Figure]:
+def _of_table(
+    con: duckdb.DuckDBPyConnection, entry: dict[str, object], root: Path
+) -> list[ReadmeFigure]:
     rows = entry["rows"]
     columns = entry["columns"]
     assert isinstance(rows, dict) and isinstance(columns, dict)
@@ -121,7 +123,7 @@ def _of_table(con: duckdb.DuckDBPyConnection, entry: dict[str, object], root: Pa
         )
 
     return [
-        Figure(
+        ReadmeFigure(
             f"{file}, {line}, {column}",
             normal(table[line][column]),
             _expected_cell(con, str(entry["rows_of"]), condition, name, table[line][column]),

@@ -61,7 +61,7 @@ Kind = Literal[
 
 
 @dataclass(frozen=True)
-class Fact:
+class FactTable:
     """What is landed together under one id.
 
     The first table has the row of the id; the others may be empty.
@@ -71,9 +71,9 @@ class Fact:
     tables: tuple[str, ...]
 
 
-FACTS: dict[Kind, Fact] = {
-    "training": Fact("training_id", ("experiment", "training_curve")),
-    "evaluation": Fact(
+FACTS: dict[Kind, FactTable] = {
+    "training": FactTable("training_id", ("experiment", "training_curve")),
+    "evaluation": FactTable(
         "evaluation_id",
         (
             "evaluation",
@@ -89,13 +89,13 @@ FACTS: dict[Kind, Fact] = {
             "conformal",
         ),
     ),
-    "variant": Fact("variant_id", ("variant",)),
-    "benchmark": Fact("run_id", ("benchmark",)),
-    "fidelity": Fact("fidelity_id", ("fidelity",)),
-    "search": Fact("search_id", ("trial",)),
-    "sweep": Fact("sweep_id", ("sweep", "sweep_member")),
-    "dataset": Fact("dataset_id", ("dataset", "dataset_set")),
-    "look": Fact("look_id", ("look",)),
+    "variant": FactTable("variant_id", ("variant",)),
+    "benchmark": FactTable("run_id", ("benchmark",)),
+    "fidelity": FactTable("fidelity_id", ("fidelity",)),
+    "search": FactTable("search_id", ("trial",)),
+    "sweep": FactTable("sweep_id", ("sweep", "sweep_member")),
+    "dataset": FactTable("dataset_id", ("dataset", "dataset_set")),
+    "look": FactTable("look_id", ("look",)),
 }
 
 

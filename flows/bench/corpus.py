@@ -16,7 +16,7 @@ from rich.console import Console
 from flows.bench.decided import (
     CaseRow,
     Decided,
-    Difference,
+    ModelDifference,
     best_constant,
     decided_of,
     difference,
@@ -24,7 +24,7 @@ from flows.bench.decided import (
 from flows.report.disclaimer import disclaimer
 from flows.report.figures import figure
 from flows.report.names import experiment_name
-from flows.report.table import Table, print_table
+from flows.report.table import ReportTable, print_table
 from flows.report.typed_rows import EvaluationRow, typed_rows
 from tasks.corpus.case import Case
 from tasks.corpus.manifest import DatasetManifest
@@ -64,7 +64,7 @@ class JudgedModel:
     decided: Decided
 
 
-def bench_corpus(console: Console, grid: str, overrides: list[str] | None = None) -> Table:
+def bench_corpus(console: Console, grid: str, overrides: list[str] | None = None) -> ReportTable:
     """Print and return, per set, the baseline and every landed model trained on the same cases,
     with paired differences.
 
@@ -89,7 +89,7 @@ def bench_corpus(console: Console, grid: str, overrides: list[str] | None = None
     for sentence in answer:
         console.print(sentence, soft_wrap=True, markup=False)
 
-    table = Table.of(TITLE, records)
+    table = ReportTable.of(TITLE, records)
     print_table(console, table)
     if len(table) == len(digests):
         console.print(_next_command(grid, overrides or []), soft_wrap=True)
@@ -240,7 +240,7 @@ def _row(name: str, model: str, decided: Decided, baseline: Decided | None) -> d
     return row
 
 
-def _verdict(differences: Iterable[Difference], margin: float) -> str:
+def _verdict(differences: Iterable[ModelDifference], margin: float) -> str:
     """Yes: every difference is at least the margin with its interval above 0. No: some interval
     lies below the margin.
     """

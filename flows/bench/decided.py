@@ -14,7 +14,7 @@ from tasks.judging.point_metrics import Floats, confusion_cells, metric_values
 from tasks.spec import LABELS
 
 
-class Difference(NamedTuple):
+class ModelDifference(NamedTuple):
     """One model minus another, with the bounds of its 95 % interval where there is one."""
 
     point: float
@@ -70,7 +70,7 @@ def best_constant(decided: Decided) -> tuple[str, Decided]:
     return label, constants[label]
 
 
-def difference(metric: str, model: Decided, baseline: Decided) -> Difference:
+def difference(metric: str, model: Decided, baseline: Decided) -> ModelDifference:
     """Model minus baseline with a paired bootstrap interval that resamples whole conditions."""
     of_model = _tables(model)
     of_baseline = _tables(baseline, list(model.labels))
@@ -84,7 +84,7 @@ def difference(metric: str, model: Decided, baseline: Decided) -> Difference:
     point = float(_figures(of_model)[metric] - _figures(of_baseline)[metric])
     groups = [model.groups[id] for id in model.labels]
     bounds = clustered_bootstrap(statistic, of_model, of_baseline, groups=groups, seed=0)
-    return Difference(point, *(bounds or (None, None)))
+    return ModelDifference(point, *(bounds or (None, None)))
 
 
 def _tables(decided: Decided, ids: list[str] | None = None) -> Floats:

@@ -13,7 +13,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from flows.bench.dropout_figures import Agreement, Measurement, TaskTime, agreement, task_times
+from flows.bench.dropout_figures import (
+    EngineAgreement,
+    EngineMeasurement,
+    TaskTime,
+    agreement,
+    task_times,
+)
 from flows.bench.shared import (
     WHEELS_OWN_BLAS,
     BenchmarkRows,
@@ -60,18 +66,18 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Report:
+class DropoutReport:
     """The figures at one number of trained blocks, by engine."""
 
     layers: int
-    measured: dict[str, Measurement]
+    measured: dict[str, EngineMeasurement]
     times: dict[str, TaskTime]
-    agreement: Agreement
+    agreement: EngineAgreement
 
 
 def bench_dropout(
     console: Console, model: str, bits: int, layers: list[int], workload: Workload
-) -> list[Report]:
+) -> list[DropoutReport]:
     """Measure each engine in a separate process at each number of trained blocks; print and land
     the figures.
 
@@ -100,7 +106,7 @@ def bench_dropout(
 
 def _measure(
     console: Console, variant: Path, data: Path, layers: int, workload: Workload, folder: Path
-) -> dict[str, Measurement]:
+) -> dict[str, EngineMeasurement]:
     """What each engine returns, one process after the other."""
     setting = {
         "variant": str(variant),
@@ -122,20 +128,20 @@ def _measure(
                 environment=engine.environment,
             )
 
-        measurements[engine.key] = Measurement.model_validate(result)
+        measurements[engine.key] = EngineMeasurement.model_validate(result)
 
     shutil.rmtree(folder, ignore_errors=True)
     return measurements
 
 
-def _report(layers: int, measurements: dict[str, Measurement], passes: int) -> Report:
+def _report(layers: int, measurements: dict[str, EngineMeasurement], passes: int) -> DropoutReport:
     times = task_times(measurements, passes)
-    return Report(
+    return DropoutReport(
         layers, measurements, times, agreement(measurements["ours"], measurements["full"])
     )
 
 
-def _print(console: Console, reports: list[Report], name: str, blocks: int) -> None:
+def _print(console: Console, reports: list[DropoutReport], name: str, blocks: int) -> None:
     measurements = reports[0].measured
     table = Table(
         title=f"{name}: {_cases(measurements['ours'])}; scoring: {_cases(measurements['score_ours'])}",
@@ -154,7 +160,7 @@ def _print(console: Console, reports: list[Report], name: str, blocks: int) -> N
         console.print(_remark(report), soft_wrap=True)
 
 
-def _lines(report: Report, blocks: int) -> Iterator[tuple[str, ...]]:
+def _lines(report: DropoutReport, blocks: int) -> Iterator[tuple[str, ...]]:
     for engine, time in report.times.items():
         yield (
             f"{report.layers} of {blocks}",
@@ -166,7 +172,7 @@ def _lines(report: Report, blocks: int) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _remark(report: Report) -> str:
+def _remark(report: DropoutReport) -> str:
     """How well the passes of ours agree with full-logit passes, and on which machine."""
     device = report.measured["ours"].device
     between = report.agreement
@@ -179,13 +185,13 @@ def _remark(report: Report) -> str:
     )
 
 
-def _cases(measurement: Measurement) -> str:
+def _cases(measurement: EngineMeasurement) -> str:
     tokens = measurement.tokens
     span = f"{tokens.least} to {tokens.most}"
     return f"{measurement.cases} cases of {tokens.mean:.0f} tokens ({span})"
 
 
-def _rows(report: Report, run_id: str, created: datetime, name: str) -> BenchmarkRows:
+def _rows(report: DropoutReport, run_id: str, created: datetime, name: str) -> BenchmarkRows:
     used_versions = canonical_json(own_versions())
     rows = []
     for engine, time in report.times.items():

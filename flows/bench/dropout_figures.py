@@ -30,7 +30,7 @@ class Tokens(BaseModel):
     most: int = 0
 
 
-class Measurement(BaseModel):
+class EngineMeasurement(BaseModel):
     """What the process of an engine returns.
 
     `seconds` of each pass, generation or repeat; `probabilities` (passes, cases, 3) of the dropout
@@ -69,7 +69,7 @@ class TaskTime:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class EngineAgreement:
     """How far two engines' means and standard deviations over passes are apart, and whether chance
     does as much.
 
@@ -84,7 +84,7 @@ class Agreement:
     sd_p: float
 
 
-def task_times(measurements: dict[str, Measurement], passes: int) -> dict[str, TaskTime]:
+def task_times(measurements: dict[str, EngineMeasurement], passes: int) -> dict[str, TaskTime]:
     """Seconds of the whole task by engine, and how many times slower than ours."""
     seconds = {
         engine: [time * _scale(engine, measurement, passes) for time in measurement.seconds]
@@ -105,7 +105,7 @@ def task_times(measurements: dict[str, Measurement], passes: int) -> dict[str, T
     }
 
 
-def _scale(engine: str, measurement: Measurement, passes: int) -> float:
+def _scale(engine: str, measurement: EngineMeasurement, passes: int) -> float:
     """How many of the timed pieces make the whole task."""
     if engine in PASSES:
         return passes
@@ -114,7 +114,7 @@ def _scale(engine: str, measurement: Measurement, passes: int) -> float:
     return 1 if measurement.cases >= SET_CASES else SET_CASES / measurement.cases
 
 
-def _note(engine: str, measurement: Measurement, passes: int) -> str:
+def _note(engine: str, measurement: EngineMeasurement, passes: int) -> str:
     """What was timed, and of how much."""
     timed = len(measurement.seconds)
     cases = measurement.cases
@@ -128,7 +128,7 @@ def _note(engine: str, measurement: Measurement, passes: int) -> str:
     return f"{cases} cases" if cases >= SET_CASES else f"scaled: {cases} timed of {SET_CASES} cases"
 
 
-def agreement(our_measurement: Measurement, full: Measurement) -> Agreement:
+def agreement(our_measurement: EngineMeasurement, full: EngineMeasurement) -> EngineAgreement:
     """A permutation test of 999 seeded exchanges of passes between the two engines.
 
     It asks for no normal distribution, which probabilities near 0 or 1 are far from.
@@ -150,4 +150,4 @@ def agreement(our_measurement: Measurement, full: Measurement) -> Agreement:
         )
         return float(test.statistic), float(test.pvalue)
 
-    return Agreement(*distance(np.mean), *distance(partial(np.std, ddof=1)))
+    return EngineAgreement(*distance(np.mean), *distance(partial(np.std, ddof=1)))

@@ -46,7 +46,7 @@ BUDGETED_COLUMNS = ("micro-batch", "blocks")
 
 
 @dataclass(frozen=True)
-class Step:
+class MeasuredStep:
     """The training step that is measured: its batch, tokens per case, trained blocks and memory
     budget, if any.
 
@@ -86,7 +86,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Report:
+class MemoryReport:
     """What a step of one variant took: figures by the name of the metric."""
 
     model: str
@@ -101,8 +101,8 @@ class Report:
 
 
 def bench_memory(
-    console: Console, models: Sequence[str] | None, bits: Sequence[int] | None, step: Step
-) -> list[Report]:
+    console: Console, models: Sequence[str] | None, bits: Sequence[int] | None, step: MeasuredStep
+) -> list[MemoryReport]:
     """Measure one step of each variant in a separate process; print a table and load it into
     `benchmark`.
 
@@ -123,7 +123,7 @@ def bench_memory(
             with console.status(title):
                 figures = _measure(console, variant, folder, step, budget)
             random = has_random_weights(variant)
-            reports.append(Report(model, width, random, step.path, figures))
+            reports.append(MemoryReport(model, width, random, step.path, figures))
 
     _print(console, reports, step.title)
     rows = [row for report in reports for row in _rows(report, run_id, created, step)]
@@ -132,7 +132,7 @@ def bench_memory(
 
 
 def _measure(
-    console: Console, variant: Path, folder: Path, step: Step, budget: int | None
+    console: Console, variant: Path, folder: Path, step: MeasuredStep, budget: int | None
 ) -> dict[str, float]:
     args = {
         "engine": "memory",
@@ -158,7 +158,7 @@ def _measure(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _print(console: Console, reports: list[Report], title: str) -> None:
+def _print(console: Console, reports: list[MemoryReport], title: str) -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("variant")
 
@@ -171,7 +171,7 @@ def _print(console: Console, reports: list[Report], title: str) -> None:
     console.print(table)
 
 
-def _cells(report: Report) -> Iterator[str]:
+def _cells(report: MemoryReport) -> Iterator[str]:
     yield f"{report.model} {report.bits}bit{RANDOM if report.random_weights else ''}"
     for metric in COLUMNS.values():
         yield f"{report.figures[metric] / 1e6:.1f}"
@@ -180,7 +180,9 @@ def _cells(report: Report) -> Iterator[str]:
         yield "checkpointed" if report.figures["checkpointed_blocks"] else "kept"
 
 
-def _rows(report: Report, run_id: str, created: datetime, step: Step) -> BenchmarkRows:
+def _rows(
+    report: MemoryReport, run_id: str, created: datetime, step: MeasuredStep
+) -> BenchmarkRows:
     return [
         {
             "run_id": run_id,

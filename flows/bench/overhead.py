@@ -15,7 +15,7 @@ from deployments.interruptions import interrupted_by_signals
 from flows.bench.chaos.place import ChaosPlace, Study, refuse_existing, run_undisturbed
 from flows.bench.shared import own_versions
 from flows.cli.terminal import print_line
-from flows.report.table import Table, print_table
+from flows.report.table import ReportTable, print_table
 
 IN_WAREHOUSE = "SELECT run_seconds, step_seconds FROM sweep ORDER BY started_at LIMIT 1"
 
@@ -75,7 +75,7 @@ def bench_overhead(console: Console, study: Study, folder: Path | None) -> None:
 
     versions = ", ".join(f"{name} {version}" for name, version in own_versions().items())
     title = f"{study.experiments} experiments of the smoke grid ({versions})"
-    print_table(console, Table.of(title, overhead.records))
+    print_table(console, ReportTable.of(title, overhead.records))
 
 
 def _measure(console: Console, place: ChaosPlace) -> Overhead:

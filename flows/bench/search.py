@@ -21,7 +21,7 @@ from rich.console import Console
 from flows.bench.shared import BenchmarkRows, land_benchmark, own_versions
 from flows.cli.terminal import print_line
 from flows.report.figures import clock, figure
-from flows.report.table import Table, print_table
+from flows.report.table import ReportTable, print_table
 from flows.search_setup import SearchSetup
 from tasks.corpus.prepare import prepare_dataset
 from tasks.models.model_folders import variant_folder
@@ -46,7 +46,7 @@ ADAPTER = "adapters.safetensors"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SearchComparison:
     """A search, and its trials trained to the end. Values are of the search's objective.
 
     `behind`: how far what was found is behind the best of all, 0 or more; `same`: how many of the
@@ -71,7 +71,7 @@ class Comparison:
         return self.cost.seconds / self.cost.all_seconds
 
 
-def bench_search(console: Console, setup: SearchSetup) -> Comparison:
+def bench_search(console: Console, setup: SearchSetup) -> SearchComparison:
     """Train the trials of a finished search to their ends, then print and land the comparison."""
     trials = Storage(setup.folder, setup.space, setup.objective, setup.identity).trials()
     ends = _train_to_the_end(console, setup, trials)
@@ -138,7 +138,9 @@ def _folder(setup: SearchSetup, trial: Trial) -> Path:
     return setup.folder / "to_the_end" / trial.training_id
 
 
-def _compare(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reached]) -> Comparison:
+def _compare(
+    setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reached]
+) -> SearchComparison:
     winner = best_of(trials)
     assert winner is not None and winner.value is not None, "the search is finished"
     loss = setup.objective.loss
@@ -156,7 +158,7 @@ def _compare(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reache
     behind = max(0.0, loss(winner.value) - loss(best_value))
     share = _training(trial.rungs[-1] for trial in trials if trial.rungs) / _training(ends.values())
 
-    return Comparison(
+    return SearchComparison(
         winner.value, best_value, behind, cost, share, len(same), len(finished_trials)
     )
 
@@ -174,7 +176,7 @@ def _searched_adapter(trial: Trial) -> bytes:
     return (home() / "experiments" / trial.training_id / ADAPTER).read_bytes()
 
 
-def _table(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reached]) -> Table:
+def _table(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reached]) -> ReportTable:
     ranked_trials = sorted(
         trials,
         key=lambda trial: (
@@ -182,7 +184,7 @@ def _table(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reached]
             setup.objective.loss(ends[trial.number].value) if trial.number in ends else 0.0,
         ),
     )
-    return Table.of(
+    return ReportTable.of(
         f"{setup.objective.name} on valid of {len(trials)} trials at their ends, the best first",
         [
             {
@@ -197,7 +199,7 @@ def _table(setup: SearchSetup, trials: Sequence[Trial], ends: dict[int, Reached]
     )
 
 
-def _sentence(setup: SearchSetup, comparison: Comparison) -> str:
+def _sentence(setup: SearchSetup, comparison: SearchComparison) -> str:
     cost = comparison.cost
     is_near = comparison.behind <= FAR
     is_cheap = comparison.share_of_seconds <= SHARE
@@ -213,7 +215,7 @@ def _sentence(setup: SearchSetup, comparison: Comparison) -> str:
     )
 
 
-def _land(setup: SearchSetup, comparison: Comparison, trials: int) -> None:
+def _land(setup: SearchSetup, comparison: SearchComparison, trials: int) -> None:
     """Land the figures as rows of the table `benchmark`."""
     now = datetime.now(UTC)
     run_id = f"search-{setup.space.grid.name}-{now:%Y%m%d-%H%M%S}"

@@ -21,7 +21,7 @@ from flows.bench.shared import own_versions
 from flows.cli.find_model import find_model
 from flows.cli.predict_run import answers
 from flows.cli.terminal import print_line
-from flows.report.table import Table, print_table
+from flows.report.table import ReportTable, print_table
 from flows.serve.kept_model import KeptModel
 from flows.serve.server import running
 from tasks.bundle.asking import AskedModel, in_use
@@ -106,7 +106,7 @@ def bench_serve(console: Console, experiment: str, load: Load) -> None:
     title = (
         f"{model.bundle.model_id}: {len(texts)} texts of {words:.0f} words on average ({versions})"
     )
-    print_table(console, Table.of(title, figures.records))
+    print_table(console, ReportTable.of(title, figures.records))
     busy = psutil.getloadavg()[0]
     print_line(
         console, f"Load of the machine at the end: {busy:.1f} on {psutil.cpu_count()} cores."

@@ -22,7 +22,7 @@ PASS_NOISE = 0.7
 
 
 @dataclass(frozen=True)
-class Cases:
+class SyntheticCases:
     """A set of cases: labels (cases,) as positions in LABELS, logits (cases, 3) that all models
     share.
     """
@@ -32,7 +32,7 @@ class Cases:
     logits: Floats
 
     @classmethod
-    def drawn(cls, name: str, count: int, seed: int) -> Cases:
+    def drawn(cls, name: str, count: int, seed: int) -> SyntheticCases:
         random = np.random.default_rng(seed)
         labels = random.choice(len(LABELS), size=count, p=SHARES)
         logits = SIGNAL * np.eye(len(LABELS))[labels]

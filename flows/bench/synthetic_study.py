@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.bench.synthetic_scores import Cases
+from flows.bench.synthetic_scores import SyntheticCases
 from tasks.grids.grid import known_models, load_grid
 from tasks.judging.choose_rules import record_rules
 from tasks.judging.evaluation_rows import judged_rows
@@ -83,8 +83,8 @@ class SyntheticStudy:
         self, spec: ExperimentSpec, training: str, id: str, number: int, dropout: bool
     ) -> Rows:
         random = np.random.default_rng(number)
-        cases = Cases.drawn("test", self.cases, seed=1)
-        calibration = Cases.drawn("calibration", self.cases, seed=2).scored(random)
+        cases = SyntheticCases.drawn("test", self.cases, seed=1)
+        calibration = SyntheticCases.drawn("calibration", self.cases, seed=2).scored(random)
         costs = spec.scoring.cost_matrix
         rules = record_rules(
             set_scores(calibration),

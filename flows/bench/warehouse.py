@@ -18,7 +18,7 @@ from rich.console import Console
 
 from flows.bench.study_copies import copy_study
 from flows.bench.synthetic_study import SyntheticStudy
-from flows.report.table import Table, print_table
+from flows.report.table import ReportTable, print_table
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from warehouse.bounds import Bounds
@@ -36,7 +36,7 @@ MEMORY = 4 * 10**9
 
 
 @dataclass(frozen=True)
-class Size:
+class StudySize:
     """Experiments in all, and cases that each is judged on."""
 
     experiments: int
@@ -80,7 +80,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Figure:
+class BenchFigure:
     """A measured figure, beside what it should stay under; the aim is None at a size without one."""
 
     name: str
@@ -103,7 +103,7 @@ def _figure_text(value: float, unit: str) -> str:
     return f"{value:,.{digits}f} {unit}"
 
 
-def bench_warehouse(console: Console, size: Size) -> list[Figure]:
+def bench_warehouse(console: Console, size: StudySize) -> list[BenchFigure]:
     """Make a warehouse of a size in a scratch folder, measure it, and print the figures.
 
     Raises BadInput for a size that cannot be made.
@@ -137,18 +137,18 @@ def _fill(place: Path, study: SyntheticStudy, copies: int, say: Callable[[str], 
                 say(f"Making a warehouse: study {number + 1} of {copies + 1} ...")
 
 
-def _figures(place: Path, study: SyntheticStudy, size: Size) -> list[Figure]:
+def _figures(place: Path, study: SyntheticStudy, size: StudySize) -> list[BenchFigure]:
     paper = size.is_one_study
     compared = 1000 * _median(lambda: _query(place, "FROM quantization_comparison"))
     pooled = 1000 * _median(lambda: _query(place, "FROM quantization_summary"))
 
     figures = [
-        Figure("quantization_comparison", compared, "ms", 150 if paper else 3000),
-        Figure("quantization_summary", pooled, "ms", 150 if paper else None),
+        BenchFigure("quantization_comparison", compared, "ms", 150 if paper else 3000),
+        BenchFigure("quantization_summary", pooled, "ms", 150 if paper else None),
     ]
     if paper:
         seconds = _median(lambda: _compare(place))
-        figures.append(Figure("triage compare, processor time", seconds, "s", 2))
+        figures.append(BenchFigure("triage compare, processor time", seconds, "s", 2))
         figures += _report(place)
 
     numbers = range(size.experiments, size.experiments + REPEATS)
@@ -158,9 +158,9 @@ def _figures(place: Path, study: SyntheticStudy, size: Size) -> list[Figure]:
 
     return [
         *figures,
-        Figure("one more experiment loaded", loaded, "ms", None if paper else 250),
-        Figure("one more experiment loaded, processor time", worked, "ms", None),
-        Figure("file", file, "MB", None if paper else 1500),
+        BenchFigure("one more experiment loaded", loaded, "ms", None if paper else 250),
+        BenchFigure("one more experiment loaded, processor time", worked, "ms", None),
+        BenchFigure("file", file, "MB", None if paper else 1500),
     ]
 
 
@@ -180,13 +180,13 @@ def _compare(place: Path) -> float:
     return _processor_time(place, "compare")
 
 
-def _report(place: Path) -> list[Figure]:
+def _report(place: Path) -> list[BenchFigure]:
     """Time and size of `triage report`, made once: it takes as long as everything else here."""
     seconds = _processor_time(place, "report")
     (report,) = (place / "reports").glob("*.html")
     return [
-        Figure("triage report, processor time", seconds, "s", 20),
-        Figure("its file", report.stat().st_size / 1e6, "MB", 6),
+        BenchFigure("triage report, processor time", seconds, "s", 20),
+        BenchFigure("its file", report.stat().st_size / 1e6, "MB", 6),
     ]
 
 
@@ -220,7 +220,7 @@ def _load_one(place: Path, study: SyntheticStudy, number: int) -> tuple[float, f
     return time.perf_counter() - began, time.process_time() - worked
 
 
-def _print(console: Console, size: Size, figures: list[Figure]) -> None:
+def _print(console: Console, size: StudySize, figures: list[BenchFigure]) -> None:
     missed = [figure for figure in figures if not figure.is_reached]
     aims = sum(figure.aim is not None for figure in figures)
     answer = "Every aim is reached" if not missed else f"{len(missed)} of {aims} aims are missed"
@@ -239,7 +239,7 @@ def _print(console: Console, size: Size, figures: list[Figure]) -> None:
         f"{size.experiments:,} experiments on {size.cases:,} cases "
         f"({size.predictions:,} predictions), medians of {REPEATS}"
     )
-    print_table(console, Table.of(title, records))
+    print_table(console, ReportTable.of(title, records))
     note = "Queries may take 4 GB of memory. Scores are drawn at random with a fixed seed"
     if not size.is_one_study:
         note += f"; studies of {size.in_a_study} experiments, dropout rows in the first"

@@ -68,10 +68,10 @@ def bench_memory(
     ] = None,
 ) -> None:
     """Measure the peak memory of a training step on quantised weights, or within a budget."""
-    from flows.bench.memory import Step
+    from flows.bench.memory import MeasuredStep
     from flows.bench.memory import bench_memory as measure
 
-    measure(console, model, bits, Step(batch, length, layers, memory))
+    measure(console, model, bits, MeasuredStep(batch, length, layers, memory))
 
 
 @bench.command("corpus")
@@ -122,9 +122,9 @@ def bench_warehouse_(
     cases: Annotated[int, typer.Option(metavar="N", help="cases that each is judged on")] = 1500,
 ) -> None:
     """Time queries, comparison and loading in a synthetic warehouse, and measure its file."""
-    from flows.bench.warehouse import Size, bench_warehouse
+    from flows.bench.warehouse import StudySize, bench_warehouse
 
-    bench_warehouse(console, Size(experiments, cases))
+    bench_warehouse(console, StudySize(experiments, cases))
 
 
 @bench.command("serve")
@@ -161,10 +161,10 @@ def bench_search_(
     from flows.search_setup import Limits
 
     limits = Limits(trials)
-    from flows.cli.search_run import Request, run_search
+    from flows.cli.search_run import SearchRequest, run_search
 
     grid = grid or str(Path(__file__).parents[1] / "bench" / "search.toml")
-    request = Request(grid, list(set_ or []), model, bits, recipe, None, limits)
+    request = SearchRequest(grid, list(set_ or []), model, bits, recipe, None, limits)
     if code := run_search(console, request):
         raise SystemExit(code)
 

@@ -62,7 +62,7 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class ModelRanking:
     """`models`: on one `valid`, the best first. `absent_cells`: whose models are not in this home;
     `other_cells`: whose models have another `valid`, on which a figure means something else.
     """
@@ -145,7 +145,7 @@ def _time(row: EvaluationRow) -> datetime:
     return row.finished_at or datetime.min
 
 
-def rank(candidates: Sequence[tuple[EvaluationRow, int]], by: RankedBy) -> Ranking:
+def rank(candidates: Sequence[tuple[EvaluationRow, int]], by: RankedBy) -> ModelRanking:
     """The models of this home that have one `valid`, that of the latest of them; the best first."""
     present_models = []
     absent_cells = []
@@ -165,7 +165,7 @@ def rank(candidates: Sequence[tuple[EvaluationRow, int]], by: RankedBy) -> Ranki
             else:
                 other_cells.append(model.row.cell_id)
 
-    return Ranking(sorted(models, key=lambda model: model.order), absent_cells, other_cells)
+    return ModelRanking(sorted(models, key=lambda model: model.order), absent_cells, other_cells)
 
 
 def _say(event: Event) -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from rich.console import Console
 
-from flows.cli.best_ranking import Options, Ranked, Ranking, candidates_of, rank
+from flows.cli.best_ranking import ModelRanking, Options, Ranked, candidates_of, rank
 from flows.cli.find_experiment import find_evaluations
 from flows.cli.gates_report import gate_table
 from flows.cli.terminal import print_line
@@ -20,7 +20,7 @@ from flows.report.figures import ed_recall_figure, figure, why_not
 from flows.report.gates import GateRow
 from flows.report.names import listed_name, verdict
 from flows.report.study import find_study, study_rows
-from flows.report.table import Table, print_lines, print_table
+from flows.report.table import ReportTable, print_lines, print_table
 from flows.report.typed_rows import EvaluationRow, metrics_named, typed_rows
 from tasks.landing import land_rows
 from tasks.runtime.errors import BadInput
@@ -52,7 +52,7 @@ def print_best(console: Console, options: Options) -> None:
     _print_winner(console, ranking.models[0])
 
 
-def _left_out(ranking: Ranking) -> Iterator[str]:
+def _left_out(ranking: ModelRanking) -> Iterator[str]:
     """Which models are not in the ranking, and why: a sentence for each reason that holds."""
     if ranking.absent_cells:
         yield (
@@ -120,7 +120,7 @@ def _print_ranking(
         }
         for model in ranking
     ]
-    print_lines(console, Table.of(title, records))
+    print_lines(console, ReportTable.of(title, records))
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _print_winner(console: Console, winner: Ranked) -> None:
         "over-triage": figure(row.over_triage, row.over_triage_low, row.over_triage_high),
         "gates": verdict(row),
     }
-    print_table(console, Table.of(title, [figures]))
+    print_table(console, ReportTable.of(title, [figures]))
 
     if row.primary_rule != ARGMAX:
         most_probable = figure(row.accuracy, row.accuracy_low, row.accuracy_high)

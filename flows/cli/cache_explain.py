@@ -40,7 +40,7 @@ class StoredTraining:
 
 
 @dataclass(frozen=True)
-class Difference:
+class ChangedIngredient:
     """An ingredient, and what it was in the earlier and is in the later training."""
 
     ingredient: str
@@ -130,7 +130,7 @@ def nearest_earlier(
 
 def differences(
     earlier_training: StoredTraining, later_training: StoredTraining
-) -> Iterator[Difference]:
+) -> Iterator[ChangedIngredient]:
     """The ingredients in which two trainings differ, in alphabetical order."""
     for name in sorted({*earlier_training.ingredients, *later_training.ingredients}):
         old_value, new_value = (
@@ -138,7 +138,7 @@ def differences(
             for stored_training in (earlier_training, later_training)
         )
         if old_value != new_value:
-            yield Difference(name, _text(old_value), _text(new_value))
+            yield ChangedIngredient(name, _text(old_value), _text(new_value))
 
 
 def _read(file: Path) -> StoredTraining:

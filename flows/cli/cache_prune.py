@@ -12,8 +12,8 @@ from rich.console import Console
 from flows.cli.forget_report import refuse_while_sweeping
 from flows.cli.terminal import print_line
 from flows.report.figures import file_size
-from flows.report.table import Table, print_table
-from tasks.removal import Part, remove
+from flows.report.table import ReportTable, print_table
+from tasks.removal import RemovedFolder, remove
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import check_home, home
 from tasks.unused import prunable
@@ -59,7 +59,7 @@ def seconds_of(duration: str) -> float:
     return int(match[1]) * HOURS[match[2]] * 3600.0
 
 
-def _table(root: Path, parts: Sequence[Part], dry_run: bool) -> Table:
+def _table(root: Path, parts: Sequence[RemovedFolder], dry_run: bool) -> ReportTable:
     """A row for each kind: how many folders, their bytes, and the first of their names."""
     rows = []
     for kind in dict.fromkeys(part.kind for part in parts):
@@ -72,4 +72,4 @@ def _table(root: Path, parts: Sequence[Part], dry_run: bool) -> Table:
 
     total = sum(part.size for part in parts)
     title = f"{'Would go' if dry_run else 'Goes'}: {file_size(total)} of {root}"
-    return Table(title, ("what", "folders", "bytes", "which"), tuple(rows))
+    return ReportTable(title, ("what", "folders", "bytes", "which"), tuple(rows))

@@ -15,8 +15,8 @@ from tasks.runtime.errors import Locked
 from warehouse.claims import (
     NO_ROW,
     NOT_MEASURED,
+    ClaimMeasurement,
     MeasuredClaim,
-    Measurement,
     measure,
     read_claims,
     store,
@@ -87,7 +87,7 @@ def _print_claim(console: Console, result: MeasuredClaim) -> None:
         print_line(console, f'  {counted(more, "more row")}: triage sql "{query}"')
 
 
-def _row(row: Measurement) -> str:
+def _row(row: ClaimMeasurement) -> str:
     """`0.53 [0.51, 0.55]: supported (base_model smollm2-135m)`"""
     figure = "no figure" if row.value is None else f"{row.value:.4g}"
     if row.low is not None and row.high is not None and row.low != row.high:

@@ -19,7 +19,7 @@ from flows.report.pair_lines import pair_lines
 from flows.report.pairs import PairRow, headline, pair_rows, pairs_on, quantization
 from flows.report.prevalence import check_prevalence, not_restated_note
 from flows.report.study import evaluation_ids, select_study, study_rows
-from flows.report.table import Table, print_lines
+from flows.report.table import ReportTable, print_lines
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
 from warehouse.connect import snapshot
 from warehouse.health import bring_up_to_date
@@ -134,7 +134,7 @@ def print_comparison(
     print_line(console, disclaimer({row.set_digest for row in board}))
 
 
-def _print_whole(console: Console, table: Table, all_random: bool) -> None:
+def _print_whole(console: Console, table: ReportTable, all_random: bool) -> None:
     """Print every column; on a terminal the first rows, with the query that has all of them.
 
     `all_random`: names do not repeat that weights are random.

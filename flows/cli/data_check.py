@@ -10,7 +10,7 @@ from rich.table import Table
 
 from deployments.interruptions import interrupted_by_signals
 from tasks.corpus.checks.lengths import shared_tokens
-from tasks.corpus.checks.report import Report, SetLine, check_data
+from tasks.corpus.checks.report import CorpusReport, SetLine, check_data
 from tasks.corpus.prepare import CARD, stored_or_temporary
 from tasks.corpus.prompts import DEFAULT, load_prompt
 from tasks.corpus.reading.sources import check_revision
@@ -148,7 +148,7 @@ def tokenizers() -> dict[str, Path]:
     return dict(by_digest.values())
 
 
-def _sets(report: Report) -> Table:
+def _sets(report: CorpusReport) -> Table:
     table = Table(title="Sets", title_justify="left")
     for column in ("set", "rows", *LABELS, "groups", "with ED", "median words"):
         table.add_column(column, justify="left" if column == "set" else "right")
@@ -165,7 +165,7 @@ def _set_cells(line: SetLine) -> list[str]:
     return [name, str(line.rows), *labels, *groups, f"{line.words:.0f}"]
 
 
-def _list(console: Console, report: Report) -> None:
+def _list(console: Console, report: CorpusReport) -> None:
     """Print groups set by set, and near copies as places: never a patient's words."""
     for line in report.sets:
         groups = ", ".join(line.groups) or "none"
@@ -182,7 +182,7 @@ def _list(console: Console, report: Report) -> None:
         )
 
 
-def _lengths(report: Report) -> Table:
+def _lengths(report: CorpusReport) -> Table:
     table = Table(title="Text lengths", title_justify="left")
     for column in ("in", "median", "95 % below", "longest", "measured on"):
         table.add_column(column, justify="left" if column == "in" else "right")
@@ -195,7 +195,7 @@ def _lengths(report: Report) -> Table:
     return table
 
 
-def _findings(report: Report) -> Table:
+def _findings(report: CorpusReport) -> Table:
     table = Table(title="Checks", title_justify="left")
     for column in ("check", "found", "", "where, and what to do"):
         table.add_column(column, overflow="fold")

@@ -30,7 +30,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SelfTestOutcome:
     """What the self-test found. `measured`: what its process returned, empty where it failed.
 
     `error`: the words of a failure, without folders.
@@ -41,7 +41,7 @@ class Outcome:
     error: str = ""
 
 
-def run_selftest() -> Outcome:
+def run_selftest() -> SelfTestOutcome:
     """Run the self-test in a child process; its models are deleted."""
     log = home() / "logs" / "doctor"
     try:
@@ -50,9 +50,9 @@ def run_selftest() -> Outcome:
     except TriageError as error:
         remedy = "read the log; without this, no result can be trusted"
         finding = Finding("self-test", "error", str(error), remedy)
-        return Outcome([finding], {}, without_folders(f"{type(error).__name__}: {error}"))
+        return SelfTestOutcome([finding], {}, without_folders(f"{type(error).__name__}: {error}"))
 
-    return Outcome([_finding(check) for check in report["checks"]], report)
+    return SelfTestOutcome([_finding(check) for check in report["checks"]], report)
 
 
 def _finding(check: dict[str, Any]) -> Finding:
@@ -63,7 +63,7 @@ def _finding(check: dict[str, Any]) -> Finding:
     return Finding(check["name"], check["level"], detail, check["remedy"])
 
 
-def report(outcome: Outcome, findings: list[Finding], created: datetime) -> dict[str, Any]:
+def report(outcome: SelfTestOutcome, findings: list[Finding], created: datetime) -> dict[str, Any]:
     """The report as JSON: machine, versions, backend, checks with numbers and seconds.
 
     Of the doctor's other findings only how they went: their words name folders and servers.

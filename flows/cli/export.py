@@ -35,7 +35,7 @@ def export(
     unsafe: Unsafe = False,
 ) -> None:
     """Write a trained model as a folder that stands alone, with a model card and an example."""
-    from flows.cli.export_report import Request, export_experiment
+    from flows.cli.export_report import ExportRequest, export_experiment
 
-    request = Request(experiment, folder, fuse, gguf, push, public, unsafe)
+    request = ExportRequest(experiment, folder, fuse, gguf, push, public, unsafe)
     export_experiment(console, request)

@@ -12,14 +12,14 @@ from flows.cli.terminal import print_line
 from tasks.bundle.asking import in_use
 from tasks.bundle.bundle import BundledModel
 from tasks.bundle.export import EXAMPLE, Exported, export, refuse_filled
-from tasks.bundle.export_arguments import Agreement
+from tasks.bundle.export_arguments import ExportAgreement
 from tasks.bundle.push import Target, push, refuse_push
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """What was asked for on the command line."""
 
     experiment: str
@@ -41,7 +41,7 @@ class Request:
         return None
 
 
-def export_experiment(console: Console, request: Request) -> None:
+def export_experiment(console: Console, request: ExportRequest) -> None:
     """Export an experiment, and push it where that was asked for.
 
     Nothing is written before everything that can be refused is, except that a push
@@ -107,7 +107,7 @@ def _say(console: Console, model: BundledModel, exported: Exported) -> None:
     print_line(console, f"Next: triage predict {exported.folder} -")
 
 
-def _agreement(name: str, agreement: Agreement) -> str:
+def _agreement(name: str, agreement: ExportAgreement) -> str:
     return (
         f"{name}: on {agreement.cases} cases a probability differs from the trained model's by up "
         f"to {agreement.largest:.1e}; {agreement.differing_decisions}."

@@ -17,7 +17,7 @@ class SeveralExperiments(BadInput):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationSummary:
     """Columns of `evaluation_summary`: an evaluation under its primary rule."""
 
     evaluation_id: str
@@ -62,8 +62,8 @@ class Evaluation:
 class EvaluationChoice:
     """The evaluation that is taken of those on one set; the others, those of a study first."""
 
-    evaluation: Evaluation
-    others: tuple[Evaluation, ...]
+    evaluation: EvaluationSummary
+    others: tuple[EvaluationSummary, ...]
 
     @property
     def other_evaluations_note(self) -> str | None:
@@ -83,7 +83,9 @@ def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Evalu
     SeveralExperiments for an ambiguous prefix, and otherwise BadInput, which lists what there is:
     without baselines if `for_its_model`, since they have no model.
     """
-    evaluations = typed_rows(Evaluation, "evaluation_summary ORDER BY finished_at, created_at")
+    evaluations = typed_rows(
+        EvaluationSummary, "evaluation_summary ORDER BY finished_at, created_at"
+    )
     exact = [row for row in evaluations if experiment in row.ids]
     matches = exact or [row for row in evaluations if row.begins_with(experiment)]
     if for_its_model:
@@ -107,21 +109,21 @@ def refuse_several(experiment: str, cells: Sequence[str]) -> None:
         )
 
 
-def _of_models(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+def _of_models(evaluations: Sequence[EvaluationSummary]) -> list[EvaluationSummary]:
     """Those of trained models, without the baselines."""
     return [row for row in evaluations if row.recipe_kind != "baseline"]
 
 
-def _latest(evaluations: list[Evaluation]) -> list[EvaluationChoice]:
+def _latest(evaluations: list[EvaluationSummary]) -> list[EvaluationChoice]:
     """One on each set and kind of weights, in the order of the last ones."""
-    groups: dict[tuple[str, bool | None], list[Evaluation]] = {}
+    groups: dict[tuple[str, bool | None], list[EvaluationSummary]] = {}
     for row in evaluations:
         groups.setdefault((row.evaluation_set, row.random_weights), []).append(row)
     latest = [_of_group(group) for group in groups.values()]
     return sorted(latest, key=lambda choice: evaluations.index(choice.evaluation))
 
 
-def _of_group(evaluations: Sequence[Evaluation]) -> EvaluationChoice:
+def _of_group(evaluations: Sequence[EvaluationSummary]) -> EvaluationChoice:
     """`evaluations`: the latest last."""
     *other_evaluations, evaluation = sorted(evaluations, key=lambda row: row.is_of_a_study)
     return EvaluationChoice(evaluation, tuple(reversed(other_evaluations)))

@@ -9,7 +9,7 @@ from rich.console import Console
 from deployments.temporary_server import running_sweeps
 from flows.cli.terminal import print_line
 from flows.report.figures import file_size
-from flows.report.table import Table, print_table
+from flows.report.table import ReportTable, print_table
 from tasks.forget_data import Forgetting, forget, matching_names, plan, unknown_data
 from tasks.removal import refuse_while_working
 from tasks.runtime.errors import Locked
@@ -86,7 +86,7 @@ def refuse_while_sweeping(root: Path) -> None:
         )
 
 
-def _table(root: Path, forgetting: Forgetting, yes: bool) -> Table:
+def _table(root: Path, forgetting: Forgetting, yes: bool) -> ReportTable:
     rows: list[tuple[str, str, str]] = [
         (part.kind, str(part.folder.relative_to(root)), file_size(part.size))
         for part in forgetting.parts
@@ -97,6 +97,6 @@ def _table(root: Path, forgetting: Forgetting, yes: bool) -> Table:
         rows.append(("prefixes", f"all {len(prefixes)} in prefixes", file_size(sum(prefixes))))
 
     title = "Goes" if yes else "Would go"
-    return Table(
+    return ReportTable(
         f"{title}: {file_size(forgetting.size)} of {root}", ("what", "folder", "size"), tuple(rows)
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.cli.find_experiment import Evaluation, find_evaluations
+from flows.cli.find_experiment import EvaluationSummary, find_evaluations
 from flows.cli.terminal import print_line, printable
 from flows.cli.waiting import load_what_waits
 from flows.report.disclaimer import disclaimer
@@ -15,7 +15,7 @@ from flows.report.figures import counted, figure, gate_figure, percent
 from flows.report.gates import FALSE_NEGATIVES, NAMES, GateRow, adjusted, looks
 from flows.report.names import random_mark, verdict
 from flows.report.prevalence import check_prevalence, restated
-from flows.report.table import Table, print_table
+from flows.report.table import ReportTable, print_table
 from flows.report.typed_rows import typed_rows
 from tasks.corpus.case import can_be_encoded, exact_digest
 from tasks.corpus.reading.tables import read_rows
@@ -102,7 +102,10 @@ def texts_by_digest(path: Path) -> dict[str, str]:
 
 
 def _print_evaluation(
-    console: Console, evaluation: Evaluation, texts: dict[str, str] | None, prevalence: float | None
+    console: Console,
+    evaluation: EvaluationSummary,
+    texts: dict[str, str] | None,
+    prevalence: float | None,
 ) -> None:
     gates = typed_rows(GateRow, f"gate WHERE {_is(evaluation)} ORDER BY gate")
     misses = missed_emergencies(evaluation)
@@ -119,14 +122,14 @@ def _print_evaluation(
         _print_miss(console, miss, texts)
 
 
-def _headline(evaluation: Evaluation) -> str:
+def _headline(evaluation: EvaluationSummary) -> str:
     name = f"{evaluation.cell_id}{random_mark(evaluation)}"
     outcome = verdict(evaluation).replace("\n", " ")
     basis = f"{evaluation.origin}, rule {evaluation.primary_rule}"
     return f"{name} on {evaluation.evaluation_set}: {outcome} ({basis})"
 
 
-def gate_table(gates: list[GateRow]) -> Table:
+def gate_table(gates: list[GateRow]) -> ReportTable:
     """The gates of an evaluation with counts, bound and method."""
     columns = ("gate", "state", "value", "bound", "bound for all looks", "counts", "method")
     looked = looks()
@@ -146,10 +149,10 @@ def gate_table(gates: list[GateRow]) -> Table:
         for gate in gates
     ]
 
-    return Table("Gates", columns, tuple(rows))
+    return ReportTable("Gates", columns, tuple(rows))
 
 
-def _precision(evaluation: Evaluation, prevalence: float | None) -> str:
+def _precision(evaluation: EvaluationSummary, prevalence: float | None) -> str:
     """Precision and F2 at the set's own prevalence, and restated at another one."""
     text = (
         f"At this set's prevalence of {percent(evaluation.ed_prevalence)} ED: "
@@ -167,7 +170,7 @@ def _precision(evaluation: Evaluation, prevalence: float | None) -> str:
     )
 
 
-def _print_subgroups(console: Console, evaluation: Evaluation) -> None:
+def _print_subgroups(console: Console, evaluation: EvaluationSummary) -> None:
     clauses = (
         f"subgroup_metric WHERE {_is(evaluation)} AND metric = 'ed_recall' ORDER BY field, subgroup"
     )
@@ -178,7 +181,7 @@ def _print_subgroups(console: Console, evaluation: Evaluation) -> None:
         print_line(console, NO_SUBGROUPS)
 
 
-def _subgroup_table(subgroups: list[Subgroup]) -> Table:
+def _subgroup_table(subgroups: list[Subgroup]) -> ReportTable:
     rows = [
         (
             f"{group.field} {group.subgroup}",
@@ -189,7 +192,7 @@ def _subgroup_table(subgroups: list[Subgroup]) -> Table:
         for group in subgroups
     ]
     columns = ("subgroup", "ED cases", "ED recall", "method")
-    return Table("ED recall by subgroup", columns, tuple(rows))
+    return ReportTable("ED recall by subgroup", columns, tuple(rows))
 
 
 def _recall(group: Subgroup) -> str:
@@ -198,7 +201,7 @@ def _recall(group: Subgroup) -> str:
     return figure(group.value, group.low, group.high)
 
 
-def missed_emergencies(evaluation: Evaluation) -> list[Miss]:
+def missed_emergencies(evaluation: EvaluationSummary) -> list[Miss]:
     """The most confident mistakes first."""
     return typed_rows(
         Miss,
@@ -216,7 +219,7 @@ class _Emergencies:
     decided: int
 
 
-def _count_of_misses(evaluation: Evaluation, gates: list[GateRow], missed: int) -> str:
+def _count_of_misses(evaluation: EvaluationSummary, gates: list[GateRow], missed: int) -> str:
     """The number of missed emergencies, or the reason why there is none."""
     (emergencies,) = typed_rows(
         _Emergencies,
@@ -232,14 +235,14 @@ def _count_of_misses(evaluation: Evaluation, gates: list[GateRow], missed: int) 
     return f"{missed} of {emergencies.ed}" + (", most confident mistakes first" if missed else "")
 
 
-def _why_undecided(evaluation: Evaluation, gates: list[GateRow]) -> str:
+def _why_undecided(evaluation: EvaluationSummary, gates: list[GateRow]) -> str:
     for gate in gates:
         if gate.note:
             return gate.note.removeprefix("not available: ")
     return f"rule {evaluation.primary_rule} gave no decision"
 
 
-def _basis_of_flags(evaluation: Evaluation) -> str:
+def _basis_of_flags(evaluation: EvaluationSummary) -> str:
     """The cases on which the review flag rests: a case outside the sample has none."""
     (dropout,) = typed_rows(Dropout, f"evaluation WHERE {_is(evaluation)}")
     if dropout.mc_status != "available":
@@ -259,7 +262,7 @@ def _print_miss(console: Console, miss: Miss, texts: dict[str, str] | None) -> N
         print_line(console, f"    {printable(case_text)}")
 
 
-def _is(evaluation: Evaluation) -> str:
+def _is(evaluation: EvaluationSummary) -> str:
     return f"evaluation_id = {quoted(evaluation.evaluation_id)}"
 
 

@@ -56,7 +56,7 @@ STYLES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ExperimentRow:
     """What is known of one experiment. `seconds_left`: of its training."""
 
     cell: str
@@ -68,7 +68,7 @@ class Row:
     validation: float | None = None
     seconds_left: float | None = None
 
-    def after(self, step: str, event: Event) -> Row:
+    def after(self, step: str, event: Event) -> ExperimentRow:
         """The row after an event of its step `train`, `evaluate` or `land`."""
         match event:
             case ExperimentLanded():
@@ -93,7 +93,7 @@ class Row:
                 return replace(self, state=State.SCORING)
         return self
 
-    def _elsewhere(self, report: RemoteReport) -> Row:
+    def _elsewhere(self, report: RemoteReport) -> ExperimentRow:
         """The row of an experiment that a worker of a pool runs."""
         match report.step:
             case "train":
@@ -132,7 +132,7 @@ class Board:
     `step`: its title and how far it is, e.g. `evaluate a  cases (80 of 300)`.
     """
 
-    rows: dict[str, Row]
+    rows: dict[str, ExperimentRow]
     time_left: TimeLeft
     step: str = "starting"
     names: dict[str, str] = field(default_factory=dict)
@@ -140,7 +140,9 @@ class Board:
     @classmethod
     def of(cls, cells: Sequence[ExperimentSpec], time_left: TimeLeft) -> Board:
         rows = {
-            spec.cell_id: Row(spec.cell_id, time_left.planned[spec.cell_id], spec.recipe.iterations)
+            spec.cell_id: ExperimentRow(
+                spec.cell_id, time_left.planned[spec.cell_id], spec.recipe.iterations
+            )
             for spec in cells
         }
         return cls(rows, time_left, names=short_names(list(rows)))
@@ -177,7 +179,7 @@ class Board:
 
         return Group(table, *lines)
 
-    def _shown(self, most: int, lines: Mapping[str, int]) -> list[Row]:
+    def _shown(self, most: int, lines: Mapping[str, int]) -> list[ExperimentRow]:
         """The rows that fit, in the grid's order: what runs and what failed before what waits, and
         what waits, the next first, before what landed. At least one; `lines`: of each row.
         """

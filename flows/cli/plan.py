@@ -15,7 +15,7 @@ from flows.cli.plan_time import print_time
 from flows.cli.terminal import print_line
 from flows.plan import PlannedCell, estimated_bytes, plan_cells, sources_of, work_left
 from flows.plan_prefixes import planned_prefixes
-from flows.plan_time import Machine, assumed_machine, measured_machine
+from flows.plan_time import MachineSpeeds, assumed_machine, measured_machine
 from flows.power.planned_cases import PlannedCases, planned_cases
 from flows.report.figures import clock, counted
 from flows.report.names import RANDOM
@@ -129,7 +129,7 @@ def _set_sizes(data: Data) -> str:
     return f"cases    {sizes}{note}"
 
 
-def _summary(selection: Selection, cells: list[PlannedCell], this_machine: Machine) -> str:
+def _summary(selection: Selection, cells: list[PlannedCell], this_machine: MachineSpeeds) -> str:
     states = Counter(cell.state for cell in cells)
     to_train = states["to train"]
     counts = (

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from flows.cli.plan_trainings import TITLES, trainings_sentence
 from flows.cli.terminal import print_line
-from flows.power.outlook import MOST_CASES, MOST_GROUPS, POWER, MetricOutlook, Size, outlook
+from flows.power.outlook import MOST_CASES, MOST_GROUPS, POWER, MetricOutlook, PlannedSize, outlook
 from flows.power.planned_cases import PlannedCases
 from flows.power.planned_set import planned_set
 from flows.power.stored_pair import StoredPair, stored_pair
@@ -60,7 +60,7 @@ def _studies(pair: StoredPair | None, planned: PlannedSet) -> dict[str, Studies]
 
 
 def _table(planned: PlannedSet, outlooks: list[MetricOutlook]) -> Table:
-    title = f"4 against 8 bits on test: {_size(Size.of(planned))}; {VERDICTS}"
+    title = f"4 against 8 bits on test: {_size(PlannedSize.of(planned))}; {VERDICTS}"
     table = Table(title=title, title_justify="left")
     for column in ("metric", "at a true difference of 0", "at the pair's difference"):
         table.add_column(column, overflow="fold")
@@ -159,7 +159,7 @@ def _enough(metric_outlook: MetricOutlook) -> str:
     return f"{suffice}, and neither do {MOST_GROUPS:,} groups as large."
 
 
-def _size(size: Size, about: bool = False) -> str:
+def _size(size: PlannedSize, about: bool = False) -> str:
     cases, emergencies = (
         (_rounded(size.cases), _rounded(size.emergencies))
         if about

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from flows.cli.terminal import print_line
 from flows.plan import PlannedCell, work_left
-from flows.plan_time import NOT_MEASURED, OTHERS, Machine, Steps
+from flows.plan_time import NOT_MEASURED, OTHERS, MachineSpeeds, Steps
 from flows.report.figures import clock
 from tasks.spec import ExperimentSpec, Grid
 
@@ -19,7 +19,7 @@ WORTH_SAYING = 0.05  # of the whole time
 
 
 def print_time(
-    console: Console, grid: Grid, cells: Sequence[PlannedCell], this_machine: Machine
+    console: Console, grid: Grid, cells: Sequence[PlannedCell], this_machine: MachineSpeeds
 ) -> None:
     """Print the estimate by step, if anything is left to do. `this_machine`: this machine."""
     if all(cell.scored for cell in cells):
@@ -37,7 +37,7 @@ def print_time(
         print_line(console, f"{line} of {clock(total)}: dropout passes of fewer cases.")
 
 
-def _table(work: Steps, this_machine: Machine) -> Table:
+def _table(work: Steps, this_machine: MachineSpeeds) -> Table:
     table = Table(title="About how long the rest takes", title_justify="left")
     for column in ("on", "preparing", "training", "scoring", "dropout passes", "all"):
         table.add_column(column, overflow="fold")

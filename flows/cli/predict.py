@@ -45,8 +45,8 @@ def predict(
     output: Output = None,
 ) -> None:
     """Ask a trained model about a text, or about each text of a file."""
-    from flows.cli.predict_run import Request, run_predict
+    from flows.cli.predict_run import PredictRequest, run_predict
 
-    request = Request(experiment, source, file, text_column, passes, output_format, output)
+    request = PredictRequest(experiment, source, file, text_column, passes, output_format, output)
     if code := run_predict(request):
         raise SystemExit(code)

@@ -32,7 +32,7 @@ NamedText = tuple[str | None, str]  # the case's id in a file, and its text
 
 
 @dataclass(frozen=True)
-class Request:
+class PredictRequest:
     """The options of `triage predict`."""
 
     experiment: str
@@ -68,7 +68,7 @@ class Request:
         return WRITERS["table" if sys.stdout.isatty() else "jsonl"]
 
 
-def run_predict(request: Request) -> int:
+def run_predict(request: PredictRequest) -> int:
     """Answer the texts of a request; returns the exit code. Raises BadInput."""
     request.check()
     answer_count = 0
@@ -87,7 +87,7 @@ def run_predict(request: Request) -> int:
     return 0
 
 
-def _write_answers(request: Request, texts: _Texts) -> Iterator[int]:
+def _write_answers(request: PredictRequest, texts: _Texts) -> Iterator[int]:
     """Show the answer to each text; yields how many there are so far."""
     answer_count = 0
     with forked_steps(), ExitStack() as stack:
@@ -117,7 +117,7 @@ class _Texts:
     rows: Callable[[], Iterable[NamedText]]
 
 
-def _texts(request: Request) -> _Texts:
+def _texts(request: PredictRequest) -> _Texts:
     return _counted_texts(request.file, request.text_column) if request.file else _only_text()
 
 
@@ -156,7 +156,7 @@ def answers(
         yield name, decision_of(answer)
 
 
-def _file(request: Request, stack: ExitStack, is_empty: Callable[[], bool]) -> TextIO:
+def _file(request: PredictRequest, stack: ExitStack, is_empty: Callable[[], bool]) -> TextIO:
     """Where answers go; a file that got none is removed, so that the next try may make it."""
     output = request.output
     if output is None:

@@ -39,6 +39,6 @@ def report(
     case: Cases = None,
 ) -> None:
     """Write a study's report: one HTML file with charts, tables and single cases."""
-    from flows.cli.report_command import Request, make_report
+    from flows.cli.report_command import ReportRequest, make_report
 
-    make_report(console, Request(study, output, figures, texts, tuple(case or ())))
+    make_report(console, ReportRequest(study, output, figures, texts, tuple(case or ())))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
+class ReportRequest:
     """What was asked for on the command line."""
 
     study: str | None = None
@@ -51,7 +51,7 @@ class Request:
             check_charts_folder(self.figures)
 
 
-def make_report(console: Console, request: Request) -> None:
+def make_report(console: Console, request: ReportRequest) -> None:
     """Write the report of a study, and its charts where they are asked for.
 
     Raises BadInput for an unknown study, one without results, a place that cannot be written, a

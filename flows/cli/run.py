@@ -52,7 +52,7 @@ GOES_ON = (
 
 
 @dataclass
-class Outcome:
+class SweepOutcome:
     """The errors of a sweep's experiments, and the content ids that it landed or found landed.
 
     `message` is that of the flow's final state; `completed`: every experiment has landed.
@@ -161,7 +161,7 @@ def run_sweep(
         return early_exit.code
 
 
-def _report(console: Console, selection: Selection, outcome: Outcome) -> int:
+def _report(console: Console, selection: Selection, outcome: SweepOutcome) -> int:
     if warehouse_path().exists() and not some_results_wait():
         from flows.cli.sweep_end import print_results
 
@@ -186,7 +186,7 @@ def _run_flow(
     overrides: list[str] | None,
     narrowing: Narrowing,
     pool: str | None,
-) -> Outcome:
+) -> SweepOutcome:
     with early_exit.interruptible() as cleanup:
         if pool is None:
             early_exit.start_server()  # it starts while the following lines run
@@ -232,11 +232,11 @@ def _silence_prefect() -> None:
 
 
 @contextlib.contextmanager
-def collected() -> Iterator[Outcome]:
+def collected() -> Iterator[SweepOutcome]:
     """The outcome of the experiments that end while the block runs."""
     from tasks.progress import listening
 
-    outcome = Outcome()
+    outcome = SweepOutcome()
 
     def on_event(title: str, event: Event) -> None:
         if isinstance(event, ExperimentFailed):
@@ -248,14 +248,14 @@ def collected() -> Iterator[Outcome]:
         yield outcome
 
 
-def _print_next_step(console: Console, selection: Selection, outcome: Outcome) -> None:
+def _print_next_step(console: Console, selection: Selection, outcome: SweepOutcome) -> None:
     command = f"triage compare {selection.grid.name}"
     if some_results_wait():
         command = f"close the program that holds it, then {command}"
     print_line(console, f"{outcome.message}: {warehouse_path()}; next: {command}")
 
 
-def _print_failure(console: Console, outcome: Outcome) -> None:
+def _print_failure(console: Console, outcome: SweepOutcome) -> None:
     if not outcome.needs_the_user:
         from flows.cli.sweep_end import print_failures
 

@@ -47,8 +47,8 @@ def search(
     check_home()
     refuse_unusable()
 
-    from flows.cli.search_run import Request, run_search
+    from flows.cli.search_run import SearchRequest, run_search
 
-    request = Request(grid, overrides, model, bits, recipe, seed, limits)
+    request = SearchRequest(grid, overrides, model, bits, recipe, seed, limits)
     # Not typer's own exit: after Ctrl-C the search has said already what becomes of it.
     raise SystemExit(run_search(console, request))

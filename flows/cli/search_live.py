@@ -16,7 +16,7 @@ from flows.report.figures import clock, figure
 from flows.search_setup import SearchSetup
 from tasks.progress import listening
 from tasks.runtime.events import Event, Note, StepWarning, TrainingReport, TrialReport
-from tasks.search.objective import Objective
+from tasks.search.objective import SearchObjective
 
 DIGITS = 4
 MOST_SHOWN = 20  # trials on a terminal: those that came furthest
@@ -50,7 +50,7 @@ class _Messages:
 class _Lines(contextlib.AbstractContextManager["_Lines"]):
     """A line for each rung that a trial reaches, for files and pipes."""
 
-    def __init__(self, console: Console, objective: Objective) -> None:
+    def __init__(self, console: Console, objective: SearchObjective) -> None:
         self.console = console
         self.objective = objective
         self.messages = _Messages()
@@ -78,7 +78,7 @@ class _Lines(contextlib.AbstractContextManager["_Lines"]):
 class _Table(contextlib.AbstractContextManager["_Table"]):
     """A table of the trials, and the progress of the one that trains."""
 
-    def __init__(self, console: Console, objective: Objective) -> None:
+    def __init__(self, console: Console, objective: SearchObjective) -> None:
         self.objective = objective
         self.trials: dict[int, TrialReport] = {}
         self.progress = ""

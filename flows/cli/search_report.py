@@ -6,7 +6,7 @@ from rich.console import Console
 
 from flows.cli.terminal import print_line
 from flows.report.figures import clock, counted, figure
-from flows.report.table import Table, print_table
+from flows.report.table import ReportTable, print_table
 from flows.search_setup import SearchSetup
 from tasks.search.storage import Storage
 from tasks.search.trial import Cost, Trial, best_of, in_words
@@ -43,10 +43,10 @@ def print_report(console: Console, setup: SearchSetup) -> None:
     )
 
 
-def best_trials(setup: SearchSetup, trials: list[Trial]) -> Table:
+def best_trials(setup: SearchSetup, trials: list[Trial]) -> ReportTable:
     """The best trials; `settings` has what they tried."""
     title = f"The best of {counted(len(trials), 'trial')} of {setup.spec.title}"
-    return Table.of(
+    return ReportTable.of(
         title,
         [
             {

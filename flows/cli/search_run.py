@@ -22,7 +22,7 @@ from tasks.runtime.errors import TriageError
 
 
 @dataclass(frozen=True)
-class Request:
+class SearchRequest:
     """What was typed."""
 
     grid: str
@@ -52,7 +52,7 @@ class Request:
         }
 
 
-def run_search(console: Console, request: Request) -> int:
+def run_search(console: Console, request: SearchRequest) -> int:
     """Run the search flow in this process; returns the exit code, 130 after Ctrl-C.
 
     Raises BadInput, Locked or SourceUnavailable for what the user can change.
@@ -74,7 +74,7 @@ def run_search(console: Console, request: Request) -> int:
 
 
 def _run_flow(
-    console: Console, early_exit: EarlyExit, request: Request, setup: SearchSetup
+    console: Console, early_exit: EarlyExit, request: SearchRequest, setup: SearchSetup
 ) -> Exception | None:
     """The error with which the flow ended, or None."""
     with early_exit.interruptible() as cleanup:

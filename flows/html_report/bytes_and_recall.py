@@ -13,7 +13,7 @@ from flows.html_report.section import Panel, Section, panel_name, some
 from flows.html_report.study import ReportedStudy, and_others
 from flows.report.figures import ed_recall_figure, figure
 from flows.report.names import random_mark, recipe_name
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, typed_rows
 from tasks.judging.gate_thresholds import ED_RECALL
 
@@ -178,7 +178,7 @@ def _reach(study: ReportedStudy, rows: list[StoredModel], name: str) -> Iterator
     )
 
 
-def _table(study: ReportedStudy, rows: list[StoredModel]) -> Table:
+def _table(study: ReportedStudy, rows: list[StoredModel]) -> ReportTable:
     records = [
         {
             "model": _name(row),
@@ -190,4 +190,4 @@ def _table(study: ReportedStudy, rows: list[StoredModel]) -> Table:
         }
         for row in rows
     ]
-    return Table.of("Bytes, ED recall and macro F1", records)
+    return ReportTable.of("Bytes, ED recall and macro F1", records)

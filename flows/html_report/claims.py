@@ -8,8 +8,8 @@ from functools import partial
 from flows.html_report.section import Section
 from flows.html_report.study import ReportedStudy
 from flows.report.figures import is_number
-from flows.report.table import Table
-from warehouse.claims import MeasuredClaim, Measurement, measure, read_claims
+from flows.report.table import ReportTable
+from warehouse.claims import ClaimMeasurement, MeasuredClaim, measure, read_claims
 from warehouse.query import query_rows
 
 MOST_ROWS = 3
@@ -33,7 +33,7 @@ def claims(study: ReportedStudy) -> Section:
         }
         for result in results
     ]
-    table = Table.of("Claims", records)
+    table = ReportTable.of("Claims", records)
     sentences = [f"Of {len(results)} claims: {finding}."]
 
     return Section(
@@ -48,7 +48,7 @@ def _measured_text(result: MeasuredClaim) -> str:
     return "\n".join([*([result.note] if result.note else []), *rows, *further])
 
 
-def _row(row: Measurement) -> str:
+def _row(row: ClaimMeasurement) -> str:
     if not is_number(row.value):
         return "no figure"
     interval = ""

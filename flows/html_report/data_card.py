@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flows.html_report.section import Section
 from flows.html_report.study import ReportedStudy
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import typed_rows
 from warehouse.connect import listed
 
@@ -52,7 +52,7 @@ def data_card(study: ReportedStudy) -> Section:
 
     names = {name: place for place, name in enumerate(ORDER)}
     rows.sort(key=lambda row: (row.dataset_digest, names.get(row.name, len(ORDER)), row.name))
-    table = Table.of("Sets", [_record(row) for row in rows])
+    table = ReportTable.of("Sets", [_record(row) for row in rows])
     sentences = list(dict.fromkeys(_about(row) for row in rows))
 
     return Section("data", "Data card", READING, sentences, tables=[table])

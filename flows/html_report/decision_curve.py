@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.html_report.marks import Axis, CurvePoint, curves
+from flows.html_report.marks import Axis, BandPoint, curves
 from flows.html_report.rows import by_evaluation, named_rows
 from flows.html_report.section import Panel, Section, number, panel_name, some
 from flows.html_report.study import ReportedStudy, full_name, panels_of, series
 from flows.report.calibration import with_probabilities
 from flows.report.discrimination import THRESHOLDS
 from flows.report.figures import figure
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow
 
 MODEL = "by p(ED)"
@@ -71,7 +71,7 @@ def decision_curve(study: ReportedStudy) -> Section:
 
 def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], rows: Curves) -> Panel:
     marks = [
-        CurvePoint(
+        BandPoint(
             series(evaluation),
             row.threshold,
             row.net_benefit,
@@ -84,7 +84,7 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], rows: Cu
     ]
     # Everybody to ED does not depend on the model, only on the cases.
     first = rows[group[0].evaluation_id]
-    marks += [CurvePoint(EVERYBODY, row.threshold, row.always_ed, kind=EVERYBODY) for row in first]
+    marks += [BandPoint(EVERYBODY, row.threshold, row.always_ed, kind=EVERYBODY) for row in first]
     precisions = {series(evaluation) for evaluation in group}
     names = [*(precision for precision in study.precisions if precision in precisions), EVERYBODY]
     highest = max(row.y or 0 for row in marks)
@@ -117,7 +117,7 @@ def _findings(judged_rows: list[EvaluationRow], rows: Curves) -> list[str]:
     ]
 
 
-def _table(judged_rows: list[EvaluationRow], rows: Curves) -> Table:
+def _table(judged_rows: list[EvaluationRow], rows: Curves) -> ReportTable:
     records = [
         {
             "experiment": full_name(evaluation),
@@ -129,4 +129,4 @@ def _table(judged_rows: list[EvaluationRow], rows: Curves) -> Table:
         for evaluation in judged_rows
         for row in rows[evaluation.evaluation_id]
     ]
-    return Table.of("Net benefit by threshold", records)
+    return ReportTable.of("Net benefit by threshold", records)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flows.html_report.section import Section
 from flows.html_report.study import EVERYTHING, ReportedStudy
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import typed_rows
 from tasks.grids.grid import GRIDS, load_grid
 from tasks.studies import grid_digest
@@ -57,7 +57,7 @@ def environment(study: ReportedStudy) -> Section:
         | {"hours": "-" if row.seconds is None else f"{row.seconds / 3600:.2f}"}
         for row in rows
     ]
-    tables = [Table.of("Environments", records)] if records else []
+    tables = [ReportTable.of("Environments", records)] if records else []
     heading = "Environment, and how to repeat this"
 
     return Section("environment", heading, READING, tables=tables, commands=_commands(study))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.html_report.marks import Axis, CurvePoint, curves
+from flows.html_report.marks import Axis, BandPoint, curves
 from flows.html_report.section import Panel, Section, panel_name, some
 from flows.html_report.study import ReportedStudy, full_name, panels_of, series
 from flows.report.figures import figure
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, typed_rows
 from warehouse.connect import listed
 
@@ -69,7 +69,7 @@ def _panel(
     study: ReportedStudy, name: str, group: list[EvaluationRow], rows: dict[str, list[CurveRow]]
 ) -> Panel:
     marks = [
-        CurvePoint(
+        BandPoint(
             series(evaluation), row.iteration, row.loss, kind=SPLITS.get(row.split, row.split)
         )
         for evaluation in group
@@ -109,7 +109,7 @@ def _findings(trained_rows: list[EvaluationRow]) -> list[str]:
     ]
 
 
-def _table(trained_rows: list[EvaluationRow], rows: dict[str, list[CurveRow]]) -> Table:
+def _table(trained_rows: list[EvaluationRow], rows: dict[str, list[CurveRow]]) -> ReportTable:
     records = [
         {
             "training": full_name(evaluation),
@@ -120,4 +120,4 @@ def _table(trained_rows: list[EvaluationRow], rows: dict[str, list[CurveRow]]) -
         for evaluation in trained_rows
         for row in rows[evaluation.training_id]
     ]
-    return Table.of("Loss by update", records)
+    return ReportTable.of("Loss by update", records)

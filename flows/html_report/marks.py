@@ -64,7 +64,7 @@ class PlanePoint:
 
 
 @dataclass(frozen=True)
-class CurvePoint:
+class BandPoint:
     """A point of a curve with the band around it; `kind` decides how the line is dashed."""
 
     series: str
@@ -220,13 +220,13 @@ def points(
 
 
 def curves(
-    rows: Sequence[CurvePoint],
+    rows: Sequence[BandPoint],
     x: Axis,
     y: Axis,
     names: list[str],
     kinds: Sequence[str] = ("",),
     lines: Sequence[float] = (),
-    marked: Sequence[CurvePoint] = (),
+    marked: Sequence[BandPoint] = (),
     diagonal: bool = False,
 ) -> str:
     """Curves: a colour and a shape for each series, a dash for each kind, a band where there is one.
@@ -269,11 +269,11 @@ def curves(
     return fitted_chart(alt.layer(*layers), 240, rows=rows, shaped=shaped, marked=marked)
 
 
-def _shaped(rows: Sequence[CurvePoint], names: list[str]) -> list[CurvePoint]:
+def _shaped(rows: Sequence[BandPoint], names: list[str]) -> list[BandPoint]:
     """The points of each curve that have its shape: few, and where curves lie on each other, those
     of two series beside each other.
     """
-    by_curve: dict[tuple[str, str], list[CurvePoint]] = {}
+    by_curve: dict[tuple[str, str], list[BandPoint]] = {}
     for row in rows:
         by_curve.setdefault((row.series, row.kind), []).append(row)
 

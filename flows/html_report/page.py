@@ -54,7 +54,7 @@ HERE = "flows.html_report"
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportPage:
     """A study with everything that its page shows; `landed` names what it was made from."""
 
     study: ReportedStudy
@@ -74,17 +74,17 @@ def made_report(
     fingerprint: str,
     case_ids: Collection[str] = (),
     texts: Path | None = None,
-) -> Report:
+) -> ReportPage:
     """Every section and case of a study. Raises BadInput for cases and texts that it does not have."""
     cases = shown_cases(study, case_ids, texts)
     # Altair checks each part of a chart as it is built, which takes as long as drawing it. Charts
     # here differ in their rows alone, and the tests draw every kind with the checks on.
     with alt.utils.schemapi.debug_mode(False):
         sections = with_own_names(section(study) for section in SECTIONS)
-    return Report(study, sections, cases, fingerprint)
+    return ReportPage(study, sections, cases, fingerprint)
 
 
-def as_html(report: Report) -> str:
+def as_html(report: ReportPage) -> str:
     """The page: no script, and nothing that is fetched."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.html_report.marks import Axis, CurvePoint, curves
+from flows.html_report.marks import Axis, BandPoint, curves
 from flows.html_report.rows import by_evaluation, named_rows
 from flows.html_report.section import Panel, Section, number, panel_name, some
 from flows.html_report.study import ReportedStudy, full_name, panels_of, series
 from flows.report.calibration import with_probabilities
 from flows.report.figures import figure
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow
 
 BELOW = 0.1  # the highest bin that is drawn
@@ -68,7 +68,7 @@ def reliability(study: ReportedStudy) -> Section:
 
 def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], bins: Bins) -> Panel:
     marks = [
-        CurvePoint(
+        BandPoint(
             series(evaluation),
             row.mean_p_ed,
             row.ed_share,
@@ -112,7 +112,7 @@ def _findings(judged_rows: list[EvaluationRow], bins: Bins) -> list[str]:
     return sentences
 
 
-def _table(judged_rows: list[EvaluationRow], bins: Bins) -> Table:
+def _table(judged_rows: list[EvaluationRow], bins: Bins) -> ReportTable:
     records = [
         {
             "experiment": full_name(evaluation),
@@ -125,4 +125,4 @@ def _table(judged_rows: list[EvaluationRow], bins: Bins) -> Table:
         for evaluation in judged_rows
         for row in bins[evaluation.evaluation_id]
     ]
-    return Table.of("Bins of p(ED)", records)
+    return ReportTable.of("Bins of p(ED)", records)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.html_report.marks import Axis, CurvePoint, curves
+from flows.html_report.marks import Axis, BandPoint, curves
 from flows.html_report.section import Panel, Section, panel_name, some
 from flows.html_report.study import ReportedStudy, full_name, panels_of, series
 from flows.report.figures import figure, is_number
@@ -90,12 +90,12 @@ def _panel(
 ) -> Panel:
     """`error_axis`: the axis of the share that is wrong."""
     marks = [
-        CurvePoint(series(evaluation), row.coverage, row.error_kept, kind=KINDS[row.score])
+        BandPoint(series(evaluation), row.coverage, row.error_kept, kind=KINDS[row.score])
         for evaluation in group
         for row in risks[evaluation.evaluation_id]
     ]
     flag_marks = [
-        CurvePoint(series(evaluation), 1 - flag.load, flag.error_kept)
+        BandPoint(series(evaluation), 1 - flag.load, flag.error_kept)
         for evaluation in group
         if (flag := flags.get(evaluation.evaluation_id, {}).get(VOTES))
         and is_number(flag.error_kept)

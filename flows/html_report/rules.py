@@ -9,7 +9,7 @@ from flows.html_report.section import Panel, Section, number, panel_name, some
 from flows.html_report.study import ReportedStudy, full_name
 from flows.report.figures import ed_recall_figure, figure, is_number
 from flows.report.rules import RULES
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, MetricRow, metrics_named
 
 READING = (
@@ -125,7 +125,7 @@ def _findings(rows: list[RuleFigures]) -> list[str]:
     return [f"Highest ED recall of a trained model: {row.text}." for row in best_rows]
 
 
-def _table(rows: list[RuleFigures]) -> Table:
+def _table(rows: list[RuleFigures]) -> ReportTable:
     records = [
         {
             "experiment": full_name(row.evaluation),
@@ -135,4 +135,4 @@ def _table(rows: list[RuleFigures]) -> Table:
         }
         for row in rows
     ]
-    return Table.of("ED recall and over-triage by rule (* primary)", records)
+    return ReportTable.of("ED recall and over-triage by rule (* primary)", records)

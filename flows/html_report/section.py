@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from flows.report.figures import is_number
-from flows.report.table import Table
+from flows.report.table import ReportTable
 
 MOST_IN_ALT = 4  # figures that an alternative text repeats; the table has all
 
@@ -38,7 +38,7 @@ class Section:
     reading: str = ""
     findings: Sequence[str] = ()
     panels: Sequence[Panel] = ()
-    tables: Sequence[Table] = ()
+    tables: Sequence[ReportTable] = ()
     missing: str = ""
     commands: Sequence[str] = field(default=())
 

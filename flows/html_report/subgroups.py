@@ -9,7 +9,7 @@ from flows.html_report.rows import by_evaluation, named_rows
 from flows.html_report.section import Panel, Section, number, panel_name, some
 from flows.html_report.study import ReportedStudy, full_name
 from flows.report.figures import counted, ed_recall_figure, figure, is_number
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow
 from tasks.judging.gate_thresholds import ED_RECALL
 
@@ -116,7 +116,7 @@ def _finding(evaluation: EvaluationRow, rows: list[SubgroupRow]) -> str:
     )
 
 
-def _table(shown_rows: list[EvaluationRow], groups: Groups) -> Table:
+def _table(shown_rows: list[EvaluationRow], groups: Groups) -> ReportTable:
     records = [
         {
             "experiment": full_name(evaluation),
@@ -127,4 +127,4 @@ def _table(shown_rows: list[EvaluationRow], groups: Groups) -> Table:
         for evaluation in shown_rows
         for row in groups[evaluation.evaluation_id]
     ]
-    return Table.of("ED recall by subgroup", records)
+    return ReportTable.of("ED recall by subgroup", records)

@@ -28,7 +28,7 @@ _POWER = float(norm.ppf(POWER))
 
 
 @dataclass(frozen=True)
-class Size:
+class PlannedSize:
     """A test set: cases, groups (None where cases have none) and emergencies."""
 
     cases: int
@@ -36,7 +36,7 @@ class Size:
     emergencies: int
 
     @classmethod
-    def of(cls, planned: PlannedSet) -> Size:
+    def of(cls, planned: PlannedSet) -> PlannedSize:
         return cls(planned.total, planned.groups, planned.emergencies)
 
 
@@ -61,8 +61,8 @@ class MetricOutlook:
     as_measured: VerdictShares | None = None
     not_inferior_from: float | None = None
     inferior_from: float | None = None
-    enough_cases: Size | None = None
-    enough_groups: Size | None = None
+    enough_cases: PlannedSize | None = None
+    enough_groups: PlannedSize | None = None
 
 
 def outlook(metric: str, studies: Studies) -> MetricOutlook:
@@ -123,7 +123,7 @@ def _inferior_from(metric: str, studies: Studies) -> float | None:
     return _solve(share, -(_BOUND + _POWER) * spread - MARGIN, lambda quantile: -quantile * spread)
 
 
-def _enough_cases(metric: str, studies: Studies) -> Size | None:
+def _enough_cases(metric: str, studies: Studies) -> PlannedSize | None:
     """The least size that gives POWER at a true difference of 0, with more or fewer cases of the
     same groups.
     """
@@ -146,10 +146,10 @@ def _enough_cases(metric: str, studies: Studies) -> Size | None:
     if place is None:
         return None
     factor = round(math.exp(place), 3)
-    return Size.of(studies.with_cases(factor))
+    return PlannedSize.of(studies.with_cases(factor))
 
 
-def _enough_groups(metric: str, studies: Studies) -> Size | None:
+def _enough_groups(metric: str, studies: Studies) -> PlannedSize | None:
     """The least size that gives POWER at a true difference of 0, with more groups as large."""
     groups = studies.planned.groups
     if groups is None:
@@ -169,7 +169,7 @@ def _enough_groups(metric: str, studies: Studies) -> Size | None:
     place = _solve(share, min(max(log_groups, limits[0]), limits[1]), _step_of_size, limits)
     count = _extrapolated(most, share(limits[1])) if place is None else round(math.exp(place))
 
-    return None if count is None else Size.of(studies.with_groups(count))
+    return None if count is None else PlannedSize.of(studies.with_groups(count))
 
 
 def _step_of_size(quantile: float) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flows.report.figures import figure, is_number, percent, stacked, why_not
 from flows.report.names import CONSTANT_ANSWERS, listed_name
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, MetricRow, metrics_named, typed_rows
 
 CALIBRATION = (
@@ -47,7 +47,7 @@ class ConformalRow:
     note: str | None
 
 
-def calibration(board: Collection[EvaluationRow]) -> Table:
+def calibration(board: Collection[EvaluationRow]) -> ReportTable:
     """Per experiment with likelihoods or learned scores: likelihood, Brier scores, ECE."""
     metrics = metrics_named(PROBABILITY_METRICS)
     rows = []
@@ -57,10 +57,10 @@ def calibration(board: Collection[EvaluationRow]) -> Table:
             record[title] = metric_cell(metrics, row, name)
         rows.append(stacked({"experiment": listed_name(row)}, [record]))
 
-    return Table.of(CALIBRATION, rows, '"FROM metric"')
+    return ReportTable.of(CALIBRATION, rows, '"FROM metric"')
 
 
-def sets_and_answers(board: Collection[EvaluationRow]) -> Table:
+def sets_and_answers(board: Collection[EvaluationRow]) -> ReportTable:
     """Per experiment with likelihoods or learned scores: its conformal sets, and whether it writes
     one label.
     """
@@ -74,7 +74,7 @@ def sets_and_answers(board: Collection[EvaluationRow]) -> Table:
             record[title] = metric_cell(metrics, row, name, counted=True)
         rows.append(stacked({"experiment": listed_name(row)}, [record]))
 
-    return Table.of(SETS, rows, "conformal_sets")
+    return ReportTable.of(SETS, rows, "conformal_sets")
 
 
 def with_probabilities(board: Collection[EvaluationRow]) -> list[EvaluationRow]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from flows.report.table import Table
+from flows.report.table import ReportTable
 
 LABELS = ("rule", "truly", "score")  # columns that name each line of a row of several lines
 WITHOUT_FIGURE = ("n/a", "not available")
@@ -20,11 +20,11 @@ Missing = dict[tuple[str, str], list[str]]  # names of rows, by label of the lin
 class Condensed:
     """A table, and the sentences about what it does not repeat."""
 
-    table: Table
+    table: ReportTable
     sentences: tuple[str, ...]
 
 
-def condensed(table: Table) -> Condensed:
+def condensed(table: ReportTable) -> Condensed:
     """The same figures in fewer rows and columns."""
     shorter, missing = _without_empty_lines(table)
     shorter, shared = _without_shared_columns(shorter)
@@ -36,12 +36,12 @@ def condensed(table: Table) -> Condensed:
     return Condensed(shorter, tuple(sentences))
 
 
-def label_column(table: Table) -> int | None:
+def label_column(table: ReportTable) -> int | None:
     """The place of the column that names each line of a row."""
     return next((place for place, name in enumerate(table.columns) if name in LABELS), None)
 
 
-def _without_empty_lines(table: Table) -> tuple[Table, Missing]:
+def _without_empty_lines(table: ReportTable) -> tuple[ReportTable, Missing]:
     """The table without rows that hold no figure; where lines have labels, without such lines."""
     label = label_column(table)
     names = _short_names(table)
@@ -65,7 +65,7 @@ def _without_empty_lines(table: Table) -> tuple[Table, Missing]:
     return replace(table, rows=tuple(rows)), missing
 
 
-def _short_names(table: Table) -> list[str]:
+def _short_names(table: ReportTable) -> list[str]:
     """The first line of each name, or all of them where that line alone says not which row."""
     names = [row[0] for row in table.rows]
     first_lines = [name.partition("\n")[0] for name in names]
@@ -101,7 +101,7 @@ def _missing_sentence(label: str, reason: str, names: Sequence[str]) -> str:
     return f"{opening}: {listed}{f' ({reason})' if reason else ''}."
 
 
-def _without_shared_columns(table: Table) -> tuple[Table, list[str]]:
+def _without_shared_columns(table: ReportTable) -> tuple[ReportTable, list[str]]:
     """The table without columns that say the same in every row, and what they say."""
     shared = [
         place
@@ -119,7 +119,7 @@ def _without_shared_columns(table: Table) -> tuple[Table, list[str]]:
     return replace(table.part(others), title=table.title, query=table.query), sentences
 
 
-def _without_shared_endings(table: Table) -> tuple[Table, list[str]]:
+def _without_shared_endings(table: ReportTable) -> tuple[ReportTable, list[str]]:
     """The table without last lines that are the same in every row of a column, and these lines."""
     if len(table) < 2:
         return table, []

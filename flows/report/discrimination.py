@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flows.report.calibration import metric_cell, with_probabilities
 from flows.report.figures import figure, stacked
 from flows.report.names import listed_name
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, metrics_named, typed_rows
 
 DISCRIMINATION = (
@@ -39,7 +39,7 @@ class NetBenefitRow:
     over_always_ed_high: float | None
 
 
-def discrimination(board: Collection[EvaluationRow]) -> Table:
+def discrimination(board: Collection[EvaluationRow]) -> ReportTable:
     """Per experiment with likelihoods or learned scores: ranking, recalibration and net benefit."""
     metrics = metrics_named(METRICS)
     benefits = {
@@ -54,7 +54,7 @@ def discrimination(board: Collection[EvaluationRow]) -> Table:
             record[f"net benefit at {threshold:g}"] = _benefit(benefit)
         rows.append(stacked({"experiment": listed_name(row)}, [record]))
 
-    return Table.of(DISCRIMINATION, rows, '"FROM metric"')
+    return ReportTable.of(DISCRIMINATION, rows, '"FROM metric"')
 
 
 def _benefit(row: NetBenefitRow | None) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from flows.report.figures import ed_recall_figure, figure, percent
 from flows.report.names import listed_name, verdict
 from flows.report.prevalence import at_prevalence
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, further_rows
 
 SOURCES = (
@@ -22,13 +22,13 @@ def by_source(
     board: list[EvaluationRow],
     prevalence: float | None = None,
     ids: Collection[str] | None = None,
-) -> Table:
+) -> ReportTable:
     """One row per experiment of `board` and evaluation set other than test.
 
     `ids`: the evaluations of the study. `prevalence` restates ED precision and F2
     at another share of emergencies.
     """
-    return Table.of(
+    return ReportTable.of(
         SOURCES,
         [_record(row, prevalence) for row in further_rows(board, ids)],
         '"FROM evaluation_summary"',

@@ -16,7 +16,7 @@ from flows.report.prevalence import not_restated_note, restated_note
 from flows.report.review import review
 from flows.report.rules import choices, confusion, rules
 from flows.report.seeds import seeds
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow
 from warehouse.connect import snapshot
 
@@ -26,7 +26,7 @@ def evidence(
     prevalence: float | None = None,
     sections: Collection[str] | None = None,
     ids: Collection[str] | None = None,
-) -> list[Table]:
+) -> list[ReportTable]:
     """The tables about the evaluations of `board` that have rows: all, or those of
     `sections`. Each test set has tables of its own, whose titles name it where there are several.
 
@@ -47,11 +47,11 @@ def _on_one_set(
     prevalence: float | None,
     sections: Collection[str] | None,
     ids: Collection[str] | None,
-) -> list[Table]:
+) -> list[ReportTable]:
     """`evidence` of the evaluations on one test set."""
     unchanged = not_restated_note(prevalence)
     restated = restated_note(prevalence)
-    tables: dict[str, Callable[[], list[Table]]] = {
+    tables: dict[str, Callable[[], list[ReportTable]]] = {
         "gates": lambda: _noted(unchanged, gates(board, ids)),
         "rules": lambda: [
             *rules(board, prevalence),
@@ -83,5 +83,5 @@ def _on_one_set(
     return [table for section in chosen_tables for table in section if len(table)]
 
 
-def _noted(note: str, *tables: Table) -> list[Table]:
+def _noted(note: str, *tables: ReportTable) -> list[ReportTable]:
     return [table.with_note(note) for table in tables]

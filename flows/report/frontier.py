@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flows.report.figures import ed_recall_figure, figure
 from flows.report.names import random_mark, recipe_name
 from flows.report.pairs import VERDICT, verdict_words
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, typed_rows
 
 COMPARISON = (
@@ -81,20 +81,20 @@ class FrontierRow(_EvaluatedRow):
 
 def against_reference(
     board: Collection[EvaluationRow], ids: Collection[str] | None = None
-) -> Table:
+) -> ReportTable:
     """The latest pairs of the base models of `board` with their reference.
 
     `ids`: the evaluations of the study.
     """
     pairs = typed_rows(PrecisionRow, "precision_comparison", only=ids)
     rows = [row for row in pairs if _is_of(row, board)]
-    table = Table.of(
+    table = ReportTable.of(
         COMPARISON, [_comparison_record(row) for row in rows], '"FROM precision_comparison"'
     )
     return table.with_notes(row.note for row in rows)
 
 
-def frontier(board: Collection[EvaluationRow], ids: Collection[str] | None = None) -> Table:
+def frontier(board: Collection[EvaluationRow], ids: Collection[str] | None = None) -> ReportTable:
     """The frontiers of the base models of `board` that have another precision than 4 or 8 bits.
 
     `ids`: the evaluations of the study.
@@ -102,7 +102,9 @@ def frontier(board: Collection[EvaluationRow], ids: Collection[str] | None = Non
     rows = [row for row in typed_rows(FrontierRow, "frontier", only=ids) if _is_of(row, board)]
     groups = {row.group for row in rows if row.precision not in PLAIN}
     shown_rows = [row for row in rows if row.group in groups]
-    table = Table.of(FRONTIER, [_frontier_record(row) for row in shown_rows], '"FROM frontier"')
+    table = ReportTable.of(
+        FRONTIER, [_frontier_record(row) for row in shown_rows], '"FROM frontier"'
+    )
     return table.with_notes(row.note for row in shown_rows)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from flows.report.figures import clock, counted, figure, gate_figure, is_number, megabytes, why_not
 from flows.report.names import listed_name, on_cases, verdict
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, further_rows, typed_rows
 
 GATES = (
@@ -66,7 +66,7 @@ def adjusted(look: LookRow | None) -> str:
     return f"{bound} for {counted(look.models, 'model')}"
 
 
-def gates(board: list[EvaluationRow], ids: Collection[str] | None = None) -> Table:
+def gates(board: list[EvaluationRow], ids: Collection[str] | None = None) -> ReportTable:
     """One row per evaluation of the experiments of `board`, the test set first: verdict and the
     three gates. `ids`: the evaluations of the study.
     """
@@ -79,7 +79,7 @@ def gates(board: list[EvaluationRow], ids: Collection[str] | None = None) -> Tab
         for evaluation in [*board, *further_rows(board, ids)]
     ]
 
-    return Table.of(GATES, records, "distance_to_gates")
+    return ReportTable.of(GATES, records, "distance_to_gates")
 
 
 def _gates_record(
@@ -133,9 +133,9 @@ def _method(row: GateRow) -> str:
     return row.method.removesuffix(" 95 %")
 
 
-def standard(board: list[EvaluationRow]) -> Table:
+def standard(board: list[EvaluationRow]) -> ReportTable:
     """Per experiment: losses, time, speed and memory of its training."""
-    return Table.of(STANDARD, [_standard_record(row) for row in board], "training_cost")
+    return ReportTable.of(STANDARD, [_standard_record(row) for row in board], "training_cost")
 
 
 def _standard_record(row: EvaluationRow) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from flows.report.figures import clock, ed_recall_figure, figure, is_number, percent
 from flows.report.names import listed_name, verdict
 from flows.report.prevalence import figures_at
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow
 from tasks.precisions import UNPACKED, reference_note
 
@@ -41,12 +41,14 @@ def _set_name(rows: list[EvaluationRow]) -> str:
     return f"test set {digest} ({row.cases} cases, {row.emergencies} of them emergencies)"
 
 
-def leaderboard(board: Collection[EvaluationRow], prevalence: float | None = None) -> Table:
+def leaderboard(board: Collection[EvaluationRow], prevalence: float | None = None) -> ReportTable:
     """One row per experiment, in the order of `board`, the rows of the view.
 
     `prevalence` restates ED precision and F2 at another share of emergencies.
     """
-    table = Table.of(LEADERBOARD, [_record(row, prevalence) for row in board], '"FROM leaderboard"')
+    table = ReportTable.of(
+        LEADERBOARD, [_record(row, prevalence) for row in board], '"FROM leaderboard"'
+    )
     return table.with_notes(reference_notes(board))
 
 

@@ -9,7 +9,7 @@ from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
 from flows.report.leaderboard import leaderboard, named_sets
 from flows.report.pairs import PairRow, headline, pairs_on, quantization
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow
 from warehouse.summary import PooledSet
 
@@ -41,7 +41,7 @@ def _title(title: str, set_name: str) -> str:
     return f"{title}: {set_name}" if set_name else title
 
 
-def _grid(table: Table) -> str:
+def _grid(table: ReportTable) -> str:
     if not len(table):
         return NO_ROWS
     head = _line([name.replace("\n", " ") for name in table.columns])

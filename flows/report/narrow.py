@@ -11,13 +11,13 @@ from rich.console import Console
 
 from flows.report.condensed import condensed, label_column
 from flows.report.figures import counted
-from flows.report.table import Table, print_title
+from flows.report.table import ReportTable, print_title
 
 WIDEST = 40  # characters of a cell's line; longer sentences are wrapped
 INDENT = "  "
 
 
-def print_narrow(console: Console, table: Table, most: int) -> None:
+def print_narrow(console: Console, table: ReportTable, most: int) -> None:
     """Print what the first `most` rows of a table say, in as many parts as the width needs, each
     with the first column again. A row whose cells have several lines has its name above them.
     """
@@ -38,7 +38,7 @@ def print_narrow(console: Console, table: Table, most: int) -> None:
         _print_text(console, f"and {rows}: triage sql {table.query}")
 
 
-def _wrapped(table: Table) -> Table:
+def _wrapped(table: ReportTable) -> ReportTable:
     rows = tuple((name, *(_wrap(cell) for cell in cells)) for name, *cells in table.rows)
     return replace(table, rows=rows)
 
@@ -48,17 +48,17 @@ def _wrap(cell: str) -> str:
     return "\n".join(part for parts in lines for part in parts or [""])
 
 
-def _has_lines(table: Table) -> bool:
+def _has_lines(table: ReportTable) -> bool:
     return any("\n" in cell for row in table.rows for cell in row)
 
 
-def _fits_beside_names(table: Table, width: int) -> bool:
+def _fits_beside_names(table: ReportTable, width: int) -> bool:
     """Whether every column has room beside the first one."""
     first, *others = _widths(table)
     return all(first + 1 + other <= width for other in others)
 
 
-def _parts(table: Table, width: int, names_above: bool) -> list[list[int]]:
+def _parts(table: ReportTable, width: int, names_above: bool) -> list[list[int]]:
     """The places of the columns of each part; a column that names lines is in all of them."""
     widths = _widths(table)
     label = label_column(table)
@@ -79,7 +79,9 @@ def _parts(table: Table, width: int, names_above: bool) -> list[list[int]]:
     return parts
 
 
-def _print_part(console: Console, table: Table, places: Sequence[int], names_above: bool) -> None:
+def _print_part(
+    console: Console, table: ReportTable, places: Sequence[int], names_above: bool
+) -> None:
     widths = _widths(table)
     if names_above:
         _print_text(console, table.columns[0], style="bold")
@@ -124,7 +126,7 @@ def _print_text(console: Console, text: str, style: str | None = None) -> None:
     console.print(text, style=style, soft_wrap=not console.is_terminal)
 
 
-def _widths(table: Table) -> list[int]:
+def _widths(table: ReportTable) -> list[int]:
     """Characters that each column needs."""
     columns = zip(table.columns, *table.rows, strict=True)
     return [max(len(line) for cell in column for line in cell.split("\n")) for column in columns]

@@ -8,7 +8,7 @@ from flows.report.figures import clock, counted, ed_recall_figure, figure, is_nu
 from flows.report.leaderboard import reference_notes
 from flows.report.names import listed_name, verdict
 from flows.report.prevalence import figures_at
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow
 
 ALL_RANDOM = "All weights are random: the figures show that every stage runs, no more."
@@ -16,7 +16,9 @@ ALL_RANDOM = "All weights are random: the figures show that every stage runs, no
 RESTATED = ("experiment", "ED recall", "ED F2", "ED pre-\ncision", "gates")
 
 
-def overview(board: Collection[EvaluationRow], most: int, prevalence: float | None = None) -> Table:
+def overview(
+    board: Collection[EvaluationRow], most: int, prevalence: float | None = None
+) -> ReportTable:
     """The first models and baselines of a test set's leaderboard, `most` of each; the title says
     on how many cases. The most important columns stand first, since a narrow terminal shows no
     others.
@@ -27,7 +29,7 @@ def overview(board: Collection[EvaluationRow], most: int, prevalence: float | No
     shown = [*trained[:most], *baselines[:most]]
     marked = not only_random_weights(board)
     records = [_record(row, marked, prevalence) for row in shown]
-    return Table.of(_title(board, trained, prevalence), records)
+    return ReportTable.of(_title(board, trained, prevalence), records)
 
 
 def left_out(board: Collection[EvaluationRow], most: int) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flows.report.figures import figure, is_number
 from flows.report.names import random_mark, recipe_name
 from flows.report.pairs import VERDICT, PairRow, verdict_words
-from flows.report.table import Table
+from flows.report.table import ReportTable
 
 METRICS = {"Accuracy": "accuracy", "ED recall": "ed_recall"}
 
@@ -33,7 +33,7 @@ class _Line:
         return False, self.difference
 
 
-def pair_lines(pairs: Collection[PairRow], most: int) -> list[Table]:
+def pair_lines(pairs: Collection[PairRow], most: int) -> list[ReportTable]:
     """A table for accuracy and one for ED recall, each of the `most` pairs that lose most at 4
     bits; the reason of a verdict stands last, since only a wide terminal has room for it.
     """
@@ -50,11 +50,11 @@ def _line(pair: PairRow, metric: str) -> _Line:
     return _Line(pair, *(getattr(pair, f"{metric}_{name}") for name in names))
 
 
-def _table(name: str, lines: list[_Line], marked: bool, most: int) -> Table:
+def _table(name: str, lines: list[_Line], marked: bool, most: int) -> ReportTable:
     shown = sorted(lines, key=lambda line: line.order)[:most]
     which = "all pairs" if len(shown) == len(lines) else f"{len(shown)} of {len(lines)} pairs"
     title = f"{name}, {which}, largest loss at 4 bits first; differences in points"
-    return Table.of(title, [_record(line, marked) for line in shown])
+    return ReportTable.of(title, [_record(line, marked) for line in shown])
 
 
 def _record(line: _Line, marked: bool) -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flows.report.figures import counted, figure, is_number
 from flows.report.names import random_mark, recipe_name
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, typed_rows
 from warehouse.resampling import MARGIN
 
@@ -67,12 +67,12 @@ def pairs_on(board: Collection[EvaluationRow], pairs: Collection[PairRow]) -> li
     return [pair for pair in pairs if pair.set_digest in digests]
 
 
-def quantization(pairs: Collection[PairRow]) -> Table:
+def quantization(pairs: Collection[PairRow]) -> ReportTable:
     """One row per pair of a 4-bit and an 8-bit experiment; without memory and time where no pair
     has them.
     """
     measurable = any(pair.resources != NOT_MEASURABLE for pair in pairs)
-    table = Table.of(
+    table = ReportTable.of(
         PAIRS, [_record(pair, measurable) for pair in pairs], '"FROM quantization_comparison"'
     )
     return table if measurable else table.with_note(f"; memory and time are {NOT_MEASURABLE}")

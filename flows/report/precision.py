@@ -10,7 +10,7 @@ from datetime import datetime
 
 from flows.report.figures import figure
 from flows.report.names import RANDOM, random_mark, recipe_name
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, typed_rows
 from tasks.precisions import reference_note
 from warehouse.connect import listed
@@ -86,7 +86,7 @@ class FidelityRow:
         )
 
 
-def flips(board: Collection[EvaluationRow]) -> Table:
+def flips(board: Collection[EvaluationRow]) -> ReportTable:
     """Per pair of evaluations of `board`: decisions lost and gained, their cost, and how many the
     review flag caught.
     """
@@ -96,7 +96,7 @@ def flips(board: Collection[EvaluationRow]) -> Table:
         for row in typed_rows(FlipsRow, "flips", only=random_weights)
         if row.evaluation_before in random_weights and row.evaluation_after in random_weights
     ]
-    return Table.of(FLIPS, records, '"FROM flips"')
+    return ReportTable.of(FLIPS, records, '"FROM flips"')
 
 
 def _flips_record(row: FlipsRow, mark: str) -> dict[str, str]:
@@ -121,7 +121,7 @@ def _flagged(row: FlipsRow) -> str:
     return f"{row.flips_flagged} of {flips} (of {row.dropout_cases} cases)"
 
 
-def fidelity(board: Collection[EvaluationRow]) -> Table:
+def fidelity(board: Collection[EvaluationRow]) -> ReportTable:
     """Per variant and distribution the latest measurement on the test cases of `board`; random
     weights hide no real ones.
     """
@@ -136,7 +136,7 @@ def fidelity(board: Collection[EvaluationRow]) -> Table:
     latest = {row.measured: row for row in rows}
     latest_rows = [row for row in rows if latest[row.measured] is row]
     several = len({row.dataset_digest for row in latest_rows}) > 1
-    table = Table.of(
+    table = ReportTable.of(
         FIDELITY, [_fidelity_record(row, several) for row in latest_rows], "quantization_alone"
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from flows.report.figures import figure
 from flows.report.names import random_mark
 from flows.report.pairs import verdict_words
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow
 from tasks.judging.point_metrics import ED_AUROC
 from warehouse.pooled import Pooled
@@ -28,7 +28,7 @@ _COLUMNS = {
 
 def pooled_over_adapters(
     board: Collection[EvaluationRow], ids: Collection[str] | None = None
-) -> Table:
+) -> ReportTable:
     """A row per base model of `board`, origin of its adapters, set of cases and precision; of test
     sets, those of `board` alone.
 
@@ -42,7 +42,7 @@ def pooled_over_adapters(
         if pool.base_model in base_models
         and (pool.evaluation_set != "test" or pool.set_digest in digests)
     ]
-    table = Table.of(TITLE, [_record(pool) for pool in pools], '"FROM precision_comparison"')
+    table = ReportTable.of(TITLE, [_record(pool) for pool in pools], '"FROM precision_comparison"')
     return table.with_notes(pool.note for pool in pools)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flows.report.figures import figure, is_number, stacked
 from flows.report.names import listed_name
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, typed_rows
 
 REVIEW = (
@@ -55,7 +55,7 @@ class DropoutRow:
     cases: int
 
 
-def review(board: Collection[EvaluationRow]) -> Table:
+def review(board: Collection[EvaluationRow]) -> ReportTable:
     """Per experiment that was trained: what each score flags, or why none does."""
     flags: dict[str, list[FlagRow]] = defaultdict(list)
     for flag in typed_rows(FlagRow, "review_flag ORDER BY score DESC"):
@@ -67,7 +67,7 @@ def review(board: Collection[EvaluationRow]) -> Table:
         for row in board
         if row.recipe_kind != "baseline"
     ]
-    return Table.of(REVIEW, records, "review_load")
+    return ReportTable.of(REVIEW, records, "review_load")
 
 
 def _record(row: EvaluationRow, flags: list[FlagRow], dropout: DropoutRow) -> dict[str, str]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from flows.report.figures import figure, is_number, stacked, why_not
 from flows.report.names import listed_name, on_cases
 from flows.report.prevalence import not_restated_note, restated, restated_note
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, MetricRow, metrics_named, typed_rows
 from tasks.spec import LABELS
 
@@ -45,7 +45,7 @@ RESTATED = ("ed_precision", "ed_f2")
 Metrics = dict[tuple[str, str, str], MetricRow]  # by evaluation, rule and metric
 
 
-def rules(board: Collection[EvaluationRow], prevalence: float | None = None) -> list[Table]:
+def rules(board: Collection[EvaluationRow], prevalence: float | None = None) -> list[ReportTable]:
     """A table per group of figures: a row per experiment, a line for each rule.
 
     `prevalence` restates precision and F2 at another share of emergencies.
@@ -55,7 +55,7 @@ def rules(board: Collection[EvaluationRow], prevalence: float | None = None) -> 
     for title, titles in RULE_TABLES.items():
         note = restated_note if set(RESTATED) & set(titles) else not_restated_note
         records = [_rules_record(row, metrics, titles, prevalence) for row in board]
-        tables.append(Table.of(title + note(prevalence), records, "rules_side_by_side"))
+        tables.append(ReportTable.of(title + note(prevalence), records, "rules_side_by_side"))
     return tables
 
 
@@ -149,7 +149,7 @@ class ChoiceRow:
     note: str | None
 
 
-def choices(board: Collection[EvaluationRow]) -> list[Table]:
+def choices(board: Collection[EvaluationRow]) -> list[ReportTable]:
     """Per experiment: parameters of each rule and what they did on calibration; and both times."""
     rows = {(row.evaluation_id, row.rule): row for row in typed_rows(ChoiceRow, "decision_rule")}
     records = []
@@ -163,7 +163,10 @@ def choices(board: Collection[EvaluationRow]) -> list[Table]:
         records.append(stacked(name, lines))
         times.append(name | _times([choice for choice in choices_by_rule.values() if choice]))
 
-    return [Table.of(CHOICES, records, RULES_QUERY), Table.of(TIMES, times, RULES_QUERY)]
+    return [
+        ReportTable.of(CHOICES, records, RULES_QUERY),
+        ReportTable.of(TIMES, times, RULES_QUERY),
+    ]
 
 
 def _choice(row: ChoiceRow | None) -> dict[str, str]:
@@ -220,7 +223,7 @@ DECISION_COUNTS = """(
 )"""
 
 
-def confusion(board: Collection[EvaluationRow]) -> Table:
+def confusion(board: Collection[EvaluationRow]) -> ReportTable:
     """Per experiment: how many cases of each label argmax and the primary rule sent where."""
     counts = {
         (row.evaluation_id, row.rule, row.label, row.choice): row.n
@@ -242,4 +245,4 @@ def confusion(board: Collection[EvaluationRow]) -> Table:
 
         records.append(stacked({"experiment": on_cases(row)}, lines))
 
-    return Table.of(CONFUSION, records, "confusion")
+    return ReportTable.of(CONFUSION, records, "confusion")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flows.report.figures import ed_recall_figure, figure, is_number, percent
 from flows.report.names import random_mark
 from flows.report.prevalence import restated
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, typed_rows
 
 SEEDS = "Spread between seeds of one experiment: mean, and below it the standard deviation"
@@ -67,7 +67,7 @@ def seeds(
     board: Collection[EvaluationRow],
     prevalence: float | None = None,
     ids: Collection[str] | None = None,
-) -> Table:
+) -> ReportTable:
     """Mean and standard deviation over seeds, where a grid has more than one.
 
     `prevalence` restates precision and F2 at another share of emergencies. `ids`: the evaluations
@@ -87,7 +87,7 @@ def seeds(
         if (row.seed_group, row.set_digest) in shown
     ]
 
-    return Table.of(SEEDS, records, '"FROM seeds"')
+    return ReportTable.of(SEEDS, records, '"FROM seeds"')
 
 
 def _seeds_record(row: SeedsRow, ed_figures: dict[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from flows.report.figures import ed_recall_figure, figure
 from flows.report.leaderboard import by_test_set
 from flows.report.names import listed_name, verdict
 from flows.report.study import StudyRow, evaluation_ids
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
 
 STUDIES = "Studies, the one of the last sweep first"
@@ -16,9 +16,9 @@ NONE = "-"
 Key = tuple[str, bool | None]
 
 
-def studies_table(rows: Sequence[StudyRow]) -> Table:
+def studies_table(rows: Sequence[StudyRow]) -> ReportTable:
     """One row per study."""
-    return Table.of(STUDIES, [_study_record(row) for row in rows])
+    return ReportTable.of(STUDIES, [_study_record(row) for row in rows])
 
 
 def _study_record(row: StudyRow) -> dict[str, str]:
@@ -35,7 +35,7 @@ def _study_record(row: StudyRow) -> dict[str, str]:
     }
 
 
-def side_by_side(first_study: StudyRow, second_study: StudyRow) -> Table:
+def side_by_side(first_study: StudyRow, second_study: StudyRow) -> ReportTable:
     """One row per experiment of either study, on the test set that each judged last.
 
     Differences have no interval here: only two evaluations of the same cases could be paired.
@@ -47,7 +47,7 @@ def side_by_side(first_study: StudyRow, second_study: StudyRow) -> Table:
         for key in names
     ]
     title = f"{_description(first_study, boards[0])}; {_description(second_study, boards[1])}"
-    return Table.of(title, records, '"FROM leaderboard"')
+    return ReportTable.of(title, records, '"FROM leaderboard"')
 
 
 def _latest_board(study: str) -> dict[Key, EvaluationRow]:

@@ -13,7 +13,7 @@ LEAST_COLUMNS = 5  # of an overview, which 80 characters hold
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A titled table: a row of texts per record; a cell may have several lines."""
 
     title: str
@@ -22,7 +22,7 @@ class Table:
     query: str = ""  # what `triage sql` takes to print every row
 
     @classmethod
-    def of(cls, title: str, records: Sequence[dict[str, str]], query: str = "") -> Table:
+    def of(cls, title: str, records: Sequence[dict[str, str]], query: str = "") -> ReportTable:
         """A table of records that all have the same keys."""
         columns = tuple(records[0]) if records else ()
         rows = tuple(tuple(record.values()) for record in records)
@@ -45,15 +45,15 @@ class Table:
         """A dict per row."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
-    def part(self, places: Sequence[int]) -> Table:
+    def part(self, places: Sequence[int]) -> ReportTable:
         """The columns at `places`, without a title."""
-        return Table(
+        return ReportTable(
             "",
             tuple(self.columns[i] for i in places),
             tuple(tuple(row[i] for i in places) for row in self.rows),
         )
 
-    def fitting(self, width: int, at_least: int = LEAST_COLUMNS) -> Table:
+    def fitting(self, width: int, at_least: int = LEAST_COLUMNS) -> ReportTable:
         """The first columns that `width` characters hold without lines between them, and
         `at_least` so many.
         """
@@ -63,21 +63,21 @@ class Table:
             count += 1
         return replace(self.part(range(min(count, len(widths)))), title=self.title)
 
-    def without(self, words: str) -> Table:
+    def without(self, words: str) -> ReportTable:
         """The same table without `words` in its cells."""
         rows = tuple(tuple(text.replace(words, "") for text in row) for row in self.rows)
         return replace(self, rows=rows)
 
-    def with_note(self, note: str) -> Table:
+    def with_note(self, note: str) -> ReportTable:
         """The same table with `note` behind its title."""
         return replace(self, title=self.title + note)
 
-    def with_notes(self, notes: Iterable[str | None]) -> Table:
+    def with_notes(self, notes: Iterable[str | None]) -> ReportTable:
         """The same table with each note once behind its title, after a semicolon."""
         return self.with_note("".join(f"; {note}" for note in dict.fromkeys(notes) if note))
 
 
-def print_table(console: Console, table: Table) -> None:
+def print_table(console: Console, table: ReportTable) -> None:
     """Print a table; a short one that is too wide is turned on its side, a column for each row."""
     on_side = _total(_widths(table)) > console.width and len(table) <= MOST_ON_SIDE
     grid = _sideways(table) if on_side else _upright(table)
@@ -87,7 +87,7 @@ def print_table(console: Console, table: Table) -> None:
     console.print(grid)
 
 
-def _upright(table: Table) -> rich.table.Table:
+def _upright(table: ReportTable) -> rich.table.Table:
     grid = rich.table.Table()
     for name in table.columns:
         grid.add_column(name, overflow="fold")
@@ -96,7 +96,7 @@ def _upright(table: Table) -> rich.table.Table:
     return grid
 
 
-def _sideways(table: Table) -> rich.table.Table:
+def _sideways(table: ReportTable) -> rich.table.Table:
     grid = rich.table.Table(show_header=False)
     grid.add_column(no_wrap=True)
     for _ in table.rows:
@@ -106,7 +106,7 @@ def _sideways(table: Table) -> rich.table.Table:
     return grid
 
 
-def print_lines(console: Console, table: Table) -> None:
+def print_lines(console: Console, table: ReportTable) -> None:
     """Print a table without lines, a line for each row; the first column and the last one give way
     where the width does not hold them.
     """
@@ -127,7 +127,7 @@ def print_title(console: Console, title: str) -> None:
     console.print(title, style="italic", soft_wrap=not console.is_terminal)
 
 
-def _widths(table: Table) -> list[int]:
+def _widths(table: ReportTable) -> list[int]:
     """Characters that each column needs."""
     return [max(_width(text) for text in (name, *table[name])) for name in table.columns]
 

@@ -34,7 +34,7 @@ from tasks.scoring.sample import sample_numbers
 from tasks.spec import PromptChoice, Recipe, Training
 from tasks.tuning.batches import (
     TOKENS_AT_ONCE,
-    Cases,
+    EncodedCases,
     make_batch,
     make_cases,
     padded_tokens,
@@ -75,7 +75,7 @@ class Workbench:
 
     job: DropoutJob
     adapted: Adapted
-    cases: Cases
+    cases: EncodedCases
     emit: Emit
 
     def stored_prefix(self) -> Prefix:
@@ -175,7 +175,7 @@ def _full(bench: Workbench) -> Figures:
     return {"seconds": seconds, "probabilities": np.stack(passes[1:]).tolist()}
 
 
-def _forward_all(adapted: Adapted, cases: Cases, key: tuple[int, ...] | None) -> np.ndarray:
+def _forward_all(adapted: Adapted, cases: EncodedCases, key: tuple[int, ...] | None) -> np.ndarray:
     """log P of each label's first token up to a constant, (cases, 3), from full logits of every
     position.
     """

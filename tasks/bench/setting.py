@@ -19,7 +19,7 @@ from tasks.bench.jobs import StepJob
 from tasks.corpus.encode import Encoded, Template
 from tasks.corpus.prompts import load_prompt
 from tasks.spec import LABELS, Recipe, Training
-from tasks.tuning.batches import Cases, make_cases
+from tasks.tuning.batches import EncodedCases, make_cases
 
 Weights = dict[str, mx.array]
 SEED = 0
@@ -58,7 +58,7 @@ class Setting(StepJob):
         return Training(num_layers=self.layers)
 
     @property
-    def cases(self) -> Cases:
+    def cases(self) -> EncodedCases:
         """The benchmark's batch, see `bench_cases`."""
         return bench_cases(self.config["vocab_size"], self.batch, self.length)
 
@@ -91,7 +91,7 @@ class Measured:
         return {key: value for key, value in vars(self).items() if key != "gradients"}
 
 
-def bench_cases(vocabulary: int, batch: int, length: int) -> Cases:
+def bench_cases(vocabulary: int, batch: int, length: int) -> EncodedCases:
     """`batch` cases of `length` random tokens, the last three of them the completion, with stock's
     mask.
 

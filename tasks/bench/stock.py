@@ -23,7 +23,7 @@ from tasks.bench.setting import (
     start_adapter,
 )
 from tasks.runtime.backend import backend
-from tasks.tuning.batches import Cases
+from tasks.tuning.batches import EncodedCases
 
 # A step on packed weights takes about a minute on a CPU.
 SLOW_REPEATS = 1
@@ -31,7 +31,7 @@ SLOW_REPEATS = 1
 PADDING = 64
 
 
-def measure_stock(setting: Setting, cases: Cases) -> Measured:
+def measure_stock(setting: Setting, cases: EncodedCases) -> Measured:
     """Time the steps of `train()` on the batch after its first, in which it is compiled.
 
     Several steps, or one where the weights are packed on a CPU.
@@ -117,7 +117,7 @@ class _Clock(TrainingCallback):
         self.gradients = self.gradients or first_gradients(self.optimizer)
 
 
-def _train(model: nn.Module, setting: Setting, cases: Cases, steps: int) -> _Clock:
+def _train(model: nn.Module, setting: Setting, cases: EncodedCases, steps: int) -> _Clock:
     """Stock's own training loop and batches, with its defaults."""
     optimizer = setting.optimizer()
     # Otherwise its state grows in the first step, and the second step is compiled again.
@@ -135,7 +135,7 @@ def _train(model: nn.Module, setting: Setting, cases: Cases, steps: int) -> _Clo
     return clock
 
 
-def _dataset(cases: Cases) -> list[tuple[list[int], int]]:
+def _dataset(cases: EncodedCases) -> list[tuple[list[int], int]]:
     """(tokens, length of the prompt) of each case: with stock's mask a row's inputs are the whole
     sequence.
     """

@@ -32,7 +32,7 @@ from tasks.runtime.backend import backend
 from tasks.runtime.device import measure
 from tasks.runtime.events import Emit
 from tasks.runtime.memory import peak_resident_bytes
-from tasks.tuning.batches import Cases, make_batch
+from tasks.tuning.batches import EncodedCases, make_batch
 from tasks.tuning.forward import batch_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, add_lora
@@ -103,7 +103,7 @@ def _load(path: Path) -> Weights:
     return weights
 
 
-def _our_measurement(setting: Setting, cases: Cases) -> Measured:
+def _our_measurement(setting: Setting, cases: EncodedCases) -> Measured:
     mx.set_cache_limit(CACHE_BYTES)
     stack = load_variant(setting.variant, backend().compute_path)
     adapted = add_lora(stack, setting.recipe, setting.training, seed=0)
@@ -146,7 +146,9 @@ def _timed_steps(
     return seconds[1:], gradients
 
 
-def _prefix(setting: Setting, adapted: Adapted, cases: Cases) -> tuple[Prefix, dict[str, Any]]:
+def _prefix(
+    setting: Setting, adapted: Adapted, cases: EncodedCases
+) -> tuple[Prefix, dict[str, Any]]:
     """The batch's frozen prefix, written and read back.
 
     Returned with its number of blocks and the seconds that writing it took.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from tasks.bundle.bundle import Bundle
 from tasks.bundle.decide import rule_labels
-from tasks.bundle.export_arguments import Agreement
+from tasks.bundle.export_arguments import ExportAgreement
 from tasks.corpus.case import Case
 from tasks.corpus.encode import Template, encode
 from tasks.corpus.vignettes.sets import sets_of
@@ -47,10 +47,10 @@ def label_probabilities(
     return score_cases(adapted, prefix).probabilities
 
 
-def compared(bundle: Bundle, trained_p: Floats, written_p: Floats) -> Agreement:
+def compared(bundle: Bundle, trained_p: Floats, written_p: Floats) -> ExportAgreement:
     """How the probabilities (cases, 3) of two models, and their decisions, differ."""
     decisions = zip(rule_labels(bundle, trained_p), rule_labels(bundle, written_p), strict=True)
-    return Agreement(
+    return ExportAgreement(
         cases=len(trained_p),
         largest=float(abs(trained_p - written_p).max()),
         decided_otherwise=sum(
@@ -59,7 +59,7 @@ def compared(bundle: Bundle, trained_p: Floats, written_p: Floats) -> Agreement:
     )
 
 
-def refuse_beyond_bound(agreement: Agreement, name: str) -> None:
+def refuse_beyond_bound(agreement: ExportAgreement, name: str) -> None:
     """Raise BadInput where a written model differs too much from the trained one."""
     if not agreement.largest <= LARGEST_DIFFERENCE:
         raise BadInput(

@@ -24,7 +24,7 @@ METRICS = (
 
 
 @dataclass(frozen=True)
-class Metric:
+class CardMetric:
     """A metric on the test set with its 95 % interval.
 
     `hub_type`: what the Hub calls it; `value` is None where `note` says why.
@@ -57,13 +57,13 @@ class CardFigures:
     not described in this home.
     """
 
-    metrics: tuple[Metric, ...]
-    conformal_miss: Metric
+    metrics: tuple[CardMetric, ...]
+    conformal_miss: CardMetric
     data: str
     sets: tuple[SetSize, ...]
 
     @property
-    def rows(self) -> tuple[Metric, ...]:
+    def rows(self) -> tuple[CardMetric, ...]:
         """Every figure of the card's table."""
         return (*self.metrics, self.conformal_miss)
 
@@ -96,13 +96,13 @@ def _rows(folder: Path, table: str) -> list[Row]:
     return rows
 
 
-def _metric(row: Row, name: str, hub_type: str) -> Metric:
+def _metric(row: Row, name: str, hub_type: str) -> CardMetric:
     figures = {key: row[key] for key in ("value", "low", "high", "method", "n", "note")}
-    return Metric(name=name, hub_type=hub_type, **figures)
+    return CardMetric(name=name, hub_type=hub_type, **figures)
 
 
-def _conformal_miss(row: Row) -> Metric:
-    return Metric(
+def _conformal_miss(row: Row) -> CardMetric:
+    return CardMetric(
         name="emergencies without ED in their conformal set",
         hub_type="conformal_miss_rate",
         value=row["ed_miss_rate"],

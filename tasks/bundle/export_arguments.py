@@ -26,7 +26,7 @@ class ExportJob(Strict):
     gguf: bool = False
 
 
-class Agreement(Strict):
+class ExportAgreement(Strict):
     """How a model that was written differs from the model as it was trained, in float32.
 
     On `cases` embedded cases of `valid`: `largest`, the largest difference of a label's
@@ -48,5 +48,5 @@ class Agreement(Strict):
 class ExportResult(Strict):
     """What an ExportJob has measured; None for what it was not told to write."""
 
-    fused: Agreement | None = None
-    gguf: Agreement | None = None
+    fused: ExportAgreement | None = None
+    gguf: ExportAgreement | None = None

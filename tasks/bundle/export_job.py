@@ -13,7 +13,7 @@ from tasks.bundle.agreement import (
     refuse_beyond_bound,
     sampled_cases,
 )
-from tasks.bundle.export_arguments import Agreement, ExportJob, ExportResult
+from tasks.bundle.export_arguments import ExportAgreement, ExportJob, ExportResult
 from tasks.bundle.fuse import write_fused
 from tasks.bundle.gguf_file import load_gguf, refuse_other_models, write_gguf
 from tasks.bundle.prompt_file import write_prompt
@@ -55,7 +55,7 @@ def _write_weights(job: ExportJob, template: Template) -> ExportResult:
     of_fused = compared(job.bundle, trained_p, _probabilities(job, fused, template, cases))
     refuse_beyond_bound(of_fused, "The fused model")
 
-    of_gguf: Agreement | None = None
+    of_gguf: ExportAgreement | None = None
     if job.gguf:
         path = job.folder / GGUF_FILE
         write_gguf(fused.stack, folder, path, [case.text for case in cases])

@@ -24,7 +24,7 @@ from tasks.runtime.files import file_digest
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import LABELS
 from tasks.tuning.attention import SharedPast
-from tasks.tuning.batches import Cases, make_batch, make_cases
+from tasks.tuning.batches import EncodedCases, make_batch, make_cases
 from tasks.tuning.forward import label_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, add_lora, load_weights
@@ -104,7 +104,7 @@ class LoadedModel:
 
         return np.concatenate(passes, axis=1)
 
-    def _cases(self, text: Encoded) -> Cases:
+    def _cases(self, text: Encoded) -> EncodedCases:
         """A set of this one case, with the instruction as its leading tokens."""
         return with_leading(make_cases(self.template, [text]), self.leading)
 
@@ -117,7 +117,7 @@ class LoadedModel:
         return label_terms(self.adapted, prefix, make_batch(prefix.cases, [0]), past).label_logp
 
 
-def with_leading(cases: Cases, leading: tuple[int, ...]) -> Cases:
+def with_leading(cases: EncodedCases, leading: tuple[int, ...]) -> EncodedCases:
     """The cases with these leading tokens, or none if a prompt does not begin with them."""
     begins = all(case.prompt[: len(leading)] == leading for case in cases.encoded)
     longer = all(len(case.prompt) > len(leading) for case in cases.encoded)

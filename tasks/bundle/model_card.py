@@ -10,8 +10,8 @@ import yaml  # type: ignore[import-untyped]
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tasks.bundle.bundle import Bundle
-from tasks.bundle.card_figures import CardFigures, Metric
-from tasks.bundle.export_arguments import Agreement, ExportResult
+from tasks.bundle.card_figures import CardFigures, CardMetric
+from tasks.bundle.export_arguments import ExportAgreement, ExportResult
 from tasks.bundle.gate_figure import gate_figure
 from tasks.bundle.terms import Licensing, is_gemma
 from tasks.models.manifest import VariantManifest
@@ -129,7 +129,7 @@ def _results(card: CardInput) -> dict[str, Any]:
     }
 
 
-def _hub_metric(metric: Metric, rule: str) -> dict[str, Any]:
+def _hub_metric(metric: CardMetric, rule: str) -> dict[str, Any]:
     interval = {"low": metric.low, "high": metric.high, "method": metric.method, "n": metric.n}
     return {
         "type": metric.hub_type,
@@ -139,7 +139,7 @@ def _hub_metric(metric: Metric, rule: str) -> dict[str, Any]:
     }
 
 
-def _agreements(result: ExportResult) -> list[tuple[str, Agreement]]:
+def _agreements(result: ExportResult) -> list[tuple[str, ExportAgreement]]:
     """The models that were rewritten, in words, with how they agree with the trained one."""
     agreements = (("The fused weights", result.fused), ("`model.gguf` (float16)", result.gguf))
     return [(name, agreement) for name, agreement in agreements if agreement is not None]
@@ -166,7 +166,7 @@ def _megabytes(count: float) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 5e4 else f"{count / 1e3:.1f} kB"
 
 
-def _figure(metric: Metric) -> str:
+def _figure(metric: CardMetric) -> str:
     """A value with its interval, or why there is none."""
     if metric.value is None:
         return metric.note or "not available"

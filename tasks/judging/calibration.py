@@ -35,7 +35,7 @@ REFLECTED = "reflected "  # put before the bootstrap's name
 
 
 @dataclass(frozen=True)
-class Part:
+class CalibrationPart:
     """What a metric is computed from: the sum of the absolute means of `columns`, shape (cases, k).
 
     An ECE has a column per bin, with (hit - score) of each case in the column of its bin, and keeps
@@ -99,15 +99,18 @@ def calibration_table(
     return metrics
 
 
-def _parts(values: Floats, truth: Ints) -> dict[str, Part]:
+def _parts(values: Floats, truth: Ints) -> dict[str, CalibrationPart]:
     """Parts of the available metrics. Their order decides which resamples are drawn."""
     squares = (values - np.eye(3)[truth]) ** 2
-    parts = {"brier": Part(squares.sum(axis=1)[:, None]), "ed_brier": Part(squares[:, :1])}
+    parts = {
+        "brier": CalibrationPart(squares.sum(axis=1)[:, None]),
+        "ed_brier": CalibrationPart(squares[:, :1]),
+    }
     if len(truth) >= ECE_CASES:
         top = values.max(axis=1, initial=0)
         p_ed = values[:, 0]
-        parts["ece"] = Part(_binned_gaps(top, values.argmax(axis=1) == truth), top)
-        parts["ed_ece"] = Part(_binned_gaps(p_ed, truth == 0), p_ed)
+        parts["ece"] = CalibrationPart(_binned_gaps(top, values.argmax(axis=1) == truth), top)
+        parts["ed_ece"] = CalibrationPart(_binned_gaps(p_ed, truth == 0), p_ed)
 
     return parts
 
@@ -130,7 +133,7 @@ def _binned_gaps(scores: ArrayLike, hits: ArrayLike) -> Floats:
 
 
 def _resample(
-    parts: dict[str, Part], cases: int, groups: Groups | None, seed: int, resamples: int
+    parts: dict[str, CalibrationPart], cases: int, groups: Groups | None, seed: int, resamples: int
 ) -> dict[str, Floats]:
     """Resampled values of each metric; empty if there are too few units to draw from."""
     if smallest_unit_count(cases, groups) < MIN_UNITS:
@@ -146,7 +149,9 @@ def _resample(
     return {name: _sum_of_sizes(mean) for name, mean in zip(parts, means, strict=True)}
 
 
-def _metric(name: str, part: Part, resampled: Floats | None, clustered: bool, seed: int) -> Metric:
+def _metric(
+    name: str, part: CalibrationPart, resampled: Floats | None, clustered: bool, seed: int
+) -> Metric:
     cases = len(part.columns)
     value = float(_sum_of_sizes(part.columns.mean(axis=0)))
     interval = None if resampled is None else percentile_interval(resampled)

@@ -37,7 +37,7 @@ from tasks.judging.uncertainty_rows import (
     review_flag_rows,
     summarise_dropout,
 )
-from tasks.judging.written_answers import Answer, generation_metrics
+from tasks.judging.written_answers import ParsedAnswer, generation_metrics
 from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec, evaluation_id
 
 LARGEST_EXPONENT = 700.0  # exp of more is no finite number
@@ -203,7 +203,7 @@ def _further_metric_rows(judged: JudgedScores) -> Rows:
     if answers is not None:
         rows = judged.rows_of([answer.case_id for answer in answers])
         metrics += generation_metrics(
-            [Answer(answer.exact, answer.label) for answer in answers],
+            [ParsedAnswer(answer.exact, answer.label) for answer in answers],
             [judged.argmax[row] for row in rows],
             len(judged.cases),
             judged.groups_of(rows),

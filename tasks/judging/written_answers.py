@@ -19,7 +19,7 @@ LABELS_THEMSELVES: Mapping[Label, str] = {label: label for label in LABELS}
 
 
 @dataclass(frozen=True)
-class Answer:
+class ParsedAnswer:
     """A read answer.
 
     `exact`: the text is a label and nothing else. `label`: the only label among its words, or None.
@@ -29,14 +29,14 @@ class Answer:
     label: Label | None
 
 
-def read_answer(text: str, words: Mapping[Label, str] = LABELS_THEMSELVES) -> Answer:
+def read_answer(text: str, words: Mapping[Label, str] = LABELS_THEMSELVES) -> ParsedAnswer:
     """Read a generated answer. `words`: the answer for each label.
 
     Only whole words as they are spelt count: "ED" inside "needed" or "recommendED" is no decision.
     """
     named_labels = [label for label in LABELS if _stands_in(text, words[label])]
     is_exact = text.strip() in words.values()
-    return Answer(exact=is_exact, label=named_labels[0] if len(named_labels) == 1 else None)
+    return ParsedAnswer(exact=is_exact, label=named_labels[0] if len(named_labels) == 1 else None)
 
 
 def _stands_in(text: str, word: str) -> bool:
@@ -44,7 +44,7 @@ def _stands_in(text: str, word: str) -> bool:
 
 
 def generation_metrics(
-    answers: Sequence[Answer],
+    answers: Sequence[ParsedAnswer],
     scored: Sequence[str],
     cases: int,
     groups: Groups | None = None,

@@ -54,7 +54,7 @@ class FetchedWeights:
         }
 
 
-class Terms(BaseModel):
+class TermsOfUse(BaseModel):
     """Terms of use as shown before the download, and the licence texts in the folder."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -75,7 +75,7 @@ class ModelManifest(Manifest):
     source: Origin
     weights_source: str
     file_digest: str | None = None
-    terms: Terms | None = None
+    terms: TermsOfUse | None = None
 
     @property
     def fetched_file_digest(self) -> str | None:

@@ -22,7 +22,7 @@ from tasks.scoring.sample import sample_numbers
 from tasks.spec import LABELS
 from tasks.tuning.architecture import project
 from tasks.tuning.attention import SharedPast
-from tasks.tuning.batches import Batch, Cases, make_batch, sorted_batches
+from tasks.tuning.batches import Batch, EncodedCases, make_batch, sorted_batches
 from tasks.tuning.blocks import run_blocks
 from tasks.tuning.forward import label_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
@@ -70,7 +70,9 @@ class OpenModel:
     past: list[SharedPast | None]
 
 
-def _open(folder: Path, cases: Cases, trained_blocks: int, home: Path, emit: Emit) -> OpenModel:
+def _open(
+    folder: Path, cases: EncodedCases, trained_blocks: int, home: Path, emit: Emit
+) -> OpenModel:
     """Load a model.
 
     With `trained_blocks` it starts from the frozen prefix that recipes with so many of them share,

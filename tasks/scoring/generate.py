@@ -14,7 +14,7 @@ from mlx_lm.models.cache import KVCache, trim_prompt_cache
 from tasks.corpus.encode import Template
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.tuning.architecture import embed, project
-from tasks.tuning.batches import Cases
+from tasks.tuning.batches import EncodedCases
 from tasks.tuning.blocks import run_blocks
 from tasks.tuning.lora import Adapted
 
@@ -24,7 +24,7 @@ MAX_TOKENS = 8
 
 def greedy_answers(
     adapted: Adapted,
-    cases: Cases,
+    cases: EncodedCases,
     case_numbers: Sequence[int],
     template: Template,
     emit: Emit,

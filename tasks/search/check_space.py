@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tasks.grids.grid_errors import reason, shortened
 from tasks.runtime.errors import BadInput
-from tasks.search.objective import Objective
+from tasks.search.objective import SearchObjective
 from tasks.search.space import SECTIONS, Space, Value, value_in
 from tasks.spec import OVERRIDES, Range, canonical_json
 
@@ -68,7 +68,7 @@ def _why_not(space: Space, key: str) -> str | None:
     if key in OF_SAFETY and recipe.kind == "standard":
         return f" for a standard recipe, which does not use it; {recipe.name} is one"
 
-    aims_at_value = Objective.of(recipe, space.search).metric == "validation value"
+    aims_at_value = SearchObjective.of(recipe, space.search).metric == "validation value"
     if key in CHANGE_THE_VALUE and aims_at_value:
         return (
             " for a standard recipe, whose validation values it makes incomparable; leave it out, "

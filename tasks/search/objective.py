@@ -12,14 +12,14 @@ Metric = Literal["validation value", "macro-F1", "ED recall"]
 
 
 @dataclass(frozen=True)
-class Objective:
+class SearchObjective:
     """`over_triage`: the over-triage at which the ED recall is taken; None for the other metrics."""
 
     metric: Metric
     over_triage: float | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, search: Search) -> Objective:
+    def of(cls, recipe: Recipe, search: Search) -> SearchObjective:
         """Standard recipes aim at what chooses their best adapter. Safety recipes aim at ED recall,
         whatever chooses theirs: their validation values weigh it by settings that vary.
         """

@@ -13,14 +13,14 @@ from optuna.distributions import (
 )
 from optuna.study import StudyDirection
 
-from tasks.search.objective import Objective
+from tasks.search.objective import SearchObjective
 from tasks.search.space import Space, Value, Values
 from tasks.spec import Range, Searched, canonical_json
 
 DIGITS = 3  # significant ones of a proposed real number
 
 
-def direction(objective: Objective) -> StudyDirection:
+def direction(objective: SearchObjective) -> StudyDirection:
     return StudyDirection.MAXIMIZE if objective.is_higher_better else StudyDirection.MINIMIZE
 
 

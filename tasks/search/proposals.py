@@ -12,7 +12,7 @@ import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from tasks.search.objective import Objective
+from tasks.search.objective import SearchObjective
 from tasks.search.parameters import direction, distributions, rounded, stored_values, values_of
 from tasks.search.space import Space, Values
 from tasks.search.trial import Trial
@@ -26,7 +26,7 @@ class Proposals:
     """What a search tries next in a space."""
 
     space: Space
-    objective: Objective
+    objective: SearchObjective
 
     def after(self, trials: Sequence[Trial]) -> Values | None:
         """The values of the next trial; None where the space has no other recipe left."""

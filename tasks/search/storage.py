@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.runtime.errors import BadInput
-from tasks.search.objective import Objective
+from tasks.search.objective import SearchObjective
 from tasks.search.parameters import direction, distributions, stored_values, values_of
 from tasks.search.proposals import Proposals
 from tasks.search.space import Space, Values
@@ -42,7 +42,9 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 class Storage:
     """The stored trials of one search. `identity`: what decides its trials, by name."""
 
-    def __init__(self, folder: Path, space: Space, objective: Objective, identity: Any) -> None:
+    def __init__(
+        self, folder: Path, space: Space, objective: SearchObjective, identity: Any
+    ) -> None:
         self.path = folder / FILE
         self._space = space
         self._objective = objective

@@ -10,7 +10,7 @@ from tasks.runtime.children import run_child
 from tasks.runtime.events import Emit, Note
 from tasks.runtime.temporary import temporary_folder
 from tasks.scoring.arguments import ValidScoringJob
-from tasks.search.objective import Objective
+from tasks.search.objective import SearchObjective
 from tasks.search.training_progress import TrainingProgress
 from tasks.search.trial import Reached
 from tasks.spec import ExperimentSpec
@@ -22,7 +22,7 @@ def train_trial(
     spec: ExperimentSpec,
     folder: Path,
     update: int,
-    objective: Objective,
+    objective: SearchObjective,
     variant: Path,
     data: Path,
     home: Path,
@@ -72,7 +72,7 @@ def train_trial(
     return Reached(update, value, validation, time.perf_counter() - start, train_seconds)
 
 
-def _on_curve(progress: TrainingProgress, update: int, objective: Objective) -> float | None:
+def _on_curve(progress: TrainingProgress, update: int, objective: SearchObjective) -> float | None:
     """The objective where training notes it itself; None where the adapter has to be scored."""
     if objective.metric == "validation value":
         return progress.best_validation(update)
@@ -84,7 +84,7 @@ def _on_curve(progress: TrainingProgress, update: int, objective: Objective) -> 
 def _scored(
     spec: ExperimentSpec,
     progress: TrainingProgress,
-    objective: Objective,
+    objective: SearchObjective,
     variant: Path,
     data: Path,
     home: Path,

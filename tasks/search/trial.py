@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from tasks.search.objective import Objective
+from tasks.search.objective import SearchObjective
 from tasks.search.space import Values
 
 State = Literal["finished", "paused", "failed"]
@@ -39,7 +39,7 @@ class Trial:
     rungs: tuple[Reached, ...]
     error: str | None
     iterations: int
-    objective: Objective
+    objective: SearchObjective
 
     @property
     def failed(self) -> bool:

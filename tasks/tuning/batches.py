@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Cases:
+class EncodedCases:
     """An encoded set of cases.
 
     `per_case` is 1, or 3 if labels have several tokens and each must be run. `leading`: how many
@@ -103,7 +103,9 @@ class Batch:
     labels: np.ndarray  # (B,) index into LABELS
 
 
-def make_cases(template: Template, encoded: Sequence[Encoded], stock_mask: bool = False) -> Cases:
+def make_cases(
+    template: Template, encoded: Sequence[Encoded], stock_mask: bool = False
+) -> EncodedCases:
     """Lay out the rows of a set.
 
     `stock_mask` also scores one padding token (id 0) after each completion, as mlx-lm's
@@ -117,7 +119,9 @@ def make_cases(template: Template, encoded: Sequence[Encoded], stock_mask: bool 
             rows.append(_row(len(rows), case, candidate, completion, template))
 
     label_tokens = tuple(completion[0] for completion in template.completions)
-    return Cases(tuple(encoded), tuple(rows), per_case, _common_tokens(encoded), label_tokens)
+    return EncodedCases(
+        tuple(encoded), tuple(rows), per_case, _common_tokens(encoded), label_tokens
+    )
 
 
 def _row(
@@ -148,7 +152,9 @@ def _common_tokens(encoded: Sequence[Encoded]) -> int:
     return common
 
 
-def make_batch(cases: Cases, case_numbers: Sequence[int], length: int | None = None) -> Batch:
+def make_batch(
+    cases: EncodedCases, case_numbers: Sequence[int], length: int | None = None
+) -> Batch:
     """The arrays of some cases, padded on the right to a common length (B cases give N = B x
     per_case rows).
     """
@@ -185,7 +191,7 @@ def padded_tokens(sequences: Sequence[Sequence[int]], length: int) -> np.ndarray
 
 
 def epoch_batches(
-    cases: Cases, batch_size: int, seed: int, epoch: int, sampling: Sampling = "natural"
+    cases: EncodedCases, batch_size: int, seed: int, epoch: int, sampling: Sampling = "natural"
 ) -> list[list[int]]:
     """The effective batches of one epoch, as lists of case numbers, the tail batch included.
 
@@ -207,7 +213,7 @@ def epoch_batches(
 
 
 def training_batches(
-    cases: Cases, batch_size: int, seed: int, start: int, sampling: Sampling = "natural"
+    cases: EncodedCases, batch_size: int, seed: int, start: int, sampling: Sampling = "natural"
 ) -> Iterator[list[int]]:
     """Effective batches from update number `start` on, without end."""
     per_epoch = -(-len(cases.encoded) // batch_size)
@@ -219,7 +225,7 @@ def training_batches(
 
 
 def sorted_batches(
-    cases: Cases, token_budget: int, case_numbers: Sequence[int] | None = None
+    cases: EncodedCases, token_budget: int, case_numbers: Sequence[int] | None = None
 ) -> list[list[int]]:
     """All cases, or some, in batches of similar length of at most `token_budget` padded tokens, for
     evaluation.
@@ -230,7 +236,7 @@ def sorted_batches(
     return filled_groups(order, sizes, token_budget)
 
 
-def _by_length(cases: Cases, case_numbers: Sequence[int]) -> list[int]:
+def _by_length(cases: EncodedCases, case_numbers: Sequence[int]) -> list[int]:
     """Case numbers from the shortest prompt to the longest."""
     return sorted(case_numbers, key=lambda number: (len(cases.encoded[number].prompt), number))
 
@@ -250,7 +256,7 @@ def filled_groups(order: Sequence[int], sizes: Sequence[int], budget: int) -> li
     return groups
 
 
-def padding_share(cases: Cases, batches: Sequence[Sequence[int]]) -> float:
+def padding_share(cases: EncodedCases, batches: Sequence[Sequence[int]]) -> float:
     """Share of padded positions among all that some batches compute case by case.
 
     The common leading tokens are no part of either: they are computed once for all cases.

@@ -46,7 +46,7 @@ def compiles() -> bool:
 
 
 @dataclass(frozen=True)
-class Step:
+class UpdateResult:
     """What an update gives: its loss, the parts (3,) of it, and the norm of its gradient before
     clipping. Reading a value waits for the device.
     """
@@ -135,7 +135,7 @@ class CompiledUpdates:
 
     def start(
         self, case_numbers: Sequence[int], rate: float, dropout_key: tuple[int, int] | None
-    ) -> Step:
+    ) -> UpdateResult:
         """Hand an update over to the device."""
         cases = self._prefix.cases
         parameters = self._gathered()
@@ -157,7 +157,7 @@ class CompiledUpdates:
         # Building a graph leaves its placeholders in the optimizer.
         self._parameters, self._optimizer.state, loss, parts, norm = previous
         mx.async_eval(previous)  # type: ignore[no-untyped-call]
-        return Step(loss, parts, norm)
+        return UpdateResult(loss, parts, norm)
 
     def hand_back(self) -> None:
         """Put the trained tensors into the model and the state by tensor into the optimizer, where

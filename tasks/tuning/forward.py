@@ -16,7 +16,7 @@ from tasks.tuning.blocks import record_past, run_blocks, run_last_block
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.head import RowScores, score_rows
 from tasks.tuning.lora import Adapted
-from tasks.tuning.losses import Terms, case_terms
+from tasks.tuning.losses import LossTerms, case_terms
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def batch_terms(
     batch: Batch,
     past: list[SharedPast | None],
     inputs: PartInputs | None = None,
-) -> Terms:
+) -> LossTerms:
     """Loss terms of a batch whose leading tokens are already in `past`.
 
     `inputs`: what the prefix stores of it, if the caller has read it.
@@ -74,7 +74,7 @@ def batch_terms(
 
 def label_terms(
     adapted: Adapted, prefix: Prefix, batch: Batch, past: list[SharedPast | None]
-) -> Terms:
+) -> LossTerms:
     """Terms of a batch whose leading tokens are already in `past`.
 
     Only label positions are computed.

@@ -18,7 +18,7 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.tuning.architecture import Stack, embed
-from tasks.tuning.batches import Cases, Row, padded_tokens
+from tasks.tuning.batches import EncodedCases, Row, padded_tokens
 
 # numpy has no bfloat16: its bits are stored as unsigned integers.
 STORED_FORMS: dict[mx.Dtype, np.dtype[Any]] = {
@@ -38,14 +38,14 @@ class Prefix:
     """
 
     stack: Stack
-    cases: Cases
+    cases: EncodedCases
     boundary: int
     leading: np.ndarray | None
     own_hidden: np.ndarray | None
     starts: np.ndarray | None
 
     @classmethod
-    def embedded(cls, stack: Stack, cases: Cases) -> Prefix:
+    def embedded(cls, stack: Stack, cases: EncodedCases) -> Prefix:
         """A prefix that stores nothing: every step starts from the embedding."""
         return cls(stack, cases, 0, None, None, None)
 

@@ -10,14 +10,14 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
-from tasks.tuning.batches import Batch, Cases, make_batch, padded_length
+from tasks.tuning.batches import Batch, EncodedCases, make_batch, padded_length
 from tasks.tuning.dropout_masks import MaskRequest
 from tasks.tuning.forward import PartInputs, batch_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.head import score_rows
 from tasks.tuning.joined import Layout, run_joined
 from tasks.tuning.lora import Adapted
-from tasks.tuning.losses import Objective, Terms, case_terms, objective_sum, scored_tokens
+from tasks.tuning.losses import LossTerms, Objective, case_terms, objective_sum, scored_tokens
 
 # The place of the leading tokens in a dropout key: no case of a batch has it.
 LEADING = (1 << 31) - 1
@@ -52,7 +52,7 @@ class EffectiveBatch:
         self.adapted.set_dropout(None)
         return objective_sum(terms, part.labels, self.objective, self.tokens, self.count)
 
-    def _separate_terms(self, part: Batch, start: int, inputs: PartInputs) -> Terms:
+    def _separate_terms(self, part: Batch, start: int, inputs: PartInputs) -> LossTerms:
         """The instruction first, then each case's own tokens."""
         key = self.dropout_key
         past = leading_past(self.adapted, self.prefix, (*key, LEADING) if key else None)
@@ -60,7 +60,7 @@ class EffectiveBatch:
             self.adapted.set_dropout(_case_keys(key, part, start, self.prefix.cases))
         return batch_terms(self.adapted, self.prefix, part, past, inputs)
 
-    def _joined_terms(self, part: Batch, start: int, inputs: PartInputs) -> Terms:
+    def _joined_terms(self, part: Batch, start: int, inputs: PartInputs) -> LossTerms:
         """Both in one pass, see joined.py."""
         stack = self.adapted.stack
         cases = self.prefix.cases
@@ -133,7 +133,7 @@ def update_gradients(
 
 
 def _case_keys(
-    dropout_key: tuple[int, int], part: Batch, start: int, cases: Cases
+    dropout_key: tuple[int, int], part: Batch, start: int, cases: EncodedCases
 ) -> list[tuple[int, ...]]:
     """The dropout key of each row of a part whose first case is the batch's case `start`."""
     return [(*dropout_key, start + i // cases.per_case) for i in range(len(part.rows))]
@@ -164,7 +164,7 @@ def mask_requests(
 
 
 def parts_of(
-    cases: Cases, case_numbers: Sequence[int], micro_batch: int
+    cases: EncodedCases, case_numbers: Sequence[int], micro_batch: int
 ) -> Iterator[tuple[int, Batch]]:
     """The parts of an effective batch, padded to one length, with the place of their first case."""
     length = padded_length(cases.rows_of(case_numbers))

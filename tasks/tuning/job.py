@@ -23,7 +23,7 @@ from tasks.runtime.locks import LOCK_SECONDS, locked
 from tasks.runtime.probe import report_device
 from tasks.runtime.store import seal
 from tasks.spec import PromptChoice
-from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, epoch_batches, padding_share
+from tasks.tuning.batches import TOKENS_AT_ONCE, EncodedCases, epoch_batches, padding_share
 from tasks.tuning.checkpoint import Arrays, Progress
 from tasks.tuning.fit import choose_micro_batch, keep_within
 from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora
@@ -167,7 +167,7 @@ def _load_splits(
     stored = _stored_sets(job.choice, saved_choice)
     tokens_at_once = job.choice.tokens_at_once if job.choice else TOKENS_AT_ONCE
 
-    sets: dict[str, Cases] = {}
+    sets: dict[str, EncodedCases] = {}
     shortened = 0
     for name in SETS:
         loaded = load_set(job.data, name, template, spec.training.max_tokens)

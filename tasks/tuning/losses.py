@@ -25,7 +25,7 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.spec import LABELS, Recipe
-from tasks.tuning.batches import Batch, Cases
+from tasks.tuning.batches import Batch, EncodedCases
 from tasks.tuning.head import RowScores
 from tasks.tuning.sampling import drawn_counts
 
@@ -43,7 +43,7 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Terms:
+class LossTerms:
     """Per case, float32: cross-entropy sums over label and other tokens (B,), log-probabilities of
     labels (B, 3).
     """
@@ -78,17 +78,17 @@ def _costs(recipe: Recipe) -> np.ndarray:
     return costs / costs.max() if costs.max() > 0 else np.zeros_like(costs)
 
 
-def case_terms(scores: RowScores, batch: Batch, cases: Cases) -> Terms:
+def case_terms(scores: RowScores, batch: Batch, cases: EncodedCases) -> LossTerms:
     """The loss terms of each case, from the scores of its rows at the scored positions."""
     loss = (scores.normaliser - scores.targets) * mx.array(batch.scored)
     label = (loss * mx.array(batch.is_label)).sum(axis=1)
     other = loss.sum(axis=1) - label
     if cases.per_case == 1:
-        return Terms(label, other, scores.labels - scores.normaliser[:, :1])
+        return LossTerms(label, other, scores.labels - scores.normaliser[:, :1])
 
     truth = mx.array(batch.truth)
     by_case = (len(batch.cases), cases.per_case)
-    return Terms(
+    return LossTerms(
         (label * truth).reshape(by_case).sum(axis=1),
         (other * truth).reshape(by_case).sum(axis=1),
         -label.reshape(by_case),
@@ -96,7 +96,7 @@ def case_terms(scores: RowScores, batch: Batch, cases: Cases) -> Terms:
 
 
 def objective_sum(
-    terms: Terms,
+    terms: LossTerms,
     labels: np.ndarray | mx.array,
     objective: Objective,
     tokens: int | mx.array,
@@ -126,6 +126,6 @@ def objective_sum(
     return label + other + cost, mx.stack([label, other, cost])
 
 
-def scored_tokens(cases: Cases, case_numbers: Sequence[int]) -> int:
+def scored_tokens(cases: EncodedCases, case_numbers: Sequence[int]) -> int:
     """S: completion tokens of the true labels of some cases."""
     return sum(len(row.targets) for row in cases.rows_of(case_numbers) if row.is_truth)

@@ -12,14 +12,14 @@ import numpy as np
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.tuning.architecture import Stack, embed
 from tasks.tuning.attention import SharedPast
-from tasks.tuning.batches import Cases, filled_groups
+from tasks.tuning.batches import EncodedCases, filled_groups
 from tasks.tuning.blocks import run_blocks
 from tasks.tuning.frozen_prefix import STORED_FORMS, Prefix, stored_form
 from tasks.tuning.memory import cache_limit
 from tasks.tuning.streams import batches_at_once, side_by_side
 
 
-def prefix_in_memory(stack: Stack, cases: Cases, boundary: int) -> Prefix:
+def prefix_in_memory(stack: Stack, cases: EncodedCases, boundary: int) -> Prefix:
     """The prefix of a few cases, computed here and not stored; embedded at boundary 0."""
     if boundary == 0 or cases.leading == 0:
         return Prefix.embedded(stack, cases)

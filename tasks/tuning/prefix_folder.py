@@ -21,11 +21,11 @@ from tasks.runtime.locks import replacing
 from tasks.runtime.store import ManifestDict, verified_manifest
 from tasks.spec import ENGINE_VERSION, short_digest
 from tasks.tuning.architecture import Stack
-from tasks.tuning.batches import Cases
+from tasks.tuning.batches import EncodedCases
 from tasks.tuning.frozen_prefix import Prefix
 
 
-def prefix_key(stack: Stack, cases: Cases, boundary: int, variant: str) -> str:
+def prefix_key(stack: Stack, cases: EncodedCases, boundary: int, variant: str) -> str:
     """Digest of everything that decides the numbers.
 
     Packed bfloat16 and unpacked float32 weights of one variant give different ones.
@@ -80,7 +80,7 @@ def _has_key(manifest: ManifestDict | None, key: str) -> bool:
     return manifest is not None and manifest.get("key") == key
 
 
-def load_prefix(stack: Stack, cases: Cases, boundary: int, folder: Path) -> Prefix:
+def load_prefix(stack: Stack, cases: EncodedCases, boundary: int, folder: Path) -> Prefix:
     """The prefix whose arrays lie in `folder`, mapped and not read yet."""
     arrays = [
         np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -90,7 +90,12 @@ def load_prefix(stack: Stack, cases: Cases, boundary: int, folder: Path) -> Pref
 
 
 def nearest_stored(
-    stack: Stack, cases: Cases, boundary: int, prefixes: Path, variant: str, emit: Emit | None
+    stack: Stack,
+    cases: EncodedCases,
+    boundary: int,
+    prefixes: Path,
+    variant: str,
+    emit: Emit | None,
 ) -> Prefix:
     """The stored prefix from which a deeper one is computed with the fewest blocks; embedded where
     there is none. What is stored has the bits that the blocks gave, so the deeper one does not

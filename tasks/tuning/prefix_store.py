@@ -10,7 +10,7 @@ from typing import Any
 from tasks.runtime.events import Emit, Note, StepWarning
 from tasks.runtime.store import build_folder
 from tasks.tuning.architecture import Stack
-from tasks.tuning.batches import TOKENS_AT_ONCE, Cases
+from tasks.tuning.batches import TOKENS_AT_ONCE, EncodedCases
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.prefix_computation import compute_prefix, tokens_that_fit
 from tasks.tuning.prefix_folder import is_stored, load_prefix, nearest_stored, prefix_key
@@ -42,7 +42,7 @@ class PrefixStore:
         shared = stack.depth - (self.most_layers or stack.depth)
         return shared if 0 < shared < boundary and pays(shared, stack.depth) else 0
 
-    def holds(self, stack: Stack, cases: Cases, boundary: int, emit: Emit) -> bool:
+    def holds(self, stack: Stack, cases: EncodedCases, boundary: int, emit: Emit) -> bool:
         """Whether the prefix of a set at a boundary is complete here."""
         key = prefix_key(stack, cases, boundary, self.variant)
         return is_stored(self.folder / key, key, emit)
@@ -50,7 +50,7 @@ class PrefixStore:
 
 def open_prefix(
     stack: Stack,
-    cases: Cases,
+    cases: EncodedCases,
     boundary: int,
     store: PrefixStore,
     emit: Emit | None = None,
@@ -105,7 +105,7 @@ def open_prefix(
 
 def warn_of_lack_of_space(
     stack: Stack,
-    sets: Mapping[str, Cases],
+    sets: Mapping[str, EncodedCases],
     boundary: int,
     store: PrefixStore,
     emit: Emit,
@@ -139,7 +139,7 @@ def warn_of_lack_of_space(
 
 
 def _reason_not_to_store(
-    stack: Stack, cases: Cases, boundary: int, stored: bool | None
+    stack: Stack, cases: EncodedCases, boundary: int, stored: bool | None
 ) -> str | None:
     share = saving(boundary, stack.depth)
     if cases.leading == 0 or not pays(boundary, stack.depth):
@@ -163,7 +163,7 @@ def _report_lack_of_space(emit: Emit | None, lack: str, was_stored: bool) -> Non
         _report(emit, StepWarning(sentence))
 
 
-def _stored_size(stack: Stack, cases: Cases) -> int:
+def _stored_size(stack: Stack, cases: EncodedCases) -> int:
     own_tokens = sum(len(row.inputs) - cases.leading for row in cases.rows)
     return (cases.leading + own_tokens) * stack.hidden_size * stack.dtype.size
 

@@ -9,11 +9,11 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.judging import point_metrics
-from tasks.tuning.batches import TOKENS_AT_ONCE, Cases, make_batch, sorted_batches
+from tasks.tuning.batches import TOKENS_AT_ONCE, EncodedCases, make_batch, sorted_batches
 from tasks.tuning.forward import batch_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted
-from tasks.tuning.losses import Objective, Terms, objective_sum, scored_tokens
+from tasks.tuning.losses import LossTerms, Objective, objective_sum, scored_tokens
 from tasks.tuning.streams import side_by_side
 
 
@@ -61,10 +61,10 @@ def score_cases(adapted: Adapted, prefix: Prefix, tokens_at_once: int = TOKENS_A
 
 
 def validation_value(
-    scores: Scores, cases: Cases, objective: Objective
+    scores: Scores, cases: EncodedCases, objective: Objective
 ) -> tuple[float, list[float]]:
     """The recipe's own objective over a whole set, and its parts [label, other, cost]."""
-    terms = Terms(
+    terms = LossTerms(
         mx.array(scores.label_loss), mx.array(scores.other_loss), mx.array(scores.label_logp)
     )
     count = len(cases.encoded)
@@ -73,7 +73,7 @@ def validation_value(
     return float(np.array(loss)), np.array(parts).tolist()
 
 
-def macro_f1_of(scores: Scores, cases: Cases) -> float:
+def macro_f1_of(scores: Scores, cases: EncodedCases) -> float:
     """Macro-F1 of the most probable labels, over the three labels."""
     answers = scores.label_logp.argmax(axis=1)
     table = (
@@ -82,7 +82,7 @@ def macro_f1_of(scores: Scores, cases: Cases) -> float:
     return float(point_metrics.macro_f1(table))
 
 
-def ed_share_and_specificity(scores: Scores, cases: Cases) -> tuple[float, float | None]:
+def ed_share_and_specificity(scores: Scores, cases: EncodedCases) -> tuple[float, float | None]:
     """Share of cases answered ED by argmax, and the share of non-ED cases not answered ED
     (specificity).
     """

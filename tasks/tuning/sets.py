@@ -13,7 +13,7 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.files import file_digest, read_lines
 from tasks.spec import PromptChoice
-from tasks.tuning.batches import Cases, make_cases
+from tasks.tuning.batches import EncodedCases, make_cases
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class LoadedSet:
     `shortened`: how many cases lose the middle of their text.
     """
 
-    cases: Cases
+    cases: EncodedCases
     records: tuple[dict[str, Any], ...]
     shortened: int
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import mlx.core as mx
 
 from tasks.spec import ExperimentSpec
-from tasks.tuning.compiled import CompiledUpdates, Step, compiles
+from tasks.tuning.compiled import CompiledUpdates, UpdateResult, compiles
 from tasks.tuning.dropout_masks import DRAW_NOW, MaskRequest, MasksAhead, drawn_ahead
 from tasks.tuning.fit import with_checkpoints
 from tasks.tuning.frozen_prefix import Prefix
@@ -39,7 +39,7 @@ class Updates:
         self._train = train
         self._micro_batch = choice.micro_batch
         self._masks: MasksAhead | None = None
-        self._started: deque[tuple[list[int], Step]] = deque()
+        self._started: deque[tuple[list[int], UpdateResult]] = deque()
         self._compiled = None
         if compiles():
             self._compiled = CompiledUpdates(
@@ -100,7 +100,7 @@ class Updates:
             self.expect(following, number + 1)
         self._started.append((case_numbers, step))
 
-    def results(self, but_the_newest: bool) -> Iterator[tuple[list[int], Step]]:
+    def results(self, but_the_newest: bool) -> Iterator[tuple[list[int], UpdateResult]]:
         """The cases and the result of each update that was started, in their order."""
         while len(self._started) > int(but_the_newest):
             yield self._started.popleft()
@@ -114,7 +114,7 @@ class Updates:
 
     def _update(
         self, number: int, case_numbers: list[int], rate: float, following: list[int]
-    ) -> Step:
+    ) -> UpdateResult:
         """Make one update with two evaluations: one before the host decides on clipping, and that
         of the optimizer.
         """
@@ -129,7 +129,7 @@ class Updates:
         self.expect(following, number + 1)
         limit = self._spec.training.max_gradient_norm
         gradients, norm = clip_gradients(gradients, limit, (loss, parts))
-        step = Step(loss, parts, mx.array(norm))
+        step = UpdateResult(loss, parts, mx.array(norm))
         step.refuse_divergence(number + 1)
 
         model = self.adapted.stack.model

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from flows.bench.dropout import Workload, bench_dropout
-from flows.bench.dropout_figures import Measurement, agreement, task_times
+from flows.bench.dropout_figures import EngineMeasurement, agreement, task_times
 from tasks.bench.dropout import CASE_TOKENS, _repeated, select_cases
 from tasks.bench.jobs import DropoutJob
 from tasks.corpus.encode import Encoded
@@ -25,17 +25,17 @@ def sampled(passes, seed, shift=0.0, stretch=1.0, rare=False):
     whose probabilities are near 0 but for a rare pass."""
     drawn = shift + stretch * np.random.default_rng(seed).standard_normal((passes, 20, 3))
     probabilities = 1 / (1 + np.exp(6 - 3 * drawn)) if rare else 0.3 + 0.05 * drawn
-    return Measurement(seconds=[1.0] * passes, cases=20, probabilities=probabilities.tolist())
+    return EngineMeasurement(seconds=[1.0] * passes, cases=20, probabilities=probabilities.tolist())
 
 
 def measured():
     return {
-        "ours": Measurement(seconds=[2.0, 1.0, 3.0] * 16 + [2.0, 2.0], cases=20),
-        "full": Measurement(seconds=[6.0, 5.0] * 5, cases=20),
-        "generate": Measurement(seconds=[0.5] * 20, cases=20),
-        "generate_stock": Measurement(seconds=[2.0] * 20, cases=20),
-        "score_ours": Measurement(seconds=[4.0, 3.0, 5.0], cases=60),
-        "score_full": Measurement(seconds=[10.0, 12.0], cases=60),
+        "ours": EngineMeasurement(seconds=[2.0, 1.0, 3.0] * 16 + [2.0, 2.0], cases=20),
+        "full": EngineMeasurement(seconds=[6.0, 5.0] * 5, cases=20),
+        "generate": EngineMeasurement(seconds=[0.5] * 20, cases=20),
+        "generate_stock": EngineMeasurement(seconds=[2.0] * 20, cases=20),
+        "score_ours": EngineMeasurement(seconds=[4.0, 3.0, 5.0], cases=60),
+        "score_full": EngineMeasurement(seconds=[10.0, 12.0], cases=60),
     }
 
 
@@ -54,7 +54,7 @@ def test_each_figure_is_of_the_whole_task_and_says_what_was_scaled():
 
 def test_a_whole_set_is_not_called_scaled():
     whole = measured()
-    whole["score_ours"] = Measurement(seconds=[4.0, 3.0, 5.0], cases=1500)
+    whole["score_ours"] = EngineMeasurement(seconds=[4.0, 3.0, 5.0], cases=1500)
     time = task_times(whole, 50)["score_ours"]
     assert time.note == "1500 cases" and time.seconds == 4.0
 

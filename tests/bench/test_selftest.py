@@ -10,7 +10,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from tasks.bench.selftest import against_stock, engine, kernels, memory
-from tasks.bench.selftest.check import Check
+from tasks.bench.selftest.check import SelfTestCheck
 from tasks.bench.selftest.memory import CACHE_BLOCK, CACHE_LIMIT
 from tasks.bench.selftest.models import adapt, make_tiny
 from tasks.bench.selftest.run import all_checks, described
@@ -279,12 +279,17 @@ def test_an_error_is_a_failed_check_without_folders_and_nan_passes_none():
     def broken():
         raise RuntimeError("[metal] Unable to load kernel from /Users/jane doe/x/mlx.metallib")
 
-    result = Check("x", broken, 1.0).run()
+    result = SelfTestCheck("x", broken, 1.0).run()
     assert not result.ok and result.value is None and "Unable to load kernel" in result.error
     assert "jane" not in result.error or "Users" not in result.error
-    result = Check("x", lambda: float("nan"), 1.0).run()
-    assert not result.ok and json.loads(json.dumps(result.as_dict()))["value"] is None and "nan" in result.error
-    assert Check("x", lambda: 2, 1.0, at_least=True).run().ok and not Check("x", lambda: 0, 1.0, at_least=True).run().ok
+    result = SelfTestCheck("x", lambda: float("nan"), 1.0).run()
+    assert not result.ok and "nan" in result.error
+    assert json.loads(json.dumps(result.as_dict()))["value"] is None
+
+    assert (
+        SelfTestCheck("x", lambda: 2, 1.0, at_least=True).run().ok
+        and not SelfTestCheck("x", lambda: 0, 1.0, at_least=True).run().ok
+    )
 
 
 def test_of_mlxs_device_only_what_it_is_is_reported():

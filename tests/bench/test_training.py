@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from flows.bench import training
-from flows.bench.memory import Step, bench_memory
+from flows.bench.memory import MeasuredStep, bench_memory
 from flows.bench.training import bench_table, bench_train
 from tasks.bench import stock
 from tasks.bench.flops import matmul_flops
@@ -143,7 +143,7 @@ def test_a_setting_that_cannot_be_measured_is_refused_before_anything_runs(chang
 
 def test_a_packed_step_of_each_variant_is_measured_and_4_bits_hold_less_than_8():
     console = Console(record=True, width=160)
-    reports = bench_memory(console, ["tiny-llama"], None, Step(batch=2, length=32, layers=2))
+    reports = bench_memory(console, ["tiny-llama"], None, MeasuredStep(batch=2, length=32, layers=2))
     four, eight = (report.figures for report in reports)
     assert eight["weights_memory_bytes"] - four["weights_memory_bytes"] == pytest.approx(
         eight["stored_bytes"] - four["stored_bytes"], abs=4096
@@ -158,7 +158,9 @@ def test_a_packed_step_of_each_variant_is_measured_and_4_bits_hold_less_than_8()
 def test_a_step_within_a_budget_is_made_as_a_training_makes_it_and_stays_within():
     def measured(memory):
         console = Console(record=True, width=200)
-        (report,) = bench_memory(console, ["tiny-gemma3"], [4], Step(batch=8, length=256, layers=4, memory=memory))
+        (report,) = bench_memory(
+            console, ["tiny-gemma3"], [4], MeasuredStep(batch=8, length=256, layers=4, memory=memory)
+        )
         return report.figures, console.export_text()
 
     roomy, text = measured("1GB")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.bundle.bundle import Bundle, GateStatus, Rule
-from tasks.bundle.card_figures import CardFigures, Metric
+from tasks.bundle.card_figures import CardFigures, CardMetric
 from tasks.bundle.export_arguments import ExportResult
 from tasks.bundle.model_card import CardInput, _figure, _megabytes, render_card
 from tasks.bundle.terms import Licensing
@@ -13,7 +13,9 @@ from tasks.models.manifest import Origin, VariantManifest
 from tasks.spec import BaseModelSpec
 from tests.bundle.test_decide import bundle
 
-MISS = Metric("emergencies without ED in their conformal set", "conformal_miss_rate", None, None, None, "none", 0, None)
+MISS = CardMetric(
+    "emergencies without ED in their conformal set", "conformal_miss_rate", None, None, None, "none", 0, None
+)
 VARIANT = VariantManifest.model_construct(
     source=Origin(kind="random"),
     weights_source="random weights",
@@ -54,7 +56,7 @@ def test_what_fails_a_gate_does_not_stand_there_as_what_passes_it():
 
 @pytest.mark.parametrize("note", ["no interval: 1 group is too few", "1 group is too few"])
 def test_the_reason_for_no_interval_stands_once(note):
-    metric = Metric("ED recall", "recall", 0.5, None, None, "none", 8, note)
+    metric = CardMetric("ED recall", "recall", 0.5, None, None, "none", 8, note)
     assert _figure(metric) == "0.500 (no interval: 1 group is too few)"
 
 

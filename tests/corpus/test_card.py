@@ -17,7 +17,7 @@ from tasks.corpus.vignettes.adversarial import adversarial_cases
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION, embedded_cases
 from tasks.corpus.vignettes.knowledge_base import FOLDER, NOT_PROBLEMS, WORDINGS, problems
 from tasks.corpus.vignettes.reader_check import (
-    Agreement,
+    ReaderAgreement,
     ReaderCheck,
     ReaderChecks,
     agreement,
@@ -100,7 +100,7 @@ def test_a_readers_figure_is_counted_from_the_answers_and_says_its_version() -> 
     answers = {"train-0001": ("ED", "ED"), "test-0001": ("GP", "HOME"), "test-0002": ("HOME", "HOME")}
     entry = {"generator": 1, "date": "2026-01-02", "reader": "a nurse", "answers": answers, "remarks": {}}
     check = ReaderCheck.model_validate(entry)
-    assert agreement(check) == Agreement(3, 2)
+    assert agreement(check) == ReaderAgreement(3, 2)
     assert "(a nurse) who did not see the labels agreed with 2 of 3 sampled cases of test and train" in describe_check(
         check
     )
@@ -147,7 +147,7 @@ def test_every_check_is_kept_newest_first_and_each_disagreement_has_its_remark()
     checks = reader_checks()
     assert [check.generator for check in checks] == sorted((check.generator for check in checks), reverse=True)
     third = next(check for check in checks if check.generator == 3)
-    assert agreement(third) == Agreement(100, 85)
+    assert agreement(third) == ReaderAgreement(100, 85)
 
     for check in checks:
         if check.answers:

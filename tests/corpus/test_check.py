@@ -26,7 +26,7 @@ from tasks.corpus.case import SETS, Case
 from tasks.corpus.checks import lengths
 from tasks.corpus.checks import tally as tally_module
 from tasks.corpus.checks.lengths import SAMPLE, TextSample
-from tasks.corpus.checks.report import Report, check_data
+from tasks.corpus.checks.report import CorpusReport, check_data
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.reader_check import describe_check, reader_check
 from tasks.grids.grid import known_models
@@ -53,11 +53,11 @@ def write(path: Path, entries: list[dict[str, Any]]) -> Path:
     return path
 
 
-def finding_of(report: Report, name: str) -> Finding:
+def finding_of(report: CorpusReport, name: str) -> Finding:
     return next(finding for finding in report.findings if finding.name == name)
 
 
-def check(path: Path, **settings: Any) -> Report:
+def check(path: Path, **settings: Any) -> CorpusReport:
     return check_data(Data(source=str(path), **settings), (), {})
 
 
@@ -203,7 +203,7 @@ def test_copies_within_one_table_are_a_note_since_our_split_keeps_them_together(
     assert not report.fails and finding_of(report, "nearly the same text").detail == "1 pairs, 1 of them copies"
 
 
-def with_evaluation_set(tmp_path: Path, entries: list[dict[str, Any]], outside: list[dict[str, Any]]) -> Report:
+def with_evaluation_set(tmp_path: Path, entries: list[dict[str, Any]], outside: list[dict[str, Any]]) -> CorpusReport:
     clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", outside)))
     return check_data(Data(source=str(write(tmp_path / "a.jsonl", entries))), (clinic,), {})
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from flows.cli.plan_time import print_time
 from flows.plan import PlannedCell
 from flows.plan_operations import all_operations, operations
-from flows.plan_time import Machine, Steps, assumed_machine, measured_machine
+from flows.plan_time import MachineSpeeds, Steps, assumed_machine, measured_machine
 from flows.selection import moves_of, select
 from flows.set_sizes import set_size
 from tasks.corpus.case import SETS
@@ -125,13 +125,13 @@ def test_a_sweep_took_about_as_long_by_step_as_is_estimated_for_its_machine():
     """Seconds of the demo on two Linux cores with MKL at 215 GFLOP/s, as its warehouse and its output have them."""
     measured_steps = Steps(preparing=107 + 19 + 43 + 113 + 65, training=50.6 + 49.4 + 51.7 + 52.7,
                  scoring=6 * 2.5, dropout=7.7 + 6.9)  # fmt: skip
-    estimate = work("demo").at(Machine.of("that machine", 215).speeds)
+    estimate = work("demo").at(MachineSpeeds.of("that machine", 215).speeds)
     for name in ("preparing", "training", "scoring", "dropout", "total"):
         print(f"{name:9} told {getattr(estimate, name):4.0f} s   seen {getattr(measured_steps, name):4.0f} s")
         assert getattr(estimate, name) == pytest.approx(getattr(measured_steps, name), rel=0.25)
 
 
-def printed(grid: str, machine: Machine, scored: bool = False) -> str:
+def printed(grid: str, machine: MachineSpeeds, scored: bool = False) -> str:
     selection = select(grid)
     cells = [PlannedCell(spec, scored, scored, 1.0) for spec in selection.cells]
     print_time(Console(file=(out := StringIO()), width=160), selection.grid, cells, machine)
@@ -139,14 +139,14 @@ def printed(grid: str, machine: Machine, scored: bool = False) -> str:
 
 
 def test_a_plan_prints_each_step_here_and_elsewhere_and_what_fewer_dropout_cases_would_save():
-    text = printed("paper", Machine.of("this machine", 144))
+    text = printed("paper", MachineSpeeds.of("this machine", 144))
     for column in ("preparing", "training", "scoring", "dropout passes", "all"):
         assert column in text
 
     assert "two Linux cores, MKL, 288 GFLOP/s" in text and text.count("not measured") == 10
     # 130.1 h at 288 GFLOP/s, 104.5 of them dropout, of which four fifths are saved.
     assert "--set scoring.mc_cases=300 would save about 167.2 h of 260.2 h" in text
-    assert "mc_cases" not in printed("demo", Machine.of("this machine", 144)), "it has 30"
+    assert "mc_cases" not in printed("demo", MachineSpeeds.of("this machine", 144)), "it has 30"
     assert printed("demo", assumed_machine(), scored=True) == "", "nothing is left to do"
 
 

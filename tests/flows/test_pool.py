@@ -22,7 +22,7 @@ from deployments import lost_runs
 from deployments.fleet import api_of, enter
 from deployments.pool_versions import code_digest, differences, versions_here
 from deployments.prefect_api import NoAnswer
-from flows.cli.live_table import Row, State
+from flows.cli.live_table import ExperimentRow, State
 from flows.cli.run import refuse_pool
 from flows.experiment import experiment
 from flows.pool import follow
@@ -401,7 +401,7 @@ def test_a_machine_refuses_a_cell_of_other_code_or_of_an_edited_grid():
 
 
 def test_the_table_shows_what_a_machine_of_the_pool_does():
-    row = Row("a", 60, 200)
+    row = ExperimentRow("a", 60, 200)
     assert row.after("experiment", RemoteReport("mac1")).state is State.PREPARING
     trained = row.after("experiment", RemoteReport("mac1", "train", 25.0))
     assert (trained.state, trained.iteration) == (State.TRAINING, 50)

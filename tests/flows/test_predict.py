@@ -12,7 +12,7 @@ import pytest
 
 from flows.cli.find_model import find_model
 from flows.cli.predict_output import WRITERS, json_lines
-from flows.cli.predict_run import Request, answers, run_predict
+from flows.cli.predict_run import PredictRequest, answers, run_predict
 from flows.serve.kept_model import KeptModel
 from tasks.bundle.asking import decision_of, in_use
 from tasks.bundle.bundle import BundledModel
@@ -120,7 +120,7 @@ def test_nothing_is_removed_from_a_home_whose_model_is_asked(place, tmp_path, mo
         return show
 
     monkeypatch.setitem(WRITERS, "jsonl", writer)
-    assert run_predict(Request(CELL, None, file, "text", None, "jsonl", None)) == 0 and len(refused) == 2
+    assert run_predict(PredictRequest(CELL, None, file, "text", None, "jsonl", None)) == 0 and len(refused) == 2
     refuse_while_working(place.home)
     assert not list((place.home / "logs").glob(".predict-*"))
 
@@ -133,7 +133,7 @@ def test_where_no_answer_was_written_the_same_output_can_be_named_again(model, p
     monkeypatch.setattr("flows.cli.predict_run.find_model", lambda name: other)
 
     with pytest.raises(BrokenFolder, match="is not the adapter that was judged"):
-        run_predict(Request(CELL, None, file, "text", None, None, output))
+        run_predict(PredictRequest(CELL, None, file, "text", None, None, output))
 
     assert not output.exists()
 
@@ -192,7 +192,7 @@ def test_an_output_for_whose_first_answer_there_is_no_room_is_removed(tmp_path, 
 
     monkeypatch.setitem(WRITERS, "jsonl", writer)
     with pytest.raises(BadInput, match=rf"^The disk is full: {output} could not be written; .*\.$"):
-        run_predict(Request(CELL, None, file, "text", None, None, output))
+        run_predict(PredictRequest(CELL, None, file, "text", None, None, output))
 
     assert not output.exists()
 

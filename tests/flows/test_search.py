@@ -29,7 +29,7 @@ from tasks.runtime.errors import BadInput, DoesNotFit, Locked, Stopped, TriageEr
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.runtime.store import intact_manifest
-from tasks.search.objective import Objective
+from tasks.search.objective import SearchObjective
 from tasks.search.trial import Trial
 from tests.place import Place, one_sentence
 from tests.search.spaces import grid_text
@@ -39,7 +39,7 @@ from warehouse.rebuild import rebuild
 
 SAFETY = ["search", "smoke", "--trials", "4", "--model", "tiny-llama", "--recipe", "balanced_safe"]
 CELL = "tiny-llama-4bit-balanced_safe-s42"
-TRIAL = Trial(3, {}, "t3", (), None, 8, Objective("validation value"))
+TRIAL = Trial(3, {}, "t3", (), None, 8, SearchObjective("validation value"))
 TRIALS = "SELECT * EXCLUDE (seconds, train_seconds, rungs) FROM trial ORDER BY number"
 
 
@@ -201,7 +201,7 @@ def test_an_interruption_that_ends_the_step_before_the_flow_is_an_interruption(m
     # Both are for a process that ends now, and this one does not.
     monkeypatch.setattr(search_run, "leaving_in_time", lambda wait, leave: contextlib.nullcontext())
     monkeypatch.setattr("flows.cli.run.at_next_interruption", lambda leave: None)
-    request = search_run.Request("smoke", [], "tiny-llama", 4, None, None, Limits(1))
+    request = search_run.SearchRequest("smoke", [], "tiny-llama", 4, None, None, Limits(1))
     assert search_run.run_search(Console(quiet=True), request) == 130
     assert "Interrupted. Finished work is kept" in capsys.readouterr().err
 

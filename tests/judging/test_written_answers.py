@@ -1,32 +1,32 @@
 import pytest
 
 from tasks.judging.metrics import CLUSTERED, EXACT, INDEPENDENT
-from tasks.judging.written_answers import Answer, generation_metrics, read_answer
+from tasks.judging.written_answers import ParsedAnswer, generation_metrics, read_answer
 
 
 @pytest.mark.parametrize("text", ["GP", " HOME\n", "ED"])
 def test_a_label_alone_complies(text):
-    assert read_answer(text) == Answer(True, text.strip())
+    assert read_answer(text) == ParsedAnswer(True, text.strip())
 
 
 @pytest.mark.parametrize("text", ["needed", "recommendED", "NEEDED", "I recommended rest", "EDGP", "", "ed", "Home"])
 def test_a_label_inside_a_word_is_no_decision(text):
     """The earlier attempt searched for "ED" in the answer, and found it in "recommendED"."""
-    assert read_answer(text) == Answer(False, None)
+    assert read_answer(text) == ParsedAnswer(False, None)
 
 
 def test_one_label_among_words_is_read_but_does_not_comply_and_two_are_no_decision():
-    assert read_answer("Go to the ED now.") == Answer(False, "ED")
-    assert read_answer("ED or GP") == Answer(False, None)
-    assert read_answer("ED. ED!") == Answer(False, "ED")
+    assert read_answer("Go to the ED now.") == ParsedAnswer(False, "ED")
+    assert read_answer("ED or GP") == ParsedAnswer(False, None)
+    assert read_answer("ED. ED!") == ParsedAnswer(False, "ED")
 
 
 def test_the_words_for_the_labels_are_read_where_a_grid_names_them():
     words = {"ED": "emergency room", "GP": "doctor", "HOME": "home"}
-    assert read_answer(" emergency room\n", words) == Answer(True, "ED")
-    assert read_answer("See a doctor.", words) == Answer(False, "GP")
-    assert read_answer("The doctor comes home", words) == Answer(False, None)
-    assert read_answer("homework, ED, GP", words) == Answer(False, None)
+    assert read_answer(" emergency room\n", words) == ParsedAnswer(True, "ED")
+    assert read_answer("See a doctor.", words) == ParsedAnswer(False, "GP")
+    assert read_answer("The doctor comes home", words) == ParsedAnswer(False, None)
+    assert read_answer("homework, ED, GP", words) == ParsedAnswer(False, None)
 
 
 def test_compliance_and_agreement_are_counted_on_the_sample_and_a_note_says_so():

@@ -8,7 +8,7 @@ import pytest
 from tasks.corpus.encode import Template
 from tasks.scoring import mc_dropout
 from tasks.scoring.mc_dropout import dropout_passes
-from tasks.tuning.batches import Cases, make_cases
+from tasks.tuning.batches import EncodedCases, make_cases
 from tests.tuning import tiny
 
 PASSES = 6
@@ -24,14 +24,14 @@ def passes(request):
     """Label probabilities of cases in every pass, by a model with dropout."""
     adapted = tiny.adapted(request.param, 4, True, tiny.recipe(dropout=0.3))
 
-    def run(some: Cases, numbers: list[int] | None = None, seed: int = 7) -> np.ndarray:
+    def run(some: EncodedCases, numbers: list[int] | None = None, seed: int = 7) -> np.ndarray:
         numbers = list(range(len(some.encoded))) if numbers is None else numbers
         return dropout_passes(adapted, tiny.no_store(adapted, some), numbers, PASSES, seed, lambda event: None)
 
     return run
 
 
-def with_twins(template: Template) -> Cases:
+def with_twins(template: Template) -> EncodedCases:
     """Eight cases, two of which have the same tokens, so that only their masks can tell them apart."""
     encoded = list(tiny.cases(8, template).encoded)
     first, second = TWINS

@@ -10,7 +10,7 @@ from flows.search_setup import Limits, refuse_unsearchable, set_up
 from flows.selection import Narrowing, select
 from tasks.runtime.errors import BadInput
 from tasks.search.check_space import LEFT_ALONE, OF_SAFETY
-from tasks.search.objective import Objective
+from tasks.search.objective import SearchObjective
 from tasks.spec import ExperimentSpec, Recipe, Training
 from tests.search.spaces import RECIPE, grid_text, setup
 
@@ -125,8 +125,8 @@ def test_a_sweep_refuses_a_search_table_that_suits_no_recipe_as_the_search_does(
 
 def test_a_search_aims_at_what_chooses_the_adapter_of_a_standard_recipe_and_at_ed_recall_for_a_safety_recipe():
     by_macro_f1 = 'recipe.select_by="macro_f1"'
-    assert setup().objective == Objective("validation value") and not setup().objective.is_higher_better
-    assert setup(by_macro_f1).objective == Objective("macro-F1") and setup(by_macro_f1).objective.is_higher_better
+    assert setup().objective == SearchObjective("validation value") and not setup().objective.is_higher_better
+    assert setup(by_macro_f1).objective == SearchObjective("macro-F1") and setup(by_macro_f1).objective.is_higher_better
     for override in ([], [by_macro_f1]):
         assert setup(*override, recipe="balanced_safe").objective.name == "ED recall at over-triage 0.3"
 

@@ -4,7 +4,7 @@ import pytest
 
 from tasks.search import time_budget
 from tasks.search.halving import Halving, Proposal
-from tasks.search.objective import Objective
+from tasks.search.objective import SearchObjective
 from tasks.search.time_budget import TimeBudget
 from tasks.search.trial import Reached, Trial
 
@@ -32,7 +32,7 @@ def search(clock: Clock, hours: float, seconds_per_update: float, most: int = 10
     while move := HALVING.next_move(trials, trial_count):
         if isinstance(move, Proposal):
             if budget.allows(HALVING, trials):
-                trials.append(Trial(len(trials), {}, "t", (), None, 160, Objective("validation value")))
+                trials.append(Trial(len(trials), {}, "t", (), None, 160, SearchObjective("validation value")))
             else:
                 trial_count = len(trials)
             continue
@@ -45,7 +45,7 @@ def search(clock: Clock, hours: float, seconds_per_update: float, most: int = 10
         clock.now += seconds
         reached = Reached(update, float(trial.number), 0.0, seconds, seconds)
         trials[move.number] = Trial(
-            trial.number, {}, "t", (*trial.rungs, reached), None, 160, Objective("validation value")
+            trial.number, {}, "t", (*trial.rungs, reached), None, 160, SearchObjective("validation value")
         )
 
     return trials

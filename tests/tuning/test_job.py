@@ -27,7 +27,7 @@ from tasks.runtime.events import Event, ProgressReport, StepWarning
 from tasks.runtime.store import verify
 from tasks.scoring import valid_job
 from tasks.search import train_trial as module
-from tasks.search.objective import Objective
+from tasks.search.objective import SearchObjective
 from tasks.search.train_trial import train_trial
 from tasks.search.training_progress import TrainingProgress
 from tasks.spec import ExperimentSpec, experiments
@@ -281,7 +281,7 @@ def test_the_macro_f1_of_a_trial_is_that_of_its_curve_and_scored_where_the_curve
     paths = Path(study["variant"]), Path(study["data"]), Path(study["home"])
 
     def reached(update: int) -> float:
-        return train_trial(spec, tmp_path, update, Objective("macro-F1"), *paths, lambda event: None).value
+        return train_trial(spec, tmp_path, update, SearchObjective("macro-F1"), *paths, lambda event: None).value
 
     for update in (3, 6, 9):
         assert reached(update) == max(value for at, value in noted if at <= update)
@@ -309,7 +309,7 @@ def test_a_trial_whose_training_is_further_is_judged_as_it_was_at_its_rung(study
     paths = Path(study["variant"]), Path(study["data"]), Path(study["home"])
 
     def reached(folder: Path, update: int):
-        objective = Objective("ED recall", 0.3)
+        objective = SearchObjective("ED recall", 0.3)
         return train_trial(spec, folder, update, objective, *paths, lambda event: None)
 
     rungs = [reached(tmp_path / "in_steps", update) for update in (CADENCE, 4 * CADENCE)]
@@ -326,7 +326,7 @@ def test_a_trial_stores_the_prefix_that_trials_of_more_blocks_will_read(study, t
     shallow = spec.model_copy(update={"training": spec.training.model_copy(update={"num_layers": 1})})
     paths = Path(study["variant"]), Path(study["data"]), tmp_path
     folder = tmp_path / "trial"
-    objective = Objective("validation value")
+    objective = SearchObjective("validation value")
     train_trial(
         shallow,
         folder,

@@ -9,7 +9,7 @@ from mlx.utils import tree_flatten
 
 from tasks.spec import LABELS
 from tasks.tuning.gradients import update_gradients
-from tasks.tuning.losses import Terms, make_objective, objective_sum
+from tasks.tuning.losses import LossTerms, make_objective, objective_sum
 from tests.tuning import tiny
 
 CHOSEN = [0, 1, 2, 3]
@@ -37,7 +37,7 @@ def test_the_objective_equals_its_formula_and_finite_differences():
 
     def loss(logp):
         label = -mx.take_along_axis(logp, mx.array(labels)[:, None], axis=1)[:, 0]
-        return objective_sum(Terms(label, mx.zeros(4), logp), labels, objective, 12, 4)[0]
+        return objective_sum(LossTerms(label, mx.zeros(4), logp), labels, objective, 12, 4)[0]
 
     def by_hand(v):
         q = np.exp(v) / np.exp(v).sum(axis=1, keepdims=True)
@@ -141,6 +141,6 @@ def test_the_cost_gradient_on_a_label_logit_is_at_most_a_quarter_of_lambda():
         for label in range(3):
             labels = np.array([label], np.int32)
             gradient = mx.grad(
-                lambda x, y=labels: objective_sum(Terms(mx.zeros(1), mx.zeros(1), x), y, objective, 1, 1)[0]
+                lambda x, y=labels: objective_sum(LossTerms(mx.zeros(1), mx.zeros(1), x), y, objective, 1, 1)[0]
             )(logp)
             assert mx.abs(gradient).max().item() <= 0.25 + 1e-6

@@ -11,7 +11,7 @@ from tasks.runtime.events import TrainingReport
 from tasks.tuning import updates
 from tasks.tuning.batches import epoch_batches, make_batch, make_cases, training_batches
 from tasks.tuning.gradients import update_gradients
-from tasks.tuning.losses import Terms, make_objective, objective_sum
+from tasks.tuning.losses import LossTerms, make_objective, objective_sum
 from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.optimizer import make_optimizer
 from tasks.tuning.sampling import drawn_counts
@@ -79,7 +79,7 @@ def test_the_gradient_of_the_smoothed_loss_is_that_of_finite_differences_and_it_
     def loss(logits):
         logp = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         label = -mx.take_along_axis(logp, mx.array(labels)[:, None], axis=1)[:, 0]
-        return objective_sum(Terms(label, mx.zeros(2), logp), labels, objective, 2, 2)[0]
+        return objective_sum(LossTerms(label, mx.zeros(2), logp), labels, objective, 2, 2)[0]
 
     x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
     gradient = np.array(mx.grad(loss)(mx.array(x)))

@@ -15,7 +15,7 @@ from tasks.models.mlx_folders import quantised
 from tasks.precisions import Precision, of_bits
 from tasks.spec import Recipe, Training
 from tasks.tuning.architecture import take_apart
-from tasks.tuning.batches import Cases, make_batch, make_cases
+from tasks.tuning.batches import EncodedCases, make_batch, make_cases
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, add_lora
 
@@ -102,7 +102,7 @@ def randomise(adapted: Adapted) -> None:
 
 def cases(
     count: int = 8, template: Template = SINGLE, stock_mask: bool = False, seed: int = 0, shared: int = 6
-) -> Cases:
+) -> EncodedCases:
     """Random prompts of 20 to 45 tokens that begin with the same `shared` tokens; labels in turn."""
     rng = np.random.default_rng(seed)
     leading = tuple(range(20, 20 + shared))
@@ -113,7 +113,7 @@ def cases(
     return make_cases(template, encoded, stock_mask)
 
 
-def no_store(adapted: Adapted, some: Cases) -> Prefix:
+def no_store(adapted: Adapted, some: EncodedCases) -> Prefix:
     return Prefix.embedded(adapted.stack, some)
 
 
@@ -123,7 +123,7 @@ class Oracle:
     gradients: dict[str, np.ndarray]
 
 
-def stock(adapted: Adapted, some: Cases, chosen: list[int]) -> Oracle:
+def stock(adapted: Adapted, some: EncodedCases, chosen: list[int]) -> Oracle:
     """Loss and LoRA gradients of mlx_lm.tuner.trainer.default_loss on the same cases."""
     batch = make_batch(some, chosen)
     longest = max(len(row.inputs) for row in batch.rows) + 1

@@ -31,7 +31,7 @@ LOST_RETRIED = (
 
 
 @dataclass(frozen=True)
-class Check:
+class ChaosCheck:
     """A condition, whether it holds, and what was found."""
 
     name: str
@@ -39,7 +39,7 @@ class Check:
     detail: str
 
 
-def checks(place: ChaosPlace, undisturbed: ChaosPlace) -> Iterator[Check]:
+def checks(place: ChaosPlace, undisturbed: ChaosPlace) -> Iterator[ChaosCheck]:
     """Examine a place whose sweep has finished."""
     yield _all_landed(place)
     yield _none_twice(place)
@@ -91,15 +91,15 @@ def _difference(con: duckdb.DuckDBPyConnection, table: str) -> str | None:
     return f"{table}: {only[0]} rows here and {only[1]} there" if any(only) else None
 
 
-def _all_landed(place: ChaosPlace) -> Check:
+def _all_landed(place: ChaosPlace) -> ChaosCheck:
     (count,) = _row(
         place, "SELECT count(*) FROM experiment WHERE status = 'completed' AND NOT {extra_kinds}"
     )
     experiments = place.study.experiments
-    return Check("all experiments landed", count == experiments, f"{count} of {experiments}")
+    return ChaosCheck("all experiments landed", count == experiments, f"{count} of {experiments}")
 
 
-def _none_twice(place: ChaosPlace) -> Check:
+def _none_twice(place: ChaosPlace) -> ChaosCheck:
     twice = (
         "SELECT count(*) FROM (SELECT cell_id FROM experiment GROUP BY cell_id HAVING count(*) > 1 "
         "UNION ALL SELECT training_id FROM evaluation GROUP BY training_id, evaluation_set "
@@ -109,40 +109,40 @@ def _none_twice(place: ChaosPlace) -> Check:
     gave_way = place.gave_way()
     sentence = f"{count} twice" + (f"; {gave_way} came second and gave way" if gave_way else "")
 
-    return Check("none landed twice", count == 0, sentence)
+    return ChaosCheck("none landed twice", count == 0, sentence)
 
 
-def _as_undisturbed(place: ChaosPlace, undisturbed: ChaosPlace) -> Check:
+def _as_undisturbed(place: ChaosPlace, undisturbed: ChaosPlace) -> ChaosCheck:
     unequal_tables = differences(place.warehouse, undisturbed.warehouse)
     text = "; ".join(unequal_tables[:SHOWN]) or "every table but for times"
-    return Check("warehouse as without faults", not unequal_tables, text)
+    return ChaosCheck("warehouse as without faults", not unequal_tables, text)
 
 
-def _audits(place: ChaosPlace) -> Check:
+def _audits(place: ChaosPlace) -> ChaosCheck:
     with reading(place.warehouse) as con:
         failing_audits = [name for name, rows in run_audits(con).items() if rows]
-    return Check("audits", not failing_audits, ", ".join(failing_audits) or "none finds a row")
+    return ChaosCheck("audits", not failing_audits, ", ".join(failing_audits) or "none finds a row")
 
 
-def _no_orphan(place: ChaosPlace) -> Check:
+def _no_orphan(place: ChaosPlace) -> ChaosCheck:
     place.leave()
     deadline = time.monotonic() + LEAVE_SECONDS
     while (processes := place.processes()) and time.monotonic() < deadline:
         time.sleep(0.2)
-    return Check(
+    return ChaosCheck(
         "no process stayed",
         not processes,
         ", ".join(str(process.pid) for process in processes) or "none",
     )
 
 
-def _no_temporary_folder(place: ChaosPlace) -> Check:
+def _no_temporary_folder(place: ChaosPlace) -> ChaosCheck:
     """A young folder is spared by every sweep, so one more runs when none is young any more."""
     if _temporary(place):
         time.sleep(ABANDONED_SECONDS + 1)
         place.start_anew()
     leftovers = _temporary(place)
-    return Check(
+    return ChaosCheck(
         "no temporary folder stayed", not leftovers, ", ".join(leftovers[:SHOWN]) or "none"
     )
 
@@ -152,10 +152,10 @@ def _temporary(place: ChaosPlace) -> list[str]:
     return sorted(str(path.relative_to(place.disk)) for path in leftovers)
 
 
-def _no_retry_for_a_lost_child(place: ChaosPlace) -> Check:
+def _no_retry_for_a_lost_child(place: ChaosPlace) -> ChaosCheck:
     """What Prefect has logged of the attempts that it counts."""
     count = place.prefect_count(LOST_RETRIED)
-    return Check("lost children used up no retries", count == 0, f"{count} retries")
+    return ChaosCheck("lost children used up no retries", count == 0, f"{count} retries")
 
 
 def _row(place: ChaosPlace, query: str) -> tuple[int, ...]:

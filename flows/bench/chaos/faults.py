@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flows.bench.chaos import namespace, strikes
 from flows.bench.chaos.fleet import FleetPlace
 from flows.bench.chaos.place import ChaosPlace
-from flows.bench.chaos.strikes import Strike, killing
+from flows.bench.chaos.strikes import StrikeFunction, killing
 
 IN_NAMESPACE = "needs namespaces (unshare), which this machine does not allow"
 WITHOUT_POOL = "needs --pool"
@@ -22,7 +22,7 @@ class Fault:
     """
 
     name: str
-    strike: Strike
+    strike: StrikeFunction
     not_here: str | None = None
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from deployments.interruptions import ignore_interruptions, interrupted_by_signals
 from flows.bench.chaos import namespace
-from flows.bench.chaos.checks import Check, checks
+from flows.bench.chaos.checks import ChaosCheck, checks
 from flows.bench.chaos.faults import Fault, draw_faults, known_faults
 from flows.bench.chaos.fleet import FleetPlace
 from flows.bench.chaos.place import (
@@ -29,7 +29,7 @@ from flows.bench.chaos.place import (
 from flows.bench.chaos.strikes import NO_TARGET
 from flows.cli.terminal import print_line
 from flows.report.figures import clock
-from flows.report.table import Table, print_table
+from flows.report.table import ReportTable, print_table
 from tasks.runtime.errors import TriageError
 
 MEGABYTES = 1500  # of the disk that is filled
@@ -193,20 +193,23 @@ def _finish(place: ChaosPlace) -> None:
 
 
 def _print(
-    console: Console, strikes: Sequence[Strike], skipped: Sequence[Fault], results: Sequence[Check]
+    console: Console,
+    strikes: Sequence[Strike],
+    skipped: Sequence[Fault],
+    results: Sequence[ChaosCheck],
 ) -> None:
     rows = [
         (str(entry.number), entry.name, f"{entry.seconds:.0f}", str(entry.landed), entry.effect)
         for entry in strikes
     ]
     columns = ("fault", "kind", "after s", "landed", "what")
-    print_table(console, Table("Faults", columns, tuple(rows)))
+    print_table(console, ReportTable("Faults", columns, tuple(rows)))
 
     for fault in skipped:
         print_line(console, f"Skipped: {fault.name}: {fault.not_here}.")
 
     verdicts = [(entry.name, "yes" if entry.holds else "NO", entry.detail) for entry in results]
-    print_table(console, Table("Afterwards", ("check", "holds", "found"), tuple(verdicts)))
+    print_table(console, ReportTable("Afterwards", ("check", "holds", "found"), tuple(verdicts)))
     effective_faults = [entry for entry in strikes if entry.effect != NO_TARGET]
     kinds = len({entry.name for entry in effective_faults})
     print_line(console, f"{len(effective_faults)} faults of {kinds} kinds were done.")

@@ -28,10 +28,10 @@ LEAVE_SECONDS = 5.0  # in which the processes of a killed sweep must be gone
 CACHED = ("models", "prefixes", "experiments", "experiments/*/scores", "baselines", "sources")
 MAPPED = ("models", "prefixes")  # kinds whose files steps map
 NO_TARGET = "nothing to strike"
-Strike = Callable[[Any, random.Random], str]  # in a ChaosPlace, or in a FleetPlace alone
+StrikeFunction = Callable[[Any, random.Random], str]  # in a ChaosPlace, or in a FleetPlace alone
 
 
-def killing(target: str) -> Strike:
+def killing(target: str) -> StrikeFunction:
     """Kill the process that the method `target` of a place finds."""
 
     def strike(place: ChaosPlace, rng: random.Random) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import mlx.core as mx
 import numpy as np
 
-from tasks.bench.selftest.check import Check, relative_to_spread
+from tasks.bench.selftest.check import SelfTestCheck, relative_to_spread
 from tasks.bench.selftest.models import (
     WIDE,
     Subject,
@@ -34,33 +34,37 @@ FIDELITY = "of the spread of the labels' probabilities between cases"
 LABEL_TOKENS = (5, 6, 7)
 
 
-def tiny_checks(subject: Subject) -> Iterator[Check]:
+def tiny_checks(subject: Subject) -> Iterator[SelfTestCheck]:
     """A tiny model's kernels, loss and gradients."""
     limit = backend().selftest_tolerance
     title = subject.title
     if backend().on_gpu:
-        yield Check(
+        yield SelfTestCheck(
             f"{title}: packed in bfloat16",
             lambda: bfloat16_error(subject),
             BFLOAT16_LIMIT,
             "times the dense error",
         )
 
-    yield Check(f"{title}: packed against dequantised", lambda: packed_error(subject), limit)
-    yield Check(
+    yield SelfTestCheck(
+        f"{title}: packed against dequantised", lambda: packed_error(subject), limit
+    )
+    yield SelfTestCheck(
         f"{title}: fidelity of packed weights",
         lambda: fidelity(subject),
         FIDELITY_LIMITS[backend().compute_dtype],
         FIDELITY,
     )
-    yield Check(f"{title}: loss against stock mlx-lm", lambda: loss_error(subject), limit)
-    yield Check(f"{title}: gradients against stock mlx-lm", lambda: gradient_error(subject), limit)
+    yield SelfTestCheck(f"{title}: loss against stock mlx-lm", lambda: loss_error(subject), limit)
+    yield SelfTestCheck(
+        f"{title}: gradients against stock mlx-lm", lambda: gradient_error(subject), limit
+    )
 
 
-def wide_checks() -> Iterator[Check]:
+def wide_checks() -> Iterator[SelfTestCheck]:
     """Gradients at the widths of real models: 576 and 49,152, and a head size of 256."""
     for name in WIDE:
-        yield Check(
+        yield SelfTestCheck(
             f"{name} widths: gradients against stock mlx-lm",
             lambda name=name: wide_gradient_error(name),  # type: ignore[misc]
             10 * backend().selftest_tolerance,

@@ -44,7 +44,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Check:
+class SelfTestCheck:
     """A check that passes if `measure` returns at most `limit`, or with `at_least`, no less."""
 
     name: str

@@ -16,7 +16,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.trainer import default_loss
 
-from tasks.bench.selftest.check import Check, farthest, relative_to_spread
+from tasks.bench.selftest.check import SelfTestCheck, farthest, relative_to_spread
 from tasks.bench.selftest.models import (
     Subject,
     adapt,
@@ -62,19 +62,19 @@ Change = Callable[[Adapted], Adapted]
 Step = Callable[[], object]
 
 
-def engine_checks(subject: Subject) -> Iterator[Check]:
+def engine_checks(subject: Subject) -> Iterator[SelfTestCheck]:
     """A tiny model's step in parts, twice and in batches."""
     title = subject.title
     limit = backend().rounding
-    yield Check(f"{title}: head in blocks", lambda: blocked_head(subject), limit)
-    yield Check(f"{title}: checkpointed blocks", lambda: checkpointed(subject), limit)
-    yield Check(
+    yield SelfTestCheck(f"{title}: head in blocks", lambda: blocked_head(subject), limit)
+    yield SelfTestCheck(f"{title}: checkpointed blocks", lambda: checkpointed(subject), limit)
+    yield SelfTestCheck(
         f"{title}: dropout passes, batched against one by one",
         lambda: batched_passes(subject),
         PASSES_LIMITS[backend().compute_dtype],
         "of the spread of the passes",
     )
-    yield Check(
+    yield SelfTestCheck(
         f"{title}: two updates, repeated",
         lambda: repeated_updates(subject),
         0,
@@ -84,9 +84,9 @@ def engine_checks(subject: Subject) -> Iterator[Check]:
     )
 
 
-def speed_checks(times: dict[str, float]) -> Iterator[Check]:
+def speed_checks(times: dict[str, float]) -> Iterator[SelfTestCheck]:
     """A step beside stock's. The seconds of both go to `times`."""
-    yield Check(
+    yield SelfTestCheck(
         f"smollm2-135m widths, 2 blocks, {BATCH} x {TIMED_LENGTH} tokens: seconds of a step",
         lambda: step_time(times),
         SLOWEST,

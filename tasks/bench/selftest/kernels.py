@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.base import scaled_dot_product_attention
 
-from tasks.bench.selftest.check import Check, distance
+from tasks.bench.selftest.check import SelfTestCheck, distance
 from tasks.bench.selftest.models import GROUP
 from tasks.runtime.backend import backend
 from tasks.tuning.attention import visible
@@ -28,22 +28,22 @@ ROWS_ON_A_GPU = 512
 Function = Callable[..., mx.array]
 
 
-def attention_checks() -> Iterator[Check]:
+def attention_checks() -> Iterator[SelfTestCheck]:
     """Attention at both sizes of a head, with and without a window."""
     for heads in HEADS:
         for mask in ("causal", "window"):
-            yield Check(
+            yield SelfTestCheck(
                 f"attention, {mask}, head size {heads[2]}: fused against unfused",
                 lambda heads=heads, mask=mask: attention_error(heads, mask),  # type: ignore[misc]
                 backend().rounding,
             )
 
 
-def product_checks() -> Iterator[Check]:
+def product_checks() -> Iterator[SelfTestCheck]:
     """Quantised products at real widths."""
     for inputs, columns in WIDTHS:
         for bits in (4, 8):
-            yield Check(
+            yield SelfTestCheck(
                 f"product {inputs} x {columns}, {bits}bit: packed against dequantised",
                 lambda i=inputs, c=columns, b=bits: product_error(i, c, b),  # type: ignore[misc]
                 backend().rounding,

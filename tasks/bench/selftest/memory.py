@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import mlx.core as mx
 
-from tasks.bench.selftest.check import Check
+from tasks.bench.selftest.check import SelfTestCheck
 from tasks.runtime.backend import backend, can_wire_memory
 from tasks.runtime.memory import resident_bytes
 
@@ -24,10 +24,10 @@ NOT_WIRED = (
 )
 
 
-def memory_checks() -> Iterator[Check]:
+def memory_checks() -> Iterator[SelfTestCheck]:
     """In this order: freed memory that later checks leave would hide an array's footprint."""
     if not backend().own_memory:
-        yield Check(
+        yield SelfTestCheck(
             "footprint of a 256 MB array",
             footprint_error,
             FOOTPRINT_LIMIT,
@@ -36,7 +36,7 @@ def memory_checks() -> Iterator[Check]:
             MISCOUNTED,
         )
 
-    yield Check(
+    yield SelfTestCheck(
         "MLX's count of a 256 MB array",
         count_error,
         0,
@@ -45,7 +45,7 @@ def memory_checks() -> Iterator[Check]:
         MISCOUNTED,
     )
     if backend().on_gpu:
-        yield Check(
+        yield SelfTestCheck(
             "cache limit",
             cached_bytes,
             CACHE_LIMIT + CACHE_BLOCK,
@@ -55,7 +55,7 @@ def memory_checks() -> Iterator[Check]:
         )
 
     if backend().wires_memory:
-        yield Check(
+        yield SelfTestCheck(
             "wired memory limit",
             wired_bytes,
             recommended_bytes(),

@@ -22,7 +22,7 @@ from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.backend import backend
 from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training
 from tasks.tuning.architecture import Stack
-from tasks.tuning.batches import Cases, make_batch, padded_tokens
+from tasks.tuning.batches import EncodedCases, make_batch, padded_tokens
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.gradients import update_gradients
 from tasks.tuning.lora import Adapted, add_lora
@@ -126,7 +126,7 @@ def adapt(stack: Stack, dropout: float = 0.0) -> Adapted:
     return adapted
 
 
-def cases_of(stack: Stack, count: int = CASES, length: int = LENGTH) -> Cases:
+def cases_of(stack: Stack, count: int = CASES, length: int = LENGTH) -> EncodedCases:
     """Random cases for a model's vocabulary, with stock's mask."""
     return bench_cases(stack.model.args.vocab_size, count, length)
 
@@ -137,7 +137,7 @@ def outputs(stack: Stack) -> mx.array:
     return stack.model(mx.array(tokens.astype(np.int32))).astype(mx.float32)
 
 
-def stock_gradients(adapted: Adapted, cases: Cases) -> tuple[float, Weights]:
+def stock_gradients(adapted: Adapted, cases: EncodedCases) -> tuple[float, Weights]:
     """Loss and LoRA gradients of mlx_lm.tuner.trainer.default_loss."""
     tokens, lengths = stock_batch(cases)
     step = nn.value_and_grad(
@@ -147,7 +147,7 @@ def stock_gradients(adapted: Adapted, cases: Cases) -> tuple[float, Weights]:
     return float(np.array(loss)), dict(tree_flatten(gradients))
 
 
-def stock_batch(cases: Cases) -> tuple[mx.array, mx.array]:
+def stock_batch(cases: EncodedCases) -> tuple[mx.array, mx.array]:
     """Tokens and lengths of all cases, as stock's loss takes them."""
     rows = make_batch(cases, range(len(cases.encoded))).rows
     longest = max(len(row.inputs) for row in rows)
@@ -156,7 +156,7 @@ def stock_batch(cases: Cases) -> tuple[mx.array, mx.array]:
 
 
 def our_gradients(
-    adapted: Adapted, cases: Cases, dropout_key: tuple[int, int] | None = None
+    adapted: Adapted, cases: EncodedCases, dropout_key: tuple[int, int] | None = None
 ) -> tuple[float, Weights]:
     """Loss and LoRA gradients of the training engine."""
     prefix = Prefix.embedded(adapted.stack, cases)

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 
 from tasks.bench.selftest.against_stock import tiny_checks, wide_checks
-from tasks.bench.selftest.check import Check
+from tasks.bench.selftest.check import SelfTestCheck
 from tasks.bench.selftest.engine import engine_checks, speed_checks
 from tasks.bench.selftest.kernels import attention_checks, product_checks
 from tasks.bench.selftest.memory import memory_checks
@@ -57,7 +57,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     }
 
 
-def all_checks(root: Path, seconds: dict[str, float]) -> Iterator[Check]:
+def all_checks(root: Path, seconds: dict[str, float]) -> Iterator[SelfTestCheck]:
     """Every check of this backend, memory first and time last.
 
     Where quantised products are slow, nothing of real widths.

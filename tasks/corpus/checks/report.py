@@ -61,7 +61,7 @@ class SimilarPlaces:
 
 
 @dataclass(frozen=True)
-class Report:
+class CorpusReport:
     """What `triage data check` shows."""
 
     sets: list[SetLine]
@@ -84,7 +84,7 @@ def check_data(
     evaluation_sets: Iterable[EvaluationSet],
     tokenizers: Mapping[str, Path],
     prompt: Prompt | None = None,
-) -> Report:
+) -> CorpusReport:
     """Read all rows and judge them. Raises BadInput for what cannot be read.
 
     `tokenizers`: tokenizer.json files by the name to show; `prompt`: the grid's.
@@ -98,7 +98,7 @@ def check_data(
     if prompt is not None and prompt.examples:
         findings.append(examples_in(rows, prompt))
 
-    return Report(
+    return CorpusReport(
         lines,
         findings,
         rows.sample.lengths(tokenizers),

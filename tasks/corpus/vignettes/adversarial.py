@@ -23,7 +23,7 @@ from tasks.corpus.vignettes.contrast.bank import Bank, read_bank, reworded
 from tasks.corpus.vignettes.draw_facts import draw_facts
 from tasks.corpus.vignettes.flags import draw_denials
 from tasks.corpus.vignettes.generator import Record, embedded_records, new_record, problems_of
-from tasks.corpus.vignettes.knowledge_base import Problem, tone
+from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, tone
 from tasks.corpus.vignettes.label_rules import Facts, decide
 from tasks.corpus.vignettes.render import (
     Style,
@@ -87,7 +87,7 @@ def _kind(number: int, problem_count: int) -> tuple[str, Label]:
 
 
 def _record(
-    problem: Problem,
+    problem: ClinicalProblem,
     number: int,
     kind_and_label: tuple[str, Label],
     key: str,
@@ -110,7 +110,7 @@ def _record(
     return new_record(name, case_id, problem, draw, texts, title, kind=kind)
 
 
-def _facts(problem: Problem, kind: str, label: Label, rng: random.Random) -> Facts:
+def _facts(problem: ClinicalProblem, kind: str, label: Label, rng: random.Random) -> Facts:
     """Facts that suit the kind, in its own tone."""
     facts = _suitable_facts(problem, kind, label, rng)
     if kind == "calm":
@@ -125,7 +125,7 @@ def _facts(problem: Problem, kind: str, label: Label, rng: random.Random) -> Fac
     return facts
 
 
-def _suitable_facts(problem: Problem, kind: str, label: Label, rng: random.Random) -> Facts:
+def _suitable_facts(problem: ClinicalProblem, kind: str, label: Label, rng: random.Random) -> Facts:
     """Facts that suit the kind, else the last of FACT_TRIES draws with own facts only."""
     nearest = None
     for _ in range(FACT_TRIES):
@@ -140,14 +140,14 @@ def _suitable_facts(problem: Problem, kind: str, label: Label, rng: random.Rando
     return nearest or facts
 
 
-def _with_denials(problem: Problem, facts: Facts, rng: random.Random) -> Facts:
+def _with_denials(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> Facts:
     """The facts with four flags denied, those first that can be named in a list."""
     names = draw_denials(problem, facts, rng, count=9)
     listable_first = sorted(names, key=lambda name: not problem.fact(name).listable)
     return replace(facts, denied=tuple(listable_first[:4]))
 
 
-def _suits(problem: Problem, facts: Facts, kind: str) -> bool:
+def _suits(problem: ClinicalProblem, facts: Facts, kind: str) -> bool:
     """Whether the problem's own facts decide, and in the way that the kind is about."""
     if not _has_own_facts_only(problem, facts) or facts.severity == "severe":
         return False
@@ -160,13 +160,13 @@ def _suits(problem: Problem, facts: Facts, kind: str) -> bool:
     return kind != "metaphor" or rule.startswith(("red:", "amber:", "no_flag"))
 
 
-def _has_own_facts_only(problem: Problem, facts: Facts) -> bool:
+def _has_own_facts_only(problem: ClinicalProblem, facts: Facts) -> bool:
     """Whether every fact that is present is the problem's own."""
     return {*facts.red, *facts.amber, *facts.mild} <= {*problem.red, *problem.amber, *problem.mild}
 
 
 def _style(
-    problem: Problem, facts: Facts, kind: str, bank: Bank | None, rng: random.Random
+    problem: ClinicalProblem, facts: Facts, kind: str, bank: Bank | None, rng: random.Random
 ) -> Style:
     """The mood of the kind, with asides that carry it."""
     style = draw_style(problem, facts, rng)

@@ -14,7 +14,7 @@ import re
 from dataclasses import replace
 
 from tasks.corpus.vignettes.flags import draw_denials, with_flags
-from tasks.corpus.vignettes.knowledge_base import PLAINLY_LONGER, Context, Problem, contexts
+from tasks.corpus.vignettes.knowledge_base import PLAINLY_LONGER, ClinicalProblem, Context, contexts
 from tasks.corpus.vignettes.label_rules import IMMUNE, LATER_LIFE, Facts, decide
 from tasks.corpus.vignettes.vitals import draw_vitals
 from tasks.corpus.vignettes.wording import lived_days
@@ -48,7 +48,7 @@ TREND_WEIGHTS = {  # by route
 SEVERITIES = (None, "mild", "moderate", "severe")
 
 
-def draw_facts(problem: Problem, label: Label, rng: random.Random) -> Facts:
+def draw_facts(problem: ClinicalProblem, label: Label, rng: random.Random) -> Facts:
     """Facts of one case of `problem` whose derived label is `label`.
 
     Raises ValueError after ATTEMPTS proposals.
@@ -60,7 +60,7 @@ def draw_facts(problem: Problem, label: Label, rng: random.Random) -> Facts:
     raise ValueError(f"{problem.id}: no facts give {label}; check its ages, days and flags")
 
 
-def _propose(problem: Problem, label: Label, rng: random.Random) -> Facts | None:
+def _propose(problem: ClinicalProblem, label: Label, rng: random.Random) -> Facts | None:
     """Facts of one case on a random route of the label; None where they contradict each other."""
     route = _pick(_routes(problem, label), rng)
     facts = _person(problem, route, label, rng)
@@ -83,17 +83,19 @@ def _propose(problem: Problem, label: Label, rng: random.Random) -> Facts | None
     return replace(facts, denied=draw_denials(problem, facts, rng))
 
 
-def _story(problem: Problem, facts: Facts) -> str:
+def _story(problem: ClinicalProblem, facts: Facts) -> str:
     """Every wording of the mild facts."""
     mild = [problem.fact(name) for name in facts.mild]
     return " ".join(clause for fact in mild for clause in (fact.note, *fact.say))
 
 
-def _is_improving(problem: Problem, facts: Facts) -> bool:
+def _is_improving(problem: ClinicalProblem, facts: Facts) -> bool:
     return IMPROVING.search(_story(problem, facts)) is not None
 
 
-def _contradicts_story(problem: Problem, route: str, facts: Facts, severity: str | None) -> bool:
+def _contradicts_story(
+    problem: ClinicalProblem, route: str, facts: Facts, severity: str | None
+) -> bool:
     """Whether the mild facts speak against the route or the severity."""
     improving = _is_improving(problem, facts)
     if improving and route in ("long", "worse"):
@@ -103,7 +105,7 @@ def _contradicts_story(problem: Problem, route: str, facts: Facts, severity: str
 
 
 def _reconcile(
-    problem: Problem, facts: Facts, trend: str | None, severity: str | None
+    problem: ClinicalProblem, facts: Facts, trend: str | None, severity: str | None
 ) -> tuple[str | None, str | None]:
     """Trend and severity, each left out where the text would contradict itself."""
     if any(problem.fact(name).sick for name in facts.red):
@@ -126,7 +128,7 @@ def _reconcile(
     return trend, severity
 
 
-def _routes(problem: Problem, label: Label) -> dict[str, float]:
+def _routes(problem: ClinicalProblem, label: Label) -> dict[str, float]:
     """The weights of a label's routes.
 
     Where age or context move this problem's threshold, they often do.
@@ -152,7 +154,7 @@ def _pick(weights: dict[str, float], rng: random.Random) -> str:
     return rng.choices(list(weights), list(weights.values()))[0]
 
 
-def _person(problem: Problem, route: str, label: Label, rng: random.Random) -> Facts:
+def _person(problem: ClinicalProblem, route: str, label: Label, rng: random.Random) -> Facts:
     """Age, sex and contexts, before any flag."""
     age = _age(problem, route, label, rng)
     sex = rng.choice("fm") if problem.sex == "any" else problem.sex
@@ -172,7 +174,7 @@ def _person(problem: Problem, route: str, label: Label, rng: random.Random) -> F
     )
 
 
-def _age(problem: Problem, route: str, label: Label, rng: random.Random) -> float:
+def _age(problem: ClinicalProblem, route: str, label: Label, rng: random.Random) -> float:
     """An age in years within the problem's bands, at times near the limit that decides."""
     spans = [span for span in map(problem.age_range, problem.ages) if span[0] < span[1]]
     deciding = _deciding_years(problem, label) if route == "who" and rng.random() < 0.5 else None
@@ -185,7 +187,7 @@ def _age(problem: Problem, route: str, label: Label, rng: random.Random) -> floa
     return rng.uniform(max(low, LATER_LIFE) if is_later_life else low, high)
 
 
-def _possible_contexts(problem: Problem, age: float, sex: str) -> list[str]:
+def _possible_contexts(problem: ClinicalProblem, age: float, sex: str) -> list[str]:
     """Contexts that suit the person; serious ones only where the problem says what they mean."""
     named_contexts = (*problem.ed_if, *problem.gp_if)
     return [
@@ -198,7 +200,7 @@ def _possible_contexts(problem: Problem, age: float, sex: str) -> list[str]:
 
 
 def _contexts(
-    problem: Problem, route: str, label: Label, possible: list[str], rng: random.Random
+    problem: ClinicalProblem, route: str, label: Label, possible: list[str], rng: random.Random
 ) -> list[str]:
     """The contexts of a case: those that come with the problem, and at most one more."""
     decisive = problem.ed_if if label == "ED" else problem.gp_if
@@ -213,7 +215,7 @@ def _contexts(
     return list(problem.always)
 
 
-def _deciding_years(problem: Problem, label: Label) -> tuple[float, float] | None:
+def _deciding_years(problem: ClinicalProblem, label: Label) -> tuple[float, float] | None:
     """The ages in years, close to the limit, at which this problem needs a higher level of care."""
     if label == "ED":
         return (0, problem.ed_under) if problem.ed_under else None
@@ -228,7 +230,7 @@ def _suits_person(context: Context, age: float, sex: str) -> bool:
     return context.min_age <= age <= context.max_age and context.sex in (None, sex)
 
 
-def _days(problem: Problem, route: str, facts: Facts, rng: random.Random) -> float | None:
+def _days(problem: ClinicalProblem, route: str, facts: Facts, rng: random.Random) -> float | None:
     """A duration in days that suits the route, the age and every fact that says when it began.
 
     None if there is none.
@@ -256,7 +258,7 @@ def _trend(route: str, rng: random.Random) -> str | None:
     return rng.choices(TRENDS, TREND_WEIGHTS[route])[0]
 
 
-def _severity(problem: Problem, route: str, age: float, rng: random.Random) -> str | None:
+def _severity(problem: ClinicalProblem, route: str, age: float, rng: random.Random) -> str | None:
     """How bad it is, in the patient's words; None where nothing is said about it."""
     if age < RATES_SEVERITY_FROM:
         return None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
-from tasks.corpus.vignettes.knowledge_base import Fact, Kind, Problem, phrases
+from tasks.corpus.vignettes.knowledge_base import ClinicalFact, ClinicalProblem, Kind, phrases
 from tasks.corpus.vignettes.label_rules import Facts
 
 GENERAL_SHARE = {"red": 0.2, "amber": 0.22, "mild": 1.0}
@@ -23,10 +23,10 @@ nothing having about still
 """
 COMMON = frozenset(COMMON_WORDS.split())  # longer words that do not say what a fact is about
 
-NamedFacts = Mapping[str, Fact]
+NamedFacts = Mapping[str, ClinicalFact]
 
 
-def with_flags(problem: Problem, route: str, facts: Facts, rng: random.Random) -> Facts:
+def with_flags(problem: ClinicalProblem, route: str, facts: Facts, rng: random.Random) -> Facts:
     """The facts with red, amber and mild ones that suit the route."""
     second = rng.random() < SECOND_FLAG_SHARE.get(route, 0)
     red: list[str] = []
@@ -49,7 +49,7 @@ def with_flags(problem: Problem, route: str, facts: Facts, rng: random.Random) -
 
 
 def draw_denials(
-    problem: Problem, facts: Facts, rng: random.Random, count: int | None = None
+    problem: ClinicalProblem, facts: Facts, rng: random.Random, count: int | None = None
 ) -> tuple[str, ...]:
     """Flags said to be absent: never one that shares a word with a fact that is present.
 
@@ -70,14 +70,14 @@ def draw_denials(
     return tuple(dict.fromkeys(names))
 
 
-def absent_red_flags(problem: Problem, facts: Facts) -> list[str]:
+def absent_red_flags(problem: ClinicalProblem, facts: Facts) -> list[str]:
     """Every red flag, own or general, of which a text may say that it is absent."""
     flags = {**_problem_facts(problem, "red", facts), **_general_facts(problem, "red", facts)}
     return _deniable(problem, facts, flags)
 
 
 def draw_reassurance(
-    form: str, share: float, problem: Problem, facts: Facts, rng: random.Random
+    form: str, share: float, problem: ClinicalProblem, facts: Facts, rng: random.Random
 ) -> list[str]:
     """In `share` of the cases that allow it, something that is well.
 
@@ -101,7 +101,7 @@ def draw_reassurance(
 
 
 def _harmless_detail(
-    problem: Problem, red: list[str], facts: Facts, rng: random.Random
+    problem: ClinicalProblem, red: list[str], facts: Facts, rng: random.Random
 ) -> list[str]:
     """At times a benign detail beside a flag; never beside one that makes a person visibly ill."""
     sick = any(problem.fact(name).sick for name in red)
@@ -113,7 +113,7 @@ def _harmless_detail(
     return rng.sample(harmless, min(1, len(harmless))) if rng.random() < 0.5 else []
 
 
-def _explanation(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
+def _explanation(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[str]:
     """Why a case without flags is harmless: a benign story of the problem, and at times more."""
     mild = _problem_facts(problem, "mild", facts)
     stories = [name for name, fact in mild.items() if not fact.also] or list(mild)
@@ -128,7 +128,7 @@ def _explanation(problem: Problem, facts: Facts, rng: random.Random) -> list[str
 
 
 def _draw_names(
-    problem: Problem, kind: Kind, count: int, facts: Facts, rng: random.Random
+    problem: ClinicalProblem, kind: Kind, count: int, facts: Facts, rng: random.Random
 ) -> list[str]:
     """Names of facts of a kind, mostly the problem's own; never two about the same thing."""
     names: list[str] = []
@@ -146,18 +146,18 @@ def _draw_names(
     return names
 
 
-def _is_redundant(amber: Fact, red: Fact) -> bool:
+def _is_redundant(amber: ClinicalFact, red: ClinicalFact) -> bool:
     """Whether an amber flag adds nothing to a red one, or states another temperature."""
     return amber.temp is not None or _overlap(red, amber)
 
 
-def _problem_facts(problem: Problem, kind: Kind, facts: Facts) -> NamedFacts:
+def _problem_facts(problem: ClinicalProblem, kind: Kind, facts: Facts) -> NamedFacts:
     """The problem's own facts of a kind, for a person of this age and sex."""
     candidates = {"red": problem.red, "amber": problem.amber, "mild": problem.mild}[kind]
     return {name: fact for name, fact in candidates.items() if _suits_person(fact, facts)}
 
 
-def _general_facts(problem: Problem, kind: Kind, facts: Facts) -> NamedFacts:
+def _general_facts(problem: ClinicalProblem, kind: Kind, facts: Facts) -> NamedFacts:
     """General facts of a kind that do not repeat the complaint itself."""
     complaint = stems((problem.note, *problem.complaint))
     return {
@@ -171,16 +171,16 @@ def _general_facts(problem: Problem, kind: Kind, facts: Facts) -> NamedFacts:
     }
 
 
-def _suits_person(fact: Fact, facts: Facts) -> bool:
+def _suits_person(fact: ClinicalFact, facts: Facts) -> bool:
     return fact.sex in (None, facts.sex) and fact.min_age <= facts.age <= fact.max_age
 
 
-def _deniable(problem: Problem, facts: Facts, pool: NamedFacts) -> list[str]:
+def _deniable(problem: ClinicalProblem, facts: Facts, pool: NamedFacts) -> list[str]:
     """The flags that a text may deny without contradicting a fact, the duration or a fever."""
     present_facts = _present_facts(problem, facts)
     sick = any(fact.sick for fact in present_facts)
 
-    def contradicts(flag: Fact) -> bool:
+    def contradicts(flag: ClinicalFact) -> bool:
         has_begun = flag.days is not None and flag.days[0] <= facts.days
         return (
             (sick and flag.sick)
@@ -196,11 +196,11 @@ def _deniable(problem: Problem, facts: Facts, pool: NamedFacts) -> list[str]:
     ]
 
 
-def _present_facts(problem: Problem, facts: Facts) -> list[Fact]:
+def _present_facts(problem: ClinicalProblem, facts: Facts) -> list[ClinicalFact]:
     return [problem.fact(name) for name in (*facts.red, *facts.amber, *facts.mild)]
 
 
-def _overlap(denied_fact: Fact, present_fact: Fact) -> bool:
+def _overlap(denied_fact: ClinicalFact, present_fact: ClinicalFact) -> bool:
     """Whether the denial of one fact shares a word with the statement of another."""
     return bool(
         stems((denied_fact.note, *denied_fact.deny)) & stems((present_fact.note, *present_fact.say))

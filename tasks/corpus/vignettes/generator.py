@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from tasks.corpus.case import Case, normal_text
 from tasks.corpus.vignettes.draw_facts import draw_facts
-from tasks.corpus.vignettes.knowledge_base import Problem, further_problems, problems
+from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, further_problems, problems
 from tasks.corpus.vignettes.label_rules import Facts, Verdict, decide
 from tasks.corpus.vignettes.render import Style, band_of, draw_style, render
 from tasks.spec import LABELS, Label
@@ -132,7 +132,7 @@ def assign_sets(seed: int = 42) -> dict[str, str]:
     return set_of_problem
 
 
-def problems_of(name: str, seed: int) -> list[Problem]:
+def problems_of(name: str, seed: int) -> list[ClinicalProblem]:
     """The problems of a set, in the order of the knowledge base."""
     set_of_problem = assign_sets(seed)
     return [problem for problem in problems().values() if set_of_problem[problem.id] == name]
@@ -148,7 +148,7 @@ def label_counts(size: int, shares: Mapping[Label, float]) -> dict[Label, int]:
 def new_record(
     name: str,
     case_id: str,
-    problem: Problem,
+    problem: ClinicalProblem,
     draw: Draw,
     texts: set[str],
     title: str,
@@ -189,8 +189,8 @@ def _new_text(draw: Draw, texts: set[str], title: str) -> tuple[Facts, Style, st
 
 
 def _plan(
-    name: str, counts: dict[Label, int], candidates: list[Problem], seed: int
-) -> list[tuple[Problem, Label]]:
+    name: str, counts: dict[Label, int], candidates: list[ClinicalProblem], seed: int
+) -> list[tuple[ClinicalProblem, Label]]:
     """Which problem gets which label how often: labels go round the candidates in turn."""
     rng = random.Random(f"plan-{name}-{seed}")
 
@@ -205,7 +205,7 @@ def _plan(
 
 
 def _record(
-    problem: Problem,
+    problem: ClinicalProblem,
     set_name: str,
     series: str,
     number: int,

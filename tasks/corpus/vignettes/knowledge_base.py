@@ -39,7 +39,7 @@ Kind = Literal["red", "amber", "mild"]
 KINDS: tuple[Kind, ...] = ("red", "amber", "mild")
 
 
-class Fact(Strict):
+class ClinicalFact(Strict):
     """A fact in three forms: a clause (`say`), its opposite (`deny`), a noun phrase (`note`)."""
 
     note: str
@@ -81,7 +81,7 @@ class Fact(Strict):
         return FEVER_WORDS.search(" ".join((self.note, *self.say))) is not None
 
 
-class Problem(Strict):
+class ClinicalProblem(Strict):
     """A presenting problem.
 
     `red` facts make it ED, `amber` ones GP, `mild` ones leave it HOME; see `label_rules.decide`.
@@ -124,12 +124,12 @@ class Problem(Strict):
     spo2_floor: int = Field(
         default=91, description="highest saturation in % that alone is an emergency"
     )
-    red: dict[str, Fact] = Field(min_length=2)
-    amber: dict[str, Fact] = Field(min_length=1)
-    mild: dict[str, Fact] = Field(min_length=2)
+    red: dict[str, ClinicalFact] = Field(min_length=2)
+    amber: dict[str, ClinicalFact] = Field(min_length=1)
+    mild: dict[str, ClinicalFact] = Field(min_length=2)
 
     @model_validator(mode="after")
-    def _flags_are_distinct(self) -> Problem:
+    def _flags_are_distinct(self) -> ClinicalProblem:
         names = [*self.red, *self.amber, *self.mild]
         if len(set(names)) < len(names):
             raise ValueError(f"{self.id}: a fact's name may be used once in a problem")
@@ -158,11 +158,11 @@ class Problem(Strict):
         ranges = [BAND_YEARS[band], self.years, *context_years]
         return max(low for low, _ in ranges), min(high for _, high in ranges)
 
-    def general_facts(self, kind: Kind) -> Mapping[str, Fact]:
+    def general_facts(self, kind: Kind) -> Mapping[str, ClinicalFact]:
         """The facts of a kind that can join any problem, in the words that they have here."""
         return {"red": general().red, "amber": general().amber, "mild": general().mild}[kind]
 
-    def fact(self, name: str) -> Fact:
+    def fact(self, name: str) -> ClinicalFact:
         """One of the problem's own facts, or a general one. Raises KeyError for an unknown name."""
         for own_facts in (self.red, self.amber, self.mild):
             if name in own_facts:
@@ -178,9 +178,9 @@ class Problem(Strict):
 class General(Strict):
     """Facts that can join any problem, by kind."""
 
-    red: dict[str, Fact]
-    amber: dict[str, Fact]
-    mild: dict[str, Fact]
+    red: dict[str, ClinicalFact]
+    amber: dict[str, ClinicalFact]
+    mild: dict[str, ClinicalFact]
 
 
 class Context(Strict):
@@ -199,26 +199,26 @@ class Context(Strict):
 
 
 @cache
-def problems() -> dict[str, Problem]:
+def problems() -> dict[str, ClinicalProblem]:
     """The presenting problems of all sets by id, in the order of file name and place in the file."""
     return _problems_in(FOLDER, ())
 
 
 @cache
-def further_problems() -> dict[str, Problem]:
+def further_problems() -> dict[str, ClinicalProblem]:
     """The problems that only train may have, by id, in the same order."""
     return _problems_in(FURTHER, problems())
 
 
-def problem_named(problem_id: str) -> Problem:
+def problem_named(problem_id: str) -> ClinicalProblem:
     """A problem of either kind. Raises KeyError for an unknown id."""
     if problem_id in problems():
         return problems()[problem_id]
     return further_problems()[problem_id]
 
 
-def _problems_in(folder: Path, taken_ids: Collection[str]) -> dict[str, Problem]:
-    by_id: dict[str, Problem] = {}
+def _problems_in(folder: Path, taken_ids: Collection[str]) -> dict[str, ClinicalProblem]:
+    by_id: dict[str, ClinicalProblem] = {}
     for path in sorted(folder.glob("*.toml")):
         if path.stem in NOT_PROBLEMS:
             continue
@@ -231,8 +231,10 @@ def _problems_in(folder: Path, taken_ids: Collection[str]) -> dict[str, Problem]
     return by_id
 
 
-def _problem(path: Path, name: str, entry: dict[str, Any]) -> Problem:
-    problem = Problem.model_validate({"id": name, "system": path.stem, "family": name, **entry})
+def _problem(path: Path, name: str, entry: dict[str, Any]) -> ClinicalProblem:
+    problem = ClinicalProblem.model_validate(
+        {"id": name, "system": path.stem, "family": name, **entry}
+    )
     general_names = {*general().red, *general().amber, *general().mild}
     if general_names & {*problem.red, *problem.amber, *problem.mild}:
         raise ValueError(f"{path.name}: {name} has a fact named like a general one")

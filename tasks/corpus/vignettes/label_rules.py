@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tasks.corpus.vignettes.knowledge_base import FEVER, Problem
+from tasks.corpus.vignettes.knowledge_base import FEVER, ClinicalProblem
 from tasks.spec import Label
 
 NEWS2 = "RCP NEWS2 2017"
@@ -101,7 +101,7 @@ class SafeRange:
         return self.reading is not None and not self.low <= self.reading <= self.high
 
 
-def decide(facts: Facts, problem: Problem) -> Verdict:
+def decide(facts: Facts, problem: ClinicalProblem) -> Verdict:
     """The label that follows from the facts alone."""
     return (
         _emergency(facts, problem)
@@ -110,7 +110,7 @@ def decide(facts: Facts, problem: Problem) -> Verdict:
     )
 
 
-def decisive_vital(facts: Facts, problem: Problem) -> str | None:
+def decisive_vital(facts: Facts, problem: ClinicalProblem) -> str | None:
     """The vital sign that makes this case an emergency, which its text must mention, or None."""
     sign = emergency_vital(facts.vitals, facts.age, problem.spo2_floor)
     return sign or ("temp" if IMMUNE in facts.contexts and facts.vitals.fever else None)
@@ -122,7 +122,7 @@ def emergency_vital(vitals: Vitals, age: float, spo2_floor: int = 91) -> str | N
     return next((safe.sign for safe in ranges if safe.is_exceeded), None)
 
 
-def _emergency(facts: Facts, problem: Problem) -> Verdict | None:
+def _emergency(facts: Facts, problem: ClinicalProblem) -> Verdict | None:
     """Rules 1 to 3."""
     if facts.red:
         source = problem.fact(facts.red[0]).source or problem.source
@@ -142,7 +142,7 @@ def _emergency(facts: Facts, problem: Problem) -> Verdict | None:
     return None
 
 
-def _needs_doctor(facts: Facts, problem: Problem) -> Verdict | None:
+def _needs_doctor(facts: Facts, problem: ClinicalProblem) -> Verdict | None:
     """Rules 4 to 8."""
     if facts.amber:
         source = problem.fact(facts.amber[0]).source or problem.source
@@ -161,7 +161,7 @@ def _needs_doctor(facts: Facts, problem: Problem) -> Verdict | None:
     return None
 
 
-def _reports_fever(facts: Facts, problem: Problem) -> bool:
+def _reports_fever(facts: Facts, problem: ClinicalProblem) -> bool:
     """Whether the complaint or an amber fact says that there is a fever (a red one alone is ED)."""
     return problem.temp == "febrile" or any(problem.fact(name).feverish for name in facts.amber)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from tasks.corpus.vignettes.flags import draw_reassurance
-from tasks.corpus.vignettes.knowledge_base import Problem, contexts, phrases
+from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, contexts, phrases
 from tasks.corpus.vignettes.label_rules import Facts, decisive_vital
 from tasks.corpus.vignettes.voices import conjugate
 from tasks.corpus.vignettes.wording import MONTHS_BELOW, WEEKS_BELOW, amount, listed_after_no
@@ -16,7 +16,7 @@ SHORTHAND = {"day": 7, "week": 52, "month": 12}
 BLOOD_PRESSURE_FROM = 12  # years of age from which on it is usually measured
 
 
-def nurse_note(problem: Problem, facts: Facts, rng: random.Random) -> str:
+def nurse_note(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> str:
     """A telegraphic note that holds every fact of the case."""
     parts = [problem.fact(name).note for name in (*facts.red, *facts.amber, *facts.mild)]
     parts += _denials(problem, facts, rng)
@@ -34,7 +34,7 @@ def nurse_note(problem: Problem, facts: Facts, rng: random.Random) -> str:
     return " ".join(f"{part[:1].upper()}{part[1:]}." for part in [heading, *parts, *readings])
 
 
-def _heading(problem: Problem, facts: Facts, rng: random.Random) -> str:
+def _heading(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> str:
     """Age, sex, complaint and duration."""
     count, unit = amount(facts.days)
     span = f"{count} {unit}{'' if count == 1 else 's'}"
@@ -55,7 +55,7 @@ def _age_and_sex(facts: Facts) -> str:
     return f"{max(1, int(facts.age * 52))}/52 {sex}"
 
 
-def _denials(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
+def _denials(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[str]:
     """Absent flags: nouns in one list, the others each as a clause."""
     absent = [problem.fact(name) for name in facts.denied]
     notes = [fact.note for fact in absent if fact.listable]
@@ -68,7 +68,7 @@ def _denials(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
     return [form.format(listed_after_no(notes, joiner)), *clauses]
 
 
-def _history(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
+def _history(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[str]:
     notes = [contexts()[name].note for name in facts.contexts if name not in problem.always]
     absent = [contexts()[name].note for name in facts.absent_contexts]
 
@@ -78,14 +78,14 @@ def _history(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
     return parts + [f"{'not' if note.startswith(NOT_NOUNS) else 'no'} {note}" for note in absent]
 
 
-def _extras(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
+def _extras(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[str]:
     parts = draw_reassurance("note", 0.25, problem, facts, rng)
     if rng.random() < 0.15 and facts.age >= 2:
         parts.append(rng.choice(phrases()["tried"]["note"]))
     return parts
 
 
-def _readings(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
+def _readings(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[str]:
     """Observations in shorthand; a decisive one is always among them."""
     vitals = facts.vitals
     if vitals.temp is None:

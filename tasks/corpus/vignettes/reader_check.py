@@ -45,7 +45,7 @@ class ReaderCheck(Strict):
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ReaderAgreement:
     """Cases read, and those with the same label from the reader."""
 
     cases: int
@@ -97,13 +97,13 @@ def reader_check() -> ReaderCheck:
     return reader_checks()[0]
 
 
-def agreement(check: ReaderCheck) -> Agreement:
+def agreement(check: ReaderCheck) -> ReaderAgreement:
     """The agreement of a check, counted from its single answers where they were kept."""
     if not check.answers:
-        return Agreement(check.cases, check.agreed)
+        return ReaderAgreement(check.cases, check.agreed)
 
     agreed = sum(stored == read for stored, read in check.answers.values())
-    return Agreement(len(check.answers), agreed)
+    return ReaderAgreement(len(check.answers), agreed)
 
 
 def describe_check(check: ReaderCheck, read: bool = False) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tasks.corpus.vignettes.flags import draw_reassurance
-from tasks.corpus.vignettes.knowledge_base import Problem, contexts, phrases
+from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, contexts, phrases
 from tasks.corpus.vignettes.label_rules import Facts, decisive_vital
 from tasks.corpus.vignettes.nurse import nurse_note
 from tasks.corpus.vignettes.voices import american, conjugate, contract, texted
@@ -75,7 +75,7 @@ def band_of(age: float) -> str:
     return next((name for name, limit in limits if age < limit), "frail")
 
 
-def draw_style(problem: Problem, facts: Facts, rng: random.Random) -> Style:
+def draw_style(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> Style:
     """A voice that suits the age, a spelling, and a mood that says nothing about the label."""
     weights = {
         voice: weight
@@ -96,7 +96,7 @@ def told_by_no_nurse(style: Style, age: float, rng: random.Random) -> Style:
     return replace(style, voice=rng.choice(("terse", relative)))
 
 
-def render(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> str:
+def render(problem: ClinicalProblem, facts: Facts, style: Style, rng: random.Random) -> str:
     """The text of a case, at most MAX_WORDS words where the facts allow it."""
     write = nurse_note if style.voice == "nurse" else partial(_spoken, style=style)
     text = write(problem, facts, rng=rng)
@@ -110,7 +110,7 @@ def render(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> 
     return texted(text, rng) if style.voice == "terse" else text
 
 
-def _spoken(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> str:
+def _spoken(problem: ClinicalProblem, facts: Facts, style: Style, rng: random.Random) -> str:
     """The facts as sentences of a patient, a parent or a carer."""
     person = _person(facts, style)
     needed_clauses = _needed_clauses(problem, facts, style, rng)
@@ -124,7 +124,9 @@ def _spoken(problem: Problem, facts: Facts, style: Style, rng: random.Random) ->
     return contract(text) if rng.random() < 0.6 else text
 
 
-def _needed_clauses(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
+def _needed_clauses(
+    problem: ClinicalProblem, facts: Facts, style: Style, rng: random.Random
+) -> list[str]:
     """Every fact as a clause, before the order is drawn."""
     clauses = [
         _say(problem.fact(name).say, style, rng) for name in (*facts.red, *facts.amber, *facts.mild)
@@ -164,13 +166,13 @@ def _trend_wordings(trend: str, days: float) -> list[str]:
     ]
 
 
-def _contexts(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
+def _contexts(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[str]:
     names = [name for name in facts.contexts if name not in problem.always]
     clauses = [rng.choice(contexts()[name].say) for name in names]
     return clauses + [rng.choice(contexts()[name].deny) for name in facts.absent_contexts]
 
 
-def _denials(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
+def _denials(problem: ClinicalProblem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
     """Absent flags: each as its own clause, or together as a list of nouns with "no"."""
     absent = [problem.fact(name) for name in facts.denied]
     nouns = [fact.note for fact in absent if fact.listable]
@@ -186,7 +188,9 @@ def _denials(problem: Problem, facts: Facts, style: Style, rng: random.Random) -
     return [lead + listed_after_no(nouns, "or"), *other_denials]
 
 
-def _vital_clauses(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
+def _vital_clauses(
+    problem: ClinicalProblem, facts: Facts, style: Style, rng: random.Random
+) -> list[str]:
     """A decisive vital sign is always reported; others now and then."""
     kind = decisive_vital(facts, problem)
     if kind is None:
@@ -198,7 +202,7 @@ def _vital_clauses(problem: Problem, facts: Facts, style: Style, rng: random.Ran
     return [vital_clause(kind, facts.vitals, style.spelling, rng)]
 
 
-def _extras(problem: Problem, facts: Facts, rng: random.Random) -> list[str]:
+def _extras(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[str]:
     """Clauses that are not needed: an aside, something that is well, a remedy that was tried."""
     # A small child has no plans for the weekend.
     asides = [words for words in phrases()["aside"]["say"] if facts.age >= 13 or "[I]" not in words]
@@ -226,7 +230,7 @@ def _fit(
     return body
 
 
-def _opening(problem: Problem, facts: Facts, style: Style, rng: random.Random) -> str:
+def _opening(problem: ClinicalProblem, facts: Facts, style: Style, rng: random.Random) -> str:
     """Who has what since when, as two sentences."""
     person = _person(facts, style)
     complaint = conjugate(rng.choice(problem.complaint), person)

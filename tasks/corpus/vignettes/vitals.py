@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from tasks.corpus.vignettes.knowledge_base import FEVER, Fact, Problem
+from tasks.corpus.vignettes.knowledge_base import FEVER, ClinicalFact, ClinicalProblem
 from tasks.corpus.vignettes.label_rules import ADULT_VITALS, YOUNG, Facts, Vitals
 
 # Up to which age in years: heart and breathing rates a minute. None of them is amber in NICE NG143
@@ -19,7 +19,7 @@ FEVERISH_TEMPERATURE = (FEVER, 39.5)
 SATURATED = 96  # %, at least, without a lung disease: 95 is amber under 5
 
 
-def draw_vitals(problem: Problem, route: str, facts: Facts, rng: random.Random) -> Vitals:
+def draw_vitals(problem: ClinicalProblem, route: str, facts: Facts, rng: random.Random) -> Vitals:
     """A full set in a plausible range; none beside a red flag that makes a person visibly ill."""
     flags = [problem.fact(name) for name in (*facts.red, *facts.amber)]
     if any(fact.sick for fact in flags):
@@ -41,7 +41,7 @@ def draw_vitals(problem: Problem, route: str, facts: Facts, rng: random.Random) 
 
 
 def _temperature_range(
-    problem: Problem, route: str, facts: Facts, flags: list[Fact]
+    problem: ClinicalProblem, route: str, facts: Facts, flags: list[ClinicalFact]
 ) -> tuple[float, float]:
     """The range that a fact states, else a fever where the problem, the route or a flag has one."""
     mild = [problem.fact(name) for name in facts.mild]
@@ -53,12 +53,14 @@ def _temperature_range(
     return FEVERISH_TEMPERATURE if hot else NORMAL_TEMPERATURE
 
 
-def _saturation_range(problem: Problem) -> tuple[int, int]:
+def _saturation_range(problem: ClinicalProblem) -> tuple[int, int]:
     """A lung disease, which lowers the problem's floor, lowers the usual saturation too."""
     return (problem.spo2_floor + 2, 94) if problem.spo2_floor < 90 else (SATURATED, 99)
 
 
-def _emergency(vitals: Vitals, facts: Facts, problem: Problem, rng: random.Random) -> Vitals:
+def _emergency(
+    vitals: Vitals, facts: Facts, problem: ClinicalProblem, rng: random.Random
+) -> Vitals:
     """One reading moved into the emergency range, and another that often goes with it."""
     sbp = rng.randint(76, 90)
     spo2 = rng.randint(problem.spo2_floor - 6, problem.spo2_floor)

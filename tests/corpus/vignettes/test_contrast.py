@@ -19,7 +19,7 @@ from tasks.corpus.vignettes.contrast import cases as contrast
 from tasks.corpus.vignettes.contrast.bank import Bank, read_bank, reworded, teaching_bank
 from tasks.corpus.vignettes.contrast.cases import KINDS, contrast_records
 from tasks.corpus.vignettes.generator import Record, assign_sets, embedded_records, further_records
-from tasks.corpus.vignettes.knowledge_base import Problem, general, problems, tone
+from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, general, problems, tone
 from tasks.corpus.vignettes.label_rules import decide
 from tasks.corpus.vignettes.reader_check import OF_CONTRAST, agreement, checks_of, reader_checks, texts_digest
 from tasks.corpus.vignettes.render import Style
@@ -164,7 +164,7 @@ def first_adversarial_words() -> Iterator[str]:
         yield from (fact.note, *fact.say, *fact.deny)
 
 
-def of_set(name: str) -> list[Problem]:
+def of_set(name: str) -> list[ClinicalProblem]:
     return [problems()[problem] for problem, its_set in assign_sets().items() if its_set == name]
 
 

@@ -17,7 +17,7 @@ from tasks.corpus.near_copies import near_duplicates
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.vignettes.adversarial import NAME, adversarial_records
 from tasks.corpus.vignettes.generator import assign_sets, embedded_records, further_records
-from tasks.corpus.vignettes.knowledge_base import Problem, further_problems, problems
+from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, further_problems, problems
 from tasks.corpus.vignettes.sets import records_of, sets_of
 from tasks.corpus.vignettes.stored_facts import Derivation, derive_again
 from tasks.spec import LABELS, Data
@@ -61,7 +61,7 @@ def test_no_wording_is_close_to_one_of_a_problem_that_a_model_is_judged_on() -> 
     assert [clause for clause, cosine in zip(further, closest, strict=True) if cosine > CLOSEST] == []
 
 
-def clauses(problem: Problem) -> Iterator[str]:
+def clauses(problem: ClinicalProblem) -> Iterator[str]:
     """Every complaint, wording and denial of a problem, without marks."""
     facts = (*problem.red.values(), *problem.amber.values(), *problem.mild.values())
     for clause in (*problem.complaint, *(words for fact in facts for words in (*fact.say, *fact.deny))):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from flows.bench.corpus import BASELINE, JudgedModel, _answer, _models, _row, _verdict, bench_corpus
 from flows.bench.decided import Decided, best_constant, difference
 from flows.cli.main import app
-from flows.report.table import Table
+from flows.report.table import ReportTable
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
@@ -107,7 +107,7 @@ def options(train: int, **limits: int) -> list[str]:
     return [f"data.limits.{name}={limit}" for name, limit in {**FEW, "train": train, **limits}.items()]
 
 
-def printed_table(overrides: list[str]) -> Table:
+def printed_table(overrides: list[str]) -> ReportTable:
     return bench_corpus(Console(file=io.StringIO(), width=140), "tuned", overrides)
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from flows.bench import warehouse as bench
 from flows.bench.study_copies import copy_study
 from flows.bench.synthetic_study import SyntheticStudy
-from flows.bench.warehouse import Figure, Size, bench_warehouse
+from flows.bench.warehouse import BenchFigure, StudySize, bench_warehouse
 from flows.cli.main import app
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
@@ -40,10 +40,10 @@ def test_copies_of_a_study_are_studies_of_their_own_on_which_every_audit_passes(
 
 def test_the_command_prints_the_answer_first_and_leaves_nothing_behind(monkeypatch):
     monkeypatch.setattr(bench, "REPEATS", 1)
-    report = [Figure("triage report, processor time", 9, "s", 20), Figure("its file", 3, "MB", 6)]
+    report = [BenchFigure("triage report, processor time", 9, "s", 20), BenchFigure("its file", 3, "MB", 6)]
     monkeypatch.setattr(bench, "_report", lambda place: report)  # takes seconds; below
     output = io.StringIO()
-    figures = bench_warehouse(Console(file=output, width=100), Size(2, 30))
+    figures = bench_warehouse(Console(file=output, width=100), StudySize(2, 30))
     assert [figure.name for figure in figures] == [
         "quantization_comparison",
         "quantization_summary",
@@ -71,18 +71,18 @@ def test_the_report_of_a_made_up_study_is_measured(tmp_path):
 
 def test_an_aim_that_is_missed_is_counted():
     output = io.StringIO()
-    figures = [Figure("one", 151, "ms", 150), Figure("two", 1, "s", 2), Figure("three", 7, "MB", None)]
-    bench._print(Console(file=output, width=200), Size(60, 1500), figures)
+    figures = [BenchFigure("one", 151, "ms", 150), BenchFigure("two", 1, "s", 2), BenchFigure("three", 7, "MB", None)]
+    bench._print(Console(file=output, width=200), StudySize(60, 1500), figures)
     assert output.getvalue().startswith("1 of 2 aims are missed: one 151 ms (aim: under 150 ms); two 1.00 s (aim:")
 
 
 @pytest.mark.parametrize(
     ("size", "sentence"),
     [
-        (Size(0, 1500), "give an even number"),
-        (Size(7, 1500), "give an even number"),
-        (Size(60, 3), "too few; give at least 30"),
-        (Size(10**6, 2000), "2,000,000,000 predictions; 100,000,000 are the most"),
+        (StudySize(0, 1500), "give an even number"),
+        (StudySize(7, 1500), "give an even number"),
+        (StudySize(60, 3), "too few; give at least 30"),
+        (StudySize(10**6, 2000), "2,000,000,000 predictions; 100,000,000 are the most"),
     ],
 )
 def test_a_size_that_cannot_be_made_is_a_sentence(size, sentence):
@@ -94,7 +94,7 @@ def test_the_disk_must_have_room(monkeypatch):
     usage = bench.shutil.disk_usage(home().parent)
     monkeypatch.setattr(bench.shutil, "disk_usage", lambda _: usage._replace(free=10**6))
     with pytest.raises(BadInput, match="no room for 9.0 MB|no room for 0.0 GB"):
-        Size(60, 1500).check()
+        StudySize(60, 1500).check()
 
 
 def test_the_command_line_says_it_too():
@@ -103,5 +103,5 @@ def test_the_command_line_says_it_too():
 
 
 def test_studies_are_of_up_to_sixty_experiments():
-    sizes = [(Size(n, 30).in_a_study, Size(n, 30).is_one_study) for n in (2, 60, 62, 120, 10_000)]
+    sizes = [(StudySize(n, 30).in_a_study, StudySize(n, 30).is_one_study) for n in (2, 60, 62, 120, 10_000)]
     assert sizes == [(2, True), (60, True), (2, False), (60, False), (50, False)]

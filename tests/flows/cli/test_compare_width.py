@@ -13,7 +13,7 @@ from flows.report.answer import answer
 from flows.report.overview import overview
 from flows.report.pair_lines import pair_lines
 from flows.report.pairs import pair_rows
-from flows.report.table import Table, print_lines
+from flows.report.table import ReportTable, print_lines
 from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import FIVE, evaluation, training
 from warehouse.landing import write_landing
@@ -110,7 +110,7 @@ def test_differences_are_points_and_the_largest_loss_stands_first():
 
 @pytest.mark.parametrize(("width", "columns"), [(10, 2), (19, 2), (20, 3), (27, 3), (28, 4), (100, 4)])
 def test_a_table_has_the_first_columns_that_fit(width, columns):
-    table = Table("A title", ("name", "b", "c", "d"), (("x" * 10, "1" * 3, "2" * 5, "3" * 7),))
+    table = ReportTable("A title", ("name", "b", "c", "d"), (("x" * 10, "1" * 3, "2" * 5, "3" * 7),))
     fitting = table.fitting(width, 2)
     assert (fitting.title, fitting.columns) == ("A title", table.columns[:columns])
     if width > 14:  # what the two columns need that always stay

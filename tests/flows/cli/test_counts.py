@@ -11,7 +11,7 @@ from rich.console import Console
 from flows.cli.claims_report import MOST_ROWS, _print_claim
 from flows.cli.export_report import _agreement
 from flows.cli.plan import _summary
-from flows.cli.predict_run import Request, run_predict
+from flows.cli.predict_run import PredictRequest, run_predict
 from flows.cli.search_report import saved
 from flows.cli.search_run import _introduction
 from flows.cli.studies_report import _sentence
@@ -24,13 +24,13 @@ from flows.search_setup import Limits
 from flows.selection import Narrowing, select
 from tasks.bundle.agreement import refuse_beyond_bound
 from tasks.bundle.bundle import Rule
-from tasks.bundle.export_arguments import Agreement, ExportResult
+from tasks.bundle.export_arguments import ExportAgreement, ExportResult
 from tasks.runtime.errors import BadInput
 from tasks.search.trial import Cost
 from tests.bundle.test_decide import bundle
 from tests.bundle.test_model_card import card
 from tests.stopping import stop_for_this_test_only
-from warehouse.claims import Claim, MeasuredClaim, Measurement
+from warehouse.claims import Claim, ClaimMeasurement, MeasuredClaim
 from warehouse.forget import Forgotten
 from warehouse.load import load_all
 
@@ -55,7 +55,7 @@ def test_answers(count, s, interrupted, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("flows.cli.predict_run._write_answers", write_answers)
     file = tmp_path / "cases.jsonl"
     file.write_text('{"text": "My head hurts"}\n' * count)
-    run_predict(Request("m", None, file, "text", None, None, tmp_path / "out.jsonl"))
+    run_predict(PredictRequest("m", None, file, "text", None, None, tmp_path / "out.jsonl"))
     text = capsys.readouterr().err.replace("\n", " ")
     assert (f"Interrupted after {count} answer{s}. " if interrupted else f"{count} answer{s} in ") in text
 
@@ -87,7 +87,7 @@ def test_trials_and_hours_of_a_search(count, s):
 
 @pytest.mark.parametrize(("count", "words"), [(1, "1 decision differs"), (2, "2 decisions differ")])
 def test_decisions_of_a_model_that_was_written_anew(count, words):
-    agreement = Agreement(cases=60, largest=0.5, decided_otherwise=count)
+    agreement = ExportAgreement(cases=60, largest=0.5, decided_otherwise=count)
     assert f"; {words}." in _agreement("model.gguf", agreement)
     assert f", and {words}." in card(bundle(Rule(name="argmax")), ExportResult(fused=agreement))
     with pytest.raises(BadInput, match=f", and {words}. Export it"):
@@ -97,7 +97,7 @@ def test_decisions_of_a_model_that_was_written_anew(count, words):
 @ONE_AND_TWO
 def test_rows_of_a_claim(count, s):
     out = io.StringIO()
-    rows = [Measurement(0.5, 0.4, 0.6, "supported")] * (MOST_ROWS + count)
+    rows = [ClaimMeasurement(0.5, 0.4, 0.6, "supported")] * (MOST_ROWS + count)
     _print_claim(Console(file=out), MeasuredClaim(Claim("bits", "Bits.", 0, 1, ""), "supported", rows))
     assert f"  {count} more row{s}: triage sql" in out.getvalue()
 

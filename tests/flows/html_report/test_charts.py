@@ -12,7 +12,7 @@ from flows.html_report import counts, marks
 from flows.html_report.counts import Bar, Cell
 from flows.html_report.drawing import BLUE, MUTED, SHAPES, VERMILION, as_file, colour_of, in_page, shape_of
 from flows.html_report.labels import LABEL_LENGTH, chart_labels, in_lines, shortened
-from flows.html_report.marks import Axis, CurvePoint, Dot, PlanePoint
+from flows.html_report.marks import Axis, BandPoint, Dot, PlanePoint
 from flows.report.names import RANDOM
 
 NAMES = ["4bit", "8bit"]
@@ -43,7 +43,7 @@ def test_points_have_intervals_along_both_axes(specs):
 
 
 def test_curves_have_bands_dashes_flags_and_a_diagonal(specs):
-    rows = [CurvePoint("4bit", x, x / 2, x / 3, x, "train") for x in (0.1, 0.2)]
+    rows = [BandPoint("4bit", x, x / 2, x / 3, x, "train") for x in (0.1, 0.2)]
     marks.curves(rows, Axis("x", (0, 1)), Axis("y"), NAMES, ["train", "valid"], [0], marked=rows[:1])
     marks.curves(rows, Axis("x", (0, 1)), Axis("y"), NAMES, diagonal=True)
     kinds = [[layer["mark"]["type"] for layer in spec["layer"]] for spec in specs]
@@ -51,7 +51,7 @@ def test_curves_have_bands_dashes_flags_and_a_diagonal(specs):
 
 
 def test_two_series_of_one_kind_differ_in_more_than_colour():
-    rows = [CurvePoint(name, x, x / 2, kind="valid") for name in NAMES for x in range(40)]
+    rows = [BandPoint(name, x, x / 2, kind="valid") for name in NAMES for x in range(40)]
     svg = marks.curves(rows, Axis("x"), Axis("y"), NAMES, ["valid"], marked=[rows[7], rows[47]])
     outlines = {colour: re.findall(rf'<path [^>]*d="([^"]*)" fill="{colour}"', svg) for colour in (BLUE, VERMILION)}
     four, eight = (set(drawn) for drawn in outlines.values())
@@ -61,7 +61,7 @@ def test_two_series_of_one_kind_differ_in_more_than_colour():
 
 
 def test_curves_on_each_other_have_their_shapes_side_by_side():
-    rows = [CurvePoint(name, x, 0.5) for name in NAMES for x in range(40)]
+    rows = [BandPoint(name, x, 0.5) for name in NAMES for x in range(40)]
     shaped = marks._shaped(rows, NAMES)
     assert len({row.x for row in shaped}) == len(shaped) == 2 * marks.MOST_SHAPES
     assert len(marks._shaped(rows[:3], NAMES)) == 3, "a short curve has the shape at every point"
@@ -94,7 +94,7 @@ def test_4_and_8_bits_differ_in_lightness_in_every_mode_and_are_seen_on_the_page
 
 def test_a_curve_leaves_the_chart_where_it_does(specs):
     """Pinned to the edge, a model far below everybody else would stand beside one that is just below the edge."""
-    rows = [CurvePoint("4bit", 0.3, -0.04), CurvePoint("4bit", 0.5, -0.46)]
+    rows = [BandPoint("4bit", 0.3, -0.04), BandPoint("4bit", 0.5, -0.46)]
     marks.curves(rows, Axis("threshold"), Axis("net benefit", (-0.1, 0.4)), NAMES, marked=rows)
     layers = specs[0]["layer"]
     assert layers[0]["encoding"]["y"]["scale"] == {"zero": False, "domain": [-0.1, 0.4], "nice": False}

@@ -9,7 +9,7 @@ from markupsafe import escape
 
 from flows.html_report import counts, marks
 from flows.html_report.cases import ShownCase, ShownCases
-from flows.html_report.page import Report, as_html, made_report
+from flows.html_report.page import ReportPage, as_html, made_report
 from flows.html_report.section import Panel, Section, with_own_names
 from flows.html_report.study import ReportedStudy, reported_study
 from tests.flows.html_report.html import ReadPage
@@ -74,7 +74,7 @@ def texts_of(study: ReportedStudy, count: int) -> str:
     """The paragraphs of a page with so many cases, evaluations and evaluations that are left out."""
     cases = [ShownCase(f"c{i}", "ED", None, "missed by 1 of 2 models", []) for i in range(count)]
     shown = replace(study, board=study.board[:count], further=count)
-    html = as_html(Report(shown, [], ShownCases(cases, count, 0), ""))
+    html = as_html(ReportPage(shown, [], ShownCases(cases, count, 0), ""))
     return "\n".join(element.text for element in ReadPage(html).all("p"))
 
 

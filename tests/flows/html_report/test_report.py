@@ -20,7 +20,7 @@ from rich.console import Console
 
 from flows.bench.synthetic_study import SyntheticStudy
 from flows.cli import report_command
-from flows.cli.report_command import Request, make_report
+from flows.cli.report_command import ReportRequest, make_report
 from flows.html_report import after_sweep
 from flows.html_report.after_sweep import Refreshed, has_real_models, place_of_report, refreshed_report
 from flows.html_report.files import is_current, landed_fingerprint, report_path
@@ -238,7 +238,7 @@ def test_a_result_that_would_land_while_a_study_is_read_lands_after_it_and_outda
 
     monkeypatch.setattr(report_command, "landed_fingerprint", landed_meanwhile)
     monkeypatch.setattr("flows.html_report.page.SECTIONS", ())
-    make_report(QUIET, Request("earlier"))
+    make_report(QUIET, ReportRequest("earlier"))
     assert is_current("earlier")
     load_all(landing)
     assert not is_current("earlier")
@@ -274,7 +274,7 @@ def test_a_study_on_random_weights_gets_no_report_by_itself(own_home, tmp_path):
 
 def refused(**request_fields) -> str:
     with pytest.raises(BadInput) as error:
-        make_report(QUIET, Request(**request_fields))
+        make_report(QUIET, ReportRequest(**request_fields))
     assert str(error.value).endswith(".")
     return str(error.value)
 
@@ -310,7 +310,7 @@ def test_texts_come_from_the_file_that_is_given_and_the_report_says_so(local_rep
     texts = tmp_path / "texts.jsonl"
     output = tmp_path / "new.html"
     texts.write_text(json.dumps({"text": "my chest hurts", "label": "ED"}))
-    make_report(QUIET, Request(texts=texts, output=output))
+    make_report(QUIET, ReportRequest(texts=texts, output=output))
     html = output.read_text()
     assert "This report holds patient texts." in html and html.count("my chest hurts") == 1
     assert output.stat().st_mode & 0o077 == 0

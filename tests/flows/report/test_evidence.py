@@ -23,7 +23,7 @@ from flows.report.names import BASELINES
 from flows.report.pairs import NOT_MEASURABLE, headline, pair_rows, quantization
 from flows.report.prevalence import restated
 from flows.report.rules import TIMES
-from flows.report.table import Table, print_table
+from flows.report.table import ReportTable, print_table
 from flows.report.typed_rows import leaderboard_rows
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
@@ -394,14 +394,14 @@ def test_the_short_form_says_where_the_rest_is(tmp_path):
 
 def test_a_short_table_that_is_too_wide_is_turned_on_its_side_without_an_empty_header():
     console = Console(file=io.StringIO(), width=60)
-    print_table(console, Table.of("", [{f"column {i}": "x" * 20 for i in range(6)}] * 2))
+    print_table(console, ReportTable.of("", [{f"column {i}": "x" * 20 for i in range(6)}] * 2))
     lines = [line for line in console.file.getvalue().splitlines() if "x" in line or "column" in line]
     assert [line.count("x" * 20) for line in lines] == [2] * 6 and "┃" not in console.file.getvalue()
 
 
 def test_a_title_is_as_wide_as_the_terminal_however_narrow_its_table_is():
     console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
-    print_table(console, Table.of("A title that is wider than its table", [{"column": "x"}]))
+    print_table(console, ReportTable.of("A title that is wider than its table", [{"column": "x"}]))
     assert console.file.getvalue().splitlines()[0] == "A title that is wider than its table"
 
 

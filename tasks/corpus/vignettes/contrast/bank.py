@@ -15,7 +15,13 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr
 
-from tasks.corpus.vignettes.knowledge_base import KINDS, Fact, Kind, Problem, general
+from tasks.corpus.vignettes.knowledge_base import (
+    KINDS,
+    ClinicalFact,
+    ClinicalProblem,
+    Kind,
+    general,
+)
 from tasks.spec import Strict
 
 FOLDER = Path(__file__).parent
@@ -25,7 +31,7 @@ Learner = Literal["train", "valid"]
 
 
 class FlagWords(Strict):
-    """A general red flag in other words: see `Fact`; `other` tells it of somebody else."""
+    """A general red flag in other words: see `ClinicalFact`; `other` tells it of somebody else."""
 
     note: Words = Field(min_length=1)
     say: Words = ()
@@ -33,7 +39,7 @@ class FlagWords(Strict):
     other: Words = ()
 
 
-class Frame(Strict):
+class FrameWordings(Strict):
     """Wordings around the facts; those of a kind that a set lacks are empty."""
 
     lists: Words = Field(min_length=1)
@@ -52,13 +58,13 @@ class Bank(Strict):
     """
 
     flag: dict[str, FlagWords]
-    frame: Frame
+    frame: FrameWordings
     complaint: dict[str, Words] = Field(default_factory=dict)
     picture: dict[str, dict[str, str]] = Field(default_factory=dict)
     note: dict[str, dict[str, str]] = Field(default_factory=dict)
 
     @cached_property
-    def facts(self) -> dict[str, tuple[Fact, ...]]:
+    def facts(self) -> dict[str, tuple[ClinicalFact, ...]]:
         """The general red flags in these words, one fact for each of their names."""
         return {
             name: tuple(_fact(general().red[name], words, note) for note in words.note)
@@ -66,17 +72,17 @@ class Bank(Strict):
         }
 
 
-class RewordedProblem(Problem):
+class RewordedProblem(ClinicalProblem):
     """A problem whose general red flags are told in the words of a bank; it has no other general
     facts, since a bank has no words for them."""
 
-    _flags: Mapping[str, Fact] = PrivateAttr(default_factory=dict)
+    _flags: Mapping[str, ClinicalFact] = PrivateAttr(default_factory=dict)
 
-    def general_facts(self, kind: Kind) -> Mapping[str, Fact]:
+    def general_facts(self, kind: Kind) -> Mapping[str, ClinicalFact]:
         return self._flags if kind == "red" else {}
 
 
-def reworded(problem: Problem, bank: Bank, rng: random.Random) -> RewordedProblem:
+def reworded(problem: ClinicalProblem, bank: Bank, rng: random.Random) -> RewordedProblem:
     """The problem in the words of a bank; of the names of a flag one is drawn."""
     fields = dict(problem)
     fields["complaint"] = bank.complaint.get(problem.id, problem.complaint)
@@ -90,7 +96,7 @@ def reworded(problem: Problem, bank: Bank, rng: random.Random) -> RewordedProble
     return copy
 
 
-def _own_fact(fact: Fact, name: str, problem: str, bank: Bank) -> Fact:
+def _own_fact(fact: ClinicalFact, name: str, problem: str, bank: Bank) -> ClinicalFact:
     """A fact of the problem itself, with what the bank says otherwise."""
     note = bank.note.get(problem, {}).get(name)
     picture = bank.picture.get(problem, {}).get(name)
@@ -100,7 +106,7 @@ def _own_fact(fact: Fact, name: str, problem: str, bank: Bank) -> Fact:
     return fact.model_copy(update=words) if words else fact
 
 
-def _fact(fact: Fact, words: FlagWords, note: str) -> Fact:
+def _fact(fact: ClinicalFact, words: FlagWords, note: str) -> ClinicalFact:
     say = words.say or fact.say
     return fact.model_copy(update={"note": note, "say": say, "deny": words.deny})
 

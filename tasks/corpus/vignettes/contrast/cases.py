@@ -28,7 +28,7 @@ from tasks.corpus.vignettes.contrast.bank import (
 from tasks.corpus.vignettes.draw_facts import draw_facts
 from tasks.corpus.vignettes.flags import absent_red_flags, stems
 from tasks.corpus.vignettes.generator import Record, label_counts, new_record, problems_of
-from tasks.corpus.vignettes.knowledge_base import Problem
+from tasks.corpus.vignettes.knowledge_base import ClinicalProblem
 from tasks.corpus.vignettes.label_rules import Facts
 from tasks.corpus.vignettes.render import (
     Style,
@@ -98,7 +98,7 @@ def contrast_records(
 
 
 def _pair(
-    problem: Problem, kind: str, labels: list[Label], name: str, seed: int, texts: set[str]
+    problem: ClinicalProblem, kind: str, labels: list[Label], name: str, seed: int, texts: set[str]
 ) -> list[Record]:
     """A case of each label in one frame, the ED case first: its red flag is the others' alarm."""
     rng = random.Random(f"{name}-{seed}-{problem.id}")
@@ -136,7 +136,7 @@ def _record(
     return new_record(set_name, name, problem, draw, texts, title, kind=frame.kind)
 
 
-def _frame(problem: Problem, kind: str, bank: Bank, rng: random.Random) -> Frame:
+def _frame(problem: ClinicalProblem, kind: str, bank: Bank, rng: random.Random) -> Frame:
     frame = bank.frame
     mention = rng.choices(("others", "imagined", "past"), (0.5, 0.25, 0.25))[0]
     asides: Words = {
@@ -155,7 +155,7 @@ def _frame(problem: Problem, kind: str, bank: Bank, rng: random.Random) -> Frame
     )
 
 
-def _unrelated_figures(figures: Words, problem: Problem) -> Words:
+def _unrelated_figures(figures: Words, problem: ClinicalProblem) -> Words:
     """The figures of speech that share no word with the complaint or a fact of the problem."""
     own_facts = (*problem.red.values(), *problem.amber.values(), *problem.mild.values())
     clauses = tuple(clause for fact in own_facts for clause in (fact.note, *fact.say))
@@ -228,7 +228,7 @@ def _mention(
 
 
 def _style(
-    problem: Problem, facts: Facts, frame: Frame, asides: Words, rng: random.Random
+    problem: ClinicalProblem, facts: Facts, frame: Frame, asides: Words, rng: random.Random
 ) -> Style:
     style = draw_style(problem, facts, rng)
     if frame.kind != "negated":
