@@ -114,16 +114,16 @@ def _flip(place: ChaosPlace, rng: random.Random, folders: Iterable[Path]) -> str
     )
 
 
-def _may_be_mapped(file: Path, mapped: set[str] | None) -> bool:
+def _may_be_mapped(place: ChaosPlace, file: Path, mapped: set[str] | None) -> bool:
     if mapped is None:
-        return any(kind in file.parts for kind in MAPPED)
+        return any(kind in file.relative_to(place.disk).parts for kind in MAPPED)
     return str(file) in mapped
 
 
 def _flip_one(place: ChaosPlace, rng: random.Random, files: list[Path]) -> str:
     """Change a bit at a random place of one of the files that no step has open."""
     mapped = mapped_files(place.processes())
-    free = [file for file in files if not _may_be_mapped(file, mapped)]
+    free = [file for file in files if not _may_be_mapped(place, file, mapped)]
     if not free:
         return NO_TARGET
 

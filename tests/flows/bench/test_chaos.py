@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.bench.chaos import strikes
 from flows.bench.chaos.checks import checks, differences
 from flows.bench.chaos.faults import draw_faults, known_faults
 from flows.bench.chaos.fleet import FleetPlace
@@ -158,6 +159,21 @@ def test_a_file_that_a_step_has_mapped_is_spared(swept):
         step.communicate()
 
     assert struck and not any(name.endswith("own.npy") for name in struck)
+
+
+def test_where_the_system_does_not_say_what_is_mapped_models_are_spared(tmp_path, monkeypatch):
+    """Also below a folder that is itself called `models`."""
+    place = ChaosPlace(tmp_path / "models", STUDY)
+    for kind in ("models", "experiments"):
+        folder = place.home / kind / "one"
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(b"bytes")
+        (folder / "manifest.json").write_text('{"files": ["file"]}')
+    monkeypatch.setattr(strikes, "mapped_files", lambda processes: None)
+
+    struck = {KINDS["byte flipped in a cached file"].strike(place, random.Random(seed)) for seed in range(9)}
+
+    assert struck == {"experiments/one/file"}
 
 
 def test_a_kind_whose_process_is_not_there_says_so(swept):
