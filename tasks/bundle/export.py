@@ -92,6 +92,7 @@ def export(
 
         with temporary_folder(folder) as temporary:
             exported = _fill(model, home, temporary, fuse, gguf, on_event)
+            # A rename may take the place of an empty folder, and of no other.
             temporary.replace(folder)
 
     return Exported(folder, exported.sizes, exported.result, exported.missing_terms)
@@ -115,6 +116,7 @@ def _fill(
     (folder / EXAMPLE).write_text(example, encoding="utf-8")
 
     licensing = write_terms(bundle, model.weights, home, folder)
+    # Before the card is written, which lists them.
     sizes = _sizes(folder)
     card = CardInput(
         bundle=bundle,

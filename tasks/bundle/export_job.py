@@ -59,6 +59,7 @@ def _write_weights(job: ExportJob, template: Template) -> ExportResult:
     if job.gguf:
         path = job.folder / GGUF_FILE
         write_gguf(fused.stack, folder, path, [case.text for case in cases])
+        # The same model, with the weights that the file holds.
         load_gguf(fused.stack, path)
         of_gguf = compared(job.bundle, trained_p, _probabilities(job, fused, template, cases))
         refuse_beyond_bound(of_gguf, "The GGUF file")

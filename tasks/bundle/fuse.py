@@ -51,6 +51,7 @@ def write_fused(weights: Path, adapter: Path, target: Path, model_id: str) -> No
 
 def _fused(module: LoRALinear) -> nn.Linear:
     linear = module.linear
+    # With float32 scales unpacking is exact.
     linear.set_dtype(mx.float32)
     if isinstance(linear, nn.QuantizedLinear):
         linear = unpacked(linear)

@@ -19,6 +19,7 @@ def gate_figure(value: float | None, threshold: float, digits: int = DIGITS) -> 
     if abs(value - threshold) < SAME:
         return f"{value:.{digits}f}"
 
+    # This ends, since the two differ by SAME at least.
     while (round(value, digits) - threshold) * (value - threshold) <= 0:
         digits += 1
     return f"{value:.{digits}f}"

@@ -66,6 +66,7 @@ class LoadedModel:
         """Tokens of a text, shortened from its middle where it is too long."""
         plain = text
         for token in self._special_tokens:
+            # A space after its first character makes ordinary words of it.
             plain = plain.replace(token, f"{token[0]} {token[1:]}")
         encoded = encode(self.template, "", plain, NO_LABEL, self.max_tokens)
         return Read(encoded, plain != text)

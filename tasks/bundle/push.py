@@ -65,6 +65,7 @@ def push(folder: Path, target: Target, title: str) -> str:
     api = HfApi()
     with _sentences(folder, target):
         address = api.create_repo(target.repo, private=not target.public, exist_ok=True)
+        # After it is made: `exist_ok` passes over one that is there, whatever that holds.
         _refuse_repository(api.model_info(target.repo), folder, target)
         api.upload_folder(
             repo_id=target.repo,

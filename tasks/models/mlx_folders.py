@@ -76,6 +76,7 @@ def _stage(source: Path, manifest: SourceManifest, staged: Path) -> Path:
     weights = {}
     for name, values in hf_tensors(file):
         weights[name] = mx.array(values).astype(mx.bfloat16)
+        # At once: until then the float32 values are held too.
         mx.eval(weights[name])
 
     mx.save_safetensors(str(staged / "model.safetensors"), weights, metadata={"format": "mlx"})
@@ -92,6 +93,7 @@ def _load_model(folder: Path, manifest: SourceManifest) -> nn.Module:
 
     if manifest.format == "random":
         assert manifest.seed is not None
+        # Not strict, since the folder has a config and no weights.
         model = load_model(folder, lazy=True, strict=False)[0]
         _draw_weights(model, manifest.seed)
         return model

@@ -11,6 +11,7 @@ from tasks.models.manifest import ModelManifest, SourceManifest
 from tasks.precisions import Precision
 from tasks.spec import short_digest
 
+# Part of each folder's name: raised when conversion writes anything else than before.
 CONVERT_VERSION = 1
 
 

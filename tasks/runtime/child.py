@@ -52,12 +52,14 @@ def main(spec_path: str, *modules: str) -> NoReturn:
     events = os.fdopen(os.dup(1), "w", buffering=1)
     # From here on, what libraries print goes to the log and not into the event stream.
     os.dup2(2, 1)
+    # Heartbeats are sent by a thread of their own: two lines must not mix.
     lock = threading.Lock()
 
     def emit(event: Event) -> None:
         with lock:
             events.write(to_json(event) + "\n")
 
+    # Not before the fork in `serve`, which takes no threads along.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     threading.Thread(target=_send_heartbeats, args=(emit,), daemon=True).start()
     code = _call(Path(spec_path), emit)

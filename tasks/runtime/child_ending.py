@@ -24,6 +24,7 @@ from tasks.runtime.errors import (
 from tasks.runtime.events import StepError, StepResult
 from tasks.runtime.watchdog import SILENT_SECONDS
 
+# Of the budget, by the last heartbeat: a process that is killed with more ran out of memory.
 MEMORY_SHARE_OF_OOM = 0.9
 NEARLY_FULL_BYTES = 16 << 20
 METAL = "[METAL]"
@@ -59,6 +60,7 @@ def error_of(ending: Ending, budget: int | None, log: Path, at_most: float | Non
             "The step's process exited, since its pipe from the sweep had closed; its log is "
             f"{log}."
         )
+    # Before signals: the watchdog kills by one, too.
     if ending.killed_for == "silence":
         return LostChild(
             f"The step's process sent no sign of life for {SILENT_SECONDS / 60:.0f} min and was "

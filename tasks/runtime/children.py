@@ -66,6 +66,7 @@ def run_child(
     log = folder / "child.log"
     write_atomic(folder / "spec.json", spec)
 
+    # Steps append to one log: what it holds by now is not this child's.
     log_start = log.stat().st_size if log.exists() else 0
     # What answers requests runs for as long as its asker does.
     emit = on_event or (lambda event: None)
@@ -79,6 +80,7 @@ def run_child(
     if ending.code == 0 and isinstance(ending.outcome, StepResult):
         return ending.outcome.result
 
+    # A child that was ended because the sweep stops is no error of its step.
     refuse_if_stopping()
     raise error_of(ending, memory_budget, log, at_most)
 
@@ -158,6 +160,7 @@ def kill_children() -> None:
 
 def _start(function: str, spec_path: Path, log: Path, extra: dict[str, str] | None) -> Process:
     environment = _environment()
+    # A forked step would have the server's value of a variable that is read on import.
     if extra is None:
         forked = fork_server.fork(MODULE, function, spec_path, log, environment)
         if forked is not None:
@@ -179,6 +182,7 @@ def _environment() -> dict[str, str]:
     # installed.
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    # Sets TRIAGE_CHAIN where it is not set, before the variables are copied.
     process_chain()
     return {
         **os.environ,

@@ -52,6 +52,7 @@ def _linux_chip() -> str:
         return ""
 
     pairs = [line.partition(":") for line in lines]
+    # Reversed, so that of the lines with one key the first processor's stays.
     values = {key.strip(): value.strip() for key, _, value in reversed(pairs)}
     name = values.get("model name", "")
     numbers = [f"{word} {values[key]}" for key, word in _NUMBERS.items() if key in values]

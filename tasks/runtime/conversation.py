@@ -60,6 +60,7 @@ class Conversation:
                 return answer
             self._asked += 1
             number = self._asked
+            # Before the request is sent, whose answer may come at once.
             self._waiting[number] = answer
 
         self._unsent.put(json.dumps({"number": number, **values}))
@@ -104,6 +105,7 @@ class Conversation:
 
     def _fail(self, error: TriageError) -> None:
         with self._lock:
+            # Under the lock: `ask` sees the error from now on, or its answer is among these.
             self._error = error
             open_answers = list(self._waiting.values())
             self._waiting.clear()

@@ -21,6 +21,7 @@ from tasks.runtime.backend import BACKENDS, backend, has_gpu, is_mac
 from tasks.runtime.chip import machine_name
 
 SLOW_GFLOPS = 20.0
+# In the order in which they are tried: MKL first, which comes with the environment on x86.
 _BLAS_PATTERNS = (
     (Path(sys.prefix) / "lib", "libmkl_rt.so*"),
     (Path("/usr/lib"), "*/openblas-pthread/libopenblas.so.0"),

@@ -38,6 +38,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         with temporary.open("xb") as handle:
             handle.write(data)
             handle.flush()
+            # The content before the name: else a power failure could leave a name without content.
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:

@@ -55,12 +55,15 @@ def _fork(order: Order, streams: list[int], orders: socket.socket) -> bool:
 
     False in the server, when the process has ended.
     """
+    # In the server: the next step that needs the module finds it imported.
     _import(order.module)
     pid = os.fork()
     if pid == 0:
+        # Descriptor 0 stays open until the step's standard input takes its place (`_become`).
         orders.detach()
         return True
 
+    # The step has copies: a pipe that is open here too would not end with the step.
     for number in streams:
         os.close(number)
 

@@ -61,6 +61,7 @@ def is_locked(folder: Path) -> bool:
 
 def lock_of(folder: Path) -> Path:
     """The file by which `locked` locks a folder; it stays when the lock is released."""
+    # Beside the folder, which may be removed and replaced while its lock is held.
     return folder.parent / f".{folder.name}.lock"
 
 
@@ -108,6 +109,7 @@ def is_held(path: Path) -> bool:
         return False
 
     try:
+        # Shared, so that two who ask at once do not take each other for the holder.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

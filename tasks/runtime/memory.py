@@ -84,6 +84,7 @@ def _limit_files(root: Path) -> list[Path]:
         if controllers and "memory" not in controllers.split(","):
             continue
 
+        # Version 2 names no controllers in its line, and has one hierarchy for all of them.
         hierarchy = root / "sys/fs/cgroup" / ("memory" if controllers else "")
         name = "memory.limit_in_bytes" if controllers else "memory.max"
         group = Path(path.lstrip("/"))
@@ -107,6 +108,7 @@ def resident_bytes(pid: int | None = None) -> int:
 
 def peak_resident_bytes() -> int:
     """Peak bytes of this process since it started, as resident_bytes counts them."""
+    # In bytes on macOS, in kilobytes on Linux.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if is_mac():
         return _footprint(_PEAK_FOOTPRINT) or peak

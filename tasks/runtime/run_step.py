@@ -38,6 +38,7 @@ def run_step(
             return run_child(
                 function, args, folder, on_event, memory_budget=memory_budget, at_most=at_most
             )
+        # Before LostChild, which it is too.
         except TookTooLong:
             raise
         except LostChild as error:

@@ -79,6 +79,7 @@ class SharedFolder:
             previous = self._manifest(name)
             manifest = self._put_files(folder, name)
             self._write(f"{name}/{MANIFEST}", (folder / MANIFEST).read_bytes())
+            # Last: until the new manifest was there, the previous version counted.
             if previous is not None and previous["digest"] != manifest["digest"]:
                 self._remove(f"{name}/{_version(previous)}")
 
@@ -97,6 +98,7 @@ class SharedFolder:
             final.parent.mkdir(parents=True, exist_ok=True)
             with temporary_folder(final) as temporary:
                 try:
+                    # Before a file is copied, whose name might lead out of the folder.
                     check_names(manifest, f"{self.url}/{name}")
                     self._get_files(manifest, name, temporary)
                     verify(temporary, deep=True)
@@ -124,6 +126,7 @@ class SharedFolder:
         with self._refusals(), contextlib.suppress(FileExistsError):
             if self._json(IDENTITY) is None:
                 self.fs.makedirs(self.root, exist_ok=True)
+                # Where another machine is faster, its digits count: they are read below.
                 self._create(IDENTITY, json.dumps({"id": secrets.token_hex(6)}).encode())
 
         with self._refusals():

@@ -231,6 +231,7 @@ def build_folder(
         close_to_others(final)
 
     manifest = verified_manifest(final) if single_check else intact_manifest(final, deep=True)
+    # Also beside a complete folder: a leftover may have been too young to go before.
     remove_abandoned(final)
     if manifest is not None:
         mark_used(final)
@@ -241,6 +242,7 @@ def build_folder(
         with temporary_folder(final, folder_mode(private)) as temporary:
             manifest = seal(temporary, build(temporary))
             if private:
+                # Before it has its name: its files were made with the user's umask.
                 close_to_others(temporary)
             return _put_in_place(temporary, final, manifest)
     except OSError as error:

@@ -78,6 +78,7 @@ def _remove(folders: Iterable[Path]) -> None:
 def _remove_if_abandoned(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
+        # Raises where the builder lives and holds it: `_remove` passes over that.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(folder)

@@ -78,6 +78,7 @@ def baseline_scores_id(
 
     `max_tokens`: the longest case, where a tokenizer may shorten cases.
     """
+    # Settings of dropout passes change nothing: a baseline has none.
     used_settings = {"cost_matrix", "conformal_miss_rate", "generated_cases"}
     ingredients = {
         "calibration": dataset.digest_of("calibration"),
@@ -241,6 +242,7 @@ def _predict(pipeline: Pipeline, cases: Sequence[Case]) -> Floats:
 
 def _loss(p: Floats, cases: Sequence[Case]) -> float:
     truth = [LABELS.index(case.label) for case in cases]
+    # A label that `train` lacks has the probability 0, whose logarithm is kept finite.
     p_of_label = p[np.arange(len(cases)), truth]
     return float(-np.log(np.maximum(p_of_label, 1e-12)).mean())
 

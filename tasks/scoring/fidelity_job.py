@@ -151,6 +151,7 @@ def _forward(model: OpenModel, batch: Batch) -> Predicted:
             of_case = mx.array(0.0)
 
         tokens += len(following)
+        # Case by case: the sums over one case's logits are done before the next one's are made.
         mx.eval(nll, of_case, label_logits[-1])
         of_cases.append((float(np.array(of_case)), len(following)))
 

@@ -39,9 +39,12 @@ def greedy_answers(
     limit = max_tokens or max(MAX_TOKENS, *map(len, template.completions))
     adapted.set_dropout(None)
     ends = _end_tokens(template)
+    # Not mlx-lm's rotating caches, which cannot be trimmed once they are full: windows are in
+    # the masks here.
     past = [KVCache() for _ in range(adapted.stack.depth)]
     if cases.leading:
         instruction = cases.encoded[case_numbers[0]].prompt[: cases.leading]
+        # For its keys and values alone: the token that would follow is not used.
         _next_token(adapted, list(instruction), past)
 
     answers = []

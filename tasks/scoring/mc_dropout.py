@@ -73,6 +73,7 @@ def _sample_model(
 ) -> Callable[[Batch], mx.array]:
     """Computes log P of a batch's labels, (cases, 3), under the masks of one pass."""
     per_case = prefix.cases.per_case
+    # 0 is the instruction's place in a key; those of cases begin at 1.
     past = leading_past(adapted, prefix, (*key, 0))
     mx.eval([block.arrays() for block in past if block])
 

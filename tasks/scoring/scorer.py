@@ -103,6 +103,7 @@ def score_all(scorer: Scorer, folder: Path, rules_from: Path | None = None) -> d
     else:
         _copy_rules(rules_from, folder)
 
+    # An audit of the warehouse compares this with the time at which the rules were chosen.
     test_began = datetime.now(UTC)
     loaded, prefix = _score(scorer, "test", folder / JUDGED_FILE)
     scored = time.perf_counter()

@@ -56,6 +56,7 @@ def take_apart(model: nn.Module, cpu_kernels: bool = False) -> Stack:
             args.sliding_window if layer.use_sliding else None for layer in model.model.layers
         )
     elif kind == "gemma3_text":
+        # The last of every `pattern` blocks sees everything, as in mlx-lm's gemma3_text.
         pattern = args.sliding_window_pattern
         windows = tuple(
             None if i % pattern == pattern - 1 else args.sliding_window

@@ -48,6 +48,7 @@ class SharedPast:
             self.values = values
             return keys, values
 
+        # Not kept: the next batch starts from the leading tokens again.
         shape = (keys.shape[0], *self.keys.shape[1:])
         return (
             mx.concatenate([mx.broadcast_to(self.keys, shape), keys], axis=2),

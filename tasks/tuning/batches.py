@@ -132,6 +132,7 @@ def _row(
         candidate=candidate,
         is_truth=candidate == case.label,
         inputs=case.prompt + completion[:-1],
+        # The output at a prompt's last token predicts the first token of the completion.
         first=len(case.prompt) - 1,
         targets=completion,
         label_length=template.label_lengths[candidate],
@@ -144,6 +145,7 @@ def _common_tokens(encoded: Sequence[Encoded]) -> int:
     # What the first and the last prompt in order have in common, all prompts have.
     first = min(prompts)
     last = max(prompts)
+    # The output at a prompt's last token is scored, so that token must be the case's own.
     limit = min(len(prompt) for prompt in prompts) - 1
 
     common = 0
@@ -184,6 +186,7 @@ def make_batch(
 
 def padded_tokens(sequences: Sequence[Sequence[int]], length: int) -> np.ndarray:
     """(N, length) int32: token ids of N sequences, 0 where a sequence has ended."""
+    # Padding comes last, where causal attention hides it from every token that is scored.
     tokens = np.zeros((len(sequences), length), np.int32)
     for i, sequence in enumerate(sequences):
         tokens[i, : len(sequence)] = sequence
@@ -203,12 +206,14 @@ def epoch_batches(
     else:
         order = generator.permutation(drawn_cases(cases.labels, sampling, seed, epoch)).tolist()
 
+    # A whole number of batches, so that at most one batch of an epoch is short.
     span = batch_size * WINDOW
     batches: list[list[int]] = []
     for start in range(0, len(order), span):
         window = _by_length(cases, order[start : start + span])
         batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
 
+    # Each window runs from short cases to long ones; the order of batches must not.
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
@@ -216,6 +221,7 @@ def training_batches(
     cases: EncodedCases, batch_size: int, seed: int, start: int, sampling: Sampling = "natural"
 ) -> Iterator[list[int]]:
     """Effective batches from update number `start` on, without end."""
+    # The same for every sampling: an epoch has as many draws as there are cases.
     per_epoch = -(-len(cases.encoded) // batch_size)
     epoch, skip = divmod(start, per_epoch)
     while True:

@@ -42,6 +42,7 @@ def run_blocks(
         window = stack.windows[i]
         cache = past[i] if past else None
         offset = cache.offset if cache is not None else 0
+        # Before its turn each block's cache has the same length, so one mask per window is enough.
         if window not in masks:
             masks[window] = attention_mask(stack, hidden.shape[1], window, offset)
 
@@ -101,6 +102,7 @@ def computed_again(layer: nn.Module, run: Callable[..., Any]) -> Callable[..., A
 
     def again(weights: dict[str, object], *inputs: Any) -> Any:
         layer.update(weights)
+        # The keys stay set after the backward pass; whoever computes without dropout removes them.
         for module, state in masks:
             module.set_keys(*state)
         return run(*inputs)
@@ -150,8 +152,10 @@ def last_rows(
     module = layer.self_attn
     length = hidden.shape[1]
     offset = keys.shape[2] - length
+    # MLX checks no bounds: rows past the end read the last position, and the caller drops them.
     index = mx.minimum(first_row[:, None] + mx.arange(rows)[None, :], length - 1)
     last_normed = mx.take_along_axis(normed, index[:, :, None], axis=1)
+    # rope takes the position of each sequence's first row; its other rows follow that one.
     queries = queries_of(module, last_normed, index[:, 0] + offset)
 
     visible_keys = visible((index + offset)[:, None, :, None], offset + length, stack.windows[i])

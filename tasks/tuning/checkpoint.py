@@ -79,6 +79,7 @@ class Progress:
         best_rank = (
             None if self.best_value is None else (-(self.best_macro_f1 or 0.0), self.best_value)
         )
+        # Of two equal adapters the earlier stays.
         if best_rank is not None and not rank < best_rank:
             return False
 
@@ -105,9 +106,11 @@ def save(
         (temporary / "progress.json").write_text(json.dumps(asdict(progress)))
         return {"update": progress.update}
 
+    # With zeros in front the order of names is that of updates, by which the newest is found.
     newest = f"{progress.update:07d}"
     build_folder(folder / newest, build)
 
+    # Only now: until the new one is in place, a killed training goes on from an older one.
     for path in folder.iterdir():
         if path.name == newest:
             continue

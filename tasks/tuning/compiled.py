@@ -71,6 +71,7 @@ class UpdateResult:
         norm = float(np.array(self.norm))
         if not math.isfinite(self.value):
             problem = f"The loss became {self.value}"
+        # `not <`: NaN is refused too.
         elif not norm < EXPLODED:
             problem = f"The gradient's norm became {norm:.3g}"
         else:
@@ -139,8 +140,10 @@ class CompiledUpdates:
         """Hand an update over to the device."""
         cases = self._prefix.cases
         parameters = self._gathered()
+        # The rate is an array of the state, and so an argument of the graph and no constant.
         self._optimizer.learning_rate = rate
         state = self._optimizer.state
+        # An array: a number would be a constant, and each new one would need a graph of its own.
         sizes = mx.array([scored_tokens(cases, case_numbers), len(case_numbers)], mx.float32)
 
         previous: Tree = None
@@ -149,6 +152,7 @@ class CompiledUpdates:
             if previous is not None:
                 # The batch is in parts because its memory would not fit: one after the other.
                 mx.eval(previous)
+            # Read where a graph is traced; later parts of the same shapes only bring other arrays.
             self._part = part
             last = part is parts[-1]
             arguments = self._arguments(part)
@@ -234,9 +238,12 @@ class CompiledUpdates:
 
         norm = mx.sqrt(mx.stack([mx.square(g).sum() for g in gradients]).sum())
         if self._limit is not None:
+            # The norm is not computed yet, so nothing can branch on it. One of 0 gives infinity,
+            # and so the factor 1.
             factor = mx.minimum(self._limit / norm, 1)
             gradients = [g * factor for g in gradients]
 
+        # A copy of the tree: the optimizer writes into its state, and `state` is an argument.
         self._optimizer.state = tree_map(lambda value: value, state)
         groups = self._groups
         new_parameters = self._optimizer.apply_gradients(
@@ -258,6 +265,7 @@ class CompiledUpdates:
             self._set_tensors(tensors)
             return whole.loss(batch, part.start, inputs)
 
+        # Tracing puts placeholders into the model, so its own tensors are put back below.
         source = adapted.mask_source
         kept_tensors = self._tensors()
         adapted.take_masks_from(_ArgumentMasks(part.requests, arguments["masks"]))

@@ -16,6 +16,7 @@ from typing import Any
 import mlx.core as mx
 
 # Added to the score of a position that must not be seen.
+# Finite, since `additive` multiplies it by 0 where a position may be seen.
 HIDDEN = -1e9
 # The constants of the tanh approximation of gelu.
 GELU = math.sqrt(2 / math.pi)
@@ -25,6 +26,7 @@ CUBIC = 0.044715
 @mx.custom_function
 def _swiglu(gate: mx.array, up: mx.array) -> tuple[mx.array, mx.array]:
     sigmoid = 0.5 * mx.tanh(0.5 * gate) + 0.5
+    # The sigmoid is a result too, for the derivative alone: callers take the product.
     return gate * sigmoid * up, sigmoid
 
 
@@ -48,6 +50,7 @@ def _geglu_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, m
     gate, up = primals
     cotangent = cotangents[0]
     t = outputs[1]
+    # The derivative of x (1 + tanh(GELU (x + CUBIC x^3))) / 2.
     half = 0.5 * (1 + t)
     slope = half + 0.5 * GELU * gate * (1 - t * t) * (1 + 3 * CUBIC * gate * gate)
     return cotangent * up * slope, cotangent * gate * half

@@ -171,6 +171,8 @@ class MasksAhead:
 
     def _run(self) -> None:
         while (request := self._next()) is not None:
+            # Outside the lock, since it takes a while. An array made from numpy is complete, so
+            # another thread may use it; a lazy one belongs to the stream of its own thread.
             mask = mx.array(request.draw()) if self._copied else request.draw()
             with self._changed:
                 # It may have been taken, or forgotten, meanwhile.

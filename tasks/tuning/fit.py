@@ -27,6 +27,7 @@ def choose_micro_batch(
         model = with_checkpoints(adapted, checkpointing)
         return int(SLACK * step_peak(model, prefix, objective, count))
 
+    # The optimizer's state and the accumulated gradient are not allocated yet.
     held_bytes = mx.get_active_memory() + STATE_BYTES * adapted.trainable
     batch = min(batch_size, len(cases.encoded))
     longest = max(len(row.inputs) for row in cases.rows) * cases.per_case

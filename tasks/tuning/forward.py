@@ -48,10 +48,12 @@ def leading_past(
 
     last = stack.depth - 1
     recorded = SharedPast()
+    # The last block gives keys and values alone, since no leading token is scored.
     past = [SharedPast() if i >= start else None for i in range(last)] + [recorded]
     adapted.set_dropout([dropout_key] if dropout_key else None)
     hidden = run_blocks(stack, prefix.leading_hidden(), start, last, past)
     record_past(stack, last, hidden, recorded)
+    # Masks were taken while the graph was built, so dropout may go off before it is computed.
     adapted.set_dropout(None)
 
     return past

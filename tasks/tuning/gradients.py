@@ -124,6 +124,7 @@ def update_gradients(
         gradients = gradient if gradients is None else tree_map(mx.add, gradients, gradient)
         total = total + loss
         parts = parts + loss_parts
+        # One part after the other: a graph of several holds the activations of all of them.
         if start + micro_batch < whole.count:
             mx.eval(total, parts, gradients)
 
@@ -159,6 +160,7 @@ def mask_requests(
 
         for module in adapted.dropouts:
             everywhere = adapted.is_everywhere(module)
+            # In the pruned last block most modules see the scored rows alone.
             positions = part.length - cases.leading if everywhere else part.targets.shape[1]
             yield module.request(keys, positions, leading if is_joined and everywhere else None)
 

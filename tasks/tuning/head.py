@@ -69,6 +69,8 @@ def blocked_logsumexp(
         for start, stop in itertools.pairwise(ends):
             # The dependency makes MLX finish one block before it allocates the next.
             logits = _logits(head, mx.depends(x, mass), start, stop)
+            # What was summed under the old maximum is scaled to the new one (online softmax): at
+            # the first block by exp(-inf) = 0.
             new_top = mx.maximum(top, logits.max(axis=-1))
             mass = mass * mx.exp(top - new_top) + exp(new_top[:, None] - logits).sum(axis=-1)
             top = new_top

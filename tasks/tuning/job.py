@@ -88,6 +88,7 @@ class _Setup:
             trainable_parameters=self.adapted.trainable,
             shortened_cases=self.shortened_cases,
             frozen_blocks_stored=self.splits.train.boundary,
+            # Both are ISO 8601 in UTC, whose order as text is that of time.
             started_at=min(self.started_at.isoformat(), progress.started_at),
             finished_at=datetime.now(UTC).isoformat(),
         )
@@ -110,6 +111,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     that pauses leaves its checkpoint and nothing else: the folder is not sealed.
     """
     job = TrainingJob.model_validate(args)
+    # Two sweeps may hold the same experiment: one process alone trains it.
     with locked(job.folder, LOCK_SECONDS):
         # Of an earlier attempt, which this one replaces.
         (job.folder / DIVERGED).unlink(missing_ok=True)
@@ -124,6 +126,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
             "settings_digest": settings,
             "summary": summary,
         }
+        # The outputs alone: checkpoints and logs lie in this folder, too.
         seal(job.folder, manifest, OUTPUTS)
 
     return summary
@@ -137,6 +140,7 @@ def _set_up(job: TrainingJob, emit: Emit) -> _Setup:
         emit(StepWarning(heavy_cost_warning(spec.recipe.cost_weight)))
 
     limit = budget(spec)
+    # For the frozen prefix and the probe steps, which come before the choice is made.
     keep_within(limit, cache_limit(limit))
     stack = load_variant(job.variant, device.compute_path)
     adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
@@ -145,6 +149,7 @@ def _set_up(job: TrainingJob, emit: Emit) -> _Setup:
     saved_choice = read_choice(job.folder)
     splits, shortened = _load_splits(job, adapted, saved_choice, emit)
     choice = _choose(job, adapted, splits, saved_choice, emit)
+    # Before the first step: if that runs out of memory, the next attempt takes less than this.
     write_choice(job.folder, choice)
 
     # What the probe steps held must not count as the training's.
@@ -261,6 +266,7 @@ def _write_diverged(folder: Path, summary: TrainingSummary, progress: Progress) 
 
 def _write_adapters(folder: Path, best_arrays: Arrays, last_arrays: Arrays) -> None:
     for name, weights in (("adapters", best_arrays), ("adapters_last", last_arrays)):
+        # MLX would add the ending `.safetensors` to a name that lacks it.
         temporary = folder / f".{name}.tmp.safetensors"
         # The order of the arrays decides the bytes of the file.
         mx.save_safetensors(str(temporary), dict(sorted(weights.items())))

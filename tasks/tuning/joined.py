@@ -158,6 +158,7 @@ def _attention(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.arr
     """
     groups, sequences, _, width = keys.shape
     by_sequence = queries.reshape(groups, sequences, -1, width)
+    # `precise`: sums are in float32 where the blocks compute in bfloat16.
     weights = mx.softmax(by_sequence @ keys.swapaxes(-1, -2) + mask, axis=-1, precise=True)
     return (weights @ values).reshape(queries.shape)
 
@@ -180,6 +181,7 @@ def _turned(
 ) -> mx.array:
     """Projected tokens (S, heads d), scaled and turned by their positions: (S, heads, 1, d)."""
     heads = module.n_kv_heads if norm == "k_norm" else module.n_heads
+    # rope takes one offset per sequence, so each token is a sequence of length 1 here.
     by_token = projected.reshape(len(positions), heads, 1, -1)
     if norm in module:
         by_token = module[norm](by_token)

@@ -25,6 +25,7 @@ class KeyedDropout(nn.Module):
 
     def __init__(self, probability: float, place: tuple[int, int], width: int, target: str) -> None:
         super().__init__()
+        # With underscores: under another name MLX would take the list of keys for parameters.
         self._probability = probability
         self._place = place
         self._width = width
@@ -79,6 +80,7 @@ class KeyedDropout(nn.Module):
 
         request = self._request_for(x, self._keys)
         mask = self._source.take(request)
+        # By the share that really stays: the probability is rounded to RANDOM_STEPS.
         return x * mask * (RANDOM_STEPS / (RANDOM_STEPS - request.drop))
 
     def _request_for(self, x: mx.array, keys: list[Key]) -> MaskRequest:

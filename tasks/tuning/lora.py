@@ -60,7 +60,9 @@ def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Ada
     Raises BadInput if there are fewer blocks, or a target module does not exist.
     """
     _refuse_missing_modules(stack, training)
+    # Decides the factors A, which are drawn as LoRA is put on; the factors B are 0.
     mx.random.seed(seed)
+    # Before LoRA is put on, whose tensors must stay trainable.
     stack.model.freeze()
     linear_to_lora_layers(stack.model, training.num_layers, _lora_parameters(recipe, training))
 
@@ -121,6 +123,8 @@ def load_weights(adapted: Adapted, path: Path) -> None:
     Names and shapes must match.
     """
     loaded: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment]
+    # `load_weights` compares neither names nor shapes unless it is strict, and then it wants the
+    # frozen weights too.
     expected_shapes = {name: value.shape for name, value in adapter_weights(adapted).items()}
     if {name: value.shape for name, value in loaded.items()} != expected_shapes:
         raise BadInput(

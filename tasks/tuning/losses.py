@@ -84,8 +84,10 @@ def case_terms(scores: RowScores, batch: Batch, cases: EncodedCases) -> LossTerm
     label = (loss * mx.array(batch.is_label)).sum(axis=1)
     other = loss.sum(axis=1) - label
     if cases.per_case == 1:
+        # One row scores all three labels, each a single token at the first scored position.
         return LossTerms(label, other, scores.labels - scores.normaliser[:, :1])
 
+    # A row per label: the cross-entropy is that of the right one, `label_logp` has all three.
     truth = mx.array(batch.truth)
     by_case = (len(batch.cases), cases.per_case)
     return LossTerms(

@@ -99,6 +99,7 @@ def read_choice(folder: Path) -> MemoryChoice | None:
     """The choice that an earlier run of this training saved, or None."""
     try:
         return MemoryChoice.parse(json.loads((folder / CHOICE).read_text(encoding="utf-8")))
+    # A damaged file, or one of another version with other fields, is as good as none.
     except (OSError, ValueError, TypeError):
         return None
 
@@ -143,6 +144,7 @@ def choose_memory(
         if need > limit:
             continue
 
+        # The first case comes before the cache.
         cache = min(cache_limit(limit), limit - need)
         room = limit - need - cache
         further_bytes = _further_bytes(partial(peak, checkpointing), case_bytes, batch, room)

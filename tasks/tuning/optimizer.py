@@ -59,6 +59,7 @@ class FactorRates(optim.MultiOptimizer):
     """
 
     def __init__(self, of_b: optim.Optimizer, of_a: optim.Optimizer, ratio: float) -> None:
+        # What no filter takes, the factors A, goes to MLX's last optimizer.
         super().__init__([of_b, of_a], [lambda path, _: path.endswith("lora_b")])
         self._ratio = ratio
 

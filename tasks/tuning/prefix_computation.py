@@ -109,6 +109,7 @@ def _run_leading(start: Prefix, boundary: int) -> tuple[list[SharedPast], mx.arr
     """
     past = [SharedPast() for _ in range(boundary)]
     leading = run_blocks(start.stack, start.leading_hidden(), start.boundary, boundary, past)
+    # Evaluated, since passes side by side read them on streams of their own.
     mx.eval(leading, [block.arrays() for block in past])
     return past, leading
 

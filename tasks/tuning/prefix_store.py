@@ -89,6 +89,7 @@ def open_prefix(
 
     def build(temporary: Path) -> dict[str, Any]:
         shared = store.shared_boundary(stack, boundary)
+        # Twice: at any boundary a set's prefix has one row per token, and so the same size.
         if shared and DiskSpace.of(store.folder).room >= 2 * needed_bytes:
             open_prefix(
                 stack, cases, shared, store, emit, limit=limit, tokens_at_once=tokens_at_once
@@ -99,6 +100,7 @@ def open_prefix(
         counts = compute_prefix(start, boundary, temporary, tokens, emit)
         return {"key": key, "variant": store.variant, "set_digest": cases.set_digest} | counts
 
+    # Private, since texts could be guessed from activations.
     build_folder(folder, build, single_check=True, private=True)
     return load_prefix(stack, cases, boundary, folder)
 

@@ -30,6 +30,7 @@ class Reported(BaseModel):
     @classmethod
     def of_running(cls, folder: Path) -> Reported | None:
         """That of the training that runs in `folder`; None if none runs or none was reported."""
+        # The file stays when a training ends or is killed; its lock is released.
         if not is_locked(folder):
             return None
         try:

@@ -44,6 +44,7 @@ def score_cases(adapted: Adapted, prefix: Prefix, tokens_at_once: int = TOKENS_A
     cases = prefix.cases
     adapted.set_dropout(None)
     past = leading_past(adapted, prefix)
+    # Evaluated, since batches side by side read them on streams of their own.
     mx.eval([block.arrays() for block in past if block])
 
     def terms_of(case_numbers: list[int]) -> tuple[mx.array, mx.array, mx.array]:

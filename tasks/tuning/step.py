@@ -58,6 +58,7 @@ def train_experiment(
                 memory_budget=memory_budget,
                 progress=lambda: _newest_checkpoint(folder),
             )
+            # A training that pauses is not sealed: the loop would start it again.
             if pause_at is not None:
                 break
         except OutOfMemory:

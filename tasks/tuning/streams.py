@@ -54,6 +54,7 @@ def batches_at_once() -> int:
 
 @cache
 def _streams() -> list[Any]:
+    # The number is told only by the call that changes it, so it is set back below.
     threads = blas_threads(1) if backend().side_by_side else None
     if threads is None:
         return [mx.default_stream(mx.default_device())]

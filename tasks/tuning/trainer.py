@@ -23,6 +23,7 @@ from tasks.tuning.optimizer import learning_rate
 from tasks.tuning.scores import ed_share_and_specificity, macro_f1_of, score_cases, validation_value
 from tasks.tuning.updates import Updates
 
+# A model with a lower specificity answers ED to nearly everything, and the log says so.
 ALWAYS_ED_SPECIFICITY = 0.05
 
 
@@ -156,6 +157,7 @@ class TrainingRun:
             step.refuse_divergence(self.progress.update + 1)
             self.progress.unreported.append((step.value, step.value_parts))
             rows = self.splits.train.cases.rows_of(case_numbers)
+            # `inputs` lack the last token of a sequence.
             self.progress.trained_tokens += sum(len(row.inputs) + 1 for row in rows)
             self.progress.update += 1
 
@@ -184,8 +186,10 @@ class TrainingRun:
 
     def _evaluate_and_save(self) -> None:
         updates = self.updates
+        # Compiled updates hold the trained tensors; validation and checkpoints read the model.
         updates.hand_back()
         if self._evaluate():
+            # No copy: an update puts new arrays into the model, and these stay as they are.
             self.best = dict(adapter_weights(updates.adapted))
         self.progress.keep_peaks()
         checkpoint.save(

@@ -234,4 +234,5 @@ def _summary_columns(summary: TrainingSummary) -> Columns:
 
 
 def _utc(text: str | None) -> datetime | None:
+    # The warehouse's columns have no time zone: they hold UTC.
     return datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None) if text else None

@@ -126,10 +126,13 @@ class Updates:
             self._micro_batch,
             self._dropout_key(number),
         )
+        # This update took its masks while its graph was built: the thread draws those of the next
+        # one while this one is computed.
         self.expect(following, number + 1)
         limit = self._spec.training.max_gradient_norm
         gradients, norm = clip_gradients(gradients, limit, (loss, parts))
         step = UpdateResult(loss, parts, mx.array(norm))
+        # Before the optimizer: weights and moments stay those of the last good update.
         step.refuse_divergence(number + 1)
 
         model = self.adapted.stack.model

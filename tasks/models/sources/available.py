@@ -42,6 +42,7 @@ def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list
     pool = ThreadPoolExecutor(max_workers=workers)
     futures = [pool.submit(_state, spec, source, root) for spec, source in probes]
     wait(futures, timeout=PROBE_SECONDS)
+    # Without a wait: a probe that hangs must not hold up what the others answered.
     pool.shutdown(wait=False, cancel_futures=True)
 
     states: dict[str, list[tuple[str, str]]] = {}

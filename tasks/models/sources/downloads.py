@@ -42,6 +42,7 @@ def hub_bar(name: str, progress: Progress) -> type[Any]:
         _refusal: TriageError | None = None
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # A bar that is switched off counts nothing; `display` below prints nothing anyway.
             super().__init__(*args, **{**kwargs, "disable": False, "gui": False})
 
         def display(self, msg: str | None = None, pos: int | None = None) -> bool:

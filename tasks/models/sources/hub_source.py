@@ -266,6 +266,7 @@ def _download(source: HubSource, progress: Progress) -> Path:
         verify_blob(config)  # before it is read: a damaged one must not stay in the cache
         hf_layout.check_config(config, source.repo)
 
+        # All files at one commit, although a branch may move between two requests.
         commit = config.parent.name  # the cache has a folder of that name for each commit
         snapshot = retry_while_busy(
             lambda: snapshot_download(

