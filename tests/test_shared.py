@@ -236,6 +236,16 @@ def test_what_cannot_be_shared_has_landed_here_and_is_copied_later(tmp_path, mon
     assert shared_folder().manifest(f"landing/{DATASET}") is not None
 
 
+def test_a_file_where_a_folder_belongs_is_a_sentence(tmp_path):
+    own_result = sealed(tmp_path / "a", "ours")
+    in_the_way = tmp_path / "mount" / "x/1" / read_manifest(own_result)["digest"][:12] / "below"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.touch()
+
+    with pytest.raises(NotShared, match="shared folder /mount cannot be used"):
+        SharedFolder(LocalFileSystem(), str(tmp_path / "mount"), "/mount").put(own_result, "x/1")
+
+
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no full device")
 def test_a_full_disk_is_told_by_the_disk_itself(tmp_path):
     own_result = sealed(tmp_path / "a", "ours")

@@ -215,7 +215,7 @@ class SharedFolder:
         """Raise NotShared for what the place, or the library that reads it, refuses."""
         try:
             yield
-        except (FileExistsError, TriageError):
+        except TriageError:
             raise
         except Exception as error:  # each library of an object store has errors of its own
             raise NotShared(_sentence(self.url, error)) from error
