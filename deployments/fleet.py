@@ -60,6 +60,7 @@ def enter(api: str, pool: str) -> None:
             _make_pool(client, pool)
             local_versions = versions_here()
             unequal = differences(local_versions, first_versions(client, pool, local_versions))
+            # The versions of a pool that nobody else serves any more bind nobody.
             if unequal and _other_workers(client, pool):
                 raise BadInput(
                     f"This machine cannot join the work pool {pool}: {unequal}; bring both to one "
@@ -89,6 +90,7 @@ def join(api: str, pool: str, say: Say) -> None:
 
 
 def _work(api: str, pool: str, say: Say) -> None:
+    # The flow runs of a worker are processes of their own, which outlive it.
     if end_leftovers(home(), JOIN):
         end_runs(api, home())
 
@@ -105,6 +107,8 @@ def _work(api: str, pool: str, say: Say) -> None:
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         ignore_interruptions()
+        # The worker first, or it would take again what is queued below; then the runs, since a run
+        # counts as lost only when its process is gone.
         worker.kill()
         end_runs(api, home())
         with contextlib.suppress(NoAnswer):
@@ -129,6 +133,7 @@ def _make_pool(client: SyncPrefectClient, pool: str) -> None:
     from prefect.exceptions import ObjectAlreadyExists
     from prefect.workers.process import ProcessWorker
 
+    # As `prefect work-pool create` does: through the API alone the template would be empty.
     template = ProcessWorker.get_default_base_job_template()
     with contextlib.suppress(ObjectAlreadyExists):
         client.create_work_pool(

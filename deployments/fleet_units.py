@@ -105,9 +105,11 @@ def systemd_unit(arguments: list[str], pool: str, variables: dict[str, str]) -> 
         "[Unit]",
         f"Description=triage: works for the pool {pool}",
         "After=network-online.target",
+        # It is started again however often a start fails, as while the server is away.
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
+        # systemd replaces $NAME in ExecStart, but not in Environment.
         f"ExecStart={' '.join(_quoted(word).replace('$', '$$') for word in arguments)}",
         *(f"Environment={_quoted(f'{k}={v}')}" for k, v in sorted(variables.items())),
         f"EnvironmentFile=-%h/{SECRETS_FILE}",

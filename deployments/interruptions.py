@@ -70,6 +70,7 @@ def leaving_in_time(
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
+    # Not BaseException: after an interruption the time to leave runs until the process has ended.
     except Exception:
         end.set()
         raise

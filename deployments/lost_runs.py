@@ -59,6 +59,7 @@ def _lost_runs(client: SyncPrefectClient, pool: str, queue: str | None) -> list[
     if not runs:
         return []
 
+    # Processes are looked at after the runs, so that one that has started meanwhile is seen.
     with_process = {environment.get(RUN_ID) for _, environment in process_environments()}
     without_process = [run for run in runs if str(run.id) not in with_process]
     other_names = other_workers(client, pool) if without_process else []
@@ -67,6 +68,7 @@ def _lost_runs(client: SyncPrefectClient, pool: str, queue: str | None) -> list[
 
 def _is_just_taken(run: FlowRun) -> bool:
     """Whether a worker has taken a run and not yet named itself: it may be any machine's."""
+    # due() lies an hour back: a run that is Pending for longer was not just taken.
     return (
         run.state is not None
         and run.state.is_pending()
@@ -125,6 +127,7 @@ def end_runs(api: str, home: Path) -> None:
         if RUN_ID not in environment or not own_environment <= environment.items():
             continue
         with contextlib.suppress(psutil.Error):
+            # Steps inherit the environment; they leave by themselves when the run is gone.
             if "prefect.engine" in " ".join(process.cmdline()):
                 process.kill()
 

@@ -75,6 +75,7 @@ def prefect_client(
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         raise NoAnswer(f"status {status}", status) from error
+    # A ValueError is an answer that is no JSON, or not one of Prefect's.
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise NoAnswer(str(error) or type(error).__name__) from error
 

@@ -39,6 +39,7 @@ def register(api: str, environment: dict[str, str]) -> None:
     with prefect_client(api) as client:
         if not _exists(client.read_work_pool, POOL):
             _run_prefect(["work-pool", "create", POOL, "--type", "process"], environment)
+        # Before there are deployments, whose runs a worker of another home would take.
         refuse_other_workers(client, POOL)
         file = _deployments(client)
     _run_prefect(["deploy", "--all", "--prefect-file", str(file)], environment)

@@ -19,8 +19,10 @@ def main(application: str, descriptor: str) -> None:
     """Serve `application` on an open socket until SIGTERM, or until the sweep is gone."""
     threading.Thread(target=_exit_with_sweep, daemon=True).start()
 
+    # After the thread has begun: the import takes a while, and the sweep may end meanwhile.
     import uvicorn
 
+    # `lifespan` as in the command by which Prefect starts its own server.
     configuration = uvicorn.Config(application, factory=True, log_level="error", lifespan="on")
     server = uvicorn.Server(configuration)
     server.run(sockets=[socket.socket(fileno=int(descriptor))])

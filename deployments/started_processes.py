@@ -53,6 +53,7 @@ def start(
     )
 
     record = home() / records / f"{machine_id()}-{name}"
+    # The stack undoes these in reverse order: the record goes only once the process is gone.
     stack.callback(record.unlink, missing_ok=True)
     stack.callback(_end_group, process.pid, lambda: process.poll() is not None)
     write_atomic(record, json.dumps({"pid": process.pid, "command": " ".join(arguments)}))
@@ -84,6 +85,7 @@ def _end_recorded(pid: int, command: str, record: Path) -> bool:
     # A worker is killed rather than asked, since it would first wait for its run.
     if command.startswith("worker "):
         kill_group(pid)
+    # Not a child of this process, so it cannot be polled; a zombie has no command line.
     _end_group(pid, lambda: not command_of(pid))
     return True
 

@@ -144,6 +144,7 @@ class TemporaryServer:
 
     def end(self) -> None:
         """End the process and remove its record."""
+        # Before the lock is taken: a thread that waits for it then starts no further server.
         self._ending.set()
         with self._lock:
             if self._process is not None:
@@ -208,6 +209,7 @@ def end_orphaned_servers(root: Path) -> None:
     A record, named after its sweep's process, holds the server's.
     """
     for record in records_of(_records(root), r"\d+"):
+        # The sweep is alive: a process of this id started before the record was written.
         if is_older(int(record.name.rpartition("-")[2]), record):
             continue
         with contextlib.suppress(ValueError, OSError):

@@ -50,7 +50,9 @@ def worker_environment(api: str) -> dict[str, str]:
     return {
         **os.environ,
         "PREFECT_API_URL": api,
+        # A database of this home's own, apart from whatever else uses Prefect here.
         "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(home() / "prefect"),
+        # A run waits up to so long before it starts; Prefect's default is 10 s.
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -38,6 +38,7 @@ def publish_comparison(ids: Collection[str] | None) -> None:
             board = leaderboard_rows(ids)
             markdown = as_markdown(board, pair_rows(ids), pooled_sets(ids), ids)
 
+        # Outside the snapshot, which keeps writers out: the server may take its time.
         if board:
             records = [
                 record | ({"test set": name} if name else {})

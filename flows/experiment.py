@@ -70,6 +70,7 @@ def experiment(
             return _run(select(grid, overrides, narrowing).with_seed(seed), pooled)
     except TriageError as error:
         label_results(error=error)
+        # A state rather than an exception: the sweep reads this message (follow.failure_of).
         return Failed(message=f"{pooled.cell}: {error}")
     # Steps report their own failures. This is Prefect's, e.g. of a machine that was cut off from
     # the server between two steps: the sweep lets the experiment run again.

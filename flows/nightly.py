@@ -48,6 +48,7 @@ def nightly(grid: GridName = "demo") -> State[Any]:
         message = f"A sweep or an experiment goes on in {home()}, so this night is left out."
         return Cancelled(message=message)
 
+    # Queued and left alone: this run ends at once, and the sweep is no part of it.
     run_deployment(SWEEP, parameters={"grid": grid}, timeout=0, as_subflow=False)
     return Completed(message=f"{SWEEP} is queued with the grid {grid}.")
 

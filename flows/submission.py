@@ -58,6 +58,7 @@ def submit_experiments(
             bounds = variants.limits.scoring_bounds(spec)
             sweep.parts.append(_evaluation_sets(chain, names, bounds))
 
+    # Before the fidelities, which measure the variants that moves may add, too.
     moves = (
         list(_moves(sweep.chains, variants, other_variants)) if grid.scoring.move_adapters else []
     )

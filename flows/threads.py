@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect.task_runners import ThreadPoolTaskRunner
 
+# Prefect's own default has no bound: all trainings of a grid would run at once.
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)  # of a flow: the accelerator's thread
 
 
@@ -27,5 +28,6 @@ class ThreadsBeside:
 @contextmanager
 def threads_beside() -> Iterator[ThreadsBeside]:
     """The threads, until the block has ended and their last step with it."""
+    # Copies, since a task runner that was started cannot be started a second time.
     with ONE_AT_A_TIME.duplicate() as downloads, ONE_AT_A_TIME.duplicate() as results:
         yield ThreadsBeside(downloads, results)

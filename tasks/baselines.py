@@ -63,6 +63,7 @@ def _land_dataset_baseline(
         landing = dataset_baseline_rows(name, unlanded, scoring, data, dataset)
         for set_name, rows in landing.items():
             columns = {"cell_id": name, "base_model": "none", "recipe": name}
+            # First: killed in between, an evaluation would be left without its experiment.
             _land_experiment(training, columns, dataset, rows["evaluation"][0]["created_at"])
             land_rows(evaluation_id(unlanded[set_name]), "evaluation", rows)
 

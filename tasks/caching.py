@@ -77,6 +77,7 @@ def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
         state.result()
     except TriageError as error:
         return error.transient
+    # Any other error is a defect, which another attempt would repeat.
     except Exception:
         return False
     return False

@@ -54,6 +54,7 @@ def training_ingredients(spec: ExperimentSpec, inputs: TrainingInputs) -> dict[s
         "engine": ENGINE_VERSION,
         **asdict(inputs),
     }
+    # Left out rather than None, so that ids from before there was a choice stay as they are.
     if inputs.compute_path is None:
         del ingredients["compute_path"]
 
@@ -88,6 +89,7 @@ def scores_id(
         "rule": spec.recipe.rule,
         "target_ed_recall": spec.recipe.target_ed_recall,
     }
+    # Ids on the test set are older than further sets, and stay as they are.
     if name != "test":
         ingredients["name"] = name
 

@@ -185,6 +185,7 @@ def land_together(landings: Sequence[Landing]) -> None:
         ]
         _load(*folders)
 
+    # Without the locks: where another machine's version counts, _share takes one again.
     _share(*(landing.id for landing in landings))
 
 

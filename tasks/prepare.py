@@ -28,6 +28,7 @@ def prepare(
     """The dataset folder for the grid's `[data]` and `[[evaluation_set]]`, without the examples of
     its prompts.
     """
+    # prepare_dataset does not say whether it built the folder; the time of its manifest does.
     before = _write_times()
     folder = prepare_dataset(data, home(), evaluation_sets)
     check_examples(folder, prompts)

@@ -43,6 +43,7 @@ def share(shared: SharedFolder, folder: Path, is_failed: bool = False, look: boo
     elif shared.put(folder, name)["digest"] != manifest["digest"]:
         return False
 
+    # Last, so that a copy that was cut off is made again.
     write_atomic(folder / MARK, json.dumps({"url": shared.url}))
     return True
 

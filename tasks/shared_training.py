@@ -40,6 +40,7 @@ def shared_training(shared: SharedFolder | None, folder: Path, emit: Emit) -> It
         yield
 
     if intact_manifest(folder) is not None:
+        # In this order: until the adapter is there, the checkpoint is all that others have.
         shared.put(folder, f"{EXPERIMENTS}/{folder.name}")
         shared.remove(f"{CHECKPOINTS}/{folder.name}")
 

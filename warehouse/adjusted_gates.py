@@ -47,6 +47,7 @@ def adjusted_bounds(cases: JudgedCases, resamples: int = RESAMPLES) -> list[list
 
 def exact_lower(successes: int, n: int, looks: int) -> float:
     """The lower exact bound (Clopper-Pearson) of a proportion at 95 %, divided among the looks."""
+    # Bonferroni's correction, which holds however much the models have in common.
     tail = 0.025 / looks
     return 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
 
@@ -84,6 +85,7 @@ def _recall(caught: int, emergencies: int, cases: JudgedCases, band: Band | None
         return AdjustedBound("ed_recall", exact, method, "assumes independent cases")
     if band is None:
         return AdjustedBound("ed_recall", None, "none", f"no bound: fewer than {MIN_UNITS} groups")
+    # The less favourable bound counts: the exact one treats cases of a group as independent.
     if band.low is None or band.low >= exact:
         return AdjustedBound("ed_recall", exact, method)
 

@@ -61,9 +61,11 @@ class JudgedCases:
         """Confusion tables by unit and model; a model without decisions has empty ones."""
         decided = self.decided[rule]
         counted = decided >= 0
+        # The flat index of (unit, model, truth, decision), so that one bincount fills all tables.
         place = (self.unit * self.models + self.model) * 9 + self.truth * 3 + decided
         shape = (self.units, self.models, len(LABELS), len(LABELS))
         counts = np.bincount(place[counted], minlength=int(np.prod(shape)))
+        # The AUROC does not depend on the rule, so its sums are made once, with the argmax.
         placed = self._placed(counted) if rule == "argmax" else None
         return Cells(counts.astype(np.float64).reshape(shape), placed)
 
@@ -77,6 +79,7 @@ class JudgedCases:
             cases = rows[counted[rows]]
             shares[cases] = placements(self.p_ed[cases], emergency[cases])
 
+        # Column 0 is that of the emergencies, for which ~emergency is 0.
         place = (self.unit * self.models + self.model) * 2 + ~emergency
         shape = (self.units, self.models, 2)
         sums = np.bincount(place[counted], shares[counted], minlength=int(np.prod(shape)))

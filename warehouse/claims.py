@@ -44,6 +44,7 @@ class Claim:
     @property
     def statement(self) -> str:
         """The query with a column that says which rows decide nothing."""
+        # A condition that is NULL was not shown to be false, so the row decides nothing.
         condition = self.cannot_conclude or "false"
         return (
             f"SELECT *, coalesce({condition}, true) AS undecided FROM (\n{self.sql.strip()}\n) AS m"
@@ -169,6 +170,7 @@ def _verdict(claim: Claim, low: float, high: float) -> str:
 def store(results: list[MeasuredClaim], database: Path | None = None) -> None:
     """Replace the table `claim` by what was measured now. Raises Locked where the file is in use."""
     with writing(database, wait=1.0) as con:
+        # An error closes the connection, which rolls back: the rows measured before stay.
         con.begin()
         con.execute("DELETE FROM claim")
         for result in results:

@@ -34,6 +34,7 @@ STORAGE: Settings = {"storage_compatibility_version": "v1.5.0"}
 # extension, network or Python variable can be reached, and no statement can undo them.
 SEALED: Settings = {"enable_external_access": "false", "lock_configuration": "true"}
 WAIT_SECONDS = 30.0
+# Reentrant: a thread with a snapshot of one file may read another file.
 _one_at_a_time = threading.RLock()
 
 
@@ -117,6 +118,7 @@ def reading(
     if _snapshot.connection is not None and _snapshot.path == path:
         # DuckDB refuses two configurations of one file.
         assert settings in (None, SEALED), "a snapshot has settings of its own"
+        # cursor() is a further connection to the open file; closing it leaves the snapshot open.
         with damage_as_sentence(path), _snapshot.connection.cursor() as con:
             yield con
         return
@@ -191,6 +193,7 @@ def _lock(file: IO[bytes], path: Path, wait: float) -> None:
     deadline = time.monotonic() + wait
     while True:
         try:
+            # A POSIX record lock, as DuckDB takes: on Linux one of flock() would not exclude it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except OSError as error:
@@ -214,11 +217,13 @@ def _connect(
             if time.monotonic() >= deadline:
                 raise Locked(_in_use(path, str(error))) from error
         time.sleep(random.uniform(0, pause))  # jitter: equal waits would collide again
+        # The longest pause; BETWEEN_SECONDS of load.py has to be longer.
         pause = min(2 * pause, 0.5)
 
 
 def is_lock(error: Exception) -> bool:
     """Whether an error means that another process has the file open."""
+    # A file that cannot be read is an IOException too: only the words tell the lock apart.
     return isinstance(error, duckdb.IOException) and "lock on file" in str(error)
 
 

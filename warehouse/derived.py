@@ -110,6 +110,7 @@ def _count_landed(con: duckdb.DuckDBPyConnection, evaluation: str, folder: Path)
     if not path.is_file():
         return
 
+    # The macro takes the name of a table (query_table), so the landed rows need one.
     con.execute("CREATE TEMP TABLE landed_prediction AS FROM prediction LIMIT 0")
     insert(con, "landed_prediction", pq.ParquetFile(path).read())
     con.execute("INSERT INTO decision_count FROM recounted_decisions_in('landed_prediction')")

@@ -32,9 +32,11 @@ def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
     def score(d: float) -> float:
         linear = (2 * n - b + c) * d - b - c
         constant = -c * d * (1 - d)
+        # The larger root of 2 n q^2 + linear q + constant; rounding can leave less than 0 under it.
         q = (math.sqrt(max(linear * linear - 8 * n * constant, 0.0)) - linear) / (4 * n)
         return (b - c - n * d) / math.sqrt(max(n * (2 * q + d * (1 - d)), 1e-300))
 
+    # Where even the edge is within z there is no root, and the interval ends at -1 or 1.
     low = -1.0 if score(-edge) < _Z else brentq(lambda d: score(d) - _Z, -edge, max(point, -edge))
     high = 1.0 if score(edge) > -_Z else brentq(lambda d: score(d) + _Z, min(point, edge), edge)
     return float(low), float(high)

@@ -69,6 +69,7 @@ def forget(study: str, landing: Path, database: Path | None = None) -> Forgotten
             con.rollback()
             raise
 
+        # After the commit: it begins a transaction, and DuckDB has none within another.
         refresh_pools.refresh(con)
     return forgotten
 

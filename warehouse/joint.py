@@ -93,6 +93,7 @@ def joint_bands(
         p_value = None
         if hypothesis is not None:
             reached = (hypothesis.sign * value + hypothesis.margin) / error
+            # The study itself counts as one of the resamples, so that no p value is 0.
             p_value = float((1 + (greatest >= reached).sum()) / (resamples + 1))
         bands.append(Band(value, error, value - float(half[k]), value + float(half[k]), p_value))
 
@@ -154,6 +155,7 @@ class _Batch:
     def _singles(self, weights: Floats) -> tuple[Floats, Floats]:
         top, whole, top2, mixed, whole2 = np.split(weights @ self.sums, 5, axis=1)
         value = ratio(top, whole)
+        # sum of (top - value whole)^2, multiplied out so that it follows from the five sums.
         squares = np.maximum(top2 - 2 * value * mixed + value**2 * whole2, 0.0)
         return value, ratio(np.sqrt(squares * _small_sample_factor(weights)), whole)
 
@@ -189,6 +191,7 @@ def _quantile(distances: Floats) -> float:
     if distances.shape[1] == 0:
         return float("nan")
     greatest = np.sort(np.nanmax(distances, axis=1, initial=0.0))
+    # Rank ceil((n + 1) LEVEL) of n resamples, which errs on the wide side.
     place = int(np.ceil((len(greatest) + 1) * LEVEL)) - 1
     return float(greatest[min(place, len(greatest) - 1)])
 

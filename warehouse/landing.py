@@ -59,6 +59,7 @@ def write_tables(root: Path, id: str, kind: Kind, tables: Mapping[str, pa.Table]
     Raises BadInput for an id that cannot name a folder.
     """
     check_id(id)
+    # In memory first: their digest decides whether anything is written at all.
     files = {f"{name}.parquet": _parquet(table) for name, table in tables.items()}
     digest = digest_of(
         {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}

@@ -100,6 +100,8 @@ def load_landings(
     Raises BrokenFolder if a folder does not match its manifest, and loads none of them then; Locked
     if the warehouse stays in use for `wait` seconds.
     """
+    # Before the file is opened: nobody waits while files are hashed, and a folder that is damaged
+    # keeps all of them from being loaded.
     manifests = [LandingManifest.read(folder, deep=True) for folder in folders]
     contents = {(f.name, manifest.digest) for f, manifest in zip(folders, manifests, strict=True)}
     path = database or warehouse_path()
@@ -111,8 +113,10 @@ def load_landings(
         pairs = zip(folders, manifests, strict=True)
         new_ids = [folder.name for folder, manifest in pairs if _load(con, folder, manifest)]
         if new_ids:
+            # Once, after the last of them: a pool is made from all of its pairs.
             refresh_pools.refresh_after(con, new_ids)
 
+    # Not within the block: closing the connection may still write, which changes the stamp.
     _seen.add(path, contents)
     return new_ids
 
@@ -150,6 +154,7 @@ def load_folders(
 
     while folders:
         time.sleep(BETWEEN_SECONDS)
+        # A load that has begun waits for the turn of others, however short `wait` is.
         with writing(database, max(wait, WAIT_SECONDS)) as con:
             _load_part(con, folders, report)
 
@@ -195,6 +200,7 @@ def _load(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifes
         con.execute("DELETE FROM landed WHERE id = ?", [id])
         entry = [id, kind, manifest.digest, utc_now()]
         con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", entry)
+        # After work_out: pairs are matched by the costs and the data digest that it sets.
         if kind == "dataset":  # which names datasets again, those of any training
             refresh_pairs.refresh(con)
         elif kind in ("training", "evaluation"):

@@ -109,6 +109,7 @@ def copy_folder(source: Path, target: Path) -> None:
     aside.mkdir(parents=True)
 
     for file in source.iterdir():
+        # Hidden files, such as the mark of a shared place, speak of the other machine.
         if file.is_file() and file.name != MANIFEST and not file.name.startswith("."):
             shutil.copyfile(file, aside / file.name)
 

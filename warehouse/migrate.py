@@ -64,8 +64,10 @@ def migrate(con: duckdb.DuckDBPyConnection, documented: bool = True) -> list[str
 
     views = sql_files("views")
     views_file = SqlFile("views", "\n".join([*(view.text for view in views), comments_text()]))
+    # Any migration may change a table that views read, so they are replaced after any.
     if pending or applied.get(VIEWS) != (views_file.name, views_file.sha256):
         _apply(con, VIEWS, views_file, partial(_show, con, views, documented))
+        # Not within the transaction of _apply: it has one of its own.
         _refresh_pools(con)
 
     return [file.name for file in pending]

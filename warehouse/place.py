@@ -79,6 +79,7 @@ def check_replaceable(path: Path) -> None:
     if not path.exists() or path.suffix == ".duckdb":
         return
     with path.open("rb") as file:
+        # DuckDB's magic bytes stand behind a checksum of eight bytes.
         is_database = file.read(12)[8:] == b"DUCK"
     if not is_database:
         raise BadInput(unreadable(path))

@@ -194,6 +194,7 @@ def _row(
     cells: Cells,
     grouped: bool,
 ) -> Pooled:
+    # The most over models: one that has no decisions by this rule counts no case.
     by_class = cells.counts.sum(axis=(0, 3)).max(axis=0)
     cases = by_class[0] if metric in OF_EMERGENCIES else by_class.sum()
     return Pooled(
@@ -267,6 +268,7 @@ def _with_band(figure: _Figure, band: Band, together: int, units: int, resamples
         row,
         low=band.low,
         high=band.high,
+        # Around a difference of 0 the band reaches half its width to each side.
         could_show=(band.high - band.low) / 2,
         p_value=band.p_value,
         verdict=verdict_of_band(row.metric, band.low, band.high, row.seed_low, row.seed_high),

@@ -73,6 +73,7 @@ def publish(folder: Path, database: Path | None = None) -> Published:
 def _fill(folder: Path, path: Path) -> tuple[int, int]:
     """Fill a folder; returns the numbers of Parquet and CSV files."""
     copy = folder / FILE
+    # Nothing but the copy: when it closes the file, the record lock of this process is gone.
     with unused(path):
         shutil.copyfile(path, copy)
 

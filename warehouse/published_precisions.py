@@ -87,6 +87,7 @@ def _publish_pools(
     moved = [row for row in adapters if row["adapter"] != OWN]
 
     rows = []
+    # As text, since random_weights may be NULL, and None cannot be compared.
     for key in sorted(published.keys() | measured.keys(), key=str):
         combined = combined_pool([row for row in moved if _key(row) == key])
         candidates = [

@@ -63,6 +63,7 @@ class Cells:
         return self._hits[..., 0], self._actual[..., 0]
 
     def _ed_f2(self) -> tuple[Floats, Floats]:
+        # (1 + b^2) hits / (b^2 actual + decided) with b = 2.
         return 5 * self._hits[..., 0], 4 * self._actual[..., 0] + self._decided[..., 0]
 
     def _over_triage(self) -> tuple[Floats, Floats]:

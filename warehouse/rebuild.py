@@ -18,8 +18,10 @@ def rebuild(root: Path, database: Path | None = None) -> LoadReport:
     it.
     """
     path = database or warehouse_path()
+    # Beside the old file, so that it can be renamed into its place.
     fresh = path.with_name(f".{path.name}.rebuild")
     with locked(path.with_name(f"{path.name}.rebuild")):
+        # Left by a rebuild that was killed.
         fresh.unlink(missing_ok=True)
         _write_ahead_log(fresh).unlink(missing_ok=True)
 

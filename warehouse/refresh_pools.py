@@ -51,6 +51,7 @@ def refresh(con: duckdb.DuckDBPyConnection, sets: Collection[str] | None = None)
     try:
         pools = pools_to_store(con)
         con.execute(
+            # A pool that has changed has a new name, and the rows of the old one go.
             "DELETE FROM pooled_metric WHERE pool NOT IN (SELECT unnest($pools::VARCHAR[]))",
             {"pools": list(pools)},
         )
@@ -60,6 +61,7 @@ def refresh(con: duckdb.DuckDBPyConnection, sets: Collection[str] | None = None)
         if sets is not None:
             rows = con.execute(_ON_THESE_SETS, {"sets": list(sets)}).fetchall()
             present_ids = {id for (id,) in rows}
+            # All evaluations of a pool are on one set, as are those of looks: the first tells it.
             missing = {pool: ids for pool, ids in missing.items() if ids[0] in present_ids}
             looks = {digest: ids for digest, ids in looks.items() if ids[0] in present_ids}
 

@@ -27,6 +27,7 @@ def resample_weights(units: int, resamples: int) -> Iterator[Floats]:
 
     `resamples` is a multiple of BLOCK.
     """
+    # Seeded at each call: all figures on as many units share their resamples.
     generator = np.random.default_rng(SEED)
     for _ in range(resamples // BLOCK):
         drawn_units = generator.integers(0, units, size=(BLOCK, units))

@@ -46,6 +46,7 @@ KEYS_WITHOUT_INDEX = {
     "reference_metric": ("evaluation_id", "reference_evaluation", "rule", "metric"),
 }
 
+# All threads share the connection of _empty(), which two must not use at once.
 _one_at_a_time = threading.Lock()
 Kind = Literal[
     "training",

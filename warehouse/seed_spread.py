@@ -46,6 +46,6 @@ def pairs_that_could_show(sd: float, margin: float = MARGIN) -> int:
     """
     return next(
         pairs
-        for pairs in itertools.count(2)
+        for pairs in itertools.count(2)  # a single pair has no spread
         if SeedSpread(sd, pairs - 1).half_width(pairs) <= margin
     )

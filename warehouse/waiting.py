@@ -29,6 +29,7 @@ def load_or_wait(folders: Sequence[Path], database: Path | None = None) -> Locke
     """
     root = folders[0].parent
     waits = loading_waits(root)
+    # A program that only reads keeps writers out, but not this look.
     if waits and _are_there(folders, database):
         return None
 
@@ -37,6 +38,7 @@ def load_or_wait(folders: Sequence[Path], database: Path | None = None) -> Locke
     except Locked as error:
         if _are_there(folders, database):
             return None
+        # Renews the time of a mark that is there, by which load_waiting sees that more has come.
         (root / WAITING).touch()
         return error
 

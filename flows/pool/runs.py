@@ -165,6 +165,7 @@ def register(client: SyncPrefectClient, pool: str) -> UUID:
         work_pool_name=pool,
         parameter_openapi_schema=parameter_schema(experiment).model_dump(),
         tags=["triage"],
+        # A run that prints through its worker crashes with it; the UI shows its logs.
         job_variables={"stream_output": False},
     )
 

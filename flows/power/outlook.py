@@ -131,12 +131,14 @@ def _enough_cases(metric: str, studies: Studies) -> PlannedSize | None:
     many = MOST_CASES
     # The variance is that between groups, and a part that falls with the number of cases.
     variances = [studies.spread(metric, studies.with_cases(factor)) ** 2 for factor in (1.0, 16.0)]
+    # 16 times the cases leave a sixteenth of this part, so the two differ by 15/16 of it.
     within_variance = max(variances[0] - variances[1], 1e-12) * 16 / 15
     allowed_variance = (MARGIN / (_BOUND + _POWER)) ** 2
     between = max(variances[0] - within_variance, 0.0)
     factor = within_variance / (allowed_variance - between) if allowed_variance > between else many
 
     def share(logarithm: float) -> float | None:
+        # Rounded, so that a size that is asked for twice is drawn once.
         planned = studies.with_cases(round(math.exp(logarithm), 3))
         shares = studies.shares(metric, 0.0, planned, SEARCHED)
         return None if shares is None else shares.not_inferior
@@ -232,6 +234,7 @@ def _solve(
 def _between(below: tuple[float, float], above: tuple[float, float]) -> float:
     """Where the straight line through two places, each with its distance from POWER, is zero."""
     part = below[1] / (below[1] - above[1])
+    # Kept off both ends, so that every step shortens the bracket.
     return below[0] + min(max(part, 0.1), 0.9) * (above[0] - below[0])
 
 

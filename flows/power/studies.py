@@ -68,6 +68,7 @@ class Studies:
         shift = Shift.none() if difference is None else self._shift(metric, difference, planned)
         if shift is None:
             return None
+        # Another stream than that of the draws, and the same one for every difference.
         studies = shift.applied(self._drawn(planned)[:most], np.random.default_rng(SEED + 1))
         return verdict_shares(metric, studies, planned.grouped, RESAMPLES)
 

@@ -95,6 +95,7 @@ def _server(kept_model: KeptModel, most_waiting: int = MOST_WAITING) -> uvicorn.
         http="h11",
         ws="none",
         log_config=None,
+        # A path may be a text that was put into the address.
         access_log=False,
         server_header=False,
         limit_concurrency=CONNECTIONS,

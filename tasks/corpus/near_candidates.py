@@ -228,6 +228,7 @@ def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> Candidate
 
     candidates = Candidates(threshold - SLACK)
     for part in _portions(prefixes @ np.diff(by_run.indptr).astype(np.int64)):
+        # With the texts of this part and later ones only: earlier parts have met the others.
         met = (prefixes[part] @ by_run[:, part.start :]).tocoo()
         is_once = met.row < met.col
         a = met.row[is_once] + part.start
@@ -291,6 +292,7 @@ def _few(keys: Rows, index: Indices, texts: int) -> SimilarTexts:
     keys = keys[order]
     index = index[order]
     if len(keys) > MAX_RETURNED:
+        # The lightest forest has the most similar pairs; a weight of 0 would be no edge to SciPy.
         entries = (2 - index, np.divmod(keys, texts))
         forest = minimum_spanning_tree(csr_array(entries, shape=(texts, texts))).tocoo()
         is_kept = np.isin(keys, forest.row.astype(np.int64) * texts + forest.col)

@@ -54,6 +54,7 @@ def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[Evaluation
             source.refuse_changed()
         return {**entries, "name": name, "dataset_digest": digest}
 
+    # The texts may be those of patients: only the owner may read them.
     build_folder(folder, build, private=True)
     return folder
 

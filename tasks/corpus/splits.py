@@ -93,6 +93,7 @@ def _need(
 
 
 def _draw(key: str, seed: int) -> str:
+    # A hash rather than a generator: the draw of one unit depends on no other unit.
     return hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()
 
 

@@ -32,6 +32,7 @@ def intraclass_correlation(cases: Floats, sums: Floats, squares: Floats) -> floa
     means = total / n
     between_variance = (n * (means - total.sum() / all_cases) ** 2).sum() / (groups - 1)
     within_variance = (squared - n * means**2).sum() / (all_cases - groups)
+    # n0 of the analysis of variance: the size of a group, below the mean where sizes differ.
     usual = (all_cases - (n**2).sum() / all_cases) / (groups - 1)
     scale = between_variance + (usual - 1) * within_variance
 

@@ -104,6 +104,7 @@ def judge_conformal(
     ed_cases = int(is_ed.sum())
 
     miss = _share(is_missed[is_ed], select_groups(judged_set.groups, is_ed), seed)
+    # A case whose set has one label is decided wrongly where the true label is missing from it.
     error = _share(is_missed[is_decided], select_groups(judged_set.groups, is_decided), seed)
     abstain = _share(~is_decided, judged_set.groups, seed)
     return Conformal(

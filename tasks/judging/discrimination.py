@@ -64,6 +64,7 @@ class Ranking:
 
         precision = caught / np.maximum(caught + alarms, 1.0)
         average = ratio(np.einsum("lr,lr->r", at_level, precision), positives)
+        # After the average precision, which counts ties in full; in the area each is one half.
         if self.tied.nnz:
             alarms -= (self.tied @ counts) / 2
 

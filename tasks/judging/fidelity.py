@@ -116,6 +116,7 @@ def _standard_error(values: Floats) -> float | None:
 
 def _is_beyond_sample(percentile: float, cases: int) -> bool:
     """Whether less than one case lies beyond the percentile, so that it says nothing."""
+    # Rounded, since 100 - 99.9 is not exact.
     return percentile < 100 and cases < round(100 / (100 - percentile))
 
 

@@ -44,6 +44,7 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
             f"got k={k}, n={n}, level={level}"
         )
 
+    # The tails of a binomial distribution are those of beta distributions, hence their quantiles.
     tail = (1 - level) / 2
     low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
     high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - tail))

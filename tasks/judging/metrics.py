@@ -137,6 +137,7 @@ def resample_metrics(
 
     units = UnitCounts.of(truth, unit_codes(groups, len(truth)))
     matrix = None if costs is None else cost_array(costs)
+    # The classes of the set itself, whichever of them the resamples happen to hold.
     values = metric_values(totals.reshape(-1, 3, 3), matrix, present=units.by_class > 0)
     return Resampled(values, units, clustered=group_codes(groups, len(truth)) is not None)
 

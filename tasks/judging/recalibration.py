@@ -54,6 +54,7 @@ def fitted(design: Floats, outcome: Floats, offset: Floats) -> Floats:
         information = (design * (mean * (1 - mean))[:, None]).T @ design
 
         step = np.linalg.lstsq(information, design.T @ (outcome - mean))[0]
+        # A loss within rounding counts as none: near the optimum it would shrink steps for nothing.
         while (next_likelihood := _likelihood(design @ (coefficients + step) + offset, outcome)) < (
             likelihood - 1e-12 * abs(likelihood)
         ):

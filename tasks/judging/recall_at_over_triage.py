@@ -29,6 +29,7 @@ def recall_at_over_triage(p: ArrayLike, labels: Sequence[str], over_triage: floa
     for threshold in np.unique(values[:, 0]):
         sent_to_ed = values[:, 0] >= threshold
         too_high = np.where(sent_to_ed, ~emergencies, too_high_anyway).mean()
+        # A mean of whole cases may round to just above the bound.
         if too_high <= over_triage + 1e-12:
             best_recall = max(best_recall, float(sent_to_ed[emergencies].mean()))
 

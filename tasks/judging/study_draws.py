@@ -166,6 +166,7 @@ def _sampled(source: Ints, sizes: Ints, rng: np.random.Generator) -> Ints:
     sample = np.zeros_like(source)
     remaining = source.sum(-1)
     remaining_sizes = sizes.copy()
+    # Cell after cell: NumPy's multivariate draw takes the counts of one group at a time.
     for cell in range(source.shape[-1]):
         available = source[..., cell]
         sample[..., cell] = rng.hypergeometric(available, remaining - available, remaining_sizes)
@@ -181,7 +182,9 @@ def _predicted(
     shares = behaviour.shares[labels]
     clustering = behaviour.clustering[labels]
     clustered = clustering > 0
+    # The sum of a Dirichlet's parameters at which two cases have the correlation 1 / (1 + sum).
     weight = 1 / clustering[clustered] - 1
+    # Gamma draws over their sum are Dirichlet, here with other parameters in each row.
     draws = rng.gamma(weight[:, None] * shares[clustered] + source[clustered])
     shares[clustered] = draws / np.maximum(draws.sum(-1, keepdims=True), 1e-300)
 

@@ -41,6 +41,7 @@ class Shift:
             for target in np.nonzero(self.kernel[cell])[0]:
                 if target == cell:
                     continue
+                # A multinomial draw, target by target, from the cases that have not moved yet.
                 share = min(1.0, self.kernel[cell, target] / staying)
                 moved_cases = rng.binomial(remaining, share)
                 shifted[..., cell] -= moved_cases
@@ -99,6 +100,7 @@ def _kernel(change: float, cells: Floats, labels: tuple[int, ...]) -> Floats:
         _lower(kernel, label, joint[label], abs(change))
 
     if change > 0:
+        # The two models change places back, in the cells before and in those after.
         kernel = kernel.transpose(0, 2, 1, 3, 5, 4)
     return kernel.reshape(CELLS, CELLS)
 
@@ -113,6 +115,7 @@ def _lower(kernel: Floats, label: int, decisions: Floats, change: float) -> None
     only_first = decisions[label, wrong].sum() / total
     both_right = decisions[label, label] / total
 
+    # Half from each kind; where one has too few cases, the other gives the rest.
     from_first = min(change / 2, only_first)
     from_both = min(change - from_first, both_right)
     from_first = min(change - from_both, only_first)

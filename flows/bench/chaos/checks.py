@@ -47,6 +47,7 @@ def checks(place: ChaosPlace, undisturbed: ChaosPlace) -> Iterator[ChaosCheck]:
     yield _audits(place)
     yield _no_temporary_folder(place)
     yield _no_retry_for_a_lost_child(place)
+    # Last, since it makes the place leave, where a check above may start a sweep once more.
     yield _no_orphan(place)
 
 
@@ -82,6 +83,7 @@ def _difference(con: duckdb.DuckDBPyConnection, table: str) -> str | None:
 
     only = []
     for database, other_database in (("one", "other"), ("other", "one")):
+        # EXCEPT ALL keeps repeats, so that a row that landed twice differs.
         query = (
             f"SELECT count(*) FROM ({rows} {database}.{table} EXCEPT ALL {rows} "
             f"{other_database}.{table})"

@@ -169,6 +169,7 @@ def fill_disk(place: ChaosPlace, rng: random.Random) -> str:
     filler = place.disk / "filler"
     written_bytes = 0
     try:
+        # Unbuffered: closing would have to flush onto the full disk, outside `suppress`.
         with filler.open("wb", buffering=0) as handle, contextlib.suppress(OSError):
             while True:
                 written_bytes += handle.write(bytes(1 << 20))

@@ -213,6 +213,7 @@ def _record(
     seed: int,
     texts: set[str],
 ) -> Record:
+    # One generator for each case, so that a case more or less moves no other.
     rng = random.Random(f"case-{seed}-{series}-{number}-{problem.id}")
 
     def draw() -> tuple[Facts, Style, str]:

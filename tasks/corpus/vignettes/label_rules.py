@@ -183,6 +183,7 @@ def _safe_ranges(vitals: Vitals, age: float, spo2_floor: int) -> Iterator[SafeRa
     if age < YOUNG:
         yield SafeRange("temp", vitals.temp, 0, FEVER - 0.1)
 
+    # Outside these a single parameter scores 3 in NEWS2; a high temperature never does.
     if adult:
         yield SafeRange("sbp", vitals.sbp, 91, 219)
         yield SafeRange("hr", vitals.hr, 41, 130)

@@ -90,6 +90,7 @@ def _agrees(entry: dict[str, Any] | None, label: str) -> bool:
 
 
 def _read_facts(entry: dict[str, Any]) -> Facts:
+    # The types are text here, since label_rules postpones the evaluation of annotations.
     lists = {field.name for field in fields(Facts) if str(field.type).startswith("tuple")}
     values: dict[str, Any] = {
         key: tuple(value) if key in lists else value for key, value in entry.items()

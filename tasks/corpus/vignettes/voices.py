@@ -75,6 +75,7 @@ def third_person(verb: str) -> str:
 
 @cache
 def _british_words() -> re.Pattern[str]:
+    # Longest first: of two that begin alike the longer one is meant.
     words = sorted(map(re.escape, american_words()), key=len, reverse=True)
     return re.compile(r"\b(" + "|".join(words) + r")\b", re.IGNORECASE)
 
