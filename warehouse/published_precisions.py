@@ -79,6 +79,9 @@ def _publish_pools(
 ) -> None:
     """The means over adapters: that of the most adapters of what is published, of this machine, and
     of all published rows together. A further seed alone would take the place of another.
+
+    Of as many adapters a mean with a band of its own (`JOINT`) comes before one of published rows,
+    and what is measured before what is published, whose adapters it measures again.
     """
     published = {
         _key(row): row for row in (pq.read_table(path).to_pylist() if path.is_file() else [])
@@ -91,15 +94,19 @@ def _publish_pools(
     for key in sorted(published.keys() | measured.keys(), key=str):
         combined = combined_pool([row for row in moved if _key(row) == key])
         candidates = [
-            published.get(key),
             measured.get(key),
             combined and dict(zip(_KEY, key, strict=True)) | combined,
+            published.get(key),
         ]
-        rows.append(max(filter(None, candidates), key=lambda row: row["adapters"]))
+        rows.append(max(filter(None, candidates), key=_rank))
 
     pq.write_table(
         pa.Table.from_pylist([{"bands": None} | row for row in rows]), path, compression="zstd"
     )
+
+
+def _rank(row: PublishedRow) -> tuple[int, bool]:
+    return row["adapters"], row["bands"] == JOINT
 
 
 def _key(row: PublishedRow) -> tuple[Any, ...]:

@@ -33,7 +33,7 @@ RANDOM_MODELS = (
 
 
 def print_claims(console: Console, file: Path | None = None) -> None:
-    """Print every claim as this warehouse measures it, and keep that in the table `result`; then
+    """Print every claim as this warehouse measures it, and keep that in the table `claim`; then
     whether the READMEs' tables agree with the published rows.
 
     `file`: claims of the user's own, which are not kept. Raises BadInput.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -49,6 +50,19 @@ def test_adapters_of_other_machines_join_the_mean_with_a_band_that_is_too_wide_r
 
     assert publish_from_a_machine(folder, 43)[1] == pool, "the same adapter is none more"
     assert publish_from_a_machine(folder, 44)[1]["adapters"] == 3
+
+
+@pytest.mark.parametrize("other_seeds", [[], [43]])
+def test_an_adapter_that_is_measured_again_replaces_its_figures_in_the_mean(tmp_path, other_seeds):
+    folder = tmp_path / "published"
+    for seed in [*other_seeds, 42]:
+        _, first = publish_from_a_machine(folder, seed)
+
+    shutil.rmtree(tmp_path / "machine-42")
+    rows, pool = publish_from_a_machine(folder, 42, right=0.8)
+
+    assert pool["adapters"] == first["adapters"] == len(rows)
+    assert pool["accuracy"] == pytest.approx(fmean(row["accuracy"] for row in rows)) != first["accuracy"]
 
 
 def test_an_adapter_that_knows_nothing_is_not_averaged(tmp_path):
