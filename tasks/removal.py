@@ -5,8 +5,10 @@ is found again, and never while something works there.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
-from collections.abc import Collection
+import stat
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +35,19 @@ class RemovedFolder:
 
 def bytes_below(folder: Path) -> int:
     """Bytes of the files in a folder."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+    return sum(
+        status.st_size for status in status_below(folder) if not stat.S_ISDIR(status.st_mode)
+    )
+
+
+def status_below(folder: Path) -> Iterator[os.stat_result]:
+    """The status of a folder and of all that is below; what a running sweep removes meanwhile is
+    left out.
+    """
+    for parent, _, files in os.walk(folder):
+        for path in (Path(parent), *(Path(parent) / name for name in files)):
+            with contextlib.suppress(FileNotFoundError):
+                yield path.lstat()
 
 
 def leftovers(root: Path) -> list[Path]:

@@ -6,6 +6,7 @@ there (`store.mark_used`).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.corpus.manifest import DatasetManifest
-from tasks.removal import RemovedFolder, bytes_below, leftovers
+from tasks.removal import RemovedFolder, bytes_below, leftovers, status_below
 from tasks.runtime.errors import BrokenFolder
 from tasks.runtime.store import read_manifest
 from tasks.tuning.training_rows import sets_digest
@@ -79,8 +80,8 @@ def stored(root: Path, referred: Collection[str]) -> Iterator[Stored]:
 
 
 def last_used(folder: Path) -> float:
-    """The newest time of change in a folder, in seconds since 1970."""
-    return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    """The newest time of change in a folder, in seconds since 1970; infinity if it is gone."""
+    return max((status.st_mtime for status in status_below(folder)), default=math.inf)
 
 
 class _Models:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
 from deployments.machine_id import machine_id
 from flows.cli.cache_prune import seconds_of
+from tasks.removal import bytes_below
 from tasks.runtime.errors import BadInput
 from tasks.runtime.locks import locked
 from tasks.runtime.store import build_folder
-from tasks.unused import stored
+from tasks.unused import last_used, stored
 from tests.place import Place, one_sentence
 
 NOTHING_OF_RESULTS = "cache", "prune", "--unreferenced"
@@ -86,6 +89,22 @@ def test_nothing_goes_while_a_sweep_runs_and_a_dry_run_says_what_would(swept):
         assert "Another process is working" in swept.ask(*NOTHING_OF_RESULTS).stderr
 
     assert folders(swept) == before
+
+
+def test_what_a_sweep_removes_while_a_home_is_measured_is_left_out(tmp_path, monkeypatch):
+    lstat = Path.lstat
+    for name in ("left", "removed"):
+        (tmp_path / name).write_bytes(b"four")
+
+    def lstat_after_removal(path):
+        if path.name == "removed":
+            path.unlink()
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat_after_removal)
+
+    assert bytes_below(tmp_path) == 4
+    assert last_used(tmp_path) < math.inf and last_used(tmp_path / "gone") == math.inf
 
 
 def test_a_landing_folder_that_cannot_be_read_is_a_sentence_and_nothing_goes(swept):
