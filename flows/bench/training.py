@@ -218,7 +218,7 @@ def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
 def _row(
     report: dict[str, Any], engine: dict[str, Any], case_name: str, metric: str, value: float
 ) -> dict[str, Any]:
-    is_timed = "seconds_per_step" in metric or "_second" in metric
+    is_timed = "seconds_per_step" in metric or metric == "tokens_per_second"
     return {
         "run_id": report["run_id"],
         "created_at": report["created_at"],

@@ -56,19 +56,23 @@ def write_examples(folder: Path) -> list[Path]:
     from importlib.resources import files
 
     targets = [folder / name for name in FILES]
+    # lexists: a link without a target is there, too, and writing would follow it.
     if existing := [path for path in targets if os.path.lexists(path)]:
         raise BadInput(
             f"{existing[0]} already exists and is kept; move it away or choose another folder."
         )
 
+    written = list(targets)
+    gitignore = folder / ".gitignore"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in targets:
             path.write_bytes((files("deployments") / "examples" / path.name).read_bytes())
-        with contextlib.suppress(FileExistsError), (folder / ".gitignore").open("x") as ignore:
-            ignore.write(IGNORE)
+        with contextlib.suppress(FileExistsError), gitignore.open("x") as file:
+            written.append(gitignore)
+            file.write(IGNORE)
     except OSError as error:
-        _remove(targets)
+        _remove(written)
         raise BadInput(
             f"{folder} cannot be written ({error.strerror}); choose another folder."
         ) from error

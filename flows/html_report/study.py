@@ -49,7 +49,7 @@ class ReportedStudy:
 
     @property
     def precisions(self) -> list[str]:
-        """Series of the charts, the most exact precision last."""
+        """Series of the charts: precisions, short names first, and what is no model last."""
         names = {series(row) for row in self.board}
         return sorted(names, key=lambda name: (name == NO_MODEL, len(name), name))
 

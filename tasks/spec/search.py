@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import Annotated, Any
 
 from pydantic import (
@@ -27,6 +26,7 @@ from tasks.spec.training import Training
 class Range(Strict):
     """Values of a searched setting from `low` to `high`: whole numbers where both ends are whole."""
 
+    # Strict, since 4 and 8 make a range of whole numbers, and 4.0 and 8.0 one of real ones.
     low: StrictInt | StrictFloat = Field(description="smallest value")
     high: StrictInt | StrictFloat = Field(description="largest value")
     log: bool = Field(default=False, description="search evenly in the logarithm")
@@ -61,15 +61,18 @@ def _is_list(value: Any) -> Any:
 def _has_choices(value: tuple[Any, ...]) -> tuple[Any, ...]:
     if not value:
         raise ValueError("the list is empty; name at least one value")
-    texts = [canonical_json(choice) for choice in value]
-    if twice := [text for text, count in Counter(texts).items() if count > 1]:
-        raise ValueError(f"the list names {twice[0]} twice")
+    # By ==, as a proposed value is found among the choices: 20 and 20.0 are one.
+    repeated = [choice for number, choice in enumerate(value) if choice in value[:number]]
+    if repeated:
+        raise ValueError(f"the list names {canonical_json(repeated[0])} twice")
+
     return value
 
 
 Choices = Annotated[tuple[Any, ...], BeforeValidator(_is_list), AfterValidator(_has_choices)]
 Searched = Annotated[
     Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
+    # Without it a mistake in a range would also be reported as a mistake in a list.
     Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "choices"),
 ]
 

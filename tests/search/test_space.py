@@ -56,6 +56,7 @@ VARIED = {
         (f"{KEY}{{ low = nan, high = 4 }}", r".*: low and high must be finite numbers\."),
         (f"{KEY}[]", r", line 11: search.recipe.rank = \[\] is not allowed: the list is empty; name at least one value\."),
         (f"{KEY}[4, 4]", r".*: the list names 4 twice\."),
+        ('[search]\n"recipe.scale" = [20, 20.0]', r".*: the list names 20\.0 twice\."),
         (f"{KEY}4", r", line 11: search.recipe.rank = 4 is not allowed: give a list of values, e\.g\. \[1, 2\], or a range, "
          r"e\.g\. { low = 1, high = 8 }\."),
         (f'{KEY}"high"', r".*: search.recipe.rank = \"high\" is not allowed: give a list of values, .*"),

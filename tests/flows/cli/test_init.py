@@ -1,5 +1,6 @@
 """`triage init DIR`: what it writes runs as it is, from inside the folder."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -127,6 +128,25 @@ def test_git_ignores_the_cases_and_the_home_and_an_own_gitignore_is_kept(tmp_pat
     (tmp_path / "other" / ".gitignore").write_text("mine")
     assert "other/.gitignore: is kept as it is" in triage("init", "other", folder=tmp_path).stdout
     assert (tmp_path / "other" / ".gitignore").read_text() == "mine"
+
+
+def test_a_disk_that_is_full_leaves_no_file_behind(tmp_path, monkeypatch):
+    open_file = Path.open
+
+    def open_on_a_full_disk(path, *args, **options):
+        file = open_file(path, *args, **options)
+        if path.name == ".gitignore":
+            monkeypatch.setattr(file, "write", full)
+        return file
+
+    def full(text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "open", open_on_a_full_disk)
+    with pytest.raises(BadInput, match="No space left on device"):
+        write_examples(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_refused_in_a_sentence(tmp_path):
