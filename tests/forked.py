@@ -34,6 +34,7 @@ def run_forked(
     with ENDINGS:
         process.start()
 
+    # Outside the lock, since it may take long; unlike join(), it does not read the ending.
     wait([process.sentinel], seconds)
     with ENDINGS:
         process.kill()

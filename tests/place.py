@@ -98,6 +98,7 @@ class Place:
     @property
     def environment(self) -> dict[str, str]:
         own_result = ("PREFECT_", "TRIAGE_", "HF_")
+        # TRIAGE_BACKEND stays, since conftest.py sets it on a Mac.
         inherited = {k: v for k, v in os.environ.items() if k == "TRIAGE_BACKEND" or not k.startswith(own_result)}
         own_values = {
             "TRIAGE_HOME": self.home, "TRIAGE_WAREHOUSE": self.warehouse, "PREFECT_HOME": self.prefect_home,
@@ -142,6 +143,7 @@ class Place:
     def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
         """Wait for a command that was started here; what it printed comes with its exit code."""
         try:
+            # Less than pytest's own limit, which ends this process and leaves the command running.
             code = process.wait(timeout=1400)
         finally:
             process.kill()

@@ -87,7 +87,9 @@ def bench_dropout(
     blocks = blocks_of(variant, model, *layers)
     created = datetime.now(UTC)
     run_id = f"dropout-{created:%Y%m%dT%H%M%SZ}"
+    # Ten times as many as the passes take, to choose those of about one length among them.
     candidates = max(workload.scored, 10 * workload.cases)
+    # Only test is used; the other sets are as small as they may be.
     limits = {"train": 3, "valid": 3, "calibration": 3, "test": candidates}
     data = prepare_dataset(Data.model_validate({"limits": limits}), home())
 

@@ -136,7 +136,9 @@ def agreement(our_measurement: EngineMeasurement, full: EngineMeasurement) -> En
     passes = np.concatenate(
         [np.asarray(measurement.probabilities) for measurement in (our_measurement, full)]
     )
+    # Numbers of passes are exchanged: the test takes numbers, and a pass is an array.
     split = np.split(np.arange(len(passes)), [len(our_measurement.probabilities or [])])
+    # Not 0 where all passes agree, since it divides.
     unit = np.maximum(passes.std(axis=0, ddof=1), 1e-7)
 
     def distance(statistic: Callable[..., Any]) -> tuple[float, float]:

@@ -124,6 +124,7 @@ def _measure(experiment: str, model: BundledModel, texts: list[str], load: Load)
 
     kept_model = KeptModel(model, None)
     with running(kept_model) as port, _client(port) as client:
+        # To warm up: none of these is timed.
         for text in texts[:CLIENTS]:
             _decide(client, text)
 

@@ -83,6 +83,7 @@ class SyntheticStudy:
         self, spec: ExperimentSpec, training: str, id: str, number: int, dropout: bool
     ) -> Rows:
         random = np.random.default_rng(number)
+        # One seed for all experiments: pairs need the same cases.
         cases = SyntheticCases.drawn("test", self.cases, seed=1)
         calibration = SyntheticCases.drawn("calibration", self.cases, seed=2).scored(random)
         costs = spec.scoring.cost_matrix

@@ -112,6 +112,7 @@ def bench_warehouse(console: Console, size: StudySize) -> list[BenchFigure]:
     folder = home() / "bench"
     folder.mkdir(parents=True, exist_ok=True)
 
+    # In the home, since it is the room of its disk that was checked.
     with tempfile.TemporaryDirectory(prefix="warehouse-", dir=folder) as scratch:
         place = Path(scratch)
         study = SyntheticStudy(size.in_a_study, size.cases)
@@ -193,6 +194,7 @@ def _report(place: Path) -> list[BenchFigure]:
 def _processor_time(place: Path, command: str) -> float:
     """Seconds of processor time of a command on this warehouse."""
     environment = {"TRIAGE_HOME": str(place), "TRIAGE_WAREHOUSE": str(place / FILE)}
+    # Of the children that have ended and were waited for, as subprocess.run does.
     usage_before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.run(
         [sys.executable, "-m", "flows.cli", command],

@@ -121,6 +121,7 @@ def nearest_earlier(
         for candidate in trainings
         if candidate.cell == training.cell and candidate.made_at < training.made_at
     ]
+    # min takes the first of equals, so the newest stands first.
     return min(
         reversed(earlier_trainings),
         key=lambda candidate: len(list(differences(candidate, training))),

@@ -90,6 +90,7 @@ def print_comparison(
     check_prevalence(prevalence)
     load_what_waits()
     bring_up_to_date()
+    # Of one moment, though a sweep may land results; printed outside, as writers wait meanwhile.
     with snapshot():
         board = leaderboard_rows(only)
         pairs = pair_rows(only)

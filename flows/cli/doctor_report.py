@@ -62,6 +62,7 @@ def _findings() -> Iterator[Finding]:
 
     with ThreadPoolExecutor(max_workers=len(CONCURRENT)) as pool:
         futures = {name: pool.submit(check) for name, check in CONCURRENT.items()}
+        # In the order of the list, whichever check ends first; result() raises what a check raised.
         for name, future in futures.items():
             yield from run_check(name, future.result)
 

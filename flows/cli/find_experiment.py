@@ -141,4 +141,5 @@ def _by_similarity(name: str, candidates: set[str]) -> list[str]:
     def similarity(candidate: str) -> float:
         return SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
 
+    # Sorted twice, as a set has no order: names of equal similarity stand in alphabetical order.
     return sorted(sorted(candidates), key=similarity, reverse=True)

@@ -92,6 +92,7 @@ def print_gates(
 
 def texts_by_digest(path: Path) -> dict[str, str]:
     """Every text of a JSONL, CSV or Parquet file by its digest in predictions. Raises BadInput."""
+    # From every column, so that it need not be named; cases are stored without space around them.
     texts = (value for _, row in read_rows(path) for value in row.values())
     return {
         exact_digest(variant): variant

@@ -54,6 +54,7 @@ class _Display:
     def __init__(self, console: Console, cells: Sequence[ExperimentSpec]) -> None:
         self.console = console
         self.experiments = len(cells)
+        # The longest first: a name may be the beginning of another.
         self.models = sorted({spec.model.name for spec in cells}, key=len, reverse=True)
         self.ended = 0
         self.time_left = TimeLeft(cells)
@@ -71,6 +72,7 @@ class _Display:
             console=self.console,
             transient=True,
             refresh_per_second=DRAWS_PER_SECOND,
+            # Asked at each drawing: steps change the board and draw nothing themselves.
             get_renderable=draw,
         )
 

@@ -168,6 +168,7 @@ class Board:
             )
 
         texts = {cell: row.texts(self.names[cell]) for cell, row in self.rows.items()}
+        # Live cuts off the foot of what is taller than the terminal, where the summary stands.
         visible_rows = self._shown(height - LINES_AROUND, _lines_of(texts, width))
         for row in visible_rows:
             table.add_row(*texts[row.cell], style=STYLES[row.state])

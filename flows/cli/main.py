@@ -54,6 +54,7 @@ def models() -> None:
 
 SEE = (status, compare, report, claims, gates)
 USE = (best, predict, serve, export)
+# `triage -h` lists the commands in this order.
 for command in (sweep, search, *SEE, *USE, sql, models, forget, init, doctor, up, join, fleet):
     app.command()(command)
 app.add_typer(data, name="data")
@@ -87,6 +88,7 @@ def main() -> None:
     """A user's mistake ends in one sentence and exit code 2, never in a traceback."""
     try:
         with written_by_its_end():
+            # Else typer would print errors and exit by itself; it raises them, and returns a code.
             code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):  # the latter while a slow reader is waited for
         code = INTERRUPTED

@@ -132,6 +132,7 @@ def _standard_input() -> bytes:
         return b""
     if sys.stdin.isatty():
         print_line(errors, "Write the text, then Ctrl-D on a line of its own.")
+    # A byte order mark has three bytes, and one byte more shows that the text is too large.
     return sys.stdin.buffer.read(MOST_BYTES + 4)
 
 

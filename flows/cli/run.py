@@ -85,6 +85,7 @@ class EarlyExit:
         self._sentence = LOST
         self.code = 1
         start_no_more()
+        # To the main thread itself: a signal that another one takes does not end its waiting.
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     @contextlib.contextmanager
@@ -130,6 +131,7 @@ class EarlyExit:
         kill_children()
         if self.server is not None:
             self.server.kill()
+        # The live display hides the cursor, and after os._exit nothing puts it back.
         self._console.show_cursor(True)
         self.say()
         os._exit(self.code)
@@ -206,6 +208,7 @@ def _run_flow(
         from flows.sweep import sweep
 
         with used(early_exit.server), live(console, selection.cells), collected() as outcome:
+            # A state, as a sweep with a failure is Failed and would raise here.
             state = sweep(grid, overrides, **narrowing.parameters(), pool=pool, return_state=True)
 
         outcome.completed = state.is_completed()

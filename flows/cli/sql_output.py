@@ -178,6 +178,7 @@ def _write_json(result: Rows, file: TextIO) -> None:
     separator = "["
     for row in result.rows:
         record = _jsonable(dict(zip(result.columns, row, strict=True)))
+        # Of control characters json escapes those below 32 alone; a terminal obeys others, too.
         text = json.dumps(record, ensure_ascii=False, indent=1).translate(ESCAPED_IN_JSON)
         file.write(f"{separator}\n " + text.replace("\n", "\n "))
         separator = ","

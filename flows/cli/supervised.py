@@ -38,6 +38,7 @@ class _Running(threading.Thread, Generic[Result]):
     def run(self) -> None:
         try:
             self.rows = self.run_query()
+        # Whatever it is: result() raises it in the main thread.
         except BaseException as error:
             self.error = error
 
@@ -67,6 +68,7 @@ def _watch(query: _Running[Result], bounds: Bounds, initial_bytes: int) -> None:
     deadline = math.inf
     while query.is_alive():
         query.join(LOOK_SECONDS)
+        # The clock starts with the statement: waiting for the file has a limit of its own.
         if deadline == math.inf and bounds.begun.is_set():
             deadline = time.monotonic() + GRACE_SECONDS + (bounds.seconds or math.inf)
         if resident_bytes() > most_bytes:
@@ -78,6 +80,7 @@ def _watch(query: _Running[Result], bounds: Bounds, initial_bytes: int) -> None:
 def _end(sentence: str, code: int = 2) -> NoReturn:
     """End the process at once: the query's thread cannot be stopped."""
     print_error(sentence)
+    # os._exit flushes nothing.
     errors.file.flush()
     sys.stdout.flush()
     os._exit(code)

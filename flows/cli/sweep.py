@@ -93,6 +93,7 @@ def overrides_of(set_: list[str] | None, memory: str | None) -> list[str]:
     overrides = list(set_ or [])
     if memory is not None:
         _check_memory(memory)
+        # A JSON string is one of TOML; without quotes 1000000 would be read as a number.
         overrides.append(f"training.memory={json.dumps(memory)}")
     return overrides
 

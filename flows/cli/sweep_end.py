@@ -46,6 +46,7 @@ def print_results(console: Console, study: str, ids: Collection[str]) -> None:
 def print_failures(console: Console, message: str) -> None:
     """Print the failures that the message of a failed sweep names, a line each."""
     heading, _, text = message.partition(": ")
+    # As flows/sweep.py joins them.
     failures = text.split(" | ")
     print_line(console, f"Not everything finished. {heading}:", style="bold red")
     for failure in failures[:MOST_FAILURES]:

@@ -22,6 +22,7 @@ def _width() -> int | None:
     return WITHOUT_TERMINAL
 
 
+# Without markup, which rich sees in square brackets: names, paths and texts may hold them.
 console = Console(highlight=False, markup=False, width=_width())
 errors = Console(stderr=True, highlight=False, markup=False)
 

@@ -17,6 +17,7 @@ from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, typed_rows
 from tasks.judging.gate_thresholds import ED_RECALL
 
+# Factor between two points of one size.
 APART = 1.02
 OWN = "own"  # the arm of the models that were trained at the precision at which they are judged
 TRAINED = "Each point is a trained model"
@@ -100,6 +101,7 @@ def _rows(study: ReportedStudy) -> list[StoredModel]:
 
 def _panel(study: ReportedStudy, base_model: str, rows: list[StoredModel]) -> Panel:
     all_kinds = list(dict.fromkeys(row.kind for row in rows))
+    # One shape for all rather than one shape for two kinds.
     kinds = all_kinds if len(all_kinds) <= len(SHAPES) else [""]
     marks = [
         _point(row, study.by_id[row.evaluation_id], kinds, factor)

@@ -46,6 +46,7 @@ def bars(rows: Sequence[Bar], title: str, names: list[str]) -> str:
     )
     height = AXIS_AND_LEGEND + row_height(labels) * len(labels)
 
+    # The dash (1, 0) is a whole line.
     return fitted_chart(alt.layer(chart, line_at(0, "x", (1, 0))), height, rows=rows)
 
 
@@ -76,4 +77,5 @@ def matrices(rows: Sequence[Cell], names: list[str], order: Sequence[str]) -> st
     cells = alt.layer(heat, text, data=ROWS).properties(width=115, height=95)
     side_by_side = alt.Facet("series:N", sort=names, header=alt.Header(title=None))
 
+    # Not fitted_chart: Vega-Lite fits single and layered charts to a size, and no facets.
     return svg_of(cells.facet(side_by_side, columns=2), rows=rows)

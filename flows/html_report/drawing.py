@@ -103,7 +103,9 @@ def svg_of(chart: Any, **rows: Sequence[DataclassInstance]) -> str:
     spec = chart.to_dict(validate=False)
     datasets = {name: [asdict(row) for row in every] for name, every in rows.items()}
     spec["datasets"] = spec.get("datasets", {}) | datasets
+    # The empty list lets no chart load anything; without it every address is allowed.
     svg = vl_convert.vegalite_to_svg(spec, config=LOOK, allowed_base_urls=[])
+    # In tags alone: the text of a label stays as it is.
     return _TAG.sub(lambda tag: _UNUSED.sub("", tag.group()), svg)
 
 
@@ -151,6 +153,7 @@ def _size(svg: str) -> tuple[int, int]:
 
 
 def _without_head(svg: str) -> str:
+    # Without Vega's font, that of the page holds, or that of the file's head.
     return re.sub(r' font-family="sans-serif"', "", svg[svg.index(">") + 1 :])
 
 

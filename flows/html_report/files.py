@@ -22,6 +22,7 @@ from warehouse.connect import quoted
 FORMAT = 2  # of the page: another one makes every report again
 _LANDED = re.compile(r'<meta name="triage-landed" content="([^"]*)">')
 HEAD_BYTES = 4096  # in which the page says what it was made from
+# Without sweeps: each run of one lands a record, whether or not there is a new result.
 ALL_RESULTS = "SELECT id, manifest_digest FROM landed WHERE kind <> 'sweep'"
 OF_STUDY = """
     SELECT id, manifest_digest FROM landed JOIN study_member USING (id)
@@ -53,6 +54,7 @@ class _Fingerprint:
 
 def report_path(study: str) -> Path:
     """Where the report of a study lies: TRIAGE_HOME/reports/<study>.html."""
+    # No slash leads to another folder, and no dot in front hides the file.
     name = re.sub(r"[^\w.-]+", "-", study).strip(".-") or "study"
     return home() / "reports" / f"{name}.html"
 
@@ -83,6 +85,7 @@ def write_report(html: str, path: Path, private: bool) -> None:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
+        # Set as the file is made, so that nobody else can read it for a moment; the umask applies.
         mode = FILE_MODE if private else 0o666
         with os.fdopen(
             os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8"

@@ -23,6 +23,7 @@ READING = (
 MISSING = (
     "No training of this study has landed a curve. A sweep gives them, e.g. triage sweep demo."
 )
+# Every so many points, and the last one, where the curve ends.
 SQL = """(
     FROM training_curve
     WHERE training_id IN {ids} AND loss IS NOT NULL

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 ROW = 16
 FURTHER_LINE = 12
 AXIS_AND_LEGEND = 92  # pixels
+# Vega draws a list of texts as lines.
 LABEL_LINES = "split(datum.label, '\\n')"
 INTERVAL = {"strokeWidth": 2, "opacity": 0.75}
 MOST_SHAPES = 8  # of a curve: more would hide it
 
 
+# svg_of adds the rows under these names.
 ROWS = alt.NamedData("rows")
 SHAPED = alt.NamedData("shaped")
 MARKED = alt.NamedData("marked")
@@ -99,6 +101,7 @@ class Axis:
     def scale(self) -> alt.Scale:
         options: dict[str, Any] = {"type": "log"} if self.log else {"zero": self.zero}
         if self.domain:
+            # "nice" would widen the domain to round values.
             options |= {"domain": list(self.domain), "nice": False}
         return alt.Scale(**options)
 
@@ -154,9 +157,11 @@ def dots(
     point = base.mark_point(filled=True, size=45, opacity=1).encode(
         x=x,
         color=colour,
+        # One field under one title: Vega-Lite joins the legends of colour and shape.
         shape=alt.Shape("series:N", scale=shape_of(names), legend=legend_of(names)),
     )
     behind = [_shade(shaded_range)] if shaded_range else []
+    # Drawn in this order: a dot lies on its interval, and both on the lines.
     layers = [*behind, *(line_at(value, "x") for value in lines), interval, point]
     per_label = 1 if overlaid else _most(rows)
     height = AXIS_AND_LEGEND + max(row_height(labels), 11 * per_label) * len(labels)

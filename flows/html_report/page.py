@@ -94,6 +94,7 @@ def as_html(report: ReportPage) -> str:
     environment.filters["counted"] = counted
     template = environment.from_string(_text("template.html.jinja"))
     drawings = {
+        # Not escaped again: Vega escapes the texts of a chart, in_page the alternative text.
         panel.name: Markup(in_page(panel.drawing, panel.name, panel.alt))
         for section in report.sections
         for panel in section.panels

@@ -27,6 +27,7 @@ MISSING = (
     "No evaluation of this study went through Monte Carlo dropout, so there is no review flag. A "
     "recipe with dropout above 0 and mc_cases above 0 in the grid's [scoring] give it."
 )
+# Every so many points, and the last one, where all cases are kept.
 SQL = """(
     FROM risk_coverage
     WHERE evaluation_id IN {ids} AND score IN ('vote_entropy', 'max_probability')

@@ -22,6 +22,7 @@ def named_rows(cls: type[Row], name: str, only: Collection[str], **values: str) 
     stored_query = named_query(name)
     columns = ", ".join(f'"{field.name}"' for field in fields(cls))
     statement = stored_query.sql.rstrip().removesuffix(";")
+    # With line breaks, since a statement may end in a comment.
     sql = f"SELECT {columns} FROM (\n{statement}\n) AS named"
     return [cls(*row) for row in query_rows(sql, stored_query.values(values), only=only).rows]
 

@@ -78,6 +78,7 @@ def label_results(
     """Note on the current run what has landed and how long it took,
     for the sweep that waits for it.
     """
+    # Every label each time: the server merges them, and an earlier attempt may have left its error.
     labels: dict[str, bool | int | float | str] = {
         LANDED: " ".join(ids),
         MODELS: " ".join(models),

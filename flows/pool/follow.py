@@ -87,6 +87,7 @@ def sweep_in_pool(
                 followed.runs[cell] = client.read_flow_run(run.id)
 
     _follow(api, followed)
+    # A limit that stays is clutter and no harm: the next run of the cell uses it.
     with contextlib.suppress(NoAnswer), prefect_client(api) as client:
         forget_leases(client, map(sweep.key, selection.cells))
 
@@ -100,6 +101,7 @@ def _follow(api: str, followed: _Followed) -> None:
     progress = publisher(f"sweep {followed.sweep.selection.grid.name}")
     while True:
         try:
+            # Without retries, since the next look is one.
             with prefect_client(api) as client:
                 _look(client, followed)
         except NoAnswer as error:

@@ -40,6 +40,7 @@ from tasks.studies import grid_digest
 
 ENTRYPOINT = "flows.experiment.experiment"
 DECIDES_NOTHING = "backend"  # for the machine that asks: it computes nothing itself
+# The server returns at most 200 rows, unless it is configured otherwise.
 IDS_AT_ONCE = 100  # runs that are asked for in one request
 
 

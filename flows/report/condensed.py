@@ -51,6 +51,7 @@ def _without_empty_lines(table: ReportTable) -> tuple[ReportTable, Missing]:
         lines: Iterable[Sequence[str]] = _lines(cells) if label is not None else [cells]
         with_figures = []
         for line in lines:
+            # Places count the column of names, which `line` is without.
             texts = [text for place, text in enumerate(line, 1) if place != label]
             if any(texts) and _has_no_figure(texts):
                 words = line[label - 1].removesuffix(" *") if label is not None else ""

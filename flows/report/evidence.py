@@ -51,6 +51,7 @@ def _on_one_set(
     """`evidence` of the evaluations on one test set."""
     unchanged = not_restated_note(prevalence)
     restated = restated_note(prevalence)
+    # Functions, so that only the chosen sections ask the warehouse.
     tables: dict[str, Callable[[], list[ReportTable]]] = {
         "gates": lambda: _noted(unchanged, gates(board, ids)),
         "rules": lambda: [

@@ -61,6 +61,7 @@ def reference_notes(board: Collection[EvaluationRow]) -> list[str]:
 
 def _record(row: EvaluationRow, prevalence: float | None) -> dict[str, str]:
     precision, f2 = figures_at(row, prevalence)
+    # The interval is that of the F2 at the prevalence of the set.
     f2_interval = (row.ed_f2_low, row.ed_f2_high) if prevalence is None else (None, None)
     share = row.ed_prevalence if prevalence is None else prevalence
     return {

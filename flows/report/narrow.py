@@ -63,10 +63,12 @@ def _parts(table: ReportTable, width: int, names_above: bool) -> list[list[int]]
     widths = _widths(table)
     label = label_column(table)
     repeated = [] if label is None else [label]
+    # Each column counts the space before it, which the first one below an indent does not have.
     base_width = len(INDENT) - 1 if names_above else widths[0]
     base_width += sum(widths[place] + 1 for place in repeated)
 
     parts: list[list[int]] = []
+    # Wider than the terminal, so that the first column opens a part.
     used = width + 1
     for place in range(1, len(widths)):
         if place in repeated:

@@ -229,6 +229,7 @@ def confusion(board: Collection[EvaluationRow]) -> ReportTable:
         (row.evaluation_id, row.rule, row.label, row.choice): row.n
         for row in typed_rows(DecisionCount, DECISION_COUNTS)
     }
+    # A rule that decided nothing has no counts, which is not the same as counts of 0.
     applied_rules = {(evaluation, rule) for evaluation, rule, _, _ in counts}
 
     records = []

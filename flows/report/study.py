@@ -84,6 +84,7 @@ def _unknown(name: str, studies: Collection[str]) -> str:
 
 def _has_landed(study: str) -> bool:
     """Whether a sweep of this name landed in TRIAGE_HOME, for another warehouse than this one."""
+    # With the date, since the name may be the beginning of another, as `tuned` is of `tuned-best`.
     date = "[0-9]" * 8
     return any((home() / "landing").glob(f"sweep-{glob.escape(study)}-{date}-*"))
 

@@ -61,6 +61,7 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
         "/decide",
         response_model=Answered,
         responses=PROBLEMS,
+        # text_of reads the body itself, within bounds, so FastAPI cannot derive its schema.
         openapi_extra={"requestBody": {"required": True, **body}},
     )
     async def decide(request: Request) -> JSONResponse:
@@ -103,6 +104,7 @@ class _Desk:
 
     async def answered(self, text: str) -> dict[str, object]:
         """The whole answer to a text. Raises Refused where too many wait, or the model is lost."""
+        # Requests share one event loop, and nothing is awaited before the count: no lock is needed.
         if self.waiting >= self._most_waiting:
             raise Refused(503, f"{self.waiting} texts wait already; ask again in a few seconds.")
 

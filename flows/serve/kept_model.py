@@ -24,6 +24,7 @@ class KeptModel:
 
     def ask(self, text: str) -> Answered:
         """Send a text; answers come in the order of the texts."""
+        # Asked from the event loop alone, so no two texts can start a process each.
         if self._asked.is_over:
             self._asked = self._start()
         return self._asked.ask(text)

@@ -11,6 +11,7 @@ class Metrics:
     """The counters of one server."""
 
     def __init__(self) -> None:
+        # Not the library's global registry, which refuses a name that a second server here repeats.
         registry = CollectorRegistry()
         self._registry = registry
         self.requests = Counter(

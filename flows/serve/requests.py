@@ -86,6 +86,7 @@ async def _body(request: Request, bodies: Bodies) -> bytes:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 size += len(chunk)
+                # Once a chunk was dropped the body has a hole, so the later ones are dropped, too.
                 crowded = crowded or bodies.byte_count + len(chunk) > BODIES_BYTES
                 if size <= BODY_BYTES and not crowded:
                     body.extend(chunk)
@@ -109,5 +110,6 @@ async def _body(request: Request, bodies: Bodies) -> bytes:
 def _parsed(body: bytes) -> object:
     try:
         return json.loads(body)
+    # RecursionError: brackets that are nested too deeply.
     except (ValueError, RecursionError):
         raise Refused(400, f"The body is not JSON; send {EXAMPLE}.") from None

@@ -41,6 +41,7 @@ def serve(
                 for line in _greeting(kept_model.bundle, listener.getsockname()[1]):
                     say(line)
                 _server(kept_model).run(sockets=[listener])
+        # uvicorn catches the signal, ends in order, and raises it again.
         except KeyboardInterrupt:
             say("Stopped.")
         finally:
@@ -98,6 +99,7 @@ def _server(kept_model: KeptModel, most_waiting: int = MOST_WAITING) -> uvicorn.
         # A path may be a text that was put into the address.
         access_log=False,
         server_header=False,
+        # Beyond it uvicorn itself answers 503, in plain text.
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
@@ -114,5 +116,6 @@ def running(kept_model: KeptModel, most_waiting: int = MOST_WAITING) -> Iterator
         try:
             yield listener.getsockname()[1]
         finally:
+            # Outside the main thread uvicorn takes no signals, so this flag ends it.
             server.should_exit = True
             thread.join()

@@ -158,6 +158,7 @@ def _our_figures(bench: Workbench) -> Figures:
     times.clear()
     probabilities = passes(min(max(affordable, LEAST["ours"]), bench.job.passes), SEED)
 
+    # `times` begins with the start, and each further entry is the end of a pass.
     return {"seconds": np.diff(times).tolist(), "probabilities": probabilities.tolist()}
 
 

@@ -60,6 +60,7 @@ def load_grid(name: str, overrides: list[str] | None = None) -> Grid:
     path = grid_path(name)
     raw = _read_toml(path)
 
+    # Before `[safety]` is handed to the recipes, so that its values can be changed, too.
     for item in overrides:
         _override(raw, item)
 
@@ -117,6 +118,7 @@ def _random(model: BaseModelSpec) -> BaseModelSpec:
 
 def _read_toml(path: Path) -> RawTable:
     try:
+        # utf-8-sig: some editors begin a file with a byte order mark, which tomllib refuses.
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not valid TOML: {error}.") from error
@@ -174,6 +176,7 @@ def _toml_value(text: str) -> object:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    # More keys come from a text of several lines, which is no single value.
     return parsed["value"] if len(parsed) == 1 else text
 
 

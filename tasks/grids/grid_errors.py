@@ -47,6 +47,7 @@ def sentence(
     unknown_keys = [complaint for complaint in complaints if complaint["type"] == "extra_forbidden"]
     first = (unknown_keys or complaints)[0]
     loc = [part for part in first["loc"] if part not in _BRANCHES]
+    # A union gives a complaint for each of its branches.
     message = " or ".join(
         _message(complaint["msg"]) for complaint in complaints if _same_place(complaint["loc"], loc)
     )
@@ -141,6 +142,7 @@ def where(
     """
     parts = [part for part in loc if isinstance(part, str)] or [message.partition(":")[0]]
     names = [name for part in parts for name in part.split(".")]
+    # The last one that sets a key wins.
     for item in reversed(overrides):
         key = item.partition("=")[0].replace('"', "").strip().split(".")
         if names[: len(key)] == key or (above and key[: len(names)] == names):

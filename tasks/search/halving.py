@@ -60,6 +60,7 @@ class Halving:
 
     def survivors(self, trials: int, rung: int) -> int:
         """How many of so many trials reach a rung; at least one reaches the last."""
+        # Not round(), which takes 2.5 down to 2.
         return max(1, math.floor(trials * self.keep**rung + 0.5)) if trials else 0
 
     def updates(self, trials: int) -> int:
@@ -73,6 +74,7 @@ class Halving:
 
     def next_move(self, trials: Sequence[Standing], trial_count: int) -> Move:
         """The next move, until there are `trial_count` trials; None when the search is done."""
+        # Also one that a killed search had added and not trained.
         for trial in trials:
             if not trial.failed and not trial.ranks:
                 return TrainTo(trial.number, 0)

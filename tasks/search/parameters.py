@@ -66,4 +66,5 @@ def _read(searched: Searched, stored: Any) -> Value:
 def _rounded(searched: Searched, value: Value) -> Value:
     if not isinstance(searched, Range) or not isinstance(value, float):
         return value
+    # Rounding may step over an end of the range.
     return min(max(float(f"{value:.{DIGITS}g}"), searched.low), searched.high)

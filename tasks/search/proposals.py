@@ -43,6 +43,7 @@ class Proposals:
             view.sampler = self._sampler(len(trials), attempt)
             proposed = view.ask(distributions(self.space))
             values = rounded(self.space, values_of(self.space, proposed.params))
+            # As failed: the sampler learns nothing from a trial that was only asked for.
             view.tell(proposed, state=TrialState.FAIL)
             if canonical_json(values) not in tried_values:
                 return values

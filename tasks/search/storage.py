@@ -91,12 +91,14 @@ class Storage:
                 user_attrs={"training_id": training_id, "rungs": []},
             )
             self._study.add_trial(trial)
+            # add_trial returns no number; the search is locked, so the last trial is this one.
             return len(self._frozen()) - 1
 
     def reach(self, number: int, reached: Reached) -> None:
         """Record that a trial is at a further rung."""
         with self._sentences():
             rungs = [*self.trials()[number].rungs, reached]
+            # The storage knows a trial by an id, which is not its number in the study.
             id = self._frozen()[number]._trial_id
             self._rdb.set_trial_user_attr(id, "rungs", [asdict(rung) for rung in rungs])
             self._show(self.trials()[number])
@@ -139,6 +141,7 @@ class Storage:
         )
 
     def _agree(self, name: str, present_value: Any) -> None:
+        # As it is read back from the file, where a tuple has become a list.
         present_value = json.loads(canonical_json(present_value))
         stored = self._study.user_attrs.get(name)
         if stored is None and self._frozen():

@@ -54,6 +54,7 @@ def train_trial(
 
     train_seconds = progress.train_seconds
     if is_further:
+        # An estimate, as if every update took as long.
         train_seconds *= update / progress.update
     validation = progress.best_validation(update)
     value = _on_curve(progress, update, objective)

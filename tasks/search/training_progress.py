@@ -41,6 +41,7 @@ class TrainingProgress:
                 best_adapter=folder / "adapters.safetensors",
             )
 
+        # The newest first, past one that is damaged.
         for checkpoint in sorted((folder / "checkpoint").glob("[0-9]*"), reverse=True):
             if intact_manifest(checkpoint) is not None:
                 text = (checkpoint / "progress.json").read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ class Scoring(Strict):
         default="all",
         description="number of test cases in the dropout passes (a fixed stratified sample)",
     )
+    # At most ln 3, rounded up: the entropy of votes that three labels share evenly.
     review_entropy: float = Field(
         default=0.3, ge=0, le=1.0987, description="vote entropy in nats above which to flag a case"
     )
