@@ -5,13 +5,12 @@ uv run pytest -m nightly tests/browser/test_notify.py
 
 import json
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import pytest
 
 from deployments.notifications import NOTICES
 from tests.browser.study import new_study
+from tests.http_server import QuietHandler, http_server
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
@@ -21,19 +20,14 @@ def messages():
     """What arrives at a listener on this machine, and its Apprise address."""
     received = []
 
-    class Listener(BaseHTTPRequestHandler):
+    class Listener(QuietHandler):
         def do_POST(self):
             received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *args):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Listener) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield received, f"json://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with http_server(Listener) as address:
+        yield received, address.replace("http", "json")
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import count
-from threading import Thread
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -39,6 +37,7 @@ from flows.selection import Narrowing, select
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tests.flows.test_pool import Server, within
+from tests.http_server import QuietHandler, http_server
 
 
 @pytest.fixture
@@ -129,24 +128,19 @@ def test_a_server_that_others_reach_needs_a_password(monkeypatch):
 def test_a_machine_without_the_password_is_told_what_to_set(password):
     headers = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self):
             headers.append(self.headers["Authorization"])
             self.send_response(401)
             self.end_headers()
 
-        def log_message(self, *args):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server, temporary_settings({PREFECT_API_AUTH_STRING: password}):
-        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        api = f"http://127.0.0.1:{server.server_port}/api"
+    with http_server(Handler) as address, temporary_settings({PREFECT_API_AUTH_STRING: password}):
+        api = f"{address}/api"
         sentence = rf"{api} refuses the request \(status 401\); set PREFECT_API_AUTH_STRING to the user and password"
         with pytest.raises(BadInput, match=sentence):
             enter(api, "fleet")
         with pytest.raises(BadInput, match=sentence), temporary_settings({PREFECT_API_URL: api}):
             refuse_pool("fleet")
-        server.shutdown()
 
     assert len(headers) >= 2 and {bool(header) for header in headers} == {password is not None}
 

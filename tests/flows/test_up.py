@@ -10,11 +10,10 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -49,6 +48,7 @@ from tasks.runtime.at_work import at_work
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
+from tests.http_server import QuietHandler, http_server
 from tests.place import ROOT, one_sentence
 
 
@@ -56,19 +56,14 @@ from tests.place import ROOT, one_sentence
 def prefect_of(version: str):
     """A server that says it is Prefect of that version; yields its port."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
             self.wfile.write(json.dumps(version).encode())
 
-        def log_message(self, *args):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+    with http_server(Handler) as address:
+        yield urlsplit(address).port
 
 
 @pytest.fixture
@@ -183,7 +178,7 @@ def server_that_has(*paths: str, answers: dict[str, object] | None = None):
     address, and the requests with a body as they come."""
     requests = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self):
             self.answer(self.path in paths, DESCRIPTION)
 
@@ -198,13 +193,8 @@ def server_that_has(*paths: str, answers: dict[str, object] | None = None):
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
-        def log_message(self, *args):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", requests
-        server.shutdown()
+    with http_server(Handler) as address:
+        yield address, requests
 
 
 ID = "12345678-1234-1234-1234-123456789abc"

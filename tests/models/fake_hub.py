@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+from tests.http_server import QuietHandler, http_server
 
 REPO = "team/model"
 COMMIT = "a1" * 20
@@ -69,21 +69,13 @@ def serve(hub: FakeHub):
 @contextmanager
 def serving(handler, hub):
     """A server whose handlers have `hub`, on a free local port; yields its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"hub": hub}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with http_server(type("Handler", (handler,), {"hub": hub})) as address:
+        yield address
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args):
-        pass
 
     def do_HEAD(self):
         self._answer(with_body=False)

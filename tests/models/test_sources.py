@@ -6,9 +6,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 
 import gguf
 import pyarrow.parquet as pq
@@ -32,6 +32,7 @@ from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.spec import BaseModelSpec
 from tasks.tuning.training_rows import variant_row
+from tests.http_server import http_server
 from tests.models import files
 from tests.stopping import stop_for_this_test_only
 from warehouse.landing import write_landing
@@ -118,13 +119,11 @@ class WheelServer(SimpleHTTPRequestHandler):
 def by_http(index, monkeypatch):
     """The package index of our own, over HTTP; yields what answers, so that a test can change it."""
     handler = type("Handler", (WheelServer,), {})
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(index))) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("PIP_FIND_LINKS", f"http://127.0.0.1:{server.server_port}")
+    with http_server(partial(handler, directory=str(index))) as address:
+        monkeypatch.setenv("PIP_FIND_LINKS", address)
         monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield handler
-        server.shutdown()
 
 
 def test_a_download_reports_its_progress(content, index, tmp_path, by_http):

@@ -1,8 +1,6 @@
 """What is for this machine goes to no proxy: of variables, and of the system settings of a Mac."""
 
 import os
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.request import getproxies_environment
 
 import httpx
@@ -10,6 +8,7 @@ import pytest
 
 from tasks.runtime import proxies
 from tasks.runtime.proxies import reach_this_machine_directly
+from tests.http_server import QuietHandler, http_server
 
 NO_PROXY_ANSWERS = "http://127.0.0.1:9"
 SETTINGS = {"http": NO_PROXY_ANSWERS, "https": NO_PROXY_ANSWERS}
@@ -22,23 +21,18 @@ def without_variables(monkeypatch):
     monkeypatch.setattr(os, "environ", environment)
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(QuietHandler):
     def do_GET(self):
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, *args):
-        pass
-
 
 @pytest.fixture
 def server():
     """The address of a server on this machine."""
-    with HTTPServer(("127.0.0.1", 0), Answers) as http_server:
-        threading.Thread(target=http_server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http_server.server_port}"
-        http_server.shutdown()
+    with http_server(Answers) as address:
+        yield address
 
 
 def is_direct(url: str) -> bool:

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 
 import mlx.core as mx
@@ -31,6 +30,7 @@ from tasks.runtime.backend import os_version
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
 from tasks.runtime.files import file_digest
 from tasks.runtime.home import home
+from tests.http_server import QuietHandler, http_server
 from tests.place import PATIENT, ROOT
 from warehouse.connect import warehouse_path, writing
 from warehouse.migrate import migrate
@@ -162,7 +162,7 @@ def test_a_sweep_tries_a_source_that_did_not_answer_in_time_and_not_one_that_say
             preflight.refuse_without_weights(models, home())
 
 
-class Answer(BaseHTTPRequestHandler):
+class Answer(QuietHandler):
     status = 200
     body = ""
 
@@ -170,9 +170,6 @@ class Answer(BaseHTTPRequestHandler):
         self.send_response(self.status if self.path == "/api/admin/version" else 404)
         self.end_headers()
         self.wfile.write(self.body.encode())
-
-    def log_message(self, *args):
-        pass
 
 
 @pytest.mark.parametrize(
@@ -186,16 +183,14 @@ class Answer(BaseHTTPRequestHandler):
 )
 def test_the_prefect_server_must_be_of_this_version(status, body, level, words, patient):
     handler = type("Handler", (Answer,), {"status": status, "body": body})
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/api"
+    with http_server(handler) as address:
+        url = f"{address}/api"
         with temporary_settings({PREFECT_API_URL: url}):
             (finding,) = check_prefect_server()
             with pytest.raises(BadInput, match=words) if level == "error" else contextlib.nullcontext():
                 start_temporary_server(
                     print, lambda: None
                 )  # a sweep refuses what the doctor calls an error, and takes the rest
-        server.shutdown()
 
     assert finding.level == level and words in finding.detail and url in finding.detail
 
