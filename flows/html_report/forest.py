@@ -22,10 +22,10 @@ READING = (
     "Each dot is a pair of models that differ in precision alone: 4 bits minus 8 bits, in points "
     f"of a hundred, with its 95 % interval. The shaded range is the margin of {MARGIN_POINTS:g} "
     "points: 4 bits are not inferior where the whole interval lies to the right of its left edge. "
-    "The dot on top pools the pairs of trained models of which at least one beats the best constant "
-    "answer, as many as it says; its band holds for all pooled figures at once. Chance in training "
-    "shows as the spread between seeds of one recipe and is in none of these intervals: a pooled "
-    "verdict also needs the interval over trainings, in the answer."
+    "On top, the pairs of trained models of which at least one beats the best constant answer are "
+    "pooled, as many as it says. Over cases, the band holds for all pooled figures at once; over "
+    "trainings, the interval follows from the spread between seeds of one recipe, which no other "
+    "interval here contains. A pooled verdict needs both."
 )
 MISSING = (
     "No pair of otherwise equal 4-bit and 8-bit experiments has finished on these cases. A sweep "
@@ -60,14 +60,21 @@ def _panel(study: ReportedStudy, metric: str, rule: str, name: str) -> Iterator[
 
 
 def _pooled(study: ReportedStudy, metric: str, rule: str) -> Iterator[Dot]:
-    """The pooled figures of the shown cases, over all base models."""
+    """The pooled figures of the shown cases, over all base models: each over cases, and over
+    trainings.
+    """
     digests = {row.set_digest for row in study.board}
     for pool in study.pools:
         row = pool.figures.get((ALL, rule, metric))
         is_shown = pool.evaluation_set == "test" and pool.set_digest in digests
         if is_shown and row is not None and is_number(row.difference):
-            label = f"pooled over {counted(row.pairs, 'pair')}{random_mark(pool)}"
-            yield Dot(label, POOLED, *_in_points(row.difference, row.low, row.high))
+            label = f"{counted(row.pairs, 'pair')} pooled{random_mark(pool)}"
+            over_cases = _in_points(row.difference, row.low, row.high)
+            yield Dot(f"{label},\nover cases", POOLED, *over_cases)
+            # Needs two seeds of a recipe.
+            if is_number(row.seed_low):
+                over_trainings = _in_points(row.difference, row.seed_low, row.seed_high)
+                yield Dot(f"{label},\nover trainings", POOLED, *over_trainings)
 
 
 def _dots(pairs: list[PairRow], metric: str) -> list[Dot]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from flows.html_report import bytes_and_recall, confusion, forest, gates, learning, subgroups
+from flows.html_report import bytes_and_recall, confusion, forest, gates, learning, marks, subgroups
 from flows.html_report.study import and_others, reported_study
 from flows.report.gates import GateRow
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
@@ -122,5 +122,28 @@ def test_the_forest_says_which_pairs_are_pooled(tmp_path, monkeypatch):
         forest, "dots", lambda rows, _, names, *__: drawn.append(([row.label for row in rows], names)) or ""
     )
     section = forest.forest(reported_study(None))
-    assert drawn[0] == (["pooled over 1 pair", "smol\ngood s42", "smol\npoor s42"], ["pooled pairs", "a pair"])
+    assert drawn[0] == (["1 pair pooled,\nover cases", "smol\ngood s42", "smol\npoor s42"], ["pooled pairs", "a pair"])
     assert "all pairs" not in section.reading and "at least one beats the best constant answer" in section.reading
+
+
+def test_the_forest_shows_pooled_pairs_over_cases_and_over_trainings(tmp_path, monkeypatch):
+    """A verdict needs both, so a picture of one alone may contradict it."""
+    for seed in (42, 43, 44):
+        for bits in (4, 8):
+            id = f"{bits}-{seed}"
+            values = {"seed": seed, "cell_id": f"smol-{bits}bit-r-s{seed}"}
+            write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", bits, **values))
+            write_landing(tmp_path, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", noisy(bits * seed, 0.8)))
+
+    load_all(tmp_path)
+    drawn: list[list[marks.Dot]] = []
+    monkeypatch.setattr(forest, "dots", lambda rows, *_: drawn.append(rows) or "")
+    study = reported_study(None)
+    accuracy = study.pools[0].figures["all", "argmax", "accuracy"]
+    forest.forest(study)
+
+    cases, trainings = drawn[0][:2]
+    assert (cases.label, trainings.label) == ("3 pairs pooled,\nover cases", "3 pairs pooled,\nover trainings")
+    assert cases.value == trainings.value == 100 * accuracy.difference
+    assert (cases.low, cases.high) == (100 * accuracy.low, 100 * accuracy.high)
+    assert (trainings.low, trainings.high) == (100 * accuracy.seed_low, 100 * accuracy.seed_high)
