@@ -68,13 +68,14 @@ def _pooled(study: ReportedStudy, metric: str, rule: str) -> Iterator[Dot]:
         row = pool.figures.get((ALL, rule, metric))
         is_shown = pool.evaluation_set == "test" and pool.set_digest in digests
         if is_shown and row is not None and is_number(row.difference):
-            label = f"{counted(row.pairs, 'pair')} pooled{random_mark(pool)}"
+            pairs = counted(row.pairs, "pair")
+            mark = random_mark(pool)
             over_cases = _in_points(row.difference, row.low, row.high)
-            yield Dot(f"{label},\nover cases", POOLED, *over_cases)
+            yield Dot(f"{pairs} pooled,\nover cases{mark}", POOLED, *over_cases)
             # Needs two seeds of a recipe.
             if is_number(row.seed_low):
                 over_trainings = _in_points(row.difference, row.seed_low, row.seed_high)
-                yield Dot(f"{label},\nover trainings", POOLED, *over_trainings)
+                yield Dot(f"{pairs} pooled,\nover trainings{mark}", POOLED, *over_trainings)
 
 
 def _dots(pairs: list[PairRow], metric: str) -> list[Dot]:
