@@ -121,7 +121,12 @@ def systemd_unit(arguments: list[str], pool: str, variables: dict[str, str]) -> 
         "WantedBy=default.target",
     ]
     path = Path.home() / ".config" / "systemd" / "user" / name
-    commands = (f"systemctl --user enable --now {name}", "loginctl enable-linger")
+    # Not `enable --now`, which leaves a service of an earlier unit running.
+    commands = (
+        f"systemctl --user enable {name}",
+        f"systemctl --user restart {name}",
+        "loginctl enable-linger",
+    )
 
     return Unit(path, "\n".join(lines) + "\n", commands)
 

@@ -193,7 +193,10 @@ def test_a_unit_of_systemd_says_what_was_meant(tmp_path):
     assert 'Environment="TRIAGE_HOME=/Users/Zoë M/tri%%age $1"' in lines
     assert 'ExecStart="/opt/my tools/triage" "join" "http://mac1:4200" "--pool" "fleet"' in lines
     assert 'Environment="TRIAGE_SHARED=s3://a/\\"b\\""' in lines and "Restart=always" in lines
-    assert "systemctl --user enable --now triage-fleet.service" in unit.commands
+    enable, restart, linger = unit.commands
+    assert enable == "systemctl --user enable triage-fleet.service"
+    assert restart == "systemctl --user restart triage-fleet.service", "in place of a service that runs"
+    assert linger == "loginctl enable-linger"
 
 
 def test_an_agent_of_launchd_runs_the_command_with_its_variables(tmp_path, monkeypatch):
