@@ -130,7 +130,8 @@ def type_text(entry: Entry) -> str:
     branches = entry.get("anyOf") or ([] if "discriminator" in entry else entry.get("oneOf"))
     if branches:
         parts = [type_text(part) for part in branches if part != {"type": "null"}]
-        return " or ".join(parts)
+        # One value of several is not always that one.
+        return " or ".join(part.removeprefix("always ") for part in parts)
     if not entry:
         return "value"
     if "enum" in entry:

@@ -155,7 +155,7 @@ class Data(Columns):
     further_share: Annotated[float, Field(ge=0, le=0.9), OMITTED_AT_DEFAULT] = Field(
         default=0.0,
         description="share of embedded train, not counting contrast cases, about further problems,"
-        " which no other set has; for `seed = 42`",
+        " which no other set has; needs `seed = 42`",
     )
     seed: int = Field(default=42, description="seed of the embedded cases and of the split")
     limits: dict[SetName, Annotated[int, Field(ge=3)]] = Field(

@@ -103,7 +103,10 @@ class Search(Strict):
     )
     keep: Fraction = Field(default=0.4, description="share of the trials that go on at each pause")
     start_up_trials: int = Field(
-        default=4, ge=1, le=1000, description="random trials before the sampler learns from them"
+        default=4,
+        ge=1,
+        le=1000,
+        description="trials before the sampler learns, at random but for the grid's own recipe",
     )
     over_triage: Fraction = Field(
         default=0.3,
