@@ -161,7 +161,7 @@ def test_the_readme_has_the_test_command_of_the_continuous_integration():
 A_PATH = re.compile(r"[\w.-]+(/[\w.-]+)*(/|\.(py|sql|toml|yaml|yml|json|md|csv))|\.ci/run")
 # Files and folders of a reader, of a home or of a model.
 ELSEWHERE = re.compile(
-    r"\.triage/.*|(data|sources|models|prefixes|experiments|landing|logs|searches|valid|model|licences)/"
+    r"\.triage/.*|(data|sources|models|prefixes|experiments|landing|logs|prefect|reports|searches|valid|model|licences)/"
     r"|my_\w+\.(csv|toml)|clinic_cases\.jsonl"
     r"|manifest\.json|best\.toml|training\.json|(bundle|prompt|adapter_config|config)\.json|example\.py|tokenizer\.json|grid\.toml|.*NN_\w+\.sql"
 )
