@@ -129,9 +129,7 @@ def type_text(entry: Entry) -> str:
     """Type and bounds of a key in words, e.g. `integer, at least 1 and at most 64`."""
     branches = entry.get("anyOf") or ([] if "discriminator" in entry else entry.get("oneOf"))
     if branches:
-        parts = [type_text(part) for part in branches if part != {"type": "null"}]
-        # One value of several is not always that one.
-        return " or ".join(part.removeprefix("always ") for part in parts)
+        return " or ".join(branch_text(part) for part in branches if part != {"type": "null"})
     if not entry:
         return "value"
     if "enum" in entry:
@@ -146,6 +144,11 @@ def type_text(entry: Entry) -> str:
         return "table"
 
     return ", ".join([str(entry.get("type", "table")), *bounds(entry)])
+
+
+def branch_text(entry: Entry) -> str:
+    """One of several types: there a constant is one of the values, not the only one."""
+    return f"`{json.dumps(entry['const'])}`" if "const" in entry else type_text(entry)
 
 
 def list_text(items: Entry) -> str:

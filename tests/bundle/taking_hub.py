@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.http_server import QuietHandler
 from tests.models.fake_hub import serving
 
 COMMIT = "b2" * 20
@@ -37,12 +37,9 @@ def serve(hub: TakingHub) -> Iterator[str]:
         yield address
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     hub: TakingHub
     protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args: Any) -> None:
-        pass
 
     def do_GET(self) -> None:
         repo = self._repo(3)
