@@ -1,6 +1,7 @@
 """Compiled updates are the same updates: same losses, same adapters, and a training with them resumes exactly."""
 
 import dataclasses
+import math
 from collections import Counter
 
 import mlx.core as mx
@@ -19,15 +20,15 @@ from tasks.tuning.optimizer import make_optimizer
 from tasks.tuning.trainer import Splits, train
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable
+from tests.tuning.traced import traced_graphs
 
 
 @pytest.fixture
 def compiling(monkeypatch):
-    """A backend that compiles. The graphs run operation by operation: compiling them on a CPU takes seconds each."""
+    """A backend that compiles; its graphs are traced and replayed."""
     monkeypatch.setattr(updates, "compiles", lambda: True)
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
+    with traced_graphs():
+        yield
 
 
 def trained(
@@ -40,11 +41,12 @@ def trained(
     lora_plus=1.0,
     **settings,
 ):
-    """(best adapters, progress) of some updates on packed weights."""
+    """(best adapters, progress) of some updates on packed weights. Updates of one shape have other cases and rates."""
     a_recipe = tiny.safety(dropout=0.1, iterations=iterations, lora_plus=lora_plus)
     adapted = tiny.adapted(architecture, 4, False, a_recipe)
-    prefix = tiny.no_store(adapted, tiny.cases(10, template))
-    return train(adapted, experiment(a_recipe, **settings), Splits(prefix, prefix), folder, emit, choice)
+    prefix = tiny.no_store(adapted, tiny.cases(24, template))
+    spec = experiment(a_recipe, decay="linear", **settings)
+    return train(adapted, spec, Splits(prefix, prefix), folder, emit, choice)
 
 
 def curve(progress):
@@ -98,15 +100,13 @@ def test_a_checkpoint_has_one_form_with_and_without_compiled_updates(first, lora
     whole, progress = trained(tmp_path / "whole", **settings)
 
     compiles = [first == "compiled", first != "compiled"]
-    mx.disable_compile()
-    try:
+    with traced_graphs():
         monkeypatch.setattr(updates, "compiles", lambda: compiles[0])
         with pytest.raises(Killed):
             trained(tmp_path / "killed", emit=die_at_update_6, **settings)
+
         monkeypatch.setattr(updates, "compiles", lambda: compiles[1])
         resumed, again = trained(tmp_path / "killed", **settings)
-    finally:
-        mx.enable_compile()
 
     assert tiny.largest_difference(tiny.flat(resumed), tiny.flat(whole)) <= 1e-5
     assert [p.loss for p in again.curve] == pytest.approx([p.loss for p in progress.curve], rel=1e-5)
@@ -148,23 +148,22 @@ def test_between_reports_a_compiled_training_hands_over_each_step_once_and_evalu
     assert totals[1] - totals[0] == {"async_eval": 5}
 
 
-def test_divergence_ends_a_compiled_training_at_the_last_good_update(tmp_path, compiling):
+def test_divergence_ends_a_compiled_training_at_the_last_good_update(tmp_path, compiling, monkeypatch):
+    start = CompiledUpdates.start
+    rates = iter([1e-3, math.nan, *[1e-3] * 4])
+    monkeypatch.setattr(CompiledUpdates, "start", lambda self, numbers, _, key: start(self, numbers, next(rates), key))
     a_recipe = tiny.recipe(iterations=6)
     adapted = tiny.adapted("llama", 4, False, a_recipe)
     prefix = tiny.no_store(adapted, separable())
 
-    def poison(event):
-        if isinstance(event, TrainingReport) and event.iteration == 2:
-            adapted.stack.model.model.norm.weight = adapted.stack.model.model.norm.weight * mx.array(float("nan"))
-
     spec = experiment(a_recipe, evaluate_every=4, report_every=2)
     with pytest.raises(Diverged, match="The loss became nan at update 3") as error:
-        train(adapted, spec, Splits(prefix, prefix), tmp_path, poison)
+        train(adapted, spec, Splits(prefix, prefix), tmp_path, lambda event: None)
 
     assert error.value.reached.update == 2 and not (tmp_path / "checkpoint").exists()
 
 
-@pytest.mark.nightly  # on a CPU, MLX compiles with the C++ compiler, which takes half a minute
+@pytest.mark.nightly  # MLX compiles each fused kernel with the C++ compiler, half a minute in all
 def test_an_update_that_is_really_compiled_gives_the_same_loss_and_norm(tmp_path):
     results = []
     for compiled in (False, True):

@@ -10,6 +10,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from tasks.runtime.events import TrainingReport
 from tasks.tuning import updates
 from tasks.tuning.batches import epoch_batches, make_batch, make_cases, training_batches
+from tasks.tuning.compiled import CompiledUpdates
 from tasks.tuning.gradients import update_gradients
 from tasks.tuning.losses import LossTerms, make_objective, objective_sum
 from tasks.tuning.memory import MemoryChoice
@@ -18,6 +19,7 @@ from tasks.tuning.sampling import drawn_counts
 from tasks.tuning.trainer import Splits, train
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment
+from tests.tuning.traced import traced_graphs
 
 SETTINGS = {"lora_plus": 4, "label_weight": 3.0, "label_smoothing": 0.2, "sampling": "square_root"}
 
@@ -194,17 +196,13 @@ def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_s
         if isinstance(event, TrainingReport) and event.iteration == 6:
             raise Killed
 
-    if compiled:
-        monkeypatch.setattr(updates, "compiles", lambda: True)
-        mx.disable_compile()
-
-    try:
+    monkeypatch.setattr(updates, "compiles", lambda: compiled)
+    with traced_graphs():
         whole, curve = trained(tmp_path / "whole", **SETTINGS)
         with pytest.raises(Killed):
             trained(tmp_path / "killed", die, **SETTINGS)
+
         resumed, again = trained(tmp_path / "killed", **SETTINGS)
-    finally:
-        mx.enable_compile()
 
     assert all((whole[name] == resumed[name]).all() for name in whole) and curve == again
 
@@ -213,35 +211,27 @@ def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_s
 def test_compiled_updates_honour_the_settings(choice, template, tmp_path, monkeypatch):
     plain, curve = trained(tmp_path / "plain", choice=choice, template=template, **SETTINGS)
     monkeypatch.setattr(updates, "compiles", lambda: True)
-    mx.disable_compile()
-
-    try:
+    with traced_graphs():
         compiled, other = trained(tmp_path / "compiled", choice=choice, template=template, **SETTINGS)
-    finally:
-        mx.enable_compile()
 
     assert tiny.largest_difference(compiled, plain) <= 1e-5
     assert [point.loss for point in other] == pytest.approx([point.loss for point in curve], rel=1e-5)
 
 
-def test_an_update_with_all_settings_that_is_really_compiled_gives_the_same_adapter(tmp_path):
-    """A graph that a CPU compiles takes seconds, so this is one update."""
-    from tasks.tuning.compiled import CompiledUpdates
-
+@pytest.mark.nightly  # MLX compiles each fused kernel with the C++ compiler, half a minute in all
+def test_an_update_with_all_settings_that_is_really_compiled_gives_the_same_adapter():
     recipe = tiny.recipe(**SETTINGS)
     results = []
-    for compiles in (False, True):
+    for compiled in (False, True):
         adapted = tiny.adapted("llama", 4, False, recipe)
         some = uneven()
         objective = make_objective(recipe, some.labels)
-        prefix = tiny.no_store(adapted, some)
         optimizer = make_optimizer(experiment(recipe))
         optimizer.init(adapted.stack.model.trainable_parameters())
-        if not compiles:
-            mx.disable_compile()
+        (mx.enable_compile if compiled else mx.disable_compile)()
 
         try:
-            updates = CompiledUpdates(adapted, prefix, objective, optimizer, 4, None)
+            updates = CompiledUpdates(adapted, tiny.no_store(adapted, some), objective, optimizer, 4, None)
             step = updates.start([0, 3, 5, 11], 1e-3, None)
             updates.hand_back()
             results.append((step.value, tiny.flat(adapted.stack.model.trainable_parameters())))
