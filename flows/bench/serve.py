@@ -18,8 +18,8 @@ from rich.console import Console
 
 from deployments.interruptions import interrupted_by_signals
 from flows.bench.shared import own_versions
-from flows.cli.find_model import find_model
-from flows.cli.predict_run import answers
+from flows.cli.models.find_model import find_model
+from flows.cli.models.predict_run import answers
 from flows.cli.terminal import print_line
 from flows.report.table import ReportTable, print_table
 from flows.serve.kept_model import KeptModel

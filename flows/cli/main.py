@@ -8,31 +8,31 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from deployments.interruptions import INTERRUPTED
-from flows.cli.bench import bench
-from flows.cli.best import best
-from flows.cli.cache import cache
-from flows.cli.claims import claims
-from flows.cli.compare import compare
-from flows.cli.data import data
-from flows.cli.doctor import doctor
-from flows.cli.export import export
-from flows.cli.fleet import fleet, join
-from flows.cli.forget import forget
-from flows.cli.gates import gates
-from flows.cli.init import init
-from flows.cli.predict import predict
-from flows.cli.report import report
-from flows.cli.search import search
-from flows.cli.serve import serve
-from flows.cli.sql import sql
+from flows.cli.machine.bench import bench
+from flows.cli.machine.doctor import doctor
+from flows.cli.machine.fleet import fleet, join
+from flows.cli.machine.init import init
+from flows.cli.machine.up import up
+from flows.cli.models.best import best
+from flows.cli.models.export import export
+from flows.cli.models.predict import predict
+from flows.cli.models.serve import serve
+from flows.cli.results.claims import claims
+from flows.cli.results.compare import compare
+from flows.cli.results.gates import gates
+from flows.cli.results.report import report
+from flows.cli.results.status import status
+from flows.cli.results.studies import studies
 from flows.cli.standard_output import written_by_its_end
-from flows.cli.status import status
-from flows.cli.studies import studies
-from flows.cli.sweep import sweep
+from flows.cli.storage.cache import cache
+from flows.cli.storage.data import data
+from flows.cli.storage.forget import forget
+from flows.cli.storage.sql import sql
+from flows.cli.storage.warehouse import warehouse
+from flows.cli.sweeps.search import search
+from flows.cli.sweeps.sweep import sweep
 from flows.cli.terminal import console, print_error
-from flows.cli.up import up
 from flows.cli.usage import usage_sentence
-from flows.cli.warehouse import warehouse
 from tasks.runtime.backend import backend
 from tasks.runtime.errors import TriageError
 
@@ -47,7 +47,7 @@ USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, or of the copy of it
 
 def models() -> None:
     """Show the exact size of each variant, and how much of each model a recipe trains."""
-    from flows.cli.models import print_models
+    from flows.cli.models.sizes import print_models
 
     print_models(console)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.find_model import find_model
+from flows.cli.models.find_model import find_model
 from flows.serve.kept_model import KeptModel
 from tests.place import Place
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as parquet
 import pytest
 from rich.console import Console
 
-from flows.cli.best_ranking import Options
-from flows.cli.best_report import _by_own_rule, print_best
+from flows.cli.models.best_ranking import Options
+from flows.cli.models.best_report import _by_own_rule, print_best
 from flows.report.typed_rows import leaderboard_rows
 from tasks.bundle.bundle import Rule
 from tasks.bundle.from_evaluation import bundle_of_evaluation

@@ -18,8 +18,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 import tasks.bundle.export
-from flows.cli.find_model import find_model
 from flows.cli.main import app
+from flows.cli.models.find_model import find_model
 from tasks.bundle import agreement, export_job
 from tasks.bundle.bundle import Bundle, Rule, Scaling, read_bundle
 from tasks.bundle.card_figures import card_figures
@@ -284,7 +284,7 @@ def test_an_export_without_the_text_of_its_terms_is_written_but_not_pushed(place
     model = find_model(GEMMA)
     terms = {"licence": "Gemma Terms of Use", "terms": "https://ai.google.dev/gemma/terms"}
     gemma = replace(model, bundle=model.bundle.model_copy(update=terms))
-    monkeypatch.setattr("flows.cli.export_report.find_model", lambda name: gemma)
+    monkeypatch.setattr("flows.cli.models.export_report.find_model", lambda name: gemma)
     monkeypatch.setattr(tasks.bundle.export, "run_child", lambda function, args, *rest: export_job.run(args, print))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_good")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")

@@ -30,8 +30,8 @@ from deployments.started_processes import UP, end_leftovers
 from deployments.up import EVERYWHERE, _environment, refuse_open_server
 from deployments.worker_names import host_of, worker_name
 from deployments.workers import JOIN
-from flows.cli import fleet as command
-from flows.cli.run import refuse_pool
+from flows.cli.machine import fleet as command
+from flows.cli.sweeps.run import refuse_pool
 from flows.experiment import _run as run_experiment
 from flows.selection import Narrowing, select
 from tasks.runtime.errors import BadInput

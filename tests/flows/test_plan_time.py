@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from flows.cli.plan_time import print_time
+from flows.cli.sweeps.plan_time import print_time
 from flows.plan import PlannedCell
 from flows.plan_operations import all_operations, operations
 from flows.plan_time import MachineSpeeds, Steps, assumed_machine, measured_machine

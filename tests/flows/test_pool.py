@@ -22,8 +22,8 @@ from deployments import lost_runs
 from deployments.fleet import api_of, enter
 from deployments.pool_versions import code_digest, differences, versions_here
 from deployments.prefect_api import NoAnswer
-from flows.cli.live_table import ExperimentRow, State
-from flows.cli.run import refuse_pool
+from flows.cli.sweeps.live_table import ExperimentRow, State
+from flows.cli.sweeps.run import refuse_pool
 from flows.experiment import experiment
 from flows.pool import follow
 from flows.pool.cell import ERROR, LANDED, RUN_SECONDS, STEP_SECONDS, PooledCell

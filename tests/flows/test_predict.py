@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.find_model import find_model
-from flows.cli.predict_output import WRITERS, json_lines
-from flows.cli.predict_run import PredictRequest, answers, run_predict
+from flows.cli.models.find_model import find_model
+from flows.cli.models.predict_output import WRITERS, json_lines
+from flows.cli.models.predict_run import PredictRequest, answers, run_predict
 from flows.serve.kept_model import KeptModel
 from tasks.bundle.asking import decision_of, in_use
 from tasks.bundle.bundle import BundledModel
@@ -130,7 +130,7 @@ def test_where_no_answer_was_written_the_same_output_can_be_named_again(model, p
     output = tmp_path / "answers.txt"
     file.write_text('{"text": "My head hurts"}\n')
     other = BundledModel(model.bundle.model_copy(update={"adapter_digest": "other"}), place.home)
-    monkeypatch.setattr("flows.cli.predict_run.find_model", lambda name: other)
+    monkeypatch.setattr("flows.cli.models.predict_run.find_model", lambda name: other)
 
     with pytest.raises(BrokenFolder, match="is not the adapter that was judged"):
         run_predict(PredictRequest(CELL, None, file, "text", None, None, output))

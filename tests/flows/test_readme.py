@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.init import write_examples
+from flows.cli.machine.init import write_examples
 from flows.cli.main import app
 from tests.place import ROOT, Place
 from warehouse.query import query
@@ -123,9 +123,11 @@ def study(smoke, tmp_path_factory) -> tuple[Place, Path]:
 @pytest.mark.parametrize("command", RUN)
 def test_a_command_of_a_readme_runs(command, study, monkeypatch, capsys):
     place, folder = study
-    monkeypatch.setattr("flows.cli.plan.sources_of", lambda selection: {})  # asks networks
-    monkeypatch.setattr("flows.cli.plan.print_power", lambda *_: None)  # takes seconds; tests/flows/power
-    monkeypatch.setattr("flows.cli.plan.measured_machine", lambda: None)  # so does this; tests/flows/test_plan_time.py
+    monkeypatch.setattr("flows.cli.sweeps.plan.sources_of", lambda selection: {})  # asks networks
+    monkeypatch.setattr("flows.cli.sweeps.plan.print_power", lambda *_: None)  # takes seconds; tests/flows/power
+    monkeypatch.setattr(
+        "flows.cli.sweeps.plan.measured_machine", lambda: None
+    )  # so does this; tests/flows/test_plan_time.py
     monkeypatch.setenv("TRIAGE_HOME", str(place.home))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
     monkeypatch.chdir(folder)

@@ -17,9 +17,9 @@ import pytest
 from rich.console import Console
 
 from flows import search as flow
-from flows.cli import search_run
 from flows.cli.main import app
-from flows.cli.status_report import print_status
+from flows.cli.results.status_report import print_status
+from flows.cli.sweeps import search_run
 from flows.plan import plan_cells
 from flows.search_setup import Limits, alone, set_up
 from flows.selection import Narrowing, select
@@ -200,7 +200,7 @@ def test_an_interruption_that_ends_the_step_before_the_flow_is_an_interruption(m
     monkeypatch.setattr(search_run, "_run_flow", stopped)
     # Both are for a process that ends now, and this one does not.
     monkeypatch.setattr(search_run, "leaving_in_time", lambda wait, leave: contextlib.nullcontext())
-    monkeypatch.setattr("flows.cli.run.at_next_interruption", lambda leave: None)
+    monkeypatch.setattr("flows.cli.sweeps.run.at_next_interruption", lambda leave: None)
     request = search_run.SearchRequest("smoke", [], "tiny-llama", 4, None, None, Limits(1))
     assert search_run.run_search(Console(quiet=True), request) == 130
     assert "Interrupted. Finished work is kept" in capsys.readouterr().err

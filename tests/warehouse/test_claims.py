@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from flows.cli.claims_report import print_claims
+from flows.cli.results.claims_report import print_claims
 from tasks.runtime.errors import BadInput
 from tests.place import Place, one_sentence
 from tests.warehouse.rows import full, land_pair, training

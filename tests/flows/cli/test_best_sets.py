@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from flows.cli.best_ranking import Options, candidates_of
+from flows.cli.models.best_ranking import Options, candidates_of
 from tests.warehouse.rows import evaluation, training
 from tests.warehouse.test_studies import land_sweep
 from warehouse.landing import write_landing

@@ -10,7 +10,7 @@ import re
 import pytest
 from rich.console import Console
 
-from flows.cli.cache_explain import print_explanation
+from flows.cli.storage.cache_explain import print_explanation
 from flows.selection import select
 from tasks.identity import INGREDIENTS, TrainingInputs, training_id, training_ingredients
 from tasks.runtime.errors import BadInput

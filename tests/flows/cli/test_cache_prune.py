@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployments.machine_id import machine_id
-from flows.cli.cache_prune import seconds_of
+from flows.cli.storage.cache_prune import seconds_of
 from tasks.removal import bytes_below
 from tasks.runtime.errors import BadInput
 from tasks.runtime.locks import locked

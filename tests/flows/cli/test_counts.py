@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from flows.cli.claims_report import MOST_ROWS, _print_claim
-from flows.cli.export_report import _agreement
-from flows.cli.plan import _summary
-from flows.cli.predict_run import PredictRequest, run_predict
-from flows.cli.search_report import saved
-from flows.cli.search_run import _introduction
-from flows.cli.studies_report import _sentence
-from flows.cli.warehouse import _merged
-from flows.cli.warehouse_check import print_check
+from flows.cli.models.export_report import _agreement
+from flows.cli.models.predict_run import PredictRequest, run_predict
+from flows.cli.results.claims_report import MOST_ROWS, _print_claim
+from flows.cli.results.studies_report import _sentence
+from flows.cli.storage.warehouse import _merged
+from flows.cli.storage.warehouse_check import print_check
+from flows.cli.sweeps.plan import _summary
+from flows.cli.sweeps.search_report import saved
+from flows.cli.sweeps.search_run import _introduction
 from flows.plan import plan_cells
 from flows.plan_time import assumed_machine
 from flows.report.figures import counted
@@ -52,7 +52,7 @@ def test_answers(count, s, interrupted, tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
 
     stop_for_this_test_only(monkeypatch)
-    monkeypatch.setattr("flows.cli.predict_run._write_answers", write_answers)
+    monkeypatch.setattr("flows.cli.models.predict_run._write_answers", write_answers)
     file = tmp_path / "cases.jsonl"
     file.write_text('{"text": "My head hurts"}\n' * count)
     run_predict(PredictRequest("m", None, file, "text", None, None, tmp_path / "out.jsonl"))
@@ -105,7 +105,7 @@ def test_rows_of_a_claim(count, s):
 @ONE_AND_TWO
 def test_rows_that_an_audit_finds(count, s, tmp_path, monkeypatch):
     load_all(tmp_path)
-    monkeypatch.setattr("flows.cli.warehouse_check.examine", lambda path: {"costs_agree": count})
+    monkeypatch.setattr("flows.cli.storage.warehouse_check.examine", lambda path: {"costs_agree": count})
     out = io.StringIO()
     assert not print_check(Console(file=out, width=200))
     assert f"Audit costs_agree: {count} row{s}. " in out.getvalue()

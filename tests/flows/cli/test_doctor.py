@@ -20,9 +20,9 @@ from deployments import prefect_api
 from deployments.prefect_api import NoAnswer, check_prefect_server
 from deployments.temporary_server import start_temporary_server
 from flows import preflight
-from flows.cli import doctor_checks as checks
-from flows.cli import doctor_selftest
-from flows.cli.doctor_report import examine_machine, run_check
+from flows.cli.machine import doctor_checks as checks
+from flows.cli.machine import doctor_selftest
+from flows.cli.machine.doctor_report import examine_machine, run_check
 from flows.cli.main import app
 from flows.selection import select
 from tasks.bench.selftest import memory
@@ -91,7 +91,7 @@ def test_a_selftest_that_ends_is_an_error_and_its_report_holds_the_words_without
         raise TriageError(f"The step failed: RuntimeError: no kernel {args['folder']}. Its log is {log}/child.log.")
 
     monkeypatch.setattr(doctor_selftest, "run_child", broken)
-    monkeypatch.setattr("flows.cli.doctor_report._findings", lambda: [])
+    monkeypatch.setattr("flows.cli.machine.doctor_report._findings", lambda: [])
     out = io.StringIO()
     assert examine_machine(Console(file=out, width=200), selftest=True) == 1
     (path,) = home().glob("doctor-*.json")

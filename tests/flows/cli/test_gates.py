@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from flows.bench.corpus import _models
-from flows.cli.best_report import _name_to_ask
 from flows.cli.find_experiment import find_evaluations
-from flows.cli.gates_report import print_gates
+from flows.cli.models.best_report import _name_to_ask
+from flows.cli.results.gates_report import print_gates
 from flows.report.leaderboard import leaderboard
 from flows.report.prevalence import restated, restated_note
 from flows.report.typed_rows import leaderboard_rows

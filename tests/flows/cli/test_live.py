@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from flows.cli.live import live
-from flows.cli.time_left import TimeLeft
+from flows.cli.sweeps.live import live
+from flows.cli.sweeps.time_left import TimeLeft
 from flows.selection import select
 from tasks.progress import publish
 from tasks.runtime.events import (
@@ -110,7 +110,7 @@ def test_a_landed_experiment_is_shown_with_its_result_its_place_and_the_time_lef
     load_all(tmp_path)
     estimate = TimeLeft(cells)
     estimate.began -= 600
-    monkeypatch.setattr("flows.cli.live.TimeLeft", lambda cells: estimate)
+    monkeypatch.setattr("flows.cli.sweeps.live.TimeLeft", lambda cells: estimate)
 
     cell = cells[0].cell_id
     (line,) = (

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.cli.live_table import Board, State, short_names
-from flows.cli.time_left import TimeLeft
+from flows.cli.sweeps.live_table import Board, State, short_names
+from flows.cli.sweeps.time_left import TimeLeft
 from flows.selection import select
 from tasks.runtime.events import (
     ExperimentFailed,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from flows.cli.plan import print_plan
+from flows.cli.sweeps.plan import print_plan
 from flows.plan import plan_cells
 from flows.plan_prefixes import PlannedPrefixes, planned_prefixes
 from flows.report.names import RANDOM
@@ -59,8 +59,8 @@ def test_what_is_trained_and_would_be_scored_again_is_said_with_its_time(smoke, 
 
 
 def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_grid_names(tmp_path, monkeypatch):
-    monkeypatch.setattr("flows.cli.plan.sources_of", lambda selection: {})  # asks networks
-    monkeypatch.setattr("flows.cli.plan.measured_machine", lambda: None)  # takes seconds
+    monkeypatch.setattr("flows.cli.sweeps.plan.sources_of", lambda selection: {})  # asks networks
+    monkeypatch.setattr("flows.cli.sweeps.plan.measured_machine", lambda: None)  # takes seconds
     chosen = select("smoke", narrowing=Narrowing(["tiny-llama", "smollm2-135m"], bits=[4], recipes=["baseline"]))
     tiny = chosen.cells[0]
     missing = FolderSource(kind="folder", path=str(tmp_path / "missing"))
@@ -86,8 +86,8 @@ def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_gr
 def test_a_plan_ends_with_the_models_that_no_source_offers_now(monkeypatch):
     silent = [("Hub a/b", "the Hub cannot be reached"), ("package c 1", "the package index did not answer in time")]
     answers = {"tiny-llama": silent, "tiny-gemma3": [silent[0], ("package d 1", "reachable")]}
-    monkeypatch.setattr("flows.cli.plan.sources_of", lambda selection: answers)
-    monkeypatch.setattr("flows.cli.plan.measured_machine", lambda: None)  # takes seconds
+    monkeypatch.setattr("flows.cli.sweeps.plan.sources_of", lambda selection: answers)
+    monkeypatch.setattr("flows.cli.sweeps.plan.measured_machine", lambda: None)  # takes seconds
 
     def printed() -> str:
         print_plan(
@@ -169,8 +169,8 @@ def test_random_weights_of_another_seed_are_not_those_that_were_trained(trained,
 
 def test_a_plan_prepares_own_cases_once_and_leaves_none(smoke, tmp_path, monkeypatch):
     """They are compared with the prompt's examples, with what is trained, and counted for the verdicts."""
-    monkeypatch.setattr("flows.cli.plan.sources_of", lambda selection: {})  # asks networks
-    monkeypatch.setattr("flows.cli.plan.measured_machine", lambda: None)  # takes seconds
+    monkeypatch.setattr("flows.cli.sweeps.plan.sources_of", lambda selection: {})  # asks networks
+    monkeypatch.setattr("flows.cli.sweeps.plan.measured_machine", lambda: None)  # takes seconds
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TRIAGE_HOME", str(smoke[0].home))

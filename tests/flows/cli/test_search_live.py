@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from flows.cli.search_live import MOST_SHOWN, live
-from flows.cli.search_report import best_trials, print_report, settings
-from flows.cli.search_run import _report
+from flows.cli.sweeps.search_live import MOST_SHOWN, live
+from flows.cli.sweeps.search_report import best_trials, print_report, settings
+from flows.cli.sweeps.search_run import _report
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Note, StepWarning, TrainingReport, TrialReport

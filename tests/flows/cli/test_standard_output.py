@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from flows.cli.main import main
-from flows.cli.predict_run import _writing
+from flows.cli.models.predict_run import _writing
 from tasks.runtime.errors import BadInput
 from tests.place import Place, one_sentence, with_empty_warehouse
 

@@ -17,7 +17,7 @@ from deployments.awake import kept_awake
 from deployments.machine_id import machine_id
 from deployments.prefect_api import api_url, prefect_client
 from deployments.up import up
-from flows.cli import run
+from flows.cli.sweeps import run
 from flows.selection import select
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
@@ -161,7 +161,7 @@ import contextlib, signal, sys, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from rich.console import Console
-from flows.cli.run import EarlyExit
+from flows.cli.sweeps.run import EarlyExit
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import TriageError
 

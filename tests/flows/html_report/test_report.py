@@ -19,8 +19,8 @@ import pytest
 from rich.console import Console
 
 from flows.bench.synthetic_study import SyntheticStudy
-from flows.cli import report_command
-from flows.cli.report_command import ReportRequest, make_report
+from flows.cli.results import report_command
+from flows.cli.results.report_command import ReportRequest, make_report
 from flows.html_report import after_sweep
 from flows.html_report.after_sweep import Refreshed, has_real_models, place_of_report, refreshed_report
 from flows.html_report.files import is_current, landed_fingerprint, report_path

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flows.cli.plan_power import print_power
+from flows.cli.sweeps.plan_power import print_power
 from flows.power.outlook import POWER, _solve, outlook
 from flows.power.planned_set import planned_set
 from flows.power.stored_pair import stored_pair

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flows.cli.plan_trainings import trainings_sentence
+from flows.cli.sweeps.plan_trainings import trainings_sentence
 from flows.power.training_chance import PlannedPairs, planned_pairs, stored_spread
 from flows.selection import select
 from tests.flows.power.stored import Decisions, decisions, store
