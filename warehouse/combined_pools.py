@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from warehouse.pooled import verdict_of_band
-from warehouse.precision_pools import RULE_OF
+from warehouse.precision_pools import RULE_OF, range_of
 from warehouse.resampling import CANNOT_CONCLUDE
 from warehouse.seed_spread import SeedSpread
 
@@ -49,6 +49,7 @@ def combined_pool(adapters: Sequence[PublishedRow]) -> PublishedRow | None:
 def _figure(metric: str, averaged: Sequence[PublishedRow]) -> PublishedRow:
     """The columns of a metric."""
     difference = _mean(averaged, f"{metric}_diff")
+    lowest, highest = range_of([row[f"{metric}_diff"] for row in averaged]) or (None, None)
     figure = {
         metric: _mean(averaged, metric),
         f"reference_{metric}": _mean(averaged, f"reference_{metric}"),
@@ -58,6 +59,8 @@ def _figure(metric: str, averaged: Sequence[PublishedRow]) -> PublishedRow:
         f"{metric}_seed_sd": None,
         f"{metric}_seed_low": None,
         f"{metric}_seed_high": None,
+        f"{metric}_lowest": lowest,
+        f"{metric}_highest": highest,
     }
 
     spread = None if difference is None else _spread(metric, averaged)

@@ -8,7 +8,7 @@ are those of `pooled.py`; nothing is stored.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,8 @@ RULE_OF = {
     "macro_f1": "primary",
     "over_triage": "primary",
 }
-_POOLS = """
+_DIFFERENCES = ", ".join(f"{metric}_diff" for metric in RULE_OF)
+_POOLS = f"""
 SELECT
     base_model,
     adapter,
@@ -39,12 +40,19 @@ SELECT
     reference,
     avg(bytes_ratio),
     any_value(note),
-    list([evaluation_id, reference_evaluation] ORDER BY evaluation_id)
-FROM precision_comparison_of($ids)
+    list([{_DIFFERENCES}])
+        FILTER (WHERE coalesce(its.beats_constant, false) OR coalesce(other.beats_constant, false)),
+    list([pair.evaluation_id, reference_evaluation] ORDER BY pair.evaluation_id)
+FROM precision_comparison_of($ids) AS pair
+LEFT JOIN informed AS its ON its.evaluation_id = pair.evaluation_id
+LEFT JOIN informed AS other ON other.evaluation_id = pair.reference_evaluation
 WHERE adapter <> 'own'
 GROUP BY base_model, adapter, evaluation_set, set_digest, random_weights, precision, reference
 ORDER BY base_model, adapter, evaluation_set, set_digest, random_weights, avg(stored_bytes) DESC, precision
 """
+
+# The lowest and the highest; None where none is known.
+Range = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,8 @@ class PrecisionPool:
 
     `adapter`: where they come from, e.g. `from 4bit`; `figures` by metric, under the rule of
     RULE_OF: `value_4bit` is the precision's, `value_8bit` the reference's, and the bands hold for
-    all figures of the pool at once. `note`: what cannot follow from the reference.
+    all figures of the pool at once. `ranges`: by metric the lowest and the highest difference of
+    one adapter. `note`: what cannot follow from the reference.
     """
 
     base_model: str
@@ -66,6 +75,7 @@ class PrecisionPool:
     reference: str
     bytes_ratio: float | None
     note: str | None
+    ranges: dict[str, Range]
     figures: dict[str, Pooled]
 
 
@@ -83,8 +93,26 @@ def pools_in(
     """The pools by base model, adapters and set of cases, the largest precision first."""
     ids = None if only is None else sorted(only)
     rows = con.execute(_POOLS, {"ids": ids}).fetchall()
-    columns = [[*row[:-1], _figures(con, row[0], pairs=row[-1])] for row in rows]
+    columns = [
+        [*values, _ranges(differences), _figures(con, values[0], pairs)]
+        for *values, differences, pairs in rows
+    ]
     return [PrecisionPool(*values) for values in columns]
+
+
+def _ranges(differences: Sequence[Sequence[float | None]] | None) -> dict[str, Range]:
+    """Over the adapters that are averaged: `differences` has a row of metrics for each."""
+    if differences is None:
+        return {}
+
+    by_metric = zip(RULE_OF, zip(*differences, strict=True), strict=True)
+    return {metric: range_of(values) for metric, values in by_metric}
+
+
+def range_of(values: Collection[float | None]) -> Range:
+    """The lowest and the highest of the values that are known."""
+    known = [value for value in values if value is not None]
+    return (min(known), max(known)) if known else None
 
 
 def _figures(

@@ -123,6 +123,7 @@ def _row(pool: PrecisionPool) -> PublishedRow:
         "bands": JOINT,
     }
     for metric, figure in pool.figures.items():
+        lowest, highest = pool.ranges.get(metric) or (None, None)
         row |= {
             metric: figure.value_4bit,
             f"reference_{metric}": figure.value_8bit,
@@ -132,6 +133,8 @@ def _row(pool: PrecisionPool) -> PublishedRow:
             f"{metric}_seed_sd": figure.seed_sd,
             f"{metric}_seed_low": figure.seed_low,
             f"{metric}_seed_high": figure.seed_high,
+            f"{metric}_lowest": lowest,
+            f"{metric}_highest": highest,
             f"{metric}_verdict": figure.verdict,
         }
 

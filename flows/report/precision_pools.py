@@ -11,12 +11,13 @@ from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow
 from tasks.judging.point_metrics import ED_AUROC
 from warehouse.pooled import Pooled
-from warehouse.precision_pools import PrecisionPool, precision_pools
+from warehouse.precision_pools import PrecisionPool, Range, precision_pools
 
 TITLE = (
     "Precisions against their reference, the mean over adapters that were judged at both: accuracy "
     "and AUROC by the most probable label, the others by the recipe's own rule; 95 % bands over "
-    "cases hold for all figures of a line; verdicts at 2 points, between seeds too"
+    "cases hold for all figures of a line; verdicts at 2 points, between seeds too; last the lowest and "
+    "the highest of an adapter"
 )
 _COLUMNS = {
     "accuracy": "accuracy",
@@ -56,9 +57,17 @@ def _record(pool: PrecisionPool) -> dict[str, str]:
         "bytes": f"x{figure(pool.bytes_ratio, digits=2)}",
         "adapters": f"{accuracy.pairs}{left_out}",
     }
-    return record | {name: _cell(pool.figures[metric]) for metric, name in _COLUMNS.items()}
+    return record | {
+        name: _cell(pool.figures[metric], pool.ranges.get(metric))
+        for metric, name in _COLUMNS.items()
+    }
 
 
-def _cell(row: Pooled) -> str:
+def _cell(row: Pooled, adapters: Range) -> str:
     difference = figure(row.difference, row.low, row.high, sign=True, below=True)
-    return f"{difference}\n{row.note or verdict_words(row.verdict)}"
+    cell = f"{difference}\n{row.note or verdict_words(row.verdict)}"
+    if adapters is None or row.pairs < 2:
+        return cell
+
+    lowest, highest = (figure(value, sign=True) for value in adapters)
+    return f"{cell}\n{lowest} to {highest}"

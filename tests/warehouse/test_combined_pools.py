@@ -37,6 +37,7 @@ def test_adapters_of_other_machines_join_the_mean_with_a_band_that_is_too_wide_r
     folder = tmp_path / "published"
     _, alone = publish_from_a_machine(folder, 42)
     assert (alone["adapters"], alone["bands"]) == (1, JOINT)
+    assert alone["accuracy_lowest"] == alone["accuracy_highest"] == pytest.approx(alone["accuracy_diff"])
 
     rows, pool = publish_from_a_machine(folder, 43)
     assert (len(rows), pool["adapters"], pool["bands"], pool["adapter"]) == (2, 2, AT_MOST, "from 4bit")
@@ -45,6 +46,7 @@ def test_adapters_of_other_machines_join_the_mean_with_a_band_that_is_too_wide_r
         assert pool[f"{metric}_diff"] == pytest.approx(fmean(differences))
         assert pool[f"{metric}_diff"] == pytest.approx(pool[metric] - pool[f"reference_{metric}"])
         assert pool[f"{metric}_seed_sd"] == pytest.approx(stdev(differences))
+        assert [pool[f"{metric}_lowest"], pool[f"{metric}_highest"]] == sorted(differences)
         widths = [row[f"{metric}_high"] - row[f"{metric}_low"] for row in rows]
         assert pool[f"{metric}_high"] - pool[f"{metric}_low"] == pytest.approx(fmean(widths))
 

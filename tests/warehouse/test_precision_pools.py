@@ -44,6 +44,7 @@ def test_figures_are_those_of_the_pairs_of_one_adapter(moved):
         assert row.value_4bit == pytest.approx(pair[metric], abs=1e-9), metric
         assert row.value_8bit == pytest.approx(pair[f"reference_{metric}"], abs=1e-9)
         assert row.difference == pytest.approx(pair[f"{metric}_diff"], abs=1e-9)
+        assert pool.ranges[metric] == (pair[f"{metric}_diff"],) * 2
     assert pool.figures["accuracy"].low < pool.figures["accuracy"].difference < pool.figures["accuracy"].high
 
 
@@ -74,6 +75,29 @@ def test_two_test_sets_have_pools_of_their_own(tmp_path):
 
     table = pooled_over_adapters(leaderboard_rows())
     assert len(table) == 4
+
+
+def test_the_lowest_and_the_highest_adapter_stand_below_their_mean(tmp_path):
+    """Those that are averaged: one that knows nothing at either precision has no part."""
+    adapters = {"good": (noisy(1, 0.9), noisy(2, 0.5)), "fair": (noisy(3, 0.9), noisy(4, 0.7))}
+    adapters["none"] = (noisy(1, 0.0), noisy(2, 0.0))
+    for recipe, (at_bf16, at_mxfp4) in adapters.items():
+        land(tmp_path, "4bit", at_bf16, recipe=recipe)
+        land(tmp_path, "bf16", at_bf16, moved_from="4bit", recipe=recipe)
+        land(tmp_path, "mxfp4", at_mxfp4, moved_from="4bit", recipe=recipe)
+    load_all(tmp_path)
+
+    lowest, highest = query("""
+        SELECT min(accuracy_diff), max(accuracy_diff) FROM precision_comparison
+        WHERE precision = 'mxfp4' AND recipe <> 'none'
+    """).iloc[0]
+    pool = precision_pools()[-1]
+    assert pool.precision == "mxfp4"
+    assert pool.figures["accuracy"].pairs == 2
+    assert pool.ranges["accuracy"] == (lowest, highest) and lowest < highest
+
+    table = pooled_over_adapters(leaderboard_rows())
+    assert table["accuracy"][-1].split("\n")[-1] == f"{lowest:+.3f} to {highest:+.3f}"
 
 
 def test_an_adapter_that_knows_nothing_is_counted_apart(tmp_path):
