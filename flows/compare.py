@@ -12,8 +12,8 @@ from flows.report.markdown import NO_ROWS, PAIRS, as_markdown
 from flows.report.pairs import pair_rows
 from flows.report.study import evaluations_of_study
 from flows.report.typed_rows import leaderboard_rows
+from warehouse.comparison.summary import pooled_sets
 from warehouse.connect import snapshot, warehouse_path
-from warehouse.summary import pooled_sets
 
 
 @flow(name="compare", flow_run_name="comparison")

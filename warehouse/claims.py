@@ -16,9 +16,9 @@ from typing import Any
 import duckdb
 
 from tasks.runtime.errors import BadInput
+from warehouse.comparison.resampling import CANNOT_CONCLUDE
 from warehouse.connect import utc_now, writing
 from warehouse.query import Rows, query_rows
-from warehouse.resampling import CANNOT_CONCLUDE
 
 SUPPORTED = "supported"
 REFUTED = "refuted"

@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 
 from tasks.runtime.locks import locked
-from warehouse import refresh_pairs, refresh_pools
+from warehouse.comparison import refresh_pairs, refresh_pools
 from warehouse.connect import reading, writing
 from warehouse.derived import note_judgings
 from warehouse.migrate import migrate

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from tasks.runtime.errors import BadInput, Locked
-from warehouse import pools
+from warehouse.comparison import pools
 from warehouse.connect import first_line, reading, warehouse_path, writing
 from warehouse.migrate import migrate, sql_files
 from warehouse.place import check_place
@@ -53,7 +53,7 @@ def bring_up_to_date(path: Path | None = None) -> None:
     with reading(path) as con:
         is_current = _is_current(con) and pools.is_current(con)
     if not is_current:
-        from warehouse import refresh_pools  # NumPy comes with it
+        from warehouse.comparison import refresh_pools  # NumPy comes with it
 
         with writing(path) as con:
             migrate(con)
@@ -93,7 +93,7 @@ def run_audit(con: duckdb.DuckDBPyConnection, name: str) -> int:
     again, which SQL cannot.
     """
     if name in REPRODUCED:
-        from warehouse import reproduced  # NumPy comes with it
+        from warehouse.comparison import reproduced  # NumPy comes with it
 
         audits = {
             "pairs_are_reproduced": reproduced.wrong_pairs,

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
 from tasks.runtime.store import MANIFEST, read_manifest
-from warehouse import derived, refresh_pairs, refresh_pools
+from warehouse import derived
+from warehouse.comparison import refresh_pairs, refresh_pools
 from warehouse.connect import WAIT_SECONDS, utc_now, warehouse_path, writing
 from warehouse.landing import LandingManifest, is_loaded
 from warehouse.migrate import migrate

@@ -138,13 +138,13 @@ def _refresh_pairs(con: duckdb.DuckDBPyConnection) -> None:
 
     Most opened files are current and need no SciPy.
     """
-    from warehouse.refresh_pairs import refresh
+    from warehouse.comparison.refresh_pairs import refresh
 
     refresh(con)
 
 
 def _refresh_pools(con: duckdb.DuckDBPyConnection) -> None:
     """Compute the figures of pools that new views show."""
-    from warehouse.refresh_pools import refresh
+    from warehouse.comparison.refresh_pools import refresh
 
     refresh(con)

@@ -18,7 +18,7 @@ import duckdb
 
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from warehouse import refresh_pools
+from warehouse.comparison import refresh_pools
 from warehouse.connect import reading, writing
 from warehouse.migrate import migrate
 from warehouse.published_landing import publish_landing

@@ -15,9 +15,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from warehouse.combined_pools import JOINT, PublishedRow, combined_pool
+from warehouse.comparison.combined_pools import JOINT, PublishedRow, combined_pool
+from warehouse.comparison.precision_pools import PrecisionPool, pools_in
 from warehouse.connect import quoted
-from warehouse.precision_pools import PrecisionPool, pools_in
 
 OWN = "own"  # trained where it is judged, and not moved
 VIEW = "precision_comparison"

@@ -12,8 +12,8 @@ from flows.report.answer import AUROC, METRICS, points
 from flows.report.figures import counted, is_number
 from flows.report.names import random_mark, recipe_name
 from flows.report.pairs import PairRow, headline, quantization
-from warehouse.pooled import ALL
-from warehouse.resampling import MARGIN
+from warehouse.comparison.pooled import ALL
+from warehouse.comparison.resampling import MARGIN
 
 PAIR = "a pair"
 POOLED = "pooled pairs"

@@ -14,7 +14,7 @@ from flows.report.pairs import PairRow, pair_rows
 from flows.report.study import StudyRow, evaluation_ids, find_study
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
 from tasks.runtime.errors import BadInput
-from warehouse.summary import PooledSet, pooled_sets
+from warehouse.comparison.summary import PooledSet, pooled_sets
 
 EVERYTHING = "all results"  # the name where the warehouse knows no study
 NO_MODEL = "no language model"

@@ -11,8 +11,8 @@ from scipy.stats import norm
 from flows.power.studies import SEARCHED, Studies
 from tasks.judging.paired_cells import PlannedSet
 from tasks.judging.point_metrics import MIN_UNITS
-from warehouse.resampling import MARGIN
-from warehouse.verdicts import VerdictShares
+from warehouse.comparison.resampling import MARGIN
+from warehouse.comparison.verdicts import VerdictShares
 
 POWER = 0.8
 NEAR = 0.01  # a share this near to POWER is POWER

@@ -14,7 +14,7 @@ from tasks.judging.paired_cells import PlannedSet
 from tasks.judging.point_metrics import Floats, Ints, accuracy, macro_f1, recall
 from tasks.judging.study_draws import Behaviour, draw_studies
 from tasks.judging.true_difference import Shift, difference_of, differences_of, shift_to
-from warehouse.verdicts import VerdictShares, verdict_shares
+from warehouse.comparison.verdicts import VerdictShares, verdict_shares
 
 SEED = 42
 STUDIES = 1000

@@ -12,9 +12,9 @@ from flows.report.figures import is_number
 from tasks.judging.point_metrics import ED_AUROC
 from tasks.runtime.errors import Locked
 from tasks.spec import ExperimentSpec
+from warehouse.comparison.seed_spread import SeedSpread
 from warehouse.connect import warehouse_path
 from warehouse.query import query_rows
-from warehouse.seed_spread import SeedSpread
 
 METRICS = ("accuracy", "ed_recall", ED_AUROC)
 # Trained pairs; two models that know nothing are alike whatever chance does.

@@ -9,10 +9,10 @@ from flows.report.leaderboard import by_test_set
 from flows.report.pairs import NOT_MEASURABLE, PairRow, pairs_on
 from flows.report.typed_rows import EvaluationRow
 from tasks.judging.point_metrics import ED_AUROC
-from warehouse.pooled import ALL, BETWEEN_SEEDS, Pooled
-from warehouse.resampling import CANNOT_CONCLUDE, MARGIN
-from warehouse.seed_spread import pairs_that_could_show
-from warehouse.summary import PooledSet
+from warehouse.comparison.pooled import ALL, BETWEEN_SEEDS, Pooled
+from warehouse.comparison.resampling import CANNOT_CONCLUDE, MARGIN
+from warehouse.comparison.seed_spread import pairs_that_could_show
+from warehouse.comparison.summary import PooledSet
 
 NO_PAIR = "4 bits against 8 bits: no pair of otherwise equal experiments yet."
 NO_PAIR_HERE = (

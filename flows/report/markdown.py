@@ -11,7 +11,7 @@ from flows.report.leaderboard import leaderboard, named_sets
 from flows.report.pairs import PairRow, headline, pairs_on, quantization
 from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow
-from warehouse.summary import PooledSet
+from warehouse.comparison.summary import PooledSet
 
 PAIRS = "4 bits against 8 bits"
 NO_ROWS = "No rows yet."

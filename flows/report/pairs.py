@@ -10,7 +10,7 @@ from flows.report.figures import counted, figure, is_number
 from flows.report.names import random_mark, recipe_name
 from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow, typed_rows
-from warehouse.resampling import MARGIN
+from warehouse.comparison.resampling import MARGIN
 
 PAIRS = (
     "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case"

@@ -10,8 +10,8 @@ from flows.report.pairs import verdict_words
 from flows.report.table import ReportTable
 from flows.report.typed_rows import EvaluationRow
 from tasks.judging.point_metrics import ED_AUROC
-from warehouse.pooled import Pooled
-from warehouse.precision_pools import PrecisionPool, Range, precision_pools
+from warehouse.comparison.pooled import Pooled
+from warehouse.comparison.precision_pools import PrecisionPool, Range, precision_pools
 
 TITLE = (
     "Precisions against their reference, the mean over adapters that were judged at both: accuracy "

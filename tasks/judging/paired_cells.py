@@ -2,7 +2,7 @@
 
 A cell is (true label, decision at 4 bits, decision at 8 bits), each a position in LABELS, numbered
 from 0 to 26. What is drawn for a plan is judged by the functions that judge a finished pair
-(`warehouse/verdicts.py`).
+(`warehouse/comparison/verdicts.py`).
 """
 
 from __future__ import annotations

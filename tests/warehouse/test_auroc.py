@@ -9,10 +9,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tasks.judging.point_metrics import ED_AUROC, placements
-from warehouse.cells import JudgedCases
-from warehouse.joint import Statistic, joint_bands
-from warehouse.paired import PairedDecisions
-from warehouse.paired_scores import compare_auroc
+from warehouse.comparison.cells import JudgedCases
+from warehouse.comparison.joint import Statistic, joint_bands
+from warehouse.comparison.paired import PairedDecisions
+from warehouse.comparison.paired_scores import compare_auroc
 
 
 def scored(seed: int, groups: int = 60, size: int = 8, models: int = 2) -> JudgedCases:

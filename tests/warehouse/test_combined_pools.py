@@ -11,10 +11,10 @@ import pytest
 
 from tests.warehouse.test_precisions import land, noisy
 from tests.warehouse.test_studies import land_sweep
-from warehouse.combined_pools import AT_MOST, JOINT, combined_pool
+from warehouse.comparison.combined_pools import AT_MOST, JOINT, combined_pool
+from warehouse.comparison.pooled import BETWEEN_SEEDS
+from warehouse.comparison.precision_pools import RULE_OF
 from warehouse.load import load_all
-from warehouse.pooled import BETWEEN_SEEDS
-from warehouse.precision_pools import RULE_OF
 from warehouse.published import publish
 from warehouse.published_precisions import SUMMARY, VIEW
 

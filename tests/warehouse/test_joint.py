@@ -7,9 +7,9 @@ import pytest
 import statsmodels.api as sm
 
 from tasks.judging.point_metrics import metric_values
-from warehouse.joint import LEAST_ERROR, LEVEL, Hypothesis, Statistic, joint_bands
-from warehouse.ratios import POOLED, Cells
-from warehouse.resampling import resample_weights
+from warehouse.comparison.joint import LEAST_ERROR, LEVEL, Hypothesis, Statistic, joint_bands
+from warehouse.comparison.ratios import POOLED, Cells
+from warehouse.comparison.resampling import resample_weights
 
 SIGNS = np.array([1.0, -1.0])
 

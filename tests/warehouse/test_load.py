@@ -14,7 +14,8 @@ import pytest
 
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
-from warehouse import connect, refresh_pairs
+from warehouse import connect
+from warehouse.comparison import refresh_pairs
 from warehouse.connect import reading, warehouse_path, writing
 from warehouse.health import run_audits
 from warehouse.landing import write_landing
@@ -377,7 +378,8 @@ def test_the_figures_of_a_pair_are_of_what_is_loaded_whatever_became_of_the_land
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from warehouse import load, refresh_pairs
+from warehouse import load
+from warehouse.comparison import refresh_pairs
 def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "before commit":

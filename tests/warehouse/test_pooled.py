@@ -11,7 +11,8 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, fbeta_score, recall_score, roc_auc_score
 
 from tests.warehouse.rows import PROBABILITIES, evaluation, full, training
-from warehouse import refresh_pools
+from warehouse.comparison import refresh_pools
+from warehouse.comparison.refresh_pools import missing_rows
 from warehouse.connect import reading, writing
 from warehouse.health import bring_up_to_date, run_audits
 from warehouse.landing import write_landing
@@ -19,7 +20,6 @@ from warehouse.load import load_all, load_landing
 from warehouse.migrate import migrate
 from warehouse.query import query_rows
 from warehouse.rebuild import rebuild
-from warehouse.refresh_pools import missing_rows
 
 LABELS = ("ED", "GP", "HOME")
 CASES = 120

@@ -8,9 +8,9 @@ from flows.report.precision_pools import pooled_over_adapters
 from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import evaluation
 from tests.warehouse.test_precisions import land, noisy
+from warehouse.comparison.precision_pools import precision_pools
 from warehouse.landing import write_landing
 from warehouse.load import load_all
-from warehouse.precision_pools import precision_pools
 from warehouse.query import query
 
 UNPACKED = {"original_precision": "Q4_1", "weights_source": "package"}

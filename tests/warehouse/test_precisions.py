@@ -16,13 +16,13 @@ from flows.report.leaderboard import leaderboard
 from flows.report.typed_rows import leaderboard_rows
 from tasks.runtime.store import seal
 from tests.warehouse.rows import FIVE, evaluation, land_pair, training
+from warehouse.comparison.paired import PairedDecisions, compare
+from warehouse.comparison.paired_scores import compare_losses
 from warehouse.connect import reading
 from warehouse.health import run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all, load_landing
 from warehouse.migrate import migrate, sql_files
-from warehouse.paired import PairedDecisions, compare
-from warehouse.paired_scores import compare_losses
 from warehouse.query import query
 
 LABELS = ("ED", "GP", "HOME")

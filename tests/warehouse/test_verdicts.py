@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tasks.judging.paired_cells import PairedCounts
-from warehouse.paired import PairedDecisions, compare
-from warehouse.resampling import CANNOT_CONCLUDE, INFERIOR, NOT_INFERIOR
-from warehouse.verdicts import verdict_shares
+from warehouse.comparison.paired import PairedDecisions, compare
+from warehouse.comparison.resampling import CANNOT_CONCLUDE, INFERIOR, NOT_INFERIOR
+from warehouse.comparison.verdicts import verdict_shares
 
 METRICS = ("accuracy", "ed_recall", "macro_f1")
 

@@ -21,9 +21,9 @@ from flows.report.prevalence import check_prevalence, not_restated_note
 from flows.report.study import evaluation_ids, select_study, study_rows
 from flows.report.table import ReportTable, print_lines
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
+from warehouse.comparison.summary import pooled_sets
 from warehouse.connect import snapshot
 from warehouse.health import bring_up_to_date
-from warehouse.summary import pooled_sets
 
 BANDS = (
     "On top, intervals over cases hold for all pooled figures at once; those over trainings, and "

@@ -18,8 +18,8 @@ from flows.selection import Selection
 from tasks.judging.paired_cells import PlannedSet
 from tasks.judging.study_draws import ASSUMED_CLUSTERING, ASSUMED_DISCORDANCE, Behaviour
 from tasks.spec import LABELS
-from warehouse.resampling import MARGIN
-from warehouse.verdicts import VerdictShares
+from warehouse.comparison.resampling import MARGIN
+from warehouse.comparison.verdicts import VerdictShares
 
 VERDICTS = "not inferior / inferior / cannot conclude"
 SURE = f"{POWER:.0%} of studies"

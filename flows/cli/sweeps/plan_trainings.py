@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from flows.power.training_chance import PlannedPairs, StoredSpread
 from tasks.judging.point_metrics import ED_AUROC
-from warehouse.resampling import MARGIN
-from warehouse.seed_spread import SeedSpread, pairs_that_could_show
+from warehouse.comparison.resampling import MARGIN
+from warehouse.comparison.seed_spread import SeedSpread, pairs_that_could_show
 
 TITLES = {
     "accuracy": "accuracy",

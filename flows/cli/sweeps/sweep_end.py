@@ -16,8 +16,8 @@ from flows.report.disclaimer import disclaimer
 from flows.report.leaderboard import named_sets
 from flows.report.pairs import pair_rows
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
+from warehouse.comparison.summary import pooled_sets
 from warehouse.health import bring_up_to_date
-from warehouse.summary import pooled_sets
 
 MOST_LINES = 10  # of trained models, and as many of baselines
 MOST_FAILURES = 10

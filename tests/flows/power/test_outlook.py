@@ -18,10 +18,10 @@ from flows.selection import Narrowing, select
 from tasks.judging.paired_cells import GAIN, PairedCounts, PlannedSet
 from tasks.judging.study_draws import Behaviour
 from tests.flows.power.stored import counted, decisions, store
-from warehouse.paired import PairedDecisions, compare
+from warehouse.comparison.paired import PairedDecisions, compare
+from warehouse.comparison.resampling import NOT_INFERIOR
+from warehouse.comparison.verdicts import VerdictShares, verdict_shares
 from warehouse.query import query_rows
-from warehouse.resampling import NOT_INFERIOR
-from warehouse.verdicts import VerdictShares, verdict_shares
 
 WITHIN = 0.05
 

@@ -14,10 +14,10 @@ from flows.report.markdown import as_markdown
 from flows.report.pairs import pair_rows
 from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import land_pair
+from warehouse.comparison.pooled import BETWEEN_SEEDS, Pooled
+from warehouse.comparison.seed_spread import SeedSpread
+from warehouse.comparison.summary import PooledSet, pooled_sets
 from warehouse.load import load_all
-from warehouse.pooled import BETWEEN_SEEDS, Pooled
-from warehouse.seed_spread import SeedSpread
-from warehouse.summary import PooledSet, pooled_sets
 
 ROW = Pooled("all", "argmax", "accuracy", 20, 10, 10, 2, 1500, 245, 0.8, 0.804, -0.004, 0.004, -0.016, 0.008, 0.012,
              0.011, -0.010, 0.002, verdict="not inferior")  # fmt: skip

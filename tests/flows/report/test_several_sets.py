@@ -22,9 +22,9 @@ from tests.warehouse.rows import FIVE, evaluation, training
 from tests.warehouse.test_precisions import land as land_precision
 from tests.warehouse.test_studies import OTHER
 from tests.warehouse.test_views import random_cases
+from warehouse.comparison.summary import pooled_sets
 from warehouse.landing import write_landing
 from warehouse.load import load_all
-from warehouse.summary import pooled_sets
 
 CASES = random_cases(60, 1)
 LATER = datetime(2026, 1, 5)

@@ -10,8 +10,8 @@ from typing import Any
 
 import duckdb
 
-from warehouse.pair_tables import TABLES, Pair, PairTable
-from warehouse.paired_cases import cases_by_rule, comparisons, cost_matrix
+from warehouse.comparison.pair_tables import TABLES, Pair, PairTable
+from warehouse.comparison.paired_cases import cases_by_rule, comparisons, cost_matrix
 
 _CONCERNED = """
 WITH touched AS (

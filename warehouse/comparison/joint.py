@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.judging.point_metrics import MAX_UNDEFINED, Floats, ratio
-from warehouse.resampling import RESAMPLES, resample_weights
+from warehouse.comparison.resampling import RESAMPLES, resample_weights
 
 LEVEL = 0.95
 # The standard error of a resample counts as at least this share of the study's. Where few cases

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.judging.point_metrics import ED_AUROC, Floats, UnitCounts, placements, ratio
-from warehouse.paired import (
+from warehouse.comparison.paired import (
     LOSS,
     BothSides,
     MetricComparison,

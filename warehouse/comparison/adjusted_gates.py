@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from scipy.special import betaincinv
 
 from tasks.judging.point_metrics import MIN_UNITS
-from warehouse.cells import JudgedCases
-from warehouse.joint import Band, Statistic, joint_bands
-from warehouse.ratios import Cells
-from warehouse.resampling import RESAMPLES
+from warehouse.comparison.cells import JudgedCases
+from warehouse.comparison.joint import Band, Statistic, joint_bands
+from warehouse.comparison.ratios import Cells
+from warehouse.comparison.resampling import RESAMPLES
 
 GATED = ("ed_recall", "ed_f2")
 

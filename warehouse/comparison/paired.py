@@ -32,9 +32,9 @@ from tasks.judging.point_metrics import (
     recall,
     undefined_too_often,
 )
-from warehouse.exact_tests import TANGO, mcnemar, tango_interval
-from warehouse.ratios import OF_EMERGENCIES
-from warehouse.resampling import (
+from warehouse.comparison.exact_tests import TANGO, mcnemar, tango_interval
+from warehouse.comparison.ratios import OF_EMERGENCIES
+from warehouse.comparison.resampling import (
     CANNOT_CONCLUDE,
     MARGIN,
     RESAMPLES,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from warehouse.resampling import MARGIN
+from warehouse.comparison.resampling import MARGIN
 
 
 @dataclass(frozen=True)

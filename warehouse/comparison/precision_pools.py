@@ -15,9 +15,9 @@ from pathlib import Path
 import duckdb
 
 from tasks.judging.point_metrics import ED_AUROC
+from warehouse.comparison.pooled import Pooled
+from warehouse.comparison.refresh_pools import pool_rows
 from warehouse.connect import reading
-from warehouse.pooled import Pooled
-from warehouse.refresh_pools import pool_rows
 
 # The rule by which a precision is shown in a metric; the AUROC knows none.
 RULE_OF = {

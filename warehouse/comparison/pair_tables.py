@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from warehouse.paired import METRICS, WITH_OVER_TRIAGE, MetricComparison
+from warehouse.comparison.paired import METRICS, WITH_OVER_TRIAGE, MetricComparison
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The pooled comparison of 4 with 8 bits: mean differences of many pairs on the same cases.
 
 Differences are averaged over pairs (recipes and seeds) and resampled jointly, so that the bands of
-all figures of a pool hold together (warehouse/joint.py). Only pairs of which at least one model
+all figures of a pool hold together (warehouse/comparison/joint.py). Only pairs of which at least one model
 beats the best constant answer are averaged: two models that know nothing are alike whatever the
 precision.
 
@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tasks.judging.point_metrics import ED_AUROC, MIN_UNITS, Floats, UnitCounts
-from warehouse.cells import RULES, JudgedCases
-from warehouse.joint import Band, Hypothesis, Statistic, joint_bands
-from warehouse.ratios import OF_EMERGENCIES, POOLED, Cells
-from warehouse.resampling import (
+from warehouse.comparison.cells import RULES, JudgedCases
+from warehouse.comparison.joint import Band, Hypothesis, Statistic, joint_bands
+from warehouse.comparison.ratios import OF_EMERGENCIES, POOLED, Cells
+from warehouse.comparison.resampling import (
     CANNOT_CONCLUDE,
     LOWER_IS_BETTER,
     MARGIN,
@@ -29,7 +29,7 @@ from warehouse.resampling import (
     SEED,
     verdict_on,
 )
-from warehouse.seed_spread import SeedSpread
+from warehouse.comparison.seed_spread import SeedSpread
 
 ALL = "all"  # the row over all base models
 BETWEEN_SEEDS = "it varies too much between seeds"

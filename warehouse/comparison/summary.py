@@ -10,9 +10,9 @@ from pathlib import Path
 
 import duckdb
 
+from warehouse.comparison.pooled import Pooled
+from warehouse.comparison.refresh_pools import missing_rows
 from warehouse.connect import reading
-from warehouse.pooled import Pooled
-from warehouse.refresh_pools import missing_rows
 
 _SETS = """
 SELECT DISTINCT pool, evaluation_set, set_digest, coalesce(random_weights, false)

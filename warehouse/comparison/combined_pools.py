@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from warehouse.pooled import verdict_of_band
-from warehouse.precision_pools import RULE_OF, range_of
-from warehouse.resampling import CANNOT_CONCLUDE
-from warehouse.seed_spread import SeedSpread
+from warehouse.comparison.pooled import verdict_of_band
+from warehouse.comparison.precision_pools import RULE_OF, range_of
+from warehouse.comparison.resampling import CANNOT_CONCLUDE
+from warehouse.comparison.seed_spread import SeedSpread
 
 JOINT = "joint bootstrap; for all figures of the pool at once"
 AT_MOST = "at most: the adapters' own intervals, averaged; each for one figure"

@@ -8,12 +8,12 @@ from typing import Any
 
 import duckdb
 
-from warehouse.cells import judged_cases
-from warehouse.pair_tables import TABLES, PairTable
-from warehouse.pooled import Pooled
-from warehouse.pools import pools_to_store, without_figures
-from warehouse.refresh_pairs import figure_rows
-from warehouse.refresh_pools import pool_rows
+from warehouse.comparison.cells import judged_cases
+from warehouse.comparison.pair_tables import TABLES, PairTable
+from warehouse.comparison.pooled import Pooled
+from warehouse.comparison.pools import pools_to_store, without_figures
+from warehouse.comparison.refresh_pairs import figure_rows
+from warehouse.comparison.refresh_pools import pool_rows
 
 
 def wrong_pairs(con: duckdb.DuckDBPyConnection) -> list[tuple[str, ...]]:
@@ -82,7 +82,7 @@ def _wrong_pool_figures(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, .
 
 
 def _wrong_bounds(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, ...]]:
-    from warehouse.adjusted_gates import adjusted_bounds  # SciPy comes with it
+    from warehouse.comparison.adjusted_gates import adjusted_bounds  # SciPy comes with it
 
     looks = con.execute(
         """

@@ -12,9 +12,14 @@ from dataclasses import astuple, fields
 
 import duckdb
 
-from warehouse.cells import judged_cases
-from warehouse.pooled import Pooled, PooledPair, pooled
-from warehouse.pools import LOOKS_WITHOUT_BOUNDS, pools_of, pools_to_store, without_figures
+from warehouse.comparison.cells import judged_cases
+from warehouse.comparison.pooled import Pooled, PooledPair, pooled
+from warehouse.comparison.pools import (
+    LOOKS_WITHOUT_BOUNDS,
+    pools_of,
+    pools_to_store,
+    without_figures,
+)
 
 # Cases of all models on one set up to which its figures are made after each landing: in a third of
 # a second. Those of sixty models on 1,500 cases take three seconds.
@@ -135,7 +140,7 @@ def _insert_pool(con: duckdb.DuckDBPyConnection, pool: str, ids: list[str]) -> N
 
 
 def _insert_bounds(con: duckdb.DuckDBPyConnection, looks: str, ids: list[str]) -> None:
-    from warehouse.adjusted_gates import adjusted_bounds  # SciPy comes with it
+    from warehouse.comparison.adjusted_gates import adjusted_bounds  # SciPy comes with it
 
     gates = adjusted_bounds(judged_cases(con, ids))
     con.execute(

@@ -11,15 +11,15 @@ import numpy as np
 
 from tasks.judging.point_metrics import Floats, Ints
 from tasks.spec import LABELS
-from warehouse.judged_rows import judged_rows
-from warehouse.pair_tables import Pair, PairTable
-from warehouse.paired import (
+from warehouse.comparison.pair_tables import Pair, PairTable
+from warehouse.comparison.paired import (
     MetricComparison,
     PairedDecisions,
     compare,
     not_available,
 )
-from warehouse.paired_scores import compare_auroc, compare_losses
+from warehouse.comparison.paired_scores import compare_auroc, compare_losses
+from warehouse.judged_rows import judged_rows
 
 _POSITION: dict[str | None, int] = {label: position for position, label in enumerate(LABELS)}
 

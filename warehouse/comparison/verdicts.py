@@ -19,9 +19,9 @@ from tasks.judging.point_metrics import (
     ratio,
     undefined_too_often,
 )
-from warehouse.exact_tests import tango_interval
-from warehouse.paired import PROPORTIONS
-from warehouse.resampling import (
+from warehouse.comparison.exact_tests import tango_interval
+from warehouse.comparison.paired import PROPORTIONS
+from warehouse.comparison.resampling import (
     CANNOT_CONCLUDE,
     INFERIOR,
     NOT_INFERIOR,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tasks.judging.point_metrics import Floats, Ints, placements
 from tasks.spec import LABELS
-from warehouse.ratios import Cells
+from warehouse.comparison.ratios import Cells
 
 # Columns of _COUNTED, by rule.
 RULES = {"primary": "decision", "argmax": "argmax", "target_recall": "target_recall"}
