@@ -98,10 +98,18 @@ def _publish_pools(
             combined and dict(zip(_KEY, key, strict=True)) | combined,
             published.get(key),
         ]
-        rows.append(max(filter(None, candidates), key=_rank))
+        chosen = max(filter(None, candidates), key=_rank)
+        if combined and combined["adapters"] == chosen["adapters"]:
+            chosen = combined | chosen  # columns that an earlier version did not publish
 
+        rows.append(chosen)
+
+    # A table takes its columns from the first row.
+    names = dict.fromkeys(name for row in rows for name in row)
     pq.write_table(
-        pa.Table.from_pylist([{"bands": None} | row for row in rows]), path, compression="zstd"
+        pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]),
+        path,
+        compression="zstd",
     )
 
 
@@ -123,7 +131,7 @@ def _row(pool: PrecisionPool) -> PublishedRow:
         "bands": JOINT,
     }
     for metric, figure in pool.figures.items():
-        lowest, highest = pool.ranges.get(metric) or (None, None)
+        lowest, highest = pool.ranges[metric] or (None, None)
         row |= {
             metric: figure.value_4bit,
             f"reference_{metric}": figure.value_8bit,

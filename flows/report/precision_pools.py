@@ -16,8 +16,8 @@ from warehouse.comparison.precision_pools import PrecisionPool, Range, precision
 TITLE = (
     "Precisions against their reference, the mean over adapters that were judged at both: accuracy "
     "and AUROC by the most probable label, the others by the recipe's own rule; 95 % bands over "
-    "cases hold for all figures of a line; verdicts at 2 points, between seeds too; last the lowest and "
-    "the highest of an adapter"
+    "cases hold for all figures of a line; verdicts at 2 points, between seeds too; below "
+    "them the lowest and the highest difference of one adapter"
 )
 _COLUMNS = {
     "accuracy": "accuracy",
@@ -58,16 +58,15 @@ def _record(pool: PrecisionPool) -> dict[str, str]:
         "adapters": f"{accuracy.pairs}{left_out}",
     }
     return record | {
-        name: _cell(pool.figures[metric], pool.ranges.get(metric))
-        for metric, name in _COLUMNS.items()
+        name: _cell(pool.figures[metric], pool.ranges[metric]) for metric, name in _COLUMNS.items()
     }
 
 
-def _cell(row: Pooled, adapters: Range) -> str:
+def _cell(row: Pooled, extremes: Range) -> str:
     difference = figure(row.difference, row.low, row.high, sign=True, below=True)
     cell = f"{difference}\n{row.note or verdict_words(row.verdict)}"
-    if adapters is None or row.pairs < 2:
+    if extremes is None or row.pairs < 2:
         return cell
 
-    lowest, highest = (figure(value, sign=True) for value in adapters)
+    lowest, highest = (figure(value, sign=True) for value in extremes)
     return f"{cell}\n{lowest} to {highest}"

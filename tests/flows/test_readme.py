@@ -123,11 +123,10 @@ def study(smoke, tmp_path_factory) -> tuple[Place, Path]:
 @pytest.mark.parametrize("command", RUN)
 def test_a_command_of_a_readme_runs(command, study, monkeypatch, capsys):
     place, folder = study
-    monkeypatch.setattr("flows.cli.sweeps.plan.sources_of", lambda selection: {})  # asks networks
-    monkeypatch.setattr("flows.cli.sweeps.plan.print_power", lambda *_: None)  # takes seconds; tests/flows/power
-    monkeypatch.setattr(
-        "flows.cli.sweeps.plan.measured_machine", lambda: None
-    )  # so does this; tests/flows/test_plan_time.py
+    plan = "flows.cli.sweeps.plan"
+    monkeypatch.setattr(f"{plan}.sources_of", lambda selection: {})  # asks networks
+    monkeypatch.setattr(f"{plan}.print_power", lambda *_: None)  # takes seconds; tests/flows/power
+    monkeypatch.setattr(f"{plan}.measured_machine", lambda: None)  # so does this; tests/flows/test_plan_time.py
     monkeypatch.setenv("TRIAGE_HOME", str(place.home))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
     monkeypatch.chdir(folder)

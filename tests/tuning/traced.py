@@ -1,4 +1,4 @@
-"""`mx.compile` without a C++ compiler: graphs are traced once and replayed, and no operations are fused into kernels."""
+"""`mx.compile` without a C++ compiler: graphs are traced once and replayed, and nothing is fused into kernels."""
 
 import ctypes
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def set_compile_mode(mode: int) -> None:
 def traced_graphs() -> Iterator[None]:
     """Replay graphs operation by operation: what a graph holds as a constant stays what it was when it was traced.
 
-    Fused kernels of one update take a CPU's compiler half a minute.
+    Fused kernels of one update take a CPU's compiler half a minute. Compiling is on afterwards.
     """
     set_compile_mode(NO_FUSE)
     try:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from statistics import fmean, stdev
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -54,6 +55,31 @@ def test_adapters_of_other_machines_join_the_mean_with_a_band_that_is_too_wide_r
     assert publish_from_a_machine(folder, 44)[1]["adapters"] == 3
 
 
+def test_a_pool_that_an_earlier_version_published_leaves_the_others_their_columns(tmp_path):
+    folder = tmp_path / "published"
+    _, pool = publish_from_a_machine(folder, 42)
+    path = folder / f"{SUMMARY}.parquet"
+    earlier = {name: value for name, value in pool.items() if not name.endswith(("_lowest", "_highest"))}
+    pq.write_table(pa.Table.from_pylist([earlier | {"base_model": "another"}, earlier]), path)
+
+    publish("moved", folder, tmp_path / "machine-42" / "w.duckdb")
+    another, again = pq.read_table(path).to_pylist()
+    assert (another["base_model"], another["accuracy_lowest"]) == ("another", None) and again == pool
+
+
+def test_a_published_pool_gets_the_range_of_its_adapters(tmp_path):
+    folder = tmp_path / "published"
+    publish_from_a_machine(folder, 42)
+    _, pool = publish_from_a_machine(folder, 43)
+    path = folder / f"{SUMMARY}.parquet"
+    earlier = {name: value for name, value in pool.items() if not name.endswith(("_lowest", "_highest"))}
+    pq.write_table(pa.Table.from_pylist([earlier | {"bands": JOINT}]), path)
+
+    publish("moved", folder, tmp_path / "machine-43" / "w.duckdb")
+    (again,) = pq.read_table(path).to_pylist()
+    assert again == pool | {"bands": JOINT}
+
+
 @pytest.mark.parametrize("other_seeds", [[], [43]])
 def test_an_adapter_that_is_measured_again_replaces_its_figures_in_the_mean(tmp_path, other_seeds):
     folder = tmp_path / "published"
@@ -93,3 +119,4 @@ def test_a_figure_that_one_adapter_lacks_has_no_mean(tmp_path):
     (row,), _ = publish_from_a_machine(tmp_path / "published", 42)
     pool = combined_pool([row, row | {"ed_recall_low": None, "ed_recall_diff": None, "bytes_ratio": None}])
     assert (pool["ed_recall_diff"], pool["ed_recall_verdict"], pool["bytes_ratio"]) == (None, "cannot conclude", None)
+    assert (pool["ed_recall_lowest"], pool["ed_recall_highest"]) == (None, None)

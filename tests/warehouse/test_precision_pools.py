@@ -106,6 +106,7 @@ def test_an_adapter_that_knows_nothing_is_counted_apart(tmp_path):
     load_all(tmp_path)
     table = pooled_over_adapters(leaderboard_rows())
     assert table["adapters"] == ["0\n1 left out"] and table["accuracy"][0].startswith("n/a")
+    assert " to " not in table["accuracy"][0]
 
 
 def test_trainings_at_a_precision_are_no_moved_adapters(tmp_path):

@@ -38,8 +38,8 @@ def noisy(seed: int, right: float, count: int = 120) -> list[tuple[str, str, str
 
 
 def land(root: Path, name: str, cases=FIVE, moved_from: str | None = None, recipe: str = "r1", **values) -> None:
-    """An evaluation `e-NAME` at a precision, of an adapter that was trained at it or moved to it; the name of another
-    recipe than r1 comes before NAME."""
+    """An evaluation `e-NAME` at a precision, of an adapter that was trained at it or moved to it. Its id begins with the
+    recipe's name, but for `r1`."""
     of_recipe = "" if recipe == "r1" else f"{recipe}-"
     id = of_recipe + (f"{name}-from-{moved_from}" if moved_from else name)
     own_values = {

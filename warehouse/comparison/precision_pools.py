@@ -51,7 +51,7 @@ GROUP BY base_model, adapter, evaluation_set, set_digest, random_weights, precis
 ORDER BY base_model, adapter, evaluation_set, set_digest, random_weights, avg(stored_bytes) DESC, precision
 """
 
-# The lowest and the highest; None where none is known.
+# The lowest and the highest; None where there is none, or one of them is not known.
 Range = tuple[float, float] | None
 
 
@@ -63,7 +63,7 @@ class PrecisionPool:
     `adapter`: where they come from, e.g. `from 4bit`; `figures` by metric, under the rule of
     RULE_OF: `value_4bit` is the precision's, `value_8bit` the reference's, and the bands hold for
     all figures of the pool at once. `ranges`: by metric the lowest and the highest difference of
-    one adapter. `note`: what cannot follow from the reference.
+    one adapter, over the same adapters. `note`: what cannot follow from the reference.
     """
 
     base_model: str
@@ -101,18 +101,20 @@ def pools_in(
 
 
 def _ranges(differences: Sequence[Sequence[float | None]] | None) -> dict[str, Range]:
-    """Over the adapters that are averaged: `differences` has a row of metrics for each."""
+    """By metric, over the adapters that are averaged: `differences` has a row of metrics for each,
+    and is None where there is no such adapter.
+    """
     if differences is None:
-        return {}
+        return dict.fromkeys(RULE_OF)
 
     by_metric = zip(RULE_OF, zip(*differences, strict=True), strict=True)
     return {metric: range_of(values) for metric, values in by_metric}
 
 
 def range_of(values: Collection[float | None]) -> Range:
-    """The lowest and the highest of the values that are known."""
+    """The lowest and the highest value."""
     known = [value for value in values if value is not None]
-    return (min(known), max(known)) if known else None
+    return (min(known), max(known)) if known and len(known) == len(values) else None
 
 
 def _figures(
