@@ -41,6 +41,7 @@ ORDER BY base_model, recipe, seed, adapter, evaluation_set, set_digest, stored_b
 """
 _KEY = (
     "base_model",
+    "recipe",
     "adapter",
     "evaluation_set",
     "set_digest",
@@ -83,9 +84,9 @@ def _publish_pools(
     Of as many adapters a mean with a band of its own (`JOINT`) comes before one of published rows,
     and what is measured before what is published, whose adapters it measures again.
     """
-    published = {
-        _key(row): row for row in (pq.read_table(path).to_pylist() if path.is_file() else [])
-    }
+    stored = pq.read_table(path).to_pylist() if path.is_file() else []
+    # An earlier version averaged over recipes.
+    published = {_key(row): row for row in stored if "recipe" in row}
     measured = {_key(row): row for row in map(_row, pools)}
     moved = [row for row in adapters if row["adapter"] != OWN]
 

@@ -1,4 +1,4 @@
-"""Every precision against its reference, averaged over adapters."""
+"""Every precision against its reference, averaged over the adapters of a recipe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from warehouse.comparison.pooled import Pooled
 from warehouse.comparison.precision_pools import PrecisionPool, Range, precision_pools
 
 TITLE = (
-    "Precisions against their reference, the mean over adapters that were judged at both: accuracy "
+    "Precisions against their reference, the mean over a recipe's adapters that were judged at both: accuracy "
     "and AUROC by the most probable label, the others by the recipe's own rule; 95 % bands over "
     "cases hold for all figures of a line; verdicts at 2 points, between seeds too; below "
     "them the lowest and the highest difference of one adapter"
@@ -30,7 +30,7 @@ _COLUMNS = {
 def pooled_over_adapters(
     board: Collection[EvaluationRow], ids: Collection[str] | None = None
 ) -> ReportTable:
-    """A row per base model of `board`, origin of its adapters, set of cases and precision; of test
+    """A row per base model of `board`, recipe, origin of its adapters, set of cases and precision; of test
     sets, those of `board` alone.
 
     `ids`: the evaluations of the study.
@@ -48,7 +48,7 @@ def pooled_over_adapters(
 
 
 def _record(pool: PrecisionPool) -> dict[str, str]:
-    name = f"{pool.base_model} {pool.precision} {pool.adapter}{random_mark(pool)}"
+    name = f"{pool.base_model} {pool.precision} {pool.recipe} {pool.adapter}{random_mark(pool)}"
     on_set = "" if pool.evaluation_set == "test" else f"\n{pool.evaluation_set}"
     accuracy = pool.figures["accuracy"]
     left_out = f"\n{accuracy.pairs_left_out} left out" if accuracy.pairs_left_out else ""

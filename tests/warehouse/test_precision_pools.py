@@ -56,7 +56,7 @@ def test_evaluations_of_another_study_stay_out(moved):
 def test_the_table_has_a_row_for_each_precision_and_says_what_the_reference_cannot_show(moved):
     table = pooled_over_adapters(leaderboard_rows())
     assert [text.split("\n")[0] for text in table["precision"]] == [
-        "smol 4bit from 4bit", "smol mxfp4 from 4bit", "smol 8bit from 8bit",
+        "smol 4bit r1 from 4bit", "smol mxfp4 r1 from 4bit", "smol 8bit r1 from 8bit",
     ]  # fmt: skip
     assert table["bytes"] == ["x0.28", "x0.27", "x0.53"]
     assert table["accuracy"][1].split("\n")[-1] == "inferior"
@@ -79,17 +79,17 @@ def test_two_test_sets_have_pools_of_their_own(tmp_path):
 
 def test_the_lowest_and_the_highest_adapter_stand_below_their_mean(tmp_path):
     """Those that are averaged: one that knows nothing at either precision has no part."""
-    adapters = {"good": (noisy(1, 0.9), noisy(2, 0.5)), "fair": (noisy(3, 0.9), noisy(4, 0.7))}
-    adapters["none"] = (noisy(1, 0.0), noisy(2, 0.0))
-    for recipe, (at_bf16, at_mxfp4) in adapters.items():
-        land(tmp_path, "4bit", at_bf16, recipe=recipe)
-        land(tmp_path, "bf16", at_bf16, moved_from="4bit", recipe=recipe)
-        land(tmp_path, "mxfp4", at_mxfp4, moved_from="4bit", recipe=recipe)
+    adapters = [(noisy(1, 0.9), noisy(2, 0.5)), (noisy(3, 0.9), noisy(4, 0.7)), (noisy(1, 0.0), noisy(2, 0.0))]
+    for seed, (at_bf16, at_mxfp4) in enumerate(adapters):
+        values = {"arm": f"s{seed}-", "seed": seed}
+        land(tmp_path, "4bit", at_bf16, **values)
+        land(tmp_path, "bf16", at_bf16, moved_from="4bit", **values)
+        land(tmp_path, "mxfp4", at_mxfp4, moved_from="4bit", **values)
     load_all(tmp_path)
 
     lowest, highest = query("""
         SELECT min(accuracy_diff), max(accuracy_diff) FROM precision_comparison
-        WHERE precision = 'mxfp4' AND recipe <> 'none'
+        WHERE precision = 'mxfp4' AND seed < 2
     """).iloc[0]
     pool = precision_pools()[-1]
     assert pool.precision == "mxfp4"
@@ -115,3 +115,13 @@ def test_trainings_at_a_precision_are_no_moved_adapters(tmp_path):
     load_all(tmp_path)
     assert len(query("FROM precision_comparison")) == 1
     assert precision_pools() == [] and len(pooled_over_adapters(leaderboard_rows())) == 0
+
+
+def test_adapters_of_two_recipes_are_pooled_apart(tmp_path):
+    land_adapter(tmp_path)
+    for number, name in enumerate(("4bit", "bf16")):
+        moved_from = "4bit" if name == "bf16" else None
+        land(tmp_path, name, noisy(number, 0.7), moved_from, arm="r2-", recipe="r2")
+    load_all(tmp_path)
+    pools = [(pool.recipe, pool.precision, pool.figures["accuracy"].pairs) for pool in precision_pools()]
+    assert ("r1", "4bit", 1) in pools and ("r2", "4bit", 1) in pools

@@ -37,24 +37,22 @@ def noisy(seed: int, right: float, count: int = 120) -> list[tuple[str, str, str
     return [(LABELS[a], LABELS[b], LABELS[c]) for a, b, c in zip(labels, *chosen, strict=True)]
 
 
-def land(root: Path, name: str, cases=FIVE, moved_from: str | None = None, recipe: str = "r1", **values) -> None:
-    """An evaluation `e-NAME` at a precision, of an adapter that was trained at it or moved to it. Its id begins with the
-    recipe's name, but for `r1`."""
-    of_recipe = "" if recipe == "r1" else f"{recipe}-"
-    id = of_recipe + (f"{name}-from-{moved_from}" if moved_from else name)
+def land(root: Path, name: str, cases=FIVE, moved_from: str | None = None, arm: str = "", **values) -> None:
+    """An evaluation `e-NAME` at a precision, of an adapter that was trained at it or moved to it. Its id begins with
+    `arm`."""
+    id = arm + (f"{name}-from-{moved_from}" if moved_from else name)
     own_values = {
         "precision": name,
         "stored_bytes": BYTES[name],
         "cell_id": id,
         "settings_digest": "settings",
-        "recipe": recipe,
         **values,
     }
     if moved_from:
         own_values |= {
-            "recipe": f"{recipe} from {moved_from}",
+            "recipe": f"{values.get('recipe', 'r1')} from {moved_from}",
             "recipe_kind": "moved_adapter",
-            "source_training_id": f"t-{of_recipe}{moved_from}",
+            "source_training_id": f"t-{arm}{moved_from}",
         }
 
     write_landing(root, f"t-{id}", "training", training(f"t-{id}", BITS[name], **own_values))

@@ -1,8 +1,9 @@
-"""Every precision against its reference, pooled over adapters.
+"""Every precision against its reference, pooled over the adapters of a recipe, one for each seed.
 
 Each adapter was trained once, and is judged at both by the same rule with the same threshold, so that
 only the weights differ. Adapters that were trained at different precisions are pooled apart, since
-those of one seed are no two independent trainings. Bands, verdicts, and which adapters are averaged
+those of one seed are no two independent trainings; so are those of different recipes, since one
+that collapses at a precision would move the mean of all. Bands, verdicts, and which adapters are averaged
 are those of `pooled.py`; nothing is stored.
 """
 
@@ -32,6 +33,7 @@ _DIFFERENCES = ", ".join(f"{metric}_diff" for metric in RULE_OF)
 _POOLS = f"""
 SELECT
     base_model,
+    recipe,
     adapter,
     evaluation_set,
     set_digest,
@@ -47,8 +49,9 @@ FROM precision_comparison_of($ids) AS pair
 LEFT JOIN informed AS its ON its.evaluation_id = pair.evaluation_id
 LEFT JOIN informed AS other ON other.evaluation_id = pair.reference_evaluation
 WHERE adapter <> 'own'
-GROUP BY base_model, adapter, evaluation_set, set_digest, random_weights, precision, reference
-ORDER BY base_model, adapter, evaluation_set, set_digest, random_weights, avg(stored_bytes) DESC, precision
+GROUP BY base_model, recipe, adapter, evaluation_set, set_digest, random_weights, precision, reference
+ORDER BY
+    base_model, recipe, adapter, evaluation_set, set_digest, random_weights, avg(stored_bytes) DESC, precision
 """
 
 # The lowest and the highest; None where there is none, or one of them is not known.
@@ -57,8 +60,8 @@ Range = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class PrecisionPool:
-    """What a precision changes in adapters that were trained at one: the precision minus the
-    reference, in the means over adapters.
+    """What a precision changes in the adapters of a recipe that were trained at one: the precision
+    minus the reference, in the means over adapters.
 
     `adapter`: where they come from, e.g. `from 4bit`; `figures` by metric, under the rule of
     RULE_OF: `value_4bit` is the precision's, `value_8bit` the reference's, and the bands hold for
@@ -67,6 +70,7 @@ class PrecisionPool:
     """
 
     base_model: str
+    recipe: str
     adapter: str
     evaluation_set: str
     set_digest: str
@@ -90,7 +94,7 @@ def precision_pools(
 def pools_in(
     con: duckdb.DuckDBPyConnection, only: Collection[str] | None = None
 ) -> list[PrecisionPool]:
-    """The pools by base model, adapters and set of cases, the largest precision first."""
+    """The pools by base model, recipe, adapters and set of cases, the largest precision first."""
     ids = None if only is None else sorted(only)
     rows = con.execute(_POOLS, {"ids": ids}).fetchall()
     columns = [
