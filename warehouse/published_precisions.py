@@ -16,22 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.comparison.combined_pools import JOINT, PublishedRow, combined_pool
-from warehouse.comparison.precision_pools import PrecisionPool, pools_in
+from warehouse.comparison.precision_pools import WITH_INFORMED, PrecisionPool, pools_in
 from warehouse.connect import quoted
 
 OWN = "own"  # trained where it is judged, and not moved
 VIEW = "precision_comparison"
 SUMMARY = "precision_summary"
 _ROWS = """
-WITH measured AS (
-    SELECT
-        pair.*,
-        coalesce(its.beats_constant, false) OR coalesce(reference.beats_constant, false)
-            AS is_informed
-    FROM precision_comparison_of(evaluations_of($study)) AS pair
-    LEFT JOIN informed AS its ON its.evaluation_id = pair.evaluation_id
-    LEFT JOIN informed AS reference ON reference.evaluation_id = pair.reference_evaluation
-),
+WITH measured AS ({measured}),
 published AS ({published})
 FROM measured
 UNION ALL BY NAME
@@ -70,7 +62,9 @@ def _publish_pairs(con: duckdb.DuckDBPyConnection, study: str, folder: Path) -> 
     published = (
         f"FROM read_parquet({quoted(str(path))})" if path.is_file() else "FROM measured LIMIT 0"
     )
-    rows = con.sql(_ROWS.format(published=published), params={"study": study}).to_arrow_table()
+    measured = WITH_INFORMED.format(ids="evaluations_of($study)")
+    statement = _ROWS.format(measured=measured, published=published)
+    rows = con.sql(statement, params={"study": study}).to_arrow_table()
     if len(rows):
         pq.write_table(rows, path, compression="zstd")
 
@@ -99,11 +93,7 @@ def _publish_pools(
             combined and dict(zip(_KEY, key, strict=True)) | combined,
             published.get(key),
         ]
-        chosen = max(filter(None, candidates), key=_rank)
-        if combined and combined["adapters"] == chosen["adapters"]:
-            chosen = combined | chosen  # columns that an earlier version did not publish
-
-        rows.append(chosen)
+        rows.append(max(filter(None, candidates), key=_rank))
 
     # A table takes its columns from the first row.
     names = dict.fromkeys(name for row in rows for name in row)

@@ -14,8 +14,8 @@ from warehouse.comparison.pooled import Pooled
 from warehouse.comparison.precision_pools import PrecisionPool, Range, precision_pools
 
 TITLE = (
-    "Precisions against their reference, the mean over a recipe's adapters that were judged at both: accuracy "
-    "and AUROC by the most probable label, the others by the recipe's own rule; 95 % bands over "
+    "Precisions against their reference, the mean over a recipe's adapters that were judged at "
+    "both: accuracy and AUROC by the most probable label, the others by the recipe's own rule; 95 % bands over "
     "cases hold for all figures of a line; verdicts at 2 points, between seeds too; below "
     "them the lowest and the highest difference of one adapter"
 )
@@ -30,8 +30,8 @@ _COLUMNS = {
 def pooled_over_adapters(
     board: Collection[EvaluationRow], ids: Collection[str] | None = None
 ) -> ReportTable:
-    """A row per base model of `board`, recipe, origin of its adapters, set of cases and precision; of test
-    sets, those of `board` alone.
+    """A row per base model of `board`, recipe, origin of its adapters, set of cases and precision;
+    of test sets, those of `board` alone.
 
     `ids`: the evaluations of the study.
     """

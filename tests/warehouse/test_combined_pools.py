@@ -67,19 +67,6 @@ def test_a_pool_that_an_earlier_version_published_leaves_the_others_their_column
     assert (another["base_model"], another["accuracy_lowest"]) == ("another", None) and again == pool
 
 
-def test_a_published_pool_gets_the_range_of_its_adapters(tmp_path):
-    folder = tmp_path / "published"
-    publish_from_a_machine(folder, 42)
-    _, pool = publish_from_a_machine(folder, 43)
-    path = folder / f"{SUMMARY}.parquet"
-    earlier = {name: value for name, value in pool.items() if not name.endswith(("_lowest", "_highest"))}
-    pq.write_table(pa.Table.from_pylist([earlier | {"bands": JOINT}]), path)
-
-    publish("moved", folder, tmp_path / "machine-43" / "w.duckdb")
-    (again,) = pq.read_table(path).to_pylist()
-    assert again == pool | {"bands": JOINT}
-
-
 @pytest.mark.parametrize("other_seeds", [[], [43]])
 def test_an_adapter_that_is_measured_again_replaces_its_figures_in_the_mean(tmp_path, other_seeds):
     folder = tmp_path / "published"

@@ -1,9 +1,8 @@
 """The pooled comparison of 4 with 8 bits: mean differences of many pairs on the same cases.
 
 Differences are averaged over pairs (recipes and seeds) and resampled jointly, so that the bands of
-all figures of a pool hold together (warehouse/comparison/joint.py). Only pairs of which at least one model
-beats the best constant answer are averaged: two models that know nothing are alike whatever the
-precision.
+all figures of a pool hold together (`joint.py`). Only pairs of which at least one model beats the
+best constant answer are averaged: two models that know nothing are alike whatever the precision.
 
 The bands speak of the trained models and other cases. Another seed gives other models, so a pool
 with several seeds of a recipe under one setting concludes only what Student's interval over its

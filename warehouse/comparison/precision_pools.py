@@ -29,6 +29,15 @@ RULE_OF = {
     "macro_f1": "primary",
     "over_triage": "primary",
 }
+# Adapters that beat no constant answer at either precision are not averaged.
+WITH_INFORMED = """
+SELECT
+    pair.*,
+    coalesce(its.beats_constant, false) OR coalesce(reference.beats_constant, false) AS is_informed
+FROM precision_comparison_of({ids}) AS pair
+LEFT JOIN informed AS its ON its.evaluation_id = pair.evaluation_id
+LEFT JOIN informed AS reference ON reference.evaluation_id = pair.reference_evaluation
+"""
 _DIFFERENCES = ", ".join(f"{metric}_diff" for metric in RULE_OF)
 _POOLS = f"""
 SELECT
@@ -42,16 +51,14 @@ SELECT
     reference,
     avg(bytes_ratio),
     any_value(note),
-    list([{_DIFFERENCES}])
-        FILTER (WHERE coalesce(its.beats_constant, false) OR coalesce(other.beats_constant, false)),
-    list([pair.evaluation_id, reference_evaluation] ORDER BY pair.evaluation_id)
-FROM precision_comparison_of($ids) AS pair
-LEFT JOIN informed AS its ON its.evaluation_id = pair.evaluation_id
-LEFT JOIN informed AS other ON other.evaluation_id = pair.reference_evaluation
+    list([{_DIFFERENCES}]) FILTER (WHERE is_informed),
+    list([evaluation_id, reference_evaluation] ORDER BY evaluation_id)
+FROM ({WITH_INFORMED.format(ids="$ids")})
 WHERE adapter <> 'own'
 GROUP BY base_model, recipe, adapter, evaluation_set, set_digest, random_weights, precision, reference
 ORDER BY
-    base_model, recipe, adapter, evaluation_set, set_digest, random_weights, avg(stored_bytes) DESC, precision
+    base_model, recipe, adapter, evaluation_set, set_digest, random_weights,
+    avg(stored_bytes) DESC, precision
 """
 
 # The lowest and the highest; None where there is none, or one of them is not known.
