@@ -29,7 +29,8 @@ FROM measured
 UNION ALL BY NAME
 FROM published ANTI JOIN measured
     USING (base_model, recipe, seed, adapter, evaluation_set, set_digest, precision)
-ORDER BY base_model, recipe, seed, adapter, evaluation_set, set_digest, stored_bytes DESC
+ORDER BY
+    base_model, recipe, seed, adapter, evaluation_set, set_digest, stored_bytes DESC, precision
 """
 _KEY = (
     "base_model",
