@@ -26,8 +26,8 @@ from warehouse.published_precisions import publish_precisions
 
 FOLDER = Path(__file__).with_name("published")
 STUDIES = ("demo", "study", "study_gemma")
-# Behind figures of the READMEs, too; its landing rows are lost, so it cannot be published again.
-FOLDERS = (*STUDIES, "first_run")
+# Behind figures of the READMEs, too. Their processors are gone, so they cannot be published again.
+FOLDERS = (*STUDIES, "first_run", "demo_first")
 LANDED = ("study", "study_gemma")  # whose landing folders are published, too
 ROOT = Path(__file__).parents[1]
 # The rows of a study, by the name of their file; `$study` is its name.
@@ -38,7 +38,13 @@ VIEWS = {
     "gate_bounds": "FROM gate_bounds WHERE list_contains(evaluations_of($study), evaluation_id)",
     "variant": "FROM variant",
 }
-MOST_BYTES = {"demo": 500_000, "study": 3_000_000, "study_gemma": 1_200_000, "first_run": 100_000}
+MOST_BYTES = {
+    "demo": 500_000,
+    "study": 3_000_000,
+    "study_gemma": 1_200_000,
+    "first_run": 100_000,
+    "demo_first": 100_000,
+}
 # What a README shows in another unit than the view.
 _SHOWN = {"stored_megabytes": "stored_bytes / 1e6"}
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")

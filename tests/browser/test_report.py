@@ -1,6 +1,8 @@
 """The report in a headless Chromium without a network: nothing is fetched, nothing complains, every chart is seen.
 
 uv run pytest -n 0 -m nightly tests/browser/test_report.py      (pictures go to TRIAGE_SCREENSHOTS, if it is set)
+
+It needs a font of Arial's widths, e.g. Debian's fonts-liberation: Vega lays charts out for it.
 """
 
 from __future__ import annotations
