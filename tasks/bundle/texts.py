@@ -8,7 +8,7 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.corpus.case import can_be_encoded, text_digest
+from tasks.corpus.case import can_be_encoded, is_blank, text_digest
 from tasks.corpus.reading.rows import RowReader
 from tasks.corpus.reading.tables import place, read_rows
 from tasks.runtime.errors import BadInput
@@ -20,11 +20,10 @@ MOST_BYTES = 1_000_000  # of one text in UTF-8: three times 50,000 English words
 def checked_text(text: str) -> str:
     """The text without space around it. Raises BadInput where a model cannot be asked about it."""
     text = text.strip()
-    if not text:
-        raise BadInput("The text is empty; write what the patient says.")
-
     if "\0" in text or not can_be_encoded(text):
         raise BadInput("The text holds NUL or half a surrogate pair; remove them.")
+    if is_blank(text):
+        raise BadInput("The text is empty; write what the patient says.")
     if len(text.encode()) > MOST_BYTES:
         raise _too_large()
     return text

@@ -57,6 +57,11 @@ def can_be_encoded(text: str) -> bool:
     return True
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: it has spaces and control characters at most."""
+    return not any(character.isprintable() and not character.isspace() for character in text)
+
+
 def exact_digest(text: str) -> str:
     """SHA-256 (hex) of a text as it is: it joins scores, prediction rows and a user's own file."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tasks.bundle.texts import numbered_texts
+from tasks.bundle.texts import checked_text, numbered_texts
 from tasks.runtime.errors import BadInput
 
 SAID = "My chest hurts"
@@ -35,3 +36,13 @@ def test_rows_are_known_by_their_id_or_by_the_digest_of_their_text(tmp_path: Pat
     path.write_text('{"text": "I cough.", "id": "c1"}\n{"text": "I cough."}\n')
     (first, second) = numbered_texts(path, "text")
     assert first == ("c1", "I cough.") and second[0].startswith("text-") and second[1] == "I cough."
+
+
+@pytest.mark.parametrize("text", ["", " \n", "\x01\x07", "\u200b \ufeff"])
+def test_a_text_of_which_nothing_can_be_seen_is_empty(text: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="The text is empty"):
+        checked_text(text)
+
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    with pytest.raises(BadInput, match="'text' is empty"):
+        list(numbered_texts(tmp_path / "a.jsonl", "text"))

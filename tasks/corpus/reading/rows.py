@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.corpus.case import Case, can_be_encoded, normal_text, text_digest
+from tasks.corpus.case import Case, can_be_encoded, is_blank, normal_text, text_digest
 from tasks.corpus.reading.columns import NamedColumn, missing_columns, required_columns
 from tasks.corpus.reading.label_words import label_words, unknown_label, without_zero_decimals
 from tasks.runtime.errors import BadInput
@@ -62,7 +62,7 @@ class RowReader:
             )
 
         text = _checked(value.strip(), location)
-        if not text:
+        if is_blank(text):
             raise BadInput(f"{location}: '{column}' is empty; fill it in or delete the row.")
 
         return text
