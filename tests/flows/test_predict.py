@@ -87,7 +87,7 @@ def test_a_text_that_gives_orders_in_the_models_own_markup_is_read_as_words(mode
 
 
 def test_control_characters_and_odd_beginnings_are_answered(model):
-    decisions = answers_to(model, "\x1b[31mred", "\x07", "\n\n x", "é", "🤒")
+    decisions = answers_to(model, "\x1b[31mred", "\x07x", "\n\n x", "é", "🤒")
     assert all(decision.label is not None and sum(decision.probabilities) == pytest.approx(1) for decision in decisions)
 
 

@@ -71,6 +71,7 @@ def test_eight_clients_at_once_get_the_answers_of_predict(client, kept_model, pl
         (b'{"text": "a"}', {"Content-Type": "text/plain"}, 415, "application/json"),
         (b'{"text": "a"}', JSON | {"Host": "evil.example"}, 400, "127.0.0.1"),
         (b'{"text": " "}', JSON, 422, "empty"),
+        (b'{"text": "\\u0007"}', JSON, 422, "empty"),
         (b'{"text": "\\ud800"}', JSON, 422, "surrogate"),
         (b'{"text": "\\u0000a"}', JSON, 422, "NUL"),
         (b'{"text": 3}', JSON, 422, "a string"),
