@@ -57,9 +57,10 @@ def numbered_texts(path: Path, column: str) -> Iterator[tuple[str, str]]:
         empty = False
         location = place(path, number)
         if column not in row:
+            header = "" if path.suffix == ".jsonl" else ", and give a file without a header one"
             raise BadInput(
                 f"{location}: has no column '{column}' among its {len(row)}; name the column of the "
-                "texts with --text-column, and give a file without a header one."
+                f"texts with --text-column{header}."
             )
         text = reader.text(row, location)
         if len(text.encode()) > MOST_BYTES:

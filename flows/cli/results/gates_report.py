@@ -255,7 +255,7 @@ def _basis_of_flags(evaluation: EvaluationSummary) -> str:
 
 
 def _print_miss(console: Console, miss: Miss, texts: dict[str, str] | None) -> None:
-    flags = {None: "", True: ", flagged for review", False: ", not flagged"}
+    flags = {None: ", no passes", True: ", flagged for review", False: ", not flagged"}
     text = f"  {miss.case_id}  decided {miss.decision}, p(ED) {miss.p_ed:.3f}{flags[miss.review]}"
     print_line(console, printable(text))
     if texts is not None:

@@ -23,3 +23,20 @@ def test_the_models_are_those_of_the_test_set_that_was_judged_last(tmp_path):
 
     candidates = candidates_of("study", Options(None, None, "study", "macro-f1", 0.3))
     assert [row.evaluation_id for row, _ in candidates] == ["n4"], "the model at 8 bits was trained last"
+
+
+def test_a_sweep_that_finds_its_models_judged_brings_their_test_set_back(tmp_path):
+    """A study that was run on other cases in between, as by `--set data.source=...`."""
+    write_landing(tmp_path, "t4", "training", training("t4", 4))
+    for name, day in (("own", 2), ("other", 3)):
+        rows = evaluation(name, "t4", set_digest=name, created_at=datetime(2026, 1, day))
+        write_landing(tmp_path, name, "evaluation", rows)
+    land_sweep(tmp_path, "study", ["t4", "own"], day=1)
+    land_sweep(tmp_path, "study", ["t4", "other"], day=2)
+    load_all(tmp_path)
+    options = Options(None, None, "study", "macro-f1", 0.3)
+    assert [row.evaluation_id for row, _ in candidates_of("study", options)] == ["other"]
+
+    land_sweep(tmp_path, "study", ["t4", "own"], day=3)
+    load_all(tmp_path)
+    assert [row.evaluation_id for row, _ in candidates_of("study", options)] == ["own"]
