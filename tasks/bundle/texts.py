@@ -57,7 +57,8 @@ def numbered_texts(path: Path, column: str) -> Iterator[tuple[str, str]]:
         empty = False
         location = place(path, number)
         if column not in row:
-            header = "" if path.suffix == ".jsonl" else ", and give a file without a header one"
+            is_csv = path.suffix.lower() == ".csv"
+            header = ", and give a file without a header one" if is_csv else ""
             raise BadInput(
                 f"{location}: has no column '{column}' among its {len(row)}; name the column of the "
                 f"texts with --text-column{header}."

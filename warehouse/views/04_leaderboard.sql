@@ -3,7 +3,9 @@
 -- Figures on other cases cannot be compared, so each test set has a leaderboard of its own, the one
 -- judged last first, where a sweep that finds its models judged already judges them again. Random
 -- weights have a row of their own. Latest is the evaluation of the training that finished last,
--- whichever one a sweep asked for last: a sweep that repeats finished trainings changes no row. Of one training, the latest way to judge comes first. leaderboard_of(evaluations_of('demo')) is that of one study.
+-- whichever one a sweep asked for last: a sweep that repeats finished trainings changes no row. Of
+-- one training, the latest way to judge comes first. leaderboard_of(evaluations_of('demo')) is that
+-- of one study.
 --
 -- The order of a leaderboard is decided here. First come evaluations that pass the gates, by
 -- over-triage (never by cost, which is nearly minimal if every case is sent to ED), then
@@ -28,7 +30,7 @@ QUALIFY row_number() OVER (
         evaluation_id DESC
 ) = 1
 ORDER BY
-    max(greatest(created_at, coalesce(asked_at, created_at))) OVER (PARTITION BY set_digest) DESC,
+    max(greatest(created_at, asked_at)) OVER (PARTITION BY set_digest) DESC,
     max(created_at) OVER (PARTITION BY set_digest) DESC,
     set_digest,
     recipe_kind = 'baseline',
