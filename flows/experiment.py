@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
 from prefect import flow
@@ -81,8 +80,6 @@ def experiment(
 def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
     remove_all_abandoned(home())  # of runs that were killed here: no sweep runs in a worker's home
     refuse_unusable()
-    if pooled is not None:
-        selection = replace(selection, sweep_layers=pooled.most_layers)
     spec = selection.cells[0]
     label_run(selection, name=spec.title)
 

@@ -40,7 +40,6 @@ from tasks.search.time_budget import TimeBudget
 from tasks.search.trial import Trial, best_of
 from tasks.search.winner import write_winner
 from tasks.trial import land_trials, train_to_rung
-from tasks.tuning.summary import StepBounds
 
 TITLE = "search"
 FAILS_A_TRIAL = (Diverged, DoesNotFit, OutOfMemory)  # what its settings are the reason for
@@ -137,7 +136,7 @@ class _Search:
             objective=self.setup.objective,
             variant=self.variant,
             data=self.data,
-            bounds=StepBounds(at_most, self.setup.space.most_layers),
+            at_most=at_most,
         )
         step.wait()
 

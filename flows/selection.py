@@ -68,14 +68,10 @@ EVERYTHING = Narrowing()
 
 @dataclass(frozen=True)
 class Selection:
-    """A grid and its chosen cells, in the order in which they run.
-
-    `sweep_layers`: what `most_layers` is in the sweep of which these cells are a part.
-    """
+    """A grid and its chosen cells, in the order in which they run."""
 
     grid: Grid
     cells: list[ExperimentSpec] = field(default_factory=list)
-    sweep_layers: int | None = None
 
     @property
     def models(self) -> list[BaseModelSpec]:
@@ -93,18 +89,6 @@ class Selection:
     def variants(self) -> list[tuple[str, str]]:
         """Model and precision of the chosen cells, each once, in their order."""
         return list(dict.fromkeys((spec.model.name, spec.precision.name) for spec in self.cells))
-
-    def most_layers(self, spec: ExperimentSpec) -> int:
-        """The most blocks that a chosen cell trains, of those that read the same activations as
-        `spec`: at the same variant, of the same prompts within the same window.
-        """
-        if self.sweep_layers is not None:
-            return self.sweep_layers
-
-        def reads(cell: ExperimentSpec) -> tuple[object, ...]:
-            return cell.model.name, cell.precision, cell.prompt, cell.training.max_tokens
-
-        return max(cell.training.num_layers for cell in self.cells if reads(cell) == reads(spec))
 
     def with_seed(self, seed: int) -> Selection:
         """The cells of one seed. Raises BadInput for a seed that the grid does not have."""

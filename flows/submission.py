@@ -24,7 +24,6 @@ from tasks.quantize import quantize
 from tasks.spec import BaseModelSpec, ExperimentSpec
 from tasks.studies import SweepRecord
 from tasks.train import train
-from tasks.tuning.summary import StepBounds
 
 
 def submit_experiments(
@@ -55,8 +54,8 @@ def submit_experiments(
         variants.score_untuned(spec)
         if grid.evaluation_sets:
             names = [entry.name for entry in grid.evaluation_sets]
-            bounds = variants.limits.scoring_bounds(spec)
-            sweep.parts.append(_evaluation_sets(chain, names, bounds))
+            at_most = variants.limits.of_scoring(spec)
+            sweep.parts.append(_evaluation_sets(chain, names, at_most))
 
     # Before the fidelities, which measure the variants that moves may add, too.
     moves = (
@@ -151,8 +150,8 @@ def _submit_chain(
 ) -> Chain:
     variant = shared.variant
     data = shared.data
-    training: Step = train.submit(spec, variant, data, limits.training_bounds(spec))
-    scores: Step = evaluate.submit(spec, training, variant, data, limits.scoring_bounds(spec))
+    training: Step = train.submit(spec, variant, data, limits.of_training(spec))
+    scores: Step = evaluate.submit(spec, training, variant, data, limits.of_scoring(spec))
     landing = threads.results.submit(
         land,
         {"spec": spec, "training": training, "scores": scores, "variant": variant, "data": data},
@@ -161,7 +160,7 @@ def _submit_chain(
     return Chain(spec, shared, training, scores, landing)
 
 
-def _evaluation_sets(chain: Chain, names: list[str], bounds: StepBounds) -> Extra:
+def _evaluation_sets(chain: Chain, names: list[str], at_most: float) -> Extra:
     """The grid's further evaluation sets, scored once the experiment itself is in the warehouse."""
     step: Step = evaluate_sets.submit(
         chain.spec,
@@ -170,7 +169,7 @@ def _evaluation_sets(chain: Chain, names: list[str], bounds: StepBounds) -> Extr
         chain.shared.variant,
         chain.shared.data,
         names,
-        bounds,
+        at_most,
         return_state=False,
         wait_for=[chain.landing],
     )
@@ -196,6 +195,6 @@ def _moves(
                 variants.at(spec.model, precision),
                 chain.shared.data,
                 [entry.name for entry in grid.evaluation_sets],
-                variants.limits.scoring_bounds(spec),
+                variants.limits.of_scoring(spec),
             )
             yield Extra(f"move {spec.cell_id} to {precision.name}", step)

@@ -1,6 +1,4 @@
-"""What bounds the steps of a sweep: how long they may take, the grid's factor times what the plan
-expects of them, and the depth of the experiments beside.
-"""
+"""How long the steps of a sweep may take: the grid's factor times what the plan expects of them."""
 
 from __future__ import annotations
 
@@ -8,7 +6,6 @@ from flows.plan_operations import all_operations
 from flows.plan_time import Steps, assumed_speeds
 from flows.selection import Selection
 from tasks.spec import ExperimentSpec
-from tasks.tuning.summary import StepBounds
 
 
 class TimeLimits:
@@ -19,7 +16,6 @@ class TimeLimits:
     """
 
     def __init__(self, selection: Selection) -> None:
-        self._selection = selection
         self._grid = selection.grid
         self._variants = {(spec.model.name, spec.precision.name) for spec in selection.cells}
 
@@ -38,14 +34,6 @@ class TimeLimits:
         expected = self._expected(spec)
         whole = expected.preparing + expected.scoring + expected.dropout
         return self._grid.time_limit.seconds(whole)
-
-    def training_bounds(self, spec: ExperimentSpec) -> StepBounds:
-        """Of the training of an experiment, with the depth of the experiments beside it."""
-        return StepBounds(self.of_training(spec), self._selection.most_layers(spec))
-
-    def scoring_bounds(self, spec: ExperimentSpec) -> StepBounds:
-        """Of a step that scores an experiment, with the depth of the experiments beside it."""
-        return StepBounds(self.of_scoring(spec), self._selection.most_layers(spec))
 
     def _expected(self, spec: ExperimentSpec) -> Steps:
         return all_operations(self._grid, [spec], [False], self._variants).at(assumed_speeds())

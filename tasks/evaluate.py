@@ -15,7 +15,6 @@ from tasks.runtime.shared import shared_folder
 from tasks.scoring.arguments import ScoringJob
 from tasks.shared_training import shared_scores
 from tasks.spec import ExperimentSpec
-from tasks.tuning.summary import UNBOUNDED, StepBounds
 
 
 @task(
@@ -32,9 +31,12 @@ def evaluate(
     training: str,
     variant: Path,
     data: Path,
-    bounds: StepBounds = UNBOUNDED,
+    at_most: float | None = None,
 ) -> str:
-    """scores_id; the folder of that name holds probabilities per case, and no patient text."""
+    """scores_id; the folder of that name holds probabilities per case, and no patient text.
+
+    `at_most`: seconds that an attempt may take.
+    """
     scores = scores_folder(spec, training, data)
     adapter = home() / "experiments" / training
     emit = publisher(f"evaluate {spec.cell_id}")
@@ -47,10 +49,9 @@ def evaluate(
                 home=home(),
                 adapter=adapter,
                 scores=scores,
-                most_layers=bounds.most_layers,
             )
             log = home() / "logs" / f"evaluate-{scores.name}"
             arguments = job.model_dump(mode="json")
-            run_step("tasks.scoring.job:run", arguments, log, emit, at_most=bounds.at_most)
+            run_step("tasks.scoring.job:run", arguments, log, emit, at_most=at_most)
 
     return scores.name

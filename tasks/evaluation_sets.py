@@ -16,7 +16,6 @@ from tasks.runtime.shared import shared_folder
 from tasks.scoring.arguments import SetsScoringJob
 from tasks.shared_training import shared_scores
 from tasks.spec import ExperimentSpec, evaluation_id
-from tasks.tuning.summary import UNBOUNDED, StepBounds
 
 
 @task(
@@ -32,12 +31,13 @@ def evaluate_sets(
     variant: Path,
     data: Path,
     names: list[str],
-    bounds: StepBounds = UNBOUNDED,
+    at_most: float | None = None,
 ) -> list[str]:
     """evaluation_ids of the named sets, in that order; what is scored is not scored again, and what
     has landed is not judged again.
 
-    `scores`: id of those on the test set, whose rules are used here too.
+    `scores`: id of those on the test set, whose rules are used here too. `at_most`: seconds that
+    an attempt may take.
     """
     dataset = DatasetManifest.read(data)
     folders = {name: scores_folder(spec, training, data, name) for name in names}
@@ -54,11 +54,10 @@ def evaluate_sets(
                 adapter=adapter,
                 rules_from=adapter / "scores" / scores,
                 sets=unscored,
-                most_layers=bounds.most_layers,
             )
             log = home() / "logs" / f"sets-{scores}"
             arguments = job.model_dump(mode="json")
-            run_step("tasks.scoring.job:run_sets", arguments, log, emit, at_most=bounds.at_most)
+            run_step("tasks.scoring.job:run_sets", arguments, log, emit, at_most=at_most)
 
     ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
     unlanded = {name: id for name, id in ids.items() if not is_landed(id)}

@@ -22,7 +22,6 @@ from tasks.runtime.run_step import run_step
 from tasks.runtime.store import intact_manifest
 from tasks.scoring.arguments import ScoringJob, SetsScoringJob
 from tasks.spec import ExperimentSpec, Strict, evaluation_id, short_digest
-from tasks.tuning.summary import UNBOUNDED, StepBounds
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 
 
@@ -40,17 +39,17 @@ def move_adapter(
     variant: Path,
     data: Path,
     sets: Sequence[str] = (),
-    bounds: StepBounds = UNBOUNDED,
+    at_most: float | None = None,
 ) -> list[str]:
     """evaluation_ids of a trained adapter on the variant of another precision: on test, then on the
     further `sets`; lands as an experiment of kind moved_adapter.
 
     `scores`: id of the adapter's own, whose threshold and scaling are used here too. Chosen again,
-    they would compensate the very shift that is to be seen. `bounds`: on test, and on the further
-    sets.
+    they would compensate the very shift that is to be seen. `at_most`: seconds that an
+    attempt may take on test, and on the further sets.
     """
     weights = VariantManifest.read(variant)
-    move = _Move(spec, training, scores, precision, variant, data, bounds)
+    move = _Move(spec, training, scores, precision, variant, data, at_most)
     moved_id = move.training_id(weights)
     folders = {
         name: home() / "moved" / scores_of(spec, moved_id, data, name) for name in ("test", *sets)
@@ -85,7 +84,7 @@ class _Move:
     precision: Precision
     variant: Path
     data: Path
-    bounds: StepBounds
+    at_most: float | None
 
     @property
     def cell(self) -> str:
@@ -114,7 +113,6 @@ class _Move:
             "data": self.data,
             "home": home(),
             "adapter": adapter,
-            "most_layers": self.bounds.most_layers,
         }
         test = folders["test"]
         if intact_manifest(test, deep=True) is None:
@@ -138,7 +136,7 @@ class _Move:
             job.model_dump(mode="json"),
             home() / "logs" / f"move-{name}",
             publisher(f"move {self.cell}"),
-            at_most=self.bounds.at_most,
+            at_most=self.at_most,
         )
 
     def experiment(

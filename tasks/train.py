@@ -15,7 +15,6 @@ from tasks.shared_training import shared_training
 from tasks.spec import ExperimentSpec
 from tasks.tuning.reported import reporting_to
 from tasks.tuning.step import train_experiment
-from tasks.tuning.summary import UNBOUNDED, StepBounds
 
 
 @task(
@@ -31,9 +30,12 @@ def train(
     spec: ExperimentSpec,
     variant: Path,
     data: Path,
-    bounds: StepBounds = UNBOUNDED,
+    at_most: float | None = None,
 ) -> str:
-    """training_id of the trained experiment; its folder holds adapters, curve and summary."""
+    """training_id of the trained experiment; its folder holds adapters, curve and summary.
+
+    `at_most`: seconds that an attempt may take.
+    """
     folder = experiment_folder(spec, variant, data)
     publish = publisher(f"train {spec.cell_id}")
     with shared_training(shared_folder(), folder, publish):
@@ -41,4 +43,4 @@ def train(
         ingredients = json.dumps(ingredients_of(spec, variant, data), indent=1)
         write_atomic(folder / INGREDIENTS, ingredients)
         emit = reporting_to(folder, publish)
-        return train_experiment(spec, folder, variant, data, home(), emit, bounds=bounds)
+        return train_experiment(spec, folder, variant, data, home(), emit, at_most=at_most)

@@ -14,7 +14,6 @@ from tasks.search.rows import SearchedCell, trial_rows
 from tasks.search.train_trial import train_trial
 from tasks.search.trial import Reached, Trial
 from tasks.spec import ExperimentSpec
-from tasks.tuning.summary import UNBOUNDED, StepBounds
 
 
 @task(
@@ -30,12 +29,15 @@ def train_to_rung(
     objective: SearchObjective,
     variant: Path,
     data: Path,
-    bounds: StepBounds = UNBOUNDED,
+    at_most: float | None = None,
 ) -> Reached:
-    """The trial at `update`. The training is that of `triage sweep`, which goes on from there."""
+    """The trial at `update`. The training is that of `triage sweep`, which goes on from there.
+
+    `at_most`: seconds that an attempt may take.
+    """
     folder = experiment_folder(spec, variant, data)
     emit = publisher(f"trial {number}")
-    return train_trial(spec, folder, update, objective, variant, data, home(), emit, bounds)
+    return train_trial(spec, folder, update, objective, variant, data, home(), emit, at_most)
 
 
 @task(

@@ -37,7 +37,6 @@ from tasks.search.storage import Storage
 from tasks.search.train_trial import train_trial
 from tasks.search.trial import Cost, Reached, Trial, best_of
 from tasks.spec import canonical_json
-from tasks.tuning.summary import StepBounds
 
 DIGITS = 4
 FAR = 0.01  # as far as a search may be from the best of its trials
@@ -127,7 +126,6 @@ def _end_of(setup: SearchSetup, trial: Trial, variant: Path, data: Path) -> Reac
         data=data,
         home=folder.parent,
         emit=lambda event: None,
-        bounds=StepBounds(most_layers=setup.space.most_layers),
     )
     write_atomic(record, json.dumps(asdict(reached)))
 

@@ -31,7 +31,7 @@ class PooledCell(BaseModel):
     """What a machine needs to know of the sweep.
 
     `key`: names sweep and cell. `triage`: the digest of the sweep's code. `precisions`: those of
-    the sweep's experiments on the same base model. `most_layers`: see TrainingJob.
+    the sweep's experiments on the same base model.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,7 +41,6 @@ class PooledCell(BaseModel):
     grid_digest: str
     triage: str
     precisions: list[str]
-    most_layers: int | None = None
 
     def refuse_other(self, grid_digest: str) -> None:
         """Raise BadInput where this machine's code or grid is not that of the sweep."""

@@ -106,7 +106,6 @@ class PooledSweep:
             grid_digest=self.digest,
             triage=self.of_pool["triage"],
             precisions=self._precisions(spec),
-            most_layers=self.selection.most_layers(spec),
         )
         return {
             "model": spec.model.name,

@@ -16,7 +16,7 @@ class ScoringJob(Strict):
 
     `adapter`: the folder of the training; `variant`: the weights, of another precision than the
     experiment's for a moved adapter, which is then judged by the rules of the scores folder
-    `rules_from`; `most_layers`: see TrainingJob.
+    `rules_from`.
     """
 
     experiment: ExperimentSpec
@@ -26,14 +26,13 @@ class ScoringJob(Strict):
     adapter: Path
     scores: Path
     rules_from: Path | None = None
-    most_layers: int | None = None
 
 
 class SetsScoringJob(Strict):
     """Score further evaluation sets of a trained experiment.
 
     `sets`: the folder to build, by name of the set; `rules_from`: the scores folder of the test
-    set, whose rules are used on each of them; `most_layers`: see TrainingJob.
+    set, whose rules are used on each of them.
     """
 
     experiment: ExperimentSpec
@@ -43,7 +42,6 @@ class SetsScoringJob(Strict):
     adapter: Path
     rules_from: Path
     sets: dict[str, Path]
-    most_layers: int | None = None
 
 
 class ValidScoringJob(Strict):

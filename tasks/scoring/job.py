@@ -68,7 +68,7 @@ def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
         name=spec.cell_id,
         adapted=adapted,
         template=load_template(job.variant, spec.prompt),
-        prefixes=PrefixStore(job.home, Manifest.read(job.variant).digest, job.most_layers),
+        prefixes=PrefixStore(job.home, Manifest.read(job.variant).digest),
         scoring=spec.scoring,
         max_tokens=spec.training.max_tokens,
         dropout=spec.recipe.dropout,

@@ -103,12 +103,6 @@ class Space:
         searched = [(key, value) for key, value in self.samples() if key.startswith("prompt.")]
         return [*self.grid.prompts, *(self.grid_with({key: v}).prompt for key, v in searched)]
 
-    @property
-    def most_layers(self) -> int:
-        """The most blocks that a trial may train."""
-        specs = [self.experiment({}), *(self.experiment({key: v}) for key, v in self.samples())]
-        return max(spec.training.num_layers for spec in specs)
-
     def starting_values(self) -> Values | None:
         """The values that the grid itself has, as the space writes them, if they lie in the space:
         the first trial.

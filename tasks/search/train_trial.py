@@ -15,7 +15,6 @@ from tasks.search.training_progress import TrainingProgress
 from tasks.search.trial import Reached
 from tasks.spec import ExperimentSpec
 from tasks.tuning.step import train_experiment
-from tasks.tuning.summary import UNBOUNDED, StepBounds
 
 
 def train_trial(
@@ -27,13 +26,13 @@ def train_trial(
     data: Path,
     home: Path,
     emit: Emit,
-    bounds: StepBounds = UNBOUNDED,
+    at_most: float | None = None,
 ) -> Reached:
     """Train in `folder` until the checkpoint at `update`, unless it is there, and judge it.
 
     A training that is further, as one of a sweep can be, is judged as it was at `update`.
 
-    `home`: where the frozen prefixes are. `bounds`: those of the training.
+    `home`: where the frozen prefixes are. `at_most`: seconds that an attempt of the training may take.
     """
     start = time.perf_counter()
     train = partial(
@@ -44,7 +43,7 @@ def train_trial(
         home=home,
         on_event=emit,
         pause_at=update,
-        bounds=bounds,
+        at_most=at_most,
     )
     progress = TrainingProgress.read(folder)
     is_further = progress.update > update

@@ -168,7 +168,7 @@ def _load_splits(
     """
     spec = job.experiment
     template = load_template(job.variant, spec.prompt)
-    store = PrefixStore(job.home, VariantManifest.read(job.variant).digest, job.most_layers)
+    store = PrefixStore(job.home, VariantManifest.read(job.variant).digest)
     stored = _stored_sets(job.choice, saved_choice)
     tokens_at_once = job.choice.tokens_at_once if job.choice else TOKENS_AT_ONCE
 

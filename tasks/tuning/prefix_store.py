@@ -21,26 +21,16 @@ from tasks.tuning.prefix_space import DiskSpace, pays, saving
 class PrefixStore:
     """The frozen prefixes of one variant in a home.
 
-    `variant`: the digest of its weights. `most_layers`: the most blocks that any experiment trains
-    on the same cases; the shallower prefix that it will read is stored first, and deeper ones start
-    from it.
+    `variant`: the digest of its weights.
     """
 
     home: Path
     variant: str
-    most_layers: int | None = None
 
     @property
     def folder(self) -> Path:
         """The folder of all prefixes of the home."""
         return self.home / "prefixes"
-
-    def shared_boundary(self, stack: Stack, boundary: int) -> int:
-        """The boundary of a shallower prefix that others will read and that pays by itself; 0 if
-        there is none.
-        """
-        shared = stack.depth - (self.most_layers or stack.depth)
-        return shared if 0 < shared < boundary and pays(shared, stack.depth) else 0
 
     def holds(self, stack: Stack, cases: EncodedCases, boundary: int, emit: Emit) -> bool:
         """Whether the prefix of a set at a boundary is complete here."""
@@ -88,13 +78,6 @@ def open_prefix(
     _report(emit, Note(f"{blocks}: saves {share:.0%} of a step, {needed_bytes / 1e9:.2f} GB."))
 
     def build(temporary: Path) -> dict[str, Any]:
-        shared = store.shared_boundary(stack, boundary)
-        # Twice: at any boundary a set's prefix has one row per token, and so the same size.
-        if shared and DiskSpace.of(store.folder).room >= 2 * needed_bytes:
-            open_prefix(
-                stack, cases, shared, store, emit, limit=limit, tokens_at_once=tokens_at_once
-            )
-
         start = nearest_stored(stack, cases, boundary, store.folder, store.variant, emit)
         tokens = tokens_that_fit(start, boundary, limit, tokens_at_once)
         counts = compute_prefix(start, boundary, temporary, tokens, emit)
@@ -128,11 +111,8 @@ def warn_of_lack_of_space(
         size = _stored_size(stack, cases)
         if remaining < size:
             lacking[name] = size
-            continue
-
-        shared = store.shared_boundary(stack, boundary)
-        makes_both = shared and not store.holds(stack, cases, shared, emit)
-        remaining -= 2 * size if makes_both and remaining >= 2 * size else size
+        else:
+            remaining -= size
 
     if lacking:
         lack = f"No room for the frozen prefix of {' and '.join(lacking)}"

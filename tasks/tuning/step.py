@@ -13,7 +13,7 @@ from tasks.runtime.run_step import run_step
 from tasks.runtime.store import intact_manifest
 from tasks.spec import ExperimentSpec
 from tasks.tuning.memory import MemoryChoice, after_out_of_memory, budget
-from tasks.tuning.summary import UNBOUNDED, StepBounds, TrainingJob
+from tasks.tuning.summary import TrainingJob
 
 JOB = "tasks.tuning.job:run"
 
@@ -26,7 +26,7 @@ def train_experiment(
     home: Path,
     on_event: Emit,
     pause_at: int | None = None,
-    bounds: StepBounds = UNBOUNDED,
+    at_most: float | None = None,
 ) -> str:
     """Train into `folder` unless it is complete, and return the training id (the folder's name).
 
@@ -43,7 +43,6 @@ def train_experiment(
         home=home,
         folder=folder,
         pause_at=pause_at,
-        most_layers=bounds.most_layers,
     )
     memory_budget = min(budget(spec), total_memory())
 
@@ -54,7 +53,7 @@ def train_experiment(
                 job.model_dump(mode="json"),
                 folder,
                 on_event,
-                bounds.at_most,
+                at_most,
                 memory_budget=memory_budget,
                 progress=lambda: _newest_checkpoint(folder),
             )

@@ -1,10 +1,9 @@
-"""What a training is asked to do (TrainingJob), what bounds it and the steps after it (StepBounds),
-and the summary that it keeps in the manifest of its folder.
+"""What a training is asked to do (TrainingJob), and the summary that it keeps in the manifest of its
+folder.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -23,8 +22,6 @@ class TrainingJob(BaseModel):
     `choice`: how to use the memory after an earlier attempt ran out of it; None lets the training
     choose. `pause_at`: the training stops at the first checkpoint from this update on, and goes on
     from there when it runs again; None, and a pause at the last update, train to the end.
-    `most_layers`: the most blocks that any training on the same cases trains, so that the frozen
-    blocks that they share are computed once, whichever runs first.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,21 +34,6 @@ class TrainingJob(BaseModel):
     folder: Path
     choice: MemoryChoice | None = None
     pause_at: int | None = None
-    most_layers: int | None = None
-
-
-@dataclass(frozen=True)
-class StepBounds:
-    """What a step of an experiment learns of its sweep; no result depends on it.
-
-    `at_most`: seconds that an attempt may take. `most_layers`: see TrainingJob.
-    """
-
-    at_most: float | None = None
-    most_layers: int | None = None
-
-
-UNBOUNDED = StepBounds()
 
 
 class TrainingSummary(BaseModel):

@@ -1,11 +1,10 @@
-"""Recipes that train different numbers of blocks, through the real command: their frozen blocks are computed once."""
+"""Recipes that train different numbers of blocks, through the real command: each prefix starts from a shallower one."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from flows.selection import Selection, select
 from tasks.grids.grid import GRIDS
 from tests.place import Place
 
@@ -33,7 +32,7 @@ def grid_with(folder: Path, *recipes: str) -> str:
 
 
 @pytest.mark.nightly  # that blocks go on from fewer blocks is tested in tuning/test_frozen_prefix.py
-def test_the_frozen_blocks_that_recipes_share_are_computed_once_whichever_comes_first(tmp_path):
+def test_a_recipe_that_trains_fewer_blocks_starts_from_what_is_stored_of_the_others(tmp_path):
     place = Place(tmp_path)
     clinic = tmp_path / "clinic.csv"
     clinic.write_text(
@@ -44,7 +43,7 @@ def test_the_frozen_blocks_that_recipes_share_are_computed_once_whichever_comes_
         'scoring.move_adapters=["8bit"]',
     )
     options = [word for change in changes for word in ("--set", change)]
-    result = place.run("sweep", grid_with(tmp_path, SHALLOW, DEEP), "--model", "tiny-llama", "--bits", "4", *options)
+    result = place.run("sweep", grid_with(tmp_path, DEEP, SHALLOW), "--model", "tiny-llama", "--bits", "4", *options)
     assert result.returncode == 0, result.stdout + result.stderr
 
     ages: dict[tuple[str, int, int], dict[int, int]] = {}
@@ -56,15 +55,3 @@ def test_the_frozen_blocks_that_recipes_share_are_computed_once_whichever_comes_
     both = [stored for stored in ages.values() if len(stored) == 2]
     assert len(both) == 5 + 2, "four sets and the clinic's at 4 bits; test and the clinic's at 8"
     assert all(stored[2] < stored[3] for stored in both), "the deeper one goes on from the shallower"
-
-
-def test_experiments_with_another_prompt_or_variant_read_other_activations(tmp_path):
-    output = RECIPE.format(name="shown", layers=3) + "prompt = { version = 2 }\n"
-    selection = select(grid_with(tmp_path, SHALLOW, output, DEEP))
-    most = {spec.recipe.name: selection.most_layers(spec) for spec in selection.cells}
-    assert most == {"shallow": 2, "shown": 3, "deep": 2}
-    alone = Selection(
-        selection.grid, [spec for spec in selection.cells if (spec.bits, spec.recipe.name) != (4, "deep")]
-    )
-    most = {spec.bits: alone.most_layers(spec) for spec in alone.cells if spec.recipe.name == "shallow"}
-    assert most == {4: 1, 8: 2}

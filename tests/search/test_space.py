@@ -230,8 +230,3 @@ def test_settings_of_the_recipe_itself_are_searched():
     space = setup("search.recipe.lora_plus=[1, 16]", 'search.recipe.decay=["none", "linear"]').space
     plain, changed = (space.experiment({"recipe.lora_plus": ratio, "recipe.decay": "linear"}) for ratio in (1, 16))
     assert (plain.recipe.lora_plus, changed.recipe.lora_plus, changed.training.decay) == (1, 16, "linear")
-
-
-@pytest.mark.parametrize(("searched", "most"), [("recipe.rank=[2, 4]", 2), ("training.num_layers=[1, 3]", 3)])
-def test_a_space_says_how_many_blocks_its_trials_train_at_most(searched, most):
-    assert setup(f"search.{searched}").space.most_layers == most

@@ -1,6 +1,5 @@
 """The frozen prefix is computed once per variant and set, within its budget, and never read from another model."""
 
-import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -70,21 +69,6 @@ def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_pat
 
         for name in ("leading", "own_hidden", "starts"):
             np.testing.assert_array_equal(getattr(split, name), getattr(whole, name))
-
-
-def test_a_shallower_prefix_that_others_will_read_is_stored_first_where_the_space_holds_both(tmp_path, monkeypatch):
-    some = tiny.cases(6)
-    adapted = tiny.adapted("llama", 4, True)
-    room = prefix_store._stored_size(adapted.stack, some)
-    alone = open_prefix(adapted.stack, some, 3, PrefixStore(tmp_path / "alone", "weights"))
-
-    for copies, boundaries in ((1, {3}), (2, {2, 3})):
-        root = tmp_path / str(copies)
-        monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(copies * room + 1))
-        shared = open_prefix(adapted.stack, some, 3, PrefixStore(root, "weights", most_layers=2))
-        manifests = root.glob("prefixes/*/manifest.json")
-        assert {json.loads(path.read_text())["boundary"] for path in manifests} == boundaries
-        np.testing.assert_array_equal(shared.own_hidden, alone.own_hidden)
 
 
 def test_nobody_else_may_read_activations_from_which_texts_could_be_guessed(tmp_path):

@@ -33,7 +33,7 @@ from tasks.search.training_progress import TrainingProgress
 from tasks.spec import ExperimentSpec, experiments
 from tasks.tuning import job, prefix_store, step, updates
 from tasks.tuning.batches import TOKENS_AT_ONCE
-from tasks.tuning.summary import StepBounds, TrainingJob
+from tasks.tuning.summary import TrainingJob
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
 from warehouse.landing import write_landing
 
@@ -294,10 +294,9 @@ def test_the_macro_f1_of_a_trial_is_that_of_its_curve_and_scored_where_the_curve
 def test_a_trial_whose_training_is_further_is_judged_as_it_was_at_its_rung(study, tmp_path, monkeypatch):
     """By its adapter of then, which is not stored: a later one would beat all other trials."""
 
-    def train_here(spec, folder, on_event, pause_at, bounds, **paths):
+    def train_here(spec, folder, on_event, pause_at, at_most, **paths):
         args = TrainingJob(
-            experiment=spec, training_id=folder.name, folder=folder, pause_at=pause_at,
-            most_layers=bounds.most_layers, **paths,
+            experiment=spec, training_id=folder.name, folder=folder, pause_at=pause_at, **paths,
         )  # fmt: skip
         job.run(args.model_dump(mode="json"), on_event)
 
@@ -319,25 +318,6 @@ def test_a_trial_whose_training_is_further_is_judged_as_it_was_at_its_rung(study
     assert [first.value, last.value] == [rung.value for rung in rungs] and rungs[0].value != rungs[1].value
     assert first.train_seconds == pytest.approx(last.train_seconds / 4)
     assert {path.name for path in tmp_path.iterdir()} == {"in_steps", ".in_steps.lock", "whole", ".whole.lock"}
-
-
-def test_a_trial_stores_the_prefix_that_trials_of_more_blocks_will_read(study, tmp_path):
-    spec = ExperimentSpec.model_validate(study["experiment"])
-    shallow = spec.model_copy(update={"training": spec.training.model_copy(update={"num_layers": 1})})
-    paths = Path(study["variant"]), Path(study["data"]), tmp_path
-    folder = tmp_path / "trial"
-    objective = SearchObjective("validation value")
-    train_trial(
-        shallow,
-        folder,
-        CADENCE,
-        objective,
-        *paths,
-        lambda event: None,
-        StepBounds(most_layers=spec.training.num_layers),
-    )
-    manifests = tmp_path.glob("prefixes/*/manifest.json")
-    assert sorted(json.loads(path.read_text())["boundary"] for path in manifests) == [2, 2, 3, 3], "train and valid"
 
 
 def test_a_curve_that_lacks_a_macro_f1_has_no_best_one():
