@@ -94,7 +94,7 @@ def _nameless(root: Path) -> str:
         return ""
     more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
     return (
-        f" An interrupted removal left {folders[0]}{more}, which may be of it: `triage cache prune` "
+        f" An interrupted removal left {folders[0]}{more}, which may be of it: `triage clean` "
         "removes that."
     )
 

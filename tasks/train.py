@@ -39,7 +39,7 @@ def train(
     folder = experiment_folder(spec, variant, data)
     publish = publisher(f"train {spec.cell_id}")
     with shared_training(shared_folder(), folder, publish):
-        # For `triage cache explain`.
+        # What a training was made from: `triage data forget` reads it, too.
         ingredients = json.dumps(ingredients_of(spec, variant, data), indent=1)
         write_atomic(folder / INGREDIENTS, ingredients)
         emit = reporting_to(folder, publish)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from deployments.interruptions import INTERRUPTED
+from flows.cli.clean import clean
 from flows.cli.machine.bench import bench
 from flows.cli.machine.doctor import doctor
 from flows.cli.machine.fleet import fleet, join
@@ -24,9 +25,7 @@ from flows.cli.results.report import report
 from flows.cli.results.status import status
 from flows.cli.results.studies import studies
 from flows.cli.standard_output import written_by_its_end
-from flows.cli.storage.cache import cache
 from flows.cli.storage.data import data
-from flows.cli.storage.forget import forget
 from flows.cli.storage.sql import sql
 from flows.cli.storage.warehouse import warehouse
 from flows.cli.sweeps.search import search
@@ -55,11 +54,10 @@ def models() -> None:
 SEE = (status, compare, report, claims, gates)
 USE = (best, predict, serve, export)
 # `triage -h` lists the commands in this order.
-for command in (sweep, search, *SEE, *USE, sql, models, forget, init, doctor, up, join, fleet):
+for command in (sweep, search, *SEE, *USE, sql, models, clean, init, doctor, up, join, fleet):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
-app.add_typer(cache, name="cache")
 app.add_typer(studies, name="studies")
 app.add_typer(warehouse, name="warehouse")
 

@@ -1,5 +1,5 @@
-"""The sentence for a mistake in what was typed: what the parser says, and
-what helps with this very mistake.
+"""The sentence for a mistake in what was typed: what the parser says, and what helps with this very
+mistake. A command that left is refused with the name of what took its place.
 """
 
 from __future__ import annotations
@@ -10,6 +10,23 @@ from typing import Any
 
 from tasks.runtime.paths import ask
 
+# Commands of 0.1 as they were typed behind `triage`, and what is typed instead.
+REMOVED = {
+    "bench": "in a clone, uv run python -m tests.bench.NAME measures; triage doctor --selftest "
+    "checks this machine",
+    "cache": "triage clean removes what no result needs",
+    "cache explain": "ingredients.json in a training's folder says what it was made from",
+    "cache prune": "triage clean does it",
+    "claims": "triage sql claims measures them",
+    "fleet": "triage up shows the workers of each pool in Prefect's page",
+    "forget": "triage data forget DATA does it",
+    "join": "uv run prefect worker start --pool NAME --limit 1 lets a machine work for a pool",
+    "studies": "triage warehouse studies lists them, triage warehouse forget STUDY removes one",
+    "studies compare": "triage compare STUDY shows one at a time",
+    "studies forget": "triage warehouse forget STUDY does it",
+    "warehouse publish": "copy the file triage.duckdb, or write rows with triage sql QUERY --output "
+    "FILE",
+}
 # Advice for one more word than a command takes, where quotes were forgotten.
 MORE_WORDS = {"triage sql": "put quotes around the whole query"}
 # Commands whose further words may be a patient's text, which is not repeated.
@@ -25,6 +42,8 @@ def usage_sentence(error: Any, typed: list[str]) -> str:
     """
     text = error.format_message().replace("Value error, ", "").rstrip(".")
     command = error.ctx.command_path if error.ctx else "triage"
+    if text.startswith("No such command") and (sentence := removed_sentence(typed)):
+        return sentence
     if "unexpected extra argument" in text:
         if command in TEXT_AS_WORDS:
             return TEXT_AS_WORDS[command]
@@ -37,6 +56,17 @@ def usage_sentence(error: Any, typed: list[str]) -> str:
         return f"{text}; see {command} -h."
 
     return f"{text}."
+
+
+def removed_sentence(typed: list[str]) -> str | None:
+    """What to type instead of a command that left, by its two first words or the first; None for
+    any other.
+    """
+    words = [word for word in typed if not word.startswith("-")][:2]
+    for name in (" ".join(words), *words[:1]):
+        if name in REMOVED:
+            return f"triage {name} has left: {REMOVED[name]}."
+    return None
 
 
 def _for_more_words(error: Any, command: str, typed: list[str]) -> str:

@@ -161,7 +161,7 @@ def intact_manifest(folder: Path, deep: bool = False) -> ManifestDict | None:
 
 
 def mark_used(folder: Path) -> None:
-    """Note in a folder's time of change that it is used, by which `triage cache prune` goes."""
+    """Note in a folder's time of change that it is used, by which `triage clean` goes."""
     with contextlib.suppress(OSError):
         os.utime(folder)
 

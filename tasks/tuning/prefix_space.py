@@ -79,8 +79,8 @@ class DiskSpace:
     def _remedy(self, needed: int) -> str:
         if needed > self.free:
             return (
-                f"The disk has {self.free / 1e9:.2f} GB free: make room, e.g. with `triage cache "
-                "prune`, or name a folder on a larger disk in TRIAGE_HOME."
+                f"The disk has {self.free / 1e9:.2f} GB free: make room, e.g. with `triage "
+                "clean --yes`, or name a folder on a larger disk in TRIAGE_HOME."
             )
         enough = math.ceil((self.used + needed) / 1e9)
         return f"Set {VARIABLE}={enough}GB, for instance, to make room."

@@ -55,7 +55,7 @@ PARSED = {
     "triage best": "scores every model; tests/flows/test_best.py runs it",
     "triage predict": "reads standard input; tests/flows/test_predict.py gives it some",
     "triage export": "needs a trained model; tests/flows/test_export.py runs it",
-    "triage forget": "removes what tests share; tests/flows/cli/test_forget.py runs it",
+    "triage data forget": "removes what tests share; tests/flows/cli/test_forget.py runs it",
     "triage serve": "serves until it is stopped; tests/flows/serve starts it",
     "triage up": "serves until it is stopped; tests/flows/test_up.py starts it",
     "triage join": "serves until it is stopped; tests/flows/test_two_workers.py starts two",
@@ -64,7 +64,7 @@ PARSED = {
     "triage bench": "takes minutes, or needs the models' weights; tests/bench and tests/flows/bench run smaller ones",
 }
 # Commands that a sentence names without their arguments, so that only their form is checked.
-NAMES = ("triage sql", "triage cache", "triage init", "triage data check", "triage warehouse", "triage cache explain")
+NAMES = ("triage sql", "triage init", "triage data check", "triage warehouse")
 # What a reader puts in place of a name in capitals.
 PLACEHOLDERS = {
     "EXPERIMENT": "tiny-llama-4bit-balanced_safe-s42",

@@ -1,4 +1,4 @@
-"""What `triage cache prune` prints and does."""
+"""What `triage clean` prints and does."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def prune_cache(console: Console, least_age: str, only_unreferenced: bool, dry_r
 
     print_table(console, _table(root, parts, dry_run))
     if dry_run:
-        print_line(console, "Nothing was removed. To remove it, leave --dry-run out.")
+        print_line(console, "Nothing was removed. To remove it, add --yes.")
         return
 
     remove(parts)

@@ -9,7 +9,7 @@ import typer
 from flows.cli.terminal import console
 
 data = typer.Typer(
-    no_args_is_help=True, help="Check a dataset for problems, and show its data card."
+    no_args_is_help=True, help="Check a dataset, show its data card, or forget what came from it."
 )
 
 Source = Annotated[
@@ -37,6 +37,15 @@ Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of a H
 Listing = Annotated[
     bool, typer.Option("--list", help="list each set's groups and all pairs of near copies")
 ]
+
+Named = Annotated[
+    str,
+    typer.Argument(
+        metavar="data",
+        help="a data set: its name, name-digest or digest, or a grid that names it",
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="remove it; without this, only say what would go")]
 
 
 @data.command("check")
@@ -88,3 +97,11 @@ def data_card(
         "revision": revision,
     }
     card(console, request(source, settings, label or []))
+
+
+@data.command("forget")
+def data_forget(data: Named, yes: Yes = False) -> None:
+    """Remove the texts, prefixes, adapters and scores that came from a data set."""
+    from flows.cli.storage.forget_report import forget_data
+
+    forget_data(console, data, yes)

@@ -1,4 +1,4 @@
-"""What `triage forget` prints and does."""
+"""What `triage data forget` prints and does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.runtime.shared import shared_place, without_password
 
 STAYS = (
     "The warehouse and landing/ stay: they hold no text, and know cases by id and digest "
-    "(`triage studies forget` removes a study's results). Base models stay too. Your own files, "
+    "(`triage warehouse forget` removes a study's results). Base models stay too. Your own files, "
     "exports, reports, published results and backups are not looked for: delete those yourself."
 )
 STAYS_SHARED = (
@@ -46,7 +46,7 @@ def forget_data(console: Console, data: str, yes: bool) -> None:
     for name in forgetting.elsewhere:
         print_line(console, f"The data set {name} shares sets with it and stays: forget it, too.")
     if not yes:
-        command = f"triage forget {data} --yes"
+        command = f"triage data forget {data} --yes"
         print_line(console, f"Nothing was removed. To remove it: {command}")
         return
 

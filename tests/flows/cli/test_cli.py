@@ -71,9 +71,14 @@ GRID = {
     "a word too many": (["compare", "a", "b"], ["argument (b); it is triage compare [OPTIONS] [study]"]),
     "a long word and one too many": (["status", "a" * 300, "b"], ["it is triage status [OPTIONS]"]),
     "a path as experiment": (
-        ["cache", "explain", "/tmp/experiments/a"],
-        ["No training '/tmp/experiments/a' with known ingredients is on this machine"],
+        ["predict", "/tmp/experiments/a", "-"],
+        ["/tmp/experiments/a"],
     ),
+    "a command that left": (
+        ["forget", "clinic", "--yes"],
+        ["triage forget has left: triage data forget DATA does it."],
+    ),
+    "two words of it": (["cache", "explain", "a"], ["triage cache explain has left: ingredients.json"]),
     "unknown command": (["frobnicate"], ["No such command 'frobnicate'; see triage -h"]),
     "missing argument": (["studies", "forget"], ["Missing argument 'name'; see triage studies forget -h"]),
     "no such choice": (["best", "--by", "size"], ["'--by': 'size' is not one of 'ed-recall', 'macro-f1'"]),

@@ -1,4 +1,4 @@
-"""`triage forget`: what came from a data set goes from the home, what came from another one stays, and nothing is guessed."""
+"""`triage data forget`: what came from a data set goes, what came from another one stays, and nothing is guessed."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def swept(smoke, tmp_path):
 
 def test_a_dry_run_says_what_would_go_and_removes_nothing(swept):
     before = sorted(swept.home.rglob("*"))
-    result = swept.ask("forget", "smoke")
+    result = swept.ask("data", "forget", "smoke")
     assert (result.returncode, result.stderr) == (0, "")
     (data,) = (path.name for path in (swept.home / "data").glob("embedded-*"))
     assert f"data/{data}" in result.stdout and result.stdout.count("│ adapters │") == 8
     sizes = re.findall(r"([\d.]+) (kB|MB) +│$", result.stdout, re.MULTILINE)
     assert len(sizes) > 8 and all(float(size) > 0 for size, _ in sizes), "small folders have a size, too"
     assert "│ scores   │ baselines/" in result.stdout and "exports, reports" in result.stdout
-    assert result.stdout.rstrip().endswith("Nothing was removed. To remove it: triage forget smoke --yes")
+    assert result.stdout.rstrip().endswith("Nothing was removed. To remove it: triage data forget smoke --yes")
     assert sorted(swept.home.rglob("*")) == before
 
 
 def test_no_file_holds_a_piece_of_a_text_afterwards_and_results_stay(swept):
     pattern = pieces_of(swept.home)
-    result = swept.ask("forget", "embedded", "--yes")
+    result = swept.ask("data", "forget", "embedded", "--yes")
     assert (result.returncode, result.stderr) == (0, "")
     files = [path for path in swept.home.rglob("*") if path.is_file()]
     assert files and [str(path) for path in files if pattern.search(path.read_bytes())] == []
@@ -58,15 +58,15 @@ def test_no_file_holds_a_piece_of_a_text_afterwards_and_results_stay(swept):
 
     assert not list(swept.home.rglob("adapters*.safetensors"))
     assert len(swept.query("SELECT training_id FROM experiment WHERE recipe_kind <> 'baseline'")) == 8
-    again = swept.ask("forget", "embedded")
+    again = swept.ask("data", "forget", "embedded")
     assert again.returncode == 2 and one_sentence(again.stderr)
     assert "holds nothing of a data set 'embedded', nor of any other" in again.stderr
 
 
 def test_a_name_that_is_not_there_is_a_sentence_with_the_nearest(swept):
-    result = swept.ask("forget", "embeded", "--yes")
+    result = swept.ask("data", "forget", "embeded", "--yes")
     assert result.returncode == 2 and "holds nothing of a data set 'embeded'; did you mean embedded-" in result.stderr
-    paper = swept.ask("forget", "paper")
+    paper = swept.ask("data", "forget", "paper")
     assert paper.returncode == 2 and "holds nothing of a data set 'embedded-" in paper.stderr
 
 
@@ -177,7 +177,7 @@ def test_it_is_refused_while_a_sweep_runs_that_is_between_two_steps(swept):
     record = swept.home / "servers" / f"{machine_id()}-{os.getpid()}"
     record.parent.mkdir(exist_ok=True)
     record.write_text("1")
-    result = swept.ask("forget", "embedded", "--yes")
+    result = swept.ask("data", "forget", "embedded", "--yes")
     assert result.returncode == 2 and one_sentence(result.stderr)
     assert f"A sweep is running in {swept.home} (process {os.getpid()})" in result.stderr
     assert list((swept.home / "data").glob("embedded-*"))

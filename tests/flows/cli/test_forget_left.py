@@ -1,4 +1,4 @@
-"""`triage forget` after an interruption, after a killed builder, and of what came through a fleet's shared folder."""
+"""`triage data forget` after an interruption, after a killed builder, and of what came through a fleet's shared folder."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_a_removal_that_was_interrupted_is_finished_when_it_is_typed_again(remov
 
     shutil.rmtree(root / "logs")
     assert what_is_left(root, "own-1")
-    result = place.ask("forget", "own-1", "--yes")
+    result = place.ask("data", "forget", "own-1", "--yes")
     assert (result.returncode, result.stderr) == (0, "")
     assert what_is_left(root, "own-1") == [] and not list(root.rglob(".forgotten-*"))
     assert len(what_is_left(root, "own-2")) == 3
 
-    again = place.ask("forget", "own-1", "--yes")
+    again = place.ask("data", "forget", "own-1", "--yes")
     assert again.returncode == 2 and "holds nothing of a data set 'own-1'; did you mean own-2?" in again.stderr
 
 
@@ -94,14 +94,14 @@ def test_what_no_longer_says_of_what_it_is_is_named_and_not_called_nothing(place
     adapter = place.home / "experiments" / ".forgotten-cell" / "adapters.safetensors"
     adapter.parent.mkdir(parents=True)
     adapter.write_text("weights")
-    result = place.ask("forget", "clinic", "--yes")
+    result = place.ask("data", "forget", "clinic", "--yes")
     assert result.returncode == 2 and one_sentence(result.stderr)
     assert (
         "holds nothing of a data set 'clinic', nor of any other. An interrupted removal left experiments/.forgotten-cell, "
-        "which may be of it: `triage cache prune` removes that." in result.stderr
+        "which may be of it: `triage clean` removes that." in result.stderr
     )
-    assert place.ask("cache", "prune").returncode == 0 and not adapter.exists()
-    assert place.ask("forget", "clinic").stderr.endswith("a data set 'clinic', nor of any other.\n")
+    assert place.ask("clean", "--yes").returncode == 0 and not adapter.exists()
+    assert place.ask("data", "forget", "clinic").stderr.endswith("a data set 'clinic', nor of any other.\n")
 
 
 @pytest.mark.parametrize("name", ["clinic", "clinic-0123456789ab", "0123456789ab"])
@@ -110,7 +110,7 @@ def test_texts_of_a_killed_builder_are_known_by_the_name_that_they_were_to_have(
     texts = place.home / "data" / f"{aside}.tmp-clinic-0123456789ab-fedcba987654" / "train.jsonl"
     texts.parent.mkdir(parents=True)
     texts.write_text('{"text": "my chest hurts"}')
-    result = place.ask("forget", name, "--yes")
+    result = place.ask("data", "forget", name, "--yes")
     assert (result.returncode, result.stderr) == (0, "") and "Removed: clinic-0123456789ab, " in result.stdout
     assert list((place.home / "data").iterdir()) == []
 
@@ -118,7 +118,7 @@ def test_texts_of_a_killed_builder_are_known_by_the_name_that_they_were_to_have(
 def test_a_name_that_no_file_can_have_is_a_sentence(place):
     place.home.mkdir(parents=True)
     for name in ("n" * 300, "n" * 300 + ".toml"):
-        result = place.ask("forget", name, "--yes")
+        result = place.ask("data", "forget", name, "--yes")
         assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
         assert "nnn..." in result.stderr
 
@@ -196,13 +196,13 @@ def test_every_adapter_of_a_home_that_trained_none_itself_goes(smoke, tmp_path):
     for path in specs:
         path.unlink()
     assert len(specs) == 8
-    assert swept.ask("forget", "embedded", "--yes").returncode == 0
+    assert swept.ask("data", "forget", "embedded", "--yes").returncode == 0
     assert not list((swept.home / "experiments").glob("*/"))
 
 
 def test_the_shared_folder_from_which_adapters_would_come_back_is_named(place, tmp_path):
     made_home(place.home)
     mount = str(tmp_path / "mount")
-    assert "TRIAGE_SHARED" not in place.ask("forget", "own-1").stdout
-    printed = " ".join(place.ask("forget", "own-1", TRIAGE_SHARED=mount).stdout.split())
+    assert "TRIAGE_SHARED" not in place.ask("data", "forget", "own-1").stdout
+    printed = " ".join(place.ask("data", "forget", "own-1", TRIAGE_SHARED=mount).stdout.split())
     assert "the next sweep brings adapters and scores back" in printed and "mount (TRIAGE_SHARED) stays" in printed

@@ -1,4 +1,4 @@
-"""`triage cache prune`: what no result refers to and nobody has used for long goes, and nothing else."""
+"""`triage clean`: what no result refers to and nobody has used for long goes, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.runtime.store import build_folder
 from tasks.unused import last_used, stored
 from tests.place import Place, one_sentence
 
-NOTHING_OF_RESULTS = "cache", "prune", "--unreferenced"
+NOTHING_OF_RESULTS = "clean", "--unreferenced"
 DAY = 86400.0
 
 
@@ -40,7 +40,7 @@ def folders(place: Place) -> set[str]:
 
 def test_what_results_refer_to_stays_also_where_only_landing_folders_tell(swept):
     for _ in ("with the warehouse", "without"):
-        result = swept.ask(*NOTHING_OF_RESULTS)
+        result = swept.ask(*NOTHING_OF_RESULTS, "--yes")
         assert result.returncode == 0 and "has been unused for 30d." in result.stdout, result.stdout
         swept.warehouse.unlink(missing_ok=True)
 
@@ -48,7 +48,7 @@ def test_what_results_refer_to_stays_also_where_only_landing_folders_tell(swept)
 def test_stored_prefixes_of_models_with_results_go_unless_they_are_to_stay(swept):
     before = folders(swept)
     assert any(name.startswith("prefixes/") for name in before)
-    assert swept.ask("cache", "prune").returncode == 0
+    assert swept.ask("clean", "--yes").returncode == 0
     assert {name.split("/")[0] for name in before - folders(swept)} == {"prefixes"}
 
 
@@ -59,7 +59,7 @@ def test_a_forgotten_studys_folders_go_once_they_are_old_and_what_landed_stays(s
     before = folders(swept)
     landed = sorted(swept.home.glob("landing/*"))
 
-    result = swept.ask(*NOTHING_OF_RESULTS, "--dry-run")
+    result = swept.ask(*NOTHING_OF_RESULTS)
     assert folders(swept) == before and "Nothing was removed" in result.stdout
     for kind in ("variants", "base conversions", "sources", "experiments", "scores", "data sets"):
         assert f"│ {kind} " in result.stdout, result.stdout
@@ -67,10 +67,10 @@ def test_a_forgotten_studys_folders_go_once_they_are_old_and_what_landed_stays(s
     size = sum(path.stat().st_size for path in (swept.home / "data").rglob("*") if path.is_file())
     assert f"{size:,}" in result.stdout
 
-    assert swept.ask(*NOTHING_OF_RESULTS).returncode == 0
+    assert swept.ask(*NOTHING_OF_RESULTS, "--yes").returncode == 0
     assert folders(swept) == {str(used.relative_to(swept.home))}
     assert sorted(swept.home.glob("landing/*")) == landed and not list(swept.home.rglob(".forgotten-*"))
-    assert "Nothing unneeded in" in swept.ask(*NOTHING_OF_RESULTS).stdout
+    assert "Nothing unneeded in" in swept.ask(*NOTHING_OF_RESULTS, "--yes").stdout
 
 
 def test_nothing_goes_while_a_sweep_runs_and_a_dry_run_says_what_would(swept):
@@ -80,13 +80,13 @@ def test_nothing_goes_while_a_sweep_runs_and_a_dry_run_says_what_would(swept):
     record.parent.mkdir(exist_ok=True)
     record.write_text("1")
     before = folders(swept)
-    result = swept.ask(*NOTHING_OF_RESULTS)
+    result = swept.ask(*NOTHING_OF_RESULTS, "--yes")
     assert result.returncode == 2 and one_sentence(result.stderr) and "A sweep is running" in result.stderr
-    assert "│ experiments " in swept.ask(*NOTHING_OF_RESULTS, "--dry-run").stdout
+    assert "│ experiments " in swept.ask(*NOTHING_OF_RESULTS).stdout
     record.unlink()
 
     with locked(next(swept.home.glob("experiments/[!.]*/"))):
-        assert "Another process is working" in swept.ask(*NOTHING_OF_RESULTS).stderr
+        assert "Another process is working" in swept.ask(*NOTHING_OF_RESULTS, "--yes").stderr
 
     assert folders(swept) == before
 
@@ -111,7 +111,7 @@ def test_a_landing_folder_that_cannot_be_read_is_a_sentence_and_nothing_goes(swe
     file = next(swept.home.glob("landing/*/experiment.parquet"))
     file.write_bytes(b"damaged")
     before = folders(swept)
-    result = swept.ask("cache", "prune")
+    result = swept.ask("clean", "--yes")
     assert result.returncode == 2 and one_sentence(result.stderr) and str(file) in result.stderr
     assert folders(swept) == before
 
