@@ -3,63 +3,102 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from deployments.interruptions import INTERRUPTED
-from flows.cli.clean import clean
-from flows.cli.machine.bench import bench
-from flows.cli.machine.doctor import doctor
-from flows.cli.machine.fleet import fleet, join
-from flows.cli.machine.init import init
-from flows.cli.machine.up import up
-from flows.cli.models.best import best
-from flows.cli.models.export import export
-from flows.cli.models.predict import predict
-from flows.cli.models.serve import serve
-from flows.cli.results.claims import claims
-from flows.cli.results.compare import compare
-from flows.cli.results.gates import gates
-from flows.cli.results.report import report
-from flows.cli.results.status import status
-from flows.cli.results.studies import studies
 from flows.cli.standard_output import written_by_its_end
-from flows.cli.storage.data import data
-from flows.cli.storage.sql import sql
-from flows.cli.storage.warehouse import warehouse
-from flows.cli.sweeps.search import search
-from flows.cli.sweeps.sweep import sweep
 from flows.cli.terminal import console, print_error
 from flows.cli.usage import usage_sentence
 from tasks.runtime.backend import backend
 from tasks.runtime.errors import TriageError
 
+# `triage -h` lists the commands in this order, with these words. A command NAME is the function, or
+# the group of commands, NAME in the file flows/cli/NAME.py.
+COMMANDS = {
+    "sweep": "Run every experiment of a grid that is not finished, and compare 4-bit with 8-bit.",
+    "search": "Look for a recipe in the ranges of a grid's table `search`, on valid alone.",
+    "status": "Show what is trained, scored and landed, with the result on the test set.",
+    "compare": "Compare 4-bit with 8-bit experiments of a study: the answer, leaderboard and pairs.",
+    "gates": "Show an experiment's safety gates, and the emergencies that it missed.",
+    "report": "Write a study's report: one HTML file with charts, tables and single cases.",
+    "best": "Rank models on `valid`, and show the test figures of the best one alone.",
+    "predict": "Ask a trained model about a text, or about each text of a file.",
+    "serve": "Answer requests to decide texts over HTTP, for programs on this machine, until Ctrl-C.",
+    "export": "Write a trained model as a folder that stands alone, with a model card and an example.",
+    "models": "Show the exact size of each variant, and how much of each model a recipe trains.",
+    "sql": "Query the warehouse (read-only), e.g. triage sql four_bits_against_eight.",
+    "data": "Check a dataset, show its data card, or forget what came from it.",
+    "warehouse": "Check, copy, merge or rebuild the file with all results.",
+    "clean": "Remove stored models, prefixes, adapters and cases that no result refers to.",
+    "init": "Create a starter grid and sample data in DIR, ready to run and edit.",
+    "doctor": "Check that this machine is ready: hardware, libraries, network, disk, server, warehouse.",
+    "up": "Start the Prefect server, its UI and workers on this machine, until Ctrl-C.",
+    # These leave: their successors are in usage.py.
+    "claims": "Measure what the published study and the READMEs claim.",
+    "studies": "List the studies of the warehouse, compare two, or forget one.",
+    "bench": "Measure training, memory, scoring, serving and the warehouse on this machine.",
+    "join": "Check this machine, and let it work for the sweeps of a pool, until Ctrl-C.",
+    "fleet": "Show the machines of the work pools.",
+}
+# Commands that have no file of their own yet, and where they are.
+ELSEWHERE = {
+    "sweep": "sweeps.sweep",
+    "search": "sweeps.search",
+    "status": "results.status",
+    "compare": "results.compare",
+    "gates": "results.gates",
+    "report": "results.report",
+    "best": "models.best",
+    "predict": "models.predict",
+    "serve": "models.serve",
+    "export": "models.export",
+    "models": "models.sizes",
+    "sql": "storage.sql",
+    "data": "storage.data",
+    "warehouse": "storage.warehouse",
+    "init": "machine.init",
+    "doctor": "machine.doctor",
+    "up": "machine.up",
+    "claims": "results.claims",
+    "studies": "results.studies",
+    "bench": "machine.bench",
+    "join": "machine.fleet",
+    "fleet": "machine.fleet",
+}
+USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, or of the copy of it that typer brings
+
+
+class Commands(TyperGroup):
+    """Imports the file of a command when it is typed, and no other: each takes tenths of a second."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in COMMANDS:
+            self.add_command(_imported(args[0]), args[0])
+        return super().resolve_command(ctx, args)
+
+
+def _imported(name: str) -> Any:
+    command = getattr(import_module(f"flows.cli.{ELSEWHERE.get(name, name)}"), name)
+    if isinstance(command, typer.Typer):
+        return typer.main.get_command(command)
+    alone = typer.Typer(add_completion=False)
+    alone.command(name)(command)
+    return typer.main.get_command(alone)
+
+
 app = typer.Typer(
+    cls=Commands,
     help=__doc__,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, or of the copy of it that typer brings
-
-
-def models() -> None:
-    """Show the exact size of each variant, and how much of each model a recipe trains."""
-    from flows.cli.models.sizes import print_models
-
-    print_models(console)
-
-
-SEE = (status, compare, report, claims, gates)
-USE = (best, predict, serve, export)
-# `triage -h` lists the commands in this order.
-for command in (sweep, search, *SEE, *USE, sql, models, clean, init, doctor, up, join, fleet):
-    app.command()(command)
-app.add_typer(data, name="data")
-app.add_typer(bench, name="bench")
-app.add_typer(studies, name="studies")
-app.add_typer(warehouse, name="warehouse")
+for command_name, line in COMMANDS.items():
+    app.command(command_name, help=line)(lambda: None)
 
 
 def _print_version(requested: bool) -> None:

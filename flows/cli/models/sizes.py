@@ -48,6 +48,13 @@ class SizeRow:
         return self.measured or self.expected
 
 
+def models() -> None:
+    """Show the exact size of each variant, and how much of each model a recipe trains."""
+    from flows.cli.terminal import console
+
+    print_models(console)
+
+
 def print_models(console: Console) -> None:
     """Print both tables for the models and recipes of the paper grid, at every precision.
 

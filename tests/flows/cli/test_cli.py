@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
+import typer
 
 from deployments.lost_runs import process_environments
+from flows.cli.main import COMMANDS, app
 from flows.experiment import experiment
 from flows.sweep import sweep
 from tasks.grids.grid import GRIDS
@@ -264,6 +266,9 @@ def test_wherever_a_grid_is_asked_for_all_built_in_ones_are_named(place):
         assert names - set(re.findall(r"\w+", text)) == set()
 
 
-def test_help_names_every_command(place):
-    out = place.ask("--help").stdout
-    assert [name for name in ("sweep", "status", "compare", "sql", "bench") if name not in out] == []
+def test_help_lists_every_command_with_the_first_sentence_of_its_own_help(place):
+    listed = " ".join(place.run("--help", COLUMNS="300").stdout.replace("│", "").split())
+    group = typer.main.get_command(app)
+    for name, line in COMMANDS.items():
+        command = group.resolve_command(typer.Context(group), [name])[1]
+        assert f" {name} {line}" in listed and " ".join(command.help.split()).startswith(line)
