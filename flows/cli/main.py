@@ -38,11 +38,11 @@ COMMANDS = {
     "doctor": "Check that this machine is ready: hardware, libraries, network, disk, server, warehouse.",
     "up": "Start the Prefect server, its UI and workers on this machine, until Ctrl-C.",
     # These leave: their successors are in usage.py.
-    "claims": "Measure what the published study and the READMEs claim.",
+    "claims": "Measure what the published study and the READMEs claim: verdicts, and the rows behind them.",
     "studies": "List the studies of the warehouse, compare two, or forget one.",
     "bench": "Measure training, memory, scoring, serving and the warehouse on this machine.",
     "join": "Check this machine, and let it work for the sweeps of a pool, until Ctrl-C.",
-    "fleet": "Show the machines of the work pools.",
+    "fleet": "Show the machines of the work pools: what they do, and when they were last heard of.",
 }
 # Commands that have no file of their own yet, and where they are.
 ELSEWHERE = {

@@ -72,10 +72,6 @@ GRID = {
     ),
     "a word too many": (["compare", "a", "b"], ["argument (b); it is triage compare [OPTIONS] [study]"]),
     "a long word and one too many": (["status", "a" * 300, "b"], ["it is triage status [OPTIONS]"]),
-    "a path as experiment": (
-        ["predict", "/tmp/experiments/a", "-"],
-        ["/tmp/experiments/a"],
-    ),
     "a command that left": (
         ["forget", "clinic", "--yes"],
         ["triage forget has left: triage data forget DATA does it."],
