@@ -1,4 +1,4 @@
-"""The comparison: warehouse -> tables for people, and Prefect artifacts for the UI."""
+"""What a sweep shows in the Prefect UI: the comparison, and where its report is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Collection
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.logging import get_run_logger
 
+from flows.html_report.after_sweep import refreshed_report
 from flows.report.leaderboard import leaderboard, named_sets
 from flows.report.markdown import NO_ROWS, PAIRS, as_markdown
 from flows.report.pairs import pair_rows
@@ -48,3 +50,26 @@ def publish_comparison(ids: Collection[str] | None) -> None:
             create_table_artifact(table=records, key="leaderboard", description="All experiments")
 
     create_markdown_artifact(markdown=markdown, key="comparison", description=PAIRS)
+
+
+def publish_report(study: str) -> None:
+    """Make the report of a study if something has landed since the last one, and publish its path,
+    since a browser follows no link from a page to a file.
+
+    Never raises: a sweep has its results, with a report or without.
+    """
+    logger = get_run_logger()
+    report = refreshed_report(study)
+    if report.problem is not None:
+        logger.warning(report.problem)
+    if report.path is None:
+        return
+
+    text = (
+        f"The report of the study {study} is a file on the machine that ran the "
+        f"sweep:\n\n`{report.path}`\n"
+    )
+    try:
+        create_markdown_artifact(markdown=text, key="report", description=f"Report of {study}")
+    except Exception as error:  # the file is there all the same
+        logger.warning("The report's artifact was not made: %s", error)

@@ -8,14 +8,18 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Crashed, Failed
 
-from flows.events import tell_of
-from flows.form import GridName, ModelName, PrecisionName, RecipeName
-from flows.outcomes import finish_all
+from flows.outcomes import finish_all, label_run, tell_of
 from flows.pool.cell import PooledCell, label_results, leased, noted_errors
-from flows.selection import Narrowing, Selection, select
-from flows.submission import submit_experiments
-from flows.tags import label_run
-from flows.threads import ONE_AT_A_TIME, threads_beside
+from flows.selection import (
+    GridName,
+    ModelName,
+    Narrowing,
+    PrecisionName,
+    RecipeName,
+    Selection,
+    select,
+)
+from flows.steps import ONE_AT_A_TIME, submit_experiments, threads_beside
 from tasks.grids.grid import load_grid
 from tasks.landing import share_the_rest, some_results_wait
 from tasks.runtime.at_work import at_work

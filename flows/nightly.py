@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.states import Cancelled, Completed
 
-from flows.form import GridName
+from flows.selection import GridName
 from tasks.runtime.at_work import is_at_work
 from tasks.runtime.home import home
 

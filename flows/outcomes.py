@@ -1,17 +1,43 @@
-"""How the steps of a sweep end: waits for each, and says what failed and what has landed."""
+"""How the steps of a sweep end: what failed, what has landed, and what Prefect's event feed hears of
+it; name and tags of the run, by which the UI finds it.
+"""
 
 from __future__ import annotations
 
-from flows.chains import Chain, Extra, Step, SubmittedSweep
+import contextlib
+from collections.abc import Iterator, Sequence
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+
+from flows.report.landed import landed_results
+from flows.report.names import verdict
+from flows.selection import Selection
+from flows.steps import Chain, Extra, Step, SubmittedSweep
 from tasks.landing import absent_from_warehouse, is_landed, land_failure, load_the_rest
-from tasks.progress import publish
+from tasks.progress import listening, publish
 from tasks.runtime import fork_server
 from tasks.runtime.children import stop_children
 from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
-from tasks.runtime.events import ExperimentFailed, ExperimentLanded, ExtraFinished, StepWarning
+from tasks.runtime.events import (
+    Event,
+    ExperimentFailed,
+    ExperimentLanded,
+    ExtraFinished,
+    StepWarning,
+)
 from tasks.runtime.home import home
+from tasks.spec import ExperimentSpec
 from tasks.studies import SweepRecord
 from warehouse.connect import warehouse_path
+
+LANDED = "triage.experiment.landed"
+FAILED = "triage.experiment.failed"
+GATE_FAILED = "triage.experiment.gate_failed"
+SWEEP_FINISHED = "triage.sweep.finished"
+UNSAFE = "unsafe"
 
 
 def finish_all(sweep: SubmittedSweep) -> list[str]:
@@ -135,3 +161,64 @@ def failure_of(future: Step) -> Exception | None:
     result = future.result(raise_on_failure=False)
     error = result if isinstance(result, Exception) else RuntimeError(str(result))
     return disk_full(home()) if is_disk_full(error) and not isinstance(error, BadInput) else error
+
+
+@contextlib.contextmanager
+def tell_of(cells: Sequence[ExperimentSpec]) -> Iterator[None]:
+    """Tell of each of these experiments that lands or fails while the block runs."""
+    specs = {f"land {spec.cell_id}": spec for spec in cells}
+
+    def on_event(title: str, event: Event) -> None:
+        match event:
+            case ExperimentLanded():
+                _tell_landed(specs[title], event.ids)
+            case ExperimentFailed():
+                _tell(FAILED, specs[title], reason=event.message)
+
+    with listening(on_event):
+        yield
+
+
+def tell_sweep_finished(study: str, experiments: int, failures: int) -> None:
+    """A sweep has ended, with so many failures."""
+    resource = {"prefect.resource.id": f"triage.sweep.{study}", "prefect.resource.name": study}
+    emit_event(SWEEP_FINISHED, resource, payload={"experiments": experiments, "failures": failures})
+
+
+def _tell_landed(spec: ExperimentSpec, evaluations: Sequence[str]) -> None:
+    """An experiment is in the warehouse; and, where its gates fail, that they do."""
+    for id in evaluations:
+        _tell(LANDED, spec, evaluation_id=id)
+        for result in landed_results([id]):
+            if verdict(result) == UNSAFE:
+                _tell(GATE_FAILED, spec, evaluation_id=id, ed_recall=result.ed_recall)
+
+
+def _tell(event: str, spec: ExperimentSpec, **payload: str | float | None) -> None:
+    resource = {
+        "prefect.resource.id": f"triage.experiment.{spec.cell_id}",
+        "prefect.resource.name": spec.title,
+        "triage.model": spec.model.name,
+        "triage.precision": spec.precision.name,
+        "triage.recipe": spec.recipe.name,
+    }
+    emit_event(event, resource, payload=dict(payload))
+
+
+def tags_of(cells: list[ExperimentSpec]) -> list[str]:
+    """What a person filters by, each once, e.g. smollm2-135m, 4bit, ultra_safe, safety."""
+    rows = [
+        (spec.model.name, spec.precision.name, spec.recipe.name, spec.recipe.kind) for spec in cells
+    ]
+    return list(dict.fromkeys(tag for column in zip(*rows, strict=True) for tag in column))
+
+
+def label_run(selection: Selection, name: str | None = None) -> None:
+    """Add the tags of the selection's cells to the current flow run, and rename it if `name` is
+    given.
+
+    Its other tags stay. A label is no reason to lose a sweep: a server that refuses is ignored.
+    """
+    tags = [*flow_run.tags, *tags_of(selection.cells)]
+    with contextlib.suppress(Exception), get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(str(flow_run.id)), name=name, tags=tags)

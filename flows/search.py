@@ -13,13 +13,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.chains import Step
-from flows.outcomes import failure_of
+from flows.outcomes import failure_of, label_run
 from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emergencies, set_up
 from flows.selection import Narrowing, Selection
-from flows.tags import label_run
-from flows.threads import ONE_AT_A_TIME
-from flows.time_limits import TimeLimits
+from flows.steps import ONE_AT_A_TIME, Step, TimeLimits
 from flows.trial_errors import ending
 from tasks.acquire import acquire
 from tasks.convert import convert

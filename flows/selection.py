@@ -1,19 +1,26 @@
-"""Which experiments of a grid to run: the grid's cells, narrowed by
-model, precision, recipe and number.
+"""Which experiments of a grid to run, and what is refused before they start: cases that cannot be
+used, and weights that are not available.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+from tasks.corpus.apart import check_examples
+from tasks.corpus.prepare import prepare_dataset
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.model_shape import ModelShape, is_known, known_shape
 from tasks.models.shape_check import refuse_misfits, shape_from_sources
+from tasks.models.sources.available import availabilities, is_offered, is_unanswered
+from tasks.models.sources.kinds import stored
 from tasks.precisions import BUILT_IN, Precision, of_bits
-from tasks.runtime.errors import BadInput
+from tasks.runtime.builds import refuse_unusable_build
+from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.home import home
+from tasks.runtime.temporary import remove_all_abandoned
 from tasks.spec import (
     BaseModelSpec,
     ExperimentSpec,
@@ -22,6 +29,50 @@ from tasks.spec import (
     experiments,
     training_of_recipe,
 )
+from warehouse.connect import warehouse_path
+from warehouse.health import bring_up_to_date
+from warehouse.query import query_rows
+
+# What the forms of the Prefect UI offer in their drop-downs, where another value can be typed: a
+# parameter's type makes its form. A test holds them to what the project brings.
+GridName = Literal["ablation", "demo", "paper", "smoke", "study", "study_gemma", "tuned"] | str
+ModelName = (
+    Literal["gemma-3-270m", "smollm2-135m", "smollm2-360m", "tiny-gemma3", "tiny-llama"] | str
+)
+PrecisionName = (
+    Literal["bf16", "8bit", "6bit", "4bit", "3bit", "2bit", "mxfp8", "mxfp4", "nvfp4", "mixed_4_6"]
+    | str
+)
+RecipeName = (
+    Literal[
+        "balanced_safe",
+        "baseline",
+        "both",
+        "conservative",
+        "cost",
+        "fast",
+        "high_capacity",
+        "high_capacity_safe",
+        "high_precision",
+        "performance_safe",
+        "plain",
+        "quick",
+        "quick_safe",
+        "triage_optimized",
+        "tuned",
+        "tuned_safe",
+        "ultra_safe",
+        "weights",
+    ]
+    | str
+)
+
+# The last training of each cell: a later run of a cell, under whatever settings, stands for it.
+LAST_RUNS = """
+    SELECT cell_id, status
+    FROM experiment JOIN landed ON landed.id = experiment.training_id
+    QUALIFY row_number() OVER (PARTITION BY cell_id ORDER BY loaded_at DESC) = 1
+"""
 
 
 @dataclass(frozen=True)
@@ -190,3 +241,74 @@ def _refuse_misfit_recipes(model: str, shape: ModelShape, grid: Grid) -> None:
             if training == grid.training:
                 raise
             raise BadInput(f"Recipe {recipe.name}: {error}") from error
+
+
+def failed_cells(selection: Selection) -> list[str]:
+    """The ids of the selection's cells that failed when they last ran.
+
+    Raises BadInput if there are none.
+    """
+    last: dict[str, str] = {}
+    if warehouse_path().exists():
+        bring_up_to_date()
+        last = dict(query_rows(LAST_RUNS).rows)
+
+    ids = [spec.cell_id for spec in selection.cells]
+    failed = [id for id in ids if last.get(id, "completed") != "completed"]
+    if not failed:
+        raise BadInput(
+            f"No experiment of {selection.grid.name} failed when it last ran; leave out --failed "
+            "to run what is not finished."
+        )
+
+    return failed
+
+
+def check(selection: Selection, prompts: Iterable[PromptChoice] | None = None) -> Path:
+    """Prepare the cases, which is quick, and ask whether the weights are available.
+
+    Returns the folder of the cases. `prompts`: those whose examples must stand in no set, by
+    default those of the selection.
+
+    What killed sweeps left half-built is removed first.
+
+    A sweep that can do a part of its work does that part. Raises BadInput for cases that cannot be
+    used or for MLX as it is installed here, or SourceUnavailable if no base model of the selection
+    is available.
+    """
+    refuse_unusable_build()
+    data = check_cases(selection, prompts)
+    refuse_without_weights(selection.models, home())
+    return data
+
+
+def check_cases(selection: Selection, prompts: Iterable[PromptChoice] | None = None) -> Path:
+    """The part of `check` that a machine needs which computes nothing itself: no weights."""
+    remove_all_abandoned(home())
+    grid = selection.grid
+    data = prepare_dataset(grid.data, home(), grid.evaluation_sets)
+    check_examples(data, selection.prompts if prompts is None else prompts)
+    return data
+
+
+def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:
+    """Raise SourceUnavailable, with the reasons, if each source of every model says that it cannot
+    give the weights.
+    """
+    if any(stored(model, root) for model in models):
+        return
+
+    answers = availabilities(models, root)
+    states = [state for sources in answers.values() for _, state in sources]
+    if any(is_offered(state) or is_unanswered(state) for state in states):
+        return
+
+    reasons = [
+        f"{name}: {source}: {state}"
+        for name, sources in answers.items()
+        for source, state in sources
+    ]
+    raise SourceUnavailable(
+        f"No weights are available ({'; '.join(reasons)}); connect to a network, or list a source "
+        "with kind = 'folder' in the grid."
+    )

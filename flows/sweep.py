@@ -16,18 +16,13 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.compare import publish_comparison
-from flows.events import tell_of, tell_sweep_finished
-from flows.form import GridName, ModelName, PrecisionName, RecipeName
-from flows.outcomes import finish_all, warn_of_damage
+from flows.compare import publish_comparison, publish_report
+from flows.outcomes import finish_all, label_run, tell_of, tell_sweep_finished, warn_of_damage
 from flows.pool.follow import sweep_in_pool
 from flows.report.figures import counted
 from flows.report.study import evaluations_of_sweep
-from flows.report_artifact import publish_report
-from flows.selection import Narrowing, select
-from flows.submission import submit_experiments
-from flows.tags import label_run
-from flows.threads import ONE_AT_A_TIME, threads_beside
+from flows.selection import GridName, ModelName, Narrowing, PrecisionName, RecipeName, select
+from flows.steps import ONE_AT_A_TIME, submit_experiments, threads_beside
 from tasks.landing import refill_warehouse, some_results_wait
 from tasks.runtime.at_work import at_work
 from tasks.studies import SweepRecord, keep_datasets

@@ -8,8 +8,7 @@ from typer.testing import CliRunner
 
 from flows.cli.main import app
 from flows.cli.terminal import console
-from flows.preflight import check
-from flows.selection import select
+from flows.selection import check, select
 from tasks.corpus.apart import check_examples
 from tasks.corpus.case import SETS
 from tasks.corpus.prepare import prepare_dataset

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.chains import Chain, Extra, Shared, SubmittedSweep
 from flows.outcomes import finish_all
+from flows.steps import Chain, Extra, Shared, SubmittedSweep
 from tasks.grids.grid import load_grid
 from tasks.landing import land_rows
 from tasks.runtime import children

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deployments.notifications import NOTICES, check_address
-from flows import events
+from flows import outcomes
 from flows.selection import select
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput
@@ -19,7 +19,7 @@ from warehouse.load import load_all
 def feed(monkeypatch):
     """What is emitted: pairs of the event's name and its payload."""
     emitted = []
-    monkeypatch.setattr(events, "emit_event", lambda name, resource, payload: emitted.append((name, resource, payload)))
+    monkeypatch.setattr(outcomes, "emit_event", lambda name, resource, payload: emitted.append((name, resource, payload)))
     return emitted
 
 
@@ -29,11 +29,11 @@ def test_an_experiment_that_lands_unsafe_and_one_that_fails_are_told(feed, tmp_p
     load_all(tmp_path)
 
     first, second, *_ = select("smoke").cells
-    with events.tell_of([first, second]):
+    with outcomes.tell_of([first, second]):
         publish(f"land {first.cell_id}", ExperimentLanded(("e4",)))
         publish(f"land {second.cell_id}", ExperimentFailed("NaN.", ValueError()))
 
-    assert [name for name, _, _ in feed] == [events.LANDED, events.GATE_FAILED, events.FAILED]
+    assert [name for name, _, _ in feed] == [outcomes.LANDED, outcomes.GATE_FAILED, outcomes.FAILED]
     resources = [resource["prefect.resource.id"] for _, resource, _ in feed]
     assert resources == [f"triage.experiment.{spec.cell_id}" for spec in (first, first, second)]
     assert feed[1][2]["ed_recall"] == 1.0 and feed[2][2] == {"reason": "NaN."}
@@ -47,16 +47,16 @@ def test_a_set_without_emergencies_judges_nothing_and_is_no_failed_gate(feed, tm
     load_all(tmp_path)
 
     spec = select("smoke").cells[0]
-    with events.tell_of([spec]):
+    with outcomes.tell_of([spec]):
         publish(f"land {spec.cell_id}", ExperimentLanded(("e4",)))
-    assert [name for name, _, _ in feed] == [events.LANDED]
+    assert [name for name, _, _ in feed] == [outcomes.LANDED]
 
 
 def test_without_a_warehouse_an_experiment_that_lands_is_told_all_the_same(feed):
     spec = select("smoke").cells[0]
-    with events.tell_of([spec]):
+    with outcomes.tell_of([spec]):
         publish(f"land {spec.cell_id}", ExperimentLanded(("e4",)))
-    assert [name for name, _, _ in feed] == [events.LANDED]
+    assert [name for name, _, _ in feed] == [outcomes.LANDED]
 
 
 def test_every_automation_has_a_trigger_that_prefect_accepts():

@@ -6,8 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from flows.failed import failed_cells
-from flows.selection import Narrowing, select
+from flows.selection import Narrowing, failed_cells, select
 from tasks.runtime.errors import BadInput
 from tests.warehouse.rows import training
 from warehouse.connect import writing

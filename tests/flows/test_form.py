@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from prefect.utilities.callables import parameter_schema
 
-from flows import form
+from flows import selection
 from flows.experiment import experiment
 from flows.sweep import sweep
 from tasks.grids.grid import GRIDS, known_models, load_grid
@@ -26,10 +26,10 @@ def offered(choice: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("choice", "options"),
     [
-        (form.GridName, GRID_NAMES),
-        (form.ModelName, sorted(known_models(load_grid("paper")))),
-        (form.PrecisionName, list(BUILT_IN)),
-        (form.RecipeName, RECIPES),
+        (selection.GridName, GRID_NAMES),
+        (selection.ModelName, sorted(known_models(load_grid("paper")))),
+        (selection.PrecisionName, list(BUILT_IN)),
+        (selection.RecipeName, RECIPES),
     ],
     ids=["grids", "models", "precisions", "recipes"],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from flows.plan import seconds_of
 from flows.selection import select
-from flows.time_limits import TimeLimits
+from flows.steps import TimeLimits
 
 
 def limits_of(*overrides: str, grid: str = "paper"):

@@ -29,9 +29,8 @@ from deployments.prefect_api import answering, configured_api, prefect_client
 from deployments.temporary_server import LOST, TemporaryServer, start_temporary_server, used
 from flows.cli.terminal import errors, print_line
 from flows.plan import finished_trainings
-from flows.preflight import check, check_cases
 from flows.report.figures import counted
-from flows.selection import EVERYTHING, Narrowing, Selection
+from flows.selection import EVERYTHING, Narrowing, Selection, check, check_cases
 from tasks.landing import some_results_wait
 from tasks.runtime import fork_server
 from tasks.runtime.children import (

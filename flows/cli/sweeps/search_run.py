@@ -11,10 +11,9 @@ from deployments.interruptions import leaving_in_time
 from deployments.temporary_server import used
 from flows.cli.sweeps.run import EarlyExit  # which sets how Prefect logs
 from flows.cli.terminal import print_line
-from flows.preflight import check
 from flows.report.figures import counted
 from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emergencies, set_up
-from flows.selection import Narrowing
+from flows.selection import Narrowing, check
 from flows.trial_errors import OF_THE_USER
 from tasks.runtime import fork_server
 from tasks.runtime.children import import_ahead, is_interrupted, wait_until_interrupted

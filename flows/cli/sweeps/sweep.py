@@ -71,7 +71,7 @@ def sweep(
     check_home()
     refuse_unusable()
     if failed:
-        from flows.failed import failed_cells
+        from flows.selection import failed_cells
 
         narrowing = replace(narrowing, cells=failed_cells(selection))
         selection = select(grid, overrides, narrowing)

@@ -19,7 +19,7 @@ from rich.console import Console
 from deployments import prefect_api
 from deployments.prefect_api import NoAnswer, check_prefect_server
 from deployments.temporary_server import start_temporary_server
-from flows import preflight
+from flows import selection
 from flows.cli.machine import doctor_checks as checks
 from flows.cli.machine import doctor_selftest
 from flows.cli.machine.doctor_report import examine_machine, run_check
@@ -157,9 +157,9 @@ def test_weights_are_an_error_only_if_no_model_can_be_had_at_all(monkeypatch, st
 def test_a_sweep_tries_a_source_that_did_not_answer_in_time_and_not_one_that_says_no(monkeypatch, state):
     models = select("smoke").models
     for states, refused in (([("Hub", "is gated"), ("package", state)], False), ([("Hub", "is gated")], True)):
-        monkeypatch.setattr(preflight, "availabilities", answers(states))
+        monkeypatch.setattr(selection, "availabilities", answers(states))
         with pytest.raises(SourceUnavailable, match="Hub: is gated") if refused else contextlib.nullcontext():
-            preflight.refuse_without_weights(models, home())
+            selection.refuse_without_weights(models, home())
 
 
 class Answer(QuietHandler):

@@ -1,15 +1,20 @@
-"""Submits the steps of a sweep: what its experiments share once, and then a chain for each, so that
-results land one by one.
+"""The steps of a sweep: what its experiments share once, and then a chain for each, train ->
+evaluate -> land, so that results land one by one. How long a step may take, and on which thread it
+runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
-from flows.chains import Chain, Extra, Shared, Step, SubmittedSweep
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.plan_operations import all_operations
+from flows.plan_time import Steps, assumed_speeds
 from flows.selection import Selection, moves_of
-from flows.threads import ThreadsBeside
-from flows.time_limits import TimeLimits
 from tasks.acquire import acquire
 from tasks.baselines import baselines, zero_shot
 from tasks.convert import convert
@@ -17,13 +22,160 @@ from tasks.evaluate import evaluate
 from tasks.evaluation_sets import evaluate_sets
 from tasks.fidelity import fidelity
 from tasks.land import land
+from tasks.models.model_folders import base_folder
 from tasks.move import move_adapter
 from tasks.precisions import Precision
 from tasks.prepare import prepare
 from tasks.quantize import quantize
+from tasks.runtime.home import home
 from tasks.spec import BaseModelSpec, ExperimentSpec
 from tasks.studies import SweepRecord
 from tasks.train import train
+
+# A PrefectFuture. As an argument of a later step Prefect replaces it by its value, so the
+# signatures of steps name the value's type, and a future has no type here.
+Step = Any
+
+# Prefect's own default has no bound: all trainings of a grid would run at once.
+ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)  # of a flow: the accelerator's thread
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The steps that the experiments on one variant share, in the order in which they run."""
+
+    data: Step
+    source: Step
+    base: Step
+    variant: Step
+
+    @property
+    def steps(self) -> list[Step]:
+        return [self.data, self.source, self.base, self.variant]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The steps of one experiment after those that it shares with others."""
+
+    spec: ExperimentSpec
+    shared: Shared
+    training: Step
+    scores: Step
+    landing: Step
+
+    @property
+    def steps(self) -> list[Step]:
+        """All steps that the experiment needs, in the order in which they run."""
+        return [*self.shared.steps, self.training, self.scores, self.landing]
+
+    @property
+    def name(self) -> str:
+        return self.spec.cell_id
+
+    @property
+    def ids(self) -> list[str]:
+        """What landed of the experiment; empty where it did not."""
+        if not self.landing.state.is_completed():
+            return []
+        return [self.training.result(), self.landing.result()]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A step that is no experiment: baselines, further evaluation sets, fidelity, moved adapters."""
+
+    name: str
+    step: Step
+
+    @property
+    def ids(self) -> list[str]:
+        """What landed of the step; empty where it did not finish."""
+        if not self.step.state.is_completed():
+            return []
+        ids = self.step.result()
+        return [ids] if isinstance(ids, str) else list(ids)
+
+
+@dataclass
+class SubmittedSweep:
+    """The futures of a sweep: a chain per experiment, and the extras beside them, as submitted.
+
+    `record`: what makes its results belong to its study. `bases`, `variants`: its models.
+    """
+
+    data: Step
+    record: SweepRecord
+    parts: list[Chain | Extra] = field(default_factory=list)
+    bases: list[Step] = field(default_factory=list)
+    variants: list[Step] = field(default_factory=list)
+
+    @property
+    def chains(self) -> list[Chain]:
+        """The experiments, in the order of the grid."""
+        return [part for part in self.parts if isinstance(part, Chain)]
+
+    @property
+    def model_ids(self) -> list[str]:
+        """The base models and variants that were made or found, as they land."""
+        bases = [base_folder(step.result(), home()) for step in self.bases if _has_ended_well(step)]
+        variants = [step.result() for step in self.variants if _has_ended_well(step)]
+        return sorted({folder.name for folder in [*bases, *variants]})
+
+
+def _has_ended_well(step: Step) -> bool:
+    return bool(step.state.is_completed())
+
+
+@dataclass(frozen=True)
+class ThreadsBeside:
+    """Task runners of one thread each, for steps that need no accelerator.
+
+    Weights are fetched while another model trains. Baselines and landings do not wait for a slow
+    download, and so have a thread of their own.
+    """
+
+    downloads: Any
+    results: Any
+
+
+@contextmanager
+def threads_beside() -> Iterator[ThreadsBeside]:
+    """The threads, until the block has ended and their last step with it."""
+    # Copies, since a task runner that was started cannot be started a second time.
+    with ONE_AT_A_TIME.duplicate() as downloads, ONE_AT_A_TIME.duplicate() as results:
+        yield ThreadsBeside(downloads, results)
+
+
+class TimeLimits:
+    """The limits of a selection's steps, in seconds.
+
+    What the steps of an experiment share counts for each of them, since each may be the first that
+    needs it.
+    """
+
+    def __init__(self, selection: Selection) -> None:
+        self._grid = selection.grid
+        self._variants = {(spec.model.name, spec.precision.name) for spec in selection.cells}
+
+    @property
+    def of_other_steps(self) -> float:
+        """Of a step of which the plan expects nothing, such as a conversion."""
+        return self._grid.time_limit.seconds(0.0)
+
+    def of_training(self, spec: ExperimentSpec) -> float:
+        """Of the training of an experiment."""
+        expected = self._expected(spec)
+        return self._grid.time_limit.seconds(expected.preparing + expected.training)
+
+    def of_scoring(self, spec: ExperimentSpec) -> float:
+        """Of a step that scores an experiment, or its untuned model, on any of its sets."""
+        expected = self._expected(spec)
+        whole = expected.preparing + expected.scoring + expected.dropout
+        return self._grid.time_limit.seconds(whole)
+
+    def _expected(self, spec: ExperimentSpec) -> Steps:
+        return all_operations(self._grid, [spec], [False], self._variants).at(assumed_speeds())
 
 
 def submit_experiments(
