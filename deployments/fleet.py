@@ -26,7 +26,7 @@ from deployments.workers import JOIN, POOL, Queue, Worker, worker_environment
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.runtime.temporary import remove_all_abandoned
+from tasks.runtime.store import remove_all_abandoned
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

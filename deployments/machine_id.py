@@ -7,7 +7,7 @@ import socket
 from functools import cache
 
 from tasks.runtime.backend import is_mac
-from tasks.runtime.chip import answer_of
+from tasks.runtime.device import answer_of
 
 # Not `sysctl kern.uuid`: that is the build of the kernel, the same on Macs of one macOS version.
 IOREG = ("/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice")

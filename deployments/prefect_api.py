@@ -13,8 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from tasks.runtime.backend import is_mac
-from tasks.runtime.errors import BadInput
-from tasks.runtime.findings import Finding
+from tasks.runtime.errors import BadInput, Finding
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -26,10 +26,10 @@ from pathlib import Path
 from deployments.machine_id import machine_id
 from deployments.prefect_api import HOST, ORIGINS, SERVER_AUTH, NoAnswer, api_url, server_version
 from deployments.started_processes import command_of, is_older, records_of
-from tasks.runtime.children import end_process
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
+from tasks.runtime.processes import end_process
 
 SERVER = "prefect.server.api.server"
 PROGRAM = Path(__file__).with_name("server_process.py")

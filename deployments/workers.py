@@ -18,9 +18,9 @@ from deployments.lost_runs import queue_lost_runs
 from deployments.notifications import HEARTBEAT_SECONDS
 from deployments.started_processes import UP, kill_group, start
 from deployments.worker_names import worker_name
-from tasks.runtime.accelerator import VARIABLE as ACCELERATOR
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
+from tasks.runtime.locks import ACCELERATOR
 
 POOL = "triage"  # that of `triage up`
 JOIN = "join"  # the records of the workers of other pools

@@ -22,10 +22,10 @@ from flows.selection import (
 from flows.steps import ONE_AT_A_TIME, submit_experiments, threads_beside
 from tasks.grids.grid import load_grid
 from tasks.landing import share_the_rest, some_results_wait
-from tasks.runtime.at_work import at_work
 from tasks.runtime.errors import TriageError
 from tasks.runtime.home import home
-from tasks.runtime.temporary import remove_all_abandoned
+from tasks.runtime.locks import at_work
+from tasks.runtime.store import remove_all_abandoned
 from tasks.spec import Seed
 from tasks.studies import grid_digest
 from warehouse.health import refuse_unusable

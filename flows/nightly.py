@@ -22,8 +22,8 @@ from prefect.deployments import run_deployment
 from prefect.states import Cancelled, Completed
 
 from flows.selection import GridName
-from tasks.runtime.at_work import is_at_work
 from tasks.runtime.home import home
+from tasks.runtime.locks import is_at_work
 
 SWEEP = "sweep/local"
 UNFINISHED = [

@@ -18,7 +18,6 @@ from flows.selection import Selection
 from flows.steps import Chain, Extra, Step, SubmittedSweep
 from tasks.landing import absent_from_warehouse, is_landed, land_failure, load_the_rest
 from tasks.progress import listening, publish
-from tasks.runtime import fork_server
 from tasks.runtime.children import stop_children
 from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
 from tasks.runtime.events import (
@@ -29,6 +28,7 @@ from tasks.runtime.events import (
     StepWarning,
 )
 from tasks.runtime.home import home
+from tasks.runtime.processes import forked_steps
 from tasks.spec import ExperimentSpec
 from tasks.studies import SweepRecord
 from warehouse.connect import warehouse_path
@@ -49,7 +49,7 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
     """
     of_chains: list[str | None] = []
     of_extras: list[str | None] = []
-    with fork_server.forked_steps():
+    with forked_steps("tasks.tuning.job", "tasks.scoring.job"):
         try:
             # As they run: what has landed belongs to the study of a
             # sweep that is then stopped, too.

@@ -82,6 +82,6 @@ def measured_machine() -> MachineSpeeds | None:
     if not backend().cpu_kernels:
         return None
     with TemporaryDirectory() as folder, contextlib.suppress(TriageError):
-        gflops = run_child("tasks.runtime.probe:run_speed", {}, Path(folder))["gflops"]
+        gflops = run_child("tasks.runtime.device:run_speed", {}, Path(folder))["gflops"]
         return MachineSpeeds.of(f"this machine, {gflops:.0f} GFLOP/s", gflops)
     return None

@@ -25,10 +25,10 @@ from tasks.landing import load_the_rest, refill_warehouse
 from tasks.prepare import prepare
 from tasks.progress import publish
 from tasks.quantize import quantize
-from tasks.runtime import fork_server
 from tasks.runtime.children import stop_children
 from tasks.runtime.errors import BadInput, Diverged, DoesNotFit, OutOfMemory, TriageError
 from tasks.runtime.events import StepWarning, TrialReport
+from tasks.runtime.processes import forked_steps
 from tasks.search.foundation import foundation
 from tasks.search.halving import Proposal, TrainTo
 from tasks.search.rows import SearchedCell
@@ -67,7 +67,7 @@ def search(
     """
     limits = Limits(trials, hours)
     setup = set_up(grid, overrides, Narrowing.to_one(model, bits, recipe), seed)
-    with alone(setup), fork_server.forked_steps():
+    with alone(setup), forked_steps("tasks.tuning.job", "tasks.scoring.job"):
         try:
             label_run(setup.selection, name=f"search {setup.space.grid.name}")
             refill_warehouse()

@@ -20,7 +20,7 @@ from tasks.precisions import BUILT_IN, Precision, of_bits
 from tasks.runtime.builds import refuse_unusable_build
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.home import home
-from tasks.runtime.temporary import remove_all_abandoned
+from tasks.runtime.store import remove_all_abandoned
 from tasks.spec import (
     BaseModelSpec,
     ExperimentSpec,

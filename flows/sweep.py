@@ -24,7 +24,7 @@ from flows.report.study import evaluations_of_sweep
 from flows.selection import GridName, ModelName, Narrowing, PrecisionName, RecipeName, select
 from flows.steps import ONE_AT_A_TIME, submit_experiments, threads_beside
 from tasks.landing import refill_warehouse, some_results_wait
-from tasks.runtime.at_work import at_work
+from tasks.runtime.locks import at_work
 from tasks.studies import SweepRecord, keep_datasets
 from warehouse.connect import warehouse_path
 

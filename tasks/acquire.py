@@ -3,9 +3,7 @@
 from contextvars import copy_context
 from pathlib import Path
 
-from prefect import task
-
-from tasks.caching import as_cached, is_transient
+from tasks.caching import as_cached, step
 from tasks.models.manifest import SourceManifest
 from tasks.models.sources.downloads import Progress
 from tasks.models.sources.fetch import fetch_base, way_back
@@ -19,12 +17,7 @@ from tasks.runtime.store import mark_used
 from tasks.spec import BaseModelSpec
 
 
-@task(
-    task_run_name="acquire {model.name}",
-    retries=2,
-    retry_delay_seconds=10,
-    retry_condition_fn=is_transient,
-)
+@step("acquire {model.name}", delay=10)
 def acquire(model: BaseModelSpec) -> Path:
     """The source folder of a base model, fetched if it is not on this machine yet."""
     emit = publisher(f"acquire {model.name}")

@@ -1,4 +1,4 @@
-"""Cache keys and retries of the steps.
+"""What the tasks of all steps have in common: retries, cache keys, and their jobs.
 
 A key is a content id, readable and versioned (`train/v1/<training_id>`), never a hash of paths or
 of source text: both go stale. A cached result whose folder is gone or damaged would dangle. Then
@@ -12,19 +12,54 @@ import inspect
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
-from prefect import Task
+from prefect import Task, task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.settings import get_current_settings
 from prefect.states import Completed
+from pydantic import BaseModel
 
+from tasks.runtime.children import run_step
 from tasks.runtime.errors import TriageError
+from tasks.runtime.events import Emit
+from tasks.runtime.home import home
 from tasks.runtime.store import intact_manifest
 
 CACHE_VERSION = "v1"
 Result = TypeVar("Result")
+Parameters = ParamSpec("Parameters")
+
+
+def step(
+    name: str, retries: int = 2, delay: float = 5, cache_key_fn: Callable[..., str] | None = None
+) -> Callable[[Callable[Parameters, Result]], Task[Parameters, Result]]:
+    """Make a function a Prefect task whose runs have this name, tried again, `delay` seconds later,
+    after transient failures; results with a key are cached.
+    """
+    options: dict[str, Any] = {}
+    if cache_key_fn is not None:
+        options = {
+            "cache_key_fn": cache_key_fn,
+            "persist_result": True,
+            "result_serializer": "json",
+        }
+    return task(
+        task_run_name=name,
+        retries=retries,
+        retry_delay_seconds=delay,
+        retry_condition_fn=is_transient,
+        **options,
+    )
+
+
+def run_job(
+    function: str, job: BaseModel, log: str, emit: Emit, at_most: float | None = None
+) -> dict[str, Any]:
+    """`run_step` of a job whose folder is the one of this name in the home's logs."""
+    arguments = job.model_dump(mode="json")
+    return run_step(function, arguments, home() / "logs" / log, emit, at_most)
 
 
 def cached_folder(
@@ -49,7 +84,8 @@ def cached_folder(
 
 def _results(key: str) -> int:
     """How many results Prefect has stored under a key and the numbered ones that follow it."""
-    stored = (_storage() / _numbered(key, number) for number in itertools.count(1))
+    storage = Path(get_current_settings().results.local_storage_path)
+    stored = (storage / _numbered(key, number) for number in itertools.count(1))
     return sum(1 for _ in itertools.takewhile(Path.exists, stored))
 
 
@@ -69,7 +105,7 @@ def as_cached(result: Result, id: str) -> Result:
     return cast("Result", Completed(name="Cached", message=f"{id} was there", data=result))
 
 
-def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+def is_transient(of: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     """A Prefect `retry_condition_fn`: retry transient failures, never the user's mistakes or a
     diverged run.
     """
@@ -81,7 +117,3 @@ def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     except Exception:
         return False
     return False
-
-
-def _storage() -> Path:
-    return Path(get_current_settings().results.local_storage_path)

@@ -2,25 +2,17 @@
 
 from pathlib import Path
 
-from prefect import task
-
-from tasks.caching import as_cached, is_transient
+from tasks.caching import as_cached, run_job, step
 from tasks.landing import land_variant
 from tasks.models.convert import ConvertJob
 from tasks.models.model_folders import base_folder
 from tasks.progress import publisher
 from tasks.runtime.home import home
-from tasks.runtime.run_step import run_step
 from tasks.runtime.store import mark_used, verified_manifest
 from tasks.spec import BaseModelSpec
 
 
-@task(
-    task_run_name="convert {model.name}",
-    retries=3,
-    retry_delay_seconds=2,
-    retry_condition_fn=is_transient,
-)
+@step("convert {model.name}", retries=3, delay=2)
 def convert(model: BaseModelSpec, source: Path, at_most: float | None = None) -> Path:
     """The source folder, once its converted base model exists and its sizes are in the warehouse.
 
@@ -30,14 +22,9 @@ def convert(model: BaseModelSpec, source: Path, at_most: float | None = None) ->
     was_there = verified_manifest(folder) is not None
     if not was_there:
         job = ConvertJob(source=source, root=home())
-        log = home() / "logs" / f"convert-{folder.name}"
-        run_step(
-            "tasks.models.convert:run_convert",
-            job.model_dump(mode="json"),
-            log,
-            publisher(f"convert {model.name}"),
-            at_most=at_most,
-        )
+        emit = publisher(f"convert {model.name}")
+        function = "tasks.models.convert:run_convert"
+        run_job(function, job, f"convert-{folder.name}", emit, at_most)
 
     mark_used(folder)
     land_variant(folder)

@@ -9,8 +9,8 @@ from prefect import task
 from tasks.caching import cached_folder, is_transient
 from tasks.identity import scores_folder
 from tasks.progress import publisher
+from tasks.runtime.children import run_step
 from tasks.runtime.home import home
-from tasks.runtime.run_step import run_step
 from tasks.runtime.shared import shared_folder
 from tasks.scoring.arguments import ScoringJob
 from tasks.shared_training import shared_scores

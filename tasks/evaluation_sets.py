@@ -10,8 +10,8 @@ from tasks.identity import scores_folder
 from tasks.judging.evaluation_rows import evaluation_rows
 from tasks.landing import is_landed, land_rows
 from tasks.progress import publisher
+from tasks.runtime.children import run_step
 from tasks.runtime.home import home
-from tasks.runtime.run_step import run_step
 from tasks.runtime.shared import shared_folder
 from tasks.scoring.arguments import SetsScoringJob
 from tasks.shared_training import shared_scores

@@ -27,8 +27,7 @@ from tasks.removal import (
     remove,
 )
 from tasks.runtime.errors import BadInput, BrokenFolder
-from tasks.runtime.store import read_manifest
-from tasks.runtime.temporary import PREFIX
+from tasks.runtime.store import PREFIX, read_manifest
 
 # A folder in `data/`: complete, or half-built by a process that was killed, and perhaps set aside.
 DATA_FOLDER = re.compile(

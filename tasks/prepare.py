@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect import task
-
-from tasks.caching import as_cached, is_transient
+from tasks.caching import as_cached, step
 from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime.home import home
@@ -14,12 +12,7 @@ from tasks.spec import Data, EvaluationSet, PromptChoice
 from tasks.studies import land_dataset
 
 
-@task(
-    task_run_name="prepare {data.source}",
-    retries=2,
-    retry_delay_seconds=10,
-    retry_condition_fn=is_transient,
-)
+@step("prepare {data.source}", delay=10)
 def prepare(
     data: Data,
     evaluation_sets: Sequence[EvaluationSet] = (),

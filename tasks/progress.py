@@ -18,7 +18,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from tasks.runtime.events import (
-    DeviceReport,
+    Device,
     Emit,
     Event,
     Note,
@@ -94,23 +94,18 @@ class _ProgressArtifact:
     def _send(self, percent: float) -> None:
         # A picture of the progress is no reason to lose the training that it shows.
         with self._one_at_a_time, contextlib.suppress(Exception):
-            if percent >= 100:
-                self._remove()
-            elif self.id is None:
+            if percent >= 100 and self.id is not None:
+                id = self.id
+                self.id = None
+                with get_client(sync_client=True) as client:
+                    client.delete_artifact(id)
+            elif percent < 100 and self.id is None:
                 created: Any = create_progress_artifact(
                     progress=percent, key=artifact_key(self.title), description=self.title
                 )
                 self.id = created
-            else:
+            elif self.id is not None:
                 update_progress_artifact(artifact_id=self.id, progress=percent)
-
-    def _remove(self) -> None:
-        if self.id is None:
-            return
-        id = self.id
-        self.id = None
-        with get_client(sync_client=True) as client:
-            client.delete_artifact(id)
 
 
 def artifact_key(title: str) -> str:
@@ -158,7 +153,7 @@ def _log(title: str, event: Event) -> None:
             )
             if event.always_ed:
                 logger.warning("%s: always_ed, specificity is below 5 %%", title)
-        case DeviceReport():
+        case Device():
             logger.info(
                 "%s: %s, %s, %.0f GFLOP/s", title, event.backend, event.products, event.gflops
             )

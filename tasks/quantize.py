@@ -2,26 +2,18 @@
 
 from pathlib import Path
 
-from prefect import task
-
-from tasks.caching import as_cached, is_transient
+from tasks.caching import as_cached, run_job, step
 from tasks.landing import land_variant
 from tasks.models.convert import QuantizeJob
 from tasks.models.model_folders import variant_folder
 from tasks.precisions import Precision
 from tasks.progress import publisher
 from tasks.runtime.home import home
-from tasks.runtime.run_step import run_step
 from tasks.runtime.store import mark_used, verified_manifest
 from tasks.spec import BaseModelSpec
 
 
-@task(
-    task_run_name="quantize {model.name} {precision.name}",
-    retries=3,
-    retry_delay_seconds=2,
-    retry_condition_fn=is_transient,
-)
+@step("quantize {model.name} {precision.name}", retries=3, delay=2)
 def quantize(
     model: BaseModelSpec,
     source: Path,
@@ -36,10 +28,9 @@ def quantize(
     was_there = verified_manifest(folder) is not None
     if not was_there:
         job = QuantizeJob(source=source, root=home(), precision=precision, group_size=group_size)
-        log = home() / "logs" / f"quantize-{folder.name}"
         emit = publisher(f"quantize {model.name} {precision.name}")
-        arguments = job.model_dump(mode="json")
-        run_step("tasks.models.convert:run_quantize", arguments, log, emit, at_most=at_most)
+        function = "tasks.models.convert:run_quantize"
+        run_job(function, job, f"quantize-{folder.name}", emit, at_most)
 
     mark_used(folder)
     land_variant(folder)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tasks.runtime.errors import Locked
 from tasks.runtime.locks import is_held, locked
-from tasks.runtime.temporary import PLACES
+from tasks.runtime.store import PLACES
 
 ASIDE = ".forgotten-"
 # Where folders are set aside; warehouse/forget.py does so in landing/.

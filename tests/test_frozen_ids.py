@@ -1,7 +1,6 @@
 """Ids of studies of before: a setting that came later adds nothing to them while it stands at its default."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated
 
@@ -9,13 +8,12 @@ import pytest
 from pydantic import Field
 
 from tasks import fidelity, identity
-from tasks.fidelity import _comparison
-from tasks.move import _Move
+from tasks.fidelity import fidelity_id
+from tasks.move import moved_training
 from tasks.runtime.backend import CPU
 from tasks.scoring.baselines import baseline_scores_id, zero_shot_id
 from tasks.spec import OMITTED_AT_DEFAULT, OVERRIDES, Grid, PromptChoice, Recipe, evaluation_id, experiments
 from tasks.tuning import training_rows
-from tasks.tuning.summary import UNBOUNDED
 from tests.test_spec import RECIPE, experiment, model
 
 VERSIONS = {"mlx": "0.32.2", "mlx-lm": "0.32.2"}
@@ -36,7 +34,6 @@ def ids(grid: Grid, monkeypatch) -> dict[str, str]:
     spec = next(experiments(grid, {"tiny": model()}))
     training = identity.training_from(spec, WEIGHTS, DATASET)
     untuned = zero_shot_id(WEIGHTS, identity.load_prompt(grid.prompt).digest, VERSIONS, CPU)
-    monkeypatch.setattr(fidelity.VariantManifest, "read", lambda _: WEIGHTS)
     scores = identity.scores_from(spec, training, DATASET)
 
     return {
@@ -47,8 +44,8 @@ def ids(grid: Grid, monkeypatch) -> dict[str, str]:
         "evaluation": evaluation_id(scores),
         "zero_shot": untuned,
         "zero_shot_scores": baseline_scores_id(untuned, grid.scoring, DATASET, grid.training.max_tokens),
-        "moved": _Move(spec, training, scores, spec.precision, Path(), Path(), UNBOUNDED).training_id(WEIGHTS),
-        "fidelity": _comparison(Path(), WEIGHTS, DATASET, grid).fidelity_id,
+        "moved": moved_training(spec, training, scores, spec.precision, WEIGHTS)[1],
+        "fidelity": fidelity_id(WEIGHTS, WEIGHTS, DATASET, grid),
     }
 
 

@@ -4,22 +4,20 @@ from pathlib import Path
 
 import pytest
 
-import tasks.baselines
+import tasks.caching
 import tasks.fidelity
-import tasks.move
-import tasks.quantize
 from flows.selection import select
 from tasks.baselines import zero_shot
 from tasks.fidelity import fidelity
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.sources.fetch import fetch_base
-from tasks.move import _Move
+from tasks.move import score_moved
 from tasks.precisions import of_bits
 from tasks.quantize import quantize
 from tasks.runtime.home import home
 from tasks.runtime.store import seal
+from tasks.scoring.arguments import TrainedJob
 from tasks.spec import BaseModelSpec
-from tasks.tuning.summary import UNBOUNDED
 
 WEIGHTS = {
     "base_model": "m", "licence": "x", "original_precision": "bf16", "random_weights": True, "parameters": 1,
@@ -41,8 +39,7 @@ def ordered(monkeypatch):
         folders.append(folder)
         raise Ordered
 
-    for module in (tasks.baselines, tasks.fidelity, tasks.move, tasks.quantize):
-        monkeypatch.setattr(module, "run_step", run_step)
+    monkeypatch.setattr(tasks.caching, "run_step", run_step)
     return folders
 
 
@@ -88,12 +85,12 @@ def test_scorings_of_one_model_on_other_further_sets_do_not_share_a_folder(order
         sets = {name: {"digest": name, "cases": 3, "labels": {}} for name in ("calibration", "test", further)}
         seal(data, {"sets": sets, "evaluation_sets": ["test", further]})
 
-        move = _Move(spec, "t", "s", of_bits(4), variant, data, UNBOUNDED)
+        trained = TrainedJob(experiment=spec, variant=variant, data=data, home=home(), adapter=tmp_path)
         folders = {name: tmp_path / "moved" / f"{name}-scores" for name in ("test", further)}
         folders["test"].mkdir(parents=True, exist_ok=True)
         seal(folders["test"], {})
         with pytest.raises(Ordered):
-            move.score(folders)
+            score_moved(trained, tmp_path, folders, lambda event: None)
         with pytest.raises(Ordered):
             zero_shot.fn(model, of_bits(4), grid, variant, data)
 

@@ -20,8 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput
-from tasks.runtime.manifest import Manifest
-from tasks.runtime.store import build_folder
+from tasks.runtime.store import Manifest, build_folder
 from tasks.spec import digest_of
 from warehouse.schema import FACTS, FactTable, Kind, Table, check
 from warehouse.schema import tables as tables_by_name

@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 
 from tasks.runtime.errors import BadInput, disk_error
-from tasks.runtime.temporary import temporary_folder
+from tasks.runtime.store import temporary_folder
 from warehouse.connect import check_exists, quoted, unused, warehouse_path, writing
 from warehouse.migrate import migrate
 from warehouse.place import FILE

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import permutation_test
 
-from tasks.runtime.device import Device
+from tasks.runtime.events import Device
 
 PASSES = ("ours", "full")
 GENERATIONS = ("generate", "generate_stock")

@@ -26,7 +26,7 @@ from flows.report.names import RANDOM
 from tasks.models.model_folders import has_random_weights
 from tasks.runtime.backend import backend
 from tasks.runtime.children import run_child
-from tasks.runtime.chip import machine_name
+from tasks.runtime.device import machine_name
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, Note, StepWarning
 from tasks.runtime.home import home

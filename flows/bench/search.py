@@ -26,12 +26,11 @@ from flows.search_setup import SearchSetup
 from tasks.corpus.prepare import prepare_dataset
 from tasks.models.model_folders import variant_folder
 from tasks.models.sources.kinds import stored
-from tasks.runtime import fork_server
-from tasks.runtime.children import import_ahead
-from tasks.runtime.chip import machine_name
+from tasks.runtime.device import machine_name
 from tasks.runtime.errors import Diverged, OutOfMemory
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
+from tasks.runtime.processes import forked_steps, import_ahead
 from tasks.runtime.store import intact_manifest
 from tasks.search.storage import Storage
 from tasks.search.train_trial import train_trial
@@ -95,9 +94,8 @@ def _train_to_the_end(
     ends = {}
     with contextlib.ExitStack() as cleanup:
         # As in a search, so that a step takes as long to start.
-        import_ahead("tasks.tuning.job", "tasks.scoring.valid_job")
-        cleanup.callback(fork_server.end)
-        cleanup.enter_context(fork_server.forked_steps())
+        cleanup.enter_context(forked_steps("tasks.tuning.job", "tasks.scoring.job"))
+        import_ahead()
         for trial in trials:
             with contextlib.suppress(Diverged, OutOfMemory):
                 ends[trial.number] = _end_of(setup, trial, variant, data)

@@ -13,10 +13,9 @@ import numpy as np
 
 from flows.bench.synthetic_scores import SyntheticCases
 from tasks.grids.grid import known_models, load_grid
-from tasks.judging.choose_rules import record_rules
+from tasks.judging.decision_rules import record_rules
 from tasks.judging.evaluation_rows import judged_rows
-from tasks.judging.judged_scores import Evaluation
-from tasks.judging.scores_folder import EvaluationScores, ScoresManifest, set_scores
+from tasks.judging.scores_folder import Evaluation, EvaluationScores, ScoresManifest, set_scores
 from tasks.landing import Rows, whole_row
 from tasks.spec import ExperimentSpec, experiments, short_digest
 from tasks.tuning.training_rows import cell_columns

@@ -25,8 +25,8 @@ from flows.bench.training_table import print_summary, print_table
 from tasks.models.model_folders import has_random_weights
 from tasks.runtime.backend import backend
 from tasks.runtime.children import run_child
-from tasks.runtime.device import Device
 from tasks.runtime.errors import TriageError
+from tasks.runtime.events import Device
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
 from tasks.spec import canonical_json

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.report.names import RANDOM
-from tasks.runtime.device import Device
+from tasks.runtime.events import Device
 
 Figures = dict[str, Any]
 ENOUGH = 5  # timed steps that a median should have

@@ -8,7 +8,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.paths import ask
+from tasks.runtime.home import ask
 
 # Commands of 0.1 as they were typed behind `triage`, and what is typed instead.
 REMOVED = {

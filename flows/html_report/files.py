@@ -16,7 +16,7 @@ from pathlib import Path
 from flows.report.typed_rows import typed_rows
 from tasks.runtime.errors import BadInput, disk_error
 from tasks.runtime.home import home
-from tasks.runtime.private import FILE_MODE
+from tasks.runtime.store import FILE_MODE
 from warehouse.connect import quoted
 
 FORMAT = 2  # of the page: another one makes every report again

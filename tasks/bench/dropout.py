@@ -29,8 +29,8 @@ from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
 from tasks.runtime.device import measure
 from tasks.runtime.events import Emit
+from tasks.scoring.arguments import sample_numbers
 from tasks.scoring.mc_dropout import PASS_KEY, dropout_passes
-from tasks.scoring.sample import sample_numbers
 from tasks.spec import PromptChoice, Recipe, Training
 from tasks.tuning.batches import (
     TOKENS_AT_ONCE,

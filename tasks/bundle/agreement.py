@@ -16,7 +16,7 @@ from tasks.corpus.encode import Template, encode
 from tasks.corpus.vignettes.sets import sets_of
 from tasks.judging.point_metrics import Floats
 from tasks.runtime.errors import BadInput
-from tasks.scoring.sample import sample_numbers
+from tasks.scoring.arguments import sample_numbers
 from tasks.spec import Data
 from tasks.tuning.batches import make_cases
 from tasks.tuning.frozen_prefix import Prefix

@@ -12,8 +12,7 @@ from tasks.bundle.bundle import BundledModel
 from tasks.bundle.decision import Decision
 from tasks.runtime.conversation import Answered, Conversation
 from tasks.runtime.home import home
-from tasks.runtime.locks import lock_of, locked
-from tasks.runtime.temporary import remove_abandoned_locks
+from tasks.runtime.locks import lock_of, locked, remove_abandoned_locks
 
 FUNCTION = "tasks.bundle.predict_job:run"
 

@@ -24,9 +24,15 @@ from tasks.models.sources.folder_source import describe
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, is_disk_full
 from tasks.runtime.events import Emit
-from tasks.runtime.manifest import Manifest
-from tasks.runtime.store import MANIFEST, SEAL, read_manifest, seal
-from tasks.runtime.temporary import remove_abandoned, temporary_folder
+from tasks.runtime.store import (
+    MANIFEST,
+    SEAL,
+    Manifest,
+    read_manifest,
+    remove_abandoned,
+    seal,
+    temporary_folder,
+)
 from tasks.spec import BaseModelSpec, FolderSource
 
 WEIGHTS = "model"

@@ -27,8 +27,7 @@ from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
-from tasks.runtime.manifest import Manifest
-from tasks.runtime.store import intact_manifest, verify
+from tasks.runtime.store import Manifest, intact_manifest, verify
 from tasks.spec import ExperimentSpec, Recipe
 
 Row = dict[str, Any]  # one landed row, by column

@@ -13,8 +13,8 @@ from tasks.bundle.arguments import PredictJob
 from tasks.bundle.decide import decide
 from tasks.bundle.decision import Decision
 from tasks.bundle.loaded_model import LoadedModel, load_model
+from tasks.runtime.conversation import requests
 from tasks.runtime.events import Answer, Emit, Ready
-from tasks.runtime.inbox import requests
 from tasks.tuning.streams import batches_at_once
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tasks.bundle.bundle import Bundle
 from tasks.models.manifest import VariantManifest
-from tasks.runtime.manifest import Manifest
+from tasks.runtime.store import Manifest
 
 NOTICE_FILE = "Notice"
 LICENCES = "licences"

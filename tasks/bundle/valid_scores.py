@@ -14,9 +14,9 @@ from tasks.bundle.arguments import ValidJob
 from tasks.bundle.bundle import Bundle, BundledModel, ModelGone
 from tasks.bundle.decide import rule_labels
 from tasks.corpus.manifest import DatasetManifest
+from tasks.judging.decision_rules import recall_at_over_triage
 from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import Floats, metric_values
-from tasks.judging.recall_at_over_triage import recall_at_over_triage
 from tasks.judging.scores_folder import ScoredCase, probability_table, read_cases
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.corpus.case import SETS
-from tasks.runtime.manifest import Manifest
+from tasks.runtime.store import Manifest
 from tasks.spec import Columns, Label
 
 

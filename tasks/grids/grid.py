@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from tasks.grids.grid_errors import sentence, shortened, where
 from tasks.runtime.errors import BadInput
-from tasks.runtime.paths import ask
+from tasks.runtime.home import ask
 from tasks.spec import EMBEDDED_ONLY, BaseModelSpec, Grid, RandomSource, Safety, Strict
 
 GRIDS = Path(str(files("deployments"))) / "grids"

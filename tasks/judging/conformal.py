@@ -12,48 +12,18 @@ guaranteed for them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tasks.judging.inputs import LabelledProbabilities, label_codes, label_probabilities
 from tasks.judging.intervals import Groups
-from tasks.judging.metrics import Metric, joined_notes
-from tasks.judging.shares import select_groups, share_metric
+from tasks.judging.metrics import Metric, joined_notes, select_groups, share_metric
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
 EXTERNAL = "no guarantee here: the cases come from elsewhere than the calibration cases"
 MOVED = "no guarantee here: the thresholds were chosen for the adapter at its own precision"
-
-
-@dataclass(frozen=True)
-class Conformal:
-    """The sets of one evaluation set judged; fields as in the table `conformal`.
-
-    None where there is nothing to count.
-    """
-
-    miss_rate: float
-    threshold_ed: float
-    threshold_gp: float
-    threshold_home: float
-    calibration_ed: int
-    ed_cases: int
-    ed_missed: int | None
-    ed_miss_rate: float | None
-    miss_low: float | None
-    miss_high: float | None
-    miss_method: str | None
-    abstain_rate: float
-    abstain_low: float | None
-    abstain_high: float | None
-    mean_set_size: float
-    error_decided: float | None
-    error_low: float | None
-    error_high: float | None
-    note: str | None
 
 
 def conformal_threshold(scores: ArrayLike, miss_rate: float) -> float:
@@ -89,12 +59,17 @@ def judge_conformal(
     miss_rate: float,
     seed: int = 0,
     caveat: str | None = None,
-) -> Conformal:
-    """Thresholds from the calibration cases, and how their sets do on the judged cases.
+) -> dict[str, float | int | str | None]:
+    """Thresholds from the calibration cases, and how their sets do on the judged cases: columns of
+    the table `conformal`, None where there is nothing to count.
 
     Intervals are 95 %. `caveat`: why the miss rate is not guaranteed, EXTERNAL or MOVED.
     """
-    counts, thresholds = _class_thresholds(calibration, miss_rate)
+    calibration_p = label_probabilities(calibration.p)
+    calibration_truth = label_codes(calibration.labels)
+    own_probabilities = [calibration_p[calibration_truth == i, i] for i in range(len(LABELS))]
+    thresholds = [conformal_threshold(of_class, miss_rate) for of_class in own_probabilities]
+
     truth = label_codes(judged_set.labels)
     sets = conformal_sets(judged_set.p, thresholds)
     set_sizes = sets.sum(axis=1)
@@ -107,44 +82,35 @@ def judge_conformal(
     # A case whose set has one label is decided wrongly where the true label is missing from it.
     error = _share(is_missed[is_decided], select_groups(judged_set.groups, is_decided), seed)
     abstain = _share(~is_decided, judged_set.groups, seed)
-    return Conformal(
-        miss_rate=miss_rate,
-        threshold_ed=thresholds[0],
-        threshold_gp=thresholds[1],
-        threshold_home=thresholds[2],
-        calibration_ed=counts[0],
-        ed_cases=ed_cases,
-        ed_missed=int(is_missed[is_ed].sum()) if ed_cases else None,
-        ed_miss_rate=miss.value,
-        miss_low=miss.low,
-        miss_high=miss.high,
-        miss_method=miss.method if ed_cases else None,
-        abstain_rate=float((~is_decided).mean()),
-        abstain_low=abstain.low,
-        abstain_high=abstain.high,
-        mean_set_size=float(set_sizes.mean()),
-        error_decided=error.value,
-        error_low=error.low,
-        error_high=error.high,
-        note=_note(counts, ed_cases, miss_rate, caveat),
-    )
+    too_few = [
+        f"{len(p)} calibration cases of {label} are too few to rule it out at {miss_rate:g}"
+        for label, p in zip(LABELS, own_probabilities, strict=True)
+        if _allowed_misses(len(p), miss_rate) < 1
+    ]
+    no_ed = None if ed_cases else "not available: no ED case in this set, so no miss rate"
 
-
-def _class_thresholds(
-    calibration: LabelledProbabilities, miss_rate: float
-) -> tuple[list[int], list[float]]:
-    """Number of calibration cases and threshold of each class, order LABELS."""
-    p = label_probabilities(calibration.p)
-    truth = label_codes(calibration.labels)
-
-    counts = []
-    thresholds = []
-    for i in range(len(LABELS)):
-        of_class = p[truth == i, i]
-        counts.append(len(of_class))
-        thresholds.append(conformal_threshold(of_class, miss_rate))
-
-    return counts, thresholds
+    return {
+        "miss_rate": miss_rate,
+        **{
+            f"threshold_{label.lower()}": threshold
+            for label, threshold in zip(LABELS, thresholds, strict=True)
+        },
+        "calibration_ed": len(own_probabilities[0]),
+        "ed_cases": ed_cases,
+        "ed_missed": int(is_missed[is_ed].sum()) if ed_cases else None,
+        "ed_miss_rate": miss.value,
+        "miss_low": miss.low,
+        "miss_high": miss.high,
+        "miss_method": miss.method if ed_cases else None,
+        "abstain_rate": float((~is_decided).mean()),
+        "abstain_low": abstain.low,
+        "abstain_high": abstain.high,
+        "mean_set_size": float(set_sizes.mean()),
+        "error_decided": error.value,
+        "error_low": error.low,
+        "error_high": error.high,
+        "note": joined_notes(caveat, *too_few, no_ed),
+    }
 
 
 def _share(hits: NDArray[np.bool_], groups: Groups | None, seed: int) -> Metric:
@@ -152,15 +118,3 @@ def _share(hits: NDArray[np.bool_], groups: Groups | None, seed: int) -> Metric:
     if not len(hits):
         return Metric.without_value("share", 0, None)
     return share_metric("share", hits, groups, seed)
-
-
-def _note(
-    calibration_counts: list[int], ed_cases: int, miss_rate: float, caveat: str | None
-) -> str | None:
-    too_few = [
-        f"{count} calibration cases of {label} are too few to rule it out at {miss_rate:g}"
-        for label, count in zip(LABELS, calibration_counts, strict=True)
-        if _allowed_misses(count, miss_rate) < 1
-    ]
-    no_ed = None if ed_cases else "not available: no ED case in this set, so no miss rate"
-    return joined_notes(caveat, *too_few, no_ed)

@@ -1,18 +1,22 @@
-"""Decision rules as arithmetic: argmax, threshold on p(ED), minimum expected cost.
+"""Decision rules: argmax, threshold on p(ED), minimum expected cost; chosen on the calibration cases,
+recorded, then applied.
 
-Here are the rules and how their parameters are fitted. `tasks/judging/choose_rules.py` fits them on
-the calibration cases of an evaluation and records the result. Ties go to the more urgent label
-everywhere (LABELS is in order of urgency).
+The record, `rules.json` in a scores folder, is written before the first case of the test set is
+scored, and what decides on that set is read from it. It holds numbers alone, no case. Ties go to
+the more urgent label everywhere (LABELS is in order of urgency).
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import TypeAdapter
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
@@ -141,10 +145,8 @@ def fit_vector_scaling(log_p: ArrayLike, labels: Sequence[str]) -> VectorScaling
             f"there are only {sorted(set(labels))}."
         )
 
-    return _fitted(x, np.eye(3)[truth])
+    onehot = np.eye(3)[truth]
 
-
-def _fitted(x: Floats, onehot: Floats) -> VectorScaling:
     def nll_and_gradient(parameters: Floats) -> tuple[float, Floats]:
         log_q = log_softmax(parameters[0] * x + np.append(parameters[1:], 0.0), axis=1)
         slope = (np.exp(log_q) - onehot) / len(x)
@@ -166,3 +168,179 @@ def _fitted(x: Floats, onehot: Floats) -> VectorScaling:
     return VectorScaling(
         float(1 / solution[0]), (float(solution[1]), float(solution[2]), 0.0), at_bound
     )
+
+
+RULES = ("argmax", "target_recall", "min_cost")
+RECORD = "rules.json"
+CONSTANT = "not available: a constant answer has no scores to choose a rule on"
+AT_BOUND = (
+    "the fit of the probabilities stopped at its bound: too few or separable calibration cases"
+)
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """Label probabilities of one set of cases, shape (cases, 3).
+
+    Labels are read from calibration sets only. `digests` identify the texts of the cases.
+    """
+
+    case_ids: Sequence[str]
+    p: ArrayLike
+    labels: Sequence[str] | None = None
+    digests: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class ChosenRule:
+    """A rule with the parameters that were fitted on the calibration cases.
+
+    `note` says why it is not available, or what to mind.
+    """
+
+    rule: str
+    note: str | None = None
+    available: bool = True
+    threshold: Threshold | None = None
+    scaling: VectorScaling | None = None
+
+    @classmethod
+    def not_available(cls, rule: str, reason: str) -> ChosenRule:
+        return cls(rule, f"not available: {reason}", available=False)
+
+    def apply(self, p: ArrayLike, costs: Costs | None = None) -> list[Label]:
+        """The rule's decisions on probabilities, shape (cases, 3). Nothing is fitted here."""
+        if self.threshold is not None:
+            return threshold_rule(p, self.threshold.value)
+        if self.scaling is not None:
+            if costs is None:
+                raise ValueError("the rule min_cost needs a cost matrix, and there is none")
+            return min_cost_rule(self.scaling.apply(log_probabilities(p)), costs)
+        return argmax_rule(p)
+
+    def decide(self, p: ArrayLike, costs: Costs | None = None) -> Decisions:
+        """The rule with its decisions, or without any if it is not available."""
+        labels = self.apply(p, costs) if self.available else None
+        return Decisions(self.rule, self.note, self.available, self.threshold, self.scaling, labels)
+
+
+@dataclass(frozen=True)
+class Decisions(ChosenRule):
+    """A rule and its decisions on a set; `labels` is None if the rule is not available."""
+
+    labels: list[Label] | None = None
+
+
+@dataclass(frozen=True)
+class RuleRecord:
+    """The rules of one evaluation, in the order RULES.
+
+    `calibration_digest`: of the set that they were chosen on; `chosen_at`: UTC, ISO 8601; `target`:
+    the ED recall that target_recall aims at.
+    """
+
+    rules: dict[str, ChosenRule]
+    target: float | None
+    calibration_digest: str
+    chosen_at: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> RuleRecord:
+        return TypeAdapter(RuleRecord).validate_python(json.loads(text))
+
+
+def record_rules(
+    calibration: SetScores,
+    digest: str,
+    *,
+    target: float | None = None,
+    costs: Costs | None = None,
+    constant: bool = False,
+) -> RuleRecord:
+    """Choose every rule on the calibration cases, with the present time as `chosen_at`.
+
+    `digest`: of the calibration set; `constant`: the model answers all cases alike, so that no
+    parameter can be fitted and only argmax is available.
+    """
+    rules = {
+        rule: choose_rule(rule, calibration, target=target, costs=costs)
+        if rule == "argmax" or not constant
+        else ChosenRule(rule, CONSTANT, available=False)
+        for rule in RULES
+    }
+    return RuleRecord(rules, target, digest, datetime.now(UTC).isoformat())
+
+
+def choose_rule(
+    rule: str, calibration: SetScores, *, target: float | None = None, costs: Costs | None = None
+) -> ChosenRule:
+    """One of RULES, its parameters fitted on the calibration cases."""
+    if rule == "argmax":
+        return ChosenRule(rule)
+    labels = calibration.labels or []
+    if rule == "target_recall":
+        if target is None:
+            return ChosenRule.not_available(rule, "the recipe has no target ED recall")
+        p_ed: ArrayLike = label_probabilities(calibration.p)[:, 0] if labels else []
+        threshold = target_recall_threshold(p_ed, labels, target)
+        if threshold is None:
+            return ChosenRule.not_available(rule, "no ED case in the calibration set")
+        return ChosenRule(rule, threshold=threshold)
+
+    if rule == "min_cost":
+        if costs is None:
+            return ChosenRule.not_available(rule, "no cost matrix")
+        if missing := [label for label in LABELS if label not in labels]:
+            reason = f"no {' or '.join(missing)} case in the calibration set"
+            return ChosenRule.not_available(rule, reason)
+        scaling = fit_vector_scaling(log_probabilities(calibration.p), labels)
+        return ChosenRule(rule, AT_BOUND if scaling.at_bound else None, scaling=scaling)
+
+    raise BadInput(f"There is no decision rule {rule!r}; use one of {', '.join(RULES)}.")
+
+
+def refuse_overlap(calibration: SetScores, test: SetScores) -> None:
+    """Raise BadInput if a case is in both sets, by id or by digest.
+
+    A rule chosen on test cases proves nothing.
+    """
+    for identifier, of_calibration, of_test in (
+        ("case id", calibration.case_ids, test.case_ids),
+        ("text digest", calibration.digests or (), test.digests or ()),
+    ):
+        shared = sorted(set(of_calibration) & set(of_test))
+        if shared:
+            raise BadInput(
+                f"The calibration set overlaps the test set in {len(shared)} cases "
+                f"(same {identifier}, first {shared[0]!r}): "
+                "split the cases again so that each is in one set only."
+            )
+
+
+def recall_at_over_triage(p: ArrayLike, labels: Sequence[str], over_triage: float) -> float:
+    """The highest ED recall of a threshold on p(ED) whose over-triage is at most `over_triage`.
+
+    `p` of shape (cases, 3). Below the threshold the more probable of GP and HOME is answered, as
+    under the rule target_recall. Over-triage is the share of all cases that are sent somewhere more
+    urgent than labelled, GP instead of HOME included; where these alone are too many, the recall
+    is 0. NaN without an ED case.
+    """
+    values = label_probabilities(p)
+    truth = label_codes(labels)
+    emergencies = truth == 0
+    if not emergencies.any():
+        return float("nan")
+
+    too_high_anyway = 1 + values[:, 1:].argmax(axis=1) < truth
+    best_recall = 0.0
+    for threshold in np.unique(values[:, 0]):
+        sent_to_ed = values[:, 0] >= threshold
+        too_high = np.where(sent_to_ed, ~emergencies, too_high_anyway).mean()
+        # A mean of whole cases may round to just above the bound.
+        if too_high <= over_triage + 1e-12:
+            best_recall = max(best_recall, float(sent_to_ed[emergencies].mean()))
+
+    return best_recall

@@ -1,10 +1,7 @@
 """From the scores of an evaluation to the rows of its tables in the warehouse.
 
-Here: evaluation, prediction, metric, decision_rule and gate; the metrics of probabilities and of
-subgroups are in `tasks/judging/score_rows.py`, the tables about uncertainty in
-`tasks/judging/uncertainty_rows.py`. The rules were chosen on
-`calibration` and stored with the scores; they are applied to the judged set once. No patient text
-passes through here.
+The rules were chosen on `calibration` and stored with the scores; they are applied to the judged set
+once. No patient text passes through here.
 """
 
 from __future__ import annotations
@@ -12,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,25 +17,38 @@ from pathlib import Path
 import numpy as np
 
 from tasks.corpus.manifest import DatasetManifest
-from tasks.judging.calibration import calibration_table
-from tasks.judging.choose_rules import ChosenRule, Decisions, RuleRecord
-from tasks.judging.decision_rules import Threshold, VectorScaling
+from tasks.judging.calibration import calibration_table, reliability_rows
+from tasks.judging.conformal import judge_conformal
+from tasks.judging.decision_rules import RuleRecord
 from tasks.judging.gates import Gate, Verdict, judge_gates
-from tasks.judging.judged_scores import Evaluation, JudgedScores, Row, Rows
-from tasks.judging.metrics import Metric, joined_notes, metric_table
-from tasks.judging.point_metrics import METRICS
-from tasks.judging.score_rows import metric_row, score_rows
-from tasks.judging.scores_folder import EvaluationScores, ScoredCase, read_scores
-from tasks.judging.uncertainty_rows import (
-    DropoutSummary,
-    conformal_rows,
-    mc_dropout_rows,
-    probability_columns,
-    reliability_table_rows,
-    review_flag_rows,
-    summarise_dropout,
+from tasks.judging.inputs import LabelledProbabilities, label_codes
+from tasks.judging.intervals import UnitDraws
+from tasks.judging.metrics import (
+    MIN_CASES,
+    Metric,
+    joined_notes,
+    metric_table,
+    subgroup_metrics,
+    subgroup_rows,
 )
-from tasks.judging.written_answers import ParsedAnswer, generation_metrics
+from tasks.judging.point_metrics import METRICS, Floats
+from tasks.judging.score_metrics import ClassScores, DecisionCurve, net_benefits, score_metrics
+from tasks.judging.scores_folder import (
+    Evaluation,
+    EvaluationScores,
+    JudgedScores,
+    Row,
+    Rows,
+    generation_metrics,
+    probability_table,
+    read_scores,
+)
+from tasks.judging.uncertainty import (
+    McCase,
+    entropy_nats,
+    judge_review,
+    summarise_passes,
+)
 from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec, evaluation_id
 
 LARGEST_EXPONENT = 700.0  # exp of more is no finite number
@@ -77,27 +88,37 @@ def judged_rows(evaluation: Evaluation, scores: EvaluationScores) -> dict[str, R
     """All landing rows of one evaluation, a model's or a baseline's, by table."""
     judged = JudgedScores.of(evaluation, scores)
     gates, verdict = _gates(judged)
-    dropout = summarise_dropout(judged)
-    scored = score_rows(judged)
+    passes = scores.passes
+    dropout: list[McCase] = []
+    if passes is not None and passes.case_ids:
+        dropout = summarise_passes(passes.p, evaluation.scoring.review_entropy)
 
-    return {
+    rows = {
         "evaluation": [_evaluation_row(judged, verdict, dropout)],
         "prediction": _prediction_rows(judged),
-        "metric": [*_rule_metric_rows(judged), *_further_metric_rows(judged), *scored.metric],
-        "decision_rule": rule_rows(
-            evaluation.evaluation_id, scores.rules, scores.manifest.test_scored_at
-        ),
-        "gate": [_gate_row(evaluation.evaluation_id, gate) for gate in gates],
-        "mc_dropout": mc_dropout_rows(judged, dropout),
-        "reliability": reliability_table_rows(judged),
-        "net_benefit": scored.net_benefit,
-        "conformal": conformal_rows(judged),
-        "subgroup_metric": scored.subgroup_metric,
-        "review_flag": review_flag_rows(judged, dropout),
+        "metric": [*_rule_metric_rows(judged), *_further_metric_rows(judged)],
+        "decision_rule": rule_rows(scores.rules, scores.manifest.test_scored_at),
+        "gate": [{"gate": gate.name, **_but_name(gate)} for gate in gates],
+        "mc_dropout": _mc_dropout_rows(judged, dropout),
+        "reliability": reliability_rows(judged.labels, judged.p[:, 0]),
+        "conformal": _conformal_rows(judged),
+        "review_flag": _review_flag_rows(judged, dropout),
+    }
+    of_scores = _score_rows(judged)
+    rows["metric"] += of_scores.pop("metric")
+    return {
+        table: [{"evaluation_id": evaluation.evaluation_id, **row} for row in of_table]
+        for table, of_table in (rows | of_scores).items()
     }
 
 
-def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: DropoutSummary | None) -> Row:
+def _but_name(figure: Metric | Gate) -> Row:
+    columns = asdict(figure)
+    del columns["name"]
+    return columns
+
+
+def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: list[McCase]) -> Row:
     evaluation = judged.evaluation
     manifest = judged.scores.manifest
     threshold = judged.primary.threshold
@@ -105,8 +126,13 @@ def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: DropoutSumm
     hits = [a == b for a, b in zip(judged.argmax, judged.labels, strict=True)]
     created = datetime.fromisoformat(manifest.created).astimezone(UTC).replace(tzinfo=None)
 
+    # Mean negative log-likelihood of a completion token; None for a baseline without one.
+    losses = [case.loss for case in judged.cases if case.loss is not None]
+    loss = None
+    if len(losses) == len(judged.cases):
+        loss = sum(losses) / sum(case.tokens for case in judged.cases)
+
     return {
-        "evaluation_id": evaluation.evaluation_id,
         "training_id": evaluation.training_id,
         "scores_id": evaluation.scores_id,
         "evaluation_set": evaluation.evaluation_set,
@@ -125,30 +151,12 @@ def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: DropoutSumm
         "shortened_cases": manifest.shortened_cases,
         "cost_matrix": json.dumps(costs) if costs else None,
         "review_entropy": evaluation.scoring.review_entropy,
-        **_likelihood_columns(judged.cases),
-        **_dropout_columns(judged, dropout),
-    }
-
-
-def _likelihood_columns(cases: list[ScoredCase]) -> Row:
-    """Mean negative log-likelihood of a completion token, and its exponential.
-
-    None for a baseline that is no language model.
-    """
-    losses = [case.loss for case in cases]
-    if any(loss is None for loss in losses):
-        return {"loss": None, "perplexity": None}
-    loss = sum(loss for loss in losses if loss is not None) / sum(case.tokens for case in cases)
-    return {"loss": loss, "perplexity": math.exp(min(loss, LARGEST_EXPONENT))}
-
-
-def _dropout_columns(judged: JudgedScores, dropout: DropoutSummary | None) -> Row:
-    manifest = judged.scores.manifest
-    return {
+        "loss": loss,
+        "perplexity": None if loss is None else math.exp(min(loss, LARGEST_EXPONENT)),
         "mc_status": "available" if dropout else "not available",
         "mc_reason": None if dropout else manifest.why_no_passes,
-        "mc_passes": dropout.passes if dropout else None,
-        "mc_cases": len(dropout.cases) if dropout else None,
+        "mc_passes": dropout[0].passes if dropout else None,
+        "mc_cases": len(dropout) if dropout else None,
         "mc_seconds": manifest.mc_seconds if dropout else None,
     }
 
@@ -162,7 +170,6 @@ def _prediction_rows(judged: JudgedScores) -> Rows:
         }
         rows.append(
             {
-                "evaluation_id": judged.evaluation.evaluation_id,
                 "case_id": case.case_id,
                 "case_digest": case.case_digest,
                 "case_group": case.group,
@@ -177,84 +184,80 @@ def _prediction_rows(judged: JudgedScores) -> Rows:
     return rows
 
 
+def probability_columns(p: Sequence[float]) -> Row:
+    """Columns p_ed, p_gp and p_home from probabilities in the order LABELS."""
+    return {f"p_{label.lower()}": float(value) for label, value in zip(LABELS, p, strict=True)}
+
+
 def _rule_metric_rows(judged: JudgedScores) -> Rows:
     """Metric rows of the decisions of each rule."""
-    evaluation_id = judged.evaluation.evaluation_id
-    return [
-        metric_row(evaluation_id, rule.rule, metric)
-        for rule in judged.decisions.values()
-        for metric in _rule_metrics(judged, rule)
-    ]
-
-
-def _rule_metrics(judged: JudgedScores, rule: Decisions) -> list[Metric]:
-    if rule.labels is None:
-        return [Metric.without_value(name, len(judged.labels), rule.note) for name in METRICS]
+    rows = []
     costs = judged.evaluation.scoring.cost_matrix
-    table = metric_table(judged.labels, rule.labels, judged.groups, costs, judged.evaluation.seed)
-    return [replace(metric, note=joined_notes(metric.note, rule.note)) for metric in table]
+    seed = judged.evaluation.seed
+    for rule in judged.decisions.values():
+        if rule.labels is None:
+            cases = len(judged.labels)
+            metrics = [Metric.without_value(name, cases, rule.note) for name in METRICS]
+        else:
+            table = metric_table(judged.labels, rule.labels, judged.groups, costs, seed)
+            metrics = [replace(one, note=joined_notes(one.note, rule.note)) for one in table]
+        rows += [_metric_row(metric, rule.rule) for metric in metrics]
+
+    return rows
+
+
+def _metric_row(metric: Metric, rule: str = "argmax") -> Row:
+    """A row of the table metric; what no rule decides is listed under argmax."""
+    return {"rule": rule, "metric": metric.name, **_but_name(metric)}
 
 
 def _further_metric_rows(judged: JudgedScores) -> Rows:
-    """Metric rows of calibration and of written answers, listed under argmax."""
+    """Metric rows of calibration and of written answers."""
     seed = judged.evaluation.seed
     metrics = calibration_table(judged.labels, judged.p, judged.groups, seed)
     answers = judged.scores.answers
     if answers is not None:
         rows = judged.rows_of([answer.case_id for answer in answers])
         metrics += generation_metrics(
-            [ParsedAnswer(answer.exact, answer.label) for answer in answers],
+            answers,
             [judged.argmax[row] for row in rows],
             len(judged.cases),
             judged.groups_of(rows),
             seed,
         )
 
-    return [metric_row(judged.evaluation.evaluation_id, "argmax", metric) for metric in metrics]
+    return [_metric_row(metric) for metric in metrics]
 
 
-def rule_rows(evaluation_id: str, record: RuleRecord, scored_at: str) -> Rows:
+def rule_rows(record: RuleRecord, scored_at: str) -> Rows:
     """Rows of decision_rule, one per rule. `scored_at`: when scoring the judged set began."""
-    return [
-        {
-            "evaluation_id": evaluation_id,
-            "rule": rule.rule,
-            **_parameter_columns(rule),
-            "target": record.target if rule.rule == "target_recall" else None,
-            "calibration_digest": record.calibration_digest,
-            "chosen_at": record.chosen_at,
-            "test_scored_at": scored_at,
-            "note": rule.note,
-        }
-        for rule in record.rules.values()
-    ]
+    rows = []
+    for rule in record.rules.values():
+        threshold = rule.threshold
+        scaling = rule.scaling
+        rows.append(
+            {
+                "rule": rule.rule,
+                "threshold": threshold.value if threshold else None,
+                "allowed_misses": threshold.allowed_misses if threshold else None,
+                "misses": threshold.misses if threshold else None,
+                "n_ed": threshold.n_ed if threshold else None,
+                "bound": threshold.bound if threshold else None,
+                "temperature": scaling.temperature if scaling else None,
+                **{
+                    f"bias_{label.lower()}": scaling.biases[i] if scaling else None
+                    for i, label in enumerate(LABELS)
+                },
+                "at_bound": scaling.at_bound if scaling else None,
+                "target": record.target if rule.rule == "target_recall" else None,
+                "calibration_digest": record.calibration_digest,
+                "chosen_at": record.chosen_at,
+                "test_scored_at": scored_at,
+                "note": rule.note,
+            }
+        )
 
-
-def _parameter_columns(rule: ChosenRule) -> Row:
-    return {**_threshold_columns(rule.threshold), **_scaling_columns(rule.scaling)}
-
-
-def _threshold_columns(threshold: Threshold | None) -> Row:
-    if threshold is None:
-        return dict.fromkeys(("threshold", "allowed_misses", "misses", "n_ed", "bound"))
-    return {
-        "threshold": threshold.value,
-        "allowed_misses": threshold.allowed_misses,
-        "misses": threshold.misses,
-        "n_ed": threshold.n_ed,
-        "bound": threshold.bound,
-    }
-
-
-def _scaling_columns(scaling: VectorScaling | None) -> Row:
-    bias_columns = [f"bias_{label.lower()}" for label in LABELS]
-    if scaling is None:
-        return dict.fromkeys(("temperature", *bias_columns, "at_bound"))
-    return {
-        "temperature": scaling.temperature,
-        **dict(zip(bias_columns, scaling.biases, strict=True)),
-        "at_bound": scaling.at_bound,
-    }
+    return rows
 
 
 def _gates(judged: JudgedScores) -> tuple[list[Gate], Verdict]:
@@ -265,24 +268,140 @@ def _gates(judged: JudgedScores) -> tuple[list[Gate], Verdict]:
 
     # Judging the truth against itself gives each gate's name, threshold and number of cases.
     gates, _ = judge_gates(judged.labels, judged.labels, judged.groups, judged.evaluation.seed)
-    return [_without_result(gate, primary.note) for gate in gates], "unsafe"
+    without = [
+        replace(
+            gate,
+            state="NOT AVAILABLE",
+            value=None,
+            bound=None,
+            successes=None,
+            note=primary.note,
+            exact_low=None,
+            exact_high=None,
+            clustered_low=None,
+            clustered_high=None,
+        )
+        for gate in gates
+    ]
+    return without, "unsafe"
 
 
-def _without_result(gate: Gate, note: str | None) -> Gate:
-    return replace(
-        gate,
-        state="NOT AVAILABLE",
-        value=None,
-        bound=None,
-        successes=None,
-        note=note,
-        exact_low=None,
-        exact_high=None,
-        clustered_low=None,
-        clustered_high=None,
+def _score_rows(judged: JudgedScores) -> dict[str, Rows]:
+    """Rows of metric (of each class on the whole set), net_benefit and subgroup_metric (every metric
+    of the primary rule, and those of p(ED)); all share one set of resamples.
+    """
+    truth = label_codes(judged.labels)
+    subgroups = subgroup_rows([case.subgroup or {} for case in judged.cases])
+    everyone = np.arange(len(truth))
+    whole = [ClassScores(label, judged.p, truth, everyone) for label in LABELS]
+    parts = [ClassScores("ED", judged.p, truth, rows, MIN_CASES) for rows in subgroups.values()]
+
+    # A column for each subgroup: whether the case is of it.
+    marks = [np.isin(everyone, rows).astype(np.int64) for rows in subgroups.values()]
+    features = np.column_stack([judged.p, np.eye(len(LABELS))[truth], *marks])
+    draws = UnitDraws.of(features, judged.groups, judged.evaluation.seed)
+    curve = DecisionCurve.of(judged.p[:, 0], (truth == 0).astype(np.int64), draws)
+    metrics, (resampled_curve,) = score_metrics([*whole, *parts], draws, [curve])
+
+    decisions = judged.primary.labels
+    of_rule = {}
+    if decisions is not None:
+        of_rule = subgroup_metrics(
+            subgroups,
+            judged.labels,
+            decisions,
+            judged.groups,
+            judged.evaluation.scoring.cost_matrix,
+            judged.evaluation.seed,
+        )
+
+    of_subgroups: Rows = []
+    for subgroup, of_scores in zip(subgroups, metrics[len(whole) :], strict=True):
+        field, value = subgroup
+        for metric in [*of_rule.get(subgroup, []), *of_scores]:
+            columns = {
+                name: getattr(metric, name)
+                for name in ("value", "low", "high", "method", "n", "note")
+            }
+            of_subgroups.append(
+                {"field": field, "subgroup": value, "metric": metric.name, **columns}
+            )
+
+    return {
+        "metric": [
+            _metric_row(metric) for of_class in metrics[: len(whole)] for metric in of_class
+        ],
+        "net_benefit": net_benefits(curve, resampled_curve, draws),
+        "subgroup_metric": of_subgroups,
+    }
+
+
+def _mc_dropout_rows(judged: JudgedScores, dropout: list[McCase]) -> Rows:
+    """One row per case that went through dropout; its votes by argmax and by the primary rule."""
+    passes = judged.scores.passes
+    if passes is None or not dropout:
+        return []
+
+    rows = []
+    votes = primary_votes(judged, passes.p)
+    for case_id, case, vote in zip(passes.case_ids, dropout, votes, strict=True):
+        columns = asdict(case)
+        means = probability_columns(columns.pop("mean_probabilities"))
+        rows.append({"case_id": case_id, **columns, **means, **vote})
+
+    return rows
+
+
+def primary_votes(judged: JudgedScores, p: Floats) -> Rows:
+    """The primary rule's votes in each case's passes; ties go to the more urgent label. None without
+    such a rule.
+    """
+    names = ("decision_majority", "decision_confidence", "decision_entropy_nats")
+    passes, cases = p.shape[:2]
+    if judged.primary.labels is None:
+        return [dict.fromkeys(names)] * cases
+
+    flat = judged.primary.apply(p.reshape(-1, len(LABELS)), judged.evaluation.scoring.cost_matrix)
+    decisions = np.array(flat).reshape(passes, cases)
+    shares = np.stack([(decisions == label).mean(axis=0) for label in LABELS], axis=1)
+    rows = []
+    for share in shares:
+        majority = LABELS[int(share.argmax())]
+        values = (majority, float(share.max()), float(entropy_nats(share)))
+        rows.append(dict(zip(names, values, strict=True)))
+
+    return rows
+
+
+def _review_flag_rows(judged: JudgedScores, dropout: list[McCase]) -> Rows:
+    """One row per score that can flag cases for review, on the cases that went through dropout."""
+    decisions = judged.primary.labels
+    passes = judged.scores.passes
+    if passes is None or not dropout or decisions is None:
+        return []
+
+    rows = judged.rows_of(passes.case_ids)
+    flags = judge_review(
+        [case.review for case in dropout],
+        [case.entropy_nats for case in dropout],
+        judged.p[rows],
+        [judged.labels[row] for row in rows],
+        [decisions[row] for row in rows],
+        judged.groups_of(rows),
+        judged.evaluation.seed,
     )
+    return [{"cases": len(rows), **flag} for flag in flags]
 
 
-def _gate_row(evaluation_id: str, gate: Gate) -> Row:
-    columns = asdict(gate)
-    return {"evaluation_id": evaluation_id, "gate": columns.pop("name"), **columns}
+def _conformal_rows(judged: JudgedScores) -> Rows:
+    """One row: the conformal sets of the judged set."""
+    evaluation = judged.evaluation
+    calibration = judged.scores.calibration
+    columns = judge_conformal(
+        LabelledProbabilities(probability_table(calibration), [case.label for case in calibration]),
+        judged.labelled,
+        evaluation.scoring.conformal_miss_rate,
+        evaluation.seed,
+        evaluation.conformal_caveat,
+    )
+    return [columns]

@@ -142,29 +142,23 @@ def _f2_gate(value: float, ed_cases: int, cases: int, resampled: Resampled) -> G
         return Gate("ed_f2", state, ED_F2, value, None, None, cases, NO_INTERVAL, reason)
 
     state = _state(value, interval.low, ED_F2)
-    note = _f2_note(interval, ed_cases, cases, resampled)
-    columns = interval_columns(None, interval if resampled.clustered else None)
-    return Gate(
-        "ed_f2", state, ED_F2, value, interval.low, None, cases, interval.method, note, **columns
-    )
-
-
-def _f2_note(interval: Interval, ed_cases: int, cases: int, resampled: Resampled) -> str | None:
-    """What weakens the bound of F2: its assumption, no spread, a set that always-ED would pass."""
+    # What weakens the bound: its assumption, no spread, a set that always-ED would pass.
     assumption = None if resampled.clustered else INDEPENDENT
     no_spread = None
     if interval.low == interval.high:
         no_spread = (
             "every resample gives the same value: the bound says nothing beyond the estimate"
         )
-
-    # F2 of a model that answers ED to everything.
-    always_ed = 5 * ed_cases / (4 * ed_cases + cases)
+    always_ed = 5 * ed_cases / (4 * ed_cases + cases)  # F2 of a model that answers ED to everything
     too_easy = None
     if always_ed >= ED_F2:
         too_easy = f"so many emergencies that always-ED has {always_ed:.3f}"
+    note = joined_notes(assumption, no_spread, too_easy)
 
-    return joined_notes(assumption, no_spread, too_easy)
+    columns = interval_columns(None, interval if resampled.clustered else None)
+    return Gate(
+        "ed_f2", state, ED_F2, value, interval.low, None, cases, interval.method, note, **columns
+    )
 
 
 def _false_negative_gate(recall: Gate) -> Gate:

@@ -5,24 +5,30 @@ independent is too narrow; the bootstrap here resamples whole groups. It works o
 is a function of totals over cases (confusion counts, costs, bin counts), so that thousands of
 resamples are one matrix product instead of a loop.
 
-Where an interval is computed: the one of a metric such as ED F2 in `tasks/judging/metrics.py`
-(`Resampled.interval`), the one of a plain share of cases in `tasks/judging/shares.py`.
+Statistics that need more than totals, such as an area under a curve, are functions of how often each
+unit (a group, or without groups a case) was drawn (UnitDraws). All statistics of a set take the same
+resamples, since drawing costs more than most statistics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betaincinv
 
-from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, undefined_too_often
+from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, too_few, undefined_too_often
 
 Groups = Sequence[str | None]
+# From how often each unit was drawn, shape (units, resamples), to values (statistics, resamples).
+Statistic = Callable[[Floats], Floats]
 
 BLOCK = 4_000_000  # multinomial counts held in memory at a time
+# Cases times resamples at a time: what a statistic makes of them stays in the cache.
+UNIT_BLOCK = 300_000
 
 
 class Interval(NamedTuple):
@@ -192,3 +198,79 @@ def smallest_unit_count(cases: int, groups: Groups | None, strata: ArrayLike | N
         return cases
     _, counts = np.unique(np.asarray(strata), return_counts=True)
     return int(counts.min())
+
+
+@dataclass(frozen=True)
+class UnitDraws:
+    """The units of a set's cases, shape (cases,), and how they are drawn."""
+
+    unit: Ints
+    units: int
+    clustered: bool  # whether the units are groups
+    seed: int
+    resamples: int = 2000
+
+    @classmethod
+    def of(
+        cls, features: ArrayLike, groups: Groups | None, seed: int, resamples: int = 2000
+    ) -> UnitDraws:
+        """`features` (cases, k): all that the statistics read of a case. Units are numbered by
+        their sums, so that neither the order of cases nor the names of groups change a resample.
+        """
+        values = np.asarray(features, dtype=np.float64)
+        codes = unit_codes(groups, len(values))
+        sums = unit_sums(values, codes, int(codes.max(initial=-1)) + 1)
+        place = np.empty(len(sums), dtype=np.int64)
+        place[np.lexsort(sums.T)] = np.arange(len(sums))
+        clustered = group_codes(groups, len(values)) is not None
+        return cls(place[codes], len(sums), clustered, seed, resamples)
+
+    def sums(self, columns: Floats) -> Floats:
+        """Sums over the cases of each unit: (cases, k) -> (units, k)."""
+        return unit_sums(columns, self.unit, self.units)
+
+    def all_once(self, statistic: Statistic) -> Floats:
+        """The statistic of the set itself, shape (statistics,)."""
+        return statistic(np.ones((self.units, 1)))[:, 0]
+
+    def resampled(self, statistics: Sequence[Statistic]) -> list[Floats]:
+        """Values of each statistic, shape (statistics, resamples)."""
+        rng = np.random.default_rng(self.seed)
+        size = max(1, UNIT_BLOCK // max(1, len(self.unit)))
+        blocks: list[list[Floats]] = [[] for _ in statistics]
+
+        for start in range(0, self.resamples, size):
+            resamples = min(size, self.resamples - start)
+            drawn_units = rng.integers(self.units, size=(resamples, self.units))
+            places = drawn_units * resamples + np.arange(resamples)[:, None]
+            times_drawn = np.bincount(places.ravel(), minlength=self.units * resamples)
+            counts = times_drawn.astype(np.float64).reshape(self.units, resamples)
+            for block, statistic in zip(blocks, statistics, strict=True):
+                block.append(statistic(counts))
+
+        return [np.concatenate(block, axis=1) for block in blocks]
+
+    def why_no_interval(self, rows: Ints | slice) -> str | None:
+        """Why there can be no interval of what rests on these cases; None where there can be one."""
+        behind = len(np.unique(self.unit[rows]))
+        if behind >= MIN_UNITS:
+            return None
+        unit = "groups" if self.clustered else "cases"
+        return too_few(behind, unit)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """A Statistic: totals of columns over the drawn cases. `sums`: over each unit's, (units, k)."""
+
+    sums: Floats
+
+    def __call__(self, counts: Floats) -> Floats:
+        return np.asarray(self.sums.T @ counts)
+
+
+def unit_sums(columns: Floats, unit: Ints, units: int) -> Floats:
+    """Sums over the cases of each unit: (cases, k) -> (units, k)."""
+    return np.stack(
+        [np.bincount(unit, weights=column, minlength=units) for column in columns.T], axis=1
+    )

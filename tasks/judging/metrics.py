@@ -11,16 +11,18 @@ same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tasks.judging.inputs import Costs, cost_array, label_codes
 from tasks.judging.intervals import (
     Groups,
     Interval,
     clopper_pearson,
+    clustered_bootstrap,
     group_codes,
     interval_columns,
     percentile_interval,
@@ -30,6 +32,7 @@ from tasks.judging.intervals import (
 )
 from tasks.judging.point_metrics import (
     METRICS,
+    MIN_UNITS,
     Floats,
     Ints,
     UnitCounts,
@@ -43,6 +46,7 @@ from tasks.spec import LABELS
 EXACT = "exact (Clopper-Pearson) 95 %"
 CLUSTERED = "bootstrap clustered by group 95 %"
 STRATIFIED = "bootstrap within classes 95 %"
+BY_CASE = "bootstrap by case 95 %"
 NO_INTERVAL = "none"
 INDEPENDENT = "assumes independent cases"
 
@@ -166,6 +170,8 @@ def metrics_of(table: Ints, costs: Costs | None, resampled: Resampled) -> list[M
     """As `metric_table`, from a confusion table (3, 3) and the metrics of its resamples."""
     values = metric_values(table, None if costs is None else cost_array(costs))
     proportions = _proportions(table)
+    classes = [label for i, label in enumerate(LABELS) if table[i].sum()]
+    averaged = f"over the classes present: {', '.join(classes)}"
 
     metrics = []
     for name in METRICS:
@@ -176,7 +182,8 @@ def metrics_of(table: Ints, costs: Costs | None, resampled: Resampled) -> list[M
             metrics.append(Metric.without_value(name, n, reason))
         else:
             exact = None if successes is None else Interval(*clopper_pearson(successes, n), EXACT)
-            note = _classes_note(table) if name == "macro_f1" else None
+            is_partial = name == "macro_f1" and len(classes) < len(LABELS)
+            note = averaged if is_partial else None
             metrics.append(_metric_with_interval(name, value, n, exact, resampled, note))
 
     return metrics
@@ -222,14 +229,6 @@ def _metric_with_interval(
     return Metric(name, value, interval.low, interval.high, interval.method, n, note, **columns)
 
 
-def _classes_note(table: Ints) -> str | None:
-    """Which classes macro F1 averages, where these are not all."""
-    classes = [label for i, label in enumerate(LABELS) if table[i].sum()]
-    if len(classes) == len(LABELS):
-        return None
-    return f"over the classes present: {', '.join(classes)}"
-
-
 def _why_not_available(name: str, table: Ints, costs: Costs | None) -> str:
     if not table.sum():
         return "no cases"
@@ -243,3 +242,113 @@ def _why_not_available(name: str, table: Ints, costs: Costs | None) -> str:
         return f"no {label} case in this set"
 
     return f"no case was decided {label}"
+
+
+def share_metric(
+    name: str, hits: ArrayLike, groups: Groups | None, seed: int, note: str | None = None
+) -> Metric:
+    """The share of true `hits`, shape (cases,), with the wider of its intervals. At least one case.
+
+    `groups`: each case's group, or None. A note says where the interval assumes independent cases.
+    """
+    is_hit = np.asarray(hits, dtype=bool)
+    low, high = clopper_pearson(int(is_hit.sum()), len(is_hit))
+    exact = Interval(low, high, EXACT)
+
+    clustered = None
+    if group_codes(groups, len(is_hit)) is not None:
+        ends = clustered_bootstrap(
+            lambda totals: totals[:, 0] / totals[:, 1],
+            is_hit,
+            np.ones(len(is_hit)),
+            groups=groups,
+            seed=seed,
+        )
+        clustered = Interval(*ends, CLUSTERED) if ends else None
+    interval = wider(exact, clustered) or exact
+    note = joined_notes(note, INDEPENDENT if clustered is None else None)
+    return Metric(
+        name,
+        float(is_hit.mean()),
+        interval.low,
+        interval.high,
+        interval.method,
+        len(is_hit),
+        note,
+        **interval_columns(exact, clustered),
+    )
+
+
+def select_groups(groups: Groups | None, mask: ArrayLike) -> Groups | None:
+    """The groups of the cases that `mask`, shape (cases,), is true for."""
+    if groups is None:
+        return None
+    return [groups[int(row)] for row in np.flatnonzero(np.asarray(mask))]
+
+
+MIN_CASES = MIN_UNITS  # below this an interval spans most of what is possible
+
+Subgroup = tuple[str, str]  # field and value, e.g. ("age_band", "child")
+
+
+def subgroup_rows(subgroups: Sequence[Mapping[str, str]]) -> dict[Subgroup, Ints]:
+    """Positions of the cases of each subgroup; `subgroups` maps field to value for each case."""
+    rows: dict[Subgroup, list[int]] = {}
+    for row, case in enumerate(subgroups):
+        for field, value in case.items():
+            rows.setdefault((field, str(value)), []).append(row)
+    return {key: np.array(rows[key], dtype=np.int64) for key in sorted(rows)}
+
+
+def subgroup_metrics(
+    rows: Mapping[Subgroup, Ints],
+    labels: Sequence[str],
+    decisions: Sequence[str],
+    groups: Groups | None = None,
+    costs: Costs | None = None,
+    seed: int = 0,
+) -> dict[Subgroup, list[Metric]]:
+    """Every metric of METRICS in each subgroup, with the same kinds of interval as the whole set's.
+
+    All subgroups share one set of resamples of the whole set. The `n` of a metric of a class that
+    is not available counts the subgroup's cases of that class.
+    """
+    if not rows:
+        return {}
+
+    truth = label_codes(labels)
+    decision_codes = label_codes(decisions)
+    cells = confusion_cells(truth, decision_codes)
+    # The cells of each subgroup side by side; their totals are its confusion tables.
+    columns = np.zeros((len(cells), len(rows), 9))
+    for place, of_subgroup in enumerate(rows.values()):
+        columns[of_subgroup, place] = cells[of_subgroup]
+    stacked = columns.reshape(len(cells), -1)
+    totals = resample_totals(stacked, groups=groups, strata=truth, seed=seed)
+    resampled = np.moveaxis(totals.reshape(-1, len(rows), 3, 3), 1, 0)
+    units = unit_codes(groups, len(truth))
+    clustered = group_codes(groups, len(truth)) is not None
+    matrix = None if costs is None else cost_array(costs)
+
+    metrics = {}
+    for key, tables in zip(rows, resampled, strict=True):
+        behind = UnitCounts.of(truth[rows[key]], units[rows[key]])
+        values = metric_values(tables, matrix, present=behind.by_class > 0)
+        table = cells[rows[key]].sum(axis=0).reshape(3, 3).astype(np.int64)
+        of_table = metrics_of(table, costs, Resampled(values, behind, clustered))
+        metrics[key] = [_unless_few(metric, table) for metric in of_table]
+
+    return metrics
+
+
+def _unless_few(metric: Metric, table: Ints) -> Metric:
+    """The metric, or none where too few cases of the subgroup are behind it."""
+    label = next(
+        (candidate for candidate in LABELS if metric.name.startswith(f"{candidate.lower()}_")), None
+    )
+    cases = int(table.sum() if label is None else table[LABELS.index(label)].sum())
+    if cases >= MIN_CASES:
+        return metric
+    kind = "cases" if label is None else f"{label} cases"
+    reason = f"{cases} {kind} of this subgroup are too few (it needs {MIN_CASES})"
+    return Metric.without_value(metric.name, cases, f"not available: {reason}")

@@ -1,4 +1,5 @@
-"""A scores folder: what scoring writes and judging reads, without patient text.
+"""A scores folder: what scoring writes and judging reads, without patient text; and the decisions of
+the rules on what it holds (JudgedScores).
 
 calibration.jsonl and test.jsonl hold a ScoredCase per line; test.jsonl is the judged set, whatever
 its name. rules.json holds the RuleRecord. Where the model has dropout, passes.npy (passes, cases,
@@ -9,18 +10,28 @@ holds a WrittenAnswer per line. The manifest is a ScoresManifest.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from tasks.judging.choose_rules import RECORD, RuleRecord, SetScores
+from tasks.judging.conformal import EXTERNAL, MOVED
+from tasks.judging.decision_rules import RECORD, Decisions, RuleRecord, SetScores, refuse_overlap
+from tasks.judging.inputs import LabelledProbabilities
+from tasks.judging.intervals import Groups
+from tasks.judging.metrics import Metric, joined_notes, share_metric
 from tasks.judging.point_metrics import Floats
 from tasks.runtime.files import read_lines
-from tasks.runtime.manifest import Manifest
-from tasks.spec import LABELS, Label
+from tasks.runtime.store import Manifest
+from tasks.spec import LABELS, Label, Scoring
+
+Row = dict[str, Any]  # one row of a table of the warehouse, by column
+Rows = list[Row]
 
 CALIBRATION_FILE = "calibration.jsonl"
 JUDGED_FILE = "test.jsonl"
@@ -28,6 +39,8 @@ ANSWERS_FILE = "answers.jsonl"
 PASSES_FILE = "passes.npy"
 PASSES_IDS_FILE = "passes.json"
 NOT_AVAILABLE = "not available: "
+ANSWER_METRICS = ("format_compliance", "generation_agreement")
+LABELS_THEMSELVES: Mapping[Label, str] = {label: label for label in LABELS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +76,9 @@ class ScoredCase:
 
 @dataclass(frozen=True)
 class WrittenAnswer:
-    """What a model wrote to a case, as `tasks/judging/written_answers.py` reads it."""
+    """What a model wrote to a case: `exact`, whether it is a label and nothing else; `label`, the
+    only label among its words, or None. Secondary: decisions come from probabilities.
+    """
 
     case_id: str
     exact: bool
@@ -171,3 +186,139 @@ def set_scores(cases: Sequence[ScoredCase], evaluation_set: str = "test") -> Set
         labels=[case.label for case in cases],
         digests=[case.case_digest for case in cases],
     )
+
+
+def read_answer(
+    case_id: str, text: str, words: Mapping[Label, str] = LABELS_THEMSELVES
+) -> WrittenAnswer:
+    """Read a generated answer. `words`: the answer for each label.
+
+    Only whole words as they are spelt count: "ED" inside "needed" or "recommendED" is no decision.
+    """
+    named_labels = [
+        label
+        for label in LABELS
+        if re.search(rf"(?<!\w){re.escape(words[label])}(?!\w)", text) is not None
+    ]
+    is_exact = text.strip() in words.values()
+    return WrittenAnswer(case_id, is_exact, named_labels[0] if len(named_labels) == 1 else None)
+
+
+def generation_metrics(
+    answers: Sequence[WrittenAnswer],
+    scored: Sequence[str],
+    cases: int,
+    groups: Groups | None = None,
+    seed: int = 0,
+) -> list[Metric]:
+    """Metrics format_compliance and generation_agreement of a sample of `cases` cases.
+
+    format_compliance: the answer is one label and nothing else. generation_agreement: its only
+    label is `scored`, the argmax of the label probabilities; an answer without one disagrees.
+    `scored` and `groups` belong to the answered cases.
+    """
+    if not answers:
+        note = "not available: no answers were generated"
+        return [Metric.without_value(name, 0, note) for name in ANSWER_METRICS]
+
+    is_exact = [answer.exact for answer in answers]
+    agrees = [answer.label == label for answer, label in zip(answers, scored, strict=True)]
+    note = f"greedy, {len(answers)} of {cases} cases"
+    return [
+        share_metric(name, hits, groups, seed, note)
+        for name, hits in zip(ANSWER_METRICS, (is_exact, agrees), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The ids of an evaluation, and how its scores are judged.
+
+    `rule`: the primary rule, which the gates are about; `set_digest` and `has_groups`: of the
+    judged set, whose name is `evaluation_set`; `is_moved`: the rules, and the scores of the
+    calibration cases, are those of the adapter at its own precision.
+    """
+
+    evaluation_id: str
+    scores_id: str
+    training_id: str
+    set_digest: str
+    has_groups: bool
+    rule: str
+    scoring: Scoring
+    seed: int
+    evaluation_set: str = "test"
+    is_moved: bool = False
+
+    @property
+    def conformal_caveat(self) -> str | None:
+        """Why conformal sets have no guarantee on the judged cases; None where they have it."""
+        external = EXTERNAL if self.evaluation_set != "test" else None
+        return joined_notes(MOVED if self.is_moved else None, external)
+
+
+@dataclass(frozen=True)
+class JudgedScores:
+    """Scores with the decisions of each rule on the judged set, by the name of the rule."""
+
+    evaluation: Evaluation
+    scores: EvaluationScores
+    decisions: dict[str, Decisions]
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, scores: EvaluationScores) -> JudgedScores:
+        """Apply the recorded rules to the judged set.
+
+        Raises BadInput if a case is in both the calibration and the judged set.
+        """
+        judged_set = set_scores(scores.judged, evaluation.evaluation_set)
+        refuse_overlap(set_scores(scores.calibration), judged_set)
+        costs = evaluation.scoring.cost_matrix
+        decisions = {
+            name: rule.decide(judged_set.p, costs) for name, rule in scores.rules.rules.items()
+        }
+        return cls(evaluation, scores, decisions)
+
+    @property
+    def cases(self) -> list[ScoredCase]:
+        """The cases of the judged set."""
+        return self.scores.judged
+
+    @cached_property
+    def labels(self) -> list[Label]:
+        return [case.label for case in self.cases]
+
+    @cached_property
+    def groups(self) -> list[str | None] | None:
+        """The group of each case; None for a set without groups."""
+        if not self.evaluation.has_groups:
+            return None
+        return [case.group for case in self.cases]
+
+    @cached_property
+    def p(self) -> Floats:
+        """Label probabilities, shape (cases, 3)."""
+        return probability_table(self.cases)
+
+    @property
+    def labelled(self) -> LabelledProbabilities:
+        return LabelledProbabilities(self.p, self.labels, self.groups)
+
+    @property
+    def primary(self) -> Decisions:
+        """The decisions of the primary rule."""
+        return self.decisions[self.evaluation.rule]
+
+    @property
+    def argmax(self) -> list[Label]:
+        return self.decisions["argmax"].labels or []
+
+    def rows_of(self, case_ids: list[str]) -> list[int]:
+        """Positions of the given cases in the judged set."""
+        position = {case.case_id: row for row, case in enumerate(self.cases)}
+        return [position[case_id] for case_id in case_ids]
+
+    def groups_of(self, rows: list[int]) -> list[str | None] | None:
+        """The groups of the cases at these positions; None for a set without groups."""
+        groups = self.groups
+        return [groups[row] for row in rows] if groups else None

@@ -1,4 +1,5 @@
-"""Monte Carlo dropout passes per case: votes, entropies, mutual information, review flag.
+"""Monte Carlo dropout passes per case: votes, entropies, mutual information; and what the review flag
+that they give is worth, by risk-coverage curves.
 
 Entropies are in nats: ln 3 = 1.0986 is the maximum of three labels. Method: Gal and Ghahramani
 (2016).
@@ -6,16 +7,25 @@ Entropies are in nats: ln 3 = 1.0986 is the maximum of three labels. Method: Gal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
-from tasks.judging.inputs import label_probabilities
-from tasks.judging.point_metrics import Floats, Ints
+from tasks.judging.inputs import label_codes, label_probabilities
+from tasks.judging.intervals import Groups, percentile_interval, unit_codes
+from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Label
+
+FLAG = "vote_entropy"
+MAX_PROBABILITY = "max_probability"
+SINGLE_PASS = "single_pass_entropy"
+RESAMPLES = 500
+Row = dict[str, Any]  # of a table of the warehouse, by column
 
 
 @dataclass(frozen=True)
@@ -116,3 +126,170 @@ def _checked_passes(p: ArrayLike) -> Floats:
             "they need (at least 2 passes, cases, 3 labels)."
         )
     return values
+
+
+def risk_coverage(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[Floats, Floats]:
+    """Coverage k/n, and error rate among the k least uncertain cases, for k = 1..n.
+
+    Both have shape (cases,). Raises ValueError unless there is one finite uncertainty and one error
+    mark per case.
+    """
+    scores = np.asarray(uncertainty, dtype=np.float64)
+    errors = np.asarray(wrong, dtype=np.float64)
+    if len(scores) == 0 or scores.shape != errors.shape or not np.isfinite(scores).all():
+        raise ValueError(
+            "risk_coverage needs one finite uncertainty and one error flag "
+            "for each of at least one case"
+        )
+
+    # Tied cases share the mean error of their tie.
+    codes = np.unique(scores, return_inverse=True)[1]
+    mean_error = np.bincount(codes, weights=errors) / np.bincount(codes)
+    covered = np.arange(1, len(scores) + 1)
+    return covered / len(scores), np.cumsum(mean_error[np.sort(codes)]) / covered
+
+
+def aurc(uncertainty: ArrayLike, wrong: ArrayLike) -> float:
+    """Area under the risk-coverage curve: mean error rate over coverages (Geifman et al., 2019).
+
+    Lower is better. Ties count with their average over all orders, so that the order of cases
+    decides nothing.
+    """
+    return float(risk_coverage(uncertainty, wrong)[1].mean())
+
+
+def flag_most_uncertain(uncertainty: ArrayLike, load: float) -> Floats:
+    """Weights in [0, 1], shape (cases,), that flag the share `load` of most uncertain cases.
+
+    Tied cases share the remaining load equally. Pass the result to `judge_flag` to compare scores
+    at the load of another flag.
+    """
+    scores = np.asarray(uncertainty, dtype=np.float64)
+    above = (scores[None, :] > scores[:, None]).sum(axis=1)
+    tied = (scores[None, :] == scores[:, None]).sum(axis=1)
+    return np.asarray(np.clip((load * len(scores) - above) / tied, 0.0, 1.0))
+
+
+def judge_flag(flagged: ArrayLike, wrong: ArrayLike, missed_ed: ArrayLike) -> Row:
+    """How well a review flag works, by the errors and the missed emergencies (ED cases decided
+    otherwise). None where there is nothing to count.
+
+    All arguments have shape (cases,); `flagged` holds booleans or weights in [0, 1]. `load`: share
+    of cases flagged; `error_kept` and `error_flagged`: error rates among the cases that are not
+    flagged and those that are; `missed_ed`: emergencies decided otherwise, of which the flag
+    catches the share `missed_ed_flagged`.
+    """
+    flag = np.asarray(flagged, dtype=np.float64)
+    errors = np.asarray(wrong, dtype=np.float64)
+    missed = np.asarray(missed_ed, dtype=np.float64)
+    if len(flag) == 0 or not flag.shape == errors.shape == missed.shape:
+        raise ValueError(
+            "judge_flag needs a flag, an error and a missed-emergency mark "
+            "for each of at least one case"
+        )
+
+    return {
+        "load": float(flag.mean()),
+        "error_kept": _share((1 - flag) * errors, 1 - flag),
+        "error_flagged": _share(flag * errors, flag),
+        "missed_ed_flagged": _share(flag * missed, missed),
+        "missed_ed": int(missed.sum()),
+    }
+
+
+def _share(part: Floats, whole: Floats) -> float | None:
+    return float(part.sum() / whole.sum()) if whole.sum() > 1e-9 else None
+
+
+def judge_review(
+    flagged: ArrayLike,
+    vote_entropy: ArrayLike,
+    p: ArrayLike,
+    labels: Sequence[str],
+    decisions: Sequence[str],
+    groups: Groups | None = None,
+    seed: int = 0,
+) -> list[Row]:
+    """Is the review flag of Monte Carlo dropout worth its passes? The vote entropy's flag and its
+    rivals, scores that a single pass gives for nothing, at equal load, on the cases with dropout
+    passes: a row of the table `review_flag` each.
+
+    `p` (cases, 3): the deterministic pass; `decisions`: those of the primary rule. A rival is
+    better, or worse, where the 95 % bootstrap interval (whole groups resampled) of the difference
+    of the areas under the risk-coverage curves (the rival's minus the vote entropy's: positive if
+    it is worse) excludes zero; otherwise the data cannot tell.
+    """
+    probabilities = label_probabilities(p)
+    scores = {
+        FLAG: np.asarray(vote_entropy, dtype=np.float64),
+        MAX_PROBABILITY: 1 - probabilities.max(axis=1),
+        SINGLE_PASS: entropy_nats(probabilities),
+    }
+    truth = label_codes(labels)
+    decision_codes = label_codes(decisions)
+    wrong = truth != decision_codes
+    missed_ed = (truth == 0) & (decision_codes != 0)
+    units = unit_codes(groups, len(truth))
+    areas = {name: aurc(score, wrong) for name, score in scores.items()}
+
+    # Without an error, or without a right case, every score ties.
+    no_interval = None
+    if not wrong.any():
+        no_interval = "no case was decided wrongly"
+    elif wrong.all():
+        no_interval = "every case was decided wrongly"
+    elif len(np.unique(units)) < MIN_UNITS:
+        no_interval = f"fewer than {MIN_UNITS} units"
+    resampled = {} if no_interval else _resampled_areas(scores, wrong, units, seed)
+
+    flag = np.asarray(flagged, dtype=np.float64)
+    comparison = ("aurc_difference", "difference_low", "difference_high", "verdict", "note")
+    rows = [
+        {"score": FLAG, "aurc": areas[FLAG], **dict.fromkeys(comparison)}
+        | judge_flag(flag, wrong, missed_ed)
+    ]
+    for name in (MAX_PROBABILITY, SINGLE_PASS):
+        low = high = None
+        verdict = "cannot tell"
+        if not no_interval:
+            interval = percentile_interval(resampled[name] - resampled[FLAG])
+            assert interval is not None  # every resample has an area
+            low, high = interval
+            if low > 0:
+                verdict = f"{FLAG} is better"
+            elif high < 0:
+                verdict = f"{name} is better"
+
+        # As many cases as the vote entropy flags, so that the two are compared at one load.
+        rival_flag = flag_most_uncertain(scores[name], float(flag.mean()))
+        rows.append(
+            {
+                "score": name,
+                "aurc": areas[name],
+                "aurc_difference": areas[name] - areas[FLAG],
+                "difference_low": low,
+                "difference_high": high,
+                "verdict": verdict,
+                "note": f"no interval: {no_interval}" if no_interval else None,
+                **judge_flag(rival_flag, wrong, missed_ed),
+            }
+        )
+
+    return rows
+
+
+def _resampled_areas(
+    scores: dict[str, Floats], wrong: NDArray[np.bool_], units: Ints, seed: int
+) -> dict[str, Floats]:
+    """AURC of each score on the same bootstrap samples of whole units, each (RESAMPLES,)."""
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(units == unit) for unit in np.unique(units)]
+
+    areas: dict[str, list[float]] = {name: [] for name in scores}
+    for _ in range(RESAMPLES):
+        drawn_units = rng.integers(0, len(members), len(members))
+        cases = np.concatenate([members[unit] for unit in drawn_units])
+        for name, values in scores.items():
+            areas[name].append(aurc(values[cases], wrong[cases]))
+
+    return {name: np.array(values) for name, values in areas.items()}

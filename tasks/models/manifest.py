@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from tasks.precisions import of_bits
-from tasks.runtime.manifest import Manifest
+from tasks.runtime.store import Manifest
 
 
 class Origin(BaseModel):

@@ -11,7 +11,7 @@ from tasks.models.model_shape import ModelShape, is_known, known_shape, read_sha
 from tasks.models.sources.kinds import stored
 from tasks.precisions import MODES, Precision
 from tasks.runtime.errors import BadInput
-from tasks.runtime.paths import expanded
+from tasks.runtime.home import expanded
 from tasks.spec import BaseModelSpec, FolderSource, RandomSource, Training
 
 

@@ -12,8 +12,7 @@ import subprocess
 from dataclasses import dataclass
 
 from tasks.runtime.backend import CUDA_PACKAGES, installed_version, is_linux
-from tasks.runtime.errors import BadInput
-from tasks.runtime.findings import Finding
+from tasks.runtime.errors import BadInput, Finding
 
 BUILDS = ("mlx-cpu", *CUDA_PACKAGES)
 DRIVER = "libcuda.so.1"

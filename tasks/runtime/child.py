@@ -1,10 +1,13 @@
 """Inside a child process, one per MLX step: `python -m tasks.runtime.child spec.json`, or forked
-(forking.py). Its parent's side is children.py.
+(processes.py). Its parent's side is children.py.
 
 The child writes its events as JSON lines on its standard output and ends with a `result` or `error`
 event; its exit code names the type of the error. Its standard input is a pipe that the parent holds
 open: if the parent dies, in any way, the pipe closes and the child exits. Through it a step that
-answers requests gets them (inbox.py, conversation.py).
+answers requests gets them (conversation.py).
+
+Only a child process, or the server from which it is forked, imports this module: the import loads
+the BLAS, before anything imports MLX.
 """
 
 from __future__ import annotations
@@ -16,14 +19,14 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
-from tasks.runtime import forking, inbox
+from tasks.runtime import conversation
 from tasks.runtime.device import load_blas, use_device
 from tasks.runtime.errors import (
     LOST_PARENT,
-    BadInput,
     OutOfMemory,
     TriageError,
     device_error,
@@ -34,21 +37,13 @@ from tasks.runtime.events import Emit, Event, Heartbeat, StepError, StepResult, 
 from tasks.runtime.memory import resident_bytes
 
 HEARTBEAT_SECONDS = 2.0
+load_blas()
 
 
-def main(spec_path: str, *modules: str) -> NoReturn:
-    """Run the function that the spec names, and exit; never returns.
-
-    With the fork server's option instead of a path, import `modules` and do so in one forked
-    process per spec that the parent sends.
-    """
+def main(spec: Path) -> NoReturn:
+    """Run the function that the file `spec` names, and exit; never returns."""
     # Ctrl-C reaches parent and child; the parent decides whether the child ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Before anything imports mlx.
-    load_blas()
-    if spec_path == forking.OPTION:
-        spec_path = forking.serve(modules)
-
     events = os.fdopen(os.dup(1), "w", buffering=1)
     # From here on, what libraries print goes to the log and not into the event stream.
     os.dup2(2, 1)
@@ -59,17 +54,18 @@ def main(spec_path: str, *modules: str) -> NoReturn:
         with lock:
             events.write(to_json(event) + "\n")
 
-    # Not before the fork in `serve`, which takes no threads along.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     threading.Thread(target=_send_heartbeats, args=(emit,), daemon=True).start()
-    code = _call(Path(spec_path), emit)
+    code = _call(spec, emit)
     events.flush()
     # Skips the teardown of libraries, which has nothing left to do and can hang.
     os._exit(code)
 
 
 def _call(spec_path: Path, emit: Emit) -> int:
-    """Run the function of a spec and emit its result or error; returns the exit code."""
+    """Run the function of a spec and emit its result or error; returns the exit code, 1 for an error
+    that is not typed.
+    """
     spec = json.loads(spec_path.read_text())
     module, _, name = spec["function"].partition(":")
     try:
@@ -79,23 +75,16 @@ def _call(spec_path: Path, emit: Emit) -> int:
         result = step(spec["args"], emit)
     # The boundary of the process: every error becomes an event.
     except Exception as error:
-        failure, code = _failure(error, spec_path.parent)
-        emit(failure)
-        return code
+        kind = type(error).__name__
+        typed = _typed(error, spec_path.parent)
+        if typed is None:
+            emit(StepError(kind, f"{kind}: {error}"))
+            return 1
+        emit(StepError(type(typed).__name__, str(typed)))
+        return typed.exit_code
 
     emit(StepResult(result))
     return 0
-
-
-def _failure(error: Exception, folder: Path) -> tuple[StepError, int]:
-    """The last event of a step that raised `error`, and its exit code: 1 for an error that is not
-    typed.
-    """
-    typed = _typed(error, folder)
-    if typed is not None:
-        return StepError(type(typed).__name__, str(typed)), typed.exit_code
-    name = type(error).__name__
-    return StepError(name, f"{name}: {error}"), 1
 
 
 def _typed(error: Exception, folder: Path) -> TriageError | None:
@@ -108,8 +97,6 @@ def _typed(error: Exception, folder: Path) -> TriageError | None:
     if isinstance(error, MemoryError):
         return OutOfMemory("The step ran out of memory.")
 
-    import traceback
-
     traceback.print_exception(error)
     if is_disk_full(error):
         return disk_full(folder)
@@ -120,7 +107,7 @@ def _typed(error: Exception, folder: Path) -> TriageError | None:
 def _exit_with_parent() -> None:
     # os.read, not sys.stdin: at end of file it returns without taking a buffer's lock.
     while data := os.read(0, 65536):
-        inbox.receive(data)
+        conversation.receive(data)
     os._exit(LOST_PARENT)
 
 
@@ -131,6 +118,6 @@ def _send_heartbeats(emit: Emit) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        raise SystemExit(str(BadInput("usage: python -m tasks.runtime.child spec.json")))
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m tasks.runtime.child spec.json")
+    main(Path(sys.argv[1]))

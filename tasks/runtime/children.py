@@ -1,7 +1,8 @@
 """Child processes, one per MLX step, as their parent sees them: it starts each, follows it to its
-end, and ends those that still run when the sweep is interrupted.
+end, says which error its ending amounts to, and ends those that still run when the sweep is
+interrupted.
 
-What happens inside one is in child.py, which error its ending amounts to in child_ending.py.
+How a process starts is in processes.py, what happens inside one in child.py.
 """
 
 from __future__ import annotations
@@ -10,34 +11,91 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from types import TracebackType
+from typing import IO, Any, Literal
 
-from tasks.runtime import fork_server
-from tasks.runtime.accelerator import reserved
 from tasks.runtime.builds import refuse_unusable_build
-from tasks.runtime.child_ending import Ending, error_of
-from tasks.runtime.errors import Stopped
-from tasks.runtime.events import Emit, Heartbeat, StepError, StepResult, from_json
+from tasks.runtime.errors import (
+    BY_EXIT_CODE,
+    LOST_PARENT,
+    GpuFailed,
+    LostChild,
+    OutOfMemory,
+    Stopped,
+    TookTooLong,
+    TriageError,
+    device_error,
+    disk_full,
+)
+from tasks.runtime.events import (
+    Emit,
+    Heartbeat,
+    StepError,
+    StepResult,
+    StepWarning,
+    from_json,
+)
 from tasks.runtime.files import write_atomic
-from tasks.runtime.store import process_chain
-from tasks.runtime.watchdog import SILENT_SECONDS, Watchdog
+from tasks.runtime.locks import accelerator_reserved
+from tasks.runtime.processes import Process, end_process, start_process
 
 Arguments = dict[str, Any]  # JSON: each job parses it into a class of its own
-Process = subprocess.Popen[str] | fork_server.Forked
-MODULE = "tasks.runtime.child"
-TERMINATION_SECONDS = 5.0
+LOSSES = 3  # in a row, without progress between them, after which a step fails
+SILENT_SECONDS = 600.0  # a child sends a heartbeat every two seconds
+TICKS = 100  # of a watchdog, in that time
+# Of the budget, by the last heartbeat: a process that is killed with more ran out of memory.
+MEMORY_SHARE_OF_OOM = 0.9
+NEARLY_FULL_BYTES = 16 << 20
+METAL = "[METAL]"
+READ_OF_LOG = 1 << 16
+
 _running: set[Process] = set()
 _ended_seconds: list[float] = []  # of each child that has ended
 _stopping = threading.Event()  # no further child starts
 _interrupted = threading.Event()  # by a signal, or by the loss of the server
+
+
+def run_step(
+    function: str,
+    args: Arguments,
+    folder: Path,
+    on_event: Emit,
+    at_most: float | None = None,
+    *,
+    memory_budget: int | None = None,
+    progress: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
+    """`run_child`, run again with a warning where the child was lost, LOSSES times: a kill from
+    outside uses up no retry of the step's task.
+
+    Where `progress()`, such as the newest checkpoint, has changed since the last loss, the count
+    starts over. Raises what `run_child` raises; a child that took longer than `at_most` seconds is
+    not run again here.
+    """
+    losses = 0
+    last_progress = progress()
+    while True:
+        try:
+            return run_child(
+                function, args, folder, on_event, memory_budget=memory_budget, at_most=at_most
+            )
+        # Before LostChild, which it is too.
+        except TookTooLong:
+            raise
+        except LostChild as error:
+            new_progress = progress()
+            losses = losses + 1 if new_progress == last_progress else 1
+            last_progress = new_progress
+            if losses > LOSSES:
+                raise
+            on_event(StepWarning(f"{error} It is started again."))
 
 
 def run_child(
@@ -63,39 +121,200 @@ def run_child(
     refuse_if_stopping()
     refuse_unusable_build()
     spec = json.dumps({"function": function, "args": args}, indent=1)
-    log = folder / "child.log"
     write_atomic(folder / "spec.json", spec)
+    # The child reads a file of its own: another process may start a step with this folder
+    # meanwhile, and then the record is that step's.
+    own_spec = folder / f"spec-{secrets.token_hex(6)}.json"
+    write_atomic(own_spec, spec)
 
+    emit = on_event or (lambda event: None)
+    log = folder / "child.log"
     # Steps append to one log: what it holds by now is not this child's.
     log_start = log.stat().st_size if log.exists() else 0
-    # What answers requests runs for as long as its asker does.
-    emit = on_event or (lambda event: None)
+    # A step that answers requests may run for hours, and others do not wait for it.
+    waits = on_start is None
+    try:
+        with accelerator_reserved(refuse_if_stopping, emit) if waits else contextlib.nullcontext():
+            process = start_process(own_spec, log, environment)
+            ending = _follow_to_end(process, emit, on_start, at_most)
+    finally:
+        own_spec.unlink(missing_ok=True)
 
-    exclusive = contextlib.nullcontext() if on_start else reserved(refuse_if_stopping, emit)
-    with exclusive, _spec_of_its_own(folder, spec) as spec_path:
-        process = _start(function, spec_path, log, environment)
-        ending = _follow_to_end(process, emit, on_start, at_most)
-
-    ending = replace(ending, log_start=log_start)
     if ending.code == 0 and isinstance(ending.outcome, StepResult):
         return ending.outcome.result
 
     # A child that was ended because the sweep stops is no error of its step.
     refuse_if_stopping()
-    raise error_of(ending, memory_budget, log, at_most)
+    raise _error_of(ending, log, log_start, memory_budget, at_most)
 
 
-@contextlib.contextmanager
-def _spec_of_its_own(folder: Path, spec: str) -> Iterator[Path]:
-    """The file from which the child reads its spec: another process may start a step with this
-    folder meanwhile, and then the record is that step's.
+@dataclass(frozen=True)
+class _Ending:
+    """How a child ended. `outcome`: its last event, if it wrote one.
+
+    `resident`: the bytes that it last held. `killed_for`: why the watchdog killed it, if it did.
     """
-    path = folder / f"spec-{secrets.token_hex(6)}.json"
-    write_atomic(path, spec)
+
+    code: int
+    outcome: StepResult | StepError | None
+    resident: int
+    killed_for: Literal["silence", "time"] | None
+
+
+def _follow_to_end(
+    process: Process,
+    on_event: Emit,
+    on_start: Callable[[IO[str]], None] | None,
+    at_most: float | None,
+) -> _Ending:
+    """Hand on the events of a child until it ends.
+
+    However this function is left, the child has ended by then.
+    """
+    _running.add(process)
+    start = time.monotonic()
+    assert process.stdin is not None and process.stdout is not None
+    outcome: StepResult | StepError | None = None
+    resident = 0
+
     try:
-        yield path
+        # The sweep may have been interrupted while the process started.
+        refuse_if_stopping()
+        if on_start is not None:
+            on_start(process.stdin)
+
+        with Watchdog(process, SILENT_SECONDS, at_most) as watchdog:
+            for line in watchdog.lines(process.stdout):
+                event = from_json(line)
+                if isinstance(event, StepResult | StepError):
+                    outcome = event
+                elif isinstance(event, Heartbeat):
+                    resident = event.resident_bytes
+                elif event is not None:
+                    on_event(event)
+
+        return _Ending(process.wait(), outcome, resident, watchdog.killed_for)
     finally:
-        path.unlink(missing_ok=True)
+        end_process(process)
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()
+        _running.discard(process)
+        _ended_seconds.append(time.monotonic() - start)
+
+
+class Watchdog:
+    """Kills a child process that has sent no sign of life for `limit` seconds (it hangs, or was
+    stopped), or that runs for longer than `at_most` seconds, where there is such a limit.
+
+    It counts its own ticks and not the time: after a sleep of the machine, or of this process, the
+    child has as long as ever. While what the child sent is being handled, no silence is counted.
+    """
+
+    def __init__(
+        self, process: Process, limit: float = SILENT_SECONDS, at_most: float | None = None
+    ) -> None:
+        self.killed_for: Literal["silence", "time"] | None = None
+        self._process = process
+        self._limit = limit
+        self._at_most = at_most
+        self._tick = min(limit, at_most or limit) / TICKS
+        self._silent = 0.0
+        self._is_listening = True
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Watchdog:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def lines(self, stream: Iterable[str]) -> Iterator[str]:
+        """The lines of what the process sends, each a sign of life."""
+        for line in stream:
+            self._is_listening = False
+            yield line
+            self._silent = 0.0
+            self._is_listening = True
+
+    def _watch(self) -> None:
+        taken = 0.0
+        while self.killed_for is None and not self._ended.wait(self._tick):
+            self._silent += self._tick if self._is_listening else 0.0
+            taken += self._tick
+            if self._silent >= self._limit:
+                self.killed_for = "silence"
+            elif self._at_most is not None and taken >= self._at_most:
+                self.killed_for = "time"
+
+        if self.killed_for is not None:
+            self._process.kill()
+
+
+def _error_of(
+    ending: _Ending, log: Path, log_start: int, budget: int | None, at_most: float | None
+) -> TriageError:
+    """The error that the ending of a child amounts to.
+
+    `log_start`: where its part of the log begins; `budget`: bytes of memory that it could take;
+    `at_most`: seconds that it could run.
+    """
+    code = ending.code
+    message = ending.outcome.message if isinstance(ending.outcome, StepError) else None
+    if code in BY_EXIT_CODE and message is not None:
+        return BY_EXIT_CODE[code](message)
+    if code == LOST_PARENT:
+        return LostChild(
+            "The step's process exited, since its pipe from the sweep had closed; its log is "
+            f"{log}."
+        )
+    # Before signals: the watchdog kills by one, too.
+    if ending.killed_for == "silence":
+        return LostChild(
+            f"The step's process sent no sign of life for {SILENT_SECONDS / 60:.0f} min and was "
+            f"killed; its log is {log}."
+        )
+    if ending.killed_for == "time" and at_most is not None:
+        return TookTooLong(
+            f"The step took longer than {at_most / 60:.3g} min, the time_limit of its grid, and "
+            f"was killed; its log is {log}."
+        )
+    if code == -signal.SIGKILL and budget and ending.resident >= MEMORY_SHARE_OF_OOM * budget:
+        return OutOfMemory(
+            f"The step was killed while it held {ending.resident / 1e9:.1f} GB "
+            f"of a budget of {budget / 1e9:.1f} GB."
+        )
+    # A write into a mapped file ends this way on a full disk.
+    if code == -signal.SIGBUS and shutil.disk_usage(log.parent).free < NEARLY_FULL_BYTES:
+        return disk_full(log.parent)
+    if code == -signal.SIGABRT and (metal := _words_of_metal(log, log_start)):
+        return device_error(metal) or GpuFailed(f"The GPU's driver ended the step: {metal}.")
+    if code < 0:
+        return LostChild(f"The step's process was ended by signal {-code}; its log is {log}.")
+
+    return TriageError(f"The step failed: {message or f'exit code {code}'}. Its log is {log}.")
+
+
+def _words_of_metal(log: Path, start: int) -> str | None:
+    """The last thing that a child's log says about Metal, whose errors may end a process.
+
+    MLX raises some of them on a thread of the driver, where nothing can catch them.
+    """
+    with contextlib.suppress(OSError), log.open("rb") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(max(start, end - READ_OF_LOG))
+        lines = stream.read().decode(errors="replace").splitlines()
+        metal_lines = [line[line.index(METAL) :].strip() for line in lines if METAL in line]
+        return metal_lines[-1] if metal_lines else None
+    return None
 
 
 def step_seconds() -> float:
@@ -107,13 +326,6 @@ def refuse_if_stopping() -> None:
     """Raise Stopped once no further child is to start."""
     if _stopping.is_set():
         raise Stopped("The sweep was stopped.")
-
-
-def import_ahead(*modules: str) -> None:
-    """Start the fork server, if steps are forked here, and let it import `modules` in the
-    background.
-    """
-    fork_server.start(MODULE, _environment(), *modules)
 
 
 def start_no_more() -> None:
@@ -144,7 +356,6 @@ def stop_children(interrupted: bool = True) -> None:
     for process in list(_running):
         # The streams are closed by the thread that reads them.
         end_process(process)
-    fork_server.end()
 
 
 def kill_children() -> None:
@@ -155,105 +366,3 @@ def kill_children() -> None:
     for process in list(_running):
         with contextlib.suppress(OSError):
             os.kill(process.pid, signal.SIGKILL)
-    fork_server.kill()
-
-
-def _start(function: str, spec_path: Path, log: Path, extra: dict[str, str] | None) -> Process:
-    environment = _environment()
-    # A forked step would have the server's value of a variable that is read on import.
-    if extra is None:
-        forked = fork_server.fork(MODULE, function, spec_path, log, environment)
-        if forked is not None:
-            return forked
-
-    with log.open("a") as stream:
-        return subprocess.Popen(
-            [sys.executable, "-m", MODULE, str(spec_path)],
-            env=environment | (extra or {}),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stream,
-            text=True,
-        )
-
-
-def _environment() -> dict[str, str]:
-    # The child must find this very code, also if the parent was started in a checkout that is not
-    # installed.
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    # Sets TRIAGE_CHAIN where it is not set, before the variables are copied.
-    process_chain()
-    return {
-        **os.environ,
-        "PYTHONPATH": path,
-        "TOKENIZERS_PARALLELISM": "false",
-        # Read when MLX is imported: some GPUs would round float32 products to 10 bits otherwise.
-        "MLX_ENABLE_TF32": "0",
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-def _follow_to_end(
-    process: Process,
-    on_event: Emit,
-    on_start: Callable[[IO[str]], None] | None,
-    at_most: float | None,
-) -> Ending:
-    """Hand on the events of a child until it ends.
-
-    However this function is left, the child has ended by then.
-    """
-    _running.add(process)
-    start = time.monotonic()
-
-    try:
-        # The sweep may have been interrupted while the process started.
-        refuse_if_stopping()
-        if on_start is not None and process.stdin is not None:
-            on_start(process.stdin)
-        with Watchdog(process, SILENT_SECONDS, at_most) as watchdog:
-            outcome, resident = _follow(process, on_event, watchdog)
-        return Ending(process.wait(), outcome, resident, killed_for=watchdog.killed_for)
-    finally:
-        end_process(process)
-        _close(process)
-        _running.discard(process)
-        _ended_seconds.append(time.monotonic() - start)
-
-
-def _follow(
-    process: Process, on_event: Emit, watchdog: Watchdog
-) -> tuple[StepResult | StepError | None, int]:
-    outcome: StepResult | StepError | None = None
-    resident = 0
-    assert process.stdout is not None
-
-    for line in watchdog.lines(process.stdout):
-        event = from_json(line)
-        if isinstance(event, StepResult | StepError):
-            outcome = event
-        elif isinstance(event, Heartbeat):
-            resident = event.resident_bytes
-        elif event is not None:
-            on_event(event)
-
-    return outcome, resident
-
-
-def end_process(process: subprocess.Popen[Any] | fork_server.Forked) -> None:
-    """Terminate a child process, and kill it if it is still alive after five seconds."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=TERMINATION_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _close(process: Process) -> None:
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.close()

@@ -1,7 +1,9 @@
-"""A step that answers requests until it is told to end: the parent's side.
+"""A step that answers requests until it is told to end: its parent's side (Conversation), and its
+own (`requests`).
 
-Requests go through the pipe that is the step's standard input (inbox.py), answers come as events.
-Neither is written to a file.
+Requests are lines of JSON on the step's standard input, answers come as events. Neither is written
+to a file. That pipe is also how a step knows that its parent lives (child.py): it closes with the
+parent, so a step that reads requests is told in words when there are no more.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import json
 import queue
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any
@@ -17,10 +20,11 @@ from typing import IO, Any
 from tasks.runtime.children import Arguments, run_child
 from tasks.runtime.errors import LostChild, TriageError
 from tasks.runtime.events import Answer, Emit, Event, Ready
-from tasks.runtime.inbox import END
 
 Answered = Future[dict[str, Any]]
 END_SECONDS = 10.0
+END = {"end": True}
+WAITING_LINES = 32  # held by a step; what else is sent waits in the pipe, and then with the parent
 
 
 class Conversation:
@@ -116,3 +120,41 @@ class Conversation:
         for answer in open_answers:
             if answer.set_running_or_notify_cancel():
                 answer.set_exception(error)
+
+
+_lines: queue.Queue[bytes] = queue.Queue(WAITING_LINES)
+_part = bytearray()
+
+
+def receive(data: bytes) -> None:
+    """Keep what has arrived; waits while the step has enough to do."""
+    _part.extend(data)
+    *lines, remainder = _part.split(b"\n")
+    _part[:] = remainder
+    for line in lines:
+        _lines.put(bytes(line))
+
+
+def requests(most: int) -> Iterator[list[dict[str, Any]]]:
+    """Groups of 1 to `most` requests, as many as wait, until the
+    parent says that there are no more.
+    """
+    while True:
+        group = [_next(block=True)]
+        while len(group) < most and group[-1] not in (END, None):
+            group.append(_next(block=False))
+
+        waiting_requests = [request for request in group if request not in (END, None)]
+        if waiting_requests:
+            yield waiting_requests
+        if END in group:
+            return
+
+
+def _next(block: bool) -> dict[str, Any] | None:
+    """The next request; None if none waits."""
+    try:
+        request: dict[str, Any] = json.loads(_lines.get(block=block))
+    except queue.Empty:
+        return None
+    return request

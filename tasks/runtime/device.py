@@ -11,16 +11,19 @@ import contextlib
 import ctypes
 import functools
 import os
+import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.backend import BACKENDS, backend, has_gpu, is_mac
-from tasks.runtime.chip import machine_name
+from tasks.runtime.backend import backend, has_gpu, is_mac, platform_name, processor
+from tasks.runtime.events import Device, Emit, StepWarning
 
 SLOW_GFLOPS = 20.0
+SPEED_SECONDS = 3.0
+CPU_INFO = Path("/proc/cpuinfo")
+_CPU_NUMBERS = {"cpu family": "family", "model": "model"}
 # In the order in which they are tried: MKL first, which comes with the environment on x86.
 _BLAS_PATTERNS = (
     (Path(sys.prefix) / "lib", "libmkl_rt.so*"),
@@ -34,32 +37,6 @@ _THREAD_FUNCTIONS = (
 # Rows, inner dimension and columns of the measured product: 512 tokens through an MLP of
 # SmolLM2-135M.
 _MEASURED_SHAPE = (512, 576, 1536)
-
-
-@dataclass(frozen=True)
-class Device:
-    """The machine as results describe it. `gflops`: a measured float32 matrix product."""
-
-    backend: str
-    compute_path: str
-    compute_dtype: str
-    blas: str
-    gflops: float
-    threads: int
-    machine: str
-
-    @property
-    def on_gpu(self) -> bool:
-        return BACKENDS[self.backend].on_gpu
-
-    @property
-    def products(self) -> str:
-        """What multiplies its matrices: `BLAS libmkl_rt.so.2`, `GPU`, or `GPU (experimental)`."""
-        mark = " (experimental)" if BACKENDS[self.backend].experimental else ""
-        return f"GPU{mark}" if self.on_gpu else f"BLAS {self.blas}"
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @functools.cache
@@ -183,3 +160,88 @@ def slow_blas_warning(device: Device) -> str | None:
         "times slower than it could be. Install one with `pip install mkl` (x86-64) or "
         "`apt-get install libopenblas0-pthread`."
     )
+
+
+def machine_name() -> str:
+    """Operating system and processor, e.g. `Darwin arm64, Apple M2 Pro` or `Linux x86_64, AMD EPYC,
+    family 26, model 2`.
+    """
+    name = chip()
+    return platform_name() if name == processor() else f"{platform_name()}, {name}"
+
+
+@functools.cache
+def chip() -> str:
+    """The name of the processor as its maker gives it; the kind, e.g. `aarch64`, where the system
+    does not know it.
+    """
+    name = _mac_chip() if is_mac() else _linux_chip()
+    return name or processor()
+
+
+def _mac_chip() -> str:
+    # With its folder, which is not on the path of a cron job.
+    return answer_of("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
+
+
+def answer_of(*command: str) -> str:
+    """What a program of the system prints; empty where there is no such program."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
+
+
+def _linux_chip() -> str:
+    """With family and model, since virtual machines shorten the name."""
+    try:
+        lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+
+    pairs = [line.partition(":") for line in lines]
+    # Reversed, so that of the lines with one key the first processor's stays.
+    values = {key.strip(): value.strip() for key, _, value in reversed(pairs)}
+    name = values.get("model name", "")
+    numbers = [f"{word} {values[key]}" for key, word in _CPU_NUMBERS.items() if key in values]
+    return ", ".join([name, *numbers]) if name else ""
+
+
+def report_device(emit: Emit) -> Device:
+    """Measure the device and report it, after a warning if it is slow: the first events of a step."""
+    device = measure()
+    warning = slow_blas_warning(device)
+    if warning:
+        emit(StepWarning(warning))
+
+    emit(device)
+    return device
+
+
+def run_speed(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Measure the device for SPEED_SECONDS; `args` is empty. Returns the highest `gflops`.
+
+    The highest, since other work on the machine only lowers it.
+    """
+    end = time.monotonic() + SPEED_SECONDS
+    highest = measure().gflops
+    while time.monotonic() < end:
+        highest = max(highest, measure().gflops)
+    return {"gflops": highest}
+
+
+def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Measure the device; `args` is empty.
+
+    Returns `device` (the fields of Device), `warning` (a sentence or None), `gpu` (whether MLX can
+    use one), and `mlx_device` (what MLX reports).
+    """
+    device = measure()
+    import mlx.core as mx
+
+    return {
+        "device": device.as_dict(),
+        "warning": slow_blas_warning(device),
+        "gpu": bool(mx.is_available(mx.gpu)),
+        "mlx_device": mx.device_info(),
+    }

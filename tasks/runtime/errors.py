@@ -1,5 +1,5 @@
 """Every error that a user may meet, as a sentence, and the exit code by which a child process
-reports it.
+reports it; and the findings of a check.
 
 Transient errors are retried by the flows; terminal ones never are.
 """
@@ -7,8 +7,9 @@ Transient errors are retried by the flows; terminal ones never are.
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 class TriageError(Exception):
@@ -198,3 +199,16 @@ def disk_error(error: OSError, path: Path) -> Exception:
         )
 
     return error
+
+
+Level = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it is, and where it is not well, what to do."""
+
+    name: str
+    level: Level
+    detail: str
+    remedy: str = ""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from tasks.runtime.device import Device
+from tasks.runtime.backend import BACKENDS
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,31 @@ class ValidationReport(CurvePoint):
 
 
 @dataclass(frozen=True)
-class DeviceReport(Device):
-    """The machine that a step runs on."""
+class Device:
+    """The machine that a step runs on, as results describe it. `gflops`: a measured float32 matrix
+    product.
+    """
+
+    backend: str
+    compute_path: str
+    compute_dtype: str
+    blas: str
+    gflops: float
+    threads: int
+    machine: str
+
+    @property
+    def on_gpu(self) -> bool:
+        return BACKENDS[self.backend].on_gpu
+
+    @property
+    def products(self) -> str:
+        """What multiplies its matrices: `BLAS libmkl_rt.so.2`, `GPU`, or `GPU (experimental)`."""
+        mark = " (experimental)" if BACKENDS[self.backend].experimental else ""
+        return f"GPU{mark}" if self.on_gpu else f"BLAS {self.blas}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -200,7 +223,7 @@ StepEvent = (
     | ProgressReport
     | TrainingReport
     | ValidationReport
-    | DeviceReport
+    | Device
     | SourceReport
     | Heartbeat
     | Ready
@@ -217,7 +240,7 @@ _CLASSES: dict[str, type[StepEvent]] = {
     "progress": ProgressReport,
     "train": TrainingReport,
     "valid": ValidationReport,
-    "device": DeviceReport,
+    "device": Device,
     "source": SourceReport,
     "heartbeat": Heartbeat,
     "ready": Ready,

@@ -1,19 +1,30 @@
-"""Locks on files and folders by `flock`, which are released when their process dies."""
+"""Locks on files and folders by `flock`, which are released when their process dies: of a folder, of
+a home in which a flow works, and of the accelerator that several workers of a machine share.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import secrets
+import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tasks.runtime.errors import BadInput, Locked, disk_error
+from tasks.runtime.events import Emit, Note
+from tasks.runtime.home import home
 
 LOCK_POLL_SECONDS = 0.02
 LOCK_SECONDS = 1.0  # longer than `is_locked` holds it
 BUILD_SECONDS = 1800.0  # another process downloads or converts the same model
+ABANDONED_SECONDS = 60.0  # a young file or folder is spared: its maker may not have locked it yet
+ACCELERATOR = "TRIAGE_ACCELERATOR"
+ACCELERATOR_POLL_SECONDS = 0.2
+SILENT_SECONDS = 5.0  # a turn at the accelerator that comes sooner is not worth a line
 
 
 @contextlib.contextmanager
@@ -119,3 +130,96 @@ def is_held(path: Path) -> bool:
         os.close(descriptor)
 
     return False
+
+
+def remove_abandoned_locks(folder: Path, pattern: str) -> None:
+    """Delete the lock files of killed processes: nobody holds them, and they are no longer young."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            is_young = time.time() - path.stat().st_mtime < ABANDONED_SECONDS
+            if not is_young and not is_held(path):
+                path.unlink()
+
+
+def is_at_work() -> bool:
+    """Whether a flow, of this process or another one, works in the home."""
+    return any(is_held(path) for path in (home() / "flows").glob(".*.lock"))
+
+
+@contextlib.contextmanager
+def at_work() -> Iterator[None]:
+    """Hold a lock in the home: whoever removes folders there asks for it (`tasks/removal.py`).
+
+    Nothing else shows a process without a server of its own, such as a worker.
+    """
+    folder = home() / "flows"
+    remove_abandoned_locks(folder, ".*.lock")
+    note = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        with locked(note):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock_of(note).unlink()
+
+
+@contextlib.contextmanager
+def accelerator_reserved(
+    check: Callable[[], None] = lambda: None, on_event: Emit = lambda event: None
+) -> Iterator[None]:
+    """Hold the accelerator that `TRIAGE_ACCELERATOR` names while the block runs, after waiting for
+    it; nothing where the variable is not set. One MLX step at a time uses it.
+
+    A file lock in the machine's temporary folder, rather than a limit on a Prefect server, holds
+    between all processes of this machine, whatever home or server they use, needs no connection,
+    and is free again at the instant at which its holder dies.
+
+    `check` is called while it waits, and may raise to give up. A wait of more than `SILENT_SECONDS`
+    is reported to `on_event`, once. Raises BadInput where the folder of locks is another user's.
+    """
+    name = os.environ.get(ACCELERATOR, "").strip()
+    if not name:
+        yield
+        return
+
+    start = time.monotonic()
+    reported = False
+    lock = _accelerator_folder() / name
+    with contextlib.ExitStack() as locks:
+        while True:
+            try:
+                locks.enter_context(locked(lock))
+                break
+            except Locked:
+                check()
+                if not reported and time.monotonic() - start >= SILENT_SECONDS:
+                    on_event(
+                        Note(
+                            f"Waiting: another step runs on accelerator {name!r} ({ACCELERATOR}) of "
+                            "this machine. To run both at once, give this one another name."
+                        )
+                    )
+                    reported = True
+                time.sleep(ACCELERATOR_POLL_SECONDS)
+        yield
+
+
+def _accelerator_folder() -> Path:
+    """A folder of this machine and user: a file that another user made could not be opened.
+
+    Raises BadInput where another user has made it, who could put links there.
+    """
+    folder = Path(tempfile.gettempdir()) / f"triage-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise BadInput(
+            f"{folder}, which holds the locks of your accelerators, belongs to someone else; remove "
+            "it, or set TMPDIR to a folder of your own."
+        )
+    if status.st_mode & 0o077:
+        folder.chmod(0o700)
+
+    return folder

@@ -32,8 +32,7 @@ from tasks.runtime.errors import (
     is_disk_full,
 )
 from tasks.runtime.locks import replacing
-from tasks.runtime.store import MANIFEST, ManifestDict, check_names, verify
-from tasks.runtime.temporary import temporary_folder
+from tasks.runtime.store import MANIFEST, ManifestDict, check_names, temporary_folder, verify
 
 VARIABLE = "TRIAGE_SHARED"
 IDENTITY = "triage-shared.json"

@@ -9,29 +9,84 @@ folder of a killed process is removed by the next one that needs the folder, and
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.runtime.errors import BadInput, BrokenFolder, disk_error
 from tasks.runtime.files import file_digest, write_atomic
-from tasks.runtime.locks import replacing
-from tasks.runtime.private import close_to_others, folder_mode, make_parent
-from tasks.runtime.temporary import remove_abandoned, temporary_folder
+from tasks.runtime.locks import ABANDONED_SECONDS, locked_folder, replacing
 from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
 CHECKED = ".checked.json"
 SEAL = frozenset({"files", "created", "digest", "check"})  # entries that `seal` adds
+PREFIX = ".tmp-"
+# Where temporary folders may lie in a home: of models, cases, landing folders and the like; of the
+# scores and checkpoints of an experiment.
+PLACES = (f"*/{PREFIX}*", f"experiments/*/*/{PREFIX}*")
 
-# The JSON of a manifest. Read it into a class with tasks/runtime/manifest.py.
-ManifestDict = dict[str, Any]
+# Modes of what holds patients' texts: only its owner may read it.
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+OTHERS = 0o077
+
+ManifestDict = dict[str, Any]  # the JSON of a manifest
+
+
+class Manifest(BaseModel):
+    """What every manifest holds, parsed once: `digest`, the digest of the folder's content.
+
+    A subclass per kind of folder names what it needs; other keys are ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    digest: str
+
+    @classmethod
+    def read(cls, folder: Path, deep: bool = False) -> Self:
+        """Verify `folder` (see `store.verify` for `deep`) and return its manifest.
+
+        Raises BrokenFolder if the folder is incomplete or damaged, or if its manifest lacks a field
+        of this class.
+        """
+        return cls.parse(verify(folder, deep=deep), folder)
+
+    @classmethod
+    def read_if_complete(cls, folder: Path, deep: bool = False) -> Self | None:
+        """The manifest of a complete and intact folder, else None.
+
+        Raises BrokenFolder if it lacks a field.
+        """
+        manifest = intact_manifest(folder, deep=deep)
+        return None if manifest is None else cls.parse(manifest, folder)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], folder: Path) -> Self:
+        """This class from the JSON of a manifest that is already verified.
+
+        `folder` is named in the error.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(str(part) for part in problem["loc"])
+            raise BrokenFolder(
+                f"{folder / MANIFEST}: {key}: {problem['msg']}; delete the folder to rebuild it."
+            ) from error
 
 
 def seal(folder: Path, extra: ManifestDict, files: list[str] | None = None) -> ManifestDict:
@@ -44,14 +99,20 @@ def seal(folder: Path, extra: ManifestDict, files: list[str] | None = None) -> M
     if not folder.is_dir():
         raise BrokenFolder(f"{folder} was removed while it was filled; run the command again.")
 
-    names = files if files is not None else _files_below(folder)
-    entries = {name: _file_entry(folder / name) for name in sorted(names)}
+    if files is None:
+        paths = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+        files = [path.relative_to(folder).as_posix() for path in paths]
+    entries = {
+        name: {"sha256": file_digest(folder / name), "size": (folder / name).stat().st_size}
+        for name in sorted(files)
+    }
     manifest: ManifestDict = {
         **extra,
         "files": entries,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    manifest["digest"] = content_digest(manifest)
+    # Of the files alone: the same bytes have the same digest, whenever they were written.
+    manifest["digest"] = digest_of({name: entry["sha256"] for name, entry in entries.items()})
     # As its readers will see it: keys are text, tuples are lists.
     manifest = json.loads(json.dumps(manifest))
     manifest["check"] = _check_digest(manifest)
@@ -59,25 +120,6 @@ def seal(folder: Path, extra: ManifestDict, files: list[str] | None = None) -> M
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
     write_atomic(folder / MANIFEST, text)
     return manifest
-
-
-def _file_entry(path: Path) -> dict[str, Any]:
-    return {"sha256": file_digest(path), "size": path.stat().st_size}
-
-
-def _files_below(folder: Path) -> list[str]:
-    return [
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != MANIFEST
-    ]
-
-
-def content_digest(manifest: ManifestDict) -> str:
-    """Digest of a manifest's file list: the same bytes have the same digest, whenever they were
-    written.
-    """
-    return digest_of({name: entry["sha256"] for name, entry in manifest["files"].items()})
 
 
 def _check_digest(manifest: ManifestDict) -> str:
@@ -238,25 +280,85 @@ def build_folder(
         return manifest
 
     try:
-        make_parent(final, private)
-        with temporary_folder(final, folder_mode(private)) as temporary:
+        # The umask takes more from the mode of a new folder.
+        mode = FOLDER_MODE if private else 0o777
+        final.parent.mkdir(mode=mode, parents=True, exist_ok=True)
+        if private:
+            _restrict(final.parent, FOLDER_MODE)
+        with temporary_folder(final, mode) as temporary:
             manifest = seal(temporary, build(temporary))
             if private:
                 # Before it has its name: its files were made with the user's umask.
                 close_to_others(temporary)
-            return _put_in_place(temporary, final, manifest)
+            with replacing(final):
+                faster = intact_manifest(final, deep=True)
+                if faster is not None:
+                    # Another process has built the same folder in the meantime.
+                    return faster
+                if final.exists():
+                    shutil.rmtree(final)
+                temporary.replace(final)
+            return manifest
     except OSError as error:
         raise disk_error(error, final) from error
 
 
-def _put_in_place(temporary: Path, final: Path, manifest: ManifestDict) -> ManifestDict:
-    """Rename a sealed folder to `final`; returns the manifest of the folder that is there now."""
-    with replacing(final):
-        faster = intact_manifest(final, deep=True)
-        if faster is not None:
-            # Another process has built the same folder in the meantime.
-            return faster
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.replace(final)
-    return manifest
+@contextlib.contextmanager
+def temporary_folder(final: Path, mode: int = 0o777) -> Iterator[Path]:
+    """A new folder beside `final`, to be filled and renamed to it; what was not renamed is removed."""
+    folder = final.with_name(f"{PREFIX}{final.name}-{secrets.token_hex(6)}")
+    try:
+        folder.mkdir(mode=mode)
+        # So that other processes see that its builder is alive; who looks holds it for an instant.
+        with locked_folder(folder, fcntl.LOCK_EX):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(final: Path) -> None:
+    """Delete the temporary folders of killed builders of `final`."""
+    _remove(final.parent.glob(f"{PREFIX}{escape(final.name)}-*"))
+
+
+def remove_all_abandoned(root: Path) -> None:
+    """Delete the temporary folders of all killed builders in a home.
+
+    A study that has changed meanwhile, or a step that is done, never builds these folders again.
+    """
+    for pattern in PLACES:
+        _remove(root.glob(pattern))
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(folder, os.O_RDONLY)
+                try:
+                    # Raises where the builder lives and holds it.
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+                        shutil.rmtree(folder)
+                finally:
+                    os.close(descriptor)
+
+
+def close_to_others(folder: Path) -> None:
+    """Take everybody else's access to a folder, to what is in it, and to its parent.
+
+    Nothing happens where there is no folder. What belongs to another user, or lies on a disk
+    without permissions, stays as it is.
+    """
+    _restrict(folder.parent, FOLDER_MODE)
+    for parent, _, names in os.walk(folder):
+        _restrict(Path(parent), FOLDER_MODE)
+        for name in names:
+            _restrict(Path(parent, name), FILE_MODE)
+
+
+def _restrict(path: Path, mode: int) -> None:
+    """Set the mode of a file or folder unless others have no access; links are not followed."""
+    with contextlib.suppress(OSError):
+        if not path.is_symlink() and path.stat().st_mode & OTHERS:
+            path.chmod(mode)

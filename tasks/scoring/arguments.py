@@ -1,22 +1,23 @@
-"""Arguments of the jobs that score a model: built by a step, sent as JSON, parsed by the job.
+"""Arguments of the jobs that score a model: built by a step, sent as JSON, parsed by the job; and the
+fixed samples of a set that some of them score.
 
 They are here, and not beside the jobs, since the parent process must not load MLX.
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Literal
 
-from tasks.scoring.sample import SampleSize
 from tasks.spec import ExperimentSpec, PromptChoice, Scoring, Strict, Training
 
+SampleSize = int | Literal["all"]
 
-class ScoringJob(Strict):
-    """Score a trained experiment on calibration and test into the folder `scores`.
 
-    `adapter`: the folder of the training; `variant`: the weights, of another precision than the
-    experiment's for a moved adapter, which is then judged by the rules of the scores folder
-    `rules_from`.
+class TrainedJob(Strict):
+    """A trained experiment to score. `adapter`: the folder of the training; `variant`: the weights,
+    of another precision than the experiment's for a moved adapter.
     """
 
     experiment: ExperimentSpec
@@ -24,38 +25,36 @@ class ScoringJob(Strict):
     data: Path
     home: Path
     adapter: Path
+
+
+class ScoringJob(TrainedJob):
+    """Score a trained experiment on calibration and test into the folder `scores`.
+
+    `rules_from`: the scores folder by whose rules a moved adapter is judged.
+    """
+
     scores: Path
     rules_from: Path | None = None
 
 
-class SetsScoringJob(Strict):
+class SetsScoringJob(TrainedJob):
     """Score further evaluation sets of a trained experiment.
 
     `sets`: the folder to build, by name of the set; `rules_from`: the scores folder of the test
     set, whose rules are used on each of them.
     """
 
-    experiment: ExperimentSpec
-    variant: Path
-    data: Path
-    home: Path
-    adapter: Path
     rules_from: Path
     sets: dict[str, Path]
 
 
-class ValidScoringJob(Strict):
+class ValidScoringJob(TrainedJob):
     """Score an adapter of an experiment on `valid`, the set by which it is trained.
 
     `adapter`: the file of the adapter, which may be that of a checkpoint; `over_triage`: at which
     the ED recall is taken; None for the macro-F1 instead.
     """
 
-    experiment: ExperimentSpec
-    variant: Path
-    data: Path
-    home: Path
-    adapter: Path
     over_triage: float | None
 
 
@@ -86,3 +85,29 @@ class FidelityJob(Strict):
     prompt: PromptChoice = PromptChoice()
     data: Path
     home: Path
+
+
+def sample_numbers(case_ids: list[str], labels: list[str], size: SampleSize) -> list[int]:
+    """Positions, ascending, of at most `size` cases of a set, each label in its share of the set:
+    the same for every experiment, so that figures can be paired.
+
+    Shares are rounded by largest remainders; within a label the digest of the id alone decides.
+    """
+    if size == "all" or size >= len(case_ids):
+        return list(range(len(case_ids)))
+
+    numbers_by_label: dict[str, list[int]] = {}
+    for number, label in enumerate(labels):
+        numbers_by_label.setdefault(label, []).append(number)
+
+    shares = {label: size * len(all_) / len(case_ids) for label, all_ in numbers_by_label.items()}
+    quotas = {label: int(share) for label, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda label: (quotas[label] - shares[label], label))
+    for label in by_remainder[: size - sum(quotas.values())]:
+        quotas[label] += 1
+
+    digests = [hashlib.sha256(case_id.encode()).hexdigest() for case_id in case_ids]
+    sample: list[int] = []
+    for label, numbers in numbers_by_label.items():
+        sample += sorted(numbers, key=lambda number: digests[number])[: quotas[label]]
+    return sorted(sample)

@@ -18,11 +18,17 @@ import numpy as np
 
 from tasks.corpus.case import Case, exact_digest
 from tasks.corpus.manifest import DatasetManifest
-from tasks.judging.choose_rules import RuleRecord, record_rules
+from tasks.judging.decision_rules import record_rules
 from tasks.judging.evaluation_rows import judged_rows
-from tasks.judging.judged_scores import Evaluation, Rows
 from tasks.judging.point_metrics import Floats
-from tasks.judging.scores_folder import EvaluationScores, ScoredCase, ScoresManifest, set_scores
+from tasks.judging.scores_folder import (
+    Evaluation,
+    EvaluationScores,
+    Rows,
+    ScoredCase,
+    ScoresManifest,
+    set_scores,
+)
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import Backend
 from tasks.runtime.files import read_lines
@@ -98,7 +104,6 @@ def baseline_evaluation(
     scores_id: str,
     scoring: Scoring,
     dataset: DatasetManifest,
-    seed: int,
     judged: str = "test",
 ) -> Evaluation:
     """How every baseline is judged: argmax is the primary rule, the other rules stand beside it."""
@@ -111,7 +116,7 @@ def baseline_evaluation(
         has_groups=entry.has_groups,
         rule="argmax",
         scoring=scoring,
-        seed=seed,
+        seed=0,
         evaluation_set=judged,
     )
 
@@ -138,11 +143,14 @@ def dataset_baseline_rows(
 
     `scores_ids`: the id of the scores on each set.
     """
-    classifier = _fit(name, data)
-    training_id = dataset_baseline_id(name, dataset)
+    if name in CONSTANT:
+        classifier = _constant(CONSTANT[name])
+    else:
+        classifier = bag_of_words(_read_cases(data, "train"), _read_cases(data, "valid"))
 
     # The rules are chosen before any other set is scored.
-    calibration = _scored_set(classifier, data, "calibration")
+    calibration_cases = _read_cases(data, "calibration")
+    calibration = scored_cases(calibration_cases, classifier.predict(calibration_cases))
     rules = record_rules(
         set_scores(calibration),
         dataset.digest_of("calibration"),
@@ -151,10 +159,24 @@ def dataset_baseline_rows(
         constant=classifier.constant,
     )
 
+    training_id = dataset_baseline_id(name, dataset)
     rows = {}
     for set_name, scores_id in scores_ids.items():
-        evaluation = baseline_evaluation(training_id, scores_id, scoring, dataset, 0, set_name)
-        scores = _score(classifier, data, set_name, calibration, rules)
+        began = datetime.now(UTC)
+        cases = _read_cases(data, set_name)
+        judged_set = scored_cases(cases, classifier.predict(cases))
+        # As reading a scores folder would give them.
+        manifest = ScoresManifest(
+            digest="",
+            score_seconds=None,
+            mc_seconds=None,
+            mc_status=NO_PASSES,
+            test_scored_at=began.isoformat(),
+            shortened_cases=0,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        scores = EvaluationScores(calibration, judged_set, rules, manifest)
+        evaluation = baseline_evaluation(training_id, scores_id, scoring, dataset, set_name)
         rows[set_name] = judged_rows(evaluation, scores)
 
     return rows
@@ -162,40 +184,6 @@ def dataset_baseline_rows(
 
 def _read_cases(data: Path, name: str) -> list[Case]:
     return [Case(**line) for line in read_lines(data / f"{name}.jsonl")]
-
-
-def _scored_set(classifier: Classifier, data: Path, name: str) -> list[ScoredCase]:
-    cases = _read_cases(data, name)
-    return scored_cases(cases, classifier.predict(cases))
-
-
-def _fit(name: str, data: Path) -> Classifier:
-    if name in CONSTANT:
-        return _constant(CONSTANT[name])
-    return bag_of_words(_read_cases(data, "train"), _read_cases(data, "valid"))
-
-
-def _score(
-    classifier: Classifier,
-    data: Path,
-    name: str,
-    calibration: list[ScoredCase],
-    rules: RuleRecord,
-) -> EvaluationScores:
-    """The scores of the set `name`, as reading a scores folder would give them."""
-    began = datetime.now(UTC)
-    judged_set = _scored_set(classifier, data, name)
-    manifest = ScoresManifest(
-        digest="",
-        score_seconds=None,
-        mc_seconds=None,
-        mc_status=NO_PASSES,
-        test_scored_at=began.isoformat(),
-        shortened_cases=0,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-    return EvaluationScores(calibration, judged_set, rules, manifest)
 
 
 def _constant(label: Label) -> Classifier:

@@ -5,7 +5,6 @@ All models compute in float32 from unpacked weights, on the same sample of the t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,12 @@ from tasks.judging.fidelity import Predicted, fidelity_figures
 from tasks.runtime.backend import backend
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Emit, ProgressReport
-from tasks.runtime.manifest import Manifest
-from tasks.scoring.arguments import FidelityJob
-from tasks.scoring.sample import sample_numbers
+from tasks.runtime.store import Manifest
+from tasks.scoring.arguments import FidelityJob, sample_numbers
 from tasks.spec import LABELS
 from tasks.tuning.architecture import project
 from tasks.tuning.attention import SharedPast
-from tasks.tuning.batches import Batch, EncodedCases, make_batch, sorted_batches
+from tasks.tuning.batches import Batch, make_batch, sorted_batches
 from tasks.tuning.blocks import run_blocks
 from tasks.tuning.forward import label_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
@@ -49,8 +47,16 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     )
 
     def predict(folder: Path, trained_blocks: int) -> Predicted:
-        model = _open(folder, test.cases, trained_blocks, job.home, emit)
-        return _predict(model, case_numbers, emit)
+        """With `trained_blocks` a model starts from the frozen prefix that recipes with so many of
+        them share, where they compute in float32 too: for a sample alone a prefix of the whole set
+        is not stored.
+        """
+        stack = load_variant(folder, PATH)
+        shared = trained_blocks > 0 and backend().compute_path == PATH
+        boundary = max(stack.depth - trained_blocks, 0) if shared else 0
+        store = PrefixStore(job.home, Manifest.read(folder).digest)
+        prefix = open_prefix(stack, test.cases, boundary, store, emit)
+        return _predict(folder.name, Adapted(stack, (), boundary, 0), prefix, case_numbers, emit)
 
     reference = predict(job.reference, 0)
     figures = {
@@ -60,36 +66,11 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return {"figures": figures, "set_cases": len(test.records)}
 
 
-@dataclass(frozen=True)
-class OpenModel:
-    """A loaded model, with the test set's frozen prefix and the past of its instruction."""
-
-    name: str
-    adapted: Adapted
-    prefix: Prefix
-    past: list[SharedPast | None]
-
-
-def _open(
-    folder: Path, cases: EncodedCases, trained_blocks: int, home: Path, emit: Emit
-) -> OpenModel:
-    """Load a model.
-
-    With `trained_blocks` it starts from the frozen prefix that recipes with so many of them share,
-    where they compute in float32 too: for a sample alone a prefix of the whole set is not stored.
-    """
-    stack = load_variant(folder, PATH)
-    shared = trained_blocks > 0 and backend().compute_path == PATH
-    boundary = max(stack.depth - trained_blocks, 0) if shared else 0
-    adapted = Adapted(stack, (), boundary, 0)
-    store = PrefixStore(home, Manifest.read(folder).digest)
-    prefix = open_prefix(stack, cases, boundary, store, emit)
-    return OpenModel(folder.name, adapted, prefix, leading_past(adapted, prefix))
-
-
-def _predict(model: OpenModel, case_numbers: list[int], emit: Emit) -> Predicted:
-    """The model's predictions on these cases; TriageError if its logits are not finite."""
-    cases = model.prefix.cases
+def _predict(
+    name: str, adapted: Adapted, prefix: Prefix, case_numbers: list[int], emit: Emit
+) -> Predicted:
+    """The predictions of the model `name` on these cases; TriageError if its logits are not finite."""
+    past = leading_past(adapted, prefix)
     position = {number: i for i, number in enumerate(case_numbers)}
     logits: np.ndarray | None = None
     label_logp = np.empty((len(case_numbers), len(LABELS)), np.float32)
@@ -99,9 +80,8 @@ def _predict(model: OpenModel, case_numbers: list[int], emit: Emit) -> Predicted
     of_cases = np.zeros((len(case_numbers), 2))
 
     predicted_cases = 0
-    for numbers in sorted_batches(cases, TOKENS_AT_ONCE, case_numbers):
-        batch = make_batch(cases, numbers)
-        predicted = _forward(model, batch)
+    for numbers in sorted_batches(prefix.cases, TOKENS_AT_ONCE, case_numbers):
+        predicted = _forward(adapted, prefix, past, make_batch(prefix.cases, numbers))
         if logits is None:
             # One array from the start: a second copy of a thousand rows of Gemma's is a gigabyte.
             logits = np.empty((len(case_numbers), predicted.logits.shape[1]), np.float32)
@@ -113,26 +93,27 @@ def _predict(model: OpenModel, case_numbers: list[int], emit: Emit) -> Predicted
         text_tokens += predicted.text_tokens
         of_cases[positions] = predicted.of_cases
         predicted_cases += len(numbers)
-        emit(ProgressReport(f"fidelity of {model.name}", predicted_cases, len(case_numbers)))
+        emit(ProgressReport(f"fidelity of {name}", predicted_cases, len(case_numbers)))
 
     assert logits is not None  # a set has cases
     if not np.isfinite(logits).all():
         raise TriageError(
-            f"{model.name} gives logits that are not finite, so its fidelity cannot be measured."
+            f"{name} gives logits that are not finite, so its fidelity cannot be measured."
         )
 
     mx.clear_cache()
     return Predicted(logits, label_logp, text_nll, text_tokens, of_cases)
 
 
-def _forward(model: OpenModel, batch: Batch) -> Predicted:
-    """The predictions on the cases of one batch."""
-    stack = model.adapted.stack
-    prefix = model.prefix
+def _forward(
+    adapted: Adapted, prefix: Prefix, past: list[SharedPast | None], batch: Batch
+) -> Predicted:
+    """The predictions on the cases of one batch; `past`: of the instruction."""
+    stack = adapted.stack
     leading = prefix.cases.leading
     rows = batch.rows[:: prefix.cases.per_case]  # a case's rows differ in the completion alone
     hidden = prefix.hidden(rows, batch.length)
-    hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth, model.past)
+    hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth, past)
 
     label_logits = []
     of_cases = []
@@ -156,21 +137,11 @@ def _forward(model: OpenModel, batch: Batch) -> Predicted:
         of_cases.append((float(np.array(of_case)), len(following)))
 
     predicted = np.stack([np.array(logits) for logits in label_logits])
+    if prefix.cases.per_case == 1:
+        label_logp = np.asarray(predicted[:, list(prefix.cases.label_tokens)])
+    else:  # from the labels' full length
+        label_logp = np.array(label_terms(adapted, prefix, batch, past).label_logp)
+
     return Predicted(
-        predicted,
-        _label_logp(model, batch, predicted),
-        float(np.array(nll)),
-        tokens,
-        np.array(of_cases, np.float64),
+        predicted, label_logp, float(np.array(nll)), tokens, np.array(of_cases, np.float64)
     )
-
-
-def _label_logp(model: OpenModel, batch: Batch, logits: np.ndarray) -> np.ndarray:
-    """log P of each label up to a constant, (cases, 3).
-
-    From the logits, or where labels have several tokens from the labels' full length.
-    """
-    cases = model.prefix.cases
-    if cases.per_case == 1:
-        return np.asarray(logits[:, list(cases.label_tokens)])
-    return np.array(label_terms(model.adapted, model.prefix, batch, model.past).label_logp)

@@ -38,7 +38,11 @@ def greedy_answers(
     """
     limit = max_tokens or max(MAX_TOKENS, *map(len, template.completions))
     adapted.set_dropout(None)
-    ends = _end_tokens(template)
+    # The tokenizer's end, and what follows a label in a completion.
+    ends = {template.tokenizer.eos_token_id}
+    for completion, length in zip(template.completions, template.label_lengths, strict=True):
+        if length < len(completion):
+            ends.add(completion[length])
     # Not mlx-lm's rotating caches, which cannot be trimmed once they are full: windows are in
     # the masks here.
     past = [KVCache() for _ in range(adapted.stack.depth)]
@@ -56,15 +60,6 @@ def greedy_answers(
         emit(ProgressReport("generated answers", count, len(case_numbers)))
 
     return answers
-
-
-def _end_tokens(template: Template) -> set[int]:
-    """Tokens that end an answer: the tokenizer's end, and what follows a label in a completion."""
-    ends = {template.tokenizer.eos_token_id}
-    for completion, length in zip(template.completions, template.label_lengths, strict=True):
-        if length < len(completion):
-            ends.add(completion[length])
-    return ends
 
 
 def _generate(

@@ -1,74 +1,114 @@
-"""The scoring step as a child process runs it: a model and a dataset in, sealed scores folders out."""
+"""The scoring steps as a child process runs them: a model and a dataset in; sealed scores folders, or
+the figure by which a search compares recipes, out.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
+from tasks.judging.decision_rules import recall_at_over_triage
 from tasks.runtime.backend import backend
+from tasks.runtime.device import report_device
+from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit
-from tasks.runtime.manifest import Manifest
-from tasks.runtime.probe import report_device
-from tasks.runtime.store import build_folder, verify
-from tasks.scoring.arguments import ScoringJob, SetsScoringJob, UntunedScoringJob
+from tasks.runtime.store import Manifest, build_folder, verify
+from tasks.scoring.arguments import (
+    ScoringJob,
+    SetsScoringJob,
+    UntunedScoringJob,
+    ValidScoringJob,
+)
 from tasks.scoring.baselines import TARGET
 from tasks.scoring.scorer import UNTUNED, Scorer, score_all, score_sets
+from tasks.spec import ExperimentSpec
+from tasks.tuning.architecture import Stack
 from tasks.tuning.lora import Adapted, add_lora, load_weights
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.prefix_store import PrefixStore
-from tasks.tuning.sets import load_template
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
+from tasks.tuning.scores import macro_f1_of, score_cases
+from tasks.tuning.sets import load_set, load_template
 from tasks.tuning.variant import load_variant
-
-TIMES = ("score_seconds", "mc_seconds", "mc_status")
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run a ScoringJob; returns the timings of its scores folder.
+    """Run a ScoringJob.
 
     Scores calibration, chooses the rules on it, scores test, then runs the dropout passes.
     """
     job = ScoringJob.model_validate(args)
     scorer = _trained_scorer(job, emit)
-    manifest = build_folder(job.scores, lambda folder: score_all(scorer, folder, job.rules_from))
-    return {key: manifest[key] for key in TIMES}
+    build_folder(job.scores, lambda folder: score_all(scorer, folder, job.rules_from))
+    return {}
 
 
 def run_sets(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run a SetsScoringJob; returns the names of its sets."""
+    """Run a SetsScoringJob."""
     job = SetsScoringJob.model_validate(args)
     score_sets(_trained_scorer(job, emit), job.sets, job.rules_from)
-    return {"sets": sorted(job.sets), "training": job.adapter.name}
+    return {}
 
 
 def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run an UntunedScoringJob, zero-shot; returns the timings of its scores folder.
+    """Run an UntunedScoringJob, zero-shot.
 
-    The model starts from the frozen prefix that its recipes share.
+    The model starts from the frozen prefix that its recipes share, and has no adapter: a fresh one
+    would add exactly nothing.
     """
     job = UntunedScoringJob.model_validate(args)
     # This job runs before the first training, and is slow wherever that will be.
     report_device(emit)
-    scorer = _untuned_scorer(job, emit)
-    manifest = build_folder(job.scores, lambda folder: score_all(scorer, folder))
+    stack = _load(job.variant)
+    scorer = Scorer(
+        name=UNTUNED,
+        adapted=Adapted(stack, (), max(stack.depth - job.training.num_layers, 0), 0),
+        template=load_template(job.variant, job.prompt),
+        prefixes=_prefixes(job.home, job.variant),
+        scoring=job.scoring,
+        max_tokens=job.training.max_tokens,
+        dropout=0.0,
+        seed=0,
+        target=TARGET,
+        data=job.data,
+        emit=emit,
+    )
+    build_folder(job.scores, lambda folder: score_all(scorer, folder))
     score_sets(scorer, job.sets, rules_from=job.scores)
-    return {key: manifest[key] for key in TIMES}
+    return {}
+
+
+def run_valid(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Run a ValidScoringJob; returns {"value": the ED recall, or the macro-F1}."""
+    job = ValidScoringJob.model_validate(args)
+    spec = job.experiment
+    adapted = _load_adapted(job.variant, spec, job.adapter)
+    template = load_template(job.variant, spec.prompt)
+    loaded = load_set(job.data, "valid", template, spec.training.max_tokens)
+    prefixes = _prefixes(job.home, job.variant)
+    prefix = open_prefix(adapted.stack, loaded.cases, adapted.boundary, prefixes, emit)
+    scores = score_cases(adapted, prefix)
+    if not np.isfinite(scores.probabilities).all():
+        raise Diverged(f"{spec.cell_id}: scores on valid are not finite.")
+
+    if job.over_triage is None:
+        return {"value": macro_f1_of(scores, prefix.cases)}
+
+    labels = [record["label"] for record in loaded.records]
+    return {"value": recall_at_over_triage(scores.probabilities, labels, job.over_triage)}
 
 
 def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
     """A variant with the adapter that an experiment trained."""
     spec = job.experiment
     verify(job.adapter, deep=True)
-    mx.set_cache_limit(CACHE_BYTES)
-    stack = load_variant(job.variant, backend().compute_path)
-    adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
-    load_weights(adapted, job.adapter / "adapters.safetensors")
-
     return Scorer(
         name=spec.cell_id,
-        adapted=adapted,
+        adapted=_load_adapted(job.variant, spec, job.adapter / "adapters.safetensors"),
         template=load_template(job.variant, spec.prompt),
-        prefixes=PrefixStore(job.home, Manifest.read(job.variant).digest),
+        prefixes=_prefixes(job.home, job.variant),
         scoring=spec.scoring,
         max_tokens=spec.training.max_tokens,
         dropout=spec.recipe.dropout,
@@ -82,21 +122,17 @@ def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
     )
 
 
-def _untuned_scorer(job: UntunedScoringJob, emit: Emit) -> Scorer:
-    """A variant without an adapter: a fresh one would add exactly nothing."""
+def _load(variant: Path) -> Stack:
     mx.set_cache_limit(CACHE_BYTES)
-    stack = load_variant(job.variant, backend().compute_path)
-    boundary = max(stack.depth - job.training.num_layers, 0)
-    return Scorer(
-        name=UNTUNED,
-        adapted=Adapted(stack, (), boundary, 0),
-        template=load_template(job.variant, job.prompt),
-        prefixes=PrefixStore(job.home, Manifest.read(job.variant).digest),
-        scoring=job.scoring,
-        max_tokens=job.training.max_tokens,
-        dropout=0.0,
-        seed=0,
-        target=TARGET,
-        data=job.data,
-        emit=emit,
-    )
+    return load_variant(variant, backend().compute_path)
+
+
+def _load_adapted(variant: Path, spec: ExperimentSpec, adapter: Path) -> Adapted:
+    """A variant with the adapter in the file `adapter`."""
+    adapted = add_lora(_load(variant), spec.recipe, spec.training, spec.seed)
+    load_weights(adapted, adapter)
+    return adapted
+
+
+def _prefixes(home: Path, variant: Path) -> PrefixStore:
+    return PrefixStore(home, Manifest.read(variant).digest)

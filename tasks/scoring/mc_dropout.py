@@ -56,16 +56,12 @@ def dropout_passes(
         emit(ProgressReport("dropout passes", number + 1, passes))
 
     adapted.set_dropout(None)
-    _refuse_repeated_passes(log_p)
-    return p
-
-
-def _refuse_repeated_passes(log_p: np.ndarray) -> None:
     if not passes_are_distinct(log_p):
         raise TriageError(
             "Monte Carlo dropout gave identical passes: dropout was not active, "
             "so nothing may be concluded."
         )
+    return p
 
 
 def _sample_model(

@@ -20,7 +20,7 @@ import numpy as np
 from tasks.corpus.case import exact_digest
 from tasks.corpus.encode import Template
 from tasks.corpus.manifest import DatasetManifest
-from tasks.judging.choose_rules import RECORD, record_rules
+from tasks.judging.decision_rules import RECORD, record_rules
 from tasks.judging.scores_folder import (
     ANSWERS_FILE,
     CALIBRATION_FILE,
@@ -30,24 +30,23 @@ from tasks.judging.scores_folder import (
     PASSES_IDS_FILE,
     ScoredCase,
     ScoringRecord,
-    WrittenAnswer,
+    read_answer,
     read_cases,
     set_scores,
     write_lines,
 )
-from tasks.judging.written_answers import read_answer
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.runtime.files import write_atomic
 from tasks.runtime.store import build_folder
+from tasks.scoring.arguments import SampleSize, sample_numbers
 from tasks.scoring.generate import greedy_answers
 from tasks.scoring.mc_dropout import dropout_passes
-from tasks.scoring.sample import SampleSize, sample_numbers
 from tasks.spec import LABELS, Scoring
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted
 from tasks.tuning.prefix_store import PrefixStore, open_prefix
-from tasks.tuning.scores import Scores, score_cases
+from tasks.tuning.scores import score_cases
 from tasks.tuning.sets import LoadedSet, load_set, warn_of_shortened
 
 UNTUNED = "the untuned model"
@@ -86,20 +85,20 @@ class Scorer:
             return "scoring.moved_passes is false, so that moved adapters have none"
         return None
 
-    @property
-    def remedy(self) -> str:
-        """What to do about a model whose scores are not finite."""
-        if self.name == UNTUNED:
-            return "its weights are damaged: delete its folder in models/ and run the command again"
-        return "train it again with a lower learning rate or scale"
-
 
 def score_all(scorer: Scorer, folder: Path, rules_from: Path | None = None) -> dict[str, Any]:
     """Fill a scores folder for the test set; returns what its manifest records."""
     start = time.perf_counter()
     if rules_from is None:
         _score(scorer, "calibration", folder / CALIBRATION_FILE)
-        _record_rules(scorer, folder)
+        # Chosen and written down before the first test case is scored.
+        rules = record_rules(
+            set_scores(read_cases(folder / CALIBRATION_FILE)),
+            DatasetManifest.read(scorer.data).digest_of("calibration"),
+            target=scorer.target,
+            costs=scorer.scoring.cost_matrix,
+        )
+        write_atomic(folder / RECORD, rules.to_json())
     else:
         _copy_rules(rules_from, folder)
 
@@ -149,19 +148,11 @@ def _copy_rules(rules_from: Path, folder: Path) -> None:
         shutil.copyfile(rules_from / name, folder / name)
 
 
-def _record_rules(scorer: Scorer, folder: Path) -> None:
-    """Choose and write down the rules, before the first test case is scored."""
-    rules = record_rules(
-        set_scores(read_cases(folder / CALIBRATION_FILE)),
-        DatasetManifest.read(scorer.data).digest_of("calibration"),
-        target=scorer.target,
-        costs=scorer.scoring.cost_matrix,
-    )
-    write_atomic(folder / RECORD, rules.to_json())
-
-
 def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
-    """Score one set into `path`; returns the encoded set and its frozen prefix."""
+    """Score one set into `path`; returns the encoded set and its frozen prefix.
+
+    Raises Diverged if a score is NaN or infinite: sealed, it would fail every later run.
+    """
     loaded = load_set(scorer.data, name, scorer.template, scorer.max_tokens)
     warn_of_shortened(name, loaded, scorer.max_tokens, scorer.emit)
     adapted = scorer.adapted
@@ -170,26 +161,19 @@ def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
     )
 
     scores = score_cases(adapted, prefix)
-    _refuse_not_finite(scorer, name, scores)
-    write_lines(path, _scored_cases(loaded, scores))
-    scorer.emit(ProgressReport(f"scored {name}", len(loaded.records), len(loaded.records)))
-
-    return loaded, prefix
-
-
-def _refuse_not_finite(scorer: Scorer, name: str, scores: Scores) -> None:
-    """Raise Diverged if a score is NaN or infinite: sealed, it would fail every later run."""
     columns = [scores.label_loss, scores.other_loss, *scores.label_logp.T]
     finite = np.isfinite(np.stack(columns)).all(axis=0)
     if not finite.all():
-        lost_cases = int((~finite).sum())
+        remedy = "train it again with a lower learning rate or scale"
+        if scorer.name == UNTUNED:
+            remedy = (
+                "its weights are damaged: delete its folder in models/ and run the command again"
+            )
         raise Diverged(
-            f"{scorer.name}: {lost_cases} of {len(finite)} cases of {name} have scores that are "
-            f"NaN or infinite, so nothing is stored; {scorer.remedy}."
+            f"{scorer.name}: {int((~finite).sum())} of {len(finite)} cases of {name} have scores "
+            f"that are NaN or infinite, so nothing is stored; {remedy}."
         )
 
-
-def _scored_cases(loaded: LoadedSet, scores: Scores) -> list[ScoredCase]:
     probabilities = scores.probabilities.tolist()
     scored = []
     for i, record in enumerate(loaded.records):
@@ -207,8 +191,10 @@ def _scored_cases(loaded: LoadedSet, scores: Scores) -> list[ScoredCase]:
                 tokens=len(truth.targets),
             )
         )
+    write_lines(path, scored)
+    scorer.emit(ProgressReport(f"scored {name}", len(loaded.records), len(loaded.records)))
 
-    return scored
+    return loaded, prefix
 
 
 def _write_passes(scorer: Scorer, test: LoadedSet, prefix: Prefix, folder: Path) -> str:
@@ -245,9 +231,8 @@ def _write_answers(scorer: Scorer, test: LoadedSet, folder: Path) -> None:
 
     answers = []
     for number, text in zip(sample, texts, strict=True):
-        answer = read_answer(text, scorer.template.prompt.words)
         case_id = test.records[number]["case_id"]
-        answers.append(WrittenAnswer(case_id, answer.exact, answer.label))
+        answers.append(read_answer(case_id, text, scorer.template.prompt.words))
 
     write_lines(folder / ANSWERS_FILE, answers)
 

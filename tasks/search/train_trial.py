@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tasks.runtime.children import run_child
 from tasks.runtime.events import Emit, Note
-from tasks.runtime.temporary import temporary_folder
+from tasks.runtime.store import temporary_folder
 from tasks.scoring.arguments import ValidScoringJob
 from tasks.search.objective import SearchObjective
 from tasks.search.training_progress import TrainingProgress
@@ -101,6 +101,6 @@ def _scored(
         over_triage=objective.over_triage,
     )
     log = home / "logs" / f"valid-{spec.cell_id}"
-    result = run_child("tasks.scoring.valid_job:run", job.model_dump(mode="json"), log, emit)
+    result = run_child("tasks.scoring.job:run_valid", job.model_dump(mode="json"), log, emit)
 
     return float(result["value"])

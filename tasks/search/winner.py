@@ -10,7 +10,7 @@ import tomli_w
 from tasks.corpus.reading.sources import is_hub
 from tasks.precisions import Precision
 from tasks.runtime.files import write_atomic
-from tasks.runtime.paths import expanded
+from tasks.runtime.home import expanded
 from tasks.search.space import Space
 from tasks.search.trial import Trial
 from tasks.spec import Columns

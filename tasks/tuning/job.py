@@ -15,12 +15,11 @@ import mlx.core as mx
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
-from tasks.runtime.device import Device
+from tasks.runtime.device import report_device
 from tasks.runtime.errors import Diverged
-from tasks.runtime.events import Emit, StepWarning
+from tasks.runtime.events import Device, Emit, StepWarning
 from tasks.runtime.files import write_atomic
 from tasks.runtime.locks import LOCK_SECONDS, locked
-from tasks.runtime.probe import report_device
 from tasks.runtime.store import seal
 from tasks.spec import PromptChoice
 from tasks.tuning.batches import TOKENS_AT_ONCE, EncodedCases, epoch_batches, padding_share

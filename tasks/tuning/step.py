@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.runtime.children import run_step
 from tasks.runtime.errors import OutOfMemory
 from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.memory import total_memory
-from tasks.runtime.run_step import run_step
 from tasks.runtime.store import intact_manifest
 from tasks.spec import ExperimentSpec
 from tasks.tuning.memory import MemoryChoice, after_out_of_memory, budget

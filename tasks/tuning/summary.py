@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.runtime.device import Device
-from tasks.runtime.manifest import Manifest
+from tasks.runtime.events import Device
+from tasks.runtime.store import Manifest
 from tasks.spec import ExperimentSpec
 from tasks.tuning.memory import MemoryChoice
 

@@ -25,7 +25,7 @@ from tasks.bundle.bundle import (
 )
 from tasks.bundle.decide import decide
 from tasks.bundle.decision import Decision, answer
-from tasks.judging.choose_rules import SetScores, choose_rule
+from tasks.judging.decision_rules import SetScores, choose_rule
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, PromptChoice, Training
 from tests.tuning.tiny import recipe

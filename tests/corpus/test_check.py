@@ -34,8 +34,7 @@ from tasks.judging.intervals import clopper_pearson
 from tasks.models.convert import run_quantize
 from tasks.models.sources.fetch import fetch_base
 from tasks.models.sources.tiny_tokenizer import write_tiny_tokenizer
-from tasks.runtime.errors import BadInput
-from tasks.runtime.findings import Finding
+from tasks.runtime.errors import BadInput, Finding
 from tasks.spec import LABELS, Data, EvaluationSet
 
 STORY = "my knee has been sore since I fell on the stairs three days ago and it creaks when I bend it"

@@ -18,7 +18,7 @@ from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.bundle.valid_scores import RankedBy
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grids.grid import load_grid
-from tasks.judging.recall_at_over_triage import recall_at_over_triage
+from tasks.judging.decision_rules import recall_at_over_triage
 from tasks.judging.scores_folder import probability_table, read_cases
 from tasks.runtime.errors import BadInput
 from tasks.spec import Data

@@ -386,7 +386,7 @@ class RecordOnly:
 
 def test_a_mac_finds_its_records_again_after_a_change_of_network(networks, monkeypatch):
     monkeypatch.setattr("deployments.machine_id.is_mac", lambda: True)
-    monkeypatch.setattr("tasks.runtime.chip.subprocess.run", answer_of_ioreg)
+    monkeypatch.setattr("tasks.runtime.device.subprocess.run", answer_of_ioreg)
     assert machine_id() == "0A1B2C3D-0000-1111-2222-333344445555"
 
     monkeypatch.setattr(started_processes.subprocess, "Popen", lambda *args, **options: SimpleNamespace(pid=2**30))
@@ -414,7 +414,7 @@ def test_a_mac_finds_its_records_again_after_a_change_of_network(networks, monke
 )
 def test_another_machine_is_known_by_its_host_name_for_as_long_as_a_process_runs(networks, monkeypatch, mac, ioreg):
     monkeypatch.setattr("deployments.machine_id.is_mac", lambda: mac)
-    monkeypatch.setattr("tasks.runtime.chip.subprocess.run", ioreg)
+    monkeypatch.setattr("tasks.runtime.device.subprocess.run", ioreg)
     assert machine_id() == "network-0" == machine_id()
 
 

@@ -31,10 +31,10 @@ from flows.pool.runs import PooledSweep, queue_of, usable_versions
 from flows.selection import Narrowing, select
 from tasks.grids.grid import load_grid
 from tasks.progress import listening
-from tasks.runtime import accelerator
-from tasks.runtime.accelerator import reserved
+from tasks.runtime import locks
 from tasks.runtime.errors import BadInput, BrokenFolder, SourceUnavailable, Stopped
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, RemoteReport, StepWarning
+from tasks.runtime.locks import accelerator_reserved as reserved
 from tasks.studies import RunTime, SweepRecord, grid_digest
 
 MINE = "triage-here-0123456789ab"
@@ -438,8 +438,8 @@ def test_steps_on_one_accelerator_take_turns_and_others_do_not(monkeypatch):
 
 def test_a_step_that_waits_for_its_accelerator_says_so_once(monkeypatch):
     monkeypatch.setenv("TRIAGE_ACCELERATOR", f"test-{uuid4().hex}")
-    monkeypatch.setattr(accelerator, "SILENT_SECONDS", 0.0)
-    monkeypatch.setattr(accelerator, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(locks, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(locks, "ACCELERATOR_POLL_SECONDS", 0.01)
     events: list[Event] = []
     checks = iter(range(5))
 
@@ -447,7 +447,11 @@ def test_a_step_that_waits_for_its_accelerator_says_so_once(monkeypatch):
         if next(checks) == 4:
             raise Stopped("enough")
 
-    with reserved(on_event=events.append), pytest.raises(Stopped), reserved(give_up_at_the_end, events.append):
+    with (
+        reserved(on_event=events.append),
+        pytest.raises(Stopped),
+        reserved(give_up_at_the_end, events.append),
+    ):
         pass
 
     (note,) = events
@@ -457,7 +461,7 @@ def test_a_step_that_waits_for_its_accelerator_says_so_once(monkeypatch):
 def test_a_folder_for_locks_that_someone_else_has_made_is_refused(tmp_path, monkeypatch):
     victim = tmp_path / "victim"
     victim.write_text("kept")
-    monkeypatch.setattr(accelerator.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setenv("TRIAGE_ACCELERATOR", "0")
     folder = tmp_path / f"triage-{os.getuid()}"
 

@@ -44,10 +44,9 @@ from deployments.workers import EARLY_ENDS
 from flows.compare import compare
 from flows.experiment import experiment
 from flows.sweep import sweep
-from tasks.runtime.at_work import at_work
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from tasks.runtime.locks import locked
+from tasks.runtime.locks import at_work, locked
 from tests.http_server import QuietHandler, http_server
 from tests.place import ROOT, one_sentence
 

@@ -148,14 +148,14 @@ def test_groups_of_equal_cases_widen_the_interval():
 def test_reliability_looks_closely_at_small_probabilities_and_keeps_empty_rows():
     labels = ["GP"] * 96 + ["ED"] * 4 + ["ED", "HOME"]
     rows = reliability_rows(labels, [0.004] * 100 + [1.0, 0.5])
-    assert [(r.low, r.high) for r in rows] == list(pairwise(EDGES))
+    assert [(r["low"], r["high"]) for r in rows] == list(pairwise(EDGES))
     small = rows[1]
     last = rows[-1]
-    assert (small.n, small.mean_p_ed, small.ed_share) == (100, pytest.approx(0.004), 0.04)
-    assert small.share_low == pytest.approx(0.011, abs=1e-3)  # the model's 0.004 lies below it: too sure
-    assert (last.n, last.ed_share) == (2, 0.5)  # 0.5 belongs to the row that begins there, 1.0 to the last
-    assert rows[0].n == 0 and rows[0].ed_share is None and rows[0].share_low is None
-    assert sum(r.n for r in rows) == 102
+    assert (small["n"], small["mean_p_ed"], small["ed_share"]) == (100, pytest.approx(0.004), 0.04)
+    assert small["share_low"] == pytest.approx(0.011, abs=1e-3)  # the model's 0.004 lies below it: too sure
+    assert (last["n"], last["ed_share"]) == (2, 0.5)  # 0.5 belongs to the row that begins there, 1.0 to the last
+    assert rows[0]["n"] == 0 and rows[0]["ed_share"] is None and rows[0]["share_low"] is None
+    assert sum(r["n"] for r in rows) == 102
 
 
 def test_unusable_input_is_refused_in_a_sentence():

@@ -1,12 +1,20 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from tasks.judging.conformal import conformal_sets, conformal_threshold, judge_conformal
+from tasks.judging import conformal as module
+from tasks.judging.conformal import conformal_sets, conformal_threshold
 from tasks.judging.decision_rules import target_recall_threshold
 from tasks.judging.inputs import LabelledProbabilities as Scores
 from tasks.judging.intervals import clopper_pearson
 from tasks.judging.metrics import CLUSTERED, EXACT
 from tasks.runtime.errors import BadInput
+
+
+def judge_conformal(*args):
+    """The columns of the table `conformal`, as attributes."""
+    return SimpleNamespace(**module.judge_conformal(*args))
 
 
 def draw(rng, n):

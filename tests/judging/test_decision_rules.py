@@ -7,16 +7,24 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from tasks.judging.choose_rules import RULES, RuleRecord, SetScores, choose_rule, record_rules, refuse_overlap
 from tasks.judging.decision_rules import (
+    RULES,
+    RuleRecord,
+    SetScores,
     argmax_rule,
+    choose_rule,
     fit_vector_scaling,
     log_probabilities,
     min_cost_rule,
+    recall_at_over_triage,
+    record_rules,
+    refuse_overlap,
     target_recall_threshold,
     threshold_rule,
 )
 from tasks.judging.evaluation_rows import rule_rows
+from tasks.judging.metrics import confusion
+from tasks.judging.point_metrics import metric_values
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
@@ -194,7 +202,7 @@ def test_stored_rules_decide_as_the_chosen_ones_do_to_the_last_bit():
         direct = decide(rule, calibration, test, target=0.9, costs=COSTS)
         assert again.rules[rule].decide(test.p, COSTS) == direct
 
-    rows = {row["rule"]: row for row in rule_rows("e", again, "2026-01-01T00:00:00")}
+    rows = {row["rule"]: row for row in rule_rows(again, "2026-01-01T00:00:00")}
     threshold = again.rules["target_recall"].threshold
     scaling = again.rules["min_cost"].scaling
     columns = [
@@ -209,7 +217,7 @@ def test_a_record_of_rules_that_could_not_be_chosen_keeps_the_reasons():
     again = RuleRecord.from_json(record_rules(scored(30), "digest", constant=True, target=0.9, costs=COSTS).to_json())
     assert again.rules["argmax"].available and not again.rules["target_recall"].available
     assert again.rules["min_cost"].decide(scored(6).p, COSTS).labels is None
-    notes = [row["note"] for row in rule_rows("e", again, "2026-01-01T00:00:00")]
+    notes = [row["note"] for row in rule_rows(again, "2026-01-01T00:00:00")]
     assert notes[0] is None and all("a constant answer" in note for note in notes[1:])
 
 
@@ -262,3 +270,30 @@ def test_unusable_input_is_refused_in_a_sentence():
 def test_a_probability_rounded_to_zero_stays_usable():
     logs = log_probabilities([[0.0, 1.0, 0.0]])
     assert np.isfinite(logs).all() and logs[0, 0] < -27
+
+
+def by_hand(p, labels, limit: float) -> float:
+    """The best recall among the decisions of the rule at every threshold, by the project's own metrics."""
+    best = 0.0
+    for threshold in [*p[:, 0], 2.0]:
+        values = metric_values(confusion(labels, threshold_rule(p, threshold)).astype(float)[None])
+        if values["over_triage"][0] <= limit + 1e-12:
+            best = max(best, float(values["ed_recall"][0]))
+    return best
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.01, 0.1, 0.3, 0.5, 0.9]))
+def test_it_is_the_best_threshold_of_the_rule_within_the_over_triage(seed, limit):
+    rng = np.random.default_rng(seed)
+    cases = int(rng.integers(3, 25))
+    p = rng.dirichlet([1, 1, 1], cases).round(1) + 1e-3  # ties are common
+    p /= p.sum(1, keepdims=True)
+    labels = ["ED", *rng.choice(LABELS, cases - 1)]
+    assert recall_at_over_triage(p, labels, limit) == pytest.approx(by_hand(p, labels, limit))
+
+
+def test_home_sent_to_the_gp_counts_and_without_an_emergency_there_is_no_recall():
+    p = [[0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1]]
+    assert recall_at_over_triage(p, ["ED", "HOME", "HOME"], 0.5) == 0.0
+    assert recall_at_over_triage(p, ["ED", "GP", "GP"], 0.5) == 1.0
+    assert math.isnan(recall_at_over_triage(p, ["GP", "GP", "GP"], 0.5))

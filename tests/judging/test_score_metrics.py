@@ -8,11 +8,17 @@ from scipy.special import expit, softmax
 from sklearn.metrics import average_precision_score, roc_auc_score
 from statsmodels.tools.sm_exceptions import PerfectSeparationError
 
-from tasks.judging.discrimination import Ranking
-from tasks.judging.net_benefit import THRESHOLDS, DecisionCurve, net_benefits
-from tasks.judging.recalibration import Recalibration, logits, why_not_fitted
-from tasks.judging.score_metrics import SCORE_METRICS, ClassScores, score_metrics
-from tasks.judging.unit_draws import Totals, UnitDraws
+from tasks.judging.calibration import Recalibration, logits, why_not_fitted
+from tasks.judging.intervals import Totals, UnitDraws
+from tasks.judging.score_metrics import (
+    SCORE_METRICS,
+    THRESHOLDS,
+    ClassScores,
+    DecisionCurve,
+    Ranking,
+    net_benefits,
+    score_metrics,
+)
 
 NEAR = 1e-9
 
@@ -202,12 +208,14 @@ def test_net_benefit_equals_counts_by_hand_in_the_set_and_in_every_resample():
                 benefit = (caught - alarms * t / (1 - t)) / weights.sum()
                 everybody = (weights @ is_ed - weights @ (1 - is_ed) * t / (1 - t)) / weights.sum()
                 own_value = (
-                    (rows[i].net_benefit, rows[i].over_always_ed)
+                    (rows[i]["net_benefit"], rows[i]["over_always_ed"])
                     if values is None
                     else values[[i, len(THRESHOLDS) + i]]
                 )
                 assert tuple(own_value) == pytest.approx((benefit, benefit - everybody), abs=NEAR)
-                assert rows[i].always_ed + rows[i].over_always_ed == pytest.approx(rows[i].net_benefit, abs=NEAR)
+                assert rows[i]["always_ed"] + rows[i]["over_always_ed"] == pytest.approx(
+                    rows[i]["net_benefit"], abs=NEAR
+                )
 
 
 def test_net_benefit_is_above_both_answers_for_a_good_model_and_its_intervals_are_paired():
@@ -215,14 +223,14 @@ def test_net_benefit_is_above_both_answers_for_a_good_model_and_its_intervals_ar
     rows, resampled, _ = curve_of(p[:, 0], (truth == 0).astype(np.int64), groups)
     for i, row in enumerate(rows):
         ends = np.quantile(resampled[[i, len(rows) + i]], [0.025, 0.975], axis=1).T
-        assert (row.low, row.high) == pytest.approx(tuple(ends[0]), abs=NEAR)
-        assert (row.over_always_ed_low, row.over_always_ed_high) == pytest.approx(tuple(ends[1]), abs=NEAR)
-        assert row.n == 900 and row.method.startswith("bootstrap clustered") and row.note is None
+        assert (row["low"], row["high"]) == pytest.approx(tuple(ends[0]), abs=NEAR)
+        assert (row["over_always_ed_low"], row["over_always_ed_high"]) == pytest.approx(tuple(ends[1]), abs=NEAR)
+        assert row["n"] == 900 and row["method"].startswith("bootstrap clustered") and row["note"] is None
 
-    half = next(row for row in rows if row.threshold == 0.3)
-    assert half.low > 0 and half.over_always_ed_low > 0
+    half = next(row for row in rows if row["threshold"] == 0.3)
+    assert half["low"] > 0 and half["over_always_ed_low"] > 0
     few, _, _ = curve_of(p[:9, 0], (truth[:9] == 0).astype(np.int64))
-    assert few[0].low is None and few[0].note == "no interval: 9 cases are too few for a bootstrap (it needs 10)"
+    assert few[0]["low"] is None and few[0]["note"] == "no interval: 9 cases are too few for a bootstrap (it needs 10)"
 
 
 def test_neither_the_order_of_cases_nor_the_names_of_groups_nor_the_blocks_change_a_resample(monkeypatch):
@@ -231,7 +239,7 @@ def test_neither_the_order_of_cases_nor_the_names_of_groups_nor_the_blocks_chang
     renamed = [f"z{(int(g[1:]) * 7) % 20}" for g in groups]
     first = by_name(p, truth, groups)
     shuffled = by_name(p[order], truth[order], [renamed[i] for i in order])
-    monkeypatch.setattr("tasks.judging.unit_draws.BLOCK", 1000)
+    monkeypatch.setattr("tasks.judging.intervals.UNIT_BLOCK", 1000)
     in_blocks = by_name(p, truth, groups)
 
     for name, metric in first.items():

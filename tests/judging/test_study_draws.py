@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import f_oneway
 
-from tasks.judging.clustering import intraclass_correlation, value_sums
 from tasks.judging.paired_cells import CELLS, GAIN, PairedCounts, PlannedSet
 from tasks.judging.point_metrics import accuracy, macro_f1
-from tasks.judging.study_draws import ASSUMED_DISCORDANCE, Behaviour, assumed_shares, draw_studies
+from tasks.judging.study_draws import (
+    ASSUMED_DISCORDANCE,
+    Behaviour,
+    assumed_shares,
+    draw_studies,
+    intraclass_correlation,
+    value_sums,
+)
 from tasks.judging.true_difference import difference_of, shift_to
 
 METRICS = {"accuracy": accuracy, "macro_f1": macro_f1}

@@ -8,10 +8,22 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from tasks.judging.choose_rules import ChosenRule
-from tasks.judging.decision_rules import Threshold
-from tasks.judging.uncertainty import distinct_passes, passes_are_distinct, summarise_passes, vote_counts
-from tasks.judging.uncertainty_rows import _primary_votes
+from tasks.judging.decision_rules import ChosenRule, Threshold
+from tasks.judging.evaluation_rows import primary_votes
+from tasks.judging.uncertainty import (
+    FLAG,
+    MAX_PROBABILITY,
+    SINGLE_PASS,
+    aurc,
+    distinct_passes,
+    flag_most_uncertain,
+    judge_flag,
+    judge_review,
+    passes_are_distinct,
+    risk_coverage,
+    summarise_passes,
+    vote_counts,
+)
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Scoring
 
@@ -120,5 +132,119 @@ def test_votes_are_those_of_the_primary_rule_and_not_of_the_argmax():
     p = np.array([[[0.4, 0.5, 0.1]]] * 3 + [[[0.2, 0.7, 0.1]]])
     rule = ChosenRule("target_recall", threshold=Threshold(0.3, 0, 0, 1, 0.0)).decide(p[0])
     judged = SimpleNamespace(primary=rule, evaluation=SimpleNamespace(scoring=Scoring()))
-    (of_case,) = _primary_votes(judged, p)
-    assert (of_case.decision_majority, of_case.decision_confidence) == ("ED", 0.75)
+    (of_case,) = primary_votes(judged, p)
+    assert (of_case["decision_majority"], of_case["decision_confidence"]) == ("ED", 0.75)
+
+
+CASES = st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.booleans()), min_size=1, max_size=40)
+
+
+def test_risk_and_coverage_by_hand():
+    coverage, risk = risk_coverage([0.1, 0.9, 0.5, 0.2], [0, 1, 1, 0])
+    assert coverage.tolist() == [0.25, 0.5, 0.75, 1] and risk == pytest.approx([0, 0, 1 / 3, 0.5])
+    assert aurc([0.1, 0.9, 0.5, 0.2], [0, 1, 1, 0]) == pytest.approx((1 / 3 + 0.5) / 4)
+
+
+def test_a_better_score_has_a_smaller_area_and_a_constant_one_the_error_rate():
+    wrong = np.arange(50) % 5 == 0
+    assert aurc(wrong * 1.0, wrong) < aurc(np.zeros(50), wrong) < aurc(-1.0 * wrong, wrong)
+    assert aurc(np.zeros(50), wrong) == pytest.approx(0.2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(CASES, st.integers(0, 2**32 - 1))
+def test_ties_count_as_the_mean_over_orders_and_the_order_of_cases_decides_nothing(cases, seed):
+    scores = np.array([c[0] for c in cases])
+    wrong = np.array([c[1] for c in cases])
+    shuffle = np.random.default_rng(seed).permutation(len(cases))
+    assert aurc(scores[shuffle], wrong[shuffle]) == pytest.approx(aurc(scores, wrong))
+    rng = np.random.default_rng(seed)
+    jittered = [aurc(scores + 1e-6 * rng.random(len(cases)), wrong) for _ in range(400)]
+    assert aurc(scores, wrong) == pytest.approx(np.mean(jittered), abs=0.06)
+
+
+@settings(max_examples=100, deadline=None)
+@given(CASES, st.floats(0, 1))
+def test_a_rival_flags_exactly_the_load_it_is_given_from_the_top(cases, load):
+    scores = np.array([c[0] for c in cases])
+    flag = flag_most_uncertain(scores, load)
+    assert flag.mean() == pytest.approx(load, abs=1e-9)
+    assert all(flag[i] >= flag[j] for i in range(len(flag)) for j in range(len(flag)) if scores[i] > scores[j])
+
+
+def test_a_flag_is_judged_by_what_it_catches_and_what_it_keeps():
+    flagged = [1, 1, 0, 0, 0]
+    wrong = [1, 0, 1, 1, 0]
+    missed = [1, 0, 1, 0, 0]
+    quality = SimpleNamespace(**judge_flag(flagged, wrong, missed))
+    assert (quality.load, quality.error_flagged, quality.missed_ed_flagged, quality.missed_ed) == (0.4, 0.5, 0.5, 2)
+    assert quality.error_kept == pytest.approx(2 / 3)
+
+
+def test_what_cannot_be_counted_is_none_and_never_zero():
+    everything = SimpleNamespace(**judge_flag([1, 1], [0, 1], [0, 0]))
+    assert everything.error_kept is None and everything.missed_ed_flagged is None
+    assert judge_flag([0, 0], [0, 1], [0, 1])["error_flagged"] is None
+    with pytest.raises(ValueError, match="at least one case"):
+        judge_flag([], [], [])
+    with pytest.raises(ValueError, match="at least one case"):
+        aurc([], [])
+
+
+def outcomes(n=300, seed=0):
+    """Labels, decisions, and a single pass that knows nothing of where it errs."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(["ED", "GP", "HOME"], n)
+    wrong = rng.random(n) < 0.3
+    decisions = np.where(wrong, np.roll(["ED", "GP", "HOME"], 1)[np.searchsorted(["ED", "GP", "HOME"], labels)], labels)
+    p = rng.dirichlet([2, 2, 2], n)
+    return labels.tolist(), decisions.tolist(), p, wrong, rng
+
+
+def judged(entropy, p, labels, decisions, **options):
+    flagged = entropy > 0.3
+    return {
+        row["score"]: SimpleNamespace(**row) for row in judge_review(flagged, entropy, p, labels, decisions, **options)
+    }
+
+
+def test_a_vote_entropy_that_knows_the_errors_is_better_and_one_that_does_not_is_worse():
+    labels, decisions, p, wrong, rng = outcomes()
+    knows = np.clip(np.where(wrong, 0.6, 0.1) + rng.normal(0, 0.1, len(wrong)), 0, 1)
+    flags = judged(knows, p, labels, decisions)
+    assert flags[MAX_PROBABILITY].verdict == flags[SINGLE_PASS].verdict == "vote_entropy is better"
+    assert flags[MAX_PROBABILITY].difference_low > 0
+    confident = np.where(wrong[:, None], 0.34, 0.9)  # now the single pass knows, and the votes do not
+    q = np.column_stack([confident[:, 0], (1 - confident[:, 0]) / 2, (1 - confident[:, 0]) / 2])
+    flags = judged(rng.random(len(wrong)), q, labels, decisions)
+    assert flags[MAX_PROBABILITY].verdict == "max_probability is better"
+
+
+def test_scores_without_information_give_no_verdict():
+    labels, decisions, p, _, rng = outcomes(seed=3)
+    flags = judged(rng.random(len(labels)), p, labels, decisions)
+    assert {flags[name].verdict for name in (MAX_PROBABILITY, SINGLE_PASS)} == {"cannot tell"}
+
+
+def test_rivals_are_judged_at_the_load_of_the_flag_and_areas_are_those_of_the_curve():
+    labels, decisions, p, wrong, rng = outcomes(seed=1)
+    entropy = rng.random(len(labels))
+    flags = judged(entropy, p, labels, decisions)
+    assert all(j.load == pytest.approx((entropy > 0.3).mean()) for j in flags.values())
+    assert flags[FLAG].aurc == pytest.approx(aurc(entropy, wrong))
+    assert flags[MAX_PROBABILITY].aurc == pytest.approx(aurc(1 - p.max(axis=1), wrong))
+
+
+@pytest.mark.parametrize("decide", [lambda labels: labels, lambda labels: ["ED"] * len(labels)])
+def test_without_both_right_and_wrong_cases_nothing_is_claimed(decide):
+    labels = ["GP"] * 40
+    p = np.tile([0.2, 0.5, 0.3], (40, 1))
+    flags = judged(np.linspace(0, 1, 40), p, labels, decide(labels))
+    assert flags[MAX_PROBABILITY].verdict == "cannot tell" and "decided wrongly" in flags[MAX_PROBABILITY].note
+    assert flags[FLAG].missed_ed_flagged is None
+
+
+def test_few_conditions_give_no_interval():
+    labels, decisions, p, _, rng = outcomes(60)
+    flags = judged(rng.random(60), p, labels, decisions, groups=[f"g{i % 9}" for i in range(60)])
+    assert flags[MAX_PROBABILITY].verdict == "cannot tell" and "fewer than 10" in flags[MAX_PROBABILITY].note

@@ -12,8 +12,8 @@ import pytest
 from tasks import identity
 from tasks.runtime import backend as backends
 from tasks.runtime.backend import BACKENDS, CPU, CPU_PACKED, CUDA, METAL, Backend, backend
-from tasks.runtime.device import Device
 from tasks.runtime.errors import BadInput
+from tasks.runtime.events import Device
 from tasks.scoring.baselines import zero_shot_id
 from tasks.tuning import training_rows
 from tests.test_spec import experiment

@@ -56,7 +56,7 @@ def test_what_cannot_work_is_refused_with_a_remedy_before_a_process_starts(
     finding = build_finding()
     assert finding.level == "error" and all(word in f"{finding.detail}: {finding.remedy}" for word in words)
     with pytest.raises(BadInput) as refused:
-        run_child("tasks.runtime.probe:run", {}, tmp_path / "step")
+        run_child("tasks.runtime.device:run", {}, tmp_path / "step")
     assert finding.remedy in str(refused.value) and not (tmp_path / "step").exists()
 
 

@@ -1,5 +1,6 @@
 """A step in a process of its own: results and typed errors come back, and no child outlives its parent."""
 
+import itertools
 import json
 import os
 import signal
@@ -11,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.runtime import child_ending, children
-from tasks.runtime.accelerator import reserved
-from tasks.runtime.children import run_child, stop_children
+from tasks.runtime import children
+from tasks.runtime.children import LOSSES, Watchdog, run_child, run_step, stop_children
 from tasks.runtime.errors import (
     BY_EXIT_CODE,
     LOST_PARENT,
@@ -23,9 +23,11 @@ from tasks.runtime.errors import (
     LostChild,
     OutOfMemory,
     Stopped,
+    TookTooLong,
     TriageError,
 )
-from tasks.runtime.events import Event, Note
+from tasks.runtime.events import Event, Note, StepWarning
+from tasks.runtime.locks import accelerator_reserved
 from tests.stopping import stop_for_this_test_only
 from tests.tolerances import wheels_own_blas
 
@@ -49,7 +51,7 @@ def test_a_step_runs_its_own_spec_although_another_with_its_folder_writes_one(tm
     folder = tmp_path / "shared"
     results = []
     waiting = threading.Thread(target=lambda: results.append(step("add", {"a": 1, "b": 2}, folder)[0]))
-    with reserved():
+    with accelerator_reserved():
         waiting.start()
         while not (folder / "spec.json").exists():
             time.sleep(0.01)
@@ -127,7 +129,7 @@ def test_a_full_disk_is_for_the_user_to_fix(name, tmp_path):
 def test_a_mapped_write_on_a_full_disk_is_no_other_bus_error(tmp_path, monkeypatch):
     with pytest.raises(LostChild, match="signal 7|signal 10"):
         step("signalled", {"signal": int(signal.SIGBUS)}, tmp_path)
-    monkeypatch.setattr(child_ending, "NEARLY_FULL_BYTES", 1 << 62)
+    monkeypatch.setattr(children, "NEARLY_FULL_BYTES", 1 << 62)
     with pytest.raises(BadInput, match="The disk is full"):
         step("signalled", {"signal": int(signal.SIGBUS)}, tmp_path)
 
@@ -255,3 +257,116 @@ def test_the_environment_of_one_step_may_differ(tmp_path, monkeypatch):
     assert os.environ["TRIAGE_BLAS"] == "none"
     result, _ = step("measure", {}, tmp_path, environment={"TRIAGE_BLAS": "/no/such/library.so"})
     assert result["blas"] == wheels_own_blas()
+
+
+class Children:
+    """In the place of `run_child`: each call ends as told."""
+
+    def __init__(self, *ends: Exception | None) -> None:
+        self.ends = list(ends)
+        self.started = 0
+
+    def __call__(self, function, args, folder, on_event, **options) -> dict[str, int]:
+        end = self.ends[self.started]
+        self.started += 1
+        if end is not None:
+            raise end
+        return {"attempt": self.started}
+
+
+@pytest.fixture
+def endings(monkeypatch):
+    def children_of(*ends: Exception | None) -> Children:
+        children_record = Children(*ends)
+        monkeypatch.setattr(children, "run_child", children_record)
+        return children_record
+
+    return children_of
+
+
+LOST = LostChild("Lost.")
+
+
+def test_a_child_that_is_killed_is_started_again_with_a_warning_that_says_so(tmp_path):
+    events = []
+
+    def kill_once(event):
+        events.append(event)
+        if isinstance(event, Note) and not any(isinstance(one, StepWarning) for one in events):
+            os.kill(int(event.message.split()[0]), signal.SIGKILL)
+
+    result = run_step("tests.runtime.programs.steps:name_and_wait_a_little", {}, tmp_path, kill_once)
+    assert result == {} and [type(one) for one in events] == [Note, StepWarning, Note]
+    assert "signal 9" in events[1].message and events[1].message.endswith("It is started again.")
+
+
+def test_losses_without_progress_end_the_step_and_progress_begins_the_count_anew(endings):
+    lost = endings(*[LOST] * (LOSSES + 1))
+    with pytest.raises(LostChild):
+        run_step("f", {}, Path(), lambda event: None)
+
+    assert lost.started == LOSSES + 1
+
+    many = endings(*[LOST] * 20, None)
+    run_step("f", {}, Path(), lambda event: None, progress=lambda: many.started)
+    assert many.started == 21
+
+
+@pytest.mark.parametrize("error", [TookTooLong("Late."), BadInput("Wrong.")], ids=repr)
+def test_other_errors_and_a_child_that_took_too_long_are_left_to_the_task(error, endings):
+    ended = endings(error, None)
+    with pytest.raises(type(error)):
+        run_step("f", {}, Path(), lambda event: None)
+    assert ended.started == 1
+
+
+class Process:
+    """A process of which only the kill matters."""
+
+    def __init__(self) -> None:
+        self.killed = threading.Event()
+
+    def kill(self) -> None:
+        self.killed.set()
+
+
+def test_silence_kills_and_each_line_begins_the_time_anew():
+    process = Process()
+    with Watchdog(process, limit=0.5) as watchdog:
+        assert process.killed.wait(30) and watchdog.killed_for == "silence"
+
+    process = Process()
+    with Watchdog(process, limit=0.5) as watchdog:
+        for _ in watchdog.lines(["a", "b", "c"]):
+            # As long as all that a silent child may take: what is handled is no silence.
+            time.sleep(0.6)
+        assert not process.killed.is_set()
+
+    assert watchdog.killed_for is None
+
+
+def test_a_child_that_was_stopped_is_killed_and_counts_as_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(children, "SILENT_SECONDS", 6.0)
+
+    def stop(event):
+        os.kill(int(event.message), signal.SIGSTOP)
+
+    with pytest.raises(LostChild, match="sent no sign of life") as caught:
+        run_child("tests.runtime.programs.steps:name_itself", {}, tmp_path, stop)
+
+    assert caught.value.transient
+
+
+def test_a_child_that_takes_longer_than_it_may_is_killed_however_many_signs_it_sends(tmp_path):
+    process = Process()
+    with Watchdog(process, limit=60.0, at_most=0.5) as watchdog:
+        for _ in watchdog.lines(itertools.repeat("a sign")):
+            if process.killed.wait(0.01):
+                break
+
+    assert watchdog.killed_for == "time"
+
+    with pytest.raises(TookTooLong, match=r"longer than 0\.1 min, the time_limit of its grid") as caught:
+        run_child("tests.runtime.programs.steps:name_itself", {}, tmp_path, at_most=6.0)
+
+    assert caught.value.transient

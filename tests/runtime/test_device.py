@@ -13,12 +13,13 @@ from tasks.runtime.backend import backend, is_linux, versions
 from tasks.runtime.children import run_child
 
 REFERENCE = "none"
-pytestmark = pytest.mark.skipif(backend().on_gpu, reason="a GPU needs no BLAS")
 
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """Measures in a fresh process with TRIAGE_BLAS set to a value, or unset."""
+    if backend().on_gpu:
+        pytest.skip("a GPU needs no BLAS")
 
     def run(blas: str | None) -> dict:
         monkeypatch.delenv("TRIAGE_BLAS", raising=False)
@@ -126,3 +127,52 @@ def test_on_a_mac_memory_is_the_footprint_of_now_and_its_peak(monkeypatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: Library())
     assert (memory.resident_bytes(), memory.peak_resident_bytes()) == (3_000, 5_000)
     assert memory.resident_bytes(os.getppid()) == 4_000
+
+
+GUEST = "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n"
+
+
+@pytest.fixture
+def cpu_info(tmp_path, monkeypatch):
+    """A file in the place of /proc/cpuinfo, on Linux."""
+    monkeypatch.setattr(device, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(device, "is_mac", lambda: False)
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    device.chip.cache_clear()
+    yield tmp_path / "cpuinfo"
+    device.chip.cache_clear()
+
+
+def test_a_virtual_machine_is_told_from_others_by_family_and_model(cpu_info):
+    cpu_info.write_text(GUEST + GUEST.replace("26", "99"))
+    assert device.machine_name() == "Linux x86_64, AMD EPYC, family 26, model 2", "of the first processor"
+
+
+@pytest.mark.parametrize("text", [None, "", "processor\t: 0\nBogoMIPS\t: 50.00\n"])
+def test_a_processor_without_a_name_is_named_by_its_kind_once(cpu_info, text):
+    if text is not None:
+        cpu_info.write_text(text)
+    assert device.machine_name() == "Linux x86_64"
+
+
+def test_a_mac_is_named_by_its_chip(cpu_info, monkeypatch):
+    def answer(command, **_):
+        assert command == ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
+        return subprocess.CompletedProcess(command, 0, "Apple M2 Pro\n")
+
+    monkeypatch.setattr(device, "is_mac", lambda: True)
+    monkeypatch.setattr(device.subprocess, "run", answer)
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert device.machine_name() == "Darwin arm64, Apple M2 Pro"
+
+
+def test_a_mac_whose_system_does_not_say_is_named_by_its_kind(cpu_info, monkeypatch):
+    def no_program(command, **_):
+        raise FileNotFoundError(command[0])
+
+    monkeypatch.setattr(device, "is_mac", lambda: True)
+    monkeypatch.setattr(device.subprocess, "run", no_program)
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert device.chip() == "arm64"

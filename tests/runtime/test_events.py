@@ -6,7 +6,7 @@ import math
 import pytest
 
 from tasks.runtime.events import (
-    DeviceReport,
+    Device,
     ExperimentLanded,
     Heartbeat,
     MemoryNote,
@@ -29,7 +29,7 @@ EVENTS = [
     ("progress", ProgressReport("dropout passes", 1, 3)),
     ("train", TrainingReport(split="train", learning_rate=0.1, iterations=9, seconds_left=2.0, **POINT)),
     ("valid", ValidationReport(split="valid", ed_share=0.2, specificity=None, always_ed=False, **POINT)),
-    ("device", DeviceReport("cpu", "dequantised_f32", "float32", "mkl", 90.0, 2, "Linux x86_64")),
+    ("device", Device("cpu", "dequantised_f32", "float32", "mkl", 90.0, 2, "Linux x86_64")),
     ("source", SourceReport("m", "hub", "abc")),
     ("heartbeat", Heartbeat(1 << 40)),
     ("result", StepResult({"sum": [1, 2.5, None]})),

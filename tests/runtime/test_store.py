@@ -13,15 +13,24 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from pydantic import Field, ValidationError
 
 from tasks.runtime import store
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked, LostChild
 from tasks.runtime.files import file_digest, write_atomic
 from tasks.runtime.home import existing_home, home
-from tasks.runtime.locks import lock_of, locked, replacing
-from tasks.runtime.store import build_folder, intact_manifest, read_manifest, seal, verify
-from tasks.runtime.temporary import builder_lock, remove_abandoned, remove_abandoned_locks, remove_all_abandoned
+from tasks.runtime.locks import lock_of, locked, locked_folder, remove_abandoned_locks, replacing
+from tasks.runtime.store import (
+    Manifest,
+    build_folder,
+    intact_manifest,
+    read_manifest,
+    remove_abandoned,
+    remove_all_abandoned,
+    seal,
+    verify,
+)
 from tasks.spec import digest_of
 from warehouse.connect import warehouse_path
 
@@ -133,7 +142,7 @@ def test_a_sweep_removes_what_killed_builders_left_of_any_folder_and_what_is_hel
     alive = leftover(tmp_path / "sources" / "made", age=3600)
     build_folder(tmp_path / "models" / "tmp-complete", fill)
 
-    with builder_lock(alive):
+    with locked_folder(alive, fcntl.LOCK_EX):
         remove_all_abandoned(tmp_path)
 
     assert [folder.exists() for folder in old] == [False] * 3
@@ -149,7 +158,7 @@ def test_a_builder_waits_for_who_looks_whether_it_is_alive_and_is_then_seen(tmp_
     fcntl.flock(looking, fcntl.LOCK_EX)
     threading.Timer(0.3, os.close, (looking,)).start()
 
-    with builder_lock(folder):
+    with locked_folder(folder, fcntl.LOCK_EX):
         remove_abandoned(tmp_path / "made")
         assert folder.is_dir()
     remove_abandoned(tmp_path / "made")
@@ -456,3 +465,47 @@ def test_equal_values_have_equal_digests_and_nan_has_none():
     assert digest_of({"b": 1, "a": [1, 2]}) == digest_of(json.loads('{"a": [1, 2], "b": 1}'))
     with pytest.raises(ValueError, match="not JSON compliant"):
         digest_of(float("nan"))
+
+
+class Sized(Manifest):
+    size: int
+    parts: dict[str, int] = Field(default_factory=dict)
+
+
+def sealed(folder: Path, **extra) -> Path:
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"alpha")
+    seal(folder, extra)
+    return folder
+
+
+def test_a_manifest_is_read_into_its_class_and_other_keys_are_ignored(tmp_path):
+    folder = sealed(tmp_path / "made", size=3, other="kept on disk only")
+    manifest = Sized.read(folder, deep=True)
+    assert manifest == Sized.read_if_complete(folder) == Sized(digest=verify(folder)["digest"], size=3)
+    with pytest.raises(ValidationError, match="frozen"):
+        manifest.size = 4
+
+
+@pytest.mark.parametrize(
+    ("extra", "key"),
+    [({}, "size: Field required"), ({"size": 1, "parts": {"a": "many"}}, r"parts\.a: Input should be")],
+)
+def test_a_manifest_without_what_its_class_needs_is_broken_in_a_sentence(extra, key, tmp_path):
+    folder = sealed(tmp_path / "made", **extra)
+    for read in (Sized.read, Sized.read_if_complete):
+        with pytest.raises(BrokenFolder, match=rf"made.manifest\.json: {key}.*; delete the folder to rebuild it\.$"):
+            read(folder)
+
+
+def test_a_folder_that_is_damaged_or_missing_is_broken_or_none(tmp_path):
+    with pytest.raises(BrokenFolder, match="never completed"):
+        Sized.read(tmp_path / "missing")
+
+    assert Sized.read_if_complete(tmp_path / "missing") is None
+    folder = sealed(tmp_path / "made", size=3)
+    (folder / "a.bin").write_bytes(b"ALPHA")
+    assert Sized.read_if_complete(folder) and Sized.read_if_complete(folder, deep=True) is None
+
+    with pytest.raises(BrokenFolder, match=r"a\.bin does not have the digest"):
+        Sized.read(folder, deep=True)

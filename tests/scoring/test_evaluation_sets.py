@@ -14,10 +14,9 @@ from tasks.evaluate import evaluate
 from tasks.evaluation_sets import evaluate_sets
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_folder, training_of
-from tasks.judging.choose_rules import record_rules
+from tasks.judging.decision_rules import record_rules
 from tasks.judging.evaluation_rows import evaluation_rows, judged_rows
-from tasks.judging.judged_scores import Evaluation
-from tasks.judging.scores_folder import EvaluationScores, ScoredCase, ScoresManifest, set_scores
+from tasks.judging.scores_folder import Evaluation, EvaluationScores, ScoredCase, ScoresManifest, set_scores
 from tasks.land import land
 from tasks.landing import land_rows, refill_warehouse
 from tasks.models.convert import run_quantize

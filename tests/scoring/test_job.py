@@ -27,11 +27,11 @@ from tasks.models.model_folders import base_folder
 from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.backend import CPU, CPU_PACKED, backend
 from tasks.runtime.errors import BadInput, Diverged, TriageError
-from tasks.runtime.events import DeviceReport, Event, StepWarning
+from tasks.runtime.events import Device, Event, StepWarning
 from tasks.runtime.store import CHECKED, seal, verify
 from tasks.scoring import fidelity_job, generate, job, mc_dropout, scorer
+from tasks.scoring.arguments import sample_numbers
 from tasks.scoring.generate import greedy_answers
-from tasks.scoring.sample import sample_numbers
 from tasks.spec import LABELS, EvaluationSet, evaluation_id, experiments
 from tasks.tuning import job as training_job
 from tasks.tuning.frozen_prefix import Prefix
@@ -302,7 +302,7 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     monkeypatch.setattr("tasks.runtime.device.SLOW_GFLOPS", 1e9)  # no machine is fast enough
     events = []
     job.run_untuned(folders | settings | {"scores": str(tmp_path / "untuned"), "sets": {}}, events.append)
-    first = [DeviceReport] if backend().on_gpu else [StepWarning, DeviceReport]
+    first = [Device] if backend().on_gpu else [StepWarning, Device]
     assert [type(event) for event in events][: len(first)] == first, "reported before anything is computed"
     assert sorted(p.name for p in (Path(args["home"]) / "prefixes").iterdir()) == stored, "no prefix of its own"
     stack = load_variant(Path(args["variant"]), backend().compute_path)

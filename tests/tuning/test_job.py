@@ -25,7 +25,7 @@ from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import BadInput, Diverged, DoesNotFit, LostChild
 from tasks.runtime.events import Event, ProgressReport, StepWarning
 from tasks.runtime.store import verify
-from tasks.scoring import valid_job
+from tasks.scoring import job as scoring_job
 from tasks.search import train_trial as module
 from tasks.search.objective import SearchObjective
 from tasks.search.train_trial import train_trial
@@ -287,7 +287,7 @@ def test_the_macro_f1_of_a_trial_is_that_of_its_curve_and_scored_where_the_curve
         assert reached(update) == max(value for at, value in noted if at <= update)
 
     monkeypatch.setattr(TrainingProgress, "best_macro_f1", lambda progress, update: None)
-    monkeypatch.setattr(module, "run_child", lambda function, args, log, emit: valid_job.run(args, emit))
+    monkeypatch.setattr(module, "run_child", lambda function, args, log, emit: scoring_job.run_valid(args, emit))
     assert reached(9) == pytest.approx(max(value for _, value in noted))
 
 
@@ -301,7 +301,7 @@ def test_a_trial_whose_training_is_further_is_judged_as_it_was_at_its_rung(study
         job.run(args.model_dump(mode="json"), on_event)
 
     monkeypatch.setattr(module, "train_experiment", train_here)
-    monkeypatch.setattr(module, "run_child", lambda function, args, log, emit: valid_job.run(args, emit))
+    monkeypatch.setattr(module, "run_child", lambda function, args, log, emit: scoring_job.run_valid(args, emit))
     spec = ExperimentSpec.model_validate(study["experiment"])
     recipe = spec.recipe.model_copy(update={"iterations": 4 * CADENCE, "learning_rate": 0.05})
     spec = spec.model_copy(update={"recipe": recipe})

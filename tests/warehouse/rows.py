@@ -13,10 +13,9 @@ from tasks.judging.calibration import reliability_rows
 from tasks.judging.conformal import judge_conformal
 from tasks.judging.gates import judge_gates
 from tasks.judging.inputs import LabelledProbabilities, label_codes
+from tasks.judging.intervals import UnitDraws
 from tasks.judging.metrics import metric_table
-from tasks.judging.net_benefit import DecisionCurve, net_benefits
-from tasks.judging.score_metrics import ClassScores, score_metrics
-from tasks.judging.unit_draws import UnitDraws
+from tasks.judging.score_metrics import ClassScores, DecisionCurve, net_benefits, score_metrics
 from tasks.spec import SCORING_VERSION
 from warehouse.landing import write_landing
 from warehouse.schema import tables
@@ -94,11 +93,11 @@ def evaluation(
             )
             for rule, note in (("argmax", None), ("target_recall", "by hand"), ("min_cost", "not available: by hand"))
         ],
-        "reliability": [full("reliability", evaluation_id=id, **vars(r)) for r in reliability_rows(labels, [p[0] for p in ps])],
+        "reliability": [full("reliability", evaluation_id=id, **r) for r in reliability_rows(labels, [p[0] for p in ps])],
         "net_benefit": [
-            full("net_benefit", evaluation_id=id, **vars(row)) for row in net_benefits(curve, resampled, draws)
+            full("net_benefit", evaluation_id=id, **row) for row in net_benefits(curve, resampled, draws)
         ],
-        "conformal": [full("conformal", evaluation_id=id, **vars(conformal))],
+        "conformal": [full("conformal", evaluation_id=id, **conformal)],
         "gate": [
             full("gate", evaluation_id=id, gate=g.name, **{k: v for k, v in vars(g).items() if k != "name"}) for g in gates
         ],

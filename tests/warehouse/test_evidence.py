@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.judging.review_flag import judge_review
+from tasks.judging.uncertainty import judge_review
 from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_pair, training
 from tests.warehouse.test_views import pair_of_cases, random_cases
 from warehouse.connect import reading
@@ -198,7 +198,7 @@ def test_the_curve_of_risk_and_coverage_has_the_area_that_was_landed_beside_it(t
     p = [[r["p_ed"], r["p_gp"], r["p_home"]] for r in rows["prediction"]]
     judged = judge_review(entropy > 0.3, entropy, p, [c[0] for c in cases], [c[2] for c in cases])
     areas = query("SELECT score, avg(error_kept) AS area FROM risk_coverage GROUP BY ALL").set_index("score").area
-    assert {j.score: pytest.approx(j.aurc) for j in judged} == areas.to_dict()
+    assert {row["score"]: pytest.approx(row["aurc"]) for row in judged} == areas.to_dict()
 
 
 def test_seeds_multiply_pairs_and_their_spread_is_shown_once(tmp_path):

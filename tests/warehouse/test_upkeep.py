@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.runtime.errors import BadInput
-from tasks.runtime.manifest import Manifest
-from tasks.runtime.store import seal
+from tasks.runtime.store import Manifest, seal
 from tests.warehouse.rows import evaluation, land_pair, training
 from warehouse.connect import warehouse_path
 from warehouse.landing import write_landing

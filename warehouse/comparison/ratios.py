@@ -1,7 +1,7 @@
 """Metrics as sums of ratios of totals, by which groups can be resampled fast.
 
 The figures equal those of `tasks/judging/point_metrics.py`, and the AUROC that of
-`tasks/judging/discrimination.py`.
+`tasks/judging/score_metrics.py`.
 """
 
 from __future__ import annotations

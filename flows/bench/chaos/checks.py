@@ -13,7 +13,8 @@ from pathlib import Path
 import duckdb
 
 from flows.bench.chaos.place import ChaosPlace
-from tasks.runtime.temporary import ABANDONED_SECONDS, PLACES
+from tasks.runtime.locks import ABANDONED_SECONDS
+from tasks.runtime.store import PLACES
 from warehouse.connect import quoted, reading
 from warehouse.health import run_audits
 

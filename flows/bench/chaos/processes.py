@@ -9,10 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from tasks.runtime.forking import OPTION
-
 ROOT = Path(__file__).resolve().parents[3]
 CHILD = "tasks.runtime.child"
+OPTION = "multiprocessing.forkserver"
 OURS = ("PREFECT_", "TRIAGE_", "HF_")  # settings of the caller that must not reach what is started
 KEPT = "TRIAGE_BACKEND"
 

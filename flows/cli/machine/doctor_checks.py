@@ -23,9 +23,9 @@ from tasks.models.sources.available import availabilities, is_offered, is_unansw
 from tasks.runtime.backend import BACKENDS, is_intel_python, is_mac, processor, system_name
 from tasks.runtime.builds import build_finding
 from tasks.runtime.children import run_child
-from tasks.runtime.chip import chip
-from tasks.runtime.device import Device, cores
-from tasks.runtime.findings import Finding
+from tasks.runtime.device import chip, cores
+from tasks.runtime.errors import Finding
+from tasks.runtime.events import Device
 from tasks.runtime.home import existing_home, home
 from tasks.runtime.memory import total_memory
 from warehouse.connect import warehouse_path
@@ -95,7 +95,7 @@ def memory() -> list[Finding]:
 
 def computing() -> list[Finding]:
     """BLAS and backend, as the process of a step sees them."""
-    probe = Probe(**run_child("tasks.runtime.probe:run", {}, home() / "logs" / "doctor-probe"))
+    probe = Probe(**run_child("tasks.runtime.device:run", {}, home() / "logs" / "doctor-probe"))
     return [_blas(probe), _backend(probe)]
 
 

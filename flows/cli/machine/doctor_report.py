@@ -11,8 +11,7 @@ from rich.console import Console
 
 from flows.cli.machine.doctor_checks import CONCURRENT, QUIET, Check
 from flows.cli.machine.doctor_selftest import refuse_path, report, run_selftest, write_report
-from tasks.runtime.errors import Locked, TriageError
-from tasks.runtime.findings import Finding
+from tasks.runtime.errors import Finding, Locked, TriageError
 from tasks.runtime.home import home
 
 STYLES = {"ok": "green", "warning": "bold yellow", "error": "bold red"}

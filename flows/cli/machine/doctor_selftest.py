@@ -17,14 +17,11 @@ from flows.cli.machine.doctor_checks import versions
 from tasks.runtime.backend import backend, os_version, processor
 from tasks.runtime.builds import installed_builds
 from tasks.runtime.children import run_child
-from tasks.runtime.chip import chip
-from tasks.runtime.device import cores
-from tasks.runtime.errors import BadInput, TriageError
+from tasks.runtime.device import chip, cores
+from tasks.runtime.errors import BadInput, Finding, TriageError
 from tasks.runtime.files import write_atomic
-from tasks.runtime.findings import Finding
-from tasks.runtime.home import home
+from tasks.runtime.home import home, without_folders
 from tasks.runtime.memory import total_memory
-from tasks.runtime.paths import without_folders
 
 FORMAT = 1
 

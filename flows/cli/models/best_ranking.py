@@ -16,8 +16,8 @@ from tasks.bundle.valid_scores import Figure, RankedBy, data_folder, emergencies
 from tasks.corpus.manifest import DatasetManifest
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, StepWarning
-from tasks.runtime.fork_server import forked_steps
 from tasks.runtime.home import home
+from tasks.runtime.processes import forked_steps
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,9 @@ def rank(candidates: Sequence[tuple[EvaluationRow, int]], by: RankedBy) -> Model
     latest = max(present_models, key=lambda model: _time(model.row), default=None)
     models = []
     other_cells = []
-    with forked_steps():  # what the models' processes import is imported once
+    with forked_steps(
+        "tasks.bundle.valid_job"
+    ):  # what the models' processes import is imported once
         for model in present_models:
             if latest is not None and model.valid_digest == latest.valid_digest:
                 models.append(model.ranked(by))

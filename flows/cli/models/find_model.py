@@ -12,8 +12,7 @@ from flows.cli.waiting import load_what_waits
 from tasks.bundle.bundle import BundledModel, read_bundle
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.runtime.errors import BadInput
-from tasks.runtime.home import home
-from tasks.runtime.paths import ask, expanded
+from tasks.runtime.home import ask, expanded, home
 from warehouse.health import bring_up_to_date
 
 

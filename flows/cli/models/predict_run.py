@@ -22,10 +22,10 @@ from flows.report.figures import counted
 from tasks.bundle.asking import FUNCTION, AskedModel, decision_of, in_use
 from tasks.bundle.decision import Decision
 from tasks.bundle.texts import MOST_BYTES, decoded_text, numbered_texts
-from tasks.runtime.children import import_ahead, stop_children
+from tasks.runtime.children import stop_children
 from tasks.runtime.conversation import Answered
 from tasks.runtime.errors import BadInput, disk_error
-from tasks.runtime.fork_server import forked_steps
+from tasks.runtime.processes import forked_steps, import_ahead
 
 AHEAD = 16  # texts that are sent before the first of them is answered
 NamedText = tuple[str | None, str]  # the case's id in a file, and its text
@@ -90,9 +90,9 @@ def run_predict(request: PredictRequest) -> int:
 def _write_answers(request: PredictRequest, texts: _Texts) -> Iterator[int]:
     """Show the answer to each text; yields how many there are so far."""
     answer_count = 0
-    with forked_steps(), ExitStack() as stack:
+    with forked_steps(FUNCTION.partition(":")[0]), ExitStack() as stack:
         # The model's process imports what it needs while the model is looked up.
-        import_ahead(FUNCTION.partition(":")[0])
+        import_ahead()
         bundled = find_model(request.experiment)
         stack.enter_context(in_use(bundled, "predict"))
         model = stack.enter_context(AskedModel(bundled, request.passes))

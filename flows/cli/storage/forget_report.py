@@ -13,8 +13,7 @@ from flows.report.table import ReportTable, print_table
 from tasks.forget_data import Forgetting, forget, matching_names, plan, unknown_data
 from tasks.removal import refuse_while_working
 from tasks.runtime.errors import Locked
-from tasks.runtime.home import check_home, home
-from tasks.runtime.paths import ask
+from tasks.runtime.home import ask, check_home, home
 from tasks.runtime.shared import shared_place, without_password
 
 STAYS = (

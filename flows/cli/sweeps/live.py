@@ -17,7 +17,7 @@ from flows.report.figures import clock
 from flows.report.landed import landed_results
 from tasks.progress import listening
 from tasks.runtime.events import (
-    DeviceReport,
+    Device,
     Event,
     ExperimentFailed,
     ExperimentLanded,
@@ -97,7 +97,7 @@ class _Display:
                 self._print_once(title, words, event.message)
             case SourceReport():
                 self._print(f"weights  {event.model}: {event.source}, digest {event.digest[:12]}")
-            case DeviceReport():
+            case Device():
                 device = f"device   {event.backend}, {event.compute_path}, {event.products}"
                 self._print_once("", device, f"{device}, {event.gflops:.0f} GFLOP/s")
             case ValidationReport():

@@ -32,15 +32,14 @@ from flows.plan import finished_trainings
 from flows.report.figures import counted
 from flows.selection import EVERYTHING, Narrowing, Selection, check, check_cases
 from tasks.landing import some_results_wait
-from tasks.runtime import fork_server
 from tasks.runtime.children import (
-    import_ahead,
     kill_children,
     start_no_more,
     wait_until_interrupted,
 )
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, ExtraFinished
+from tasks.runtime.processes import forked_steps, import_ahead
 from warehouse.connect import warehouse_path
 
 CONTINUES = "Interrupted. Finished work is kept; run the same command again to continue."
@@ -200,8 +199,8 @@ def _run_flow(
         line = f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ..."
         print_line(console, line)
         if pool is None and not all(map(finished_trainings, selection.cells)):
-            import_ahead("tasks.tuning.job", "tasks.scoring.job")
-            cleanup.callback(fork_server.end)
+            cleanup.enter_context(forked_steps("tasks.tuning.job", "tasks.scoring.job"))
+            import_ahead()
 
         from flows.cli.sweeps.live import live  # Prefect comes with it
         from flows.sweep import sweep

@@ -15,9 +15,9 @@ from flows.report.figures import counted
 from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emergencies, set_up
 from flows.selection import Narrowing, check
 from flows.trial_errors import OF_THE_USER
-from tasks.runtime import fork_server
-from tasks.runtime.children import import_ahead, is_interrupted, wait_until_interrupted
+from tasks.runtime.children import is_interrupted, wait_until_interrupted
 from tasks.runtime.errors import TriageError
+from tasks.runtime.processes import forked_steps, import_ahead
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def _run_flow(
         _check(setup)
         early_exit.start_server()
         print_line(console, _introduction(setup, request.limits))
-        import_ahead("tasks.tuning.job", "tasks.scoring.valid_job")
-        cleanup.callback(fork_server.end)
+        cleanup.enter_context(forked_steps("tasks.tuning.job", "tasks.scoring.job"))
+        import_ahead()
 
         from flows.cli.sweeps.search_live import live  # Prefect comes with it
         from flows.search import search

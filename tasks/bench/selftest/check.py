@@ -11,7 +11,7 @@ from typing import Any, Literal
 import mlx.core as mx
 import numpy as np
 
-from tasks.runtime.paths import without_folders
+from tasks.runtime.home import without_folders
 
 DIFFERENCE = "relative difference"
 WRONG = (

@@ -30,7 +30,7 @@ from tasks.corpus.checks.texts import (
     sides_of,
 )
 from tasks.corpus.prompts import Prompt
-from tasks.runtime.findings import Finding
+from tasks.runtime.errors import Finding
 from tasks.spec import LABELS, Data, EvaluationSet
 
 

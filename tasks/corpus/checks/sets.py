@@ -15,7 +15,7 @@ from tasks.corpus.checks.texts import SHOWN, SPLIT_TABLE
 from tasks.corpus.compared_forms import compared_group
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.stored_facts import derive_again
-from tasks.runtime.findings import Finding, Level
+from tasks.runtime.errors import Finding, Level
 from tasks.spec import LABELS, Data, EvaluationSet
 
 FEWEST_ED_GROUPS = 10  # below it an interval that resamples groups says little

@@ -11,8 +11,7 @@ from tasks.corpus.case import SETS, Case, text_digest
 from tasks.corpus.checks.tally import Tally
 from tasks.corpus.four_sets import check_filled, check_labels, split_off, split_shares
 from tasks.corpus.splits import check_copies, quotas, split_cases
-from tasks.runtime.errors import BadInput
-from tasks.runtime.findings import Finding
+from tasks.runtime.errors import BadInput, Finding
 from tasks.spec import LABELS, Data
 
 FEWEST_ED_CASES = 72  # that certify a recall of 0.95 without a miss

@@ -18,7 +18,7 @@ from tasks.corpus.case import SETS
 from tasks.corpus.checks.tally import Codes, Tally, codes
 from tasks.corpus.prompts import Prompt
 from tasks.corpus.splits import COPY
-from tasks.runtime.findings import Finding, Level
+from tasks.runtime.errors import Finding, Level
 
 SIMILAR = (
     0.5  # Jaccard index from which two texts are nearly the same; from COPY on they are copies

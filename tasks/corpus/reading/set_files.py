@@ -12,7 +12,7 @@ from pathlib import Path
 from tasks.corpus.case import SETS
 from tasks.corpus.reading.tables import READERS
 from tasks.runtime.errors import BadInput
-from tasks.runtime.paths import ask
+from tasks.runtime.home import ask
 from tasks.spec import Columns, EvaluationSet
 
 # What others call the sets, as the beginning of a file's name.

@@ -14,7 +14,7 @@ from tasks.corpus.reading.label_words import label_words
 from tasks.corpus.reading.set_files import Files, check_listing, folder_files
 from tasks.corpus.reading.tables import READERS
 from tasks.runtime.errors import BadInput, SourceUnavailable
-from tasks.runtime.paths import ask, expanded
+from tasks.runtime.home import ask, expanded
 from tasks.spec import Columns, Data, EvaluationSet
 
 

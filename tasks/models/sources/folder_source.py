@@ -9,7 +9,7 @@ from tasks.models import hf_layout
 from tasks.models.manifest import FetchedWeights, Origin
 from tasks.models.sources.downloads import Progress
 from tasks.runtime.errors import BadInput, SourceUnavailable
-from tasks.runtime.paths import ask, expanded
+from tasks.runtime.home import ask, expanded
 from tasks.spec import FolderSource, digest_of, short_digest
 
 

@@ -15,7 +15,7 @@ from flows.cli.sweeps.time_left import TimeLeft
 from flows.selection import select
 from tasks.progress import publish
 from tasks.runtime.events import (
-    DeviceReport,
+    Device,
     ExperimentFailed,
     ExperimentLanded,
     Note,
@@ -73,7 +73,7 @@ def test_a_log_file_gets_the_same_as_lines(cells, capsys) -> None:
 
 
 def test_a_note_is_printed_once_for_each_base_model_and_a_device_once(cells):
-    device = DeviceReport(
+    device = Device(
         backend="cpu",
         compute_path="dequantised_f32",
         compute_dtype="float32",

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from tasks.runtime import errors
+from tasks.runtime.conversation import requests
 from tasks.runtime.events import Answer, Note, Ready
-from tasks.runtime.inbox import requests
 from tasks.runtime.locks import locked
 from tasks.runtime.store import build_folder
 

@@ -1,0 +1,171 @@
+"""Steps of a sweep are forked from a process that has their imports behind it, and run as any others."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.runtime import children
+from tasks.runtime.backend import can_fork
+from tasks.runtime.children import run_child, stop_children
+from tasks.runtime.errors import LostChild, Stopped
+from tasks.runtime.events import Event, Note
+from tasks.runtime.processes import forked_steps
+from tests.runtime.test_child import ROOT, alive, ended, process_id
+from tests.stopping import stop_for_this_test_only
+
+STEPS = "tests.runtime.programs.steps"
+pytestmark = pytest.mark.skipif(not can_fork(), reason="steps are forked on Linux's CPU only")
+
+
+@pytest.fixture(autouse=True)
+def steps_are_forked() -> Iterator[None]:
+    with forked_steps():
+        yield
+
+
+def parent_of(folder: Path, **options) -> int:
+    """The process id of what a step was forked from, or of what started it."""
+    events: list[Event] = []
+    run_child(f"{STEPS}:name_processes", {}, folder, events.append, **options)
+    assert isinstance(events[0], Note)
+    return int(events[0].message.split()[1])
+
+
+def test_steps_are_forked_from_one_server_and_what_they_print_goes_to_their_own_logs(tmp_path):
+    server = parent_of(tmp_path / "first")
+    events: list[Event] = []
+    assert run_child(f"{STEPS}:chatter", {}, tmp_path / "second", events.append) == {"sum": 3}
+    assert parent_of(tmp_path / "third") == server != os.getpid()
+    assert events == [Note("a line\nwith a break and ünïcode")]
+    log = (tmp_path / "second" / "child.log").read_text()
+    assert "a warning" in log and "not from us" in log and not (tmp_path / "first" / "child.log").read_text()
+
+
+def test_nothing_is_left_of_the_step_before(tmp_path):
+    counts = [run_child(f"{STEPS}:count_calls", {}, tmp_path)["calls"] for _ in range(2)]
+    assert counts == [1, 1]
+
+
+def test_a_server_has_made_the_imports_and_mlx_and_the_blas_compute_in_its_steps_as_in_others(tmp_path):
+    """In a process of its own: the server of this one has started with other imports, or with none."""
+    code = (
+        "import sys; from pathlib import Path; from tasks.runtime.children import run_child\n"
+        "from tasks.runtime.processes import forked_steps, import_ahead\n"
+        "mlx = 'tests.runtime.programs.mlx_steps'; folder = Path(sys.argv[1])\n"
+        f"with forked_steps(mlx, '{STEPS}'):\n"
+        "    import_ahead()\n"
+        f"    run_child('{STEPS}:count_calls', {{}}, folder)\n"  # when this one runs, the imports are made
+        f"    print(run_child('{STEPS}:imported_early', {{'spec': str(folder / 'spec.json')}}, folder)['early'])\n"
+        "    forked = [run_child(f'{mlx}:product', {}, folder) for _ in range(2)]\n"
+        "    own_values = run_child(f'{mlx}:product', {}, folder, environment={'TRIAGE_X': '1'})\n"
+        "print(forked == [own_values, own_values])"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.split() == ["True", "True"], result.stderr
+
+
+def test_each_step_gets_the_environment_and_folder_of_its_time(tmp_path, monkeypatch):
+    server = parent_of(tmp_path)
+    monkeypatch.setenv("TRIAGE_X", "1")
+    monkeypatch.chdir(tmp_path)
+    outcome = run_child(f"{STEPS}:surroundings", {"name": "TRIAGE_X"}, tmp_path)
+    assert outcome == {"value": "1", "folder": str(tmp_path), "parent": server}
+    monkeypatch.delenv("TRIAGE_X")
+    assert run_child(f"{STEPS}:surroundings", {"name": "TRIAGE_X"}, tmp_path)["value"] is None
+
+
+def test_a_step_with_an_environment_of_its_own_is_not_forked(tmp_path):
+    assert parent_of(tmp_path, environment={"TRIAGE_X": "2"}) == os.getpid()
+
+
+def test_steps_run_beside_each_other_and_each_has_its_own_ending(tmp_path):
+    started = threading.Event()
+    events: list[Event] = []
+    errors: list[Exception] = []
+
+    def wait_for_the_kill() -> None:
+        def on_event(event: Event) -> None:
+            events.append(event)
+            started.set()
+
+        try:
+            run_child(f"{STEPS}:wait", {"folder": str(tmp_path / "locked")}, tmp_path, on_event)
+        except LostChild as error:
+            errors.append(error)
+
+    other = threading.Thread(target=wait_for_the_kill)
+    other.start()
+    assert started.wait(60)
+    server = parent_of(tmp_path / "beside")
+    os.kill(process_id(events[0]), signal.SIGKILL)
+    other.join(60)
+    assert len(errors) == 1 and "signal 9" in str(errors[0]) and server != os.getpid()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGTERM])
+def test_a_forked_step_that_a_signal_ends_is_lost_and_the_next_is_forked(number, tmp_path):
+    server = parent_of(tmp_path)
+    with pytest.raises(LostChild, match=f"signal {int(number)}"):
+        run_child(f"{STEPS}:signalled", {"signal": int(number)}, tmp_path)
+    assert parent_of(tmp_path) == server
+
+
+def test_a_killed_server_takes_its_step_along_and_is_replaced(tmp_path):
+    server = parent_of(tmp_path)
+    events: list[Event] = []
+    of_others = set(children._running)
+
+    def kill_and_end(event: Event) -> None:
+        events.append(event)
+        os.kill(server, signal.SIGKILL)
+        (process,) = children._running - of_others
+        assert process.wait(10) == -signal.SIGKILL
+
+    with pytest.raises(LostChild):
+        run_child(f"{STEPS}:wait", {"folder": str(tmp_path / "x")}, tmp_path, kill_and_end)
+
+    assert ended(process_id(events[0])), "the step waits for a minute"
+    assert parent_of(tmp_path) not in (server, os.getpid())
+
+
+def test_a_server_that_dies_between_two_steps_is_replaced(tmp_path):
+    first = parent_of(tmp_path)
+    os.kill(first, signal.SIGKILL)
+    while alive(first):
+        time.sleep(0.01)
+    assert parent_of(tmp_path) == parent_of(tmp_path) != first
+
+
+def test_stopping_ends_the_step(tmp_path, monkeypatch):
+    stop_for_this_test_only(monkeypatch)
+    pids: list[int] = []
+
+    def stop(event: Event) -> None:
+        pids.append(process_id(event))
+        stop_children()
+
+    with pytest.raises(Stopped):
+        run_child(f"{STEPS}:wait", {"folder": str(tmp_path / "x")}, tmp_path, stop)
+
+    assert not alive(pids[0])
+
+
+@pytest.mark.parametrize("end", ["exit", "kill"])
+def test_the_server_leaves_with_its_parent(end, tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from tasks.runtime.children import run_child; from tasks.runtime.processes import forked_steps\n"
+        "with forked_steps():\n"
+        f"    result = run_child('{STEPS}:surroundings', {{'name': 'HOME'}}, Path(sys.argv[1]))\n"
+        "print(result['parent'], flush=True)\n"
+        f"os.kill(os.getpid(), {int(signal.SIGKILL)}) if {end == 'kill'} else None"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert ended(int(result.stdout)), result.stderr
