@@ -132,9 +132,11 @@ def run_child(
     # Steps append to one log: what it holds by now is not this child's.
     log_start = log.stat().st_size if log.exists() else 0
     # A step that answers requests may run for hours, and others do not wait for it.
-    waits = on_start is None
+    exclusive: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if on_start is None:
+        exclusive = accelerator_reserved(refuse_if_stopping, emit)
     try:
-        with accelerator_reserved(refuse_if_stopping, emit) if waits else contextlib.nullcontext():
+        with exclusive:
             process = start_process(own_spec, log, environment)
             ending = _follow_to_end(process, emit, on_start, at_most)
     finally:

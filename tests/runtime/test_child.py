@@ -229,12 +229,8 @@ def test_a_failing_listener_ends_the_child_and_nothing_keeps_running(tmp_path):
 def test_stopping_ends_the_running_child_and_starts_no_other(tmp_path, monkeypatch):
     stop_for_this_test_only(monkeypatch)
     with pytest.raises(Stopped) as caught:
-        run_child(
-            "tests.runtime.programs.steps:wait",
-            {"folder": str(tmp_path / "x")},
-            tmp_path / "log",
-            lambda e: stop_children(),
-        )
+        wait = "tests.runtime.programs.steps:wait"
+        run_child(wait, {"folder": str(tmp_path / "x")}, tmp_path / "log", lambda e: stop_children())
 
     assert not caught.value.transient, "a step that was stopped on purpose is not tried again"
     with pytest.raises(Stopped):
@@ -259,27 +255,21 @@ def test_the_environment_of_one_step_may_differ(tmp_path, monkeypatch):
     assert result["blas"] == wheels_own_blas()
 
 
-class Children:
-    """In the place of `run_child`: each call ends as told."""
-
-    def __init__(self, *ends: Exception | None) -> None:
-        self.ends = list(ends)
-        self.started = 0
-
-    def __call__(self, function, args, folder, on_event, **options) -> dict[str, int]:
-        end = self.ends[self.started]
-        self.started += 1
-        if end is not None:
-            raise end
-        return {"attempt": self.started}
-
-
 @pytest.fixture
 def endings(monkeypatch):
-    def children_of(*ends: Exception | None) -> Children:
-        children_record = Children(*ends)
-        monkeypatch.setattr(children, "run_child", children_record)
-        return children_record
+    """In the place of `run_child`: each call ends as told. A list of the calls."""
+
+    def children_of(*ends: Exception | None) -> list[str]:
+        started: list[str] = []
+
+        def end(function, *_, **__) -> dict[str, int]:
+            started.append(function)
+            if (error := ends[len(started) - 1]) is not None:
+                raise error
+            return {"attempt": len(started)}
+
+        monkeypatch.setattr(children, "run_child", end)
+        return started
 
     return children_of
 
@@ -305,11 +295,11 @@ def test_losses_without_progress_end_the_step_and_progress_begins_the_count_anew
     with pytest.raises(LostChild):
         run_step("f", {}, Path(), lambda event: None)
 
-    assert lost.started == LOSSES + 1
+    assert len(lost) == LOSSES + 1
 
     many = endings(*[LOST] * 20, None)
-    run_step("f", {}, Path(), lambda event: None, progress=lambda: many.started)
-    assert many.started == 21
+    run_step("f", {}, Path(), lambda event: None, progress=lambda: len(many))
+    assert len(many) == 21
 
 
 @pytest.mark.parametrize("error", [TookTooLong("Late."), BadInput("Wrong.")], ids=repr)
@@ -317,7 +307,7 @@ def test_other_errors_and_a_child_that_took_too_long_are_left_to_the_task(error,
     ended = endings(error, None)
     with pytest.raises(type(error)):
         run_step("f", {}, Path(), lambda event: None)
-    assert ended.started == 1
+    assert len(ended) == 1
 
 
 class Process:

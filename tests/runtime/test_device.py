@@ -23,9 +23,8 @@ def measured(tmp_path, monkeypatch):
 
     def run(blas: str | None) -> dict:
         monkeypatch.delenv("TRIAGE_BLAS", raising=False)
-        return run_child(
-            "tests.runtime.programs.steps:measure", {}, tmp_path, environment={"TRIAGE_BLAS": blas} if blas else {}
-        )
+        environment = {"TRIAGE_BLAS": blas} if blas else {}
+        return run_child("tests.runtime.programs.steps:measure", {}, tmp_path, environment=environment)
 
     return run
 
@@ -64,11 +63,8 @@ def test_a_named_library_that_cannot_be_loaded_warns_and_does_not_crash(name, me
 
 def test_a_device_is_described_by_what_decides_its_numbers(measured):
     outcome = measured(None)
-    assert (outcome["backend"], outcome["compute_path"], outcome["compute_dtype"]) == (
-        "cpu",
-        "dequantised_f32",
-        "float32",
-    )
+    kind = (outcome["backend"], outcome["compute_path"], outcome["compute_dtype"])
+    assert kind == ("cpu", "dequantised_f32", "float32")
     assert outcome["threads"] >= 1 and outcome["machine"].startswith(platform.system())
     assert set(versions()) == {"mlx", "mlx-lm"}
 
@@ -156,23 +152,19 @@ def test_a_processor_without_a_name_is_named_by_its_kind_once(cpu_info, text):
     assert device.machine_name() == "Linux x86_64"
 
 
-def test_a_mac_is_named_by_its_chip(cpu_info, monkeypatch):
+def test_a_mac_is_named_by_its_chip_or_where_the_system_does_not_say_by_its_kind(cpu_info, monkeypatch):
     def answer(command, **_):
         assert command == ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
         return subprocess.CompletedProcess(command, 0, "Apple M2 Pro\n")
 
-    monkeypatch.setattr(device, "is_mac", lambda: True)
-    monkeypatch.setattr(device.subprocess, "run", answer)
-    monkeypatch.setattr(platform, "system", lambda: "Darwin")
-    monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    assert device.machine_name() == "Darwin arm64, Apple M2 Pro"
-
-
-def test_a_mac_whose_system_does_not_say_is_named_by_its_kind(cpu_info, monkeypatch):
     def no_program(command, **_):
         raise FileNotFoundError(command[0])
 
     monkeypatch.setattr(device, "is_mac", lambda: True)
-    monkeypatch.setattr(device.subprocess, "run", no_program)
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(device.subprocess, "run", answer)
+    assert device.machine_name() == "Darwin arm64, Apple M2 Pro"
+    device.chip.cache_clear()
+    monkeypatch.setattr(device.subprocess, "run", no_program)
     assert device.chip() == "arm64"
