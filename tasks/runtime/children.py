@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Literal
 
 from tasks.runtime.builds import refuse_unusable_build
@@ -185,7 +184,7 @@ def _follow_to_end(
         if on_start is not None:
             on_start(process.stdin)
 
-        with Watchdog(process, SILENT_SECONDS, at_most) as watchdog:
+        with Watchdog(process, SILENT_SECONDS, at_most).watching() as watchdog:
             for line in watchdog.lines(process.stdout):
                 event = from_json(line)
                 if isinstance(event, StepResult | StepError):
@@ -226,18 +225,15 @@ class Watchdog:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
-    def __enter__(self) -> Watchdog:
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[Watchdog]:
+        """Watch while the block runs."""
         self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
+        try:
+            yield self
+        finally:
+            self._ended.set()
+            self._thread.join()
 
     def lines(self, stream: Iterable[str]) -> Iterator[str]:
         """The lines of what the process sends, each a sign of life."""

@@ -110,21 +110,11 @@ class Stopped(TriageError):
 
 
 LOST_PARENT = 71
+# A step that is stopped, or takes too long, does not report it itself.
 BY_EXIT_CODE: dict[int, type[TriageError]] = {
     cls.exit_code: cls
-    for cls in (
-        TriageError,
-        BadInput,
-        DoesNotFit,
-        SourceUnavailable,
-        BrokenFolder,
-        OutOfMemory,
-        Diverged,
-        Locked,
-        LostChild,
-        GpuFailed,
-        NotShared,
-    )
+    for cls in (TriageError, DoesNotFit, *TriageError.__subclasses__())
+    if cls is not Stopped
 }
 
 # Some libraries report a full disk in words only: C's strerror, and MLX.

@@ -17,7 +17,15 @@ from tasks.runtime.backend import BACKENDS
 
 
 @dataclass(frozen=True)
-class Note:
+class Event:
+    """Something that a step, or the sweep itself, tells whoever listens."""
+
+
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Note(Event):
     """A sentence for the reader of the log."""
 
     message: str
@@ -37,14 +45,14 @@ class MemoryNote(Note):
 
 
 @dataclass(frozen=True)
-class StepWarning:
+class StepWarning(Event):
     """A sentence that a user should not miss; the step continues."""
 
     message: str
 
 
 @dataclass(frozen=True)
-class ProgressReport:
+class ProgressReport(Event):
     """`done` of `of` units are finished; `what` names the work and its unit."""
 
     what: str
@@ -53,7 +61,7 @@ class ProgressReport:
 
 
 @dataclass(frozen=True)
-class CurvePoint:
+class CurvePoint(Event):
     """A point of a learning curve: means since the point before (split `train`), or of the whole
     set (`valid`).
 
@@ -93,7 +101,7 @@ class ValidationReport(CurvePoint):
 
 
 @dataclass(frozen=True)
-class Device:
+class Device(Event):
     """The machine that a step runs on, as results describe it. `gflops`: a measured float32 matrix
     product.
     """
@@ -121,7 +129,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class SourceReport:
+class SourceReport(Event):
     """Where the weights of a base model come from, and the digest of their folder."""
 
     model: str
@@ -130,21 +138,21 @@ class SourceReport:
 
 
 @dataclass(frozen=True)
-class Heartbeat:
+class Heartbeat(Event):
     """The child process is alive and holds this much memory."""
 
     resident_bytes: int
 
 
 @dataclass(frozen=True)
-class StepResult:
+class StepResult(Event):
     """The last event of a child process that succeeded: what its function returned."""
 
     result: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class StepError:
+class StepError(Event):
     """The last event of a child process that failed. `type`: the name of the exception's class."""
 
     type: str
@@ -152,12 +160,12 @@ class StepError:
 
 
 @dataclass(frozen=True)
-class Ready:
+class Ready(Event):
     """A step that answers requests has loaded what it needs."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Event):
     """The answer to the request of this number, as JSON. It does not repeat the request."""
 
     number: int
@@ -165,14 +173,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class ExperimentLanded:
+class ExperimentLanded(Event):
     """An experiment is in the warehouse; `ids`: its evaluations."""
 
     ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class ExperimentFailed:
+class ExperimentFailed(Event):
     """An experiment ended without landing."""
 
     message: str
@@ -180,7 +188,7 @@ class ExperimentFailed:
 
 
 @dataclass(frozen=True)
-class ExtraFinished:
+class ExtraFinished(Event):
     """A step that is no experiment (baselines, further evaluation sets, ...) is finished.
 
     `ids`: what it landed.
@@ -190,7 +198,7 @@ class ExtraFinished:
 
 
 @dataclass(frozen=True)
-class RemoteReport:
+class RemoteReport(Event):
     """An experiment runs on a worker of a work pool.
 
     `step`: e.g. `train`, of which `percent` is done; empty before the first report.
@@ -202,7 +210,7 @@ class RemoteReport:
 
 
 @dataclass(frozen=True)
-class TrialReport:
+class TrialReport(Event):
     """A trial of a search begins to train, or has reached a rung; `settings`: its values in words.
 
     `value`: of the search's objective at the last rung, None before the first.
@@ -217,24 +225,7 @@ class TrialReport:
     error: str | None = None
 
 
-StepEvent = (
-    Note
-    | StepWarning
-    | ProgressReport
-    | TrainingReport
-    | ValidationReport
-    | Device
-    | SourceReport
-    | Heartbeat
-    | Ready
-    | Answer
-    | StepResult
-    | StepError
-)
-Event = StepEvent | ExperimentLanded | ExperimentFailed | ExtraFinished | RemoteReport | TrialReport
-Emit = Callable[[Event], None]
-
-_CLASSES: dict[str, type[StepEvent]] = {
+_CLASSES: dict[str, type[Event]] = {
     "note": Note,
     "warning": StepWarning,
     "progress": ProgressReport,
@@ -260,7 +251,7 @@ def to_json(event: Event) -> str:
     return json.dumps({"event": _NAMES[type(event)], **asdict(event)}, allow_nan=True)
 
 
-def from_json(line: str) -> StepEvent | None:
+def from_json(line: str) -> Event | None:
     """The event that a line of `to_json` holds, without fields that its class lacks.
 
     None for any other text.

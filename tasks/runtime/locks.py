@@ -27,15 +27,13 @@ ACCELERATOR_POLL_SECONDS = 0.2
 SILENT_SECONDS = 5.0  # a turn at the accelerator that comes sooner is not worth a line
 
 
-@contextlib.contextmanager
-def replacing(final: Path) -> Iterator[None]:
+def replacing(final: Path) -> contextlib.AbstractContextManager[None]:
     """Inspect, remove or replace a folder while no other process does; waits for one that is at it.
 
     The lock is that of the parent folder, which stays: between a look and a removal another
     builder's folder may appear.
     """
-    with locked_folder(final.parent, fcntl.LOCK_EX):
-        yield
+    return locked_folder(final.parent)
 
 
 @contextlib.contextmanager
@@ -100,13 +98,13 @@ def _acquire(
 
 
 @contextlib.contextmanager
-def locked_folder(folder: Path, operation: int) -> Iterator[None]:
-    """Lock a folder itself by `flock`."""
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder itself; waits for who has locked it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         # A file system without locks keeps its leftovers, and its races.
         with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, operation)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

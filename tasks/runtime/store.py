@@ -310,7 +310,7 @@ def temporary_folder(final: Path, mode: int = 0o777) -> Iterator[Path]:
     try:
         folder.mkdir(mode=mode)
         # So that other processes see that its builder is alive; who looks holds it for an instant.
-        with locked_folder(folder, fcntl.LOCK_EX):
+        with locked_folder(folder):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -322,11 +322,11 @@ class Process:
 
 def test_silence_kills_and_each_line_begins_the_time_anew():
     process = Process()
-    with Watchdog(process, limit=0.5) as watchdog:
+    with Watchdog(process, limit=0.5).watching() as watchdog:
         assert process.killed.wait(30) and watchdog.killed_for == "silence"
 
     process = Process()
-    with Watchdog(process, limit=0.5) as watchdog:
+    with Watchdog(process, limit=0.5).watching() as watchdog:
         for _ in watchdog.lines(["a", "b", "c"]):
             # As long as all that a silent child may take: what is handled is no silence.
             time.sleep(0.6)
@@ -349,7 +349,7 @@ def test_a_child_that_was_stopped_is_killed_and_counts_as_lost(tmp_path, monkeyp
 
 def test_a_child_that_takes_longer_than_it_may_is_killed_however_many_signs_it_sends(tmp_path):
     process = Process()
-    with Watchdog(process, limit=60.0, at_most=0.5) as watchdog:
+    with Watchdog(process, limit=60.0, at_most=0.5).watching() as watchdog:
         for _ in watchdog.lines(itertools.repeat("a sign")):
             if process.killed.wait(0.01):
                 break

@@ -137,7 +137,7 @@ def test_a_sweep_removes_what_killed_builders_left_of_any_folder_and_what_is_hel
     alive = leftover(tmp_path / "sources" / "made", age=3600)
     build_folder(tmp_path / "models" / "tmp-complete", fill)
 
-    with locked_folder(alive, fcntl.LOCK_EX):
+    with locked_folder(alive):
         remove_all_abandoned(tmp_path)
 
     assert [folder.exists() for folder in old] == [False] * 3
@@ -153,7 +153,7 @@ def test_a_builder_waits_for_who_looks_whether_it_is_alive_and_is_then_seen(tmp_
     fcntl.flock(looking, fcntl.LOCK_EX)
     threading.Timer(0.3, os.close, (looking,)).start()
 
-    with locked_folder(folder, fcntl.LOCK_EX):
+    with locked_folder(folder):
         remove_abandoned(tmp_path / "made")
         assert folder.is_dir()
     remove_abandoned(tmp_path / "made")

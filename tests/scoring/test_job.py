@@ -18,8 +18,7 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import DEFAULT, load_prompt
 from tasks.grids.grid import known_models, load_grid
-from tasks.identity import scores_folder, scores_of, training_of
-from tasks.judging.evaluation_rows import evaluation_rows
+from tasks.identity import scores_of
 from tasks.land import land
 from tasks.landing import land_failure
 from tasks.models.convert import run_quantize
@@ -28,7 +27,7 @@ from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.backend import CPU, CPU_PACKED, backend
 from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.events import Device, Event, StepWarning
-from tasks.runtime.store import CHECKED, seal, verify
+from tasks.runtime.store import CHECKED, SEAL, read_manifest, seal, verify
 from tasks.scoring import fidelity_job, generate, job, mc_dropout, scorer
 from tasks.scoring.arguments import sample_numbers
 from tasks.scoring.generate import greedy_answers
@@ -40,6 +39,7 @@ from tasks.tuning.scores import score_cases
 from tasks.tuning.sets import load_set, load_template
 from tasks.tuning.training_rows import sets_digest, settings_digest
 from tasks.tuning.variant import load_variant
+from tests.scoring.trained import lines, quiet, rows_of, score, train_and_score
 from tests.tolerances import near
 from warehouse.query import query
 
@@ -48,10 +48,6 @@ PROBABILITIES = 1e-2
 LOSSES = 1e-3
 LOSS_OF_A_CASE = 5e-3
 LOGITS = 0.05
-
-
-def quiet(event):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -77,37 +73,17 @@ def run_experiments(home, bits, recipes):
     grid = load_grid("smoke", narrowed)
     data = prepare_dataset(grid.data, home)
 
-    result = {}
-    for spec in experiments(grid, known_models(grid)):
-        if spec.recipe.name not in recipes:
-            continue
-
-        source = fetch_base(spec.model, home)
-        variant = run_quantize({"source": str(source), "root": str(home), "bits": bits, "group_size": 64})["folder"]
-        training = training_of(spec, Path(variant), data)
-        args = {"experiment": spec.model_dump(mode="json"), "training_id": training, "variant": variant, "data": str(data),
-                "home": str(home), "folder": str(home / "experiments" / training)}  # fmt: skip
-        training_job.run(args, quiet)
-        scores = scores_folder(spec, training, data)
-        score(args, scores)
-        result[spec.model.name, spec.recipe.name] = (spec, args, scores)
-
-    return result
+    return {
+        (spec.model.name, spec.recipe.name): (spec, *train_and_score(spec, data, home))
+        for spec in experiments(grid, known_models(grid))
+        if spec.recipe.name in recipes
+    }
 
 
-def score(args, scores, emit=quiet, **values):
-    """Score the training that `args` describe into the folder `scores`, in this process."""
-    shared = {key: args[key] for key in ("experiment", "variant", "data", "home")}
-    job.run(shared | {"adapter": args["folder"], "scores": str(scores)} | values, emit)
-
-
-def rows_of(spec, args, scores):
-    """The landing rows of a scores folder, by table."""
-    return evaluation_rows(spec, args["training_id"], scores, DatasetManifest.read(Path(args["data"])))
-
-
-def lines(path: Path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def seal_again(folder: Path) -> None:
+    """The manifest of a folder that was changed, for the files that it had."""
+    manifest = read_manifest(folder)
+    seal(folder, {key: value for key, value in manifest.items() if key not in SEAL}, list(manifest["files"]))
 
 
 @pytest.mark.parametrize("bits", ["study", pytest.param("eight_bits", marks=pytest.mark.nightly)])
@@ -360,15 +336,23 @@ def test_greedy_answers_equal_stock_generation_and_their_text_is_not_stored(stud
     assert len(kept_lines) == 3 and all(set(line) == {"case_id", "exact", "label"} for line in kept_lines)
 
 
+def base_of(spec, args):
+    return base_folder(fetch_base(spec.model, Path(args["home"])), Path(args["home"]))
+
+
+def fidelity(spec, args, base, variants, **values):
+    """What the fidelity job measures of these variants on 10 cases."""
+    common = {"reference": str(base), "cases": 10, "data": args["data"], "home": args["home"], "variants": variants}
+    return fidelity_job.run(common | {"training": spec.training.model_dump(mode="json")} | values, quiet)
+
+
 def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_closer_than_4(study):
     spec, args, _ = study["tiny-llama", "baseline"]
     home = Path(args["home"])
     source = fetch_base(spec.model, home)
     eight = run_quantize({"source": str(source), "root": str(home), "bits": 8, "group_size": 64})["folder"]
     base = base_folder(source, home)
-    common = {"reference": str(base), "cases": 10, "data": args["data"], "home": str(home),
-              "training": spec.training.model_dump(mode="json")}  # fmt: skip
-    measured = fidelity_job.run(common | {"variants": {"4": args["variant"], "8": eight, "0": str(base)}}, quiet)
+    measured = fidelity(spec, args, base, {"4": args["variant"], "8": eight, "0": str(base)})
     figures = {bits: measured["figures"][bits]["vocabulary"] for bits in measured["figures"]}
     assert measured["set_cases"] == 24 and figures["4"]["cases"] == 10
     assert figures["4"]["kl_mean"] > 10 * figures["8"]["kl_mean"] > 0
@@ -395,12 +379,11 @@ def test_where_trainings_compute_on_packed_weights_fidelity_stores_no_prefix_for
 ):
     """Its float32 prefix of the whole set would be read by nothing else."""
     spec, args, _ = study["tiny-llama", "baseline"]
-    base = base_folder(fetch_base(spec.model, Path(args["home"])), Path(args["home"]))
+    base = base_of(spec, args)
 
     def figures(home):
-        job = {"reference": str(base), "cases": 10, "data": args["data"], "home": str(home),
-               "training": spec.training.model_dump(mode="json"), "variants": {"4": args["variant"]}}  # fmt: skip
-        return fidelity_job.run(job, quiet)["figures"]["4"]["vocabulary"]
+        measured = fidelity(spec, args, base, {"4": args["variant"]}, home=str(home))
+        return measured["figures"]["4"]["vocabulary"]
 
     monkeypatch.setattr(fidelity_job, "backend", lambda: CPU)
     stored = figures(tmp_path / "shared")
@@ -415,30 +398,22 @@ def test_fidelity_of_a_set_with_one_case_has_divergences_and_no_perplexity_and_n
     data = shutil.copytree(args["data"], tmp_path / "data")
     first = (data / "test.jsonl").read_text().splitlines()[0]
     (data / "test.jsonl").write_text(first + "\n")
-    base = base_folder(fetch_base(spec.model, Path(args["home"])), Path(args["home"]))
-    common = {"reference": str(base), "cases": 10, "data": str(data), "home": str(tmp_path),
-              "training": spec.training.model_dump(mode="json")}  # fmt: skip
-    measured = fidelity_job.run(common | {"variants": {"4": args["variant"]}}, quiet)
+    base = base_of(spec, args)
+    here = {"home": str(tmp_path)}
+    measured = fidelity(spec, args, base, {"4": args["variant"]}, data=str(data), **here)
     vocabulary = measured["figures"]["4"]["vocabulary"]
-    assert (
-        measured["set_cases"] == vocabulary["cases"] == 1
-        and vocabulary["kl_mean"] > 0
-        and vocabulary["perplexity"] is None
-    )
+    assert measured["set_cases"] == vocabulary["cases"] == 1
+    assert vocabulary["kl_mean"] > 0 and vocabulary["perplexity"] is None
     not_checked = shutil.ignore_patterns(CHECKED)
     damaged = shutil.copytree(args["variant"], tmp_path / "damaged", ignore=not_checked)
     weights = mx.load(str(damaged / "model.safetensors"))
     mx.eval(weights)
     name = next(key for key in weights if key.endswith("norm.weight"))
     mx.save_safetensors(str(damaged / "model.safetensors"), weights | {name: weights[name] * float("nan")})
-    entries = {
-        key: value for key, value in verify(Path(args["variant"])).items() if key not in ("files", "check", "digest")
-    }
-    (damaged / "manifest.json").unlink()
-    seal(damaged, entries)
+    seal_again(damaged)
 
     with pytest.raises(TriageError, match="logits that are not finite"):
-        fidelity_job.run(common | {"data": args["data"], "variants": {"4": str(damaged)}}, quiet)
+        fidelity(spec, args, base, {"4": str(damaged)}, **here)
 
 
 def test_the_settings_digest_covers_what_has_no_column_and_neither_bits_nor_seed_nor_memory(study):
@@ -501,8 +476,7 @@ def test_the_rules_that_decide_are_the_stored_ones(study, tmp_path):
     assert (sum(below), chosen["n_ed"]) == (chosen["misses"], len(below)), "chosen on the calibration cases"
     chosen["value"] = 2.0
     (other / "rules.json").write_text(json.dumps(record))
-    manifest = json.loads((other / "manifest.json").read_text())
-    seal(other, {k: v for k, v in manifest.items() if k not in ("files", "created", "digest", "check")})
+    seal_again(other)
     after = rows_of(spec, args, other)
     assert before["evaluation"][0]["threshold"] < 1
     assert after["evaluation"][0]["threshold"] == 2
@@ -569,18 +543,14 @@ def test_a_test_set_with_one_case_has_scores_dropout_passes_and_an_answer(study,
     spec, args, _ = study["tiny-llama", "balanced_safe"]
     data = shutil.copytree(args["data"], tmp_path / "one")
     (data / "test.jsonl").write_text((data / "test.jsonl").read_text().splitlines(keepends=True)[0])
-    manifest = json.loads((data / "manifest.json").read_text())
-    seal(
-        data,
-        {k: v for k, v in manifest.items() if k not in ("files", "created", "digest", "check")},
-        list(manifest["files"]),
-    )
+    seal_again(data)
     score(args | {"data": str(data)}, tmp_path / "scores")
     rows = rows_of(spec, {**args, "data": str(data)}, tmp_path / "scores")
     (case,) = rows["mc_dropout"]
     assert rows["evaluation"][0]["cases"] == 1 and case["passes"] == 20
     recall = next(r for r in rows["metric"] if r["metric"] == "ed_recall" and r["rule"] == "argmax")
     label = json.loads((data / "test.jsonl").read_text())["label"]
-    assert (
-        recall["value"] in (0.0, 1.0) if label == "ED" else recall["value"] is None and "no ED case" in recall["note"]
-    )
+    if label == "ED":
+        assert recall["value"] in (0.0, 1.0)
+    else:
+        assert recall["value"] is None and "no ED case" in recall["note"]

@@ -12,13 +12,9 @@ from mlx_lm.utils import load
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import load_prompt
 from tasks.grids.grid import known_models, load_grid
-from tasks.identity import scores_folder, training_of
-from tasks.models.convert import run_quantize
-from tasks.models.sources.fetch import fetch_base
-from tasks.scoring import job
 from tasks.spec import LABELS, ExperimentSpec, PromptChoice, experiments
-from tasks.tuning import job as training_job
 from tasks.tuning.sets import load_set, load_template
+from tests.scoring.trained import train_and_score
 
 WORDS = {"ED": "emergency", "GP": "doctor", "HOME": "home"}
 SETTINGS = [
@@ -26,10 +22,6 @@ SETTINGS = [
     "training.max_tokens=1024", "training.evaluate_every=2", "scoring.passes=4", "scoring.generated_cases=3",
     "recipe.iterations=2", "data.limits={ train = 12, valid = 6, calibration = 12, test = 9 }",
 ]  # fmt: skip
-
-
-def quiet(event):
-    pass
 
 
 @pytest.fixture(scope="module", params=["tiny-llama", "tiny-gemma3"])
@@ -45,15 +37,7 @@ def trained(request, tmp_path_factory):
         for spec in experiments(grid, known_models(grid))
         if (spec.model.name, spec.recipe.name) == (request.param, "balanced_safe")
     )
-    source = fetch_base(spec.model, home)
-    variant = run_quantize({"source": str(source), "root": str(home), "bits": 4, "group_size": 64})["folder"]
-    training = training_of(spec, Path(variant), data)
-    shared = {"experiment": spec.model_dump(mode="json"), "variant": variant, "data": str(data), "home": str(home)}
-    folder = home / "experiments" / training
-    training_job.run(shared | {"training_id": training, "folder": str(folder)}, quiet)
-    scores = scores_folder(spec, training, data)
-    job.run(shared | {"adapter": str(folder), "scores": str(scores)}, quiet)
-    yield spec, shared | {"folder": str(folder)}, scores
+    yield spec, *train_and_score(spec, data, home)
     patch.undo()
 
 
