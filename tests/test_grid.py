@@ -7,7 +7,7 @@ import pytest
 from flows.selection import Narrowing, select
 from tasks.grids.grid import GRIDS, known_models, load_grid
 from tasks.runtime.errors import BadInput
-from tasks.spec import MOST_EXPERIMENTS, experiments
+from tasks.spec import MOST_EXPERIMENTS, Grid, experiments
 
 SMOKE = (GRIDS / "smoke.toml").read_text()
 # name: kind, learning rate, batch, rank, scale, dropout, iterations, target ED recall: the table of the study's protocol.
@@ -61,6 +61,20 @@ def test_paper_has_the_settings_of_the_protocol():
 
 
 MILD_COSTS = {label: {"ED": 1, "GP": 5 if label == "ED" else 1, "HOME": 5 if label == "ED" else 1} for label in COSTS}
+
+
+def test_every_key_is_described_and_those_of_the_top_level_stand_in_the_readme():
+    schema = Grid.model_json_schema(by_alias=True)
+    tables = {"Grid": schema, **schema["$defs"]}
+    without = [
+        f"{name}.{key}"
+        for name, table in tables.items()
+        for key, entry in table["properties"].items()
+        if not entry.get("description")
+    ]
+    assert without == []
+    readme = (GRIDS / "README.md").read_text(encoding="utf-8")
+    assert [key for key in [*schema["properties"], "safety"] if not re.search(rf"`\[*{key}\]*`", readme)] == []
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,28 @@
-"""User-supplied SQL: one read-only statement, without access to files or the network."""
+"""User-supplied SQL: one read-only statement within bounds, without access to files or the network."""
 
 from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from warehouse.arrow_tables import data_frame, with_whole_sums, without_decimals
-from warehouse.bounds import Bounds, stopped_after
-from warehouse.connect import quoted, reading
+from warehouse.connect import SEALED, Settings, quoted, reading
 from warehouse.place import is_damage
-from warehouse.statements import refuse_other_parameters, refuse_unless_reading
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+ALLOWED = "SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or PIVOT"
+IN_MEMORY: Settings = {"temp_directory": ""}  # what does not fit is refused, not put on the disk
+LEAST_MEMORY = 50_000_000
 ROWS_AT_ONCE = 10_000
 MACROS = (
     "SELECT DISTINCT function_name FROM duckdb_functions() "
@@ -31,6 +32,42 @@ TABLES_WITH_ID = "SELECT table_name FROM duckdb_columns() WHERE column_name = 'e
 VIEW_DEFINITIONS = "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal"
 
 Parameters = Mapping[str, object] | None  # value by name, as in `WHERE bits = $bits`
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Bytes of memory and seconds that DuckDB may take for a query; None leaves it its own.
+
+    `begun` is set when the statement starts, after a wait for the file.
+    """
+
+    memory: int | None = None
+    seconds: float | None = None
+    begun: threading.Event = field(default_factory=threading.Event, compare=False)
+
+    @property
+    def settings(self) -> Settings:
+        if self.memory is None:
+            return SEALED
+        if self.memory < LEAST_MEMORY:
+            raise BadInput(
+                f"A query needs at least {LEAST_MEMORY // 10**6} MB of memory, not {self.memory} "
+                "bytes; give it more with --memory."
+            )
+
+        return {**SEALED, **IN_MEMORY, "memory_limit": f"{self.memory}B"}
+
+    def memory_sentence(self) -> str:
+        """What to do where the memory does not suffice."""
+        size = f"{self.memory or 0:,} bytes"
+        return f"The query needs more than {size} of memory; allow more with --memory, e.g. 8GB."
+
+    def time_sentence(self) -> str:
+        """What to do where the time does not suffice."""
+        return (
+            f"The query was stopped after {self.seconds:g} seconds; allow more with --seconds, "
+            "e.g. 600."
+        )
 
 
 @dataclass(frozen=True)
@@ -92,8 +129,8 @@ def query(
         raise BadInput(f"as_ = {as_!r} is not a form of result; give 'pandas' or 'arrow'.")
     with _checked(sql, params, database, only, bounds or Bounds()) as con:
         relation = con.sql(sql, params=dict(params or {}))
-        table = without_decimals(relation.to_arrow_table())
-    return table if as_ == "arrow" else data_frame(table)
+        table = _without_decimals(relation.to_arrow_table())
+    return table if as_ == "arrow" else _data_frame(table)
 
 
 def query_arrow(
@@ -112,7 +149,7 @@ def query_arrow(
         table = pa.Table.from_batches(batches, reader.schema)
 
     cut = most is not None and table.num_rows > most
-    return with_whole_sums(table.slice(0, most)), cut
+    return _with_whole_sums(table.slice(0, most)), cut
 
 
 def query_rows(
@@ -170,13 +207,13 @@ def _checked(
         )
     with (
         reading(database, settings=bounds.settings) as con,
-        stopped_after(con, bounds.seconds) as expired,
+        _stopped_after(con, bounds.seconds) as expired,
     ):
         bounds.begun.set()
         try:
             statements = con.extract_statements(sql)
-            refuse_unless_reading(statements, sql)
-            refuse_other_parameters(statements, params or {})
+            _refuse_unless_reading(statements, sql)
+            _refuse_other_parameters(statements, params or {})
             if only is not None:
                 _narrow_views(con, sql, only)
             yield con
@@ -188,6 +225,69 @@ def _checked(
             if isinstance(error, duckdb.OutOfMemoryException) and bounds.memory is not None:
                 raise BadInput(bounds.memory_sentence()) from error
             raise BadInput(f"The query failed: {_sentence(error)}") from error
+
+
+@contextlib.contextmanager
+def _stopped_after(
+    con: duckdb.DuckDBPyConnection, seconds: float | None
+) -> Iterator[threading.Event]:
+    """Interrupt what the connection does after so many seconds; the event says whether that was so."""
+    expired = threading.Event()
+
+    def stop() -> None:
+        expired.set()
+        with contextlib.suppress(duckdb.Error):  # it has been closed in the meantime
+            con.interrupt()
+
+    if seconds is None:
+        yield expired
+        return
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+
+    try:
+        yield expired
+    finally:
+        timer.cancel()
+
+
+def _refuse_unless_reading(statements: list[duckdb.Statement], sql: str) -> None:
+    """Raise BadInput unless the statements are a single one that only reads."""
+    kinds = [statement.type.name for statement in statements]
+    if kinds == ["SELECT"] and not re.match(r"\s*pragma\b", sql, re.IGNORECASE):
+        return
+
+    # A pivot may run in two steps, which DuckDB 1.5 and 2.0 name differently.
+    is_pivot = re.match(r"\s*pivot\b", sql, re.IGNORECASE)
+    if is_pivot and kinds in (["MULTI"], ["CREATE", "SELECT"]):
+        return
+
+    if not kinds:
+        raise BadInput(f"There is no SQL statement to run; give one {ALLOWED} statement.")
+
+    refused_kinds = f"{len(kinds)} statements" if len(kinds) > 1 else f"this {kinds[0]} statement"
+    raise BadInput(
+        f"Queries only read: {refused_kinds} cannot be run; give one {ALLOWED} statement."
+    )
+
+
+def _refuse_other_parameters(
+    statements: list[duckdb.Statement], params: Mapping[str, object]
+) -> None:
+    """Raise BadInput unless the parameters of the statement are exactly those that have a value."""
+    parameters = set().union(*(statement.named_parameters for statement in statements))
+    # First, since a mistyped name is missing under its right one, too.
+    if unknown := sorted(params.keys() - parameters):
+        has = f"it has {_marked(sorted(parameters))}" if parameters else "it has none"
+        raise BadInput(f"The query has no parameter {_marked(unknown)}; {has}.")
+    if missing := sorted(parameters - params.keys()):
+        raise BadInput(f"The query needs a value for its parameter {_marked(missing)}.")
+
+
+def _marked(names: list[str]) -> str:
+    return ", ".join(f"${name}" for name in names)
 
 
 def _narrow_views(con: duckdb.DuckDBPyConnection, sql: str, only: Collection[str]) -> None:
@@ -242,3 +342,51 @@ def _sentence(error: duckdb.Error) -> str:
     text = re.split(r"\n\s*LINE \d+:", str(error))[0]
     text = re.sub(r"^[\w ]+ Error: ", "", " ".join(text.split()))
     return text if text.endswith((".", "?")) else f"{text.rstrip('!')}."
+
+
+def _with_whole_sums(table: pa.Table) -> pa.Table:
+    """Sums of whole numbers, which DuckDB gives 128 bits, as whole numbers of 64 bits where they
+    fit; other decimals stay as they are, with all their digits.
+    """
+    import pyarrow as pa
+
+    for index, column in enumerate(table.schema):
+        if not pa.types.is_decimal(column.type):
+            continue
+        with contextlib.suppress(pa.ArrowInvalid):  # a fraction, or too large
+            values = table.column(index).cast(pa.int64())
+            table = table.set_column(index, column.name, values)
+
+    return table
+
+
+def _without_decimals(table: pa.Table) -> pa.Table:
+    """As `_with_whole_sums`, with other decimals as floats, which pandas can compute with."""
+    import pyarrow as pa
+
+    table = _with_whole_sums(table)
+    for index, column in enumerate(table.schema):
+        if pa.types.is_decimal(column.type):
+            values = table.column(index).cast(pa.float64())
+            table = table.set_column(index, column.name, values)
+
+    return table
+
+
+def _data_frame(table: pa.Table) -> pd.DataFrame:
+    """A DataFrame in which a missing value turns no whole number into a float."""
+    import pandas as pd
+    import pyarrow as pa
+
+    types = {
+        pa.int8(): pd.Int8Dtype(),
+        pa.int16(): pd.Int16Dtype(),
+        pa.int32(): pd.Int32Dtype(),
+        pa.int64(): pd.Int64Dtype(),
+        pa.uint8(): pd.UInt8Dtype(),
+        pa.uint16(): pd.UInt16Dtype(),
+        pa.uint32(): pd.UInt32Dtype(),
+        pa.uint64(): pd.UInt64Dtype(),
+        pa.bool_(): pd.BooleanDtype(),
+    }
+    return table.to_pandas(types_mapper=types.get, date_as_object=False)

@@ -21,11 +21,10 @@ from flows.bench.synthetic_study import SyntheticStudy
 from flows.report.table import ReportTable, print_table
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from warehouse.bounds import Bounds
 from warehouse.connect import writing
 from warehouse.load import load_all, load_landings
 from warehouse.place import FILE
-from warehouse.query import query_rows
+from warehouse.query import Bounds, query_rows
 
 REPEATS = 5
 OF_PAPER = 60  # experiments of the study of the grid `paper`

@@ -1,10 +1,11 @@
-"""The consoles of the command line, and an option that several commands share."""
+"""The consoles of the command line, and what several commands share."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,6 +53,18 @@ def print_error(sentence: str) -> None:
 def print_line(console: Console, text: str, style: str | None = None) -> None:
     """Print prose: wrapped between words on a terminal, one line in a file or a pipe."""
     console.print(text, style=style, soft_wrap=not console.is_terminal)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise BadInput unless a new file can be made at `path`, the value of --output."""
+    from tasks.runtime.errors import BadInput
+
+    if os.path.lexists(path):
+        raise BadInput(f"{path} is there already and stays as it is; give --output another name.")
+    if not path.parent.is_dir():
+        raise BadInput(
+            f"There is no folder {path.parent}; create it, or give --output another name."
+        )
 
 
 def print_answer(console: Console, lines: Iterable[str]) -> None:

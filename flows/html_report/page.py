@@ -15,7 +15,6 @@ from markupsafe import Markup, escape
 from flows.html_report.baselines import baselines
 from flows.html_report.bytes_and_recall import bytes_and_recall
 from flows.html_report.cases import ShownCases, shown_cases
-from flows.html_report.claims import claims
 from flows.html_report.confusion import confusion
 from flows.html_report.data_card import data_card
 from flows.html_report.decision_curve import decision_curve
@@ -46,7 +45,6 @@ SECTIONS: tuple[Callable[[ReportedStudy], Section], ...] = (
     subgroups,
     gates,
     baselines,
-    claims,
     data_card,
     environment,
 )

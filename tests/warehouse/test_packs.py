@@ -8,12 +8,13 @@ import pytest
 
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.store import MANIFEST, seal
+from tests.published.write import write_pack
 from tests.warehouse.rows import evaluation, land_pair, training
 from tests.warehouse.test_studies import land_dataset, land_sweep
 from warehouse.landing import LandingManifest, write_landing
 from warehouse.load import landing_folders
 from warehouse.merge import merge
-from warehouse.packs import PACK, folders_at, is_pack, unpack, write_pack
+from warehouse.packs import PACK, folders_at, is_pack, unpack
 
 
 @pytest.fixture
@@ -46,14 +47,6 @@ def test_a_pack_has_one_file_a_table_and_replaces_the_one_before(landing, pack):
     assert {"prediction.parquet", "experiment.parquet", MANIFEST} < files
     write_pack([landing / "t4"], pack)
     assert {path.name for path in pack.iterdir()} == {"experiment.parquet", "training_curve.parquet", MANIFEST}
-
-
-def test_a_pack_that_cannot_be_written_leaves_the_one_before(landing, pack, monkeypatch):
-    before = LandingManifest.read(pack, deep=True)
-    monkeypatch.setattr("warehouse.packs._write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        write_pack([landing / "t4"], pack)
-    assert LandingManifest.read(pack, deep=True) == before
 
 
 def test_rows_of_the_same_case_stand_together(pack):

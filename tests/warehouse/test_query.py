@@ -10,10 +10,9 @@ import pytest
 
 from tasks.runtime.errors import BadInput
 from tests.warehouse.rows import land_pair
-from warehouse.bounds import Bounds
 from warehouse.connect import warehouse_path, writing
 from warehouse.load import load_all
-from warehouse.query import Rows, _views_of, query, query_rows
+from warehouse.query import Bounds, Rows, _views_of, query, query_rows
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,9 @@ import pytest
 
 from tasks.runtime.errors import BadInput
 from tests.warehouse.rows import land_pair
-from warehouse.bounds import Bounds
 from warehouse.connect import reading, snapshot, warehouse_path, writing
 from warehouse.load import load_all
-from warehouse.query import query_rows
+from warehouse.query import Bounds, query_rows
 
 DELETE = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('DELETE FROM gate')"
 NARROWED = "SELECT evaluation_id FROM leaderboard ORDER BY 1"

@@ -16,8 +16,7 @@ from deployments.interruptions import INTERRUPTED, interrupted_by_signals
 from flows.cli.models.find_model import find_model
 from flows.cli.models.predict_output import WRITERS, Writer
 from flows.cli.standard_output import discard_the_rest, output_error
-from flows.cli.storage.sql_output import refuse_existing
-from flows.cli.terminal import errors, print_error, print_line
+from flows.cli.terminal import errors, print_error, print_line, refuse_existing
 from flows.report.figures import counted
 from tasks.bundle.asking import FUNCTION, AskedModel, decision_of, in_use
 from tasks.bundle.decision import Decision

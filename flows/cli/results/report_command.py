@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from flows.cli.storage.sql_output import refuse_existing
-from flows.cli.terminal import print_line
+from flows.cli.terminal import print_line, refuse_existing
 from flows.cli.waiting import load_what_waits
 from flows.html_report.files import (
     check_charts_folder,

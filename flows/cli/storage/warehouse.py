@@ -1,4 +1,4 @@
-"""`triage warehouse ...`: check it, publish it, fill it again, or from another machine."""
+"""`triage warehouse ...`: check it, fill it again, or from another machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from warehouse.load import LoadReport
 
 warehouse = typer.Typer(
-    no_args_is_help=True, help="Check, copy, merge or rebuild the file with all results."
+    no_args_is_help=True, help="Check, merge or rebuild the file with all results."
 )
 AGAIN = (
     "run the sweep or the benchmark that made them once more; a sweep writes them from its scores "
@@ -28,23 +28,6 @@ def check() -> None:
     from flows.cli.storage.warehouse_check import print_check
 
     raise typer.Exit(0 if print_check(console) else 1)
-
-
-@warehouse.command()
-def publish(
-    folder: Annotated[Path, typer.Argument(help="a new folder", show_default=False)],
-) -> None:
-    """Write a copy for others: the DuckDB file, Parquet, CSV, and what every column means."""
-    from flows.cli.waiting import load_what_waits
-    from warehouse.publish import publish
-
-    load_what_waits()
-    copy = publish(folder)
-    print_line(
-        console,
-        f"Published to {copy.folder}: triage.duckdb, {copy.parquet} tables as Parquet, "
-        f"{copy.csv} tables and views as CSV, data_dictionary.csv, README.md",
-    )
 
 
 @warehouse.command()

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from flows.cli.models.export_report import _agreement
 from flows.cli.models.predict_run import PredictRequest, run_predict
-from flows.cli.results.claims_report import MOST_ROWS, _print_claim
 from flows.cli.results.studies_report import _sentence
 from flows.cli.storage.warehouse import _merged
 from flows.cli.storage.warehouse_check import print_check
@@ -30,7 +29,6 @@ from tasks.search.trial import Cost
 from tests.bundle.test_decide import bundle
 from tests.bundle.test_model_card import card
 from tests.stopping import stop_for_this_test_only
-from warehouse.claims import Claim, ClaimMeasurement, MeasuredClaim
 from warehouse.forget import Forgotten
 from warehouse.load import load_all
 
@@ -92,14 +90,6 @@ def test_decisions_of_a_model_that_was_written_anew(count, words):
     assert f", and {words}." in card(bundle(Rule(name="argmax")), ExportResult(fused=agreement))
     with pytest.raises(BadInput, match=f", and {words}. Export it"):
         refuse_beyond_bound(agreement, "model.gguf")
-
-
-@ONE_AND_TWO
-def test_rows_of_a_claim(count, s):
-    out = io.StringIO()
-    rows = [ClaimMeasurement(0.5, 0.4, 0.6, "supported")] * (MOST_ROWS + count)
-    _print_claim(Console(file=out), MeasuredClaim(Claim("bits", "Bits.", 0, 1, ""), "supported", rows))
-    assert f"  {count} more row{s}: triage sql" in out.getvalue()
 
 
 @ONE_AND_TWO

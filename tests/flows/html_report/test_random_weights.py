@@ -25,7 +25,7 @@ from warehouse.load import load_all
 from warehouse.query import query
 
 TABLES = {"reliability": "reliability", "decision-curves": "net_benefit", "subgroups": "subgroup_metric"}
-WITHOUT_MODELS = ("claims", "data", "environment")  # sections that name none, or leave random weights out
+WITHOUT_MODELS = ("data", "environment")  # sections that name none, or leave random weights out
 CASES = {
     (4, False): noisy(1, 0.9),
     (8, False): noisy(2, 0.9),

@@ -1,0 +1,213 @@
+"""The rows behind the READMEs: every figure of their tables is one of `warehouse/published`, and what writes them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.runtime.errors import BadInput
+from tests.place import ROOT
+from tests.published.figures import FOLDER, TABLES, VIEWS, figures
+from tests.published.write import PACKED, PRECISION_MEANS, PRECISIONS, publish, publish_landing
+from tests.warehouse.rows import evaluation, land_pair, training
+from tests.warehouse.test_precisions import land as land_at
+from tests.warehouse.test_precisions import noisy
+from tests.warehouse.test_studies import land, land_sweep
+from warehouse.connect import reading, writing
+from warehouse.cookbook import named_query
+from warehouse.health import run_audits
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+from warehouse.merge import merge
+
+MOST_BYTES = {
+    "demo": 500_000, "study": 3_000_000, "study_gemma": 1_200_000, "first_run": 100_000, "demo_first": 100_000,
+}  # fmt: skip
+FILES = sorted({entry["file"] for entry in TABLES})
+
+
+def test_every_figure_of_the_readmes_is_a_published_one():
+    every = list(figures())
+    assert [figure for figure in every if not figure.agrees] == [], "python -m tests.published.write, then the READMEs"
+    assert len(every) > 50
+
+
+@pytest.mark.parametrize("study", MOST_BYTES)
+def test_the_published_rows_are_small_and_every_view_has_some(study):
+    files = {file.stem: pq.read_table(file).num_rows for file in (FOLDER / study).glob("*.parquet")}
+    assert set(files) - {PRECISIONS, PRECISION_MEANS} == set(VIEWS) and all(files.values())
+    every = [path for path in (FOLDER / study).rglob("*") if path.is_file()]
+    assert sum(file.stat().st_size for file in every) < MOST_BYTES[study]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_table_with_intervals_is_compared(file):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    tables = re.findall(r"^\|(.*)\|\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    heads = [head.split("|")[0].strip() for head, body in tables if re.search(r"\[[-+]?\d", body)]
+    assert heads and heads == [entry["first_column"] for entry in TABLES if entry["file"] == file]
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """The READMEs elsewhere, to be changed by a test."""
+    for file in FILES:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("digit", "other"), [("3", "4"), ("-0.", "-1."), ("`inferior`", "`not inferior`")])
+def test_a_figure_that_parts_from_the_published_rows_is_found(copied, digit, other):
+    """In the last line of a README that holds it."""
+    path = copied / "flows" / "README.md"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("| recipe | accuracy |"))
+    place = next(i for i in range(first + 2, len(lines)) if digit in lines[i])
+    lines[place] = lines[place].replace(digit, other, 1)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert [figure for figure in figures(copied) if not figure.agrees]
+
+
+def test_a_line_that_only_one_side_has_is_found(copied):
+    path = copied / "README.md"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r"^\| always ED.*\n", "", text, flags=re.MULTILINE), encoding="utf-8")
+    with pytest.raises(ValueError, match="'always ED' is not both there and in tables.toml"):
+        list(figures(copied))
+
+
+@pytest.fixture
+def two_studies(tmp_path):
+    """A warehouse with a pair in the study `pairs` and an experiment in another one."""
+    root = tmp_path / "landing"
+    land_pair(root)
+    land(root, "e-other", "other-1")
+    land_sweep(root, "pairs", ["t4", "t8", "e4", "e8"])
+    land_sweep(root, "other", ["other-1", "e-other"])
+    load_all(root, tmp_path / "w.duckdb")
+    return tmp_path / "w.duckdb"
+
+
+def test_a_study_is_published_without_the_rows_of_others_and_with_pools_that_an_interrupted_sweep_left_out(
+    two_studies, tmp_path
+):
+    with writing(two_studies) as con:
+        con.execute("DELETE FROM pooled_metric")
+    publish("pairs", tmp_path / "published", two_studies)
+    published = {view: duckdb.read_parquet(str(tmp_path / "published" / f"{view}.parquet")) for view in VIEWS}
+    assert sorted(row[0] for row in published["leaderboard"].select("evaluation_id").fetchall()) == ["e4", "e8"]
+    assert {row[0] for row in published["gate_bounds"].select("evaluation_id").fetchall()} == {"e4", "e8"}
+    assert len(published["quantization_comparison"]) == 1
+    assert len(published["quantization_summary"]) > 0
+    assert not (tmp_path / "published" / f"{PRECISIONS}.parquet").exists()
+
+
+def publish_moved(place, folder, seed, *moved_to):
+    """Publish a study whose adapter of 4 bits is judged at other precisions, too; returns the differences in accuracy by
+    precision and seed, and the number of adapters of each mean."""
+    land_at(place / "landing", "4bit", noisy(seed, 0.9), seed=seed)
+    ids = ["t-4bit", "e-4bit"]
+    for precision in moved_to:
+        land_at(place / "landing", precision, noisy(seed + 1, 0.8), moved_from="4bit", seed=seed)
+        ids += [f"t-{precision}-from-4bit", f"e-{precision}-from-4bit"]
+    land_sweep(place / "landing", "moved", ids)
+    load_all(place / "landing", place / "w.duckdb")
+    publish("moved", folder, place / "w.duckdb")
+
+    rows = pq.read_table(folder / f"{PRECISIONS}.parquet").to_pylist()
+    means = pq.read_table(folder / f"{PRECISION_MEANS}.parquet").to_pylist()
+    differences = {(row["precision"], row["seed"]): row["accuracy_diff"] for row in rows}
+    return differences, {row["precision"]: row["adapters"] for row in means}
+
+
+def test_a_precision_that_another_machine_published_stays_until_it_is_measured_again(tmp_path):
+    folder = tmp_path / "published"
+    first, means = publish_moved(tmp_path / "one", folder, 42, "bf16", "8bit")
+    assert set(first) == {("8bit", 42), ("4bit", 42)} and means == {"8bit": 1, "4bit": 1}
+
+    second, means = publish_moved(tmp_path / "two", folder, 43, "bf16")
+    assert set(second) == {*first, ("4bit", 43)} and means == {"8bit": 1, "4bit": 1}
+    assert {key: second[key] for key in first} == first
+
+
+def test_a_study_without_an_evaluation_publishes_nothing(two_studies, tmp_path):
+    with pytest.raises(BadInput, match="no evaluation of the study demo: run `triage sweep demo` first"):
+        publish("demo", tmp_path / "published", two_studies)
+    assert not (tmp_path / "published").exists()
+
+
+def summary_of(database):
+    with reading(database) as con:
+        return con.execute("FROM quantization_summary_of(evaluations_of('pairs'))").fetchall()
+
+
+def test_another_machine_takes_over_the_published_landing_folders(two_studies, tmp_path):
+    published = tmp_path / "published"
+    elsewhere = tmp_path / "elsewhere" / "landing"
+    ids = publish_landing("pairs", published / "landing", tmp_path / "landing", two_studies)
+    assert ids == ["e4", "e8", "sweep-pairs-1", "t4", "t8"]
+
+    report = merge(published, elsewhere)
+    assert (sorted(report.additions), report.refused) == (ids, {})
+    load_all(elsewhere, tmp_path / "elsewhere.duckdb")
+    assert summary_of(two_studies) == summary_of(tmp_path / "elsewhere.duckdb") != []
+
+
+def test_what_another_machine_published_stays(two_studies, tmp_path):
+    pack = tmp_path / "published" / "landing"
+    publish_landing("other", pack, tmp_path / "landing", two_studies)
+    publish_landing("pairs", pack, tmp_path / "landing", two_studies)
+    land(tmp_path / "landing", "e-other", "other-1", accuracy=0.1)
+    publish_landing("other", pack, tmp_path / "landing", two_studies)
+
+    report = merge(pack, tmp_path / "elsewhere")
+    assert {"e-other", "other-1", "e4", "t8"} < set(report.additions)
+    assert pq.read_table(tmp_path / "elsewhere" / "e-other" / "evaluation.parquet")["accuracy"].to_pylist() != [0.1]
+
+
+def test_the_variants_and_baselines_of_its_models_go_with_a_study(two_studies, tmp_path):
+    """A merged study is compared with them, and its claims are about bytes and parameters, too."""
+    assert pq.read_table(FOLDER / "study" / "landing" / "variant.parquet")["bits"].to_pylist() == [4, 8]
+    trainings = pq.read_table(FOLDER / "study" / "landing" / "experiment.parquet")
+    assert {"always_ed", "always_gp", "tfidf_lr"} < set(trainings["recipe"].to_pylist())
+
+    root = tmp_path / "landing"
+    baseline = training("always-1", bits=None, cell_id="always_ed", recipe="always_ed", recipe_kind="baseline")
+    write_landing(root, "always-1", "training", baseline)
+    write_landing(root, "e-always", "evaluation", evaluation("e-always", "always-1"))
+    land_sweep(root, "pairs", ["e-always"], day=2)
+    load_all(root, two_studies)
+    assert "e-always" in publish_landing("pairs", tmp_path / "published" / "landing", root, two_studies)
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory):
+    """A warehouse of both published studies."""
+    folder = tmp_path_factory.mktemp("merged")
+    for study in PACKED:
+        report = merge(FOLDER / study, folder / "landing")
+        assert report.additions and not report.refused
+    load_all(folder / "landing", folder / "w.duckdb")
+    with reading(folder / "w.duckdb") as con:
+        yield con
+
+
+def test_published_studies_pass_every_audit(merged):
+    """Rows of real trainings, with several seeds of a recipe, which made-up ones lack."""
+    assert not any(run_audits(merged).values())
+    assert merged.execute("SELECT count(*) FROM pooled_metric WHERE seed_low IS NOT NULL").fetchone() > (0,)
+
+
+def test_published_studies_support_what_their_readme_says(merged):
+    by_claim = {row[0]: row[1:] for row in merged.execute(named_query("claims").sql).fetchall()}
+    (loss,) = (row for sentence, row in by_claim.items() if sentence.endswith("read as 2 points of accuracy."))
+    assert [round(figure, 3) for figure in loss[1:4]] == [0.006, -0.003, 0.014]
+    assert Counter(row[-1] for row in by_claim.values()) == {
+        "supported": 4, "cannot conclude": 3, "not measured here": 4,
+    }  # fmt: skip

@@ -1,0 +1,228 @@
+"""Write what is published of a study, from the warehouse of this home:
+`uv run python -m tests.published.write STUDY`.
+
+That is the rows behind the READMEs' tables as Parquet, and a pack of the study's landing folders, which another machine
+takes over (`triage warehouse merge`) to add a seed: pooled figures resample the cases of all pairs together, so the rows
+of a view do not suffice.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.runtime.errors import BadInput
+from tasks.runtime.home import home
+from tasks.runtime.store import ManifestDict, build_folder
+from tests.published.figures import FOLDER, VIEWS
+from warehouse.comparison.precision_pools import WITH_INFORMED, PrecisionPool, pools_in
+from warehouse.connect import quoted, reading
+from warehouse.health import bring_up_to_date
+from warehouse.landing import LandingManifest
+from warehouse.load import kind_of, landing_folders
+from warehouse.merge import copy_folder
+from warehouse.packs import PACK, is_pack, unpack
+from warehouse.schema import FACTS
+
+STUDIES = ("demo", "study", "study_gemma")  # the processors of the other folders are gone
+PACKED = ("study", "study_gemma")
+PRECISIONS = "precision_comparison"
+PRECISION_MEANS = "precision_summary"
+# Predictions of moved adapters are too many to be published, so a row that another machine published stays until this
+# one measures the same.
+_PRECISION_ROWS = """
+WITH measured AS ({measured}),
+published AS ({published})
+FROM measured
+UNION ALL BY NAME
+FROM published ANTI JOIN measured
+    USING (base_model, recipe, seed, adapter, evaluation_set, set_digest, precision)
+ORDER BY
+    base_model, recipe, seed, adapter, evaluation_set, set_digest, stored_bytes DESC, precision
+"""
+_POOL = (
+    *("base_model", "recipe", "adapter", "evaluation_set"),
+    *("set_digest", "random_weights", "precision", "reference"),
+)
+# Further evaluation sets are left out for their size.
+_LANDED = """
+WITH judged AS (
+    SELECT evaluation_id, training_id
+    FROM study_member
+    JOIN evaluation ON evaluation_id = id
+    JOIN experiment USING (training_id)
+    WHERE study = $study AND evaluation_set = 'test' AND recipe_kind IN ('standard', 'safety', 'baseline')
+)
+SELECT evaluation_id AS id FROM judged
+UNION
+SELECT training_id FROM judged
+UNION
+SELECT variant_id FROM judged JOIN experiment USING (training_id) JOIN variant USING (weights_digest)
+UNION
+SELECT sweep_id FROM sweep JOIN sweep_member USING (sweep_id) WHERE study = $study
+UNION
+SELECT dataset_id FROM dataset JOIN sweep USING (dataset_digest) WHERE study = $study
+ORDER BY id
+"""
+_PLACE = "place_in_folder"
+
+
+def publish(study: str, folder: Path, database: Path | None = None) -> None:
+    """Write the rows of a study into `folder` as Parquet, replacing what was published before.
+
+    Raises BadInput where the warehouse has no evaluation of that study.
+    """
+    bring_up_to_date(database)
+    with reading(database) as con:
+        (ids,) = con.execute("SELECT evaluations_of($study)", {"study": study}).fetchone()
+        if not ids:
+            raise BadInput(f"The warehouse has no evaluation of the study {study}: run `triage sweep {study}` first.")
+
+        folder.mkdir(parents=True, exist_ok=True)
+        for view, rows in VIEWS.items():
+            selected = con.sql(rows, params={"study": study} if "$study" in rows else None)
+            selected.write_parquet(str(folder / f"{view}.parquet"), compression="zstd")
+
+        _publish_precisions(con, study, folder / f"{PRECISIONS}.parquet")
+        if pools := pools_in(con, ids):
+            _publish_means(pools, folder / f"{PRECISION_MEANS}.parquet")
+
+
+def _publish_precisions(con: duckdb.DuckDBPyConnection, study: str, path: Path) -> None:
+    """Each adapter at each precision, beside its reference."""
+    published = f"FROM read_parquet({quoted(str(path))})" if path.is_file() else "FROM measured LIMIT 0"
+    measured = WITH_INFORMED.format(ids="evaluations_of($study)")
+    statement = _PRECISION_ROWS.format(measured=measured, published=published)
+    rows = con.sql(statement, params={"study": study}).to_arrow_table()
+    if len(rows):
+        pq.write_table(rows, path, compression="zstd")
+
+
+def _publish_means(pools: Sequence[PrecisionPool], path: Path) -> None:
+    """The means over adapters; one of more adapters, which another machine published, stays."""
+    published = pq.read_table(path).to_pylist() if path.is_file() else []
+    means = {tuple(row[name] for name in _POOL): row for row in published}
+    for pool in pools:
+        row = _mean(pool)
+        key = tuple(row[name] for name in _POOL)
+        if key not in means or means[key]["adapters"] <= row["adapters"]:
+            means[key] = row
+
+    # As text, since random_weights may be NULL, and None cannot be compared.
+    rows = [means[key] for key in sorted(means, key=str)]
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
+
+
+def _mean(pool: PrecisionPool) -> dict[str, Any]:
+    """A pool in one row: the figures of each metric stand in columns of its name."""
+    row: dict[str, Any] = {name: getattr(pool, name) for name in _POOL}
+    row |= {
+        "bytes_ratio": pool.bytes_ratio,
+        "note": pool.note,
+        "adapters": pool.figures["accuracy"].pairs,
+        "bands": "joint bootstrap; for all figures of the pool at once",
+    }
+    for metric, figure in pool.figures.items():
+        lowest, highest = pool.ranges[metric] or (None, None)
+        row |= {
+            metric: figure.value_4bit,
+            f"reference_{metric}": figure.value_8bit,
+            f"{metric}_diff": figure.difference,
+            f"{metric}_low": figure.low,
+            f"{metric}_high": figure.high,
+            f"{metric}_seed_sd": figure.seed_sd,
+            f"{metric}_seed_low": figure.seed_low,
+            f"{metric}_seed_high": figure.seed_high,
+            f"{metric}_lowest": lowest,
+            f"{metric}_highest": highest,
+            f"{metric}_verdict": figure.verdict,
+        }
+
+    return row
+
+
+def publish_landing(study: str, pack: Path, landing: Path, database: Path | None = None) -> list[str]:
+    """Add the study's landing folders in `landing` to `pack`; return their ids.
+
+    What was published stays as it is: other machines trained some of it. Delete the pack to publish all rows again.
+    """
+    with reading(database) as con:
+        rows = con.execute(_LANDED, {"study": study}).fetchall()
+    ids = [str(id) for (id,) in rows if (landing / str(id)).is_dir()]
+
+    with TemporaryDirectory() as name:
+        folders = Path(name)
+        if is_pack(pack):
+            unpack(pack, folders)
+        for id in ids:
+            if not (folders / id).is_dir():
+                copy_folder(landing / id, folders / id)
+        write_pack(landing_folders(folders), pack)
+
+    return ids
+
+
+def write_pack(folders: Sequence[Path], target: Path) -> None:
+    """Write the rows of landing folders into the folder `target`, replacing what is there.
+
+    The first rows of all folders stand first, then the second ones: what evaluations of the same cases share, the
+    digests of the cases above all, takes its space once.
+    """
+    parts: dict[str, list[pa.Table]] = {}
+    for folder in folders:
+        kind = kind_of(folder, LandingManifest.read(folder, deep=True))
+        for name in FACTS[kind].tables:
+            table = pq.ParquetFile(folder / f"{name}.parquet").read()
+            places = pa.array(range(table.num_rows), type=pa.int32())
+            parts.setdefault(name, []).append(table.append_column(_PLACE, places))
+
+    def build(folder: Path) -> ManifestDict:
+        for name, of_folders in parts.items():
+            together = pa.concat_tables(of_folders, promote_options="default")
+            order = pc.array_sort_indices(together[_PLACE].combine_chunks())
+            table = together.take(order).drop_columns(_PLACE)
+            # Probabilities hardly repeat: their bytes are compressed apart, that of the exponent first.
+            numbers = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+            others = [column for column in table.column_names if column not in numbers]
+            pq.write_table(
+                table, folder / f"{name}.parquet", compression="zstd", compression_level=19,
+                use_dictionary=others, use_byte_stream_split=numbers,
+            )  # fmt: skip
+        return {"kind": PACK}
+
+    # Built aside: a write that is killed leaves the pack of before.
+    staging = target.with_name(f".{target.name}.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    build_folder(staging, build)
+    shutil.rmtree(target, ignore_errors=True)
+    staging.rename(target)
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in STUDIES:
+        print(f"Name the study whose rows are published: {' or '.join(STUDIES)}.", file=sys.stderr)
+        return 2
+
+    (study,) = arguments
+    try:
+        publish(study, FOLDER / study)
+        if study in PACKED:
+            publish_landing(study, FOLDER / study / "landing", home() / "landing")
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
