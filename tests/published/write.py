@@ -83,7 +83,7 @@ def publish(study: str, folder: Path, database: Path | None = None) -> None:
     """
     bring_up_to_date(database)
     with reading(database) as con:
-        (ids,) = con.execute("SELECT evaluations_of($study)", {"study": study}).fetchone()
+        ((ids,),) = con.execute("SELECT evaluations_of($study)", {"study": study}).fetchall()
         if not ids:
             raise BadInput(f"The warehouse has no evaluation of the study {study}: run `triage sweep {study}` first.")
 
