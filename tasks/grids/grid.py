@@ -36,22 +36,18 @@ def grid_path(name: str) -> Path:
     """A grid by its short name (`demo`) or the path of a TOML file."""
     path = Path(name) if name.endswith(".toml") or "/" in name else GRIDS / f"{name}.toml"
     if not ask(Path.is_file, path):
+        problem = f"There is no grid {shortened(name)!r}"
+        if name and ask(Path.is_dir, Path(name)):
+            inside = sorted(Path(name).glob("*.toml"))
+            hint = f"; name the file inside it, e.g. {inside[0]}" if inside else ""
+            problem = f"{name!r} is a folder where a grid is expected{hint}"
+
         built_in = ", ".join(sorted(path.stem for path in GRIDS.glob("*.toml")))
-        problem = _folder_sentence(name) or f"There is no grid {shortened(name)!r}"
         raise BadInput(
             f"{problem}; the built-in grids are {built_in}, or give the path of a .toml file."
         )
 
     return path
-
-
-def _folder_sentence(name: str) -> str:
-    """What is wrong with a folder in a grid's place, and which grid may be meant; else empty."""
-    if not name or not ask(Path.is_dir, Path(name)):
-        return ""
-    grid_files = sorted(Path(name).glob("*.toml"))
-    hint = f"; name the file inside it, e.g. {grid_files[0]}" if grid_files else ""
-    return f"{name!r} is a folder where a grid is expected{hint}"
 
 
 def load_grid(name: str, overrides: list[str] | None = None) -> Grid:
@@ -69,30 +65,21 @@ def load_grid(name: str, overrides: list[str] | None = None) -> Grid:
     _inherit_safety(raw, path, overrides)
 
     grid = _validate(Grid, raw, path, overrides)
-    _refuse_unknown_models(grid, path, overrides)
-    return _with_folder(grid, path.parent)
-
-
-def _refuse_unknown_models(grid: Grid, path: Path, overrides: list[str]) -> None:
     base_models = known_models(grid)
     for name in grid.models:
         if name not in base_models:
-            place = where(path, ["models"], overrides)
             raise BadInput(
-                f"{place}: models has the unknown base model {name!r}; "
+                f"{where(path, ['models'], overrides)}: models has the unknown base model {name!r}; "
                 f"known are {', '.join(sorted(base_models))}."
             )
 
-
-def _with_folder(grid: Grid, folder: Path) -> Grid:
-    """The grid with relative sources that are looked up in `folder` first, see
-    `Columns.with_folder`.
-    """
-    if folder == GRIDS:  # no cases lie beside the built-in grids
+    if path.parent == GRIDS:  # no cases lie beside the built-in grids
         return grid
 
-    sets = tuple(entry.with_folder(folder) for entry in grid.evaluation_sets)
-    return grid.model_copy(update={"data": grid.data.with_folder(folder), "evaluation_sets": sets})
+    # Relative sources are looked up in the grid's folder first, see `Columns.with_folder`.
+    data = grid.data.with_folder(path.parent)
+    sets = tuple(entry.with_folder(path.parent) for entry in grid.evaluation_sets)
+    return grid.model_copy(update={"data": data, "evaluation_sets": sets})
 
 
 def known_models(grid: Grid | None = None) -> dict[str, BaseModelSpec]:
@@ -104,16 +91,15 @@ def known_models(grid: Grid | None = None) -> dict[str, BaseModelSpec]:
     models = [*built_in, *grid.base_models]
     if grid.allow_mirror:
         models = [model.model_copy(update={"allow_mirror": True}) for model in models]
+
+    by_name = {model.name: model for model in models}
     if grid.weights == "random":
-        models = [_random(model) for model in models]
+        for name, model in by_name.items():
+            source = RandomSource(kind="random", shape=name)
+            # Nobody's terms of use bind random weights of the true shape.
+            by_name[name] = model.model_copy(update={"sources": (source,), "terms": None})
 
-    return {model.name: model for model in models}
-
-
-def _random(model: BaseModelSpec) -> BaseModelSpec:
-    """The model with random weights of its true shape; nobody's terms of use bind those."""
-    source = RandomSource(kind="random", shape=model.name)
-    return model.model_copy(update={"sources": (source,), "terms": None})
+    return by_name
 
 
 def _read_toml(path: Path) -> RawTable:

@@ -49,17 +49,19 @@ def sentence(
     loc = [part for part in first["loc"] if part not in _BRANCHES]
     # A union gives a complaint for each of its branches.
     message = " or ".join(
-        _message(complaint["msg"]) for complaint in complaints if _same_place(complaint["loc"], loc)
+        _message(complaint["msg"])
+        for complaint in complaints
+        if [part for part in complaint["loc"] if part not in _BRANCHES] == loc
     )
     key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
     unknown = first["type"] == "extra_forbidden"
     place = where(path, loc, overrides, message, above=unknown)
 
     if unknown:
-        return (
-            f"{place}: unknown key {key!r}; "
-            f"{_suggestion(str(loc[-1]), _allowed_keys(model, first['loc']))}."
-        )
+        allowed_keys = _allowed_keys(model, first["loc"])
+        near = difflib.get_close_matches(str(loc[-1]), allowed_keys, n=1, cutoff=0.6)
+        suggestion = f"did you mean {near[0]!r}? Allowed are" if near else "allowed are"
+        return f"{place}: unknown key {key!r}; {suggestion} {', '.join(allowed_keys)}."
     if first["type"] == "missing":
         table = key.rpartition(".")[0]
         return f"{place}: {table or 'the grid'} has no {loc[-1]!r}; add it."
@@ -76,17 +78,6 @@ def sentence(
 def reason(error: ValidationError) -> str:
     """Why a value is refused: pydantic's first complaint, as part of a sentence."""
     return _message(error.errors(include_url=False)[0]["msg"])
-
-
-def _suggestion(name: str, allowed_keys: list[str]) -> str:
-    """Which key is meant by a misspelt one, if one is near, and all that are allowed."""
-    near = difflib.get_close_matches(name, allowed_keys, n=1, cutoff=0.6)
-    suggestion = f"did you mean {near[0]!r}? Allowed are" if near else "allowed are"
-    return f"{suggestion} {', '.join(allowed_keys)}"
-
-
-def _same_place(place: tuple[int | str, ...], loc: list[int | str]) -> bool:
-    return [part for part in place if part not in _BRANCHES] == loc
 
 
 def _message(text: str) -> str:

@@ -1,9 +1,11 @@
-"""What all specs share: labels, versions, names, and the base class that
-leaves young settings out of ids.
+"""What all specs share: labels, versions, names, digests, and the base class that leaves young
+settings out of ids.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
@@ -64,3 +66,22 @@ def add_up_to_one(value: dict[Any, float]) -> dict[Any, float]:
     if abs(sum(value.values()) - 1) > 1e-6:
         raise ValueError(f"shares must add up to 1, not {sum(value.values()):g}")
     return value
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal
+    text, so digests can be compared.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def short_digest(ingredients: dict[str, Any]) -> str:
+    """The first 12 hex digits of the ingredients' digest, for ids."""
+    return digest_of(ingredients)[:12]

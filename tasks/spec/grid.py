@@ -1,28 +1,96 @@
-"""A grid file: every model x precision x recipe x seed is one experiment."""
+"""A grid file: every model x precision x recipe x seed is one experiment, a cell of the grid."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.precisions import BUILT_IN, Precision, named, of_bits
-from tasks.precisions import table as precision_table
-from tasks.spec.base import OMITTED_AT_DEFAULT, Name, Seed, Strict
+from tasks.precisions import (
+    BUILT_IN,
+    Precision,
+    named,
+    of_bits,
+    with_precision_for_bits,
+)
+from tasks.precisions import (
+    table as precision_table,
+)
+from tasks.spec.base import (
+    OMITTED_AT_DEFAULT,
+    SCORING_VERSION,
+    Name,
+    Seed,
+    Strict,
+    short_digest,
+)
 from tasks.spec.base_models import BaseModelSpec
 from tasks.spec.cases import Data, EvaluationSet
-from tasks.spec.prompt import PromptChoice
-from tasks.spec.recipe import Recipe
-from tasks.spec.scoring import Scoring
+from tasks.spec.recipe import OVERRIDES, CostMatrix, PromptChoice, Recipe, Training
 from tasks.spec.search import Search
-from tasks.spec.time_limit import TimeLimit
-from tasks.spec.training import Training
 
 # A plan of so many takes half a minute; a study of the whole paper has 60.
 MOST_EXPERIMENTS = 10_000
 MOST_SHOWN = 5  # names in an error
+
+
+class Scoring(Strict):
+    """How a trained adapter is scored and judged."""
+
+    passes: int = Field(default=50, ge=2, le=1000, description="Monte Carlo dropout passes")
+    mc_cases: Annotated[int, Field(ge=3)] | Literal["all"] = Field(
+        default="all",
+        description="number of test cases in the dropout passes (a fixed stratified sample)",
+    )
+    # At most ln 3, rounded up: the entropy of votes that three labels share evenly.
+    review_entropy: float = Field(
+        default=0.3, ge=0, le=1.0987, description="vote entropy in nats above which to flag a case"
+    )
+    cost_matrix: CostMatrix | None = Field(
+        default=None,
+        description="prices the decisions of every experiment; without it that of `[safety]`",
+    )
+    conformal_miss_rate: float = Field(
+        default=0.05, gt=0, lt=1, description="share of emergencies that conformal sets may miss"
+    )
+    generated_cases: int = Field(
+        default=20, ge=0, le=10_000, description="number of test cases with a generated answer"
+    )
+    fidelity_cases: int = Field(
+        default=100, ge=3, description="number of test cases to compare with unquantised weights"
+    )
+    move_adapters: bool | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        default=False,
+        description="also score each adapter on the other bit width (`true`), or on these"
+        ' precisions, e.g. `["8bit", "mxfp4"]`: nothing is trained',
+    )
+    moved_passes: bool = Field(
+        default=True, description="also run the dropout passes of these adapters"
+    )
+
+
+class TimeLimit(Strict):
+    """How long a step may take before it is ended and tried again, a training from its checkpoint.
+
+    It decides no result.
+    """
+
+    factor: float = Field(
+        default=10,
+        ge=1,
+        description="multiple of the plan's estimate, made without the speed probe",
+    )
+    floor_seconds: float = Field(
+        default=3600, gt=0, description="minimum time limit, whatever the plan expects"
+    )
+
+    def seconds(self, expected_seconds: float) -> float:
+        """The limit of a step that is expected to take `expected_seconds` seconds."""
+        return max(self.floor_seconds, self.factor * expected_seconds)
 
 
 class Grid(Strict):
@@ -180,3 +248,82 @@ class Grid(Strict):
             )
 
         return self
+
+
+class ExperimentSpec(Strict):
+    """Variant x recipe x seed on one dataset.
+
+    What a recipe sets for itself stands in `training`, `prompt` and `seed`, and no longer in
+    `recipe`: see `experiments`.
+    """
+
+    model: BaseModelSpec
+    precision: Precision
+    recipe: Recipe
+    seed: int
+    training: Training
+    data: Data
+    scoring: Scoring
+    prompt: Annotated[PromptChoice, OMITTED_AT_DEFAULT] = PromptChoice()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bits_name_a_precision(cls, values: Any) -> Any:
+        """Experiments of before, and tests, give the bits of a plain precision."""
+        return with_precision_for_bits(values)
+
+    @property
+    def bits(self) -> int | None:
+        """Bits of a value; None where the weights are not quantised."""
+        return self.precision.bits
+
+    @property
+    def cell_id(self) -> str:
+        """Readable id from the grid alone, known before any download."""
+        return f"{self.model.name}-{self.precision.name}-{self.recipe.name}-s{self.seed}"
+
+    @property
+    def title(self) -> str:
+        """The cell for people, e.g. `smollm2-135m 4bit ultra_safe s42`."""
+        return f"{self.model.name} {self.precision.name} {self.recipe.name} s{self.seed}"
+
+
+def experiments(grid: Grid, models: dict[str, BaseModelSpec]) -> Iterator[ExperimentSpec]:
+    """The cells of a grid, variant by variant, so that a variant's shared
+    work is done once and then used.
+    """
+    runs = [(recipe, seed) for recipe in grid.recipes for seed in grid.seeds_of(recipe)]
+    for name, precision, (recipe, seed) in itertools.product(grid.models, grid.compared, runs):
+        yield ExperimentSpec(
+            model=models[name],
+            precision=precision,
+            recipe=recipe.model_copy(update=dict.fromkeys((*OVERRIDES, "prompt", "seeds"))),
+            seed=seed,
+            training=training_of_recipe(grid, recipe),
+            data=grid.data,
+            scoring=grid.scoring,
+            prompt=recipe.prompt or grid.prompt,
+        )
+
+
+def training_of_recipe(grid: Grid, recipe: Recipe) -> Training:
+    """The settings of a recipe's trainings: the grid's, but for those that it sets for itself.
+
+    So an id is the same wherever a setting stands.
+    """
+    of_recipe = {name: getattr(recipe, name) for name in OVERRIDES}
+    update = {name: value for name, value in of_recipe.items() if value is not None}
+    return grid.training.model_copy(update=update)
+
+
+def evaluation_id(scores: str) -> str:
+    """Id of an evaluation: the scores with this id, judged as this version judges.
+
+    Both begin with the id of the training.
+    """
+    return f"{training_of(scores)}-e{short_digest({'scores': scores, 'version': SCORING_VERSION})}"
+
+
+def training_of(scores: str) -> str:
+    """The id of the training to which scores, or an evaluation, with this id belong."""
+    return scores.rpartition("-")[0]

@@ -1,14 +1,14 @@
-"""Recipes: named LoRA configurations."""
+"""Recipes: named LoRA configurations, with what they share: training settings, prompt and costs."""
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from tasks.spec.base import OMITTED_AT_DEFAULT, Name, Seed, Strict
-from tasks.spec.costs import ClassWeights, CostMatrix
-from tasks.spec.prompt import PromptChoice
+from tasks.spec.base import LABELS, OMITTED_AT_DEFAULT, Label, Name, Seed, Strict, every_label
 
 Decay = Literal["none", "linear", "cosine"]
 Sampling = Literal["natural", "balanced", "square_root"]
@@ -21,6 +21,153 @@ OVERRIDES = (
     "max_gradient_norm",
     "evaluate_every",
 )
+
+
+def _right_is_cheapest(value: dict[Label, dict[Label, float]]) -> dict[Label, dict[Label, float]]:
+    for truth, row in value.items():
+        if row[truth] > min(row.values()):
+            raise ValueError(f"in the row {truth} the right decision costs more than a wrong one")
+    return value
+
+
+RowCosts = Annotated[
+    dict[Label, Annotated[float, Field(ge=0, le=1e6)]], AfterValidator(every_label)
+]
+CostMatrix = Annotated[
+    dict[Label, RowCosts], AfterValidator(every_label), AfterValidator(_right_is_cheapest)
+]
+ClassWeights = Annotated[
+    dict[Label, Annotated[float, Field(gt=0, le=1e6)]], AfterValidator(every_label)
+]
+
+
+class Safety(Strict):
+    """Defaults of all safety recipes; its cost matrix also prices the decisions of the others."""
+
+    cost_matrix: CostMatrix | None = Field(
+        default=None, description="cost of each decision (column) for each true label (row)"
+    )
+    class_weights: ClassWeights | None = Field(
+        default=None, description="weight of each label in the loss"
+    )
+
+
+def _is_answer(word: str) -> str:
+    if not word.isprintable() or word != word.strip() or not word:
+        raise ValueError(f"the answer {word!r} must be one line of text, without spaces around it")
+    return word
+
+
+def _can_be_told_apart(answers: dict[Label, str]) -> dict[Label, str]:
+    """Refuses answers of which one is, or starts, another: whoever reads the first cannot know
+    which label is meant.
+    """
+    for (label, word), (other, longer) in itertools.permutations(answers.items(), 2):
+        if longer.casefold().startswith(word.casefold()):
+            relation = "is" if len(longer) == len(word) else "starts"
+            raise ValueError(
+                f"the answer {word!r} for {label} {relation} that for {other} ({longer!r}); "
+                "give each label a word that starts no other"
+            )
+    return answers
+
+
+def _unless_the_labels_themselves(answers: dict[Label, str]) -> dict[Label, str] | None:
+    return None if all(label == word for label, word in answers.items()) else answers
+
+
+Answers = Annotated[
+    dict[Label, Annotated[str, Field(max_length=40), AfterValidator(_is_answer)]],
+    AfterValidator(every_label),
+    AfterValidator(_can_be_told_apart),
+    AfterValidator(_unless_the_labels_themselves),
+]
+
+
+class PromptChoice(Strict):
+    """What a model is asked, and the words that it answers with."""
+
+    version: Literal[1, 2] = Field(
+        default=1,
+        description="1: the instruction; 2: the instruction and an answered example of each label",
+    )
+    answers: Answers | None = Field(
+        default=None,
+        description="the word, of at most 40 characters, that a model answers with for each label, e.g."
+        ' `{ ED = "Emergency", GP = "Doctor", HOME = "Home" }`; without it the labels themselves',
+    )
+
+    @property
+    def title(self) -> str:
+        """The prompt in names, e.g. `prompt 2 emergency/doctor/home`; empty for the default one."""
+        version = f"prompt {self.version}" if self.version > 1 else ""
+        words = "/".join(self.answers[label] for label in LABELS) if self.answers else ""
+        return " ".join(part for part in (version, words) if part)
+
+
+def byte_count(text: str) -> int:
+    """Bytes of a text such as `4GB`, `500MB` or `1000000`. Raises ValueError if it is none."""
+    match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([KMGT]?)B?\s*", text, re.IGNORECASE)
+    if not match:
+        raise ValueError(f"{text!r} is not a number of bytes such as 4GB or 500MB")
+    return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+
+
+def _is_byte_count(text: str) -> str:
+    byte_count(text)
+    return text
+
+
+Memory = Annotated[str, AfterValidator(_is_byte_count)]
+
+
+class Training(Strict):
+    """Settings that all recipes of a grid share."""
+
+    group_size: Literal[32, 64, 128] = Field(
+        default=64, description="values that share one quantisation scale"
+    )
+    num_layers: int = Field(
+        default=16, ge=1, description="number of blocks with LoRA, counted from the last"
+    )
+    target_modules: tuple[str, ...] = Field(
+        default=("self_attn.q_proj", "self_attn.v_proj"),
+        min_length=1,
+        description="linear layers of a block with LoRA",
+    )
+    optimizer: Literal["adamw"] = Field(default="adamw", description="the optimizer")
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="weight decay of AdamW")
+    warmup_ratio: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the updates with a linear warm-up"
+    )
+    decay: Decay = Field(default="none", description="decay of the learning rate after the warm-up")
+    max_gradient_norm: float | None = Field(
+        default=None, gt=0, description="clip the gradient to this norm"
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="stop after this many evaluations without improvement"
+    )
+    memory: Memory | None = Field(
+        default=None,
+        description="memory budget of a training, e.g. `4GB`; without it 60 % of the machine's;"
+        " never changes results",
+    )
+    max_tokens: int = Field(
+        default=2048,
+        ge=64,
+        le=32768,
+        description="tokens of a prompt and its answer; longer messages lose their middle and are"
+        " counted",
+    )
+    mask_prompt: Literal[True] = Field(
+        default=True, description="the loss covers the answer only, never the prompt"
+    )
+    report_every: int = Field(
+        default=50, ge=1, description="updates between two reports of the training loss"
+    )
+    evaluate_every: int = Field(
+        default=200, ge=1, description="updates between two evaluations on `valid`"
+    )
 
 
 class Recipe(Strict):

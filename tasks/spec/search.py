@@ -16,11 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from tasks.spec.base import Fraction, Seed, Strict
-from tasks.spec.digests import canonical_json
-from tasks.spec.prompt import PromptChoice
-from tasks.spec.recipe import Recipe
-from tasks.spec.training import Training
+from tasks.spec.base import Fraction, Seed, Strict, canonical_json
+from tasks.spec.recipe import PromptChoice, Recipe, Training
 
 
 class Range(Strict):

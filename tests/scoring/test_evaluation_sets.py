@@ -253,7 +253,7 @@ def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_mode
         return [on_test, *evaluate_sets.fn(spec, args["training_id"], scores.name, *where, ["clinic"])]
 
     with monkeypatch.context() as earlier:
-        earlier.setattr("tasks.spec.scoring.SCORING_VERSION", SCORING_VERSION - 1)
+        earlier.setattr("tasks.spec.grid.SCORING_VERSION", SCORING_VERSION - 1)
         earlier.setattr("tasks.judging.evaluation_rows.SCORING_VERSION", SCORING_VERSION - 1)
         before = finish()
 
