@@ -19,7 +19,7 @@ from tasks.spec import (
     Training,
     evaluation_id,
     experiments,
-    scoring,
+    grid,
 )  # fmt: skip
 
 COSTS = {
@@ -124,7 +124,7 @@ def test_weights_cases_prompt_versions_and_machine_kind_retrain(inputs):
     [
         (identity, "ENGINE_VERSION", {"training", "scores", "evaluation"}),
         (identity, "SCORES_VERSION", {"scores", "evaluation"}),
-        (scoring, "SCORING_VERSION", {"evaluation"}),
+        (grid, "SCORING_VERSION", {"evaluation"}),
     ],
     ids=["engine", "scores", "scoring"],
 )
