@@ -138,7 +138,7 @@ def _forks() -> bool:
         return main.__spec__.name.endswith("__main__")  # not imported, as of `python -m pytest`
     file = getattr(main, "__file__", None)
     # `python -c`, or a console script such as `triage`.
-    return file is None or Path(file).parent == Path(sys.executable).parent
+    return file is None or Path(file).resolve().parent == Path(sys.executable).parent.resolve()
 
 
 def start_process(spec: Path, log: Path, extra: dict[str, str] | None) -> Process:
