@@ -111,11 +111,8 @@ class Stopped(TriageError):
 
 LOST_PARENT = 71
 # A step that is stopped, or takes too long, does not report it itself.
-BY_EXIT_CODE: dict[int, type[TriageError]] = {
-    cls.exit_code: cls
-    for cls in (TriageError, DoesNotFit, *TriageError.__subclasses__())
-    if cls is not Stopped
-}
+_REPORTED: list[type[TriageError]] = [TriageError, DoesNotFit, *TriageError.__subclasses__()]
+BY_EXIT_CODE = {cls.exit_code: cls for cls in _REPORTED if cls is not Stopped}
 
 # Some libraries report a full disk in words only: C's strerror, and MLX.
 _DISK_FULL_WORDS = ("No space left on device", "[write] Unable to write")
