@@ -282,6 +282,7 @@ def by_hand(p, labels, limit: float) -> float:
     return best
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0.01, 0.1, 0.3, 0.5, 0.9]))
 def test_it_is_the_best_threshold_of_the_rule_within_the_over_triage(seed, limit):
     rng = np.random.default_rng(seed)
