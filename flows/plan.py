@@ -18,10 +18,8 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.corpus.reading.sources import check_local
 from tasks.identity import scores_from, training_from
-from tasks.models.manifest import VariantManifest
-from tasks.models.model_folders import variant_folder
-from tasks.models.sources.available import availabilities
-from tasks.models.sources.kinds import stored
+from tasks.models.manifest import VariantManifest, variant_folder
+from tasks.models.sources.fetch import availabilities, stored
 from tasks.precisions import Precision
 from tasks.runtime.home import home
 from tasks.runtime.store import intact_manifest

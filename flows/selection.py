@@ -13,11 +13,16 @@ from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.model_shape import ModelShape, is_known, known_shape
-from tasks.models.shape_check import refuse_misfits, shape_from_sources
-from tasks.models.sources.available import availabilities, is_offered, is_unanswered
-from tasks.models.sources.kinds import stored
+from tasks.models.sizes import refuse_misfits
+from tasks.models.sources.fetch import (
+    availabilities,
+    is_offered,
+    is_unanswered,
+    shape_from_sources,
+    stored,
+)
 from tasks.precisions import BUILT_IN, Precision, of_bits
-from tasks.runtime.builds import refuse_unusable_build
+from tasks.runtime.backend import refuse_unusable_mlx
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.home import home
 from tasks.runtime.store import remove_all_abandoned
@@ -276,7 +281,7 @@ def check(selection: Selection, prompts: Iterable[PromptChoice] | None = None) -
     used or for MLX as it is installed here, or SourceUnavailable if no base model of the selection
     is available.
     """
-    refuse_unusable_build()
+    refuse_unusable_mlx()
     data = check_cases(selection, prompts)
     refuse_without_weights(selection.models, home())
     return data

@@ -22,7 +22,7 @@ from tasks.evaluate import evaluate
 from tasks.evaluation_sets import evaluate_sets
 from tasks.fidelity import fidelity
 from tasks.land import land
-from tasks.models.model_folders import base_folder
+from tasks.models.manifest import base_folder
 from tasks.move import move_adapter
 from tasks.precisions import Precision
 from tasks.prepare import prepare

@@ -111,7 +111,7 @@ def zero_shot(
         "recipe": recipe,
         "group_size": weights.group_size,
         **weights_columns(weights),
-        "compute_path": backend().recorded_path,
+        "compute_path": backend().compute_path,
         "backend": backend().name,
         "compute_dtype": backend().compute_dtype,
         "mlx_version": versions()["mlx"],

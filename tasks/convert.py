@@ -5,7 +5,7 @@ from pathlib import Path
 from tasks.caching import as_cached, run_job, step
 from tasks.landing import land_variant
 from tasks.models.convert import ConvertJob
-from tasks.models.model_folders import base_folder
+from tasks.models.manifest import base_folder
 from tasks.progress import publisher
 from tasks.runtime.home import home
 from tasks.runtime.store import mark_used, verified_manifest

@@ -7,8 +7,7 @@ from tasks.caching import as_cached, run_job, step
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.landing import is_landed, land_rows, whole_row
-from tasks.models.manifest import VariantManifest
-from tasks.models.model_folders import base_folder
+from tasks.models.manifest import VariantManifest, base_folder
 from tasks.progress import publisher
 from tasks.runtime.backend import versions
 from tasks.runtime.home import home

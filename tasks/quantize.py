@@ -5,7 +5,7 @@ from pathlib import Path
 from tasks.caching import as_cached, run_job, step
 from tasks.landing import land_variant
 from tasks.models.convert import QuantizeJob
-from tasks.models.model_folders import variant_folder
+from tasks.models.manifest import variant_folder
 from tasks.precisions import Precision
 from tasks.progress import publisher
 from tasks.runtime.home import home

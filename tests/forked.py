@@ -17,7 +17,7 @@ from pathlib import Path
 FORKED = multiprocessing.get_context("forkserver")
 # Not huggingface_hub itself, which reads the environment when it is imported.
 FORKED.set_forkserver_preload([
-    "tests.place", "tasks.models.sources.available", "httpx", "numpy", "pyarrow.parquet", "rich.table", "rich.traceback",
+    "tests.place", "tasks.models.sources.fetch", "httpx", "numpy", "pyarrow.parquet", "rich.table", "rich.traceback",
     "tqdm.auto", "typer", "yaml",
 ])  # fmt: skip
 

@@ -25,9 +25,7 @@ from tests.migrated import migrated_file
 from warehouse.place import FILE
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENT = (
-    "from tasks.models.sources import available; available.PROBE_SECONDS = 60.0\n"  # as long as a busy machine needs
-)
+PATIENT = "from tasks.models.sources import fetch; fetch.PROBE_SECONDS = 60.0\n"  # as long as a busy machine needs
 
 STARTS_PREFECT = (("sweep",), ("search",), ("up",))
 TRAINS = (("sweep", "smoke"), ("search", "smoke"))

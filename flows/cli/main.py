@@ -39,7 +39,6 @@ COMMANDS = {
     "up": "Start the Prefect server, its UI and workers on this machine, until Ctrl-C.",
     # These leave: their successors are in usage.py.
     "studies": "List the studies of the warehouse, compare two, or forget one.",
-    "bench": "Measure training, memory, scoring, serving and the warehouse on this machine.",
     "join": "Check this machine, and let it work for the sweeps of a pool, until Ctrl-C.",
     "fleet": "Show the machines of the work pools: what they do, and when they were last heard of.",
 }
@@ -59,10 +58,8 @@ ELSEWHERE = {
     "data": "storage.data",
     "warehouse": "storage.warehouse",
     "init": "machine.init",
-    "doctor": "machine.doctor",
     "up": "machine.up",
     "studies": "results.studies",
-    "bench": "machine.bench",
     "join": "machine.fleet",
     "fleet": "machine.fleet",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TypeGuard
 
-from tasks.bundle.gate_figure import gate_figure as gate_figure
+from tasks.bundle.bundle import gate_figure as gate_figure
 from tasks.judging.gate_thresholds import ED_RECALL
 
 

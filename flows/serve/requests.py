@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tasks.bundle.texts import MOST_BYTES, checked_text
+from tasks.bundle.asking import MOST_BYTES, checked_text
 from tasks.runtime.errors import BadInput
 
 # A text of which JSON writes each byte as an escape of six, such as \u00e9, and what is around it.

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from tasks.bundle.texts import MOST_BYTES
+from tasks.bundle.asking import MOST_BYTES
 from tasks.spec import Label
 
 

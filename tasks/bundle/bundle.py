@@ -2,18 +2,19 @@
 
 A bundle is made of what an evaluation has landed (`from_evaluation.py`), and is read by whatever
 uses the model. It holds numbers, names and digests alone, no case. Weights and adapter lie beside
-it or where it says.
+it or where it says. Below it the arguments and results of the jobs that use or write a model: JSON
+between two processes, built without MLX.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from tasks.bundle.gate_figure import gate_figure
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, CostMatrix, Label, PromptChoice, Recipe, Strict, Training
 
@@ -21,6 +22,9 @@ BUNDLE_FILE = "bundle.json"
 SCHEMA_VERSION = 1
 NOT_A_DEVICE = "Research software, not a medical device"
 SYNTHETIC = "synthetic cases are no evidence about patients"
+# Of a gate's figure.
+DIGITS = 3
+SAME = 1e-9  # figures that differ by less differ by how a computer counts
 RuleName = Literal["argmax", "target_recall", "min_cost"]
 
 
@@ -63,6 +67,23 @@ class ConformalCutoffs(Strict):
     miss_rate: float
     cutoffs: tuple[float, float, float]
     note: str | None = None
+
+
+def gate_figure(value: float | None, threshold: float, digits: int = DIGITS) -> str:
+    """A figure that a gate judges, with `digits` after the point; `n/a` if there is none.
+
+    It has more digits where these would round it to the threshold or beyond: 1077 of 1134 fails
+    0.95 and reads 0.9497, not 0.950.
+    """
+    if value is None or math.isnan(value):
+        return "n/a"
+    if abs(value - threshold) < SAME:
+        return f"{value:.{digits}f}"
+
+    # This ends, since the two differ by SAME at least.
+    while (round(value, digits) - threshold) * (value - threshold) <= 0:
+        digits += 1
+    return f"{value:.{digits}f}"
 
 
 class GateStatus(Strict):
@@ -242,7 +263,9 @@ def read_bundle(folder: Path) -> BundledModel:
             f"{path}: {key}: {problem['msg']}; export the model again with this version."
         ) from error
 
-    _refuse_missing(model)
+    for part in (model.weights, model.adapter):
+        if part is not None and not part.exists():
+            raise BadInput(f"{part} is missing, which {path} names; export the model again.")
     return model
 
 
@@ -252,16 +275,73 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     (folder / BUNDLE_FILE).write_text(f"{text}\n", encoding="utf-8")
 
 
-def _refuse_missing(model: BundledModel) -> None:
-    for path in (model.weights, model.adapter):
-        if path is not None and not path.exists():
-            raise BadInput(
-                f"{path} is missing, which {model.folder / BUNDLE_FILE} names; export the model "
-                "again."
-            )
-
-
 def in_order(values: dict[Label, float]) -> tuple[float, float, float]:
     """Values by label in the order LABELS."""
     ed, gp, home = (values[label] for label in LABELS)
     return ed, gp, home
+
+
+class PredictJob(Strict):
+    """Answer texts with a model, until there are no more.
+
+    `folder`: where the bundle's relative paths begin; `passes`: dropout passes of each text for the
+    review flag, None for none.
+    """
+
+    bundle: Bundle
+    folder: Path
+    passes: int | None = None
+
+
+class ValidJob(Strict):
+    """Score a model on the set `valid` of a data set folder, into the folder `scores`.
+
+    `home`: where frozen prefixes are stored.
+    """
+
+    bundle: Bundle
+    folder: Path
+    data: Path
+    home: Path
+    scores: Path
+
+
+class ExportJob(Strict):
+    """Write into `folder` what needs a tokenizer or a model.
+
+    `weights`: the model folder; `adapter`: the folder of the adapter and its config; `fuse`: write
+    the fused model into `folder`/model; `gguf`: write `folder`/model.gguf.
+    """
+
+    bundle: Bundle
+    weights: Path
+    adapter: Path
+    folder: Path
+    fuse: bool = False
+    gguf: bool = False
+
+
+class ExportAgreement(Strict):
+    """How a model that was written differs from the model as it was trained, in float32.
+
+    On `cases` embedded cases of `valid`: `largest`, the largest difference of a label's
+    probability; `decided_otherwise`, how many of them the bundle's rule decides otherwise.
+    """
+
+    cases: int
+    largest: float
+    decided_otherwise: int
+
+    @property
+    def differing_decisions(self) -> str:
+        """How many decisions differ, in words."""
+        if self.decided_otherwise == 1:
+            return "1 decision differs"
+        return f"{self.decided_otherwise} decisions differ"
+
+
+class ExportResult(Strict):
+    """What an ExportJob has measured; None for what it was not told to write."""
+
+    fused: ExportAgreement | None = None
+    gguf: ExportAgreement | None = None

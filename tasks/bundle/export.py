@@ -12,13 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tasks.bundle.bundle import Bundle, BundledModel, Review, write_bundle
-from tasks.bundle.card_figures import card_figures
-from tasks.bundle.export_arguments import ExportJob, ExportResult
-from tasks.bundle.model_card import CardInput, render_card, render_example
-from tasks.bundle.prompt_file import read_prompt
-from tasks.bundle.terms import write_terms
+from tasks.bundle.bundle import BundledModel, ExportJob, ExportResult, Review, write_bundle
+from tasks.bundle.model_card import (
+    CardInput,
+    card_figures,
+    render_card,
+    render_example,
+    write_terms,
+)
+from tasks.corpus.encode import Template
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.folder_source import describe
 from tasks.runtime.children import run_child
@@ -33,12 +37,14 @@ from tasks.runtime.store import (
     seal,
     temporary_folder,
 )
-from tasks.spec import BaseModelSpec, FolderSource
+from tasks.spec import LABELS, BaseModelSpec, FolderSource
 
 WEIGHTS = "model"
 ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json")
 CARD = "README.md"
 EXAMPLE = "example.py"
+PROMPT_FILE = "prompt.json"
+_TEXT = "\x00"  # stands for the patient's text, which holds none
 # Of the stored bytes: a fused block is unpacked to float32, and a GGUF file to float16, of which a
 # fused model is written first.
 ROOM = {"plain": 1.1, "fuse": 9.0, "gguf": 18.0}
@@ -93,7 +99,14 @@ def export(
     refuse_filled(folder)
     with _disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _check_room(model, folder, fuse, gguf)
+        stored = VariantManifest.read(model.weights).stored_bytes
+        required_bytes = int(stored * ROOM["gguf" if gguf else "fuse" if fuse else "plain"])
+        free = shutil.disk_usage(folder.parent).free
+        if free < required_bytes:
+            raise BadInput(
+                f"The export needs up to {required_bytes / 1e9:.1f} GB in {folder.parent}, where "
+                f"{free / 1e9:.1f} GB are free; free some space, or name a folder on another disk."
+            )
         remove_abandoned(folder)
 
         with temporary_folder(folder) as temporary:
@@ -110,44 +123,15 @@ def _fill(
     assert model.adapter is not None, "an experiment has an adapter"
     training = model.adapter.parent
     if not fuse:
-        _copy_weights(model.weights, folder / WEIGHTS)
+        manifest = read_manifest(model.weights)
+        assert manifest is not None, "a bundle's weights are complete"
+        for name in (*manifest["files"], MANIFEST):
+            target = folder / WEIGHTS / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(model.weights / name, target)
         for name in ADAPTER_FILES:
             shutil.copyfile(training / name, folder / name)
 
-    result = _run_job(model, training, home, folder, fuse, gguf, on_event)
-    _leave_out_path(folder / WEIGHTS)
-    bundle = _moved_bundle(model.bundle, folder, fuse)
-    write_bundle(bundle, folder)
-    example = render_example(bundle, read_prompt(folder))
-    (folder / EXAMPLE).write_text(example, encoding="utf-8")
-
-    licensing = write_terms(bundle, model.weights, home, folder)
-    # Before the card is written, which lists them.
-    sizes = _sizes(folder)
-    card = CardInput(
-        bundle=bundle,
-        figures=card_figures(home, bundle),
-        result=result,
-        licensing=licensing,
-        variant=VariantManifest.read(folder / WEIGHTS),
-        model=_base_model(training),
-        sizes=sizes,
-    )
-    (folder / CARD).write_text(render_card(card), encoding="utf-8")
-    seal(folder, {"model_id": bundle.model_id, "result": result.model_dump(mode="json")})
-
-    return Exported(folder, sizes, result, licensing.missing)
-
-
-def _run_job(
-    model: BundledModel,
-    training: Path,
-    home: Path,
-    folder: Path,
-    fuse: bool,
-    gguf: bool,
-    on_event: Emit | None,
-) -> ExportResult:
     job = ExportJob(
         bundle=model.bundle,
         weights=model.weights,
@@ -157,31 +141,46 @@ def _run_job(
         gguf=gguf,
     )
     log = home / "logs" / f"export-{model.bundle.model_id}"
-    arguments = job.model_dump(mode="json")
-    result = run_child("tasks.bundle.export_job:run", arguments, log, on_event)
+    measured = run_child("tasks.bundle.export_job:run", job.model_dump(mode="json"), log, on_event)
+    result = ExportResult.model_validate(measured)
+    _leave_out_path(folder / WEIGHTS)
 
-    return ExportResult.model_validate(result)
+    # Paths begin at the folder of the export.
+    moved: dict[str, Any] = {
+        "weights": WEIGHTS,
+        "weights_digest": Manifest.read(folder / WEIGHTS).digest,
+        "adapter": ADAPTER_FILES[0],
+    }
+    if fuse:
+        limit = model.bundle.review.entropy_limit
+        review = Review(available=False, entropy_limit=limit, fused=True)
+        moved |= {"adapter": None, "adapter_digest": None, "review": review}
+    bundle = model.bundle.model_copy(update=moved)
+    write_bundle(bundle, folder)
+    example = render_example(bundle, read_prompt(folder))
+    (folder / EXAMPLE).write_text(example, encoding="utf-8")
 
+    licensing = write_terms(bundle, model.weights, home, folder)
+    # Bytes by the first name, the largest first; before the card is written, which lists them.
+    sizes = {
+        path.name: sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
+        for path in folder.iterdir()
+    }
+    sizes = dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
+    stored = json.loads((training / "training.json").read_text(encoding="utf-8"))
+    card = CardInput(
+        bundle=bundle,
+        figures=card_figures(home, bundle),
+        result=result,
+        licensing=licensing,
+        variant=VariantManifest.read(folder / WEIGHTS),
+        model=BaseModelSpec.model_validate(stored["spec"]["model"]),
+        sizes=sizes,
+    )
+    (folder / CARD).write_text(render_card(card), encoding="utf-8")
+    seal(folder, {"model_id": bundle.model_id, "result": result.model_dump(mode="json")})
 
-def _moved_bundle(bundle: Bundle, folder: Path, fuse: bool) -> Bundle:
-    """The bundle with paths that begin at the folder of the export."""
-    weights = Manifest.read(folder / WEIGHTS)
-    weights_fields = {"weights": WEIGHTS, "weights_digest": weights.digest}
-    if not fuse:
-        return bundle.model_copy(update={**weights_fields, "adapter": ADAPTER_FILES[0]})
-    review = Review(available=False, entropy_limit=bundle.review.entropy_limit, fused=True)
-    fused_fields = {"adapter": None, "adapter_digest": None, "review": review}
-    return bundle.model_copy(update={**weights_fields, **fused_fields})
-
-
-def _copy_weights(weights: Path, target: Path) -> None:
-    """A model folder as it is: its manifest, and the files that this names."""
-    manifest = read_manifest(weights)
-    assert manifest is not None, "a bundle's weights are complete"
-    target.mkdir()
-    for name in (*manifest["files"], MANIFEST):
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(weights / name, target / name)
+    return Exported(folder, sizes, result, licensing.missing)
 
 
 def _leave_out_path(weights: Path) -> None:
@@ -196,32 +195,6 @@ def _leave_out_path(weights: Path) -> None:
     entries = {key: value for key, value in manifest.items() if key not in SEAL}
     entries |= {"source": source | {"path": named.path}, "weights_source": describe(named)}
     seal(weights, entries, list(manifest["files"]))
-
-
-def _base_model(training: Path) -> BaseModelSpec:
-    """The base model as the grid listed it."""
-    stored = json.loads((training / "training.json").read_text(encoding="utf-8"))
-    return BaseModelSpec.model_validate(stored["spec"]["model"])
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Bytes of what is in the folder, by its first name, the largest first."""
-    sizes = {
-        path.name: sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
-        for path in folder.iterdir()
-    }
-    return dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _check_room(model: BundledModel, folder: Path, fuse: bool, gguf: bool) -> None:
-    stored = VariantManifest.read(model.weights).stored_bytes
-    required_bytes = int(stored * ROOM["gguf" if gguf else "fuse" if fuse else "plain"])
-    free = shutil.disk_usage(folder.parent).free
-    if free < required_bytes:
-        raise BadInput(
-            f"The export needs up to {required_bytes / 1e9:.1f} GB in {folder.parent}, where "
-            f"{free / 1e9:.1f} GB are free; free some space, or name a folder on another disk."
-        )
 
 
 @contextmanager
@@ -240,3 +213,33 @@ def _unwritable(error: OSError, folder: Path) -> BadInput:
     in_the_way = error.errno in (errno.ENOTDIR, errno.EEXIST)
     problem = "a file is where a folder should be" if in_the_way else error.strerror
     return BadInput(f"{folder} cannot be written ({problem}); name another folder.")
+
+
+def write_prompt(template: Template, max_tokens: int, folder: Path) -> None:
+    """Write prompt.json: what a program needs to ask the model as it was asked in training.
+
+    `answers`: the tokens of each label's word, order LABELS. With a chat template, `messages`
+    stand before the patient's; without one the prompt is `before`, the text, `after`.
+    """
+    entries: dict[str, Any] = {
+        "labels": list(LABELS),
+        "words": [template.prompt.answer(label) for label in LABELS],
+        "answers": [
+            list(tokens[:length])
+            for tokens, length in zip(template.completions, template.label_lengths, strict=True)
+        ],
+        "max_tokens": max_tokens,
+    }
+    if template.chat:
+        entries["messages"] = template.prompt.messages(_TEXT)[:-1]
+    else:
+        entries["before"], _, entries["after"] = template.prompt.plain_text(_TEXT).partition(_TEXT)
+
+    text = json.dumps(entries, indent=1, ensure_ascii=False)
+    (folder / PROMPT_FILE).write_text(f"{text}\n", encoding="utf-8")
+
+
+def read_prompt(folder: Path) -> dict[str, Any]:
+    """The entries of prompt.json."""
+    entries: dict[str, Any] = json.loads((folder / PROMPT_FILE).read_text(encoding="utf-8"))
+    return entries

@@ -6,6 +6,7 @@ Nothing is computed again: thresholds, scaling, cut-offs and gates are those of 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
 from tasks.runtime.store import Manifest, intact_manifest, verify
-from tasks.spec import ExperimentSpec, Recipe
+from tasks.spec import ExperimentSpec
 
 Row = dict[str, Any]  # one landed row, by column
 ADAPTER = "adapters.safetensors"
@@ -48,19 +49,19 @@ def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
         )
 
     training = _adapter_folder(home, landing)
-    spec = _trained_spec(training)
+    stored = json.loads((training / "training.json").read_text(encoding="utf-8"))
+    spec = ExperimentSpec.model_validate(stored["spec"])
     weights, variant = _weights(home, landing)
     return BundledModel(_bundle(landing, spec, training, weights, variant, home), home)
 
 
+@dataclass(frozen=True)
 class _LandedEvaluation:
     """The landed rows of an evaluation and of its training."""
 
-    def __init__(self, evaluation: Path, training: Path, experiment: Row, row: Row) -> None:
-        self.folder = evaluation
-        self.training = training
-        self.experiment = experiment
-        self.evaluation = row
+    folder: Path
+    experiment: Row
+    evaluation: Row
 
     @classmethod
     def read(cls, home: Path, evaluation_id: str) -> _LandedEvaluation:
@@ -77,7 +78,7 @@ class _LandedEvaluation:
         verify(training)
         (experiment,) = _rows(training, "experiment")
 
-        return cls(folder, training, experiment, row)
+        return cls(folder, experiment, row)
 
     @property
     def name(self) -> str:
@@ -107,11 +108,6 @@ def _adapter_folder(home: Path, landing: _LandedEvaluation) -> Path:
     return folder
 
 
-def _trained_spec(training: Path) -> ExperimentSpec:
-    stored = json.loads((training / "training.json").read_text(encoding="utf-8"))
-    return ExperimentSpec.model_validate(stored["spec"])
-
-
 def _weights(home: Path, landing: _LandedEvaluation) -> tuple[Path, VariantManifest]:
     """The model folder with the digest that was judged."""
     weights_digest = landing.experiment["weights_digest"]
@@ -135,85 +131,83 @@ def _bundle(
     variant: VariantManifest,
     home: Path,
 ) -> Bundle:
-    prompt = load_prompt(spec.prompt)
+    experiment = landing.experiment
+    evaluation = landing.evaluation
     rules = {row["rule"]: row for row in landing.rows("decision_rule")}
+    rule = rules[evaluation["primary_rule"]]
+    costs = evaluation["cost_matrix"]
+    calibrated = rules["min_cost"]
+    (conformal,) = landing.rows("conformal")
+    prompt = load_prompt(spec.prompt)
     adapter = training / ADAPTER
+
+    # The rule and the target by which this evaluation judged the training: a later sweep may have
+    # others, and trains nothing again. A standard recipe has no target of its own.
+    judged_by = {"primary_rule": evaluation["primary_rule"]}
+    if spec.recipe.kind == "safety":
+        judged_by["target_ed_recall"] = rules["target_recall"]["target"]
+
+    scaling = None
+    if calibrated["temperature"] is not None:
+        biases = (calibrated["bias_ed"], calibrated["bias_gp"], calibrated["bias_home"])
+        scaling = Scaling(temperature=calibrated["temperature"], biases=biases)
+
+    entropy_limit = evaluation.get("review_entropy")  # None: landed by an earlier version
+    if entropy_limit is None:
+        entropy_limit = spec.scoring.review_entropy
+
     return Bundle(
-        model_id=landing.experiment["training_id"],
-        cell_id=landing.experiment["cell_id"],
+        model_id=experiment["training_id"],
+        cell_id=experiment["cell_id"],
         base_model=spec.model.name,
         licence=variant.licence,
         terms=variant.terms.at if variant.terms else None,
         precision=variant.precision_name,
         bits=variant.bits,
-        recipe=_judged_recipe(spec, landing.evaluation, rules),
+        recipe=spec.recipe.model_copy(update=judged_by),
         training=spec.training,
         seed=spec.seed,
         prompt=spec.prompt,
         prompt_digest=prompt.digest,
         words=prompt.words,
         chat=variant.has_chat_template,
-        rule=_rule(landing.evaluation, rules),
-        scaling=_scaling(rules["min_cost"]),
-        conformal=_conformal(landing.rows("conformal")[0]),
-        gates=tuple(_gate(row) for row in landing.rows("gate")),
-        verdict=landing.evaluation["verdict"],
-        review=_review(spec, landing.evaluation),
-        judged_on=_judged_on(landing.evaluation, rules, landing.experiment, home),
-        versions=_versions(landing.experiment),
-        random_weights=bool(landing.experiment["random_weights"]),
+        rule=Rule(
+            name=evaluation["primary_rule"],
+            threshold=rule["threshold"],
+            costs=json.loads(costs) if costs else None,
+            note=rule["note"],
+        ),
+        scaling=scaling,
+        conformal=ConformalCutoffs(
+            miss_rate=conformal["miss_rate"],
+            cutoffs=(
+                conformal["threshold_ed"],
+                conformal["threshold_gp"],
+                conformal["threshold_home"],
+            ),
+            note=conformal["note"],
+        ),
+        gates=tuple(
+            GateStatus.model_validate({name: row[name] for name in GateStatus.model_fields})
+            for row in landing.rows("gate")
+        ),
+        verdict=evaluation["verdict"],
+        review=Review(available=spec.recipe.dropout > 0, entropy_limit=entropy_limit),
+        judged_on=_judged_on(evaluation, rules, experiment, home),
+        versions=Versions(
+            triage=experiment["triage_version"],
+            engine=experiment["engine_version"],
+            mlx=experiment["mlx_version"],
+            mlx_lm=experiment["mlx_lm_version"],
+            backend=experiment["backend"],
+            compute_dtype=experiment["compute_dtype"],
+            compute_path=experiment["compute_path"],
+        ),
+        random_weights=bool(experiment["random_weights"]),
         weights=str(weights),
         weights_digest=variant.digest,
         adapter=str(adapter),
         adapter_digest=file_digest(adapter),
-    )
-
-
-def _rule(evaluation: Row, rules: dict[str, Row]) -> Rule:
-    name = evaluation["primary_rule"]
-    costs = evaluation["cost_matrix"]
-    return Rule(
-        name=name,
-        threshold=rules[name]["threshold"],
-        costs=json.loads(costs) if costs else None,
-        note=rules[name]["note"],
-    )
-
-
-def _scaling(row: Row) -> Scaling | None:
-    if row["temperature"] is None:
-        return None
-    biases = (row["bias_ed"], row["bias_gp"], row["bias_home"])
-    return Scaling(temperature=row["temperature"], biases=biases)
-
-
-def _conformal(row: Row) -> ConformalCutoffs:
-    return ConformalCutoffs(
-        miss_rate=row["miss_rate"],
-        cutoffs=(row["threshold_ed"], row["threshold_gp"], row["threshold_home"]),
-        note=row["note"],
-    )
-
-
-def _gate(row: Row) -> GateStatus:
-    return GateStatus.model_validate({name: row[name] for name in GateStatus.model_fields})
-
-
-def _judged_recipe(spec: ExperimentSpec, evaluation: Row, rules: dict[str, Row]) -> Recipe:
-    """The recipe of the training with the rule and the target by which this evaluation judged it: a
-    later sweep may have others, and trains nothing again.
-    """
-    judged_by = {"primary_rule": evaluation["primary_rule"]}
-    if spec.recipe.kind == "safety":  # a standard recipe has no target of its own
-        judged_by["target_ed_recall"] = rules["target_recall"]["target"]
-    return spec.recipe.model_copy(update=judged_by)
-
-
-def _review(spec: ExperimentSpec, evaluation: Row) -> Review:
-    limit = evaluation.get("review_entropy")  # None: landed by an earlier version
-    return Review(
-        available=spec.recipe.dropout > 0,
-        entropy_limit=spec.scoring.review_entropy if limit is None else limit,
     )
 
 
@@ -268,15 +262,3 @@ def _set_digests(dataset: Path) -> dict[str, str]:
     if not (dataset / "dataset_set.parquet").is_file():
         return {}
     return {row["name"]: row["set_digest"] for row in _rows(dataset, "dataset_set")}
-
-
-def _versions(experiment: Row) -> Versions:
-    return Versions(
-        triage=experiment["triage_version"],
-        engine=experiment["engine_version"],
-        mlx=experiment["mlx_version"],
-        mlx_lm=experiment["mlx_lm_version"],
-        backend=experiment["backend"],
-        compute_dtype=experiment["compute_dtype"],
-        compute_path=experiment["compute_path"],
-    )

@@ -1,4 +1,5 @@
-"""A bundled model in memory, asked about texts one by one. Only child processes import this file.
+"""A bundled model in memory, asked about texts one by one, and scored on `valid`. Only child
+processes import this file.
 
 It computes what scoring computes (tasks/scoring/scorer.py): the same template, the same shortening,
 the same blocks. A text is a forward pass of its own, padded by its own length alone, so that its
@@ -8,19 +9,28 @@ answer does not depend on what is asked beside it, to the last bit; several run 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from tasks.bundle.bundle import BundledModel
+from tasks.bundle.bundle import BundledModel, PredictJob, ValidJob
+from tasks.bundle.decide import decide, label_shares
+from tasks.bundle.valid_scores import VALID_FILE
+from tasks.corpus.case import exact_digest
 from tasks.corpus.encode import Encoded, Template, encode
 from tasks.corpus.prompts import load_prompt
 from tasks.judging.point_metrics import Floats
+from tasks.judging.scores_folder import ScoredCase, write_lines
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
+from tasks.runtime.conversation import requests
 from tasks.runtime.errors import BadInput, BrokenFolder, Diverged
+from tasks.runtime.events import Answer, Emit, Note, Ready
 from tasks.runtime.files import file_digest
+from tasks.runtime.store import build_folder
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import LABELS
 from tasks.tuning.attention import SharedPast
@@ -29,8 +39,10 @@ from tasks.tuning.forward import label_terms, leading_past
 from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted, add_lora, load_weights
 from tasks.tuning.prefix_computation import prefix_in_memory
-from tasks.tuning.sets import load_template
-from tasks.tuning.streams import side_by_side
+from tasks.tuning.prefix_store import PrefixStore, open_prefix
+from tasks.tuning.scores import score_cases
+from tasks.tuning.sets import load_set, load_template
+from tasks.tuning.streams import batches_at_once, side_by_side
 from tasks.tuning.variant import load_variant
 
 # Of freed buffers: enough for the layers of a long text, little enough to answer for weeks.
@@ -65,17 +77,14 @@ class LoadedModel:
     def read(self, text: str) -> Read:
         """Tokens of a text, shortened from its middle where it is too long."""
         plain = text
-        for token in self._special_tokens:
-            # A space after its first character makes ordinary words of it.
-            plain = plain.replace(token, f"{token[0]} {token[1:]}")
+        # The tokens that steer a conversation: a text must not speak in another's name.
+        for added in self.template.tokenizer.added_tokens_decoder.values():
+            token = str(added)
+            if added.special and len(token) > 1:
+                # A space after its first character makes ordinary words of it.
+                plain = plain.replace(token, f"{token[0]} {token[1:]}")
         encoded = encode(self.template, "", plain, NO_LABEL, self.max_tokens)
         return Read(encoded, plain != text)
-
-    @property
-    def _special_tokens(self) -> list[str]:
-        """The tokens that steer a conversation: a text must not speak in another's name."""
-        added_tokens = self.template.tokenizer.added_tokens_decoder.values()
-        return [str(token) for token in added_tokens if token.special and len(str(token)) > 1]
 
     def log_likelihoods(self, texts: Sequence[Encoded]) -> Floats:
         """log P(label | prompt) of each text, shape (texts, 3). Raises
@@ -131,7 +140,16 @@ def load_model(model: BundledModel) -> LoadedModel:
     Raises BrokenFolder where the bytes are not those that were judged.
     """
     bundle = model.bundle
-    _refuse_others(model)
+    if VariantManifest.read(model.weights, deep=True).digest != bundle.weights_digest:
+        raise BrokenFolder(f"{model.weights} holds other weights than those that were judged.")
+    if model.adapter is not None and file_digest(model.adapter) != bundle.adapter_digest:
+        raise BrokenFolder(f"{model.adapter} is not the adapter that was judged.")
+    if load_prompt(bundle.prompt).digest != bundle.prompt_digest:
+        raise BadInput(
+            "This version asks models in other words than this model was trained with; "
+            f"use the version {bundle.versions.triage} of triage."
+        )
+
     mx.set_cache_limit(CACHE_BYTES)
     stack = load_variant(model.weights, backend().compute_path)
 
@@ -154,14 +172,60 @@ def load_model(model: BundledModel) -> LoadedModel:
     )
 
 
-def _refuse_others(model: BundledModel) -> None:
-    bundle = model.bundle
-    if VariantManifest.read(model.weights, deep=True).digest != bundle.weights_digest:
-        raise BrokenFolder(f"{model.weights} holds other weights than those that were judged.")
-    if model.adapter is not None and file_digest(model.adapter) != bundle.adapter_digest:
-        raise BrokenFolder(f"{model.adapter} is not the adapter that was judged.")
-    if load_prompt(bundle.prompt).digest != bundle.prompt_digest:
-        raise BadInput(
-            "This version asks models in other words than this model was trained with; "
-            f"use the version {bundle.versions.triage} of triage."
+def predict(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Run a PredictJob: an Answer with the fields of a Decision for each request {number, text}.
+
+    Returns {"answered": how many}.
+    """
+    job = PredictJob.model_validate(args)
+    model = load_model(BundledModel(job.bundle, job.folder))
+    emit(Ready())
+
+    answer_count = 0
+    # As many as run side by side: the first answer does not wait for the others.
+    for group in requests(batches_at_once()):
+        read = [model.read(request["text"]) for request in group]
+        encoded = [text.encoded for text in read]
+        passes = model.dropout_passes(encoded, job.passes) if job.passes else None
+        decisions = decide(job.bundle, model.log_likelihoods(encoded), passes)
+        for request, text, decision in zip(group, read, decisions, strict=True):
+            marked = replace(decision, shortened=text.encoded.shortened, markup=text.markup)
+            emit(Answer(request["number"], asdict(marked)))
+        answer_count += len(group)
+
+    return {"answered": answer_count}
+
+
+def score_valid(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Run a ValidJob; returns {"scores": the folder}, which holds
+    `valid.jsonl`, a ScoredCase a line.
+    """
+    job = ValidJob.model_validate(args)
+    build_folder(job.scores, lambda folder: _score(job, folder, emit))
+    return {"scores": str(job.scores)}
+
+
+def _score(job: ValidJob, folder: Path, emit: Emit) -> dict[str, Any]:
+    model = load_model(BundledModel(job.bundle, job.folder))
+    loaded = load_set(job.data, "valid", model.template, model.max_tokens)
+    stack = model.adapted.stack
+    store = PrefixStore(job.home, job.bundle.weights_digest)
+    prefix = open_prefix(stack, loaded.cases, model.adapted.boundary, store, emit)
+    p = label_shares(score_cases(model.adapted, prefix).label_logp)
+    if not (p >= 0).all():  # NaN is not
+        raise Diverged(f"{job.bundle.cell_id}: scores on valid are not finite.")
+
+    cases = [
+        ScoredCase(
+            case_id=record["case_id"],
+            label=record["label"],
+            group=record.get("group"),
+            case_digest=exact_digest(record["text"]),
+            p=dict(zip(LABELS, row, strict=True)),
         )
+        for record, row in zip(loaded.records, p.tolist(), strict=True)
+    ]
+    write_lines(folder / VALID_FILE, cases)
+    emit(Note(f"{job.bundle.cell_id}: {len(cases)} cases of valid are scored."))
+
+    return {"model_id": job.bundle.model_id}

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tasks.bundle.arguments import ValidJob
-from tasks.bundle.bundle import Bundle, BundledModel, ModelGone
+from tasks.bundle.bundle import Bundle, BundledModel, ModelGone, ValidJob
 from tasks.bundle.decide import rule_labels
 from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.decision_rules import recall_at_over_triage
@@ -101,7 +100,7 @@ def valid_cases(home: Path, model: BundledModel, emit: Emit) -> ScoredValid:
     if intact_manifest(scores, deep=True) is None:
         job = ValidJob(bundle=bundle, folder=model.folder, data=data, home=home, scores=scores)
         log = home / "logs" / f"valid-{bundle.model_id}"
-        run_child("tasks.bundle.valid_job:run", job.model_dump(mode="json"), log, emit)
+        run_child("tasks.bundle.loaded_model:score_valid", job.model_dump(mode="json"), log, emit)
 
     return ScoredValid(read_cases(scores / VALID_FILE), digest)
 

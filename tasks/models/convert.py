@@ -4,19 +4,37 @@ processes run it.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tasks.models.manifest import VariantManifest
-from tasks.models.mlx_folders import write_base, write_variant
-from tasks.models.model_folders import base_folder, variant_folder
-from tasks.precisions import Precision, with_precision_for_bits
+from tasks.models.gguf_file import hf_config, hf_tensors, open_gguf
+from tasks.models.gguf_tokenizer import write_tokenizer
+from tasks.models.manifest import (
+    ModelManifest,
+    SourceManifest,
+    VariantManifest,
+    base_folder,
+    variant_folder,
+)
+from tasks.models.sizes import stored_sizes
+from tasks.models.sources.folder_source import TOKENIZER_FILES, prompt_kind, tokenizer_digest
+from tasks.models.sources.random_source import random_tensor
+from tasks.precisions import BF16, BUILT_IN, Precision, with_precision_for_bits
 from tasks.runtime import store
+from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.events import Emit
 from tasks.runtime.locks import BUILD_SECONDS, locked
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+
+COPIED_FILES = (*TOKENIZER_FILES, "generation_config.json")
 
 Build = Callable[[Path], dict[str, Any]]  # fills a folder; returns the entries of its manifest
 
@@ -91,3 +109,200 @@ def _build_or_repair(folder: Path, build: Build) -> None:
 def _result(folder: Path) -> dict[str, Any]:
     manifest = VariantManifest.read(folder)
     return {"folder": str(folder), **manifest.model_dump(mode="json", exclude_unset=True)}
+
+
+def write_base(source: Path, target: Path) -> dict[str, Any]:
+    """Write the MLX folder of a source into `target`; returns the entries of its manifest."""
+    import mlx.core as mx
+    from mlx_lm.utils import load_config, save_config, save_model
+
+    manifest = _read_source(source)
+    with mx.stream(mx.cpu):  # each weight is read and rounded once: nothing for an accelerator
+        staged = _stage(source, manifest, target / "staged")
+        model = _load_model(staged, manifest)
+        model.set_dtype(mx.bfloat16)
+        save_model(target, model)
+
+    config = load_config(staged)
+    config["torch_dtype"] = "bfloat16"
+    save_config(config, target / "config.json")
+    _copy_tokenizer(staged, target)
+    shutil.rmtree(target / "staged", ignore_errors=True)
+
+    return _manifest_entries(target, manifest, manifest.digest, BUILT_IN[BF16], None)
+
+
+def _read_source(source: Path) -> SourceManifest:
+    """The source's manifest, after its digests have been compared.
+
+    A damaged source loses its manifest.
+    """
+    try:
+        return SourceManifest.read(source, deep=True)
+    except BrokenFolder as error:
+        (source / store.MANIFEST).unlink(missing_ok=True)  # so that it no longer counts as complete
+        raise BrokenFolder(
+            f"{str(error).rstrip('.')}; it is fetched again when you rerun the command."
+        ) from error
+
+
+def _stage(source: Path, manifest: SourceManifest, staged: Path) -> Path:
+    """A folder in the Hugging Face layout: the source itself, or one decoded from GGUF."""
+    if manifest.format != "gguf":
+        return source
+
+    import mlx.core as mx
+
+    file = open_gguf(source / "model.gguf", manifest.weights_source)
+    staged.mkdir()
+    (staged / "config.json").write_text(json.dumps(hf_config(file)), encoding="utf-8")
+    write_tokenizer(file, staged)
+
+    weights = {}
+    for name, values in hf_tensors(file):
+        weights[name] = mx.array(values).astype(mx.bfloat16)
+        # At once: until then the float32 values are held too.
+        mx.eval(weights[name])
+
+    mx.save_safetensors(str(staged / "model.safetensors"), weights, metadata={"format": "mlx"})
+
+    return staged
+
+
+def _load_model(folder: Path, manifest: SourceManifest) -> nn.Module:
+    """The model with the weights of its folder, or with random ones of the source's seed.
+
+    Raises BadInput with the names of tensors that are missing or unknown.
+    """
+    from mlx_lm.utils import load_model
+
+    if manifest.format == "random":
+        assert manifest.seed is not None
+        # Not strict, since the folder has a config and no weights.
+        model = load_model(folder, lazy=True, strict=False)[0]
+        _draw_weights(model, manifest.seed)
+        return model
+
+    try:
+        return load_model(folder, lazy=True)[0]
+    except ValueError as error:
+        raise BadInput(
+            f"The weights do not fit their config.json: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _draw_weights(model: nn.Module, seed: int) -> None:
+    """Give every parameter its random values."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten, tree_unflatten
+
+    gemma = model.model_type == "gemma3_text"
+    if gemma and "lm_head" in model:
+        model.sanitize({})  # ties the head to the embedding, as loading weights without a head does
+
+    weights: list[tuple[str, mx.array]] = []
+    parameters: Any = tree_flatten(model.parameters())
+    for name, value in parameters:
+        tensor = mx.array(random_tensor(name, value.shape, seed, gemma)).astype(mx.bfloat16)
+        mx.eval(tensor)
+        weights.append((name, tensor))
+
+    model.update(tree_unflatten(weights))
+
+
+def write_variant(
+    base: Path, target: Path, precision: Precision, training_group_size: int
+) -> dict[str, Any]:
+    """Write the quantised variant of an MLX folder; returns the entries of its manifest."""
+    import mlx.core as mx
+    from mlx_lm.utils import load_model, save_config, save_model
+
+    group_size = precision.group_size_in(training_group_size)
+    assert group_size is not None
+    with mx.stream(mx.cpu):  # the same bits on every machine, for all backends that train on them
+        model, config = load_model(base, lazy=True)
+        _refuse_indivisible_rows(model, group_size)
+        model, config = quantised(model, config, precision, group_size)
+        save_model(target, model)
+
+    save_config(config, target / "config.json")
+    _copy_tokenizer(base, target)
+
+    manifest = VariantManifest.read(base)
+    return _manifest_entries(target, manifest, manifest.source_digest, precision, group_size)
+
+
+def quantised(
+    model: nn.Module, config: dict[str, Any], precision: Precision, group_size: int
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A model's matrices at a precision, by mlx-lm, and the config.json that says so."""
+    from mlx_lm.convert import mixed_quant_predicate_builder
+    from mlx_lm.utils import quantize_model
+
+    predicate = None
+    if precision.mixture is not None:
+        predicate = mixed_quant_predicate_builder(precision.mixture, model, group_size)
+    return quantize_model(
+        model,
+        config,
+        group_size,
+        precision.bits,
+        mode=precision.mode,
+        quant_predicate=predicate,
+    )
+
+
+def _refuse_indivisible_rows(model: nn.Module, group_size: int) -> None:
+    """Raise BadInput for a matrix that mlx-lm would silently leave unquantised."""
+    for name, module in model.named_modules():
+        if hasattr(module, "to_quantized") and module.weight.shape[-1] % group_size:
+            raise BadInput(
+                f"{name} has rows of {module.weight.shape[-1]} values, "
+                f"which a group size of {group_size} does not divide."
+            )
+
+
+def _copy_tokenizer(origin: Path, target: Path) -> None:
+    """Copy the tokenizer's files, and name the class that reads tokenizer.json exactly."""
+    for name in COPIED_FILES:
+        if (origin / name).is_file():
+            shutil.copyfile(origin / name, target / name)
+
+    path = target / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    # Named classes (GPT2Tokenizer) rebuild the pre-tokenizer from habit and lose the single digits
+    # of tokenizer.json.
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(
+        json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True), encoding="utf-8"
+    )
+
+
+def _manifest_entries(
+    folder: Path,
+    origin: ModelManifest,
+    source_digest: str,
+    precision: Precision,
+    group_size: int | None,
+) -> dict[str, Any]:
+    """The entries of VariantManifest, from the origin and from the files of the folder."""
+    from_origin = origin.model_dump(
+        mode="json",
+        include={
+            *("base_model", "licence", "weights_source", "source"),
+            *("original_precision", "random_weights", "terms"),
+        },
+        exclude_unset=True,  # only models with terms of use have the key `terms`
+    )
+    return {
+        **from_origin,
+        "file_digest": origin.file_digest,
+        "source_digest": source_digest,
+        "bits": precision.bits,
+        "group_size": group_size,
+        "precision": precision.name,
+        **stored_sizes(folder, group_size).manifest_entries(),
+        "prompt": prompt_kind(folder),
+        "tokenizer_digest": tokenizer_digest(folder),
+        "versions": {name: metadata.version(name) for name in ("mlx", "mlx-lm")},
+    }

@@ -20,7 +20,7 @@ from tokenizers import (
     processors,
 )
 
-from tasks.models.gguf_reader import Gguf
+from tasks.models.gguf_file import Gguf
 from tasks.runtime.errors import BadInput
 
 # token types of the GGUF format

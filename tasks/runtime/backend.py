@@ -18,6 +18,8 @@ from pathlib import Path
 from tasks.runtime.errors import BadInput
 
 VARIABLE = "TRIAGE_BACKEND"
+# On Linux MLX's library comes with one of these, which overwrite each other's.
+CPU_PACKAGE = "mlx-cpu"
 CUDA_PACKAGES = ("mlx-cuda-12", "mlx-cuda-13")
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
 WIRES_SINCE = 15  # macOS
@@ -27,18 +29,17 @@ WIRES_SINCE = 15  # macOS
 class Backend:
     """How a machine computes, and what follows from it.
 
-    `compute_path`: `packed` (quantised kernels), `dequantised_f32` (the same weights, unpacked once
-    to float32) or `packed_where_fast`. `cpu_kernels`: elementwise work in the forms that are fast
-    on a CPU. `side_by_side`: batches without gradients run on a stream per core. `compiles`: a step
-    is worth compiling. `tokens_at_once`: padded tokens of one forward pass without gradients.
+    `compute_path`: `packed` (quantised kernels) or `dequantised_f32` (the same weights, unpacked
+    once to float32). `cpu_kernels`: elementwise work in the forms that are fast on a CPU.
+    `side_by_side`: batches without gradients run on a stream per core. `compiles`: a step is worth
+    compiling. `tokens_at_once`: padded tokens of one forward pass without gradients.
     `planned_gflops`: sustained in a training step, roughly. `selftest_tolerance`: largest relative
     difference of float32 results that are equal but for the order of sums; `rounding`: the same in
     root mean square, of results in `compute_dtype`. `compared_with`: what benchmarks measure beside
     ours. `path_in_ids`: whether ids name the compute path: those of the first two backends are
     older than the choice. `wires_memory`: weights may be kept from being paged out. `own_memory`:
-    the device has memory of its own, which bounds what fits. `fast_outputs`: quantised products are
-    fast for multiples of so many outputs; others' weights are unpacked once to `compute_dtype`
-    (`packed_where_fast`). `experimental`: nobody has run it yet, and whatever shows it says so.
+    the device has memory of its own. `experimental`: nobody has run it yet, and whatever shows it
+    says so.
     """
 
     name: str
@@ -56,15 +57,7 @@ class Backend:
     path_in_ids: bool
     wires_memory: bool = False
     own_memory: bool = False
-    fast_outputs: int = 1
     experimental: bool = False
-
-    @property
-    def recorded_path(self) -> str | None:
-        """The compute path in the warehouse, where memory and time of 4 and 8 bits are compared on
-        `packed` rows alone: none where a part is unpacked.
-        """
-        return self.compute_path if self.fast_outputs == 1 else None
 
     @property
     def has_slow_kernels(self) -> bool:
@@ -116,7 +109,7 @@ METAL = Backend(
 CUDA = Backend(
     name="cuda",
     compute_dtype="bfloat16",
-    compute_path="packed_where_fast",
+    compute_path="packed",
     on_gpu=True,
     cpu_kernels=False,
     side_by_side=False,
@@ -128,8 +121,6 @@ CUDA = Backend(
     compared_with=("stock",),
     path_in_ids=True,
     own_memory=True,
-    # MLX's tensor-core kernels take multiples of 128 outputs; read in its sources, never measured.
-    fast_outputs=128,
     experimental=True,
 )
 # The numbers of Metal's path without a Mac: for tests on tiny models, since MLX's quantised kernels
@@ -217,7 +208,7 @@ def can_fork() -> bool:
 
 
 def is_linux() -> bool:
-    """Whether this is Linux, where MLX comes in builds (builds.py)."""
+    """Whether this is Linux, where MLX's library comes in a package of its own."""
     return sys.platform == "linux"
 
 
@@ -275,6 +266,26 @@ def versions() -> dict[str, str]:
         )
 
     return installed
+
+
+def refuse_unusable_mlx() -> None:
+    """Raise BadInput where MLX cannot be loaded as it is installed: without its library, or with
+    two that overwrite each other.
+    """
+    if not is_linux() or installed_version("mlx") is None:
+        return
+
+    installed = [name for name in (CPU_PACKAGE, *CUDA_PACKAGES) if installed_version(name)]
+    if not installed:
+        raise BadInput(
+            "MLX is installed without its library; run `uv sync`, or with pip install the extra "
+            "`cpu`, `cuda` or `cuda13`."
+        )
+    if len(installed) > 1:
+        raise BadInput(
+            f"{' and '.join(installed)} are both installed and overwrite each other's library; run "
+            f"`uv pip uninstall {' '.join(installed)}`, then `uv sync`, or with pip install one."
+        )
 
 
 def installed_version(package: str) -> str | None:

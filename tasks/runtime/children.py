@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from tasks.runtime.builds import refuse_unusable_build
+from tasks.runtime.backend import refuse_unusable_mlx
 from tasks.runtime.errors import (
     BY_EXIT_CODE,
     LOST_PARENT,
@@ -118,7 +118,7 @@ def run_child(
     where MLX cannot be loaded as it is installed.
     """
     refuse_if_stopping()
-    refuse_unusable_build()
+    refuse_unusable_mlx()
     spec = json.dumps({"function": function, "args": args}, indent=1)
     write_atomic(folder / "spec.json", spec)
     # The child reads a file of its own: another process may start a step with this folder

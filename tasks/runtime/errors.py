@@ -122,15 +122,11 @@ _MEMORY_WORDS = ("malloc", "out of memory", "insufficient memory", "outofmemory"
 # What Metal says when its driver ends a command buffer for a reason that passes; the last one of a
 # buffer that was discarded since another program's failed.
 _GPU_WORDS = ("gpu timeout", "impacting interactivity", "gpu hang", "innocentvictim")
-# What CUDA says when its driver is older than MLX was built for, or sees no GPU.
-_DRIVER_WORDS = ("driver version is insufficient", "no cuda-capable device")
 
 
 def device_error(text: str) -> TriageError | None:
     """The error that the words of a library amount to, if they are about memory or the GPU."""
     words = text.lower()
-    if any(word in words for word in _DRIVER_WORDS):
-        return BadInput(f"CUDA cannot be used here: {text}; `triage doctor` says what to install.")
     if any(word in words for word in _MEMORY_WORDS):
         return OutOfMemory(f"The step ran out of memory: {text}")
     if any(word in words for word in _GPU_WORDS):

@@ -9,8 +9,7 @@ import re
 import resource
 from pathlib import Path
 
-from tasks.runtime.backend import backend, is_mac
-from tasks.runtime.builds import card_memory
+from tasks.runtime.backend import is_mac
 
 # macOS: the call that tells a process's memory, and `ri_phys_footprint` and
 # `ri_lifetime_max_phys_footprint` among its numbers.
@@ -42,8 +41,8 @@ def keep_freed_memory() -> None:
 
 
 def total_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process may use at most: of physical memory, of its control groups (a
-    container) if less, and of the GPU if that has memory of its own.
+    """Bytes that this process may use at most: of physical memory, and of its control groups (a
+    container) if less.
 
     `root`: the folder that holds /proc and /sys.
     """
@@ -51,8 +50,6 @@ def total_memory(root: Path = Path("/")) -> int:
     import psutil
 
     limits = [psutil.virtual_memory().total, *_control_group_limits(root)]
-    if backend().own_memory and (gpu := card_memory()):
-        limits.append(gpu)
     return min(limits)
 
 

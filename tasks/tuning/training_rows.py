@@ -211,7 +211,7 @@ def _setting_columns(spec: ExperimentSpec) -> Columns:
 
 def _engine_columns() -> Columns:
     return {
-        "compute_path": backend().recorded_path,
+        "compute_path": backend().compute_path,
         "backend": backend().name,
         "compute_dtype": backend().compute_dtype,
         "triage_version": metadata.version("triage-sweep"),

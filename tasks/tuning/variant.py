@@ -6,7 +6,6 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_unflatten
 from mlx_lm.utils import dequantize_model, load_model, maybe_set_recommended_wired_limit
 
 from tasks.runtime.backend import backend, can_wire_memory
@@ -35,8 +34,7 @@ def load_variant(folder: Path, compute_path: str) -> Stack:
 def as_computed(model: nn.Module, compute_path: str) -> Stack:
     """A quantised model on a compute path. `dequantised_f32` unpacks the same weights to float32.
 
-    `packed` keeps them as stored; `packed_where_fast` unpacks those without a fast kernel, in the
-    data type that they are stored for.
+    `packed` keeps them as stored.
     """
     dense = compute_path == "dequantised_f32"
     if dense:
@@ -45,23 +43,10 @@ def as_computed(model: nn.Module, compute_path: str) -> Stack:
         model = dequantize_model(model)
         model.set_dtype(mx.float32)  # modes with scales of a byte are unpacked to bfloat16, exactly
 
-    elif compute_path == "packed_where_fast":
-        _unpack_slow(model, backend().fast_outputs)
-
     model.eval()
     mx.eval(model.parameters())
     # A model is unpacked on a GPU too, for fidelity.
     return take_apart(model, cpu_kernels=dense and backend().cpu_kernels)
-
-
-def _unpack_slow(model: nn.Module, multiple: int) -> None:
-    """Unpack the matrices whose number of outputs is no multiple of `multiple`."""
-    slow = [
-        (name, unpacked(module))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.QuantizedLinear) and module.weight.shape[0] % multiple
-    ]
-    model.update_modules(tree_unflatten(slow))
 
 
 def unpacked(module: nn.QuantizedLinear) -> nn.Linear:

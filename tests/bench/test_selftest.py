@@ -33,11 +33,15 @@ def wired(monkeypatch):
 
         def set_wired_limit(limit):
             if limit > most:
-                raise ValueError("[metal::set_wired_limit] Setting a wired limit larger than the maximum")
+                raise ValueError(
+                    "[metal::set_wired_limit] Setting a wired limit larger than the maximum"
+                )
             limits.append(limit)
             return limits[-2]
 
-        monkeypatch.setattr(memory.mx, "device_info", lambda: {"max_recommended_working_set_size": RECOMMENDED})
+        monkeypatch.setattr(
+            memory.mx, "device_info", lambda: {"max_recommended_working_set_size": RECOMMENDED}
+        )
         monkeypatch.setattr(memory.mx, "set_wired_limit", set_wired_limit)
         monkeypatch.setattr("sys.platform", "darwin")
         monkeypatch.setattr("platform.machine", lambda: "arm64")
@@ -109,7 +113,9 @@ class Allocator:
     ("cached", "forgets", "ok"),
     [(0, True, True), (CACHE_LIMIT - 1, True, True), (1 << 34, True, True), (0, False, False)],
 )
-def test_the_cache_limit_holds_by_mlxs_own_rule_whatever_was_cached_before(cached, forgets, ok, monkeypatch):
+def test_the_cache_limit_holds_by_mlxs_own_rule_whatever_was_cached_before(
+    cached, forgets, ok, monkeypatch
+):
     allocator = Allocator(cached, forgets)
     for name in ("set_cache_limit", "clear_cache", "full", "get_cache_memory"):
         monkeypatch.setattr(memory.mx, name, getattr(allocator, name))
@@ -128,7 +134,9 @@ def scaled(module, name):
 
     def plant(monkeypatch):
         function = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *args, **options: function(*args, **options) * 1.02)
+        monkeypatch.setattr(
+            module, name, lambda *args, **options: function(*args, **options) * 1.02
+        )
 
     return plant
 
@@ -229,16 +237,26 @@ def the_check(name, subject):
 def test_a_check_fails_where_an_error_is_planted_and_says_what_to_do(name, subject, monkeypatch):
     PLANTED[name](monkeypatch)
     result = the_check(name, subject).run()
-    assert not result.ok and result.remedy and result.value is not None and result.error == "", result
+    assert not result.ok and result.remedy and result.value is not None and result.error == "", (
+        result
+    )
 
 
 def test_every_check_has_a_name_of_its_own_and_an_error_that_is_planted(tmp_path):
     names = [check.name for check in all_checks(tmp_path, {})]
     assert len(set(names)) == len(names) > 35
-    kinds = {re.sub(r"^tiny-\w+ \dbit|^smollm2-135m widths, 2 blocks.*tokens", "", name) for name in names}
-    patterns = [re.sub(r"\d+ x \d+, \dbit|size \d+|causal|window|[a-z0-9-]+(?= widths)", "#", name) for name in PLANTED]
+    kinds = {
+        re.sub(r"^tiny-\w+ \dbit|^smollm2-135m widths, 2 blocks.*tokens", "", name)
+        for name in names
+    }
+    patterns = [
+        re.sub(r"\d+ x \d+, \dbit|size \d+|causal|window|[a-z0-9-]+(?= widths)", "#", name)
+        for name in PLANTED
+    ]
     for kind in kinds:
-        blurred = re.sub(r"\d+ x \d+, \dbit|size \d+|causal|window|[a-z0-9-]+(?= widths)", "#", kind)
+        blurred = re.sub(
+            r"\d+ x \d+, \dbit|size \d+|causal|window|[a-z0-9-]+(?= widths)", "#", kind
+        )
         assert any(blurred.endswith(pattern.removeprefix("bit")) for pattern in patterns), kind
 
 
@@ -250,7 +268,9 @@ def test_what_runs_in_seconds_passes_here(subject):
 
 def test_on_a_gpu_packed_bfloat16_is_held_to_the_same_model_unpacked(subject, monkeypatch):
     monkeypatch.setattr(against_stock, "backend", lambda: METAL)
-    (check,) = (check for check in against_stock.tiny_checks(subject) if "packed in bfloat16" in check.name)
+    (check,) = (
+        check for check in against_stock.tiny_checks(subject) if "packed in bfloat16" in check.name
+    )
     assert 0.5 < check.measure() < 10 and check.limit == 2.0
     errors = iter((0.3, 0.1))
     monkeypatch.setattr(against_stock, "_error", lambda a, b: next(errors))
@@ -262,7 +282,9 @@ def test_the_bounds_follow_the_data_type_of_the_backend(subject, monkeypatch):
         for module in (engine, kernels, against_stock):
             monkeypatch.setattr(module, "backend", lambda one=one: one)
         bounds = {check.limit for check in (*kernels.attention_checks(), *kernels.product_checks())}
-        assert bounds == {one.rounding} and (one.rounding < 1e-4) == (one.compute_dtype == "float32")
+        assert bounds == {one.rounding} and (one.rounding < 1e-4) == (
+            one.compute_dtype == "float32"
+        )
 
 
 @pytest.mark.parametrize("mask", ["causal", "window"])
@@ -271,7 +293,9 @@ def test_the_fused_kernels_of_a_gpu_are_within_their_bound_in_bfloat16(mask, mon
     assert 1e-5 < kernels.attention_error((4, 1, 256), mask) < METAL.rounding
     scaled(kernels, "scaled_dot_product_attention")(monkeypatch)
     fused = kernels.scaled_dot_product_attention
-    monkeypatch.setattr(kernels, "scaled_dot_product_attention", lambda *a, **o: fused(*a, **o) * 1.03)
+    monkeypatch.setattr(
+        kernels, "scaled_dot_product_attention", lambda *a, **o: fused(*a, **o) * 1.03
+    )
     assert kernels.attention_error((4, 1, 256), mask) > METAL.rounding
 
 
@@ -293,5 +317,10 @@ def test_an_error_is_a_failed_check_without_folders_and_nan_passes_none():
 
 
 def test_of_mlxs_device_only_what_it_is_is_reported():
-    device = {"device_name": "Apple M4", "memory_size": 16 << 30, "uuid": "GPU-123", "pci_bus_id": "0000:01"}
+    device = {
+        "device_name": "Apple M4",
+        "memory_size": 16 << 30,
+        "uuid": "GPU-123",
+        "pci_bus_id": "0000:01",
+    }
     assert described(device) == {"device_name": "Apple M4", "memory_size": 16 << 30}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.bench.synthetic_study import SyntheticStudy
+from tests.bench.synthetic_study import SyntheticStudy
 from tests.browser.devtools import CHROMIUM, browser
 from tests.place import Place
 from warehouse.load import load_all

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tasks.bundle.gate_figure import gate_figure
+from tasks.bundle.bundle import gate_figure
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.bundle.bundle import Bundle, GateStatus, Rule
-from tasks.bundle.card_figures import CardFigures, CardMetric
-from tasks.bundle.export_arguments import ExportResult
-from tasks.bundle.model_card import CardInput, _figure, _megabytes, render_card
-from tasks.bundle.terms import Licensing
+from tasks.bundle.bundle import Bundle, ExportResult, GateStatus, Rule
+from tasks.bundle.model_card import CardFigures, CardInput, CardMetric, Licensing, _figure, _megabytes, render_card
 from tasks.models.manifest import Origin, VariantManifest
 from tasks.spec import BaseModelSpec
 from tests.bundle.test_decide import bundle

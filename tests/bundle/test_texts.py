@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.bundle.texts import checked_text, numbered_texts
+from tasks.bundle.asking import checked_text, numbered_texts
 from tasks.runtime.errors import BadInput
 
 SAID = "My chest hurts"

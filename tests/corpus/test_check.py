@@ -33,7 +33,7 @@ from tasks.grids.grid import known_models
 from tasks.judging.intervals import clopper_pearson
 from tasks.models.convert import run_quantize
 from tasks.models.sources.fetch import fetch_base
-from tasks.models.sources.tiny_tokenizer import write_tiny_tokenizer
+from tasks.models.sources.random_source import write_tiny_tokenizer
 from tasks.runtime.errors import BadInput, Finding
 from tasks.spec import LABELS, Data, EvaluationSet
 

@@ -13,7 +13,7 @@ from tasks.corpus.apart import check_examples
 from tasks.corpus.case import SETS
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import load_prompt
-from tasks.models.sources.tiny_tokenizer import write_tiny_tokenizer
+from tasks.models.sources.random_source import write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import build_folder

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from flows.bench.corpus import CaseRow, decided_of
-from flows.report.typed_rows import typed_rows
 from tasks.baselines import baselines
 from tasks.corpus.case import SETS, from_json
 from tasks.corpus.prepare import CARD, prepare_dataset
@@ -65,9 +63,9 @@ def test_a_single_case_without_a_group_leaves_the_intervals_clustered(
     assert len(landed) == 3 and set(landed.has_groups) == {not none}
     assert landed.clustered_low.notna().tolist() == [not none] * 3
     assert landed.note.fillna("").str.contains("independent").all() == none
-    cases = typed_rows(CaseRow, f"prediction WHERE evaluation_id = '{landed.evaluation_id[0]}'")
-    groups = decided_of(cases).groups
-    assert groups[ALONE] is None and len(groups) == 60 and len({*groups.values()} - {None}) == (0 if none else 10)
+    rows = query(f"SELECT case_id, case_group FROM prediction WHERE evaluation_id = '{landed.evaluation_id[0]}'")
+    groups = rows.set_index("case_id").case_group
+    assert groups.isna()[ALONE] and len(groups) == 60 and groups.nunique() == (0 if none else 10)
 
 
 def test_subgroups_of_own_cases_reach_the_stored_cases_and_the_warehouse(

@@ -20,18 +20,15 @@ from huggingface_hub import ModelCard
 import tasks.bundle.export
 from flows.cli.main import app
 from flows.cli.models.find_model import find_model
-from tasks.bundle import agreement, export_job
+from tasks.bundle import export_job
+from tasks.bundle.asking import checked_text
 from tasks.bundle.bundle import Bundle, Rule, Scaling, read_bundle
-from tasks.bundle.card_figures import card_figures
 from tasks.bundle.decide import decide
-from tasks.bundle.export import Exported, export
+from tasks.bundle.export import Exported, export, read_prompt
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.bundle.loaded_model import load_model
-from tasks.bundle.model_card import render_example
-from tasks.bundle.prompt_file import read_prompt
-from tasks.bundle.terms import write_terms
-from tasks.bundle.texts import checked_text
-from tasks.models.gguf_reader import open_gguf
+from tasks.bundle.model_card import card_figures, render_example, write_terms
+from tasks.models.gguf_file import open_gguf
 from tasks.removal import refuse_while_working
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.files import read_lines
@@ -254,14 +251,14 @@ def test_fused_weights_and_a_gguf_file_answer_as_the_trained_model(fused):
     assert bundle.review.why_not == "not available: the adapter is fused into the weights, which leaves no dropout"
     assert bundle.adapter is None and not (fused.folder / "adapters.safetensors").exists()
     assert fused.result.fused.largest < 1e-4 and fused.result.gguf.largest < 0.01
-    assert fused.result.fused.cases == agreement.CASES
+    assert fused.result.fused.cases == export_job.CASES
     gguf = open_gguf(fused.folder / "model.gguf")
     assert (gguf.architecture, gguf.get("tokenizer.ggml.model")) == ("llama", "gpt2")
     assert "The fused weights: on 60 cases" in (fused.folder / "README.md").read_text()
 
 
 def test_a_model_that_would_answer_otherwise_is_refused_and_nothing_is_left(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(agreement, "LARGEST_DIFFERENCE", -1.0)
+    monkeypatch.setattr(export_job, "LARGEST_DIFFERENCE", -1.0)
     with pytest.raises(BadInput, match=r"The fused model is not the model that was trained: on 60 cases a probability"):
         exported(place, LLAMA, tmp_path / "out", fuse=True)
     with pytest.raises(BadInput, match="mlx-lm writes no GGUF file of the architecture gemma3_text"):

@@ -14,9 +14,8 @@ from flows.cli.models.find_model import find_model
 from flows.cli.models.predict_output import WRITERS, json_lines
 from flows.cli.models.predict_run import PredictRequest, answers, run_predict
 from flows.serve.kept_model import KeptModel
-from tasks.bundle.asking import decision_of, in_use
+from tasks.bundle.asking import MOST_BYTES, decision_of, decoded_text, in_use
 from tasks.bundle.bundle import BundledModel
-from tasks.bundle.texts import MOST_BYTES, decoded_text
 from tasks.removal import refuse_while_working
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tasks.runtime.locks import lock_of

@@ -59,7 +59,7 @@ PARSED = {
     "triage join": "serves until it is stopped; tests/flows/test_two_workers.py starts two",
     "triage fleet": "needs a server; tests/flows/test_fleet.py stands in for one",
     "triage doctor": "measures this machine and asks networks; tests/flows/cli/test_doctor.py",
-    "triage bench": "takes minutes, or needs the models' weights; tests/bench and tests/flows/bench run smaller ones",
+    "uv run python -m tests": "takes minutes, or needs the models' weights; tests/bench runs smaller ones",
 }
 # Commands that a sentence names without their arguments, so that only their form is checked.
 NAMES = ("triage sql", "triage init", "triage data check", "triage warehouse")

@@ -17,9 +17,8 @@ from flows.report.names import BASELINES
 from flows.report.pairs import pair_rows, quantization
 from flows.report.typed_rows import leaderboard_rows
 from tasks.grids.grid import GRIDS
-from tasks.models.expected_sizes import expected_sizes
 from tasks.models.model_shape import known_shape
-from tasks.models.stored_sizes import PARTS
+from tasks.models.sizes import PARTS, expected_sizes
 from tasks.precisions import of_bits
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked

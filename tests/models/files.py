@@ -8,7 +8,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from tasks.models.sources.tiny_tokenizer import SPECIAL, VOCABULARY, write_tiny_tokenizer
+from tasks.models.sources.random_source import SPECIAL, VOCABULARY, write_tiny_tokenizer
 
 FULL_DISK = Path(__file__).with_name("full_disk")  # in PYTHONPATH, it makes the disk full for downloads
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from tasks.models.convert import run_convert, run_quantize
-from tasks.models.gguf_reader import open_gguf
-from tasks.models.gguf_weights import decode, unpermute
-from tasks.models.model_folders import base_folder, variant_folder
+from tasks.models.gguf_file import decode, open_gguf, unpermute
+from tasks.models.manifest import base_folder, variant_folder
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN, of_bits
 from tasks.runtime import store
@@ -231,8 +230,8 @@ def test_a_group_size_that_does_not_divide_a_row_is_refused(tmp_path):
 def test_asking_for_names_needs_no_mlx(tmp_path):
     source = fetched(tmp_path, "tiny-llama")
     code = (
-        "import sys; from pathlib import Path; from tasks.models.sources import available; from tasks.models.convert import *; "
-        "from tasks.models.model_folders import *; from tasks.precisions import of_bits; "
+        "import sys; from pathlib import Path; from tasks.models.sources import fetch; from tasks.models.convert import *; "
+        "from tasks.models.manifest import *; from tasks.precisions import of_bits; "
         f"variant_folder(Path({str(source)!r}), Path('.'), of_bits(4), 64); has_random_weights(Path('.')); "
         "bad = {'mlx', 'mlx_lm', 'transformers', 'prefect'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     )

@@ -4,9 +4,7 @@ import gguf
 import numpy as np
 import pytest
 
-from tasks.models.gguf_config import hf_config
-from tasks.models.gguf_reader import open_gguf, precision_name
-from tasks.models.gguf_weights import TYPES, decode, hf_name, hf_tensors, unpermute
+from tasks.models.gguf_file import TYPES, decode, hf_config, hf_name, hf_tensors, open_gguf, precision_name, unpermute
 from tasks.runtime.errors import BadInput
 from tests.models import files
 

@@ -427,10 +427,10 @@ def test_room_is_looked_for_on_the_disk_to_which_the_files_go(hub, tmp_path):
 IMPORTED_LATE = """
 import sys, threading
 from pathlib import Path
-from tasks.models.sources import available, hub_source
+from tasks.models.sources import fetch, hub_source
 from tasks.spec import BaseModelSpec
 
-available.PROBE_SECONDS = hub_source.CONNECT_SECONDS = 60.0
+fetch.PROBE_SECONDS = hub_source.CONNECT_SECONDS = 60.0
 
 class Watch:
     def find_spec(self, name, path=None, target=None):
@@ -439,7 +439,7 @@ class Watch:
 
 sys.meta_path.insert(0, Watch())
 spec = BaseModelSpec(name="m", licence="none", sources=({"kind": "hub", "repo": sys.argv[1]},))
-print(available.availability(spec, Path(sys.argv[2]))[0][1])
+print(fetch.availabilities([spec], Path(sys.argv[2]))[spec.name][0][1])
 """
 
 

@@ -12,11 +12,10 @@ import pytest
 
 from tasks.grids.grid import known_models
 from tasks.models.convert import run_convert, run_quantize
-from tasks.models.expected_sizes import expected_sizes
 from tasks.models.manifest import VariantManifest
 from tasks.models.model_shape import known_shape
+from tasks.models.sizes import expected_sizes, stored_sizes
 from tasks.models.sources.fetch import fetch_base
-from tasks.models.stored_sizes import stored_sizes
 from tasks.precisions import BUILT_IN
 from tasks.runtime import store
 from tasks.runtime.errors import SourceUnavailable

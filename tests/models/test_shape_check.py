@@ -7,9 +7,9 @@ import pytest
 
 from tasks.models.convert import run_convert
 from tasks.models.model_shape import ModelShape, known_shape, read_shape
-from tasks.models.shape_check import refuse_misfits, shape_from_sources
+from tasks.models.sizes import refuse_misfits
 from tasks.models.sources import package_source
-from tasks.models.sources.fetch import fetch_base
+from tasks.models.sources.fetch import fetch_base, shape_from_sources
 from tasks.precisions import of_bits
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput

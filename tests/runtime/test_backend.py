@@ -1,24 +1,24 @@
 """The backend of a machine, what TRIAGE_BACKEND makes of it, and that ids of earlier studies are as they were."""
 
+import os
 import platform
 import subprocess
 import sys
 from dataclasses import fields
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from tasks import identity
 from tasks.runtime import backend as backends
-from tasks.runtime.backend import BACKENDS, CPU, CPU_PACKED, CUDA, METAL, Backend, backend
+from tasks.runtime.backend import BACKENDS, CPU, CPU_PACKED, CUDA, METAL, Backend, backend, installed_version
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Device
 from tasks.scoring.baselines import zero_shot_id
 from tasks.tuning import training_rows
+from tests.place import ROOT, Place
 from tests.test_spec import experiment
 
-ROOT = Path(__file__).resolve().parents[2]
 LINUX = ("linux", "x86_64")
 MAC = ("darwin", "arm64")
 INTEL_MAC = ("darwin", "x86_64")
@@ -136,9 +136,7 @@ def test_new_backends_have_ids_of_their_own(on):
 def test_a_table_row_per_backend_and_one_answer_per_question():
     assert set(BACKENDS) == {"cpu", "metal", "cuda", "cpu-packed"}
     assert all(getattr(one, field.name) is not None for one in BACKENDS.values() for field in fields(Backend))
-    assert all(one.recorded_path in ("packed", "dequantised_f32", None) for one in BACKENDS.values()), (
-        "as the warehouse checks"
-    )
+    assert {one.compute_path for one in BACKENDS.values()} == {"packed", "dequantised_f32"}, "as the warehouse checks"
 
 
 def test_only_linux_without_a_gpu_forks(on):
@@ -154,6 +152,41 @@ def test_where_mlx_is_missing_as_on_an_intel_mac_a_sentence_says_what_it_needs(m
     monkeypatch.setattr(backends, "installed_version", lambda package: None)
     with pytest.raises(BadInput, match="a Mac with Apple Silicon and a Python built for it; `triage doctor`"):
         backends.versions()
+
+
+@pytest.mark.parametrize(
+    ("packages", "words"),
+    [
+        ([], ["without its library", "`uv sync`", "extra `cpu`"]),
+        (["mlx-cpu", "mlx-cuda-12"], ["mlx-cpu and mlx-cuda-12 are both installed", "uv pip uninstall"]),
+        (["mlx-cpu"], None),
+        (["mlx-cuda-13"], None),
+    ],
+)
+def test_mlx_without_its_library_or_with_two_is_refused(packages, words, on, monkeypatch):
+    on(LINUX)
+    versions = dict.fromkeys(("mlx", *packages), "0.32.4")
+    monkeypatch.setattr(backends, "installed_version", versions.get)
+    if words is None:
+        backends.refuse_unusable_mlx()
+        return
+    with pytest.raises(BadInput) as refused:
+        backends.refuse_unusable_mlx()
+    assert all(word in str(refused.value) for word in words)
+
+
+@pytest.mark.skipif(installed_version("mlx-cpu") is None, reason="needs the build for the CPU")
+@pytest.mark.parametrize("command", [["sweep", "smoke"], ["doctor"]])
+def test_two_libraries_of_mlx_end_a_command_in_a_sentence(command, tmp_path):
+    """As their distributions say: the file of the other one is there."""
+    info = tmp_path / "site" / "mlx_cuda_12-0.32.4.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mlx-cuda-12\nVersion: 0.32.4\n")
+    path = f"{ROOT}{os.pathsep}{tmp_path / 'site'}"
+    result = Place(tmp_path / "place").run(*command, PYTHONPATH=path, HF_HUB_OFFLINE="1", PIP_NO_INDEX="1")
+    sentence = result.stdout if command == ["doctor"] else result.stderr
+    assert "mlx-cpu and mlx-cuda-12 are both installed" in sentence and "uv pip uninstall" in sentence
+    assert result.returncode == (1 if command == ["doctor"] else 2) and "Traceback" not in result.stdout + result.stderr
 
 
 def test_a_gpu_is_never_called_a_blas():

@@ -22,7 +22,7 @@ from tasks.identity import scores_of
 from tasks.land import land
 from tasks.landing import land_failure
 from tasks.models.convert import run_quantize
-from tasks.models.model_folders import base_folder
+from tasks.models.manifest import base_folder
 from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.backend import CPU, CPU_PACKED, backend
 from tasks.runtime.errors import BadInput, Diverged, TriageError

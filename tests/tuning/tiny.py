@@ -11,7 +11,7 @@ from mlx_lm.tuner.trainer import default_loss
 from mlx_lm.utils import dequantize_model
 
 from tasks.corpus.encode import Encoded, Template
-from tasks.models.mlx_folders import quantised
+from tasks.models.convert import quantised
 from tasks.precisions import Precision, of_bits
 from tasks.spec import Recipe, Training
 from tasks.tuning.architecture import take_apart

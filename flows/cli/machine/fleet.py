@@ -29,7 +29,7 @@ def join(url: Url, pool: Pool = "fleet", install: Install = False) -> None:
 
     from deployments.fleet import enter
     from deployments.fleet import join as work
-    from flows.cli.machine.doctor_report import examine_worker
+    from flows.cli.doctor import examine_worker
     from tasks.runtime.errors import BadInput
     from tasks.runtime.home import check_home
 

@@ -159,7 +159,7 @@ def rank(candidates: Sequence[tuple[EvaluationRow, int]], by: RankedBy) -> Model
     models = []
     other_cells = []
     with forked_steps(
-        "tasks.bundle.valid_job"
+        "tasks.bundle.loaded_model"
     ):  # what the models' processes import is imported once
         for model in present_models:
             if latest is not None and model.valid_digest == latest.valid_digest:

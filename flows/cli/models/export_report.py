@@ -10,9 +10,8 @@ from rich.console import Console
 from flows.cli.models.find_model import find_model
 from flows.cli.terminal import print_line
 from tasks.bundle.asking import in_use
-from tasks.bundle.bundle import BundledModel
+from tasks.bundle.bundle import BundledModel, ExportAgreement
 from tasks.bundle.export import EXAMPLE, Exported, export, refuse_filled
-from tasks.bundle.export_arguments import ExportAgreement
 from tasks.bundle.push import Target, push, refuse_push
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home

@@ -18,9 +18,16 @@ from flows.cli.models.predict_output import WRITERS, Writer
 from flows.cli.standard_output import discard_the_rest, output_error
 from flows.cli.terminal import errors, print_error, print_line, refuse_existing
 from flows.report.figures import counted
-from tasks.bundle.asking import FUNCTION, AskedModel, decision_of, in_use
+from tasks.bundle.asking import (
+    FUNCTION,
+    MOST_BYTES,
+    AskedModel,
+    decision_of,
+    decoded_text,
+    in_use,
+    numbered_texts,
+)
 from tasks.bundle.decision import Decision
-from tasks.bundle.texts import MOST_BYTES, decoded_text, numbered_texts
 from tasks.runtime.children import stop_children
 from tasks.runtime.conversation import Answered
 from tasks.runtime.errors import BadInput, disk_error

@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.grids.grid import known_models, load_grid
-from tasks.models.expected_sizes import expected_sizes, lora_parameters
 from tasks.models.manifest import SourceManifest, VariantManifest
 from tasks.models.model_shape import ModelShape, known_shape
-from tasks.models.sources.kinds import stored
-from tasks.models.stored_sizes import PARTS, ModelSizes, stored_sizes
+from tasks.models.sizes import PARTS, ModelSizes, expected_sizes, lora_parameters, stored_sizes
+from tasks.models.sources.fetch import stored
 from tasks.precisions import BF16, BUILT_IN, Precision, reference_note, title_of
 from tasks.runtime.home import home
 from tasks.spec import BaseModelSpec, Grid, Training, training_of_recipe

@@ -13,7 +13,7 @@ from flows.cli.waiting import load_what_waits
 from flows.report.figures import clock, figure
 from flows.report.names import RANDOM, random_mark, verdict
 from flows.report.typed_rows import typed_rows
-from tasks.models.model_folders import has_random_weights
+from tasks.models.manifest import has_random_weights
 from tasks.runtime.home import home
 from tasks.runtime.locks import is_locked
 from tasks.runtime.store import intact_manifest

@@ -25,9 +25,8 @@ from tasks.corpus.case import SETS
 from tasks.corpus.checks.lengths import shared_tokens
 from tasks.corpus.prompts import load_prompt
 from tasks.corpus.reading.sources import is_hub
-from tasks.models.model_folders import has_random_weights
-from tasks.models.sources.available import is_offered, unpinned
-from tasks.models.sources.kinds import stored
+from tasks.models.manifest import has_random_weights
+from tasks.models.sources.fetch import is_offered, stored, unpinned
 from tasks.runtime.backend import backend
 from tasks.runtime.home import existing_home, home
 from tasks.spec import BaseModelSpec, Data

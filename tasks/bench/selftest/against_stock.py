@@ -120,7 +120,7 @@ def wide_gradient_error(name: str) -> float:
 
 
 def _both_results(subject: Subject) -> tuple[tuple[float, dict[str, mx.array]], ...]:
-    stacks = subject.loaded(), subject.as_stock()
+    stacks = subject.loaded(), subject.packed()
     for stack in stacks:
         stack.model.set_dtype(mx.float32)
     cases = cases_of(stacks[0])

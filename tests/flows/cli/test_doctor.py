@@ -20,9 +20,8 @@ from deployments import prefect_api
 from deployments.prefect_api import NoAnswer, check_prefect_server
 from deployments.temporary_server import start_temporary_server
 from flows import selection
-from flows.cli.machine import doctor_checks as checks
-from flows.cli.machine import doctor_selftest
-from flows.cli.machine.doctor_report import examine_machine, run_check
+from flows.cli import doctor as checks
+from flows.cli.doctor import examine_machine, run_check
 from flows.cli.main import app
 from flows.selection import select
 from tasks.bench.selftest import memory
@@ -90,8 +89,8 @@ def test_a_selftest_that_ends_is_an_error_and_its_report_holds_the_words_without
     def broken(function, args, log):
         raise TriageError(f"The step failed: RuntimeError: no kernel {args['folder']}. Its log is {log}/child.log.")
 
-    monkeypatch.setattr(doctor_selftest, "run_child", broken)
-    monkeypatch.setattr("flows.cli.machine.doctor_report._findings", lambda: [])
+    monkeypatch.setattr(checks, "run_child", broken)
+    monkeypatch.setattr("flows.cli.doctor._findings", lambda: [])
     out = io.StringIO()
     assert examine_machine(Console(file=out, width=200), selftest=True) == 1
     (path,) = home().glob("doctor-*.json")

@@ -12,7 +12,6 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
-from flows.bench.corpus import _models
 from flows.cli.find_experiment import find_evaluations
 from flows.cli.models.best_report import _name_to_ask
 from flows.cli.results.gates_report import print_gates
@@ -254,14 +253,6 @@ def test_a_later_run_on_random_weights_stands_beside_the_real_model_and_says_wha
     assert [one.evaluation.evaluation_id for one in find_evaluations("smol-4bit-r1-s42")] == ["e4", "er4"]
     text = printed("smol-4bit-r1-s42", None, None)
     assert "s42 on test" in text and "s42 (random weights) on test" in text
-
-
-def test_the_corpus_benchmark_shows_random_weights_beside_the_real_model(landed, tmp_path):
-    write_landing(tmp_path, "r4", "training", training("r4", day=9, random_weights=True))
-    write_landing(tmp_path, "er4", "evaluation", evaluation("er4", "r4", created_at=datetime(2026, 3, 1)))
-    load_all(tmp_path)
-    names = [model.name for model in _models("set", "set", {"data"})]
-    assert len(names) == 2 and ["random weights" in name for name in names] == [False, True]
 
 
 @pytest.mark.parametrize("other", [0.1, 0.27, 0.6])

@@ -8,8 +8,8 @@ from rich.console import Console
 from flows.cli.models.sizes import disagreement, model_sizes, print_models
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.convert import run_quantize
-from tasks.models.expected_sizes import expected_sizes, lora_parameters
 from tasks.models.model_shape import ModelShape, known_shape
+from tasks.models.sizes import expected_sizes, lora_parameters
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN, Precision, of_bits
 from tasks.runtime.errors import BadInput

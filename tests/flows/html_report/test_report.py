@@ -18,7 +18,6 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from flows.bench.synthetic_study import SyntheticStudy
 from flows.cli.results import report_command
 from flows.cli.results.report_command import ReportRequest, make_report
 from flows.html_report import after_sweep
@@ -29,6 +28,7 @@ from tasks.corpus.case import exact_digest
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
 from tasks.studies import grid_digest
+from tests.bench.synthetic_study import SyntheticStudy
 from tests.flows.html_report.html import ReadPage
 from tests.place import ROOT, Place
 from tests.warehouse.rows import evaluation, land_pair, training

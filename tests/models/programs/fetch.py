@@ -4,9 +4,9 @@ import json
 import sys
 from pathlib import Path
 
-from tasks.models.sources import available, hub_retry, hub_source
-from tasks.models.sources.available import availability
-from tasks.models.sources.fetch import fetch_base
+from tasks.models.sources import fetch as fetching
+from tasks.models.sources import hub_errors, hub_source
+from tasks.models.sources.fetch import availabilities, fetch_base
 from tasks.runtime.errors import TriageError
 from tasks.spec import BaseModelSpec
 
@@ -14,8 +14,8 @@ from tasks.spec import BaseModelSpec
 def main() -> None:
     assert "huggingface_hub" not in sys.modules, "it would have read another environment"
     # What the Hub answers is to be seen on a busy machine, too.
-    available.PROBE_SECONDS = hub_source.CONNECT_SECONDS = 60.0
-    hub_retry.BUSY_PAUSES = (0.05, 0.05)  # as many attempts, without the wait
+    fetching.PROBE_SECONDS = hub_source.CONNECT_SECONDS = 60.0
+    hub_errors.BUSY_PAUSES = (0.05, 0.05)  # as many attempts, without the wait
     action = sys.argv[1]
     root = Path(sys.argv[2])
     source = json.loads(sys.argv[3])
@@ -28,7 +28,7 @@ def main() -> None:
             folder = fetch_base(spec, root, progress=lambda *step: calls.append(step))
             answer = {"folder": str(folder), "progress": calls}
         else:
-            answer = {"state": availability(spec, root)[0][1]}
+            answer = {"state": availabilities([spec], root)["m"][0][1]}
     except TriageError as error:
         answer = {"error": str(error), "type": type(error).__name__, "transient": error.transient}
 

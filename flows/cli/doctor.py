@@ -1,0 +1,474 @@
+"""`triage doctor`: checks of this machine, which take seconds and change nothing, and the self-test
+with a report that a stranger can send in: what the machine is and computed, and nothing of whose it
+is, no user, host, folder or environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+
+from deployments.prefect_api import check_prefect_server
+from flows.cli.terminal import console
+from flows.plan import estimated_bytes
+from flows.report.figures import counted
+from flows.selection import select
+from tasks.models.sources.fetch import availabilities, is_offered, is_unanswered
+from tasks.runtime.backend import (
+    BACKENDS,
+    backend,
+    is_intel_python,
+    is_mac,
+    os_version,
+    processor,
+    refuse_unusable_mlx,
+    system_name,
+)
+from tasks.runtime.children import run_child
+from tasks.runtime.device import chip, cores
+from tasks.runtime.errors import BadInput, Finding, Locked, TriageError
+from tasks.runtime.events import Device
+from tasks.runtime.files import write_atomic
+from tasks.runtime.home import existing_home, home, without_folders
+from tasks.runtime.memory import total_memory
+from warehouse.connect import warehouse_path
+from warehouse.health import examine
+from warehouse.place import REBUILD
+
+STYLES = {"ok": "green", "warning": "bold yellow", "error": "bold red"}
+STUDY = "paper"
+LIBRARIES = (
+    "triage-sweep",
+    "mlx",
+    "mlx-lm",
+    "transformers",
+    "huggingface_hub",
+    "prefect",
+    "duckdb",
+)
+# The largest model in float32 takes 1.5 GB, and a training step as much again.
+LITTLE_MEMORY = 6e9
+TOO_LITTLE_MEMORY = 2e9
+TOO_LITTLE_DISK = 1e9
+# Folders of a Mac's user that iCloud, if it is told to, or another service synchronises.
+UPLOADED = ("Desktop", "Documents", "Library/Mobile Documents", "Library/CloudStorage")
+
+FORMAT = 1  # of the report
+REPORT = "write the self-test's report to FILE, to send it in: it names no user, host or folder"
+
+Check = Callable[[], list[Finding]]
+
+
+def doctor(
+    selftest: Annotated[
+        bool, typer.Option("--selftest", help="compute on tiny models, too, and write a report")
+    ] = False,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help=REPORT)] = None,
+) -> None:
+    """Check that this machine is ready: hardware, libraries, network, disk, server, warehouse."""
+    raise typer.Exit(examine_machine(console, selftest, json))
+
+
+def examine_machine(console: Console, selftest: bool = False, path: Path | None = None) -> int:
+    """Print every finding; returns the exit code, 1 if one of them is an error.
+
+    `selftest` computes on small models, too, and writes what it measured to `path`, by default
+    `doctor-<time>.json` in TRIAGE_HOME. Raises BadInput for a `path` that cannot be written.
+    """
+    if path is not None:
+        refuse_path(path, selftest)
+
+    findings = _print_findings(console, _findings())
+    if selftest:
+        outcome = run_selftest()
+        findings += _print_findings(console, outcome.findings)
+        created = datetime.now(UTC)
+        target = path or home() / f"doctor-{created:%Y%m%dT%H%M%SZ}.json"
+        write_report(target, report(outcome, findings, created))
+        console.print(f"Written to {target}: it names no user, host or folder.", soft_wrap=True)
+
+    errors = sum(finding.level == "error" for finding in findings)
+    warnings = sum(finding.level == "warning" for finding in findings)
+    console.print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}.")
+    return 1 if errors else 0
+
+
+def examine_worker(console: Console) -> list[Finding]:
+    """Print every finding; returns the errors that keep this machine from working for a pool.
+
+    Not those about weights: which ones it needs is a sweep's matter, which says so.
+    """
+    findings = _print_findings(console, _findings())
+    return [
+        finding
+        for finding in findings
+        if finding.level == "error" and not finding.name.startswith("weights")
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def _findings() -> Iterator[Finding]:
+    """Findings of the checks that need a quiet machine, then those of the concurrent ones."""
+    for name, check in QUIET.items():
+        yield from run_check(name, check)
+
+    with ThreadPoolExecutor(max_workers=len(CONCURRENT)) as pool:
+        futures = {name: pool.submit(check) for name, check in CONCURRENT.items()}
+        # In the order of the list, whichever check ends first; result() raises what a check raised.
+        for name, future in futures.items():
+            yield from run_check(name, future.result)
+
+
+def run_check(name: str, check: Check) -> list[Finding]:
+    """The findings of a check, or the sentence of the error that ended it."""
+    try:
+        return check()
+    except Locked as error:
+        return [Finding(name, "warning", str(error))]
+    except TriageError as error:
+        return [Finding(name, "error", str(error))]
+
+
+def _print_findings(console: Console, findings: Iterable[Finding]) -> list[Finding]:
+    """Print each finding as soon as it is known; returns all of them."""
+    printed = []
+    for finding in findings:
+        printed.append(finding)
+        console.print(f"{finding.level:<8} ", style=STYLES[finding.level], end="")
+        console.print(f"{finding.name}: {finding.detail}", markup=False, soft_wrap=True)
+        if finding.remedy:
+            console.print(f"{'':<8} -> {finding.remedy}.", markup=False, soft_wrap=True)
+
+    return printed
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that decide a result."""
+    libraries = {name: _version(name) for name in LIBRARIES}
+    return {"Python": platform.python_version()} | libraries
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def machine() -> list[Finding]:
+    text = f"{system_name()}, {chip()}, {cores()} cores"
+    if is_intel_python():
+        remedy = (
+            "MLX needs Apple Silicon and a Python built for it: install Homebrew's uv for Apple "
+            "Silicon, then run `uv sync --python cpython-3.13-macos-aarch64`"
+        )
+        return [Finding("machine", "error", f"{text}, Python for {processor()}", remedy)]
+    return [Finding("machine", "ok", text)]
+
+
+def library() -> list[Finding]:
+    """An error where MLX cannot be loaded as it is installed."""
+    refuse_unusable_mlx()
+    return []
+
+
+def memory() -> list[Finding]:
+    size = total_memory()
+    text = f"{size / 1e9:.1f} GB"
+    if size >= LITTLE_MEMORY:
+        return [Finding("memory", "ok", text)]
+
+    level: Literal["warning", "error"] = "error" if size < TOO_LITTLE_MEMORY else "warning"
+    remedy = "close other programs, or stay with --model smollm2-135m"
+    return [Finding("memory", level, text, remedy)]
+
+
+def computing() -> list[Finding]:
+    """BLAS and backend, as the process of a step sees them."""
+    probe = Probe(**run_child("tasks.runtime.device:run", {}, home() / "logs" / "doctor-probe"))
+    return [_blas(probe), _backend(probe)]
+
+
+class Probe(BaseModel):
+    """What the probe's child process reports. `gpu`: whether MLX can use one."""
+
+    device: Device
+    warning: str | None
+    gpu: bool
+
+    @property
+    def lacks_gpu(self) -> bool:
+        return self.device.on_gpu and not self.gpu
+
+
+def _blas(probe: Probe) -> Finding:
+    device = probe.device
+    if device.on_gpu:
+        return Finding("products", "ok", f"GPU, {device.gflops:.0f} GFLOP/s in float32")
+
+    speed = f"{device.blas}, {device.gflops:.0f} GFLOP/s in float32"
+    if probe.warning is None:
+        return Finding("BLAS", "ok", speed)
+    if device.blas == "reference":
+        return Finding("BLAS", "warning", speed, probe.warning.rstrip("."))
+
+    remedy = (
+        "a fast library is loaded, so the machine is busy or slow: "
+        "close other programs and measure again"
+    )
+    return Finding("BLAS", "warning", speed, remedy)
+
+
+def _backend(probe: Probe) -> Finding:
+    device = probe.device
+    path = f"{device.backend}, {device.compute_path} in {device.compute_dtype}"
+    if probe.lacks_gpu:
+        remedy = (
+            "run it on the Mac itself, not in a virtual machine or over a session without a GPU"
+        )
+        return Finding("backend", "error", f"{path}, but its GPU cannot be used", remedy)
+
+    if not device.on_gpu:
+        path += "; memory and time of 4 against 8 bits can only be compared on a GPU"
+    if BACKENDS[device.backend].experimental:
+        path += "; experimental"
+    return Finding("backend", "ok", path)
+
+
+def libraries() -> list[Finding]:
+    """Versions, and the requirements that pip reports as not met."""
+    text = ", ".join(f"{name} {version}" for name, version in versions().items())
+    findings = [Finding("versions", "ok", text)]
+
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "check"]
+    # Else pip takes macOS 26 for 16 where Python was built for an earlier one, and MLX for a misfit.
+    environment = os.environ | {"SYSTEM_VERSION_COMPAT": "0"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if result.returncode:
+        lines = result.stdout.strip().splitlines() or result.stderr.strip().splitlines()[-1:]
+        findings.append(_unmet_requirements(lines))
+
+    return findings
+
+
+def _unmet_requirements(lines: list[str]) -> Finding:
+    of_this_project = [line for line in lines if line.startswith("triage-sweep ")]
+    detail = "; ".join((of_this_project or lines)[:3])
+    level: Literal["warning", "error"] = "error" if of_this_project else "warning"
+    return Finding("requirements", level, detail, "run `uv sync`, or reinstall them")
+
+
+def bytecode() -> list[Finding]:
+    """Whether each process has to compile the libraries, because Python may not store bytecode."""
+    large = find_spec("prefect")
+    stored = large is not None and Path(large.cached or "").is_file()
+    if stored or not sys.dont_write_bytecode:
+        return [Finding("bytecode", "ok", "compiled libraries are stored")]
+    detail = "PYTHONDONTWRITEBYTECODE is set, so each process compiles every library it imports"
+    remedy = "unset it, or run `uv sync --compile-bytecode` once"
+    return [Finding("bytecode", "warning", detail, remedy)]
+
+
+def weights() -> list[Finding]:
+    """Where the weights of the study's base models are available. Downloads nothing."""
+    answers = availabilities(select(STUDY).models, home())
+    states = [state for sources in answers.values() for _, state in sources]
+    none_at_all = not any(map(is_offered, states))
+    return [_weights(name, sources, none_at_all) for name, sources in answers.items()]
+
+
+def _weights(model: str, sources: list[tuple[str, str]], none_at_all: bool) -> Finding:
+    name = f"weights {model}"
+    text = "; ".join(f"{source}: {state}" for source, state in sources)
+
+    usable = [number for number, (_, state) in enumerate(sources) if is_offered(state)]
+    if not usable:
+        remedy = "connect to a network, or list a folder of weights in a grid (kind = 'folder')"
+        slow = any(is_unanswered(state) for _, state in sources)
+        return Finding(name, "error" if none_at_all and not slow else "warning", text, remedy)
+    if usable[0] == 0 or any(state == "here" for _, state in sources):
+        return Finding(name, "ok", text)
+
+    remedy = f"{sources[usable[0]][0]} is used unless the first source can be reached"
+    return Finding(name, "warning", text, remedy)
+
+
+def disk() -> list[Finding]:
+    """Permission and space where TRIAGE_HOME is or will be; the study decides how much is needed."""
+    return [*_space(), *_uploads()]
+
+
+def _uploads() -> list[Finding]:
+    """A warning where a Mac may upload what the home or the warehouse holds."""
+    synced = [(Path.home() / name).resolve() for name in UPLOADED]
+    places = {"TRIAGE_HOME": home(), "TRIAGE_WAREHOUSE": warehouse_path()}
+    variables = [
+        variable
+        for variable, path in places.items()
+        if is_mac() and any(path.is_relative_to(folder) for folder in synced)
+    ]
+    if not variables:
+        return []
+
+    folders = " and ".join(str(places[variable]) for variable in variables)
+    return [
+        Finding(
+            "uploads",
+            "warning",
+            f"iCloud or another service may upload {folders}, including any cases",
+            f"set {' and '.join(variables)} to a folder that no service synchronises",
+        )
+    ]
+
+
+def _space() -> list[Finding]:
+    folder = existing_home()
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        remedy = "set TRIAGE_HOME to another folder"
+        return [Finding("disk", "error", f"{folder} may not be written", remedy)]
+
+    free = shutil.disk_usage(folder).free
+    required_bytes = estimated_bytes(select(STUDY))
+    text = (
+        f"{free / 1e9:.0f} GB free at {home()}; the whole study takes about "
+        f"{required_bytes / 1e9:.0f} GB"
+    )
+    if free >= required_bytes:
+        return [Finding("disk", "ok", text)]
+
+    remedy = "free some space, or set TRIAGE_HOME to a folder on another disk"
+    return [Finding("disk", "error" if free < TOO_LITTLE_DISK else "warning", text, remedy)]
+
+
+def warehouse() -> list[Finding]:
+    path = warehouse_path()
+    offending_rows = examine(path)
+    if offending_rows is None:
+        remedy = "nothing to do: the next sweep updates it"
+        detail = f"{path} was made by an earlier version"
+        return [Finding("warehouse", "warning", detail, remedy)]
+
+    failing = [f"{name} ({counted(rows, 'row')})" for name, rows in offending_rows.items() if rows]
+    if failing:
+        remedy = f"fill a new one from {home() / 'landing'}: {REBUILD}"
+        return [Finding("warehouse", "error", f"{path}: audits fail: {', '.join(failing)}", remedy)]
+    if path.is_file():
+        return [Finding("warehouse", "ok", f"{path}: {len(offending_rows)} audits pass")]
+
+    return [Finding("warehouse", "ok", f"none yet; a sweep creates {path}")]
+
+
+# Speed is measured while nothing else runs. Most other checks wait for a network or a process.
+QUIET: dict[str, Check] = {
+    "machine": machine,
+    "MLX": library,
+    "memory": memory,
+    "BLAS": computing,
+}
+CONCURRENT: dict[str, Check] = {
+    "versions": libraries,
+    "bytecode": bytecode,
+    "weights": weights,
+    "disk": disk,
+    "Prefect": check_prefect_server,
+    "warehouse": warehouse,
+}
+
+
+@dataclass(frozen=True)
+class SelfTestOutcome:
+    """What the self-test found. `measured`: what its process returned, empty where it failed.
+
+    `error`: the words of a failure, without folders.
+    """
+
+    findings: list[Finding]
+    measured: dict[str, Any]
+    error: str = ""
+
+
+def run_selftest() -> SelfTestOutcome:
+    """Run the self-test in a child process; its models are deleted."""
+    log = home() / "logs" / "doctor"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            measured = run_child("tasks.bench.selftest.run:run", {"folder": folder}, log)
+    except TriageError as error:
+        remedy = "read the log; without this, no result can be trusted"
+        finding = Finding("self-test", "error", str(error), remedy)
+        return SelfTestOutcome([finding], {}, without_folders(f"{type(error).__name__}: {error}"))
+
+    return SelfTestOutcome([_finding(check) for check in measured["checks"]], measured)
+
+
+def _finding(check: dict[str, Any]) -> Finding:
+    outcome = check["error"] or f"{check['value']:.3g} {check['unit']}"
+    detail = f"{outcome} (limit {check['limit']:.3g})"
+    if check["ok"]:
+        return Finding(check["name"], "ok", detail)
+    return Finding(check["name"], check["level"], detail, check["remedy"])
+
+
+def report(outcome: SelfTestOutcome, findings: list[Finding], created: datetime) -> dict[str, Any]:
+    """The report as JSON: machine, versions, backend, checks with numbers and seconds.
+
+    Of the doctor's other findings only how they went: their words name folders and servers.
+    """
+    return {
+        "format": FORMAT,
+        "created_at": created.isoformat(timespec="seconds"),
+        "machine": {
+            "chip": chip(),
+            "processor": processor(),
+            "cores": cores(),
+            "memory_bytes": total_memory(),
+            "system": os_version(),
+        },
+        "versions": versions(),
+        "backend": {
+            "name": backend().name,
+            "compute_path": backend().compute_path,
+            "compute_dtype": backend().compute_dtype,
+            "experimental": backend().experimental,
+        },
+        "findings": [{"name": finding.name, "level": finding.level} for finding in findings],
+        "error": outcome.error,
+        **outcome.measured,
+    }
+
+
+def refuse_path(path: Path, selftest: bool) -> None:
+    """Raise BadInput, before anything is measured, for a report that cannot be written."""
+    if not selftest:
+        raise BadInput("--json writes what the self-test measures; give --selftest too.")
+    if path.is_dir():
+        raise BadInput(f"--json {path} is a folder; name a file in it.")
+    if path.exists():
+        raise BadInput(f"--json {path} exists; name another file.")
+    if not path.absolute().parent.is_dir():
+        raise BadInput(f"--json {path}: there is no folder {path.absolute().parent}; create it.")
+
+
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write the report as JSON. Raises BadInput where it may not be written."""
+    write_atomic(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")

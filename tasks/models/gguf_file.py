@@ -1,0 +1,291 @@
+"""A model in a GGUF file, exactly: its metadata, its `config.json`, and its tensors with Hugging Face
+names as float32. What is damaged or not known is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.runtime.errors import BadInput
+
+if TYPE_CHECKING:
+    from gguf import ReaderTensor
+
+REMEDY = (
+    "list another source of this model, such as its Hub repository or a folder with safetensors"
+)
+# The gguf library has no error class for it.
+_UNKNOWN_TYPE = re.compile(r"(\d+)\)? is not a valid GGMLQuantizationType")
+# Types whose decoding the tests compare with the block layouts of the GGML format.
+TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K", "Q6_K"})
+_BLOCK_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)")
+
+_LLAMA_BLOCK = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_GEMMA3_BLOCK = {
+    **_LLAMA_BLOCK,
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+GEMMA_27B_BLOCKS = 62
+_COMMON_KEYS = frozenset(
+    {
+        "context_length",
+        "embedding_length",
+        "block_count",
+        "feed_forward_length",
+        "attention.head_count",
+        "attention.head_count_kv",
+        "attention.layer_norm_rms_epsilon",
+        "attention.key_length",
+        "attention.value_length",
+        "rope.freq_base",
+        "rope.dimension_count",
+        "vocab_size",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """An opened GGUF file; sentences name it by `where`, e.g. the package that it came in."""
+
+    where: str
+    reader: gguf.GGUFReader
+    architecture: str
+
+    @property
+    def is_llama(self) -> bool:
+        return self.architecture == "llama"
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A metadata value, e.g. `general.name`; arrays are lists."""
+        field = self.reader.fields.get(key)
+        return default if field is None else field.contents()
+
+    def need(self, key: str) -> Any:
+        """A metadata value that the file must have. Raises BadInput if it has not."""
+        value = self.get(key)
+        if value is None:
+            raise BadInput(
+                f"{self.where}: the GGUF file lacks the field {key}, "
+                "so its model cannot be rebuilt."
+            )
+        return value
+
+    def hyper_parameter(self, key: str) -> Any:
+        """A hyper-parameter of the model, e.g. `block_count`.
+
+        Raises BadInput if the file has none.
+        """
+        return self.need(f"{self.architecture}.{key}")
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        return int(self.hyper_parameter("attention.head_count"))
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return int(self.get(f"{self.architecture}.attention.head_count_kv", self.heads))
+
+
+def open_gguf(path: Path, origin: str | None = None) -> Gguf:
+    """Open a GGUF file.
+
+    `origin` names it in sentences, else its path does.
+
+    Raises BadInput if it is damaged, has a tensor type that the gguf library does not know, or if
+    its architecture is neither llama nor gemma3.
+    """
+    file_name = origin or str(path)
+    try:
+        reader = gguf.GGUFReader(str(path))
+    except (ValueError, KeyError, IndexError, OSError) as error:
+        raise BadInput(_unreadable(file_name, error)) from error
+
+    field = reader.fields.get("general.architecture")
+    architecture = str(field.contents()) if field else "none"
+    if architecture not in ("llama", "gemma3"):
+        raise BadInput(
+            f"{file_name}: the GGUF architecture {architecture!r} "
+            "is not supported; known are llama and gemma3."
+        )
+
+    return Gguf(file_name, reader, architecture)
+
+
+def _unreadable(file_name: str, error: Exception) -> str:
+    """The sentence for an error of the gguf library."""
+    if unknown := _UNKNOWN_TYPE.search(str(error)):
+        return (
+            f"{file_name}: the GGUF file has a tensor of the type number "
+            f"{unknown[1]}, which is not supported; {REMEDY}."
+        )
+    return f"{file_name} is not a readable GGUF file ({error}); {REMEDY}."
+
+
+def precision_name(file: Gguf) -> str:
+    """The precision the file was quantised to, e.g. `Q4_1` or `Q4_K_M`."""
+    number = file.get("general.file_type")
+    try:
+        return gguf.LlamaFileType(number).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    except ValueError:
+        types = {t.tensor_type.name for t in file.reader.tensors if len(t.shape) > 1}
+        return "/".join(sorted(types))
+
+
+def hf_config(file: Gguf) -> dict[str, Any]:
+    """The model's `config.json` as Hugging Face writes it.
+
+    Raises BadInput for an unknown hyper-parameter.
+    """
+    # An unknown hyper-parameter may change the model's results.
+    known_keys = _COMMON_KEYS if file.is_llama else _COMMON_KEYS | {"attention.sliding_window"}
+    prefix = f"{file.architecture}."
+    for key in sorted(file.reader.fields):
+        if key.startswith(prefix) and key.removeprefix(prefix) not in known_keys:
+            raise BadInput(
+                f"{file.where}: the GGUF setting {key} is not known here, so the file is refused."
+            )
+
+    tensors = {tensor.name: tensor for tensor in file.reader.tensors}
+    if "token_embd.weight" not in tensors:
+        raise BadInput(f"{file.where}: the GGUF file has no tensor token_embd.weight.")
+
+    default_dim = file.hyper_parameter("embedding_length") // file.heads
+    head_dim = int(file.get(f"{file.architecture}.attention.key_length", default_dim))
+    names = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
+    ids = {key: file.get(f"tokenizer.ggml.{name}_token_id") for key, name in names.items()}
+    shared = {
+        "hidden_size": file.hyper_parameter("embedding_length"),
+        "num_hidden_layers": file.hyper_parameter("block_count"),
+        "intermediate_size": file.hyper_parameter("feed_forward_length"),
+        "num_attention_heads": file.heads,
+        "num_key_value_heads": file.kv_heads,
+        "head_dim": head_dim,
+        "rms_norm_eps": _decimal(file.hyper_parameter("attention.layer_norm_rms_epsilon")),
+        "rope_theta": _decimal(file.get(f"{file.architecture}.rope.freq_base", 10000.0)),
+        "max_position_embeddings": file.hyper_parameter("context_length"),
+        "vocab_size": int(tensors["token_embd.weight"].shape[1]),
+        "tie_word_embeddings": "output.weight" not in tensors,
+        "torch_dtype": "bfloat16",
+        **{key: int(value) for key, value in ids.items() if value is not None},
+    }
+    if file.is_llama:
+        return shared | {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+        }
+
+    if file.hyper_parameter("block_count") == GEMMA_27B_BLOCKS:
+        raise BadInput(
+            f"{file.where}: Gemma 3 27B scales its attention differently and is not supported."
+        )
+    return shared | {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "attention_bias": False,
+        "sliding_window": file.hyper_parameter("attention.sliding_window"),
+        # The file lacks the next three: llama.cpp, too, has them as constants of the architecture.
+        "sliding_window_pattern": 6,
+        "rope_local_base_freq": 10000.0,
+        "query_pre_attn_scalar": head_dim,
+    }
+
+
+def _decimal(value: float) -> float:
+    """The short decimal that a float32 of the file stands for: 9.99999975e-06 is 1e-05."""
+    return float(str(np.float32(value)))
+
+
+def hf_tensors(file: Gguf) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Tensors by Hugging Face name, as float32 in its layout; linear weights are (out, in).
+
+    Raises BadInput at the first tensor whose name or type is not known.
+    """
+    for tensor in file.reader.tensors:
+        name = hf_name(file, tensor.name)
+        values = decode(file, tensor)
+
+        if file.is_llama and name.endswith(("q_proj.weight", "k_proj.weight")):
+            values = unpermute(values, file.heads if "q_proj" in name else file.kv_heads)
+
+        if not file.is_llama and name.endswith("norm.weight"):
+            # The file holds 1 + w, as Gemma applies it; Hugging Face stores w.
+            values = values - np.float32(1)
+
+        yield name, values
+
+
+def hf_name(file: Gguf, name: str) -> str:
+    """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`.
+
+    Raises BadInput for an unknown name.
+    """
+    block_names = _LLAMA_BLOCK if file.is_llama else _GEMMA3_BLOCK
+    stem = name.removesuffix(".weight")
+    in_block = _BLOCK_TENSOR.fullmatch(stem)
+
+    if name.endswith(".weight") and stem in _OUTER:
+        return f"{_OUTER[stem]}.weight"
+    if name.endswith(".weight") and in_block and in_block[2] in block_names:
+        return f"model.layers.{in_block[1]}.{block_names[in_block[2]]}.weight"
+    raise BadInput(
+        f"{file.where}: the tensor {name!r} is not known "
+        f"for {file.architecture}; the file is refused."
+    )
+
+
+def decode(file: Gguf, tensor: ReaderTensor) -> NDArray[np.float32]:
+    """One tensor as float32, in row-major shape (rows, columns).
+
+    Raises BadInput for a type not in TYPES.
+    """
+    type_name = tensor.tensor_type.name
+    if type_name not in TYPES:
+        raise BadInput(
+            f"{file.where}: {tensor.name} has the type {type_name}, "
+            f"which is not supported; {REMEDY}."
+        )
+
+    values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+    return values.astype(np.float32, copy=False).reshape([int(n) for n in reversed(tensor.shape)])
+
+
+def unpermute(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """Undo GGUF's row order of Q and K of llama models (interleaved rotary pairs), per head.
+
+    Inverse of `LlamaModel.permute` in llama.cpp's convert_hf_to_gguf.py. (rows, columns) in and
+    out.
+    """
+    rows, columns = weight.shape
+    return (
+        weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    )

@@ -1,0 +1,145 @@
+"""The benchmarks outside the package: their arithmetic, and a small run of each."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.bench.corpus import _row, difference, models, verdict
+from tests.bench.dropout import agreement
+from tests.place import Place, one_sentence
+from tests.warehouse.rows import evaluation, training
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+
+# Arguments of a small run, and what a figure of its table looks like.
+SMALL = {
+    "training": (
+        ["--model", "tiny-llama", "--layers", "2", "--length", "40", "--repeats", "1"],
+        r"\de-0\d",
+    ),
+    "memory": (
+        ["--model", "tiny-llama", "--layers", "2", "--length", "20"],
+        r"8bit \(random weights\) │ \d",
+    ),
+    "dropout": (
+        [
+            "--model",
+            "tiny-llama",
+            "--layers",
+            "2",
+            "--cases",
+            "6",
+            "--passes",
+            "30",
+            "--scored",
+            "20",
+            "--seconds",
+            "1",
+        ],
+        r"generate_stock .* │ 6 ",
+    ),
+    "overhead": (["--experiments", "2", "--iterations", "8"], r"typed again +│ \d"),
+    "warehouse": (["--experiments", "2", "--cases", "30"], r"triage report +│ \d"),
+    "corpus": (["smoke"], r"sweep this grid first"),
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_run_prints_its_figures_and_leaves_nothing(name, tmp_path):
+    arguments, figure = SMALL[name]
+    place = Place(tmp_path / "place", ("-m", f"tests.bench.{name}"), is_new=True)
+    result = place.run(*arguments, COLUMNS="200")
+    assert result.returncode == 0, result.stderr
+    assert re.search(figure, result.stdout), result.stdout
+    assert not (place.home / "bench").exists() or not list((place.home / "bench").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("memory", ["--model", "tiny-lama"], "Unknown base model 'tiny-lama'"),
+        ("training", ["--model", "tiny-llama", "--layers", "5"], "give 1 to 4"),
+        ("warehouse", ["--experiments", "7"], "even number"),
+    ],
+)
+def test_a_mistake_is_a_sentence(name, arguments, words, tmp_path):
+    place = Place(tmp_path / "place", ("-m", f"tests.bench.{name}"), is_new=True)
+    result = place.run(*arguments)
+    assert result.returncode == 2 and one_sentence(result.stderr) and words in result.stderr
+
+
+def sampled(passes, seed, shift=0.0, stretch=1.0, rare=False):
+    """Passes over 20 cases from one distribution, moved or stretched; or of cases whose probabilities are near 0
+    but for a rare pass.
+    """
+    drawn = shift + stretch * np.random.default_rng(seed).standard_normal((passes, 20, 3))
+    return 1 / (1 + np.exp(6 - 3 * drawn)) if rare else 0.3 + 0.05 * drawn
+
+
+@pytest.mark.parametrize("rare", [False, True])
+@pytest.mark.parametrize("passes", [50, 6])
+def test_passes_of_one_distribution_agree_and_others_do_not(passes, rare):
+    first = sampled(50, 1, rare=rare)
+    assert min(agreement(first, sampled(passes, 2, rare=rare))) > 0.05
+    assert agreement(first, sampled(passes, 2, shift=2.0, rare=rare))[0] <= 0.01
+    assert agreement(first, sampled(passes, 2, stretch=4.0, rare=rare))[1] <= 0.01
+
+
+def decided(*wrong: int) -> pd.DataFrame:
+    """Decisions on 120 cases in groups of three, of which some ED cases are called GP."""
+    labels = ["ED", "GP", "HOME"] * 40
+    return pd.DataFrame(
+        {
+            "case_group": [f"g{i // 3}" for i in range(120)],
+            "label": labels,
+            "decision": ["GP" if i in wrong else label for i, label in enumerate(labels)],
+        }
+    )
+
+
+def test_a_model_is_above_the_bag_of_words_by_the_difference_of_their_figures():
+    row = _row("test", "model", decided(), decided(*range(0, 120, 12)))
+    # Baseline: 30 of 40 ED found, none in vain: F2 = 5 x 1 x 0.75 / (4 x 1 + 0.75) = 0.789.
+    low, high = map(float, re.findall(r"[-+][\d.]+", row["ed_f2, difference"])[1:])
+    assert row["ed_f2"] == "1.000" and row["ed_f2, difference"].startswith("+0.211")
+    assert 0 < low < 0.211 < high <= 1 and row["earns its place?"] == "yes, by 0.05"
+    assert (
+        difference("macro_f1", decided(0), decided())[0]
+        < 0
+        == difference("macro_f1", decided(0), decided(0))[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("differences", "margin", "expected"),
+    [
+        ([(0.06, 0.01, 0.11), (0.05, 0.02, 0.08)], 0.05, "yes, by 0.05"),
+        ([(0.06, 0.01, 0.11), (0.04, 0.02, 0.08)], 0.05, "cannot conclude"),
+        ([(0.06, -0.01, 0.11), (0.06, 0.02, 0.08)], 0.05, "cannot conclude"),
+        ([(0.06, 0.01, 0.11), (0.01, -0.02, 0.04)], 0.05, "no, not by 0.05"),
+        ([(0.06, None, None), (0.06, 0.02, 0.08)], 0.05, "cannot conclude"),
+    ],
+)
+def test_a_model_earns_its_place_by_the_margin_in_both_metrics(differences, margin, expected):
+    assert verdict(differences, margin) == expected
+
+
+def test_models_of_other_cases_are_left_out_and_random_weights_are_named(tmp_path):
+    trainings = {
+        "t1": {"settings_digest": "one"},
+        "t2": {"settings_digest": "two", "dataset_digest": "other"},
+        "t3": {"random_weights": True},
+        "z": {"cell_id": "smol-4bit-zero_shot", "recipe": "zero_shot", "recipe_kind": "baseline"},
+    }
+    for day, (id, values) in enumerate(trainings.items(), start=1):
+        write_landing(tmp_path, id, "training", training(id, day=day, **values))
+        write_landing(tmp_path, f"e-{id}", "evaluation", evaluation(f"e-{id}", id))
+    load_all(tmp_path)
+
+    assert list(models("set", {"data"})) == ["t1", "t3 (random weights)", "z"]
+    assert list(models("set", {"other"})) == ["t2", "z"]
