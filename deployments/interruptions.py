@@ -1,11 +1,18 @@
-"""Signals that stop a command: SIGTERM and a closed terminal do what Ctrl-C does."""
+"""What ends a command, and what must not: SIGTERM and a closed terminal do what Ctrl-C does, and a
+Mac stays awake.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
+
+from tasks.runtime.backend import is_mac
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ends
@@ -76,3 +83,26 @@ def leaving_in_time(
         raise
 
     end.set()
+
+
+@contextlib.contextmanager
+def kept_awake() -> Iterator[None]:
+    """Let a Mac not fall asleep by itself while the block runs. A closed lid overrides it."""
+    program = shutil.which("caffeinate") if is_mac() else None
+    if program is None:
+        yield
+        return
+
+    process = subprocess.Popen(
+        # It leaves with this process, however that ends.
+        [program, "-i", "-w", str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()

@@ -89,8 +89,8 @@ def configured_api() -> str:
     api = PREFECT_API_URL.value()
     if not api:
         raise BadInput(
-            "A work pool needs a Prefect server, and none is set; set PREFECT_API_URL to that of "
-            "`triage up`, e.g. http://192.168.1.20:4200/api."
+            "A work pool needs a Prefect server, and none is set; set PREFECT_API_URL to its "
+            "address, e.g. http://192.168.1.20:4200/api."
         )
 
     return str(api)
@@ -132,6 +132,15 @@ def server_version(api: str, seconds: float | None = None) -> str:
     """
     with prefect_client(api, seconds or SECONDS) as client:
         return str(client.api_version())
+
+
+def refuse_unusable_server() -> None:
+    """Raise BadInput, with the remedy, where the configured server cannot be used."""
+    for finding in check_prefect_server():
+        if finding.level == "error":
+            raise BadInput(
+                f"The Prefect server cannot be used: {finding.detail}; {finding.remedy}."
+            )
 
 
 def check_prefect_server() -> list[Finding]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -23,16 +22,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from deployments.machine_id import machine_id
 from deployments.prefect_api import HOST, ORIGINS, SERVER_AUTH, NoAnswer, api_url, server_version
-from deployments.started_processes import command_of, is_older, records_of
-from tasks.runtime.errors import BadInput, TriageError
-from tasks.runtime.files import write_atomic
-from tasks.runtime.home import home
+from tasks.runtime.errors import TriageError
 from tasks.runtime.processes import end_process
 
-SERVER = "prefect.server.api.server"
-PROGRAM = Path(__file__).with_name("server_process.py")
+PROGRAM = Path(__file__).with_name("bound_process.py")
 BACKLOG = 128  # requests that wait while no server runs
 LIKE_PREFECTS_OWN = {
     ORIGINS: f"http://{HOST}",  # no page of a browser
@@ -51,15 +45,16 @@ LOST = (
 
 
 class TemporaryServer:
-    """Prefect's server while a sweep runs, in a process that `record` names until it has ended.
+    """Prefect's server while a sweep runs.
 
-    `say` receives a sentence when the server ended and when its successor runs; `lost` is called
+    `say` receives a sentence when the server ended and when its successor runs; `on_loss` is called
     if none could be started any more.
     """
 
-    def __init__(self, record: Path, say: Say, on_loss: Callable[[], None]) -> None:
-        self._listener = _listener()
-        self._record = record
+    def __init__(self, say: Say, on_loss: Callable[[], None]) -> None:
+        self._listener = socket.socket()
+        self._listener.bind((HOST, 0))
+        self._listener.listen(BACKLOG)
         self._say = say
         self._lost = on_loss
         self._answered = False
@@ -78,7 +73,6 @@ class TemporaryServer:
                 return
             self._answered = False
             self._process = _start(self._listener)
-            write_atomic(self._record, str(self._process.pid))
 
     def wait(self, seconds: float) -> None:
         """Return once it answers; from then on another one is started whenever it ends.
@@ -133,17 +127,13 @@ class TemporaryServer:
         if self._process is not None:
             end_process(self._process)  # the last attempt's, where it did not answer
 
-        try:
+        with contextlib.suppress(OSError):  # no memory for another process
             self.start()
-        except OSError:  # no memory for another process
-            return False
-        except TriageError:
-            pass  # it has no record, for lack of space; without a sweep it leaves all the same
-
-        return self._answers(time.monotonic() + seconds)
+            return self._answers(time.monotonic() + seconds)
+        return False
 
     def end(self) -> None:
-        """End the process and remove its record."""
+        """End the process."""
         # Before the lock is taken: a thread that waits for it then starts no further server.
         self._ending.set()
         with self._lock:
@@ -151,32 +141,31 @@ class TemporaryServer:
                 if not self._answered:
                     self._process.kill()  # SIGTERM would let it finish starting first
                 end_process(self._process)
-            with contextlib.suppress(OSError):
-                self._record.unlink()
 
     def kill(self) -> None:
         """As `end`, at once, also while another thread waits in `end`."""
         self._ending.set()
         if self._process is not None:
             self._process.kill()
-        with contextlib.suppress(OSError):
-            self._record.unlink()
 
 
 def start_temporary_server(say: Say, on_loss: Callable[[], None]) -> TemporaryServer | None:
-    """Start a server that lives until this process exits; see
-    TemporaryServer for `say` and `on_loss`.
+    """Start a server that lives until this process exits; see TemporaryServer for the arguments.
 
     None if a server is configured, which is checked instead. Returns at once: starting takes
     seconds, in which the caller can import what it needs, Prefect first of all. Raises BadInput
     with the remedy if the configured server does not answer, or is of another version.
     """
-    if _may_be_configured() and _configured_server_answers():
-        return None
+    if _may_be_configured():
+        from prefect.settings import PREFECT_API_URL
 
-    end_orphaned_servers(home())
-    record = _records(home()) / f"{machine_id()}-{os.getpid()}"
-    server = TemporaryServer(record, say, on_loss)
+        from deployments.prefect_api import refuse_unusable_server
+
+        if PREFECT_API_URL.value():
+            refuse_unusable_server()
+            return None
+
+    server = TemporaryServer(say, on_loss)
     atexit.register(server.end)  # runs after Prefect's own, registered later
     server.start()
 
@@ -203,30 +192,6 @@ def used(server: TemporaryServer | None) -> AbstractContextManager[object]:
     )
 
 
-def end_orphaned_servers(root: Path) -> None:
-    """End the servers whose sweeps are dead; those of earlier versions did not leave by themselves.
-
-    A record, named after its sweep's process, holds the server's.
-    """
-    for record in records_of(_records(root), r"\d+"):
-        # The sweep is alive: a process of this id started before the record was written.
-        if is_older(int(record.name.rpartition("-")[2]), record):
-            continue
-        with contextlib.suppress(ValueError, OSError):
-            pid = int(record.read_text())
-            if SERVER in command_of(pid) and is_older(pid, record):
-                os.kill(pid, signal.SIGTERM)
-        with contextlib.suppress(OSError):  # a home that may not be written to keeps it
-            record.unlink()
-
-
-def running_sweeps(root: Path) -> list[int]:
-    """Process ids of the sweeps of a home that started a server on this machine and still run."""
-    records = records_of(_records(root), r"\d+")
-    pids = [(int(record.name.rpartition("-")[2]), record) for record in records]
-    return [pid for pid, record in pids if is_older(pid, record)]
-
-
 def _may_be_configured() -> bool:
     """Whether any place that Prefect reads its settings from could name a server.
 
@@ -243,35 +208,11 @@ def _may_be_configured() -> bool:
     )
 
 
-def _configured_server_answers() -> bool:
-    """False where no server is configured. Raises BadInput if the configured one cannot be used."""
-    from prefect.settings import PREFECT_API_URL
-
-    from deployments.prefect_api import check_prefect_server
-
-    if not PREFECT_API_URL.value():
-        return False
-
-    for finding in check_prefect_server():
-        if finding.level == "error":
-            raise BadInput(
-                f"The Prefect server cannot be used: {finding.detail}; {finding.remedy}."
-            )
-
-    return True
-
-
-def _listener() -> socket.socket:
-    """An open socket on a free port of this machine."""
-    listener = socket.socket()
-    listener.bind((HOST, 0))
-    listener.listen(BACKLOG)
-    return listener
-
-
 def _start(listener: socket.socket) -> subprocess.Popen[bytes]:
+    descriptor = listener.fileno()
+    application = "prefect.server.api.server:create_app"
     # Never the current folder, which may hold any module: that is what -P is for.
-    command = [sys.executable, "-P", str(PROGRAM), f"{SERVER}:create_app", str(listener.fileno())]
+    command = [sys.executable, "-P", str(PROGRAM), "uvicorn", application, str(descriptor)]
     # The password is that of `triage up`; this server's sweep sends none.
     inherited = {name: value for name, value in os.environ.items() if name != SERVER_AUTH}
     # Ctrl-C goes to all in the terminal's foreground. The sweep, which ends the server, must still
@@ -280,10 +221,6 @@ def _start(listener: socket.socket) -> subprocess.Popen[bytes]:
         command,
         env=inherited | LIKE_PREFECTS_OWN,
         stdin=subprocess.PIPE,
-        pass_fds=[listener.fileno()],
+        pass_fds=[descriptor],
         start_new_session=True,
     )
-
-
-def _records(root: Path) -> Path:
-    return root / "servers"

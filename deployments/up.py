@@ -1,9 +1,9 @@
 """`triage up`: Prefect's server with its UI, the work pool, the deployments and the workers.
 
 All of it runs on this machine, in the foreground, until Ctrl-C, SIGTERM or a closed terminal, then
-stops what it started. A second start is harmless, and a start ends what a killed one left. A server
-that ends is started again on the same port, with the same database; workers and flow runs repeat
-their requests meanwhile.
+stops what it started. A second start is harmless, and what a killed start began ends with it. A
+server that ends is started again on the same port, with the same database; workers and flow runs
+repeat their requests meanwhile.
 """
 
 from __future__ import annotations
@@ -13,28 +13,34 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 
-from deployments.awake import kept_awake
-from deployments.interruptions import ignore_interruptions, interrupted_by_signals
-from deployments.lost_runs import end_runs
-from deployments.notifications import check_address, notify_people
+from deployments.interruptions import ignore_interruptions, interrupted_by_signals, kept_awake
+from deployments.notify import check_address, notify_people, run_lost_runs_again
 from deployments.prefect_api import (
     HOST,
     ORIGINS,
     SERVER_AUTH,
     NoAnswer,
+    answering,
     api_url,
     is_open,
+    prefect_client,
     server_version,
 )
-from deployments.register import register
-from deployments.started_processes import end_leftovers, start
-from deployments.workers import QUEUES, Worker, worker_environment
+from deployments.workers import (
+    QUEUES,
+    Worker,
+    give_back_runs,
+    register,
+    start_bound,
+    worker_environment,
+)
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
+from tasks.runtime.processes import end_process
 
 EVERYWHERE = "0.0.0.0"
 # Else a lease is forgotten with the server's process, and what it held stays taken for good.
@@ -44,6 +50,7 @@ KEEPS_LEASES = {
 START_SECONDS = 300.0  # the first start makes the database: minutes on a busy machine
 POLL_SECONDS = 1.0  # after which it is seen that the server or a worker has ended
 SERVER_STARTS = 2  # attempts at starting a server in place of one that ended
+RETRIES = 5  # of a request: a server that has just started is busy
 DEPLOYMENTS = ("sweep/local", "experiment/local", "compare/local", "nightly/local")
 RESULTS = ("comparison", "leaderboard")  # keys of the artifacts of every sweep
 Say = Callable[[str], None]
@@ -51,7 +58,7 @@ Say = Callable[[str], None]
 
 def up(port: int, say: Say, notify: str | None = None, host: str = HOST) -> None:
     """Start everything and wait. `notify`: an Apprise address that gets a message where it matters.
-    `host`: HOST, or EVERYWHERE for the machines of a fleet.
+    `host`: HOST, or EVERYWHERE for the machines of other work pools.
 
     Raises BadInput where the port, the server that answers there, or the address cannot be used.
     """
@@ -103,47 +110,51 @@ def refuse_open_server(host: str) -> None:
 
 
 def _run(port: int, say: Say, notify: str | None, host: str) -> None:
+    api = api_url(port)
     environment = _environment(port, host)
-    with contextlib.ExitStack() as stack:
-        try:
-            _end_leftovers(port, say)
-            server = stack.enter_context(_Server(port, environment, say, host))
-            server.provide()
-
-            with _answering(port):
-                register(api_url(port), environment)
+    with _Server(port, environment, say, host) as server:
+        server.provide()
+        with answering(api):
+            give_back_runs(api)  # of a start that was killed
+            register(api, environment)
+            with prefect_client(api, retries=RETRIES) as client:
+                run_lost_runs_again(client)
                 if notify is not None:
-                    notify_people(api_url(port), notify)
+                    notify_people(client, notify)
 
-            say(f"Prefect UI: http://{HOST}:{port}  (deployments {', '.join(DEPLOYMENTS)})")
-            for key in RESULTS:
-                say(f"Results: http://{HOST}:{port}/artifacts/key/{key}")
+        say(f"Prefect UI: http://{HOST}:{port}  (deployments {', '.join(DEPLOYMENTS)})")
+        for key in RESULTS:
+            say(f"Results: http://{HOST}:{port}/artifacts/key/{key}")
 
-            say(f"For other terminals: export PREFECT_API_URL={api_url(port)}")
-            if host == EVERYWHERE:
-                say(f"For other machines: triage join http://{socket.gethostname()}:{port}")
+        say(f"For other terminals: export PREFECT_API_URL={api}")
+        if host == EVERYWHERE:
+            say(
+                f"On other machines: export PREFECT_API_URL=http://{socket.gethostname()}:{port}/api"
+            )
 
-            say("Stop with Ctrl-C.")
-            _keep_working(server, environment, say)
-        except (KeyboardInterrupt, LostServer):
-            ignore_interruptions()
-            # Includes runs of a worker that ended and was not started again yet.
-            end_runs(api_url(port), home())
-            raise
+        say("Stop with Ctrl-C.")
+        keep_working(server, [Worker(queue, environment, say) for queue in QUEUES])
 
 
-def _end_leftovers(port: int, say: Say) -> None:
-    """End what a killed `triage up` left.
+def keep_working(server: _Server, workers: list[Worker]) -> None:
+    """Keep the server and the workers running, until interrupted; then no worker and no run is
+    left.
 
-    Its worker would share the pool, and its server would stay for good.
+    Raises BadInput where a worker ends again and again, or the server cannot be started again.
     """
-    if ended_pids := end_leftovers(home()):
-        end_runs(api_url(port), home())
-        say(f"Ended processes that an earlier `triage up` left: {', '.join(map(str, ended_pids))}.")
-
-
-class LostServer(BadInput):
-    """The server ended, and none could be started in its place."""
+    try:
+        while True:
+            server.keep()
+            for worker in workers:
+                worker.keep()
+            time.sleep(POLL_SECONDS)
+    finally:
+        ignore_interruptions()
+        # The workers first, or they would take again what is given back.
+        for worker in workers:
+            worker.kill()
+        with contextlib.suppress(NoAnswer):  # then its heartbeats are missed, once it answers
+            give_back_runs(api_url(server.port))
 
 
 class _Server:
@@ -156,18 +167,29 @@ class _Server:
         self._host = host
         self._environment = environment
         self._say = say
-        self._stack = contextlib.ExitStack()  # of the process, where it is ours
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None  # where it is ours
 
     def __enter__(self) -> _Server:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        if self._process is not None:
+            end_process(self._process)
 
     def provide(self) -> None:
         """Return once a server of our version answers on the port, an existing or a new one."""
-        if _usable_server(self.port):
+        version = version_on(self.port)
+        own_version = metadata.version("prefect")
+        if version is None and is_open(self.port):
+            raise BadInput(
+                f"Port {self.port} is taken by another program; choose another with --port."
+            )
+        if version not in (None, own_version):
+            raise BadInput(
+                f"Port {self.port} has a Prefect server of version {version}, and this project "
+                f"uses {own_version}; stop that server, or choose another port with --port."
+            )
+        if version is not None:
             if self._host == EVERYWHERE:
                 raise BadInput(
                     f"Port {self.port} has a Prefect server already, which other machines may not "
@@ -181,95 +203,32 @@ class _Server:
             return
 
         arguments = ["server", "start", "--host", self._host, "--port", str(self.port)]
-        self._process = start(self._stack, arguments, self._environment, "server")
-        _wait_for(self.port, self._process)
+        self._process = start_bound(arguments, self._environment, "server")
+        deadline = time.monotonic() + START_SECONDS
+        while version_on(self.port) is None:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log = home() / "logs" / "prefect-server.log"
+                raise BadInput(f"The Prefect server did not start; its log is {log}.")
+            time.sleep(0.5)
 
     def keep(self) -> None:
-        """Start another server if this one has ended; raises LostServer if none can be started."""
-        if self._runs():
+        """Start another server if this one has ended; raises BadInput if none can be started."""
+        if is_open(self.port) if self._process is None else self._process.poll() is None:
             return
 
         self._say(f"The Prefect server on port {self.port} has ended; starting another ...")
-        if not any(self._restarted() for _ in range(SERVER_STARTS)):
-            raise LostServer(
-                f"The Prefect server on port {self.port} ended and could not be started again; "
-                f"its log is in {home() / 'logs'}. Nothing is lost: run `triage up` again."
-            )
+        for _ in range(SERVER_STARTS):
+            self.__exit__()
+            self._process = None
+            with contextlib.suppress(BadInput):  # said below, after the last attempt
+                self.provide()
+                self._say(f"The Prefect server on port {self.port} runs again.")
+                return
 
-        self._say(f"The Prefect server on port {self.port} runs again.")
-
-    def _runs(self) -> bool:
-        return is_open(self.port) if self._process is None else self._process.poll() is None
-
-    def _restarted(self) -> bool:
-        self._stack.close()
-        self._process = None
-        try:
-            self.provide()
-        except BadInput:  # said by the caller, after the last attempt
-            return False
-        return True
-
-
-def _usable_server(port: int) -> bool:
-    """True if a Prefect server of our version answers on the port, False if the port is free."""
-    version = version_on(port)
-    own_version = metadata.version("prefect")
-    if version is not None and version != own_version:
         raise BadInput(
-            f"Port {port} has a Prefect server of version {version}, "
-            f"and this project uses {own_version}; "
-            "stop that server, or choose another port with --port."
-        )
-    if version is None and is_open(port):
-        raise BadInput(f"Port {port} is taken by another program; choose another with --port.")
-
-    return version is not None
-
-
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while version_on(port) is None:
-        if server.poll() is not None or time.monotonic() > deadline:
-            log = home() / "logs" / "prefect-server.log"
-            raise BadInput(f"The Prefect server did not start; its log is {log}.")
-        time.sleep(0.5)
-
-
-def _keep_working(server: _Server, environment: dict[str, str], say: Say) -> None:
-    """Keep the server and a worker for each queue running, until interrupted.
-
-    Raises BadInput where a worker ends again and again, and LostServer.
-    """
-    workers = [Worker(queue, api_url(server.port), environment, say) for queue in QUEUES]
-    try:
-        while True:
-            server.keep()
-            for worker in workers:
-                with _answering(server.port):
-                    worker.keep()
-            time.sleep(POLL_SECONDS)
-    except (KeyboardInterrupt, LostServer):
-        ignore_interruptions()
-        for worker in workers:
-            worker.kill()
-        raise
-    finally:
-        for worker in workers:
-            worker.close()
-
-
-@contextlib.contextmanager
-def _answering(port: int) -> Iterator[None]:
-    """Turn NoAnswer into a sentence with the port and the log of the server."""
-    try:
-        yield
-    except NoAnswer as error:
-        problem = "no longer answers" if error.status is None else "answers with an error"
-        raise BadInput(
-            f"The Prefect server on port {port} {problem} ({error}); "
+            f"The Prefect server on port {self.port} ended and could not be started again; "
             f"its log is in {home() / 'logs'}. Nothing is lost: run `triage up` again."
-        ) from error
+        )
 
 
 def _environment(port: int, host: str = HOST) -> dict[str, str]:

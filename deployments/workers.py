@@ -1,48 +1,62 @@
 """The workers of `triage up`: one for what trains, a run at a time, and one for light runs, which
-answer while a sweep goes on.
-
-A worker that ends is started again; its flow runs go on without it, and those that were lost with
-it are queued again.
+answer while a sweep goes on; and what they serve, the work pool and the deployments of
+`prefect.yaml`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from deployments.lost_runs import queue_lost_runs
-from deployments.notifications import HEARTBEAT_SECONDS
-from deployments.started_processes import UP, kill_group, start
-from deployments.worker_names import worker_name
+import psutil
+import yaml  # type: ignore[import-untyped]
+
+from deployments.notify import HEARTBEAT_SECONDS
+from deployments.prefect_api import prefect_client
 from tasks.runtime.errors import BadInput
+from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
 from tasks.runtime.locks import ACCELERATOR
 
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
 POOL = "triage"  # that of `triage up`
-JOIN = "join"  # the records of the workers of other pools
+FILE = Path(str(files("deployments"))) / "prefect.yaml"
+BOUND_PROCESS = Path(__file__).with_name("bound_process.py")
 EARLY_SECONDS = 60.0  # a worker that ends sooner has something wrong with it ...
 EARLY_ENDS = 5  # ... and after so many of them in a row, no further one would live
+RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
 
 
 @dataclass(frozen=True)
 class Queue:
-    """A work queue of a pool. `limit`: runs that its worker takes at a time.
+    """A work queue of the pool. `limit`: runs that its worker takes at a time."""
 
-    `label` names its worker where it is not the only one. Without a `name` it stands for all queues
-    of the pool, those that are made later, too.
-    """
-
-    name: str | None
+    name: str
     limit: int
-    label: str = ""
-    pool: str = POOL
+    title: str
 
 
-QUEUES = (Queue("default", limit=1), Queue("light", limit=4, label="light"))
+QUEUES = (Queue("default", 1, "Worker"), Queue("light", 4, "Light worker"))
+
+
+def worker_name(queue: str = "default") -> str:
+    """The name of a worker of this TRIAGE_HOME, by which no two homes share the pool: runs would
+    land in the home whose worker happens to take them.
+    """
+    return f"triage-{hashlib.sha256(str(home()).encode()).hexdigest()[:12]}-{queue}"
 
 
 def worker_environment(api: str) -> dict[str, str]:
@@ -63,77 +77,162 @@ def worker_environment(api: str) -> dict[str, str]:
     }
 
 
+def start_bound(
+    arguments: list[str], environment: dict[str, str], name: str
+) -> subprocess.Popen[bytes]:
+    """Start a command of Prefect, whose process ends with this one; it writes to a log."""
+    log = home() / "logs" / f"prefect-{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-P", str(BOUND_PROCESS), "prefect", *arguments],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
 class Worker:
-    """The worker of a queue, which `keep` starts, and starts again once it has ended."""
+    """The worker of a queue, which `keep` starts, and starts again once it has ended.
+
+    Its flow runs go on without it.
+    """
 
     def __init__(
-        self, queue: Queue, api: str, environment: dict[str, str], say: Callable[[str], None]
+        self, queue: Queue, environment: dict[str, str], say: Callable[[str], None]
     ) -> None:
         self.queue = queue
-        self.title = f"{queue.label} worker".strip()
-        self._api = api
         self._environment = environment
         self._say = say
-        self._stack = contextlib.ExitStack()  # of its process
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._early_ends = 0
 
     def keep(self) -> None:
-        """Start the worker if it does not run, after queueing lost runs of its queue again.
+        """Start the worker if it does not run.
 
         Raises BadInput with the worker's log after EARLY_ENDS consecutive workers that end within
-        EARLY_SECONDS, and NoAnswer.
+        EARLY_SECONDS.
         """
+        name = f"worker-{self.queue.name}"
         if self._process is not None:
             if self._process.poll() is None:
                 return
-            self._note_end()
 
-        for name in queue_lost_runs(self._api, self.queue.pool, self.queue.name):
-            self._say(f"Queued again, since its process is gone: {name}.")
+            early = time.monotonic() - self._started_at < EARLY_SECONDS
+            self._early_ends = self._early_ends + 1 if early else 0
+            self._say(f"{self.queue.title} ended.")
+            if self._early_ends == EARLY_ENDS:
+                raise BadInput(
+                    f"{EARLY_ENDS} consecutive Prefect workers ended within {EARLY_SECONDS:.0f} s "
+                    f"of their start; their output is in {home() / 'logs' / f'prefect-{name}.log'}. "
+                    "Fix the problem and run the command again."
+                )
 
-        self._start()
+        arguments = ["worker", "start", "--pool", POOL, "--work-queue", self.queue.name]
+        arguments += ["--limit", str(self.queue.limit), "--name", worker_name(self.queue.name)]
+        self._process = start_bound(arguments, self._environment, name)
+        self._started_at = time.monotonic()
+        self._say(f"{self.queue.title} started (process {self._process.pid}).")
 
     def kill(self) -> None:
-        """Kill the worker rather than ask it: one that is asked waits for its run, for hours.
-
-        The run stays Running on the server, and the next start finds its process gone and queues it
-        again.
-        """
+        """Kill the worker rather than ask it: one that is asked waits for its run, for hours."""
         if self._process is not None:
-            kill_group(self._process.pid)
+            self._process.kill()
+            self._process.wait()
 
-    def close(self) -> None:
-        """End the worker's process, and remove its record."""
-        self._stack.close()
-        self._process = None
 
-    @property
-    def _log(self) -> str:
-        pool = "" if self.queue.pool == POOL else self.queue.pool
-        return "-".join(part for part in ("worker", pool, self.queue.label) if part)
+def give_back_runs(api: str) -> None:
+    """Kill the flow runs of this TRIAGE_HOME that report to the server at `api`, and let the next
+    worker take them: a training resumes from its checkpoint. Their steps end with them.
 
-    def _start(self) -> None:
-        queue = ["--work-queue", self.queue.name] if self.queue.name else []
-        name = worker_name(self.queue.label)
-        command = ["worker", "start", "--pool", self.queue.pool, *queue]
-        command += ["--limit", str(self.queue.limit), "--name", name]
-        records = UP if self.queue.pool == POOL else JOIN
-        self._process = start(self._stack, command, self._environment, self._log, records)
-        self._started_at = time.monotonic()
-        self._say(f"{self.title.capitalize()} started (process {self._process.pid}).")
+    Raises NoAnswer.
+    """
+    from prefect.states import AwaitingRetry
 
-    def _note_end(self) -> None:
-        early = time.monotonic() - self._started_at < EARLY_SECONDS
-        self._early_ends = self._early_ends + 1 if early else 0
-        self.close()
-        self._say(f"The {self.title} ended.")
+    own_environment = {"PREFECT_API_URL": api, "TRIAGE_HOME": str(home())}.items()
+    ids = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            environment = process.environ()
+            # Steps inherit the environment; they leave by themselves when the run is gone.
+            is_run = RUN_ID in environment and "prefect.engine" in " ".join(process.cmdline())
+            if is_run and own_environment <= environment.items():
+                process.kill()
+                ids.append(environment[RUN_ID])
 
-        if self._early_ends == EARLY_ENDS:
-            log = home() / "logs" / f"prefect-{self._log}.log"
-            raise BadInput(
-                f"{EARLY_ENDS} consecutive Prefect workers ended within {EARLY_SECONDS:.0f} s "
-                f"of their start; their output is in {log}. Fix the problem and run the command "
-                "again."
-            )
+    if not ids:
+        return
+    with prefect_client(api) as client:
+        for id in ids:
+            state = client.read_flow_run(id).state
+            if state is not None and (state.is_running() or state.is_pending()):
+                again = AwaitingRetry(scheduled_time=datetime.now(UTC))
+                client.set_flow_run_state(id, again, force=True)
+
+
+def register(api: str, environment: dict[str, str]) -> None:
+    """Create the pool and the deployments of `prefect.yaml` on the server at `api`.
+
+    Changes made in the UI stay. Prefect replaces all schedules of a deployment that is deployed
+    with schedules: one that was paused in the UI would run again, and one that was added there
+    would be gone. So only a new deployment gets the schedules of the file.
+
+    Raises BadInput with the log of what failed, or if workers of another TRIAGE_HOME serve the
+    pool; NoAnswer.
+    """
+    with prefect_client(api) as client:
+        if not _exists(client.read_work_pool, POOL):
+            _run_prefect(["work-pool", "create", POOL, "--type", "process"], environment)
+        # Before there are deployments, whose runs a worker of another home would take.
+        _refuse_other_workers(client)
+
+        definition: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+        for deployment in definition["deployments"]:
+            flow = deployment["entrypoint"].rpartition(".")[2]
+            if _exists(client.read_deployment_by_name, f"{flow}/{deployment['name']}"):
+                deployment.pop("schedules", None)
+
+    file = home() / "prefect.yaml"
+    write_atomic(file, json.dumps(definition, indent=1))  # JSON is YAML
+    _run_prefect(["deploy", "--all", "--prefect-file", str(file)], environment)
+
+
+def _refuse_other_workers(client: SyncPrefectClient) -> None:
+    own_names = {worker_name(queue.name) for queue in QUEUES}
+    other_names = [
+        worker.name
+        for worker in client.read_workers_for_work_pool(POOL)
+        if worker.status.value == "ONLINE" and worker.name not in own_names
+    ]
+    if other_names:
+        raise BadInput(
+            "Runs of this TRIAGE_HOME could land in another one, since the work pool "
+            f"{POOL} of {str(client.api_url).rstrip('/')} is served by {', '.join(other_names)}; "
+            "choose another port with --port, or stop that worker and wait two minutes."
+        )
+
+
+def _exists(read: Callable[[str], object], name: str) -> bool:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        read(name)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def _run_prefect(arguments: list[str], environment: dict[str, str]) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if process.returncode:
+        log = home() / "logs" / "prefect-setup.log"
+        write_atomic(log, process.stdout + process.stderr)
+        raise BadInput(f"`prefect {' '.join(arguments[:2])}` failed; its output is in {log}.")

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
+import psutil
 from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Crashed, Failed
+from prefect.exceptions import Abort
+from prefect.runtime import flow_run
+from prefect.states import AwaitingRetry, Completed, Crashed, Failed
+from pydantic import BaseModel, ConfigDict
 
 from flows.outcomes import finish_all, label_run, tell_of
-from flows.pool.cell import PooledCell, label_results, leased, noted_errors
 from flows.selection import (
     GridName,
     ModelName,
@@ -22,13 +36,68 @@ from flows.selection import (
 from flows.steps import ONE_AT_A_TIME, submit_experiments, threads_beside
 from tasks.grids.grid import load_grid
 from tasks.landing import share_the_rest, some_results_wait
-from tasks.runtime.errors import TriageError
+from tasks.progress import listening
+from tasks.runtime.backend import backend, versions
+from tasks.runtime.children import step_seconds
+from tasks.runtime.errors import BadInput, TriageError
+from tasks.runtime.events import Event, ExperimentFailed
 from tasks.runtime.home import home
-from tasks.runtime.locks import at_work
+from tasks.runtime.locks import ACCELERATOR, at_work
 from tasks.runtime.store import remove_all_abandoned
 from tasks.spec import Seed
 from tasks.studies import grid_digest
 from warehouse.health import refuse_unusable
+
+PACKAGES = ("flows", "tasks", "warehouse", "deployments")
+SOURCES = (".py", ".sql", ".toml")
+GIVEN_BACK = timedelta(minutes=10)  # for which a run waits for a machine of the sweep's versions
+RESULT = "triage.result"  # the label of a pooled run that holds a PooledResult
+
+
+class PooledCell(BaseModel):
+    """What a machine of a work pool needs to know of the sweep.
+
+    `versions`: those of the sweep, by name. `precisions`: those of the sweep's experiments on the
+    same base model.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    cell: str
+    grid_digest: str
+    versions: dict[str, str]
+    precisions: list[str]
+
+
+class PooledResult(BaseModel):
+    """What a pooled run tells the sweep that waits for it.
+
+    `machine`: who runs it. `landed`, `models`: ids of results, and of models with results. `error`:
+    class of the error. `seconds`: of its process, and of those of its steps.
+    """
+
+    machine: str = ""
+    landed: list[str] = []
+    models: list[str] = []
+    error: str = ""
+    seconds: tuple[float, float] = (0.0, 0.0)
+
+
+def versions_here() -> dict[str, str]:
+    """What decides results: the backend, this project's sources, and the libraries.
+
+    A sweep of two of them would compare figures that differ for reasons other than the precision.
+    Raises BadInput where MLX is not installed.
+    """
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        root = Path(str(files(package)))
+        for path in sorted(root.rglob("*")):
+            if path.suffix in SOURCES and path.is_file():
+                digest.update(f"{package}/{path.relative_to(root).as_posix()}".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+
+    return {"backend": backend().name, "triage": digest.hexdigest()[:12], **versions()}
 
 
 @flow(
@@ -67,13 +136,21 @@ def experiment(
         return _run(select(grid, overrides, narrowing).with_seed(seed))
 
     try:
-        pooled.refuse_other(grid_digest(load_grid(grid, overrides)))
+        _tell(PooledResult())
+        _give_back_unless_equal(pooled.versions)
+        if grid_digest(load_grid(grid, overrides)) != pooled.grid_digest:
+            raise BadInput(
+                "The grid on this machine is not the one that the sweep began with: it was edited "
+                "meanwhile, or another file is at its path here; run the sweep again."
+            )
+
+        # All workers of a machine take turns at its accelerator.
+        os.environ.setdefault(ACCELERATOR, "0")
         share_the_rest()
-        with leased(pooled.key):
-            return _run(select(grid, overrides, narrowing).with_seed(seed), pooled)
+        return _run(select(grid, overrides, narrowing).with_seed(seed), pooled)
     except TriageError as error:
-        label_results(error=error)
-        # A state rather than an exception: the sweep reads this message (follow.failure_of).
+        _tell(PooledResult(error=type(error).__name__))
+        # A state rather than an exception: the sweep reads this message.
         return Failed(message=f"{pooled.cell}: {error}")
     # Steps report their own failures. This is Prefect's, e.g. of a machine that was cut off from
     # the server between two steps: the sweep lets the experiment run again.
@@ -91,18 +168,63 @@ def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
     with (
         at_work(),
         tell_of(selection.cells),
-        noted_errors() as errors,
+        _noted_errors() as errors,
         threads_beside() as threads,
     ):
         submitted = submit_experiments(selection, threads, other_variants)
         failures = finish_all(submitted)
 
     if pooled is not None:
-        error = errors[0] if errors else None
-        label_results(submitted.record.ids, submitted.model_ids, error)
+        error = type(errors[0]).__name__ if errors else ""
+        ids = submitted.record.ids
+        _tell(PooledResult(landed=ids, models=submitted.model_ids, error=error))
 
     if failures:
         return Failed(message=failures[0])
 
     state = "has landed and will be loaded into" if some_results_wait() else "is in"
     return Completed(message=f"{spec.cell_id} {state} the warehouse")
+
+
+def _give_back_unless_equal(versions_of_sweep: dict[str, str]) -> None:
+    """End this run, for another machine to take, where this one would give other figures."""
+    local_versions = versions_here()
+    differences = ", ".join(
+        f"{name} {local_versions.get(name, 'none')} instead of {value}"
+        for name, value in versions_of_sweep.items()
+        if local_versions.get(name) != value
+    )
+    if not differences:
+        return
+
+    state: State[Any] = AwaitingRetry(
+        scheduled_time=datetime.now(UTC) + GIVEN_BACK,
+        message=f"The machine {socket.gethostname()} gives its run back, since it has "
+        f"{differences}; bring it to the version of the sweep.",
+    )
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(str(flow_run.id)), state, force=True)
+    # Prefect's own way to end a process whose run goes on elsewhere.
+    raise Abort(str(state.message))
+
+
+def _tell(result: PooledResult) -> None:
+    """Note a result on this run, with who runs it and how long it has taken."""
+    seconds = (time.time() - psutil.Process().create_time(), step_seconds())
+    complete = result.model_copy(update={"machine": socket.gethostname(), "seconds": seconds})
+    with get_client(sync_client=True) as client:
+        labels: dict[str, Any] = {RESULT: complete.model_dump_json()}
+        client.update_flow_run_labels(UUID(str(flow_run.id)), labels)
+
+
+@contextlib.contextmanager
+def _noted_errors() -> Iterator[list[Exception]]:
+    """The errors of the experiments that fail while the block runs."""
+    errors: list[Exception] = []
+
+    def on_event(title: str, event: Event) -> None:
+        if isinstance(event, ExperimentFailed):
+            errors.append(event.error)
+
+    with listening(on_event):
+        yield errors

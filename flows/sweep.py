@@ -4,7 +4,7 @@ Experiments are chains (train, evaluate, land), not stages: mapping stage after 
 every training before the first evaluation, and a crash at experiment 59 would leave nothing in the
 warehouse. One worker thread per accelerator, so steps never share it; downloads, baselines and
 landings run beside it. With a work pool the cells are runs of the deployment `experiment`, on
-whatever machines have joined it.
+whatever machines work for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import Field
 
 from flows.compare import publish_comparison, publish_report
 from flows.outcomes import finish_all, label_run, tell_of, tell_sweep_finished, warn_of_damage
-from flows.pool.follow import sweep_in_pool
+from flows.pool import sweep_in_pool
 from flows.report.figures import counted
 from flows.report.study import evaluations_of_sweep
 from flows.selection import GridName, ModelName, Narrowing, PrecisionName, RecipeName, select

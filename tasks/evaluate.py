@@ -11,9 +11,8 @@ from tasks.identity import scores_folder
 from tasks.progress import publisher
 from tasks.runtime.children import run_step
 from tasks.runtime.home import home
-from tasks.runtime.shared import shared_folder
+from tasks.runtime.store import intact_manifest
 from tasks.scoring.arguments import ScoringJob
-from tasks.shared_training import shared_scores
 from tasks.spec import ExperimentSpec
 
 
@@ -40,18 +39,17 @@ def evaluate(
     scores = scores_folder(spec, training, data)
     adapter = home() / "experiments" / training
     emit = publisher(f"evaluate {spec.cell_id}")
-    with shared_scores(shared_folder(), adapter, [scores], emit) as missing:
-        if missing:
-            job = ScoringJob(
-                experiment=spec,
-                variant=variant,
-                data=data,
-                home=home(),
-                adapter=adapter,
-                scores=scores,
-            )
-            log = home() / "logs" / f"evaluate-{scores.name}"
-            arguments = job.model_dump(mode="json")
-            run_step("tasks.scoring.job:run", arguments, log, emit, at_most=at_most)
+    if intact_manifest(scores, deep=True) is None:
+        job = ScoringJob(
+            experiment=spec,
+            variant=variant,
+            data=data,
+            home=home(),
+            adapter=adapter,
+            scores=scores,
+        )
+        log = home() / "logs" / f"evaluate-{scores.name}"
+        arguments = job.model_dump(mode="json")
+        run_step("tasks.scoring.job:run", arguments, log, emit, at_most=at_most)
 
     return scores.name

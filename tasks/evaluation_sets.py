@@ -12,9 +12,8 @@ from tasks.landing import is_landed, land_rows
 from tasks.progress import publisher
 from tasks.runtime.children import run_step
 from tasks.runtime.home import home
-from tasks.runtime.shared import shared_folder
+from tasks.runtime.store import intact_manifest
 from tasks.scoring.arguments import SetsScoringJob
-from tasks.shared_training import shared_scores
 from tasks.spec import ExperimentSpec, evaluation_id
 
 
@@ -43,21 +42,24 @@ def evaluate_sets(
     folders = {name: scores_folder(spec, training, data, name) for name in names}
     adapter = home() / "experiments" / training
     emit = publisher(f"evaluation sets {spec.cell_id}")
-    with shared_scores(shared_folder(), adapter, folders.values(), emit) as missing:
-        unscored = {name: folder for name, folder in folders.items() if folder in missing}
-        if unscored:
-            job = SetsScoringJob(
-                experiment=spec,
-                variant=variant,
-                data=data,
-                home=home(),
-                adapter=adapter,
-                rules_from=adapter / "scores" / scores,
-                sets=unscored,
-            )
-            log = home() / "logs" / f"sets-{scores}"
-            arguments = job.model_dump(mode="json")
-            run_step("tasks.scoring.job:run_sets", arguments, log, emit, at_most=at_most)
+    unscored = {
+        name: folder
+        for name, folder in folders.items()
+        if intact_manifest(folder, deep=True) is None
+    }
+    if unscored:
+        job = SetsScoringJob(
+            experiment=spec,
+            variant=variant,
+            data=data,
+            home=home(),
+            adapter=adapter,
+            rules_from=adapter / "scores" / scores,
+            sets=unscored,
+        )
+        log = home() / "logs" / f"sets-{scores}"
+        arguments = job.model_dump(mode="json")
+        run_step("tasks.scoring.job:run_sets", arguments, log, emit, at_most=at_most)
 
     ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
     unlanded = {name: id for name, id in ids.items() if not is_landed(id)}

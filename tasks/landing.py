@@ -6,28 +6,31 @@ Another program may hold the warehouse: then what has landed waits, and the swee
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from tasks.corpus.manifest import DatasetManifest
-from tasks.identity import experiment_folder
+from tasks.identity import INGREDIENTS, experiment_folder
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tasks.runtime.events import Event, Note, StepWarning
+from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.runtime.shared import shared_folder
+from tasks.runtime.shared import SharedFolder, shared_folder
 from tasks.runtime.store import intact_manifest
-from tasks.shared_landing import fetch, fetch_written, share
+from tasks.sharing import FAILED, bring_adapter, fetch, share, share_adapter
 from tasks.spec import ExperimentSpec, training_of
 from tasks.tuning.training_rows import TrainingOutcome, training_rows, variant_row
 from warehouse.connect import reading, warehouse_path
-from warehouse.landing import LandingManifest, is_completed, write_landing
+from warehouse.landing import LandingManifest, write_landing
 from warehouse.load import landing_folders
 from warehouse.place import check_place, loading_waits
 from warehouse.schema import Kind
@@ -201,7 +204,9 @@ def _share(*ids: str, look: bool = True) -> None:
         return
 
     for id in ids:
-        is_failed = landed_kind(id) == "training" and _status(id) != COMPLETED
+        is_failed = landed_kind(id) == "training" and not _is_completed_training(id)
+        if look and _is_completed_training(id):
+            share_adapter(shared, home() / "experiments" / id)
         if not share(shared, _landing() / id, is_failed, look):
             with locked(_landing() / id, LANDING_SECONDS):
                 fetch(shared, id, _landing())
@@ -216,30 +221,43 @@ def share_the_rest() -> None:
         _share(*names, look=False)  # at hundreds of folders, which may take seconds each
 
 
-def take_over(ids: Sequence[str]) -> None:
+def take_over(ids: Sequence[str], data: Path) -> None:
     """Bring what other machines have landed from the shared place, and load it: evaluations come
-    with what they evaluate. Raises NotShared, and BrokenFolder for what is damaged there.
+    with what they evaluate, and completed trainings with their adapters, which learned from the
+    cases in `data`. Raises NotShared, and BrokenFolder for what is damaged there.
     """
     shared = shared_folder()
     if shared is None:
         return
 
-    fetch_written(shared, ids, _landing(), _completed(ids))
+    _bring(shared, ids)
     evaluations = [id for id in ids if landed_kind(id) == "evaluation"]
     trainings = sorted(set(map(training_of, evaluations)) - set(ids))
-    fetch_written(shared, trainings, _landing(), _completed(trainings))
+    _bring(shared, trainings)
 
     folders = [_landing() / id for id in [*trainings, *ids]]
-    if local_folders := [folder for folder in folders if intact_manifest(folder)]:
+    local_folders = [folder for folder in folders if intact_manifest(folder)]
+    if local_folders:
         _load(*local_folders)
 
+    for id in [*trainings, *ids]:
+        folder = home() / "experiments" / id
+        if _is_completed_training(id) and bring_adapter(shared, folder, partial(_publish, id)):
+            # By which the adapter is known when the cases are forgotten.
+            sets = DatasetManifest.read(data).sets
+            digests = {name: sets[name].digest for name in ("train", "valid")}
+            write_atomic(folder / INGREDIENTS, json.dumps(digests, indent=1))
 
-def _completed(ids: Iterable[str]) -> set[str]:
-    """Those that are trainings which finished here."""
-    folders = {id: _landing() / id for id in ids}
-    return {
-        id for id, folder in folders.items() if intact_manifest(folder) and is_completed(folder)
-    }
+
+def _bring(shared: SharedFolder, ids: Iterable[str]) -> None:
+    """Bring landing folders; of a training that completed nowhere, what it landed when it failed."""
+    for id in ids:
+        if not fetch(shared, id, _landing()) and not _is_completed_training(id):
+            fetch(shared, id, _landing(), FAILED)
+
+
+def _is_completed_training(id: str) -> bool:
+    return landed_kind(id) == "training" and _status(id) == COMPLETED
 
 
 def landed_kind(id: str) -> str | None:

@@ -8,10 +8,11 @@ from prefect import task
 from tasks.caching import cached_folder, is_transient
 from tasks.identity import INGREDIENTS, experiment_folder, ingredients_of
 from tasks.progress import publisher
+from tasks.runtime.events import Note
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
 from tasks.runtime.shared import shared_folder
-from tasks.shared_training import shared_training
+from tasks.sharing import bring_adapter, share_adapter
 from tasks.spec import ExperimentSpec
 from tasks.tuning.reported import reporting_to
 from tasks.tuning.step import train_experiment
@@ -38,9 +39,16 @@ def train(
     """
     folder = experiment_folder(spec, variant, data)
     publish = publisher(f"train {spec.cell_id}")
-    with shared_training(shared_folder(), folder, publish):
-        # What a training was made from: `triage data forget` reads it, too.
-        ingredients = json.dumps(ingredients_of(spec, variant, data), indent=1)
-        write_atomic(folder / INGREDIENTS, ingredients)
-        emit = reporting_to(folder, publish)
-        return train_experiment(spec, folder, variant, data, home(), emit, at_most=at_most)
+    shared = shared_folder()
+    if shared is not None and bring_adapter(shared, folder, publish):
+        publish(Note(f"{folder.name} was trained on another machine, and is not trained again."))
+
+    # By which `triage data forget` knows the cases that the adapter learned from.
+    ingredients = json.dumps(ingredients_of(spec, variant, data), indent=1)
+    write_atomic(folder / INGREDIENTS, ingredients)
+    emit = reporting_to(folder, publish)
+    training = train_experiment(spec, folder, variant, data, home(), emit, at_most=at_most)
+    if shared is not None:
+        share_adapter(shared, folder)
+
+    return training

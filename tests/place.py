@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import signal
@@ -10,13 +11,14 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grids.grid import load_grid
@@ -68,6 +70,13 @@ def without_server() -> None:
 
     EarlyExit.start_server = lambda early_exit: None
     triage()
+
+
+def process_environments() -> Iterator[tuple[int, dict[str, str]]]:
+    """The ids of the running processes whose environment this user may read, each with it."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            yield process.pid, process.environ()
 
 
 @dataclass

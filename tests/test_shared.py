@@ -3,29 +3,29 @@
 import errno
 import json
 import os
-import shutil
 import threading
 from pathlib import Path
 
 import pytest
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 
 from tasks import landing as landing_module
+from tasks.corpus.case import SETS
+from tasks.identity import INGREDIENTS
 from tasks.landing import Landing, is_landed, land_together, landed_status, share_the_rest, take_over
 from tasks.runtime import shared as shared_module
 from tasks.runtime.errors import BadInput, BrokenFolder, NotShared
-from tasks.runtime.events import Event, Note, StepWarning
+from tasks.runtime.events import StepWarning
 from tasks.runtime.home import home
 from tasks.runtime.shared import SharedFolder, shared_folder
 from tasks.runtime.store import MANIFEST, read_manifest, seal, verify
-from tasks.shared_landing import fetch_written
-from tasks.shared_training import bring_training, shared_scores, shared_training
+from tasks.sharing import bring_adapter, share_adapter
 from tests.warehouse.rows import evaluation, training
 from warehouse.connect import reading
 
 FULL = Path("/dev/full")  # a device that has no room
 DATASET = "dataset-0123456789ab"
+DATA = Path("cases")  # which only an adapter needs
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -86,7 +86,7 @@ def test_files_that_do_not_match_their_manifest_are_not_taken(shared, tmp_path):
     digest = shared.put(own_result, "x/1")["digest"][:12]
     shared._write(f"x/1/{digest}/figures.txt", b"OURS")
 
-    with pytest.raises(BrokenFolder, match="digest of its manifest"):
+    with pytest.raises(BrokenFolder, match="is damaged .*digest of its manifest.* no longer counts"):
         shared.get("x/1", tmp_path / "b")
 
     assert not (tmp_path / "b").exists() and list(tmp_path.glob("*.tmp*")) == []
@@ -101,7 +101,7 @@ def test_a_version_that_lacks_a_file_no_longer_counts(shared, tmp_path, monkeypa
     digest = shared.put(own_result, "x/1")["digest"][:12]
     shared._remove(f"x/1/{digest}/figures.txt")
 
-    with pytest.raises(BrokenFolder, match="x/1 lacks a file that its manifest names"):
+    with pytest.raises(BrokenFolder, match="x/1 is damaged .* no longer counts"):
         shared.get("x/1", tmp_path / "b")
 
     shared.put(own_result, "x/1")
@@ -116,7 +116,7 @@ def test_a_manifest_writes_no_file_outside_its_folder(shared, tmp_path, name):
     manifest["files"][target] = manifest["files"]["figures.txt"]
     shared._write(f"x/1/{MANIFEST}", json.dumps(manifest).encode())
 
-    with pytest.raises(BrokenFolder, match="names a file outside"):
+    with pytest.raises(BrokenFolder, match="is damaged .*names a file outside"):
         shared.get("x/1", tmp_path / "home" / "landing" / "b")
     assert list(tmp_path.rglob("outside.txt")) == []
 
@@ -134,23 +134,6 @@ def test_a_folder_of_nobody_is_a_sentence(monkeypatch):
     monkeypatch.setenv("TRIAGE_SHARED", "~no-such-user/lab")
     with pytest.raises(BadInput, match="TRIAGE_SHARED=~no-such-user/lab cannot be used"):
         shared_folder()
-
-
-def test_a_replaced_version_takes_its_files_with_it(shared, tmp_path):
-    own_result = sealed(tmp_path / "a", "ours", update=1)
-    later = sealed(tmp_path / "b", "later", update=2)
-    shared.replace(own_result, "x/1")
-    shared.replace(later, "x/1")
-    assert shared.manifest("x/1")["update"] == 2
-    names = {path.rpartition("/")[2] for path in shared.fs.ls(f"{shared.root}/x/1", detail=False)}
-    assert names == {MANIFEST, read_manifest(later)["digest"][:12]}
-    shared.remove("x/1")
-    shared.remove("x/1")
-    assert shared.manifest("x/1") is None
-
-
-def test_the_place_has_one_identity_whoever_asks(shared):
-    assert shared.identity() == shared.identity() and len(shared.identity()) == 12
 
 
 class Refusing(LocalFileSystem):
@@ -263,30 +246,6 @@ def test_an_address_that_no_library_reads_is_a_sentence(monkeypatch, url):
         shared_folder()
 
 
-class Lagging(MemoryFileSystem):
-    """New files are seen late."""
-
-    late = 3
-
-    def cat_file(self, path, *args, **options):
-        if path.endswith(MANIFEST) and Lagging.late:
-            Lagging.late -= 1
-            raise FileNotFoundError(path)
-        return super().cat_file(path, *args, **options)
-
-
-def test_a_manifest_that_is_seen_late_is_waited_for(tmp_path, monkeypatch):
-    place = SharedFolder(MemoryFileSystem(), f"/late-{os.urandom(4).hex()}", "memory")
-    place.put(sealed(tmp_path / "a", "ours"), "landing/one")
-    monkeypatch.setattr("tasks.shared_landing.LAG_POLL_SECONDS", 0)
-    fetch_written(SharedFolder(Lagging(), place.root, "memory"), ["one"], tmp_path / "landing")
-    assert Lagging.late == 0 and verify(tmp_path / "landing" / "one")
-    monkeypatch.setattr("tasks.shared_landing.LAG_SECONDS", 0)
-    place.put(tmp_path / "a", "landing/two")
-    fetch_written(place, ["never", "two"], tmp_path / "landing")
-    assert not (tmp_path / "landing" / "never").exists() and verify(tmp_path / "landing" / "two"), "the rest comes"
-
-
 # --- landing ------------------------------------------------------------------------------------
 
 
@@ -321,7 +280,7 @@ def test_what_one_machine_lands_another_has_and_the_later_version_gives_way(shar
     another_home(monkeypatch, tmp_path, "third")
     assert is_landed(DATASET) and landed_names() == ["first"], "nothing is computed again"
     another_home(monkeypatch, tmp_path, "asks")
-    take_over([DATASET])
+    take_over([DATASET], DATA)
     assert landed_names() == ["first"]
 
 
@@ -335,21 +294,21 @@ def test_what_is_damaged_is_brought_again_or_put_there_again_by_the_machine_that
     monkeypatch.setenv("TRIAGE_SHARED", str(place))
     land("first")
     another_home(monkeypatch, tmp_path, "asks")
-    take_over([DATASET])
+    take_over([DATASET], DATA)
     landed = tmp_path / "asks" / "landing" / DATASET
     damage(landed)
-    take_over([DATASET])
+    take_over([DATASET], DATA)
     assert verify(landed), "its own copy was damaged"
 
     damage(place / "landing" / DATASET)
     damage(landed)
     with pytest.raises(BrokenFolder):
-        take_over([DATASET])
+        take_over([DATASET], DATA)
 
     another_home(monkeypatch, tmp_path, "home")
     assert is_landed(DATASET), "not computed again"
     another_home(monkeypatch, tmp_path, "asks")
-    take_over([DATASET])
+    take_over([DATASET], DATA)
     assert verify(landed) and landed_names() == ["first"]
 
 
@@ -357,7 +316,7 @@ def test_an_evaluation_comes_with_the_baseline_that_it_evaluates(shared, tmp_pat
     land_training("completed")
     land_together([Landing("t-1-e1", "evaluation", evaluation("t-1-e1", "t-1"))])
     another_home(monkeypatch, tmp_path, "asks")
-    take_over(["t-1-e1"])
+    take_over(["t-1-e1"], DATA)
     with reading() as con:
         assert con.execute("SELECT training_id FROM evaluation JOIN experiment USING (training_id)").fetchall()
 
@@ -370,14 +329,14 @@ def test_a_failed_training_makes_way_for_the_one_that_completes(shared, tmp_path
     land_training("failed")
     assert shared.manifest("landing/t-1") is None and shared.manifest("failed/t-1") is not None
     another_home(monkeypatch, tmp_path, "asks")
-    take_over(["t-1"])
+    take_over(["t-1"], DATA)
     assert landed_status("t-1") == "failed"
 
     another_home(monkeypatch, tmp_path, "second")
     land_training("completed")
     assert shared.manifest("landing/t-1") is not None
     another_home(monkeypatch, tmp_path, "asks")
-    take_over(["t-1"])
+    take_over(["t-1"], DATA)
     assert landed_status("t-1") == "completed"
 
 
@@ -388,7 +347,7 @@ def test_what_failed_elsewhere_takes_the_place_of_no_training_that_is_completed_
         alone.delenv("TRIAGE_SHARED")
         land_training("completed")
 
-    take_over(["t-1"])
+    take_over(["t-1"], DATA)
     assert landed_status("t-1") == "completed"
 
 
@@ -401,7 +360,7 @@ def test_the_shared_version_of_a_training_takes_the_place_of_another_completed_o
         land_together([Landing("t-1", "training", training("t-1", train_seconds=9.0))])
 
     assert read_manifest(home() / "landing" / "t-1")["digest"] != digest
-    take_over(["t-1"])
+    take_over(["t-1"], DATA)
     assert read_manifest(home() / "landing" / "t-1")["digest"] == digest
 
 
@@ -409,53 +368,59 @@ def test_without_a_shared_place_everything_stays_here(monkeypatch, tmp_path):
     monkeypatch.delenv("TRIAGE_SHARED", raising=False)
     land("here")
     share_the_rest()
-    take_over(["nothing"])
+    take_over(["nothing"], DATA)
     assert landed_names() == ["here"]
 
 
 # --- trainings ----------------------------------------------------------------------------------
 
 
-def checkpoint(folder: Path, update: int) -> None:
-    sealed(folder / "checkpoint" / f"{update:07d}", f"state {update}", update=update)
+def test_an_adapter_comes_with_its_training_and_the_cases_from_which_it_learned(shared, tmp_path, monkeypatch):
+    sets = {name: {"digest": f"{name}-digest", "cases": 1, "labels": {}} for name in SETS}
+    data = tmp_path / "cases"
+    data.mkdir()
+    seal(data, {"sets": sets, "dataset_digest": "0", "name": "own", "is_embedded": False, "seed": 1})
+    sealed(home() / "experiments" / "t-1", "weights")
+    land_training("completed")
+
+    another_home(monkeypatch, tmp_path, "asks")
+    take_over(["t-1"], data)
+    adapter = home() / "experiments" / "t-1"
+    assert verify(adapter) and json.loads((adapter / INGREDIENTS).read_text()) == {
+        "train": "train-digest", "valid": "valid-digest",
+    }  # fmt: skip
+
+    elsewhere = tmp_path / "two" / "t-1"
+    assert bring_adapter(shared, elsewhere, print) and not bring_adapter(shared, elsewhere, print)
+    assert verify(elsewhere)
 
 
-def test_a_training_goes_on_where_another_machine_was_and_is_not_trained_twice(shared, tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.shared_training.LOOK_SECONDS", 0.01)
-    first = tmp_path / "one" / "t-1"
+def test_a_damaged_adapter_is_trained_again_and_shared_in_its_place(shared, tmp_path):
+    first = sealed(tmp_path / "one" / "t-1", "weights")
+    share_adapter(shared, first)
+    digest = shared.manifest("experiments/t-1")["digest"][:12]
+    shared._write(f"experiments/t-1/{digest}/figures.txt", b"WEIGHTS")
+
+    events = []
     second = tmp_path / "two" / "t-1"
-
-    sentence = []
-    with pytest.raises(KeyboardInterrupt), shared_training(shared, first, sentence.append):
-        checkpoint(first, 40)
-        while shared.manifest("checkpoints/t-1") is None:
-            pass
-        raise KeyboardInterrupt  # the machine dies
-
-    with shared_training(shared, second, sentence.append):
-        assert (second / "checkpoint" / "0000040" / "figures.txt").read_text() == "state 40"
-        (second / "adapters.safetensors").write_text("weights")
-        seal(second, {}, ["adapters.safetensors"])
-
-    assert "from update 40" in sentence[0].message and shared.manifest("checkpoints/t-1") is None
-
-    bring_training(shared, first, sentence.append)
-    assert verify(first) and isinstance(sentence[-1], Note) and "is not trained again" in sentence[-1].message
+    bring_adapter(shared, second, events.append)
+    assert not second.exists() and [type(event) for event in events] == [StepWarning]
+    share_adapter(shared, first)
+    bring_adapter(shared, second, events.append)
+    assert verify(second)
 
 
 class Slow(LocalFileSystem):
-    """A mounted folder that copies a file no sooner than two are under way, and writes none before it is told to."""
+    """A mounted folder that copies a file no sooner than two are under way."""
 
     cachable = False
 
     def __init__(self) -> None:
         super().__init__()
         self.under_way = threading.Barrier(2, timeout=60)
-        self.go_on = threading.Event()
 
     def put_file(self, *args, **options):
         self.under_way.wait()
-        assert self.go_on.wait(60)
         return super().put_file(*args, **options)
 
     def get_file(self, *args, **options):
@@ -465,99 +430,8 @@ class Slow(LocalFileSystem):
 
 def test_the_files_of_a_slow_place_are_copied_side_by_side(tmp_path):
     slow = SharedFolder(Slow(), str(tmp_path / "mount"), "/mount")
-    slow.fs.go_on.set()
     slow.put(sealed(tmp_path / "a", "ours"), "x/1")
     assert slow.get("x/1", tmp_path / "b") and verify(tmp_path / "b") == verify(tmp_path / "a")
-
-
-def test_a_training_does_not_wait_for_a_slow_place(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.shared_training.LOOK_SECONDS", 0.01)
-    slow = SharedFolder(Slow(), str(tmp_path / "mount"), "/mount")
-    folder = tmp_path / "t-1"
-    with shared_training(slow, folder, lambda event: None):
-        checkpoint(folder, 40)
-        while not (tmp_path / "mount").exists():
-            pass
-        checkpoint(folder, 80)  # while the first is being copied
-        slow.fs.go_on.set()
-        while (slow.manifest("checkpoints/t-1") or {"update": 0})["update"] < 80:
-            pass
-
-
-def test_a_checkpoint_that_a_newer_one_replaces_while_it_is_copied_is_no_warning(shared, tmp_path, monkeypatch):
-    """A place that cannot be written to is one, whenever a checkpoint is still there."""
-    monkeypatch.setattr("tasks.shared_training.LOOK_SECONDS", 0.01)
-    copied: list[str] = []
-    warnings: list[Event] = []
-    folder = tmp_path / "t-1"
-
-    def replace(_, path: Path, name: str):
-        copied.append(path.name)
-        if len(copied) == 1:
-            shutil.rmtree(path)
-            checkpoint(folder, 80)
-        raise NotShared(f"{path.name} was not copied.")
-
-    monkeypatch.setattr(SharedFolder, "replace", replace)
-    with shared_training(shared, folder, warnings.append):
-        checkpoint(folder, 40)
-        while copied.count("0000080") < 3:
-            pass
-
-    assert warnings == [StepWarning("0000080 was not copied.")]
-
-
-def test_a_checkpoint_that_is_behind_or_damaged_is_not_used(shared, tmp_path):
-    reference = tmp_path / "one" / "t-1"
-    own_result = tmp_path / "two" / "t-1"
-    sentence = []
-    checkpoint(reference, 40)
-    shared.replace(reference / "checkpoint" / "0000040", "checkpoints/t-1")
-    checkpoint(own_result, 80)
-    bring_training(shared, own_result, sentence.append)
-    assert sentence == [] and [path.name for path in (own_result / "checkpoint").iterdir()] == ["0000080"]
-
-    digest = shared.manifest("checkpoints/t-1")["digest"][:12]
-    shared._write(f"checkpoints/t-1/{digest}/figures.txt", b"STATE 40")
-    bring_training(shared, tmp_path / "three" / "t-1", sentence.append)
-    assert isinstance(sentence[0], StepWarning) and "is not used" in sentence[0].message
-
-
-def scored(shared, adapter: Path, folder: Path, events: list) -> bool:
-    """Whether the scores of an adapter had to be made on this machine, which is done then."""
-    with shared_scores(shared, adapter, [folder], events.append) as missing:
-        for path in missing:
-            sealed(path, f"scores of {adapter.name}")
-    return bool(missing)
-
-
-def test_what_one_machine_has_scored_another_one_does_not_score_again(shared, tmp_path):
-    adapter = sealed(tmp_path / "t-1", "adapter")
-    retrained = sealed(tmp_path / "again", "other bits")
-    sentence = []
-    first, second, third = (tmp_path / machine / "scores" / "t-1-e1" for machine in ("one", "two", "three"))
-    assert scored(shared, adapter, first, sentence) and not scored(shared, adapter, first, sentence) and sentence == []
-
-    assert not scored(shared, adapter, second, sentence) and verify(second) == verify(first)
-    assert isinstance(sentence.pop(), Note) and sentence == []
-    assert scored(shared, retrained, third, sentence), "the scores are those of other weights"
-    assert scored(None, adapter, tmp_path / "alone" / "t-1-e1", sentence) and sentence == []
-
-
-def test_scores_that_are_damaged_or_cannot_be_shared_are_made_again_with_a_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(Refusing, "reason", errno.ENOSPC)
-    place = str(tmp_path / "mount")
-    adapter = sealed(tmp_path / "t-1", "adapter")
-    sentence = []
-    full = SharedFolder(Refusing(), place, place)
-    shared = SharedFolder(LocalFileSystem(), place, place)
-    assert scored(full, adapter, tmp_path / "one" / "t-1-e1", sentence) and "it is full" in sentence.pop().message
-
-    assert scored(shared, adapter, tmp_path / "two" / "t-1-e1", sentence) and sentence == []
-    (file,) = (tmp_path / "mount" / "scores").rglob("figures.txt")
-    file.write_text("scores of t-2")
-    assert scored(shared, adapter, tmp_path / "three" / "t-1-e1", sentence)
-    assert isinstance(sentence[0], StepWarning) and "are not used" in sentence[0].message
 
 
 def test_a_mark_of_another_place_is_no_mark(tmp_path, monkeypatch):

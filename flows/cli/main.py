@@ -39,8 +39,6 @@ COMMANDS = {
     "up": "Start the Prefect server, its UI and workers on this machine, until Ctrl-C.",
     # These leave: their successors are in usage.py.
     "studies": "List the studies of the warehouse, compare two, or forget one.",
-    "join": "Check this machine, and let it work for the sweeps of a pool, until Ctrl-C.",
-    "fleet": "Show the machines of the work pools: what they do, and when they were last heard of.",
 }
 # Commands that have no file of their own yet, and where they are.
 ELSEWHERE = {
@@ -58,10 +56,7 @@ ELSEWHERE = {
     "data": "storage.data",
     "warehouse": "storage.warehouse",
     "init": "machine.init",
-    "up": "machine.up",
     "studies": "results.studies",
-    "join": "machine.fleet",
-    "fleet": "machine.fleet",
 }
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, or of the copy of it that typer brings
 

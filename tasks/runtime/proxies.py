@@ -8,7 +8,11 @@ import os
 
 from tasks.runtime.backend import is_mac
 
-LOCAL = ("127.0.0.1", "localhost", ".local")  # .local: a Mac on the same network, as in FLEET.md
+LOCAL = (
+    "127.0.0.1",
+    "localhost",
+    ".local",
+)  # .local: a Mac on the same network, as in deployments/README.md
 SCHEMES = ("http", "https")
 
 

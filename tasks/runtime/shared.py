@@ -15,7 +15,6 @@ import errno
 import json
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +34,6 @@ from tasks.runtime.locks import replacing
 from tasks.runtime.store import MANIFEST, ManifestDict, check_names, temporary_folder, verify
 
 VARIABLE = "TRIAGE_SHARED"
-IDENTITY = "triage-shared.json"
 READS = 3  # of what another machine may be writing at this moment
 READ_SECONDS = 0.5
 AT_ONCE = 8  # files that are copied side by side
@@ -59,28 +57,24 @@ class SharedFolder:
             if stored_manifest is not None:
                 return stored_manifest
 
-            manifest = self._put_files(folder, name)
+            manifest = verify(folder, deep=True)
+
+            def copy(file: str) -> None:
+                target = self._path(f"{name}/{_version(manifest)}/{file}")
+                self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+                self.fs.put_file(str(folder / file), target)
+
+            _for_each(copy, manifest["files"])
+            content = (folder / MANIFEST).read_bytes()
             try:
-                self._create(f"{name}/{MANIFEST}", (folder / MANIFEST).read_bytes())
+                self._create(f"{name}/{MANIFEST}", content)
             except FileExistsError:
                 faster = self._manifest(name)
                 if faster is not None:
                     return faster
-                self._write(f"{name}/{MANIFEST}", (folder / MANIFEST).read_bytes())  # a broken one
+                self._write(f"{name}/{MANIFEST}", content)  # in place of a broken one
 
             return manifest
-
-    def replace(self, folder: Path, name: str) -> None:
-        """Copy a sealed folder in place of the version that is there, which
-        only one machine does at a time.
-        """
-        with self._refusals():
-            previous = self._manifest(name)
-            manifest = self._put_files(folder, name)
-            self._write(f"{name}/{MANIFEST}", (folder / MANIFEST).read_bytes())
-            # Last: until the new manifest was there, the previous version counted.
-            if previous is not None and previous["digest"] != manifest["digest"]:
-                self._remove(f"{name}/{_version(previous)}")
 
     def get(self, name: str, final: Path) -> bool:
         """Copy the version that counts to `final`, in place of whatever is there; False if there is
@@ -102,7 +96,12 @@ class SharedFolder:
                     self._get_files(manifest, name, temporary)
                     verify(temporary, deep=True)
                 except (BrokenFolder, FileNotFoundError) as error:
-                    self._forget_version(manifest, name, error)
+                    # Unless another version has taken its place, or the whole place is gone.
+                    if self._manifest(name) == manifest:
+                        self._remove(f"{name}/{MANIFEST}")
+                        raise BrokenFolder(
+                            f"{self.url}/{name} is damaged ({error}); it no longer counts."
+                        ) from error
                     raise
                 with replacing(final):
                     shutil.rmtree(final, ignore_errors=True)
@@ -120,60 +119,14 @@ class SharedFolder:
         with self._refusals():
             self._remove(name)
 
-    def identity(self) -> str:
-        """Twelve hexadecimal digits that identify the place, whatever its path is on a machine."""
-        with self._refusals(), contextlib.suppress(FileExistsError):
-            if self._json(IDENTITY) is None:
-                self.fs.makedirs(self.root, exist_ok=True)
-                # Where another machine is faster, its digits count: they are read below.
-                self._create(IDENTITY, json.dumps({"id": secrets.token_hex(6)}).encode())
-
-        with self._refusals():
-            identity = self._json(IDENTITY)
-        if identity is None:
-            raise NotShared(f"{self.url}/{IDENTITY} cannot be read; delete it, and join again.")
-
-        return str(identity["id"])
-
-    def _put_files(self, folder: Path, name: str) -> ManifestDict:
-        manifest = verify(folder, deep=True)
-
-        def copy(file: str) -> None:
-            target = self._path(f"{name}/{_version(manifest)}/{file}")
-            self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self.fs.put_file(str(folder / file), target)
-
-        _for_each(copy, manifest["files"])
-        return manifest
-
     def _get_files(self, manifest: ManifestDict, name: str, folder: Path) -> None:
         def copy(file: str) -> None:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             source = self._path(f"{name}/{_version(manifest)}/{file}")
-            for attempt in range(READS):
-                try:
-                    self.fs.get_file(source, str(folder / file))
-                    return
-                except FileNotFoundError:  # the place may show it later than the manifest
-                    if attempt == READS - 1:
-                        raise
-                    time.sleep(READ_SECONDS)
+            self.fs.get_file(source, str(folder / file))
 
         _for_each(copy, manifest["files"])
         (folder / MANIFEST).write_bytes(self.fs.cat_file(self._path(f"{name}/{MANIFEST}")))
-
-    def _forget_version(self, manifest: ManifestDict, name: str, error: Exception) -> None:
-        """Let a damaged version no longer count, unless another one has taken its place, or the
-        whole place is gone.
-        """
-        if self._manifest(name) != manifest:
-            return
-        self._remove(f"{name}/{MANIFEST}")
-        if isinstance(error, FileNotFoundError):
-            raise BrokenFolder(
-                f"{self.url}/{name} lacks a file that its manifest names ({error}); it no longer "
-                "counts."
-            ) from error
 
     def _manifest(self, name: str) -> ManifestDict | None:
         return self._json(f"{name}/{MANIFEST}")

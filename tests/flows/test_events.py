@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 
-from deployments.notifications import NOTICES, check_address
+from deployments.notify import check_address, notices
 from flows import outcomes
 from flows.selection import select
 from tasks.progress import listeners, publish
@@ -62,7 +64,7 @@ def test_without_a_warehouse_an_experiment_that_lands_is_told_all_the_same(feed)
 
 
 def test_every_automation_has_a_trigger_that_prefect_accepts():
-    assert [notice.trigger().threshold for notice in NOTICES] == [1, 1, 1]
+    assert [notice.trigger.threshold for notice in notices(uuid4())] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("address", ["", "nonsense", "no-such-service://x"])

@@ -1,33 +1,29 @@
 """A sweep in a work pool: which runs it submits, finds, repeats and gives up, told by a server in memory."""
 
 import os
-import re
 import shutil
 import sys
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
-from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Pending, Running, Scheduled
+from prefect.exceptions import Abort, ObjectNotFound, PrefectException
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Running, Scheduled
 
 import flows.experiment
-from deployments import lost_runs
-from deployments.fleet import api_of, enter
-from deployments.pool_versions import code_digest, differences, versions_here
+from deployments.notify import LOST
 from deployments.prefect_api import NoAnswer
+from flows import pool
 from flows.cli.sweeps.live_table import ExperimentRow, State
-from flows.cli.sweeps.run import refuse_pool
-from flows.experiment import experiment
-from flows.pool import follow
-from flows.pool.cell import ERROR, LANDED, RUN_SECONDS, STEP_SECONDS, PooledCell
-from flows.pool.runs import PooledSweep, queue_of, usable_versions
+from flows.experiment import RESULT, PooledCell, PooledResult, experiment, versions_here
+from flows.pool import PooledSweep, refuse_pool, sweep_in_pool
 from flows.selection import Narrowing, select
 from tasks.grids.grid import load_grid
 from tasks.progress import listening
@@ -36,98 +32,77 @@ from tasks.runtime.errors import BadInput, BrokenFolder, SourceUnavailable, Stop
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, RemoteReport, StepWarning
 from tasks.runtime.locks import accelerator_reserved as reserved
 from tasks.studies import RunTime, SweepRecord, grid_digest
+from tests.http_server import QuietHandler, http_server
 
-MINE = "triage-here-0123456789ab"
+GIVEN_BACK = "The machine mac2 gives its run back."
 
 
 @dataclass
 class Run:
     name: str
     parameters: dict
-    work_queue_name: str
     state: object = field(default_factory=Scheduled)
     labels: dict = field(default_factory=dict)
     id: UUID = field(default_factory=uuid4)
 
 
 class Server:
-    """A Prefect server with one pool, as far as a sweep sees it: its runs by key, and its workers."""
-
-    api_url = "http://server/api/"
+    """A Prefect server with one pool, as far as a sweep sees it: its runs by key."""
 
     def __init__(self):
         self.runs = {}
-        self.queues = {}
-        self.workers = {MINE: "ONLINE"}
-        self.limits = []
-        self.versions = versions_here()
-        self.pools = {"fleet"}
-        self.artifacts = []
+        self.automations = []
+        self.times = []
 
     def read_work_pool(self, name):
-        if name not in self.pools:
+        if name != "fleet":
             raise ObjectNotFound(None)
 
-    def read_variable_by_name(self, name):
-        return self.versions and SimpleNamespace(value=self.versions)
+    def read_automations_by_name(self, name):
+        return self.automations
+
+    def create_automation(self, automation):
+        self.automations.append(automation)
 
     def create_flow_from_name(self, name):
         return uuid4()
 
     def create_deployment(self, **options):
-        assert options["entrypoint"] == "flows.experiment.experiment"
-        return uuid4()
+        assert options["entrypoint"] == "flows.experiment.experiment" and options["tags"] == ["triage"]
 
-    def create_work_queue(self, name, concurrency_limit, work_pool_name):
-        if name in self.queues:
-            raise ObjectAlreadyExists(None)
-        self.queues[name] = SimpleNamespace(id=name, limit=concurrency_limit)
+    def read_workers_for_work_pool(self, name):
+        return []
 
-    def read_work_queue_by_name(self, name, work_pool_name):
-        return self.queues[name]
-
-    def update_work_queue(self, id, concurrency_limit):
-        self.queues[id].limit = concurrency_limit
-
-    def create_flow_run_from_deployment(
-        self, deployment, *, parameters, name, state, idempotency_key, work_queue_name, tags
-    ):
-        return self.runs.setdefault(idempotency_key, Run(name, parameters, work_queue_name, state))
-
-    def read_flow_run(self, id):
-        return next(run for run in self.runs.values() if run.id == id)
+    def run_deployment(self, name, *, parameters, flow_run_name, timeout, as_subflow, idempotency_key, tags):
+        assert (name, timeout, as_subflow) == ("experiment/fleet", 0, False)
+        return self.runs.setdefault(idempotency_key, Run(flow_run_name, parameters))
 
     def read_flow_runs(self, flow_run_filter):
         return [run for run in self.runs.values() if run.id in flow_run_filter.id.any_]
 
-    def read_workers_for_work_pool(self, pool):
-        return [SimpleNamespace(name=n, status=SimpleNamespace(value=value)) for n, value in self.workers.items()]
-
     def read_artifacts(self, artifact_filter, flow_run_filter):
-        return self.artifacts
+        ids = flow_run_filter.id.any_
+        return [SimpleNamespace(flow_run_id=ids[0], description="train a", data=25.0)]
 
     def set_flow_run_state(self, id, state, force):
-        self.read_flow_run(id).state = state
-
-    def update_flow_run_labels(self, id, labels):
-        self.read_flow_run(id).labels |= labels
-
-    def delete_global_concurrency_limit_by_name(self, name):
-        self.limits.append(name)
+        next(run for run in self.runs.values() if run.id == id).state = state
 
 
 @pytest.fixture
 def server(monkeypatch):
     fake_server = Server()
-    monkeypatch.setattr(follow, "publisher", lambda title: lambda event: None)  # which asks a real server
-    monkeypatch.setattr(follow, "configured_api", lambda: fake_server.api_url)
-    monkeypatch.setattr(follow, "prefect_client", lambda api, **options: within(fake_server))
-    monkeypatch.setattr(follow, "POLL_SECONDS", 0)
-    monkeypatch.setattr(follow, "absent_from_warehouse", lambda ids: [id for id in ids if id == "absent"])
-    monkeypatch.setattr(follow, "prepare_dataset", lambda *args: Path("cases-1"))
-    monkeypatch.setattr(follow, "land_dataset", lambda data: None)
+    monkeypatch.setattr(pool, "publisher", lambda title: lambda event: None)  # which asks a real server
+    monkeypatch.setattr(pool, "configured_api", lambda: "http://server/api")
+    monkeypatch.setattr(pool, "refuse_unusable_server", lambda: None)
+    monkeypatch.setattr(pool, "prefect_client", lambda api, **options: within(fake_server))
+    monkeypatch.setattr(pool, "run_deployment", fake_server.run_deployment)
+    monkeypatch.setattr(pool, "POLL_SECONDS", 0)
+    monkeypatch.setattr(pool, "absent_from_warehouse", lambda ids: [id for id in ids if id == "absent"])
+    monkeypatch.setattr(pool, "take_over", lambda ids, data: None)
+    monkeypatch.setattr(pool, "prepare_dataset", lambda *args: Path("cases-1"))
+    monkeypatch.setattr(pool, "land_dataset", lambda data: None)
     monkeypatch.setattr(SweepRecord, "use", lambda record, data: None)
-    monkeypatch.setattr(SweepRecord, "finish", lambda record, failures, elsewhere: None)
+    monkeypatch.setattr(SweepRecord, "finish", lambda record, failures, elsewhere: fake_server.times.extend(elsewhere))
 
     return fake_server
 
@@ -142,51 +117,55 @@ def run_sweep(server, step, bits=(4,)):
     selection = select("smoke", None, Narrowing(bits=bits))
     record = SweepRecord(selection.grid, 1)
     events = []
-    looks = follow._look
+    looks = PooledSweep.look
 
-    def look(client, followed):
-        step({spec.cell_id: client.runs[followed.sweep.key(spec)] for spec in selection.cells})
-        looks(client, followed)
+    def look(sweep, client):
+        step({spec.cell_id: client.runs[sweep.key(spec)] for spec in selection.cells})
+        looks(sweep, client)
 
     with pytest.MonkeyPatch.context() as patch, listening(lambda title, event: events.append((title, event))):
-        patch.setattr(follow, "_look", look)
-        failures = follow.sweep_in_pool("fleet", "smoke", [], selection, record)
+        patch.setattr(PooledSweep, "look", look)
+        failures = sweep_in_pool("fleet", "smoke", [], selection, record)
 
     return failures, events, record
+
+
+def told(**fields):
+    return {RESULT: PooledResult(**fields).model_dump_json()}
 
 
 def complete(runs):
     for cell, run in runs.items():
         run.state = Completed()
-        run.labels = {LANDED: f"{cell}-1 {cell}-1-e1 tfidf"}
+        run.labels = told(landed=[f"{cell}-1", f"{cell}-1-e1", "tfidf"], seconds=(12.5, 10.0))
 
 
-def test_every_cell_is_one_run_in_the_queue_of_its_variant_and_what_landed_belongs_to_the_sweep(server):
+def warnings(events):
+    return [event.message for _, event in events if isinstance(event, StepWarning)][1:]  # first: nobody works yet
+
+
+def test_every_cell_is_one_run_and_what_landed_belongs_to_the_sweep(server):
     failures, events, record = run_sweep(server, complete)
-    assert failures == [] and len(server.runs) == 4 and set(server.queues) == {"tiny-llama-4bit", "tiny-gemma3-4bit"}
-    for run in server.runs.values():
-        assert run.work_queue_name == queue_of(run.parameters["model"], run.parameters["precision"])
-        assert run.parameters["pooled"]["cell"] in run.parameters["pooled"]["key"]
+    assert failures == [] and len(server.runs) == 4
+    assert server.times == [RunTime(12.5, 10.0)] * 4
+    assert "No machine works for the pool fleet now; type" in events[0][1].message
+    assert all(key.endswith(run.parameters["pooled"]["cell"]) for key, run in server.runs.items())
 
     landed = dict(e for e in events if isinstance(e[1], ExperimentLanded))
     assert landed["land tiny-llama-4bit-baseline-s42"].ids == (
         "tiny-llama-4bit-baseline-s42-1", "tiny-llama-4bit-baseline-s42-1-e1",
     )  # fmt: skip
     assert len(record.ids) == 9 and "tfidf" in record.ids
-    assert sorted(server.limits) == sorted(server.runs), "the leases of a finished sweep are removed"
-
-
-def test_the_time_of_a_run_is_that_of_its_labels_and_a_lost_run_has_none():
-    ended = Run("one", {}, "queue", labels={RUN_SECONDS: 12.5, STEP_SECONDS: 10.0})
-    assert follow.time_of(ended) == RunTime(12.5, 10.0)
-    assert follow.time_of(Run("lost", {}, "queue")) == RunTime(0.0, 0.0)
-
-
-def test_the_same_sweep_typed_again_makes_no_twin_and_repeats_what_failed_or_is_gone_alone(server):
     run_sweep(server, complete)
-    first, second, *_ = server.runs.values()
+    assert len(server.automations) == 1, "the server would forget which runs it waits for"
+
+
+def test_the_same_sweep_typed_again_makes_no_twin_and_repeats_what_failed_waits_or_is_gone_alone(server):
+    run_sweep(server, complete)
+    first, second, third, *_ = server.runs.values()
     first.state = Failed(message="no")
-    second.labels = {LANDED: "absent"}
+    second.labels = told(landed=["absent"])
+    third.state = AwaitingRetry(scheduled_time=datetime(2100, 1, 1, tzinfo=UTC), message=GIVEN_BACK)
     again = []
 
     def step(runs):
@@ -194,25 +173,9 @@ def test_the_same_sweep_typed_again_makes_no_twin_and_repeats_what_failed_or_is_
         complete(runs)
 
     failures, _, _ = run_sweep(server, step)
-    assert failures == [] and len(server.runs) == 4 and again == [first, second]
+    assert failures == [] and len(server.runs) == 4 and again == [first, second, third]
     run_sweep(server, complete, bits=(4, 8))
     assert len(server.runs) == 8, "a wider sweep of the same grid finds the runs of the narrow one"
-
-
-def test_a_run_is_due_at_once_on_a_machine_whose_clock_is_ten_minutes_behind_that_of_whoever_asks(server, monkeypatch):
-    on_the_machine = datetime.now(UTC)
-    due_at = []
-    monkeypatch.setattr(lost_runs, "datetime", SimpleNamespace(now=lambda zone: on_the_machine + timedelta(minutes=10)))
-
-    def step(runs):
-        due_at.extend(run.state.state_details.scheduled_time for run in runs.values())
-        if len(due_at) > len(runs):
-            complete(runs)
-        for run in runs.values() if len(due_at) == len(runs) else ():
-            run.state = Crashed()
-
-    failures, _, _ = run_sweep(server, step)
-    assert failures == [] and len(due_at) == 8 and max(due_at) < on_the_machine, "those that were lost, too"
 
 
 def test_a_failure_has_the_sentence_and_the_class_of_its_machine(server):
@@ -220,7 +183,7 @@ def test_a_failure_has_the_sentence_and_the_class_of_its_machine(server):
         complete(runs)
         cell, run = next(iter(runs.items()))
         run.state = Failed(message=f"{cell}: no weights.")
-        run.labels = {ERROR: "SourceUnavailable"}
+        run.labels = told(error="SourceUnavailable")
 
     failures, events, _ = run_sweep(server, step)
     assert failures == ["tiny-llama-4bit-baseline-s42: no weights."]
@@ -228,59 +191,75 @@ def test_a_failure_has_the_sentence_and_the_class_of_its_machine(server):
     assert isinstance(failed.error, SourceUnavailable) and failed.message == "no weights."
 
 
-def test_a_run_that_another_machine_has_just_taken_is_not_lost(server):
+def first_of(runs):
+    """The first run; the others complete."""
+    cell, run = next(iter(runs.items()))
+    complete({other: one for other, one in runs.items() if other != cell})
+    return cell, run
+
+
+def test_a_run_that_crashes_runs_again_and_after_three_times_it_is_a_failure(server):
+    def step(runs):
+        _, run = first_of(runs)
+        run.state = Crashed(message="status code -9")
+        run.labels = told(machine="mac1")
+
+    failures, events, _ = run_sweep(server, step)
+    assert len(failures) == 1 and "It was lost 4 times; last: status code -9" in failures[0]
+    assert len(warnings(events)) == 3 and "was lost with mac1 and runs again." in warnings(events)[0]
+
+
+def test_a_machine_of_another_version_is_named_once_and_a_lost_run_for_its_cell(server):
     looks = []
 
     def step(runs):
-        first, *other_runs = runs.values()
-        for run in other_runs:
-            complete({"x": run})
+        looks.append(runs)
+        complete(runs)
+        if len(looks) < 3:
+            sentences = [LOST, GIVEN_BACK, GIVEN_BACK]
+            for run, sentence in zip(runs.values(), sentences, strict=False):
+                run.state = AwaitingRetry(scheduled_time=datetime.now(UTC), message=sentence)
 
-        looks.append(first.state.name)
-        if len(looks) == 1:
-            first.state = Running()
-            first.labels = {"prefect.worker.name": "triage-gone-1"}
-        elif len(looks) == 2:  # before that machine has named itself
-            first.state = Pending()
-        else:
-            complete({"x": first})
-
-    server.workers["triage-gone-1"] = "OFFLINE"
     failures, events, _ = run_sweep(server, step)
-    warnings = [event.message for _, event in events if isinstance(event, StepWarning)]
-    assert failures == [] and len(warnings) == 1 and looks == ["Scheduled", "AwaitingRetry", "Pending"]
+    assert failures == [] and warnings(events) == [f"tiny-llama-4bit-baseline-s42: {LOST}", GIVEN_BACK]
 
 
-def test_a_lost_run_runs_again_and_after_too_many_losses_it_is_a_failure(server):
-    losses = []
+@pytest.mark.parametrize("shared", ["", "/mount"])
+def test_results_that_are_missing_are_asked_for_again_three_times(server, monkeypatch, shared):
+    monkeypatch.setattr(pool, "shared_place", lambda: shared)
+    monkeypatch.setattr(pool, "LAG_SECONDS", 0.01)
 
     def step(runs):
-        first, *other_runs = runs.values()
-        for run in other_runs:
-            complete({"x": run})
+        _, run = first_of(runs)
+        run.state = Completed()
+        run.labels = told(landed=["absent"], machine="mac2")
 
-        if isinstance(losses, list) and len(losses) < 2:  # its machine is gone, then its process
-            first.state = [Running(), Crashed()][len(losses)]
-            first.labels = {"prefect.worker.name": "triage-gone-1"}
-            losses.append(first)
-        else:
-            assert first.state.name == AwaitingRetry().name
-            first.state = Completed()
-            first.labels = {}
-
-    server.workers["triage-gone-1"] = "OFFLINE"
     failures, events, _ = run_sweep(server, step)
-    warnings = [event.message for _, event in events if isinstance(event, StepWarning)]
-    assert failures == [] and len(warnings) == 2 and "was lost with triage-gone-1 and runs again." in warnings[0]
+    assert len(warnings(events)) == 3 and "are missing; it runs again" in warnings(events)[0]
+    assert len(failures) == 1 and "they stay on mac2; name the folder that all machines share" in failures[0]
 
-    server.runs.clear()
 
-    def always(runs):
-        for run in runs.values():
-            run.state = Crashed(message="status code -9")
+def test_what_a_slow_place_shows_late_is_waited_for(server, monkeypatch):
+    monkeypatch.setattr(pool, "shared_place", lambda: "/mount")
+    asked = []
+    monkeypatch.setattr(pool, "absent_from_warehouse", lambda ids: asked.append(ids) or ids[: len(asked) < 20])
+    failures, events, _ = run_sweep(server, complete)
+    assert failures == warnings(events) == []
 
-    failures, _, _ = run_sweep(server, always)
-    assert len(failures) == 4 and all(re.search("It was lost 4 times; last: status code -9", f) for f in failures)
+
+def test_a_result_that_is_damaged_in_the_shared_folder_is_asked_for_again(server, monkeypatch):
+    damaged = ["tfidf"]
+
+    def take_over(ids, data):
+        if damaged and damaged[0] in ids:
+            damaged.clear()
+            raise BrokenFolder("tfidf is not what its manifest says.")
+
+    monkeypatch.setattr(pool, "take_over", take_over)
+    failures, events, record = run_sweep(server, complete)
+    (warning,) = warnings(events)
+    assert "was damaged in the shared folder; it runs again. tfidf is not what" in warning
+    assert failures == [] and len(record.ids) == 9
 
 
 def test_a_run_that_is_gone_from_the_server_is_a_failure_that_the_same_command_runs_again(server):
@@ -293,110 +272,141 @@ def test_a_run_that_is_gone_from_the_server_is_a_failure_that_the_same_command_r
     assert run_sweep(server, complete)[0] == [] and len(server.runs) == 4
 
 
-def test_a_result_that_is_damaged_in_the_shared_folder_is_asked_for_again(server, monkeypatch):
-    damaged = ["tfidf"]
-
-    def take_over(ids):
-        if damaged and damaged[0] in ids:
-            damaged.clear()
-            raise BrokenFolder("tfidf is not what its manifest says.")
-
-    monkeypatch.setattr(follow, "take_over", take_over)
-    failures, events, record = run_sweep(server, complete)
-    (warning,) = [event.message for _, event in events if isinstance(event, StepWarning)]
-    assert "was damaged in the shared folder; it runs again. tfidf is not what" in warning
-    assert failures == [] and len(record.ids) == 9
-
-
 def test_a_server_that_does_not_answer_is_waited_for(server, monkeypatch):
     opened = []
 
     @contextmanager
     def client(api, **options):
         opened.append(api)
-        if len(opened) == 2:
+        if len(opened) == 3:
             raise NoAnswer("refused")
         yield server
 
-    monkeypatch.setattr(follow, "prefect_client", client)
+    monkeypatch.setattr(pool, "prefect_client", client)
     failures, events, _ = run_sweep(server, complete)
-    assert failures == [] and "does not answer (refused); waiting" in events[0][1].message
+    assert failures == [] and "does not answer (refused); waiting" in warnings(events)[0]
 
 
-def test_what_landed_elsewhere_and_is_not_here_is_said(server):
+def test_who_runs_a_cell_and_how_far_it_is_are_shown(server):
+    looks = []
+
     def step(runs):
+        looks.append(runs)
         complete(runs)
-        next(iter(runs.values())).labels = {LANDED: "absent", "prefect.worker.name": "triage-mac2-1"}
+        if len(looks) < 2:
+            run = next(iter(runs.values()))
+            run.state = Running()
+            run.labels = told(machine="mac1")
 
-    failures, _, _ = run_sweep(server, step)
-    assert len(failures) == 1 and "It has landed, but its results are on triage-mac2-1 and not in" in failures[0]
-
-
-def test_queues_share_the_machines_and_the_last_variants_get_more(server):
-    server.workers = {f"triage-mac{n}-1": "ONLINE" for n in range(3)}
-    limits = []
-
-    def step(runs):
-        limits.append({name: queue.limit for name, queue in server.queues.items()})
-        complete({k: run for k, run in runs.items() if len(limits) > 2 or "llama" in k})
-
-    run_sweep(server, step)
-    assert limits[1] == {"tiny-llama-4bit": 1, "tiny-gemma3-4bit": 3}
+    _, events, _ = run_sweep(server, step)
+    reports = [event for title, event in events if title == "experiment tiny-llama-4bit-baseline-s42"]
+    assert reports == [RemoteReport("mac1", "train", 25.0)]
 
 
 @pytest.mark.parametrize(
-    ("pool", "change", "sentence"),
+    ("name", "sentence"),
     [
-        ("triage", {}, "is that of `triage up`"),
-        ("other", {}, "There is no work pool other at http://server/api; type `triage join URL --pool other`"),
-        ("fleet", {"versions": None}, "No machine has joined the work pool fleet"),
-        ("fleet", {"versions": {**versions_here(), "mlx": "0.1"}}, r"other versions .*: mlx .* here and 0.1 there"),
+        ("triage", "is that of `triage up`"),
+        ("other", "There is no work pool 'other' at http://server/api; make it with .* --pool other --limit 1"),
+        ("", "There is no work pool ''"),
     ],
 )
-def test_a_pool_that_cannot_take_the_sweep_is_named(server, pool, change, sentence):
-    for name, value in change.items():
-        setattr(server, name, value)
+def test_a_pool_that_cannot_take_the_sweep_is_named(server, name, sentence):
     with pytest.raises(BadInput, match=sentence):
-        usable_versions(server, pool)
+        refuse_pool(name)
 
 
-def test_the_machine_that_asks_may_have_another_backend(server):
-    server.versions["backend"] = "metal"
-    assert usable_versions(server, "fleet")["backend"] == "metal"
-    assert differences({"backend": "cpu"}, {"backend": "metal"}) == "backend cpu here and metal there"
+def test_a_pool_without_a_server_or_without_its_password_is_a_sentence():
+    with pytest.raises(BadInput, match="A work pool needs a Prefect server, and none is set; set PREFECT_API_URL"):
+        refuse_pool("fleet")
+
+    class Handler(QuietHandler):
+        def do_GET(self):
+            self.send_response(401)
+            self.end_headers()
+
+    sentence = r"refuses the request \(status 401\); set PREFECT_API_AUTH_STRING to the user and password"
+    for password in (None, "fleet:WRONG"):
+        with (
+            http_server(Handler) as address,
+            temporary_settings({PREFECT_API_AUTH_STRING: password, PREFECT_API_URL: f"{address}/api"}),
+            pytest.raises(BadInput, match=sentence),
+        ):
+            refuse_pool("fleet")
 
 
-def test_another_grid_version_or_pool_is_another_sweep(server):
-    selection = select("smoke")
-    keys = {
-        PooledSweep.of(server, "fleet", "smoke", overrides, selection, "cases-1").key(selection.cells[0])
-        for overrides in ([], ["recipe.iterations=9"])
-    }
-    server.versions["mlx-lm"] = "0"
-    of_pool = {**server.versions}
-    keys.add(PooledSweep("fleet", "smoke", [], selection, "0", of_pool, "cases-1").key(selection.cells[0]))
-    assert len(keys) == 3
+def key(overrides=(), bits=(4,), data="cases-1", name="fleet"):
+    selection = select("smoke", list(overrides), Narrowing(bits=bits))
+    return PooledSweep(name, "smoke", list(overrides), selection, None, Path(data)).key(selection.cells[0])
 
 
-def test_changed_cases_and_another_choice_of_precisions_are_other_runs(server):
-    def key(moves, bits, data):
-        overrides = [f"scoring.move_adapters={moves}"]
-        selection = select("smoke", overrides, Narrowing(bits=bits))
-        return PooledSweep.of(server, "fleet", "smoke", overrides, selection, data).key(selection.cells[0])
+def test_another_grid_version_pool_data_set_or_choice_of_precisions_is_another_run(monkeypatch):
+    moves = ["scoring.move_adapters=true"]
+    assert key() == key(bits=(4, 8))
+    keys = [key(), key(["recipe.iterations=9"]), key(name="other"), key(data="cases-2"), key(moves)]
+    keys.append(key(moves, bits=(4, 8)))  # the adapters of a narrow sweep were not moved
+    monkeypatch.setenv("TRIAGE_POOL_BACKEND", "metal")
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
 
-    assert key("false", [4], "cases-1") == key("false", [4, 8], "cases-1")
-    keys = {key("true", [4], "cases-1"), key("true", [4, 8], "cases-1"), key("true", [4, 8], "cases-2")}
-    assert len(keys) == 3, "the adapters of a narrow sweep were not moved"
+
+# --- on a machine ---------------------------------------------------------------------------------
+
+CELL = {"model": "tiny-llama", "bits": 4, "recipe": "baseline", "grid": "smoke"}
 
 
-def test_a_machine_refuses_a_cell_of_other_code_or_of_an_edited_grid():
-    digest = grid_digest(select("smoke").grid)
-    pooled = PooledCell(cell="c", key="k", grid_digest=digest, triage=code_digest(), precisions=[])
-    pooled.refuse_other(digest)
-    with pytest.raises(BadInput, match="The grid on this machine is not the one .* edited meanwhile"):
-        pooled.refuse_other("0")
-    with pytest.raises(BadInput, match="This machine's triage is .* and the sweep's is 0; bring"):
-        pooled.model_copy(update={"triage": "0"}).refuse_other(digest)
+@pytest.fixture
+def machine(monkeypatch):
+    """Runs the flow of a cell, whose steps end as `ending` says; and the states and labels that it sets."""
+    noted = SimpleNamespace(states=[], labels=[])
+    client = SimpleNamespace(
+        set_flow_run_state=lambda id, state, force: noted.states.append(state),
+        update_flow_run_labels=lambda id, labels: noted.labels.append(labels),
+    )
+    monkeypatch.setattr(flows.experiment, "get_client", lambda **options: within(client))
+    monkeypatch.setattr(flows.experiment, "flow_run", SimpleNamespace(id=uuid4()))
+    monkeypatch.delenv("TRIAGE_ACCELERATOR", raising=False)
+
+    def run(ending=None, **changes):
+        def steps(*args):
+            assert os.environ["TRIAGE_ACCELERATOR"], "a pooled run takes turns"
+            if ending:
+                raise ending
+            return Completed()
+
+        monkeypatch.setattr(flows.experiment, "_run", steps)
+        fields = {"cell": "tiny-llama-4bit-baseline-s42", "versions": versions_here(), "precisions": []}
+        pooled = PooledCell(**fields | {"grid_digest": grid_digest(load_grid("smoke"))} | changes)
+        return experiment.fn(**CELL, pooled=pooled)
+
+    run.noted = noted
+    return run
+
+
+def test_a_machine_of_another_version_gives_its_run_back_for_ten_minutes(machine):
+    other = {**versions_here(), "backend": "metal", "triage": "0123456789ab"}
+    with pytest.raises(Abort):
+        machine(versions=other)
+    (state,) = machine.noted.states
+    assert state.name == "AwaitingRetry"
+    assert 590 < (state.state_details.scheduled_time - datetime.now(UTC)).total_seconds() <= 600
+    here = versions_here()
+    assert (
+        f"backend {here['backend']} instead of metal, triage {here['triage']} instead of 0123456789ab;" in state.message
+    )
+
+
+def test_a_grid_that_was_edited_and_a_mistake_are_failures_and_what_prefect_could_not_do_is_a_crash(machine):
+    """As on a machine that is cut off between two steps: the sweep repeats it."""
+    assert machine().is_completed()
+    edited = machine(grid_digest="0")
+    assert edited.is_failed() and "The grid on this machine is not the one" in edited.message
+    mistake = machine(BadInput("No such words."))
+    assert (
+        mistake.is_failed() and PooledResult.model_validate_json(machine.noted.labels[-1][RESULT]).error == "BadInput"
+    )
+    ending = machine(PrefectException("Failed to resolve inputs in parameter 'scores'."))
+    assert ending.is_crashed() and ending.message.startswith("tiny-llama-4bit-baseline-s42: Failed to resolve")
 
 
 def test_the_table_shows_what_a_machine_of_the_pool_does():
@@ -477,45 +487,3 @@ def test_a_folder_for_locks_that_someone_else_has_made_is_refused(tmp_path, monk
     folder.symlink_to(tmp_path)
     with pytest.raises(BadInput, match="belongs to someone else; remove it, or set TMPDIR"), reserved():
         pass
-
-
-@pytest.mark.parametrize("name", ["lab/gpu", "100%", "my lab", "prefect-lab", ""])
-def test_a_name_that_no_pool_can_have_is_a_sentence(name):
-    for ask in (lambda: enter("http://127.0.0.1:9/api", name), lambda: usable_versions(None, name)):
-        with pytest.raises(BadInput, match="is no name for a work pool; give one of letters, digits and - _ . that"):
-            ask()
-
-
-def test_an_address_without_a_server_is_a_sentence():
-    assert api_of("http://mac1:4200/") == api_of("http://mac1:4200/api") == "http://mac1:4200/api"
-    with pytest.raises(BadInput, match="'mac1' is no address of a server; give e.g. http"):
-        api_of("mac1")
-    with pytest.raises(BadInput, match="No Prefect server answers at http://127.0.0.1:9/api"):
-        enter("http://127.0.0.1:9/api", "fleet")
-    with pytest.raises(BadInput, match="choose another --pool"):
-        enter("http://127.0.0.1:9/api", "triage")
-
-
-def test_a_pool_without_a_server_is_a_sentence():
-    with pytest.raises(BadInput, match="A work pool needs a Prefect server, and none is set; set PREFECT_API_URL"):
-        refuse_pool("fleet")
-
-
-def test_what_prefect_could_not_do_between_two_steps_is_a_crash_which_the_sweep_repeats(monkeypatch):
-    """As on a machine that is cut off; a step that fails reports that itself, and a mistake is a failure."""
-    grid = load_grid("smoke")
-    cell = {"model": "tiny-llama", "bits": 4, "recipe": "baseline", "grid": "smoke"}
-    cell_fields = {"cell": "tiny-llama-4bit-baseline-s42", "key": "k", "triage": code_digest(), "precisions": []}
-    monkeypatch.setattr(flows.experiment, "leased", lambda key: nullcontext())
-    monkeypatch.setattr(flows.experiment, "label_results", lambda error: None)
-
-    def ended(error):
-        def fail(*args):
-            raise error
-
-        monkeypatch.setattr(flows.experiment, "_run", fail)
-        return experiment.fn(**cell, pooled=PooledCell(**cell_fields, grid_digest=grid_digest(grid)))
-
-    ending = ended(PrefectException("Failed to resolve inputs in parameter 'scores'."))
-    assert ending.is_crashed() and ending.message.startswith("tiny-llama-4bit-baseline-s42: Failed to resolve")
-    assert ended(BadInput("No such words.")).is_failed()

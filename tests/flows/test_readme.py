@@ -56,8 +56,6 @@ PARSED = {
     "triage data forget": "removes what tests share; tests/flows/cli/test_forget.py runs it",
     "triage serve": "serves until it is stopped; tests/flows/serve starts it",
     "triage up": "serves until it is stopped; tests/flows/test_up.py starts it",
-    "triage join": "serves until it is stopped; tests/flows/test_two_workers.py starts two",
-    "triage fleet": "needs a server; tests/flows/test_fleet.py stands in for one",
     "triage doctor": "measures this machine and asks networks; tests/flows/cli/test_doctor.py",
     "uv run python -m tests": "takes minutes, or needs the models' weights; tests/bench runs smaller ones",
 }

@@ -66,7 +66,7 @@ def test_a_sweep_whose_server_is_killed_says_so_starts_another_and_finishes(plac
     ended = place.finish(process)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "2 experiments are in the warehouse" in ended.stdout and ended.stdout.count("landed   ") == 2
-    assert first != second and has_gone(second, 10) and list((place.home / "servers").iterdir()) == []
+    assert first != second and has_gone(second, 10)
     (state,) = place.prefect("SELECT state_name FROM flow_run WHERE name LIKE 'sweep%'")
     assert state == ("Completed",)
 
@@ -82,7 +82,7 @@ def test_a_sweep_without_any_server_ends_in_order_with_exit_code_one(with_other_
     ended = place.finish(process)
     assert time.monotonic() - killed < 30, "five seconds, on a machine that is not busy"
     assert ended.returncode == 1 and ended.stderr == f"triage: {LOST}\n" and one_sentence(ended.stderr)
-    assert running_names(child_processes) == [] and list((place.home / "servers").iterdir()) == []
+    assert running_names(child_processes) == []
 
 
 @pytest.mark.nightly  # that Ctrl-C reaches a sweep is tested in test_kill.py
@@ -98,4 +98,4 @@ def test_ctrl_c_ends_a_sweep_that_has_no_server_at_the_moment(with_other_servers
     ended = place.finish(process)
     assert time.monotonic() - interrupted < 30, "five seconds, on a machine that is not busy"
     assert ended.returncode == 130 and one_sentence(ended.stderr) and "Interrupted." in ended.stderr
-    assert running_names(child_processes) == [] and list((place.home / "servers").iterdir()) == []
+    assert running_names(child_processes) == []

@@ -10,7 +10,6 @@ import mlx.core as mx
 import pandas as pd
 import pytest
 
-from deployments.temporary_server import end_orphaned_servers
 from flows.report.evidence import evidence
 from flows.report.leaderboard import leaderboard
 from flows.report.names import BASELINES
@@ -254,7 +253,6 @@ def diverging(smoke, tmp_path_factory):
     yield place, process
     process.kill()
     process.wait()
-    end_orphaned_servers(place.home)  # its server, where it was still running
 
 
 @pytest.fixture(scope="module")

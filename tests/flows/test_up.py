@@ -1,5 +1,7 @@
 """`triage up` where it cannot start or go on, a sentence each, and what it ends, queues again and leaves alone."""
 
+import asyncio
+import importlib
 import json
 import os
 import shutil
@@ -8,14 +10,14 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager, nullcontext
-from datetime import UTC, datetime, timedelta
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
+from uuid import uuid4
 
-import psutil
 import pytest
 import yaml
 from fastapi.testclient import TestClient
@@ -23,24 +25,30 @@ from prefect.exceptions import ParameterTypeError
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_CORS_ALLOWED_ORIGINS, temporary_settings
 
 import flows.nightly
+from deployments import temporary_server
 from deployments.interruptions import interrupted_by_signals
-from deployments.lost_runs import end_runs, queue_lost_runs
-from deployments.prefect_api import HOST, ORIGINS, NoAnswer, prefect_client
-from deployments.register import FILE, _deployments, _run_prefect, register
-from deployments.started_processes import command_of, end_leftovers, kill_group, start
+from deployments.prefect_api import HOST, ORIGINS, NoAnswer, answering
 from deployments.up import (
     EVERYWHERE,
-    LostServer,
-    _answering,
     _environment,
-    _keep_working,
     _Server,
     api_url,
+    keep_working,
+    refuse_open_server,
     up,
     version_on,
 )
-from deployments.worker_names import worker_name
-from deployments.workers import EARLY_ENDS
+from deployments.workers import (
+    BOUND_PROCESS,
+    EARLY_ENDS,
+    FILE,
+    QUEUES,
+    Worker,
+    _run_prefect,
+    give_back_runs,
+    register,
+    worker_name,
+)
 from flows.compare import compare
 from flows.experiment import experiment
 from flows.sweep import sweep
@@ -122,33 +130,6 @@ def test_the_command_says_it_in_one_sentence(busy_port, tmp_path):
     assert result.returncode == 2 and one_sentence(result.stderr) and "Traceback" not in result.stderr
 
 
-def test_a_server_that_no_longer_answers_is_a_sentence():
-    with socket.socket() as freed:
-        freed.bind(("127.0.0.1", 0))
-        port = freed.getsockname()[1]
-    with (
-        pytest.raises(BadInput, match=f"server on port {port} no longer answers .*Connection refused.*run `triage up`"),
-        _answering(port),
-    ):
-        queue_lost_runs(api_url(port), "triage", "default")
-
-
-def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_says_where_to_read_why(monkeypatch):
-    lines = []
-    log = home() / "logs" / "prefect-worker.log"
-    monkeypatch.setattr("deployments.workers.queue_lost_runs", lambda *args: [])
-    monkeypatch.setattr("deployments.up.POLL_SECONDS", 0.01)
-    monkeypatch.setattr(sys, "executable", shutil.which("false"))
-
-    with pytest.raises(BadInput, match=f"{EARLY_ENDS} consecutive .* ended within 60 s .* in {log}. Fix the problem"):
-        _keep_working(SimpleNamespace(port=1, keep=lambda: None), _environment(1), lines.append)
-
-    first = [line.split("(")[0] for line in lines if "ight" not in line]
-    assert first == ["Worker started ", "The worker ended."] * EARLY_ENDS
-    assert "Light worker started" in " ".join(lines) and log.with_name("prefect-worker-light.log").exists()
-    assert log.exists() and list((home() / "up").iterdir()) == []
-
-
 def test_a_comparison_before_anything_has_run_says_so_in_its_artifact(monkeypatch):
     published = {}
     monkeypatch.setattr(
@@ -197,8 +178,17 @@ def server_that_has(*paths: str, answers: dict[str, object] | None = None):
 
 
 ID = "12345678-1234-1234-1234-123456789abc"
-# What Prefect's client needs to read a work pool or a deployment.
-DESCRIPTION = {"id": ID, "name": "triage", "type": "process", "default_queue_id": ID, "flow_id": ID}
+# What Prefect's client needs to read a work pool, a deployment or a run.
+DESCRIPTION = {
+    "id": ID,
+    "name": "triage",
+    "type": "process",
+    "default_queue_id": ID,
+    "flow_id": ID,
+    "state": {"type": "RUNNING"},
+}
+SET_STATE = f"/flow_runs/{ID}/set_state"
+ACCEPTED = {"state": None, "status": "ACCEPT", "details": {"type": "accept_details"}}
 WORKERS = "/work_pools/triage/workers/filter"
 
 
@@ -206,132 +196,114 @@ def worker(name, status="ONLINE"):
     return {"name": name, "status": status, "work_pool_id": ID}
 
 
-def worker_of(host="here", home_id="0123456789ab", status="ONLINE"):
-    return worker(f"triage-{host}-{home_id}", status)
-
-
-@pytest.mark.parametrize("other", [worker_of(), worker_of(socket.gethostname()), worker("x")])
-def test_a_pool_that_a_worker_of_another_home_serves_is_refused_before_anything_is_deployed(other, monkeypatch):
-    monkeypatch.setattr("deployments.register._run_prefect", lambda *args: pytest.fail("deployed"))
-    workers = [worker(worker_name()), other, worker_of("gone", status="OFFLINE")]
-    with server_that_has("/work_pools/triage", answers={WORKERS: workers}) as (api, _):
-        sentence = f"pool triage of {api} is served by {other['name']}; choose another port with --port, or stop that"
-        with pytest.raises(BadInput, match=sentence):
-            register(api, {})
-
-
-def test_an_own_worker_and_one_that_is_gone_are_no_reason_to_refuse(monkeypatch):
+@pytest.fixture
+def deployed(monkeypatch):
+    """Commands of Prefect by which something is registered."""
     commands = []
-    name = worker_name()
-    monkeypatch.setattr(
-        "deployments.register._run_prefect", lambda arguments, environment: commands.append(arguments[0])
-    )
-    monkeypatch.setattr(socket, "gethostname", lambda: "another-network")
-    assert worker_name() == f"triage-another-network-{name[-12:]}" != name
+    monkeypatch.setattr("deployments.workers._run_prefect", lambda arguments, environment: commands.append(arguments))
+    return commands
 
-    workers = [worker(name), worker(worker_name("light")), worker_of(status="OFFLINE")]
-    with server_that_has("/work_pools/triage", answers={WORKERS: workers}) as (api, _):
+
+def test_a_pool_that_a_worker_of_another_home_serves_is_refused_before_anything_is_deployed(
+    deployed, tmp_path, monkeypatch
+):
+    own = [worker(worker_name()), worker(worker_name("light")), worker("gone", status="OFFLINE")]
+    with server_that_has("/work_pools/triage", answers={WORKERS: own}) as (api, _):
         register(api, {})
-
-    assert commands == ["deploy"]
-
-
-def test_two_homes_have_workers_of_different_names(tmp_path, monkeypatch):
-    names = [worker_name(), worker_name()]
-    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "other"))
-    assert names[0] == names[1] != worker_name()
-
-
-def run_of(worker: str | None, state: str = "RUNNING") -> dict[str, object]:
-    labels = {} if worker is None else {"prefect.worker.name": worker}
-    run = {"id": ID, "flow_id": ID, "name": f"run of {worker}", "state": {"type": state}, "labels": labels}
-    return run | {"work_queue_name": "default"}
+        monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "other"))
+        deployed.clear()
+        with pytest.raises(
+            BadInput, match=f"pool triage of {api} is served by {own[0]['name']}, .*; choose another port"
+        ):
+            register(api, {})
+    assert deployed == []
 
 
-SET_STATE = f"/flow_runs/{ID}/set_state"
-LABELS = f"/flow_runs/{ID}/labels"
-ACCEPTED = {"state": None, "status": "ACCEPT", "details": {"type": "accept_details"}}
+def test_schedules_are_given_to_new_deployments_only_and_what_the_server_has_stays(deployed):
+    deployments = []
+    for paths in (["/work_pools/triage"], ["/work_pools/triage", "/deployments/name/sweep/local"]):
+        with server_that_has(*paths, answers={WORKERS: []}) as (api, _):
+            register(api, {})
+        deployments.append(yaml.safe_load(Path(deployed[-1][-1]).read_text())["deployments"])
 
-
-HERE = worker_of(socket.gethostname())["name"]
-ELSEWHERE = worker_of("elsewhere")["name"]
-
-
-@pytest.mark.parametrize(
-    ("taken_by", "queued"),
-    [("ours", True), ("ours before the network changed", True), (HERE, True), (ELSEWHERE, False), (None, True),
-     ("of a name of its own", True), ("of a name of its own, at work", False)],
-)  # fmt: skip
-def test_a_lost_run_is_queued_again_unless_it_is_surely_of_another_machine(taken_by, queued):
-    own_name = worker_name()
-    named = {"ours": own_name, "ours before the network changed": f"triage-before-{own_name[-12:]}"}
-    run = run_of(named.get(taken_by, taken_by))
-    elsewhere = run_of(own_name) | {"work_queue_name": "light"}
-
-    workers = [worker(own_name), worker("of a name of its own, at work")]
-    answers = {"/flow_runs/filter": [run, elsewhere], WORKERS: workers, LABELS: None, SET_STATE: ACCEPTED}
-    with server_that_has(answers=answers) as (api, requests):
-        assert queue_lost_runs(api, "triage", "default") == ([run["name"]] if queued else [])
-
-    # Else the next machine's run would look lost until that machine has named itself.
-    changes = [(path, body) for path, body in requests if path in (LABELS, SET_STATE)]
-    assert changes[:1] == ([(LABELS, {"prefect.worker.name": ""})] if queued else [])
-    assert states_set(requests) == ([("SCHEDULED", "AwaitingRetry", True)] if queued else [])
-    (body,) = [body for path, body in requests if path == "/flow_runs/filter"]
-    assert body["flow_runs"]["state"]["type"]["any_"] == ["RUNNING", "PENDING", "CANCELLING"]
-    assert body["work_pools"]["name"]["any_"] == ["triage"]
-
-
-def states_set(requests):
-    bodies = [body for path, body in requests if path == SET_STATE]
-    return [(body["state"]["type"], body["state"]["name"], body["force"]) for body in bodies]
-
-
-@pytest.mark.parametrize(("taken", "queued"), [(timedelta(0), False), (timedelta(hours=2), True)])
-def test_a_run_that_some_machine_has_just_taken_is_not_lost(taken, queued):
-    run = run_of(None, "PENDING")
-    run["state"] |= {"timestamp": (datetime.now(UTC) - taken).isoformat()}
-    answers = {"/flow_runs/filter": [run], WORKERS: [], LABELS: None, SET_STATE: ACCEPTED}
-    with server_that_has(answers=answers) as (api, requests):
-        assert queue_lost_runs(api, "triage", None) == ([run["name"]] if queued else [])
-    assert len(states_set(requests)) == queued
-
-
-def test_a_lost_run_that_was_being_cancelled_is_cancelled():
-    answers = {"/flow_runs/filter": [run_of(worker_name(), "CANCELLING")], WORKERS: [], SET_STATE: ACCEPTED}
-    with server_that_has(answers=answers) as (api, requests):
-        queue_lost_runs(api, "triage", "default")
-    assert states_set(requests) == [("CANCELLED", "Cancelled", True)]
-
-
-def test_a_run_with_a_process_of_this_machine_is_not_lost():
-    command = [sys.executable, "-c", "print(flush=True); import sys; sys.stdin.read()"]
-    environment = os.environ | {"PREFECT__FLOW_RUN_ID": ID}
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        with server_that_has(answers={"/flow_runs/filter": [run_of(worker_name())], WORKERS: []}) as (api, _):
-            assert queue_lost_runs(api, "triage", "default") == []
-        process.stdin.close()
-
-
-def test_an_error_of_the_server_comes_with_its_status_and_at_once():
-    started = time.monotonic()
-    with server_that_has() as (api, _), pytest.raises(NoAnswer, match="status 404") as caught:
-        queue_lost_runs(api, "triage", "default")
-    assert caught.value.status == 404 and time.monotonic() - started < 10
-
-
-def test_schedules_are_given_to_new_deployments_only_and_what_the_server_has_stays():
-    with server_that_has() as (api, _), prefect_client(api) as client:
-        assert _deployments(client) == FILE
-    with server_that_has("/deployments/name/sweep/local") as (api, _), prefect_client(api) as client:
-        file = _deployments(client)
-
-    first, again = (yaml.safe_load(path.read_text())["deployments"] for path in (FILE, file))
+    first, again = deployments
+    assert first == yaml.safe_load(FILE.read_text())["deployments"]
     assert [(s["slug"], s["active"]) for s in first[-1]["schedules"]] == [("nightly", True)]
     schedules = [(s["slug"], s["active"], s["parameters"]) for s in first[0].pop("schedules")]
     assert schedules == [("weekly-paper", False, {"grid": "paper"})]
     assert again == first, "nothing else differs"
+
+
+def test_what_ran_is_given_back_unless_it_is_of_another_home_or_server():
+    command = [sys.executable, "-c", "print(flush=True); import sys; sys.stdin.read()", "prefect.engine"]
+    with server_that_has(f"/flow_runs/{ID}", answers={SET_STATE: ACCEPTED}) as (api, requests):
+        own = {"PREFECT__FLOW_RUN_ID": ID, "PREFECT_API_URL": api, "TRIAGE_HOME": str(home())}
+        changes = [{"TRIAGE_HOME": f"{home()} of others"}, {"PREFECT_API_URL": api_url(2)}, {}]
+        runs = [
+            subprocess.Popen(command, env=os.environ | own | change, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            for change in changes
+        ]
+        try:
+            for run in runs:
+                run.stdout.readline()  # until it has written, a list of processes may show its parent's command
+            give_back_runs(api)
+            assert runs[-1].wait(10) == -signal.SIGKILL and [run.poll() for run in runs[:-1]] == [None, None]
+            give_back_runs(api)
+        finally:
+            for run in runs:
+                run.communicate()
+
+    (state,) = [body for path, body in requests if path == SET_STATE]
+    assert (state["state"]["type"], state["state"]["name"], state["force"]) == ("SCHEDULED", "AwaitingRetry", True)
+
+
+def test_a_process_ends_with_the_command_that_started_it_whatever_that_does():
+    command = [sys.executable, "-P", str(BOUND_PROCESS), "http.server", "0", "--bind", "127.0.0.1"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    assert b"Serving" in process.stdout.readline()
+    process.stdin.close()
+    assert process.wait(30) == -signal.SIGKILL
+
+
+@contextmanager
+def signals_kept():
+    """What `keep_working` leaves ignored, as in its process, comes back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_says_where_to_read_why(monkeypatch):
+    lines = []
+    log = home() / "logs" / "prefect-worker-default.log"
+    monkeypatch.setattr("deployments.up.POLL_SECONDS", 0.01)
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    workers = [Worker(queue, _environment(1), lines.append) for queue in QUEUES]
+
+    with signals_kept(), pytest.raises(BadInput, match=f"{EARLY_ENDS} consecutive .* in {log}. Fix the problem"):
+        keep_working(SimpleNamespace(port=1, keep=lambda: None), workers)
+
+    first = [line.split("(")[0] for line in lines if "ight" not in line]
+    assert first == ["Worker started ", "Worker ended."] * EARLY_ENDS
+    assert "Light worker started" in " ".join(lines) and log.exists()
+
+
+def test_no_worker_is_left_where_the_server_cannot_be_started_again(monkeypatch):
+    workers = []
+    monkeypatch.setattr("deployments.workers.BOUND_PROCESS", "-c")  # python -P -c prefect ...: ends by itself
+    monkeypatch.setattr("deployments.up.POLL_SECONDS", 0.01)
+
+    def keep():
+        if workers and workers[0]._process:
+            raise BadInput("It ended.")
+
+    workers += [Worker(queue, _environment(1), print) for queue in QUEUES]
+    with signals_kept(), pytest.raises(BadInput, match="It ended"):
+        keep_working(SimpleNamespace(port=1, keep=keep), workers)
+    assert all(worker._process.poll() is not None for worker in workers)
 
 
 @pytest.mark.parametrize(
@@ -410,72 +382,6 @@ def test_a_study_under_nohup_outlives_its_terminal():
         signal.signal(signal.SIGHUP, before)
 
 
-WAITS = "import sys, time\nif '--for-ever' in sys.orig_argv:\n    time.sleep(300)\n"
-
-
-def test_what_a_killed_start_left_is_ended_and_a_process_that_has_its_number_by_now_is_not(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(WAITS)
-    with ExitStack() as stack:
-        path = {"PYTHONPATH": str(tmp_path)}
-        leftover = start(stack, ["worker", "start", "--for-ever"], os.environ | path, "worker")
-        stack.pop_all()  # as if killed: nothing is tidied up
-
-    deadline = time.monotonic() + 60
-    while "--for-ever" not in command_of(leftover.pid) and time.monotonic() < deadline:
-        time.sleep(0.02)  # just started, it may still have its parent's command
-
-    other = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    record = next((home() / "up").iterdir())
-    note = json.loads(record.read_text())
-    assert note == {"pid": leftover.pid, "command": "worker start --for-ever"}
-    record.with_name(record.name + "-2").write_text(json.dumps(note | {"pid": other.pid}))
-    record.with_name(record.name + "-3").write_text("{")
-    reused = record.with_name(record.name + "-4")
-    reused.write_text(json.dumps({"pid": other.pid, "command": "sys.stdin.read()"}))
-    os.utime(reused, (0, 0))  # the process started long after its record was written
-
-    try:
-        assert end_leftovers(home()) == [leftover.pid]
-        assert leftover.wait(10) == -signal.SIGKILL and other.poll() is None
-        assert list((home() / "up").iterdir()) == []
-    finally:
-        other.communicate(b"")
-
-
-@pytest.fixture
-def killpg_of_macos(monkeypatch):
-    """XNU refuses a signal to a process group of which only zombies are left."""
-    real = os.killpg
-
-    def killpg(group, number):
-        if psutil.pid_exists(group) and psutil.Process(group).status() == psutil.STATUS_ZOMBIE:
-            raise PermissionError(1, "Operation not permitted")
-        real(group, number)
-
-    monkeypatch.setattr(os, "killpg", killpg)
-
-
-def test_on_macos_a_process_that_has_ended_already_is_no_error(tmp_path, killpg_of_macos):
-    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)\n")
-    with ExitStack() as stack:
-        process = start(stack, ["worker", "start"], os.environ | {"PYTHONPATH": str(tmp_path)}, "worker")
-        deadline = time.monotonic() + 60
-        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
-            time.sleep(0.02)
-        with pytest.raises(PermissionError):
-            os.killpg(process.pid, 0)
-        kill_group(process.pid)
-
-    assert process.returncode == 3 and list((home() / "up").iterdir()) == []
-
-
-def test_on_macos_a_running_process_is_ended(tmp_path, killpg_of_macos):
-    (tmp_path / "sitecustomize.py").write_text(WAITS)
-    with ExitStack() as stack:
-        process = start(stack, ["--for-ever"], os.environ | {"PYTHONPATH": str(tmp_path)}, "server")
-    assert process.returncode == -signal.SIGTERM
-
-
 SERVES = """
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -495,12 +401,10 @@ def kept_server(monkeypatch, patient):
     """The server of `triage up`, of which only the process is replaced; its processes as they are started."""
     processes = []
 
-    def start_serving(stack, arguments, environment, name):
+    def start_serving(arguments, environment, name):
         version = json.dumps(metadata.version("prefect"))
         command = [sys.executable, "-c", SERVES, arguments[-1], version]
         processes.append(subprocess.Popen(commands.pop(0) if commands else command))
-        stack.callback(processes[-1].wait)
-        stack.callback(processes[-1].kill)
         return processes[-1]
 
     with socket.socket() as freed:
@@ -509,7 +413,7 @@ def kept_server(monkeypatch, patient):
 
     commands = []
     lines = []
-    monkeypatch.setattr("deployments.up.start", start_serving)
+    monkeypatch.setattr("deployments.up.start_bound", start_serving)
 
     with _Server(port, {}, lines.append) as server:
         yield server, processes, lines, commands
@@ -555,54 +459,44 @@ def test_a_server_that_cannot_be_started_again_is_a_sentence(kept_server):
     server.provide()
     kill(processes[0])
     commands += [["false"], ["false"]]
-    with pytest.raises(LostServer, match=f"on port {server.port} ended and could not be started .* log is in .*logs"):
+    with pytest.raises(BadInput, match=f"on port {server.port} ended and could not be started .* log is in .*logs"):
         server.keep()
 
 
-def test_the_worker_ends_with_a_server_that_cannot_be_started_again(monkeypatch, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(300)\n")
-    lines = []
-    workers = []
+def test_a_server_that_others_reach_needs_a_password(monkeypatch):
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
+    with pytest.raises(BadInput, match="lets everyone in this network run code here; set PREFECT_SERVER_API_AUTH"):
+        refuse_open_server(EVERYWHERE)
+    with pytest.raises(BadInput, match=r"--host 10\.0\.0\.1 is not served"):
+        refuse_open_server("10.0.0.1")
 
-    def keep():
-        workers.extend(line for line in lines if line.startswith("Worker started"))
-        if workers:
-            raise LostServer("It ended.")
-
-    monkeypatch.setattr("deployments.workers.queue_lost_runs", lambda *args: [])
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    environment = _environment(1) | {"PYTHONPATH": str(tmp_path)}
-
-    try:
-        with pytest.raises(LostServer, match="It ended"):
-            _keep_working(SimpleNamespace(port=1, keep=keep), environment, lines.append)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    assert not command_of(int(workers[0].split("process ")[1].split(")")[0]))
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "a:b")
+    refuse_open_server(EVERYWHERE)
+    assert "127.0.0.1" not in _environment(4200, EVERYWHERE)["PREFECT_UI_API_URL"]
 
 
-@pytest.mark.parametrize("name", ["home", "my own home"])
-def test_only_flow_runs_of_this_triage_home_and_server_are_ended(tmp_path, name):
-    api = api_url(1)
-    folder = f"{tmp_path}/{name}"
-    command = [sys.executable, "-c", "print(flush=True); import sys; sys.stdin.read()", "prefect.engine"]
-    of_run = {"PREFECT__FLOW_RUN_ID": "a", "PREFECT_API_URL": api, "TRIAGE_HOME": folder}
-    other_environments = [{"TRIAGE_HOME": f"{folder}{end}"} for end in ("/other", " of others", " of/others")]
-    other_environments += [{"PREFECT_API_URL": api_url(2)}]
-    runs = [
-        subprocess.Popen(command, env=os.environ | of_run | other, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for other in (*other_environments, {})
-    ]
+def test_a_server_that_was_killed_knows_the_leases_that_have_ended_since(tmp_path):
+    module = importlib.import_module(_environment(4200)["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"])
+    lease = asyncio.run(module.ConcurrencyLeaseStorage(tmp_path).create_lease([uuid4()], timedelta(seconds=-1)))
+    started_again = module.ConcurrencyLeaseStorage(tmp_path)
+    assert asyncio.run(started_again.read_expired_lease_ids()) == [lease.id]
 
-    try:
-        for run in runs:
-            run.stdout.readline()  # until it has written, a list of processes may show its parent's command
-        end_runs(api, Path(folder))
-        assert runs[-1].wait(10) == -signal.SIGKILL and [run.poll() for run in runs[:-1]] == [None] * len(
-            other_environments
-        )
-    finally:
-        for run in runs:
-            run.communicate()
+
+@pytest.mark.parametrize("is_mac", [True, False])
+def test_a_mac_that_keeps_a_program_from_the_local_network_is_named(monkeypatch, is_mac):
+    monkeypatch.setattr("deployments.prefect_api.is_mac", lambda: is_mac)
+    for reason in ("[Errno 65] No route to host", "[Errno 61] Connection refused"):
+        with pytest.raises(BadInput, match="No Prefect server answers") as sentence, answering("http://mac1:4200/api"):
+            raise NoAnswer(reason)
+        assert ("Privacy & Security > Local Network" in str(sentence.value)) == (is_mac and "route" in reason)
+
+
+def test_the_server_of_a_sweep_asks_for_no_password_and_answers_no_page(monkeypatch):
+    started = []
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "fleet:SECRET")
+    monkeypatch.setattr(temporary_server.subprocess, "Popen", lambda command, **options: started.append(options))
+    with socket.socket() as listener:
+        temporary_server._start(listener)
+    (options,) = started
+    assert "PREFECT_SERVER_API_AUTH_STRING" not in options["env"]
+    assert options["env"]["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1"

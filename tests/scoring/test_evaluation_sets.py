@@ -1,12 +1,10 @@
 """Further evaluation sets: scored with the trained adapter, judged by thresholds of the training dataset's calibration."""
 
 import json
-import shutil
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
@@ -23,10 +21,7 @@ from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import BadInput
-from tasks.runtime.shared import SharedFolder
-from tasks.runtime.store import verify
 from tasks.scoring import job
-from tasks.shared_training import shared_scores
 from tasks.spec import LABELS, SCORING_VERSION, EvaluationSet, Scoring, evaluation_id, experiments
 from tasks.tuning import job as training_job
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
@@ -205,39 +200,6 @@ def test_what_has_landed_is_not_scored_again(study, monkeypatch):
     first = evaluate_sets.fn(*arguments)
     monkeypatch.setattr("tasks.evaluation_sets.run_step", lambda *_, **__: pytest.fail("scored again"))
     assert evaluate_sets.fn(*arguments) == first
-
-
-def test_a_machine_of_a_fleet_takes_the_scores_that_another_one_has_shared(study, monkeypatch, tmp_path):
-    spec, args, scores = study
-    monkeypatch.setattr("tasks.evaluation_sets.publisher", lambda title: quiet)
-    monkeypatch.setattr("tasks.evaluate.publisher", lambda title: quiet)
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    training = args["training_id"]
-    where = (Path(args["variant"]), Path(args["data"]))
-
-    def finish():
-        assert evaluate.fn(spec, training, *where) == scores.name
-        return evaluate_sets.fn(spec, training, scores.name, *where, ["clinic"])
-
-    monkeypatch.setenv("TRIAGE_HOME", args["home"])
-    of_clinic = finish()
-    score_folders = [scores, scores_folder(spec, training, where[1], "clinic")]
-    shared = SharedFolder(LocalFileSystem(), str(tmp_path / "shared"), "shared")
-    with shared_scores(
-        shared, Path(args["folder"]), [tmp_path / folder.name for folder in score_folders], quiet
-    ) as missing:
-        for source, folder in zip(score_folders, missing, strict=True):
-            shutil.copytree(source, folder)
-
-    adapter = tmp_path / "another" / "experiments" / training
-    shutil.copytree(args["folder"], adapter, ignore=shutil.ignore_patterns("scores"))
-    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "another"))
-    monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "shared"))
-
-    for step in ("evaluate", "evaluation_sets"):
-        monkeypatch.setattr(f"tasks.{step}.run_step", lambda *_, **__: pytest.fail("scored again"))
-
-    assert finish() == of_clinic and verify(adapter / "scores" / scores.name) == verify(scores)
 
 
 def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_model(study, monkeypatch, tmp_path):

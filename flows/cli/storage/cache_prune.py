@@ -9,11 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.cli.storage.forget_report import refuse_while_sweeping
 from flows.cli.terminal import print_line
 from flows.report.figures import file_size
 from flows.report.table import ReportTable, print_table
-from tasks.removal import RemovedFolder, remove
+from tasks.removal import RemovedFolder, refuse_while_working, remove
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import check_home, home
 from tasks.unused import prunable
@@ -32,7 +31,7 @@ def prune_cache(console: Console, least_age: str, only_unreferenced: bool, dry_r
     check_home()
     root = home()
     if not dry_run:
-        refuse_while_sweeping(root)
+        refuse_while_working(root)
 
     referred = referred_to(root / "landing")
     parts = list(prunable(root, referred, time.time() - age, only_unreferenced))

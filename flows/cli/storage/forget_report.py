@@ -6,13 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployments.temporary_server import running_sweeps
 from flows.cli.terminal import print_line
 from flows.report.figures import file_size
 from flows.report.table import ReportTable, print_table
 from tasks.forget_data import Forgetting, forget, matching_names, plan, unknown_data
 from tasks.removal import refuse_while_working
-from tasks.runtime.errors import Locked
 from tasks.runtime.home import ask, check_home, home
 from tasks.runtime.shared import shared_place, without_password
 
@@ -23,8 +21,7 @@ STAYS = (
 )
 STAYS_SHARED = (
     "What machines share in {place} (TRIAGE_SHARED) stays too, and the next sweep brings adapters "
-    "and scores back from there: delete those of each adapter in experiments/, checkpoints/ and "
-    "scores/ there yourself."
+    "back from there: delete each of them in experiments/ there yourself."
 )
 
 
@@ -37,7 +34,7 @@ def forget_data(console: Console, data: str, yes: bool) -> None:
     root = home()
     names = matching_names(root, data) or _of_grid(root, data)
     forgetting = plan(root, names)
-    refuse_while_sweeping(root)
+    refuse_while_working(root)
 
     print_table(console, _table(root, forgetting, yes))
     for sentence in _what_stays():
@@ -73,16 +70,6 @@ def _of_grid(root: Path, data: str) -> list[str]:
         return names
 
     raise unknown_data(root, name)
-
-
-def refuse_while_sweeping(root: Path) -> None:
-    """Raise Locked while anything works in a home, or a sweep runs there between two steps."""
-    refuse_while_working(root)
-    if pids := running_sweeps(root):
-        raise Locked(
-            f"A sweep is running in {root} (process {pids[0]}); wait for it or stop it, then run "
-            "the same command."
-        )
 
 
 def _table(root: Path, forgetting: Forgetting, yes: bool) -> ReportTable:

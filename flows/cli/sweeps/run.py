@@ -18,14 +18,13 @@ os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
 
 from rich.console import Console
 
-from deployments.awake import kept_awake
 from deployments.interruptions import (
     INTERRUPTED,
     at_next_interruption,
     interrupted_by_signals,
+    kept_awake,
     leaving_in_time,
 )
-from deployments.prefect_api import answering, configured_api, prefect_client
 from deployments.temporary_server import LOST, TemporaryServer, start_temporary_server, used
 from flows.cli.terminal import errors, print_line
 from flows.plan import finished_trainings
@@ -192,6 +191,8 @@ def _run_flow(
             early_exit.start_server()  # it starts while the following lines run
             check(selection)
         else:
+            from flows.pool import refuse_pool
+
             refuse_pool(pool)
             check_cases(selection)
 
@@ -212,16 +213,6 @@ def _run_flow(
         outcome.completed = state.is_completed()
         outcome.message = str(state.message)
         return outcome
-
-
-def refuse_pool(pool: str) -> None:
-    """Raise BadInput where a work pool cannot take a sweep of this machine."""
-    api = configured_api()
-
-    from flows.pool.runs import usable_versions
-
-    with answering(api), prefect_client(api, retries=5) as client:
-        usable_versions(client, pool)
 
 
 def _silence_prefect() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from deployments.machine_id import machine_id
 from flows.cli.storage.cache_prune import seconds_of
 from tasks.removal import bytes_below
 from tasks.runtime.errors import BadInput
@@ -76,17 +75,12 @@ def test_a_forgotten_studys_folders_go_once_they_are_old_and_what_landed_stays(s
 def test_nothing_goes_while_a_sweep_runs_and_a_dry_run_says_what_would(swept):
     shutil.rmtree(swept.home / "landing")
     swept.warehouse.unlink()
-    record = swept.home / "servers" / f"{machine_id()}-{os.getpid()}"
-    record.parent.mkdir(exist_ok=True)
-    record.write_text("1")
     before = folders(swept)
-    result = swept.ask(*NOTHING_OF_RESULTS, "--yes")
-    assert result.returncode == 2 and one_sentence(result.stderr) and "A sweep is running" in result.stderr
-    assert "│ experiments " in swept.ask(*NOTHING_OF_RESULTS).stdout
-    record.unlink()
-
     with locked(next(swept.home.glob("experiments/[!.]*/"))):
-        assert "Another process is working" in swept.ask(*NOTHING_OF_RESULTS, "--yes").stderr
+        result = swept.ask(*NOTHING_OF_RESULTS, "--yes")
+        assert "│ experiments " in swept.ask(*NOTHING_OF_RESULTS).stdout
+
+    assert result.returncode == 2 and one_sentence(result.stderr) and "Another process is working" in result.stderr
 
     assert folders(swept) == before
 

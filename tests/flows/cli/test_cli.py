@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 import typer
 
-from deployments.lost_runs import process_environments
 from flows.cli.main import COMMANDS, app
 from flows.experiment import experiment
 from flows.sweep import sweep
 from tasks.grids.grid import GRIDS
-from tests.place import PATIENT, Place, one_sentence, without_server
+from tests.place import PATIENT, Place, one_sentence, process_environments, without_server
 
 HEAD = "text,label\n"
 GOOD = "".join(

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from deployments.machine_id import machine_id
 from flows.experiment import experiment
 from flows.search import search
 from flows.sweep import sweep
@@ -171,16 +170,6 @@ def test_it_is_refused_while_anything_works_in_the_home(subfolder, tmp_path):
     os.close(descriptor)
     assert folders(root) == before
     forget(root, plan(root, ["own-1"]))
-
-
-def test_it_is_refused_while_a_sweep_runs_that_is_between_two_steps(swept):
-    record = swept.home / "servers" / f"{machine_id()}-{os.getpid()}"
-    record.parent.mkdir(exist_ok=True)
-    record.write_text("1")
-    result = swept.ask("data", "forget", "embedded", "--yes")
-    assert result.returncode == 2 and one_sentence(result.stderr)
-    assert f"A sweep is running in {swept.home} (process {os.getpid()})" in result.stderr
-    assert list((swept.home / "data").glob("embedded-*"))
 
 
 class SeenAtWork(Exception):

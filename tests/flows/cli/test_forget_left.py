@@ -13,7 +13,7 @@ from tasks.forget_data import forget, known_names, matching_names, plan
 from tasks.identity import INGREDIENTS
 from tasks.runtime.shared import SharedFolder, shared_folder
 from tasks.runtime.store import intact_manifest, seal
-from tasks.shared_training import bring_training
+from tasks.sharing import bring_adapter
 from tests.flows.cli.test_forget import job, made_home
 from tests.place import one_sentence
 
@@ -142,7 +142,7 @@ def brought(shared: SharedFolder, root: Path, name: str, ingredients: str) -> Pa
     seal(trained, {}, ["adapters.safetensors"])
     shared.put(trained, f"experiments/{name}")
     folder = root / "experiments" / name
-    bring_training(shared, folder, lambda event: None)
+    bring_adapter(shared, folder, lambda event: None)
     (folder / INGREDIENTS).write_text(ingredients)
     assert intact_manifest(folder) and not (folder / "spec.json").exists()
     return folder
@@ -205,4 +205,4 @@ def test_the_shared_folder_from_which_adapters_would_come_back_is_named(place, t
     mount = str(tmp_path / "mount")
     assert "TRIAGE_SHARED" not in place.ask("data", "forget", "own-1").stdout
     printed = " ".join(place.ask("data", "forget", "own-1", TRIAGE_SHARED=mount).stdout.split())
-    assert "the next sweep brings adapters and scores back" in printed and "mount (TRIAGE_SHARED) stays" in printed
+    assert "the next sweep brings adapters back" in printed and "mount (TRIAGE_SHARED) stays" in printed

@@ -13,8 +13,7 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 
 from deployments import temporary_server
-from deployments.awake import kept_awake
-from deployments.machine_id import machine_id
+from deployments.interruptions import kept_awake
 from deployments.prefect_api import api_url, prefect_client
 from deployments.up import up
 from flows.cli.sweeps import run
@@ -22,8 +21,7 @@ from flows.selection import select
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
 from tasks.runtime.events import ExperimentFailed
-from tasks.runtime.home import home
-from tests.flows.test_kill import has_gone
+from tests.flows.test_kill import has_gone, server_of
 from tests.place import Place, one_sentence
 
 
@@ -84,53 +82,12 @@ def test_a_full_disk_is_a_sentence_and_nothing_half_made_stays(small_disk):
     assert [p for p in small_disk.home.rglob("*") if p.is_file()] == []
 
 
-def test_a_server_is_ended_only_if_its_sweep_is_dead_and_it_is_a_server(tmp_path):
-    """Numbers of processes are used again: a record may name one that is something else by now."""
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    bystander = subprocess.Popen(["sleep", "60"])
-
-    try:
-        records = home() / "servers"
-        records.mkdir(parents=True)
-        own_record, dead = (records / f"{machine_id()}-{pid}" for pid in (os.getpid(), ended.pid))
-        elsewhere = records / f"another-machine-{ended.pid}"
-        for record in (own_record, dead, elsewhere):
-            record.write_text(str(bystander.pid))
-        temporary_server.end_orphaned_servers(home())
-        assert bystander.poll() is None
-        assert sorted(records.iterdir()) == sorted([own_record, elsewhere])
-    finally:
-        bystander.kill()
-
-
-def test_the_server_that_a_killed_sweep_of_an_earlier_version_left_is_ended():
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-
-    server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"{temporary_server.SERVER}:x"])
-    deadline = time.monotonic() + 30
-    while temporary_server.SERVER not in temporary_server.command_of(server.pid) and time.monotonic() < deadline:
-        time.sleep(0.02)  # just started, it may still have its parent's command
-
-    record = home() / "servers" / f"{machine_id()}-{ended.pid}"
-    record.parent.mkdir(parents=True)
-    record.write_text(str(server.pid))
-    temporary_server.end_orphaned_servers(home())
-    assert server.wait(30) == -signal.SIGTERM and not record.exists()
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
-def test_a_home_that_may_not_be_written_to_is_a_sentence_also_where_a_dead_sweep_left_its_record(small_disk):
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    record = small_disk.home / "servers" / f"{machine_id()}-{ended.pid}"
-    record.parent.mkdir()
-    record.write_text("1")
+def test_a_home_that_may_not_be_written_to_is_a_sentence(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk.home)], check=True)
     result = small_disk.run("sweep", "smoke")
     assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
-    assert "may not be written" in result.stderr and record.exists()
+    assert "may not be written" in result.stderr
 
 
 @pytest.mark.nightly  # without a sweep it is tested below, and with Ctrl-C in ../test_kill.py
@@ -140,19 +97,12 @@ def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
     while "weights  tiny-llama" not in (place.folder / "out").read_text() and time.monotonic() < deadline:
         time.sleep(0.1)
 
-    (record,) = (place.home / "servers").iterdir()
-    server = int(record.read_text())
-    assert temporary_server.SERVER in temporary_server.command_of(server)
+    server = server_of(place)
     process.terminate()
     result = place.finish(process)
     assert result.returncode == 130 and one_sentence(result.stderr) and "run the same command again" in result.stderr
 
-    deadline = time.monotonic() + 20
-    while temporary_server.SERVER in temporary_server.command_of(server) and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-    assert temporary_server.SERVER not in temporary_server.command_of(server)
-    assert list((place.home / "servers").iterdir()) == []
+    assert has_gone(server, 20)
 
 
 # A shell's background job, as which these tests may run, ignores Ctrl-C, and so would the program.
@@ -237,19 +187,20 @@ ANSWERING = [sys.executable, "-c", ANSWERS]
 class Started:
     """Prefect's server, of which only the process is replaced: by ones of the given commands, one at each start."""
 
-    def __init__(self, record, commands):
-        self.record = record
+    def __init__(self, commands):
         self.commands = commands
+        self.processes = []
         self.sentences = []
         self.lost = threading.Event()
-        self.server = temporary_server.TemporaryServer(record, self.sentences.append, self.lost.set)
+        self.server = temporary_server.TemporaryServer(self.sentences.append, self.lost.set)
 
     def start_process(self, listener):
         number = listener.fileno()
-        return subprocess.Popen([*self.commands.pop(0), str(number)], pass_fds=[number])
+        self.processes.append(subprocess.Popen([*self.commands.pop(0), str(number)], pass_fds=[number]))
+        return self.processes[-1]
 
     def kill(self):
-        os.kill(int(self.record.read_text()), signal.SIGKILL)
+        self.processes[-1].kill()
 
     def wait_until_said(self, beginning):
         deadline = time.monotonic() + 60
@@ -259,9 +210,9 @@ class Started:
 
 
 @pytest.fixture
-def start_server(monkeypatch, tmp_path):
+def start_server(monkeypatch):
     def start(*commands: list[str]) -> Started:
-        started_server = Started(tmp_path / "record", list(commands))
+        started_server = Started(list(commands))
         monkeypatch.setattr(temporary_server, "_start", started_server.start_process)
         monkeypatch.setattr(temporary_server, "POLL_SECONDS", 0.1)
         ends.append(started_server.server.end)
@@ -288,15 +239,14 @@ def test_a_server_that_ends_at_once_twice_is_one_sentence(start_server, monkeypa
 def test_a_server_that_ends_at_once_is_started_again_on_a_port_that_no_other_program_can_take(start_server):
     started_server = start_server(["false"], ANSWERING)
     port = started_server.server.port
-    first = started_server.record.read_text()
 
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", port))
 
     started_server.server.wait(60)
-    assert started_server.server.port == port and started_server.record.read_text() != first
+    assert started_server.server.port == port and len(started_server.processes) == 2
     started_server.server.end()
-    assert not started_server.record.exists()
+    assert started_server.processes[-1].poll() is not None
 
 
 def test_another_server_is_started_whenever_one_ends_and_requests_wait_for_it(start_server):
@@ -327,7 +277,7 @@ def test_a_server_that_is_ended_is_not_started_again(start_server):
     started_server.server.wait(60)
     started_server.server.kill()
     time.sleep(0.5)
-    assert started_server.sentences == [] and not started_server.lost.is_set() and not started_server.record.exists()
+    assert started_server.sentences == [] and not started_server.lost.is_set()
 
 
 @pytest.fixture
@@ -339,7 +289,7 @@ def caffeinate(monkeypatch, tmp_path):
     program.write_text(f'#!/bin/sh\ntrap "rm {note}; exit" TERM\necho "$@" > {note}\nwhile :; do sleep 0.05; done\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr("deployments.awake.is_mac", lambda: True)
+    monkeypatch.setattr("deployments.interruptions.is_mac", lambda: True)
 
     return note
 
@@ -366,7 +316,7 @@ def test_a_mac_is_kept_awake_while_prefects_ui_is_offered(caffeinate, monkeypatc
 
 
 def test_elsewhere_nothing_is_started_for_it(caffeinate, monkeypatch):
-    monkeypatch.setattr("deployments.awake.is_mac", lambda: False)
+    monkeypatch.setattr("deployments.interruptions.is_mac", lambda: False)
     with kept_awake():
         time.sleep(0.2)
     assert not caffeinate.exists()

@@ -1,26 +1,26 @@
-"""Landing folders between this machine and the place that its fleet shares.
+"""What the machines of a work pool share: landing folders, and finished adapters.
 
-TRIAGE_SHARED/landing/<id>    what completed: the first version stays
-TRIAGE_SHARED/failed/<id>     trainings that failed: the last version, until one completes
+TRIAGE_SHARED/landing/<id>        what completed: the first version stays
+TRIAGE_SHARED/failed/<id>         trainings that failed: the last version, until one completes
+TRIAGE_SHARED/experiments/<id>    an adapter, its curve and its summary
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from tasks.runtime.errors import BrokenFolder
+from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.files import write_atomic
 from tasks.runtime.shared import SharedFolder
 from tasks.runtime.store import intact_manifest, read_manifest
 
 LANDING = "landing"
 FAILED = "failed"
+EXPERIMENTS = "experiments"
 MARK = ".shared.json"  # in a landing folder: where it was copied to
 KINDS = ("training", "evaluation", "variant", "fidelity", "dataset")  # whose id is their content's
-LAG_SECONDS = 60.0  # after which a folder that another machine has written is not there
-LAG_POLL_SECONDS = 1.0
 
 
 def share(shared: SharedFolder, folder: Path, is_failed: bool = False, look: bool = True) -> bool:
@@ -39,8 +39,8 @@ def share(shared: SharedFolder, folder: Path, is_failed: bool = False, look: boo
         return True
 
     if is_failed:
-        shared.replace(folder, name)
-    elif shared.put(folder, name)["digest"] != manifest["digest"]:
+        shared.remove(name)
+    if shared.put(folder, name)["digest"] != manifest["digest"]:
         return False
 
     # Last, so that a copy that was cut off is made again.
@@ -56,44 +56,42 @@ def _is_marked(shared: SharedFolder, folder: Path) -> bool:
     return bool(mark == {"url": shared.url})
 
 
-def fetch(shared: SharedFolder, id: str, landing: Path) -> bool:
-    """Bring the version that counts of what completed to `landing`, unless it is here, undamaged;
-    whether it is here now. Raises NotShared, and BrokenFolder for a damaged one.
+def fetch(shared: SharedFolder, id: str, landing: Path, place: str = LANDING) -> bool:
+    """Bring the version that counts to `landing`, unless it is here, undamaged; whether it is here
+    now. Raises NotShared, and BrokenFolder for a damaged one.
+
+    `place`: LANDING or FAILED.
     """
-    return _fetch(shared, f"{LANDING}/{id}", landing / id)
-
-
-def fetch_written(
-    shared: SharedFolder, ids: Iterable[str], landing: Path, completed: Collection[str] = ()
-) -> None:
-    """Bring what another machine says to have landed or recorded as failed, and wait for it where
-    the place shows new files late. `completed`: trainings that did not fail here, of which no
-    failure elsewhere takes the place.
-    """
-    deadline = time.monotonic() + LAG_SECONDS
-    for id in ids:
-        while not (
-            fetch(shared, id, landing) or id in completed or _fetch_failed(shared, id, landing)
-        ):
-            if time.monotonic() > deadline:  # the others are there all the same
-                break
-            time.sleep(LAG_POLL_SECONDS)
-
-
-def _fetch_failed(shared: SharedFolder, id: str, landing: Path) -> bool:
-    return _fetch(shared, f"{FAILED}/{id}", landing / id)
-
-
-def _fetch(shared: SharedFolder, name: str, final: Path) -> bool:
-    manifest = shared.manifest(name)
+    manifest = shared.manifest(f"{place}/{id}")
     if manifest is None:
         return False
 
+    final = landing / id
     local_manifest = intact_manifest(final, deep=True)
     if local_manifest is not None and local_manifest["digest"] == manifest["digest"]:
         return True
-    if not shared.get(name, final):
+    if not shared.get(f"{place}/{id}", final):
         return False
 
     write_atomic(final / MARK, json.dumps({"url": shared.url}))
     return True
+
+
+def bring_adapter(shared: SharedFolder, folder: Path, emit: Emit) -> bool:
+    """Bring a finished training from the shared place, unless it is here; whether it was brought.
+
+    A damaged one is left out, with a warning. Raises NotShared.
+    """
+    if intact_manifest(folder) is not None:
+        return False
+    try:
+        return shared.get(f"{EXPERIMENTS}/{folder.name}", folder)
+    except BrokenFolder as error:
+        emit(StepWarning(f"What another machine trained is not used: {error}"))
+        return False
+
+
+def share_adapter(shared: SharedFolder, folder: Path) -> None:
+    """Copy a finished training to the shared place, unless one is there. Raises NotShared."""
+    if intact_manifest(folder) is not None:
+        shared.put(folder, f"{EXPERIMENTS}/{folder.name}")

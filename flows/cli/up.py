@@ -1,4 +1,4 @@
-"""`triage up`: the options of the command."""
+"""`triage up`: the options of the command; what it does is in `deployments/up.py`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Notify = Annotated[
 
 Host = Annotated[
     str,
-    typer.Option(metavar="ADDRESS", help="0.0.0.0: other machines may join, with a password"),
+    typer.Option(metavar="ADDRESS", help="0.0.0.0: other machines may use it, with a password"),
 ]
 
 
