@@ -1,33 +1,99 @@
-"""What a sweep would do, before any download: its cells, what is done, where weights are available,
-time and disk.
+"""What a sweep would do, before any download: its cells and what is done of them, time and disk.
+
+Time is operations, counted from the shapes of the models and the sizes of the sets, by the speed of
+a matrix product, times the share of it that each step reached when the stored demo was run. Figures
+to plan with: a busy machine takes longer.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from flows.plan_operations import all_operations, operations, size_of
-from flows.plan_time import Steps, assumed_speeds
-from flows.power.planned_cases import PlannedCases, planned_cases
-from flows.selection import Selection
+from flows.selection import Selection, moves_of
 from tasks.corpus.apart import check_examples
+from tasks.corpus.case import SETS
 from tasks.corpus.manifest import DatasetManifest
-from tasks.corpus.prompts import load_prompt
-from tasks.corpus.reading.sources import check_local
+from tasks.corpus.prepare import dataset_folder, stored_or_temporary
+from tasks.corpus.reading.sources import check_local, is_hub
+from tasks.corpus.vignettes.adversarial import SIZES as ADVERSARIAL_SIZES
+from tasks.corpus.vignettes.generator import SIZES
+from tasks.corpus.vignettes.sets import added_to_valid
 from tasks.identity import scores_from, training_from
 from tasks.models.manifest import VariantManifest, variant_folder
-from tasks.models.sources.fetch import availabilities, stored
-from tasks.precisions import Precision
+from tasks.models.model_shape import is_known, known_shape
+from tasks.models.sources.fetch import stored
+from tasks.runtime.backend import backend
+from tasks.runtime.children import run_child
+from tasks.runtime.errors import SourceUnavailable, TriageError
 from tasks.runtime.home import home
 from tasks.runtime.store import intact_manifest
-from tasks.spec import BaseModelSpec, ExperimentSpec, Grid
+from tasks.spec import Data, EvaluationSet, ExperimentSpec, Grid
+from tasks.tuning.prefix_space import pays, saving
 from tasks.tuning.summary import TrainingManifest
 from tasks.tuning.training_rows import settings_digest
 
 ADAPTER_BYTES = 20e6
+BYTES_OF = {"float32": 4, "bfloat16": 2}
+INSTRUCTION_TOKENS = 50  # the same in all prompts, run once a batch
+OWN_TOKENS_PER_CASE = 70  # without the instruction
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One figure for each kind of work: operations, operations a second, or seconds.
+
+    `preparing`: activations of the blocks below the first trained one, once a variant; `scoring`:
+    each set once, by trained and by untuned models; `dropout`: the Monte Carlo passes.
+    """
+
+    preparing: float = 0.0
+    training: float = 0.0
+    scoring: float = 0.0
+    dropout: float = 0.0
+
+    def __add__(self, other: Steps) -> Steps:
+        return Steps(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def at(self, speeds: Steps) -> Steps:
+        """Seconds of so many operations."""
+        return Steps(*(a / b for a, b in zip(astuple(self), astuple(speeds), strict=True)))
+
+    @property
+    def total(self) -> float:
+        return sum(astuple(self))
+
+
+# Of the speed of a matrix product: the steps of the stored demo, on two cores with MKL.
+REACHED = Steps(preparing=0.62, training=0.51, scoring=0.52, dropout=0.47)
+
+
+def speeds_at(gflops: float) -> Steps:
+    """Operations a second of a machine whose matrix products run at `gflops`."""
+    return Steps(*(share * gflops * 1e9 for share in astuple(REACHED)))
+
+
+def assumed_speeds() -> Steps:
+    """Operations a second without a measurement: one figure for every step of this backend."""
+    return Steps(*[backend().planned_gflops * 1e9] * 4)
+
+
+def this_machine() -> tuple[str, Steps]:
+    """This machine in words, and its operations a second: measured by a probe of some seconds in a
+    child process where steps run as those behind REACHED, in float32 on a CPU; else assumed.
+    """
+    if backend().cpu_kernels:
+        with TemporaryDirectory() as folder, contextlib.suppress(TriageError):
+            gflops = run_child("tasks.runtime.device:run_speed", {}, Path(folder))["gflops"]
+            return f"{gflops:.0f} GFLOP/s", speeds_at(gflops)
+
+    return f"not measured: assumed for {backend().name}", assumed_speeds()
 
 
 @dataclass(frozen=True)
@@ -39,88 +105,274 @@ class PlannedCell:
     """
 
     spec: ExperimentSpec
-    trained: bool
-    scored: bool
-    seconds: float
+    trained: bool = False
+    scored: bool = False
+    seconds: float = 0.0
 
     @property
     def state(self) -> str:
         return "done" if self.scored else "to score" if self.trained else "to train"
 
 
-def plan_cells(
-    selection: Selection, speeds: Steps | None = None, cases: PlannedCases | None = None
-) -> Iterator[PlannedCell]:
-    """Every chosen cell, with what is done of it and how long the rest may take. `cases`: those of
-    the plan.
+@contextlib.contextmanager
+def planned_cases(selection: Selection) -> Iterator[Path | None]:
+    """The folder of the selection's prepared cases: that of the home, or a temporary one, since a
+    plan writes nothing. Raises BadInput for cases that a sweep would refuse.
 
-    Raises BadInput for cases that a sweep would refuse, as far as that is known without a network.
+    None where their source does not answer, and for embedded cases that the home lacks, unless
+    finished trainings have to be compared with them: to write them takes seconds.
     """
-    check_local(selection.grid.data)
-    for evaluation_set in selection.grid.evaluation_sets:
-        check_local(evaluation_set)
+    grid = selection.grid
+    sources: list[Data | EvaluationSet] = [grid.data, *grid.evaluation_sets]
+    for source in sources:
+        check_local(source)
 
-    trainings = {spec.cell_id: finished_trainings(spec) for spec in selection.cells}
-    with planned_cases(selection.grid, cases) as read:
-        _refuse_examples(selection, read)
-        dataset = _dataset(read) if any(trainings.values()) else None
-
-    for spec in selection.cells:
-        yield _planned_cell(spec, trainings[spec.cell_id], dataset, speeds)
-
-
-def _refuse_examples(selection: Selection, cases: PlannedCases) -> None:
-    """Refuse cases that a chosen prompt shows as examples; no embedded set has one.
-
-    Raises BadInput.
-    """
-    has_examples = any(load_prompt(prompt).examples for prompt in selection.prompts)
-    if selection.grid.data.source == "embedded" or not has_examples:
+    folder_of = grid.data, home(), grid.evaluation_sets
+    is_embedded = all(source.source == "embedded" for source in sources)
+    has_trainings = any(map(finished_trainings, selection.cells))
+    if is_embedded and not has_trainings and not intact_manifest(dataset_folder(*folder_of)):
+        yield None
         return
-    folder = cases.folder()
-    if folder is not None:
-        check_examples(folder, selection.prompts)
+
+    with contextlib.ExitStack() as cleanup:
+        folder = None
+        with contextlib.suppress(SourceUnavailable):
+            folder = cleanup.enter_context(stored_or_temporary(*folder_of))
+            check_examples(folder, selection.prompts)
+        yield folder
 
 
-def _planned_cell(
-    spec: ExperimentSpec,
-    trainings: list[Path],
-    dataset: DatasetManifest | None,
-    speeds: Steps | None,
-) -> PlannedCell:
-    seconds = seconds_of(spec, speeds)
-    for folder in trainings:
-        if dataset is not None and _is_of(folder, spec, dataset):
-            scored = _is_scored(folder, spec, dataset)
-            return PlannedCell(
-                spec, True, scored, 0.0 if scored else replace(seconds, training=0.0).total
-            )
+def set_sizes(grid: Grid, cases: Path | None = None) -> dict[str, int]:
+    """How many cases each set has: as they are prepared in `cases` or in the home; else as many as
+    embedded ones, which is a guess for own cases. Raises BadInput for missing files.
+    """
+    sources: list[Data | EvaluationSet] = [grid.data, *grid.evaluation_sets]
+    if cases is None and not any(is_hub(source.source, source.folder) for source in sources):
+        cases = dataset_folder(grid.data, home(), grid.evaluation_sets)
+    if cases is not None and intact_manifest(cases):
+        return {name: entry.cases for name, entry in DatasetManifest.read(cases).sets.items()}
 
-    return PlannedCell(spec, False, False, seconds.total)
-
-
-def sources_of(selection: Selection) -> dict[str, list[tuple[str, str]]]:
-    """Per base model of the selection: its sources, and whether each is here, reachable or why not."""
-    return availabilities(selection.models, home())
+    sizes: dict[str, int] = {name: grid.data.sizes.get(name, SIZES[name]) for name in SETS}
+    sizes["valid"] += added_to_valid(grid.data.contrast_share)
+    for name, limit in grid.data.limits.items():
+        sizes[name] = min(sizes[name], limit)
+    for entry in grid.evaluation_sets:
+        sizes[entry.name] = ADVERSARIAL_SIZES.get(entry.name, sizes["test"])
+    return sizes
 
 
-def seconds_of(spec: ExperimentSpec, speeds: Steps | None = None) -> Steps:
+def plan_cells(
+    selection: Selection, cases: Path | None, speeds: Steps | None = None
+) -> list[PlannedCell]:
+    """Every chosen cell, with what is done of it and how long the rest may take.
+
+    `cases`: see planned_cases; without them nothing counts as trained.
+    """
+    sizes = set_sizes(selection.grid, cases)
+    dataset = DatasetManifest.read(cases) if cases else None
+    planned = []
+    for spec in selection.cells:
+        seconds = seconds_of(spec, sizes, speeds)
+        cell = PlannedCell(spec, seconds=seconds.total)
+        if dataset is not None and (folder := _training_here(spec, dataset)):
+            names = dataset.evaluation_sets
+            ids = [scores_from(spec, folder.name, dataset, name) for name in names]
+            scored = all(intact_manifest(folder / "scores" / scores) for scores in ids)
+            rest = 0.0 if scored else replace(seconds, training=0.0).total
+            cell = PlannedCell(spec, trained=True, scored=scored, seconds=rest)
+        planned.append(cell)
+
+    return planned
+
+
+def finished_trainings(spec: ExperimentSpec) -> list[Path]:
+    """Folders of a cell's finished trainings, whatever cases and weights they were made with."""
+    folders = (home() / "experiments").glob(f"{spec.cell_id}-*")
+    return [folder for folder in folders if intact_manifest(folder)]
+
+
+def _training_here(spec: ExperimentSpec, dataset: DatasetManifest) -> Path | None:
+    """The finished training that a sweep looks for.
+
+    By its id if the variant is on this machine, else by all that decides it but the weights, which
+    are made from the same source again.
+    """
+    source = stored(spec.model, home())
+    variant = None
+    if source is not None:
+        folder = variant_folder(source, home(), spec.precision, spec.training.group_size)
+        variant = VariantManifest.read_if_complete(folder)
+
+    sources = spec.model.model_dump(mode="json")["sources"]
+    for folder in finished_trainings(spec):
+        if variant is not None:
+            if folder.name == training_from(spec, variant, dataset):
+                return folder
+            continue
+
+        manifest = TrainingManifest.read_if_complete(folder)
+        if manifest and manifest.settings_digest == settings_digest(spec, dataset):
+            trained = json.loads((folder / "training.json").read_text(encoding="utf-8"))["spec"]
+            if trained["model"]["sources"] == sources:
+                return folder
+
+    return None
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What estimates need of a model's shape: its blocks and how wide they are, and parameters of
+    one block and of the whole.
+    """
+
+    blocks: int = 30
+    hidden_size: int = 576
+    block_parameters: float = 3.5e6
+    parameters: float = 135e6
+
+
+@functools.cache
+def size_of(name: str) -> ModelSize:
+    """The size of a base model, or a typical one if its shape is not known."""
+    if not is_known(name):
+        return ModelSize()
+    shape = known_shape(name)
+    sizes = {tensor: math.prod(dimensions) for tensor, dimensions in shape.tensors()}
+    block = sum(
+        size
+        for tensor, size in sizes.items()
+        if tensor.startswith("model.layers.0.") and "norm" not in tensor
+    )
+    return ModelSize(shape.num_hidden_layers, shape.hidden_size, block, sum(sizes.values()))
+
+
+def _per_token(model: str, blocks: int) -> float:
+    """Operations of a forward pass of a token through so many blocks."""
+    # A multiplication and an addition for each parameter.
+    return 2 * size_of(model).block_parameters * blocks
+
+
+def _trained_blocks(model: str, layers: int) -> int:
+    return min(layers, size_of(model).blocks)
+
+
+def operations(spec: ExperimentSpec, sizes: dict[str, int]) -> Steps:
+    """Operations of one experiment on calibration and test, without what its variant shares.
+
+    `sizes`: cases of each set.
+    """
+    model = spec.model.name
+    recipe = spec.recipe
+    test = sizes["test"]
+    batch = INSTRUCTION_TOKENS + OWN_TOKENS_PER_CASE * recipe.batch_size
+    updates = 2 * recipe.iterations * batch  # forward and backward
+    checks = recipe.iterations // spec.training.evaluate_every * sizes["valid"]
+    dropped = test if spec.scoring.mc_cases == "all" else min(test, spec.scoring.mc_cases)
+    passes = spec.scoring.passes * dropped if recipe.dropout else 0
+    layers = spec.training.num_layers
+    one_token = _per_token(model, _trained_blocks(model, layers))
+
+    return Steps(
+        training=one_token * (updates + OWN_TOKENS_PER_CASE * checks),
+        scoring=_of_cases(model, layers, sizes["calibration"] + test),
+        dropout=_of_cases(model, layers, passes),
+    )
+
+
+def seconds_of(spec: ExperimentSpec, sizes: dict[str, int], speeds: Steps | None = None) -> Steps:
     """About how long each step of an experiment takes, without what its variant shares."""
-    return operations(spec).at(speeds or assumed_speeds())
+    return operations(spec, sizes).at(speeds or assumed_speeds())
 
 
-def work_left(grid: Grid, cells: Collection[PlannedCell]) -> Steps:
-    """Operations of what is not done of a plan."""
-    open_cells = [cell for cell in cells if not cell.scored]
-    variants = {(cell.spec.model.name, cell.spec.precision.name) for cell in cells}
-    has_trained = [cell.trained for cell in open_cells]
-    return all_operations(grid, [cell.spec for cell in open_cells], has_trained, variants)
+@dataclass(frozen=True)
+class WorkLeft:
+    """What is left of a sweep: operations, and the disk of the activations that it caches, stored
+    already or not. `saved`: the share of a step that they save at most.
+    """
+
+    operations: Steps
+    cache_bytes: int
+    saved: float
+
+
+def work_left(
+    selection: Selection, cells: Sequence[PlannedCell], sizes: dict[str, int]
+) -> WorkLeft:
+    """What is left of those of the selection's cells that are not done, at most: what is stored of
+    the activations below the first trained block is not looked for.
+    """
+    grid = selection.grid
+    steps = Steps()
+    # The sets of which activations are read: by variant, prompt, window and number of blocks. A
+    # prompt by its title, since the prompt itself, with answer words, cannot be a key.
+    reads: dict[tuple[str, str, str, int, int], set[str]] = {}
+    untuned: set[tuple[str, str]] = set()
+    further = sum(sizes[entry.name] for entry in grid.evaluation_sets)
+
+    for cell in cells:
+        if cell.scored:
+            continue
+
+        spec = cell.spec
+        model = spec.model.name
+        layers = spec.training.num_layers
+        own_steps = operations(spec, sizes)
+        scored = sizes.keys() - {"train", "valid"}
+        scored_cases = sizes["calibration"] + sizes["test"] + further
+        # A moved adapter is judged by the rules that it has, so without calibration.
+        moves = moves_of(grid, spec, selection.variants)
+        moved_cases = len(moves) * (sizes["test"] + further)
+        passes = 1 + len(moves) * spec.scoring.moved_passes
+        steps += Steps(
+            training=0.0 if cell.trained else own_steps.training,
+            scoring=_of_cases(model, layers, scored_cases + moved_cases),
+            dropout=own_steps.dropout * passes,
+        )
+        if (model, spec.precision.name) not in untuned:
+            untuned.add((model, spec.precision.name))
+            steps += Steps(scoring=_of_cases(model, grid.training.num_layers, scored_cases))
+
+        for precision, trained, names in (
+            (spec.precision, layers, scored if cell.trained else sizes.keys()),
+            (spec.precision, grid.training.num_layers, scored),
+            *((precision, layers, scored - {"calibration"}) for precision in moves),
+        ):
+            frozen = size_of(model).blocks - _trained_blocks(model, trained)
+            window = spec.training.max_tokens
+            key = model, precision.name, spec.prompt.title, window, frozen
+            reads.setdefault(key, set()).update(names)
+
+    cache_bytes = 0
+    saved = 0.0
+    computed: dict[tuple[object, ...], list[int]] = {}
+    for (*variant, frozen), names in reads.items():
+        model = str(variant[0])
+        size = size_of(model)
+        for name in names:
+            # From the nearest shallower ones of the set.
+            shallower = computed.setdefault((*variant, name), [0])
+            start = max(blocks for blocks in shallower if blocks <= frozen)
+            shallower.append(frozen)
+            one_token = _per_token(model, frozen - start)
+            steps += Steps(preparing=one_token * OWN_TOKENS_PER_CASE * sizes[name])
+        if pays(frozen, size.blocks):
+            cases = sum(sizes[name] for name in names)
+            tokens = INSTRUCTION_TOKENS * len(names) + OWN_TOKENS_PER_CASE * cases
+            cache_bytes += tokens * size.hidden_size * BYTES_OF[backend().compute_dtype]
+            saved = max(saved, saving(frozen, size.blocks))
+
+    return WorkLeft(steps, cache_bytes, saved)
+
+
+def _of_cases(model: str, layers: int, cases: int) -> float:
+    """Operations of so many cases through the trained blocks. The instruction is run once for a
+    whole batch, so a case costs its own tokens only.
+    """
+    return _per_token(model, _trained_blocks(model, layers)) * OWN_TOKENS_PER_CASE * cases
 
 
 def estimated_bytes(selection: Selection) -> int:
-    """Disk for base models, variants and adapters; frozen prefixes come on top, within their own
-    budget.
-    """
+    """Disk for base models, variants and adapters; prefixes come on top, within their own budget."""
     models = {spec.model.name for spec in selection.cells}
     variants = {(spec.model.name, spec.precision) for spec in selection.cells}
     variants |= {
@@ -134,57 +386,4 @@ def estimated_bytes(selection: Selection) -> int:
         for name, precision in variants
         if precision.bits is not None  # the base model itself stands among the models
     )
-
     return int(total)
-
-
-def finished_trainings(spec: ExperimentSpec) -> list[Path]:
-    """Folders of a cell's finished trainings, whatever cases and weights they were made with."""
-    root = home() / "experiments"
-    if not root.is_dir():
-        return []
-    return [path for path in root.glob(f"{spec.cell_id}-*") if intact_manifest(path)]
-
-
-def _dataset(cases: PlannedCases) -> DatasetManifest | None:
-    """Manifest of the selection's cases as they are now.
-
-    None if the Hub does not answer: then nothing counts as trained on them.
-    """
-    folder = cases.folder(also_embedded=True)
-    return DatasetManifest.read(folder) if folder else None
-
-
-def _is_of(folder: Path, spec: ExperimentSpec, dataset: DatasetManifest) -> bool:
-    """Whether a finished training is the one that a sweep looks for.
-
-    By its id if the variant is on this machine, else by all that decides it but the weights, which
-    are made from the same source again.
-    """
-    variant = variant_here(spec.model, spec.precision, spec.training.group_size)
-    if variant is not None:
-        return folder.name == training_from(spec, variant, dataset)
-    manifest = TrainingManifest.read_if_complete(folder)
-    is_alike = manifest is not None and manifest.settings_digest == settings_digest(spec, dataset)
-    return is_alike and _same_sources(folder, spec)
-
-
-def _is_scored(folder: Path, spec: ExperimentSpec, dataset: DatasetManifest) -> bool:
-    """Whether a finished training has its scores on test and on each further evaluation set."""
-    ids = (scores_from(spec, folder.name, dataset, name) for name in dataset.evaluation_sets)
-    return all(intact_manifest(folder / "scores" / scores) for scores in ids)
-
-
-def variant_here(
-    model: BaseModelSpec, precision: Precision, group_size: int
-) -> VariantManifest | None:
-    """Manifest of the variant of a model, if it is on this machine."""
-    source = stored(model, home())
-    if source is None:
-        return None
-    return VariantManifest.read_if_complete(variant_folder(source, home(), precision, group_size))
-
-
-def _same_sources(folder: Path, spec: ExperimentSpec) -> bool:
-    training_spec = json.loads((folder / "training.json").read_text(encoding="utf-8"))["spec"]
-    return bool(training_spec["model"]["sources"] == spec.model.model_dump(mode="json")["sources"])

@@ -256,7 +256,7 @@ def failed_cells(selection: Selection) -> list[str]:
     last: dict[str, str] = {}
     if warehouse_path().exists():
         bring_up_to_date()
-        last = dict(query_rows(LAST_RUNS).rows)
+        last = {str(cell): str(status) for cell, status in query_rows(LAST_RUNS).rows}
 
     ids = [spec.cell_id for spec in selection.cells]
     failed = [id for id in ids if last.get(id, "completed") != "completed"]

@@ -12,8 +12,7 @@ from typing import Any
 
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.plan_operations import all_operations
-from flows.plan_time import Steps, assumed_speeds
+from flows.plan import PlannedCell, Steps, assumed_speeds, set_sizes, work_left
 from flows.selection import Selection, moves_of
 from tasks.acquire import acquire
 from tasks.baselines import baselines, zero_shot
@@ -155,27 +154,28 @@ class TimeLimits:
     """
 
     def __init__(self, selection: Selection) -> None:
-        self._grid = selection.grid
-        self._variants = {(spec.model.name, spec.precision.name) for spec in selection.cells}
+        self._selection = selection
+        self._sizes = set_sizes(selection.grid)
 
     @property
     def of_other_steps(self) -> float:
         """Of a step of which the plan expects nothing, such as a conversion."""
-        return self._grid.time_limit.seconds(0.0)
+        return self._selection.grid.time_limit.seconds(0.0)
 
     def of_training(self, spec: ExperimentSpec) -> float:
         """Of the training of an experiment."""
         expected = self._expected(spec)
-        return self._grid.time_limit.seconds(expected.preparing + expected.training)
+        return self._selection.grid.time_limit.seconds(expected.preparing + expected.training)
 
     def of_scoring(self, spec: ExperimentSpec) -> float:
         """Of a step that scores an experiment, or its untuned model, on any of its sets."""
         expected = self._expected(spec)
         whole = expected.preparing + expected.scoring + expected.dropout
-        return self._grid.time_limit.seconds(whole)
+        return self._selection.grid.time_limit.seconds(whole)
 
     def _expected(self, spec: ExperimentSpec) -> Steps:
-        return all_operations(self._grid, [spec], [False], self._variants).at(assumed_speeds())
+        work = work_left(self._selection, [PlannedCell(spec)], self._sizes)
+        return work.operations.at(assumed_speeds())
 
 
 def submit_experiments(
@@ -193,21 +193,39 @@ def submit_experiments(
     0.3 s a task.
     """
     grid = selection.grid
+    names = [entry.name for entry in grid.evaluation_sets]
     data: Step = prepare.submit(grid.data, grid.evaluation_sets, selection.prompts)
     sweep = SubmittedSweep(data, SweepRecord(grid, len(selection.cells)))
     untrained = threads.results.submit(baselines, {"scoring": grid.scoring, "data": data})
     sweep.parts.append(Extra("baselines", untrained))
 
     variants = _Variants(selection, sweep, threads)
+    limits = variants.limits
     for spec in selection.cells:
-        chain = _submit_chain(spec, variants.of(spec), variants.limits, threads)
-        sweep.parts.append(chain)
+        shared = variants.of(spec)
+        variant = shared.variant
+        at_most = limits.of_scoring(spec)
+        training: Step = train.submit(spec, variant, data, limits.of_training(spec))
+        scores: Step = evaluate.submit(spec, training, variant, data, at_most)
+        landed = {"spec": spec, "training": training, "scores": scores}
+        landing = threads.results.submit(land, landed | {"variant": variant, "data": data})
+        sweep.parts.append(Chain(spec, shared, training, scores, landing))
+
         # After the variant's first trained result: it is what people wait for.
         variants.score_untuned(spec)
-        if grid.evaluation_sets:
-            names = [entry.name for entry in grid.evaluation_sets]
-            at_most = variants.limits.of_scoring(spec)
-            sweep.parts.append(_evaluation_sets(chain, names, at_most))
+        if names:  # once the experiment itself is in the warehouse
+            step: Step = evaluate_sets.submit(
+                spec,
+                training,
+                scores,
+                variant,
+                data,
+                names,
+                at_most,
+                return_state=False,
+                wait_for=[landing],
+            )
+            sweep.parts.append(Extra(f"evaluation sets of {spec.cell_id}", step))
 
     # Before the fidelities, which measure the variants that moves may add, too.
     moves = (
@@ -295,37 +313,6 @@ class _Variants:
                 max(self.limits.of_scoring(s) for s in self.selection.cells if s.model == model),
             )
             yield Extra(f"fidelity {model.name}", step)
-
-
-def _submit_chain(
-    spec: ExperimentSpec, shared: Shared, limits: TimeLimits, threads: ThreadsBeside
-) -> Chain:
-    variant = shared.variant
-    data = shared.data
-    training: Step = train.submit(spec, variant, data, limits.of_training(spec))
-    scores: Step = evaluate.submit(spec, training, variant, data, limits.of_scoring(spec))
-    landing = threads.results.submit(
-        land,
-        {"spec": spec, "training": training, "scores": scores, "variant": variant, "data": data},
-    )
-
-    return Chain(spec, shared, training, scores, landing)
-
-
-def _evaluation_sets(chain: Chain, names: list[str], at_most: float) -> Extra:
-    """The grid's further evaluation sets, scored once the experiment itself is in the warehouse."""
-    step: Step = evaluate_sets.submit(
-        chain.spec,
-        chain.training,
-        chain.scores,
-        chain.shared.variant,
-        chain.shared.data,
-        names,
-        at_most,
-        return_state=False,
-        wait_for=[chain.landing],
-    )
-    return Extra(f"evaluation sets of {chain.spec.cell_id}", step)
 
 
 def _moves(

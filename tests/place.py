@@ -66,7 +66,7 @@ def triage() -> None:
 
 def without_server() -> None:
     """The command, whose sweeps start no Prefect server."""
-    from flows.cli.sweeps.run import EarlyExit
+    from flows.cli.sweep import EarlyExit
 
     EarlyExit.start_server = lambda early_exit: None
     triage()

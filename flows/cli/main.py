@@ -42,7 +42,6 @@ COMMANDS = {
 }
 # Commands that have no file of their own yet, and where they are.
 ELSEWHERE = {
-    "sweep": "sweeps.sweep",
     "search": "sweeps.search",
     "status": "results.status",
     "compare": "results.compare",

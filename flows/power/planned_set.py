@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.power.planned_cases import PlannedCases, planned_cases
 from tasks.corpus.case import Case, from_json
 from tasks.corpus.splits import limited
 from tasks.corpus.vignettes.generator import planned_labels
@@ -16,21 +15,12 @@ from tasks.judging.paired_cells import PlannedSet
 from tasks.spec import LABELS, Data, Grid
 
 
-def planned_set(grid: Grid, cases: PlannedCases | None = None) -> PlannedSet | None:
-    """The grid's test set; None where its source does not answer. `cases`: those of the plan.
-
-    Raises BadInput for cases that cannot be used.
-    """
-    with planned_cases(grid, cases) as read:
-        folder = read.folder()
-        if folder is not None:
-            return _counted(_stored_cases(folder / "test.jsonl"))
+def planned_set(grid: Grid, cases: Path | None = None) -> PlannedSet | None:
+    """The grid's test set; None where its source does not answer. `cases`: see plan.planned_cases."""
+    if cases is not None:
+        with (cases / "test.jsonl").open(encoding="utf-8") as lines:
+            return _counted([from_json(line) for line in lines])
     return _counted(_embedded_cases(grid.data)) if grid.data.source == "embedded" else None
-
-
-def _stored_cases(path: Path) -> list[Case]:
-    with path.open(encoding="utf-8") as lines:
-        return [from_json(line) for line in lines]
 
 
 def _embedded_cases(data: Data) -> list[Case]:

@@ -21,7 +21,7 @@ import flows.experiment
 from deployments.notify import LOST
 from deployments.prefect_api import NoAnswer
 from flows import pool
-from flows.cli.sweeps.live_table import ExperimentRow, State
+from flows.cli.live import ExperimentRow, State
 from flows.experiment import RESULT, PooledCell, PooledResult, experiment, versions_here
 from flows.pool import PooledSweep, refuse_pool, sweep_in_pool
 from flows.selection import Narrowing, select

@@ -11,6 +11,7 @@ import pytest
 
 from flows.cli.machine.init import write_examples
 from flows.cli.main import app
+from flows.plan import assumed_speeds
 from tests.place import ROOT, Place
 from warehouse.query import query
 
@@ -119,10 +120,10 @@ def study(smoke, tmp_path_factory) -> tuple[Place, Path]:
 @pytest.mark.parametrize("command", RUN)
 def test_a_command_of_a_readme_runs(command, study, monkeypatch, capsys):
     place, folder = study
-    plan = "flows.cli.sweeps.plan"
-    monkeypatch.setattr(f"{plan}.sources_of", lambda selection: {})  # asks networks
+    plan = "flows.cli.plan"
+    monkeypatch.setattr(f"{plan}.availabilities", lambda models, home: {})  # asks networks
     monkeypatch.setattr(f"{plan}.print_power", lambda *_: None)  # takes seconds; tests/flows/power
-    monkeypatch.setattr(f"{plan}.measured_machine", lambda: None)  # so does this; tests/flows/test_plan_time.py
+    monkeypatch.setattr(f"{plan}.this_machine", lambda: ("", assumed_speeds()))  # so does this
     monkeypatch.setenv("TRIAGE_HOME", str(place.home))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
     monkeypatch.chdir(folder)

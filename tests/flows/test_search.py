@@ -20,7 +20,7 @@ from flows import search as flow
 from flows.cli.main import app
 from flows.cli.results.status_report import print_status
 from flows.cli.sweeps import search_run
-from flows.plan import plan_cells
+from flows.plan import plan_cells, planned_cases
 from flows.search_setup import Limits, alone, set_up
 from flows.selection import Narrowing, select
 from flows.trial_errors import ending
@@ -94,7 +94,9 @@ def test_a_sweep_of_the_winner_finds_its_training_complete(searched, monkeypatch
     grid = place.home / "searches" / f"smoke-{CELL}" / "best.toml"
     assert tomllib.loads(grid.read_text())["bits"] == [4, 8]
     with at(place, monkeypatch):
-        (cell,) = plan_cells(select(str(grid), None, Narrowing(bits=[4])))
+        selection = select(str(grid), None, Narrowing(bits=[4]))
+        with planned_cases(selection) as cases:
+            (cell,) = plan_cells(selection, cases)
     assert cell.state == "to score"
 
 
@@ -200,7 +202,7 @@ def test_an_interruption_that_ends_the_step_before_the_flow_is_an_interruption(m
     monkeypatch.setattr(search_run, "_run_flow", stopped)
     # Both are for a process that ends now, and this one does not.
     monkeypatch.setattr(search_run, "leaving_in_time", lambda wait, leave: contextlib.nullcontext())
-    monkeypatch.setattr("flows.cli.sweeps.run.at_next_interruption", lambda leave: None)
+    monkeypatch.setattr("flows.cli.sweep.at_next_interruption", lambda leave: None)
     request = search_run.SearchRequest("smoke", [], "tiny-llama", 4, None, None, Limits(1))
     assert search_run.run_search(Console(quiet=True), request) == 130
     assert "Interrupted. Finished work is kept" in capsys.readouterr().err

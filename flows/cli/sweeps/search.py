@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.sweeps.sweep import Memory, Overrides, overrides_of
+from flows.cli.sweep import Memory, Overrides, overrides_of
 from flows.cli.terminal import console
 
 SearchedModel = Annotated[str | None, typer.Option(help="base model; else the grid's first")]

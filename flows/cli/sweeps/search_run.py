@@ -9,7 +9,7 @@ from rich.console import Console
 
 from deployments.interruptions import leaving_in_time
 from deployments.temporary_server import used
-from flows.cli.sweeps.run import EarlyExit  # which sets how Prefect logs
+from flows.cli.sweep import EarlyExit  # which sets how Prefect logs
 from flows.cli.terminal import print_line
 from flows.report.figures import counted
 from flows.search_setup import Limits, SearchSetup, alone, refuse_without_emergencies, set_up

@@ -13,14 +13,10 @@ from flows.cli.models.predict_run import PredictRequest, run_predict
 from flows.cli.results.studies_report import _sentence
 from flows.cli.storage.warehouse import _merged
 from flows.cli.storage.warehouse_check import print_check
-from flows.cli.sweeps.plan import _summary
 from flows.cli.sweeps.search_report import saved
 from flows.cli.sweeps.search_run import _introduction
-from flows.plan import plan_cells
-from flows.plan_time import assumed_machine
 from flows.report.figures import counted
 from flows.search_setup import Limits
-from flows.selection import Narrowing, select
 from tasks.bundle.bundle import ExportAgreement, ExportResult, Rule
 from tasks.bundle.export_job import refuse_beyond_bound
 from tasks.runtime.errors import BadInput
@@ -55,13 +51,6 @@ def test_answers(count, s, interrupted, tmp_path, monkeypatch, capsys):
     run_predict(PredictRequest("m", None, file, "text", None, None, tmp_path / "out.jsonl"))
     text = capsys.readouterr().err.replace("\n", " ")
     assert (f"Interrupted after {count} answer{s}. " if interrupted else f"{count} answer{s} in ") in text
-
-
-@ONE_AND_TWO
-def test_experiments_of_a_plan(count, s):
-    chosen = select("smoke", narrowing=Narrowing(bits=[4, 8][:count], recipes=["baseline"], models=["tiny-llama"]))
-    cells = list(plan_cells(chosen))
-    assert _summary(chosen, cells, assumed_machine()).startswith(f"{count} experiment{s}, 0 trained, {count} to train")
 
 
 @ONE_AND_TWO

@@ -7,8 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.cli.sweeps.live_table import Board, State, short_names
-from flows.cli.sweeps.time_left import TimeLeft
+from flows.cli.live import Board, State, TimeLeft, short_names
 from flows.selection import select
 from tasks.runtime.events import (
     ExperimentFailed,
@@ -26,8 +25,8 @@ VALIDATION = ValidationReport(iteration=400, split="valid", loss=0.9876, always_
 
 @pytest.fixture
 def board() -> Board:
-    cells = select("paper").cells
-    return Board.of(cells, TimeLeft(cells))
+    paper = select("paper")
+    return Board.of(paper.cells, TimeLeft(paper))
 
 
 def rendered(board: Board, height: int = 100, width: int = 80) -> list[str]:

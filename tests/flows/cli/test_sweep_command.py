@@ -16,7 +16,7 @@ from deployments import temporary_server
 from deployments.interruptions import kept_awake
 from deployments.prefect_api import api_url, prefect_client
 from deployments.up import up
-from flows.cli.sweeps import run
+from flows.cli import sweep as run
 from flows.selection import select
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
@@ -111,7 +111,7 @@ import contextlib, signal, sys, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from rich.console import Console
-from flows.cli.sweeps.run import EarlyExit
+from flows.cli.sweep import EarlyExit
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import TriageError
 

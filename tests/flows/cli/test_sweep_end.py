@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.cli.sweeps.sweep_end import MOST_FAILURES, NOTHING, print_failures, print_results
+from flows.cli.sweep import MOST_FAILURES, NOTHING, print_failures, print_results
 from flows.report.names import BASELINES
 from tests.warehouse.rows import evaluation, training
 from warehouse.landing import write_landing
@@ -84,7 +84,7 @@ def test_every_command_that_shows_more_stands_whole_on_a_line(real):
 
 
 def test_a_long_sweep_says_how_many_it_leaves_out(real, monkeypatch):
-    monkeypatch.setattr("flows.cli.sweeps.sweep_end.MOST_LINES", 2)
+    monkeypatch.setattr("flows.cli.sweep.MOST_LINES", 2)
     lines = printed(real)
     assert [sum(line.startswith(name) for line in lines) for name in ("smollm2-135m-", "always-", "bag")] == [2, 2, 0]
     assert "and 2 more models and 1 more baseline" in lines

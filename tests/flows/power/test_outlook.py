@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flows.cli.sweeps.plan_power import print_power
+from flows.plan import planned_cases
 from flows.power.outlook import POWER, _solve, outlook
 from flows.power.planned_set import planned_set
+from flows.power.printed import print_power
 from flows.power.stored_pair import stored_pair
 from flows.power.studies import VALUES, Studies
 from flows.selection import Narrowing, select
@@ -162,20 +163,17 @@ def test_where_groups_differ_no_number_of_cases_suffices_and_more_groups_do():
 
 def printed(grid: str, *overrides: str, narrowing: Narrowing | None = None) -> str:
     out = StringIO()
-    print_power(Console(file=out, width=140), select(grid, list(overrides), narrowing or Narrowing()))
+    selection = select(grid, list(overrides), narrowing or Narrowing())
+    with planned_cases(selection) as cases:
+        print_power(Console(file=out, width=80), selection, cases)
     return " ".join(out.getvalue().split())
 
 
 def test_without_a_pair_a_plan_says_what_it_assumes(home, few):
     text = printed("demo")
-    assert "400 cases of 63 groups, 108 of them emergencies" in text
-    assert (
-        "there is no pair to go by in the warehouse, so it is ASSUMED that exactly one of the two models is right"
-        in text
-    )
-    assert re.search(
-        r'accuracy: "not inferior" in 80% of studies only from a true gain of \d\.\d points on; "inferior"', text
-    )
+    assert "400 cases (108 ED), 63 groups" in text
+    assert "There is no pair to go by in the warehouse, so it is ASSUMED that exactly one of the two models" in text
+    assert re.search(r"not inferior from │ \+\d\.\d points │", text) and "inferior up to │ -" in text
     assert not home.exists(), "a plan writes nothing"
     assert printed("demo") == text, "seeded"
     assert printed("demo", narrowing=Narrowing(bits=[4])) == "", "nothing is compared"
@@ -200,7 +198,7 @@ def test_accuracy_is_planned_by_the_most_probable_label_as_a_finished_pair_is_ju
     assert of_pair == pytest.approx(np.mean(four == truth) - np.mean(eight == truth))
 
     text = printed("demo")
-    shown = re.search(r"accuracy\s+│[^│]+│\s+([+-]\d+\.\d) points", text)
+    shown = re.search(r"at the pair's difference │ ([+-]\d+\.\d) points", text)
     assert shown and float(shown[1]) == pytest.approx(100 * of_pair, abs=0.3), "labels are as often as planned"
     assert abs(np.mean(four == truth) - np.mean(cautious == truth) - of_pair) > 0.05, "by the rule it is another"
     assert "by their most probable labels in " in text
@@ -254,15 +252,12 @@ def test_a_set_without_emergencies_or_with_few_groups_is_told_in_a_sentence(home
     few = Studies(Behaviour.of(None), PlannedSet(np.array([[2, 5, 5]]), ("",), False))
     assert outlook("macro_f1", few).obstacle == "2 cases of the rarest label conclude nothing; it takes at least 10"
     printed_text = printed(own_grid(tmp_path, text, 'group_column = "group"'))
-    assert (
-        re.search(r"\d+ cases of \d groups", printed_text) and "conclude nothing; it takes at least 10" in printed_text
-    )
+    assert re.search(r"\d+ cases \(\d ED\), \d groups", printed_text)
+    assert "verdicts ED recall: " in printed_text and "conclude nothing; it takes at least 10" in printed_text
 
 
 def test_own_cases_without_groups_are_planned_case_by_case(home, tmp_path, few):
     text = CSV.replace("HOME", "ED", 60).replace("text,label,group", "text,label,other")
     printed_text = printed(own_grid(tmp_path, text))
-    assert "groups" not in printed_text.partition("verdicts accuracy")[0].replace("their groups", "")
-    assert re.search(
-        r"For 80% at a true difference of 0,? it takes about [\d,]+ cases, [\d,]+ of them emergencies", printed_text
-    )
+    assert "groups" not in printed_text.replace("more groups", "")
+    assert re.search(r"enough at no difference │ [\d,]+ cases", printed_text)

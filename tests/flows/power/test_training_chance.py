@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flows.cli.sweeps.plan_trainings import trainings_sentence
+from flows.power.printed import trainings_sentence
 from flows.power.training_chance import PlannedPairs, planned_pairs, stored_spread
 from flows.selection import select
 from tests.flows.power.stored import Decisions, decisions, store
@@ -103,7 +103,7 @@ def test_without_pairs_a_plan_says_what_its_figures_leave_out():
 
     several = planned_pairs(select("study").cells)
     assert (several.total, several.recipes, several.freedom) == (9, 5, 4)
-    assert "a pooled verdict is given only if Student's interval" in trainings_sentence(None, several)
+    assert "A pooled verdict is given only if Student's interval" in trainings_sentence(None, several)
 
 
 def test_seeds_that_are_planned_at_one_width_are_no_pair():

@@ -1,0 +1,172 @@
+"""What `triage sweep --plan` prints: what would run, from where the weights come, time and disk, and
+which verdicts on 4 against 8 bits the test set allows.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from deployments.interruptions import interrupted_by_signals
+from flows.cli.storage.data_check import tokenizers
+from flows.cli.terminal import print_line
+from flows.plan import (
+    PlannedCell,
+    Steps,
+    estimated_bytes,
+    plan_cells,
+    planned_cases,
+    set_sizes,
+    this_machine,
+    work_left,
+)
+from flows.power.printed import print_power
+from flows.report.figures import clock, counted
+from flows.report.names import RANDOM
+from flows.selection import Selection
+from tasks.corpus.checks.lengths import shared_tokens
+from tasks.corpus.prompts import load_prompt
+from tasks.models.manifest import has_random_weights
+from tasks.models.sources.fetch import availabilities, is_offered, stored, unpinned
+from tasks.runtime.backend import backend
+from tasks.runtime.home import existing_home, home
+from tasks.spec import BaseModelSpec
+from tasks.tuning.prefix_space import DiskSpace
+
+MOST_ROWS = 20  # experiments on a terminal, beyond which it has a row for each variant
+FEWER_CASES = 300  # of the dropout passes, which the plan offers
+WORTH_SAYING = 0.05  # of the whole time
+
+
+def print_plan(console: Console, selection: Selection) -> None:
+    """Print the state of each experiment, the sources of weights, and estimates of time and disk."""
+    # A closed terminal must leave no texts behind.
+    with interrupted_by_signals(), planned_cases(selection) as cases:
+        machine, speeds = this_machine()
+        sizes = set_sizes(selection.grid, cases)
+        cells = plan_cells(selection, cases, speeds)
+        console.print(_cells(selection, cells, console.is_terminal))
+
+        sources = availabilities(selection.models, home())
+        for name, source_states in sources.items():
+            for source, state in source_states:
+                print_line(console, f"weights  {name}: {source}: {state}")
+        for model in selection.models:
+            for note in unpinned(model):
+                print_line(console, f"weights  {model.name}: {note}")
+
+        for prompt in map(load_prompt, selection.prompts):
+            if prompt.examples:
+                print_line(console, shared_tokens(prompt, tokenizers()))
+
+        counts = ", ".join(f"{name} {count:,}" for name, count in sizes.items())
+        is_guess = cases is None and selection.grid.data.source != "embedded"
+        print_line(console, f"cases    {counts}{' (not counted yet)' if is_guess else ''}")
+        _print_time_and_disk(console, selection, cells, sizes, machine, speeds)
+        print_power(console, selection, cases)
+
+        # Last of all, since a sweep could not train these.
+        needed_models = {cell.spec.model.name for cell in cells if not cell.trained}
+        missing = [
+            name
+            for name in sources.keys() & needed_models
+            if not any(is_offered(state) for _, state in sources[name])
+        ]
+        if missing:
+            print_line(
+                console,
+                f"No source of {', '.join(sorted(missing))} answers now: try again, connect to a "
+                "network, or list a source with kind = 'folder' in the grid.",
+                style="yellow",
+            )
+
+
+def _cells(selection: Selection, cells: Sequence[PlannedCell], is_terminal: bool) -> Table:
+    """A row for each experiment, or for each variant where a terminal has no room for them."""
+    by_variant = is_terminal and len(cells) > MOST_ROWS
+    rows: dict[str, list[PlannedCell]] = {}
+    random_models = {model.name for model in selection.models if _is_random(model)}
+    for cell in cells:
+        spec = cell.spec
+        name = f"{spec.model.name} {spec.precision.name}" if by_variant else spec.cell_id
+        mark = RANDOM if spec.model.name in random_models else ""
+        rows.setdefault(f"{name}{mark}", []).append(cell)
+
+    title = f"Grid {selection.grid.name}"
+    if by_variant:
+        title += "; a row for each experiment stands in a file or a pipe"
+    table = Table(title=title, title_justify="left")
+    for column in ("variant" if by_variant else "experiment", "state", "about"):
+        table.add_column(column, overflow="fold", no_wrap=column == "about")
+
+    for name, part in rows.items():
+        states = Counter(cell.state for cell in part)
+        state = ", ".join(f"{count} {state}" for state, count in states.items())
+        seconds = sum(cell.seconds for cell in part)
+        table.add_row(
+            name, state if by_variant else part[0].state, clock(seconds) if seconds else ""
+        )
+
+    return table
+
+
+def _is_random(model: BaseModelSpec) -> bool:
+    """Whether the weights on this machine, or else all that the sources offer, are random."""
+    if folder := stored(model, home()):
+        return has_random_weights(folder)
+    return all(source.kind == "random" for source in model.sources)
+
+
+def _print_time_and_disk(
+    console: Console,
+    selection: Selection,
+    cells: Sequence[PlannedCell],
+    sizes: dict[str, int],
+    machine: str,
+    speeds: Steps,
+) -> None:
+    states = Counter(cell.state for cell in cells)
+    to_train = states["to train"]
+    counts = (
+        f"{counted(len(cells), 'experiment')}, {len(cells) - to_train} trained, "
+        f"{to_train} to train, {states['to score']} to score"
+    )
+    work = work_left(selection, cells, sizes)
+    seconds = work.operations.at(speeds)
+    disk_space = f"about {estimated_bytes(selection) / 1e9:.1f} GB of disk"
+    free = f"{shutil.disk_usage(existing_home()).free / 1e9:.0f} GB free"
+    mark = f" on {backend().name} (experimental)" if backend().experimental else ""
+    print_line(console, f"{counts}: about {clock(seconds.total)}{mark}, {disk_space} ({free}).")
+    if states["done"] == len(cells):
+        return
+
+    print_line(
+        console,
+        f"time     preparing {clock(seconds.preparing)}, training {clock(seconds.training)}, "
+        f"scoring {clock(seconds.scoring)}, dropout passes {clock(seconds.dropout)}, on this "
+        f"machine ({machine})",
+    )
+    mc_cases = selection.grid.scoring.mc_cases
+    dropped = sizes["test"] if mc_cases == "all" else min(mc_cases, sizes["test"])
+    saved = seconds.dropout * (1 - FEWER_CASES / dropped)
+    if saved > WORTH_SAYING * seconds.total:
+        print_line(
+            console,
+            f"time     --set scoring.mc_cases={FEWER_CASES} would save about {clock(saved)} of "
+            f"{clock(seconds.total)}: dropout passes of fewer cases.",
+        )
+
+    space = DiskSpace.of(home() / "prefixes")
+    if work.cache_bytes > space.budget:
+        sentence = space.lack("not enough room", work.cache_bytes, work.saved)
+        print_line(console, f"prefixes {sentence}", style="yellow")
+    elif work.cache_bytes:
+        print_line(
+            console,
+            f"prefixes about {work.cache_bytes / 1e9:.2f} GB for what frozen blocks compute, of a "
+            f"budget of {space.budget / 1e9:.2f} GB ({space.used / 1e9:.2f} GB in use)",
+        )

@@ -1,0 +1,376 @@
+"""`triage sweep`: runs a grid's experiments with live progress, and prints the answer and the next
+command to type; with --plan, what would run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+# Before Prefect is imported. The live display shows what its console log would; the UI gets both.
+if "PREFECT_LOGGING_LEVEL" not in os.environ:
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
+
+import typer
+from rich.console import Console
+
+from deployments.interruptions import (
+    INTERRUPTED,
+    at_next_interruption,
+    interrupted_by_signals,
+    kept_awake,
+    leaving_in_time,
+)
+from deployments.temporary_server import LOST, TemporaryServer, start_temporary_server, used
+from flows.cli.results.compare_report import print_overview
+from flows.cli.terminal import console, errors, print_answer, print_line
+from flows.html_report.after_sweep import place_of_report
+from flows.plan import finished_trainings
+from flows.report.answer import answer
+from flows.report.disclaimer import disclaimer
+from flows.report.figures import counted
+from flows.report.leaderboard import named_sets
+from flows.report.pairs import pair_rows
+from flows.report.typed_rows import leaderboard_rows
+from flows.search_setup import refuse_unsearchable
+from flows.selection import (
+    EVERYTHING,
+    Narrowing,
+    Selection,
+    check,
+    check_cases,
+    failed_cells,
+    select,
+)
+from tasks.runtime.children import (
+    kill_children,
+    start_no_more,
+    wait_until_interrupted,
+)
+from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, ExtraFinished
+from tasks.runtime.home import check_home
+from tasks.runtime.processes import forked_steps, import_ahead
+from tasks.spec import byte_count
+from warehouse.comparison.summary import pooled_sets
+from warehouse.connect import warehouse_path
+from warehouse.health import bring_up_to_date, refuse_unusable
+
+CONTINUES = "Interrupted. Finished work is kept; run the same command again to continue."
+GOES_ON = (
+    "Interrupted. The machines of the pool go on; run the same command again to follow them, or "
+    "cancel their runs in the Prefect UI."
+)
+
+
+MOST_LINES = 10  # of trained models, and as many of baselines
+MOST_FAILURES = 10
+NOTHING = "The warehouse holds no finished experiment of this sweep."
+
+
+GridName = Annotated[
+    str,
+    typer.Argument(
+        help="demo, paper, tuned, study, study_gemma, ablation, smoke, or the path of a grid file"
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="change a setting, e.g. recipe.iterations=50 (repeatable)"),
+]
+Models = Annotated[list[str] | None, typer.Option(help="only this base model (repeatable)")]
+Bits = Annotated[list[int] | None, typer.Option(help="only this bit width: 4 or 8")]
+Precisions = Annotated[
+    list[str] | None,
+    typer.Option("--precision", help="only this precision, e.g. bf16 (repeatable)"),
+]
+Recipes = Annotated[list[str] | None, typer.Option(help="only this recipe (repeatable)")]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="only the first N experiments")]
+Memory = Annotated[
+    str | None,
+    typer.Option(help="memory that a training may use, e.g. 4GB; does not change results"),
+]
+Failed = Annotated[bool, typer.Option("--failed", help="only what failed when it last ran")]
+Pool = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="let the machines of this work pool run the experiments"),
+]
+Plan = Annotated[bool, typer.Option("--plan", help="print what would run, and stop")]
+
+
+def sweep(
+    grid: GridName = "demo",
+    set_: Overrides = None,
+    model: Models = None,
+    bits: Bits = None,
+    recipe: Recipes = None,
+    limit: Limit = None,
+    memory: Memory = None,
+    plan: Plan = False,
+    precision: Precisions = None,
+    failed: Failed = False,
+    pool: Pool = None,
+) -> None:
+    """Run every experiment of a grid that is not finished, and compare 4-bit with 8-bit."""
+    overrides = overrides_of(set_, memory)
+    narrowing = Narrowing(model or (), bits or (), recipe or (), limit, precision or ())
+
+    selection = select(grid, overrides, narrowing)
+    if selection.grid.search is not None:
+        refuse_unsearchable(selection, grid, overrides)
+
+    check_home()
+    refuse_unusable()
+    if failed:
+        narrowing = replace(narrowing, cells=failed_cells(selection))
+        selection = select(grid, overrides, narrowing)
+
+    if plan:
+        from flows.cli.plan import print_plan
+
+        print_plan(console, selection)
+        return
+
+    # Not typer's own exit: after Ctrl-C the sweep has said already what becomes of it.
+    raise SystemExit(run_sweep(console, selection, grid, overrides, narrowing, pool))
+
+
+def overrides_of(set_: list[str] | None, memory: str | None) -> list[str]:
+    """The changes of the grid that --set and --memory ask for."""
+    overrides = list(set_ or [])
+    if memory is not None:
+        try:
+            byte_count(memory)
+        except ValueError as error:
+            raise BadInput(f"--memory: {error}.") from None
+        # A JSON string is one of TOML; without quotes 1000000 would be read as a number.
+        overrides.append(f"training.memory={json.dumps(memory)}")
+    return overrides
+
+
+@dataclass
+class SweepOutcome:
+    """The errors of a sweep's experiments, and the content ids that it landed or found landed.
+
+    `message` is that of the flow's final state; `completed`: every experiment has landed.
+    """
+
+    failures: list[Exception] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    completed: bool = False
+    message: str = ""
+
+    @property
+    def needs_the_user(self) -> bool:
+        """Whether every failure needs other input, data or weights, so that a rerun cannot help."""
+        fixable = (BadInput, SourceUnavailable)
+        return bool(self.failures) and all(isinstance(error, fixable) for error in self.failures)
+
+
+class EarlyExit:
+    """How a sweep that does not run to its end leaves: a sentence, once, and an exit code."""
+
+    def __init__(self, console: Console, sentence: str = CONTINUES) -> None:
+        self.code = INTERRUPTED
+        self.server: TemporaryServer | None = None
+        self._console = console
+        self._sentence = sentence
+        self._said = False
+
+    def lose_server(self) -> None:
+        """Interrupt the sweep, since Prefect has no server any more; called in another thread."""
+        self._sentence = LOST
+        self.code = 1
+        start_no_more()
+        # To the main thread itself: a signal that another one takes does not end its waiting.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[contextlib.ExitStack]:
+        """Let signals interrupt the block, and keep a Mac awake while it runs.
+
+        What the block puts on the stack is cleaned up at its end.
+        """
+        with (
+            interrupted_by_signals(self._note_interruption),
+            kept_awake(),
+            contextlib.ExitStack() as cleanup,
+        ):
+            # Prefect does not print that its server did not get a log line, unless its own log is
+            # asked for: the server's end is said in a sentence.
+            if "PREFECT_LOGGING_LEVEL" not in os.environ:
+                logging.raiseExceptions = False
+            yield cleanup
+
+    def start_server(self) -> None:
+        """Start Prefect's temporary server, unless another server is configured."""
+
+        def say(sentence: str) -> None:
+            print_line(self._console, sentence)
+
+        self.server = start_temporary_server(say, self.lose_server)
+
+    def say(self) -> None:
+        """Say it, unless it was said."""
+        if not self._said:
+            self._said = True
+            errors.print(f"triage: {self._sentence}", soft_wrap=True)
+
+    def _note_interruption(self) -> None:
+        start_no_more()
+        self.leave_at_next()  # from now on the time to leave is limited
+
+    def leave_at_next(self) -> None:
+        """Let a second Ctrl-C end everything at once."""
+        at_next_interruption(self.leave)
+
+    def leave(self) -> None:
+        """Kill what was started and exit at once, from a signal's handler or another thread: the
+        first Ctrl-C took too long, since Prefect may be waiting for a server that is gone.
+        """
+        kill_children()
+        if self.server is not None:
+            self.server.kill()
+        # The live display hides the cursor, and after os._exit nothing puts it back.
+        self._console.show_cursor(True)
+        self.say()
+        os._exit(self.code)
+
+
+def run_sweep(
+    console: Console,
+    selection: Selection,
+    grid: str,
+    overrides: list[str] | None = None,
+    narrowing: Narrowing = EVERYTHING,
+    pool: str | None = None,
+) -> int:
+    """Run the sweep flow in this process, and its experiments here or on the machines of a work
+    pool; returns the exit code.
+
+    It is 1 if an experiment failed for a reason that the user cannot fix, and 130 after Ctrl-C. The
+    last line printed says where the results are and what to type next. Raises BadInput if the user
+    can fix every failure, or if the configured Prefect server cannot be used.
+    """
+    early_exit = EarlyExit(console, GOES_ON if pool else CONTINUES)
+    try:
+        with leaving_in_time(wait_until_interrupted, early_exit.leave):
+            with early_exit.interruptible() as cleanup:
+                if pool is None:
+                    early_exit.start_server()  # it starts while the following lines run
+                    check(selection)
+                else:
+                    from flows.pool import refuse_pool
+
+                    refuse_pool(pool)
+                    check_cases(selection)
+
+                experiments = counted(len(selection.cells), "experiment")
+                line = f"Sweep {selection.grid.name}: {experiments}. Starting Prefect ..."
+                print_line(console, line)
+                if pool is None and not all(map(finished_trainings, selection.cells)):
+                    cleanup.enter_context(forked_steps("tasks.tuning.job", "tasks.scoring.job"))
+                    import_ahead()
+
+                from flows.cli.live import live  # Prefect comes with it
+                from flows.sweep import sweep
+
+                values = narrowing.parameters()
+                with used(early_exit.server), live(console, selection), collected() as outcome:
+                    # A state, as a sweep with a failure is Failed and would raise here.
+                    state = sweep(grid, overrides, **values, pool=pool, return_state=True)
+
+            outcome.completed = state.is_completed()
+            outcome.message = str(state.message)
+            return _report(console, selection, outcome)
+    except KeyboardInterrupt:
+        early_exit.leave_at_next()
+        early_exit.say()
+        return early_exit.code
+
+
+def _report(console: Console, selection: Selection, outcome: SweepOutcome) -> int:
+    from tasks.landing import some_results_wait
+
+    waits = some_results_wait()
+    if warehouse_path().exists() and not waits:
+        print_results(console, selection.grid.name, outcome.ids)
+
+    if outcome.completed:
+        command = f"triage compare {selection.grid.name}"
+        if waits:
+            command = f"close the program that holds it, then {command}"
+        print_line(console, f"{outcome.message}: {warehouse_path()}; next: {command}")
+        return 0
+
+    if not outcome.needs_the_user:
+        print_failures(console, outcome.message)
+    if warehouse_path().exists():
+        state = "will be loaded into" if waits else "is in"
+        results = f"What has finished {state} the warehouse: {warehouse_path()}"
+        print_line(console, f"{results}; next: fix the problem above and rerun the same command")
+    if outcome.needs_the_user:
+        raise BadInput(" ".join(dict.fromkeys(str(error) for error in outcome.failures)))
+
+    return 1
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[SweepOutcome]:
+    """The outcome of the experiments that end while the block runs."""
+    from tasks.progress import listening
+
+    outcome = SweepOutcome()
+
+    def on_event(title: str, event: Event) -> None:
+        if isinstance(event, ExperimentFailed):
+            outcome.failures.append(event.error)
+        elif isinstance(event, ExperimentLanded | ExtraFinished):
+            outcome.ids.update(event.ids)
+
+    with listening(on_event):
+        yield outcome
+
+
+def print_results(console: Console, study: str, ids: Collection[str]) -> None:
+    """Print the answer that the evaluations `ids` of a study give, and where the rest is."""
+    bring_up_to_date()
+    board = leaderboard_rows(ids)
+    if not board:
+        print_line(console, NOTHING)
+        return
+
+    print_answer(console, answer(board, pair_rows(ids), pooled_sets(ids)))
+    for name, part in named_sets(board):
+        print_overview(console, part, MOST_LINES, set_name=name)
+
+    print_line(console, "For more:")
+    print_line(console, f"  triage compare {study} --all  # rules, calibration, changed decisions")
+    # The first model stands for all.
+    if model := next((row.cell_id for row in board if row.recipe_kind != "baseline"), None):
+        print_line(console, f"  triage gates {model}  # one experiment")
+    if line := place_of_report(study):
+        print_line(console, line)
+
+    print_line(console, disclaimer({row.set_digest for row in board}))
+
+
+def print_failures(console: Console, message: str) -> None:
+    """Print the failures that the message of a failed sweep names, a line each."""
+    heading, _, text = message.partition(": ")
+    # As flows/sweep.py joins them.
+    failures = text.split(" | ")
+    print_line(console, f"Not everything finished. {heading}:", style="bold red")
+    for failure in failures[:MOST_FAILURES]:
+        print_line(console, failure, style="red")
+    if hidden := len(failures[MOST_FAILURES:]):
+        print_line(console, f"and {hidden} more, printed above")

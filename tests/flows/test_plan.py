@@ -1,0 +1,179 @@
+"""The estimate of a plan: operations counted by hand, by step, beside what a stored demo sweep took; and time limits."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows.plan import (
+    PlannedCell,
+    Steps,
+    operations,
+    planned_cases,
+    seconds_of,
+    set_sizes,
+    speeds_at,
+    this_machine,
+    work_left,
+)
+from flows.selection import moves_of, select
+from flows.steps import TimeLimits
+from tasks.corpus.vignettes.sets import sets_of
+from tasks.runtime.errors import BadInput
+from tasks.runtime.home import home
+
+# SmolLM2-135M: 30 blocks of 576 x (576 + 192 + 192 + 576) + 3 x 576 x 1536 weights.
+BLOCK = 576 * (576 + 192 + 192 + 576) + 3 * 576 * 1536
+CASES = 1000 + 60 + 160 + 400  # of the demo
+
+
+def work(grid: str, *overrides: str, trained: bool = False) -> Steps:
+    selection = select(grid, list(overrides))
+    with planned_cases(selection) as cases:
+        sizes = set_sizes(selection.grid, cases)
+    return work_left(selection, [PlannedCell(spec, trained) for spec in selection.cells], sizes).operations
+
+
+def test_operations_are_those_of_the_blocks_counted_by_hand():
+    """The demo trains 1 of 30 blocks on 1,000 and 60 cases, scores 160 and 400, and drops out on 30."""
+    demo = select("demo")
+    quick, quick_safe = [operations(spec, set_sizes(demo.grid)) for spec in demo.cells[:2]]
+    updates = 2 * 640 * (50 + 8 * 70)
+    checks = 70 * 1 * 60
+    assert quick == Steps(training=2 * 1 * BLOCK * (updates + checks), scoring=2 * 1 * BLOCK * 70 * 560, dropout=0)
+    assert quick_safe.dropout == 2 * 1 * BLOCK * 70 * 50 * 30
+    whole = work("demo")
+    assert whole.preparing == 2 * (2 * 29 * BLOCK * 70 * CASES), "once a precision"
+    assert whole.scoring == (4 + 2) * quick.scoring, "the untuned model of each precision, too"
+
+
+@pytest.mark.parametrize(("layers", "blocks"), [((4, 8), 26 + 22), ((8, 4), 22 + 4), ((4, 4), 26)])
+def test_each_depth_is_computed_when_it_is_first_needed_from_the_nearest_shallower_one(layers, blocks):
+    selection = select("demo", [f"training.num_layers={max(layers)}"])  # at which untuned models are scored
+    specs = [select("demo", [f"training.num_layers={count}"]).cells[0] for count in layers]
+    left = work_left(selection, list(map(PlannedCell, specs)), set_sizes(selection.grid))
+    assert left.operations.preparing == pytest.approx(2 * BLOCK * 70 * blocks * CASES)
+
+
+def test_what_is_trained_is_only_scored_and_larger_sets_and_more_passes_take_longer():
+    assert work("demo", trained=True).training == 0
+    assert work("demo", trained=True).preparing == 2 * (2 * 29 * BLOCK * 70 * (160 + 400))
+    assert work("demo", trained=True).dropout == work("demo").dropout
+    assert work("paper", "data.test_cases=3000").dropout == 2 * work("paper").dropout
+    assert work("paper", "scoring.mc_cases=300").dropout == pytest.approx(work("paper").dropout / 5)
+
+
+def test_further_sets_and_other_precisions_are_counted_once_an_adapter_and_their_activations_once_a_variant():
+    sets = 'evaluation_set=[{ name = "test_adversarial", source = "embedded" }]'
+    own_work = work("demo")
+    further = work("demo", sets)
+    assert further.preparing - own_work.preparing == pytest.approx(2 * (2 * 29 * BLOCK * 70 * 300))
+    assert further.scoring - own_work.scoring == pytest.approx((4 + 2) * (2 * BLOCK * 70 * 300))
+    moved = work("demo", sets, 'scoring.move_adapters=["8bit", "mxfp4"]')
+    assert moved.preparing - further.preparing == pytest.approx(2 * 29 * BLOCK * 70 * 700), "of mxfp4 alone"
+    assert moved.scoring - further.scoring == pytest.approx((2 * 2 + 2) * (2 * BLOCK * 70 * 700))
+    assert moved.dropout == own_work.dropout + 3 * own_work.dropout / 2
+    without_passes = ("scoring.move_adapters=true", "scoring.moved_passes=false")
+    assert work("demo", *without_passes).dropout == own_work.dropout
+    assert work("demo", "scoring.move_adapters=true").scoring - own_work.scoring == pytest.approx(
+        4 * 2 * BLOCK * 70 * 400
+    )
+
+
+def test_an_adapter_moves_to_the_other_width_only_where_the_sweep_has_it():
+    grid = select("demo", ["scoring.move_adapters=true"]).grid
+    spec = next(spec for spec in select("demo").cells if spec.bits == 4)
+    both = {("smollm2-135m", "4bit"), ("smollm2-135m", "8bit")}
+    assert [precision.name for precision in moves_of(grid, spec, both)] == ["8bit"]
+    assert moves_of(grid, spec, {("smollm2-135m", "4bit"), ("gemma-3-270m", "8bit")}) == []
+
+
+def written_file(path, rows: int) -> str:
+    """The path of a table of so many cases."""
+    name = path.stem
+    lines = (f"{name} complaint {i} of {i * 7919} days,{('ED', 'GP', 'HOME')[i % 3]}\n" for i in range(rows))
+    path.write_text("text,label\n" + "".join(lines))
+    return str(path)
+
+
+def test_own_cases_and_further_sets_are_counted_as_they_are_prepared_and_nothing_is_kept(tmp_path):
+    further = f'evaluation_set=[{{ name = "clinic", source = "{written_file(tmp_path / "clinic.csv", 50)}" }}]'
+    selection = select("demo", [f'data={{ source = "{written_file(tmp_path / "cases.csv", 60)}" }}', further])
+    with planned_cases(selection) as cases:
+        sizes = set_sizes(selection.grid, cases)
+    assert sizes == {"train": 36, "valid": 6, "calibration": 6, "test": 12, "clinic": 50}
+    assert not cases.exists() and not home().exists()
+    assert set_sizes(selection.grid)["train"] > 36, "a guess, where nothing is prepared"
+
+
+@pytest.mark.parametrize("contrast_share", [0.0, 0.15])
+def test_the_embedded_sets_have_as_many_cases_as_a_plan_counts(contrast_share):
+    overrides = ["data.train_cases=200", f"data.contrast_share={contrast_share}", "data.limits.test=50"]
+    grid = select("paper", [*overrides, "evaluation_set=[]"]).grid
+    written = {name: len(cases) for name, cases in sets_of(grid.data).items()}
+    assert set_sizes(grid) == written | {"test": 50}
+
+
+def test_a_sweep_took_about_as_long_by_step_as_is_estimated_for_its_machine():
+    """Seconds of the demo on two Linux cores with MKL at 215 GFLOP/s, as its warehouse and its output have them."""
+    measured_steps = Steps(preparing=107 + 19 + 43 + 113 + 65, training=50.6 + 49.4 + 51.7 + 52.7,
+                 scoring=6 * 2.5, dropout=7.7 + 6.9)  # fmt: skip
+    estimate = work("demo").at(speeds_at(215))
+    for name in ("preparing", "training", "scoring", "dropout", "total"):
+        print(f"{name:9} told {getattr(estimate, name):4.0f} s   seen {getattr(measured_steps, name):4.0f} s")
+        assert getattr(estimate, name) == pytest.approx(getattr(measured_steps, name), rel=0.25)
+
+
+def test_this_machine_is_measured_in_a_process_of_its_own_or_assumed(monkeypatch):
+    monkeypatch.setenv("TRIAGE_BACKEND", "cpu")
+    machine, speeds = this_machine()
+    assert speeds.training > 0 and machine.endswith("GFLOP/s") and not home().exists()
+    monkeypatch.setenv("TRIAGE_BACKEND", "cpu-packed")  # its shares of the speed are not known
+    assert this_machine()[0] == "not measured: assumed for cpu-packed"
+
+
+def test_activations_that_are_cached_take_disk_where_they_save_enough():
+    """The demo has 1,620 cases of 70 tokens, 576 float32 wide, at two precisions, and the instruction of each set."""
+
+    def left(*overrides: str):
+        selection = select("demo", list(overrides))
+        return work_left(selection, list(map(PlannedCell, selection.cells)), set_sizes(selection.grid))
+
+    needed = 2 * (CASES * 70 + 4 * 50) * 576 * 4
+    assert left().cache_bytes == left("training.num_layers=8").cache_bytes == needed, "the size is that of any block"
+    assert left().saved == 29 / 31
+    assert left("training.num_layers=28").cache_bytes == 0, "two frozen blocks are not worth it"
+
+
+def limits_of(*overrides: str, grid: str = "paper"):
+    selection = select(grid, list(overrides))
+    return TimeLimits(selection), selection
+
+
+def test_a_long_step_has_a_factor_times_its_estimate_and_scoring_a_limit_of_its_own():
+    limits, selection = limits_of("time_limit.factor=3", "time_limit.floor_seconds=1")
+    spec = selection.cells[0]
+    expected = seconds_of(spec, set_sizes(selection.grid))
+    assert limits.of_training(spec) > 3 * expected.training > limits.of_other_steps == 1
+    assert limits.of_scoring(spec) > 3 * (expected.scoring + expected.dropout)
+    twice, _ = limits_of("time_limit.factor=6", "time_limit.floor_seconds=1")
+    assert twice.of_training(spec) == pytest.approx(2 * limits.of_training(spec))
+
+
+def test_a_short_step_has_the_floor():
+    limits, selection = limits_of(grid="smoke")
+    spec = selection.cells[0]
+    assert limits.of_training(spec) == limits.of_scoring(spec) == limits.of_other_steps == 3600
+
+
+@pytest.mark.parametrize("key", ["data.source", "evaluation_set.source"])
+def test_cases_that_do_not_exist_are_refused(key, tmp_path, monkeypatch):
+    """Even where no training is finished, so that nothing has to be compared with them."""
+    monkeypatch.chdir(tmp_path)
+    overrides = ["evaluation_set=[{ name = 'ward', source = 'nowhere.csv' }]"]
+    if key == "data.source":
+        overrides = ["data={ source = 'nowhere.csv' }"]
+    with (
+        pytest.raises(BadInput, match=rf"There is no file or folder 'nowhere.csv' in {tmp_path}"),
+        planned_cases(select("smoke", overrides)),
+    ):
+        pass
