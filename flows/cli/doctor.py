@@ -110,19 +110,6 @@ def examine_machine(console: Console, selftest: bool = False, path: Path | None 
     return 1 if errors else 0
 
 
-def examine_worker(console: Console) -> list[Finding]:
-    """Print every finding; returns the errors that keep this machine from working for a pool.
-
-    Not those about weights: which ones it needs is a sweep's matter, which says so.
-    """
-    findings = _print_findings(console, _findings())
-    return [
-        finding
-        for finding in findings
-        if finding.level == "error" and not finding.name.startswith("weights")
-    ]
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 

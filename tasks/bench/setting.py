@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -14,8 +15,8 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
+from pydantic import BaseModel, ConfigDict
 
-from tasks.bench.jobs import StepJob
 from tasks.corpus.encode import Encoded, Template
 from tasks.corpus.prompts import load_prompt
 from tasks.spec import LABELS, Recipe, Training
@@ -32,8 +33,23 @@ LARGEST_LORA_B = 0.02
 FIRST_MOMENT = 0.9
 
 
-class Setting(StepJob):
-    """A StepJob with the settings that all engines derive from it."""
+class Setting(BaseModel):
+    """One engine's training step, and what all engines derive from it: `batch` cases of `length`
+    tokens, LoRA on the last `layers` blocks.
+
+    `repeats`: timed steps. `gradients`: the file of each engine's gradients, to compare them.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    engine: str
+    variant: Path
+    folder: Path
+    batch: int
+    length: int
+    layers: int
+    repeats: int
+    gradients: dict[str, Path] = {}
 
     @property
     def config(self) -> dict[str, Any]:

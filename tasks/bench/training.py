@@ -45,7 +45,7 @@ GRADIENTS = "gradients.safetensors"
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Measure one engine (`args`: the fields of StepJob) and write its gradients to
+    """Measure one engine (`args`: the fields of Setting) and write its gradients to
     `folder`/gradients.safetensors.
 
     Returns the fields of Measured without the gradients, the device, the speed of its largest
@@ -77,7 +77,7 @@ def compare(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Per engine, how far its gradients are from stock's (`to_stock`) and from the same step's in
     float64 (`to_float64`).
 
-    `args`: the fields of StepJob, with `gradients` for `stock` among others. The second figure is
+    `args`: the fields of Setting, with `gradients` for `stock` among others. The second figure is
     the error of float32 itself: with real weights, whose activations span five orders of magnitude,
     no engine is exact.
     """

@@ -61,7 +61,7 @@ def memory(
 
 
 def step(args: dict[str, Any], emit: Emit) -> dict[str, float]:
-    """In a child: one packed step (`args`: the fields of StepJob) over a stored prefix, with the
+    """In a child: one packed step (`args`: the fields of Setting) over a stored prefix, with the
     optimizer's update. Returns megabytes.
     """
     setting = Setting.model_validate(args)

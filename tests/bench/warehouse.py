@@ -16,8 +16,8 @@ import typer
 from flows.cli.terminal import console
 from tasks.runtime.errors import BadInput, TriageError
 from tests.bench.common import print_rows, run
-from tests.bench.synthetic_study import SyntheticStudy
 from tests.place import Place
+from tests.synthetic_study import SyntheticStudy
 from warehouse.load import load_all, load_landings
 
 REPEATS = 5

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.synthetic_study import SyntheticStudy
 from tests.browser.devtools import CHROMIUM, browser
 from tests.place import Place
+from tests.synthetic_study import SyntheticStudy
 from warehouse.load import load_all
 
 pytestmark = [

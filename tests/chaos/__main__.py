@@ -29,9 +29,9 @@ STEP_SECONDS = 300.0  # that a sweep needs to begin its first step, on a busy ma
 
 
 def chaos(
-    faults: Annotated[int, typer.Option(min=1, help="number of faults")] = 16,
+    faults: Annotated[int, typer.Option(min=1, help="number of faults")] = 8,
     seed: Annotated[int, typer.Option(help="draws the order, the targets and the moments")] = 1,
-    experiments: Annotated[int, typer.Option(min=1, help="of the smoke grid")] = 16,
+    experiments: Annotated[int, typer.Option(min=1, help="of the smoke grid")] = 8,
     iterations: Annotated[int, typer.Option(min=8, help="updates of each training")] = 160,
     pool: Annotated[bool, typer.Option("--pool", help="let two workers of a pool run it")] = False,
 ) -> None:
@@ -63,11 +63,7 @@ def chaos(
 
 
 def storm(sweep: Sweep, faults: int, rng: random.Random) -> int:
-    """Do the faults as the sweep advances, and let it come to its end; returns how many struck.
-
-    The n-th fault comes when n-1 parts of the experiments have landed, so that a slow machine has
-    the same faults.
-    """
+    """Do the faults as experiments land, and let the sweep end; returns how many struck."""
     start = time.monotonic()
     count = 0
     for number, (name, fault) in enumerate(drawn(sweep, faults, rng)):

@@ -17,8 +17,7 @@ import psutil
 from tests.chaos.sweeps import POLL_SECONDS, PooledSweep, Sweep
 
 WAIT_SECONDS = 60.0  # for the process or file that a fault needs
-STOPPED_SECONDS = 20.0
-LOCKED_SECONDS = 20.0
+SHORT_SECONDS = 20.0  # of a stop or a lock
 # Not models and prefixes: steps map their files, and would not see a later change.
 CACHED = ("experiments", "experiments/*/scores", "baselines", "sources")
 LANDED = ("landing",)
@@ -42,9 +41,9 @@ def stop_step(sweep: Sweep, rng: random.Random) -> str:
         return NO_TARGET
     with contextlib.suppress(psutil.Error):
         process.send_signal(signal.SIGSTOP)
-        time.sleep(STOPPED_SECONDS)
+        time.sleep(SHORT_SECONDS)
         process.send_signal(signal.SIGCONT)
-    return f"process {process.pid}, for {STOPPED_SECONDS:.0f} s"
+    return f"process {process.pid}, for {SHORT_SECONDS:.0f} s"
 
 
 def _target(kind: str, sweep: Sweep, rng: random.Random) -> psutil.Process | None:
@@ -94,8 +93,8 @@ def lock_warehouse(sweep: Sweep, rng: random.Random) -> str:
     deadline = time.monotonic() + WAIT_SECONDS
     while sweep.place.warehouse.exists() and time.monotonic() < deadline:
         with contextlib.suppress(duckdb.Error), duckdb.connect(str(sweep.place.warehouse)):
-            time.sleep(LOCKED_SECONDS)
-            return f"for {LOCKED_SECONDS:.0f} s"
+            time.sleep(SHORT_SECONDS)
+            return f"for {SHORT_SECONDS:.0f} s"
         time.sleep(POLL_SECONDS)
     return NO_TARGET
 

@@ -1,6 +1,4 @@
-"""A sweep in a place of its own, which is typed again whenever it has ended; and the same on a work
-pool: a Prefect server, two workers in homes of their own, and what they share.
-"""
+"""A sweep that is typed again whenever it has ended; and the same on the machines of a work pool."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ STEP = "tasks.runtime.child"
 POOL = "chaos"
 MACHINES = ("one", "two")
 POLL_SECONDS = 0.1
-START_SECONDS = 600.0  # for the server, on a busy machine
+START_SECONDS = 600.0  # for the server
 
 
 @dataclass

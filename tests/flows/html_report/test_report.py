@@ -28,9 +28,9 @@ from tasks.corpus.case import exact_digest
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
 from tasks.studies import grid_digest
-from tests.bench.synthetic_study import SyntheticStudy
 from tests.flows.html_report.html import ReadPage
 from tests.place import ROOT, Place
+from tests.synthetic_study import SyntheticStudy
 from tests.warehouse.rows import evaluation, land_pair, training
 from warehouse.connect import writing
 from warehouse.landing import write_landing

@@ -51,9 +51,7 @@ class SyntheticStudy:
     def specs(self) -> list[ExperimentSpec]:
         grid = load_grid(GRID)
         all_specs = experiments(grid, known_models(grid))
-        by_pair = sorted(
-            all_specs, key=lambda spec: (spec.model.name, spec.recipe.name, spec.bits or 0)
-        )
+        by_pair = sorted(all_specs, key=lambda spec: (spec.model.name, spec.recipe.name, spec.bits or 0))
         return by_pair[: self.count]
 
     def land(self, root: Path) -> None:
@@ -118,15 +116,11 @@ class SyntheticStudy:
             test_scored_at=moment, shortened_cases=0, created=moment,
         )  # fmt: skip
         scores = EvaluationScores(calibration, test, rules, manifest, passes)
-        judged = Evaluation(
-            evaluation, f"scores-{id}", id, "test", True, spec.recipe.rule, spec.scoring, spec.seed
-        )
+        judged = Evaluation(evaluation, f"scores-{id}", id, "test", True, spec.recipe.rule, spec.scoring, spec.seed)
         write_landing(root, evaluation, "evaluation", judged_rows(judged, scores))
         return id, evaluation
 
-    def _scored(
-        self, name: str, seed: int, random: np.random.Generator
-    ) -> tuple[list[ScoredCase], DropoutPasses]:
+    def _scored(self, name: str, seed: int, random: np.random.Generator) -> tuple[list[ScoredCase], DropoutPasses]:
         """A set of cases, which all models share, as one model scores it."""
         cases = np.random.default_rng(seed)
         labels = cases.choice(len(LABELS), size=self.cases, p=SHARES)
