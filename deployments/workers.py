@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import yaml  # type: ignore[import-untyped]
 
-from deployments.notify import HEARTBEAT_SECONDS
 from deployments.prefect_api import prefect_client
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import write_atomic
@@ -68,7 +67,6 @@ def worker_environment(api: str) -> dict[str, str]:
         "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(home() / "prefect"),
         # A run waits up to so long before it starts; Prefect's default is 10 s.
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "TRIAGE_HOME": str(home()),

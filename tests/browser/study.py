@@ -68,7 +68,7 @@ class Study:
         return set((self.home / "experiments").glob("*/checkpoint/[0-9]*"))
 
     def log(self):
-        return (self.home / "logs" / "prefect-worker.log").read_text()[-3000:]
+        return (self.home / "logs" / "prefect-worker-default.log").read_text()[-3000:]
 
     def up(self, *options):
         """Start `triage up` and wait until its worker runs; returns the process, its output as `output_lines`."""

@@ -130,4 +130,4 @@ def test_a_sweep_lost_with_its_worker_goes_on_with_the_next(study):
     for process in workers + own_processes:
         os.kill(process, signal.SIGKILL)
 
-    study.wait(run)
+    study.wait(run, seconds=600)  # 100 of them until its heartbeats are missed

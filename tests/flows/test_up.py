@@ -27,6 +27,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_CORS_ALLOWED_ORIGIN
 import flows.nightly
 from deployments import temporary_server
 from deployments.interruptions import interrupted_by_signals
+from deployments.notify import HEARTBEAT_SECONDS
 from deployments.prefect_api import HOST, ORIGINS, NoAnswer, answering
 from deployments.up import (
     EVERYWHERE,
@@ -227,6 +228,8 @@ def test_schedules_are_given_to_new_deployments_only_and_what_the_server_has_sta
         deployments.append(yaml.safe_load(Path(deployed[-1][-1]).read_text())["deployments"])
 
     first, again = deployments
+    heartbeats = {one["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] for one in first}
+    assert heartbeats == {str(HEARTBEAT_SECONDS)}, "else the automation takes what runs for lost"
     assert first == yaml.safe_load(FILE.read_text())["deployments"]
     assert [(s["slug"], s["active"]) for s in first[-1]["schedules"]] == [("nightly", True)]
     schedules = [(s["slug"], s["active"], s["parameters"]) for s in first[0].pop("schedules")]
