@@ -6,20 +6,17 @@ without rows would be loaded again, as a result of no study.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
-from tasks.runtime.locks import locked
+from tasks.runtime.removal import remove
 from warehouse.comparison import refresh_pairs, refresh_pools
 from warehouse.connect import reading, writing
 from warehouse.derived import note_judgings
 from warehouse.migrate import migrate
 from warehouse.schema import FACTS
-
-LOCK_SECONDS = 5.0
 
 _HELD = """
 SELECT id, kind, id IN (SELECT id FROM study_member WHERE study <> $study) AS is_shared
@@ -58,8 +55,8 @@ def forget(study: str, landing: Path, database: Path | None = None) -> Forgotten
     with writing(database) as con:
         migrate(con)
         forgotten = _held_alone(con, study)
-        for id in (*forgotten.sweeps, *forgotten.ids):
-            _remove_folder(landing / id)
+        folders = [landing / id for id in (*forgotten.sweeps, *forgotten.ids)]
+        remove([folder for folder in folders if folder.is_dir()])
 
         con.begin()
         try:
@@ -83,17 +80,6 @@ def _held_alone(con: duckdb.DuckDBPyConnection, study: str) -> Forgotten:
         sweeps=tuple(id for (id,) in sweeps),
         shared=sum(is_shared for _, _, is_shared in rows),
     )
-
-
-def _remove_folder(folder: Path) -> None:
-    """Remove a landing folder; renamed first, so that no half of it is ever met."""
-    if not folder.is_dir():
-        return
-    with locked(folder, LOCK_SECONDS):
-        aside = folder.with_name(f".forgotten-{folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
-        shutil.rmtree(aside)
 
 
 def _delete_rows(con: duckdb.DuckDBPyConnection, ids: list[str]) -> None:

@@ -1,12 +1,21 @@
-"""`triage clean`: removes what no result refers to and nobody has used for long."""
+"""`triage clean`: removes what no result refers to and nobody has used for long; how any command
+removes folders of a home: it says what would go, and removes it where it is told to.
+"""
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.cli.terminal import console
+from flows.cli.terminal import console, print_line
+
+HOURS = {"h": 1, "d": 24}
+NAMED = 12  # folders of a place that its row names
 
 Older = Annotated[
     str, typer.Option(help="remove only what has been unused this long, e.g. 30d or 12h")
@@ -20,6 +29,67 @@ Yes = Annotated[bool, typer.Option("--yes", help="remove it; without this, only 
 
 def clean(older: Older = "30d", unreferenced: Unreferenced = False, yes: Yes = False) -> None:
     """Remove stored models, prefixes, adapters and cases that no result refers to."""
-    from flows.cli.storage.cache_prune import prune_cache
+    from tasks.removable import unneeded
+    from tasks.runtime.home import check_home, home
+    from warehouse.references import referred_to
 
-    prune_cache(console, older, unreferenced, not yes)
+    age = seconds_of(older)
+    check_home()
+    root = home()
+    folders = unneeded(root, referred_to(root / "landing"), time.time() - age, unreferenced)
+    if not folders:
+        print_line(console, f"Nothing unneeded in {root} has been unused for {older}.")
+        return
+
+    remove_if_told(root, folders, yes)
+
+
+def seconds_of(duration: str) -> float:
+    """`30d` or `12h` in seconds. Raises BadInput for anything else, and for less than an hour."""
+    from tasks.runtime.errors import BadInput
+
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([hd])", duration)
+    if match is None:
+        raise BadInput(
+            f"--older {duration!r} is no time: days or hours, from 1h on, such as 30d or 12h."
+        )
+    return int(match[1]) * HOURS[match[2]] * 3600.0
+
+
+def remove_if_told(
+    root: Path, folders: Sequence[Path], yes: bool, notes: Sequence[str] = ()
+) -> None:
+    """Print a row for each place of a home that folders go from, and `notes`; remove them if `yes`.
+
+    Raises Locked, before anything is removed, while anything works in the home.
+    """
+    from flows.report.figures import file_size
+    from flows.report.table import ReportTable, print_table
+    from tasks.runtime.removal import bytes_below, refuse_while_working, remove
+
+    if yes:
+        refuse_while_working(root)
+
+    places: dict[str, dict[str, int]] = {}
+    for folder in folders:
+        place, name = str(folder.relative_to(root)).split("/", 1)
+        places.setdefault(place, {})[name] = bytes_below(folder)
+
+    rows = []
+    for place, sizes in places.items():
+        names = list(sizes)
+        more = [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
+        size = f"{sum(sizes.values()):,}"
+        rows.append((place, str(len(sizes)), size, "\n".join([*names[:NAMED], *more])))
+
+    total = file_size(sum(sum(sizes.values()) for sizes in places.values()))
+    title = f"{'Goes' if yes else 'Would go'}: {total} of {root}"
+    print_table(console, ReportTable(title, ("from", "folders", "bytes", "which"), tuple(rows)))
+    for note in notes:
+        print_line(console, note)
+    if not yes:
+        print_line(console, "Nothing was removed. To remove it, add --yes.")
+        return
+
+    remove(folders)
+    print_line(console, f"Removed: {total}.")

@@ -10,8 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from deployments.interruptions import INTERRUPTED
-from flows.cli.standard_output import written_by_its_end
-from flows.cli.terminal import console, print_error
+from flows.cli.terminal import console, print_error, written_by_its_end
 from flows.cli.usage import usage_sentence
 from tasks.runtime.backend import backend
 from tasks.runtime.errors import TriageError
@@ -43,18 +42,7 @@ COMMANDS = {
 # Commands that have no file of their own yet, and where they are.
 ELSEWHERE = {
     "search": "sweeps.search",
-    "status": "results.status",
-    "compare": "results.compare",
-    "gates": "results.gates",
-    "report": "results.report",
-    "best": "models.best",
-    "predict": "models.predict",
-    "serve": "models.serve",
-    "export": "models.export",
-    "models": "models.sizes",
-    "data": "storage.data",
     "warehouse": "storage.warehouse",
-    "init": "machine.init",
     "studies": "results.studies",
 }
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, or of the copy of it that typer brings

@@ -30,12 +30,12 @@ from flows.cli.terminal import (
     WITHOUT_TERMINAL,
     console,
     errors,
+    load_what_waits,
     print_error,
     print_line,
     printable,
     refuse_existing,
 )
-from flows.cli.waiting import load_what_waits
 from flows.report.figures import counted
 
 if TYPE_CHECKING:

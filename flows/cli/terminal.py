@@ -1,19 +1,26 @@
-"""The consoles of the command line, and what several commands share."""
+"""What the commands share: the consoles, options that several of them have, results that wait to be
+loaded, and standard output that refuses what is printed (a full disk, a lost terminal, an encoding
+without a character).
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
 
 from deployments.interruptions import INTERRUPTED as INTERRUPTED
+from tasks.runtime.errors import BadInput, disk_full, is_disk_full
 
 WITHOUT_TERMINAL = 140  # columns of output into a file or a pipe, unless COLUMNS says otherwise
+STANDARD_OUTPUT = Path("standard output")  # as errors name it
 
 
 def _width() -> int | None:
@@ -27,9 +34,15 @@ def _width() -> int | None:
 console = Console(highlight=False, markup=False, width=_width())
 errors = Console(stderr=True, highlight=False, markup=False)
 
+Experiment = Annotated[
+    str, typer.Argument(help="a cell, training or evaluation id, or the beginning of one")
+]
 Prevalence = Annotated[
     float | None,
     typer.Option(help="restate precision and F2 at this share of emergencies, e.g. 0.1"),
+]
+Study = Annotated[
+    str | None, typer.Argument(help="name of a study; without it, the study of the last sweep")
 ]
 
 
@@ -55,10 +68,33 @@ def print_line(console: Console, text: str, style: str | None = None) -> None:
     console.print(text, style=style, soft_wrap=not console.is_terminal)
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise BadInput unless a new file can be made at `path`, the value of --output."""
-    from tasks.runtime.errors import BadInput
+def print_answer(console: Console, lines: Iterable[str]) -> None:
+    """Print the lines of an answer, each on its own."""
+    for line in lines:
+        print_line(console, line, style="bold")
 
+
+def load_what_waits() -> None:
+    """Load what landed while another program held the warehouse; say so where it still has to."""
+    from tasks.runtime.home import home
+    from warehouse.place import loading_waits
+
+    if not loading_waits(home() / "landing"):
+        return
+
+    from warehouse.waiting import load_waiting, waiting_sentence  # pyarrow comes with it
+
+    if error := load_waiting(home() / "landing"):
+        _say_once(waiting_sentence(error))
+
+
+@cache  # a command that draws its table again and again loads again and again
+def _say_once(sentence: str) -> None:
+    print_line(errors, sentence)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise BadInput unless a new file can be made at `path`."""
     if os.path.lexists(path):
         raise BadInput(f"{path} is there already and stays as it is; give --output another name.")
     if not path.parent.is_dir():
@@ -67,7 +103,70 @@ def refuse_existing(path: Path) -> None:
         )
 
 
-def print_answer(console: Console, lines: Iterable[str]) -> None:
-    """Print the lines of an answer, each on its own."""
-    for line in lines:
-        print_line(console, line, style="bold")
+@contextmanager
+def written_by_its_end() -> Iterator[None]:
+    """Write what the block prints before it is left, however it ends.
+
+    Raises BadInput where standard output refuses it. Where the reader has gone, as `head` does, the
+    command ends without a word.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        discard_the_rest(sys.stdout)
+        raise SystemExit(1) from None
+    except UnicodeEncodeError as error:
+        if _can_be_printed(error.object):
+            raise
+        raise BadInput(
+            f"Standard output is in {sys.stdout.encoding}, which has no "
+            f"{error.object[error.start]!a}; set PYTHONIOENCODING=utf-8:backslashreplace, which has "
+            "every character, and run the command again."
+        ) from None
+    except OSError as error:
+        # What a file refuses when it is opened is named; standard output is open.
+        if error.filename is not None or not _refuses_more(sys.stdout):
+            raise
+        discard_the_rest(sys.stdout)
+        raise output_error(error) from None
+
+
+def output_error(error: OSError) -> Exception:
+    """A refusal of standard output as a sentence; the error itself where the reader has gone."""
+    if isinstance(error, BrokenPipeError):
+        return error
+    if is_disk_full(error):
+        return disk_full(STANDARD_OUTPUT)
+    return BadInput(
+        f"Standard output could not be written ({error.strerror}); send it to a file or a terminal "
+        "that takes it."
+    )
+
+
+def discard_the_rest(file: TextIO) -> None:
+    """Send what could not be written nowhere, else it is tried again when the file is closed, which
+    fails beside the sentence.
+    """
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), file.fileno())
+
+
+def _refuses_more(file: TextIO) -> bool:
+    """Whether a file takes no further line either, so that it is the one that was refused."""
+    try:
+        file.write("\n")
+        file.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _can_be_printed(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding, sys.stdout.errors or "strict")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -140,7 +140,7 @@ def _unknown(id: str, study: ReportedStudy) -> str:
 
 
 def _texts(path: Path, answers: Mapping[str, list[AnswerRow]]) -> Mapping[str, str]:
-    from flows.cli.results.gates_report import texts_by_digest
+    from flows.cli.gates import texts_by_digest
 
     texts = texts_by_digest(path)
     if not any(row.case_digest in texts for rows in answers.values() for row in rows):

@@ -1,23 +1,33 @@
-"""The HTTP application of `triage serve`: one endpoint that decides, a page, health and metrics."""
+"""The HTTP application of `triage serve`: one endpoint that decides, a page, health and metrics.
+
+Whatever else a request is, it is refused with a sentence, and its text is never repeated.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, Field
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flows.serve.kept_model import KeptModel
-from flows.serve.metrics import Metrics
-from flows.serve.requests import Bodies, OwnHostAlone, Refused, text_of
-from flows.serve.schema import Answered, Health, Problem, Question
+from tasks.bundle.asking import MOST_BYTES, AskedModel, checked_text
+from tasks.bundle.bundle import BundledModel
 from tasks.bundle.decision import Decision, answer
-from tasks.runtime.errors import TriageError
+from tasks.runtime import conversation
+from tasks.runtime.errors import BadInput, TriageError
+from tasks.spec import Label
 
 MOST_WAITING = 64  # texts; the last of them waits some seconds on two cores
 # The page is whole: it loads nothing, and talks to this server alone.
@@ -25,17 +35,95 @@ ON_PAGES = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; connect-src 'self'"
 }
+# A text of which JSON writes each byte as an escape of six, such as \u00e9, and what is around it.
+BODY_BYTES = 6 * MOST_BYTES + 100_000
+BODIES_BYTES = 64_000_000  # of all bodies that are being read
+DISCARDED_BYTES = 500_000_000  # that are read and dropped, so that the client gets its answer
+BODY_SECONDS = 20.0
+HOSTS = ("127.0.0.1", "localhost")  # other names would let a web page's domain point here
+EXAMPLE = '{"text": "I have a sore throat."}'
+SECONDS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
+
+
+class Question(BaseModel):
+    """A text to decide."""
+
+    text: Annotated[str, Field(min_length=1, description=f"at most {MOST_BYTES:,} bytes of UTF-8")]
+
+
+class Answered(BaseModel):
+    """A decision, and what must be known with it."""
+
+    decision: Label | None = Field(description="by the recipe's own rule; null if not available")
+    probabilities: dict[Label, float] = Field(description="of the labels, not calibrated")
+    conformal_set: list[Label] = Field(description="the labels that cannot be ruled out")
+    review: bool | None = Field(description="the review flag; null without dropout passes")
+    review_note: str | None = Field(description="why there is no review flag")
+    vote_entropy_nats: float | None = Field(description="what the review flag rests on")
+    notes: list[str] = Field(description="what to mind about this text")
+    model_id: str = Field(description="the training that made the model")
+    rule: str = Field(description="argmax, target_recall or min_cost")
+    verdict: str = Field(description="passes_gates, provisional or unsafe")
+    warning: str | None = Field(description="why the model must not be relied on")
+    notice: str = Field(description="what the answer is not")
+
+
+class Health(BaseModel):
+    """The state of the model, which is sent with the status 503 where it is lost."""
+
+    model: Literal["ready", "lost"]
+    waiting: int = Field(description="texts that wait for a decision")
+    model_id: str
+    verdict: str
+    warning: str | None
+
+
+class Problem(BaseModel):
+    """Why there is no decision."""
+
+    error: str
+
+
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem} for status in (400, 408, 413, 415, 422, 503)
 }
 
 
+class KeptModel:
+    """The model behind the server: one child process, started again if it is lost. Raises, where it is
+    made, the error of its loading.
+    """
+
+    def __init__(self, model: BundledModel, passes: int | None) -> None:
+        self._model = model
+        self._passes = passes
+        self._asked = self._start()
+        self._asked.wait_until_loaded()
+        self.bundle = model.bundle
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the process has ended; the next text starts another one."""
+        return self._asked.is_over
+
+    def ask(self, text: str) -> conversation.Answered:
+        """Send a text; answers come in the order of the texts."""
+        # Asked from the event loop alone, so no two texts can start a process each.
+        if self._asked.is_over:
+            self._asked = self._start()
+        return self._asked.ask(text)
+
+    def _start(self) -> AskedModel:
+        return AskedModel(self._model, self._passes, use="serve")
+
+
 def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
     """The application around a loaded model; at most `most_waiting` texts wait for a decision."""
+    bundle = kept_model.bundle
     app = FastAPI(
         title="triage",
         version=version("triage-sweep"),
-        description=f"Model {kept_model.bundle.model_id}. {kept_model.bundle.warning or ''} {kept_model.bundle.notice}",
+        description=f"Model {bundle.model_id}. {bundle.warning or ''} {bundle.notice}",
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
     )
@@ -46,7 +134,7 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
     @app.exception_handler(Refused)
     async def refuse(request: Request, refusal: Refused) -> JSONResponse:
         headers = {"Retry-After": "2"} if refusal.status == 503 else {}
-        desk.metrics.requests.labels(refusal.status).inc()
+        desk.requests.labels(refusal.status).inc()
         return JSONResponse({"error": refusal.sentence}, refusal.status, headers)
 
     @app.exception_handler(HTTPException)
@@ -71,7 +159,6 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> JSONResponse:
         """Whether the model is loaded, and how many texts wait for it."""
-        bundle = kept_model.bundle
         about = {"model_id": bundle.model_id, "verdict": bundle.verdict, "warning": bundle.warning}
         state = "lost" if kept_model.is_lost else "ready"
         return JSONResponse(
@@ -81,7 +168,7 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
     @app.get("/metrics")
     async def metrics() -> Response:
         """Counters in the text format of Prometheus."""
-        return Response(desk.metrics.text(), media_type="text/plain; version=0.0.4")
+        return Response(generate_latest(desk.registry), media_type="text/plain; version=0.0.4")
 
     page = (files(__package__) / "page.html").read_text(encoding="utf-8")
 
@@ -94,13 +181,31 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
 
 
 class _Desk:
-    """Where texts wait for their decisions."""
+    """Where texts wait for their decisions, and what is counted of them: no text, and nothing of one."""
 
     def __init__(self, kept_model: KeptModel, most_waiting: int) -> None:
         self._kept = kept_model
         self._most_waiting = most_waiting
-        self.metrics = Metrics()
         self.waiting = 0
+
+        # Not the library's global registry, which refuses a name that a second server here repeats.
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "triage_requests",
+            "Requests to decide, by HTTP status",
+            ["status"],
+            registry=self.registry,
+        )
+        self._decisions = Counter(
+            "triage_decisions", "Decisions by label", ["label"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "triage_decision_seconds", "Time to a decision", buckets=SECONDS, registry=self.registry
+        )
+        gauge = Gauge(
+            "triage_waiting_texts", "Texts that wait for a decision", registry=self.registry
+        )
+        gauge.set_function(lambda: self.waiting)
 
     async def answered(self, text: str) -> dict[str, object]:
         """The whole answer to a text. Raises Refused where too many wait, or the model is lost."""
@@ -109,21 +214,105 @@ class _Desk:
             raise Refused(503, f"{self.waiting} texts wait already; ask again in a few seconds.")
 
         start = time.perf_counter()
-        self._count(+1)
+        self.waiting += 1
         try:
             values = await asyncio.wrap_future(self._kept.ask(text))
         except TriageError as error:
             raise Refused(503, f"The model could not answer: {error} Ask again.") from None
         finally:
-            self._count(-1)
+            self.waiting -= 1
 
         decision = Decision.from_json(values)
-        self.metrics.seconds.observe(time.perf_counter() - start)
-        self.metrics.decisions.labels(decision.label or "none").inc()
-        self.metrics.requests.labels(200).inc()
-
+        self._seconds.observe(time.perf_counter() - start)
+        self._decisions.labels(decision.label or "none").inc()
+        self.requests.labels(200).inc()
         return answer(self._kept.bundle, decision)
 
-    def _count(self, change: int) -> None:
-        self.waiting += change
-        self.metrics.waiting.set(self.waiting)
+
+class Refused(Exception):
+    """A request that gets no decision: the HTTP status, and a sentence for who sent it."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+
+
+class OwnHostAlone:
+    """Refuses requests under the name of another host, before anything else is done with them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
+        if scope["type"] == "http":
+            host = Headers(scope=scope).get("host", "").partition(":")[0]
+            if host not in HOSTS:
+                app = JSONResponse({"error": f"Ask this server as {' or '.join(HOSTS)}."}, 400)
+        await app(scope, receive, send)
+
+
+@dataclass
+class Bodies:
+    """The bodies of one server that are being read. `byte_count`: their bytes in memory."""
+
+    byte_count: int = 0
+
+
+async def text_of(request: Request, bodies: Bodies) -> str:
+    """The text that a request asks about. Raises Refused."""
+    header = request.headers.get("content-type", "")
+    kind = header.partition(";")[0].strip().lower()
+    # A page of another site cannot send this type without being allowed to.
+    if kind != "application/json":
+        raise Refused(415, f"Send {EXAMPLE} with the content type application/json.")
+
+    values = _parsed(await _body(request, bodies))
+    if not isinstance(values, dict) or set(values) != {"text"}:
+        raise Refused(422, f"The body is to be a JSON object with the one key text: {EXAMPLE}.")
+    if not isinstance(values["text"], str):
+        raise Refused(422, f"The value of text is to be a string: {EXAMPLE}.")
+
+    try:
+        return checked_text(values["text"])
+    except BadInput as error:
+        raise Refused(422, str(error)) from None
+
+
+async def _body(request: Request, bodies: Bodies) -> bytes:
+    """The bytes of a body; what has no room is read and dropped."""
+    body = bytearray()
+    size = 0
+    crowded = False
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                # Once a chunk was dropped the body has a hole, so the later ones are dropped, too.
+                crowded = crowded or bodies.byte_count + len(chunk) > BODIES_BYTES
+                if size <= BODY_BYTES and not crowded:
+                    body.extend(chunk)
+                    bodies.byte_count += len(chunk)
+                elif size > DISCARDED_BYTES:
+                    break
+    except TimeoutError:
+        raise Refused(408, f"The body did not arrive within {BODY_SECONDS:.0f} s.") from None
+    except ClientDisconnect:  # nobody reads the answer, but the request is counted
+        raise Refused(400, "The body broke off.") from None
+    finally:
+        bodies.byte_count -= len(body)
+
+    if size > BODY_BYTES:
+        raise Refused(413, f"The body is larger than {BODY_BYTES:,} bytes; shorten the text.")
+    if crowded:
+        raise Refused(503, "There are too many large requests at once; ask again in a few seconds.")
+    return bytes(body)
+
+
+def _parsed(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    # RecursionError: brackets that are nested too deeply.
+    except (ValueError, RecursionError):
+        raise Refused(400, f"The body is not JSON; send {EXAMPLE}.") from None

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from deployments.interruptions import interrupted_by_signals
-from flows.serve.app import MOST_WAITING, make_app
-from flows.serve.kept_model import KeptModel
+from flows.serve.app import MOST_WAITING, KeptModel, make_app
 from tasks.bundle.asking import in_use
 from tasks.bundle.bundle import Bundle, BundledModel
 from tasks.runtime.children import stop_children

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from flows.cli.models.find_model import find_model
-from flows.cli.models.predict_run import answers
-from flows.serve.kept_model import KeptModel
+from flows.cli.experiments import find_model
+from flows.cli.predict import answers
+from flows.serve.app import KeptModel
 from flows.serve.server import running
 from tasks.bundle.asking import AskedModel, in_use
 from tasks.bundle.bundle import BundledModel

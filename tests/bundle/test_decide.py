@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from flows.cli.models.predict_output import table
+from flows.cli.predict import table
 from tasks.bundle.bundle import (
     Bundle,
     BundledModel,

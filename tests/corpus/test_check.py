@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
+from flows.cli.data import tokenizers
 from flows.cli.main import app, main
-from flows.cli.storage.data_check import tokenizers
 from tasks.corpus import near_candidates
 from tasks.corpus.card import best_bound
 from tasks.corpus.case import SETS, Case
@@ -548,7 +548,7 @@ def test_the_card_stores_no_texts_and_names_the_dataset_that_a_sweep_has_stored(
 
 CLOSES_THE_TERMINAL = """
 import contextlib, os, signal, sys, time
-from flows.cli.storage import data_check
+from flows.cli import data as data_check
 from flows.cli.main import main
 number = sys.argv.pop()
 real = data_check.stored_or_temporary

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli.storage.data_check import request
+from flows.cli.data import request
 from tasks.corpus.case import SETS, Case, from_json
 from tasks.corpus.checks.report import check_data
 from tasks.corpus.prepare import CARD, prepare_dataset

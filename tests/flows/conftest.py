@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.models.find_model import find_model
-from flows.serve.kept_model import KeptModel
+from flows.cli.experiments import find_model
+from flows.serve.app import KeptModel
 from tests.place import Place
 
 

@@ -10,8 +10,7 @@ import pyarrow.parquet as parquet
 import pytest
 from rich.console import Console
 
-from flows.cli.models.best_ranking import Options
-from flows.cli.models.best_report import _by_own_rule, print_best
+from flows.cli.best import Options, by_own_rule, print_best
 from flows.report.typed_rows import leaderboard_rows
 from tasks.bundle.bundle import Rule
 from tasks.bundle.from_evaluation import bundle_of_evaluation
@@ -71,7 +70,7 @@ def test_test_figures_are_those_of_the_chosen_one_alone(best_output, used):
 def test_test_figures_and_the_ranking_follow_the_recipes_own_rule_which_is_named(best_output, used):
     (look,) = used.query("FROM look").to_dict("records")
     rows = {row.evaluation_id: row for row in leaderboard_rows()}
-    figure_text = _by_own_rule(rows[look["evaluation_id"]], "accuracy")
+    figure_text = by_own_rule(rows[look["evaluation_id"]], "accuracy")
     text = " ".join(best_output.split())
     assert f"decided by its rule {rows[look['evaluation_id']].primary_rule};" in text and figure_text in text
     chosen = rows[look["evaluation_id"]]
@@ -82,7 +81,7 @@ def test_test_figures_and_the_ranking_follow_the_recipes_own_rule_which_is_named
 
     of_rule = used.query("SELECT evaluation_id, value FROM metric WHERE metric = 'accuracy' AND rule = 'target_recall'")
     safe = [(rows[id], value) for id, value in of_rule.values.tolist() if rows[id].primary_rule == "target_recall"]
-    assert all(_by_own_rule(row, "accuracy").startswith(f"{value:.3f} [") for row, value in safe)
+    assert all(by_own_rule(row, "accuracy").startswith(f"{value:.3f} [") for row, value in safe)
     assert [row for row, value in safe if row.accuracy != value], "that of the argmax is another one"
 
 

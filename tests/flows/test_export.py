@@ -18,8 +18,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 import tasks.bundle.export
+from flows.cli.experiments import find_model
 from flows.cli.main import app
-from flows.cli.models.find_model import find_model
 from tasks.bundle import export_job
 from tasks.bundle.asking import checked_text
 from tasks.bundle.bundle import Bundle, Rule, Scaling, read_bundle
@@ -29,9 +29,9 @@ from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.bundle.loaded_model import load_model
 from tasks.bundle.model_card import card_figures, render_example, write_terms
 from tasks.models.gguf_file import open_gguf
-from tasks.removal import refuse_while_working
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.files import read_lines
+from tasks.runtime.removal import refuse_while_working
 from tasks.runtime.store import SEAL, read_manifest, seal, verify
 from tasks.spec import LABELS
 from tests.place import Place, one_sentence
@@ -281,7 +281,7 @@ def test_an_export_without_the_text_of_its_terms_is_written_but_not_pushed(place
     model = find_model(GEMMA)
     terms = {"licence": "Gemma Terms of Use", "terms": "https://ai.google.dev/gemma/terms"}
     gemma = replace(model, bundle=model.bundle.model_copy(update=terms))
-    monkeypatch.setattr("flows.cli.models.export_report.find_model", lambda name: gemma)
+    monkeypatch.setattr("flows.cli.export.find_model", lambda name: gemma)
     monkeypatch.setattr(tasks.bundle.export, "run_child", lambda function, args, *rest: export_job.run(args, print))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_good")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")

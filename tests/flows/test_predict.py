@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.models.find_model import find_model
-from flows.cli.models.predict_output import WRITERS, json_lines
-from flows.cli.models.predict_run import PredictRequest, answers, run_predict
-from flows.serve.kept_model import KeptModel
+from flows.cli.experiments import find_model
+from flows.cli.predict import WRITERS, PredictRequest, answers, json_lines, run_predict
+from flows.serve.app import KeptModel
 from tasks.bundle.asking import MOST_BYTES, decision_of, decoded_text, in_use
 from tasks.bundle.bundle import BundledModel
-from tasks.removal import refuse_while_working
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tasks.runtime.locks import lock_of
+from tasks.runtime.removal import refuse_while_working
 from tests.place import Place, one_sentence
 from tests.warehouse.rows import evaluation
 from warehouse.landing import write_landing
@@ -129,7 +128,7 @@ def test_where_no_answer_was_written_the_same_output_can_be_named_again(model, p
     output = tmp_path / "answers.txt"
     file.write_text('{"text": "My head hurts"}\n')
     other = BundledModel(model.bundle.model_copy(update={"adapter_digest": "other"}), place.home)
-    monkeypatch.setattr("flows.cli.models.predict_run.find_model", lambda name: other)
+    monkeypatch.setattr("flows.cli.predict.find_model", lambda name: other)
 
     with pytest.raises(BrokenFolder, match="is not the adapter that was judged"):
         run_predict(PredictRequest(CELL, None, file, "text", None, None, output))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.machine.init import write_examples
+from flows.cli.init import write_examples
 from flows.cli.main import app
 from flows.plan import assumed_speeds
 from tests.place import ROOT, Place

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from flows import search as flow
 from flows.cli.main import app
-from flows.cli.results.status_report import print_status
+from flows.cli.status import print_status
 from flows.cli.sweeps import search_run
 from flows.plan import plan_cells, planned_cases
 from flows.search_setup import Limits, alone, set_up

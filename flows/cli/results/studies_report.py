@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from flows.cli.terminal import print_line
-from flows.cli.waiting import load_what_waits
+from flows.cli.terminal import load_what_waits, print_line
 from flows.report.figures import counted
 from flows.report.narrow import print_narrow
 from flows.report.studies import side_by_side, studies_table

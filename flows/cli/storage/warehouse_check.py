@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from flows.cli.terminal import print_line
-from flows.cli.waiting import load_what_waits
+from flows.cli.terminal import load_what_waits, print_line
 from flows.report.figures import counted
 from warehouse.comments import head_of
 from warehouse.connect import check_exists, warehouse_path

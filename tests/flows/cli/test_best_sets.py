@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from flows.cli.models.best_ranking import Options, candidates_of
+from flows.cli.best import Options, candidates_of
 from tests.warehouse.rows import evaluation, training
 from tests.warehouse.test_studies import land_sweep
 from warehouse.landing import write_landing
@@ -22,7 +22,7 @@ def test_the_models_are_those_of_the_test_set_that_was_judged_last(tmp_path):
     load_all(tmp_path)
 
     candidates = candidates_of("study", Options(None, None, "study", "macro-f1", 0.3))
-    assert [row.evaluation_id for row, _ in candidates] == ["n4"], "the model at 8 bits was trained last"
+    assert [row.evaluation_id for row in candidates] == ["n4"], "the model at 8 bits was trained last"
 
 
 def test_a_sweep_that_finds_its_models_judged_brings_their_test_set_back(tmp_path):
@@ -35,8 +35,8 @@ def test_a_sweep_that_finds_its_models_judged_brings_their_test_set_back(tmp_pat
     land_sweep(tmp_path, "study", ["t4", "other"], day=2)
     load_all(tmp_path)
     options = Options(None, None, "study", "macro-f1", 0.3)
-    assert [row.evaluation_id for row, _ in candidates_of("study", options)] == ["other"]
+    assert [row.evaluation_id for row in candidates_of("study", options)] == ["other"]
 
     land_sweep(tmp_path, "study", ["t4", "own"], day=3)
     load_all(tmp_path)
-    assert [row.evaluation_id for row, _ in candidates_of("study", options)] == ["own"]
+    assert [row.evaluation_id for row in candidates_of("study", options)] == ["own"]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.storage.cache_prune import seconds_of
-from tasks.removal import bytes_below
+from flows.cli.clean import seconds_of
+from tasks.removable import last_used, names_of
 from tasks.runtime.errors import BadInput
 from tasks.runtime.locks import locked
+from tasks.runtime.removal import bytes_below
 from tasks.runtime.store import build_folder
-from tasks.unused import last_used, stored
 from tests.place import Place, one_sentence
 
 NOTHING_OF_RESULTS = "clean", "--unreferenced"
@@ -60,8 +60,8 @@ def test_a_forgotten_studys_folders_go_once_they_are_old_and_what_landed_stays(s
 
     result = swept.ask(*NOTHING_OF_RESULTS)
     assert folders(swept) == before and "Nothing was removed" in result.stdout
-    for kind in ("variants", "base conversions", "sources", "experiments", "scores", "data sets"):
-        assert f"│ {kind} " in result.stdout, result.stdout
+    for place in ("models", "sources", "experiments", "baselines", "data"):
+        assert f"│ {place} " in result.stdout, result.stdout
 
     size = sum(path.stat().st_size for path in (swept.home / "data").rglob("*") if path.is_file())
     assert f"{size:,}" in result.stdout
@@ -110,12 +110,10 @@ def test_a_landing_folder_that_cannot_be_read_is_a_sentence_and_nothing_goes(swe
     assert folders(swept) == before
 
 
-def test_scores_of_valid_are_needed_as_long_as_their_model(tmp_path):
-    scores = tmp_path / "valid" / "m-4bit-r-s42-aaaaaaaaaaaa-v0123456789ab"
-    build_folder(scores, lambda folder: {})
-    for referred in ({"m-4bit-r-s42-aaaaaaaaaaaa"}, set()):
-        (entry,) = stored(tmp_path, referred)
-        assert (entry.part.kind, entry.is_referred_to) == ("scores of valid", bool(referred))
+def test_scores_are_needed_as_long_as_their_model():
+    training = "m-4bit-r-s42-aaaaaaaaaaaa"
+    for folder in ("valid/{}-v0123456789ab", "moved/{}-e0123456789ab", "experiments/{}"):
+        assert names_of(Path(folder.format(training))) == {training}
 
 
 def test_a_step_that_finds_a_folder_complete_notes_its_use(tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from flows.cli.results.compare_report import print_comparison
+from flows.cli.compare import print_comparison
 from flows.report.answer import answer
 from flows.report.overview import overview
 from flows.report.pair_lines import pair_lines
@@ -72,8 +72,8 @@ def test_a_wider_terminal_shows_more_and_a_narrow_one_says_what_it_leaves_out():
 
 
 def test_a_long_study_is_cut_on_a_terminal_alone(monkeypatch):
-    monkeypatch.setattr("flows.cli.results.compare_report.MOST_MODELS", 2)
-    monkeypatch.setattr("flows.cli.results.compare_report.MOST_PAIRS", 1)
+    monkeypatch.setattr("flows.cli.compare.MOST_MODELS", 2)
+    monkeypatch.setattr("flows.cli.compare.MOST_PAIRS", 1)
     lines = printed(80)
     assert len(experiments(lines)) == 2 and "and 4 more models" in lines
     (recall,) = [number for number, line in enumerate(lines) if line.startswith("ED recall, 1 of 3 pairs, ")]

@@ -8,8 +8,6 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from flows.cli.models.export_report import _agreement
-from flows.cli.models.predict_run import PredictRequest, run_predict
 from flows.cli.results.studies_report import _sentence
 from flows.cli.storage.warehouse import _merged
 from flows.cli.storage.warehouse_check import print_check
@@ -17,13 +15,7 @@ from flows.cli.sweeps.search_report import saved
 from flows.cli.sweeps.search_run import _introduction
 from flows.report.figures import counted
 from flows.search_setup import Limits
-from tasks.bundle.bundle import ExportAgreement, ExportResult, Rule
-from tasks.bundle.export_job import refuse_beyond_bound
-from tasks.runtime.errors import BadInput
 from tasks.search.trial import Cost
-from tests.bundle.test_decide import bundle
-from tests.bundle.test_model_card import card
-from tests.stopping import stop_for_this_test_only
 from warehouse.forget import Forgotten
 from warehouse.load import load_all
 
@@ -34,23 +26,6 @@ ONE_AND_TWO = pytest.mark.parametrize(("count", "s"), [(1, ""), (2, "s")])
 def test_a_count_stands_with_its_noun(count, s):
     assert counted(count, "more row") == f"{count} more row{s}"
     assert counted(1134, "case") == "1,134 cases" and counted(0, "case") == "0 cases"
-
-
-@ONE_AND_TWO
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_answers(count, s, interrupted, tmp_path, monkeypatch, capsys):
-    def write_answers(request, texts):
-        yield from range(1, count + 1)
-        if interrupted:
-            raise KeyboardInterrupt
-
-    stop_for_this_test_only(monkeypatch)
-    monkeypatch.setattr("flows.cli.models.predict_run._write_answers", write_answers)
-    file = tmp_path / "cases.jsonl"
-    file.write_text('{"text": "My head hurts"}\n' * count)
-    run_predict(PredictRequest("m", None, file, "text", None, None, tmp_path / "out.jsonl"))
-    text = capsys.readouterr().err.replace("\n", " ")
-    assert (f"Interrupted after {count} answer{s}. " if interrupted else f"{count} answer{s} in ") in text
 
 
 @ONE_AND_TWO
@@ -69,15 +44,6 @@ def test_trials_and_hours_of_a_search(count, s):
     ):
         assert _introduction(setup, limits).startswith(f"Search demo: {words} of m4, ")
     assert saved(Cost(updates=1, all_updates=2, seconds=1, all_seconds=2), count).startswith(f"{count} trial{s} took ")
-
-
-@pytest.mark.parametrize(("count", "words"), [(1, "1 decision differs"), (2, "2 decisions differ")])
-def test_decisions_of_a_model_that_was_written_anew(count, words):
-    agreement = ExportAgreement(cases=60, largest=0.5, decided_otherwise=count)
-    assert f"; {words}." in _agreement("model.gguf", agreement)
-    assert f", and {words}." in card(bundle(Rule(name="argmax")), ExportResult(fused=agreement))
-    with pytest.raises(BadInput, match=f", and {words}. Export it"):
-        refuse_beyond_bound(agreement, "model.gguf")
 
 
 @ONE_AND_TWO

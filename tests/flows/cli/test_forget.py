@@ -5,25 +5,29 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
+import shutil
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from flows.cli.clean import remove_if_told
 from flows.experiment import experiment
 from flows.search import search
 from flows.sweep import sweep
-from tasks import removal
-from tasks.forget_data import forget, matching_names, plan
-from tasks.removal import refuse_while_working
+from tasks.identity import INGREDIENTS
+from tasks.removable import known_names, matching_names, of_data, sharing_sets
+from tasks.runtime import removal
 from tasks.runtime.errors import Locked
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
+from tasks.runtime.removal import refuse_while_working
 from tasks.runtime.store import seal
 from tests.flows.test_privacy import pieces_of
 from tests.place import one_sentence
 from tests.stopping import stop_for_this_test_only
+
+FILES = ("train.jsonl", "adapters.safetensors", "scores.parquet")
 
 
 @pytest.fixture
@@ -32,16 +36,22 @@ def swept(smoke, tmp_path):
     return smoke[0].copy(tmp_path / "copy")
 
 
-def test_a_dry_run_says_what_would_go_and_removes_nothing(swept):
+def forget(root: Path, *names: str) -> None:
+    remove_if_told(root, of_data(root, names), yes=True)
+
+
+# --- On the home of a sweep ----------------------------------------------------------------------
+
+
+def test_without_yes_it_says_what_would_go_and_removes_nothing(swept):
     before = sorted(swept.home.rglob("*"))
     result = swept.ask("data", "forget", "smoke")
     assert (result.returncode, result.stderr) == (0, "")
     (data,) = (path.name for path in (swept.home / "data").glob("embedded-*"))
-    assert f"data/{data}" in result.stdout and result.stdout.count("│ adapters │") == 8
-    sizes = re.findall(r"([\d.]+) (kB|MB) +│$", result.stdout, re.MULTILINE)
-    assert len(sizes) > 8 and all(float(size) > 0 for size, _ in sizes), "small folders have a size, too"
-    assert "│ scores   │ baselines/" in result.stdout and "exports, reports" in result.stdout
-    assert result.stdout.rstrip().endswith("Nothing was removed. To remove it: triage data forget smoke --yes")
+    assert data in result.stdout and "│ experiments │ 8 " in result.stdout
+    size = sum(path.stat().st_size for path in (swept.home / "data" / data).rglob("*") if path.is_file())
+    assert f"{size:,}" in result.stdout and "exports, reports" in result.stdout
+    assert result.stdout.rstrip().endswith("Nothing was removed. To remove it, add --yes.")
     assert sorted(swept.home.rglob("*")) == before
 
 
@@ -58,19 +68,34 @@ def test_no_file_holds_a_piece_of_a_text_afterwards_and_results_stay(swept):
     assert not list(swept.home.rglob("adapters*.safetensors"))
     assert len(swept.query("SELECT training_id FROM experiment WHERE recipe_kind <> 'baseline'")) == 8
     again = swept.ask("data", "forget", "embedded")
-    assert again.returncode == 2 and one_sentence(again.stderr)
-    assert "holds nothing of a data set 'embedded', nor of any other" in again.stderr
+    assert again.returncode == 2 and one_sentence(again.stderr) and "nor of any other" in again.stderr
 
 
 def test_a_name_that_is_not_there_is_a_sentence_with_the_nearest(swept):
     result = swept.ask("data", "forget", "embeded", "--yes")
-    assert result.returncode == 2 and "holds nothing of a data set 'embeded'; did you mean embedded-" in result.stderr
+    assert result.returncode == 2 and "a data set 'embeded'; did you mean embedded-" in result.stderr
     paper = swept.ask("data", "forget", "paper")
     assert paper.returncode == 2 and "holds nothing of a data set 'embedded-" in paper.stderr
 
 
+def test_every_adapter_of_a_home_that_trained_none_itself_goes(swept):
+    shutil.rmtree(swept.home / "logs")
+    specs = list((swept.home / "experiments").glob("*/spec.json"))
+    for path in specs:
+        path.unlink()
+    assert len(specs) == 8
+    assert swept.ask("data", "forget", "embedded", "--yes").returncode == 0
+    assert not list((swept.home / "experiments").glob("*/"))
+
+
+# --- On homes of a few folders -------------------------------------------------------------------
+
+
 def made_home(root: Path) -> Path:
-    """Two data sets, an adapter and an untuned model's scores of each; `new` has another test set than `own`."""
+    """Two data sets, an adapter and an untuned model's scores of each; `new` has another test set than `own`.
+
+    Each holds a file of what is to go.
+    """
     for name, tests in (("own-1", "t1"), ("own-2", "t2"), ("other-3", "t3")):
         (root / "data" / name).mkdir(parents=True)
         shared = "learned" if name.startswith("own") else "elsewhere"
@@ -84,6 +109,8 @@ def made_home(root: Path) -> Path:
         scores = root / "baselines" / f"untuned-{name}"
         scores.mkdir(parents=True)
         job(root / "logs" / name, {"scores": scores, "data": root / "data" / name, "home": root})
+        for folder, file in zip((root / "data" / name, trained, scores), FILES, strict=True):
+            (folder / file).write_text("what is to go")
 
     moved = root / "moved" / "m"
     moved.mkdir(parents=True)
@@ -110,12 +137,15 @@ def folders(root: Path) -> set[str]:
     }  # fmt: skip
 
 
+def what_is_left(root: Path, name: str) -> list[str]:
+    return [str(path.relative_to(root)) for path in root.rglob("*") if path.name in FILES and name in str(path)]
+
+
 def test_what_came_from_other_data_stays_and_a_shared_set_is_named(tmp_path):
     root = made_home(tmp_path)
     assert matching_names(root, "own") == ["own-1", "own-2"] and matching_names(root, "dataset-3") == ["other-3"]
-    planned = plan(root, ["own-1"])
-    assert planned.elsewhere == ("own-2",)
-    forget(root, planned)
+    assert sharing_sets(root, ["own-1"]) == ["own-2"]
+    forget(root, "own-1")
     assert folders(root) == {
         "data/own-2", "valid/v", "data/other-3", "experiments/cell-own-2", "experiments/cell-other-3",
         "baselines/untuned-own-2", "baselines/untuned-other-3",
@@ -125,51 +155,29 @@ def test_what_came_from_other_data_stays_and_a_shared_set_is_named(tmp_path):
 
 def test_adapters_of_a_data_set_whose_texts_are_gone_already_are_found(tmp_path):
     root = made_home(tmp_path)
-    (root / "data" / "other-3" / "manifest.json").unlink()
-    (root / "data" / "other-3").rmdir()
-    assert [part.folder.name for part in plan(root, matching_names(root, "other")).parts] == [
-        "cell-other-3", "untuned-other-3",
-    ]  # fmt: skip
-
-
-def test_what_an_interrupted_removal_left_goes_the_next_time(tmp_path, monkeypatch):
-    root = made_home(tmp_path)
-
-    def interrupted(folder):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(
-            removal.shutil, "rmtree", lambda folder, ignore_errors=False: ignore_errors or interrupted(folder)
-        )
-        forget(root, plan(root, ["own-1"]))
-
-    assert list(root.rglob(".forgotten-*")), "set aside, and not removed yet"
-    forget(root, plan(root, ["other-3"]))
-    assert not list(root.rglob(".forgotten-*"))
+    shutil.rmtree(root / "data" / "other-3")
+    names = {path.name for path in of_data(root, matching_names(root, "other"))}
+    assert names == {"cell-other-3", "untuned-other-3"}
 
 
 @pytest.mark.parametrize("subfolder", ["experiments", "data", "landing"])
 def test_it_is_refused_while_anything_works_in_the_home(subfolder, tmp_path):
     root = made_home(tmp_path)
-    with (
-        locked(root / subfolder / "something"),
-        pytest.raises(Locked, match=f"Another process is working in .*{subfolder}/something"),
-    ):
-        forget(root, plan(root, ["own-1"]))
+    refused = f"Another process is working in .*{subfolder}/something"
+    with locked(root / subfolder / "something"), pytest.raises(Locked, match=refused):
+        forget(root, "own-1")
 
     building = root / subfolder / ".tmp-x-0"
     building.mkdir()
     before = folders(root)
     descriptor = os.open(building, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-
     with pytest.raises(Locked):
-        forget(root, plan(root, ["own-1"]))
+        forget(root, "own-1")
 
     os.close(descriptor)
     assert folders(root) == before
-    forget(root, plan(root, ["own-1"]))
+    forget(root, "own-1")
 
 
 class SeenAtWork(Exception):
@@ -199,3 +207,154 @@ def test_it_is_refused_while_a_flow_of_a_process_without_a_server_of_its_own_run
     with pytest.raises(SeenAtWork):
         flow.func.fn(**flow.keywords)
     refuse_while_working(home())
+
+
+# --- After an interruption -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("removed", range(4))
+def test_a_removal_that_was_interrupted_is_finished_when_it_is_typed_again(removed, place, monkeypatch):
+    root = made_home(place.home)
+    whole_folders = removed
+    rmtree = shutil.rmtree
+
+    def interrupted(folder, ignore_errors=False):
+        nonlocal whole_folders
+        if ignore_errors:
+            return
+        if not whole_folders:
+            for path in folder.glob("*.json"):  # spec and manifest are the first to go
+                path.unlink()
+            raise KeyboardInterrupt
+        whole_folders -= 1
+        rmtree(folder)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(removal.shutil, "rmtree", interrupted)
+        forget(root, "own-1")
+
+    shutil.rmtree(root / "logs")
+    assert what_is_left(root, "own-1")
+    result = place.ask("data", "forget", "own-1", "--yes")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert what_is_left(root, "own-1") == [] and not list(root.rglob(".forgotten-*"))
+    assert len(what_is_left(root, "own-2")) == 3
+
+    again = place.ask("data", "forget", "own-1", "--yes")
+    assert again.returncode == 2 and "holds nothing of a data set 'own-1'; did you mean own-2?" in again.stderr
+
+
+def test_adapters_that_were_set_aside_are_known_by_their_jobs_where_the_texts_are_gone(tmp_path):
+    root = made_home(tmp_path)
+    shutil.rmtree(root / "data")
+    shutil.rmtree(root / "baselines")
+    experiments = root / "experiments"
+    scores = experiments / "cell-own-1" / "scores" / "s"
+    job(root / "logs" / "evaluate-s", {"scores": scores, "data": root / "data" / "own-1", "home": root})
+    (experiments / "cell-own-1" / "spec.json").unlink()
+    for name in ("cell-other-3", "cell-own-1"):
+        (experiments / name).rename(experiments / f".forgotten-{name}")
+    assert known_names(root) == ["other-3", "own-1", "own-2"]
+    forget(root, *matching_names(root, "other"))
+    assert not what_is_left(root, "other-3") and known_names(root) == ["own-2"], "each removes what all left"
+
+
+def test_what_an_interrupted_removal_left_goes_with_what_has_its_name_again(tmp_path):
+    root = made_home(tmp_path)
+    trained = root / "experiments" / "cell-own-1"
+    shutil.copytree(trained, root / "experiments" / ".forgotten-cell-own-1")
+    shutil.copytree(trained, trained / "scores" / ".forgotten-s")
+    shutil.copytree(trained, root / "experiments" / ".forgotten-gone" / "scores" / ".forgotten-s")
+    forget(root, "own-1")
+    assert what_is_left(root, "own-1") == [] and not list(root.rglob(".forgotten-*"))
+
+
+def test_what_no_longer_says_of_what_it_is_is_named_and_not_called_nothing(place):
+    adapter = place.home / "experiments" / ".forgotten-cell" / "adapters.safetensors"
+    adapter.parent.mkdir(parents=True)
+    adapter.write_text("weights")
+    result = place.ask("data", "forget", "clinic", "--yes")
+    assert result.returncode == 2 and one_sentence(result.stderr)
+    assert "nor of any other. An interrupted removal left experiments/.forgotten-cell" in result.stderr
+    assert place.ask("clean", "--yes").returncode == 0 and not adapter.exists()
+    assert place.ask("data", "forget", "clinic").stderr.endswith("a data set 'clinic', nor of any other.\n")
+
+
+@pytest.mark.parametrize("name", ["clinic", "clinic-0123456789ab", "0123456789ab"])
+@pytest.mark.parametrize("aside", ["", ".forgotten-"])
+def test_texts_of_a_killed_builder_are_known_by_the_name_that_they_were_to_have(aside, name, place):
+    texts = place.home / "data" / f"{aside}.tmp-clinic-0123456789ab-fedcba987654" / "train.jsonl"
+    texts.parent.mkdir(parents=True)
+    texts.write_text('{"text": "my chest hurts"}')
+    result = place.ask("data", "forget", name, "--yes")
+    assert (result.returncode, result.stderr) == (0, "") and "Removed: " in result.stdout
+    assert list((place.home / "data").iterdir()) == []
+
+
+def test_a_name_that_no_file_can_have_is_a_sentence(place):
+    place.home.mkdir(parents=True)
+    for name in ("n" * 300, "n" * 300 + ".toml"):
+        result = place.ask("data", "forget", name, "--yes")
+        assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
+        assert "nnn..." in result.stderr
+
+
+# --- Adapters that another machine trained -------------------------------------------------------
+
+
+def brought(root: Path, name: str, ingredients: str) -> Path:
+    """An experiment as the shared folder gives it: it has no job in this home."""
+    folder = root / "experiments" / name
+    folder.mkdir(parents=True)
+    (folder / "adapters.safetensors").write_text("weights")
+    seal(folder, {}, ["adapters.safetensors"])
+    (folder / INGREDIENTS).write_text(ingredients)
+    return folder
+
+
+def learned(root: Path, name: str, train: str, valid: str) -> None:
+    """A data set with the two sets that an adapter learns from."""
+    (root / "data" / name).mkdir(parents=True)
+    sets = {key: {"digest": digest, "cases": 1, "labels": {}} for key, digest in (("train", train), ("valid", valid))}
+    seal(root / "data" / name, {"sets": sets})
+
+
+def test_an_adapter_of_another_machine_goes_with_the_cases_that_it_learned_from(tmp_path):
+    root = tmp_path / "home"
+    learned(root, "own-1", "t1", "v1")
+    learned(root, "own-2", "t1", "v2")
+    brought(root, "cell-1", json.dumps({"train": "t1", "valid": "v1"}))
+    brought(root, "cell-2", json.dumps({"train": "t1", "valid": "v2"}))
+    for name, ingredients in (("cell-odd", "[]"), ("cell-broken", "{"), ("cell-old", "{}")):
+        brought(root, name, ingredients)
+
+    moved = root / "moved" / "m"
+    moved.mkdir(parents=True)
+    adapter = root / "experiments" / "cell-1"
+    job(root / "logs" / "move", {"scores": moved, "adapter": adapter, "home": root})
+    half_brought = root / "experiments" / ".tmp-cell-1-0123456789ab"
+    half_brought.mkdir()
+
+    assert of_data(root, ["own-1"]) == [adapter, moved, half_brought, root / "data" / "own-1"], "the texts are the last"
+    assert sharing_sets(root, ["own-1"]) == ["own-2"]
+    forget(root, "own-1")
+    assert {path.name for path in (root / "experiments").glob("*/")} == {
+        "cell-2", "cell-odd", "cell-broken", "cell-old",
+    }  # fmt: skip
+
+
+def test_an_adapter_of_another_machine_goes_also_where_only_one_of_this_machine_names_the_data(tmp_path):
+    root = tmp_path / "home"
+    cases = json.dumps({"train": "t1", "valid": "v1"})
+    brought(root, "cell-1", cases)
+    job(root / "experiments" / "cell-2", {"folder": root / "experiments/cell-2", "data": "own-1", "home": root})
+    (root / "experiments" / "cell-2" / INGREDIENTS).write_text(cases)
+    assert [path.name for path in of_data(root, ["own-1"])] == ["cell-1", "cell-2"]
+
+
+def test_the_shared_folder_from_which_adapters_would_come_back_is_named(place, tmp_path):
+    made_home(place.home)
+    mount = str(tmp_path / "mount")
+    assert "TRIAGE_SHARED" not in place.ask("data", "forget", "own-1").stdout
+    printed = " ".join(place.ask("data", "forget", "own-1", TRIAGE_SHARED=mount).stdout.split())
+    assert "the next sweep brings adapters back" in printed and "mount (TRIAGE_SHARED) stays" in printed

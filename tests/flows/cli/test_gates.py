@@ -12,9 +12,9 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
-from flows.cli.find_experiment import find_evaluations
-from flows.cli.models.best_report import _name_to_ask
-from flows.cli.results.gates_report import print_gates
+from flows.cli.best import name_to_ask
+from flows.cli.experiments import find_evaluations
+from flows.cli.gates import print_gates
 from flows.report.leaderboard import leaderboard
 from flows.report.prevalence import restated, restated_note
 from flows.report.typed_rows import leaderboard_rows
@@ -228,13 +228,13 @@ def test_ids_and_texts_are_shown_and_not_obeyed_by_a_terminal(tmp_path):
 
 def test_the_chosen_model_is_named_by_what_means_it_alone(landed, tmp_path):
     (row,) = leaderboard_rows()
-    assert _name_to_ask(row) == row.cell_id
+    assert name_to_ask(row) == row.cell_id
 
     other = training("t5", settings_digest="others", dataset_digest="others", cell_id=row.cell_id)
     write_landing(tmp_path, "t5", "training", other)
     write_landing(tmp_path, "e5", "evaluation", evaluation("e5", "t5", set_digest="others"))
     load_all(tmp_path)
-    assert _name_to_ask(row) == "e4", "another study has trained this cell"
+    assert name_to_ask(row) == "e4", "another study has trained this cell"
     assert find_evaluations("e4", for_its_model=True)[0].evaluation.evaluation_id == "e4"
 
 

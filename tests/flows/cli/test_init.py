@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.machine.init import FILES, write_examples
+from flows.cli.init import FILES, write_examples
 from flows.selection import Narrowing, select
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.splits import near_duplicates

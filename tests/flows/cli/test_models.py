@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.cli.models.sizes import disagreement, model_sizes, print_models
+from flows.cli.models import disagreement, model_sizes, print_models
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.convert import run_quantize
 from tasks.models.model_shape import ModelShape, known_shape

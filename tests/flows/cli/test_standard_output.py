@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from flows.cli.main import main
-from flows.cli.models.predict_run import _writing
+from flows.cli.predict import writing
 from tasks.runtime.errors import BadInput
 from tests.place import Place, one_sentence, with_empty_warehouse
 
@@ -68,7 +68,7 @@ def test_answers_of_predict_are_refused_in_the_same_words():
     with (
         FULL.open("w") as full,
         pytest.raises(BadInput, match=r"^The disk is full: standard output could not be written; "),
-        _writing(full, None),
+        writing(full, None),
     ):
         full.write("HOME")
         full.flush()

@@ -9,9 +9,7 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
-from flows.cli.results.status_lines import Line
-from flows.cli.results.status_report import print_json, print_status
-from flows.cli.results.status_watch import watch_status, watched_table
+from flows.cli.status import Line, print_json, print_status, watch_status, watched_table
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import TrainingReport
 from tasks.runtime.home import home

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.cli.results.compare_report import print_study
+from flows.cli.compare import print_study
 from flows.cli.results.studies_report import forget_study, print_studies, print_two_studies
 from flows.cli.storage.warehouse_check import print_check
 from flows.report.study import evaluations_of_sweep, find_study

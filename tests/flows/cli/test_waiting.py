@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.cli.waiting import load_what_waits
+from flows.cli.terminal import load_what_waits
 from tasks.runtime.home import home
 from tests.warehouse.rows import land_pair
 from tests.warehouse.test_waiting import held_warehouse

@@ -16,10 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 
-from flows.cli.results import report_command
-from flows.cli.results.report_command import ReportRequest, make_report
+from flows.cli import report as command
 from flows.html_report import after_sweep
 from flows.html_report.after_sweep import Refreshed, has_real_models, place_of_report, refreshed_report
 from flows.html_report.files import is_current, landed_fingerprint, report_path
@@ -35,8 +33,6 @@ from tests.warehouse.rows import evaluation, land_pair, training
 from warehouse.connect import writing
 from warehouse.landing import write_landing
 from warehouse.load import load_all
-
-QUIET = Console(quiet=True)
 
 
 @dataclass(frozen=True)
@@ -236,9 +232,9 @@ def test_a_result_that_would_land_while_a_study_is_read_lands_after_it_and_outda
         subprocess.run([sys.executable, "-c", load_now, landing], cwd=ROOT, capture_output=True)
         return landed_fingerprint(study)
 
-    monkeypatch.setattr(report_command, "landed_fingerprint", landed_meanwhile)
+    monkeypatch.setattr(command, "landed_fingerprint", landed_meanwhile)
     monkeypatch.setattr("flows.html_report.page.SECTIONS", ())
-    make_report(QUIET, ReportRequest("earlier"))
+    command.report("earlier")
     assert is_current("earlier")
     load_all(landing)
     assert not is_current("earlier")
@@ -274,7 +270,7 @@ def test_a_study_on_random_weights_gets_no_report_by_itself(own_home, tmp_path):
 
 def refused(**request_fields) -> str:
     with pytest.raises(BadInput) as error:
-        make_report(QUIET, ReportRequest(**request_fields))
+        command.report(**request_fields)
     assert str(error.value).endswith(".")
     return str(error.value)
 
@@ -287,8 +283,8 @@ def test_what_cannot_be_done_is_a_sentence_before_anything_is_drawn(local_report
     assert "is there already" in refused(output=present_file) and present_file.read_text() == "mine"
     assert "There is no folder" in refused(figures=tmp_path / "nowhere" / "charts")
     assert "give --figures the name of a folder" in refused(figures=present_file)
-    assert "--output FILE" in refused(texts=present_file) and "--output FILE" in refused(cases=("test-000001",))
-    assert "a case 'test-9'" in refused(cases=("test-9",), output=tmp_path / "new.html")
+    assert "--output FILE" in refused(texts=present_file) and "--output FILE" in refused(case=["test-000001"])
+    assert "a case 'test-9'" in refused(case=["test-9"], output=tmp_path / "new.html")
     texts = tmp_path / "texts.jsonl"
     texts.write_text(json.dumps({"text": "my chest hurts", "label": "ED"}))
     assert "No text in" in refused(texts=texts, output=tmp_path / "new.html")
@@ -310,7 +306,7 @@ def test_texts_come_from_the_file_that_is_given_and_the_report_says_so(local_rep
     texts = tmp_path / "texts.jsonl"
     output = tmp_path / "new.html"
     texts.write_text(json.dumps({"text": "my chest hurts", "label": "ED"}))
-    make_report(QUIET, ReportRequest(texts=texts, output=output))
+    command.report(texts=texts, output=output)
     html = output.read_text()
     assert "This report holds patient texts." in html and html.count("my chest hurts") == 1
     assert output.stat().st_mode & 0o077 == 0

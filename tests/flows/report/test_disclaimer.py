@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.cli.results.gates_report import print_gates
+from flows.cli.gates import print_gates
 from flows.report.disclaimer import disclaimer
 from tasks.runtime.home import home
 from tests.warehouse.rows import evaluation, full, training

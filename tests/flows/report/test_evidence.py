@@ -10,8 +10,8 @@ from datetime import datetime
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from flows.cli.results.compare_report import print_comparison
-from flows.cli.results.status_report import print_status
+from flows.cli.compare import print_comparison
+from flows.cli.status import print_status
 from flows.report.disclaimer import disclaimer
 from flows.report.evaluation_sets import SOURCES
 from flows.report.evidence import evidence

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from flows.cli.results.gates_report import gate_table
+from flows.cli.gates import gate_table
 from flows.report.gates import GateRow, LookRow, adjusted, gates
 from flows.report.table import print_table
 from flows.report.typed_rows import leaderboard_rows, typed_rows

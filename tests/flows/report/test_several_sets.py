@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from flows import compare
-from flows.cli.results.compare_report import print_comparison
+from flows.cli.compare import print_comparison
 from flows.html_report.forest import forest
 from flows.html_report.study import reported_study
 from flows.report.answer import NO_PAIR_HERE, NO_POOL, NO_POOL_HERE, answer

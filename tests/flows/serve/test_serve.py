@@ -18,8 +18,8 @@ import pytest
 
 from flows.serve.server import CONNECTIONS, listening, running
 from tasks.bundle.decision import Decision, answer
-from tasks.removal import refuse_while_working
 from tasks.runtime.errors import BadInput, Locked
+from tasks.runtime.removal import refuse_while_working
 from tests.flows.test_predict import CELL, MARKER, cases_of
 
 JSON = {"Content-Type": "application/json"}
@@ -95,7 +95,7 @@ def test_a_text_is_as_long_however_json_writes_it(client):
 
 
 def test_all_bodies_that_arrive_at_once_have_a_bound_together(client, monkeypatch):
-    monkeypatch.setattr("flows.serve.requests.BODIES_BYTES", 40)
+    monkeypatch.setattr("flows.serve.app.BODIES_BYTES", 40)
     assert decide(client, "a").status_code == 200
     response = decide(client, "a" * 40)
     assert response.status_code == 503 and "too many large requests" in response.json()["error"]

@@ -1,4 +1,4 @@
-"""`triage serve EXPERIMENT_OR_DIR`: the options of the command."""
+"""`triage serve EXPERIMENT_OR_DIR`: decisions over HTTP, for programs on this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.models.predict import Model, Passes
+from flows.cli.predict import Model, Passes
 from flows.cli.terminal import console, print_line
 
 Port = Annotated[int, typer.Option(min=1024, max=65535, metavar="PORT", help="port on 127.0.0.1")]
@@ -14,7 +14,7 @@ Port = Annotated[int, typer.Option(min=1024, max=65535, metavar="PORT", help="po
 
 def serve(experiment: Model, port: Port = 8642, passes: Passes = None) -> None:
     """Answer requests to decide texts over HTTP, for programs on this machine, until Ctrl-C."""
-    from flows.cli.models.find_model import find_model
+    from flows.cli.experiments import find_model
     from flows.serve.server import serve as start
 
     start(lambda: find_model(experiment), port, passes, lambda line: print_line(console, line))

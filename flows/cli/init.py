@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -33,18 +34,15 @@ def init(directory: Directory) -> None:
     """
     has_own = os.path.lexists(directory / ".gitignore")
     grid, cases = write_examples(directory)
-
-    console.print(
-        f"{grid}: a grid of four experiments, with a comment on each setting", soft_wrap=True
-    )
-    console.print(f"{cases}: sixty synthetic cases, as a pattern for your own", soft_wrap=True)
-    gitignore_note = (
-        "is kept as it is: name your cases in it" if has_own else "keeps cases out of git"
-    )
-    console.print(f"{directory / '.gitignore'}: {gitignore_note}", soft_wrap=True)
-
     change_folder = "" if directory.resolve() == Path.cwd() else f"cd {directory} && "
-    console.print(f"Next: {change_folder}triage sweep {grid.name} --plan", soft_wrap=True)
+    note = "is kept as it is: name your cases in it" if has_own else "keeps cases out of git"
+    for line in (
+        f"{grid}: a grid of four experiments, with a comment on each setting",
+        f"{cases}: sixty synthetic cases, as a pattern for your own",
+        f"{directory / '.gitignore'}: {note}",
+        f"Next: {change_folder}triage sweep {grid.name} --plan",
+    ):
+        console.print(line, soft_wrap=True)
 
 
 def write_examples(folder: Path) -> list[Path]:
@@ -53,8 +51,6 @@ def write_examples(folder: Path) -> list[Path]:
     A .gitignore beside them names the cases, unless the folder has one of its own. Raises BadInput,
     before anything is written, if one of the example files already exists.
     """
-    from importlib.resources import files
-
     targets = [folder / name for name in FILES]
     # lexists: a link without a target is there, too, and writing would follow it.
     if existing := [path for path in targets if os.path.lexists(path)]:
@@ -72,15 +68,11 @@ def write_examples(folder: Path) -> list[Path]:
             written.append(gitignore)
             file.write(IGNORE)
     except OSError as error:
-        _remove(written)
+        for path in written:
+            with contextlib.suppress(OSError):
+                path.unlink()
         raise BadInput(
             f"{folder} cannot be written ({error.strerror}); choose another folder."
         ) from error
 
     return targets
-
-
-def _remove(paths: list[Path]) -> None:
-    for path in paths:
-        with contextlib.suppress(OSError):
-            path.unlink()

@@ -9,17 +9,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from flows.cli.terminal import console
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.manifest import SourceManifest, VariantManifest
-from tasks.models.model_shape import ModelShape, known_shape
+from tasks.models.model_shape import known_shape
 from tasks.models.sizes import PARTS, ModelSizes, expected_sizes, lora_parameters, stored_sizes
 from tasks.models.sources.fetch import stored
 from tasks.precisions import BF16, BUILT_IN, Precision, reference_note, title_of
 from tasks.runtime.home import home
-from tasks.spec import BaseModelSpec, Grid, Training, training_of_recipe
+from tasks.spec import Grid, Training, training_of_recipe
 
 STUDY = "paper"
 SIZE_COLUMNS = ("model and weights", "bits", "bytes", *PARTS, "bits per weight")
+
+
+def models() -> None:
+    """Show the exact size of each variant, and how much of each model a recipe trains."""
+    print_models(console)
 
 
 @dataclass(frozen=True)
@@ -35,23 +41,12 @@ class SizeRow:
 
     @property
     def name(self) -> str:
-        return f"{self.base_model} {self.title}"
-
-    @property
-    def title(self) -> str:
-        return title_of(self.precision.name, self.original_precision)
+        return f"{self.base_model} {title_of(self.precision.name, self.original_precision)}"
 
     @property
     def sizes(self) -> ModelSizes:
         """The measured sizes where there are any."""
         return self.measured or self.expected
-
-
-def models() -> None:
-    """Show the exact size of each variant, and how much of each model a recipe trains."""
-    from flows.cli.terminal import console
-
-    print_models(console)
 
 
 def print_models(console: Console) -> None:
@@ -67,20 +62,19 @@ def print_models(console: Console) -> None:
         "Measured where weights are named; "
         "computed from the model's shape where they are not fetched."
     )
-    for note in dict.fromkeys(filter(None, (_reference_note(row) for row in rows))):
+    # What follows from a base model that was quantised before it was fetched.
+    notes = {
+        f"{row.base_model}, {row.original_precision}: {note}."
+        for row in rows
+        if (note := reference_note(row.original_precision))
+    }
+    for note in sorted(notes):
         console.print(note, soft_wrap=True)
-
     for row in rows:
         if warning := disagreement(row):
             console.print(f"WARNING  {warning}", style="bold yellow", soft_wrap=True)
 
     console.print(_trainable_table(grid))
-
-
-def _reference_note(row: SizeRow) -> str | None:
-    """What follows from a base model that was quantised before it was fetched; else None."""
-    note = reference_note(row.original_precision)
-    return f"{row.base_model}, {row.original_precision}: {note}." if note else None
 
 
 def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
@@ -91,19 +85,26 @@ def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
     for name in grid.models:
         for precision in BUILT_IN.values():
             sizes = expected_sizes(known_shape(name), precision, group_size)
-            variants = list(_variants(root, name, precision, group_size))
-            for folder, manifest in variants:
-                yield SizeRow(
-                    name,
-                    precision,
-                    _origin(manifest),
-                    sizes,
-                    stored_sizes(folder, manifest.group_size),
-                    manifest.original_precision,
-                )
+            pattern = f"{name}-{precision.name if precision.is_quantised else 'base'}-*"
+            is_stored = False
+            for folder in sorted((root / "models").glob(pattern)):
+                variant = VariantManifest.read_if_complete(folder)
+                if variant is None or variant.group_size != precision.group_size_in(group_size):
+                    continue
+                is_stored = True
+                source = variant.weights_source
+                if not variant.random_weights:  # else the source says that they are
+                    source += f", {variant.original_precision}"
+                measured = stored_sizes(folder, variant.group_size)
+                yield SizeRow(name, precision, source, sizes, measured, variant.original_precision)
 
-            if not variants:
-                yield SizeRow(name, precision, _fetch_state(base_models[name], root), sizes)
+            if not is_stored:
+                fetched = stored(base_models[name], root)
+                source = "not fetched"
+                if fetched is not None:
+                    weights_source = SourceManifest.read(fetched).weights_source
+                    source = f"fetched ({weights_source}), not converted yet"
+                yield SizeRow(name, precision, source, sizes)
 
 
 def disagreement(row: SizeRow) -> str | None:
@@ -113,7 +114,6 @@ def disagreement(row: SizeRow) -> str | None:
 
     stored_bytes = row.sizes.bytes_by_part
     expected_bytes = row.expected.bytes_by_part
-
     differences = [
         f"{part} {stored_bytes[part]:,} where its shape gives {expected_bytes[part]:,}"
         for part in PARTS
@@ -123,78 +123,54 @@ def disagreement(row: SizeRow) -> str | None:
         differences = [
             f"{row.sizes.parameters:,} parameters where its shape gives {row.expected.parameters:,}"
         ]
-
     return (
         f"{row.name} ({row.source}) holds {', '.join(differences)}: "
         "it is another model than the study's, or was not quantised as named."
     )
 
 
-def _variants(
-    root: Path, name: str, precision: Precision, group_size: int
-) -> Iterator[tuple[Path, VariantManifest]]:
-    """Complete folders of one base model and precision, whatever source they were made from."""
-    pattern = f"{name}-{precision.name if precision.is_quantised else 'base'}-*"
-    expected_group_size = precision.group_size_in(group_size)
-    for folder in sorted((root / "models").glob(pattern)):
-        manifest = VariantManifest.read_if_complete(folder)
-        if manifest is not None and manifest.group_size == expected_group_size:
-            yield folder, manifest
-
-
-def _origin(manifest: VariantManifest) -> str:
-    if manifest.random_weights:
-        return manifest.weights_source  # it says that they are random
-    return f"{manifest.weights_source}, {manifest.original_precision}"
-
-
-def _fetch_state(model: BaseModelSpec, root: Path) -> str:
-    folder = stored(model, root)
-    if folder is None:
-        return "not fetched"
-    return f"fetched ({SourceManifest.read(folder).weights_source}), not converted yet"
-
-
 def _sizes_table(rows: list[SizeRow], group_size: int) -> Table:
-    table = _table(
+    title = (
         f"Stored bytes of all tensors (affine precisions: group size {group_size}, bfloat16 scales "
         "and biases; mx and nv ones: a scale of one byte per 32 or 16 values)"
     )
+    table = Table(title=title, title_justify="left")
     for i, column in enumerate(SIZE_COLUMNS):
         table.add_column(column, justify="right" if i else "left", no_wrap=bool(i), overflow="fold")
 
     for row in rows:
+        precision = row.precision
+        bits = str(precision.bits or 16)
+        if precision.high_bits is not None:  # matrices differ from the embedding
+            bits = f"{precision.bits} and {precision.high_bits}\nembedding {precision.bits}"
         table.add_row(
             f"{row.name}\n  {row.source}",
-            _bits(row.precision),
+            bits,
             f"{row.sizes.stored_bytes:,}",
             *(f"{row.sizes.bytes_by_part[part]:,}" for part in PARTS),
             f"{row.sizes.bits_per_weight:.3f}",
         )
-
     return table
-
-
-def _bits(precision: Precision) -> str:
-    """Bits of a value, and where matrices differ those of the embedding."""
-    if precision.high_bits is None:
-        return str(precision.bits or 16)
-    return f"{precision.bits} and {precision.high_bits}\nembedding {precision.bits}"
 
 
 def _trainable_table(grid: Grid) -> Table:
     """Trainable parameters of each recipe and base model, and their share of all parameters."""
-    of_recipes = [_places(training_of_recipe(grid, recipe)) for recipe in grid.recipes]
-    places = " or ".join(dict.fromkeys(of_recipes))
-    table = _table(f"Trainable parameters and their share (LoRA on {places})")
-
+    trainings = [training_of_recipe(grid, recipe) for recipe in grid.recipes]
+    places = " or ".join(dict.fromkeys(map(_places, trainings)))
+    title = f"Trainable parameters and their share (LoRA on {places})"
+    table = Table(title=title, title_justify="left")
     for i, column in enumerate(("recipe", "rank", *grid.models)):
         table.add_column(column, justify="right" if i else "left", overflow="fold")
 
-    shapes = [known_shape(name) for name in grid.models]
-    for recipe in grid.recipes:
-        training = training_of_recipe(grid, recipe)
-        shares = [_trainable_share(shape, recipe.rank, training) for shape in shapes]
+    for recipe, training in zip(grid.recipes, trainings, strict=True):
+        shares = []
+        for name in grid.models:
+            shape = known_shape(name)
+            count = lora_parameters(
+                shape, recipe.rank, training.num_layers, training.target_modules
+            )
+            total = expected_sizes(shape, BUILT_IN[BF16], training.group_size).parameters
+            shares.append(f"{count:,} ({count / total:.2%})")
         table.add_row(recipe.name, str(recipe.rank), *shares)
 
     return table
@@ -204,13 +180,3 @@ def _places(training: Training) -> str:
     """Where LoRA sits, in words."""
     modules = " and ".join(name.rpartition(".")[2] for name in training.target_modules)
     return f"{modules} of the last {training.num_layers} blocks"
-
-
-def _trainable_share(shape: ModelShape, rank: int, training: Training) -> str:
-    trainable = lora_parameters(shape, rank, training.num_layers, training.target_modules)
-    parameters = expected_sizes(shape, BUILT_IN[BF16], training.group_size).parameters
-    return f"{trainable:,} ({trainable / parameters:.2%})"
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left")

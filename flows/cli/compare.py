@@ -1,13 +1,21 @@
-"""What `triage compare` prints: the answer, leaderboard, pairs, and the evidence behind them."""
+"""`triage compare`: the answer, leaderboard and pairs of a study, and the evidence behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
-from flows.cli.terminal import print_answer, print_line
-from flows.cli.waiting import load_what_waits
+from flows.cli.terminal import (
+    Prevalence,
+    Study,
+    console,
+    load_what_waits,
+    print_answer,
+    print_line,
+)
 from flows.report.answer import answer
 from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
@@ -16,7 +24,7 @@ from flows.report.names import RANDOM
 from flows.report.narrow import print_narrow
 from flows.report.overview import ALL_RANDOM, left_out, only_random_weights, overview
 from flows.report.pair_lines import pair_lines
-from flows.report.pairs import PairRow, headline, pair_rows, pairs_on, quantization
+from flows.report.pairs import headline, pair_rows, pairs_on, quantization
 from flows.report.prevalence import check_prevalence, not_restated_note
 from flows.report.study import evaluation_ids, select_study, study_rows
 from flows.report.table import ReportTable, print_lines
@@ -38,6 +46,40 @@ MORE = (
     "or triage compare --all"
 )
 
+Everything = Annotated[
+    bool, typer.Option("--all", help="print every table: gates, rules, calibration, flips, ...")
+]
+Gates = Annotated[bool, typer.Option("--gates", help="also the gates of every experiment")]
+Rules = Annotated[bool, typer.Option("--rules", help="also decision rules, confusion matrices")]
+Calibration = Annotated[bool, typer.Option("--calibration", help="also calibration")]
+Review = Annotated[bool, typer.Option("--review", help="also the review flag")]
+Flips = Annotated[bool, typer.Option("--flips", help="also decisions that a precision changes")]
+Fidelity = Annotated[bool, typer.Option("--fidelity", help="also what precision alone changes")]
+
+
+def compare(
+    study: Study = None,
+    prevalence: Prevalence = None,
+    gates: Gates = False,
+    rules: Rules = False,
+    calibration: Calibration = False,
+    review: Review = False,
+    flips: Flips = False,
+    fidelity: Fidelity = False,
+    show_all: Everything = False,
+) -> None:
+    """Compare 4-bit with 8-bit experiments of a study: the answer, leaderboard and pairs."""
+    section_options = {
+        "gates": gates,
+        "rules": rules,
+        "calibration": calibration,
+        "review": review,
+        "flips": flips,
+        "fidelity": fidelity,
+    }
+    asked = [name for name, is_asked in section_options.items() if is_asked]
+    print_study(console, study, prevalence, None if show_all else asked)
+
 
 def print_study(
     console: Console,
@@ -56,23 +98,15 @@ def print_study(
     bring_up_to_date()
     studies = study_rows()
     study = select_study(studies, name)
-    print_comparison(
-        console,
-        evaluation_ids(study.study) if study else None,
-        prevalence,
-        sections=sections,
-        of=f"study {study.study}" if study else None,
-    )
+    if study is None:
+        print_comparison(console, None, prevalence, sections)
+        return
 
-    other_studies = [row.study for row in studies if row is not study]
-    if study and other_studies:
-        print_line(
-            console,
-            (
-                f"This was the study {study.study}. Others: {', '.join(other_studies)} (triage "
-                "studies)"
-            ),
-        )
+    name = f"the study {study.study}"
+    print_comparison(console, evaluation_ids(study.study), prevalence, sections, name)
+    other_studies = ", ".join(row.study for row in studies if row is not study)
+    if other_studies:
+        print_line(console, f"This was {name}. Others: {other_studies} (triage warehouse studies)")
 
 
 def print_comparison(
@@ -80,12 +114,12 @@ def print_comparison(
     only: Collection[str] | None = None,
     prevalence: float | None = None,
     sections: Collection[str] | None = None,
-    of: str | None = None,
+    of: str = "this sweep",
 ) -> None:
     """Print the comparison of the latest evaluations, or of those whose ids are in `only`.
 
     `prevalence` restates precision and F2 at another share of emergencies. `sections`: what further
-    tables are about; None: all of them. `of`: whose the evaluations are, if not the sweep's.
+    tables are about; None: all of them. `of`: whose the evaluations are.
     """
     check_prevalence(prevalence)
     load_what_waits()
@@ -98,40 +132,47 @@ def print_comparison(
         tables = evidence(board, prevalence, sections, only) if board else []
 
     if not board:
-        print_line(console, _nothing_finished(only, of))
+        rest = " yet. Next: triage sweep demo" if only is None else f" of {of}."
+        print_line(console, f"The warehouse holds no finished experiment{rest}")
         return
 
     lines = answer(board, pairs, pooled)
-    has_bands = any("[" in line for line in lines)
     print_answer(console, lines)
 
     is_whole = sections is None
     all_random = only_random_weights(board)
+    if is_whole and all_random:
+        print_line(console, ALL_RANDOM)
     if is_whole:
-        if all_random:
-            print_line(console, ALL_RANDOM)
         for name, part in named_sets(board):
             _print_whole(console, leaderboard(part, prevalence).with_notes([name]), all_random)
     else:
         _print_overviews(console, board, prevalence)
 
-    sets = [(name, pairs_on(part, pairs)) for name, part in named_sets(board) if pairs]
-    explained_set = next((name for name, pairs_here in sets if pairs_here and has_bands), None)
-    for name, pairs_here in sets:
+    explains_bands = any("[" in line for line in lines)
+    for name, part in named_sets(board) if pairs else ():
+        pairs_here = pairs_on(part, pairs)
         print_line(console, headline(pairs_here, name))
-        if name == explained_set:
+        if not pairs_here:
+            continue
+        if explains_bands:
             print_line(console, BANDS)
-        if pairs_here and is_whole:
-            _print_whole_pairs(console, pairs_here, prevalence, name, all_random)
-        elif pairs_here:
-            _print_pair_lines(console, pairs_here, prevalence, name)
+            explains_bands = False
+
+        # Another prevalence changes neither accuracy nor recall.
+        if is_whole:
+            table = quantization(pairs_here).with_note(not_restated_note(prevalence))
+            _print_whole(console, table.with_notes([name]), all_random)
+        else:
+            most = MOST_PAIRS if console.is_terminal else len(pairs_here)
+            for table in pair_lines(pairs_here, most):
+                noted = table.with_note(not_restated_note(prevalence)).with_notes([name])
+                print_lines(console, noted.fitting(console.width))
 
     for table in tables:
         _print_whole(console, table, all_random)
-
     if not is_whole:
         print_line(console, MORE)
-
     print_line(console, disclaimer({row.set_digest for row in board}))
 
 
@@ -178,34 +219,3 @@ def print_overview(
     if rest := left_out(board, most):
         print_line(console, rest, style="dim")
     return table.names[len(shown_table.columns) :]
-
-
-def _print_whole_pairs(
-    console: Console,
-    pairs: Collection[PairRow],
-    prevalence: float | None,
-    set_name: str,
-    all_random: bool,
-) -> None:
-    """Print the table of one test set's pairs."""
-    table = quantization(pairs).with_note(not_restated_note(prevalence))
-    _print_whole(console, table.with_notes([set_name]), all_random)
-
-
-def _print_pair_lines(
-    console: Console, pairs: Collection[PairRow], prevalence: float | None, set_name: str
-) -> None:
-    """Print a line a pair and figure of one test set; another prevalence changes neither accuracy
-    nor recall.
-    """
-    most = MOST_PAIRS if console.is_terminal else len(pairs)
-    for table in pair_lines(pairs, most):
-        noted_table = table.with_note(not_restated_note(prevalence)).with_notes([set_name])
-        print_lines(console, noted_table.fitting(console.width))
-
-
-def _nothing_finished(only: Collection[str] | None, of: str | None) -> str:
-    beginning = "The warehouse holds no finished experiment"
-    if only is None:
-        return f"{beginning} yet. Next: triage sweep demo"
-    return f"{beginning} of the {of}." if of else f"{beginning} of this sweep."

@@ -1,0 +1,322 @@
+"""`triage best`: models ranked by a figure on `valid`, and the test figures of the best one alone. The
+look at these is recorded before anything is shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Literal
+from uuid import uuid4
+
+import typer
+from rich.console import Console
+
+from flows.cli.experiments import find_evaluations
+from flows.cli.gates import gate_table
+from flows.cli.terminal import console, errors, load_what_waits, print_line
+from flows.report.disclaimer import disclaimer
+from flows.report.figures import ed_recall_figure, figure, why_not
+from flows.report.gates import GateRow
+from flows.report.leaderboard import by_test_set
+from flows.report.names import listed_name, verdict
+from flows.report.study import evaluation_ids, find_study, study_rows
+from flows.report.table import ReportTable, print_lines, print_table
+from flows.report.typed_rows import EvaluationRow, leaderboard_rows, metrics_named, typed_rows
+from tasks.bundle.bundle import Bundle, BundledModel, ModelGone
+from tasks.bundle.from_evaluation import bundle_of_evaluation
+from tasks.corpus.manifest import DatasetManifest
+from tasks.runtime.errors import BadInput
+from tasks.runtime.events import Event, StepWarning
+from tasks.runtime.home import home
+from tasks.runtime.processes import forked_steps
+from warehouse.connect import quoted
+from warehouse.health import bring_up_to_date
+from warehouse.query import query_rows
+
+if TYPE_CHECKING:
+    from tasks.bundle.valid_scores import RankedBy
+
+ARGMAX = "argmax"  # the rule of the leaderboard's accuracy
+
+Precision = Annotated[
+    str | None, typer.Option(metavar="NAME", help="only this precision, e.g. 4bit")
+]
+Megabytes = Annotated[
+    float | None,
+    typer.Option(min=0.001, metavar="MB", help="most bytes of stored weights, in 10^6"),
+]
+OfStudy = Annotated[
+    str | None, typer.Option(metavar="NAME", help="only this study; without it the last sweep's")
+]
+By = Annotated[
+    Literal["ed-recall", "macro-f1"],
+    typer.Option("--by", help="rank by ED recall at a fixed over-triage, or by macro-F1"),
+]
+OverTriage = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, help="over-triage at which the ED recall is taken"),
+]
+
+
+def best(
+    precision: Precision = None,
+    max_megabytes: Megabytes = None,
+    study: OfStudy = None,
+    by: By = "ed-recall",
+    over_triage: OverTriage = 0.3,
+) -> None:
+    """Rank models on `valid`, and show the test figures of the best one alone."""
+    print_best(console, Options(precision, max_megabytes, study, by, over_triage))
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `triage best`: which models, and what they are ranked by on `valid`."""
+
+    precision: str | None
+    max_megabytes: float | None
+    study: str | None
+    by: Literal["ed-recall", "macro-f1"]
+    over_triage: float
+
+    @property
+    def words(self) -> str:
+        """What was asked for beside the study, in words."""
+        precision = "any precision" if self.precision is None else f"precision {self.precision}"
+        if self.max_megabytes is None:
+            return precision
+        return f"{precision}, at most {self.max_megabytes:g} MB of weights"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A model with its figure on `valid`, from `cases` of which `ed` are emergencies."""
+
+    row: EvaluationRow
+    bundle: Bundle
+    value: float
+    cases: int
+    ed: int
+    valid_digest: str
+
+
+def print_best(console: Console, options: Options) -> None:
+    """Rank, record the look, and print the one model's test figures. Raises BadInput."""
+    from tasks.bundle.valid_scores import RankedBy  # SciPy comes with it
+
+    load_what_waits()
+    bring_up_to_date()
+    found = find_study(options.study)
+    if found is None:
+        raise BadInput("The warehouse has no study yet; run `triage sweep demo` first.")
+
+    study = found.study
+    by = RankedBy(options.by, options.over_triage)
+    ranking, absent_cells, other_cells = rank(candidates_of(study, options), by)
+    if not ranking:
+        others = ", ".join(row.study for row in study_rows() if row.study != study)
+        elsewhere = f", or ask another study with --study: {others}" if others else ""
+        raise BadInput(
+            f"No such model of the study {study} is in {home()} any longer "
+            f"({', '.join(absent_cells)}); run its sweep again{elsewhere}."
+        )
+
+    _record(study, options, by, ranking)
+    _print_ranking(console, f"{study}, {options.words}", by, ranking)
+    if absent_cells:
+        print_line(
+            console,
+            f"Left out, since the models are no longer in {home()}: "
+            f"{', '.join(absent_cells)}. Their sweep trains them again.",
+        )
+    if other_cells:
+        print_line(
+            console,
+            "Left out, since their `valid` has other cases than that of the latest model: "
+            f"{', '.join(other_cells)}. Run their sweep again to rank them beside it.",
+        )
+    _print_winner(console, ranking[0])
+
+
+def candidates_of(study: str, options: Options) -> list[EvaluationRow]:
+    """The trained models of a study that are wanted, on the test set that was judged last."""
+    board = [
+        row for row in leaderboard_rows(evaluation_ids(study)) if row.recipe_kind != "baseline"
+    ]
+    # Random weights show that a path works, no more.
+    board = [row for row in board if not row.random_weights] or board
+    if not board:
+        raise BadInput(f"The study {study} has no finished experiment; run its sweep again.")
+
+    board = by_test_set(board)[0]
+    precisions = sorted({row.precision for row in board if row.precision})
+    if options.precision is not None and options.precision not in precisions:
+        raise BadInput(
+            f"The study {study} has no model of precision {options.precision!r}; it has "
+            f"{', '.join(precisions)}."
+        )
+
+    board = [row for row in board if options.precision in (None, row.precision)]
+    most_bytes = (options.max_megabytes or 1e9) * 1e6
+    fitting_models = [row for row in board if (row.stored_bytes or 0) <= most_bytes]
+    if not fitting_models:
+        smallest = min(row.stored_bytes or 0 for row in board) / 1e6
+        raise BadInput(
+            f"No such model of the study {study} has weights of at most "
+            f"{options.max_megabytes:g} MB; the smallest has {smallest:.1f} MB."
+        )
+    return fitting_models
+
+
+def rank(
+    candidates: Sequence[EvaluationRow], by: RankedBy
+) -> tuple[list[Ranked], list[str], list[str]]:
+    """The models of this home that have one `valid`, that of the latest of them; the best first, of
+    equal ones the smaller. Then the cells whose models are not in this home, and those whose models
+    have another `valid`, on which a figure means something else.
+    """
+    from tasks.bundle.valid_scores import data_folder, emergencies, valid_cases
+
+    present: list[tuple[EvaluationRow, BundledModel, str]] = []
+    absent_cells = []
+    for row in candidates:
+        try:
+            model = bundle_of_evaluation(home(), row.evaluation_id)
+            data = data_folder(home(), model.bundle.judged_on.dataset_digest)
+        except ModelGone:  # its results stay where its data set is forgotten
+            absent_cells.append(row.cell_id)
+            continue
+        present.append((row, model, DatasetManifest.read(data).digest_of("valid")))
+
+    # One without a time counts as the earliest.
+    latest = max(present, key=lambda entry: entry[0].finished_at or datetime.min, default=None)
+    ranking = []
+    other_cells = []
+    # What the models' processes import is imported once.
+    with forked_steps("tasks.bundle.loaded_model"):
+        for row, model, digest in present:
+            if latest is None or digest != latest[2]:
+                other_cells.append(row.cell_id)
+                continue
+            scored = valid_cases(home(), model, _say)
+            value = by.value(model.bundle, scored.cases)
+            ed = emergencies(scored.cases)
+            ranking.append(Ranked(row, model.bundle, value, len(scored.cases), ed, scored.digest))
+
+    def order(model: Ranked) -> tuple[float, int, str]:
+        return -model.value, model.row.stored_bytes or 0, model.row.cell_id
+
+    return sorted(ranking, key=order), absent_cells, other_cells
+
+
+def _say(event: Event) -> None:
+    if isinstance(event, StepWarning):
+        print_line(errors, event.message)
+
+
+def _record(study: str, options: Options, by: RankedBy, ranking: Sequence[Ranked]) -> None:
+    """Land the look, before anything is shown."""
+    from tasks.landing import land_rows
+
+    now = datetime.now(UTC).replace(tzinfo=None)
+    look_id = f"look-{study}-{now:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
+    values = [{"training_id": model.row.training_id, "value": model.value} for model in ranking]
+    winner = ranking[0]
+    row = {
+        "look_id": look_id,
+        "looked_at": now,
+        "study": study,
+        "precision": options.precision,
+        "max_megabytes": options.max_megabytes,
+        "objective": by.name,
+        "ranked": json.dumps(values),
+        "candidates": len(ranking),
+        "evaluation_id": winner.row.evaluation_id,
+        "training_id": winner.row.training_id,
+        "value": winner.value,
+        "valid_digest": winner.valid_digest,
+        "set_digest": winner.row.set_digest,
+    }
+    land_rows(look_id, "look", {"look": [row]})
+
+
+def _print_ranking(console: Console, asked: str, by: RankedBy, ranking: Sequence[Ranked]) -> None:
+    first = ranking[0]
+    has_step = first.ed and by.figure == "ed-recall"
+    step = f"; one emergency moves it by {1 / first.ed:.3f}" if has_step else ""
+    title = (
+        f"{asked}: ranked by {by.name} on `valid` "
+        f"({first.cases} cases, {first.ed} of them emergencies{step})"
+    )
+    records = [
+        {
+            "experiment": listed_name(model.row),
+            "own rule": model.row.primary_rule,
+            "weights\nMB": f"{(model.row.stored_bytes or 0) / 1e6:.1f}",
+            "on\nvalid": figure(model.value),
+        }
+        for model in ranking
+    ]
+    print_lines(console, ReportTable.of(title, records))
+
+
+def _print_winner(console: Console, winner: Ranked) -> None:
+    row = winner.row
+    looks = query_rows(f"FROM look WHERE set_digest = {quoted(row.set_digest)}").rows
+    count = f"{len(looks)} looks were" if len(looks) > 1 else "one look was"
+    title = (
+        f"{row.cell_id} on its test set ({row.cases} cases), decided by its rule "
+        f"{row.primary_rule}; this shows no other model's figures. "
+        f"So far {count} recorded for this set"
+    )
+    figures = {
+        f"accuracy by {row.primary_rule}": by_own_rule(row, "accuracy"),
+        "macro-F1": by_own_rule(row, "macro_f1"),
+        "ED recall": ed_recall_figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
+        "over-triage": figure(row.over_triage, row.over_triage_low, row.over_triage_high),
+        "gates": verdict(row),
+    }
+    print_table(console, ReportTable.of(title, [figures]))
+    if row.primary_rule != ARGMAX:
+        most_probable = figure(row.accuracy, row.accuracy_low, row.accuracy_high)
+        print_line(
+            console,
+            "By the most probable label (argmax), as in triage compare, its accuracy is "
+            f"{most_probable}.",
+        )
+
+    of_evaluation = f"evaluation_id = {quoted(row.evaluation_id)}"
+    gates = typed_rows(GateRow, f"gate WHERE {of_evaluation} ORDER BY gate")
+    print_table(console, gate_table(gates))
+    if winner.bundle.warning:
+        print_line(console, winner.bundle.warning, style="bold")
+
+    print_line(console, f"Ask it: triage predict {name_to_ask(row)} -")
+    print_line(console, disclaimer({row.set_digest}))
+
+
+def name_to_ask(row: EvaluationRow) -> str:
+    """Its cell where that means this model alone, else its evaluation: another study may have
+    trained the same cell.
+    """
+    choices = find_evaluations(row.cell_id, for_its_model=True)
+    ids = {
+        evaluation.evaluation_id
+        for choice in choices
+        for evaluation in (choice.evaluation, *choice.others)
+        if evaluation.evaluation_set == row.evaluation_set
+    }
+    return row.cell_id if ids == {row.evaluation_id} else row.evaluation_id
+
+
+def by_own_rule(row: EvaluationRow, metric: str) -> str:
+    """A figure of the decisions by the evaluation's primary rule: the leaderboard's accuracy is
+    that of the most probable label.
+    """
+    stored = metrics_named([metric]).get((row.evaluation_id, row.primary_rule, metric))
+    if stored is None or stored.value is None:
+        return why_not(stored.note if stored else None)
+    return figure(stored.value, stored.low, stored.high)

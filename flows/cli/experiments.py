@@ -1,0 +1,190 @@
+"""The experiment that a user names on the command line: its evaluations, and its model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import SequenceMatcher
+from pathlib import Path
+
+from flows.cli.terminal import errors, load_what_waits, print_line
+from flows.report.study import EARLIER
+from flows.report.typed_rows import typed_rows
+from tasks.bundle.bundle import BundledModel, read_bundle
+from tasks.bundle.from_evaluation import bundle_of_evaluation
+from tasks.runtime.errors import BadInput
+from tasks.runtime.home import ask, expanded, home
+from warehouse.connect import quoted
+from warehouse.health import bring_up_to_date
+from warehouse.query import query_rows
+
+
+class SeveralExperiments(BadInput):
+    """A name is the beginning of more than one finished experiment."""
+
+
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """Columns of `evaluation_summary`: an evaluation under its primary rule."""
+
+    evaluation_id: str
+    training_id: str
+    cell_id: str
+    recipe_kind: str
+    evaluation_set: str
+    set_digest: str
+    random_weights: bool | None
+    cases: int
+    primary_rule: str
+    verdict: str
+    ed_prevalence: float
+    ed_recall: float | None
+    ed_precision: float | None
+    ed_f2: float | None
+    studies: list[str] | None
+    created_at: datetime
+
+    @property
+    def is_of_a_study(self) -> bool:
+        """Whether a sweep names it: a result of one that was killed may be of no study yet."""
+        return self.studies is not None and self.studies != [EARLIER]
+
+    @property
+    def origin(self) -> str:
+        """Its cases, its studies and its date, in words: what tells it from others on a set."""
+        studies = self.studies or [EARLIER]
+        study_names = f"stud{'y' if len(studies) == 1 else 'ies'} {', '.join(studies)}"
+        return f"{self.cases} cases, {study_names}, judged {self.created_at:%Y-%m-%d %H:%M}"
+
+
+@dataclass(frozen=True)
+class EvaluationChoice:
+    """The evaluation that is taken of those on one set; the others, those of a study first."""
+
+    evaluation: EvaluationSummary
+    others: tuple[EvaluationSummary, ...]
+
+    @property
+    def other_evaluations_note(self) -> str | None:
+        """The sentence that names the others; None where there is none."""
+        if not self.others:
+            return None
+        alternatives = "; ".join(f"{other.evaluation_id} ({other.origin})" for other in self.others)
+        evaluation_set = self.evaluation.evaluation_set
+        return f"Not used on {evaluation_set}; to use one, give its id: {alternatives}."
+
+
+def find_evaluations(experiment: str, for_its_model: bool = False) -> list[EvaluationChoice]:
+    """The latest evaluation of an experiment on each of its sets, and of its run on random weights;
+    one that belongs to no study only if there is no other.
+
+    `experiment`: a cell, training or evaluation id, or an unambiguous prefix of one. Raises
+    SeveralExperiments for an ambiguous prefix, and otherwise BadInput, which lists what there is:
+    without baselines if `for_its_model`, since they have no model.
+    """
+    rows = typed_rows(EvaluationSummary, "evaluation_summary ORDER BY finished_at, created_at")
+    # A training id begins with its cell id.
+    matches = [
+        row for row in rows if experiment in (row.cell_id, row.training_id, row.evaluation_id)
+    ] or [
+        row
+        for row in rows
+        if row.training_id.startswith(experiment) or row.evaluation_id.startswith(experiment)
+    ]
+    if for_its_model:
+        rows = [row for row in rows if row.recipe_kind != "baseline"]
+        # The model of a baseline is refused elsewhere.
+        matches = [row for row in matches if row.recipe_kind != "baseline"] or matches
+
+    cells = sorted({row.cell_id for row in matches})
+    if len(cells) > 1:
+        raise SeveralExperiments(
+            f"{experiment!r} is the beginning of {len(cells)} experiments: {', '.join(cells)}; "
+            "give one whole."
+        )
+    if not cells:
+        raise _unknown(experiment, sorted({row.cell_id for row in rows}))
+
+    # One on each set and kind of weights, in the order of the last ones.
+    groups: dict[tuple[str, bool | None], list[EvaluationSummary]] = {}
+    for row in matches:
+        groups.setdefault((row.evaluation_set, row.random_weights), []).append(row)
+    choices = []
+    for group in groups.values():
+        *others, latest = sorted(group, key=lambda row: row.is_of_a_study)
+        choices.append(EvaluationChoice(latest, tuple(reversed(others))))
+    return sorted(choices, key=lambda choice: matches.index(choice.evaluation))
+
+
+def _unknown(experiment: str, cells: Sequence[str]) -> BadInput:
+    sentence = f"The warehouse holds no finished experiment {experiment!r}"
+    if not cells:
+        return BadInput(f"{sentence}, and no other yet; run `triage sweep demo` first.")
+
+    def similarity(name: str) -> float:
+        return SequenceMatcher(None, experiment.lower(), name.lower()).ratio()
+
+    names = ", ".join(sorted(cells, key=similarity, reverse=True))
+    return BadInput(f"{sentence}; it has, closest name first: {names}.")
+
+
+def find_model(name: str) -> BundledModel:
+    """`name`: a folder with a bundle, or a cell, training or
+    evaluation id, or the beginning of one.
+
+    Raises BadInput, with the nearest names, where there is no such finished experiment.
+    """
+    folder = expanded(name)
+    if "/" in name or name in (".", "..") or ask(Path.is_dir, folder):
+        return read_bundle(folder)  # which says what is missing, if anything is
+
+    load_what_waits()
+    bring_up_to_date()
+    try:
+        choices = find_evaluations(name, for_its_model=True)
+    except SeveralExperiments:
+        raise  # they are finished, whatever else begins so
+    except BadInput as error:
+        raise _why_unfinished(name) or error from error
+
+    on_test = [choice for choice in choices if choice.evaluation.evaluation_set == "test"]
+    if not on_test:
+        # The id of an evaluation on a further set names that one alone: its model has others.
+        of_model = find_evaluations(choices[-1].evaluation.training_id, for_its_model=True)
+        on_test = [choice for choice in of_model if choice.evaluation.evaluation_set == "test"]
+    if not on_test:
+        raise BadInput(f"{name!r} was never judged on its test set; run its sweep again.")
+
+    # Real weights before random ones, and the latest of them.
+    real = [choice for choice in on_test if not choice.evaluation.random_weights]
+    latest = (real or on_test)[-1]
+    evaluation = latest.evaluation
+    model = bundle_of_evaluation(home(), evaluation.evaluation_id)
+
+    # On which evaluation the model's rule and gates rest, apart from what a program reads.
+    rests = f"{evaluation.cell_id}: its evaluation on test, {evaluation.origin}"
+    sentences = (f"{rests} ({evaluation.evaluation_id}).", latest.other_evaluations_note)
+    print_line(errors, " ".join(sentence for sentence in sentences if sentence))
+    return model
+
+
+def _why_unfinished(experiment: str) -> BadInput | None:
+    """The sentence for an experiment that failed or was interrupted, named by the beginning
+    of its id; None for any other.
+    """
+    failed_runs = query_rows(
+        "SELECT cell_id, status, error FROM experiment "
+        f"WHERE starts_with(training_id, {quoted(experiment)}) AND status <> 'completed'"
+    ).rows
+    if failed_runs:
+        cell_id, status, error = failed_runs[-1]
+        reason = " ".join(str(error or "no reason is known").split()).rstrip(".")
+        return BadInput(
+            f"{cell_id} has {status} and holds no model ({reason}); run its sweep again."
+        )
+
+    for path in sorted((home() / "experiments").glob("*/")):
+        if path.name.startswith(experiment):
+            return BadInput(f"{path.name} is not finished yet; run its sweep to the end.")
+    return None

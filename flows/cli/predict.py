@@ -1,0 +1,306 @@
+"""`triage predict EXPERIMENT -`: a model in a child process, texts through its pipe, and answers as
+they come: JSON lines, or a table for a person.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TextIO
+
+import typer
+
+from deployments.interruptions import INTERRUPTED, interrupted_by_signals
+from flows.cli.experiments import find_model
+from flows.cli.terminal import (
+    discard_the_rest,
+    errors,
+    output_error,
+    print_error,
+    print_line,
+    printable,
+    refuse_existing,
+)
+from flows.report.figures import counted, percent
+from tasks.bundle.asking import (
+    FUNCTION,
+    MOST_BYTES,
+    AskedModel,
+    decision_of,
+    decoded_text,
+    in_use,
+    numbered_texts,
+)
+from tasks.bundle.bundle import Bundle
+from tasks.bundle.decision import Decision, answer, conformal_notes, why_no_decision, why_no_review
+from tasks.runtime.children import stop_children
+from tasks.runtime.conversation import Answered
+from tasks.runtime.errors import BadInput, disk_error
+from tasks.runtime.processes import forked_steps, import_ahead
+from tasks.spec import LABELS
+
+AHEAD = 16  # texts that are sent before the first of them is answered
+ID_WIDTH = 32
+COLUMNS = f"{'case':<{ID_WIDTH}} {'decision':<9}" + "".join(f"{f'p({x})':>9}" for x in LABELS)
+NamedText = tuple[str | None, str]  # the case's id in a file, None for the only text; the text
+Show = Callable[[str | None, Decision], None]  # the case's id, None for the only text
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="a cell, training or evaluation id, the beginning of one, or an exported folder",
+    ),
+]
+Source = Annotated[
+    str | None, typer.Argument(metavar="-", help="read one text from standard input")
+]
+File = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="one text for each row of a .jsonl, .csv or .parquet file"),
+]
+Column = Annotated[str, typer.Option(help="column of the texts in the file")]
+Passes = Annotated[
+    int | None,
+    typer.Option(min=2, max=1000, metavar="N", help="dropout passes for the review flag, e.g. 50"),
+]
+Format = Annotated[
+    Literal["table", "jsonl"] | None,
+    typer.Option("--format", help="jsonl has all digits; table is the default on a terminal"),
+]
+Output = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="write to a new file, answer by answer")
+]
+
+
+def predict(
+    experiment: Model,
+    source: Source = None,
+    file: File = None,
+    text_column: Column = "text",
+    passes: Passes = None,
+    output_format: Format = None,
+    output: Output = None,
+) -> None:
+    """Ask a trained model about a text, or about each text of a file."""
+    request = PredictRequest(experiment, source, file, text_column, passes, output_format, output)
+    if code := run_predict(request):
+        raise SystemExit(code)
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """The options of `triage predict`."""
+
+    experiment: str
+    source: str | None
+    file: Path | None
+    text_column: str
+    passes: int | None
+    output_format: Literal["table", "jsonl"] | None
+    output: Path | None
+
+    def check(self) -> None:
+        """Raise BadInput unless there is one source of texts, and room for the answers."""
+        if self.source not in (None, "-"):
+            raise BadInput(
+                "A text is not given as an argument, which the shell would keep in its history; "
+                "write - and give it on standard input, or name a file with --file."
+            )
+        if (self.source is None) == (self.file is None):
+            raise BadInput(
+                "Give either - to read a text from standard input, or --file with a file of texts."
+            )
+        if self.output is not None:
+            refuse_existing(self.output)
+
+    @property
+    def form(self) -> str:
+        """The form of the answers: as asked, else by the file's name, else a table for a person."""
+        if self.output_format is not None:
+            return self.output_format
+        if self.output is not None:
+            return "table" if self.output.suffix == ".txt" else "jsonl"
+        return "table" if sys.stdout.isatty() else "jsonl"
+
+
+def run_predict(request: PredictRequest) -> int:
+    """Answer the texts of a request; returns the exit code. Raises BadInput."""
+    request.check()
+    answer_count = 0
+    with interrupted_by_signals():
+        try:
+            # What is wrong with the texts is said before a model is loaded.
+            for count in _write_answers(request, *_texts(request)):
+                answer_count = count
+        except KeyboardInterrupt:
+            stop_children()
+            print_error(f"Interrupted after {counted(answer_count, 'answer')}.")
+            return INTERRUPTED
+
+    if request.output is not None:
+        print_line(errors, f"{counted(answer_count, 'answer')} in {request.output}")
+    return 0
+
+
+def _texts(request: PredictRequest) -> tuple[int, Iterable[NamedText]]:
+    """How many texts there are, and these. A file is read once to see that each can be used, and
+    again one by one.
+    """
+    if request.file is not None:
+        count = sum(1 for _ in numbered_texts(request.file, request.text_column))
+        return count, numbered_texts(request.file, request.text_column)
+
+    data = b""  # standard input may be closed
+    if sys.stdin is not None:
+        if sys.stdin.isatty():
+            print_line(errors, "Write the text, then Ctrl-D on a line of its own.")
+        # A byte order mark has three bytes, and one byte more shows that the text is too large.
+        data = sys.stdin.buffer.read(MOST_BYTES + 4)
+    return 1, [(None, decoded_text(data))]
+
+
+def _write_answers(
+    request: PredictRequest, count: int, texts: Iterable[NamedText]
+) -> Iterator[int]:
+    """Show the answer to each text; yields how many there are so far."""
+    answer_count = 0
+    with forked_steps(FUNCTION.partition(":")[0]), ExitStack() as stack:
+        # The model's process imports what it needs while the model is looked up.
+        import_ahead()
+        bundled = find_model(request.experiment)
+        stack.enter_context(in_use(bundled, "predict"))
+        model = stack.enter_context(AskedModel(bundled, request.passes))
+
+        output = request.output
+        file: TextIO = sys.stdout
+        if output is not None:
+            try:
+                file = stack.enter_context(output.open("x", encoding="utf-8"))
+            except OSError as error:
+                raise disk_error(error, output) from error
+            # A file that got no answer is removed, so that the next try may make it.
+            stack.callback(lambda: None if answer_count else output.unlink(missing_ok=True))
+
+        with writing(file, output):
+            show = WRITERS[request.form](model.bundle, request.file is not None, file)
+        advance = stack.enter_context(_progress(count))
+        for case_id, decision in answers(model.ask, texts):
+            with writing(file, output):
+                show(case_id, decision)
+            answer_count += 1
+            advance()
+            yield answer_count
+
+
+def answers(
+    ask: Callable[[str], Answered], texts: Iterable[NamedText]
+) -> Iterator[tuple[str | None, Decision]]:
+    """The decision on each text, in their order; the next ones wait in the pipe meanwhile."""
+    pending_answers: deque[tuple[str | None, Answered]] = deque()
+    for case_id, text in texts:
+        pending_answers.append((case_id, ask(text)))
+        if len(pending_answers) >= AHEAD:
+            name, answered = pending_answers.popleft()
+            yield name, decision_of(answered)
+
+    for name, answered in pending_answers:
+        yield name, decision_of(answered)
+
+
+@contextmanager
+def writing(file: TextIO, output: Path | None) -> Iterator[None]:
+    """What the file system refuses in the block is a sentence. `output`: None for standard output."""
+    try:
+        yield
+    except OSError as error:
+        discard_the_rest(file)
+        raise (disk_error(error, output) if output else output_error(error)) from None
+
+
+@contextmanager
+def _progress(count: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, if that is a terminal and there is more than one text."""
+    if count == 1 or not errors.is_terminal:
+        yield lambda: None
+        return
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task("texts", total=count)
+        yield lambda: progress.advance(task)
+
+
+def json_lines(bundle: Bundle, many: bool, file: TextIO) -> Show:
+    """One JSON object a line, with all digits."""
+
+    def show(case_id: str | None, decision: Decision) -> None:
+        case_fields = {"case_id": case_id} if many else {}
+        file.write(json.dumps(case_fields | answer(bundle, decision), ensure_ascii=True) + "\n")
+        file.flush()
+
+    return show
+
+
+def table(bundle: Bundle, many: bool, file: TextIO) -> Show:
+    """One text: its answer in lines. Many: a row each, under what must be known with all of them."""
+
+    def write(lines: list[str]) -> None:
+        file.write("".join(f"{line}\n" for line in lines))
+        file.flush()
+
+    # The model, and the sentences that stand with every answer.
+    model = f"{bundle.model_id}, rule {bundle.rule.name}, {bundle.verdict}"
+    about = [line for line in (model, bundle.warning, bundle.notice) if line]
+    if not many:
+        return lambda case_id, decision: write([*_lines(bundle, decision), "", *about])
+
+    rule_notes = [] if bundle.rule.is_available else [why_no_decision(bundle)]
+    head = f"{COLUMNS}  conformal set   review"
+    write([*about, *rule_notes, *conformal_notes(bundle), "", head])
+    return lambda case_id, decision: write([_row(bundle, case_id or "", decision)])
+
+
+WRITERS: dict[str, Callable[[Bundle, bool, TextIO], Show]] = {"table": table, "jsonl": json_lines}
+
+
+def _lines(bundle: Bundle, decision: Decision) -> list[str]:
+    fields = answer(bundle, decision)
+    p = ", ".join(f"{label} {value:.4f}" for label, value in fields["probabilities"].items())
+    missed = f"aims to miss at most {percent(bundle.conformal.miss_rate)} of emergencies"
+    review = why_no_review(bundle, decision.passes) or "not available"
+    if decision.review is not None:
+        review = _review(decision)
+    return [
+        f"decision       {decision.label or 'not available'}",
+        f"probabilities  {p}",
+        f"conformal set  {_set(decision)} ({missed})",
+        f"review         {review}",
+        *(f"note           {note}" for note in fields["notes"]),
+    ]
+
+
+def _row(bundle: Bundle, case_id: str, decision: Decision) -> str:
+    name = printable(case_id).replace("\n", " ")[:ID_WIDTH]
+    p = "".join(f"{value:9.4f}" for value in decision.probabilities)
+    review = "not available" if decision.review is None else _review(decision)
+    marks = {"unsafe": bundle.warning, "shortened": decision.shortened, "markup": decision.markup}
+    words = "".join(f"  {mark}" for mark, is_set in marks.items() if is_set)
+    label = decision.label or "none"
+    return f"{name:<{ID_WIDTH}} {label:<9}{p}  {_set(decision):<15} {review}{words}"
+
+
+def _set(decision: Decision) -> str:
+    return " ".join(decision.conformal_set) or "empty"
+
+
+def _review(decision: Decision) -> str:
+    entropy = f"vote entropy {decision.vote_entropy:.3f} nats, {decision.passes} passes"
+    return f"{'yes' if decision.review else 'no'} ({entropy})"

@@ -1,0 +1,90 @@
+"""`triage report`: a study's report as one HTML file, and its charts where they are asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.terminal import Study, console, load_what_waits, print_line, refuse_existing
+from flows.html_report.files import (
+    check_charts_folder,
+    landed_fingerprint,
+    report_path,
+    write_charts,
+    write_report,
+)
+from flows.report.figures import counted
+from tasks.runtime.errors import BadInput, disk_error
+from warehouse.connect import snapshot
+from warehouse.health import bring_up_to_date
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="write to a new file, not to TRIAGE_HOME/reports/<study>.html"
+    ),
+]
+Figures = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="also write every chart as SVG to this folder")
+]
+Texts = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="show the texts of cases, read from this file; needs --output"
+    ),
+]
+Cases = Annotated[
+    list[str] | None,
+    typer.Option("--case", metavar="ID", help="only this case, not missed ones (repeatable)"),
+]
+
+
+def report(
+    study: Study = None,
+    output: Output = None,
+    figures: Figures = None,
+    texts: Texts = None,
+    case: Cases = None,
+) -> None:
+    """Write a study's report: one HTML file with charts, tables and single cases."""
+    # What cannot be done is refused before anything is computed.
+    for is_given, option in ((texts, "--texts"), (case, "--case")):
+        if is_given and output is None:
+            raise BadInput(
+                f"{option} makes a report of its own; say where it goes with --output FILE."
+            )
+    if output is not None:
+        refuse_existing(output)
+    if figures is not None:
+        check_charts_folder(figures)
+
+    load_what_waits()
+    bring_up_to_date()
+
+    from flows.html_report.page import as_html, made_report  # Altair comes with it
+    from flows.html_report.study import EVERYTHING, reported_study
+
+    # Of one moment: a result that landed in between would be in the fingerprint and not on the
+    # page, which no sweep would make again.
+    with snapshot():
+        reported = reported_study(study)
+        is_everything = reported.name == EVERYTHING
+        fingerprint = landed_fingerprint(None if is_everything else reported.name)
+
+    path = output or report_path(reported.name)
+    if output is None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(error, path.parent) from error
+
+    page = made_report(reported, fingerprint, tuple(case or ()), texts)
+    write_report(as_html(page), path, private=page.cases.has_texts)
+    print_line(console, f"Report of {reported.name}: {path}")
+    if figures is not None:
+        write_charts(page.charts, figures)
+        print_line(console, f"{counted(len(page.charts), 'chart')} as SVG: {figures}")
+    if page.cases.has_texts:
+        print_line(console, "It holds patient texts: keep it as you keep the file they come from.")
