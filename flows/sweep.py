@@ -25,7 +25,7 @@ from flows.selection import GridName, ModelName, Narrowing, PrecisionName, Recip
 from flows.steps import ONE_AT_A_TIME, submit_experiments, threads_beside
 from tasks.landing import refill_warehouse, some_results_wait
 from tasks.runtime.locks import at_work
-from tasks.studies import SweepRecord, keep_datasets
+from tasks.studies import SweepRecord
 from warehouse.connect import warehouse_path
 
 
@@ -62,8 +62,6 @@ def sweep(
     )
     selection = select(grid, overrides, narrowing)
     label_run(selection, name=f"sweep {selection.grid.name}")
-    # Data that an earlier version prepared has no rows yet.
-    keep_datasets()
     refusals = refill_warehouse()
 
     if pool is None:

@@ -32,7 +32,8 @@ DATA_FOLDER = re.compile(
 )
 # Behind a training id: the folder of its scores, or of those of `valid`.
 SCORED = re.compile(r"-[ev][0-9a-f]{12}$")
-Learned = tuple[str, str]  # digests of the `train` and the `valid` that an adapter learned from
+# Digests of the `train` and the `valid` that an adapter learned from.
+Learned = tuple[str | None, str | None]
 
 
 # --- What came from a data set -------------------------------------------------------------------
@@ -91,12 +92,12 @@ def of_data(root: Path, names: Collection[str]) -> list[Path]:
     # An adapter from the shared folder has no job in this home, and of two data sets with the same
     # cases to learn from only the first has one.
     texts = [path for path in _data_folders(root) if _data_name(path) in names]
-    learned = {_learned_by(folder) for folder in results} | {_learned_sets(path) for path in texts}
-    results |= {
-        folder
-        for folder in (root / "experiments").glob("[!.]*/")
-        if _learned_by(folder) in learned - {None}
-    }
+    learned = {_learned_by(folder) for folder in results} - {None}
+    for path in texts:
+        digests = _set_digests(path)
+        learned.add((digests.get("train"), digests.get("valid")))
+    experiments = (root / "experiments").glob("[!.]*/")
+    results |= {folder for folder in experiments if _learned_by(folder) in learned}
     results |= {folder for job in jobs if job.adapter in results for folder in job.folders}
 
     outermost = sorted(path for path in results if results.isdisjoint(path.parents))
@@ -177,12 +178,6 @@ def _learned_by(experiment: Path) -> Learned | None:
         ingredients = json.loads((experiment / INGREDIENTS).read_text(encoding="utf-8"))
         return ingredients["train"], ingredients["valid"]
     return None
-
-
-def _learned_sets(data: Path) -> Learned | None:
-    """The digests of the sets of a data set that an adapter learns from."""
-    digests = _set_digests(data)
-    return (digests["train"], digests["valid"]) if {"train", "valid"} <= digests.keys() else None
 
 
 def _set_digests(data: Path) -> dict[str, str]:

@@ -4,7 +4,6 @@ belong to its study.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ from tasks.corpus.case import SETS
 from tasks.corpus.manifest import DatasetManifest, SetEntry
 from tasks.landing import Rows, is_landed, keep_rows, land_rows, let_loading_wait
 from tasks.runtime.children import step_seconds
-from tasks.runtime.errors import BrokenFolder
-from tasks.runtime.home import home
 from tasks.spec import Grid, short_digest
 from tasks.tuning.training_rows import sets_digest
 
@@ -35,17 +32,6 @@ def land_dataset(data: Path) -> None:
     dataset = DatasetManifest.read(data)
     if not is_landed(dataset_id(dataset)):
         land_rows(dataset_id(dataset), "dataset", dataset_rows(dataset))
-
-
-def keep_datasets() -> None:
-    """Write the landing folders of datasets that an earlier version
-    prepared; the next loading takes them.
-    """
-    for data in sorted((home() / "data").glob("*-*")):
-        with contextlib.suppress(BrokenFolder):  # the step that prepares it says so
-            dataset = DatasetManifest.read_if_complete(data)
-            if dataset is not None and not (home() / "landing" / dataset_id(dataset)).is_dir():
-                keep_rows(dataset_id(dataset), "dataset", dataset_rows(dataset))
 
 
 def dataset_rows(dataset: DatasetManifest) -> Rows:

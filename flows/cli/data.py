@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,7 @@ from tasks.runtime.shared import shared_place, without_password
 from tasks.runtime.store import intact_manifest
 from tasks.spec import LABELS, Data, EvaluationSet, PromptChoice
 
+COLUMNS = ("text_column", "label_column", "id_column", "group_column", "rationale_column")
 STYLES = {"error": "bold red", "warning": "yellow"}
 SHOWN_LEVELS = {"ok": "ok", "warning": "warning", "error": "FAILS"}
 STAYS = (
@@ -88,15 +90,8 @@ def data_check(
     listing: Listing = False,
 ) -> None:
     """Check rows, labels, repeats, contradictions, leaks, and the recall that test can certify."""
-    settings = {
-        "text_column": text_column,
-        "label_column": label_column,
-        "id_column": id_column,
-        "group_column": group_column,
-        "rationale_column": rationale_column,
-        "revision": revision,
-    }
-    raise typer.Exit(check(console, request(source, settings, label or []), listing))
+    columns = (text_column, label_column, id_column, group_column, rationale_column)
+    raise typer.Exit(check(console, request(source, columns, revision, label or []), listing))
 
 
 @data.command("card")
@@ -111,15 +106,8 @@ def data_card(
     revision: Revision = None,
 ) -> None:
     """Show the data card: what a dataset is, where it comes from, and what it cannot show."""
-    settings = {
-        "text_column": text_column,
-        "label_column": label_column,
-        "id_column": id_column,
-        "group_column": group_column,
-        "rationale_column": rationale_column,
-        "revision": revision,
-    }
-    requested = request(source, settings, label or [])
+    columns = (text_column, label_column, id_column, group_column, rationale_column)
+    requested = request(source, columns, revision, label or [])
     root = home()
     sources = requested.data, root, requested.evaluation_sets
     # One that no sweep has stored is prepared for it and removed: a closed terminal must leave no
@@ -164,12 +152,15 @@ class DataRequest:
     prompt: PromptChoice = DEFAULT
 
 
-def request(source: str, settings: dict[str, str | None], labels: list[str]) -> DataRequest:
+def request(
+    source: str, columns: Sequence[str | None], revision: str | None, labels: Sequence[str]
+) -> DataRequest:
     """The data of a grid file, or of one source with its columns.
 
-    `settings`: those of `[data]` by name, None where an option is not given; `labels`: word=ED and
+    `columns`: a name for each of COLUMNS, None where the option is not given; `labels`: word=ED and
     so on. Raises BadInput.
     """
+    settings = {"revision": revision, **dict(zip(COLUMNS, columns, strict=True))}
     options = {key: value for key, value in settings.items() if value is not None}
     if source.endswith(".toml"):
         if options or labels:
