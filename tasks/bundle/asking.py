@@ -68,7 +68,7 @@ class AskedModel:
 def in_use(model: BundledModel, use: str) -> Iterator[None]:
     """Hold a lock of this process in the home of a model, so that what it reads is not removed.
 
-    `triage data forget` and `triage clean` see it (tasks/removal.py);
+    `triage data forget` and `triage clean` see it (tasks/runtime/removal.py);
     an exported folder needs none.
     """
     if model.folder != home():
