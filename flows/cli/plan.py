@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.interruptions import interrupted_by_signals
-from flows.cli.storage.data_check import tokenizers
+from flows.cli.data import tokenizers
 from flows.cli.terminal import print_line
 from flows.plan import (
     PlannedCell,

@@ -31,7 +31,7 @@ from deployments.interruptions import (
     leaving_in_time,
 )
 from deployments.temporary_server import LOST, TemporaryServer, start_temporary_server, used
-from flows.cli.results.compare_report import print_overview
+from flows.cli.compare import print_overview
 from flows.cli.terminal import console, errors, print_answer, print_line
 from flows.html_report.after_sweep import place_of_report
 from flows.plan import finished_trainings
