@@ -58,7 +58,9 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
                     of_chains.append(_finish_chain(part, sweep.record))
                 else:
                     of_extras.append(_finish_extra(part))
-                _note(sweep, part)
+                if sweep.data.state.is_completed():
+                    sweep.record.use(sweep.data.result())
+                sweep.record.add(part.ids)
         except BaseException as error:
             # What is no Exception is Ctrl-C, or Prefect's own signal for SIGTERM.
             stop_children(interrupted=not isinstance(error, Exception))
@@ -70,25 +72,15 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
     if warning := load_the_rest():
         publish("loading", StepWarning(warning))
 
-    return failures + _lost_results(sweep)
-
-
-def _note(sweep: SubmittedSweep, part: Chain | Extra) -> None:
-    """Note what has landed, as a part of the sweep's study."""
-    if sweep.data.state.is_completed():
-        sweep.record.use(sweep.data.result())
-    sweep.record.add(part.ids)
-
-
-def _lost_results(sweep: SubmittedSweep) -> list[str]:
-    """A sentence for each part that has landed and is not in the warehouse."""
     absent = set(absent_from_warehouse([id for part in sweep.parts for id in part.ids]))
-    return [
-        f"{part.name}: its results landed but are not in {warehouse_path()} (was it deleted "
-        "meanwhile?); run the same command again."
-        for part in sweep.parts
-        if absent.intersection(part.ids)
-    ]
+    for part in sweep.parts:
+        if absent.intersection(part.ids):
+            failures.append(
+                f"{part.name}: its results landed but are not in {warehouse_path()} (was it deleted "
+                "meanwhile?); run the same command again."
+            )
+
+    return failures
 
 
 def warn_of_damage(refusals: dict[str, str]) -> None:
@@ -131,23 +123,16 @@ def _finish_chain(chain: Chain, record: SweepRecord) -> str | None:
     state = chain.landing.state.name
     error = error or TriageError(f"It never landed: its last step ended as {state}.")
     publish(title, ExperimentFailed(str(error), error))
-    _land_failure(chain, error, record)
+
+    # Its variant and its cases have to be known.
+    if all(step.state.is_completed() for step in chain.shared.steps):
+        variant = chain.shared.variant.result()
+        try:
+            record.add([land_failure(chain.spec, variant, chain.shared.data.result(), error)])
+        except Exception as problem:  # no reason to stop the other experiments
+            publish(title, StepWarning(f"Not recorded: {problem}"))
 
     return f"{chain.spec.cell_id}: {error}"
-
-
-def _land_failure(chain: Chain, error: Exception, record: SweepRecord) -> None:
-    """Record a failed experiment, where its variant and its cases are known."""
-    if not all(step.state.is_completed() for step in chain.shared.steps):
-        return
-
-    variant = chain.shared.variant.result()
-    data = chain.shared.data.result()
-    try:
-        training = land_failure(chain.spec, variant, data, error)
-        record.add([training])
-    except Exception as problem:  # no reason to stop the other experiments
-        publish(f"land {chain.spec.cell_id}", StepWarning(f"Not recorded: {problem}"))
 
 
 def failure_of(future: Step) -> Exception | None:
@@ -171,7 +156,12 @@ def tell_of(cells: Sequence[ExperimentSpec]) -> Iterator[None]:
     def on_event(title: str, event: Event) -> None:
         match event:
             case ExperimentLanded():
-                _tell_landed(specs[title], event.ids)
+                for id in event.ids:
+                    _tell(LANDED, specs[title], evaluation_id=id)
+                    for result in landed_results([id]):
+                        if verdict(result) == UNSAFE:
+                            recall = result.ed_recall
+                            _tell(GATE_FAILED, specs[title], evaluation_id=id, ed_recall=recall)
             case ExperimentFailed():
                 _tell(FAILED, specs[title], reason=event.message)
 
@@ -185,15 +175,6 @@ def tell_sweep_finished(study: str, experiments: int, failures: int) -> None:
     emit_event(SWEEP_FINISHED, resource, payload={"experiments": experiments, "failures": failures})
 
 
-def _tell_landed(spec: ExperimentSpec, evaluations: Sequence[str]) -> None:
-    """An experiment is in the warehouse; and, where its gates fail, that they do."""
-    for id in evaluations:
-        _tell(LANDED, spec, evaluation_id=id)
-        for result in landed_results([id]):
-            if verdict(result) == UNSAFE:
-                _tell(GATE_FAILED, spec, evaluation_id=id, ed_recall=result.ed_recall)
-
-
 def _tell(event: str, spec: ExperimentSpec, **payload: str | float | None) -> None:
     resource = {
         "prefect.resource.id": f"triage.experiment.{spec.cell_id}",
@@ -205,20 +186,17 @@ def _tell(event: str, spec: ExperimentSpec, **payload: str | float | None) -> No
     emit_event(event, resource, payload=dict(payload))
 
 
-def tags_of(cells: list[ExperimentSpec]) -> list[str]:
-    """What a person filters by, each once, e.g. smollm2-135m, 4bit, ultra_safe, safety."""
-    rows = [
-        (spec.model.name, spec.precision.name, spec.recipe.name, spec.recipe.kind) for spec in cells
-    ]
-    return list(dict.fromkeys(tag for column in zip(*rows, strict=True) for tag in column))
-
-
 def label_run(selection: Selection, name: str | None = None) -> None:
     """Add the tags of the selection's cells to the current flow run, and rename it if `name` is
     given.
 
-    Its other tags stay. A label is no reason to lose a sweep: a server that refuses is ignored.
+    The tags are what a person filters by: models, precisions, recipes and their kinds. Others stay.
+    A label is no reason to lose a sweep: a server that refuses is ignored.
     """
-    tags = [*flow_run.tags, *tags_of(selection.cells)]
+    cells = selection.cells
+    tags = [*flow_run.tags, *(spec.model.name for spec in cells)]
+    tags += [spec.precision.name for spec in cells]
+    tags += [spec.recipe.name for spec in cells]
+    tags += [spec.recipe.kind for spec in cells]
     with contextlib.suppress(Exception), get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(str(flow_run.id)), name=name, tags=tags)
+        client.update_flow_run(UUID(str(flow_run.id)), name=name, tags=list(dict.fromkeys(tags)))

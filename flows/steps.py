@@ -6,7 +6,7 @@ runs.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from flows.selection import Selection, moves_of
 from tasks.acquire import acquire
 from tasks.baselines import baselines, zero_shot
 from tasks.convert import convert
+from tasks.corpus.prepare import prepare_dataset
 from tasks.evaluate import evaluate
 from tasks.evaluation_sets import evaluate_sets
 from tasks.fidelity import fidelity
@@ -26,6 +27,7 @@ from tasks.move import move_adapter
 from tasks.precisions import Precision
 from tasks.prepare import prepare
 from tasks.quantize import quantize
+from tasks.runtime.errors import TriageError
 from tasks.runtime.home import home
 from tasks.spec import BaseModelSpec, ExperimentSpec
 from tasks.studies import SweepRecord
@@ -117,13 +119,12 @@ class SubmittedSweep:
     @property
     def model_ids(self) -> list[str]:
         """The base models and variants that were made or found, as they land."""
-        bases = [base_folder(step.result(), home()) for step in self.bases if _has_ended_well(step)]
-        variants = [step.result() for step in self.variants if _has_ended_well(step)]
-        return sorted({folder.name for folder in [*bases, *variants]})
-
-
-def _has_ended_well(step: Step) -> bool:
-    return bool(step.state.is_completed())
+        bases, variants = (
+            [step.result() for step in steps if step.state.is_completed()]
+            for steps in (self.bases, self.variants)
+        )
+        folders = [*(base_folder(source, home()) for source in bases), *variants]
+        return sorted({folder.name for folder in folders})
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,14 @@ class TimeLimits:
     """
 
     def __init__(self, selection: Selection) -> None:
+        grid = selection.grid
+        if grid.data.source != "embedded":
+            # So that own cases are counted where no command has prepared them: a run of the UI.
+            with suppress(TriageError):  # which the step `prepare` says
+                prepare_dataset(grid.data, home(), grid.evaluation_sets)
+
         self._selection = selection
-        self._sizes = set_sizes(selection.grid)
+        self._sizes = set_sizes(grid)
 
     @property
     def of_other_steps(self) -> float:
