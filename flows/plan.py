@@ -348,7 +348,7 @@ def work_left(
     for (*variant, frozen), names in reads.items():
         model = str(variant[0])
         size = size_of(model)
-        for name in names:
+        for name in sorted(names):
             # From the nearest shallower ones of the set.
             shallower = computed.setdefault((*variant, name), [0])
             start = max(blocks for blocks in shallower if blocks <= frozen)

@@ -152,7 +152,7 @@ def _print_time_and_disk(
     )
     mc_cases = selection.grid.scoring.mc_cases
     dropped = sizes["test"] if mc_cases == "all" else min(mc_cases, sizes["test"])
-    saved = seconds.dropout * (1 - FEWER_CASES / dropped)
+    saved = seconds.dropout * (1 - FEWER_CASES / max(dropped, 1))
     if saved > WORTH_SAYING * seconds.total:
         print_line(
             console,

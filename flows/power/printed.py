@@ -9,9 +9,8 @@ from rich.console import Console
 
 from flows.cli.terminal import print_line
 from flows.power.outlook import MOST_CASES, MOST_GROUPS, POWER, MetricOutlook, PlannedSize, outlook
-from flows.power.planned_set import planned_set
 from flows.power.stored_pair import StoredPair, stored_pair
-from flows.power.studies import SEED, STUDIES, VALUES, Studies
+from flows.power.studies import SEED, STUDIES, VALUES, Studies, planned_set
 from flows.power.training_chance import PlannedPairs, StoredSpread, planned_pairs, stored_spread
 from flows.report.names import RANDOM
 from flows.report.table import ReportTable, print_table

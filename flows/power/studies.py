@@ -7,13 +7,18 @@ functions that give a finished pair its verdict.
 from __future__ import annotations
 
 from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
 
+from tasks.corpus.case import Case, from_json
+from tasks.corpus.splits import limited
+from tasks.corpus.vignettes.generator import planned_labels
 from tasks.judging.paired_cells import PlannedSet
 from tasks.judging.point_metrics import Floats, Ints, accuracy, macro_f1, recall
 from tasks.judging.study_draws import Behaviour, draw_studies
 from tasks.judging.true_difference import Shift, difference_of, differences_of, shift_to
+from tasks.spec import LABELS, Grid
 from warehouse.comparison.verdicts import VerdictShares, verdict_shares
 
 SEED = 42
@@ -23,6 +28,31 @@ FEWEST = 100
 GROUPS_OF_ALL = 250_000  # of all studies together: with many groups fewer are drawn
 RESAMPLES = 500  # of each study; a finished pair gets more, which changes few verdicts
 LABELS_OF = {"accuracy": (0, 1, 2), "ed_recall": (0,), "macro_f1": (0, 1, 2)}
+
+
+def planned_set(grid: Grid, cases: Path | None = None) -> PlannedSet | None:
+    """How many test cases of which label a grid has in which group; None where its source does not
+    answer. `cases`: see plan.planned_cases.
+
+    Embedded cases are counted without their texts: within limits those of each label are exact, and
+    which groups they are of nearly so.
+    """
+    data = grid.data
+    if cases is not None:
+        with (cases / "test.jsonl").open(encoding="utf-8") as lines:
+            test = [from_json(line) for line in lines]
+    elif data.source == "embedded":
+        labels = planned_labels("test", data.seed, data.shares, data.sizes)
+        test = [
+            Case(f"test-{number}", f"test-{number}", label, problem)
+            for number, (problem, label) in enumerate(labels)
+        ]
+        test = limited(test, data.limits.get("test", len(test)), data.seed)
+    else:
+        return None
+
+    truth = np.array([LABELS.index(case.label) for case in test], dtype=np.int64)
+    return PlannedSet.of(truth, [case.group for case in test], [case.case_id for case in test])
 
 
 def ed_recall(tables: Floats) -> Floats:

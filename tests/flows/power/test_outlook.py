@@ -11,10 +11,9 @@ from rich.console import Console
 
 from flows.plan import planned_cases
 from flows.power.outlook import POWER, _solve, outlook
-from flows.power.planned_set import planned_set
 from flows.power.printed import print_power
 from flows.power.stored_pair import stored_pair
-from flows.power.studies import VALUES, Studies
+from flows.power.studies import VALUES, Studies, planned_set
 from flows.selection import Narrowing, select
 from tasks.judging.paired_cells import GAIN, PairedCounts, PlannedSet
 from tasks.judging.study_draws import Behaviour
