@@ -15,7 +15,7 @@ from tasks.runtime.backend import backend
 from tasks.runtime.device import report_device
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit
-from tasks.runtime.store import Manifest, build_folder, verify
+from tasks.runtime.store import Manifest, verify
 from tasks.scoring.arguments import (
     ScoringJob,
     SetsScoringJob,
@@ -23,7 +23,7 @@ from tasks.scoring.arguments import (
     ValidScoringJob,
 )
 from tasks.scoring.baselines import TARGET
-from tasks.scoring.scorer import UNTUNED, Scorer, score_all, score_sets
+from tasks.scoring.scorer import UNTUNED, Scorer, score_sets
 from tasks.spec import ExperimentSpec
 from tasks.tuning.architecture import Stack
 from tasks.tuning.lora import Adapted, add_lora, load_weights
@@ -40,8 +40,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     Scores calibration, chooses the rules on it, scores test, then runs the dropout passes.
     """
     job = ScoringJob.model_validate(args)
-    scorer = _trained_scorer(job, emit)
-    build_folder(job.scores, lambda folder: score_all(scorer, folder, job.rules_from))
+    score_sets(_trained_scorer(job, emit), {"test": job.scores}, job.rules_from)
     return {}
 
 
@@ -75,7 +74,7 @@ def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         data=job.data,
         emit=emit,
     )
-    build_folder(job.scores, lambda folder: score_all(scorer, folder))
+    score_sets(scorer, {"test": job.scores})
     score_sets(scorer, job.sets, rules_from=job.scores)
     return {}
 

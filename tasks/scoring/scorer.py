@@ -86,8 +86,18 @@ class Scorer:
         return None
 
 
-def score_all(scorer: Scorer, folder: Path, rules_from: Path | None = None) -> dict[str, Any]:
-    """Fill a scores folder for the test set; returns what its manifest records."""
+def score_sets(scorer: Scorer, sets: Mapping[str, Path], rules_from: Path | None = None) -> None:
+    """Score sets, each into a sealed folder; `rules_from`: the scores folder whose rules are used,
+    None to choose them on `calibration`.
+    """
+    for name, scores in sets.items():
+        build_folder(scores, partial(_score_set, scorer, name, rules_from))
+
+
+def _score_set(scorer: Scorer, name: str, rules_from: Path | None, folder: Path) -> dict[str, Any]:
+    """Fill a scores folder; returns what its manifest records. Dropout passes and written answers
+    are those of the test set alone.
+    """
     start = time.perf_counter()
     if rules_from is None:
         _score(scorer, "calibration", folder / CALIBRATION_FILE)
@@ -100,52 +110,29 @@ def score_all(scorer: Scorer, folder: Path, rules_from: Path | None = None) -> d
         )
         write_atomic(folder / RECORD, rules.to_json())
     else:
-        _copy_rules(rules_from, folder)
+        # With the calibration scores that they were chosen on.
+        for file in (CALIBRATION_FILE, RECORD):
+            shutil.copyfile(rules_from / file, folder / file)
 
     # An audit of the warehouse compares this with the time at which the rules were chosen.
-    test_began = datetime.now(UTC)
-    loaded, prefix = _score(scorer, "test", folder / JUDGED_FILE)
-    scored = time.perf_counter()
-    mc_status = _write_passes(scorer, loaded, prefix, folder)
-    passes_done = time.perf_counter()
-    _write_answers(scorer, loaded, folder)
-
-    return ScoringRecord(
-        score_seconds=scored - start,
-        mc_seconds=passes_done - scored,
-        mc_status=mc_status,
-        test_scored_at=test_began.isoformat(),
-        shortened_cases=loaded.shortened,
-    ).model_dump()
-
-
-def score_sets(scorer: Scorer, sets: Mapping[str, Path], rules_from: Path) -> None:
-    """Score further evaluation sets, each into a sealed folder."""
-    for name, scores in sets.items():
-        build_folder(scores, partial(_score_set, scorer, name, rules_from))
-
-
-def _score_set(scorer: Scorer, name: str, rules_from: Path, folder: Path) -> dict[str, Any]:
-    """Fill a scores folder for a further evaluation set; returns what its manifest records."""
-    _copy_rules(rules_from, folder)
     began = datetime.now(UTC)
-    start = time.perf_counter()
-    loaded, _ = _score(scorer, name, folder / JUDGED_FILE)
+    loaded, prefix = _score(scorer, name, folder / JUDGED_FILE)
+    scored = time.perf_counter()
+    mc_status = f"{NOT_AVAILABLE}dropout passes run on the test set only"
+    mc_seconds = 0.0
+    if name == "test":
+        mc_status = _write_passes(scorer, loaded, prefix, folder)
+        mc_seconds = time.perf_counter() - scored
+        _write_answers(scorer, loaded, folder)
+
     record = ScoringRecord(
-        score_seconds=time.perf_counter() - start,
-        mc_seconds=0.0,
-        mc_status=f"{NOT_AVAILABLE}dropout passes run on the test set only",
+        score_seconds=scored - start,
+        mc_seconds=mc_seconds,
+        mc_status=mc_status,
         test_scored_at=began.isoformat(),
         shortened_cases=loaded.shortened,
-    )
-
-    return {"evaluation_set": name, **record.model_dump()}
-
-
-def _copy_rules(rules_from: Path, folder: Path) -> None:
-    """The rules of another scores folder, with the calibration scores that they were chosen on."""
-    for name in (CALIBRATION_FILE, RECORD):
-        shutil.copyfile(rules_from / name, folder / name)
+    ).model_dump()
+    return record if name == "test" else {"evaluation_set": name, **record}
 
 
 def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
