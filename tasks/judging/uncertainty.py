@@ -25,7 +25,6 @@ FLAG = "vote_entropy"
 MAX_PROBABILITY = "max_probability"
 SINGLE_PASS = "single_pass_entropy"
 RESAMPLES = 500
-Row = dict[str, Any]  # of a table of the warehouse, by column
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def flag_most_uncertain(uncertainty: ArrayLike, load: float) -> Floats:
     return np.asarray(np.clip((load * len(scores) - above) / tied, 0.0, 1.0))
 
 
-def judge_flag(flagged: ArrayLike, wrong: ArrayLike, missed_ed: ArrayLike) -> Row:
+def judge_flag(flagged: ArrayLike, wrong: ArrayLike, missed_ed: ArrayLike) -> dict[str, Any]:
     """How well a review flag works, by the errors and the missed emergencies (ED cases decided
     otherwise). None where there is nothing to count.
 
@@ -209,7 +208,7 @@ def judge_review(
     decisions: Sequence[str],
     groups: Groups | None = None,
     seed: int = 0,
-) -> list[Row]:
+) -> list[dict[str, Any]]:
     """Is the review flag of Monte Carlo dropout worth its passes? The vote entropy's flag and its
     rivals, scores that a single pass gives for nothing, at equal load, on the cases with dropout
     passes: a row of the table `review_flag` each.
