@@ -175,13 +175,10 @@ def chip() -> str:
     """The name of the processor as its maker gives it; the kind, e.g. `aarch64`, where the system
     does not know it.
     """
-    name = _mac_chip() if is_mac() else _linux_chip()
-    return name or processor()
-
-
-def _mac_chip() -> str:
     # With its folder, which is not on the path of a cron job.
-    return answer_of("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
+    of_mac = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
+    name = answer_of(*of_mac) if is_mac() else _linux_chip()
+    return name or processor()
 
 
 def answer_of(*command: str) -> str:

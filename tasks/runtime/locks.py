@@ -54,10 +54,30 @@ def locked(
         raise disk_error(error, path) from error
 
     try:
-        _acquire(descriptor, folder, time.monotonic() + wait, while_waiting)
+        end = time.monotonic() + wait
+        while not _is_taken(descriptor, folder):
+            if time.monotonic() >= end:
+                raise Locked(f"Another process is working on {folder}; wait for it or stop it.")
+            if while_waiting is not None:
+                while_waiting()
+            time.sleep(LOCK_POLL_SECONDS)
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_taken(descriptor: int, folder: Path) -> bool:
+    """Whether the lock of `folder` could be taken."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        raise BadInput(
+            f"{folder.parent} is on a disk that locks no files ({error.strerror}); choose a "
+            "TRIAGE_HOME on another one."
+        ) from error
+    return True
 
 
 def is_locked(folder: Path) -> bool:
@@ -72,29 +92,6 @@ def lock_of(folder: Path) -> Path:
     """The file by which `locked` locks a folder; it stays when the lock is released."""
     # Beside the folder, which may be removed and replaced while its lock is held.
     return folder.parent / f".{folder.name}.lock"
-
-
-def _acquire(
-    descriptor: int, folder: Path, deadline: float, while_waiting: Callable[[], None] | None
-) -> None:
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except (BlockingIOError, PermissionError) as error:
-            if time.monotonic() >= deadline:
-                raise Locked(
-                    f"Another process is working on {folder}; wait for it or stop it."
-                ) from error
-        except OSError as error:
-            raise BadInput(
-                f"{folder.parent} is on a disk that locks no files ({error.strerror}); choose a "
-                "TRIAGE_HOME on another one."
-            ) from error
-
-        if while_waiting is not None:
-            while_waiting()
-        time.sleep(LOCK_POLL_SECONDS)
 
 
 @contextlib.contextmanager
