@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -45,16 +45,16 @@ class Backend:
     name: str
     compute_dtype: str
     compute_path: str
-    on_gpu: bool
-    cpu_kernels: bool
-    side_by_side: bool
-    compiles: bool
     tokens_at_once: int
     planned_gflops: float
     selftest_tolerance: float
     rounding: float
-    compared_with: tuple[str, ...]
-    path_in_ids: bool
+    compared_with: tuple[str, ...] = ("stock",)
+    on_gpu: bool = False
+    cpu_kernels: bool = False
+    side_by_side: bool = False
+    compiles: bool = False
+    path_in_ids: bool = False
     wires_memory: bool = False
     own_memory: bool = False
     experimental: bool = False
@@ -76,10 +76,6 @@ CPU = Backend(
     name="cpu",
     compute_dtype="float32",
     compute_path="dequantised_f32",
-    on_gpu=False,
-    cpu_kernels=True,
-    side_by_side=True,
-    compiles=False,
     # The smallest number with which products run at full speed: the arrays between two products
     # then stay in the cache.
     tokens_at_once=512,
@@ -87,39 +83,29 @@ CPU = Backend(
     selftest_tolerance=1e-5,
     rounding=1e-5,
     compared_with=("stock", "stock_dense", "generate_stock"),
-    path_in_ids=False,
+    cpu_kernels=True,
+    side_by_side=True,
 )
 METAL = Backend(
     name="metal",
     compute_dtype="bfloat16",
     compute_path="packed",
-    on_gpu=True,
-    cpu_kernels=False,
-    side_by_side=False,
-    compiles=True,
     tokens_at_once=4096,
     planned_gflops=1500.0,
     # Its kernels may also round inner products more coarsely.
     selftest_tolerance=1e-3,
     rounding=2e-2,
-    compared_with=("stock",),
-    path_in_ids=False,
+    on_gpu=True,
+    compiles=True,
     wires_memory=True,
 )
-CUDA = Backend(
+CUDA = replace(
+    METAL,
     name="cuda",
-    compute_dtype="bfloat16",
-    compute_path="packed",
-    on_gpu=True,
-    cpu_kernels=False,
-    side_by_side=False,
-    compiles=True,
     tokens_at_once=16384,
     planned_gflops=10_000.0,
-    selftest_tolerance=1e-3,
-    rounding=2e-2,
-    compared_with=("stock",),
     path_in_ids=True,
+    wires_memory=False,
     own_memory=True,
     experimental=True,
 )
@@ -129,15 +115,10 @@ CPU_PACKED = Backend(
     name="cpu-packed",
     compute_dtype="bfloat16",
     compute_path="packed",
-    on_gpu=False,
-    cpu_kernels=False,
-    side_by_side=False,
-    compiles=False,
     tokens_at_once=512,
     planned_gflops=0.5,
     selftest_tolerance=1e-5,
     rounding=5e-2,
-    compared_with=("stock",),
     path_in_ids=True,
 )
 BACKENDS = {one.name: one for one in (CPU, METAL, CUDA, CPU_PACKED)}

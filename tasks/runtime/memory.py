@@ -58,21 +58,12 @@ def _control_group_limits(root: Path) -> list[int]:
 
     None elsewhere.
     """
-    limits: list[int] = []
-    for file in _limit_files(root):
-        # The file may be missing, or hold "max".
-        with contextlib.suppress(OSError, ValueError):
-            limits.append(int(file.read_text()))
-    return limits
-
-
-def _limit_files(root: Path) -> list[Path]:
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return []
 
-    files = []
+    limits: list[int] = []
     for line in lines:
         if line.count(":") < 2:
             continue
@@ -86,9 +77,12 @@ def _limit_files(root: Path) -> list[Path]:
         name = "memory.limit_in_bytes" if controllers else "memory.max"
         group = Path(path.lstrip("/"))
         # Inside a container its own group may be mounted as the topmost one.
-        files += [hierarchy / parent / name for parent in (group, *group.parents)]
+        for parent in (group, *group.parents):
+            # The file may be missing, or hold "max".
+            with contextlib.suppress(OSError, ValueError):
+                limits.append(int((hierarchy / parent / name).read_text()))
 
-    return files
+    return limits
 
 
 def resident_bytes(pid: int | None = None) -> int:
