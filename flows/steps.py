@@ -18,8 +18,7 @@ from tasks.acquire import acquire
 from tasks.baselines import baselines, zero_shot
 from tasks.convert import convert
 from tasks.corpus.prepare import prepare_dataset
-from tasks.evaluate import evaluate
-from tasks.evaluation_sets import evaluate_sets
+from tasks.evaluate import evaluate, evaluate_sets
 from tasks.fidelity import fidelity
 from tasks.land import land
 from tasks.models.manifest import base_folder

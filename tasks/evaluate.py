@@ -1,30 +1,22 @@
-"""Step: score a trained experiment on calibration and test, with its dropout passes, in a child
-process.
+"""Steps: score a trained experiment on calibration and test, with its dropout passes, and on the
+further evaluation sets of its grid, each reported separately; in child processes.
 """
 
 from pathlib import Path
 
-from prefect import task
-
-from tasks.caching import cached_folder, is_transient
+from tasks.caching import as_cached, cached_folder, run_job, step
+from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import scores_folder
+from tasks.judging.evaluation_rows import evaluation_rows
+from tasks.landing import is_landed, land_rows
 from tasks.progress import publisher
-from tasks.runtime.children import run_step
 from tasks.runtime.home import home
 from tasks.runtime.store import intact_manifest
-from tasks.scoring.arguments import ScoringJob
-from tasks.spec import ExperimentSpec
+from tasks.scoring.arguments import ScoringJob, SetsScoringJob
+from tasks.spec import ExperimentSpec, evaluation_id
 
 
-@task(
-    task_run_name="evaluate {spec.title}",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=is_transient,
-    cache_key_fn=cached_folder("evaluate", scores_folder),
-    persist_result=True,
-    result_serializer="json",
-)
+@step("evaluate {spec.title}", cache_key_fn=cached_folder("evaluate", scores_folder))
 def evaluate(
     spec: ExperimentSpec,
     training: str,
@@ -37,19 +29,64 @@ def evaluate(
     `at_most`: seconds that an attempt may take.
     """
     scores = scores_folder(spec, training, data)
-    adapter = home() / "experiments" / training
-    emit = publisher(f"evaluate {spec.cell_id}")
     if intact_manifest(scores, deep=True) is None:
         job = ScoringJob(
             experiment=spec,
             variant=variant,
             data=data,
             home=home(),
-            adapter=adapter,
+            adapter=home() / "experiments" / training,
             scores=scores,
         )
-        log = home() / "logs" / f"evaluate-{scores.name}"
-        arguments = job.model_dump(mode="json")
-        run_step("tasks.scoring.job:run", arguments, log, emit, at_most=at_most)
+        emit = publisher(f"evaluate {spec.cell_id}")
+        run_job("tasks.scoring.job:run", job, f"evaluate-{scores.name}", emit, at_most)
 
     return scores.name
+
+
+@step("sets {spec.title}")
+def evaluate_sets(
+    spec: ExperimentSpec,
+    training: str,
+    scores: str,
+    variant: Path,
+    data: Path,
+    names: list[str],
+    at_most: float | None = None,
+) -> list[str]:
+    """evaluation_ids of the named sets, in that order; what is scored is not scored again, and what
+    has landed is not judged again.
+
+    `scores`: id of those on the test set, whose rules are used here too.
+    """
+    folders = {name: scores_folder(spec, training, data, name) for name in names}
+    unscored = {
+        name: folder
+        for name, folder in folders.items()
+        if intact_manifest(folder, deep=True) is None
+    }
+    if unscored:
+        adapter = home() / "experiments" / training
+        job = SetsScoringJob(
+            experiment=spec,
+            variant=variant,
+            data=data,
+            home=home(),
+            adapter=adapter,
+            rules_from=adapter / "scores" / scores,
+            sets=unscored,
+        )
+        emit = publisher(f"evaluation sets {spec.cell_id}")
+        run_job("tasks.scoring.job:run_sets", job, f"sets-{scores}", emit, at_most)
+
+    ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
+    unlanded = {name: id for name, id in ids.items() if not is_landed(id)}
+    dataset = DatasetManifest.read(data)
+    for name, evaluation in unlanded.items():
+        rows = evaluation_rows(spec, training, folders[name], dataset, name)
+        land_rows(evaluation, "evaluation", rows)
+
+    evaluation_ids = list(ids.values())
+    if unscored or unlanded:
+        return evaluation_ids
+    return as_cached(evaluation_ids, ", ".join(evaluation_ids))

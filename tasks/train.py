@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-from prefect import task
-
-from tasks.caching import cached_folder, is_transient
+from tasks.caching import cached_folder, step
 from tasks.identity import INGREDIENTS, experiment_folder, ingredients_of
 from tasks.progress import publisher
 from tasks.runtime.events import Note
@@ -18,15 +16,7 @@ from tasks.tuning.reported import reporting_to
 from tasks.tuning.step import train_experiment
 
 
-@task(
-    task_run_name="train {spec.title}",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=is_transient,
-    cache_key_fn=cached_folder("train", experiment_folder),
-    persist_result=True,
-    result_serializer="json",
-)
+@step("train {spec.title}", cache_key_fn=cached_folder("train", experiment_folder))
 def train(
     spec: ExperimentSpec,
     variant: Path,

@@ -8,8 +8,7 @@ import pytest
 
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
-from tasks.evaluate import evaluate
-from tasks.evaluation_sets import evaluate_sets
+from tasks.evaluate import evaluate, evaluate_sets
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_folder, training_of
 from tasks.judging.decision_rules import record_rules
@@ -17,24 +16,17 @@ from tasks.judging.evaluation_rows import evaluation_rows, judged_rows
 from tasks.judging.scores_folder import Evaluation, EvaluationScores, ScoredCase, ScoresManifest, set_scores
 from tasks.land import land
 from tasks.landing import land_rows, refill_warehouse
-from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
-from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import BadInput
-from tasks.scoring import job
 from tasks.spec import LABELS, SCORING_VERSION, EvaluationSet, Scoring, evaluation_id, experiments
-from tasks.tuning import job as training_job
 from tasks.tuning.training_rows import TrainingOutcome, training_rows
+from tests.scoring.trained import lines, quiet, train_and_score
 from warehouse.connect import reading, writing
 from warehouse.health import run_audits
 from warehouse.query import query
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 PUBLIC = {"clinicaflow224": 224, "nursesim160": 160, "stcc-cases": 57}
-
-
-def quiet(event):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +48,11 @@ def study(tmp_path_factory):
     if SHARED.is_dir():
         sets += [EvaluationSet(name=name, source=str(public_file(name))) for name in PUBLIC]
 
-    options = [
-        "bits=[4]",
-        "models=['tiny-llama']",
-        "recipe.iterations=2",
-        "scoring.passes=2",
-        "scoring.generated_cases=0",
-    ]
-    grid = load_grid("smoke", options)
+    few = ["recipe.iterations=2", "scoring.passes=2", "scoring.generated_cases=0"]
+    grid = load_grid("smoke", ["bits=[4]", "models=['tiny-llama']", *few])
     spec = next(s for s in experiments(grid, known_models(grid)) if s.recipe.kind == "safety")
     data = prepare_dataset(grid.data, home, sets)
-    source = fetch_base(spec.model, home)
-    variant = run_quantize({"source": str(source), "root": str(home), "bits": 4, "group_size": 64})["folder"]
-    training = training_of(spec, Path(variant), data)
-    scores = scores_folder(spec, training, data)
-    shared = {"experiment": spec.model_dump(mode="json"), "variant": variant, "data": str(data), "home": str(home)}
-    args = shared | {"training_id": training, "folder": str(home / "experiments" / training)}
-    training_job.run(args, quiet)
-    job.run(shared | {"adapter": args["folder"], "scores": str(scores)}, quiet)
-    yield spec, args, scores
+    yield spec, *train_and_score(spec, data, home)
     patch.undo()
 
 
@@ -92,17 +70,12 @@ def land_training(spec, args, scores):
     land_rows(evaluation_id(scores.name), "evaluation", evaluation_rows(spec, training, scores, dataset))
 
 
-def lines(path: Path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def test_each_set_lands_separately_with_the_threshold_of_the_test_set(study, monkeypatch):
     spec, args, scores = study
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(Path(args["home"]) / "triage.duckdb"))
-    monkeypatch.setattr(
-        "tasks.evaluation_sets.publisher", lambda title: quiet
-    )  # which would start a server for its progress
+    # Which would start a server for its progress.
+    monkeypatch.setattr("tasks.evaluate.publisher", lambda title: quiet)
     dataset = DatasetManifest.read(Path(args["data"]))
     on_test = evaluation_rows(spec, args["training_id"], scores, dataset)["evaluation"][0]
     names = ["clinic", "test_adversarial"]
@@ -134,7 +107,7 @@ def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every
     spec, args, scores = study
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    monkeypatch.setattr("tasks.evaluation_sets.publisher", lambda title: quiet)
+    monkeypatch.setattr("tasks.evaluate.publisher", lambda title: quiet)
     land_training(spec, args, scores)
     evaluate_sets.fn(
         spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), ["single", "calm"]
@@ -168,7 +141,7 @@ def test_the_public_sets_are_scored_and_land_separately(study, monkeypatch, tmp_
     spec, args, scores = study
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    monkeypatch.setattr("tasks.evaluation_sets.publisher", lambda title: quiet)
+    monkeypatch.setattr("tasks.evaluate.publisher", lambda title: quiet)
     land_training(spec, args, scores)
     evaluate_sets.fn(spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), list(PUBLIC))
     refill_warehouse()
@@ -198,7 +171,7 @@ def test_what_has_landed_is_not_scored_again(study, monkeypatch):
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(Path(args["home"]) / "triage.duckdb"))
     arguments = (spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), ["clinic"])
     first = evaluate_sets.fn(*arguments)
-    monkeypatch.setattr("tasks.evaluation_sets.run_step", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr("tasks.evaluate.run_job", lambda *_, **__: pytest.fail("scored again"))
     assert evaluate_sets.fn(*arguments) == first
 
 
@@ -206,7 +179,7 @@ def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_mode
     spec, args, scores = study
     monkeypatch.setenv("TRIAGE_HOME", args["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    monkeypatch.setattr("tasks.evaluation_sets.publisher", lambda title: quiet)
+    monkeypatch.setattr("tasks.evaluate.publisher", lambda title: quiet)
     where = Path(args["variant"]), Path(args["data"])
 
     def finish():
@@ -219,8 +192,7 @@ def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_mode
         earlier.setattr("tasks.judging.evaluation_rows.SCORING_VERSION", SCORING_VERSION - 1)
         before = finish()
 
-    for step in ("evaluate", "evaluation_sets"):
-        monkeypatch.setattr(f"tasks.{step}.run_step", lambda *_, **__: pytest.fail("a model ran"))
+    monkeypatch.setattr("tasks.evaluate.run_job", lambda *_, **__: pytest.fail("a model ran"))
 
     after = finish()
     assert len({*before, *after}) == 4 and finish() == after
