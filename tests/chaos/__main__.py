@@ -81,7 +81,7 @@ def storm(sweep: Sweep, faults: int, rng: random.Random) -> int:
         seconds = time.monotonic() - start
         struck = fault(sweep, rng)
         count += struck != NO_TARGET
-        console.print(f"{seconds:4.0f} s, {landed} landed: {name}: {struck}")
+        console.print(f"{seconds:4.0f} s, {landed} landed: {name}: {struck}", soft_wrap=True)
 
     for _ in range(MOST_RUNS):
         command = sweep.running()
