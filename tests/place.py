@@ -57,7 +57,8 @@ def smoke_home() -> Path:
 def triage() -> None:
     """The command, in a process that was forked for it."""
     sys.argv[0] = "triage"
-    sys.modules["__main__"].__file__ = "triage"  # else DuckDB, loaded below, believes itself in a notebook
+    # The console script, whose steps are forked; without a file DuckDB, loaded below, believes itself in a notebook.
+    sys.modules["__main__"].__file__ = str(Path(sys.executable).with_name("triage"))
 
     from flows.cli.start import main
 
