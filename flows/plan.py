@@ -150,7 +150,8 @@ def set_sizes(grid: Grid, cases: Path | None = None) -> dict[str, int]:
     if cases is None and not any(is_hub(source.source, source.folder) for source in sources):
         cases = dataset_folder(grid.data, home(), grid.evaluation_sets)
     if cases is not None and intact_manifest(cases):
-        return {name: entry.cases for name, entry in DatasetManifest.read(cases).sets.items()}
+        prepared = DatasetManifest.read(cases).sets
+        return {name: prepared[name].cases for name in dict.fromkeys((*SETS, *prepared))}
 
     sizes: dict[str, int] = {name: grid.data.sizes.get(name, SIZES[name]) for name in SETS}
     sizes["valid"] += added_to_valid(grid.data.contrast_share)

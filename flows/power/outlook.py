@@ -165,9 +165,8 @@ def _enough_groups(metric: str, studies: Studies) -> PlannedSize | None:
         return None if shares is None else shares.not_inferior
 
     limits = (math.log(groups), math.log(most))
-    log_groups = math.log(groups) + 2 * math.log(
-        studies.spread(metric) * (_BOUND + _POWER) / MARGIN
-    )
+    spread = max(studies.spread(metric), LEAST_SPREAD)
+    log_groups = math.log(groups) + 2 * math.log(spread * (_BOUND + _POWER) / MARGIN)
     place = _solve(share, min(max(log_groups, limits[0]), limits[1]), _step_of_size, limits)
     count = _extrapolated(most, share(limits[1])) if place is None else round(math.exp(place))
 

@@ -160,6 +160,14 @@ def test_where_groups_differ_no_number_of_cases_suffices_and_more_groups_do():
     assert one.enough_groups.groups == pytest.approx((0.1 * 2.8 / 0.02) ** 2, rel=0.15)
 
 
+def test_two_models_that_decide_alike_are_planned_too(few):
+    """Their difference has no spread, as that of random weights may have none."""
+    counts = np.zeros((12, 27), dtype=np.int64)
+    counts[:, np.nonzero(GAIN == 0)[0][0]] = 2
+    one = outlook("accuracy", plan_of(PairedCounts(counts, tuple(map(str, range(12))), True)))
+    assert one.measured == 0 and one.inferior_from is None
+
+
 def printed(grid: str, *overrides: str, narrowing: Narrowing | None = None) -> str:
     out = StringIO()
     selection = select(grid, list(overrides), narrowing or Narrowing())
