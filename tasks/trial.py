@@ -1,19 +1,44 @@
-"""Steps of a search: train a trial to its next rung and look at it there; land the trials."""
+"""Steps of a search: train a trial to its next rung and judge it there; land the trials.
 
+A trial is a training like any other, with the training id of its full length: a rung is a pause at
+a checkpoint and part of no id. So the best trials go on from where they paused, and a sweep with
+the winner's grid, which is written here too, finds its training complete.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import tomli_w
 from prefect import task
 
 from tasks.caching import is_transient
+from tasks.corpus.reading.sources import is_hub
 from tasks.identity import experiment_folder
 from tasks.landing import land_rows
 from tasks.progress import publisher
-from tasks.runtime.home import home
-from tasks.search.objective import SearchObjective
-from tasks.search.rows import SearchedCell, trial_rows
-from tasks.search.train_trial import train_trial
-from tasks.search.trial import Reached, Trial
-from tasks.spec import ExperimentSpec
+from tasks.runtime.children import run_child
+from tasks.runtime.events import Emit, Note
+from tasks.runtime.files import write_atomic
+from tasks.runtime.home import expanded, home
+from tasks.runtime.store import intact_manifest, temporary_folder
+from tasks.scoring.arguments import ValidScoringJob
+from tasks.search.space import Objective, Space
+from tasks.search.trials import Reached, Trial, best_of, in_words
+from tasks.spec import Columns, ExperimentSpec, canonical_json
+from tasks.tuning.step import train_experiment
+from tasks.tuning.summary import TrainingManifest
+from tasks.tuning.training_rows import cell_columns
+
+WINNER = "best.toml"
+SHIPPED = ("8bit", "4bit")  # what a winner at another precision is compared with
+LONGEST_NAME = 60
 
 
 @task(
@@ -26,27 +51,206 @@ def train_to_rung(
     number: int,
     spec: ExperimentSpec,
     update: int,
-    objective: SearchObjective,
+    objective: Objective,
     variant: Path,
     data: Path,
     at_most: float | None = None,
 ) -> Reached:
-    """The trial at `update`. The training is that of `triage sweep`, which goes on from there.
+    """The trial at `update`, judged there. The training is that of `triage sweep`, which goes on
+    from there; one that is further, as one of a sweep can be, is judged as it was at `update`.
 
-    `at_most`: seconds that an attempt may take.
+    `at_most`: seconds that an attempt of the training may take.
     """
+    start = time.perf_counter()
     folder = experiment_folder(spec, variant, data)
     emit = publisher(f"trial {number}")
-    return train_trial(spec, folder, update, objective, variant, data, home(), emit, at_most)
+    train = partial(
+        train_experiment,
+        spec=spec,
+        variant=variant,
+        data=data,
+        home=home(),
+        on_event=emit,
+        pause_at=update,
+        at_most=at_most,
+    )
+    progress = _Progress.read(folder)
+    is_further = progress.update > update
+    if not progress.ended and progress.update < update:
+        train(folder=folder)
+        progress = _Progress.read(folder)
+
+    train_seconds = progress.train_seconds
+    if is_further:
+        # An estimate, as if every update took as long.
+        train_seconds *= update / progress.update
+
+    validation = min(progress.on_valid("loss", update))
+    score = partial(_ed_recall, spec, variant, data, objective, emit)
+    if objective.metric == "validation value":
+        value = validation
+    elif objective.metric == "macro-F1":
+        value = max(progress.on_valid("macro_f1", update))
+    elif not is_further:
+        value = score(progress.best_adapter)
+    else:
+        emit(Note(f"{folder.name} is past update {update}, and is trained to it beside the other."))
+        # In a folder that is not kept: the adapter of an earlier update is not stored.
+        with temporary_folder(folder) as temporary:
+            other = temporary / folder.name
+            train(folder=other)
+            value = score(_Progress.read(other).best_adapter)
+
+    return Reached(update, value, validation, time.perf_counter() - start, train_seconds)
+
+
+def _ed_recall(
+    spec: ExperimentSpec, variant: Path, data: Path, objective: Objective, emit: Emit, adapter: Path
+) -> float:
+    """The ED recall of an adapter on `valid`."""
+    assert objective.over_triage is not None
+    job = ValidScoringJob(
+        experiment=spec,
+        variant=variant,
+        data=data,
+        home=home(),
+        adapter=adapter,
+        over_triage=objective.over_triage,
+    )
+    log = home() / "logs" / f"valid-{spec.cell_id}"
+    result = run_child("tasks.scoring.job:run_valid", job.model_dump(mode="json"), log, emit)
+    return float(result["value"])
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """How far a training is, read without MLX: at its newest checkpoint, or at its end.
+
+    `best_adapter`: the file of its best adapter so far.
+    """
+
+    update: int = 0
+    ended: bool = False
+    train_seconds: float = 0.0
+    curve: Sequence[dict[str, Any]] = ()
+    best_adapter: Path = Path()
+
+    @classmethod
+    def read(cls, folder: Path) -> _Progress:
+        """The progress of the training in `folder`, which need not exist yet."""
+        if (manifest := TrainingManifest.read_if_complete(folder)) is not None:
+            training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+            summary = manifest.summary
+            return cls(
+                update=summary.last_iteration or 0,
+                ended=True,
+                train_seconds=summary.train_seconds or 0.0,
+                curve=training["curve"],
+                best_adapter=folder / "adapters.safetensors",
+            )
+
+        # The newest first, past one that is damaged.
+        for checkpoint in sorted((folder / "checkpoint").glob("[0-9]*"), reverse=True):
+            if intact_manifest(checkpoint) is not None:
+                progress = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
+                return cls(
+                    update=progress["update"],
+                    train_seconds=progress["train_seconds"],
+                    curve=progress["curve"],
+                    best_adapter=checkpoint / "best.safetensors",
+                )
+
+        return cls()
+
+    def on_valid(self, figure: str, update: int) -> list[float]:
+        """A figure of the evaluations on `valid` up to an update."""
+        return [
+            point[figure]
+            for point in self.curve
+            if point["split"] == "valid" and point["iteration"] <= update
+        ]
 
 
 @task(
-    task_run_name="land {cell.search_id}",
+    task_run_name="land {search_id}",
     retries=3,
     retry_delay_seconds=2,
     retry_condition_fn=is_transient,
 )
-def land_trials(cell: SearchedCell, trials: list[Trial]) -> str:
-    """search_id, once the trials are in the warehouse."""
-    land_rows(cell.search_id, "search", {"trial": trial_rows(cell, trials)})
-    return cell.search_id
+def land_trials(search_id: str, grid: str, cell: ExperimentSpec, trials: list[Trial]) -> str:
+    """search_id, once the trials are in the warehouse's table `trial`."""
+    best_trial = best_of(trials)
+    rows = [
+        {
+            "search_id": search_id,
+            "number": trial.number,
+            "training_id": trial.training_id,
+            "grid": grid,
+            **cell_columns(cell),
+            "settings": canonical_json(dict(trial.values)),
+            "objective": trial.objective.name,
+            "higher_is_better": trial.objective.is_higher_better,
+            # One that time ran out for pauses, too: the same command goes on with it.
+            "state": "paused" if trial.state == "running" else trial.state,
+            "is_best": best_trial is not None and trial.number == best_trial.number,
+            "value": trial.value,
+            "valid_loss": trial.rungs[-1].validation if trial.rungs else None,
+            "updates": trial.update,
+            "iterations": trial.iterations,
+            "rungs": json.dumps([asdict(rung) for rung in trial.rungs]),
+            "seconds": trial.seconds,
+            "train_seconds": trial.rungs[-1].train_seconds if trial.rungs else None,
+            "error": trial.error,
+        }
+        for trial in trials
+    ]
+    land_rows(search_id, "search", {"trial": rows})
+    return search_id
+
+
+def write_winner(space: Space, trial: Trial) -> Path:
+    """Write the grid file of a trial beside the search's storage, for more than one precision.
+
+    The searched cell keeps its training id, so a sweep goes on from the trial's last checkpoint, or
+    finds the training complete.
+    """
+    grid = space.grid_with(trial.values)
+    tables = grid.model_dump(
+        mode="json", by_alias=True, exclude_unset=True, exclude_none=True, exclude={"search"}
+    )
+    for table, columns in (
+        (tables.get("data", {}), grid.data),
+        *zip(tables.get("evaluation_set", []), grid.evaluation_sets, strict=True),
+    ):
+        if "source" in table:
+            table["source"] = _from_anywhere(table["source"], columns)
+
+    # The searched precision and those that it is compared with, under the grid's own key.
+    searched = space.cell.precision
+    if space.grid.bits is not None:
+        tables["bits"] = [4, 8]
+    else:
+        tables["precisions"] = list(dict.fromkeys([searched.name, *SHIPPED]))
+    tables["name"] = f"{grid.name[: LONGEST_NAME - 5]}-best"
+
+    comment = (
+        f"# The best recipe of a search over {len(space.settings)} settings of the grid "
+        f"{space.grid.name}, on {space.model.name} {searched.name}:\n"
+        f"# trial {trial.number}, {trial.objective.name} {trial.value:.4f} on valid after "
+        f"{trial.update} of {trial.iterations} updates.\n"
+        f"# {in_words(trial.values)}.\n"
+        "# Other precisions were not searched; they are here to be compared.\n"
+    )
+    path = space.folder / WINNER
+    write_atomic(path, f"{comment}{tomli_w.dumps(tables)}")
+    return path
+
+
+def _from_anywhere(source: str, columns: Columns) -> str:
+    """A source that is the same file when it is read from another folder."""
+    if source == "embedded" or is_hub(source, columns.folder):
+        return source
+    path = expanded(source)
+    places = [folder / path for folder in (columns.folder, Path.cwd()) if folder is not None]
+    present = next((place for place in places if place.exists()), path)
+    return str(present.resolve())

@@ -41,7 +41,6 @@ COMMANDS = {
 }
 # Commands that have no file of their own yet, and where they are.
 ELSEWHERE = {
-    "search": "sweeps.search",
     "warehouse": "storage.warehouse",
     "studies": "results.studies",
 }

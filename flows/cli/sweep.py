@@ -41,7 +41,6 @@ from flows.report.figures import counted
 from flows.report.leaderboard import named_sets
 from flows.report.pairs import pair_rows
 from flows.report.typed_rows import leaderboard_rows
-from flows.search_setup import refuse_unsearchable
 from flows.selection import (
     EVERYTHING,
     Narrowing,
@@ -125,9 +124,6 @@ def sweep(
     narrowing = Narrowing(model or (), bits or (), recipe or (), limit, precision or ())
 
     selection = select(grid, overrides, narrowing)
-    if selection.grid.search is not None:
-        refuse_unsearchable(selection, grid, overrides)
-
     check_home()
     refuse_unusable()
     if failed:

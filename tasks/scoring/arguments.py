@@ -52,10 +52,10 @@ class ValidScoringJob(TrainedJob):
     """Score an adapter of an experiment on `valid`, the set by which it is trained.
 
     `adapter`: the file of the adapter, which may be that of a checkpoint; `over_triage`: at which
-    the ED recall is taken; None for the macro-F1 instead.
+    the ED recall is taken.
     """
 
-    over_triage: float | None
+    over_triage: float
 
 
 class UntunedScoringJob(Strict):

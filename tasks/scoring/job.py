@@ -29,7 +29,7 @@ from tasks.tuning.architecture import Stack
 from tasks.tuning.lora import Adapted, add_lora, load_weights
 from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.prefix_store import PrefixStore, open_prefix
-from tasks.tuning.scores import macro_f1_of, score_cases
+from tasks.tuning.scores import score_cases
 from tasks.tuning.sets import load_set, load_template
 from tasks.tuning.variant import load_variant
 
@@ -80,7 +80,7 @@ def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 
 def run_valid(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run a ValidScoringJob; returns {"value": the ED recall, or the macro-F1}."""
+    """Run a ValidScoringJob; returns {"value": the ED recall}."""
     job = ValidScoringJob.model_validate(args)
     spec = job.experiment
     adapted = _load_adapted(job.variant, spec, job.adapter)
@@ -91,9 +91,6 @@ def run_valid(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     scores = score_cases(adapted, prefix)
     if not np.isfinite(scores.probabilities).all():
         raise Diverged(f"{spec.cell_id}: scores on valid are not finite.")
-
-    if job.over_triage is None:
-        return {"value": macro_f1_of(scores, prefix.cases)}
 
     labels = [record["label"] for record in loaded.records]
     return {"value": recall_at_over_triage(scores.probabilities, labels, job.over_triage)}

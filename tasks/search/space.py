@@ -1,18 +1,24 @@
-"""The space of a search: the settings that vary, and the experiment that values of them give.
-`check_space` refuses what cannot be searched.
+"""The space of a search: the settings of one cell that vary, what they aim at, and the grids that
+values of them give.
 """
 
 from __future__ import annotations
 
-import math
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.grids.grid_errors import where
+from pydantic import ValidationError
+
+from tasks.grids.grid_errors import reason as _reason
+from tasks.grids.grid_errors import shortened, where
 from tasks.runtime.errors import BadInput
+from tasks.runtime.home import home
 from tasks.spec import (
+    OVERRIDES,
     BaseModelSpec,
     ExperimentSpec,
     Grid,
@@ -22,15 +28,70 @@ from tasks.spec import (
     Search,
     Searched,
     Strict,
+    canonical_json,
     experiments,
+    short_digest,
 )
 
 Value = Any  # of a setting, as TOML gives it
 Values = Mapping[str, Value]  # by dotted key, e.g. `recipe.rank`
 Spec = TypeVar("Spec", bound=Strict)
 
+SEARCH_VERSION = 1  # of what a stored trial means
 SECTIONS = ("recipe", "training", "prompt")
 EXAMPLE = '"recipe.learning_rate" = { low = 1e-4, high = 1e-2, log = true }'
+
+# Settings that a search leaves as they are, and why. The first ones change no training.
+NO_PART_OF_TRAINING = {
+    "recipe.name": "it decides no training",
+    "recipe.target_ed_recall": "it decides no training, but how an adapter is judged",
+    "recipe.primary_rule": "it decides no training, but how an adapter is judged",
+    "training.memory": "it never changes results",
+    "training.report_every": "it decides no training",
+}
+LEFT_ALONE = NO_PART_OF_TRAINING | {
+    "recipe.kind": "it decides what the search aims at",
+    "recipe.iterations": "trials of different lengths cannot be compared before their end",
+    "recipe.evaluate_every": "it decides at which updates trials can pause",
+    "recipe.select_by": "it decides what the search of a standard recipe aims at",
+    "recipe.prompt": "the keys of [prompt] are searched one by one, e.g. prompt.version",
+    "recipe.seeds": "all trials have one seed, the grid's first or that of --seed",
+    "training.group_size": "it decides the quantised weights, which all trials share",
+    "training.evaluate_every": "it decides at which updates trials can pause",
+    "training.patience": "it would compare trials of different lengths",
+    "training.optimizer": "there is only one",
+    "training.mask_prompt": "it is always true",
+}
+# Settings that change what the validation value measures, so that it compares no two trials.
+CHANGE_THE_VALUE = ("prompt.answers", "recipe.label_weight", "recipe.label_smoothing")
+OF_SAFETY = ("recipe.cost_weight", "recipe.cost_matrix", "recipe.class_weights")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a search aims at, always on `valid`: what chooses the recipe's adapter, or the ED recall.
+
+    `metric`: "validation value", "macro-F1" or "ED recall"; `over_triage`: that at which the ED
+    recall is taken, None for the other metrics.
+    """
+
+    metric: str
+    over_triage: float | None = None
+
+    @property
+    def name(self) -> str:
+        if self.over_triage is None:
+            return self.metric
+        return f"{self.metric} at over-triage {self.over_triage:g}"
+
+    @property
+    def is_higher_better(self) -> bool:
+        """Where every comparison of values has its direction from."""
+        return self.metric != "validation value"
+
+    def loss(self, value: float) -> float:
+        """A number that is lower for a better value."""
+        return -value if self.is_higher_better else value
 
 
 @dataclass(frozen=True)
@@ -45,7 +106,7 @@ class Space:
     path: Path
     overrides: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def search(self) -> Search:
         """The grid's table `[search]`; raises BadInput where it names no setting."""
         search = self.grid.search
@@ -62,34 +123,83 @@ class Space:
 
         return search
 
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe whose settings vary."""
-        return self.grid.recipes[0]
-
-    @property
+    @cached_property
     def settings(self) -> Mapping[str, Searched]:
         """Range or choices of each searched setting, in the order of their keys."""
         return dict(sorted(self.search.settings.items()))
 
     @property
-    def size(self) -> float:
-        """The number of different recipes in the space; infinite with a range of real numbers."""
-        return math.prod(map(_size, self.settings.values()))
+    def recipe(self) -> Recipe:
+        """The recipe whose settings vary."""
+        return self.grid.recipes[0]
+
+    @cached_property
+    def cell(self) -> ExperimentSpec:
+        """The cell as the grid has it."""
+        return self.experiment({})
+
+    @cached_property
+    def objective(self) -> Objective:
+        """Standard recipes aim at what chooses their best adapter. Safety recipes aim at ED recall,
+        whatever chooses theirs: their validation values weigh it by settings that vary.
+        """
+        if self.recipe.kind == "safety":
+            return Objective("ED recall", self.search.over_triage)
+        return Objective("macro-F1" if self.recipe.select_by == "macro_f1" else "validation value")
+
+    @cached_property
+    def rungs(self) -> tuple[int, ...]:
+        """The updates at which a trial pauses, each with a checkpoint, and its last update.
+
+        Shares that fall on one checkpoint make one rung. Raises BadInput where there is no
+        checkpoint before the end.
+        """
+        iterations = self.cell.recipe.iterations
+        every = self.cell.training.evaluate_every
+        nearest = {max(1, round(share * iterations / every)) for share in self.search.rungs}
+        pauses = [number * every for number in sorted(nearest) if number * every < iterations]
+        if not pauses:
+            lower = max(1, iterations // 8)
+            raise BadInput(
+                f"training.evaluate_every = {every} leaves no checkpoint before the end of "
+                f"{iterations} updates at which trials could pause; lower it to {lower} or less, "
+                f"e.g. with --set training.evaluate_every={lower}."
+            )
+
+        return (*pauses, iterations)
+
+    @property
+    def folder(self) -> Path:
+        """Where the trials and the winner's grid are stored."""
+        return home() / "searches" / f"{self.grid.name}-{self.cell.cell_id}"
+
+    @cached_property
+    def search_id(self) -> str:
+        """Grid, cell and the digest of what decides the trials besides cases, weights, versions."""
+        search = self.search.model_dump(mode="json", exclude_none=True)
+        ranges = search.pop("settings")
+        identity = {"version of the search": SEARCH_VERSION, "search": search | ranges}
+
+        for name in SECTIONS:
+            values = getattr(self.cell, name).model_dump(mode="json", exclude_defaults=True)
+            ignored = self.settings.keys() | NO_PART_OF_TRAINING.keys()
+            identity[name] = {k: v for k, v in values.items() if f"{name}.{k}" not in ignored}
+
+        return f"{self.grid.name}-{self.cell.cell_id}-s{short_digest(identity)}"
 
     def grid_with(self, values: Values) -> Grid:
         """The grid with these values. Raises ValidationError for a value that a setting refuses."""
+        sections: dict[str, dict[str, Value]] = {}
+        for key, value in values.items():
+            section, _, name = key.partition(".")
+            sections.setdefault(section, {})[name] = value
+
         changes: dict[str, Any] = {}
-        for section in dict.fromkeys(key.partition(".")[0] for key in values):
-            recipe_changes = {
-                key.partition(".")[2]: value
-                for key, value in values.items()
-                if key.startswith(f"{section}.")
-            }
+        for section, section_values in sections.items():
             if section == "recipe":
-                changes["recipes"] = (_with_values(self.recipe, recipe_changes),)
+                changes["recipes"] = (_with_values(self.recipe, section_values),)
             else:
-                changes[section] = _with_values(getattr(self.grid, section), recipe_changes)
+                changes[section] = _with_values(getattr(self.grid, section), section_values)
 
         return self.grid.model_copy(update=changes)
 
@@ -104,30 +214,39 @@ class Space:
         return [*self.grid.prompts, *(self.grid_with({key: v}).prompt for key, v in searched)]
 
     def starting_values(self) -> Values | None:
-        """The values that the grid itself has, as the space writes them, if they lie in the space:
-        the first trial.
-        """
+        """The values that the grid itself has, if they lie in the space: the first trial."""
         values: dict[str, Value] = {}
         for key, searched in self.settings.items():
-            own_value = value_in(self.grid, key)
+            own_value = _value_in(self.grid, key)
             if isinstance(searched, Range):
-                inside = _in_range(searched, own_value)
+                is_number = isinstance(own_value, int | float)
+                is_inside = is_number and searched.low <= own_value <= searched.high
+                if not is_inside or (is_whole(searched) and own_value != int(own_value)):
+                    return None
+                values[key] = int(own_value) if is_whole(searched) else own_value
             else:
-                inside = [
+                # Compared as the grid reads them: 20 is 20.0, and a list is a tuple.
+                equal = [
                     choice
                     for choice in searched
-                    if value_in(self.grid_with({key: choice}), key) == own_value
+                    if _value_in(self.grid_with({key: choice}), key) == own_value
                 ]
-            if not inside:
-                return None
-            values[key] = inside[0]
+                if not equal:
+                    return None
+                values[key] = equal[0]
 
         return values
 
     def samples(self) -> Iterator[tuple[str, Value]]:
         """The ends of each range, and every choice: what a setting that refuses a value refuses."""
         for key, searched in self.settings.items():
-            values = [searched.low, searched.high] if isinstance(searched, Range) else searched
+            values = searched
+            if isinstance(searched, Range):
+                low, high = searched.low, searched.high
+                # One between real ends, too: a setting of whole numbers would take 4.0 and 8.0.
+                values = (
+                    (low, high) if is_whole(searched) else (low, high, low + 0.37 * (high - low))
+                )
             for value in values:
                 yield key, value
 
@@ -135,8 +254,64 @@ class Space:
         """Where a searched setting stands in the grid file."""
         return where(self.path, ["search", key], [*self.overrides])
 
+    def check(self) -> None:
+        """Raise BadInput for a key that is no setting or cannot be searched, and for a value that
+        its setting refuses.
+        """
+        specs = {"recipe": self.recipe, "training": self.grid.training, "prompt": self.grid.prompt}
+        known = [f"{name}.{key}" for name, spec in specs.items() for key in type(spec).model_fields]
+        allowed = [key for key in known if key not in LEFT_ALONE]
+        for key in self.settings:
+            if reason := self._why_not(key):
+                raise BadInput(f"{self.place(key)}: {key} cannot be searched: {reason}.")
+            if key not in allowed:
+                near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
+                suggestion = (
+                    f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}."
+                )
+                raise BadInput(f"{self.place(key)}: {shortened(key)!r} is no setting; {suggestion}")
 
-def value_in(grid: Grid, key: str) -> Value:
+        for key, value in self.samples():
+            try:
+                self.grid_with({key: value})
+            except ValidationError as error:
+                raise BadInput(
+                    f"{self.place(key)}: {key} cannot be {canonical_json(value)}: {_reason(error)}."
+                ) from error
+
+        _ = self.rungs  # refused where there is none
+
+    def _why_not(self, key: str) -> str | None:
+        """Why a setting cannot be searched; None where it can be."""
+        recipe = self.recipe
+        section, _, name = key.partition(".")
+        own_setting = "prompt" if section == "prompt" else name
+        if key in LEFT_ALONE:
+            return LEFT_ALONE[key]
+        if section in ("data", "scoring"):
+            return "all trials learn from the same cases and are compared on the same ones"
+        if key in OF_SAFETY and recipe.kind == "standard":
+            return f"the recipe {recipe.name} is a standard one, which does not use it"
+        if key in CHANGE_THE_VALUE and self.objective.metric == "validation value":
+            return (
+                "it makes the validation values of a standard recipe incomparable; leave it out, "
+                'give the recipe select_by = "macro_f1", or search a safety recipe'
+            )
+        if section in ("training", "prompt") and own_setting in (*OVERRIDES, "prompt"):
+            if getattr(recipe, own_setting) is not None:
+                return f"the recipe {recipe.name} sets {own_setting} itself; take it out of there"
+            if f"recipe.{name}" in self.settings:
+                return f"recipe.{name} replaces it; leave one of them out"
+
+        return None
+
+
+def is_whole(searched: Range) -> bool:
+    """Whether the range is one of whole numbers."""
+    return isinstance(searched.low, int) and isinstance(searched.high, int)
+
+
+def _value_in(grid: Grid, key: str) -> Value:
     """The value of a setting in a grid with one recipe."""
     section, _, name = key.partition(".")
     spec = grid.recipes[0] if section == "recipe" else getattr(grid, section)
@@ -145,23 +320,3 @@ def value_in(grid: Grid, key: str) -> Value:
 
 def _with_values(spec: Spec, values: Values) -> Spec:
     return type(spec).model_validate({**spec.model_dump(exclude_unset=True), **values})
-
-
-def _size(searched: Searched) -> float:
-    if not isinstance(searched, Range):
-        return len(searched)
-    return searched.high - searched.low + 1 if _is_whole(searched) else math.inf
-
-
-def _is_whole(searched: Range) -> bool:
-    """Whether the range is one of whole numbers."""
-    return isinstance(searched.low, int) and isinstance(searched.high, int)
-
-
-def _in_range(searched: Range, value: Value) -> list[Value]:
-    """The value as the range writes it; empty where it has no such value."""
-    if not isinstance(value, int | float) or not searched.low <= value <= searched.high:
-        return []
-    if not _is_whole(searched):
-        return [value]
-    return [int(value)] if float(value).is_integer() else []

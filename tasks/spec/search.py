@@ -2,83 +2,52 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    StrictFloat,
-    StrictInt,
-    Tag,
-    model_validator,
-)
+from pydantic import Discriminator, Field, FiniteFloat, StrictInt, Tag, model_validator
 
-from tasks.spec.base import Fraction, Seed, Strict, canonical_json
-from tasks.spec.recipe import PromptChoice, Recipe, Training
+from tasks.spec.base import Fraction, Seed, Strict
 
 
 class Range(Strict):
     """Values of a searched setting from `low` to `high`: whole numbers where both ends are whole."""
 
     # Strict, since 4 and 8 make a range of whole numbers, and 4.0 and 8.0 one of real ones.
-    low: StrictInt | StrictFloat = Field(description="smallest value")
-    high: StrictInt | StrictFloat = Field(description="largest value")
+    low: StrictInt | Annotated[FiniteFloat, Field(strict=True)] = Field(
+        description="smallest value"
+    )
+    high: StrictInt | Annotated[FiniteFloat, Field(strict=True)] = Field(
+        description="largest value"
+    )
     log: bool = Field(default=False, description="search evenly in the logarithm")
 
     @model_validator(mode="after")
     def _has_values(self) -> Range:
-        if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            raise ValueError("low and high must be finite numbers")
-        if self.low == self.high:
+        if self.low >= self.high:
             raise ValueError(
-                f"the range is empty, since low and high are both {self.low:g}; widen it, or give "
-                f"the list [{self.low:g}]"
-            )
-        if self.low > self.high:
-            raise ValueError(
-                f"the range is reversed: low = {self.low:g} is above high = {self.high:g}; "
-                "exchange them"
+                f"low = {self.low:g} is not below high = {self.high:g}; exchange them, or give a "
+                f"list of values, e.g. [{self.low:g}]"
             )
         if self.log and self.low <= 0:
             raise ValueError(f"log = true needs low above 0, and low is {self.low:g}")
         return self
 
 
-def _is_list(value: Any) -> Any:
+def _kind(value: Any) -> str:
+    if isinstance(value, dict | Range):
+        return "range"
     if not isinstance(value, list | tuple):
         raise ValueError(
             "give a list of values, e.g. [1, 2], or a range, e.g. { low = 1, high = 8 }"
         )
-    return value
+    return "choices"
 
 
-def _has_choices(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not value:
-        raise ValueError("the list is empty; name at least one value")
-    # By ==, as a proposed value is found among the choices: 20 and 20.0 are one.
-    repeated = [choice for number, choice in enumerate(value) if choice in value[:number]]
-    if repeated:
-        raise ValueError(f"the list names {canonical_json(repeated[0])} twice")
-
-    return value
-
-
-Choices = Annotated[tuple[Any, ...], BeforeValidator(_is_list), AfterValidator(_has_choices)]
+Choices = Annotated[tuple[Any, ...], Field(min_length=1)]
+# Told apart first: else a mistake in a range would also be reported as a mistake in a list.
 Searched = Annotated[
-    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
-    # Without it a mistake in a range would also be reported as a mistake in a list.
-    Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "choices"),
+    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_kind)
 ]
-
-
-def _lacks_its_table(key: str, value: Any) -> bool:
-    """Whether a key without a dot is meant as a setting: whoever knows all of them refuses it."""
-    tables = (Recipe, Training, PromptChoice)
-    is_range = isinstance(value, dict) and not value.keys().isdisjoint(Range.model_fields)
-    return is_range or any(key in table.model_fields for table in tables)
 
 
 class Search(Strict):
@@ -98,7 +67,10 @@ class Search(Strict):
         min_length=1,
         description="shares of a trial's updates after which it pauses, and only the best go on",
     )
-    keep: Fraction = Field(default=0.4, description="share of the trials that go on at each pause")
+    keep: Fraction = Field(
+        default=0.4,
+        description="share of the trials that go on at each pause: one in two, in three, ...",
+    )
     start_up_trials: int = Field(
         default=4,
         ge=1,
@@ -118,21 +90,20 @@ class Search(Strict):
     @model_validator(mode="before")
     @classmethod
     def _gather_settings(cls, values: Any) -> Any:
-        """Moves dotted keys, and those of the tables that TOML makes of them, into `settings`."""
+        """Moves every other key, and those of the tables that TOML makes of dotted ones, into
+        `settings`: whoever knows all settings refuses a misspelt one.
+        """
         if not isinstance(values, dict):
             return values
 
-        gathered: dict[str, Any] = {}
-        settings = values.get("settings", {})
+        gathered = {key: value for key, value in values.items() if key in cls.model_fields}
+        settings = dict(gathered.get("settings", {}))
         for key, value in values.items():
-            if key in cls.model_fields:
-                gathered[key] = value
-            elif "." in key or _lacks_its_table(key, value):
-                settings = {**settings, key: value}
-            elif isinstance(value, dict):
-                settings = {**settings, **{f"{key}.{name}": item for name, item in value.items()}}
-            else:
-                gathered[key] = value  # a misspelt key of the table itself
+            is_table = isinstance(value, dict) and value.keys().isdisjoint(Range.model_fields)
+            if key not in gathered and is_table and "." not in key:
+                settings |= {f"{key}.{name}": item for name, item in value.items()}
+            elif key not in gathered:
+                settings[key] = value
 
         return gathered | {"settings": settings}
 

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flows.trial_errors import ending
 from rich.console import Console
+from tasks.search.objective import SearchObjective
+from tasks.search.trial import Trial
 
 from flows import search as flow
 from flows.cli.main import app
@@ -23,14 +26,11 @@ from flows.cli.sweeps import search_run
 from flows.plan import plan_cells, planned_cases
 from flows.search_setup import Limits, alone, set_up
 from flows.selection import Narrowing, select
-from flows.trial_errors import ending
 from tasks.runtime import children
 from tasks.runtime.errors import BadInput, DoesNotFit, Locked, Stopped, TriageError
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.runtime.store import intact_manifest
-from tasks.search.objective import SearchObjective
-from tasks.search.trial import Trial
 from tests.place import Place, one_sentence
 from tests.search.spaces import grid_text
 from tests.stopping import stop_for_this_test_only

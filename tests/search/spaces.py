@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.search_setup import SearchSetup, set_up
+from flows.search_setup import set_up
 from flows.selection import Narrowing
+from tasks.search.space import Space
 
-RATE = 'search."recipe.learning_rate"={low=1e-4,high=1e-2,log=true}'
 
-
-def setup(*overrides: str, recipe: str = "baseline", bits: int = 4, seed: int | None = None) -> SearchSetup:
-    """A search of the smoke grid on tiny-llama, with changes of its grid."""
-    return set_up("smoke", list(overrides), Narrowing(["tiny-llama"], [bits], [recipe]), seed)
+def space(*overrides: str, recipe: str = "baseline", bits: int = 4) -> Space:
+    """The space of a search of the smoke grid on tiny-llama, with changes of its grid."""
+    return set_up("smoke", list(overrides), Narrowing(["tiny-llama"], [bits], [recipe]))
 
 
 RECIPE = """

@@ -5,10 +5,10 @@ import tomllib
 from flows.search_setup import set_up
 from flows.selection import Narrowing, select
 from tasks.corpus.prepare import prepare_dataset
-from tasks.search.trial import Reached, Trial
-from tasks.search.winner import _from_anywhere, write_winner
+from tasks.search.trials import Reached, Trial
 from tasks.spec import Columns
-from tests.search.spaces import grid_text, setup
+from tasks.trial import _from_anywhere, write_winner
+from tests.search.spaces import grid_text, space
 
 VALUES = {
     "recipe.learning_rate": 0.00512, "recipe.rank": 8, "recipe.scale": 3, "training.num_layers": 1,
@@ -16,17 +16,17 @@ VALUES = {
 }  # fmt: skip
 
 
-def trial(values, a_setup) -> Trial:
+def trial(values, a_space) -> Trial:
     rungs = (Reached(8, 0.5, 0.5, 1.0, 1.0),)
-    return Trial(3, values, "t", rungs, None, 8, a_setup.objective)
+    return Trial(3, values, "t", rungs, None, 8, a_space.objective, "finished")
 
 
-def test_a_sweep_of_the_file_has_the_trials_experiment_and_its_twin_of_the_other_precision(tmp_path):
+def test_a_sweep_of_the_file_has_the_trials_experiment_and_its_twin_of_the_other_precision():
     for recipe, bits in (("baseline", 4), ("balanced_safe", 8)):
-        a_setup = setup(recipe=recipe, bits=bits)
-        path = write_winner(tmp_path / recipe, a_setup.space, trial(VALUES, a_setup))
+        a_space = space(recipe=recipe, bits=bits)
+        path = write_winner(a_space, trial(VALUES, a_space))
         cells = {spec.bits: spec.model_dump() for spec in select(str(path)).cells}
-        assert set(cells) == {4, 8} and cells[bits] == a_setup.space.experiment(VALUES).model_dump()
+        assert set(cells) == {4, 8} and cells[bits] == a_space.experiment(VALUES).model_dump()
         assert path.read_text().startswith(
             "# The best recipe of a search over 5 settings of the grid smoke, on tiny-llama"
         )
@@ -48,8 +48,8 @@ def test_own_cases_beside_the_grid_are_the_same_ones_from_the_winners_folder(tmp
     (folder / "grid.toml").write_text(
         grid_text('[search]\n"recipe.rank" = [2, 4]').replace("[data]", '[data]\nsource = "mine.csv"')
     )
-    a_setup = set_up(str(folder / "grid.toml"), None, Narrowing())
-    path = write_winner(tmp_path / "elsewhere", a_setup.space, trial({"recipe.rank": 2}, a_setup))
+    a_space = set_up(str(folder / "grid.toml"), None, Narrowing())
+    path = write_winner(a_space, trial({"recipe.rank": 2}, a_space))
     monkeypatch.chdir(tmp_path)
 
     digests = []

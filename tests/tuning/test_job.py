@@ -14,6 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tasks.search.objective import SearchObjective
+from tasks.search.train_trial import train_trial
+from tasks.search.training_progress import TrainingProgress
 
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
@@ -27,9 +30,6 @@ from tasks.runtime.events import Event, ProgressReport, StepWarning
 from tasks.runtime.store import verify
 from tasks.scoring import job as scoring_job
 from tasks.search import train_trial as module
-from tasks.search.objective import SearchObjective
-from tasks.search.train_trial import train_trial
-from tasks.search.training_progress import TrainingProgress
 from tasks.spec import ExperimentSpec, experiments
 from tasks.tuning import job, prefix_store, step, updates
 from tasks.tuning.batches import TOKENS_AT_ONCE

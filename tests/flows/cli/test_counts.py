@@ -6,16 +6,16 @@ import io
 from types import SimpleNamespace
 
 import pytest
+from flows.cli.sweeps.search_report import saved
+from flows.cli.sweeps.search_run import _introduction
 from rich.console import Console
+from tasks.search.trial import Cost
 
 from flows.cli.results.studies_report import _sentence
 from flows.cli.storage.warehouse import _merged
 from flows.cli.storage.warehouse_check import print_check
-from flows.cli.sweeps.search_report import saved
-from flows.cli.sweeps.search_run import _introduction
 from flows.report.figures import counted
 from flows.search_setup import Limits
-from tasks.search.trial import Cost
 from warehouse.forget import Forgotten
 from warehouse.load import load_all
 

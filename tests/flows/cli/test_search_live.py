@@ -5,16 +5,16 @@ import re
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
-
 from flows.cli.sweeps.search_live import MOST_SHOWN, live
 from flows.cli.sweeps.search_report import best_trials, print_report, settings
 from flows.cli.sweeps.search_run import _report
+from rich.console import Console
+from tasks.search.storage import Storage
+from tasks.search.trial import Reached, Trial
+
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Note, StepWarning, TrainingReport, TrialReport
-from tasks.search.storage import Storage
-from tasks.search.trial import Reached, Trial
 from tests.search.spaces import setup
 
 

@@ -1,0 +1,332 @@
+"""The trials of a search, in a study of Optuna's: an SQLite file that optuna-dashboard opens.
+
+A trial is RUNNING until it is settled: COMPLETE at its last update, PRUNED at an earlier rung by
+Optuna's successive halving, or FAIL. What we read back is its user attribute `rungs`, which one
+statement replaces. Proposals and pruning follow from it and the seed alone, so a search that was
+killed between any two writes continues as if it never was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.pruners import SuccessiveHalvingPruner
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from tasks.runtime.errors import BadInput
+from tasks.search.space import Objective, Space, Value, Values, is_whole
+from tasks.spec import Range, Searched, canonical_json
+
+FILE = "search.db"
+ATTEMPTS = 200  # at a proposal that no earlier trial has; all but the first are random
+DIGITS = 3  # significant ones of a proposed real number
+WAIT_SECONDS = 30.0  # for another process, such as optuna-dashboard, to release the file
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a trial is at one rung: its value there, and the seconds that the way to it took.
+
+    `validation`: the lowest validation value of the recipe's own objective so far; `seconds`: of
+    the whole step, with loading and scoring; `train_seconds`: of all updates up to here.
+    """
+
+    update: int
+    value: float
+    validation: float
+    seconds: float
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A stored trial. `error`: why its training failed, if it did; `iterations`: its full length.
+
+    `state`: "running" while it is to be trained further, "paused" where it was pruned.
+    """
+
+    number: int
+    values: Values
+    training_id: str
+    rungs: tuple[Reached, ...]
+    error: str | None
+    iterations: int
+    objective: Objective
+    state: Literal["running", "finished", "paused", "failed"]
+
+    @property
+    def ranks(self) -> Sequence[tuple[float, float]]:
+        """What it is compared by at each rung, lower is better: equal values are told apart by the
+        validation value.
+        """
+        return [(self.objective.loss(rung.value), rung.validation) for rung in self.rungs]
+
+    @property
+    def update(self) -> int:
+        """The update of the last rung that it reached; 0 before the first."""
+        return self.rungs[-1].update if self.rungs else 0
+
+    @property
+    def value(self) -> float | None:
+        """The value at the last rung that it reached."""
+        return self.rungs[-1].value if self.rungs else None
+
+    @property
+    def seconds(self) -> float:
+        """Of all its steps so far."""
+        return sum(rung.seconds for rung in self.rungs)
+
+
+def in_words(values: Values) -> str:
+    """Values of settings for people, without the tables that their names repeat."""
+    return ", ".join(
+        f"{key.partition('.')[2]} = {json.dumps(value)}" for key, value in values.items()
+    )
+
+
+def best_first(trials: Sequence[Trial]) -> list[Trial]:
+    """The best trials among those that came furthest, then the others; failed ones last."""
+
+    def place(trial: Trial) -> tuple[bool, int, float, float, int]:
+        loss, validation = trial.ranks[-1] if trial.rungs else (0.0, 0.0)
+        return trial.state == "failed", -len(trial.rungs), loss, validation, trial.number
+
+    return sorted(trials, key=place)
+
+
+def best_of(trials: Sequence[Trial]) -> Trial | None:
+    """The best of the trials that came furthest; None if none reached a rung."""
+    first = next(iter(best_first(trials)), None)
+    return first if first is not None and first.rungs and first.state != "failed" else None
+
+
+def has_time(trials: Sequence[Trial], deadline: float | None) -> bool:
+    """Whether one more trial can be trained to its end before `deadline`, on the clock
+    `time.monotonic`, at the pace so far.
+    """
+    updates = sum(trial.update for trial in trials)
+    if deadline is None or not updates:
+        return deadline is None or time.monotonic() < deadline
+    pace = sum(trial.seconds for trial in trials) / updates
+    return time.monotonic() + trials[0].iterations * pace < deadline
+
+
+class Trials:
+    """The stored trials of one search."""
+
+    def __init__(self, space: Space) -> None:
+        self.path = space.folder / FILE
+        self._space = space
+        self._distributions = {key: _distribution(s) for key, s in space.settings.items()}
+        is_higher_better = space.objective.is_higher_better
+        self._direction = StudyDirection.MAXIMIZE if is_higher_better else StudyDirection.MINIMIZE
+
+        with self._sentences():
+            space.folder.mkdir(parents=True, exist_ok=True)
+            self._storage = RDBStorage(
+                f"sqlite:///{self.path}",
+                engine_kwargs={"connect_args": {"timeout": WAIT_SECONDS}},
+            )
+            # A changed space is another study: no trial is compared with those of another search.
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name=space.search_id,
+                direction=self._direction,
+                load_if_exists=True,
+            )
+            # A search that was killed may have recorded a rung without settling the trial.
+            for trial in self.all():
+                self._settle(trial)
+
+    def all(self) -> list[Trial]:
+        """Every trial, in the order in which they were proposed."""
+        with self._sentences():
+            return [self._trial(frozen) for frozen in self._frozen()]
+
+    def propose(self) -> Values | None:
+        """The values of the next trial; None where the space has no other recipe left."""
+        trials = self.all()
+        search = self._space.search
+        tried_values = {canonical_json(trial.values) for trial in trials}
+        first = self._space.starting_values()
+        if not trials and first is not None:
+            return first
+
+        for attempt in range(ATTEMPTS):
+            entropy = np.random.SeedSequence([search.seed, len(trials), attempt])
+            seed = int(entropy.generate_state(1)[0])
+            startup = search.start_up_trials
+            sampler = (
+                RandomSampler(seed) if attempt else TPESampler(n_startup_trials=startup, seed=seed)
+            )
+            # In memory, so that what was only asked for is stored nowhere.
+            view = optuna.create_study(direction=self._direction, sampler=sampler)
+            if not attempt:
+                view.add_trials([_as_learnt(frozen) for frozen in self._frozen()])
+
+            values = self._values(view.ask(self._distributions).params)
+            if canonical_json(values) not in tried_values:
+                return values
+
+        return None
+
+    def add(self, values: Values, training_id: str) -> None:
+        """Store a proposed trial."""
+        with self._sentences():
+            self._study.add_trial(
+                create_trial(
+                    state=TrialState.RUNNING,
+                    params={key: _stored(value) for key, value in values.items()},
+                    distributions=self._distributions,
+                    user_attrs={"training_id": training_id, "rungs": []},
+                )
+            )
+
+    def reach(self, number: int, reached: Reached) -> None:
+        """Record that a trial is at a further rung, where it may be pruned."""
+        with self._sentences():
+            rungs = [asdict(rung) for rung in (*self.all()[number].rungs, reached)]
+            self._set(number, "rungs", rungs)
+            self._settle(self.all()[number])
+
+    def fail(self, number: int, error: str) -> None:
+        """Record that a trial cannot be trained to its end."""
+        with self._sentences():
+            self._set(number, "error", error)
+            self._settle(self.all()[number])
+
+    def _frozen(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _set(self, number: int, attribute: str, value: Any) -> None:
+        # The storage knows a trial by an id, which is not its number in the study.
+        self._storage.set_trial_user_attr(self._frozen()[number]._trial_id, attribute, value)
+
+    def _settle(self, trial: Trial) -> None:
+        """Tell Optuna what became of a trial, as far as its rungs say."""
+        if trial.state != "running":
+            return
+
+        id = self._frozen()[trial.number]._trial_id
+        for rung in trial.rungs:
+            self._storage.set_trial_intermediate_value(id, rung.update, rung.value)
+
+        if trial.error is not None:
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        elif trial.update >= trial.iterations:
+            self._study.tell(trial.number, trial.value)
+        elif trial.rungs and self._is_pruned(trial.number):
+            self._study.tell(trial.number, state=TrialState.PRUNED)
+
+    def _is_pruned(self, number: int) -> bool:
+        """Whether Optuna's successive halving ends a trial at the last rung that it reached.
+
+        Its pruner marks what it has decided in the study, where a kill could fall between the mark
+        and the decision. So it decides again, in memory, about every trial up to this one.
+        """
+        trials = self.all()[: number + 1]
+        factor = max(2, math.floor(1 / self._space.search.keep + 0.5))
+        pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
+        view = optuna.create_study(pruner=pruner)
+        is_pruned = False
+
+        for trial in trials:
+            running = view.ask()
+            for rung, rank in enumerate(trial.ranks):
+                # Its place among all, since the pruner compares one number. As resource it is told
+                # a power of its factor, so that it decides at our rungs, wherever they are.
+                ranks = sorted(other.ranks[rung] for other in trials if len(other.rungs) > rung)
+                running.report(ranks.index(rank), factor**rung)
+                is_pruned = running.should_prune()
+            view.tell(running, state=TrialState.FAIL)
+
+        return is_pruned
+
+    def _trial(self, frozen: FrozenTrial) -> Trial:
+        states = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "paused"}
+        attributes = frozen.user_attrs
+        return Trial(
+            number=frozen.number,
+            values=self._values(frozen.params),
+            training_id=attributes["training_id"],
+            rungs=tuple(Reached(**rung) for rung in attributes["rungs"]),
+            error=attributes.get("error"),
+            iterations=self._space.recipe.iterations,
+            objective=self._space.objective,
+            state="failed"
+            if frozen.state == TrialState.FAIL
+            else states.get(frozen.state, "running"),
+        )
+
+    def _values(self, params: Mapping[str, Any]) -> dict[str, Value]:
+        """The values that parameters of Optuna's stand for, real numbers as one would write them."""
+        values: dict[str, Value] = {}
+        for key, searched in self._space.settings.items():
+            value = params[key]
+            if not isinstance(searched, Range):
+                value = next(choice for choice in searched if _stored(choice) == value)
+            elif isinstance(value, float):
+                # Rounding may step over an end of the range.
+                value = min(max(float(f"{value:.{DIGITS}g}"), searched.low), searched.high)
+            values[key] = value
+
+        return values
+
+    @contextlib.contextmanager
+    def _sentences(self) -> Iterator[None]:
+        """Turn what a damaged or foreign file raises into a sentence."""
+        try:
+            yield
+        except (SQLAlchemyError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            first = str(error).strip().partition("\n")[0][:200].rstrip(".")
+            if isinstance(error, KeyError):
+                first = f"a trial there has no {error.args[0]}"
+            raise BadInput(
+                f"{self.path} cannot be used as the storage of a search ({first}); another version "
+                "of triage or Optuna may have written it: move it away to start over, trainings "
+                "are kept."
+            ) from error
+
+
+def _as_learnt(frozen: FrozenTrial) -> FrozenTrial:
+    """A trial as the sampler learns from it: it takes a pruned one that has no value for the worst,
+    and would leave out a failed one.
+    """
+    if frozen.state != TrialState.FAIL:
+        return frozen
+    return create_trial(
+        state=TrialState.PRUNED, params=frozen.params, distributions=frozen.distributions
+    )
+
+
+def _distribution(searched: Searched) -> BaseDistribution:
+    if not isinstance(searched, Range):
+        return CategoricalDistribution([_stored(value) for value in searched])
+    if is_whole(searched):
+        return IntDistribution(int(searched.low), int(searched.high), log=searched.log)
+    return FloatDistribution(searched.low, searched.high, log=searched.log)
+
+
+def _stored(value: Value) -> str | int | float | bool:
+    """A value as Optuna takes it: lists and tables as JSON."""
+    return value if isinstance(value, str | int | float | bool) else canonical_json(value)
