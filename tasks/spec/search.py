@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, FiniteFloat, StrictInt, Tag, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    StrictInt,
+    Tag,
+    model_validator,
+)
 
 from tasks.spec.base import Fraction, Seed, Strict
 
@@ -33,20 +41,19 @@ class Range(Strict):
         return self
 
 
-def _kind(value: Any) -> str:
-    if isinstance(value, dict | Range):
-        return "range"
+def _is_list(value: Any) -> Any:
     if not isinstance(value, list | tuple):
         raise ValueError(
             "give a list of values, e.g. [1, 2], or a range, e.g. { low = 1, high = 8 }"
         )
-    return "choices"
+    return value
 
 
-Choices = Annotated[tuple[Any, ...], Field(min_length=1)]
-# Told apart first: else a mistake in a range would also be reported as a mistake in a list.
+Choices = Annotated[tuple[Any, ...], Field(min_length=1), BeforeValidator(_is_list)]
 Searched = Annotated[
-    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_kind)
+    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
+    # Without it a mistake in a range would also be reported as a mistake in a list.
+    Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "choices"),
 ]
 
 

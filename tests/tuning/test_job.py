@@ -9,15 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tasks.search.objective import SearchObjective
-from tasks.search.train_trial import train_trial
-from tasks.search.training_progress import TrainingProgress
 
+from tasks import trial
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grids.grid import known_models, load_grid
@@ -29,7 +26,7 @@ from tasks.runtime.errors import BadInput, Diverged, DoesNotFit, LostChild
 from tasks.runtime.events import Event, ProgressReport, StepWarning
 from tasks.runtime.store import verify
 from tasks.scoring import job as scoring_job
-from tasks.search import train_trial as module
+from tasks.search.space import Objective
 from tasks.spec import ExperimentSpec, experiments
 from tasks.tuning import job, prefix_store, step, updates
 from tasks.tuning.batches import TOKENS_AT_ONCE
@@ -271,58 +268,50 @@ def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tm
     assert write_landing(tmp_path / "landing", "t1", "training", rows).is_dir()
 
 
-def test_the_macro_f1_of_a_trial_is_that_of_its_curve_and_scored_where_the_curve_has_none(study, tmp_path, monkeypatch):
-    """An earlier version noted none; the adapter that `valid` chose has the same one when it is scored again."""
-    trained(study, tmp_path, iterations=9, learning_rate=0.02, select_by="macro_f1")
-    training = json.loads((tmp_path / "training.json").read_text())
-    noted = [(p["iteration"], p["macro_f1"]) for p in training["curve"] if p["split"] == "valid"]
-    assert [update for update, _ in noted] == [3, 6, 9]
-    spec = ExperimentSpec.model_validate(training["spec"])
-    paths = Path(study["variant"]), Path(study["data"]), Path(study["home"])
-
-    def reached(update: int) -> float:
-        return train_trial(spec, tmp_path, update, SearchObjective("macro-F1"), *paths, lambda event: None).value
-
-    for update in (3, 6, 9):
-        assert reached(update) == max(value for at, value in noted if at <= update)
-
-    monkeypatch.setattr(TrainingProgress, "best_macro_f1", lambda progress, update: None)
-    monkeypatch.setattr(module, "run_child", lambda function, args, log, emit: scoring_job.run_valid(args, emit))
-    assert reached(9) == pytest.approx(max(value for _, value in noted))
-
-
-def test_a_trial_whose_training_is_further_is_judged_as_it_was_at_its_rung(study, tmp_path, monkeypatch):
-    """By its adapter of then, which is not stored: a later one would beat all other trials."""
+@pytest.fixture
+def rungs(study, monkeypatch):
+    """A function that trains a trial of 4 times as many updates as its first rung has, here, to a rung."""
 
     def train_here(spec, folder, on_event, pause_at, at_most, **paths):
-        args = TrainingJob(
-            experiment=spec, training_id=folder.name, folder=folder, pause_at=pause_at, **paths,
-        )  # fmt: skip
+        args = TrainingJob(experiment=spec, training_id=folder.name, folder=folder, pause_at=pause_at, **paths)
         job.run(args.model_dump(mode="json"), on_event)
 
-    monkeypatch.setattr(module, "train_experiment", train_here)
-    monkeypatch.setattr(module, "run_child", lambda function, args, log, emit: scoring_job.run_valid(args, emit))
+    monkeypatch.setattr(trial, "train_experiment", train_here)
+    monkeypatch.setattr(trial, "run_child", lambda function, args, log, emit: scoring_job.run_valid(args, emit))
+    monkeypatch.setenv("TRIAGE_HOME", study["home"])
     spec = ExperimentSpec.model_validate(study["experiment"])
-    recipe = spec.recipe.model_copy(update={"iterations": 4 * CADENCE, "learning_rate": 0.05})
-    spec = spec.model_copy(update={"recipe": recipe})
-    paths = Path(study["variant"]), Path(study["data"]), Path(study["home"])
 
-    def reached(folder: Path, update: int):
-        objective = SearchObjective("ED recall", 0.3)
-        return train_trial(spec, folder, update, objective, *paths, lambda event: None)
+    def reached(folder: Path, update: int, objective: Objective, **changes):
+        recipe = spec.recipe.model_copy(update={"iterations": 4 * CADENCE, "learning_rate": 0.05} | changes)
+        monkeypatch.setattr(trial, "experiment_folder", lambda *inputs: folder)
+        paths = Path(study["variant"]), Path(study["data"])
+        return trial.train_to_rung.fn(0, spec.model_copy(update={"recipe": recipe}), update, objective, *paths)
 
-    rungs = [reached(tmp_path / "in_steps", update) for update in (CADENCE, 4 * CADENCE)]
+    return reached
+
+
+def test_the_macro_f1_of_a_trial_is_that_of_its_curve(tmp_path, rungs):
+    folder = tmp_path / "trial"
+    reached = {
+        update: rungs(folder, update, Objective("macro-F1"), select_by="macro_f1").value for update in (3, 6, 12)
+    }
+    training = json.loads((folder / "training.json").read_text())
+    noted = [(p["iteration"], p["macro_f1"]) for p in training["curve"] if p["split"] == "valid"]
+    assert [update for update, _ in noted] == [3, 6, 9, 12]
+    for update in (3, 6, 12):
+        assert reached[update] == max(value for at, value in noted if at <= update)
+
+
+def test_a_trial_whose_training_is_further_is_judged_as_it_was_at_its_rung(tmp_path, rungs):
+    """By its adapter of then, which is not stored: a later one would beat all other trials."""
+    aim = Objective("ED recall", 0.3)
+    in_steps = [rungs(tmp_path / "in_steps", update, aim) for update in (CADENCE, 4 * CADENCE)]
     whole = tmp_path / "whole"
-    last = reached(whole, 4 * CADENCE)
-    first = reached(whole, CADENCE)
-    assert [first.value, last.value] == [rung.value for rung in rungs] and rungs[0].value != rungs[1].value
+    last = rungs(whole, 4 * CADENCE, aim)
+    first = rungs(whole, CADENCE, aim)
+    assert [first.value, last.value] == [rung.value for rung in in_steps] and first.value != last.value
     assert first.train_seconds == pytest.approx(last.train_seconds / 4)
     assert {path.name for path in tmp_path.iterdir()} == {"in_steps", ".in_steps.lock", "whole", ".whole.lock"}
-
-
-def test_a_curve_that_lacks_a_macro_f1_has_no_best_one():
-    progress = TrainingProgress(8, False, 1.0, {4: 1.0, 8: 0.5}, {4: None, 8: 0.75}, None)
-    assert progress.best_macro_f1(8) is None and replace(progress, macro_f1s={4: 0.5, 8: 0.75}).best_macro_f1(8) == 0.75
 
 
 def refusal(study, folder, kind=BadInput, **training) -> str:

@@ -6,16 +6,14 @@ import io
 from types import SimpleNamespace
 
 import pytest
-from flows.cli.sweeps.search_report import saved
-from flows.cli.sweeps.search_run import _introduction
 from rich.console import Console
-from tasks.search.trial import Cost
 
 from flows.cli.results.studies_report import _sentence
+from flows.cli.search import introduction, saved
 from flows.cli.storage.warehouse import _merged
 from flows.cli.storage.warehouse_check import print_check
 from flows.report.figures import counted
-from flows.search_setup import Limits
+from tests.search.spaces import space
 from warehouse.forget import Forgotten
 from warehouse.load import load_all
 
@@ -30,20 +28,15 @@ def test_a_count_stands_with_its_noun(count, s):
 
 @ONE_AND_TWO
 def test_trials_and_hours_of_a_search(count, s):
-    setup = SimpleNamespace(
-        space=SimpleNamespace(grid=SimpleNamespace(name="demo")),
-        spec=SimpleNamespace(title="m4"),
-        halving=SimpleNamespace(rungs=[4, 8]),
-        objective=SimpleNamespace(name="loss"),
-    )
     for limits, words in (
-        (Limits(trials=count), f"{count} trial{s}"),
-        (Limits(hours=count), f"{count} hour{s}"),
-        (Limits(trials=count, hours=count), f"at most {count} trial{s} in {count} hour{s}"),
-        (Limits(hours=0.5), "0.5 hours"),
+        ((count, None), f"{count} trial{s}"),
+        ((None, count), f"{count} hour{s}"),
+        ((count, count), f"at most {count} trial{s} in {count} hour{s}"),
+        ((None, 0.5), "0.5 hours"),
     ):
-        assert _introduction(setup, limits).startswith(f"Search demo: {words} of m4, ")
-    assert saved(Cost(updates=1, all_updates=2, seconds=1, all_seconds=2), count).startswith(f"{count} trial{s} took ")
+        assert introduction(space(), *limits).startswith(f"Search smoke: {words} of tiny-llama ")
+    trial = SimpleNamespace(update=4, seconds=1, state="paused", rungs=[SimpleNamespace(train_seconds=1)], iterations=8)
+    assert saved([trial] * count).startswith(f"{count} trial{s} took ")
 
 
 @ONE_AND_TWO

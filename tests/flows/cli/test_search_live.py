@@ -3,25 +3,23 @@
 import io
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-from flows.cli.sweeps.search_live import MOST_SHOWN, live
-from flows.cli.sweeps.search_report import best_trials, print_report, settings
-from flows.cli.sweeps.search_run import _report
 from rich.console import Console
-from tasks.search.storage import Storage
-from tasks.search.trial import Reached, Trial
 
+from flows.cli.search import MOST_SHOWN, end, live, print_report
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Note, StepWarning, TrainingReport, TrialReport
-from tests.search.spaces import setup
+from tasks.search.trials import Reached, Trial, Trials
+from tests.search.spaces import space
 
 
 def rendered(terminal: bool, *events) -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=100, height=50)
-    with live(console, setup()):
+    with live(console, space().objective):
         for event in events:
             publish("search", event)
     assert listeners == []
@@ -63,40 +61,46 @@ def test_a_trial_of_many_settings_takes_one_line_of_the_table():
     assert sum(line.count("│") == 6 for line in last.splitlines()) == 1 and "setting_0 = 0" in last and "…" in last
 
 
-def test_the_report_has_no_column_of_settings_and_says_once_what_the_best_trials_share():
-    a_setup = setup()
+def test_the_report_says_once_what_the_best_trials_share():
+    a_space = space()
     reached = (Reached(4, 0.5, 0.5, 2.0, 1.0),)
     values = [{"recipe.rank": rank, "recipe.scale": 8.0} for rank in (4, 16)]
-    trials = [Trial(i, one, "t", reached, None, 8, a_setup.objective) for i, one in enumerate(values)]
-    assert "settings" not in best_trials(a_setup, trials).columns
-    assert settings(trials) == ["All of these: scale = 8.0", "Trial 0: rank = 4", "Trial 1: rank = 16"]
-    assert settings(trials[:1]) == ["Trial 0: rank = 4, scale = 8.0"] and settings([]) == []
+    trials = [Trial(i, one, "t", reached, None, 8, a_space.objective, "paused") for i, one in enumerate(values)]
+
+    def lines(trials) -> list[str]:
+        stream = io.StringIO()
+        print_report(Console(file=stream, width=200), a_space, trials)
+        return [line for line in stream.getvalue().splitlines() if line.startswith(("All of", "Trial "))]
+
+    assert lines(trials) == ["All of these: scale = 8.0", "Trial 0: rank = 4", "Trial 1: rank = 16"]
+    assert lines(trials[:1]) == ["Trial 0: rank = 4, scale = 8.0"]
 
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_the_report_names_the_best_what_was_saved_and_the_next_command(finished):
-    a_setup = setup()
-    storage = Storage(a_setup.folder, a_setup.space, a_setup.objective, a_setup.identity)
-    for value in (0.5, 0.25, 0.75):
-        number = storage.add(storage.propose(), "t")
-        storage.reach(number, Reached(4, value, value, 2.0, 1.0))
-
+    trials = Trials(space())
+    for number, value in enumerate((0.5, 0.75, 0.25)):
+        trials.add(trials.propose(), "t")
+        trials.reach(number, Reached(4, value, value, 2.0, 1.0))
     if finished:
-        storage.reach(1, Reached(8, 0.2, 0.2, 2.0, 2.0))
+        trials.reach(2, Reached(8, 0.2, 0.2, 2.0, 2.0))
 
     stream = io.StringIO()
-    print_report(Console(file=stream, width=200), a_setup)
+    done = SimpleNamespace(is_completed=lambda: True)
+    assert end(Console(file=stream, width=200), space(), done) == 0
     out = stream.getvalue()
-    assert ("The best of 3 trials of tiny-llama 4bit baseline s42" in out and "0.2000" in out) or not finished
+    assert "The best of 3 trials of tiny-llama 4bit baseline s42" in out and ("0.2000" if finished else "0.2500") in out
     updates = 16 if finished else 12
     assert f"3 trials took {updates} updates" in out and "all to the end would take 24 updates" in out
     assert ("the same command with more --hours goes on" in out) == (not finished)
-    assert out.splitlines()[-1].endswith(f"next: triage sweep {a_setup.folder / 'best.toml'}")
+    assert out.splitlines()[-1].endswith(f"next: triage sweep {space().folder / 'best.toml'}")
 
 
 def test_a_search_that_an_error_ends_says_so_and_that_the_same_command_goes_on():
     stream = io.StringIO()
-    assert _report(Console(file=stream, width=200), setup(), TriageError("Trial 1 ended.")) == 1
+    error = TriageError("Trial 1 ended.")
+    failed = SimpleNamespace(is_completed=lambda: False, result=lambda raise_on_failure: error)
+    assert end(Console(file=stream, width=200), space(), failed) == 1
     assert stream.getvalue().splitlines()[-2:] == [
         "The search did not finish: Trial 1 ended.",
         "All trials are kept; run the same command again to continue.",
