@@ -122,7 +122,7 @@ def test_of_the_trials_at_a_rung_the_best_third_goes_on():
     ]
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_killed_after_any_write_a_search_goes_on_as_if_it_never_was(rng):
     curves = [[rng.random() for _ in range(3)] for _ in range(6)]
