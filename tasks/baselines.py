@@ -28,7 +28,7 @@ from tasks.scoring.baselines import (
     zero_shot_id,
 )
 from tasks.spec import BaseModelSpec, Grid, Scoring, evaluation_id, short_digest
-from tasks.tuning.training_rows import weights_columns
+from tasks.tuning.rows import weights_columns
 
 
 @step("baselines", delay=2)

@@ -11,7 +11,7 @@ from tasks.landing import Landing, is_landed, land_together, landed_status
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.home import home
 from tasks.spec import ExperimentSpec, evaluation_id
-from tasks.tuning.training_rows import TrainingOutcome, training_rows
+from tasks.tuning.rows import TrainingOutcome, training_rows
 
 
 @task(

@@ -28,7 +28,7 @@ from tasks.runtime.shared import SharedFolder, shared_folder
 from tasks.runtime.store import intact_manifest
 from tasks.sharing import FAILED, bring_adapter, fetch, share, share_adapter
 from tasks.spec import ExperimentSpec, training_of
-from tasks.tuning.training_rows import TrainingOutcome, training_rows, variant_row
+from tasks.tuning.rows import TrainingOutcome, training_rows, variant_row
 from warehouse.connect import reading, warehouse_path
 from warehouse.landing import LandingManifest, write_landing
 from warehouse.load import landing_folders

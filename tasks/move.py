@@ -19,7 +19,7 @@ from tasks.runtime.home import home
 from tasks.runtime.store import intact_manifest
 from tasks.scoring.arguments import ScoringJob, SetsScoringJob, TrainedJob
 from tasks.spec import ExperimentSpec, evaluation_id, short_digest
-from tasks.tuning.training_rows import TrainingOutcome, training_rows
+from tasks.tuning.rows import TrainingOutcome, training_rows
 
 
 @step("move {spec.model.name} {spec.precision.name} {spec.recipe.name} to {precision.name}")

@@ -17,7 +17,7 @@ from tasks.corpus.manifest import DatasetManifest, SetEntry
 from tasks.landing import Rows, is_landed, keep_rows, land_rows, let_loading_wait
 from tasks.runtime.children import step_seconds
 from tasks.spec import Grid, short_digest
-from tasks.tuning.training_rows import sets_digest
+from tasks.tuning.rows import sets_digest
 
 EVERY_SECONDS = 30.0  # between two landings of a sweep that goes on
 

@@ -23,7 +23,7 @@ from tasks.judging.scores_folder import (
     set_scores,
 )
 from tasks.spec import LABELS, ExperimentSpec, experiments, short_digest
-from tasks.tuning.training_rows import cell_columns
+from tasks.tuning.rows import cell_columns
 from tests.warehouse.rows import full, training
 from warehouse.landing import write_landing
 

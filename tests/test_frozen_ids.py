@@ -13,7 +13,7 @@ from tasks.move import moved_training
 from tasks.runtime.backend import CPU
 from tasks.scoring.baselines import baseline_scores_id, zero_shot_id
 from tasks.spec import OMITTED_AT_DEFAULT, OVERRIDES, Grid, PromptChoice, Recipe, evaluation_id, experiments
-from tasks.tuning import training_rows
+from tasks.tuning import rows
 from tests.test_spec import RECIPE, experiment, model
 
 VERSIONS = {"mlx": "0.32.2", "mlx-lm": "0.32.2"}
@@ -23,9 +23,9 @@ DATASET = SimpleNamespace(digest_of=lambda name: f"digest of {name}")
 
 @pytest.fixture(autouse=True)
 def _fixed_versions(monkeypatch):
-    for module in (identity, training_rows, fidelity):
+    for module in (identity, rows, fidelity):
         monkeypatch.setattr(module, "versions", lambda: VERSIONS)
-    for module in (identity, training_rows):
+    for module in (identity, rows):
         monkeypatch.setattr(module, "backend", lambda: CPU)
 
 
@@ -38,7 +38,7 @@ def ids(grid: Grid, monkeypatch) -> dict[str, str]:
 
     return {
         "training": training,
-        "settings": training_rows.settings_digest(spec, DATASET),
+        "settings": rows.settings_digest(spec, DATASET),
         "scores": scores,
         "set": identity.scores_from(spec, training, DATASET, "clinic"),
         "evaluation": evaluation_id(scores),

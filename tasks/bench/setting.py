@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks.corpus.encode import Encoded, Template
 from tasks.corpus.prompts import load_prompt
 from tasks.spec import LABELS, Recipe, Training
-from tasks.tuning.batches import EncodedCases, make_cases
+from tasks.tuning.data import EncodedCases, make_cases
 
 Weights = dict[str, mx.array]
 SEED = 0

@@ -23,7 +23,7 @@ from tasks.bench.setting import (
     start_adapter,
 )
 from tasks.runtime.backend import backend
-from tasks.tuning.batches import EncodedCases
+from tasks.tuning.data import EncodedCases
 
 # A step on packed weights takes about a minute on a CPU.
 SLOW_REPEATS = 1

@@ -32,14 +32,13 @@ from tasks.runtime.backend import backend
 from tasks.runtime.device import measure
 from tasks.runtime.events import Emit
 from tasks.runtime.memory import peak_resident_bytes
-from tasks.tuning.batches import EncodedCases, make_batch
+from tasks.tuning.activation_store import PrefixStore, open_prefix
+from tasks.tuning.activations import Prefix
+from tasks.tuning.data import EncodedCases, make_batch
 from tasks.tuning.forward import batch_terms, leading_past
-from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora
-from tasks.tuning.losses import Objective, make_objective, objective_sum, scored_tokens
+from tasks.tuning.lora import Adapted, add_lora, load_variant
+from tasks.tuning.loss import Objective, make_objective, objective_sum, scored_tokens
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.prefix_store import PrefixStore, open_prefix
-from tasks.tuning.variant import load_variant
 
 GRADIENTS = "gradients.safetensors"
 

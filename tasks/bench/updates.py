@@ -8,11 +8,11 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.optimizers as optim
 
+from tasks.tuning.activations import Prefix
 from tasks.tuning.compiled import CompiledUpdates, compiles
-from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.gradients import update_gradients
 from tasks.tuning.lora import Adapted
-from tasks.tuning.losses import Objective
+from tasks.tuning.loss import Objective
 from tasks.tuning.optimizer import clip_gradients
 
 

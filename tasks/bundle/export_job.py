@@ -36,13 +36,11 @@ from tasks.runtime.events import Emit
 from tasks.runtime.store import seal, verify
 from tasks.scoring.arguments import sample_numbers
 from tasks.spec import Data
-from tasks.tuning.architecture import Stack
-from tasks.tuning.batches import make_cases
-from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, load_weights
-from tasks.tuning.scores import score_cases
-from tasks.tuning.sets import load_template
-from tasks.tuning.variant import load_variant, unpacked
+from tasks.tuning.activations import Prefix
+from tasks.tuning.data import load_template, make_cases
+from tasks.tuning.forward import score_cases
+from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights, unpacked
+from tasks.tuning.model import Stack
 
 GGUF_FILE = "model.gguf"
 FUSED = "model"

@@ -33,17 +33,13 @@ from tasks.runtime.files import file_digest
 from tasks.runtime.store import build_folder
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import LABELS
-from tasks.tuning.attention import SharedPast
-from tasks.tuning.batches import EncodedCases, make_batch, make_cases
-from tasks.tuning.forward import label_terms, leading_past
-from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora, load_weights
-from tasks.tuning.prefix_computation import prefix_in_memory
-from tasks.tuning.prefix_store import PrefixStore, open_prefix
-from tasks.tuning.scores import score_cases
-from tasks.tuning.sets import load_set, load_template
-from tasks.tuning.streams import batches_at_once, side_by_side
-from tasks.tuning.variant import load_variant
+from tasks.tuning.activation_store import PrefixStore, open_prefix
+from tasks.tuning.activations import Prefix, prefix_in_memory
+from tasks.tuning.cpu import side_by_side, streams
+from tasks.tuning.data import EncodedCases, load_set, load_template, make_batch, make_cases
+from tasks.tuning.forward import label_terms, leading_past, score_cases
+from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
+from tasks.tuning.model import SharedPast
 
 # Of freed buffers: enough for the layers of a long text, little enough to answer for weeks.
 CACHE_BYTES = 128 << 20
@@ -183,7 +179,7 @@ def predict(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
     answer_count = 0
     # As many as run side by side: the first answer does not wait for the others.
-    for group in requests(batches_at_once()):
+    for group in requests(len(streams())):
         read = [model.read(request["text"]) for request in group]
         encoded = [text.encoded for text in read]
         passes = model.dropout_passes(encoded, job.passes) if job.passes else None

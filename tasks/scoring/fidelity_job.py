@@ -18,17 +18,13 @@ from tasks.runtime.events import Emit, ProgressReport
 from tasks.runtime.store import Manifest
 from tasks.scoring.arguments import FidelityJob, sample_numbers
 from tasks.spec import LABELS
-from tasks.tuning.architecture import project
-from tasks.tuning.attention import SharedPast
-from tasks.tuning.batches import Batch, make_batch, sorted_batches
-from tasks.tuning.blocks import run_blocks
+from tasks.tuning.activation_store import PrefixStore, open_prefix
+from tasks.tuning.activations import Prefix
+from tasks.tuning.data import Batch, load_set, load_template, make_batch, sorted_batches
 from tasks.tuning.forward import label_terms, leading_past
-from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted
+from tasks.tuning.lora import Adapted, load_variant
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.prefix_store import PrefixStore, open_prefix
-from tasks.tuning.sets import load_set, load_template
-from tasks.tuning.variant import load_variant
+from tasks.tuning.model import SharedPast, project, run_blocks
 
 PATH = "dequantised_f32"
 TOKENS_AT_ONCE = 1024  # logits of every position are needed, so batches are small

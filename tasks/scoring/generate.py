@@ -13,10 +13,9 @@ from mlx_lm.models.cache import KVCache, trim_prompt_cache
 
 from tasks.corpus.encode import Template
 from tasks.runtime.events import Emit, ProgressReport
-from tasks.tuning.architecture import embed, project
-from tasks.tuning.batches import EncodedCases
-from tasks.tuning.blocks import run_blocks
+from tasks.tuning.data import EncodedCases
 from tasks.tuning.lora import Adapted
+from tasks.tuning.model import embed, project, run_blocks
 
 # A label and the end of the turn are two or three; an answer that is longer still is no label.
 MAX_TOKENS = 8

@@ -25,13 +25,12 @@ from tasks.scoring.arguments import (
 from tasks.scoring.baselines import TARGET
 from tasks.scoring.scorer import UNTUNED, Scorer, score_sets
 from tasks.spec import ExperimentSpec
-from tasks.tuning.architecture import Stack
-from tasks.tuning.lora import Adapted, add_lora, load_weights
+from tasks.tuning.activation_store import PrefixStore, open_prefix
+from tasks.tuning.data import load_set, load_template
+from tasks.tuning.forward import score_cases
+from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.prefix_store import PrefixStore, open_prefix
-from tasks.tuning.scores import score_cases
-from tasks.tuning.sets import load_set, load_template
-from tasks.tuning.variant import load_variant
+from tasks.tuning.model import Stack
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from tasks.judging.uncertainty import passes_are_distinct
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.spec import LABELS
-from tasks.tuning.batches import TOKENS_AT_ONCE, Batch, make_batch, sorted_batches
+from tasks.tuning.activations import Prefix
+from tasks.tuning.cpu import side_by_side
+from tasks.tuning.data import TOKENS_AT_ONCE, Batch, make_batch, sorted_batches
 from tasks.tuning.forward import label_terms, leading_past
-from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import Adapted
-from tasks.tuning.streams import side_by_side
 
 PASS_KEY = 1_000_003  # keeps the dropout keys of scoring apart from those of training
 

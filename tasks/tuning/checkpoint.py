@@ -28,10 +28,6 @@ from tasks.tuning.lora import Adapted, adapter_weights
 Arrays = dict[str, mx.array]
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
-
-
 @dataclass
 class Progress:
     """How far a training is. `best_value` is the validation value (of the recipe's own objective)
@@ -53,16 +49,7 @@ class Progress:
     peak_rss_bytes: int = 0
     curve: list[CurvePoint] = field(default_factory=list)
     unreported: list[tuple[float, list[float]]] = field(default_factory=list)
-    started_at: str = field(default_factory=_now)
-
-    @classmethod
-    def parse(cls, text: str) -> Progress:
-        """The progress in a checkpoint's `progress.json`, which holds its fields as `asdict` gives
-        them.
-        """
-        values = json.loads(text)
-        values["curve"] = [CurvePoint(**point) for point in values["curve"]]
-        return cls(**values)
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
 
     def keep_peaks(self) -> None:
         """Take this process's peaks into account: a resumed run starts with an empty memory."""
@@ -132,7 +119,15 @@ def restore(
     candidates = sorted(folder.glob("[0-9]*"), reverse=True) if folder.is_dir() else []
     for candidate in candidates:
         if intact_manifest(candidate, deep=True) is not None:
-            return _load(candidate, adapted, optimizer)
+            state: Arrays = mx.load(str(candidate / "state.safetensors"))  # type: ignore[assignment]
+            best: Arrays = mx.load(str(candidate / "best.safetensors"))  # type: ignore[assignment]
+            # Arrays are read lazily, and the files are deleted with the next checkpoint.
+            mx.eval(state, best)
+            adapted.stack.model.load_weights(_with_prefix(state, "adapter."), strict=False)
+            optimizer.state = tree_unflatten(_with_prefix(state, "optimizer."))
+            values = json.loads((candidate / "progress.json").read_text())
+            values["curve"] = [CurvePoint(**point) for point in values["curve"]]
+            return best, Progress(**values)
         if emit:
             update = int(candidate.name)
             emit(
@@ -143,17 +138,6 @@ def restore(
             )
 
     return None
-
-
-def _load(folder: Path, adapted: Adapted, optimizer: optim.Optimizer) -> tuple[Arrays, Progress]:
-    state: Arrays = mx.load(str(folder / "state.safetensors"))  # type: ignore[assignment]
-    best_arrays: Arrays = mx.load(str(folder / "best.safetensors"))  # type: ignore[assignment]
-    # Arrays are read lazily, and the files are deleted with the next checkpoint.
-    mx.eval(state, best_arrays)
-
-    adapted.stack.model.load_weights(_with_prefix(state, "adapter."), strict=False)
-    optimizer.state = tree_unflatten(_with_prefix(state, "optimizer."))
-    return best_arrays, Progress.parse((folder / "progress.json").read_text())
 
 
 def _with_prefix(state: Arrays, prefix: str) -> list[tuple[str, mx.array]]:

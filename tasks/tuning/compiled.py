@@ -4,12 +4,17 @@ more than compiling them once.
 One graph per padded length holds the gradients, clipping and AdamW. The host hands it over and goes
 on: it prepares the next batch while the device computes, and reads the loss a step later. On a CPU
 `mx.compile` costs more than it gains, and the trainer makes its updates step by step.
+
+The trained tensors of one kind and shape are one array, so that the optimizer treats all of them at
+once: LoRA of two modules has three or four shapes and, in 16 blocks, 64 tensors, which clipped and
+updated one by one are an eighth of the graph.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,18 +22,98 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from tasks.runtime.backend import backend
 from tasks.runtime.errors import Diverged
-from tasks.tuning.batches import Batch
-from tasks.tuning.dropout_masks import MaskRequest
+from tasks.tuning.activations import Prefix
+from tasks.tuning.data import Batch
+from tasks.tuning.dropout import MaskRequest
 from tasks.tuning.forward import PartInputs
-from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.gradients import EffectiveBatch, mask_requests, parts_of
-from tasks.tuning.grouped import Groups, Tree
 from tasks.tuning.lora import Adapted
-from tasks.tuning.losses import Objective, scored_tokens
+from tasks.tuning.loss import Objective, scored_tokens
+
+Tree = Any  # a tree of arrays
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which tensors are in one array: `names` of all, those of the groups, and the places in
+    `names` of each group's tensors.
+
+    A group holds the factors A or the factors B, whose rates may
+    differ: its name ends as theirs do.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    places: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, mx.array]) -> Groups:
+        """The groups of some tensors by name."""
+        places: dict[Any, list[int]] = defaultdict(list)
+        for place, (name, tensor) in enumerate(tensors.items()):
+            factor = name.rpartition(".")[2]
+            places[factor, tensor.shape, tensor.dtype].append(place)
+
+        groups = tuple(f"group_{number}.{key[0]}" for number, key in enumerate(places))
+        members = tuple(map(tuple, places.values()))
+        return cls(tuple(tensors), groups, members)
+
+    def join(self, tensors: Sequence[mx.array]) -> list[mx.array]:
+        """An array per group, of the tensors in the order of `names`."""
+        return [mx.concatenate([tensors[place] for place in places]) for places in self.places]
+
+    def split(self, joined_arrays: Sequence[mx.array]) -> list[mx.array]:
+        """The tensors in the order of `names`, of an array per group."""
+        tensors = {
+            place: tensor
+            for places, array in zip(self.places, joined_arrays, strict=True)
+            for place, tensor in zip(places, mx.split(array, len(places)), strict=True)
+        }
+        return [tensors[place] for place in range(len(self.names))]
+
+    def tree(self, joined_arrays: Sequence[mx.array]) -> Tree:
+        """An array per group as the tree of parameters that an optimizer takes."""
+        return tree_unflatten(list(zip(self.groups, joined_arrays, strict=True)))
+
+    def arrays(self, tree: Tree) -> list[mx.array]:
+        """An array per group, of such a tree: an optimizer may give it back in another order."""
+        by_name = dict(tree_flatten(tree))
+        return [by_name[name] for name in self.groups]
+
+    def join_state(self, state: Tree) -> Tree:
+        """An optimizer's state with moments per group instead of per tensor."""
+        joined_moments = {}
+        remaining = dict(tree_flatten(state))
+        for group, places in zip(self.groups, self.places, strict=True):
+            names = [self.names[place] for place in places]
+            for path in [path for path in remaining if _is_of(path, names[0])]:
+                paths = [path.replace(names[0], name) for name in names]
+                moments = [remaining.pop(member) for member in paths]
+                joined_moments[path.replace(names[0], group)] = mx.concatenate(moments)
+
+        return tree_unflatten(list((remaining | joined_moments).items()))
+
+    def split_state(self, state: Tree) -> Tree:
+        """An optimizer's state as it was before `join_state`."""
+        by_tensor = {}
+        remaining = dict(tree_flatten(state))
+        for group, places in zip(self.groups, self.places, strict=True):
+            for path in [path for path in remaining if _is_of(path, group)]:
+                moments = mx.split(remaining.pop(path), len(places))
+                for place, moment in zip(places, moments, strict=True):
+                    by_tensor[path.replace(group, self.names[place])] = moment
+
+        return tree_unflatten(list((remaining | by_tensor).items()))
+
+
+def _is_of(path: str, name: str) -> bool:
+    """Whether a path in an optimizer's state, `states.0.NAME.m`, leads to a moment of a tensor."""
+    return f".{name}." in f".{path}"
+
 
 # Norm of an exploding gradient: in healthy runs it stays below a thousand.
 EXPLODED = 1e6
@@ -60,12 +145,6 @@ class UpdateResult:
         """The loss."""
         return float(np.array(self.loss))
 
-    @property
-    def value_parts(self) -> list[float]:
-        """The parts of the loss: [label, other, cost]."""
-        values: list[float] = np.array(self.parts).tolist()
-        return values
-
     def refuse_divergence(self, update: int) -> None:
         """Raise Diverged for a loss that is not finite, or an exploding gradient."""
         norm = float(np.array(self.norm))
@@ -90,22 +169,11 @@ class _Part:
     requests: tuple[MaskRequest, ...]
 
 
-class _ArgumentMasks:
-    """The masks that are arguments of the graph."""
-
-    def __init__(self, requests: Sequence[MaskRequest], masks: Sequence[mx.array]) -> None:
-        self._masks = dict(zip(requests, masks, strict=True))
-
-    def take(self, request: MaskRequest) -> mx.array:
-        """The masks of a request."""
-        return self._masks[request]
-
-
 class CompiledUpdates:
     """Optimizer updates of a model as compiled graphs.
 
     `limit`: the largest norm of a gradient, or None. From the first update on the trained tensors
-    and the optimizer's state are here, by group (grouped.py), until they are handed back.
+    and the optimizer's state are here, by group, until they are handed back.
     """
 
     def __init__(
@@ -155,7 +223,14 @@ class CompiledUpdates:
             # Read where a graph is traced; later parts of the same shapes only bring other arrays.
             self._part = part
             last = part is parts[-1]
-            arguments = self._arguments(part)
+            batch = part.batch
+            inputs = PartInputs.read(self._prefix, batch)
+            arguments = {
+                "leading": inputs.leading,
+                "own": inputs.own_rows,
+                "batch": {name: mx.array(getattr(batch, name)) for name in ARRAYS},
+                "masks": [self._adapted.mask_source(request) for request in part.requests],
+            }
             previous = self._graph(parameters, state, sizes, arguments, previous, last)
 
         # Building a graph leaves its placeholders in the optimizer.
@@ -191,29 +266,15 @@ class CompiledUpdates:
         update = (tuple(case_numbers), dropout_key)
         if self._next is None or self._next[0] != update:
             parts = parts_of(self._prefix.cases, case_numbers, self._micro_batch)
-            described = [self._describe(batch, start, dropout_key) for start, batch in parts]
+            described = []
+            for start, batch in parts:
+                requests: tuple[MaskRequest, ...] = ()
+                if dropout_key is not None:
+                    part = [(start, batch)]
+                    requests = tuple(mask_requests(self._adapted, self._prefix, part, dropout_key))
+                described.append(_Part(batch, start, dropout_key, requests))
             self._next = (update, described)
         return self._next[1]
-
-    def _describe(self, batch: Batch, start: int, dropout_key: tuple[int, int] | None) -> _Part:
-        requests: tuple[MaskRequest, ...] = ()
-        if dropout_key is not None:
-            requests = tuple(
-                mask_requests(self._adapted, self._prefix, [(start, batch)], dropout_key)
-            )
-        return _Part(batch, start, dropout_key, requests)
-
-    def _arguments(self, part: _Part) -> dict[str, Any]:
-        """The arrays of a part that its graph takes."""
-        batch = part.batch
-        inputs = PartInputs.read(self._prefix, batch)
-        source = self._adapted.mask_source
-        return {
-            "leading": inputs.leading,
-            "own": inputs.own_rows,
-            "batch": {name: mx.array(getattr(batch, name)) for name in ARRAYS},
-            "masks": [source.take(request) for request in part.requests],
-        }
 
     def _build(
         self,
@@ -268,7 +329,8 @@ class CompiledUpdates:
         # Tracing puts placeholders into the model, so its own tensors are put back below.
         source = adapted.mask_source
         kept_tensors = self._tensors()
-        adapted.take_masks_from(_ArgumentMasks(part.requests, arguments["masks"]))
+        masks = dict(zip(part.requests, arguments["masks"], strict=True))
+        adapted.take_masks_from(masks.__getitem__)
         tensors = self._groups.split(parameters)
         (loss, parts), gradients = mx.value_and_grad(loss_of)(tensors)
         adapted.take_masks_from(source)

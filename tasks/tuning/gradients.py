@@ -1,23 +1,32 @@
-"""Gradients of an effective batch, computed a part at a time, with its dropout masks."""
+"""Gradients of an effective batch, computed a part at a time, with its dropout masks; and how large a
+part fits the memory, measured by probe steps on the longest case.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
-from tasks.tuning.batches import Batch, EncodedCases, make_batch, padded_length
-from tasks.tuning.dropout_masks import MaskRequest
+from tasks.runtime.events import Emit
+from tasks.tuning.activations import Prefix
+from tasks.tuning.data import Batch, EncodedCases, make_batch, padded_length
+from tasks.tuning.dropout import MaskRequest
 from tasks.tuning.forward import PartInputs, batch_terms, leading_past
-from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.head import score_rows
 from tasks.tuning.joined import Layout, run_joined
 from tasks.tuning.lora import Adapted
-from tasks.tuning.losses import LossTerms, Objective, case_terms, objective_sum, scored_tokens
+from tasks.tuning.loss import (
+    Objective,
+    case_terms,
+    objective_sum,
+    score_rows,
+    scored_tokens,
+)
+from tasks.tuning.memory import SLACK, STATE_BYTES, MemoryChoice, choose_memory
 
 # The place of the leading tokens in a dropout key: no case of a batch has it.
 LEADING = (1 << 31) - 1
@@ -46,40 +55,33 @@ class EffectiveBatch:
         `inputs`: what the prefix stores of them, if the caller has read it.
         """
         inputs = inputs or PartInputs.read(self.prefix, part)
-        is_joined = self.adapted.stack.joins(self.prefix.cases.leading)
-        terms_of = self._joined_terms if is_joined else self._separate_terms
-        terms = terms_of(part, start, inputs)
-        self.adapted.set_dropout(None)
+        adapted = self.adapted
+        prefix = self.prefix
+        cases = prefix.cases
+        key = self.dropout_key
+        leading_key = (*key, LEADING) if key else None
+        is_joined = adapted.stack.joins(cases.leading)
+        case_keys = _case_keys(key, part, start, cases) if key else None
+
+        if not is_joined:
+            # The instruction first, then each case's own tokens.
+            past = leading_past(adapted, prefix, leading_key)
+            adapted.set_dropout(case_keys)
+            terms = batch_terms(adapted, prefix, part, past, inputs)
+        else:
+            # Both in one pass, see joined.py.
+            adapted.set_dropout(case_keys, (leading_key, cases.leading) if leading_key else None)
+            layout = Layout(cases.leading, len(part.rows), part.length - cases.leading)
+            hidden = layout.join(prefix.enter(inputs.leading), prefix.enter(inputs.own_rows))
+            targets = mx.array(part.targets)
+            first = mx.array(part.first) - cases.leading
+            rows = targets.shape[1]
+            hidden = run_joined(adapted.stack, hidden, layout, prefix.boundary, first, rows)
+            scores = score_rows(adapted.stack, hidden, targets, mx.array(cases.label_tokens))
+            terms = case_terms(scores, part, cases)
+
+        adapted.set_dropout(None)
         return objective_sum(terms, part.labels, self.objective, self.tokens, self.count)
-
-    def _separate_terms(self, part: Batch, start: int, inputs: PartInputs) -> LossTerms:
-        """The instruction first, then each case's own tokens."""
-        key = self.dropout_key
-        past = leading_past(self.adapted, self.prefix, (*key, LEADING) if key else None)
-        if key is not None:
-            self.adapted.set_dropout(_case_keys(key, part, start, self.prefix.cases))
-        return batch_terms(self.adapted, self.prefix, part, past, inputs)
-
-    def _joined_terms(self, part: Batch, start: int, inputs: PartInputs) -> LossTerms:
-        """Both in one pass, see joined.py."""
-        stack = self.adapted.stack
-        cases = self.prefix.cases
-        key = self.dropout_key
-        if key is not None:
-            leading = ((*key, LEADING), cases.leading)
-            self.adapted.set_dropout(_case_keys(key, part, start, cases), leading)
-
-        layout = Layout(cases.leading, len(part.rows), part.length - cases.leading)
-        joined_hidden = layout.join(
-            self.prefix.enter(inputs.leading), self.prefix.enter(inputs.own_rows)
-        )
-        targets = mx.array(part.targets)
-        first = mx.array(part.first) - cases.leading
-        boundary = self.prefix.boundary
-        hidden = run_joined(stack, joined_hidden, layout, boundary, first, targets.shape[1])
-        scores = score_rows(stack, hidden, targets, mx.array(cases.label_tokens))
-
-        return case_terms(scores, part, cases)
 
 
 def update_gradients(
@@ -192,3 +194,40 @@ def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int
     mx.eval(update_gradients(adapted, prefix, [longest] * count, objective, count, (0, 0)))
     mx.set_memory_limit(usual_limit)
     return int(mx.get_peak_memory() - active_bytes)
+
+
+def choose_micro_batch(
+    adapted: Adapted, prefix: Prefix, objective: Objective, batch_size: int, limit: int, emit: Emit
+) -> MemoryChoice:
+    """The part of an effective batch to compute at once within `limit` bytes, weights included.
+
+    Raises BadInput if not even one case fits.
+    """
+    cases = prefix.cases
+
+    def peak(checkpointing: bool, count: int) -> int:
+        model = with_checkpoints(adapted, checkpointing)
+        return int(SLACK * step_peak(model, prefix, objective, count))
+
+    # The optimizer's state and the accumulated gradient are not allocated yet.
+    held_bytes = mx.get_active_memory() + STATE_BYTES * adapted.trainable
+    batch = min(batch_size, len(cases.encoded))
+    longest = max(len(row.inputs) for row in cases.rows) * cases.per_case
+    return choose_memory(peak, held_bytes, batch, longest, limit, emit)
+
+
+def with_checkpoints(adapted: Adapted, checkpointing: bool) -> Adapted:
+    """The same adapted model, with or without its blocks computed again in the backward pass."""
+    return replace(adapted, stack=replace(adapted.stack, checkpointing=checkpointing))
+
+
+def keep_within(limit: int, cache_bytes: int) -> None:
+    """Hold MLX to `limit` bytes, `cache_bytes` of them for freed buffers, for the rest of this
+    process.
+
+    MLX allocates ahead of the work that fills its arrays; how far ahead depends on the load of the
+    machine. Past its memory limit it waits for that work (`mlx.core.set_memory_limit`), after one
+    more result: hence the slack.
+    """
+    mx.set_cache_limit(cache_bytes)
+    mx.set_memory_limit(int((limit - cache_bytes) / SLACK))

@@ -22,18 +22,24 @@ from tasks.runtime.files import write_atomic
 from tasks.runtime.locks import LOCK_SECONDS, locked
 from tasks.runtime.store import seal
 from tasks.spec import PromptChoice
-from tasks.tuning.batches import TOKENS_AT_ONCE, EncodedCases, epoch_batches, padding_share
+from tasks.tuning.activation_store import PrefixStore, open_prefix, warn_of_lack_of_space
 from tasks.tuning.checkpoint import Arrays, Progress
-from tasks.tuning.fit import choose_micro_batch, keep_within
-from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora
-from tasks.tuning.losses import make_objective
+from tasks.tuning.data import (
+    TOKENS_AT_ONCE,
+    EncodedCases,
+    epoch_batches,
+    load_set,
+    load_template,
+    padding_share,
+    warn_of_shortened,
+)
+from tasks.tuning.gradients import choose_micro_batch, keep_within
+from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
+from tasks.tuning.loss import make_objective
 from tasks.tuning.memory import MemoryChoice, budget, cache_limit, read_choice, write_choice
-from tasks.tuning.prefix_store import PrefixStore, open_prefix, warn_of_lack_of_space
-from tasks.tuning.sets import load_set, load_template, warn_of_shortened
-from tasks.tuning.summary import TrainingJob, TrainingSummary
+from tasks.tuning.rows import DIVERGED, settings_digest
+from tasks.tuning.step import TrainingJob, TrainingSummary
 from tasks.tuning.trainer import Splits, has_ended, train
-from tasks.tuning.training_rows import DIVERGED, settings_digest
-from tasks.tuning.variant import load_variant
 
 OUTPUTS = [
     "adapters.safetensors",
@@ -93,16 +99,6 @@ class _Setup:
         )
 
 
-def heavy_cost_warning(cost_weight: float) -> str:
-    """The effect of a high lambda: at 5 a model without signal answers ED from a share of about 5 %
-    on.
-    """
-    return (
-        f"cost_weight {cost_weight:g} is above {HEAVY_COST_WEIGHT:g}: the cost term may teach the "
-        "model to answer ED to everything; look at the specificity in the training curve."
-    )
-
-
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Train one experiment; `args` are the fields of TrainingJob as JSON.
 
@@ -136,7 +132,14 @@ def _set_up(job: TrainingJob, emit: Emit) -> _Setup:
     started_at = datetime.now(UTC)
     device = report_device(emit)
     if spec.recipe.kind == "safety" and spec.recipe.cost_weight > HEAVY_COST_WEIGHT:
-        emit(StepWarning(heavy_cost_warning(spec.recipe.cost_weight)))
+        # At 5 a model without signal answers ED from a share of about 5 % on.
+        emit(
+            StepWarning(
+                f"cost_weight {spec.recipe.cost_weight:g} is above {HEAVY_COST_WEIGHT:g}: the cost "
+                "term may teach the model to answer ED to everything; look at the specificity in "
+                "the training curve."
+            )
+        )
 
     limit = budget(spec)
     # For the frozen prefix and the probe steps, which come before the choice is made.
@@ -168,7 +171,9 @@ def _load_splits(
     spec = job.experiment
     template = load_template(job.variant, spec.prompt)
     store = PrefixStore(job.home, VariantManifest.read(job.variant).digest)
-    stored = _stored_sets(job.choice, saved_choice)
+    # By the first choice that has decided it.
+    decisions = [choice.stored for choice in (job.choice, saved_choice) if choice is not None]
+    stored = next((sets for sets in decisions if sets is not None), None)
     tokens_at_once = job.choice.tokens_at_once if job.choice else TOKENS_AT_ONCE
 
     sets: dict[str, EncodedCases] = {}
@@ -195,15 +200,6 @@ def _load_splits(
         for name, cases in sets.items()
     }
     return Splits(**prefixes), shortened
-
-
-def _stored_sets(*choices: MemoryChoice | None) -> tuple[str, ...] | None:
-    """The sets that are read from the store, by the first choice that has decided it.
-
-    None if none has.
-    """
-    decisions = (choice.stored for choice in choices if choice is not None)
-    return next((stored for stored in decisions if stored is not None), None)
 
 
 def _choose(
@@ -247,7 +243,9 @@ def _train(setup: _Setup, emit: Emit) -> tuple[TrainingSummary, bool]:
             job.pause_at,
         )
     except Diverged as error:
-        _write_diverged(job.folder, setup.summary(error.reached), error.reached)
+        summary = setup.summary(error.reached).model_dump(mode="json")
+        reached = {"summary": summary, "curve": [asdict(point) for point in error.reached.curve]}
+        write_atomic(job.folder / DIVERGED, json.dumps(reached))
         raise
 
     is_finished = has_ended(job.experiment, progress)
@@ -256,11 +254,6 @@ def _train(setup: _Setup, emit: Emit) -> tuple[TrainingSummary, bool]:
         _write_settings(job, progress)
 
     return setup.summary(progress), is_finished
-
-
-def _write_diverged(folder: Path, summary: TrainingSummary, progress: Progress) -> None:
-    reached = {"summary": summary.model_dump(mode="json"), "curve": _curve(progress)}
-    write_atomic(folder / DIVERGED, json.dumps(reached))
 
 
 def _write_adapters(folder: Path, best_arrays: Arrays, last_arrays: Arrays) -> None:
@@ -279,13 +272,12 @@ def _write_settings(job: TrainingJob, progress: Progress) -> None:
     spec = job.experiment
     config = adapter_config(spec.recipe, spec.training, job.variant.name)
     write_atomic(job.folder / "adapter_config.json", config)
-    training = {"spec": spec.model_dump(mode="json"), "curve": _curve(progress)}
+    training = {
+        "spec": spec.model_dump(mode="json"),
+        "curve": [asdict(point) for point in progress.curve],
+    }
     if spec.prompt != PromptChoice():
         # Whoever uses the adapter must ask in these words, and read the answer in them.
         training["prompt"] = load_prompt(spec.prompt).as_dict()
 
     write_atomic(job.folder / "training.json", json.dumps(training))
-
-
-def _curve(progress: Progress) -> list[dict[str, Any]]:
-    return [asdict(point) for point in progress.curve]

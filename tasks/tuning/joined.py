@@ -12,15 +12,16 @@ sequences of T own tokens, S = P + B T; G heads of keys, each with R of queries,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from tasks.tuning.architecture import Stack
-from tasks.tuning.blocks import computed_again, finish_block, last_rows
-from tasks.tuning.cpu_kernels import HIDDEN
+from tasks.tuning.cpu import HIDDEN
+from tasks.tuning.model import Stack, computed_again, finish_block, last_rows
 
 KeysAndValues = tuple[mx.array, mx.array]
 
@@ -75,8 +76,17 @@ def run_joined(
     positions = layout.positions
     masks = {window: _masks(stack, layout, window) for window in set(stack.windows)}
     for i in range(start, stack.depth - 1):
-        run = _checkpointed if stack.checkpointing else _run_block
-        joined_hidden = run(stack, i, joined_hidden, layout, positions, masks[stack.windows[i]])
+        run: Callable[..., mx.array] = partial(
+            _run_block,
+            stack,
+            i,
+            layout=layout,
+            positions=positions,
+            masks=masks[stack.windows[i]],
+        )
+        if stack.checkpointing:
+            run = computed_again(stack.layers[i], run)
+        joined_hidden = run(joined_hidden)
 
     layer = stack.layers[-1]
     normed = layer.input_layernorm(joined_hidden)
@@ -110,23 +120,6 @@ def _run_block(
     output = module.o_proj(attended.reshape(len(joined_hidden), -1))
 
     return finish_block(stack, layer, joined_hidden, output)
-
-
-def _checkpointed(
-    stack: Stack,
-    i: int,
-    joined_hidden: mx.array,
-    layout: Layout,
-    positions: mx.array,
-    masks: tuple[mx.array, mx.array],
-) -> mx.array:
-    """The block, computed a second time in the backward pass."""
-
-    def run(joined_hidden: mx.array) -> mx.array:
-        return _run_block(stack, i, joined_hidden, layout, positions, masks)
-
-    output: mx.array = computed_again(stack.layers[i], run)(joined_hidden)
-    return output
 
 
 def _masks(stack: Stack, layout: Layout, window: int | None) -> tuple[mx.array, mx.array]:

@@ -1,23 +1,27 @@
-"""LoRA on the last blocks of a variant: adapters put on, read and written."""
+"""A variant, loaded for a compute path, and LoRA on its last blocks: adapters put on, read and
+written.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
+from mlx_lm.utils import dequantize_model, load_model, maybe_set_recommended_wired_limit
 
+from tasks.runtime.backend import backend, can_wire_memory
 from tasks.runtime.errors import BadInput
+from tasks.runtime.memory import keep_freed_memory
+from tasks.runtime.store import MANIFEST, verify_once
 from tasks.spec import Recipe, Training
-from tasks.tuning.architecture import Stack
-from tasks.tuning.dropout_masks import DRAW_NOW, Key, Leading, MaskSource
-from tasks.tuning.keyed_dropout import KeyedDropout
+from tasks.tuning.dropout import Key, KeyedDropout, Leading, MaskSource, draw_now
+from tasks.tuning.model import Stack, take_apart
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,12 @@ class Adapted:
     @property
     def mask_source(self) -> MaskSource:
         """Where the dropout modules take their masks."""
-        return self.dropouts[0].source if self.dropouts else DRAW_NOW
+        return self.dropouts[0].source if self.dropouts else draw_now
 
     def take_masks_from(self, source: MaskSource) -> None:
         """Set where every dropout module takes its masks."""
         for module in self.dropouts:
-            module.take_from(source)
+            module.source = source
 
 
 def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Adapted:
@@ -59,7 +63,17 @@ def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Ada
 
     Raises BadInput if there are fewer blocks, or a target module does not exist.
     """
-    _refuse_missing_modules(stack, training)
+    if training.num_layers > stack.depth:
+        raise BadInput(
+            f"training.num_layers = {training.num_layers}, but this model has {stack.depth} blocks."
+        )
+    names = {name for name, _ in stack.layers[-1].named_modules()}
+    for target in training.target_modules:
+        if target not in names:
+            raise BadInput(
+                f"training.target_modules names {target!r}, which this model does not have."
+            )
+
     # Decides the factors A, which are drawn as LoRA is put on; the factors B are 0.
     mx.random.seed(seed)
     # Before LoRA is put on, whose tensors must stay trainable.
@@ -67,29 +81,20 @@ def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Ada
     linear_to_lora_layers(stack.model, training.num_layers, _lora_parameters(recipe, training))
 
     boundary = stack.depth - training.num_layers
-    dropouts = [
-        _key_dropout(_module(stack.layers[i], target), recipe.dropout, (i, j), target)
-        for i in range(boundary, stack.depth)
-        for j, target in enumerate(training.target_modules)
-    ]
+    dropouts = []
+    for i in range(boundary, stack.depth):
+        modules = dict(stack.layers[i].named_modules())
+        for j, target in enumerate(training.target_modules):
+            module = modules[target]
+            assert isinstance(module, LoRALinear)
+            # In place of mlx-lm's, whose masks follow from no key.
+            module.dropout = KeyedDropout(recipe.dropout, (i, j), module.lora_a.shape[0], target)
+            dropouts.append(module.dropout)
+
     trainable = sum(value.size for _, value in tree_flatten(stack.model.trainable_parameters()))
     mx.eval(stack.model.trainable_parameters())
 
     return Adapted(stack, tuple(dropouts), boundary, trainable)
-
-
-def _refuse_missing_modules(stack: Stack, training: Training) -> None:
-    if training.num_layers > stack.depth:
-        raise BadInput(
-            f"training.num_layers = {training.num_layers}, but this model has {stack.depth} blocks."
-        )
-
-    names = {name for name, _ in stack.layers[-1].named_modules()}
-    for target in training.target_modules:
-        if target not in names:
-            raise BadInput(
-                f"training.target_modules names {target!r}, which this model does not have."
-            )
 
 
 def _lora_parameters(recipe: Recipe, training: Training) -> dict[str, object]:
@@ -100,16 +105,6 @@ def _lora_parameters(recipe: Recipe, training: Training) -> dict[str, object]:
         "dropout": recipe.dropout,
         "keys": list(training.target_modules),
     }
-
-
-def _key_dropout(
-    module: nn.Module, probability: float, place: tuple[int, int], target: str
-) -> KeyedDropout:
-    """Replace the dropout of a LoRA module by one with keys."""
-    assert isinstance(module, LoRALinear)
-    dropout = KeyedDropout(probability, place, module.lora_a.shape[0], target)
-    module.dropout = dropout
-    return dropout
 
 
 def adapter_weights(adapted: Adapted) -> dict[str, mx.array]:
@@ -147,7 +142,54 @@ def adapter_config(recipe: Recipe, training: Training, model: str) -> str:
     return json.dumps(config, indent=1)
 
 
-def _module(layer: nn.Module, path: str) -> Any:
-    for part in path.split("."):
-        layer = getattr(layer, part)
-    return layer
+def load_variant(folder: Path, compute_path: str) -> Stack:
+    """Load a variant folder for a compute path, see `as_computed`.
+
+    Raises BrokenFolder where its files are not those of its manifest.
+    """
+    if (folder / MANIFEST).exists():
+        verify_once(folder)
+
+    keep_freed_memory()
+    if can_wire_memory():
+        # As stock mlx-lm's own training does.
+        maybe_set_recommended_wired_limit()
+
+    model, _ = load_model(folder, lazy=False)
+    return as_computed(model, compute_path)
+
+
+def as_computed(model: nn.Module, compute_path: str) -> Stack:
+    """A quantised model on a compute path. `dequantised_f32` unpacks the same weights to float32.
+
+    `packed` keeps them as stored.
+    """
+    dense = compute_path == "dequantised_f32"
+    if dense:
+        # With float32 scales unpacking is exact, and equals the packed layer to the last rounding.
+        model.set_dtype(mx.float32)
+        model = dequantize_model(model)
+        model.set_dtype(mx.float32)  # modes with scales of a byte are unpacked to bfloat16, exactly
+
+    model.eval()
+    mx.eval(model.parameters())
+    # A model is unpacked on a GPU too, for fidelity.
+    return take_apart(model, cpu_kernels=dense and backend().cpu_kernels)
+
+
+def unpacked(module: nn.QuantizedLinear) -> nn.Linear:
+    """The same matrix unpacked, in the data type of its scales."""
+    weight = mx.dequantize(
+        module.weight,
+        module.scales,
+        module.get("biases"),
+        group_size=module.group_size,
+        bits=module.bits,
+        mode=module.mode,
+    )
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in module)
+    linear.weight = weight
+    if "bias" in module:
+        linear.bias = module.bias
+
+    return linear

@@ -25,7 +25,7 @@ from tasks.runtime.events import Emit, MemoryNote
 from tasks.runtime.files import write_atomic
 from tasks.runtime.memory import total_memory
 from tasks.spec import ExperimentSpec, byte_count
-from tasks.tuning.batches import TOKENS_AT_ONCE
+from tasks.tuning.data import TOKENS_AT_ONCE
 
 CHOICE = "memory.json"
 # Share of the machine's memory that a training may take: the machine should stay usable, and Metal
@@ -137,6 +137,7 @@ def choose_memory(
     checkpointed case fits.
     """
     need = 0
+    side_by_side = cores() if backend().side_by_side else 1
     # Computing blocks twice takes time, so only where one case does not fit otherwise.
     for checkpointing in (False, True):
         case_bytes = peak(checkpointing, 1)
@@ -153,11 +154,22 @@ def choose_memory(
             min(batch, fitting_cases),
             checkpointing,
             limit,
-            _validation_tokens(fitting_cases * longest),
+            # On a CPU batches of validation run side by side, one per core, see cpu.py.
+            min(TOKENS_AT_ONCE, max(1, fitting_cases * longest // side_by_side)),
             cache,
         )
-        emit(_note(choice, batch, held_bytes, case_bytes, further_bytes))
-
+        checkpointed = ", blocks checkpointed" if choice.checkpointing else ""
+        message = (
+            f"Memory: {limit / 1e6:.1f} MB, {held_bytes / 1e6:.1f} MB of it for weights and "
+            f"optimizer and up to {choice.cache_bytes / 1e6:.1f} MB for reuse; the longest case "
+            f"takes {case_bytes / 1e6:.1f} MB, each further one {further_bytes / 1e6:.1f} MB: "
+            f"micro-batch {choice.micro_batch} of {batch}{checkpointed}."
+        )
+        emit(
+            MemoryNote(
+                message, held_bytes=held_bytes, case_bytes=case_bytes, further_bytes=further_bytes
+            )
+        )
         return choice
 
     raise DoesNotFit(
@@ -178,29 +190,3 @@ def _further_bytes(peak: Callable[[int], int], case_bytes: int, batch: int, room
             further = -(-taken_bytes // (count - 1))
 
     return further
-
-
-def _validation_tokens(step_tokens: int) -> int:
-    """Padded tokens of one forward pass of validation, where a training step of `step_tokens`
-    tokens fits.
-    """
-    # On a CPU batches of validation run side by side, one per core, see streams.py.
-    side_by_side = cores() if backend().side_by_side else 1
-    return min(TOKENS_AT_ONCE, max(1, step_tokens // side_by_side))
-
-
-def _note(
-    choice: MemoryChoice, batch: int, held_bytes: int, case_bytes: int, further_bytes: int
-) -> MemoryNote:
-    limit = choice.limit or 0
-    checkpointed = ", blocks checkpointed" if choice.checkpointing else ""
-    message = (
-        f"Memory: {limit / 1e6:.1f} MB, {held_bytes / 1e6:.1f} MB of it for weights and optimizer "
-        f"and up to {choice.cache_bytes / 1e6:.1f} MB for reuse; the longest case takes "
-        f"{case_bytes / 1e6:.1f} MB, each further one {further_bytes / 1e6:.1f} MB: "
-        f"micro-batch {choice.micro_batch} of {batch}{checkpointed}."
-    )
-
-    return MemoryNote(
-        message, held_bytes=held_bytes, case_bytes=case_bytes, further_bytes=further_bytes
-    )

@@ -1,19 +1,87 @@
-"""The training step seen from outside: run the child process, with less memory each time that it
-runs out.
+"""The training step seen from outside: what a training is asked to do, the summary that it keeps in
+the manifest of its folder, and the child process, with less memory each time that it runs out.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from tasks.runtime.children import run_step
 from tasks.runtime.errors import OutOfMemory
-from tasks.runtime.events import Emit, StepWarning
+from tasks.runtime.events import Device, Emit, StepWarning
 from tasks.runtime.memory import total_memory
-from tasks.runtime.store import intact_manifest
+from tasks.runtime.store import Manifest, intact_manifest
 from tasks.spec import ExperimentSpec
 from tasks.tuning.memory import MemoryChoice, after_out_of_memory, budget
-from tasks.tuning.summary import TrainingJob
+
+
+class TrainingJob(BaseModel):
+    """Arguments of the training job.
+
+    `folder` becomes the sealed adapter folder; `variant` and `data` are complete ones.
+
+    `choice`: how to use the memory after an earlier attempt ran out of it; None lets the training
+    choose. `pause_at`: the training stops at the first checkpoint from this update on, and goes on
+    from there when it runs again; None, and a pause at the last update, train to the end.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    experiment: ExperimentSpec
+    training_id: str
+    variant: Path
+    data: Path
+    home: Path
+    folder: Path
+    choice: MemoryChoice | None = None
+    pause_at: int | None = None
+
+
+class TrainingSummary(BaseModel):
+    """How a training went. Bytes, seconds and losses.
+
+    A field that an earlier version did not write is None.
+
+    `last_iteration` is less than the recipe's iterations where patience ended the training or where
+    it diverged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    train_loss: float | None = None
+    valid_loss: float | None = None
+    best_iteration: int | None = None
+    last_iteration: int | None = None
+    train_seconds: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    micro_batch: int | None = None
+    checkpointed_blocks: bool | None = None
+    memory_budget_bytes: int | None = None
+    padding_share: float | None = None
+    device: Device | None = None
+    weights_memory_bytes: int | None = None
+    cache_memory_bytes: int | None = None
+    trainable_parameters: int | None = None
+    shortened_cases: int | None = None
+    frozen_blocks_stored: int | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+class TrainingManifest(Manifest):
+    """The manifest of a training's folder.
+
+    `settings_digest`: see `rows.settings_digest`.
+    """
+
+    training_id: str
+    settings_digest: str | None = None
+    summary: TrainingSummary
+
 
 JOB = "tasks.tuning.job:run"
 
@@ -55,7 +123,10 @@ def train_experiment(
                 on_event,
                 at_most,
                 memory_budget=memory_budget,
-                progress=lambda: _newest_checkpoint(folder),
+                # Its newest checkpoint, empty where there is none.
+                progress=lambda: max(
+                    (path.name for path in (folder / "checkpoint").glob("[0-9]*")), default=""
+                ),
             )
             # A training that pauses is not sealed: the loop would start it again.
             if pause_at is not None:
@@ -64,17 +135,10 @@ def train_experiment(
             choice = after_out_of_memory(job.choice, folder)
             if choice is None:
                 raise
-            on_event(StepWarning(f"Out of memory: retrying with {_in_words(choice)}."))
+            words = f"micro-batch {choice.micro_batch}"
+            if choice.checkpointing:
+                words += " and checkpointed blocks"
+            on_event(StepWarning(f"Out of memory: retrying with {words}."))
             job = job.model_copy(update={"choice": choice})
 
     return folder.name
-
-
-def _newest_checkpoint(folder: Path) -> str:
-    """The name of the newest checkpoint of a training, empty where there is none."""
-    return max((path.name for path in (folder / "checkpoint").glob("[0-9]*")), default="")
-
-
-def _in_words(choice: MemoryChoice) -> str:
-    checkpointed = " and checkpointed blocks" if choice.checkpointing else ""
-    return f"micro-batch {choice.micro_batch}{checkpointed}"

@@ -14,14 +14,18 @@ from tasks.runtime.errors import Diverged
 from tasks.runtime.events import CurvePoint, Emit, TrainingReport, ValidationReport
 from tasks.spec import ExperimentSpec
 from tasks.tuning import checkpoint
-from tasks.tuning.batches import training_batches
-from tasks.tuning.fit import with_checkpoints
-from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.activations import Prefix
+from tasks.tuning.data import training_batches
+from tasks.tuning.forward import (
+    ed_share_and_specificity,
+    macro_f1_of,
+    score_cases,
+    validation_value,
+)
+from tasks.tuning.gradients import with_checkpoints
 from tasks.tuning.lora import Adapted, adapter_weights
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.optimizer import learning_rate
-from tasks.tuning.scores import ed_share_and_specificity, macro_f1_of, score_cases, validation_value
-from tasks.tuning.updates import Updates
+from tasks.tuning.optimizer import Updates, learning_rate
 
 # A model with a lower specificity answers ED to nearly everything, and the log says so.
 ALWAYS_ED_SPECIFICITY = 0.05
@@ -131,7 +135,14 @@ class TrainingRun:
         following = next(batches)
         self.updates.expect(following, number)
 
-        while not (has_ended(self.spec, self.progress) or self._is_at_pause()):
+        # It pauses where the newest update has a checkpoint.
+        pause = math.inf if self.pause_at is None else max(self.pause_at, 1)
+        while not has_ended(self.spec, self.progress):
+            update = self.progress.update
+            has_checkpoint = not self.updates.are_pending and update % training.evaluate_every == 0
+            if has_checkpoint and update >= pause:
+                break
+
             start = time.perf_counter()
             case_numbers = following
             following = next(batches)
@@ -155,7 +166,7 @@ class TrainingRun:
         """Take the results of the updates that were started into account."""
         for case_numbers, step in self.updates.results(but_the_newest):
             step.refuse_divergence(self.progress.update + 1)
-            self.progress.unreported.append((step.value, step.value_parts))
+            self.progress.unreported.append((step.value, np.array(step.parts).tolist()))
             rows = self.splits.train.cases.rows_of(case_numbers)
             # `inputs` lack the last token of a sequence.
             self.progress.trained_tokens += sum(len(row.inputs) + 1 for row in rows)
@@ -230,11 +241,3 @@ class TrainingRun:
         by_macro_f1 = self.spec.recipe.select_by == "macro_f1"
 
         return progress.note_validation(value, macro_f1 if by_macro_f1 else None)
-
-    def _is_at_pause(self) -> bool:
-        """Whether the newest update has a checkpoint, and the training pauses there."""
-        update = self.progress.update
-        at_checkpoint = (
-            not self.updates.are_pending and update % self.spec.training.evaluate_every == 0
-        )
-        return self.pause_at is not None and at_checkpoint and update >= max(self.pause_at, 1)

@@ -25,7 +25,7 @@ from tasks.runtime.files import read_lines
 from tasks.runtime.home import home
 from tasks.scoring.baselines import bag_of_words, scored_cases
 from tasks.spec import EvaluationSet
-from tasks.tuning.training_rows import sets_digest
+from tasks.tuning.rows import sets_digest
 from tests.bench.common import print_rows, run
 from warehouse.connect import listed, warehouse_path
 from warehouse.query import query

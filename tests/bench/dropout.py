@@ -38,21 +38,21 @@ from tasks.runtime.home import home
 from tasks.scoring.arguments import sample_numbers
 from tasks.scoring.mc_dropout import PASS_KEY, dropout_passes
 from tasks.spec import Data, PromptChoice, Recipe, Training
-from tasks.tuning.batches import (
+from tasks.tuning.activation_store import PrefixStore, open_prefix
+from tasks.tuning.activations import Prefix
+from tasks.tuning.data import (
     TOKENS_AT_ONCE,
     EncodedCases,
+    load_set,
+    load_template,
     make_batch,
     make_cases,
     padded_tokens,
     sorted_batches,
 )
-from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import Adapted, add_lora
+from tasks.tuning.forward import score_cases
+from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.prefix_store import PrefixStore, open_prefix
-from tasks.tuning.scores import score_cases
-from tasks.tuning.sets import load_set, load_template
-from tasks.tuning.variant import load_variant
 from tests.bench.common import WHEELS_OWN_BLAS, blocks_of, name_of, print_rows, run, variant_of
 
 # The engine that each one is compared with.

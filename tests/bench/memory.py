@@ -17,11 +17,10 @@ from tasks.runtime.children import run_child
 from tasks.runtime.events import Emit
 from tasks.runtime.home import home
 from tasks.runtime.memory import peak_resident_bytes
+from tasks.tuning.activation_store import PrefixStore, open_prefix
 from tasks.tuning.gradients import update_gradients
-from tasks.tuning.lora import add_lora
-from tasks.tuning.losses import make_objective
-from tasks.tuning.prefix_store import PrefixStore, open_prefix
-from tasks.tuning.variant import load_variant
+from tasks.tuning.lora import add_lora, load_variant
+from tasks.tuning.loss import make_objective
 from tests.bench.common import blocks_of, name_of, print_rows, run, variant_of
 
 MODELS = ("smollm2-135m", "smollm2-360m", "gemma-3-270m")

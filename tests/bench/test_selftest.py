@@ -16,9 +16,9 @@ from tasks.bench.selftest.models import adapt, make_tiny
 from tasks.bench.selftest.run import all_checks, described
 from tasks.runtime.backend import BACKENDS, CPU_PACKED, METAL
 from tasks.scoring import mc_dropout
-from tasks.tuning import blocks, head
+from tasks.tuning import loss, model
 from tasks.tuning.forward import label_terms, leading_past
-from tasks.tuning.variant import load_variant
+from tasks.tuning.lora import load_variant
 
 RECOMMENDED = 24_000
 BEFORE = 7
@@ -163,7 +163,7 @@ def logits_off(monkeypatch):
 
 
 def masks_not_restored(monkeypatch):
-    monkeypatch.setattr(blocks, "dropout_states", lambda layer: [])
+    monkeypatch.setattr(model, "dropout_states", lambda layer: [])
 
 
 def masks_by_place_in_the_batch(monkeypatch):
@@ -217,7 +217,7 @@ PLANTED = {
     ": loss against stock mlx-lm": gradients_scaled,
     "bit: gradients against stock mlx-lm": gradients_scaled,
     "gemma-3-270m widths: gradients against stock mlx-lm": gradients_scaled,
-    ": head in blocks": scaled(head, "blocked_logsumexp"),
+    ": head in blocks": scaled(loss, "blocked_logsumexp"),
     ": checkpointed blocks": masks_not_restored,
     ": dropout passes, batched against one by one": masks_by_place_in_the_batch,
     ": two updates, repeated": another_start,

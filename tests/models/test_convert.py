@@ -194,7 +194,7 @@ def test_what_is_there_is_used_and_what_is_broken_is_made_again(tmp_path):
 
 
 def test_a_variant_with_one_changed_byte_is_not_loaded_and_is_made_again(tmp_path):
-    from tasks.tuning.variant import load_variant
+    from tasks.tuning.lora import load_variant
 
     args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 4, "group_size": 64}
     weights = Path(run_quantize(args)["folder"]) / "model.safetensors"
@@ -244,7 +244,7 @@ def test_asking_for_names_needs_no_mlx(tmp_path):
 def test_the_cpu_computes_with_exactly_what_mlx_unpacks(tmp_path, shape, precision):
     import mlx.core as mx
 
-    from tasks.tuning.variant import load_variant
+    from tasks.tuning.lora import load_variant
 
     source = fetched(tmp_path, shape)
     args = {"source": str(source), "root": str(tmp_path), "precision": precision.model_dump(), "group_size": 64}

@@ -29,7 +29,7 @@ from tasks.runtime.events import Note, ProgressReport, SourceReport
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.spec import BaseModelSpec
-from tasks.tuning.training_rows import variant_row
+from tasks.tuning.rows import variant_row
 from tests.http_server import http_server
 from tests.models import files
 from tests.stopping import stop_for_this_test_only

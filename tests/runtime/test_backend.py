@@ -15,7 +15,7 @@ from tasks.runtime.backend import BACKENDS, CPU, CPU_PACKED, CUDA, METAL, Backen
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Device
 from tasks.scoring.baselines import zero_shot_id
-from tasks.tuning import training_rows
+from tasks.tuning import rows
 from tests.place import ROOT, Place
 from tests.test_spec import experiment
 
@@ -92,13 +92,13 @@ def ids() -> list[str]:
     return [
         identity.training_from(experiment(), WEIGHTS, DATASET),
         zero_shot_id(WEIGHTS, "p", VERSIONS, backend()),
-        training_rows.settings_digest(experiment(), DATASET),
+        rows.settings_digest(experiment(), DATASET),
     ]
 
 
 @pytest.fixture
 def _earlier_inputs(monkeypatch):
-    for module in (identity, training_rows):
+    for module in (identity, rows):
         monkeypatch.setattr(module, "versions", lambda: VERSIONS)
         monkeypatch.setattr(module, "load_prompt", lambda _: SimpleNamespace(digest="p"))
         monkeypatch.setattr(module, "ENGINE_VERSION", 1)

@@ -19,7 +19,7 @@ from tasks.landing import land_rows, refill_warehouse
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, SCORING_VERSION, EvaluationSet, Scoring, evaluation_id, experiments
-from tasks.tuning.training_rows import TrainingOutcome, training_rows
+from tasks.tuning.rows import TrainingOutcome, training_rows
 from tests.scoring.trained import lines, quiet, train_and_score
 from warehouse.connect import reading, writing
 from warehouse.health import run_audits

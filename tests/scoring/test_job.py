@@ -33,12 +33,11 @@ from tasks.scoring.arguments import sample_numbers
 from tasks.scoring.generate import greedy_answers
 from tasks.spec import LABELS, EvaluationSet, evaluation_id, experiments
 from tasks.tuning import job as training_job
-from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.lora import add_lora, load_weights
-from tasks.tuning.scores import score_cases
-from tasks.tuning.sets import load_set, load_template
-from tasks.tuning.training_rows import sets_digest, settings_digest
-from tasks.tuning.variant import load_variant
+from tasks.tuning.activations import Prefix
+from tasks.tuning.data import load_set, load_template
+from tasks.tuning.forward import score_cases
+from tasks.tuning.lora import add_lora, load_variant, load_weights
+from tasks.tuning.rows import sets_digest, settings_digest
 from tests.scoring.trained import lines, quiet, rows_of, score, train_and_score
 from tests.tolerances import near
 from warehouse.query import query
@@ -241,7 +240,7 @@ def test_shortened_cases_are_warned_of_and_counted_and_a_window_that_fits_none_i
 
 def test_dead_dropout_is_refused_not_reported_as_certainty(study, monkeypatch, tmp_path):
     """The earlier attempt's defect: evaluation mode left dropout off, and every vote was unanimous."""
-    from tasks.tuning.keyed_dropout import KeyedDropout
+    from tasks.tuning.dropout import KeyedDropout
 
     spec, args, _ = study["tiny-llama", "balanced_safe"]
     monkeypatch.setattr(KeyedDropout, "__call__", lambda self, x: x)

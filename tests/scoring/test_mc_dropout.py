@@ -8,7 +8,7 @@ import pytest
 from tasks.corpus.encode import Template
 from tasks.scoring import mc_dropout
 from tasks.scoring.mc_dropout import dropout_passes
-from tasks.tuning.batches import EncodedCases, make_cases
+from tasks.tuning.data import EncodedCases, make_cases
 from tests.tuning import tiny
 
 PASSES = 6

@@ -13,7 +13,7 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import load_prompt
 from tasks.grids.grid import known_models, load_grid
 from tasks.spec import LABELS, ExperimentSpec, PromptChoice, experiments
-from tasks.tuning.sets import load_set, load_template
+from tasks.tuning.data import load_set, load_template
 from tests.scoring.trained import train_and_score
 
 WORDS = {"ED": "emergency", "GP": "doctor", "HOME": "home"}

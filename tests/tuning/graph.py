@@ -10,11 +10,11 @@ from mlx_lm.models import llama
 from mlx_lm.utils import quantize_model
 
 from tasks.spec import Training
-from tasks.tuning.architecture import take_apart
+from tasks.tuning.activations import Prefix
 from tasks.tuning.compiled import CompiledUpdates
-from tasks.tuning.frozen_prefix import Prefix
 from tasks.tuning.lora import add_lora
-from tasks.tuning.losses import make_objective
+from tasks.tuning.loss import make_objective
+from tasks.tuning.model import take_apart
 from tasks.tuning.optimizer import make_optimizer
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment

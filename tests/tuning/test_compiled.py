@@ -11,10 +11,9 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import TrainingReport
-from tasks.tuning import updates
-from tasks.tuning.compiled import CompiledUpdates
-from tasks.tuning.grouped import Groups
-from tasks.tuning.losses import make_objective
+from tasks.tuning import optimizer
+from tasks.tuning.compiled import CompiledUpdates, Groups
+from tasks.tuning.loss import make_objective
 from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.optimizer import make_optimizer
 from tasks.tuning.trainer import Splits, train
@@ -26,7 +25,7 @@ from tests.tuning.traced import traced_graphs
 @pytest.fixture
 def compiling(monkeypatch):
     """A backend that compiles; its graphs are traced and replayed."""
-    monkeypatch.setattr(updates, "compiles", lambda: True)
+    monkeypatch.setattr(optimizer, "compiles", lambda: True)
     with traced_graphs():
         yield
 
@@ -117,11 +116,11 @@ def test_a_checkpoint_has_one_form_with_and_without_compiled_updates(first, lora
 
     compiles = [first == "compiled", first != "compiled"]
     with traced_graphs():
-        monkeypatch.setattr(updates, "compiles", lambda: compiles[0])
+        monkeypatch.setattr(optimizer, "compiles", lambda: compiles[0])
         with pytest.raises(Killed):
             trained(tmp_path / "killed", emit=die_at_update_6, **settings)
 
-        monkeypatch.setattr(updates, "compiles", lambda: compiles[1])
+        monkeypatch.setattr(optimizer, "compiles", lambda: compiles[1])
         resumed, again = trained(tmp_path / "killed", **settings)
 
     assert tiny.largest_difference(tiny.flat(resumed), tiny.flat(whole)) <= 1e-5

@@ -12,10 +12,10 @@ from tasks.runtime import store
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import StepWarning
 from tasks.runtime.locks import replacing
-from tasks.tuning import frozen_prefix, prefix_computation, prefix_folder, prefix_store
+from tasks.tuning import activation_store, activations
+from tasks.tuning.activation_store import PrefixStore, open_prefix
+from tasks.tuning.forward import score_cases
 from tasks.tuning.prefix_space import stored_bytes
-from tasks.tuning.prefix_store import PrefixStore, open_prefix
-from tasks.tuning.scores import score_cases
 from tests.tuning import tiny
 
 
@@ -23,8 +23,8 @@ from tests.tuning import tiny
 def computed(monkeypatch):
     """The sets for which a prefix was computed."""
     calls = []
-    compute = prefix_store.compute_prefix
-    monkeypatch.setattr(prefix_store, "compute_prefix", lambda *args: calls.append(args[0].cases) or compute(*args))
+    compute = activation_store.compute_prefix
+    monkeypatch.setattr(activation_store, "compute_prefix", lambda *args: calls.append(args[0].cases) or compute(*args))
     return calls
 
 
@@ -54,8 +54,8 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for
 def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_path, monkeypatch):
     some = tiny.cases(6)
     blocks = []
-    run_blocks = prefix_computation.run_blocks
-    monkeypatch.setattr(prefix_computation, "run_blocks", lambda *args: blocks.append(args[2:4]) or run_blocks(*args))
+    run_blocks = activations.run_blocks
+    monkeypatch.setattr(activations, "run_blocks", lambda *args: blocks.append(args[2:4]) or run_blocks(*args))
 
     for precision in ("float32", "bfloat16"):
         adapted = tiny.adapted("llama", 4, precision == "float32")
@@ -162,10 +162,8 @@ def test_bfloat16_activations_take_two_bytes_each_on_disk_and_keep_their_bits(tm
     assert hidden.dtype == mx.bfloat16
     np.testing.assert_allclose(np.array(hidden.astype(mx.float32)), np.array(exact), atol=0.1, rtol=0.1)
     every = mx.arange(1 << 16, dtype=mx.uint16).view(mx.bfloat16)
-    assert (frozen_prefix.stored_form(every) == np.arange(1 << 16)).all()
-    assert (
-        frozen_prefix.of_stored_form(np.arange(1 << 16, dtype=np.uint16)).view(mx.uint16) == mx.arange(1 << 16)
-    ).all()
+    assert (activations.stored_form(every) == np.arange(1 << 16)).all()
+    assert (activations.of_stored_form(np.arange(1 << 16, dtype=np.uint16)).view(mx.uint16) == mx.arange(1 << 16)).all()
 
 
 def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):
@@ -194,7 +192,7 @@ def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_rem
 
     (folder / "own.npy").unlink()
     with ThreadPoolExecutor(1) as pool, replacing(folder):
-        trusted = pool.submit(prefix_folder.is_stored, folder, "key", events.append)
+        trusted = pool.submit(activation_store.is_stored, folder, "key", events.append)
         with pytest.raises(TimeoutError):
             trusted.result(0.5)
         shutil.rmtree(folder)

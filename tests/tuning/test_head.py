@@ -10,10 +10,9 @@ import pytest
 
 from tasks.precisions import BUILT_IN
 from tasks.scoring.mc_dropout import dropout_passes
+from tasks.tuning.forward import score_cases
 from tasks.tuning.gradients import update_gradients
-from tasks.tuning.head import _rows, blocked_logsumexp, score_rows
-from tasks.tuning.losses import make_objective
-from tasks.tuning.scores import score_cases
+from tasks.tuning.loss import _rows, blocked_logsumexp, make_objective, score_rows
 from tests.tuning import tiny
 
 ROWS = 6
@@ -96,7 +95,7 @@ def test_no_more_than_a_block_of_logits_is_held_at_once():
 @pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI])
 def test_a_step_and_scores_with_logits_in_blocks_equal_those_without(architecture, dense, template, monkeypatch):
     used = []
-    monkeypatch.setattr("tasks.tuning.head.blocked_logsumexp", lambda *a: used.append(a[2]) or blocked_logsumexp(*a))
+    monkeypatch.setattr("tasks.tuning.loss.blocked_logsumexp", lambda *a: used.append(a[2]) or blocked_logsumexp(*a))
     a_recipe = tiny.safety(dropout=0.1)
     adapted = tiny.adapted(architecture, 4, dense, a_recipe)
     some = tiny.cases(5, template)

@@ -28,10 +28,10 @@ from tasks.runtime.store import verify
 from tasks.scoring import job as scoring_job
 from tasks.search.space import Objective
 from tasks.spec import ExperimentSpec, experiments
-from tasks.tuning import job, prefix_store, step, updates
-from tasks.tuning.batches import TOKENS_AT_ONCE
-from tasks.tuning.summary import TrainingJob
-from tasks.tuning.training_rows import TrainingOutcome, training_rows
+from tasks.tuning import activation_store, job, optimizer, step
+from tasks.tuning.data import TOKENS_AT_ONCE
+from tasks.tuning.rows import TrainingOutcome, training_rows
+from tasks.tuning.step import TrainingJob
 from warehouse.landing import write_landing
 
 UPDATES = 60
@@ -189,8 +189,8 @@ def test_a_process_that_is_killed_holding_little_is_lost_and_not_out_of_memory(s
 
 def test_the_second_recipe_of_a_variant_computes_no_prefix(study, tmp_path, monkeypatch):
     computed = []
-    compute = prefix_store.compute_prefix
-    monkeypatch.setattr(prefix_store, "compute_prefix", lambda *args: computed.append(args[1]) or compute(*args))
+    compute = activation_store.compute_prefix
+    monkeypatch.setattr(activation_store, "compute_prefix", lambda *args: computed.append(args[1]) or compute(*args))
     study = study | {"home": str(tmp_path / "home")}
     first = trained(study, tmp_path / "first")
     assert len(computed) == 2 and first["frozen_blocks_stored"] == 2, "train and valid"
@@ -243,14 +243,14 @@ def _lacks_of_space(events: list[Event]) -> list[str]:
 
 
 def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tmp_path, monkeypatch):
-    update = updates.update_gradients
+    update = optimizer.update_gradients
     calls = itertools.count(1)
 
     def poisoned(*args):
         loss, parts, gradients = update(*args)
         return (loss * float("nan") if next(calls) == 4 else loss), parts, gradients
 
-    monkeypatch.setattr(updates, "update_gradients", poisoned)
+    monkeypatch.setattr(optimizer, "update_gradients", poisoned)
     with pytest.raises(Diverged, match="at update 4") as error:
         trained(study, tmp_path, iterations=6)
 

@@ -13,10 +13,11 @@ from tasks.runtime.errors import BadInput, OutOfMemory
 from tasks.runtime.memory import total_memory
 from tasks.spec import Training
 from tasks.tuning import memory, step, trainer
-from tasks.tuning.batches import TOKENS_AT_ONCE
-from tasks.tuning.fit import choose_micro_batch, keep_within
-from tasks.tuning.gradients import step_peak, update_gradients
-from tasks.tuning.losses import make_objective
+from tasks.tuning.activation_store import PrefixStore, open_prefix
+from tasks.tuning.data import TOKENS_AT_ONCE
+from tasks.tuning.forward import score_cases
+from tasks.tuning.gradients import choose_micro_batch, keep_within, step_peak, update_gradients
+from tasks.tuning.loss import make_objective
 from tasks.tuning.memory import (
     SLACK,
     SMALLEST,
@@ -28,8 +29,6 @@ from tasks.tuning.memory import (
     read_choice,
     write_choice,
 )
-from tasks.tuning.prefix_store import PrefixStore, open_prefix
-from tasks.tuning.scores import score_cases
 from tasks.tuning.trainer import Splits, train
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable

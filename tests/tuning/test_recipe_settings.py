@@ -8,14 +8,13 @@ import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
 from tasks.runtime.events import TrainingReport
-from tasks.tuning import updates
-from tasks.tuning.batches import epoch_batches, make_batch, make_cases, training_batches
+from tasks.tuning import optimizer
 from tasks.tuning.compiled import CompiledUpdates
+from tasks.tuning.data import drawn_counts, epoch_batches, make_batch, make_cases, training_batches
 from tasks.tuning.gradients import update_gradients
-from tasks.tuning.losses import LossTerms, make_objective, objective_sum
+from tasks.tuning.loss import LossTerms, make_objective, objective_sum
 from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.optimizer import make_optimizer
-from tasks.tuning.sampling import drawn_counts
 from tasks.tuning.trainer import Splits, train
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment
@@ -196,7 +195,7 @@ def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_s
         if isinstance(event, TrainingReport) and event.iteration == 6:
             raise Killed
 
-    monkeypatch.setattr(updates, "compiles", lambda: compiled)
+    monkeypatch.setattr(optimizer, "compiles", lambda: compiled)
     with traced_graphs():
         whole, curve = trained(tmp_path / "whole", **SETTINGS)
         with pytest.raises(Killed):
@@ -210,7 +209,7 @@ def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_s
 @pytest.mark.parametrize(("choice", "template"), [(None, tiny.SINGLE), (MemoryChoice(3), tiny.MULTI)])
 def test_compiled_updates_honour_the_settings(choice, template, tmp_path, monkeypatch):
     plain, curve = trained(tmp_path / "plain", choice=choice, template=template, **SETTINGS)
-    monkeypatch.setattr(updates, "compiles", lambda: True)
+    monkeypatch.setattr(optimizer, "compiles", lambda: True)
     with traced_graphs():
         compiled, other = trained(tmp_path / "compiled", choice=choice, template=template, **SETTINGS)
 

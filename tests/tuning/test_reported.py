@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.runtime.events import ProgressReport, TrainingReport, ValidationReport
 from tasks.runtime.locks import is_locked, locked
-from tasks.tuning.reported import FILE, Reported, reporting_to
+from tasks.tuning.rows import FILE, Reported, reporting_to
 
 TRAINING = TrainingReport(
     iteration=40, split="train", iterations=120, loss=0.5, tokens_per_second=800.0, seconds_left=300.0

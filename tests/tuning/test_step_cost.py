@@ -11,10 +11,10 @@ from mlx.utils import tree_flatten
 
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import TrainingReport
-from tasks.tuning import optimizer, scores, trainer
-from tasks.tuning.dropout_masks import DRAW_NOW, MaskRequest, MasksAhead
+from tasks.tuning import forward, optimizer, trainer
+from tasks.tuning.dropout import MaskRequest, MasksAhead, draw_now
 from tasks.tuning.gradients import mask_requests, parts_of, update_gradients
-from tasks.tuning.losses import make_objective
+from tasks.tuning.loss import make_objective
 from tests.tuning import tiny
 from tests.tuning.graph import (
     adapted_blocks,
@@ -55,7 +55,7 @@ def evaluations(monkeypatch):
     for name in ("eval", "async_eval"):
         original = getattr(mx, name)
         monkeypatch.setattr(mx, name, lambda *a, of=original, n=name: counted.append(n) or of(*a))
-    for module in (trainer, optimizer, scores):
+    for module in (trainer, optimizer, forward):
         monkeypatch.setattr(module, "np", CountingNumpy(counted))
     return counted
 
@@ -81,7 +81,7 @@ class Recorder:
 
     def take(self, request):
         self.requests.append(request)
-        return DRAW_NOW.take(request)
+        return draw_now(request)
 
 
 @BOTH
@@ -93,7 +93,7 @@ def test_the_masks_that_are_drawn_ahead_are_those_that_a_step_takes(architecture
     prefix = tiny.no_store(adapted, some)
     objective = make_objective(tiny.safety(), some.labels)
     recorder = Recorder()
-    adapted.take_masks_from(recorder)
+    adapted.take_masks_from(recorder.take)
     update_gradients(adapted, prefix, [0, 2, 4, 5], objective, micro_batch, (42, 7))
     assert recorder.requests
     assert Counter(recorder.requests) == Counter(
@@ -104,28 +104,21 @@ def test_the_masks_that_are_drawn_ahead_are_those_that_a_step_takes(architecture
 @pytest.mark.parametrize("limit", [0, 100, 1 << 20])
 def test_masks_from_the_thread_equal_those_that_are_drawn_when_needed_however_few_are_drawn_ahead(limit):
     requests = [MaskRequest(((42, 1, i), (42, 2, i)), (3, i), (5, 9), 6554) for i in range(4)]
-    ahead = MasksAhead(limit)
-
-    try:
+    with MasksAhead(limit) as ahead:
         ahead.expect([*requests, requests[0]])
         for request in [*requests, requests[0], MaskRequest(((1,),), (0, 0), (2, 3), 100)]:
             np.testing.assert_array_equal(ahead.take(request), request.draw())
         assert ahead.hits + ahead.misses == 6 and (limit or ahead.misses == 6)
-    finally:
-        ahead.close()
 
 
 def test_masks_of_updates_that_were_given_up_are_forgotten():
-    ahead = MasksAhead()
-    try:
+    with MasksAhead() as ahead:
         first, second = (MaskRequest(((update,),), (0, 0), (50, 50), 6554) for update in (1, 2))
         ahead.expect([first])
         ahead.expect([second])
         np.testing.assert_array_equal(ahead.take(second), second.draw())
         ahead.expect([])
         assert ahead.held_bytes == 0
-    finally:
-        ahead.close()
 
 
 def threads():
@@ -137,7 +130,7 @@ def test_a_training_with_masks_drawn_ahead_equals_one_without_and_leaves_no_thre
     calls = []
     ahead, progress, *_ = run(a_recipe, tmp_path / "ahead", emit=lambda event: calls.append(len(threads())))
     assert set(calls) == {1} and threads() == []
-    monkeypatch.setattr(MasksAhead, "take", lambda self, request: DRAW_NOW.take(request))
+    monkeypatch.setattr(MasksAhead, "take", lambda self, request: draw_now(request))
     monkeypatch.setattr(MasksAhead, "expect", lambda self, requests: None)
     without, other, *_ = run(a_recipe, tmp_path / "without")
     assert all((np.array(ahead[k]) == np.array(without[k])).all() for k in ahead)

@@ -14,10 +14,10 @@ from tasks.corpus.encode import Encoded, Template
 from tasks.models.convert import quantised
 from tasks.precisions import Precision, of_bits
 from tasks.spec import Recipe, Training
-from tasks.tuning.architecture import take_apart
-from tasks.tuning.batches import EncodedCases, make_batch, make_cases
-from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.activations import Prefix
+from tasks.tuning.data import EncodedCases, make_batch, make_cases
 from tasks.tuning.lora import Adapted, add_lora
+from tasks.tuning.model import take_apart
 
 VOCABULARY = 128
 COST = {

@@ -20,7 +20,7 @@ from tasks.bench.selftest.models import (
 )
 from tasks.bench.setting import largest_difference
 from tasks.runtime.backend import backend
-from tasks.tuning.architecture import Stack
+from tasks.tuning.model import Stack
 
 # bfloat16 keeps 8 bits, so how far it is off depends on the model. The yardstick is the same model
 # unpacked to bfloat16: the quantised kernels' root mean square error may be at most this many times

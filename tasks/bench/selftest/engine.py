@@ -29,12 +29,12 @@ from tasks.bench.selftest.models import (
 from tasks.bench.updates import updates_of
 from tasks.runtime.backend import backend
 from tasks.scoring.mc_dropout import dropout_passes
-from tasks.tuning.architecture import Stack
+from tasks.tuning.activations import Prefix
 from tasks.tuning.compiled import compiles
-from tasks.tuning.fit import with_checkpoints
-from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.gradients import with_checkpoints
 from tasks.tuning.lora import Adapted
-from tasks.tuning.losses import make_objective
+from tasks.tuning.loss import make_objective
+from tasks.tuning.model import Stack
 
 DROPOUT = 0.3
 KEY = (1, 2)

@@ -11,9 +11,9 @@ from mlx_lm.models.base import scaled_dot_product_attention
 from tasks.bench.selftest.check import SelfTestCheck, distance
 from tasks.bench.selftest.models import GROUP
 from tasks.runtime.backend import backend
-from tasks.tuning.attention import visible
-from tasks.tuning.cpu_kernels import additive
-from tasks.tuning.cpu_kernels import attention as cpu_attention
+from tasks.tuning.cpu import additive
+from tasks.tuning.cpu import attention as cpu_attention
+from tasks.tuning.model import visible
 
 # Query heads, key heads and size of a head of SmolLM2-135M and of Gemma.
 HEADS = ((9, 3, 64), (4, 1, 256))

@@ -21,13 +21,12 @@ from tasks.models.model_shape import shape_entry
 from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.backend import backend
 from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training
-from tasks.tuning.architecture import Stack
-from tasks.tuning.batches import EncodedCases, make_batch, padded_tokens
-from tasks.tuning.frozen_prefix import Prefix
+from tasks.tuning.activations import Prefix
+from tasks.tuning.data import EncodedCases, make_batch, padded_tokens
 from tasks.tuning.gradients import update_gradients
-from tasks.tuning.lora import Adapted, add_lora
-from tasks.tuning.losses import make_objective
-from tasks.tuning.variant import as_computed, load_variant
+from tasks.tuning.lora import Adapted, add_lora, as_computed, load_variant
+from tasks.tuning.loss import make_objective
+from tasks.tuning.model import Stack
 
 CASES = 3
 LENGTH = 48

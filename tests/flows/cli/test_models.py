@@ -71,8 +71,8 @@ def test_a_folder_that_holds_other_bytes_than_its_shape_gives_is_named():
 def test_trainable_parameters_are_those_that_the_engine_counts():
     # rank x (inputs + outputs) by hand: q 576 -> 576 and v 576 -> 192 in each of 16 blocks.
     assert lora_parameters(known_shape("smollm2-135m"), 8, 16, QV) == 16 * 8 * (576 + 576 + 576 + 192)
-    from tasks.tuning.architecture import take_apart
     from tasks.tuning.lora import add_lora
+    from tasks.tuning.model import take_apart
     from tests.tuning import tiny
 
     model, _ = tiny.base_model("gemma3_text")

@@ -145,9 +145,9 @@ def test_another_setting_or_other_cases_are_not_trained(overrides, trained, smok
 def test_another_engine_library_or_prompt_trains_again(ingredient, trained, smoke, tmp_path, monkeypatch):
     if ingredient == "engine":
         monkeypatch.setattr("tasks.identity.ENGINE_VERSION", 10**6)
-        monkeypatch.setattr("tasks.tuning.training_rows.ENGINE_VERSION", 10**6)
+        monkeypatch.setattr("tasks.tuning.rows.ENGINE_VERSION", 10**6)
 
-    for module in ("tasks.identity", "tasks.tuning.training_rows"):
+    for module in ("tasks.identity", "tasks.tuning.rows"):
         if ingredient == "library":
             monkeypatch.setattr(f"{module}.versions", lambda: {"mlx": "0", "mlx-lm": "0"})
         if ingredient == "prompt":

@@ -14,7 +14,7 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.events import TrainingReport
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.tuning.reported import Reported, reporting_to
+from tasks.tuning.rows import Reported, reporting_to
 from tests.warehouse.rows import evaluation, training
 from warehouse.connect import writing
 from warehouse.landing import write_landing

@@ -23,13 +23,10 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 
 from tasks.spec import PromptChoice  # noqa: E402
-from tasks.tuning.architecture import embed  # noqa: E402
-from tasks.tuning.attention import SharedPast  # noqa: E402
-from tasks.tuning.batches import filled_groups, padded_tokens  # noqa: E402
-from tasks.tuning.blocks import run_blocks  # noqa: E402
-from tasks.tuning.sets import load_set, load_template  # noqa: E402
-from tasks.tuning.streams import side_by_side  # noqa: E402
-from tasks.tuning.variant import load_variant  # noqa: E402
+from tasks.tuning.cpu import side_by_side  # noqa: E402
+from tasks.tuning.data import filled_groups, load_set, load_template, padded_tokens  # noqa: E402
+from tasks.tuning.lora import load_variant  # noqa: E402
+from tasks.tuning.model import SharedPast, embed, run_blocks  # noqa: E402
 
 CASES = 1500
 STEP = 2  # blocks between two rows

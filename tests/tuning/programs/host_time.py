@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 
 from tasks.bench.setting import bench_cases
 from tasks.runtime.memory import keep_freed_memory
-from tasks.tuning.dropout_masks import drawn_ahead
+from tasks.tuning.dropout import MasksAhead
 from tests.tuning import tiny
 from tests.tuning.graph import (
     SMOLLM2,
@@ -52,8 +52,8 @@ def steps_of(dropout):
     # No step pays for freeing the graph of another, since evaluation does that, and in the memory of the one before.
     updates._graph = lambda *arguments: graphs.append(replay(*arguments)) or graphs[-1]
 
-    with drawn_ahead(copied=True) as masks:
-        adapted.take_masks_from(masks)
+    with MasksAhead(copied=True) as masks:
+        adapted.take_masks_from(masks.take)
         for number in range(STEPS + 1):
             key = (1, number) if dropout else None
             if key:

@@ -7,12 +7,12 @@ import time
 from tasks.runtime.events import Heartbeat
 from tasks.runtime.memory import resident_bytes
 from tasks.spec import ExperimentSpec
-from tasks.tuning import job, prefix_store, updates
+from tasks.tuning import activation_store, job, optimizer
 from tasks.tuning.memory import budget
 
 
 def in_prefix(args, emit):
-    return _killed(args, emit, prefix_store, "compute_prefix")
+    return _killed(args, emit, activation_store, "compute_prefix")
 
 
 def in_probe(args, emit):
@@ -20,11 +20,11 @@ def in_probe(args, emit):
 
 
 def in_update(args, emit):
-    return _killed(args, emit, updates, "update_gradients")
+    return _killed(args, emit, optimizer, "update_gradients")
 
 
 def little_in_update(args, emit):
-    return _killed(args, emit, updates, "update_gradients", hungry=False)
+    return _killed(args, emit, optimizer, "update_gradients", hungry=False)
 
 
 def _killed(args, emit, module, name, hungry=True):

@@ -1,22 +1,29 @@
-"""Encoded cases as sequences, and sequences as batches: few shapes, little padding, no case
-dropped.
+"""A prepared set of cases, encoded for one variant, as sequences, and sequences as batches: few
+shapes, little padding, no case dropped.
 
-The order of training batches depends on (seed, epoch) alone, so evaluation cadence, resuming and
-the micro-batch change nothing.
+The order of training batches, and how often each label is drawn for them, depend on (seed, epoch)
+alone, so evaluation cadence, resuming and the micro-batch change nothing. Imports no MLX, since
+the parent process reads budgets by its constants.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tasks.corpus.encode import Encoded, Template
+from tasks.corpus.encode import Encoded, Template, encode, make_template
+from tasks.corpus.prompts import load_prompt
+from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
-from tasks.spec import Sampling, short_digest
-from tasks.tuning.sampling import drawn_cases
+from tasks.runtime.errors import BadInput
+from tasks.runtime.events import Emit, StepWarning
+from tasks.runtime.files import file_digest, read_lines
+from tasks.spec import PromptChoice, Sampling, short_digest
 
 # Padded tokens of one forward pass without gradients.
 TOKENS_AT_ONCE = backend().tokens_at_once
@@ -116,42 +123,31 @@ def make_cases(
     for case in encoded:
         for candidate in [case.label] if per_case == 1 else range(per_case):
             completion = template.completions[candidate] + ((0,) if stock_mask else ())
-            rows.append(_row(len(rows), case, candidate, completion, template))
+            rows.append(
+                Row(
+                    number=len(rows),
+                    candidate=candidate,
+                    is_truth=candidate == case.label,
+                    inputs=case.prompt + completion[:-1],
+                    # The output at a prompt's last token predicts the first one of the completion.
+                    first=len(case.prompt) - 1,
+                    targets=completion,
+                    label_length=template.label_lengths[candidate],
+                )
+            )
 
-    label_tokens = tuple(completion[0] for completion in template.completions)
-    return EncodedCases(
-        tuple(encoded), tuple(rows), per_case, _common_tokens(encoded), label_tokens
-    )
-
-
-def _row(
-    number: int, case: Encoded, candidate: int, completion: tuple[int, ...], template: Template
-) -> Row:
-    return Row(
-        number=number,
-        candidate=candidate,
-        is_truth=candidate == case.label,
-        inputs=case.prompt + completion[:-1],
-        # The output at a prompt's last token predicts the first token of the completion.
-        first=len(case.prompt) - 1,
-        targets=completion,
-        label_length=template.label_lengths[candidate],
-    )
-
-
-def _common_tokens(encoded: Sequence[Encoded]) -> int:
-    """Length of the longest common beginning of all prompts, short of any prompt's last token."""
+    # The longest common beginning of all prompts: what the first and the last one in order have in
+    # common, all have. The output at a prompt's last token is scored, so that one must be its own.
     prompts = [case.prompt for case in encoded]
-    # What the first and the last prompt in order have in common, all prompts have.
     first = min(prompts)
     last = max(prompts)
-    # The output at a prompt's last token is scored, so that token must be the case's own.
     limit = min(len(prompt) for prompt in prompts) - 1
+    leading = 0
+    while leading < limit and first[leading] == last[leading]:
+        leading += 1
 
-    common = 0
-    while common < limit and first[common] == last[common]:
-        common += 1
-    return common
+    label_tokens = tuple(completion[0] for completion in template.completions)
+    return EncodedCases(tuple(encoded), tuple(rows), per_case, leading, label_tokens)
 
 
 def make_batch(
@@ -198,7 +194,7 @@ def epoch_batches(
 ) -> list[list[int]]:
     """The effective batches of one epoch, as lists of case numbers, the tail batch included.
 
-    Every case once, unless `sampling` draws labels more evenly (sampling.py).
+    Every case once, unless `sampling` draws labels more evenly.
     """
     generator = np.random.default_rng([seed, epoch])
     if sampling == "natural":
@@ -280,3 +276,114 @@ def padded_length(rows: Sequence[Row]) -> int:
     """The number of input tokens to which these rows are padded."""
     longest = max(len(row.inputs) for row in rows)
     return -(-longest // LENGTH_STEP) * LENGTH_STEP
+
+
+# A label's share of the draws is its share in `train` to this power.
+POWERS: dict[Sampling, float] = {"natural": 1.0, "square_root": 0.5, "balanced": 0.0}
+# Keeps the orders of a label's cases apart from those of an epoch.
+LABEL_KEY = 7_919
+
+
+def drawn_counts(counts: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """(labels,) whole numbers: how often each label is drawn in an epoch, given its cases.
+
+    An epoch has as many draws as there are cases, so schedules count the same updates.
+    """
+    if sampling == "natural":
+        return counts
+
+    has_cases = counts > 0
+    weights = np.where(has_cases, counts.astype(float) ** POWERS[sampling], 0.0)
+    exact = counts.sum() * weights / weights.sum()
+    draws = np.floor(exact).astype(np.int64)
+    # What rounding leaves goes to the largest remainders, ties to the first label.
+    largest_first = np.argsort(draws - exact, kind="stable")
+    draws[largest_first[: counts.sum() - draws.sum()]] += 1
+
+    return draws
+
+
+def drawn_cases(labels: np.ndarray, sampling: Sampling, seed: int, epoch: int) -> np.ndarray:
+    """Case numbers of an epoch, label by label.
+
+    A label's cases are drawn in turn, in a new order each time around, and an epoch goes on where
+    the one before it ended: over the epochs no case of a label is drawn twice more than another.
+    """
+    counts = np.bincount(labels)
+    draws = drawn_counts(counts, sampling)
+    return np.concatenate(
+        [
+            _in_turn(
+                np.flatnonzero(labels == label), epoch * count, count, [seed, LABEL_KEY, label]
+            )
+            for label, count in enumerate(draws.tolist())
+        ]
+    )
+
+
+def _in_turn(cases: np.ndarray, start: int, count: int, key: list[int]) -> np.ndarray:
+    """`count` entries from `start` on of an endless sequence of orders of `cases`."""
+    if count == 0:
+        return cases[:0]
+
+    first = start // len(cases)
+    last = (start + count - 1) // len(cases)
+    rounds = [
+        np.random.default_rng([*key, turn]).permutation(cases) for turn in range(first, last + 1)
+    ]
+    begin = start - first * len(cases)
+
+    return np.concatenate(rounds)[begin : begin + count]
+
+
+@dataclass(frozen=True)
+class LoadedSet:
+    """A set and the lines of its file, in the same order.
+
+    `shortened`: how many cases lose the middle of their text.
+    """
+
+    cases: EncodedCases
+    records: tuple[dict[str, Any], ...]
+    shortened: int
+
+
+def load_template(variant: Path, prompt: PromptChoice) -> Template:
+    """The tokenizer of a variant folder with a prompt, chat or plain by the variant's manifest."""
+    # Slow to import, and needed in child processes only.
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(variant), trust_remote_code=False)
+    chat = VariantManifest.read(variant).has_chat_template
+    return make_template(tokenizer, load_prompt(prompt), chat)
+
+
+def load_set(data: Path, name: str, template: Template, max_tokens: int) -> LoadedSet:
+    """Encode a set (`train`, `valid`, ...) of a prepared dataset folder."""
+    file = data / f"{name}.jsonl"
+    records = read_lines(file)
+    encoded = [
+        encode(template, record["case_id"], record["text"], record["label"], max_tokens)
+        for record in records
+    ]
+    shortened = sum(case.shortened for case in encoded)
+    cases = replace(make_cases(template, encoded), set_digest=file_digest(file))
+    return LoadedSet(cases, tuple(records), shortened)
+
+
+def warn_of_shortened(name: str, loaded: LoadedSet, limit: int, emit: Emit) -> None:
+    """Warn of cases that lose the middle of their text; raises BadInput if all of them would."""
+    total = len(loaded.cases.encoded)
+    if loaded.shortened == total:
+        raise BadInput(
+            f"Every case of {name} is longer than training.max_tokens = {limit} and would lose the "
+            "middle of its text; raise training.max_tokens."
+        )
+
+    if loaded.shortened:
+        emit(
+            StepWarning(
+                f"{loaded.shortened} of {total} cases of {name} are longer than "
+                f"training.max_tokens = {limit}: the middle of their text is left out."
+            )
+        )

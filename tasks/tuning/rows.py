@@ -1,7 +1,10 @@
-"""The rows of a training, and of a variant, that the warehouse keeps."""
+"""The rows of a training, and of a variant, that the warehouse keeps; and how far a running training
+is, in a file of its folder that other programs read.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -9,39 +12,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from tasks.corpus.case import SETS
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend, versions
-from tasks.runtime.errors import Diverged
-from tasks.runtime.events import CurvePoint
+from tasks.runtime.errors import Diverged, TriageError
+from tasks.runtime.events import CurvePoint, Emit, Event, TrainingReport, ValidationReport
+from tasks.runtime.files import write_atomic
+from tasks.runtime.locks import is_locked
 from tasks.spec import ENGINE_VERSION, ExperimentSpec, short_digest
-from tasks.tuning.summary import TrainingManifest, TrainingSummary
+from tasks.tuning.step import TrainingManifest, TrainingSummary
 
 Columns = dict[str, Any]  # a landing row, or a part of one
 Rows = list[Columns]
 # Summary and curve of a training up to the update at which it diverged.
 DIVERGED = "diverged.json"
-# Columns that are taken from the summary.
-MEASURED = (
-    "trainable_parameters",
-    "train_loss",
-    "valid_loss",
-    "best_iteration",
-    "last_iteration",
-    "train_seconds",
-    "tokens_per_second",
-    "weights_memory_bytes",
-    "peak_memory_bytes",
-    "peak_rss_bytes",
-    "micro_batch",
-    "shortened_cases",
-    "padding_share",
-    "cache_memory_bytes",
-    "memory_budget_bytes",
-    "checkpointed_blocks",
-)
 NOTHING_MEASURED = TrainingSummary()
 # Settings of a recipe that decide how its evaluation is judged, but not the training.
 JUDGING_SETTINGS = {"target_ed_recall", "primary_rule"}
@@ -97,10 +85,26 @@ def training_rows(
     outcome: TrainingOutcome,
 ) -> dict[str, Rows]:
     """Landing rows of one training: of the tables `experiment` and `training_curve`."""
+    recipe = spec.recipe
+    summary = outcome.summary
+    device = summary.device
     row = {
         "training_id": training_id,
         "cell_id": spec.cell_id,
-        **_setting_columns(spec),
+        **cell_columns(spec),
+        "group_size": spec.precision.group_size_in(spec.training.group_size),
+        "num_layers": spec.training.num_layers,
+        "learning_rate": recipe.learning_rate,
+        "batch_size": recipe.batch_size,
+        "rank": recipe.rank,
+        "scale": recipe.scale,
+        "peft_alpha": recipe.peft_alpha,
+        "dropout": recipe.dropout,
+        "iterations": recipe.iterations,
+        "target_ed_recall": recipe.target_ed_recall,
+        "cost_weight": recipe.cost_weight,
+        "has_cost_matrix": recipe.cost_matrix is not None,
+        "has_class_weights": recipe.class_weights is not None,
         **weights_columns(variant),
         "settings_digest": settings_digest(spec, dataset),
         "source_training_id": None,
@@ -108,8 +112,21 @@ def training_rows(
         "dataset_digest": dataset.dataset_digest,
         "status": outcome.status,
         "error": outcome.error,
-        **_engine_columns(),
-        **_summary_columns(outcome.summary),
+        "compute_path": backend().compute_path,
+        "backend": backend().name,
+        "compute_dtype": backend().compute_dtype,
+        "triage_version": metadata.version("triage-sweep"),
+        "mlx_version": versions()["mlx"],
+        "mlx_lm_version": versions()["mlx-lm"],
+        "engine_version": ENGINE_VERSION,
+        "blas": device.blas if device else None,
+        "gflops": device.gflops if device else None,
+        "machine": device.machine if device else None,
+        **summary.model_dump(
+            exclude={"device", "frozen_blocks_stored", "started_at", "finished_at"}
+        ),
+        "started_at": _utc(summary.started_at),
+        "finished_at": _utc(summary.finished_at),
     }
     points = [{"training_id": training_id, **asdict(point)} for point in outcome.curve]
     return {"experiment": [row], "training_curve": points}
@@ -189,50 +206,66 @@ def cell_columns(spec: ExperimentSpec) -> Columns:
     }
 
 
-def _setting_columns(spec: ExperimentSpec) -> Columns:
-    recipe = spec.recipe
-    return {
-        **cell_columns(spec),
-        "group_size": spec.precision.group_size_in(spec.training.group_size),
-        "num_layers": spec.training.num_layers,
-        "learning_rate": recipe.learning_rate,
-        "batch_size": recipe.batch_size,
-        "rank": recipe.rank,
-        "scale": recipe.scale,
-        "peft_alpha": recipe.peft_alpha,
-        "dropout": recipe.dropout,
-        "iterations": recipe.iterations,
-        "target_ed_recall": recipe.target_ed_recall,
-        "cost_weight": recipe.cost_weight,
-        "has_cost_matrix": recipe.cost_matrix is not None,
-        "has_class_weights": recipe.class_weights is not None,
-    }
-
-
-def _engine_columns() -> Columns:
-    return {
-        "compute_path": backend().compute_path,
-        "backend": backend().name,
-        "compute_dtype": backend().compute_dtype,
-        "triage_version": metadata.version("triage-sweep"),
-        "mlx_version": versions()["mlx"],
-        "mlx_lm_version": versions()["mlx-lm"],
-        "engine_version": ENGINE_VERSION,
-    }
-
-
-def _summary_columns(summary: TrainingSummary) -> Columns:
-    device = summary.device
-    return {
-        "blas": device.blas if device else None,
-        "gflops": device.gflops if device else None,
-        "machine": device.machine if device else None,
-        **{name: getattr(summary, name) for name in MEASURED},
-        "started_at": _utc(summary.started_at),
-        "finished_at": _utc(summary.finished_at),
-    }
-
-
 def _utc(text: str | None) -> datetime | None:
     # The warehouse's columns have no time zone: they hold UTC.
     return datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None) if text else None
+
+
+FILE = "reported.json"
+
+
+class Reported(BaseModel):
+    """The last report of a training: updates made of `iterations`, the losses of the last reports
+    of each kind, seconds to the last update.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    iteration: int
+    iterations: int
+    loss: float
+    validation: float | None = None
+    seconds_left: float
+
+    @classmethod
+    def of_running(cls, folder: Path) -> Reported | None:
+        """That of the training that runs in `folder`; None if none runs or none was reported."""
+        # The file stays when a training ends or is killed; its lock is released.
+        if not is_locked(folder):
+            return None
+        try:
+            return cls.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+        except (OSError, ValidationError):
+            return None
+
+
+def reporting_to(folder: Path, emit: Emit) -> Emit:
+    """`emit`, and the reports of a training in its folder's file, too."""
+    (folder / FILE).unlink(missing_ok=True)
+    last: Reported | None = None
+    validation: float | None = None
+
+    def emit_and_write(event: Event) -> None:
+        nonlocal last, validation
+        emit(event)
+        match event:
+            case TrainingReport():
+                last = Reported(
+                    iteration=event.iteration,
+                    iterations=event.iterations,
+                    loss=event.loss,
+                    validation=validation,
+                    seconds_left=event.seconds_left,
+                )
+            case ValidationReport():
+                validation = event.loss
+                last = last and last.model_copy(update={"validation": validation})
+            case _:
+                return
+
+        if last is not None:
+            # A picture of the progress is no reason to lose the training.
+            with contextlib.suppress(OSError, TriageError):
+                write_atomic(folder / FILE, last.model_dump_json())
+
+    return emit_and_write

@@ -1,20 +1,96 @@
-"""The store of frozen prefixes: which are worth their disk, whether they have room, and opening one."""
+"""The store of frozen prefixes that the recipes of a variant share: which are worth their disk,
+whether they have room, and opening one.
+
+<home>/prefixes/<key>/
+    leading.npy     (P, D)
+    own.npy         (sum of own lengths, D)
+    starts.npy      where each row begins in own.npy
+    manifest.json
+"""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.events import Emit, Note, StepWarning
-from tasks.runtime.store import build_folder
-from tasks.tuning.architecture import Stack
-from tasks.tuning.batches import TOKENS_AT_ONCE, EncodedCases
-from tasks.tuning.frozen_prefix import Prefix
-from tasks.tuning.prefix_computation import compute_prefix, tokens_that_fit
-from tasks.tuning.prefix_folder import is_stored, load_prefix, nearest_stored, prefix_key
+import mlx.nn as nn
+import numpy as np
+
+from tasks.runtime.backend import backend, versions
+from tasks.runtime.events import Emit, Event, Note, StepWarning
+from tasks.runtime.locks import replacing
+from tasks.runtime.store import build_folder, verified_manifest
+from tasks.spec import ENGINE_VERSION, short_digest
+from tasks.tuning.activations import Prefix, compute_prefix, tokens_that_fit
+from tasks.tuning.data import TOKENS_AT_ONCE, EncodedCases
+from tasks.tuning.model import Stack
 from tasks.tuning.prefix_space import DiskSpace, pays, saving
+
+
+def prefix_key(stack: Stack, cases: EncodedCases, boundary: int, variant: str) -> str:
+    """Digest of everything that decides the numbers.
+
+    Packed bfloat16 and unpacked float32 weights of one variant give different ones.
+    """
+    packed = any(
+        isinstance(module, nn.QuantizedLinear)
+        for layer in stack.layers
+        for module in layer.modules()
+    )
+    return short_digest(
+        {
+            "compute_dtype": str(stack.dtype),
+            "packed": packed,
+            **backend().id_ingredients,
+            "variant": variant,
+            "boundary": boundary,
+            "dtype": str(stack.dtype).removeprefix("mlx.core."),
+            "versions": versions(),
+            "engine": ENGINE_VERSION,
+            "rows": cases.rows_digest,
+            "leading": cases.leading,
+        }
+    )
+
+
+def is_stored(folder: Path, key: str, emit: Emit) -> bool:
+    """Whether a stored prefix is complete and holds what its name promises.
+
+    Else it is removed, with a warning.
+    """
+    if (verified_manifest(folder) or {}).get("key") == key:
+        return True
+    if not folder.exists():
+        return False
+
+    with replacing(folder):
+        manifest = verified_manifest(folder)
+        # Another process may have just put it there.
+        if manifest is not None and manifest.get("key") == key:
+            return True
+        if folder.exists():
+            foreign = "holds another model's activations, or another boundary's or format's"
+            problem = "is damaged" if manifest is None else foreign
+            emit(StepWarning(f"The frozen prefix {folder} {problem}; recomputing it."))
+            shutil.rmtree(folder)
+
+    return False
+
+
+def load_prefix(stack: Stack, cases: EncodedCases, boundary: int, folder: Path) -> Prefix:
+    """The prefix whose arrays lie in `folder`, mapped and not read yet."""
+    arrays = [
+        np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        for name in ("leading", "own", "starts")
+    ]
+    return Prefix(stack, cases, boundary, *arrays)
+
+
+def silent(event: Event) -> None:
+    """Reports nothing."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +108,13 @@ class PrefixStore:
         """The folder of all prefixes of the home."""
         return self.home / "prefixes"
 
-    def holds(self, stack: Stack, cases: EncodedCases, boundary: int, emit: Emit) -> bool:
-        """Whether the prefix of a set at a boundary is complete here."""
-        key = prefix_key(stack, cases, boundary, self.variant)
-        return is_stored(self.folder / key, key, emit)
-
 
 def open_prefix(
     stack: Stack,
     cases: EncodedCases,
     boundary: int,
     store: PrefixStore,
-    emit: Emit | None = None,
+    emit: Emit = silent,
     *,
     limit: int | None = None,
     tokens_at_once: int = TOKENS_AT_ONCE,
@@ -58,7 +129,7 @@ def open_prefix(
     """
     reason = _reason_not_to_store(stack, cases, boundary, stored)
     if reason is not None:
-        _report(emit, Note(reason))
+        emit(Note(reason))
         return Prefix.embedded(stack, cases)
 
     key = prefix_key(stack, cases, boundary, store.variant)
@@ -69,16 +140,25 @@ def open_prefix(
     if not is_stored(folder, key, emit):
         space = DiskSpace.of(store.folder)
         if space.room < needed_bytes:
-            _report_lack_of_space(
-                emit, space.lack("Frozen prefix", needed_bytes, share), bool(stored)
-            )
+            emit(Note(space.lack("Frozen prefix", needed_bytes, share)))
+            if stored:
+                sentence = "This training began with a stored prefix: its last bits may now differ."
+                emit(StepWarning(sentence))
             return Prefix.embedded(stack, cases)
 
     blocks = f"Frozen prefix of {boundary} of {stack.depth} blocks"
-    _report(emit, Note(f"{blocks}: saves {share:.0%} of a step, {needed_bytes / 1e9:.2f} GB."))
+    emit(Note(f"{blocks}: saves {share:.0%} of a step, {needed_bytes / 1e9:.2f} GB."))
 
     def build(temporary: Path) -> dict[str, Any]:
-        start = nearest_stored(stack, cases, boundary, store.folder, store.variant, emit)
+        # From the nearest shallower one, with the fewest blocks. What is stored has the bits that the
+        # blocks gave, so the deeper one does not depend on it.
+        start = Prefix.embedded(stack, cases)
+        for shallower in range(boundary - 1, 0, -1):
+            near = prefix_key(stack, cases, shallower, store.variant)
+            if is_stored(store.folder / near, near, emit):
+                start = load_prefix(stack, cases, shallower, store.folder / near)
+                break
+
         tokens = tokens_that_fit(start, boundary, limit, tokens_at_once)
         counts = compute_prefix(start, boundary, temporary, tokens, emit)
         return {"key": key, "variant": store.variant, "set_digest": cases.set_digest} | counts
@@ -105,7 +185,8 @@ def warn_of_lack_of_space(
     for name, cases in sets.items():
         if _reason_not_to_store(stack, cases, boundary, None):
             continue
-        if store.holds(stack, cases, boundary, emit):
+        key = prefix_key(stack, cases, boundary, store.variant)
+        if is_stored(store.folder / key, key, emit):
             continue
 
         size = _stored_size(stack, cases)
@@ -138,18 +219,6 @@ def _reason_not_to_store(
     return None
 
 
-def _report_lack_of_space(emit: Emit | None, lack: str, was_stored: bool) -> None:
-    _report(emit, Note(lack))
-    if was_stored:
-        sentence = "This training began with a stored prefix: its last bits may now differ."
-        _report(emit, StepWarning(sentence))
-
-
 def _stored_size(stack: Stack, cases: EncodedCases) -> int:
     own_tokens = sum(len(row.inputs) - cases.leading for row in cases.rows)
     return (cases.leading + own_tokens) * stack.hidden_size * stack.dtype.size
-
-
-def _report(emit: Emit | None, event: Note | StepWarning) -> None:
-    if emit:
-        emit(event)

@@ -1,4 +1,5 @@
-"""Dropout masks from keys alone, drawn in a thread before the step that needs them.
+"""Dropout that is repeatable case by case: masks follow from keys alone, and a thread draws them
+before the step that needs them.
 
 A mask is a function of its key, so that it does not matter who draws it or when: a mask that is not
 ready is drawn where it is needed. What is drawn ahead is bounded in bytes.
@@ -9,12 +10,11 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 # 16 random bits an element: half the work of 32, and a probability exact to 1e-5.
@@ -83,22 +83,13 @@ def _draws(key: Key, shape: tuple[int, ...]) -> np.ndarray:
     return raw.astype("<u8", copy=False).view("<u2")[:count].reshape(shape)
 
 
-class MaskSource(Protocol):
-    """Where a dropout module takes its masks."""
-
-    def take(self, request: MaskRequest) -> mx.array:
-        """The masks of a request."""
+# Where a dropout module takes its masks.
+MaskSource = Callable[[MaskRequest], mx.array]
 
 
-class DrawNow:
-    """Draws each mask when it is needed."""
-
-    def take(self, request: MaskRequest) -> mx.array:
-        """The masks of a request."""
-        return mx.array(request.draw())
-
-
-DRAW_NOW = DrawNow()
+def draw_now(request: MaskRequest) -> mx.array:
+    """The masks of a request, drawn when they are needed."""
+    return mx.array(request.draw())
 
 
 class MasksAhead:
@@ -162,7 +153,10 @@ class MasksAhead:
         if self._ready.pop(request, None) is not None:
             self._ready_bytes -= request.size
 
-    def close(self) -> None:
+    def __enter__(self) -> MasksAhead:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """End the thread, and wait for its end."""
         with self._changed:
             self._closed = True
@@ -192,11 +186,63 @@ class MasksAhead:
         return request is not None and self._ready_bytes + request.size <= self._limit
 
 
-@contextmanager
-def drawn_ahead(copied: bool) -> Iterator[MasksAhead]:
-    """A thread that draws masks ahead within the block."""
-    ahead = MasksAhead(copied=copied)
-    try:
-        yield ahead
-    finally:
-        ahead.close()
+# Modules that the pruned last block computes at every position; the others only where a row is
+# scored.
+AT_EVERY_POSITION = ("self_attn.k_proj", "self_attn.v_proj")
+
+
+class KeyedDropout(nn.Module):
+    """Dropout whose mask for a case depends on that case's key alone, never on its neighbours in
+    the batch.
+
+    So the micro-batch size changes nothing, and a dropout pass can be repeated. Off until keys are
+    set. `place` is (layer, module), so that no two modules share a mask; `width` is the size of the
+    inputs, and `target` the module's name within its block.
+
+    `block`: the block that it is in. `at_every_position`: whether it is computed at every position
+    in the last block too. `source`: where it takes its masks.
+    """
+
+    def __init__(self, probability: float, place: tuple[int, int], width: int, target: str) -> None:
+        super().__init__()
+        self.block = place[0]
+        self.at_every_position = target in AT_EVERY_POSITION
+        self.source: MaskSource = draw_now
+        # With underscores: under another name MLX would take lists and tuples for parameters.
+        self._probability = probability
+        self._place = place
+        self._width = width
+        self._keys: list[Key] | None = None
+        self._leading: Leading | None = None
+
+    def set_keys(self, keys: list[Key] | None, leading: Leading | None = None) -> None:
+        """One key (a tuple of integers) per sequence of the next forward pass.
+
+        None switches dropout off. `leading`: the inputs are one joined row (joined.py), in which
+        the sequences follow so many leading tokens with a key of their own.
+        """
+        self._keys = keys
+        self._leading = leading
+
+    @property
+    def keys_now(self) -> tuple[list[Key] | None, Leading | None]:
+        """The arguments of the last `set_keys`."""
+        return self._keys, self._leading
+
+    def request(
+        self, keys: Sequence[Key], positions: int, leading: Leading | None = None
+    ) -> MaskRequest:
+        """The masks of a forward pass over sequences of `positions` positions."""
+        drop = round(self._probability * RANDOM_STEPS)
+        return MaskRequest(tuple(keys), self._place, (positions, self._width), drop, leading)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if self._probability == 0 or self._keys is None:
+            return x
+
+        positions = x.shape[1]
+        if self._leading is not None:
+            positions = (len(x) - self._leading[1]) // len(self._keys)
+        request = self.request(self._keys, positions, self._leading)
+        # By the share that really stays: the probability is rounded to RANDOM_STEPS.
+        return x * self.source(request) * (RANDOM_STEPS / (RANDOM_STEPS - request.drop))

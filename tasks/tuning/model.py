@@ -1,0 +1,369 @@
+"""A model taken apart: its embedding, attention, its blocks one by one, so that work can start and
+stop at any block and skip rows that are not scored, and its final norm and head.
+
+Two model classes of mlx-lm are supported (llama, gemma3_text); others are refused by name.
+Shapes: B sequences, T positions, R scored rows per sequence, D hidden size, V vocabulary; H heads,
+H_kv of keys, of width d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.base import scaled_dot_product_attention
+
+from tasks.runtime.errors import BadInput
+from tasks.tuning.cpu import additive, attention, geglu, swiglu
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A model taken apart into its blocks.
+
+    `windows[i]`: block i's sliding window, or None for full attention. `cpu_kernels`: the
+    elementwise forms of cpu.py instead of mlx-lm's. `logit_bytes`: logits held at once;
+    more rows than that are scored a block of columns at a time. `checkpointing`: keep only each
+    block's input for the backward pass, and compute the rest again.
+    """
+
+    model: nn.Module
+    layers: list[nn.Module]
+    windows: tuple[int | None, ...]
+    hidden_size: int
+    cpu_kernels: bool
+    logit_bytes: int = 16 << 20
+    checkpointing: bool = False
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.layers)
+
+    def joins(self, leading: int) -> bool:
+        """Whether a step computes so many leading tokens and a batch's own as one row (joined.py)."""
+        return leading > 0 and not self.cpu_kernels
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Data type of the blocks' activations."""
+        return self.model.model.norm.weight.dtype
+
+
+def take_apart(model: nn.Module, cpu_kernels: bool = False) -> Stack:
+    """Describe a loaded model's blocks. Raises BadInput for a model class that is not supported."""
+    kind = getattr(model, "model_type", type(model).__name__)
+    args = model.args
+    if kind == "llama":
+        windows = tuple(
+            args.sliding_window if layer.use_sliding else None for layer in model.model.layers
+        )
+    elif kind == "gemma3_text":
+        # The last of every `pattern` blocks sees everything, as in mlx-lm's gemma3_text.
+        pattern = args.sliding_window_pattern
+        windows = tuple(
+            None if i % pattern == pattern - 1 else args.sliding_window
+            for i in range(len(model.model.layers))
+        )
+    else:
+        raise BadInput(
+            f"The model class {kind!r} is not supported; supported are llama and gemma3_text."
+        )
+
+    return Stack(model, list(model.model.layers), windows, args.hidden_size, cpu_kernels)
+
+
+def embed(stack: Stack, tokens: mx.array) -> mx.array:
+    """Token ids (B, T) to the input of the first block (B, T, D)."""
+    hidden = stack.model.model.embed_tokens(tokens)
+    if stack.model.model_type == "gemma3_text":
+        # mlx-lm rounds this factor to bfloat16, as in the model's training; parity needs the same.
+        factor = mx.array(stack.hidden_size**0.5, mx.bfloat16)
+        hidden = hidden * factor.astype(hidden.dtype)
+    return hidden
+
+
+def project(stack: Stack, hidden: mx.array) -> mx.array:
+    """Final norm and head: (..., D) -> logits (..., V) in float32."""
+    normed = final_norm(stack, hidden)
+    if "lm_head" in stack.model:
+        return stack.model.lm_head(normed)
+    return stack.model.model.embed_tokens.as_linear(normed)
+
+
+def final_norm(stack: Stack, hidden: mx.array) -> mx.array:
+    """(..., D) -> (..., D), float32 for every data type of the blocks.
+
+    A bfloat16 product would round logits of 16 and more to eighths, so that labels tie.
+    """
+    return stack.model.model.norm(hidden).astype(mx.float32)
+
+
+# An array, a word that the fused kernels know, or None for one position.
+Mask = mx.array | str | None
+
+
+class SharedPast:
+    """Keys and values of the leading tokens, as a cache that every sequence of a batch shares.
+
+    The first call records them (batch of one); later calls put them in front of each sequence's
+    own.
+    """
+
+    def __init__(self, keys: mx.array | None = None, values: mx.array | None = None) -> None:
+        self.keys = keys
+        self.values = values
+
+    @property
+    def offset(self) -> int:
+        """Number of leading tokens, 0 before the first call."""
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    def arrays(self) -> list[mx.array]:
+        """Its keys and values, once they are recorded."""
+        return [] if self.keys is None or self.values is None else [self.keys, self.values]
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """(B, heads, T, d) of new tokens to (B, heads, P + T, d) of all.
+
+        The first call sets the P leading ones.
+        """
+        if self.keys is None or self.values is None:
+            self.keys = keys
+            self.values = values
+            return keys, values
+
+        # Not kept: the next batch starts from the leading tokens again.
+        shape = (keys.shape[0], *self.keys.shape[1:])
+        return (
+            mx.concatenate([mx.broadcast_to(self.keys, shape), keys], axis=2),
+            mx.concatenate([mx.broadcast_to(self.values, shape), values], axis=2),
+        )
+
+
+def attention_mask(stack: Stack, length: int, window: int | None, offset: int) -> Mask:
+    """The mask of block inputs of `length` positions after `offset` earlier ones."""
+    if offset == 0 and not stack.cpu_kernels and not (window and length > window):
+        # mlx-lm names a plain causal mask by a word, which the fused kernels know.
+        return "causal" if length > 1 else None
+
+    visible_keys = visible(mx.arange(offset, offset + length)[:, None], offset + length, window)
+    return additive(visible_keys) if stack.cpu_kernels else visible_keys
+
+
+def visible(query: mx.array, keys: int, window: int | None) -> mx.array:
+    """Boolean mask (..., queries, keys): causal, and within the window if there is one."""
+    key = mx.arange(keys)
+    mask = key <= query
+    return mask & (key > query - window) if window else mask
+
+
+def attended(
+    stack: Stack,
+    module: nn.Module,
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    mask: Mask,
+) -> mx.array:
+    """(B, H, R, d) queries over keys and values (B, H_kv, T, d): (B, R, H d)."""
+    if stack.cpu_kernels:
+        assert isinstance(mask, mx.array)
+        output = attention(queries, keys, values, module.scale, mask)
+    else:
+        output = scaled_dot_product_attention(
+            queries, keys, values, cache=None, scale=module.scale, mask=mask
+        )
+
+    batch, _, rows, _ = queries.shape
+    return output.transpose(0, 2, 1, 3).reshape(batch, rows, -1)
+
+
+def queries_of(module: nn.Module, hidden: mx.array, offset: int | mx.array) -> mx.array:
+    """(B, R, D) to queries (B, H, R, d)."""
+    batch, rows, _ = hidden.shape
+    queries = module.q_proj(hidden).reshape(batch, rows, module.n_heads, -1)
+    if "q_norm" in module:
+        queries = module.q_norm(queries)
+    return module.rope(queries.transpose(0, 2, 1, 3), offset=offset)
+
+
+def keys_and_values(module: nn.Module, normed: mx.array, offset: int) -> tuple[mx.array, mx.array]:
+    """(B, T, D) to keys and values (B, heads, T, d), without the past."""
+    batch, length, _ = normed.shape
+    keys = module.k_proj(normed).reshape(batch, length, module.n_kv_heads, -1)
+    values = module.v_proj(normed).reshape(batch, length, module.n_kv_heads, -1)
+    if "k_norm" in module:
+        keys = module.k_norm(keys)
+    keys = module.rope(keys.transpose(0, 2, 1, 3), offset=offset)
+    return keys, values.transpose(0, 2, 1, 3)
+
+
+def run_blocks(
+    stack: Stack,
+    hidden: mx.array,
+    start: int,
+    stop: int,
+    past: Sequence[SharedPast | None] | None = None,
+) -> mx.array:
+    """Blocks start..stop-1 over (B, T, D).
+
+    `past[i]`: a cache for block i that holds earlier positions, or None.
+    """
+    masks: dict[int | None, Mask] = {}
+    for i in range(start, stop):
+        window = stack.windows[i]
+        cache = past[i] if past else None
+        offset = cache.offset if cache is not None else 0
+        # Before its turn each block's cache has the same length, so one mask per window is enough.
+        if window not in masks:
+            masks[window] = attention_mask(stack, hidden.shape[1], window, offset)
+
+        run = _checkpointed if stack.checkpointing else _run_block
+        hidden = run(stack, i, hidden, masks[window], cache)
+
+    return hidden
+
+
+def _run_block(
+    stack: Stack, i: int, hidden: mx.array, mask: Mask, cache: SharedPast | None
+) -> mx.array:
+    layer = stack.layers[i]
+    if not stack.cpu_kernels:
+        return layer(hidden, mask, cache)
+
+    module = layer.self_attn
+    normed = layer.input_layernorm(hidden)
+    offset = cache.offset if cache is not None else 0
+    queries = queries_of(module, normed, offset)
+    keys, values = keys_and_values(module, normed, offset)
+    if cache is not None:
+        keys, values = cache.update_and_fetch(keys, values)
+
+    output = module.o_proj(attended(stack, module, queries, keys, values, mask))
+    return finish_block(stack, layer, hidden, output)
+
+
+def _checkpointed(
+    stack: Stack, i: int, hidden: mx.array, mask: Mask, cache: SharedPast | None
+) -> mx.array:
+    """The block, computed a second time in the backward pass, with the leading tokens' keys and
+    values as arguments or results.
+    """
+
+    def run(hidden: mx.array, leading: list[mx.array]) -> tuple[mx.array, list[mx.array]]:
+        past = SharedPast(*leading) if cache is not None else None
+        hidden = _run_block(stack, i, hidden, mask, past)
+        return hidden, past.arrays() if past is not None and not leading else []
+
+    leading = cache.arrays() if cache is not None else []
+    hidden, recorded = computed_again(stack.layers[i], run)(hidden, leading)
+    if recorded and cache is not None:
+        cache.keys, cache.values = recorded
+
+    return hidden
+
+
+def computed_again(layer: nn.Module, run: Callable[..., Any]) -> Callable[..., Any]:
+    """`run`, which computes a block, computed a second time in the backward pass.
+
+    Stock mlx-lm's checkpointing patches the class for good; this affects one call. Everything that
+    gradients flow through is an argument or a result, the block's trained tensors too, and the
+    dropout masks of this call are restored for the second computation.
+    """
+    masks = dropout_states(layer)
+
+    def again(weights: dict[str, object], *inputs: Any) -> Any:
+        layer.update(weights)
+        # The keys stay set after the backward pass; whoever computes without dropout removes them.
+        for module, state in masks:
+            module.set_keys(*state)
+        return run(*inputs)
+
+    return partial(mx.checkpoint(again), layer.trainable_parameters())
+
+
+def dropout_states(layer: nn.Module) -> list[tuple[Any, Any]]:
+    """The dropout modules of a block and their keys, to be set again before a second computation."""
+    return [(module, module.keys_now) for module in layer.modules() if hasattr(module, "keys_now")]
+
+
+def run_last_block(
+    stack: Stack, hidden: mx.array, first_row: mx.array, rows: int, past: SharedPast | None = None
+) -> mx.array:
+    """The last block, computed for `rows` consecutive positions per sequence only: (B, T, D) -> (B,
+    rows, D).
+
+    Keys and values are needed at every position; queries, output projection and MLP only where a
+    row is scored. `first_row` (B,) is the first scored position of each sequence within `hidden`.
+    Rows past a sequence's own end are computed and must be masked by the caller.
+    """
+    layer = stack.layers[-1]
+    offset = past.offset if past is not None else 0
+    normed = layer.input_layernorm(hidden)
+    keys, values = keys_and_values(layer.self_attn, normed, offset)
+    if past is not None:
+        keys, values = past.update_and_fetch(keys, values)
+    return last_rows(stack, hidden, normed, keys, values, first_row, rows)
+
+
+def last_rows(
+    stack: Stack,
+    hidden: mx.array,
+    normed: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    first_row: mx.array,
+    rows: int,
+) -> mx.array:
+    """The last block for `rows` rows of each sequence, given its keys and values at every position.
+
+    `normed`: `hidden` after the first norm.
+    """
+    i = stack.depth - 1
+    layer = stack.layers[i]
+    module = layer.self_attn
+    length = hidden.shape[1]
+    offset = keys.shape[2] - length
+    # MLX checks no bounds: rows past the end read the last position, and the caller drops them.
+    index = mx.minimum(first_row[:, None] + mx.arange(rows)[None, :], length - 1)
+    last_normed = mx.take_along_axis(normed, index[:, :, None], axis=1)
+    # rope takes the position of each sequence's first row; its other rows follow that one.
+    queries = queries_of(module, last_normed, index[:, 0] + offset)
+
+    visible_keys = visible((index + offset)[:, None, :, None], offset + length, stack.windows[i])
+    mask = additive(visible_keys) if stack.cpu_kernels else visible_keys
+    output = module.o_proj(attended(stack, module, queries, keys, values, mask))
+    scored = mx.take_along_axis(hidden, index[:, :, None], axis=1)
+
+    return finish_block(stack, layer, scored, output)
+
+
+def record_past(stack: Stack, i: int, hidden: mx.array, past: SharedPast) -> None:
+    """Keys and values of block i for leading tokens (1, P, D), and nothing else of the block."""
+    layer = stack.layers[i]
+    keys, values = keys_and_values(layer.self_attn, layer.input_layernorm(hidden), 0)
+    past.update_and_fetch(keys, values)
+
+
+def finish_block(stack: Stack, layer: nn.Module, hidden: mx.array, output: mx.array) -> mx.array:
+    """What follows a block's attention, whose projected output is `output`."""
+    # Gemma 3 normalises both branches before adding them.
+    if "pre_feedforward_layernorm" in layer:
+        hidden = hidden + layer.post_attention_layernorm(output)
+        output = _mlp(stack, layer.mlp, layer.pre_feedforward_layernorm(hidden))
+        return hidden + layer.post_feedforward_layernorm(output)
+
+    hidden = hidden + output
+    return hidden + _mlp(stack, layer.mlp, layer.post_attention_layernorm(hidden))
+
+
+def _mlp(stack: Stack, mlp: nn.Module, normed: mx.array) -> mx.array:
+    if not stack.cpu_kernels:
+        return mlp(normed)
+    gated = geglu if stack.model.model_type == "gemma3_text" else swiglu
+    return mlp.down_proj(gated(mlp.gate_proj(normed), mlp.up_proj(normed)))
