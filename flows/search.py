@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,13 @@ from tasks.runtime.errors import (
     Stopped,
     TriageError,
 )
-from tasks.runtime.events import StepWarning, TrialReport
+from tasks.runtime.events import StepWarning
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.runtime.processes import forked_steps
 from tasks.search.space import Space
-from tasks.search.trials import Trial, Trials, best_of, has_time, in_words
+from tasks.search.trials import Trial, Trials, best_of, has_time
 from tasks.trial import land_trials, train_to_rung, write_winner
 
 TITLE = "search"
@@ -100,11 +101,11 @@ def _run(space: Space, trial_count: int, deadline: float | None) -> State[Any]:
                 f"Trial {trial.number} in {stored.path} was trained on other cases or weights, or "
                 "by another version of triage; move this file away to start over."
             )
-        _report(trial)
+        publish(TITLE, trial)
 
     while True:
-        trial = next((trial for trial in stored.all() if trial.state == "running"), None)
-        if trial is None:
+        running = [trial for trial in stored.all() if trial.state == "running"]
+        if not running:
             # Proposed only where there is time to train it to its end.
             trials = stored.all()
             is_last = len(trials) >= trial_count or not has_time(trials, deadline)
@@ -115,7 +116,7 @@ def _run(space: Space, trial_count: int, deadline: float | None) -> State[Any]:
         elif deadline is not None and time.monotonic() >= deadline:
             break
         else:
-            _train(stored, trial, space, variant, data)
+            _train(stored, running[0], space, variant, data)
 
     trials = stored.all()
     winner = best_of(trials)
@@ -151,7 +152,7 @@ def _shared_steps(space: Space) -> tuple[Path, Path]:
 
 def _train(stored: Trials, trial: Trial, space: Space, variant: Path, data: Path) -> None:
     """Train a trial to its next rung, and record what it is there."""
-    _report(trial, "training")
+    publish(TITLE, replace(trial, state="training"))
     spec = space.experiment(trial.values)
     at_most = TimeLimits(Selection(space.grid, [spec])).of_training(spec)
     step: Step = train_to_rung.submit(
@@ -173,7 +174,7 @@ def _train(stored: Trials, trial: Trial, space: Space, variant: Path, data: Path
     else:
         raise ending(trial, error) from error
 
-    _report(stored.all()[trial.number])
+    publish(TITLE, stored.all()[trial.number])
 
 
 def _finished(step: Step) -> Step:
@@ -196,18 +197,3 @@ def ending(trial: Trial, error: Exception) -> Exception:
     write_atomic(log, "".join(traceback.format_exception(error)))
     reason = f"{type(error).__name__}: {error}"
     return TriageError(f"Trial {trial.number} ended unexpectedly: {reason}. Its log is {log}.")
-
-
-def _report(trial: Trial, state: str | None = None) -> None:
-    publish(
-        TITLE,
-        TrialReport(
-            trial.number,
-            in_words(trial.values),
-            state or trial.state,
-            trial.update,
-            trial.iterations,
-            trial.value,
-            trial.error,
-        ),
-    )

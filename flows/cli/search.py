@@ -24,7 +24,7 @@ from flows.selection import Narrowing, Selection, check
 from tasks.progress import listening
 from tasks.runtime.children import is_interrupted, wait_until_interrupted
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
-from tasks.runtime.events import Event, Note, StepWarning, TrainingReport, TrialReport
+from tasks.runtime.events import Event, Note, StepWarning, TrainingReport
 from tasks.runtime.home import check_home
 from tasks.runtime.locks import locked
 from tasks.runtime.processes import forked_steps, import_ahead
@@ -134,7 +134,7 @@ class _Display:
     def __init__(self, console: Console, objective: Objective) -> None:
         self.console = console
         self.objective = objective
-        self.trials: dict[int, TrialReport] = {}
+        self.trials: dict[int, Trial] = {}
         self.progress = ""
         self.messages: set[str] = set()
         self.live = (
@@ -145,7 +145,7 @@ class _Display:
 
     def on_event(self, title: str, event: Event) -> None:
         match event:
-            case TrialReport():
+            case Trial():
                 self.trials[event.number] = event
                 has_news = event.state != "training" and (event.update or event.error)
                 if self.live is None and has_news:
@@ -154,7 +154,7 @@ class _Display:
                     )
                     self._say(
                         f"trial {event.number}  {event.state}  update {event.update} of "
-                        f"{event.iterations}  {value}  {event.settings}"
+                        f"{event.iterations}  {value}  {in_words(event.values)}"
                     )
             case TrainingReport():
                 self.progress = (
@@ -187,13 +187,13 @@ class _Display:
                 trial.state,
                 f"{trial.update}/{trial.iterations}",
                 figure(trial.value, digits=DIGITS) if trial.value is not None else "",
-                printable(trial.settings),
+                printable(in_words(trial.values)),
                 style=STYLES.get(trial.state),
             )
 
         return table
 
-    def _place(self, trial: TrialReport) -> tuple[bool, int, float, int]:
+    def _place(self, trial: Trial) -> tuple[bool, int, float, int]:
         """The one that trains first, then those that came furthest, the best first."""
         loss = 0.0 if trial.value is None else self.objective.loss(trial.value)
         return trial.state != "training", -trial.update, loss, trial.number

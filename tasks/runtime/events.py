@@ -209,22 +209,6 @@ class RemoteReport(Event):
     percent: float = 0.0
 
 
-@dataclass(frozen=True)
-class TrialReport(Event):
-    """A trial of a search begins to train, or has reached a rung; `settings`: its values in words.
-
-    `value`: of the search's objective at the last rung, None before the first.
-    """
-
-    number: int
-    settings: str
-    state: str
-    update: int
-    iterations: int
-    value: float | None = None
-    error: str | None = None
-
-
 _CLASSES: dict[str, type[Event]] = {
     "note": Note,
     "warning": StepWarning,

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import optuna
@@ -32,6 +32,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.runtime.errors import BadInput
+from tasks.runtime.events import Event
 from tasks.search.space import Objective, Space, Value, Values, is_whole
 from tasks.spec import Range, Searched, canonical_json
 
@@ -59,10 +60,12 @@ class Reached:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A stored trial. `error`: why its training failed, if it did; `iterations`: its full length.
+class Trial(Event):
+    """A stored trial, and what a search reports of it. `error`: why its training failed, if it did;
+    `iterations`: its full length.
 
-    `state`: "running" while it is to be trained further, "paused" where it was pruned.
+    `state`: "running" while it is to be trained further, "training" in the report that it is now;
+    "paused" where it was pruned.
     """
 
     number: int
@@ -72,7 +75,7 @@ class Trial:
     error: str | None
     iterations: int
     objective: Objective
-    state: Literal["running", "finished", "paused", "failed"]
+    state: str
 
     @property
     def ranks(self) -> Sequence[tuple[float, float]]:
@@ -263,7 +266,11 @@ class Trials:
         return is_pruned
 
     def _trial(self, frozen: FrozenTrial) -> Trial:
-        states = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "paused"}
+        states = {
+            TrialState.COMPLETE: "finished",
+            TrialState.PRUNED: "paused",
+            TrialState.FAIL: "failed",
+        }
         attributes = frozen.user_attrs
         return Trial(
             number=frozen.number,
@@ -273,9 +280,7 @@ class Trials:
             error=attributes.get("error"),
             iterations=self._space.recipe.iterations,
             objective=self._space.objective,
-            state="failed"
-            if frozen.state == TrialState.FAIL
-            else states.get(frozen.state, "running"),
+            state=states.get(frozen.state, "running"),
         )
 
     def _values(self, params: Mapping[str, Any]) -> dict[str, Value]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from flows.cli.search import MOST_SHOWN, end, live, print_report
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import TriageError
-from tasks.runtime.events import Note, StepWarning, TrainingReport, TrialReport
+from tasks.runtime.events import Note, StepWarning, TrainingReport
 from tasks.search.trials import Reached, Trial, Trials
 from tests.search.spaces import space
 
@@ -26,8 +26,9 @@ def rendered(terminal: bool, *events) -> str:
     return stream.getvalue()
 
 
-def trial(number: int, state: str, update: int, value: float | None = None, **more) -> TrialReport:
-    return TrialReport(number, f"rank = {number + 2}", state, update, 8, value, **more)
+def trial(number: int, state: str, update: int, value: float = 0.0, error: str | None = None) -> Trial:
+    rungs = (Reached(update, value, value, 1.0, 1.0),) if update else ()
+    return Trial(number, {"recipe.rank": number + 2}, "t", rungs, error, 8, space().objective, state)
 
 
 def test_a_pipe_gets_a_line_for_each_rung_and_each_message_once_whatever_its_figures():
@@ -55,7 +56,7 @@ def test_a_terminal_gets_a_table_with_those_that_came_furthest_first_and_the_pre
 
 
 def test_a_trial_of_many_settings_takes_one_line_of_the_table():
-    many = replace(trial(0, "training", 0), settings=", ".join(f"setting_{i} = {i}" for i in range(20)))
+    many = replace(trial(0, "training", 0), values={f"recipe.setting_{i}": i for i in range(20)})
     out = rendered(True, many)
     last = out[out.rindex("validation value") :]
     assert sum(line.count("│") == 6 for line in last.splitlines()) == 1 and "setting_0 = 0" in last and "…" in last
