@@ -23,7 +23,7 @@ from tasks.identity import INGREDIENTS
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.removal import ASIDE, aside_of, leftovers, status_below
 from tasks.runtime.store import PREFIX, read_manifest
-from tasks.tuning.training_rows import sets_digest
+from tasks.tuning.rows import sets_digest
 
 RESULTS = ("experiments", "moved", "baselines", "valid")  # where jobs put adapters and scores
 # A folder in `data/`: complete, or half-built by a process that was killed, and perhaps set aside.

@@ -28,7 +28,7 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.locks import is_locked
 from tasks.runtime.store import intact_manifest
-from tasks.tuning.reported import Reported
+from tasks.tuning.rows import Reported
 from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date, refuse_unusable
 from warehouse.query import query_rows

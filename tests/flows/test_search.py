@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flows.cli.status import print_status
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 from rich.console import Console
@@ -22,6 +21,7 @@ from rich.console import Console
 from flows import search as flow
 from flows.cli import search as command
 from flows.cli.main import app
+from flows.cli.status import print_status
 from flows.plan import plan_cells, planned_cases
 from flows.selection import Narrowing, select
 from tasks.runtime import children
