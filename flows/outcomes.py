@@ -12,8 +12,8 @@ from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
-from flows.report.landed import landed_results
-from flows.report.names import verdict
+from flows.report.figures import verdict
+from flows.report.leaderboard import landed_results
 from flows.selection import Selection
 from flows.steps import Chain, Extra, Step, SubmittedSweep
 from tasks.landing import absent_from_warehouse, is_landed, land_failure, load_the_rest

@@ -33,6 +33,11 @@ STARTS_PREFECT = (("sweep",), ("search",), ("up",))
 TRAINS = (("sweep", "smoke"), ("search", "smoke"))
 
 
+def changed(row: Any, **columns: Any) -> Any:
+    """A row of the warehouse with other values in some columns."""
+    return type(row)(**vars(row) | columns)
+
+
 @cache
 def prefect_database() -> Path:
     """Prefect's database as a server's first start leaves it, to be copied: making one takes 4 s of processor time."""

@@ -17,14 +17,11 @@ from rich.console import Console
 from flows.cli.experiments import find_evaluations
 from flows.cli.gates import gate_table
 from flows.cli.terminal import console, errors, load_what_waits, print_line
-from flows.report.disclaimer import disclaimer
-from flows.report.figures import ed_recall_figure, figure, why_not
-from flows.report.gates import GateRow
+from flows.report.figures import disclaimer, ed_recall_figure, figure, listed_name, verdict, why_not
 from flows.report.leaderboard import by_test_set
-from flows.report.names import listed_name, verdict
-from flows.report.study import evaluation_ids, find_study, study_rows
+from flows.report.studies import evaluation_ids, find_study, study_rows
 from flows.report.table import ReportTable, print_lines, print_table
-from flows.report.typed_rows import EvaluationRow, leaderboard_rows, metrics_named, typed_rows
+from flows.report.typed_rows import EvaluationRow, leaderboard_rows, metrics_named, rows_of
 from tasks.bundle.bundle import Bundle, BundledModel, ModelGone
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.corpus.manifest import DatasetManifest
@@ -289,7 +286,7 @@ def _print_winner(console: Console, winner: Ranked) -> None:
         )
 
     of_evaluation = f"evaluation_id = {quoted(row.evaluation_id)}"
-    gates = typed_rows(GateRow, f"gate WHERE {of_evaluation} ORDER BY gate")
+    gates = rows_of(f"gate WHERE {of_evaluation} ORDER BY gate")
     print_table(console, gate_table(gates))
     if winner.bundle.warning:
         print_line(console, winner.bundle.warning, style="bold")

@@ -17,17 +17,20 @@ from flows.cli.terminal import (
     print_line,
 )
 from flows.report.answer import answer
-from flows.report.disclaimer import disclaimer
 from flows.report.evidence import evidence
-from flows.report.leaderboard import leaderboard, named_sets
-from flows.report.names import RANDOM
-from flows.report.narrow import print_narrow
-from flows.report.overview import ALL_RANDOM, left_out, only_random_weights, overview
-from flows.report.pair_lines import pair_lines
-from flows.report.pairs import headline, pair_rows, pairs_on, quantization
-from flows.report.prevalence import check_prevalence, not_restated_note
-from flows.report.study import evaluation_ids, select_study, study_rows
-from flows.report.table import ReportTable, print_lines
+from flows.report.figures import RANDOM, disclaimer
+from flows.report.gates import check_prevalence, not_restated_note
+from flows.report.leaderboard import (
+    ALL_RANDOM,
+    leaderboard,
+    left_out,
+    named_sets,
+    only_random_weights,
+    overview,
+)
+from flows.report.pairs import headline, pair_lines, pair_rows, pairs_on, quantization
+from flows.report.studies import evaluation_ids, select_study, study_rows
+from flows.report.table import ReportTable, print_lines, print_narrow
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows
 from warehouse.comparison.summary import pooled_sets
 from warehouse.connect import snapshot

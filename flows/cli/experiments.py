@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from difflib import SequenceMatcher
 from pathlib import Path
 
 from flows.cli.terminal import errors, load_what_waits, print_line
-from flows.report.study import EARLIER
-from flows.report.typed_rows import typed_rows
+from flows.report.studies import EARLIER
+from flows.report.typed_rows import EvaluationRow, rows_as
 from tasks.bundle.bundle import BundledModel, read_bundle
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.runtime.errors import BadInput
@@ -24,26 +23,8 @@ class SeveralExperiments(BadInput):
     """A name is the beginning of more than one finished experiment."""
 
 
-@dataclass(frozen=True)
-class EvaluationSummary:
-    """Columns of `evaluation_summary`: an evaluation under its primary rule."""
-
-    evaluation_id: str
-    training_id: str
-    cell_id: str
-    recipe_kind: str
-    evaluation_set: str
-    set_digest: str
-    random_weights: bool | None
-    cases: int
-    primary_rule: str
-    verdict: str
-    ed_prevalence: float
-    ed_recall: float | None
-    ed_precision: float | None
-    ed_f2: float | None
-    studies: list[str] | None
-    created_at: datetime
+class EvaluationSummary(EvaluationRow):
+    """An evaluation under its primary rule, as a user may name it."""
 
     @property
     def is_of_a_study(self) -> bool:
@@ -83,7 +64,7 @@ def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Evalu
     SeveralExperiments for an ambiguous prefix, and otherwise BadInput, which lists what there is:
     without baselines if `for_its_model`, since they have no model.
     """
-    rows = typed_rows(EvaluationSummary, "evaluation_summary ORDER BY finished_at, created_at")
+    rows = rows_as(EvaluationSummary, "evaluation_summary ORDER BY finished_at, created_at")
     # A training id begins with its cell id.
     matches = [
         row for row in rows if experiment in (row.cell_id, row.training_id, row.evaluation_id)

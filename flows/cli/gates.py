@@ -4,7 +4,6 @@ that it missed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,13 +19,18 @@ from flows.cli.terminal import (
     print_line,
     printable,
 )
-from flows.report.disclaimer import disclaimer
-from flows.report.figures import counted, figure, gate_figure, percent
-from flows.report.gates import FALSE_NEGATIVES, NAMES, GateRow, adjusted, looks
-from flows.report.names import random_mark, verdict
-from flows.report.prevalence import check_prevalence, restated
+from flows.report.figures import (
+    counted,
+    disclaimer,
+    figure,
+    gate_figure,
+    percent,
+    random_mark,
+    verdict,
+)
+from flows.report.gates import FALSE_NEGATIVES, NAMES, adjusted, check_prevalence, looks, restated
 from flows.report.table import ReportTable, print_table
-from flows.report.typed_rows import typed_rows
+from flows.report.typed_rows import Row, rows_of
 from tasks.corpus.case import can_be_encoded, exact_digest
 from tasks.corpus.reading.tables import read_rows
 from warehouse.connect import quoted
@@ -94,7 +98,7 @@ def _print_evaluation(
     prevalence: float | None,
 ) -> None:
     of_evaluation = f"evaluation_id = {quoted(evaluation.evaluation_id)}"
-    gates = typed_rows(GateRow, f"gate WHERE {of_evaluation} ORDER BY gate")
+    gates = rows_of(f"gate WHERE {of_evaluation} ORDER BY gate")
 
     name = f"{evaluation.cell_id}{random_mark(evaluation)} on {evaluation.evaluation_set}"
     outcome = verdict(evaluation).replace("\n", " ")
@@ -106,7 +110,7 @@ def _print_evaluation(
     _print_misses(console, evaluation, gates, of_evaluation, texts)
 
 
-def gate_table(gates: list[GateRow]) -> ReportTable:
+def gate_table(gates: list[Row]) -> ReportTable:
     """The gates of an evaluation with counts, bound and method."""
     columns = ("gate", "state", "value", "bound", "bound for all looks", "counts", "method")
     looked = looks()
@@ -163,24 +167,12 @@ def _print_subgroups(console: Console, of_evaluation: str) -> None:
     print_table(console, ReportTable("ED recall by subgroup", columns, tuple(cells)))
 
 
-@dataclass(frozen=True)
-class Miss:
-    """An ED case that the primary rule sent elsewhere.
+def missed_emergencies(evaluation_id: str) -> list[Row]:
+    """ED cases that the primary rule sent elsewhere, the most confident mistakes first.
 
     `review`: the review flag, None for a case outside the sample of the dropout passes.
     """
-
-    case_id: str
-    case_digest: str | None
-    decision: str
-    p_ed: float
-    review: bool | None
-
-
-def missed_emergencies(evaluation_id: str) -> list[Miss]:
-    """The most confident mistakes first."""
-    return typed_rows(
-        Miss,
+    return rows_of(
         "prediction LEFT JOIN (SELECT evaluation_id, case_id, review FROM mc_dropout) "
         f"USING (evaluation_id, case_id) WHERE evaluation_id = {quoted(evaluation_id)} "
         "AND label = 'ED' AND decision <> 'ED' ORDER BY p_ed, case_id",
@@ -190,7 +182,7 @@ def missed_emergencies(evaluation_id: str) -> list[Miss]:
 def _print_misses(
     console: Console,
     evaluation: EvaluationSummary,
-    gates: list[GateRow],
+    gates: list[Row],
     of_evaluation: str,
     texts: dict[str, str] | None,
 ) -> None:

@@ -20,7 +20,7 @@ from rich.text import Text
 from flows.cli.terminal import print_line
 from flows.plan import finished_trainings, seconds_of, set_sizes
 from flows.report.figures import clock
-from flows.report.landed import landed_results
+from flows.report.leaderboard import landed_results
 from flows.selection import Selection
 from tasks.progress import listening
 from tasks.runtime.events import (

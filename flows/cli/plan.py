@@ -25,8 +25,7 @@ from flows.plan import (
     work_left,
 )
 from flows.power.printed import print_power
-from flows.report.figures import clock, counted
-from flows.report.names import RANDOM
+from flows.report.figures import RANDOM, clock, counted
 from flows.selection import Selection
 from tasks.corpus.checks.lengths import shared_tokens
 from tasks.corpus.prompts import load_prompt

@@ -20,9 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.cli.terminal import console, load_what_waits, print_line
-from flows.report.figures import clock, counted, figure
-from flows.report.names import RANDOM, random_mark, verdict
-from flows.report.typed_rows import typed_rows
+from flows.report.figures import RANDOM, clock, counted, figure, random_mark, verdict
+from flows.report.typed_rows import Row, rows_as
 from tasks.models.manifest import has_random_weights
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
@@ -82,20 +81,8 @@ def status(show_all: Everything = False, watch: Watch = False, as_json: AsJson =
         print_status(console, show_all)
 
 
-@dataclass(frozen=True)
-class LandedExperiment:
+class LandedExperiment(Row):
     """A row of `experiment` with its latest result on the test set, None for a failed run."""
-
-    training_id: str
-    status: str
-    random_weights: bool | None
-    superseded: bool
-    ed_recall: float | None
-    ed_recall_low: float | None
-    ed_recall_high: float | None
-    verdict: str | None
-    ed_prevalence: float | None
-    cases: int | None
 
     @property
     def state(self) -> str:
@@ -197,7 +184,7 @@ def status_lines() -> list[Line]:
     trials: set[str] = set()
     if warehouse_path().exists():
         bring_up_to_date()
-        experiments = {row.training_id: row for row in typed_rows(LandedExperiment, f"({LANDED})")}
+        experiments = {row.training_id: row for row in rows_as(LandedExperiment, f"({LANDED})")}
         trials = {str(row[0]) for row in query_rows("SELECT training_id FROM trial").rows}
 
     lines = [

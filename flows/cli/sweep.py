@@ -33,11 +33,10 @@ from deployments.interruptions import (
 from deployments.temporary_server import LOST, TemporaryServer, start_temporary_server, used
 from flows.cli.compare import print_overview
 from flows.cli.terminal import console, errors, print_answer, print_line
-from flows.html_report.after_sweep import place_of_report
+from flows.html_report.files import place_of_report
 from flows.plan import finished_trainings
 from flows.report.answer import answer
-from flows.report.disclaimer import disclaimer
-from flows.report.figures import counted
+from flows.report.figures import counted, disclaimer
 from flows.report.leaderboard import named_sets
 from flows.report.pairs import pair_rows
 from flows.report.typed_rows import leaderboard_rows

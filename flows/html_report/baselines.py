@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flows.html_report.marks import Axis, Dot, dots
-from flows.html_report.rows import named_rows
-from flows.html_report.section import Panel, Section, number, panel_name, some
-from flows.html_report.study import ReportedStudy, and_others, full_name, labels_of
+from flows.html_report.study import (
+    Panel,
+    ReportedStudy,
+    Section,
+    and_others,
+    full_name,
+    labels_of,
+    named_rows,
+    number,
+    panel_name,
+    some,
+)
 from flows.report.figures import figure
 from flows.report.leaderboard import leaderboard
 from flows.report.typed_rows import EvaluationRow
@@ -20,16 +27,6 @@ READING = (
     "decision rule, with 95 % intervals, in the order of the leaderboard. A constant answer needs "
     "no model; a model that does not beat it has learned nothing."
 )
-
-
-@dataclass(frozen=True)
-class ConstantRow:
-    """A row of the named query `beats_constant`."""
-
-    evaluation_id: str
-    constant_answer: str
-    constant_accuracy: float
-    against_constant: str
 
 
 def baselines(study: ReportedStudy) -> Section:
@@ -74,9 +71,7 @@ def _findings(study: ReportedStudy) -> list[str]:
 
     trained_ids = {row.evaluation_id for row in trained_rows}
     rows = [
-        row
-        for row in named_rows(ConstantRow, "beats_constant", study.ids)
-        if row.evaluation_id in trained_ids
+        row for row in named_rows("beats_constant", study.ids) if row.evaluation_id in trained_ids
     ]
     beating = sum(row.against_constant == "beats it" for row in rows)
     best_row = max(trained_rows, key=lambda row: row.accuracy or 0)

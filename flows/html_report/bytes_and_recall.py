@@ -5,16 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from flows.html_report.drawing import SHAPES
 from flows.html_report.marks import Axis, PlanePoint, points
-from flows.html_report.section import Panel, Section, panel_name, some
-from flows.html_report.study import ReportedStudy, and_others
-from flows.report.figures import ed_recall_figure, figure
-from flows.report.names import random_mark, recipe_name
+from flows.html_report.study import Panel, ReportedStudy, Section, and_others, panel_name, some
+from flows.report.figures import ed_recall_figure, figure, random_mark, recipe_name
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, typed_rows
+from flows.report.typed_rows import EvaluationRow, Row, rows_as
 from tasks.judging.gate_thresholds import ED_RECALL
 
 # Factor between two points of one size.
@@ -37,22 +34,8 @@ MISSING = (
 )
 
 
-@dataclass(frozen=True)
-class StoredModel:
+class StoredModel(Row):
     """A row of `frontier` with the interval of its evaluation."""
-
-    base_model: str
-    recipe: str
-    seed: int
-    adapter: str
-    precision: str
-    stored_bytes: int
-    bits_per_weight: float
-    ed_recall: float | None
-    macro_f1: float | None
-    dominated_by: str | None
-    evaluation_id: str
-    random_weights: bool | None
 
     @property
     def is_moved(self) -> bool:
@@ -92,7 +75,7 @@ def _rows(study: ReportedStudy) -> list[StoredModel]:
     """One row per evaluation: an adapter's own and its moved arm share that at its own precision,
     of which the own row stays.
     """
-    rows = typed_rows(StoredModel, "frontier", only=study.ids)
+    rows = rows_as(StoredModel, "frontier", only=study.ids)
     own_ids = {row.evaluation_id for row in rows if row.adapter == OWN}
     unique = [row for row in rows if row.adapter == OWN or row.evaluation_id not in own_ids]
     by_id = study.by_id

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flows.html_report.study import ReportedStudy, full_name
 from flows.report.figures import counted
-from flows.report.typed_rows import typed_rows
+from flows.report.typed_rows import Row, rows_of
 from tasks.runtime.errors import BadInput
 from warehouse.connect import listed, quoted
 
@@ -47,36 +47,6 @@ ANSWERS = """(
 
 
 @dataclass(frozen=True)
-class MatteringCase:
-    """An emergency that a model missed; `flips`: pairs of which one precision alone caught it."""
-
-    case_id: str
-    missed: int
-    models: int
-    flips: int
-
-
-@dataclass(frozen=True)
-class AnswerRow:
-    """What one model said about one case; the dropout columns are None outside their sample."""
-
-    evaluation_id: str
-    case_id: str
-    case_digest: str | None
-    case_group: str | None
-    label: str
-    argmax: str
-    decision: str | None
-    p_ed: float
-    p_gp: float
-    p_home: float
-    passes: int | None
-    majority: str | None
-    confidence: float | None
-    review: bool | None
-
-
-@dataclass(frozen=True)
 class ShownCase:
     """A case of the report, with a line for each model; `text` only from the user's own file."""
 
@@ -108,15 +78,15 @@ def shown_cases(study: ReportedStudy, case_ids: Collection[str], texts: Path | N
     """
     evaluations = {row.evaluation_id: row for row in study.board if row.precision is not None}
     models = listed(evaluations)
-    mattering_cases = typed_rows(MatteringCase, MATTERS.format(models=models), only=study.ids)
+    mattering_cases = rows_of(MATTERS.format(models=models), only=study.ids)
     most = max(1, MOST_ROWS // max(1, len(evaluations)))
     by_case = {row.case_id: row for row in mattering_cases}
 
     ids = list(dict.fromkeys(case_ids)) or [row.case_id for row in mattering_cases[:most]]
-    answers: dict[str, list[AnswerRow]] = {}
+    answers: dict[str, list[Row]] = {}
     if ids:
         statement = ANSWERS.format(models=models, cases=listed(ids))
-        for row in typed_rows(AnswerRow, statement):
+        for row in rows_of(statement):
             answers.setdefault(row.case_id, []).append(row)
 
     for id in ids:
@@ -139,7 +109,7 @@ def _unknown(id: str, study: ReportedStudy) -> str:
     ) + "."
 
 
-def _texts(path: Path, answers: Mapping[str, list[AnswerRow]]) -> Mapping[str, str]:
+def _texts(path: Path, answers: Mapping[str, list[Row]]) -> Mapping[str, str]:
     from flows.cli.gates import texts_by_digest
 
     texts = texts_by_digest(path)
@@ -154,9 +124,9 @@ def _texts(path: Path, answers: Mapping[str, list[AnswerRow]]) -> Mapping[str, s
 
 def _case(
     id: str,
-    rows: list[AnswerRow],
+    rows: list[Row],
     names: dict[str, str],
-    matter: MatteringCase | None,
+    matter: Row | None,
     texts: Mapping[str, str],
 ) -> ShownCase:
     by_evaluation = {row.evaluation_id: row for row in rows}
@@ -179,7 +149,7 @@ def _case(
     )
 
 
-def _line(name: str, row: AnswerRow) -> tuple[str, str, str, str]:
+def _line(name: str, row: Row) -> tuple[str, str, str, str]:
     probabilities = f"{row.p_ed:.2f} {row.p_gp:.2f} {row.p_home:.2f}"
     decision = row.decision or f"{row.argmax} (argmax)"
     if row.passes is None or row.confidence is None:

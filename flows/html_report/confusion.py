@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from flows.html_report.counts import Cell, matrices
-from flows.html_report.rows import by_evaluation, named_rows
-from flows.html_report.section import Panel, Section, panel_name, some
-from flows.html_report.study import ReportedStudy, and_others, full_name, panels_of, series
+from flows.html_report.marks import Cell, matrices
+from flows.html_report.study import (
+    Panel,
+    ReportedStudy,
+    Section,
+    and_others,
+    by_evaluation,
+    full_name,
+    named_rows,
+    panel_name,
+    panels_of,
+    series,
+    some,
+)
 from flows.report.figures import ed_recall_figure
 from flows.report.rules import confusion as confusion_table
-from flows.report.typed_rows import EvaluationRow
+from flows.report.typed_rows import EvaluationRow, Row
 from tasks.spec import LABELS
 
 READING = (
@@ -24,20 +32,9 @@ MISSING = (
 )
 
 
-@dataclass(frozen=True)
-class ConfusionRow:
-    """A row of the named query `confusion`."""
-
-    evaluation_id: str
-    label: str
-    decided_ed: int | None
-    decided_gp: int | None
-    decided_home: int | None
-
-
 def confusion(study: ReportedStudy) -> Section:
     """Matrices side by side of what differs in precision alone."""
-    rows = by_evaluation(named_rows(ConfusionRow, "confusion", study.ids))
+    rows = by_evaluation(named_rows("confusion", study.ids))
     judged_rows = [row for row in study.board if row.evaluation_id in rows]
     heading = "Confusion matrices"
     if not judged_rows:
@@ -49,7 +46,7 @@ def confusion(study: ReportedStudy) -> Section:
 
 
 def _panel(
-    study: ReportedStudy, name: str, group: list[EvaluationRow], rows: dict[str, list[ConfusionRow]]
+    study: ReportedStudy, name: str, group: list[EvaluationRow], rows: dict[str, list[Row]]
 ) -> Panel:
     cells = [
         cell
@@ -65,7 +62,7 @@ def _panel(
     return Panel(panel_name("confusion", name), name, alt, matrices(cells, names, LABELS))
 
 
-def _cells(name: str, row: ConfusionRow) -> list[Cell]:
+def _cells(name: str, row: Row) -> list[Cell]:
     counts = [row.decided_ed or 0, row.decided_gp or 0, row.decided_home or 0]
     whole = sum(counts) or 1
     return [
@@ -74,7 +71,7 @@ def _cells(name: str, row: ConfusionRow) -> list[Cell]:
     ]
 
 
-def _text(evaluation: EvaluationRow, rows: list[ConfusionRow]) -> str:
+def _text(evaluation: EvaluationRow, rows: list[Row]) -> str:
     emergencies = next((row for row in rows if row.label == "ED"), None)
     if emergencies is None:
         return f"{series(evaluation)}: no emergency among the cases"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from flows.html_report.section import Section
-from flows.html_report.study import ReportedStudy
+from flows.html_report.study import ReportedStudy, Section
 from flows.report.table import ReportTable
-from flows.report.typed_rows import typed_rows
+from flows.report.typed_rows import Row, rows_of
 from warehouse.connect import listed
 
 READING = (
@@ -26,27 +23,10 @@ SQL = """(
 )"""
 
 
-@dataclass(frozen=True)
-class SetRow:
-    """A set of a dataset: rows of `dataset` and `dataset_set`."""
-
-    dataset: str
-    dataset_digest: str
-    is_embedded: bool
-    seed: int
-    name: str
-    cases: int
-    ed_cases: int
-    gp_cases: int
-    home_cases: int
-    groups: int | None
-    is_further: bool
-
-
 def data_card(study: ReportedStudy) -> Section:
     """A line for each set; no chart."""
     digests = listed({row.dataset_digest for row in study.board if row.dataset_digest})
-    rows = typed_rows(SetRow, SQL.format(digests=digests))
+    rows = rows_of(SQL.format(digests=digests))
     if not rows:
         return Section("data", "Data card", missing=MISSING)
 
@@ -58,12 +38,12 @@ def data_card(study: ReportedStudy) -> Section:
     return Section("data", "Data card", READING, sentences, tables=[table])
 
 
-def _about(row: SetRow) -> str:
+def _about(row: Row) -> str:
     origin = "the project's own synthetic cases" if row.is_embedded else "cases of the user's own"
     return f"Dataset {row.dataset} {row.dataset_digest}: {origin}, seed {row.seed}."
 
 
-def _record(row: SetRow) -> dict[str, str]:
+def _record(row: Row) -> dict[str, str]:
     def counted(count: int) -> str:
         share = f" ({100 * count / row.cases:.1f} %)" if row.cases else ""
         return f"{count}{share}"

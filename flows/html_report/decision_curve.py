@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flows.html_report.marks import Axis, BandPoint, curves
-from flows.html_report.rows import by_evaluation, named_rows
-from flows.html_report.section import Panel, Section, number, panel_name, some
-from flows.html_report.study import ReportedStudy, full_name, panels_of, series
-from flows.report.calibration import with_probabilities
-from flows.report.discrimination import THRESHOLDS
+from flows.html_report.study import (
+    Panel,
+    ReportedStudy,
+    Section,
+    by_evaluation,
+    full_name,
+    named_rows,
+    number,
+    panel_name,
+    panels_of,
+    series,
+    some,
+)
+from flows.report.calibration import THRESHOLDS, with_probabilities
 from flows.report.figures import figure
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow
+from flows.report.typed_rows import EvaluationRow, Row
 
 MODEL = "by p(ED)"
 EVERYBODY = "everybody to ED"
@@ -33,29 +40,12 @@ NO_PROBABILITIES = (
 )
 
 
-@dataclass(frozen=True)
-class BenefitRow:
-    """A row of the named query `decision_curve`."""
-
-    evaluation_id: str
-    threshold: float
-    net_benefit: float
-    low: float | None
-    high: float | None
-    always_ed: float
-    verdict: str
-
-    @property
-    def figure(self) -> str:
-        return figure(self.net_benefit, self.low, self.high)
-
-
-Curves = dict[str, list[BenefitRow]]
+Curves = dict[str, list[Row]]
 
 
 def decision_curve(study: ReportedStudy) -> Section:
     """A panel for what differs in precision alone."""
-    by_id = by_evaluation(named_rows(BenefitRow, "decision_curve", study.ids))
+    by_id = by_evaluation(named_rows("decision_curve", study.ids))
     scored_rows = with_probabilities(study.board)
     judged_rows = [row for row in scored_rows if row.evaluation_id in by_id]
     heading = "Decision curves"
@@ -67,6 +57,10 @@ def decision_curve(study: ReportedStudy) -> Section:
     findings = _findings(judged_rows, by_id)
     table = _table(judged_rows, by_id)
     return Section("decision-curves", heading, READING, findings, panels, [table])
+
+
+def _benefit(row: Row) -> str:
+    return figure(row.net_benefit, row.low, row.high)
 
 
 def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], rows: Curves) -> Panel:
@@ -97,13 +91,13 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], rows: Cu
     return Panel(panel_name("decision-curves", name), name, alt, drawing)
 
 
-def _at(rows: list[BenefitRow]) -> BenefitRow:
+def _at(rows: list[Row]) -> Row:
     """The row nearest to the threshold of which the sentences speak."""
     return min(rows, key=lambda row: abs(row.threshold - SHOWN))
 
 
 def _text(evaluation: EvaluationRow, rows: Curves) -> str:
-    return f"{series(evaluation)} {_at(rows[evaluation.evaluation_id]).figure}"
+    return f"{series(evaluation)} {_benefit(_at(rows[evaluation.evaluation_id]))}"
 
 
 def _findings(judged_rows: list[EvaluationRow], rows: Curves) -> list[str]:
@@ -113,7 +107,7 @@ def _findings(judged_rows: list[EvaluationRow], rows: Curves) -> list[str]:
     return [
         f"At the threshold {SHOWN:g}, {better} of {len(at)} are better than sending everybody and "
         f"than sending nobody, intervals included; the highest: {best_name}, "
-        f"{at[best_name].figure}."
+        f"{_benefit(at[best_name])}."
     ]
 
 
@@ -122,7 +116,7 @@ def _table(judged_rows: list[EvaluationRow], rows: Curves) -> ReportTable:
         {
             "experiment": full_name(evaluation),
             "threshold": f"{row.threshold:g}",
-            "net benefit": row.figure,
+            "net benefit": _benefit(row),
             "everybody to ED": figure(row.always_ed),
             "": row.verdict,
         }

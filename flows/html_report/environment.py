@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from flows.html_report.section import Section
-from flows.html_report.study import EVERYTHING, ReportedStudy
+from flows.html_report.study import EVERYTHING, ReportedStudy, Section
 from flows.report.table import ReportTable
-from flows.report.typed_rows import typed_rows
+from flows.report.typed_rows import rows_of
 from tasks.grids.grid import GRIDS, load_grid
 from tasks.studies import grid_digest
 from warehouse.connect import listed
@@ -25,29 +22,10 @@ SQL = """(
 )"""
 
 
-@dataclass(frozen=True)
-class EnvironmentRow:
-    """How many trainings of the study ran in one environment."""
-
-    triage_version: str | None
-    engine_version: int | None
-    mlx_version: str | None
-    mlx_lm_version: str | None
-    backend: str | None
-    compute_path: str | None
-    compute_dtype: str | None
-    blas: str | None
-    machine: str | None
-    weights_source: str | None
-    original_precision: str | None
-    trainings: int
-    seconds: float | None
-
-
 def environment(study: ReportedStudy) -> Section:
     """A line for each environment; no chart."""
     ids = listed({row.training_id for row in study.board})
-    rows = typed_rows(EnvironmentRow, SQL.format(ids=ids))
+    rows = rows_of(SQL.format(ids=ids))
     records = [
         {
             name.replace("_", " "): _text(value)

@@ -1,7 +1,4 @@
-"""Reports and charts as files, and whether a study's report is current.
-
-Imports no library of charts: the end of a sweep asks whether there is anything to make.
-"""
+"""Where reports lie, whether one is current, and the report at the end of a sweep."""
 
 from __future__ import annotations
 
@@ -9,11 +6,14 @@ import contextlib
 import os
 import re
 import secrets
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.report.typed_rows import typed_rows
+from flows.report.studies import evaluation_ids
+from flows.report.typed_rows import rows_of
 from tasks.runtime.errors import BadInput, disk_error
 from tasks.runtime.home import home
 from tasks.runtime.store import FILE_MODE
@@ -47,11 +47,6 @@ FINGERPRINT = """
 """
 
 
-@dataclass(frozen=True)
-class _Fingerprint:
-    fingerprint: str | None
-
-
 def report_path(study: str) -> Path:
     """Where the report of a study lies: TRIAGE_HOME/reports/<study>.html."""
     # No slash leads to another folder, and no dot in front hides the file.
@@ -64,7 +59,7 @@ def landed_fingerprint(study: str | None) -> str:
     study judges models on its cases, or the warehouse computes its figures in another way.
     """
     members = ALL_RESULTS if study is None else OF_STUDY.format(study=quoted(study))
-    (row,) = typed_rows(_Fingerprint, f"({FINGERPRINT.format(members=members)})")
+    (row,) = rows_of(f"({FINGERPRINT.format(members=members)})")
     return f"{FORMAT}-{row.fingerprint or 'nothing'}"
 
 
@@ -117,3 +112,63 @@ def write_charts(charts: Mapping[str, str], folder: Path) -> None:
             (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     except OSError as error:
         raise disk_error(error, folder) from error
+
+
+SECONDS = 600.0  # after which the sweep ends without its report
+COMMAND = (sys.executable, "-m", "flows.cli", "report")
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """Where the study's report is, or in a sentence why there is none; neither for a study
+    that needs none.
+    """
+
+    path: Path | None = None
+    problem: str | None = None
+
+
+def refreshed_report(study: str) -> Refreshed:
+    """Make the study's report unless it shows everything that has landed. Never raises.
+
+    A study on random weights alone, such as that of the grid `smoke`, tests an
+    installation and gets no report by itself.
+    """
+    try:
+        if not has_real_models(study):
+            return Refreshed()
+        if is_current(study):
+            return Refreshed(report_path(study))
+
+        process = subprocess.run(
+            [*COMMAND, study], capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+        # Outdated already where another sweep of the study has landed a result meanwhile.
+        if process.returncode == 0:
+            return Refreshed(report_path(study))
+
+        error_lines = process.stderr.strip().splitlines()
+        reason = error_lines[-1] if error_lines else f"exit code {process.returncode}"
+    except Exception as error:  # whatever it is, the sweep's results are safe
+        reason = str(error)
+    return Refreshed(problem=f"The report of {study} was not made: {reason}")
+
+
+def has_real_models(study: str) -> bool:
+    """Whether the study has evaluated a model whose weights are not random."""
+    rows = rows_of("leaderboard", only=evaluation_ids(study))
+    return any(row.random_weights is False for row in rows)
+
+
+def place_of_report(study: str) -> str | None:
+    """A line that says where the report of a sweep is, or that there
+    is none; None if none is needed.
+    """
+    path = report_path(study)
+    if is_current(study):
+        return f"Report: {path}"
+    if not has_real_models(study):
+        return None
+    if path.is_file():
+        return f"Report: {path}, older than the last result; triage report {study} makes it again."
+    return f"The report was not made; triage report {study} says why."

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from flows.html_report.counts import Bar, bars
-from flows.html_report.labels import chart_labels
-from flows.html_report.section import Panel, Section, some
-from flows.html_report.study import ReportedStudy
-from flows.report.figures import figure
-from flows.report.names import random_mark, recipe_name
-from flows.report.pairs import PairRow
-from flows.report.precision import FlipsRow
+from flows.html_report.marks import Bar, bars
+from flows.html_report.study import Panel, ReportedStudy, Section, chart_labels, some
+from flows.report.figures import figure, random_mark, recipe_name
 from flows.report.precision import flips as flips_table
-from flows.report.typed_rows import typed_rows
+from flows.report.typed_rows import Row, rows_of
 
 LOST = "lost"
 GAINED = "gained"
@@ -31,7 +26,7 @@ def flips(study: ReportedStudy) -> Section:
     by_id = study.by_id
     rows = [
         row
-        for row in typed_rows(FlipsRow, "flips", only=study.ids)
+        for row in rows_of("flips", only=study.ids)
         if row.evaluation_before in by_id and row.evaluation_after in by_id
     ]
     heading = "Flips: emergencies lost and gained"
@@ -50,16 +45,16 @@ def flips(study: ReportedStudy) -> Section:
     )
 
 
-def _name(study: ReportedStudy, row: FlipsRow) -> str:
+def _name(study: ReportedStudy, row: Row) -> str:
     return f"{row.base_model} {_recipe(study, row)}, {row.change}"
 
 
-def _recipe(study: ReportedStudy, row: FlipsRow) -> str:
+def _recipe(study: ReportedStudy, row: Row) -> str:
     mark = random_mark(study.by_id[row.evaluation_after])
     return f"{recipe_name(row.recipe, row.seed)}{mark}"
 
 
-def _bars(study: ReportedStudy, rows: list[FlipsRow]) -> list[Bar]:
+def _bars(study: ReportedStudy, rows: list[Row]) -> list[Bar]:
     # On two lines: a recipe's name is as long as a model's and a change's.
     names = [
         f"{row.base_model} {row.change.removeprefix('adapter moved ')}\n{_recipe(study, row)}"
@@ -76,7 +71,7 @@ def _bars(study: ReportedStudy, rows: list[FlipsRow]) -> list[Bar]:
     ]
 
 
-def _findings(study: ReportedStudy, rows: list[FlipsRow]) -> list[str]:
+def _findings(study: ReportedStudy, rows: list[Row]) -> list[str]:
     """The largest loss, with the interval of the difference that it makes."""
     worst = max(rows, key=lambda row: row.ed_lost - row.ed_gained)
     lead = (
@@ -90,7 +85,7 @@ def _findings(study: ReportedStudy, rows: list[FlipsRow]) -> list[str]:
     return [f"{lead} of {worst.ed_cases}; in ED recall {interval}."]
 
 
-def _is_pair(study: ReportedStudy, row: FlipsRow, pair: PairRow) -> bool:
+def _is_pair(study: ReportedStudy, row: Row, pair: Row) -> bool:
     """Whether a change from 8 to 4 bits is that of the pair."""
     after = study.by_id[row.evaluation_after]
     of_row = (row.base_model, row.recipe, row.seed, after.random_weights)

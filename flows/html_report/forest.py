@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flows.html_report.labels import chart_labels
 from flows.html_report.marks import Axis, Dot, dots
-from flows.html_report.section import Panel, Section, number, one_line, panel_name, some
-from flows.html_report.study import ReportedStudy
+from flows.html_report.study import (
+    Panel,
+    ReportedStudy,
+    Section,
+    chart_labels,
+    number,
+    one_line,
+    panel_name,
+    some,
+)
 from flows.report.answer import AUROC, METRICS, points
-from flows.report.figures import counted, is_number
-from flows.report.names import random_mark, recipe_name
-from flows.report.pairs import PairRow, headline, quantization
+from flows.report.figures import counted, is_number, random_mark, recipe_name
+from flows.report.pairs import headline, quantization
+from flows.report.typed_rows import Row
 from warehouse.comparison.pooled import ALL
 from warehouse.comparison.resampling import MARGIN
 
@@ -78,7 +85,7 @@ def _pooled(study: ReportedStudy, metric: str, rule: str) -> Iterator[Dot]:
                 yield Dot(f"{pairs} pooled,\nover trainings{mark}", POOLED, *over_trainings)
 
 
-def _dots(pairs: list[PairRow], metric: str) -> list[Dot]:
+def _dots(pairs: list[Row], metric: str) -> list[Dot]:
     names = [
         f"{pair.base_model}\n{recipe_name(pair.recipe, pair.seed)}{random_mark(pair)}"
         for pair in pairs
@@ -90,7 +97,7 @@ def _dots(pairs: list[PairRow], metric: str) -> list[Dot]:
     ]
 
 
-def _difference(pair: PairRow, metric: str) -> tuple[float | None, float | None, float | None]:
+def _difference(pair: Row, metric: str) -> tuple[float | None, float | None, float | None]:
     """A difference of a pair in points, with its interval."""
     names = (f"{metric}_diff", f"{metric}_low", f"{metric}_high")
     return _in_points(*(getattr(pair, name) for name in names))

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from flows.html_report.marks import Axis, Dot, dots
-from flows.html_report.section import Panel, Section, number, panel_name, some
-from flows.html_report.study import ReportedStudy, full_name, labels_of
+from flows.html_report.study import (
+    Panel,
+    ReportedStudy,
+    Section,
+    full_name,
+    labels_of,
+    number,
+    panel_name,
+    some,
+)
 from flows.report.figures import gate_figure, is_number
-from flows.report.gates import FALSE_NEGATIVES, NAMES, GateRow, LookRow, looks
+from flows.report.gates import FALSE_NEGATIVES, NAMES, looks
 from flows.report.gates import gates as gates_table
-from flows.report.typed_rows import EvaluationRow, typed_rows
+from flows.report.typed_rows import EvaluationRow, Row, rows_of
 from warehouse.connect import listed
 
 VALUE = "value"
@@ -30,9 +38,7 @@ def gates(study: ReportedStudy) -> Section:
     trained_rows = [row for row in study.board if row.recipe_kind != "baseline"]
     ids = {row.evaluation_id for row in trained_rows}
     rows = [
-        row
-        for row in typed_rows(GateRow, f"gate WHERE evaluation_id IN {listed(ids)}")
-        if is_number(row.value)
+        row for row in rows_of(f"gate WHERE evaluation_id IN {listed(ids)}") if is_number(row.value)
     ]
     heading = "Gates"
     if not rows:
@@ -56,8 +62,8 @@ def gates(study: ReportedStudy) -> Section:
 def _panel(
     gate: str,
     trained_rows: list[EvaluationRow],
-    rows: dict[str, GateRow],
-    looked: dict[tuple[str, str], LookRow],
+    rows: dict[str, Row],
+    looked: dict[tuple[str, str], Row],
 ) -> Panel:
     judged_rows = [evaluation for evaluation in trained_rows if evaluation.evaluation_id in rows]
     labels = labels_of(judged_rows)
@@ -84,13 +90,13 @@ def _panel(
     return Panel(panel_name("gates", gate), NAMES[gate], alt, drawing)
 
 
-def _text(row: GateRow) -> str:
+def _text(row: Row) -> str:
     value = gate_figure(row.value, row.threshold)
     bound = f"bound {gate_figure(row.bound, row.threshold)}" if is_number(row.bound) else "no bound"
     return f"{row.state} ({value}, {bound})"
 
 
-def _findings(trained_rows: list[EvaluationRow], rows: list[GateRow]) -> list[str]:
+def _findings(trained_rows: list[EvaluationRow], rows: list[Row]) -> list[str]:
     names = {row.evaluation_id: full_name(row) for row in trained_rows}
     sentences = []
     for gate in NAMES:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flows.html_report.marks import Axis, BandPoint, curves
-from flows.html_report.section import Panel, Section, panel_name, some
-from flows.html_report.study import ReportedStudy, full_name, panels_of, series
+from flows.html_report.study import (
+    Panel,
+    ReportedStudy,
+    Section,
+    full_name,
+    panel_name,
+    panels_of,
+    series,
+    some,
+)
 from flows.report.figures import figure
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, typed_rows
+from flows.report.typed_rows import EvaluationRow, Row, rows_of
 from warehouse.connect import listed
 
 MOST_POINTS = 40  # of a curve: more cannot be told apart on the page
@@ -36,25 +42,15 @@ SQL = """(
 )"""
 
 
-@dataclass(frozen=True)
-class CurveRow:
-    """A row of `training_curve`."""
-
-    training_id: str
-    iteration: int
-    split: str
-    loss: float
-
-
 def learning(study: ReportedStudy) -> Section:
     """A panel for what differs in precision alone."""
     ids = listed({row.training_id for row in study.board})
-    rows = typed_rows(CurveRow, SQL.format(ids=ids, most=MOST_POINTS))
+    rows = rows_of(SQL.format(ids=ids, most=MOST_POINTS))
     heading = "Learning curves"
     if not rows:
         return Section("learning", heading, missing=MISSING)
 
-    by_training: dict[str, list[CurveRow]] = {}
+    by_training: dict[str, list[Row]] = {}
     for row in rows:
         by_training.setdefault(row.training_id, []).append(row)
 
@@ -67,7 +63,7 @@ def learning(study: ReportedStudy) -> Section:
 
 
 def _panel(
-    study: ReportedStudy, name: str, group: list[EvaluationRow], rows: dict[str, list[CurveRow]]
+    study: ReportedStudy, name: str, group: list[EvaluationRow], rows: dict[str, list[Row]]
 ) -> Panel:
     marks = [
         BandPoint(
@@ -110,7 +106,7 @@ def _findings(trained_rows: list[EvaluationRow]) -> list[str]:
     ]
 
 
-def _table(trained_rows: list[EvaluationRow], rows: dict[str, list[CurveRow]]) -> ReportTable:
+def _table(trained_rows: list[EvaluationRow], rows: dict[str, list[Row]]) -> ReportTable:
     records = [
         {
             "training": full_name(evaluation),

@@ -27,8 +27,7 @@ from flows.html_report.learning import learning
 from flows.html_report.reliability import reliability
 from flows.html_report.risk_coverage import risk_coverage
 from flows.html_report.rules import rules
-from flows.html_report.section import Section, with_own_names
-from flows.html_report.study import ReportedStudy
+from flows.html_report.study import ReportedStudy, Section, with_own_names
 from flows.html_report.subgroups import subgroups
 from flows.report.figures import counted
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flows.html_report.marks import Axis, BandPoint, curves
-from flows.html_report.rows import by_evaluation, named_rows
-from flows.html_report.section import Panel, Section, number, panel_name, some
-from flows.html_report.study import ReportedStudy, full_name, panels_of, series
+from flows.html_report.study import (
+    Panel,
+    ReportedStudy,
+    Section,
+    by_evaluation,
+    full_name,
+    named_rows,
+    number,
+    panel_name,
+    panels_of,
+    series,
+    some,
+)
 from flows.report.calibration import with_probabilities
 from flows.report.figures import figure
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow
+from flows.report.typed_rows import EvaluationRow, Row
 
 BELOW = 0.1  # the highest bin that is drawn
 TOO_SURE = "too sure that it is none"
@@ -27,34 +35,12 @@ MISSING = (
 )
 
 
-@dataclass(frozen=True)
-class BinRow:
-    """A row of the named query `calibration_near_zero`."""
-
-    evaluation_id: str
-    low: float
-    high: float
-    n: int
-    mean_p_ed: float
-    ed_share: float
-    share_low: float | None
-    share_high: float | None
-    calibration: str
-
-    @property
-    def text(self) -> str:
-        share = figure(self.ed_share, self.share_low, self.share_high)
-        return (
-            f"of {self.n} cases with mean p(ED) {figure(self.mean_p_ed)}, {share} are emergencies"
-        )
-
-
-Bins = dict[str, list[BinRow]]
+Bins = dict[str, list[Row]]
 
 
 def reliability(study: ReportedStudy) -> Section:
     """A panel for what differs in precision alone."""
-    rows = named_rows(BinRow, "calibration_near_zero", study.ids, below=str(BELOW))
+    rows = named_rows("calibration_near_zero", study.ids, below=str(BELOW))
     bins = by_evaluation(rows)
     judged_rows = [row for row in with_probabilities(study.board) if row.evaluation_id in bins]
     heading = "Reliability near zero"
@@ -64,6 +50,11 @@ def reliability(study: ReportedStudy) -> Section:
     panels = [_panel(study, name, group, bins) for name, group in panels_of(judged_rows).items()]
     table = _table(judged_rows, bins)
     return Section("reliability", heading, READING, _findings(judged_rows, bins), panels, [table])
+
+
+def _text(row: Row) -> str:
+    share = figure(row.ed_share, row.share_low, row.share_high)
+    return f"of {row.n} cases with mean p(ED) {figure(row.mean_p_ed)}, {share} are emergencies"
 
 
 def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], bins: Bins) -> Panel:
@@ -85,7 +76,7 @@ def _panel(study: ReportedStudy, name: str, group: list[EvaluationRow], bins: Bi
     y = Axis("share of emergencies", (0, min(1, max(3 * BELOW, 2 * highest))))
     drawing = curves(marks, x, y, names, diagonal=True)
     texts = [
-        f"{series(evaluation)}: {bins[evaluation.evaluation_id][0].text}" for evaluation in group
+        f"{series(evaluation)}: {_text(bins[evaluation.evaluation_id][0])}" for evaluation in group
     ]
     alt = f"Reliability near zero of {name}. {some(texts)}."
 
@@ -107,7 +98,7 @@ def _findings(judged_rows: list[EvaluationRow], bins: Bins) -> list[str]:
     ]
     if sure_bins:
         clearest = max(sure_bins, key=lambda name: sure_bins[name].share_low or 0)
-        sentences.append(f"The clearest of them, {clearest}: {sure_bins[clearest].text}.")
+        sentences.append(f"The clearest of them, {clearest}: {_text(sure_bins[clearest])}.")
 
     return sentences
 

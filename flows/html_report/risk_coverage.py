@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flows.html_report.marks import Axis, BandPoint, curves
-from flows.html_report.section import Panel, Section, panel_name, some
-from flows.html_report.study import ReportedStudy, full_name, panels_of, series
+from flows.html_report.study import (
+    Panel,
+    ReportedStudy,
+    Section,
+    full_name,
+    panel_name,
+    panels_of,
+    series,
+    some,
+)
 from flows.report.figures import figure, is_number
-from flows.report.review import FlagRow
-from flows.report.review import review as review_table
-from flows.report.typed_rows import EvaluationRow, typed_rows
+from flows.report.gates import review as review_table
+from flows.report.typed_rows import EvaluationRow, Row, rows_of
 from warehouse.connect import listed
 
 MOST_POINTS = 40
@@ -37,25 +42,15 @@ SQL = """(
 )"""
 
 
-@dataclass(frozen=True)
-class RiskRow:
-    """A row of the view `risk_coverage`."""
-
-    evaluation_id: str
-    score: str
-    coverage: float
-    error_kept: float
-
-
-Risks = dict[str, list[RiskRow]]
-Flags = dict[str, dict[str, FlagRow]]
+Risks = dict[str, list[Row]]
+Flags = dict[str, dict[str, Row]]
 
 
 def risk_coverage(study: ReportedStudy) -> Section:
     """A panel for what differs in precision alone."""
     ids = listed(study.ids)
     risks: Risks = {}
-    for row in typed_rows(RiskRow, SQL.format(ids=ids, most=MOST_POINTS)):
+    for row in rows_of(SQL.format(ids=ids, most=MOST_POINTS)):
         risks.setdefault(row.evaluation_id, []).append(row)
 
     heading = "Risk and coverage, with the review flag"
@@ -64,7 +59,7 @@ def risk_coverage(study: ReportedStudy) -> Section:
         return Section("risk-coverage", heading, missing=MISSING)
 
     flags: Flags = {}
-    for flag in typed_rows(FlagRow, f"review_flag WHERE evaluation_id IN {ids}"):
+    for flag in rows_of(f"review_flag WHERE evaluation_id IN {ids}"):
         flags.setdefault(flag.evaluation_id, {})[flag.score] = flag
 
     # One scale for all panels, on which good models are told apart too.
@@ -116,7 +111,7 @@ def _panel(
     return Panel(panel_name("risk-coverage", name), name, alt, drawing)
 
 
-def _text(flags: dict[str, FlagRow]) -> str:
+def _text(flags: dict[str, Row]) -> str:
     flag = flags.get(VOTES)
     other = flags.get(ONE_PASS)
     if flag is None:

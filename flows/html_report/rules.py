@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.html_report.marks import Axis, PlanePoint, points
-from flows.html_report.section import Panel, Section, number, panel_name, some
-from flows.html_report.study import ReportedStudy, full_name
+from flows.html_report.study import (
+    Panel,
+    ReportedStudy,
+    Section,
+    full_name,
+    number,
+    panel_name,
+    some,
+)
 from flows.report.figures import ed_recall_figure, figure, is_number
 from flows.report.rules import RULES
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, MetricRow, metrics_named
+from flows.report.typed_rows import EvaluationRow, Row, metrics_named
 
 READING = (
     "Each point is a model under one decision rule: the share of all cases that it sends somewhere "
@@ -31,8 +38,8 @@ class RuleFigures:
 
     evaluation: EvaluationRow
     rule: str
-    ed_recall: MetricRow
-    over_triage: MetricRow
+    ed_recall: Row
+    over_triage: Row
 
     @property
     def text(self) -> str:
@@ -99,7 +106,7 @@ def _panel(study: ReportedStudy, name: str, group: list[RuleFigures]) -> Panel:
 
 def _ends(group: list[RuleFigures], name: str) -> list[float | None]:
     """What an axis has to hold: figures and the ends of their intervals."""
-    metrics: list[MetricRow] = [getattr(row, name) for row in group]
+    metrics: list[Row] = [getattr(row, name) for row in group]
     return [number(end) for row in metrics for end in (row.low, row.value, row.high)]
 
 
@@ -107,11 +114,11 @@ def _kind(row: RuleFigures) -> str:
     return row.evaluation.precision or "no language model"
 
 
-def _ed_recall(metric: MetricRow) -> str:
+def _ed_recall(metric: Row) -> str:
     return ed_recall_figure(metric.value, metric.low, metric.high)
 
 
-def _figure(metric: MetricRow) -> str:
+def _figure(metric: Row) -> str:
     return figure(metric.value, metric.low, metric.high)
 
 

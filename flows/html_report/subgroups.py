@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flows.html_report.marks import Axis, Dot, dots
-from flows.html_report.rows import by_evaluation, named_rows
-from flows.html_report.section import Panel, Section, number, panel_name, some
-from flows.html_report.study import ReportedStudy, full_name
+from flows.html_report.study import (
+    Panel,
+    ReportedStudy,
+    Section,
+    by_evaluation,
+    full_name,
+    named_rows,
+    number,
+    panel_name,
+    some,
+)
 from flows.report.figures import counted, ed_recall_figure, figure, is_number
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow
+from flows.report.typed_rows import EvaluationRow, Row
 from tasks.judging.gate_thresholds import ED_RECALL
 
 MOST_MODELS = 6
@@ -30,34 +36,12 @@ MISSING = (
 )
 
 
-@dataclass(frozen=True)
-class SubgroupRow:
-    """A row of the named query `subgroup_metrics`."""
-
-    evaluation_id: str
-    field: str
-    subgroup: str
-    metric: str
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.field}: {self.subgroup}"
-
-    @property
-    def figure(self) -> str:
-        return figure(self.value, self.low, self.high)
-
-
-Groups = dict[str, list[SubgroupRow]]
+Groups = dict[str, list[Row]]
 
 
 def subgroups(study: ReportedStudy) -> Section:
     """A panel for each of the first models."""
-    rows = named_rows(SubgroupRow, "subgroup_metrics", study.ids, metric="ed_recall")
+    rows = named_rows("subgroup_metrics", study.ids, metric="ed_recall")
     groups = by_evaluation([row for row in rows if is_number(row.value) and row.n >= LEAST])
     grouped_rows = [row for row in study.board if row.evaluation_id in groups]
     trained_rows = [row for row in grouped_rows if row.recipe_kind != "baseline"]
@@ -84,7 +68,15 @@ def _models(rows: list[EvaluationRow]) -> str:
     return counted(len(rows), kind)
 
 
-def _panel(evaluation: EvaluationRow, rows: list[SubgroupRow]) -> Panel:
+def _name(row: Row) -> str:
+    return f"{row.field}: {row.subgroup}"
+
+
+def _recall(row: Row) -> str:
+    return figure(row.value, row.low, row.high)
+
+
+def _panel(evaluation: EvaluationRow, rows: list[Row]) -> Panel:
     name = full_name(evaluation)
     whole = Dot(
         "all",
@@ -95,23 +87,23 @@ def _panel(evaluation: EvaluationRow, rows: list[SubgroupRow]) -> Panel:
     )
     marks = [
         whole,
-        *(Dot(row.name, "", row.value, number(row.low), number(row.high)) for row in rows),
+        *(Dot(_name(row), "", row.value, number(row.low), number(row.high)) for row in rows),
     ]
     drawing = dots(marks, Axis("ED recall", (0, 1)), [""], [ED_RECALL])
     ranked_rows = sorted(rows, key=lambda row: row.value or 0)
-    texts = [f"{row.name} {row.figure}" for row in ranked_rows]
+    texts = [f"{_name(row)} {_recall(row)}" for row in ranked_rows]
     alt = f"ED recall of {name} by subgroup, lowest first: {some(texts)}."
 
     return Panel(panel_name("subgroups", name), name, alt, drawing)
 
 
-def _finding(evaluation: EvaluationRow, rows: list[SubgroupRow]) -> str:
+def _finding(evaluation: EvaluationRow, rows: list[Row]) -> str:
     ranked_rows = sorted(rows, key=lambda row: row.value or 0)
     low = ranked_rows[0]
     high = ranked_rows[-1]
     return (
-        f"{full_name(evaluation)}: lowest in {low.name} ({low.n} emergencies), {low.figure}; "
-        f"highest in {high.name} ({high.n}), {high.figure}; over all "
+        f"{full_name(evaluation)}: lowest in {_name(low)} ({low.n} emergencies), {_recall(low)}; "
+        f"highest in {_name(high)} ({high.n}), {_recall(high)}; over all "
         f"{ed_recall_figure(evaluation.ed_recall, evaluation.ed_recall_low, evaluation.ed_recall_high)}."
     )
 
@@ -120,9 +112,9 @@ def _table(shown_rows: list[EvaluationRow], groups: Groups) -> ReportTable:
     records = [
         {
             "experiment": full_name(evaluation),
-            "subgroup": row.name,
+            "subgroup": _name(row),
             "emergencies": str(row.n),
-            "ED recall": row.figure,
+            "ED recall": _recall(row),
         }
         for evaluation in shown_rows
         for row in groups[evaluation.evaluation_id]

@@ -12,7 +12,7 @@ from flows.power.outlook import MOST_CASES, MOST_GROUPS, POWER, MetricOutlook, P
 from flows.power.stored_pair import StoredPair, stored_pair
 from flows.power.studies import SEED, STUDIES, VALUES, Studies, planned_set
 from flows.power.training_chance import PlannedPairs, StoredSpread, planned_pairs, stored_spread
-from flows.report.names import RANDOM
+from flows.report.figures import RANDOM
 from flows.report.table import ReportTable, print_table
 from flows.selection import Selection
 from tasks.judging.point_metrics import ED_AUROC

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 
 from flows.report.figures import counted, is_number
 from flows.report.leaderboard import by_test_set
-from flows.report.pairs import NOT_MEASURABLE, PairRow, pairs_on
-from flows.report.typed_rows import EvaluationRow
+from flows.report.pairs import NOT_MEASURABLE, pairs_on
+from flows.report.typed_rows import EvaluationRow, Row
 from tasks.judging.point_metrics import ED_AUROC
 from warehouse.comparison.pooled import ALL, BETWEEN_SEEDS, Pooled
 from warehouse.comparison.resampling import CANNOT_CONCLUDE, MARGIN
@@ -39,7 +39,7 @@ BY_THRESHOLD = (
 
 
 def answer(
-    board: Collection[EvaluationRow], pairs: Collection[PairRow], sets: Collection[PooledSet]
+    board: Collection[EvaluationRow], pairs: Collection[Row], sets: Collection[PooledSet]
 ) -> list[str]:
     """Lines, the answer first: bytes, a line a figure, what is left out, gates, memory and time.
 
@@ -100,7 +100,7 @@ def _by_threshold(pool: PooledSet) -> list[tuple[Pooled, str, str]]:
     return shown if differs else []
 
 
-def _bytes(pairs: Collection[PairRow]) -> str:
+def _bytes(pairs: Collection[Row]) -> str:
     ratios = sorted(pair.stored_bytes_4bit / pair.stored_bytes_8bit for pair in pairs)
     low = f"x{ratios[0]:.2f}"
     high = f"x{ratios[-1]:.2f}"
@@ -194,7 +194,7 @@ def _gates(board: Collection[EvaluationRow]) -> Iterator[str]:
     yield f"Gates: {passing} of {models} pass{'es' if passing == 1 else ''}{more}."
 
 
-def _resources(pairs: Collection[PairRow]) -> Iterator[str]:
+def _resources(pairs: Collection[Row]) -> Iterator[str]:
     """Memory, where it could be measured."""
     if all(pair.resources == NOT_MEASURABLE for pair in pairs):
         yield f"Memory and time are {NOT_MEASURABLE}."

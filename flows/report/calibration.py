@@ -1,14 +1,20 @@
-"""Calibration and conformal sets of every evaluation, as tables."""
+"""Probabilities: calibration, conformal sets, AUROC and net benefit."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
-from flows.report.figures import figure, is_number, percent, stacked, why_not
-from flows.report.names import CONSTANT_ANSWERS, listed_name
+from flows.report.figures import (
+    CONSTANT_ANSWERS,
+    figure,
+    is_number,
+    listed_name,
+    percent,
+    stacked,
+    why_not,
+)
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, MetricRow, metrics_named, typed_rows
+from flows.report.typed_rows import EvaluationRow, Row, metrics_named, rows_of
 
 CALIBRATION = (
     "Can the probabilities be trusted? Likelihood and calibration on the test set; brackets: 95 %"
@@ -27,24 +33,7 @@ ANSWER_METRICS = {
     "format_compliance": "writes one label",
     "generation_agreement": "writes what it scores",
 }
-Metrics = dict[tuple[str, str, str], MetricRow]
-
-
-@dataclass(frozen=True)
-class ConformalRow:
-    """A row of `conformal`: the sets of one evaluation, built for an ED miss rate of `miss_rate`."""
-
-    evaluation_id: str
-    miss_rate: float
-    ed_cases: int
-    ed_missed: int | None
-    ed_miss_rate: float | None
-    miss_low: float | None
-    miss_high: float | None
-    abstain_rate: float | None
-    abstain_low: float | None
-    abstain_high: float | None
-    note: str | None
+Metrics = dict[tuple[str, str, str], Row]
 
 
 def calibration(board: Collection[EvaluationRow]) -> ReportTable:
@@ -65,7 +54,7 @@ def sets_and_answers(board: Collection[EvaluationRow]) -> ReportTable:
     one label.
     """
     metrics = metrics_named(ANSWER_METRICS)
-    conformal = {row.evaluation_id: row for row in typed_rows(ConformalRow, "conformal")}
+    conformal = {row.evaluation_id: row for row in rows_of("conformal")}
 
     rows = []
     for row in with_probabilities(board):
@@ -95,7 +84,7 @@ def metric_cell(metrics: Metrics, row: EvaluationRow, name: str, counted: bool =
     return figure(metric.value, metric.low, metric.high) + cases
 
 
-def _conformal(row: ConformalRow | None) -> dict[str, str]:
+def _conformal(row: Row | None) -> dict[str, str]:
     if row is None:
         return dict.fromkeys(("ED missed", "abstains", "mind"), "n/a")
 
@@ -109,3 +98,40 @@ def _conformal(row: ConformalRow | None) -> dict[str, str]:
         "abstains": figure(row.abstain_rate, row.abstain_low, row.abstain_high),
         "mind": row.note or "",
     }
+
+
+DISCRIMINATION = (
+    "What is p(ED) worth? Slope 1 and intercept 0: calibrated; slope below 1: too sure; net "
+    "benefit of ED from p(ED) 0.02 or 0.1 on (nobody: 0), below it that over always-ED; brackets: "
+    "95 %"
+)
+METRICS = {
+    "ed_auroc": "AUROC of ED",
+    "ed_average_precision": "average precision",
+    "ed_calibration_slope": "slope",
+    "ed_calibration_intercept": "intercept",
+}
+THRESHOLDS = (0.02, 0.1)
+
+
+def discrimination(board: Collection[EvaluationRow]) -> ReportTable:
+    """Per experiment with likelihoods or learned scores: ranking, recalibration and net benefit."""
+    metrics = metrics_named(METRICS)
+    benefits = {(row.evaluation_id, row.threshold): row for row in rows_of("net_benefit")}
+
+    rows = []
+    for row in with_probabilities(board):
+        record = {title: metric_cell(metrics, row, name) for name, title in METRICS.items()}
+        for threshold in THRESHOLDS:
+            benefit = benefits.get((row.evaluation_id, threshold))
+            record[f"net benefit at {threshold:g}"] = _benefit(benefit)
+        rows.append(stacked({"experiment": listed_name(row)}, [record]))
+
+    return ReportTable.of(DISCRIMINATION, rows, '"FROM metric"')
+
+
+def _benefit(row: Row | None) -> str:
+    if row is None:
+        return "n/a: not measured"
+    over = row.over_always_ed, row.over_always_ed_low, row.over_always_ed_high
+    return f"{figure(row.net_benefit, row.low, row.high)}\n{figure(*over, sign=True)}"

@@ -1,23 +1,28 @@
-"""The tables behind the comparison, in the order in which a safety reviewer asks for them."""
+"""The whole comparison: the order of all tables, and the page of an artifact."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
-from flows.report.calibration import calibration, sets_and_answers
-from flows.report.discrimination import discrimination
-from flows.report.evaluation_sets import by_source
-from flows.report.frontier import against_reference, frontier
-from flows.report.gates import gates, standard
-from flows.report.leaderboard import named_sets
-from flows.report.precision import fidelity, flips
-from flows.report.precision_pools import pooled_over_adapters
-from flows.report.prevalence import not_restated_note, restated_note
-from flows.report.review import review
+from flows.report.answer import answer
+from flows.report.calibration import calibration, discrimination, sets_and_answers
+from flows.report.figures import disclaimer
+from flows.report.gates import gates, not_restated_note, restated_note, review, standard
+from flows.report.leaderboard import leaderboard, named_sets
+from flows.report.pairs import headline, pairs_on, quantization
+from flows.report.precision import (
+    against_reference,
+    fidelity,
+    flips,
+    frontier,
+    pooled_over_adapters,
+)
 from flows.report.rules import choices, confusion, rules
 from flows.report.seeds import seeds
+from flows.report.studies import by_source
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow
+from flows.report.typed_rows import EvaluationRow, Row
+from warehouse.comparison.summary import PooledSet
 from warehouse.connect import snapshot
 
 
@@ -86,3 +91,45 @@ def _on_one_set(
 
 def _noted(note: str, *tables: ReportTable) -> list[ReportTable]:
     return [table.with_note(note) for table in tables]
+
+
+PAIRS = "4 bits against 8 bits"
+NO_ROWS = "No rows yet."
+
+
+def as_markdown(
+    board: list[EvaluationRow],
+    pairs: list[Row],
+    sets: Sequence[PooledSet] = (),
+    ids: Collection[str] | None = None,
+) -> str:
+    """The whole comparison as one Markdown page, the answer first; each test set has its own
+    tables. `sets`: the pooled figures; `ids`: the evaluations of the study.
+    """
+    parts = [(name, rows, pairs_on(rows, pairs)) for name, rows in named_sets(board) or [("", [])]]
+    headlines = [headline(of_set, name) for name, _, of_set in parts]
+    sections = [(_title(PAIRS, name), quantization(of_set)) for name, _, of_set in parts]
+    sections += [(_title("Leaderboard", name), leaderboard(rows)) for name, rows, _ in parts]
+    sections += [(table.title, table) for table in evidence(board, ids=ids)]
+    texts = [text for title, table in sections for text in (f"# {title}", _grid(table))]
+    lines = "\n".join(f"- {line}" for line in answer(board, pairs, sets))
+    notice = disclaimer({row.set_digest for row in board})
+    return "\n\n".join([lines, *headlines, *texts, notice])
+
+
+def _title(title: str, set_name: str) -> str:
+    return f"{title}: {set_name}" if set_name else title
+
+
+def _grid(table: ReportTable) -> str:
+    if not len(table):
+        return NO_ROWS
+    head = _line([name.replace("\n", " ") for name in table.columns])
+    rule = "|" + "---|" * len(table.columns)
+    cells = ([text.replace("\n", "<br>") for text in row] for row in table.rows)
+    rows = [_line(texts) for texts in cells]
+    return "\n".join([head, rule, *rows])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

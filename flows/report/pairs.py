@@ -1,4 +1,4 @@
-"""Pairs of a 4-bit and an 8-bit experiment, as a table and in one sentence."""
+"""4 bits against 8 bits: each pair with its figures, whole and at a glance."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from flows.report.figures import counted, figure, is_number
-from flows.report.names import random_mark, recipe_name
+from flows.report.figures import counted, figure, is_number, random_mark, recipe_name
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, typed_rows
+from flows.report.typed_rows import EvaluationRow, Row, rows_of
 from warehouse.comparison.resampling import MARGIN
 
 PAIRS = (
@@ -20,54 +19,18 @@ UNDECIDED = "cannot conclude"
 NOT_MEASURABLE = "not measurable on this backend"
 
 
-@dataclass(frozen=True)
-class PairRow:
-    """A row of `quantization_comparison`; every difference is 4 bits minus 8 bits."""
-
-    base_model: str
-    recipe: str
-    seed: int
-    set_digest: str
-    random_weights: bool | None
-    stored_bytes_4bit: int
-    stored_bytes_8bit: int
-    accuracy_4bit: float | None
-    accuracy_8bit: float | None
-    accuracy_diff: float | None
-    accuracy_low: float | None
-    accuracy_high: float | None
-    accuracy_verdict: str | None
-    ed_recall_4bit: float | None
-    ed_recall_8bit: float | None
-    ed_recall_diff: float | None
-    ed_recall_low: float | None
-    ed_recall_high: float | None
-    ed_recall_verdict: str | None
-    ed_auroc_diff: float | None
-    ed_auroc_low: float | None
-    ed_auroc_high: float | None
-    ed_auroc_verdict: str | None
-    loss_4bit: float | None
-    loss_8bit: float | None
-    resources: str
-    peak_memory_bytes_4bit: int | None
-    peak_memory_bytes_8bit: int | None
-    train_seconds_4bit: float | None
-    train_seconds_8bit: float | None
-
-
-def pair_rows(only: Collection[str] | None = None) -> list[PairRow]:
+def pair_rows(only: Collection[str] | None = None) -> list[Row]:
     """Pairs of the latest evaluations, or of those whose ids are in `only`."""
-    return typed_rows(PairRow, "quantization_comparison", only=only)
+    return rows_of("quantization_comparison", only=only)
 
 
-def pairs_on(board: Collection[EvaluationRow], pairs: Collection[PairRow]) -> list[PairRow]:
+def pairs_on(board: Collection[EvaluationRow], pairs: Collection[Row]) -> list[Row]:
     """The pairs that were judged on a test set of `board`."""
     digests = {row.set_digest for row in board}
     return [pair for pair in pairs if pair.set_digest in digests]
 
 
-def quantization(pairs: Collection[PairRow]) -> ReportTable:
+def quantization(pairs: Collection[Row]) -> ReportTable:
     """One row per pair of a 4-bit and an 8-bit experiment; without memory and time where no pair
     has them.
     """
@@ -78,7 +41,7 @@ def quantization(pairs: Collection[PairRow]) -> ReportTable:
     return table if measurable else table.with_note(f"; memory and time are {NOT_MEASURABLE}")
 
 
-def headline(pairs: Collection[PairRow], set_name: str = "") -> str:
+def headline(pairs: Collection[Row], set_name: str = "") -> str:
     """The answer to the question of 4 against 8 bits in one sentence: how many pairs came to which
     verdict. `set_name`: of their test set, where there are several.
     """
@@ -106,7 +69,7 @@ def _in_brackets(words: str) -> str:
     return f"{verdict} ({reason})" if reason else verdict
 
 
-def _record(pair: PairRow, with_resources: bool) -> dict[str, str]:
+def _record(pair: Row, with_resources: bool) -> dict[str, str]:
     recipe = recipe_name(pair.recipe, pair.seed)
     record = {
         "pair": f"{pair.base_model} {recipe}{random_mark(pair)}",
@@ -137,7 +100,7 @@ def verdict_words(verdict: str | None) -> str:
     return verdict or UNDECIDED
 
 
-def _resources(pair: PairRow) -> str:
+def _resources(pair: Row) -> str:
     if pair.resources == NOT_MEASURABLE:
         return pair.resources
     four = _resources_of(pair.peak_memory_bytes_4bit, pair.train_seconds_4bit)
@@ -148,3 +111,70 @@ def _resources(pair: PairRow) -> str:
 def _resources_of(peak_bytes: int | None, seconds: float | None) -> str:
     memory = f"{peak_bytes / 1e6:.0f} MB" if is_number(peak_bytes) else "n/a"
     return f"{memory}, {seconds:.0f} s" if is_number(seconds) else memory
+
+
+METRICS = {"Accuracy": "accuracy", "ED recall": "ed_recall"}
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One figure of a pair; the difference is 4 bits minus 8 bits."""
+
+    pair: Row
+    four: float | None
+    eight: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    verdict: str | None
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """The largest loss at 4 bits first, pairs without a figure last."""
+        if not is_number(self.difference):
+            return True, 0.0
+        return False, self.difference
+
+
+def pair_lines(pairs: Collection[Row], most: int) -> list[ReportTable]:
+    """A table for accuracy and one for ED recall, each of the `most` pairs that lose most at 4
+    bits; the reason of a verdict stands last, since only a wide terminal has room for it.
+    """
+    marked = not all(pair.random_weights for pair in pairs)
+    return [
+        _table(name, [_line(pair, metric) for pair in pairs], marked, most)
+        for name, metric in METRICS.items()
+    ]
+
+
+def _line(pair: Row, metric: str) -> _Line:
+    """The columns of a pair about a metric, e.g. `ed_recall`."""
+    names = ("4bit", "8bit", "diff", "low", "high", "verdict")
+    return _Line(pair, *(getattr(pair, f"{metric}_{name}") for name in names))
+
+
+def _table(name: str, lines: list[_Line], marked: bool, most: int) -> ReportTable:
+    shown = sorted(lines, key=lambda line: line.order)[:most]
+    which = "all pairs" if len(shown) == len(lines) else f"{len(shown)} of {len(lines)} pairs"
+    title = f"{name}, {which}, largest loss at 4 bits first; differences in points"
+    return ReportTable.of(title, [_line_record(line, marked) for line in shown])
+
+
+def _line_record(line: _Line, marked: bool) -> dict[str, str]:
+    pair = line.pair
+    mark = random_mark(pair) if marked else ""
+    words, _, reason = verdict_words(line.verdict).partition(": ")
+    return {
+        "pair": f"{pair.base_model} {recipe_name(pair.recipe, pair.seed)}{mark}",
+        "4bit": figure(line.four, digits=2),
+        "8bit": figure(line.eight, digits=2),
+        "4 minus 8": _points(line),
+        VERDICT: words,
+        "because": reason or "-",
+    }
+
+
+def _points(line: _Line) -> str:
+    ends = [100 * value if is_number(value) else None for value in (line.low, line.high)]
+    value = 100 * line.difference if is_number(line.difference) else None
+    return figure(value, *ends, digits=1, sign=True)

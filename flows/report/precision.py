@@ -1,18 +1,17 @@
-"""What a change of precision does: decisions that flip after training, and divergence before any
-training.
-"""
+"""Precisions: flips, fidelity, and each of them against bfloat16."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import datetime
 
-from flows.report.figures import figure
-from flows.report.names import RANDOM, random_mark, recipe_name
+from flows.report.figures import RANDOM, ed_recall_figure, figure, random_mark, recipe_name
+from flows.report.pairs import VERDICT, verdict_words
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, typed_rows
+from flows.report.typed_rows import EvaluationRow, Row, rows_as, rows_of
+from tasks.judging.point_metrics import ED_AUROC
 from tasks.precisions import reference_note
+from warehouse.comparison.pooled import Pooled
+from warehouse.comparison.precision_pools import PrecisionPool, Range, precision_pools
 from warehouse.connect import listed
 
 FLIPS = (
@@ -25,54 +24,8 @@ FIDELITY = (
 )
 
 
-@dataclass(frozen=True)
-class FlipsRow:
-    """A row of `flips`: what the primary rule decides differently after a change of precision."""
-
-    base_model: str
-    recipe: str
-    seed: int
-    change: str
-    cases: int
-    ed_cases: int
-    flips: int
-    correct_to_wrong: int
-    wrong_to_correct: int
-    ed_lost: int
-    ed_gained: int
-    harmless: int | None
-    flip_cost: float | None
-    dropout_cases: int
-    flips_flagged: int
-    flips_not_flagged: int
-    evaluation_before: str
-    evaluation_after: str
-
-
-@dataclass(frozen=True)
-class FidelityRow:
+class FidelityRow(Row):
     """A row of `fidelity`: a variant against the reference, in one distribution."""
-
-    base_model: str
-    precision: str
-    distribution: str
-    reference_precision: str
-    random_weights: bool
-    dataset_digest: str
-    cases: int
-    set_cases: int
-    kl_mean: float | None
-    kl_mean_se: float | None
-    kl_median: float | None
-    kl_p95: float | None
-    kl_p99: float | None
-    kl_p999: float | None
-    kl_max: float | None
-    same_top1: float | None
-    same_top1_se: float | None
-    perplexity_ratio: float | None
-    perplexity_ratio_se: float | None
-    measured_at: datetime | None
 
     @property
     def measured(self) -> tuple[str, str, str, str, bool]:
@@ -93,13 +46,13 @@ def flips(board: Collection[EvaluationRow]) -> ReportTable:
     random_weights = {row.evaluation_id: row.random_weights for row in board}
     records = [
         _flips_record(row, RANDOM if random_weights[row.evaluation_after] else "")
-        for row in typed_rows(FlipsRow, "flips", only=random_weights)
+        for row in rows_of("flips", only=random_weights)
         if row.evaluation_before in random_weights and row.evaluation_after in random_weights
     ]
     return ReportTable.of(FLIPS, records, '"FROM flips"')
 
 
-def _flips_record(row: FlipsRow, mark: str) -> dict[str, str]:
+def _flips_record(row: Row, mark: str) -> dict[str, str]:
     recipe = recipe_name(row.recipe, row.seed)
     return {
         "pair": f"{row.base_model} {recipe}{mark}\n{row.change}",
@@ -114,7 +67,7 @@ def _flips_record(row: FlipsRow, mark: str) -> dict[str, str]:
     }
 
 
-def _flagged(row: FlipsRow) -> str:
+def _flagged(row: Row) -> str:
     if not row.dropout_cases:
         return "no dropout"
     flips = row.flips_flagged + row.flips_not_flagged
@@ -143,18 +96,10 @@ def fidelity(board: Collection[EvaluationRow]) -> ReportTable:
     return table.with_notes(reference_note(row.reference_precision) for row in latest_rows)
 
 
-@dataclass(frozen=True)
-class _TestSet:
-    """A test set of a data set."""
-
-    dataset_digest: str
-
-
 def _of_the_same_test_cases(board: Collection[EvaluationRow]) -> set[str | None]:
     """Data sets with a test set of `board`: a sample of it is measured once, whichever asks first."""
     digests = listed({row.set_digest for row in board})
-    rows = typed_rows(
-        _TestSet,
+    rows = rows_of(
         "dataset JOIN dataset_set USING (dataset_id) "
         f"WHERE name = 'test' AND set_digest IN {digests}",
     )
@@ -163,7 +108,7 @@ def _of_the_same_test_cases(board: Collection[EvaluationRow]) -> set[str | None]
 
 def _measurements() -> list[FidelityRow]:
     """All measurements, by variant, distribution and time."""
-    return typed_rows(
+    return rows_as(
         FidelityRow,
         "(SELECT f.*, coalesce(f.created_at, l.loaded_at) AS measured_at "
         "FROM fidelity AS f LEFT JOIN landed AS l ON l.id = f.fidelity_id) "
@@ -191,3 +136,154 @@ def _with_error(value: float | None, error: float | None, digits: int) -> str:
     """A figure, and its standard error on a second line where it was measured."""
     text = figure(value, digits=digits)
     return text if error is None else f"{text}\n± {error:.{digits}f}"
+
+
+TITLE = (
+    "Precisions against their reference, the mean over a recipe's adapters that were judged at "
+    "both: accuracy and AUROC by the most probable label, the others by the recipe's own rule; 95 % bands over "
+    "cases hold for all figures of a line; verdicts at 2 points, between seeds too; below "
+    "them the lowest and the highest difference of one adapter"
+)
+_COLUMNS = {
+    "accuracy": "accuracy",
+    "ed_recall": "ED recall",
+    ED_AUROC: "ED AUROC",
+    "over_triage": "over-triage",
+}
+
+
+def pooled_over_adapters(
+    board: Collection[EvaluationRow], ids: Collection[str] | None = None
+) -> ReportTable:
+    """A row per base model of `board`, recipe, origin of its adapters, set of cases and precision;
+    of test sets, those of `board` alone.
+
+    `ids`: the evaluations of the study.
+    """
+    base_models = {row.base_model for row in board}
+    digests = {row.set_digest for row in board}
+    pools = [
+        pool
+        for pool in precision_pools(ids)
+        if pool.base_model in base_models
+        and (pool.evaluation_set != "test" or pool.set_digest in digests)
+    ]
+    table = ReportTable.of(TITLE, [_record(pool) for pool in pools], '"FROM precision_comparison"')
+    return table.with_notes(pool.note for pool in pools)
+
+
+def _record(pool: PrecisionPool) -> dict[str, str]:
+    name = f"{pool.base_model} {pool.precision} {pool.recipe} {pool.adapter}{random_mark(pool)}"
+    on_set = "" if pool.evaluation_set == "test" else f"\n{pool.evaluation_set}"
+    accuracy = pool.figures["accuracy"]
+    left_out = f"\n{accuracy.pairs_left_out} left out" if accuracy.pairs_left_out else ""
+    record = {
+        "precision": f"{name}{on_set}\nagainst {pool.reference}",
+        "bytes": f"x{figure(pool.bytes_ratio, digits=2)}",
+        "adapters": f"{accuracy.pairs}{left_out}",
+    }
+    return record | {
+        name: _cell(pool.figures[metric], pool.ranges[metric]) for metric, name in _COLUMNS.items()
+    }
+
+
+def _cell(row: Pooled, extremes: Range) -> str:
+    difference = figure(row.difference, row.low, row.high, sign=True, below=True)
+    cell = f"{difference}\n{row.note or verdict_words(row.verdict)}"
+    if extremes is None or row.pairs < 2:
+        return cell
+
+    lowest, highest = (figure(value, sign=True) for value in extremes)
+    return f"{cell}\n{lowest} to {highest}"
+
+
+COMPARISON = (
+    "Precisions against their reference, paired by case; from 4bit: one adapter, trained at 4 "
+    "bits, with its own threshold at each"
+)
+FRONTIER = (
+    "Bytes against ED recall and macro F1 (primary rule); dominated: another precision needs no "
+    "more bytes, is as good in both, and better in one of the three"
+)
+PLAIN = {"4bit", "8bit"}  # without another one, 4 against 8 bits says it all
+
+
+class FrontierRow(Row):
+    """A row of `frontier`."""
+
+    @property
+    def group(self) -> tuple[str, str, int, str, str, str]:
+        """The precisions among which one may be dominated."""
+        arm = self.base_model, self.recipe, self.seed, self.adapter
+        return *arm, self.evaluation_set, self.set_digest
+
+
+def against_reference(
+    board: Collection[EvaluationRow], ids: Collection[str] | None = None
+) -> ReportTable:
+    """The latest pairs of the base models of `board` with their reference.
+
+    `ids`: the evaluations of the study.
+    """
+    pairs = rows_of("precision_comparison", only=ids)
+    rows = [row for row in pairs if _is_of(row, board)]
+    table = ReportTable.of(
+        COMPARISON, [_comparison_record(row) for row in rows], '"FROM precision_comparison"'
+    )
+    return table.with_notes(row.note for row in rows)
+
+
+def frontier(board: Collection[EvaluationRow], ids: Collection[str] | None = None) -> ReportTable:
+    """The frontiers of the base models of `board` that have another precision than 4 or 8 bits.
+
+    `ids`: the evaluations of the study.
+    """
+    rows = [row for row in rows_as(FrontierRow, "frontier", only=ids) if _is_of(row, board)]
+    groups = {row.group for row in rows if row.precision not in PLAIN}
+    shown_rows = [row for row in rows if row.group in groups]
+    table = ReportTable.of(
+        FRONTIER, [_frontier_record(row) for row in shown_rows], '"FROM frontier"'
+    )
+    return table.with_notes(row.note for row in shown_rows)
+
+
+def _is_of(row: Row, board: Collection[EvaluationRow]) -> bool:
+    if row.evaluation_set == "test":
+        return row.evaluation_id in {evaluation.evaluation_id for evaluation in board}
+    return row.base_model in {evaluation.base_model for evaluation in board}
+
+
+def _name(row: Row) -> str:
+    adapter = "" if row.adapter == "own" else f" {row.adapter}"
+    on_set = "" if row.evaluation_set == "test" else f"\n{row.evaluation_set}"
+    recipe = recipe_name(f"{row.recipe}{adapter}", row.seed)
+    return f"{row.base_model} {row.precision} {recipe}{random_mark(row)}{on_set}"
+
+
+def _comparison_record(row: Row) -> dict[str, str]:
+    return {
+        "precision": f"{_name(row)}\nagainst {row.reference}",
+        "bits per\nweight": figure(row.bits_per_weight, digits=2),
+        "accuracy": _difference(row.accuracy_diff, row.accuracy_low, row.accuracy_high),
+        VERDICT: verdict_words(row.accuracy_verdict),
+        "ED recall": _difference(row.ed_recall_diff, row.ed_recall_low, row.ed_recall_high),
+        f"ED {VERDICT}": verdict_words(row.ed_recall_verdict),
+        "over-triage": _difference(row.over_triage_diff, row.over_triage_low, row.over_triage_high),
+        "test loss": _difference(row.loss_diff, row.loss_low, row.loss_high),
+    }
+
+
+def _difference(value: float | None, low: float | None, high: float | None) -> str:
+    return figure(value, low, high, sign=True, below=True)
+
+
+def _frontier_record(row: FrontierRow) -> dict[str, str]:
+    return {
+        "precision": _name(row),
+        "MB": figure(row.stored_bytes / 1e6, digits=1),
+        "bits per\nweight": figure(row.bits_per_weight, digits=2),
+        "ED recall": ed_recall_figure(row.ed_recall),
+        "macro F1": figure(row.macro_f1),
+        "dominated by": row.dominated_by or ("n/a" if row.dominated is None else "-"),
+        "computed": row.compute_path or "n/a",
+    }

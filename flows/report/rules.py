@@ -5,14 +5,11 @@ confuses.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import datetime
 
-from flows.report.figures import figure, is_number, stacked, why_not
-from flows.report.names import listed_name, on_cases
-from flows.report.prevalence import not_restated_note, restated, restated_note
+from flows.report.figures import figure, is_number, listed_name, on_cases, stacked, why_not
+from flows.report.gates import not_restated_note, restated, restated_note
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, MetricRow, metrics_named, typed_rows
+from flows.report.typed_rows import EvaluationRow, Row, metrics_named, rows_of
 from tasks.spec import LABELS
 
 RULES = {"argmax": "argmax", "target_recall": "target recall", "min_cost": "min cost"}
@@ -42,7 +39,7 @@ RULES_QUERY = '"FROM decision_rule"'
 CONFUSION = "Confusion matrices, cases: a line for each true label, a column for each decision"
 RESTATED = ("ed_precision", "ed_f2")
 
-Metrics = dict[tuple[str, str, str], MetricRow]  # by evaluation, rule and metric
+Metrics = dict[tuple[str, str, str], Row]  # by evaluation, rule and metric
 
 
 def rules(board: Collection[EvaluationRow], prevalence: float | None = None) -> list[ReportTable]:
@@ -98,7 +95,7 @@ def _figures(
 
 def _restated_metrics(
     row: EvaluationRow, rule: str, metrics: Metrics, prevalence: float
-) -> dict[str, MetricRow]:
+) -> dict[str, Row]:
     """Precision and F2 of a rule at another prevalence, without intervals; those without a value
     stay.
     """
@@ -112,13 +109,13 @@ def _restated_metrics(
     )
 
     return {
-        name: MetricRow(row.evaluation_id, rule, name, value, None, None, None, None)
+        name: Row(metric=name, value=value, low=None, high=None)
         for name, value in zip(RESTATED, values, strict=True)
         if (metric := metrics.get((row.evaluation_id, rule, name))) and is_number(metric.value)
     }
 
 
-def _figure(metric: MetricRow | None) -> str:
+def _figure(metric: Row | None) -> str:
     if metric is None:
         return "n/a"
     if not is_number(metric.value):
@@ -127,31 +124,9 @@ def _figure(metric: MetricRow | None) -> str:
     return figure(metric.value, metric.low, metric.high, digits=digits)
 
 
-@dataclass(frozen=True)
-class ChoiceRow:
-    """A row of `decision_rule`: what a rule chose on the calibration cases."""
-
-    evaluation_id: str
-    rule: str
-    target: float | None
-    threshold: float | None
-    allowed_misses: int | None
-    misses: int | None
-    n_ed: int | None
-    bound: float | None
-    temperature: float | None
-    bias_ed: float | None
-    bias_gp: float | None
-    bias_home: float | None
-    at_bound: bool | None
-    chosen_at: datetime
-    test_scored_at: datetime
-    note: str | None
-
-
 def choices(board: Collection[EvaluationRow]) -> list[ReportTable]:
     """Per experiment: parameters of each rule and what they did on calibration; and both times."""
-    rows = {(row.evaluation_id, row.rule): row for row in typed_rows(ChoiceRow, "decision_rule")}
+    rows = {(row.evaluation_id, row.rule): row for row in rows_of("decision_rule")}
     records = []
     times = []
     for row in board:
@@ -169,14 +144,14 @@ def choices(board: Collection[EvaluationRow]) -> list[ReportTable]:
     ]
 
 
-def _choice(row: ChoiceRow | None) -> dict[str, str]:
+def _choice(row: Row | None) -> dict[str, str]:
     if row is None:
         return {"chosen": NOT_RECORDED, "calibration": "n/a"}
     parameters, calibration = _parameters(row)
     return {"chosen": parameters, "calibration": calibration}
 
 
-def _times(rows: Collection[ChoiceRow]) -> dict[str, str]:
+def _times(rows: Collection[Row]) -> dict[str, str]:
     if not rows:
         return {"chosen at": NOT_RECORDED, "judged from": "n/a"}
     chosen_at = max(row.chosen_at for row in rows)
@@ -187,7 +162,7 @@ def _times(rows: Collection[ChoiceRow]) -> dict[str, str]:
     }
 
 
-def _parameters(row: ChoiceRow) -> tuple[str, str]:
+def _parameters(row: Row) -> tuple[str, str]:
     """What a rule chose, and what that did on the calibration cases."""
     if is_number(row.threshold):
         missed = f"{row.misses} of {row.n_ed} ED missed\n{row.allowed_misses} allowed"
@@ -203,17 +178,6 @@ def _parameters(row: ChoiceRow) -> tuple[str, str]:
     return why_not(row.note), ""
 
 
-@dataclass(frozen=True)
-class DecisionCount:
-    """How many cases of one label one rule sent to one place."""
-
-    evaluation_id: str
-    rule: str
-    label: str
-    choice: str
-    n: int
-
-
 DECISION_COUNTS = """(
     SELECT evaluation_id, label, 'argmax' AS rule, argmax AS choice, count(*) AS n
     FROM prediction GROUP BY ALL
@@ -227,7 +191,7 @@ def confusion(board: Collection[EvaluationRow]) -> ReportTable:
     """Per experiment: how many cases of each label argmax and the primary rule sent where."""
     counts = {
         (row.evaluation_id, row.rule, row.label, row.choice): row.n
-        for row in typed_rows(DecisionCount, DECISION_COUNTS)
+        for row in rows_of(DECISION_COUNTS)
     }
     # A rule that decided nothing has no counts, which is not the same as counts of 0.
     applied_rules = {(evaluation, rule) for evaluation, rule, _, _ in counts}

@@ -5,62 +5,16 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
-from flows.report.figures import ed_recall_figure, figure, is_number, percent
-from flows.report.names import random_mark
-from flows.report.prevalence import restated
+from flows.report.figures import ed_recall_figure, figure, is_number, percent, random_mark
+from flows.report.gates import restated
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, typed_rows
+from flows.report.typed_rows import EvaluationRow, Row, rows_of
 
 SEEDS = "Spread between seeds of one experiment: mean, and below it the standard deviation"
 
 # What the seeds of one line of the table have in common: seed_group, set of cases, precision.
 Key = tuple[str, str, str | None]
-
-
-@dataclass(frozen=True)
-class GroupRow:
-    """A row of `seed_group`: what an evaluation shares with other seeds of its recipe."""
-
-    evaluation_id: str
-    seed_group: str
-
-
-@dataclass(frozen=True)
-class SeedsRow:
-    """A row of `seeds`: figures over the seeds of one experiment."""
-
-    base_model: str
-    precision: str
-    recipe: str
-    random_weights: bool | None
-    set_digest: str
-    seed_group: str
-    seeds: int
-    accuracy_mean: float | None
-    accuracy_sd: float | None
-    ed_recall_mean: float | None
-    ed_recall_sd: float | None
-    ed_recall_worst: float | None
-    passes_gates: int
-    unsafe: int
-
-
-@dataclass(frozen=True)
-class DifferencesRow:
-    """A row of `seed_differences`: 4 minus 8 bits, over the seeds of one experiment."""
-
-    base_model: str
-    recipe: str
-    random_weights: bool | None
-    set_digest: str
-    seed_group: str
-    seeds: int
-    accuracy_diff_mean: float | None
-    accuracy_diff_sd: float | None
-    ed_recall_diff_mean: float | None
-    ed_recall_diff_sd: float | None
 
 
 def seeds(
@@ -77,20 +31,20 @@ def seeds(
     shown = {(group, set_digest) for group, set_digest, _ in by_seeds}
 
     records = []
-    for row in typed_rows(SeedsRow, "seeds", only=ids):
+    for row in rows_of("seeds", only=ids):
         if of_seeds := by_seeds.get((row.seed_group, row.set_digest, row.precision)):
             records.append(_seeds_record(row, _ed_figures(of_seeds, prevalence)))
 
     records += [
         _differences_record(row)
-        for row in typed_rows(DifferencesRow, "seed_differences", only=ids)
+        for row in rows_of("seed_differences", only=ids)
         if (row.seed_group, row.set_digest) in shown
     ]
 
     return ReportTable.of(SEEDS, records, '"FROM seeds"')
 
 
-def _seeds_record(row: SeedsRow, ed_figures: dict[str, str]) -> dict[str, str]:
+def _seeds_record(row: Row, ed_figures: dict[str, str]) -> dict[str, str]:
     return {
         "experiment": f"{row.base_model} {row.precision} {row.recipe}{random_mark(row)}",
         "seeds": str(row.seeds),
@@ -102,7 +56,7 @@ def _seeds_record(row: SeedsRow, ed_figures: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _differences_record(row: DifferencesRow) -> dict[str, str]:
+def _differences_record(row: Row) -> dict[str, str]:
     return {
         "experiment": f"{row.base_model} {row.recipe}, 4 minus 8 bits{random_mark(row)}",
         "seeds": str(row.seeds),
@@ -117,7 +71,7 @@ def _differences_record(row: DifferencesRow) -> dict[str, str]:
 
 def _by_seeds(board: Collection[EvaluationRow]) -> dict[Key, list[EvaluationRow]]:
     """The rows that differ by their seeds alone."""
-    group_of = {row.evaluation_id: row.seed_group for row in typed_rows(GroupRow, "seed_group")}
+    group_of = {row.evaluation_id: row.seed_group for row in rows_of("seed_group")}
 
     by_seeds: dict[Key, list[EvaluationRow]] = defaultdict(list)
     for row in board:

@@ -1,27 +1,119 @@
-"""Studies as tables: all of them, and two side by side."""
+"""Studies: their evaluations, their test sets, and two of them side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import glob
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
-from flows.report.figures import ed_recall_figure, figure
+from flows.report.figures import ed_recall_figure, figure, listed_name, percent, verdict
+from flows.report.gates import at_prevalence
 from flows.report.leaderboard import by_test_set
-from flows.report.names import listed_name, verdict
-from flows.report.study import StudyRow, evaluation_ids
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, leaderboard_rows
+from flows.report.typed_rows import (
+    EvaluationRow,
+    Row,
+    further_rows,
+    leaderboard_rows,
+    rows_of,
+)
+from tasks.runtime.errors import BadInput
+from tasks.runtime.home import home
+from warehouse.connect import quoted, warehouse_path
+from warehouse.place import FILE, REBUILD
+
+EARLIER = "earlier"  # the study of results that no sweep names
+
+
+def study_rows() -> list[Row]:
+    """Every study, the one of the last sweep first."""
+    return rows_of("study")
+
+
+def find_study(name: str | None = None) -> Row | None:
+    """The study of this name; without one, that of the last sweep, or None where there is none.
+
+    Raises BadInput, with the nearest name or where its results are, for a study that is not there.
+    """
+    return select_study(study_rows(), name)
+
+
+def select_study(studies: Collection[Row], name: str | None) -> Row | None:
+    """`find_study` among these rows."""
+    if name is None:
+        return next(iter(studies), None)
+    by_name = {row.study: row for row in studies}
+    if name not in by_name:
+        raise BadInput(_unknown(name, list(by_name)))
+    return by_name[name]
+
+
+def _unknown(name: str, studies: Collection[str]) -> str:
+    path = warehouse_path()
+    sentence = f"The warehouse {path} has no study {name!r}"
+    if _has_landed(name):
+        return (
+            f"{sentence}, but its results are in {home() / 'landing'}: `{REBUILD}` fills this file "
+            f"again from there, or set TRIAGE_WAREHOUSE to {_other_file(path)}."
+        )
+    if not studies:
+        return f"{sentence}, and no other yet; run `triage sweep demo` first."
+
+    nearest = difflib.get_close_matches(name, studies, n=1, cutoff=0.5)
+    if nearest:
+        return f"{sentence}; did you mean {nearest[0]}? triage studies lists them."
+
+    return f"{sentence}; it has {', '.join(studies)}. Set TRIAGE_WAREHOUSE to read another file."
+
+
+def _has_landed(study: str) -> bool:
+    """Whether a sweep of this name landed in TRIAGE_HOME, for another warehouse than this one."""
+    # With the date, since the name may be the beginning of another, as `tuned` is of `tuned-best`.
+    date = "[0-9]" * 8
+    return any((home() / "landing").glob(f"sweep-{glob.escape(study)}-{date}-*"))
+
+
+def _other_file(path: Path) -> str:
+    """The file that is filled where the command is typed outside a checkout, unless `path` is it."""
+    other = home() / FILE
+    return str(other) if other != path and other.is_file() else "the file that its sweep filled"
+
+
+def evaluations_of_study(name: str | None = None) -> list[str]:
+    """evaluation_ids of a study; without a name, of that of the last sweep."""
+    study = find_study(name)
+    return [] if study is None else evaluation_ids(study.study)
+
+
+def evaluation_ids(study: str) -> list[str]:
+    """evaluation_ids of the study of exactly this name."""
+    return _ids(f"study_member WHERE kind = 'evaluation' AND study = {quoted(study)}")
+
+
+def evaluations_of_sweep(sweep: str) -> list[str]:
+    """evaluation_ids that a sweep made or found."""
+    return _ids(
+        f"(FROM sweep_member JOIN landed USING (id)) "
+        f"WHERE kind = 'evaluation' AND sweep_id = {quoted(sweep)}"
+    )
+
+
+def _ids(clauses: str) -> list[str]:
+    return [row.id for row in rows_of(clauses)]
+
 
 STUDIES = "Studies, the one of the last sweep first"
 NONE = "-"
 Key = tuple[str, bool | None]
 
 
-def studies_table(rows: Sequence[StudyRow]) -> ReportTable:
+def studies_table(rows: Sequence[Row]) -> ReportTable:
     """One row per study."""
     return ReportTable.of(STUDIES, [_study_record(row) for row in rows])
 
 
-def _study_record(row: StudyRow) -> dict[str, str]:
+def _study_record(row: Row) -> dict[str, str]:
     return {
         "study": row.study,
         "cases": NONE if row.dataset is None else f"{row.dataset} {row.dataset_digest}",
@@ -35,7 +127,7 @@ def _study_record(row: StudyRow) -> dict[str, str]:
     }
 
 
-def side_by_side(first_study: StudyRow, second_study: StudyRow) -> ReportTable:
+def side_by_side(first_study: Row, second_study: Row) -> ReportTable:
     """One row per experiment of either study, on the test set that each judged last.
 
     Differences have no interval here: only two evaluations of the same cases could be paired.
@@ -55,7 +147,7 @@ def _latest_board(study: str) -> dict[Key, EvaluationRow]:
     return {(row.cell_id, row.random_weights): row for row in (sets[0] if sets else [])}
 
 
-def _description(study: StudyRow, board: dict[Key, EvaluationRow]) -> str:
+def _description(study: Row, board: dict[Key, EvaluationRow]) -> str:
     if not board:
         return f"{study.study}: no finished experiment"
     row = next(iter(board.values()))
@@ -64,8 +156,8 @@ def _description(study: StudyRow, board: dict[Key, EvaluationRow]) -> str:
 
 
 def _pair_record(
-    first_study: StudyRow,
-    second_study: StudyRow,
+    first_study: Row,
+    second_study: Row,
     first_row: EvaluationRow | None,
     second_row: EvaluationRow | None,
 ) -> dict[str, str]:
@@ -102,3 +194,44 @@ def _relation(first: EvaluationRow | None, second: EvaluationRow | None) -> str:
     if first.training_id == second.training_id:
         return "one training, judged otherwise"
     return "the same cases, other training"
+
+
+SOURCES = (
+    "On further evaluation sets, source by source "
+    "(thresholds from calibration; never used for choosing)"
+)
+
+
+def by_source(
+    board: list[EvaluationRow],
+    prevalence: float | None = None,
+    ids: Collection[str] | None = None,
+) -> ReportTable:
+    """One row per experiment of `board` and evaluation set other than test.
+
+    `ids`: the evaluations of the study. `prevalence` restates ED precision and F2
+    at another share of emergencies.
+    """
+    return ReportTable.of(
+        SOURCES,
+        [_record(row, prevalence) for row in further_rows(board, ids)],
+        '"FROM evaluation_summary"',
+    )
+
+
+def _record(row: EvaluationRow, prevalence: float | None) -> dict[str, str]:
+    share = percent(row.ed_prevalence)
+    return {
+        "set": f"{row.evaluation_set}\n{row.cases} cases, {share} ED",
+        "experiment": listed_name(row),
+        "accuracy": figure(row.accuracy, row.accuracy_low, row.accuracy_high, below=True),
+        "macro F1": figure(row.macro_f1),
+        "ED recall": ed_recall_figure(
+            row.ed_recall, row.ed_recall_low, row.ed_recall_high, below=True
+        ),
+        **at_prevalence(row, prevalence),
+        "over-triage": figure(
+            row.over_triage, row.over_triage_low, row.over_triage_high, below=True
+        ),
+        "gates": verdict(row),
+    }

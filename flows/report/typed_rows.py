@@ -1,85 +1,46 @@
-"""Rows of the warehouse as objects of a dataclass, without pandas."""
+"""Rows of the warehouse as objects, without pandas."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields
-from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from types import SimpleNamespace
+from typing import TypeVar
 
 from warehouse.connect import listed
 from warehouse.query import query_rows
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Row = TypeVar("Row", bound="DataclassInstance")
 TRAINED = ("standard", "safety")
 
 
-def typed_rows(cls: type[Row], clauses: str, only: Collection[str] | None = None) -> list[Row]:
-    """Rows of `FROM <clauses>`, e.g. "gate WHERE n > 10"; the fields of `cls` are the columns that
-    are read.
+class Row(SimpleNamespace):
+    """A row of a table, a view or a query: its columns as attributes; None where there is no
+    figure.
+    """
+
+
+Kind = TypeVar("Kind", bound=Row)
+
+
+def rows_of(clauses: str, only: Collection[str] | None = None) -> list[Row]:
+    """Rows of `FROM <clauses>`, e.g. "gate WHERE n > 10".
 
     `only`: ids of evaluations; views show these, and no others. Raises BadInput where there is no
     warehouse yet.
     """
-    columns = ", ".join(f'"{field.name}"' for field in fields(cls))
-    return [cls(*row) for row in query_rows(f"SELECT {columns} FROM {clauses}", only=only).rows]
+    return rows_as(Row, clauses, only)
 
 
-@dataclass(frozen=True)
-class EvaluationRow:
+def rows_as(kind: type[Kind], clauses: str, only: Collection[str] | None = None) -> list[Kind]:
+    """`rows_of`, as rows that know more than their columns."""
+    result = query_rows(f"SELECT * FROM {clauses}", only=only)
+    return [kind(**dict(zip(result.columns, row, strict=True))) for row in result.rows]
+
+
+class EvaluationRow(Row):
     """A row of `leaderboard` or `evaluation_summary`: an evaluation under its primary rule.
 
-    `precision` is None for a baseline without a language model; a figure
-    is None where it has no value.
+    `precision` is None for a baseline without a language model.
     """
-
-    evaluation_id: str
-    training_id: str
-    cell_id: str
-    base_model: str
-    precision: str | None
-    recipe: str
-    recipe_kind: str
-    seed: int
-    random_weights: bool | None
-    evaluation_set: str
-    set_digest: str
-    dataset_digest: str | None
-    settings_digest: str | None
-    cases: int
-    ed_prevalence: float
-    primary_rule: str
-    target_ed_recall: float | None
-    cost_matrix: str | None
-    verdict: str
-    accuracy: float | None
-    accuracy_low: float | None
-    accuracy_high: float | None
-    macro_f1: float | None
-    ed_recall: float | None
-    ed_recall_low: float | None
-    ed_recall_high: float | None
-    ed_precision: float | None
-    ed_f2: float | None
-    ed_f2_low: float | None
-    ed_f2_high: float | None
-    over_triage: float | None
-    over_triage_low: float | None
-    over_triage_high: float | None
-    train_loss: float | None
-    valid_loss: float | None
-    test_loss: float | None
-    perplexity: float | None
-    train_seconds: float | None
-    tokens_per_second: float | None
-    weights_memory_bytes: int | None
-    peak_memory_bytes: int | None
-    compute_path: str | None
-    stored_bytes: int | None
-    finished_at: datetime | None
 
     @property
     def emergencies(self) -> int:
@@ -98,7 +59,7 @@ def leaderboard_rows(only: Collection[str] | None = None) -> list[EvaluationRow]
     """The latest evaluation of each experiment on the test set, or those of `only`, in the
     leaderboard's order.
     """
-    return typed_rows(EvaluationRow, "leaderboard", only=only)
+    return rows_as(EvaluationRow, "leaderboard", only=only)
 
 
 def further_rows(
@@ -112,28 +73,14 @@ def further_rows(
     )
     trainings = {row.training_id for row in board}
     rows = [
-        row for row in typed_rows(EvaluationRow, clauses, only=ids) if row.training_id in trainings
+        row for row in rows_as(EvaluationRow, clauses, only=ids) if row.training_id in trainings
     ]
     latest = {(row.evaluation_set, row.training_id): row for row in rows}
 
     return [row for row in rows if latest[row.evaluation_set, row.training_id] is row]
 
 
-@dataclass(frozen=True)
-class MetricRow:
-    """A row of `metric`: one figure of one decision rule; `note` says why `value` is None."""
-
-    evaluation_id: str
-    rule: str
-    metric: str
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int | None
-    note: str | None
-
-
-def metrics_named(names: Collection[str]) -> dict[tuple[str, str, str], MetricRow]:
+def metrics_named(names: Collection[str]) -> dict[tuple[str, str, str], Row]:
     """Rows of `metric` with these names, by evaluation, rule and metric."""
-    rows = typed_rows(MetricRow, f"metric WHERE metric IN {listed(names)}")
+    rows = rows_of(f"metric WHERE metric IN {listed(names)}")
     return {(row.evaluation_id, row.rule, row.metric): row for row in rows}

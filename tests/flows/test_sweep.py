@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from flows.report.evidence import evidence
+from flows.report.figures import BASELINES
 from flows.report.leaderboard import leaderboard
-from flows.report.names import BASELINES
 from flows.report.pairs import pair_rows, quantization
 from flows.report.typed_rows import leaderboard_rows
 from tasks.grids.grid import GRIDS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.report.precision_pools import pooled_over_adapters
+from flows.report.precision import pooled_over_adapters
 from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import evaluation
 from tests.warehouse.test_precisions import land, noisy

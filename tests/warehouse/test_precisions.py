@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from flows.report.frontier import against_reference, frontier
 from flows.report.leaderboard import leaderboard
+from flows.report.precision import against_reference, frontier
 from flows.report.typed_rows import leaderboard_rows
 from tasks.runtime.store import seal
 from tests.warehouse.rows import FIVE, evaluation, land_pair, training

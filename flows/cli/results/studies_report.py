@@ -8,10 +8,9 @@ from rich.console import Console
 
 from flows.cli.terminal import load_what_waits, print_line
 from flows.report.figures import counted
-from flows.report.narrow import print_narrow
-from flows.report.studies import side_by_side, studies_table
-from flows.report.study import EARLIER, StudyRow, find_study, study_rows
-from flows.report.table import print_table
+from flows.report.studies import EARLIER, find_study, side_by_side, studies_table, study_rows
+from flows.report.table import print_narrow, print_table
+from flows.report.typed_rows import Row
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
 from warehouse.health import bring_up_to_date
@@ -82,7 +81,7 @@ def forget_study(console: Console, name: str, yes: bool) -> None:
     print_line(console, _sentence(forgotten, yes))
 
 
-def _study(name: str) -> StudyRow:
+def _study(name: str) -> Row:
     study = find_study(name)
     assert study is not None, "a name that is unknown is refused"
     return study

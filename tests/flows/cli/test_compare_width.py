@@ -10,9 +10,8 @@ from rich.console import Console
 
 from flows.cli.compare import print_comparison
 from flows.report.answer import answer
-from flows.report.overview import overview
-from flows.report.pair_lines import pair_lines
-from flows.report.pairs import pair_rows
+from flows.report.leaderboard import overview
+from flows.report.pairs import pair_lines, pair_rows
 from flows.report.table import ReportTable, print_lines
 from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import FIVE, evaluation, training

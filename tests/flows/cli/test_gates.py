@@ -15,8 +15,8 @@ from rich.console import Console
 from flows.cli.best import name_to_ask
 from flows.cli.experiments import find_evaluations
 from flows.cli.gates import print_gates
+from flows.report.gates import restated, restated_note
 from flows.report.leaderboard import leaderboard
-from flows.report.prevalence import restated, restated_note
 from flows.report.typed_rows import leaderboard_rows
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT, one_sentence

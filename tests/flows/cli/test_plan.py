@@ -8,7 +8,7 @@ from rich.console import Console
 
 from flows.cli.plan import print_plan
 from flows.plan import PlannedCell, assumed_speeds, plan_cells, planned_cases
-from flows.report.names import RANDOM
+from flows.report.figures import RANDOM
 from flows.selection import Narrowing, Selection, select
 from tasks.corpus import prepare
 from tasks.models.sources.fetch import fetch_base

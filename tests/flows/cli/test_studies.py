@@ -10,7 +10,7 @@ from rich.console import Console
 from flows.cli.compare import print_study
 from flows.cli.results.studies_report import forget_study, print_studies, print_two_studies
 from flows.cli.storage.warehouse_check import print_check
-from flows.report.study import evaluations_of_sweep, find_study
+from flows.report.studies import evaluations_of_sweep, find_study
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from flows.cli.sweep import MOST_FAILURES, NOTHING, print_failures, print_results
-from flows.report.names import BASELINES
+from flows.report.figures import BASELINES
 from tests.warehouse.rows import evaluation, training
 from warehouse.landing import write_landing
 from warehouse.load import load_all

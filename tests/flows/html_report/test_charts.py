@@ -8,12 +8,11 @@ from importlib.resources import files
 import altair as alt
 import pytest
 
-from flows.html_report import counts, marks
-from flows.html_report.counts import Bar, Cell
+from flows.html_report import marks
 from flows.html_report.drawing import BLUE, MUTED, SHAPES, VERMILION, as_file, colour_of, in_page, shape_of
-from flows.html_report.labels import LABEL_LENGTH, chart_labels, in_lines, shortened
-from flows.html_report.marks import Axis, BandPoint, Dot, PlanePoint
-from flows.report.names import RANDOM
+from flows.html_report.marks import Axis, BandPoint, Bar, Cell, Dot, PlanePoint
+from flows.html_report.study import LABEL_LENGTH, chart_labels, in_lines, shortened
+from flows.report.figures import RANDOM
 
 NAMES = ["4bit", "8bit"]
 
@@ -22,7 +21,7 @@ NAMES = ["4bit", "8bit"]
 def specs(monkeypatch) -> list[dict]:
     """The specifications of the charts that a test makes, which are not drawn."""
     specifications: list[dict] = []
-    for module in (marks, counts):
+    for module in (marks,):
         monkeypatch.setattr(module, "svg_of", lambda chart, **rows: specifications.append(chart.to_dict()) or "")
     return specifications
 
@@ -131,13 +130,13 @@ def test_a_long_label_goes_on_in_another_line(specs):
     assert lines == ["smol 4bit", "conservative_regularised_", "low_safe s42", "(random weights)"]
     assert in_lines("x" * 60).split("\n") == ["x" * LABEL_LENGTH] * 2 + ["x" * 8]
     marks.dots([Dot(label, "4bit", 1.0)], Axis("share"), NAMES)
-    counts.bars([Bar(label, "lost", -2)], "emergencies", ["lost", "gained"])
+    marks.bars([Bar(label, "lost", -2)], "emergencies", ["lost", "gained"])
     assert {spec["height"] for spec in specs} == {marks.AXIS_AND_LEGEND + marks.ROW + 3 * marks.FURTHER_LINE}
 
 
 def test_bars_go_to_both_sides_and_matrices_stand_side_by_side(specs):
-    counts.bars([Bar("a", "lost", -2), Bar("a", "gained", 3)], "emergencies", ["lost", "gained"])
-    counts.matrices([Cell(name, "ED", "GP", 3, 0.2) for name in NAMES], NAMES, ["ED", "GP", "HOME"])
+    marks.bars([Bar("a", "lost", -2), Bar("a", "gained", 3)], "emergencies", ["lost", "gained"])
+    marks.matrices([Cell(name, "ED", "GP", 3, 0.2) for name in NAMES], NAMES, ["ED", "GP", "HOME"])
     assert specs[0]["height"] == marks.AXIS_AND_LEGEND + marks.ROW
     assert specs[0]["layer"][0]["encoding"]["x"]["stack"] is None
     assert "facet" in specs[1]

@@ -8,8 +8,8 @@ import pytest
 
 from flows.html_report import bytes_and_recall, confusion, forest, gates, learning, marks, subgroups
 from flows.html_report.study import and_others, reported_study
-from flows.report.gates import GateRow
-from flows.report.typed_rows import EvaluationRow, leaderboard_rows
+from flows.report.typed_rows import EvaluationRow, Row, leaderboard_rows
+from tests.place import changed
 from tests.warehouse.rows import evaluation, land_pair, training
 from tests.warehouse.test_precisions import land, noisy
 from warehouse.landing import write_landing
@@ -24,13 +24,13 @@ def trained(tmp_path) -> list[EvaluationRow]:
 
 
 def test_equal_models_are_not_named_highest_and_lowest(trained):
-    equal = [replace(row, ed_recall=1.0) for row in trained]
+    equal = [changed(row, ed_recall=1.0) for row in trained]
     assert confusion._findings(equal) == ["All trained models send the same share of emergencies to ED: 1.000."]
 
 
 def test_one_of_several_highest_is_named_with_their_number(trained):
     shares = [1.0, 1.0, 0.5]
-    rows = [replace(trained[0], ed_recall=share) for share in shares]
+    rows = [changed(trained[0], ed_recall=share) for share in shares]
     highest, lowest = confusion._findings(rows)
     assert highest.startswith("Highest") and " and 1 other with the same figure, 1.000" in highest
     assert lowest.startswith("Lowest") and "other" not in lowest
@@ -64,17 +64,19 @@ def test_without_a_moved_adapter_every_point_is_a_trained_model(trained, monkeyp
 def test_what_fails_a_gate_never_looks_like_what_passes_it(trained):
     """1077 of 1134 emergencies are 0.9497, and 0.950 to three digits."""
     id = trained[0].evaluation_id
-    row = GateRow(id, "ed_recall", "FAIL", 0.95, 1077 / 1134, 0.9496, 1077, 1134, None, None)
-    (sentence,) = gates._findings(trained, [row])
+    row = {"evaluation_id": id, "gate": "ed_recall", "threshold": 0.95, "method": None, "note": None}
+    failed = Row(**row, state="FAIL", value=1077 / 1134, bound=0.9496, successes=1077, n=1134)
+    passed = Row(**row, state="PASS", value=0.9612, bound=None, successes=1090, n=1134)
+    (sentence,) = gates._findings(trained, [failed])
     assert sentence.endswith("FAIL (0.9497, bound 0.9496).")
-    (sentence,) = gates._findings(trained, [replace(row, state="PASS", value=0.9612, bound=None)])
+    (sentence,) = gates._findings(trained, [passed])
     assert sentence.endswith("PASS (0.961, no bound).")
 
 
 def test_validation_values_of_two_recipes_have_no_single_winner(trained):
     """The objective of a safety recipe weighs emergencies: its values are on another scale."""
     rows = [
-        replace(trained[0], recipe=recipe, recipe_kind=kind, seed=seed, valid_loss=loss)
+        changed(trained[0], recipe=recipe, recipe_kind=kind, seed=seed, valid_loss=loss)
         for recipe, kind, seed, loss in (
             ("plain", "standard", 42, 0.9),
             ("plain", "standard", 43, 0.8),
@@ -82,7 +84,7 @@ def test_validation_values_of_two_recipes_have_no_single_winner(trained):
             ("safe", "safety", 43, 0.3),
         )
     ]
-    plain, safe = learning._findings([*rows, replace(trained[0], valid_loss=None)])
+    plain, safe = learning._findings([*rows, changed(trained[0], valid_loss=None)])
     assert plain.startswith("Lowest validation value of plain (its own objective,") and "plain s43" in plain
     assert safe.startswith("Lowest validation value of safe (its own objective,") and "safe s42" in safe
     assert "safe" not in plain and "plain" not in safe
@@ -99,8 +101,17 @@ def test_validation_values_of_two_recipes_have_no_single_winner(trained):
 )
 def test_the_models_whose_subgroups_are_shown_are_named_as_what_they_are(trained, monkeypatch, count, kind, words):
     study = reported_study(None)
-    board = [replace(trained[0], evaluation_id=f"e{i}", seed=i, recipe_kind=kind) for i in range(count)]
-    rows = [subgroups.SubgroupRow(row.evaluation_id, "age", "child", "ed_recall", 0.9, 0.8, 1.0, 12) for row in board]
+    board = [changed(trained[0], evaluation_id=f"e{i}", seed=i, recipe_kind=kind) for i in range(count)]
+    columns = {
+        "field": "age",
+        "subgroup": "child",
+        "metric": "ed_recall",
+        "value": 0.9,
+        "low": 0.8,
+        "high": 1.0,
+        "n": 12,
+    }
+    rows = [Row(evaluation_id=row.evaluation_id, **columns) for row in board]
     monkeypatch.setattr(subgroups, "named_rows", lambda *_, **__: rows)
     monkeypatch.setattr(subgroups, "dots", lambda *_, **__: "")
     section = subgroups.subgroups(replace(study, board=board))

@@ -7,11 +7,10 @@ from dataclasses import replace
 import pytest
 from markupsafe import escape
 
-from flows.html_report import counts, marks
+from flows.html_report import marks
 from flows.html_report.cases import ShownCase, ShownCases
 from flows.html_report.page import ReportPage, as_html, made_report
-from flows.html_report.section import Panel, Section, with_own_names
-from flows.html_report.study import ReportedStudy, reported_study
+from flows.html_report.study import Panel, ReportedStudy, Section, reported_study, with_own_names
 from tests.flows.html_report.html import ReadPage
 from tests.warehouse.rows import evaluation, land_pair, training
 from warehouse.landing import write_landing
@@ -22,7 +21,7 @@ BLANK = '<svg viewBox="0 0 1 1"></svg>'
 
 @pytest.fixture(autouse=True)
 def blank_charts(monkeypatch):
-    for module in (marks, counts):
+    for module in (marks,):
         monkeypatch.setattr(module, "svg_of", lambda chart, **rows: BLANK)
 
 

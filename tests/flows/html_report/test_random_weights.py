@@ -8,15 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.html_report import bytes_and_recall, counts, flips, forest, marks, page
-from flows.html_report.confusion import ConfusionRow
-from flows.html_report.rows import by_evaluation, named_rows
-from flows.html_report.section import Section
-from flows.html_report.study import ReportedStudy, full_name, reported_study
-from flows.report.figures import figure
-from flows.report.names import RANDOM
-from flows.report.precision import FlipsRow
-from flows.report.typed_rows import typed_rows
+from flows.html_report import bytes_and_recall, flips, forest, marks, page
+from flows.html_report.study import ReportedStudy, Section, by_evaluation, full_name, named_rows, reported_study
+from flows.report.figures import RANDOM, figure
+from flows.report.typed_rows import Row, rows_of
 from tests.warehouse.rows import evaluation, full, training
 from tests.warehouse.test_evidence import dropout_row
 from tests.warehouse.test_precisions import noisy
@@ -74,8 +69,8 @@ class Twins:
     sections: dict[str, Section]
     drawn_labels: dict[str, list[str]]
     landed: dict[str, list[str]]
-    confusion_rows: list[ConfusionRow]
-    flips: list[FlipsRow]
+    confusion_rows: list[Row]
+    flips: list[Row]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +80,7 @@ def twins(tmp_path_factory) -> Twins:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRIAGE_HOME", str(home))
         patch.setenv("TRIAGE_WAREHOUSE", str(home / "triage.duckdb"))
-        for module in (marks, counts):
+        for module in (marks,):
             patch.setattr(module, "svg_of", lambda chart, **rows: "")
         for module, name, label in (
             (bytes_and_recall, "points", "kind"),
@@ -103,8 +98,8 @@ def twins(tmp_path_factory) -> Twins:
             {section.id: section for section in sections},
             drawn_labels,
             {table: list(query(f"FROM {table}").evaluation_id) for table in TABLES.values()},
-            named_rows(ConfusionRow, "confusion", study.ids),
-            typed_rows(FlipsRow, "flips", only=study.ids),
+            named_rows("confusion", study.ids),
+            rows_of("flips", only=study.ids),
         )
 
 

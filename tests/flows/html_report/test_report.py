@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +18,16 @@ from types import SimpleNamespace
 import pytest
 
 from flows.cli import report as command
-from flows.html_report import after_sweep
-from flows.html_report.after_sweep import Refreshed, has_real_models, place_of_report, refreshed_report
-from flows.html_report.files import is_current, landed_fingerprint, report_path
+from flows.html_report import files
+from flows.html_report.files import (
+    Refreshed,
+    has_real_models,
+    is_current,
+    landed_fingerprint,
+    place_of_report,
+    refreshed_report,
+    report_path,
+)
 from flows.report.figures import figure
 from tasks.corpus.case import exact_digest
 from tasks.grids.grid import load_grid
@@ -115,7 +122,7 @@ def test_every_chart_says_what_it_shows_with_figures(printed_report):
 
 def test_a_section_has_charts_and_their_rows_or_says_what_is_missing(printed_report):
     sections = re.findall(r'<section id="([\w-]+)".*?</section>', printed_report.html, re.DOTALL)
-    assert sections[:3] == ["answer", "forest", "frontier"] and sections[-1] == "cases" and len(sections) == 17
+    assert sections[:3] == ["answer", "forest", "frontier"] and sections[-1] == "cases" and len(sections) == 16
     missing = [one.text for one in printed_report.page.all("p") if one.attributes.get("class") == "missing"]
     assert len(missing) == 1 and "subgroup_columns" in missing[0], "made-up cases have no subgroups"
 
@@ -171,7 +178,7 @@ def test_the_page_colours_its_charts_by_variables_of_the_style_sheet(printed_rep
 
 
 def test_a_current_report_is_not_made_again_and_another_result_asks_for_a_new_one(local_report, tmp_path, monkeypatch):
-    monkeypatch.setattr(after_sweep, "COMMAND", ("false",))
+    monkeypatch.setattr(files, "COMMAND", ("false",))
     assert is_current("synthetic") and refreshed_report("synthetic").path == report_path("synthetic")
     assert place_of_report("synthetic") == f"Report: {report_path('synthetic')}"
 
@@ -199,21 +206,21 @@ def test_a_current_report_is_not_made_again_and_another_result_asks_for_a_new_on
 
 @pytest.mark.parametrize("command", [("false",), ("no-such-program",), ("sh", "-c", "echo it broke >&2; exit 3")])
 def test_a_report_that_fails_is_a_sentence_and_no_error(local_report, monkeypatch, command):
-    monkeypatch.setattr(after_sweep, "is_current", lambda study: False)
-    monkeypatch.setattr(after_sweep, "COMMAND", command)
+    monkeypatch.setattr(files, "is_current", lambda study: False)
+    monkeypatch.setattr(files, "COMMAND", command)
     refreshed = refreshed_report("synthetic")
     assert refreshed.path is None and refreshed.problem.startswith("The report of synthetic was not made: ")
     older = f"Report: {report_path('synthetic')}, older than the last result; triage report synthetic makes it again."
     assert place_of_report("synthetic") == older
 
-    monkeypatch.setattr(after_sweep, "report_path", lambda study: Path("absent.html"))
+    monkeypatch.setattr(files, "report_path", lambda study: Path("absent.html"))
     assert place_of_report("synthetic") == "The report was not made; triage report synthetic says why."
 
 
 def test_a_report_that_another_sweep_of_the_study_outdates_is_still_one(local_report, monkeypatch):
     """Two sweeps of a study that end together: one lands its last result while the other one's report is made."""
-    monkeypatch.setattr(after_sweep, "is_current", lambda study: False)
-    monkeypatch.setattr(after_sweep, "COMMAND", ("true",))
+    monkeypatch.setattr(files, "is_current", lambda study: False)
+    monkeypatch.setattr(files, "COMMAND", ("true",))
     assert refreshed_report("synthetic") == Refreshed(report_path("synthetic"))
 
 
@@ -241,7 +248,7 @@ def test_a_result_that_would_land_while_a_study_is_read_lands_after_it_and_outda
 
 
 def test_a_sweep_publishes_the_path_and_survives_a_report_or_an_artifact_that_fails(local_report, monkeypatch, caplog):
-    from flows import report_artifact
+    from flows import compare
 
     published: list[str] = []
 
@@ -249,15 +256,15 @@ def test_a_sweep_publishes_the_path_and_survives_a_report_or_an_artifact_that_fa
         published.append(markdown)
         raise RuntimeError("the server is gone")
 
-    monkeypatch.setattr(report_artifact, "get_run_logger", lambda: logging.getLogger("run"))
-    monkeypatch.setattr(report_artifact, "create_markdown_artifact", publish)
-    report_artifact.publish_report("synthetic")
+    monkeypatch.setattr(compare, "get_run_logger", lambda: logging.getLogger("run"))
+    monkeypatch.setattr(compare, "create_markdown_artifact", publish)
+    compare.publish_report("synthetic")
     assert len(published) == 1 and f"`{report_path('synthetic')}`" in published[0]
     assert "the server is gone" in caplog.text
 
-    monkeypatch.setattr(after_sweep, "is_current", lambda study: False)
-    monkeypatch.setattr(after_sweep, "COMMAND", ("false",))
-    report_artifact.publish_report("synthetic")
+    monkeypatch.setattr(files, "is_current", lambda study: False)
+    monkeypatch.setattr(files, "COMMAND", ("false",))
+    compare.publish_report("synthetic")
     assert len(published) == 1 and "The report of synthetic was not made: " in caplog.text
 
 
@@ -265,7 +272,7 @@ def test_a_study_on_random_weights_gets_no_report_by_itself(own_home, tmp_path):
     land_pair(tmp_path / "landing", random_weights=True)
     load_all(tmp_path / "landing")
     assert not has_real_models("earlier")
-    assert refreshed_report("earlier") == after_sweep.Refreshed() and place_of_report("earlier") is None
+    assert refreshed_report("earlier") == files.Refreshed() and place_of_report("earlier") is None
 
 
 def refused(**request_fields) -> str:
@@ -319,18 +326,16 @@ def _with_digest(shown_cases, digest):
 
     def shown(study, case_ids, texts):
         with pytest.MonkeyPatch.context() as patch:
-            rows = cases.typed_rows
+            rows_of = cases.rows_of
 
-            def with_digest(cls, clauses, only=None):
-                outcome = rows(cls, clauses, only)
-                if cls is cases.AnswerRow:
-                    chosen = outcome[0].case_id
-                    return [
-                        cls(**vars(row) | {"case_digest": digest if row.case_id == chosen else None}) for row in outcome
-                    ]
-                return outcome
+            def with_digest(clauses, only=None):
+                rows = rows_of(clauses, only)
+                for row in rows:
+                    if hasattr(row, "case_digest"):
+                        row.case_digest = digest if row.case_id == rows[0].case_id else None
+                return rows
 
-            patch.setattr(cases, "typed_rows", with_digest)
+            patch.setattr(cases, "rows_of", with_digest)
             return shown_cases(study, case_ids, texts)
 
     return shown
@@ -380,10 +385,11 @@ def test_the_sweep_that_repeats_a_study_is_one_that_can_be_typed(local_report):
 
 
 def test_a_flips_label_fits_its_chart():
-    from flows.html_report.flips import FlipsRow, _bars
+    from flows.html_report.flips import Row, _bars
 
     names = {"base_model": "smollm2-135m", "recipe": "high_capacity_safe", "change": "adapter moved 4bit to mxfp4"}
-    values = {field.name: 0 for field in fields(FlipsRow)} | names | {"seed": 42}
+    columns = ("evaluation_before", "evaluation_after", "flips", "ed_cases", "ed_lost", "ed_gained")
+    values = dict.fromkeys(columns, 0) | names | {"seed": 42}
     study = SimpleNamespace(by_id={0: SimpleNamespace(random_weights=False)})
-    for bar in _bars(study, [FlipsRow(**values)]):
+    for bar in _bars(study, [Row(**values)]):
         assert bar.label == "smollm2-135m 4bit to mxfp4\nhigh_capacity_safe s42"

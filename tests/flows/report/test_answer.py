@@ -10,9 +10,10 @@ import pytest
 from scipy import stats
 
 from flows.report.answer import NO_PAIR, answer
-from flows.report.markdown import as_markdown
+from flows.report.evidence import as_markdown
 from flows.report.pairs import pair_rows
 from flows.report.typed_rows import leaderboard_rows
+from tests.place import changed
 from tests.warehouse.rows import land_pair
 from warehouse.comparison.pooled import BETWEEN_SEEDS, Pooled
 from warehouse.comparison.seed_spread import SeedSpread
@@ -166,7 +167,7 @@ def test_pairs_whose_primary_rule_decides_nothing_are_not_said_to_know_nothing(r
 
 def test_the_gates_are_those_of_the_first_test_set(rows):
     board, pairs = rows
-    earlier = [replace(row, set_digest="earlier", verdict="passes_gates") for row in board]
+    earlier = [changed(row, set_digest="earlier", verdict="passes_gates") for row in board]
     expected = "Gates: 0 of 2 trained models pass, 2 provisionally."
     assert expected in answer([*board, *earlier], pairs, [pool(ROW)])
     assert answer([*board, *earlier], [], []) == [NO_PAIR, expected]

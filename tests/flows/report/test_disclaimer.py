@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from flows.cli.gates import print_gates
-from flows.report.disclaimer import disclaimer
+from flows.report.figures import disclaimer
 from tasks.runtime.home import home
 from tests.warehouse.rows import evaluation, full, training
 from tests.warehouse.test_studies import land_dataset

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 from datetime import datetime
 
 from rich.console import Console
@@ -12,17 +11,13 @@ from sklearn.metrics import roc_auc_score
 
 from flows.cli.compare import print_comparison
 from flows.cli.status import print_status
-from flows.report.disclaimer import disclaimer
-from flows.report.evaluation_sets import SOURCES
-from flows.report.evidence import evidence
-from flows.report.figures import figure, percent
-from flows.report.gates import GATES, gates
+from flows.report.evidence import as_markdown, evidence
+from flows.report.figures import BASELINES, disclaimer, figure, percent
+from flows.report.gates import GATES, gates, restated
 from flows.report.leaderboard import leaderboard
-from flows.report.markdown import as_markdown
-from flows.report.names import BASELINES
 from flows.report.pairs import NOT_MEASURABLE, headline, pair_rows, quantization
-from flows.report.prevalence import restated
 from flows.report.rules import TIMES
+from flows.report.studies import SOURCES
 from flows.report.table import ReportTable, print_table
 from flows.report.typed_rows import leaderboard_rows
 from tasks.corpus.manifest import DatasetManifest
@@ -32,6 +27,7 @@ from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import metric_values
 from tasks.runtime.home import home
 from tasks.spec import LABELS, Data
+from tests.place import changed
 from tests.warehouse.rows import COSTS, FIVE, PROBABILITIES, evaluation, full, land_pair, training
 from tests.warehouse.test_studies import land_dataset
 from tests.warehouse.test_views import random_cases
@@ -427,7 +423,7 @@ def test_pairs_without_memory_and_time_have_no_column_of_reasons(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
     (pair,) = pair_rows()
-    unmeasured = replace(pair, resources=NOT_MEASURABLE)
+    unmeasured = changed(pair, resources=NOT_MEASURABLE)
     assert "memory, time" not in quantization([unmeasured]).columns
     assert quantization([unmeasured]).title.endswith("; memory and time are not measurable on this backend")
     assert quantization([pair, unmeasured])["memory, time"][1] == NOT_MEASURABLE
@@ -437,7 +433,7 @@ def test_the_headline_counts_pairs_by_verdict(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
     (pair,) = pair_rows()
-    pair = replace(
+    pair = changed(
         pair, accuracy_verdict="cannot conclude: neither model beats always-GP in accuracy", ed_recall_verdict=None
     )
     words = ["cannot conclude (neither model beats always-GP in accuracy)", "cannot conclude"]

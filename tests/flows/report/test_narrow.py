@@ -6,9 +6,7 @@ import io
 
 from rich.console import Console
 
-from flows.report.condensed import condensed
-from flows.report.narrow import print_narrow
-from flows.report.table import ReportTable
+from flows.report.table import ReportTable, condensed, print_narrow
 
 NOTE = "n/a: 24 cases, an ECE needs 300"
 

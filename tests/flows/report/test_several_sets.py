@@ -13,9 +13,8 @@ from flows.cli.compare import print_comparison
 from flows.html_report.forest import forest
 from flows.html_report.study import reported_study
 from flows.report.answer import NO_PAIR_HERE, NO_POOL, NO_POOL_HERE, answer
-from flows.report.evidence import evidence
+from flows.report.evidence import as_markdown, evidence
 from flows.report.leaderboard import by_test_set, named_sets
-from flows.report.markdown import as_markdown
 from flows.report.pairs import pair_rows, pairs_on
 from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import FIVE, evaluation, training
