@@ -17,11 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flows.selection import Selection, moves_of
-from tasks.corpus.apart import check_examples
 from tasks.corpus.case import SETS
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import dataset_folder, stored_or_temporary
 from tasks.corpus.reading.sources import check_local, is_hub
+from tasks.corpus.splits import check_examples
 from tasks.corpus.vignettes.adversarial import SIZES as ADVERSARIAL_SIZES
 from tasks.corpus.vignettes.generator import SIZES
 from tasks.corpus.vignettes.sets import added_to_valid

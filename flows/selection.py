@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.splits import check_examples
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.model_shape import ModelShape, is_known, known_shape
 from tasks.models.sizes import refuse_misfits

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.caching import as_cached, step
-from tasks.corpus.apart import check_examples
 from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.splits import check_examples
 from tasks.runtime.home import home
 from tasks.runtime.store import MANIFEST
 from tasks.spec import Data, EvaluationSet, PromptChoice

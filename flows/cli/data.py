@@ -14,8 +14,8 @@ from rich.table import Table
 from deployments.interruptions import interrupted_by_signals
 from flows.cli.clean import Yes, remove_if_told
 from flows.cli.terminal import console
-from tasks.corpus.checks.lengths import shared_tokens
 from tasks.corpus.checks.report import CorpusReport, check_data
+from tasks.corpus.checks.tally import shared_tokens
 from tasks.corpus.prepare import CARD, dataset_folder, stored_or_temporary
 from tasks.corpus.prompts import DEFAULT, load_prompt
 from tasks.corpus.reading.sources import check_revision

@@ -27,7 +27,7 @@ from flows.plan import (
 from flows.power.printed import print_power
 from flows.report.figures import RANDOM, clock, counted
 from flows.selection import Selection
-from tasks.corpus.checks.lengths import shared_tokens
+from tasks.corpus.checks.tally import shared_tokens
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import has_random_weights
 from tasks.models.sources.fetch import availabilities, is_offered, stored, unpinned

@@ -17,8 +17,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from pydantic import BaseModel, ConfigDict
 
-from tasks.corpus.encode import Encoded, Template
-from tasks.corpus.prompts import load_prompt
+from tasks.corpus.prompts import Encoded, Template, load_prompt
 from tasks.spec import LABELS, Recipe, Training
 from tasks.tuning.data import EncodedCases, make_cases
 

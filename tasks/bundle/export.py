@@ -22,7 +22,7 @@ from tasks.bundle.model_card import (
     render_example,
     write_terms,
 )
-from tasks.corpus.encode import Template
+from tasks.corpus.prompts import Template
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.folder_source import describe
 from tasks.runtime.children import run_child

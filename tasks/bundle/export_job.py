@@ -24,7 +24,7 @@ from tasks.bundle.bundle import Bundle, ExportAgreement, ExportJob, ExportResult
 from tasks.bundle.decide import rule_labels
 from tasks.bundle.export import write_prompt
 from tasks.corpus.case import Case
-from tasks.corpus.encode import Template, encode
+from tasks.corpus.prompts import Template, encode
 from tasks.corpus.vignettes.sets import sets_of
 from tasks.judging.point_metrics import Floats
 from tasks.models.gguf_file import hf_tensors, open_gguf

@@ -20,8 +20,7 @@ from tasks.bundle.bundle import BundledModel, PredictJob, ValidJob
 from tasks.bundle.decide import decide, label_shares
 from tasks.bundle.valid_scores import VALID_FILE
 from tasks.corpus.case import exact_digest
-from tasks.corpus.encode import Encoded, Template, encode
-from tasks.corpus.prompts import load_prompt
+from tasks.corpus.prompts import Encoded, Template, encode, load_prompt
 from tasks.judging.point_metrics import Floats
 from tasks.judging.scores_folder import ScoredCase, write_lines
 from tasks.models.manifest import VariantManifest

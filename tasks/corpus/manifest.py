@@ -82,13 +82,10 @@ class DatasetManifest(Manifest, Dataset):
 def embedded_digests(home: Path) -> set[str]:
     """Digests of the sets in a home that hold the project's own synthetic cases."""
     folder = home / "data"
-    manifests = map(
-        DatasetManifest.read_if_complete, sorted(folder.iterdir()) if folder.is_dir() else ()
-    )
-    return {
-        stored_set.digest
-        for manifest in manifests
-        if manifest is not None
-        for stored_set in manifest.sets.values()
-        if stored_set.source == "embedded"
-    }
+    digests = set()
+    for path in folder.iterdir() if folder.is_dir() else ():
+        manifest = DatasetManifest.read_if_complete(path)
+        stored_sets = manifest.sets.values() if manifest is not None else ()
+        digests |= {entry.digest for entry in stored_sets if entry.source == "embedded"}
+
+    return digests

@@ -1,36 +1,127 @@
-"""Prepares a dataset folder: JSONL files, a data card and a manifest, named by a digest of
-everything that went into it."""
+"""Prepares a dataset folder: JSONL files, a data card and a manifest, named by a digest of everything
+that went into it: files or the generator, and settings.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tasks.corpus.apart import check_apart
-from tasks.corpus.card import data_card
+from tasks.corpus.card import adversarial_card, contrast_card, data_card, further_card
 from tasks.corpus.case import SETS, Case, to_json
-from tasks.corpus.contrast_card import adversarial_card, contrast_card
-from tasks.corpus.four_sets import Sets, limited_sets, split_shares
-from tasks.corpus.further_card import further_card
-from tasks.corpus.ingredients import Source
 from tasks.corpus.manifest import Dataset, SetEntry
-from tasks.corpus.reading.readers import read_set
-from tasks.corpus.reading.sources import Located
+from tasks.corpus.reading.set_files import Files
+from tasks.corpus.reading.sources import Located, check_settings, locate
+from tasks.corpus.reading.tables import check_readable, read_set
+from tasks.corpus.splits import (
+    COPIES_VERSION,
+    SHARES,
+    Sets,
+    check_apart,
+    limited_sets,
+    split_shares,
+)
 from tasks.corpus.vignettes.adversarial import (
+    ADVERSARIAL_VERSION,
     BANKS,
     adversarial_cases,
     adversarial_records,
 )
-from tasks.corpus.vignettes.generator import Record
+from tasks.corpus.vignettes.contrast.bank import bank_digest
+from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION
+from tasks.corpus.vignettes.generator import GENERATOR_VERSION, Record
+from tasks.corpus.vignettes.knowledge_base import further_digest, knowledge_digest
+from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
 from tasks.corpus.vignettes.sets import records_of
 from tasks.corpus.vignettes.stored_facts import FACTS, write_facts
+from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
 from tasks.runtime.store import build_folder, intact_manifest
 from tasks.spec import LABELS, Columns, Data, EvaluationSet, short_digest
+
+Digest = str | int | list[str]
+"""Of a file or a knowledge base, a version, or of the files of a set."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a dataset or an evaluation set is read from: files, or the generator.
+
+    `digests` stand for the content, by the name of a set or of an ingredient.
+    """
+
+    columns: Data | EvaluationSet
+    located: Located
+    digests: Mapping[str, Digest]
+
+    @classmethod
+    def of(cls, columns: Data | EvaluationSet) -> Source:
+        """Locate the source and digest it. Raises BadInput, or SourceUnavailable for the Hub."""
+        check_settings(columns)
+        if columns.source == "embedded":
+            return cls(columns, Located("embedded", {}), _generator_digests(columns))
+
+        located = locate(columns.source, columns)
+        files = located.files
+        if isinstance(columns, EvaluationSet) and "test" in files:
+            files = {"test": files["test"]}
+
+        return cls(columns, Located(located.name, files, located.origin), _file_digests(files))
+
+    def refuse_changed(self) -> None:
+        """Raise BadInput where a file is not what it was when it was digested: what was read from it
+        would be found under the digest of the earlier content.
+        """
+        files = self.located.files
+        if files and _file_digests(files) != self.digests:
+            raise BadInput(
+                f"{self.columns.source} changed while it was read; run the same command again."
+            )
+
+    @property
+    def ingredients(self) -> dict[str, Any]:
+        """What the digest of a dataset is computed from."""
+        columns = self.columns.model_dump(mode="json", exclude_defaults=True)
+        if self.columns.source == "embedded":
+            columns.pop("set_shares", None)  # these cases are dealt by problem
+            return {"columns": columns, "inputs": self.digests}
+
+        ingredients = {"columns": columns, "inputs": self.digests, "copies": COPIES_VERSION}
+        is_split_by_us = isinstance(self.columns, Data) and not set(SETS) <= {*self.located.files}
+        if is_split_by_us and "set_shares" not in columns:
+            ingredients["shares"] = SHARES  # which have changed once
+        return ingredients
+
+
+def _generator_digests(columns: Data | EvaluationSet) -> dict[str, Digest]:
+    digests: dict[str, Digest] = {
+        "knowledge": knowledge_digest(),
+        "generator": GENERATOR_VERSION,
+        "reader_check": file_digest(READER_CHECK),
+    }
+    if isinstance(columns, Data) and columns.contrast_share:
+        digests |= {"contrast": CONTRAST_VERSION, "contrast_words": bank_digest("teaching")}
+    if isinstance(columns, Data) and columns.further_share:
+        digests["further_problems"] = further_digest()
+
+    if isinstance(columns, EvaluationSet) and columns.name in BANKS:
+        words = bank_digest(BANKS[columns.name])
+        digests |= {"adversarial": ADVERSARIAL_VERSION, "adversarial_words": words}
+
+    return digests
+
+
+def _file_digests(files: Files) -> dict[str, Digest]:
+    for paths in files.values():
+        for path in paths:
+            check_readable(path)
+    return {name: [file_digest(path) for path in paths] for name, paths in files.items()}
+
 
 PREPARE_VERSION = 4
 CARD = "card.md"
@@ -95,7 +186,12 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
     entries: dict[str, SetEntry] = {}
     written_sets: Sets = {}
     for source in sources:
-        for name, cases in _source_sets(source, sets, learned, data.seed).items():
+        of_source = sets
+        if isinstance(source.columns, EvaluationSet):
+            cases = _evaluation_cases(source.columns, source.located, data.seed)
+            check_apart(source.columns, cases, learned)
+            of_source = {source.columns.name: cases}
+        for name, cases in of_source.items():
             entries[name] = _write_set(folder / f"{name}.jsonl", cases, source)
             written_sets[name] = cases
 
@@ -105,41 +201,25 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
         origin=located.origin,
         seed=data.seed,
         sets=entries,
-        columns=_plain_columns(data),
+        # Without its other settings.
+        columns=Columns.model_validate(data.model_dump(include=set(Columns.model_fields))),
         split=_split_rule(data, located),
         has_groups=any(entries[name].has_groups for name in SETS),
     )
-    card = data_card(dataset, _further_sections(data, written_sets))
-    (folder / CARD).write_text(card, encoding="utf-8")
+    # Sections on what not every dataset holds.
+    sections = [further_card(sets["train"])] if data.further_share else []
+    sections += [contrast_card(written_sets)] if data.contrast_share else []
+    sections += [adversarial_card(name, data.seed) for name in written_sets if name in BANKS]
+    (folder / CARD).write_text(data_card(dataset, sections), encoding="utf-8")
 
     # The revision stands under `origin`, with the commit that it means.
     return dataset.model_dump(mode="json", exclude={"columns": {"revision"}})
 
 
-def _further_sections(data: Data, sets: Sets) -> list[str]:
-    """The sections of the card on what not every dataset holds."""
-    sections = [further_card(sets["train"])] if data.further_share else []
-    sections += [contrast_card(sets)] if data.contrast_share else []
-    return sections + [adversarial_card(name, data.seed) for name in sets if name in BANKS]
-
-
-def _source_sets(source: Source, sets: Sets, learned: Sets, seed: int) -> Sets:
-    """The sets that a source gives: the four of the dataset, or one evaluation set."""
-    columns = source.columns
-    if not isinstance(columns, EvaluationSet):
-        return sets
-
-    cases = _evaluation_cases(source, seed)
-    check_apart(columns, cases, learned)
-    return {columns.name: cases}
-
-
-def _evaluation_cases(source: Source, seed: int) -> list[Case]:
-    assert isinstance(source.columns, EvaluationSet)
-    if source.columns.source == "embedded":
-        return adversarial_cases(seed, source.columns.name)
-    paths = [path for paths in source.located.files.values() for path in paths]
-    return read_set(paths, source.columns)
+def _evaluation_cases(columns: EvaluationSet, located: Located, seed: int) -> list[Case]:
+    if columns.source == "embedded":
+        return adversarial_cases(seed, columns.name)
+    return read_set([path for paths in located.files.values() for path in paths], columns)
 
 
 def _write_set(path: Path, cases: Sequence[Case], source: Source) -> SetEntry:
@@ -170,19 +250,10 @@ def _write_facts(data: Data, sources: Sequence[Source], sets: Sets, folder: Path
         if isinstance(columns, EvaluationSet) and columns.source == "embedded":
             records += adversarial_records(data.seed, columns.name)
 
-    if not records:
-        return
-
-    written_cases = {(name, case.case_id) for name, cases in sets.items() for case in cases}
-    write_facts(
-        folder / FACTS,
-        (record for record in records if (record.set, record.case.case_id) in written_cases),
-    )
-
-
-def _plain_columns(data: Data) -> Columns:
-    """The columns and label words of a dataset without its other settings."""
-    return Columns.model_validate(data.model_dump(include=set(Columns.model_fields)))
+    if records:
+        written = {(name, case.case_id) for name, cases in sets.items() for case in cases}
+        of_cases = (record for record in records if (record.set, record.case.case_id) in written)
+        write_facts(folder / FACTS, of_cases)
 
 
 def _split_rule(data: Data, located: Located) -> str:

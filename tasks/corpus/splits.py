@@ -1,18 +1,32 @@
-"""Which case goes into which set: whole groups, or single texts by digest; and checks that nothing
-leaks between sets."""
+"""Which case goes into which set, and what keeps sets apart: whole groups, or single texts by digest,
+within limits; nothing leaks between sets, from them into evaluation sets, or into a prompt.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
-from tasks.corpus.case import Case, text_digest
-from tasks.corpus.compared_forms import compared_digest, compared_group, with_one_spelling
-from tasks.corpus.near_copies import Sketch, near_duplicates
+from tasks.corpus.case import (
+    SETS,
+    Case,
+    compared_digest,
+    compared_group,
+    from_json,
+    text_digest,
+    with_one_spelling,
+)
+from tasks.corpus.manifest import DatasetManifest
+from tasks.corpus.near_copies import BATCH, Sketch, near_duplicates
+from tasks.corpus.prompts import load_prompt
+from tasks.corpus.reading.sources import Located
+from tasks.corpus.reading.tables import read_set
+from tasks.corpus.vignettes.sets import sets_of
 from tasks.runtime.errors import BadInput
-from tasks.spec import LABELS
+from tasks.spec import LABELS, Data, EvaluationSet, PromptChoice
 
 SHARES = {"train": 0.6, "valid": 0.1, "calibration": 0.1, "test": 0.2}
 COPY = 0.8  # share of common runs of words from which two texts are copies of each other
@@ -151,50 +165,37 @@ def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
 
     Errors name cases by id only.
     """
-    first_cases = _FirstCases({}, {}, {})
+    # The set and the id of the first case of each text, id and group.
+    texts: dict[str, tuple[str, str]] = {}
+    ids: dict[str, str] = {}
+    groups: dict[str, tuple[str, str]] = {}
     for name, cases in sets.items():
         for case in cases:
-            first_cases.check(name, case)
+            here = (name, case.case_id)
+            first_set, first_id = texts.setdefault(compared_digest(case.text), here)
+            if first_set != name:
+                raise BadInput(
+                    f"Case {case.case_id} in {name} has the same text as case {first_id} in "
+                    f"{first_set}; delete one of the two."
+                )
+
+            first_set = ids.setdefault(case.case_id, name)
+            if first_set != name:
+                raise BadInput(
+                    f"The id {case.case_id} stands in {first_set} and in {name}; give each case "
+                    "its own id."
+                )
+
+            if case.group is None:
+                continue
+            first_set, first_id = groups.setdefault(compared_group(case.group), here)
+            if first_set != name:
+                raise BadInput(
+                    f"Case {case.case_id} in {name} is of the same group as case {first_id} in "
+                    f"{first_set}; keep a group's cases in one set."
+                )
 
     check_copies(sets)
-
-
-@dataclass(frozen=True)
-class _FirstCases:
-    """The set and the id of the first case of each text, id and group."""
-
-    texts: dict[str, tuple[str, str]]
-    ids: dict[str, str]
-    groups: dict[str, tuple[str, str]]
-
-    def check(self, name: str, case: Case) -> None:
-        """Refuse a case of the set `name` that shares a text, id or group with another set."""
-        key = compared_digest(case.text)
-        first_set, first_id = self.texts.setdefault(key, (name, case.case_id))
-        if first_set != name:
-            raise BadInput(
-                f"Case {case.case_id} in {name} has the same text as case {first_id} in "
-                f"{first_set}; delete one of the two."
-            )
-
-        first_set = self.ids.setdefault(case.case_id, name)
-        if first_set != name:
-            raise BadInput(
-                f"The id {case.case_id} stands in {first_set} and in {name}; give each case its "
-                "own id."
-            )
-
-        if case.group is not None:
-            self._check_group(name, case, case.group)
-
-    def _check_group(self, name: str, case: Case, group: str) -> None:
-        key = compared_group(group)
-        first_set, first_id = self.groups.setdefault(key, (name, case.case_id))
-        if first_set != name:
-            raise BadInput(
-                f"Case {case.case_id} in {name} is of the same group as case {first_id} in "
-                f"{first_set}; keep a group's cases in one set."
-            )
 
 
 def check_copies(sets: Mapping[str, Sequence[Case]]) -> None:
@@ -205,3 +206,149 @@ def check_copies(sets: Mapping[str, Sequence[Case]]) -> None:
             f"{pair.set_a} ({pair.similarity:.0%} of their runs of words); delete one of the two, "
             "or keep both in one set."
         )
+
+
+Sets = dict[str, list[Case]]
+
+
+def limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
+    """The four sets within their limits, and what an evaluation set must be apart from."""
+    if data.source == "embedded":
+        sets = sets_of(data)
+    elif "all" in located.files:
+        table = read_set(located.files["all"], data)
+        sets = split_cases(table, data.seed, split_shares(data))
+    else:
+        sets = {name: read_set(paths, data) for name, paths in located.files.items()}
+        sets.update(split_off(sets["train"], data, sets))
+        sets = {name: sets[name] for name in SETS}  # in the order of SETS, not of the files
+
+    # Before the limits: what one grid leaves out, a grid with other limits may take.
+    check_sets(sets)
+    learned = {name: sets[name] for name in SETS if name != "test"}
+    if "all" in located.files:  # all of it: the seed decides which cases go to test
+        cases_of_table = [case for cases in sets.values() for case in cases]
+        learned = {"the table that is split": cases_of_table}
+
+    limits: Mapping[str, int] = {str(name): limit for name, limit in data.limits.items()}
+    sets = {
+        name: limited(cases, limits.get(name, len(cases)), data.seed)
+        for name, cases in sets.items()
+    }
+    check_labels(sets, data.source)
+
+    return sets, learned
+
+
+def split_shares(data: Data) -> dict[str, float]:
+    """The share of each set in one table that the project splits."""
+    if data.set_shares is None:
+        return SHARES
+    return {str(name): data.set_shares[name] for name in SETS}
+
+
+def split_off(train: Sequence[Case], data: Data, given_sets: Collection[str]) -> Sets:
+    """The sets into which the cases given as train are split: train, and what else is not given.
+
+    `given_sets`: names of the sets that are given.
+    """
+    of_all = split_shares(data)
+    shares = {"train": of_all["train"]}
+    shares |= {name: of_all[name] for name in ("valid", "calibration") if name not in given_sets}
+    total = sum(shares.values())
+    return split_cases(train, data.seed, {name: share / total for name, share in shares.items()})
+
+
+def check_filled(sets: Mapping[str, Sequence[Case]], source: str) -> None:
+    """Refuse a set without a case. Raises BadInput."""
+    has_groups = any(case.group is not None for cases in sets.values() for case in cases)
+    more = "more cases, more groups, or" if has_groups else "more cases or"
+    for name, cases in sets.items():
+        if not cases:
+            raise BadInput(
+                f"{source}: no cases are left for {name}; give {more} fewer copies of one text."
+            )
+
+
+def check_labels(sets: Mapping[str, Sequence[Case]], source: str) -> None:
+    """Refuse an empty set, and a train set that lacks a label. Raises BadInput."""
+    check_filled(sets, source)
+    missing = sorted(set(LABELS) - {case.label for case in sets["train"]})
+    if not missing:
+        return
+
+    of_label = [case for cases in sets.values() for case in cases if case.label == missing[0]]
+    remedy = "add some: the source has none"
+    if any(case.group is not None for case in of_label):
+        remedy = "add some, or give more groups so that each set gets all labels"
+    elif of_label:
+        remedy = f"add some: the {len(of_label)} that there are stand in other sets"
+    raise BadInput(f"{source}: train has no case labelled {missing[0]}; {remedy}.")
+
+
+Learned = Mapping[str, Sequence[Case]]
+
+
+def check_apart(evaluation_set: EvaluationSet, cases: Sequence[Case], learned: Learned) -> None:
+    """Refuse a text, near copy or group of what models learn or choose thresholds from.
+
+    `learned`: its cases by the name for the error. Raises BadInput, with cases named by id only.
+    """
+    set_name = f"The evaluation set {evaluation_set.name} ({evaluation_set.source})"
+    texts: dict[str, tuple[str, str]] = {}
+    groups: dict[str, tuple[str, str]] = {}
+    for name, members in learned.items():
+        for case in members:
+            texts[compared_digest(case.text)] = (name, case.case_id)
+            if case.group:
+                groups[compared_group(case.group)] = (name, case.case_id)
+
+    for case in cases:
+        digest = compared_digest(case.text)
+        if digest in texts:
+            name, case_id = texts[digest]
+            raise BadInput(
+                f"{set_name} has case {case.case_id} with the text of case {case_id} in {name}; "
+                "leave one out."
+            )
+
+    for case in cases:
+        group = compared_group(case.group or "")
+        if group in groups:
+            name, case_id = groups[group]
+            raise BadInput(
+                f"{set_name} shares the group {case.group!r} with {name} (its case {case.case_id}, "
+                f"case {case_id} there); leave the group out of one of the two, or rename the "
+                "group in one if they have only the name in common."
+            )
+
+    for name, members in learned.items():
+        try:
+            check_copies({name: members, evaluation_set.name: cases})
+        except BadInput as error:
+            raise BadInput(f"{set_name} is not apart from {name}: {error}") from error
+
+
+def check_examples(folder: Path, choices: Iterable[PromptChoice]) -> None:
+    """Refuse a set of a dataset folder that holds an example of one of
+    these prompts, or a near copy.
+
+    Raises BadInput, with the case named by id only.
+    """
+    prompts = [prompt for prompt in map(load_prompt, choices) if prompt.examples]
+    if not prompts:
+        return
+
+    for name in DatasetManifest.read(folder).sets:
+        with (folder / f"{name}.jsonl").open(encoding="utf-8") as lines:
+            cases = list(map(from_json, lines))
+        for start, prompt in itertools.product(range(0, len(cases), BATCH), prompts):
+            examples = [Case(entry.label, entry.text, entry.label) for entry in prompt.examples]
+            batch = {"": examples, name: cases[start : start + BATCH]}
+            for pair in near_duplicates(batch, COPY)[:1]:
+                raise BadInput(
+                    f"Case {pair.case_b} in {name} is the text, or nearly the text, of the example "
+                    f"{pair.case_a} in prompt {prompt.version} ({pair.similarity:.0%} of their "
+                    "runs of words), so the model would read its answer; leave the case out, or "
+                    "set prompt.version = 1."
+                )

@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import KVCache, trim_prompt_cache
 
-from tasks.corpus.encode import Template
+from tasks.corpus.prompts import Template
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.tuning.data import EncodedCases
 from tasks.tuning.lora import Adapted

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from tasks.corpus.case import exact_digest
-from tasks.corpus.encode import Template
 from tasks.corpus.manifest import DatasetManifest
+from tasks.corpus.prompts import Template
 from tasks.judging.decision_rules import RECORD, record_rules
 from tasks.judging.scores_folder import (
     ANSWERS_FILE,

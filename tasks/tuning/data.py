@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.corpus.encode import Encoded, Template, encode, make_template
-from tasks.corpus.prompts import load_prompt
+from tasks.corpus.prompts import Encoded, Template, encode, load_prompt, make_template
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
 from tasks.runtime.errors import BadInput

@@ -20,13 +20,12 @@ from typer.testing import CliRunner
 
 from flows.cli.data import tokenizers
 from flows.cli.main import app, main
-from tasks.corpus import near_candidates
+from tasks.corpus import near_copies
 from tasks.corpus.card import best_bound
 from tasks.corpus.case import SETS, Case
-from tasks.corpus.checks import lengths
 from tasks.corpus.checks import tally as tally_module
-from tasks.corpus.checks.lengths import SAMPLE, TextSample
 from tasks.corpus.checks.report import CorpusReport, check_data
+from tasks.corpus.checks.tally import SAMPLE, TextSample
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.vignettes.reader_check import describe_check, reader_check
 from tasks.grids.grid import known_models
@@ -113,7 +112,7 @@ def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(
 
     path = write(tmp_path / "a.jsonl", entries)
     with monkeypatch.context() as too_many:
-        too_many.setattr(near_candidates, "MAX_PAIRS", 0)
+        too_many.setattr(near_copies, "MAX_PAIRS", 0)
         with pytest.raises(BadInput, match="is nearly the same text as case") as refusal:
             prepare_dataset(Data(source=str(path)), tmp_path / "home")
 
@@ -425,12 +424,14 @@ def test_a_sample_of_texts_is_even_and_holds_the_longest() -> None:
     assert sample.lengths({})[0].longest == 4
 
 
-@pytest.mark.parametrize("portion", [lengths.PORTION, 50])
+@pytest.mark.parametrize("portion", [tally_module.PORTION, 50])
 @pytest.mark.parametrize("chat", [True, False])
 def test_lengths_in_tokens_are_those_of_the_texts_alone(
     chat: bool, portion: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lengths, "PORTION", portion)  # texts are given to the tokenizer in portions of 50 characters
+    monkeypatch.setattr(
+        tally_module, "PORTION", portion
+    )  # texts are given to the tokenizer in portions of 50 characters
     write_tiny_tokenizer(tmp_path, chat)
 
     sample = TextSample()
@@ -442,7 +443,7 @@ def test_lengths_in_tokens_are_those_of_the_texts_alone(
     counts = [len(tokenizer.encode(text, add_special_tokens=False)) for text in texts]
     (line,) = sample.lengths({"tiny": tmp_path / "tokenizer.json"})
     median, high = np.quantile(counts, (0.5, 0.95))
-    assert line == lengths.Lengths("tiny tokens", median, high, max(counts), len(texts)) and len(set(counts)) > 3
+    assert line == tally_module.Lengths("tiny tokens", median, high, max(counts), len(texts)) and len(set(counts)) > 3
     assert chat or len(tokenizer.encode(STORY)) == counts[-2] + 1  # a special token at the start, which is not counted
 
 

@@ -5,8 +5,7 @@ from typing import get_args
 import pytest
 from transformers import AutoTokenizer
 
-from tasks.corpus.encode import encode, make_template
-from tasks.corpus.prompts import load_prompt
+from tasks.corpus.prompts import encode, load_prompt, make_template
 from tasks.grids.grid import known_models
 from tasks.models.convert import run_quantize
 from tasks.models.sources.fetch import fetch_base

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from flows.cli.terminal import console
 from flows.selection import check, select
-from tasks.corpus.apart import check_examples
 from tasks.corpus.case import SETS
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import load_prompt
+from tasks.corpus.splits import check_examples
 from tasks.models.sources.random_source import write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.corpus import near_candidates, near_copies
-from tasks.corpus.compared_forms import compared_digest, compared_text
-from tasks.corpus.near_candidates import Runs, Texts
-from tasks.corpus.near_copies import Sketch
+from tasks.corpus import near_copies
+from tasks.corpus.case import compared_digest, compared_text
+from tasks.corpus.near_copies import Runs, Sketch, Texts
 
 
 def plain(a: str, b: str) -> float:
@@ -52,7 +51,7 @@ def test_candidates_are_compared_alike_however_many_at_once(monkeypatch: pytest.
     at_once = Sketch.of(texts).pairs(0.2)
     expected = {(i, j): round(plain(texts[i], texts[j]), 3) for i, j, _ in at_once}
     assert len(at_once) > 30 and {(i, j): index for i, j, index in at_once} == expected
-    monkeypatch.setattr(near_candidates, "BLOCK_SIZE", 7)
+    monkeypatch.setattr(near_copies, "BLOCK_SIZE", 7)
     assert Sketch.of(texts).pairs(0.2) == at_once
 
 
@@ -99,7 +98,7 @@ def test_however_many_near_copies_are_chained_together_and_across_sides(
     count: int, compared: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if compared is not None:
-        monkeypatch.setattr(near_candidates, "MAX_CANDIDATES", compared)
+        monkeypatch.setattr(near_copies, "MAX_CANDIDATES", compared)
     rng = random.Random(4)
     texts = [story(rng) for _ in range(30)]
     copies = [
@@ -143,7 +142,7 @@ def test_copies_are_found_in_a_table_whose_runs_all_stand_in_many_texts(
 ) -> None:
     """Those that are most alike are found first, however little is compared."""
     for name, value in bounds.items():
-        monkeypatch.setattr(near_candidates, name, value)
+        monkeypatch.setattr(near_copies, name, value)
     texts, copies = planted()
     pairs = Sketch.of(texts).pairs(0.8)
     assert copies <= {(a, b) for a, b, _ in pairs} and {(a, b) for a, b, _ in pairs[:60]} == copies
@@ -189,7 +188,7 @@ def test_a_run_of_one_side_alone_makes_no_candidates() -> None:
 
 
 def test_more_pairs_than_are_returned_still_connect_all_that_are_similar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_candidates, "MAX_RETURNED", 100)
+    monkeypatch.setattr(near_copies, "MAX_RETURNED", 100)
     clusters = [f"{' '.join(f'{name}{n}' for n in range(20))} {i}" for name in "abc" for i in range(30)]
     texts = [*clusters, "one two three four five six", "one two three four five six seven"]
     pairs = Sketch.of(texts).pairs(0.7)
@@ -201,7 +200,7 @@ def test_more_pairs_than_are_returned_still_connect_all_that_are_similar(monkeyp
 
 
 def test_more_candidates_than_fit_are_chained_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_candidates, "MAX_PAIRS", 100)
+    monkeypatch.setattr(near_copies, "MAX_PAIRS", 100)
     texts = [f"{' '.join(f'w{n}' for n in range(20))} {i}" for i in range(40)]
     assert {(i, i + 1) for i in range(39)} <= {(a, b) for a, b, _ in Sketch.of(texts).pairs(0.8)}
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.corpus import ingredients, prepare
+from tasks.corpus import prepare
 from tasks.corpus.case import SETS, Case, from_json, to_json
 from tasks.corpus.checks.report import check_data
-from tasks.corpus.ingredients import Source
-from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.prepare import Source, prepare_dataset
 from tasks.corpus.vignettes.stored_facts import FACTS, Derivation, derive_again
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
@@ -179,7 +178,7 @@ def test_how_copies_are_found_is_part_of_every_digest_but_that_of_embedded_cases
         return [prepare.dataset_folder(data, tmp_path, sets).name for data, sets in chosen]
 
     before = folders()
-    monkeypatch.setattr(ingredients, "COPIES_VERSION", 1)
+    monkeypatch.setattr(prepare, "COPIES_VERSION", 1)
     assert [a == b for a, b in zip(before, folders(), strict=True)] == [True, False, False]
 
 

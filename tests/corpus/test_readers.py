@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import tomllib
@@ -18,8 +17,8 @@ from hypothesis import strategies as st
 from tasks.corpus.case import Case, from_json, text_digest, to_json
 from tasks.corpus.checks.report import check_data
 from tasks.corpus.prepare import prepare_dataset
-from tasks.corpus.reading.readers import read_cases, read_files
 from tasks.corpus.reading.sources import check_local
+from tasks.corpus.reading.tables import read_set
 from tasks.runtime.errors import BadInput
 from tasks.spec import Data, EvaluationSet
 
@@ -35,7 +34,7 @@ def jsonl(path: Path, rows: list[Any]) -> Path:
 
 def refusal(path: Path, data: Data | None = None) -> str:
     with pytest.raises(BadInput) as caught:
-        read_cases(path, data or Data())
+        read_set([path], data or Data())
     message = str(caught.value)
     assert str(path) in message and message.endswith(".") and "\n" not in message
     return message
@@ -63,7 +62,7 @@ def test_the_same_rows_give_the_same_cases_from_every_kind_of_file(kind: str, tm
             else "\ufeff" + content.replace(",ED", ";ED").replace(",home", ";home").replace("text,", "text;")
         )
 
-    cases = read_cases(path, Data())
+    cases = read_set([path], Data())
     assert [(c.text, c.label) for c in cases] == [("Chest pain since noon", "ED"), ("A cold, day two", "HOME")]
     assert [c.case_id for c in cases] == [f"text-{text_digest(c.text)}" for c in cases]
 
@@ -71,17 +70,17 @@ def test_the_same_rows_give_the_same_cases_from_every_kind_of_file(kind: str, tm
 def test_columns_labels_groups_and_ids_can_be_named(tmp_path: Path) -> None:
     row = {"id": 7, "message": "Sore knee", "urgency": " Emergency", "topic": "knee"}
     data = Data(text_column="message", label_column="urgency", group_column="topic", labels={"emergency": "ED"})
-    assert read_cases(jsonl(tmp_path / "a.jsonl", [row]), data) == [Case("7", "Sore knee", "ED", "knee")]
+    assert read_set([jsonl(tmp_path / "a.jsonl", [row])], data) == [Case("7", "Sore knee", "ED", "knee")]
 
 
 def test_a_group_column_is_used_without_being_named(tmp_path: Path) -> None:
-    assert read_cases(jsonl(tmp_path / "a.jsonl", [{**GOOD[0], "group": 3}]), Data())[0].group == "3"
+    assert read_set([jsonl(tmp_path / "a.jsonl", [{**GOOD[0], "group": 3}])], Data())[0].group == "3"
 
 
 def test_a_named_group_column_must_be_in_every_row_and_may_be_null(tmp_path: Path) -> None:
     rows = [{**GOOD[0], "topic": "heart"}, {**GOOD[1], "topic": None}]
     data = Data(group_column="topic")
-    assert [case.group for case in read_cases(jsonl(tmp_path / "a.jsonl", rows), data)] == ["heart", None]
+    assert [case.group for case in read_set([jsonl(tmp_path / "a.jsonl", rows)], data)] == ["heart", None]
     message = refusal(jsonl(tmp_path / "a.jsonl", [rows[0], GOOD[1]]), data)
     assert (
         "line 2: has no column 'topic'" in message
@@ -93,14 +92,14 @@ def test_a_named_group_column_must_be_in_every_row_and_may_be_null(tmp_path: Pat
     ("value", "read"), [(7.0, "7"), ("7.0", "7"), (7.5, "7.5"), ("07.0", "07"), ("v7.0", "v7.0"), (float("inf"), "inf")]
 )
 def test_a_whole_number_is_one_group_however_it_is_written(value: Any, read: str, tmp_path: Path) -> None:
-    assert read_cases(jsonl(tmp_path / "a.jsonl", [{**GOOD[0], "group": value}]), Data())[0].group == read
+    assert read_set([jsonl(tmp_path / "a.jsonl", [{**GOOD[0], "group": value}])], Data())[0].group == read
 
 
 def test_a_float_that_is_a_whole_number_is_read_as_one(tmp_path: Path) -> None:
     row = {"id": 7.0, "text": "Sore knee", "label": 1.0, "band": 3.0, "why": 2.5}
     for word in ("1", "1.0"):  # the setting may say either
         data = Data(labels={word: "ED"}, subgroup_columns=("band",), rationale_column="why")
-        (case,) = read_cases(jsonl(tmp_path / "a.jsonl", [row]), data)
+        (case,) = read_set([jsonl(tmp_path / "a.jsonl", [row])], data)
         assert case == Case("7", "Sore knee", "ED", subgroup={"band": "3"}, rationale="2.5")
 
 
@@ -117,9 +116,9 @@ def test_subgroups_are_read_from_the_columns_that_are_named(tmp_path: Path) -> N
         {"text": "Sore knee", "label": "GP", "age_band": "", "clinic": float("nan")},
     ]
     path = jsonl(tmp_path / "a.jsonl", rows)
-    cases = read_cases(path, Data(subgroup_columns=("age_band", "clinic")))
+    cases = read_set([path], Data(subgroup_columns=("age_band", "clinic")))
     assert [case.subgroup for case in cases] == [{"age_band": "child", "clinic": "3"}, {}, {}]
-    assert [case.subgroup for case in read_cases(path, Data())] == [{}] * 3
+    assert [case.subgroup for case in read_set([path], Data())] == [{}] * 3
     message = refusal(path, Data(subgroup_columns=("sex", "age")))
     assert "line 1: has no column 'age'" in message and "as one of subgroup_columns, or add it" in message
 
@@ -134,13 +133,13 @@ def test_what_cannot_be_a_subgroups_name_is_refused_with_its_line(value: Any, me
 def test_a_word_that_is_a_label_cannot_be_another_label(word: str, tmp_path: Path) -> None:
     """It was silently relabelled: every emergency counted as home care."""
     path = jsonl(tmp_path / "a.jsonl", [{"text": f"story {n}", "label": label} for n, label in enumerate(WRITTEN)])
-    assert [case.label for case in read_cases(path, Data(labels={word: "ED"}))] == ["ED"] * 3 + ["GP"] * 2
+    assert [case.label for case in read_set([path], Data(labels={word: "ED"}))] == ["ED"] * 3 + ["GP"] * 2
     sentence = rf"^\[data\.labels\] maps '{word}' to HOME, but that word is the label ED itself; remove it"
     data = Data(source=str(path), labels={word: "HOME"})
     clinic = EvaluationSet(name="clinic", source=str(path), labels={word: "HOME"})
 
     for use in (
-        lambda: read_cases(path, data),
+        lambda: read_set([path], data),
         lambda: check_data(data, (), {}),
         lambda: prepare_dataset(data, tmp_path / "home"),
         lambda: check_local(data),
@@ -157,18 +156,16 @@ WRITTEN = ("ED", "ed", " Ed\n", "GP", "gp")
 
 def test_two_words_that_are_one_must_mean_the_same(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"text": "story", "label": "now"}])
-    assert read_cases(path, Data(labels={"Now": "ED", "now ": "ED"}))[0].label == "ED"
+    assert read_set([path], Data(labels={"Now": "ED", "now ": "ED"}))[0].label == "ED"
     sentence = r"\[data\.labels\] maps 'Now' to ED and 'now ' to GP, .* remove one of the two\."
-    for read in (lambda data: read_cases(path, data), lambda data: check_data(data, (), {})):
+    for read in (lambda data: read_set([path], data), lambda data: check_data(data, (), {})):
         with pytest.raises(BadInput, match=sentence):
             read(Data(source=str(path), labels={"Now": "ED", "now ": "GP"}))
 
 
-def test_exact_repeats_are_kept_once_and_counted(tmp_path: Path) -> None:
-    reading = read_files(
-        [jsonl(tmp_path / "a.jsonl", [GOOD[0], {**GOOD[0], "text": "chest  PAIN since noon"}])], Data()
-    )
-    assert len(reading.cases) == 1 and reading.duplicates == 1
+def test_exact_repeats_are_kept_once_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [GOOD[0], {**GOOD[0], "text": "chest  PAIN since noon"}])
+    assert len(read_set([path], Data())) == 1 and "1 repeated rows were left out" in caplog.text
 
 
 def test_contradicting_rows_name_both_lines_and_never_the_text(tmp_path: Path) -> None:
@@ -181,95 +178,9 @@ def test_two_texts_with_one_id_name_both_lines(tmp_path: Path) -> None:
     assert "line 2" in message and "line 1" in message
 
 
-@pytest.mark.parametrize(
-    ("second", "expected"),
-    [
-        ({"text": "a"}, "has no column 'label'; its columns are 'text'"),
-        ({"words": "a", "label": "ED"}, "has no column 'text'"),
-        ({"text": "a", "label": "urgent"}, 'map it under [data.labels]: "urgent" = "ED"'),
-        ({"text": "a", "label": None}, "has no label"),
-        ({"text": "a", "label": ["ED"]}, "'label' is a list"),
-        ({"text": " \n", "label": "ED"}, "'text' is empty"),
-        ({"text": {"en": "a"}, "label": "ED"}, "a nested object"),
-        ({"text": 5, "label": "ED"}, "is not a text but a number"),
-        ({"text": None, "label": "ED"}, "is not a text but missing"),
-        ({"text": "a\0b", "label": "ED"}, "NUL"),
-        ('{"text": "\\ud800", "label": "ED"}', "surrogate"),
-        ({"text": "a", "label": "ED", "id": {"a": 1}}, "'id' is a nested object"),
-        ({"text": "a", "label": "x" * 500}, "of 500 characters"),
-        ('{"text": "a", "label"', "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
-        ("9" * 10_000, "is not JSON"),
-        ('["a", "ED"]', "is not a JSON object"),
-    ],
-)
-def test_a_bad_row_is_refused_with_its_line(second: Any, expected: str, tmp_path: Path) -> None:
-    message = refusal(jsonl(tmp_path / "a.jsonl", [GOOD[0], second]))
-    assert expected in message and "line 2" in message
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (
-            b"text,label\na,ED,x\n",
-            "line 2: has 3 fields where the header has 2; put quotes around a text that holds ','.",
-        ),
-        (
-            b"text,label,why\na,ED\n",
-            "line 2: has 2 fields where the header has 3; write a value for each column, separated by ','",
-        ),
-        (
-            b"text;label;why\na\n",
-            "has 1 field where the header has 3; write a value for each column, separated by ';', even",
-        ),
-        (b'text,label\n"a\nb",ED\n"open,ED\n', "line 4: is not valid CSV"),
-        (b"text,text\na,ED\n", "line 1: gives one name to the columns 1 and 2; give each column its own name"),
-        (b"text;label\na;ED\n\nb;sofa\n", "line 4: has the unknown label 'sofa'"),
-        (b"sep=;\ntext;label\n;ED\n", "line 3: 'text' is empty"),
-        ("text,label\nfi\u00e8vre,ED\n".encode("latin-1"), "line 2: is not UTF-8"),
-        ("text,label\na,ED\n".encode("utf-16"), "line 1: "),
-        (b"text,label\na\0b,ED\n", "line 2: holds NUL bytes"),
-        (b"text,label\n", "holds no cases"),
-        (b"text,label\ra,ED\rb,GP\r", 'has old Mac line ends; save it as "CSV UTF-8".'),
-        (b'sep=;\rtext;label\r"a\nb";ED\r', "has old Mac line ends"),
-        (b"", "is empty"),
-        (gzip.compress(b"text,label\na,ED\n", mtime=0), "compressed with gzip"),
-        (b"PK\x03\x04rest", "Excel workbook"),
-    ],
-)
-def test_a_bad_csv_is_refused_with_its_line(content: bytes, expected: str, tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_bytes(content)
-    assert expected in refusal(path)
-
-
-def test_a_bad_parquet_is_refused_with_its_row(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"text": ["a", "b"], "label": ["ED", "maybe"]}), path)
-    assert "row 2" in refusal(path)
-    path.write_bytes(path.read_bytes()[:-20])
-    assert "not readable as Parquet" in refusal(path)
-
-
-def test_what_is_not_a_readable_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "folder.csv").mkdir()
-    assert "is a folder" in refusal(tmp_path / "folder.csv")
-    assert "cannot be read" in refusal(tmp_path / "none.csv")
-    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
-    assert "cannot be read" in refusal(tmp_path / "loop.csv")
-    assert ".jsonl, .csv, .parquet" in refusal(tmp_path / "a.jsonl.gz")
-
-
-def test_a_very_long_text_is_read(tmp_path: Path) -> None:
-    text = "very " * 100_000 + "sore"
-    (tmp_path / "a.csv").write_text(f"text,label\n{text},ED\n")
-    assert read_cases(tmp_path / "a.csv", Data())[0].text == text
-
-
 def read_or_refuse(path: Path) -> None:
     try:
-        cases = read_cases(path, Data())
+        cases = read_set([path], Data())
     except BadInput as error:
         assert str(error).endswith(".") and "\n" not in str(error)
     else:
@@ -299,14 +210,6 @@ def test_random_bytes_never_give_a_traceback(content: bytes, kind: str, header: 
 @given(rows=st.lists(st.dictionaries(columns, json_values, max_size=5) | json_values, max_size=4))
 def test_random_json_rows_never_give_a_traceback(rows: list[Any], tmp_path: Path) -> None:
     read_or_refuse(jsonl(tmp_path / "a.jsonl", [json.dumps(row) for row in rows]))
-
-
-@quick
-@given(rows=st.lists(st.lists(st.text(max_size=8) | st.sampled_from(["ED", "GP", '"']), max_size=3), max_size=4))
-def test_random_csv_rows_never_give_a_traceback(rows: list[list[str]], tmp_path: Path) -> None:
-    lines = ["text,label", *(",".join(row) for row in rows)]
-    (tmp_path / "a.csv").write_bytes("\n".join(lines).encode("utf-8", "replace"))
-    read_or_refuse(tmp_path / "a.csv")
 
 
 @settings(quick, max_examples=40)
@@ -405,7 +308,7 @@ def test_a_name_of_one_word_is_shown(name: str, tmp_path: Path) -> None:
 def test_the_id_column_gives_the_ids(tmp_path: Path) -> None:
     rows = [{"number": 7.0, "id": "not this", **GOOD[0]}, {"number": " b ", **GOOD[1]}]
     path = jsonl(tmp_path / "a.jsonl", rows)
-    assert [case.case_id for case in read_cases(path, Data(id_column="number"))] == ["7", "b"]
+    assert [case.case_id for case in read_set([path], Data(id_column="number"))] == ["7", "b"]
 
 
 @pytest.mark.parametrize("empty", [None, "", " ", float("nan")])

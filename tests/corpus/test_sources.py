@@ -18,8 +18,8 @@ from tasks.corpus.case import SETS, Case, from_json
 from tasks.corpus.checks.report import check_data
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.reading import set_files
-from tasks.corpus.reading.readers import read_cases
 from tasks.corpus.reading.sources import check_local, is_hub, locate
+from tasks.corpus.reading.tables import read_set
 from tasks.corpus.splits import check_sets
 from tasks.corpus.vignettes.sets import sets_of
 from tasks.grids.grid import load_grid
@@ -318,15 +318,15 @@ def test_a_hub_dataset_that_is_not_read_whole_is_refused_before_it_is_fetched(
 def test_a_rationale_is_kept_with_the_case_and_never_shown(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"text": "sore knee", "label": "GP", "why": "needs a look"}) + "\n")
-    (case,) = read_cases(path, Data(rationale_column="why"))
+    (case,) = read_set([path], Data(rationale_column="why"))
     assert case == Case(case.case_id, "sore knee", "GP", rationale="needs a look") and "look" not in case.text
 
     with pytest.raises(BadInput, match="has no column 'because'; .* as rationale_column"):
-        read_cases(path, Data(rationale_column="because"))
+        read_set([path], Data(rationale_column="because"))
     with path.open("a") as handle:
         handle.write(json.dumps({"text": "a cold", "label": "HOME"}) + "\n")
 
-    assert [case.rationale for case in read_cases(path, Data(rationale_column="why"))] == ["needs a look", None]
+    assert [case.rationale for case in read_set([path], Data(rationale_column="why"))] == ["needs a look", None]
 
 
 def test_shares_of_the_embedded_classes_can_be_set_and_must_add_up() -> None:

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.corpus.apart import check_apart
 from tasks.corpus.case import SETS, Case
 from tasks.corpus.near_copies import near_duplicates
-from tasks.corpus.splits import check_sets, limited, split_cases
+from tasks.corpus.splits import check_apart, check_sets, limited, split_cases
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, EvaluationSet
 from tests.corpus.test_near_copies import planted

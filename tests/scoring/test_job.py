@@ -13,10 +13,9 @@ import pytest
 from mlx_lm.generate import generate_step
 from mlx_lm.utils import load, load_model
 
-from tasks.corpus.encode import make_template
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
-from tasks.corpus.prompts import DEFAULT, load_prompt
+from tasks.corpus.prompts import DEFAULT, load_prompt, make_template
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_of
 from tasks.land import land

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.corpus.encode import Template
+from tasks.corpus.prompts import Template
 from tasks.scoring import mc_dropout
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.tuning.data import EncodedCases, make_cases

@@ -10,7 +10,7 @@ from mlx_lm.models import gemma3_text, llama
 from mlx_lm.tuner.trainer import default_loss
 from mlx_lm.utils import dequantize_model
 
-from tasks.corpus.encode import Encoded, Template
+from tasks.corpus.prompts import Encoded, Template
 from tasks.models.convert import quantised
 from tasks.precisions import Precision, of_bits
 from tasks.spec import Recipe, Training

@@ -10,25 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.corpus.case import SETS
-from tasks.corpus.checks.lengths import Lengths
-from tasks.corpus.checks.sets import (
+from tasks.corpus.checks.findings import (
+    certifiable_recall,
     crossing_groups,
     derived_labels,
     ed_groups,
-    groups_with_ed,
-    missing_labels,
-)
-from tasks.corpus.checks.split import certifiable_recall, split_finding, try_split
-from tasks.corpus.checks.tally import NO_GROUP, Tally, codes, tally
-from tasks.corpus.checks.texts import (
-    SimilarRows,
     examples_in,
     find_similar,
+    groups_with_ed,
+    missing_labels,
     near_copies,
     repeated_ids,
     repeated_texts,
     sides_of,
+    split_finding,
+    try_split,
 )
+from tasks.corpus.checks.tally import NO_GROUP, Lengths, Tally, codes, tally
 from tasks.corpus.prompts import Prompt
 from tasks.runtime.errors import Finding
 from tasks.spec import LABELS, Data, EvaluationSet
@@ -92,9 +90,24 @@ def check_data(
     evaluation_sets = tuple(evaluation_sets)
     rows = tally(data, evaluation_sets)
     lines = _set_lines(rows)
-    similar = find_similar(rows, sides_of(rows))
+    sides = sides_of(rows)
+    similar = find_similar(rows, sides)
+    split = try_split(rows, data)
+    id_columns = {entry.name for entry in evaluation_sets if entry.id_column}
+    if data.id_column:
+        id_columns |= {*SETS, "all"}
 
-    findings = _findings(rows, lines, similar, data, evaluation_sets)
+    findings = repeated_texts(rows, sides)
+    findings.append(repeated_ids(rows, id_columns))
+    findings.append(near_copies(rows, sides, similar))
+    findings += crossing_groups(rows, sides)
+    findings += groups_with_ed({line.name: line.ed_groups for line in lines}, rows, split)
+    findings += missing_labels({line.name: line.labels for line in lines})
+    if data.source == "embedded":
+        findings.append(derived_labels(data, evaluation_sets))
+    if not rows.has_all_sets:
+        findings.append(split_finding(split, data))
+    findings += certifiable_recall({line.name: line.cases for line in lines}, split, data)
     if prompt is not None and prompt.examples:
         findings.append(examples_in(rows, prompt))
 
@@ -106,41 +119,16 @@ def check_data(
     )
 
 
-def _findings(
-    rows: Tally,
-    lines: list[SetLine],
-    similar: SimilarRows,
-    data: Data,
-    evaluation_sets: tuple[EvaluationSet, ...],
-) -> list[Finding]:
-    sides = sides_of(rows)
-    labels = {line.name: line.labels for line in lines}
-    cases = {line.name: line.cases for line in lines}
-    split = try_split(rows, data)
-    id_columns = {entry.name for entry in evaluation_sets if entry.id_column}
-    if data.id_column:
-        id_columns |= {*SETS, "all"}
-
-    findings = repeated_texts(rows, sides)
-    findings.append(repeated_ids(rows, id_columns))
-    findings.append(near_copies(rows, sides, similar))
-    findings += crossing_groups(rows, sides)
-    findings += groups_with_ed({line.name: line.ed_groups for line in lines}, rows, split)
-    findings += missing_labels(labels)
-    if data.source == "embedded":
-        findings.append(derived_labels(data, evaluation_sets))
-    if not rows.has_all_sets:
-        findings.append(split_finding(split, data))
-
-    return findings + certifiable_recall(cases, split, data)
-
-
 def _set_lines(rows: Tally) -> list[SetLine]:
     lines = []
     for code, name in enumerate(rows.sets):
         is_member = codes(rows.set_codes) == code
         groups = np.unique(codes(rows.group_codes)[is_member])
-        is_case = _first_of_texts(rows, is_member)
+        # The members without those that repeat the text of an earlier one.
+        members = np.flatnonzero(is_member)
+        _, first = np.unique(codes(rows.digests)[members], return_index=True)
+        is_case = np.zeros_like(is_member)
+        is_case[members[first]] = True
         lines.append(
             SetLine(
                 name,
@@ -154,15 +142,6 @@ def _set_lines(rows: Tally) -> list[SetLine]:
         )
 
     return lines
-
-
-def _first_of_texts(rows: Tally, is_member: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The members of a set without those that repeat the text of an earlier one."""
-    members = np.flatnonzero(is_member)
-    _, first = np.unique(codes(rows.digests)[members], return_index=True)
-    is_first = np.zeros_like(is_member)
-    is_first[members[first]] = True
-    return is_first
 
 
 def _label_counts(rows: Tally, is_counted: NDArray[np.bool_]) -> tuple[int, ...]:

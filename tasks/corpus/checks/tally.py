@@ -1,10 +1,12 @@
-"""One pass over the rows of a dataset. A few numbers per row are kept, so that a million rows fit
-into little memory."""
+"""One pass over the rows of a dataset. A few numbers per row are kept, so that a million rows fit into
+little memory; how long texts are is measured on all of them while they are few, else on an even
+sample.
+"""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,16 +15,120 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.corpus.case import SETS, Case, text_digest
-from tasks.corpus.checks.lengths import TextSample
-from tasks.corpus.compared_forms import compared_group
+from tasks.corpus.case import SETS, Case, compared_group, text_digest
 from tasks.corpus.near_copies import BATCH, Sketch
-from tasks.corpus.reading.readers import no_cases, numbered_cases
+from tasks.corpus.prompts import Prompt
 from tasks.corpus.reading.sources import check_settings, locate
-from tasks.corpus.reading.tables import place_prefix
+from tasks.corpus.reading.tables import no_cases, numbered_cases, place_prefix
 from tasks.corpus.vignettes.adversarial import adversarial_cases
 from tasks.corpus.vignettes.sets import sets_of
 from tasks.spec import LABELS, Columns, Data, EvaluationSet
+
+SAMPLE = 20_000  # texts
+PORTION = 1_000_000  # characters that a tokenizer gets at once
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Median, 95th percentile and longest length in `unit`s of `on` measured texts."""
+
+    unit: str
+    median: float
+    high: float
+    longest: int
+    on: int
+
+
+@dataclass
+class TextSample:
+    """Every `step`-th text, and the one with most words. A full sample doubles the step."""
+
+    step: int = 1
+    text_count: int = 0
+    texts: list[str] = field(default_factory=list)
+    longest: str = ""
+    most_words: int = -1
+
+    def add(self, text: str, words: int) -> None:
+        """Add a text of so many words."""
+        if self.text_count % self.step == 0:
+            self.texts.append(text)
+            if len(self.texts) > SAMPLE:
+                self.texts = self.texts[::2]
+                self.step *= 2
+
+        self.text_count += 1
+        if words > self.most_words:
+            self.longest = text
+            self.most_words = words
+
+    def lengths(self, tokenizers: Mapping[str, Path]) -> list[Lengths]:
+        """One line per tokenizer (its tokenizer.json by name); in words where there is none."""
+        if not tokenizers:
+            words = [len(text.split()) for text in self.texts]
+            return [_line("words", words, self.most_words)]
+
+        from tokenizers import Tokenizer
+
+        lines = []
+        for name, path in tokenizers.items():
+            tokenizer = Tokenizer.from_file(str(path))
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            counts = [
+                len(encoding.ids)
+                for texts in _portions(self.texts)
+                for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            ]
+            longest = len(tokenizer.encode(self.longest, add_special_tokens=False).ids)
+            lines.append(_line(f"{name} tokens", counts, max(longest, *counts)))
+
+        return lines
+
+
+def shared_tokens(prompt: Prompt, tokenizers: Mapping[str, Path]) -> str:
+    """What the examples of a prompt add to its instruction, in a sentence: in tokens, or in words
+    where there is no tokenizer.
+    """
+    counts = [f"{len(prompt.plain_examples.split())} words"]
+    if tokenizers:
+        from tokenizers import Tokenizer
+
+        counts = [
+            f"{len(Tokenizer.from_file(str(path)).encode(prompt.plain_examples).ids)} {name} tokens"
+            for name, path in tokenizers.items()
+        ]
+
+    return (
+        f"The {len(prompt.examples)} examples in prompt {prompt.version} add about "
+        f"{' or '.join(counts)} to the instruction: computed once for a batch and once for a set, "
+        "never for each case."
+    )
+
+
+def _portions(texts: list[str]) -> Iterator[list[str]]:
+    """The texts in order, about PORTION characters at a time.
+
+    Encodings of all texts at once would need far more memory than the texts.
+    """
+    portion: list[str] = []
+    size = 0
+    for text in texts:
+        portion.append(text)
+        size += len(text)
+        if size >= PORTION:
+            yield portion
+            portion = []
+            size = 0
+
+    if portion:
+        yield portion
+
+
+def _line(unit: str, counts: list[int], longest: int) -> Lengths:
+    median, high = np.quantile(counts, (0.5, 0.95))
+    return Lengths(unit, float(median), float(high), longest, len(counts))
+
 
 # Cases of a table or train set up to which they are kept whole, so that the split can be tried.
 MOST_KEPT_CASES = 50_000
@@ -87,38 +193,28 @@ class Tally:
         self.digests.append(int(text_digest(case.text), 16))
         # Equal ids have equal hashes within one process, and the tally never leaves it.
         self.ids.append(hash(case.case_id))
-        self.group_codes.append(self._group_code(case.group))
-        self._add_text(case.text)
-        self._keep(name, case)
+        group_code = NO_GROUP
+        if case.group is not None:
+            group_code = self.groups.setdefault(compared_group(case.group), len(self.groups))
+            if group_code == len(self.group_names):
+                self.group_names.append(case.group)
 
-    def _group_code(self, group: str | None) -> int:
-        if group is None:
-            return NO_GROUP
-
-        code = self.groups.setdefault(compared_group(group), len(self.groups))
-        if code == len(self.group_names):
-            self.group_names.append(group)
-        return code
-
-    def _add_text(self, text: str) -> None:
-        self.words.append(len(text.split()))
-        self.sample.add(text, self.words[-1])
-        self.batch.append(text)
+        self.group_codes.append(group_code)
+        self.words.append(len(case.text.split()))
+        self.sample.add(case.text, self.words[-1])
+        self.batch.append(case.text)
         if len(self.batch) == BATCH:
             self.finish_batch()
+
+        if self.cases is not None and name in ("all", "train"):
+            self.cases.append(case)
+            if len(self.cases) > MOST_KEPT_CASES:
+                self.cases = None
 
     def finish_batch(self) -> None:
         """Hash the texts that wait for it; `add` does so for each full batch."""
         self.sketch.add(self.batch)
         self.batch.clear()
-
-    def _keep(self, name: str, case: Case) -> None:
-        if self.cases is None or name not in ("all", "train"):
-            return
-
-        self.cases.append(case)
-        if len(self.cases) > MOST_KEPT_CASES:
-            self.cases = None
 
 
 def codes(column: array[int]) -> Codes:
@@ -155,18 +251,13 @@ def _entries(data: Data, evaluation_sets: Iterable[EvaluationSet]) -> Iterator[E
         for name, paths in locate(data.source, data).files.items():
             yield from _read(name, paths, data)
 
-    for evaluation_set in evaluation_sets:
-        yield from _evaluation_entries(evaluation_set, data.seed)
-
-
-def _evaluation_entries(evaluation_set: EvaluationSet, seed: int) -> Iterator[Entry]:
-    if evaluation_set.source == "embedded":
-        yield from _embedded(evaluation_set.name, adversarial_cases(seed, evaluation_set.name))
-        return
-
-    files = locate(evaluation_set.source, evaluation_set).files
-    for paths in [files["test"]] if "test" in files else files.values():
-        yield from _read(evaluation_set.name, paths, evaluation_set)
+    for entry in evaluation_sets:
+        if entry.source == "embedded":
+            yield from _embedded(entry.name, adversarial_cases(data.seed, entry.name))
+            continue
+        files = locate(entry.source, entry).files
+        for paths in [files["test"]] if "test" in files else files.values():
+            yield from _read(entry.name, paths, entry)
 
 
 def _embedded(name: str, cases: list[Case]) -> Iterator[Entry]:

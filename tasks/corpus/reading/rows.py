@@ -1,16 +1,207 @@
-"""One row of a user's table as a case; every error names the place, the reason and the remedy."""
+"""One row of a user's table as a case: its columns, its label word and its text. Every error names the
+place, the reason and the remedy, and shows nothing that may be a patient's words.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import shlex
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tasks.corpus.case import Case, can_be_encoded, is_blank, normal_text, text_digest
-from tasks.corpus.reading.columns import NamedColumn, missing_columns, required_columns
-from tasks.corpus.reading.label_words import label_words, unknown_label, without_zero_decimals
 from tasks.runtime.errors import BadInput
-from tasks.spec import Columns, Label
+from tasks.spec import LABELS, Columns, EvaluationSet, Label
+
+LONGEST_SHOWN = 40  # characters; a longer word may be a patient's text and is never repeated
+# Characters. A script without capitals writes a sentence in a few of them, often without spaces.
+LONGEST_WITHOUT_CAPITALS = 4
+# What may be a column's name: one word. A table without a header has a case in its first line.
+COLUMN_NAME = re.compile(rf"[\w-]{{1,{LONGEST_SHOWN}}}")
+MOST_DIGITS_OF_NAME = 4  # a year; a number of more digits may be a patient's
+
+
+@dataclass(frozen=True)
+class NamedColumn:
+    """A column of the table, with the setting of a grid and the option of `triage data` for it."""
+
+    name: str
+    setting: str
+    may_be_empty: bool = False
+
+    def __str__(self) -> str:
+        option = "" if " " in self.setting else f" (--{self.setting.replace('_', '-')})"
+        return f"{self.setting}{option}"
+
+
+def required_columns(columns: Columns) -> list[NamedColumn]:
+    """The columns that every row must have."""
+    required = [
+        NamedColumn(columns.text_column, "text_column"),
+        NamedColumn(columns.label_column, "label_column"),
+    ]
+    if columns.id_column:
+        required.append(NamedColumn(columns.id_column, "id_column"))
+    if columns.group_column:
+        required.append(NamedColumn(columns.group_column, "group_column", may_be_empty=True))
+    return required
+
+
+def optional_columns(columns: Columns) -> list[NamedColumn]:
+    """The columns that a row may lack, but not all rows of a file."""
+    optional = [
+        NamedColumn(name, "one of subgroup_columns", may_be_empty=True)
+        for name in columns.subgroup_columns
+    ]
+    if columns.rationale_column:
+        name = columns.rationale_column
+        optional.append(NamedColumn(name, "rationale_column", may_be_empty=True))
+    return optional
+
+
+def missing_columns(
+    location: str, header: Iterable[str], missing: Sequence[NamedColumn]
+) -> BadInput:
+    """The error for a row or a header at the place `location` that lacks the columns `missing`."""
+    names = listed([f"'{column.name}'" for column in missing])
+    settings = listed([str(column) for column in missing])
+    header_names = ", ".join(shown_name(name) for name in header) or "none"
+    columns, right = ("column", "one") if len(missing) == 1 else ("columns", "ones")
+
+    # The other remedy: a column that may be empty can be added to the table.
+    addition = ""
+    addable = [f"'{column.name}'" for column in missing if column.may_be_empty]
+    if addable:
+        added = "it" if len(missing) == 1 else listed(addable)
+        addition = f", or add {added} (null where a case has none)"
+
+    return BadInput(
+        f"{location}: has no {columns} {names}; its columns are {header_names}; name the right "
+        f"{right} as {settings}{addition}."
+    )
+
+
+def listed(parts: Sequence[str]) -> str:
+    """The parts as one phrase: `a`, `a and b`, `a, b and c`."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def shown(word: str) -> str:
+    """A word in quotes; of a long one, which may be a patient's text, the length alone."""
+    return repr(word) if len(word) <= LONGEST_SHOWN else f"of {len(word)} characters"
+
+
+def shown_name(name: str) -> str:
+    """A column's name in quotes: one word of letters, digits, _ and -, as such names mostly are.
+
+    The length alone of what may be a patient's words or number.
+    """
+    has_few_digits = sum(sign.isdigit() for sign in name) <= MOST_DIGITS_OF_NAME
+    is_short = has_capitals(name) or len(name) <= LONGEST_WITHOUT_CAPITALS
+    if COLUMN_NAME.fullmatch(name) and has_few_digits and is_short:
+        return repr(name)
+    return f"of {len(name)} characters"
+
+
+def has_capitals(word: str) -> bool:
+    """Whether the scripts of a word have capitals, so that it writes words with spaces."""
+    return all(unicodedata.category(sign) not in ("Lo", "Mn", "Mc") for sign in word)
+
+
+WHOLE = re.compile(r"(-?[0-9]+)\.0+")
+LONGEST_WORD = 20  # characters of an unknown label that may be shown
+# A number of more digits may be a patient's.
+MOST_DIGITS = 2
+# What labels of several words are made of. No word of a complaint stands here.
+WORDS_OF_LABELS = """
+a amber ambulance and appointment asap black blue call care category class day days department
+doctor ed emergency er esi for gp green group here high home hospital immediate in less level
+life low medium moderate non normal not now nurse of on or orange pharmacy practice primary
+priority red routine see seen self semi severity soon standard stay the threatening to today
+tomorrow triage urgency urgent very visit wait week within yellow
+"""
+
+
+def label_words(columns: Columns) -> dict[str, Label]:
+    """The label of every accepted word, written as `normal_text` writes it.
+
+    Raises BadInput where the user maps one word to two labels, or a label to another label.
+    """
+    is_evaluation_set = isinstance(columns, EvaluationSet)
+    setting = (
+        f"labels of the evaluation set {columns.name}" if is_evaluation_set else "[data.labels]"
+    )
+    by_normal_text = {normal_text(label): label for label in LABELS}
+    # By the normal form of a word: the word as the user writes it, for the error, and its label.
+    mapped: dict[str, tuple[str, Label]] = {}
+    for word, label in columns.labels.items():
+        itself = by_normal_text.get(normal_text(word), label)
+        if itself != label:  # cases would silently change their label
+            raise BadInput(
+                f"{setting} maps {shown(word)} to {label}, but that word is the label "
+                f"{itself} itself; remove it, or write another word in the table."
+            )
+
+        normal = normal_text(without_zero_decimals(word))
+        first, first_label = mapped.setdefault(normal, (word, label))
+        if first_label != label:
+            raise BadInput(
+                f"{setting} maps {shown(first)} to {first_label} and {shown(word)} to "
+                f"{label}, but case and spaces do not count, so they are one word; remove one of "
+                "the two."
+            )
+
+    words = by_normal_text | {word: label for word, (_, label) in mapped.items()}
+    # In capitals too, so that a label that is written so is found at the first look.
+    return words | {label: words[normal_text(label)] for label in LABELS}
+
+
+def unknown_label(word: str, column: str, location: str) -> BadInput:
+    """The error for a value that is no label. It is shown only if it looks like a label word."""
+    if not may_be_shown(word):
+        return BadInput(
+            f"{location}: has an unknown label of {len(word)} characters in '{column}', which is "
+            "not "
+            'shown since it may be a patient\'s words; use ED, GP or HOME, map "your word" under '
+            "[data.labels] (--label WORD=ED), or name the right column as label_column "
+            "(--label-column)."
+        )
+
+    # TOML has no surrogate pairs, so that other characters stand for themselves.
+    example = json.dumps(word, ensure_ascii=False)
+    return BadInput(
+        f"{location}: has the unknown label {shown(word)}; use ED, GP or HOME, or map it under "
+        f'[data.labels]: {example} = "ED" (--label {shlex.quote(f"{word}=ED")}).'
+    )
+
+
+def may_be_shown(word: str) -> bool:
+    """Whether a value looks like a label: one short word, or words that labels are made of.
+
+    A short text of a patient ("chest pain") must not be repeated, nor a number that is one's.
+    """
+    if not word.isprintable() or sum(sign.isdigit() for sign in word) > MOST_DIGITS:
+        return False
+
+    known_words = WORDS_OF_LABELS.split()
+    words = re.split(r"[\s_/-]+", word.casefold())
+    if len(words) > 1 and all(part in known_words or part.isdigit() for part in words):
+        return len(word) <= 2 * LONGEST_WORD
+
+    longest = LONGEST_WORD if has_capitals(word) else LONGEST_WITHOUT_CAPITALS
+    return len(word.split()) == 1 and "@" not in word and len(word) <= longest
+
+
+def without_zero_decimals(word: str) -> str:
+    """7.0 as 7: pandas writes whole numbers so where another row has none."""
+    whole = WHOLE.fullmatch(word)
+    return whole[1] if whole else word
+
 
 Row = dict[str, Any]
 """The values of a row by column name, of any type that a file can hold."""
@@ -35,22 +226,27 @@ class RowReader:
 
     def case(self, row: Row, location: str) -> Case:
         """The case of a row. `location`: its place, for the error. Raises BadInput."""
-        self._check_columns(row, location)
+        missing = [column for column in self.required if column.name not in row]
+        if missing:
+            raise missing_columns(location, row, missing)
+
+        columns = self.columns
         text = self.text(row, location)
+        group_column = columns.group_column or "group"
+        group = without_zero_decimals(_scalar(row.get(group_column), group_column, location))
+        rationale = ""
+        if columns.rationale_column:
+            value = row.get(columns.rationale_column)
+            rationale = _scalar(value, columns.rationale_column, location)
 
         return Case(
             case_id=self.case_id(row, location) or f"text-{text_digest(text)}",
             text=text,
-            label=self._label(row[self.columns.label_column], location),
-            group=self._group(row, location),
-            subgroup=self._subgroup(row, location) if self.columns.subgroup_columns else {},
-            rationale=self._rationale(row, location),
+            label=self._label(row[columns.label_column], location),
+            group=group or None,
+            subgroup=self._subgroup(row, location) if columns.subgroup_columns else {},
+            rationale=rationale or None,
         )
-
-    def _check_columns(self, row: Row, location: str) -> None:
-        missing = [column for column in self.required if column.name not in row]
-        if missing:
-            raise missing_columns(location, row, missing)
 
     def text(self, row: Row, location: str) -> str:
         """The text of a row, without space around it."""
@@ -74,7 +270,7 @@ class RowReader:
             names = (name for name in ID_COLUMNS if row.get(name) is not None)
             return next((_scalar(row[name], name, location) for name in names), "")
 
-        case_id = _scalar(row[column], column, location) if row[column] is not None else ""
+        case_id = _scalar(row[column], column, location)
         if not case_id:
             raise BadInput(
                 f"{location}: '{column}' is empty; give each case its own id, or leave id_column "
@@ -83,36 +279,19 @@ class RowReader:
 
         return case_id
 
-    def _group(self, row: Row, location: str) -> str | None:
-        column = self.columns.group_column or "group"
-        value = row.get(column)
-        if value is None:
-            return None
-
-        return without_zero_decimals(_scalar(value, column, location)) or None
-
-    def _rationale(self, row: Row, location: str) -> str | None:
-        column = self.columns.rationale_column
-        if not column or row.get(column) is None:
-            return None
-        return _scalar(row[column], column, location) or None
-
     def _subgroup(self, row: Row, location: str) -> dict[str, str]:
         """The row's value in each subgroup column in which it has one."""
         subgroup = {}
         for column in self.columns.subgroup_columns:
-            if row.get(column) is None:
-                continue
-            if name := without_zero_decimals(_scalar(row[column], column, location)):
-                subgroup[column] = name
-
-        for column, name in subgroup.items():
+            name = without_zero_decimals(_scalar(row.get(column), column, location))
             if len(name) > LONGEST_SUBGROUP:
                 raise BadInput(
                     f"{location}: '{column}' holds {len(name)} characters, too many for a "
                     f"subgroup's name; write at most {LONGEST_SUBGROUP}, or remove it from "
                     "subgroup_columns."
                 )
+            if name:
+                subgroup[column] = name
 
         return subgroup
 
@@ -122,7 +301,7 @@ class RowReader:
             return exact
 
         column = self.columns.label_column
-        word = _scalar(value, column, location) if value is not None else ""
+        word = _scalar(value, column, location)
         label = self.words.get(normal_text(without_zero_decimals(word)))
         if label:
             return label
@@ -136,9 +315,11 @@ class RowReader:
 
 
 def _scalar(value: object, column: str, location: str) -> str:
-    """Text of a short value: ids, groups and labels may be numbers; nested values are refused."""
+    """Text of a short value, empty where there is none: ids, groups and labels may be numbers;
+    nested values are refused.
+    """
     # NaN is how pandas writes a missing number; whole numbers become floats beside it.
-    if isinstance(value, float) and math.isnan(value):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
 
     if isinstance(value, float) and value.is_integer():

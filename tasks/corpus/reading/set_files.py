@@ -31,20 +31,7 @@ Files = dict[str, list[Path]]
 
 def folder_files(folder: Path, source: str, columns: Columns) -> Files:
     """The tables of a folder by set; see `_assign`."""
-    nested = _nested_tables(folder, source)
-    tables = _tables(folder)
-    _check_depth(nested, source)
-
-    files = _assign(tables, source, columns)
-    if "all" in files:
-        _check_whole(folder)
-
-    return files
-
-
-def _nested_tables(folder: Path, source: str) -> list[Path]:
-    """The tables of a folder at every depth, as relative paths. Raises BadInput for a huge folder."""
-    tables = []
+    nested = []
     for entry_count, path in enumerate(_entries_below(folder), start=1):
         if entry_count > MOST_ENTRIES:
             raise BadInput(
@@ -52,9 +39,25 @@ def _nested_tables(folder: Path, source: str) -> list[Path]:
                 "for tables in; name as source the folder or the file that is meant."
             )
         if path.suffix.lower() in READERS and ask(Path.is_file, path):
-            tables.append(path.relative_to(folder))
+            nested.append(path.relative_to(folder))
 
-    return sorted(tables)
+    paths = _entries(folder)
+    for path in paths:
+        if _is_named_like_a_set(path):
+            _check_table(path)
+
+    tables = [path for path in paths if path.suffix.lower() in READERS and ask(Path.is_file, path)]
+    _check_depth(sorted(nested), source)
+
+    files = _assign(tables, source, columns)
+    if "all" in files:
+        # Read as one table: refuse what would be missing, a compressed, broken or other file. A .json
+        # or .txt file that is not named like a set may stay: in such a folder it describes the tables.
+        for path in paths:
+            if _is_table(path):
+                _check_table(path)
+
+    return files
 
 
 def _entries_below(folder: Path) -> Iterator[Path]:
@@ -78,7 +81,14 @@ def _assign(tables: list[Path], source: str, columns: Columns) -> Files:
     required = ("test",) if isinstance(columns, EvaluationSet) else ("train", "test")
     missing = [name for name in required if name not in files]
     if not missing:
-        _check_all_assigned(tables, files, source)
+        assigned = {path for paths in files.values() for path in paths}
+        for path in tables:
+            if path not in assigned:  # its rows would be missing
+                raise BadInput(
+                    f"{source}: {path.name} is not named after a set, unlike the files beside it, "
+                    f"so it would not be read; rename it to its set ({', '.join(SETS)}), or move "
+                    "it away."
+                )
         return files
 
     if not tables:
@@ -88,7 +98,9 @@ def _assign(tables: list[Path], source: str, columns: Columns) -> Files:
         )
 
     if not files or files == {"train": tables}:
-        _check_shards(source, tables)
+        for stem in {SHARD.sub("", path.stem) for path in tables}:
+            parts = [path for path in tables if SHARD.sub("", path.stem) == stem]
+            _check_parts(source, stem, parts)
         return {"all": tables}
 
     table_names = ", ".join(path.name for path in tables[:5])
@@ -98,34 +110,6 @@ def _assign(tables: list[Path], source: str, columns: Columns) -> Files:
         f"({table_names}); add {name}.jsonl, {name}.csv or {name}.parquet, or give its tables "
         "other names and they are read as one."
     )
-
-
-def _check_shards(source: str, tables: list[Path]) -> None:
-    for stem in {SHARD.sub("", path.stem) for path in tables}:
-        _check_parts(source, stem, [path for path in tables if SHARD.sub("", path.stem) == stem])
-
-
-def _check_all_assigned(tables: Iterable[Path], files: Files, source: str) -> None:
-    """Refuse a table beside the sets that is none of them: its rows would be missing."""
-    assigned = {path for paths in files.values() for path in paths}
-    for path in tables:
-        if path not in assigned:
-            raise BadInput(
-                f"{source}: {path.name} is not named after a set, unlike the files beside it, so it "
-                f"would not be read; rename it to its set ({', '.join(SETS)}), or move it away."
-            )
-
-
-def _check_whole(folder: Path) -> None:
-    """Refuse what would be missing from a folder that is read as one table: a compressed, broken or
-    other file.
-
-    A .json or .txt file that is not named like a set may stay: in a folder of tables it describes
-    them.
-    """
-    for path in _entries(folder):
-        if _is_table(path):
-            _check_table(path)
 
 
 def _is_table(path: Path) -> bool:
@@ -138,19 +122,6 @@ def _is_table(path: Path) -> bool:
 def _is_named_like_a_set(path: Path) -> bool:
     stem = SHARD.sub("", path.name.split(".")[0])
     return any(re.fullmatch(name, stem, re.IGNORECASE) for name in NAMES.values())
-
-
-def _tables(folder: Path) -> list[Path]:
-    """The table files of a folder and of `data` in it, by name.
-
-    A file that is named like a set and cannot be read is refused.
-    """
-    paths = _entries(folder)
-    for path in paths:
-        if _is_named_like_a_set(path):
-            _check_table(path)
-
-    return [path for path in paths if path.suffix.lower() in READERS and ask(Path.is_file, path)]
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -218,7 +189,11 @@ def _by_set(source: str, tables: list[Path]) -> Files:
     """The tables whose names say that they are a set, or a part of one."""
     files: Files = {}
     for name in SETS:
-        paths = [path for path in tables if _is_named(path, name)]
+        paths = [
+            path
+            for path in tables
+            if re.fullmatch(NAMES[name], SHARD.sub("", path.stem), re.IGNORECASE)
+        ]
         if len(paths) > 1 and not all(SHARD.search(path.stem) for path in paths):
             raise BadInput(
                 f"{source} holds {paths[0].name} and {paths[1].name}; keep one file of each set."
@@ -229,11 +204,6 @@ def _by_set(source: str, tables: list[Path]) -> Files:
             files[name] = paths
 
     return files
-
-
-def _is_named(path: Path, name: str) -> bool:
-    stem = SHARD.sub("", path.stem)
-    return re.fullmatch(NAMES[name], stem, re.IGNORECASE) is not None
 
 
 def _check_parts(source: str, name: str, parts: list[Path]) -> None:

@@ -1,21 +1,22 @@
-"""Where cases come from: a file, a folder of tables, or a dataset on the Hub (tables only, never
-its code)."""
+"""Where cases come from: a file, a folder of tables, or a dataset on the Hub, of which tables alone are
+fetched, at one commit, into the Hub's own cache, and never its code.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 
-from tasks.corpus.reading.hub_tables import fetch_tables
-from tasks.corpus.reading.label_words import label_words
+from tasks.corpus.reading.rows import label_words
 from tasks.corpus.reading.set_files import Files, check_listing, folder_files
 from tasks.corpus.reading.tables import READERS
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.home import ask, expanded
-from tasks.spec import Columns, Data, EvaluationSet
+from tasks.spec import Columns, Data, EvaluationSet, HubSource
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,15 @@ def _locate_on_hub(repo: str, columns: Columns) -> Located:
     try:
         folder = fetch_tables(repo, columns.revision, check)
     except SourceUnavailable as error:
-        raise _with_searched_folders(error, repo, columns.folder) from error
+        # The reader may have meant a path: say where that was looked up, too.
+        raise SourceUnavailable(
+            f"{error} There is no file or folder {repo!r} in {_searched_folders(columns.folder)} "
+            "either; if you meant a path, correct it.",
+            error.transient,
+            error.elsewhere,
+        ) from error
 
     origin = {"hub": repo, "revision": columns.revision, "commit": folder.name}
-
     with _download_remedy(repo):
         files = folder_files(folder, repo, columns)
 
@@ -138,18 +144,6 @@ def _searched_folders(folder: Path | None) -> str:
     if folder is None or folder.resolve() == Path.cwd().resolve():
         return working
     return f"{folder.resolve()} (the grid's folder) or in {working}"
-
-
-def _with_searched_folders(
-    error: SourceUnavailable, source: str, folder: Path | None
-) -> SourceUnavailable:
-    """The error of a Hub dataset for a reader who meant a path: where that was looked up, too."""
-    return SourceUnavailable(
-        f"{error} There is no file or folder {source!r} in {_searched_folders(folder)} either; "
-        "if you meant a path, correct it.",
-        error.transient,
-        error.elsewhere,
-    )
 
 
 def _is_missing(path: Path) -> bool:
@@ -198,3 +192,76 @@ def is_hub(source: str, folder: Path | None = None) -> bool:
 def _folder_name(text: str) -> str:
     """The readable part of a dataset folder's name."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "cases"
+
+
+CheckFiles = Callable[[list[Path]], None]
+"""Gets the relative paths of all files of a dataset, to refuse them before any is fetched."""
+
+
+def fetch_tables(repo: str, revision: str, check: CheckFiles) -> Path:
+    """The folder in the Hub's cache with the tables of a dataset; its name is their commit.
+
+    Where the Hub is out of reach, the cache answers. Raises BadInput, or SourceUnavailable.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    from tasks.models.sources.hub_errors import explain_hub_errors, is_refusal, retry_while_busy
+    from tasks.models.sources.hub_source import CONNECT_SECONDS, verify_blob
+
+    source = HubSource(kind="hub", repo=repo, revision=revision)
+    unreachable: SourceUnavailable | None = None  # the local cache may have the dataset then
+    commit = ""
+    patterns = [f"*{suffix}" for suffix in READERS]
+    try:
+        with explain_hub_errors(source):
+            info = retry_while_busy(
+                lambda: HfApi().dataset_info(repo, revision=revision, timeout=CONNECT_SECONDS)
+            )
+    except SourceUnavailable as error:
+        if is_refusal(error):
+            raise _unavailable(repo, error, transient=False) from error
+        unreachable = error
+    else:
+        commit = str(info.sha)
+        files = [file.rfilename for file in info.siblings or []]
+        patterns = [escape(name) for name in files if Path(name).suffix.lower() in READERS]
+        if not patterns:
+            raise BadInput(
+                f"{repo} holds no {', '.join(READERS)} file; its loading code is never run."
+            )
+        check(sorted(map(Path, files)))
+
+    # By the revision's own name: only then does the cache note which commit it means.
+    def download() -> str:
+        return snapshot_download(
+            repo,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=patterns,
+            etag_timeout=CONNECT_SECONDS,
+            local_files_only=unreachable is not None,
+        )
+
+    try:
+        with explain_hub_errors(source):
+            folder = Path(retry_while_busy(download))
+    except SourceUnavailable as error:
+        reason = unreachable or error
+        raise _unavailable(repo, reason, reason.transient) from error
+
+    if commit and folder.name != commit:
+        raise SourceUnavailable(
+            f"The dataset {repo} was listed at commit {commit[:12]} and came at "
+            f"{folder.name[:12]}: it changed meanwhile, or the Hub was too busy to say; run the "
+            "command again."
+        )
+
+    for path in folder.rglob("*"):
+        if path.is_file():
+            verify_blob(path)
+
+    return folder
+
+
+def _unavailable(repo: str, reason: SourceUnavailable, transient: bool) -> SourceUnavailable:
+    return SourceUnavailable(f"The dataset {repo}, which is no local path: {reason}", transient)

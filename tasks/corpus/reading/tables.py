@@ -1,17 +1,31 @@
-"""Rows of JSONL, CSV and Parquet files, each with its number for errors; `rows.py` says what a row
-means."""
+"""A user's files of cases (JSONL, CSV, Parquet), checked row by row: every error is one sentence that
+names the file, the line and a remedy. `rows.py` says what a row means.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import logging
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from tasks.corpus.case import Case, normal_text, text_digest, with_one_spelling
+from tasks.corpus.reading.rows import (
+    Row,
+    RowReader,
+    label_words,
+    missing_columns,
+    optional_columns,
+    required_columns,
+)
 from tasks.runtime.errors import BadInput
+from tasks.spec import Columns, Label
 
 NumberedRow = tuple[int, dict[str, Any]]
 """A line number (row number for Parquet), counted from 1, and the values by column name."""
@@ -61,11 +75,6 @@ def check_readable(path: Path) -> None:
             f"{path} cannot be read ({reason}); check the path and its permissions."
         ) from error
 
-    _check_start(path, start)
-
-
-def _check_start(path: Path, start: bytes) -> None:
-    """Refuse a file by its first four bytes."""
     if start[:2] == b"\x1f\x8b":
         raise BadInput(f"{path} is compressed with gzip; unpack it first, for example with gunzip.")
     if start[:4] == b"PK\x03\x04":
@@ -127,36 +136,42 @@ def _jsonl(path: Path) -> Iterator[NumberedRow]:
         if not line.strip():
             continue
 
-        value = _json_value(line, place(path, number))
+        location = place(path, number)
+        try:
+            value = DECODE(line)
+        except _RepeatedKey as error:
+            raise BadInput(
+                f"{location}: gives one name to the keys {error}; keep one of the two."
+            ) from error
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", "too deeply nested or too large a number")
+            raise BadInput(
+                f"{location}: is not JSON ({reason}); write one JSON object on each line."
+            ) from error
+
         if not isinstance(value, dict):
             raise BadInput(
-                f'{place(path, number)}: is not a JSON object; write {{"text": ..., "label": ...}} '
+                f'{location}: is not a JSON object; write {{"text": ..., "label": ...}} '
                 "on each line."
             )
 
         yield number, value
 
 
-def _json_value(line: str, location: str) -> object:
-    try:
-        return DECODE(line)
-    except _RepeatedKey as error:
-        raise BadInput(
-            f"{location}: gives one name to the keys {error}; keep one of the two."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", "too deeply nested or too large a number")
-        raise BadInput(
-            f"{location}: is not JSON ({reason}); write one JSON object on each line."
-        ) from error
-
-
 def _csv(path: Path) -> Iterator[NumberedRow]:
     """Comma, semicolon (Excel in much of Europe) or tab; quoted fields may hold line breaks."""
     lines = (line for _, line in _text_lines(path))
-    first_number, header_line = _header_line(path, lines)
+    first_number = 1
+    header_line = next(lines)
+    # A line here ends with \n, so an old Mac's file is one line.
+    if "\r" in header_line.rstrip("\r\n"):
+        raise BadInput(f'{path} has old Mac line ends; save it as "CSV UTF-8".')
+    if header_line.lower().startswith("sep="):  # Excel's line before the header
+        first_number = 2
+        header_line = next(lines, "")
+
     separator = max(",;\t", key=header_line.count)
-    reader = csv.reader(_chain(header_line, lines), delimiter=separator, strict=True)
+    reader = csv.reader(chain([header_line], lines), delimiter=separator, strict=True)
 
     header: list[str] | None = None
     line = first_number
@@ -168,12 +183,21 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
                 continue
 
             if header is None:
-                header = _header(path, number, values)
+                header = [value.strip() for value in values]
+                _refuse_repeated(place(path, number), header)
                 continue
 
             if len(values) != len(header):
-                location = place(path, number)
-                raise BadInput(_other_length(location, len(values), len(header), separator))
+                remedy = (
+                    f"write a value for each column, separated by '{separator}', even an empty one"
+                )
+                if len(values) > len(header):
+                    remedy = f"put quotes around a text that holds '{separator}'"
+                fields = "1 field" if len(values) == 1 else f"{len(values)} fields"
+                raise BadInput(
+                    f"{place(path, number)}: has {fields} where the header has {len(header)}; "
+                    f"{remedy}."
+                )
             yield number, dict(zip(header, values, strict=True))
     except csv.Error as error:
         raise BadInput(
@@ -181,38 +205,7 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
         ) from error
 
 
-def _other_length(location: str, fields: int, columns: int, separator: str) -> str:
-    """The sentence for a row with more or fewer fields than the header."""
-    if fields > columns:
-        remedy = f"put quotes around a text that holds '{separator}'"
-    else:
-        remedy = f"write a value for each column, separated by '{separator}', even an empty one"
-    counted = "1 field" if fields == 1 else f"{fields} fields"
-    return f"{location}: has {counted} where the header has {columns}; {remedy}."
-
-
-def _header_line(path: Path, lines: Iterator[str]) -> tuple[int, str]:
-    """The number and the text of the header, which follows Excel's line `sep=;` if there is one."""
-    line = next(lines)
-    # A line here ends with \n, so an old Mac's file is one line.
-    if "\r" in line.rstrip("\r\n"):
-        raise BadInput(f'{path} has old Mac line ends; save it as "CSV UTF-8".')
-
-    return (2, next(lines, "")) if line.lower().startswith("sep=") else (1, line)
-
-
-def _chain(first: str, further_lines: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from further_lines
-
-
-def _header(path: Path, number: int, values: list[str]) -> list[str]:
-    names = [value.strip() for value in values]
-    _check_header(place(path, number), names)
-    return names
-
-
-def _check_header(location: str, names: list[str]) -> None:
+def _refuse_repeated(location: str, names: list[str]) -> None:
     if len(set(names)) < len(names):
         raise BadInput(
             f"{location}: gives one name to the columns {_first_repeated(names)}; give each column "
@@ -227,7 +220,7 @@ def _parquet(path: Path) -> Iterator[NumberedRow]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            _check_header(str(path), file.schema_arrow.names)
+            _refuse_repeated(str(path), file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=4096):
                 for row in batch.to_pylist():
                     number += 1
@@ -245,3 +238,130 @@ READERS: dict[str, Callable[[Path], Iterator[NumberedRow]]] = {
     ".csv": _csv,
     ".parquet": _parquet,
 }
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a text or an id stands, and with which label."""
+
+    path: Path
+    number: int
+    label: Label
+
+    def __str__(self) -> str:
+        return place(self.path, self.number)
+
+    def seen_from(self, path: Path) -> str:
+        """The place; the file's name is left out where the error names that file anyway."""
+        return str(self).removeprefix(f"{path}, ") if path == self.path else str(self)
+
+
+def read_set(paths: Sequence[Path], columns: Columns) -> list[Case]:
+    """The cases of the .jsonl, .csv or .parquet files of one set, read as one table.
+
+    `columns` names columns and label words. Ids come from `columns.id_column`, else from a column
+    `case_id` or `id`, else from the text's digest. Without `columns.group_column` a column `group`
+    is used where there is one; a group of several spellings gets one. Exact repeats within a file
+    are kept once and logged. Raises BadInput, also for a contradiction, a text or id in two files,
+    and a file without a case.
+    """
+    cases: list[Case] = []
+    texts: dict[str, Place] = {}
+    ids: dict[str, Place] = {}
+    duplicates = 0
+
+    entries = ((path, *entry) for path in paths for entry in numbered_cases(path, columns))
+    for path, number, case in entries:
+        here = Place(path, number, case.label)
+        same_id = ids.get(case.case_id)
+        if columns.id_column:
+            if same_id is not None:
+                raise BadInput(
+                    f"{here}: has the id of {same_id.seen_from(path)} in '{columns.id_column}'; "
+                    "give each case its own id, or delete one of the two rows."
+                )
+            ids[case.case_id] = here
+
+        same_text = texts.setdefault(text_digest(case.text), here)
+        if same_text is not here:
+            first = same_text.seen_from(path)
+            if same_text.label != case.label:
+                raise BadInput(
+                    f"{here}: is labelled {case.label}, but {first} has the same text as "
+                    f"{same_text.label}; correct one of the two rows."
+                )
+            if same_text.path != path:
+                raise BadInput(f"{here}: has the same text as {first}; delete one of the two rows.")
+            duplicates += 1
+            continue
+
+        if same_id is not None:
+            raise BadInput(
+                f"{here}: has the id of {same_id.seen_from(path)} but another text; give each its "
+                "own id."
+            )
+        ids[case.case_id] = here
+        cases.append(case)
+
+    if duplicates:
+        log.warning("%s: %d repeated rows were left out", paths[0], duplicates)
+    return with_one_spelling(cases)
+
+
+def numbered_cases(path: Path, columns: Columns) -> Iterator[tuple[int, Case]]:
+    """The case of each row of a file, with the row's number.
+
+    Raises BadInput, also for a file without a row, and for a column that a row may lack where every
+    row lacks it.
+    """
+    reader = RowReader.of(columns)
+    absent = optional_columns(columns)  # so far: they may begin in any row of a JSONL file
+    start = place_prefix(path)
+    first: tuple[str, Row] | None = None
+
+    for number, row in read_rows(path):
+        if first is None:
+            first = (f"{start}{number}", row)
+            _check_columns(path, columns, *first)
+        if absent:
+            absent = [column for column in absent if column.name not in row]
+        yield number, reader.case(row, f"{start}{number}")
+
+    if first is None:
+        raise no_cases(path, columns)
+    if absent:
+        raise missing_columns(*first, absent)
+
+
+def _check_columns(path: Path, columns: Columns, location: str, row: Row) -> None:
+    """Name all columns that the header lacks at once. `row`: the first one, at the place `location`.
+
+    In a JSONL file an optional column may begin further down.
+    """
+    expected_columns = required_columns(columns)
+    if path.suffix.lower() != ".jsonl":
+        expected_columns += optional_columns(columns)
+    missing = [column for column in expected_columns if column.name not in row]
+    if not missing:
+        return
+
+    words = label_words(columns)
+    if path.suffix.lower() == ".csv" and any(normal_text(name) in words for name in row):
+        # The first line is a case: its text is not repeated.
+        raise BadInput(
+            f"{place(path, 1)}: holds a label, so that it seems to be a case and no header; write "
+            f"a line with the names of the columns above it, such as {columns.text_column},"
+            f"{columns.label_column}."
+        )
+    raise missing_columns(location, row, missing)
+
+
+def no_cases(source: Path | str, columns: Columns) -> BadInput:
+    """The error for a source without a single row."""
+    return BadInput(
+        f"{source} holds no cases; it needs rows with '{columns.text_column}' and "
+        f"'{columns.label_column}'."
+    )

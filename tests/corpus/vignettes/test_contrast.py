@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tasks.corpus.ingredients import Source
 from tasks.corpus.near_copies import near_duplicates
-from tasks.corpus.prepare import CARD, prepare_dataset
+from tasks.corpus.prepare import CARD, Source, prepare_dataset
 from tasks.corpus.vignettes.adversarial import adversarial_records
 from tasks.corpus.vignettes.contrast import cases as contrast
 from tasks.corpus.vignettes.contrast.bank import Bank, read_bank, reworded, teaching_bank

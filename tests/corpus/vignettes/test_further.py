@@ -12,9 +12,8 @@ import pytest
 from pydantic import ValidationError
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from tasks.corpus.ingredients import Source
 from tasks.corpus.near_copies import near_duplicates
-from tasks.corpus.prepare import CARD, prepare_dataset
+from tasks.corpus.prepare import CARD, Source, prepare_dataset
 from tasks.corpus.vignettes.adversarial import NAME, adversarial_records
 from tasks.corpus.vignettes.generator import assign_sets, embedded_records, further_records
 from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, further_problems, problems

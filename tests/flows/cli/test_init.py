@@ -11,6 +11,7 @@ import pytest
 from flows.cli.init import FILES, write_examples
 from flows.selection import Narrowing, select
 from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.reading.tables import read_set
 from tasks.corpus.splits import near_duplicates
 from tasks.identity import scores_folder, training_of
 from tasks.models.convert import run_quantize
@@ -70,9 +71,8 @@ def test_every_set_of_the_cases_has_every_label_and_whole_groups(study, seed):
 
 
 def test_no_case_is_a_near_copy_of_another(study):
-    from tasks.corpus.reading.readers import read_cases
 
-    cases = read_cases(Path("my_cases.csv"), select("my_grid.toml").grid.data)
+    cases = read_set([Path("my_cases.csv")], select("my_grid.toml").grid.data)
     assert near_duplicates({case.case_id: [case] for case in cases}, threshold=0.1) == []
 
 
