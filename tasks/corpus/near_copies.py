@@ -57,20 +57,6 @@ SimilarTexts = list[tuple[int, int, float]]
 
 
 @dataclass(frozen=True)
-class Runs:
-    """The hashed runs of words of `texts` texts.
-
-    `hashes` ascend, and `rows`, the text of each, ascend within a hash; no text has a hash twice.
-    `is_sample`: they are not all runs of the texts.
-    """
-
-    hashes: Hashes
-    rows: Rows
-    texts: int
-    is_sample: bool
-
-
-@dataclass(frozen=True)
 class Texts:
     """The texts to compare.
 
@@ -86,28 +72,31 @@ class Texts:
     sides: Sides | None
 
     @classmethod
-    def of(cls, runs: Runs, sides: Sides | None) -> Texts:
-        """Leave out runs of one text or of one side alone: no pair that counts shares them."""
+    def of(cls, hashes: Hashes, rows: Rows, texts: int, sides: Sides | None) -> Texts:
+        """Leave out runs of one text or of one side alone: no pair that counts shares them.
+
+        `hashes`, of runs of words, ascend, and `rows`, the text of each, ascend within a hash; no
+        text has a hash twice.
+        """
         from scipy.sparse import csr_array
 
-        edges = np.flatnonzero(np.r_[True, runs.hashes[1:] != runs.hashes[:-1]])
-        holders = np.diff(np.r_[edges, len(runs.hashes)])
+        edges = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
+        holders = np.diff(np.r_[edges, len(hashes)])
         is_shared = holders >= 2
         if sides is not None:
-            side = sides[runs.rows]
+            side = sides[rows]
             is_shared &= np.minimum.reduceat(side, edges) != np.maximum.reduceat(side, edges)
 
-        rows = runs.rows[np.repeat(is_shared, holders)]
+        size = np.bincount(rows, minlength=texts)
+        rows = rows[np.repeat(is_shared, holders)]
         holders = holders[is_shared]
         order = np.argsort(holders, kind="stable")  # equally rare ones: by hash
         column = np.empty(len(order), np.int32)
         column[order] = np.arange(len(order), dtype=np.int32)
 
         entries = (np.ones(len(rows), np.int32), (rows, np.repeat(column, holders)))
-        incidence = csr_array(entries, shape=(runs.texts, len(order)))
+        incidence = csr_array(entries, shape=(texts, len(order)))
         incidence.sort_indices()
-        size = np.bincount(runs.rows, minlength=runs.texts)
-
         return cls(incidence, holders[order], size, np.diff(incidence.indptr), sides)
 
     def prefixes(self, threshold: float) -> csr_array:
@@ -180,18 +169,23 @@ class Candidates:
         return keys
 
 
-def find_matches(runs: Runs, threshold: float, sides: Sides | None) -> SimilarTexts:
-    """Pairs of texts with a Jaccard index of `threshold` or more; if they are many, see `_few`.
+def find_matches(
+    hashes: Hashes, rows: Rows, count: int, is_sample: bool, threshold: float, sides: Sides | None
+) -> SimilarTexts:
+    """Pairs of `count` texts with a Jaccard index of `threshold` or more; if they are many, see
+    `_few`.
 
-    With `sides`, one code per text, only pairs of different codes count.
+    `hashes`, `rows`: see `Texts.of`; `is_sample`: they are not all runs of the texts. With `sides`,
+    one code per text, only pairs of different codes count.
     """
-    texts = Texts.of(runs, sides)
-    most_holders = COMMON if runs.is_sample else runs.texts
+    texts = Texts.of(hashes, rows, count, sides)
+    most_holders = COMMON if is_sample else count
     pairable = int(np.searchsorted(texts.holders, most_holders, side="right"))  # runs
-    least = SURE if runs.is_sample else 1
+    least = SURE if is_sample else 1
 
     matches: list[Matches] = []
-    for aim in _aims(threshold):
+    aim = threshold
+    while aim == threshold or aim <= CLOSEST:
         prefixes = texts.prefixes(aim)
         # So many runs, rarest first, keep the pairs of texts with them in their prefixes to MAX_PAIRS.
         holders = np.bincount(prefixes.indices, minlength=prefixes.shape[1])
@@ -207,19 +201,12 @@ def find_matches(runs: Runs, threshold: float, sides: Sides | None) -> SimilarTe
                 matches.append(texts.compare(keys, threshold, least))
         if paired == pairable:
             break
+        # Nearer to 1 prefixes are shorter, so that more runs are within the budget.
+        aim = (1 + aim) / 2
 
     keys, index = _joined(matches)
     keys, places = np.unique(keys, return_index=True)
-    return _few(keys, np.round(index[places], 3), runs.texts)
-
-
-def _aims(threshold: float) -> Iterator[float]:
-    """The threshold, then indices ever nearer to 1: their prefixes are shorter, so that more runs
-    are within the budget.
-    """
-    yield threshold
-    while (threshold := (1 + threshold) / 2) <= CLOSEST:
-        yield threshold
+    return _few(keys, np.round(index[places], 3), count)
 
 
 def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> Candidates:
@@ -375,8 +362,14 @@ class Sketch:
 
         is_first = np.ones(len(hashes), dtype=bool)
         is_first[1:] = (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
-        runs = Runs(hashes[is_first], rows[is_first], self.texts, is_sample=self.every > 1)
-        return find_matches(runs, threshold, None if sides is None else np.asarray(sides))
+        return find_matches(
+            hashes[is_first],
+            rows[is_first],
+            self.texts,
+            self.every > 1,
+            threshold,
+            None if sides is None else np.asarray(sides),
+        )
 
 
 def _hashed_runs(texts: Sequence[str]) -> tuple[Hashes, Rows]:

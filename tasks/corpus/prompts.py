@@ -176,7 +176,16 @@ def make_template(tokenizer: Any, prompt: Prompt, chat: bool) -> Template:
 
         completion = tuple(whole[len(start) :])
         completions.append(completion)
-        lengths.append(_answer_length(tokenizer, completion, label, answer))
+        # How many tokens of the completion are the answer itself.
+        for length in range(1, len(completion) + 1):
+            if tokenizer.decode(list(completion[:length])).strip() == answer:
+                lengths.append(length)
+                break
+        else:
+            raise BadInput(
+                f"The tokenizer does not give the {_label_name(label, answer)} back when its tokens "
+                "are decoded."
+            )
 
     # An answer whose tokens begin another's holds that one's probability too, so the other could
     # never be decided.
@@ -184,9 +193,8 @@ def make_template(tokenizer: Any, prompt: Prompt, chat: bool) -> Template:
     answers = zip(LABELS, answer_tokens, strict=True)
     for (short_label, short), (label, tokens) in itertools.permutations(answers, 2):
         if tokens[: len(short)] == short:
-            relation = "is the same as" if short == tokens else "begins like"
             raise BadInput(
-                f"The {_label_name(label, prompt.answer(label))} {relation} "
+                f"The {_label_name(label, prompt.answer(label))} begins like "
                 f"{prompt.answer(short_label)} in this tokenizer; the model cannot "
                 "tell them apart: use another."
             )
@@ -248,14 +256,3 @@ def _chat_tokens(
         messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
     )
     return list(tokens)
-
-
-def _answer_length(tokenizer: Any, completion: Tokens, label: Label, answer: str) -> int:
-    """How many tokens of a completion are the answer itself."""
-    for length in range(1, len(completion) + 1):
-        if tokenizer.decode(list(completion[:length])).strip() == answer:
-            return length
-
-    raise BadInput(
-        f"The tokenizer does not give the {_label_name(label, answer)} back when its tokens are decoded."
-    )

@@ -1,5 +1,6 @@
 """What is scored is what was trained: one template, token for token."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -113,40 +114,31 @@ def test_an_overlong_text_loses_its_middle_and_says_so(template):
             encode(template, "a", long, "GP", too_few)
 
 
-class SharedLabel:
-    """A tokenizer to whose ear two labels are one word, as with a vocabulary that lacks one of them."""
+class GivenTokens:
+    """A tokenizer that gives each label these tokens."""
 
-    def __init__(self):
-        self.words = []
+    def __init__(self, **tokens: tuple[int, ...]):
+        self.tokens = tokens
 
     def encode(self, text, add_special_tokens=True):
-        words = text.replace("HOME", "GP").split()
-        self.words += [word for word in words if word not in self.words]
-        return [self.words.index(word) for word in words]
+        if add_special_tokens:
+            return [1, 2]
+        return [*self.tokens[text.split()[0]], 99]
 
     def decode(self, tokens):
-        return " ".join(self.words[token] for token in tokens)
+        return next((label for label, its in self.tokens.items() if [*its] == tokens), "?")
 
 
-def test_two_labels_with_the_same_tokens_are_refused(monkeypatch):
-    monkeypatch.setattr(
-        "tasks.corpus.encode._answer_length", lambda _, tokens, *__: len(tokens)
-    )  # which would miss HOME already
-    with pytest.raises(BadInput, match="The label HOME is the same as GP in this tokenizer"):
-        make_template(SharedLabel(), load_prompt(), chat=False)
-
-
-@pytest.mark.parametrize("label_tokens", [[(14,), (7,), (14, 24)], [(14, 24), (7,), (14,)]])
-def test_a_label_whose_tokens_begin_anothers_is_refused(label_tokens, monkeypatch):
-    """Its probability would hold the other's, which then could never be decided."""
-    words = dict(zip(LABELS, label_tokens, strict=True))
-    monkeypatch.setattr("tasks.corpus.encode._prompt_tokens", lambda *_: (1, 2))
-    monkeypatch.setattr("tasks.corpus.encode._whole_tokens", lambda *args: (1, 2, *words[args[-1]], 99))
-    monkeypatch.setattr("tasks.corpus.encode._answer_length", lambda _, tokens, *__: len(tokens) - 1)
-    with pytest.raises(BadInput, match="The label (HOME begins like ED|ED begins like HOME) in this tokenizer"):
-        make_template(None, load_prompt(), chat=False)
-
-
-def test_a_label_that_its_tokens_do_not_give_back_is_refused():
-    with pytest.raises(BadInput, match="does not give the label HOME back"):
-        make_template(SharedLabel(), load_prompt(), chat=False)
+@pytest.mark.parametrize(
+    ("tokens", "sentence"),
+    [
+        ({"ED": (14,), "GP": (7,), "HOME": (14, 24)}, "label HOME begins like ED in this tokenizer"),
+        ({"ED": (14, 24), "GP": (7,), "HOME": (14,)}, "label ED begins like HOME in this tokenizer"),
+        ({"ED": (14,), "GP": (7,), "HOME": (7,)}, "does not give the label HOME back"),
+    ],
+)
+def test_labels_that_tokens_do_not_tell_apart_are_refused(tokens, sentence):
+    """The probability of one would hold the other's, which then could never be decided."""
+    prompt = replace(load_prompt(), plain_end=" end")
+    with pytest.raises(BadInput, match=sentence):
+        make_template(GivenTokens(**tokens), prompt, chat=False)

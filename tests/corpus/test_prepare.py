@@ -120,7 +120,7 @@ def test_facts_are_stored_for_the_cases_that_are_kept_and_read_by_no_training(tm
     assert {p.name for folder in ("tuning", "scoring", "runtime", "models") for p in (source / folder).rglob("*.py")}
     naming_it = {p.relative_to(source).as_posix() for p in source.rglob("*.py") if naming.search(p.read_text())}
     assert naming_it == {
-        f"corpus/{name}.py" for name in ("embedded_card", "checks/sets", "vignettes/stored_facts", "prepare")
+        f"corpus/{name}.py" for name in ("card", "checks/findings", "vignettes/stored_facts", "prepare")
     }  # the card's words
 
 

@@ -77,9 +77,23 @@ def _assign(tables: list[Path], source: str, columns: Columns) -> Files:
 
     Else all tables are one, under `all`. Tables of which only some are named like sets are refused.
     """
-    files = _by_set(source, tables)
+    files: Files = {}
+    for name in SETS:
+        paths = [
+            path
+            for path in tables
+            if re.fullmatch(NAMES[name], SHARD.sub("", path.stem), re.IGNORECASE)
+        ]
+        if len(paths) > 1 and not all(SHARD.search(path.stem) for path in paths):
+            raise BadInput(
+                f"{source} holds {paths[0].name} and {paths[1].name}; keep one file of each set."
+            )
+        _check_parts(source, name, paths)
+        if paths:
+            files[name] = paths
+
     required = ("test",) if isinstance(columns, EvaluationSet) else ("train", "test")
-    missing = [name for name in required if name not in files]
+    missing = [part for part in required if part not in files]
     if not missing:
         assigned = {path for paths in files.values() for path in paths}
         for path in tables:
@@ -104,11 +118,10 @@ def _assign(tables: list[Path], source: str, columns: Columns) -> Files:
         return {"all": tables}
 
     table_names = ", ".join(path.name for path in tables[:5])
-    name = missing[0]
     raise BadInput(
-        f"{source} has no {name} file, and only some of its tables are named like sets "
-        f"({table_names}); add {name}.jsonl, {name}.csv or {name}.parquet, or give its tables "
-        "other names and they are read as one."
+        f"{source} has no {missing[0]} file, and only some of its tables are named like sets "
+        f"({table_names}); add {missing[0]}.jsonl, {missing[0]}.csv or {missing[0]}.parquet, or "
+        "give its tables other names and they are read as one."
     )
 
 
@@ -183,27 +196,6 @@ def _check_kind(path: Path, shown_path: str) -> None:
             f"{shown_path} is of a kind that is not read ({kinds} are); convert it, or remove it "
             "if it is not meant."
         )
-
-
-def _by_set(source: str, tables: list[Path]) -> Files:
-    """The tables whose names say that they are a set, or a part of one."""
-    files: Files = {}
-    for name in SETS:
-        paths = [
-            path
-            for path in tables
-            if re.fullmatch(NAMES[name], SHARD.sub("", path.stem), re.IGNORECASE)
-        ]
-        if len(paths) > 1 and not all(SHARD.search(path.stem) for path in paths):
-            raise BadInput(
-                f"{source} holds {paths[0].name} and {paths[1].name}; keep one file of each set."
-            )
-
-        _check_parts(source, name, paths)
-        if paths:
-            files[name] = paths
-
-    return files
 
 
 def _check_parts(source: str, name: str, parts: list[Path]) -> None:
