@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tasks.corpus import near_copies
 from tasks.corpus.case import compared_digest, compared_text
-from tasks.corpus.near_copies import Runs, Sketch, Texts
+from tasks.corpus.near_copies import Sketch, Texts
 
 
 def plain(a: str, b: str) -> float:
@@ -181,10 +181,10 @@ def every_pair(texts: list[str], threshold: float) -> dict[tuple[int, int], floa
 
 def test_a_run_of_one_side_alone_makes_no_candidates() -> None:
     hashes = np.array([1, 1, 2, 2, 3, 4, 4, 4], np.uint64)
-    runs = Runs(hashes, rows=np.array([0, 1, 0, 2, 1, 0, 1, 2]), texts=3, is_sample=False)
-    texts = Texts.of(runs, sides=np.array([7, 7, 8]))
+    rows = np.array([0, 1, 0, 2, 1, 0, 1, 2])
+    texts = Texts.of(hashes, rows, 3, sides=np.array([7, 7, 8]))
     assert texts.holders.tolist() == [2, 3] and texts.incidence.toarray().tolist() == [[1, 1], [0, 1], [1, 1]]
-    assert texts.size.tolist() == [3, 3, 2] and Texts.of(runs, None).holders.tolist() == [2, 2, 3]
+    assert texts.size.tolist() == [3, 3, 2] and Texts.of(hashes, rows, 3, None).holders.tolist() == [2, 2, 3]
 
 
 def test_more_pairs_than_are_returned_still_connect_all_that_are_similar(monkeypatch: pytest.MonkeyPatch) -> None:
