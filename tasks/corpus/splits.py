@@ -225,7 +225,7 @@ def limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
 
     # Before the limits: what one grid leaves out, a grid with other limits may take.
     check_sets(sets)
-    learned = {name: sets[name] for name in SETS if name != "test"}
+    learned: Sets = {name: sets[name] for name in SETS if name != "test"}
     if "all" in located.files:  # all of it: the seed decides which cases go to test
         cases_of_table = [case for cases in sets.values() for case in cases]
         learned = {"the table that is split": cases_of_table}

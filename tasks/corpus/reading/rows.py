@@ -132,10 +132,9 @@ def label_words(columns: Columns) -> dict[str, Label]:
 
     Raises BadInput where the user maps one word to two labels, or a label to another label.
     """
-    is_evaluation_set = isinstance(columns, EvaluationSet)
-    setting = (
-        f"labels of the evaluation set {columns.name}" if is_evaluation_set else "[data.labels]"
-    )
+    setting = "[data.labels]"
+    if isinstance(columns, EvaluationSet):
+        setting = f"labels of the evaluation set {columns.name}"
     by_normal_text = {normal_text(label): label for label in LABELS}
     # By the normal form of a word: the word as the user writes it, for the error, and its label.
     mapped: dict[str, tuple[str, Label]] = {}
