@@ -60,11 +60,6 @@ def test_what_reads_the_warehouse_loads_neither_prefect_nor_scipy_nor_pandas_nor
     assert loaded(place, *args) & NEVER == set()
 
 
-@pytest.mark.parametrize("args", [("sql", "SELECT 1"), ("status",), ("gates", "t4"), ("compare",)])
-def test_they_do_without_pandas(args, place):
-    assert "pandas" not in loaded(place, *args)
-
-
 def test_the_version_is_printed_and_every_command_takes_h(place):
     assert place.run("--version").stdout.startswith("triage ")
     for command in (("sweep",), ("sql",), ("doctor",), ("data", "card")):
