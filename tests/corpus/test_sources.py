@@ -155,46 +155,41 @@ def test_a_path_is_not_taken_for_a_hub_id(tmp_path: Path, monkeypatch: pytest.Mo
     assert not any(map(is_hub, ("mine/cases", "mine", "./mine", "someone/cases.csv", "/a/b", "../a", "a/b/c")))
 
 
-def test_shards_named_with_a_digest_are_parts_of_their_set(tmp_path: Path) -> None:
-    names = ["train-00000-of-00002-daf190ce720b3dbb", "train-00001-of-00002-0123456789abcdef"]
-    put(tmp_path, [f"data/{name}.jsonl" for name in (*names, "test-00000-of-00001-daf190ce720b3dbb")])
-    files = locate(str(tmp_path), Data()).files
-    assert {name: len(paths) for name, paths in files.items()} == {"train": 2, "test": 1}
-    put(tmp_path, ["data/test-00000-of-00001-0123456789abcdef.jsonl"])
-    with pytest.raises(BadInput, match="holds 2 files for the 1 parts of test; remove those that are older"):
-        locate(str(tmp_path), Data())
+DIGESTS = ("daf190ce720b3dbb", "0123456789abcdef")
 
 
 @pytest.mark.parametrize(
-    "names",
+    ("names", "parts"),
     [
-        ["train-00000-of-00002", "train-00000-of-00003"],
-        ["train-00000-of-00002-daf190ce720b3dbb", "train-00000-of-00002-0123456789abcdef"],
+        (
+            [f"data/train-0000{i}-of-00002-{DIGESTS[i]}" for i in (0, 1)] + ["data/test-00000-of-00001"],
+            {"train": 2, "test": 1},
+        ),
+        (["training", "dev", "test-00000-of-00002", "test-00001-of-00002"], {"train": 1, "valid": 1, "test": 2}),
+        (["train", "validate", "test"], {"train": 1, "valid": 1, "test": 1}),
     ],
 )
-def test_as_many_parts_as_there_should_be_are_not_all_of_them(names: list[str], tmp_path: Path) -> None:
-    put(tmp_path, [f"{name}.jsonl" for name in (*names, "test")])
-    with pytest.raises(BadInput, match="holds 1 of the [23] parts of train; add the others"):
+def test_shards_and_usual_names_are_understood(names: list[str], parts: dict[str, int], tmp_path: Path) -> None:
+    files = locate(str(put(tmp_path, [f"{name}.jsonl" for name in names])), Data()).files
+    assert {name: len(paths) for name, paths in files.items()} == parts
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (
+            [f"test-00000-of-00001-{digest}" for digest in DIGESTS],
+            "holds 2 files for the 1 parts of test; remove those",
+        ),
+        (["test-00000-of-00002"], "holds 1 of the 2 parts of test; add the others"),
+        (["test-00000-of-00002", "test-00000-of-00003"], "holds 1 of the [23] parts of test; add the others"),
+        ([f"test-00000-of-00002-{digest}" for digest in DIGESTS], "holds 1 of the 2 parts of test; add the others"),
+    ],
+)
+def test_a_set_with_other_parts_than_it_should_have_is_refused(names: list[str], sentence: str, tmp_path: Path) -> None:
+    put(tmp_path, [f"{name}.jsonl" for name in (*names, "train")])
+    with pytest.raises(BadInput, match=sentence):
         locate(str(tmp_path), Data())
-
-
-def test_shards_and_usual_names_are_understood_and_half_a_set_is_refused(tmp_path: Path) -> None:
-    for name in ("training.jsonl", "dev.jsonl", "test-00000-of-00002.jsonl", "test-00001-of-00002.jsonl"):
-        (tmp_path / name).write_bytes(table(0, 3, name))
-    files = locate(str(tmp_path), Data()).files
-    assert {name: len(paths) for name, paths in files.items()} == {"train": 1, "valid": 1, "test": 2}
-    (tmp_path / "test-00001-of-00002.jsonl").unlink()
-    with pytest.raises(BadInput, match="holds 1 of the 2 parts of test"):
-        locate(str(tmp_path), Data())
-
-
-def test_validate_is_a_name_of_valid(tmp_path: Path) -> None:
-    files = locate(str(put(tmp_path, ["train.csv", "validate.csv", "test.csv"])), Data()).files
-    assert {name: [path.name for path in paths] for name, paths in files.items()} == {
-        "train": ["train.csv"],
-        "valid": ["validate.csv"],
-        "test": ["test.csv"],
-    }
 
 
 ONE = [
@@ -282,14 +277,9 @@ def test_a_broken_link_among_tables_that_are_read_as_one_is_refused(tmp_path: Pa
         locate(str(source), Data())
 
 
-def test_a_hub_dataset_is_read_by_the_same_rule_as_a_folder(hub: FakeHub) -> None:
-    hub.files = {"a.jsonl": table(0, 30), "data/b.jsonl": table(30, 30)}
-    assert [path.name for path in locate(REPO, Data()).files["all"]] == ["a.jsonl", "b.jsonl"]
-
-
-def test_a_table_on_the_hub_is_fetched_whatever_it_is_called(hub: FakeHub) -> None:
-    hub.files = {"cases[2024].jsonl": table(0, 30), "cases 2025.jsonl": table(30, 30)}
-    assert {path.name for path in locate(REPO, Data()).files["all"]} == set(hub.files)
+def test_a_hub_dataset_is_read_by_the_same_rule_as_a_folder_whatever_its_tables_are_called(hub: FakeHub) -> None:
+    hub.files = {"a[2024].jsonl": table(0, 30), "data/b 2025.jsonl": table(30, 30)}
+    assert [path.name for path in locate(REPO, Data()).files["all"]] == ["a[2024].jsonl", "b 2025.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -339,26 +329,21 @@ def test_shares_of_the_embedded_classes_can_be_set_and_must_add_up() -> None:
         Data(source="a.csv", shares={"ED": 0.5, "GP": 0.25, "HOME": 0.25})
 
 
-def test_more_training_cases_can_be_had_of_the_same_problems_and_the_other_sets_stay() -> None:
+def test_larger_embedded_sets_are_about_the_same_problems_and_the_other_sets_stay() -> None:
     usual = sets_of(Data())
     more = sets_of(Data(train_cases=4000))
-    assert len(more["train"]) == 4000 and len({case.text for case in more["train"]}) == 4000
-    assert {case.group for case in more["train"]} == {case.group for case in usual["train"]}
-    assert all(more[name] == usual[name] for name in SETS if name != "train")
+    judged = sets_of(Data(calibration_cases=1300, test_cases=1700))
+    assert more["valid"] == judged["valid"] == usual["valid"] and judged["train"] == usual["train"]
 
+    for name, cases, problems in (
+        ("train", more["train"], None), ("calibration", judged["calibration"], 42), ("test", judged["test"], 63),
+    ):  # fmt: skip
+        assert len({case.text for case in cases}) == len(cases) > len(usual[name])
+        groups = {case.group for case in cases}
+        assert groups == {case.group for case in usual[name]} and len(groups) == (problems or len(groups))
 
-def test_larger_sets_to_judge_with_leave_what_models_learn_from_as_it_is() -> None:
-    usual = sets_of(Data())
-    more = sets_of(Data(calibration_cases=1300, test_cases=1700))
-    assert [len(cases) for cases in more.values()] == [3000, 600, 1300, 1700]
-    assert all(more[name] == usual[name] for name in ("train", "valid"))
-
-    for name, problems in (("calibration", 42), ("test", 63)):
-        assert len({case.text for case in more[name]}) == len(more[name])
-        assert {case.group for case in more[name]} == {case.group for case in usual[name]}
-        assert len({case.group for case in more[name]}) == problems
-
-    check_sets(more)
+    assert [len(cases) for cases in judged.values()] == [3000, 600, 1300, 1700] and len(more["train"]) == 4000
+    check_sets(judged)
 
 
 MORE_ED = {"ED": 0.4, "GP": 0.3, "HOME": 0.3}
