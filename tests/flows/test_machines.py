@@ -127,7 +127,9 @@ def test_every_experiment_lands_once_although_a_machine_dies_in_a_training(fleet
 
     began = time.monotonic()
     fleet.work("one")
-    result = fleet.machine("asks").finish(fleet.start("asks", *command))
+    again = fleet.start("asks", *command)
+    again.wait(2400)
+    result = fleet.machine("asks").finish(again)
     assert (result.returncode, result.stderr) == (0, ""), result.stdout
     assert f"{lost.rpartition('-')[0]}: No heartbeat for 100 s" in " ".join(result.stdout.split())
     print("seconds after the kill:", time.monotonic() - began)
@@ -164,6 +166,7 @@ def test_results_that_stay_on_their_machine_are_asked_for_three_times(fleet):
     fleet.work("one", TRIAGE_SHARED="")
     sweep = fleet.start("asks", "sweep", "smoke", "--pool", "fleet", "--limit", "1", TRIAGE_SHARED="")
     result = fleet.machine("asks").finish(sweep)
-    printed = " ".join(result.stdout.split())
-    assert result.returncode == 1 and printed.count("are missing; it runs again") == 3, result.stdout
-    assert "name the folder that all machines share in TRIAGE_SHARED" in printed
+    assert result.returncode == 1 and "are missing; it runs again" in result.stdout, result.stdout
+    assert "name the folder that all machines share in TRIAGE_SHARED" in " ".join(result.stdout.split())
+    runs = httpx.post(f"{fleet.api}/flow_runs/filter", json={}).json()
+    assert [run["run_count"] for run in runs if run["deployment_id"]] == [4]
