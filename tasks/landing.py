@@ -30,12 +30,8 @@ from tasks.sharing import FAILED, bring_adapter, fetch, share, share_adapter
 from tasks.spec import ExperimentSpec, training_of
 from tasks.tuning.rows import TrainingOutcome, training_rows, variant_row
 from warehouse.connect import reading, warehouse_path
-from warehouse.landing import LandingManifest, write_landing
-from warehouse.load import landing_folders
-from warehouse.place import check_place, loading_waits
-from warehouse.schema import Kind
-from warehouse.schema import tables as known_tables
-from warehouse.waiting import (
+from warehouse.landing import LandingManifest, landing_folders, write_landing
+from warehouse.load import (
     LAST_SECONDS,
     leave_for_later,
     load_all_or_wait,
@@ -43,6 +39,9 @@ from warehouse.waiting import (
     load_waiting,
     waiting_sentence,
 )
+from warehouse.place import check_place, loading_waits
+from warehouse.schema import Kind
+from warehouse.schema import tables as known_tables
 
 COMPLETED = "completed"
 LANDING_SECONDS = 60.0  # twice as long as a landing waits for the warehouse
@@ -301,4 +300,4 @@ def is_landed(id: str) -> bool:
 
 def whole_row(table: str, values: dict[str, Any]) -> dict[str, Any]:
     """A landing row with every column of a table, NULL where nothing is given."""
-    return {**dict.fromkeys(known_tables()[table].columns), **values}
+    return {**dict.fromkeys(known_tables()[table].names), **values}

@@ -212,7 +212,7 @@ def test_an_address_that_no_library_reads_is_a_sentence(monkeypatch, url):
 
 def land(name: str) -> None:
     """A dataset whose figures are made up; only its name and digest count here."""
-    row = dict.fromkeys(landing_module.known_tables()["dataset"].columns)
+    row = dict.fromkeys(landing_module.known_tables()["dataset"].names)
     sizes = {column: 1 for column in row if column.endswith("_cases")}
     row |= sizes | {
         "dataset_id": DATASET, "dataset_digest": "0", "dataset": name, "sets_digest": "0", "is_embedded": True,

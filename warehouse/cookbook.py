@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tasks.runtime.errors import BadInput
-from warehouse.migrate import SqlFile, sql_files
 from warehouse.query import query_rows
+from warehouse.schema import SqlFile, sql_files
 
 Value = str | int | float | datetime | None
 _PARAMETER = re.compile(r"-- \$(\w+) (\w+) = (.+?)(?: of (\w+))?: (.+)")

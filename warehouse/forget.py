@@ -12,10 +12,10 @@ from pathlib import Path
 import duckdb
 
 from tasks.runtime.removal import remove
-from warehouse.comparison import refresh_pairs, refresh_pools
-from warehouse.connect import reading, writing
-from warehouse.derived import note_judgings
-from warehouse.migrate import migrate
+from warehouse.comparison import pairs, pools
+from warehouse.connect import reading
+from warehouse.fill import note_judgings
+from warehouse.rebuild import current
 from warehouse.schema import FACTS
 
 _HELD = """
@@ -52,8 +52,7 @@ def forget(study: str, landing: Path, database: Path | None = None) -> Forgotten
 
     Raises Locked if another process lands one of them, or uses the warehouse.
     """
-    with writing(database) as con:
-        migrate(con)
+    with current(database, root=landing) as con:
         forgotten = _held_alone(con, study)
         folders = [landing / id for id in (*forgotten.sweeps, *forgotten.ids)]
         remove([folder for folder in folders if folder.is_dir()])
@@ -67,7 +66,7 @@ def forget(study: str, landing: Path, database: Path | None = None) -> Forgotten
             raise
 
         # After the commit: it begins a transaction, and DuckDB has none within another.
-        refresh_pools.refresh(con)
+        pools.refresh(con)
     return forgotten
 
 
@@ -94,4 +93,4 @@ def _delete_rows(con: duckdb.DuckDBPyConnection, ids: list[str]) -> None:
         con.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT unnest(?::VARCHAR[]))", [ids])
 
     note_judgings(con)
-    refresh_pairs.refresh(con)
+    pairs.refresh(con)

@@ -1,4 +1,4 @@
-"""Whether the warehouse is sound and current: audits, and pending migrations."""
+"""Whether the warehouse is sound and current."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ import duckdb
 
 from tasks.runtime.errors import BadInput, Locked
 from warehouse.comparison import pools
-from warehouse.connect import first_line, reading, warehouse_path, writing
-from warehouse.migrate import migrate, sql_files
+from warehouse.connect import first_line, reading, warehouse_path
 from warehouse.place import check_place
+from warehouse.schema import FACTS, digests, recorded_digests, sql_files
 
 WAIT_SECONDS = 3.0
+# Keys of tables without an index that the loader fills.
+FILLED = {
+    "cost": ("evaluation_id", "label", "decision"),
+    "decision_count": ("evaluation_id", "rule"),
+    "pair_metric": ("evaluation_4bit", "evaluation_8bit", "rule", "metric"),
+    "reference_metric": ("evaluation_id", "reference_evaluation", "rule", "metric"),
+}
 # The audits that are no SQL files, and what a row of each is.
-REPRODUCED = {
+COMPUTED = {
+    "duplicate_keys": (
+        "One row per key that occurs twice, and per text with two labels in one evaluation."
+    ),
     "pairs_are_reproduced": "One row per figure of a pair that predictions do not give again.",
     "pools_are_reproduced": (
         "One row per figure of a pool, or bound of a gate, that predictions do not give again."
@@ -24,19 +34,15 @@ REPRODUCED = {
 
 
 def examine(path: Path) -> dict[str, int] | None:
-    """Offending rows by audit; None if the file waits for migrations, which the next load applies.
+    """Offending rows by audit; None if another version made the tables or views of the file, which
+    the next load brings up to date. Empty where there is no file yet. Changes nothing.
 
-    Changes nothing.
-
-    Where there is no file yet, migrations and audits are rehearsed in memory. Raises BadInput for a
-    file that is not a warehouse, Locked if it is in use.
+    Raises BadInput for a file that is not a warehouse, Locked if it is in use.
     """
     try:
         check_place(path)
         if not path.is_file():
-            with duckdb.connect(":memory:") as con:
-                migrate(con)
-                return run_audits(con)
+            return {}
         with reading(path, WAIT_SECONDS) as con:
             return run_audits(con) if _is_current(con) else None
     except duckdb.Error as error:
@@ -47,17 +53,16 @@ def examine(path: Path) -> dict[str, int] | None:
 
 
 def bring_up_to_date(path: Path | None = None) -> None:
-    """Apply pending migrations and views, and make the figures of pools that are missing; a current
-    warehouse is opened for reading only.
+    """Give a warehouse the tables and views of this version, and the figures of pools that are
+    missing; a current one is opened for reading only.
     """
     with reading(path) as con:
         is_current = _is_current(con) and pools.is_current(con)
     if not is_current:
-        from warehouse.comparison import refresh_pools  # NumPy comes with it
+        from warehouse.rebuild import current  # NumPy comes with it
 
-        with writing(path) as con:
-            migrate(con)
-            refresh_pools.refresh(con)
+        with current(path) as con:
+            pools.refresh(con)
 
 
 def refuse_unusable(path: Path | None = None) -> None:
@@ -72,27 +77,25 @@ def refuse_unusable(path: Path | None = None) -> None:
 
 
 def _is_current(con: duckdb.DuckDBPyConnection) -> bool:
-    """Whether nothing is pending, for a read-only connection, which refuses to apply what is."""
-    try:
-        migrate(con)
-    except duckdb.InvalidInputException:
-        return False
-    return True
+    """Whether the tables and views are those of this version."""
+    return recorded_digests(con) == digests()
 
 
 def run_audits(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     """Number of offending rows by audit; all zero on a sound warehouse."""
     names = [audit.name for audit in sql_files("audits")]
-    return {name: run_audit(con, name) for name in (*names, *REPRODUCED)}
+    return {name: run_audit(con, name) for name in (*names, *COMPUTED)}
 
 
 def run_audit(con: duckdb.DuckDBPyConnection, name: str) -> int:
     """Number of offending rows of one audit.
 
-    `warehouse/audits/<name>.sql` shows them; those of REPRODUCED compute intervals and bands
-    again, which SQL cannot.
+    `warehouse/audits/<name>.sql` shows them. Of those of COMPUTED, keys are read from the tables'
+    declaration, and intervals and bands are computed again, which SQL cannot.
     """
-    if name in REPRODUCED:
+    if name == "duplicate_keys":
+        return len(_duplicate_keys(con))
+    if name in COMPUTED:
         from warehouse.comparison import reproduced  # NumPy comes with it
 
         audits = {
@@ -103,3 +106,19 @@ def run_audit(con: duckdb.DuckDBPyConnection, name: str) -> int:
 
     queries = {audit.name: audit.text for audit in sql_files("audits")}
     return len(con.execute(queries[name]).fetchall())
+
+
+def _duplicate_keys(con: duckdb.DuckDBPyConnection) -> list[tuple[object, ...]]:
+    landed = {
+        name: (fact.id_column, *key) for fact in FACTS.values() for name, key in fact.keys.items()
+    }
+    rows = con.execute(
+        "SELECT evaluation_id, case_digest FROM prediction WHERE case_digest IS NOT NULL "
+        "GROUP BY ALL HAVING count(DISTINCT label) > 1"
+    ).fetchall()
+    for name, key in {**landed, **FILLED}.items():
+        columns = ", ".join(f'"{column}"' for column in key)
+        rows += con.execute(
+            f"SELECT {columns} FROM {name} GROUP BY ALL HAVING count(*) > 1"
+        ).fetchall()
+    return rows

@@ -1,40 +1,56 @@
-"""Takes over the landing folders of another machine."""
+"""Takes over the landing folders of another machine, or of a published study.
+
+A study is published as a pack: a Parquet file for each table, with the rows of every folder.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.runtime.errors import BadInput, BrokenFolder, TriageError
 from tasks.runtime.locks import locked
-from tasks.runtime.store import MANIFEST
-from warehouse.landing import LandingManifest, is_completed
-from warehouse.load import kind_of
-from warehouse.packs import folders_at
-from warehouse.schema import refuse_newer_columns, tables
+from tasks.runtime.store import read_manifest
+from warehouse.landing import (
+    LandingManifest,
+    is_completed,
+    kind_of,
+    landing_folders,
+    write_tables,
+)
+from warehouse.schema import FACTS, refuse_newer_columns, tables
 
 LOCK_SECONDS = 5.0
+PACK = "pack"
 MEMBERS = "sweep_member.parquet"
 
 
 @dataclass
 class MergeReport:
     """Ids that were taken over, that are here already, of which another version is here and stays,
-    and why folders were refused.
+    why folders were refused, and how many of each kind were skipped that this version does not
+    know.
     """
 
     additions: list[str] = field(default_factory=list)
     present: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 def merge(source: Path, landing: Path) -> MergeReport:
     """Copy the landing folders of another machine into `landing`: those of a home, of its folder
-    `landing`, or of a pack (`packs.py`).
+    `landing`, or of a pack.
 
     What is here stays, but a training that did not finish here is replaced by one that did, and
     a sweep by its later state. Damaged folders, and those of a newer version, are refused.
@@ -61,8 +77,14 @@ def merge(source: Path, landing: Path) -> MergeReport:
 
 def _take(source: Path, target: Path, report: MergeReport) -> None:
     manifest = LandingManifest.read(source, deep=True)
-    kind_of(source, manifest)
-    _refuse_newer_columns(source)
+    if kind_of(source, manifest) is None:
+        report.skipped[str(manifest.kind)] += 1
+        return
+
+    for name in tables():
+        path = source / f"{name}.parquet"
+        if path.is_file():
+            refuse_newer_columns(name, pq.ParquetFile(path).schema_arrow.names)
 
     with locked(target, LOCK_SECONDS):
         present_manifest = LandingManifest.read_if_complete(target, deep=True)
@@ -91,29 +113,65 @@ def _extent(sweep: Path) -> tuple[int, bool]:
     return members, row["finished_at"].null_count == 0
 
 
-def _refuse_newer_columns(folder: Path) -> None:
-    for name, table in tables().items():
-        path = folder / f"{name}.parquet"
-        if path.is_file():
-            landed_columns = pq.ParquetFile(path).schema_arrow.names
-            try:
-                refuse_newer_columns(name, landed_columns, table.columns)
-            except BadInput as error:
-                raise BrokenFolder(f"{folder}: {error}") from error
-
-
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a landing folder under a temporary name, its manifest last, and rename it into place."""
+    """Copy a landing folder under a temporary name, and rename it into place."""
     aside = target.with_name(f".merging-{target.name}")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-
-    for file in source.iterdir():
-        # Hidden files, such as the mark of a shared place, speak of the other machine.
-        if file.is_file() and file.name != MANIFEST and not file.name.startswith("."):
-            shutil.copyfile(file, aside / file.name)
-
-    shutil.copyfile(source / MANIFEST, aside / MANIFEST)
+    # Hidden files, such as the mark of a shared place, speak of the other machine.
+    shutil.copytree(source, aside, ignore=shutil.ignore_patterns(".*"))
     LandingManifest.read(aside, deep=True)
     shutil.rmtree(target, ignore_errors=True)
     aside.rename(target)
+
+
+def is_pack(folder: Path) -> bool:
+    """Whether a folder is a pack, damaged or not."""
+    manifest = read_manifest(folder)
+    return manifest is not None and manifest.get("kind") == PACK
+
+
+def unpack(pack: Path, root: Path) -> None:
+    """Write the landing folders of `pack` below `root`.
+
+    Raises BrokenFolder where the pack is damaged or has a table that this version does not know,
+    and BadInput for an id that names no folder below `root`.
+    """
+    LandingManifest.read(pack, deep=True)
+    content = {path.stem: pq.ParquetFile(path).read() for path in sorted(pack.glob("*.parquet"))}
+    if unknown := sorted(set(content) - set(tables())):
+        raise BrokenFolder(
+            f"{pack} holds the table {unknown[0]!r}, which this version does not know; update "
+            "triage."
+        )
+
+    for kind, fact in FACTS.items():
+        if fact.tables[0] not in content:
+            continue
+        for id in pc.unique(content[fact.tables[0]][fact.id_column]).to_pylist():
+            of_id = {
+                name: _rows_of(content[name], fact.id_column, id)
+                for name in fact.tables
+                if name in content
+            }
+            write_tables(root, id, kind, of_id)
+
+
+def _rows_of(table: pa.Table, id_column: str, id: str) -> pa.Table:
+    # One chunk, as when it landed: the file is then the same byte for byte, and its digest too.
+    return table.filter(pc.equal(table[id_column], id)).combine_chunks()
+
+
+@contextlib.contextmanager
+def folders_at(source: Path) -> Iterator[list[Path]]:
+    """The landing folders of a home, of its folder `landing`, or of a pack at one of these places.
+
+    Those of a pack are gone with the block.
+    """
+    pack = next((place for place in (source / "landing", source) if is_pack(place)), None)
+    if pack is None:
+        yield landing_folders(source / "landing") or landing_folders(source)
+        return
+
+    with TemporaryDirectory() as aside:
+        unpack(pack, Path(aside))
+        yield landing_folders(Path(aside))

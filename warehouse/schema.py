@@ -1,159 +1,235 @@
-"""The landing tables as the migrations define them: columns, Arrow types, required columns, keys.
+"""Tables, views and comments as the SQL files of this folder declare them, and what lands in which.
 
-Read from an empty in-memory database to which the migrations were applied, so that a column is
-declared once, in SQL.
+`schema.sql` declares each column once. The file of a warehouse records a digest of its tables and
+one of its views and comments: views are replaced where theirs differs, and a file whose tables
+differ is built again from the landing folders (`rebuild.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import re
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from importlib.resources import files
+from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from warehouse.connect import first_line
-from warehouse.migrate import migrate
+from warehouse.connect import first_line, quoted, utc_now
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# An index would double the size of a prediction, and is rewritten at each closing of the file
-# after a load. The loader refuses a key that occurs twice in a landing
-# folder, and an audit finds one.
-KEYS_WITHOUT_INDEX = {
-    "experiment": ("training_id",),
-    "evaluation": ("evaluation_id",),
-    "prediction": ("evaluation_id", "case_id"),
-    "training_curve": ("training_id", "iteration", "split"),
-    "metric": ("evaluation_id", "rule", "metric"),
-    "decision_rule": ("evaluation_id", "rule"),
-    "gate": ("evaluation_id", "gate"),
-    "mc_dropout": ("evaluation_id", "case_id"),
-    "subgroup_metric": ("evaluation_id", "field", "subgroup", "metric"),
-    "reliability": ("evaluation_id", "low"),
-    "net_benefit": ("evaluation_id", "threshold"),
-    "review_flag": ("evaluation_id", "score"),
-    "conformal": ("evaluation_id",),
-    "cost": ("evaluation_id", "label", "decision"),
-    "decision_count": ("evaluation_id", "rule"),
-    "pair_metric": ("evaluation_4bit", "evaluation_8bit", "rule", "metric"),
-    "reference_metric": ("evaluation_id", "reference_evaluation", "rule", "metric"),
-}
+# Versions under which schema_migrations records digests. Earlier programs numbered their
+# migrations up to 144, and say of a higher one that a newer version made the file. Raise TABLES
+# with a change of the tables, so that this program's version says so, too.
+TABLES = 1000
+VIEWS = 0
 
-# All threads share the connection of _empty(), which two must not use at once.
-_one_at_a_time = threading.Lock()
-Kind = Literal[
-    "training",
-    "evaluation",
-    "variant",
-    "benchmark",
-    "fidelity",
-    "search",
-    "sweep",
-    "dataset",
-    "look",
-]
+Kind = str  # a key of FACTS
 
 
 @dataclass(frozen=True)
 class FactTable:
     """What is landed together under one id.
 
-    The first table has the row of the id; the others may be empty.
+    `keys` names the tables, each with the columns that make a row's key beside the id. The first
+    table has the row of the id; the others may be empty.
     """
 
     id_column: str
-    tables: tuple[str, ...]
+    keys: Mapping[str, tuple[str, ...]]
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        return tuple(self.keys)
 
 
 FACTS: dict[Kind, FactTable] = {
-    "training": FactTable("training_id", ("experiment", "training_curve")),
+    "training": FactTable(
+        "training_id", {"experiment": (), "training_curve": ("iteration", "split")}
+    ),
     "evaluation": FactTable(
         "evaluation_id",
-        (
-            "evaluation",
-            "prediction",
-            "metric",
-            "decision_rule",
-            "gate",
-            "mc_dropout",
-            "subgroup_metric",
-            "reliability",
-            "net_benefit",
-            "review_flag",
-            "conformal",
-        ),
+        {
+            "evaluation": (),
+            "prediction": ("case_id",),
+            "metric": ("rule", "metric"),
+            "decision_rule": ("rule",),
+            "gate": ("gate",),
+            "mc_dropout": ("case_id",),
+            "subgroup_metric": ("field", "subgroup", "metric"),
+            "reliability": ("low",),
+            "net_benefit": ("threshold",),
+            "review_flag": ("score",),
+            "conformal": (),
+        },
     ),
-    "variant": FactTable("variant_id", ("variant",)),
-    "benchmark": FactTable("run_id", ("benchmark",)),
-    "fidelity": FactTable("fidelity_id", ("fidelity",)),
-    "search": FactTable("search_id", ("trial",)),
-    "sweep": FactTable("sweep_id", ("sweep", "sweep_member")),
-    "dataset": FactTable("dataset_id", ("dataset", "dataset_set")),
-    "look": FactTable("look_id", ("look",)),
+    "variant": FactTable("variant_id", {"variant": ()}),
+    "benchmark": FactTable("run_id", {"benchmark": ("name", "case", "metric")}),
+    "fidelity": FactTable("fidelity_id", {"fidelity": ("bits", "distribution")}),
+    "search": FactTable("search_id", {"trial": ("number",)}),
+    "sweep": FactTable("sweep_id", {"sweep": (), "sweep_member": ("id",)}),
+    "dataset": FactTable("dataset_id", {"dataset": (), "dataset_set": ("name",)}),
+    "look": FactTable("look_id", {"look": ()}),
 }
 
 
-@dataclass(frozen=True)
-class Table:
-    """Columns with their Arrow types in the order of the migration.
-
-    `required` ones are NOT NULL, `key` is unique.
-    """
+class SqlFile(NamedTuple):
+    """A SQL file of this package; `name` is without `.sql`."""
 
     name: str
-    arrow: pa.Schema
-    required: frozenset[str]
-    key: tuple[str, ...]
+    text: str
 
     @property
-    def columns(self) -> list[str]:
-        return list(self.arrow.names)
+    def head(self) -> str:
+        """The comment at its head, one line a paragraph."""
+        lines = re.match(r"(--[^\n]*\n)*", self.text)
+        assert lines is not None
+        text = "\n".join(line[2:].strip() for line in lines[0].splitlines())
+        return re.sub(r"(?<!\n)\n(?!\n)", " ", text)
 
 
 @cache
-def tables() -> dict[str, Table]:
-    """Every landing table by name."""
-    with _one_at_a_time:
-        return {name: _table(_empty(), name) for fact in FACTS.values() for name in fact.tables}
+def sql_files(folder: str) -> tuple[SqlFile, ...]:
+    """The SQL files of `warehouse/<folder>`, in order of their names."""
+    return tuple(
+        sorted(
+            SqlFile(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
+            for file in (files("warehouse") / folder).iterdir()
+            if file.name.endswith(".sql")
+        )
+    )
+
+
+@cache
+def schema_sql() -> str:
+    return (files("warehouse") / "schema.sql").read_text(encoding="utf-8")
+
+
+@cache
+def create_statements() -> str:
+    """The CREATE statements of `schema.sql`."""
+    return "\n".join(re.findall(r"^CREATE TABLE .*?^\);", schema_sql(), re.DOTALL | re.MULTILINE))
+
+
+@cache
+def own_tables() -> frozenset[str]:
+    """The names of all tables, also of those that the loader fills."""
+    return frozenset(re.findall(r"^CREATE TABLE (\w+)", create_statements(), re.MULTILINE))
+
+
+@cache
+def digests() -> dict[int, str]:
+    """What the file of this version of triage records in schema_migrations."""
+    views = "\n".join([schema_sql(), *(view.text for view in sql_files("views"))])
+    return {
+        TABLES: hashlib.sha256(" ".join(create_statements().split()).encode()).hexdigest(),
+        VIEWS: hashlib.sha256(views.encode()).hexdigest(),
+    }
+
+
+def recorded_digests(con: duckdb.DuckDBPyConnection) -> dict[int, str]:
+    """The digests of a file, by version; empty for a new one.
+
+    Raises BadInput where a newer version of triage made it.
+    """
+    try:
+        recorded = dict(con.execute("SELECT version, sha256 FROM schema_migrations").fetchall())
+    except duckdb.CatalogException:
+        return {}
+
+    if max(recorded, default=0) > TABLES:
+        raise BadInput("A newer version of triage made this warehouse; update triage.")
+    return recorded
+
+
+def create_tables(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the tables of a new file, all or none of them."""
+    con.begin()
+    try:
+        con.execute(create_statements())
+        record(con, TABLES, "schema")
+        con.commit()
+    except BaseException:
+        con.rollback()
+        raise
+
+
+def record(con: duckdb.DuckDBPyConnection, version: int, name: str) -> None:
+    """Note in the file that its tables or views are those of this version."""
+    con.execute(
+        "INSERT OR REPLACE INTO schema_migrations VALUES (?, ?, ?, ?, ?)",
+        [version, name, digests()[version], utc_now(), duckdb.__version__],
+    )
+
+
+def replace_views(con: duckdb.DuckDBPyConnection) -> None:
+    """Replace the views and every comment, inside the caller's transaction.
+
+    A view has the comment at the head of its file. A column without a comment of its own has the
+    one that stands first in `schema.sql` and the views for its name.
+    """
+    views = sql_files("views")
+    comments = "\n".join(line for line in schema_sql().splitlines() if line.startswith("COMMENT"))
+    declared = "\n".join([comments, *(view.text for view in views)])
+    con.execute(declared)
+
+    statements = [
+        f"COMMENT ON VIEW {view.name.partition('_')[2]} IS {quoted(view.head)};" for view in views
+    ]
+    own: set[tuple[str, str]] = set()
+    of_name: dict[str, str] = {}
+    described = r"^COMMENT ON COLUMN (\w+)\.\"?(\w+)\"? IS (.*);$"
+    for table, column, text in re.findall(described, declared, re.MULTILINE):
+        own.add((table, column))
+        of_name.setdefault(column, text)
+
+    columns = con.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() "
+        "WHERE NOT internal AND database_name = current_database()"
+    ).fetchall()
+    statements += [
+        f'COMMENT ON COLUMN "{table}"."{column}" IS {of_name[column]};'
+        for table, column in columns
+        if column in of_name and (table, column) not in own
+    ]
+    con.execute("\n".join(statements))
+    record(con, VIEWS, "views")
+
+
+# All threads share the connection of _empty(), which two must not use at once.
+_one_at_a_time = threading.Lock()
 
 
 @cache
 def _empty() -> duckdb.DuckDBPyConnection:
-    """An empty database in memory.
-
-    The migrations take half a second, and every landing needs it.
-    """
+    """The tables without rows, in memory."""
     con = duckdb.connect(":memory:")
-    migrate(con, documented=False)
+    con.execute(create_statements())
     return con
 
 
-def _table(con: duckdb.DuckDBPyConnection, name: str) -> Table:
-    arrow = con.sql(f"SELECT * FROM {name} LIMIT 0").to_arrow_table().schema
-    constraints = con.execute(
-        """
-        SELECT constraint_type, constraint_column_names
-        FROM duckdb_constraints()
-        WHERE table_name = ?
-        """,
-        [name],
-    ).fetchall()
-
-    indexed = (tuple(columns) for kind, columns in constraints if kind == "PRIMARY KEY")
-    key = KEYS_WITHOUT_INDEX.get(name) or next(indexed)
-    not_null = {column for kind, columns in constraints if kind == "NOT NULL" for column in columns}
-    return Table(name, arrow, frozenset(not_null | set(key)), key)
+@cache
+def tables() -> dict[str, pa.Schema]:
+    """The columns and Arrow types of every landing table, by its name."""
+    with _one_at_a_time:
+        con = _empty()
+        return {
+            name: con.sql(f"FROM {name} LIMIT 0").to_arrow_table().schema
+            for fact in FACTS.values()
+            for name in fact.tables
+        }
 
 
 def check(landing: dict[str, pa.Table]) -> None:
-    """Raise BadInput if a row of these Arrow tables breaks a CHECK of the migrations.
+    """Raise BadInput if a row of these Arrow tables breaks a CHECK of the tables.
 
     Checked when results are written, not when they are loaded, so that everything that has landed
     can be loaded.
@@ -165,46 +241,38 @@ def check(landing: dict[str, pa.Table]) -> None:
             for name, table in landing.items():
                 insert(con, name, table)
         finally:
-            # Neither what it refuses nor what it takes may collide with the keys of a later
-            # landing.
             con.rollback()
 
 
-def refuse_newer_columns(name: str, landed_columns: Iterable[str], columns: Iterable[str]) -> None:
-    """Raise BadInput for a landed column of a newer version; `columns`: those of the table."""
-    if unknown := sorted(set(landed_columns) - set(columns)):
+def refuse_newer_columns(name: str, landed_columns: Iterable[str]) -> None:
+    """Raise BadInput for a landed column of a newer version."""
+    if unknown := sorted(set(landed_columns) - set(tables()[name].names)):
         raise BadInput(
             f"Table {name} has a column {unknown[0]!r} of a newer version of triage; update triage."
         )
 
 
-def _refuse_equal_keys(name: str, table: pa.Table) -> None:
-    """Raise BadInput where a key occurs twice, for a table that no index keeps."""
-    key = KEYS_WITHOUT_INDEX.get(name, ())
-    if not key or not set(key) <= set(table.column_names):
-        return
-
+def refuse_equal_keys(name: str, fact: FactTable, table: pa.Table) -> None:
+    """Raise BadInput where the key of a row occurs twice: no index keeps it."""
+    key = (fact.id_column, *fact.keys[name])
     columns = [table.column(column).to_pylist() for column in key]
-    keys = list(zip(*columns, strict=True))
-    if len(set(keys)) < len(keys):
-        ((twice, _),) = Counter(keys).most_common(1)
-        values = ", ".join(map(str, twice))
-        raise BadInput(f"Table {name} refuses a row: {', '.join(key)} = {values} is there twice.")
+    for values, count in Counter(zip(*columns, strict=True)).items():
+        if count > 1:
+            twice = ", ".join(map(str, values))
+            raise BadInput(
+                f"Table {name} refuses a row: {', '.join(key)} = {twice} is there twice."
+            )
 
 
 def insert(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
     """Append an Arrow table by column name; columns that it lacks become NULL.
 
-    Raises BadInput for a row that the table refuses, and for a column of a newer version.
+    Raises BadInput for a row that the table refuses.
     """
-    columns = [column for (column, *_) in con.execute(f"DESCRIBE {name}").fetchall()]
-    refuse_newer_columns(name, table.column_names, columns)
     if not table.num_rows:
         return
 
-    _refuse_equal_keys(name, table)
     con.register("incoming", table)
-
     try:
         con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
     except (

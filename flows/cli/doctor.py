@@ -352,7 +352,7 @@ def warehouse() -> list[Finding]:
     offending_rows = examine(path)
     if offending_rows is None:
         remedy = "nothing to do: the next sweep updates it"
-        detail = f"{path} was made by an earlier version"
+        detail = f"{path} has tables or views of another version"
         return [Finding("warehouse", "warning", detail, remedy)]
 
     failing = [f"{name} ({counted(rows, 'row')})" for name, rows in offending_rows.items() if rows]

@@ -31,19 +31,14 @@ COMMANDS = {
     "models": "Show the exact size of each variant, and how much of each model a recipe trains.",
     "sql": "Query the warehouse (read-only), e.g. triage sql four_bits_against_eight.",
     "data": "Check a dataset, show its data card, or forget what came from it.",
-    "warehouse": "Check, merge or rebuild the file with all results.",
+    "warehouse": "Check, merge or rebuild the file with all results; list or forget its studies.",
     "clean": "Remove stored models, prefixes, adapters and cases that no result refers to.",
     "init": "Create a starter grid and sample data in DIR, ready to run and edit.",
     "doctor": "Check that this machine is ready: hardware, libraries, network, disk, server, warehouse.",
     "up": "Start the Prefect server, its UI and workers on this machine, until Ctrl-C.",
-    # These leave: their successors are in usage.py.
-    "studies": "List the studies of the warehouse, compare two, or forget one.",
 }
 # Commands that have no file of their own yet, and where they are.
-ELSEWHERE = {
-    "warehouse": "storage.warehouse",
-    "studies": "results.studies",
-}
+ELSEWHERE = {}
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, or of the copy of it that typer brings
 
 

@@ -82,7 +82,7 @@ def load_what_waits() -> None:
     if not loading_waits(home() / "landing"):
         return
 
-    from warehouse.waiting import load_waiting, waiting_sentence  # pyarrow comes with it
+    from warehouse.load import load_waiting, waiting_sentence  # pyarrow comes with it
 
     if error := load_waiting(home() / "landing"):
         _say_once(waiting_sentence(error))

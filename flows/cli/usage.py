@@ -22,7 +22,7 @@ REMOVED = {
     "forget": "triage data forget DATA does it",
     "join": "uv run prefect worker start --pool NAME --limit 1 lets a machine work for a pool",
     "studies": "triage warehouse studies lists them, triage warehouse forget STUDY removes one",
-    "studies compare": "triage compare STUDY shows one at a time",
+    "studies compare": "triage warehouse studies A B shows two side by side",
     "studies forget": "triage warehouse forget STUDY does it",
     "warehouse publish": "copy the file triage.duckdb, or write rows with triage sql QUERY --output "
     "FILE",

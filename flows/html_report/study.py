@@ -101,7 +101,7 @@ def _nothing_to_report(study: Row | None) -> str:
     of = f" of the study {study.study}" if study else ""
     return (
         f"The warehouse holds no finished experiment{of}, so there is nothing to report; "
-        "run `triage sweep demo` first, or name another study (triage studies)."
+        "run `triage sweep demo` first, or name another study (triage warehouse studies)."
     )
 
 

@@ -62,7 +62,7 @@ def _unknown(name: str, studies: Collection[str]) -> str:
 
     nearest = difflib.get_close_matches(name, studies, n=1, cutoff=0.5)
     if nearest:
-        return f"{sentence}; did you mean {nearest[0]}? triage studies lists them."
+        return f"{sentence}; did you mean {nearest[0]}? triage warehouse studies lists them."
 
     return f"{sentence}; it has {', '.join(studies)}. Set TRIAGE_WAREHOUSE to read another file."
 

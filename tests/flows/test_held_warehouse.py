@@ -7,7 +7,7 @@ import pytest
 from tests.place import Place
 from tests.warehouse.test_waiting import held_warehouse
 
-SHORT = "from warehouse import waiting; waiting.FIRST_SECONDS = 0.5; waiting.LATER_SECONDS = 0.1; waiting.LAST_SECONDS = 0.1\n"
+SHORT = "from warehouse import load; load.FIRST_SECONDS = 0.5; load.LATER_SECONDS = 0.1; load.LAST_SECONDS = 0.1\n"
 
 
 def experiments(place: Place) -> int:

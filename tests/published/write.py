@@ -27,10 +27,8 @@ from tests.published.figures import FOLDER, VIEWS
 from warehouse.comparison.precision_pools import WITH_INFORMED, PrecisionPool, pools_in
 from warehouse.connect import quoted, reading
 from warehouse.health import bring_up_to_date
-from warehouse.landing import LandingManifest
-from warehouse.load import kind_of, landing_folders
-from warehouse.merge import copy_folder
-from warehouse.packs import PACK, is_pack, unpack
+from warehouse.landing import LandingManifest, kind_of, landing_folders
+from warehouse.merge import PACK, copy_folder, is_pack, unpack
 from warehouse.schema import FACTS
 
 STUDIES = ("demo", "study", "study_gemma")  # the processors of the other folders are gone

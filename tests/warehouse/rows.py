@@ -18,6 +18,7 @@ from tasks.judging.metrics import metric_table
 from tasks.judging.score_metrics import ClassScores, DecisionCurve, net_benefits, score_metrics
 from tasks.spec import SCORING_VERSION
 from warehouse.landing import write_landing
+from warehouse.load import load_landings
 from warehouse.schema import tables
 
 COSTS = {
@@ -31,14 +32,15 @@ FIVE = [("ED", "ED", "ED"), ("ED", "GP", "ED"), ("GP", "GP", "GP"), ("GP", "GP",
 
 def full(table: str, **values: Any) -> dict[str, Any]:
     """A row with every column of the table, None where nothing is given."""
-    return {**dict.fromkeys(tables()[table].columns), **values}
+    return {**dict.fromkeys(tables()[table].names), **values}
 
 
 def training(id: str, bits: int | None = 4, day: int = 1, **values: Any) -> dict[str, list[dict[str, Any]]]:
     width = bits or 16
     base = {
         "cell_id": f"smol-{bits}bit-r1-s42", "base_model": "smol", "recipe": "r1", "recipe_kind": "standard", "seed": 42,
-        "status": "completed", "bits": bits, "stored_bytes": 1000 * width, "bits_per_weight": width + 0.5, "machine": "m1",
+        "status": "completed", "bits": bits, "precision": bits and f"{bits}bit", "stored_bytes": 1000 * width,
+        "bits_per_weight": width + 0.5, "machine": "m1",
         "compute_path": "packed", "learning_rate": 1e-4, "dataset_digest": "data", "engine_version": 1,
         "peak_memory_bytes": 100 * width, "train_seconds": 10.0 * width, "finished_at": datetime(2026, 1, day),
         "weights_source": "hub", "original_precision": "bf16", "random_weights": False,
@@ -109,3 +111,8 @@ def land_pair(root: Path, four: list[Any] = FIVE, eight: list[Any] = FIVE, group
     for bits, cases in ((4, four), (8, eight)):
         write_landing(root, f"t{bits}", "training", training(f"t{bits}", bits, **values))
         write_landing(root, f"e{bits}", "evaluation", evaluation(f"e{bits}", f"t{bits}", cases, groups))
+
+
+def load_landing(folder: Path, database: Path | None = None) -> bool:
+    """Load one landing folder; False if exactly this content is loaded already."""
+    return bool(load_landings([folder], database))

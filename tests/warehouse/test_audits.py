@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pytest
 
 from tasks.spec import LABELS
 from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
 from warehouse.connect import writing
-from warehouse.health import REPRODUCED, run_audit, run_audits
+from warehouse.health import COMPUTED, run_audit, run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all
-from warehouse.migrate import sql_files
+from warehouse.schema import sql_files
 
-AUDITS = {name for name, _ in sql_files("audits")} | set(REPRODUCED)
+AUDITS = {name for name, _ in sql_files("audits")} | set(COMPUTED)
 DEFECTS = [
     ("orphan_rows", "DELETE FROM experiment WHERE training_id = 't4'"),
     ("orphan_rows", "DELETE FROM evaluation WHERE evaluation_id = 'e4'"),
@@ -157,13 +154,16 @@ def honest(tmp_path_factory):
     folder = tmp_path_factory.mktemp("honest")
     land_pair(folder, FIVE * 6, [(a, b, a) for a, b, _ in FIVE] * 6, groups=True)
     load_all(folder, folder / "honest.duckdb")
-    return folder / "honest.duckdb"
+    with writing(folder / "honest.duckdb") as con:
+        yield con
 
 
 @pytest.fixture
-def con(honest, tmp_path):
-    with writing(Path(shutil.copy(honest, tmp_path))) as con:
-        yield con
+def con(honest):
+    """What a test changes is taken back."""
+    honest.begin()
+    yield honest
+    honest.rollback()
 
 
 def test_honest_results_pass_every_audit(con):

@@ -11,8 +11,7 @@ from sklearn.metrics import roc_auc_score
 from tasks.judging.point_metrics import ED_AUROC, placements
 from warehouse.comparison.cells import JudgedCases
 from warehouse.comparison.joint import Statistic, joint_bands
-from warehouse.comparison.paired import PairedDecisions
-from warehouse.comparison.paired_scores import compare_auroc
+from warehouse.comparison.paired import PairedDecisions, compare_auroc
 
 
 def scored(seed: int, groups: int = 60, size: int = 8, models: int = 2) -> JudgedCases:

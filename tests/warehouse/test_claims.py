@@ -12,7 +12,7 @@ from tests.warehouse.rows import full, land_pair
 from warehouse.cookbook import named_query
 from warehouse.landing import write_landing
 from warehouse.load import load_all
-from warehouse.migrate import migrate
+from warehouse.schema import create_statements, replace_views
 
 IN_POINTS = "At 4 bits accuracy falls by less than 2 %, read as 2 points of accuracy."
 RELATIVE = "At 4 bits accuracy falls by less than 2 %, read as 2 % of the accuracy at 8 bits, as published."
@@ -23,7 +23,8 @@ SIXTY = "There are sixty experiments: six variants under ten recipes."
 def verdicts(view: str, rows: str) -> dict[str, str]:
     """The verdict on each sentence where a view shows these rows."""
     with duckdb.connect(":memory:") as con:
-        migrate(con)
+        con.execute(create_statements())
+        replace_views(con)
         con.execute(f"CREATE TEMP VIEW {view} AS {rows}")
         return {row[0]: row[-1] for row in con.execute(named_query("claims").sql).fetchall()}
 

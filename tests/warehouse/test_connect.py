@@ -1,8 +1,7 @@
-"""Where the warehouse file is, who may open it, which errors are retried, and how migrations are applied."""
+"""Where the warehouse file is, who may open it, and which errors are retried."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import threading
@@ -15,10 +14,9 @@ import pytest
 from tasks.runtime.errors import BadInput, Locked, TriageError
 from tests.warehouse.rows import land_pair
 from warehouse import connect
-from warehouse import migrate as migrations
 from warehouse.connect import reading, warehouse_path, writing
 from warehouse.load import load_all
-from warehouse.migrate import SqlFile, migrate, sql_files
+from warehouse.rebuild import current
 
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 
@@ -137,66 +135,10 @@ def test_a_missing_warehouse_and_a_file_of_another_kind_are_one_sentence(tmp_pat
 
 
 def test_a_reader_cannot_write(tmp_path):
-    with writing(tmp_path / "w.duckdb") as con:
-        migrate(con)
+    with current(tmp_path / "w.duckdb"):
+        pass
     with reading(tmp_path / "w.duckdb") as con, pytest.raises(duckdb.InvalidInputException, match="read-only"):
         con.execute("DELETE FROM experiment")
-
-
-def test_migrations_are_applied_once_and_recorded(tmp_path):
-    with writing(tmp_path / "w.duckdb") as con:
-        names = [name for name, _ in sql_files("migrations")]
-        assert migrate(con) == names
-        recorded = con.execute("FROM schema_migrations ORDER BY version").fetchall()
-        assert [row[1] for row in recorded] == ["views", *names]
-        assert all(row[4] == duckdb.__version__ for row in recorded)
-        assert migrate(con) == []
-        assert con.execute("FROM schema_migrations ORDER BY version").fetchall() == recorded
-
-
-def test_an_edited_migration_and_a_newer_warehouse_are_refused(tmp_path):
-    with writing(tmp_path / "w.duckdb") as con:
-        migrate(con)
-        con.execute("UPDATE schema_migrations SET sha256 = 'other' WHERE version = 3")
-        with pytest.raises(BadInput, match="0003_trainings was edited after it had been applied"):
-            migrate(con)
-        con.execute("UPDATE schema_migrations SET version = 9999, name = '9999_future' WHERE version = 3")
-        with pytest.raises(BadInput, match="newer version of triage made this warehouse .*9999_future"):
-            migrate(con)
-
-
-def test_a_migration_that_fails_leaves_nothing_of_itself(tmp_path, monkeypatch):
-    real = sql_files
-    broken = SqlFile("9999_broken", "CREATE TABLE half (i INTEGER); SELECT nonsense;")
-    monkeypatch.setattr(migrations, "sql_files", lambda f: [*real(f), broken] if f == "migrations" else real(f))
-
-    with writing(tmp_path / "w.duckdb") as con:
-        with pytest.raises(duckdb.Error):
-            migrate(con)
-        assert con.execute("SELECT max(version) FROM schema_migrations").fetchone() == (
-            int(real("migrations")[-1][0][:4]),
-        )
-        assert con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'half'").fetchone() == (0,)
-
-
-def test_changed_views_replace_the_old_ones(tmp_path, monkeypatch):
-    real = sql_files
-    with writing(tmp_path / "w.duckdb") as con:
-        migrate(con)
-        changed = [SqlFile("03_leaderboard", "CREATE OR REPLACE VIEW leaderboard AS SELECT 1 AS only;")]
-        monkeypatch.setattr(migrations, "sql_files", lambda f: changed if f == "views" else real(f))
-        migrate(con)
-        assert con.execute("FROM leaderboard").fetchall() == [(1,)]
-
-
-def test_no_migration_number_is_used_twice_and_every_view_and_audit_states_its_grain():
-    numbers = [int(name[:4]) for name, _ in sql_files("migrations")]
-    assert numbers == sorted(set(numbers))
-    for name, text in sql_files("views"):
-        assert text.startswith("-- One row per "), name
-        assert re.search(rf"CREATE OR REPLACE VIEW {name.partition('_')[2]} AS", text), name
-    for name, text in sql_files("audits"):
-        assert text.startswith("-- One row per "), name
 
 
 def loaded_by(modules, packages):
@@ -213,7 +155,7 @@ def test_the_warehouse_imports_neither_prefect_nor_mlx():
 
 
 def test_what_a_query_needs_imports_none_of_the_heavy_libraries():
-    modules = "warehouse.connect, warehouse.migrate, warehouse.health, warehouse.query"
+    modules = "warehouse.connect, warehouse.schema, warehouse.health, warehouse.query"
     assert loaded_by(modules, {"numpy", "scipy", "pandas", "pyarrow", "sklearn", "prefect"}) == []
 
 

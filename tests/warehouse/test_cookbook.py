@@ -13,8 +13,8 @@ from tests.warehouse.test_studies import land_sweep
 from warehouse.cookbook import assignments, cookbook, is_name, named_query, typed_value
 from warehouse.landing import write_landing
 from warehouse.load import load_all
-from warehouse.migrate import sql_files
 from warehouse.query import query_rows
+from warehouse.schema import sql_files
 
 WORSE = [("ED", "GP", "HOME"), *FIVE[1:]]  # one emergency more is sent home
 

@@ -7,8 +7,8 @@ import pytest
 import statsmodels.api as sm
 
 from tasks.judging.point_metrics import metric_values
+from warehouse.comparison.cells import POOLED, Cells
 from warehouse.comparison.joint import LEAST_ERROR, LEVEL, Hypothesis, Statistic, joint_bands
-from warehouse.comparison.ratios import POOLED, Cells
 from warehouse.comparison.resampling import resample_weights
 
 SIGNS = np.array([1.0, -1.0])

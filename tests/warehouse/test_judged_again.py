@@ -10,7 +10,7 @@ import pytest
 from tests.warehouse.rows import COSTS, FIVE, evaluation, training
 from tests.warehouse.test_studies import land_sweep
 from warehouse.connect import reading, writing
-from warehouse.derived import note_judgings
+from warehouse.fill import note_judgings
 from warehouse.forget import forget
 from warehouse.health import run_audits
 from warehouse.landing import write_landing
@@ -25,8 +25,8 @@ SECOND_ORDER = json.dumps({truth: dict(reversed(COSTS[truth].items())) for truth
 
 
 def of_earlier_version(id, training_id, cases=FIVE, **values):
-    """As version 6 landed it: the scores had the id of the evaluation, and nothing said so."""
-    return evaluation(id, training_id, cases, scoring_version=EARLIER, scores_id=None, **values)
+    """As version 6 judged it: the scores have the id of the evaluation."""
+    return evaluation(id, training_id, cases, scoring_version=EARLIER, **values)
 
 
 @pytest.fixture(scope="module")

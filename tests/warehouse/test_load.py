@@ -1,4 +1,4 @@
-"""Loading: idempotent, in any order, from several processes, through kill -9, and rebuildable from landing."""
+"""Loading: idempotent, in any order, from several processes, and through kill -9."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ import shutil
 import signal
 import subprocess
 import sys
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from tasks.runtime.errors import BadInput, BrokenFolder, Locked
-from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
+from tasks.runtime.errors import BadInput, BrokenFolder
+from tasks.runtime.store import seal
+from tests.warehouse.rows import FIVE, evaluation, full, land_pair, load_landing, training
 from warehouse import connect
-from warehouse.comparison import refresh_pairs
+from warehouse.comparison import pairs
 from warehouse.connect import reading, warehouse_path, writing
 from warehouse.health import run_audits
-from warehouse.landing import write_landing
-from warehouse.load import landing_folders, load_all, load_landing, load_landings
-from warehouse.migrate import migrate
-from warehouse.rebuild import rebuild
+from warehouse.landing import landing_folders, write_landing
+from warehouse.load import load_all, load_landings
 from warehouse.schema import FACTS
 
 ROOT = Path(connect.__file__).parents[1]
@@ -36,16 +34,6 @@ def contents(database=None):
             for name in TABLES
             for without in ["EXCLUDE (loaded_at)" if name == "landed" else ""]
         }
-
-
-class FakeClock:
-    """A `datetime` that is a minute further at each look."""
-
-    def __init__(self):
-        self.moments = itertools.count()
-
-    def now(self, zone):
-        return datetime(2026, 1, 1, tzinfo=zone) + timedelta(minutes=next(self.moments))
 
 
 def child(code, *args):
@@ -72,7 +60,7 @@ def test_what_was_seen_to_be_loaded_is_not_looked_for_again_until_the_file_chang
     folder = write_landing(tmp_path / "landing", "e1", "evaluation", evaluation("e1", "t1"))
     assert load_landing(folder)
     with monkeypatch.context() as closed:
-        closed.setattr("warehouse.load.writing", None)
+        closed.setattr("warehouse.load.current", None)
         assert not load_landing(folder)
 
     with child(
@@ -192,7 +180,7 @@ def test_a_row_that_the_tables_refuse_leaves_the_old_rows_in_place(tmp_path, mon
 )
 def test_a_row_that_stands_twice_is_refused_though_no_index_does_it(table, sentence, tmp_path, monkeypatch):
     monkeypatch.setattr("warehouse.landing.check", lambda landing: None)
-    monkeypatch.setattr("warehouse.landing._check_rows", lambda *_: None)
+    monkeypatch.setattr("warehouse.landing.refuse_equal_keys", lambda *_: None)
     rows = evaluation("e1", "t1")
     rows[table] += rows[table][:1]
     with pytest.raises(BadInput, match=sentence):
@@ -270,68 +258,6 @@ def test_a_changed_side_recomputes_its_pair(tmp_path):
         assert (discordant, sum(run_audits(con).values())) == ([(0, 1)], 0)
 
 
-def test_a_rebuild_from_landing_gives_identical_tables_and_replaces_the_file_whole(tmp_path, monkeypatch):
-    land_pair(tmp_path / "landing", groups=True)
-    load_all(tmp_path / "landing")
-
-    before = contents()
-    with writing() as con:
-        con.execute("DELETE FROM prediction")
-
-    rebuild(tmp_path / "landing")
-    assert contents() == before
-    monkeypatch.setattr("warehouse.rebuild.load_all", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
-
-    with pytest.raises(KeyboardInterrupt):
-        rebuild(tmp_path / "landing")
-
-    assert contents() == before
-
-
-def test_a_rebuild_loads_in_the_order_of_landing(tmp_path, monkeypatch):
-    # As `triage sweep --failed` and `triage status` ask: which run of a cell was the last one?
-    monkeypatch.setattr("tasks.runtime.store.datetime", FakeClock())
-    for id in ("t-z", "t-a", "t-m"):
-        write_landing(tmp_path / "landing", id, "training", training(id, cell_id="cell"))
-
-    rebuild(tmp_path / "landing")
-    with reading() as con:
-        ids = con.sql("SELECT id FROM landed ORDER BY loaded_at").fetchall()
-    assert [id for (id,) in ids] == ["t-z", "t-a", "t-m"]
-
-
-def test_what_lands_during_a_rebuild_is_in_the_new_warehouse(tmp_path, monkeypatch):
-    landing = tmp_path / "landing"
-    land_pair(landing)
-    load_all(landing)
-
-    def load_and_land(root, database):
-        report = load_all(root, database)
-        write_landing(landing, "t-later", "training", training("t-later", cell_id="later"))
-        load_landing(landing / "t-later")
-        return report
-
-    with monkeypatch.context() as during:
-        during.setattr("warehouse.rebuild.load_all", load_and_land)
-        report = rebuild(landing)
-
-    assert report.loaded[-1] == "t-later"
-    with reading() as con:
-        assert con.sql("SELECT count(*) FROM experiment WHERE training_id = 't-later'").fetchall() == [(1,)]
-
-
-def test_a_second_rebuild_at_once_is_refused_and_the_first_one_ends(tmp_path, monkeypatch):
-    land_pair(tmp_path / "landing")
-
-    def load_and_rebuild(root, database):
-        with pytest.raises(Locked, match="Another process is working on .*rebuild"):
-            rebuild(tmp_path / "landing")
-        return load_all(root, database)
-
-    monkeypatch.setattr("warehouse.rebuild.load_all", load_and_rebuild)
-    assert rebuild(tmp_path / "landing").loaded and warehouse_path().exists()
-
-
 def test_several_processes_load_at_once_and_nothing_is_lost(tmp_path):
     ids = [f"t{i:02}" for i in range(12)]
     for id in ids:
@@ -340,9 +266,9 @@ def test_several_processes_load_at_once_and_nothing_is_lost(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from warehouse.load import load_landing
+from warehouse.load import load_landings
 for folder in sys.argv[1:]:
-    load_landing(Path(folder))
+    load_landings([Path(folder)])
 """
     children = [child(code, *(tmp_path / id for id in ids[i::3])) for i in range(3)]
     assert [process.wait(timeout=100) for process in children] == [0, 0, 0]
@@ -370,7 +296,7 @@ def test_the_figures_of_a_pair_are_of_what_is_loaded_whatever_became_of_the_land
     if state == "in a table alone":
         with writing(tmp_path / "after.duckdb") as con:
             con.execute("DELETE FROM pair_metric")
-            refresh_pairs.refresh(con)
+            pairs.refresh(con)
 
     assert contents(tmp_path / "after.duckdb")["pair_metric"] == contents(tmp_path / "before.duckdb")["pair_metric"]
 
@@ -378,16 +304,16 @@ def test_the_figures_of_a_pair_are_of_what_is_loaded_whatever_became_of_the_land
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from warehouse import load
-from warehouse.comparison import refresh_pairs
+from warehouse import fill
+from warehouse.landing import LandingManifest
+from warehouse.rebuild import current
 def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "before commit":
-    refresh_pairs.refresh = die
-folder, real = Path(sys.argv[1]), load.writing
-with real() as con:
-    load.migrate(con)
-    load._load(con, folder, load.LandingManifest.read(folder, deep=True))
+    fill.pairs.refresh = die
+folder = Path(sys.argv[1])
+with current() as con:
+    fill.fill(con, folder, LandingManifest.read(folder, deep=True))
     die()
 """
 
@@ -412,5 +338,12 @@ def test_a_kill_in_the_first_load_ever_leaves_a_warehouse_that_loads(tmp_path):
     folder = write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1"))
     assert child(KILLED, folder, "before commit").wait(timeout=60) == -signal.SIGKILL
     assert load_landing(folder)
-    with writing() as con:
-        assert migrate(con) == []
+
+
+def test_a_folder_of_a_kind_that_this_version_does_not_know_is_skipped_and_counted(tmp_path):
+    land_pair(tmp_path)
+    (tmp_path / "p1").mkdir()
+    seal(tmp_path / "p1", {"id": "p1", "kind": "prophecy"})
+    assert load_landings([tmp_path / "p1", tmp_path / "t4"]) == ["t4"]
+    report = load_all(tmp_path)
+    assert (report.skipped, report.refused, len(report.loaded)) == ({"prophecy": 1}, {}, 3)

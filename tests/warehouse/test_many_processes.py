@@ -19,8 +19,8 @@ from tests.place import ROOT
 from tests.warehouse.rows import FIVE, evaluation, training
 from warehouse.connect import reading
 from warehouse.health import run_audits
-from warehouse.landing import write_landing
-from warehouse.load import landing_folders, load_all
+from warehouse.landing import landing_folders, write_landing
+from warehouse.load import load_all
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1800)]
 LANDERS = 8

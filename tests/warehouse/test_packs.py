@@ -11,10 +11,8 @@ from tasks.runtime.store import MANIFEST, seal
 from tests.published.write import write_pack
 from tests.warehouse.rows import evaluation, land_pair, training
 from tests.warehouse.test_studies import land_dataset, land_sweep
-from warehouse.landing import LandingManifest, write_landing
-from warehouse.load import landing_folders
-from warehouse.merge import merge
-from warehouse.packs import PACK, folders_at, is_pack, unpack
+from warehouse.landing import LandingManifest, landing_folders, write_landing
+from warehouse.merge import PACK, folders_at, is_pack, merge, unpack
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import accuracy_score, f1_score, fbeta_score, recall_score
 
-from warehouse.comparison.exact_tests import mcnemar, tango_interval
-from warehouse.comparison.paired import METRICS, PairedDecisions, compare, compared_metrics
+from warehouse.comparison.paired import METRICS, PairedDecisions, compare, compared_metrics, mcnemar, tango_interval
 
 COST = np.array([[1, 100, 100], [2, 1, 10], [2, 3, 1]], dtype=float)
 

@@ -1,23 +1,21 @@
-"""Where a warehouse may be, and a damaged one: a sentence with the remedy, and a new file from the landing files."""
+"""Where a warehouse may be, and a damaged one: a sentence with the remedy."""
 
 from __future__ import annotations
 
 import random
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from tasks.runtime.errors import BadInput, Locked
+from tasks.runtime.errors import BadInput
 from tests.warehouse.rows import land_pair
-from warehouse.connect import reading, unused, warehouse_path, writing
-from warehouse.health import refuse_unusable, run_audits
+from warehouse.connect import unused, warehouse_path, writing
+from warehouse.health import refuse_unusable
 from warehouse.load import load_all
 from warehouse.query import query_rows
-from warehouse.rebuild import rebuild
 
 DAMAGED = "is damaged.*; it can be rebuilt from the landing files: triage warehouse rebuild.$"
 EVERYTHING = "SELECT table_name FROM duckdb_tables() ORDER BY ALL"
@@ -124,47 +122,6 @@ def test_damage_that_shows_while_results_are_loaded_is_told_with_the_remedy(fill
 def test_a_query_that_speaks_of_damage_is_no_damaged_file(filled):
     with pytest.raises(BadInput, match="The query failed: Corrupt database file"):
         query_rows("SELECT error('Corrupt database file')", database=filled / "triage.duckdb")
-
-
-def test_a_rebuild_replaces_a_damaged_file_and_keeps_it_under_another_name(filled):
-    path = warehouse_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"damaged")
-    Path(f"{path}.wal").write_bytes(b"log")
-    report = rebuild(filled / "landing")
-    assert report.aside is not None and report.aside.name.startswith("triage.duckdb.damaged-")
-    assert report.aside.read_bytes() == b"damaged" and Path(f"{report.aside}.wal").read_bytes() == b"log"
-    assert sorted(report.loaded) == ["e4", "e8", "t4", "t8"] and report.refused == {}
-
-    with reading() as con:
-        assert not any(run_audits(con).values())
-
-    aside = report.aside.name
-    names = {entry.name for entry in path.parent.iterdir()}
-    assert names == {path.name, aside, f"{aside}.wal", f".{path.name}.rebuild.lock"}
-
-
-def test_a_rebuild_waits_for_who_uses_the_file_and_then_leaves_it(filled, monkeypatch):
-    load_all(filled / "landing")
-    before = warehouse_path().read_bytes()
-
-    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", code, str(warehouse_path())]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout and holder.stdin and holder.stdout.readline()
-        with pytest.raises(Locked, match="is in use by another process"), unused(warehouse_path(), wait=0.2):
-            pass
-
-        monkeypatch.setattr("warehouse.rebuild.unused", lambda path: unused(path, wait=0.0))
-        with pytest.raises(Locked):
-            rebuild(filled / "landing")
-
-        assert warehouse_path().read_bytes() == before
-        threading.Timer(0.3, holder.stdin.close).start()
-        with unused(warehouse_path(), wait=20):
-            pass
-
-    assert isinstance(rebuild(filled / "landing").aside, Path)
 
 
 def test_no_other_process_opens_a_file_while_it_is_replaced(filled):

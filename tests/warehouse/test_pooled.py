@@ -10,14 +10,13 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, fbeta_score, recall_score, roc_auc_score
 
-from tests.warehouse.rows import PROBABILITIES, evaluation, full, training
-from warehouse.comparison import refresh_pools
-from warehouse.comparison.refresh_pools import missing_rows
+from tests.warehouse.rows import PROBABILITIES, evaluation, full, load_landing, training
+from warehouse.comparison import pools
+from warehouse.comparison.pools import missing_rows
 from warehouse.connect import reading, writing
 from warehouse.health import bring_up_to_date, run_audits
 from warehouse.landing import write_landing
-from warehouse.load import load_all, load_landing
-from warehouse.migrate import migrate
+from warehouse.load import load_all
 from warehouse.query import query_rows
 from warehouse.rebuild import rebuild
 
@@ -190,20 +189,6 @@ def test_a_pool_in_which_no_model_knows_anything_concludes_nothing(tmp_path):
         assert (row["pairs"], row["pairs_left_out"], row["difference"], row["low"]) == (0, 1, None, None)
 
 
-def test_a_pool_that_is_stored_in_earlier_words_is_made_again(tmp_path):
-    land(tmp_path, "guess", 50, 0.0)
-    load_all(tmp_path, tmp_path / "w.duckdb")
-    with writing(tmp_path / "w.duckdb") as con:
-        con.execute("UPDATE pooled_metric SET verdict = replace(verdict, ' in accuracy', '')")
-        con.execute("DELETE FROM schema_migrations WHERE name = '0131_pools_between_seeds'")
-    assert UNINFORMED not in {row["verdict"] for row in summary(tmp_path / "w.duckdb").values()}
-
-    with writing(tmp_path / "w.duckdb") as con:
-        assert migrate(con) == ["0131_pools_between_seeds"]
-        refresh_pools.refresh(con)
-    assert {row["verdict"] for row in summary(tmp_path / "w.duckdb").values()} == {UNINFORMED}
-
-
 def land_seed(root, seed: int, right_4bit: float, right_8bit: float) -> None:
     """A pair of one recipe, with the shares of cases in which its models are right."""
     for bits, right in ((4, right_4bit), (8, right_8bit)):
@@ -326,7 +311,7 @@ def test_a_part_of_the_evaluations_has_figures_of_its_own_which_are_not_stored(s
 
 
 def test_a_pool_that_is_large_waits_for_the_end_of_a_load(tmp_path, monkeypatch):
-    monkeypatch.setattr(refresh_pools, "AT_EACH_LANDING", CASES)
+    monkeypatch.setattr(pools, "AT_EACH_LANDING", CASES)
     land(tmp_path, "one", 10, 0.8)
     for id in ("one-4", "one-8", "eone-4", "eone-8"):
         load_landing(tmp_path / id, tmp_path / "w.duckdb")
@@ -341,7 +326,7 @@ def test_a_pool_that_is_large_waits_for_the_end_of_a_load(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("is_over", [True, False])
 def test_a_large_pool_is_made_when_its_sweep_is_over(is_over, tmp_path, monkeypatch):
-    monkeypatch.setattr(refresh_pools, "AT_EACH_LANDING", CASES)
+    monkeypatch.setattr(pools, "AT_EACH_LANDING", CASES)
     land(tmp_path, "one", 10, 0.8)
     sweep = full(
         "sweep", sweep_id="sweep", study="s", grid="s", grid_digest="g", experiments=2,
@@ -399,7 +384,7 @@ def test_a_failure_in_the_middle_leaves_the_figures_of_before(tmp_path, monkeypa
     def broken(*_):
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr(refresh_pools, "_insert_bounds", broken)
+    monkeypatch.setattr(pools, "_insert_bounds", broken)
     with pytest.raises(RuntimeError):
         load_all(tmp_path, tmp_path / "w.duckdb")
     with writing(tmp_path / "w.duckdb") as con:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import datetime
 from pathlib import Path
 
-import duckdb
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from flows.report.leaderboard import leaderboard
 from flows.report.precision import against_reference, frontier
 from flows.report.typed_rows import leaderboard_rows
-from tasks.runtime.store import seal
-from tests.warehouse.rows import FIVE, evaluation, land_pair, training
-from warehouse.comparison.paired import PairedDecisions, compare
-from warehouse.comparison.paired_scores import compare_losses
+from tests.warehouse.rows import FIVE, evaluation, land_pair, load_landing, training
+from warehouse.comparison.paired import PairedDecisions, compare, compare_losses
 from warehouse.connect import reading
 from warehouse.health import run_audits
 from warehouse.landing import write_landing
-from warehouse.load import load_all, load_landing
-from warehouse.migrate import migrate, sql_files
+from warehouse.load import load_all
 from warehouse.query import query
 
 LABELS = ("ED", "GP", "HOME")
@@ -197,51 +191,6 @@ def test_weights_that_were_quantised_before_are_named_and_every_row_says_what_do
 def test_a_moved_adapter_is_named_by_its_precisions_in_the_flips(landed):
     changes = set(query("FROM flips").change)
     assert changes == {"adapter moved from bf16 to 8bit", "adapter moved from bf16 to 2bit"}
-
-
-def test_a_warehouse_of_before_gets_the_names_and_keeps_its_rows():
-    con = duckdb.connect()
-    for file in (file for file in sql_files("migrations") if file.version < 80):
-        con.execute(file.text)
-        con.execute(
-            "INSERT INTO schema_migrations VALUES (?, ?, ?, ?, ?)",
-            [file.version, file.name, file.sha256, datetime(2026, 1, 1), "x"],
-        )
-
-    for id, bits in (("t4", 4), ("t8", 8), ("always", None)):
-        con.execute(
-            "INSERT INTO experiment (training_id, cell_id, base_model, bits, recipe, recipe_kind, seed, status) "
-            "VALUES (?, 'c', 'm', ?, 'r', 'standard', 42, 'completed')",
-            [id, bits],
-        )
-        con.execute(
-            "INSERT INTO variant (variant_id, base_model, bits, random_weights) VALUES (?, 'm', ?, false)", [id, bits]
-        )
-
-    assert migrate(con)[:1] == ["0080_precisions"]
-    named = "SELECT {0}, precision FROM {1} ORDER BY {0}"
-    assert con.execute(named.format("training_id", "experiment")).fetchall() == [
-        ("always", None),
-        ("t4", "4bit"),
-        ("t8", "8bit"),
-    ]
-    assert con.execute(named.format("variant_id", "variant")).fetchall() == [
-        ("always", "bf16"),
-        ("t4", "4bit"),
-        ("t8", "8bit"),
-    ]
-
-
-def test_a_folder_that_landed_before_the_column_is_named_when_it_is_loaded(tmp_path):
-    write_landing(tmp_path, "t8", "training", training("t8", 8))
-    path = tmp_path / "t8" / "experiment.parquet"
-    older = pq.read_table(path).drop_columns(["precision"])
-    shutil.rmtree(tmp_path / "t8")
-    (tmp_path / "t8").mkdir()
-    pq.write_table(older, path)
-    seal(tmp_path / "t8", {"kind": "training", "id": "t8"})
-    load_all(tmp_path)
-    assert list(query("SELECT precision FROM experiment").precision) == ["8bit"]
 
 
 def test_the_tables_name_the_unpacked_reference_and_print_what_does_not_follow(tmp_path):

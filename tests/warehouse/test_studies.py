@@ -7,12 +7,12 @@ from datetime import datetime
 
 import pytest
 
-from tests.warehouse.rows import FIVE, evaluation, full, training
+from tests.warehouse.rows import FIVE, evaluation, full, load_landing, training
 from warehouse.connect import reading
 from warehouse.forget import forget, what_would_be_forgotten
 from warehouse.health import run_audits
 from warehouse.landing import write_landing
-from warehouse.load import load_all, load_landing
+from warehouse.load import load_all
 from warehouse.query import query
 from warehouse.rebuild import rebuild
 

@@ -22,7 +22,7 @@ from tasks.progress import listeners
 from tasks.runtime.errors import Locked
 from tasks.runtime.home import home
 from tests.warehouse.rows import evaluation, training
-from warehouse import load, waiting
+from warehouse import fill, load, rebuild
 from warehouse.connect import reading, warehouse_path
 from warehouse.landing import write_landing
 from warehouse.query import query_rows
@@ -49,7 +49,7 @@ def held_warehouse(how: str = "reading", path: Path | None = None):
 def warnings(monkeypatch):
     """What a user is told while results land; the waits are short."""
     for name in ("FIRST_SECONDS", "LATER_SECONDS", "LAST_SECONDS"):
-        monkeypatch.setattr(waiting, name, 0.2)
+        monkeypatch.setattr(load, name, 0.2)
 
     monkeypatch.setattr(landing, "LAST_SECONDS", 0.2)
     landing._said.clear()
@@ -114,28 +114,28 @@ def test_a_damaged_folder_is_damaged_whoever_holds_the_file(warnings):
 
 def test_what_comes_to_wait_during_a_load_is_loaded_too(warnings, monkeypatch):
     land_rows("t0", "training", training("t0"))
-    (home() / "landing" / waiting.WAITING).touch()
-    real = waiting.load_all
+    (home() / "landing" / load.WAITING).touch()
+    real = load.load_all
     rounds = []
 
     def load_while_another_lands(*args):
         report = real(*args)
         if not rounds:
             write_landing(home() / "landing", "t1", "training", training("t1"))
-            (home() / "landing" / waiting.WAITING).touch()
+            (home() / "landing" / load.WAITING).touch()
         rounds.append(report.loaded)
         return report
 
-    monkeypatch.setattr(waiting, "load_all", load_while_another_lands)
+    monkeypatch.setattr(load, "load_all", load_while_another_lands)
     assert load_the_rest() is None and not some_results_wait()
     assert rounds == [[], ["t1"]] and trainings() == ["t0", "t1"]
 
 
 def test_a_long_load_lets_others_at_the_file_between_its_parts(monkeypatch):
-    monkeypatch.setattr(load, "PART_SECONDS", 0.0001)
+    monkeypatch.setattr(fill, "PART_SECONDS", 0.0001)
     opened = []
-    real = load.writing
-    monkeypatch.setattr(load, "writing", lambda *args: (opened.append(args), real(*args))[1])
+    real = rebuild.writing
+    monkeypatch.setattr(rebuild, "writing", lambda *args: (opened.append(args), real(*args))[1])
 
     for name in ("t1", "t2", "t3"):
         write_landing(home() / "landing", name, "training", training(name))

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from scipy.special import betaincinv
 
 from tasks.judging.point_metrics import MIN_UNITS
-from warehouse.comparison.cells import JudgedCases
+from warehouse.comparison.cells import Cells, JudgedCases
 from warehouse.comparison.joint import Band, Statistic, joint_bands
-from warehouse.comparison.ratios import Cells
 from warehouse.comparison.resampling import RESAMPLES
 
 GATED = ("ed_recall", "ed_f2")

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm
 
 from tasks.judging.point_metrics import (
     ED_AUROC,
@@ -29,11 +31,12 @@ from tasks.judging.point_metrics import (
     f_score,
     macro_f1,
     over_triage,
+    placements,
+    ratio,
     recall,
     undefined_too_often,
 )
-from warehouse.comparison.exact_tests import TANGO, mcnemar, tango_interval
-from warehouse.comparison.ratios import OF_EMERGENCIES
+from warehouse.comparison.cells import OF_EMERGENCIES
 from warehouse.comparison.resampling import (
     CANNOT_CONCLUDE,
     MARGIN,
@@ -49,6 +52,8 @@ METRICS = (*PROPORTIONS, "ed_f2", "macro_f1", "expected_cost")
 WITH_OVER_TRIAGE = (*METRICS, "over_triage")
 LOSS = "loss"
 _RAREST = {"macro_f1": " of the rarest class", ED_AUROC: " of the rarer kind"}
+TANGO = "Tango score interval (assumes independent cases)"
+_Z = float(norm.ppf(0.975))
 NO_MARGIN = {"expected_cost": "a cost", LOSS: "a loss"}
 
 
@@ -319,3 +324,72 @@ def discordant(pair: PairedDecisions, included: NDArray[np.bool_]) -> tuple[int,
     right_4bit = (pair.at_4bit == pair.truth)[included]
     right_8bit = (pair.at_8bit == pair.truth)[included]
     return int((right_4bit & ~right_8bit).sum()), int((~right_4bit & right_8bit).sum())
+
+
+def mcnemar(b: int, c: int) -> float:
+    """Exact two-sided McNemar p value of b and c discordant cases; 1 where there are none."""
+    return float(binomtest(b, b + c).pvalue) if b + c else 1.0
+
+
+def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
+    """95 % score interval of (b - c) / n, a difference of paired proportions.
+
+    Holds with b = c = 0 too.
+
+    Tango, Statistics in Medicine 17 (1998) 891-908: the differences d with
+    |b - c - n d| <= z sqrt(n (2 q + d (1 - d))), where q is the maximum likelihood estimate of
+    P(right at 8 bits only) under d.
+    """
+    point = (b - c) / n
+    # At -1 and 1 themselves the variance is 0.
+    edge = 1 - 1e-9
+
+    def score(d: float) -> float:
+        linear = (2 * n - b + c) * d - b - c
+        constant = -c * d * (1 - d)
+        # The larger root of 2 n q^2 + linear q + constant; rounding can leave less than 0 under it.
+        q = (math.sqrt(max(linear * linear - 8 * n * constant, 0.0)) - linear) / (4 * n)
+        return (b - c - n * d) / math.sqrt(max(n * (2 * q + d * (1 - d)), 1e-300))
+
+    # Where even the edge is within z there is no root, and the interval ends at -1 or 1.
+    low = -1.0 if score(-edge) < _Z else brentq(lambda d: score(d) - _Z, -edge, max(point, -edge))
+    high = 1.0 if score(edge) > -_Z else brentq(lambda d: score(d) + _Z, min(point, edge), edge)
+    return float(low), float(high)
+
+
+def compare_losses(pair: PairedDecisions, losses: Floats) -> MetricComparison:
+    """The mean loss of a pair with its 95 % interval; `losses` (cases, 2), in nats."""
+    sums = sums_by_unit(pair, np.concatenate([losses, np.ones((len(losses), 1))], axis=1))
+
+    def means(totals: Floats) -> BothSides:
+        return BothSides(totals[:, 0] / totals[:, 2], totals[:, 1] / totals[:, 2])
+
+    observed = means(sums.sum(axis=0, keepdims=True))
+    units = UnitCounts.of(pair.truth, pair.unit)
+    return comparison_of(LOSS, pair, units, observed, means(resampled(sums)).difference)
+
+
+def compare_auroc(pair: PairedDecisions, p_ed: Floats) -> MetricComparison:
+    """The AUROC of emergencies of a pair with its 95 % interval; `p_ed` (cases, 2), the probability
+    of ED.
+
+    It is linearised: a resample moves the mean placement of emergencies and that of the other
+    cases, and both moves add up.
+    """
+    emergency = pair.truth == 0
+    placed = np.stack([placements(p_ed[:, side], emergency) for side in (0, 1)], axis=1)
+    kinds = np.stack([emergency, ~emergency], axis=1)
+    parts = [placed * kind[:, None] for kind in kinds.T]
+    sums = sums_by_unit(pair, np.concatenate([*parts, kinds], axis=1))
+
+    def means(totals: Floats) -> Floats:
+        """Mean placements (tables, kinds, sides); either kind's is the AUROC."""
+        by_kind = totals[:, :4].reshape(-1, 2, 2)
+        return ratio(by_kind, np.broadcast_to(totals[:, 4:, None], by_kind.shape))
+
+    (of_emergencies, of_others) = means(sums.sum(axis=0, keepdims=True))[0]
+    moved = (means(resampled(sums)) - [of_emergencies, of_others]).sum(axis=1)
+    differences = of_emergencies[0] - of_emergencies[1] + moved[:, 0] - moved[:, 1]
+    observed = BothSides(of_emergencies[:1], of_emergencies[1:])
+    units = UnitCounts.of(pair.truth, pair.unit)
+    return comparison_of(ED_AUROC, pair, units, observed, differences)

@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tasks.judging.point_metrics import ED_AUROC, MIN_UNITS, Floats, UnitCounts
-from warehouse.comparison.cells import RULES, JudgedCases
+from warehouse.comparison.cells import OF_EMERGENCIES, POOLED, RULES, Cells, JudgedCases
 from warehouse.comparison.joint import Band, Hypothesis, Statistic, joint_bands
-from warehouse.comparison.ratios import OF_EMERGENCIES, POOLED, Cells
 from warehouse.comparison.resampling import (
     CANNOT_CONCLUDE,
     LOWER_IS_BETTER,

@@ -17,7 +17,7 @@ import duckdb
 
 from tasks.judging.point_metrics import ED_AUROC
 from warehouse.comparison.pooled import Pooled
-from warehouse.comparison.refresh_pools import pool_rows
+from warehouse.comparison.pools import pool_rows
 from warehouse.connect import reading
 
 # The rule by which a precision is shown in a metric; the AUROC knows none.

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from warehouse.comparison.pooled import Pooled
-from warehouse.comparison.refresh_pools import missing_rows
+from warehouse.comparison.pools import missing_rows
 from warehouse.connect import reading
 
 _SETS = """

@@ -29,3 +29,5 @@ SELECT study, id, kind
 FROM held JOIN landed USING (id)
 UNION ALL
 SELECT 'earlier', id, kind FROM landed ANTI JOIN held USING (id) WHERE kind = 'training';
+
+COMMENT ON COLUMN study_member.id IS 'training_id, evaluation_id or fidelity_id';

@@ -58,3 +58,13 @@ CREATE OR REPLACE MACRO evaluations_of(name_of_study) AS (
     FROM study_member
     WHERE study = name_of_study AND kind = 'evaluation'
 );
+
+COMMENT ON COLUMN study.grid IS 'name of the grid; NULL for ''earlier''';
+COMMENT ON COLUMN study.grid_digest IS 'digest of the grid''s settings in its last sweep';
+COMMENT ON COLUMN study.dataset IS 'name of the dataset of its last sweep';
+COMMENT ON COLUMN study.dataset_digest IS 'digest of the dataset of its last sweep';
+COMMENT ON COLUMN study.experiments IS 'trainings that belong to it, without baselines and moved adapters';
+COMMENT ON COLUMN study.evaluations IS 'evaluations that belong to it, baselines and further sets included';
+COMMENT ON COLUMN study.sweeps IS 'number of its sweeps';
+COMMENT ON COLUMN study.first_sweep IS 'when its first sweep started, UTC; NULL for ''earlier''';
+COMMENT ON COLUMN study.last_sweep IS 'when its last sweep started, UTC';

@@ -55,3 +55,7 @@ LEFT JOIN holding USING (evaluation_id)
 LEFT JOIN known AS own ON own.dataset_digest = holding.dataset_digest
 LEFT JOIN known AS named ON named.dataset_digest = trained_on
 LEFT JOIN membership ON membership.id = judged.evaluation_id;
+
+COMMENT ON COLUMN evaluation_origin.studies IS 'names of the studies that it belongs to; of a pair: those that both sides belong to';
+COMMENT ON COLUMN evaluation_origin.dataset IS 'name of the dataset that the judged cases are of; NULL where it is not known';
+COMMENT ON COLUMN evaluation_origin.dataset_digest IS 'digest of the dataset that the judged cases are of; NULL where it is not known';

@@ -2,8 +2,8 @@
 --
 -- The loader fills that table from here, and an audit compares the two. The rule 'primary' is the
 -- evaluation's own; a rule that could not be applied has no row. Queries read decision_count.
--- recounted_decisions_in(name) counts the rows of another table than prediction.
-CREATE OR REPLACE MACRO recounted_decisions_in(predictions) AS TABLE
+-- recounted_decisions_of(ids) counts those of these evaluations alone.
+CREATE OR REPLACE MACRO recounted_decisions_of(ids) AS TABLE
 WITH alike AS (
     SELECT
         evaluation_id,
@@ -15,7 +15,8 @@ WITH alike AS (
         count(*) AS cases,
         count(nll) AS scored,
         sum(nll::DECIMAL(38, 15)) AS nll -- the same in any order of rows
-    FROM query_table(predictions)
+    FROM prediction
+    WHERE ids IS NULL OR evaluation_id IN (SELECT unnest(ids::VARCHAR[]))
     GROUP BY evaluation_id, label, argmax, decision, target_recall, min_cost
 ),
 decided AS (
@@ -69,4 +70,7 @@ SELECT
 FROM cell
 GROUP BY evaluation_id, rule;
 
-CREATE OR REPLACE VIEW recounted_decisions AS FROM recounted_decisions_in('prediction');
+CREATE OR REPLACE VIEW recounted_decisions AS FROM recounted_decisions_of(NULL);
+
+COMMENT ON COLUMN recounted_decisions.rule IS '''primary'' (the recipe''s own rule), argmax, target_recall or min_cost';
+COMMENT ON COLUMN recounted_decisions.loss IS 'mean negative log-likelihood for each completion token, in nats';

@@ -9,3 +9,5 @@ WHERE ids IS NULL OR evaluation_id IN (SELECT unnest(ids::VARCHAR[]))
 GROUP BY evaluation_id;
 
 CREATE OR REPLACE VIEW evaluation_costs AS FROM evaluation_costs_of(NULL);
+
+COMMENT ON COLUMN evaluation_costs.costs IS 'the costs of ED as ED, as GP, as HOME, then of GP and of HOME likewise';

@@ -18,3 +18,7 @@ SELECT
         {label: 'HOME', decision: 'HOME', cases: home_as_home}
     ], recursive := true)
 FROM decision_count;
+
+COMMENT ON COLUMN confusion_matrix.rule IS '''primary'' (the recipe''s own rule), argmax, target_recall or min_cost';
+COMMENT ON COLUMN confusion_matrix.decision IS 'the label that the rule decides';
+COMMENT ON COLUMN confusion_matrix.cases IS 'cases with this label and decision';

@@ -24,3 +24,6 @@ SELECT
     ) AS ed_auroc
 FROM ranked
 GROUP BY evaluation_id;
+
+COMMENT ON COLUMN auroc_by_ranks.other_cases IS 'number of cases with another label than ED';
+COMMENT ON COLUMN auroc_by_ranks.ed_auroc IS 'AUROC (0 to 1) of ED against the rest';

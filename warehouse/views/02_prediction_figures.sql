@@ -38,3 +38,14 @@ SELECT
     (ed_as_gp + ed_as_home + gp_as_home) / cases AS under_triage,
     loss
 FROM margins;
+
+COMMENT ON COLUMN prediction_figures.rule IS '''primary'' (the recipe''s own rule), argmax or target_recall';
+COMMENT ON COLUMN prediction_figures.ed_missed IS 'emergencies that are decided GP or HOME';
+COMMENT ON COLUMN prediction_figures.accuracy IS 'share (0 to 1) of decisions that are right';
+COMMENT ON COLUMN prediction_figures.macro_f1 IS 'mean of the F1 of the classes that the set has cases of (0 to 1)';
+COMMENT ON COLUMN prediction_figures.ed_recall IS 'share (0 to 1) of emergencies that are decided ED (sensitivity)';
+COMMENT ON COLUMN prediction_figures.ed_precision IS 'share (0 to 1) of ED decisions that are emergencies';
+COMMENT ON COLUMN prediction_figures.ed_f2 IS 'F2 of ED by the primary rule (0 to 1): recall counts four times as much as precision';
+COMMENT ON COLUMN prediction_figures.over_triage IS 'share (0 to 1) of all cases that are decided more urgent than their label';
+COMMENT ON COLUMN prediction_figures.under_triage IS 'share (0 to 1) of all cases that are decided less urgent than their label';
+COMMENT ON COLUMN prediction_figures.loss IS 'mean negative log-likelihood for each completion token, in nats';

@@ -40,3 +40,5 @@ ORDER BY
     cell_id;
 
 CREATE OR REPLACE VIEW leaderboard AS FROM leaderboard_of(NULL);
+
+COMMENT ON COLUMN leaderboard.macro_f1 IS 'mean of the F1 of the classes that the set has cases of (0 to 1)';

@@ -19,3 +19,6 @@ FROM (
     FROM decision_count
     WHERE rule = 'argmax'
 );
+
+COMMENT ON COLUMN best_constant.answer IS 'the label that the constant answer gives to every case';
+COMMENT ON COLUMN best_constant.accuracy IS 'share (0 to 1) of cases with that label';

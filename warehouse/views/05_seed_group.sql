@@ -24,3 +24,5 @@ JOIN experiment AS x USING (training_id)
 LEFT JOIN decision_rule AS d
     ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
 LEFT JOIN evaluation_costs AS c ON c.evaluation_id = e.evaluation_id;
+
+COMMENT ON COLUMN seed_group.seed_group IS 'digest of base model, weights, recipe, settings, primary rule, target and costs: equal for the seeds of one recipe that are judged alike';

@@ -136,3 +136,19 @@ JOIN evaluation_origin AS oa ON oa.evaluation_id = evaluation_after
 ORDER BY base_model, recipe, seed, change;
 
 CREATE OR REPLACE VIEW flips AS FROM flips_of(NULL);
+
+COMMENT ON COLUMN flips.change IS '''8 to 4 bits'', or the move of one adapter between precisions';
+COMMENT ON COLUMN flips.flips IS 'cases that are decided otherwise after than before';
+COMMENT ON COLUMN flips.correct_to_wrong IS 'cases that are decided rightly before and wrongly after';
+COMMENT ON COLUMN flips.wrong_to_correct IS 'cases that are decided wrongly before and rightly after';
+COMMENT ON COLUMN flips.ed_lost IS 'emergencies that are caught before and missed after';
+COMMENT ON COLUMN flips.ed_gained IS 'emergencies that are missed before and caught after';
+COMMENT ON COLUMN flips.harmless IS 'flips between two wrong decisions that cost no more after; NULL without a cost matrix';
+COMMENT ON COLUMN flips.flip_cost IS 'sum of the costs of all flips by the cost matrix; NULL without one';
+COMMENT ON COLUMN flips.dropout_cases IS 'cases that went through dropout passes';
+COMMENT ON COLUMN flips.flips_flagged IS 'of flips: those that either side marks for review';
+COMMENT ON COLUMN flips.flips_not_flagged IS 'of flips: those that went through dropout and that neither side marks for review';
+COMMENT ON COLUMN flips.ed_lost_flagged IS 'of ed_lost: those that either side marks for review';
+COMMENT ON COLUMN flips.ed_lost_not_flagged IS 'of ed_lost: those that went through dropout and that neither side marks for review';
+COMMENT ON COLUMN flips.evaluation_before IS 'evaluation_id before the change';
+COMMENT ON COLUMN flips.evaluation_after IS 'evaluation_id after the change';

@@ -29,3 +29,5 @@ QUALIFY row_number() OVER (
     PARTITION BY cell_id, random_weights, case_id, case_key
     ORDER BY finished_at DESC NULLS LAST, created_at DESC, evaluation_id
 ) = 1;
+
+COMMENT ON COLUMN case_answer.case_key IS 'which case it is across test sets: case_digest, or set_digest where there is none';

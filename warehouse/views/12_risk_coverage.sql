@@ -33,3 +33,6 @@ FROM smoothed
 WINDOW least_uncertain_first AS (
     PARTITION BY evaluation_id, score ORDER BY uncertainty, case_id ROWS UNBOUNDED PRECEDING
 );
+
+COMMENT ON COLUMN risk_coverage.kept IS 'number of cases that are decided without review';
+COMMENT ON COLUMN risk_coverage.coverage IS 'share (0 to 1) of cases that are kept, the least uncertain first';

@@ -86,3 +86,8 @@ JOIN experiment AS trained ON trained.training_id = judged.adapter_id
 WHERE judged.adapter_id IN (SELECT adapter_id FROM judged WHERE is_moved);
 
 CREATE OR REPLACE VIEW precision_arm AS FROM precision_arm_of(NULL);
+
+COMMENT ON COLUMN precision_arm.precision_key IS 'name of the precision in ids: bf16 whatever the weights were before';
+COMMENT ON COLUMN precision_arm.note IS 'what cannot follow from weights that were quantised before they were fetched; NULL for others';
+COMMENT ON COLUMN precision_arm.adapter IS '''own'': trained at this precision; ''from 4bit'': one adapter, trained at that precision, with its own threshold';
+COMMENT ON COLUMN precision_arm.conditions IS 'what must be equal for two rows of one arm to be compared';

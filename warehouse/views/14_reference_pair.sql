@@ -29,3 +29,6 @@ QUALIFY one.scoring_version = max(one.scoring_version) OVER (
 );
 
 CREATE OR REPLACE VIEW reference_pair AS FROM reference_pair_of(NULL);
+
+COMMENT ON COLUMN reference_pair.reference IS 'the precision that it is compared with: bf16, or the name of weights that were quantised before';
+COMMENT ON COLUMN reference_pair.reference_created_at IS 'when the evaluation of the reference was completed, UTC';

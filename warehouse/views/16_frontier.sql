@@ -78,3 +78,8 @@ LEFT JOIN dominance
 ORDER BY base_model, recipe, seed, placed.adapter, evaluation_set, set_digest, stored_bytes DESC, precision;
 
 CREATE OR REPLACE VIEW frontier AS FROM frontier_of(NULL);
+
+COMMENT ON COLUMN frontier.macro_f1 IS 'mean of the F1 of the classes that the set has cases of (0 to 1)';
+COMMENT ON COLUMN frontier.dominated IS 'whether another precision needs no more bytes, is as good in both figures and better in one of the three';
+COMMENT ON COLUMN frontier.dominated_by IS 'the precisions that dominate it, smallest first; NULL where it is on the frontier';
+COMMENT ON COLUMN frontier.note IS 'what cannot follow from weights that were quantised before they were fetched by the study';

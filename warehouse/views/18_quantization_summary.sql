@@ -34,3 +34,14 @@ JOIN pooled_metric AS m USING (pool)
 ORDER BY p.evaluation_set, p.set_digest, p.random_weights, m.base_model <> 'all', m.base_model, m.rule, m.metric;
 
 CREATE OR REPLACE VIEW quantization_summary AS FROM quantization_summary_of(NULL);
+
+COMMENT ON COLUMN quantization_summary.base_model IS 'short name of the base model; ''all'': the mean over the pairs of every base model';
+COMMENT ON COLUMN quantization_summary.rule IS '''primary'' (the recipe''s own rule), ''argmax'', or ''target_recall'' (by the threshold of each model); ed_auroc, which depends on no rule, has ''argmax''';
+COMMENT ON COLUMN quantization_summary.cases IS 'cases that the metric is computed from: emergencies, or all';
+COMMENT ON COLUMN quantization_summary.groups IS 'groups that were resampled; NULL where cases have none';
+COMMENT ON COLUMN quantization_summary.value_4bit IS 'mean of the figure over the averaged pairs at 4 bits';
+COMMENT ON COLUMN quantization_summary.value_8bit IS 'mean of the figure over the averaged pairs at 8 bits';
+COMMENT ON COLUMN quantization_summary.difference IS 'mean over the averaged pairs of 4 bits minus 8 bits on the same cases';
+COMMENT ON COLUMN quantization_summary.low IS 'lower end of the band: all bands of the pool hold together with 95 % confidence';
+COMMENT ON COLUMN quantization_summary.high IS 'upper end of the band: all bands of the pool hold together with 95 % confidence';
+COMMENT ON COLUMN quantization_summary.verdict IS 'whether 4 bits are ''not inferior'' or ''inferior'' at the margin by the band and between seeds, or ''cannot conclude'' and why';

@@ -50,3 +50,11 @@ JOIN looked
     AND looked.random_weights IS NOT DISTINCT FROM look.random_weights
 LEFT JOIN adjusted_bound AS a
     ON a.evaluation_id = g.evaluation_id AND a.gate = g.gate AND a.looks = looked.looks;
+
+COMMENT ON COLUMN gate_bounds.threshold IS 'what the value must reach (for the false negative rate: not exceed)';
+COMMENT ON COLUMN gate_bounds.bound IS 'the less favourable end of the 95 % interval';
+COMMENT ON COLUMN gate_bounds.models IS 'evaluations of trained models on the same cases, of which a reader picks the best';
+COMMENT ON COLUMN gate_bounds.bound_adjusted IS 'the bound that holds for all models looked at together, with 95 % confidence';
+COMMENT ON COLUMN gate_bounds.reaches_adjusted IS 'whether bound_adjusted reaches the gate''s threshold';
+COMMENT ON COLUMN gate_bounds.adjusted_method IS 'how bound_adjusted was made';
+COMMENT ON COLUMN gate_bounds.adjusted_note IS 'why bound_adjusted is missing, or what to mind';

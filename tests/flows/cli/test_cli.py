@@ -77,7 +77,7 @@ GRID = {
     ),
     "two words of it": (["cache", "explain", "a"], ["triage cache explain has left: ingredients.json"]),
     "unknown command": (["frobnicate"], ["No such command 'frobnicate'; see triage -h"]),
-    "missing argument": (["studies", "forget"], ["Missing argument 'name'; see triage studies forget -h"]),
+    "missing argument": (["warehouse", "forget"], ["Missing argument 'study'; see triage warehouse forget -h"]),
     "no such choice": (["best", "--by", "size"], ["'--by': 'size' is not one of 'ed-recall', 'macro-f1'"]),
     "folder as grid": (["sweep", ".", "--plan"], ["'.' is a folder where a grid is expected"]),
     "plan of no cases": (

@@ -1,19 +1,21 @@
-"""`triage studies` and `triage compare STUDY`: what is in which study, and sentences for names that are not there."""
+"""Studies in `triage warehouse` and `triage compare`: what is in which, and sentences for names that are not there."""
 
 from __future__ import annotations
 
 import io
 
 import pytest
+import typer
 from rich.console import Console
 
+from flows.cli import terminal
 from flows.cli.compare import print_study
-from flows.cli.results.studies_report import forget_study, print_studies, print_two_studies
-from flows.cli.storage.warehouse_check import print_check
+from flows.cli.warehouse import check, forget, merge, studies
 from flows.report.studies import evaluations_of_sweep, find_study
 from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
+from tasks.runtime.store import seal
 from tasks.studies import SweepRecord
 from tests.warehouse.rows import land_pair
 from tests.warehouse.test_studies import land, land_dataset, land_sweep
@@ -39,45 +41,62 @@ def landing():
     return root
 
 
-def printed(run, *args, **options):
+@pytest.fixture
+def printed(capsys, monkeypatch):
+    """What a command prints, and its exit code where it is not 0."""
+    monkeypatch.setattr(terminal.console, "width", 200)
+
+    def run(command, *arguments, **options):
+        code = 0
+        try:
+            command(*arguments, **options)
+        except typer.Exit as ended:
+            code = ended.exit_code
+        out = capsys.readouterr().out
+        return f"{out}exit code {code}" if code else out
+
+    return run
+
+
+def compared(study):
     console = Console(file=io.StringIO(), width=160)
-    run(console, *args, **options)
+    print_study(console, study, sections=())
     return console.file.getvalue()
 
 
-def test_the_studies_are_listed_the_last_sweep_first(landing):
-    text = printed(print_studies)
+def test_the_studies_are_listed_the_last_sweep_first(landing, printed):
+    text = printed(studies)
     assert text.index("smaller") < text.index("small ") and "2026-03-02 00:00" in text and "embedded d1" in text
 
 
-def test_the_study_of_results_that_no_sweep_names_explains_itself_and_is_named_only_where_it_is(landing):
-    assert "no sweep names" not in printed(print_studies)
+def test_the_study_of_results_that_no_sweep_names_explains_itself_and_is_named_only_where_it_is(landing, printed):
+    assert "no sweep names" not in printed(studies)
     land(landing, "e4-killed", "cell4-killed", bits=4, set_digest="set1")
     load_all(landing)
-    assert "earlier: results that no sweep names, since they are older than studies or" in printed(print_studies)
+    assert "earlier: results that no sweep names, since they are older than studies or" in printed(studies)
 
 
 def test_a_study_is_compared_alone_and_the_last_sweeps_without_a_name(landing):
-    small = printed(print_study, "small", sections=())
-    last = printed(print_study, None, sections=())
+    small = compared("small")
+    last = compared(None)
     assert "4 bits against 8 bits, 1 pair." in small and "no pair" in last
     assert "This was the study small. Others: smaller" in small and "This was the study smaller. Others: small" in last
     assert small.count("best first") == 1 and last.count("best first") == 2, "a table for each test set"
     assert evaluations_of_sweep("sweep-small-1") == ["e4", "e8"]
 
 
-def test_two_studies_stand_side_by_side_and_it_is_said_what_can_be_compared(landing):
-    text = printed(print_two_studies, "small", "smaller")
+def test_two_studies_stand_side_by_side_and_it_is_said_what_can_be_compared(landing, printed):
+    text = printed(studies, "small", "smaller")
     assert "small: 5 test cases of dataset d1; smaller: 5 test cases" in text
     assert "in one study only" in text
     assert [line for line in text.splitlines() if line.startswith("cell4 ")], "a name as commands take it, on a line"
     with pytest.raises(BadInput, match="Both names are 'small'; name two studies"):
-        print_two_studies(Console(), "small", "small")
+        studies("small", "small")
 
 
 def test_an_unknown_study_is_a_sentence_with_the_nearest_name(landing):
-    for run in (lambda name: print_study(Console(), name), lambda name: forget_study(Console(), name, False)):
-        with pytest.raises(BadInput, match="no study 'smal'; did you mean small.? triage studies lists them"):
+    for run in (lambda name: print_study(Console(), name), forget):
+        with pytest.raises(BadInput, match="no study 'smal'; did you mean small.? triage warehouse studies lists them"):
             run("smal")
     with pytest.raises(BadInput, match="no study 'zzz'; it has smaller, small"):
         find_study("zzz")
@@ -115,35 +134,53 @@ def test_a_study_that_landed_for_another_warehouse_is_said_to_be_there_with_the_
     assert find_study("ward") is not None and find_study("clinic") is not None
 
 
-def test_forgetting_says_what_goes_what_stays_and_that_adapters_are_kept(landing):
-    plan = printed(forget_study, "smaller", yes=False)
+def test_forgetting_says_what_goes_what_stays_and_that_adapters_are_kept(landing, printed):
+    plan = printed(forget, "smaller", yes=False)
     assert "2 results of the study smaller would be forgotten, 2 that other studies hold too stay." in plan
-    assert plan.endswith("Nothing was forgotten. To forget it: triage studies forget smaller --yes\n")
+    assert plan.endswith("Nothing was forgotten. To forget it: triage warehouse forget smaller --yes\n")
     assert len(query("FROM study")) == 2
-    output = printed(forget_study, "smaller", yes=True)
+    output = printed(forget, "smaller", yes=True)
     assert "2 results of the study smaller are forgotten" in output and "trains nothing" in output
     assert query("SELECT study FROM study")["study"].tolist() == ["small"]
 
 
-def test_a_study_whose_every_result_is_shared_loses_its_name_and_that_is_said(landing):
+def test_a_study_whose_every_result_is_shared_loses_its_name_and_that_is_said(landing, printed):
     land_sweep(landing, "twin", ["e4", "e8"], day=3)
     load_all(landing)
-    text = printed(forget_study, "twin", yes=True)
+    text = printed(forget, "twin", yes=True)
     assert "Every result of the study twin belongs to another study too and stays; its name is forgotten." in text
     assert len(query("FROM evaluation")) == 3
 
 
-def test_the_check_names_the_audit_that_finds_rows_and_says_what_to_do(landing):
-    assert "none finds a row" in printed(print_check)
+def test_the_check_names_the_audit_that_finds_rows_and_says_what_to_do(landing, printed):
+    assert "none finds a row" in printed(check)
     with writing() as con:
         con.execute("DELETE FROM cost WHERE label = 'ED' AND evaluation_id = 'e4'")
-    text = printed(print_check)
-    assert "Audit costs_agree: 3 rows." in text and "triage warehouse rebuild" in text
+    text = printed(check)
+    assert "Audit costs_agree: 3 rows." in text and "triage warehouse rebuild" in text and "exit code 1" in text
 
 
-def test_the_check_names_figures_that_predictions_do_not_give_again(tmp_path):
+def test_the_check_names_figures_that_predictions_do_not_give_again(tmp_path, printed):
     land_pair(tmp_path / "landing")
     load_all(tmp_path / "landing")
     with writing() as con:
         con.execute("UPDATE pair_metric SET mcnemar_p = 0.5 WHERE metric = 'accuracy'")
-    assert "Audit pairs_are_reproduced: 2 rows. One row per figure of a pair" in printed(print_check)
+    assert "Audit pairs_are_reproduced: 2 rows. One row per figure of a pair" in printed(check)
+
+
+def test_results_are_merged_and_counted_and_what_is_refused_or_skipped_is_named(landing, printed, tmp_path):
+    other = tmp_path / "other" / "landing"
+    land(other, "e9", "t9")
+    land(other, "e4", "cell4-a", bits=4, set_digest="set1")
+    assert printed(merge, other) == "2 landing folders were taken over and loaded; 2 were here already.\n"
+    (other / "e9" / "gate.parquet").write_bytes(b"short")
+    (other / "p1").mkdir()
+    seal(other / "p1", {"id": "p1", "kind": "prophecy"})
+    text = printed(merge, other)
+    assert text.startswith("0 landing folders were taken over and loaded; 3 were here already.")
+    assert "Skipped, since this version does not know the kind prophecy: 1." in text and "exit code 1" in text
+
+
+def test_a_study_beside_none_is_a_sentence_with_what_shows_one(landing):
+    with pytest.raises(BadInput, match="triage compare small shows one"):
+        studies("small", None)

@@ -56,7 +56,7 @@ def test_a_rebuild_says_what_it_did_and_every_result_is_back(landed, capsys):
     assert app(["warehouse", "rebuild"], standalone_mode=False) == 0
     out = capsys.readouterr().out
     assert f"The warehouse has been rebuilt from 4 landing folders: {warehouse_path()}" in out
-    assert f"The file that was there before is now {warehouse_path()}.damaged-" in out
+    assert f"The old file is damaged and kept: {warehouse_path()}.damaged-" in out
     assert query_rows("FROM prediction ORDER BY ALL") == before
 
 

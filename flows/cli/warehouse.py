@@ -1,0 +1,215 @@
+"""`triage warehouse ...`: check the file with all results, fill it again, or from another machine;
+list its studies, or forget one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.terminal import console, errors, load_what_waits, print_line
+from flows.report.figures import counted
+from tasks.runtime.errors import BadInput, Locked
+from tasks.runtime.home import home
+
+warehouse = typer.Typer(
+    no_args_is_help=True, help="Check, merge or rebuild the file with all results; its studies."
+)
+
+Study = Annotated[str, typer.Argument(help="name of a study, as `triage warehouse studies` lists")]
+
+
+@warehouse.command()
+def check() -> None:
+    """Check tables, views and audits; the exit code is 1 where the warehouse is not sound."""
+    from warehouse.connect import check_exists, warehouse_path
+    from warehouse.health import COMPUTED, examine
+    from warehouse.schema import sql_files
+
+    path = warehouse_path()
+    check_exists(path)
+    load_what_waits()
+
+    offending = examine(path)
+    if offending is None:
+        print_line(
+            console,
+            f"Another version made the tables or views of {path}: the next sweep brings it up to "
+            "date, or triage compare.",
+        )
+        return
+
+    print_line(console, "Tables and views: those of this version")
+    texts = {file.name: file.head.split("\n")[0] for file in sql_files("audits")} | COMPUTED
+    violated = {name: rows for name, rows in offending.items() if rows}
+    for name, rows in violated.items():
+        print_line(console, f"Audit {name}: {counted(rows, 'row')}. {texts[name]}")
+
+    if violated:
+        print_line(
+            console,
+            "The warehouse is not sound. Fill it again from what has landed: triage warehouse "
+            "rebuild",
+        )
+        raise typer.Exit(1)
+    print_line(console, f"Audits: {len(offending)}, and none finds a row: {path}")
+
+
+@warehouse.command()
+def merge(
+    folder: Annotated[
+        Path, typer.Argument(help="another machine's home, or the folder of a published study")
+    ],
+) -> None:
+    """Take over the results of another machine or of a published study; what is here stays."""
+    from warehouse.load import load_all
+    from warehouse.merge import merge
+
+    report = merge(folder, home() / "landing")
+    loaded = load_all(home() / "landing")
+    additions = len(report.additions)
+    present = len(report.present)
+    print_line(
+        console,
+        f"{counted(additions, 'landing folder')} {_was(additions)} taken over and loaded; "
+        f"{present} {_was(present)} here already.",
+    )
+    if report.differing:
+        print_line(console, f"Another version is here and stays: {', '.join(report.differing)}")
+    for kind, count in sorted(report.skipped.items()):
+        print_line(console, f"Skipped, since this version does not know the kind {kind}: {count}.")
+
+    refusals = {**loaded.refused, **report.refused}
+    for id, reason in refusals.items():
+        print_line(errors, f"Not taken over: {id}. {reason}")
+    raise typer.Exit(1 if refusals else 0)
+
+
+@warehouse.command()
+def rebuild() -> None:
+    """Fill a new warehouse from the landing folders; results without one are written as one."""
+    from warehouse.connect import warehouse_path
+    from warehouse.place import check_replaceable
+    from warehouse.rebuild import rebuild
+
+    path = warehouse_path()
+    check_replaceable(path)
+    report = rebuild(home() / "landing")
+    folders = counted(len(report.loaded), "landing folder")
+    print_line(console, f"The warehouse has been rebuilt from {folders}: {path}")
+    for sentence in report.sentences():
+        print_line(console, sentence)
+
+    for id, reason in report.refused.items():
+        print_line(errors, f"Not in it: {id}. {reason}")
+    if report.refused:
+        print_line(
+            errors,
+            "To make these results again: run the sweep or the benchmark that made them once "
+            "more; a sweep writes them from its scores and trains nothing",
+        )
+    raise typer.Exit(1 if report.refused else 0)
+
+
+@warehouse.command()
+def studies(
+    first: Annotated[str | None, typer.Argument(help="show this study beside another")] = None,
+    second: Annotated[str | None, typer.Argument(help="the other study")] = None,
+) -> None:
+    """List the studies, that of the last sweep first; or show two of them side by side."""
+    from flows.report.studies import EARLIER, find_study, side_by_side, studies_table, study_rows
+    from flows.report.table import print_narrow, print_table
+    from warehouse.health import bring_up_to_date
+
+    load_what_waits()
+    bring_up_to_date()
+    if first is None:
+        rows = study_rows()
+        if not rows:
+            print_line(console, "There is no study yet. Next: triage sweep demo")
+            return
+
+        print_table(console, studies_table(rows))
+        if any(row.study == EARLIER for row in rows):
+            print_line(
+                console,
+                f"{EARLIER}: results that no sweep names, since they are older than studies or "
+                "their sweep was killed. Run that sweep again: it finds what is finished and takes "
+                "it into its own study.",
+            )
+        print_line(console, "For one of them: triage compare STUDY")
+        return
+
+    if second is None:
+        raise BadInput(f"Name a study to show {first!r} beside; triage compare {first} shows one.")
+    if first == second:
+        raise BadInput(f"Both names are {first!r}; name two studies.")
+
+    first_study = find_study(first)
+    second_study = find_study(second)
+    assert first_study and second_study, "a name that is unknown is refused"
+    table = side_by_side(first_study, second_study)
+    if not len(table):
+        print_line(console, f"Neither {first} nor {second} holds a finished experiment yet.")
+        return
+    print_narrow(console, table, len(table))
+
+
+@warehouse.command()
+def forget(
+    study: Study,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="forget it; without this, only say what would go")
+    ] = False,
+) -> None:
+    """Forget a study: its results, unless another study holds them too. Adapters stay."""
+    from flows.report.studies import find_study
+    from warehouse.forget import forget, what_would_be_forgotten
+    from warehouse.health import bring_up_to_date
+    from warehouse.place import loading_waits
+
+    load_what_waits()
+    bring_up_to_date()
+    found = find_study(study)
+    assert found, "a name that is unknown is refused"
+    if yes and loading_waits(home() / "landing"):
+        raise Locked(
+            "Results wait to be loaded, so what belongs to a study is not known yet; close the "
+            "program that holds the warehouse and try again."
+        )
+
+    going = forget(study, home() / "landing") if yes else what_would_be_forgotten(study)
+    count = len(going.ids)
+    if not count:
+        name = "its name is forgotten" if yes else "its name would be forgotten"
+        print_line(
+            console,
+            f"Every result of the study {study} belongs to another study too and stays; {name}.",
+        )
+    else:
+        verb = ("is" if count == 1 else "are") if yes else "would be"
+        stay = "stays" if going.shared == 1 else "stay"
+        shared = (
+            f"{going.shared} that other studies hold too {stay}"
+            if going.shared
+            else "none is shared"
+        )
+        print_line(
+            console, f"{counted(count, 'result')} of the study {study} {verb} forgotten, {shared}."
+        )
+
+    if yes:
+        print_line(
+            console,
+            "Adapters and scores stay where they are: a sweep lands their results again and trains "
+            "nothing.",
+        )
+    else:
+        command = f"triage warehouse forget {study} --yes"
+        print_line(console, f"Nothing was forgotten. To forget it: {command}")
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"

@@ -1,0 +1,314 @@
+"""A warehouse is derived: one with other tables is built again from the landing folders, and nothing that it alone holds
+is lost."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.runtime.errors import BadInput, Locked
+from tasks.runtime.store import seal
+from tests.place import ROOT
+from tests.warehouse.rows import evaluation, land_pair, load_landing, training
+from tests.warehouse.test_load import contents
+from tests.warehouse.test_waiting import held_warehouse
+from warehouse import rebuild as rebuilding
+from warehouse.connect import reading, unused, warehouse_path, writing
+from warehouse.health import bring_up_to_date, examine, run_audits
+from warehouse.landing import landing_folders, write_landing
+from warehouse.load import load_all
+from warehouse.rebuild import rebuild
+from warehouse.schema import TABLES, digests
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Path:
+    """A home with the landing folders of a pair, and its warehouse."""
+    folder = tmp_path_factory.mktemp("pair")
+    land_pair(folder / "landing", groups=True)
+    load_all(folder / "landing", folder / "triage.duckdb")
+    return folder
+
+
+@pytest.fixture
+def landing(pair) -> Path:
+    """The same in the home of this test."""
+    home = warehouse_path().parent
+    shutil.copytree(pair, home)
+    return home / "landing"
+
+
+def make_older(path: Path | None = None) -> None:
+    """As an earlier version left it: numbered migrations, and a table that has left."""
+    with writing(path) as con:
+        con.execute("DELETE FROM schema_migrations")
+        con.execute(
+            "INSERT INTO schema_migrations VALUES (1, '0001_bookkeeping', 'x', '2026-01-01', 'x'), "
+            "(144, '0144_pairs_anew', 'x', '2026-01-01', 'x')"
+        )
+        con.execute("CREATE TABLE claim (claim VARCHAR)")
+
+
+def kept_files() -> list[Path]:
+    return sorted(warehouse_path().parent.glob("triage.duckdb.*-*[0-9]"))
+
+
+def start(code: str, *arguments: object, **pipes: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+
+
+@pytest.mark.parametrize("by", [bring_up_to_date, lambda: load_all(warehouse_path().parent / "landing")])
+def test_a_file_with_other_tables_is_built_again_by_whoever_needs_it_and_then_deleted(by, landing, capfd):
+    before = contents()
+    make_older()
+    assert examine(warehouse_path()) is None, "a look changes nothing"
+    by()
+    assert contents() == before and kept_files() == []
+    assert "Another version made the tables" in capfd.readouterr().err
+    with reading() as con:
+        assert not any(run_audits(con).values())
+    by()
+    assert capfd.readouterr().err == "", "once"
+
+
+def test_results_without_a_landing_folder_become_landing_folders_and_the_old_file_is_kept(landing, capfd):
+    """A warehouse may hold the results of several homes."""
+    before = contents()
+    make_older()
+    for id in ("t8", "e8"):
+        shutil.rmtree(landing / id)
+    bring_up_to_date()
+
+    assert contents() == before, "the folders are those that were there, byte for byte"
+    assert [folder.name for folder in landing_folders(landing)] == ["e4", "e8", "t4", "t8"]
+    (kept,) = kept_files()
+    said = capfd.readouterr().err
+    with duckdb.connect(str(kept), read_only=True) as con:
+        rows = sum(
+            con.execute(f"SELECT count(*) FROM {table} WHERE {column} = '{id}'").fetchone()[0]
+            for id, column, tables in (
+                ("t8", "training_id", ("experiment", "training_curve")),
+                ("e8", "evaluation_id", ("evaluation", "prediction", "metric", "decision_rule", "gate", "reliability",
+                                         "net_benefit", "conformal")),
+            )
+            for table in tables
+        )  # fmt: skip
+    assert f"no landing folder of this version had {rows} of its rows: {kept}" in said.replace("\n", " ")
+
+
+def test_a_folder_that_an_earlier_version_landed_gets_the_values_that_the_old_file_has(landing):
+    """Precisions were named by the loader before they had a column."""
+    before = contents()
+    make_older()
+    path = landing / "t8" / "experiment.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["precision"]), path)
+    (landing / "t8" / "manifest.json").unlink()
+    seal(landing / "t8", {"kind": "training", "id": "t8"})
+    bring_up_to_date()
+    assert contents() == before and len(kept_files()) == 1
+
+
+def test_a_warehouse_without_any_landing_folder_is_kept_and_loses_nothing(landing):
+    make_older()
+    with writing() as con:
+        con.execute("ALTER TABLE training_curve DROP COLUMN macro_f1")
+    before = contents()
+    shutil.rmtree(landing)
+    bring_up_to_date()
+    after = contents()
+    assert len(kept_files()) == 1
+    assert {name for name in before if before[name] != after[name]} == {"training_curve", "landed"}
+    assert [row.removesuffix(", None)") for row in after["training_curve"]] == [
+        row.removesuffix(")") for row in before["training_curve"]
+    ]
+
+
+@pytest.mark.parametrize("state", ["damaged", "a table of one's own", "a kind that left", "rows of a table that left"])
+def test_the_old_file_is_kept_while_it_holds_what_the_new_one_lacks(state, landing):
+    with writing() as con:
+        if state == "a table of one's own":
+            con.execute("CREATE TABLE notes AS SELECT 'mine' AS text")
+        if state == "a kind that left":
+            con.execute("INSERT INTO landed VALUES ('p1', 'prophecy', 'x', '2026-01-01')")
+            con.execute("CREATE TABLE prophecy AS SELECT 'p1' AS prophecy_id")
+    make_older()
+    if state == "damaged":
+        (landing / "e8" / "metric.parquet").write_bytes(b"short")
+    if state == "rows of a table that left":
+        with writing() as con:
+            con.execute("INSERT INTO claim VALUES ('it is safe')")
+
+    report = rebuild(landing)
+    assert report.kept in kept_files() and report.rows and any("kept" in text for text in report.sentences())
+    assert list(report.refused) == (["e8"] if state == "damaged" else [])
+
+
+def test_landed_kinds_that_left_are_skipped_and_counted(landing):
+    (landing / "p1").mkdir()
+    seal(landing / "p1", {"id": "p1", "kind": "prophecy"})
+    report = rebuild(landing)
+    assert (report.skipped, report.kept, len(report.loaded)) == ({"prophecy": 1}, None, 4)
+    assert report.sentences() == ["Skipped, since this version does not know the kind prophecy: 1."]
+
+
+def test_a_rebuild_gives_identical_tables_and_one_that_is_stopped_leaves_the_file_whole(landing, monkeypatch):
+    before = contents()
+    make_older()
+    with monkeypatch.context() as stopped:
+        stopped.setattr(rebuilding, "fill_part", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        content = warehouse_path().read_bytes()
+        with pytest.raises(KeyboardInterrupt):
+            bring_up_to_date()
+        assert warehouse_path().read_bytes() == content
+
+    with writing() as con:
+        con.execute("DELETE FROM prediction")
+    rebuild(landing)
+    assert contents() == before
+    assert {path.name for path in warehouse_path().parent.iterdir()} == {
+        "landing", "triage.duckdb", ".triage.duckdb.rebuild.lock",
+    }  # fmt: skip
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from warehouse import rebuild
+def die(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(rebuild, sys.argv[1], die)
+rebuild.rebuild(Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("at", ["fill_part", "_swap", "_landed_since"])
+def test_a_rebuild_killed_by_signal_9_leaves_a_whole_file_and_the_next_one_ends_it(at, landing):
+    before = contents()
+    make_older()
+    assert start(KILLED, at, landing).wait(timeout=60) == -signal.SIGKILL
+    if at != "_landed_since":  # the new file is in its place by then
+        with reading() as con:
+            assert con.execute("SELECT max(version) FROM schema_migrations").fetchone() == (144,)
+            assert con.execute("SELECT count(*) FROM prediction").fetchone() == (10,)
+
+    bring_up_to_date()
+    assert contents() == before and not list(warehouse_path().parent.glob(".*.rebuild"))
+
+
+def test_a_rebuild_loads_in_the_order_of_landing(tmp_path, monkeypatch):
+    # As `triage sweep --failed` and `triage status` ask: which run of a cell was the last one?
+    minutes = itertools.count()
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 1, 1, tzinfo=tz) + timedelta(minutes=next(minutes))
+
+    monkeypatch.setattr("tasks.runtime.store.datetime", Clock)
+    for id in ("t-z", "t-a", "t-m"):
+        write_landing(tmp_path / "landing", id, "training", training(id, cell_id="cell"))
+    rebuild(tmp_path / "landing")
+    with reading() as con:
+        ids = con.sql("SELECT id FROM landed ORDER BY loaded_at").fetchall()
+    assert [id for (id,) in ids] == ["t-z", "t-a", "t-m"]
+
+
+def test_what_lands_during_a_rebuild_is_in_the_new_warehouse_and_a_second_one_is_refused(landing, monkeypatch):
+    real = rebuilding.fill_part
+
+    def fill_and_land(*arguments):
+        real(*arguments)
+        if not (landing / "t-later").exists():
+            write_landing(landing, "t-later", "training", training("t-later", cell_id="later"))
+            load_landing(landing / "t-later")
+            with pytest.raises(Locked, match="Another process builds .* again"):
+                rebuild(landing)
+
+    monkeypatch.setattr(rebuilding, "fill_part", fill_and_land)
+    report = rebuild(landing)
+    assert report.loaded[-1] == "t-later" and report.kept is None
+    with reading() as con:
+        assert con.sql("SELECT count(*) FROM experiment WHERE training_id = 't-later'").fetchall() == [(1,)]
+
+
+OPEN = """
+from warehouse.rebuild import current
+with current(wait=300):
+    pass
+"""
+
+
+def test_processes_that_open_an_older_file_at_once_build_it_once_and_all_of_them_end_well(landing):
+    before = contents()
+    make_older()
+    processes = [start(OPEN, stderr=subprocess.PIPE) for _ in range(3)]
+    said = [process.communicate(timeout=100)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    assert sum("it is built again" in text for text in said) == 1
+    assert contents() == before
+
+
+def test_who_waits_too_long_for_a_rebuild_is_told(landing):
+    make_older()
+    with rebuilding._one_rebuild(warehouse_path(), 0.0), pytest.raises(Locked, match="Another process builds"):
+        load_all(landing, wait=0.1)
+
+
+def test_a_damaged_file_is_replaced_and_kept_with_its_log(landing):
+    path = warehouse_path()
+    path.write_bytes(b"damaged")
+    Path(f"{path}.wal").write_bytes(b"log")
+    report = rebuild(landing)
+    assert report.kept is not None and report.kept.name.startswith("triage.duckdb.damaged-")
+    assert report.kept.read_bytes() == b"damaged" and Path(f"{report.kept}.wal").read_bytes() == b"log"
+    assert sorted(report.loaded) == ["e4", "e8", "t4", "t8"] and report.refused == {}
+    assert report.rows is None and report.sentences() == [f"The old file is damaged and kept: {report.kept}"]
+    with reading() as con:
+        assert not any(run_audits(con).values())
+        assert con.execute("SELECT sha256 FROM schema_migrations WHERE version = ?", [TABLES]).fetchone() == (
+            digests()[TABLES],
+        )
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_rebuild_waits_for_who_uses_the_file_and_leaves_it_as_it_is(is_damaged, landing, monkeypatch):
+    def read(path, *_):
+        if is_damaged:
+            raise BadInput("damaged")
+        return reading(path, 0.1)
+
+    monkeypatch.setattr(rebuilding, "reading", read)
+    monkeypatch.setattr(rebuilding, "unused", lambda path: unused(path, wait=0.1))
+    before = warehouse_path().read_bytes()
+    with held_warehouse("writing"):
+        with pytest.raises(Locked, match="is in use by"):
+            rebuild(landing)
+        assert warehouse_path().read_bytes() == before
+    assert (rebuild(landing).kept is not None) == is_damaged
+
+
+def test_who_waits_for_the_file_gets_it_when_it_is_free(landing):
+    with held_warehouse("writing") as holder:
+        threading.Timer(0.3, holder.stdin.close).start()
+        with unused(warehouse_path(), wait=20):
+            pass
+
+
+def test_an_evaluation_that_was_landed_again_since_is_the_folders(landing):
+    make_older()
+    write_landing(landing, "e8", "evaluation", evaluation("e8", "t8", accuracy=0.6))
+    bring_up_to_date()
+    with reading() as con:
+        assert con.execute("SELECT accuracy FROM evaluation WHERE evaluation_id = 'e8'").fetchone() == (0.6,)
+    assert kept_files() == []

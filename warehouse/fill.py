@@ -1,0 +1,226 @@
+"""The rows of landing folders into the tables of an open warehouse, a transaction each.
+
+The order of folders does not matter: a pair is computed again whenever one of its sides is filled
+in, and a pool of pairs whenever one of them is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+
+from tasks.runtime.errors import BadInput, TriageError
+from tasks.runtime.store import read_manifest
+from tasks.spec import LABELS
+from warehouse.comparison import pairs, pools
+from warehouse.connect import utc_now
+from warehouse.landing import LandingManifest, is_loaded, kind_of
+from warehouse.schema import FACTS, Kind, insert, refuse_equal_keys, refuse_newer_columns
+
+# A dataset's own four sets decide what a training is, so datasets that share them are one for a
+# training: the one with the fewest further sets.
+_SAME_DATASET = """
+WITH one AS (
+    SELECT
+        sets_digest,
+        first(dataset_digest ORDER BY further_sets, dataset_digest) AS dataset_digest
+    FROM dataset
+    GROUP BY sets_digest
+),
+renamed AS (
+    SELECT dataset.dataset_digest AS digest, one.dataset_digest FROM dataset JOIN one USING (sets_digest)
+)
+UPDATE {table} SET dataset_digest = renamed.dataset_digest
+FROM renamed
+WHERE {table}.dataset_digest = renamed.digest
+    AND renamed.digest <> renamed.dataset_digest
+"""
+_OF_ITS_SCORES = """
+$id IS NULL
+OR scores_id = (SELECT one.scores_id FROM evaluation AS one WHERE one.evaluation_id = $id)
+"""
+_FORGET_JUDGINGS = f"""
+DELETE FROM judged_again
+WHERE $id IS NULL
+    OR evaluation_id IN (SELECT evaluation_id FROM evaluation WHERE {_OF_ITS_SCORES})
+"""
+_LATEST_JUDGING = f"""
+INSERT INTO judged_again
+SELECT evaluation_id, judged_now
+FROM (
+    SELECT
+        evaluation_id,
+        first(evaluation_id) OVER (
+            PARTITION BY scores_id ORDER BY scoring_version DESC, evaluation_id
+        ) AS judged_now
+    FROM evaluation
+    WHERE scores_id IS NOT NULL AND ({_OF_ITS_SCORES})
+)
+WHERE evaluation_id <> judged_now
+"""
+PART_SECONDS = 2.0  # for which a long load holds the file
+
+
+@dataclass
+class LoadReport:
+    """Ids that were loaded, ids that were loaded before, why folders were refused, and how many of
+    each kind were skipped that this version does not know.
+
+    `contents`: ids and digests of what is loaded now.
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    contents: set[tuple[str, str]] = field(default_factory=set)
+
+
+def in_order_of_landing(folders: list[Path]) -> list[Path]:
+    """Of two runs of a cell the later one is loaded later, in a rebuild too."""
+    return sorted(folders, key=_landed_at)
+
+
+def _landed_at(folder: Path) -> str:
+    """When a folder landed, "" where it does not say."""
+    try:
+        manifest = read_manifest(folder) or {}
+    except (TriageError, OSError):  # its turn says what is wrong with it
+        return ""
+    return str(manifest.get("created") or "")
+
+
+def fill_part(
+    con: duckdb.DuckDBPyConnection,
+    folders: list[Path],
+    report: LoadReport,
+    after_each: Callable[[], object] = lambda: None,
+) -> None:
+    """Fill in folders, and take them off the list, until the time of a part is over; the last part
+    makes the figures of pools. A broken folder does not stop the others.
+    """
+    end = time.monotonic() + PART_SECONDS
+    while folders and time.monotonic() < end:
+        folder = folders.pop(0)
+        try:
+            manifest = LandingManifest.read(folder, deep=True)
+            if kind_of(folder, manifest) is None:
+                report.skipped[str(manifest.kind)] += 1
+            else:
+                is_new = fill(con, folder, manifest)
+                (report.loaded if is_new else report.unchanged).append(folder.name)
+            report.contents.add((folder.name, manifest.digest))
+        except (TriageError, OSError) as error:  # or another sweep is replacing it
+            report.refused[folder.name] = str(error)
+        after_each()
+
+    if not folders and report.loaded:
+        pools.refresh(con)
+
+
+def fill(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest) -> bool:
+    """Fill in a folder; False if its content is there already, or of a kind that is unknown."""
+    id = folder.name
+    kind = kind_of(folder, manifest)
+    if kind is None or is_loaded(con, id, manifest.digest):
+        return False
+
+    with _transaction(con, folder):
+        _replace_rows(con, folder, kind)
+        if kind == "evaluation":
+            note_judgings(con, id)
+            _fill_costs(con, id)
+            con.execute("DELETE FROM decision_count WHERE evaluation_id = ?", [id])
+            con.execute("INSERT INTO decision_count FROM recounted_decisions_of([?])", [id])
+
+        if kind in ("dataset", "training", "fidelity"):
+            for table in ("experiment", "fidelity"):
+                con.execute(_SAME_DATASET.format(table=table))
+
+        con.execute("DELETE FROM landed WHERE id = ?", [id])
+        entry = [id, kind, manifest.digest, utc_now()]
+        con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", entry)
+        # Last: pairs are matched by the costs and the data digest.
+        if kind == "dataset":  # which names datasets again, those of any training
+            pairs.refresh(con)
+        elif kind in ("training", "evaluation"):
+            pairs.refresh(con, id)
+
+    return True
+
+
+@contextlib.contextmanager
+def _transaction(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[None]:
+    """All of the block or nothing; BadInput names the folder."""
+    con.begin()
+    try:
+        yield
+        con.commit()
+    except BadInput as error:
+        con.rollback()
+        raise BadInput(f"{folder}: {error}") from error
+    except BaseException:
+        with contextlib.suppress(duckdb.Error):  # a damaged file refuses even that
+            con.rollback()
+        raise
+
+
+def _replace_rows(con: duckdb.DuckDBPyConnection, folder: Path, kind: Kind) -> None:
+    """Delete and insert: a row-wise merge would keep rows that the new content no longer has."""
+    fact = FACTS[kind]
+    is_new = con.execute("SELECT 1 FROM landed WHERE id = ?", [folder.name]).fetchone() is None
+    for name in fact.tables:
+        if not is_new:  # a deletion reads the whole table
+            con.execute(f"DELETE FROM {name} WHERE {fact.id_column} = ?", [folder.name])
+        path = folder / f"{name}.parquet"
+        if path.is_file():
+            rows = pq.ParquetFile(path).read()
+            refuse_newer_columns(name, rows.column_names)
+            refuse_equal_keys(name, fact, rows)
+            insert(con, name, rows)
+
+
+def note_judgings(con: duckdb.DuckDBPyConnection, evaluation: str | None = None) -> None:
+    """Bring `judged_again` up to date for the scores of an evaluation, or of all."""
+    con.execute(_FORGET_JUDGINGS, {"id": evaluation})
+    con.execute(_LATEST_JUDGING, {"id": evaluation})
+
+
+def _fill_costs(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:
+    """The cost matrix of an evaluation as rows. Raises BadInput for one that is none."""
+    con.execute("DELETE FROM cost WHERE evaluation_id = ?", [evaluation])
+    row = con.execute(
+        "SELECT cost_matrix FROM evaluation WHERE evaluation_id = ?", [evaluation]
+    ).fetchone()
+    if row is None or row[0] is None:
+        return
+
+    try:
+        matrix = json.loads(row[0])
+        costs = [
+            [evaluation, label, decision, float(matrix[label][decision])]
+            for label in LABELS
+            for decision in LABELS
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"Table evaluation: cost_matrix of {evaluation} is not JSON of the form "
+            "{truth: {decision: cost}}."
+        ) from error
+
+    con.executemany("INSERT INTO cost VALUES (?, ?, ?, ?)", costs)
+
+
+def work_out_again(con: duckdb.DuckDBPyConnection) -> None:
+    """Bring up to date what depends on the views, which have just been replaced."""
+    con.execute("DELETE FROM decision_count")
+    con.execute("INSERT INTO decision_count FROM recounted_decisions")
+    pairs.refresh(con)
