@@ -37,8 +37,6 @@ COMMANDS = {
     "doctor": "Check that this machine is ready: hardware, libraries, network, disk, server, warehouse.",
     "up": "Start the Prefect server, its UI and workers on this machine, until Ctrl-C.",
 }
-# Commands that have no file of their own yet, and where they are.
-ELSEWHERE = {}
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, or of the copy of it that typer brings
 
 
@@ -52,7 +50,7 @@ class Commands(TyperGroup):
 
 
 def _imported(name: str) -> Any:
-    command = getattr(import_module(f"flows.cli.{ELSEWHERE.get(name, name)}"), name)
+    command = getattr(import_module(f"flows.cli.{name}"), name)
     if isinstance(command, typer.Typer):
         return typer.main.get_command(command)
     alone = typer.Typer(add_completion=False)
