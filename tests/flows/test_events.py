@@ -21,7 +21,9 @@ from warehouse.load import load_all
 def feed(monkeypatch):
     """What is emitted: pairs of the event's name and its payload."""
     emitted = []
-    monkeypatch.setattr(outcomes, "emit_event", lambda name, resource, payload: emitted.append((name, resource, payload)))
+    monkeypatch.setattr(
+        outcomes, "emit_event", lambda name, resource, payload: emitted.append((name, resource, payload))
+    )
     return emitted
 
 

@@ -69,4 +69,4 @@ def test_the_version_is_printed_and_every_command_takes_h(place):
 def test_a_shell_can_complete_the_commands(place):
     place = Place(place.folder, ("-c", "import sys; sys.argv[0] = 'triage'; from flows.cli.main import main; main()"))
     result = place.run(_TRIAGE_COMPLETE="complete_bash", COMP_WORDS="triage s", COMP_CWORD="1")
-    assert result.stdout.split() == ["sweep", "search", "status", "serve", "sql", "studies"] and result.stderr == ""
+    assert result.stdout.split() == ["sweep", "search", "status", "serve", "sql"] and result.stderr == ""
