@@ -143,12 +143,8 @@ def test_every_experiment_lands_once_although_a_machine_dies_in_a_training(fleet
     for folder in (fleet.shared / "landing").iterdir():
         assert len([path for path in folder.iterdir() if path.is_dir()]) == 1, "one version of each"
 
-    texts = asks.folder / "texts.jsonl"
-    texts.write_text('{"text": "I have had a cold for two days"}\n')
-    answer = asks.run("predict", lost.rpartition("-")[0], "--file", str(texts))
-    assert (answer.returncode, answer.stderr) == (0, ""), (
-        "an adapter of another machine answers where the sweep was asked"
-    )
+    adapters = [folder for folder in (asks.home / "experiments").iterdir() if intact_manifest(folder, deep=True)]
+    assert len(adapters) == 24, "adapters come to where the sweep was asked"
 
 
 def test_a_machine_of_another_backend_gives_its_run_back_and_is_named_once(fleet):
