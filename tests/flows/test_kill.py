@@ -26,7 +26,7 @@ SECOND = "tiny-llama-8bit-balanced_safe-s42"
 def processes() -> dict[int, tuple[int, str]]:
     """Parent and command of every running process by its id; zombies are not running."""
     listed = subprocess.run(
-        ["ps", "-eo", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True
+        ["ps", "-ww", "-eo", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True
     ).stdout
     rows = (line.split(None, 3) for line in listed.splitlines())
     return {int(pid): (int(parent), command) for pid, parent, state, command in rows if not state.startswith("Z")}
