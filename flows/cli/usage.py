@@ -18,7 +18,7 @@ REMOVED = {
     "cache explain": "ingredients.json in a training's folder says what it was made from",
     "cache prune": "triage clean does it",
     "claims": "triage sql claims measures them",
-    "fleet": "triage up shows the workers of each pool in Prefect's page",
+    "fleet": "the page of the Prefect server shows the workers of each pool",
     "forget": "triage data forget DATA does it",
     "join": "uv run prefect worker start --pool NAME --limit 1 lets a machine work for a pool",
     "studies": "triage warehouse studies lists them, triage warehouse forget STUDY removes one",
