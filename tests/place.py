@@ -160,11 +160,8 @@ class Place:
             code = process.wait(timeout=1400)
         finally:
             process.kill()
-        return self._printed(process.args, code)
-
-    def _printed(self, args: Any, code: int) -> subprocess.CompletedProcess[str]:
         out, err = ((self.folder / name).read_text() for name in ("out", "err"))
-        return subprocess.CompletedProcess(args, code, out, err)
+        return subprocess.CompletedProcess(process.args, code, out, err)
 
     def query(self, sql: str) -> pd.DataFrame:
         """Rows of the warehouse."""

@@ -1,4 +1,4 @@
-"""A made-up study for tests and benchmarks: scores drawn with a fixed seed, judged and landed as those
+"""A made-up study for tests: scores drawn with a fixed seed, judged and landed as those
 of a sweep.
 """
 

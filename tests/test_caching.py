@@ -29,15 +29,11 @@ def test_only_transient_errors_are_retried(kind):
     assert is_transient(None, None, Failed(data=kind("A sentence."))) is (kind.__name__ in PASSES_BY_ITSELF)
 
 
-def test_a_source_whose_answer_stays_the_same_is_not_asked_again():
+def test_a_source_whose_answer_stays_the_same_and_a_bug_are_not_tried_again():
     refusal = errors.SourceUnavailable("There is no such revision.", transient=False)
-    assert is_transient(None, None, Failed(data=refusal)) is False
-    assert is_transient(None, None, Failed(data=pickle.loads(pickle.dumps(refusal)))) is False
-
-
-@pytest.mark.parametrize("error", [ValueError("a bug"), OSError("a disk"), KeyError("k"), RuntimeError("r")], ids=repr)
-def test_a_bug_is_not_tried_again(error):
-    assert is_transient(None, None, Failed(data=error)) is False
+    bugs = [ValueError("a bug"), OSError("a disk"), KeyError("k"), RuntimeError("r")]
+    for error in (refusal, pickle.loads(pickle.dumps(refusal)), *bugs):
+        assert is_transient(None, None, Failed(data=error)) is False
 
 
 @pytest.fixture
@@ -62,15 +58,11 @@ def test_what_passes_by_itself_ends_no_sweep(step):
     assert step.retries >= 1 and step.retry_condition_fn is is_transient
 
 
-def test_a_key_is_the_content_id_readable_and_versioned_and_a_good_result_counts(tmp_path, results):
+def test_a_key_is_the_content_id_and_the_version_without_what_decides_no_result(tmp_path, results):
     folder = tmp_path / "made-0123456789ab"
     build_folder(folder, fill)
-    key = cached_folder("train", lambda name: tmp_path / name)(None, {"name": folder.name})
-    assert key == f"train/{CACHE_VERSION}/made-0123456789ab" and results.exists()
-
-
-def test_what_decides_no_result_is_not_in_its_key(tmp_path, results):
     key = cached_folder("train", lambda name, suffix="": tmp_path / f"{name}{suffix}")
+    assert key(None, {"name": folder.name}) == f"train/{CACHE_VERSION}/{folder.name}" and results.exists()
     assert key(None, {"name": "another", "at_most": 3.0}) == key(None, {"name": "another", "at_most": None})
 
 

@@ -74,13 +74,9 @@ def study(**changes) -> Grid:
     return Grid(**({"name": "g", "models": ("tiny",), "bits": (4,), "recipe": [RECIPE]} | changes))
 
 
-def test_studies_of_before_keep_every_id(monkeypatch):
+def test_studies_of_before_keep_every_id_and_how_long_a_step_may_take_decides_none(monkeypatch):
     assert digests(study(), monkeypatch) == BEFORE
-
-
-@pytest.mark.parametrize("limit", [{}, {"factor": 2, "floor_seconds": 5}], ids=json.dumps)
-def test_how_long_a_step_may_take_decides_no_id(limit, monkeypatch):
-    assert digests(study(time_limit=limit), monkeypatch) == BEFORE
+    assert digests(study(time_limit={"factor": 2, "floor_seconds": 5}), monkeypatch) == BEFORE
 
 
 class YoungerRecipe(Recipe):
@@ -111,18 +107,14 @@ OVERRIDDEN = {
 }  # fmt: skip
 
 
-def test_a_recipe_with_settings_of_its_own_has_the_ids_of_a_grid_that_says_the_same(monkeypatch):
+def test_a_recipe_with_settings_of_its_own_has_the_ids_of_a_grid_that_says_the_same():
     answers = {"ED": "Emergency", "GP": "Doctor", "HOME": "Home"}
     prompt = PromptChoice(version=2, answers=answers)
     of_recipe = study(recipe=[RECIPE | OVERRIDDEN | {"prompt": prompt}])
     of_grid = study(training=OVERRIDDEN, prompt=prompt)
     (own_value,), (reference,) = (list(experiments(grid, {"tiny": model()})) for grid in (of_recipe, of_grid))
-    assert (
-        own_value == reference
-        and own_value.model_dump() == reference.model_dump()
-        and set(OVERRIDDEN) == set(OVERRIDES)
-    )
-    assert identity.training_from(own_value, WEIGHTS, DATASET) == identity.training_from(reference, WEIGHTS, DATASET)
+    assert own_value == reference and own_value.model_dump() == reference.model_dump()
+    assert set(OVERRIDDEN) == set(OVERRIDES)
     assert of_recipe.prompts == of_grid.prompts == [prompt]
 
 

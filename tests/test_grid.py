@@ -8,6 +8,7 @@ from flows.selection import Narrowing, select
 from tasks.grids.grid import GRIDS, known_models, load_grid
 from tasks.runtime.errors import BadInput
 from tasks.spec import MOST_EXPERIMENTS, Grid, experiments
+from tests.test_spec import COSTS
 
 SMOKE = (GRIDS / "smoke.toml").read_text()
 # name: kind, learning rate, batch, rank, scale, dropout, iterations, target ED recall: the table of the study's protocol.
@@ -23,31 +24,18 @@ RECIPES = {
     "performance_safe": ("safety", 2e-5, 6, 12, 12, 0.08, 1000, 0.95),
     "high_capacity_safe": ("safety", 8e-6, 2, 16, 8, 0.12, 1400, 0.98),
 }
-COSTS = {
-    "ED": {"ED": 1, "GP": 100, "HOME": 100},
-    "GP": {"ED": 2, "GP": 1, "HOME": 10},
-    "HOME": {"ED": 2, "GP": 3, "HOME": 1},
-}
 
 
-def cells(name: str):
-    grid = load_grid(name)
-    return list(experiments(grid, known_models(grid)))
-
-
-def test_paper_is_exactly_sixty_distinct_experiments():
-    ids = [cell.cell_id for cell in cells("paper")]
+def test_paper_is_exactly_sixty_distinct_experiments_with_the_recipes_of_the_protocol():
+    paper = load_grid("paper")
+    ids = [cell.cell_id for cell in experiments(paper, known_models(paper))]
     models = ("smollm2-135m", "smollm2-360m", "gemma-3-270m")
     assert len(ids) == 60
     assert set(ids) == {f"{m}-{bits}bit-{recipe}-s42" for m in models for bits in (4, 8) for recipe in RECIPES}
-
-
-def test_paper_has_the_recipes_of_the_protocol():
-    matches = {
+    assert {
         r.name: (r.kind, r.learning_rate, r.batch_size, r.rank, r.scale, r.dropout, r.iterations, r.target_ed_recall)
-        for r in load_grid("paper").recipes
-    }
-    assert matches == RECIPES
+        for r in paper.recipes
+    } == RECIPES
 
 
 def test_paper_has_the_settings_of_the_protocol():
@@ -93,6 +81,11 @@ def test_safety_recipes_share_costs_and_weights_and_standard_ones_have_none(name
     assert grid.scoring.cost_matrix == costs, "decisions of standard recipes are priced too"
 
 
+def test_gemma_has_the_cases_of_the_study():
+    study, gemma = load_grid("study"), load_grid("study_gemma")
+    assert (gemma.data, gemma.scoring.cost_matrix) == (study.data, study.scoring.cost_matrix)
+
+
 def test_the_recipes_of_the_ablation_differ_in_the_parts_of_the_safety_loss_alone():
     grid = load_grid("ablation")
     assert {r.name: (r.class_weights["ED"], r.cost_weight) for r in grid.recipes} == {
@@ -100,25 +93,6 @@ def test_the_recipes_of_the_ablation_differ_in_the_parts_of_the_safety_loss_alon
     }  # fmt: skip
     parts = {"name", "class_weights", "cost_weight"}
     assert len({str(r.model_dump(exclude=parts)) for r in grid.recipes}) == 1
-
-
-def test_gemma_has_the_cases_of_the_study():
-    study, gemma = load_grid("study"), load_grid("study_gemma")
-    assert gemma.data == study.data
-    assert gemma.scoring.cost_matrix == study.scoring.cost_matrix
-
-
-def test_demo_is_one_standard_and_one_safety_recipe_on_both_precisions():
-    demo = cells("demo")
-    assert [(c.model.name, c.bits, c.recipe.kind) for c in demo] == [
-        ("smollm2-135m", bits, kind) for bits in (4, 8) for kind in ("standard", "safety")
-    ]
-    assert demo[0].scoring.mc_cases == 30 and demo[0].data.limits["test"] == 400
-
-
-def test_smoke_is_small_and_needs_no_network():
-    smoke = cells("smoke")
-    assert len(smoke) <= 8 and {s.kind for c in smoke for s in c.model.sources} == {"random"}
 
 
 @pytest.fixture
@@ -149,7 +123,6 @@ def refusal(name: str, *sets: str) -> str:
             "dropout = 0.1", "droput = 0.1", "droput",
             ["unknown key 'recipe[2].droput'; did you mean 'dropout'? Allowed are ", "dropout, evaluate_every, iterations"],
         ),
-        ("num_layers = 2", "num_layer = 2", "num_layer", ["'training.num_layer'; did you mean 'num_layers'? Allowed"]),
         ('source = "embedded"', 'sauce = "x"', "sauce", ["unknown key 'data.sauce'", "text_column"]),
         ("train = 48", "trian = 48", "trian", ["data.limits.trian", "'train', 'valid', 'calibration' or 'test'"]),
         ("[safety]", "[safety]\nfoo = 1", "foo", ["unknown key 'safety.foo'", "class_weights, cost_matrix"]),
@@ -164,7 +137,6 @@ def refusal(name: str, *sets: str) -> str:
         ("seeds = [42]", "seeds = [-1]", "seeds", ["seeds[1] = -1", "greater than or equal to 0"]),
         ("learning_rate = 1e-3", "learning_rate = 0", "learning_rate", ["learning_rate = 0 is not allowed", "greater than 0"]),
         ("learning_rate = 1e-3", "learning_rate = nan", "learning_rate", ["= NaN is not allowed"]),
-        ("scale = 10", "scale = -10", "scale = -10", ["recipe[2].scale = -10"]),
         ('kind = "safety"', 'kind = "safe"', 'kind = "safe"', ["'standard' or 'safety'"]),
         ("num_layers = 2", "num_layers = 2\ngroup_size = 48", "group_size", ["32, 64 or 128"]),
         ("num_layers = 2", 'num_layers = "two"', "num_layers", ['"two" is not allowed', "valid integer"]),
@@ -186,12 +158,10 @@ def refusal(name: str, *sets: str) -> str:
             "[safety]", f"[prompt]\nanswers = {{ ED = '{'a' * 41}', GP = 'doctor', HOME = 'home' }}\n[safety]", "answers",
             ["prompt.answers.ED", "at most 40 characters"],
         ),
-        ("[safety]", "[prompt]\nexamples = 3\n[safety]", "examples", ["unknown key 'prompt.examples'", "answers, version"]),
         ("dropout = 0.1", "dropout = 0.1\nsampling = 'even'", "sampling", ["recipe[2].sampling", "'balanced' or"]),
         ("dropout = 0.1", "dropout = 0.1\nlora_plus = 0", "lora_plus", ["recipe[2].lora_plus = 0", "equal to 0.01"]),
         ("dropout = 0.1", "dropout = 0.1\nlabel_smoothing = 1", "label_smoothing", ["label_smoothing = 1", "less than 1"]),
         ("dropout = 0.1", "dropout = 0.1\nnum_layers = 0", "num_layers = 0", ["recipe[2].num_layers = 0"]),
-        ("dropout = 0.1", "dropout = 0.1\ndecay = 'fast'", "decay", ["recipe[2].decay", "'none', 'linear' or 'cosine'"]),
         ("dropout = 0.1", "dropout = 0.1\nprompt = { version = 9 }", "prompt", ["recipe[2].prompt.version = 9", "1 or 2"]),
         ("mc_cases = 6", "mc_cases = 0", "mc_cases", ["scoring.mc_cases = 0", "equal to 3 or", "'all'"]),
         ("dropout = 0.0", "dropout = 0.0\ntarget_ed_recall = 0.9", "[[recipe]]", ["recipe[1]", "kind = 'safety'"]),
@@ -232,11 +202,11 @@ def test_a_base_model_of_the_grid_is_checked_like_the_rest(source, parts, grid_f
 
 
 def test_a_grid_may_bring_its_own_base_model_and_name_it(grid_file):
-    own_values = (
-        '\n[[base_model]]\nname = "mine"\nlicence = "x"\n[[base_model.sources]]\nkind = "folder"\npath = "weights"\n'
-    )
-    grid = load_grid(grid_file(SMOKE.replace('"tiny-gemma3"', '"mine"') + own_values))
-    assert known_models(grid)["mine"].sources[0].kind == "folder"
+    source = '\n[[base_model]]\nname = "mine"\nlicence = "x"\nsources = [{ kind = "random", shape = "tiny-llama" }]\n'
+    path = grid_file(SMOKE.replace('"tiny-llama"', '"mine"', 1) + source)
+    assert known_models(load_grid(path))["mine"].sources[0].kind == "random"
+    with pytest.raises(BadInput, match="training.num_layers = 8, but mine has 4 blocks; give at most 4"):
+        select(path, ["training.num_layers=8"])
 
 
 @pytest.mark.parametrize(
@@ -253,12 +223,8 @@ def test_what_is_not_toml_is_refused_with_its_place(content, words, tmp_path):
     path.write_bytes(content)
     message = refusal(str(path))
     assert message.startswith(str(path)) and words in message
-
-
-def test_a_byte_order_mark_is_no_mistake(tmp_path):
-    path = tmp_path / "windows.toml"
     path.write_bytes(b"\xef\xbb\xbf" + SMOKE.encode())
-    assert load_grid(str(path)).name == "smoke"
+    assert load_grid(str(path)).name == "smoke", "a byte order mark is no mistake"
 
 
 @pytest.mark.parametrize("name", ["demoo", "", "no/such.toml", "."])
@@ -274,9 +240,7 @@ def test_a_folder_is_no_grid_and_the_grid_in_it_is_named(tmp_path, monkeypatch):
     (tmp_path / "mine" / "my_grid.toml").write_text(SMOKE)
 
     for name in ("mine", "mine/", str(tmp_path / "mine")):
-        assert re.search(
-            r"is a folder where a grid is expected; name the file inside it, e\.g\. \S*my_grid", refusal(name)
-        )
+        assert re.search(r"is a folder .*; name the file inside it, e\.g\. \S*my_grid", refusal(name))
 
 
 @pytest.mark.parametrize("name", ["g" * 300, "g" * 300 + ".toml", "g/" * 3000 + "x.toml"])
@@ -306,6 +270,12 @@ def test_more_experiments_than_can_be_run_are_refused_at_once(seeds, words, grid
     assert "duplicate" not in message or message.startswith(f"{path}, line {line}: ")
 
 
+def test_an_override_is_blamed_by_its_beginning_and_as_many_experiments_as_can_be_run_are_planned():
+    message = refusal("smoke", f"seeds={list(range(20_000))}")
+    assert message.startswith("--set seeds=[0, 1, 2,") and "make 160,000 experiments" in message and len(message) < 400
+    assert len(select("smoke", [f"seeds={list(range(MOST_EXPERIMENTS // 8))}"]).cells) == MOST_EXPERIMENTS
+
+
 def test_a_recipe_may_have_seeds_of_its_own_which_change_no_other_id(grid_file):
     first = load_grid("smoke").recipes[0].name
     text = SMOKE.replace(f'name = "{first}"', f'name = "{first}"\nseeds = [42, 43, 44]')
@@ -313,21 +283,8 @@ def test_a_recipe_may_have_seeds_of_its_own_which_change_no_other_id(grid_file):
     assert sum(cell.recipe.name == first for cell in cells) == 3 * sum(cell.recipe.name != first for cell in cells)
     before = select(grid_file(SMOKE)).cells
     assert [cell for cell in cells if cell.seed == 42] == before, "nothing else of an experiment changes"
-
-
-def test_a_seed_that_a_recipe_names_twice_is_refused(grid_file):
-    path = grid_file(SMOKE.replace("rank = ", "seeds = [1, 1]\nrank = ", 1))
-    assert "seeds: duplicate name 1; each may appear once" in refusal(path)
-
-
-def test_an_override_that_would_fill_the_screen_is_blamed_by_its_beginning():
-    message = refusal("smoke", f"seeds={list(range(20_000))}")
-    assert message.startswith("--set seeds=[0, 1, 2,") and "make 160,000 experiments" in message and len(message) < 400
-
-
-def test_as_many_experiments_as_can_be_run_are_planned():
-    seeds = list(range(MOST_EXPERIMENTS // 8))
-    assert len(select("smoke", [f"seeds={seeds}"]).cells) == MOST_EXPERIMENTS
+    twice = grid_file(SMOKE.replace("rank = ", "seeds = [1, 1]\nrank = ", 1))
+    assert "seeds: duplicate name 1; each may appear once" in refusal(twice)
 
 
 @pytest.mark.parametrize(
@@ -379,10 +336,8 @@ def test_the_recipes_of_tuned_are_the_same_in_every_grid(grid, names):
             select(source, narrowing=Narrowing(["smollm2-135m"], [4], [recipe])).cells[0]
             for source, recipe in ((TUNED, name), (grid, other))
         ]
-        own_result, other_values = (
-            (cell.training, cell.prompt, cell.recipe.model_copy(update={"name": name})) for cell in trainings
-        )
-        assert own_result == other_values
+        first, second = ((c.training, c.prompt, c.recipe.model_copy(update={"name": name})) for c in trainings)
+        assert first == second
 
 
 @pytest.mark.parametrize("setting", ["data.train_cases=2000", "data.further_share=0.5"])
@@ -395,10 +350,8 @@ def test_a_selection_narrows_in_the_order_of_the_grid():
     chosen = select("paper", narrowing=Narrowing(["gemma-3-270m", "gemma-3-270m"], [8], ["fast", "baseline"]))
     assert [c.cell_id for c in chosen.cells] == ["gemma-3-270m-8bit-baseline-s42", "gemma-3-270m-8bit-fast-s42"]
     assert len(select("paper", narrowing=Narrowing(limit=7)).cells) == 7
-
-
-def test_a_model_that_the_grid_does_not_list_may_be_asked_for():
-    assert {c.model.name for c in select("smoke", narrowing=Narrowing(["smollm2-135m"])).cells} == {"smollm2-135m"}
+    unlisted = select("smoke", narrowing=Narrowing(["smollm2-135m"])).cells
+    assert {cell.model.name for cell in unlisted} == {"smollm2-135m"}, "it may be asked for"
 
 
 @pytest.mark.parametrize(
@@ -420,7 +373,6 @@ def test_a_selection_of_what_is_not_there_says_what_is(narrowing, words):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("training.num_layers=99", "training.num_layers = 99, but tiny-llama has 4 blocks; give at most 4."),
         ("training.num_layers=5", "training.num_layers = 5, but tiny-llama has 4 blocks; give at most 4."),
         (
             "training.target_modules=['self_attn.x']",
@@ -431,9 +383,6 @@ def test_a_selection_of_what_is_not_there_says_what_is(narrowing, words):
 def test_settings_that_a_model_of_known_shape_cannot_have_are_refused_before_anything_starts(override, words):
     with pytest.raises(BadInput, match=re.escape(words)):
         select("smoke", [override])
-
-
-def test_the_deepest_training_that_a_model_can_have_is_allowed():
     assert select("smoke", ["training.num_layers=4"], Narrowing(["tiny-llama"])).cells
 
 
@@ -441,17 +390,5 @@ def test_one_line_of_a_grid_allows_the_open_mirrors_of_every_model(tmp_path):
     assert not any(model.allow_mirror for model in known_models(load_grid("smoke")).values())
     (tmp_path / "own.toml").write_text("allow_mirror = true\n" + SMOKE)
     outcome = known_models(load_grid(str(tmp_path / "own.toml")))
-    assert (
-        outcome["gemma-3-270m"].allow_mirror and outcome["gemma-3-270m"].sources[0].mirror == "unsloth/gemma-3-270m-it"
-    )
-
-
-def test_settings_that_a_model_of_the_grid_itself_cannot_have_are_refused_too(tmp_path):
-    text = (GRIDS / "smoke.toml").read_text(encoding="utf-8").replace('"tiny-llama"', '"mine"', 1)
-    own_value = (
-        '\n[[base_model]]\nname = "mine"\nlicence = "x"\nsources = [{ kind = "random", shape = "tiny-llama" }]\n'
-    )
-    (tmp_path / "mine.toml").write_text(text + own_value)
-    words = "training.num_layers = 8, but mine has 4 blocks; give at most 4."
-    with pytest.raises(BadInput, match=re.escape(words)):
-        select(str(tmp_path / "mine.toml"), ["training.num_layers=8"])
+    gemma = outcome["gemma-3-270m"]
+    assert gemma.allow_mirror and gemma.sources[0].mirror == "unsloth/gemma-3-270m-it"

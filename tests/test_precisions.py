@@ -1,47 +1,44 @@
 """Precisions are data: each row is one that MLX can make, names are looked up with the nearest one offered."""
 
+from types import SimpleNamespace
+
 import pytest
-from pydantic import ValidationError
+from mlx_lm.convert import mixed_quant_predicate_builder
 
 from flows.selection import Narrowing, select
-from tasks.grids.grid import load_grid
+from tasks.grids.grid import GRIDS, load_grid
 from tasks.models.model_shape import known_shape
 from tasks.models.sizes import bits_of, expected_sizes
 from tasks.precisions import (
     BUILT_IN,
     Precision,
-    named,
     quantised_source_bits,
     reference_note,
-    table,
     title_of,
 )  # fmt: skip
 from tasks.runtime.errors import BadInput
 from tasks.spec import ExperimentSpec
-from tests.test_spec import experiment
 
 ROW = '[[precision]]\nname = "{name}"\nmode = "{mode}"\nbits = {bits}\n{more}'
+SMOKE = (GRIDS / "smoke.toml").read_text()
 
 
-def smoke(*overrides: str):
-    return load_grid("smoke", list(overrides))
-
-
-def test_both_keys_name_the_same_cells():
+def test_both_keys_name_the_same_cells_and_the_one_that_is_set_replaces_that_of_the_file():
     short, long = (select("smoke", [key]).cells for key in ("bits=[4, 8]", 'precisions=["4bit", "8bit"]'))
-    assert [spec.cell_id for spec in short] == [spec.cell_id for spec in long]
-    assert short == long
-
-
-def test_an_experiment_of_before_is_read_by_its_bits():
-    spec = experiment()
-    assert spec.precision == BUILT_IN["4bit"] and spec.bits == 4
-    assert ExperimentSpec.model_validate_json(spec.model_dump_json()) == spec
-
-
-def test_a_key_that_is_set_replaces_the_other_one_of_the_file():
-    grid = smoke('precisions=["bf16", "mxfp4"]')
+    assert short == long and ExperimentSpec.model_validate_json(short[0].model_dump_json()) == short[0]
+    grid = load_grid("smoke", ['precisions=["bf16", "mxfp4"]'])
     assert grid.bits is None and [one.name for one in grid.compared] == ["bf16", "mxfp4"]
+
+
+def test_each_built_in_name_is_made_in_this_mode_of_mlx():
+    assert {name: (one.mode, one.bits, one.high_bits, one.group_size_in(64)) for name, one in BUILT_IN.items()} == {
+        "bf16": ("unquantised", None, None, None),
+        **{f"{bits}bit": ("affine", bits, None, 64) for bits in (8, 6, 4, 3, 2)},
+        "mxfp8": ("mxfp8", 8, None, 32),
+        "mxfp4": ("mxfp4", 4, None, 32),
+        "nvfp4": ("nvfp4", 4, None, 16),
+        "mixed_4_6": ("affine", 4, 6, 64),
+    }
 
 
 @pytest.mark.parametrize(
@@ -59,7 +56,7 @@ def test_a_key_that_is_set_replaces_the_other_one_of_the_file():
 )
 def test_a_mistake_in_the_names_is_a_sentence(overrides, sentence):
     with pytest.raises(BadInput, match=sentence.replace("[", r"\[")) as caught:
-        smoke(*overrides)
+        load_grid("smoke", overrides)
     assert "--set" in str(caught.value)
 
 
@@ -81,21 +78,15 @@ def test_a_mistake_in_the_names_is_a_sentence(overrides, sentence):
 def test_a_row_that_mlx_cannot_make_is_refused_with_what_it_can(tmp_path, row, sentence):
     text = ROW.format(**({"mode": "affine", "bits": 4, "more": ""} | row))
     grid = tmp_path / "grid.toml"
-    grid.write_text(_smoke_text() + "\n" + text)
+    grid.write_text(SMOKE + "\n" + text)
     with pytest.raises(BadInput, match=sentence):
         load_grid(str(grid))
-
-
-def _smoke_text() -> str:
-    from tasks.grids.grid import GRIDS
-
-    return (GRIDS / "smoke.toml").read_text()
 
 
 def test_a_row_of_a_grid_is_one_more_precision(tmp_path):
     grid = tmp_path / "grid.toml"
     text = ROW.format(name="4bit_g32", mode="affine", bits=4, more="group_size = 32")
-    grid.write_text(_smoke_text().replace("bits = [4, 8]", 'precisions = ["4bit_g32", "bf16"]') + "\n" + text)
+    grid.write_text(SMOKE.replace("bits = [4, 8]", 'precisions = ["4bit_g32", "bf16"]') + "\n" + text)
     cells = select(str(grid), narrowing=Narrowing(precisions=["4bit_g32"])).cells
     assert cells and all(spec.cell_id.split("-")[2] == "4bit_g32" for spec in cells)
 
@@ -116,22 +107,9 @@ def test_a_precision_that_the_grid_does_not_have_is_refused_with_those_it_has():
     assert {spec.precision.name for spec in select("smoke", narrowing=Narrowing(precisions=["8bit"])).cells} == {"8bit"}
 
 
-def test_one_name_in_a_table_is_one_row():
-    with pytest.raises(ValueError, match="the precision 8bit is defined twice"):
-        table([BUILT_IN["8bit"], BUILT_IN["8bit"]])
-    with pytest.raises(ValueError, match="did you mean '4bit'"):
-        named("4bits")
-    with pytest.raises(ValidationError):
-        Precision(name="x", bits=4, groups=32)
-
-
 @pytest.mark.parametrize("shape", ["tiny-llama", "tiny-gemma3", "smollm2-135m", "smollm2-360m", "gemma-3-270m"])
 @pytest.mark.parametrize("high", [(4, 6), (2, 6)])
 def test_a_mixture_has_the_bits_that_mlx_lm_gives_each_matrix(shape, high):
-    from types import SimpleNamespace
-
-    from mlx_lm.convert import mixed_quant_predicate_builder
-
     precision = Precision(name="x", bits=high[0], high_bits=high[1])
     tensors = [name.removesuffix(".weight") for name, size in known_shape(shape).tensors() if len(size) > 1]
     blocks = known_shape(shape).num_hidden_layers

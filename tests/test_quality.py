@@ -1,6 +1,5 @@
 """The code is as its own configuration demands."""
 
-import ast
 import subprocess
 import sys
 import tomllib
@@ -18,26 +17,6 @@ ROOT = Path(__file__).parents[1]
 def test_linter_formatter_and_type_checker_have_nothing_to_say(tool):
     result = subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
-
-
-def test_no_call_takes_its_arguments_from_a_tuple_that_is_written_there():
-    """`f(*(a, b, c))` hides which parameter each of them is, and from the type checker too."""
-    hidden = []
-    for path in (
-        file for folder in ("flows", "tasks", "warehouse", "deployments") for file in (ROOT / folder).rglob("*.py")
-    ):
-        calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
-        unpacked = (a.value for call in calls for a in call.args if isinstance(a, ast.Starred))
-        hidden += [
-            f"{path}:{value.lineno}" for value in unpacked if isinstance(value, ast.Tuple) and names_values(value)
-        ]
-
-    assert hidden == []
-
-
-def names_values(written: ast.Tuple) -> bool:
-    """Whether a tuple holds variables, and not the words of a command line."""
-    return any(isinstance(element, ast.Name | ast.Attribute) for element in written.elts)
 
 
 def test_every_distribution_that_the_project_needs_is_pinned_at_the_version_that_is_installed():

@@ -47,44 +47,48 @@ def sealed(folder: Path, text: str, **extra: object) -> Path:
     return folder
 
 
-def test_a_folder_comes_back_as_it_was_and_the_first_version_stays(shared, tmp_path):
-    own_result = sealed(tmp_path / "a", "ours")
-    reference = sealed(tmp_path / "b", "theirs")
+@pytest.fixture
+def ours(tmp_path) -> Path:
+    return sealed(tmp_path / "a", "ours")
+
+
+@pytest.fixture
+def theirs(tmp_path) -> Path:
+    return sealed(tmp_path / "b", "theirs")
+
+
+def test_a_folder_comes_back_as_it_was_and_the_first_version_stays(shared, tmp_path, ours, theirs):
     assert shared.manifest("x/1") is None and not shared.get("x/1", tmp_path / "none")
-    digest = shared.put(own_result, "x/1")["digest"]
-    assert shared.put(reference, "x/1")["digest"] == digest, "the first manifest wins"
-    assert shared.get("x/1", reference) and (reference / "figures.txt").read_text() == "ours"
-    assert verify(reference) == verify(own_result)
+    digest = shared.put(ours, "x/1")["digest"]
+    assert shared.put(theirs, "x/1")["digest"] == digest, "the first manifest wins"
+    assert shared.get("x/1", theirs) and (theirs / "figures.txt").read_text() == "ours"
+    assert verify(theirs) == verify(ours)
 
 
-def test_two_machines_that_write_at_once_leave_one_whole_version(shared, tmp_path, monkeypatch):
-    own_result = sealed(tmp_path / "a", "ours")
-    reference = sealed(tmp_path / "b", "theirs")
+def test_two_machines_that_write_at_once_leave_one_whole_version(shared, tmp_path, monkeypatch, ours, theirs):
     create = SharedFolder._create
 
     def overtaken(self, path, content):
         monkeypatch.setattr(SharedFolder, "_create", create)
-        shared.put(reference, "x/1")  # between our files and our manifest
+        shared.put(theirs, "x/1")  # between our files and our manifest
         create(self, path, content)
 
     monkeypatch.setattr(SharedFolder, "_create", overtaken)
-    assert shared.put(own_result, "x/1")["digest"] == read_manifest(reference)["digest"]
+    assert shared.put(ours, "x/1")["digest"] == read_manifest(theirs)["digest"]
     assert shared.get("x/1", tmp_path / "c") and (tmp_path / "c" / "figures.txt").read_text() == "theirs"
 
 
-def test_a_manifest_that_was_never_finished_is_written_again(shared, tmp_path, monkeypatch):
+def test_a_manifest_that_was_never_finished_is_written_again(shared, tmp_path, monkeypatch, ours):
     monkeypatch.setattr(shared_module, "READ_SECONDS", 0)
-    own_result = sealed(tmp_path / "a", "ours")
-    shared.put(own_result, "x/1")
+    shared.put(ours, "x/1")
     shared._write(f"x/1/{MANIFEST}", b'{"digest": "12')
     assert shared.manifest("x/1") is None
-    assert shared.put(own_result, "x/1") == read_manifest(own_result) == shared.manifest("x/1")
+    assert shared.put(ours, "x/1") == read_manifest(ours) == shared.manifest("x/1")
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
-def test_a_version_that_is_damaged_or_lacks_a_file_no_longer_counts(shared, tmp_path, is_lost):
-    own_result = sealed(tmp_path / "a", "ours")
-    file = f"x/1/{shared.put(own_result, 'x/1')['digest'][:12]}/figures.txt"
+def test_a_version_that_is_damaged_or_lacks_a_file_no_longer_counts(shared, tmp_path, is_lost, ours):
+    file = f"x/1/{shared.put(ours, 'x/1')['digest'][:12]}/figures.txt"
     shared._remove(file) if is_lost else shared._write(file, b"OURS")
 
     with pytest.raises(BrokenFolder, match="x/1 is damaged .* no longer counts"):
@@ -92,14 +96,13 @@ def test_a_version_that_is_damaged_or_lacks_a_file_no_longer_counts(shared, tmp_
 
     assert not (tmp_path / "b").exists() and list(tmp_path.glob("*.tmp*")) == []
     assert shared.manifest("x/1") is None, "so that it can be put there again"
-    shared.put(own_result, "x/1")
+    shared.put(ours, "x/1")
     assert shared.get("x/1", tmp_path / "b") and verify(tmp_path / "b")
 
 
 @pytest.mark.parametrize("name", ["../../outside.txt", "/outside.txt", "below/../../outside.txt"])
-def test_a_manifest_writes_no_file_outside_its_folder(shared, tmp_path, name):
-    own_result = sealed(tmp_path / "a", "ours")
-    manifest = shared.put(own_result, "x/1")
+def test_a_manifest_writes_no_file_outside_its_folder(shared, tmp_path, name, ours):
+    manifest = shared.put(ours, "x/1")
     target = name if name.startswith("..") or "below" in name else str(tmp_path / "outside.txt")
     manifest["files"][target] = manifest["files"]["figures.txt"]
     shared._write(f"x/1/{MANIFEST}", json.dumps(manifest).encode())
@@ -153,11 +156,7 @@ def test_a_share_of_a_mac_that_is_not_connected_is_no_matter_of_permissions(tmp_
     share.mkdir(parents=True) if connected else share.parent.mkdir()
 
     refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), str(share / "studies" / "triage"))
-    words = (
-        "may not be written"
-        if connected
-        else r"it is not mounted; connect to it in Finder \(Go > Connect to Server\)\."
-    )
+    words = "may not be written" if connected else r"it is not mounted; connect to it in Finder .*\."
     with pytest.raises(NotShared, match=f"lab 1/studies/triage cannot be used: .*{words}"):
         refusing.put(sealed(tmp_path / "a", "ours"), "x/1")
 
@@ -191,13 +190,12 @@ def test_what_cannot_be_shared_has_landed_here_and_is_copied_later(tmp_path, mon
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no full device")
-def test_a_full_disk_is_told_by_the_disk_itself(tmp_path):
-    own_result = sealed(tmp_path / "a", "ours")
-    target = tmp_path / "mount" / "x/1" / read_manifest(own_result)["digest"][:12] / "figures.txt"
+def test_a_full_disk_is_told_by_the_disk_itself(tmp_path, ours):
+    target = tmp_path / "mount" / "x/1" / read_manifest(ours)["digest"][:12] / "figures.txt"
     target.parent.mkdir(parents=True)
     target.symlink_to(FULL)
     with pytest.raises(NotShared, match="it is full"):
-        SharedFolder(LocalFileSystem(), str(tmp_path / "mount"), "/mount").put(own_result, "x/1")
+        SharedFolder(LocalFileSystem(), str(tmp_path / "mount"), "/mount").put(ours, "x/1")
 
 
 @pytest.mark.parametrize("url", ["bogus://a/b", "s3://bucket/a", "~no-such-user/lab"])
@@ -323,14 +321,6 @@ def test_the_shared_version_of_a_training_takes_the_place_of_another_completed_o
     assert read_manifest(home() / "landing" / "t-1")["digest"] != digest
     take_over(["t-1"], DATA)
     assert read_manifest(home() / "landing" / "t-1")["digest"] == digest
-
-
-def test_without_a_shared_place_everything_stays_here(monkeypatch, tmp_path):
-    monkeypatch.delenv("TRIAGE_SHARED", raising=False)
-    land("here")
-    share_the_rest()
-    take_over(["nothing"], DATA)
-    assert landed_names() == ["here"]
 
 
 # --- trainings ----------------------------------------------------------------------------------

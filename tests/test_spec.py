@@ -74,56 +74,57 @@ def ids(spec: ExperimentSpec, inputs: dict | None = None, sets: dict | None = No
     }
 
 
-def changed_ids(**to) -> set[str]:
-    """Which ids differ once `spec` (an experiment), `inputs` or `sets` (digests) differ."""
+def changed_ids(inputs: dict | None = None, sets: dict | None = None, **spec) -> set[str]:
+    """Which ids differ once the experiment, `inputs` or `sets` (digests) differ."""
     before = ids(experiment())
-    after = ids(to.pop("spec", experiment()), to.get("inputs"), to.get("sets"))
+    after = ids(experiment(**spec), inputs, sets)
     return {name for name in before if before[name] != after[name]}
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
+JUDGED = {"scores", "evaluation"}
+RETRAINED = {"training", *JUDGED}
+CELL = {"cell", *RETRAINED}
+# By what changes exactly these ids: each ingredient of an experiment, or of what it is given.
+INGREDIENTS = [
+    (RETRAINED, "recipe", [
         {"learning_rate": 2e-4}, {"batch_size": 8}, {"rank": 4}, {"scale": 11.0}, {"dropout": 0.2}, {"iterations": 101},
         {"cost_weight": 2.0}, {"cost_matrix": COSTS | {"GP": {"ED": 3, "GP": 1, "HOME": 10}}},
         {"class_weights": {"ED": 4, "GP": 2, "HOME": 1}}, {"class_weights": None}, {"cost_matrix": None},
-    ],
-    ids=json.dumps,
-)  # fmt: skip
-def test_a_recipe_value_that_shapes_the_adapter_retrains(recipe):
-    assert changed_ids(spec=experiment(recipe=recipe)) == {"training", "scores", "evaluation"}
-
-
-@pytest.mark.parametrize(
-    "training",
-    [
+    ]),
+    (RETRAINED, "training", [
         {"group_size": 32}, {"num_layers": 8}, {"target_modules": ("self_attn.q_proj",)}, {"weight_decay": 0.0},
         {"warmup_ratio": 0.2}, {"max_tokens": 512}, {"evaluate_every": 100},
-    ],
-    ids=json.dumps,
-)  # fmt: skip
-def test_a_shared_training_setting_retrains(training):
-    assert changed_ids(spec=experiment(training=training)) == {"training", "scores", "evaluation"}
-
-
-@pytest.mark.parametrize(
-    "inputs",
-    [
+    ]),
+    (RETRAINED, "inputs", [
         {"variant": "v2"}, {"tokenizer": "t2"}, {"train": "a2"}, {"valid": "b2"}, {"prompt": "p2"}, {"backend": "metal"},
         {"compute_dtype": "bfloat16"}, {"compute_path": "packed"}, {"versions": {"mlx": "0.32.3", "mlx-lm": "0.32.2"}},
         {"versions": {"mlx": "0.32.2", "mlx-lm": "0.32.3"}},
-    ],
-    ids=json.dumps,
-)  # fmt: skip
-def test_weights_cases_prompt_versions_and_machine_kind_retrain(inputs):
-    assert changed_ids(inputs=inputs) == {"training", "scores", "evaluation"}
+    ]),
+    (JUDGED, "scoring", [{"passes": 51}, {"mc_cases": 60}, {"review_entropy": 0.4}, {"cost_matrix": COSTS}]),
+    (JUDGED, "recipe", [{"target_ed_recall": 0.9}, {"primary_rule": "argmax"}]),
+    (JUDGED, "sets", [{"calibration": "c2"}, {"evaluation_set": "d2"}, {"name": "clinic"}]),
+    (CELL, "bits", [8]),
+    (CELL, "seed", [43]),
+    (CELL, "model", [model("other")]),
+    (CELL, "recipe", [{"name": "other"}]),
+    (set(), "data", [Data(source="cases.csv", text_column="complaint")]),  # it matters through its digests alone
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("expected", "name", "value"),
+    [(expected, name, value) for expected, name, values in INGREDIENTS for value in values],
+    ids=str,
+)
+def test_each_ingredient_changes_exactly_the_ids_that_it_should(expected, name, value):
+    assert changed_ids(**{name: value}) == expected
 
 
 @pytest.mark.parametrize(
     ("module", "version", "changes"),
     [
-        (identity, "ENGINE_VERSION", {"training", "scores", "evaluation"}),
-        (identity, "SCORES_VERSION", {"scores", "evaluation"}),
+        (identity, "ENGINE_VERSION", RETRAINED),
+        (identity, "SCORES_VERSION", JUDGED),
         (grid, "SCORING_VERSION", {"evaluation"}),
     ],
     ids=["engine", "scores", "scoring"],
@@ -135,48 +136,17 @@ def test_each_version_changes_what_follows_from_it_and_nothing_before(module, ve
     assert {name for name in before if before[name] != after[name]} == changes
 
 
-@pytest.mark.parametrize(
-    "scoring", [{"passes": 51}, {"mc_cases": 60}, {"review_entropy": 0.4}, {"cost_matrix": COSTS}], ids=json.dumps
-)
-def test_how_an_adapter_is_judged_never_retrains(scoring):
-    assert changed_ids(spec=experiment(scoring=scoring)) == {"scores", "evaluation"}
-
-
-@pytest.mark.parametrize("recipe", [{"target_ed_recall": 0.9}, {"primary_rule": "argmax"}], ids=json.dumps)
-def test_the_decision_rule_of_a_recipe_never_retrains(recipe):
-    assert changed_ids(spec=experiment(recipe=recipe)) == {"scores", "evaluation"}
-
-
-@pytest.mark.parametrize("sets", [{"calibration": "c2"}, {"evaluation_set": "d2"}, {"name": "clinic"}], ids=json.dumps)
-def test_other_cases_to_judge_on_never_retrain(sets):
-    assert changed_ids(sets=sets) == {"scores", "evaluation"}
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"bits": 8}, {"seed": 43}, {"model": model("other")}, {"recipe": {"name": "other"}}],
-    ids=["bits", "seed", "model", "recipe name"],
-)
-def test_what_names_the_cell_changes_all_ids(changes):
-    assert changed_ids(spec=experiment(**changes)) == {"cell", "training", "scores", "evaluation"}
-
-
 def test_two_evaluation_sets_of_the_same_cases_have_ids_of_their_own():
     matches = {ids(experiment(), sets={"name": name})["evaluation"] for name in ("clinic", "ward", "test")}
     assert len(matches) == 3 and ids(experiment())["evaluation"] in matches
 
 
-def test_where_cases_come_from_matters_through_their_digests_alone():
-    assert changed_ids(spec=experiment(data=Data(source="cases.csv", text_column="complaint"))) == set()
-
-
 def test_ids_are_readable_and_end_in_twelve_hex_digits():
     ids_by_kind = ids(experiment())
     assert ids_by_kind["cell"] == "tiny-4bit-safe-s42"
-    prefix, _, digest = ids_by_kind["training"].rpartition("-")
-    assert prefix == ids_by_kind["cell"] and len(digest) == 12 and int(digest, 16) >= 0
-    prefix, _, digest = ids_by_kind["evaluation"].rpartition("-e")
-    assert prefix == ids_by_kind["training"] and len(digest) == 12 and int(digest, 16) >= 0
+    for kind, of, mark in (("training", "cell", "-"), ("evaluation", "training", "-e")):
+        prefix, _, digest = ids_by_kind[kind].rpartition(mark)
+        assert prefix == ids_by_kind[of] and len(digest) == 12 and int(digest, 16) >= 0
 
 
 def test_ids_survive_a_round_trip_through_json():
@@ -193,11 +163,8 @@ def test_cells_come_variant_by_variant():
     ]
 
 
-def test_scale_multiplies_the_update_and_peft_alpha_follows_from_it():
+def test_the_gated_rule_follows_from_the_kind_unless_it_is_named_and_pefts_alpha_from_scale_and_rank():
     assert Recipe(**RECIPE).peft_alpha == 80.0
-
-
-def test_the_gated_rule_follows_from_the_kind_unless_it_is_named():
     standard = {k: v for k, v in RECIPE.items() if k not in ("cost_matrix", "class_weights", "target_ed_recall")}
     assert Recipe(**(standard | {"kind": "standard"})).rule == "argmax"
     assert Recipe(**RECIPE).rule == "target_recall"

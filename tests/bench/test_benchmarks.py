@@ -21,10 +21,6 @@ SMALL = {
         ["--model", "tiny-llama", "--layers", "2", "--length", "40", "--repeats", "1"],
         r"\de-0\d",
     ),
-    "memory": (
-        ["--model", "tiny-llama", "--layers", "2", "--length", "20"],
-        r"8bit \(random weights\) │ \d",
-    ),
     "dropout": (
         [
             "--model",
@@ -43,7 +39,6 @@ SMALL = {
         r"generate_stock .* │ 6 ",
     ),
     "overhead": (["--experiments", "2", "--iterations", "8"], r"typed again +│ \d"),
-    "warehouse": (["--experiments", "2", "--cases", "30"], r"triage report +│ \d"),
     "corpus": (["smoke"], r"sweep this grid first"),
 }
 
@@ -62,9 +57,8 @@ def test_a_small_run_prints_its_figures_and_leaves_nothing(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("memory", ["--model", "tiny-lama"], "Unknown base model 'tiny-lama'"),
+        ("dropout", ["--model", "tiny-lama"], "Unknown base model 'tiny-lama'"),
         ("training", ["--model", "tiny-llama", "--layers", "5"], "give 1 to 4"),
-        ("warehouse", ["--experiments", "7"], "even number"),
     ],
 )
 def test_a_mistake_is_a_sentence(name, arguments, words, tmp_path):
@@ -108,11 +102,7 @@ def test_a_model_is_above_the_bag_of_words_by_the_difference_of_their_figures():
     low, high = map(float, re.findall(r"[-+][\d.]+", row["ed_f2, difference"])[1:])
     assert row["ed_f2"] == "1.000" and row["ed_f2, difference"].startswith("+0.211")
     assert 0 < low < 0.211 < high <= 1 and row["earns its place?"] == "yes, by 0.05"
-    assert (
-        difference("macro_f1", decided(0), decided())[0]
-        < 0
-        == difference("macro_f1", decided(0), decided(0))[0]
-    )
+    assert difference("macro_f1", decided(0), decided())[0] < 0
 
 
 @pytest.mark.parametrize(

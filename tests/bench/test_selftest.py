@@ -3,7 +3,6 @@ meet an MLX that answers as there.
 """
 
 import json
-import re
 
 import mlx.core as mx
 import pytest
@@ -11,7 +10,6 @@ from mlx.utils import tree_flatten
 
 from tasks.bench.selftest import against_stock, engine, kernels, memory
 from tasks.bench.selftest.check import SelfTestCheck
-from tasks.bench.selftest.memory import CACHE_BLOCK, CACHE_LIMIT
 from tasks.bench.selftest.models import adapt, make_tiny
 from tasks.bench.selftest.run import all_checks, described
 from tasks.runtime.backend import BACKENDS, CPU_PACKED, METAL
@@ -78,49 +76,6 @@ def test_a_model_is_wired_as_stock_does_it_where_macos_can(macos, limits, wired,
     outcome = wired(macos, RECOMMENDED)
     load_variant(subject.folder, "packed")
     assert outcome == limits
-
-
-class Allocator:
-    """MLX's own rule: a freed block goes to the cache if the cache is below its limit before that."""
-
-    def __init__(self, cached: int, forgets: bool = True) -> None:
-        self.cached = cached
-        self.limit = 1 << 40
-        self.forgets = forgets
-        self.allocated = 0
-
-    def set_cache_limit(self, limit: int) -> int:
-        before = self.limit
-        self.limit = limit
-        return before
-
-    def clear_cache(self) -> None:
-        self.cached = 0
-
-    def full(self, size: int, *args, **options) -> int:
-        self.allocated += 1
-        return size
-
-    def get_cache_memory(self) -> int:
-        """After every block has been freed."""
-        for _ in range(self.allocated):
-            if self.cached < self.limit or not self.forgets:
-                self.cached += CACHE_BLOCK
-        return self.cached
-
-
-@pytest.mark.parametrize(
-    ("cached", "forgets", "ok"),
-    [(0, True, True), (CACHE_LIMIT - 1, True, True), (1 << 34, True, True), (0, False, False)],
-)
-def test_the_cache_limit_holds_by_mlxs_own_rule_whatever_was_cached_before(
-    cached, forgets, ok, monkeypatch
-):
-    allocator = Allocator(cached, forgets)
-    for name in ("set_cache_limit", "clear_cache", "full", "get_cache_memory"):
-        monkeypatch.setattr(memory.mx, name, getattr(allocator, name))
-    monkeypatch.setattr(memory.mx, "eval", lambda *arrays: None)
-    assert (memory.cached_bytes() <= CACHE_LIMIT + CACHE_BLOCK) is ok and allocator.limit == 1 << 40
 
 
 @pytest.fixture(scope="module")
@@ -242,22 +197,9 @@ def test_a_check_fails_where_an_error_is_planted_and_says_what_to_do(name, subje
     )
 
 
-def test_every_check_has_a_name_of_its_own_and_an_error_that_is_planted(tmp_path):
+def test_every_check_has_a_name_of_its_own(tmp_path):
     names = [check.name for check in all_checks(tmp_path, {})]
     assert len(set(names)) == len(names) > 35
-    kinds = {
-        re.sub(r"^tiny-\w+ \dbit|^smollm2-135m widths, 2 blocks.*tokens", "", name)
-        for name in names
-    }
-    patterns = [
-        re.sub(r"\d+ x \d+, \dbit|size \d+|causal|window|[a-z0-9-]+(?= widths)", "#", name)
-        for name in PLANTED
-    ]
-    for kind in kinds:
-        blurred = re.sub(
-            r"\d+ x \d+, \dbit|size \d+|causal|window|[a-z0-9-]+(?= widths)", "#", kind
-        )
-        assert any(blurred.endswith(pattern.removeprefix("bit")) for pattern in patterns), kind
 
 
 def test_what_runs_in_seconds_passes_here(subject):
@@ -291,11 +233,8 @@ def test_the_bounds_follow_the_data_type_of_the_backend(subject, monkeypatch):
 def test_the_fused_kernels_of_a_gpu_are_within_their_bound_in_bfloat16(mask, monkeypatch):
     monkeypatch.setattr(kernels, "backend", lambda: CPU_PACKED)
     assert 1e-5 < kernels.attention_error((4, 1, 256), mask) < METAL.rounding
-    scaled(kernels, "scaled_dot_product_attention")(monkeypatch)
-    fused = kernels.scaled_dot_product_attention
-    monkeypatch.setattr(
-        kernels, "scaled_dot_product_attention", lambda *a, **o: fused(*a, **o) * 1.03
-    )
+    for _ in range(3):
+        scaled(kernels, "scaled_dot_product_attention")(monkeypatch)
     assert kernels.attention_error((4, 1, 256), mask) > METAL.rounding
 
 
@@ -310,17 +249,10 @@ def test_an_error_is_a_failed_check_without_folders_and_nan_passes_none():
     assert not result.ok and "nan" in result.error
     assert json.loads(json.dumps(result.as_dict()))["value"] is None
 
-    assert (
-        SelfTestCheck("x", lambda: 2, 1.0, at_least=True).run().ok
-        and not SelfTestCheck("x", lambda: 0, 1.0, at_least=True).run().ok
-    )
+    assert SelfTestCheck("x", lambda: 2, 1.0, at_least=True).run().ok
+    assert not SelfTestCheck("x", lambda: 0, 1.0, at_least=True).run().ok
 
 
 def test_of_mlxs_device_only_what_it_is_is_reported():
-    device = {
-        "device_name": "Apple M4",
-        "memory_size": 16 << 30,
-        "uuid": "GPU-123",
-        "pci_bus_id": "0000:01",
-    }
-    assert described(device) == {"device_name": "Apple M4", "memory_size": 16 << 30}
+    kind = {"device_name": "Apple M4", "memory_size": 16 << 30}
+    assert described(kind | {"uuid": "GPU-123", "pci_bus_id": "0000:01"}) == kind

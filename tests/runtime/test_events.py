@@ -7,7 +7,6 @@ import pytest
 
 from tasks.runtime.events import (
     Device,
-    ExperimentLanded,
     Heartbeat,
     MemoryNote,
     Note,
@@ -69,8 +68,3 @@ def test_numbers_that_are_not_finite_cross_the_pipe():
 @pytest.mark.parametrize("line", ["", "text", "3", "null", "[]", "{}", '{"event": "unheard"}', '{"event": "note"}'])
 def test_text_that_is_no_event_is_none(line):
     assert from_json(line) is None
-
-
-def test_an_event_of_the_sweep_itself_never_crosses_the_pipe():
-    with pytest.raises(KeyError):
-        to_json(ExperimentLanded(("e1",)))

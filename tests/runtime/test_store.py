@@ -202,20 +202,22 @@ def test_a_folder_of_an_earlier_version_is_closed_to_others_when_it_is_used_and_
     final = tmp_path / "data" / "made"
     manifest = build_folder(final, fill)
     times = {path: path.stat().st_mtime_ns for path in final.rglob("*")}
-    assert "file 644" in modes(final)
+    assert modes(final) == {"folder 755", "file 644"}, "as a loader of another user on a shared disk needs it"
     again = build_folder(final, lambda folder: pytest.fail("built again"), private=True)
     assert modes(final.parent) == {"folder 700", "file 600"} and again == manifest
     assert {path: path.stat().st_mtime_ns for path in final.rglob("*")} == times
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
-def test_a_folder_of_another_user_is_one_sentence(tmp_path):
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write anything")
+@pytest.mark.parametrize(("mode", "words"), [(0, "made.* may not be read .*; "), (0o500, "")])
+def test_a_folder_that_others_closed_is_one_sentence(mode, words, tmp_path):
     final = tmp_path / "made"
     build_folder(final, fill)
-    final.chmod(0)
-    with pytest.raises(BadInput, match=r"made.* may not be read .*; choose another folder with TRIAGE_HOME\.$"):
-        build_folder(final, fill)
-    final.chmod(0o700)
+    closed = tmp_path if mode else final
+    closed.chmod(mode)
+    with pytest.raises(BadInput, match=rf"{words}choose another folder with TRIAGE_HOME"):
+        build_folder(tmp_path / "other" if mode else final, fill)
+    closed.chmod(0o700)
 
 
 def test_a_builder_that_is_alive_keeps_its_temporary_folder(tmp_path):
@@ -294,19 +296,22 @@ def test_a_damaged_or_truncated_manifest_means_broken_and_is_rebuilt(damage, tmp
 
 
 def test_a_missing_file_is_noticed_without_reading_and_a_changed_one_by_reading(tmp_path):
-    folder = tmp_path / "made"
-    build_folder(folder, fill)
+    folder = sealed(tmp_path / "made", size=3)
     (folder / "a.bin").write_bytes(b"ALPHA")
     assert intact_manifest(folder, deep=False) and intact_manifest(folder, deep=True) is None
+    assert Sized.read_if_complete(folder) and Sized.read_if_complete(folder, deep=True) is None
+    with pytest.raises(BrokenFolder, match=r"a\.bin does not have the digest"):
+        Sized.read(folder, deep=True)
     (folder / "a.bin").unlink()
     with pytest.raises(BrokenFolder, match=r"a\.bin is missing"):
         verify(folder, deep=False)
 
-
-def test_a_folder_without_manifest_was_never_completed(tmp_path):
-    assert read_manifest(tmp_path) is None and intact_manifest(tmp_path) is None
-    with pytest.raises(BrokenFolder, match="never completed"):
-        verify(tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert read_manifest(empty) is None and intact_manifest(empty) is None and Sized.read_if_complete(empty) is None
+    for read in (verify, Sized.read):
+        with pytest.raises(BrokenFolder, match="never completed"):
+            read(empty)
 
 
 def test_a_manifest_may_vouch_for_some_of_the_files_only(tmp_path):
@@ -369,24 +374,6 @@ def test_a_home_that_is_a_file_is_one_sentence(tmp_path):
     ):
         with pytest.raises(BadInput, match="choose another TRIAGE_HOME"):
             use()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_home_that_may_not_be_written_is_one_sentence(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(BadInput, match="choose another folder with TRIAGE_HOME"):
-        build_folder(tmp_path / "made", fill)
-
-
-def test_a_built_folder_can_be_read_by_others_as_the_umask_allows(tmp_path):
-    """Landing folders lie on a shared disk, where another user's loader reads them."""
-    old = os.umask(0o022)
-    try:
-        build_folder(tmp_path / "made", fill)
-    finally:
-        os.umask(old)
-    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o755
-    assert (tmp_path / "made" / store.MANIFEST).stat().st_mode & 0o777 == 0o644
 
 
 def test_a_lock_is_refused_while_another_process_holds_it_and_free_when_that_dies(tmp_path):
@@ -476,16 +463,3 @@ def test_a_manifest_without_what_its_class_needs_is_broken_in_a_sentence(extra, 
     for read in (Sized.read, Sized.read_if_complete):
         with pytest.raises(BrokenFolder, match=rf"made.manifest\.json: {key}.*; delete the folder to rebuild it\.$"):
             read(folder)
-
-
-def test_a_folder_that_is_damaged_or_missing_is_broken_or_none(tmp_path):
-    with pytest.raises(BrokenFolder, match="never completed"):
-        Sized.read(tmp_path / "missing")
-
-    assert Sized.read_if_complete(tmp_path / "missing") is None
-    folder = sealed(tmp_path / "made", size=3)
-    (folder / "a.bin").write_bytes(b"ALPHA")
-    assert Sized.read_if_complete(folder) and Sized.read_if_complete(folder, deep=True) is None
-
-    with pytest.raises(BrokenFolder, match=r"a\.bin does not have the digest"):
-        Sized.read(folder, deep=True)
