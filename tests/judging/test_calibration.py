@@ -65,18 +65,6 @@ def test_brier_and_ece_equal_scikit_learn_and_a_direct_sum_on_random_tables(tabl
     assert eces >= 0.08 * tables
 
 
-def test_ece_equals_a_loop_over_bins():
-    labels, p = sample(500, sharpen=2)
-    scores = p.max(axis=1)
-    hits = np.array([LABELS[i] for i in p.argmax(axis=1)]) == labels
-    order = np.argsort(scores)
-    expected = sum(len(b) / 500 * abs(hits[b].mean() - scores[b].mean()) for b in np.array_split(order, 10))
-    assert expected_calibration_error(scores, hits) == pytest.approx(expected)
-    assert by_name(labels, p)["ece"].value == pytest.approx(expected)
-    ed = np.array(labels) == "ED"
-    assert by_name(labels, p)["ed_ece"].value == pytest.approx(expected_calibration_error(p[:, 0], ed))
-
-
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=200), st.integers(0, 2**32 - 1))
 def test_bins_keep_equal_scores_together_and_ignore_the_order_of_cases(values, seed):
@@ -98,14 +86,6 @@ def test_below_300_cases_there_is_no_ece_but_a_brier_score():
     assert rows["ed_ece"].value is None and rows["brier"].value > 0
     assert by_name(*sample(300))["ece"].value is not None
     assert all(m.value is None and m.note.startswith("not available") for m in calibration_table([], np.empty((0, 3))))
-
-
-def test_brier_equals_scikit_learn():
-    labels, p = sample(400)
-    rows = by_name(labels, p)
-    assert rows["ed_brier"].value == pytest.approx(brier_score_loss(np.array(labels) == "ED", p[:, 0]))
-    parts = [brier_score_loss(np.array(labels) == label, p[:, i]) for i, label in enumerate(LABELS)]
-    assert rows["brier"].value == pytest.approx(sum(parts))
 
 
 def test_the_interval_of_a_calibrated_model_reaches_zero_and_that_of_a_sharpened_one_does_not():

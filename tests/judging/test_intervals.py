@@ -15,9 +15,6 @@ from tasks.judging.intervals import (
 )
 from tasks.judging.point_metrics import MIN_UNITS
 
-# misses allowed -> smallest number of cases whose two-sided exact lower bound stays at 0.95
-ALLOWED = {0: 72, 1: 110, 2: 142, 3: 173, 4: 202, 5: 230, 7: 285, 9: 338, 10: 364}
-
 
 def share(totals):
     return totals[:, 0] / totals[:, 1]
@@ -30,12 +27,6 @@ def test_exact_interval_equals_scipy(data, level):
     k = data.draw(st.integers(0, n))
     expected = binomtest(k, n).proportion_ci(confidence_level=level, method="exact")
     assert clopper_pearson(k, n, level) == pytest.approx((expected.low, expected.high), abs=1e-9)
-
-
-@pytest.mark.parametrize(("misses", "n"), ALLOWED.items())
-def test_allowed_misses_follow_the_published_table(misses, n):
-    assert clopper_pearson(n - misses, n)[0] >= 0.95
-    assert clopper_pearson(n - 1 - misses, n - 1)[0] < 0.95
 
 
 @pytest.mark.parametrize(("k", "n", "level"), [(0, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0)])
@@ -81,15 +72,6 @@ def test_order_of_cases_and_names_of_groups_change_nothing():
     other = clustered_bootstrap(share, values[shuffle], groups=[f"x{99 - codes[i]}" for i in shuffle], seed=5)
     assert one == other
     assert one != clustered_bootstrap(share, values, groups=[f"g{c}" for c in codes], seed=6)
-
-
-def test_identical_cases_in_a_group_count_once():
-    """20 groups of 25 equal cases hold 20 observations: the interval is about 5 times as wide as for 500 cases."""
-    hit = np.repeat(np.arange(20) % 2, 25)
-    clustered = clustered_bootstrap(share, hit, np.ones(500), groups=[str(i // 25) for i in range(500)], seed=0)
-    independent = clustered_bootstrap(share, hit, np.ones(500), groups=None, seed=0)
-    ratio = (clustered[1] - clustered[0]) / (independent[1] - independent[0])
-    assert 4 < ratio < 6
 
 
 def test_strata_keep_their_sizes():
