@@ -78,10 +78,6 @@ def test_a_night_without_a_sweep_starts_one(study):
     study.wait(newest["id"], seconds=400)
 
 
-def test_the_whole_smoke_grid_runs_as_a_deployment(study):
-    study.wait(study.run("sweep/local", {"grid": "smoke"}), seconds=400)
-
-
 def test_a_sweep_goes_on_when_triage_up_is_stopped_and_started_again_and_schedules_stay_as_they_were_left(study):
     change_schedules(study)
     schedules_before = schedules(study)

@@ -1,16 +1,14 @@
 """Chaos: what its checks see in a finished sweep, what its faults strike, and a short run."""
 
-import random
 import subprocess
 import sys
 
 import duckdb
 import pytest
 
-from tasks.runtime.store import intact_manifest
 from tests.bench.common import smoke_sweep
 from tests.chaos.checks import checks, differences
-from tests.chaos.faults import FAULTS, NO_TARGET, drawn
+from tests.chaos.faults import FAULTS
 from tests.chaos.sweeps import Sweep
 from tests.place import Place
 
@@ -52,27 +50,6 @@ def test_times_and_speeds_may_differ_and_results_may_not(smoke, swept):
     assert change("UPDATE experiment SET train_seconds = 9e9, finished_at = now(), peak_memory_bytes = 1") == []
     (line,) = change("UPDATE metric SET value = value + 1e-9 WHERE metric = 'accuracy' AND rule = 'argmax'")
     assert line.startswith("metric: ")
-
-
-@pytest.mark.parametrize(
-    "kind", ["byte flipped in a cached file", "byte flipped in a landing file", "landing file truncated"]
-)
-def test_a_damaged_file_breaks_one_complete_folder(kind, swept):
-    def broken() -> set[str]:
-        manifests = [path for path in swept.place.home.rglob("manifest.json") if ".tmp" not in str(path)]
-        return {str(path.parent) for path in manifests if intact_manifest(path.parent, deep=True) is None}
-
-    before = broken()
-    struck = FAULTS[kind](swept, random.Random(3))
-    (damaged,) = broken() - before
-    assert (swept.place.folder / struck).is_relative_to(damaged)
-
-
-def test_every_kind_comes_once_before_any_comes_again(tmp_path):
-    nothing = Sweep(Place(tmp_path), EXPERIMENTS, [])
-    names = [name for name, _ in drawn(nothing, 2 * len(FAULTS), random.Random(1))]
-    assert set(names[: len(FAULTS)]) == set(names[len(FAULTS) :]) == set(FAULTS)
-    assert FAULTS["warehouse locked"](nothing, random.Random(1)) == NO_TARGET
 
 
 @pytest.mark.nightly

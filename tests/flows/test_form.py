@@ -43,8 +43,3 @@ def test_every_parameter_has_a_description_and_names_have_a_drop_down(flow):
     assert all(parameter["description"] for parameter in properties.values())
     kinds = properties["grid"]["anyOf"]
     assert kinds[0]["enum"] == GRID_NAMES and kinds[1] == {"type": "string"}
-
-
-def test_what_is_typed_instead_is_taken():
-    parameters = sweep.validate_parameters({"grid": "my_grid.toml", "recipes": ["mine", "quick"]})
-    assert parameters["grid"] == "my_grid.toml" and parameters["recipes"] == ["mine", "quick"]

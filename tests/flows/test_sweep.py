@@ -10,18 +10,13 @@ import mlx.core as mx
 import pandas as pd
 import pytest
 
-from flows.report.evidence import evidence
-from flows.report.figures import BASELINES
-from flows.report.leaderboard import leaderboard
-from flows.report.pairs import pair_rows, quantization
-from flows.report.typed_rows import leaderboard_rows
 from tasks.grids.grid import GRIDS
 from tasks.models.model_shape import known_shape
 from tasks.models.sizes import PARTS, expected_sizes
 from tasks.precisions import of_bits
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.runtime.store import intact_manifest, verify
+from tasks.runtime.store import intact_manifest
 from tests.place import one_sentence
 
 CELLS = [
@@ -155,64 +150,6 @@ def test_random_weights_are_marked_in_every_table(smoke):
     assert whole.count("All weights are random") == 1 and "(random" not in whole, "said once"
     board, pairs = (place.query(f"SELECT random_weights FROM {v}") for v in ("leaderboard", "quantization_comparison"))
     assert board.random_weights.all() and pairs.random_weights.all()
-
-
-def test_every_table_of_the_sweep_marks_every_row_but_those_of_baselines_without_a_model(smoke, monkeypatch):
-    place, _ = smoke
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
-    board = leaderboard_rows()
-    tables = [leaderboard(board), quantization(pair_rows()), *evidence(board)]
-    assert len(tables) == 2 + 14, "all but further evaluation sets and seeds, which this sweep has not"
-
-    for table in tables:
-        names = table[table.columns[0]]
-        unmarked = [name for name in names if "(random weights)" not in name]
-        assert len(unmarked) < len(names) and all(is_without_a_model(name) for name in unmarked), table.title
-
-    status = place.ask("status", COLUMNS="200").stdout  # wide enough for a name on one line
-    assert status.count("(random weights)") == 8 + 4, "experiments, and models untuned"
-
-
-def is_without_a_model(name: str) -> bool:
-    """Whether a name, on one line or on two, is that of a baseline without a language model."""
-    line = " ".join(name.split())
-    return any(line.startswith(" ".join(baseline.split())) for baseline in BASELINES.values())
-
-
-def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(smoke):
-    place, _ = smoke
-    table = place.query("SELECT * FROM quantization_comparison").set_index(["base_model", "recipe"])
-    assert len(table) == 4 + 2, "four pairs of experiments, and two models untuned"
-
-    rows = place.query(
-        "SELECT base_model, recipe, bits, label, argmax, decision, nll, case_id FROM prediction "
-        "JOIN evaluation USING (evaluation_id) JOIN experiment USING (training_id) "
-        "WHERE evaluation_set = 'test' AND bits IS NOT NULL"
-    )
-    for pair, cases_of_pair in rows.groupby(["base_model", "recipe"]):
-        sides = {bits: side.set_index("case_id").sort_index() for bits, side in cases_of_pair.groupby("bits")}
-        assert list(sides[4].index) == list(sides[8].index)
-        right = {bits: side.argmax == side.label for bits, side in sides.items()}
-        outcome = table.loc[pair]
-
-        for bits, side in sides.items():
-            emergencies = side[side.label == "ED"]
-            assert outcome[f"accuracy_{bits}bit"] == pytest.approx(right[bits].mean(), abs=1e-12)
-            assert outcome[f"loss_{bits}bit"] == pytest.approx(side.nll.mean(), abs=1e-12)
-
-            if side.decision.notna().all():
-                caught = (emergencies.decision == "ED").mean()
-                assert outcome[f"ed_recall_{bits}bit"] == pytest.approx(caught, abs=1e-12)
-            else:
-                assert outcome.isna()[f"ed_recall_{bits}bit"], "a rule that could not be applied gives no figure"
-
-            stored = verify(next((place.home / "models").glob(f"{pair[0]}-{bits}bit-*")))["stored_bytes"]
-            assert outcome[f"stored_bytes_{bits}bit"] == stored
-
-        assert outcome.accuracy_diff == pytest.approx(right[4].mean() - right[8].mean(), abs=1e-12)
-        assert outcome.right_at_4bit_only == (right[4] & ~right[8]).sum()
-        assert outcome.right_at_8bit_only == (right[8] & ~right[4]).sum()
-        assert outcome.cases == len(sides[4]) and bool(outcome.random_weights)
 
 
 @pytest.fixture(scope="module")

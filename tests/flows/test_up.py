@@ -57,7 +57,7 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.locks import at_work, locked
 from tests.http_server import QuietHandler, http_server
-from tests.place import ROOT, one_sentence
+from tests.place import ROOT
 
 
 @contextmanager
@@ -121,14 +121,6 @@ def test_a_second_start_says_where_the_first_is_or_that_it_has_another_port(pati
     other.communicate(b"")
     with locked(home() / "server"):
         pass
-
-
-def test_the_command_says_it_in_one_sentence(busy_port, tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "up", "--port", str(busy_port)], cwd=ROOT, capture_output=True, text=True,
-        env=os.environ | {"TRIAGE_HOME": str(tmp_path)},
-    )  # fmt: skip
-    assert result.returncode == 2 and one_sentence(result.stderr) and "Traceback" not in result.stderr
 
 
 def test_a_comparison_before_anything_has_run_says_so_in_its_artifact(monkeypatch):

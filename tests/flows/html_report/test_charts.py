@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
-import altair as alt
 import pytest
 
 from flows.html_report import marks
@@ -156,7 +155,3 @@ def test_ids_of_two_charts_in_a_page_are_apart_and_text_is_escaped():
     assert 'id="one-c"' in page and "url(#one-c)" in page and 'fill="var(--ink)"' in page
     assert "<title>a &lt; b &#34;c&#34;</title>" in page
     assert 'fill="#1a1a1a"' in as_file(svg, "a")
-
-
-def test_altair_is_asked_for_the_version_that_draws(specs):
-    assert alt.SCHEMA_VERSION.startswith("v6.")

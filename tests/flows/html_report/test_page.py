@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from markupsafe import escape
 
 from flows.html_report import marks
-from flows.html_report.cases import ShownCase, ShownCases
-from flows.html_report.page import ReportPage, as_html, made_report
-from flows.html_report.study import Panel, ReportedStudy, Section, reported_study, with_own_names
-from tests.flows.html_report.html import ReadPage
-from tests.warehouse.rows import evaluation, land_pair, training
+from flows.html_report.page import as_html, made_report
+from flows.html_report.study import Panel, Section, reported_study, with_own_names
+from tests.warehouse.rows import evaluation, training
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 
@@ -60,30 +56,3 @@ def test_experiments_whose_shortened_names_are_the_same_have_a_line_each(tmp_pat
     )
     made_report(reported_study(None), "")
     assert labels == {f"smol 4bit\n{recipe} s42" for recipe in recipes}
-
-
-@pytest.fixture
-def study(tmp_path) -> ReportedStudy:
-    land_pair(tmp_path)
-    load_all(tmp_path)
-    return reported_study(None)
-
-
-def texts_of(study: ReportedStudy, count: int) -> str:
-    """The paragraphs of a page with so many cases, evaluations and evaluations that are left out."""
-    cases = [ShownCase(f"c{i}", "ED", None, "missed by 1 of 2 models", []) for i in range(count)]
-    shown = replace(study, board=study.board[:count], further=count)
-    html = as_html(ReportPage(shown, [], ShownCases(cases, count, 0), ""))
-    return "\n".join(element.text for element in ReadPage(html).all("p"))
-
-
-def test_one_is_singular_and_two_are_plural(study):
-    one = texts_of(study, 1)
-    assert "1 evaluation on 5 test cases." in one
-    assert "1 evaluation on another test set is left out" in one
-    assert "1 case. Without --case a report shows" in one
-
-    two = texts_of(study, 2)
-    assert "2 evaluations on 5 test cases." in two
-    assert "2 evaluations on other test sets are left out" in two
-    assert "2 cases. Without --case a report shows" in two

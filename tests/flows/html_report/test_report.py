@@ -13,7 +13,6 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, replace
 from html import unescape
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -382,14 +381,3 @@ def test_the_sweep_that_repeats_a_study_is_one_that_can_be_typed(local_report):
     assert re.match("triage sweep smoke  # .*other settings.*--set", first("smoke", ["seeds=[43]"]))
     assert first("my_study") == "triage sweep GRID.toml  # your own grid file of my_study"
     assert first(None) == "triage compare synthetic --all"
-
-
-def test_a_flips_label_fits_its_chart():
-    from flows.html_report.flips import Row, _bars
-
-    names = {"base_model": "smollm2-135m", "recipe": "high_capacity_safe", "change": "adapter moved 4bit to mxfp4"}
-    columns = ("evaluation_before", "evaluation_after", "flips", "ed_cases", "ed_lost", "ed_gained")
-    values = dict.fromkeys(columns, 0) | names | {"seed": 42}
-    study = SimpleNamespace(by_id={0: SimpleNamespace(random_weights=False)})
-    for bar in _bars(study, [Row(**values)]):
-        assert bar.label == "smollm2-135m 4bit to mxfp4\nhigh_capacity_safe s42"
