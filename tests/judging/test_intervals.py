@@ -74,14 +74,11 @@ def test_order_of_cases_and_names_of_groups_change_nothing():
     assert one != clustered_bootstrap(share, values, groups=[f"g{c}" for c in codes], seed=6)
 
 
-def test_strata_keep_their_sizes():
+def test_strata_keep_their_sizes_and_without_strata_or_groups_cases_are_drawn_freely():
     strata = np.repeat([0, 1], [30, 70])
     totals = resample_totals(np.eye(2)[strata], groups=None, strata=strata, seed=0, resamples=50)
     assert (totals == [30, 70]).all()
-
-
-def test_without_strata_or_groups_cases_are_drawn_freely():
-    totals = resample_totals(np.eye(2)[np.repeat([0, 1], [30, 70])], groups=None, seed=0, resamples=50)
+    totals = resample_totals(np.eye(2)[strata], groups=None, seed=0, resamples=50)
     assert len(set(totals[:, 0])) > 5 and (totals.sum(axis=1) == 100).all()
 
 

@@ -193,19 +193,8 @@ def test_each_row_is_a_result_with_an_interval_or_a_reason(cases, grouped, seed)
             assert m.low <= m.high and (m.method != EXACT or m.low <= m.value <= m.high)
 
 
-def test_the_wider_interval_is_used_and_named():
+def test_both_intervals_stand_beside_the_wider_one_which_is_named():
     """Groups of equal cases make the clustered interval wider; groups of one leave the exact one wider."""
-    labels = ["ED"] * 200 + ["GP"] * 200
-    decisions = ["ED"] * 150 + ["GP"] * 50 + ["GP"] * 200
-    dependent = by_name(labels, decisions, [f"g{i // 10}" for i in range(400)])["ed_recall"]
-    single = by_name(labels, decisions, [f"g{i}" for i in range(400)])["ed_recall"]
-    none = by_name(labels, decisions)["ed_recall"]
-    assert dependent.method == CLUSTERED and single.method == none.method == EXACT
-    assert dependent.high - dependent.low > 2 * (single.high - single.low)
-    assert none.note == "assumes independent cases" and dependent.note is None
-
-
-def test_both_intervals_stand_beside_the_wider_one():
     labels = ["ED"] * 200 + ["GP"] * 200
     decisions = ["ED"] * 150 + ["GP"] * 50 + ["GP"] * 200
     groups = [f"g{i // 10}" for i in range(400)]
@@ -214,6 +203,14 @@ def test_both_intervals_stand_beside_the_wider_one():
         assert m.value is None or (m.low, m.high) in ends
 
     recall = by_name(labels, decisions, groups)["ed_recall"]
+    single = by_name(labels, decisions, [f"g{i}" for i in range(400)])["ed_recall"]
+    none = by_name(labels, decisions)["ed_recall"]
+    few = by_name(labels, decisions, [f"g{i % 3}" for i in range(400)])["ed_recall"]
+    assert recall.method == CLUSTERED and single.method == none.method == few.method == EXACT
+    assert recall.high - recall.low > 2 * (single.high - single.low)
+    assert none.note == "assumes independent cases" and recall.note is None
+    assert few.note == "assumes independent cases: 3 groups are too few for a bootstrap (it needs 10)"
+
     f2 = by_name(labels, decisions, groups)["ed_f2"]
     assert (recall.exact_low, recall.exact_high) == clopper_pearson(150, 200)
     assert recall.clustered_low < recall.exact_low < recall.exact_high < recall.clustered_high
@@ -225,12 +222,6 @@ def test_both_intervals_stand_beside_the_wider_one():
     rate = gates["ed_false_negative_rate"]
     assert rate.clustered_high == rate.bound == pytest.approx(1 - gates["ed_recall"].clustered_low)
     assert rate.exact_low == pytest.approx(clopper_pearson(50, 200)[0])
-
-
-def test_few_groups_say_that_the_interval_assumes_independent_cases():
-    row = by_name(["ED"] * 60, ["ED"] * 60, [f"g{i // 20}" for i in range(60)])["ed_recall"]
-    assert row.method == EXACT
-    assert row.note == "assumes independent cases: 3 groups are too few for a bootstrap (it needs 10)"
 
 
 def test_the_bootstrap_of_f2_covers_the_truth():

@@ -39,34 +39,38 @@ def random_passes(seed, passes=20, cases=7, spread=1.0):
     return softmax(rng.normal(size=(1, cases, 3)) * 2 + spread * rng.normal(size=(passes, cases, 3)), axis=-1)
 
 
-@pytest.mark.parametrize(("passes", "dissenting"), [(50, 5), (100, 9)])
-def test_the_review_flag_follows_the_published_table(passes, dissenting):
-    assert summarise_passes(votes(passes - dissenting, dissenting, 0))[0].review
-    assert not summarise_passes(votes(passes - dissenting + 1, dissenting - 1, 0))[0].review
+@pytest.mark.parametrize(
+    ("counts", "majority", "review"),
+    [
+        ((45, 5, 0), "ED", True),
+        ((46, 4, 0), "ED", False),
+        ((91, 9, 0), "ED", True),
+        ((92, 8, 0), "ED", False),
+        ((0, 30, 0), "GP", False),
+        ((0, 10, 10), "GP", True),  # of a tie the more urgent label
+        ((10, 0, 10), "ED", True),
+    ],
+)
+def test_the_review_flag_follows_the_published_table_and_ties_go_to_the_more_urgent_label(counts, majority, review):
+    case = summarise_passes(votes(*counts))[0]
+    assert (case.majority, case.review) == (majority, review)
 
 
-def test_the_review_threshold_is_the_callers():
-    p = votes(45, 5, 0)
-    assert summarise_passes(p, 0.3)[0].review and not summarise_passes(p, 0.4)[0].review
-
-
-def test_an_even_vote_of_three_has_the_largest_entropy_and_unanimity_none():
-    even = summarise_passes(votes(10, 10, 10))[0]
-    sure = summarise_passes(votes(0, 30, 0))[0]
+def test_the_figures_of_votes_by_hand():
+    even, sure, most = (summarise_passes(votes(*counts))[0] for counts in ((10, 10, 10), (0, 30, 0), (5, 45, 0)))
     assert even.entropy_nats == pytest.approx(math.log(3)) and even.review
-    assert (sure.entropy_nats, sure.confidence, sure.confidence_se, sure.review) == (0, 1, 0, False)
-
-
-def test_confidence_carries_its_binomial_error():
-    case = summarise_passes(votes(5, 45, 0))[0]
-    assert (case.passes, case.majority, case.confidence) == (50, "GP", 0.9)
-    assert case.confidence_se == pytest.approx(0.0424, abs=1e-4)
-
-
-def test_ties_go_to_the_more_urgent_label():
-    assert summarise_passes(votes(0, 10, 10))[0].majority == "GP"
-    assert summarise_passes(votes(10, 0, 10))[0].majority == "ED"
+    assert (sure.entropy_nats, sure.confidence, sure.confidence_se) == (0, 1, 0)
+    assert (most.passes, most.confidence) == (50, 0.9) and most.confidence_se == pytest.approx(0.0424, abs=1e-4)
+    reviewed = [summarise_passes(votes(45, 5, 0), threshold)[0].review for threshold in (0.3, 0.4)]
+    assert reviewed == [True, False], "the threshold is the caller's"
     assert (vote_counts([[[0.4, 0.4, 0.2]], [[0.2, 0.4, 0.4]]]) == [[1, 1, 0]]).all()
+
+    agree = summarise_passes(np.full((20, 1, 3), [0.5, 0.3, 0.2]))[0]
+    disagree = summarise_passes(np.eye(3)[[0, 1, 2] * 10][:, None, :])[0]
+    certain = summarise_passes(np.tile([1.0, 0.0, 0.0], (5, 1, 1)))[0]
+    assert 0 <= agree.mutual_information_nats < 1e-12 and agree.predictive_entropy_nats > 1
+    assert disagree.mutual_information_nats == pytest.approx(math.log(3))
+    assert certain.predictive_entropy_nats == certain.mutual_information_nats == 0, "no NaN"
 
 
 @settings(max_examples=60, deadline=None)
@@ -89,18 +93,6 @@ def test_every_figure_equals_a_computation_case_by_case(seed, passes, cases):
         assert case.review == (case.entropy_nats > 0.3)
 
 
-def test_mutual_information_is_disagreement_and_never_negative():
-    agree = summarise_passes(np.full((20, 1, 3), [0.5, 0.3, 0.2]))[0]
-    disagree = summarise_passes(np.eye(3)[[0, 1, 2] * 10][:, None, :])[0]
-    assert 0 <= agree.mutual_information_nats < 1e-12 and agree.predictive_entropy_nats > 1
-    assert disagree.mutual_information_nats == pytest.approx(math.log(3))
-
-
-def test_a_probability_of_zero_has_no_nan():
-    case = summarise_passes(np.tile([1.0, 0.0, 0.0], (5, 1, 1)))[0]
-    assert case.predictive_entropy_nats == 0 and case.mutual_information_nats == 0
-
-
 def test_inactive_dropout_and_masks_used_twice_are_found():
     log_p = np.log(random_passes(0))
     assert distinct_passes(log_p) == 20 and passes_are_distinct(log_p)
@@ -108,14 +100,11 @@ def test_inactive_dropout_and_masks_used_twice_are_found():
     assert distinct_passes(off) == 1 and not passes_are_distinct(off)
     reused = np.concatenate([log_p[:10], log_p[:10]])
     assert distinct_passes(reused) == 10 and not passes_are_distinct(reused)
+    sure = np.array([[[-0.0, -120.5, -130.25]], [[-0.0, -121.5, -130.5]]], np.float32)
+    assert (np.exp(sure) == np.exp(sure[:1])).all() and passes_are_distinct(sure), "though rounded to the same"
 
     with pytest.raises(BadInput, match="NaN or infinity"):
         distinct_passes(log_p * math.inf)
-
-
-def test_a_sure_models_passes_are_distinct_although_their_probabilities_are_rounded_to_the_same():
-    log_p = np.array([[[-0.0, -120.5, -130.25]], [[-0.0, -121.5, -130.5]]], np.float32)
-    assert (np.exp(log_p) == np.exp(log_p[:1])).all() and passes_are_distinct(log_p)
 
 
 def test_one_pass_a_wrong_shape_and_nan_are_refused_in_a_sentence():
@@ -143,9 +132,6 @@ def test_risk_and_coverage_by_hand():
     coverage, risk = risk_coverage([0.1, 0.9, 0.5, 0.2], [0, 1, 1, 0])
     assert coverage.tolist() == [0.25, 0.5, 0.75, 1] and risk == pytest.approx([0, 0, 1 / 3, 0.5])
     assert aurc([0.1, 0.9, 0.5, 0.2], [0, 1, 1, 0]) == pytest.approx((1 / 3 + 0.5) / 4)
-
-
-def test_a_better_score_has_a_smaller_area_and_a_constant_one_the_error_rate():
     wrong = np.arange(50) % 5 == 0
     assert aurc(wrong * 1.0, wrong) < aurc(np.zeros(50), wrong) < aurc(-1.0 * wrong, wrong)
     assert aurc(np.zeros(50), wrong) == pytest.approx(0.2)

@@ -2,36 +2,40 @@ import pytest
 
 from tasks.judging import scores_folder
 from tasks.judging.metrics import CLUSTERED, EXACT, INDEPENDENT
-from tasks.judging.scores_folder import WrittenAnswer, generation_metrics
+from tasks.judging.scores_folder import LABELS_THEMSELVES, WrittenAnswer, generation_metrics
 
 
 def read_answer(*args) -> WrittenAnswer:
     return scores_folder.read_answer("c", *args)
 
 
-@pytest.mark.parametrize("text", ["GP", " HOME\n", "ED"])
-def test_a_label_alone_complies(text):
-    assert read_answer(text) == WrittenAnswer("c", True, text.strip())
+WORDS = {"ED": "emergency room", "GP": "doctor", "HOME": "home"}
 
 
-@pytest.mark.parametrize("text", ["needed", "recommendED", "NEEDED", "I recommended rest", "EDGP", "", "ed", "Home"])
-def test_a_label_inside_a_word_is_no_decision(text):
-    """The earlier attempt searched for "ED" in the answer, and found it in "recommendED"."""
-    assert read_answer(text) == WrittenAnswer("c", False, None)
-
-
-def test_one_label_among_words_is_read_but_does_not_comply_and_two_are_no_decision():
-    assert read_answer("Go to the ED now.") == WrittenAnswer("c", False, "ED")
-    assert read_answer("ED or GP") == WrittenAnswer("c", False, None)
-    assert read_answer("ED. ED!") == WrittenAnswer("c", False, "ED")
-
-
-def test_the_words_for_the_labels_are_read_where_a_grid_names_them():
-    words = {"ED": "emergency room", "GP": "doctor", "HOME": "home"}
-    assert read_answer(" emergency room\n", words) == WrittenAnswer("c", True, "ED")
-    assert read_answer("See a doctor.", words) == WrittenAnswer("c", False, "GP")
-    assert read_answer("The doctor comes home", words) == WrittenAnswer("c", False, None)
-    assert read_answer("homework, ED, GP", words) == WrittenAnswer("c", False, None)
+@pytest.mark.parametrize(
+    ("words", "complies", "label", "texts"),
+    [
+        (LABELS_THEMSELVES, True, "GP", ["GP", " GP\n"]),
+        (LABELS_THEMSELVES, True, "ED", ["ED"]),
+        (LABELS_THEMSELVES, True, "HOME", [" HOME\n"]),
+        (LABELS_THEMSELVES, False, "ED", ["Go to the ED now.", "ED. ED!"]),
+        (LABELS_THEMSELVES, False, None, ["ED or GP", "", "ed", "Home"]),
+        (
+            LABELS_THEMSELVES,
+            False,
+            None,
+            ["needed", "recommendED", "NEEDED", "I recommended rest", "EDGP"],
+        ),  # inside a word
+        (WORDS, True, "ED", [" emergency room\n"]),
+        (WORDS, False, "GP", ["See a doctor."]),
+        (WORDS, False, None, ["The doctor comes home", "homework, ED, GP"]),
+    ],
+)
+def test_a_label_alone_complies_one_among_words_is_read_and_one_inside_a_word_is_no_decision(
+    words, complies, label, texts
+):
+    for text in texts:
+        assert read_answer(text, words) == WrittenAnswer("c", complies, label), text
 
 
 def test_compliance_and_agreement_are_counted_on_the_sample_and_a_note_says_so():

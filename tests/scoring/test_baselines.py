@@ -15,12 +15,8 @@ from tasks.scoring.baselines import (
     dataset_baseline_rows,
 )
 from tasks.spec import LABELS, Scoring
+from tests.tuning.tiny import COST as COSTS
 
-COSTS = {
-    "ED": {"ED": 1, "GP": 100, "HOME": 100},
-    "GP": {"ED": 2, "GP": 1, "HOME": 10},
-    "HOME": {"ED": 2, "GP": 3, "HOME": 1},
-}
 WORDS = {"ED": "crushing chest pain", "GP": "rash for weeks", "HOME": "runny nose"}
 SETS = ("train", "valid", "calibration", "test", "clinic")
 DATASET = DatasetManifest(digest="", sets={name: SetEntry(cases=0, digest=name, labels={}) for name in SETS})

@@ -25,9 +25,6 @@ from warehouse.connect import reading, writing
 from warehouse.health import run_audits
 from warehouse.query import query
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-PUBLIC = {"clinicaflow224": 224, "nursesim160": 160, "stcc-cases": 57}
-
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
@@ -45,8 +42,6 @@ def study(tmp_path_factory):
         *(EvaluationSet(name=name, source=str(home / f"{name}.jsonl")) for name in ("clinic", "single", "calm")),
         EvaluationSet(name="test_adversarial", source="embedded"),
     ]
-    if SHARED.is_dir():
-        sets += [EvaluationSet(name=name, source=str(public_file(name))) for name in PUBLIC]
 
     few = ["recipe.iterations=2", "scoring.passes=2", "scoring.generated_cases=0"]
     grid = load_grid("smoke", ["bits=[4]", "models=['tiny-llama']", *few])
@@ -56,8 +51,24 @@ def study(tmp_path_factory):
     patch.undo()
 
 
-def public_file(name: str) -> Path:
-    return SHARED / f"{name.replace('-', '_')}.jsonl"
+@pytest.fixture
+def warehouse(study, monkeypatch, tmp_path):
+    """A warehouse of the test's own, beside the study's folders; no server is started for the progress."""
+    monkeypatch.setenv("TRIAGE_HOME", study[1]["home"])
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
+    monkeypatch.setattr("tasks.evaluate.publisher", lambda title: quiet)
+
+
+def evaluate_further(study, *names):
+    spec, args, scores = study
+    return evaluate_sets.fn(
+        spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), list(names)
+    )
+
+
+def failed_audits():
+    with reading() as con:
+        return {name: rows for name, rows in run_audits(con).items() if rows}
 
 
 def land_training(spec, args, scores):
@@ -70,17 +81,14 @@ def land_training(spec, args, scores):
     land_rows(evaluation_id(scores.name), "evaluation", evaluation_rows(spec, training, scores, dataset))
 
 
-def test_each_set_lands_separately_with_the_threshold_of_the_test_set(study, monkeypatch):
+def test_each_set_lands_separately_with_the_threshold_of_the_test_set_and_is_not_scored_again(
+    study, warehouse, monkeypatch
+):
     spec, args, scores = study
-    monkeypatch.setenv("TRIAGE_HOME", args["home"])
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(Path(args["home"]) / "triage.duckdb"))
-    # Which would start a server for its progress.
-    monkeypatch.setattr("tasks.evaluate.publisher", lambda title: quiet)
     dataset = DatasetManifest.read(Path(args["data"]))
     on_test = evaluation_rows(spec, args["training_id"], scores, dataset)["evaluation"][0]
     names = ["clinic", "test_adversarial"]
-    arguments = (spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), names)
-    evaluation_ids = evaluate_sets.fn(*arguments)
+    evaluation_ids = evaluate_further(study, *names)
     folders = [scores_folder(spec, args["training_id"], Path(args["data"]), name) for name in names]
     assert evaluation_ids == [evaluation_id(folder.name) for folder in folders]
     assert len({scores, *folders, *evaluation_ids}) == 5
@@ -102,21 +110,16 @@ def test_each_set_lands_separately_with_the_threshold_of_the_test_set(study, mon
         expected = [case["case_id"] for case in lines(Path(args["data"]) / f"{name}.jsonl")]
         assert [case["case_id"] for case in lines(folder / "test.jsonl")] == expected
 
+    monkeypatch.setattr("tasks.evaluate.run_job", lambda *_, **__: pytest.fail("scored again"))
+    assert evaluate_further(study, *names) == evaluation_ids
 
-def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every_audit(study, monkeypatch, tmp_path):
-    spec, args, scores = study
-    monkeypatch.setenv("TRIAGE_HOME", args["home"])
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    monkeypatch.setattr("tasks.evaluate.publisher", lambda title: quiet)
-    land_training(spec, args, scores)
-    evaluate_sets.fn(
-        spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), ["single", "calm"]
-    )
+
+def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every_audit(study, warehouse):
+    land_training(*study)
+    evaluate_further(study, "single", "calm")
     refill_warehouse()
-
-    with reading() as con:
-        assert {name: rows for name, rows in run_audits(con).items() if rows} == {}
-
+    assert failed_audits() == {}
+    assert query("SELECT DISTINCT evaluation_set FROM leaderboard").evaluation_set.tolist() == ["test"]
     landed = query("SELECT * FROM metric JOIN evaluation USING (evaluation_id) WHERE metric = 'ed_recall'")
     single, calm = (landed[landed.evaluation_set == name] for name in ("single", "calm"))
     assert len(single) == 3 and set(single.cases) == {1} and (single.exact_high - single.exact_low > 0.9).all()
@@ -136,56 +139,14 @@ def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every
     )
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="there is no shared/data beside the repository")
-def test_the_public_sets_are_scored_and_land_separately(study, monkeypatch, tmp_path):
+def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_model(study, warehouse, monkeypatch):
     spec, args, scores = study
-    monkeypatch.setenv("TRIAGE_HOME", args["home"])
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    monkeypatch.setattr("tasks.evaluate.publisher", lambda title: quiet)
-    land_training(spec, args, scores)
-    evaluate_sets.fn(spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), list(PUBLIC))
-    refill_warehouse()
-
-    with reading() as con:
-        assert {name: rows for name, rows in run_audits(con).items() if rows} == {}
-
-    landed = query("SELECT * FROM evaluation").set_index("evaluation_set")
-    on_test = landed.loc["test"]
-    for name, cases in PUBLIC.items():
-        evaluation = landed.loc[name]
-        assert (
-            evaluation.cases == cases
-            and evaluation.threshold == on_test.threshold
-            and evaluation.set_digest != on_test.set_digest
-        )
-        rows = query(f"SELECT case_id, label FROM prediction WHERE evaluation_id = '{evaluation.evaluation_id}'")
-        assert dict(rows.values.tolist()) == {str(row["id"]): row["label"] for row in lines(public_file(name))}
-        assert query(f"SELECT cases FROM evaluation_summary WHERE evaluation_set = '{name}'").cases.tolist() == [cases]
-
-    assert query("SELECT DISTINCT evaluation_set FROM leaderboard").evaluation_set.tolist() == ["test"]
-
-
-def test_what_has_landed_is_not_scored_again(study, monkeypatch):
-    spec, args, scores = study
-    monkeypatch.setenv("TRIAGE_HOME", args["home"])
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(Path(args["home"]) / "triage.duckdb"))
-    arguments = (spec, args["training_id"], scores.name, Path(args["variant"]), Path(args["data"]), ["clinic"])
-    first = evaluate_sets.fn(*arguments)
-    monkeypatch.setattr("tasks.evaluate.run_job", lambda *_, **__: pytest.fail("scored again"))
-    assert evaluate_sets.fn(*arguments) == first
-
-
-def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_model(study, monkeypatch, tmp_path):
-    spec, args, scores = study
-    monkeypatch.setenv("TRIAGE_HOME", args["home"])
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    monkeypatch.setattr("tasks.evaluate.publisher", lambda title: quiet)
     where = Path(args["variant"]), Path(args["data"])
 
     def finish():
         assert evaluate.fn(spec, args["training_id"], *where) == scores.name
         on_test = land.fn(spec, args["training_id"], scores.name, *where)
-        return [on_test, *evaluate_sets.fn(spec, args["training_id"], scores.name, *where, ["clinic"])]
+        return [on_test, *evaluate_further(study, "clinic")]
 
     with monkeypatch.context() as earlier:
         earlier.setattr("tasks.spec.grid.SCORING_VERSION", SCORING_VERSION - 1)
@@ -204,9 +165,7 @@ def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_mode
     )
     assert set(times.times) == {1} and len(times) == 2 and {len(outcome) for outcome in times.versions} == {2}
     assert query("SELECT evaluation_id FROM evaluation_summary").evaluation_id.isin(before).sum() == 0
-
-    with reading() as con:
-        assert {name: outcome for name, outcome in run_audits(con).items() if outcome} == {}
+    assert failed_audits() == {}
 
 
 def test_an_evaluation_set_changes_no_training_and_no_other_evaluation(study, tmp_path):

@@ -293,14 +293,18 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     assert np.abs(np.array(trained) - expected).max() > 1e-3
 
 
-def test_a_larger_dropout_sample_repeats_the_figures_of_a_smaller_one(study, tmp_path):
+def test_a_larger_dropout_sample_repeats_the_figures_of_a_smaller_one_and_another_seed_does_not(study, tmp_path):
     spec, args, scores = study["tiny-llama", "balanced_safe"]
     larger = spec.model_copy(update={"scoring": spec.scoring.model_copy(update={"mc_cases": "all", "passes": 3})})
-    score(args | {"experiment": larger.model_dump(mode="json")}, tmp_path / "all")
+    for name, one in (("all", larger), ("other", larger.model_copy(update={"seed": spec.seed + 1}))):
+        score(args | {"experiment": one.model_dump(mode="json")}, tmp_path / name)
     few, many = (json.loads((folder / "passes.json").read_text()) for folder in (scores, tmp_path / "all"))
-    small, large = (np.load(folder / "passes.npy", allow_pickle=False) for folder in (scores, tmp_path / "all"))
+    small, large, other = (
+        np.load(folder / "passes.npy", allow_pickle=False) for folder in (scores, tmp_path / "all", tmp_path / "other")
+    )
     assert len(many) == 24 and set(few) < set(many)
     assert large[:, [many.index(c) for c in few]] == pytest.approx(small[:3], abs=1e-5)
+    assert (np.abs(other - large).max(axis=2) > 0).all()
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])

@@ -9,6 +9,7 @@ from tasks.corpus.prompts import Template
 from tasks.scoring import mc_dropout
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.tuning.data import EncodedCases, make_cases
+from tasks.tuning.forward import label_terms
 from tests.tuning import tiny
 
 PASSES = 6
@@ -64,6 +65,18 @@ def test_the_passes_of_a_case_differ_and_follow_from_the_seed(passes):
     assert min(distances(p[i], p[j]).min() for i, j in pairs) > APART
     assert (passes(some) == p).all()
     assert distances(passes(some, seed=8), p).min() > APART
+
+
+def test_the_instruction_has_another_mask_in_each_pass(passes, monkeypatch):
+    """With the masks of the cases off, nothing else can tell the passes apart."""
+
+    def without_masks(adapted, *arguments):
+        adapted.set_dropout(None)
+        return label_terms(adapted, *arguments)
+
+    monkeypatch.setattr(mc_dropout, "label_terms", without_masks)
+    p = passes(tiny.cases(3))
+    assert len({one.tobytes() for one in p}) == PASSES
 
 
 @pytest.mark.parametrize("template", [tiny.SINGLE, tiny.MULTI], ids=["one row", "three rows"])
