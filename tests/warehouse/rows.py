@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,67 +51,81 @@ def training(id: str, bits: int | None = 4, day: int = 1, **values: Any) -> dict
     return {"experiment": [full("experiment", training_id=id, **(base | values))], "training_curve": curve}
 
 
-def evaluation(
-    id: str, training_id: str, cases: list[tuple[str, str, str]] = FIVE, groups: bool = False, **values: Any
-) -> dict[str, list[dict[str, Any]]]:
-    """`cases`: label, argmax, decision of each. Metrics and gates are those of tasks/scoring."""
+@cache
+def judged(cases: tuple[tuple[str, str, str], ...], groups: bool) -> dict[str, list[dict[str, Any]]]:
+    """What follows from the cases of an evaluation, for any id; made once, since most tests have the same few cases."""
     labels, argmax, decisions = ([case[i] for case in cases] for i in range(3))
     ps = [PROBABILITIES[a] for a in argmax]
     named = [f"group {i // 2}" for i in range(len(cases))] if groups else None
     gates, verdict = judge_gates(labels, decisions, named)
-    base = {
-        "scores_id": id, "training_id": training_id, "evaluation_set": "test", "set_digest": "set", "cases": len(cases),
-        "has_groups": groups, "accuracy": sum(a == b for a, b in zip(labels, argmax, strict=True)) / len(cases),
-        "primary_rule": "target_recall", "verdict": verdict, "ed_prevalence": labels.count("ED") / len(cases),
-        "scoring_version": SCORING_VERSION, "created_at": datetime(2026, 1, 2), "loss": 0.5, "mc_status": "not available",
-        "mc_reason": "dropout is 0", "cost_matrix": json.dumps(COSTS),
-    }  # fmt: skip
     scores = LabelledProbabilities(ps, labels)
-    conformal = judge_conformal(scores, scores, 0.05)
     p = np.array(ps)
     truth = label_codes(labels)
     draws = UnitDraws.of(np.column_stack([p, truth]), named, seed=0, resamples=50)
     curve = DecisionCurve.of(p[:, 0], (truth == 0).astype(np.int64), draws)
     (of_ed,), (resampled,) = score_metrics([ClassScores("ED", p, truth, np.arange(len(p)))], draws, [curve])
-
-    return {
-        "evaluation": [full("evaluation", evaluation_id=id, **(base | values))],
+    right = sum(a == b for a, b in zip(labels, argmax, strict=True))
+    rows = {
+        "evaluation": [{"accuracy": right / len(cases), "verdict": verdict, "ed_prevalence": labels.count("ED") / len(cases)}],
         "prediction": [
-            full(
-                "prediction", evaluation_id=id, case_id=f"c{i:05}", case_group=named[i] if named else None,
+            dict(
+                case_id=f"c{i:05}", case_group=named[i] if named else None,
                 label=labels[i], argmax=argmax[i], decision=decisions[i], target_recall=decisions[i], nll=0.1 * (i % 7),
                 **dict(zip(("p_ed", "p_gp", "p_home"), PROBABILITIES[argmax[i]], strict=True)),
             )
             for i in range(len(cases))
         ],
         "metric": [
-            full("metric", evaluation_id=id, rule=rule, metric=m.name, **{k: v for k, v in vars(m).items() if k != "name"})
+            dict(rule=rule, metric=m.name, **{k: v for k, v in vars(m).items() if k != "name"})
             for rule, chosen in (("argmax", argmax), ("target_recall", decisions))
             for m in [*metric_table(labels, chosen, named, COSTS, resamples=50), *(of_ed if rule == "argmax" else ())]
         ],
         "decision_rule": [
-            full(
-                "decision_rule", evaluation_id=id, rule=rule, calibration_digest="calibration", note=note,
-                chosen_at=datetime(2026, 1, 2, 1), test_scored_at=datetime(2026, 1, 2, 2),
-            )
+            {
+                "rule": rule, "calibration_digest": "calibration", "note": note,
+                "chosen_at": datetime(2026, 1, 2, 1), "test_scored_at": datetime(2026, 1, 2, 2),
+            }
             for rule, note in (("argmax", None), ("target_recall", "by hand"), ("min_cost", "not available: by hand"))
         ],
-        "reliability": [full("reliability", evaluation_id=id, **r) for r in reliability_rows(labels, [p[0] for p in ps])],
-        "net_benefit": [
-            full("net_benefit", evaluation_id=id, **row) for row in net_benefits(curve, resampled, draws)
-        ],
-        "conformal": [full("conformal", evaluation_id=id, **conformal)],
-        "gate": [
-            full("gate", evaluation_id=id, gate=g.name, **{k: v for k, v in vars(g).items() if k != "name"}) for g in gates
-        ],
+        "reliability": reliability_rows(labels, [p[0] for p in ps]),
+        "net_benefit": net_benefits(curve, resampled, draws),
+        "conformal": [judge_conformal(scores, scores, 0.05)],
+        "gate": [dict(gate=g.name, **{k: v for k, v in vars(g).items() if k != "name"}) for g in gates],
     }  # fmt: skip
+    return {table: [full(table, **row) for row in made] for table, made in rows.items()}
 
 
-def land_pair(root: Path, four: list[Any] = FIVE, eight: list[Any] = FIVE, groups: bool = False, **values: Any) -> None:
-    """A 4-bit and an 8-bit experiment, alike but for bits and decisions."""
+def evaluation(
+    id: str, training_id: str, cases: list[tuple[str, str, str]] = FIVE, groups: bool = False, **values: Any
+) -> dict[str, list[dict[str, Any]]]:
+    """`cases`: label, argmax, decision of each. Metrics and gates are those of tasks/scoring."""
+    base = {
+        "scores_id": id, "training_id": training_id, "evaluation_set": "test", "set_digest": "set", "cases": len(cases),
+        "has_groups": groups, "primary_rule": "target_recall", "scoring_version": SCORING_VERSION,
+        "created_at": datetime(2026, 1, 2), "loss": 0.5, "mc_status": "not available", "mc_reason": "dropout is 0",
+        "cost_matrix": json.dumps(COSTS),
+    }  # fmt: skip
+    made = judged(tuple(map(tuple, cases)), groups)
+    rows = {table: [row | {"evaluation_id": id} for row in of_table] for table, of_table in made.items()}
+    rows["evaluation"][0] |= base | values
+    return rows
+
+
+def land_arm(
+    root: Path, id: str, bits: int | None = 4, cases: list[Any] = FIVE, groups: bool = False, **values: Any
+) -> None:
+    """A training `tID`, and its evaluation `eID`."""
+    write_landing(root, f"t{id}", "training", training(f"t{id}", bits, **values))
+    write_landing(root, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", cases, groups))
+
+
+def land_pair(
+    root: Path, four: list[Any] = FIVE, eight: list[Any] = FIVE, groups: bool = False, name: str = "", **values: Any
+) -> None:
+    """A 4-bit and an 8-bit experiment, alike but for bits and decisions; with a name it is another cell."""
     for bits, cases in ((4, four), (8, eight)):
-        write_landing(root, f"t{bits}", "training", training(f"t{bits}", bits, **values))
-        write_landing(root, f"e{bits}", "evaluation", evaluation(f"e{bits}", f"t{bits}", cases, groups))
+        cell = {"cell_id": f"{bits}{name}"} if name else {}
+        land_arm(root, f"{bits}{name}", bits, cases, groups, **(cell | values))
 
 
 def load_landing(folder: Path, database: Path | None = None) -> bool:

@@ -62,16 +62,13 @@ def obuchowski(cases: JudgedCases) -> float:
     return float(np.sqrt(few * ((ten**2).sum() + (one**2).sum() + 2 * (ten * one).sum())))
 
 
-def test_placements_average_to_the_auroc_over_either_kind():
-    positive, p, _ = alone(scored(1), 0)
-    shares = placements(p, positive)
-    assert shares[positive].mean() == pytest.approx(roc_auc_score(positive, p), abs=1e-12)
-    assert shares[~positive].mean() == pytest.approx(roc_auc_score(positive, p), abs=1e-12)
-    assert np.isnan(placements(p, np.ones_like(positive))).all(), "no case of the other kind"
-
-
 def test_the_value_is_that_of_scikit_learn_and_the_error_that_of_obuchowski():
     cases = scored(2)
+    positive, p, _ = alone(cases, 0)
+    for kind in (positive, ~positive):
+        assert placements(p, positive)[kind].mean() == pytest.approx(roc_auc_score(positive, p), abs=1e-12)
+    assert np.isnan(placements(p, np.ones_like(positive))).all(), "no case of the other kind"
+
     numerators, denominators = cases.cells("argmax").ratios(ED_AUROC)
     values = (numerators.sum(axis=0) / denominators.sum(axis=0)).sum(axis=-1)
     assert values == pytest.approx([roc_auc_score(*alone(cases, model)[:2]) for model in (0, 1)], abs=1e-12)
@@ -142,20 +139,20 @@ def test_a_pair_alone_has_the_same_difference_and_nearly_the_same_interval():
     assert (pair.n, pair.groups, pair.margin) == (len(truth), 60, 0.02)
 
 
-def test_few_groups_of_the_rarer_kind_conclude_nothing():
-    """Most groups hold emergencies alone, and nine of them another case."""
-    unit = np.repeat(np.arange(60), 5)
-    truth = np.where((np.arange(300) % 5 == 0) & (unit < 9), 1, 0)
-    pair = PairedDecisions(truth, truth, truth, unit, grouped=True)
-    figure = compare_auroc(pair, np.random.default_rng(0).random((300, 2)))
-    assert figure.low is None and figure.difference is not None
-    assert figure.note == "no bootstrap: 9 groups of the rarer kind are too few (it needs 10)"
-
-
-@pytest.mark.parametrize(("label", "kind"), [(0, "no case but ED"), (1, "no ED case")])
-def test_a_set_of_one_kind_has_no_auroc(label, kind):
-    truth = np.full(40, label)
-    pair = PairedDecisions(truth, truth, truth, np.arange(40), grouped=False)
-    figure = compare_auroc(pair, np.random.default_rng(0).random((40, 2)))
-    assert (figure.difference, figure.verdict) == (None, None)
-    assert figure.note == f"not available: {kind} in the set"
+@pytest.mark.parametrize(
+    ("truth", "groups", "note"),
+    [
+        # Most groups hold emergencies alone, and nine of them another case.
+        (
+            np.where((np.arange(300) % 5 == 0) & (np.arange(300) < 45), 1, 0), 60,
+            "no bootstrap: 9 groups of the rarer kind are too few (it needs 10)",
+        ),
+        (np.full(40, 0), None, "not available: no case but ED in the set"),
+        (np.full(40, 1), None, "not available: no ED case in the set"),
+    ],
+)  # fmt: skip
+def test_few_groups_of_the_rarer_kind_or_one_kind_alone_conclude_nothing(truth, groups, note):
+    unit = np.arange(len(truth)) // (len(truth) // groups if groups else 1)
+    pair = PairedDecisions(truth, truth, truth, unit, grouped=bool(groups))
+    figure = compare_auroc(pair, np.random.default_rng(0).random((len(truth), 2)))
+    assert (figure.low, figure.difference is None, figure.note) == (None, groups is None, note)

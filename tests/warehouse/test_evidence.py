@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tasks.judging.uncertainty import judge_review
-from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_pair, training
+from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_arm, land_pair, training
 from tests.warehouse.test_views import pair_of_cases, random_cases
 from warehouse.connect import reading
 from warehouse.cookbook import named_query
@@ -54,8 +54,7 @@ def test_one_good_side_is_enough_to_conclude(tmp_path):
 def test_the_best_constant_answer_is_the_most_frequent_label(tmp_path):
     cases = [(label, "ED", "ED") for label in ["HOME"] * 60 + ["ED"] * 40]
     assert verdicts(tmp_path, cases, cases)[0] == HOPELESS.replace("GP", "HOME")
-    frame = query("SELECT DISTINCT answer, accuracy FROM best_constant")
-    assert frame.to_dict("records") == [{"answer": "HOME", "accuracy": 0.6}]
+    assert query("SELECT DISTINCT answer, accuracy FROM best_constant").values.tolist() == [["HOME", 0.6]]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -67,12 +66,8 @@ def test_flips_are_what_pandas_counts(seed, tmp_path):
     label, before, after = ([c[i] for c in cases] for cases, i in ((four, 0), (eight, 2), (four, 2)))
     flips = [(t, b, a) for t, b, a in zip(label, before, after, strict=True) if a != b]
     lost, gained = ([f for f in flips if f[i] == f[0]] for i in (1, 2))
-    assert (row.cases, row.flips, row.correct_to_wrong, row.wrong_to_correct) == (
-        200,
-        len(flips),
-        len(lost),
-        len(gained),
-    )
+    counts = (row.cases, row.flips, row.correct_to_wrong, row.wrong_to_correct)
+    assert counts == (200, len(flips), len(lost), len(gained))
     assert row.ed_lost == sum(t == "ED" for t, *_ in lost) and row.ed_gained == sum(t == "ED" for t, *_ in gained)
     other_values = [f for f in flips if f not in lost and f not in gained]
     assert row.harmless == sum(COSTS[t][a] <= COSTS[t][b] for t, b, a in other_values) < len(flips)
@@ -114,8 +109,7 @@ def land_moved(root, cases=FIVE, **values):
 
 def test_a_moved_adapter_is_compared_with_itself_and_never_with_a_twin(tmp_path):
     original, moved = pair_of_cases(50, 7)
-    write_landing(tmp_path, "t4", "training", training("t4", 4))
-    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", original))
+    land_arm(tmp_path, "4", 4, original)
     land_moved(tmp_path, moved)
     load_all(tmp_path)
     (row,) = query("FROM flips").itertuples(index=False)
@@ -128,8 +122,7 @@ def test_a_moved_adapter_is_compared_with_itself_and_never_with_a_twin(tmp_path)
 @pytest.mark.parametrize("other", [{"source_training_id": "t4-before"}, {"random_weights": True}])
 def test_a_moved_adapter_of_another_training_or_on_random_weights_is_not_compared(other, tmp_path):
     """The cell was trained again, and only its earlier adapter was moved; or the other variant has random weights."""
-    write_landing(tmp_path, "t4", "training", training("t4", 4))
-    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4"))
+    land_arm(tmp_path, "4")
     land_moved(tmp_path, **other)
     load_all(tmp_path)
     assert query("FROM flips").empty
@@ -159,17 +152,23 @@ def test_a_moved_adapter_is_compared_with_the_evaluation_of_its_own_target(tmp_p
     assert row.flips == sum(a[2] != b[2] for a, b in zip(original, moved, strict=True)) > 0
 
 
-def test_seeds_that_were_judged_at_different_targets_are_not_averaged(tmp_path):
-    for seed, target in ((42, 0.5), (43, 0.96), (44, 0.96)):
-        for bits in (4, 8):
-            id = f"{bits}-{seed}"
-            write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", bits, seed=seed, cell_id=f"c{id}"))
-            write_landing(tmp_path, f"e{id}", "evaluation", judged_at(f"e{id}", target, training_id=f"t{id}"))
+@pytest.mark.parametrize("what", ["settings_digest", "source_digest", "target"])
+def test_seeds_of_other_settings_weights_or_targets_are_not_averaged_together(what, tmp_path):
+    """Seed 42 was trained with another decay, say, or from another revision, under the same names."""
+    for seed, value, target in ((42, "former", 0.5), (43, "present", 0.96), (44, "present", 0.96)):
+        land_pair(tmp_path, name=f"-{seed}", seed=seed, **({} if what == "target" else {what: value}))
+        for bits in (4, 8) if what == "target" else ():
+            id = f"e{bits}-{seed}"
+            write_landing(tmp_path, id, "evaluation", judged_at(id, target, training_id=f"t{bits}-{seed}"))
 
     load_all(tmp_path)
+    of_present = "SELECT DISTINCT seed_group FROM seed_group WHERE evaluation_id = 'e4-44'"
+    ((group,),) = query(of_present).values
     for view in ("seeds", "seed_differences"):
         frame = query(f"FROM {view}")
-        assert set(frame.seeds) == {2} and set(frame.target_ed_recall) == {0.96}, view
+        assert set(zip(frame.seed_group, frame.seeds, strict=True)) == {(group, 2)}, view
+        assert what != "target" or set(frame.target_ed_recall) == {0.96}
+    assert len(query("FROM seeds")) == 2 and len(query("FROM seed_differences")) == 1
 
 
 def test_harmless_is_not_available_without_a_cost_matrix(tmp_path):
@@ -205,11 +204,10 @@ def test_seeds_multiply_pairs_and_their_spread_is_shown_once(tmp_path):
     rng = np.random.default_rng(0)
     labels = rng.choice(["ED", "GP", "HOME"], 120).tolist()
     for seed in (42, 43, 44):
-        for bits in (4, 8):
-            id = f"{bits}-{seed}"
-            cases = [(t, t if rng.random() < 0.7 else "GP", t if rng.random() < 0.8 else "GP") for t in labels]
-            write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", bits, seed=seed, cell_id=f"c{id}"))
-            write_landing(tmp_path, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", cases))
+        sides = [
+            [(t, t if rng.random() < 0.7 else "GP", t if rng.random() < 0.8 else "GP") for t in labels] for _ in "48"
+        ]
+        land_pair(tmp_path, *sides, name=f"-{seed}", seed=seed)
 
     load_all(tmp_path)
     pairs = query("SELECT seed, accuracy_diff, ed_recall_diff FROM quantization_comparison")
@@ -224,16 +222,14 @@ def test_seeds_multiply_pairs_and_their_spread_is_shown_once(tmp_path):
     for r in spread.itertuples():
         of_width = board[board.bits == r.bits]
         assert r.seeds == 3 and r.accuracy_mean == pytest.approx(of_width.accuracy.mean())
-        assert (
-            r.ed_recall_sd == pytest.approx(of_width.ed_recall.std()) and r.ed_recall_worst == of_width.ed_recall.min()
-        )
+        assert r.ed_recall_sd == pytest.approx(of_width.ed_recall.std())
+        assert r.ed_recall_worst == of_width.ed_recall.min()
 
 
 def test_seeds_whose_cost_matrix_is_written_in_another_order_are_seeds_of_one_recipe(tmp_path):
     for seed, costs in ((42, COSTS), (43, dict(reversed(COSTS.items())))):
-        for bits in (4, 8):
-            id = f"{bits}-{seed}"
-            write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", bits, seed=seed, cell_id=f"c{id}"))
+        land_pair(tmp_path, name=f"-{seed}", seed=seed)
+        for id in (f"4-{seed}", f"8-{seed}"):
             rows = evaluation(f"e{id}", f"t{id}", cost_matrix=json.dumps(costs))
             write_landing(tmp_path, f"e{id}", "evaluation", rows)
 
@@ -244,32 +240,13 @@ def test_seeds_whose_cost_matrix_is_written_in_another_order_are_seeds_of_one_re
     assert len(matrices) == 1
 
 
-@pytest.mark.parametrize("column", ["settings_digest", "source_digest"])
-def test_seeds_of_other_settings_or_weights_are_not_averaged_together(column, tmp_path):
-    """Seed 42 was trained with another decay, say, or from another revision, under the same names."""
-    for seed, value in ((42, "former"), (43, "present"), (44, "present")):
-        for bits in (4, 8):
-            id = f"{bits}-{seed}"
-            rows = training(f"t{id}", bits, seed=seed, cell_id=f"c{id}", **{column: value})
-            write_landing(tmp_path, f"t{id}", "training", rows)
-            write_landing(tmp_path, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}"))
-
-    load_all(tmp_path)
-    of_present = "SELECT DISTINCT seed_group FROM seed_group WHERE evaluation_id = 'e4-44'"
-    ((group,),) = query(of_present).values
-    assert query("SELECT seed_group, seeds FROM seeds").values.tolist() == [[group, 2]] * 2
-    assert query("SELECT seed_group, seeds FROM seed_differences").values.tolist() == [[group, 2]]
-
-
 def test_baselines_stand_in_the_leaderboard_and_pair_with_nothing(tmp_path):
-    write_landing(
-        tmp_path, "always_gp-1", "training",
-        training("always_gp-1", None, recipe="always_gp", recipe_kind="baseline", base_model="none", cell_id="always_gp",
-                 weights_source=None, random_weights=None),
-    )  # fmt: skip
-    rows = evaluation("always_gp-1-e1", "always_gp-1", [(label, "GP", "GP") for label in ["GP", "ED", "HOME"] * 4])
+    values = {"recipe": "always_gp", "recipe_kind": "baseline", "base_model": "none", "cell_id": "always_gp"}
+    cases = [(label, "GP", "GP") for label in ["GP", "ED", "HOME"] * 4]
+    land_arm(tmp_path, "always", None, cases, weights_source=None, random_weights=None, **values)
+    rows = evaluation("ealways", "talways", cases)
     rows["prediction"] = [r | {"nll": None} for r in rows["prediction"]]
-    write_landing(tmp_path, "always_gp-1-e1", "evaluation", rows)
+    write_landing(tmp_path, "ealways", "evaluation", rows)
     land_pair(tmp_path)
     load_all(tmp_path)
     assert set(query("FROM leaderboard").recipe_kind) == {"standard", "baseline"}

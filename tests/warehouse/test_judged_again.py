@@ -18,15 +18,10 @@ from warehouse.load import load_all
 from warehouse.query import query
 from warehouse.rebuild import rebuild
 
-EARLIER = 6
+EARLIER = 6  # of which the scores have the id of the evaluation
 OTHER = [("ED", "GP", "ED"), *FIVE[1:]]
 MOVED = {"recipe": "r1 from 4bit", "recipe_kind": "moved_adapter", "cell_id": "smol-8bit-r1-from4bit-s42"}
 SECOND_ORDER = json.dumps({truth: dict(reversed(COSTS[truth].items())) for truth in reversed(COSTS)})
-
-
-def of_earlier_version(id, training_id, cases=FIVE, **values):
-    """As version 6 judged it: the scores have the id of the evaluation."""
-    return evaluation(id, training_id, cases, scoring_version=EARLIER, **values)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +34,12 @@ def place(tmp_path_factory):
             id = f"{recipe}-{bits}"
             named = {"recipe": recipe, "cell_id": f"smol-{bits}bit-{recipe}-s42"}
             write_landing(root, id, "training", training(id, bits, **named))
-            write_landing(root, f"{id}-old", "evaluation", of_earlier_version(f"{id}-old", id, OTHER))
+            write_landing(root, f"{id}-old", "evaluation", evaluation(f"{id}-old", id, OTHER, scoring_version=EARLIER))
 
     moved = training("m-8", 8, source_training_id="r1-4", source_scores_id="r1-4-old", **MOVED)
     write_landing(root, "m-8", "training", moved)
     prices = {"cost_matrix": SECOND_ORDER}
-    write_landing(root, "m-8-old", "evaluation", of_earlier_version("m-8-old", "m-8", **prices))
+    write_landing(root, "m-8-old", "evaluation", evaluation("m-8-old", "m-8", scoring_version=EARLIER, **prices))
     land_sweep(root, "before", [f"{id}-old" for id in ("r1-4", "r1-8", "r2-4", "r2-8", "m-8")], day=1)
 
     for id in ("r1-4", "r1-8", "r2-4", "m-8"):
@@ -69,12 +64,11 @@ def test_every_view_shows_the_latest_judging_of_the_same_scores_once(place):
     again = query("FROM judged_again ORDER BY 1", database=place).values.tolist()
     assert again == [[f"{id}-old", f"{id}-new"] for id in ("m-8", "r1-4", "r1-8", "r2-4")]
 
-
-def test_a_pair_is_that_of_the_earlier_version_until_both_sides_are_judged_again(place):
-    pairs = query(
-        "SELECT recipe, evaluation_4bit, evaluation_8bit FROM quantization_comparison ORDER BY 1", database=place
+    sql = "SELECT recipe, evaluation_4bit, evaluation_8bit FROM quantization_comparison ORDER BY 1"
+    pairs = query(sql, database=place).values.tolist()
+    assert pairs == [["r1", "r1-4-new", "r1-8-new"], ["r2", "r2-4-old", "r2-8-old"]], (
+        "until both sides are judged again"
     )
-    assert pairs.values.tolist() == [["r1", "r1-4-new", "r1-8-new"], ["r2", "r2-4-old", "r2-8-old"]]
     assert ids(place, "SELECT DISTINCT evaluation_4bit FROM pair_metric") == ["r1-4-new", "r2-4-old"]
 
 
@@ -98,9 +92,9 @@ def test_rows_of_before_compare_prices_as_numbers_and_not_as_text(tmp_path):
     for name, matrix, outcome in (("order", SECOND_ORDER, 1), ("price", dearer, 0)):
         root = tmp_path / name
         write_landing(root, "t4", "training", training("t4", 4))
-        write_landing(root, "e4", "evaluation", of_earlier_version("e4", "t4"))
+        write_landing(root, "e4", "evaluation", evaluation("e4", "t4", scoring_version=EARLIER))
         write_landing(root, "m8", "training", training("m8", 8, source_training_id="t4", **MOVED))
-        write_landing(root, "em8", "evaluation", of_earlier_version("em8", "m8", cost_matrix=matrix))
+        write_landing(root, "em8", "evaluation", evaluation("em8", "m8", scoring_version=EARLIER, cost_matrix=matrix))
         load_all(root, tmp_path / f"{name}.duckdb")
         assert len(query("FROM flips", database=tmp_path / f"{name}.duckdb")) == outcome, name
 

@@ -68,11 +68,8 @@ def test_discordant_cases_and_mcnemar_are_counted_among_ed_cases_for_ed_recall()
     assert (comparisons["accuracy"].b, comparisons["accuracy"].c, comparisons["accuracy"].n) == (10, 1, 12)
     assert (comparisons["ed_recall"].b, comparisons["ed_recall"].c, comparisons["ed_recall"].n) == (6, 1, 8)
     assert comparisons["ed_recall"].mcnemar_p == pytest.approx(2 * (1 + 7) / 2**7)
-
-
-@pytest.mark.parametrize(("b", "c", "p"), [(6, 0, 0.03125), (0, 5, 0.0625), (0, 0, 1.0), (3, 3, 1.0)])
-def test_exact_mcnemar_has_the_values_worked_by_hand(b, c, p):
-    assert mcnemar(b, c) == pytest.approx(p)
+    by_hand = {(6, 0): 0.03125, (0, 5): 0.0625, (0, 0): 1.0, (3, 3): 1.0}
+    assert {pair: mcnemar(*pair) for pair in by_hand} == pytest.approx(by_hand)
 
 
 def _score_by_search(b, c, n, d):
@@ -105,7 +102,11 @@ def test_without_discordant_cases_the_tango_interval_still_has_its_closed_form_w
 
 def test_the_bootstrap_interval_is_as_wide_as_the_standard_error_of_paired_differences_says():
     label, four, eight = noisy(1500, 3)
-    comparison = by_name(decided(label, four, eight))["accuracy"]
+    pair = decided(label, four, eight)
+    assert compare(pair, COST) == compare(pair, COST), "the same every time"
+    cost = by_name(pair)["expected_cost"]
+    assert cost.verdict is None and cost.margin is None and cost.low < cost.high
+    comparison = by_name(pair)["accuracy"]
     differences = (four == label).astype(float) - (eight == label)
     expected = 2 * 1.96 * differences.std() / math.sqrt(1500)
     assert comparison.bootstrap_high - comparison.bootstrap_low == pytest.approx(expected, rel=0.08)
@@ -122,11 +123,6 @@ def test_cases_that_repeat_within_groups_widen_the_interval_as_if_each_group_wer
     assert (grouped.groups, naive.groups) == (100, None)
     assert "assumes independent cases" in naive.method and "100 groups" in grouped.method
     assert naive.high - naive.low == pytest.approx((single.high - single.low) / 3, rel=0.15)
-
-
-def test_the_same_cases_give_the_same_interval_every_time():
-    pair = decided(*noisy(200, 7))
-    assert compare(pair, COST) == compare(pair, COST)
 
 
 @pytest.mark.parametrize(
@@ -151,14 +147,18 @@ def test_an_interval_without_width_or_of_too_few_groups_concludes_nothing():
     assert few["macro_f1"].low is None and few["macro_f1"].verdict == "cannot conclude"
     assert few["accuracy"].low == few["accuracy"].tango_low and few["accuracy"].bootstrap_low is None
     assert "9 groups are too few" in few["accuracy"].note
-
-
-def test_few_groups_conclude_nothing_however_many_cases_they_hold():
-    """The Tango interval of 400 cases decided alike lies above the margin, and assumes that they are independent."""
+    # The Tango interval of 400 cases decided alike lies above the margin, and assumes that they are independent.
     label = np.zeros(400, dtype=int)
     few = by_name(decided(label, label, label, unit=np.arange(400) % 9))["ed_recall"]
     assert few.low == few.tango_low > -0.02 and few.verdict == "cannot conclude"
     assert by_name(decided(label, label, label, unit=np.arange(400) % 10))["ed_recall"].verdict == "not inferior"
+
+    label, four, eight = noisy(300, 1)
+    unit = np.arange(300) % 60
+    label = np.where((label == 2) & (unit > 5), 1, label)
+    few = by_name(decided(label, four, eight, unit=unit))["macro_f1"]
+    assert few.difference is not None and few.low is None and few.verdict == "cannot conclude"
+    assert "groups of the rarest class are too few" in few.note
 
 
 @pytest.mark.parametrize("emergencies", [4, 9, 10])
@@ -170,30 +170,12 @@ def test_below_ten_emergencies_without_groups_nothing_is_concluded_about_them(em
     assert comparison.verdict == ("inferior" if emergencies >= 10 else "cannot conclude")
 
 
-def test_macro_f1_has_no_interval_where_one_class_is_in_a_few_groups_only():
-    label, four, eight = noisy(300, 1)
-    unit = np.arange(300) % 60
-    label = np.where((label == 2) & (unit > 5), 1, label)
-    comparison = by_name(decided(label, four, eight, unit=unit))["macro_f1"]
-    assert comparison.difference is not None and comparison.low is None and comparison.verdict == "cannot conclude"
-    assert "groups of the rarest class are too few" in comparison.note
-
-
 def test_a_resample_without_one_of_the_classes_has_no_macro_f1():
     whole = np.full((3, 3), 2.0)
     without = np.array([[3.0, 0, 0], [1, 2, 0], [0, 0, 0]])
-    macro_f1 = compared_metrics(np.stack([whole, without]), COST)["macro_f1"]
-    assert macro_f1[0] == pytest.approx(1 / 3) and np.isnan(macro_f1[1])
-
-
-def test_a_cost_has_no_verdict():
-    comparison = by_name(decided(*noisy(100, 2)))["expected_cost"]
-    assert comparison.verdict is None and comparison.margin is None and comparison.low < comparison.high
-
-
-def test_figures_of_many_tables_at_once_equal_those_of_each():
-    tables = np.random.default_rng(0).integers(1, 9, size=(5, 3, 3)).astype(float)
+    tables = np.stack([whole, without, *np.random.default_rng(0).integers(1, 9, size=(3, 3, 3)).astype(float)])
     together = compared_metrics(tables, COST)
-    for i in range(5):
+    assert together["macro_f1"][0] == pytest.approx(1 / 3) and np.isnan(together["macro_f1"][1])
+    for i in range(2, 5):
         alone = compared_metrics(tables[i : i + 1], COST)
         assert {k: v[i] for k, v in together.items()} == {k: v[0] for k, v in alone.items()}

@@ -32,7 +32,7 @@ def moved(tmp_path):
     load_all(tmp_path)
 
 
-def test_figures_are_those_of_the_pairs_of_one_adapter(moved):
+def test_figures_and_their_table_are_those_of_the_pairs_of_one_adapter(moved):
     pools = {(pool.adapter, pool.precision): pool for pool in precision_pools()}
     assert list(pools) == [("from 4bit", "4bit"), ("from 4bit", "mxfp4"), ("from 8bit", "8bit")]
 
@@ -47,13 +47,9 @@ def test_figures_are_those_of_the_pairs_of_one_adapter(moved):
         assert pool.ranges[metric] == (pair[f"{metric}_diff"],) * 2
     assert pool.figures["accuracy"].low < pool.figures["accuracy"].difference < pool.figures["accuracy"].high
 
+    of_study = precision_pools(["e-4bit", "e-bf16-from-4bit", "e-mxfp4-from-4bit", "e-bf16-from-8bit"])
+    assert [(pool.adapter, pool.precision) for pool in of_study] == [("from 4bit", "4bit"), ("from 4bit", "mxfp4")]
 
-def test_evaluations_of_another_study_stay_out(moved):
-    pools = precision_pools(["e-4bit", "e-bf16-from-4bit", "e-mxfp4-from-4bit", "e-bf16-from-8bit"])
-    assert [(pool.adapter, pool.precision) for pool in pools] == [("from 4bit", "4bit"), ("from 4bit", "mxfp4")]
-
-
-def test_the_table_has_a_row_for_each_precision_and_says_what_the_reference_cannot_show(moved):
     table = pooled_over_adapters(leaderboard_rows())
     assert [text.split("\n")[0] for text in table["precision"]] == [
         "smol 4bit r1 from 4bit", "smol mxfp4 r1 from 4bit", "smol 8bit r1 from 8bit",
@@ -63,18 +59,28 @@ def test_the_table_has_a_row_for_each_precision_and_says_what_the_reference_cann
     assert "nothing follows about 8 bits or more" in table.title and table.query
 
 
-def test_two_test_sets_have_pools_of_their_own(tmp_path):
+def test_test_sets_and_recipes_have_pools_of_their_own_and_trainings_at_a_precision_have_none(tmp_path):
+    """Of an adapter that knows nothing the pool has no figure."""
     land_adapter(tmp_path)
     for trained in ("4bit", "bf16-from-4bit"):
         other = evaluation(f"other-{trained}", f"t-{trained}", noisy(7, 0.9), groups=True, set_digest="other")
         write_landing(tmp_path, f"other-{trained}", "evaluation", other)
+    land(tmp_path, "4bit", noisy(1, 0.0), arm="r2-", recipe="r2")
+    land(tmp_path, "bf16", noisy(2, 0.0), moved_from="4bit", arm="r2-", recipe="r2")
+    for number, name in enumerate(("bf16", "4bit")):
+        land(tmp_path, name, noisy(number, 0.9), arm="r3-", recipe="r3")
     load_all(tmp_path)
-    assert sorted((pool.set_digest, pool.precision) for pool in precision_pools()) == [
-        ("other", "4bit"), ("set", "4bit"), ("set", "8bit"), ("set", "mxfp4"),
+    pools = precision_pools()
+    assert sorted((pool.recipe, pool.set_digest, pool.precision, pool.figures["accuracy"].pairs) for pool in pools) == [
+        ("r1", "other", "4bit", 1), ("r1", "set", "4bit", 1), ("r1", "set", "8bit", 1), ("r1", "set", "mxfp4", 1),
+        ("r2", "set", "4bit", 0),
     ]  # fmt: skip
+    assert len(query("FROM precision_comparison WHERE recipe = 'r3'")) == 1
 
     table = pooled_over_adapters(leaderboard_rows())
-    assert len(table) == 4
+    (place,) = (i for i, text in enumerate(table["precision"]) if " r2 " in text)
+    assert len(table) == 5 and table["adapters"][place] == "0\n1 left out"
+    assert table["accuracy"][place].startswith("n/a") and " to " not in table["accuracy"][place]
 
 
 def test_the_lowest_and_the_highest_adapter_stand_below_their_mean(tmp_path):
@@ -98,30 +104,3 @@ def test_the_lowest_and_the_highest_adapter_stand_below_their_mean(tmp_path):
 
     table = pooled_over_adapters(leaderboard_rows())
     assert table["accuracy"][-1].split("\n")[-1] == f"{lowest:+.3f} to {highest:+.3f}"
-
-
-def test_an_adapter_that_knows_nothing_is_counted_apart(tmp_path):
-    land(tmp_path, "4bit", noisy(1, 0.0))
-    land(tmp_path, "bf16", noisy(2, 0.0), moved_from="4bit")
-    load_all(tmp_path)
-    table = pooled_over_adapters(leaderboard_rows())
-    assert table["adapters"] == ["0\n1 left out"] and table["accuracy"][0].startswith("n/a")
-    assert " to " not in table["accuracy"][0]
-
-
-def test_trainings_at_a_precision_are_no_moved_adapters(tmp_path):
-    for number, name in enumerate(("bf16", "4bit")):
-        land(tmp_path, name, noisy(number, 0.9))
-    load_all(tmp_path)
-    assert len(query("FROM precision_comparison")) == 1
-    assert precision_pools() == [] and len(pooled_over_adapters(leaderboard_rows())) == 0
-
-
-def test_adapters_of_two_recipes_are_pooled_apart(tmp_path):
-    land_adapter(tmp_path)
-    for number, name in enumerate(("4bit", "bf16")):
-        moved_from = "4bit" if name == "bf16" else None
-        land(tmp_path, name, noisy(number, 0.7), moved_from, arm="r2-", recipe="r2")
-    load_all(tmp_path)
-    pools = [(pool.recipe, pool.precision, pool.figures["accuracy"].pairs) for pool in precision_pools()]
-    assert ("r1", "4bit", 1) in pools and ("r2", "4bit", 1) in pools

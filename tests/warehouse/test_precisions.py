@@ -11,7 +11,7 @@ import pytest
 from flows.report.leaderboard import leaderboard
 from flows.report.precision import against_reference, frontier
 from flows.report.typed_rows import leaderboard_rows
-from tests.warehouse.rows import FIVE, evaluation, land_pair, load_landing, training
+from tests.warehouse.rows import FIVE, evaluation, land_arm, land_pair, load_landing
 from warehouse.comparison.paired import PairedDecisions, compare, compare_losses
 from warehouse.connect import reading
 from warehouse.health import run_audits
@@ -35,30 +35,18 @@ def land(root: Path, name: str, cases=FIVE, moved_from: str | None = None, arm: 
     """An evaluation `e-NAME` at a precision, of an adapter that was trained at it or moved to it. Its id begins with
     `arm`."""
     id = arm + (f"{name}-from-{moved_from}" if moved_from else name)
-    own_values = {
-        "precision": name,
-        "stored_bytes": BYTES[name],
-        "cell_id": id,
-        "settings_digest": "settings",
-        **values,
-    }
+    usual = {"precision": name, "stored_bytes": BYTES[name], "cell_id": id, "settings_digest": "settings"}
     if moved_from:
-        own_values |= {
-            "recipe": f"{values.get('recipe', 'r1')} from {moved_from}",
-            "recipe_kind": "moved_adapter",
-            "source_training_id": f"t-{arm}{moved_from}",
-        }
+        recipe = f"{values.pop('recipe', 'r1')} from {moved_from}"
+        values |= {"recipe": recipe, "recipe_kind": "moved_adapter", "source_training_id": f"t-{arm}{moved_from}"}
 
-    write_landing(root, f"t-{id}", "training", training(f"t-{id}", BITS[name], **own_values))
-    write_landing(root, f"e-{id}", "evaluation", evaluation(f"e-{id}", f"t-{id}", cases, groups=True))
+    land_arm(root, f"-{id}", BITS[name], cases, groups=True, **(usual | values))
 
 
 @pytest.fixture
 def landed(tmp_path):
     """Three trained arms, and the adapter of bfloat16 at three precisions."""
-    cases = {
-        name: noisy(seed, right) for seed, (name, right) in enumerate({"bf16": 0.9, "4bit": 0.8, "mxfp4": 0.6}.items())
-    }
+    cases = {"bf16": noisy(0, 0.9), "4bit": noisy(1, 0.8), "mxfp4": noisy(2, 0.6)}
     for name, decided in cases.items():
         land(tmp_path, name, decided)
 
@@ -121,9 +109,8 @@ def test_its_figures_are_those_of_the_paired_statistics(landed):
     for side, rule in ((1, "accuracy"), (2, "ed_recall"), (2, "macro_f1"), (2, "ed_f2"), (2, "over_triage")):
         pair = PairedDecisions(*(np.array(x) for x in (positions[0], positions[side], other_values[side], units)), True)
         (expected,) = compare(pair, None, [rule])
-        assert row[rule] == pytest.approx(expected.value_4bit) and row[f"reference_{rule}"] == pytest.approx(
-            expected.value_8bit
-        )
+        assert row[rule] == pytest.approx(expected.value_4bit)
+        assert row[f"reference_{rule}"] == pytest.approx(expected.value_8bit)
         assert (row[f"{rule}_low"], row[f"{rule}_high"]) == pytest.approx((expected.low, expected.high))
         assert row[f"{rule}_verdict"] == expected.verdict
 
@@ -140,9 +127,8 @@ def test_more_over_triage_is_worse_and_the_loss_has_no_margin():
 
     losses = np.random.default_rng(1).random((600, 2)) + np.array([1.0, 0.0])
     loss = compare_losses(pair, losses)
-    assert (
-        loss.difference == pytest.approx(np.subtract(*losses.mean(axis=0))) and loss.low < loss.difference < loss.high
-    )
+    assert loss.difference == pytest.approx(np.subtract(*losses.mean(axis=0)))
+    assert loss.low < loss.difference < loss.high
     assert loss.verdict is None and loss.note == "no margin is defined for a loss"
     deviation = np.subtract(*losses.T).std() / np.sqrt(600)
     assert loss.high - loss.low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
@@ -160,11 +146,8 @@ def test_the_frontier_is_what_no_other_precision_beats(seed, tmp_path):
 
     for row in rows.itertuples():
         own_value = points[row.precision]
-        better = {
-            name
-            for name, p in points.items()
-            if all(a >= b for a, b in zip(p, own_value, strict=True)) and p != own_value
-        }
+        at_least = [name for name, p in points.items() if all(a >= b for a, b in zip(p, own_value, strict=True))]
+        better = {name for name in at_least if points[name] != own_value}
         assert set(row.dominated_by.split(", ")) - {""} == better and row.dominated == bool(better)
 
 
@@ -173,6 +156,13 @@ def test_another_format_with_as_many_bits_is_no_part_of_4_against_8_bits(tmp_pat
     land(tmp_path, "mxfp4", settings_digest=None)
     load_all(tmp_path)
     assert len(query("FROM equal_pair")) == 1 == len(query("FROM quantization_comparison"))
+
+
+def test_4_and_8_bits_alone_need_no_frontier(tmp_path):
+    land_pair(tmp_path)
+    load_all(tmp_path)
+    board = leaderboard_rows()
+    assert len(frontier(board)) == len(against_reference(board)) == 0
 
 
 def test_weights_that_were_quantised_before_are_named_and_every_row_says_what_does_not_follow(tmp_path):
@@ -207,10 +197,3 @@ def test_the_tables_name_the_unpacked_reference_and_print_what_does_not_follow(t
     assert all(name.endswith("against unpacked Q4_1") for name in against_reference(board)["precision"])
     assert leaderboard(board).title.endswith("; reference already 4-bit: nothing follows about 8 bits or more")
     assert set(leaderboard(board)["experiment"]) == {"bf16", "8bit", "mxfp4"}
-
-
-def test_4_and_8_bits_alone_need_no_frontier(tmp_path):
-    land_pair(tmp_path)
-    load_all(tmp_path)
-    board = leaderboard_rows()
-    assert len(frontier(board)) == len(against_reference(board)) == 0

@@ -13,9 +13,9 @@ import pytest
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT
 from tests.warehouse.rows import land_pair
-from warehouse.connect import warehouse_path, writing
+from warehouse.connect import warehouse_path
 from warehouse.load import load_all
-from warehouse.query import Bounds, Rows, _views_of, query, query_rows
+from warehouse.query import Bounds, Rows, query, query_rows
 
 NUMBERS = "SELECT unnest([9007199254740993, NULL]) AS n, unnest([true, NULL]) AS b, 1.5 AS d, DATE '2026-01-01' AS day"
 
@@ -55,20 +55,20 @@ def test_reading_statements_give_a_data_frame(sql, rows):
     assert (list(light.columns), len(light.rows)) == (list(frame.columns), len(frame))
 
 
-def test_rows_come_as_python_values_with_the_types_of_their_columns():
+def test_rows_come_as_python_values_with_the_types_of_their_columns_and_parameters_are_values():
     sql = "SELECT 1 AS n, 0.5::DOUBLE AS x, NULL AS nothing, [1, 2] AS list, 'a' AS word"
     nothing = "INTEGER" if duckdb.__version__.startswith("1.") else "NULL"  # the type of a column of NULL
     types = ("INTEGER", "DOUBLE", nothing, "INTEGER[]", "VARCHAR")
     assert query_rows(sql) == Rows(("n", "x", "nothing", "list", "word"), types, [(1, 0.5, None, [1, 2], "a")])
-    assert query_rows("FROM prediction WHERE false").rows == []
-    with pytest.raises(BadInput, match="^Queries only read: this DROP statement cannot be run"):
-        query_rows("DROP TABLE prediction")
+    assert query_rows("FROM range(5)", most=5) == Rows(("range",), ("BIGINT",), [(i,) for i in range(5)])
+    assert query_rows("FROM range(6)", most=5).cut and len(query_rows("FROM range(6)", most=5).rows) == 5
+    assert len(query_rows("FROM range(25000)").rows) == 25000
 
-
-def test_only_the_evaluations_asked_for_are_in_the_views():
-    sql = "SELECT evaluation_id FROM evaluation_summary ORDER BY ALL"
-    assert query_rows(sql).rows == [("e4",), ("e8",)] and query_rows(sql, only=["e8"]).rows == [("e8",)]
-    assert list(query(sql, only=["e8"])["evaluation_id"]) == ["e8"]
+    sql = "SELECT evaluation_id FROM evaluation WHERE evaluation_id = $id AND cases >= $cases"
+    assert query(sql, {"id": "e4", "cases": 5}).evaluation_id.tolist() == ["e4"]
+    assert query_rows(sql, {"id": "e4", "cases": 6}).rows == []
+    text = "'; DROP TABLE prediction; --"
+    assert query_rows("SELECT $text", {"text": text}).rows == [(text,)]
 
 
 def test_every_view_of_evaluations_shows_those_alone_that_are_asked_for():
@@ -78,18 +78,9 @@ def test_every_view_of_evaluations_shows_those_alone_that_are_asked_for():
     """
     views = [view for (view,) in query_rows(of_views).rows]
     assert {"case_answer", "confusion_matrix", "leaderboard", "seed_group"} <= set(views)
+    assert list(query("SELECT evaluation_id FROM evaluation_summary", only=["e8"])["evaluation_id"]) == ["e8"]
     for view in views:
         assert {id for (id,) in query_rows(f"SELECT evaluation_id FROM {view}", only=["e8"]).rows} <= {"e8"}, view
-
-
-def test_a_view_that_reads_another_one_reads_it_narrowed():
-    """Else `case_answer` would take the answer of a later evaluation, and leave it out then."""
-    definition = "CREATE TEMP VIEW latest AS SELECT max(evaluation_id) AS evaluation_id FROM leaderboard"
-    assert _views_of("FROM latest", {"latest": definition, "leaderboard": "..."}, {"leaderboard"}) == {
-        "latest", "leaderboard",
-    }  # fmt: skip
-    models = query_rows("SELECT models FROM (SELECT case_id, count(*) AS models FROM case_answer GROUP BY case_id)")
-    assert {n for (n,) in models.rows} == {2}
 
 
 @pytest.mark.parametrize(
@@ -152,59 +143,23 @@ def test_everything_else_is_refused_in_a_sentence_and_changes_nothing(sql, tmp_p
     assert len(query("FROM prediction")) == 10 and len(frame) == 1
 
 
-def test_an_unknown_name_is_reported_with_similar_names():
-    with pytest.raises(BadInput, match=r"^The query failed: Referenced column \"verdit\" not found.*\"verdict\""):
-        query("SELECT verdit FROM evaluation")
-
-
-def test_without_a_warehouse_the_sentence_says_what_to_run(tmp_path):
-    with pytest.raises(BadInput, match="no warehouse yet at .*none.duckdb; run `triage sweep demo` first"):
-        query("SELECT 1", database=tmp_path / "none.duckdb")
-
-
-def test_a_query_holds_the_warehouse_only_while_it_runs():
-    query("FROM prediction")
-    with writing(wait=0) as con:
-        assert con.execute("SELECT 1").fetchone() == (1,)
-
-
 def test_the_users_own_connection_is_distinguished_from_another_process(tmp_path):
-    own_value = duckdb.connect(str(warehouse_path()))
-    with pytest.raises(BadInput, match="open in another connection; close that one first"):
+    match = "open in another connection; close that one first"
+    with duckdb.connect(str(warehouse_path())), pytest.raises(BadInput, match=match):
         query("FROM prediction")
-    own_value.close()
     assert len(query("FROM prediction")) == 10
 
 
 def test_bounds_hold_where_they_are_given_and_nowhere_else():
-    with pytest.raises(
-        BadInput, match="^The query was stopped after 0.2 seconds; allow more with --seconds, e.g. 600.$"
-    ):
+    with pytest.raises(BadInput, match="stopped after 0.2 seconds; .* --seconds"):
         query("SELECT count(*) FROM range(10000000000) WHERE hash(range) % 7 = 3", bounds=Bounds(seconds=0.2))
 
     sql = "SELECT len(list(range)) FROM range(20000000)"
-    with pytest.raises(
-        BadInput, match="^The query needs more than 100,000,000 bytes of memory; allow more with --memory"
-    ):
+    with pytest.raises(BadInput, match="more than 100,000,000 bytes of memory; .* --memory"):
         query_rows(sql, bounds=Bounds(memory=100_000_000))
 
     assert query_rows(sql).rows == [(20_000_000,)]
     assert query("FROM prediction", bounds=Bounds(100_000_000, 60.0)).shape[0] == 10
-
-
-def test_the_first_rows_say_whether_there_are_more():
-    assert query_rows("FROM range(5)", most=5) == Rows(("range",), ("BIGINT",), [(i,) for i in range(5)])
-    assert query_rows("FROM range(6)", most=5).cut and len(query_rows("FROM range(6)", most=5).rows) == 5
-    assert len(query_rows("FROM range(25000)").rows) == 25000
-
-
-def test_parameters_are_values_by_name():
-    sql = "SELECT evaluation_id FROM evaluation WHERE evaluation_id = $id AND cases >= $cases"
-    assert query(sql, {"id": "e4", "cases": 5}).evaluation_id.tolist() == ["e4"]
-    assert query_rows(sql, {"id": "e4", "cases": 6}).rows == []
-    assert query_rows("SELECT $text", {"text": "'; DROP TABLE prediction; --"}).rows == [
-        ("'; DROP TABLE prediction; --",)
-    ]
 
 
 @pytest.mark.parametrize(
@@ -218,9 +173,10 @@ def test_parameters_are_values_by_name():
         ("SELECT $a::INTEGER", {"a": "four"}, "^The query failed: Could not convert string 'four' to INT32.$"),
         ("SELECT 1", "bits", "^Parameters are values by name"),
         ("SELECT $a", {"a": object()}, "^The query failed: "),
+        ("SELECT verdit FROM evaluation", None, r"^The query failed: .* \"verdit\" not found.*\"verdict\""),
     ],
 )
-def test_a_missing_unknown_or_mistyped_parameter_is_a_sentence(sql, params, sentence):
+def test_a_missing_unknown_or_mistyped_name_is_a_sentence(sql, params, sentence):
     for run in (query, query_rows):
         with pytest.raises(BadInput, match=sentence) as caught:
             run(sql, params)

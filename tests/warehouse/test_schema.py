@@ -34,22 +34,21 @@ def own_digests():
 
 @pytest.fixture
 def file(tmp_path):
-    with current(tmp_path / "w.duckdb"):
-        pass
+    """The warehouse of a pair."""
+    land_pair(tmp_path / "landing")
+    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
     return tmp_path / "w.duckdb"
 
 
-def test_every_table_view_and_column_has_a_comment_in_a_plain_client_after_a_rebuild_too(tmp_path):
-    land_pair(tmp_path / "landing")
-    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
+def test_every_table_view_and_column_has_a_comment_in_a_plain_client_after_a_rebuild_too(file, tmp_path):
     for _ in range(2):
-        with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
+        with duckdb.connect(str(file), read_only=True) as con:
             missing = con.execute(WITHOUT_COMMENT).fetchall()
         assert missing == [], "say what it means, with its unit, by COMMENT ON in schema.sql or its view"
-        rebuild(tmp_path / "landing", tmp_path / "w.duckdb")
+        rebuild(tmp_path / "landing", file)
 
 
-def test_a_column_is_described_once_and_elsewhere_only_where_it_means_something_else(file):
+def test_a_column_is_described_once_a_view_by_its_grain_and_keys_are_columns(file):
     declared = "\n".join([schema_sql(), *(view.text for view in sql_files("views"))])
     described = re.findall(r"^COMMENT ON COLUMN (\S+)\.(\S+) IS (.*);$", declared, re.MULTILINE)
     first = {}
@@ -63,21 +62,13 @@ def test_a_column_is_described_once_and_elsewhere_only_where_it_means_something_
     with reading(file) as con:
         sql = "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
         comments = {(table, column): text for table, column, text in con.execute(sql).fetchall()}
+        of_views = dict(con.execute("SELECT view_name, comment FROM duckdb_views() WHERE NOT internal").fetchall())
     assert comments["metric", "evaluation_id"] == comments["leaderboard", "evaluation_id"]
     assert comments["training_curve", "loss"] != comments["evaluation", "loss"]
 
-
-def test_every_view_and_audit_states_its_grain_and_a_view_is_described_by_it(file):
-    with reading(file) as con:
-        sql = "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal"
-        comments = dict(con.execute(sql).fetchall())
-    heads = {view.name.partition("_")[2]: view.head for view in sql_files("views")}
-    assert comments == heads
-    for file in (*sql_files("views"), *sql_files("audits")):
-        assert file.head.startswith("One row per ") and "--" not in file.head, file.name
-
-
-def test_keys_are_columns_and_every_landing_table_is_declared():
+    assert of_views == {view.name.partition("_")[2]: view.head for view in sql_files("views")}
+    for sql_file in (*sql_files("views"), *sql_files("audits")):
+        assert sql_file.head.startswith("One row per ") and "--" not in sql_file.head, sql_file.name
     assert tables().keys() < own_tables()
     for fact in FACTS.values():
         for name, key in fact.keys.items():
@@ -112,10 +103,7 @@ def test_tables_that_cannot_be_made_leave_nothing_of_themselves(tmp_path, monkey
         assert con.execute("SELECT count(*) FROM duckdb_tables()").fetchone() == (0,)
 
 
-def test_changed_views_and_comments_take_the_place_of_the_old_ones_and_rows_stay(tmp_path, monkeypatch):
-    file = tmp_path / "w.duckdb"
-    land_pair(tmp_path / "landing")
-    load_all(tmp_path / "landing", file)
+def test_changed_views_and_comments_take_the_place_of_the_old_ones_and_rows_stay(file, tmp_path, monkeypatch):
     changed = [
         SqlFile(view.name, view.text + "CREATE OR REPLACE VIEW frontier AS SELECT 1 AS rank;")
         if view.name.endswith("_frontier")
