@@ -41,36 +41,6 @@ def accuracy(
     """
 
 
-@pytest.mark.parametrize(
-    ("figures", "expected"),
-    [
-        ((-0.02, 0.0), "supported"),
-        ((-0.03, 0.0), "cannot conclude"),
-        ((-0.05, -0.03), "refuted"),
-        (("NULL::DOUBLE", "NULL::DOUBLE"), "cannot conclude"),
-        ((-0.02, 0.0, None, "NULL"), "cannot conclude"),
-        ((-0.02, 0.0, None, "'cannot conclude: it varies too much between seeds'"), "cannot conclude"),
-        ((-0.02, 0.0, None, "'not inferior'", 0), "cannot conclude"),
-    ],
-)
-def test_a_sentence_is_supported_or_refuted_by_the_whole_interval_alone(figures, expected):
-    assert verdicts("quantization_summary", accuracy(*figures))[IN_POINTS] == expected
-
-
-@pytest.mark.parametrize(
-    ("seed_end", "expected"), [(0.012, "supported"), (0.014, "cannot conclude"), (None, "supported")]
-)
-def test_a_relative_loss_is_judged_by_the_wider_of_both_intervals(seed_end, expected):
-    """2 % of an accuracy of 0.64 is 1.28 points, less than the 2 points of the verdict that is stored."""
-    assert verdicts("quantization_summary", accuracy(-0.009, 0.009, seed_end))[RELATIVE] == expected
-
-
-@pytest.mark.parametrize(("cells", "expected"), [(22, "cannot conclude"), (60, "supported"), (64, "cannot conclude")])
-def test_more_experiments_than_a_study_has_refute_nothing(cells, expected):
-    rows = f"SELECT range::VARCHAR AS cell_id, 'standard' AS recipe_kind, false AS random_weights FROM range({cells})"
-    assert verdicts("leaderboard", rows)[SIXTY] == expected
-
-
 def size(model: str, precision: str, stored_bytes: int) -> str:
     return (
         f"SELECT '{model}' AS base_model, '{precision}' AS precision, {stored_bytes} AS stored_bytes, 1 AS parameters, "
@@ -78,10 +48,50 @@ def size(model: str, precision: str, stored_bytes: int) -> str:
     )
 
 
-@pytest.mark.parametrize(("other", "expected"), [(53, "supported"), (80, "refuted")])
-def test_a_claim_is_as_good_as_its_worst_row(other, expected):
+def cells(count: int) -> str:
+    return f"SELECT range::VARCHAR AS cell_id, 'standard' AS recipe_kind, false AS random_weights FROM range({count})"
+
+
+def sizes(other: int) -> str:
     rows = [size("a", "4bit", 50), size("a", "8bit", 100), size("b", "4bit", other), size("b", "8bit", 100)]
-    assert verdicts("variant", " UNION ALL ".join(rows))[SIZE] == expected
+    return " UNION ALL ".join(rows)
+
+
+NOTHING = "NULL::DOUBLE"
+SUMMARY = "quantization_summary"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "view", "rows", "expected"),
+    [
+        # The whole interval supports or refutes.
+        (IN_POINTS, SUMMARY, accuracy(-0.02, 0.0), "supported"),
+        (IN_POINTS, SUMMARY, accuracy(-0.03, 0.0), "cannot conclude"),
+        (IN_POINTS, SUMMARY, accuracy(-0.05, -0.03), "refuted"),
+        (IN_POINTS, SUMMARY, accuracy(NOTHING, NOTHING), "cannot conclude"),
+        (IN_POINTS, SUMMARY, accuracy(-0.02, 0.0, verdict="NULL"), "cannot conclude"),
+        (
+            IN_POINTS,
+            SUMMARY,
+            accuracy(-0.02, 0.0, verdict="'cannot conclude: it varies too much between seeds'"),
+            "cannot conclude",
+        ),
+        (IN_POINTS, SUMMARY, accuracy(-0.02, 0.0, pairs=0), "cannot conclude"),
+        # 2 % of an accuracy of 0.64 is 1.28 points: the wider of both intervals judges.
+        (RELATIVE, SUMMARY, accuracy(-0.009, 0.009, 0.012), "supported"),
+        (RELATIVE, SUMMARY, accuracy(-0.009, 0.009, 0.014), "cannot conclude"),
+        (RELATIVE, SUMMARY, accuracy(-0.009, 0.009), "supported"),
+        # More experiments than a study has refute nothing.
+        (SIXTY, "leaderboard", cells(22), "cannot conclude"),
+        (SIXTY, "leaderboard", cells(60), "supported"),
+        (SIXTY, "leaderboard", cells(64), "cannot conclude"),
+        # As good as the worst row.
+        (SIZE, "variant", sizes(53), "supported"),
+        (SIZE, "variant", sizes(80), "refuted"),
+    ],
+)
+def test_the_verdict_on_a_sentence_is_that_of_its_rows(sentence, view, rows, expected):
+    assert verdicts(view, rows)[sentence] == expected
 
 
 def test_the_command_gives_every_sentence_with_its_figure_or_says_that_there_is_none(tmp_path):

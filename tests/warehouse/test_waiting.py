@@ -19,11 +19,10 @@ from tasks.landing import (
     some_results_wait,
 )
 from tasks.progress import listeners
-from tasks.runtime.errors import Locked
 from tasks.runtime.home import home
 from tests.warehouse.rows import evaluation, training
 from warehouse import fill, load, rebuild
-from warehouse.connect import reading, warehouse_path
+from warehouse.connect import warehouse_path
 from warehouse.landing import write_landing
 from warehouse.query import query_rows
 
@@ -68,17 +67,27 @@ def trainings() -> list[str]:
 def test_what_lands_while_the_file_is_held_waits_and_is_loaded_later(how, warnings):
     land_rows("t0", "training", training("t0"))
     with held_warehouse(how) as holder:
+        assert is_landed("t0") and not some_results_wait() and warnings == [], "what is loaded does not wait"
         land_rows("t1", "training", training("t1"))
         land_rows("e1", "evaluation", evaluation("e1", "t1"))
         assert len(warnings) == 1 and f"process {holder.pid}). Loading waits: what has landed is kept" in warnings[0]
         assert is_landed("t1") and is_landed("e1") and not is_landed("t9"), "nothing is computed again"
         assert absent_from_warehouse(["t0", "t1", "e1", "t9"]) == ["t9"] and some_results_wait()
-        assert load_the_rest() == warnings[0]
+        assert load_the_rest() == warnings[0] and refill_warehouse() == {}
         assert len(warnings) == 1, "once"
+        if how == "reading":
+            assert trainings() == ["t0"], "a reader beside a reader reads"
+
+        land_rows("t2", "training", training("t2"))
+        path = home() / "landing" / "t2" / "experiment.parquet"
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + b"?")
+        assert not is_landed("t2"), "a damaged folder is damaged whoever holds the file"
+        path.write_bytes(content)
 
     assert trainings() == ["t0"]
     assert load_the_rest() is None and not some_results_wait()
-    assert trainings() == ["t0", "t1"] and query_rows("SELECT evaluation_id FROM evaluation").rows == [("e1",)]
+    assert trainings() == ["t0", "t1", "t2"] and query_rows("SELECT evaluation_id FROM evaluation").rows == [("e1",)]
 
 
 def test_the_next_landing_loads_what_waits_and_a_new_holder_is_said_again(warnings):
@@ -92,24 +101,6 @@ def test_the_next_landing_loads_what_waits_and_a_new_holder_is_said_again(warnin
         land_rows("t3", "training", training("t3"))
 
     assert len(warnings) == 2
-
-
-def test_what_is_loaded_already_does_not_wait(warnings):
-    land_rows("t0", "training", training("t0"))
-    with held_warehouse():
-        assert is_landed("t0") and not some_results_wait() and warnings == []
-        assert refill_warehouse() == {} and some_results_wait() and len(warnings) == 1
-        assert is_landed("t0")
-    assert load_the_rest() is None and trainings() == ["t0"]
-
-
-def test_a_damaged_folder_is_damaged_whoever_holds_the_file(warnings):
-    land_rows("t0", "training", training("t0"))
-    with held_warehouse():
-        land_rows("t1", "training", training("t1"))
-        path = home() / "landing" / "t1" / "experiment.parquet"
-        path.write_bytes(path.read_bytes()[:-1] + b"?")
-        assert not is_landed("t1")
 
 
 def test_what_comes_to_wait_during_a_load_is_loaded_too(warnings, monkeypatch):
@@ -142,14 +133,6 @@ def test_a_long_load_lets_others_at_the_file_between_its_parts(monkeypatch):
 
     assert load.load_all(home() / "landing").loaded == ["t1", "t2", "t3"] and len(opened) == 3
     assert load.load_all(home() / "landing").unchanged == ["t1", "t2", "t3"]
-
-
-def test_a_reader_beside_a_reader_still_reads(warnings):
-    land_rows("t0", "training", training("t0"))
-    with held_warehouse():
-        assert trainings() == ["t0"]
-    with held_warehouse("writing"), pytest.raises(Locked), reading(wait=0.1):
-        pass
 
 
 LAND = """
