@@ -10,11 +10,11 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, fbeta_score, recall_score, roc_auc_score
 
-from tests.warehouse.rows import PROBABILITIES, evaluation, full, load_landing, training
+from tests.warehouse.rows import PROBABILITIES, evaluation, full, land_arm, land_pair, load_landing, training
 from warehouse.comparison import pools
 from warehouse.comparison.pools import missing_rows
 from warehouse.connect import reading, writing
-from warehouse.health import bring_up_to_date, run_audits
+from warehouse.health import bring_up_to_date, run_audit, run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query_rows
@@ -62,10 +62,13 @@ def study(tmp_path_factory):
     return root, pairs
 
 
+def rows_of(view, path, only=None):
+    result = query_rows(f"FROM {view}", database=path, only=only)
+    return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+
+
 def summary(path, only=None):
-    result = query_rows("FROM quantization_summary", database=path, only=only)
-    rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
-    return {(row["base_model"], row["rule"], row["metric"]): row for row in rows}
+    return {(r["base_model"], r["rule"], r["metric"]): r for r in rows_of("quantization_summary", path, only)}
 
 
 def by_scikit_learn(cases, choice) -> dict[str, float]:
@@ -103,32 +106,28 @@ def test_differences_are_means_over_trained_pairs_that_know_something(study):
     assert rows["all", "argmax", "accuracy"]["groups"] == CASES // 2
 
 
-def land_with_threshold(root, by_threshold: dict[int, str | None], rule: str) -> None:
-    """A pair whose thresholds answer this label in every case, by bits; None: as an earlier version landed it."""
-    for bits, label in by_threshold.items():
+@pytest.mark.parametrize(("labels", "rule"), [(("ED", "HOME"), "argmax"), ((None, None), "target_recall")])
+def test_decisions_by_threshold_are_pooled_beside_those_of_the_primary_rule(labels, rule, tmp_path):
+    """A threshold that answers one label in every case, by bits; None: as an earlier version landed it, where it decided
+    as the primary rule."""
+    for bits, label in zip((4, 8), labels, strict=True):
         rows = evaluation(f"e{bits}", f"t{bits}", decided(bits, 0.9), groups=True, primary_rule=rule)
         rows["prediction"] = [row | {"target_recall": label} for row in rows["prediction"]]
-        write_landing(root, f"t{bits}", "training", training(f"t{bits}", bits))
-        write_landing(root, f"e{bits}", "evaluation", rows)
-    load_all(root, root / "w.duckdb")
+        write_landing(tmp_path, f"t{bits}", "training", training(f"t{bits}", bits))
+        write_landing(tmp_path, f"e{bits}", "evaluation", rows)
+    load_all(tmp_path, tmp_path / "w.duckdb")
 
-
-def test_decisions_by_threshold_are_pooled_beside_those_of_the_primary_rule(tmp_path):
-    land_with_threshold(tmp_path, {4: "ED", 8: "HOME"}, "argmax")
     rows = summary(tmp_path / "w.duckdb")
-    by_threshold = rows["all", "target_recall", "ed_recall"]
-    assert (by_threshold["value_4bit"], by_threshold["value_8bit"]) == (1, 0)
-    assert rows["all", "primary", "ed_recall"]["value_4bit"] < 1
-
-
-def test_rows_of_earlier_versions_say_what_the_threshold_decides_where_it_is_the_primary_rule(tmp_path):
-    land_with_threshold(tmp_path, {4: None, 8: None}, "target_recall")
-    rows = summary(tmp_path / "w.duckdb")
-    for metric in ("accuracy", "ed_recall"):
+    for metric in ("accuracy", "ed_recall") if rule == "target_recall" else ():
         primary = rows["all", "primary", metric]
         assert rows["all", "target_recall", metric]["value_4bit"] == primary["value_4bit"] is not None
-    with reading(tmp_path / "w.duckdb") as con:
-        assert run_audits(con)["pools_agree"] == 0
+    if rule == "target_recall":
+        with reading(tmp_path / "w.duckdb") as con:
+            assert run_audits(con)["pools_agree"] == 0
+    else:
+        by_threshold = rows["all", "target_recall", "ed_recall"]
+        assert (by_threshold["value_4bit"], by_threshold["value_8bit"]) == (1, 0)
+        assert rows["all", "primary", "ed_recall"]["value_4bit"] < 1
 
 
 def test_the_auroc_is_pooled_under_the_argmax_from_all_cases(study):
@@ -170,9 +169,10 @@ def test_the_spread_between_seeds_is_that_of_one_recipe(study):
 
 def test_trainings_under_other_settings_are_no_seeds_of_one_recipe(tmp_path):
     """A recipe that kept its name: what the setting does is no chance between seeds."""
-    for seed, rank in ((42, "a"), (43, "b")):
-        values = {"settings_digest": f"rank {rank}", "base_model": "a", "recipe": "r1", "seed": seed}
-        land(tmp_path / "landing", f"m{seed}", seed, 0.8 if rank == "a" else 0.6, **values)
+    for seed, rank, right in ((42, "a", 0.8), (43, "b", 0.6)):
+        land(
+            tmp_path / "landing", f"m{seed}", seed, right, settings_digest=rank, base_model="a", recipe="r1", seed=seed
+        )
 
     load_all(tmp_path / "landing")
     rows = query_rows("SELECT DISTINCT pairs, seeds, seed_sd FROM quantization_summary WHERE base_model = 'a'").rows
@@ -191,11 +191,7 @@ def test_a_pool_in_which_no_model_knows_anything_concludes_nothing(tmp_path):
 
 def land_seed(root, seed: int, right_4bit: float, right_8bit: float) -> None:
     """A pair of one recipe, with the shares of cases in which its models are right."""
-    for bits, right in ((4, right_4bit), (8, right_8bit)):
-        id = f"s{seed}-{bits}"
-        write_landing(root, id, "training", training(id, bits, cell_id=id, recipe="r1", seed=seed))
-        rows = evaluation(f"e{id}", id, decided(bits, right), groups=True)
-        write_landing(root, f"e{id}", "evaluation", rows)
+    land_pair(root, decided(4, right_4bit), decided(8, right_8bit), groups=True, name=f"-{seed}", seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -229,40 +225,34 @@ def test_a_pool_concludes_what_holds_between_seeds_too(tmp_path, shares, verdict
         assert run_audits(con)["pools_agree"] > 0
 
 
-@pytest.mark.parametrize(
-    "defect",
-    [
+def test_an_audit_finds_an_interval_over_trainings_that_the_pairs_do_not_give(tmp_path):
+    land_seed(tmp_path, 42, 0.9, 0.3)
+    land_seed(tmp_path, 43, 0.9, 0.9)
+    load_all(tmp_path, tmp_path / "w.duckdb")
+    defects = (
         "seed_low = difference, seed_high = difference",
         "seed_sd = 2 * seed_sd",
         "seed_low = seed_low - 0.1",
         "seed_high = NULL",
         "seed_sd = NULL",
-    ],
-)
-def test_an_audit_finds_an_interval_over_trainings_that_the_pairs_do_not_give(tmp_path, defect):
-    land_seed(tmp_path, 42, 0.9, 0.3)
-    land_seed(tmp_path, 43, 0.9, 0.9)
-    load_all(tmp_path, tmp_path / "w.duckdb")
+    )
     with writing(tmp_path / "w.duckdb") as con:
-        con.execute(f"UPDATE pooled_metric SET {defect}")
-        assert run_audits(con)["pools_agree"] > 0
+        for defect in defects:
+            con.begin()
+            con.execute(f"UPDATE pooled_metric SET {defect}")
+            assert run_audit(con, "pools_agree") > 0, defect
+            con.rollback()
+        assert run_audit(con, "pools_agree") == 0
 
 
 def test_models_that_decide_alike_have_no_band_and_few_groups_none_either(tmp_path):
-    same = decided(1, 0.9)
-    for bits in (4, 8):
-        write_landing(tmp_path, f"t{bits}", "training", training(f"t{bits}", bits))
-        write_landing(tmp_path, f"e{bits}", "evaluation", evaluation(f"e{bits}", f"t{bits}", same, groups=True))
-
+    land_pair(tmp_path, decided(1, 0.9), decided(1, 0.9), groups=True)
     load_all(tmp_path, tmp_path / "w.duckdb")
     row = summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]
     assert (row["difference"], row["low"], row["verdict"]) == (0, None, "cannot conclude")
     assert row["note"] == "no band: no case, or too few, make a difference"
 
-    for bits in (4, 8):
-        rows = evaluation(f"e{bits}", f"t{bits}", decided(bits, 0.9)[:18], groups=True)
-        write_landing(tmp_path, f"e{bits}", "evaluation", rows)
-
+    land_pair(tmp_path, decided(4, 0.9)[:18], decided(8, 0.9)[:18], groups=True)
     load_all(tmp_path, tmp_path / "w.duckdb")
     row = summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]
     assert row["low"] is None and row["note"] == "no band: 9 groups are too few (it needs 10)"
@@ -310,22 +300,8 @@ def test_a_part_of_the_evaluations_has_figures_of_its_own_which_are_not_stored(s
     assert row.value_4bit == pytest.approx(by_scikit_learn(pairs["a", "r1", 42][4], 1)["accuracy"])
 
 
-def test_a_pool_that_is_large_waits_for_the_end_of_a_load(tmp_path, monkeypatch):
-    monkeypatch.setattr(pools, "AT_EACH_LANDING", CASES)
-    land(tmp_path, "one", 10, 0.8)
-    for id in ("one-4", "one-8", "eone-4", "eone-8"):
-        load_landing(tmp_path / id, tmp_path / "w.duckdb")
-
-    assert summary(tmp_path / "w.duckdb") == {}
-    with reading(tmp_path / "w.duckdb") as con:
-        assert not any(run_audits(con).values()), "what is not made yet is no offence"
-
-    bring_up_to_date(tmp_path / "w.duckdb")
-    assert summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]["pairs"] == 1
-
-
 @pytest.mark.parametrize("is_over", [True, False])
-def test_a_large_pool_is_made_when_its_sweep_is_over(is_over, tmp_path, monkeypatch):
+def test_a_large_pool_is_made_when_its_sweep_or_a_load_is_over(is_over, tmp_path, monkeypatch):
     monkeypatch.setattr(pools, "AT_EACH_LANDING", CASES)
     land(tmp_path, "one", 10, 0.8)
     sweep = full(
@@ -339,12 +315,14 @@ def test_a_large_pool_is_made_when_its_sweep_is_over(is_over, tmp_path, monkeypa
         load_landing(tmp_path / id, tmp_path / "w.duckdb")
 
     assert bool(summary(tmp_path / "w.duckdb")) == is_over
+    with reading(tmp_path / "w.duckdb") as con:
+        assert not any(run_audits(con).values()), "what is not made yet is no offence"
+    bring_up_to_date(tmp_path / "w.duckdb")
+    assert summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]["pairs"] == 1
 
 
 def bounds(path):
-    result = query_rows("FROM gate_bounds", database=path)
-    rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
-    return {(row["evaluation_id"], row["gate"]): row for row in rows}
+    return {(row["evaluation_id"], row["gate"]): row for row in rows_of("gate_bounds", path)}
 
 
 def test_a_gate_has_the_number_of_looks_beside_its_bound_and_one_that_allows_for_them(study):
@@ -362,9 +340,7 @@ def test_a_gate_has_the_number_of_looks_beside_its_bound_and_one_that_allows_for
 
 def test_the_exact_bound_is_that_of_scipy_at_the_share_of_each_look(tmp_path):
     for name, seed in (("a", 1), ("b", 2), ("c", 3)):
-        cases = decided(seed, 0.95)
-        write_landing(tmp_path, name, "training", training(name, cell_id=name, recipe=name))
-        write_landing(tmp_path, f"e{name}", "evaluation", evaluation(f"e{name}", name, cases))
+        land_arm(tmp_path, name, cases=decided(seed, 0.95), cell_id=name, recipe=name)
 
     load_all(tmp_path, tmp_path / "w.duckdb")
     for name, seed in (("a", 1), ("b", 2), ("c", 3)):

@@ -46,6 +46,11 @@ def land(root, id, cases=FIVE, bits=4, day=1, created=2, set="test", **values):
     write_landing(root, f"e-{id}", "evaluation", rows)
 
 
+def comparison() -> dict[str, object]:
+    (row,) = query("FROM quantization_comparison").to_dict("records")
+    return row
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(seed, tmp_path):
     four, eight = pair_of_cases(150, seed)
@@ -85,28 +90,25 @@ def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(seed, tm
         assert row[f"{name}_low"] < row[f"{name}_diff"] < row[f"{name}_high"]
 
 
-@pytest.mark.parametrize(
-    ("column", "rule", "metric"),
-    [
-        ("accuracy", "argmax", "accuracy"), ("ed_recall", "primary", "ed_recall"),
-        ("ed_recall_argmax", "argmax", "ed_recall"), ("ed_f2", "primary", "ed_f2"), ("macro_f1", "primary", "macro_f1"),
-    ],
-)  # fmt: skip
-def test_each_interval_is_that_of_its_own_metric_and_rule(column, rule, metric, tmp_path):
+def test_each_interval_is_that_of_its_own_metric_and_rule(tmp_path):
     land_pair(tmp_path, *pair_of_cases(150, 11))
     load_all(tmp_path)
-    (row,) = query("FROM quantization_comparison").to_dict("records")
-    (pair,) = query(f"FROM pair_metric WHERE rule = '{rule}' AND metric = '{metric}'").to_dict("records")
-    assert (row[f"{column}_low"], row[f"{column}_high"]) == (pair["low"], pair["high"])
-    assert row[f"{column}_diff"] == pytest.approx(pair["difference"])
-    if f"{column}_verdict" in row:
-        assert row[f"{column}_verdict"] == pair["verdict"]
+    row = comparison()
+    pairs = query("FROM pair_metric").set_index(["rule", "metric"]).to_dict("index")
+    for column, rule, metric in (
+        ("accuracy", "argmax", "accuracy"), ("ed_recall", "primary", "ed_recall"),
+        ("ed_recall_argmax", "argmax", "ed_recall"), ("ed_f2", "primary", "ed_f2"), ("macro_f1", "primary", "macro_f1"),
+    ):  # fmt: skip
+        pair = pairs[rule, metric]
+        assert (row[f"{column}_low"], row[f"{column}_high"]) == (pair["low"], pair["high"])
+        assert row[f"{column}_diff"] == pytest.approx(pair["difference"])
+        assert row.get(f"{column}_verdict", pair["verdict"]) == pair["verdict"]
 
 
 def test_five_cases_give_the_figures_worked_by_hand(tmp_path):
     land_pair(tmp_path, FIVE, [(label, label, label) for label, _, _ in FIVE])
     load_all(tmp_path)
-    (row,) = query("FROM quantization_comparison").to_dict("records")
+    row = comparison()
     assert (row["accuracy_4bit"], row["accuracy_8bit"]) == (0.8, 1.0)
     assert (row["ed_recall_4bit"], row["ed_recall_argmax_4bit"], row["ed_recall_8bit"]) == (1.0, 0.5, 1.0)
     assert row["ed_f2_4bit"] == pytest.approx(5 * 2 / (4 * 2 + 3))
@@ -124,7 +126,7 @@ def test_a_primary_rule_that_could_not_be_applied_gives_nulls_and_leaves_the_arg
     rows["prediction"] = [row | {"decision": None} for row in rows["prediction"]]
     write_landing(tmp_path, "e8", "evaluation", rows)
     load_all(tmp_path)
-    (row,) = query("FROM quantization_comparison").to_dict("records")
+    row = comparison()
     assert all(pd.isna(row[name]) for name in ("ed_recall_8bit", "ed_recall_diff", "ed_recall_low", "macro_f1_8bit"))
     assert (row["cases"], row["accuracy_8bit"], row["ed_recall_4bit"], row["ed_recall_argmax_8bit"]) == (5, 0.8, 1, 0.5)
     notes = query("SELECT DISTINCT note FROM pair_metric WHERE rule = 'primary'")["note"].tolist()
@@ -137,71 +139,57 @@ def test_a_primary_rule_that_could_not_be_applied_gives_nulls_and_leaves_the_arg
 RESOURCES = [f"{name}_{side}" for name in ("peak_memory_bytes", "train_seconds") for side in ("4bit", "8bit")]
 
 
-def test_memory_and_time_are_compared_only_where_quantised_kernels_did_the_work(tmp_path):
+def test_memory_and_time_are_compared_only_where_quantised_kernels_did_the_work_and_time_on_one_machine(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
-    (row,) = query("FROM quantization_comparison").to_dict("records")
-    assert [row[name] for name in RESOURCES] == [400, 800, 40.0, 80.0]
-    assert row["resources"] == "measured"
+    row = comparison()
+    assert [row[name] for name in RESOURCES] == [400, 800, 40.0, 80.0] and row["resources"] == "measured"
+
+    write_landing(tmp_path, "t8", "training", training("t8", 8, machine="m2"))
+    load_all(tmp_path)
+    row = comparison()
+    assert row["peak_memory_bytes_8bit"] == 800 and pd.isna(row["train_seconds_8bit"])
+    assert row["resources"] == "memory measured; time not comparable between machines"
+
     land_pair(tmp_path, compute_path="dequantised_f32")
     load_all(tmp_path)
-    (row,) = query("FROM quantization_comparison").to_dict("records")
+    row = comparison()
     assert all(pd.isna(row[name]) for name in RESOURCES)
     assert (row["resources"], row["bytes_ratio"]) == ("not measurable on this backend", 0.5)
 
 
-def test_time_is_not_compared_between_machines(tmp_path):
+def test_sides_that_differ_in_anything_but_bits_or_are_judged_otherwise_are_no_pair(tmp_path):
     land_pair(tmp_path)
-    write_landing(tmp_path, "t8", "training", training("t8", 8, machine="m2"))
-    load_all(tmp_path)
-    (row,) = query("FROM quantization_comparison").to_dict("records")
-    assert row["peak_memory_bytes_8bit"] == 800 and pd.isna(row["train_seconds_8bit"])
-    assert row["resources"] == "memory measured; time not comparable between machines"
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
+    trained = [
         {"learning_rate": 3e-5}, {"weights_source": "package"}, {"original_precision": "Q4_1"},
         {"source_digest": "other"},
         {"engine_version": 2}, {"seed": 7}, {"recipe": "r2"}, {"base_model": "big"}, {"status": "diverged"}, {"bits": None},
         {"cost_weight": 5.0}, {"compute_path": "dequantised_f32"}, {"settings_digest": "other"},
-    ],
-)  # fmt: skip
-def test_sides_that_differ_in_anything_but_bits_are_no_pair(other, tmp_path):
-    land_pair(tmp_path)
-    write_landing(tmp_path, "t8", "training", training("t8", **({"bits": 8} | other)))
-    load_all(tmp_path)
-    assert len(query("FROM quantization_comparison")) == 0
-    assert len(query("FROM pair_metric")) == 0
+    ]  # fmt: skip
+    evaluated = [{"set_digest": "other"}, {"scoring_version": 2}, {"primary_rule": "argmax"}, {"cost_matrix": None}]
+    for of_training, of_evaluation in [
+        ({}, {}),
+        *((other, {}) for other in trained),
+        *(({}, other) for other in evaluated),
+    ]:
+        write_landing(tmp_path, "t8", "training", training("t8", **({"bits": 8} | of_training)))
+        write_landing(tmp_path, "e8", "evaluation", evaluation("e8", "t8", **of_evaluation))
+        load_all(tmp_path)
+        is_pair = not of_training and not of_evaluation
+        assert len(query("FROM quantization_comparison")) == is_pair, (of_training, of_evaluation)
+        assert is_pair == (len(query("FROM pair_metric")) > 0), (of_training, of_evaluation)
 
 
-@pytest.mark.parametrize(
-    "other", [{"set_digest": "other"}, {"scoring_version": 2}, {"primary_rule": "argmax"}, {"cost_matrix": None}]
-)
-def test_evaluations_of_other_cases_or_another_scoring_are_no_pair(other, tmp_path):
-    land_pair(tmp_path)
-    write_landing(tmp_path, "e8", "evaluation", evaluation("e8", "t8", **other))
-    load_all(tmp_path)
-    assert len(query("FROM quantization_comparison")) == 0
-
-
-@pytest.mark.parametrize("renewed_by_a_sweep", [False, True])
-def test_a_warehouse_whose_views_change_gets_the_pairs_that_they_see_now(renewed_by_a_sweep, tmp_path):
+def test_a_warehouse_whose_views_change_gets_the_pairs_that_they_see_now(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
     before = len(query("FROM pair_metric"))
-
-    with writing() as con:  # as a version left it that saw no such pair
-        con.execute("DELETE FROM pair_metric")
-        con.execute("UPDATE schema_migrations SET sha256 = 'older' WHERE version = 0")
-
-    if renewed_by_a_sweep:
-        load_all(tmp_path)
-    else:
-        bring_up_to_date()
-
-    assert len(query("FROM pair_metric")) == before > 0
+    for renewed_by in (bring_up_to_date, lambda: load_all(tmp_path)):
+        with writing() as con:  # as a version left it that saw no such pair
+            con.execute("DELETE FROM pair_metric")
+            con.execute("UPDATE schema_migrations SET sha256 = 'older' WHERE version = 0")
+        renewed_by()
+        assert len(query("FROM pair_metric")) == before > 0
 
 
 def test_thresholds_chosen_on_other_cases_are_no_pair_and_other_test_cases_of_the_dataset_keep_it(tmp_path):
@@ -244,21 +232,15 @@ def test_a_cost_matrix_that_is_written_in_another_order_is_the_same_and_another_
     assert len(query("FROM equal_pair")) == 0
 
 
-def test_a_later_pair_of_random_weights_does_not_hide_the_pair_of_real_ones(tmp_path):
+def test_a_later_pair_of_random_weights_or_of_an_external_set_does_not_hide_that_of_real_ones(tmp_path):
     for kind, day in ((False, 1), (True, 2)):
         for bits in (4, 8):
             land(tmp_path, f"{kind}{bits}", bits=bits, day=day, random_weights=kind)
+            land(tmp_path, f"x{bits}", bits=bits, day=3, set="external", recipe="external")
     load_all(tmp_path)
     frame = query("SELECT random_weights, evaluation_4bit FROM quantization_comparison ORDER BY ALL")
     assert frame.values.tolist() == [[False, "e-False4"], [True, "e-True4"]]
-
-
-def test_an_external_set_gets_pair_figures_but_the_comparison_is_of_the_test_set(tmp_path):
-    for bits in (4, 8):
-        land(tmp_path, f"x{bits}", bits=bits, set="external")
-    load_all(tmp_path)
-    assert set(query("FROM pair_metric")["evaluation_set"]) == {"external"}
-    assert len(query("FROM quantization_comparison")) == 0
+    assert set(query("FROM pair_metric")["evaluation_set"]) == {"external", "test"}
 
 
 def test_the_leaderboard_ranks_those_that_pass_by_over_triage_then_provisional_then_unsafe_and_baselines_at_the_foot(
