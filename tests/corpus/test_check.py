@@ -194,13 +194,6 @@ def test_a_small_and_a_large_cluster_of_near_copies_are_judged_alike(
     assert sorted(counts) == [0, 0, 0, count]
 
 
-def test_copies_within_one_table_are_a_note_since_our_split_keeps_them_together(tmp_path: Path) -> None:
-    report = check(
-        write(tmp_path / "a.jsonl", [*rows(30), *({"text": STORY + end, "label": "GP"} for end in ("", " now"))])
-    )
-    assert not report.fails and finding_of(report, "nearly the same text").detail == "1 pairs, 1 of them copies"
-
-
 def with_evaluation_set(tmp_path: Path, entries: list[dict[str, Any]], outside: list[dict[str, Any]]) -> CorpusReport:
     clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", outside)))
     return check_data(Data(source=str(write(tmp_path / "a.jsonl", entries))), (clinic,), {})
@@ -249,13 +242,6 @@ def test_there_may_be_any_number_of_evaluation_sets_and_files(tmp_path: Path) ->
         outcome.add("all", f"file {i}, line ", 1, Case("a", "b", "ED"))
 
     assert outcome.place(69_999) == "file 69999, line 1"
-
-
-def test_a_missing_label_fails_for_train_and_is_a_note_elsewhere(tmp_path: Path) -> None:
-    some = [row for row in rows(30) if row["label"] != "HOME"]
-    assert not check(write(tmp_path / "a.jsonl", some)).fails
-    report = check(folder(tmp_path / "given", train=some, test=rows(30, 100)))
-    assert finding_of(report, "labels of train").level == "error"
 
 
 @pytest.mark.parametrize(
@@ -626,10 +612,3 @@ def test_the_id_column_can_be_given_on_the_command_line(tmp_path: Path, monkeypa
 
 def test_the_check_names_the_option_for_groups_where_there_are_none(tmp_path: Path) -> None:
     assert "(--group-column)" in finding_of(check(write(tmp_path / "a.jsonl", rows(60))), "groups").remedy
-
-
-def test_a_source_that_does_not_exist_is_refused_by_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert f"There is no file or folder 'hft' in {tmp_path}" in str(run("check", "hft").exception)

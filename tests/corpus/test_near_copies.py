@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tasks.corpus import near_copies
 from tasks.corpus.case import compared_digest, compared_text
-from tasks.corpus.near_copies import Sketch, Texts
+from tasks.corpus.near_copies import Sketch
 
 
 def plain(a: str, b: str) -> float:
@@ -53,14 +53,6 @@ def test_candidates_are_compared_alike_however_many_at_once(monkeypatch: pytest.
     assert len(at_once) > 30 and {(i, j): index for i, j, index in at_once} == expected
     monkeypatch.setattr(near_copies, "BLOCK_SIZE", 7)
     assert Sketch.of(texts).pairs(0.2) == at_once
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.text(max_size=40), max_size=5))
-def test_any_text_can_be_added(texts: list[str]) -> None:
-    sketch = Sketch()
-    sketch.add(texts)
-    sketch.pairs(0.5)
 
 
 def story(rng: random.Random, length: int = 60) -> str:
@@ -177,14 +169,6 @@ def every_pair(texts: list[str], threshold: float) -> dict[tuple[int, int], floa
     index = in_common / (size[:, None] + size - in_common)
     found = np.argwhere(np.triu(index >= threshold, 1))
     return {(a, b): round(float(index[a, b]), 3) for a, b in found.tolist()}
-
-
-def test_a_run_of_one_side_alone_makes_no_candidates() -> None:
-    hashes = np.array([1, 1, 2, 2, 3, 4, 4, 4], np.uint64)
-    rows = np.array([0, 1, 0, 2, 1, 0, 1, 2])
-    texts = Texts.of(hashes, rows, 3, sides=np.array([7, 7, 8]))
-    assert texts.holders.tolist() == [2, 3] and texts.incidence.toarray().tolist() == [[1, 1], [0, 1], [1, 1]]
-    assert texts.size.tolist() == [3, 3, 2] and Texts.of(hashes, rows, 3, None).holders.tolist() == [2, 2, 3]
 
 
 def test_more_pairs_than_are_returned_still_connect_all_that_are_similar(monkeypatch: pytest.MonkeyPatch) -> None:

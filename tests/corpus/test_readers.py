@@ -173,11 +173,6 @@ def test_contradicting_rows_name_both_lines_and_never_the_text(tmp_path: Path) -
     assert "line 3" in message and "line 1" in message and "Chest" not in message
 
 
-def test_two_texts_with_one_id_name_both_lines(tmp_path: Path) -> None:
-    message = refusal(jsonl(tmp_path / "a.jsonl", [{"id": "x", **GOOD[0]}, {"id": "x", **GOOD[1]}]))
-    assert "line 2" in message and "line 1" in message
-
-
 def read_or_refuse(path: Path) -> None:
     try:
         cases = read_set([path], Data())
@@ -190,12 +185,6 @@ def read_or_refuse(path: Path) -> None:
 
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-json_values = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.sampled_from(["ED", "gp"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=5,
-)
-columns = st.sampled_from(["text", "label", "id", "group", "case_id", ""])
 
 
 @quick
@@ -204,12 +193,6 @@ def test_random_bytes_never_give_a_traceback(content: bytes, kind: str, header: 
     path = tmp_path / f"a.{kind}"
     path.write_bytes((b"text,label\n" if header else b"") + content)
     read_or_refuse(path)
-
-
-@quick
-@given(rows=st.lists(st.dictionaries(columns, json_values, max_size=5) | json_values, max_size=4))
-def test_random_json_rows_never_give_a_traceback(rows: list[Any], tmp_path: Path) -> None:
-    read_or_refuse(jsonl(tmp_path / "a.jsonl", [json.dumps(row) for row in rows]))
 
 
 @settings(quick, max_examples=40)
@@ -242,11 +225,6 @@ def test_all_columns_that_a_header_lacks_are_named_in_one_error_with_their_optio
         assert "or add 'topic', 'age' and 'why' (null where a case has none)" in message
     else:
         assert "or add 'topic' (null where a case has none)" in message
-
-
-def test_an_unknown_label_names_the_setting_and_the_option(tmp_path: Path) -> None:
-    message = refusal(jsonl(tmp_path / "a.jsonl", [{"text": "a", "label": "see today"}]))
-    assert 'map it under [data.labels]: "see today" = "ED" (--label \'see today=ED\').' in message
 
 
 @pytest.mark.parametrize(

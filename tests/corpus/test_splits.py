@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.corpus.case import SETS, Case
-from tasks.corpus.near_copies import near_duplicates
+from tasks.corpus.case import Case
 from tasks.corpus.splits import check_apart, check_sets, limited, split_cases
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, EvaluationSet
@@ -84,16 +83,6 @@ def test_a_text_or_group_or_id_in_two_sets_is_refused_by_id_without_the_text() -
         check_sets({"train": [one], "test": [Case("b", "other", "ED", "g")]})
     with pytest.raises(BadInput, match="The id a stands in train and in test"):
         check_sets({"train": [one], "test": [Case("a", "other", "ED", "h")]})
-
-
-def test_near_copies_across_sets_are_found_and_others_are_not() -> None:
-    text = "I have had a sore knee for three days and it hurts on the stairs but not at night"
-    near = text.replace("three", "four")
-    sets = {name: [Case(f"{name}1", f"{name} " * 9, "GP")] for name in SETS}
-    sets["train"].append(Case("x", text, "GP"))
-    sets["test"].append(Case("y", near, "GP"))
-    assert [(p.case_a, p.case_b) for p in near_duplicates(sets, threshold=0.4)] == [("x", "y")]
-    assert near_duplicates(sets, threshold=0.9) == []
 
 
 def test_near_copies_in_a_templated_table_stay_in_one_set_and_are_refused_in_two() -> None:

@@ -182,13 +182,6 @@ def test_a_hub_that_stays_busy_says_so_to_a_plan(hub, tmp_path):
     assert ask(hub, tmp_path, "probe")["state"] == "the Hub answered with an error (503)"
 
 
-@pytest.mark.nightly  # huggingface_hub waits for half a minute
-def test_files_that_the_hub_stays_too_busy_for_are_a_sentence_and_may_come_later(hub, tmp_path):
-    hub.fail_first["HEAD model.safetensors"] = 10**6
-    answer = ask(hub, tmp_path)
-    assert answer["transient"] is True and "the Hub answered with an error (503)" in answer["error"]
-
-
 def test_a_download_that_breaks_in_the_middle_is_taken_up_where_it_broke(hub, tmp_path):
     size = 24 * 2**20
     header = json.dumps({"w": {"dtype": "BF16", "shape": [size // 2], "data_offsets": [0, size]}}).encode()

@@ -310,12 +310,6 @@ def test_a_flag_from_another_field_names_its_own_guidance() -> None:
         assert decide(facts, problems()[problem]) == Verdict("ED", f"red:{flag}", source)
 
 
-def test_the_cases_are_generated_once_however_they_are_asked_for(records: tuple[Record, ...]) -> None:
-    assert embedded_records(42) is records and embedded_records(42, None) is records
-    assert embedded_records(seed=42, shares=(0.27, 0.38, 0.35)) is records
-    assert adversarial_records(42) is adversarial_records()
-
-
 def test_the_baselines_bag_of_words_finds_neither_chance_nor_the_answer() -> None:
     sets = sets_of(Data())
     classifier = bag_of_words(sets["train"], sets["valid"])
