@@ -117,25 +117,15 @@ def test_neither_the_micro_batch_nor_the_stored_prefix_changes_the_gradients(var
 
 
 def test_a_killed_and_resumed_training_ends_with_the_same_bits(variant, tmp_path):
-    class Killed(Exception):
-        pass
-
-    def trained(folder, updates=None):
+    def trained(folder, emit=lambda event: None):
         recipe = tiny.safety(dropout=0.1, iterations=4)
         adapted = loaded(variant, recipe)
         prefix = tiny.no_store(adapted, tiny.cases(8))
-        reports = []
-
-        def emit(event):
-            reports.append(event)
-            if len(reports) == updates:
-                raise Killed
-
         return train(adapted, experiment(recipe), Splits(prefix, prefix), folder, emit)[0]
 
     whole = trained(tmp_path / "whole")
-    with pytest.raises(Killed):
-        trained(tmp_path / "killed", 3)
+    with pytest.raises(tiny.Killed):
+        trained(tmp_path / "killed", tiny.die_at(4))
 
     resumed = trained(tmp_path / "killed")
     assert all((np.array(whole[name]) == np.array(resumed[name])).all() for name in whole)

@@ -9,7 +9,6 @@ import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
 from tasks.runtime.errors import Diverged
-from tasks.runtime.events import TrainingReport
 from tasks.tuning import optimizer
 from tasks.tuning.compiled import CompiledUpdates, Groups
 from tasks.tuning.loss import make_objective
@@ -78,15 +77,6 @@ def test_a_training_with_compiled_updates_equals_one_without(architecture, choic
     assert (other.update, other.trained_tokens) == (one.update, one.trained_tokens)
 
 
-class Killed(Exception):
-    pass
-
-
-def die_at_update_6(event):
-    if isinstance(event, TrainingReport) and event.iteration == 6:
-        raise Killed
-
-
 def form_of_optimizer(folder):
     """(shape, data type) of each array of an optimizer in the newest checkpoint."""
     (path,) = folder.glob("checkpoint/*/state.safetensors")
@@ -103,8 +93,8 @@ def test_a_checkpoint_has_one_form_with_and_without_compiled_updates(first, lora
     compiles = [first == "compiled", first != "compiled"]
     with traced_graphs():
         monkeypatch.setattr(optimizer, "compiles", lambda: compiles[0])
-        with pytest.raises(Killed):
-            trained(tmp_path / "killed", emit=die_at_update_6, **settings)
+        with pytest.raises(tiny.Killed):
+            trained(tmp_path / "killed", emit=tiny.die_at(6), **settings)
 
         monkeypatch.setattr(optimizer, "compiles", lambda: compiles[1])
         resumed, again = trained(tmp_path / "killed", **settings)

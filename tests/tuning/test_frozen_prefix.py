@@ -28,6 +28,11 @@ def computed(monkeypatch):
     return calls
 
 
+def opened(folder, adapted, some, emit=lambda event: None, boundary=None, weights="weights"):
+    boundary = adapted.boundary if boundary is None else boundary
+    return open_prefix(adapted.stack, some, boundary, PrefixStore(folder, weights), emit)
+
+
 def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for_its_digest(
     tmp_path, computed, monkeypatch
 ):
@@ -40,10 +45,7 @@ def test_the_second_recipe_of_a_variant_computes_no_prefix_and_reads_no_file_for
     for number, recipe in enumerate((tiny.recipe(), tiny.safety(rank=8, dropout=0.1), tiny.recipe(scale=9.0))):
         adapted = tiny.adapted("llama", 4, True, recipe)
         before = len(digests)
-        prefixes = [
-            open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"))
-            for some in (train, valid)
-        ]
+        prefixes = [opened(tmp_path, adapted, some) for some in (train, valid)]
         assert all(p.own_hidden is not None for p in prefixes)
         assert number == 0 or len(computed) == 2, "computed again for another recipe"
         assert number < 2 or len(digests) == before, "read in full again by a later recipe"
@@ -61,8 +63,8 @@ def test_a_deeper_prefix_goes_on_from_a_stored_one_and_has_the_same_bits(tmp_pat
         adapted = tiny.adapted("llama", 4, precision == "float32")
         adapted.stack.model.set_dtype(getattr(mx, precision))
         from_the_first, from_the_second = (tmp_path / f"{precision}-{name}" for name in ("whole", "split"))
-        whole = open_prefix(adapted.stack, some, 3, PrefixStore(from_the_first, "weights"))
-        open_prefix(adapted.stack, some, 2, PrefixStore(from_the_second, "weights"))
+        whole = opened(from_the_first, adapted, some, boundary=3)
+        opened(from_the_second, adapted, some, boundary=2)
         blocks.clear()
         split = open_prefix(adapted.stack, some, 3, PrefixStore(from_the_second, "weights"), limit=1 << 30)
         assert set(blocks) == {(2, 3)}, "blocks that are stored are computed again"
@@ -75,9 +77,7 @@ def test_nobody_else_may_read_activations_from_which_texts_could_be_guessed(tmp_
     adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(6)
     for _ in range(2):  # computed, and used again
-        assert (
-            open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights")).own_hidden is not None
-        )
+        assert opened(tmp_path, adapted, some).own_hidden is not None
         root = tmp_path / "prefixes"
         assert {path.stat().st_mode & 0o077 for path in (root, *root.iterdir(), *root.glob("*/*.npy"))} == {0}
 
@@ -87,8 +87,8 @@ def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damage
 ):
     adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(6)
-    first = np.array(open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights")).own_hidden)
-    open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"))
+    first = np.array(opened(tmp_path, adapted, some).own_hidden)
+    opened(tmp_path, adapted, some)
     own_values = next(tmp_path.glob("prefixes/*/own.npy"))
     times = own_values.stat()
     content = bytearray(own_values.read_bytes())
@@ -98,7 +98,7 @@ def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damage
     monkeypatch.setenv("TRIAGE_CHAIN", "another")
     events = []
     np.testing.assert_array_equal(
-        open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"), events.append).own_hidden,
+        opened(tmp_path, adapted, some, events.append).own_hidden,
         first,
     )
     assert len(computed) == 2 and isinstance(events[0], StepWarning) and "is damaged" in events[0].message
@@ -108,28 +108,26 @@ def test_beyond_its_byte_budget_nothing_is_stored_the_log_says_so_and_scores_are
     adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(6)
     events = []
-    stored = open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"), events.append)
+    stored = opened(tmp_path, adapted, some, events.append)
     assert "saves 33% of a step" in events[0].message
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
-    assert open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights")).boundary == 2, (
-        "what is stored is used"
-    )
+    assert opened(tmp_path, adapted, some).boundary == 2, "what is stored is used"
     other = tiny.cases(6, seed=2)
-    refused = open_prefix(adapted.stack, other, adapted.boundary, PrefixStore(tmp_path, "weights"), events.append)
+    refused = opened(tmp_path, adapted, other, events.append)
     assert refused.boundary == 0 and "are left of the budget (TRIAGE_PREFIX_BYTES)" in events[-1].message
     plain = score_cases(adapted, tiny.no_store(adapted, some)).label_logp
     np.testing.assert_allclose(score_cases(adapted, stored).label_logp, plain, atol=1e-5)
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "much")
 
     with pytest.raises(BadInput, match="TRIAGE_PREFIX_BYTES=much: 'much' is not a number of bytes such as 4GB"):
-        open_prefix(adapted.stack, other, adapted.boundary, PrefixStore(tmp_path, "weights"))
+        opened(tmp_path, adapted, other)
 
 
 def test_where_it_does_not_pay_nothing_is_stored(tmp_path):
     adapted = tiny.adapted("llama", 4, True)
     events = []
     some = tiny.cases(6)
-    assert open_prefix(adapted.stack, some, 0, PrefixStore(tmp_path, "weights"), events.append).own_hidden is None
+    assert opened(tmp_path, adapted, some, events.append, 0).own_hidden is None
     assert "not stored: 0 of 4 blocks would save 0% of a step" in events[0].message and not list(tmp_path.iterdir())
 
 
@@ -144,7 +142,7 @@ def test_packed_dense_and_bfloat16_weights_of_one_variant_each_have_a_prefix_of_
         halved,
         tiny.adapted("llama", 4, True),
     ):
-        open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path, "weights"))
+        opened(tmp_path, adapted, some)
 
     assert len(computed) == len(list((tmp_path / "prefixes").iterdir())) == 3
 
@@ -153,9 +151,9 @@ def test_bfloat16_activations_take_two_bytes_each_on_disk_and_keep_their_bits(tm
     adapted = tiny.adapted("llama", 4, False)
     some = tiny.cases(6)
     adapted.stack.model.set_dtype(mx.bfloat16)
-    halved = open_prefix(adapted.stack, some, adapted.boundary, PrefixStore(tmp_path / "halved", "weights"))
+    halved = opened(tmp_path / "halved", adapted, some)
     full_model = tiny.adapted("llama", 4, True)
-    full = open_prefix(full_model.stack, some, adapted.boundary, PrefixStore(tmp_path / "full", "weights"))
+    full = opened(tmp_path / "full", full_model, some)
     sizes = [sum(file.stat().st_size for file in (tmp_path / name).rglob("own.npy")) for name in ("halved", "full")]
     assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.01)
     hidden, exact = (prefix.hidden(some.rows, 48) for prefix in (halved, full))
@@ -164,22 +162,6 @@ def test_bfloat16_activations_take_two_bytes_each_on_disk_and_keep_their_bits(tm
     every = mx.arange(1 << 16, dtype=mx.uint16).view(mx.bfloat16)
     assert (activations.stored_form(every) == np.arange(1 << 16)).all()
     assert (activations.of_stored_form(np.arange(1 << 16, dtype=np.uint16)).view(mx.uint16) == mx.arange(1 << 16)).all()
-
-
-def test_a_prefix_of_another_model_is_computed_again(tmp_path, computed):
-    some = tiny.cases(6)
-    llama = tiny.adapted("llama", 4, True)
-    gemma = tiny.adapted("gemma3_text", 4, True)
-    right = np.array(open_prefix(gemma.stack, some, gemma.boundary, PrefixStore(tmp_path / "a", "gemma")).own_hidden)
-    open_prefix(llama.stack, some, llama.boundary, PrefixStore(tmp_path / "b", "llama"))
-    (own_values,) = (tmp_path / "a/prefixes").iterdir()
-    (other_values,) = (tmp_path / "b/prefixes").iterdir()
-    shutil.rmtree(own_values)
-    shutil.copytree(other_values, own_values)
-    events = []
-    again = open_prefix(gemma.stack, some, gemma.boundary, PrefixStore(tmp_path / "a", "gemma"), events.append)
-    np.testing.assert_array_equal(again.own_hidden, right)
-    assert any("another model's activations" in event.message for event in events) and len(computed) == 3
 
 
 def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_removed(tmp_path):
@@ -201,26 +183,25 @@ def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_rem
     assert trusted.result() is True and events == [] and store.verify(folder)
 
 
-@pytest.mark.parametrize("other", ["boundary", "packed", "bfloat16"])
-def test_a_prefix_of_the_same_variant_at_another_boundary_or_in_another_form_is_computed_again(
-    other, tmp_path, computed
-):
+@pytest.mark.parametrize("other", ["model", "boundary", "packed", "bfloat16"])
+def test_a_prefix_of_another_model_at_another_boundary_or_in_another_form_is_computed_again(other, tmp_path, computed):
     some = tiny.cases(6)
     adapted = tiny.adapted("llama", 4, True)
-    foreign = tiny.adapted("llama", 4, other == "boundary")
+    foreign = tiny.adapted("gemma3_text" if other == "model" else "llama", 4, other in ("model", "boundary"))
     if other == "bfloat16":
         foreign.stack.model.set_dtype(mx.bfloat16)
 
-    right = np.array(open_prefix(adapted.stack, some, 2, PrefixStore(tmp_path / "a", "weights")).own_hidden)
-    open_prefix(foreign.stack, some, 3 if other == "boundary" else 2, PrefixStore(tmp_path / "b", "weights"))
+    right = np.array(opened(tmp_path / "a", adapted, some, boundary=2).own_hidden)
+    weights = "others" if other == "model" else "weights"
+    opened(tmp_path / "b", foreign, some, boundary=3 if other == "boundary" else 2, weights=weights)
     (own_values,), (other_values,) = ((tmp_path / name / "prefixes").iterdir() for name in "ab")
     shutil.rmtree(own_values)
     shutil.copytree(other_values, own_values)
     events = []
-    again = open_prefix(adapted.stack, some, 2, PrefixStore(tmp_path / "a", "weights"), events.append)
-    np.testing.assert_array_equal(again.own_hidden, right)
-    assert isinstance(events[0], StepWarning) and "another boundary's or format's" in events[0].message
-    open_prefix(adapted.stack, some, 2, PrefixStore(tmp_path / "a", "weights"))
+    np.testing.assert_array_equal(opened(tmp_path / "a", adapted, some, events.append, 2).own_hidden, right)
+    reason = "another model's activations" if other == "model" else "another boundary's or format's"
+    assert isinstance(events[0], StepWarning) and reason in events[0].message
+    opened(tmp_path / "a", adapted, some, boundary=2)
     assert len(computed) == 3
 
 

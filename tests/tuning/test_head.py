@@ -41,15 +41,8 @@ def head(name):
 def test_rows_of_the_head_are_unpacked_in_float32_as_mlx_unpacks_them(name):
     module = head(name)
     ids = mx.array([[3, 999], [0, 500]])
-    unpacked = mx.dequantize(
-        module.weight,
-        module.scales,
-        module.get("biases"),
-        module.group_size,
-        module.bits,
-        module.mode,
-        dtype=mx.float32,
-    )
+    form = module.scales, module.get("biases"), module.group_size, module.bits, module.mode
+    unpacked = mx.dequantize(module.weight, *form, dtype=mx.float32)
     rows = _rows(module, ids)
     assert rows.dtype == mx.float32 and mx.array_equal(rows, unpacked[ids]).item()
 

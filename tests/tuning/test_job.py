@@ -28,7 +28,7 @@ from tasks.runtime.store import verify
 from tasks.scoring import job as scoring_job
 from tasks.search.space import Objective
 from tasks.spec import ExperimentSpec, experiments
-from tasks.tuning import activation_store, job, optimizer, step
+from tasks.tuning import job, optimizer, step
 from tasks.tuning.data import TOKENS_AT_ONCE
 from tasks.tuning.rows import TrainingOutcome, training_rows
 from tasks.tuning.step import TrainingJob
@@ -153,10 +153,18 @@ def test_a_training_that_pauses_leaves_a_checkpoint_alone_and_ends_with_the_adap
     assert files[0] == files[1]
 
 
-def trained(study, folder, events=None, **recipe):
-    """Train in this process, for one update unless the recipe says otherwise; what the manifest keeps."""
-    recipe = study["experiment"]["recipe"] | {"iterations": 1} | recipe
-    args = study | {"experiment": study["experiment"] | {"recipe": recipe}, "folder": str(folder)}
+def changed(study, recipe=None, training=None):
+    """The arguments of the study's training with other settings, for one update unless the recipe says otherwise."""
+    values = study["experiment"] | {
+        "recipe": study["experiment"]["recipe"] | {"iterations": 1} | (recipe or {}),
+        "training": study["experiment"]["training"] | (training or {}),
+    }
+    return study | {"experiment": values}
+
+
+def trained(study, folder, events=None, training=None, **recipe):
+    """Train in this process; what the manifest keeps."""
+    args = changed(study, recipe, training) | {"folder": str(folder)}
     return job.run(args, events.append if events is not None else lambda event: None)
 
 
@@ -169,8 +177,7 @@ def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_
 ):
     sentence: list[Event] = []
     monkeypatch.setattr(step, "JOB", f"tests.tuning.programs.hungry:{place}")
-    experiment = study["experiment"] | {"training": study["experiment"]["training"] | {"memory": "1GB"}}
-    experiment = experiment | {"recipe": experiment["recipe"] | {"iterations": 2}}
+    experiment = changed(study, {"iterations": 2}, {"memory": "1GB"})["experiment"]
     paths = tmp_path / "training", Path(study["variant"]), Path(study["data"]), tmp_path / "home"
     step.train_experiment(ExperimentSpec.model_validate(experiment), *paths, sentence.append)
     summary = verify(tmp_path / "training")["summary"]
@@ -185,17 +192,6 @@ def test_a_process_that_is_killed_holding_little_is_lost_and_not_out_of_memory(s
     paths = tmp_path / "training", Path(study["variant"]), Path(study["data"]), tmp_path / "home"
     with pytest.raises(LostChild):
         step.train_experiment(ExperimentSpec.model_validate(study["experiment"]), *paths, lambda event: None)
-
-
-def test_the_second_recipe_of_a_variant_computes_no_prefix(study, tmp_path, monkeypatch):
-    computed = []
-    compute = activation_store.compute_prefix
-    monkeypatch.setattr(activation_store, "compute_prefix", lambda *args: computed.append(args[1]) or compute(*args))
-    study = study | {"home": str(tmp_path / "home")}
-    first = trained(study, tmp_path / "first")
-    assert len(computed) == 2 and first["frozen_blocks_stored"] == 2, "train and valid"
-    second = trained(study, tmp_path / "second", name="other", rank=8, scale=5.0, dropout=0.0, batch_size=2)
-    assert len(computed) == 2 and second["frozen_blocks_stored"] == 2
 
 
 def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with(study, tmp_path, monkeypatch):
@@ -232,8 +228,9 @@ def test_a_training_says_before_it_computes_anything_which_set_has_no_room_for_i
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(sum(sizes)))
     events.clear()
     trained(study, tmp_path / "third", events)
-    trained(study, tmp_path / "fourth", events)
+    trained(study, tmp_path / "fourth", events, name="other", rank=8, scale=5.0, dropout=0.0, batch_size=2)
     assert _lacks_of_space(events) == []
+    assert len(list((tmp_path / "home/prefixes").iterdir())) == 2, "train and valid, whatever the recipe"
 
 
 def _lacks_of_space(events: list[Event]) -> list[str]:
@@ -315,9 +312,8 @@ def test_a_trial_whose_training_is_further_is_judged_as_it_was_at_its_rung(tmp_p
 
 
 def refusal(study, folder, kind=BadInput, **training) -> str:
-    experiment = study["experiment"] | {"training": study["experiment"]["training"] | training}
     with pytest.raises(kind) as refused:
-        job.run(study | {"experiment": experiment, "folder": str(folder)}, lambda event: None)
+        trained(study, folder, training=training)
     return str(refused.value)
 
 
@@ -330,12 +326,9 @@ def test_a_budget_smaller_than_one_case_and_a_window_that_no_prompt_fits_are_ref
 
 def test_the_memory_choice_of_a_training_is_saved_and_another_budget_chooses_again(study, tmp_path):
     def choice(memory):  # in a process of its own: what earlier tests left in this one would be counted as held
-        experiment = study["experiment"] | {"training": study["experiment"]["training"] | {"memory": memory}}
-        recipe = experiment["recipe"] | {"iterations": 1}
-
         events = tmp_path / "events.jsonl"
         with events.open("w") as stdout:
-            child = start(study | {"experiment": experiment | {"recipe": recipe}}, tmp_path, stdout)
+            child = start(changed(study, training={"memory": memory}), tmp_path, stdout)
             assert child.wait(timeout=120) == 0
 
         reports.extend(json.loads(line) for line in events.read_text().splitlines())
@@ -364,12 +357,8 @@ def test_the_memory_choice_of_a_training_is_saved_and_another_budget_chooses_aga
 
 def test_a_cost_weight_above_5_is_warned_of_and_5_is_not(study, tmp_path):
     def warned(cost_weight: float) -> bool:
-        sentence: list[Event] = []
-        recipe = study["experiment"]["recipe"] | {"iterations": 1, "cost_weight": cost_weight}
-        folder = tmp_path / str(cost_weight)
-        job.run(
-            study | {"experiment": study["experiment"] | {"recipe": recipe}, "folder": str(folder)}, sentence.append
-        )
-        return any(isinstance(e, StepWarning) and e.message.startswith("cost_weight") for e in sentence)
+        events: list[Event] = []
+        trained(study, tmp_path / str(cost_weight), events, cost_weight=cost_weight)
+        return any(isinstance(e, StepWarning) and e.message.startswith("cost_weight") for e in events)
 
     assert study["experiment"]["recipe"]["kind"] == "safety" and warned(5.5) and not warned(5.0)

@@ -1,7 +1,7 @@
 """The micro-batch is the largest that fits, and neither it nor checkpointed blocks change what is learned."""
 
 import gc
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -175,42 +175,37 @@ def test_the_budget_is_the_grids_or_a_share_of_the_machine():
         Training(memory="lots")
 
 
-def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("chosen", "attempts"),
+    [
+        (MemoryChoice(4, limit=7), [None, (2, False), (1, False), (1, True)]),
+        (None, [None, (SMALLEST.micro_batch, SMALLEST.checkpointing)]),  # before anything was chosen
+    ],
+)
+@pytest.mark.parametrize(("memory", "most"), [("1.5GB", 1_500_000_000), ("900TB", total_memory())])
+def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(
+    chosen, attempts, memory, most, tmp_path, monkeypatch
+):
     tried = []
     events = []
 
     def child(function, args, folder: Path, on_event, at_most, *, memory_budget, progress):
-        choice = MemoryChoice(**args["choice"]) if args["choice"] else MemoryChoice(4, limit=7)
-        write_choice(folder, choice)
-        tried.append((choice.micro_batch, choice.checkpointing))
+        choice = args["choice"] and MemoryChoice.parse(args["choice"])
+        if chosen:
+            write_choice(folder, choice or chosen)
+        tried.append(choice)
+        assert memory_budget == most
         raise OutOfMemory("no more")
 
     monkeypatch.setattr(step, "run_step", child)
+    spec = experiment(tiny.recipe(), memory=memory)
     with pytest.raises(OutOfMemory):
-        step.train_experiment(experiment(tiny.recipe()), tmp_path / "x", tmp_path, tmp_path, tmp_path, events.append)
+        step.train_experiment(spec, tmp_path / "x", tmp_path, tmp_path, tmp_path, events.append)
 
-    assert tried == [(4, False), (2, False), (1, False), (1, True)]
+    assert [choice and (choice.micro_batch, choice.checkpointing) for choice in tried] == attempts
     assert events[-1].message == "Out of memory: retrying with micro-batch 1 and checkpointed blocks."
-    assert read_choice(tmp_path / "x") == MemoryChoice(1, True, 7, TOKENS_AT_ONCE // 4) and asdict(MemoryChoice(1)) == {
-        "micro_batch": 1, "checkpointing": False, "limit": None, "tokens_at_once": TOKENS_AT_ONCE, "cache_bytes": 0,
-        "stored": None,
-    }  # fmt: skip
-
-
-def test_out_of_memory_before_anything_was_chosen_is_tried_once_more_with_the_least(tmp_path, monkeypatch):
-    tried = []
-
-    def child(function, args, folder: Path, on_event, at_most, *, memory_budget, progress):
-        tried.append((args["choice"] and MemoryChoice.parse(args["choice"]), memory_budget))
-        raise OutOfMemory("no more")
-
-    monkeypatch.setattr(step, "run_step", child)
-    for size, most in (("1.5GB", 1_500_000_000), ("900TB", total_memory())):
-        spec = experiment(tiny.recipe(), memory=size)
-        tried[:] = []
-        with pytest.raises(OutOfMemory):
-            step.train_experiment(spec, tmp_path / "x", tmp_path, tmp_path, tmp_path, lambda event: None)
-        assert tried == [(None, most), (SMALLEST, most)]
+    least = MemoryChoice(1, True, 7, TOKENS_AT_ONCE // 4) if chosen else SMALLEST
+    assert tried[-1] == least and (not chosen or read_choice(tmp_path / "x") == least)
 
 
 @pytest.mark.parametrize("choice", [MemoryChoice(2), MemoryChoice(1, True, tokens_at_once=64)])

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
-from tasks.runtime.events import TrainingReport
 from tasks.tuning import optimizer
 from tasks.tuning.compiled import CompiledUpdates
 from tasks.tuning.data import drawn_counts, epoch_batches, make_batch, make_cases, training_batches
@@ -188,18 +187,11 @@ def test_each_setting_reaches_the_adapter(name, tmp_path):
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_stopped(compiled, tmp_path, monkeypatch):
-    class Killed(Exception):
-        pass
-
-    def die(event):
-        if isinstance(event, TrainingReport) and event.iteration == 6:
-            raise Killed
-
     monkeypatch.setattr(optimizer, "compiles", lambda: compiled)
     with traced_graphs():
         whole, curve = trained(tmp_path / "whole", **SETTINGS)
-        with pytest.raises(Killed):
-            trained(tmp_path / "killed", die, **SETTINGS)
+        with pytest.raises(tiny.Killed):
+            trained(tmp_path / "killed", tiny.die_at(6), **SETTINGS)
 
         resumed, again = trained(tmp_path / "killed", **SETTINGS)
 
@@ -233,7 +225,9 @@ def test_an_update_with_all_settings_that_is_really_compiled_gives_the_same_adap
             updates = CompiledUpdates(adapted, tiny.no_store(adapted, some), objective, optimizer, 4, None)
             step = updates.start([0, 3, 5, 11], 1e-3, None)
             updates.hand_back()
-            results.append((step.value, tiny.flat(adapted.stack.model.trainable_parameters())))
+            results.append(
+                ((step.value, float(np.array(step.norm))), tiny.flat(adapted.stack.model.trainable_parameters()))
+            )
         finally:
             mx.enable_compile()
 

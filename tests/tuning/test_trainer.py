@@ -58,15 +58,8 @@ def test_a_killed_and_resumed_run_equals_one_that_never_stopped(tmp_path):
     a_recipe = tiny.safety(dropout=0.1, iterations=6)
     whole, progress, *_ = run(a_recipe, tmp_path / "whole")
 
-    class Killed(Exception):
-        pass
-
-    def die(event):
-        if isinstance(event, TrainingReport) and event.iteration == 6:
-            raise Killed
-
-    with pytest.raises(Killed):
-        run(a_recipe, tmp_path / "killed", emit=die)
+    with pytest.raises(tiny.Killed):
+        run(a_recipe, tmp_path / "killed", emit=tiny.die_at(6))
 
     assert [p.name for p in (tmp_path / "killed/checkpoint").iterdir() if p.is_dir()] == ["0000004"]
     resumed, again, *_ = run(a_recipe, tmp_path / "killed")
@@ -97,20 +90,16 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_training_ends_the_same(dama
 def test_a_resumed_run_keeps_the_largest_peak_of_all_its_processes(tmp_path):
     ballast = 64 << 20
 
-    class Killed(Exception):
-        pass
-
     def grow_then_die(event):
         if isinstance(event, TrainingReport) and event.iteration == 2:
             mx.eval(mx.zeros(ballast // 4) + 1)
-        if isinstance(event, TrainingReport) and event.iteration == 6:
-            raise Killed
+        tiny.die_at(6)(event)
 
     gc.collect()
     mx.reset_peak_memory()
     held_bytes = mx.get_active_memory()  # other tests' models
 
-    with pytest.raises(Killed):
+    with pytest.raises(tiny.Killed):
         run(tiny.recipe(), tmp_path, emit=grow_then_die)
 
     mx.reset_peak_memory()  # as a new process starts

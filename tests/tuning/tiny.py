@@ -13,6 +13,7 @@ from mlx_lm.utils import dequantize_model
 from tasks.corpus.prompts import Encoded, Template
 from tasks.models.convert import quantised
 from tasks.precisions import Precision, of_bits
+from tasks.runtime.events import TrainingReport
 from tasks.spec import Recipe, Training
 from tasks.tuning.activations import Prefix
 from tasks.tuning.data import EncodedCases, make_batch, make_cases
@@ -115,6 +116,20 @@ def cases(
 
 def no_store(adapted: Adapted, some: EncodedCases) -> Prefix:
     return Prefix.embedded(adapted.stack, some)
+
+
+class Killed(Exception):
+    pass
+
+
+def die_at(update: int):
+    """Receives the events of a training, which it ends when this update is reported."""
+
+    def emit(event):
+        if isinstance(event, TrainingReport) and event.iteration == update:
+            raise Killed
+
+    return emit
 
 
 @dataclass
