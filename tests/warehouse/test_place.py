@@ -35,34 +35,26 @@ def read_everything() -> None:
         query_rows(f"FROM {name}")
 
 
-@pytest.mark.parametrize("place", ["folder", "device", "csv", "text"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "{}/folder", "{}/cases.csv", "{}/notes", "/dev/null", "{}/" + "x" * 300 + ".duckdb",
+        *(["/proc/triage.duckdb", "/proc/none/triage.duckdb", "/proc/version"] if sys.platform == "linux" else []),
+    ],
+)  # fmt: skip
 def test_a_place_where_no_warehouse_can_be_is_refused_before_anything_is_written(place, tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     (tmp_path / "cases.csv").write_text("text,label\nmy chest hurts,ED\n")
     (tmp_path / "notes").write_text("mine")
-    names = {
-        "folder": tmp_path / "folder",
-        "device": "/dev/null",
-        "csv": tmp_path / "cases.csv",
-        "text": tmp_path / "notes",
-    }
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(names[place]))
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", place.format(tmp_path))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     for use in (refuse_unusable, read_everything, lambda: writing().__enter__()):
-        with pytest.raises(BadInput, match=r"set TRIAGE_WAREHOUSE to a file.*\.$") as caught:
+        with pytest.raises(BadInput, match=r"set TRIAGE_WAREHOUSE to a file.*\.$|path that is too long") as caught:
             use()
         assert "\n" not in str(caught.value)
 
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
-@pytest.mark.parametrize("name", ["/proc/triage.duckdb", "/proc/none/triage.duckdb", "/proc/version"])
-def test_a_path_in_proc_is_refused_before_anything_runs(name, monkeypatch):
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", name)
-    with pytest.raises(BadInput, match="set TRIAGE_WAREHOUSE to a file"):
-        refuse_unusable()
 
 
 def test_a_tilde_is_the_users_folder_and_a_place_without_a_file_is_fine(tmp_path, monkeypatch):
@@ -73,31 +65,24 @@ def test_a_tilde_is_the_users_folder_and_a_place_without_a_file_is_fine(tmp_path
     assert list(tmp_path.iterdir()) == [], "looking leaves nothing behind"
 
 
-def test_a_name_that_is_too_long_is_refused_in_a_sentence(monkeypatch, tmp_path):
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / ("x" * 300 + ".duckdb")))
-    with pytest.raises(BadInput, match="path that is too long"):
-        refuse_unusable()
-
-
-def damages() -> list[int]:
-    """Places of a file of 100,000 bytes and more: its headers, and what is in its blocks."""
-    return [0, 8, 13, 100, 4096, 8200, 12288, 12400, *random.Random(1).sample(range(13000, 60000), 4)]
-
-
-@pytest.mark.parametrize("place", damages())
-def test_one_flipped_bit_of_the_file_is_told_with_the_remedy(place, filled, monkeypatch, tmp_path):
+# Its headers, and what is in its blocks, of which some hold nothing.
+@pytest.mark.parametrize(
+    "place", [0, 8, 13, 100, 4096, 8200, 12288, 12400, *random.Random(1).sample(range(13000, 60000), 4)]
+)
+def test_one_flipped_bit_of_the_file_is_told_with_the_remedy_by_queries_and_loads(place, filled):
     content = bytearray((filled / "triage.duckdb").read_bytes())
     content[place] ^= 4
-    path = tmp_path / "triage.duckdb"
+    path = warehouse_path()
+    path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(path))
-
-    try:
-        read_everything()
-    except BadInput as error:
-        assert str(error).startswith(str(path)) and str(error).endswith("triage warehouse rebuild.")
-    else:
-        assert place > 12400, "a block that holds nothing"
+    uses = (read_everything, lambda: load_all(filled / "landing")) if place == 12400 else (read_everything,)
+    for use in uses:
+        try:
+            use()
+        except BadInput as error:
+            assert str(error).startswith(str(path)) and str(error).endswith("triage warehouse rebuild.")
+        else:
+            assert place > 12400
 
 
 @pytest.mark.parametrize("content", [b"", b"DUCK", b"x" * 100_000])
@@ -110,20 +95,6 @@ def test_an_empty_or_a_foreign_file_in_its_place_is_told_with_the_remedy(content
         pass
 
 
-def test_damage_that_shows_while_results_are_loaded_is_told_with_the_remedy(filled):
-    warehouse_path().parent.mkdir(parents=True, exist_ok=True)
-    content = bytearray((filled / "triage.duckdb").read_bytes())
-    content[12400] ^= 4
-    warehouse_path().write_bytes(content)
-    with pytest.raises(BadInput, match=DAMAGED):
-        load_all(filled / "landing")
-
-
-def test_a_query_that_speaks_of_damage_is_no_damaged_file(filled):
-    with pytest.raises(BadInput, match="The query failed: Corrupt database file"):
-        query_rows("SELECT error('Corrupt database file')", database=filled / "triage.duckdb")
-
-
 def test_no_other_process_opens_a_file_while_it_is_replaced(filled):
     load_all(filled / "landing")
     code = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True)"
@@ -131,3 +102,8 @@ def test_no_other_process_opens_a_file_while_it_is_replaced(filled):
         result = subprocess.run([sys.executable, "-c", code, str(warehouse_path())], capture_output=True, text=True)
     assert result.returncode and "lock on file" in result.stderr
     assert duckdb.connect(str(warehouse_path()), read_only=True).execute("SELECT 1").fetchall() == [(1,)]
+
+
+def test_a_query_that_speaks_of_damage_is_no_damaged_file(filled):
+    with pytest.raises(BadInput, match="The query failed: Corrupt database file"):
+        query_rows("SELECT error('Corrupt database file')", database=filled / "triage.duckdb")
