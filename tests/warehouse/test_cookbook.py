@@ -26,12 +26,7 @@ def study(tmp_path_factory):
     land_pair(folder / "landing", WORSE, [("ED", "ED", "ED"), *FIVE[1:]])
     failed = training("failed", cell_id="smol-4bit-r2-s1", recipe="r2", status="diverged", error="NaN")
     write_landing(folder / "landing", "failed", "training", failed)
-
-    for bits in (4, 8):
-        other = training(f"u{bits}", bits, recipe="r3", cell_id=f"smol-{bits}bit-r3-s42")
-        write_landing(folder / "landing", f"u{bits}", "training", other)
-        write_landing(folder / "landing", f"f{bits}", "evaluation", evaluation(f"f{bits}", f"u{bits}"))
-
+    land_pair(folder / "landing", name="b", recipe="r3")
     load_all(folder / "landing", folder / "w.duckdb")
     return folder / "w.duckdb"
 
@@ -42,9 +37,10 @@ def answer(study, name: str, /, **values: str) -> list[dict[str, object]]:
     return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
 
 
-def test_there_are_twenty_questions_and_each_says_what_it_answers():
+def test_each_question_says_what_it_answers_and_runs_with_its_defaults(study):
     questions = cookbook()
     assert len(questions) >= 20 and len({named.explanation for named in questions}) == len(questions)
+    assert {named.name for named in questions} == {file.name for file in sql_files("queries")}
 
     for named in questions:
         assert re.fullmatch(r"[A-Z].{20,100}\?", named.explanation), named.name
@@ -52,24 +48,9 @@ def test_there_are_twenty_questions_and_each_says_what_it_answers():
         assert set(declared) == set(re.findall(r"\$(\w+)", re.sub("--.*", "", named.sql))), named.name
         assert len(declared) == named.sql.count("-- $"), f"{named.name}: a parameter line that cannot be read"
         assert "ORDER BY" in named.sql and is_name(named.name), named.name
+        answer(study, named.name)
 
-
-@pytest.mark.parametrize("name", [file.name for file in sql_files("queries")])
-def test_every_question_runs_with_its_defaults(name, study):
-    answer(study, name)
-
-
-def test_a_value_that_stands_nowhere_is_a_sentence_with_those_that_there_are(study, monkeypatch):
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(study))
-    missed = named_query("missed_by_every_model")
-    missed.check_values({"precision": "8bit"})
-
-    with pytest.raises(
-        BadInput, match=r"--param precision=5bit: the warehouse has no precision '5bit'; it has 4bit, 8bit\."
-    ):
-        missed.check_values({"precision": "5bit"})
-
-    named_query("hardest_cases").check_values({"top": 3})
+    assert not is_name("FROM leaderboard") and not is_name("SELECT 1;") and not is_name("")
 
 
 def test_the_questions_of_a_comparison_are_answered(study):
@@ -87,13 +68,28 @@ def test_the_questions_of_a_comparison_are_answered(study):
     assert [(row["cell_id"], row["error"]) for row in answer(study, "unfinished_trainings")] == [
         ("smol-4bit-r2-s1", "NaN")
     ]
-    curves = answer(study, "learning_curves", first="t4", second="u8")
-    assert {row["training_id"] for row in curves} == {"t4", "u8"} and len(curves) == 4
+    curves = answer(study, "learning_curves", first="t4b", second="t8b")
+    assert {row["training_id"] for row in curves} == {"t4b", "t8b"} and len(curves) == 4
     assert (
         answer(study, "changed_since", since="2027-01-01") == [] != answer(study, "changed_since", since="2026-01-02")
     )
     (first, *_) = answer(study, "hardest_cases", top="1")
     assert first["case_id"] == "c00001" or first["wrong"] == 1.0
+
+
+def at(study, name: str, **values: str) -> dict[object, dict[str, object]]:
+    return {(row["recipe"], row["precision"]): row for row in answer(study, name, **values)}
+
+
+def test_thresholds_and_costs_are_those_of_a_count_by_hand(study):
+    # p(ED) of the two emergencies at 8 bits: 0.8 and 0.1, the lowest there is; every case is sent to ED.
+    all_found = at(study, "over_triage_of_recall", recall="1")["r1", "8bit"]
+    assert all_found["threshold"] == 0.1 and all_found["others_sent_to_ed"] == 1
+    half = at(study, "over_triage_of_recall", recall="0.5")["r1", "8bit"]
+    assert (half["ed_recall"], half["over_triage_to_ed"]) == (0.5, 0.0)
+    # FIVE at 8 bits: ED ED, ED ED, GP GP, GP ED, HOME HOME = 1 + 1 + 1 + 2 + 1.
+    costs = at(study, "cost_by_matrix")
+    assert costs["r1", "8bit"]["cost_of_a_case"] == 6 / 5 and costs["r1", "4bit"]["cost_of_a_case"] == (100 + 5) / 5
 
 
 def two_studies(folder, sets, share_cases=False):
@@ -122,6 +118,9 @@ def test_cases_of_two_test_sets_are_two_cases_whatever_their_ids(tmp_path):
     hardest = answer(on_two_sets, "hardest_cases", top="20")
     assert len(hardest) == 10 and {row["models"] for row in hardest} == {2}
     assert [row["accuracy_gain"] for row in answer(on_two_sets, "gains_from_8_bits")] == [pytest.approx(0.2), 0.0]
+    for study, difference in (("first", -0.5), ("second", 0.0)):
+        (row,) = answer(on_two_sets, "four_bits_against_eight", study=study)
+        assert row["ed_recall_diff"] == difference, "a later study of the same cell hides none"
 
 
 def test_a_case_of_two_test_sets_has_one_answer_of_each_model_the_latest(tmp_path):
@@ -134,42 +133,24 @@ def test_a_case_of_two_test_sets_has_one_answer_of_each_model_the_latest(tmp_pat
     assert len(hardest) == 5 and {row["models"] for row in hardest} == {2}
 
 
-def test_a_training_that_is_judged_on_two_test_sets_has_one_curve(tmp_path):
+def test_a_training_that_is_judged_on_two_test_sets_has_one_curve_and_two_thresholds(tmp_path):
     for name, day in (("t4", 1), ("u4", 2)):
         rows = training(name, 4, day=day, cell_id=f"smol-{name}")
         write_landing(tmp_path / "landing", name, "training", rows)
         for of_set in ("one", "two"):
             id = f"e-{name}-{of_set}"
-            write_landing(tmp_path / "landing", id, "evaluation", evaluation(id, name, set_digest=of_set))
+            rows = evaluation(id, name, FIVE if of_set == "one" else WORSE, set_digest=of_set)
+            for row in rows["prediction"]:
+                row |= {"p_ed": 1.0, "p_gp": 0.0, "p_home": 0.0}
+            write_landing(tmp_path / "landing", id, "evaluation", rows)
 
     load_all(tmp_path / "landing", tmp_path / "w.duckdb")
     for values in ({}, {"first": "t4", "second": "u4"}):
-        curves = [
-            (row["training_id"], row["split"], row["iteration"])
-            for row in answer(tmp_path / "w.duckdb", "learning_curves", **values)
-        ]
-        assert len(set(curves)) == len(curves) == 4 and {training_id for training_id, *_ in curves} == {"t4", "u4"}
-
-
-def test_a_study_keeps_its_pairs_when_a_later_one_has_the_same_cell(tmp_path):
-    on_one_set = two_studies(tmp_path, ("one", "one"))
-    for study, difference in (("first", -0.5), ("second", 0.0)):
-        (row,) = answer(on_one_set, "four_bits_against_eight", study=study)
-        assert row["ed_recall_diff"] == difference, study
-
-
-def test_seeds_that_are_judged_otherwise_are_not_seeds_of_one_recipe(tmp_path):
-    for seed, target in ((42, 0.95), (43, 0.98)):
-        for bits in (4, 8):
-            name = f"{seed}-{bits}"
-            write_landing(tmp_path / "landing", name, "training", training(name, bits, seed=seed, cell_id=name))
-            rows = evaluation(f"e-{name}", name)
-            for row in rows["decision_rule"]:
-                row["target"] = target
-            write_landing(tmp_path / "landing", f"e-{name}", "evaluation", rows)
-
-    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
-    assert [row["seeds"] for row in answer(tmp_path / "w.duckdb", "seeds_against_bits")] == [1, 1]
+        rows = answer(tmp_path / "w.duckdb", "learning_curves", **values)
+        curves = {(row["training_id"], row["split"], row["iteration"]) for row in rows}
+        assert len(curves) == len(rows) == 4 and {training_id for training_id, *_ in curves} == {"t4", "u4"}
+    thresholds = answer(tmp_path / "w.duckdb", "over_triage_of_recall")
+    assert len(thresholds) == 2 * 2, "a constant answer has one on each"
 
 
 def test_a_size_is_compared_with_8_bits_of_the_same_weights_and_groups(tmp_path):
@@ -194,20 +175,6 @@ def test_a_size_is_compared_with_8_bits_of_the_same_weights_and_groups(tmp_path)
     }, "NULL: neither of two has groups of this size"  # fmt: skip
 
 
-def test_the_cost_of_a_threshold_is_that_of_a_count_by_hand(study):
-    rows = {(row["recipe"], row["precision"]): row for row in answer(study, "over_triage_of_recall", recall="1")}
-    # p(ED) of the two emergencies at 8 bits: 0.8 and 0.1, the lowest there is; every case is sent to ED.
-    assert rows["r1", "8bit"]["threshold"] == 0.1 and rows["r1", "8bit"]["others_sent_to_ed"] == 1
-    half = {(row["recipe"], row["precision"]): row for row in answer(study, "over_triage_of_recall", recall="0.5")}
-    assert (half["r1", "8bit"]["ed_recall"], half["r1", "8bit"]["over_triage_to_ed"]) == (0.5, 0.0)
-
-
-def test_a_cost_matrix_is_applied_to_what_the_primary_rule_decides(study):
-    rows = {(row["recipe"], row["precision"]): row["cost_of_a_case"] for row in answer(study, "cost_by_matrix")}
-    # FIVE at 8 bits: ED ED, ED ED, GP GP, GP ED, HOME HOME = 1 + 1 + 1 + 2 + 1.
-    assert rows["r1", "8bit"] == 6 / 5 and rows["r1", "4bit"] == (100 + 5) / 5
-
-
 @pytest.mark.parametrize(
     ("name", "values", "sentence"),
     [
@@ -217,42 +184,26 @@ def test_a_cost_matrix_is_applied_to_what_the_primary_rule_decides(study):
         ("loaded", {"bit": "8"}, "The query loaded has no parameter 'bit'; it has none."),
         ("hardest_cases", {"top": "four"}, "--param top=four: top is a whole number, or NULL."),
         ("over_triage_of_recall", {"recall": "high"}, "recall is a number, or NULL."),
+        ("missed_by_every_model", {"precision": "5bit"}, "the warehouse has no precision '5bit'; it has 4bit, 8bit."),
         ("changed_since", {"since": "yesterday"}, "since is a date or time such as 2026-01-31, or NULL."),
     ],
 )
-def test_a_wrong_name_or_value_is_a_sentence(name, values, sentence):
+def test_a_wrong_name_or_value_is_a_sentence(name, values, sentence, study, monkeypatch):
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(study))
     with pytest.raises(BadInput, match=re.escape(sentence)) as caught:
-        named_query(name).values(values)
+        named_query(name).check_values(named_query(name).values(values))
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 
-def test_a_time_of_another_zone_is_the_same_moment_in_utc():
-    (since,) = named_query("changed_since").values({"since": "2026-01-31T00:00:00+02:00"}).values()
-    assert since == datetime(2026, 1, 30, 22)
-
-
-def test_a_constant_answer_on_two_test_sets_has_a_threshold_on_each(tmp_path):
-    for of_set, cases in (("one", FIVE), ("two", WORSE)):
-        write_landing(tmp_path / "landing", f"t-{of_set}", "training", training(f"t-{of_set}", 4, cell_id="one"))
-        rows = evaluation(f"e-{of_set}", f"t-{of_set}", cases, set_digest=of_set)
-        for row in rows["prediction"]:
-            row |= {"p_ed": 1.0, "p_gp": 0.0, "p_home": 0.0}
-        write_landing(tmp_path / "landing", f"e-{of_set}", "evaluation", rows)
-
-    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
-    assert len(answer(tmp_path / "w.duckdb", "over_triage_of_recall")) == 2
-
-
-def test_values_are_what_they_look_like_and_dashes_are_as_good_as_underscores():
+def test_values_are_what_they_look_like_and_dashes_are_as_good_as_underscores(study, monkeypatch):
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(study))
     assert [typed_value(text) for text in ("4", "0.5", "null", "4bit", "")] == [4, 0.5, None, "4bit", ""]
     assert assignments(["bits=4", "$where=a=b"]) == {"bits": "4", "where": "a=b"}
     assert named_query("Learning-Curves").name == "learning_curves"
+    named_query("missed_by_every_model").check_values({"precision": "8bit"})
+    zoned = named_query("changed_since").values({"since": "2026-01-31T00:00:00+02:00"})
+    assert zoned == {"since": datetime(2026, 1, 30, 22)}
     assert named_query("changed_since").values({"since": "2026-02-03"}) == {"since": datetime(2026, 2, 3)}
     for wrong in (["bits"], ["=4"], ["a b=4"], ["bits=4", "bits=8"]):
         with pytest.raises(BadInput, match="^--param "):
             assignments(wrong)
-
-
-def test_a_word_is_a_name_and_a_statement_is_not():
-    assert is_name("leaderboard") and is_name("learning-curves")
-    assert not is_name("FROM leaderboard") and not is_name("SELECT 1;") and not is_name("")

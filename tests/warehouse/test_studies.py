@@ -8,6 +8,7 @@ from datetime import datetime
 import pytest
 
 from tests.warehouse.rows import FIVE, evaluation, full, load_landing, training
+from tests.warehouse.test_load import contents
 from warehouse.connect import reading
 from warehouse.forget import forget, what_would_be_forgotten
 from warehouse.health import run_audits
@@ -97,14 +98,11 @@ def test_each_test_set_has_a_leaderboard_of_its_own_and_a_study_shows_its_rows_a
     ids = "SELECT evaluation_id FROM leaderboard_of(evaluations_of('large')) ORDER BY 1"
     assert rows(ids) == [("e-large",), ("e-zero2",)]
     assert rows("SELECT evaluation_id FROM leaderboard ORDER BY 1", only=["e-old"]) == [("e-old",)]
-
-
-def test_an_evaluation_has_one_row_however_many_studies_it_belongs_to(landing):
-    rows = query("SELECT evaluation_id, studies FROM evaluation_summary ORDER BY 1")
-    assert {id: list(studies) for id, studies in rows.values.tolist()} == {
+    studies = query("SELECT evaluation_id, studies FROM evaluation_summary ORDER BY 1").values.tolist()
+    assert {id: list(of_one) for id, of_one in studies} == {
         "e-large": ["again", "large"], "e-old": ["earlier"], "e-small": ["small"],
         "e-zero1": ["small"], "e-zero2": ["large"],
-    }  # fmt: skip
+    }, "one row each"  # fmt: skip
 
 
 def test_an_untuned_model_that_is_judged_on_another_dataset_names_that_one(landing):
@@ -144,16 +142,6 @@ def test_a_further_set_belongs_to_the_dataset_that_has_it(tmp_path):
     assert outcome == [("e1", "d1"), ("e2", "d1-further")]
 
 
-def contents():
-    with reading() as con:
-        names = [name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
-        return {
-            name: sorted(map(repr, con.execute(f"FROM {name}").fetchall()))
-            for name in names
-            if name not in ("landed", "schema_migrations")
-        }
-
-
 def test_forgetting_removes_what_no_other_study_holds_and_a_rebuild_does_not_bring_it_back(landing):
     planned = what_would_be_forgotten("large")
     assert (planned.ids, planned.shared) == (("e-zero2",), 3), "e-large, its training, and the untuned model are shared"
@@ -172,13 +160,10 @@ def test_forgetting_removes_what_no_other_study_holds_and_a_rebuild_does_not_bri
     assert not list(landing.glob(".forgotten-*"))
 
 
-def test_a_study_that_shares_everything_loses_its_name_alone(landing):
-    result = forget("again", landing)
-    assert (result.ids, result.shared) == ((), 2)
-    assert rows("SELECT count(*) FROM evaluation") == [(5,)] and len(rows("FROM sweep")) == 2
-
-
 def test_a_training_stays_as_long_as_an_evaluation_of_another_study_needs_it(landing):
+    result = forget("again", landing)
+    assert (result.ids, result.shared) == ((), 2), "what shares everything loses its name alone"
+    assert rows("SELECT count(*) FROM evaluation") == [(5,)] and len(rows("FROM sweep")) == 2
     assert "zero" not in forget("small", landing).ids
     assert rows("SELECT count(*) FROM experiment WHERE training_id = 'zero'") == [(1,)]
     assert forget("earlier", landing).ids == ("e-old", "old-1")
