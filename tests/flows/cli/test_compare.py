@@ -1,47 +1,52 @@
-"""`triage compare`: the answer and two tables by default, parts of the evidence by name, all of it with --all."""
+"""`triage compare`: the answer and two tables by default, parts of the evidence by name, all of it with --all; on a
+terminal a line an experiment, the columns and rows that it has room for, and what it leaves out."""
 
-from __future__ import annotations
+import io
 
 import pytest
+from rich.console import Console
 
-from tests.place import Place
-from tests.warehouse.rows import evaluation, land_pair, training
+from flows.cli.compare import print_comparison
+from flows.report.answer import answer
+from flows.report.leaderboard import overview
+from flows.report.pairs import pair_lines, pair_rows
+from flows.report.table import ReportTable, print_lines
+from flows.report.typed_rows import leaderboard_rows
+from tests.place import Place, changed
+from tests.warehouse.rows import FIVE, evaluation, land_pair, training
 from warehouse.landing import write_landing
 from warehouse.load import load_all
+
+SEEDS = (1, 2, 3)
+MISSES = [("ED", "GP", "GP"), *FIVE[1:]]
 
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
-    """What the command prints by default and with --all, on a pair of experiments and a baseline."""
+    """What the command prints by default and with options, on a pair of experiments and a baseline."""
     folder = tmp_path_factory.mktemp("compare")
     place = Place(folder / "place")
     place.home.mkdir(parents=True)
     land_pair(folder / "landing")
-    baseline = training(
-        "always_ed-1", bits=None, cell_id="always_ed", base_model="none", recipe="always_ed", recipe_kind="baseline"
-    )
-    write_landing(folder / "landing", "always_ed-1", "training", baseline)
+    values = {"cell_id": "always_ed", "base_model": "none", "recipe": "always_ed", "recipe_kind": "baseline"}
+    write_landing(folder / "landing", "always_ed-1", "training", training("always_ed-1", bits=None, **values))
     cases = [(label, "ED", "ED") for label in ("ED", "ED", "GP", "GP", "HOME")]
     write_landing(folder / "landing", "b", "evaluation", evaluation("b", "always_ed-1", cases))
     load_all(folder / "landing", place.warehouse)
-
-    return {
-        args: place.ask("compare", *args) for args in ((), ("--all",), ("--gates", "--flips"), ("--prevalence", "3"))
-    }
+    return {line: place.ask("compare", *line.split()) for line in ("", "--all", "--gates --flips", "--prevalence 3")}
 
 
 def test_the_default_is_the_answer_and_two_tables_with_a_line_an_experiment_and_baselines_at_the_foot(outputs):
-    text = outputs[()].stdout
+    text = outputs[""].stdout
     lines = text.splitlines()
     assert lines[0] == "4 bits against 8: stored size x0.50."
     assert lines[1].startswith("Accuracy: cannot conclude; ") and lines[2].startswith("ED recall: ")
     assert text.count("4 bits against 8 bits, 1 pair. Accuracy: ") == 1
-    on_top, _, rest = text.partition(
-        "2 trained models, best first, then baselines, on 5 test cases, 2 of them emergencies"
-    )
+    title = "2 trained models, best first, then baselines, on 5 test cases, 2 of them emergencies"
+    on_top, _, rest = text.partition(title)
     assert "[" not in on_top and "On top" not in text, "intervals are explained where there are some"
     assert "Gates of the primary rule" not in text and "triage compare --all" in lines[-2]
-    assert outputs[()].stderr == ""
+    assert outputs[""].stderr == ""
 
     assert [line.split()[0] for line in lines if line.startswith("smol-")] == ["smol-4bit-r1-s42", "smol-8bit-r1-s42"]
     assert [line.split()[:3] for line in lines if line.startswith("smol r1")] == [["smol", "r1", "s42"]] * 2
@@ -51,18 +56,17 @@ def test_the_default_is_the_answer_and_two_tables_with_a_line_an_experiment_and_
     assert 0 < max(board.index("smol-4bit"), board.index("smol-8bit")) < board.index("always-ED")
 
 
-def test_every_table_names_experiments_as_other_commands_take_them(outputs):
-    for args in ((), ("--gates", "--flips"), ("--all",)):
-        assert "smol-4bit-r1-s42" in outputs[args].stdout and "smol 4bit\n" not in outputs[args].stdout, args
-
-
 def test_tables_are_asked_for_by_name_or_all_with_every_column_that_a_narrow_terminal_leaves_out(outputs):
-    text = outputs[("--gates", "--flips")].stdout
+    for args in ("", "--gates --flips", "--all"):
+        text = outputs[args].stdout
+        assert "smol-4bit-r1-s42" in text and "smol 4bit\n" not in text, "a name as other commands take it"
+
+    text = outputs["--gates --flips"].stdout
     assert "Gates of the primary rule" in text and "for 2 models" in text
     assert "Confusion matrices" not in text and "Decision rules" not in text
 
-    text = outputs[("--all",)].stdout
-    assert "Gates of the primary rule" in text and text.count("\n") > 2 * outputs[()].stdout.count("\n")
+    text = outputs["--all"].stdout
+    assert "Gates of the primary rule" in text and text.count("\n") > 2 * outputs[""].stdout.count("\n")
     assert text.count("Experiments on the test set, best first") == text.count("4 bits (first line)") == 1
     columns = [
         *("accuracy", "ED recall", "over-triage", "gates", "ED F2", "ED precision", "macro-F1", "stored MB"),
@@ -72,6 +76,99 @@ def test_tables_are_asked_for_by_name_or_all_with_every_column_that_a_narrow_ter
 
 
 def test_a_prevalence_that_is_no_share_is_a_sentence(outputs):
-    result = outputs[("--prevalence", "3")]
-    assert result.returncode == 2 and result.stdout == ""
+    result = outputs["--prevalence 3"]
+    assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "triage: --prevalence must be between 0 and 1, e.g. 0.1 (got 3).\n"
+
+
+# --- Widths --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """Three pairs, of which the second loses an emergency at 4 bits."""
+    folder = tmp_path_factory.mktemp("width")
+    for seed, bits in ((seed, bits) for seed in SEEDS for bits in (4, 8)):
+        cell = f"smollm2-135m-{bits}bit-balanced_safe-s{seed}"
+        values = {"cell_id": cell, "seed": seed, "recipe": "balanced_safe", "base_model": "smollm2-135m"}
+        cases = MISSES if (bits, seed) == (4, 2) else FIVE
+        write_landing(folder / "landing", f"t-{cell}", "training", training(f"t-{cell}", bits, **values))
+        write_landing(folder / "landing", f"e-{cell}", "evaluation", evaluation(f"e-{cell}", f"t-{cell}", cases))
+
+    load_all(folder / "landing", folder / "triage.duckdb")
+    return folder / "triage.duckdb"
+
+
+@pytest.fixture
+def pairs(database, own_home, monkeypatch):
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(database))
+
+
+def printed(width: int, is_terminal: bool = True, **options) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, force_terminal=is_terminal, color_system=None)
+    print_comparison(console, sections=(), **options)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def experiments(lines: list[str]) -> list[str]:
+    return [line for line in lines if line.startswith("smollm2-135m-")]
+
+
+def test_80_columns_hold_a_line_an_experiment_and_a_pair_and_say_what_a_wider_terminal_shows(pairs):
+    lines = printed(80)
+    assert max(map(len, lines)) <= 80 and len(experiments(lines)) == 2 * len(SEEDS)
+    assert all(line.split()[-1] in ("unsafe", "provisional") for line in experiments(lines))
+    of_pairs = [line for line in lines if line.startswith("smollm2-135m balanced_safe s")]
+    assert len(of_pairs) == 2 * len(SEEDS) and all(line.endswith("cannot conclude") for line in of_pairs)
+
+    left_out = "A wider terminal, or --all, has room for ED F2, macro-F1, MB, ED precision, test loss, trained in."
+    narrow, wide = (" ".join(printed(width)) for width in (80, 160))
+    assert left_out in narrow and "because" not in narrow
+    assert "A wider terminal" not in wide and "macro-F1" in wide and "because" in wide
+    assert experiments(printed(160))[0].count("0.") > experiments(lines)[0].count("0.")
+
+
+def test_a_long_study_is_cut_on_a_terminal_alone(pairs, monkeypatch):
+    monkeypatch.setattr("flows.cli.compare.MOST_MODELS", 2)
+    monkeypatch.setattr("flows.cli.compare.MOST_PAIRS", 1)
+    lines = printed(80)
+    assert len(experiments(lines)) == 2 and "and 4 more models" in lines
+    (recall,) = [number for number, line in enumerate(lines) if line.startswith("ED recall, 1 of 3 pairs, ")]
+    assert lines[recall + 2].startswith("smollm2-135m balanced_safe s2"), "the one that loses an emergency"
+
+    lines = printed(140, is_terminal=False)
+    assert len(experiments(lines)) == 6 and "and 4 more models" not in lines
+    assert [line for line in lines if line.startswith("ED recall, all pairs, ")]
+
+
+def test_a_moved_adapter_is_no_further_trained_model(pairs):
+    board = leaderboard_rows()
+    moved = changed(board[0], recipe_kind="moved_adapter", evaluation_id="moved")
+    title = overview([*board, moved], 10).title
+    assert "of 6 trained models pass" in " ".join(answer([*board, moved], [], []))
+    assert title.startswith("6 trained models and 1 moved adapter, best first"), title
+
+
+def test_figures_at_another_prevalence_stand_first(pairs):
+    table = overview(leaderboard_rows(), 10, 0.1)
+    assert "ED precision and F2 are restated at 10% ED." in table.title
+    assert table.names[:5] == ["experiment", "ED recall", "ED F2", "ED precision", "gates"]
+    assert set(table.columns) == set(overview(leaderboard_rows(), 10).columns)
+    assert [line for line in printed(80, prevalence=0.1) if line.split()[:2] == ["experiment", "ED"]]
+
+
+def test_differences_are_points_and_the_largest_loss_stands_first(pairs):
+    _, recall = pair_lines(pair_rows(), 10)
+    points = [float(text.split()[0]) for text in recall["4 minus 8"]]
+    assert points == sorted(points) and points[0] < 0 and recall["pair"][0].endswith("s2")
+    assert points[0] == round(100 * min(pair.ed_recall_diff for pair in pair_rows()), 1)
+
+
+@pytest.mark.parametrize(("width", "columns"), [(10, 2), (19, 2), (20, 3), (27, 3), (28, 4), (100, 4)])
+def test_a_table_has_the_first_columns_that_fit(width, columns):
+    table = ReportTable("A title", ("name", "b", "c", "d"), (("x" * 10, "1" * 3, "2" * 5, "3" * 7),))
+    fitting = table.fitting(width, 2)
+    assert (fitting.title, fitting.columns) == ("A title", table.columns[:columns])
+    if width > 14:  # what the two columns need that always stay
+        print_lines(console := Console(file=io.StringIO(), width=width), fitting)
+        assert console.file.getvalue().count("\n") == 3, "title, names and one row"

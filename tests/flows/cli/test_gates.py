@@ -1,7 +1,5 @@
 """`triage gates` and restated prevalence, on a small warehouse."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -25,147 +23,38 @@ from tests.warehouse.test_studies import land_sweep
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 
+MISSED = [*FIVE, ("ED", "GP", "GP"), ("ED", "HOME", "HOME")]
+RANGE = r"must be between 0 and 1, e\.g\. 0\.1 \(got {}\)"
 
-def printed(*args, width: int = 200) -> str:
+
+def printed(name: str = "t4", own_file=None, prevalence: float | None = None, width: int = 200) -> str:
     out = io.StringIO()
-    print_gates(Console(file=out, width=width), *args)
+    print_gates(Console(file=out, width=width), name, own_file, prevalence)
     return out.getvalue()
 
 
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 @pytest.fixture
-def landed(tmp_path):
-    rows = evaluation("e4", "t4", [*FIVE, ("ED", "GP", "GP"), ("ED", "HOME", "HOME")])
+def land(tmp_path):
+    """Lands rows of an evaluation or, without rows, a small evaluation with these values, of the training `t4`."""
+
+    def land_and_load(id: str = "e4", cases=FIVE, rows=None, **values) -> None:
+        write_landing(tmp_path, id, "evaluation", rows or evaluation(id, "t4", cases, **values))
+        load_all(tmp_path)
+
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    return land_and_load
+
+
+@pytest.fixture
+def landed(land):
+    rows = evaluation("e4", "t4", MISSED)
     for i, row in enumerate(rows["prediction"]):
-        row["case_digest"] = hashlib.sha256(f"message {i}".encode()).hexdigest()
-    write_landing(tmp_path, "t4", "training", training("t4"))
-    write_landing(tmp_path, "e4", "evaluation", rows)
-    load_all(tmp_path)
-
-
-def test_gates_show_counts_bound_method_and_the_missed_cases_by_id_alone(landed):
-    text = printed("smol-4bit-r1-s42", None, None)
-    assert "2 of 4" in text and "FAIL" in text and "Clopper-Pearson" in text and "unsafe" in text
-    assert "Missed emergencies: 2" in text and "c00005" in text and "c00006" in text and "message" not in text
-
-
-def test_no_name_of_a_gate_is_broken_within_a_word_on_80_columns(landed):
-    table = printed("t4", None, None, width=80).partition("Gates")[2]
-    words = {word for line in table.splitlines() if line.startswith("│") for word in line.split()}
-    assert {"false", "negatives", "recall"} <= words, words
-
-
-def test_texts_come_from_the_users_own_file_only(landed, tmp_path):
-    own_file = tmp_path / "own.jsonl"
-    own_file.write_text(json.dumps({"id": 1, "words": " message 5 "}) + "\n")
-    text = printed("t4", own_file, None)
-    assert "message 5" in text and "its text is not in that file" in text and "message 6" not in text
-
-
-def test_what_is_not_there_or_not_one_experiment_is_a_sentence(landed, tmp_path):
-    with pytest.raises(BadInput, match="no finished experiment 'other'"):
-        find_evaluations("other")
-    with pytest.raises(BadInput, match=r"must be between 0 and 1, e\.g\. 0\.1 \(got 1\.5\)"):
-        printed("t4", None, 1.5)
-
-    land_pair(tmp_path / "more")
-    load_all(tmp_path / "more")
-    with pytest.raises(BadInput, match="beginning of 2 experiments"):
-        find_evaluations("t")
-
-
-def test_an_unknown_experiment_is_answered_with_all_that_there_are_the_most_similar_first(tmp_path):
-    for i in range(9):
-        write_landing(tmp_path, f"t{i}", "training", training(f"t{i}", cell_id=f"smol-4bit-recipe{i}-s42"))
-        write_landing(tmp_path, f"e{i}", "evaluation", evaluation(f"e{i}", f"t{i}"))
-
-    load_all(tmp_path)
-    with pytest.raises(BadInput, match="no finished experiment 'recipe7'; it has") as caught:
-        find_evaluations("recipe7")
-
-    names = str(caught.value).rstrip(".").partition("first: ")[2].split(", ")
-    assert names[0] == "smol-4bit-recipe7-s42" and sorted(names) == [f"smol-4bit-recipe{i}-s42" for i in range(9)]
-
-
-def test_where_a_model_is_wanted_no_baseline_is_offered(tmp_path):
-    for name, kind in (("smol-4bit-r-s42", "standard"), ("smol-4bit-zero", "baseline"), ("always_ed", "baseline")):
-        write_landing(tmp_path, f"{name}-t", "training", training(f"{name}-t", cell_id=name, recipe_kind=kind))
-        write_landing(tmp_path, f"{name}-t-e", "evaluation", evaluation(f"{name}-t-e", f"{name}-t"))
-
-    load_all(tmp_path)
-    for for_its_model, offered in (
-        (True, ["smol-4bit-r-s42"]),
-        (False, ["always_ed", "smol-4bit-r-s42", "smol-4bit-zero"]),
-    ):
-        with pytest.raises(BadInput, match="no finished experiment 'nosuch'") as caught:
-            find_evaluations("nosuch", for_its_model=for_its_model)
-        assert sorted(str(caught.value).rstrip(".").partition("first: ")[2].split(", ")) == offered
-
-    (choice,) = find_evaluations("smol", for_its_model=True)
-    assert choice.evaluation.cell_id == "smol-4bit-r-s42"
-    with pytest.raises(BadInput, match="beginning of 2 experiments: smol-4bit-r-s42, smol-4bit-zero"):
-        find_evaluations("smol")
-
-
-def test_it_is_said_which_evaluation_is_taken_and_a_result_of_no_study_hides_none_of_a_study(tmp_path):
-    """One training, judged in two studies, and last by a sweep that was killed."""
-    write_landing(tmp_path, "t4", "training", training("t4"))
-    for day, id in enumerate(("e4-small", "e4-large", "e4-killed"), 1):
-        rows = evaluation(id, "t4", set_digest=id, created_at=datetime(2026, 3, day))
-        write_landing(tmp_path, id, "evaluation", rows)
-
-    land_sweep(tmp_path, "small", ["e4-small"])
-    land_sweep(tmp_path, "large", ["e4-large"], day=2)
-    load_all(tmp_path)
-    text = printed("t4", None, None)
-    assert "on test: provisional (5 cases, study large, judged 2026-03-02 00:00, rule target_recall)" in text
-    assert (
-        "Not used on test; to use one, give its id: e4-small (5 cases, study small, judged 2026-03-01 00:00); "
-        "e4-killed (5 cases, study earlier, judged 2026-03-03 00:00)." in text
-    )
-    own_output = printed("e4-killed", None, None)
-    assert "study earlier, judged 2026-03-03 00:00" in own_output and "Not taken" not in own_output
-
-
-def test_where_nothing_was_decided_or_there_is_no_emergency_no_zero_of_misses_is_printed(tmp_path):
-    """A rule that could not be applied misses nothing, and neither does a set without emergencies."""
-    note = "not available: the recipe has no target ED recall"
-    rows = evaluation("e4", "t4")
-    for row in rows["prediction"]:
-        row["decision"] = None
-    for row in rows["gate"]:
-        row |= {"state": "NOT AVAILABLE", "value": None, "bound": None, "successes": None, "note": note}
-
-    write_landing(tmp_path, "t4", "training", training("t4"))
-    write_landing(tmp_path, "e4", "evaluation", rows)
-    no_ed = [case for case in FIVE if case[0] != "ED"]
-    write_landing(
-        tmp_path, "x4", "evaluation", evaluation("x4", "t4", no_ed, evaluation_set="clinic", set_digest="other")
-    )
-    load_all(tmp_path)
-    text = printed("t4", None, None)
-    assert "on clinic: not judged: no ED case (3 cases," in text
-    assert "ED recall by subgroup: not available, no judged emergency names one" in text
-    assert "Missed emergencies: not available for 2 ED cases: the recipe has no target ED recall" in text
-    assert "Missed emergencies: not available: no ED case in this set" in text and "Missed emergencies: 0" not in text
-
-
-def test_among_emergencies_alone_a_model_is_not_judged_unless_it_misses_too_many(tmp_path):
-    write_landing(tmp_path, "t4", "training", training("t4"))
-    for id, name, decision in (("e4", "test", "ED"), ("x4", "clinic", "GP")):
-        cases = [("ED", decision, decision)] * 5
-        rows = evaluation(id, "t4", cases, evaluation_set=name, set_digest=name)
-        write_landing(tmp_path, id, "evaluation", rows)
-
-    load_all(tmp_path)
-    text = printed("t4", None, None)
-    assert "on test: not judged: emergencies only (5 cases" in text and "on clinic: unsafe (5 cases" in text
-
-
-def test_a_rule_that_misses_no_emergency_says_of_how_many(tmp_path):
-    write_landing(tmp_path, "t4", "training", training("t4"))
-    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4"))
-    load_all(tmp_path)
-    assert "Missed emergencies: 0 of 2\n" in printed("t4", None, None)
+        row["case_digest"] = digest(f"message {i}")
+    land(rows=rows)
 
 
 def typed(*args):
@@ -173,55 +62,137 @@ def typed(*args):
     return subprocess.run([sys.executable, "-m", "flows.cli", *args], cwd=ROOT, capture_output=True, text=True)
 
 
-def test_the_command_prints_gates_texts_from_the_users_file_and_restated_figures(landed, tmp_path):
+def test_the_command_prints_gates_texts_from_the_users_own_file_only_and_restated_figures(landed, tmp_path):
     own_file = tmp_path / "own.jsonl"
-    rows = ({"id": 1, "words": "message 5"}, {"id": 2, "words": "half a surrogate pair: \ud83d"})
+    rows = ({"id": 1, "words": " message 5 "}, {"id": 2, "words": "half a surrogate pair: \ud83d"})
     own_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = typed("gates", "smol-4bit-r1-s42", "--show-text", str(own_file), "--prevalence", "0.1")
     assert (result.returncode, result.stderr) == (0, "")
-    assert "2 of 4" in result.stdout and "FAIL" in result.stdout and "Clopper-Pearson" in result.stdout
-    assert "Review flag: not available: dropout is 0" in result.stdout
+    for words in ("2 of 4", "FAIL", "Clopper-Pearson", "unsafe", "Review flag: not available: dropout is 0"):
+        assert words in result.stdout
     precision, f2 = restated(2 / 4, 2 / 3, 4 / 7, 0.1)
     assert f"At 10%: precision {precision:.3f}, F2 {f2:.3f}" in result.stdout
     after = result.stdout.split("c00005")[1].split("c00006")[0]
     assert "message 5" in after and result.stdout.count("its text is not in that file") == 1
+    assert "message 6" not in result.stdout
 
     unknown = typed("gates", "nothing")
-    share = typed("gates", "t4", "--prevalence", "2")
-    range_sentence = "--prevalence must be between 0 and 1, e.g. 0.1 (got 2)."
-    for wrong, words in ((unknown, "no finished experiment 'nothing'"), (share, range_sentence)):
-        assert (wrong.returncode, wrong.stdout) == (2, "") and one_sentence(wrong.stderr) and words in wrong.stderr
+    assert (unknown.returncode, unknown.stdout) == (2, "") and one_sentence(unknown.stderr)
 
 
-@pytest.mark.parametrize(
-    ("prevalence", "percent"), [(0.0004, "0.04%"), (0.0025, "0.25%"), (0.025, "2.5%"), (0.1, "10%")]
-)
-def test_a_rare_share_is_not_rounded_to_another_one(prevalence, percent, landed):
-    assert f" At {percent}: precision" in printed("t4", None, prevalence)
-    assert restated_note(prevalence) == f"; precision and F2 restated at {percent} ED"
+def test_missed_cases_are_shown_by_id_alone_and_no_name_is_broken_within_a_word_on_80_columns(landed):
+    text = printed()
+    assert "Missed emergencies: 2" in text and "c00005" in text and "c00006" in text and "message" not in text
+    table = printed(width=80).partition("Gates")[2]
+    words = {word for line in table.splitlines() if line.startswith("│") for word in line.split()}
+    assert {"false", "negatives", "recall"} <= words, words
 
 
-def test_the_prevalence_of_a_set_with_few_emergencies_is_not_rounded_to_none(tmp_path):
-    rows = evaluation("e4", "t4", ed_prevalence=0.0004)
-    write_landing(tmp_path, "t4", "training", training("t4"))
-    write_landing(tmp_path, "e4", "evaluation", rows)
+def test_what_is_not_there_or_not_one_experiment_is_a_sentence(landed, tmp_path):
+    with pytest.raises(BadInput, match="no finished experiment 'other'"):
+        find_evaluations("other")
+    for share in (1.5, 2):
+        with pytest.raises(BadInput, match=RANGE.format(share)):
+            printed("t4", None, share)
+
+    land_pair(tmp_path / "more")
+    load_all(tmp_path / "more")
+    with pytest.raises(BadInput, match="beginning of 2 experiments"):
+        find_evaluations("t")
+
+
+def offered(name: str, **options) -> list[str]:
+    """The experiments that the sentence for a name that is none has, in its order."""
+    with pytest.raises(BadInput, match=f"no finished experiment '{name}'; it has") as caught:
+        find_evaluations(name, **options)
+    return str(caught.value).rstrip(".").partition("first: ")[2].split(", ")
+
+
+def land_cells(root, **kinds: str) -> None:
+    for cell, kind in kinds.items():
+        write_landing(root, f"{cell}-t", "training", training(f"{cell}-t", cell_id=cell, recipe_kind=kind))
+        write_landing(root, f"{cell}-t-e", "evaluation", evaluation(f"{cell}-t-e", f"{cell}-t"))
+    load_all(root)
+
+
+def test_an_unknown_experiment_is_answered_with_all_that_there_are_the_most_similar_first(tmp_path):
+    cells = [f"smol-4bit-recipe{i}-s42" for i in range(9)]
+    land_cells(tmp_path, **dict.fromkeys(cells, "standard"))
+    names = offered("recipe7")
+    assert names[0] == "smol-4bit-recipe7-s42" and sorted(names) == cells
+
+
+def test_where_a_model_is_wanted_no_baseline_is_offered(tmp_path):
+    kinds = {"smol-4bit-r-s42": "standard", "smol-4bit-zero": "baseline", "always_ed": "baseline"}
+    land_cells(tmp_path, **kinds)
+    assert offered("nosuch", for_its_model=True) == ["smol-4bit-r-s42"]
+    assert sorted(offered("nosuch")) == sorted(kinds)
+    (choice,) = find_evaluations("smol", for_its_model=True)
+    assert choice.evaluation.cell_id == "smol-4bit-r-s42"
+    with pytest.raises(BadInput, match="beginning of 2 experiments: smol-4bit-r-s42, smol-4bit-zero"):
+        find_evaluations("smol")
+
+
+def test_it_is_said_which_evaluation_is_taken_and_a_result_of_no_study_hides_none_of_a_study(land, tmp_path):
+    """One training, judged in two studies, and last by a sweep that was killed."""
+    for day, id in enumerate(("e4-small", "e4-large", "e4-killed"), 1):
+        land(id, set_digest=id, created_at=datetime(2026, 3, day))
+    land_sweep(tmp_path, "small", ["e4-small"])
+    land_sweep(tmp_path, "large", ["e4-large"], day=2)
     load_all(tmp_path)
-    assert "At this set's prevalence of 0.04% ED: precision" in printed("t4", None, None)
+    text = printed()
+    assert "on test: provisional (5 cases, study large, judged 2026-03-02 00:00, rule target_recall)" in text
+    assert (
+        "Not used on test; to use one, give its id: e4-small (5 cases, study small, judged 2026-03-01 00:00); "
+        "e4-killed (5 cases, study earlier, judged 2026-03-03 00:00)." in text
+    )
+    own_output = printed("e4-killed")
+    assert "study earlier, judged 2026-03-03 00:00" in own_output and "Not used" not in own_output
 
 
-def test_ids_and_texts_are_shown_and_not_obeyed_by_a_terminal(tmp_path):
+def test_where_nothing_was_decided_or_there_is_no_emergency_no_zero_of_misses_is_printed(land):
+    """A rule that could not be applied misses nothing, and neither does a set without emergencies."""
+    rows = evaluation("e4", "t4")
+    for row in rows["prediction"]:
+        row["decision"] = None
+    empty = dict.fromkeys(("value", "bound", "successes"))
+    for row in rows["gate"]:
+        row |= empty | {"state": "NOT AVAILABLE", "note": "not available: the recipe has no target ED recall"}
+
+    land(rows=rows)
+    land("x4", [case for case in FIVE if case[0] != "ED"], evaluation_set="clinic", set_digest="other")
+    text = printed()
+    assert "on clinic: not judged: no ED case (3 cases," in text
+    assert "ED recall by subgroup: not available, no judged emergency names one" in text
+    assert "Missed emergencies: not available for 2 ED cases: the recipe has no target ED recall" in text
+    assert "Missed emergencies: not available: no ED case in this set" in text and "Missed emergencies: 0" not in text
+
+
+def test_among_emergencies_alone_a_model_is_not_judged_unless_it_misses_too_many(land):
+    for id, name, decision in (("e4", "test", "ED"), ("x4", "clinic", "GP")):
+        land(id, [("ED", decision, decision)] * 5, evaluation_set=name, set_digest=name)
+    text = printed()
+    assert "on test: not judged: emergencies only (5 cases" in text and "on clinic: unsafe (5 cases" in text
+
+
+def test_a_rule_that_misses_no_emergency_says_of_how_many_and_a_rare_prevalence_is_not_rounded_to_none(land):
+    land(ed_prevalence=0.0004)
+    text = printed()
+    assert "Missed emergencies: 0 of 2\n" in text
+    assert "At this set's prevalence of 0.04% ED: precision" in text
+    for prevalence, percent in ((0.0004, "0.04%"), (0.0025, "0.25%"), (0.025, "2.5%"), (0.1, "10%")):
+        assert f" At {percent}: precision" in printed("t4", None, prevalence)
+        assert restated_note(prevalence) == f"; precision and F2 restated at {percent} ED"
+
+
+def test_ids_and_texts_are_shown_and_not_obeyed_by_a_terminal(land, tmp_path):
     text = "chest pain\x1b]0;owned\x07 \x1b[8m"
     rows = evaluation("e4", "t4", [*FIVE, ("ED", "GP", "GP")])
-    rows["prediction"][-1] |= {
-        "case_id": "c\x1b[2J5", "case_digest": hashlib.sha256(text.encode()).hexdigest()
-    }  # fmt: skip
-    write_landing(tmp_path, "t4", "training", training("t4"))
-    write_landing(tmp_path, "e4", "evaluation", rows)
-    load_all(tmp_path)
+    rows["prediction"][-1] |= {"case_id": "c\x1b[2J5", "case_digest": digest(text)}
+    land(rows=rows)
     own_file = tmp_path / "own.jsonl"
     own_file.write_text(json.dumps({"words": text}) + "\n")
-
-    shown = printed("t4", own_file, None)
+    shown = printed("t4", own_file)
     assert "\x1b" not in shown and "\x07" not in shown
     assert r"c\x1b[2J5  decided GP" in shown and r"chest pain\x1b]0;owned" in shown
 
@@ -229,7 +200,6 @@ def test_ids_and_texts_are_shown_and_not_obeyed_by_a_terminal(tmp_path):
 def test_the_chosen_model_is_named_by_what_means_it_alone(landed, tmp_path):
     (row,) = leaderboard_rows()
     assert name_to_ask(row) == row.cell_id
-
     other = training("t5", settings_digest="others", dataset_digest="others", cell_id=row.cell_id)
     write_landing(tmp_path, "t5", "training", other)
     write_landing(tmp_path, "e5", "evaluation", evaluation("e5", "t5", set_digest="others"))
@@ -238,12 +208,9 @@ def test_the_chosen_model_is_named_by_what_means_it_alone(landed, tmp_path):
     assert find_evaluations("e4", for_its_model=True)[0].evaluation.evaluation_id == "e4"
 
 
-def test_a_flag_from_a_sample_says_on_how_many_cases_it_rests(landed, tmp_path):
-    missed = [*FIVE, ("ED", "GP", "GP"), ("ED", "HOME", "HOME")]
-    rows = evaluation("e4", "t4", missed, mc_status="available", mc_reason=None, mc_passes=50, mc_cases=3)
-    write_landing(tmp_path, "e4", "evaluation", rows)
-    load_all(tmp_path)
-    assert "Review flag: from 50 dropout passes on 3 of 7 cases" in printed("t4", None, None)
+def test_a_flag_from_a_sample_says_on_how_many_cases_it_rests(land):
+    land(cases=MISSED, mc_status="available", mc_reason=None, mc_passes=50, mc_cases=3)
+    assert "Review flag: from 50 dropout passes on 3 of 7 cases" in printed()
 
 
 def test_a_later_run_on_random_weights_stands_beside_the_real_model_and_says_what_it_is(landed, tmp_path):
@@ -251,17 +218,14 @@ def test_a_later_run_on_random_weights_stands_beside_the_real_model_and_says_wha
     write_landing(tmp_path, "er4", "evaluation", evaluation("er4", "r4"))
     load_all(tmp_path)
     assert [one.evaluation.evaluation_id for one in find_evaluations("smol-4bit-r1-s42")] == ["e4", "er4"]
-    text = printed("smol-4bit-r1-s42", None, None)
+    text = printed("smol-4bit-r1-s42")
     assert "s42 on test" in text and "s42 (random weights) on test" in text
 
 
 @pytest.mark.parametrize("other", [0.1, 0.27, 0.6])
 def test_restated_figures_are_those_of_a_set_with_that_prevalence(other):
     """1,000 cases at the other prevalence, with the same recall and the same rate of false alarms."""
-    hits = 45
-    ed = 54
-    alarms = 30
-    rest = 146
+    hits, ed, alarms, rest = 45, 54, 30, 146
     precision, f2 = restated(hits / ed, hits / (hits + alarms), ed / (ed + rest), other)
     tp = 1000 * other * hits / ed
     fp = 1000 * (1 - other) * alarms / rest
@@ -273,7 +237,5 @@ def test_without_a_precision_nothing_is_restated_and_the_leaderboard_names_the_s
     assert restated(0.0, None, 0.2, 0.1) == (None, 0.0), "nothing decided ED: no precision, and no F2 at any prevalence"
     assert restated(0.0, 0.0, 0.2, 0.1) == (0.0, 0.0), "decided ED, always wrongly"
     assert restated(None, 0.5, 0.2, 0.1) == (None, None), "no emergencies"
-    assert (
-        "of 57.1% ED" in leaderboard(leaderboard_rows())["ED precision"][0]
-        and "of 10% ED" in leaderboard(leaderboard_rows(), 0.1)["ED precision"][0]
-    )
+    for share, percent in ((None, "57.1%"), (0.1, "10%")):
+        assert f"of {percent} ED" in leaderboard(leaderboard_rows(), share)["ED precision"][0]

@@ -1,6 +1,5 @@
-"""The display of a running sweep: the current experiment, its update, its loss, the time left, and what has landed."""
-
-from __future__ import annotations
+"""The display of a running sweep: the current experiment, its update, its loss, the time left, and what has landed; and
+the table: states, figures, 80 columns, and what is left out of a low terminal."""
 
 import io
 import re
@@ -10,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from flows.cli.live import TimeLeft, live
+from flows.cli.live import Board, State, TimeLeft, live, short_names
 from flows.selection import Narrowing, Selection, select
 from tasks.progress import publish
 from tasks.runtime.events import (
@@ -18,6 +17,7 @@ from tasks.runtime.events import (
     ExperimentFailed,
     ExperimentLanded,
     Note,
+    ProgressReport,
     StepWarning,
     TrainingReport,
     ValidationReport,
@@ -26,9 +26,7 @@ from tests.warehouse.rows import evaluation, training
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 
-TRAINING = TrainingReport(
-    iteration=40, split="train", iterations=120, loss=0.4567, tokens_per_second=812.4, seconds_left=300.0
-)
+TRAINING = TrainingReport(40, "train", 0.4567, iterations=120, seconds_left=300.0, tokens_per_second=812.4)
 FROZEN = Note("Frozen prefix of 2 of 4 blocks: saves 33% of a step, 0.00 GB.")
 
 
@@ -68,24 +66,15 @@ def test_a_terminal_shows_a_row_per_experiment_and_the_step_below(selection, cel
     assert f"landed   {cell}" in output and "1/4" in output
 
 
-def test_a_log_file_gets_the_same_as_lines(selection, capsys) -> None:
-    with live(Console(width=160), selection):
-        publish("train smol-4bit-r1-s42", TRAINING)
-        publish("train smol-4bit-r1-s42", replace(TRAINING, iteration=41))
-    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines() if "loss" in line]
-    assert lines == ["train smol-4bit-r1-s42  loss 0.457  812 tokens/s  5 min left  (40 of 120)"], "not every update"
+def test_a_log_file_gets_the_same_as_lines(selection) -> None:
+    name = "train smol-4bit-r1-s42"
+    lines = lines_of(selection, (name, TRAINING), (name, replace(TRAINING, iteration=41)))
+    lines = [line for line in lines if "loss" in line]
+    assert lines == [f"{name}  loss 0.457  812 tokens/s  5 min left  (40 of 120)"], "not every update"
 
 
 def test_a_note_is_printed_once_for_each_base_model_and_a_device_once(selection, cells):
-    device = Device(
-        backend="cpu",
-        compute_path="dequantised_f32",
-        compute_dtype="float32",
-        blas="mkl",
-        threads=2,
-        gflops=200.0,
-        machine="m",
-    )
+    device = Device("cpu", "dequantised_f32", "float32", "mkl", 200.0, 2, "m")
     other = cells[0].model_copy(update={"model": cells[0].model.model_copy(update={"name": "tiny-gemma3"})})
     titles = [f"{step} {spec.cell_id}" for spec in [*cells, other] for step in ("train", "evaluate")]
     events = [(title, event) for title in titles for event in (device, FROZEN)]
@@ -119,11 +108,8 @@ def test_a_landed_experiment_is_shown_with_its_result_its_place_and_the_time_lef
     monkeypatch.setattr("flows.cli.live.TimeLeft", lambda selection: estimate)
 
     cell = cells[0].cell_id
-    (line,) = (
-        line
-        for line in lines_of(selection, (f"train {cell}", TRAINING), (f"land {cell}", ExperimentLanded(("e4",))))
-        if line.startswith("landed")
-    )
+    lines = lines_of(selection, (f"train {cell}", TRAINING), (f"land {cell}", ExperimentLanded(("e4",))))
+    (line,) = (line for line in lines if line.startswith("landed"))
     form = rf"landed   {cell}  ED recall 1\.00 \[0\.\d\d, 1\.00\]  (unsafe|provisional)  1/4, \d+ min left"
     assert re.fullmatch(form, line), line
 
@@ -149,7 +135,6 @@ def test_the_time_left_goes_by_the_work_of_the_experiments_that_were_trained(sel
 
     for spec in cells[2:]:
         estimate.end(spec.cell_id)
-
     assert estimate.seconds() is None, "nothing is left"
 
 
@@ -161,3 +146,71 @@ def test_a_line_on_a_narrow_terminal_is_broken_between_words(selection, cells):
     text = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", out.getvalue())
     words = f"train {cells[0].cell_id}  iteration 10: validation 1.5000  always_ed: nearly everything is answered ED"
     assert set(words.split()) <= set(text.split())
+
+
+# --- The table -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def board() -> Board:
+    paper = select("paper")
+    return Board.of(paper.cells, TimeLeft(paper))
+
+
+def rendered(board: Board, height: int = 100, width: int = 80) -> list[str]:
+    out = io.StringIO()
+    Console(file=out, width=width).print(board.render(height, width))
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_an_experiment_goes_from_waiting_to_landed_with_its_figures(board):
+    cell = next(iter(board.rows))
+    assert board.rows[cell].state == State.WAITING
+    for step, event, state in (
+        ("train", ProgressReport("frozen prefix", 80, 9000), State.PREPARING),
+        ("train", replace(TRAINING, iteration=400, iterations=1000), State.TRAINING),
+        ("train", ValidationReport(iteration=400, split="valid", loss=0.9876, always_ed=False), State.TRAINING),
+        ("evaluate", ProgressReport("cases", 1, 300), State.SCORING),
+        ("land", ExperimentLanded(), State.LANDED),
+    ):
+        board.note(f"{step} {cell}", event)
+        assert board.rows[cell].state == state
+
+    line = next(line for line in rendered(board) if line.startswith(f"{cell.removesuffix('-s42')} "))
+    assert line.split()[1:] == ["landed", "400/800", "0.457", "0.988"]
+    assert rendered(board)[-1].startswith("1 of 60 landed, about ")
+
+
+def test_a_step_of_another_cell_and_a_step_that_is_no_experiment_change_no_row(board):
+    before = dict(board.rows)
+    board.note("convert smollm2-135m", ProgressReport("tensors", 1, 2))
+    board.note("land somebody-elses-cell", ExperimentLanded())
+    assert board.rows == before
+
+
+def test_it_fits_80_columns_and_a_low_terminal_shows_what_runs_and_what_failed(board):
+    cells = list(board.rows)
+    board.note(f"land {cells[0]}", ExperimentLanded())
+    board.note(f"land {cells[40]}", ExperimentFailed("NaN.", ValueError()))
+    board.note(f"train {cells[59]}", TRAINING)
+    lines = rendered(board, height=12)
+    assert max(map(len, lines)) <= 80 and len(lines) <= 12
+    text = "\n".join(lines)
+    assert "failed" in text and "training" in text and "5 min" in text and "landed  " not in text
+    assert "and 53 more" in lines and lines[-1].startswith("1 of 60 landed, 1 failed, about ")
+    assert len(rendered(board, height=200)) == 1 + 60 + 2
+
+
+def test_a_low_terminal_has_the_last_line_although_names_fold(board):
+    names = {cell: f"{cell}-with-a-long-name" for cell in board.rows}
+    board.names = names
+    for width in (60, 80, 100):
+        lines = rendered(board, height=24, width=width)
+        folded = sum(name not in "\n".join(lines) for name in names.values())
+        assert folded and 20 <= len(lines) <= 23 and max(map(len, lines)) <= width
+        assert lines[-1].startswith("0 of 60 landed, about ")
+
+
+def test_names_keep_the_seed_only_where_seeds_differ():
+    assert short_names(["a-4bit-r-s42", "a-8bit-r-s42"]) == {"a-4bit-r-s42": "a-4bit-r", "a-8bit-r-s42": "a-8bit-r"}
+    assert short_names(["a-4bit-r-s42", "a-4bit-r-s43"])["a-4bit-r-s43"] == "a-4bit-r-s43"

@@ -15,7 +15,7 @@ from tasks.runtime.events import TrainingReport
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.tuning.rows import Reported, reporting_to
-from tests.warehouse.rows import evaluation, training
+from tests.warehouse.rows import FIVE, evaluation, training
 from warehouse.connect import writing
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -38,12 +38,20 @@ def land(tmp_path, id: str, order: int, **values) -> None:
         con.execute("UPDATE landed SET loaded_at = ? WHERE id = ?", [datetime(2026, 1, 1, order), id])
 
 
-def test_a_landed_experiment_stands_with_its_recall_and_its_verdict(tmp_path):
+def land_judged(tmp_path, cases=FIVE) -> None:
     write_landing(tmp_path, "t4", "training", training("t4"))
-    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4"))
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", cases))
     load_all(tmp_path)
+
+
+def cells_of_the_row() -> list[str]:
     (line,) = (line for line in printed().splitlines() if line.startswith("│"))
-    cells = [cell.strip() for cell in line.split("│")[1:-1]]
+    return [cell.strip() for cell in line.split("│")[1:-1]]
+
+
+def test_a_landed_experiment_stands_with_its_recall_and_its_verdict(tmp_path):
+    land_judged(tmp_path)
+    cells = cells_of_the_row()
     assert cells[:2] == ["t4", "completed"]
     assert cells[2].startswith("1.00 [") and cells[2].endswith("] of 2 ED"), "of its emergencies, not of its 5 cases"
     assert cells[3] in ("provisional", "unsafe", "passes_gates")
@@ -70,27 +78,21 @@ def test_trainings_of_one_cell_keep_what_tells_them_apart(tmp_path):
     assert sorted(names(printed())) == ids
 
 
-def test_a_failed_run_is_left_out_once_other_settings_of_its_cell_have_landed(tmp_path):
+def test_a_failed_run_is_left_out_once_other_settings_of_its_own_cell_have_landed(tmp_path):
     land(tmp_path, "old", 1, status="failed", error="The disk was full.")
-    assert names(printed()) == ["old"]
-    land(tmp_path, "new", 2)
+    land(tmp_path, "of-another-cell", 2, bits=8)
+    assert sorted(names(printed())) == ["of-another-cell", "old"]
+    land(tmp_path, "new", 3)
     text = printed()
-    assert names(text) == ["new"] and "1 failed run of earlier settings not listed: triage status --all" in text
-    assert sorted(names(printed(everything=True))) == ["new", "old"]
-    land(tmp_path, "newest", 3, status="diverged", error="NaN.")
-    assert sorted(names(printed())) == ["new", "newest"], "the last failure stands"
-
-
-def test_a_failed_run_of_another_cell_stands(tmp_path):
-    land(tmp_path, "t4", 1, status="failed", error="No.")
-    land(tmp_path, "t8", 2, bits=8)
-    assert sorted(names(printed())) == ["t4", "t8"]
+    assert sorted(names(text)) == ["new", "of-another-cell"]
+    assert "1 failed run of earlier settings not listed: triage status --all" in text
+    assert sorted(names(printed(everything=True))) == ["new", "of-another-cell", "old"]
+    land(tmp_path, "newest", 4, status="diverged", error="NaN.")
+    assert sorted(names(printed())) == ["new", "newest", "of-another-cell"], "the last failure stands"
 
 
 def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(tmp_path, capsys):
-    write_landing(tmp_path, "t4", "training", training("t4"))
-    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4"))
-    load_all(tmp_path)
+    land_judged(tmp_path)
     running = home() / "experiments" / "running"
     running.mkdir(parents=True)
     report = TrainingReport(iteration=4, split="train", iterations=9, loss=0.5, tokens_per_second=8.0, seconds_left=3.0)
@@ -116,13 +118,10 @@ def test_json_has_an_object_per_experiment_and_the_report_of_a_running_training(
     ],
 )
 def test_json_calls_unsafe_what_the_table_calls_unsafe_and_nothing_else(cases, words, tmp_path, capsys):
-    write_landing(tmp_path, "t4", "training", training("t4"))
-    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", cases))
-    load_all(tmp_path)
+    land_judged(tmp_path, cases)
     print_json()
     (line,) = json.loads(capsys.readouterr().out)
-    (row,) = (row for row in printed().splitlines() if row.startswith("│"))
-    assert line["gates"] == words and row.split("│")[4].strip() == words
+    assert line["gates"] == words == cells_of_the_row()[3]
 
 
 @pytest.mark.parametrize("width", [80, 160])

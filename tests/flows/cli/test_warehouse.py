@@ -1,68 +1,227 @@
-"""A warehouse that is damaged or misplaced: each command says so first, and `triage warehouse rebuild` fills a new one."""
+"""`triage warehouse`: studies and sentences for names that are not there, the check, a merge, and a file that is damaged
+or misplaced, of which each command says so first."""
 
-from __future__ import annotations
+import io
 
 import pytest
+import typer
+from rich.console import Console
 
+from flows.cli import terminal
+from flows.cli.compare import print_study
 from flows.cli.main import app
+from flows.cli.terminal import load_what_waits
+from flows.cli.warehouse import check, forget, merge, studies
+from flows.report.studies import evaluations_of_sweep, find_study
+from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
+from tasks.runtime.store import seal
+from tasks.studies import SweepRecord
 from tests.warehouse.rows import land_pair
-from warehouse.connect import warehouse_path
+from tests.warehouse.test_studies import land, land_dataset, land_sweep
+from tests.warehouse.test_waiting import held_warehouse
+from warehouse.connect import warehouse_path, writing
 from warehouse.load import load_all
-from warehouse.query import query_rows
+from warehouse.place import WAITING
+from warehouse.query import query, query_rows
+from warehouse.rebuild import rebuild
+
+
+@pytest.fixture
+def landing():
+    """A study of a pair, and a later one of one of its models on other cases beside an evaluation that both share."""
+    root = home() / "landing"
+    land_dataset(root, "d1", "sets1", test="set1")
+    for bits in (4, 8):
+        land(root, f"e{bits}", f"cell{bits}-a", bits=bits, set_digest="set1")
+    land(root, "e4-other", "cell4-b", bits=4, set_digest="set2")
+    land_sweep(root, "small", ["e4", "e8"])
+    land_sweep(root, "smaller", ["e4-other", "e8"], day=2)
+    load_all(root)
+    return root
+
+
+@pytest.fixture
+def printed(capsys, monkeypatch):
+    """What a command prints, and its exit code where it is not 0."""
+    monkeypatch.setattr(terminal.console, "width", 200)
+
+    def run(command, *arguments, **options):
+        code = 0
+        try:
+            command(*arguments, **options)
+        except typer.Exit as ended:
+            code = ended.exit_code
+        return capsys.readouterr().out + (f"exit code {code}" if code else "")
+
+    return run
+
+
+def compared(study):
+    console = Console(file=io.StringIO(), width=160)
+    print_study(console, study, sections=())
+    return console.file.getvalue()
+
+
+def test_the_studies_are_listed_the_last_sweep_first_and_that_of_no_sweep_only_where_it_is(landing, printed):
+    text = printed(studies)
+    assert text.index("smaller") < text.index("small ") and "2026-03-02 00:00" in text and "embedded d1" in text
+    assert "no sweep names" not in text
+    land(landing, "e4-killed", "cell4-killed", bits=4, set_digest="set1")
+    load_all(landing)
+    assert "earlier: results that no sweep names, since they are older than studies or" in printed(studies)
+
+
+def test_a_study_is_compared_alone_and_the_last_sweeps_without_a_name(landing):
+    small, last = compared("small"), compared(None)
+    assert "4 bits against 8 bits, 1 pair." in small and "no pair" in last
+    assert "This was the study small. Others: smaller" in small and "This was the study smaller. Others: small" in last
+    assert small.count("best first") == 1 and last.count("best first") == 2, "a table for each test set"
+    assert evaluations_of_sweep("sweep-small-1") == ["e4", "e8"]
+
+
+def test_two_studies_stand_side_by_side_and_it_is_said_what_can_be_compared(landing, printed):
+    text = printed(studies, "small", "smaller")
+    assert "small: 5 test cases of dataset d1; smaller: 5 test cases" in text and "in one study only" in text
+    assert [line for line in text.splitlines() if line.startswith("cell4 ")], "a name as commands take it, on a line"
+
+
+def test_a_name_that_is_no_study_or_twice_the_same_or_alone_is_a_sentence(landing):
+    near = "no study 'smal'; did you mean small.? triage warehouse studies lists them"
+    for run, names, sentence in (
+        (lambda name: print_study(Console(), name), ["smal"], near),
+        (forget, ["smal"], near),
+        (find_study, ["zzz"], "no study 'zzz'; it has smaller, small"),
+        (studies, ["small", "small"], "Both names are 'small'; name two studies"),
+        (studies, ["small", None], "triage compare small shows one"),
+    ):
+        with pytest.raises(BadInput, match=sentence):
+            run(*names)
+
+
+def test_a_study_that_landed_for_another_warehouse_is_said_to_be_there_with_the_way_to_it(
+    landing, tmp_path, monkeypatch
+):
+    own_database, other = home() / "triage.duckdb", tmp_path / "other.duckdb"
+    for warehouse, study in ((own_database, "ward"), (other, "clinic")):
+        monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
+        record = SweepRecord(load_grid("smoke").model_copy(update={"name": study}), 1)
+        record.add(["e4"])
+        record.finish(0)
+
+    remedies = (own_database, "clinic", "the file that its sweep filled"), (other, "ward", own_database)
+    for warehouse, study, remedy in remedies:
+        monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
+        with pytest.raises(BadInput) as refused:
+            find_study(study)
+        sentence = str(refused.value)
+        assert f"The warehouse {warehouse} has no study '{study}', but its results are in {landing}" in sentence
+        assert "`triage warehouse rebuild`" in sentence and sentence.endswith(f"set TRIAGE_WAREHOUSE to {remedy}.")
+        with pytest.raises(BadInput, match=f"{warehouse} has no study 'zzz'; it has .*Set TRIAGE_WAREHOUSE to read an"):
+            find_study("zzz")
+
+    rebuild(landing)
+    assert find_study("ward") is not None and find_study("clinic") is not None
+
+
+def test_forgetting_says_what_goes_what_stays_and_that_adapters_are_kept(landing, printed):
+    plan = printed(forget, "smaller", yes=False)
+    assert "2 results of the study smaller would be forgotten, 2 that other studies hold too stay." in plan
+    assert plan.endswith("Nothing was forgotten. To forget it: triage warehouse forget smaller --yes\n")
+    assert len(query("FROM study")) == 2
+    output = printed(forget, "smaller", yes=True)
+    assert "2 results of the study smaller are forgotten" in output and "trains nothing" in output
+    assert query("SELECT study FROM study")["study"].tolist() == ["small"]
+
+    land_sweep(landing, "twin", ["e4", "e8"], day=3)
+    load_all(landing)
+    text = printed(forget, "twin", yes=True)
+    assert "Every result of the study twin belongs to another study too and stays; its name is forgotten." in text
+    assert len(query("FROM evaluation")) == 2
+
+
+def test_the_check_names_the_audit_that_finds_rows_and_says_what_to_do(landing, printed):
+    assert "none finds a row" in printed(check)
+    with writing() as con:
+        con.execute("DELETE FROM cost WHERE label = 'ED' AND evaluation_id = 'e4'")
+    text = printed(check)
+    assert "Audit costs_agree: 3 rows." in text and "triage warehouse rebuild" in text and "exit code 1" in text
+
+
+def test_the_check_names_figures_that_predictions_do_not_give_again(pair, printed):
+    with writing() as con:
+        con.execute("UPDATE pair_metric SET mcnemar_p = 0.5 WHERE metric = 'accuracy'")
+    assert "Audit pairs_are_reproduced: 2 rows. One row per figure of a pair" in printed(check)
+
+
+def test_results_are_merged_and_counted_and_what_is_refused_or_skipped_is_named(landing, printed, tmp_path):
+    other = tmp_path / "other" / "landing"
+    land(other, "e9", "t9")
+    land(other, "e4", "cell4-a", bits=4, set_digest="set1")
+    assert printed(merge, other) == "2 landing folders were taken over and loaded; 2 were here already.\n"
+    (other / "e9" / "gate.parquet").write_bytes(b"short")
+    (other / "p1").mkdir()
+    seal(other / "p1", {"id": "p1", "kind": "prophecy"})
+    text = printed(merge, other)
+    assert text.startswith("0 landing folders were taken over and loaded; 3 were here already.")
+    assert "Skipped, since this version does not know the kind prophecy: 1." in text and "exit code 1" in text
+
+
+# --- A file that is damaged, misplaced or held ---------------------------------------------------
 
 COMMANDS = [
     ("sweep", "smoke"), ("sweep", "smoke", "--plan"), ("compare",), ("sql", "SELECT 1"), ("status",), ("gates", "t4"),
 ]  # fmt: skip
-
-
-def flip(path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+REBUILD = ("warehouse", "rebuild")
 
 
 @pytest.fixture
-def landed():
+def pair():
     land_pair(home() / "landing")
     load_all(home() / "landing")
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
-def test_a_damaged_warehouse_is_told_with_its_remedy_before_anything_runs(args, landed):
+def test_a_damaged_warehouse_is_told_with_its_remedy_before_anything_runs(args, pair):
     warehouse_path().write_bytes(warehouse_path().read_bytes()[:5000])
     before = sorted(home().rglob("*"))
-    with pytest.raises(
-        BadInput, match="is damaged .*; it can be rebuilt from the landing files: triage warehouse rebuild"
-    ):
+    remedy = "is damaged .*; it can be rebuilt from the landing files: triage warehouse rebuild"
+    with pytest.raises(BadInput, match=remedy):
         app(args, standalone_mode=False)
     assert sorted(home().rglob("*")) == before
 
 
-@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("args", [*COMMANDS, REBUILD], ids=" ".join)
 def test_a_file_that_is_no_warehouse_is_not_touched(args, tmp_path, monkeypatch):
-    cases = tmp_path / "cases.csv"
+    if args == REBUILD:
+        land_pair(home() / "landing")
+    cases = tmp_path / "own" / "cases.csv"
+    cases.parent.mkdir()
     cases.write_text("text,label\nmy chest hurts,ED\n")
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(cases))
     with pytest.raises(BadInput, match=f"{cases} names a file of another kind.* e.g. .*cases.duckdb"):
         app(args, standalone_mode=False)
-    assert sorted(tmp_path.iterdir()) == [cases] and cases.read_text().startswith("text,label")
+    assert list(cases.parent.iterdir()) == [cases] and cases.read_text() == "text,label\nmy chest hurts,ED\n"
+    assert home().exists() == (args == REBUILD)
 
 
-def test_a_rebuild_says_what_it_did_and_every_result_is_back(landed, capsys):
+def test_a_rebuild_says_what_it_did_and_every_result_is_back(pair, capsys):
     before = query_rows("FROM prediction ORDER BY ALL")
     warehouse_path().write_bytes(b"damaged")
-    assert app(["warehouse", "rebuild"], standalone_mode=False) == 0
+    assert app(REBUILD, standalone_mode=False) == 0
     out = capsys.readouterr().out
     assert f"The warehouse has been rebuilt from 4 landing folders: {warehouse_path()}" in out
     assert f"The old file is damaged and kept: {warehouse_path()}.damaged-" in out
     assert query_rows("FROM prediction ORDER BY ALL") == before
 
 
-def test_a_rebuild_names_what_it_could_not_load_and_says_how_it_is_made_again(landed, capsys):
-    flip(home() / "landing" / "e4" / "prediction.parquet")
-    assert app(["warehouse", "rebuild"], standalone_mode=False) == 1
+def test_a_rebuild_names_what_it_could_not_load_and_says_how_it_is_made_again(pair, capsys):
+    path = home() / "landing" / "e4" / "prediction.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert app(REBUILD, standalone_mode=False) == 1
     errors = capsys.readouterr().err
     assert "Not in it: e4. " in errors and "prediction.parquet does not have the digest" in errors
     assert "run the sweep or the benchmark that made them once more" in errors
@@ -73,14 +232,13 @@ def test_without_landing_files_the_old_warehouse_stays():
     warehouse_path().parent.mkdir(parents=True, exist_ok=True)
     warehouse_path().write_bytes(b"damaged")
     with pytest.raises(BadInput, match="There are no landing files in .*; run a sweep, e.g. triage sweep"):
-        app(["warehouse", "rebuild"], standalone_mode=False)
+        app(REBUILD, standalone_mode=False)
     assert warehouse_path().read_bytes() == b"damaged"
 
 
-def test_a_rebuild_takes_the_place_of_no_other_file(landed, tmp_path, monkeypatch):
-    cases = tmp_path / "cases.csv"
-    cases.write_text("text,label\n" * 10)
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(cases))
-    with pytest.raises(BadInput, match="names a file of another kind"):
-        app(["warehouse", "rebuild"], standalone_mode=False)
-    assert cases.read_text() == "text,label\n" * 10
+def test_a_command_that_loads_again_and_again_says_once_that_results_wait(pair, capsys):
+    (home() / "landing" / WAITING).touch()
+    with held_warehouse("reading", warehouse_path()):
+        load_what_waits()
+        load_what_waits()
+    assert capsys.readouterr().err.count("Loading waits") == 1

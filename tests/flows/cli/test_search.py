@@ -1,4 +1,4 @@
-"""The display of a search: a table of trials on a terminal, a line per rung elsewhere; and the report at its end."""
+"""`triage search`: what it says first, a table of trials on a terminal, a line per rung elsewhere, and its report."""
 
 import io
 import re
@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from flows.cli.search import MOST_SHOWN, end, live, print_report
+from flows.cli.search import MOST_SHOWN, end, introduction, live, print_report, saved
+from flows.report.figures import counted
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Note, StepWarning, TrainingReport
@@ -48,8 +49,7 @@ def test_a_terminal_gets_a_table_with_those_that_came_furthest_first_and_the_pre
     step = TrainingReport(4, "train", 0.5, iterations=8, seconds_left=12.0, tokens_per_second=100.0)
     many = [trial(number, "paused", 4, 1.0 + number) for number in range(MOST_SHOWN + 5)]
     out = rendered(True, *many, trial(3, "finished", 8, 0.5), trial(7, "training", 4, 8.0), step)
-    out = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out)
-    last = out[out.rindex("validation value") :]
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out).rpartition("validation value")[2]
     rows = [line.split("│")[1].strip() for line in last.splitlines() if line.count("│") == 6]
     assert rows[:4] == ["7", "3", "0", "1"] and len(rows) == MOST_SHOWN
     assert "search: update 4 of 8, loss 0.500, 12 s to its end" in last
@@ -57,9 +57,23 @@ def test_a_terminal_gets_a_table_with_those_that_came_furthest_first_and_the_pre
 
 def test_a_trial_of_many_settings_takes_one_line_of_the_table():
     many = replace(trial(0, "training", 0), values={f"recipe.setting_{i}": i for i in range(20)})
-    out = rendered(True, many)
-    last = out[out.rindex("validation value") :]
+    last = rendered(True, many).rpartition("validation value")[2]
     assert sum(line.count("│") == 6 for line in last.splitlines()) == 1 and "setting_0 = 0" in last and "…" in last
+
+
+@pytest.mark.parametrize(("count", "s"), [(1, ""), (2, "s")])
+def test_counts_stand_with_their_nouns(count, s):
+    assert counted(count, "more row") == f"{count} more row{s}"
+    assert counted(1134, "case") == "1,134 cases" and counted(0, "case") == "0 cases"
+    for limits, words in (
+        ((count, None), f"{count} trial{s}"),
+        ((None, count), f"{count} hour{s}"),
+        ((count, count), f"at most {count} trial{s} in {count} hour{s}"),
+        ((None, 0.5), "0.5 hours"),
+    ):
+        assert introduction(space(), *limits).startswith(f"Search smoke: {words} of tiny-llama ")
+    one = SimpleNamespace(update=4, seconds=1, state="paused", rungs=[SimpleNamespace(train_seconds=1)], iterations=8)
+    assert saved([one] * count).startswith(f"{count} trial{s} took ")
 
 
 def test_the_report_says_once_what_the_best_trials_share():
@@ -77,30 +91,25 @@ def test_the_report_says_once_what_the_best_trials_share():
     assert lines(trials[:1]) == ["Trial 0: rank = 4, scale = 8.0"]
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_the_report_names_the_best_what_was_saved_and_the_next_command(finished):
+def test_the_report_of_a_search_that_finished_no_trial_names_the_best_and_how_it_goes_on():
     trials = Trials(space())
     for number, value in enumerate((0.5, 0.75, 0.25)):
         trials.add(trials.propose(), "t")
         trials.reach(number, Reached(4, value, value, 2.0, 1.0))
-    if finished:
-        trials.reach(2, Reached(8, 0.2, 0.2, 2.0, 2.0))
-
-    stream = io.StringIO()
     done = SimpleNamespace(is_completed=lambda: True)
+    stream = io.StringIO()
     assert end(Console(file=stream, width=200), space(), done) == 0
     out = stream.getvalue()
-    assert "The best of 3 trials of tiny-llama 4bit baseline s42" in out and ("0.2000" if finished else "0.2500") in out
-    updates = 16 if finished else 12
-    assert f"3 trials took {updates} updates" in out and "all to the end would take 24 updates" in out
-    assert ("the same command with more --hours goes on" in out) == (not finished)
+    assert "The best of 3 trials of tiny-llama 4bit baseline s42" in out and "0.2500" in out
+    assert "3 trials took 12 updates" in out and "all to the end would take 24 updates" in out
+    assert "the same command with more --hours goes on" in out
     assert out.splitlines()[-1].endswith(f"next: triage sweep {space().folder / 'best.toml'}")
 
 
 def test_a_search_that_an_error_ends_says_so_and_that_the_same_command_goes_on():
-    stream = io.StringIO()
     error = TriageError("Trial 1 ended.")
     failed = SimpleNamespace(is_completed=lambda: False, result=lambda raise_on_failure: error)
+    stream = io.StringIO()
     assert end(Console(file=stream, width=200), space(), failed) == 1
     assert stream.getvalue().splitlines()[-2:] == [
         "The search did not finish: Trial 1 ended.",

@@ -1,7 +1,5 @@
 """Which test set `triage best` takes: that which was judged last, however late a model was trained."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from flows.cli.best import Options, candidates_of
@@ -9,6 +7,11 @@ from tests.warehouse.rows import evaluation, training
 from tests.warehouse.test_studies import land_sweep
 from warehouse.landing import write_landing
 from warehouse.load import load_all
+
+
+def candidates(root) -> list[str]:
+    load_all(root)
+    return [row.evaluation_id for row in candidates_of("study", Options(None, None, "study", "macro-f1", 0.3))]
 
 
 def test_the_models_are_those_of_the_test_set_that_was_judged_last(tmp_path):
@@ -19,10 +22,7 @@ def test_the_models_are_those_of_the_test_set_that_was_judged_last(tmp_path):
     rows = evaluation("n4", "t4", set_digest="new", created_at=datetime(2026, 2, 1))
     write_landing(tmp_path, "n4", "evaluation", rows)
     land_sweep(tmp_path, "study", ["t4", "t8", "o4", "o8", "n4"])
-    load_all(tmp_path)
-
-    candidates = candidates_of("study", Options(None, None, "study", "macro-f1", 0.3))
-    assert [row.evaluation_id for row in candidates] == ["n4"], "the model at 8 bits was trained last"
+    assert candidates(tmp_path) == ["n4"], "the model at 8 bits was trained last"
 
 
 def test_a_sweep_that_finds_its_models_judged_brings_their_test_set_back(tmp_path):
@@ -33,10 +33,6 @@ def test_a_sweep_that_finds_its_models_judged_brings_their_test_set_back(tmp_pat
         write_landing(tmp_path, name, "evaluation", rows)
     land_sweep(tmp_path, "study", ["t4", "own"], day=1)
     land_sweep(tmp_path, "study", ["t4", "other"], day=2)
-    load_all(tmp_path)
-    options = Options(None, None, "study", "macro-f1", 0.3)
-    assert [row.evaluation_id for row in candidates_of("study", options)] == ["other"]
-
+    assert candidates(tmp_path) == ["other"]
     land_sweep(tmp_path, "study", ["t4", "own"], day=3)
-    load_all(tmp_path)
-    assert [row.evaluation_id for row in candidates_of("study", options)] == ["own"]
+    assert candidates(tmp_path) == ["own"]
