@@ -20,32 +20,30 @@ NAMES = ["4bit", "8bit"]
 def specs(monkeypatch) -> list[dict]:
     """The specifications of the charts that a test makes, which are not drawn."""
     specifications: list[dict] = []
-    for module in (marks,):
-        monkeypatch.setattr(module, "svg_of", lambda chart, **rows: specifications.append(chart.to_dict()) or "")
+    monkeypatch.setattr(marks, "svg_of", lambda chart, **rows: specifications.append(chart.to_dict()) or "")
     return specifications
 
 
-def test_dots_have_intervals_lines_and_a_margin(specs):
-    rows = [Dot("a", "4bit", 1.0, 0.5, 1.5), Dot("a", "8bit", 2.0), Dot("b", "4bit", None)]
-    marks.dots(rows, Axis("points"), NAMES, [0, -2], (-2, 2))
-    marks.dots(rows, Axis("share", (0, 1)), NAMES, overlaid=True)
-    kinds = [layer["mark"]["type"] for layer in specs[0]["layer"]]
-    assert kinds == ["rect", "rule", "rule", "rule", "point"]
+def test_charts_have_the_marks_of_their_kind(specs):
+    dots = [Dot("a", "4bit", 1.0, 0.5, 1.5), Dot("a", "8bit", 2.0), Dot("b", "4bit", None)]
+    marks.dots(dots, Axis("points"), NAMES, [0, -2], (-2, 2))
+    marks.dots(dots, Axis("share", (0, 1)), NAMES, overlaid=True)
+    curves = [BandPoint("4bit", x, x / 2, x / 3, x, "train") for x in (0.1, 0.2)]
+    marks.curves(curves, Axis("x", (0, 1)), Axis("y"), NAMES, ["train", "valid"], [0], marked=curves[:1])
+    marks.curves(curves, Axis("x", (0, 1)), Axis("y"), NAMES, diagonal=True)
+    kinds = [[layer["mark"]["type"] for layer in spec["layer"]] for spec in specs]
+    assert kinds[0] == ["rect", "rule", "rule", "rule", "point"]
+    assert kinds[2:] == [["rule", "area", "line", "point", "point"], ["line", "rule", "line", "point"]]
 
-
-def test_points_have_intervals_along_both_axes(specs):
-    rows = [PlanePoint("4bit", 10, 0.5, 9, 11, 0.4, 0.6, "quick")]
-    marks.points(rows, Axis("MB", (5, 200), log=True), Axis("ED recall", (0, 1)), NAMES, ["quick"], [0.95])
-    ticks = specs[0]["layer"][-1]["encoding"]["x"]["axis"]["values"]
+    plane = [PlanePoint("4bit", 10, 0.5, 9, 11, 0.4, 0.6, "quick")]
+    marks.points(plane, Axis("MB", (5, 200), log=True), Axis("ED recall", (0, 1)), NAMES, ["quick"], [0.95])
+    ticks = specs[4]["layer"][-1]["encoding"]["x"]["axis"]["values"]
     assert ticks == [5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200]
 
-
-def test_curves_have_bands_dashes_flags_and_a_diagonal(specs):
-    rows = [BandPoint("4bit", x, x / 2, x / 3, x, "train") for x in (0.1, 0.2)]
-    marks.curves(rows, Axis("x", (0, 1)), Axis("y"), NAMES, ["train", "valid"], [0], marked=rows[:1])
-    marks.curves(rows, Axis("x", (0, 1)), Axis("y"), NAMES, diagonal=True)
-    kinds = [[layer["mark"]["type"] for layer in spec["layer"]] for spec in specs]
-    assert kinds == [["rule", "area", "line", "point", "point"], ["line", "rule", "line", "point"]]
+    marks.bars([Bar("a", "lost", -2), Bar("a", "gained", 3)], "emergencies", ["lost", "gained"])
+    marks.matrices([Cell(name, "ED", "GP", 3, 0.2) for name in NAMES], NAMES, ["ED", "GP", "HOME"])
+    assert specs[5]["height"] == marks.AXIS_AND_LEGEND + marks.ROW
+    assert specs[5]["layer"][0]["encoding"]["x"]["stack"] is None and "facet" in specs[6]
 
 
 def test_two_series_of_one_kind_differ_in_more_than_colour():
@@ -56,13 +54,8 @@ def test_two_series_of_one_kind_differ_in_more_than_colour():
     assert len(four) == len(eight) == 3, "its points, the marked one and the legend"
     assert not four & eight
     assert all(len(drawn) == marks.MOST_SHAPES + 2 for drawn in outlines.values())
-
-
-def test_curves_on_each_other_have_their_shapes_side_by_side():
-    rows = [BandPoint(name, x, 0.5) for name in NAMES for x in range(40)]
     shaped = marks._shaped(rows, NAMES)
-    assert len({row.x for row in shaped}) == len(shaped) == 2 * marks.MOST_SHAPES
-    assert len(marks._shaped(rows[:3], NAMES)) == 3, "a short curve has the shape at every point"
+    assert len({row.x for row in shaped}) == len(shaped) == 2 * marks.MOST_SHAPES, "side by side"
 
 
 def luminance(colour: str) -> float:
@@ -86,8 +79,7 @@ def test_4_and_8_bits_differ_in_lightness_in_every_mode_and_are_seen_on_the_page
         assert contrast(mode["blue"], mode["vermilion"]) >= 2
         assert min(contrast(mode[name], mode["paper"]) for name in ("blue", "vermilion")) >= 3
 
-    light = modes[0]
-    assert (light["blue"], light["vermilion"]) == (BLUE, VERMILION), "a file of its own is a light one"
+    assert (modes[0]["blue"], modes[0]["vermilion"]) == (BLUE, VERMILION), "a file of its own is a light one"
 
 
 def test_a_curve_leaves_the_chart_where_it_does(specs):
@@ -100,27 +92,21 @@ def test_a_curve_leaves_the_chart_where_it_does(specs):
 
 
 def test_short_names_keep_what_tells_models_apart():
-    names = ["low_rank_high_learning_rate s42", "low_rank_high_learning_rate s43", "performance_safe from 4bit s42"]
-    names += [
-        "performance_safe from 8bit s42",
-        "untuned (zero-shot)",
-        "untuned (zero-shot, prompt 2 hospital/doctor/home)",
-    ]
-    short_names = [shortened(name) for name in names]
-    assert short_names[1:] == [
-        "low_rank_high_lea…rate s43", "perform…safe from 4bit s42", "perform…safe from 8bit s42", "untuned",
-        "untuned (prompt 2 hospita…",
-    ]  # fmt: skip
-    assert len(set(short_names)) == len(names) and max(map(len, short_names)) == LABEL_LENGTH
-    assert [shortened(name + RANDOM) for name in names] == [name + RANDOM for name in short_names]
+    whole = {
+        "low_rank_high_learning_rate s42": "low_rank_high_lea…rate s42",
+        "low_rank_high_learning_rate s43": "low_rank_high_lea…rate s43",
+        "performance_safe from 4bit s42": "perform…safe from 4bit s42",
+        "untuned (zero-shot)": "untuned",
+        "untuned (zero-shot, prompt 2 hospital/doctor/home)": "untuned (prompt 2 hospita…",
+    }
+    assert [shortened(name) for name in whole] == list(whole.values())
+    assert [shortened(name + RANDOM) for name in whole] == [short + RANDOM for short in whole.values()]
+    assert max(map(len, whole.values())) == LABEL_LENGTH
 
-
-def test_two_experiments_that_would_have_one_label_have_their_whole_names():
-    names = [f"smol 4bit\nconservative_regularised_{level}_safe s42" for level in ("low", "high")]
-    names.append("smol 4bit\nlow_rank_high_learning_rate s42")
-    labels = chart_labels(names)
-    assert list(labels.values()) == [*names[:2], "smol 4bit\nlow_rank_high_lea…rate s42"]
-    assert chart_labels(names[1:])[names[1]] == "smol 4bit\nconservative_regu…safe s42"
+    alike = [f"smol 4bit\nconservative_regularised_{level}_safe s42" for level in ("low", "high")]
+    labels = chart_labels([*alike, "smol 4bit\nlow_rank_high_learning_rate s42"])
+    assert list(labels.values()) == [*alike, "smol 4bit\nlow_rank_high_lea…rate s42"], "whole, where they are alike"
+    assert chart_labels(alike[1:])[alike[1]] == "smol 4bit\nconservative_regu…safe s42"
 
 
 def test_a_long_label_goes_on_in_another_line(specs):
@@ -131,14 +117,6 @@ def test_a_long_label_goes_on_in_another_line(specs):
     marks.dots([Dot(label, "4bit", 1.0)], Axis("share"), NAMES)
     marks.bars([Bar(label, "lost", -2)], "emergencies", ["lost", "gained"])
     assert {spec["height"] for spec in specs} == {marks.AXIS_AND_LEGEND + marks.ROW + 3 * marks.FURTHER_LINE}
-
-
-def test_bars_go_to_both_sides_and_matrices_stand_side_by_side(specs):
-    marks.bars([Bar("a", "lost", -2), Bar("a", "gained", 3)], "emergencies", ["lost", "gained"])
-    marks.matrices([Cell(name, "ED", "GP", 3, 0.2) for name in NAMES], NAMES, ["ED", "GP", "HOME"])
-    assert specs[0]["height"] == marks.AXIS_AND_LEGEND + marks.ROW
-    assert specs[0]["layer"][0]["encoding"]["x"]["stack"] is None
-    assert "facet" in specs[1]
 
 
 def test_a_precision_has_its_colour_and_its_shape_in_every_chart():

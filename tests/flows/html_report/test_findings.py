@@ -23,15 +23,10 @@ def trained(tmp_path) -> list[EvaluationRow]:
     return [row for row in leaderboard_rows() if row.recipe_kind != "baseline"]
 
 
-def test_equal_models_are_not_named_highest_and_lowest(trained):
+def test_one_of_several_highest_is_named_with_their_number_and_equal_ones_are_not_ranked(trained):
     equal = [changed(row, ed_recall=1.0) for row in trained]
     assert confusion._findings(equal) == ["All trained models send the same share of emergencies to ED: 1.000."]
-
-
-def test_one_of_several_highest_is_named_with_their_number(trained):
-    shares = [1.0, 1.0, 0.5]
-    rows = [changed(trained[0], ed_recall=share) for share in shares]
-    highest, lowest = confusion._findings(rows)
+    highest, lowest = confusion._findings([changed(trained[0], ed_recall=share) for share in (1.0, 1.0, 0.5)])
     assert highest.startswith("Highest") and " and 1 other with the same figure, 1.000" in highest
     assert lowest.startswith("Lowest") and "other" not in lowest
     assert and_others([1.0, 1.0, 1.0], 1.0) == " and 2 others with the same figure"
@@ -75,14 +70,11 @@ def test_what_fails_a_gate_never_looks_like_what_passes_it(trained):
 
 def test_validation_values_of_two_recipes_have_no_single_winner(trained):
     """The objective of a safety recipe weighs emergencies: its values are on another scale."""
+    losses = {("plain", "standard"): {42: 0.9, 43: 0.8}, ("safe", "safety"): {42: 0.2, 43: 0.3}}
     rows = [
         changed(trained[0], recipe=recipe, recipe_kind=kind, seed=seed, valid_loss=loss)
-        for recipe, kind, seed, loss in (
-            ("plain", "standard", 42, 0.9),
-            ("plain", "standard", 43, 0.8),
-            ("safe", "safety", 42, 0.2),
-            ("safe", "safety", 43, 0.3),
-        )
+        for (recipe, kind), by_seed in losses.items()
+        for seed, loss in by_seed.items()
     ]
     plain, safe = learning._findings([*rows, changed(trained[0], valid_loss=None)])
     assert plain.startswith("Lowest validation value of plain (its own objective,") and "plain s43" in plain
@@ -102,14 +94,10 @@ def test_validation_values_of_two_recipes_have_no_single_winner(trained):
 def test_the_models_whose_subgroups_are_shown_are_named_as_what_they_are(trained, monkeypatch, count, kind, words):
     study = reported_study(None)
     board = [changed(trained[0], evaluation_id=f"e{i}", seed=i, recipe_kind=kind) for i in range(count)]
-    columns = {
-        "field": "age",
-        "subgroup": "child",
-        "metric": "ed_recall",
+    columns = {"field": "age", "subgroup": "child", "metric": "ed_recall", "n": 12} | {
         "value": 0.9,
         "low": 0.8,
-        "high": 1.0,
-        "n": 12,
+        "high": 1,
     }
     rows = [Row(evaluation_id=row.evaluation_id, **columns) for row in board]
     monkeypatch.setattr(subgroups, "named_rows", lambda *_, **__: rows)
@@ -118,16 +106,20 @@ def test_the_models_whose_subgroups_are_shown_are_named_as_what_they_are(trained
     assert words in section.reading and len(section.panels) == min(count, 6)
 
 
+def land_two(root, cases_of, recipe="r", seed=42):
+    """A pair of a recipe and a seed, with the cases of each bit width."""
+    for bits, cases in cases_of.items():
+        id = f"{bits}-{recipe}-{seed}"
+        values = {"recipe": recipe, "seed": seed, "cell_id": f"smol-{bits}bit-{recipe}-s{seed}"}
+        write_landing(root, f"t{id}", "training", training(f"t{id}", bits, **values))
+        write_landing(root, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", cases))
+    load_all(root)
+
+
 def test_the_forest_says_which_pairs_are_pooled(tmp_path, monkeypatch):
     """A pair of which no model beats the best constant answer is left out."""
     for recipe, right in (("good", 0.9), ("poor", 0.0)):
-        for bits in (4, 8):
-            id = f"{bits}-{recipe}"
-            values = {"recipe": recipe, "cell_id": f"smol-{bits}bit-{recipe}-s42"}
-            write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", bits, **values))
-            write_landing(tmp_path, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", noisy(bits, right)))
-
-    load_all(tmp_path)
+        land_two(tmp_path, {bits: noisy(bits, right) for bits in (4, 8)}, recipe=recipe)
     drawn: list[tuple[list[str], list[str]]] = []
     monkeypatch.setattr(
         forest, "dots", lambda rows, _, names, *__: drawn.append(([row.label for row in rows], names)) or ""
@@ -140,13 +132,7 @@ def test_the_forest_says_which_pairs_are_pooled(tmp_path, monkeypatch):
 def test_the_forest_shows_pooled_pairs_over_cases_and_over_trainings(tmp_path, monkeypatch):
     """A verdict needs both, so a picture of one alone may contradict it."""
     for seed in (42, 43, 44):
-        for bits in (4, 8):
-            id = f"{bits}-{seed}"
-            values = {"seed": seed, "cell_id": f"smol-{bits}bit-r-s{seed}"}
-            write_landing(tmp_path, f"t{id}", "training", training(f"t{id}", bits, **values))
-            write_landing(tmp_path, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", noisy(bits * seed, 0.8)))
-
-    load_all(tmp_path)
+        land_two(tmp_path, {bits: noisy(bits * seed, 0.8) for bits in (4, 8)}, seed=seed)
     drawn: list[list[marks.Dot]] = []
     monkeypatch.setattr(forest, "dots", lambda rows, *_: drawn.append(rows) or "")
     study = reported_study(None)

@@ -17,8 +17,7 @@ BLANK = '<svg viewBox="0 0 1 1"></svg>'
 
 @pytest.fixture(autouse=True)
 def blank_charts(monkeypatch):
-    for module in (marks,):
-        monkeypatch.setattr(module, "svg_of", lambda chart, **rows: BLANK)
+    monkeypatch.setattr(marks, "svg_of", lambda chart, **rows: BLANK)
 
 
 def land_recipes(root, *recipes: str) -> None:

@@ -17,6 +17,7 @@ from flows.power.studies import VALUES, Studies, planned_set
 from flows.selection import Narrowing, select
 from tasks.judging.paired_cells import GAIN, PairedCounts, PlannedSet
 from tasks.judging.study_draws import Behaviour
+from tasks.runtime.home import home
 from tests.flows.power.stored import counted, decisions, store
 from warehouse.comparison.paired import PairedDecisions, compare
 from warehouse.comparison.resampling import NOT_INFERIOR
@@ -31,13 +32,6 @@ def few(monkeypatch):
     """Few studies a figure, where a test reads sentences."""
     monkeypatch.setattr("flows.power.studies.STUDIES", 60)
     monkeypatch.setattr("flows.power.outlook.STEPS", 2)
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "home" / "triage.duckdb"))
-    return tmp_path / "home"
 
 
 def plan_of(stored: PairedCounts) -> Studies:
@@ -176,17 +170,17 @@ def printed(grid: str, *overrides: str, narrowing: Narrowing | None = None) -> s
     return " ".join(out.getvalue().split())
 
 
-def test_without_a_pair_a_plan_says_what_it_assumes(home, few):
+def test_without_a_pair_a_plan_says_what_it_assumes(few):
     text = printed("demo")
     assert "400 cases (108 ED), 63 groups" in text
     assert "There is no pair to go by in the warehouse, so it is ASSUMED that exactly one of the two models" in text
     assert re.search(r"not inferior from │ \+\d\.\d points │", text) and "inferior up to │ -" in text
-    assert not home.exists(), "a plan writes nothing"
+    assert not home().exists(), "a plan writes nothing"
     assert printed("demo") == text, "seeded"
     assert printed("demo", narrowing=Narrowing(bits=[4])) == "", "nothing is compared"
 
 
-def test_a_plan_goes_by_the_stored_pair_of_its_own_recipe_else_by_another_model(home, tmp_path, few):
+def test_a_plan_goes_by_the_stored_pair_of_its_own_recipe_else_by_another_model(tmp_path, few):
     pair = decisions(0.0, seed=5, groups=20, size=10)
     store(tmp_path / "landing", pair, base_model="smollm2-135m", recipe="quick")
     stored = stored_pair(select("demo").cells)
@@ -196,7 +190,7 @@ def test_a_plan_goes_by_the_stored_pair_of_its_own_recipe_else_by_another_model(
     assert stored_pair(select("paper").cells).recipe == "quick"
 
 
-def test_accuracy_is_planned_by_the_most_probable_label_as_a_finished_pair_is_judged(home, tmp_path, few):
+def test_accuracy_is_planned_by_the_most_probable_label_as_a_finished_pair_is_judged(tmp_path, few):
     truth, four, eight, groups = decisions(0.0, seed=5, groups=20, size=10)
     cautious = np.where(np.arange(len(truth)) % 3 == 0, 0, eight)  # the rule of the 8-bit model sends more to the ED
     pair = (truth, four, cautious, groups)
@@ -211,7 +205,7 @@ def test_accuracy_is_planned_by_the_most_probable_label_as_a_finished_pair_is_ju
     assert "by their most probable labels in " in text
 
 
-def test_untuned_pairs_of_whatever_prompt_give_way_to_trained_ones(home, tmp_path):
+def test_untuned_pairs_of_whatever_prompt_give_way_to_trained_ones(tmp_path):
     for seed, recipe, kind in ((1, "zero_shot cot", "baseline"), (2, "r1", "standard")):
         pair = decisions(0.0, seed=seed, groups=12, size=5)
         store(tmp_path / "landing", pair, base_model="other", recipe=recipe, recipe_kind=kind, seed=seed)
@@ -219,7 +213,7 @@ def test_untuned_pairs_of_whatever_prompt_give_way_to_trained_ones(home, tmp_pat
     assert stored is not None and (stored.recipe, stored.others) == ("r1", 0)
 
 
-def test_random_weights_stand_for_themselves_alone(home, tmp_path):
+def test_random_weights_stand_for_themselves_alone(tmp_path):
     pair = decisions(0.0, seed=5, groups=12, size=5)
     store(tmp_path / "landing", pair, base_model="tiny-llama", recipe="baseline", random_weights=True)
     assert stored_pair(select("demo").cells) is None
@@ -230,7 +224,7 @@ def test_random_weights_stand_for_themselves_alone(home, tmp_path):
     ("overrides", "groups", "cases"),
     [([], 63, 1500), (["data.test_cases=2500"], 63, 2500), (["data.limits={ test = 200 }"], 63, 200)],
 )
-def test_the_embedded_test_set_is_counted_without_being_written(overrides, groups, cases, home):
+def test_the_embedded_test_set_is_counted_without_being_written(overrides, groups, cases):
     planned = planned_set(select("paper", overrides).grid)
     assert (planned.total, planned.groups) == (cases, groups)
 
@@ -250,7 +244,7 @@ def own_grid(folder, text: str, *lines: str) -> str:
     return str(grid)
 
 
-def test_a_set_without_emergencies_or_with_few_groups_is_told_in_a_sentence(home, tmp_path, few):
+def test_a_set_without_emergencies_or_with_few_groups_is_told_in_a_sentence(tmp_path, few):
     text = CSV.replace("HOME,g0\n", "ED,g0\n")
     planned = PlannedSet(np.tile([0, 3, 3], (9, 1)), tuple("abcdefghi"), True)
     studies = Studies(Behaviour.of(None), planned)
@@ -263,7 +257,7 @@ def test_a_set_without_emergencies_or_with_few_groups_is_told_in_a_sentence(home
     assert "verdicts ED recall: " in printed_text and "conclude nothing; it takes at least 10" in printed_text
 
 
-def test_own_cases_without_groups_are_planned_case_by_case(home, tmp_path, few):
+def test_own_cases_without_groups_are_planned_case_by_case(tmp_path, few):
     text = CSV.replace("HOME", "ED", 60).replace("text,label,group", "text,label,other")
     printed_text = printed(own_grid(tmp_path, text))
     assert "groups" not in printed_text.replace("more groups", "")

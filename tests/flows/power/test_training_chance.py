@@ -15,15 +15,15 @@ from warehouse.comparison.seed_spread import SeedSpread, pairs_that_could_show
 LOSSES = {42: 0.0, 43: 0.6, 44: -0.3}
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "home" / "triage.duckdb"))
-
-
 def of_seed(seed: int) -> Decisions:
     """On the same cases whatever the seed; the 4-bit model is as much worse as LOSSES says."""
     return decisions(LOSSES[seed], seed=5, groups=20, size=10)
+
+
+def store_seeds(root, seeds, pair=None, **values) -> None:
+    for seed in seeds:
+        own = {"base_model": "smollm2-135m", "recipe": "tuned", "seed": seed}
+        store(root / "landing", pair or of_seed(seed), **own, **values)
 
 
 def differences(pair: Decisions) -> tuple[float, float]:
@@ -33,9 +33,7 @@ def differences(pair: Decisions) -> tuple[float, float]:
 
 
 def test_the_spread_is_that_of_the_pairs_that_differ_by_their_seeds_alone(tmp_path):
-    for seed in LOSSES:
-        store(tmp_path / "landing", of_seed(seed), base_model="smollm2-135m", recipe="tuned", seed=seed)
-
+    store_seeds(tmp_path, LOSSES)
     spread = stored_spread(select("study").cells)
     accuracy, ed_recall = np.array([differences(of_seed(seed)) for seed in LOSSES]).std(axis=0, ddof=1)
     assert (spread.recipes, spread.pairs) == (("smollm2-135m tuned",), 3)
@@ -56,33 +54,20 @@ def test_the_spread_is_that_of_the_pairs_that_differ_by_their_seeds_alone(tmp_pa
 @pytest.mark.parametrize("column", ["settings_digest", "source_digest"])
 def test_settings_or_weights_that_stand_alone_say_nothing(column, tmp_path):
     for seed in (42, 43):
-        values = {"base_model": "smollm2-135m", "recipe": "tuned", "seed": seed}
-        store(tmp_path / "landing", of_seed(seed), **values, **{column: str(seed)})
+        store_seeds(tmp_path, [seed], **{column: str(seed)})
     assert stored_spread(select("study").cells) is None
 
 
 def test_moved_and_untuned_models_are_no_trainings(tmp_path):
     for kind in ("moved_adapter", "baseline"):
-        for seed in (42, 43):
-            values = {"base_model": "smollm2-135m", "recipe": "tuned", "seed": seed, "recipe_kind": kind}
-            store(tmp_path / "landing", of_seed(seed), **values)
+        store_seeds(tmp_path, (42, 43), recipe_kind=kind)
         assert stored_spread(select("study").cells) is None
 
 
-def test_where_no_pair_is_planned_the_plan_says_so():
-    assert trainings_sentence(None, PlannedPairs(0, 0)) == (
-        "trainings: no model, recipe and seed is planned at both 4 and 8 bits."
-    )
-
-
 def test_another_model_stands_in_but_random_weights_do_not(tmp_path):
-    for seed in (42, 43):
-        store(tmp_path / "landing", of_seed(seed), base_model="smollm2-135m", recipe="tuned", seed=seed)
+    store_seeds(tmp_path, (42, 43))
     assert stored_spread(select("paper").cells).recipes == ("smollm2-135m tuned",)
-
-    for seed in (42, 43):
-        values = {"base_model": "smollm2-135m", "recipe": "tuned", "seed": seed}
-        store(tmp_path / "landing", of_seed(seed), **values, random_weights=True)
+    store_seeds(tmp_path, (42, 43), random_weights=True)
     assert stored_spread(select("paper").cells) is None
     assert stored_spread(select("study").cells).pairs == 2
 
@@ -90,25 +75,23 @@ def test_another_model_stands_in_but_random_weights_do_not(tmp_path):
 def test_models_that_know_nothing_do_not_make_trainings_look_alike(tmp_path):
     truth, _, _, groups = of_seed(42)
     always_gp = np.ones_like(truth)
-    for seed in (42, 43):
-        pair = (truth, always_gp, always_gp, groups)
-        store(tmp_path / "landing", pair, base_model="smollm2-135m", recipe="tuned", seed=seed)
+    store_seeds(tmp_path, (42, 43), (truth, always_gp, always_gp, groups))
     assert stored_spread(select("study").cells) is None
 
 
 def test_without_pairs_a_plan_says_what_its_figures_leave_out():
+    nothing = "trainings: no model, recipe and seed is planned at both 4 and 8 bits."
+    assert trainings_sentence(None, PlannedPairs(0, 0)) == nothing
     one_seed = planned_pairs(select("demo").cells)
     assert (one_seed.total, one_seed.freedom) == (one_seed.recipes, 0)
     assert "Give a recipe several seeds" in trainings_sentence(None, one_seed)
 
-    several = planned_pairs(select("study").cells)
+    cells = select("study").cells
+    several = planned_pairs(cells)
     assert (several.total, several.recipes, several.freedom) == (9, 5, 4)
     assert "A pooled verdict is given only if Student's interval" in trainings_sentence(None, several)
-
-
-def test_seeds_that_are_planned_at_one_width_are_no_pair():
-    cells = [cell for cell in select("study").cells if cell.precision.name == "4bit" or cell.seed == 42]
-    assert (planned_pairs(cells).total, planned_pairs(cells).freedom) == (5, 0)
+    one_width = planned_pairs([cell for cell in cells if cell.precision.name == "4bit" or cell.seed == 42])
+    assert (one_width.total, one_width.freedom) == (5, 0), "seeds that are planned at one width are no pair"
 
 
 def test_one_seed_of_each_recipe_has_no_interval_over_trainings():
