@@ -1,4 +1,4 @@
-"""The results of another machine."""
+"""The results of another machine, in landing folders and in packs: a pack that is damaged or newer is refused."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.runtime.errors import BadInput
-from tasks.runtime.store import Manifest, seal
+from tasks.runtime.errors import BadInput, BrokenFolder
+from tasks.runtime.store import MANIFEST, seal
+from tests.published.write import write_pack
 from tests.warehouse.rows import evaluation, land_pair, training
-from warehouse.landing import write_landing
+from tests.warehouse.test_studies import land_dataset, land_sweep
+from warehouse.landing import LandingManifest, landing_folders, write_landing
 from warehouse.load import load_all
-from warehouse.merge import merge
+from warehouse.merge import PACK, folders_at, merge, unpack
 from warehouse.query import query
 
 
@@ -22,6 +24,31 @@ def landing(tmp_path):
     land_pair(tmp_path / "landing")
     load_all(tmp_path / "landing")
     return tmp_path / "landing"
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Another machine's, of four kinds, with tables of no row and of several."""
+    root = tmp_path / "folders"
+    land_pair(root)
+    land_dataset(root, "d1", "sets-1")
+    land_sweep(root, "pairs", ["t4", "t8", "e4", "e8"])
+    return root
+
+
+@pytest.fixture
+def pack(folders, tmp_path):
+    write_pack(landing_folders(folders), tmp_path / "pack")
+    return tmp_path / "pack"
+
+
+def seal_again(folder, manifest):
+    (folder / MANIFEST).unlink()
+    seal(folder, manifest)
+
+
+def digests(root):
+    return {folder.name: LandingManifest.read(folder, deep=True).digest for folder in landing_folders(root)}
 
 
 def test_results_of_another_machine_are_taken_over_and_what_is_here_stays(landing, tmp_path):
@@ -51,8 +78,7 @@ def test_a_landing_of_a_newer_version_is_left_out_and_harms_no_other(newer, land
         table = pq.read_table(folder / "experiment.parquet")
         pq.write_table(table.append_column("novelty", pa.array([1.0])), folder / "experiment.parquet")
 
-    (folder / "manifest.json").unlink()
-    seal(folder, {"id": "t9", "kind": "training" if newer == "column" else "prophecy"})
+    seal_again(folder, {"id": "t9", "kind": "training" if newer == "column" else "prophecy"})
     merged = merge(other, landing)
     assert not (landing / "t9").exists()
     shutil.copytree(folder, landing / "t9")
@@ -65,11 +91,89 @@ def test_a_landing_of_a_newer_version_is_left_out_and_harms_no_other(newer, land
         else:
             sentence = "column 'novelty' of a newer version of triage; update triage."
             assert report.refused["t9"].endswith(sentence) and not report.skipped
-    assert Manifest.read(landing / "t4", deep=True)
 
 
-def test_a_folder_without_landing_folders_or_this_machines_own_is_a_sentence(landing, tmp_path):
-    with pytest.raises(BadInput, match="has no landing folders; name the other machine's home"):
-        merge(tmp_path / "nowhere", landing)
-    with pytest.raises(BadInput, match="is this machine's own"):
-        merge(landing.parent, landing)
+def test_the_same_folders_come_out_of_a_pack_in_which_rows_of_a_case_stand_together(folders, pack, tmp_path):
+    ids = pq.read_table(pack / "prediction.parquet")["case_id"].to_pylist()
+    assert ids[:4] == [ids[0], ids[0], ids[2], ids[2]] and ids[0] != ids[2]
+    unpack(pack, tmp_path / "again")
+    assert digests(tmp_path / "again") == digests(folders) and len(digests(folders)) == 6
+    write_pack([folders / "t8"], pack)
+    assert {path.name for path in pack.iterdir()} == {"experiment.parquet", "training_curve.parquet", MANIFEST}
+
+
+def test_a_column_that_one_folder_lacks_is_null_for_it(folders, tmp_path):
+    folder = folders / "t4"
+    older = pq.read_table(folder / "experiment.parquet").drop_columns("machine")
+    pq.write_table(older, folder / "experiment.parquet")
+    seal_again(folder, {"id": "t4", "kind": "training"})
+
+    write_pack([folder, folders / "t8"], tmp_path / "pack")
+    unpack(tmp_path / "pack", tmp_path / "again")
+    rows = [pq.read_table(tmp_path / "again" / id / "experiment.parquet") for id in ("t4", "t8")]
+    assert rows[0]["machine"].to_pylist() == [None]
+    landed = pq.read_table(folders / "t8" / "experiment.parquet")
+    assert rows[1].select(landed.column_names).equals(landed)
+
+
+@pytest.mark.parametrize("place", ["", "landing"])
+def test_merge_takes_over_a_pack_and_leaves_nothing_aside(place, folders, tmp_path):
+    source = tmp_path / "other"
+    write_pack(landing_folders(folders), source / place)
+    with folders_at(source) as unpacked:
+        aside = unpacked[0].parent
+        assert len(unpacked) == 6
+    assert not aside.exists()
+
+    target = tmp_path / "here"
+    write_landing(target, "t8", "training", training("t8", 8))
+    write_landing(target, "e8", "evaluation", evaluation("e8", "t8", accuracy=0.6))
+    report = merge(source, target)
+    assert (report.present, report.differing, report.refused) == (["t8"], ["e8"], {})
+    assert len(report.additions) == 4
+
+
+@pytest.mark.parametrize("id", ["{}/victim", "../victim", "a/b", "", ".hidden"])
+def test_an_id_that_names_another_folder_is_refused_and_nothing_is_replaced(id, tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "thesis.txt").write_text("my only copy")
+    (tmp_path / "pack").mkdir()
+    pq.write_table(pa.table({"look_id": [id.format(tmp_path)]}), tmp_path / "pack" / "look.parquet")
+    seal(tmp_path / "pack", {"kind": PACK})
+
+    with pytest.raises(BadInput, match="cannot name a landing folder"):
+        unpack(tmp_path / "pack", tmp_path / "here")
+    assert [path.name for path in victim.iterdir()] == ["thesis.txt"]
+
+
+def test_what_cannot_be_taken_over_is_a_sentence(landing, pack, tmp_path):
+    for place, sentence in ((tmp_path / "nowhere", "has no landing folders"), (landing.parent, "this machine's own")):
+        with pytest.raises(BadInput, match=sentence):
+            merge(place, landing)
+
+    (tmp_path / "other").mkdir()
+    with pytest.raises(BrokenFolder, match="was never completed"):
+        write_pack([tmp_path / "other"], tmp_path / "pack of it")
+
+    pq.write_table(pa.table({"id": ["x"]}), pack / "prophecy.parquet")
+    seal_again(pack, {"kind": PACK})
+    with pytest.raises(BrokenFolder, match="table 'prophecy', .* update triage"):
+        merge(pack, tmp_path / "here")
+    (pack / "gate.parquet").write_bytes(b"short")
+    with pytest.raises(BrokenFolder, match=r"gate\.parquet is missing or has the wrong size"):
+        merge(pack, tmp_path / "here")
+
+
+def test_a_sweep_that_went_on_since_is_taken_over_again(tmp_path):
+    """Another machine's, merged while it ran, and at its end."""
+    there = tmp_path / "there"
+    here = tmp_path / "here"
+    land_sweep(there, "s", ["t4"])
+    merge(there, here)
+    land_sweep(there, "s", ["t4", "t8"])
+    assert merge(there, here).additions == ["sweep-s-1"]
+    assert merge(there, here).present == ["sweep-s-1"]
+
+    land_sweep(there, "s", ["t4"])
+    assert merge(there, here).differing == ["sweep-s-1"], "an earlier copy takes no place"
