@@ -1,6 +1,5 @@
-"""`triage sql`: what a table, a record, CSV and JSON make of the same rows."""
-
-from __future__ import annotations
+"""`triage sql`: what a table, a record, CSV and JSON make of the same rows; named questions, parameters and files; what is
+refused."""
 
 import csv
 import io
@@ -12,31 +11,51 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from tests.place import Place, one_sentence, with_empty_warehouse
-from tests.warehouse.rows import evaluation, training
+from tests.warehouse.rows import evaluation, land_pair, training
+from tests.warehouse.test_waiting import held_warehouse
+from warehouse.cookbook import cookbook
 from warehouse.landing import write_landing
 from warehouse.load import load_all
+from warehouse.place import WAITING
 
-WIDE = "FROM leaderboard"
 THIRD = "SELECT training_id, 1.0::DOUBLE / 3 AS third, 1234567.8::DOUBLE AS large, NULL AS nothing FROM experiment"
+ESCAPES = "SELECT 'a' || chr(27) || '[31mred' || chr(155) || chr(7) || chr(127) || chr(8238) AS \"x\x1b[1m\""
+ESCAPED = r"a\x1b[31mred\x9b\x07\x7f\u202e"
+# One call, which DuckDB does not interrupt.
+SLOW = "SELECT list_sum(list_transform(range(1000000000), lambda x: x + 1))"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def six(tmp_path_factory):
     """A warehouse of six experiments."""
     folder = tmp_path_factory.mktemp("six")
     place = Place(folder / "place")
     for i in range(6):
         write_landing(folder / "landing", f"t{i}", "training", training(f"t{i}", cell_id=f"cell{i}"))
         write_landing(folder / "landing", f"e{i}", "evaluation", evaluation(f"e{i}", f"t{i}"))
-
     place.home.mkdir(parents=True)
     load_all(folder / "landing", place.warehouse)
     return place
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    place = Place(tmp_path_factory.mktemp("named") / "place")
+    land_pair(place.home / "landing")
+    load_all(place.home / "landing", place.warehouse)
+    return place
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return with_empty_warehouse(tmp_path_factory.mktemp("small"))
 
 
 def out(place: Place, *args: str, **environment: str) -> str:
@@ -45,91 +64,93 @@ def out(place: Place, *args: str, **environment: str) -> str:
     return result.stdout
 
 
-def test_a_table_too_wide_becomes_records_at_any_number_of_rows(place):
-    text = out(place, WIDE, COLUMNS="100")
+def as_json(place: Place, query: str, *args: str) -> list[dict[str, object]]:
+    return json.loads(out(place, query, "--format", "json", *args))
+
+
+def test_a_table_too_wide_becomes_records_and_one_that_fits_stays_and_rounds_floats_to_four_digits(six):
+    text = out(six, "FROM leaderboard", COLUMNS="100")
     assert [f"-- row {i} of 6 --" in text for i in range(1, 7)] == [True] * 6 and "│" not in text
     record = dict(line.split(":", 1) for line in text.split("-- row 1 of 6 --")[1].split("--")[0].strip().splitlines())
     assert record["base_model"].strip() == "smol" and record["verdict"].strip() and len(record) > 40
 
+    lines = [line for line in out(six, THIRD).splitlines() if line.startswith("│")]
+    assert len(lines) == 6
+    assert [cell.strip() for cell in lines[0].split("│")[2:-1]] == ["0.3333", "1234568", "NULL"]
 
-def test_a_table_that_fits_stays_one_and_rounds_floats_to_four_digits(place):
-    text = out(place, THIRD)
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
-    assert len(rows) == 6 and rows[0][1:] == ["0.3333", "1234568", "NULL"]
-
-
-def test_output_into_a_pipe_obeys_columns(place):
     query = "SELECT training_id, cell_id, base_model, recipe FROM experiment"
-    assert "│" in out(place, query) and "│" in out(place, query, COLUMNS="60")
-    assert "│" not in out(place, query, COLUMNS="30")
+    for columns, is_table in (("", True), ("60", True), ("30", False)):
+        assert ("│" in out(six, query, **({"COLUMNS": columns} if columns else {}))) == is_table
 
 
-def test_an_empty_result_says_so(place):
-    assert out(place, "FROM leaderboard WHERE false") == "0 rows\n"
-    assert json.loads(out(place, "FROM leaderboard WHERE false", "--format", "json")) == []
-    assert out(place, "SELECT 1 AS one WHERE false", "--format", "csv") == "one\n"
+def test_an_empty_result_says_so(six):
+    assert out(six, "FROM leaderboard WHERE false") == "0 rows\n" and as_json(six, "FROM leaderboard WHERE false") == []
+    assert out(six, "SELECT 1 AS one WHERE false", "--format", "csv") == "one\n"
 
 
-@pytest.mark.parametrize("option", [("--format", "csv"), ("--csv",)])
-def test_csv_gives_all_digits(place, option):
-    rows = list(csv.DictReader(io.StringIO(out(place, THIRD, *option))))
-    assert len(rows) == 6 and float(rows[0]["third"]) == 1 / 3
-    assert rows[0]["large"] == "1234567.8" and rows[0]["nothing"] == ""
+def test_csv_and_json_give_all_digits_and_null_for_what_json_has_no_word_for(six):
+    for option in (("--format", "csv"), ("--csv",)):
+        rows = list(csv.DictReader(io.StringIO(out(six, THIRD, *option))))
+        assert len(rows) == 6 and float(rows[0]["third"]) == 1 / 3
+        assert rows[0]["large"] == "1234567.8" and rows[0]["nothing"] == ""
 
-
-def test_json_gives_all_digits_and_null_for_what_it_has_no_word_for(place):
     query = "SELECT 1.0::DOUBLE / 3 AS third, 'nan'::DOUBLE AS nan, [1, 2] AS list, finished_at, 0.5 AS exact FROM experiment"
-    first = json.loads(out(place, query, "--format", "json"))[0]
+    first = as_json(six, query)[0]
     assert first == {"third": 1 / 3, "nan": None, "list": [1, 2], "finished_at": "2026-01-01T00:00:00", "exact": 0.5}
 
-
-@pytest.mark.parametrize("form", ["json", "file"])
-def test_json_refuses_columns_of_one_name_of_which_it_would_keep_the_last(form, place, tmp_path):
-    query = "SELECT 1 AS a, 2 AS b, 3 AS a, 4 AS b"
-    output = tmp_path / "rows.json"
-    result = place.ask("sql", query, *(("--format", "json") if form == "json" else ("--output", str(output))))
-    assert (result.returncode, result.stdout) == (2, "") and one_sentence(result.stderr)
-    assert "several columns are named a, b; name them with AS" in result.stderr
-    assert list(tmp_path.iterdir()) == []
-    assert out(place, query, "--format", "csv") == "a,b,a,b\n1,2,3,4\n"
-
-
-def test_json_has_all_digits_of_a_decimal(place):
     long = "12345678901234567890.123456789"
     query = f"SELECT 0.1 AS short, 1.50 AS zero, {long} AS long, [{long}] AS list, 2::DECIMAL(38, 0) AS whole"
-    (row,) = json.loads(out(place, query, "--format", "json"))
-    assert row == {"short": 0.1, "zero": 1.5, "long": long, "list": [long], "whole": 2}
+    assert as_json(six, query) == [{"short": 0.1, "zero": 1.5, "long": long, "list": [long], "whole": 2}]
 
 
-ESCAPES = "SELECT 'a' || chr(27) || '[31mred' || chr(155) || chr(7) || chr(127) || chr(8238) AS \"x\x1b[1m\""
-ESCAPED = r"a\x1b[31mred\x9b\x07\x7f\u202e"
-SLOW = (
-    "SELECT list_sum(list_transform(range(1000000000), lambda x: x + 1))"  # one call, which DuckDB does not interrupt
-)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return with_empty_warehouse(tmp_path_factory.mktemp("small"))
+def test_json_refuses_columns_of_one_name_of_which_it_would_keep_the_last(six, tmp_path):
+    query = "SELECT 1 AS a, 2 AS b, 3 AS a, 4 AS b"
+    for options in (("--format", "json"), ("--output", str(tmp_path / "rows.json"))):
+        result = six.ask("sql", query, *options)
+        assert (result.returncode, result.stdout) == (2, "") and one_sentence(result.stderr)
+        assert "several columns are named a, b; name them with AS" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert out(six, query, "--format", "csv") == "a,b,a,b\n1,2,3,4\n"
 
 
 @pytest.mark.parametrize(
-    ("query", "options", "sentence"),
+    ("args", "sentence"),
     [
-        ("FROM range(100000000)", ("--csv", "--memory", "100MB"), "allow more with --memory"),
-        ("FROM range(100000000) ORDER BY hash(range)", ("--memory", "100MB"), "allow more with --memory"),
-        ("SELECT repeat('x', 4000000000)", ("--memory", "100MB"), "allow more with --memory"),
-        ("FROM range(100000000000)", ("--csv", "--seconds", "0.5"), "stopped after 0.5 seconds; allow more with --seconds"),
-        (SLOW, ("--memory", "100GB", "--seconds", "0.5"), "stopped after 0.5 seconds; allow more with --seconds"),
-        ("SELECT 1", ("--memory", "1MB"), "at least 50 MB of memory.*--memory"),
-        ("SELECT 1", ("--memory", "much"), "--memory: 'much' is not a number of bytes such as 4GB"),
-        ("SELECT error(chr(27) || '[31m')", (), "failed: .x1b.31m"),
+        (("FROM range(100000000)", "--csv", "--memory", "100MB"), "allow more with --memory"),
+        (("FROM range(100000000) ORDER BY hash(range)", "--memory", "100MB"), "allow more with --memory"),
+        (("SELECT repeat('x', 4000000000)", "--memory", "100MB"), "allow more with --memory"),
+        (("FROM range(100000000000)", "--csv", "--seconds", "0.5"),
+         "stopped after 0.5 seconds; allow more with --seconds"),
+        ((SLOW, "--memory", "100GB", "--seconds", "0.5"), "stopped after 0.5 seconds; allow more with --seconds"),
+        (("SELECT 1", "--memory", "1MB"), "at least 50 MB of memory.*--memory"),
+        (("SELECT 1", "--memory", "much"), "--memory: 'much' is not a number of bytes such as 4GB"),
+        (("SELECT error(chr(27) || '[31m')",), "failed: .x1b.31m"),
+        ((), "triage sql --list has them"),
+        (("leaderbord",), 'triage sql "FROM leaderbord" shows a table or view'),
+        (("learning_curve",), "did you mean learning_curves"),
+        (("SELECT $a",), r"needs a value for its parameter \$a\."),
+        (("SELECT 1", "--param", "a=1"), r"has no parameter \$a; it has none"),
+        (("SELECT $a::INTEGER", "--param", "a=four"), "Could not convert string 'four'"),
+        (("missed_by_every_model", "--param", "precision=5bit"), "no precision '5bit'; it has 4bit, 8bit"),
+        (("hardest_cases", "--param", "top=many"), "top is a whole number"),
+        (("hardest_cases", "--param", "top"), "give a name and a value, e.g. --param bits=4"),
+        (("hardest_cases", "--format", "parquet"), "name a file, e.g. --output rows.parquet"),
+        (("FROM leaderboard", "--output", "absent/rows.csv"), "There is no folder absent"),
+        (("WITH RECURSIVE r AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM r) SELECT count(*) FROM r", "--seconds", "1"),
+         "stopped after 1 seconds; allow more with --seconds"),
+        (("SELECT count(DISTINCT (a.range, b.range)) FROM range(100000) a, range(100000) b", "--memory", "200MB",
+          "--seconds", "30"), "allow more with --(memory|seconds)"),
+        (("DROP TABLE prediction",), "Queries only read: this DROP statement"),
+        (("FROM read_csv('/etc/passwd')",), "The query failed: "),
+        (("SELECT 1; SELECT 2",), "Queries only read: 2 statements"),
     ],
 )  # fmt: skip
-def test_a_query_past_its_bounds_ends_with_a_sentence_that_names_the_option(query, options, sentence, small):
-    result = small.ask("sql", query, *options)
+def test_a_mistake_and_a_query_past_its_bounds_are_a_sentence_that_names_the_option(args, sentence, pair):
+    before = pair.warehouse.read_bytes()
+    result = pair.ask("sql", *args)
     assert (result.returncode, result.stdout) == (2, "") and one_sentence(result.stderr), result.stderr
     assert re.search(sentence, result.stderr) and "\x1b" not in result.stderr
+    assert pair.warehouse.read_bytes() == before
 
 
 def test_a_table_shows_the_first_thousand_rows_and_says_how_to_see_more(small):
@@ -143,7 +164,7 @@ def test_a_table_shows_the_first_thousand_rows_and_says_how_to_see_more(small):
 
 def test_csv_and_json_give_all_rows_unless_fewer_are_asked_for(small):
     assert len(out(small, "FROM range(30000)", "--format", "csv").splitlines()) == 30001
-    assert len(json.loads(out(small, "FROM range(3000)", "--format", "json"))) == 3000
+    assert len(as_json(small, "FROM range(3000)")) == 3000
     result = small.ask("sql", "FROM range(30000)", "--format", "json", "--rows", "2")
     assert json.loads(result.stdout) == [{"range": 0}, {"range": 1}]
     assert result.stderr == "There are more rows than these 2; to see more: --rows 20\n"
@@ -184,3 +205,93 @@ def test_csv_holds_the_values_as_they_are_in_a_file_and_escaped_on_a_terminal(sm
     os.close(terminal)
     os.close(controller)
     assert ESCAPED in output and "\x1b" not in output
+
+
+# --- Named questions, parameters and files --------------------------------------------------------
+
+
+def test_the_list_has_every_question_with_its_parameters(pair):
+    text = out(pair, "--list")
+    for named in cookbook():
+        assert f"\n{named.name}\n  {named.explanation}\n" in f"\n{text}"
+    assert "--param precision=4bit  precision of the models" in text and text.endswith("--param key=value\n")
+
+
+def test_every_question_runs_on_a_real_sweep(smoke):
+    from warehouse.query import query_rows
+
+    results = {
+        named.name: query_rows(named.sql, named.values({}), database=smoke[0].warehouse).rows for named in cookbook()
+    }
+    empty = {name for name, rows in results.items() if not rows}
+    assert empty <= {
+        "passes_at_8_not_at_4", "unfinished_trainings", "missed_by_every_model", "emergencies_sent_home", "flipped_cases",
+        "subgroup_gaps", "calibration_near_zero",
+    }  # fmt: skip
+
+
+def test_a_named_question_and_a_typed_one_take_parameters(pair):
+    result = pair.ask("sql", "missed-by-every-model", "--param", "precision=8bit", "--format", "json")
+    assert (result.returncode, json.loads(result.stdout)) == (0, [])
+    sentence = "0 rows: each emergency is sent to ED by some model of this precision, be it an untuned one.\n"
+    assert result.stderr == sentence
+    typed = out(pair, "SELECT evaluation_id FROM leaderboard WHERE bits = $bits", "--param", "bits=8", "--csv")
+    assert typed == "evaluation_id\ne8\n"
+
+
+def test_a_file_has_the_format_of_its_name(pair):
+    sql = "SELECT evaluation_id, cases, NULL::INTEGER AS nothing FROM evaluation ORDER BY 1"
+    for name in ("rows.csv", "rows.json", "rows.parquet", "rows.txt"):
+        result = pair.ask("sql", sql, "--output", name)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", f"2 rows in {name}\n")
+
+    with (pair.folder / "rows.csv").open(newline="") as file:
+        assert [row["cases"] for row in csv.DictReader(file)] == ["5", "5"]
+    rows = [{"evaluation_id": id, "cases": 5, "nothing": None} for id in ("e4", "e8")]
+    assert json.loads((pair.folder / "rows.json").read_text()) == rows
+    assert pq.read_table(pair.folder / "rows.parquet").to_pylist() == rows
+    assert "│ e4" in (pair.folder / "rows.txt").read_text()
+    assert [path.name for path in pair.folder.iterdir() if path.name.startswith(".rows")] == []
+
+    sql = "SELECT 12345678901234567.89 AS amount, sum(range) AS total FROM range(4)"
+    assert pair.ask("sql", sql, "--output", "digits.parquet").returncode == 0
+    table = pq.read_table(pair.folder / "digits.parquet")
+    assert table.to_pylist() == [{"amount": Decimal("12345678901234567.89"), "total": 6}]
+
+
+def test_a_file_that_is_there_stays_and_a_query_that_fails_leaves_none(pair):
+    (pair.folder / "mine.csv").write_text("mine")
+    (pair.folder / "dangling.csv").symlink_to("nowhere.csv")
+    for name in ("mine.csv", "dangling.csv"):
+        result = pair.ask("sql", "FROM evaluation", "--output", name)
+        assert result.returncode == 2 and one_sentence(result.stderr)
+        assert "is there already and stays as it is" in result.stderr
+    assert (pair.folder / "mine.csv").read_text() == "mine" and not (pair.folder / "nowhere.csv").exists()
+    (pair.folder / "dangling.csv").unlink()
+
+    before = sorted(pair.folder.iterdir())
+    failed = pair.ask("sql", "SELECT error('no') FROM range(3)", "--output", "failed.parquet")
+    assert failed.returncode == 2 and sorted(pair.folder.iterdir()) == before
+
+
+def test_the_first_rows_alone_go_into_a_file_where_fewer_are_asked_for(pair):
+    for name in ("few.parquet", "few.csv"):
+        result = pair.ask("sql", "FROM range(50000)", "--output", name, "--rows", "3")
+        assert result.stderr == f"3 rows in {name}; there are more, to write them: --rows 30\n"
+    assert pq.read_table(pair.folder / "few.parquet").column("range").to_pylist() == [0, 1, 2]
+
+
+def test_a_query_loads_what_waits_and_answers_beside_a_notebook(pair, tmp_path):
+    waiting = pair.copy(tmp_path / "place")
+    waiting.warehouse.unlink()
+    landing = waiting.home / "landing"
+    (landing / "e8").rename(waiting.folder / "e8")
+    load_all(landing, waiting.warehouse)
+    (waiting.folder / "e8").rename(landing / "e8")
+    (landing / WAITING).touch()
+    sql = ("sql", "SELECT evaluation_id FROM evaluation ORDER BY 1", "--csv")
+    with held_warehouse("reading", waiting.warehouse):
+        result = waiting.ask(*sql)
+    assert (result.returncode, result.stdout) == (0, "evaluation_id\ne4\n") and "Loading waits" in result.stderr
+    result = waiting.ask(*sql)
+    assert (result.stdout, result.stderr) == ("evaluation_id\ne4\ne8\n", "")
