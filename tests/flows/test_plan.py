@@ -149,7 +149,7 @@ def limits_of(*overrides: str, grid: str = "paper"):
     return TimeLimits(selection), selection
 
 
-def test_a_long_step_has_a_factor_times_its_estimate_and_scoring_a_limit_of_its_own():
+def test_a_long_step_has_a_factor_times_its_estimate_scoring_a_limit_of_its_own_and_a_short_step_the_floor():
     limits, selection = limits_of("time_limit.factor=3", "time_limit.floor_seconds=1")
     spec = selection.cells[0]
     expected = seconds_of(spec, set_sizes(selection.grid))
@@ -158,11 +158,9 @@ def test_a_long_step_has_a_factor_times_its_estimate_and_scoring_a_limit_of_its_
     twice, _ = limits_of("time_limit.factor=6", "time_limit.floor_seconds=1")
     assert twice.of_training(spec) == pytest.approx(2 * limits.of_training(spec))
 
-
-def test_a_short_step_has_the_floor():
-    limits, selection = limits_of(grid="smoke")
+    short, selection = limits_of(grid="smoke")
     spec = selection.cells[0]
-    assert limits.of_training(spec) == limits.of_scoring(spec) == limits.of_other_steps == 3600
+    assert short.of_training(spec) == short.of_scoring(spec) == short.of_other_steps == 3600, "the floor"
 
 
 @pytest.mark.parametrize("key", ["data.source", "evaluation_set.source"])
