@@ -53,33 +53,23 @@ def test_every_table_with_intervals_is_compared(file):
     assert heads and heads == [entry["first_column"] for entry in TABLES if entry["file"] == file]
 
 
-@pytest.fixture
-def copied(tmp_path):
-    """The READMEs elsewhere, to be changed by a test."""
+def test_a_figure_that_parts_from_the_published_rows_or_a_line_that_only_one_side_has_is_found(tmp_path):
     for file in FILES:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
-    return tmp_path
 
+    path = tmp_path / "flows" / "README.md"
+    text = path.read_text(encoding="utf-8")
+    head, table, rest = text.partition("| recipe | accuracy |")
+    for digit, other in (("3", "4"), ("-0.", "-1."), ("`inferior`", "`not inferior`")):
+        path.write_text(head + table + rest.replace(digit, other, 1), encoding="utf-8")
+        assert [figure for figure in figures(tmp_path) if not figure.agrees], digit
 
-@pytest.mark.parametrize(("digit", "other"), [("3", "4"), ("-0.", "-1."), ("`inferior`", "`not inferior`")])
-def test_a_figure_that_parts_from_the_published_rows_is_found(copied, digit, other):
-    """In the last line of a README that holds it."""
-    path = copied / "flows" / "README.md"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("| recipe | accuracy |"))
-    place = next(i for i in range(first + 2, len(lines)) if digit in lines[i])
-    lines[place] = lines[place].replace(digit, other, 1)
-    path.write_text("\n".join(lines), encoding="utf-8")
-    assert [figure for figure in figures(copied) if not figure.agrees]
-
-
-def test_a_line_that_only_one_side_has_is_found(copied):
-    path = copied / "README.md"
+    path = tmp_path / "README.md"
     text = path.read_text(encoding="utf-8")
     path.write_text(re.sub(r"^\| always ED.*\n", "", text, flags=re.MULTILINE), encoding="utf-8")
     with pytest.raises(ValueError, match="'always ED' is not both there and in tables.toml"):
-        list(figures(copied))
+        list(figures(tmp_path))
 
 
 @pytest.fixture
@@ -97,6 +87,10 @@ def two_studies(tmp_path):
 def test_a_study_is_published_without_the_rows_of_others_and_with_pools_that_an_interrupted_sweep_left_out(
     two_studies, tmp_path
 ):
+    with pytest.raises(BadInput, match="no evaluation of the study demo: run `triage sweep demo` first"):
+        publish("demo", tmp_path / "published", two_studies)
+    assert not (tmp_path / "published").exists()
+
     with writing(two_studies) as con:
         con.execute("DELETE FROM pooled_metric")
     publish("pairs", tmp_path / "published", two_studies)
@@ -136,39 +130,28 @@ def test_a_precision_that_another_machine_published_stays_until_it_is_measured_a
     assert {key: second[key] for key in first} == first
 
 
-def test_a_study_without_an_evaluation_publishes_nothing(two_studies, tmp_path):
-    with pytest.raises(BadInput, match="no evaluation of the study demo: run `triage sweep demo` first"):
-        publish("demo", tmp_path / "published", two_studies)
-    assert not (tmp_path / "published").exists()
-
-
 def summary_of(database):
     with reading(database) as con:
         return con.execute("FROM quantization_summary_of(evaluations_of('pairs'))").fetchall()
 
 
-def test_another_machine_takes_over_the_published_landing_folders(two_studies, tmp_path):
-    published = tmp_path / "published"
+def test_another_machine_takes_over_the_published_landing_folders_and_what_was_published_stays(two_studies, tmp_path):
+    pack = tmp_path / "published" / "landing"
     elsewhere = tmp_path / "elsewhere" / "landing"
-    ids = publish_landing("pairs", published / "landing", tmp_path / "landing", two_studies)
+    ids = publish_landing("pairs", pack, tmp_path / "landing", two_studies)
     assert ids == ["e4", "e8", "sweep-pairs-1", "t4", "t8"]
 
-    report = merge(published, elsewhere)
+    report = merge(tmp_path / "published", elsewhere)
     assert (sorted(report.additions), report.refused) == (ids, {})
     load_all(elsewhere, tmp_path / "elsewhere.duckdb")
     assert summary_of(two_studies) == summary_of(tmp_path / "elsewhere.duckdb") != []
 
-
-def test_what_another_machine_published_stays(two_studies, tmp_path):
-    pack = tmp_path / "published" / "landing"
     publish_landing("other", pack, tmp_path / "landing", two_studies)
-    publish_landing("pairs", pack, tmp_path / "landing", two_studies)
     land(tmp_path / "landing", "e-other", "other-1", accuracy=0.1)
     publish_landing("other", pack, tmp_path / "landing", two_studies)
-
-    report = merge(pack, tmp_path / "elsewhere")
-    assert {"e-other", "other-1", "e4", "t8"} < set(report.additions)
-    assert pq.read_table(tmp_path / "elsewhere" / "e-other" / "evaluation.parquet")["accuracy"].to_pylist() != [0.1]
+    report = merge(pack, elsewhere)
+    assert {"e-other", "other-1"} < set(report.additions) and {"e4", "t8"} < set(report.present)
+    assert pq.read_table(elsewhere / "e-other" / "evaluation.parquet")["accuracy"].to_pylist() != [0.1]
 
 
 def test_the_variants_and_baselines_of_its_models_go_with_a_study(two_studies, tmp_path):
@@ -186,26 +169,17 @@ def test_the_variants_and_baselines_of_its_models_go_with_a_study(two_studies, t
     assert "e-always" in publish_landing("pairs", tmp_path / "published" / "landing", root, two_studies)
 
 
-@pytest.fixture(scope="module")
-def merged(tmp_path_factory):
-    """A warehouse of both published studies."""
-    folder = tmp_path_factory.mktemp("merged")
-    for study in PACKED:
-        report = merge(FOLDER / study, folder / "landing")
-        assert report.additions and not report.refused
-    load_all(folder / "landing", folder / "w.duckdb")
-    with reading(folder / "w.duckdb") as con:
-        yield con
-
-
-def test_published_studies_pass_every_audit(merged):
+def test_published_studies_pass_every_audit_and_support_what_their_readme_says(tmp_path):
     """Rows of real trainings, with several seeds of a recipe, which made-up ones lack."""
-    assert not any(run_audits(merged).values())
-    assert merged.execute("SELECT count(*) FROM pooled_metric WHERE seed_low IS NOT NULL").fetchall() > [(0,)]
+    for study in PACKED:
+        report = merge(FOLDER / study, tmp_path / "landing")
+        assert report.additions and not report.refused
+    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
+    with reading(tmp_path / "w.duckdb") as con:
+        assert not any(run_audits(con).values())
+        assert con.execute("SELECT count(*) FROM pooled_metric WHERE seed_low IS NOT NULL").fetchall() > [(0,)]
+        by_claim = {row[0]: row[1:] for row in con.execute(named_query("claims").sql).fetchall()}
 
-
-def test_published_studies_support_what_their_readme_says(merged):
-    by_claim = {row[0]: row[1:] for row in merged.execute(named_query("claims").sql).fetchall()}
     (loss,) = (row for sentence, row in by_claim.items() if sentence.endswith("read as 2 points of accuracy."))
     assert [round(figure, 3) for figure in loss[1:4]] == [0.006, -0.003, 0.014]
     assert Counter(row[-1] for row in by_claim.values()) == {
