@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.store import read_manifest
 from tasks.spec import LABELS
-from warehouse.comparison import pairs, pools
 from warehouse.connect import utc_now
 from warehouse.landing import LandingManifest, is_loaded, kind_of
 from warehouse.schema import FACTS, Kind, insert, refuse_equal_keys, refuse_newer_columns
@@ -123,6 +122,8 @@ def fill_part(
         after_each()
 
     if not folders and report.loaded:
+        from warehouse.comparison import pools  # SciPy: commands that only read do without
+
         pools.refresh(con)
 
 
@@ -132,6 +133,8 @@ def fill(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest
     kind = kind_of(folder, manifest)
     if kind is None or is_loaded(con, id, manifest.digest):
         return False
+
+    from warehouse.comparison import pairs  # SciPy: commands that only read do without
 
     with _transaction(con, folder):
         _replace_rows(con, folder, kind)
@@ -221,6 +224,8 @@ def _fill_costs(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:
 
 def work_out_again(con: duckdb.DuckDBPyConnection) -> None:
     """Bring up to date what depends on the views, which have just been replaced."""
+    from warehouse.comparison import pairs  # SciPy: commands that only read do without
+
     con.execute("DELETE FROM decision_count")
     con.execute("INSERT INTO decision_count FROM recounted_decisions")
     pairs.refresh(con)

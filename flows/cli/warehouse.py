@@ -15,7 +15,8 @@ from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
 
 warehouse = typer.Typer(
-    no_args_is_help=True, help="Check, merge or rebuild the file with all results; its studies."
+    no_args_is_help=True,
+    help="Check, merge or rebuild the file with all results; list or forget its studies.",
 )
 
 Study = Annotated[str, typer.Argument(help="name of a study, as `triage warehouse studies` lists")]

@@ -16,15 +16,15 @@ from tests.place import ROOT, Place
 from warehouse.query import query
 
 FOLDERS = ("flows", "tasks", "deployments", "warehouse", ".github")
-READMES = [ROOT / "README.md", *sorted(path for top in FOLDERS for path in (ROOT / top).rglob("*.md"))]
+# The log of changes names what has gone.
+PAGES = sorted(path for top in FOLDERS for path in (ROOT / top).rglob("*.md") if path.name != "CHANGELOG.md")
+READMES = [ROOT / "README.md", *PAGES]
 PROGRAMS = ("triage", "uv", "pip", "brew", "apt-get", "python", "prefect", "pre-commit", "pytest", "cd", "export")
 
 # Commands that do not run here, by how they begin, and the reason. A sweep runs with --plan, the others as they are.
 EXCEPTIONS = {
     "brew install uv": "needs a Mac with Homebrew",
     "pip install uv": "needs the package index; the continuous integration begins with it",
-    "pip install '.[cpu]'": "needs the package index",
-    "pip install '.[cuda]'": "needs the package index, and a GPU to be of use",
     "uv sync": "needs the package index",
     "uv tool install pre-commit": "needs the package index",
     "pre-commit install": "changes the checkout; its hooks are the commands of tests/test_quality.py",
@@ -32,15 +32,13 @@ EXCEPTIONS = {
     "uv run pytest": "is this test suite",
     "uv run ruff": "runs in tests/test_quality.py",
     "uv run mypy": "runs in tests/test_quality.py",
+    "uv run python -m tests.bench.": "measures for minutes; tests/bench/test_benchmarks.py runs smaller ones",
     "uv run prefect deployment run": "needs a server with deployments; tests/flows/test_up.py runs them",
     "uv run python -m tests.published.write": "writes into the checkout; tests/published compares what it wrote",
     "triage --install-completion": "writes into the configuration of the user's shell",
     "uv run python -m tests.tuning.programs.host_time": "measures; tests/tuning/test_step_cost.py counts the same step",
     "export PREFECT_": "sets a variable of the shell",
-    "export TRIAGE_SHARED": "sets a variable of the shell",
-    "uv run python -m tests.tuning.programs.depth_probe": "measures, on a model that is not random",
     "export PREFECT_API_URL": "sets a variable of the shell",
-    "export UV_NO_SYNC": "sets a variable of the shell",
     "cd study": "moves within the shell; the commands run in that folder",
 }
 # Only parsed here (with --help, which still refuses an unknown option), and the reason.
@@ -158,7 +156,7 @@ def test_the_readme_has_the_test_command_of_the_continuous_integration():
 A_PATH = re.compile(r"[\w.-]+(/[\w.-]+)*(/|\.(py|sql|toml|yaml|yml|json|md|csv))|\.ci/run")
 # Files and folders of a reader, of a home or of a model.
 ELSEWHERE = re.compile(
-    r"\.triage/.*|(data|sources|models|prefixes|experiments|landing|logs|prefect|reports|searches|valid|model|licences)/"
+    r"\.triage/.*|flows/cli/NAME\.py|(data|sources|models|prefixes|experiments|landing|logs|prefect|reports|searches|valid|model|licences)/"
     r"|my_\w+\.(csv|toml)|clinic_cases\.jsonl"
     r"|manifest\.json|ingredients\.json|best\.toml|training\.json|(bundle|prompt|adapter_config|config)\.json|example\.py|tokenizer\.json|grid\.toml|.*NN_\w+\.sql"
 )
