@@ -44,8 +44,9 @@ EXCEPTIONS = {
 # Only parsed here (with --help, which still refuses an unknown option), and the reason.
 PARSED = {
     "triage warehouse rebuild": "replaces the warehouse that tests share; tests/flows/cli/test_warehouse.py runs it",
-    "triage warehouse forget": "removes results that tests share; tests/flows/cli/test_studies.py runs it",
+    "triage warehouse forget": "removes results that tests share; tests/flows/cli/test_warehouse.py runs it",
     "triage warehouse merge": "needs another machine's folders; tests/warehouse/test_merge.py has them",
+    "triage warehouse studies A B": "needs two studies; tests/flows/cli/test_warehouse.py has them",
     "triage report": "draws charts for seconds; tests/flows/html_report runs it",
     "triage search": "trains for a minute or more; tests/flows/test_search.py runs it",
     "triage best": "scores every model; tests/flows/test_best.py runs it",
