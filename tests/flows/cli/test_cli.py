@@ -1,19 +1,28 @@
-"""Bad input through the real command: exit code 2, one sentence on standard error, nothing half-made."""
+"""`triage` itself: bad input, standard output that cannot be written, Ctrl-C, and which libraries a command loads."""
 
+import json
 import os
 import re
+import signal
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 import typer
 
-from flows.cli.main import COMMANDS, app
+from flows.cli.main import COMMANDS, app, main
 from flows.experiment import experiment
 from flows.sweep import sweep
 from tasks.grids.grid import GRIDS
-from tests.place import PATIENT, Place, one_sentence, process_environments, without_server
+from tests.place import PATIENT, ROOT, Place, one_sentence, process_environments, with_empty_warehouse, without_server
+from tests.warehouse.rows import evaluation, training
+from warehouse.landing import write_landing
+from warehouse.load import load_all
 
 HEAD = "text,label\n"
 GOOD = "".join(
@@ -92,6 +101,8 @@ GRID = {
     "label twice": (["data", "check", "a.csv", "--label", "x=ED", "--label", "x=GP"], ["maps 'x' to ED and to GP"]),
     "revision": (["data", "check", "a.csv", "--revision", "v1"], ["revision (--revision) is for datasets on the Hub"]),
     "long name": (["init", "n" * 300], ["cannot be written (File name too long)", "choose another folder"]),
+    "select before a sweep": (["sql", "SELECT 1"], ["no warehouse yet", "triage sweep demo"]),
+    "compare before a sweep": (["compare"], ["no warehouse yet", "triage sweep demo"]),
     "brackets are shown": (["sweep", "smoke", "--set", "seeds=[x]"], ['seeds = "[x]" is not allowed']),
 }
 DATA = {
@@ -106,83 +117,42 @@ DATA = {
     "only a head": (HEAD.encode(), ["FILE holds no cases"]),
     "one class": ((HEAD + "".join(f"pain {i},ED\n" for i in range(30))).encode(), ["FILE", "no case labelled GP"]),
     "too few fields": ((HEAD + "a fall\n").encode(), ["FILE, line 2", "1 field where the header has"]),
+    "no such file": (None, ["FILE cannot be read (No such file"]),
 }  # fmt: skip
-EARLY = {
-    "select": (["sql", "SELECT 1"], ["no warehouse yet", "triage sweep demo"]),
-    "compare": (["compare"], ["no warehouse yet", "triage sweep demo"]),
-}
-
 # A sweep starts Prefect's server while it reads the cases, which takes most of the time until it refuses them.
 WITH_SERVER = ("missing column", "no such file")
 
 
-def answer(folder, name, args):
+def answer(root, name):
     """What the command says: as it is, or, of the many files of cases, without the server."""
-    place = Place(folder, is_new=True)
-    if name in WITH_SERVER:
-        return place.run(*args)
-    return place.ask(*args) if name in GRID | EARLY else place.ask(*args, program=without_server)
+    place = Place(root / name.replace(" ", "-"), is_new=True)
+    if name in GRID:
+        return place.ask(*GRID[name][0])
+    content = DATA[name][0]
+    path = root / f"{name}.csv"
+    if content is not None:
+        path.write_bytes(content)
+    args = ("sweep", "smoke", "--set", f"data.source={path}")
+    return place.run(*args) if name in WITH_SERVER else place.ask(*args, program=without_server)
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     """Every command above, each in a folder of its own, two at a time."""
     root = tmp_path_factory.mktemp("bad")
-    commands: dict[str, list[str]] = {}
-    for name, (args, _) in (GRID | EARLY).items():
-        commands[name] = args
-
-    for name, (content, _) in DATA.items():
-        path = root / f"{name}.csv"
-        path.write_bytes(content)
-        commands[name] = ["sweep", "smoke", "--set", f"data.source={path}"]
-
-    commands["no such file"] = ["sweep", "smoke", "--set", f"data.source={root / 'nowhere.csv'}"]
     with ThreadPoolExecutor(2) as pool:
-        runs = pool.map(lambda item: answer(root / item[0].replace(" ", "-"), *item), commands.items())
-    return root, dict(zip(commands, runs, strict=True))
+        return root, dict(zip(GRID | DATA, pool.map(partial(answer, root), GRID | DATA), strict=True))
 
 
-@pytest.mark.parametrize("name", [*GRID, *EARLY, *DATA])
-def test_bad_input_is_one_sentence_and_exit_code_two(name, answers):
+@pytest.mark.parametrize("name", GRID | DATA)
+def test_bad_input_is_one_sentence_and_exit_code_two_and_nothing_is_half_written(name, answers):
     root, runs = answers
-    parts = (GRID | EARLY | DATA)[name][1]
-    assert one_sentence(runs[name].stderr), runs[name].stderr
-    assert [p for p in parts if p.replace("FILE", str(root / f"{name}.csv")) not in runs[name].stderr] == []
-    assert (runs[name].returncode, runs[name].stdout) == (2, "")
-
-
-def test_words_that_may_be_a_patients_are_not_repeated(answers):
-    assert "wombat" not in answers[1]["text as arguments"].stderr
-
-
-@pytest.mark.parametrize("name", [*GRID, *EARLY, *DATA, "no such file"])
-def test_after_bad_input_nothing_is_half_written(name, answers):
-    home = answers[0] / name.replace(" ", "-") / "home"
-    assert [p for p in home.rglob("*") if p.is_file()] == [] if home.exists() else True
-
-
-def test_an_unreadable_file_is_named_with_the_reason(answers):
-    root, runs = answers
-    assert one_sentence(runs["no such file"].stderr) and runs["no such file"].returncode == 2
-    assert f"{root / 'nowhere.csv'} cannot be read (No such file" in runs["no such file"].stderr
-
-
-def test_a_mistake_in_a_users_own_grid_names_its_line(place):
-    place.folder.mkdir()
-    grid = place.folder / "mine.toml"
-    grid.write_text(HUB_ONLY.replace("rank = 4", "rank = 0"))
-    result = place.ask("sweep", str(grid))
-    line = grid.read_text().split("rank")[0].count("\n") + 1
-    assert result.returncode == 2 and f"mine.toml, line {line}: recipe[1].rank = 0" in result.stderr
-
-
-def test_a_bad_row_of_a_parquet_file_is_named(place):
-    place.folder.mkdir()
-    path = place.folder / "cases.parquet"
-    pd.DataFrame({"text": ["a", "b"], "label": ["ED", "sometimes"]}).to_parquet(path)
-    result = place.ask("sweep", "smoke", "--set", f"data.source={path}", program=without_server)
-    assert result.returncode == 2 and one_sentence(result.stderr) and f"{path}, row 2" in result.stderr
+    parts = (GRID | DATA)[name][1]
+    sentence = runs[name].stderr
+    assert (runs[name].returncode, runs[name].stdout) == (2, "") and one_sentence(sentence), sentence
+    assert [p for p in parts if p.replace("FILE", str(root / f"{name}.csv")) not in sentence] == []
+    assert "wombat" not in sentence, "words that may be a patient's are not repeated"
+    assert [p for p in (root / name.replace(" ", "-") / "home").rglob("*") if p.is_file()] == []
 
 
 @pytest.fixture
@@ -206,13 +176,20 @@ def test_without_network_and_package_the_reasons_come_within_seconds(place, clos
     assert not (place.home / "experiments").exists() and not (place.home / "sources").exists()
 
 
-def test_a_server_that_does_not_answer_is_a_sentence_before_anything_is_done(place, closed_port):
+@pytest.mark.parametrize("named_in", ["environment", "profile"])
+def test_a_server_that_does_not_answer_is_a_sentence_before_anything_is_done(named_in, place, closed_port):
     url = f"http://127.0.0.1:{closed_port}/api"
+    profile = place.folder / "own" / "profiles.toml"
+    profile.parent.mkdir(parents=True)
+    profile.write_text(f'active = "own"\n[profiles.own]\nPREFECT_API_URL = "{url}"\n')
+    names_it = {"environment": {"PREFECT_API_URL": url}, "profile": {"PREFECT_HOME": str(profile.parent)}}
     place.is_new = True
-    result = place.run("sweep", "smoke", "--limit", "1", PREFECT_API_URL=url)
+    result = place.run("sweep", "smoke", "--limit", "1", **names_it[named_in])
     assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
-    assert f"no server answers at {url}" in result.stderr and "unset PREFECT_API_URL" in result.stderr
+    assert f"no server answers at {url}" in result.stderr
+    assert named_in == "profile" or "unset PREFECT_API_URL" in result.stderr
     assert not (place.home / "experiments").exists() and not place.warehouse.exists()
+    assert not (place.home / "servers").exists(), "and none is started"
 
 
 def test_the_paper_plan_lists_sixty_cells_before_any_download(place, closed_port):
@@ -220,13 +197,11 @@ def test_the_paper_plan_lists_sixty_cells_before_any_download(place, closed_port
     result = place.run(
         "sweep", "paper", "--plan", HF_ENDPOINT=dead, PIP_INDEX_URL=f"{dead}/simple", HF_HOME=str(place.folder / "hf")
     )
-    assert result.returncode == 0 and result.stderr == ""
+    assert (result.returncode, result.stderr) == (0, "")
     ids = [word for word in result.stdout.split() if word.endswith("-s42")]
     assert len(ids) == len(set(ids)) == 60 and "60 experiments, 0 trained, 60 to train" in result.stdout
-
     for name in ("smollm2-135m", "smollm2-360m", "gemma-3-270m"):
         assert f"weights  {name}: Hub " in result.stdout
-
     assert not place.home.exists(), "a plan writes nothing"
 
 
@@ -235,23 +210,19 @@ def test_status_before_any_sweep_says_what_to_type(place):
     assert result.returncode == 0 and result.stdout == "Nothing has run yet. Next: triage sweep demo\n"
 
 
-@pytest.mark.parametrize("blocked", ["file", "file below", "too long"])
+@pytest.mark.parametrize("blocked", ["file", "file below", "too long", "read only"])
 def test_a_home_that_cannot_be_one_is_a_sentence(blocked, place):
-    place.folder.mkdir()
-    (place.folder / "home").write_text("a file")
-    home = {"file": place.home, "file below": place.home / "deeper", "too long": place.folder / ("h" * 300)}[blocked]
+    homes = {"file": "home", "file below": "home/deeper", "too long": "h" * 300, "read only": "closed"}
+    if blocked == "read only" and os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    (place.folder / "closed").mkdir(0o500, parents=True)
+    place.home.write_text("a file")
+    home = place.folder / homes[blocked]
     result = place.run("sweep", "smoke", TRIAGE_HOME=str(home))
-    assert result.returncode == 2 and one_sentence(result.stderr) and "TRIAGE_HOME" in result.stderr, result.stderr
+    assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
+    assert "TRIAGE_HOME" in result.stderr or blocked == "read only"
     environments = [environment for _, environment in process_environments()]
     assert str(home) not in str(environments), "no server of it is left"
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_home_that_may_not_be_written_is_a_sentence(place):
-    place.home.mkdir(parents=True)
-    place.home.chmod(0o500)
-    result = place.run("sweep", "smoke")
-    assert result.returncode == 2 and one_sentence(result.stderr)
 
 
 def test_wherever_a_grid_is_asked_for_all_built_in_ones_are_named(place):
@@ -267,3 +238,156 @@ def test_help_lists_every_command_with_the_first_sentence_of_its_own_help(place)
     for name, line in COMMANDS.items():
         command = group.resolve_command(typer.Context(group), [name])[1]
         assert f" {name} {line}" in listed and " ".join(command.help.split()).startswith(line)
+
+
+# --- Standard output that cannot be written ------------------------------------------------------
+
+FULL = Path("/dev/full")  # a device that has no room
+NOT_FULL = (
+    "triage: The disk is full: standard output could not be written; free some space and run the command again.\n"
+)
+UNFORESEEN = """
+import flows.cli.main as main
+@main.app.command()
+def unforeseen() -> None:
+    print("before")
+    raise OSError(28, "No space left on device")  # on another file
+main.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    return with_empty_warehouse(tmp_path_factory.mktemp("small"))
+
+
+def start(place: Place, command: tuple[str, ...], stdout: object, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *command], cwd=place.folder, env=place.environment | environment,
+        stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def written(place: Place, command: tuple[str, ...], stdout: object, **environment: str) -> tuple[int, str | None, str]:
+    with start(place, command, stdout, **environment) as process:
+        out, err = process.communicate()
+    return process.returncode, out, err
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no full device")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "args", ["sql|SELECT 1", "sql|SELECT 1|--format|csv", "status|--json", "warehouse|check", "--help"]
+)
+def test_a_full_standard_output_is_a_sentence(args, unbuffered, empty):
+    with FULL.open("w") as full:
+        answer = written(empty, (*empty.command, *args.split("|")), full, PYTHONUNBUFFERED=unbuffered)
+    assert answer == (2, None, NOT_FULL)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_another_refusal_of_standard_output_says_what_the_system_says(unbuffered, empty):
+    (empty.folder / "out").touch()
+    with (empty.folder / "out").open() as for_reading:
+        code, _, err = written(empty, (*empty.command, "status", "--json"), for_reading, PYTHONUNBUFFERED=unbuffered)
+    assert code == 2 and one_sentence(err)
+    assert "Standard output could not be written (Bad file descriptor); send it to a file" in err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_character_that_standard_output_does_not_have_is_a_sentence(encoding, empty):
+    command = (*empty.command, "sql", "SELECT 'a\u0142b' AS a", "--format", "csv")
+    code, _, err = written(empty, command, subprocess.PIPE, PYTHONIOENCODING=encoding)
+    assert code == 2 and one_sentence(err) and r"which has no '\u0142'; set PYTHONIOENCODING=utf-8" in err
+    remedied = written(empty, command, subprocess.PIPE, PYTHONIOENCODING="utf-8:backslashreplace")
+    assert remedied == (0, "a\na\u0142b\n", "")
+
+
+def test_a_reader_that_has_gone_ends_a_command_without_a_word(empty):
+    with start(empty, (*empty.command, "status", "--json"), subprocess.PIPE, PYTHONUNBUFFERED="") as process:
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait() == 1
+
+
+def test_an_error_of_another_file_is_not_called_one_of_standard_output(empty):
+    code, out, err = written(empty, ("-c", UNFORESEEN, "unforeseen"), subprocess.PIPE)
+    assert code == 1 and "standard output" not in err and "before" in out
+    assert err.endswith("OSError: [Errno 28] No space left on device\n")
+
+
+# --- Ctrl-C --------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_during_a_long_wait_for_the_reader_of_the_end_is_an_interruption(monkeypatch, capsys):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.cli.main.app", lambda standalone_mode: 0)
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(flush=interrupted))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130 and capsys.readouterr().err == "triage: Interrupted.\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [("typer", ["--help"]), ("rich", ["--help"]), ("pydantic", ["sweep", "smoke", "--plan"])],
+)
+def test_ctrl_c_while_modules_are_imported_is_a_sentence(module, arguments, tmp_path):
+    interrupts = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    (tmp_path / f"{module}.py").write_text(interrupts)
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", "from flows.cli.start import main; main()", *arguments],
+        env=os.environ | {"PYTHONPATH": path}, cwd=tmp_path, capture_output=True, text=True, timeout=50,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert (result.returncode, result.stderr.strip(), result.stdout) == (130, "triage: Interrupted.", "")
+
+
+# --- Which libraries a command loads, on a warehouse with results in it ---------------------------
+
+NEVER = {"prefect", "scipy", "pandas", "mlx", "mlx_lm", "transformers"}
+HEAVY = NEVER | {"duckdb", "pydantic", "numpy", "pyarrow"}
+LOADED = """
+import json, pathlib, sys
+from flows.cli.main import main
+try:
+    main()
+finally:
+    tops = sorted({name.partition(".")[0] for name in sys.modules})
+    pathlib.Path("modules.json").write_text(json.dumps(tops))
+"""
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("light")
+    place = Place(folder / "place", ("-c", LOADED), is_new=True)
+    write_landing(folder / "landing", "t4", "training", training("t4"))
+    write_landing(folder / "landing", "e4", "evaluation", evaluation("e4", "t4"))
+    place.home.mkdir(parents=True)
+    load_all(folder / "landing", place.warehouse)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("args", "begins", "not_loaded"),
+    [
+        ("--help", "", HEAVY), ("-h", "", HEAVY), ("--version", "triage ", HEAVY),
+        ("sweep -h", "Usage", NEVER), ("data check -h", "Usage", NEVER), ("doctor -h", "Usage", NEVER),
+        ("sql FROM\tleaderboard", "", NEVER), ("status", "", NEVER), ("gates t4", "", NEVER), ("compare", "", NEVER),
+        ("compare --all", "", NEVER),
+    ],
+)  # fmt: skip
+def test_a_command_that_answers_at_once_loads_only_what_it_needs(args, begins, not_loaded, light):
+    result = light.run(*args.split(" "), DO_NOT_TRACK="0", PREFECT_SERVER_ANALYTICS_ENABLED="true")
+    assert (result.returncode, result.stderr) == (0, "") and result.stdout.strip().startswith(begins)
+    assert result.stdout and not (light.folder / "prefect").exists(), "Prefect was not started, so it wrote no notice"
+    assert set(json.loads((light.folder / "modules.json").read_text())) & not_loaded == set()
+
+
+def test_a_shell_can_complete_the_commands(light):
+    place = Place(light.folder, ("-c", "import sys; sys.argv[0] = 'triage'; from flows.cli.main import main; main()"))
+    result = place.run(_TRIAGE_COMPLETE="complete_bash", COMP_WORDS="triage s", COMP_CWORD="1")
+    assert result.stdout.split() == ["sweep", "search", "status", "serve", "sql"] and result.stderr == ""

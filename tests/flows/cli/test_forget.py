@@ -61,24 +61,22 @@ def test_no_file_holds_a_piece_of_a_text_afterwards_and_results_stay(swept):
     assert (result.returncode, result.stderr) == (0, "")
     files = [path for path in swept.home.rglob("*") if path.is_file()]
     assert files and [str(path) for path in files if pattern.search(path.read_bytes())] == []
-
     for place in ("data", "experiments", "prefixes", "baselines", "moved"):
         assert not list((swept.home / place).glob("*/")), place
-
     assert not list(swept.home.rglob("adapters*.safetensors"))
     assert len(swept.query("SELECT training_id FROM experiment WHERE recipe_kind <> 'baseline'")) == 8
     again = swept.ask("data", "forget", "embedded")
     assert again.returncode == 2 and one_sentence(again.stderr) and "nor of any other" in again.stderr
 
 
-def test_a_name_that_is_not_there_is_a_sentence_with_the_nearest(swept):
-    result = swept.ask("data", "forget", "embeded", "--yes")
-    assert result.returncode == 2 and "a data set 'embeded'; did you mean embedded-" in result.stderr
-    paper = swept.ask("data", "forget", "paper")
-    assert paper.returncode == 2 and "holds nothing of a data set 'embedded-" in paper.stderr
+def test_a_name_that_is_not_there_is_a_sentence_and_every_adapter_of_a_home_that_trained_none_itself_goes(swept):
+    for name, sentence in (
+        ("embeded", "a data set 'embeded'; did you mean embedded-"),
+        ("paper", "holds nothing of a data set 'embedded-"),
+    ):
+        result = swept.ask("data", "forget", name, "--yes")
+        assert result.returncode == 2 and sentence in result.stderr
 
-
-def test_every_adapter_of_a_home_that_trained_none_itself_goes(swept):
     shutil.rmtree(swept.home / "logs")
     specs = list((swept.home / "experiments").glob("*/spec.json"))
     for path in specs:
@@ -91,36 +89,34 @@ def test_every_adapter_of_a_home_that_trained_none_itself_goes(swept):
 # --- On homes of a few folders -------------------------------------------------------------------
 
 
+def sets_of(root: Path, name: str, **digests: str) -> None:
+    """A data set with these sets."""
+    (root / "data" / name).mkdir(parents=True)
+    seal(root / "data" / name, {"sets": {k: {"digest": d, "cases": 1, "labels": {}} for k, d in digests.items()}})
+
+
 def made_home(root: Path) -> Path:
     """Two data sets, an adapter and an untuned model's scores of each; `new` has another test set than `own`.
 
     Each holds a file of what is to go.
     """
     for name, tests in (("own-1", "t1"), ("own-2", "t2"), ("other-3", "t3")):
-        (root / "data" / name).mkdir(parents=True)
-        shared = "learned" if name.startswith("own") else "elsewhere"
-        sets = {
-            "train": {"digest": shared, "cases": 1, "labels": {}},
-            "test": {"digest": tests, "cases": 1, "labels": {}},
-        }
-        seal(root / "data" / name, {"sets": sets})
+        sets_of(root, name, train="learned" if name.startswith("own") else "elsewhere", test=tests)
         trained = root / "experiments" / f"cell-{name}"
-        job(trained, {"folder": trained, "data": root / "data" / name, "home": root})
         scores = root / "baselines" / f"untuned-{name}"
-        scores.mkdir(parents=True)
+        job(trained, {"folder": trained, "data": root / "data" / name, "home": root})
         job(root / "logs" / name, {"scores": scores, "data": root / "data" / name, "home": root})
+        scores.mkdir(parents=True)
         for folder, file in zip((root / "data" / name, trained, scores), FILES, strict=True):
             (folder / file).write_text("what is to go")
 
-    moved = root / "moved" / "m"
-    moved.mkdir(parents=True)
-    adapter = root / "experiments" / "cell-own-1"
-    ranked = root / "valid" / "v"
-    ranked.mkdir(parents=True)
+    moved, ranked = root / "moved" / "m", root / "valid" / "v"
+    for folder in (moved, ranked):
+        folder.mkdir(parents=True)
+    shared = {"data": root / "data" / "own-2", "home": root}
     # This job's `folder` is where the paths of its bundle begin: the home itself.
-    job(root / "logs" / "valid", {"scores": ranked, "data": root / "data" / "own-2", "home": root, "folder": root})
-    job(root / "logs" / "move", {"scores": moved, "data": root / "data" / "own-2", "home": root, "adapter": adapter})
-
+    job(root / "logs" / "valid", shared | {"scores": ranked, "folder": root})
+    job(root / "logs" / "move", shared | {"scores": moved, "adapter": root / "experiments" / "cell-own-1"})
     return root
 
 
@@ -131,10 +127,8 @@ def job(folder: Path, args: dict[str, Path]) -> None:
 
 
 def folders(root: Path) -> set[str]:
-    return {
-        str(path.relative_to(root)) for place in ("data", "experiments", "baselines", "moved", "valid")
-        for path in (root / place).glob("*/")
-    }  # fmt: skip
+    kinds = ("data", "experiments", "baselines", "moved", "valid")
+    return {str(path.relative_to(root)) for kind in kinds for path in (root / kind).glob("*/")}
 
 
 def what_is_left(root: Path, name: str) -> list[str]:
@@ -151,13 +145,6 @@ def test_what_came_from_other_data_stays_and_a_shared_set_is_named(tmp_path):
         "baselines/untuned-own-2", "baselines/untuned-other-3",
     }, "the moved adapter goes with its adapter"  # fmt: skip
     assert matching_names(root, "own") == ["own-2"]
-
-
-def test_adapters_of_a_data_set_whose_texts_are_gone_already_are_found(tmp_path):
-    root = made_home(tmp_path)
-    shutil.rmtree(root / "data" / "other-3")
-    names = {path.name for path in of_data(root, matching_names(root, "other"))}
-    assert names == {"cell-other-3", "untuned-other-3"}
 
 
 @pytest.mark.parametrize("subfolder", ["experiments", "data", "landing"])
@@ -221,13 +208,13 @@ def test_a_removal_that_was_interrupted_is_finished_when_it_is_typed_again(remov
     def interrupted(folder, ignore_errors=False):
         nonlocal whole_folders
         if ignore_errors:
-            return
-        if not whole_folders:
-            for path in folder.glob("*.json"):  # spec and manifest are the first to go
-                path.unlink()
-            raise KeyboardInterrupt
+            return None
         whole_folders -= 1
-        rmtree(folder)
+        if whole_folders >= 0:
+            return rmtree(folder)
+        for path in folder.glob("*.json"):  # spec and manifest are the first to go
+            path.unlink()
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(removal.shutil, "rmtree", interrupted)
@@ -261,10 +248,11 @@ def test_adapters_that_were_set_aside_are_known_by_their_jobs_where_the_texts_ar
 
 def test_what_an_interrupted_removal_left_goes_with_what_has_its_name_again(tmp_path):
     root = made_home(tmp_path)
-    trained = root / "experiments" / "cell-own-1"
-    shutil.copytree(trained, root / "experiments" / ".forgotten-cell-own-1")
+    experiments = root / "experiments"
+    trained = experiments / "cell-own-1"
+    shutil.copytree(trained, experiments / ".forgotten-cell-own-1")
     shutil.copytree(trained, trained / "scores" / ".forgotten-s")
-    shutil.copytree(trained, root / "experiments" / ".forgotten-gone" / "scores" / ".forgotten-s")
+    shutil.copytree(trained, experiments / ".forgotten-gone" / "scores" / ".forgotten-s")
     forget(root, "own-1")
     assert what_is_left(root, "own-1") == [] and not list(root.rglob(".forgotten-*"))
 
@@ -312,20 +300,14 @@ def brought(root: Path, name: str, ingredients: str) -> Path:
     return folder
 
 
-def learned(root: Path, name: str, train: str, valid: str) -> None:
-    """A data set with the two sets that an adapter learns from."""
-    (root / "data" / name).mkdir(parents=True)
-    sets = {key: {"digest": digest, "cases": 1, "labels": {}} for key, digest in (("train", train), ("valid", valid))}
-    seal(root / "data" / name, {"sets": sets})
-
-
 def test_an_adapter_of_another_machine_goes_with_the_cases_that_it_learned_from(tmp_path):
     root = tmp_path / "home"
-    learned(root, "own-1", "t1", "v1")
-    learned(root, "own-2", "t1", "v2")
-    brought(root, "cell-1", json.dumps({"train": "t1", "valid": "v1"}))
-    brought(root, "cell-2", json.dumps({"train": "t1", "valid": "v2"}))
-    for name, ingredients in (("cell-odd", "[]"), ("cell-broken", "{"), ("cell-old", "{}")):
+    sets_of(root, "own-1", train="t1", valid="v1")
+    sets_of(root, "own-2", train="t1", valid="v2")
+    for name, ingredients in (
+        ("cell-1", json.dumps({"train": "t1", "valid": "v1"})), ("cell-2", json.dumps({"train": "t1", "valid": "v2"})),
+        ("cell-odd", "[]"), ("cell-broken", "{"), ("cell-old", "{}"),
+    ):  # fmt: skip
         brought(root, name, ingredients)
 
     moved = root / "moved" / "m"
@@ -338,17 +320,17 @@ def test_an_adapter_of_another_machine_goes_with_the_cases_that_it_learned_from(
     assert of_data(root, ["own-1"]) == [adapter, moved, half_brought, root / "data" / "own-1"], "the texts are the last"
     assert sharing_sets(root, ["own-1"]) == ["own-2"]
     forget(root, "own-1")
-    assert {path.name for path in (root / "experiments").glob("*/")} == {
-        "cell-2", "cell-odd", "cell-broken", "cell-old",
-    }  # fmt: skip
+    left = {path.name for path in (root / "experiments").glob("*/")}
+    assert left == {"cell-2", "cell-odd", "cell-broken", "cell-old"}
 
 
 def test_an_adapter_of_another_machine_goes_also_where_only_one_of_this_machine_names_the_data(tmp_path):
     root = tmp_path / "home"
     cases = json.dumps({"train": "t1", "valid": "v1"})
     brought(root, "cell-1", cases)
-    job(root / "experiments" / "cell-2", {"folder": root / "experiments/cell-2", "data": "own-1", "home": root})
-    (root / "experiments" / "cell-2" / INGREDIENTS).write_text(cases)
+    own = root / "experiments" / "cell-2"
+    job(own, {"folder": own, "data": "own-1", "home": root})
+    (own / INGREDIENTS).write_text(cases)
     assert [path.name for path in of_data(root, ["own-1"])] == ["cell-1", "cell-2"]
 
 

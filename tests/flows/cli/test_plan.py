@@ -61,17 +61,20 @@ def test_after_a_sweep_all_is_trained_under_settings_that_change_no_adapter(trai
     assert {p.name for p in bare.iterdir()} == {"experiments"}, "a plan writes nothing"
 
 
-def test_what_is_trained_and_would_be_scored_again_is_said_with_its_time(smoke, monkeypatch):
+def test_what_is_trained_and_would_be_scored_again_is_said_with_its_time(smoke, offline, monkeypatch):
     monkeypatch.setenv("TRIAGE_HOME", str(smoke[0].home))
+    for override, state in (
+        (None, "done"),
+        ("scoring.passes=20", "to score"),
+        ("data.limits.test=12", "to score"),
+        ("recipe.iterations=4", "to train"),
+    ):
+        cells = planned(select("smoke", [override] if override else []))
+        assert {cell.state for cell in cells} == {state} and all((cell.seconds > 0) == bool(override) for cell in cells)
 
-    def cells(*overrides):
-        return planned(select("smoke", list(overrides)))
-
-    assert {(cell.state, cell.seconds) for cell in cells()} == {("done", 0.0)}
-    more = cells("scoring.passes=20")
-    assert {cell.state for cell in more} == {"to score"} and all(cell.seconds > 0 for cell in more)
-    assert {cell.state for cell in cells("data.limits.test=12")} == {"to score"}
-    assert {cell.state for cell in cells("recipe.iterations=4")} == {"to train"}
+    text = printed(select("smoke", narrowing=Narrowing(bits=[4])))
+    assert "4 experiments, 4 trained, 0 to train, 0 to score: about 0 s" in text
+    assert "time " not in text and "prefixes " not in text, "a plan of what is done says no time"
 
 
 def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_grid_names(tmp_path, offline):
@@ -127,48 +130,35 @@ def test_a_plan_ends_with_the_models_that_no_source_offers_now(offline):
     assert "No source of" not in printed(selection)
 
 
-def test_a_plan_of_what_is_done_says_no_time(offline, smoke, monkeypatch):
-    monkeypatch.setenv("TRIAGE_HOME", str(smoke[0].home))
-    text = printed(select("smoke", narrowing=Narrowing(bits=[4])))
-    assert "4 experiments, 4 trained, 0 to train, 0 to score: about 0 s" in text
-    assert "time " not in text and "prefixes " not in text
-
-
-@pytest.mark.parametrize(
-    "overrides", [["recipe.iterations=4"], ["data.limits.train=40"], ["training.num_layers=1"], ["seeds=[7]"]]
-)
-def test_another_setting_or_other_cases_are_not_trained(overrides, trained, smoke, tmp_path):
-    assert trained(*overrides) == trained(*overrides, home=without_variants(smoke[0], tmp_path / "bare")) == 0
+def test_another_setting_or_other_cases_are_not_trained(trained, smoke, tmp_path):
+    bare = without_variants(smoke[0], tmp_path / "bare")
+    for override in ("recipe.iterations=4", "data.limits.train=40", "training.num_layers=1", "seeds=[7]"):
+        assert trained(override) == trained(override, home=bare) == 0
 
 
 @pytest.mark.parametrize("ingredient", ["engine", "library", "prompt"])
 def test_another_engine_library_or_prompt_trains_again(ingredient, trained, smoke, tmp_path, monkeypatch):
-    if ingredient == "engine":
-        monkeypatch.setattr("tasks.identity.ENGINE_VERSION", 10**6)
-        monkeypatch.setattr("tasks.tuning.rows.ENGINE_VERSION", 10**6)
-
+    other = type("Prompt", (), {"digest": "another"})
+    name, value = {
+        "engine": ("ENGINE_VERSION", 10**6),
+        "library": ("versions", lambda: {"mlx": "0", "mlx-lm": "0"}),
+        "prompt": ("load_prompt", lambda _: other),
+    }[ingredient]
     for module in ("tasks.identity", "tasks.tuning.rows"):
-        if ingredient == "library":
-            monkeypatch.setattr(f"{module}.versions", lambda: {"mlx": "0", "mlx-lm": "0"})
-        if ingredient == "prompt":
-            other = type("Prompt", (), {"digest": "another"})
-            monkeypatch.setattr(f"{module}.load_prompt", lambda _, other=other: other)
-
+        monkeypatch.setattr(f"{module}.{name}", value)
     assert trained() == trained(home=without_variants(smoke[0], tmp_path / "bare")) == 0
 
 
 def test_random_weights_of_another_seed_are_not_those_that_were_trained(trained, smoke, tmp_path, monkeypatch):
     """By the variant, or where it is gone by the sources that the grid names."""
-    cells = select("smoke").cells
-    other = [
-        c.model_copy(update={"model": c.model.model_copy(update={"sources": (s.model_copy(update={"seed": 9}),)})})
-        for c in cells
-        for s in c.model.sources
-    ]
-    monkeypatch.setenv("TRIAGE_HOME", str(without_variants(smoke[0], tmp_path / "bare")))
     chosen = select("smoke")
-    matches = planned(Selection(chosen.grid, other))
-    assert len(matches) == 8 and not any(cell.trained for cell in matches)
+    other = []
+    for cell in chosen.cells:
+        (source,) = cell.model.sources
+        model = cell.model.model_copy(update={"sources": (source.model_copy(update={"seed": 9}),)})
+        other.append(cell.model_copy(update={"model": model}))
+    monkeypatch.setenv("TRIAGE_HOME", str(without_variants(smoke[0], tmp_path / "bare")))
+    assert [cell.trained for cell in planned(Selection(chosen.grid, other))] == [False] * 8
 
 
 def test_a_plan_prepares_own_cases_once_and_leaves_none(offline, smoke, tmp_path, monkeypatch):

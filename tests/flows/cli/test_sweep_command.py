@@ -1,5 +1,7 @@
-"""How a sweep ends: exit code 1 where an experiment failed, a sentence where the user must fix something."""
+"""`triage sweep`: exit code 1 where an experiment failed, a sentence where the user must fix something, Prefect's
+temporary server, and what is printed at the end: the answer first, a line an experiment, and where the rest is."""
 
+import io
 import os
 import signal
 import socket
@@ -17,12 +19,17 @@ from deployments.interruptions import kept_awake
 from deployments.prefect_api import api_url, prefect_client
 from deployments.up import up
 from flows.cli import sweep as run
+from flows.cli.sweep import MOST_FAILURES, NOTHING, print_failures, print_results
+from flows.report.figures import BASELINES
 from flows.selection import select
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
 from tasks.runtime.events import ExperimentFailed
 from tests.flows.test_kill import has_gone, server_of
 from tests.place import Place, one_sentence
+from tests.warehouse.rows import evaluation, training
+from warehouse.landing import write_landing
+from warehouse.load import load_all
 
 
 @pytest.fixture
@@ -43,16 +50,10 @@ def ends_with(monkeypatch):
     return run_it
 
 
-@pytest.mark.parametrize("errors", [[Diverged("a")], [LostChild("a"), BadInput("b")], [RuntimeError("a")]])
-def test_a_failed_experiment_is_exit_code_one(errors, ends_with):
-    assert ends_with(*errors) == 1
-
-
-def test_all_done_is_exit_code_zero(ends_with):
+def test_a_failed_experiment_is_exit_code_one_and_what_the_user_must_fix_is_printed_once(ends_with):
     assert ends_with() == 0 and listeners == []
-
-
-def test_what_the_user_must_fix_is_printed_once_however_many_experiments_it_stopped(ends_with):
+    for errors in ([Diverged("a")], [LostChild("a"), BadInput("b")], [RuntimeError("a")]):
+        assert ends_with(*errors) == 1
     with pytest.raises(BadInput, match=r"^The disk is full\.$"):
         ends_with(*[BadInput("The disk is full.")] * 60)
     with pytest.raises(BadInput, match=r"^A\. B\.$"):
@@ -72,18 +73,11 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
-def test_a_full_disk_is_a_sentence_and_nothing_half_made_stays(small_disk):
+def test_a_full_disk_and_a_home_that_may_not_be_written_to_are_sentences_and_nothing_half_made_stays(small_disk):
     result = small_disk.run("sweep", "smoke")
-    assert (
-        result.returncode == 2
-        and one_sentence(result.stderr)
-        and result.stderr.startswith("triage: The disk is full: ")
-    )
+    assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
+    assert result.stderr.startswith("triage: The disk is full: ")
     assert [p for p in small_disk.home.rglob("*") if p.is_file()] == []
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
-def test_a_home_that_may_not_be_written_to_is_a_sentence(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk.home)], check=True)
     result = small_disk.run("sweep", "smoke")
     assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
@@ -101,7 +95,6 @@ def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
     process.terminate()
     result = place.finish(process)
     assert result.returncode == 130 and one_sentence(result.stderr) and "run the same command again" in result.stderr
-
     assert has_gone(server, 20)
 
 
@@ -144,9 +137,9 @@ def test_a_second_ctrl_c_ends_everything_at_once(first, tmp_path):
 
 @pytest.mark.parametrize("name", ["profiles.toml", ".env", "prefect.toml", "pyproject.toml"])
 def test_prefect_is_asked_for_a_server_wherever_one_may_be_configured(name, tmp_path, monkeypatch):
+    """The answer of a whole sweep, for a profile, is in test_cli.py."""
     for variable in temporary_server.NAMES_A_SERVER:
         monkeypatch.delenv(variable, raising=False)
-
     monkeypatch.delitem(sys.modules, "prefect.context")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -155,16 +148,6 @@ def test_prefect_is_asked_for_a_server_wherever_one_may_be_configured(name, tmp_
     assert temporary_server._may_be_configured() == (name != "pyproject.toml")
     (tmp_path / name).write_text('[tool.prefect.api]\nurl = "http://127.0.0.1:4200/api"\n')
     assert temporary_server._may_be_configured()
-
-
-def test_a_server_in_a_profile_is_used_and_none_started(place):
-    profile = place.folder / "own" / "profiles.toml"
-    profile.parent.mkdir(parents=True)
-    profile.write_text('active = "own"\n[profiles.own]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n')
-    result = place.run("sweep", "smoke", PREFECT_HOME=str(profile.parent))
-    assert result.returncode == 2 and one_sentence(result.stderr)
-    assert "no server answers at http://127.0.0.1:9" in result.stderr
-    assert not (place.home / "servers").exists()
 
 
 ANSWERS = """
@@ -199,9 +182,6 @@ class Started:
         self.processes.append(subprocess.Popen([*self.commands.pop(0), str(number)], pass_fds=[number]))
         return self.processes[-1]
 
-    def kill(self):
-        self.processes[-1].kill()
-
     def wait_until_said(self, beginning):
         deadline = time.monotonic() + 60
         while not any(sentence.startswith(beginning) for sentence in self.sentences):
@@ -212,12 +192,12 @@ class Started:
 @pytest.fixture
 def start_server(monkeypatch):
     def start(*commands: list[str]) -> Started:
-        started_server = Started(list(commands))
-        monkeypatch.setattr(temporary_server, "_start", started_server.start_process)
+        started = Started(list(commands))
+        monkeypatch.setattr(temporary_server, "_start", started.start_process)
         monkeypatch.setattr(temporary_server, "POLL_SECONDS", 0.1)
-        ends.append(started_server.server.end)
-        started_server.server.start()
-        return started_server
+        ends.append(started.server.end)
+        started.server.start()
+        return started
 
     ends: list = []
     yield start
@@ -237,47 +217,44 @@ def test_a_server_that_ends_at_once_twice_is_one_sentence(start_server, monkeypa
 
 
 def test_a_server_that_ends_at_once_is_started_again_on_a_port_that_no_other_program_can_take(start_server):
-    started_server = start_server(["false"], ANSWERING)
-    port = started_server.server.port
-
+    started = start_server(["false"], ANSWERING)
+    port = started.server.port
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", port))
-
-    started_server.server.wait(60)
-    assert started_server.server.port == port and len(started_server.processes) == 2
-    started_server.server.end()
-    assert started_server.processes[-1].poll() is not None
+    started.server.wait(60)
+    assert started.server.port == port and len(started.processes) == 2
+    started.server.end()
+    assert started.processes[-1].poll() is not None
 
 
 def test_another_server_is_started_whenever_one_ends_and_requests_wait_for_it(start_server):
-    started_server = start_server(ANSWERING, FAILS, ANSWERING, ANSWERING)
-    started_server.server.wait(60)
-    port = started_server.server.port
-
+    started = start_server(ANSWERING, FAILS, ANSWERING, ANSWERING)
+    started.server.wait(60)
+    port = started.server.port
     for _ in range(2):
-        started_server.sentences.clear()
-        started_server.kill()
-        started_server.wait_until_said("Prefect's temporary server is gone (it was ended by signal 9)")
+        started.sentences.clear()
+        started.processes[-1].kill()
+        started.wait_until_said("Prefect's temporary server is gone (it was ended by signal 9)")
         with prefect_client(api_url(port), 60.0) as client:
             assert client.api_version() == "3.9.1", "the request came before the server"
-        started_server.wait_until_said("Prefect's temporary server runs again")
+        started.wait_until_said("Prefect's temporary server runs again")
 
-    assert started_server.server.port == port and started_server.commands == [] and not started_server.lost.is_set()
+    assert started.server.port == port and started.commands == [] and not started.lost.is_set()
 
 
 def test_a_sweep_is_told_that_no_server_can_be_started_any_more(start_server):
-    started_server = start_server(ANSWERING, FAILS, FAILS)
-    started_server.server.wait(60)
-    started_server.kill()
-    assert started_server.lost.wait(60) and started_server.commands == []
+    started = start_server(ANSWERING, FAILS, FAILS)
+    started.server.wait(60)
+    started.processes[-1].kill()
+    assert started.lost.wait(60) and started.commands == []
 
 
 def test_a_server_that_is_ended_is_not_started_again(start_server):
-    started_server = start_server(ANSWERING)
-    started_server.server.wait(60)
-    started_server.server.kill()
+    started = start_server(ANSWERING)
+    started.server.wait(60)
+    started.server.kill()
     time.sleep(0.5)
-    assert started_server.sentences == [] and not started_server.lost.is_set()
+    assert started.sentences == [] and not started.lost.is_set()
 
 
 @pytest.fixture
@@ -290,7 +267,6 @@ def caffeinate(monkeypatch, tmp_path):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr("deployments.interruptions.is_mac", lambda: True)
-
     return note
 
 
@@ -301,29 +277,106 @@ def content_soon(path):
     return path.read_text()
 
 
-def test_a_mac_is_kept_awake_while_a_sweep_runs_and_no_longer(caffeinate, ends_with, monkeypatch):
+def test_a_mac_is_kept_awake_while_a_sweep_runs_or_prefects_ui_is_offered_and_no_longer(
+    caffeinate, ends_with, monkeypatch
+):
     arguments = []
     monkeypatch.setattr(run, "check", lambda selection: arguments.append(content_soon(caffeinate)))
-    assert ends_with() == 0
-    assert arguments == [f"-i -w {os.getpid()}\n"] and not caffeinate.exists()
-
-
-def test_a_mac_is_kept_awake_while_prefects_ui_is_offered(caffeinate, monkeypatch):
-    arguments = []
+    assert ends_with() == 0 and not caffeinate.exists()
     monkeypatch.setattr("deployments.up._run", lambda *_: arguments.append(content_soon(caffeinate)))
     up(1, print)
-    assert arguments == [f"-i -w {os.getpid()}\n"] and not caffeinate.exists()
+    assert arguments == [f"-i -w {os.getpid()}\n"] * 2 and not caffeinate.exists()
 
 
-def test_elsewhere_nothing_is_started_for_it(caffeinate, monkeypatch):
-    monkeypatch.setattr("deployments.interruptions.is_mac", lambda: False)
-    with kept_awake():
-        time.sleep(0.2)
+def test_elsewhere_and_on_a_mac_without_caffeinate_nothing_is_started_for_it(caffeinate, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("deployments.interruptions.is_mac", lambda: False)
+        with kept_awake():
+            time.sleep(0.2)
     assert not caffeinate.exists()
-
-
-def test_a_mac_without_caffeinate_runs_sweeps_all_the_same(caffeinate, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with kept_awake():
         pass
     assert not caffeinate.exists()
+
+
+# --- What is printed at the end ------------------------------------------------------------------
+
+SEEDS = (0, 1, 2)
+RANDOM = "-s0"  # the seed whose weights are random
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A warehouse of trained pairs, a pair a seed, and the baselines without a model; the ids of its evaluations."""
+    folder = tmp_path_factory.mktemp("end")
+    cells = [
+        (f"smollm2-135m-{b}bit-balanced_safe-s{s}", b, s, "balanced_safe", "safety") for b in (4, 8) for s in SEEDS
+    ]
+    cells += [(name, None, 0, name, "baseline") for name in BASELINES]
+    for cell, bits, seed, recipe, kind in cells:
+        values = {"cell_id": cell, "seed": seed, "recipe": recipe, "recipe_kind": kind}
+        values |= {"random_weights": RANDOM in cell, "base_model": "smollm2-135m" if bits else "none"}
+        write_landing(folder / "landing", f"t-{cell}", "training", training(f"t-{cell}", bits, **values))
+        write_landing(folder / "landing", f"e-{cell}", "evaluation", evaluation(f"e-{cell}", f"t-{cell}"))
+
+    load_all(folder / "landing", folder / "triage.duckdb")
+    return folder / "triage.duckdb", [f"e-{cell}" for cell, *_ in cells]
+
+
+@pytest.fixture
+def landed(study, own_home, monkeypatch):
+    warehouse, ids = study
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
+    return ids
+
+
+@pytest.fixture
+def real(landed):
+    return [id for id in landed if RANDOM not in id]
+
+
+def printed(ids: list[str], width: int = 80) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    print_results(console, "mine", ids)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_four_experiments_fill_one_screen_the_answer_stands_first_and_the_commands_that_show_more_last(real):
+    lines = printed(real)
+    assert lines[0].startswith("4 bits against 8: stored size x0.50")
+    assert len(lines) <= 40 - 4 and max(map(len, lines)) <= 80
+    rows = [line for line in lines if line.endswith(("unsafe", "provisional", "passes_gates"))]
+    models = [f"smollm2-135m-{bits}bit-balanced_safe-s{seed}" for bits in (4, 8) for seed in (1, 2)]
+    assert [line.split()[0] for line in rows] == [*models, "always-ED", "always-GP", "bag"]
+    assert "random" not in " ".join(lines) and not [line for line in lines if line.startswith("and ")]
+
+    start = lines.index("For more:") + 1
+    more = ["triage compare mine --all", "triage gates smollm2-135m-4bit-balanced_safe-s1"]
+    assert [line.partition("  # ")[0].strip() for line in lines[start : start + 2]] == more
+
+
+def test_a_long_sweep_says_how_many_it_leaves_out_and_one_that_finished_nothing_says_so(real, monkeypatch):
+    monkeypatch.setattr("flows.cli.sweep.MOST_LINES", 2)
+    lines = printed(real)
+    assert [sum(line.startswith(name) for line in lines) for name in ("smollm2-135m-", "always-", "bag")] == [2, 2, 0]
+    assert "and 2 more models and 1 more baseline" in lines
+    assert printed(["no such evaluation"]) == [NOTHING]
+
+
+def test_random_weights_are_marked_where_they_are_and_said_once_where_all_are(landed):
+    only_random = [id for id in landed if RANDOM in id or "bit" not in id]
+    for chosen, marks, sentence in ((landed, 2, 0), (only_random, 0, 1)):
+        text = " ".join(printed(chosen, width=140))
+        assert (text.count("(random weights)"), text.count("All weights are random")) == (marks, sentence)
+
+
+@pytest.mark.parametrize("count", [1, MOST_FAILURES + 2])
+def test_failures_have_a_line_each_and_many_are_counted(count):
+    console = Console(file=io.StringIO(), width=80)
+    failures = [f"cell-{n}: The loss became nan: lower the rate." for n in range(count)]
+    print_failures(console, f"{count} failures in a sweep of 60 experiments: {' | '.join(failures)}")
+    first, *rest = console.file.getvalue().splitlines()
+    assert first == f"Not everything finished. {count} failures in a sweep of 60 experiments:"
+    assert rest[:MOST_FAILURES] == failures[:MOST_FAILURES]
+    assert rest[MOST_FAILURES:] == (["and 2 more, printed above"] if count > MOST_FAILURES else [])
