@@ -36,27 +36,17 @@ def test_the_card_of_the_embedded_cases_lists_every_source(tmp_path: Path) -> No
     card = (folder / CARD).read_text()
     sources = card.split("## Sources")[1]
 
-    for name in (
-        "NICE NG240",
-        "RCP NEWS2 2017",
-        "TOXBASE summary via NHS 111",
-        "NICE CKS sciatica: cauda equina syndrome",
-    ):
+    flags = "NICE CKS sciatica: cauda equina syndrome"
+    for name in ("NICE NG240", "RCP NEWS2 2017", "TOXBASE summary via NHS 111", flags):
         assert name in sources
 
-    assert describe_all_checks() in card and all(
-        describe_check(check, True).split(" That")[0].split("\n")[0] in card for check in reader_checks()
-    )
+    assert describe_all_checks() in card
+    for check in reader_checks():
+        assert describe_check(check, True).split(" That")[0].split("\n")[0] in card
     assert describe_check(reader_check()) in card and "facts.jsonl" in card
     assert "ontrast" not in card
     worsening = sum(problem.worse_decides for problem in problems().values())
     assert f"or at any age in the {worsening} problems" in card and "medicine holds down (ED)" in " ".join(card.split())
-
-
-def embedded_dataset() -> Dataset:
-    """A dataset of three cases, as its manifest describes it."""
-    counts = {"cases": 3, "labels": dict.fromkeys(LABELS, 1), "groups": 0, "digest": "d" * 64, "external": False}
-    return Dataset(seed=1, sets={"test": SetEntry.model_validate(counts)})
 
 
 def test_the_card_counts_the_wordings_of_the_facts() -> None:
@@ -71,7 +61,10 @@ def test_the_card_counts_the_wordings_of_the_facts() -> None:
                     counts += [len(fact[key])] if fact.get(key) else []
 
     say, deny = counted.values()
-    card = " ".join(data_card(embedded_dataset()).split())
+    counts = {"cases": 3, "labels": dict.fromkeys(LABELS, 1), "groups": 0, "digest": "d" * 64, "external": False}
+    card = data_card(Dataset(seed=1, sets={"test": SetEntry.model_validate(counts)}))
+    assert "## Evaluation sets" not in card and "| test | 3 |" in card
+    card = " ".join(card.split())
     assert f"Each of {len(say)} facts is said in {min(say)} to {max(say)} wordings ({sum(say)} in all;" in card
     assert f"each of the {len(deny)} that can be denied in {min(deny)} to {max(deny)} ({sum(deny)} in all)" in card
     assert min(say) == min(deny) == WORDINGS == 3 and len(say) > 2000 < sum(deny)
@@ -101,11 +94,12 @@ def test_a_readers_figure_is_counted_from_the_answers_and_says_its_version() -> 
     entry = {"generator": 1, "date": "2026-01-02", "reader": "a nurse", "answers": answers, "remarks": {}}
     check = ReaderCheck.model_validate(entry)
     assert agreement(check) == ReaderAgreement(3, 2)
-    assert "(a nurse) who did not see the labels agreed with 2 of 3 sampled cases of test and train" in describe_check(
-        check
-    )
-    assert "generator 1, 2026-01-02" in describe_check(check)
-    assert f"generator {GENERATOR_VERSION} has not been read yet" in describe_check(check)
+    for words in (
+        "(a nurse) who did not see the labels agreed with 2 of 3 sampled cases of test and train",
+        "generator 1, 2026-01-02",
+        f"generator {GENERATOR_VERSION} has not been read yet",
+    ):
+        assert words in describe_check(check)
     now = check.model_copy(update={"generator": GENERATOR_VERSION})
     assert "another version" not in describe_check(now)
 
@@ -122,13 +116,9 @@ def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not() -> N
     if check.generator == GENERATOR_VERSION:
         assert agreed.agreed >= 0.9 * agreed.cases
         cases = (*embedded_cases(), *adversarial_cases())
-        assert check.texts == texts_digest(check, cases), (
-            "texts were rewritten since they were read: raise the generator"
-        )
+        assert check.texts == texts_digest(check, cases), "texts were rewritten since then: raise the generator"
         labels = {case.case_id: case.label for case in cases}
-        assert {case_id: labels.get(case_id) for case_id in check.answers} == {
-            case_id: stored for case_id, (stored, _) in check.answers.items()
-        }
+        assert all(labels.get(case_id) == stored for case_id, (stored, _) in check.answers.items())
     else:
         assert "has not been read yet" in describe_check(check)
 
@@ -153,14 +143,7 @@ def test_every_check_is_kept_newest_first_and_each_disagreement_has_its_remark()
         if check.answers:
             assert {name for name, (stored, read) in check.answers.items() if stored != read} == set(check.remarks)
 
-    assert (
-        describe_all_checks().count("sampled cases") == len(checks)
-        and describe_all_checks().count("has not been read yet") <= 1
-    )
+    described = describe_all_checks()
+    assert described.count("sampled cases") == len(checks) and described.count("has not been read yet") <= 1
     with pytest.raises(ValidationError, match="newest"):
         ReaderChecks.model_validate({"check": [check.model_dump() for check in reversed(checks)]})
-
-
-def test_a_card_needs_no_external_set() -> None:
-    card = data_card(embedded_dataset())
-    assert "## Evaluation sets" not in card and "| test | 3 |" in card

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,47 +19,44 @@ from warehouse.health import run_audits
 from warehouse.query import query
 
 ALONE = "test-40"
+WORDS = ("chest pain", "old rash", "runny nose")
 
 
-@pytest.fixture(params=["one", "all"])
-def grouped_source(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, bool]:
-    """A folder of four sets, ten groups of six cases in each; one case of test, or every case of every set, has no group."""
-    none = request.param == "all"
-    (tmp_path / "given").mkdir()
-    for name in SETS:
-        words = ("chest pain", "old rash", "runny nose")
-        rows = [
-            {
-                "id": f"{name}-{i}",
-                "text": f"{words[i % 3]} of {name} {i * 7}",
-                "label": LABELS[i % 3],
-                "group": f"{name}{i // 6}",
-            }
-            for i in range(60)
-        ]
-        for row in rows:
-            if none or row["id"] == ALONE:
-                del row["group"]
-
-        (tmp_path / "given" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    return tmp_path / "given", none
-
-
-def test_a_single_case_without_a_group_leaves_the_intervals_clustered(
-    grouped_source: tuple[Path, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, none = grouped_source
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Writes a folder of four sets of sixty cases, each with what `more` says of its set and number; gives its source."""
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    folder = prepare_dataset(Data(source=str(source)), tmp_path / "home")
+
+    def write(more: Callable[[str, int], dict[str, Any]]) -> str:
+        (tmp_path / "given").mkdir()
+        for name in SETS:
+            rows = [
+                {"id": f"{name}-{i}", "text": f"{WORDS[i % 3]} of {name} {i * 7}", "label": LABELS[i % 3]}
+                | more(name, i)
+                for i in range(60)
+            ]
+            (tmp_path / "given" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / "given")
+
+    return write
+
+
+def landed_without_complaint(folder: Path) -> None:
+    """The baselines land what the audits find sound."""
+    baselines.fn(Scoring(), folder)
+    with reading() as con:
+        assert {name: rows for name, rows in run_audits(con).items() if rows} == {}
+
+
+@pytest.mark.parametrize("none", [False, True], ids=["one case without a group", "no group"])
+def test_a_single_case_without_a_group_leaves_the_intervals_clustered(none: bool, given, tmp_path: Path) -> None:
+    source = given(lambda name, i: {} if none or f"{name}-{i}" == ALONE else {"group": f"{name}{i // 6}"})
+    folder = prepare_dataset(Data(source=source), tmp_path / "home")
     manifest = read_manifest(folder) or {}
     assert manifest["has_groups"] != none and manifest["sets"]["test"]["has_groups"] != none
     assert manifest["sets"]["test"]["groups"] == (0 if none else 10)
-    baselines.fn(Scoring(), folder)
-
-    with reading() as con:
-        assert {name: rows for name, rows in run_audits(con).items() if rows} == {}
+    landed_without_complaint(folder)
 
     landed = query("SELECT * FROM evaluation JOIN gate USING (evaluation_id) WHERE gate = 'ed_recall'")
     assert len(landed) == 3 and set(landed.has_groups) == {not none}
@@ -68,30 +67,14 @@ def test_a_single_case_without_a_group_leaves_the_intervals_clustered(
     assert groups.isna()[ALONE] and len(groups) == 60 and groups.nunique() == (0 if none else 10)
 
 
-def test_subgroups_of_own_cases_reach_the_stored_cases_and_the_warehouse(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    (tmp_path / "given").mkdir()
-
-    for name in SETS:
-        bands = ["child"] * 30 + ["adult"] * 29 + [None]
-        rows = [
-            {"id": f"{name}-{i}", "text": f"{name} story {i * 7}", "label": LABELS[i % 3], "age_band": bands[i]}
-            for i in range(60)
-        ]
-        (tmp_path / "given" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    data = Data.model_validate({"source": str(tmp_path / "given"), "subgroup_columns": ["age_band"]})
+def test_subgroups_of_own_cases_reach_the_stored_cases_and_the_warehouse(given, tmp_path: Path) -> None:
+    bands = ["child"] * 30 + ["adult"] * 29 + [None]
+    data = Data(source=given(lambda name, i: {"age_band": bands[i]}), subgroup_columns=("age_band",))
     folder = prepare_dataset(data, tmp_path / "home")
     cases = [from_json(line) for line in (folder / "test.jsonl").read_text().splitlines()]
     assert [case.subgroup for case in cases[28:32]] == [{"age_band": "child"}] * 2 + [{"age_band": "adult"}] * 2
     assert cases[59].subgroup == {} and "subgroup from `age_band`" in (folder / CARD).read_text()
-    baselines.fn(Scoring(), folder)
-
-    with reading() as con:
-        assert {name: count for name, count in run_audits(con).items() if count} == {}
+    landed_without_complaint(folder)
 
     landed = query(
         "SELECT field, subgroup, n, count(*) AS evaluations FROM subgroup_metric WHERE metric = 'ed_recall' "

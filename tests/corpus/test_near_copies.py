@@ -59,26 +59,31 @@ def story(rng: random.Random, length: int = 60) -> str:
     return " ".join(str(rng.randrange(5000)) for _ in range(length))
 
 
-def test_a_part_of_the_runs_is_enough_to_find_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_the_runs_is_enough_to_find_copies_and_a_stock_phrase_makes_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(near_copies, "MOST_RUNS", 8000)
     rng = random.Random(1)
     texts = [story(rng, 150) for _ in range(400)]
     texts[399] = texts[7] + " and one more word"
-
     sketch = Sketch()
     for start in range(0, 400, 50):
         sketch.add(texts[start : start + 50])
-
     assert sketch.every > 1 and sketch.runs <= 8000
     assert [(a, b) for a, b, _ in sketch.pairs(0.8)] == [(7, 399)]
+
+    monkeypatch.setattr(near_copies, "MOST_RUNS", 2000)
+    phrase = "please help me as soon as you can since we are quite worried and have waited for a week without any word"
+    rng = random.Random(5)
+    sketch = Sketch.of([f"{phrase} {' '.join(str(rng.random())[2:] for _ in range(12))}" for _ in range(400)])
+    assert sketch.every > 4 and sketch.pairs(0.8) == []
 
 
 def test_only_other_sides_count_and_stock_phrases_make_no_pairs() -> None:
     rng = random.Random(2)
     texts = [f"please help me as soon as you can {story(rng)}" for _ in range(200)]
     texts += [texts[0], texts[1]]
-    sketch = Sketch()
-    sketch.add(texts)
+    sketch = Sketch.of(texts)
     assert [(a, b) for a, b, _ in sketch.pairs(0.05)] == [(0, 200), (1, 201)]
     assert sketch.pairs(0.05, np.zeros(202, dtype=int)) == []
     sides = np.r_[np.zeros(201, dtype=int), [1]]
@@ -171,44 +176,32 @@ def every_pair(texts: list[str], threshold: float) -> dict[tuple[int, int], floa
     return {(a, b): round(float(index[a, b]), 3) for a, b in found.tolist()}
 
 
-def test_more_pairs_than_are_returned_still_connect_all_that_are_similar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_copies, "MAX_RETURNED", 100)
-    clusters = [f"{' '.join(f'{name}{n}' for n in range(20))} {i}" for name in "abc" for i in range(30)]
-    texts = [*clusters, "one two three four five six", "one two three four five six seven"]
-    pairs = Sketch.of(texts).pairs(0.7)
+def test_more_pairs_than_are_returned_or_fit_still_connect_all_that_are_similar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as few:
+        few.setattr(near_copies, "MAX_RETURNED", 100)
+        clusters = [f"{' '.join(f'{name}{n}' for n in range(20))} {i}" for name in "abc" for i in range(30)]
+        texts = [*clusters, "one two three four five six", "one two three four five six seven"]
+        pairs = Sketch.of(texts).pairs(0.7)
     leader = list(range(len(texts)))
     for a, b, _ in pairs:
         leader = [leader[a] if of == leader[b] else of for of in leader]
     assert [leader.count(of) for of in dict.fromkeys(leader)] == [30, 30, 30, 2]
     assert len(pairs) < 100 + len(texts) and pairs[-1] == (90, 91, 0.75)
 
-
-def test_more_candidates_than_fit_are_chained_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near_copies, "MAX_PAIRS", 100)
     texts = [f"{' '.join(f'w{n}' for n in range(20))} {i}" for i in range(40)]
     assert {(i, i + 1) for i in range(39)} <= {(a, b) for a, b, _ in Sketch.of(texts).pairs(0.8)}
-
-
-def test_a_stock_phrase_that_is_most_of_what_a_sample_kept_makes_no_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_copies, "MOST_RUNS", 2000)
-    rng = random.Random(5)
-    phrase = "please help me as soon as you can since we are quite worried and have waited for a week without any word"
-    texts = [f"{phrase} {' '.join(str(rng.random())[2:] for _ in range(12))}" for _ in range(400)]
-    sketch = Sketch.of(texts)
-    assert sketch.every > 4 and sketch.pairs(0.8) == []
 
 
 def test_words_of_ascii_texts_keep_their_hashes() -> None:
     hashes, owners = near_copies._hashed_words(["I've had_it 38.5", "Pain!"])
     assert owners.tolist() == [0, 0, 0, 0, 0, 1]
     assert hashes.tolist() == [
-        3207101912732842601,
-        17652425397398631362,
-        4772278122279996762,
-        15290949348030775919,
-        17968648535843126108,
+        3207101912732842601, 17652425397398631362, 4772278122279996762, 15290949348030775919, 17968648535843126108,
         9320720664540484878,
-    ]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -226,7 +219,4 @@ def test_words_of_ascii_texts_keep_their_hashes() -> None:
 )
 def test_a_text_is_compared_without_what_typing_makes_of_it(text: str, expected: str) -> None:
     assert compared_text(text).split() == expected.split()
-
-
-def test_texts_without_letters_stay_apart() -> None:
-    assert compared_digest("\U0001f691") != compared_digest("\U0001f926")
+    assert compared_digest("\U0001f691") != compared_digest("\U0001f926"), "texts without letters stay apart"

@@ -124,13 +124,23 @@ def test_facts_are_stored_for_the_cases_that_are_kept_and_read_by_no_training(tm
     }  # the card's words
 
 
-def test_a_file_is_split_and_a_changed_file_gives_another_folder(tmp_path: Path) -> None:
+def test_a_file_is_split_and_a_changed_file_gives_another_folder(tmp_path: Path, monkeypatch) -> None:
     source = tmp_path / "My cases.jsonl"
     write(source, 0, 120, group="g")
     data = Data(source=str(source))
     folder = prepare_dataset(data, tmp_path)
     assert folder.name.startswith("my-cases-")
     assert sum(len(lines(folder, name)) for name in SETS) == 120
+
+    def folders() -> list[str]:
+        chosen = [(Data(), ()), (data, ()), (Data(), (EvaluationSet(name="clinic", source=str(source)),))]
+        return [prepare.dataset_folder(own, tmp_path, sets).name for own, sets in chosen]
+
+    before = folders()
+    with monkeypatch.context() as other:  # how copies are found is part of every digest but that of embedded cases
+        other.setattr(prepare, "COPIES_VERSION", 1)
+        assert [a == b for a, b in zip(before, folders(), strict=True)] == [True, False, False]
+
     source.write_text(source.read_text() + json.dumps({"text": "one more", "label": "ED", "group": "new"}) + "\n")
     assert prepare_dataset(data, tmp_path) != folder
 
@@ -167,21 +177,6 @@ def test_shares_of_the_sets_are_a_setting_and_embedded_cases_do_not_use_it(tmp_p
     assert Source.of(Data(set_shares=shares)).ingredients == Source.of(Data()).ingredients
 
 
-def test_how_copies_are_found_is_part_of_every_digest_but_that_of_embedded_cases(tmp_path: Path, monkeypatch) -> None:
-    source = tmp_path / "mine.jsonl"
-    write(source, 0, 120)
-    embedded, file = Data(), Data(source=str(source))
-    evaluation_set = EvaluationSet(name="clinic", source=str(source))
-
-    def folders() -> list[str]:
-        chosen = [(embedded, ()), (file, ()), (embedded, (evaluation_set,))]
-        return [prepare.dataset_folder(data, tmp_path, sets).name for data, sets in chosen]
-
-    before = folders()
-    monkeypatch.setattr(prepare, "COPIES_VERSION", 1)
-    assert [a == b for a, b in zip(before, folders(), strict=True)] == [True, False, False]
-
-
 @pytest.mark.parametrize(
     ("shares", "sentence"),
     [
@@ -195,12 +190,11 @@ def test_shares_that_leave_a_set_out_or_do_not_add_up_are_refused(shares: dict[s
         Data.model_validate({"set_shares": shares})
 
 
-def parts(root: Path, *shards: str) -> Path:
-    root.mkdir()
-    (root / "test.csv").write_text("text,label\nt1,ED\nt2,GP\nt3,HOME\n")
-    for n, shard in enumerate(shards):
-        (root / f"train-0000{n}-of-0000{len(shards)}.csv").write_text("id,text,label\n" + shard)
-    return root
+def refused(data: Data, root: Path) -> str:
+    with pytest.raises(BadInput) as caught:
+        prepare_dataset(data, root)
+    assert not (root / "data").exists() or list((root / "data").iterdir()) == []
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -209,73 +203,60 @@ def parts(root: Path, *shards: str) -> Path:
         ("7,sore  KNEE,GP\n", "is labelled GP, but {}, line 2 has the same text as ED; correct"),
         ("7,Sore knee,ED\n", "has the same text as {}, line 2; delete"),
         ("1,cold,GP\n", "has the id of {}, line 2 but another text; give"),
+        ("", "holds no cases"),
     ],
 )
 def test_what_two_parts_of_a_set_must_not_share_is_refused_by_file_and_line(
     second: str, message: str, tmp_path: Path
 ) -> None:
-    source = parts(tmp_path / "given", "1,sore knee,ED\n2,cough,HOME\n", second)
+    source = tmp_path / "given"
+    source.mkdir()
     first, other = (source / f"train-0000{n}-of-00002.csv" for n in (0, 1))
-    sentence = f"{other}, line 2: {message.format(first)}"
+    for path, rows in ((first, "1,sore knee,ED\n2,cough,HOME\n"), (other, second)):
+        path.write_text("id,text,label\n" + rows)
+    (source / "test.csv").write_text("text,label\nt1,ED\nt2,GP\nt3,HOME\n")
+    sentence = f"{other}, line 2: {message.format(first)}" if second else f"{other} {message}"
     assert sentence in refused(Data(source=str(source)), tmp_path)
+    if not second:
+        return
+
     assert check_data(Data(source=str(source)), (), {}).fails
-
-    with pytest.raises(BadInput) as caught:
-        prepare_dataset(Data(), tmp_path, (EvaluationSet(name="clinic", source=str(only_test(source))),))
-
-    assert sentence.replace("train-", "test-") in str(caught.value)
-
-
-def only_test(source: Path) -> Path:
-    """The same folder with its train parts for a test set."""
     (source / "test.csv").unlink()
-    for path in list(source.glob("train-*.csv")):
+    for path in (first, other):  # its train parts are a test set
         path.rename(path.with_name(path.name.replace("train-", "test-")))
-    return source
-
-
-def test_an_empty_part_of_a_set_is_refused(tmp_path: Path) -> None:
-    source = parts(tmp_path / "given", "1,sore knee,ED\n2,cough,HOME\n", "")
-    assert "train-00001-of-00002.csv holds no cases" in refused(Data(source=str(source)), tmp_path)
-
-
-def refused(data: Data, root: Path) -> str:
     with pytest.raises(BadInput) as caught:
-        prepare_dataset(data, root)
-    assert not (root / "data").exists() or list((root / "data").iterdir()) == []
-    return str(caught.value)
+        prepare_dataset(Data(), tmp_path, (EvaluationSet(name="clinic", source=str(source)),))
+    assert sentence.replace("train-", "test-") in str(caught.value)
 
 
 def test_leaks_and_missing_labels_are_refused_and_leave_nothing_behind(tmp_path: Path) -> None:
     source = tmp_path / "given"
     source.mkdir()
+
+    def all_gp(name: str, start: int, count: int, grouped: bool = False) -> None:
+        cases = [Case(f"c{i}", f"t{i}", "GP", f"g{i}" if grouped else None) for i in range(start, start + count)]
+        if grouped:
+            cases = [replace(case, label="ED") if i > 3 else case for i, case in enumerate(cases)]
+        (source / f"{name}.jsonl").write_text("".join(to_json(case) + "\n" for case in cases))
+
+    def refusal() -> str:
+        return refused(Data(source=str(source)), tmp_path)
+
     write(source / "train.jsonl", 0, 60)
     write(source / "valid.jsonl", 60, 6)
-    assert "has no test file" in refused(Data(source=str(source)), tmp_path)
+    assert "has no test file" in refusal()
     (source / "valid.jsonl").unlink()
     write(source / "test.jsonl", 57, 6)
-    assert "in test has the same text as case c57 in" in refused(Data(source=str(source)), tmp_path)
+    assert "in test has the same text as case c57 in" in refusal()
     write(source / "test.jsonl", 90, 6)
-    (source / "train.jsonl").write_text("".join(to_json(Case(f"c{i}", f"t{i}", "GP")) + "\n" for i in range(30)))
-    assert "train has no case labelled ED; add some: the 2 that there are stand" in refused(
-        Data(source=str(source)), tmp_path
-    )
-    (source / "test.jsonl").write_text("".join(to_json(Case(f"c{i}", f"t{i}", "GP")) + "\n" for i in range(30, 40)))
-    assert "train has no case labelled ED; add some: the source has none." in refused(
-        Data(source=str(source)), tmp_path
-    )
-    grouped = (Case(f"c{i}", f"t{i}", "ED" if i > 33 else "GP", group=f"g{i}") for i in range(30, 40))
-    (source / "test.jsonl").write_text("".join(to_json(case) + "\n" for case in grouped))
-    assert "give more groups so that each" in refused(Data(source=str(source)), tmp_path)
+    all_gp("train", 0, 30)
+    assert "train has no case labelled ED; add some: the 2 that there are stand" in refusal()
+    all_gp("test", 30, 10)
+    assert "train has no case labelled ED; add some: the source has none." in refusal()
+    all_gp("test", 30, 10, grouped=True)
+    assert "give more groups so that each" in refusal()
     (source / "test.csv").write_text("text,label\na,ED\n")
-    assert "keep one file of each set" in refused(Data(source=str(source)), tmp_path)
-
-
-def test_a_source_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    assert "cannot be read" in refused(Data(source=str(tmp_path / "none.csv")), tmp_path)
-    assert "cannot be read" in refused(Data(source="a\0b.csv"), tmp_path)
+    assert "keep one file of each set" in refusal()
     bad = tmp_path / "bad.csv"
-    bad.write_text("text,label\nhello,ED\nhello,GP\n")
-    assert "line 3" in refused(Data(source=str(bad)), tmp_path)
     bad.write_text("text,label\nhello,ED\n")
     assert "no cases are left for valid; give more cases or fewer copies" in refused(Data(source=str(bad)), tmp_path)

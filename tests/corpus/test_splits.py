@@ -24,23 +24,22 @@ def cases(count: int, groups: int | None = None) -> list[Case]:
     ]
 
 
-def test_ungrouped_cases_are_split_by_share_label_by_label() -> None:
+def test_cases_are_split_by_share_label_by_label_and_no_group_crosses_sets() -> None:
     sets = split_cases(cases(300), seed=1)
-    assert {name: len(set_cases) for name, set_cases in sets.items()} == {
-        "train": 180,
-        "valid": 30,
-        "calibration": 30,
-        "test": 60,
-    }
+    sizes = {"train": 180, "valid": 30, "calibration": 30, "test": 60}
+    assert {name: len(set_cases) for name, set_cases in sets.items()} == sizes
     for set_cases in sets.values():
         assert set(Counter(case.label for case in set_cases).values()) == {len(set_cases) // 3}
 
-
-def test_no_group_crosses_sets_and_sizes_stay_near_the_shares() -> None:
     sets = split_cases(cases(1000, groups=50), seed=1)
     check_sets(sets)
     assert sum(len(set_cases) for set_cases in sets.values()) == 1000
     assert 500 <= len(sets["train"]) <= 700 and len(sets["test"]) >= 120
+
+    rows = [Case(f"c{i}", f"t{i}", "ED" if i % 4 == 0 else "GP", f"g{i % 25}") for i in range(400)]
+    few = limited(rows, 40, seed=1)
+    assert Counter(c.label for c in few) == {"ED": 10, "GP": 30} and len({c.group for c in few}) >= 20
+    assert few == limited(rows, 40, seed=1) != limited(rows, 40, seed=2)
 
 
 def test_a_split_depends_on_the_seed_and_not_on_the_order() -> None:
@@ -63,14 +62,6 @@ def test_every_case_lands_once_and_a_limit_keeps_every_label(labels: list[str], 
     check_sets(sets)
     few = limited(rows, limit, seed=0)
     assert len(few) == min(limit, len(rows)) and {c.label for c in few} == set(labels)
-
-
-def test_a_limit_keeps_the_label_shares_and_as_many_groups_as_it_can() -> None:
-    rows = [Case(f"c{i}", f"t{i}", "ED" if i % 4 == 0 else "GP", f"g{i % 25}") for i in range(400)]
-    few = limited(rows, 40, seed=1)
-    assert Counter(c.label for c in few) == {"ED": 10, "GP": 30}
-    assert len({c.group for c in few}) >= 20
-    assert few == limited(rows, 40, seed=1) != limited(rows, 40, seed=2)
 
 
 def test_a_text_or_group_or_id_in_two_sets_is_refused_by_id_without_the_text() -> None:
@@ -129,6 +120,9 @@ FRENCH = "J'ai très mal à la tête depuis hier, la fièvre a monté à trente-
 CHINESE = "昨天晚上开始胸口痛，左手发麻，而且一直出冷汗，现在喘不过气"
 
 
+OUTSIDE = EvaluationSet(name="outside", source="outside.jsonl")
+
+
 @pytest.mark.parametrize(
     ("text", "copy"),
     [
@@ -146,19 +140,13 @@ CHINESE = "昨天晚上开始胸口痛，左手发麻，而且一直出冷汗，
 def test_a_copy_with_other_signs_is_refused(text: str, copy: str) -> None:
     with pytest.raises(BadInput, match="same text as case a in train"):
         check_sets({"train": [Case("a", text, "ED")], "test": [Case("b", copy, "ED")]})
-
-    outside = EvaluationSet(name="outside", source="outside.jsonl")
     with pytest.raises(BadInput, match="outside"):
-        check_apart(outside, [Case("b", copy, "ED")], {"train": [Case("a", text, "ED")]})
+        check_apart(OUTSIDE, [Case("b", copy, "ED")], {"train": [Case("a", text, "ED")]})
 
 
-def test_other_texts_in_a_script_without_spaces_stay_apart() -> None:
-    other = "我儿子三天前开始咳嗽，没有发烧，吃得下东西，晚上睡得也还好"
+def test_other_texts_stay_apart_and_a_group_does_not_however_it_is_written() -> None:
+    other = "我儿子三天前开始咳嗽，没有发烧，吃得下东西，晚上睡得也还好"  # in a script without spaces
     check_sets({"train": [Case("a", CHINESE, "ED")], "test": [Case("b", other, "HOME")]})
-
-
-def test_an_evaluation_set_is_apart_from_a_group_however_it_is_written() -> None:
-    outside = EvaluationSet(name="outside", source="outside.jsonl")
     learned = {"train": [Case("a", "one", "ED", "Condition 3")]}
     with pytest.raises(BadInput, match="shares the group 'condition  3' with train"):
-        check_apart(outside, [Case("b", "two", "ED", "condition  3")], learned)
+        check_apart(OUTSIDE, [Case("b", "two", "ED", "condition  3")], learned)

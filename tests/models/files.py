@@ -34,9 +34,11 @@ def random_blocks(kind: str, count: int, seed: int = 0) -> np.ndarray:
     return blocks
 
 
-def one_tensor(path: Path, data: np.ndarray, kind: str | None = None, name: str = "token_embd.weight") -> Path:
+def one_tensor(
+    path: Path, data: np.ndarray, kind: str | None = None, name: str = "token_embd.weight", family: str = "llama"
+) -> Path:
     """A GGUF file with a single tensor; `kind` names the type of raw blocks."""
-    writer = gguf.GGUFWriter(str(path), "llama")
+    writer = gguf.GGUFWriter(str(path), family)
     writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[kind] if kind else None)
     return _finish(writer, path)
 
@@ -127,6 +129,11 @@ def wheel(folder: Path, name: str, version: str, files: dict[str, bytes]) -> Pat
         archive.writestr(f"{info}/RECORD", "")
 
     return path
+
+
+def nothing_half_made(root: Path) -> bool:
+    """Whether no source folder, not even a part of one, was left below a home."""
+    return not [p for p in (root / "sources").rglob("*") if p.is_dir() or p.name == "model.gguf"]
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:

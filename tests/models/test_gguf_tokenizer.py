@@ -18,41 +18,25 @@ from tests.models import files
 TEXTS = ["BP 98/61, SpO2 91 %", "38.5C", "Übelkeit seit 3 Tagen, 40 °C", "chest pain 😰 now", "a  b\n\n c\t1234567890"]
 
 
-@pytest.fixture
-def rebuilt(tmp_path):
+def test_a_rebuilt_tokenizer_cuts_as_the_original_with_its_digits_control_tokens_and_chat_template(tmp_path):
     write_tokenizer(open_gguf(files.tiny_llama(tmp_path / "t.gguf")), tmp_path)
-    return tmp_path
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_a_text_comes_back_as_it_was_and_has_the_same_tokens_as_in_the_original(rebuilt, tmp_path, text):
     (tmp_path / "original").mkdir()
     write_tiny_tokenizer(tmp_path / "original", chat=True)
     original = Tokenizer.from_file(str(tmp_path / "original" / "tokenizer.json"))
-    tokenizer = AutoTokenizer.from_pretrained(rebuilt)
-    ids = tokenizer.encode(text)
-    assert tokenizer.decode(ids) == text
-    assert ids == original.encode(text).ids
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    for text in TEXTS:
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text and ids == original.encode(text).ids
 
-
-def test_digits_are_tokens_of_their_own(rebuilt):
-    tokenizer = AutoTokenizer.from_pretrained(rebuilt)
     pieces = [tokenizer.decode([i]) for i in tokenizer.encode("98/61 1234")]
     assert [p for p in pieces if any(c.isdigit() for c in p)] == list("98611234")
-
-
-def test_control_tokens_are_never_cut(rebuilt):
-    tokenizer = AutoTokenizer.from_pretrained(rebuilt)
     assert tokenizer.encode("<|im_start|>ED<|im_end|>") == [1, *tokenizer.encode("ED"), 2]
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 0)
 
-
-def test_the_chat_template_is_the_one_in_the_file(rebuilt):
-    assert json.loads((rebuilt / "tokenizer_config.json").read_text())["chat_template"] == CHAT_TEMPLATE
-    tokens = AutoTokenizer.from_pretrained(rebuilt).apply_chat_template(
-        [{"role": "user", "content": "hot"}], add_generation_prompt=True, tokenize=False
-    )
-    assert tokens.endswith("<|im_start|>user\nhot<|im_end|>\n<|im_start|>assistant\n")
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["chat_template"] == CHAT_TEMPLATE
+    hot = [{"role": "user", "content": "hot"}]
+    asked = tokenizer.apply_chat_template(hot, add_generation_prompt=True, tokenize=False)
+    assert asked.endswith("<|im_start|>user\nhot<|im_end|>\n<|im_start|>assistant\n")
 
 
 @pytest.mark.parametrize(("model", "pre"), [("gpt2", "qwen2"), ("bert", "default"), ("llama", "default")])

@@ -89,14 +89,12 @@ def test_every_quantised_type_decodes_as_its_block_layout_says(tmp_path, kind):
     np.testing.assert_allclose(outcome.ravel(), expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_plain_floats_come_through_unchanged(tmp_path, dtype):
-    values = np.arange(-8, 8, dtype=dtype).reshape(2, 8) / 3
-    file = open_gguf(files.one_tensor(tmp_path / "t.gguf", values))
-    np.testing.assert_array_equal(decode(file, file.reader.tensors[0]), values.astype(np.float32))
+def test_plain_floats_come_through_unchanged_and_bfloat16_is_widened_bit_by_bit(tmp_path):
+    for dtype in (np.float32, np.float16):
+        values = np.arange(-8, 8, dtype=dtype).reshape(2, 8) / 3
+        file = open_gguf(files.one_tensor(tmp_path / "t.gguf", values))
+        np.testing.assert_array_equal(decode(file, file.reader.tensors[0]), values.astype(np.float32))
 
-
-def test_bfloat16_is_widened_bit_by_bit(tmp_path):
     values = np.array([[1.0, -2.5, 3e38, 1e-30]], np.float32).view(np.uint32) & 0xFFFF0000
     raw = (values >> 16).astype(np.uint16).view(np.uint8)
     file = open_gguf(files.one_tensor(tmp_path / "t.gguf", raw, "BF16"))
@@ -135,17 +133,13 @@ def test_a_tensor_name_we_do_not_know_is_refused(tmp_path, name):
         list(hf_tensors(file))
 
 
-def test_an_architecture_we_do_not_know_is_refused(tmp_path):
-    writer = gguf.GGUFWriter(str(tmp_path / "t.gguf"), "qwen3")
-    writer.add_tensor("token_embd.weight", np.zeros((2, 8), np.float32))
-    with pytest.raises(BadInput, match="'qwen3' is not supported; known are llama and gemma3"):
-        open_gguf(files._finish(writer, tmp_path / "t.gguf"))
-
-
-def test_a_setting_we_do_not_know_is_refused(tmp_path):
+def test_a_setting_and_an_architecture_that_we_do_not_know_are_refused(tmp_path):
     file = open_gguf(files.tiny_llama(tmp_path / "t.gguf", extra={"llama.expert_count": 8}))
     with pytest.raises(BadInput, match="llama.expert_count is not known here"):
         hf_config(file)
+    path = files.one_tensor(tmp_path / "q.gguf", np.zeros((2, 8), np.float32), family="qwen3")
+    with pytest.raises(BadInput, match="'qwen3' is not supported; known are llama and gemma3"):
+        open_gguf(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a gguf file at all, but long enough to look at"])
@@ -176,23 +170,18 @@ def test_config_names_the_model_as_hugging_face_does(tmp_path):
     assert precision_name(file) == "Q8_0"
 
 
-def test_gemma_norms_are_stored_without_the_one_that_the_model_adds(tmp_path):
+def test_gemma_norms_are_stored_without_the_one_that_the_model_adds_and_have_names_of_their_own(tmp_path):
     writer = gguf.GGUFWriter(str(tmp_path / "t.gguf"), "gemma3")
     for name in ("blk.3.post_ffw_norm.weight", "blk.3.attn_q_norm.weight", "output_norm.weight"):
         writer.add_tensor(name, np.full(8, 1.25, np.float32))
 
     writer.add_tensor("blk.3.ffn_up.weight", np.full((8, 8), 1.25, np.float32))
-    outcome = dict(hf_tensors(open_gguf(files._finish(writer, tmp_path / "t.gguf"))))
+    gemma = open_gguf(files._finish(writer, tmp_path / "t.gguf"))
+    outcome = dict(hf_tensors(gemma))
     assert outcome["model.layers.3.post_feedforward_layernorm.weight"][0] == 0.25
     assert outcome["model.layers.3.self_attn.q_norm.weight"][0] == 0.25
     assert outcome["model.norm.weight"][0] == 0.25
     assert outcome["model.layers.3.mlp.up_proj.weight"][0, 0] == 1.25
-
-
-def test_the_two_families_name_their_feed_forward_norm_differently(tmp_path):
     llama = open_gguf(files.one_tensor(tmp_path / "l.gguf", np.zeros((2, 8), np.float32)))
-    writer = gguf.GGUFWriter(str(tmp_path / "g.gguf"), "gemma3")
-    writer.add_tensor("output_norm.weight", np.zeros(8, np.float32))
-    gemma = open_gguf(files._finish(writer, tmp_path / "g.gguf"))
     assert hf_name(llama, "blk.0.ffn_norm.weight") == "model.layers.0.post_attention_layernorm.weight"
     assert hf_name(gemma, "blk.0.ffn_norm.weight") == "model.layers.0.pre_feedforward_layernorm.weight"

@@ -15,6 +15,7 @@ from tasks.runtime import store
 from tasks.runtime.errors import BadInput
 from tasks.spec import BaseModelSpec, Training
 from tests.models import files
+from tests.models.test_convert import GGUF_FACTS
 
 TINY = {"kind": "random", "shape": "tiny-llama"}
 HUB = {"kind": "hub", "repo": "nobody/nothing"}
@@ -26,30 +27,20 @@ def model(*sources: dict) -> BaseModelSpec:
 
 
 @pytest.mark.parametrize(
-    ("training", "message"),
+    ("training", "changes", "message"),
     [
-        ({"num_layers": 8}, r"training\.num_layers = 8, but mine has 4 blocks; give at most 4\."),
-        ({"num_layers": 2, "group_size": 128}, "training.group_size = 128 does not fit mine: .*Choose 64 or 32"),
-        (
-            {"num_layers": 2, "target_modules": ("self_attn.q",)},
-            "do not fit mine: .*'self_attn.q'.*it has self_attn.q_proj",
-        ),
-        ({"num_layers": 2, "target_modules": ("input_layernorm",)}, "do not fit mine: .*'input_layernorm'"),
+        ({"num_layers": 8}, {}, r"training\.num_layers = 8, but mine has 4 blocks; give at most 4\."),
+        ({"group_size": 128}, {}, "training.group_size = 128 does not fit mine: .*Choose 64 or 32"),
+        ({"target_modules": ("self_attn.q",)}, {}, "do not fit mine: .*'self_attn.q'.*it has self_attn.q_proj"),
+        ({"target_modules": ("input_layernorm",)}, {}, "do not fit mine: .*'input_layernorm'"),
+        ({}, {"hidden_size": 66}, "does not fit mine: .*No group size divides all its rows"),
     ],
 )
-def test_what_a_model_cannot_have_is_refused_with_its_name_and_a_remedy(training, message):
+def test_what_a_model_cannot_have_is_refused_with_its_name_and_a_remedy(training, changes, message):
+    shape = known_shape("tiny-llama")
+    refuse_misfits("mine", shape, Training(num_layers=4), FOUR_BITS)
     with pytest.raises(BadInput, match=message):
-        refuse_misfits("mine", known_shape("tiny-llama"), Training(**training), FOUR_BITS)
-
-
-def test_a_model_whose_rows_no_group_size_divides_cannot_be_chosen():
-    odd = known_shape("tiny-llama").model_copy(update={"hidden_size": 66})
-    with pytest.raises(BadInput, match="does not fit mine: .*No group size divides all its rows"):
-        refuse_misfits("mine", odd, Training(num_layers=2), FOUR_BITS)
-
-
-def test_settings_that_fit_are_accepted_and_so_is_a_rank_above_the_width():
-    refuse_misfits("mine", known_shape("tiny-llama"), Training(num_layers=4), FOUR_BITS)
+        refuse_misfits("mine", shape.model_copy(update=changes), Training(**{"num_layers": 2} | training), FOUR_BITS)
 
 
 def test_the_first_source_gives_the_shape_where_it_is_random_or_a_local_folder(tmp_path):
@@ -73,14 +64,7 @@ def test_the_stored_folder_decides_and_for_gguf_the_converted_one(tmp_path):
     source = tmp_path / "sources" / f"mine-{package_source.identity(packaged.sources[0])}"
     source.mkdir(parents=True)
     files.tiny_llama(source / "model.gguf")
-    facts = {
-        "base_model": "mine",
-        "licence": "x",
-        "weights_source": "x",
-        "source": {"kind": "package"},
-        "format": "gguf",
-    }
-    store.seal(source, facts | {"original_precision": "Q8_0", "random_weights": False})
+    store.seal(source, GGUF_FACTS)
     assert shape_from_sources(packaged, tmp_path) is None, "a GGUF file is not opened for it"
 
     folder = Path(run_convert({"source": str(source), "root": str(tmp_path)})["folder"])
