@@ -108,6 +108,12 @@ def calibration_table(
     return metrics
 
 
+def expected_calibration_error(scores: ArrayLike, hits: ArrayLike) -> float:
+    """Case-weighted mean over equal-mass bins of |share of hits - mean score|."""
+    mean_gaps = _binned_gaps(scores, hits).mean(axis=0)
+    return float(_sum_of_sizes(mean_gaps))
+
+
 def _sum_of_sizes(means: Floats) -> Floats:
     """Sum of absolute means over the last axis: over the bins of an ECE, of one Brier score."""
     return np.asarray(np.abs(means).sum(axis=-1), dtype=np.float64)
