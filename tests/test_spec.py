@@ -114,7 +114,6 @@ INGREDIENTS = [
 @pytest.mark.parametrize(
     ("expected", "name", "value"),
     [(expected, name, value) for expected, name, values in INGREDIENTS for value in values],
-    ids=str,
 )
 def test_each_ingredient_changes_exactly_the_ids_that_it_should(expected, name, value):
     assert changed_ids(**{name: value}) == expected
