@@ -64,7 +64,7 @@ def remove_if_told(
     Raises Locked, before anything is removed, while anything works in the home.
     """
     from flows.report.figures import file_size
-    from flows.report.table import ReportTable, print_table
+    from flows.report.table import ReportTable, print_lines
     from tasks.runtime.removal import bytes_below, refuse_while_working, remove
 
     if yes:
@@ -84,7 +84,7 @@ def remove_if_told(
 
     total = file_size(sum(sum(sizes.values()) for sizes in places.values()))
     title = f"{'Goes' if yes else 'Would go'}: {total} of {root}"
-    print_table(console, ReportTable(title, ("from", "folders", "bytes", "which"), tuple(rows)))
+    print_lines(console, ReportTable(title, ("from", "folders", "bytes", "which"), tuple(rows)))
     for note in notes:
         print_line(console, note)
     if not yes:

@@ -80,7 +80,6 @@ def test_every_folder_is_complete_and_nothing_temporary_is_left(smoke):
             intact_manifest(p, deep=True) for p in (folder / "scores").iterdir()
         )
     assert list(place.home.rglob(".tmp-*")) == []
-    assert list((place.home / "servers").iterdir()) == [], "the temporary server ended with the sweep"
 
 
 def test_what_has_landed_passes_every_audit(smoke):
