@@ -47,9 +47,9 @@ def test_landings_of_the_same_id_side_by_side_leave_a_whole_folder_and_its_rows_
 
 
 def test_what_lands_together_takes_one_opening_of_the_warehouse(monkeypatch):
-    real = load.writing
+    real = load.current
     opened = []
-    monkeypatch.setattr(load, "writing", lambda *args: opened.append(1) or real(*args))
+    monkeypatch.setattr(load, "current", lambda *args: opened.append(1) or real(*args))
     land_together([Landing("t1", "training", training("t1")), Landing("e1", "evaluation", evaluation("e1", "t1"))])
     assert len(opened) == 1
     assert absent_from_warehouse(["t1", "e1"]) == []
