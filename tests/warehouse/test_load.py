@@ -240,12 +240,13 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from warehouse import fill
+from warehouse.comparison import pairs
 from warehouse.landing import LandingManifest
 from warehouse.rebuild import current
 def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "before commit":
-    fill.pairs.refresh = die
+    pairs.refresh = die
 folder = Path(sys.argv[1])
 with current() as con:
     fill.fill(con, folder, LandingManifest.read(folder, deep=True))
