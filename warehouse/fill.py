@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.store import read_manifest
 from tasks.spec import LABELS
+from warehouse.comparison import pools
 from warehouse.connect import utc_now
 from warehouse.landing import LandingManifest, is_loaded, kind_of
 from warehouse.schema import FACTS, Kind, insert, refuse_equal_keys, refuse_newer_columns
@@ -122,8 +123,6 @@ def fill_part(
         after_each()
 
     if not folders and report.loaded:
-        from warehouse.comparison import pools  # SciPy: commands that only read do without
-
         pools.refresh(con)
 
 
