@@ -144,8 +144,8 @@ def experiment(
                 "meanwhile, or another file is at its path here; run the sweep again."
             )
 
-        # All workers of a machine take turns at its accelerator.
-        os.environ.setdefault(ACCELERATOR, "0")
+        # All workers of a machine take turns at its accelerator. Set to nothing is not set.
+        os.environ[ACCELERATOR] = os.environ.get(ACCELERATOR) or "0"
         share_the_rest()
         return _run(select(grid, overrides, narrowing).with_seed(seed), pooled)
     except TriageError as error:

@@ -68,7 +68,9 @@ def warehouses_start_as_copies():
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
-    """Nothing a test makes lands in the checkout."""
+    """Nothing a test makes lands in the checkout. A run of a work pool names an accelerator in its process, which is here
+    that of the next tests: their steps would wait for each other."""
+    monkeypatch.setenv("TRIAGE_ACCELERATOR", "")
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "home" / "triage.duckdb"))
 

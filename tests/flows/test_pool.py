@@ -365,7 +365,6 @@ def machine(monkeypatch):
     )
     monkeypatch.setattr(flows.experiment, "get_client", lambda **options: within(client))
     monkeypatch.setattr(flows.experiment, "flow_run", SimpleNamespace(id=uuid4()))
-    monkeypatch.delenv("TRIAGE_ACCELERATOR", raising=False)
 
     def run(ending=None, **changes):
         def steps(*args):
@@ -440,7 +439,6 @@ def test_steps_on_one_accelerator_take_turns_and_others_do_not(monkeypatch):
         finally:
             thread.join()
 
-    monkeypatch.delenv("TRIAGE_ACCELERATOR", raising=False)
     assert not is_busy(), "a sweep that somebody types is not held up"
     monkeypatch.setenv("TRIAGE_ACCELERATOR", f"test-{uuid4().hex}")
     assert is_busy()

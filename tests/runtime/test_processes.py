@@ -30,16 +30,11 @@ def steps_are_forked() -> Iterator[None]:
         yield
 
 
-def names_a_process(event: Event) -> bool:
-    """Whether it is a step's own note, and not that it waits for the accelerator."""
-    return isinstance(event, Note) and event.message[:1].isdigit()
-
-
 def parent_of(folder: Path, **options) -> int:
     """The process id of what a step was forked from, or of what started it."""
     events: list[Event] = []
     run_child(f"{STEPS}:name_processes", {}, folder, events.append, **options)
-    (note,) = filter(names_a_process, events)
+    (note,) = events
     assert isinstance(note, Note)
     return int(note.message.split()[1])
 
@@ -95,9 +90,8 @@ def test_steps_run_beside_each_other_and_each_has_its_own_ending(tmp_path):
 
     def wait_for_the_kill() -> None:
         def on_event(event: Event) -> None:
-            if names_a_process(event):
-                events.append(event)
-                started.set()
+            events.append(event)
+            started.set()
 
         try:
             run_child(f"{STEPS}:wait", {"folder": str(tmp_path / "locked")}, tmp_path, on_event)
@@ -127,8 +121,6 @@ def test_a_killed_server_takes_its_step_along_and_is_replaced(tmp_path):
     of_others = set(children._running)
 
     def kill_and_end(event: Event) -> None:
-        if not names_a_process(event):
-            return
         events.append(event)
         os.kill(server, signal.SIGKILL)
         (process,) = children._running - of_others
