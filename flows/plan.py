@@ -35,7 +35,7 @@ from tasks.runtime.errors import SourceUnavailable, TriageError
 from tasks.runtime.home import home
 from tasks.runtime.store import intact_manifest
 from tasks.spec import Data, EvaluationSet, ExperimentSpec, Grid
-from tasks.tuning.prefix_space import pays, saving
+from tasks.tuning.memory import pays, saving
 from tasks.tuning.rows import settings_digest
 from tasks.tuning.step import TrainingManifest
 

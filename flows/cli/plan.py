@@ -34,7 +34,7 @@ from tasks.models.sources.fetch import availabilities, is_offered, stored, unpin
 from tasks.runtime.backend import backend
 from tasks.runtime.home import existing_home, home
 from tasks.spec import BaseModelSpec
-from tasks.tuning.prefix_space import DiskSpace
+from tasks.tuning.memory import DiskSpace
 
 MOST_ROWS = 20  # experiments on a terminal, beyond which it has a row for each variant
 FEWER_CASES = 300  # of the dropout passes, which the plan offers

@@ -32,8 +32,7 @@ from tasks.runtime.backend import backend
 from tasks.runtime.device import measure
 from tasks.runtime.events import Emit
 from tasks.runtime.memory import peak_resident_bytes
-from tasks.tuning.activation_store import PrefixStore, open_prefix
-from tasks.tuning.activations import Prefix
+from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
 from tasks.tuning.data import EncodedCases, make_batch
 from tasks.tuning.forward import batch_terms, leading_past
 from tasks.tuning.lora import Adapted, add_lora, load_variant

@@ -10,10 +10,9 @@ import mlx.optimizers as optim
 
 from tasks.tuning.activations import Prefix
 from tasks.tuning.compiled import CompiledUpdates, compiles
-from tasks.tuning.gradients import update_gradients
 from tasks.tuning.lora import Adapted
 from tasks.tuning.loss import Objective
-from tasks.tuning.optimizer import clip_gradients
+from tasks.tuning.update import clip_gradients, update_gradients
 
 
 def updates_of(

@@ -32,8 +32,7 @@ from tasks.runtime.files import file_digest
 from tasks.runtime.store import build_folder
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import LABELS
-from tasks.tuning.activation_store import PrefixStore, open_prefix
-from tasks.tuning.activations import Prefix, prefix_in_memory
+from tasks.tuning.activations import Prefix, PrefixStore, open_prefix, prefix_in_memory
 from tasks.tuning.cpu import side_by_side, streams
 from tasks.tuning.data import EncodedCases, load_set, load_template, make_batch, make_cases
 from tasks.tuning.forward import label_terms, leading_past, score_cases

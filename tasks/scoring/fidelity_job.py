@@ -18,8 +18,7 @@ from tasks.runtime.events import Emit, ProgressReport
 from tasks.runtime.store import Manifest
 from tasks.scoring.arguments import FidelityJob, sample_numbers
 from tasks.spec import LABELS
-from tasks.tuning.activation_store import PrefixStore, open_prefix
-from tasks.tuning.activations import Prefix
+from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
 from tasks.tuning.data import Batch, load_set, load_template, make_batch, sorted_batches
 from tasks.tuning.forward import label_terms, leading_past
 from tasks.tuning.lora import Adapted, load_variant

@@ -25,7 +25,7 @@ from tasks.scoring.arguments import (
 from tasks.scoring.baselines import TARGET
 from tasks.scoring.scorer import UNTUNED, Scorer, score_sets
 from tasks.spec import ExperimentSpec
-from tasks.tuning.activation_store import PrefixStore, open_prefix
+from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.data import load_set, load_template
 from tasks.tuning.forward import score_cases
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights

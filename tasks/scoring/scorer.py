@@ -43,8 +43,7 @@ from tasks.scoring.arguments import SampleSize, sample_numbers
 from tasks.scoring.generate import greedy_answers
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import LABELS, Scoring
-from tasks.tuning.activation_store import PrefixStore, open_prefix
-from tasks.tuning.activations import Prefix
+from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
 from tasks.tuning.data import LoadedSet, load_set, warn_of_shortened
 from tasks.tuning.forward import score_cases
 from tasks.tuning.lora import Adapted

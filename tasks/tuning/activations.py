@@ -3,32 +3,37 @@ a folder or in memory, and what a step reads of them.
 
 LoRA sits on the last N of L blocks, so the first L - N give the same output for a case in every
 epoch, every recipe, every evaluation and every dropout pass. The common leading tokens (the
-instruction) are computed and stored once. `activation_store` keeps the folders.
+instruction) are computed and stored once, for all recipes of a variant:
+
+<home>/prefixes/<key>/
+    leading.npy     (P, D)
+    own.npy         (sum of own lengths, D)
+    starts.npy      where each row begins in own.npy
+    manifest.json
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
-from tasks.runtime.events import Emit, ProgressReport
+from tasks.runtime.backend import backend, versions
+from tasks.runtime.events import Emit, Note, ProgressReport, StepWarning
+from tasks.runtime.locks import replacing
+from tasks.runtime.store import build_folder, verified_manifest
+from tasks.spec import ENGINE_VERSION, short_digest
 from tasks.tuning.cpu import side_by_side, streams
-from tasks.tuning.data import EncodedCases, Row, filled_groups, padded_tokens
-from tasks.tuning.memory import cache_limit
+from tasks.tuning.data import TOKENS_AT_ONCE, EncodedCases, Row, filled_groups, padded_tokens
+from tasks.tuning.memory import DiskSpace, cache_limit, pays, saving
 from tasks.tuning.model import SharedPast, Stack, embed, run_blocks
-
-# numpy has no bfloat16: its bits are stored as unsigned integers.
-STORED_FORMS: dict[mx.Dtype, np.dtype[Any]] = {
-    mx.float32: np.dtype("<f4"),
-    mx.float16: np.dtype("<f2"),
-    mx.bfloat16: np.dtype("<u2"),
-}
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,10 @@ class Prefix:
             return mx.array([self.cases.leading_tokens])
         return of_stored_form(self.leading[None])
 
+    def stored(self, rows: Sequence[Row], length: int) -> tuple[mx.array, mx.array]:
+        """What is stored of the leading tokens, and of these rows."""
+        return self.stored_leading(), self.stored_rows(rows, length)
+
     def enter(self, stored: mx.array) -> mx.array:
         """Hidden states at the boundary, from what is stored."""
         if self.own_hidden is None:
@@ -93,6 +102,7 @@ class Prefix:
 
 
 def stored_form(hidden: mx.array) -> np.ndarray:
+    """numpy has no bfloat16: its bits are stored as unsigned integers."""
     return np.array(hidden.view(mx.uint16) if hidden.dtype == mx.bfloat16 else hidden)
 
 
@@ -131,14 +141,14 @@ def compute_prefix(
     stack = start.stack
     cases = start.cases
     past, leading = _run_leading(start, boundary)
-    np.save(folder / "leading.npy", stored_form(leading[0]), allow_pickle=False)
+    leading_rows = stored_form(leading[0])
+    np.save(folder / "leading.npy", leading_rows, allow_pickle=False)
     lengths = [len(row.inputs) - cases.leading for row in cases.rows]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     np.save(folder / "starts.npy", starts, allow_pickle=False)
     path = folder / "own.npy"
     shape = (int(starts[-1]), stack.hidden_size)
-    dtype = STORED_FORMS[stack.dtype]
-    own_outputs = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    own_outputs = np.lib.format.open_memmap(path, "w+", leading_rows.dtype, shape)
     # On a full disk this raises OSError, while a write into the mapping would kill the process.
     # macOS has none.
     if hasattr(os, "posix_fallocate"):
@@ -198,3 +208,181 @@ def _run_leading(start: Prefix, boundary: int) -> tuple[list[SharedPast], mx.arr
     # Evaluated, since passes side by side read them on streams of their own.
     mx.eval(leading, [block.arrays() for block in past])
     return past, leading
+
+
+@dataclass(frozen=True)
+class PrefixStore:
+    """The frozen prefixes of one variant in a home.
+
+    `variant`: the digest of its weights.
+    """
+
+    home: Path
+    variant: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder of all prefixes of the home."""
+        return self.home / "prefixes"
+
+    def place(self, stack: Stack, cases: EncodedCases, boundary: int) -> Path:
+        """The folder of a prefix, which may not exist yet. Its name is the digest of everything that
+        decides the numbers.
+
+        Packed bfloat16 and unpacked float32 weights of one variant give different ones.
+        """
+        packed = any(
+            isinstance(module, nn.QuantizedLinear)
+            for layer in stack.layers
+            for module in layer.modules()
+        )
+        return self.folder / short_digest(
+            {
+                "compute_dtype": str(stack.dtype),
+                "packed": packed,
+                **backend().id_ingredients,
+                "variant": self.variant,
+                "boundary": boundary,
+                "dtype": str(stack.dtype).removeprefix("mlx.core."),
+                "versions": versions(),
+                "engine": ENGINE_VERSION,
+                "rows": cases.rows_digest,
+                "leading": cases.leading,
+            }
+        )
+
+
+def is_stored(folder: Path, emit: Emit) -> bool:
+    """Whether a stored prefix is complete and holds what its name promises.
+
+    Else it is removed, with a warning.
+    """
+    if (verified_manifest(folder) or {}).get("key") == folder.name:
+        return True
+    if not folder.exists():
+        return False
+
+    with replacing(folder):
+        manifest = verified_manifest(folder)
+        # Another process may have just put it there.
+        if manifest is not None and manifest.get("key") == folder.name:
+            return True
+        if folder.exists():
+            foreign = "holds another model's activations, or another boundary's or format's"
+            problem = "is damaged" if manifest is None else foreign
+            emit(StepWarning(f"The frozen prefix {folder} {problem}; recomputing it."))
+            shutil.rmtree(folder)
+
+    return False
+
+
+def load_prefix(stack: Stack, cases: EncodedCases, boundary: int, folder: Path) -> Prefix:
+    """The prefix whose arrays lie in `folder`, mapped and not read yet."""
+    arrays = [
+        np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        for name in ("leading", "own", "starts")
+    ]
+    return Prefix(stack, cases, boundary, *arrays)
+
+
+def open_prefix(
+    stack: Stack,
+    cases: EncodedCases,
+    boundary: int,
+    store: PrefixStore,
+    emit: Emit = lambda event: None,
+    *,
+    limit: int | None = None,
+    tokens_at_once: int = TOKENS_AT_ONCE,
+    stored: bool | None = None,
+) -> Prefix:
+    """The stored prefix of a set at a boundary, computed first if necessary.
+
+    If storing does not pay, or would exceed the byte budget, steps start from the embedding; `emit`
+    reports which. The computation takes at most `limit` bytes of MLX's memory and `tokens_at_once`
+    tokens a pass. `stored`: whether the resumed training began with a stored prefix, to end with
+    the same bits; None if that is not decided.
+    """
+    share = saving(boundary, stack.depth)
+    blocks = f"{boundary} of {stack.depth} blocks"
+    is_worth_it = _is_worth_storing(stack, cases, boundary)
+    if not is_worth_it or stored is False:
+        reason = "used: this training began without one, and is to end with the same bits."
+        if not is_worth_it:
+            reason = f"stored: {blocks} would save {share:.0%} of a step."
+        emit(Note(f"Frozen prefix not {reason}"))
+        return Prefix.embedded(stack, cases)
+
+    folder = store.place(stack, cases, boundary)
+    needed_bytes = _stored_size(stack, cases)
+    if not is_stored(folder, emit):
+        space = DiskSpace.of(store.folder)
+        if space.room < needed_bytes:
+            emit(Note(space.lack("Frozen prefix", needed_bytes, share)))
+            if stored:
+                sentence = "This training began with a stored prefix: its last bits may now differ."
+                emit(StepWarning(sentence))
+            return Prefix.embedded(stack, cases)
+
+    saved = f"saves {share:.0%} of a step, {needed_bytes / 1e9:.2f} GB."
+    emit(Note(f"Frozen prefix of {blocks}: {saved}"))
+
+    def build(temporary: Path) -> dict[str, Any]:
+        # From the nearest shallower one, with the fewest blocks. What is stored has the bits that the
+        # blocks gave, so the deeper one does not depend on it.
+        start = Prefix.embedded(stack, cases)
+        for shallower in range(boundary - 1, 0, -1):
+            near = store.place(stack, cases, shallower)
+            if is_stored(near, emit):
+                start = load_prefix(stack, cases, shallower, near)
+                break
+
+        tokens = tokens_that_fit(start, boundary, limit, tokens_at_once)
+        counts = compute_prefix(start, boundary, temporary, tokens, emit)
+        names = {"key": folder.name, "variant": store.variant, "set_digest": cases.set_digest}
+        return names | counts
+
+    # Private, since texts could be guessed from activations.
+    build_folder(folder, build, single_check=True, private=True)
+    return load_prefix(stack, cases, boundary, folder)
+
+
+def warn_of_lack_of_space(
+    stack: Stack,
+    sets: Mapping[str, EncodedCases],
+    boundary: int,
+    store: PrefixStore,
+    emit: Emit,
+) -> None:
+    """Warn, before anything is computed, of the sets whose prefixes will have no room.
+
+    The arguments are those of `open_prefix`, which the sets take in this order.
+    """
+    space = DiskSpace.of(store.folder)
+    remaining = space.room
+    lacking: dict[str, int] = {}
+    for name, cases in sets.items():
+        if not _is_worth_storing(stack, cases, boundary):
+            continue
+        if is_stored(store.place(stack, cases, boundary), emit):
+            continue
+
+        size = _stored_size(stack, cases)
+        if remaining < size:
+            lacking[name] = size
+        else:
+            remaining -= size
+
+    if lacking:
+        lack = f"No room for the frozen prefix of {' and '.join(lacking)}"
+        sentence = space.lack(lack, sum(lacking.values()), saving(boundary, stack.depth))
+        emit(StepWarning(sentence))
+
+
+def _is_worth_storing(stack: Stack, cases: EncodedCases, boundary: int) -> bool:
+    return cases.leading > 0 and pays(boundary, stack.depth)
+
+
+def _stored_size(stack: Stack, cases: EncodedCases) -> int:
+    own_tokens = sum(len(row.inputs) - cases.leading for row in cases.rows)
+    return (cases.leading + own_tokens) * stack.hidden_size * stack.dtype.size

@@ -1,21 +1,32 @@
-"""Forward passes of an adapted variant: the leading tokens once, then the loss terms of a batch, or
-the scores of a whole set and what a validation reads in them.
+"""Forward passes of an adapted variant: the instruction's tokens and a batch's own, one after the
+other or joined in one row; the scores of a whole set, and what a validation reads in them.
 
 Only completion positions reach the final norm and the head, the last block computes only those
 rows, and the blocks below the first LoRA block are read from the frozen prefix if it is stored.
+
+Joined: products, norms and LoRA work token by token, so that one operation serves the instruction
+and the cases; only attention tells them apart. That halves the operations of a step, whose number
+decides the time of a small step on a GPU. A CPU gains nothing, and computes the two one after the
+other, with the same sums. The row has no axis for sequences, and attention keeps the heads that
+share a key side by side: a view of an array takes the host as long to start as an operation does.
+Shapes: P leading tokens, B sequences of T own tokens, S = P + B T; G heads of keys, each with R of
+queries, of width d.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from tasks.judging import point_metrics
 from tasks.tuning.activations import Prefix
-from tasks.tuning.cpu import side_by_side
+from tasks.tuning.cpu import HIDDEN, side_by_side
 from tasks.tuning.data import TOKENS_AT_ONCE, Batch, EncodedCases, make_batch, sorted_batches
 from tasks.tuning.lora import Adapted
 from tasks.tuning.loss import (
@@ -26,20 +37,16 @@ from tasks.tuning.loss import (
     score_rows,
     scored_tokens,
 )
-from tasks.tuning.model import SharedPast, record_past, run_blocks, run_last_block
-
-
-@dataclass(frozen=True)
-class PartInputs:
-    """What the prefix stores of a part of a batch, see `Prefix.stored_rows`."""
-
-    leading: mx.array
-    own_rows: mx.array
-
-    @classmethod
-    def read(cls, prefix: Prefix, part: Batch) -> PartInputs:
-        """The stored rows of a part, and the stored leading tokens."""
-        return cls(prefix.stored_leading(), prefix.stored_rows(part.rows, part.length))
+from tasks.tuning.model import (
+    SharedPast,
+    Stack,
+    computed_again,
+    finish_block,
+    last_rows,
+    record_past,
+    run_blocks,
+    run_last_block,
+)
 
 
 def leading_past(
@@ -74,23 +81,22 @@ def batch_terms(
     prefix: Prefix,
     batch: Batch,
     past: list[SharedPast | None],
-    inputs: PartInputs | None = None,
+    own_rows: mx.array | None = None,
 ) -> LossTerms:
     """Loss terms of a batch whose leading tokens are already in `past`.
 
-    `inputs`: what the prefix stores of it, if the caller has read it.
+    `own_rows`: what the prefix stores of its rows, if the caller has read it.
     """
     stack = adapted.stack
-    cases = prefix.cases
-    own_rows = inputs.own_rows if inputs else prefix.stored_rows(batch.rows, batch.length)
+    if own_rows is None:
+        own_rows = prefix.stored_rows(batch.rows, batch.length)
     hidden = prefix.enter(own_rows)
     hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth - 1, past)
 
     targets = mx.array(batch.targets)
-    first = mx.array(batch.first - cases.leading)
+    first = mx.array(batch.first - prefix.cases.leading)
     hidden = run_last_block(stack, hidden, first, targets.shape[1], past[-1])
-    scores = score_rows(stack, hidden, targets, mx.array(cases.label_tokens))
-    return case_terms(scores, batch, cases)
+    return _terms(stack, hidden, targets, batch, prefix.cases)
 
 
 def label_terms(
@@ -108,6 +114,187 @@ def label_terms(
         is_label=batch.is_label[:, :count],
     )
     return batch_terms(adapted, prefix, first_positions, past)
+
+
+def joined_terms(
+    adapted: Adapted, prefix: Prefix, batch: Batch, leading: mx.array, own_rows: mx.array
+) -> LossTerms:
+    """Loss terms of a batch, its leading tokens and its own in one row.
+
+    `leading`, `own_rows`: what the prefix stores of them.
+    """
+    stack = adapted.stack
+    layout = Layout(prefix.cases.leading, len(batch.rows), batch.length - prefix.cases.leading)
+    width = stack.hidden_size
+    parts = [prefix.enter(leading).reshape(-1, width), prefix.enter(own_rows).reshape(-1, width)]
+    targets = mx.array(batch.targets)
+    first = mx.array(batch.first) - prefix.cases.leading
+    hidden = _run_joined(
+        stack, mx.concatenate(parts), layout, prefix.boundary, first, targets.shape[1]
+    )
+    return _terms(stack, hidden, targets, batch, prefix.cases)
+
+
+def _terms(
+    stack: Stack, hidden: mx.array, targets: mx.array, batch: Batch, cases: EncodedCases
+) -> LossTerms:
+    scores = score_rows(stack, hidden, targets, mx.array(cases.label_tokens))
+    return case_terms(scores, batch, cases)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens of a joined row (S, ...) are."""
+
+    leading: int
+    count: int
+    length: int
+
+    @property
+    def positions(self) -> mx.array:
+        """(S,) position of each token in its sequence."""
+        own_positions = np.arange(self.leading, self.leading + self.length, dtype=np.int32)
+        return mx.array(
+            np.concatenate([np.arange(self.leading), np.tile(own_positions, self.count)]), mx.int32
+        )
+
+    def own_part(self, joined_rows: mx.array) -> mx.array:
+        """(S, D) to (B, T, D)."""
+        return joined_rows[self.leading :].reshape(self.count, self.length, -1)
+
+    def visible_states(self, joined_states: mx.array) -> tuple[mx.array, mx.array]:
+        """(G, 1, S, d) to (G, 1, P, d) of the leading tokens and (G, B, P + T, d) of each sequence."""
+        groups, _, _, width = joined_states.shape
+        leading, own_states = mx.split(joined_states, [self.leading], axis=2)
+        shared = mx.broadcast_to(leading, (groups, self.count, self.leading, width))
+        return leading, mx.concatenate(
+            [shared, own_states.reshape(groups, self.count, -1, width)], axis=2
+        )
+
+
+def _run_joined(
+    stack: Stack,
+    joined_hidden: mx.array,
+    layout: Layout,
+    start: int,
+    first_row: mx.array,
+    rows: int,
+) -> mx.array:
+    """Blocks `start` to the last over (S, D), the last one for scored rows only: (B, rows, D).
+
+    `first_row` (B,): the first scored position of each sequence among its own tokens.
+    """
+    positions = layout.positions
+    masks = {window: _masks(stack, layout, window) for window in set(stack.windows)}
+    for i in range(start, stack.depth - 1):
+        run: Callable[..., mx.array] = partial(
+            _run_joined_block,
+            stack,
+            i,
+            layout=layout,
+            positions=positions,
+            masks=masks[stack.windows[i]],
+        )
+        if stack.checkpointing:
+            run = computed_again(stack.layers[i], run)
+        joined_hidden = run(joined_hidden)
+
+    layer = stack.layers[-1]
+    normed = layer.input_layernorm(joined_hidden)
+    _, visible_states = _keys_and_values(layer.self_attn, normed, layout, positions)
+    keys, values = (by_group.swapaxes(0, 1) for by_group in visible_states)
+    own_hidden = layout.own_part(joined_hidden)
+    own_normed = layout.own_part(normed)
+
+    return last_rows(stack, own_hidden, own_normed, keys, values, first_row, rows)
+
+
+def _run_joined_block(
+    stack: Stack,
+    i: int,
+    joined_hidden: mx.array,
+    layout: Layout,
+    positions: mx.array,
+    masks: tuple[mx.array, mx.array],
+) -> mx.array:
+    layer = stack.layers[i]
+    module = layer.self_attn
+    normed = layer.input_layernorm(joined_hidden)
+    queries = _turned(module.q_proj(normed), positions, module, "q_norm", module.scale)
+    past, visible_states = _keys_and_values(module, normed, layout, positions)
+
+    by_head = queries.reshape(len(queries), module.n_kv_heads, -1, queries.shape[-1])
+    leading_queries, own_queries = mx.split(by_head.transpose(1, 0, 2, 3), [layout.leading], axis=1)
+    leading = _attention(leading_queries, *past, masks[0])
+    own_attended = _attention(own_queries, *visible_states, masks[1])
+    attended = mx.concatenate([leading, own_attended], axis=1).transpose(1, 0, 2, 3)
+    output = module.o_proj(attended.reshape(len(joined_hidden), -1))
+
+    return finish_block(stack, layer, joined_hidden, output)
+
+
+def _masks(stack: Stack, layout: Layout, window: int | None) -> tuple[mx.array, mx.array]:
+    """Additive masks of the leading tokens (P R, P) and of the own ones (T R, P + T).
+
+    Added, since the derivative of a selection takes two operations more in each block.
+    """
+    total = layout.leading + layout.length
+    query = np.arange(total)[:, None]
+    key = np.arange(total)
+    is_visible = (key <= query) & (key > query - (window or total))
+    additive = np.where(is_visible, 0, HIDDEN).astype(np.float32)
+
+    # Each token has as many rows as a key has queries; those of the leading tokens come first.
+    module = stack.layers[-1].self_attn
+    queries_per_key = module.n_heads // module.n_kv_heads
+    by_head = np.repeat(additive, queries_per_key, axis=0)
+    first = queries_per_key * layout.leading
+    leading_mask, own_mask = (
+        mx.array(part).astype(stack.dtype)
+        for part in (by_head[:first, : layout.leading], by_head[first:])
+    )
+    return leading_mask, own_mask
+
+
+def _attention(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array) -> mx.array:
+    """Attention of scaled queries (G, tokens, R, d) over (G, sequences, keys, d): as the queries.
+
+    The fused function of MLX would take itself apart to be differentiated, with more operations.
+    """
+    groups, sequences, _, width = keys.shape
+    by_sequence = queries.reshape(groups, sequences, -1, width)
+    # `precise`: sums are in float32 where the blocks compute in bfloat16.
+    weights = mx.softmax(by_sequence @ keys.swapaxes(-1, -2) + mask, axis=-1, precise=True)
+    return (weights @ values).reshape(queries.shape)
+
+
+KeysAndValues = tuple[mx.array, mx.array]
+
+
+def _keys_and_values(
+    module: nn.Module, normed: mx.array, layout: Layout, positions: mx.array
+) -> tuple[KeysAndValues, KeysAndValues]:
+    """Keys and values of the leading tokens (G, 1, P, d), and those that each sequence sees (G, B,
+    P + T, d).
+    """
+    keys = _turned(module.k_proj(normed), positions, module, "k_norm")
+    values = module.v_proj(normed).reshape(keys.shape)
+    leading_keys, every_key = layout.visible_states(keys.transpose(1, 2, 0, 3))
+    leading_values, every_value = layout.visible_states(values.transpose(1, 2, 0, 3))
+    return (leading_keys, leading_values), (every_key, every_value)
+
+
+def _turned(
+    projected: mx.array, positions: mx.array, module: nn.Module, norm: str, scale: float = 1
+) -> mx.array:
+    """Projected tokens (S, heads d), scaled and turned by their positions: (S, heads, 1, d)."""
+    heads = module.n_kv_heads if norm == "k_norm" else module.n_heads
+    # rope takes one offset per sequence, so each token is a sequence of length 1 here.
+    by_token = projected.reshape(len(positions), heads, 1, -1)
+    if norm in module:
+        by_token = module[norm](by_token)
+    turned: mx.array = module.rope(by_token if scale == 1 else by_token * scale, offset=positions)
+    return turned
 
 
 @dataclass(frozen=True)
@@ -146,9 +333,8 @@ def score_cases(adapted: Adapted, prefix: Prefix, tokens_at_once: int = TOKENS_A
 
     scores_by_case: dict[int, tuple[Any, Any, Any]] = {}
     for case_numbers, terms in side_by_side(sorted_batches(cases, tokens_at_once), terms_of):
-        label_loss, other_loss, label_logp = (np.array(values) for values in terms)
-        for i, number in enumerate(case_numbers):
-            scores_by_case[number] = (label_loss[i], other_loss[i], label_logp[i])
+        columns = (np.array(values) for values in terms)
+        scores_by_case |= zip(case_numbers, zip(*columns, strict=True), strict=True)
 
     ordered = [scores_by_case[number] for number in range(len(cases.encoded))]
     return Scores(*(np.stack(column) for column in zip(*ordered, strict=True)))
@@ -167,20 +353,15 @@ def validation_value(
     return float(np.array(loss)), np.array(parts).tolist()
 
 
-def macro_f1_of(scores: Scores, cases: EncodedCases) -> float:
-    """Macro-F1 of the most probable labels, over the three labels."""
-    answers = scores.label_logp.argmax(axis=1)
-    table = (
-        point_metrics.confusion_cells(np.asarray(cases.labels), answers).sum(axis=0).reshape(3, 3)
-    )
-    return float(point_metrics.macro_f1(table))
-
-
-def ed_share_and_specificity(scores: Scores, cases: EncodedCases) -> tuple[float, float | None]:
-    """Share of cases answered ED by argmax, and the share of non-ED cases not answered ED
-    (specificity).
+def decision_figures(scores: Scores, cases: EncodedCases) -> dict[str, Any]:
+    """What the most probable labels of a set say: the share of ED among them, the specificity (share
+    of the other cases that are not answered ED; None without such cases), and the macro-F1.
     """
     answers = scores.label_logp.argmax(axis=1)
     answers_to_others = answers[cases.labels != 0]
-    ed_share = float((answers == 0).mean())
-    return ed_share, float((answers_to_others != 0).mean()) if len(answers_to_others) else None
+    table = point_metrics.confusion_cells(np.asarray(cases.labels), answers).sum(axis=0)
+    return {
+        "ed_share": float((answers == 0).mean()),
+        "specificity": float((answers_to_others != 0).mean()) if len(answers_to_others) else None,
+        "macro_f1": float(point_metrics.macro_f1(table.reshape(3, 3))),
+    }

@@ -1,13 +1,12 @@
 """The training step as a child process runs it: a variant and a dataset in, a sealed adapter folder
-out.
+out. How much of a batch is computed at once is measured here, by probe steps on the longest case.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -17,13 +16,13 @@ from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import report_device
 from tasks.runtime.errors import Diverged
-from tasks.runtime.events import Device, Emit, StepWarning
+from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.files import write_atomic
 from tasks.runtime.locks import LOCK_SECONDS, locked
 from tasks.runtime.store import seal
 from tasks.spec import PromptChoice
-from tasks.tuning.activation_store import PrefixStore, open_prefix, warn_of_lack_of_space
-from tasks.tuning.checkpoint import Arrays, Progress
+from tasks.tuning.activations import Prefix, PrefixStore, open_prefix, warn_of_lack_of_space
+from tasks.tuning.checkpoint import Progress
 from tasks.tuning.data import (
     TOKENS_AT_ONCE,
     EncodedCases,
@@ -33,70 +32,25 @@ from tasks.tuning.data import (
     padding_share,
     warn_of_shortened,
 )
-from tasks.tuning.gradients import choose_micro_batch, keep_within
 from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
-from tasks.tuning.loss import make_objective
-from tasks.tuning.memory import MemoryChoice, budget, cache_limit, read_choice, write_choice
+from tasks.tuning.loss import Objective, make_objective
+from tasks.tuning.memory import (
+    SLACK,
+    STATE_BYTES,
+    MemoryChoice,
+    budget,
+    cache_limit,
+    choose_memory,
+    read_choice,
+    write_choice,
+)
 from tasks.tuning.rows import DIVERGED, settings_digest
 from tasks.tuning.step import TrainingJob, TrainingSummary
 from tasks.tuning.trainer import Splits, has_ended, train
+from tasks.tuning.update import update_gradients
 
-OUTPUTS = [
-    "adapters.safetensors",
-    "adapters_last.safetensors",
-    "adapter_config.json",
-    "training.json",
-]
 SETS = ("train", "valid")
 HEAVY_COST_WEIGHT = 5.0
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """A training that is ready to start, and the part of its summary that is known by then."""
-
-    job: TrainingJob
-    started_at: datetime
-    device: Device
-    adapted: Adapted
-    weights_memory_bytes: int
-    splits: Splits
-    shortened_cases: int
-    choice: MemoryChoice
-
-    def summary(self, progress: Progress) -> TrainingSummary:
-        """The summary of the training, given how far it is."""
-        recipe = self.job.experiment.recipe
-        cases = self.splits.train.cases
-        train_losses = [point.loss for point in progress.curve if point.split == "train"]
-        seconds = progress.train_seconds
-        first_epoch = epoch_batches(
-            cases, recipe.batch_size, self.job.experiment.seed, 0, recipe.sampling
-        )
-
-        return TrainingSummary(
-            train_loss=train_losses[-1] if train_losses else None,
-            valid_loss=progress.best_value,
-            best_iteration=progress.best_update,
-            last_iteration=progress.update,
-            train_seconds=seconds,
-            tokens_per_second=progress.trained_tokens / seconds if seconds else None,
-            peak_memory_bytes=progress.peak_memory_bytes,
-            peak_rss_bytes=progress.peak_rss_bytes,
-            micro_batch=self.choice.micro_batch,
-            checkpointed_blocks=self.choice.checkpointing,
-            memory_budget_bytes=self.choice.limit,
-            padding_share=padding_share(cases, first_epoch),
-            device=self.device,
-            weights_memory_bytes=self.weights_memory_bytes,
-            cache_memory_bytes=mx.get_cache_memory(),
-            trainable_parameters=self.adapted.trainable,
-            shortened_cases=self.shortened_cases,
-            frozen_blocks_stored=self.splits.train.boundary,
-            # Both are ISO 8601 in UTC, whose order as text is that of time.
-            started_at=min(self.started_at.isoformat(), progress.started_at),
-            finished_at=datetime.now(UTC).isoformat(),
-        )
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -106,30 +60,96 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     that pauses leaves its checkpoint and nothing else: the folder is not sealed.
     """
     job = TrainingJob.model_validate(args)
+    spec = job.experiment
     # Two sweeps may hold the same experiment: one process alone trains it.
     with locked(job.folder, LOCK_SECONDS):
         # Of an earlier attempt, which this one replaces.
         (job.folder / DIVERGED).unlink(missing_ok=True)
-        reached, is_finished = _train(_set_up(job, emit), emit)
-        summary = reached.model_dump(mode="json")
-        if not is_finished:
+        adapted, splits, choice, known = _set_up(job, emit)
+        cases = splits.train.cases
+        try:
+            best_arrays, progress = train(
+                adapted, spec, splits, job.folder, emit, choice, job.pause_at
+            )
+        except Diverged as error:
+            reached: Progress = error.reached
+            _write_json(
+                job,
+                DIVERGED,
+                {"summary": _summary(known, job, cases, reached), "curve": _curve(reached)},
+            )
+            raise
+
+        summary = _summary(known, job, cases, progress)
+        if not has_ended(spec, progress):
             return summary
 
-        settings = settings_digest(job.experiment, DatasetManifest.read(job.data))
+        weights = {"adapters": best_arrays, "adapters_last": adapter_weights(adapted)}
+        for name, arrays in weights.items():
+            # MLX would add the ending `.safetensors` to a name that lacks it.
+            temporary = job.folder / f".{name}.tmp.safetensors"
+            # The order of the arrays decides the bytes of the file.
+            mx.save_safetensors(str(temporary), dict(sorted(arrays.items())))
+            temporary.replace(job.folder / f"{name}.safetensors")
+
+        config = adapter_config(spec.recipe, spec.training, job.variant.name)
+        write_atomic(job.folder / "adapter_config.json", config)
+        training = {"spec": spec.model_dump(mode="json"), "curve": _curve(progress)}
+        if spec.prompt != PromptChoice():
+            # Whoever uses the adapter must ask in these words, and read the answer in them.
+            training["prompt"] = load_prompt(spec.prompt).as_dict()
+        _write_json(job, "training.json", training)
+
         manifest = {
             "training_id": job.training_id,
-            "settings_digest": settings,
+            "settings_digest": settings_digest(spec, DatasetManifest.read(job.data)),
             "summary": summary,
         }
         # The outputs alone: checkpoints and logs lie in this folder, too.
-        seal(job.folder, manifest, OUTPUTS)
+        outputs = [f"{name}.safetensors" for name in weights]
+        seal(job.folder, manifest, [*outputs, "adapter_config.json", "training.json"])
 
     return summary
 
 
-def _set_up(job: TrainingJob, emit: Emit) -> _Setup:
+def _write_json(job: TrainingJob, name: str, content: dict[str, Any]) -> None:
+    write_atomic(job.folder / name, json.dumps(content))
+
+
+def _curve(progress: Progress) -> list[dict[str, Any]]:
+    return [asdict(point) for point in progress.curve]
+
+
+def _summary(
+    known: TrainingSummary, job: TrainingJob, cases: EncodedCases, progress: Progress
+) -> dict[str, Any]:
+    """The summary of a training as JSON, given how far it is and what was known before it began."""
+    recipe = job.experiment.recipe
+    losses = [point.loss for point in progress.curve if point.split == "train"]
+    seconds = progress.train_seconds
+    first_epoch = epoch_batches(cases, recipe.batch_size, job.experiment.seed, 0, recipe.sampling)
+    reached = {
+        "train_loss": losses[-1] if losses else None,
+        "valid_loss": progress.best_value,
+        "best_iteration": progress.best_update,
+        "last_iteration": progress.update,
+        "train_seconds": seconds,
+        "tokens_per_second": progress.trained_tokens / seconds if seconds else None,
+        "peak_memory_bytes": progress.peak_memory_bytes,
+        "peak_rss_bytes": progress.peak_rss_bytes,
+        "padding_share": padding_share(cases, first_epoch),
+        "cache_memory_bytes": mx.get_cache_memory(),
+        # Both are ISO 8601 in UTC, whose order as text is that of time.
+        "started_at": min(known.started_at or "", progress.started_at),
+        "finished_at": datetime.now(UTC).isoformat(),
+    }
+    return known.model_copy(update=reached).model_dump(mode="json")
+
+
+def _set_up(job: TrainingJob, emit: Emit) -> tuple[Adapted, Splits, MemoryChoice, TrainingSummary]:
+    """A training that is ready to start, and the part of its summary that is known by then."""
     spec = job.experiment
-    started_at = datetime.now(UTC)
+    started_at = datetime.now(UTC).isoformat()
     device = report_device(emit)
     if spec.recipe.kind == "safety" and spec.recipe.cost_weight > HEAVY_COST_WEIGHT:
         # At 5 a model without signal answers ED from a share of about 5 % on.
@@ -150,7 +170,14 @@ def _set_up(job: TrainingJob, emit: Emit) -> _Setup:
 
     saved_choice = read_choice(job.folder)
     splits, shortened = _load_splits(job, adapted, saved_choice, emit)
-    choice = _choose(job, adapted, splits, saved_choice, emit)
+    # The requested choice; else the saved one, unless the budget is another now; else a measured one.
+    choice = job.choice or saved_choice
+    if choice is None or (job.choice is None and choice.limit != limit):
+        objective = make_objective(spec.recipe, splits.train.cases.labels)
+        batch_size = spec.recipe.batch_size
+        choice = choose_micro_batch(adapted, splits.train, objective, batch_size, limit, emit)
+    stored = tuple(name for name in SETS if getattr(splits, name).boundary > 0)
+    choice = replace(choice, limit=limit, stored=stored)
     # Before the first step: if that runs out of memory, the next attempt takes less than this.
     write_choice(job.folder, choice)
 
@@ -158,7 +185,18 @@ def _set_up(job: TrainingJob, emit: Emit) -> _Setup:
     keep_within(limit, choice.cache_bytes)
     mx.clear_cache()
     mx.reset_peak_memory()
-    return _Setup(job, started_at, device, adapted, weights_bytes, splits, shortened, choice)
+    known = TrainingSummary(
+        micro_batch=choice.micro_batch,
+        checkpointed_blocks=choice.checkpointing,
+        memory_budget_bytes=limit,
+        device=device,
+        weights_memory_bytes=weights_bytes,
+        trainable_parameters=adapted.trainable,
+        shortened_cases=shortened,
+        frozen_blocks_stored=splits.train.boundary,
+        started_at=started_at,
+    )
+    return adapted, splits, choice, known
 
 
 def _load_splits(
@@ -202,82 +240,53 @@ def _load_splits(
     return Splits(**prefixes), shortened
 
 
-def _choose(
-    job: TrainingJob,
-    adapted: Adapted,
-    splits: Splits,
-    saved_choice: MemoryChoice | None,
-    emit: Emit,
+def choose_micro_batch(
+    adapted: Adapted, prefix: Prefix, objective: Objective, batch_size: int, limit: int, emit: Emit
 ) -> MemoryChoice:
-    """The requested choice; else the saved one, unless the budget is another now.
+    """The part of an effective batch to compute at once within `limit` bytes, weights included.
 
-    Else a measured one.
+    Raises BadInput if not even one case fits.
     """
-    spec = job.experiment
-    limit = budget(spec)
-    choice = job.choice or saved_choice
-    if choice is None or (job.choice is None and choice.limit != limit):
-        objective = make_objective(spec.recipe, splits.train.cases.labels)
-        choice = choose_micro_batch(
-            adapted, splits.train, objective, spec.recipe.batch_size, limit, emit
-        )
+    cases = prefix.cases
 
-    stored = tuple(name for name in SETS if getattr(splits, name).boundary > 0)
-    return replace(choice, limit=limit, stored=stored)
+    def peak(checkpointing: bool, count: int) -> int:
+        model = adapted.with_checkpoints(checkpointing)
+        return int(SLACK * step_peak(model, prefix, objective, count))
+
+    # The optimizer's state and the accumulated gradient are not allocated yet.
+    held_bytes = mx.get_active_memory() + STATE_BYTES * adapted.trainable
+    batch = min(batch_size, len(cases.encoded))
+    longest = max(len(row.inputs) for row in cases.rows) * cases.per_case
+    return choose_memory(peak, held_bytes, batch, longest, limit, emit)
 
 
-def _train(setup: _Setup, emit: Emit) -> tuple[TrainingSummary, bool]:
-    """Train, and write the output files; where it diverges, what it reached instead.
+def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int = 1) -> int:
+    """Bytes that the gradients of `count` of the set's longest cases need at their peak, on top of
+    what is held.
 
-    Returns the summary, and whether the training has ended. One that pauses writes no files.
+    With a memory limit of 0 MLX finishes each result before it allocates the next, so that the peak
+    depends little on what else the machine does. The order in which threads free memory still
+    matters: about one step in eight of a tiny model takes up to a third more than the others.
     """
-    job = setup.job
-    try:
-        best_arrays, progress = train(
-            setup.adapted,
-            job.experiment,
-            setup.splits,
-            job.folder,
-            emit,
-            setup.choice,
-            job.pause_at,
-        )
-    except Diverged as error:
-        summary = setup.summary(error.reached).model_dump(mode="json")
-        reached = {"summary": summary, "curve": [asdict(point) for point in error.reached.curve]}
-        write_atomic(job.folder / DIVERGED, json.dumps(reached))
-        raise
+    encoded = prefix.cases.encoded
+    longest = max(range(len(encoded)), key=lambda number: len(encoded[number].prompt))
+    mx.clear_cache()
+    active_bytes = mx.get_active_memory()
+    mx.reset_peak_memory()
 
-    is_finished = has_ended(job.experiment, progress)
-    if is_finished:
-        _write_adapters(job.folder, best_arrays, adapter_weights(setup.adapted))
-        _write_settings(job, progress)
-
-    return setup.summary(progress), is_finished
+    usual_limit = mx.set_memory_limit(0)
+    mx.eval(update_gradients(adapted, prefix, [longest] * count, objective, count, (0, 0)))
+    mx.set_memory_limit(usual_limit)
+    return int(mx.get_peak_memory() - active_bytes)
 
 
-def _write_adapters(folder: Path, best_arrays: Arrays, last_arrays: Arrays) -> None:
-    for name, weights in (("adapters", best_arrays), ("adapters_last", last_arrays)):
-        # MLX would add the ending `.safetensors` to a name that lacks it.
-        temporary = folder / f".{name}.tmp.safetensors"
-        # The order of the arrays decides the bytes of the file.
-        mx.save_safetensors(str(temporary), dict(sorted(weights.items())))
-        temporary.replace(folder / f"{name}.safetensors")
+def keep_within(limit: int, cache_bytes: int) -> None:
+    """Hold MLX to `limit` bytes, `cache_bytes` of them for freed buffers, for the rest of this
+    process.
 
-
-def _write_settings(job: TrainingJob, progress: Progress) -> None:
-    """The adapter's configuration as stock mlx-lm reads it, and the experiment with its training
-    curve, and with its prompt where the grid names one.
+    MLX allocates ahead of the work that fills its arrays; how far ahead depends on the load of the
+    machine. Past its memory limit it waits for that work (`mlx.core.set_memory_limit`), after one
+    more result: hence the slack.
     """
-    spec = job.experiment
-    config = adapter_config(spec.recipe, spec.training, job.variant.name)
-    write_atomic(job.folder / "adapter_config.json", config)
-    training = {
-        "spec": spec.model_dump(mode="json"),
-        "curve": [asdict(point) for point in progress.curve],
-    }
-    if spec.prompt != PromptChoice():
-        # Whoever uses the adapter must ask in these words, and read the answer in them.
-        training["prompt"] = load_prompt(spec.prompt).as_dict()
-
-    write_atomic(job.folder / "training.json", json.dumps(training))
+    mx.set_cache_limit(cache_bytes)
+    mx.set_memory_limit(int((limit - cache_bytes) / SLACK))

@@ -5,7 +5,7 @@ written.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -36,6 +36,10 @@ class Adapted:
     dropouts: tuple[KeyedDropout, ...]
     boundary: int
     trainable: int
+
+    def with_checkpoints(self, checkpointing: bool) -> Adapted:
+        """The same model, with or without its blocks computed again in the backward pass."""
+        return replace(self, stack=replace(self.stack, checkpointing=checkpointing))
 
     def set_dropout(self, keys: list[Key] | None, leading: Leading | None = None) -> None:
         """Set the keys of every dropout module, see `KeyedDropout.set_keys`."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from collections import deque
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 
 from tasks.runtime.errors import Diverged
@@ -15,17 +15,14 @@ from tasks.runtime.events import CurvePoint, Emit, TrainingReport, ValidationRep
 from tasks.spec import ExperimentSpec
 from tasks.tuning import checkpoint
 from tasks.tuning.activations import Prefix
+from tasks.tuning.compiled import CompiledUpdates, compiles
 from tasks.tuning.data import training_batches
-from tasks.tuning.forward import (
-    ed_share_and_specificity,
-    macro_f1_of,
-    score_cases,
-    validation_value,
-)
-from tasks.tuning.gradients import with_checkpoints
+from tasks.tuning.dropout import MasksAhead, draw_now
+from tasks.tuning.forward import decision_figures, score_cases, validation_value
 from tasks.tuning.lora import Adapted, adapter_weights
+from tasks.tuning.loss import make_objective
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.optimizer import Updates, learning_rate
+from tasks.tuning.update import UpdateResult, Updates, learning_rate, make_optimizer
 
 # A model with a lower specificity answers ED to nearly everything, and the log says so.
 ALWAYS_ED_SPECIFICITY = 0.05
@@ -47,16 +44,29 @@ def train(
     emit: Emit,
     choice: MemoryChoice | None = None,
     pause_at: int | None = None,
-) -> tuple[dict[str, mx.array], checkpoint.Progress]:
+) -> tuple[checkpoint.Arrays, checkpoint.Progress]:
     """Train to the recipe's last update, resuming from `folder`/checkpoint if there is one.
 
     Pauses at the first checkpoint from update `pause_at` on; `has_ended` tells the two apart.
     Returns the best adapters (see Progress), and the progress with its curve. Raises
     Diverged on NaN and on an exploding gradient; its `reached` is the progress up to then.
     """
-    run = TrainingRun(adapted, spec, splits, folder, emit, choice, pause_at)
-    run.finish()
-    return run.best, run.progress
+    choice = choice or MemoryChoice(spec.recipe.batch_size)
+    run = TrainingRun(adapted, spec, splits, folder / "checkpoint", emit, choice)
+    progress = run.progress
+    try:
+        run.make_updates(math.inf if pause_at is None else max(pause_at, 1))
+    except Diverged as error:
+        # So that the curve shows the updates up to the one that diverged.
+        if progress.unreported:
+            run.report(learning_rate(spec, progress.update - 1))
+        error.reached = progress
+        raise
+    finally:
+        run.updates.adapted.take_masks_from(draw_now)
+        progress.keep_peaks()
+
+    return run.best, progress
 
 
 def has_ended(spec: ExperimentSpec, progress: checkpoint.Progress) -> bool:
@@ -74,7 +84,7 @@ class TrainingRun:
     """A training in progress: the model and its optimizer, the sets, the best adapters and how far
     it is.
 
-    A new instance starts from the newest checkpoint in `folder`, else from the first update.
+    A new instance starts from the newest checkpoint in `checkpoints`, else from the first update.
     """
 
     def __init__(
@@ -82,111 +92,110 @@ class TrainingRun:
         adapted: Adapted,
         spec: ExperimentSpec,
         splits: Splits,
-        folder: Path,
+        checkpoints: Path,
         emit: Emit,
-        choice: MemoryChoice | None = None,
-        pause_at: int | None = None,
+        choice: MemoryChoice,
     ) -> None:
         self.spec = spec
-        self.pause_at = pause_at
         self.splits = splits
+        self.checkpoints = checkpoints
         self.emit = emit
-        self.choice = choice or MemoryChoice(spec.recipe.batch_size)
-        self.checkpoints = folder / "checkpoint"
+        self.tokens_at_once = choice.tokens_at_once
+        self.started: deque[tuple[list[int], UpdateResult]] = deque()
 
-        # Two views of one model: blocks may be computed again in the backward pass, never in
-        # validation.
-        self.updates = Updates(adapted, spec, splits.train, self.choice)
-        self.scoring = with_checkpoints(adapted, False)
-
-        restored = checkpoint.restore(self.checkpoints, adapted, self.updates.optimizer, emit)
-        self.best, self.progress = restored or (
-            dict(adapter_weights(adapted)),
-            checkpoint.Progress(),
+        self.scoring = adapted
+        optimizer = make_optimizer(spec)
+        optimizer.init(adapted.stack.model.trainable_parameters())
+        kind = CompiledUpdates if compiles() else Updates
+        self.updates = kind(
+            # Blocks may be computed again in the backward pass, never in validation.
+            adapted.with_checkpoints(choice.checkpointing),
+            splits.train,
+            make_objective(spec.recipe, splits.train.cases.labels),
+            optimizer,
+            choice.micro_batch,
+            spec.training.max_gradient_norm,
         )
+        restored = checkpoint.restore(checkpoints, adapted, optimizer, emit)
+        self.best, self.progress = restored or (adapter_weights(adapted), checkpoint.Progress())
 
-    def finish(self) -> None:
-        """Make the remaining updates, at most until the pause.
-
-        Raises Diverged with the progress up to then as its `reached`.
+    def make_updates(self, pause: float) -> None:
+        """The remaining updates, with their reports, evaluations and checkpoints, at most until the
+        first checkpoint from update `pause` on.
         """
-        try:
-            with self.updates.drawing_masks():
-                self._make_updates()
-        except Diverged as error:
-            # So that the curve shows the updates up to the one that diverged.
-            if self.progress.unreported:
-                self._report(learning_rate(self.spec, self.progress.update - 1))
-            error.reached = self.progress
-            raise
-        finally:
-            self.progress.keep_peaks()
-
-    def _make_updates(self) -> None:
-        """The remaining updates, with their reports, evaluations and checkpoints."""
         recipe = self.spec.recipe
         training = self.spec.training
-        cases = self.splits.train.cases
-        number = self.progress.update
+        updates = self.updates
+        progress = self.progress
+        number = progress.update
         batches = training_batches(
-            cases, recipe.batch_size, self.spec.seed, number, recipe.sampling
+            self.splits.train.cases, recipe.batch_size, self.spec.seed, number, recipe.sampling
         )
-        # One batch ahead, so that its dropout masks are drawn while the one before it is computed.
-        following = next(batches)
-        self.updates.expect(following, number)
 
-        # It pauses where the newest update has a checkpoint.
-        pause = math.inf if self.pause_at is None else max(self.pause_at, 1)
-        while not has_ended(self.spec, self.progress):
-            update = self.progress.update
-            has_checkpoint = not self.updates.are_pending and update % training.evaluate_every == 0
-            if has_checkpoint and update >= pause:
-                break
+        def dropout_key(number: int) -> tuple[int, int] | None:
+            return (self.spec.seed, number) if recipe.dropout > 0 else None
 
-            start = time.perf_counter()
-            case_numbers = following
+        def draw_masks_ahead() -> None:
+            if recipe.dropout > 0 and number < recipe.iterations:
+                masks.expect(updates.mask_requests(following, dropout_key(number)))
+
+        with MasksAhead(copied=updates.are_compiled) as masks:
+            updates.adapted.take_masks_from(masks.take)
+            # One batch ahead: its dropout masks are drawn while the one before it is computed.
             following = next(batches)
-            rate = learning_rate(self.spec, number)
-            self.updates.start(number, case_numbers, rate, following)
-            number += 1
+            draw_masks_ahead()
 
-            last = number == recipe.iterations
-            reporting = last or number % training.report_every == 0
-            evaluating = last or number % training.evaluate_every == 0
-            # While one compiled step is computed, the next is prepared.
-            self._take_results(self.updates.are_compiled and not (reporting or evaluating))
-            self.progress.train_seconds += time.perf_counter() - start
+            while not has_ended(self.spec, progress):
+                # It pauses where the newest update has a checkpoint.
+                has_checkpoint = progress.update % training.evaluate_every == 0
+                if progress.update >= pause and has_checkpoint and not self.started:
+                    break
 
-            if reporting:
-                self._report(rate)
-            if evaluating:
-                self._evaluate_and_save()
+                start = time.perf_counter()
+                case_numbers = following
+                following = next(batches)
+                rate = learning_rate(self.spec, number)
+                key = dropout_key(number)
+                number += 1
+                result = updates.start(case_numbers, rate, key, draw_masks_ahead)
+                self.started.append((case_numbers, result))
+
+                is_last = number == recipe.iterations
+                reporting = is_last or number % training.report_every == 0
+                evaluating = is_last or number % training.evaluate_every == 0
+                # While one compiled step is computed, the next is prepared.
+                self._take_results(updates.are_compiled and not (reporting or evaluating))
+                progress.train_seconds += time.perf_counter() - start
+
+                if reporting:
+                    self.report(rate)
+                if evaluating:
+                    self._evaluate_and_save()
 
     def _take_results(self, but_the_newest: bool) -> None:
-        """Take the results of the updates that were started into account."""
-        for case_numbers, step in self.updates.results(but_the_newest):
-            step.refuse_divergence(self.progress.update + 1)
-            self.progress.unreported.append((step.value, np.array(step.parts).tolist()))
+        """Take the results of the updates that were started into account, in their order."""
+        progress = self.progress
+        while len(self.started) > int(but_the_newest):
+            case_numbers, result = self.started.popleft()
+            if result.problem is not None:
+                raise Diverged(
+                    f"{result.problem} at update {progress.update + 1}; lower the learning rate or "
+                    "the scale."
+                )
+            progress.unreported.append((result.value, np.array(result.parts).tolist()))
             rows = self.splits.train.cases.rows_of(case_numbers)
             # `inputs` lack the last token of a sequence.
-            self.progress.trained_tokens += sum(len(row.inputs) + 1 for row in rows)
-            self.progress.update += 1
+            progress.trained_tokens += sum(len(row.inputs) + 1 for row in rows)
+            progress.update += 1
 
-    def _report(self, rate: float) -> None:
+    def report(self, rate: float) -> None:
         """Add a point for the updates since the last one to the curve, and report it."""
         progress = self.progress
         iterations = self.spec.recipe.iterations
         loss = float(np.mean([value for value, _ in progress.unreported]))
         parts = np.mean([parts for _, parts in progress.unreported], axis=0).tolist()
-        label_loss, other_loss, cost = parts
-
-        point = CurvePoint(
-            progress.update,
-            "train",
-            loss,
-            label_loss=label_loss,
-            other_loss=other_loss,
-            cost=cost,
+        point = replace(
+            self._point("train", loss, parts),
             learning_rate=rate,
             tokens_per_second=progress.trained_tokens / progress.train_seconds,
         )
@@ -195,13 +204,24 @@ class TrainingRun:
         self.emit(TrainingReport(**asdict(point), iterations=iterations, seconds_left=seconds_left))
         progress.unreported = []
 
+    def _point(self, split: str, loss: float, parts: list[float]) -> CurvePoint:
+        label_loss, other_loss, cost = parts
+        return CurvePoint(
+            self.progress.update,
+            split,
+            loss,
+            label_loss=label_loss,
+            other_loss=other_loss,
+            cost=cost,
+        )
+
     def _evaluate_and_save(self) -> None:
         updates = self.updates
         # Compiled updates hold the trained tensors; validation and checkpoints read the model.
         updates.hand_back()
         if self._evaluate():
             # No copy: an update puts new arrays into the model, and these stay as they are.
-            self.best = dict(adapter_weights(updates.adapted))
+            self.best = adapter_weights(updates.adapted)
         self.progress.keep_peaks()
         checkpoint.save(
             self.checkpoints, updates.adapted, updates.optimizer, self.best, self.progress
@@ -211,33 +231,18 @@ class TrainingRun:
         """Validate on the whole split; True for the best adapter so far."""
         progress = self.progress
         cases = self.splits.valid.cases
-        scores = score_cases(self.scoring, self.splits.valid, self.choice.tokens_at_once)
-
-        value, (label_loss, other_loss, cost) = validation_value(
-            scores, cases, self.updates.objective
-        )
+        scores = score_cases(self.scoring, self.splits.valid, self.tokens_at_once)
+        value, parts = validation_value(scores, cases, self.updates.objective)
         if not math.isfinite(value):
             raise Diverged(
                 f"The validation value became {value} at update {progress.update}; "
                 "lower the learning rate."
             )
 
-        ed_share, specificity = ed_share_and_specificity(scores, cases)
-        macro_f1 = macro_f1_of(scores, cases)
-        point = CurvePoint(
-            progress.update,
-            "valid",
-            value,
-            label_loss=label_loss,
-            other_loss=other_loss,
-            cost=cost,
-            ed_share=ed_share,
-            specificity=specificity,
-            macro_f1=macro_f1,
-        )
+        point = replace(self._point("valid", value, parts), **decision_figures(scores, cases))
         progress.curve.append(point)
-        always_ed = specificity is not None and specificity < ALWAYS_ED_SPECIFICITY
+        always_ed = point.specificity is not None and point.specificity < ALWAYS_ED_SPECIFICITY
         self.emit(ValidationReport(**asdict(point), always_ed=always_ed))
         by_macro_f1 = self.spec.recipe.select_by == "macro_f1"
 
-        return progress.note_validation(value, macro_f1 if by_macro_f1 else None)
+        return progress.note_validation(value, point.macro_f1 if by_macro_f1 else None)

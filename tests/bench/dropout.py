@@ -38,8 +38,7 @@ from tasks.runtime.home import home
 from tasks.scoring.arguments import sample_numbers
 from tasks.scoring.mc_dropout import PASS_KEY, dropout_passes
 from tasks.spec import Data, PromptChoice, Recipe, Training
-from tasks.tuning.activation_store import PrefixStore, open_prefix
-from tasks.tuning.activations import Prefix
+from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
 from tasks.tuning.data import (
     TOKENS_AT_ONCE,
     EncodedCases,

@@ -12,12 +12,12 @@ from mlx_lm.utils import quantize_model, save_config, save_model
 
 from tasks.runtime.backend import backend
 from tasks.scoring.mc_dropout import dropout_passes
-from tasks.tuning.activation_store import PrefixStore, open_prefix
+from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.forward import score_cases
-from tasks.tuning.gradients import update_gradients
 from tasks.tuning.lora import add_lora, load_variant
 from tasks.tuning.loss import make_objective
 from tasks.tuning.trainer import Splits, train
+from tasks.tuning.update import update_gradients
 from tests.tolerances import near
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment

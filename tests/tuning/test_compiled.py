@@ -9,12 +9,12 @@ import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
 from tasks.runtime.errors import Diverged
-from tasks.tuning import optimizer
+from tasks.tuning import trainer
 from tasks.tuning.compiled import CompiledUpdates, Groups
 from tasks.tuning.loss import make_objective
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.optimizer import make_optimizer
 from tasks.tuning.trainer import Splits, train
+from tasks.tuning.update import make_optimizer
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable
 from tests.tuning.traced import traced_graphs
@@ -23,7 +23,7 @@ from tests.tuning.traced import traced_graphs
 @pytest.fixture
 def compiling(monkeypatch):
     """A backend that compiles; its graphs are traced and replayed."""
-    monkeypatch.setattr(optimizer, "compiles", lambda: True)
+    monkeypatch.setattr(trainer, "compiles", lambda: True)
     with traced_graphs():
         yield
 
@@ -92,11 +92,11 @@ def test_a_checkpoint_has_one_form_with_and_without_compiled_updates(first, lora
 
     compiles = [first == "compiled", first != "compiled"]
     with traced_graphs():
-        monkeypatch.setattr(optimizer, "compiles", lambda: compiles[0])
+        monkeypatch.setattr(trainer, "compiles", lambda: compiles[0])
         with pytest.raises(tiny.Killed):
             trained(tmp_path / "killed", emit=tiny.die_at(6), **settings)
 
-        monkeypatch.setattr(optimizer, "compiles", lambda: compiles[1])
+        monkeypatch.setattr(trainer, "compiles", lambda: compiles[1])
         resumed, again = trained(tmp_path / "killed", **settings)
 
     assert tiny.largest_difference(tiny.flat(resumed), tiny.flat(whole)) <= 1e-5
@@ -106,9 +106,11 @@ def test_a_checkpoint_has_one_form_with_and_without_compiled_updates(first, lora
 
 def test_factors_a_and_b_of_one_shape_are_two_groups_and_state_by_group_becomes_that_by_tensor_again():
     tensors = {f"layers.{i}.q.lora_{kind}": mx.full((2, 2), float(i)) for i in (11, 1) for kind in "ab"}
-    groups = Groups.of(tensors)
-    assert groups.groups == ("group_0.lora_a", "group_1.lora_b")
-    assert [array.shape for array in groups.join(list(tensors.values()))] == [(4, 2)] * 2
+    groups = Groups(tensors)
+    assert {name: array.shape for name, array in groups.join(tensors).items()} == {
+        "group_0_lora_a": (4, 2),
+        "group_1_lora_b": (4, 2),
+    }
 
     optimizer = make_optimizer(experiment(tiny.recipe(lora_plus=8.0)))
     optimizer.init(tree_unflatten(list(tensors.items())))
@@ -142,7 +144,9 @@ def test_between_reports_a_compiled_training_hands_over_each_step_once_and_evalu
 def test_divergence_ends_a_compiled_training_at_the_last_good_update(tmp_path, compiling, monkeypatch):
     start = CompiledUpdates.start
     rates = iter([1e-3, math.nan, *[1e-3] * 4])
-    monkeypatch.setattr(CompiledUpdates, "start", lambda self, numbers, _, key: start(self, numbers, next(rates), key))
+    monkeypatch.setattr(
+        CompiledUpdates, "start", lambda self, numbers, _, *more: start(self, numbers, next(rates), *more)
+    )
     a_recipe = tiny.recipe(iterations=6)
     adapted = tiny.adapted("llama", 4, False, a_recipe)
     prefix = tiny.no_store(adapted, separable())

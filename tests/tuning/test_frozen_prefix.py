@@ -12,10 +12,10 @@ from tasks.runtime import store
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import StepWarning
 from tasks.runtime.locks import replacing
-from tasks.tuning import activation_store, activations
-from tasks.tuning.activation_store import PrefixStore, open_prefix
+from tasks.tuning import activations
+from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.forward import score_cases
-from tasks.tuning.prefix_space import stored_bytes
+from tasks.tuning.memory import stored_bytes
 from tests.tuning import tiny
 
 
@@ -23,8 +23,8 @@ from tests.tuning import tiny
 def computed(monkeypatch):
     """The sets for which a prefix was computed."""
     calls = []
-    compute = activation_store.compute_prefix
-    monkeypatch.setattr(activation_store, "compute_prefix", lambda *args: calls.append(args[0].cases) or compute(*args))
+    compute = activations.compute_prefix
+    monkeypatch.setattr(activations, "compute_prefix", lambda *args: calls.append(args[0].cases) or compute(*args))
     return calls
 
 
@@ -174,7 +174,7 @@ def test_a_damaged_prefix_that_another_process_has_replaced_meanwhile_is_not_rem
 
     (folder / "own.npy").unlink()
     with ThreadPoolExecutor(1) as pool, replacing(folder):
-        trusted = pool.submit(activation_store.is_stored, folder, "key", events.append)
+        trusted = pool.submit(activations.is_stored, folder, events.append)
         with pytest.raises(TimeoutError):
             trusted.result(0.5)
         shutil.rmtree(folder)

@@ -11,8 +11,8 @@ import pytest
 from tasks.precisions import BUILT_IN
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.tuning.forward import score_cases
-from tasks.tuning.gradients import update_gradients
 from tasks.tuning.loss import _rows, blocked_logsumexp, make_objective, score_rows
+from tasks.tuning.update import update_gradients
 from tests.tuning import tiny
 
 ROWS = 6

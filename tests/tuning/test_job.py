@@ -28,7 +28,8 @@ from tasks.runtime.store import verify
 from tasks.scoring import job as scoring_job
 from tasks.search.space import Objective
 from tasks.spec import ExperimentSpec, experiments
-from tasks.tuning import job, optimizer, step
+from tasks.tuning import job, step
+from tasks.tuning import update as updates
 from tasks.tuning.data import TOKENS_AT_ONCE
 from tasks.tuning.rows import TrainingOutcome, training_rows
 from tasks.tuning.step import TrainingJob
@@ -240,14 +241,14 @@ def _lacks_of_space(events: list[Event]) -> list[str]:
 
 
 def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tmp_path, monkeypatch):
-    update = optimizer.update_gradients
+    update = updates.update_gradients
     calls = itertools.count(1)
 
     def poisoned(*args):
         loss, parts, gradients = update(*args)
         return (loss * float("nan") if next(calls) == 4 else loss), parts, gradients
 
-    monkeypatch.setattr(optimizer, "update_gradients", poisoned)
+    monkeypatch.setattr(updates, "update_gradients", poisoned)
     with pytest.raises(Diverged, match="at update 4") as error:
         trained(study, tmp_path, iterations=6)
 

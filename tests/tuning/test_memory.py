@@ -13,10 +13,10 @@ from tasks.runtime.errors import BadInput, OutOfMemory
 from tasks.runtime.memory import total_memory
 from tasks.spec import Training
 from tasks.tuning import memory, step, trainer
-from tasks.tuning.activation_store import PrefixStore, open_prefix
+from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.data import TOKENS_AT_ONCE
 from tasks.tuning.forward import score_cases
-from tasks.tuning.gradients import choose_micro_batch, keep_within, step_peak, update_gradients
+from tasks.tuning.job import choose_micro_batch, keep_within, step_peak
 from tasks.tuning.loss import make_objective
 from tasks.tuning.memory import (
     SLACK,
@@ -30,6 +30,7 @@ from tasks.tuning.memory import (
     write_choice,
 )
 from tasks.tuning.trainer import Splits, train
+from tasks.tuning.update import update_gradients
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable
 

@@ -8,11 +8,11 @@ import pytest
 
 from tasks.precisions import BUILT_IN
 from tasks.runtime.errors import BadInput
-from tasks.tuning.activation_store import PrefixStore, open_prefix
+from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.forward import score_cases
-from tasks.tuning.gradients import update_gradients
 from tasks.tuning.loss import make_objective
 from tasks.tuning.model import take_apart
+from tasks.tuning.update import update_gradients
 from tests.tuning import tiny
 
 BOTH = pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
-from tasks.tuning import optimizer
+from tasks.tuning import trainer
 from tasks.tuning.compiled import CompiledUpdates
 from tasks.tuning.data import drawn_counts, epoch_batches, make_batch, make_cases, training_batches
-from tasks.tuning.gradients import update_gradients
 from tasks.tuning.loss import LossTerms, make_objective, objective_sum
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.optimizer import make_optimizer
 from tasks.tuning.trainer import Splits, train
+from tasks.tuning.update import make_optimizer, update_gradients
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment
 from tests.tuning.traced import traced_graphs
@@ -187,7 +186,7 @@ def test_each_setting_reaches_the_adapter(name, tmp_path):
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_stopped(compiled, tmp_path, monkeypatch):
-    monkeypatch.setattr(optimizer, "compiles", lambda: compiled)
+    monkeypatch.setattr(trainer, "compiles", lambda: compiled)
     with traced_graphs():
         whole, curve = trained(tmp_path / "whole", **SETTINGS)
         with pytest.raises(tiny.Killed):
@@ -201,7 +200,7 @@ def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_s
 @pytest.mark.parametrize(("choice", "template"), [(None, tiny.SINGLE), (MemoryChoice(3), tiny.MULTI)])
 def test_compiled_updates_honour_the_settings(choice, template, tmp_path, monkeypatch):
     plain, curve = trained(tmp_path / "plain", choice=choice, template=template, **SETTINGS)
-    monkeypatch.setattr(optimizer, "compiles", lambda: True)
+    monkeypatch.setattr(trainer, "compiles", lambda: True)
     with traced_graphs():
         compiled, other = trained(tmp_path / "compiled", choice=choice, template=template, **SETTINGS)
 

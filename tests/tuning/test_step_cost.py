@@ -11,10 +11,10 @@ from mlx.utils import tree_flatten
 
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import TrainingReport
-from tasks.tuning import forward, optimizer, trainer
+from tasks.tuning import forward, trainer, update
 from tasks.tuning.dropout import MaskRequest, MasksAhead, draw_now
-from tasks.tuning.gradients import mask_requests, parts_of, update_gradients
 from tasks.tuning.loss import make_objective
+from tasks.tuning.update import Updates, update_gradients
 from tests.tuning import tiny
 from tests.tuning.graph import (
     adapted_blocks,
@@ -55,7 +55,7 @@ def evaluations(monkeypatch):
     for name in ("eval", "async_eval"):
         original = getattr(mx, name)
         monkeypatch.setattr(mx, name, lambda *a, of=original, n=name: counted.append(n) or of(*a))
-    for module in (trainer, optimizer, forward):
+    for module in (trainer, update, forward):
         monkeypatch.setattr(module, "np", CountingNumpy(counted))
     return counted
 
@@ -96,9 +96,8 @@ def test_the_masks_that_are_drawn_ahead_are_those_that_a_step_takes(architecture
     adapted.take_masks_from(recorder.take)
     update_gradients(adapted, prefix, [0, 2, 4, 5], objective, micro_batch, (42, 7))
     assert recorder.requests
-    assert Counter(recorder.requests) == Counter(
-        mask_requests(adapted, prefix, parts_of(some, [0, 2, 4, 5], micro_batch), (42, 7))
-    )
+    updates = Updates(adapted, prefix, objective, None, micro_batch, None)
+    assert Counter(recorder.requests) == Counter(updates.mask_requests([0, 2, 4, 5], (42, 7)))
 
 
 @pytest.mark.parametrize("limit", [0, 100, 1 << 20])

@@ -13,12 +13,13 @@ from sklearn.metrics import f1_score
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import StepWarning, TrainingReport
 from tasks.spec import BaseModelSpec, Data, ExperimentSpec, RandomSource, Scoring, Training
-from tasks.tuning import checkpoint, optimizer
+from tasks.tuning import checkpoint
+from tasks.tuning import update as updates
 from tasks.tuning.data import epoch_batches, make_cases, padding_share, sorted_batches, training_batches
 from tasks.tuning.forward import score_cases, validation_value
 from tasks.tuning.loss import make_objective
-from tasks.tuning.optimizer import clip_gradients, learning_rate, make_optimizer
 from tasks.tuning.trainer import Splits, train
+from tasks.tuning.update import clip_gradients, learning_rate, make_optimizer
 from tests.tuning import tiny
 
 MODEL = BaseModelSpec(name="tiny", licence="none", sources=(RandomSource(kind="random", shape="tiny-llama"),))
@@ -246,13 +247,13 @@ def test_clipping_and_decay_change_the_training(tmp_path):
 
 
 def test_an_exploding_gradient_stops_the_run_with_the_last_good_checkpoint_kept(tmp_path, monkeypatch):
-    exploding = optimizer.update_gradients
+    exploding = updates.update_gradients
 
     def explode(adapted, prefix, chosen, objective, micro_batch, key):
         loss, parts, gradients = exploding(adapted, prefix, chosen, objective, micro_batch, key)
         return loss, parts, tree_map(lambda g: g * 1e12, gradients) if (tmp_path / "checkpoint").exists() else gradients
 
-    monkeypatch.setattr(optimizer, "update_gradients", explode)
+    monkeypatch.setattr(updates, "update_gradients", explode)
     with pytest.raises(Diverged, match="The gradient's norm became .* at update 3"):
         run(tiny.recipe(iterations=6), tmp_path)
 

@@ -31,7 +31,6 @@ from tasks.runtime.backend import backend
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.tuning.activations import Prefix
 from tasks.tuning.compiled import compiles
-from tasks.tuning.gradients import with_checkpoints
 from tasks.tuning.lora import Adapted
 from tasks.tuning.loss import make_objective
 from tasks.tuning.model import Stack
@@ -109,8 +108,8 @@ def checkpointed(subject: Subject) -> float:
     """Gradients, with dropout, of blocks that are computed again against blocks that are kept."""
     return _difference(
         subject,
-        lambda adapted: with_checkpoints(adapted, True),
-        lambda adapted: with_checkpoints(adapted, False),
+        lambda adapted: adapted.with_checkpoints(True),
+        lambda adapted: adapted.with_checkpoints(False),
     )
 
 

@@ -23,10 +23,10 @@ from tasks.runtime.backend import backend
 from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training
 from tasks.tuning.activations import Prefix
 from tasks.tuning.data import EncodedCases, make_batch, padded_tokens
-from tasks.tuning.gradients import update_gradients
 from tasks.tuning.lora import Adapted, add_lora, as_computed, load_variant
 from tasks.tuning.loss import make_objective
 from tasks.tuning.model import Stack
+from tasks.tuning.update import update_gradients
 
 CASES = 3
 LENGTH = 48

@@ -44,7 +44,7 @@ def steps_of(dropout):
     cases = bench_cases(SMOLLM2["vocab_size"], 4, 256)
     adapted, prefix = adapted_blocks(16, cases, recipe, SMOLLM2)
     updates = compiled_updates(adapted, prefix, recipe)
-    first = updates._gathered(), updates._optimizer.state
+    first = updates._gathered(), updates.optimizer.state
     mx.eval(first)
     times = []
     graphs = []
@@ -61,7 +61,7 @@ def steps_of(dropout):
                 while masks._waiting:
                     time.sleep(0.01)
             # Nothing is evaluated, so that each step starts from the arrays before the first.
-            updates._parameters, updates._optimizer.state = first
+            updates._parameters, updates.optimizer.state = first
             times.append(milliseconds(lambda key=key: updates.start(range(4), 1e-3, key))[0])
             del graphs[:-1]
 

@@ -7,24 +7,24 @@ import time
 from tasks.runtime.events import Heartbeat
 from tasks.runtime.memory import resident_bytes
 from tasks.spec import ExperimentSpec
-from tasks.tuning import activation_store, job, optimizer
+from tasks.tuning import activations, job, update
 from tasks.tuning.memory import budget
 
 
 def in_prefix(args, emit):
-    return _killed(args, emit, activation_store, "compute_prefix")
+    return _killed(args, emit, activations, "compute_prefix")
 
 
 def in_probe(args, emit):
-    return _killed(args, emit, job, "fit")
+    return _killed(args, emit, job, "choose_micro_batch")
 
 
 def in_update(args, emit):
-    return _killed(args, emit, optimizer, "update_gradients")
+    return _killed(args, emit, update, "update_gradients")
 
 
 def little_in_update(args, emit):
-    return _killed(args, emit, optimizer, "update_gradients", hungry=False)
+    return _killed(args, emit, update, "update_gradients", hungry=False)
 
 
 def _killed(args, emit, module, name, hungry=True):
