@@ -10,6 +10,7 @@ and a damaged one is skipped.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -62,12 +63,9 @@ class Progress:
         True for the best adapter so far: with a macro-F1 the highest one, and the lower value of
         two equal ones; without it the lowest value.
         """
-        rank = (-(macro_f1 or 0.0), value)
-        best_rank = (
-            None if self.best_value is None else (-(self.best_macro_f1 or 0.0), self.best_value)
-        )
+        best_value = math.inf if self.best_value is None else self.best_value
         # Of two equal adapters the earlier stays.
-        if best_rank is not None and not rank < best_rank:
+        if (-(macro_f1 or 0.0), value) >= (-(self.best_macro_f1 or 0.0), best_value):
             return False
 
         self.best_value = value
@@ -108,7 +106,7 @@ def save(
 
 
 def restore(
-    folder: Path, adapted: Adapted, optimizer: optim.Optimizer, emit: Emit | None = None
+    folder: Path, adapted: Adapted, optimizer: optim.Optimizer, emit: Emit
 ) -> tuple[Arrays, Progress] | None:
     """Load the newest intact checkpoint into model and optimizer.
 
@@ -116,8 +114,7 @@ def restore(
 
     A damaged checkpoint is skipped, and `emit` warns of it.
     """
-    candidates = sorted(folder.glob("[0-9]*"), reverse=True) if folder.is_dir() else []
-    for candidate in candidates:
+    for candidate in sorted(folder.glob("[0-9]*"), reverse=True):
         if intact_manifest(candidate, deep=True) is not None:
             state: Arrays = mx.load(str(candidate / "state.safetensors"))  # type: ignore[assignment]
             best: Arrays = mx.load(str(candidate / "best.safetensors"))  # type: ignore[assignment]
@@ -128,14 +125,12 @@ def restore(
             values = json.loads((candidate / "progress.json").read_text())
             values["curve"] = [CurvePoint(**point) for point in values["curve"]]
             return best, Progress(**values)
-        if emit:
-            update = int(candidate.name)
-            emit(
-                StepWarning(
-                    f"The checkpoint of update {update}, {candidate}, is damaged: "
-                    "training continues from an earlier state."
-                )
+        emit(
+            StepWarning(
+                f"The checkpoint of update {int(candidate.name)}, {candidate}, is damaged: "
+                "training continues from an earlier state."
             )
+        )
 
     return None
 

@@ -71,14 +71,12 @@ def _geglu_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, m
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """silu(gate) * up, with sigmoid(x) = (1 + tanh(x / 2)) / 2."""
-    product: mx.array = _swiglu(gate, up)[0]  # type: ignore[index]
-    return product
+    return _swiglu(gate, up)[0]  # type: ignore[index]
 
 
 def geglu(gate: mx.array, up: mx.array) -> mx.array:
     """gelu(gate) * up in the tanh approximation (Hendrycks & Gimpel 2016)."""
-    product: mx.array = _geglu(gate, up)[0]  # type: ignore[index]
-    return product
+    return _geglu(gate, up)[0]  # type: ignore[index]
 
 
 def exp_of_minus(y: mx.array) -> mx.array:

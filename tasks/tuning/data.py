@@ -45,7 +45,6 @@ class Row:
     """
 
     number: int
-    candidate: int
     is_truth: bool
     inputs: tuple[int, ...]
     first: int
@@ -125,7 +124,6 @@ def make_cases(
             rows.append(
                 Row(
                     number=len(rows),
-                    candidate=candidate,
                     is_truth=candidate == case.label,
                     inputs=case.prompt + completion[:-1],
                     # The output at a prompt's last token predicts the first one of the completion.

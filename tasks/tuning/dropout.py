@@ -110,8 +110,6 @@ class MasksAhead:
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="dropout masks", daemon=True)
         self._thread.start()
-        self.hits = 0
-        self.misses = 0
 
     def expect(self, requests: Iterable[MaskRequest]) -> None:
         """Draw these next; what was expected before them and not yet taken is forgotten."""
@@ -129,8 +127,6 @@ class MasksAhead:
         with self._changed:
             self._uses[request] -= 1
             mask = self._ready.get(request)
-            self.hits += mask is not None
-            self.misses += mask is None
             if self._uses[request] <= 0:
                 self._forget(request)
             if self._waiting:
@@ -141,12 +137,6 @@ class MasksAhead:
         if mask is None:
             mask = request.draw()
         return mask if isinstance(mask, mx.array) else mx.array(mask)
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of the masks that are drawn and not yet taken."""
-        with self._changed:
-            return self._ready_bytes
 
     def _forget(self, request: MaskRequest) -> None:
         self._waiting.pop(request, None)

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from tasks.runtime.backend import backend
 from tasks.runtime.device import cores
@@ -62,25 +63,19 @@ class MemoryChoice:
     cache_bytes: int = 0
     stored: tuple[str, ...] | None = None
 
-    @classmethod
-    def parse(cls, values: dict[str, Any]) -> MemoryChoice:
-        """A choice from its fields as JSON."""
-        choice = cls(**values)
-        return choice if choice.stored is None else replace(choice, stored=tuple(choice.stored))
-
     def smaller(self) -> MemoryChoice | None:
         """The choice to try after running out of memory; None if there is nothing smaller."""
-        less_cache = replace(self, cache_bytes=self.cache_bytes // 2)
-        if self.micro_batch > 1:
-            return replace(
-                less_cache,
-                micro_batch=self.micro_batch // 2,
-                tokens_at_once=self.tokens_at_once // 2,
-            )
+        smaller = replace(self, cache_bytes=self.cache_bytes // 2)
+        if self.micro_batch == 1:
+            return None if self.checkpointing else replace(smaller, checkpointing=True)
+        return replace(
+            smaller,
+            micro_batch=self.micro_batch // 2,
+            tokens_at_once=self.tokens_at_once // 2,
+        )
 
-        return None if self.checkpointing else replace(less_cache, checkpointing=True)
 
-
+CHOICES = TypeAdapter(MemoryChoice)
 SMALLEST = MemoryChoice(1, checkpointing=True, tokens_at_once=1)
 
 
@@ -101,27 +96,15 @@ def cache_limit(limit: int) -> int:
 def read_choice(folder: Path) -> MemoryChoice | None:
     """The choice that an earlier run of this training saved, or None."""
     try:
-        return MemoryChoice.parse(json.loads((folder / CHOICE).read_text(encoding="utf-8")))
-    # A damaged file, or one of another version with other fields, is as good as none.
-    except (OSError, ValueError, TypeError):
+        return CHOICES.validate_json((folder / CHOICE).read_bytes())
+    # A damaged file is as good as none.
+    except (OSError, ValidationError):
         return None
 
 
 def write_choice(folder: Path, choice: MemoryChoice) -> None:
     """Save the choice of a training in its folder."""
     write_atomic(folder / CHOICE, json.dumps(asdict(choice)))
-
-
-def after_out_of_memory(requested: MemoryChoice | None, folder: Path) -> MemoryChoice | None:
-    """The choice to try next: smaller than the requested one, or than the saved one.
-
-    None if nothing is smaller.
-
-    A run that saved no choice died in the frozen prefix or in a probe step: the smallest choice is
-    next.
-    """
-    choice = requested or read_choice(folder)
-    return SMALLEST if choice is None else choice.smaller()
 
 
 def choose_memory(
@@ -230,7 +213,7 @@ class DiskSpace:
         """
         existing = next(path for path in (prefixes, *prefixes.parents) if path.exists())
         free = shutil.disk_usage(existing).free
-        used = stored_bytes(prefixes)
+        used = sum(map(_size, prefixes.glob("*/*.npy")))
         value = os.environ.get(VARIABLE)
         if value is None:
             return cls(int(SHARE_OF_DISK * (free + used)), used, free)
@@ -265,11 +248,6 @@ class DiskSpace:
             )
         enough = math.ceil((self.used + needed) / 1e9)
         return f"Set {VARIABLE}={enough}GB, for instance, to make room."
-
-
-def stored_bytes(prefixes: Path, name: str = "*") -> int:
-    """Bytes that stored prefixes take: all, or the one of this name."""
-    return sum(map(_size, prefixes.glob(f"{name}/*.npy")))
 
 
 def _size(path: Path) -> int:

@@ -242,30 +242,21 @@ class Reported(BaseModel):
 def reporting_to(folder: Path, emit: Emit) -> Emit:
     """`emit`, and the reports of a training in its folder's file, too."""
     (folder / FILE).unlink(missing_ok=True)
-    last: Reported | None = None
-    validation: float | None = None
+    last: dict[str, Any] = {}
 
     def emit_and_write(event: Event) -> None:
-        nonlocal last, validation
         emit(event)
         match event:
             case TrainingReport():
-                last = Reported(
-                    iteration=event.iteration,
-                    iterations=event.iterations,
-                    loss=event.loss,
-                    validation=validation,
-                    seconds_left=event.seconds_left,
-                )
+                last.update(asdict(event))
             case ValidationReport():
-                validation = event.loss
-                last = last and last.model_copy(update={"validation": validation})
+                last["validation"] = event.loss
             case _:
                 return
 
-        if last is not None:
+        if "iteration" in last:
             # A picture of the progress is no reason to lose the training.
             with contextlib.suppress(OSError, TriageError):
-                write_atomic(folder / FILE, last.model_dump_json())
+                write_atomic(folder / FILE, Reported(**last).model_dump_json())
 
     return emit_and_write

@@ -14,7 +14,7 @@ from tasks.runtime.events import Device, Emit, StepWarning
 from tasks.runtime.memory import total_memory
 from tasks.runtime.store import Manifest, intact_manifest
 from tasks.spec import ExperimentSpec
-from tasks.tuning.memory import MemoryChoice, after_out_of_memory, budget
+from tasks.tuning.memory import SMALLEST, MemoryChoice, budget, read_choice
 
 
 class TrainingJob(BaseModel):
@@ -132,7 +132,9 @@ def train_experiment(
             if pause_at is not None:
                 break
         except OutOfMemory:
-            choice = after_out_of_memory(job.choice, folder)
+            chosen = job.choice or read_choice(folder)
+            # One that saved no choice died in the frozen prefix or in a probe step.
+            choice = SMALLEST if chosen is None else chosen.smaller()
             if choice is None:
                 raise
             words = f"micro-batch {choice.micro_batch}"

@@ -63,7 +63,7 @@ def train(
         error.reached = progress
         raise
     finally:
-        run.updates.adapted.take_masks_from(draw_now)
+        adapted.take_masks_from(draw_now)
         progress.keep_peaks()
 
     return run.best, progress
@@ -80,6 +80,7 @@ def has_ended(spec: ExperimentSpec, progress: checkpoint.Progress) -> bool:
     return progress.update >= spec.recipe.iterations or out_of_patience
 
 
+@dataclass
 class TrainingRun:
     """A training in progress: the model and its optimizer, the sets, the best adapters and how far
     it is.
@@ -87,37 +88,33 @@ class TrainingRun:
     A new instance starts from the newest checkpoint in `checkpoints`, else from the first update.
     """
 
-    def __init__(
-        self,
-        adapted: Adapted,
-        spec: ExperimentSpec,
-        splits: Splits,
-        checkpoints: Path,
-        emit: Emit,
-        choice: MemoryChoice,
-    ) -> None:
-        self.spec = spec
-        self.splits = splits
-        self.checkpoints = checkpoints
-        self.emit = emit
-        self.tokens_at_once = choice.tokens_at_once
-        self.started: deque[tuple[list[int], UpdateResult]] = deque()
+    adapted: Adapted
+    spec: ExperimentSpec
+    splits: Splits
+    checkpoints: Path
+    emit: Emit
+    choice: MemoryChoice
 
-        self.scoring = adapted
-        optimizer = make_optimizer(spec)
-        optimizer.init(adapted.stack.model.trainable_parameters())
+    def __post_init__(self) -> None:
+        spec = self.spec
+        train = self.splits.train
+        # The updates that were started, and whose results are not taken yet.
+        self.started: deque[tuple[list[int], UpdateResult]] = deque()
+        self.optimizer = make_optimizer(spec)
+        self.optimizer.init(self.adapted.stack.model.trainable_parameters())
         kind = CompiledUpdates if compiles() else Updates
         self.updates = kind(
             # Blocks may be computed again in the backward pass, never in validation.
-            adapted.with_checkpoints(choice.checkpointing),
-            splits.train,
-            make_objective(spec.recipe, splits.train.cases.labels),
-            optimizer,
-            choice.micro_batch,
+            self.adapted.with_checkpoints(self.choice.checkpointing),
+            train,
+            make_objective(spec.recipe, train.cases.labels),
+            self.optimizer,
+            self.choice.micro_batch,
             spec.training.max_gradient_norm,
         )
-        restored = checkpoint.restore(checkpoints, adapted, optimizer, emit)
-        self.best, self.progress = restored or (adapter_weights(adapted), checkpoint.Progress())
+        self.best, self.progress = checkpoint.restore(
+            self.checkpoints, self.adapted, self.optimizer, self.emit
+        ) or (adapter_weights(self.adapted), checkpoint.Progress())
 
     def make_updates(self, pause: float) -> None:
         """The remaining updates, with their reports, evaluations and checkpoints, at most until the
@@ -140,7 +137,7 @@ class TrainingRun:
                 masks.expect(updates.mask_requests(following, dropout_key(number)))
 
         with MasksAhead(copied=updates.are_compiled) as masks:
-            updates.adapted.take_masks_from(masks.take)
+            self.adapted.take_masks_from(masks.take)
             # One batch ahead: its dropout masks are drawn while the one before it is computed.
             following = next(batches)
             draw_masks_ahead()
@@ -216,22 +213,19 @@ class TrainingRun:
         )
 
     def _evaluate_and_save(self) -> None:
-        updates = self.updates
         # Compiled updates hold the trained tensors; validation and checkpoints read the model.
-        updates.hand_back()
+        self.updates.hand_back()
         if self._evaluate():
             # No copy: an update puts new arrays into the model, and these stay as they are.
-            self.best = adapter_weights(updates.adapted)
+            self.best = adapter_weights(self.adapted)
         self.progress.keep_peaks()
-        checkpoint.save(
-            self.checkpoints, updates.adapted, updates.optimizer, self.best, self.progress
-        )
+        checkpoint.save(self.checkpoints, self.adapted, self.optimizer, self.best, self.progress)
 
     def _evaluate(self) -> bool:
         """Validate on the whole split; True for the best adapter so far."""
         progress = self.progress
         cases = self.splits.valid.cases
-        scores = score_cases(self.scoring, self.splits.valid, self.tokens_at_once)
+        scores = score_cases(self.adapted, self.splits.valid, self.choice.tokens_at_once)
         value, parts = validation_value(scores, cases, self.updates.objective)
         if not math.isfinite(value):
             raise Diverged(

@@ -69,30 +69,23 @@ class Part:
     requests: tuple[MaskRequest, ...]
 
 
+@dataclass
 class Updates:
     """The updates of a model, each made at once.
 
     `limit`: the largest norm of a gradient, or None. `micro_batch`: cases computed at once.
     """
 
-    are_compiled = False
+    adapted: Adapted
+    prefix: Prefix
+    objective: Objective
+    optimizer: optim.Optimizer
+    micro_batch: int
+    limit: float | None
 
-    def __init__(
-        self,
-        adapted: Adapted,
-        prefix: Prefix,
-        objective: Objective,
-        optimizer: optim.Optimizer,
-        micro_batch: int,
-        limit: float | None,
-    ) -> None:
-        self.adapted = adapted
-        self.prefix = prefix
-        self.objective = objective
-        self.optimizer = optimizer
-        self.micro_batch = micro_batch
-        self.limit = limit
-        self._described: tuple[Any, list[Part]] = (None, [])
+    are_compiled = False
+    # The cases and the key of the update whose parts were asked for last, and these.
+    _described: tuple[Any, list[Part]] = (None, [])
 
     def start(
         self,

@@ -15,7 +15,7 @@ from tasks.runtime.locks import replacing
 from tasks.tuning import activations
 from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.forward import score_cases
-from tasks.tuning.memory import stored_bytes
+from tasks.tuning.memory import DiskSpace
 from tests.tuning import tiny
 
 
@@ -212,4 +212,4 @@ def test_a_prefix_that_another_process_takes_away_while_they_are_counted_counts_
 
     (tmp_path / "taken" / "own.npy").unlink()
     (tmp_path / "taken" / "own.npy").symlink_to("nowhere")  # listed, and not there
-    assert stored_bytes(tmp_path) == 100
+    assert DiskSpace.of(tmp_path).used == 100
