@@ -104,21 +104,22 @@ def _run(space: Space, trial_count: int, deadline: float | None) -> State[Any]:
         publish(TITLE, trial)
 
     while True:
-        running = [trial for trial in stored.all() if trial.state == "running"]
-        if not running:
-            # Proposed only where there is time to train it to its end.
-            trials = stored.all()
-            is_last = len(trials) >= trial_count or not has_time(trials, deadline)
-            values = None if is_last else stored.propose()
-            if values is None:
+        trials = stored.all()
+        running = [trial for trial in trials if trial.state == "running"]
+        if running:
+            if deadline is not None and time.monotonic() >= deadline:
                 break
-            stored.add(values, training_of(space.experiment(values), variant, data))
-        elif deadline is not None and time.monotonic() >= deadline:
+            _train(stored, running[0], space, variant, data)
+        # Proposed only where there is time to train it to its end.
+        elif (
+            len(trials) >= trial_count
+            or not has_time(trials, deadline)
+            or (values := stored.propose()) is None
+        ):
             break
         else:
-            _train(stored, running[0], space, variant, data)
+            stored.add(values, training_of(space.experiment(values), variant, data))
 
-    trials = stored.all()
     winner = best_of(trials)
     if trials:
         _finished(land_trials.submit(space.search_id, space.grid.name, space.cell, trials))

@@ -9,6 +9,7 @@ from pathlib import Path
 from flows.selection import Narrowing, refuse_misfits_of, select
 from tasks.corpus.manifest import DatasetManifest
 from tasks.grids.grid import grid_path, known_models
+from tasks.grids.grid_errors import where
 from tasks.runtime.errors import BadInput
 from tasks.search.space import Space
 
@@ -24,23 +25,30 @@ def set_up(
     if seed is not None:
         selection = selection.with_seed(seed)
 
+    path = grid_path(grid)
+    search = selection.grid.search
+    if search is None or not search.settings:
+        raise BadInput(
+            f"{where(path, ['search'], overrides or [])}: no [search] table names a setting to "
+            "search; add one, e.g. [search] with the line "
+            '"recipe.learning_rate" = { low = 1e-4, high = 1e-2, log = true }.'
+        )
+
     cell = selection.cells[0]
     recipe = next(r for r in selection.grid.recipes if r.name == cell.recipe.name)
     # The searched precision, under the key that the grid has.
-    searched = cell.precision
     has_bits = selection.grid.bits is not None
-    precision = {"bits": (searched.bits,)} if has_bits else {"precisions": (searched.name,)}
+    precision = {"bits": (cell.bits,)} if has_bits else {"precisions": (cell.precision.name,)}
     one_cell = selection.grid.model_copy(
         update={
             "models": (cell.model.name,),
-            **precision,
             "seeds": (cell.seed,),
+            **precision,
             # The cell's seed counts, whatever seeds its recipe names.
             "recipes": (recipe.model_copy(update={"seeds": None}),),
         }
     )
-
-    space = Space(one_cell, cell.model, grid_path(grid), tuple(overrides or ()))
+    space = Space(one_cell, search, cell.model, path, tuple(overrides or ()))
     space.check()
 
     # Blocks and modules that the base model does not have, before anything is fetched.

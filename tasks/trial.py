@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,33 +72,37 @@ def train_to_rung(
         pause_at=update,
         at_most=at_most,
     )
-    progress = _Progress.read(folder)
-    is_further = progress.update > update
-    if not progress.ended and progress.update < update:
+    progress = _progress(folder)
+    is_further = progress["update"] > update
+    if not progress["ended"] and progress["update"] < update:
         train(folder=folder)
-        progress = _Progress.read(folder)
+        progress = _progress(folder)
 
-    train_seconds = progress.train_seconds
-    if is_further:
-        # An estimate, as if every update took as long.
-        train_seconds *= update / progress.update
-
-    validation = min(progress.on_valid("loss", update))
-    score = partial(_ed_recall, spec, variant, data, objective, emit)
+    on_valid = [
+        point
+        for point in progress["curve"]
+        if point["split"] == "valid" and point["iteration"] <= update
+    ]
+    validation = min(point["loss"] for point in on_valid)
     if objective.metric == "validation value":
         value = validation
     elif objective.metric == "macro-F1":
-        value = max(progress.on_valid("macro_f1", update))
+        value = max(point["macro_f1"] for point in on_valid)
     elif not is_further:
-        value = score(progress.best_adapter)
+        value = _ed_recall(spec, variant, data, objective, emit, progress["best_adapter"])
     else:
         emit(Note(f"{folder.name} is past update {update}, and is trained to it beside the other."))
         # In a folder that is not kept: the adapter of an earlier update is not stored.
         with temporary_folder(folder) as temporary:
             other = temporary / folder.name
             train(folder=other)
-            value = score(_Progress.read(other).best_adapter)
+            adapter = _progress(other)["best_adapter"]
+            value = _ed_recall(spec, variant, data, objective, emit, adapter)
 
+    train_seconds = progress["train_seconds"]
+    if is_further:
+        # An estimate, as if every update took as long.
+        train_seconds *= update / progress["update"]
     return Reached(update, value, validation, time.perf_counter() - start, train_seconds)
 
 
@@ -121,53 +124,30 @@ def _ed_recall(
     return float(result["value"])
 
 
-@dataclass(frozen=True)
-class _Progress:
-    """How far a training is, read without MLX: at its newest checkpoint, or at its end.
+def _progress(folder: Path) -> dict[str, Any]:
+    """How far the training in `folder` is, which need not exist yet: at its newest checkpoint, or at
+    its end. Read without MLX.
 
     `best_adapter`: the file of its best adapter so far.
     """
+    if (manifest := TrainingManifest.read_if_complete(folder)) is not None:
+        training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        return {
+            "ended": True,
+            "update": manifest.summary.last_iteration,
+            "train_seconds": manifest.summary.train_seconds,
+            "curve": training["curve"],
+            "best_adapter": folder / "adapters.safetensors",
+        }
 
-    update: int = 0
-    ended: bool = False
-    train_seconds: float = 0.0
-    curve: Sequence[dict[str, Any]] = ()
-    best_adapter: Path = Path()
+    # The newest first, past one that is damaged.
+    for checkpoint in sorted((folder / "checkpoint").glob("[0-9]*"), reverse=True):
+        if intact_manifest(checkpoint) is not None:
+            progress = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
+            best_adapter = checkpoint / "best.safetensors"
+            return progress | {"ended": False, "best_adapter": best_adapter}
 
-    @classmethod
-    def read(cls, folder: Path) -> _Progress:
-        """The progress of the training in `folder`, which need not exist yet."""
-        if (manifest := TrainingManifest.read_if_complete(folder)) is not None:
-            training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-            summary = manifest.summary
-            return cls(
-                update=summary.last_iteration or 0,
-                ended=True,
-                train_seconds=summary.train_seconds or 0.0,
-                curve=training["curve"],
-                best_adapter=folder / "adapters.safetensors",
-            )
-
-        # The newest first, past one that is damaged.
-        for checkpoint in sorted((folder / "checkpoint").glob("[0-9]*"), reverse=True):
-            if intact_manifest(checkpoint) is not None:
-                progress = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
-                return cls(
-                    update=progress["update"],
-                    train_seconds=progress["train_seconds"],
-                    curve=progress["curve"],
-                    best_adapter=checkpoint / "best.safetensors",
-                )
-
-        return cls()
-
-    def on_valid(self, figure: str, update: int) -> list[float]:
-        """A figure of the evaluations on `valid` up to an update."""
-        return [
-            point[figure]
-            for point in self.curve
-            if point["split"] == "valid" and point["iteration"] <= update
-        ]
+    return {"ended": False, "update": 0}
 
 
 @task(
@@ -178,7 +158,7 @@ class _Progress:
 )
 def land_trials(search_id: str, grid: str, cell: ExperimentSpec, trials: list[Trial]) -> str:
     """search_id, once the trials are in the warehouse's table `trial`."""
-    best_trial = best_of(trials)
+    best = best_of(trials)
     rows = [
         {
             "search_id": search_id,
@@ -191,7 +171,7 @@ def land_trials(search_id: str, grid: str, cell: ExperimentSpec, trials: list[Tr
             "higher_is_better": trial.objective.is_higher_better,
             # One that time ran out for pauses, too: the same command goes on with it.
             "state": "paused" if trial.state == "running" else trial.state,
-            "is_best": best_trial is not None and trial.number == best_trial.number,
+            "is_best": best is not None and trial.number == best.number,
             "value": trial.value,
             "valid_loss": trial.rungs[-1].validation if trial.rungs else None,
             "updates": trial.update,
@@ -225,16 +205,16 @@ def write_winner(space: Space, trial: Trial) -> Path:
             table["source"] = _from_anywhere(table["source"], columns)
 
     # The searched precision and those that it is compared with, under the grid's own key.
-    searched = space.cell.precision
-    if space.grid.bits is not None:
+    searched = space.cell.precision.name
+    if grid.bits is not None:
         tables["bits"] = [4, 8]
     else:
-        tables["precisions"] = list(dict.fromkeys([searched.name, *SHIPPED]))
+        tables["precisions"] = list(dict.fromkeys([searched, *SHIPPED]))
     tables["name"] = f"{grid.name[: LONGEST_NAME - 5]}-best"
 
     comment = (
         f"# The best recipe of a search over {len(space.settings)} settings of the grid "
-        f"{space.grid.name}, on {space.model.name} {searched.name}:\n"
+        f"{space.grid.name}, on {space.model.name} {searched}:\n"
         f"# trial {trial.number}, {trial.objective.name} {trial.value:.4f} on valid after "
         f"{trial.update} of {trial.iterations} updates.\n"
         f"# {in_words(trial.values)}.\n"

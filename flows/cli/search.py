@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -123,80 +123,66 @@ def introduction(space: Space, trials: int | None, hours: float | None) -> str:
 @contextlib.contextmanager
 def live(console: Console, objective: Objective) -> Iterator[None]:
     """Show the trials while the block runs: a table on a terminal, a line per rung elsewhere."""
-    display = _Display(console, objective)
-    with listening(display.on_event), display.live or contextlib.nullcontext():
-        yield
+    trials: dict[int, Trial] = {}
+    progress = Text()
+    messages: set[str] = set()
+    display = Live(console=console, transient=True, auto_refresh=False)
 
-
-class _Display:
-    """The trials so far, and the progress of the one that trains."""
-
-    def __init__(self, console: Console, objective: Objective) -> None:
-        self.console = console
-        self.objective = objective
-        self.trials: dict[int, Trial] = {}
-        self.progress = ""
-        self.messages: set[str] = set()
-        self.live = (
-            Live(console=console, transient=True, auto_refresh=False)
-            if console.is_terminal
-            else None
-        )
-
-    def on_event(self, title: str, event: Event) -> None:
+    def on_event(title: str, event: Event) -> None:
         match event:
             case Trial():
-                self.trials[event.number] = event
+                trials[event.number] = event
                 has_news = event.state != "training" and (event.update or event.error)
-                if self.live is None and has_news:
-                    value = event.error or (
-                        f"{self.objective.name} {figure(event.value, digits=DIGITS)}"
-                    )
-                    self._say(
+                if not console.is_terminal and has_news:
+                    value = event.error or f"{objective.name} {figure(event.value, digits=DIGITS)}"
+                    line = (
                         f"trial {event.number}  {event.state}  update {event.update} of "
                         f"{event.iterations}  {value}  {in_words(event.values)}"
                     )
+                    print_line(console, printable(line))
             case TrainingReport():
-                self.progress = (
+                progress.plain = (
                     f"{title}: update {event.iteration} of {event.iterations}, loss "
                     f"{event.loss:.3f}, {clock(event.seconds_left)} to its end"
                 )
             case StepWarning() | Note():
                 # Each is shown once, whatever its figures are.
                 text = re.sub(r"[0-9.,]+", "", event.message)
-                if text not in self.messages:
-                    self.messages.add(text)
-                    self._say(event.message)
+                if text not in messages:
+                    messages.add(text)
+                    print_line(console, printable(event.message))
 
-        if self.live is not None:
-            self.live.update(Group(self._table(), Text(self.progress)), refresh=True)
+        if console.is_terminal:
+            table = _table(trials.values(), objective, console.width)
+            display.update(Group(table, progress), refresh=True)
 
-    def _say(self, text: str) -> None:
-        print_line(self.console, printable(text))
+    with listening(on_event), display if console.is_terminal else contextlib.nullcontext():
+        yield
 
-    def _table(self) -> Table:
-        table = Table()
-        for column in ("trial", "state", "updates", self.objective.name):
-            table.add_column(column, overflow="fold")
 
-        room = max(LEAST_SETTINGS, self.console.width - OTHER_COLUMNS)
-        table.add_column("settings", no_wrap=True, overflow="ellipsis", max_width=room)
-        for trial in sorted(self.trials.values(), key=self._place)[:MOST_SHOWN]:
-            table.add_row(
-                str(trial.number),
-                trial.state,
-                f"{trial.update}/{trial.iterations}",
-                figure(trial.value, digits=DIGITS) if trial.value is not None else "",
-                printable(in_words(trial.values)),
-                style=STYLES.get(trial.state),
-            )
+def _table(trials: Iterable[Trial], objective: Objective, width: int) -> Table:
+    """The trial that trains, then those that came furthest, the best first."""
 
-        return table
-
-    def _place(self, trial: Trial) -> tuple[bool, int, float, int]:
-        """The one that trains first, then those that came furthest, the best first."""
-        loss = 0.0 if trial.value is None else self.objective.loss(trial.value)
+    def place(trial: Trial) -> tuple[bool, int, float, int]:
+        loss = 0.0 if trial.value is None else objective.loss(trial.value)
         return trial.state != "training", -trial.update, loss, trial.number
+
+    table = Table()
+    for column in ("trial", "state", "updates", objective.name):
+        table.add_column(column, overflow="fold")
+    room = max(LEAST_SETTINGS, width - OTHER_COLUMNS)
+    table.add_column("settings", no_wrap=True, overflow="ellipsis", max_width=room)
+    for trial in sorted(trials, key=place)[:MOST_SHOWN]:
+        table.add_row(
+            str(trial.number),
+            trial.state,
+            f"{trial.update}/{trial.iterations}",
+            figure(trial.value, digits=DIGITS) if trial.value is not None else "",
+            printable(in_words(trial.values)),
+            style=STYLES.get(trial.state),
+        )
+
+    return table
 
 
 def end(console: Console, space: Space, state: Any) -> int:
@@ -221,7 +207,8 @@ def end(console: Console, space: Space, state: Any) -> int:
 
 def print_report(console: Console, space: Space, trials: Sequence[Trial]) -> None:
     """Print the best trials, what they tried, and what the search saved."""
-    best = best_first(trials)[:BEST]
+    first, *others = best_first(trials)[:BEST]
+    best = [first, *others]
     records = [
         {
             "trial": str(trial.number),
@@ -236,8 +223,8 @@ def print_report(console: Console, space: Space, trials: Sequence[Trial]) -> Non
     # What the best trials share is said once.
     shared = {
         key: value
-        for key, value in best[0].values.items()
-        if len(best) > 1 and all(trial.values[key] == value for trial in best)
+        for key, value in first.values.items()
+        if others and all(trial.values[key] == value for trial in others)
     }
     if shared:
         print_line(console, f"All of these: {in_words(shared)}")
@@ -247,20 +234,18 @@ def print_report(console: Console, space: Space, trials: Sequence[Trial]) -> Non
             print_line(console, f"Trial {trial.number}: {in_words(own)}")
 
     print_line(console, saved(trials))
-    if best[0].state == "running":
+    if first.state == "running":
         print_line(
             console,
-            f"The best trial is at update {best[0].update} of {best[0].iterations}: the same "
+            f"The best trial is at update {first.update} of {first.iterations}: the same "
             "command with more --hours goes on, and so does the sweep below.",
         )
 
 
 def saved(trials: Sequence[Trial]) -> str:
     """What the search took, against training every trial to its end."""
-    updates = sum(trial.update for trial in trials)
-    seconds = sum(trial.seconds for trial in trials)
-    all_updates = updates
-    all_seconds = seconds
+    updates = all_updates = sum(trial.update for trial in trials)
+    seconds = all_seconds = sum(trial.seconds for trial in trials)
     for trial in trials:
         # One that failed could not go further: it counts with what it took.
         if trial.state != "failed" and trial.rungs:

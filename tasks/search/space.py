@@ -5,16 +5,15 @@ values of them give.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
-from tasks.grids.grid_errors import reason as _reason
-from tasks.grids.grid_errors import shortened, where
+from tasks.grids.grid_errors import reason, shortened, where
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.spec import (
@@ -35,11 +34,9 @@ from tasks.spec import (
 
 Value = Any  # of a setting, as TOML gives it
 Values = Mapping[str, Value]  # by dotted key, e.g. `recipe.rank`
-Spec = TypeVar("Spec", bound=Strict)
 
 SEARCH_VERSION = 1  # of what a stored trial means
 SECTIONS = ("recipe", "training", "prompt")
-EXAMPLE = '"recipe.learning_rate" = { low = 1e-4, high = 1e-2, log = true }'
 
 # Settings that a search leaves as they are, and why. The first ones change no training.
 NO_PART_OF_TRAINING = {
@@ -102,31 +99,15 @@ class Space:
     """
 
     grid: Grid
+    search: Search
     model: BaseModelSpec
     path: Path
     overrides: tuple[str, ...] = ()
 
-    @cached_property
-    def search(self) -> Search:
-        """The grid's table `[search]`; raises BadInput where it names no setting."""
-        search = self.grid.search
-        if search is None:
-            raise BadInput(
-                f"{self.path} has no [search] table, which says what to search; add one, "
-                f"e.g. [search] with the line {EXAMPLE}."
-            )
-        if not search.settings:
-            place = where(self.path, ["search"], [*self.overrides])
-            raise BadInput(
-                f"{place}: the table [search] names no setting to search; add one, e.g. {EXAMPLE}."
-            )
-
-        return search
-
-    @cached_property
+    @property
     def settings(self) -> Mapping[str, Searched]:
         """Range or choices of each searched setting, in the order of their keys."""
-        return dict(sorted(self.search.settings.items()))
+        return self.search.settings
 
     @property
     def recipe(self) -> Recipe:
@@ -162,8 +143,8 @@ class Space:
             lower = max(1, iterations // 8)
             raise BadInput(
                 f"training.evaluate_every = {every} leaves no checkpoint before the end of "
-                f"{iterations} updates at which trials could pause; lower it to {lower} or less, "
-                f"e.g. with --set training.evaluate_every={lower}."
+                f"{iterations} updates at which trials could pause; lower it, e.g. with --set "
+                f"training.evaluate_every={lower}."
             )
 
         return (*pauses, iterations)
@@ -189,18 +170,19 @@ class Space:
 
     def grid_with(self, values: Values) -> Grid:
         """The grid with these values. Raises ValidationError for a value that a setting refuses."""
-        sections: dict[str, dict[str, Value]] = {}
-        for key, value in values.items():
-            section, _, name = key.partition(".")
-            sections.setdefault(section, {})[name] = value
-
         changes: dict[str, Any] = {}
-        for section, section_values in sections.items():
-            if section == "recipe":
-                changes["recipes"] = (_with_values(self.recipe, section_values),)
-            else:
-                changes[section] = _with_values(getattr(self.grid, section), section_values)
+        for section in {key.partition(".")[0] for key in values}:
+            spec = _section_of(self.grid, section)
+            own_values = {
+                key.removeprefix(f"{section}."): value
+                for key, value in values.items()
+                if key.startswith(f"{section}.")
+            }
+            new_values = spec.model_dump(exclude_unset=True) | own_values
+            changes[section] = type(spec).model_validate(new_values)
 
+        if "recipe" in changes:
+            changes["recipes"] = (changes.pop("recipe"),)
         return self.grid.model_copy(update=changes)
 
     def experiment(self, values: Values) -> ExperimentSpec:
@@ -218,37 +200,31 @@ class Space:
         values: dict[str, Value] = {}
         for key, searched in self.settings.items():
             own_value = _value_in(self.grid, key)
-            if isinstance(searched, Range):
-                is_number = isinstance(own_value, int | float)
-                is_inside = is_number and searched.low <= own_value <= searched.high
-                if not is_inside or (is_whole(searched) and own_value != int(own_value)):
-                    return None
-                values[key] = int(own_value) if is_whole(searched) else own_value
-            else:
-                # Compared as the grid reads them: 20 is 20.0, and a list is a tuple.
-                equal = [
-                    choice
-                    for choice in searched
-                    if _value_in(self.grid_with({key: choice}), key) == own_value
-                ]
-                if not equal:
-                    return None
-                values[key] = equal[0]
+            candidates: Iterable[Value] = searched if not isinstance(searched, Range) else ()
+            if isinstance(searched, Range) and isinstance(own_value, int | float):
+                candidate = int(own_value) if is_whole(searched) else own_value
+                candidates = [candidate] if searched.low <= candidate <= searched.high else []
+
+            # Compared as the grid reads them: 20 is 20.0, and a list is a tuple.
+            equal = [c for c in candidates if _value_in(self.grid_with({key: c}), key) == own_value]
+            if not equal:
+                return None
+            values[key] = equal[0]
 
         return values
 
     def samples(self) -> Iterator[tuple[str, Value]]:
         """The ends of each range, and every choice: what a setting that refuses a value refuses."""
         for key, searched in self.settings.items():
-            values = searched
-            if isinstance(searched, Range):
-                low, high = searched.low, searched.high
-                # One between real ends, too: a setting of whole numbers would take 4.0 and 8.0.
-                values = (
-                    (low, high) if is_whole(searched) else (low, high, low + 0.37 * (high - low))
-                )
-            for value in values:
-                yield key, value
+            if not isinstance(searched, Range):
+                yield from ((key, choice) for choice in searched)
+                continue
+
+            yield key, searched.low
+            yield key, searched.high
+            if not is_whole(searched):
+                # A setting of whole numbers would take the ends 4.0 and 8.0.
+                yield key, searched.low + 0.37 * (searched.high - searched.low)
 
     def place(self, key: str) -> str:
         """Where a searched setting stands in the grid file."""
@@ -258,17 +234,19 @@ class Space:
         """Raise BadInput for a key that is no setting or cannot be searched, and for a value that
         its setting refuses.
         """
-        specs = {"recipe": self.recipe, "training": self.grid.training, "prompt": self.grid.prompt}
-        known = [f"{name}.{key}" for name, spec in specs.items() for key in type(spec).model_fields]
+        known = [
+            f"{section}.{name}"
+            for section in SECTIONS
+            for name in type(_section_of(self.grid, section)).model_fields
+        ]
         allowed = [key for key in known if key not in LEFT_ALONE]
         for key in self.settings:
-            if reason := self._why_not(key):
-                raise BadInput(f"{self.place(key)}: {key} cannot be searched: {reason}.")
+            if obstacle := self._why_not(key):
+                raise BadInput(f"{self.place(key)}: {key} cannot be searched: {obstacle}.")
             if key not in allowed:
                 near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
-                suggestion = (
-                    f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}."
-                )
+                names = ", ".join(allowed)
+                suggestion = f"did you mean {near[0]}?" if near else f"there are {names}."
                 raise BadInput(f"{self.place(key)}: {shortened(key)!r} is no setting; {suggestion}")
 
         for key, value in self.samples():
@@ -276,7 +254,7 @@ class Space:
                 self.grid_with({key: value})
             except ValidationError as error:
                 raise BadInput(
-                    f"{self.place(key)}: {key} cannot be {canonical_json(value)}: {_reason(error)}."
+                    f"{self.place(key)}: {key} cannot be {canonical_json(value)}: {reason(error)}."
                 ) from error
 
         _ = self.rungs  # refused where there is none
@@ -314,9 +292,10 @@ def is_whole(searched: Range) -> bool:
 def _value_in(grid: Grid, key: str) -> Value:
     """The value of a setting in a grid with one recipe."""
     section, _, name = key.partition(".")
-    spec = grid.recipes[0] if section == "recipe" else getattr(grid, section)
-    return getattr(spec, name)
+    return getattr(_section_of(grid, section), name)
 
 
-def _with_values(spec: Spec, values: Values) -> Spec:
-    return type(spec).model_validate({**spec.model_dump(exclude_unset=True), **values})
+def _section_of(grid: Grid, section: str) -> Strict:
+    """The table of a grid with one recipe."""
+    spec: Strict = grid.recipes[0] if section == "recipe" else getattr(grid, section)
+    return spec

@@ -18,16 +18,10 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna import distributions
 from optuna.pruners import SuccessiveHalvingPruner
-from optuna.samplers import RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -40,6 +34,12 @@ FILE = "search.db"
 ATTEMPTS = 200  # at a proposal that no earlier trial has; all but the first are random
 DIGITS = 3  # significant ones of a proposed real number
 WAIT_SECONDS = 30.0  # for another process, such as optuna-dashboard, to release the file
+
+STATES = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "paused",
+    TrialState.FAIL: "failed",
+}
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -119,19 +119,20 @@ def best_first(trials: Sequence[Trial]) -> list[Trial]:
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
     """The best of the trials that came furthest; None if none reached a rung."""
-    first = next(iter(best_first(trials)), None)
-    return first if first is not None and first.rungs and first.state != "failed" else None
+    able = [trial for trial in trials if trial.rungs and trial.state != "failed"]
+    return best_first(able)[0] if able else None
 
 
 def has_time(trials: Sequence[Trial], deadline: float | None) -> bool:
     """Whether one more trial can be trained to its end before `deadline`, on the clock
     `time.monotonic`, at the pace so far.
     """
+    if deadline is None:
+        return True
     updates = sum(trial.update for trial in trials)
-    if deadline is None or not updates:
-        return deadline is None or time.monotonic() < deadline
-    pace = sum(trial.seconds for trial in trials) / updates
-    return time.monotonic() + trials[0].iterations * pace < deadline
+    seconds = sum(trial.seconds for trial in trials)
+    needed = trials[0].iterations * seconds / updates if updates else 0.0
+    return time.monotonic() + needed < deadline
 
 
 class Trials:
@@ -141,9 +142,7 @@ class Trials:
         self.path = space.folder / FILE
         self._space = space
         self._distributions = {key: _distribution(s) for key, s in space.settings.items()}
-        is_higher_better = space.objective.is_higher_better
-        self._direction = StudyDirection.MAXIMIZE if is_higher_better else StudyDirection.MINIMIZE
-
+        self._direction = "maximize" if space.objective.is_higher_better else "minimize"
         with self._sentences():
             space.folder.mkdir(parents=True, exist_ok=True)
             self._storage = RDBStorage(
@@ -178,10 +177,9 @@ class Trials:
         for attempt in range(ATTEMPTS):
             entropy = np.random.SeedSequence([search.seed, len(trials), attempt])
             seed = int(entropy.generate_state(1)[0])
-            startup = search.start_up_trials
-            sampler = (
-                RandomSampler(seed) if attempt else TPESampler(n_startup_trials=startup, seed=seed)
-            )
+            sampler: BaseSampler = TPESampler(n_startup_trials=search.start_up_trials, seed=seed)
+            if attempt:
+                sampler = RandomSampler(seed)
             # In memory, so that what was only asked for is stored nowhere.
             view = optuna.create_study(direction=self._direction, sampler=sampler)
             if not attempt:
@@ -195,35 +193,32 @@ class Trials:
 
     def add(self, values: Values, training_id: str) -> None:
         """Store a proposed trial."""
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params={key: _stored(value) for key, value in values.items()},
+            distributions=self._distributions,
+            user_attrs={"training_id": training_id, "rungs": []},
+        )
         with self._sentences():
-            self._study.add_trial(
-                create_trial(
-                    state=TrialState.RUNNING,
-                    params={key: _stored(value) for key, value in values.items()},
-                    distributions=self._distributions,
-                    user_attrs={"training_id": training_id, "rungs": []},
-                )
-            )
+            self._study.add_trial(trial)
 
     def reach(self, number: int, reached: Reached) -> None:
         """Record that a trial is at a further rung, where it may be pruned."""
-        with self._sentences():
-            rungs = [asdict(rung) for rung in (*self.all()[number].rungs, reached)]
-            self._set(number, "rungs", rungs)
-            self._settle(self.all()[number])
+        rungs = (*self.all()[number].rungs, reached)
+        self._record(number, "rungs", [asdict(rung) for rung in rungs])
 
     def fail(self, number: int, error: str) -> None:
         """Record that a trial cannot be trained to its end."""
+        self._record(number, "error", error)
+
+    def _record(self, number: int, attribute: str, value: Any) -> None:
         with self._sentences():
-            self._set(number, "error", error)
+            # The storage knows a trial by an id, which is not its number in the study.
+            self._storage.set_trial_user_attr(self._frozen()[number]._trial_id, attribute, value)
             self._settle(self.all()[number])
 
     def _frozen(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
-
-    def _set(self, number: int, attribute: str, value: Any) -> None:
-        # The storage knows a trial by an id, which is not its number in the study.
-        self._storage.set_trial_user_attr(self._frozen()[number]._trial_id, attribute, value)
 
     def _settle(self, trial: Trial) -> None:
         """Tell Optuna what became of a trial, as far as its rungs say."""
@@ -266,11 +261,6 @@ class Trials:
         return is_pruned
 
     def _trial(self, frozen: FrozenTrial) -> Trial:
-        states = {
-            TrialState.COMPLETE: "finished",
-            TrialState.PRUNED: "paused",
-            TrialState.FAIL: "failed",
-        }
         attributes = frozen.user_attrs
         return Trial(
             number=frozen.number,
@@ -280,7 +270,7 @@ class Trials:
             error=attributes.get("error"),
             iterations=self._space.recipe.iterations,
             objective=self._space.objective,
-            state=states.get(frozen.state, "running"),
+            state=STATES.get(frozen.state, "running"),
         )
 
     def _values(self, params: Mapping[str, Any]) -> dict[str, Value]:
@@ -304,8 +294,6 @@ class Trials:
             yield
         except (SQLAlchemyError, RuntimeError, ValueError, KeyError, TypeError) as error:
             first = str(error).strip().partition("\n")[0][:200].rstrip(".")
-            if isinstance(error, KeyError):
-                first = f"a trial there has no {error.args[0]}"
             raise BadInput(
                 f"{self.path} cannot be used as the storage of a search ({first}); another version "
                 "of triage or Optuna may have written it: move it away to start over, trainings "
@@ -324,12 +312,13 @@ def _as_learnt(frozen: FrozenTrial) -> FrozenTrial:
     )
 
 
-def _distribution(searched: Searched) -> BaseDistribution:
+def _distribution(searched: Searched) -> distributions.BaseDistribution:
     if not isinstance(searched, Range):
-        return CategoricalDistribution([_stored(value) for value in searched])
+        return distributions.CategoricalDistribution([_stored(value) for value in searched])
     if is_whole(searched):
-        return IntDistribution(int(searched.low), int(searched.high), log=searched.log)
-    return FloatDistribution(searched.low, searched.high, log=searched.log)
+        low, high = int(searched.low), int(searched.high)
+        return distributions.IntDistribution(low, high, log=searched.log)
+    return distributions.FloatDistribution(searched.low, searched.high, log=searched.log)
 
 
 def _stored(value: Value) -> str | int | float | bool:

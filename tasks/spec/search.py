@@ -16,17 +16,15 @@ from pydantic import (
 
 from tasks.spec.base import Fraction, Seed, Strict
 
+# Strict, since 4 and 8 make a range of whole numbers, and 4.0 and 8.0 one of real ones.
+End = StrictInt | Annotated[FiniteFloat, Field(strict=True)]
+
 
 class Range(Strict):
     """Values of a searched setting from `low` to `high`: whole numbers where both ends are whole."""
 
-    # Strict, since 4 and 8 make a range of whole numbers, and 4.0 and 8.0 one of real ones.
-    low: StrictInt | Annotated[FiniteFloat, Field(strict=True)] = Field(
-        description="smallest value"
-    )
-    high: StrictInt | Annotated[FiniteFloat, Field(strict=True)] = Field(
-        description="largest value"
-    )
+    low: End = Field(description="smallest value")
+    high: End = Field(description="largest value")
     log: bool = Field(default=False, description="search evenly in the logarithm")
 
     @model_validator(mode="after")
@@ -112,7 +110,7 @@ class Search(Strict):
             elif key not in gathered:
                 settings[key] = value
 
-        return gathered | {"settings": settings}
+        return gathered | {"settings": dict(sorted(settings.items()))}
 
     @model_validator(mode="after")
     def _rungs_rise(self) -> Search:

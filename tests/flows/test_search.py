@@ -39,7 +39,6 @@ from warehouse.rebuild import rebuild
 
 SAFETY = ["search", "smoke", "--trials", "4", "--model", "tiny-llama", "--recipe", "balanced_safe"]
 CELL = "tiny-llama-4bit-balanced_safe-s42"
-TRIAL = Trial(3, {}, "t3", (), None, 8, Objective("validation value"), "running")
 TRIALS = "SELECT * EXCLUDE (seconds, train_seconds, rungs) FROM trial ORDER BY number"
 
 
@@ -154,7 +153,7 @@ def test_a_second_search_of_the_same_cell_is_refused_while_one_runs(searched, mo
 
 
 def test_no_table_and_no_such_grid_are_sentences():
-    assert "has no [search] table" in refused("search", "paper")
+    assert "no [search] table names a setting" in refused("search", "paper")
     assert refused("search", "nothing").startswith("There is no grid 'nothing'")
     assert refused("search", "smoke", "--recipe", "no").startswith("The grid smoke has no recipe no")
 
@@ -217,14 +216,14 @@ def test_an_error_of_the_flow_does_not_pass_for_an_interruption(error, stops, mo
 
 BREAKS = """
 from tasks import trial
-read = trial._Progress.read
+read = trial._progress
 
 def read_the_first(folder):
     if len(list(folder.parent.glob("tiny-*"))) > 1:
         raise KeyError("no such checkpoint")
     return read(folder)
 
-trial._Progress.read = read_the_first
+trial._progress = read_the_first
 
 from flows.cli.start import main
 
@@ -232,21 +231,13 @@ main()
 """
 
 
-PLAIN = ["search", "smoke", "--trials", "2", "--model", "tiny-llama", "--recipe", "baseline"]
-
-
-@pytest.fixture(scope="module")
-def broken(tmp_path_factory) -> tuple[Place, str]:
-    """A search whose second trial met an unexpected error, and what it printed."""
-    place = Place(tmp_path_factory.mktemp("broken") / "place", ("-c", BREAKS))
-    done = place.run(*PLAIN)
+@pytest.mark.nightly  # that a search ends with a sentence is tested in cli/test_search.py
+def test_after_an_unexpected_error_in_a_trial_that_is_logged_the_same_command_goes_on(tmp_path):
+    plain = ["search", "smoke", "--trials", "2", "--model", "tiny-llama", "--recipe", "baseline"]
+    place = Place(tmp_path / "place", ("-c", BREAKS))
+    done = place.run(*plain)
     assert (done.returncode, done.stderr) == (1, ""), done.stdout + done.stderr
-    return place, done.stdout
-
-
-@pytest.mark.nightly  # its sentence is tested below, and that a search ends with it in cli/test_search_live.py
-def test_an_unexpected_error_in_a_trial_is_a_sentence_with_its_log_and_what_to_do(broken):
-    sentence, then = broken[1].splitlines()[-2:]
+    sentence, then = done.stdout.splitlines()[-2:]
     reason = "Trial 1 ended unexpectedly: KeyError: 'no such checkpoint'"
     match = re.fullmatch(rf"The search did not finish: {reason}\. Its log is (.+)\.", sentence)
     assert match, sentence
@@ -254,27 +245,19 @@ def test_an_unexpected_error_in_a_trial_is_a_sentence_with_its_log_and_what_to_d
     assert log.startswith("Traceback") and "read_the_first" in log
     assert then == "All trials are kept; run the same command again to continue."
 
-
-@pytest.mark.nightly
-def test_after_an_unexpected_error_the_same_command_goes_on(broken):
-    again = Place(broken[0].folder).run(*PLAIN)
+    again = Place(place.folder).run(*plain)
     assert (again.returncode, again.stderr) == (0, ""), again.stdout + again.stderr
     assert "2 trials took" in again.stdout and re.search(r"^trial \d  finished", again.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("error", [BadInput("Other data."), Locked("In use."), Stopped("Ctrl-C.")])
-def test_what_the_user_can_change_ends_a_search_as_it_is(error):
-    assert flow.ending(TRIAL, error) is error
+def test_what_the_user_can_change_ends_a_search_as_it_is_and_other_errors_with_their_trial():
+    trial = Trial(3, {}, "t3", (), None, 8, Objective("validation value"), "running")
+    for error in (BadInput("Other data."), Locked("In use."), Stopped("Ctrl-C.")):
+        assert flow.ending(trial, error) is error and not isinstance(error, flow.FAILS_A_TRIAL)
+    assert isinstance(DoesNotFit("Too large."), flow.FAILS_A_TRIAL), "it fails alone"
 
-
-def test_a_trial_that_fits_no_memory_fails_alone():
-    assert isinstance(DoesNotFit("Too large."), flow.FAILS_A_TRIAL)
-    assert not isinstance(BadInput("Other data."), flow.FAILS_A_TRIAL)
-
-
-def test_the_sentence_of_a_step_names_its_log_so_that_the_trial_alone_is_added():
     error = TriageError("The step failed: exit code 1. Its log is x.")
-    assert str(flow.ending(TRIAL, error)) == "Trial 3 ended: The step failed: exit code 1. Its log is x."
+    assert str(flow.ending(trial, error)) == "Trial 3 ended: The step failed: exit code 1. Its log is x."
     assert not (home() / "logs").exists()
 
 
@@ -298,10 +281,8 @@ def test_a_search_for_macro_f1_finds_the_highest(tmp_path):
 def test_trials_that_another_version_trained_are_refused_in_the_sentence_that_says_so(searched, tmp_path):
     place = searched[0].copy(tmp_path / "copy")
     path = place.home / "searches" / f"smoke-{CELL}" / "search.db"
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE trial_user_attributes SET value_json = '\"t0\"' WHERE key = 'training_id'")
-
-    connection.close()
     result = place.run(*SAFETY)
     assert result.returncode == 2 and one_sentence(result.stderr), result.stdout + result.stderr
     assert result.stderr.startswith(
@@ -317,27 +298,18 @@ LONG = [
 ]  # fmt: skip
 
 
-def stored(place: Place) -> list[tuple[str, str]]:
-    """Rungs of every stored trial, as far as they are recorded."""
-    path = next(place.home.glob("searches/*/search.db"), None)
-    if path is None:
-        return []
-
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-        rows = connection.execute(
-            "SELECT trial_id, value_json FROM trial_user_attributes WHERE key = 'rungs'"
-        ).fetchall()
-
-    connection.close()
-    return rows
-
-
 def moves(place: Place) -> int:
     """Rungs that the trials of a search have reached so far."""
-    try:
-        return sum(len(json.loads(rungs)) for _, rungs in stored(place))
-    except sqlite3.Error:  # it is being made
+    path = next(place.home.glob("searches/*/search.db"), None)
+    if path is None:
         return 0
+
+    recorded = "SELECT value_json FROM trial_user_attributes WHERE key = 'rungs'"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        try:
+            return sum(len(json.loads(rungs)) for (rungs,) in connection.execute(recorded))
+        except sqlite3.Error:  # it is being made
+            return 0
 
 
 @pytest.mark.nightly

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flows.search_setup import set_up
 from flows.selection import Narrowing
 from tasks.search.space import Space
@@ -14,22 +12,8 @@ def space(*overrides: str, recipe: str = "baseline", bits: int = 4) -> Space:
     return set_up("smoke", list(overrides), Narrowing(["tiny-llama"], [bits], [recipe]))
 
 
-RECIPE = """
-[[recipe]]
-name = "{name}"
-kind = "{kind}"
-learning_rate = 1e-3
-batch_size = 4
-rank = 4
-scale = 20
-dropout = 0.0
-iterations = 8
-{more}
-"""
-
-
-def grid_text(search: str, recipe: str = "", **tables: Any) -> str:
-    """A small grid file with this [search] table."""
+def grid_text(search: str, more: str = "") -> str:
+    """A small grid file with this [search] table, and more lines of its recipe."""
     return f"""
 name = "mine"
 models = ["tiny-llama"]
@@ -40,4 +24,14 @@ evaluate_every = 4
 [data]
 limits = {{ train = 48, valid = 12, calibration = 24, test = 24 }}
 {search}
-{RECIPE.format(name="plain", kind="standard", more=recipe)}"""
+[[recipe]]
+name = "plain"
+kind = "standard"
+learning_rate = 1e-3
+batch_size = 4
+rank = 4
+scale = 20
+dropout = 0.0
+iterations = 8
+{more}
+"""

@@ -9,7 +9,7 @@ from flows.search_setup import set_up
 from flows.selection import Narrowing, select
 from tasks.runtime.errors import BadInput
 from tasks.search.space import LEFT_ALONE, OF_SAFETY, Objective, Space
-from tasks.spec import ExperimentSpec, Recipe, Training
+from tasks.spec import Recipe, Training
 from tests.search.spaces import grid_text, space
 
 
@@ -48,8 +48,8 @@ VARIED = {
 @pytest.mark.parametrize(
     ("search", "sentence"),
     [
-        ("", r" has no \[search\] table, .*; add one, e\.g\. .*"),
-        ("[search]\nrungs = [0.5]", r", line 10: the table \[search\] names no setting to search; add one, .*"),
+        ("", r": no \[search\] table names a setting to search; add one, e\.g\. .*"),
+        ("[search]\nrungs = [0.5]", r", line 10: no \[search\] table names a setting to search; add one, .*"),
         (f"{KEY}{{ low = 4, high = 4 }}", r", line 11: .*recipe.rank: low = 4 is not below high = 4; exchange .*"),
         (f"{KEY}{{ low = 8, high = 4 }}", r", line 11: .*recipe.rank: low = 8 is not below high = 4; exchange .*"),
         (f"{KEY}{{ low = 0, high = 4, log = true }}", r".*: log = true needs low above 0, and low is 0\."),
@@ -103,13 +103,10 @@ def test_a_search_aims_at_what_chooses_the_adapter_of_a_standard_recipe_and_at_e
     for override in ([], [by_macro_f1]):
         assert space(*override, recipe="balanced_safe").objective.name == "ED recall at over-triage 0.3"
 
+    aims = {r: set_up("tuned", None, Narrowing(recipes=[r])).objective.metric for r in ("tuned", "tuned_safe")}
+    assert aims == {"tuned": "macro-F1", "tuned_safe": "ED recall"}, "the recipes that the project ships"
     smoothing = "search.recipe.label_smoothing=[0, 0.1]"  # it makes validation values incomparable, not macro-F1
     assert "recipe.label_smoothing" in space(smoothing, by_macro_f1).settings
-
-
-def test_the_recipes_that_the_project_ships_can_be_searched():
-    aims = {r: set_up("tuned", None, Narrowing(recipes=[r])).objective.metric for r in ("tuned", "tuned_safe")}
-    assert aims == {"tuned": "macro-F1", "tuned_safe": "ED recall"}
 
 
 @pytest.mark.parametrize(
@@ -130,20 +127,6 @@ def test_rungs_are_checkpoints_before_the_end(iterations, every, shares, expecte
             space(*changes)
     else:
         assert space(*changes).rungs == expected
-
-
-def test_values_make_the_experiment_that_a_grid_with_them_has():
-    values = {
-        "recipe.learning_rate": 0.005, "recipe.rank": 8, "recipe.scale": 3.0, "training.num_layers": 1,
-        "training.target_modules": ["self_attn.q_proj", "self_attn.v_proj"],
-    }  # fmt: skip
-    overrides = [f"{key}={value}".replace("'", '"') for key, value in values.items()]
-    (same,) = (
-        spec
-        for spec in select("smoke", overrides, Narrowing(["tiny-llama"], [4], ["baseline"])).cells
-        if spec.recipe.name == "baseline"
-    )
-    assert isinstance(same, ExperimentSpec) and space().experiment(values) == same
 
 
 def test_dotted_keys_may_be_quoted_or_not_and_an_override_wins(tmp_path):
@@ -183,9 +166,3 @@ def test_what_the_recipe_sets_itself_is_not_searched_where_it_would_change_nothi
     words = f"the recipe plain sets {recipe_line.split()[0]} itself; take it out of there."
     with pytest.raises(BadInput, match=words):
         set_up_grid(tmp_path, grid_text(f'[search]\n"{key}" = [1, 2]', recipe_line))
-
-
-def test_settings_of_the_recipe_itself_are_searched():
-    searched = space("search.recipe.lora_plus=[1, 16]", 'search.recipe.decay=["none", "linear"]')
-    plain, changed = (searched.experiment({"recipe.lora_plus": ratio, "recipe.decay": "linear"}) for ratio in (1, 16))
-    assert (plain.recipe.lora_plus, changed.recipe.lora_plus, changed.training.decay) == (1, 16, "linear")

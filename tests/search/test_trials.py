@@ -2,6 +2,7 @@
 it does not.
 """
 
+import contextlib
 import sqlite3
 
 import optuna
@@ -109,17 +110,11 @@ def test_no_recipe_is_proposed_twice_and_a_space_without_another_one_ends_the_pr
 
 def test_of_the_trials_at_a_rung_the_best_third_goes_on():
     """Optuna's successive halving: the first is the best so far, and of later ones those that are among the best third."""
-    a_space = space(*THREE)
-    rising = [[float(9 - n)] * 3 for n in range(9)]
-    falling = [[float(n)] * 3 for n in range(9)]
-    assert run(a_space, falling) == [3, 1, 1, 1, 1, 1, 1, 1, 1]
-    assert run(space(*THREE, "search.seed=1"), rising) == [3] * 9
-    assert run(space(*THREE, "search.seed=2", "search.keep=0.5"), [[v] * 3 for v in (2.0, 3.0, 4.0, 2.5)]) == [
-        3,
-        1,
-        1,
-        2,
-    ]
+    worse = [[float(n)] * 3 for n in range(9)]
+    assert run(space(*THREE), worse) == [3, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert run(space(*THREE, "search.seed=1"), worse[::-1]) == [3] * 9
+    curves = [[value] * 3 for value in (2.0, 3.0, 4.0, 2.5)]
+    assert run(space(*THREE, "search.seed=2", "search.keep=0.5"), curves) == [3, 1, 1, 2]
 
 
 @settings(max_examples=2, deadline=None)
@@ -175,9 +170,8 @@ def damage(trials: Trials) -> None:
 
 
 def of_another_version(trials: Trials) -> None:
-    with sqlite3.connect(trials.path) as connection:
+    with contextlib.closing(sqlite3.connect(trials.path, isolation_level=None)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
-    connection.close()
 
 
 def of_another_program(trials: Trials) -> None:

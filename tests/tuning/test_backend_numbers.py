@@ -15,9 +15,7 @@ from tasks.scoring.mc_dropout import dropout_passes
 from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.forward import score_cases
 from tasks.tuning.lora import add_lora, load_variant
-from tasks.tuning.loss import make_objective
 from tasks.tuning.trainer import Splits, train
-from tasks.tuning.update import update_gradients
 from tests.tolerances import near
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment
@@ -58,10 +56,9 @@ def stock_model(variant):
 
 
 def gradients_of(adapted, some, micro_batch=4, key=None, prefix=None):
-    objective = make_objective(tiny.safety() if key else tiny.recipe(), some.labels)
-    prefix = prefix or tiny.no_store(adapted, some)
-    loss, _, gradients = update_gradients(adapted, prefix, CASES, objective, micro_batch, key)
-    return loss.item(), tiny.flat(gradients)
+    a_recipe = tiny.safety() if key else tiny.recipe()
+    loss, _, gradients = tiny.gradients(adapted, some, a_recipe, CASES, micro_batch, key, prefix)
+    return loss, gradients
 
 
 def test_the_weights_are_those_of_the_backend(variant):

@@ -11,7 +11,6 @@ from mlx.utils import tree_flatten, tree_unflatten
 from tasks.runtime.errors import Diverged
 from tasks.tuning import trainer
 from tasks.tuning.compiled import CompiledUpdates, Groups
-from tasks.tuning.loss import make_objective
 from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.trainer import Splits, train
 from tasks.tuning.update import make_optimizer
@@ -156,22 +155,3 @@ def test_divergence_ends_a_compiled_training_at_the_last_good_update(tmp_path, c
         train(adapted, spec, Splits(prefix, prefix), tmp_path, lambda event: None)
 
     assert error.value.reached.update == 2 and not (tmp_path / "checkpoint").exists()
-
-
-@pytest.mark.nightly  # MLX compiles each fused kernel with the C++ compiler, half a minute in all
-def test_an_update_that_is_really_compiled_gives_the_same_loss_and_norm(tmp_path):
-    results = []
-    for compiled in (False, True):
-        (mx.enable_compile if compiled else mx.disable_compile)()
-        adapted = tiny.adapted("llama", 4, False)
-        some = tiny.cases(4)
-        optimizer = make_optimizer(experiment(tiny.recipe()))
-        optimizer.init(adapted.stack.model.trainable_parameters())
-        objective = make_objective(tiny.recipe(), some.labels)
-        updates = CompiledUpdates(adapted, tiny.no_store(adapted, some), objective, optimizer, 4, 1.0)
-        steps = [updates.start([0, 1, 2, 3], 1e-2, None) for _ in range(3)]
-        results.append([(step.value, float(np.array(step.norm))) for step in steps])
-
-    mx.enable_compile()
-    np.testing.assert_allclose(results[1], results[0], rtol=1e-5)
-    assert results[0][2][0] < results[0][0][0]

@@ -11,8 +11,7 @@ import pytest
 from tasks.precisions import BUILT_IN
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.tuning.forward import score_cases
-from tasks.tuning.loss import _rows, blocked_logsumexp, make_objective, score_rows
-from tasks.tuning.update import update_gradients
+from tasks.tuning.loss import _rows, blocked_logsumexp, score_rows
 from tests.tuning import tiny
 
 ROWS = 6
@@ -93,11 +92,10 @@ def test_a_step_and_scores_with_logits_in_blocks_equal_those_without(architectur
     adapted = tiny.adapted(architecture, 4, dense, a_recipe)
     some = tiny.cases(5, template)
     blocked = replace(adapted, stack=replace(adapted.stack, logit_bytes=1000))
-    objective = make_objective(a_recipe, some.labels)
     prefix = tiny.no_store(adapted, some)
-    one, other = (update_gradients(a, prefix, range(5), objective, 5, (42, 1)) for a in (blocked, adapted))
-    assert one[0].item() == pytest.approx(other[0].item(), rel=1e-6)
-    assert tiny.largest_difference(tiny.flat(one[2]), tiny.flat(other[2])) <= 5e-6
+    one, other = (tiny.gradients(a, some, a_recipe, key=(42, 1), prefix=prefix) for a in (blocked, adapted))
+    assert one[0] == pytest.approx(other[0], rel=1e-6)
+    assert tiny.largest_difference(one[2], other[2]) <= 5e-6
     scores = [score_cases(a, prefix).label_logp for a in (blocked, adapted)]
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
     assert used and max(used) < tiny.VOCABULARY
@@ -127,9 +125,7 @@ def test_the_rows_of_a_case_have_one_mask(architecture):
     adapted = tiny.adapted(architecture, 4, True, tiny.safety(dropout=0.4))
     some = tiny.cases(6, tiny.MULTI)
     keys = record_keys(adapted)
-    update_gradients(
-        adapted, tiny.no_store(adapted, some), range(6), make_objective(tiny.safety(), some.labels), 2, (42, 1)
-    )
+    tiny.gradients(adapted, some, tiny.safety(), micro=2, key=(42, 1))
     dropout_passes(adapted, tiny.no_store(adapted, some), range(6), 3, 42, lambda event: None)
     of_cases = [k for k in keys if k and len(k) > 1]
     assert of_cases and all(k[0::3] == k[1::3] == k[2::3] and len({*k}) == len(k) // 3 for k in of_cases)

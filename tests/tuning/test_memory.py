@@ -1,7 +1,6 @@
 """The micro-batch is the largest that fits, and neither it nor checkpointed blocks change what is learned."""
 
 import gc
-from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -35,10 +34,6 @@ from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, separable
 
 
-def checkpointed(adapted):
-    return replace(adapted, stack=replace(adapted.stack, checkpointing=True))
-
-
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
 @pytest.mark.parametrize("dense", [False, True])
 def test_checkpointed_blocks_give_the_same_gradients_with_dropout_in_less_memory(architecture, dense):
@@ -47,14 +42,13 @@ def test_checkpointed_blocks_give_the_same_gradients_with_dropout_in_less_memory
     some = tiny.cases(8)
     objective = make_objective(a_recipe, some.labels)
     prefix = tiny.no_store(adapted, some)
-    plain, again = (
-        update_gradients(one, prefix, range(8), objective, 8, (42, 1)) for one in (adapted, checkpointed(adapted))
-    )
-    assert tiny.largest_difference(tiny.flat(again[2]), tiny.flat(plain[2])) <= 1e-6
-    assert again[0].item() == pytest.approx(plain[0].item(), rel=1e-6)
+    both = adapted, adapted.with_checkpoints(True)
+    plain, again = (tiny.gradients(one, some, a_recipe, key=(42, 1), prefix=prefix) for one in both)
+    assert tiny.largest_difference(again[2], plain[2]) <= 1e-6
+    assert again[0] == pytest.approx(plain[0], rel=1e-6)
     held_memory()
-    peaks = [min(step_peak(one, prefix, objective, 8) for _ in range(3)) for one in (checkpointed(adapted), adapted)]
-    assert peaks[0] < 0.85 * peaks[1]
+    peaks = [min(step_peak(one, prefix, objective, 8) for _ in range(3)) for one in both]
+    assert peaks[1] < 0.85 * peaks[0]
 
 
 def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_where_one_case_does_not(monkeypatch):
@@ -103,7 +97,7 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
     some = tiny.cases(12)
     objective = make_objective(tiny.recipe(), some.labels)
     prefix = tiny.no_store(adapted, some)
-    plain, again = (step_peak(one, prefix, objective) for one in (adapted, checkpointed(adapted)))
+    plain, again = (step_peak(one, prefix, objective) for one in (adapted, adapted.with_checkpoints(True)))
     state_bytes = STATE_BYTES * adapted.trainable
     held_bytes = held_memory() + state_bytes
 
@@ -112,7 +106,7 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
         events = []
         chosen = choose_micro_batch(adapted, prefix, objective, 12, limit, events.append)
         assert chosen.checkpointing == checkpointing and (checkpointing or 1 < chosen.micro_batch < 12)
-        model = checkpointed(adapted) if checkpointing else adapted
+        model = adapted.with_checkpoints(checkpointing)
         keep_within(limit, chosen.cache_bytes)
         mx.eval(state := mx.zeros((state_bytes,), dtype=mx.uint8))
         peak_bytes = chosen.cache_bytes + training_peak(model, prefix, some, objective, chosen.micro_batch)
@@ -191,7 +185,7 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(
     events = []
 
     def child(function, args, folder: Path, on_event, at_most, *, memory_budget, progress):
-        choice = args["choice"] and MemoryChoice.parse(args["choice"])
+        choice = args["choice"] and MemoryChoice(**args["choice"])
         if chosen:
             write_choice(folder, choice or chosen)
         tried.append(choice)

@@ -10,9 +10,7 @@ from tasks.precisions import BUILT_IN
 from tasks.runtime.errors import BadInput
 from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.forward import score_cases
-from tasks.tuning.loss import make_objective
 from tasks.tuning.model import take_apart
-from tasks.tuning.update import update_gradients
 from tests.tuning import tiny
 
 BOTH = pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
@@ -25,11 +23,9 @@ def test_loss_and_every_lora_gradient_equal_stock_mlx_lm(architecture, precision
     packed = tiny.adapted(architecture, precision, dense=False)
     some = tiny.cases(4, stock_mask=True)
     oracle = tiny.stock(packed, some, [0, 1, 2, 3])
-    own_result = tiny.adapted(architecture, precision, dense=dense)
-    objective = make_objective(tiny.recipe(), some.labels)
-    loss, _, gradients = update_gradients(own_result, tiny.no_store(own_result, some), [0, 1, 2, 3], objective, 4, None)
-    assert abs(loss.item() - oracle.loss) <= 1e-5 * abs(oracle.loss)
-    assert tiny.largest_difference(tiny.flat(gradients), oracle.gradients) <= 1e-5
+    loss, _, gradients = tiny.gradients(tiny.adapted(architecture, precision, dense=dense), some)
+    assert abs(loss - oracle.loss) <= 1e-5 * abs(oracle.loss)
+    assert tiny.largest_difference(gradients, oracle.gradients) <= 1e-5
 
 
 def test_a_sliding_window_shorter_than_the_prompts_is_part_of_that_agreement():
@@ -37,14 +33,9 @@ def test_a_sliding_window_shorter_than_the_prompts_is_part_of_that_agreement():
     some = tiny.cases(4, stock_mask=True)
     assert min(row.first for row in some.rows) > 16 and set(own_result.stack.windows) == {16, None}
     oracle = tiny.stock(packed, some, [0, 1, 2, 3])
-    objective = make_objective(tiny.recipe(), some.labels)
-
-    def gradients(adapted):
-        return tiny.flat(update_gradients(adapted, tiny.no_store(adapted, some), range(4), objective, 2, None)[2])
-
-    assert tiny.largest_difference(gradients(own_result), oracle.gradients) <= 1e-5
+    assert tiny.largest_difference(tiny.gradients(own_result, some, micro=2)[2], oracle.gradients) <= 1e-5
     endless = replace(own_result, stack=replace(own_result.stack, windows=(None,) * own_result.stack.depth))
-    assert tiny.largest_difference(gradients(endless), oracle.gradients) > 1e-3
+    assert tiny.largest_difference(tiny.gradients(endless, some, micro=2)[2], oracle.gradients) > 1e-3
 
 
 def test_a_model_class_that_the_engine_does_not_know_is_refused_by_name():
@@ -71,25 +62,21 @@ def test_the_micro_batch_changes_nothing(architecture, bits, dense, dropout, tem
     a_recipe = tiny.safety(dropout=dropout)
     own_result = tiny.adapted(architecture, bits, dense, a_recipe)
     some = tiny.cases(4, template)
-    objective = make_objective(a_recipe, some.labels)
-    prefix = tiny.no_store(own_result, some)
-    whole, *parts = (update_gradients(own_result, prefix, range(4), objective, micro, (42, 7)) for micro in (4, 2, 1))
+    whole, *parts = (tiny.gradients(own_result, some, a_recipe, micro=micro, key=(42, 7)) for micro in (4, 2, 1))
     for loss, _, gradients in parts:
-        assert abs(loss.item() - whole[0].item()) < 1e-5
-        assert tiny.largest_difference(tiny.flat(gradients), tiny.flat(whole[2])) <= 1e-5
+        assert abs(loss - whole[0]) < 1e-5
+        assert tiny.largest_difference(gradients, whole[2]) <= 1e-5
 
 
 @BOTH
 def test_the_frozen_prefix_changes_neither_gradients_nor_scores(architecture, tmp_path):
     own_result = tiny.adapted(architecture, 4, True)
     some = tiny.cases(6)
-    objective = make_objective(tiny.recipe(), some.labels)
     stored = open_prefix(own_result.stack, some, own_result.boundary, PrefixStore(tmp_path, "weights"))
     assert stored.own_hidden is not None and some.leading == 6
     plain = tiny.no_store(own_result, some)
-    with_store = update_gradients(own_result, stored, [0, 3, 5], objective, 3, None)
-    without = update_gradients(own_result, plain, [0, 3, 5], objective, 3, None)
-    assert tiny.largest_difference(tiny.flat(with_store[2]), tiny.flat(without[2])) <= 1e-5
+    with_store, without = (tiny.gradients(own_result, some, chosen=[0, 3, 5], prefix=p)[2] for p in (stored, plain))
+    assert tiny.largest_difference(with_store, without) <= 1e-5
     np.testing.assert_allclose(
         score_cases(own_result, stored).label_logp, score_cases(own_result, plain).label_logp, atol=1e-5
     )
@@ -116,10 +103,9 @@ def test_dropout_differs_between_updates_and_is_off_without_keys():
     a_recipe = tiny.recipe(dropout=0.1)
     own_result = tiny.adapted("llama", 4, True, a_recipe)
     some = tiny.cases(4)
-    objective = make_objective(a_recipe, some.labels)
 
     def loss(key):
-        return update_gradients(own_result, tiny.no_store(own_result, some), [0, 1], objective, 2, key)[0].item()
+        return tiny.gradients(own_result, some, a_recipe, [0, 1], key=key)[0]
 
     assert loss((42, 0)) == loss((42, 0)) != loss((42, 1))
     assert loss(None) == loss(None) != loss((42, 0))

@@ -9,11 +9,11 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from tasks.tuning import trainer
 from tasks.tuning.compiled import CompiledUpdates
-from tasks.tuning.data import drawn_counts, epoch_batches, make_batch, make_cases, training_batches
+from tasks.tuning.data import drawn_counts, epoch_batches, make_cases, training_batches
 from tasks.tuning.loss import LossTerms, make_objective, objective_sum
 from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.trainer import Splits, train
-from tasks.tuning.update import make_optimizer, update_gradients
+from tasks.tuning.update import make_optimizer
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment
 from tests.tuning.traced import traced_graphs
@@ -61,14 +61,12 @@ def test_smoothing_and_the_labels_weight_equal_the_formula_on_the_whole_models_l
     recipe = tiny.recipe(label_weight=3.0, label_smoothing=0.2)
     adapted = tiny.adapted(architecture, 4, dense, recipe)
     some = tiny.cases(6, template)
-    objective = make_objective(recipe, some.labels)
-    prefix = tiny.no_store(adapted, some)
 
     for micro_batch in (4, 3):
-        loss, parts, _ = update_gradients(adapted, prefix, [0, 1, 2, 4], objective, micro_batch, None)
+        loss, parts, _ = tiny.gradients(adapted, some, recipe, [0, 1, 2, 4], micro_batch)
         label, other = by_hand(adapted, some, [0, 1, 2, 4], template, recipe)
-        assert parts.tolist() == pytest.approx([label, other, 0], rel=2e-4)
-        assert loss.item() == pytest.approx(label + other, rel=2e-4)
+        assert parts == pytest.approx([label, other, 0], rel=2e-4)
+        assert loss == pytest.approx(label + other, rel=2e-4)
 
 
 def test_the_gradient_of_the_smoothed_loss_is_that_of_finite_differences_and_it_vanishes_at_the_smoothed_target():
@@ -221,7 +219,7 @@ def test_an_update_with_all_settings_that_is_really_compiled_gives_the_same_adap
         (mx.enable_compile if compiled else mx.disable_compile)()
 
         try:
-            updates = CompiledUpdates(adapted, tiny.no_store(adapted, some), objective, optimizer, 4, None)
+            updates = CompiledUpdates(adapted, tiny.no_store(adapted, some), objective, optimizer, 4, 1.0)
             step = updates.start([0, 3, 5, 11], 1e-3, None)
             updates.hand_back()
             results.append(
@@ -232,4 +230,3 @@ def test_an_update_with_all_settings_that_is_really_compiled_gives_the_same_adap
 
     assert results[1][0] == pytest.approx(results[0][0], rel=1e-5)
     assert tiny.largest_difference(results[1][1], results[0][1]) <= 1e-4
-    assert make_batch(some, [0, 3]).labels.tolist() == [0, 1]

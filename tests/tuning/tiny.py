@@ -18,7 +18,9 @@ from tasks.spec import Recipe, Training
 from tasks.tuning.activations import Prefix
 from tasks.tuning.data import EncodedCases, make_batch, make_cases
 from tasks.tuning.lora import Adapted, add_lora
+from tasks.tuning.loss import make_objective
 from tasks.tuning.model import take_apart
+from tasks.tuning.update import update_gradients
 
 VOCABULARY = 128
 COST = {
@@ -116,6 +118,15 @@ def cases(
 
 def no_store(adapted: Adapted, some: EncodedCases) -> Prefix:
     return Prefix.embedded(adapted.stack, some)
+
+
+def gradients(adapted: Adapted, some: EncodedCases, a_recipe=None, chosen=None, micro=None, key=None, prefix=None):
+    """(loss, parts, LoRA gradients by name) of an effective batch: all cases at once and no store, unless told."""
+    chosen = range(len(some.encoded)) if chosen is None else chosen
+    objective = make_objective(a_recipe or recipe(), some.labels)
+    prefix = prefix or no_store(adapted, some)
+    loss, parts, tree = update_gradients(adapted, prefix, chosen, objective, micro or len(chosen), key)
+    return loss.item(), parts.tolist(), flat(tree)
 
 
 class Killed(Exception):
