@@ -36,8 +36,7 @@ from tasks.runtime.home import home
 from tasks.runtime.store import intact_manifest
 from tasks.spec import Data, EvaluationSet, ExperimentSpec, Grid
 from tasks.tuning.memory import pays, saving
-from tasks.tuning.rows import settings_digest
-from tasks.tuning.step import TrainingManifest
+from tasks.tuning.rows import TrainingManifest, settings_digest
 
 ADAPTER_BYTES = 20e6
 BYTES_OF = {"float32": 4, "bfloat16": 2}

@@ -12,8 +12,7 @@ from tasks.runtime.home import home
 from tasks.runtime.shared import shared_folder
 from tasks.sharing import bring_adapter, share_adapter
 from tasks.spec import ExperimentSpec
-from tasks.tuning.rows import reporting_to
-from tasks.tuning.step import train_experiment
+from tasks.tuning.rows import reporting_to, train_experiment
 
 
 @step("train {spec.title}", cache_key_fn=cached_folder("train", experiment_folder))

@@ -31,8 +31,7 @@ from tasks.scoring.arguments import ValidScoringJob
 from tasks.search.space import Objective, Space
 from tasks.search.trials import Reached, Trial, best_of, in_words
 from tasks.spec import Columns, ExperimentSpec, canonical_json
-from tasks.tuning.rows import cell_columns
-from tasks.tuning.step import TrainingManifest, train_experiment
+from tasks.tuning.rows import TrainingManifest, cell_columns, train_experiment
 
 WINNER = "best.toml"
 SHIPPED = ("8bit", "4bit")  # what a winner at another precision is compared with

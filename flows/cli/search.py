@@ -49,21 +49,13 @@ def search(
     ] = None,
     hours: Annotated[
         float | None,
-        typer.Option(
-            min=0.01,
-            metavar="H",
-            help="as many trials as can be finished in H hours, counted from this command's start",
-        ),
+        typer.Option(min=0.01, metavar="H", help="as many trials as end in H hours from now"),
     ] = None,
     set_: Overrides = None,
     model: Annotated[str | None, typer.Option(help="base model; else the grid's first")] = None,
     bits: Annotated[int | None, typer.Option(help="4 or 8; else the grid's first")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="recipe whose settings vary; else the grid's first")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="seed of the trainings; else the grid's first")
-    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="what varies; else the grid's first")] = None,
+    seed: Annotated[int | None, typer.Option(help="of trainings; else the grid's first")] = None,
     memory: Memory = None,
 ) -> None:
     """Look for a recipe in the ranges of a grid's table `search`, on valid alone."""

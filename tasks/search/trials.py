@@ -22,6 +22,7 @@ from optuna import distributions
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -142,7 +143,8 @@ class Trials:
         self.path = space.folder / FILE
         self._space = space
         self._distributions = {key: _distribution(s) for key, s in space.settings.items()}
-        self._direction = "maximize" if space.objective.is_higher_better else "minimize"
+        is_higher_better = space.objective.is_higher_better
+        self._direction = StudyDirection.MAXIMIZE if is_higher_better else StudyDirection.MINIMIZE
         with self._sentences():
             space.folder.mkdir(parents=True, exist_ok=True)
             self._storage = RDBStorage(

@@ -42,8 +42,8 @@ from tasks.tuning.model import (
     Stack,
     computed_again,
     finish_block,
+    keys_and_values,
     last_rows,
-    record_past,
     run_blocks,
     run_last_block,
 )
@@ -64,16 +64,16 @@ def leading_past(
         return [None] * stack.depth
 
     last = stack.depth - 1
-    recorded = SharedPast()
-    # The last block gives keys and values alone, since no leading token is scored.
-    past = [SharedPast() if i >= start else None for i in range(last)] + [recorded]
+    past = [SharedPast() if i >= start else None for i in range(last)]
     adapted.set_dropout([dropout_key] if dropout_key else None)
     hidden = run_blocks(stack, prefix.leading_hidden(), start, last, past)
-    record_past(stack, last, hidden, recorded)
+    # The last block gives keys and values alone, since no leading token is scored.
+    layer = stack.layers[last]
+    keys, values = keys_and_values(layer.self_attn, layer.input_layernorm(hidden), 0)
     # Masks were taken while the graph was built, so dropout may go off before it is computed.
     adapted.set_dropout(None)
 
-    return past
+    return [*past, SharedPast(keys, values)]
 
 
 def batch_terms(

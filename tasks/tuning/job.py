@@ -44,8 +44,7 @@ from tasks.tuning.memory import (
     read_choice,
     write_choice,
 )
-from tasks.tuning.rows import DIVERGED, settings_digest
-from tasks.tuning.step import TrainingJob, TrainingSummary
+from tasks.tuning.rows import DIVERGED, TrainingJob, TrainingSummary, settings_digest
 from tasks.tuning.trainer import Splits, has_ended, train
 from tasks.tuning.update import update_gradients
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -116,17 +117,8 @@ def _product(head: nn.Module, x: mx.array, columns: slice, transpose: bool) -> m
     """Logits (M, D) -> (M, columns), float32 as `x` is; without `transpose` back to (M, D)."""
     if "scales" not in head:
         return x @ (head.weight[columns].T if transpose else head.weight[columns])
-
-    biases = head.get("biases")
     return mx.quantized_matmul(
-        x,
-        head.weight[columns],
-        scales=head.scales[columns],
-        biases=None if biases is None else biases[columns],
-        transpose=transpose,
-        group_size=head.group_size,
-        bits=head.bits,
-        mode=head.mode,
+        x, head.weight[columns], transpose=transpose, **_packed(head, columns)
     )
 
 
@@ -137,20 +129,22 @@ def _rows(head: nn.Module, ids: mx.array) -> mx.array:
     if "scales" not in head:
         return head.weight[ids].astype(mx.float32)
 
-    biases = head.get("biases")
-    scales = head.scales[ids]
+    packed = _packed(head, ids)
     if head.mode == "affine":  # the other modes keep their scales in a byte
-        scales = scales.astype(mx.float32)
+        packed |= {name: packed[name].astype(mx.float32) for name in ("scales", "biases")}
+    return mx.dequantize(head.weight[ids], dtype=mx.float32, **packed)
 
-    return mx.dequantize(
-        head.weight[ids],
-        scales=scales,
-        biases=None if biases is None else biases[ids].astype(mx.float32),
-        group_size=head.group_size,
-        bits=head.bits,
-        mode=head.mode,
-        dtype=mx.float32,
-    )
+
+def _packed(head: nn.Module, rows: slice | mx.array) -> dict[str, Any]:
+    """How some rows of a quantised head are packed, as MLX's functions take it."""
+    biases = head.get("biases")
+    return {
+        "scales": head.scales[rows],
+        "biases": None if biases is None else biases[rows],
+        "group_size": head.group_size,
+        "bits": head.bits,
+        "mode": head.mode,
+    }
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Stack:
         return len(self.layers)
 
     def joins(self, leading: int) -> bool:
-        """Whether a step computes so many leading tokens and a batch's own as one row (joined.py)."""
+        """Whether a step computes so many leading tokens and a batch's own as one row (forward.py)."""
         return leading > 0 and not self.cpu_kernels
 
     @property
@@ -57,24 +57,20 @@ class Stack:
 def take_apart(model: nn.Module, cpu_kernels: bool = False) -> Stack:
     """Describe a loaded model's blocks. Raises BadInput for a model class that is not supported."""
     kind = getattr(model, "model_type", type(model).__name__)
-    args = model.args
+    layers = list(model.model.layers)
     if kind == "llama":
-        windows = tuple(
-            args.sliding_window if layer.use_sliding else None for layer in model.model.layers
-        )
+        slides = [layer.use_sliding for layer in layers]
     elif kind == "gemma3_text":
         # The last of every `pattern` blocks sees everything, as in mlx-lm's gemma3_text.
-        pattern = args.sliding_window_pattern
-        windows = tuple(
-            None if i % pattern == pattern - 1 else args.sliding_window
-            for i in range(len(model.model.layers))
-        )
+        pattern = model.args.sliding_window_pattern
+        slides = [i % pattern != pattern - 1 for i in range(len(layers))]
     else:
         raise BadInput(
             f"The model class {kind!r} is not supported; supported are llama and gemma3_text."
         )
 
-    return Stack(model, list(model.model.layers), windows, args.hidden_size, cpu_kernels)
+    windows = tuple(model.args.sliding_window if slides_here else None for slides_here in slides)
+    return Stack(model, layers, windows, model.args.hidden_size, cpu_kernels)
 
 
 def embed(stack: Stack, tokens: mx.array) -> mx.array:
@@ -341,13 +337,6 @@ def last_rows(
     scored = mx.take_along_axis(hidden, index[:, :, None], axis=1)
 
     return finish_block(stack, layer, scored, output)
-
-
-def record_past(stack: Stack, i: int, hidden: mx.array, past: SharedPast) -> None:
-    """Keys and values of block i for leading tokens (1, P, D), and nothing else of the block."""
-    layer = stack.layers[i]
-    keys, values = keys_and_values(layer.self_attn, layer.input_layernorm(hidden), 0)
-    past.update_and_fetch(keys, values)
 
 
 def finish_block(stack: Stack, layer: nn.Module, hidden: mx.array, output: mx.array) -> mx.array:

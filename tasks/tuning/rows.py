@@ -1,5 +1,6 @@
-"""The rows of a training, and of a variant, that the warehouse keeps; and how far a running training
-is, in a file of its folder that other programs read.
+"""A training seen from outside its process: what it is asked to do, the summary in the manifest of its
+folder, the child process, with less memory each time that it runs out; its rows for the warehouse;
+and how far it is, in a file of its folder that other programs read.
 """
 
 from __future__ import annotations
@@ -19,18 +20,163 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend, versions
-from tasks.runtime.errors import Diverged, TriageError
-from tasks.runtime.events import CurvePoint, Emit, Event, TrainingReport, ValidationReport
+from tasks.runtime.children import run_step
+from tasks.runtime.errors import Diverged, OutOfMemory, TriageError
+from tasks.runtime.events import (
+    CurvePoint,
+    Device,
+    Emit,
+    Event,
+    StepWarning,
+    TrainingReport,
+    ValidationReport,
+)
 from tasks.runtime.files import write_atomic
 from tasks.runtime.locks import is_locked
+from tasks.runtime.memory import total_memory
+from tasks.runtime.store import Manifest, intact_manifest
 from tasks.spec import ENGINE_VERSION, ExperimentSpec, short_digest
-from tasks.tuning.step import TrainingManifest, TrainingSummary
+from tasks.tuning.memory import SMALLEST, MemoryChoice, budget, read_choice
+
+
+class TrainingJob(BaseModel):
+    """Arguments of the training job.
+
+    `folder` becomes the sealed adapter folder; `variant` and `data` are complete ones.
+
+    `choice`: how to use the memory after an earlier attempt ran out of it; None lets the training
+    choose. `pause_at`: the training stops at the first checkpoint from this update on, and goes on
+    from there when it runs again; None, and a pause at the last update, train to the end.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    experiment: ExperimentSpec
+    training_id: str
+    variant: Path
+    data: Path
+    home: Path
+    folder: Path
+    choice: MemoryChoice | None = None
+    pause_at: int | None = None
+
+
+class TrainingSummary(BaseModel):
+    """How a training went. Bytes, seconds and losses.
+
+    A field that an earlier version did not write is None.
+
+    `last_iteration` is less than the recipe's iterations where patience ended the training or where
+    it diverged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    train_loss: float | None = None
+    valid_loss: float | None = None
+    best_iteration: int | None = None
+    last_iteration: int | None = None
+    train_seconds: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    micro_batch: int | None = None
+    checkpointed_blocks: bool | None = None
+    memory_budget_bytes: int | None = None
+    padding_share: float | None = None
+    device: Device | None = None
+    weights_memory_bytes: int | None = None
+    cache_memory_bytes: int | None = None
+    trainable_parameters: int | None = None
+    shortened_cases: int | None = None
+    frozen_blocks_stored: int | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+class TrainingManifest(Manifest):
+    """The manifest of a training's folder.
+
+    `settings_digest`: see `rows.settings_digest`.
+    """
+
+    training_id: str
+    settings_digest: str | None = None
+    summary: TrainingSummary
+
+
+JOB = "tasks.tuning.job:run"
+
+
+def train_experiment(
+    spec: ExperimentSpec,
+    folder: Path,
+    variant: Path,
+    data: Path,
+    home: Path,
+    on_event: Emit,
+    pause_at: int | None = None,
+    at_most: float | None = None,
+) -> str:
+    """Train into `folder` unless it is complete, and return the training id (the folder's name).
+
+    With `pause_at` it stops at the first checkpoint from that update on, unless it ends before.
+
+    A child that is killed while it holds nearly its whole budget counts as out of memory: the
+    training is retried with less, until nothing smaller is left.
+    """
+    job = TrainingJob(
+        experiment=spec,
+        training_id=folder.name,
+        variant=variant,
+        data=data,
+        home=home,
+        folder=folder,
+        pause_at=pause_at,
+    )
+    memory_budget = min(budget(spec), total_memory())
+
+    while intact_manifest(folder, deep=True) is None:
+        try:
+            run_step(
+                JOB,
+                job.model_dump(mode="json"),
+                folder,
+                on_event,
+                at_most,
+                memory_budget=memory_budget,
+                # Its newest checkpoint, empty where there is none.
+                progress=lambda: max(
+                    (path.name for path in (folder / "checkpoint").glob("[0-9]*")), default=""
+                ),
+            )
+            # A training that pauses is not sealed: the loop would start it again.
+            if pause_at is not None:
+                break
+        except OutOfMemory:
+            chosen = job.choice or read_choice(folder)
+            # One that saved no choice died in the frozen prefix or in a probe step.
+            choice = SMALLEST if chosen is None else chosen.smaller()
+            if choice is None:
+                raise
+            words = f"micro-batch {choice.micro_batch}"
+            if choice.checkpointing:
+                words += " and checkpointed blocks"
+            on_event(StepWarning(f"Out of memory: retrying with {words}."))
+            job = job.model_copy(update={"choice": choice})
+
+    return folder.name
+
 
 Columns = dict[str, Any]  # a landing row, or a part of one
 Rows = list[Columns]
 # Summary and curve of a training up to the update at which it diverged.
 DIVERGED = "diverged.json"
 NOTHING_MEASURED = TrainingSummary()
+RECIPE_COLUMNS = (
+    *("learning_rate", "batch_size", "rank", "scale", "peft_alpha", "dropout", "iterations"),
+    *("target_ed_recall", "cost_weight"),
+)
 # Settings of a recipe that decide how its evaluation is judged, but not the training.
 JUDGING_SETTINGS = {"target_ed_recall", "primary_rule"}
 
@@ -94,15 +240,7 @@ def training_rows(
         **cell_columns(spec),
         "group_size": spec.precision.group_size_in(spec.training.group_size),
         "num_layers": spec.training.num_layers,
-        "learning_rate": recipe.learning_rate,
-        "batch_size": recipe.batch_size,
-        "rank": recipe.rank,
-        "scale": recipe.scale,
-        "peft_alpha": recipe.peft_alpha,
-        "dropout": recipe.dropout,
-        "iterations": recipe.iterations,
-        "target_ed_recall": recipe.target_ed_recall,
-        "cost_weight": recipe.cost_weight,
+        **{name: getattr(recipe, name) for name in RECIPE_COLUMNS},
         "has_cost_matrix": recipe.cost_matrix is not None,
         "has_class_weights": recipe.class_weights is not None,
         **weights_columns(variant),

@@ -12,10 +12,9 @@ from tasks.runtime.errors import Diverged
 from tasks.tuning import trainer
 from tasks.tuning.compiled import CompiledUpdates, Groups
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.trainer import Splits, train
 from tasks.tuning.update import make_optimizer
 from tests.tuning import tiny
-from tests.tuning.test_trainer import experiment, separable
+from tests.tuning.test_trainer import experiment, run
 from tests.tuning.traced import traced_graphs
 
 
@@ -40,10 +39,8 @@ def trained(
     """(best adapters, progress) of some updates on packed weights. Updates whose batches have one shape differ
     in cases and in rate, which a graph must not hold as constants."""
     a_recipe = tiny.safety(dropout=0.1, iterations=iterations, lora_plus=lora_plus)
-    adapted = tiny.adapted(architecture, 4, False, a_recipe)
-    prefix = tiny.no_store(adapted, tiny.cases(24, template))
-    spec = experiment(a_recipe, decay="linear", **settings)
-    return train(adapted, spec, Splits(prefix, prefix), folder, emit, choice)
+    some = tiny.cases(24, template)
+    return run(a_recipe, folder, some, emit, choice, architecture, False, decay="linear", **settings)[:2]
 
 
 def test_a_traced_graph_is_replayed_and_holds_numbers_as_constants():
@@ -146,12 +143,7 @@ def test_divergence_ends_a_compiled_training_at_the_last_good_update(tmp_path, c
     monkeypatch.setattr(
         CompiledUpdates, "start", lambda self, numbers, _, *more: start(self, numbers, next(rates), *more)
     )
-    a_recipe = tiny.recipe(iterations=6)
-    adapted = tiny.adapted("llama", 4, False, a_recipe)
-    prefix = tiny.no_store(adapted, separable())
-
-    spec = experiment(a_recipe, evaluate_every=4, report_every=2)
     with pytest.raises(Diverged, match="The loss became nan at update 3") as error:
-        train(adapted, spec, Splits(prefix, prefix), tmp_path, lambda event: None)
+        run(tiny.recipe(iterations=6), tmp_path, dense=False, evaluate_every=4, report_every=2)
 
     assert error.value.reached.update == 2 and not (tmp_path / "checkpoint").exists()

@@ -131,22 +131,6 @@ def test_where_it_does_not_pay_nothing_is_stored(tmp_path):
     assert "not stored: 0 of 4 blocks would save 0% of a step" in events[0].message and not list(tmp_path.iterdir())
 
 
-def test_packed_dense_and_bfloat16_weights_of_one_variant_each_have_a_prefix_of_their_own(tmp_path, computed):
-    some = tiny.cases(6)
-    halved = tiny.adapted("llama", 4, False)
-    halved.stack.model.set_dtype(mx.bfloat16)
-
-    for adapted in (
-        tiny.adapted("llama", 4, True),
-        tiny.adapted("llama", 4, False),
-        halved,
-        tiny.adapted("llama", 4, True),
-    ):
-        opened(tmp_path, adapted, some)
-
-    assert len(computed) == len(list((tmp_path / "prefixes").iterdir())) == 3
-
-
 def test_bfloat16_activations_take_two_bytes_each_on_disk_and_keep_their_bits(tmp_path):
     adapted = tiny.adapted("llama", 4, False)
     some = tiny.cases(6)

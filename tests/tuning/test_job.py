@@ -28,11 +28,10 @@ from tasks.runtime.store import verify
 from tasks.scoring import job as scoring_job
 from tasks.search.space import Objective
 from tasks.spec import ExperimentSpec, experiments
-from tasks.tuning import job, step
+from tasks.tuning import job, rows
 from tasks.tuning import update as updates
 from tasks.tuning.data import TOKENS_AT_ONCE
-from tasks.tuning.rows import TrainingOutcome, training_rows
-from tasks.tuning.step import TrainingJob
+from tasks.tuning.rows import TrainingJob, TrainingOutcome, training_rows
 from warehouse.landing import write_landing
 
 UPDATES = 60
@@ -177,10 +176,10 @@ def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_
     study, tmp_path, monkeypatch, place, micro_batch
 ):
     sentence: list[Event] = []
-    monkeypatch.setattr(step, "JOB", f"tests.tuning.programs.hungry:{place}")
+    monkeypatch.setattr(rows, "JOB", f"tests.tuning.programs.hungry:{place}")
     experiment = changed(study, {"iterations": 2}, {"memory": "1GB"})["experiment"]
     paths = tmp_path / "training", Path(study["variant"]), Path(study["data"]), tmp_path / "home"
-    step.train_experiment(ExperimentSpec.model_validate(experiment), *paths, sentence.append)
+    rows.train_experiment(ExperimentSpec.model_validate(experiment), *paths, sentence.append)
     summary = verify(tmp_path / "training")["summary"]
     assert (summary["micro_batch"], summary["checkpointed_blocks"]) == (micro_batch, micro_batch == 1)
     assert summary["memory_budget_bytes"] == 1_000_000_000
@@ -189,10 +188,10 @@ def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_
 
 @pytest.mark.nightly
 def test_a_process_that_is_killed_holding_little_is_lost_and_not_out_of_memory(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "JOB", "tests.tuning.programs.hungry:little_in_update")
+    monkeypatch.setattr(rows, "JOB", "tests.tuning.programs.hungry:little_in_update")
     paths = tmp_path / "training", Path(study["variant"]), Path(study["data"]), tmp_path / "home"
     with pytest.raises(LostChild):
-        step.train_experiment(ExperimentSpec.model_validate(study["experiment"]), *paths, lambda event: None)
+        rows.train_experiment(ExperimentSpec.model_validate(study["experiment"]), *paths, lambda event: None)
 
 
 def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with(study, tmp_path, monkeypatch):
@@ -256,14 +255,14 @@ def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tm
     (variant, data) = (study["variant"], study["data"])
     manifests = VariantManifest.read(Path(variant)), DatasetManifest.read(Path(data))
     outcome = TrainingOutcome.of_failure(tmp_path, error.value)
-    rows = training_rows(spec, "t1", *manifests, outcome)
-    (row,) = rows["experiment"]
-    curve = rows["training_curve"]
+    tables = training_rows(spec, "t1", *manifests, outcome)
+    (row,) = tables["experiment"]
+    curve = tables["training_curve"]
     assert row["status"] == "diverged" and row["last_iteration"] == 3
     assert row["peak_memory_bytes"] >= row["weights_memory_bytes"] > 0 and row["peak_rss_bytes"] > 0
     assert [(p["iteration"], p["split"]) for p in curve] == [(2, "train"), (3, "valid"), (3, "train")]
     assert all(p["loss"] == pytest.approx(p["label_loss"] + p["other_loss"] + p["cost"]) for p in curve)
-    assert write_landing(tmp_path / "landing", "t1", "training", rows).is_dir()
+    assert write_landing(tmp_path / "landing", "t1", "training", tables).is_dir()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tasks.runtime.backend import CPU, METAL
 from tasks.runtime.errors import BadInput, OutOfMemory
 from tasks.runtime.memory import total_memory
 from tasks.spec import Training
-from tasks.tuning import memory, step, trainer
+from tasks.tuning import memory, rows, trainer
 from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.data import TOKENS_AT_ONCE
 from tasks.tuning.forward import score_cases
@@ -28,10 +28,9 @@ from tasks.tuning.memory import (
     read_choice,
     write_choice,
 )
-from tasks.tuning.trainer import Splits, train
 from tasks.tuning.update import update_gradients
 from tests.tuning import tiny
-from tests.tuning.test_trainer import experiment, separable
+from tests.tuning.test_trainer import experiment, run
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
@@ -192,10 +191,10 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(
         assert memory_budget == most
         raise OutOfMemory("no more")
 
-    monkeypatch.setattr(step, "run_step", child)
+    monkeypatch.setattr(rows, "run_step", child)
     spec = experiment(tiny.recipe(), memory=memory)
     with pytest.raises(OutOfMemory):
-        step.train_experiment(spec, tmp_path / "x", tmp_path, tmp_path, tmp_path, events.append)
+        rows.train_experiment(spec, tmp_path / "x", tmp_path, tmp_path, tmp_path, events.append)
 
     assert [choice and (choice.micro_batch, choice.checkpointing) for choice in tried] == attempts
     assert events[-1].message == "Out of memory: retrying with micro-batch 1 and checkpointed blocks."
@@ -209,15 +208,6 @@ def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(choice, tmp
     tokens = []
     monkeypatch.setattr(trainer, "score_cases", lambda *args: tokens.append(args[2]) or score_cases(*args))
 
-    ends = []
-    for number, how in enumerate((None, choice)):
-        adapted = tiny.adapted("llama", 4, True, a_recipe)
-        some = separable()
-        prefix = tiny.no_store(adapted, some)
-        best, _ = train(
-            adapted, experiment(a_recipe), Splits(prefix, prefix), tmp_path / str(number), lambda event: None, how
-        )
-        ends.append(tiny.flat(best))
-
-    assert tiny.largest_difference(ends[1], ends[0]) <= 1e-4
+    whole, pieces = (run(a_recipe, tmp_path / str(how is None), choice=how)[0] for how in (None, choice))
+    assert tiny.largest_difference(tiny.flat(pieces), tiny.flat(whole)) <= 1e-4
     assert tokens == [TOKENS_AT_ONCE] * 2 + [choice.tokens_at_once] * 2

@@ -12,10 +12,9 @@ from tasks.tuning.compiled import CompiledUpdates
 from tasks.tuning.data import drawn_counts, epoch_batches, make_cases, training_batches
 from tasks.tuning.loss import LossTerms, make_objective, objective_sum
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.trainer import Splits, train
 from tasks.tuning.update import make_optimizer
 from tests.tuning import tiny
-from tests.tuning.test_trainer import experiment
+from tests.tuning.test_trainer import experiment, run
 from tests.tuning.traced import traced_graphs
 
 SETTINGS = {"lora_plus": 4, "label_weight": 3.0, "label_smoothing": 0.2, "sampling": "square_root"}
@@ -165,13 +164,9 @@ def test_class_weights_have_a_mean_of_one_over_the_cases_that_are_drawn():
     assert objective.weights == pytest.approx(np.array([5, 2, 1]) / (8 / 3))
 
 
-def trained(folder, emit=lambda event: None, choice=None, architecture="llama", template=tiny.SINGLE, **settings):
+def trained(folder, emit=lambda event: None, choice=None, template=tiny.SINGLE, **settings):
     recipe = tiny.safety(dropout=0.1, iterations=8, **settings)
-    adapted = tiny.adapted(architecture, 4, False, recipe)
-    prefix = tiny.no_store(adapted, uneven(template))
-    best, progress = train(
-        adapted, experiment(recipe, max_gradient_norm=0.5), Splits(prefix, prefix), folder, emit, choice
-    )
+    best, progress, *_ = run(recipe, folder, uneven(template), emit, choice, dense=False, max_gradient_norm=0.5)
     return tiny.flat(best), [replace(point, tokens_per_second=None) for point in progress.curve]
 
 

@@ -39,11 +39,11 @@ def separable(count=24):
     return make_cases(tiny.SINGLE, encoded)
 
 
-def run(a_recipe, folder, some=None, emit=lambda e: None, **training):
-    own_result = tiny.adapted("llama", 4, True, a_recipe)
-    some = some or separable()
-    prefix = tiny.no_store(own_result, some)
-    best, progress = train(own_result, experiment(a_recipe, **training), Splits(prefix, prefix), folder, emit)
+def run(a_recipe, folder, some=None, emit=lambda e: None, choice=None, architecture="llama", dense=True, **training):
+    """(best adapters, progress, the model, its prefix) of a training that is validated on its own cases."""
+    own_result = tiny.adapted(architecture, 4, dense, a_recipe)
+    prefix = tiny.no_store(own_result, some or separable())
+    best, progress = train(own_result, experiment(a_recipe, **training), Splits(prefix, prefix), folder, emit, choice)
     return best, progress, own_result, prefix
 
 

@@ -48,22 +48,17 @@ def test_a_pipe_gets_a_line_for_each_rung_and_each_message_once_whatever_its_fig
 def test_a_terminal_gets_a_table_with_those_that_came_furthest_first_and_the_present_step():
     step = TrainingReport(4, "train", 0.5, iterations=8, seconds_left=12.0, tokens_per_second=100.0)
     many = [trial(number, "paused", 4, 1.0 + number) for number in range(MOST_SHOWN + 5)]
+    many[1] = replace(many[1], values={f"recipe.setting_{i}": i for i in range(20)})
     out = rendered(True, *many, trial(3, "finished", 8, 0.5), trial(7, "training", 4, 8.0), step)
     last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out).rpartition("validation value")[2]
     rows = [line.split("│")[1].strip() for line in last.splitlines() if line.count("│") == 6]
     assert rows[:4] == ["7", "3", "0", "1"] and len(rows) == MOST_SHOWN
     assert "search: update 4 of 8, loss 0.500, 12 s to its end" in last
-
-
-def test_a_trial_of_many_settings_takes_one_line_of_the_table():
-    many = replace(trial(0, "training", 0), values={f"recipe.setting_{i}": i for i in range(20)})
-    last = rendered(True, many).rpartition("validation value")[2]
-    assert sum(line.count("│") == 6 for line in last.splitlines()) == 1 and "setting_0 = 0" in last and "…" in last
+    assert "setting_0 = 0" in last and "…" in last, "each trial takes one line"
 
 
 @pytest.mark.parametrize(("count", "s"), [(1, ""), (2, "s")])
 def test_counts_stand_with_their_nouns(count, s):
-    assert counted(count, "more row") == f"{count} more row{s}"
     assert counted(1134, "case") == "1,134 cases" and counted(0, "case") == "0 cases"
     for limits, words in (
         ((count, None), f"{count} trial{s}"),
