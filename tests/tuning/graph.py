@@ -39,14 +39,8 @@ def node_names(arrays):
 
 def adapted_blocks(trained, some, recipe, shape=SMALLER):
     """(the model with LoRA on its last blocks, its stored prefix)."""
-    args = {
-        "model_type": "llama",
-        "tie_word_embeddings": True,
-        "num_hidden_layers": 30,
-        "head_dim": 64,
-        "rms_norm_eps": 1e-5,
-    }
-    model = llama.Model(llama.ModelArgs(**args, **shape))
+    sizes = {"num_hidden_layers": 30, "head_dim": 64, "rms_norm_eps": 1e-5}
+    model = llama.Model(llama.ModelArgs(model_type="llama", tie_word_embeddings=True, **sizes, **shape))
     model.set_dtype(mx.bfloat16)
     model, _ = quantize_model(model, {}, 64, 4)
     mx.eval(model.parameters())

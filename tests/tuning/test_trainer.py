@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import itertools
+import shutil
 
 import mlx.core as mx
 import numpy as np
@@ -73,11 +74,19 @@ def flipped(content: bytes) -> bytes:
     return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """(recipe, folder, best adapters) of a training that has ended."""
+    a_recipe = tiny.recipe(dropout=0.1, iterations=4)
+    folder = tmp_path_factory.mktemp("ended")
+    return a_recipe, folder, run(a_recipe, folder)[0]
+
+
 @pytest.mark.parametrize("damage", [flipped, lambda content: content[:-100], lambda content: b""])
 @pytest.mark.parametrize("name", ["state.safetensors", "best.safetensors", "progress.json", "manifest.json"])
-def test_a_damaged_checkpoint_is_passed_over_and_the_training_ends_the_same(damage, name, tmp_path):
-    a_recipe = tiny.recipe(dropout=0.1, iterations=4)
-    whole, *_ = run(a_recipe, tmp_path)
+def test_a_damaged_checkpoint_is_passed_over_and_the_training_ends_the_same(damage, name, ended, tmp_path):
+    a_recipe, folder, whole = ended
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     damaged = next((tmp_path / "checkpoint").glob(f"*/{name}"))
     damaged.write_bytes(damage(damaged.read_bytes()))
     events = []

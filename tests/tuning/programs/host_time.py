@@ -28,21 +28,16 @@ STEPS = 40
 
 
 def milliseconds(work):
-    """This thread's processor time, and the result."""
+    """This thread's processor time."""
     started = time.thread_time()
-    result = work()
-    return 1e3 * (time.thread_time() - started), result
-
-
-def described(name, times):
-    return f"{name}: {statistics.median(times):.2f} ms (median of {len(times)}), {min(times):.2f} ms (least)"
+    work()
+    return 1e3 * (time.thread_time() - started)
 
 
 def steps_of(dropout):
     """(times, nodes) of steps whose masks are drawn."""
     recipe = tiny.recipe(dropout=dropout, rank=8)
-    cases = bench_cases(SMOLLM2["vocab_size"], 4, 256)
-    adapted, prefix = adapted_blocks(16, cases, recipe, SMOLLM2)
+    adapted, prefix = adapted_blocks(16, bench_cases(SMOLLM2["vocab_size"], 4, 256), recipe, SMOLLM2)
     updates = compiled_updates(adapted, prefix, recipe)
     first = updates._gathered(), updates.optimizer.state
     mx.eval(first)
@@ -62,7 +57,7 @@ def steps_of(dropout):
                     time.sleep(0.01)
             # Nothing is evaluated, so that each step starts from the arrays before the first.
             updates._parameters, updates.optimizer.state = first
-            times.append(milliseconds(lambda key=key: updates.start(range(4), 1e-3, key))[0])
+            times.append(milliseconds(lambda key=key: updates.start(range(4), 1e-3, key)))
             del graphs[:-1]
 
     return times[1:], sum(node_names([array for _, array in tree_flatten(graphs[-1])]).values())
@@ -80,9 +75,7 @@ def views_alone(count):
     x = mx.zeros((2, 3, 4))
     mx.eval(x)
     replay(x)
-    graphs = [milliseconds(lambda: replay(x)) for _ in range(STEPS)]
-
-    return [spent for spent, _ in graphs]
+    return [milliseconds(lambda: replay(x)) for _ in range(STEPS)]
 
 
 def main():
@@ -90,10 +83,14 @@ def main():
     with pytest.MonkeyPatch.context() as patch:
         norms_and_rotations_are_one_operation(patch)
         patch.setattr(mx, "async_eval", lambda *arrays: None)
+        measured = {}
         for dropout in (0.0, 0.1):
             times, nodes = steps_of(dropout)
-            print(described(f"dropout {dropout}, {nodes} nodes", times))
-        print(described(f"{nodes} views alone", views_alone(nodes)))
+            measured[f"dropout {dropout}, {nodes} nodes"] = times
+        measured[f"{nodes} views alone"] = views_alone(nodes)
+
+    for name, times in measured.items():
+        print(f"{name}: {statistics.median(times):.2f} ms (median of {len(times)}), {min(times):.2f} ms (least)")
 
 
 if __name__ == "__main__":
