@@ -25,12 +25,14 @@ def set_up(
     if seed is not None:
         selection = selection.with_seed(seed)
 
-    path = grid_path(grid)
+    def refusal(problem: object, *key: str) -> BadInput:
+        place = where(grid_path(grid), ["search", *key], overrides or [])
+        return BadInput(f"{place}: {problem}")
+
     search = selection.grid.search
     if search is None or not search.settings:
-        raise BadInput(
-            f"{where(path, ['search'], overrides or [])}: no [search] table names a setting to "
-            "search; add one, e.g. [search] with the line "
+        raise refusal(
+            "no [search] table names a setting to search; add one, e.g. [search] with the line "
             '"recipe.learning_rate" = { low = 1e-4, high = 1e-2, log = true }.'
         )
 
@@ -48,8 +50,9 @@ def set_up(
             "recipes": (recipe.model_copy(update={"seeds": None}),),
         }
     )
-    space = Space(one_cell, search, cell.model, path, tuple(overrides or ()))
-    space.check()
+    space = Space(one_cell, search, cell.model)
+    for key, problem in space.problems():
+        raise refusal(problem, key)
 
     # Blocks and modules that the base model does not have, before anything is fetched.
     models = known_models(one_cell)
@@ -57,7 +60,7 @@ def set_up(
         try:
             refuse_misfits_of(space.grid_with({key: value}), models)
         except BadInput as error:
-            raise BadInput(f"{space.place(key)}: {error}") from error
+            raise refusal(error, key) from error
 
     return space
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tasks.grids.grid_errors import reason, shortened, where
+from tasks.grids.grid_errors import reason, shortened
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.spec import (
@@ -93,16 +93,11 @@ class Objective:
 
 @dataclass(frozen=True)
 class Space:
-    """The searched settings of a grid that has one base model, precision, recipe and seed.
-
-    `path` and `overrides` say where the grid comes from, for errors.
-    """
+    """The searched settings of a grid that has one base model, precision, recipe and seed."""
 
     grid: Grid
     search: Search
     model: BaseModelSpec
-    path: Path
-    overrides: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Mapping[str, Searched]:
@@ -226,13 +221,9 @@ class Space:
                 # A setting of whole numbers would take the ends 4.0 and 8.0.
                 yield key, searched.low + 0.37 * (searched.high - searched.low)
 
-    def place(self, key: str) -> str:
-        """Where a searched setting stands in the grid file."""
-        return where(self.path, ["search", key], [*self.overrides])
-
-    def check(self) -> None:
-        """Raise BadInput for a key that is no setting or cannot be searched, and for a value that
-        its setting refuses.
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Keys that are no setting or cannot be searched, then those of a value that the setting
+        refuses, each with what is wrong. Raises BadInput where trials could not pause.
         """
         known = [
             f"{section}.{name}"
@@ -242,20 +233,18 @@ class Space:
         allowed = [key for key in known if key not in LEFT_ALONE]
         for key in self.settings:
             if obstacle := self._why_not(key):
-                raise BadInput(f"{self.place(key)}: {key} cannot be searched: {obstacle}.")
-            if key not in allowed:
+                yield key, f"{key} cannot be searched: {obstacle}."
+            elif key not in allowed:
                 near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
                 names = ", ".join(allowed)
                 suggestion = f"did you mean {near[0]}?" if near else f"there are {names}."
-                raise BadInput(f"{self.place(key)}: {shortened(key)!r} is no setting; {suggestion}")
+                yield key, f"{shortened(key)!r} is no setting; {suggestion}"
 
         for key, value in self.samples():
             try:
                 self.grid_with({key: value})
             except ValidationError as error:
-                raise BadInput(
-                    f"{self.place(key)}: {key} cannot be {canonical_json(value)}: {reason(error)}."
-                ) from error
+                yield key, f"{key} cannot be {canonical_json(value)}: {reason(error)}."
 
         _ = self.rungs  # refused where there is none
 

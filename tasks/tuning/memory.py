@@ -1,5 +1,5 @@
-"""How much of a batch fits: the micro-batch, from a memory budget and probe steps on the longest
-case.
+"""What a training may take of the machine: how much of a batch fits into its memory, measured by
+probe steps on the longest case, and how many frozen prefixes onto its disk.
 
 A step over n cases is estimated to need what the longest case alone needs, and for each further
 case as much as a second longest one adds; the estimate is checked by a probe, and lowered in
@@ -44,6 +44,11 @@ CACHE_FRACTION = 8
 # Two steps over the same cases may differ by this much at their peak, and MLX exceeds its limit a
 # little.
 SLACK = 1.1
+
+VARIABLE = "TRIAGE_PREFIX_BYTES"
+# A stored prefix that saves less than this share of a step is not worth its disk.
+PAYS_FROM = 0.15
+SHARE_OF_DISK = 0.25
 
 
 @dataclass(frozen=True)
@@ -176,12 +181,6 @@ def _further_bytes(peak: Callable[[int], int], case_bytes: int, batch: int, room
             further = -(-taken_bytes // (count - 1))
 
     return further
-
-
-VARIABLE = "TRIAGE_PREFIX_BYTES"
-# A stored prefix that saves less than this share of a step is not worth its disk.
-PAYS_FROM = 0.15
-SHARE_OF_DISK = 0.25
 
 
 def saving(boundary: int, depth: int) -> float:
