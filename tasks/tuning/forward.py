@@ -34,7 +34,6 @@ from tasks.tuning.loss import (
     Objective,
     case_terms,
     objective_sum,
-    score_rows,
     scored_tokens,
 )
 from tasks.tuning.model import (
@@ -93,10 +92,9 @@ def batch_terms(
     hidden = prefix.enter(own_rows)
     hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth - 1, past)
 
-    targets = mx.array(batch.targets)
     first = mx.array(batch.first - prefix.cases.leading)
-    hidden = run_last_block(stack, hidden, first, targets.shape[1], past[-1])
-    return _terms(stack, hidden, targets, batch, prefix.cases)
+    hidden = run_last_block(stack, hidden, first, batch.targets.shape[1], past[-1])
+    return case_terms(stack, hidden, batch, prefix.cases)
 
 
 def label_terms(
@@ -127,19 +125,10 @@ def joined_terms(
     layout = Layout(prefix.cases.leading, len(batch.rows), batch.length - prefix.cases.leading)
     width = stack.hidden_size
     parts = [prefix.enter(leading).reshape(-1, width), prefix.enter(own_rows).reshape(-1, width)]
-    targets = mx.array(batch.targets)
     first = mx.array(batch.first) - prefix.cases.leading
-    hidden = _run_joined(
-        stack, mx.concatenate(parts), layout, prefix.boundary, first, targets.shape[1]
-    )
-    return _terms(stack, hidden, targets, batch, prefix.cases)
-
-
-def _terms(
-    stack: Stack, hidden: mx.array, targets: mx.array, batch: Batch, cases: EncodedCases
-) -> LossTerms:
-    scores = score_rows(stack, hidden, targets, mx.array(cases.label_tokens))
-    return case_terms(scores, batch, cases)
+    rows = batch.targets.shape[1]
+    hidden = _run_joined(stack, mx.concatenate(parts), layout, prefix.boundary, first, rows)
+    return case_terms(stack, hidden, batch, prefix.cases)
 
 
 @dataclass(frozen=True)

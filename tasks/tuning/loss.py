@@ -192,8 +192,11 @@ def make_objective(recipe: Recipe, train_labels: np.ndarray) -> Objective:
     )
 
 
-def case_terms(scores: RowScores, batch: Batch, cases: EncodedCases) -> LossTerms:
-    """The loss terms of each case, from the scores of its rows at the scored positions."""
+def case_terms(stack: Stack, hidden: mx.array, batch: Batch, cases: EncodedCases) -> LossTerms:
+    """The loss terms of each case, from the hidden states (N, R, D) of its rows before the final
+    norm, at the scored positions.
+    """
+    scores = score_rows(stack, hidden, mx.array(batch.targets), mx.array(cases.label_tokens))
     loss = (scores.normaliser - scores.targets) * mx.array(batch.scored)
     label = (loss * mx.array(batch.is_label)).sum(axis=1)
     other = loss.sum(axis=1) - label
