@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.plan import PlannedCell, Steps, assumed_speeds, set_sizes, work_left
@@ -28,6 +29,7 @@ from tasks.prepare import prepare
 from tasks.quantize import quantize
 from tasks.runtime.errors import TriageError
 from tasks.runtime.home import home
+from tasks.runtime.locks import at_work
 from tasks.spec import BaseModelSpec, ExperimentSpec
 from tasks.studies import SweepRecord
 from tasks.train import train
@@ -144,6 +146,15 @@ def threads_beside() -> Iterator[ThreadsBeside]:
     # Copies, since a task runner that was started cannot be started a second time.
     with ONE_AT_A_TIME.duplicate() as downloads, ONE_AT_A_TIME.duplicate() as results:
         yield ThreadsBeside(downloads, results)
+
+
+@flow(name="variant", flow_run_name="{spec.title}", task_runner=ONE_AT_A_TIME)
+def make_variant(spec: ExperimentSpec) -> None:
+    """Make the variant of an experiment that another machine has trained, as its sweep made it."""
+    with at_work():
+        source = acquire(spec.model)
+        base = convert(spec.model, source)
+        quantize(spec.model, base, spec.precision, spec.training.group_size)
 
 
 class TimeLimits:

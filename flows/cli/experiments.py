@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from flows.cli.terminal import errors, load_what_waits, print_line
+from flows.cli.terminal import errors, load_what_waits, print_line, printable
 from flows.report.studies import EARLIER
 from flows.report.typed_rows import EvaluationRow, rows_as
 from tasks.bundle.bundle import BundledModel, read_bundle
-from tasks.bundle.from_evaluation import bundle_of_evaluation
-from tasks.runtime.errors import BadInput
+from tasks.bundle.from_evaluation import WeightsGone, bundle_of_evaluation
+from tasks.runtime.children import is_interrupted
+from tasks.runtime.errors import BadInput, TriageError
+from tasks.runtime.events import Event, Note, ProgressReport, SourceReport, StepWarning
 from tasks.runtime.home import ask, expanded, home
 from warehouse.connect import quoted
 from warehouse.health import bring_up_to_date
@@ -141,13 +143,68 @@ def find_model(name: str) -> BundledModel:
     real = [choice for choice in on_test if not choice.evaluation.random_weights]
     latest = (real or on_test)[-1]
     evaluation = latest.evaluation
-    model = bundle_of_evaluation(home(), evaluation.evaluation_id)
+    try:
+        model = bundle_of_evaluation(home(), evaluation.evaluation_id)
+    except WeightsGone as gone:
+        make_weights(gone)
+        try:
+            model = bundle_of_evaluation(home(), evaluation.evaluation_id)
+        except WeightsGone as others:
+            raise BadInput(
+                f"The weights that are made here for {evaluation.cell_id} are not those that were "
+                "judged: their source or MLX has changed; run its sweep again."
+            ) from others
 
     # On which evaluation the model's rule and gates rest, apart from what a program reads.
     rests = f"{evaluation.cell_id}: its evaluation on test, {evaluation.origin}"
     sentences = (f"{rests} ({evaluation.evaluation_id}).", latest.other_evaluations_note)
     print_line(errors, " ".join(sentence for sentence in sentences if sentence))
     return model
+
+
+def make_weights(gone: WeightsGone) -> None:
+    """Make weights that are not in this home, by the steps of a sweep, which says how far they are
+    on standard error. Raises BadInput where they cannot be had.
+    """
+    if gone.spec is None:
+        raise gone
+
+    from deployments.temporary_server import used
+    from flows.cli.sweep import EarlyExit  # before Prefect, whose log it quietens
+
+    early_exit = EarlyExit(errors)
+    line = f"The weights of {gone.spec.title} are not in {home()} and are made now."
+    print_line(errors, f"{line} Starting Prefect ...")
+    with early_exit.interruptible() as cleanup:
+        early_exit.start_server()
+        if early_exit.server is not None:
+            cleanup.callback(early_exit.server.end)
+
+        from flows.steps import make_variant
+        from tasks.progress import listening
+
+        with used(early_exit.server), errors.status("") as status:
+
+            def show(title: str, event: Event) -> None:
+                match event:
+                    case ProgressReport():
+                        status.update(f"{title}  {event.what}  ({event.done} of {event.of})")
+                    case SourceReport():
+                        print_line(errors, f"weights  {event.model}: {event.source}")
+                    case Note() | StepWarning():
+                        print_line(errors, printable(event.message))
+
+            with listening(show):
+                state = make_variant(gone.spec, return_state=True)
+
+        if is_interrupted():
+            raise KeyboardInterrupt
+
+    error = None if state.is_completed() else state.result(raise_on_failure=False)
+    if isinstance(error, TriageError):
+        raise BadInput(f"The weights of {gone.spec.title} cannot be made here: {error}") from error
+    if isinstance(error, Exception):
+        raise error
 
 
 def _why_unfinished(experiment: str) -> BadInput | None:

@@ -26,6 +26,7 @@ from tasks.corpus.case import SETS
 from tasks.corpus.manifest import embedded_digests
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
+from tasks.precisions import BUILT_IN
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
 from tasks.runtime.store import Manifest, intact_manifest, verify
@@ -35,11 +36,22 @@ Row = dict[str, Any]  # one landed row, by column
 ADAPTER = "adapters.safetensors"
 
 
+class WeightsGone(ModelGone):
+    """The adapter is here, and the weights are not, as after a sweep on the machines of a pool.
+
+    `spec`: the experiment at the precision that was judged; None where no built-in one has its name.
+    """
+
+    def __init__(self, sentence: str, spec: ExperimentSpec | None) -> None:
+        super().__init__(sentence)
+        self.spec = spec
+
+
 def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
     """The model that an evaluation, one on the test set, has judged; its paths lead into `home`.
 
-    Raises ModelGone where the adapter or the weights are not in this home, and BadInput for a
-    baseline, which has neither.
+    Raises ModelGone where the adapter is not in this home, WeightsGone where its weights alone are
+    not, and BadInput for a baseline, which has neither.
     """
     landing = _LandedEvaluation.read(home, evaluation_id)
     if landing.experiment["recipe_kind"] == "baseline":
@@ -51,7 +63,7 @@ def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
     training = _adapter_folder(home, landing)
     stored = json.loads((training / "training.json").read_text(encoding="utf-8"))
     spec = ExperimentSpec.model_validate(stored["spec"])
-    weights, variant = _weights(home, landing)
+    weights, variant = _weights(home, landing, spec)
     return BundledModel(_bundle(landing, spec, training, weights, variant, home), home)
 
 
@@ -108,7 +120,9 @@ def _adapter_folder(home: Path, landing: _LandedEvaluation) -> Path:
     return folder
 
 
-def _weights(home: Path, landing: _LandedEvaluation) -> tuple[Path, VariantManifest]:
+def _weights(
+    home: Path, landing: _LandedEvaluation, spec: ExperimentSpec
+) -> tuple[Path, VariantManifest]:
     """The model folder with the digest that was judged."""
     weights_digest = landing.experiment["weights_digest"]
     folders = home / "models"
@@ -117,9 +131,13 @@ def _weights(home: Path, landing: _LandedEvaluation) -> tuple[Path, VariantManif
         if manifest is not None and manifest.digest == weights_digest:
             return folder, VariantManifest.read(folder)
 
-    raise ModelGone(
+    # An adapter that was moved is judged on another precision than that on which it was trained.
+    of_spec = {spec.precision.name: spec.precision}
+    precision = (BUILT_IN | of_spec).get(landing.experiment["precision"])
+    raise WeightsGone(
         f"The weights of {landing.name} are no longer in {folders}; run its sweep again, "
-        "which makes them again."
+        "which makes them again.",
+        spec.model_copy(update={"precision": precision}) if precision else None,
     )
 
 

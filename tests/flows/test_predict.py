@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from tasks.bundle.bundle import BundledModel
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tasks.runtime.locks import lock_of
 from tasks.runtime.removal import refuse_while_working
+from tasks.runtime.store import read_manifest, seal
 from tests.place import Place, one_sentence
 from tests.warehouse.rows import evaluation
 from warehouse.landing import write_landing
@@ -257,3 +259,27 @@ def test_what_cannot_be_answered_is_one_sentence(args, sentence, place):
     result = place.ask("predict", *args)
     assert result.returncode == 2 and one_sentence(result.stderr) and result.stdout == ""
     assert sentence in result.stderr and "wombat" not in result.stderr
+
+
+def test_weights_that_another_machine_has_used_are_made_here_or_a_sentence_says_why_not(used, tmp_path):
+    """After a sweep on the machines of a pool only adapters are here."""
+    place = used.copy(tmp_path / "place")
+    variants = sorted(folder.name for folder in (place.home / "models").glob("tiny-llama-4bit-*"))
+    for name in ("models", "sources"):
+        shutil.rmtree(place.home / name)
+
+    result = predict(place, CELL, "-", text="I feel sick.")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == json.loads(predict(used, CELL, "-", text="I feel sick.").stdout)
+    assert "are made now" in result.stderr and "weights  tiny-llama: " in result.stderr
+    assert sorted(folder.name for folder in (place.home / "models").glob("tiny-llama-4bit-*")) == variants
+
+    for name in ("models", "sources"):
+        shutil.rmtree(place.home / name)
+    training = place.experiment(CELL)
+    stored = json.loads((training / "training.json").read_text())
+    stored["spec"]["model"]["sources"] = [{"kind": "folder", "path": "/no/such/folder"}]
+    (training / "training.json").write_text(json.dumps(stored))
+    seal(training, read_manifest(training))
+    result = predict(place, CELL, "-", text="I feel sick.")
+    assert result.returncode == 2 and "cannot be made here" in result.stderr and "/no/such/folder" in result.stderr
