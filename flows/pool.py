@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
 )
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
@@ -111,6 +113,7 @@ def sweep_in_pool(
     return failures
 
 
+@dataclass
 class PooledSweep:
     """The cells of a sweep as runs of a pool, as they were last seen.
 
@@ -118,35 +121,30 @@ class PooledSweep:
     again.
     """
 
-    def __init__(
-        self,
-        pool: str,
-        grid: str,
-        overrides: list[str],
-        selection: Selection,
-        record: SweepRecord,
-        data: Path,
-    ) -> None:
-        is_file = grid.endswith(".toml") or "/" in grid
-        self.pool = pool
-        self.grid = str(Path(grid_path(grid)).resolve()) if is_file else grid
-        self.overrides = overrides
-        self.selection = selection
-        self.record = record
-        self.data = data
-        self.digest = grid_digest(load_grid(grid, overrides))
+    pool: str
+    grid: str
+    overrides: list[str]
+    selection: Selection
+    record: SweepRecord
+    data: Path
+    runs: dict[str, FlowRun] = field(default_factory=dict)
+    ends: dict[str, str | None] = field(default_factory=dict)
+    repeats: Counter[str] = field(default_factory=Counter)
+    _said: set[str] = field(default_factory=set)
+    _missing_since: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.digest = grid_digest(load_grid(self.grid, self.overrides))
+        if self.grid.endswith(".toml") or "/" in self.grid:
+            self.grid = str(Path(grid_path(self.grid)).resolve())
         self.versions = versions_here()
         if named := os.environ.get(BACKEND, "").strip():
             self.versions["backend"] = named
 
-        self.runs: dict[str, FlowRun] = {}
-        self.ends: dict[str, str | None] = {}
-        self.repeats: Counter[str] = Counter()
-        self._said: set[object] = set()
-        self._missing_since: dict[str, float] = {}
-
     def submit(self, client: SyncPrefectClient) -> None:
-        """Find or make the run of each cell. What failed, or is gone since, runs again."""
+        """Find or make the run of each cell. What failed, waits after it was given back, or is gone
+        since, runs again.
+        """
         run_lost_runs_again(client)
         client.create_deployment(
             flow_id=client.create_flow_from_name(experiment.name),
@@ -170,9 +168,24 @@ class PooledSweep:
             )
 
         for spec in self.selection.cells:
+            pooled = PooledCell(
+                cell=spec.cell_id,
+                grid_digest=self.digest,
+                versions=self.versions,
+                precisions=self._precisions(spec),
+            )
+            parameters = {
+                "model": spec.model.name,
+                "precision": spec.precision.name,
+                "recipe": spec.recipe.name,
+                "seed": spec.seed,
+                "grid": self.grid,
+                "overrides": self.overrides,
+                "pooled": pooled.model_dump(mode="json"),
+            }
             run: Any = run_deployment(
                 f"{experiment.name}/{self.pool}",
-                parameters=self.parameters(spec),
+                parameters=parameters,
                 flow_run_name=spec.title,
                 timeout=0,
                 as_subflow=False,
@@ -180,8 +193,14 @@ class PooledSweep:
                 tags=[TAG, f"sweep {self.selection.grid.name}"],
             )
             self.runs[spec.cell_id] = run
-            if self._has_to_run_again(run):
-                self._run_again(client, spec.cell_id, run)
+            again = run.state.is_final() or run.state.name == "AwaitingRetry"
+            if run.state.is_completed():
+                try:
+                    again = bool(self._absent(run))
+                except TriageError:  # said when the run is looked at
+                    again = False
+            if again:
+                self._run_again(client, spec.cell_id)
 
     def key(self, spec: ExperimentSpec) -> str:
         """The name of a cell's run on the server; another grid, version or data set is another
@@ -199,40 +218,9 @@ class PooledSweep:
 
         return f"triage-{short_digest(ingredients)}-{spec.cell_id}"
 
-    def parameters(self, spec: ExperimentSpec) -> dict[str, Any]:
-        """The parameters of the flow `experiment` for one cell."""
-        pooled = PooledCell(
-            cell=spec.cell_id,
-            grid_digest=self.digest,
-            versions=self.versions,
-            precisions=self._precisions(spec),
-        )
-        return {
-            "model": spec.model.name,
-            "precision": spec.precision.name,
-            "recipe": spec.recipe.name,
-            "seed": spec.seed,
-            "grid": self.grid,
-            "overrides": self.overrides,
-            "pooled": pooled.model_dump(mode="json"),
-        }
-
     def _precisions(self, spec: ExperimentSpec) -> list[str]:
         """Those at which the sweep has the cell's base model."""
         return [name for model, name in self.selection.variants if model == spec.model.name]
-
-    def _has_to_run_again(self, run: FlowRun) -> bool:
-        """Whether a run that was found ended without a result, or waits after it was given back."""
-        if run.state is None:
-            return False
-        if not run.state.is_final():
-            return run.state.name == "AwaitingRetry"
-        if not run.state.is_completed():
-            return True
-        try:
-            return bool(self._absent(run))
-        except TriageError:  # said when the run is looked at
-            return False
 
     def follow(self, api: str) -> None:
         """Look at the runs until all have ended, and keep the sweep's progress artifact up to
@@ -263,40 +251,36 @@ class PooledSweep:
             for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(id=part)):
                 cell = cells.pop(run.id)
                 self.runs[cell] = run
-                self._see(client, cell, run)
-                if run.state is not None and run.state.is_running():
+                state = run.state
+                assert state is not None, "a run on a server has one"
+                if state.is_running():
                     running.append((cell, run))
+                elif state.is_final():
+                    self._end(client, cell, run)
+                # By a machine of another version, in the same words for each cell; or by the
+                # automation.
+                elif state.name == "AwaitingRetry" and state.message:
+                    is_lost = state.message == LOST
+                    self._warn(f"{cell}: {state.message}" if is_lost else state.message)
 
         for cell in cells.values():
             gone = "Its run is gone from the Prefect server; type the same command again."
             self._fail(cell, TriageError(gone))
 
-        _show_progress(client, running)
-
-    def _see(self, client: SyncPrefectClient, cell: str, run: FlowRun) -> None:
-        state = run.state
-        if state is None:
-            return
-
-        if state.is_crashed():
-            place = result_of(run).machine or "its machine"
-            self._repeat(
-                client,
-                cell,
-                f"{cell} was lost with {place} and runs again.",
-                TriageError(f"It was lost {REPEATS + 1} times; last: {state.message}"),
-            )
-        elif state.is_final():
-            self._end(client, cell, run)
-        # By a machine of another version, in the same words for each cell; or by the automation.
-        elif state.name == "AwaitingRetry" and state.message:
-            is_lost = state.message == LOST
-            self._warn(f"{cell}: {state.message}" if is_lost else state.message)
+        if running:
+            _show_progress(client, running)
 
     def _end(self, client: SyncPrefectClient, cell: str, run: FlowRun) -> None:
         """Note how a cell ended: what it landed belongs to the sweep."""
+        state: Any = run.state
         result = result_of(run)
         ids = result.landed
+        if state.is_crashed():
+            place = result.machine or "its machine"
+            failure = TriageError(f"It was lost {REPEATS + 1} times; last: {state.message}")
+            self._repeat(client, cell, f"{cell} was lost with {place} and runs again.", failure)
+            return
+
         try:
             absent = self._absent(run)
         except BrokenFolder as error:
@@ -307,26 +291,26 @@ class PooledSweep:
             self._fail(cell, error, ids)
             return
 
-        if run.state is None or not run.state.is_completed():
-            self._fail(cell, failure_of(cell, run), ids)
-            return
-
-        if absent:
+        if not state.is_completed():
+            # Of the class that its label names.
+            kind = FIXABLE.get(result.error, TriageError)
+            text = state.message or f"it ended as {state.name}."
+            self._fail(cell, kind(text.removeprefix(f"{cell}: ")), ids)
+        elif not absent:
+            self.ends[cell] = None
+            self.record.add(ids)
+            of_cell = tuple(id for id in ids if id.startswith(f"{cell}-"))
+            publish(f"land {cell}", ExperimentLanded(of_cell))
+        else:
             since = self._missing_since.setdefault(cell, time.monotonic())
             if not shared_place() or time.monotonic() - since > LAG_SECONDS:
-                warning = f"The results of {cell} are missing; it runs again."
                 failure = TriageError(
                     f"Its results are not in {warehouse_path()}: they stay on {result.machine}; "
                     "name the folder that all machines share in TRIAGE_SHARED, on each of them and "
                     "here."
                 )
+                warning = f"The results of {cell} are missing; it runs again."
                 self._repeat(client, cell, warning, failure)
-            return
-
-        self.ends[cell] = None
-        self.record.add(ids)
-        of_cell = tuple(id for id in ids if id.startswith(f"{cell}-"))
-        publish(f"land {cell}", ExperimentLanded(of_cell))
 
     def _absent(self, run: FlowRun) -> list[str]:
         """What a run has landed that is not here, after bringing what is shared."""
@@ -341,22 +325,21 @@ class PooledSweep:
         if self.repeats[cell] == REPEATS:
             self._fail(cell, failure)
             return
-        self._run_again(client, cell, self.runs[cell])
+        self._run_again(client, cell)
         publish(f"experiment {cell}", StepWarning(warning))
 
-    def _run_again(self, client: SyncPrefectClient, cell: str, run: FlowRun) -> None:
+    def _run_again(self, client: SyncPrefectClient, cell: str) -> None:
         """Finished steps are not repeated, and a training goes on from its checkpoint where it
         lies.
         """
         self.repeats[cell] += 1
         self._missing_since.pop(cell, None)
-        client.set_flow_run_state(
-            run.id, AwaitingRetry(scheduled_time=datetime.now(UTC)), force=True
-        )
+        again: State[Any] = AwaitingRetry(scheduled_time=datetime.now(UTC))
+        client.set_flow_run_state(self.runs[cell].id, again, force=True)
 
-    def _fail(self, cell: str, error: TriageError, ids: list[str] | None = None) -> None:
+    def _fail(self, cell: str, error: TriageError, ids: Iterable[str] = ()) -> None:
         self.ends[cell] = f"{cell}: {error}"
-        self.record.add(ids or [])
+        self.record.add(ids)
         publish(f"land {cell}", ExperimentFailed(str(error), error))
 
     def _warn(self, sentence: str) -> None:
@@ -366,14 +349,6 @@ class PooledSweep:
             publish("pool", StepWarning(sentence))
 
 
-def failure_of(cell: str, run: FlowRun) -> TriageError:
-    """The error of a run that did not complete, of the class that its label names."""
-    state = run.state
-    text = state.message if state and state.message else f"it ended as {state and state.name}."
-    kind = FIXABLE.get(result_of(run).error, TriageError)
-    return kind(text.removeprefix(f"{cell}: "))
-
-
 def result_of(run: FlowRun) -> PooledResult:
     """What a run has told; nothing where it has not begun."""
     return PooledResult.model_validate_json(str(run.labels.get(RESULT, "{}")))
@@ -381,9 +356,6 @@ def result_of(run: FlowRun) -> PooledResult:
 
 def _show_progress(client: SyncPrefectClient, running: list[tuple[str, FlowRun]]) -> None:
     """Publish who runs each of these cells, and how far its step is, from its progress artifact."""
-    if not running:
-        return
-
     artifacts = client.read_artifacts(
         artifact_filter=ArtifactFilter(type=ArtifactFilterType(any_=["progress"])),
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id for _, run in running])),

@@ -66,14 +66,12 @@ def test_a_folder_comes_back_as_it_was_and_the_first_version_stays(shared, tmp_p
 
 
 def test_two_machines_that_write_at_once_leave_one_whole_version(shared, tmp_path, monkeypatch, ours, theirs):
-    create = SharedFolder._create
+    def overtaken(folder, deep):
+        monkeypatch.setattr(shared_module, "verify", verify)
+        shared.put(theirs, "x/1")  # between our look and our files
+        return verify(folder, deep)
 
-    def overtaken(self, path, content):
-        monkeypatch.setattr(SharedFolder, "_create", create)
-        shared.put(theirs, "x/1")  # between our files and our manifest
-        create(self, path, content)
-
-    monkeypatch.setattr(SharedFolder, "_create", overtaken)
+    monkeypatch.setattr(shared_module, "verify", overtaken)
     assert shared.put(ours, "x/1")["digest"] == read_manifest(theirs)["digest"]
     assert shared.get("x/1", tmp_path / "c") and (tmp_path / "c" / "figures.txt").read_text() == "theirs"
 
@@ -81,7 +79,7 @@ def test_two_machines_that_write_at_once_leave_one_whole_version(shared, tmp_pat
 def test_a_manifest_that_was_never_finished_is_written_again(shared, tmp_path, monkeypatch, ours):
     monkeypatch.setattr(shared_module, "READ_SECONDS", 0)
     shared.put(ours, "x/1")
-    shared._write(f"x/1/{MANIFEST}", b'{"digest": "12')
+    shared.fs.pipe_file(f"{shared.root}/x/1/{MANIFEST}", b'{"digest": "12')
     assert shared.manifest("x/1") is None
     assert shared.put(ours, "x/1") == read_manifest(ours) == shared.manifest("x/1")
 
@@ -89,7 +87,7 @@ def test_a_manifest_that_was_never_finished_is_written_again(shared, tmp_path, m
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_a_version_that_is_damaged_or_lacks_a_file_no_longer_counts(shared, tmp_path, is_lost, ours):
     file = f"x/1/{shared.put(ours, 'x/1')['digest'][:12]}/figures.txt"
-    shared._remove(file) if is_lost else shared._write(file, b"OURS")
+    shared.remove(file) if is_lost else shared.fs.pipe_file(f"{shared.root}/{file}", b"OURS")
 
     with pytest.raises(BrokenFolder, match="x/1 is damaged .* no longer counts"):
         shared.get("x/1", tmp_path / "b")
@@ -105,7 +103,7 @@ def test_a_manifest_writes_no_file_outside_its_folder(shared, tmp_path, name, ou
     manifest = shared.put(ours, "x/1")
     target = name if name.startswith("..") or "below" in name else str(tmp_path / "outside.txt")
     manifest["files"][target] = manifest["files"]["figures.txt"]
-    shared._write(f"x/1/{MANIFEST}", json.dumps(manifest).encode())
+    shared.fs.pipe_file(f"{shared.root}/x/1/{MANIFEST}", json.dumps(manifest).encode())
 
     with pytest.raises(BrokenFolder, match="is damaged .*names a file outside"):
         shared.get("x/1", tmp_path / "home" / "landing" / "b")
@@ -350,7 +348,7 @@ def test_a_damaged_adapter_is_trained_again_and_shared_in_its_place(shared, tmp_
     first = sealed(tmp_path / "one" / "t-1", "weights")
     share_adapter(shared, first)
     digest = shared.manifest("experiments/t-1")["digest"][:12]
-    shared._write(f"experiments/t-1/{digest}/figures.txt", b"WEIGHTS")
+    shared.fs.pipe_file(f"{shared.root}/experiments/t-1/{digest}/figures.txt", b"WEIGHTS")
 
     events = []
     second = tmp_path / "two" / "t-1"

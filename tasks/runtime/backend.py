@@ -129,35 +129,32 @@ def backend() -> Backend:
 
     Raises BadInput for a name that is unknown, or whose device this machine lacks.
     """
+    best = METAL if has_apple_gpu() else CUDA if has_cuda() else CPU
     requested = os.environ.get(VARIABLE, "").strip()
     if not requested:
-        return _best()
-    if requested not in BACKENDS:
-        raise BadInput(f"{VARIABLE} = {requested!r} is unknown; {_choices()}")
-    if requested == METAL.name and not has_apple_gpu():
-        raise BadInput(
-            f"{VARIABLE} = metal needs a Mac with Apple Silicon and a Python built for it, and "
-            f"this is {platform_name()}; {_choices()}"
+        return best
+
+    needs = {}
+    if not has_apple_gpu():
+        needs[METAL.name] = (
+            f"a Mac with Apple Silicon and a Python built for it, and this is {platform_name()}"
         )
-    if requested == CUDA.name and not has_cuda():
-        raise BadInput(
-            f"{VARIABLE} = cuda needs Linux, an NVIDIA GPU and one of the packages "
-            f"{' and '.join(CUDA_PACKAGES)}, which this machine lacks; {_choices()}"
+    if not has_cuda():
+        needs[CUDA.name] = (
+            "Linux, an NVIDIA GPU and one of the packages "
+            f"{' and '.join(CUDA_PACKAGES)}, which this machine lacks"
         )
+    if requested in BACKENDS and requested not in needs:
+        return BACKENDS[requested]
 
-    return BACKENDS[requested]
-
-
-def _best() -> Backend:
-    if has_apple_gpu():
-        return METAL
-    return CUDA if has_cuda() else CPU
-
-
-def _choices() -> str:
-    absent = {METAL.name: has_apple_gpu(), CUDA.name: has_cuda()}
-    names = [name for name in BACKENDS if absent.get(name, True)]
-    return f"give {', '.join(names[:-1])} or {names[-1]}, or leave it away: {_best().name} fits."
+    problem = f"{requested!r} is unknown"
+    if requested in needs:
+        problem = f"{requested} needs {needs[requested]}"
+    *names, last = (name for name in BACKENDS if name not in needs)
+    raise BadInput(
+        f"{VARIABLE} = {problem}; give {', '.join(names)} or {last}, or leave it away: {best.name} "
+        "fits."
+    )
 
 
 def has_apple_gpu() -> bool:
@@ -224,16 +221,15 @@ def os_version() -> str:
 
     A name that somebody gave to their kernel is left out.
     """
-    version = _mac_version() if is_mac() else platform.release()
+    system = platform.system()
+    version = platform.release()
+    if is_mac():
+        system = "macOS"
+        major, point, rest = platform.mac_ver()[0].partition(".")
+        # A Python that was built for an earlier macOS is told 16 where the system is 26.
+        version = f"{26 if major == '16' else major}{point}{rest}"
     figures = re.match(r"[0-9.]*", version)
-    system = "macOS" if is_mac() else platform.system()
     return f"{system} {figures.group().rstrip('.') if figures else ''}".strip()
-
-
-def _mac_version() -> str:
-    """A Python that was built for an earlier macOS is told 16 where the system is 26."""
-    major, point, rest = platform.mac_ver()[0].partition(".")
-    return f"{26 if major == '16' else major}{point}{rest}"
 
 
 def versions() -> dict[str, str]:

@@ -75,13 +75,9 @@ def _call(spec_path: Path, emit: Emit) -> int:
         result = step(spec["args"], emit)
     # The boundary of the process: every error becomes an event.
     except Exception as error:
-        kind = type(error).__name__
         typed = _typed(error, spec_path.parent)
-        if typed is None:
-            emit(StepError(kind, f"{kind}: {error}"))
-            return 1
-        emit(StepError(type(typed).__name__, str(typed)))
-        return typed.exit_code
+        emit(StepError(str(typed) if typed else f"{type(error).__name__}: {error}"))
+        return typed.exit_code if typed else 1
 
     emit(StepResult(result))
     return 0

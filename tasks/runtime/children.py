@@ -53,7 +53,6 @@ TICKS = 100  # of a watchdog, in that time
 MEMORY_SHARE_OF_OOM = 0.9
 NEARLY_FULL_BYTES = 16 << 20
 METAL = "[METAL]"
-READ_OF_LOG = 1 << 16
 
 _running: set[Process] = set()
 _ended_seconds: list[float] = []  # of each child that has ended
@@ -85,14 +84,11 @@ def run_step(
             return run_child(
                 function, args, folder, on_event, memory_budget=memory_budget, at_most=at_most
             )
-        # Before LostChild, which it is too.
-        except TookTooLong:
-            raise
         except LostChild as error:
             new_progress = progress()
             losses = losses + 1 if new_progress == last_progress else 1
             last_progress = new_progress
-            if losses > LOSSES:
+            if losses > LOSSES or isinstance(error, TookTooLong):
                 raise
             on_event(StepWarning(f"{error} It is started again."))
 
@@ -307,11 +303,11 @@ def _words_of_metal(log: Path, start: int) -> str | None:
     MLX raises some of them on a thread of the driver, where nothing can catch them.
     """
     with contextlib.suppress(OSError), log.open("rb") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        stream.seek(max(start, end - READ_OF_LOG))
+        stream.seek(start)
         lines = stream.read().decode(errors="replace").splitlines()
-        metal_lines = [line[line.index(METAL) :].strip() for line in lines if METAL in line]
-        return metal_lines[-1] if metal_lines else None
+        for line in reversed(lines):
+            if METAL in line:
+                return line[line.index(METAL) :].strip()
     return None
 
 

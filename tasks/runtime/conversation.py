@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from tasks.runtime.children import Arguments, run_child
 from tasks.runtime.errors import LostChild, TriageError
-from tasks.runtime.events import Answer, Emit, Event, Ready
+from tasks.runtime.events import Answer, Event, Ready
 
 Answered = Future[dict[str, Any]]
 END_SECONDS = 10.0
@@ -34,11 +34,8 @@ class Conversation:
     has loaded; if the step ends before, it holds the error.
     """
 
-    def __init__(
-        self, function: str, args: Arguments, folder: Path, on_event: Emit = lambda event: None
-    ) -> None:
+    def __init__(self, function: str, args: Arguments, folder: Path) -> None:
         self.ready: Future[None] = Future()
-        self._on_event = on_event
         self._lock = threading.Lock()
         self._waiting: dict[int, Answered] = {}
         self._asked = 0
@@ -78,14 +75,14 @@ class Conversation:
     def _run(self, function: str, args: Arguments, folder: Path) -> None:
         error: TriageError = LostChild("The model's process has ended.")
         try:
-            run_child(function, args, folder, self._event, on_start=self._opened)
+            run_child(function, args, folder, self._event, on_start=self._start_sending)
         except TriageError as failure:
             error = failure
         finally:
             self._fail(error)
             self._unsent.put(None)
 
-    def _opened(self, stream: IO[str]) -> None:
+    def _start_sending(self, stream: IO[str]) -> None:
         threading.Thread(target=self._send, args=(stream,), name="requests", daemon=True).start()
 
     def _send(self, stream: IO[str]) -> None:
@@ -104,8 +101,6 @@ class Conversation:
             # Whoever asked may have gone meanwhile.
             if answer.set_running_or_notify_cancel():
                 answer.set_result(event.values)
-        else:
-            self._on_event(event)
 
     def _fail(self, error: TriageError) -> None:
         with self._lock:

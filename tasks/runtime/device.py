@@ -57,17 +57,14 @@ def load_blas() -> str:
     if requested == "none":
         return "reference"
 
-    for path in [Path(requested)] if requested else _blas_libraries():
+    # The preferred one first.
+    found = [path for root, pattern in _BLAS_PATTERNS for path in sorted(root.glob(pattern))]
+    for path in [Path(requested)] if requested else found:
         with contextlib.suppress(OSError):
             ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
             return path.name
 
     return "reference"
-
-
-def _blas_libraries() -> list[Path]:
-    """Fast BLAS libraries on this machine, the preferred one first."""
-    return [path for root, pattern in _BLAS_PATTERNS for path in sorted(root.glob(pattern))]
 
 
 def cores() -> int:
@@ -114,11 +111,10 @@ def measure() -> Device:
         seconds.append(time.perf_counter() - start)
 
     gflops = 2 * rows * inner * columns / sorted(seconds)[2] / 1e9
-    present_backend = backend()
     return Device(
-        present_backend.name,
-        present_backend.compute_path,
-        present_backend.compute_dtype,
+        backend().name,
+        backend().compute_path,
+        backend().compute_dtype,
         blas,
         round(gflops, 1),
         cores(),
@@ -175,28 +171,21 @@ def chip() -> str:
     """The name of the processor as its maker gives it; the kind, e.g. `aarch64`, where the system
     does not know it.
     """
-    # With its folder, which is not on the path of a cron job.
-    of_mac = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
-    name = answer_of(*of_mac) if is_mac() else _linux_chip()
+    try:
+        if is_mac():
+            # With its folder, which is not on the path of a cron job.
+            command = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
+            name = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        else:
+            name = _linux_chip(CPU_INFO.read_text(encoding="utf-8"))
+    except OSError:
+        name = ""
     return name or processor()
 
 
-def answer_of(*command: str) -> str:
-    """What a program of the system prints; empty where there is no such program."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        return ""
-
-
-def _linux_chip() -> str:
+def _linux_chip(text: str) -> str:
     """With family and model, since virtual machines shorten the name."""
-    try:
-        lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-
-    pairs = [line.partition(":") for line in lines]
+    pairs = [line.partition(":") for line in text.splitlines()]
     # Reversed, so that of the lines with one key the first processor's stays.
     values = {key.strip(): value.strip() for key, _, value in reversed(pairs)}
     name = values.get("model name", "")

@@ -32,19 +32,6 @@ class Note(Event):
 
 
 @dataclass(frozen=True)
-class MemoryNote(Note):
-    """A sentence about the chosen micro-batch, with the bytes that it was computed from.
-
-    `held_bytes`: weights and optimizer; `case_bytes`: the longest case; `further_bytes`: each
-    further case.
-    """
-
-    held_bytes: int
-    case_bytes: int
-    further_bytes: int
-
-
-@dataclass(frozen=True)
 class StepWarning(Event):
     """A sentence that a user should not miss; the step continues."""
 
@@ -153,9 +140,8 @@ class StepResult(Event):
 
 @dataclass(frozen=True)
 class StepError(Event):
-    """The last event of a child process that failed. `type`: the name of the exception's class."""
+    """The last event of a child process that failed."""
 
-    type: str
     message: str
 
 
@@ -209,30 +195,15 @@ class RemoteReport(Event):
     percent: float = 0.0
 
 
-_CLASSES: dict[str, type[Event]] = {
-    "note": Note,
-    "warning": StepWarning,
-    "progress": ProgressReport,
-    "train": TrainingReport,
-    "valid": ValidationReport,
-    "device": Device,
-    "source": SourceReport,
-    "heartbeat": Heartbeat,
-    "ready": Ready,
-    "answer": Answer,
-    "result": StepResult,
-    "error": StepError,
-}
-_NAMES: dict[type[Event], str] = {cls: name for name, cls in _CLASSES.items()}
-_NAMES[MemoryNote] = _NAMES[Note]
+_CLASSES = {name: value for name, value in globals().items() if isinstance(value, type)}
 
 
 def to_json(event: Event) -> str:
-    """One line of JSON: the fields of a step's event, and its name under `event`.
+    """One line of JSON: the fields of a step's event, and its class under `event`.
 
     NaN and infinity are allowed.
     """
-    return json.dumps({"event": _NAMES[type(event)], **asdict(event)}, allow_nan=True)
+    return json.dumps({"event": type(event).__name__, **asdict(event)}, allow_nan=True)
 
 
 def from_json(line: str) -> Event | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import secrets
 import stat
@@ -23,7 +24,6 @@ LOCK_SECONDS = 1.0  # longer than `is_locked` holds it
 BUILD_SECONDS = 1800.0  # another process downloads or converts the same model
 ABANDONED_SECONDS = 60.0  # a young file or folder is spared: its maker may not have locked it yet
 ACCELERATOR = "TRIAGE_ACCELERATOR"
-ACCELERATOR_POLL_SECONDS = 0.2
 SILENT_SECONDS = 5.0  # a turn at the accelerator that comes sooner is not worth a line
 
 
@@ -38,7 +38,7 @@ def replacing(final: Path) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def locked(
-    folder: Path, wait: float = 0.0, while_waiting: Callable[[], None] | None = None
+    folder: Path, wait: float = 0.0, while_waiting: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
     """Hold an exclusive lock for `folder`, which is released when the process dies.
 
@@ -55,29 +55,26 @@ def locked(
 
     try:
         end = time.monotonic() + wait
-        while not _is_taken(descriptor, folder):
-            if time.monotonic() >= end:
-                raise Locked(f"Another process is working on {folder}; wait for it or stop it.")
-            if while_waiting is not None:
-                while_waiting()
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() >= end:
+                    raise Locked(
+                        f"Another process is working on {folder}; wait for it or stop it."
+                    ) from None
+            except OSError as error:
+                raise BadInput(
+                    f"{folder.parent} is on a disk that locks no files ({error.strerror}); choose "
+                    "a TRIAGE_HOME on another one."
+                ) from error
+
+            while_waiting()
             time.sleep(LOCK_POLL_SECONDS)
         yield
     finally:
         os.close(descriptor)
-
-
-def _is_taken(descriptor: int, folder: Path) -> bool:
-    """Whether the lock of `folder` could be taken."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError as error:
-        raise BadInput(
-            f"{folder.parent} is on a disk that locks no files ({error.strerror}); choose a "
-            "TRIAGE_HOME on another one."
-        ) from error
-    return True
 
 
 def is_locked(folder: Path) -> bool:
@@ -177,25 +174,21 @@ def accelerator_reserved(
         yield
         return
 
-    start = time.monotonic()
-    reported = False
-    lock = _accelerator_folder() / name
-    with contextlib.ExitStack() as locks:
-        while True:
-            try:
-                locks.enter_context(locked(lock))
-                break
-            except Locked:
-                check()
-                if not reported and time.monotonic() - start >= SILENT_SECONDS:
-                    on_event(
-                        Note(
-                            f"Waiting: another step runs on accelerator {name!r} ({ACCELERATOR}) of "
-                            "this machine. To run both at once, give this one another name."
-                        )
-                    )
-                    reported = True
-                time.sleep(ACCELERATOR_POLL_SECONDS)
+    report_at = time.monotonic() + SILENT_SECONDS
+
+    def wait() -> None:
+        nonlocal report_at
+        check()
+        if time.monotonic() >= report_at:
+            report_at = math.inf
+            on_event(
+                Note(
+                    f"Waiting: another step runs on accelerator {name!r} ({ACCELERATOR}) of this "
+                    "machine. To run both at once, give this one another name."
+                )
+            )
+
+    with locked(_accelerator_folder() / name, math.inf, wait):
         yield
 
 

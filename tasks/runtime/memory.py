@@ -103,19 +103,14 @@ def peak_resident_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if is_mac():
         return _footprint(_PEAK_FOOTPRINT) or peak
-    return _high_water_mark() or peak * 1024
 
-
-def _high_water_mark() -> int | None:
-    """The peak of this program alone, where Linux tells it: that of `getrusage` begins with the
-    peak of the process that started it.
-    """
-    try:
+    # The peak of this program alone, where Linux tells it: that of `getrusage` begins with the peak
+    # of the process that started it.
+    with contextlib.suppress(OSError):
         status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    peak = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-    return int(peak[1]) * 1024 if peak else None
+        if own := re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE):
+            peak = int(own[1])
+    return peak * 1024
 
 
 def _footprint(number: int, pid: int | None = None) -> int | None:

@@ -147,7 +147,20 @@ def start_process(spec: Path, log: Path, extra: dict[str, str] | None) -> Proces
     A forked step would have the server's value of a variable that is read on import: with `extra`
     it is not forked.
     """
-    environment = _environment()
+    # The child must find this very code, also if the parent was started in a checkout that is not
+    # installed.
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    # Sets TRIAGE_CHAIN where it is not set, before the variables are copied.
+    process_chain()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "TOKENIZERS_PARALLELISM": "false",
+        # Read when MLX is imported: some GPUs would round float32 products to 10 bits otherwise.
+        "MLX_ENABLE_TF32": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
     if extra is None and _forks():
         # A server that died is replaced with the next step.
         with contextlib.suppress(OSError, EOFError):
@@ -162,23 +175,6 @@ def start_process(spec: Path, log: Path, extra: dict[str, str] | None) -> Proces
             stderr=stream,
             text=True,
         )
-
-
-def _environment() -> dict[str, str]:
-    # The child must find this very code, also if the parent was started in a checkout that is not
-    # installed.
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    # Sets TRIAGE_CHAIN where it is not set, before the variables are copied.
-    process_chain()
-    return {
-        **os.environ,
-        "PYTHONPATH": path,
-        "TOKENIZERS_PARALLELISM": "false",
-        # Read when MLX is imported: some GPUs would round float32 products to 10 bits otherwise.
-        "MLX_ENABLE_TF32": "0",
-        "PYTHONUNBUFFERED": "1",
-    }
 
 
 def end_process(process: subprocess.Popen[str] | subprocess.Popen[bytes] | Forked) -> None:

@@ -52,29 +52,34 @@ class SharedFolder:
         """Copy a sealed folder unless a version of it is there already; returns the manifest of the
         version that counts, which is the first that any machine has put there.
         """
+        stored_manifest = self.manifest(name)
+        if stored_manifest is not None:
+            return stored_manifest
+
+        manifest = verify(folder, deep=True)
+
+        def copy(file: str) -> None:
+            target = f"{self.root}/{name}/{_version(manifest)}/{file}"
+            self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self.fs.put_file(str(folder / file), target)
+
         with self._refusals():
-            stored_manifest = self._manifest(name)
-            if stored_manifest is not None:
-                return stored_manifest
-
-            manifest = verify(folder, deep=True)
-
-            def copy(file: str) -> None:
-                target = self._path(f"{name}/{_version(manifest)}/{file}")
-                self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-                self.fs.put_file(str(folder / file), target)
-
             _for_each(copy, manifest["files"])
             content = (folder / MANIFEST).read_bytes()
+            path = f"{self.root}/{name}/{MANIFEST}"
             try:
-                self._create(f"{name}/{MANIFEST}", content)
+                if "file" in self.fs.protocol:
+                    with Path(path).open("xb") as file:  # fsspec looks first and writes then
+                        file.write(content)
+                else:
+                    self.fs.pipe_file(path, content, mode="create")
             except FileExistsError:
-                faster = self._manifest(name)
+                faster = self.manifest(name)
                 if faster is not None:
                     return faster
-                self._write(f"{name}/{MANIFEST}", content)  # in place of a broken one
+                self.fs.pipe_file(path, content)  # in place of a broken one
 
-            return manifest
+        return manifest
 
     def get(self, name: str, final: Path) -> bool:
         """Copy the version that counts to `final`, in place of whatever is there; False if there is
@@ -83,84 +88,59 @@ class SharedFolder:
         Raises BrokenFolder if its files do not match its manifest, or one is missing. That version
         no longer counts then, so that a machine which has it, or makes it again, can put it there.
         """
-        with self._refusals():
-            manifest = self._manifest(name)
-            if manifest is None:
-                return False
+        manifest = self.manifest(name)
+        if manifest is None:
+            return False
 
+        place = f"{self.root}/{name}"
+        with self._refusals(), contextlib.ExitStack() as stack:
             final.parent.mkdir(parents=True, exist_ok=True)
-            with temporary_folder(final) as temporary:
-                try:
-                    # Before a file is copied, whose name might lead out of the folder.
-                    check_names(manifest, f"{self.url}/{name}")
-                    self._get_files(manifest, name, temporary)
-                    verify(temporary, deep=True)
-                except (BrokenFolder, FileNotFoundError) as error:
-                    # Unless another version has taken its place, or the whole place is gone.
-                    if self._manifest(name) == manifest:
-                        self._remove(f"{name}/{MANIFEST}")
-                        raise BrokenFolder(
-                            f"{self.url}/{name} is damaged ({error}); it no longer counts."
-                        ) from error
-                    raise
-                with replacing(final):
-                    shutil.rmtree(final, ignore_errors=True)
-                    temporary.replace(final)
+            temporary = stack.enter_context(temporary_folder(final))
 
-            return True
+            def copy(file: str) -> None:
+                (temporary / file).parent.mkdir(parents=True, exist_ok=True)
+                self.fs.get_file(f"{place}/{_version(manifest)}/{file}", str(temporary / file))
+
+            try:
+                # Before a file is copied, whose name might lead out of the folder.
+                check_names(manifest, f"{self.url}/{name}")
+                _for_each(copy, manifest["files"])
+                (temporary / MANIFEST).write_bytes(self.fs.cat_file(f"{place}/{MANIFEST}"))
+                verify(temporary, deep=True)
+            except (BrokenFolder, FileNotFoundError) as error:
+                # Unless another version has taken its place, or the whole place is gone.
+                if self.manifest(name) == manifest:
+                    self.remove(f"{name}/{MANIFEST}")
+                    raise BrokenFolder(
+                        f"{self.url}/{name} is damaged ({error}); it no longer counts."
+                    ) from error
+                raise
+
+            with replacing(final):
+                shutil.rmtree(final, ignore_errors=True)
+                temporary.replace(final)
+
+        return True
 
     def manifest(self, name: str) -> ManifestDict | None:
-        """The manifest of the version that counts, or None."""
-        with self._refusals():
-            return self._manifest(name)
-
-    def remove(self, name: str) -> None:
-        """Remove a folder with all its versions, if it is there."""
-        with self._refusals():
-            self._remove(name)
-
-    def _get_files(self, manifest: ManifestDict, name: str, folder: Path) -> None:
-        def copy(file: str) -> None:
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            source = self._path(f"{name}/{_version(manifest)}/{file}")
-            self.fs.get_file(source, str(folder / file))
-
-        _for_each(copy, manifest["files"])
-        (folder / MANIFEST).write_bytes(self.fs.cat_file(self._path(f"{name}/{MANIFEST}")))
-
-    def _manifest(self, name: str) -> ManifestDict | None:
-        return self._json(f"{name}/{MANIFEST}")
-
-    def _json(self, path: str) -> dict[str, Any] | None:
-        """A file of JSON; None if it is missing, or is still unreadable after a moment."""
+        """The manifest of the version that counts; None if it is missing, or is still unreadable
+        after a moment.
+        """
         for _ in range(READS):
-            try:
-                value = json.loads(self.fs.cat_file(self._path(path)))
-            except FileNotFoundError:
-                return None
-            except ValueError:  # another machine is writing it
-                time.sleep(READ_SECONDS)
-                continue
-            return value if isinstance(value, dict) else None
+            with self._refusals():
+                try:
+                    value = json.loads(self.fs.cat_file(f"{self.root}/{name}/{MANIFEST}"))
+                    return value if isinstance(value, dict) else None
+                except FileNotFoundError:
+                    return None
+                except ValueError:  # another machine is writing it
+                    time.sleep(READ_SECONDS)
         return None
 
-    def _create(self, path: str, content: bytes) -> None:
-        """Write a file that must not be there yet; raises FileExistsError."""
-        if "file" in self.fs.protocol:
-            with Path(self._path(path)).open("xb") as file:  # fsspec looks first and writes then
-                file.write(content)
-                return
-        self.fs.pipe_file(self._path(path), content, mode="create")
-
-    def _write(self, path: str, content: bytes) -> None:
-        self.fs.pipe_file(self._path(path), content)
-
-    def _remove(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.rm(self._path(path), recursive=True)
-
-    def _path(self, path: str) -> str:
-        return f"{self.root}/{path}"
+    def remove(self, name: str) -> None:
+        """Remove a folder with all its versions, or a file, if it is there."""
+        with self._refusals(), contextlib.suppress(FileNotFoundError):
+            self.fs.rm(f"{self.root}/{name}", recursive=True)
 
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:
@@ -237,7 +217,7 @@ def _sentence(url: str, error: Exception) -> str:
 def _is_unmounted(url: str) -> bool:
     """Whether `url` is where a Mac mounts shares, and nothing is mounted there."""
     path = Path(url)
-    if VOLUMES not in path.parents:
-        return False
     # `Path.exists` raises what a dead mount answers; this does not.
-    return not os.path.lexists(VOLUMES / path.relative_to(VOLUMES).parts[0])
+    return VOLUMES in path.parents and not os.path.lexists(
+        VOLUMES / path.relative_to(VOLUMES).parts[0]
+    )

@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path, PurePosixPath
@@ -227,7 +227,9 @@ def verified_manifest(folder: Path) -> ManifestDict | None:
         return None
 
     record = folder / CHECKED
-    fingerprint = _fingerprint(folder, manifest)
+    stats = {name: (folder / name).stat() for name in manifest["files"]}
+    times = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+    fingerprint = {"chain": process_chain(), "check": manifest["check"], "files": times}
     with contextlib.suppress(OSError, ValueError):
         if json.loads(record.read_text(encoding="utf-8")) == fingerprint:
             return manifest
@@ -239,22 +241,6 @@ def verified_manifest(folder: Path) -> ManifestDict | None:
             write_atomic(record, json.dumps(fingerprint))
 
     return manifest
-
-
-def verify_once(folder: Path) -> None:
-    """Like `verify`, but reads the files only on a process chain's first use of them.
-
-    Raises BrokenFolder with the name of the first file that does not match.
-    """
-    if verified_manifest(folder) is None:
-        verify(folder)
-
-
-def _fingerprint(folder: Path, manifest: ManifestDict) -> dict[str, Any]:
-    """The state of a folder in which this process chain verified it."""
-    stats = {name: (folder / name).stat() for name in manifest["files"]}
-    times = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
-    return {"chain": process_chain(), "check": manifest["check"], "files": times}
 
 
 def build_folder(
@@ -318,21 +304,16 @@ def temporary_folder(final: Path, mode: int = 0o777) -> Iterator[Path]:
 
 def remove_abandoned(final: Path) -> None:
     """Delete the temporary folders of killed builders of `final`."""
-    _remove(final.parent.glob(f"{PREFIX}{escape(final.name)}-*"))
+    remove_all_abandoned(final.parent, (f"{PREFIX}{escape(final.name)}-*",))
 
 
-def remove_all_abandoned(root: Path) -> None:
+def remove_all_abandoned(root: Path, places: tuple[str, ...] = PLACES) -> None:
     """Delete the temporary folders of all killed builders in a home.
 
     A study that has changed meanwhile, or a step that is done, never builds these folders again.
     """
-    for pattern in PLACES:
-        _remove(root.glob(pattern))
-
-
-def _remove(folders: Iterable[Path]) -> None:
     with contextlib.suppress(OSError):
-        for folder in folders:
+        for folder in (folder for place in places for folder in root.glob(place)):
             with contextlib.suppress(OSError):
                 descriptor = os.open(folder, os.O_RDONLY)
                 try:

@@ -447,7 +447,6 @@ def test_steps_on_one_accelerator_take_turns_and_others_do_not(monkeypatch):
 def test_a_step_that_waits_for_its_accelerator_says_so_once(monkeypatch):
     monkeypatch.setenv("TRIAGE_ACCELERATOR", f"test-{uuid4().hex}")
     monkeypatch.setattr(locks, "SILENT_SECONDS", 0.0)
-    monkeypatch.setattr(locks, "ACCELERATOR_POLL_SECONDS", 0.01)
     events: list[Event] = []
     checks = iter(range(5))
 

@@ -6,8 +6,8 @@ from urllib.request import getproxies_environment
 import httpx
 import pytest
 
-from tasks.runtime import proxies
-from tasks.runtime.proxies import reach_this_machine_directly
+import flows
+from flows import reach_this_machine_directly
 from tests.http_server import QuietHandler, http_server
 
 NO_PROXY_ANSWERS = "http://127.0.0.1:9"
@@ -53,7 +53,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(without_variab
 def test_the_proxy_of_a_macs_settings_is_not_asked_for_this_machine_but_for_others(
     without_variables, server, monkeypatch
 ):
-    monkeypatch.setattr(proxies, "is_mac", lambda: True)
+    monkeypatch.setattr(flows, "is_mac", lambda: True)
     monkeypatch.setattr("urllib.request.getproxies", lambda: getproxies_environment() or SETTINGS)
     reach_this_machine_directly()
     assert httpx.get(server).status_code == 200
@@ -69,7 +69,7 @@ def test_exceptions_of_the_user_stay(without_variables):
 
 
 def test_nothing_is_set_where_there_is_no_proxy(without_variables, monkeypatch):
-    monkeypatch.setattr(proxies, "is_mac", lambda: True)
+    monkeypatch.setattr(flows, "is_mac", lambda: True)
     monkeypatch.setattr("urllib.request.getproxies", dict)
     before = dict(os.environ)
     reach_this_machine_directly()
