@@ -43,15 +43,9 @@ def interrupted_by_signals(note: Callable[[], None] = lambda: None) -> Iterator[
             signal.signal(number, handler)
 
 
-def ignore_interruptions() -> None:
-    """Ignore a second Ctrl-C while the first is handled, until `interrupted_by_signals` ends."""
-    for number in INTERRUPTIONS:
-        signal.signal(number, signal.SIG_IGN)
-
-
 def at_next_interruption(leave: Callable[[], None]) -> None:
-    """Call `leave` at a second Ctrl-C, while the first is handled, until `interrupted_by_signals`
-    ends.
+    """Call `leave`, and do nothing else, at a second Ctrl-C while the first is handled, until
+    `interrupted_by_signals` ends.
     """
     for number in INTERRUPTIONS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has SIGHUP

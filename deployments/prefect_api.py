@@ -125,12 +125,12 @@ def _privacy_of_a_mac(error: NoAnswer) -> str:
     )
 
 
-def server_version(api: str, seconds: float | None = None) -> str:
+def server_version(api: str) -> str:
     """Version of the Prefect server whose API is at `api`, e.g. http://127.0.0.1:4200/api.
 
-    Raises NoAnswer, by default if it takes longer than SECONDS.
+    Raises NoAnswer, also if it takes longer than SECONDS.
     """
-    with prefect_client(api, seconds or SECONDS) as client:
+    with prefect_client(api, SECONDS) as client:
         return str(client.api_version())
 
 
@@ -155,7 +155,13 @@ def check_prefect_server() -> list[Finding]:
     try:
         version = server_version(url)
     except NoAnswer as error:
-        return [_no_version(url, error)]
+        if error.status is None:
+            remedy = "start it with `triage up`, or unset PREFECT_API_URL to do without"
+            remedy += _privacy_of_a_mac(error)
+            return [Finding("Prefect", "error", f"no server answers at {url} ({error})", remedy)]
+        detail = f"{url} does not give its version ({error})"
+        remedy = "check its address and your credentials, if sweeps do not appear there"
+        return [Finding("Prefect", "warning", detail, remedy)]
 
     own_version = metadata.version("prefect")
     if version == own_version:
@@ -167,13 +173,3 @@ def check_prefect_server() -> list[Finding]:
         f"or use Prefect {version} here"
     )
     return [Finding("Prefect", "error", detail, remedy)]
-
-
-def _no_version(url: str, error: NoAnswer) -> Finding:
-    if error.status is None:
-        remedy = "start it with `triage up`, or unset PREFECT_API_URL to do without"
-        remedy += _privacy_of_a_mac(error)
-        return Finding("Prefect", "error", f"no server answers at {url} ({error})", remedy)
-    detail = f"{url} does not give its version ({error})"
-    remedy = "check its address and your credentials, if sweeps do not appear there"
-    return Finding("Prefect", "warning", detail, remedy)

@@ -36,7 +36,7 @@ LIKE_PREFECTS_OWN = {
 }
 NAMES_A_SERVER = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH")
 POLL_SECONDS = 1.0  # after which it is seen at the latest that the server has ended
-ATTEMPTS = 2  # at starting a server
+ATTEMPTS = 2  # at starting a server that answers before it ends
 Say = Callable[[str], None]
 LOST = (
     "Prefect's temporary server ended and could not be started again. Finished work is kept; "
@@ -79,12 +79,7 @@ class TemporaryServer:
 
         Raises TriageError if it ends before, twice, or takes longer than `seconds`.
         """
-        deadline = time.monotonic() + seconds
-        if not self._answers(deadline) and time.monotonic() < deadline:
-            self.start()
-            self._answers(deadline)
-
-        if not self._answered:
+        if not self._answers(seconds, ATTEMPTS - 1):
             raise TriageError(
                 f"Prefect's temporary server did not start ({self._state()}); "
                 "is the machine busy? Run the same command again."
@@ -92,15 +87,24 @@ class TemporaryServer:
 
         threading.Thread(target=self._keep, args=(seconds,), daemon=True).start()
 
-    def _answers(self, deadline: float) -> bool:
-        """Wait until it answers; False if it ended before, or the time is over."""
-        while time.monotonic() < deadline and self._runs() and not self._ending.is_set():
+    def _answers(self, seconds: float, starts: int) -> bool:
+        """Whether a server answers within so long; for one that has ended others are started, so
+        many.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self._ending.is_set():
+            if not self._runs():
+                if not starts:
+                    return False
+                starts -= 1
+                with contextlib.suppress(OSError):  # no memory for another process
+                    self.start()
             with contextlib.suppress(NoAnswer):
                 server_version(api_url(self.port))
                 self._answered = True
-                break
+                return True
             time.sleep(0.05)
-        return self._answered
+        return False
 
     def _runs(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -117,20 +121,11 @@ class TemporaryServer:
             if self._runs():
                 continue
             self._say(f"Prefect's temporary server is gone ({self._state()}); starting another ...")
-            if any(self._restarted(seconds) for _ in range(ATTEMPTS)):
+            if self._answers(seconds, ATTEMPTS):
                 self._say("Prefect's temporary server runs again; the sweep goes on.")
             elif not self._ending.is_set():
                 self._lost()
                 return
-
-    def _restarted(self, seconds: float) -> bool:
-        if self._process is not None:
-            end_process(self._process)  # the last attempt's, where it did not answer
-
-        with contextlib.suppress(OSError):  # no memory for another process
-            self.start()
-            return self._answers(time.monotonic() + seconds)
-        return False
 
     def end(self) -> None:
         """End the process."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 
-from deployments.interruptions import ignore_interruptions, interrupted_by_signals, kept_awake
+from deployments.interruptions import at_next_interruption, interrupted_by_signals, kept_awake
 from deployments.notify import check_address, notify_people, run_lost_runs_again
 from deployments.prefect_api import (
     HOST,
@@ -35,11 +35,10 @@ from deployments.workers import (
     give_back_runs,
     register,
     start_bound,
-    worker_environment,
 )
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
-from tasks.runtime.locks import locked
+from tasks.runtime.locks import ACCELERATOR, locked
 from tasks.runtime.processes import end_process
 
 EVERYWHERE = "0.0.0.0"
@@ -149,7 +148,7 @@ def keep_working(server: _Server, workers: list[Worker]) -> None:
                 worker.keep()
             time.sleep(POLL_SECONDS)
     finally:
-        ignore_interruptions()
+        at_next_interruption(lambda: None)
         # The workers first, or they would take again what is given back.
         for worker in workers:
             worker.kill()
@@ -232,7 +231,7 @@ class _Server:
 
 
 def _environment(port: int, host: str = HOST) -> dict[str, str]:
-    """The environment of the server, the worker and the flow runs.
+    """The environment of the server, the workers and the flow runs, which report to the server.
 
     The server answers pages of its own alone: Prefect's default lets any page that a browser of
     this machine shows start runs, which are commands.
@@ -240,8 +239,18 @@ def _environment(port: int, host: str = HOST) -> dict[str, str]:
     names = [HOST, "localhost"]
     environment = {
         **KEEPS_LEASES,
-        **worker_environment(api_url(port)),
+        **os.environ,
+        "PREFECT_API_URL": api_url(port),
         "PREFECT_UI_API_URL": api_url(port),
+        # A database of this home's own, apart from whatever else uses Prefect here.
+        "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(home() / "prefect"),
+        # A run waits up to so long before it starts; Prefect's default is 10 s.
+        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "TRIAGE_HOME": str(home()),
+        # All workers of this machine take turns at its accelerator.
+        ACCELERATOR: os.environ.get(ACCELERATOR) or "0",
     }
     if host == EVERYWHERE:  # browsers of other machines
         names.append(socket.gethostname())

@@ -8,12 +8,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -26,10 +24,9 @@ from deployments.prefect_api import prefect_client
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
-from tasks.runtime.locks import ACCELERATOR
 
 if TYPE_CHECKING:
-    from prefect.client.orchestration import SyncPrefectClient
+    pass
 
 POOL = "triage"  # that of `triage up`
 FILE = Path(str(files("deployments"))) / "prefect.yaml"
@@ -39,16 +36,7 @@ EARLY_ENDS = 5  # ... and after so many of them in a row, no further one would l
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
 
 
-@dataclass(frozen=True)
-class Queue:
-    """A work queue of the pool. `limit`: runs that its worker takes at a time."""
-
-    name: str
-    limit: int
-    title: str
-
-
-QUEUES = (Queue("default", 1, "Worker"), Queue("light", 4, "Light worker"))
+QUEUES = {"default": 1, "light": 4}  # of the pool, with the runs that its worker takes at a time
 
 
 def worker_name(queue: str = "default") -> str:
@@ -56,23 +44,6 @@ def worker_name(queue: str = "default") -> str:
     land in the home whose worker happens to take them.
     """
     return f"triage-{hashlib.sha256(str(home()).encode()).hexdigest()[:12]}-{queue}"
-
-
-def worker_environment(api: str) -> dict[str, str]:
-    """The environment of a worker and its flow runs, which report to the server at `api`."""
-    return {
-        **os.environ,
-        "PREFECT_API_URL": api,
-        # A database of this home's own, apart from whatever else uses Prefect here.
-        "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(home() / "prefect"),
-        # A run waits up to so long before it starts; Prefect's default is 10 s.
-        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "TRIAGE_HOME": str(home()),
-        # All workers of this machine take turns at its accelerator.
-        ACCELERATOR: os.environ.get(ACCELERATOR) or "0",
-    }
 
 
 def start_bound(
@@ -98,10 +69,9 @@ class Worker:
     Its flow runs go on without it.
     """
 
-    def __init__(
-        self, queue: Queue, environment: dict[str, str], say: Callable[[str], None]
-    ) -> None:
-        self.queue = queue
+    def __init__(self, queue: str, environment: dict[str, str], say: Callable[[str], None]) -> None:
+        self._queue = queue
+        self._title = "Light worker" if queue == "light" else "Worker"
         self._environment = environment
         self._say = say
         self._process: subprocess.Popen[bytes] | None = None
@@ -114,14 +84,14 @@ class Worker:
         Raises BadInput with the worker's log after EARLY_ENDS consecutive workers that end within
         EARLY_SECONDS.
         """
-        name = f"worker-{self.queue.name}"
+        name = f"worker-{self._queue}"
         if self._process is not None:
             if self._process.poll() is None:
                 return
 
             early = time.monotonic() - self._started_at < EARLY_SECONDS
             self._early_ends = self._early_ends + 1 if early else 0
-            self._say(f"{self.queue.title} ended.")
+            self._say(f"{self._title} ended.")
             if self._early_ends == EARLY_ENDS:
                 raise BadInput(
                     f"{EARLY_ENDS} consecutive Prefect workers ended within {EARLY_SECONDS:.0f} s "
@@ -129,11 +99,11 @@ class Worker:
                     "Fix the problem and run the command again."
                 )
 
-        arguments = ["worker", "start", "--pool", POOL, "--work-queue", self.queue.name]
-        arguments += ["--limit", str(self.queue.limit), "--name", worker_name(self.queue.name)]
+        arguments = ["worker", "start", "--pool", POOL, "--work-queue", self._queue]
+        arguments += ["--limit", str(QUEUES[self._queue]), "--name", worker_name(self._queue)]
         self._process = start_bound(arguments, self._environment, name)
         self._started_at = time.monotonic()
-        self._say(f"{self.queue.title} started (process {self._process.pid}).")
+        self._say(f"{self._title} started (process {self._process.pid}).")
 
     def kill(self) -> None:
         """Kill the worker rather than ask it: one that is asked waits for its run, for hours."""
@@ -185,7 +155,18 @@ def register(api: str, environment: dict[str, str]) -> None:
         if not _exists(client.read_work_pool, POOL):
             _run_prefect(["work-pool", "create", POOL, "--type", "process"], environment)
         # Before there are deployments, whose runs a worker of another home would take.
-        _refuse_other_workers(client)
+        own_names = {worker_name(queue) for queue in QUEUES}
+        other_names = [
+            worker.name
+            for worker in client.read_workers_for_work_pool(POOL)
+            if worker.status.value == "ONLINE" and worker.name not in own_names
+        ]
+        if other_names:
+            raise BadInput(
+                "Runs of this TRIAGE_HOME could land in another one, since the work pool "
+                f"{POOL} of {api} is served by {', '.join(other_names)}; choose another port with "
+                "--port, or stop that worker and wait two minutes."
+            )
 
         definition: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
         for deployment in definition["deployments"]:
@@ -196,21 +177,6 @@ def register(api: str, environment: dict[str, str]) -> None:
     file = home() / "prefect.yaml"
     write_atomic(file, json.dumps(definition, indent=1))  # JSON is YAML
     _run_prefect(["deploy", "--all", "--prefect-file", str(file)], environment)
-
-
-def _refuse_other_workers(client: SyncPrefectClient) -> None:
-    own_names = {worker_name(queue.name) for queue in QUEUES}
-    other_names = [
-        worker.name
-        for worker in client.read_workers_for_work_pool(POOL)
-        if worker.status.value == "ONLINE" and worker.name not in own_names
-    ]
-    if other_names:
-        raise BadInput(
-            "Runs of this TRIAGE_HOME could land in another one, since the work pool "
-            f"{POOL} of {str(client.api_url).rstrip('/')} is served by {', '.join(other_names)}; "
-            "choose another port with --port, or stop that worker and wait two minutes."
-        )
 
 
 def _exists(read: Callable[[str], object], name: str) -> bool:

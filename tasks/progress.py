@@ -56,9 +56,11 @@ def publisher(title: str) -> Emit:
     def emit(event: Event) -> None:
         publish(title, event)
         _log(title, event)
-        percent = _percent_done(event)
-        if percent is not None:
-            artifact.show(percent)
+        match event:
+            case TrainingReport():
+                artifact.show(100 * event.iteration / event.iterations)
+            case ProgressReport() if event.of:
+                artifact.show(100 * event.done / event.of)
 
     return emit
 
@@ -73,6 +75,8 @@ class _ProgressArtifact:
 
     def __init__(self, title: str) -> None:
         self.title = title
+        # Prefect's artifact keys hold lower-case letters, digits and dashes only.
+        self.key = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
         self.id: UUID | None = None
         self.updated = 0.0
         self._request: threading.Thread | None = None
@@ -101,26 +105,11 @@ class _ProgressArtifact:
                     client.delete_artifact(id)
             elif percent < 100 and self.id is None:
                 created: Any = create_progress_artifact(
-                    progress=percent, key=artifact_key(self.title), description=self.title
+                    progress=percent, key=self.key, description=self.title
                 )
                 self.id = created
             elif self.id is not None:
                 update_progress_artifact(artifact_id=self.id, progress=percent)
-
-
-def artifact_key(title: str) -> str:
-    """Prefect's artifact keys hold lower-case letters, digits and dashes only."""
-    return "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
-
-
-def _percent_done(event: Event) -> float | None:
-    """How much of a step is done, in per cent; None for an event that does not say."""
-    match event:
-        case TrainingReport():
-            return 100 * event.iteration / event.iterations
-        case ProgressReport() if event.of:
-            return 100 * event.done / event.of
-    return None
 
 
 def _log(title: str, event: Event) -> None:
@@ -135,25 +124,15 @@ def _log(title: str, event: Event) -> None:
             logger.info(event.message)
         case TrainingReport():
             logger.info(
-                "%s: iteration %d of %d, loss %.4f, %.0f tokens/s, %.0f s left",
-                title,
-                event.iteration,
-                event.iterations,
-                event.loss,
-                event.tokens_per_second,
-                event.seconds_left,
+                f"{title}: iteration {event.iteration} of {event.iterations}, loss {event.loss:.4f}, "
+                f"{event.tokens_per_second:.0f} tokens/s, {event.seconds_left:.0f} s left"
             )
         case ValidationReport():
             logger.info(
-                "%s: validation %.4f, share ED %.2f, specificity %s",
-                title,
-                event.loss,
-                event.ed_share,
-                event.specificity,
+                f"{title}: validation {event.loss:.4f}, share ED {event.ed_share:.2f}, "
+                f"specificity {event.specificity}"
             )
             if event.always_ed:
-                logger.warning("%s: always_ed, specificity is below 5 %%", title)
+                logger.warning(f"{title}: always_ed, specificity is below 5 %")
         case Device():
-            logger.info(
-                "%s: %s, %s, %.0f GFLOP/s", title, event.backend, event.products, event.gflops
-            )
+            logger.info(f"{title}: {event.backend}, {event.products}, {event.gflops:.0f} GFLOP/s")

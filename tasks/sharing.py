@@ -7,6 +7,7 @@ TRIAGE_SHARED/experiments/<id>    an adapter, its curve and its summary
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -35,7 +36,10 @@ def share(shared: SharedFolder, folder: Path, is_failed: bool = False, look: boo
         return True
 
     name = f"{FAILED if is_failed else LANDING}/{folder.name}"
-    if _is_marked(shared, folder) and not (look and shared.manifest(name) is None):
+    mark = None
+    with contextlib.suppress(OSError, ValueError):
+        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    if mark == {"url": shared.url} and not (look and shared.manifest(name) is None):
         return True
 
     if is_failed:
@@ -46,14 +50,6 @@ def share(shared: SharedFolder, folder: Path, is_failed: bool = False, look: boo
     # Last, so that a copy that was cut off is made again.
     write_atomic(folder / MARK, json.dumps({"url": shared.url}))
     return True
-
-
-def _is_marked(shared: SharedFolder, folder: Path) -> bool:
-    try:
-        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(mark == {"url": shared.url})
 
 
 def fetch(shared: SharedFolder, id: str, landing: Path, place: str = LANDING) -> bool:

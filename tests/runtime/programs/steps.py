@@ -57,9 +57,9 @@ def imported_early(args, emit):
 
 def chatter(args, emit):
     """What libraries do: print, write to both streams below Python, log JSON that is not ours."""
-    print('{"event": "result", "result": {"sum": -1}}')
+    print('{"event": "StepResult", "result": {"sum": -1}}')
     sys.stderr.write("a warning\n")
-    os.write(1, b'{"event": "error", "message": "not from us"}\n')
+    os.write(1, b'{"event": "StepError", "message": "not from us"}\n')
     ctypes.CDLL(None).puts(b"printed by C")
     emit(Note("a line\nwith a break and ünïcode"))
     return {"sum": 3}
