@@ -73,16 +73,13 @@ class Forked:
             raise subprocess.TimeoutExpired("step", timeout or 0)
         return code
 
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-
     def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
+        self.poll()  # no signal to a process that has ended, whose id may be another's
+        self._process.terminate()
 
     def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
+        self.poll()
+        self._process.kill()
 
 
 Process = subprocess.Popen[str] | Forked

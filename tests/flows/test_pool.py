@@ -2,9 +2,6 @@
 
 import os
 import shutil
-import sys
-import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -198,15 +195,33 @@ def first_of(runs):
     return cell, run
 
 
-def test_a_run_that_crashes_runs_again_and_after_three_times_it_is_a_failure(server):
+@pytest.mark.parametrize("shared", ["", "/mount"])
+@pytest.mark.parametrize(
+    ("state", "landed", "warning", "failure"),
+    [
+        (
+            Crashed(message="status code -9"),
+            [],
+            "was lost with mac1 and runs again.",
+            "It was lost 4 times; last: stat",
+        ),
+        (Completed(), ["absent"], "are missing; it runs again", "they stay on mac1; name the folder that all machines"),
+    ],
+)
+def test_what_crashes_or_is_missing_runs_again_and_after_three_times_it_is_a_failure(
+    state, landed, warning, failure, shared, server, monkeypatch
+):
+    monkeypatch.setattr(pool, "shared_place", lambda: shared)
+    monkeypatch.setattr(pool, "LAG_SECONDS", 0.01)
+
     def step(runs):
         _, run = first_of(runs)
-        run.state = Crashed(message="status code -9")
-        run.labels = told(machine="mac1")
+        run.state = state
+        run.labels = told(machine="mac1", landed=landed)
 
     failures, events, _ = run_sweep(server, step)
-    assert len(failures) == 1 and "It was lost 4 times; last: status code -9" in failures[0]
-    assert len(warnings(events)) == 3 and "was lost with mac1 and runs again." in warnings(events)[0]
+    assert len(failures) == 1 and failure in failures[0]
+    assert len(warnings(events)) == 3 and warning in warnings(events)[0]
 
 
 def test_a_machine_of_another_version_is_named_once_and_a_lost_run_for_its_cell(server):
@@ -222,21 +237,6 @@ def test_a_machine_of_another_version_is_named_once_and_a_lost_run_for_its_cell(
 
     failures, events, _ = run_sweep(server, step)
     assert failures == [] and warnings(events) == [f"tiny-llama-4bit-baseline-s42: {LOST}", GIVEN_BACK]
-
-
-@pytest.mark.parametrize("shared", ["", "/mount"])
-def test_results_that_are_missing_are_asked_for_again_three_times(server, monkeypatch, shared):
-    monkeypatch.setattr(pool, "shared_place", lambda: shared)
-    monkeypatch.setattr(pool, "LAG_SECONDS", 0.01)
-
-    def step(runs):
-        _, run = first_of(runs)
-        run.state = Completed()
-        run.labels = told(landed=["absent"], machine="mac2")
-
-    failures, events, _ = run_sweep(server, step)
-    assert len(warnings(events)) == 3 and "are missing; it runs again" in warnings(events)[0]
-    assert len(failures) == 1 and "they stay on mac2; name the folder that all machines share" in failures[0]
 
 
 def test_what_a_slow_place_shows_late_is_waited_for(server, monkeypatch):
@@ -417,48 +417,21 @@ def test_the_table_shows_what_a_machine_of_the_pool_does():
     assert trained.after("experiment", RemoteReport("mac1")) == trained
 
 
-def test_steps_on_one_accelerator_take_turns_and_others_do_not(monkeypatch):
-    inside = threading.Event()
+def test_steps_on_one_accelerator_take_turns_and_say_once_that_they_wait(monkeypatch):
+    checks = []
 
-    def hold():
-        with reserved():
-            inside.set()
-            time.sleep(0.3)
+    def give_up_at_the_end() -> None:
+        checks.append(None)
+        if len(checks) == 5:
+            raise Stopped("enough")
 
-    def is_busy() -> bool:
-        thread = threading.Thread(target=hold)
-        inside.clear()
-        thread.start()
-        inside.wait()
+    with reserved(), reserved(give_up_at_the_end):
+        assert checks == [], "a sweep that somebody types is not held up"
 
-        try:
-            with reserved(check=lambda: sys.exit("waits")):
-                return False
-        except SystemExit:
-            return True
-        finally:
-            thread.join()
-
-    assert not is_busy(), "a sweep that somebody types is not held up"
-    monkeypatch.setenv("TRIAGE_ACCELERATOR", f"test-{uuid4().hex}")
-    assert is_busy()
-
-
-def test_a_step_that_waits_for_its_accelerator_says_so_once(monkeypatch):
     monkeypatch.setenv("TRIAGE_ACCELERATOR", f"test-{uuid4().hex}")
     monkeypatch.setattr(locks, "SILENT_SECONDS", 0.0)
     events: list[Event] = []
-    checks = iter(range(5))
-
-    def give_up_at_the_end() -> None:
-        if next(checks) == 4:
-            raise Stopped("enough")
-
-    with (
-        reserved(on_event=events.append),
-        pytest.raises(Stopped),
-        reserved(give_up_at_the_end, events.append),
-    ):
+    with reserved(on_event=events.append), pytest.raises(Stopped), reserved(give_up_at_the_end, events.append):
         pass
 
     (note,) = events

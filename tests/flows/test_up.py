@@ -316,12 +316,6 @@ def test_the_server_answers_pages_of_its_own_alone(origin, host, status, monkeyp
     assert server.options("/api/deployments/", headers=asked).status_code == status
 
 
-def test_a_server_that_others_may_not_reach_is_no_fleets(monkeypatch):
-    monkeypatch.setattr("deployments.up.version_on", lambda port: metadata.version("prefect"))
-    with pytest.raises(BadInput, match="Port 4200 has a Prefect server already, which other machines may not reach"):
-        _Server(4200, {}, print, EVERYWHERE).provide()
-
-
 NIGHT = {"id": ID, "flow_id": ID, "name": "sweep demo"}
 
 
@@ -355,26 +349,20 @@ def test_a_set_up_that_fails_on_a_fresh_home_says_where_to_read_why():
     assert "no-such" in (home() / "logs" / "prefect-setup.log").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_closed_terminal_interrupts_as_ctrl_c_does_and_what_was_set_before_comes_back(number):
-    before = signal.signal(number, signal.SIG_DFL)  # whatever started the tests may have it ignored
+@pytest.mark.parametrize(
+    ("number", "before"),
+    [(signal.SIGTERM, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_IGN)],
+)
+def test_a_closed_terminal_interrupts_as_ctrl_c_does_unless_nohup_has_it_ignored(number, before):
+    of_tests = signal.signal(number, before)  # whatever started them may have it ignored
+    interrupted = nullcontext() if before == signal.SIG_IGN else pytest.raises(KeyboardInterrupt)
     try:
-        with pytest.raises(KeyboardInterrupt), interrupted_by_signals():
+        with interrupted, interrupted_by_signals():
             os.kill(os.getpid(), number)
-            time.sleep(5)
-        assert signal.getsignal(number) == signal.SIG_DFL
+            time.sleep(0.1 if before == signal.SIG_IGN else 5)
+        assert signal.getsignal(number) == before, "what was set comes back"
     finally:
-        signal.signal(number, before)
-
-
-def test_a_study_under_nohup_outlives_its_terminal():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with interrupted_by_signals():
-            os.kill(os.getpid(), signal.SIGHUP)
-            time.sleep(0.1)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, of_tests)
 
 
 SERVES = """
@@ -468,6 +456,9 @@ def test_a_server_that_others_reach_needs_a_password(monkeypatch):
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "a:b")
     refuse_open_server(EVERYWHERE)
     assert "127.0.0.1" not in _environment(4200, EVERYWHERE)["PREFECT_UI_API_URL"]
+    monkeypatch.setattr("deployments.up.version_on", lambda port: metadata.version("prefect"))
+    with pytest.raises(BadInput, match="Port 4200 has a Prefect server already, which other machines may not reach"):
+        _Server(4200, {}, print, EVERYWHERE).provide()
 
 
 def test_a_server_that_was_killed_knows_the_leases_that_have_ended_since(tmp_path):
