@@ -57,7 +57,6 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.locks import at_work, locked
 from tests.http_server import QuietHandler, http_server
-from tests.place import ROOT
 
 
 @contextmanager
@@ -104,23 +103,13 @@ def test_a_port_that_another_program_has_is_named(busy_port):
 
 def test_a_second_start_says_where_the_first_is_or_that_it_has_another_port(patient):
     lines = []
-    code = "import sys; from tasks.runtime.home import home; from tasks.runtime.locks import locked\n"
-    code += "with locked(home() / 'server'):\n"
-    code += "    print('held', flush=True); sys.stdin.read()"
-    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
-    assert other.stdout.readline() == b"held\n"
-
-    with prefect_of("3.9.1") as port:
-        assert version_on(port) == "3.9.1"
-        up(port, lines.append)
-
-    assert lines == [f"Already running: http://127.0.0.1:{port} (Prefect 3.9.1)."]
-    with pytest.raises(BadInput, match="running already, but not on port"):
-        up(port, lines.append)
-
-    other.communicate(b"")
     with locked(home() / "server"):
-        pass
+        with prefect_of("3.9.1") as port:
+            assert version_on(port) == "3.9.1"
+            up(port, lines.append)
+        assert lines == [f"Already running: http://127.0.0.1:{port} (Prefect 3.9.1)."]
+        with pytest.raises(BadInput, match="running already, but not on port"):
+            up(port, lines.append)
 
 
 def test_a_comparison_before_anything_has_run_says_so_in_its_artifact(monkeypatch):

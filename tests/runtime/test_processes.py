@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,14 +43,11 @@ def test_steps_are_forked_from_one_server_and_what_they_print_goes_to_their_own_
     events: list[Event] = []
     assert run_child(f"{STEPS}:chatter", {}, tmp_path / "second", events.append) == {"sum": 3}
     assert parent_of(tmp_path / "third") == server != os.getpid()
+    calls = [run_child(f"{STEPS}:count_calls", {}, tmp_path)["calls"] for _ in range(2)]
+    assert calls == [1, 1], "nothing is left of the step before"
     assert events == [Note("a line\nwith a break and ünïcode")]
     log = (tmp_path / "second" / "child.log").read_text()
     assert "a warning" in log and "not from us" in log and not (tmp_path / "first" / "child.log").read_text()
-
-
-def test_nothing_is_left_of_the_step_before(tmp_path):
-    counts = [run_child(f"{STEPS}:count_calls", {}, tmp_path)["calls"] for _ in range(2)]
-    assert counts == [1, 1]
 
 
 def test_a_server_has_made_the_imports_and_mlx_and_the_blas_compute_in_its_steps_as_in_others(tmp_path):
@@ -84,27 +80,12 @@ def test_each_step_gets_the_environment_and_folder_of_its_time(tmp_path, monkeyp
 
 
 def test_steps_run_beside_each_other_and_each_has_its_own_ending(tmp_path):
-    started = threading.Event()
-    events: list[Event] = []
-    errors: list[Exception] = []
+    def run_another_and_kill(event: Event) -> None:
+        assert parent_of(tmp_path / "beside") != os.getpid()
+        os.kill(process_id(event), signal.SIGKILL)
 
-    def wait_for_the_kill() -> None:
-        def on_event(event: Event) -> None:
-            events.append(event)
-            started.set()
-
-        try:
-            run_child(f"{STEPS}:wait", {"folder": str(tmp_path / "locked")}, tmp_path, on_event)
-        except LostChild as error:
-            errors.append(error)
-
-    other = threading.Thread(target=wait_for_the_kill)
-    other.start()
-    assert started.wait(60)
-    server = parent_of(tmp_path / "beside")
-    os.kill(process_id(events[0]), signal.SIGKILL)
-    other.join(60)
-    assert len(errors) == 1 and "signal 9" in str(errors[0]) and server != os.getpid()
+    with pytest.raises(LostChild, match="signal 9"):
+        run_child(f"{STEPS}:wait", {"folder": str(tmp_path / "locked")}, tmp_path, run_another_and_kill)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGTERM])
