@@ -23,8 +23,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from deployments.prefect_api import HOST, ORIGINS, SERVER_AUTH, NoAnswer, api_url, server_version
+from tasks.runtime.children import end_process
 from tasks.runtime.errors import TriageError
-from tasks.runtime.processes import end_process
 
 PROGRAM = Path(__file__).with_name("bound_process.py")
 BACKLOG = 128  # requests that wait while no server runs

@@ -36,10 +36,10 @@ from deployments.workers import (
     register,
     start_bound,
 )
+from tasks.runtime.children import end_process
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
 from tasks.runtime.locks import ACCELERATOR, locked
-from tasks.runtime.processes import end_process
 
 EVERYWHERE = "0.0.0.0"
 # Else a lease is forgotten with the server's process, and what it held stays taken for good.

@@ -18,7 +18,7 @@ from flows.selection import Selection
 from flows.steps import Chain, Extra, Step, SubmittedSweep
 from tasks.landing import absent_from_warehouse, is_landed, land_failure, load_the_rest
 from tasks.progress import listening, publish
-from tasks.runtime.children import stop_children
+from tasks.runtime.children import forked_steps, stop_children
 from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
 from tasks.runtime.events import (
     Event,
@@ -28,7 +28,6 @@ from tasks.runtime.events import (
     StepWarning,
 )
 from tasks.runtime.home import home
-from tasks.runtime.processes import forked_steps
 from tasks.spec import ExperimentSpec
 from tasks.studies import SweepRecord
 from warehouse.connect import warehouse_path

@@ -27,7 +27,7 @@ from tasks.landing import load_the_rest, refill_warehouse
 from tasks.prepare import prepare
 from tasks.progress import publish
 from tasks.quantize import quantize
-from tasks.runtime.children import stop_children
+from tasks.runtime.children import forked_steps, stop_children
 from tasks.runtime.errors import (
     BadInput,
     Diverged,
@@ -42,7 +42,6 @@ from tasks.runtime.events import StepWarning
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.runtime.processes import forked_steps
 from tasks.search.space import Space
 from tasks.search.trials import Trial, Trials, best_of, has_time
 from tasks.trial import land_trials, train_to_rung, write_winner

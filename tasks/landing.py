@@ -24,9 +24,16 @@ from tasks.runtime.events import Event, Note, StepWarning
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.runtime.shared import SharedFolder, shared_folder
+from tasks.runtime.shared import (
+    FAILED,
+    SharedFolder,
+    bring_adapter,
+    fetch,
+    share,
+    share_adapter,
+    shared_folder,
+)
 from tasks.runtime.store import intact_manifest
-from tasks.sharing import FAILED, bring_adapter, fetch, share, share_adapter
 from tasks.spec import ExperimentSpec, training_of
 from tasks.tuning.rows import TrainingOutcome, training_rows, variant_row
 from warehouse.connect import reading, warehouse_path

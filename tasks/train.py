@@ -9,8 +9,7 @@ from tasks.progress import publisher
 from tasks.runtime.events import Note
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
-from tasks.runtime.shared import shared_folder
-from tasks.sharing import bring_adapter, share_adapter
+from tasks.runtime.shared import bring_adapter, share_adapter, shared_folder
 from tasks.spec import ExperimentSpec
 from tasks.tuning.rows import reporting_to, train_experiment
 

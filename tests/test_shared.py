@@ -17,9 +17,8 @@ from tasks.runtime import shared as shared_module
 from tasks.runtime.errors import BadInput, BrokenFolder, NotShared
 from tasks.runtime.events import StepWarning
 from tasks.runtime.home import home
-from tasks.runtime.shared import SharedFolder, shared_folder
+from tasks.runtime.shared import SharedFolder, bring_adapter, share_adapter, shared_folder
 from tasks.runtime.store import MANIFEST, read_manifest, seal, verify
-from tasks.sharing import bring_adapter, share_adapter
 from tests.warehouse.rows import evaluation, training
 from warehouse.connect import reading
 

@@ -25,10 +25,10 @@ from flows.report.typed_rows import EvaluationRow, leaderboard_rows, metrics_nam
 from tasks.bundle.bundle import Bundle, BundledModel, ModelGone
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.corpus.manifest import DatasetManifest
+from tasks.runtime.children import forked_steps
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, StepWarning
 from tasks.runtime.home import home
-from tasks.runtime.processes import forked_steps
 from warehouse.connect import quoted
 from warehouse.health import bring_up_to_date
 from warehouse.query import query_rows

@@ -38,10 +38,9 @@ from tasks.bundle.asking import (
 )
 from tasks.bundle.bundle import Bundle
 from tasks.bundle.decision import Decision, answer, conformal_notes, why_no_decision, why_no_review
-from tasks.runtime.children import stop_children
+from tasks.runtime.children import forked_steps, import_ahead, stop_children
 from tasks.runtime.conversation import Answered
 from tasks.runtime.errors import BadInput, disk_error
-from tasks.runtime.processes import forked_steps, import_ahead
 from tasks.spec import LABELS
 
 AHEAD = 16  # texts that are sent before the first of them is answered

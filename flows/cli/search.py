@@ -22,12 +22,16 @@ from flows.report.table import ReportTable, print_table
 from flows.search_setup import refuse_without_emergencies, set_up
 from flows.selection import Narrowing, Selection, check
 from tasks.progress import listening
-from tasks.runtime.children import is_interrupted, wait_until_interrupted
+from tasks.runtime.children import (
+    forked_steps,
+    import_ahead,
+    is_interrupted,
+    wait_until_interrupted,
+)
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
 from tasks.runtime.events import Event, Note, StepWarning, TrainingReport
 from tasks.runtime.home import check_home
 from tasks.runtime.locks import locked
-from tasks.runtime.processes import forked_steps, import_ahead
 from tasks.search.space import Objective, Space
 from tasks.search.trials import Trial, Trials, best_first, in_words
 from warehouse.health import refuse_unusable

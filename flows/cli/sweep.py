@@ -50,6 +50,8 @@ from flows.selection import (
     select,
 )
 from tasks.runtime.children import (
+    forked_steps,
+    import_ahead,
     kill_children,
     start_no_more,
     wait_until_interrupted,
@@ -57,7 +59,6 @@ from tasks.runtime.children import (
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, ExtraFinished
 from tasks.runtime.home import check_home
-from tasks.runtime.processes import forked_steps, import_ahead
 from tasks.spec import byte_count
 from warehouse.comparison.summary import pooled_sets
 from warehouse.connect import warehouse_path

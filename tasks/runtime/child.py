@@ -1,5 +1,5 @@
 """Inside a child process, one per MLX step: `python -m tasks.runtime.child spec.json`, or forked
-(processes.py). Its parent's side is children.py.
+(children.py, which is its parent's side).
 
 The child writes its events as JSON lines on its standard output and ends with a `result` or `error`
 event; its exit code names the type of the error. Its standard input is a pipe that the parent holds

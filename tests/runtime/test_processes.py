@@ -12,10 +12,9 @@ import pytest
 
 from tasks.runtime import children
 from tasks.runtime.backend import can_fork
-from tasks.runtime.children import run_child, stop_children
+from tasks.runtime.children import forked_steps, run_child, stop_children
 from tasks.runtime.errors import LostChild, Stopped
 from tasks.runtime.events import Event, Note
-from tasks.runtime.processes import forked_steps
 from tests.runtime.test_child import ROOT, alive, ended, process_id
 from tests.stopping import stop_for_this_test_only
 
@@ -54,7 +53,7 @@ def test_a_server_has_made_the_imports_and_mlx_and_the_blas_compute_in_its_steps
     """In a process of its own: the server of this one has started with other imports, or with none."""
     code = (
         "import sys; from pathlib import Path; from tasks.runtime.children import run_child\n"
-        "from tasks.runtime.processes import forked_steps, import_ahead\n"
+        "from tasks.runtime.children import forked_steps, import_ahead\n"
         "mlx = 'tests.runtime.programs.mlx_steps'; folder = Path(sys.argv[1])\n"
         f"with forked_steps(mlx, '{STEPS}'):\n"
         "    import_ahead()\n"
@@ -140,7 +139,7 @@ def test_stopping_ends_the_step(tmp_path, monkeypatch):
 def test_the_server_leaves_with_its_parent(end, tmp_path):
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from tasks.runtime.children import run_child; from tasks.runtime.processes import forked_steps\n"
+        "from tasks.runtime.children import run_child; from tasks.runtime.children import forked_steps\n"
         "with forked_steps():\n"
         f"    result = run_child('{STEPS}:surroundings', {{'name': 'HOME'}}, Path(sys.argv[1]))\n"
         "print(result['parent'], flush=True)\n"
