@@ -148,7 +148,7 @@ def test_a_builder_waits_for_who_looks_whether_it_is_alive_and_is_then_seen(tmp_
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
         (OSError(errno.ENOSPC, "No space left on device"), BadInput, "^The disk is full: .*made could not be written;"),
         (None, BrokenFolder, r"was removed while it was filled; run the command again\.$"),
     ],
