@@ -174,11 +174,10 @@ def _forks() -> bool:
     return file is None or Path(file).resolve().parent == Path(sys.executable).parent.resolve()
 
 
-def start_process(spec: Path, log: Path, extra: dict[str, str] | None) -> Process:
-    """The process of a step, started; `extra` is added to the environment of this process.
+def start_process(spec: Path, log: Path) -> Process:
+    """The process of a step, started.
 
-    A forked step would have the server's value of a variable that is read on import: with `extra`
-    it is not forked.
+    A forked one has the server's value of a variable that is read on import.
     """
     # The child must find this very code, also if the parent was started in a checkout that is not
     # installed.
@@ -194,7 +193,7 @@ def start_process(spec: Path, log: Path, extra: dict[str, str] | None) -> Proces
         "MLX_ENABLE_TF32": "0",
         "PYTHONUNBUFFERED": "1",
     }
-    if extra is None and _forks():
+    if _forks():
         # A server that died is replaced with the next step.
         with contextlib.suppress(OSError, EOFError):
             return Forked(spec, log, environment)
@@ -202,7 +201,7 @@ def start_process(spec: Path, log: Path, extra: dict[str, str] | None) -> Proces
     with log.open("a") as stream:
         return subprocess.Popen(
             [sys.executable, "-m", CHILD, str(spec)],
-            env=environment | (extra or {}),
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stream,
@@ -260,15 +259,13 @@ def run_child(
     folder: Path,
     on_event: Emit | None = None,
     memory_budget: int | None = None,
-    environment: dict[str, str] | None = None,
     on_start: Callable[[IO[str]], None] | None = None,
     at_most: float | None = None,
 ) -> dict[str, Any]:
     """Call `module:function` with `args` (JSON) in a child process and return its result (JSON).
 
     `folder` receives `spec.json`, a record, and `child.log` (everything that libraries print);
-    `environment` is added to that of this process; `on_start` gets the step's standard input; after
-    `at_most` seconds the child is killed.
+    `on_start` gets the step's standard input; after `at_most` seconds the child is killed.
 
     Raises the typed error that the child reported, LostChild if a signal killed it, or OutOfMemory
     if it was killed while it held 90 % of `memory_budget`; or BadInput, before anything starts,
@@ -293,7 +290,7 @@ def run_child(
         exclusive = accelerator_reserved(refuse_if_stopping, emit)
     try:
         with exclusive:
-            process = start_process(own_spec, log, environment)
+            process = start_process(own_spec, log)
             ending = _follow_to_end(process, emit, on_start, at_most)
     finally:
         own_spec.unlink(missing_ok=True)

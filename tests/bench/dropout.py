@@ -13,6 +13,7 @@ the requested seconds, generation once for each case; the rest of the task is sc
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import mlx.core as mx
 import numpy as np
@@ -146,12 +148,9 @@ def _measured(args: dict[str, Any]) -> dict[str, tuple[list[float], Any]]:
             continue  # there, as installed is what `generate` is
 
         environment = WHEELS_OWN_BLAS if engine == "generate_stock" else {}
-        with console.status(f"{engine} ..."):
+        with console.status(f"{engine} ..."), patch.dict(os.environ, environment):
             result = run_child(
-                "tests.bench.dropout:measure",
-                args | {"engine": engine},
-                folder / engine,
-                environment=environment,
+                "tests.bench.dropout:measure", args | {"engine": engine}, folder / engine
             )
         measured[engine] = (result["seconds"], result["probabilities"])
 

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import typer
 
@@ -103,10 +105,9 @@ def measure(setting: dict[str, Any], folder: Path) -> tuple[dict[str, Any], dict
         place = folder / engine
         args = {**setting, "engine": engine, "folder": str(place)}
         gradients[engine] = str(place / "gradients.safetensors")
-        with console.status(f"{engine}; stock as installed may take some minutes ..."):
-            measured[engine] = run_child(
-                "tasks.bench.training:run", args, place, environment=environment
-            )
+        status = console.status(f"{engine}; stock as installed may take some minutes ...")
+        with status, patch.dict(os.environ, environment):
+            measured[engine] = run_child("tasks.bench.training:run", args, place)
 
     args = {**setting, "engine": "float64", "folder": str(folder), "gradients": gradients}
     with console.status("Comparing gradients ..."):

@@ -29,7 +29,6 @@ from tasks.runtime.errors import (
 from tasks.runtime.events import Event, Note, StepWarning
 from tasks.runtime.locks import accelerator_reserved, locked
 from tests.stopping import stop_for_this_test_only
-from tests.tolerances import wheels_own_blas
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -234,12 +233,6 @@ def test_a_child_finds_this_code_from_any_folder_and_products_in_float32_are_not
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("MLX_ENABLE_TF32", "1")
     assert step("surroundings", {"name": "MLX_ENABLE_TF32"}, tmp_path)[0]["value"] == "0"
-
-
-def test_the_environment_of_one_step_may_differ(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRIAGE_BLAS", "none")
-    result, _ = step("measure", {}, tmp_path, environment={"TRIAGE_BLAS": "/no/such/library.so"})
-    assert result["blas"] == wheels_own_blas()
 
 
 @pytest.fixture

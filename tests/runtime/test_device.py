@@ -23,8 +23,9 @@ def measured(tmp_path, monkeypatch):
 
     def run(blas: str | None) -> dict:
         monkeypatch.delenv("TRIAGE_BLAS", raising=False)
-        environment = {"TRIAGE_BLAS": blas} if blas else {}
-        return run_child("tests.runtime.programs.steps:measure", {}, tmp_path, environment=environment)
+        if blas:
+            monkeypatch.setenv("TRIAGE_BLAS", blas)
+        return run_child("tests.runtime.programs.steps:measure", {}, tmp_path)
 
     return run
 

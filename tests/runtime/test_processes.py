@@ -28,10 +28,10 @@ def steps_are_forked() -> Iterator[None]:
         yield
 
 
-def parent_of(folder: Path, **options) -> int:
+def parent_of(folder: Path) -> int:
     """The process id of what a step was forked from, or of what started it."""
     events: list[Event] = []
-    run_child(f"{STEPS}:name_processes", {}, folder, events.append, **options)
+    run_child(f"{STEPS}:name_processes", {}, folder, events.append)
     (note,) = events
     assert isinstance(note, Note)
     return int(note.message.split()[1])
@@ -60,7 +60,7 @@ def test_a_server_has_made_the_imports_and_mlx_and_the_blas_compute_in_its_steps
         f"    run_child('{STEPS}:count_calls', {{}}, folder)\n"  # when this one runs, the imports are made
         f"    print(run_child('{STEPS}:imported_early', {{'spec': str(folder / 'spec.json')}}, folder)['early'])\n"
         "    forked = [run_child(f'{mlx}:product', {}, folder) for _ in range(2)]\n"
-        "    own_values = run_child(f'{mlx}:product', {}, folder, environment={'TRIAGE_X': '1'})\n"
+        "own_values = run_child(f'{mlx}:product', {}, folder)\n"
         "print(forked == [own_values, own_values])"
     )
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
@@ -75,7 +75,6 @@ def test_each_step_gets_the_environment_and_folder_of_its_time(tmp_path, monkeyp
     assert outcome == {"value": "1", "folder": str(tmp_path), "parent": server}
     monkeypatch.delenv("TRIAGE_X")
     assert run_child(f"{STEPS}:surroundings", {"name": "TRIAGE_X"}, tmp_path)["value"] is None
-    assert parent_of(tmp_path, environment={"TRIAGE_X": "2"}) == os.getpid(), "with one of its own it is not forked"
 
 
 def test_steps_run_beside_each_other_and_each_has_its_own_ending(tmp_path):
