@@ -84,7 +84,7 @@ def test_exit_codes_are_distinct():
 
 def test_a_bug_in_a_step_is_terminal_and_its_traceback_is_in_the_log_that_the_sentence_names(tmp_path):
     with pytest.raises(TriageError, match=r"ValueError: an ordinary bug.*Its log is .*child\.log") as caught:
-        step("crash", {}, tmp_path)
+        step("untyped", {"error": "bug"}, tmp_path)
     assert type(caught.value) is TriageError and not caught.value.transient
     assert "Traceback" in (tmp_path / "child.log").read_text()
 
@@ -98,10 +98,10 @@ ON_METAL = {
 }
 FULL = r"^The disk is full: .*free some space"
 FAILURES = [
-    ("no_memory", {}, OutOfMemory, "ran out of memory"),
-    ("no_malloc", {}, OutOfMemory, "ran out of memory"),
-    ("no_disk", {}, BadInput, FULL),
-    ("no_disk_in_mlx", {}, BadInput, FULL),
+    ("untyped", {"error": "memory"}, OutOfMemory, "ran out of memory"),
+    ("untyped", {"error": "malloc"}, OutOfMemory, "ran out of memory"),
+    ("untyped", {"error": "disk"}, BadInput, FULL),
+    ("untyped", {"error": "disk in MLX"}, BadInput, FULL),
     ("leave", {"code": LOST_PARENT}, LostChild, r"^The step's process exited, .*pipe.*; its log is .*child\.log\.$"),
     *(
         ("signalled", {"signal": int(number)}, LostChild, f"signal {int(number)}")
@@ -265,7 +265,7 @@ def test_a_child_that_is_killed_is_started_again_with_a_warning_that_says_so(tmp
         if isinstance(event, Note) and not any(isinstance(one, StepWarning) for one in events):
             os.kill(int(event.message.split()[0]), signal.SIGKILL)
 
-    result = run_step("tests.runtime.programs.steps:name_and_wait_a_little", {}, tmp_path, kill_once)
+    result = run_step("tests.runtime.programs.steps:name_processes", {"seconds": 0.5}, tmp_path, kill_once)
     assert result == {} and [type(one) for one in events] == [Note, StepWarning, Note]
     assert "signal 9" in events[1].message and events[1].message.endswith("It is started again.")
 

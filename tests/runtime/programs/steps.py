@@ -28,15 +28,10 @@ def name_itself(args, emit):
     time.sleep(300)
 
 
-def name_and_wait_a_little(args, emit):
-    emit(Note(f"{os.getpid()} is its process"))
-    time.sleep(0.5)
-    return {}
-
-
 def name_processes(args, emit):
-    """Notes its own process id and its parent's."""
+    """Notes its own process id and its parent's, and goes on for `seconds`."""
     emit(Note(f"{os.getpid()} {os.getppid()}"))
+    time.sleep(args.get("seconds", 0))
     return {}
 
 
@@ -69,16 +64,17 @@ def fail(args, emit):
     raise getattr(errors, args["error"])("A sentence.")
 
 
-def crash(args, emit):
-    raise ValueError("an ordinary bug")
+ERRORS = {
+    "bug": ValueError("an ordinary bug"),
+    "memory": MemoryError(),
+    "malloc": RuntimeError("[malloc] Unable to allocate 1234 bytes."),
+    "disk": OSError(errno.ENOSPC, "No space left on device"),
+    "disk in MLX": RuntimeError("[write] Unable to write 123 bytes to file."),
+}
 
 
-def no_memory(args, emit):
-    raise MemoryError
-
-
-def no_malloc(args, emit):
-    raise RuntimeError("[malloc] Unable to allocate 1234 bytes.")
+def untyped(args, emit):
+    raise ERRORS[args["error"]]
 
 
 def no_gpu(args, emit):
@@ -89,14 +85,6 @@ def no_gpu(args, emit):
     sys.stderr.write(f"libc++abi: terminating due to uncaught exception of type std::runtime_error: {message}\n")
     sys.stderr.flush()
     os.abort()
-
-
-def no_disk(args, emit):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def no_disk_in_mlx(args, emit):
-    raise RuntimeError("[write] Unable to write 123 bytes to file.")
 
 
 def signalled(args, emit):
