@@ -175,11 +175,8 @@ def make_weights(gone: WeightsGone) -> None:
     early_exit = EarlyExit(errors)
     line = f"The weights of {gone.spec.title} are not in {home()} and are made now."
     print_line(errors, f"{line} Starting Prefect ...")
-    with early_exit.interruptible() as cleanup:
-        early_exit.start_server()
-        if early_exit.server is not None:
-            cleanup.callback(early_exit.server.end)
-
+    with early_exit.interruptible():
+        early_exit.start_server()  # which ends with this process: Prefect still sends it what was logged
         from flows.steps import make_variant
         from tasks.progress import listening
 
