@@ -84,9 +84,8 @@ def save(
     """Write a checkpoint atomically and remove the older ones."""
 
     def build(temporary: Path) -> dict[str, Any]:
-        state = {f"adapter.{name}": value for name, value in adapter_weights(adapted).items()}
-        state |= {f"optimizer.{name}": value for name, value in tree_flatten(optimizer.state)}
-        mx.save_safetensors(str(temporary / "state.safetensors"), state)
+        state = {"adapter": adapter_weights(adapted), "optimizer": optimizer.state}
+        mx.save_safetensors(str(temporary / "state.safetensors"), dict(tree_flatten(state)))
         mx.save_safetensors(str(temporary / "best.safetensors"), best_arrays)
         (temporary / "progress.json").write_text(json.dumps(asdict(progress)))
         return {"update": progress.update}
@@ -116,12 +115,13 @@ def restore(
     """
     for candidate in sorted(folder.glob("[0-9]*"), reverse=True):
         if intact_manifest(candidate, deep=True) is not None:
-            state: Arrays = mx.load(str(candidate / "state.safetensors"))  # type: ignore[assignment]
+            arrays: Arrays = mx.load(str(candidate / "state.safetensors"))  # type: ignore[assignment]
             best: Arrays = mx.load(str(candidate / "best.safetensors"))  # type: ignore[assignment]
             # Arrays are read lazily, and the files are deleted with the next checkpoint.
-            mx.eval(state, best)
-            adapted.stack.model.load_weights(_with_prefix(state, "adapter."), strict=False)
-            optimizer.state = tree_unflatten(_with_prefix(state, "optimizer."))
+            mx.eval(arrays, best)
+            state = tree_unflatten(list(arrays.items()))
+            adapted.stack.model.update(state["adapter"], strict=False)
+            optimizer.state = state["optimizer"]
             values = json.loads((candidate / "progress.json").read_text())
             values["curve"] = [CurvePoint(**point) for point in values["curve"]]
             return best, Progress(**values)
@@ -133,12 +133,3 @@ def restore(
         )
 
     return None
-
-
-def _with_prefix(state: Arrays, prefix: str) -> list[tuple[str, mx.array]]:
-    """The arrays whose name begins with `prefix`, by the rest of the name."""
-    return [
-        (name.removeprefix(prefix), value)
-        for name, value in state.items()
-        if name.startswith(prefix)
-    ]

@@ -209,8 +209,8 @@ def _load_splits(
     template = load_template(job.variant, spec.prompt)
     store = PrefixStore(job.home, VariantManifest.read(job.variant).digest)
     # By the first choice that has decided it.
-    decisions = [choice.stored for choice in (job.choice, saved_choice) if choice is not None]
-    stored = next((sets for sets in decisions if sets is not None), None)
+    choices = (job.choice, saved_choice)
+    stored = next((c.stored for c in choices if c is not None and c.stored is not None), None)
     tokens_at_once = job.choice.tokens_at_once if job.choice else TOKENS_AT_ONCE
 
     sets: dict[str, EncodedCases] = {}
