@@ -164,14 +164,11 @@ def _train(stored: Trials, trial: Trial, space: Space, variant: Path, data: Path
         data=data,
         at_most=at_most,
     )
-    step.wait()
-
-    error = failure_of(step)
-    if error is None:
-        stored.reach(trial.number, step.result())
-    elif isinstance(error, FAILS_A_TRIAL):
+    try:
+        stored.reach(trial.number, _finished(step).result())
+    except FAILS_A_TRIAL as error:
         stored.fail(trial.number, str(error))
-    else:
+    except Exception as error:
         raise ending(trial, error) from error
 
     publish(TITLE, stored.all()[trial.number])
