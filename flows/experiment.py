@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import socket
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -127,10 +125,10 @@ def experiment(
     """
     narrowing = Narrowing(
         models=[model],
-        bits=[bits] if precision is None else (),
+        bits=[bits] if precision is None else None,
         recipes=[recipe],
-        precisions=() if precision is None else [precision],
-        cells=[pooled.cell] if pooled else (),
+        precisions=None if precision is None else [precision],
+        cells=[pooled.cell] if pooled else None,
     )
     if pooled is None:
         return _run(select(grid, overrides, narrowing).with_seed(seed))
@@ -165,19 +163,19 @@ def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
     label_run(selection, name=spec.title)
 
     other_variants = [(spec.model.name, name) for name in pooled.precisions] if pooled else []
-    with (
-        at_work(),
-        tell_of(selection.cells),
-        _noted_errors() as errors,
-        threads_beside() as threads,
-    ):
+    errors = [""]
+
+    def note(title: str, event: Event) -> None:
+        if isinstance(event, ExperimentFailed):
+            errors.append(type(event.error).__name__)
+
+    with at_work(), tell_of(selection.cells), listening(note), threads_beside() as threads:
         submitted = submit_experiments(selection, threads, other_variants)
         failures = finish_all(submitted)
 
     if pooled is not None:
-        error = type(errors[0]).__name__ if errors else ""
         ids = submitted.record.ids
-        _tell(PooledResult(landed=ids, models=submitted.model_ids, error=error))
+        _tell(PooledResult(landed=ids, models=submitted.model_ids, error=errors[-1]))
 
     if failures:
         return Failed(message=failures[0])
@@ -215,16 +213,3 @@ def _tell(result: PooledResult) -> None:
     with get_client(sync_client=True) as client:
         labels: dict[str, Any] = {RESULT: complete.model_dump_json()}
         client.update_flow_run_labels(UUID(str(flow_run.id)), labels)
-
-
-@contextlib.contextmanager
-def _noted_errors() -> Iterator[list[Exception]]:
-    """The errors of the experiments that fail while the block runs."""
-    errors: list[Exception] = []
-
-    def on_event(title: str, event: Event) -> None:
-        if isinstance(event, ExperimentFailed):
-            errors.append(event.error)
-
-    with listening(on_event):
-        yield errors

@@ -7,16 +7,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterName,
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterExpectedStartTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
+from prefect.client.schemas.filters import DeploymentFilter, FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.states import Cancelled, Completed
@@ -56,15 +47,15 @@ def nightly(grid: GridName = "demo") -> State[Any]:
 def _unfinished_sweep() -> FlowRun | None:
     """A sweep of `sweep/local` that is due and has not ended."""
     flow_name, _, deployment = SWEEP.partition("/")
-    due = {"before_": datetime.now(UTC)}
+    due = {
+        "state": {"type": {"any_": UNFINISHED}},
+        "expected_start_time": {"before_": datetime.now(UTC)},
+    }
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])),
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[deployment])),
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED)),
-                expected_start_time=FlowRunFilterExpectedStartTime.model_validate(due),
-            ),
+            flow_filter=FlowFilter.model_validate({"name": {"any_": [flow_name]}}),
+            deployment_filter=DeploymentFilter.model_validate({"name": {"any_": [deployment]}}),
+            flow_run_filter=FlowRunFilter.model_validate(due),
             limit=1,
         )
 

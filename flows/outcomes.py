@@ -112,7 +112,8 @@ def _finish_chain(chain: Chain, record: SweepRecord) -> str | None:
     """Wait for one experiment; None if it landed, else its name with the reason, which lands too."""
     chain.landing.wait()
     title = f"land {chain.spec.cell_id}"
-    errors = (failure_of(step) for step in chain.steps)
+    steps = [*chain.shared, chain.training, chain.scores, chain.landing]
+    errors = (failure_of(step) for step in steps)
     error = next((error for error in errors if error is not None), None)
     if error is None and chain.landing.state.is_completed():
         publish(title, ExperimentLanded((chain.landing.result(),)))
@@ -124,10 +125,10 @@ def _finish_chain(chain: Chain, record: SweepRecord) -> str | None:
     publish(title, ExperimentFailed(str(error), error))
 
     # Its variant and its cases have to be known.
-    if all(step.state.is_completed() for step in chain.shared.steps):
-        variant = chain.shared.variant.result()
+    if all(step.state.is_completed() for step in chain.shared):
+        variant = chain.variant.result()
         try:
-            record.add([land_failure(chain.spec, variant, chain.shared.data.result(), error)])
+            record.add([land_failure(chain.spec, variant, chain.data.result(), error)])
         except Exception as problem:  # no reason to stop the other experiments
             publish(title, StepWarning(f"Not recorded: {problem}"))
 
@@ -192,10 +193,8 @@ def label_run(selection: Selection, name: str | None = None) -> None:
     The tags are what a person filters by: models, precisions, recipes and their kinds. Others stay.
     A label is no reason to lose a sweep: a server that refuses is ignored.
     """
-    cells = selection.cells
-    tags = [*flow_run.tags, *(spec.model.name for spec in cells)]
-    tags += [spec.precision.name for spec in cells]
-    tags += [spec.recipe.name for spec in cells]
-    tags += [spec.recipe.kind for spec in cells]
+    tags = [*flow_run.tags]
+    for spec in selection.cells:
+        tags += [spec.model.name, spec.precision.name, spec.recipe.name, spec.recipe.kind]
     with contextlib.suppress(Exception), get_client(sync_client=True) as client:
         client.update_flow_run(UUID(str(flow_run.id)), name=name, tags=list(dict.fromkeys(tags)))

@@ -8,11 +8,10 @@ to plan with: a busy machine takes longer.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,7 +26,7 @@ from tasks.corpus.vignettes.generator import SIZES
 from tasks.corpus.vignettes.sets import added_to_valid
 from tasks.identity import scores_from, training_from
 from tasks.models.manifest import VariantManifest, variant_folder
-from tasks.models.model_shape import is_known, known_shape
+from tasks.models.model_shape import ModelShape, is_known, known_shape
 from tasks.models.sources.fetch import stored
 from tasks.runtime.backend import backend
 from tasks.runtime.children import run_child
@@ -39,6 +38,7 @@ from tasks.tuning.memory import pays, saving
 from tasks.tuning.rows import TrainingManifest, settings_digest
 
 ADAPTER_BYTES = 20e6
+TYPICAL = "smollm2-135m"  # in shape, of models whose shape is not known
 BYTES_OF = {"float32": 4, "bfloat16": 2}
 INSTRUCTION_TOKENS = 50  # the same in all prompts, run once a batch
 OWN_TOKENS_PER_CASE = 70  # without the instruction
@@ -173,14 +173,15 @@ def plan_cells(
     planned = []
     for spec in selection.cells:
         seconds = seconds_of(spec, sizes, speeds)
-        cell = PlannedCell(spec, seconds=seconds.total)
-        if dataset is not None and (folder := _training_here(spec, dataset)):
-            names = dataset.evaluation_sets
-            ids = [scores_from(spec, folder.name, dataset, name) for name in names]
-            scored = all(intact_manifest(folder / "scores" / scores) for scores in ids)
-            rest = 0.0 if scored else replace(seconds, training=0.0).total
-            cell = PlannedCell(spec, trained=True, scored=scored, seconds=rest)
-        planned.append(cell)
+        folder = _training_here(spec, dataset) if dataset else None
+        if dataset is None or folder is None:
+            planned.append(PlannedCell(spec, seconds=seconds.total))
+            continue
+
+        ids = [scores_from(spec, folder.name, dataset, name) for name in dataset.evaluation_sets]
+        scored = all(intact_manifest(folder / "scores" / scores) for scores in ids)
+        rest = 0.0 if scored else seconds.total - seconds.training
+        planned.append(PlannedCell(spec, trained=True, scored=scored, seconds=rest))
 
     return planned
 
@@ -219,41 +220,17 @@ def _training_here(spec: ExperimentSpec, dataset: DatasetManifest) -> Path | Non
     return None
 
 
-@dataclass(frozen=True)
-class ModelSize:
-    """What estimates need of a model's shape: its blocks and how wide they are, and parameters of
-    one block and of the whole.
-    """
-
-    blocks: int = 30
-    hidden_size: int = 576
-    block_parameters: float = 3.5e6
-    parameters: float = 135e6
-
-
-@functools.cache
-def size_of(name: str) -> ModelSize:
-    """The size of a base model, or a typical one if its shape is not known."""
-    if not is_known(name):
-        return ModelSize()
-    shape = known_shape(name)
-    sizes = {tensor: math.prod(dimensions) for tensor, dimensions in shape.tensors()}
-    block = sum(
-        size
-        for tensor, size in sizes.items()
-        if tensor.startswith("model.layers.0.") and "norm" not in tensor
-    )
-    return ModelSize(shape.num_hidden_layers, shape.hidden_size, block, sum(sizes.values()))
+def _shape(model: str) -> ModelShape:
+    """The shape of a base model, or a typical one where it is not known."""
+    return known_shape(model if is_known(model) else TYPICAL)
 
 
 def _per_token(model: str, blocks: int) -> float:
-    """Operations of a forward pass of a token through so many blocks."""
+    """Operations of a forward pass of a token through so many blocks, or all that there are."""
+    shape = _shape(model)
+    block_parameters = sum(math.prod(matrix) for _, matrix in shape.matrices())
     # A multiplication and an addition for each parameter.
-    return 2 * size_of(model).block_parameters * blocks
-
-
-def _trained_blocks(model: str, layers: int) -> int:
-    return min(layers, size_of(model).blocks)
+    return 2.0 * min(blocks, shape.num_hidden_layers) * block_parameters
 
 
 def operations(spec: ExperimentSpec, sizes: dict[str, int]) -> Steps:
@@ -270,10 +247,8 @@ def operations(spec: ExperimentSpec, sizes: dict[str, int]) -> Steps:
     dropped = test if spec.scoring.mc_cases == "all" else min(test, spec.scoring.mc_cases)
     passes = spec.scoring.passes * dropped if recipe.dropout else 0
     layers = spec.training.num_layers
-    one_token = _per_token(model, _trained_blocks(model, layers))
-
     return Steps(
-        training=one_token * (updates + OWN_TOKENS_PER_CASE * checks),
+        training=_per_token(model, layers) * (updates + OWN_TOKENS_PER_CASE * checks),
         scoring=_of_cases(model, layers, sizes["calibration"] + test),
         dropout=_of_cases(model, layers, passes),
     )
@@ -284,30 +259,24 @@ def seconds_of(spec: ExperimentSpec, sizes: dict[str, int], speeds: Steps | None
     return operations(spec, sizes).at(speeds or assumed_speeds())
 
 
-@dataclass(frozen=True)
-class WorkLeft:
-    """What is left of a sweep: operations, and the disk of the activations that it caches, stored
-    already or not. `saved`: the share of a step that they save at most.
-    """
-
-    operations: Steps
-    cache_bytes: int
-    saved: float
-
-
 def work_left(
     selection: Selection, cells: Sequence[PlannedCell], sizes: dict[str, int]
-) -> WorkLeft:
-    """What is left of those of the selection's cells that are not done, at most: what is stored of
-    the activations below the first trained block is not looked for.
+) -> tuple[Steps, int, float]:
+    """What is left of those of the selection's cells that are not done: operations, bytes of the
+    activations that are cached, and the share of a step that these save at most.
+
+    What is stored of the activations below the first trained block counts as not stored.
     """
-    grid = selection.grid
+    all_layers = selection.grid.training.num_layers  # at which untuned models are scored
+    judged = sizes.keys() - {"train", "valid"}
+    judged_cases = sum(sizes[name] for name in judged)
+    # A moved adapter is judged by the rules that it has, so without calibration.
+    moved_cases = judged_cases - sizes["calibration"]
     steps = Steps()
+    untuned: set[tuple[str, str]] = set()
     # The sets of which activations are read: by variant, prompt, window and number of blocks. A
     # prompt by its title, since the prompt itself, with answer words, cannot be a key.
     reads: dict[tuple[str, str, str, int, int], set[str]] = {}
-    untuned: set[tuple[str, str]] = set()
-    further = sum(sizes[entry.name] for entry in grid.evaluation_sets)
 
     for cell in cells:
         if cell.scored:
@@ -317,27 +286,22 @@ def work_left(
         model = spec.model.name
         layers = spec.training.num_layers
         own_steps = operations(spec, sizes)
-        scored = sizes.keys() - {"train", "valid"}
-        scored_cases = sizes["calibration"] + sizes["test"] + further
-        # A moved adapter is judged by the rules that it has, so without calibration.
-        moves = moves_of(grid, spec, selection.variants)
-        moved_cases = len(moves) * (sizes["test"] + further)
-        passes = 1 + len(moves) * spec.scoring.moved_passes
+        moves = moves_of(selection.grid, spec, selection.variants)
         steps += Steps(
             training=0.0 if cell.trained else own_steps.training,
-            scoring=_of_cases(model, layers, scored_cases + moved_cases),
-            dropout=own_steps.dropout * passes,
+            scoring=_of_cases(model, layers, judged_cases + len(moves) * moved_cases),
+            dropout=own_steps.dropout * (1 + len(moves) * spec.scoring.moved_passes),
         )
         if (model, spec.precision.name) not in untuned:
             untuned.add((model, spec.precision.name))
-            steps += Steps(scoring=_of_cases(model, grid.training.num_layers, scored_cases))
+            steps += Steps(scoring=_of_cases(model, all_layers, judged_cases))
 
         for precision, trained, names in (
-            (spec.precision, layers, scored if cell.trained else sizes.keys()),
-            (spec.precision, grid.training.num_layers, scored),
-            *((precision, layers, scored - {"calibration"}) for precision in moves),
+            (spec.precision, layers, judged if cell.trained else sizes.keys()),
+            (spec.precision, all_layers, judged),
+            *((precision, layers, judged - {"calibration"}) for precision in moves),
         ):
-            frozen = size_of(model).blocks - _trained_blocks(model, trained)
+            frozen = max(0, _shape(model).num_hidden_layers - trained)
             window = spec.training.max_tokens
             key = model, precision.name, spec.prompt.title, window, frozen
             reads.setdefault(key, set()).update(names)
@@ -345,30 +309,29 @@ def work_left(
     cache_bytes = 0
     saved = 0.0
     computed: dict[tuple[object, ...], list[int]] = {}
-    for (*variant, frozen), names in reads.items():
-        model = str(variant[0])
-        size = size_of(model)
+    for (model, *variant, frozen), names in reads.items():
+        shape = _shape(model)
         for name in sorted(names):
             # From the nearest shallower ones of the set.
-            shallower = computed.setdefault((*variant, name), [0])
+            shallower = computed.setdefault((model, *variant, name), [0])
             start = max(blocks for blocks in shallower if blocks <= frozen)
             shallower.append(frozen)
             one_token = _per_token(model, frozen - start)
             steps += Steps(preparing=one_token * OWN_TOKENS_PER_CASE * sizes[name])
-        if pays(frozen, size.blocks):
+        if pays(frozen, shape.num_hidden_layers):
             cases = sum(sizes[name] for name in names)
             tokens = INSTRUCTION_TOKENS * len(names) + OWN_TOKENS_PER_CASE * cases
-            cache_bytes += tokens * size.hidden_size * BYTES_OF[backend().compute_dtype]
-            saved = max(saved, saving(frozen, size.blocks))
+            cache_bytes += tokens * shape.hidden_size * BYTES_OF[backend().compute_dtype]
+            saved = max(saved, saving(frozen, shape.num_hidden_layers))
 
-    return WorkLeft(steps, cache_bytes, saved)
+    return steps, cache_bytes, saved
 
 
 def _of_cases(model: str, layers: int, cases: int) -> float:
     """Operations of so many cases through the trained blocks. The instruction is run once for a
     whole batch, so a case costs its own tokens only.
     """
-    return _per_token(model, _trained_blocks(model, layers)) * OWN_TOKENS_PER_CASE * cases
+    return _per_token(model, layers) * OWN_TOKENS_PER_CASE * cases
 
 
 def estimated_bytes(selection: Selection) -> int:
@@ -378,12 +341,13 @@ def estimated_bytes(selection: Selection) -> int:
     variants |= {
         (name, precision) for name in models for precision in selection.grid.moved_to or ()
     }
-    total = ADAPTER_BYTES * len(selection.cells)
-    total += sum(4 * size_of(name).parameters for name in models)
-    # Half a bit for each weight: the scales and biases of its group.
-    total += sum(
-        size_of(name).parameters * (precision.bits + 0.5) / 8
-        for name, precision in variants
-        if precision.bits is not None  # the base model itself stands among the models
-    )
+    parameters = {
+        name: sum(math.prod(shape) for _, shape in _shape(name).tensors()) for name in models
+    }
+    total = ADAPTER_BYTES * len(selection.cells) + 4 * sum(parameters.values())
+    for name, precision in variants:
+        if precision.bits is not None:  # the base model itself stands among the models
+            # Half a bit for each weight: the scales and biases of its group.
+            total += parameters[name] * (precision.bits + 0.5) / 8
+
     return int(total)

@@ -17,8 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.outcomes import failure_of, label_run
-from flows.search_setup import refuse_without_emergencies, set_up
-from flows.selection import Narrowing, Selection
+from flows.selection import Narrowing, Selection, refuse_without_emergencies, set_up
 from flows.steps import ONE_AT_A_TIME, Step, TimeLimits
 from tasks.acquire import acquire
 from tasks.convert import convert

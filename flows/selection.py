@@ -1,5 +1,6 @@
-"""Which experiments of a grid to run, and what is refused before they start: cases that cannot be
-used, and weights that are not available.
+"""Which experiments of a grid to run, or to search a recipe for, and what is refused before they
+start: cases that cannot be used, and weights that are not available. Without Prefect, so that the
+commands refuse in a moment.
 """
 
 from __future__ import annotations
@@ -7,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.splits import check_examples
-from tasks.grids.grid import known_models, load_grid
-from tasks.models.model_shape import ModelShape, is_known, known_shape
+from tasks.grids.grid import grid_path, known_models, load_grid
+from tasks.grids.grid_errors import where
+from tasks.models.model_shape import is_known, known_shape
 from tasks.models.sizes import refuse_misfits
 from tasks.models.sources.fetch import (
     availabilities,
@@ -26,6 +29,7 @@ from tasks.runtime.backend import refuse_unusable_mlx
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.home import home
 from tasks.runtime.store import remove_all_abandoned
+from tasks.search.space import Space
 from tasks.spec import (
     BaseModelSpec,
     ExperimentSpec,
@@ -82,44 +86,25 @@ LAST_RUNS = """
 
 @dataclass(frozen=True)
 class Narrowing:
-    """Which cells of a grid to keep. An empty field keeps all; `limit` keeps the first so many of
-    the rest.
+    """Which cells of a grid to keep: parameters of the flow `sweep`. None keeps all; `limit` keeps
+    the first so many of the rest.
     """
 
-    models: Sequence[str] = ()
-    bits: Sequence[int] = ()
-    recipes: Sequence[str] = ()
+    models: Sequence[str] | None = None
+    bits: Sequence[int] | None = None
+    recipes: Sequence[str] | None = None
     limit: int | None = None
-    precisions: Sequence[str] = ()
-    cells: Sequence[str] = ()
+    precisions: Sequence[str] | None = None
+    cells: Sequence[str] | None = None
 
     @classmethod
     def to_one(cls, model: str | None, bits: int | None, recipe: str | None) -> Narrowing:
         """One model, bit width or recipe, where they are named."""
         return cls(
-            [model] if model else (),
-            [bits] if bits is not None else (),
-            [recipe] if recipe else (),
+            None if model is None else [model],
+            None if bits is None else [bits],
+            None if recipe is None else [recipe],
         )
-
-    @property
-    def precision_names(self) -> set[str]:
-        """The precisions to keep, whichever way they were named; empty for all."""
-        return {*self.precisions, *(of_bits(bits).name for bits in self.bits)}
-
-    def parameters(self) -> dict[str, Any]:
-        """The narrowing as parameters of the flow `sweep`: lists, and None for what keeps all."""
-        return {
-            "models": list(self.models) or None,
-            "bits": list(self.bits) or None,
-            "recipes": list(self.recipes) or None,
-            "limit": self.limit,
-            "precisions": list(self.precisions) or None,
-            "cells": list(self.cells) or None,
-        }
-
-
-EVERYTHING = Narrowing()
 
 
 @dataclass(frozen=True)
@@ -156,38 +141,38 @@ class Selection:
 
 
 def select(
-    grid: str, overrides: list[str] | None = None, narrowing: Narrowing = EVERYTHING
+    grid: str, overrides: list[str] | None = None, narrowing: Narrowing | None = None
 ) -> Selection:
     """Read a grid and keep the cells that `narrowing` asks for, in the grid's order.
 
     A base model that the project knows may be named even if the grid does not list it. Raises
     BadInput for a model, precision, recipe or limit that leaves nothing to run.
     """
+    only = narrowing or Narrowing()
     settings = load_grid(grid, overrides)
     base_models = known_models(settings)
-    _refuse_unknown(narrowing, settings, base_models)
+    _refuse_unknown(only, settings, base_models)
 
-    if narrowing.models:
-        settings = settings.model_copy(update={"models": tuple(dict.fromkeys(narrowing.models))})
+    if only.models:
+        settings = settings.model_copy(update={"models": tuple(dict.fromkeys(only.models))})
     refuse_misfits_of(settings, base_models)
 
+    precisions = [*(only.precisions or ()), *(of_bits(bits).name for bits in only.bits or ())]
     cells = [
         spec
         for spec in experiments(settings, base_models)
-        if (not narrowing.precision_names or spec.precision.name in narrowing.precision_names)
-        and (not narrowing.recipes or spec.recipe.name in narrowing.recipes)
-        and (not narrowing.cells or spec.cell_id in narrowing.cells)
+        if (not precisions or spec.precision.name in precisions)
+        and (not only.recipes or spec.recipe.name in only.recipes)
+        and (not only.cells or spec.cell_id in only.cells)
     ]
     if not cells:
-        raise BadInput(f"The grid {settings.name} has none of the experiments {narrowing.cells}.")
+        raise BadInput(f"The grid {settings.name} has none of the experiments {only.cells}.")
 
-    return Selection(settings, cells[: narrowing.limit])
+    return Selection(settings, cells[: only.limit])
 
 
-def _refuse_unknown(
-    narrowing: Narrowing, grid: Grid, base_models: dict[str, BaseModelSpec]
-) -> None:
-    for name in narrowing.models:
+def _refuse_unknown(only: Narrowing, grid: Grid, base_models: dict[str, BaseModelSpec]) -> None:
+    for name in only.models or ():
         if name not in base_models:
             raise BadInput(
                 f"--model {name} is not a known base model; known are "
@@ -195,21 +180,20 @@ def _refuse_unknown(
             )
 
     names = [precision.name for precision in grid.compared]
-    plain = {name.removesuffix("bit"): name for name in names if name.endswith("bit")}
-    _refuse_absent(grid, "bits", [str(bits) for bits in narrowing.bits], list(plain) or names)
-    _refuse_absent(grid, "precision", narrowing.precisions, names)
-    _refuse_absent(grid, "recipe", narrowing.recipes, [recipe.name for recipe in grid.recipes])
-    if narrowing.limit is not None and narrowing.limit < 1:
-        raise BadInput(f"--limit {narrowing.limit} leaves nothing to run; give 1 or more.")
+    plain = [name.removesuffix("bit") for name in names if name.endswith("bit")]
+    for kind, requested, available in (
+        ("bits", map(str, only.bits or ()), plain or names),
+        ("precision", only.precisions or (), names),
+        ("recipe", only.recipes or (), [recipe.name for recipe in grid.recipes]),
+    ):
+        for value in requested:
+            if value not in available:
+                raise BadInput(
+                    f"The grid {grid.name} has no {kind} {value}; it has {', '.join(available)}."
+                )
 
-
-def _refuse_absent(
-    grid: Grid, kind: str, requested: Sequence[str], available: Sequence[str]
-) -> None:
-    for value in requested:
-        if value not in available:
-            names = ", ".join(available)
-            raise BadInput(f"The grid {grid.name} has no {kind} {value}; it has {names}.")
+    if only.limit is not None and only.limit < 1:
+        raise BadInput(f"--limit {only.limit} leaves nothing to run; give 1 or more.")
 
 
 def moves_of(
@@ -229,23 +213,21 @@ def moves_of(
 def refuse_misfits_of(grid: Grid, base_models: dict[str, BaseModelSpec]) -> None:
     """Refuse, before any download, settings that do not fit a model whose shape is known."""
     defined_by_grid = {model.name for model in grid.base_models}
+    precisions = [*grid.compared, *(grid.moved_to or ())]
     for name in grid.models:
         is_built_in = is_known(name) and name not in defined_by_grid
         shape = known_shape(name) if is_built_in else shape_from_sources(base_models[name], home())
-        if shape is not None:
-            _refuse_misfit_recipes(name, shape, grid)
+        if shape is None:
+            continue
 
-
-def _refuse_misfit_recipes(model: str, shape: ModelShape, grid: Grid) -> None:
-    precisions = [*grid.compared, *(grid.moved_to or ())]
-    for recipe in grid.recipes:
-        training = training_of_recipe(grid, recipe)
-        try:
-            refuse_misfits(model, shape, training, precisions)
-        except BadInput as error:
-            if training == grid.training:
-                raise
-            raise BadInput(f"Recipe {recipe.name}: {error}") from error
+        for recipe in grid.recipes:
+            training = training_of_recipe(grid, recipe)
+            try:
+                refuse_misfits(name, shape, training, precisions)
+            except BadInput as error:
+                if training == grid.training:
+                    raise
+                raise BadInput(f"Recipe {recipe.name}: {error}") from error
 
 
 def failed_cells(selection: Selection) -> list[str]:
@@ -253,13 +235,12 @@ def failed_cells(selection: Selection) -> list[str]:
 
     Raises BadInput if there are none.
     """
-    last: dict[str, str] = {}
+    last_failed: set[object] = set()
     if warehouse_path().exists():
         bring_up_to_date()
-        last = {str(cell): str(status) for cell, status in query_rows(LAST_RUNS).rows}
+        last_failed = {cell for cell, status in query_rows(LAST_RUNS).rows if status != "completed"}
 
-    ids = [spec.cell_id for spec in selection.cells]
-    failed = [id for id in ids if last.get(id, "completed") != "completed"]
+    failed = [spec.cell_id for spec in selection.cells if spec.cell_id in last_failed]
     if not failed:
         raise BadInput(
             f"No experiment of {selection.grid.name} failed when it last ran; leave out --failed "
@@ -303,17 +284,75 @@ def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:
     if any(stored(model, root) for model in models):
         return
 
-    answers = availabilities(models, root)
-    states = [state for sources in answers.values() for _, state in sources]
-    if any(is_offered(state) or is_unanswered(state) for state in states):
-        return
+    reasons = []
+    for name, sources in availabilities(models, root).items():
+        for source, state in sources:
+            if is_offered(state) or is_unanswered(state):
+                return
+            reasons.append(f"{name}: {source}: {state}")
 
-    reasons = [
-        f"{name}: {source}: {state}"
-        for name, sources in answers.items()
-        for source, state in sources
-    ]
     raise SourceUnavailable(
         f"No weights are available ({'; '.join(reasons)}); connect to a network, or list a source "
         "with kind = 'folder' in the grid."
     )
+
+
+def set_up(
+    grid: str, overrides: list[str] | None, narrowing: Narrowing, seed: int | None = None
+) -> Space:
+    """The space of a grid's first cell among those that `narrowing` and `seed` leave.
+
+    Raises BadInput for what cannot be searched.
+    """
+    selection = select(grid, overrides, narrowing)
+    if seed is not None:
+        selection = selection.with_seed(seed)
+
+    def refusal(problem: object, *key: str) -> BadInput:
+        place = where(grid_path(grid), ["search", *key], overrides or [])
+        return BadInput(f"{place}: {problem}")
+
+    search = selection.grid.search
+    if search is None or not search.settings:
+        raise refusal(
+            "no [search] table names a setting to search; add one, e.g. [search] with the line "
+            '"recipe.learning_rate" = { low = 1e-4, high = 1e-2, log = true }.'
+        )
+
+    cell = selection.cells[0]
+    recipe = next(r for r in selection.grid.recipes if r.name == cell.recipe.name)
+    # The searched precision, under the key that the grid has.
+    has_bits = selection.grid.bits is not None
+    precision = {"bits": (cell.bits,)} if has_bits else {"precisions": (cell.precision.name,)}
+    one_cell = selection.grid.model_copy(
+        update={
+            "models": (cell.model.name,),
+            "seeds": (cell.seed,),
+            **precision,
+            # The cell's seed counts, whatever seeds its recipe names.
+            "recipes": (recipe.model_copy(update={"seeds": None}),),
+        }
+    )
+    space = Space(one_cell, search, cell.model)
+    for key, problem in space.problems():
+        raise refusal(problem, key)
+
+    # Blocks and modules that the base model does not have, before anything is fetched.
+    models = known_models(one_cell)
+    for key, value in space.samples():
+        try:
+            refuse_misfits_of(space.grid_with({key: value}), models)
+        except BadInput as error:
+            raise refusal(error, key) from error
+
+    return space
+
+
+def refuse_without_emergencies(data: Path) -> None:
+    """Raise BadInput for cases that cannot say how a recipe treats emergencies."""
+    dataset = DatasetManifest.read(data)
+    if not dataset.sets["valid"].labels.get("ED"):
+        raise BadInput(
+            f"The set valid of {dataset.source} has no ED case, so a search would choose a recipe "
+            "whose ED recall is unknown; add ED cases, or raise data.limits.valid."
+        )

@@ -57,9 +57,7 @@ def sweep(
         cells: only these experiments, e.g. smollm2-135m-4bit-baseline-s42
         pool: the work pool whose machines run the experiments, instead of this process
     """
-    narrowing = Narrowing(
-        models or (), bits or (), recipes or (), limit, precisions or (), cells or ()
-    )
+    narrowing = Narrowing(models, bits, recipes, limit, precisions, cells)
     selection = select(grid, overrides, narrowing)
     label_run(selection, name=f"sweep {selection.grid.name}")
     refusals = refill_warehouse()
@@ -81,21 +79,16 @@ def sweep(
         # Artifacts of this run, so that its tab has them.
         publish_comparison(evaluations_of_sweep(record.id) if exists else None)
 
-    tell_sweep_finished(selection.grid.name, len(selection.cells), len(failures))
+    count = len(selection.cells)
+    tell_sweep_finished(selection.grid.name, count, len(failures))
     if exists and not waits:
         publish_report(selection.grid.name)
-    return _outcome(len(selection.cells), failures)
 
-
-def _outcome(experiments: int, failures: list[str]) -> State[Any]:
-    """The state of a finished sweep; its message names every failure."""
     if failures:
-        count = counted(len(failures), "failure")
-        heading = f"{count} in a sweep of {experiments} experiments: "
+        heading = f"{counted(len(failures), 'failure')} in a sweep of {count} experiments: "
         return Failed(message=heading + " | ".join(failures))
-    if some_results_wait():
-        subject = "1 experiment has" if experiments == 1 else f"{experiments} experiments have"
-        return Completed(message=f"{subject} landed and will be loaded into the warehouse")
 
-    subject = "1 experiment is" if experiments == 1 else f"{experiments} experiments are"
-    return Completed(message=f"{subject} in the warehouse")
+    states = ("has", "have") if waits else ("is", "are")
+    where = "landed and will be loaded into" if waits else "in"
+    state = f"{counted(count, 'experiment')} {states[count != 1]} {where} the warehouse"
+    return Completed(message=state)

@@ -1,9 +1,11 @@
 """HTTP servers on this machine that stand in for others: a Hub, a package index, Prefect's server, a listener."""
 
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 
 class QuietHandler(BaseHTTPRequestHandler):
@@ -23,3 +25,23 @@ def http_server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
+
+
+def version_server(version: str, *, port: int = 0, descriptor: int | None = None) -> list[str]:
+    """The command of a server that answers a version to every request, on a port or on an open socket."""
+    return [sys.executable, __file__, version, str(port), *([] if descriptor is None else [str(descriptor)])]
+
+
+class Version(QuietHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f'"{sys.argv[1]}"'.encode())
+
+
+if __name__ == "__main__":
+    descriptors = [int(text) for text in sys.argv[3:]]
+    server = HTTPServer(("127.0.0.1", int(sys.argv[2])), Version, bind_and_activate=not descriptors)
+    if descriptors:
+        server.socket = socket.socket(fileno=descriptors[0])
+    server.serve_forever()

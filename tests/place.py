@@ -119,6 +119,11 @@ class Place:
         }  # fmt: skip
         return inherited | {key: str(value) for key, value in own_values.items()}
 
+    def use(self, patch: Any) -> None:
+        """This process has the home and the warehouse of the place."""
+        for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
+            patch.setenv(name, self.environment[name])
+
     def start(self, *args: str, **environment: str) -> subprocess.Popen[str]:
         """`triage ARGS` in the background, the leader of a process group; its outputs go to the files `out` and `err` of
         the folder."""

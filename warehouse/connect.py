@@ -32,7 +32,8 @@ Settings = dict[str, str | bool | int | float | list[str]]  # DuckDB's, by name
 STORAGE: Settings = {"storage_compatibility_version": "v1.5.0"}
 # A read-only connection protects the warehouse. These settings protect everything else: no file,
 # extension, network or Python variable can be reached, and no statement can undo them.
-SEALED: Settings = {"enable_external_access": "false", "lock_configuration": "true"}
+LOCK = "lock_configuration"
+SEALED: Settings = {"enable_external_access": "false", LOCK: "true"}
 WAIT_SECONDS = 30.0
 # Reentrant: a thread with a snapshot of one file may read another file.
 _one_at_a_time = threading.RLock()
@@ -210,7 +211,14 @@ def _connect(
     pause = 0.02
     while True:
         try:
-            return duckdb.connect(str(path), read_only=read_only, config=settings)
+            config = {name: value for name, value in settings.items() if name != LOCK}
+            con = duckdb.connect(str(path), read_only=read_only, config=config)
+            # Where DuckDB takes Python for a notebook, a query of seconds would draw on standard
+            # output. No setting of a file, so it is made before the settings are locked.
+            con.execute("SET enable_progress_bar = false")
+            if LOCK in settings:
+                con.execute(f"SET {LOCK} = true")
+            return con
         except duckdb.Error as error:
             if not is_lock(error):
                 raise BadInput(_cannot_open(path, error)) from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -27,7 +28,6 @@ from tasks.runtime.shared import shared_place, without_password
 from tasks.runtime.store import intact_manifest
 from tasks.spec import LABELS, Data, EvaluationSet, PromptChoice
 
-COLUMNS = ("text_column", "label_column", "id_column", "group_column", "rationale_column")
 STYLES = {"error": "bold red", "warning": "yellow"}
 SHOWN_LEVELS = {"ok": "ok", "warning": "warning", "error": "FAILS"}
 STAYS = (
@@ -44,75 +44,148 @@ data = typer.Typer(
     no_args_is_help=True, help="Check a dataset, show its data card, or forget what came from it."
 )
 
-Source = Annotated[
-    str,
-    typer.Argument(
-        help="embedded, a file, a folder of sets, a Hub dataset (owner/name), or a grid file"
-    ),
-]
-TextColumn = Annotated[str | None, typer.Option(help="column with the message (else text)")]
-LabelColumn = Annotated[str | None, typer.Option(help="column with the label (else label)")]
-IdColumn = Annotated[
-    str | None, typer.Option(help="column with the case's id, different in every row")
-]
-GroupColumn = Annotated[
-    str | None, typer.Option(help="column with the group; its cases stay in one set")
-]
-RationaleColumn = Annotated[
-    str | None, typer.Option(help="column with the reason for the label, never in a prompt")
-]
-Words = Annotated[
-    list[str] | None,
-    typer.Option("--label", help="another label word, e.g. emergency=ED (repeatable)"),
-]
-Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of a Hub dataset")]
-Listing = Annotated[
-    bool, typer.Option("--list", help="list each set's groups and all pairs of near copies")
-]
 Named = Annotated[
     str,
     typer.Argument(
         metavar="data", help="a data set: its name, name-digest or digest, or a grid that names it"
     ),
 ]
+Asked = tuple[Data, tuple[EvaluationSet, ...], PromptChoice]
+
+
+def request(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="embedded, a file, a folder of sets, a Hub dataset (owner/name), or a grid file"
+        ),
+    ] = "embedded",
+    text_column: Annotated[
+        str | None, typer.Option(help="column with the message (else text)")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="column with the label (else label)")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="column with the case's id, different in every row")
+    ] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="column with the group; its cases stay in one set")
+    ] = None,
+    rationale_column: Annotated[
+        str | None, typer.Option(help="column with the reason for the label, never in a prompt")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="another label word, e.g. emergency=ED (repeatable)")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="branch, tag or commit of a Hub dataset")
+    ] = None,
+) -> Asked:
+    """The dataset that a command names, its evaluation sets, and the prompt: of several the first
+    with examples, which are the same in all. Raises BadInput.
+    """
+    settings = {
+        "revision": revision,
+        "text_column": text_column,
+        "label_column": label_column,
+        "id_column": id_column,
+        "group_column": group_column,
+        "rationale_column": rationale_column,
+    }
+    options = {key: value for key, value in settings.items() if value is not None}
+    if source.endswith(".toml"):
+        if options or label:
+            raise BadInput(
+                f"{source} is a grid, which names its columns and labels; leave the options out."
+            )
+        grid = load_grid(source)
+        with_examples = [prompt for prompt in grid.prompts if load_prompt(prompt).examples]
+        prompt = with_examples[0] if with_examples else grid.prompt
+        return grid.data, grid.evaluation_sets, prompt
+
+    if revision is not None:
+        check_revision(source)
+
+    words: dict[str, str] = {}
+    for item in label or ():
+        word, _, meaning = (part.strip() for part in item.rpartition("="))
+        if not word or meaning not in LABELS:
+            raise BadInput(f"--label {item!r} is not of the form word=ED, word=GP or word=HOME.")
+        if words.setdefault(word, meaning) != meaning:
+            raise BadInput(
+                f"--label maps {word!r} to {words[word]} and to {meaning}; leave one of the two out."
+            )
+
+    named_data = Data.model_validate({"source": source, "labels": words, **options})
+    embedded = (EvaluationSet(name="test_adversarial", source="embedded"),)
+    return named_data, embedded if source == "embedded" else (), DEFAULT
+
+
+def of_a_dataset(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of `request`, whose answer is its first argument."""
+    shared = inspect.signature(request, eval_str=True).parameters
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+    @functools.wraps(command)
+    def with_options(**options: Any) -> None:
+        asked = request(**{name: options.pop(name) for name in shared})
+        command(asked, **options)
+
+    with_options.__signature__ = inspect.Signature([*shared.values(), *own])  # type: ignore[attr-defined]
+    return with_options
 
 
 @data.command("check")
+@of_a_dataset
 def data_check(
-    source: Source = "embedded",
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    id_column: IdColumn = None,
-    group_column: GroupColumn = None,
-    rationale_column: RationaleColumn = None,
-    label: Words = None,
-    revision: Revision = None,
-    listing: Listing = False,
+    asked: Asked,
+    listing: Annotated[
+        bool, typer.Option("--list", help="list each set's groups and all pairs of near copies")
+    ] = False,
 ) -> None:
     """Check rows, labels, repeats, contradictions, leaks, and the recall that test can certify."""
-    columns = (text_column, label_column, id_column, group_column, rationale_column)
-    raise typer.Exit(check(console, request(source, columns, revision, label or []), listing))
+    named_data, evaluation_sets, choice = asked
+    stored_tokenizers = tokenizers()
+    prompt = load_prompt(choice)
+    report = check_data(named_data, evaluation_sets, stored_tokenizers, prompt)
+    console.print(_sets(report))
+    console.print(_lengths(report))
+    if prompt.examples:
+        console.print(shared_tokens(prompt, stored_tokenizers), soft_wrap=True)
+
+    if not stored_tokenizers:
+        console.print(
+            f"No tokenizer is stored in {home() / 'models'} (TRIAGE_HOME sets another place), so "
+            "lengths are in words; `triage sweep demo` stores one.",
+            soft_wrap=True,
+        )
+    if listing:
+        _list(console, report)
+
+    console.print(_findings(report))
+    if named_data.source != "embedded":
+        console.print(
+            f"A sweep copies these cases to {home() / 'data'} (TRIAGE_HOME sets another place).",
+            soft_wrap=True,
+        )
+    summaries = {0: "No check fails.", 1: "1 check fails."}
+    console.print(summaries.get(report.errors, f"{report.errors} checks fail."))
+    raise typer.Exit(int(report.fails))
 
 
 @data.command("card")
-def data_card(
-    source: Source = "embedded",
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    id_column: IdColumn = None,
-    group_column: GroupColumn = None,
-    rationale_column: RationaleColumn = None,
-    label: Words = None,
-    revision: Revision = None,
-) -> None:
+@of_a_dataset
+def data_card(asked: Asked) -> None:
     """Show the data card: what a dataset is, where it comes from, and what it cannot show."""
-    columns = (text_column, label_column, id_column, group_column, rationale_column)
-    requested = request(source, columns, revision, label or [])
+    named_data, evaluation_sets, _ = asked
     root = home()
-    sources = requested.data, root, requested.evaluation_sets
     # One that no sweep has stored is prepared for it and removed: a closed terminal must leave no
     # texts behind.
-    with interrupted_by_signals(), stored_or_temporary(*sources) as folder:
+    with (
+        interrupted_by_signals(),
+        stored_or_temporary(named_data, root, evaluation_sets) as folder,
+    ):
         text = (folder / CARD).read_text(encoding="utf-8")
     console.print(text, soft_wrap=True, end="")
     if folder.is_relative_to(root):
@@ -139,89 +212,6 @@ def data_forget(data: Named, yes: Yes = False) -> None:
     for name in sharing_sets(root, names):
         notes.append(f"The data set {name} shares sets with it and stays: forget it, too.")
     remove_if_told(root, of_data(root, names), yes, notes)
-
-
-@dataclass(frozen=True)
-class DataRequest:
-    """The dataset and the evaluation sets that a command names, and the prompt: of several the
-    first with examples, which are the same in all.
-    """
-
-    data: Data
-    evaluation_sets: tuple[EvaluationSet, ...] = ()
-    prompt: PromptChoice = DEFAULT
-
-
-def request(
-    source: str, columns: Sequence[str | None], revision: str | None, labels: Sequence[str]
-) -> DataRequest:
-    """The data of a grid file, or of one source with its columns.
-
-    `columns`: a name for each of COLUMNS, None where the option is not given; `labels`: word=ED and
-    so on. Raises BadInput.
-    """
-    settings = {"revision": revision, **dict(zip(COLUMNS, columns, strict=True))}
-    options = {key: value for key, value in settings.items() if value is not None}
-    if source.endswith(".toml"):
-        if options or labels:
-            raise BadInput(
-                f"{source} is a grid, which names its columns and labels; leave the options out."
-            )
-        grid = load_grid(source)
-        with_examples = [prompt for prompt in grid.prompts if load_prompt(prompt).examples]
-        prompt = with_examples[0] if with_examples else grid.prompt
-        return DataRequest(grid.data, grid.evaluation_sets, prompt)
-
-    if "revision" in options:
-        check_revision(source)
-
-    words: dict[str, str] = {}
-    for item in labels:
-        word, _, label = (part.strip() for part in item.rpartition("="))
-        if not word or label not in LABELS:
-            raise BadInput(f"--label {item!r} is not of the form word=ED, word=GP or word=HOME.")
-        if words.setdefault(word, label) != label:
-            raise BadInput(
-                f"--label maps {word!r} to {words[word]} and to {label}; leave one of the two out."
-            )
-
-    named_data = Data.model_validate({"source": source, "labels": words, **options})
-    if source == "embedded":
-        return DataRequest(named_data, (EvaluationSet(name="test_adversarial", source="embedded"),))
-    return DataRequest(named_data)
-
-
-def check(console: Console, requested: DataRequest, listing: bool = False) -> int:
-    """Print the report and return the exit code: 1 if a check fails, else 0.
-
-    With `listing` every group of each set and every pair of near copies is printed too.
-    """
-    stored_tokenizers = tokenizers()
-    prompt = load_prompt(requested.prompt)
-    report = check_data(requested.data, requested.evaluation_sets, stored_tokenizers, prompt)
-    console.print(_sets(report))
-    console.print(_lengths(report))
-    if prompt.examples:
-        console.print(shared_tokens(prompt, stored_tokenizers), soft_wrap=True)
-
-    if not stored_tokenizers:
-        console.print(
-            f"No tokenizer is stored in {home() / 'models'} (TRIAGE_HOME sets another place), so "
-            "lengths are in words; `triage sweep demo` stores one.",
-            soft_wrap=True,
-        )
-    if listing:
-        _list(console, report)
-
-    console.print(_findings(report))
-    if requested.data.source != "embedded":
-        console.print(
-            f"A sweep copies these cases to {home() / 'data'} (TRIAGE_HOME sets another place).",
-            soft_wrap=True,
-        )
-    summaries = {0: "No check fails.", 1: "1 check fails."}
-    console.print(summaries.get(report.errors, f"{report.errors} checks fail."))
-    return int(report.fails)
 
 
 def tokenizers() -> dict[str, Path]:

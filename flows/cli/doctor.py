@@ -5,6 +5,7 @@ is, no user, host, folder or environment.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -14,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from importlib.util import find_spec
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 
 from deployments.prefect_api import check_prefect_server
@@ -93,21 +92,34 @@ def examine_machine(console: Console, selftest: bool = False, path: Path | None 
     `doctor-<time>.json` in TRIAGE_HOME. Raises BadInput for a `path` that cannot be written.
     """
     if path is not None:
-        refuse_path(path, selftest)
+        _refuse_path(path, selftest)
 
     findings = _print_findings(console, _findings())
     if selftest:
-        outcome = run_selftest()
-        findings += _print_findings(console, outcome.findings)
+        own_findings, measured = run_selftest()
+        findings += _print_findings(console, own_findings)
         created = datetime.now(UTC)
         target = path or home() / f"doctor-{created:%Y%m%dT%H%M%SZ}.json"
-        write_report(target, report(outcome, findings, created))
+        text = json.dumps(report(measured, findings, created), indent=1, ensure_ascii=False)
+        write_atomic(target, text + "\n")
         console.print(f"Written to {target}: it names no user, host or folder.", soft_wrap=True)
 
     errors = sum(finding.level == "error" for finding in findings)
     warnings = sum(finding.level == "warning" for finding in findings)
     console.print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}.")
     return 1 if errors else 0
+
+
+def _refuse_path(path: Path, selftest: bool) -> None:
+    """Raise BadInput, before anything is measured, for a report that cannot be written."""
+    if not selftest:
+        raise BadInput("--json writes what the self-test measures; give --selftest too.")
+    if path.is_dir():
+        raise BadInput(f"--json {path} is a folder; name a file in it.")
+    if path.exists():
+        raise BadInput(f"--json {path} exists; name another file.")
+    if not path.absolute().parent.is_dir():
+        raise BadInput(f"--json {path}: there is no folder {path.absolute().parent}; create it.")
 
 
 def _count(number: int, noun: str) -> str:
@@ -151,15 +163,12 @@ def _print_findings(console: Console, findings: Iterable[Finding]) -> list[Findi
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the libraries that decide a result."""
-    libraries = {name: _version(name) for name in LIBRARIES}
-    return {"Python": platform.python_version()} | libraries
+    found = {"Python": platform.python_version()} | dict.fromkeys(LIBRARIES, "not installed")
+    for name in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
 
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+    return found
 
 
 def machine() -> list[Finding]:
@@ -192,32 +201,20 @@ def memory() -> list[Finding]:
 
 def computing() -> list[Finding]:
     """BLAS and backend, as the process of a step sees them."""
-    probe = Probe(**run_child("tasks.runtime.device:run", {}, home() / "logs" / "doctor-probe"))
-    return [_blas(probe), _backend(probe)]
+    probe = run_child("tasks.runtime.device:run", {}, home() / "logs" / "doctor-probe")
+    device = Device(**probe["device"])
+    return [_blas(device, probe["warning"]), _backend(device, can_use_gpu=probe["gpu"])]
 
 
-class Probe(BaseModel):
-    """What the probe's child process reports. `gpu`: whether MLX can use one."""
-
-    device: Device
-    warning: str | None
-    gpu: bool
-
-    @property
-    def lacks_gpu(self) -> bool:
-        return self.device.on_gpu and not self.gpu
-
-
-def _blas(probe: Probe) -> Finding:
-    device = probe.device
+def _blas(device: Device, warning: str | None) -> Finding:
     if device.on_gpu:
         return Finding("products", "ok", f"GPU, {device.gflops:.0f} GFLOP/s in float32")
 
     speed = f"{device.blas}, {device.gflops:.0f} GFLOP/s in float32"
-    if probe.warning is None:
+    if warning is None:
         return Finding("BLAS", "ok", speed)
     if device.blas == "reference":
-        return Finding("BLAS", "warning", speed, probe.warning.rstrip("."))
+        return Finding("BLAS", "warning", speed, warning.rstrip("."))
 
     remedy = (
         "a fast library is loaded, so the machine is busy or slow: "
@@ -226,10 +223,9 @@ def _blas(probe: Probe) -> Finding:
     return Finding("BLAS", "warning", speed, remedy)
 
 
-def _backend(probe: Probe) -> Finding:
-    device = probe.device
+def _backend(device: Device, can_use_gpu: bool) -> Finding:
     path = f"{device.backend}, {device.compute_path} in {device.compute_dtype}"
-    if probe.lacks_gpu:
+    if device.on_gpu and not can_use_gpu:
         remedy = (
             "run it on the Mac itself, not in a virtual machine or over a session without a GPU"
         )
@@ -253,16 +249,13 @@ def libraries() -> list[Finding]:
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode:
         lines = result.stdout.strip().splitlines() or result.stderr.strip().splitlines()[-1:]
-        findings.append(_unmet_requirements(lines))
+        own = [line for line in lines if line.startswith("triage-sweep ")]
+        detail = "; ".join((own or lines)[:3])
+        level: Literal["warning", "error"] = "error" if own else "warning"
+        remedy = "run `uv sync`, or reinstall them"
+        findings.append(Finding("requirements", level, detail, remedy))
 
     return findings
-
-
-def _unmet_requirements(lines: list[str]) -> Finding:
-    of_this_project = [line for line in lines if line.startswith("triage-sweep ")]
-    detail = "; ".join((of_this_project or lines)[:3])
-    level: Literal["warning", "error"] = "error" if of_this_project else "warning"
-    return Finding("requirements", level, detail, "run `uv sync`, or reinstall them")
 
 
 def bytecode() -> list[Finding]:
@@ -300,12 +293,7 @@ def _weights(model: str, sources: list[tuple[str, str]], none_at_all: bool) -> F
     return Finding(name, "warning", text, remedy)
 
 
-def disk() -> list[Finding]:
-    """Permission and space where TRIAGE_HOME is or will be; the study decides how much is needed."""
-    return [*_space(), *_uploads()]
-
-
-def _uploads() -> list[Finding]:
+def uploads() -> list[Finding]:
     """A warning where a Mac may upload what the home or the warehouse holds."""
     synced = [(Path.home() / name).resolve() for name in UPLOADED]
     places = {"TRIAGE_HOME": home(), "TRIAGE_WAREHOUSE": warehouse_path()}
@@ -328,7 +316,8 @@ def _uploads() -> list[Finding]:
     ]
 
 
-def _space() -> list[Finding]:
+def disk() -> list[Finding]:
+    """Permission and space where TRIAGE_HOME is or will be; the study decides how much is needed."""
     folder = existing_home()
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         remedy = "set TRIAGE_HOME to another folder"
@@ -377,25 +366,18 @@ CONCURRENT: dict[str, Check] = {
     "bytecode": bytecode,
     "weights": weights,
     "disk": disk,
+    "uploads": uploads,
     "Prefect": check_prefect_server,
     "warehouse": warehouse,
 }
 
 
-@dataclass(frozen=True)
-class SelfTestOutcome:
-    """What the self-test found. `measured`: what its process returned, empty where it failed.
+def run_selftest() -> tuple[list[Finding], dict[str, Any]]:
+    """Run the self-test in a child process; its models are deleted.
 
-    `error`: the words of a failure, without folders.
+    Returns its findings and what the process measured, where it failed `error`: words without
+    folders.
     """
-
-    findings: list[Finding]
-    measured: dict[str, Any]
-    error: str = ""
-
-
-def run_selftest() -> SelfTestOutcome:
-    """Run the self-test in a child process; its models are deleted."""
     log = home() / "logs" / "doctor"
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -403,9 +385,9 @@ def run_selftest() -> SelfTestOutcome:
     except TriageError as error:
         remedy = "read the log; without this, no result can be trusted"
         finding = Finding("self-test", "error", str(error), remedy)
-        return SelfTestOutcome([finding], {}, without_folders(f"{type(error).__name__}: {error}"))
+        return [finding], {"error": without_folders(f"{type(error).__name__}: {error}")}
 
-    return SelfTestOutcome([_finding(check) for check in measured["checks"]], measured)
+    return [_finding(check) for check in measured["checks"]], measured
 
 
 def _finding(check: dict[str, Any]) -> Finding:
@@ -416,7 +398,7 @@ def _finding(check: dict[str, Any]) -> Finding:
     return Finding(check["name"], check["level"], detail, check["remedy"])
 
 
-def report(outcome: SelfTestOutcome, findings: list[Finding], created: datetime) -> dict[str, Any]:
+def report(measured: dict[str, Any], findings: list[Finding], created: datetime) -> dict[str, Any]:
     """The report as JSON: machine, versions, backend, checks with numbers and seconds.
 
     Of the doctor's other findings only how they went: their words name folders and servers.
@@ -433,29 +415,10 @@ def report(outcome: SelfTestOutcome, findings: list[Finding], created: datetime)
         },
         "versions": versions(),
         "backend": {
-            "name": backend().name,
-            "compute_path": backend().compute_path,
-            "compute_dtype": backend().compute_dtype,
-            "experimental": backend().experimental,
+            name: getattr(backend(), name)
+            for name in ("name", "compute_path", "compute_dtype", "experimental")
         },
         "findings": [{"name": finding.name, "level": finding.level} for finding in findings],
-        "error": outcome.error,
-        **outcome.measured,
+        "error": "",
+        **measured,
     }
-
-
-def refuse_path(path: Path, selftest: bool) -> None:
-    """Raise BadInput, before anything is measured, for a report that cannot be written."""
-    if not selftest:
-        raise BadInput("--json writes what the self-test measures; give --selftest too.")
-    if path.is_dir():
-        raise BadInput(f"--json {path} is a folder; name a file in it.")
-    if path.exists():
-        raise BadInput(f"--json {path} exists; name another file.")
-    if not path.absolute().parent.is_dir():
-        raise BadInput(f"--json {path}: there is no folder {path.absolute().parent}; create it.")
-
-
-def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Write the report as JSON. Raises BadInput where it may not be written."""
-    write_atomic(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")

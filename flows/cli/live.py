@@ -7,9 +7,9 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass
 from itertools import accumulate
 
 import rich.live
@@ -36,7 +36,6 @@ from tasks.runtime.events import (
     TrainingReport,
     ValidationReport,
 )
-from tasks.spec import ExperimentSpec
 
 OF_THE_MACHINE = "GFLOP/s"  # stands in warnings about the speed of the machine, see device.py
 FIGURES = re.compile(r"[0-9.,]+")  # by which the notes of a base model's steps differ
@@ -47,67 +46,73 @@ DRAWS_PER_SECOND = 4
 COLUMNS = ("experiment", "state", "iteration", "loss", "valid", "left")
 LINES_AROUND = 5  # header, rows left out, current step, whole sweep, prompt
 BETWEEN = 2  # spaces between two columns
-NONE = ""
 
 
 @contextlib.contextmanager
 def live(console: Console, selection: Selection) -> Iterator[None]:
-    """Show the events of the steps of a sweep while the block runs."""
-    display = _Display(console, selection)
+    """Show the events of the steps of a sweep while the block runs: lines, and on a terminal a table
+    below them.
+    """
+    display = Display(console, selection)
     table: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
     if console.is_terminal:
-        table = display.table()
+        table = rich.live.Live(
+            console=console,
+            transient=True,
+            refresh_per_second=DRAWS_PER_SECOND,
+            # Asked at each drawing: steps change the board and draw nothing themselves.
+            get_renderable=lambda: display.render(console.height, console.width),
+        )
     with listening(display.on_event), table:
         yield
 
 
-class _Display:
-    """The lines of a sweep, and the board that the table shows."""
+class Display:
+    """The lines of a sweep, and its table: the rows in the order of the grid, and the step that
+    runs.
+
+    `step`: its title and how far it is, e.g. `evaluate a  cases (80 of 300)`.
+    """
 
     def __init__(self, console: Console, selection: Selection) -> None:
         self.console = console
-        self.experiments = len(selection.cells)
         # The longest first: a name may be the beginning of another.
         self.models = sorted((model.name for model in selection.models), key=len, reverse=True)
         self.ended = 0
         self.time_left = TimeLeft(selection)
-        self.board = Board.of(selection.cells, self.time_left)
+        self.step = "starting"
+        self.rows = {
+            spec.cell_id: ExperimentRow(
+                spec.cell_id, self.time_left.planned[spec.cell_id], spec.recipe.iterations
+            )
+            for spec in selection.cells
+        }
+        self.names = short_names(list(self.rows))
         self.last_log = 0.0
         self.printed: set[tuple[str, str]] = set()
 
-    def table(self) -> rich.live.Live:
-        """The table, drawn while the context lasts."""
-
-        def draw() -> Group:
-            return self.board.render(self.console.height, self.console.width)
-
-        return rich.live.Live(
-            console=self.console,
-            transient=True,
-            refresh_per_second=DRAWS_PER_SECOND,
-            # Asked at each drawing: steps change the board and draw nothing themselves.
-            get_renderable=draw,
-        )
-
     def on_event(self, title: str, event: Event) -> None:
-        self.board.note(title, event)
+        step, _, cell = title.partition(" ")
+        if cell in self.rows:
+            self.rows[cell].note(step, event)
         match event:
             case StepWarning():
                 self._print_once(title, event.message, f"WARNING  {event.message}", "bold yellow")
-            case TrainingReport() | ProgressReport():
-                self._show_step(title, event)
-            case RemoteReport():
-                self._show_remote(title, event)
-            case ExperimentLanded() | ExperimentFailed():
-                self._end_experiment(title.removeprefix("land "), event)
-            case _:
-                self._print_report(title, event)
-
-    def _print_report(self, title: str, event: Event) -> None:
-        match event:
             case Note():
-                words = FIGURES.sub("", event.message)
-                self._print_once(title, words, event.message)
+                self._print_once(title, FIGURES.sub("", event.message), event.message)
+            case TrainingReport():
+                self.time_left.train(cell)
+                speed = f"{event.tokens_per_second:.0f} tokens/s"
+                text = f"{title}  loss {event.loss:.3f}  {speed}  {clock(event.seconds_left)} left"
+                self._show_progress(text, event.iteration, event.iterations)
+            case ProgressReport():
+                self._show_progress(f"{title}  {event.what}", event.done, event.of)
+            case RemoteReport() if event.step:
+                self.time_left.train(cell)
+                text = f"{event.step} {cell}  on {event.worker}, per cent"
+                self._show_progress(text, round(event.percent), 100)
+            case ExperimentLanded() | ExperimentFailed():
+                self._end_experiment(cell, event)
             case SourceReport():
                 self._print(f"weights  {event.model}: {event.source}, digest {event.digest[:12]}")
             case Device():
@@ -118,29 +123,12 @@ class _Display:
                 text = f"{title}  iteration {event.iteration}: validation {event.loss:.4f}{note}"
                 self._print(text)
 
-    def _show_step(self, title: str, event: TrainingReport | ProgressReport) -> None:
-        if isinstance(event, ProgressReport):
-            self._show_progress(f"{title}  {event.what}", event.done, event.of)
-            return
-
-        self.time_left.train(title.removeprefix("train "))
-        speed = f"{event.tokens_per_second:.0f} tokens/s"
-        text = f"{title}  loss {event.loss:.3f}  {speed}  {clock(event.seconds_left)} left"
-        self._show_progress(text, event.iteration, event.iterations)
-
-    def _show_remote(self, title: str, event: RemoteReport) -> None:
-        if event.step:
-            cell = title.partition(" ")[2]
-            self.time_left.train(cell)
-            text = f"{event.step} {cell}  on {event.worker}, per cent"
-            self._show_progress(text, round(event.percent), 100)
-
     def _show_progress(self, text: str, count: int, total: int) -> None:
-        self.board.step = f"{text}  ({count} of {total})"
+        self.step = f"{text}  ({count} of {total})"
         has_table = self.console.is_terminal
         if not has_table and time.monotonic() - self.last_log > LOG_SECONDS:
             self.last_log = time.monotonic()
-            self._print(self.board.step)
+            self._print(self.step)
 
     def _end_experiment(self, cell: str, event: ExperimentLanded | ExperimentFailed) -> None:
         self.ended += 1
@@ -149,14 +137,10 @@ class _Display:
             self._print(f"FAILED   {cell}: {event.message}", style="bold red")
             return
 
-        parts = [f"landed   {cell}", *map(str, landed_results(event.ids)), self._progress()]
-        self._print("  ".join(parts))
-
-    def _progress(self) -> str:
-        """E.g. `3/8, 40 min left`."""
+        count = f"{self.ended}/{len(self.rows)}"
         seconds = self.time_left.seconds()
-        count = f"{self.ended}/{self.experiments}"
-        return count if seconds is None else f"{count}, {clock(seconds)} left"
+        progress = count if seconds is None else f"{count}, {clock(seconds)} left"
+        self._print("  ".join([f"landed   {cell}", *map(str, landed_results(event.ids)), progress]))
 
     def _print_once(self, title: str, message: str, text: str, style: str | None = None) -> None:
         """Print `text` unless a step on the same base model has sent this message."""
@@ -170,130 +154,6 @@ class _Display:
 
     def _print(self, text: str, style: str | None = None) -> None:
         print_line(self.console, text, style)
-
-
-class State(Enum):
-    """How far an experiment is; the value is what the table shows."""
-
-    WAITING = "waiting"
-    PREPARING = "preparing"
-    TRAINING = "training"
-    SCORING = "scoring"
-    LANDED = "landed"
-    FAILED = "failed"
-
-    @property
-    def has_ended(self) -> bool:
-        return self in (State.LANDED, State.FAILED)
-
-
-STYLES = {
-    State.PREPARING: "bold",
-    State.TRAINING: "bold",
-    State.SCORING: "bold",
-    State.LANDED: "green",
-    State.FAILED: "red",
-    State.WAITING: "dim",
-}
-
-
-@dataclass(frozen=True)
-class ExperimentRow:
-    """What is known of one experiment. `seconds_left`: of its training."""
-
-    cell: str
-    planned_seconds: float
-    iterations: int
-    state: State = State.WAITING
-    iteration: int = 0
-    loss: float | None = None
-    validation: float | None = None
-    seconds_left: float | None = None
-
-    def after(self, step: str, event: Event) -> ExperimentRow:
-        """The row after an event of its step `train`, `evaluate` or `land`."""
-        match event:
-            case ExperimentLanded():
-                return replace(self, state=State.LANDED)
-            case ExperimentFailed():
-                return replace(self, state=State.FAILED)
-            case TrainingReport():
-                return replace(
-                    self,
-                    state=State.TRAINING,
-                    iteration=event.iteration,
-                    loss=event.loss,
-                    seconds_left=event.seconds_left,
-                )
-            case ValidationReport():
-                return replace(self, validation=event.loss)
-            case RemoteReport():
-                return self._elsewhere(event)
-            case ProgressReport() if step == "train" and not self.iteration:
-                return replace(self, state=State.PREPARING)
-            case ProgressReport() if step == "evaluate":
-                return replace(self, state=State.SCORING)
-        return self
-
-    def _elsewhere(self, report: RemoteReport) -> ExperimentRow:
-        """The row of an experiment that a worker of a pool runs."""
-        match report.step:
-            case "train":
-                iteration = round(self.iterations * report.percent / 100)
-                return replace(self, state=State.TRAINING, iteration=iteration)
-            case "evaluate":
-                return replace(self, state=State.SCORING)
-        return self if self.iteration else replace(self, state=State.PREPARING)
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """The cells of the table's row."""
-        iteration = f"{self.iteration}/{self.iterations}" if self.iteration else NONE
-        return (
-            name,
-            self.state.value,
-            iteration,
-            _figure(self.loss),
-            _figure(self.validation),
-            self._time(),
-        )
-
-    def _time(self) -> str:
-        if self.state is State.TRAINING and self.seconds_left is not None:
-            return clock(self.seconds_left)
-        return NONE if self.state.has_ended else f"~{clock(self.planned_seconds)}"
-
-
-def _figure(value: float | None) -> str:
-    return NONE if value is None else f"{value:.3f}"
-
-
-@dataclass
-class Board:
-    """The rows of a sweep in the order of the grid, and the step that runs.
-
-    `step`: its title and how far it is, e.g. `evaluate a  cases (80 of 300)`.
-    """
-
-    rows: dict[str, ExperimentRow]
-    time_left: TimeLeft
-    step: str = "starting"
-    names: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, cells: Sequence[ExperimentSpec], time_left: TimeLeft) -> Board:
-        rows = {
-            spec.cell_id: ExperimentRow(
-                spec.cell_id, time_left.planned[spec.cell_id], spec.recipe.iterations
-            )
-            for spec in cells
-        }
-        return cls(rows, time_left, names=short_names(list(rows)))
-
-    def note(self, title: str, event: Event) -> None:
-        """Take an event of the step `title` into account."""
-        step, _, cell = title.partition(" ")
-        if cell in self.rows:
-            self.rows[cell] = self.rows[cell].after(step, event)
 
     def render(self, height: int, width: int) -> Group:
         """The table with at most `height` lines, and below it the step and the whole sweep.
@@ -327,12 +187,12 @@ class Board:
         what waits, the next first, before what landed. At least one; `lines`: of each row.
         """
         places = {cell: place for place, cell in enumerate(self.rows)}
-        importance = {State.FAILED: 1, State.WAITING: 2, State.LANDED: 3}
+        importance = {"failed": 1, "waiting": 2, "landed": 3}
         ranked_rows = sorted(
             self.rows.values(),
             key=lambda row: (
                 importance.get(row.state, 0),
-                places[row.cell] * (-1 if row.state is State.LANDED else 1),
+                places[row.cell] * (-1 if row.state == "landed" else 1),
             ),
         )
 
@@ -342,19 +202,83 @@ class Board:
 
     def _summary(self) -> str:
         """E.g. `3 of 60 landed, 1 failed, about 40 min left`."""
-        states = [row.state for row in self.rows.values()]
-        parts = [f"{states.count(State.LANDED)} of {len(states)} landed"]
-        if failures := states.count(State.FAILED):
-            parts.append(f"{failures} failed")
+        rows = self.rows.values()
+        states = Counter(row.state for row in rows)
+        parts = [f"{states['landed']} of {len(rows)} landed"]
+        if states["failed"]:
+            parts.append(f"{states['failed']} failed")
 
-        waiting_seconds = [
-            row.planned_seconds for row in self.rows.values() if not row.state.has_ended
-        ]
-        seconds = self.time_left.seconds() or sum(waiting_seconds)
+        planned = sum(row.planned_seconds for row in rows if row.state not in ENDED)
+        seconds = self.time_left.seconds() or planned
         if seconds >= 1:
             parts.append(f"about {clock(seconds)} left")
 
         return ", ".join(parts)
+
+
+STYLES = {
+    "waiting": "dim",
+    "preparing": "bold",
+    "training": "bold",
+    "scoring": "bold",
+    "landed": "green",
+    "failed": "red",
+}
+ENDED = ("landed", "failed")
+
+
+@dataclass
+class ExperimentRow:
+    """What is known of one experiment. `state`: a key of STYLES; `seconds_left`: of its training."""
+
+    cell: str
+    planned_seconds: float
+    iterations: int
+    state: str = "waiting"
+    iteration: int = 0
+    loss: float | None = None
+    validation: float | None = None
+    seconds_left: float | None = None
+
+    def note(self, step: str, event: Event) -> None:
+        """Take an event of its step `train`, `evaluate`, `land` or `experiment` into account."""
+        match event:
+            case ExperimentLanded():
+                self.state = "landed"
+            case ExperimentFailed():
+                self.state = "failed"
+            case TrainingReport():
+                self.state = "training"
+                self.iteration = event.iteration
+                self.loss = event.loss
+                self.seconds_left = event.seconds_left
+            case ValidationReport():
+                self.validation = event.loss
+            case RemoteReport(step="train"):
+                self.state = "training"
+                self.iteration = round(self.iterations * event.percent / 100)
+            case RemoteReport(step="evaluate"):
+                self.state = "scoring"
+            case ProgressReport() if step == "evaluate":
+                self.state = "scoring"
+            case RemoteReport() | ProgressReport() if (
+                step in ("experiment", "train") and not self.iteration
+            ):
+                self.state = "preparing"
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The cells of the table's row."""
+        time_left = "" if self.state in ENDED else f"~{clock(self.planned_seconds)}"
+        if self.state == "training" and self.seconds_left is not None:
+            time_left = clock(self.seconds_left)
+        return (
+            name,
+            self.state,
+            f"{self.iteration}/{self.iterations}" if self.iteration else "",
+            "" if self.loss is None else f"{self.loss:.3f}",
+            "" if self.validation is None else f"{self.validation:.3f}",
+            time_left,
+        )
 
 
 def _lines_of(rows: Mapping[str, tuple[str, ...]], width: int) -> dict[str, int]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -65,7 +65,9 @@ def print_plan(console: Console, selection: Selection) -> None:
         counts = ", ".join(f"{name} {count:,}" for name, count in sizes.items())
         is_guess = cases is None and selection.grid.data.source != "embedded"
         print_line(console, f"cases    {counts}{' (not counted yet)' if is_guess else ''}")
-        _print_time_and_disk(console, selection, cells, sizes, machine, speeds)
+        for line in _time_and_disk(selection, cells, sizes, machine, speeds):
+            style = "yellow" if "not enough room" in line else None
+            print_line(console, line, style)
         print_power(console, selection, cases)
 
         # Last of all, since a sweep could not train these.
@@ -87,13 +89,12 @@ def print_plan(console: Console, selection: Selection) -> None:
 def _cells(selection: Selection, cells: Sequence[PlannedCell], is_terminal: bool) -> Table:
     """A row for each experiment, or for each variant where a terminal has no room for them."""
     by_variant = is_terminal and len(cells) > MOST_ROWS
+    marks = {model.name: RANDOM for model in selection.models if _is_random(model)}
     rows: dict[str, list[PlannedCell]] = {}
-    random_models = {model.name for model in selection.models if _is_random(model)}
     for cell in cells:
         spec = cell.spec
         name = f"{spec.model.name} {spec.precision.name}" if by_variant else spec.cell_id
-        mark = RANDOM if spec.model.name in random_models else ""
-        rows.setdefault(f"{name}{mark}", []).append(cell)
+        rows.setdefault(name + marks.get(spec.model.name, ""), []).append(cell)
 
     title = f"Grid {selection.grid.name}"
     if by_variant:
@@ -103,12 +104,10 @@ def _cells(selection: Selection, cells: Sequence[PlannedCell], is_terminal: bool
         table.add_column(column, overflow="fold", no_wrap=column == "about")
 
     for name, part in rows.items():
-        states = Counter(cell.state for cell in part)
-        state = ", ".join(f"{count} {state}" for state, count in states.items())
+        counts = Counter(cell.state for cell in part)
+        states = [f"{count} {state}" if by_variant else state for state, count in counts.items()]
         seconds = sum(cell.seconds for cell in part)
-        table.add_row(
-            name, state if by_variant else part[0].state, clock(seconds) if seconds else ""
-        )
+        table.add_row(name, ", ".join(states), clock(seconds) if seconds else "")
 
     return table
 
@@ -120,52 +119,46 @@ def _is_random(model: BaseModelSpec) -> bool:
     return all(source.kind == "random" for source in model.sources)
 
 
-def _print_time_and_disk(
-    console: Console,
+def _time_and_disk(
     selection: Selection,
     cells: Sequence[PlannedCell],
     sizes: dict[str, int],
     machine: str,
     speeds: Steps,
-) -> None:
+) -> Iterator[str]:
     states = Counter(cell.state for cell in cells)
     to_train = states["to train"]
-    counts = (
-        f"{counted(len(cells), 'experiment')}, {len(cells) - to_train} trained, "
-        f"{to_train} to train, {states['to score']} to score"
-    )
-    work = work_left(selection, cells, sizes)
-    seconds = work.operations.at(speeds)
-    disk_space = f"about {estimated_bytes(selection) / 1e9:.1f} GB of disk"
-    free = f"{shutil.disk_usage(existing_home()).free / 1e9:.0f} GB free"
+    operations, cache_bytes, cache_saves = work_left(selection, cells, sizes)
+    seconds = operations.at(speeds)
     mark = f" on {backend().name} (experimental)" if backend().experimental else ""
-    print_line(console, f"{counts}: about {clock(seconds.total)}{mark}, {disk_space} ({free}).")
+    yield (
+        f"{counted(len(cells), 'experiment')}, {len(cells) - to_train} trained, {to_train} to train, "
+        f"{states['to score']} to score: about {clock(seconds.total)}{mark}, "
+        f"about {estimated_bytes(selection) / 1e9:.1f} GB of disk "
+        f"({shutil.disk_usage(existing_home()).free / 1e9:.0f} GB free)."
+    )
     if states["done"] == len(cells):
         return
 
-    print_line(
-        console,
+    yield (
         f"time     preparing {clock(seconds.preparing)}, training {clock(seconds.training)}, "
         f"scoring {clock(seconds.scoring)}, dropout passes {clock(seconds.dropout)}, on this "
-        f"machine ({machine})",
+        f"machine ({machine})"
     )
     mc_cases = selection.grid.scoring.mc_cases
     dropped = sizes["test"] if mc_cases == "all" else min(mc_cases, sizes["test"])
     saved = seconds.dropout * (1 - FEWER_CASES / max(dropped, 1))
     if saved > WORTH_SAYING * seconds.total:
-        print_line(
-            console,
+        yield (
             f"time     --set scoring.mc_cases={FEWER_CASES} would save about {clock(saved)} of "
-            f"{clock(seconds.total)}: dropout passes of fewer cases.",
+            f"{clock(seconds.total)}: dropout passes of fewer cases."
         )
 
     space = DiskSpace.of(home() / "prefixes")
-    if work.cache_bytes > space.budget:
-        sentence = space.lack("not enough room", work.cache_bytes, work.saved)
-        print_line(console, f"prefixes {sentence}", style="yellow")
-    elif work.cache_bytes:
-        print_line(
-            console,
-            f"prefixes about {work.cache_bytes / 1e9:.2f} GB for what frozen blocks compute, of a "
-            f"budget of {space.budget / 1e9:.2f} GB ({space.used / 1e9:.2f} GB in use)",
+    if cache_bytes > space.budget:
+        yield f"prefixes {space.lack('not enough room', cache_bytes, cache_saves)}"
+    elif cache_bytes:
+        yield (
+            f"prefixes about {cache_bytes / 1e9:.2f} GB for what frozen blocks compute, of a "
+            f"budget of {space.budget / 1e9:.2f} GB ({space.used / 1e9:.2f} GB in use)"
         )

@@ -9,7 +9,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
@@ -87,73 +86,60 @@ def predict(
     output: Output = None,
 ) -> None:
     """Ask a trained model about a text, or about each text of a file."""
-    request = PredictRequest(experiment, source, file, text_column, passes, output_format, output)
-    if code := run_predict(request):
-        raise SystemExit(code)
+    if source not in (None, "-"):
+        raise BadInput(
+            "A text is not given as an argument, which the shell would keep in its history; "
+            "write - and give it on standard input, or name a file with --file."
+        )
+    if (source is None) == (file is None):
+        raise BadInput(
+            "Give either - to read a text from standard input, or --file with a file of texts."
+        )
+    if output is not None:
+        refuse_existing(output)
 
-
-@dataclass(frozen=True)
-class PredictRequest:
-    """The options of `triage predict`."""
-
-    experiment: str
-    source: str | None
-    file: Path | None
-    text_column: str
-    passes: int | None
-    output_format: Literal["table", "jsonl"] | None
-    output: Path | None
-
-    def check(self) -> None:
-        """Raise BadInput unless there is one source of texts, and room for the answers."""
-        if self.source not in (None, "-"):
-            raise BadInput(
-                "A text is not given as an argument, which the shell would keep in its history; "
-                "write - and give it on standard input, or name a file with --file."
-            )
-        if (self.source is None) == (self.file is None):
-            raise BadInput(
-                "Give either - to read a text from standard input, or --file with a file of texts."
-            )
-        if self.output is not None:
-            refuse_existing(self.output)
-
-    @property
-    def form(self) -> str:
-        """The form of the answers: as asked, else by the file's name, else a table for a person."""
-        if self.output_format is not None:
-            return self.output_format
-        if self.output is not None:
-            return "table" if self.output.suffix == ".txt" else "jsonl"
-        return "table" if sys.stdout.isatty() else "jsonl"
-
-
-def run_predict(request: PredictRequest) -> int:
-    """Answer the texts of a request; returns the exit code. Raises BadInput."""
-    request.check()
+    # As asked, else by the file's name, else a table for a person.
+    is_for_a_person = output.suffix == ".txt" if output else sys.stdout.isatty()
+    form = output_format or ("table" if is_for_a_person else "jsonl")
     answer_count = 0
     with interrupted_by_signals():
         try:
             # What is wrong with the texts is said before a model is loaded.
-            for count in _write_answers(request, *_texts(request)):
-                answer_count = count
+            count, texts = _texts(file, text_column)
+            with forked_steps(FUNCTION.partition(":")[0]), ExitStack() as stack:
+                # The model's process imports what it needs while the model is looked up.
+                import_ahead()
+                bundled = find_model(experiment)
+                stack.enter_context(in_use(bundled, "predict"))
+                model = stack.enter_context(AskedModel(bundled, passes))
+                target = _opened(output, stack)
+                if output is not None:
+                    # A file that got no answer is removed, so that the next try may make it.
+                    stack.callback(lambda: None if answer_count else output.unlink(missing_ok=True))
+
+                with writing(target, output):
+                    show = WRITERS[form](model.bundle, file is not None, target)
+                advance = stack.enter_context(_progress(count))
+                for case_id, decision in answers(model.ask, texts):
+                    with writing(target, output):
+                        show(case_id, decision)
+                    answer_count += 1
+                    advance()
         except KeyboardInterrupt:
             stop_children()
             print_error(f"Interrupted after {counted(answer_count, 'answer')}.")
-            return INTERRUPTED
+            raise SystemExit(INTERRUPTED) from None
 
-    if request.output is not None:
-        print_line(errors, f"{counted(answer_count, 'answer')} in {request.output}")
-    return 0
+    if output is not None:
+        print_line(errors, f"{counted(answer_count, 'answer')} in {output}")
 
 
-def _texts(request: PredictRequest) -> tuple[int, Iterable[NamedText]]:
-    """How many texts there are, and these. A file is read once to see that each can be used, and
-    again one by one.
+def _texts(file: Path | None, column: str) -> tuple[int, Iterable[NamedText]]:
+    """How many texts there are, and these: of a file, which is read once to see that each can be
+    used, and again one by one, or that of standard input.
     """
-    if request.file is not None:
-        count = sum(1 for _ in numbered_texts(request.file, request.text_column))
-        return count, numbered_texts(request.file, request.text_column)
+    if file is not None:
+        return sum(1 for _ in numbered_texts(file, column)), numbered_texts(file, column)
 
     data = b""  # standard input may be closed
     if sys.stdin is not None:
@@ -164,37 +150,14 @@ def _texts(request: PredictRequest) -> tuple[int, Iterable[NamedText]]:
     return 1, [(None, decoded_text(data))]
 
 
-def _write_answers(
-    request: PredictRequest, count: int, texts: Iterable[NamedText]
-) -> Iterator[int]:
-    """Show the answer to each text; yields how many there are so far."""
-    answer_count = 0
-    with forked_steps(FUNCTION.partition(":")[0]), ExitStack() as stack:
-        # The model's process imports what it needs while the model is looked up.
-        import_ahead()
-        bundled = find_model(request.experiment)
-        stack.enter_context(in_use(bundled, "predict"))
-        model = stack.enter_context(AskedModel(bundled, request.passes))
-
-        output = request.output
-        file: TextIO = sys.stdout
-        if output is not None:
-            try:
-                file = stack.enter_context(output.open("x", encoding="utf-8"))
-            except OSError as error:
-                raise disk_error(error, output) from error
-            # A file that got no answer is removed, so that the next try may make it.
-            stack.callback(lambda: None if answer_count else output.unlink(missing_ok=True))
-
-        with writing(file, output):
-            show = WRITERS[request.form](model.bundle, request.file is not None, file)
-        advance = stack.enter_context(_progress(count))
-        for case_id, decision in answers(model.ask, texts):
-            with writing(file, output):
-                show(case_id, decision)
-            answer_count += 1
-            advance()
-            yield answer_count
+def _opened(output: Path | None, stack: ExitStack) -> TextIO:
+    """The new file, until the stack ends, or standard output."""
+    if output is None:
+        return sys.stdout
+    try:
+        return stack.enter_context(output.open("x", encoding="utf-8"))
+    except OSError as error:
+        raise disk_error(error, output) from error
 
 
 def answers(

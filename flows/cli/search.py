@@ -19,8 +19,7 @@ from flows.cli.sweep import EarlyExit, Memory, Overrides, overrides_of
 from flows.cli.terminal import console, print_line, printable
 from flows.report.figures import clock, counted, figure
 from flows.report.table import ReportTable, print_table
-from flows.search_setup import refuse_without_emergencies, set_up
-from flows.selection import Narrowing, Selection, check
+from flows.selection import Narrowing, Selection, check, refuse_without_emergencies, set_up
 from tasks.progress import listening
 from tasks.runtime.children import (
     forked_steps,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import math
 import os
@@ -12,13 +13,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import date, datetime
 from decimal import Decimal
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TextIO, TypeVar
+from typing import IO, Annotated, Literal, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -37,18 +37,23 @@ from flows.cli.terminal import (
     refuse_existing,
 )
 from flows.report.figures import counted
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from warehouse.cookbook import NamedQuery
-    from warehouse.query import Bounds, Rows
+from tasks.runtime.errors import BadInput, disk_error
+from tasks.runtime.memory import resident_bytes
+from tasks.spec import byte_count
+from warehouse.cookbook import (
+    NamedQuery,
+    assignments,
+    cookbook,
+    is_name,
+    named_query,
+    typed_value,
+)
+from warehouse.query import Bounds, Rows, query_arrow, query_rows
 
 Result = TypeVar("Result")  # rows, in whatever form
 OutputFormat = Literal["table", "csv", "json", "parquet"]
 BY_SUFFIX: dict[str, OutputFormat] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 MOST_IN_TABLE = 1000
-BORDER = 3  # characters that a table needs beside each column, and one more at its end
 EXPONENT_FROM = 1e15  # below, a large float is a whole number: 4 digits and an exponent say less
 LOOK_SECONDS = 0.02
 GRACE_SECONDS = 1.0  # for DuckDB to stop by itself
@@ -103,18 +108,31 @@ def sql(
 ) -> None:
     """Query the warehouse (read-only), e.g. triage sql four_bits_against_eight."""
     if listed:
-        _print_list()
+        for named in cookbook():
+            console.print(named.name, style="bold")
+            for line in (named.explanation, *named.parameters):
+                print_line(console, f"  {line}")
+        print_line(console, "Run one: triage sql NAME --param key=value")
         return
 
-    result_format = _format("csv" if as_csv else output_format, output)
-    stored_query, statement, params = _statement(query, param or [])
-    bounds = _bounds(memory, seconds)
-    load_what_waits()
+    form = "csv" if as_csv else output_format
+    if output is not None:
+        refuse_existing(output)
+        form = form or BY_SUFFIX.get(output.suffix.lower())
+    elif form == "parquet":
+        raise BadInput("Parquet is not for a terminal; name a file, e.g. --output rows.parquet.")
 
+    stored_query, statement, params = _statement(query, assignments(param or []))
+    try:
+        bounds = Bounds(byte_count(memory), seconds)
+    except ValueError as error:
+        raise BadInput(f"--memory: {error}.") from error
+
+    load_what_waits()
     try:
         if stored_query:
             stored_query.check_values(params)
-        row_count = _run(statement, params, bounds, rows, result_format, output)
+        row_count = _run(statement, params, bounds, rows, form or "table", output)
         if stored_query and stored_query.no_rows and not row_count:
             print_line(errors, f"0 rows: {stored_query.no_rows}.")
     except KeyboardInterrupt:
@@ -122,58 +140,19 @@ def sql(
         raise SystemExit(INTERRUPTED) from None  # typer's own exit would be said once more
 
 
-def _print_list() -> None:
-    from warehouse.cookbook import cookbook
-
-    for stored_query in cookbook():
-        console.print(stored_query.name, style="bold")
-        print_line(console, f"  {stored_query.explanation}")
-        for parameter in stored_query.parameters:
-            print_line(console, f"  {parameter}")
-
-    print_line(console, "Run one: triage sql NAME --param key=value")
-
-
-def _format(requested_format: OutputFormat | None, output: Path | None) -> OutputFormat:
-    from tasks.runtime.errors import BadInput
-
-    if output is not None:
-        refuse_existing(output)
-        return requested_format or BY_SUFFIX.get(output.suffix.lower(), "table")
-    if requested_format == "parquet":
-        raise BadInput("Parquet is not for a terminal; name a file, e.g. --output rows.parquet.")
-    return requested_format or "table"
-
-
 def _statement(
-    query: str | None, assigned: list[str]
+    query: str | None, assigned: dict[str, str]
 ) -> tuple[NamedQuery | None, str, dict[str, object]]:
     """The SQL to run with the values of its parameters: of a named query, or typed (None)."""
-    from tasks.runtime.errors import BadInput
-    from warehouse.cookbook import assignments, is_name, named_query, typed_value
-
     if query is None:
         raise BadInput(
             "Give one SELECT statement or the name of a query; triage sql --list has them."
         )
+    if not is_name(query):
+        return None, query, {name: typed_value(text) for name, text in assigned.items()}
 
-    values = assignments(assigned)
-    if is_name(query):
-        stored_query = named_query(query)
-        return stored_query, stored_query.sql, stored_query.values(values)
-
-    return None, query, {name: typed_value(text) for name, text in values.items()}
-
-
-def _bounds(memory: str, seconds: float) -> Bounds:
-    from tasks.runtime.errors import BadInput
-    from tasks.spec import byte_count
-    from warehouse.query import Bounds
-
-    try:
-        return Bounds(byte_count(memory), seconds)
-    except ValueError as error:
-        raise BadInput(f"--memory: {error}.") from error
+    stored_query = named_query(query)
+    return stored_query, stored_query.sql, stored_query.values(assigned)
 
 
 def _run(
@@ -181,36 +160,42 @@ def _run(
     params: dict[str, object],
     bounds: Bounds,
     rows: int | None,
-    result_format: OutputFormat,
+    form: OutputFormat,
     output: Path | None,
 ) -> int:
     """Run and write; returns the number of rows. Raises BadInput where the
     query needs more than its bounds.
     """
-    from warehouse.query import query_arrow, query_rows
+    if form == "parquet":
+        import pyarrow.parquet as pq
 
-    if output is not None and result_format == "parquet":
+        assert output is not None, "refused before"
         table, cut = supervised(lambda: query_arrow(statement, params, bounds, rows), bounds)
-        _write_parquet(table, output)
-        _say_written(table.num_rows, cut, output)
-        return int(table.num_rows)
-
-    most = MOST_IN_TABLE if rows is None and result_format == "table" else rows
-    result = supervised(lambda: query_rows(statement, params, bounds=bounds, most=most), bounds)
-    row_count = len(result.rows)
-    if output is not None:
-        _write_rows(result, result_format, output)
-        _say_written(row_count, result.cut, output)
-        return row_count
-
-    if result_format == "table":
-        _print_rows(console, result)
+        row_count: int = table.num_rows
+        with _new_file(output) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
     else:
-        _TEXT_WRITERS[result_format](result, sys.stdout)
+        most = MOST_IN_TABLE if rows is None and form == "table" else rows
+        result = supervised(lambda: query_rows(statement, params, bounds=bounds, most=most), bounds)
+        row_count = len(result.rows)
+        cut = result.cut
+        if output is None:
+            _write(result, form, console)
+        else:
+            with (
+                _new_file(output) as temporary,
+                temporary.open("w", encoding="utf-8", newline="") as file,
+            ):
+                width = WITHOUT_TERMINAL
+                _write(result, form, Console(file=file, highlight=False, markup=False, width=width))
 
-    if result.cut:
-        text = f"There are more rows than these {row_count:,}; to see more: --rows {10 * row_count}"
-        if result_format == "table":
+    more = f"--rows {10 * row_count}"
+    if output is not None:
+        rest = f"; there are more, to write them: {more}" if cut else ""
+        print_line(errors, f"{counted(row_count, 'row')} in {output}{rest}")
+    elif cut:
+        text = f"There are more rows than these {row_count:,}; to see more: {more}"
+        if form == "table":
             print_line(console, f"{text}, or all of them: --format csv")
         else:  # apart from what another program reads
             print_line(errors, text)
@@ -226,8 +211,6 @@ def supervised(run: Callable[[], Result], bounds: Bounds) -> Result:
     thread, and the main thread looks at the clock and at the memory of the process. It ends the
     process where need be: the connection only reads, so nothing is lost.
     """
-    from tasks.runtime.memory import resident_bytes
-
     result: Future[Result] = Future()
 
     def work() -> None:
@@ -267,29 +250,9 @@ def _end(sentence: str, code: int = 2) -> NoReturn:
     os._exit(code)
 
 
-def _write_rows(result: Rows, output_format: OutputFormat, path: Path) -> None:
-    """Write rows to a new file, whole or not at all. Raises BadInput where there is one already."""
-    with _new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        if output_format == "table":
-            _print_rows(
-                Console(file=file, highlight=False, markup=False, width=WITHOUT_TERMINAL), result
-            )
-        else:
-            _TEXT_WRITERS[output_format](result, file)
-
-
-def _write_parquet(table: pa.Table, path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    with _new_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-
-
 @contextlib.contextmanager
 def _new_file(path: Path) -> Iterator[Path]:
     """A temporary file that becomes `path` at the end of the block, unless there is one by then."""
-    from tasks.runtime.errors import disk_error
-
     refuse_existing(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
 
@@ -306,24 +269,39 @@ def _new_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _say_written(rows: int, cut: bool, output: Path) -> None:
-    more = f"; there are more, to write them: --rows {10 * rows}" if cut else ""
-    print_line(errors, f"{counted(rows, 'row')} in {output}{more}")
+def _write(result: Rows, form: OutputFormat, target: Console) -> None:
+    """Write the rows to a console's file."""
+    if form == "table":
+        _print_rows(target, result)
+    elif form == "csv":
+        _write_csv(result, target.file)
+    else:
+        _write_json(result, target.file)
 
 
 def _print_rows(console: Console, result: Rows) -> None:
-    """A table if it fits the console, else records, one below the other."""
-    columns = tuple(printable(name) for name in result.columns)
+    """A table if it fits the console without wrapping a cell, else records, one below the other:
+    a line `column: value` for each column of a row, under the number of the row.
+    """
+    columns = [printable(name) for name in result.columns]
     cells = [[_cell(value) for value in row] for row in result.rows]
     if not cells:
         console.print("0 rows")
-    elif _table_width(columns, cells) <= console.width:
-        table = Table(*columns)
-        for row in cells:
-            table.add_row(*row)
+        return
+
+    table = Table(*columns)
+    for row in cells:
+        table.add_row(*row)
+    unbounded = console.options.update(width=sys.maxsize)
+    if console.measure(table, options=unbounded).maximum <= console.width:
         console.print(table)
-    else:
-        _print_records(console, columns, cells)
+        return
+
+    width = max(len(name) for name in columns)
+    for number, row in enumerate(cells, 1):
+        console.print(f"-- row {number} of {len(cells)} --", style="bold", soft_wrap=True)
+        for name, text in zip(columns, row, strict=True):
+            console.print(f"{name + ':':<{width + 1}} {text}", soft_wrap=True)
 
 
 def _cell(value: object) -> str:
@@ -338,47 +316,21 @@ def _cell(value: object) -> str:
     return printable(str(value))
 
 
-def _table_width(columns: tuple[str, ...], cells: list[list[str]]) -> int:
-    """Characters of a table in which no cell is wrapped."""
-    widths = [
-        max(len(line) for text in texts for line in text.split("\n"))
-        for texts in zip(columns, *cells, strict=True)
-    ]
-    return sum(widths) + BORDER * len(widths) + 1
-
-
-def _print_records(console: Console, columns: tuple[str, ...], cells: list[list[str]]) -> None:
-    """One line for each column of a row, `column: value`, under the number of the row."""
-    width = max(len(name) for name in columns)
-    for number, row in enumerate(cells, 1):
-        console.print(f"-- row {number} of {len(cells)} --", style="bold", soft_wrap=True)
-        for name, text in zip(columns, row, strict=True):
-            console.print(f"{name + ':':<{width + 1}} {text}", soft_wrap=True)
-
-
-def _write_csv(result: Rows, file: TextIO) -> None:
+def _write_csv(result: Rows, file: IO[str]) -> None:
     """Comma-separated values with all digits and a header; NULL is an empty field."""
-    writer = csv.writer(file, lineterminator="\n")
-    rows: Iterable[Sequence[object]] = chain([result.columns], result.rows)
-    if file.isatty():  # a file holds the values as they are
-        rows = ([_printable_value(value) for value in row] for row in rows)
-    writer.writerows(rows)
+    text = io.StringIO() if file.isatty() else file  # a file holds the values as they are
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(result.columns)
+    writer.writerows(result.rows)
+    if isinstance(text, io.StringIO):
+        file.write(printable(text.getvalue()))
 
 
-def _printable_value(value: object) -> object:
-    """A value as a terminal may get it: text, and what becomes text, without control characters."""
-    return (
-        value if value is None or isinstance(value, bool | int | float) else printable(str(value))
-    )
-
-
-def _write_json(result: Rows, file: TextIO) -> None:
+def _write_json(result: Rows, file: IO[str]) -> None:
     """A list of objects with all digits; what JSON has no word for (NaN, infinity) is null.
 
     Raises BadInput where columns share a name, since an object has each name once.
     """
-    from tasks.runtime.errors import BadInput
-
     equal = [name for name, count in Counter(result.columns).items() if count > 1]
     if equal:
         raise BadInput(
@@ -412,6 +364,3 @@ def _jsonable(value: object) -> object:
     if value is None or isinstance(value, bool | int | str):
         return value
     return str(value)
-
-
-_TEXT_WRITERS: dict[str, Callable[[Rows, TextIO], None]] = {"csv": _write_csv, "json": _write_json}

@@ -10,9 +10,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Annotated
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
 
 # Before Prefect is imported. The live display shows what its console log would; the UI gets both.
 if "PREFECT_LOGGING_LEVEL" not in os.environ:
@@ -41,7 +41,6 @@ from flows.report.leaderboard import named_sets
 from flows.report.pairs import pair_rows
 from flows.report.typed_rows import leaderboard_rows
 from flows.selection import (
-    EVERYTHING,
     Narrowing,
     Selection,
     check,
@@ -121,8 +120,7 @@ def sweep(
 ) -> None:
     """Run every experiment of a grid that is not finished, and compare 4-bit with 8-bit."""
     overrides = overrides_of(set_, memory)
-    narrowing = Narrowing(model or (), bits or (), recipe or (), limit, precision or ())
-
+    narrowing = Narrowing(model, bits, recipe, limit, precision)
     selection = select(grid, overrides, narrowing)
     check_home()
     refuse_unusable()
@@ -153,25 +151,6 @@ def overrides_of(set_: list[str] | None, memory: str | None) -> list[str]:
     return overrides
 
 
-@dataclass
-class SweepOutcome:
-    """The errors of a sweep's experiments, and the content ids that it landed or found landed.
-
-    `message` is that of the flow's final state; `completed`: every experiment has landed.
-    """
-
-    failures: list[Exception] = field(default_factory=list)
-    ids: set[str] = field(default_factory=set)
-    completed: bool = False
-    message: str = ""
-
-    @property
-    def needs_the_user(self) -> bool:
-        """Whether every failure needs other input, data or weights, so that a rerun cannot help."""
-        fixable = (BadInput, SourceUnavailable)
-        return bool(self.failures) and all(isinstance(error, fixable) for error in self.failures)
-
-
 class EarlyExit:
     """How a sweep that does not run to its end leaves: a sentence, once, and an exit code."""
 
@@ -196,8 +175,13 @@ class EarlyExit:
 
         What the block puts on the stack is cleaned up at its end.
         """
+
+        def note_interruption() -> None:
+            start_no_more()
+            self.leave_at_next()  # from now on the time to leave is limited
+
         with (
-            interrupted_by_signals(self._note_interruption),
+            interrupted_by_signals(note_interruption),
             kept_awake(),
             contextlib.ExitStack() as cleanup,
         ):
@@ -221,10 +205,6 @@ class EarlyExit:
             self._said = True
             errors.print(f"triage: {self._sentence}", soft_wrap=True)
 
-    def _note_interruption(self) -> None:
-        start_no_more()
-        self.leave_at_next()  # from now on the time to leave is limited
-
     def leave_at_next(self) -> None:
         """Let a second Ctrl-C end everything at once."""
         at_next_interruption(self.leave)
@@ -247,7 +227,7 @@ def run_sweep(
     selection: Selection,
     grid: str,
     overrides: list[str] | None = None,
-    narrowing: Narrowing = EVERYTHING,
+    narrowing: Narrowing | None = None,
     pool: str | None = None,
 ) -> int:
     """Run the sweep flow in this process, and its experiments here or on the machines of a work
@@ -257,6 +237,15 @@ def run_sweep(
     last line printed says where the results are and what to type next. Raises BadInput if the user
     can fix every failure, or if the configured Prefect server cannot be used.
     """
+    failures: list[Exception] = []
+    ids: set[str] = set()  # of what has landed, or was found landed
+
+    def collect(title: str, event: Event) -> None:
+        if isinstance(event, ExperimentFailed):
+            failures.append(event.error)
+        elif isinstance(event, ExperimentLanded | ExtraFinished):
+            ids.update(event.ids)
+
     early_exit = EarlyExit(console, GOES_ON if pool else CONTINUES)
     try:
         with leaving_in_time(wait_until_interrupted, early_exit.leave):
@@ -279,62 +268,50 @@ def run_sweep(
 
                 from flows.cli.live import live  # Prefect comes with it
                 from flows.sweep import sweep
+                from tasks.progress import listening
 
-                values = narrowing.parameters()
-                with used(early_exit.server), live(console, selection), collected() as outcome:
+                values = vars(narrowing or Narrowing())
+                with used(early_exit.server), live(console, selection), listening(collect):
                     # A state, as a sweep with a failure is Failed and would raise here.
                     state = sweep(grid, overrides, **values, pool=pool, return_state=True)
 
-            outcome.completed = state.is_completed()
-            outcome.message = str(state.message)
-            return _report(console, selection, outcome)
+            return _report(console, selection.grid.name, state, failures, ids)
     except KeyboardInterrupt:
         early_exit.leave_at_next()
         early_exit.say()
         return early_exit.code
 
 
-def _report(console: Console, selection: Selection, outcome: SweepOutcome) -> int:
+def _report(
+    console: Console, study: str, state: Any, failures: Sequence[Exception], ids: Collection[str]
+) -> int:
+    """Print what the flow that ended in `state` landed, and why not all; returns the exit code."""
     from tasks.landing import some_results_wait
 
     waits = some_results_wait()
-    if warehouse_path().exists() and not waits:
-        print_results(console, selection.grid.name, outcome.ids)
+    exists = warehouse_path().exists()
+    if exists and not waits:
+        print_results(console, study, ids)
 
-    if outcome.completed:
-        command = f"triage compare {selection.grid.name}"
+    if state.is_completed():
+        command = f"triage compare {study}"
         if waits:
             command = f"close the program that holds it, then {command}"
-        print_line(console, f"{outcome.message}: {warehouse_path()}; next: {command}")
+        print_line(console, f"{state.message}: {warehouse_path()}; next: {command}")
         return 0
 
-    if not outcome.needs_the_user:
-        print_failures(console, outcome.message)
-    if warehouse_path().exists():
-        state = "will be loaded into" if waits else "is in"
-        results = f"What has finished {state} the warehouse: {warehouse_path()}"
+    # Where every failure needs other input, data or weights, a rerun cannot help.
+    fixable = bool(failures) and all(isinstance(e, BadInput | SourceUnavailable) for e in failures)
+    if not fixable:
+        print_failures(console, str(state.message))
+    if exists:
+        where = "will be loaded into" if waits else "is in"
+        results = f"What has finished {where} the warehouse: {warehouse_path()}"
         print_line(console, f"{results}; next: fix the problem above and rerun the same command")
-    if outcome.needs_the_user:
-        raise BadInput(" ".join(dict.fromkeys(str(error) for error in outcome.failures)))
+    if fixable:
+        raise BadInput(" ".join(dict.fromkeys(map(str, failures))))
 
     return 1
-
-
-@contextlib.contextmanager
-def collected() -> Iterator[SweepOutcome]:
-    """The outcome of the experiments that end while the block runs."""
-    from tasks.progress import listening
-
-    outcome = SweepOutcome()
-
-    def on_event(title: str, event: Event) -> None:
-        if isinstance(event, ExperimentFailed):
-            outcome.failures.append(event.error)
-        elif isinstance(event, ExperimentLanded | ExtraFinished):
-            outcome.ids.update(event.ids)
-
-    with listening(on_event):
-        yield outcome
 
 
 def print_results(console: Console, study: str, ids: Collection[str]) -> None:

@@ -47,9 +47,11 @@ def usage_sentence(error: Any, typed: list[str]) -> str:
     if "unexpected extra argument" in text:
         if command in TEXT_AS_WORDS:
             return TEXT_AS_WORDS[command]
-        return (
-            f"{text.replace('argument(s)', 'argument')}; {_for_more_words(error, command, typed)}."
-        )
+        usage = " ".join(error.ctx.command.collect_usage_pieces(error.ctx))
+        advice = MORE_WORDS.get(command, f"it is {command} {usage}")
+        if command not in MORE_WORDS and _holds_a_path(typed):
+            advice = "put quotes around a path with spaces"
+        return f"{text.replace('argument(s)', 'argument')}; {advice}."
     if "Did you mean" in text or "Possible options" in text:
         return text if text.endswith("?") else f"{text}."
     if text.startswith(("No such", "Missing")):
@@ -67,15 +69,6 @@ def removed_sentence(typed: list[str]) -> str | None:
         if name in REMOVED:
             return f"triage {name} has left: {REMOVED[name]}."
     return None
-
-
-def _for_more_words(error: Any, command: str, typed: list[str]) -> str:
-    if command in MORE_WORDS:
-        return MORE_WORDS[command]
-    if _holds_a_path(typed):
-        return "put quotes around a path with spaces"
-    usage = " ".join(error.ctx.command.collect_usage_pieces(error.ctx))
-    return f"it is {command} {usage}"
 
 
 def _holds_a_path(typed: list[str]) -> bool:

@@ -70,13 +70,10 @@ def merge(
 
     report = merge(folder, home() / "landing")
     loaded = load_all(home() / "landing")
-    additions = len(report.additions)
-    present = len(report.present)
-    print_line(
-        console,
-        f"{counted(additions, 'landing folder')} {_was(additions)} taken over and loaded; "
-        f"{present} {_was(present)} here already.",
-    )
+    new = len(report.additions)
+    old = len(report.present)
+    added = f"{counted(new, 'landing folder')} {_was(new)} taken over and loaded"
+    print_line(console, f"{added}; {old} {_was(old)} here already.")
     if report.differing:
         print_line(console, f"Another version is here and stays: {', '.join(report.differing)}")
     for kind, count in sorted(report.skipped.items()):
@@ -183,33 +180,26 @@ def forget(
 
     going = forget(study, home() / "landing") if yes else what_would_be_forgotten(study)
     count = len(going.ids)
+    shared = (
+        f"{going.shared} that other studies hold too {'stays' if going.shared == 1 else 'stay'}"
+    )
     if not count:
-        name = "its name is forgotten" if yes else "its name would be forgotten"
-        print_line(
-            console,
-            f"Every result of the study {study} belongs to another study too and stays; {name}.",
-        )
+        what = f"Every result of the study {study} belongs to another study too and stays; its name"
+        print_line(console, f"{what} {'is' if yes else 'would be'} forgotten.")
     else:
+        what = f"{counted(count, 'result')} of the study {study}"
         verb = ("is" if count == 1 else "are") if yes else "would be"
-        stay = "stays" if going.shared == 1 else "stay"
-        shared = (
-            f"{going.shared} that other studies hold too {stay}"
-            if going.shared
-            else "none is shared"
-        )
-        print_line(
-            console, f"{counted(count, 'result')} of the study {study} {verb} forgotten, {shared}."
-        )
+        rest = shared if going.shared else "none is shared"
+        print_line(console, f"{what} {verb} forgotten, {rest}.")
 
-    if yes:
-        print_line(
-            console,
-            "Adapters and scores stay where they are: a sweep lands their results again and trains "
-            "nothing.",
-        )
-    else:
+    sentence = (
+        "Adapters and scores stay where they are: a sweep lands their results again and trains "
+        "nothing."
+    )
+    if not yes:
         command = f"triage warehouse forget {study} --yes"
-        print_line(console, f"Nothing was forgotten. To forget it: {command}")
+        sentence = f"Nothing was forgotten. To forget it: {command}"
+    print_line(console, sentence)
 
 
 def _was(count: int) -> str:

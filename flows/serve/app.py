@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Annotated, Any, Literal
@@ -128,7 +127,6 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
         redoc_url=None,
     )
     app.add_middleware(OwnHostAlone)
-    bodies = Bodies()
     desk = _Desk(kept_model, most_waiting)
 
     @app.exception_handler(Refused)
@@ -154,16 +152,14 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
     )
     async def decide(request: Request) -> JSONResponse:
         """Decide where the writer of a text should be seen."""
-        return JSONResponse(await desk.answered(await text_of(request, bodies)))
+        return JSONResponse(await desk.answered(await desk.text_of(request)))
 
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> JSONResponse:
         """Whether the model is loaded, and how many texts wait for it."""
         about = {"model_id": bundle.model_id, "verdict": bundle.verdict, "warning": bundle.warning}
-        state = "lost" if kept_model.is_lost else "ready"
-        return JSONResponse(
-            {"model": state, "waiting": desk.waiting, **about}, 503 if kept_model.is_lost else 200
-        )
+        state, status = ("lost", 503) if kept_model.is_lost else ("ready", 200)
+        return JSONResponse({"model": state, "waiting": desk.waiting, **about}, status)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -181,12 +177,15 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
 
 
 class _Desk:
-    """Where texts wait for their decisions, and what is counted of them: no text, and nothing of one."""
+    """Where texts arrive and wait for their decisions, and what is counted of them: no text, and
+    nothing of one. `body_bytes`: of the bodies that are being read, in memory.
+    """
 
     def __init__(self, kept_model: KeptModel, most_waiting: int) -> None:
         self._kept = kept_model
         self._most_waiting = most_waiting
         self.waiting = 0
+        self.body_bytes = 0
 
         # Not the library's global registry, which refuses a name that a second server here repeats.
         self.registry = CollectorRegistry()
@@ -206,6 +205,56 @@ class _Desk:
             "triage_waiting_texts", "Texts that wait for a decision", registry=self.registry
         )
         gauge.set_function(lambda: self.waiting)
+
+    async def text_of(self, request: Request) -> str:
+        """The text that a request asks about. Raises Refused."""
+        header = request.headers.get("content-type", "")
+        kind = header.partition(";")[0].strip().lower()
+        # A page of another site cannot send this type without being allowed to.
+        if kind != "application/json":
+            raise Refused(415, f"Send {EXAMPLE} with the content type application/json.")
+
+        values = _parsed(await self._body(request))
+        if not isinstance(values, dict) or set(values) != {"text"}:
+            raise Refused(422, f"The body is to be a JSON object with the one key text: {EXAMPLE}.")
+        if not isinstance(values["text"], str):
+            raise Refused(422, f"The value of text is to be a string: {EXAMPLE}.")
+
+        try:
+            return checked_text(values["text"])
+        except BadInput as error:
+            raise Refused(422, str(error)) from None
+
+    async def _body(self, request: Request) -> bytes:
+        """The bytes of a body; what has no room is read and dropped."""
+        body = bytearray()
+        size = 0
+        crowded = False
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    # Once a chunk was dropped the body has a hole, so the later ones are dropped, too.
+                    crowded = crowded or self.body_bytes + len(chunk) > BODIES_BYTES
+                    if size <= BODY_BYTES and not crowded:
+                        body.extend(chunk)
+                        self.body_bytes += len(chunk)
+                    elif size > DISCARDED_BYTES:
+                        break
+        except TimeoutError:
+            raise Refused(408, f"The body did not arrive within {BODY_SECONDS:.0f} s.") from None
+        except ClientDisconnect:  # nobody reads the answer, but the request is counted
+            raise Refused(400, "The body broke off.") from None
+        finally:
+            self.body_bytes -= len(body)
+
+        if size > BODY_BYTES:
+            raise Refused(413, f"The body is larger than {BODY_BYTES:,} bytes; shorten the text.")
+        if crowded:
+            raise Refused(
+                503, "There are too many large requests at once; ask again in a few seconds."
+            )
+        return bytes(body)
 
     async def answered(self, text: str) -> dict[str, object]:
         """The whole answer to a text. Raises Refused where too many wait, or the model is lost."""
@@ -251,63 +300,6 @@ class OwnHostAlone:
             if host not in HOSTS:
                 app = JSONResponse({"error": f"Ask this server as {' or '.join(HOSTS)}."}, 400)
         await app(scope, receive, send)
-
-
-@dataclass
-class Bodies:
-    """The bodies of one server that are being read. `byte_count`: their bytes in memory."""
-
-    byte_count: int = 0
-
-
-async def text_of(request: Request, bodies: Bodies) -> str:
-    """The text that a request asks about. Raises Refused."""
-    header = request.headers.get("content-type", "")
-    kind = header.partition(";")[0].strip().lower()
-    # A page of another site cannot send this type without being allowed to.
-    if kind != "application/json":
-        raise Refused(415, f"Send {EXAMPLE} with the content type application/json.")
-
-    values = _parsed(await _body(request, bodies))
-    if not isinstance(values, dict) or set(values) != {"text"}:
-        raise Refused(422, f"The body is to be a JSON object with the one key text: {EXAMPLE}.")
-    if not isinstance(values["text"], str):
-        raise Refused(422, f"The value of text is to be a string: {EXAMPLE}.")
-
-    try:
-        return checked_text(values["text"])
-    except BadInput as error:
-        raise Refused(422, str(error)) from None
-
-
-async def _body(request: Request, bodies: Bodies) -> bytes:
-    """The bytes of a body; what has no room is read and dropped."""
-    body = bytearray()
-    size = 0
-    crowded = False
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                size += len(chunk)
-                # Once a chunk was dropped the body has a hole, so the later ones are dropped, too.
-                crowded = crowded or bodies.byte_count + len(chunk) > BODIES_BYTES
-                if size <= BODY_BYTES and not crowded:
-                    body.extend(chunk)
-                    bodies.byte_count += len(chunk)
-                elif size > DISCARDED_BYTES:
-                    break
-    except TimeoutError:
-        raise Refused(408, f"The body did not arrive within {BODY_SECONDS:.0f} s.") from None
-    except ClientDisconnect:  # nobody reads the answer, but the request is counted
-        raise Refused(400, "The body broke off.") from None
-    finally:
-        bodies.byte_count -= len(body)
-
-    if size > BODY_BYTES:
-        raise Refused(413, f"The body is larger than {BODY_BYTES:,} bytes; shorten the text.")
-    if crowded:
-        raise Refused(503, "There are too many large requests at once; ask again in a few seconds.")
-    return bytes(body)
 
 
 def _parsed(body: bytes) -> object:

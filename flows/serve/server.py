@@ -14,7 +14,7 @@ import uvicorn
 from deployments.interruptions import interrupted_by_signals
 from flows.serve.app import MOST_WAITING, KeptModel, make_app
 from tasks.bundle.asking import in_use
-from tasks.bundle.bundle import Bundle, BundledModel
+from tasks.bundle.bundle import BundledModel
 from tasks.runtime.children import stop_children
 from tasks.runtime.errors import BadInput
 
@@ -37,7 +37,10 @@ def serve(
             model = find()
             with in_use(model, "serve"):
                 kept_model = KeptModel(model, passes)
-                for line in _greeting(kept_model.bundle, listener.getsockname()[1]):
+                bundle = kept_model.bundle
+                address = f"http://{HOST}:{listener.getsockname()[1]}"
+                say(f"{bundle.model_id} answers on {address} (POST /decide); Ctrl-C ends it.")
+                for line in filter(None, (bundle.warning, bundle.notice)):
                     say(line)
                 _server(kept_model).run(sockets=[listener])
         # uvicorn catches the signal, ends in order, and raises it again.
@@ -50,8 +53,13 @@ def serve(
 @contextlib.contextmanager
 def listening(port: int) -> Iterator[socket.socket]:
     """A socket on 127.0.0.1; any free port for 0."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FILES:
+        allowed = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
     listener = socket.socket()
-    _allow_files()
     # A server that has just ended must not keep the port.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
@@ -67,26 +75,6 @@ def listening(port: int) -> Iterator[socket.socket]:
                 f"--port {port + 1}."
             ) from error
         yield listener
-
-
-def _allow_files() -> None:
-    """Let this process have FILES files open, or as many as the system lets it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= FILES:
-        return
-
-    allowed = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-
-
-def _greeting(bundle: Bundle, port: int) -> list[str]:
-    lines = [
-        f"{bundle.model_id} answers on http://{HOST}:{port} (POST /decide); Ctrl-C ends it.",
-        bundle.warning,
-        bundle.notice,
-    ]
-    return [line for line in lines if line]
 
 
 def _server(kept_model: KeptModel, most_waiting: int = MOST_WAITING) -> uvicorn.Server:

@@ -574,12 +574,12 @@ def test_a_revision_of_what_is_not_on_the_hub_is_refused_not_ignored(
         lambda: prepare_dataset(data, tmp_path / "home"),
         lambda: check_data(data, (), {}),
         lambda: check_local(data),
-        lambda: request(source, [None] * 5, "main", []),
+        lambda: request(source, revision="main"),
     ):
         with pytest.raises(BadInput, match=sentence):
             use()
 
-    assert request("owner/name", [None] * 5, "main", []).data.revision == "main"
+    assert request("owner/name", revision="main")[0].revision == "main"
 
 
 def test_a_folder_too_large_to_be_one_of_tables_is_refused_without_being_walked_to_its_end(

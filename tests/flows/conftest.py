@@ -39,16 +39,14 @@ def used(smoke: tuple[Place, object], tmp_path_factory: pytest.TempPathFactory) 
 def kept_model(used: Place) -> Iterator[KeptModel]:
     """The model of a safety recipe, loaded once, with 8 dropout passes."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
-            patch.setenv(name, used.environment[name])
+        used.use(patch)
         yield KeptModel(find_model("tiny-llama-4bit-balanced_safe-s42"), passes=8)
 
 
 @pytest.fixture
 def at_home(used: Place, own_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process asks the models of `used`."""
-    for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
-        monkeypatch.setenv(name, used.environment[name])
+    used.use(monkeypatch)
 
 
 @pytest.fixture

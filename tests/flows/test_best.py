@@ -33,8 +33,7 @@ def best_output(used):
     """What the command prints of the models at 4 bits, by macro-F1."""
     console = Console(width=140, highlight=False, markup=False)
     with pytest.MonkeyPatch.context() as patch, console.capture() as capture:
-        for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
-            patch.setenv(name, used.environment[name])
+        used.use(patch)
         print_best(console, Options("4bit", 100.0, "smoke", "macro-f1", 0.3))
     return capture.get()
 
@@ -124,8 +123,7 @@ def test_a_warehouse_that_is_filled_again_keeps_the_look(best_output, used, tmp_
 
 def test_models_that_are_gone_are_left_out_and_named(best_output, used, tmp_path, monkeypatch):
     rest = used.copy(tmp_path / "rest")
-    for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
-        monkeypatch.setenv(name, rest.environment[name])
+    rest.use(monkeypatch)
 
     def ask() -> str:
         console = Console(width=2000, highlight=False, markup=False)
@@ -152,8 +150,7 @@ def test_models_that_are_gone_are_left_out_and_named(best_output, used, tmp_path
 
 def test_models_with_another_valid_are_left_out_and_named(best_output, used, tmp_path, monkeypatch):
     rest = used.copy(tmp_path / "rest")
-    for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
-        monkeypatch.setenv(name, rest.environment[name])
+    rest.use(monkeypatch)
 
     (look,) = used.query("FROM look").to_dict("records")
     *other_trainings, latest = (one["training_id"] for one in json.loads(look["ranked"]))

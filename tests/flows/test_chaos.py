@@ -8,7 +8,7 @@ import pytest
 
 from tests.bench.common import smoke_sweep
 from tests.chaos.checks import checks, differences
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import IN_POOL
 from tests.chaos.sweeps import Sweep
 from tests.place import Place
 
@@ -53,7 +53,9 @@ def test_times_and_speeds_may_differ_and_results_may_not(smoke, swept):
 
 
 @pytest.mark.nightly
-def test_a_sweep_under_every_fault_lands_what_an_undisturbed_one_does(tmp_path):
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("kind", [[], ["--pool"]], ids=["here", "in a pool"])
+def test_a_sweep_under_every_fault_lands_what_an_undisturbed_one_does(kind, tmp_path):
     place = Place(tmp_path, ("-m", "tests.chaos"), is_new=True)
-    result = place.run("--faults", str(len(FAULTS)), "--experiments", "8", "--iterations", "48")
+    result = place.run(*kind, "--faults", str(len(IN_POOL)), "--experiments", "8", "--iterations", "48")
     assert result.returncode == 0, result.stdout + result.stderr

@@ -44,19 +44,14 @@ def test_an_experiment_that_lands_unsafe_and_one_that_fails_are_told(feed, tmp_p
     assert not listeners
 
 
-def test_a_set_without_emergencies_judges_nothing_and_is_no_failed_gate(feed, tmp_path):
+@pytest.mark.parametrize("has_warehouse", [True, False])
+def test_a_set_without_emergencies_judges_nothing_and_is_no_failed_gate(has_warehouse, feed, tmp_path):
     write_landing(tmp_path, "t4", "training", training("t4"))
     cases = [("GP", "GP", "GP"), ("HOME", "HOME", "HOME")]
     write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", cases, verdict="unsafe"))
-    load_all(tmp_path)
+    if has_warehouse:
+        load_all(tmp_path)
 
-    spec = select("smoke").cells[0]
-    with outcomes.tell_of([spec]):
-        publish(f"land {spec.cell_id}", ExperimentLanded(("e4",)))
-    assert [name for name, _, _ in feed] == [outcomes.LANDED]
-
-
-def test_without_a_warehouse_an_experiment_that_lands_is_told_all_the_same(feed):
     spec = select("smoke").cells[0]
     with outcomes.tell_of([spec]):
         publish(f"land {spec.cell_id}", ExperimentLanded(("e4",)))

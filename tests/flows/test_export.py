@@ -52,16 +52,14 @@ COSTS = {  # of a decision for each true label; transposed, another matrix
 def place(smoke, tmp_path_factory):
     new_place = smoke[0].copy(tmp_path_factory.mktemp("export") / "place")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
-            patch.setenv(name, new_place.environment[name])
+        new_place.use(patch)
         yield new_place
 
 
 @pytest.fixture(autouse=True)
 def own_home(place, monkeypatch):
     """The copied home, instead of the empty one that every test has."""
-    for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
-        monkeypatch.setenv(name, place.environment[name])
+    place.use(monkeypatch)
 
 
 def exported(place: Place, name: str, folder: Path, **options: bool) -> Exported:
@@ -123,6 +121,8 @@ def test_the_example_decides_48_cases_as_predict_and_as_the_evaluation_did(place
     by_case = dict(zip(landed.case_id, landed.decision, strict=True))
     assert decided[:24] == [by_case[line["case_id"]] for line in read_lines(data / "test.jsonl")]
     assert bundle.rule.name == "target_recall"
+    # Space around a text is none of it.
+    refuse_other_answers(plain, [f" \n\t{text}\n " for text in cases[:12]], monkeypatch, capsys)
 
 
 def test_the_fused_model_and_a_model_without_a_chat_template_do_so_too(place, fused, tmp_path, monkeypatch, capsys):
@@ -131,10 +131,6 @@ def test_the_fused_model_and_a_model_without_a_chat_template_do_so_too(place, fu
     gemma = exported(place, GEMMA, tmp_path / "gemma").folder
     assert "before" in read_prompt(gemma) and "messages" not in read_prompt(gemma)
     refuse_other_answers(gemma, cases, monkeypatch, capsys)
-
-
-def test_space_around_a_text_is_none_of_it(place, plain, monkeypatch, capsys):
-    refuse_other_answers(plain, [f" \n\t{text}\n " for text in texts(place)[:12]], monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("rule", ["argmax", "min_cost", "none"])
@@ -170,26 +166,20 @@ def test_the_example_says_in_a_sentence_what_it_reads(plain, line, monkeypatch, 
     assert capsys.readouterr().out == ""
 
 
-def test_the_call_on_the_card_decides_a_text(plain):
+def test_the_call_on_the_card_decides_a_text_in_fifteen_lines_that_need_stock_mlx_lm_alone(plain):
     card = (plain / "README.md").read_text()
     (command,) = [line for line in card.splitlines() if line.startswith("echo ")]
-    python = f"'{sys.executable}' example.py"
-    answer = subprocess.run(
-        command.replace("python example.py", python), shell=True, cwd=plain, capture_output=True, text=True
-    )
+    own = command.replace("python example.py", f"'{sys.executable}' example.py")
+    answer = subprocess.run(own, shell=True, cwd=plain, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.split()[0] in LABELS and len(answer.stdout.splitlines()) == 1
 
-
-def test_the_example_is_fifteen_lines_that_need_stock_mlx_lm_alone(plain):
     lines = (plain / "example.py").read_text().splitlines()
     code = [line for line in lines if line and not line.startswith("#")]
-    assert len(code) <= 15
-    assert {line.split()[1] for line in code if line.startswith(("import", "from"))} == {
-        "json,",
-        "mlx.core",
-        "mlx_lm.utils",
-    }
+    imported = {line.split()[1] for line in code if line.startswith(("import", "from"))}
+    assert len(code) <= 15 and imported == {"json,", "mlx.core", "mlx_lm.utils"}
+    not_done = "loses its middle in `triage`, and chat markup in a message"
+    assert not_done in " ".join(card.split()) and "`example.py` does neither" in " ".join(card.split())
 
 
 def test_the_folder_is_whole_sealed_and_holds_no_text_of_a_case(place, plain):
@@ -217,12 +207,6 @@ def test_of_a_base_models_own_folder_its_name_alone_is_exported(plain, tmp_path)
     assert "alice" not in (weights / "manifest.json").read_text()
 
 
-def test_the_card_says_what_the_example_does_not_do(plain):
-    card = " ".join((plain / "README.md").read_text().split())
-    assert "loses its middle in `triage`, and chat markup in a message" in card
-    assert "`example.py` does neither" in card
-
-
 def test_the_card_names_metrics_with_intervals_for_the_hub_and_warns_on_top(plain):
     card = ModelCard.load(plain / "README.md")
     data = card.data
@@ -230,12 +214,8 @@ def test_the_card_names_metrics_with_intervals_for_the_hub_and_warns_on_top(plai
     recall = next(result for result in data.eval_results if result.metric_type == "recall")
     bundle = read_bundle(plain).bundle
     (gate,) = [gate for gate in bundle.gates if gate.gate == "ed_recall"]
-    assert recall.metric_value == pytest.approx(gate.value) and set(recall.metric_args) == {
-        "low",
-        "high",
-        "method",
-        "n",
-    }
+    assert recall.metric_value == pytest.approx(gate.value)
+    assert set(recall.metric_args) == {"low", "high", "method", "n"}
     first = card.content.split("---\n", 2)[2].strip().splitlines()[0]
     assert first.startswith("> **Do not use this model for patients.**") and "random weights" in first
     assert f"| ED recall (sensitivity) | {gate.value:.3f} [" in card.content and "| train | 48 |" in card.content
@@ -389,8 +369,7 @@ def test_what_cannot_be_exported_is_a_sentence_before_anything_is_written(argume
 def test_an_experiment_that_failed_or_is_not_finished_says_so(place, tmp_path, monkeypatch):
     copy = place.copy(tmp_path / "copy")
     (copy.home / "experiments" / "tiny-llama-4bit-other-s42-0123").mkdir()
-    for name in ("TRIAGE_HOME", "TRIAGE_WAREHOUSE"):
-        monkeypatch.setenv(name, copy.environment[name])
+    copy.use(monkeypatch)
 
     sentence = "tiny-llama-4bit-other-s42-0123 is not finished yet; run its sweep to the end"
     assert sentence in refusal("tiny-llama-4bit-other", "new")

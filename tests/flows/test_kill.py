@@ -6,8 +6,8 @@ import re
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,9 +25,8 @@ SECOND = "tiny-llama-8bit-balanced_safe-s42"
 
 def processes() -> dict[int, tuple[int, str]]:
     """Parent and command of every running process by its id; zombies are not running."""
-    listed = subprocess.run(
-        ["ps", "-ww", "-eo", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True
-    ).stdout
+    command = ["ps", "-ww", "-eo", "pid=,ppid=,stat=,command="]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rows = (line.split(None, 3) for line in listed.splitlines())
     return {int(pid): (int(parent), command) for pid, parent, state, command in rows if not state.startswith("Z")}
 
@@ -63,48 +62,33 @@ def start_and_wait(place: Place, cell: str, beyond: int = 0) -> tuple[subprocess
     return process, training_child(process.pid)
 
 
-@dataclass
-class Story:
-    """What was seen of three runs of one command: interrupted, killed, finished."""
-
-    place: Place
-    interrupted: subprocess.CompletedProcess[str]
-    seconds_to_stop: float
-    child_left: list[bool]
-    server_left: list[bool]
-    stopped_before_its_end: bool
-    first_written: int
-    killed_at: int
-    finished: subprocess.CompletedProcess[str]
-
-
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+def story(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """What was seen of three runs of one command: interrupted, killed, finished."""
     place = Place(tmp_path_factory.mktemp("kill") / "place")
     process, child = start_and_wait(place, FIRST)
-    first_server = server_of(place)
+    server = server_of(place)
     start = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that the sweep has started, too
     interrupted = place.finish(process)
     seconds = time.monotonic() - start
-    children_left = [has_gone(child, 30)]
-    server_left = [not has_gone(first_server, 30)]
-    unfinished = not any(intact_manifest(folder) for folder in (place.home / "experiments").glob(f"{FIRST}-*"))
+    gone = [has_gone(child, 30), has_gone(server, 30)]
+    finished = [intact_manifest(folder) for folder in (place.home / "experiments").glob(f"{FIRST}-*")]
 
     process, child = start_and_wait(place, SECOND)
-    second_server = server_of(place)
+    server = server_of(place)
     process.kill()
     process.wait()
-    children_left.append(has_gone(child, 30))
-    server_left.append(not has_gone(second_server, 30))
-    write_time = adapter(place, FIRST).stat().st_mtime_ns
+    gone += [has_gone(child, 30), has_gone(server, 30)]
+    written = adapter(place, FIRST).stat().st_mtime_ns
     at = checkpoint(place, SECOND)
 
     process, child = start_and_wait(place, SECOND, beyond=at)
     os.kill(child, signal.SIGKILL)  # as the system does when memory is short, or a user by mistake
-    return Story(
-        place, interrupted, seconds, children_left, server_left, unfinished, write_time, at, place.finish(process)
-    )
+    return SimpleNamespace(
+        place=place, interrupted=interrupted, seconds_to_stop=seconds, stopped_before_its_end=not any(finished),
+        gone=gone, first_written=written, killed_at=at, finished=place.finish(process),
+    )  # fmt: skip
 
 
 def server_of(place: Place) -> int:
@@ -126,8 +110,8 @@ def test_ctrl_c_ends_the_step_at_once_and_says_that_the_same_command_goes_on(sto
     assert story.seconds_to_stop < 30 and story.stopped_before_its_end
 
 
-def test_the_training_process_leaves_with_its_parent(story):
-    assert story.child_left == [True, True]
+def test_the_training_process_and_prefects_server_leave_with_their_sweep(story):
+    assert story.gone == [True] * 4
 
 
 def test_a_step_that_is_killed_is_started_again_in_the_same_sweep_and_uses_up_no_retry(story):
@@ -165,7 +149,3 @@ def test_the_adapter_equals_byte_for_byte_that_of_a_training_that_never_stopped(
     assert intact_manifest(whole, deep=True)
     for name in ("adapters.safetensors", "adapters_last.safetensors"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
-
-
-def test_prefects_server_leaves_with_its_sweep(story):
-    assert story.server_left == [False, False]

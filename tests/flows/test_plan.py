@@ -30,7 +30,7 @@ def work(grid: str, *overrides: str, trained: bool = False) -> Steps:
     selection = select(grid, list(overrides))
     with planned_cases(selection) as cases:
         sizes = set_sizes(selection.grid, cases)
-    return work_left(selection, [PlannedCell(spec, trained) for spec in selection.cells], sizes).operations
+    return work_left(selection, [PlannedCell(spec, trained) for spec in selection.cells], sizes)[0]
 
 
 def test_operations_are_those_of_the_blocks_counted_by_hand():
@@ -50,8 +50,8 @@ def test_operations_are_those_of_the_blocks_counted_by_hand():
 def test_each_depth_is_computed_when_it_is_first_needed_from_the_nearest_shallower_one(layers, blocks):
     selection = select("demo", [f"training.num_layers={max(layers)}"])  # at which untuned models are scored
     specs = [select("demo", [f"training.num_layers={count}"]).cells[0] for count in layers]
-    left = work_left(selection, list(map(PlannedCell, specs)), set_sizes(selection.grid))
-    assert left.operations.preparing == pytest.approx(2 * BLOCK * 70 * blocks * CASES)
+    left, *_ = work_left(selection, list(map(PlannedCell, specs)), set_sizes(selection.grid))
+    assert left.preparing == pytest.approx(2 * BLOCK * 70 * blocks * CASES)
 
 
 def test_what_is_trained_is_only_scored_and_larger_sets_and_more_passes_take_longer():
@@ -139,39 +139,32 @@ def test_activations_that_are_cached_take_disk_where_they_save_enough():
         return work_left(selection, list(map(PlannedCell, selection.cells)), set_sizes(selection.grid))
 
     needed = 2 * (CASES * 70 + 4 * 50) * 576 * 4
-    assert left().cache_bytes == left("training.num_layers=8").cache_bytes == needed, "the size is that of any block"
-    assert left().saved == 29 / 31
-    assert left("training.num_layers=28").cache_bytes == 0, "two frozen blocks are not worth it"
-
-
-def limits_of(*overrides: str, grid: str = "paper"):
-    selection = select(grid, list(overrides))
-    return TimeLimits(selection), selection
+    assert left()[1] == left("training.num_layers=8")[1] == needed, "the size is that of any block"
+    assert left()[2] == 29 / 31
+    assert left("training.num_layers=28")[1] == 0, "two frozen blocks are not worth it"
 
 
 def test_a_long_step_has_a_factor_times_its_estimate_scoring_a_limit_of_its_own_and_a_short_step_the_floor():
-    limits, selection = limits_of("time_limit.factor=3", "time_limit.floor_seconds=1")
-    spec = selection.cells[0]
-    expected = seconds_of(spec, set_sizes(selection.grid))
+    limits, twice = (
+        TimeLimits(select("paper", [f"time_limit.factor={factor}", "time_limit.floor_seconds=1"])) for factor in (3, 6)
+    )
+    spec = select("paper").cells[0]
+    expected = seconds_of(spec, set_sizes(select("paper").grid))
     assert limits.of_training(spec) > 3 * expected.training > limits.of_other_steps == 1
     assert limits.of_scoring(spec) > 3 * (expected.scoring + expected.dropout)
-    twice, _ = limits_of("time_limit.factor=6", "time_limit.floor_seconds=1")
     assert twice.of_training(spec) == pytest.approx(2 * limits.of_training(spec))
 
-    short, selection = limits_of(grid="smoke")
-    spec = selection.cells[0]
+    short = TimeLimits(select("smoke"))
+    spec = select("smoke").cells[0]
     assert short.of_training(spec) == short.of_scoring(spec) == short.of_other_steps == 3600, "the floor"
 
 
-@pytest.mark.parametrize("key", ["data.source", "evaluation_set.source"])
-def test_cases_that_do_not_exist_are_refused(key, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "override", ["data={ source = 'nowhere.csv' }", "evaluation_set=[{ name = 'ward', source = 'nowhere.csv' }]"]
+)
+def test_cases_that_do_not_exist_are_refused(override, tmp_path, monkeypatch):
     """Even where no training is finished, so that nothing has to be compared with them."""
     monkeypatch.chdir(tmp_path)
-    overrides = ["evaluation_set=[{ name = 'ward', source = 'nowhere.csv' }]"]
-    if key == "data.source":
-        overrides = ["data={ source = 'nowhere.csv' }"]
-    with (
-        pytest.raises(BadInput, match=rf"There is no file or folder 'nowhere.csv' in {tmp_path}"),
-        planned_cases(select("smoke", overrides)),
-    ):
+    refused = pytest.raises(BadInput, match=rf"There is no file or folder 'nowhere.csv' in {tmp_path}")
+    with refused, planned_cases(select("smoke", [override])):
         pass

@@ -18,7 +18,6 @@ import flows.experiment
 from deployments.notify import LOST
 from deployments.prefect_api import NoAnswer
 from flows import pool
-from flows.cli.live import ExperimentRow, State
 from flows.experiment import RESULT, PooledCell, PooledResult, experiment, versions_here
 from flows.pool import PooledSweep, refuse_pool, sweep_in_pool
 from flows.selection import Narrowing, select
@@ -406,15 +405,6 @@ def test_a_grid_that_was_edited_and_a_mistake_are_failures_and_what_prefect_coul
     )
     ending = machine(PrefectException("Failed to resolve inputs in parameter 'scores'."))
     assert ending.is_crashed() and ending.message.startswith("tiny-llama-4bit-baseline-s42: Failed to resolve")
-
-
-def test_the_table_shows_what_a_machine_of_the_pool_does():
-    row = ExperimentRow("a", 60, 200)
-    assert row.after("experiment", RemoteReport("mac1")).state is State.PREPARING
-    trained = row.after("experiment", RemoteReport("mac1", "train", 25.0))
-    assert (trained.state, trained.iteration) == (State.TRAINING, 50)
-    assert trained.after("experiment", RemoteReport("mac1", "evaluate", 1.0)).state is State.SCORING
-    assert trained.after("experiment", RemoteReport("mac1")) == trained
 
 
 def test_steps_on_one_accelerator_take_turns_and_say_once_that_they_wait(monkeypatch):

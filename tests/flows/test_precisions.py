@@ -6,7 +6,7 @@ import pytest
 
 from tasks.corpus.vignettes.adversarial import adversarial_cases
 
-# Moving an adapter is tested in test_move.py, other precisions in ../test_precisions.py and ../models.
+# Moving an adapter is tested in test_sweep.py, other precisions in ../test_precisions.py and ../models.
 pytestmark = pytest.mark.nightly
 PRECISIONS = 'precisions=["bf16", "4bit"]'
 MOVES = 'scoring.move_adapters=["mxfp4", "4bit"]'
@@ -68,7 +68,7 @@ def test_one_adapter_stands_at_every_precision_on_both_sets(swept):
     assert compared.values.tolist() == [["from bf16", "4bit"], ["from bf16", "mxfp4"], ["own", "4bit"]]
 
 
-def test_a_grid_that_asks_for_no_passes_of_moved_adapters_has_none(swept):
+def test_moved_adapters_have_no_passes_where_a_grid_asks_for_none_and_fidelity_is_measured_for_every_precision(swept):
     place, _ = swept
     reasons = place.query(
         "SELECT DISTINCT mc_status, mc_reason FROM evaluation JOIN experiment USING (training_id) "
@@ -78,9 +78,6 @@ def test_a_grid_that_asks_for_no_passes_of_moved_adapters_has_none(swept):
         ["not available", "scoring.moved_passes is false, so that moved adapters have none"]
     ]
 
-
-def test_fidelity_is_measured_for_every_quantised_precision_on_the_same_cases(swept):
-    place, _ = swept
     rows = place.query(
         "SELECT precision, kl_mean_se, same_top1_se, perplexity_ratio_se FROM fidelity "
         "WHERE distribution = 'vocabulary' AND base_model = 'tiny-llama' AND created_at IS NOT NULL"

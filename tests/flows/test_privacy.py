@@ -32,21 +32,19 @@ def pattern(smoke) -> re.Pattern[bytes]:
     return pieces_of(smoke[0].home)
 
 
-def test_the_search_finds_a_case_where_it_should_be(smoke, pattern):
-    assert pattern.search(next((smoke[0].home / "data").rglob("test.jsonl")).read_bytes())
-
-
-def test_no_file_outside_the_data_folder_holds_a_piece_of_a_case(smoke, pattern):
-    place, _ = smoke
+def test_no_file_outside_the_data_folder_and_nothing_that_was_printed_holds_a_piece_of_a_case(smoke, pattern):
+    place, first = smoke
     data = place.home / "data"
+    assert pattern.search(next(data.rglob("test.jsonl")).read_bytes()), "the search finds a case where it should be"
     files = [p for p in place.folder.rglob("*") if p.is_file() and data not in p.parents]
     kinds = {p.suffix for p in files}
     assert {".db", ".duckdb", ".parquet", ".log", ".json", ".jsonl"} <= kinds, "what is searched is what matters"
     assert [str(p.relative_to(place.folder)) for p in files if pattern.search(p.read_bytes())] == []
+    assert not pattern.search((first.stdout + first.stderr).encode())
 
 
-def test_no_cell_of_the_warehouse_or_of_a_landing_file_holds_one_either(smoke, pattern):
-    """Both are compressed on disk, so their values are looked at too."""
+def test_no_cell_of_the_warehouse_a_landing_file_or_prefects_database_holds_one_either(smoke, pattern):
+    """They are compressed on disk, so their values are looked at too."""
     place, _ = smoke
     with duckdb.connect(str(place.warehouse), read_only=True) as connection:
         tables = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
@@ -56,24 +54,11 @@ def test_no_cell_of_the_warehouse_or_of_a_landing_file_holds_one_either(smoke, p
     for path in place.home.glob("landing/*/*.parquet"):
         matches[f"{path.parent.name}/{path.name}"] = str(pq.read_table(path).to_pylist()).encode()
 
+    of_prefect = [name for (name,) in place.prefect("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    assert {"log", "artifact", "flow_run", "task_run"} <= set(of_prefect)
+    assert place.prefect("SELECT count(*) FROM log")[0][0] > 0, "the sweep's log lines are kept for the UI"
+    matches |= {f"prefect {name}": str(place.prefect(f'SELECT * FROM "{name}"')).encode() for name in of_prefect}
     assert [name for name, text in matches.items() if pattern.search(text)] == []
 
-
-def test_no_log_line_artifact_or_parameter_in_prefect_holds_one(smoke, pattern):
-    place, _ = smoke
-    tables = [name for (name,) in place.prefect("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    assert {"log", "artifact", "flow_run", "task_run"} <= set(tables)
-    assert place.prefect("SELECT count(*) FROM log")[0][0] > 0, "the sweep's log lines are kept for the UI"
-    rows = {name: str(place.prefect(f'SELECT * FROM "{name}"')).encode() for name in tables}
-    assert [name for name, text in rows.items() if pattern.search(text)] == []
-
-
-def test_nothing_that_was_printed_holds_one(smoke, pattern):
-    _, first = smoke
-    assert not pattern.search((first.stdout + first.stderr).encode())
-
-
-def test_cases_are_known_by_id_and_digest(smoke):
-    place, _ = smoke
     rows = place.query("SELECT DISTINCT case_id, case_digest FROM prediction")
-    assert len(rows) == 24 and rows.case_digest.str.fullmatch("[0-9a-f]{64}").all()
+    assert len(rows) == 24 and rows.case_digest.str.fullmatch("[0-9a-f]{64}").all(), "cases are known by these"

@@ -262,22 +262,6 @@ def test_what_the_user_can_change_ends_a_search_as_it_is_and_other_errors_with_t
 
 
 @pytest.mark.nightly
-def test_a_search_for_macro_f1_finds_the_highest(tmp_path):
-    place = Place(tmp_path / "place")
-    result = place.run(
-        "search", "smoke", "--trials", "4", "--model", "tiny-llama", "--set", "recipe.select_by=macro_f1"
-    )
-    assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
-    assert "compared by the macro-F1 on valid at updates 4 and 8" in result.stdout
-    trials = place.query(TRIALS)
-    assert set(trials.objective) == {"macro-F1"} and all(trials.higher_is_better)
-    (best,) = trials[trials.is_best].itertuples()
-    training = json.loads((place.home / "experiments" / best.training_id / "training.json").read_text())
-    assert best.value == max(point["macro_f1"] for point in training["curve"] if point["split"] == "valid")
-    assert place.audits() == {}
-
-
-@pytest.mark.nightly
 def test_trials_that_another_version_trained_are_refused_in_the_sentence_that_says_so(searched, tmp_path):
     place = searched[0].copy(tmp_path / "copy")
     path = place.home / "searches" / f"smoke-{CELL}" / "search.db"

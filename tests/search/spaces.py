@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from flows.search_setup import set_up
-from flows.selection import Narrowing
+from flows.selection import Narrowing, set_up
 from tasks.search.space import Space
 
 

@@ -5,8 +5,7 @@ import re
 
 import pytest
 
-from flows.search_setup import set_up
-from flows.selection import Narrowing, select
+from flows.selection import Narrowing, select, set_up
 from tasks.runtime.errors import BadInput
 from tasks.search.space import LEFT_ALONE, OF_SAFETY, Objective, Space
 from tasks.spec import Recipe, Training

@@ -2,8 +2,7 @@
 
 import tomllib
 
-from flows.search_setup import set_up
-from flows.selection import Narrowing, select
+from flows.selection import Narrowing, select, set_up
 from tasks.corpus.prepare import prepare_dataset
 from tasks.search.trials import Reached, Trial
 from tasks.spec import Columns

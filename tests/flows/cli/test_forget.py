@@ -44,7 +44,7 @@ def forget(root: Path, *names: str) -> None:
 # --- On the home of a sweep ----------------------------------------------------------------------
 
 
-def test_without_yes_it_says_what_would_go_and_removes_nothing(swept):
+def test_without_yes_it_says_what_would_go_and_with_it_no_file_holds_a_piece_of_a_text_and_results_stay(swept):
     before = sorted(swept.home.rglob("*"))
     result = swept.ask("data", "forget", "smoke")
     assert (result.returncode, result.stderr) == (0, "")
@@ -55,8 +55,6 @@ def test_without_yes_it_says_what_would_go_and_removes_nothing(swept):
     assert result.stdout.rstrip().endswith("Nothing was removed. To remove it, add --yes.")
     assert sorted(swept.home.rglob("*")) == before
 
-
-def test_no_file_holds_a_piece_of_a_text_afterwards_and_results_stay(swept):
     pattern = pieces_of(swept.home)
     result = swept.ask("data", "forget", "embedded", "--yes")
     assert (result.returncode, result.stderr) == (0, "")
@@ -269,8 +267,9 @@ def test_what_no_longer_says_of_what_it_is_is_named_and_not_called_nothing(place
     assert place.ask("data", "forget", "clinic").stderr.endswith("a data set 'clinic', nor of any other.\n")
 
 
-@pytest.mark.parametrize("name", ["clinic", "clinic-0123456789ab", "0123456789ab"])
-@pytest.mark.parametrize("aside", ["", ".forgotten-"])
+@pytest.mark.parametrize(
+    ("aside", "name"), [("", "clinic"), (".forgotten-", "clinic-0123456789ab"), (".forgotten-", "0123456789ab")]
+)
 def test_texts_of_a_killed_builder_are_known_by_the_name_that_they_were_to_have(aside, name, place):
     texts = place.home / "data" / f"{aside}.tmp-clinic-0123456789ab-fedcba987654" / "train.jsonl"
     texts.parent.mkdir(parents=True)
@@ -324,15 +323,12 @@ def test_an_adapter_of_another_machine_goes_with_the_cases_that_it_learned_from(
     left = {path.name for path in (root / "experiments").glob("*/")}
     assert left == {"cell-2", "cell-odd", "cell-broken", "cell-old"}
 
-
-def test_an_adapter_of_another_machine_goes_also_where_only_one_of_this_machine_names_the_data(tmp_path):
-    root = tmp_path / "home"
-    cases = json.dumps({"train": "t1", "valid": "v1"})
-    brought(root, "cell-1", cases)
-    own = root / "experiments" / "cell-2"
-    job(own, {"folder": own, "data": "own-1", "home": root})
-    (own / INGREDIENTS).write_text(cases)
-    assert [path.name for path in of_data(root, ["own-1"])] == ["cell-1", "cell-2"]
+    # Only an adapter of this machine names the data.
+    brought(root, "cell-3", json.dumps({"train": "t9", "valid": "v9"}))
+    own = root / "experiments" / "cell-4"
+    job(own, {"folder": own, "data": "own-9", "home": root})
+    (own / INGREDIENTS).write_text(json.dumps({"train": "t9", "valid": "v9"}))
+    assert [path.name for path in of_data(root, ["own-9"])] == ["cell-3", "cell-4"]
 
 
 def test_the_shared_folder_from_which_adapters_would_come_back_is_named(place, tmp_path):

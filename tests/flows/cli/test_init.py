@@ -19,6 +19,7 @@ from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import verify
+from tests.place import ROOT
 
 TINY = ['models=["tiny-llama"]', "recipe.iterations=3", "training.num_layers=2"]
 
@@ -33,7 +34,7 @@ def study(tmp_path, monkeypatch):
 
 
 def triage(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "flows.cli", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -84,15 +85,6 @@ def test_the_examples_train_and_score(study):
         shared = {key: args[key] for key in ("experiment", "variant", "data", "home")}
         scoring.run(shared | {"adapter": args["folder"], "scores": str(scores)}, lambda event: None)
         verify(scores)
-
-
-@pytest.mark.nightly
-def test_the_written_grid_runs_through_the_command(study):
-    overrides = [part for one in (*TINY, "scoring.passes=2") for part in ("--set", one)]
-    result = triage("sweep", "my_grid.toml", *overrides, "--bits", "4", "--recipe", "safe", folder=study)
-    assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
-    assert "landed   tiny-llama-4bit-safe-s42" in result.stdout
-    assert result.stdout.splitlines()[-1].startswith(f"1 experiment is in the warehouse: {home() / 'triage.duckdb'}")
 
 
 def test_a_file_that_is_there_is_never_overwritten_and_nothing_is_written_beside_it(tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from flows.cli.live import Board, State, TimeLeft, live, short_names
+from flows.cli.live import Display, ExperimentRow, TimeLeft, live, short_names
 from flows.selection import Narrowing, Selection, select
 from tasks.progress import publish
 from tasks.runtime.events import (
@@ -18,6 +18,7 @@ from tasks.runtime.events import (
     ExperimentLanded,
     Note,
     ProgressReport,
+    RemoteReport,
     StepWarning,
     TrainingReport,
     ValidationReport,
@@ -41,7 +42,7 @@ def cells(selection):
 
 
 def lines_of(selection, *events) -> list[str]:
-    """What a log file gets of these pairs of title and event."""
+    """What a log file gets of (step title, event) pairs."""
     out = io.StringIO()
     with live(Console(file=out, width=160), selection):
         for title, event in events:
@@ -49,31 +50,31 @@ def lines_of(selection, *events) -> list[str]:
     return [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
 
 
-def test_a_terminal_shows_a_row_per_experiment_and_the_step_below(selection, cells) -> None:
-    terminal_output = io.StringIO()
-    console = Console(file=terminal_output, force_terminal=True, width=160, color_system=None)
+def test_a_terminal_shows_a_row_per_experiment_and_the_step_below_and_breaks_lines_between_words(selection, cells):
+    out = io.StringIO()
     cell = cells[0].cell_id
-
-    with live(console, selection):
+    with live(Console(file=out, force_terminal=True, width=70, color_system=None), selection):
         publish(f"train {cell}", TRAINING)
+        publish(f"train {cell}", ValidationReport(iteration=10, split="valid", loss=1.5, always_ed=True))
         deadline = time.monotonic() + 60  # it is drawn four times a second
-        while "loss 0.457" not in terminal_output.getvalue() and time.monotonic() < deadline:
+        while "loss 0.457" not in out.getvalue() and time.monotonic() < deadline:
             time.sleep(0.02)
         publish(f"land {cell}", ExperimentLanded())
 
-    output = terminal_output.getvalue()
-    assert f"train {cell}  loss 0.457  812 tokens/s  5 min left" in output and "40/" in output
-    assert f"landed   {cell}" in output and "1/4" in output
+    text = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", out.getvalue())
+    assert f"train {cell}  loss 0.457  812" in text and "40/" in text and f"landed   {cell}" in text and "1/4" in text
+    validation = f"train {cell}  iteration 10: validation 1.5000  always_ed: nearly everything is answered ED"
+    assert set(validation.split()) <= set(text.split())
 
 
-def test_a_log_file_gets_the_same_as_lines(selection) -> None:
+def test_a_log_file_gets_the_same_as_lines(selection):
     name = "train smol-4bit-r1-s42"
     lines = lines_of(selection, (name, TRAINING), (name, replace(TRAINING, iteration=41)))
     lines = [line for line in lines if "loss" in line]
     assert lines == [f"{name}  loss 0.457  812 tokens/s  5 min left  (40 of 120)"], "not every update"
 
 
-def test_a_note_is_printed_once_for_each_base_model_and_a_device_once(selection, cells):
+def test_what_the_steps_of_a_base_model_repeat_is_printed_once_whatever_its_figures_are(selection, cells):
     device = Device("cpu", "dequantised_f32", "float32", "mkl", 200.0, 2, "m")
     other = cells[0].model_copy(update={"model": cells[0].model.model_copy(update={"name": "tiny-gemma3"})})
     titles = [f"{step} {spec.cell_id}" for spec in [*cells, other] for step in ("train", "evaluate")]
@@ -82,16 +83,13 @@ def test_a_note_is_printed_once_for_each_base_model_and_a_device_once(selection,
     lines = lines_of(Selection(selection.grid, [*cells, other]), *events)
     assert lines == ["device   cpu, dequantised_f32, BLAS mkl, 200 GFLOP/s", FROZEN.message, FROZEN.message]
 
-
-def test_a_busy_machine_is_told_once_and_a_note_once_whatever_its_figures_are(selection, cells):
     busy = "Matrix products run at {} GFLOP/s although mkl is loaded: is the machine busy?"
-    events = [(f"train {cells[0].cell_id}", StepWarning(busy.format(12))), ("evaluate b", StepWarning(busy.format(9)))]
-    memory = "Memory: {} MB, 0.8 MB of it for weights and optimizer."
-    events += [(f"train {cells[0].cell_id}", Note(memory.format(size))) for size in (15165.9, 15021.3)]
-    events += [(f"train {cells[0].cell_id}", StepWarning(f"Micro-batch {size} is too large.")) for size in (8, 4)]
+    events = [(titles[0], StepWarning(busy.format(12))), ("evaluate b", StepWarning(busy.format(9)))]
+    events += [(titles[0], Note(f"Memory: {size} MB, 0.8 MB of it for weights.")) for size in (15165.9, 15021.3)]
+    events += [(titles[0], StepWarning(f"Micro-batch {size} is too large.")) for size in (8, 4)]
     assert [line.split(" GFLOP")[0] for line in lines_of(selection, *events)] == [
         "WARNING  Matrix products run at 12",
-        "Memory: 15165.9 MB, 0.8 MB of it for weights and optimizer.",
+        "Memory: 15165.9 MB, 0.8 MB of it for weights.",
         "WARNING  Micro-batch 8 is too large.",
         "WARNING  Micro-batch 4 is too large.",
     ]
@@ -100,24 +98,21 @@ def test_a_busy_machine_is_told_once_and_a_note_once_whatever_its_figures_are(se
 def test_a_landed_experiment_is_shown_with_its_result_its_place_and_the_time_left(
     selection, cells, tmp_path, monkeypatch
 ):
+    assert lines_of(selection, ("land a", ExperimentLanded(("e4",)))) == ["landed   a  1/4"], "without a warehouse"
+    failed = ExperimentFailed("The loss became nan.", ValueError())
+    assert lines_of(selection, ("land a", failed)) == ["FAILED   a: The loss became nan."]
+
     write_landing(tmp_path, "t4", "training", training("t4"))
     write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4"))
     load_all(tmp_path)
     estimate = TimeLeft(selection)
     estimate.began -= 600
     monkeypatch.setattr("flows.cli.live.TimeLeft", lambda selection: estimate)
-
     cell = cells[0].cell_id
     lines = lines_of(selection, (f"train {cell}", TRAINING), (f"land {cell}", ExperimentLanded(("e4",))))
     (line,) = (line for line in lines if line.startswith("landed"))
     form = rf"landed   {cell}  ED recall 1\.00 \[0\.\d\d, 1\.00\]  (unsafe|provisional)  1/4, \d+ min left"
     assert re.fullmatch(form, line), line
-
-
-def test_without_a_warehouse_a_landed_experiment_is_still_named(selection):
-    assert lines_of(selection, ("land a", ExperimentLanded(("e4",)))) == ["landed   a  1/4"]
-    failed = ExperimentFailed("The loss became nan.", ValueError())
-    assert lines_of(selection, ("land a", failed)) == ["FAILED   a: The loss became nan."]
 
 
 def test_the_time_left_goes_by_the_work_of_the_experiments_that_were_trained(selection, cells):
@@ -138,61 +133,58 @@ def test_the_time_left_goes_by_the_work_of_the_experiments_that_were_trained(sel
     assert estimate.seconds() is None, "nothing is left"
 
 
-def test_a_line_on_a_narrow_terminal_is_broken_between_words(selection, cells):
-    out = io.StringIO()
-    report = ValidationReport(iteration=10, split="valid", loss=1.5, always_ed=True)
-    with live(Console(file=out, force_terminal=True, width=50, color_system=None), selection):
-        publish(f"train {cells[0].cell_id}", report)
-    text = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", out.getvalue())
-    words = f"train {cells[0].cell_id}  iteration 10: validation 1.5000  always_ed: nearly everything is answered ED"
-    assert set(words.split()) <= set(text.split())
-
-
 # --- The table -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def board() -> Board:
-    paper = select("paper")
-    return Board.of(paper.cells, TimeLeft(paper))
+def board() -> Display:
+    return Display(Console(file=io.StringIO()), select("paper"))
 
 
-def rendered(board: Board, height: int = 100, width: int = 80) -> list[str]:
+def rendered(board: Display, height: int = 100, width: int = 80) -> list[str]:
     out = io.StringIO()
     Console(file=out, width=width).print(board.render(height, width))
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
 def test_an_experiment_goes_from_waiting_to_landed_with_its_figures(board):
-    cell = next(iter(board.rows))
-    assert board.rows[cell].state == State.WAITING
+    cell, other, *_ = board.rows
+    assert board.rows[cell].state == "waiting"
     for step, event, state in (
-        ("train", ProgressReport("frozen prefix", 80, 9000), State.PREPARING),
-        ("train", replace(TRAINING, iteration=400, iterations=1000), State.TRAINING),
-        ("train", ValidationReport(iteration=400, split="valid", loss=0.9876, always_ed=False), State.TRAINING),
-        ("evaluate", ProgressReport("cases", 1, 300), State.SCORING),
-        ("land", ExperimentLanded(), State.LANDED),
+        ("train", ProgressReport("frozen prefix", 80, 9000), "preparing"),
+        ("train", replace(TRAINING, iteration=400, iterations=1000), "training"),
+        ("train", ValidationReport(iteration=400, split="valid", loss=0.9876, always_ed=False), "training"),
+        ("evaluate", ProgressReport("cases", 1, 300), "scoring"),
+        ("land", ExperimentLanded(), "landed"),
     ):
-        board.note(f"{step} {cell}", event)
+        board.on_event(f"{step} {cell}", event)
         assert board.rows[cell].state == state
 
+    board.on_event("convert smollm2-135m", ProgressReport("tensors", 1, 2))
+    board.on_event("land somebody-elses-cell", ExperimentLanded())
+    assert board.rows[other].state == "waiting", "a step of another cell, and one that is no experiment"
     line = next(line for line in rendered(board) if line.startswith(f"{cell.removesuffix('-s42')} "))
     assert line.split()[1:] == ["landed", "400/800", "0.457", "0.988"]
     assert rendered(board)[-1].startswith("1 of 60 landed, about ")
 
 
-def test_a_step_of_another_cell_and_a_step_that_is_no_experiment_change_no_row(board):
-    before = dict(board.rows)
-    board.note("convert smollm2-135m", ProgressReport("tensors", 1, 2))
-    board.note("land somebody-elses-cell", ExperimentLanded())
-    assert board.rows == before
+def test_a_row_shows_what_a_machine_of_a_pool_does():
+    row = ExperimentRow("a", 60, 200)
+    for report, state, iteration in (
+        (RemoteReport("mac1"), "preparing", 0),
+        (RemoteReport("mac1", "train", 25.0), "training", 50),
+        (RemoteReport("mac1"), "training", 50),
+        (RemoteReport("mac1", "evaluate", 1.0), "scoring", 50),
+    ):
+        row.note("experiment", report)
+        assert (row.state, row.iteration) == (state, iteration)
 
 
 def test_it_fits_80_columns_and_a_low_terminal_shows_what_runs_and_what_failed(board):
     cells = list(board.rows)
-    board.note(f"land {cells[0]}", ExperimentLanded())
-    board.note(f"land {cells[40]}", ExperimentFailed("NaN.", ValueError()))
-    board.note(f"train {cells[59]}", TRAINING)
+    board.on_event(f"land {cells[0]}", ExperimentLanded())
+    board.on_event(f"land {cells[40]}", ExperimentFailed("NaN.", ValueError()))
+    board.on_event(f"train {cells[59]}", TRAINING)
     lines = rendered(board, height=12)
     assert max(map(len, lines)) <= 80 and len(lines) <= 12
     text = "\n".join(lines)
@@ -202,11 +194,10 @@ def test_it_fits_80_columns_and_a_low_terminal_shows_what_runs_and_what_failed(b
 
 
 def test_a_low_terminal_has_the_last_line_although_names_fold(board):
-    names = {cell: f"{cell}-with-a-long-name" for cell in board.rows}
-    board.names = names
+    board.names = {cell: f"{cell}-with-a-long-name" for cell in board.rows}
     for width in (60, 80, 100):
         lines = rendered(board, height=24, width=width)
-        folded = sum(name not in "\n".join(lines) for name in names.values())
+        folded = sum(name not in "\n".join(lines) for name in board.names.values())
         assert folded and 20 <= len(lines) <= 23 and max(map(len, lines)) <= width
         assert lines[-1].startswith("0 of 60 landed, about ")
 

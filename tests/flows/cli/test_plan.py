@@ -52,12 +52,14 @@ def without_variants(place, folder):
     return folder
 
 
-def test_after_a_sweep_all_is_trained_under_settings_that_change_no_adapter(trained, smoke, tmp_path):
+def test_after_a_sweep_all_is_trained_unless_a_setting_or_cases_change_an_adapter(trained, smoke, tmp_path):
     bare = without_variants(smoke[0], tmp_path / "bare")
     for folder in (smoke[0].home, bare):
         assert trained(home=folder) == 8
         assert trained("training.memory='4GB'", "scoring.passes=20", home=folder) == 8
         assert trained("data.limits.test=12", home=folder) == 8
+        for override in ("recipe.iterations=4", "data.limits.train=40", "training.num_layers=1", "seeds=[7]"):
+            assert trained(override, home=folder) == 0
     assert {p.name for p in bare.iterdir()} == {"experiments"}, "a plan writes nothing"
 
 
@@ -107,17 +109,13 @@ def test_a_plan_says_cases_time_and_disk_and_what_fewer_dropout_cases_would_save
     assert "mc_cases" not in printed(select("demo", narrowing=Narrowing(bits=[4]))), "it has 30"
 
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "300MB")
-    text = printed(select("paper", narrowing=Narrowing(bits=[4])))
-    assert "prefixes not enough room: 2.84 GB are needed, and 0.30 GB are left of the budget" in text
-
-
-def test_many_experiments_have_a_row_for_each_variant_on_a_terminal_and_one_each_in_a_file(offline):
     selection = select("paper", narrowing=Narrowing(bits=[4]))
+    text = printed(selection)
+    assert all(spec.cell_id in text for spec in selection.cells), "a row for each variant, on a terminal alone"
     console = Console(file=(out := StringIO()), width=80, height=24, force_terminal=True, color_system=None)
     print_plan(console, selection)
     assert out.getvalue().count("10 to train") == 3 and "4bit-baseline-s42" not in out.getvalue()
-    text = printed(selection)
-    assert all(spec.cell_id in text for spec in selection.cells)
+    assert "prefixes not enough room: 2.84 GB are needed, and 0.30 GB are left of the budget" in text
 
 
 def test_a_plan_ends_with_the_models_that_no_source_offers_now(offline):
@@ -128,12 +126,6 @@ def test_a_plan_ends_with_the_models_that_no_source_offers_now(offline):
     assert " ".join(printed(selection, width=60).split()).endswith(f"No source of {end}")
     offline["tiny-llama"] = [*silent, ("folder e", "here")]
     assert "No source of" not in printed(selection)
-
-
-def test_another_setting_or_other_cases_are_not_trained(trained, smoke, tmp_path):
-    bare = without_variants(smoke[0], tmp_path / "bare")
-    for override in ("recipe.iterations=4", "data.limits.train=40", "training.num_layers=1", "seeds=[7]"):
-        assert trained(override) == trained(override, home=bare) == 0
 
 
 @pytest.mark.parametrize("ingredient", ["engine", "library", "prompt"])

@@ -78,14 +78,11 @@ def test_a_table_too_wide_becomes_records_and_one_that_fits_stays_and_rounds_flo
     assert len(lines) == 6
     assert [cell.strip() for cell in lines[0].split("│")[2:-1]] == ["0.3333", "1234568", "NULL"]
 
+    assert out(six, "FROM leaderboard WHERE false") == "0 rows\n" and as_json(six, "FROM leaderboard WHERE false") == []
+    assert out(six, "SELECT 1 AS one WHERE false", "--format", "csv") == "one\n"
     query = "SELECT training_id, cell_id, base_model, recipe FROM experiment"
     for columns, is_table in (("", True), ("60", True), ("30", False)):
         assert ("│" in out(six, query, **({"COLUMNS": columns} if columns else {}))) == is_table
-
-
-def test_an_empty_result_says_so(six):
-    assert out(six, "FROM leaderboard WHERE false") == "0 rows\n" and as_json(six, "FROM leaderboard WHERE false") == []
-    assert out(six, "SELECT 1 AS one WHERE false", "--format", "csv") == "one\n"
 
 
 def test_csv_and_json_give_all_digits_and_null_for_what_json_has_no_word_for(six):
@@ -116,33 +113,25 @@ def test_json_refuses_columns_of_one_name_of_which_it_would_keep_the_last(six, t
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (("FROM range(100000000)", "--csv", "--memory", "100MB"), "allow more with --memory"),
-        (("FROM range(100000000) ORDER BY hash(range)", "--memory", "100MB"), "allow more with --memory"),
-        (("SELECT repeat('x', 4000000000)", "--memory", "100MB"), "allow more with --memory"),
+        # The memory runs out first, however slow the machine is.
+        (("FROM range(100000000)", "--csv", "--memory", "100MB", "--seconds", "600"), "allow more with --memory"),
+        (("FROM range(100000000) ORDER BY hash(range)", "--memory", "100MB", "--seconds", "600"),
+         "allow more with --memory"),
+        (("SELECT repeat('x', 4000000000)", "--memory", "100MB", "--seconds", "600"), "allow more with --memory"),
         (("FROM range(100000000000)", "--csv", "--seconds", "0.5"),
          "stopped after 0.5 seconds; allow more with --seconds"),
-        ((SLOW, "--memory", "100GB", "--seconds", "0.5"), "stopped after 0.5 seconds; allow more with --seconds"),
+        # Long enough for DuckDB to draw a progress bar, which nobody wants among rows.
+        ((SLOW, "--memory", "100GB", "--seconds", "3"), "stopped after 3 seconds; allow more with --seconds"),
         (("SELECT 1", "--memory", "1MB"), "at least 50 MB of memory.*--memory"),
-        (("SELECT 1", "--memory", "much"), "--memory: 'much' is not a number of bytes such as 4GB"),
         (("SELECT error(chr(27) || '[31m')",), "failed: .x1b.31m"),
         ((), "triage sql --list has them"),
-        (("leaderbord",), 'triage sql "FROM leaderbord" shows a table or view'),
         (("learning_curve",), "did you mean learning_curves"),
-        (("SELECT $a",), r"needs a value for its parameter \$a\."),
         (("SELECT 1", "--param", "a=1"), r"has no parameter \$a; it has none"),
-        (("SELECT $a::INTEGER", "--param", "a=four"), "Could not convert string 'four'"),
         (("missed_by_every_model", "--param", "precision=5bit"), "no precision '5bit'; it has 4bit, 8bit"),
-        (("hardest_cases", "--param", "top=many"), "top is a whole number"),
         (("hardest_cases", "--param", "top"), "give a name and a value, e.g. --param bits=4"),
         (("hardest_cases", "--format", "parquet"), "name a file, e.g. --output rows.parquet"),
         (("FROM leaderboard", "--output", "absent/rows.csv"), "There is no folder absent"),
-        (("WITH RECURSIVE r AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM r) SELECT count(*) FROM r", "--seconds", "1"),
-         "stopped after 1 seconds; allow more with --seconds"),
-        (("SELECT count(DISTINCT (a.range, b.range)) FROM range(100000) a, range(100000) b", "--memory", "200MB",
-          "--seconds", "30"), "allow more with --(memory|seconds)"),
         (("DROP TABLE prediction",), "Queries only read: this DROP statement"),
-        (("FROM read_csv('/etc/passwd')",), "The query failed: "),
-        (("SELECT 1; SELECT 2",), "Queries only read: 2 statements"),
     ],
 )  # fmt: skip
 def test_a_mistake_and_a_query_past_its_bounds_are_a_sentence_that_names_the_option(args, sentence, pair):
@@ -253,6 +242,11 @@ def test_a_file_has_the_format_of_its_name(pair):
     assert "│ e4" in (pair.folder / "rows.txt").read_text()
     assert [path.name for path in pair.folder.iterdir() if path.name.startswith(".rows")] == []
 
+    for name in ("few.parquet", "few.csv"):
+        result = pair.ask("sql", "FROM range(50000)", "--output", name, "--rows", "3")
+        assert result.stderr == f"3 rows in {name}; there are more, to write them: --rows 30\n"
+    assert pq.read_table(pair.folder / "few.parquet").column("range").to_pylist() == [0, 1, 2]
+
     sql = "SELECT 12345678901234567.89 AS amount, sum(range) AS total FROM range(4)"
     assert pair.ask("sql", sql, "--output", "digits.parquet").returncode == 0
     table = pq.read_table(pair.folder / "digits.parquet")
@@ -272,13 +266,6 @@ def test_a_file_that_is_there_stays_and_a_query_that_fails_leaves_none(pair):
     before = sorted(pair.folder.iterdir())
     failed = pair.ask("sql", "SELECT error('no') FROM range(3)", "--output", "failed.parquet")
     assert failed.returncode == 2 and sorted(pair.folder.iterdir()) == before
-
-
-def test_the_first_rows_alone_go_into_a_file_where_fewer_are_asked_for(pair):
-    for name in ("few.parquet", "few.csv"):
-        result = pair.ask("sql", "FROM range(50000)", "--output", name, "--rows", "3")
-        assert result.stderr == f"3 rows in {name}; there are more, to write them: --rows 30\n"
-    assert pq.read_table(pair.folder / "few.parquet").column("range").to_pylist() == [0, 1, 2]
 
 
 def test_a_query_loads_what_waits_and_answers_beside_a_notebook(pair, tmp_path):

@@ -25,7 +25,8 @@ from flows.selection import select
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailable, TriageError
 from tasks.runtime.events import ExperimentFailed
-from tests.flows.test_kill import has_gone, server_of
+from tests.flows.test_kill import has_gone
+from tests.http_server import version_server
 from tests.place import Place, one_sentence
 from tests.warehouse.rows import evaluation, training
 from warehouse.landing import write_landing
@@ -84,20 +85,6 @@ def test_a_full_disk_and_a_home_that_may_not_be_written_to_are_sentences_and_not
     assert "may not be written" in result.stderr
 
 
-@pytest.mark.nightly  # without a sweep it is tested below, and with Ctrl-C in ../test_kill.py
-def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_prefects_server_with_it(place):
-    process = place.start("sweep", "smoke", "--limit", "1")
-    deadline = time.monotonic() + 200
-    while "weights  tiny-llama" not in (place.folder / "out").read_text() and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-    server = server_of(place)
-    process.terminate()
-    result = place.finish(process)
-    assert result.returncode == 130 and one_sentence(result.stderr) and "run the same command again" in result.stderr
-    assert has_gone(server, 20)
-
-
 # A shell's background job, as which these tests may run, ignores Ctrl-C, and so would the program.
 LEAVES_SLOWLY = """
 import contextlib, signal, sys, threading, time
@@ -150,21 +137,7 @@ def test_prefect_is_asked_for_a_server_wherever_one_may_be_configured(name, tmp_
     assert temporary_server._may_be_configured()
 
 
-ANSWERS = """
-import socket, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
-class Version(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b'"3.9.1"')
-
-server = HTTPServer(("127.0.0.1", 0), Version, bind_and_activate=False)
-server.socket = socket.socket(fileno=int(sys.argv[1]))
-server.serve_forever()
-"""
-ANSWERING = [sys.executable, "-c", ANSWERS]
+ANSWERS: list[str] = []  # the command of a server on the socket that it is given
 
 
 class Started:
@@ -179,7 +152,8 @@ class Started:
 
     def start_process(self, listener):
         number = listener.fileno()
-        self.processes.append(subprocess.Popen([*self.commands.pop(0), str(number)], pass_fds=[number]))
+        command = self.commands.pop(0) or version_server("3.9.1", descriptor=number)
+        self.processes.append(subprocess.Popen(command, pass_fds=[number]))
         return self.processes[-1]
 
     def wait_until_said(self, beginning):
@@ -213,22 +187,25 @@ def test_a_server_that_ends_at_once_twice_is_one_sentence(start_server, monkeypa
     with pytest.raises(TriageError, match=r"did not start \(it ended with code 3\).*Run the same command again"):
         start_server(FAILS, FAILS).server.wait(60)
     with pytest.raises(TriageError, match=r"did not start \(it does not answer\)"):
-        start_server(["sleep"]).server.wait(0.2)
+        start_server(["sleep", "100"]).server.wait(0.2)
 
 
 def test_a_server_that_ends_at_once_is_started_again_on_a_port_that_no_other_program_can_take(start_server):
-    started = start_server(["false"], ANSWERING)
+    started = start_server(["false"], ANSWERS)
     port = started.server.port
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", port))
     started.server.wait(60)
     assert started.server.port == port and len(started.processes) == 2
+    started.sentences.clear()
     started.server.end()
     assert started.processes[-1].poll() is not None
+    time.sleep(0.5)
+    assert started.sentences == [] and not started.lost.is_set(), "a server that is ended is not started again"
 
 
 def test_another_server_is_started_whenever_one_ends_and_requests_wait_for_it(start_server):
-    started = start_server(ANSWERING, FAILS, ANSWERING, ANSWERING)
+    started = start_server(ANSWERS, FAILS, ANSWERS, ANSWERS)
     started.server.wait(60)
     port = started.server.port
     for _ in range(2):
@@ -243,18 +220,10 @@ def test_another_server_is_started_whenever_one_ends_and_requests_wait_for_it(st
 
 
 def test_a_sweep_is_told_that_no_server_can_be_started_any_more(start_server):
-    started = start_server(ANSWERING, FAILS, FAILS)
+    started = start_server(ANSWERS, FAILS, FAILS)
     started.server.wait(60)
     started.processes[-1].kill()
     assert started.lost.wait(60) and started.commands == []
-
-
-def test_a_server_that_is_ended_is_not_started_again(start_server):
-    started = start_server(ANSWERING)
-    started.server.wait(60)
-    started.server.kill()
-    time.sleep(0.5)
-    assert started.sentences == [] and not started.lost.is_set()
 
 
 @pytest.fixture
@@ -287,15 +256,13 @@ def test_a_mac_is_kept_awake_while_a_sweep_runs_or_prefects_ui_is_offered_and_no
     up(1, print)
     assert arguments == [f"-i -w {os.getpid()}\n"] * 2 and not caffeinate.exists()
 
-
-def test_elsewhere_and_on_a_mac_without_caffeinate_nothing_is_started_for_it(caffeinate, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("deployments.interruptions.is_mac", lambda: False)
         with kept_awake():
             time.sleep(0.2)
     assert not caffeinate.exists()
     monkeypatch.setenv("PATH", "/nowhere")
-    with kept_awake():
+    with kept_awake():  # on a Mac without caffeinate nothing is started for it
         pass
     assert not caffeinate.exists()
 
@@ -331,18 +298,16 @@ def landed(study, own_home, monkeypatch):
     return ids
 
 
-@pytest.fixture
-def real(landed):
-    return [id for id in landed if RANDOM not in id]
-
-
 def printed(ids: list[str], width: int = 80) -> list[str]:
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     print_results(console, "mine", ids)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
-def test_four_experiments_fill_one_screen_the_answer_stands_first_and_the_commands_that_show_more_last(real):
+def test_four_experiments_fill_one_screen_the_answer_stands_first_and_the_commands_that_show_more_last(
+    landed, monkeypatch
+):
+    real = [id for id in landed if RANDOM not in id]
     lines = printed(real)
     assert lines[0].startswith("4 bits against 8: stored size x0.50")
     assert len(lines) <= 40 - 4 and max(map(len, lines)) <= 80
@@ -355,8 +320,6 @@ def test_four_experiments_fill_one_screen_the_answer_stands_first_and_the_comman
     more = ["triage compare mine --all", "triage gates smollm2-135m-4bit-balanced_safe-s1"]
     assert [line.partition("  # ")[0].strip() for line in lines[start : start + 2]] == more
 
-
-def test_a_long_sweep_says_how_many_it_leaves_out_and_one_that_finished_nothing_says_so(real, monkeypatch):
     monkeypatch.setattr("flows.cli.sweep.MOST_LINES", 2)
     lines = printed(real)
     assert [sum(line.startswith(name) for line in lines) for name in ("smollm2-135m-", "always-", "bag")] == [2, 2, 0]

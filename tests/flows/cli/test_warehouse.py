@@ -73,15 +73,12 @@ def test_the_studies_are_listed_the_last_sweep_first_and_that_of_no_sweep_only_w
     assert "earlier: results that no sweep names, since they are older than studies or" in printed(studies)
 
 
-def test_a_study_is_compared_alone_and_the_last_sweeps_without_a_name(landing):
+def test_a_study_is_compared_alone_or_beside_another_and_the_last_sweeps_without_a_name(landing, printed):
     small, last = compared("small"), compared(None)
     assert "4 bits against 8 bits, 1 pair." in small and "no pair" in last
     assert "This was the study small. Others: smaller" in small and "This was the study smaller. Others: small" in last
     assert small.count("best first") == 1 and last.count("best first") == 2, "a table for each test set"
     assert evaluations_of_sweep("sweep-small-1") == ["e4", "e8"]
-
-
-def test_two_studies_stand_side_by_side_and_it_is_said_what_can_be_compared(landing, printed):
     text = printed(studies, "small", "smaller")
     assert "small: 5 test cases of dataset d1; smaller: 5 test cases" in text and "in one study only" in text
     assert [line for line in text.splitlines() if line.startswith("cell4 ")], "a name as commands take it, on a line"
@@ -206,7 +203,7 @@ def test_a_file_that_is_no_warehouse_is_not_touched(args, tmp_path, monkeypatch)
     assert home().exists() == (args == REBUILD)
 
 
-def test_a_rebuild_says_what_it_did_and_every_result_is_back(pair, capsys):
+def test_a_rebuild_says_what_it_did_and_every_result_is_back(pair, capsys, tmp_path, monkeypatch):
     before = query_rows("FROM prediction ORDER BY ALL")
     warehouse_path().write_bytes(b"damaged")
     assert app(REBUILD, standalone_mode=False) == 0
@@ -214,6 +211,12 @@ def test_a_rebuild_says_what_it_did_and_every_result_is_back(pair, capsys):
     assert f"The warehouse has been rebuilt from 4 landing folders: {warehouse_path()}" in out
     assert f"The old file is damaged and kept: {warehouse_path()}.damaged-" in out
     assert query_rows("FROM prediction ORDER BY ALL") == before
+
+    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "without landing files"))
+    warehouse_path().write_bytes(b"damaged")
+    with pytest.raises(BadInput, match="There are no landing files in .*; run a sweep, e.g. triage sweep"):
+        app(REBUILD, standalone_mode=False)
+    assert warehouse_path().read_bytes() == b"damaged"
 
 
 def test_a_rebuild_names_what_it_could_not_load_and_says_how_it_is_made_again(pair, capsys):
@@ -226,14 +229,6 @@ def test_a_rebuild_names_what_it_could_not_load_and_says_how_it_is_made_again(pa
     assert "Not in it: e4. " in errors and "prediction.parquet does not have the digest" in errors
     assert "run the sweep or the benchmark that made them once more" in errors
     assert query_rows("SELECT id FROM landed ORDER BY ALL").rows == [("e8",), ("t4",), ("t8",)]
-
-
-def test_without_landing_files_the_old_warehouse_stays():
-    warehouse_path().parent.mkdir(parents=True, exist_ok=True)
-    warehouse_path().write_bytes(b"damaged")
-    with pytest.raises(BadInput, match="There are no landing files in .*; run a sweep, e.g. triage sweep"):
-        app(REBUILD, standalone_mode=False)
-    assert warehouse_path().read_bytes() == b"damaged"
 
 
 def test_a_command_that_loads_again_and_again_says_once_that_results_wait(pair, capsys):
