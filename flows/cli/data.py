@@ -262,9 +262,9 @@ def _list(console: Console, report: CorpusReport) -> None:
 
     colon = ":" if report.similar else ""
     console.print(f"Pairs of nearly the same text ({len(report.similar)}){colon}")
-    for pair in report.similar:
-        places = f"{pair.first}  and  {pair.second}"
-        console.print(f"  {pair.similarity:.0%}  {places}", soft_wrap=True, highlight=False)
+    for first, second, share in report.similar:
+        places = f"{first}  and  {second}"
+        console.print(f"  {share:.0%}  {places}", soft_wrap=True, highlight=False)
 
 
 def _findings(report: CorpusReport) -> Table:

@@ -128,7 +128,7 @@ def numbered_texts(path: Path, column: str) -> Iterator[tuple[str, str]]:
     Without a column `case_id` or `id` a case is known by the digest of its text. Raises BadInput
     for a row that cannot be used, and for a file without rows.
     """
-    reader = RowReader.of(Columns(text_column=column))
+    reader = RowReader(Columns(text_column=column))
     empty = True
     for number, row in read_rows(path):
         empty = False

@@ -1,12 +1,14 @@
 """The data card in Markdown: what a dataset is, how large, from where, and what it cannot show.
 
-Its texts are part of the digest of every dataset, and so stay as they are.
+Its words are in `card.toml`; here are the figures in them.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from tasks.corpus.case import Case
 from tasks.corpus.manifest import Dataset
@@ -31,23 +33,8 @@ from tasks.corpus.vignettes.label_rules import (
 from tasks.corpus.vignettes.reader_check import describe_all_checks, describe_checks_of
 from tasks.spec import LABELS, Columns
 
-OWN = """\
-## What it is
-
-Cases read from `{source}`{origin}. What they are, who labelled them and how well is known to their owner alone; this
-project checked their form, not their truth.
-
-## How it was read
-
-{mapping}
-
-{split}
-
-## Limits
-
-- Cases without groups are taken for independent; intervals are then too narrow if several describe one patient or topic.
-- Rationales, where there are any, are kept in this folder and are never part of a prompt.
-"""
+WORDS = tomllib.loads(Path(__file__).with_name("card.toml").read_text(encoding="utf-8"))
+LEARNERS: tuple[Learner, ...] = ("train", "valid")
 
 
 def data_card(dataset: Dataset, sections: Sequence[str] = ()) -> str:
@@ -55,21 +42,6 @@ def data_card(dataset: Dataset, sections: Sequence[str] = ()) -> str:
 
     `sections`: on what only some datasets hold.
     """
-    own = OWN.format(
-        source=dataset.source,
-        origin=_origin(dataset.origin),
-        mapping=_mapping(dataset.columns),
-        split=dataset.split,
-    )
-    external = [
-        f"- `{name}`: `{entry.source}`{_origin(entry.origin)}"
-        for name, entry in dataset.sets.items()
-        if entry.external
-    ]
-    if external:
-        purpose = "Scored after training; never used for training, thresholds or choosing."
-        external = ["## Evaluation sets", "", purpose, "", *external]
-
     cases = dataset.sets["test"].labels["ED"]
     certifiable = "The test set has no ED case: it can certify no ED recall."
     if cases:
@@ -79,12 +51,25 @@ def data_card(dataset: Dataset, sections: Sequence[str] = ()) -> str:
         )
 
     table = [f"| set | cases | {' | '.join(LABELS)} | groups | SHA-256 |", "|" + "---|" * 7]
+    external = []
     for name, entry in dataset.sets.items():
         counts = [entry.labels[label] for label in LABELS]
         labels = " | ".join(f"{count} ({count / entry.cases:.0%})" for count in counts)
         groups = entry.groups or "none"
         table.append(f"| {name} | {entry.cases} | {labels} | {groups} | {entry.digest[:12]} |")
+        if entry.external:
+            external.append(f"- `{name}`: `{entry.source}`{_origin(entry.origin)}")
 
+    if external:
+        purpose = "Scored after training; never used for training, thresholds or choosing."
+        external = ["## Evaluation sets", "", purpose, "", *external]
+
+    own = WORDS["own"].format(
+        source=dataset.source,
+        origin=_origin(dataset.origin),
+        mapping=_mapping(dataset.columns),
+        split=dataset.split,
+    )
     lines = [
         f"# Data card: {dataset.source}",
         "",
@@ -92,7 +77,7 @@ def data_card(dataset: Dataset, sections: Sequence[str] = ()) -> str:
         "",
         certifiable,
         "",
-        embedded_card() if dataset.is_embedded else own,
+        _embedded() if dataset.is_embedded else own,
         *(f"{section}\n" for section in sections),
         *external,
         "",
@@ -133,87 +118,37 @@ def _origin(origin: Mapping[str, str]) -> str:
     return f", on the Hub at commit `{origin['commit']}`" if origin else ""
 
 
-NOTICE = "synthetic: for building and comparing, not evidence about patients"
-# The text is part of the digest of every embedded dataset, and so stays as it is.
-EMBEDDED = """\
-## What it is
-
-Vignettes written by a generator from a knowledge base in plain data files ({problems} presenting problems in {systems}
-fields, generator {generator}, knowledge {knowledge}). {notice}.
-
-A case is drawn as facts: age, sex, flags that are present or said to be absent, illnesses and medicines, duration,
-trend, severity, vital signs. Rules turn the facts into the label, never the problem's name: each problem has cases of
-every label. The text is written from the facts in several voices; label, rule, problem and subgroup are never shown.
-
-## Rules
-
-The first that fires decides: a red flag (ED); a vital sign in the emergency range, NEWS2 or children's limits (ED); a
-fever under three months, or with an immune system that medicine holds down (ED); an age or illness that makes the
-problem an emergency (ED); an amber flag (GP); an age or illness that needs a doctor (GP); longer than the natural
-course without getting better (GP; in {lasting} problems, the others may last); severe in spite of self-care (GP);
-getting worse at 65 or older, or at any age in the {worsening} problems that are not expected to get worse before they
-get better (GP); else HOME. Red and amber flags follow public guidance, named for each problem: {sources} distinct
-references, most often NICE guidelines and CKS, NHS pages, SIGN, RCOG and Resuscitation Council UK; they are listed
-below. Facts only, in the project's own words.
-
-## How far the labels can be trusted
-
-Deriving the label again from the stored facts (`facts.jsonl` beside the sets) gives the stored label for every case: a
-check by `triage data check embedded`, and a test. {reader}
-
-## Limits
-
-- The wording is a generator's: short clauses in random order, some stilted. Real messages ramble, omit and mislead.
-- {wordings}
-- A case has one complaint; severity, duration and trend are drawn with little regard to each other.
-- The rules are those of British primary care guidance, simplified; other systems triage otherwise.
-- Problems of one set are absent from the others, so results are about new problems, not about rephrased known ones. But
-  some flags (collapse, weight loss) can join any problem in the same words: {shared}.
-- `test_adversarial` uses the test set's problems: it is a second look at them, not an independent sample.
-
-## Sources
-
-{references}.
-"""
-
-
-def embedded_card() -> str:
+def _embedded() -> str:
     """The card's sections on the embedded cases, as Markdown."""
     all_problems = problems().values()
-    references = references_in(_sources())
+    holders = (general(), *all_problems)
+    facts = [fact for of in holders for fact in of.all_facts]
+    counts = [len(fact.say) for fact in facts if fact.say]
+    denials = [len(fact.deny) for fact in facts if fact.deny]
+    wordings = (
+        f"Each of {len(facts)} facts is said in {min(counts)} to {max(counts)} wordings "
+        f"({sum(counts)} in all; a nurse's note is one more), and each of the {len(denials)} that "
+        f"can be denied in {min(denials)} to {max(denials)} ({sum(denials)} in all). Cases of a "
+        "set repeat clauses: their number overstates their variety."
+    )
+    # That the rules, the problems and their flags name.
+    sources = [NEWS2, CHILD_VITALS, YOUNG_FEVER, IMMUNE_FEVER, WORSE_LATER]
+    sources += [problem.source for problem in all_problems]
+    flags = [flag for of in holders for flag in (*of.red.values(), *of.amber.values())]
+    references = _references([*sources, *(flag.source for flag in flags if flag.source)])
 
-    return EMBEDDED.format(
+    return WORDS["embedded"].format(
         problems=len(all_problems),
         systems=len({problem.system for problem in all_problems}),
         sources=len(references),
         generator=GENERATOR_VERSION,
         knowledge=knowledge_digest()[:12],
-        notice=NOTICE.capitalize(),
         reader=describe_all_checks(),
-        wordings=_wordings(),
+        wordings=wordings,
         shared=_shared(),
         lasting=sum(problem.lasting_decides for problem in all_problems),
-        worsening=sum(problem.worse_decides for problem in all_problems),
+        worsening=sum(not problem.worsens_first for problem in all_problems),
         references="; ".join(references),
-    )
-
-
-def _wordings() -> str:
-    """In how many wordings the facts of the knowledge base are said and denied."""
-    knowledge = general()
-    kinds = [knowledge.red, knowledge.amber, knowledge.mild]
-    for problem in problems().values():
-        kinds += [problem.red, problem.amber, problem.mild]
-
-    facts = [fact for kind in kinds for fact in kind.values()]
-    counts = [len(fact.say) for fact in facts if fact.say]
-    denials = [len(fact.deny) for fact in facts if fact.deny]
-
-    return (
-        f"Each of {len(facts)} facts is said in {min(counts)} to {max(counts)} wordings "
-        f"({sum(counts)} in all; a nurse's note is one more), and each of the {len(denials)} that "
-        f"can be denied in {min(denials)} to {max(denials)} ({sum(denials)} in all). Cases of a "
-        "set repeat clauses: their number overstates their variety."
     )
 
 
@@ -223,101 +158,48 @@ def _shared() -> str:
     total: Counter[str] = Counter()
     for record in embedded_records():
         label = record.case.label
-        if record.set != "test" or label == "HOME":
-            continue
-
-        kind, _, name = record.verdict.rule.partition(":")
-        general_flags = {"red": general().red, "amber": general().amber}
-        total[label] += 1
-        shared[label] += name in general_flags.get(kind, {})
+        if record.set == "test" and label != "HOME":
+            kind, _, name = record.verdict.rule.partition(":")
+            total[label] += 1
+            shared[label] += kind in ("red", "amber") and name in getattr(general(), kind)
 
     parts = [f"{shared[label]} of {total[label]} {label} cases" for label in LABELS[:2]]
     return f"they decide {' and '.join(parts)} of the standard test set"
 
 
-def references_in(sources: Iterable[str]) -> list[str]:
+def _references(sources: Iterable[str]) -> list[str]:
     """Every public reference that sources name, once, by name; 'NG109 and NG111' count as one."""
     references = {part.strip() for source in sources for part in source.split(";")}
     return sorted(references, key=str.casefold)
 
 
-def _sources() -> Iterator[str]:
-    """The sources that the rules, the problems and their flags name."""
-    yield from (NEWS2, CHILD_VITALS, YOUNG_FEVER, IMMUNE_FEVER, WORSE_LATER)
-    flags = [*general().red.values(), *general().amber.values()]
-    for problem in problems().values():
-        yield problem.source
-        flags += [*problem.red.values(), *problem.amber.values()]
-
-    yield from (flag.source for flag in flags if flag.source)
-
-
-FURTHER = """\
-## Further problems
-
-{cases} cases of `train` ({labels}) are about {problems} further problems, which no other set has (knowledge {digest}). Their
-labels follow from the facts by the same rules. No wording of theirs is that of a held-out problem, or nearly (a test
-compares them).
-
-Further references, named by a language model and not looked up: {references}.
-
-{reader}"""
-
-
 def further_card(train: Sequence[Case]) -> str:
-    """The section as Markdown, for a train set that holds such cases."""
+    """The section as Markdown, for a train set with cases about further problems."""
     cases = [case for case in train if case.group in further_problems()]
     labels = Counter(case.label for case in cases)
-    problems = {str(case.group) for case in cases}
-    sources = (further_problems()[problem].source for problem in problems)
+    names = {str(case.group) for case in cases}
 
-    return FURTHER.format(
+    return WORDS["further"].format(
         cases=f"{len(cases):,}",
         labels=", ".join(f"{labels[label]:,} {label}" for label in LABELS),
-        problems=len(problems),
+        problems=len(names),
         digest=further_digest()[:12],
-        references="; ".join(references_in(sources)),
+        references="; ".join(_references(further_problems()[name].source for name in names)),
         reader=describe_checks_of("further"),
     )
 
 
-LEARNERS: tuple[Learner, ...] = ("train", "valid")
-CONTRAST = """\
-## Contrast cases
-
-`train` teaches what takes an alarm back, and so do the cases by which `valid` chooses a checkpoint: a model trained here
-has seen the kinds of `test_adversarial`, though about other problems and in other words (a test compares them). A pair is
-about one problem and told in one frame: case a is ED, most often by a red flag, and in case b (GP or HOME) that alarm is
-taken back; labels follow from the facts by the same rules. Cases of valid use wordings of their own. `calibration` and
-`test` hold none, so that thresholds are chosen on cases of the kind that they are judged on.
-
-{table}
-
-- `negated`: in a list of what is absent; `elsewhere`: somebody else's, long over, or only imagined; `figurative`: figures
-  of speech with alarming words; `frightened`, `understated`: the tone of the writer, which says nothing about the label.
-- Wordings: {wordings} (contrast cases {version}, words {digest}).
-
-{reader}"""
-ADVERSARIAL = """\
-## {name}
-
-{cases} cases about the {problems} problems of `test`, of the kinds of `test_adversarial` and as balanced, in other
-words: none of its tones, lists and names of general flags is in the first set or in `train`, and each fact of its problems
-has a new most pictorial wording ({pictures} of them; its other wordings are those of `test`). Cases of one problem are one
-group and share clauses; cores are cases that differ in their facts.
-
-{table}
-
-- Wordings: {lists} lists, {flags} of general flags called absent, {fear} of fear, {ease} of ease, {complaints} complaints
-  (version {version}, words {digest}).
-
-{reader}"""
-
-
 def contrast_card(sets: Mapping[str, Sequence[Case]]) -> str:
     """The section as Markdown, for sets that hold contrast cases."""
-    return CONTRAST.format(
-        table="\n".join(_taught(sets)),
+    lines = [f"| set | kind | cases | {' | '.join(LABELS)} | problems |", "|" + "---|" * 7]
+    for name in LEARNERS:
+        for kind in KINDS:
+            cases = [case for case in sets[name] if case.subgroup.get("kind") == kind]
+            problems = len({case.group for case in cases})
+            lines.append(f"| {name} | {kind} | {len(cases)} | {_counts(cases)} | {problems} |")
+
+    return WORDS["contrast"].format(
+        table="\n".join(lines),
         wordings="; ".join(f"{_taught_wordings(learner)} in {learner}" for learner in LEARNERS),
         version=CONTRAST_VERSION,
         digest=bank_digest("teaching")[:12],
@@ -325,63 +207,15 @@ def contrast_card(sets: Mapping[str, Sequence[Case]]) -> str:
     )
 
 
-def adversarial_card(name: str, seed: int) -> str:
-    """The section on an adversarial set that has a bank of its own, as Markdown."""
-    records = adversarial_records(seed, name)
-    bank = read_bank(BANKS[name])
-    flags = bank.flag.values()
-    return ADVERSARIAL.format(
-        name=name,
-        cases=f"{len(records):,}",
-        problems=len({record.facts.problem for record in records}),
-        pictures=sum(map(len, bank.picture.values())),
-        table="\n".join(_kinds(records)),
-        lists=len(bank.frame.lists),
-        flags=sum(len(words.note) + len(words.deny) for words in flags),
-        fear=len(bank.frame.fear),
-        ease=len(bank.frame.ease),
-        complaints=sum(map(len, bank.complaint.values())),
-        version=ADVERSARIAL_VERSION,
-        digest=bank_digest(BANKS[name])[:12],
-        reader=describe_checks_of(name),
-    )
-
-
-def _taught(sets: Mapping[str, Sequence[Case]]) -> list[str]:
-    lines = [f"| set | kind | cases | {' | '.join(LABELS)} | problems |", "|" + "---|" * 7]
-    for name in LEARNERS:
-        for kind in KINDS:
-            cases = [case for case in sets[name] if case.subgroup.get("kind") == kind]
-            labels = Counter(case.label for case in cases)
-            counts = " | ".join(str(labels[label]) for label in LABELS)
-            problems = len({case.group for case in cases})
-            lines.append(f"| {name} | {kind} | {len(cases)} | {counts} | {problems} |")
-
-    return lines
-
-
-def _kinds(records: Sequence[Record]) -> list[str]:
-    header = f"| kind | cases | {' | '.join(LABELS)} | groups | cores | deciding facts |"
-    lines = [header, "|" + "---|" * 8]
-    for kind in dict.fromkeys(record.case.subgroup["kind"] for record in records):
-        kind_records = [record for record in records if record.case.subgroup["kind"] == kind]
-        labels = Counter(record.case.label for record in kind_records)
-        counts = " | ".join(str(labels[label]) for label in LABELS)
-        groups = len({record.facts.problem for record in kind_records})
-        # Two cases with the same facts differ in frame and person.
-        facts = [(record.facts, record.verdict.rule) for record in kind_records]
-        cores = len({(of.problem, rule, of.red, of.amber, of.mild) for of, rule in facts})
-        deciding = len({(record.facts.problem, record.verdict.rule) for record in kind_records})
-        lines.append(
-            f"| {kind} | {len(kind_records)} | {counts} | {groups} | {cores} | {deciding} |"
-        )
-
-    return lines
+def _counts(cases: Sequence[Case]) -> str:
+    """The cells of a table: cases per label."""
+    labels = Counter(case.label for case in cases)
+    return " | ".join(str(labels[label]) for label in LABELS)
 
 
 def _taught_wordings(learner: Learner) -> str:
     bank = teaching_bank(learner)
-    flags = [*bank.flag.values()]
+    flags = bank.flag.values()
     alarms = sum(len(words.note) + len(words.say) + len(words.deny) for words in flags)
     frame = bank.frame
     elsewhere = sum(len(words.other) for words in flags)
@@ -392,3 +226,40 @@ def _taught_wordings(learner: Learner) -> str:
         f"elsewhere, {len(frame.figures)} figures of speech, {len(frame.fear)} of fear and "
         f"{len(frame.ease)} of ease"
     )
+
+
+def adversarial_card(name: str, seed: int) -> str:
+    """The section on an adversarial set that has a bank of its own, as Markdown."""
+    records = adversarial_records(seed, name)
+    bank = read_bank(BANKS[name])
+    return WORDS["adversarial"].format(
+        name=name,
+        cases=f"{len(records):,}",
+        problems=len({record.facts.problem for record in records}),
+        pictures=sum(map(len, bank.picture.values())),
+        table="\n".join(_kinds(records)),
+        lists=len(bank.frame.lists),
+        flags=sum(len(words.note) + len(words.deny) for words in bank.flag.values()),
+        fear=len(bank.frame.fear),
+        ease=len(bank.frame.ease),
+        complaints=sum(map(len, bank.complaint.values())),
+        version=ADVERSARIAL_VERSION,
+        digest=bank_digest(BANKS[name])[:12],
+        reader=describe_checks_of(name),
+    )
+
+
+def _kinds(records: Sequence[Record]) -> list[str]:
+    header = f"| kind | cases | {' | '.join(LABELS)} | groups | cores | deciding facts |"
+    lines = [header, "|" + "---|" * 8]
+    for kind in dict.fromkeys(record.case.subgroup["kind"] for record in records):
+        of_kind = [record for record in records if record.case.subgroup["kind"] == kind]
+        counts = _counts([record.case for record in of_kind])
+        # Two cases with the same facts differ in frame and person.
+        facts = [(record.facts, record.verdict.rule) for record in of_kind]
+        groups = len({of.problem for of, _ in facts})
+        cores = len({(of.problem, rule, of.red, of.amber, of.mild) for of, rule in facts})
+        deciding = len({(of.problem, rule) for of, rule in facts})
+        lines.append(f"| {kind} | {len(of_kind)} | {counts} | {groups} | {cores} | {deciding} |")
+
+    return lines

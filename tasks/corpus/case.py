@@ -44,7 +44,7 @@ def to_json(case: Case) -> str:
 
 
 def from_json(line: str) -> Case:
-    """The inverse of `to_json`, for the project's own files (`readers.py` reads users' files)."""
+    """The inverse of `to_json`, for the project's own files (`reading` reads users' files)."""
     return Case(**json.loads(line))
 
 

@@ -15,21 +15,23 @@ together, and of more candidates than MAX_CANDIDATES those are compared that may
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from tasks.corpus.case import Case, compared_text
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
-from collections.abc import Mapping, Sequence
-from functools import cache
 
-from numpy.typing import ArrayLike
-
-from tasks.corpus.case import Case, compared_text
+RUN = 4  # words
+BATCH = 4096  # texts hashed at once
+MOST_RUNS = 12_000_000
+PRIME = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 
 # Pairs of texts that share a run of their prefixes, once for each such run: 20 ns each.
 MAX_PAIRS = 500_000_000
@@ -41,19 +43,115 @@ COMMON = 50
 SURE = 8
 MAX_RETURNED = 100_000  # pairs, and those that connect further texts
 BLOCK_SIZE = 2_000_000  # runs or pairs that are in memory at once
+# Which bytes belong to words, shape (256,): letters, digits, the underscore, and all bytes of a
+# character beyond ASCII, since `compared_text` has left none between words.
+WORD_BYTES = np.array([byte >= 128 or chr(byte).isalnum() or byte == 95 for byte in range(256)])
 SLACK = 1e-9  # above the rounding error of a share of runs
 
-Hashes = NDArray[np.uint64]
-Rows = NDArray[np.int64]
-Indices = NDArray[np.float64]
-"""Jaccard indices."""
-Sides = NDArray[Any]
-Pairs = Iterator[tuple[Rows, Rows]]
-"""Numbers of two texts, as two arrays of equal length."""
-Matches = tuple[Rows, Indices]
+Array = NDArray[Any]
+Matches = tuple[Array, Array]
 """Pairs of texts, as one number each (see `Texts.keys`), and their Jaccard index."""
 SimilarTexts = list[tuple[int, int, float]]
 """Numbers of two texts and their Jaccard index, most alike first."""
+
+
+def near_duplicates(
+    sets: Mapping[str, Sequence[Case]], threshold: float
+) -> list[tuple[str, Case, str, Case, float]]:
+    """Pairs across sets whose runs of words overlap by `threshold` or more, most alike first: the
+    set and the case of each, and the Jaccard index of their runs, 0 to 1.
+    """
+    members = [(name, case) for name, cases in sets.items() for case in cases]
+    sides = np.repeat(np.arange(len(sets)), [len(cases) for cases in sets.values()])
+    pairs = Sketch.of([case.text for _, case in members]).pairs(threshold, sides)
+    return [(*members[a], *members[b], index) for a, b, index in pairs]
+
+
+@dataclass
+class Sketch:
+    """The hashed runs of words of the texts added so far. `every`: one run in so many is kept."""
+
+    texts: int = 0
+    every: int = 1
+    runs: int = 0
+    parts: list[tuple[Array, Array]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Sketch:
+        """A sketch of all these texts."""
+        sketch = cls()
+        for start in range(0, len(texts), BATCH):
+            sketch.add(texts[start : start + BATCH])
+        return sketch
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Add a batch of texts; their numbers go on from those before."""
+        hashes, rows = _hashed_runs(texts)
+        self._keep(hashes, rows + self.texts)
+        self.texts += len(texts)
+        while self.runs > MOST_RUNS:
+            parts = self.parts
+            self.parts = []
+            self.runs = 0
+            self.every *= 2
+            for part in parts:
+                self._keep(*part)
+
+    def _keep(self, hashes: Array, rows: Array) -> None:
+        is_kept = (hashes & np.uint64(self.every - 1)) == 0
+        self.parts.append((hashes[is_kept], rows[is_kept]))
+        self.runs += int(is_kept.sum())
+
+    def pairs(self, threshold: float, sides: ArrayLike | None = None) -> SimilarTexts:
+        """Numbers of two texts and their Jaccard index, from `threshold` up, most alike first.
+
+        All pairs; if they are many, see `_few`. `sides`: with one code per text, shape (texts,),
+        only pairs of different codes count.
+        """
+        if not self.runs:
+            return []
+
+        hashes = np.concatenate([part[0] for part in self.parts])
+        rows = np.concatenate([part[1] for part in self.parts]).astype(np.int64)
+        # Rows were added in order, so a stable sort leaves them ascending within a hash.
+        order = np.argsort(hashes, kind="stable")
+        hashes = hashes[order]
+        rows = rows[order]
+        is_first = np.ones(len(hashes), dtype=bool)
+        is_first[1:] = (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
+        codes = None if sides is None else np.asarray(sides)
+        texts = Texts.of(hashes[is_first], rows[is_first], self.texts, codes)
+
+        is_sample = self.every > 1
+        most_holders = COMMON if is_sample else self.texts
+        pairable = int(np.searchsorted(texts.holders, most_holders, side="right"))  # runs
+        least = SURE if is_sample else 1
+
+        matches: list[Matches] = []
+        aim = threshold
+        while aim == threshold or aim <= CLOSEST:
+            prefixes = texts.prefixes(aim)
+            # So many runs, rarest first, keep the pairs of texts with them in their prefixes to
+            # MAX_PAIRS.
+            holders = np.bincount(prefixes.indices, minlength=prefixes.shape[1])
+            shared = np.cumsum(holders * (holders - 1) // 2)
+            paired = min(pairable, int(np.searchsorted(shared, MAX_PAIRS, side="right")))
+            candidates = _every_two(texts, prefixes[:, :paired], aim)
+            matches.append(texts.compare(candidates.keys(), threshold))
+            if aim == threshold:
+                rest = prefixes[:, paired:] if candidates.is_complete else prefixes
+                for a, b in _chained(rest, texts.sides):
+                    may_match = texts.bounds(a, b, texts.shared[a]) > threshold - SLACK
+                    keys = np.unique(texts.keys(a, b)[may_match])
+                    matches.append(texts.compare(keys, threshold, least))
+            if paired == pairable:
+                break
+            # Nearer to 1 prefixes are shorter, so that more runs are within the budget.
+            aim = (1 + aim) / 2
+
+        keys, index = _joined(matches)
+        keys, places = np.unique(keys, return_index=True)
+        return _few(keys, np.round(index[places], 3), self.texts)
 
 
 @dataclass(frozen=True)
@@ -66,13 +164,13 @@ class Texts:
     """
 
     incidence: csr_array
-    holders: Rows
-    size: Rows
-    shared: Rows
-    sides: Sides | None
+    holders: Array
+    size: Array
+    shared: Array
+    sides: Array | None
 
     @classmethod
-    def of(cls, hashes: Hashes, rows: Rows, texts: int, sides: Sides | None) -> Texts:
+    def of(cls, hashes: Array, rows: Array, texts: int, sides: Array | None) -> Texts:
         """Leave out runs of one text or of one side alone: no pair that counts shares them.
 
         `hashes`, of runs of words, ascend, and `rows`, the text of each, ascend within a hash; no
@@ -115,17 +213,17 @@ class Texts:
 
         return csr_array(entries, shape=self.incidence.shape)
 
-    def keys(self, a: Rows, b: Rows) -> Rows:
+    def keys(self, a: Array, b: Array) -> Array:
         """One number per pair: the lower of its two times the count of texts, plus the higher."""
         return np.minimum(a, b).astype(np.int64) * len(self.size) + np.maximum(a, b)
 
-    def bounds(self, a: Rows, b: Rows, most: Rows) -> Indices:
+    def bounds(self, a: Array, b: Array, most: Array) -> Array:
         """The highest Jaccard index of pairs with at most `most` runs in common; 0 on one side."""
         most = np.minimum(most, np.minimum(self.shared[a], self.shared[b]))
         index = most / (self.size[a] + self.size[b] - most)
         return index if self.sides is None else index * (self.sides[a] != self.sides[b])
 
-    def compare(self, keys: Rows, threshold: float, least: int = 1) -> Matches:
+    def compare(self, keys: Array, threshold: float, least: int = 1) -> Matches:
         """The pairs that reach the threshold, with `least` runs in common."""
         a, b = np.divmod(keys, len(self.size))
         in_common = np.zeros(len(keys), np.int64)
@@ -148,14 +246,14 @@ class Candidates:
     is_complete: bool = True
     parts: list[Matches] = field(default_factory=list)
 
-    def add(self, keys: Rows, bounds: Indices) -> None:
+    def add(self, keys: Array, bounds: Array) -> None:
         """Add those that may be alike enough."""
         is_above = bounds > self.above
         self.parts.append((keys[is_above], bounds[is_above]))
         if sum(len(part[0]) for part in self.parts) > 2 * MAX_CANDIDATES:
             self.keys()
 
-    def keys(self) -> Rows:
+    def keys(self) -> Array:
         """Those that may be most alike, at most MAX_CANDIDATES; others are dropped."""
         keys, bounds = _joined(self.parts)
         if len(keys) > MAX_CANDIDATES:
@@ -167,46 +265,6 @@ class Candidates:
 
         self.parts = [(keys, bounds)]
         return keys
-
-
-def find_matches(
-    hashes: Hashes, rows: Rows, count: int, is_sample: bool, threshold: float, sides: Sides | None
-) -> SimilarTexts:
-    """Pairs of `count` texts with a Jaccard index of `threshold` or more; if they are many, see
-    `_few`.
-
-    `hashes`, `rows`: see `Texts.of`; `is_sample`: they are not all runs of the texts. With `sides`,
-    one code per text, only pairs of different codes count.
-    """
-    texts = Texts.of(hashes, rows, count, sides)
-    most_holders = COMMON if is_sample else count
-    pairable = int(np.searchsorted(texts.holders, most_holders, side="right"))  # runs
-    least = SURE if is_sample else 1
-
-    matches: list[Matches] = []
-    aim = threshold
-    while aim == threshold or aim <= CLOSEST:
-        prefixes = texts.prefixes(aim)
-        # So many runs, rarest first, keep the pairs of texts with them in their prefixes to MAX_PAIRS.
-        holders = np.bincount(prefixes.indices, minlength=prefixes.shape[1])
-        pairs = np.cumsum(holders * (holders - 1) // 2)
-        paired = min(pairable, int(np.searchsorted(pairs, MAX_PAIRS, side="right")))
-        candidates = _every_two(texts, prefixes[:, :paired], aim)
-        matches.append(texts.compare(candidates.keys(), threshold))
-        if aim == threshold:
-            rest = prefixes[:, paired:] if candidates.is_complete else prefixes
-            for a, b in _chained(rest, texts.sides):
-                may_match = texts.bounds(a, b, texts.shared[a]) > threshold - SLACK
-                keys = np.unique(texts.keys(a, b)[may_match])
-                matches.append(texts.compare(keys, threshold, least))
-        if paired == pairable:
-            break
-        # Nearer to 1 prefixes are shorter, so that more runs are within the budget.
-        aim = (1 + aim) / 2
-
-    keys, index = _joined(matches)
-    keys, places = np.unique(keys, return_index=True)
-    return _few(keys, np.round(index[places], 3), count)
 
 
 def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> Candidates:
@@ -234,9 +292,9 @@ def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> Candidate
     return candidates
 
 
-def _chained(prefixes: csr_array, sides: Sides | None) -> Pairs:
-    """Of the texts that have a run in their prefixes each with the one before it and with the
-    first, on another side if any.
+def _chained(prefixes: csr_array, sides: Array | None) -> Iterator[tuple[Array, Array]]:
+    """Numbers of two texts: of the texts that have a run in their prefixes each with the one before
+    it and with the first, on another side if any.
 
     So a sentence that many texts share chains them together, at a cost that grows with their number
     and not its square.
@@ -266,7 +324,7 @@ def _chained(prefixes: csr_array, sides: Sides | None) -> Pairs:
         yield texts[has_opposite], texts[partner[has_opposite]]
 
 
-def _few(keys: Rows, index: Indices, texts: int) -> SimilarTexts:
+def _few(keys: Array, index: Array, texts: int) -> SimilarTexts:
     """The most similar pairs, MAX_RETURNED of them, and those of a spanning forest of all pairs: texts
     that pairs connect stay connected. `keys` ascend.
     """
@@ -295,7 +353,7 @@ def _joined(parts: list[Matches]) -> Matches:
     return np.concatenate(keys), np.concatenate(index)
 
 
-def _portions(work: Rows) -> list[slice]:
+def _portions(work: Array) -> list[slice]:
     """Slices of entries with about BLOCK_SIZE runs or pairs. `work`: how many each entry has."""
     marks = np.arange(BLOCK_SIZE, int(work.sum()) + BLOCK_SIZE, BLOCK_SIZE)
     ends = np.searchsorted(np.cumsum(work), marks, side="left") + 1
@@ -303,93 +361,23 @@ def _portions(work: Rows) -> list[slice]:
     return [slice(low, high) for low, high in itertools.pairwise(edges)]
 
 
-RUN = 4  # words
-BATCH = 4096  # texts hashed at once
-MOST_RUNS = 12_000_000
-PRIME = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
-
-
-@dataclass
-class Sketch:
-    """The hashed runs of words of the texts added so far. `every`: one run in so many is kept."""
-
-    texts: int = 0
-    every: int = 1
-    runs: int = 0
-    parts: list[tuple[Hashes, Rows]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> Sketch:
-        """A sketch of all these texts."""
-        sketch = cls()
-        for start in range(0, len(texts), BATCH):
-            sketch.add(texts[start : start + BATCH])
-        return sketch
-
-    def add(self, texts: Sequence[str]) -> None:
-        """Add a batch of texts; their numbers go on from those before."""
-        hashes, rows = _hashed_runs(texts)
-        self._keep(hashes, rows + self.texts)
-        self.texts += len(texts)
-        while self.runs > MOST_RUNS:
-            parts = self.parts
-            self.parts = []
-            self.runs = 0
-            self.every *= 2
-            for part in parts:
-                self._keep(*part)
-
-    def _keep(self, hashes: Hashes, rows: Rows) -> None:
-        is_kept = (hashes & np.uint64(self.every - 1)) == 0
-        self.parts.append((hashes[is_kept], rows[is_kept]))
-        self.runs += int(is_kept.sum())
-
-    def pairs(self, threshold: float, sides: ArrayLike | None = None) -> SimilarTexts:
-        """Numbers of two texts and their Jaccard index, from `threshold` up, most alike first.
-
-        All pairs, as far as their number is bounded: see `near_candidates`. `sides`: with one code
-        per text, shape (texts,), only pairs of different codes count.
-        """
-        if not self.runs:
-            return []
-
-        hashes = np.concatenate([part[0] for part in self.parts])
-        rows = np.concatenate([part[1] for part in self.parts]).astype(np.int64)
-        # Rows were added in order, so a stable sort leaves them ascending within a hash.
-        order = np.argsort(hashes, kind="stable")
-        hashes = hashes[order]
-        rows = rows[order]
-
-        is_first = np.ones(len(hashes), dtype=bool)
-        is_first[1:] = (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
-        return find_matches(
-            hashes[is_first],
-            rows[is_first],
-            self.texts,
-            self.every > 1,
-            threshold,
-            None if sides is None else np.asarray(sides),
-        )
-
-
-def _hashed_runs(texts: Sequence[str]) -> tuple[Hashes, Rows]:
+def _hashed_runs(texts: Sequence[str]) -> tuple[Array, Array]:
     """The hash of every run of RUN words with the number of its text, in order of the texts.
 
     A shorter text is one run as a whole.
     """
     words, rows = _hashed_words(texts)
-    hashes = np.zeros(0, np.uint64)
-    owners = np.zeros(0, np.int64)
-    if len(words) >= RUN:
-        last = len(words) - RUN + 1
-        mixed = np.zeros(last, np.uint64)
-        for offset in range(RUN):
-            mixed = mixed * np.uint64(PRIME) + words[offset : offset + last]
+    # Behind the last word, words of no text: each run that reaches into them is left out.
+    mixed = np.zeros(len(words), np.uint64)
+    padded = np.r_[words, np.zeros(RUN - 1, np.uint64)]
+    for offset in range(RUN):
+        mixed = mixed * np.uint64(PRIME) + padded[offset : offset + len(words)]
 
-        # A run must not reach from one text into the next.
-        is_within_text = rows[:last] == rows[RUN - 1 :]
-        hashes = _mix(mixed[is_within_text])
-        owners = rows[:last][is_within_text]
+    # A run must not reach from one text into the next.
+    last = np.r_[rows, np.full(RUN - 1, -1)][RUN - 1 :]
+    is_within_text = rows == last
+    hashes = _mix(mixed[is_within_text])
+    owners = rows[is_within_text]
 
     counts = np.bincount(rows, minlength=len(texts))
     short = np.flatnonzero((counts > 0) & (counts < RUN))
@@ -408,7 +396,7 @@ def _hashed_runs(texts: Sequence[str]) -> tuple[Hashes, Rows]:
     return hashes[order], owners[order]
 
 
-def _hashed_words(texts: Sequence[str]) -> tuple[Hashes, Rows]:
+def _hashed_words(texts: Sequence[str]) -> tuple[Array, Array]:
     """The hash of every word of a batch of texts, in order, with the number of its text.
 
     A word's hash is that of the polynomial of its bytes: a difference of two prefix sums, moved to
@@ -417,7 +405,7 @@ def _hashed_words(texts: Sequence[str]) -> tuple[Hashes, Rows]:
     encoded = [compared_text(text).encode("utf-8", "surrogatepass") for text in texts]
     content = np.frombuffer(b"\n".join(encoded) + b"\n", dtype=np.uint8)
     # The content ends with a line break, so each word that starts also ends.
-    is_letter = np.r_[False, _letters()[content]]
+    is_letter = np.r_[False, WORD_BYTES[content]]
     edges = np.flatnonzero(is_letter[1:] != is_letter[:-1])
     starts = edges[::2]
     ends = edges[1::2]
@@ -434,7 +422,7 @@ def _hashed_words(texts: Sequence[str]) -> tuple[Hashes, Rows]:
     return words, rows
 
 
-def _mix(values: Hashes) -> Hashes:
+def _mix(values: Array) -> Array:
     """Spread differences over all bits (the finaliser of splitmix64)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -442,46 +430,8 @@ def _mix(values: Hashes) -> Hashes:
 
 
 @cache
-def _letters() -> NDArray[np.bool_]:
-    """Which bytes belong to words, shape (256,).
-
-    Letters, digits, the underscore, and all bytes of a character beyond ASCII: `compared_text` has
-    left none between words.
-    """
-    return np.array([byte >= 128 or chr(byte).isalnum() or byte == 95 for byte in range(256)])
-
-
-@cache
-def _powers(base: int, length: int) -> Hashes:
+def _powers(base: int, length: int) -> Array:
     """base^0, base^1, ... modulo 2^64."""
     factors = np.full(length, base, dtype=np.uint64)
     factors[0] = 1
     return np.multiply.accumulate(factors)
-
-
-@dataclass(frozen=True)
-class NearDuplicate:
-    """Two cases of different sets and the Jaccard index of their runs of words, 0 to 1."""
-
-    case_a: str
-    set_a: str
-    case_b: str
-    set_b: str
-    similarity: float
-
-
-def near_duplicates(
-    sets: Mapping[str, Sequence[Case]], threshold: float = 0.5
-) -> list[NearDuplicate]:
-    """Pairs across sets whose runs of words overlap by `threshold` or more, most alike first."""
-    members = [(name, case) for name, cases in sets.items() for case in cases]
-    sides = np.repeat(np.arange(len(sets)), [len(cases) for cases in sets.values()])
-    sketch = Sketch.of([case.text for _, case in members])
-
-    duplicates = []
-    for a, b, index in sketch.pairs(threshold, sides):
-        set_a, case_a = members[a]
-        set_b, case_b = members[b]
-        duplicates.append(NearDuplicate(case_a.case_id, set_a, case_b.case_id, set_b, index))
-
-    return duplicates

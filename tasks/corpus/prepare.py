@@ -5,9 +5,9 @@ that went into it: files or the generator, and settings.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,17 +15,9 @@ from typing import Any
 from tasks.corpus.card import adversarial_card, contrast_card, data_card, further_card
 from tasks.corpus.case import SETS, Case, to_json
 from tasks.corpus.manifest import Dataset, SetEntry
-from tasks.corpus.reading.set_files import Files
-from tasks.corpus.reading.sources import Located, check_settings, locate
+from tasks.corpus.reading.sources import Located, locate
 from tasks.corpus.reading.tables import check_readable, read_set
-from tasks.corpus.splits import (
-    COPIES_VERSION,
-    SHARES,
-    Sets,
-    check_apart,
-    limited_sets,
-    split_shares,
-)
+from tasks.corpus.splits import COPIES_VERSION, SHARES, check_apart, limited_sets, split_shares
 from tasks.corpus.vignettes.adversarial import (
     ADVERSARIAL_VERSION,
     BANKS,
@@ -34,7 +26,7 @@ from tasks.corpus.vignettes.adversarial import (
 )
 from tasks.corpus.vignettes.contrast.bank import bank_digest
 from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION
-from tasks.corpus.vignettes.generator import GENERATOR_VERSION, Record
+from tasks.corpus.vignettes.generator import GENERATOR_VERSION
 from tasks.corpus.vignettes.knowledge_base import further_digest, knowledge_digest
 from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
 from tasks.corpus.vignettes.sets import records_of
@@ -44,87 +36,47 @@ from tasks.runtime.files import file_digest
 from tasks.runtime.store import build_folder, intact_manifest
 from tasks.spec import LABELS, Columns, Data, EvaluationSet, short_digest
 
-Digest = str | int | list[str]
-"""Of a file or a knowledge base, a version, or of the files of a set."""
+PREPARE_VERSION = 4
+CARD = "card.md"
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a dataset or an evaluation set is read from: files, or the generator.
-
-    `digests` stand for the content, by the name of a set or of an ingredient.
+def ingredients_of(source: Located) -> dict[str, Any]:
+    """What the digest of a dataset is computed from: settings, and digests of files by their set, or
+    of what the generator is made of.
     """
+    settings = source.columns
+    columns = settings.model_dump(mode="json", exclude_defaults=True)
+    if settings.source == "embedded":
+        columns.pop("set_shares", None)  # these cases are dealt by problem
+        return {"columns": columns, "inputs": _generator_digests(settings)}
 
-    columns: Data | EvaluationSet
-    located: Located
-    digests: Mapping[str, Digest]
-
-    @classmethod
-    def of(cls, columns: Data | EvaluationSet) -> Source:
-        """Locate the source and digest it. Raises BadInput, or SourceUnavailable for the Hub."""
-        check_settings(columns)
-        if columns.source == "embedded":
-            return cls(columns, Located("embedded", {}), _generator_digests(columns))
-
-        located = locate(columns.source, columns)
-        files = located.files
-        if isinstance(columns, EvaluationSet) and "test" in files:
-            files = {"test": files["test"]}
-
-        return cls(columns, Located(located.name, files, located.origin), _file_digests(files))
-
-    def refuse_changed(self) -> None:
-        """Raise BadInput where a file is not what it was when it was digested: what was read from it
-        would be found under the digest of the earlier content.
-        """
-        files = self.located.files
-        if files and _file_digests(files) != self.digests:
-            raise BadInput(
-                f"{self.columns.source} changed while it was read; run the same command again."
-            )
-
-    @property
-    def ingredients(self) -> dict[str, Any]:
-        """What the digest of a dataset is computed from."""
-        columns = self.columns.model_dump(mode="json", exclude_defaults=True)
-        if self.columns.source == "embedded":
-            columns.pop("set_shares", None)  # these cases are dealt by problem
-            return {"columns": columns, "inputs": self.digests}
-
-        ingredients = {"columns": columns, "inputs": self.digests, "copies": COPIES_VERSION}
-        is_split_by_us = isinstance(self.columns, Data) and not set(SETS) <= {*self.located.files}
-        if is_split_by_us and "set_shares" not in columns:
-            ingredients["shares"] = SHARES  # which have changed once
-        return ingredients
+    for path in itertools.chain.from_iterable(source.files.values()):
+        check_readable(path)
+    digests = {name: list(map(file_digest, paths)) for name, paths in source.files.items()}
+    ingredients = {"columns": columns, "inputs": digests, "copies": COPIES_VERSION}
+    is_split_by_us = isinstance(settings, Data) and not set(SETS) <= {*source.files}
+    if is_split_by_us and "set_shares" not in columns:
+        ingredients["shares"] = SHARES  # which have changed once
+    return ingredients
 
 
-def _generator_digests(columns: Data | EvaluationSet) -> dict[str, Digest]:
-    digests: dict[str, Digest] = {
+def _generator_digests(columns: Data | EvaluationSet) -> dict[str, str | int]:
+    digests: dict[str, str | int] = {
         "knowledge": knowledge_digest(),
         "generator": GENERATOR_VERSION,
         "reader_check": file_digest(READER_CHECK),
     }
-    if isinstance(columns, Data) and columns.contrast_share:
+    if isinstance(columns, EvaluationSet):
+        if columns.name in BANKS:
+            words = bank_digest(BANKS[columns.name])
+            digests |= {"adversarial": ADVERSARIAL_VERSION, "adversarial_words": words}
+        return digests
+
+    if columns.contrast_share:
         digests |= {"contrast": CONTRAST_VERSION, "contrast_words": bank_digest("teaching")}
-    if isinstance(columns, Data) and columns.further_share:
+    if columns.further_share:
         digests["further_problems"] = further_digest()
-
-    if isinstance(columns, EvaluationSet) and columns.name in BANKS:
-        words = bank_digest(BANKS[columns.name])
-        digests |= {"adversarial": ADVERSARIAL_VERSION, "adversarial_words": words}
-
     return digests
-
-
-def _file_digests(files: Files) -> dict[str, Digest]:
-    for paths in files.values():
-        for path in paths:
-            check_readable(path)
-    return {name: [file_digest(path) for path in paths] for name, paths in files.items()}
-
-
-PREPARE_VERSION = 4
-CARD = "card.md"
 
 
 def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[EvaluationSet] = ()) -> Path:
@@ -135,14 +87,20 @@ def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[Evaluation
     Changed files, settings or generator give another folder. Raises BadInput, also where an
     evaluation set shares texts with what a model learns from.
     """
-    sources = [Source.of(data), *map(Source.of, evaluation_sets)]
-    folder = _folder(root, sources)
+    sources = [locate(data), *map(locate, evaluation_sets)]
+    ingredients = list(map(ingredients_of, sources))
+    folder = _folder(root, sources, ingredients)
     name, _, digest = folder.name.rpartition("-")
 
     def build(temporary: Path) -> dict[str, Any]:
         entries = _build(data, sources, temporary)
-        for source in sources:
-            source.refuse_changed()
+        # What was read from a changed file would be found under the digest of its earlier content.
+        for source, earlier in zip(sources, ingredients, strict=True):
+            if ingredients_of(source) != earlier:
+                raise BadInput(
+                    f"{source.columns.source} changed while it was read; run the same command "
+                    "again."
+                )
         return {**entries, "name": name, "dataset_digest": digest}
 
     # The texts may be those of patients: only the owner may read them.
@@ -152,7 +110,8 @@ def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[Evaluation
 
 def dataset_folder(data: Data, root: Path, evaluation_sets: Sequence[EvaluationSet] = ()) -> Path:
     """The folder of `prepare_dataset`, whether it exists yet or not."""
-    return _folder(root, [Source.of(data), *map(Source.of, evaluation_sets)])
+    sources = [locate(data), *map(locate, evaluation_sets)]
+    return _folder(root, sources, list(map(ingredients_of, sources)))
 
 
 @contextlib.contextmanager
@@ -171,31 +130,42 @@ def stored_or_temporary(
         yield prepare_dataset(data, Path(temporary), evaluation_sets)
 
 
-def _folder(root: Path, sources: Sequence[Source]) -> Path:
-    ingredients = [source.ingredients for source in sources]
+def _folder(root: Path, sources: Sequence[Located], ingredients: list[dict[str, Any]]) -> Path:
     # Defaults are left out of the ingredients, so that a new setting changes no digest.
     digest = short_digest({"sources": ingredients, "version": PREPARE_VERSION})
-    return root / "data" / f"{sources[0].located.name}-{digest}"
+    return root / "data" / f"{sources[0].name}-{digest}"
 
 
-def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any]:
+def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, Any]:
     """Fill `folder` and return what its manifest says about it."""
-    located = sources[0].located
+    located = sources[0]
     sets, learned = limited_sets(data, located)
+    source_of = dict.fromkeys(sets, sources[0])
+    records = list(records_of(data)) if data.source == "embedded" else []
 
-    entries: dict[str, SetEntry] = {}
-    written_sets: Sets = {}
     for source in sources:
-        of_source = sets
-        if isinstance(source.columns, EvaluationSet):
-            cases = _evaluation_cases(source.columns, source.located, data.seed)
-            check_apart(source.columns, cases, learned)
-            of_source = {source.columns.name: cases}
-        for name, cases in of_source.items():
-            entries[name] = _write_set(folder / f"{name}.jsonl", cases, source)
-            written_sets[name] = cases
+        columns = source.columns
+        if isinstance(columns, Data):
+            continue
+        if columns.source == "embedded":
+            records += adversarial_records(data.seed, columns.name)
+            cases = adversarial_cases(data.seed, columns.name)
+        else:
+            paths = itertools.chain.from_iterable(source.files.values())
+            cases = read_set(list(paths), columns)
+        check_apart(columns, cases, learned)
+        sets[columns.name] = cases
+        source_of[columns.name] = source
 
-    _write_facts(data, sources, written_sets, folder)
+    entries = {
+        name: _write_set(folder / f"{name}.jsonl", cases, source_of[name])
+        for name, cases in sets.items()
+    }
+    if records:
+        written = {(name, case.case_id) for name, cases in sets.items() for case in cases}
+        of_cases = (record for record in records if (record.set, record.case.case_id) in written)
+        write_facts(folder / FACTS, of_cases)
+
     dataset = Dataset(
         source=data.source,
         origin=located.origin,
@@ -208,52 +178,30 @@ def _build(data: Data, sources: Sequence[Source], folder: Path) -> dict[str, Any
     )
     # Sections on what not every dataset holds.
     sections = [further_card(sets["train"])] if data.further_share else []
-    sections += [contrast_card(written_sets)] if data.contrast_share else []
-    sections += [adversarial_card(name, data.seed) for name in written_sets if name in BANKS]
+    sections += [contrast_card(sets)] if data.contrast_share else []
+    sections += [adversarial_card(name, data.seed) for name in sets if name in BANKS]
     (folder / CARD).write_text(data_card(dataset, sections), encoding="utf-8")
 
     # The revision stands under `origin`, with the commit that it means.
     return dataset.model_dump(mode="json", exclude={"columns": {"revision"}})
 
 
-def _evaluation_cases(columns: EvaluationSet, located: Located, seed: int) -> list[Case]:
-    if columns.source == "embedded":
-        return adversarial_cases(seed, columns.name)
-    return read_set([path for paths in located.files.values() for path in paths], columns)
-
-
-def _write_set(path: Path, cases: Sequence[Case], source: Source) -> SetEntry:
+def _write_set(path: Path, cases: Sequence[Case], source: Located) -> SetEntry:
     """Write the cases of a set as JSONL and return its entry in the manifest."""
     path.write_text("".join(to_json(case) + "\n" for case in cases), encoding="utf-8")
     labels = Counter(case.label for case in cases)
-    groups = [case.group for case in cases if case.group is not None]
+    groups = {case.group for case in cases} - {None}
 
     return SetEntry(
         cases=len(cases),
         digest=file_digest(path),
         labels={label: labels[label] for label in LABELS},
-        groups=len(set(groups)),
+        groups=len(groups),
         has_groups=bool(groups),
         source=source.columns.source,
-        origin=source.located.origin,
+        origin=source.origin,
         external=isinstance(source.columns, EvaluationSet),
     )
-
-
-def _write_facts(data: Data, sources: Sequence[Source], sets: Sets, folder: Path) -> None:
-    """Write the facts behind every embedded case that was written."""
-    records: list[Record] = []
-    if data.source == "embedded":
-        records += records_of(data)
-
-    for columns in (source.columns for source in sources):
-        if isinstance(columns, EvaluationSet) and columns.source == "embedded":
-            records += adversarial_records(data.seed, columns.name)
-
-    if records:
-        written = {(name, case.case_id) for name, cases in sets.items() for case in cases}
-        of_cases = (record for record in records if (record.set, record.case.case_id) in written)
-        write_facts(folder / FACTS, of_cases)
 
 
 def _split_rule(data: Data, located: Located) -> str:

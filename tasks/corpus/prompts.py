@@ -11,8 +11,7 @@ from __future__ import annotations
 import itertools
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -20,6 +19,9 @@ from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Label, PromptChoice, short_digest
 
 DEFAULT = PromptChoice()
+VERSIONS = tomllib.loads((files(__package__) / "prompts.toml").read_text(encoding="utf-8"))[
+    "version"
+]
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,7 @@ class Prompt:
 
     def as_dict(self) -> dict[str, Any]:
         """The prompt as JSON; what it has none of is not in it."""
-        optional = {
-            "plain_example": self.plain_example,
-            "examples": [vars(example) for example in self.examples],
-            "answers": self.answers and dict(self.answers),
-        }
-        return {
-            "version": self.version,
-            "instruction": self.instruction,
-            "plain": self.plain,
-            "plain_end": self.plain_end,
-            **{name: value for name, value in optional.items() if value},
-        }
+        return {name: value for name, value in asdict(self).items() if value}
 
     def answer(self, label: Label) -> str:
         """The word that a model answers with for a label."""
@@ -100,26 +91,14 @@ class Prompt:
 
 def load_prompt(choice: PromptChoice = DEFAULT) -> Prompt:
     """The prompt of training, scoring and generation that a grid names, from `prompts.toml`."""
-    template = _versions()[str(choice.version)]
+    template = VERSIONS[str(choice.version)]
     words = choice.answers or {label: label for label in LABELS}
     form = "one word" if all(len(word.split()) == 1 for word in words.values()) else "one of"
-    return Prompt(
-        version=choice.version,
-        instruction=template["instruction"].format(form=form, **words),
-        plain=template["plain"],
-        plain_end=template["plain_end"],
-        plain_example=template.get("plain_example", ""),
-        examples=tuple(Example(**entry) for entry in template.get("examples", ())),
-        answers=choice.answers,
-    )
-
-
-@cache
-def _versions() -> dict[str, Any]:
-    """The tables of `prompts.toml`, by version."""
-    text = (files(__package__) / "prompts.toml").read_text(encoding="utf-8")
-    versions: dict[str, Any] = tomllib.loads(text)["version"]
-    return versions
+    values = template | {
+        "instruction": template["instruction"].format(form=form, **words),
+        "examples": tuple(Example(**entry) for entry in template.get("examples", ())),
+    }
+    return Prompt(version=choice.version, answers=choice.answers, **values)
 
 
 ELLIPSIS = " ... "
@@ -161,13 +140,13 @@ def make_template(tokenizer: Any, prompt: Prompt, chat: bool) -> Template:
     Raises BadInput where the tokenizer cannot tell the labels apart.
     """
     probe = "I have a sore throat."
-    start = _prompt_tokens(tokenizer, prompt, chat, probe)
+    start = _tokens(tokenizer, prompt, chat, probe)
     completions: list[Tokens] = []
     lengths: list[int] = []  # of the label within each completion
 
     for label in LABELS:
         answer = prompt.answer(label)
-        whole = _whole_tokens(tokenizer, prompt, chat, probe, answer)
+        whole = _tokens(tokenizer, prompt, chat, probe, answer)
         if whole[: len(start)] != start:
             raise BadInput(
                 f"The tokenizer merges the prompt with the {_label_name(label, answer)}; this model "
@@ -213,7 +192,7 @@ def encode(template: Template, case_id: str, text: str, label: str, max_tokens: 
     Raises BadInput if not even an empty text and the longest answer fit `max_tokens`.
     """
     room = max_tokens - max(len(completion) for completion in template.completions)
-    tokens = _prompt_tokens(template.tokenizer, template.prompt, template.chat, text)
+    tokens = _tokens(template.tokenizer, template.prompt, template.chat, text)
     shortened = len(tokens) > room
     length = len(text)
 
@@ -227,32 +206,26 @@ def encode(template: Template, case_id: str, text: str, label: str, max_tokens: 
         length = max(0, min(length - 1, int(length * room / len(tokens))))
         half = length // 2
         short_text = text[:half] + ELLIPSIS + text[len(text) - half :] if length else ""
-        tokens = _prompt_tokens(template.tokenizer, template.prompt, template.chat, short_text)
+        tokens = _tokens(template.tokenizer, template.prompt, template.chat, short_text)
 
     return Encoded(case_id, LABELS.index(label), tuple(tokens), shortened)
 
 
-def _prompt_tokens(tokenizer: Any, prompt: Prompt, chat: bool, text: str) -> list[int]:
-    if chat:
-        return _chat_tokens(tokenizer, prompt.messages(text), add_generation_prompt=True)
-    return list(tokenizer.encode(prompt.plain_text(text)))
-
-
-def _whole_tokens(tokenizer: Any, prompt: Prompt, chat: bool, text: str, answer: str) -> list[int]:
-    """Tokens of the prompt and its completion."""
-    if chat:
-        messages = [*prompt.messages(text), {"role": "assistant", "content": answer}]
-        return _chat_tokens(tokenizer, messages, add_generation_prompt=False)
-
-    # The answer's tokens are appended, never merged with the prompt's last token.
-    head = list(tokenizer.encode(prompt.plain_text(text)))
-    return head + list(tokenizer.encode(f" {answer}{prompt.plain_end}", add_special_tokens=False))
-
-
-def _chat_tokens(
-    tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool
+def _tokens(
+    tokenizer: Any, prompt: Prompt, chat: bool, text: str, answer: str | None = None
 ) -> list[int]:
-    tokens = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
-    )
-    return list(tokens)
+    """Tokens of the prompt of a text and, where an answer is given, of its completion."""
+    if chat:
+        messages = prompt.messages(text)
+        if answer is not None:
+            messages.append({"role": "assistant", "content": answer})
+        tokens = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=answer is None, tokenize=True, return_dict=False
+        )
+        return list(tokens)
+
+    tokens = list(tokenizer.encode(prompt.plain_text(text)))
+    if answer is not None:
+        # The answer's tokens are appended, never merged with the prompt's last token.
+        tokens += tokenizer.encode(f" {answer}{prompt.plain_end}", add_special_tokens=False)
+    return tokens

@@ -44,66 +44,48 @@ def split_cases(
     input.
     """
     keys = _unit_keys(cases)
-    units: dict[str, list[Case]] = defaultdict(list)
+    units: dict[str, LabelCounts] = defaultdict(Counter)
     for key, case in zip(keys, cases, strict=True):
-        units[key].append(case)
+        units[key][case.label] += 1
 
-    set_of = _deal(units, seed, shares)
+    total = Counter(str(case.label) for case in cases)
+    dealt_counts: dict[str, LabelCounts] = {name: Counter() for name in shares}
+    set_of: dict[str, str] = {}
+
+    def need(name: str, counts: LabelCounts) -> float:
+        """How far a set is behind its share in a unit's labels, rarest labels first."""
+        return sum(
+            n * (1 - dealt_counts[name][label] / (shares[name] * total[label])) / total[label]
+            for label, n in counts.items()
+        )
+
+    # Large units first, each to the set that lacks its labels most: a large unit fits only while
+    # sets are empty; among equals the seed decides, not the input.
+    for key in sorted(units, key=lambda key: (-units[key].total(), _draw(key, seed))):
+        needs = {name: need(name, units[key]) for name in shares}
+        set_of[key] = max(needs, key=lambda name: needs[name])
+        dealt_counts[set_of[key]].update(units[key])
+
     return {
         name: [case for key, case in zip(keys, cases, strict=True) if set_of[key] == name]
         for name in shares
     }
 
 
-def _deal(
-    units: Mapping[str, Sequence[Case]], seed: int, shares: Mapping[str, float]
-) -> dict[str, str]:
-    """The set of each unit: large units first, each to the set that lacks its labels most."""
-    total = Counter(str(case.label) for cases in units.values() for case in cases)
-    dealt_counts: dict[str, LabelCounts] = {name: Counter() for name in shares}
-    set_of: dict[str, str] = {}
-
-    # A large unit fits only while sets are empty; among equals the seed decides, not the input.
-    for key in sorted(units, key=lambda key: (-len(units[key]), _draw(key, seed))):
-        counts = Counter(str(case.label) for case in units[key])
-        needs = {
-            name: _need(counts, dealt_counts[name], total, share) for name, share in shares.items()
-        }
-        set_of[key] = max(needs, key=lambda name: needs[name])
-        dealt_counts[set_of[key]].update(counts)
-
-    return set_of
-
-
 def _unit_keys(cases: Sequence[Case]) -> list[str]:
     """A key per case: its group, or else its text; near copies share the first one's."""
+    from scipy.cluster.hierarchy import DisjointSet
+
     keys = [
         f"g:{case.group}" if case.group is not None else f"t:{text_digest(case.text)}"
         for case in with_one_spelling(cases)
     ]
-    leader = {key: key for key in keys}
-
-    def lead(key: str) -> str:
-        while leader[key] != key:
-            key = leader[key]
-        return key
-
-    # Union of the units of each pair of copies, so that chains of copies stay together too.
+    # Chains of copies stay together too; the first key of the alphabet stands for a unit.
+    units = DisjointSet(keys)
     for a, b, _ in Sketch.of([case.text for case in cases]).pairs(COPY):
-        first, second = sorted((lead(keys[a]), lead(keys[b])))
-        leader[second] = first
-
-    return [lead(key) for key in keys]
-
-
-def _need(
-    counts: LabelCounts, dealt_counts: LabelCounts, total: LabelCounts, share: float
-) -> float:
-    """How far a set is behind its share in the labels that a unit brings, rarest labels first."""
-    return sum(
-        n * (1 - dealt_counts[label] / (share * total[label])) / total[label]
-        for label, n in counts.items()
-    )
+        units.merge(keys[a], keys[b])
+    leader = {key: min(unit) for unit in units.subsets() for key in unit}
+    return [leader[key] for key in keys]
 
 
 def _draw(key: str, seed: int) -> str:
@@ -119,29 +101,25 @@ def limited(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
     if len(cases) <= limit:
         return list(cases)
 
-    queues = {
-        str(label): _spread([case for case in cases if case.label == label], seed)
-        for label in LABELS
-    }
+    shuffled = sorted(cases, key=lambda case: _draw(case.case_id + text_digest(case.text), seed))
+    queues: dict[str, list[Case]] = {}
+    for label in LABELS:
+        # Round after round one case of each group: any prefix holds as many groups as it can.
+        counts: Counter[str] = Counter()
+        rounds = []
+        for rank, case in enumerate(shuffled):
+            if case.label == label:
+                key = case.case_id if case.group is None else compared_group(case.group)
+                rounds.append((counts[key], rank, case))
+                counts[key] += 1
+        queues[label] = [case for _, _, case in sorted(rounds, key=lambda entry: entry[:2])]
+
     case_ids = {
         case.case_id
         for label, quota in quotas(queues, limit).items()
         for case in queues[label][:quota]
     }
     return [case for case in cases if case.case_id in case_ids]
-
-
-def _spread(cases: Sequence[Case], seed: int) -> list[Case]:
-    """Round after round one case of each group: any prefix holds as many groups as it can."""
-    shuffled = sorted(cases, key=lambda case: _draw(case.case_id + text_digest(case.text), seed))
-    counts: Counter[str] = Counter()
-    rounds = []
-    for rank, case in enumerate(shuffled):
-        key = case.case_id if case.group is None else compared_group(case.group)
-        rounds.append((counts[key], rank, case))
-        counts[key] += 1
-
-    return [case for _, _, case in sorted(rounds, key=lambda entry: entry[:2])]
 
 
 def quotas(queues: Mapping[str, Sequence[object]], limit: int) -> dict[str, int]:
@@ -167,7 +145,7 @@ def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
     """
     # The set and the id of the first case of each text, id and group.
     texts: dict[str, tuple[str, str]] = {}
-    ids: dict[str, str] = {}
+    ids: dict[str, tuple[str, str]] = {}
     groups: dict[str, tuple[str, str]] = {}
     for name, cases in sets.items():
         for case in cases:
@@ -179,7 +157,7 @@ def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
                     f"{first_set}; delete one of the two."
                 )
 
-            first_set = ids.setdefault(case.case_id, name)
+            first_set, _ = ids.setdefault(case.case_id, here)
             if first_set != name:
                 raise BadInput(
                     f"The id {case.case_id} stands in {first_set} and in {name}; give each case "
@@ -188,6 +166,7 @@ def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
 
             if case.group is None:
                 continue
+
             first_set, first_id = groups.setdefault(compared_group(case.group), here)
             if first_set != name:
                 raise BadInput(
@@ -200,11 +179,11 @@ def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
 
 def check_copies(sets: Mapping[str, Sequence[Case]]) -> None:
     """Refuse texts of two sets that are nearly the same. Raises BadInput."""
-    for pair in near_duplicates(sets, COPY)[:1]:
+    for first_set, first, other_set, other, share in near_duplicates(sets, COPY)[:1]:
         raise BadInput(
-            f"Case {pair.case_b} in {pair.set_b} is nearly the same text as case {pair.case_a} in "
-            f"{pair.set_a} ({pair.similarity:.0%} of their runs of words); delete one of the two, "
-            "or keep both in one set."
+            f"Case {other.case_id} in {other_set} is nearly the same text as case {first.case_id} "
+            f"in {first_set} ({share:.0%} of their runs of words); delete one of the two, or keep "
+            "both in one set."
         )
 
 
@@ -230,11 +209,8 @@ def limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
         cases_of_table = [case for cases in sets.values() for case in cases]
         learned = {"the table that is split": cases_of_table}
 
-    limits: Mapping[str, int] = {str(name): limit for name, limit in data.limits.items()}
-    sets = {
-        name: limited(cases, limits.get(name, len(cases)), data.seed)
-        for name, cases in sets.items()
-    }
+    for name, limit in data.limits.items():
+        sets[name] = limited(sets[name], limit, data.seed)
     check_labels(sets, data.source)
 
     return sets, learned
@@ -286,45 +262,38 @@ def check_labels(sets: Mapping[str, Sequence[Case]], source: str) -> None:
     raise BadInput(f"{source}: train has no case labelled {missing[0]}; {remedy}.")
 
 
-Learned = Mapping[str, Sequence[Case]]
-
-
-def check_apart(evaluation_set: EvaluationSet, cases: Sequence[Case], learned: Learned) -> None:
+def check_apart(evaluation_set: EvaluationSet, cases: Sequence[Case], learned: Sets) -> None:
     """Refuse a text, near copy or group of what models learn or choose thresholds from.
 
     `learned`: its cases by the name for the error. Raises BadInput, with cases named by id only.
     """
     set_name = f"The evaluation set {evaluation_set.name} ({evaluation_set.source})"
-    texts: dict[str, tuple[str, str]] = {}
-    groups: dict[str, tuple[str, str]] = {}
-    for name, members in learned.items():
-        for case in members:
-            texts[compared_digest(case.text)] = (name, case.case_id)
-            if case.group:
-                groups[compared_group(case.group)] = (name, case.case_id)
+    members = [(name, case) for name, cases in learned.items() for case in cases]
+    texts = {compared_digest(case.text): (name, case.case_id) for name, case in members}
+    groups = {
+        compared_group(case.group): (name, case.case_id) for name, case in members if case.group
+    }
 
     for case in cases:
-        digest = compared_digest(case.text)
-        if digest in texts:
-            name, case_id = texts[digest]
+        if same := texts.get(compared_digest(case.text)):
+            name, case_id = same
             raise BadInput(
                 f"{set_name} has case {case.case_id} with the text of case {case_id} in {name}; "
                 "leave one out."
             )
 
     for case in cases:
-        group = compared_group(case.group or "")
-        if group in groups:
-            name, case_id = groups[group]
+        if kin := groups.get(compared_group(case.group or "")):
+            name, case_id = kin
             raise BadInput(
                 f"{set_name} shares the group {case.group!r} with {name} (its case {case.case_id}, "
                 f"case {case_id} there); leave the group out of one of the two, or rename the "
                 "group in one if they have only the name in common."
             )
 
-    for name, members in learned.items():
+    for name, of_name in learned.items():
         try:
-            check_copies({name: members, evaluation_set.name: cases})
+            check_copies({name: of_name, evaluation_set.name: cases})
         except BadInput as error:
             raise BadInput(f"{set_name} is not apart from {name}: {error}") from error
 
@@ -345,10 +314,10 @@ def check_examples(folder: Path, choices: Iterable[PromptChoice]) -> None:
         for start, prompt in itertools.product(range(0, len(cases), BATCH), prompts):
             examples = [Case(entry.label, entry.text, entry.label) for entry in prompt.examples]
             batch = {"": examples, name: cases[start : start + BATCH]}
-            for pair in near_duplicates(batch, COPY)[:1]:
+            for _, example, _, case, share in near_duplicates(batch, COPY)[:1]:
                 raise BadInput(
-                    f"Case {pair.case_b} in {name} is the text, or nearly the text, of the example "
-                    f"{pair.case_a} in prompt {prompt.version} ({pair.similarity:.0%} of their "
-                    "runs of words), so the model would read its answer; leave the case out, or "
-                    "set prompt.version = 1."
+                    f"Case {case.case_id} in {name} is the text, or nearly the text, of the example "
+                    f"{example.case_id} in prompt {prompt.version} ({share:.0%} of their runs of "
+                    "words), so the model would read its answer; leave the case out, or set "
+                    "prompt.version = 1."
                 )

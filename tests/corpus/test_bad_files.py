@@ -50,18 +50,13 @@ ROWS = {
     "label nan": (line(label=float("nan")), "has no label; write"),
     "label list": (line(label=["ED"]), "'label' is a list; it must be"),
     "label number": (line(label=7), "unknown label '7'; use"),
-    "label with a sign": (line(label="ED."), "unknown label 'ED.'; use"),
-    "label of two": (line(label="ED/GP"), "unknown label 'ED/GP'; use"),
     "look-alike label": (line(label="ЕD"), "unknown label 'ЕD'; use"),
-    "full-width label": (line(label="ＥＤ"), "unknown label 'ＥＤ'; use"),
     "invisible sign": (line(label="ed\u200b"), "unknown label of 3 characters .*; use"),
-    "words as label": (line(label="x" * 500), "unknown label of 500 characters .*not shown.*; use"),
     "id object": (line(id={"a": 1}), "'id' is a nested object; it must be"),
     "id nul": (line(id="a\0b"), "not valid text .*; remove"),
     "group list": (line(group=[]), "'group' is a list; it must be"),
     "not json": ("text: a", "is not JSON .*; write"),
     "half an object": ('{"text": "a", "label"', "is not JSON .*; write"),
-    "two objects": ('{"a":1}{"b":2}', "is not JSON .*; write"),
     "array": ('["a", "ED"]', "is not a JSON object; write"),
     "deep": ("[" * 100_000, "is not JSON .*; write"),
     "long number": ("9" * 10_000, "is not JSON .*; write"),
@@ -82,9 +77,7 @@ FILES = {
     "utf-16": ("a.csv", "text,label\na,ED\n".encode("utf-16"), ", line 1: .*; save"),
     "latin-1": ("a.csv", "text,label\nfièvre,ED\n".encode("latin-1"), ", line 2: is not UTF-8 at byte 3; save"),
     "cut character": ("a.jsonl", line().encode() + b"\xe2\x82", ", line 2: is not UTF-8 .*; save"),
-    "html as jsonl": ("a.jsonl", b"<html><body>a</body></html>", ", line 1: is not JSON .*; write"),
     "header only": ("a.csv", b"text,label\n", "holds no cases; it needs"),
-    "no header": ("a.csv", b"Chest pain,ED\nCold,HOME\n", ", line 1: holds a label.*no header; write"),
     "extra field": ("a.csv", b"text,label\nsore, red knee,ED\n", ", line 2: has 3 fields where .* 2; put quotes"),
     "missing field": ("a.csv", b"text,label\na\n", ", line 2: has 1 field where .* 2; write"),
     "column twice": ("a.csv", b"text, text\na,ED\n", ", line 1: gives one name to the columns 1 and 2; give"),
@@ -95,17 +88,14 @@ FILES = {
     "quote inside": ("a.csv", b'text,label\n"a" b,ED\n', ", line 2: is not valid CSV .*; check"),
     "pipe": ("a.csv", b"text|label\na|ED\n", ", line 2: has no columns 'text' and 'label'; .*; name"),
     "old mac": ("a.csv", b"text,label\ra,ED\rb", "has old Mac line ends; save"),
-    "second header": ("a.csv", b"text,label\na,ED\ntext,label\n", ", line 3: .*'label'; use"),
     "same id": ("a.csv", b"id,text,label\n1,a,ED\n1,b,ED\n", ", line 3: has the id of line 2 .*; give"),
     "other ending": ("a.xlsx", b"x", "ends in '.xlsx'; give"),
-    "no ending": ("a", b"x", "ends in 'a'; give"),
     "parquet without label": ("a.parquet", parquet(text=["a"]), ", row 1: has no column 'label'; .*; name"),
     "parquet without rows": ("a.parquet", parquet(text=pa.array([], pa.string()), label=pa.array([], pa.string())),
                              "holds no cases; it needs"),
     "parquet text null": ("a.parquet", parquet(text=["a", None], label=["ED", "GP"]), ", row 2: .* missing; write"),
     "parquet text bytes": ("a.parquet", parquet(text=[b"\xff"], label=["ED"]), ", row 1: .* bytes; write"),
     "parquet label": ("a.parquet", parquet(text=["a"], label=[{"x": 1}]), ", row 1: 'label' is a nested object; it must"),
-    "parquet other label": ("a.parquet", parquet(text=["a", "b"], label=["ED", "maybe"]), ", row 2: .* 'maybe'; use"),
     "half a parquet": ("a.parquet", TABLE[: len(TABLE) // 2], ", row 1: is not readable as Parquet .*; write"),
     "other footer": ("a.parquet", TABLE[:-4] + b"PAR2", ", row 1: is not readable as Parquet .*; write"),
 }  # fmt: skip
@@ -157,12 +147,6 @@ def test_an_unusual_csv_is_read_as_meant(name: str, tmp_path: Path) -> None:
     path.write_bytes(FINE[name].encode())
     (case,) = read_set([path], Data())
     assert case.label == "ED" and case.text
-
-
-@pytest.mark.parametrize("value", [7, 1.5, float("inf"), 10**30, None, float("nan"), "", " \t ", "\n", True], ids=repr)
-def test_ids_and_groups_may_be_numbers_or_missing(value: Any, tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text(line(id=value, group=value))
-    assert len(read_set([tmp_path / "a.jsonl"], Data())) == 1
 
 
 def test_a_text_of_a_hundred_thousand_words_goes_through_the_check_and_a_mark_at_the_start_is_no_text(
@@ -253,10 +237,13 @@ def test_no_csv_gives_a_traceback(
 @RANDOM
 @given(
     columns=st.dictionaries(names, st.sampled_from(["ED", 1.5, ["a"], None, b"\xff"]), max_size=4),
-    rows=st.integers(0, 4), cut=st.integers(0, 40),
+    rows=st.integers(0, 4), cut=st.integers(0, 40), position=st.integers(0, 10_000), byte=st.integers(0, 255),
 )  # fmt: skip
-def test_no_parquet_gives_a_traceback(columns: dict[str, Any], rows: int, cut: int, tmp_path: Path) -> None:
-    content = parquet(**{name: [value] * rows for name, value in columns.items()})
+def test_no_parquet_gives_a_traceback(
+    columns: dict[str, Any], rows: int, cut: int, position: int, byte: int, tmp_path: Path
+) -> None:
+    content = bytearray(parquet(**{name: [value] * rows for name, value in columns.items()}))
+    content[position % len(content)] = byte
     path = tmp_path / "a.parquet"
     path.write_bytes(content[: len(content) - (cut if cut > 20 else 0)])
     fails(Data(source=str(path)))

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 
-import pytest
-from pydantic import ValidationError
-
 from tasks.corpus.card import data_card
+from tasks.corpus.case import Case
 from tasks.corpus.manifest import Dataset, SetEntry
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.vignettes.adversarial import adversarial_cases
-from tasks.corpus.vignettes.generator import GENERATOR_VERSION, embedded_cases
+from tasks.corpus.vignettes.generator import GENERATOR_VERSION, embedded_records
 from tasks.corpus.vignettes.knowledge_base import FOLDER, NOT_PROBLEMS, WORDINGS, problems
 from tasks.corpus.vignettes.reader_check import (
-    ReaderAgreement,
     ReaderCheck,
-    ReaderChecks,
-    agreement,
     describe_all_checks,
     describe_check,
-    reader_check,
     reader_checks,
-    texts_digest,
 )
-from tasks.spec import LABELS, Data
+from tasks.spec import LABELS, Data, digest_of
 
 
 def test_the_card_of_the_embedded_cases_lists_every_source(tmp_path: Path) -> None:
@@ -43,9 +36,9 @@ def test_the_card_of_the_embedded_cases_lists_every_source(tmp_path: Path) -> No
     assert describe_all_checks() in card
     for check in reader_checks():
         assert describe_check(check, True).split(" That")[0].split("\n")[0] in card
-    assert describe_check(reader_check()) in card and "facts.jsonl" in card
-    assert "ontrast" not in card
-    worsening = sum(problem.worse_decides for problem in problems().values())
+    assert describe_check(reader_checks()[0]) in card and "facts.jsonl" in card
+    assert "ontrast" not in card and "ynthetic: for building and comparing, not evidence about patients" in card
+    worsening = sum(not problem.worsens_first for problem in problems().values())
     assert f"or at any age in the {worsening} problems" in card and "medicine holds down (ED)" in " ".join(card.split())
 
 
@@ -93,7 +86,7 @@ def test_a_readers_figure_is_counted_from_the_answers_and_says_its_version() -> 
     answers = {"train-0001": ("ED", "ED"), "test-0001": ("GP", "HOME"), "test-0002": ("HOME", "HOME")}
     entry = {"generator": 1, "date": "2026-01-02", "reader": "a nurse", "answers": answers, "remarks": {}}
     check = ReaderCheck.model_validate(entry)
-    assert agreement(check) == ReaderAgreement(3, 2)
+    assert check.counts == (3, 2)
     for words in (
         "(a nurse) who did not see the labels agreed with 2 of 3 sampled cases of test and train",
         "generator 1, 2026-01-02",
@@ -103,19 +96,16 @@ def test_a_readers_figure_is_counted_from_the_answers_and_says_its_version() -> 
     now = check.model_copy(update={"generator": GENERATOR_VERSION})
     assert "another version" not in describe_check(now)
 
-    with pytest.raises(ValidationError):
-        ReaderCheck.model_validate(entry | {"answers": {}})
-
 
 def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not() -> None:
-    check = reader_check()
-    agreed = agreement(check)
-    assert check.generator <= GENERATOR_VERSION and agreed.cases >= 100
-    assert any(agreement(other).agreed >= 0.9 * agreement(other).cases for other in reader_checks())
+    check = reader_checks()[0]
+    read, agreed = check.counts
+    assert check.generator <= GENERATOR_VERSION and read >= 100
+    assert any(agreed >= 0.9 * read for read, agreed in (other.counts for other in reader_checks()))
 
     if check.generator == GENERATOR_VERSION:
-        assert agreed.agreed >= 0.9 * agreed.cases
-        cases = (*embedded_cases(), *adversarial_cases())
+        assert agreed >= 0.9 * read
+        cases = [*(record.case for record in embedded_records()), *adversarial_cases()]
         assert check.texts == texts_digest(check, cases), "texts were rewritten since then: raise the generator"
         labels = {case.case_id: case.label for case in cases}
         assert all(labels.get(case_id) == stored for case_id, (stored, _) in check.answers.items())
@@ -123,21 +113,17 @@ def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not() -> N
         assert "has not been read yet" in describe_check(check)
 
 
-def test_one_letter_of_a_text_that_was_read_changes_the_digest_and_another_text_does_not() -> None:
-    check = reader_check()
-    cases = [*embedded_cases(), *adversarial_cases()]
-    place = next(i for i, case in enumerate(cases) if case.case_id in check.answers)
-    other = next(i for i, case in enumerate(cases) if case.case_id not in check.answers)
-    for changed, alike in ((place, False), (other, True)):
-        told_anew = [replace(case, text=case.text + "!") if i == changed else case for i, case in enumerate(cases)]
-        assert (texts_digest(check, told_anew) == texts_digest(check, cases)) == alike
+def texts_digest(check: ReaderCheck, cases: Iterable[Case]) -> str:
+    """SHA-256 over the texts of the cases that were read, by id."""
+    texts = {case.case_id: case.text for case in cases}
+    return digest_of({case_id: texts[case_id] for case_id in check.answers})
 
 
 def test_every_check_is_kept_newest_first_and_each_disagreement_has_its_remark() -> None:
     checks = reader_checks()
     assert [check.generator for check in checks] == sorted((check.generator for check in checks), reverse=True)
     third = next(check for check in checks if check.generator == 3)
-    assert agreement(third) == ReaderAgreement(100, 85)
+    assert third.counts == (100, 85)
 
     for check in checks:
         if check.answers:
@@ -145,5 +131,3 @@ def test_every_check_is_kept_newest_first_and_each_disagreement_has_its_remark()
 
     described = describe_all_checks()
     assert described.count("sampled cases") == len(checks) and described.count("has not been read yet") <= 1
-    with pytest.raises(ValidationError, match="newest"):
-        ReaderChecks.model_validate({"check": [check.model_dump() for check in reversed(checks)]})

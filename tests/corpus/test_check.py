@@ -27,7 +27,6 @@ from tasks.corpus.checks import tally as tally_module
 from tasks.corpus.checks.report import CorpusReport, check_data
 from tasks.corpus.checks.tally import SAMPLE, TextSample
 from tasks.corpus.prepare import prepare_dataset
-from tasks.corpus.vignettes.reader_check import describe_check, reader_check
 from tasks.grids.grid import known_models
 from tasks.judging.intervals import clopper_pearson
 from tasks.models.convert import run_quantize
@@ -51,12 +50,33 @@ def write(path: Path, entries: list[dict[str, Any]]) -> Path:
     return path
 
 
+def folder(tmp_path: Path, **sets: list[dict[str, Any]]) -> Path:
+    tmp_path.mkdir(exist_ok=True)
+    for name, entries in sets.items():
+        write(tmp_path / f"{name}.jsonl", entries)
+    return tmp_path
+
+
 def finding_of(report: CorpusReport, name: str) -> Finding:
     return next(finding for finding in report.findings if finding.name == name)
 
 
+def certified(report: CorpusReport, name: str) -> str:
+    return finding_of(report, f"ED recall that {name} can certify").detail
+
+
 def check(path: Path, **settings: Any) -> CorpusReport:
     return check_data(Data(source=str(path), **settings), (), {})
+
+
+def check_with(path: Path, outside: list[dict[str, Any]]) -> CorpusReport:
+    """The check with an evaluation set of these rows."""
+    clinic = EvaluationSet(name="clinic", source=str(write(path.parent / "outside.jsonl", outside)))
+    return check_data(Data(source=str(path)), (clinic,), {})
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["data", *arguments])
 
 
 def test_a_sound_table_passes_with_its_numbers(tmp_path: Path) -> None:
@@ -67,34 +87,22 @@ def test_a_sound_table_passes_with_its_numbers(tmp_path: Path) -> None:
     assert not report.fails and report.lengths[0].unit == "words" and report.lengths[0].longest == 8
 
 
-@pytest.mark.parametrize("entries", [rows(2), rows(300, group="g"), rows(30), [*rows(60, group="g"), *rows(9, 99)]])
-def test_a_table_too_small_to_be_split_fails_as_when_the_data_is_made(
-    entries: list[dict[str, Any]], tmp_path: Path
+@pytest.mark.parametrize("table", [rows(2), rows(300, group="g"), rows(30), [*rows(60, group="g"), *rows(9, 99)]])
+@pytest.mark.parametrize("has_test_file", [True, False])
+def test_what_is_too_small_for_our_split_fails_as_when_the_data_is_made(
+    table: list[dict[str, Any]], has_test_file: bool, tmp_path: Path
 ) -> None:
-    path = write(tmp_path / "a.jsonl", entries)
-    try:
-        prepare_dataset(Data(source=str(path)), tmp_path / "home")
-        sentence = ""
-    except BadInput as error:
-        sentence = str(error)
+    source = write(tmp_path / "a.jsonl", table)
+    if has_test_file:
+        source = folder(tmp_path / "given", train=table, test=rows(30, 1000))
 
-    assert bool(sentence) == (len(entries) in (2, 300))
-    split = finding_of(check(path), "our split")
-    assert split.level == ("error" if sentence else "ok") and split.remedy + "." * bool(sentence) == sentence
-
-
-@pytest.mark.parametrize("count", [4, 300])
-def test_a_given_train_set_too_small_for_what_is_split_off_it_fails_as_when_the_data_is_made(
-    count: int, tmp_path: Path
-) -> None:
-    source = folder(tmp_path / "given", train=rows(count), test=rows(30, 1000))
     sentence = ""
     try:
         prepare_dataset(Data(source=str(source)), tmp_path / "home")
     except BadInput as error:
         sentence = str(error)
 
-    assert bool(sentence) == (count == 4)
+    assert bool(sentence) == (len(table) in (2, 300))
     split = finding_of(check(source), "our split")
     assert split.level == ("error" if sentence else "ok") and split.remedy + "." * bool(sentence) == sentence
 
@@ -104,12 +112,8 @@ def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(
 ) -> None:
     """Letters put together from six stock sentences: so many are alike that all pairs may be too many to find."""
     rng = random.Random(1)
-    entries = []
     stock = [" ".join(f"{a}{b}" for b in "abcdefgh") for a in "uvwxyz"]
-
-    for row in rows(800):
-        entries.append(row | {"text": f"{' '.join(rng.sample(stock, 4))} {row['id']}"})
-
+    entries = [row | {"text": f"{' '.join(rng.sample(stock, 4))} {row['id']}"} for row in rows(800)]
     path = write(tmp_path / "a.jsonl", entries)
     with monkeypatch.context() as too_many:
         too_many.setattr(near_copies, "MAX_PAIRS", 0)
@@ -126,10 +130,10 @@ def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(
 def test_repeats_contradictions_and_repeated_ids_are_separate_findings_with_their_places(tmp_path: Path) -> None:
     entries = [*rows(30), {"text": "STORY 0  of a kind with 0 words", "label": "ED"}]
     report = check(write(tmp_path / "a.jsonl", entries))
-    assert not report.fails and finding_of(report, "repeated rows").level == "warning"
-    assert (
-        "a.jsonl, line 1 and" in finding_of(report, "repeated rows").remedy and "line 31" in report.findings[0].remedy
-    )
+    repeated = finding_of(report, "repeated rows")
+    assert not report.fails and repeated.level == "warning"
+    assert "a.jsonl, line 1 and" in repeated.remedy and "line 31" in repeated.remedy
+
     entries += [{"text": entries[1]["text"], "label": "ED"}, {"id": "c2", "text": "another", "label": "ED"}]
     report = check(write(tmp_path / "a.jsonl", entries))
     assert report.fails
@@ -138,19 +142,11 @@ def test_repeats_contradictions_and_repeated_ids_are_separate_findings_with_thei
     assert not any("kind" in finding.remedy for finding in report.findings), "no patient's words in a report"
 
 
-def folder(tmp_path: Path, **sets: list[dict[str, Any]]) -> Path:
-    tmp_path.mkdir(exist_ok=True)
-    for name, entries in sets.items():
-        write(tmp_path / f"{name}.jsonl", entries)
-    return tmp_path
-
-
 def test_what_crosses_given_sets_fails(tmp_path: Path) -> None:
     # enough for our split
     other_groups = [row for n, group in enumerate("ade") for row in rows(10, 10 * n, group=group)]
     train = [*other_groups, {"text": STORY, "label": "GP", "group": "b"}]
-    report = check(folder(tmp_path, train=train, test=rows(30, 100, group="t")))
-    assert not report.fails
+    assert not check(folder(tmp_path, train=train, test=rows(30, 100, group="t"))).fails
     near = {"text": STORY + " now", "label": "GP", "group": "c"}
     report = check(folder(tmp_path, train=train, test=[*rows(30, 100, group="a"), near, train[3]]))
     assert finding_of(report, "same text in two sets").level == "error"
@@ -163,71 +159,55 @@ def test_the_list_names_each_sets_groups_and_places_each_pair_without_a_word_of_
     near = {"text": STORY + " now", "label": "GP", "group": "b"}
     train = [*rows(30, group="a"), {"text": STORY, "label": "GP", "group": "c"}]
     source = folder(tmp_path, train=train, test=[*rows(30, 100, group="t"), near])
-    result = CliRunner().invoke(app, ["data", "check", str(source), "--list"])
+    result = run("check", str(source), "--list")
     assert "Groups of train (2): a, c\n" in result.stdout and "Groups of test (2): b, t\n" in result.stdout
     assert "Pairs of nearly the same text (1):\n" in result.stdout
     assert f"{source / 'train.jsonl'}, line 31  and  {source / 'test.jsonl'}, line 31\n" in result.stdout
     assert "knee" not in result.stdout and result.exit_code == 1
-    assert "Groups of" not in CliRunner().invoke(app, ["data", "check", str(source)]).stdout
+    assert "Groups of" not in run("check", str(source)).stdout
 
 
 @pytest.mark.parametrize("count", [3, 60])
-@pytest.mark.parametrize("has_test_file", [True, False])
-def test_a_small_and_a_large_cluster_of_near_copies_are_judged_alike(
-    has_test_file: bool, count: int, tmp_path: Path
-) -> None:
+def test_a_small_and_a_large_cluster_of_near_copies_are_kept_in_one_set(count: int, tmp_path: Path) -> None:
     copies = [{"text": f"{STORY} {i}", "label": "GP"} for i in range(count)]
-    test = rows(90, 100) if has_test_file else []
-    source = folder(tmp_path / "cases", train=[*rows(90), *copies[:-1]], test=[*test, copies[-1]])
-    report = check(source if has_test_file else write(tmp_path / "a.jsonl", [*rows(90), *copies]))
-    data = Data(source=str(source if has_test_file else tmp_path / "a.jsonl"))
-
-    if has_test_file:
-        assert finding_of(report, "nearly the same text across sets").level == "error"
-        with pytest.raises(BadInput, match="nearly the same text"):
-            prepare_dataset(data, tmp_path / "home")
-        return
-
+    source = write(tmp_path / "a.jsonl", [*rows(90), *copies])
+    report = check(source)
     assert not report.fails and "kept in one set" in finding_of(report, "nearly the same text").remedy
-    dataset = prepare_dataset(data, tmp_path / "home")
+    dataset = prepare_dataset(Data(source=str(source)), tmp_path / "home")
     counts = [(dataset / f"{name}.jsonl").read_text().count("creaks") for name in SETS]
     assert sorted(counts) == [0, 0, 0, count]
 
 
-def with_evaluation_set(tmp_path: Path, entries: list[dict[str, Any]], outside: list[dict[str, Any]]) -> CorpusReport:
-    clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", outside)))
-    return check_data(Data(source=str(write(tmp_path / "a.jsonl", entries))), (clinic,), {})
-
-
 def test_a_text_of_the_table_in_an_evaluation_set_fails_as_it_does_when_the_data_is_made(tmp_path: Path) -> None:
     table = [*rows(60), {"text": STORY, "label": "GP"}, {"text": STORY + " now", "label": "GP"}]
-    sound = with_evaluation_set(tmp_path, table, rows(9, 100))
+    path = write(tmp_path / "a.jsonl", table)
+    sound = check_with(path, rows(9, 100))
     assert not sound.fails and "kept in one set" in finding_of(sound, "nearly the same text").remedy
-    same = with_evaluation_set(tmp_path, table, [*rows(9, 100), rows(1)[0]])
+    same = check_with(path, [*rows(9, 100), rows(1)[0]])
     assert finding_of(same, "same text in two sets").level == "error"
-    near = with_evaluation_set(tmp_path, table, [*rows(9, 100), {"text": "well, " + STORY, "label": "GP"}])
+    near = check_with(path, [*rows(9, 100), {"text": "well, " + STORY, "label": "GP"}])
     copies = finding_of(near, "nearly the same text across sets")
-    assert copies.level == "error" and "clinic.jsonl, line 10" in copies.remedy
+    assert copies.level == "error" and "outside.jsonl, line 10" in copies.remedy
 
 
 @pytest.mark.parametrize("label", ["ED", "GP"])
 def test_a_text_of_test_in_an_evaluation_set_is_scored_in_both(label: str, tmp_path: Path) -> None:
     source = folder(tmp_path / "cases", train=rows(60), test=rows(30, 102))
-    outside = [*rows(9, 200), rows(1, 102)[0] | {"label": label}]
-    clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", outside)))
-    report = check_data(Data(source=str(source)), (clinic,), {})
+    report = check_with(source, [*rows(9, 200), rows(1, 102)[0] | {"label": label}])
     twice = finding_of(report, "same text in two scored sets")
-    assert twice.level == "warning" and "clinic.jsonl, line 10" in twice.remedy
+    assert twice.level == "warning" and "outside.jsonl, line 10" in twice.remedy
     assert ("another label" in twice.remedy) == (label == "GP")
     assert not report.fails and finding_of(report, "repeated rows").detail == "0"
+    clinic = EvaluationSet(name="clinic", source=str(tmp_path / "outside.jsonl"))
     dataset = prepare_dataset(Data(source=str(source)), tmp_path / "home", (clinic,))
     assert [len((dataset / f"{name}.jsonl").read_text().splitlines()) for name in ("test", "clinic")] == [30, 10]
 
 
 def test_ids_of_an_evaluation_set_may_be_those_of_other_cases_in_the_table(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", rows(60))
     outside = [row | {"id": f"c{i}"} for i, row in enumerate(rows(9, 100))]
-    assert not with_evaluation_set(tmp_path, rows(60), outside).fails
-    twice = with_evaluation_set(tmp_path, rows(60), [*outside, {"id": "c0", "text": "another story", "label": "ED"}])
+    assert not check_with(path, outside).fails
+    twice = check_with(path, [*outside, {"id": "c0", "text": "another story", "label": "ED"}])
     assert finding_of(twice, "same id, other text").level == "error"
 
 
@@ -237,10 +217,9 @@ def test_there_may_be_any_number_of_evaluation_sets_and_files(tmp_path: Path) ->
     report = check_data(Data(source=str(write(tmp_path / "a.jsonl", rows(60)))), evaluation_sets, {})
     assert [line.name for line in report.sets][-1] == "clinic259" and len(report.sets) == 261
     outcome = tally_module.Tally()
-
     for i in range(70_000):
         outcome.add("all", f"file {i}, line ", 1, Case("a", "b", "ED"))
-
+    outcome.finish_batch()
     assert outcome.place(69_999) == "file 69999, line 1"
 
 
@@ -261,34 +240,18 @@ def test_the_consequence_of_a_missing_label_is_that_of_the_set(
 ) -> None:
     sets = {of: rows(60, 100 * n) for n, of in enumerate((*SETS, "clinic"))}
     sets[name] = [row for row in sets[name] if row["label"] != lacks]
-    clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", sets.pop("clinic"))))
-    report = check_data(Data(source=str(folder(tmp_path / "given", **sets))), (clinic,), {})
+    outside = sets.pop("clinic")
+    report = check_with(folder(tmp_path / "given", **sets), outside)
     (finding,) = (one for one in report.findings if one.name.startswith("labels of"))
     assert finding.name == f"labels of {name}" and finding.remedy == means and report.fails == (name == "train")
 
 
-def test_a_group_written_in_two_ways_crosses_and_a_split_keeps_it_whole(tmp_path: Path) -> None:
-    typed = [
-        row | {"group": ("Condition {}", "condition  {}")[i % 2].format(i // 30)} for i, row in enumerate(rows(360))
-    ]
-    report = check(write(tmp_path / "a.jsonl", typed))
-    assert report.sets[0].groups == sorted(f"Condition {i}" for i in range(12))
-    prepared = prepare_dataset(Data(source=str(tmp_path / "a.jsonl")), tmp_path / "home")
-    groups = [{json.loads(line)["group"] for line in (prepared / f"{name}.jsonl").open()} for name in SETS]
-    assert sum(map(len, groups)) == len(set.union(*groups)) == 12
-
+def test_a_group_written_in_two_ways_is_one_and_crosses(tmp_path: Path) -> None:
     given = folder(tmp_path / "given", train=rows(30, group="Condition 3"), test=rows(30, 1000, group="condition  3"))
     crossing = finding_of(check(given), "groups that cross sets")
     assert (crossing.level, crossing.detail) == ("error", "1 of 1")
-
-
-def test_a_copy_with_other_quotation_marks_is_a_copy(tmp_path: Path) -> None:
-    text = "I've had chest pain since last night, it's getting worse and I can't lie down, and my arm's numb"
-    copy = text.replace("'", "\u2019").replace(",", "\u2026")
-    train = [*rows(30), {"id": "x", "text": text, "label": "ED"}]
-    test = [*rows(30, 1000), {"id": "y", "text": copy, "label": "ED"}]
-    finding = finding_of(check(folder(tmp_path, train=train, test=test)), "nearly the same text across sets")
-    assert (finding.level, finding.detail) == ("error", "1 pairs, 1 of them copies")
+    table = write(tmp_path / "a.jsonl", [*rows(60, group="Condition 3"), *rows(60, 100, group="condition  3")])
+    assert check(table).sets[0].groups == ["Condition 3"]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
@@ -314,63 +277,51 @@ def test_the_certifiable_recall_is_the_exact_bound(cases: int) -> None:
     assert best_bound(cases) == pytest.approx(clopper_pearson(cases, cases)[0], rel=1e-12)
 
 
-def test_the_certifiable_recall_is_that_of_the_test_set(tmp_path: Path) -> None:
-    report = check(folder(tmp_path, train=rows(30), test=rows(300, 1000)))
-    assert finding_of(report, "ED recall that test can certify").detail == "at best 0.963 (100 ED cases)"
-    report = check(write(tmp_path / "all.jsonl", rows(300)))
-    assert "(20 ED cases)" in finding_of(report, "ED recall that our test set can certify").detail
+def test_the_certifiable_recall_is_that_of_the_test_set_within_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = folder(tmp_path / "given", train=rows(30), test=rows(300, 1000))
+    assert certified(check(given), "test") == "at best 0.963 (100 ED cases)"
+    limited = check(given, limits={"test": 30, "train": 9})
+    assert certified(limited, "test (limited to 30)") == "at best 0.691 (10 ED cases)"
+
+    table = write(tmp_path / "all.jsonl", rows(300))
+    assert "(20 ED cases)" in certified(check(table), "our test set")
+    assert "(4 ED cases)" in certified(check(table, limits={"test": 12}), "our test set (limited to 12)")
+    assert "(20 ED cases)" in certified(check(table, limits={"test": 99}), "our test set")
+    # Cases of an evaluation set are not split with the table.
+    assert certified(check_with(table, rows(300, 1000)), "our test set") == certified(check(table), "our test set")
+
+    monkeypatch.setattr(tally_module, "MOST_KEPT_CASES", 100)  # a large table: its cases are not kept
+    report = check(table)
+    assert "(20 ED cases)" in certified(report, "our test set (about)")
+    untried = finding_of(report, "our split")
+    assert (untried.detail, untried.level) == ("not tried", "warning") and "triage data card" in untried.remedy
 
 
 def test_repeated_rows_certify_nothing(tmp_path: Path) -> None:
     cases = rows(120, 1000)
     emergencies = [row for row in cases if row["label"] == "ED"]
     repeats = [row | {"id": f"again-{row['id']}"} for row in emergencies[:32]]
-    report = check(folder(tmp_path, train=rows(30), test=cases + repeats))
-    certified = finding_of(report, "ED recall that test can certify")
-    assert (certified.level, certified.detail) == ("warning", "at best 0.911 (40 ED cases)")
+    report = check(folder(tmp_path / "given", train=rows(30), test=cases + repeats))
+    assert certified(report, "test") == "at best 0.911 (40 ED cases)"
+    assert finding_of(report, "ED recall that test can certify").level == "warning"
     assert report.sets[-1].labels == (72, 40, 40)
 
-    further = with_evaluation_set(tmp_path, rows(60), cases + repeats)
-    assert finding_of(further, "ED recall that clinic can certify").detail == certified.detail
+    further = check_with(write(tmp_path / "a.jsonl", rows(60)), cases + repeats)
     table = check(write(tmp_path / "b.jsonl", cases + repeats))
-    assert finding_of(table, "ED recall that all rows as an evaluation set can certify").detail == certified.detail
-    assert finding_of(table, "ED recall that our test set can certify").detail.endswith("(8 ED cases)")
-
-
-def test_a_large_table_is_estimated_without_keeping_its_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tally_module, "MOST_KEPT_CASES", 100)
-    report = check(write(tmp_path / "a.jsonl", rows(300)))
-    assert "(20 ED cases)" in finding_of(report, "ED recall that our test set (about) can certify").detail
-    untried = finding_of(report, "our split")
-    assert (untried.detail, untried.level) == ("not tried", "warning") and "triage data card" in untried.remedy
-
-
-def test_the_certifiable_recall_counts_what_a_limit_leaves(tmp_path: Path) -> None:
-    report = check(folder(tmp_path, train=rows(30), test=rows(300, 1000)), limits={"test": 30, "train": 9})
-    assert finding_of(report, "ED recall that test (limited to 30) can certify").detail == "at best 0.691 (10 ED cases)"
-    report = check(write(tmp_path / "all.jsonl", rows(300)), limits={"test": 12})
-    assert "(4 ED cases)" in finding_of(report, "ED recall that our test set (limited to 12) can certify").detail
-    assert (
-        "(20 ED cases)"
-        in finding_of(
-            check(tmp_path / "all.jsonl", limits={"test": 99}), "ED recall that our test set can certify"
-        ).detail
-    )
-
-
-def test_cases_of_an_evaluation_set_are_not_split_with_the_table(tmp_path: Path) -> None:
-    check_name = "ED recall that our test set can certify"
-    alone = finding_of(check(write(tmp_path / "b.jsonl", rows(60))), check_name)
-    assert finding_of(with_evaluation_set(tmp_path, rows(60), rows(300, 100)), check_name) == alone
+    assert certified(further, "clinic") == certified(report, "test")
+    assert certified(table, "all rows as an evaluation set") == certified(report, "test")
+    assert certified(table, "our test set").endswith("(8 ED cases)")
 
 
 @pytest.mark.parametrize("content", ["", "text,label\n"])
-@pytest.mark.parametrize("use", ["check", "prepare"])
-def test_an_empty_set_among_others_is_refused_as_when_the_data_is_made(content: str, use: str, tmp_path: Path) -> None:
+def test_an_empty_set_among_others_is_refused_as_when_the_data_is_made(content: str, tmp_path: Path) -> None:
     source = folder(tmp_path, train=rows(60), test=rows(30, 100))
     (source / "valid.csv").write_text(content)
-    with pytest.raises(BadInput, match=r"valid\.csv (is empty|holds no cases)"):
-        check(source) if use == "check" else prepare_dataset(Data(source=str(source)), tmp_path / "home")
+    for use in (lambda: check(source), lambda: prepare_dataset(Data(source=str(source)), tmp_path / "home")):
+        with pytest.raises(BadInput, match=r"valid\.csv (is empty|holds no cases)"):
+            use()
 
 
 @pytest.mark.parametrize("name", ["valid.jsonl.gz", "valid.jsonl", "calibration.csv.zip", "dev.parquet"])
@@ -378,27 +329,13 @@ def test_what_is_named_like_a_set_and_cannot_be_read_is_not_skipped(name: str, t
     source = folder(tmp_path, train=rows(60), test=rows(30, 100))
     path = source / name
     path.write_bytes(b"\x1f\x8b") if name.endswith(("gz", "zip")) else path.symlink_to(source / "nowhere")
-
-    for use in (lambda: check(source), lambda: prepare_dataset(Data(source=str(source)), tmp_path / "home")):
-        with pytest.raises(BadInput) as caught:
-            use()
-        assert str(path) in str(caught.value) and "remove it" in str(caught.value)
+    with pytest.raises(BadInput, match="remove it") as caught:
+        check(source)
+    assert str(path) in str(caught.value)
 
     path.unlink()
     (source / "notes.jsonl.gz").write_bytes(b"\x1f\x8b")
     assert not check(source).fails
-
-
-def test_an_evaluation_set_may_be_a_folder_with_a_test_file_alone(tmp_path: Path) -> None:
-    (tmp_path / "clinic").mkdir()
-    write(tmp_path / "clinic" / "test.jsonl", rows(30, 200))
-    clinic = EvaluationSet(name="clinic", source=str(tmp_path / "clinic"))
-    data = Data(source=str(write(tmp_path / "a.jsonl", rows(120))))
-    assert [line.rows for line in check_data(data, (clinic,), {}).sets] == [120, 30]
-    assert (prepare_dataset(data, tmp_path / "home", (clinic,)) / "clinic.jsonl").is_file()
-
-    with pytest.raises(BadInput, match="has no train file"):
-        check(tmp_path / "clinic")
 
 
 def test_a_sample_of_texts_is_even_and_holds_the_longest() -> None:
@@ -410,16 +347,14 @@ def test_a_sample_of_texts_is_even_and_holds_the_longest() -> None:
     assert sample.lengths({})[0].longest == 4
 
 
-@pytest.mark.parametrize("portion", [tally_module.PORTION, 50])
+@pytest.mark.parametrize("portion", [tally_module.PORTION, 7])
 @pytest.mark.parametrize("chat", [True, False])
-def test_lengths_in_tokens_are_those_of_the_texts_alone(
+def test_lengths_in_tokens_are_those_of_the_texts_alone_neither_padded_nor_cut(
     chat: bool, portion: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        tally_module, "PORTION", portion
-    )  # texts are given to the tokenizer in portions of 50 characters
+    monkeypatch.setattr(tally_module, "PORTION", portion)
     write_tiny_tokenizer(tmp_path, chat)
-
+    path = tmp_path / "tokenizer.json"
     sample = TextSample()
     texts = [row["text"] for row in rows(60)] + [STORY, "a b c d e f g h i j k l m n o p q r s t"]
     for text in texts:
@@ -427,97 +362,72 @@ def test_lengths_in_tokens_are_those_of_the_texts_alone(
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     counts = [len(tokenizer.encode(text, add_special_tokens=False)) for text in texts]
-    (line,) = sample.lengths({"tiny": tmp_path / "tokenizer.json"})
+    lines = sample.lengths({"tiny": path})
     median, high = np.quantile(counts, (0.5, 0.95))
-    assert line == tally_module.Lengths("tiny tokens", median, high, max(counts), len(texts)) and len(set(counts)) > 3
+    assert lines == [tally_module.Lengths("tiny tokens", median, high, max(counts), len(texts))]
+    assert len(set(counts)) > 3
     assert chat or len(tokenizer.encode(STORY)) == counts[-2] + 1  # a special token at the start, which is not counted
 
-
-def test_lengths_in_tokens_are_neither_padded_nor_cut(tmp_path: Path) -> None:
-    write_tiny_tokenizer(tmp_path, False)
-    path = tmp_path / "tokenizer.json"
-
-    sample = TextSample()
-    for row in rows(9):
-        sample.add(row["text"], 8)
-
-    plain = sample.lengths({"tiny": path})
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.enable_padding(length=64)
-    tokenizer.enable_truncation(4)
-    tokenizer.save(str(path))
-    assert sample.lengths({"tiny": path}) == plain
+    padding = Tokenizer.from_file(str(path))
+    padding.enable_padding(length=64)
+    padding.enable_truncation(4)
+    padding.save(str(path))
+    assert sample.lengths({"tiny": path}) == lines
 
 
 def test_the_check_measures_in_the_tokens_of_each_stored_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path))
     assert tokenizers() == {}
-
     models = {name: fetch_base(known_models()[name], tmp_path) for name in ("tiny-llama", "tiny-gemma3")}
     for name, source in models.items():
         for bits in (4, 8) if name == "tiny-llama" else (4,):
             run_quantize({"source": str(source), "root": str(tmp_path), "bits": bits, "group_size": 64})
 
     stored_tokenizers = tokenizers()
-    assert sorted(stored_tokenizers) == ["tiny-gemma3", "tiny-llama"] and all(
-        path.is_file() for path in stored_tokenizers.values()
-    )
+    assert sorted(stored_tokenizers) == ["tiny-gemma3", "tiny-llama"]
     for name, path in stored_tokenizers.items():
-        assert json.loads((path.parent / "manifest.json").read_text())["base_model"] == name
+        assert path.is_file() and json.loads((path.parent / "manifest.json").read_text())["base_model"] == name
 
     output = run("check", str(write(tmp_path / "a.jsonl", rows(30)))).output
     assert "tiny-llama tokens" in output and "tiny-gemma3 tokens" in output and "No tokenizer is stored" not in output
 
 
-def test_the_embedded_sets_pass_with_their_labels_derived_again() -> None:
-    adversarial = (EvaluationSet(name="test_adversarial", source="embedded"),)
-    report = check_data(Data(), adversarial, {})
-    assert not report.fails and [line.name for line in report.sets][-1] == "test_adversarial"
-    assert finding_of(report, "labels derived again from the stored facts").detail == "6600 of 6600"
-
-
-def run(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["data", *arguments])
+def test_the_embedded_sets_of_a_grid_pass_with_their_labels_derived_again() -> None:
+    result = run("check", str(Path(__file__).parents[2] / "deployments/grids/paper.toml"))
+    assert result.exit_code == 0 and "test_adversarial" in result.output
+    assert "6600 of 6600" in result.output and "No check fails" in result.output
 
 
 def test_the_command_exits_0_1_or_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sound = write(tmp_path / "a.jsonl", rows(30))
-    result = run("check", str(sound))
+    result = run("check", str(write(tmp_path / "a.jsonl", rows(30))))
     assert result.exit_code == 0 and "No check fails" in result.output
     contradicting = write(tmp_path / "b.jsonl", [*rows(30), {"text": rows(1)[0]["text"], "label": "GP"}])
     assert run("check", str(contradicting)).exit_code == 1
     bad = write(tmp_path / "c.jsonl", [{"text": "a", "label": "sofa"}])
     monkeypatch.setattr(sys, "argv", ["triage", "data", "check", str(bad)])
-
     with pytest.raises(SystemExit) as ended:
         main()
-
     assert ended.value.code == 2 and f"{bad}, line 1: has the unknown label" in capsys.readouterr().err
 
 
-def test_columns_and_label_words_can_be_given_on_the_command_line(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "a.jsonl", [{"message": f"m {i}", "urgency": "now" if i % 2 else "later"} for i in range(9)]
-    )
-    options = ["--text-column", "message", "--label-column", "urgency", "--label", "now=ED", "--label", "later=GP"]
-    assert run("check", str(path), *options).exit_code == 0
-    assert isinstance(run("check", str(path), "--label", "now=SOON").exception, BadInput)
-
-
-def test_a_grid_names_its_own_data_and_evaluation_sets(tmp_path: Path) -> None:
-    assert isinstance(run("check", "x.toml", "--text-column", "a").exception, BadInput)
-    result = run("check", str(Path(__file__).parents[2] / "deployments/grids/paper.toml"))
-    assert result.exit_code == 0 and "test_adversarial" in result.output
-
-
-def test_the_card_takes_the_same_columns_as_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_and_label_words_can_be_given_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
-    path = str(write(tmp_path / "a.jsonl", rows(60, why="needs a look")))
+    words = ("now", "later", "home")
+    entries = [{"message": f"m {i}", "urgency": words[i % 3], "n": f"n{i}", "why": "because"} for i in range(60)]
+    path = str(write(tmp_path / "a.jsonl", entries))
+    options = ["--text-column", "message", "--label-column", "urgency", "--label", "now=ED", "--label", "later=GP"]
+    options += ["--id-column", "n", "--rationale-column", "why"]
+    assert run("check", path, *options).exit_code == 0
+    assert "id from `n`" in run("card", path, *options).output
+    assert isinstance(run("check", path, "--label", "now=SOON").exception, BadInput)
+    assert isinstance(run("check", "x.toml", "--text-column", "a").exception, BadInput)
     for command in ("check", "card"):
-        assert run(command, path, "--rationale-column", "why").exit_code == 0
-        assert "as rationale_column" in str(run(command, path, "--rationale-column", "because").exception)
+        options[-1] = "nothing"
+        assert "as rationale_column" in str(run(command, path, *options).exception)
 
 
 def test_the_card_stores_no_texts_and_names_the_dataset_that_a_sweep_has_stored(
@@ -562,53 +472,25 @@ def test_a_card_that_is_interrupted_leaves_no_texts_behind(number: str, tmp_path
     assert not list((tmp_path / "temporary").rglob("*.jsonl")) and not (tmp_path / "home").exists()
 
 
-def test_the_card_is_shown_and_says_what_the_cases_are_not() -> None:
-    result = run("card", "embedded")
-    assert result.exit_code == 0
-    assert "ynthetic: for building and comparing, not evidence about patients" in result.output
-    newest = describe_check(reader_check()).splitlines()[0]
-    assert "| test | 1500 |" in result.output and newest in result.output and " of 100 sampled cases of " in newest
-
-
-def test_a_split_with_one_group_of_emergencies_per_set_is_a_warning(tmp_path: Path) -> None:
-    """Sixty emergencies of four groups fill every set, and each set still says little about new groups."""
-    entries = [row | {"group": f"g{i // 15}"} for i, row in enumerate(rows(60))]
-    report = check(write(tmp_path / "a.jsonl", entries))
-    finding = finding_of(report, "groups with ED cases")
-    assert (finding.level, finding.detail) == ("warning", "train 1, valid 1, calibration 1, test 1")
-    assert "fewer than 10 in train, valid, calibration, test" in finding.remedy
-    assert report.sets[0].ed_groups == 4 and not report.fails
-
-
-def test_groups_with_emergencies_are_counted_for_each_given_set(tmp_path: Path) -> None:
+def test_groups_with_emergencies_are_counted_for_each_set(tmp_path: Path) -> None:
     sets = {}
     for n, (name, groups) in enumerate(zip(SETS, (20, 10, 12, 9), strict=True)):
-        entries = rows(3 * groups, 100 * n)
-        sets[name] = [row | {"group": f"{name}{i // 3}"} for i, row in enumerate(entries)]
+        sets[name] = [row | {"group": f"{name}{i // 3}"} for i, row in enumerate(rows(3 * groups, 100 * n))]
 
     sets["calibration"][0]["group"] = None  # a case without a group counts as a group
     outside = [row | {"group": f"c{i // 60}"} for i, row in enumerate(rows(60, 900))]
-    clinic = EvaluationSet(name="clinic", source=str(write(tmp_path / "clinic.jsonl", outside)))
-    report = check_data(Data(source=str(folder(tmp_path / "given", **sets))), (clinic,), {})
+    report = check_with(folder(tmp_path / "given", **sets), outside)
     finding = finding_of(report, "groups with ED cases")
     assert finding.detail == "train 20, valid 10, calibration 12, test 9, clinic 1"
     assert finding.level == "warning" and "fewer than 10 in test, clinic:" in finding.remedy
     assert [line.ed_groups for line in report.sets] == [20, 10, 12, 9, 1]
 
+    # Sixty emergencies of four groups fill every set, and each set still says little about new groups.
+    report = check(write(tmp_path / "a.jsonl", [row | {"group": f"g{i // 15}"} for i, row in enumerate(rows(60))]))
+    finding = finding_of(report, "groups with ED cases")
+    assert (finding.level, finding.detail) == ("warning", "train 1, valid 1, calibration 1, test 1")
+    assert report.sets[0].ed_groups == 4 and not report.fails
 
-def test_cases_without_groups_have_no_groups_with_emergencies(tmp_path: Path) -> None:
-    report = check(write(tmp_path / "a.jsonl", rows(60)))
+    report = check(write(tmp_path / "b.jsonl", rows(60)))
     assert not any(finding.name == "groups with ED cases" for finding in report.findings)
-
-
-def test_the_id_column_can_be_given_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
-    path = str(write(tmp_path / "a.jsonl", [row | {"number": f"n{i}"} for i, row in enumerate(rows(60))]))
-    assert run("check", path, "--id-column", "number").exit_code == 0
-    assert "id from `number`" in run("card", path, "--id-column", "number").output
-    prepared = prepare_dataset(Data(source=path, id_column="number"), tmp_path)
-    assert json.loads((prepared / "test.jsonl").read_text().splitlines()[0])["case_id"].startswith("n")
-
-
-def test_the_check_names_the_option_for_groups_where_there_are_none(tmp_path: Path) -> None:
-    assert "(--group-column)" in finding_of(check(write(tmp_path / "a.jsonl", rows(60))), "groups").remedy
+    assert "(--group-column)" in finding_of(report, "groups").remedy

@@ -16,13 +16,23 @@ from tasks.corpus.case import compared_digest, compared_text
 from tasks.corpus.near_copies import Sketch
 
 
-def plain(a: str, b: str) -> float:
-    one, other = ({tuple(w[i : i + 4]) for i in range(max(1, len(w) - 3))} for w in (words(a), words(b)))
-    return len(one & other) / len(one | other)
-
-
 def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
+
+
+def every_pair(texts: list[str], threshold: float) -> dict[tuple[int, int], float]:
+    """By brute force: from the plain runs of words of every two texts."""
+    runs = [{tuple(w[i : i + 4]) for i in range(max(1, len(w) - 3))} for w in map(words, texts)]
+    column = {run: i for i, run in enumerate(set().union(*runs))}
+    has_run = np.zeros((len(texts), len(column)))
+    for row, text_runs in enumerate(runs):
+        has_run[row, [column[run] for run in text_runs]] = 1
+
+    in_common = has_run @ has_run.T
+    size = has_run.sum(axis=1)
+    index = in_common / (size[:, None] + size - in_common)
+    found = np.argwhere(np.triu(index >= threshold, 1))
+    return {(a, b): round(float(index[a, b]), 3) for a, b in found.tolist()}
 
 
 @settings(max_examples=60, deadline=None)
@@ -36,21 +46,14 @@ def test_it_finds_what_sets_of_runs_find(texts: list[list[str]]) -> None:
     sketch = Sketch()
     sketch.add(joined[:1])
     sketch.add(joined[1:])
-    expected = {
-        (i, j): round(plain(joined[i], joined[j]), 3)
-        for i in range(len(joined))
-        for j in range(i + 1, len(joined))
-        if plain(joined[i], joined[j]) >= 0.3
-    }
-    assert {(a, b): index for a, b, index in sketch.pairs(0.3)} == expected
+    assert {(a, b): index for a, b, index in sketch.pairs(0.3)} == every_pair(joined, 0.3)
 
 
 def test_candidates_are_compared_alike_however_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(3)
     texts = [" ".join(rng.choices(["ab", "cd", "ef"], k=rng.randint(4, 14))) for _ in range(60)]
     at_once = Sketch.of(texts).pairs(0.2)
-    expected = {(i, j): round(plain(texts[i], texts[j]), 3) for i, j, _ in at_once}
-    assert len(at_once) > 30 and {(i, j): index for i, j, index in at_once} == expected
+    assert len(at_once) > 30 and {(i, j): index for i, j, index in at_once} == every_pair(texts, 0.2)
     monkeypatch.setattr(near_copies, "BLOCK_SIZE", 7)
     assert Sketch.of(texts).pairs(0.2) == at_once
 
@@ -159,21 +162,6 @@ def test_every_pair_of_a_templated_table_is_found(threshold: float, has_sides: b
     }
     pairs = Sketch.of(texts).pairs(threshold, sides if has_sides else None)
     assert {(a, b): index for a, b, index in pairs} == expected and len(pairs) == len(expected) > 20
-
-
-def every_pair(texts: list[str], threshold: float) -> dict[tuple[int, int], float]:
-    """By brute force: from the plain runs of words of every two texts."""
-    runs = [{tuple(w[i : i + 4]) for i in range(max(1, len(w) - 3))} for w in map(words, texts)]
-    column = {run: i for i, run in enumerate(set().union(*runs))}
-    has_run = np.zeros((len(texts), len(column)))
-    for row, text_runs in enumerate(runs):
-        has_run[row, [column[run] for run in text_runs]] = 1
-
-    in_common = has_run @ has_run.T
-    size = has_run.sum(axis=1)
-    index = in_common / (size[:, None] + size - in_common)
-    found = np.argwhere(np.triu(index >= threshold, 1))
-    return {(a, b): round(float(index[a, b]), 3) for a, b in found.tolist()}
 
 
 def test_more_pairs_than_are_returned_or_fit_still_connect_all_that_are_similar(

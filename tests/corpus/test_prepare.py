@@ -7,26 +7,32 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.corpus import prepare
 from tasks.corpus.case import SETS, Case, from_json, to_json
 from tasks.corpus.checks.report import check_data
-from tasks.corpus.prepare import Source, prepare_dataset
+from tasks.corpus.prepare import ingredients_of, prepare_dataset
+from tasks.corpus.reading.sources import locate
 from tasks.corpus.vignettes.stored_facts import FACTS, Derivation, derive_again
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
 from tasks.runtime.store import read_manifest, verify
 from tasks.spec import LABELS, Data, EvaluationSet
 
+FEW: dict[Any, int] = {"train": 30, "valid": 9, "calibration": 9, "test": 9}
 
-def write(path: Path, start: int, count: int, group: str = "") -> None:
-    rows = [
+
+def write(path: Path, start: int, count: int, group: str = "") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    cases = [
         Case(f"c{i}", f"text {i}", LABELS[i % 3], f"{group}{i // 6}" if group else None)
         for i in range(start, start + count)
     ]
-    path.write_text("".join(to_json(row) + "\n" for row in rows))
+    path.write_text("".join(to_json(case) + "\n" for case in cases))
+    return path
 
 
 def lines(folder: Path, name: str) -> list[Case]:
@@ -34,8 +40,7 @@ def lines(folder: Path, name: str) -> list[Case]:
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_stored_under_its_earlier_content(tmp_path, monkeypatch) -> None:
-    source = tmp_path / "mine.jsonl"
-    write(source, 0, 120)
+    source = write(tmp_path / "mine.jsonl", 0, 120)
     earlier = source.read_bytes()
     read = prepare.limited_sets
 
@@ -80,7 +85,7 @@ def test_nobody_else_may_read_the_texts_and_those_of_an_earlier_version_are_clos
 ) -> None:
     old = os.umask(0o022)
     try:
-        data = Data(limits={"train": 30, "valid": 9, "calibration": 9, "test": 9})
+        data = Data(limits=FEW)
         folder = prepare_dataset(data, tmp_path)
         assert access(folder.parent) == {0o700, 0o600}
         for path in (folder.parent, folder, *folder.iterdir()):
@@ -113,20 +118,17 @@ def test_the_facts_beside_the_sets_give_every_label_again_and_are_digested(tmp_p
 
 
 def test_facts_are_stored_for_the_cases_that_are_kept_and_read_by_no_training(tmp_path: Path) -> None:
-    folder = prepare_dataset(Data(limits={"train": 30, "valid": 9, "calibration": 9, "test": 9}), tmp_path)
+    folder = prepare_dataset(Data(limits=FEW), tmp_path)
     assert derive_again(folder) == Derivation(57, 57)
     source = Path(prepare.__file__).parents[1]
     naming = re.compile(r"facts\.jsonl|\bstored_facts\b import")
     assert {p.name for folder in ("tuning", "scoring", "runtime", "models") for p in (source / folder).rglob("*.py")}
     naming_it = {p.relative_to(source).as_posix() for p in source.rglob("*.py") if naming.search(p.read_text())}
-    assert naming_it == {
-        f"corpus/{name}.py" for name in ("card", "checks/findings", "vignettes/stored_facts", "prepare")
-    }  # the card's words
+    assert naming_it == {f"corpus/{name}.py" for name in ("checks/report", "vignettes/stored_facts", "prepare")}
 
 
 def test_a_file_is_split_and_a_changed_file_gives_another_folder(tmp_path: Path, monkeypatch) -> None:
-    source = tmp_path / "My cases.jsonl"
-    write(source, 0, 120, group="g")
+    source = write(tmp_path / "My cases.jsonl", 0, 120, group="g")
     data = Data(source=str(source))
     folder = prepare_dataset(data, tmp_path)
     assert folder.name.startswith("my-cases-")
@@ -146,9 +148,7 @@ def test_a_file_is_split_and_a_changed_file_gives_another_folder(tmp_path: Path,
 
 
 def test_a_folder_keeps_its_sets_and_missing_ones_come_from_train(tmp_path: Path) -> None:
-    source = tmp_path / "given"
-    source.mkdir()
-    write(source / "train.jsonl", 0, 180, group="a")
+    source = write(tmp_path / "given" / "train.jsonl", 0, 180, group="a").parent
     write(source / "test.jsonl", 500, 30, group="b")
     folder = prepare_dataset(Data(source=str(source)), tmp_path)
     assert {c.case_id for c in lines(folder, "test")} == {f"c{i}" for i in range(500, 530)}
@@ -159,35 +159,26 @@ def test_a_folder_keeps_its_sets_and_missing_ones_come_from_train(tmp_path: Path
 
 
 def test_shares_of_the_sets_are_a_setting_and_embedded_cases_do_not_use_it(tmp_path: Path) -> None:
-    source = tmp_path / "given"
-    source.mkdir()
-    write(source / "train.jsonl", 0, 200)
+    source = write(tmp_path / "given" / "train.jsonl", 0, 200).parent
     write(source / "test.jsonl", 500, 30)
     shares = {"train": 0.72, "valid": 0.08, "calibration": 0.1, "test": 0.1}
     folder = prepare_dataset(Data(source=str(source), set_shares=shares), tmp_path)
     sizes = [len(lines(folder, name)) for name in SETS]
     assert sizes == pytest.approx([160, 18, 22, 30], abs=2)  # 0.8, 0.089, 0.111 of 200, label by label
 
-    table = tmp_path / "table.jsonl"
-    write(table, 0, 200)
+    table = write(tmp_path / "table.jsonl", 0, 200)
     folder = prepare_dataset(Data(source=str(table), set_shares=shares), tmp_path)
     assert [len(lines(folder, name)) for name in SETS] == pytest.approx([144, 16, 20, 20], abs=4)
     assert "train 72%, valid 8%, calibration 10%, test 10%" in (folder / "card.md").read_text()
 
-    assert Source.of(Data(set_shares=shares)).ingredients == Source.of(Data()).ingredients
-
-
-@pytest.mark.parametrize(
-    ("shares", "sentence"),
-    [
+    assert ingredients_of(locate(Data(set_shares=shares))) == ingredients_of(locate(Data()))
+    for wrong, sentence in (
         ({"train": 0.8, "valid": 0.1, "test": 0.1}, "there is no share for calibration"),
-        ({"train": 0.8, "valid": 0.1, "calibration": 0.1, "test": 0.1}, "shares must add up to 1, not 1.1"),
-        ({"train": 1.0, "valid": 0.1, "calibration": 0.1, "test": -0.2}, "less than 1"),
-    ],
-)
-def test_shares_that_leave_a_set_out_or_do_not_add_up_are_refused(shares: dict[str, float], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        Data.model_validate({"set_shares": shares})
+        (shares | {"test": 0.2}, "shares must add up to 1, not 1.1"),
+        (shares | {"train": 1.0, "test": -0.18}, "less than 1"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            Data.model_validate({"set_shares": wrong})
 
 
 def refused(data: Data, root: Path) -> str:
@@ -230,19 +221,15 @@ def test_what_two_parts_of_a_set_must_not_share_is_refused_by_file_and_line(
 
 
 def test_leaks_and_missing_labels_are_refused_and_leave_nothing_behind(tmp_path: Path) -> None:
-    source = tmp_path / "given"
-    source.mkdir()
-
-    def all_gp(name: str, start: int, count: int, grouped: bool = False) -> None:
-        cases = [Case(f"c{i}", f"t{i}", "GP", f"g{i}" if grouped else None) for i in range(start, start + count)]
-        if grouped:
-            cases = [replace(case, label="ED") if i > 3 else case for i, case in enumerate(cases)]
-        (source / f"{name}.jsonl").write_text("".join(to_json(case) + "\n" for case in cases))
+    source = write(tmp_path / "given" / "train.jsonl", 0, 60).parent
 
     def refusal() -> str:
         return refused(Data(source=str(source)), tmp_path)
 
-    write(source / "train.jsonl", 0, 60)
+    def all_gp(name: str, start: int, count: int) -> None:
+        cases = [Case(f"c{i}", f"t{i}", "GP") for i in range(start, start + count)]
+        (source / f"{name}.jsonl").write_text("".join(to_json(case) + "\n" for case in cases))
+
     write(source / "valid.jsonl", 60, 6)
     assert "has no test file" in refusal()
     (source / "valid.jsonl").unlink()
@@ -253,7 +240,7 @@ def test_leaks_and_missing_labels_are_refused_and_leave_nothing_behind(tmp_path:
     assert "train has no case labelled ED; add some: the 2 that there are stand" in refusal()
     all_gp("test", 30, 10)
     assert "train has no case labelled ED; add some: the source has none." in refusal()
-    all_gp("test", 30, 10, grouped=True)
+    write(source / "test.jsonl", 90, 6, group="g")
     assert "give more groups so that each" in refusal()
     (source / "test.csv").write_text("text,label\na,ED\n")
     assert "keep one file of each set" in refusal()

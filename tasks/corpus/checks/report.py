@@ -1,35 +1,62 @@
-"""What is in a dataset, and what is wrong with it: all checks, in the order of the report."""
+"""What is in a dataset, and what is wrong with its rows: repeated texts and ids, groups, labels, and the
+sets that the project splits off.
+
+Texts must not cross sides. Each set that a model learns from is a side; test and evaluation sets
+are one side together, since nothing is learned from either. A table that the project splits is one
+side too: the split keeps copies within it together, but an evaluation set must be apart from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.corpus.case import SETS
-from tasks.corpus.checks.findings import (
-    certifiable_recall,
-    crossing_groups,
-    derived_labels,
-    ed_groups,
-    examples_in,
-    find_similar,
-    groups_with_ed,
-    missing_labels,
-    near_copies,
-    repeated_ids,
-    repeated_texts,
-    sides_of,
-    split_finding,
-    try_split,
-)
-from tasks.corpus.checks.tally import NO_GROUP, Lengths, Tally, codes, tally
+from tasks.corpus.card import best_bound
+from tasks.corpus.case import SETS, Case, compared_group, text_digest
+from tasks.corpus.checks.tally import NO_GROUP, SPLIT_TABLE, Codes, Lengths, Tally, tally
+from tasks.corpus.near_copies import SimilarTexts
+from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import Prompt
-from tasks.runtime.errors import Finding
+from tasks.corpus.splits import (
+    COPY,
+    check_copies,
+    check_filled,
+    check_labels,
+    quotas,
+    split_cases,
+    split_off,
+    split_shares,
+)
+from tasks.corpus.vignettes.stored_facts import derive_again
+from tasks.runtime.errors import BadInput, Finding, Level
 from tasks.spec import LABELS, Data, EvaluationSet
+
+SIMILAR = 0.5  # Jaccard index from which texts are nearly the same; from COPY on they are copies
+SHOWN = 3  # places
+FEWEST_ED_GROUPS = 10  # below it an interval that resamples groups says little
+FEWEST_ED_CASES = 72  # that certify a recall of 0.95 without a miss
+ED = LABELS.index("ED")
+
+# What follows where a set lacks a label; of other sets, and where that is ED, see `_missing_labels`.
+CONSEQUENCES = {
+    "train": "train needs every label",
+    "all": "it can be an evaluation set, and cannot be trained on",
+    "valid": "the checkpoint of a training is chosen without such cases",
+    "calibration": "without every label the rule of least expected cost is not available",
+}
+WITHOUT_ED = {
+    "calibration": "without ED no threshold can be chosen, so safety recipes cannot be judged",
+    "test": "without ED there is no ED recall, so no gate can pass",
+}
+
+Split = Mapping[str, Sequence[Case]]
 
 
 @dataclass(frozen=True)
@@ -50,22 +77,16 @@ class SetLine:
 
 
 @dataclass(frozen=True)
-class SimilarPlaces:
-    """The places of two nearly equal texts, and their share of common runs of words."""
-
-    first: str
-    second: str
-    similarity: float
-
-
-@dataclass(frozen=True)
 class CorpusReport:
-    """What `triage data check` shows."""
+    """What `triage data check` shows.
+
+    `similar`: places of two nearly equal texts, and their share of common runs of words.
+    """
 
     sets: list[SetLine]
     findings: list[Finding]
     lengths: list[Lengths]
-    similar: list[SimilarPlaces]
+    similar: list[tuple[str, str, float]]
 
     @property
     def errors(self) -> int:
@@ -90,61 +111,368 @@ def check_data(
     evaluation_sets = tuple(evaluation_sets)
     rows = tally(data, evaluation_sets)
     lines = _set_lines(rows)
-    sides = sides_of(rows)
-    similar = find_similar(rows, sides)
-    split = try_split(rows, data)
+    similar = _similar(rows)
+    split = _try_split(rows, data)
     id_columns = {entry.name for entry in evaluation_sets if entry.id_column}
     if data.id_column:
         id_columns |= {*SETS, "all"}
 
-    findings = repeated_texts(rows, sides)
-    findings.append(repeated_ids(rows, id_columns))
-    findings.append(near_copies(rows, sides, similar))
-    findings += crossing_groups(rows, sides)
-    findings += groups_with_ed({line.name: line.ed_groups for line in lines}, rows, split)
-    findings += missing_labels({line.name: line.labels for line in lines})
+    findings = _repeated_texts(rows)
+    findings.append(_repeated_ids(rows, id_columns))
+    findings.append(_near_copies(rows, similar))
+    findings += _crossing_groups(rows)
+    if rows.groups:
+        findings.append(_groups_with_ed(lines, split))
+    findings += _missing_labels(lines)
     if data.source == "embedded":
-        findings.append(derived_labels(data, evaluation_sets))
+        findings.append(_derived_labels(data, evaluation_sets))
     if not rows.has_all_sets:
-        findings.append(split_finding(split, data))
-    findings += certifiable_recall({line.name: line.cases for line in lines}, split, data)
+        findings.append(_split_finding(split, data))
+    findings += _certifiable_recall(lines, split, data)
     if prompt is not None and prompt.examples:
-        findings.append(examples_in(rows, prompt))
+        findings.append(_examples_in(rows, prompt))
 
     return CorpusReport(
         lines,
         findings,
         rows.sample.lengths(tokenizers),
-        [SimilarPlaces(rows.place(a), rows.place(b), share) for a, b, share in similar],
+        [(rows.place(a), rows.place(b), share) for a, b, share in similar],
     )
 
 
 def _set_lines(rows: Tally) -> list[SetLine]:
     lines = []
+    labels = rows.column("label")
+    groups = rows.column("group")
     for code, name in enumerate(rows.sets):
-        is_member = codes(rows.set_codes) == code
-        groups = np.unique(codes(rows.group_codes)[is_member])
-        # The members without those that repeat the text of an earlier one.
-        members = np.flatnonzero(is_member)
-        _, first = np.unique(codes(rows.digests)[members], return_index=True)
-        is_case = np.zeros_like(is_member)
-        is_case[members[first]] = True
+        members = np.flatnonzero(rows.column("set") == code)
+        # Those that do not repeat the text of an earlier one.
+        _, first = np.unique(rows.column("text")[members], return_index=True)
+        cases = members[first]
+        ed_groups, counts = np.unique(groups[cases[labels[cases] == ED]], return_counts=True)
+        names = np.unique(groups[members])
         lines.append(
             SetLine(
                 name,
-                rows=int(is_member.sum()),
-                labels=_label_counts(rows, is_member),
-                cases=_label_counts(rows, is_case),
-                groups=sorted(rows.group_names[group] for group in groups if group != NO_GROUP),
-                ed_groups=ed_groups(rows, is_case),
-                words=float(np.median(codes(rows.words)[is_member])),
+                rows=len(members),
+                labels=tuple(np.bincount(labels[members], minlength=len(LABELS)).tolist()),
+                cases=tuple(np.bincount(labels[cases], minlength=len(LABELS)).tolist()),
+                groups=sorted(rows.group_names[group] for group in names if group != NO_GROUP),
+                ed_groups=int(np.where(ed_groups == NO_GROUP, counts, 1).sum()),
+                words=float(np.median(rows.column("words")[members])),
             )
         )
 
     return lines
 
 
-def _label_counts(rows: Tally, is_counted: NDArray[np.bool_]) -> tuple[int, ...]:
-    """Rows per label, in the order of LABELS."""
-    label_codes = codes(rows.label_codes)[is_counted]
-    return tuple(np.bincount(label_codes, minlength=len(LABELS)).tolist())
+def _repeated_texts(rows: Tally) -> list[Finding]:
+    """Rows with the same text: repeats, contradictions, texts on two sides."""
+    # Rows with the same text become neighbours, in the order of the input.
+    order = np.argsort(rows.column("text"), kind="stable")
+    is_same = ~_differ(rows.column("text"), order[:-1], order[1:])
+    a = order[:-1][is_same]
+    b = order[1:][is_same]
+
+    is_leak = _differ(rows.sides, a, b)
+    # Nothing is learned from test and evaluation sets, so a text may have another label in each.
+    is_scored_twice = ~is_leak & _differ(rows.column("set"), a, b)
+    has_other_label = _differ(rows.column("label"), a, b)
+    is_contradiction = has_other_label & ~is_scored_twice
+    is_repeat = ~is_contradiction & ~is_leak & ~is_scored_twice
+    is_in_two_files = is_repeat & _differ(rows.column("file"), a, b)
+    other_label = ", in some with another label" if has_other_label[is_scored_twice].any() else ""
+
+    def finding(name: str, selected: NDArray[np.bool_], level: Level, remedy: str) -> Finding:
+        return _pairs_finding(rows, name, a[selected], b[selected], level, remedy)
+
+    deletion = "delete one of the two"
+    return [
+        finding("repeated rows", is_repeat & ~is_in_two_files, "warning", "kept once"),
+        finding("same text in two files of one set", is_in_two_files, "error", deletion),
+        finding("same text, other label", is_contradiction, "error", "correct one of the two"),
+        finding("same text in two sets", is_leak, "error", deletion),
+        finding(
+            "same text in two scored sets",
+            is_scored_twice,
+            "warning",
+            f"scored in each{other_label}",
+        ),
+    ]
+
+
+def _repeated_ids(rows: Tally, id_columns: Collection[str]) -> Finding:
+    """Rows with the same id. `id_columns`: the sets whose id column the user names.
+
+    Ids are compared within the dataset and within each evaluation set: two files may both count
+    from 1. Where the user names no id column, rows with the same text are repeats, not an error.
+    """
+    is_dataset = [name in (*SETS, "all") for name in rows.sets]
+    scopes = np.array([0 if of else 1 + code for code, of in enumerate(is_dataset)])
+    scope = scopes[rows.column("set")]
+    order = np.lexsort((rows.column("text"), rows.column("id"), scope))
+    a = order[:-1]
+    b = order[1:]
+
+    is_strict = np.array([name in id_columns for name in rows.sets])[rows.column("set")]
+    is_same_id = ~_differ(rows.column("id"), a, b) & ~_differ(scope, a, b)
+    is_error = is_same_id & (_differ(rows.column("text"), a, b) | is_strict[a])
+    name = "same id" if id_columns else "same id, other text"
+
+    return _pairs_finding(rows, name, a[is_error], b[is_error], "error", "give each its own id")
+
+
+def _differ(column: Codes, a: Codes, b: Codes) -> NDArray[np.bool_]:
+    """Whether the rows of each pair differ in a column."""
+    return np.asarray(column[a] != column[b])
+
+
+def _pairs_finding(
+    rows: Tally, name: str, a: Codes, b: Codes, level: Level, remedy: str
+) -> Finding:
+    """How many pairs of rows there are, with the places of the first ones."""
+    if not len(a):
+        return Finding(name, "ok", "0")
+
+    in_order = zip(np.minimum(a, b).tolist(), np.maximum(a, b).tolist(), strict=True)
+    first = sorted(in_order)[:SHOWN]
+    places = "; ".join(f"{rows.place(i)} and {rows.place(j)}" for i, j in first)
+
+    return Finding(name, level, str(len(a)), f"{remedy}: {places}")
+
+
+def _similar(rows: Tally) -> SimilarTexts:
+    """Nearly equal texts on two sides, or within the table that the project splits."""
+    sides = rows.sides
+    # A table that is split has one side, and its own copies matter: compare all.
+    pairs = rows.sketch.pairs(SIMILAR, None if rows.is_split_by_us else sides)
+    texts = rows.column("text")
+    return [
+        (a, b, share)
+        for a, b, share in pairs
+        if texts[a] != texts[b] and (sides[a] != sides[b] or sides[a] == SPLIT_TABLE)
+    ]
+
+
+def _near_copies(rows: Tally, similar: SimilarTexts) -> Finding:
+    """Nearly equal texts: across sides they leak; the split keeps those of one table together."""
+    every = rows.sketch.every
+    basis = f" (from 1 in {every} runs of words)" if every > 1 else ""
+    name = "nearly the same text"
+    if not similar:
+        return Finding(name, "ok", f"0 pairs{basis}")
+
+    copies = [pair for pair in similar if pair[2] >= COPY]
+    leaks = [pair for pair in copies if rows.sides[pair[0]] != rows.sides[pair[1]]]
+    a, b, share = (leaks or similar)[0]
+    alike = f"most alike: {rows.place(a)} and {rows.place(b)}, {share:.0%} of their runs of words"
+    detail = f"{len(similar)} pairs, {len(copies)} of them copies{basis}"
+    if leaks:
+        return Finding(f"{name} across sets", "error", detail, f"delete one of the two; {alike}")
+
+    if not rows.is_split_by_us:
+        name += " across sets"
+    together = "copies are kept in one set; " if copies else ""
+    return Finding(name, "warning", detail, together + alike)
+
+
+def _examples_in(rows: Tally, prompt: Prompt) -> Finding:
+    """Rows that are an example in the prompt, or nearly one: the model would read their answer."""
+    name = "examples of the prompt"
+    count = rows.sketch.texts
+    rows.sketch.add([example.text for example in prompt.examples])
+    sides = np.repeat([0, 1], [count, len(prompt.examples)])
+    copies = rows.sketch.pairs(COPY, sides)
+    if not copies:
+        return Finding(name, "ok", "0")
+
+    a, b, share = copies[0]
+    label = prompt.examples[max(a, b) - count].label
+    place = rows.place(min(a, b))
+    remedy = f"leave them out, or set prompt.version = 1; {place} is the {label} one ({share:.0%})"
+
+    return Finding(name, "error", str(len(copies)), remedy)
+
+
+def _crossing_groups(rows: Tally) -> list[Finding]:
+    """Groups with cases on two sides, and rows without a group."""
+    groups_of_rows = rows.column("group")
+    has_group = groups_of_rows != NO_GROUP
+    if not has_group.any():
+        remedy = (
+            "cases are taken for independent: name a group_column (--group-column) if some belong"
+            " together"
+        )
+        return [Finding("groups", "warning", "none", remedy)]
+
+    pairs = np.unique(np.c_[groups_of_rows, rows.sides][has_group], axis=0)
+    groups, counts = np.unique(pairs[:, 0], return_counts=True)
+    crossing = groups[counts > 1]
+
+    name = "groups that cross sets"
+    detail = f"{len(crossing)} of {len(groups)}"
+    findings = [Finding(name, "ok", detail)]
+    if len(crossing):
+        first = [int(np.flatnonzero(groups_of_rows == group)[0]) for group in crossing[:SHOWN]]
+        places = ", ".join(rows.place(row) for row in first)
+        remedy = f"keep a group's cases in one set; groups of {places}"
+        findings = [Finding(name, "error", detail, remedy)]
+
+    ungrouped = int((~has_group).sum())
+    if ungrouped:
+        remedy = "each counts as a group of its own"
+        findings.append(Finding("rows without a group", "warning", str(ungrouped), remedy))
+
+    return findings
+
+
+def _groups_with_ed(lines: Sequence[SetLine], split: Split | None) -> Finding:
+    """The number of groups with ED cases in each set; a set with too few can show little.
+
+    `split`: the project's own split, where it was tried.
+    """
+    by_set: dict[str, int] = {}
+    for name, cases in (split or {}).items():
+        groups = [case.group for case in cases if case.label == "ED"]
+        names = {compared_group(group) for group in groups if group is not None}
+        by_set[name] = len(names) + groups.count(None)
+
+    by_set |= {line.name: line.ed_groups for line in lines if line.name != "all" or not split}
+    # The four sets before evaluation sets, in their usual order.
+    by_set = {name: by_set[name] for name in dict.fromkeys((*SETS, *by_set)) if name in by_set}
+    detail = ", ".join(f"{name} {count}" for name, count in by_set.items())
+    few = [name for name, count in by_set.items() if count < FEWEST_ED_GROUPS]
+    if not few:
+        return Finding("groups with ED cases", "ok", detail)
+
+    remedy = (
+        f"fewer than {FEWEST_ED_GROUPS} in {', '.join(few)}: ED recall there says little about new "
+        "groups; add groups with ED cases"
+    )
+    return Finding("groups with ED cases", "warning", detail, remedy)
+
+
+def _missing_labels(lines: Sequence[SetLine]) -> list[Finding]:
+    """Sets that lack a label."""
+    findings = []
+    for line in lines:
+        missing = [label for label, count in zip(LABELS, line.labels, strict=True) if not count]
+        if missing:
+            level: Level = "error" if line.name == "train" else "warning"
+            consequence = CONSEQUENCES.get(line.name, "its figures say nothing of such cases")
+            if "ED" in missing and line.name not in ("train", "all", "valid"):
+                consequence = WITHOUT_ED.get(line.name, WITHOUT_ED["test"])
+            detail = f"no {' and no '.join(missing)}"
+            findings.append(Finding(f"labels of {line.name}", level, detail, consequence))
+
+    return findings
+
+
+def _derived_labels(data: Data, evaluation_sets: Sequence[EvaluationSet]) -> Finding:
+    """Whether the labels of the embedded cases follow from their stored facts."""
+    embedded = [entry for entry in evaluation_sets if entry.source == "embedded"]
+    whole = data.model_copy(update={"limits": {}})
+    with TemporaryDirectory() as root:
+        derived = derive_again(prepare_dataset(whole, Path(root), embedded))
+
+    name = "labels derived again from the stored facts"
+    detail = f"{derived.agree} of {derived.cases}"
+    if derived.agree == derived.cases:
+        return Finding(name, "ok", detail)
+
+    remedy = f"correct the rules or the knowledge base; first: {derived.first}"
+    return Finding(name, "error", detail, remedy)
+
+
+def _try_split(rows: Tally, data: Data) -> Split | None:
+    """The sets into which the project splits the table, or what is given as train.
+
+    Repeated texts count once. None where all sets are given, or with too many cases to try.
+    """
+    if rows.has_all_sets or not rows.cases:
+        return None
+
+    unique: dict[str, Case] = {}
+    for case in rows.cases:
+        unique.setdefault(text_digest(case.text), case)
+
+    if rows.is_split_by_us:
+        return split_cases(list(unique.values()), data.seed, split_shares(data))
+    return split_off(list(unique.values()), data, rows.sets)
+
+
+def _split_finding(split: Split | None, data: Data) -> Finding:
+    """Whether the split leaves a model something to learn from and to be judged by.
+
+    It says what the preparation of the data would say. A table that lacks a label can only be an
+    evaluation set, which is another finding; here it only has to fill the sets.
+    """
+    name = "our split"
+    if split is None:
+        remedy = "too many cases to try: `triage data card` splits them, and names what is wrong"
+        return Finding(name, "warning", "not tried", remedy)
+
+    counts = {name: Counter(case.label for case in cases) for name, cases in split.items()}
+    try:
+        if all(any(count[label] for count in counts.values()) for label in LABELS):
+            check_copies(split)
+            check_labels(split, data.source)
+        else:
+            check_filled(split, data.source)
+    except BadInput as error:
+        return Finding(name, "error", "cannot be trained on", str(error).removesuffix("."))
+
+    sizes = [f"{name} {n.total():,} ({n['ED']:,} ED)" for name, n in counts.items()]
+    return Finding(name, "ok", ", ".join(sizes))
+
+
+def _certifiable_recall(lines: Sequence[SetLine], split: Split | None, data: Data) -> list[Finding]:
+    """The recall that each scored set could certify at best: no miss among its ED cases.
+
+    Where a grid limits its test set, what remains of it counts. Repeated texts count once.
+    """
+    labels = {line.name: line.cases for line in lines}
+    ed_cases: dict[str, int] = {}
+    if "test" in labels:
+        count, note = _ed_within(labels["test"], data)
+        ed_cases[f"test{note}"] = count
+
+    if "all" in labels:
+        about = "" if split else " (about)"
+        test = [round(count * split_shares(data)["test"]) for count in labels["all"]]
+        if split:
+            counted = Counter(case.label for case in split["test"])
+            test = [counted[label] for label in LABELS]
+        count, note = _ed_within(test, data)
+        ed_cases["all rows as an evaluation set"] = labels["all"][ED]
+        ed_cases[f"our test set{about}{note}"] = count
+
+    ed_cases |= {name: counts[ED] for name, counts in labels.items() if name not in (*SETS, "all")}
+
+    findings = []
+    for set_name, count in ed_cases.items():
+        name = f"ED recall that {set_name} can certify"
+        if not count:
+            findings.append(Finding(name, "warning", "none: no ED case", "add ED cases"))
+            continue
+
+        # Rounded down: no more than is certified.
+        detail = f"at best {math.floor(1000 * best_bound(count)) / 1000:.3f} ({count} ED cases)"
+        finding = Finding(name, "ok", detail)
+        if count < FEWEST_ED_CASES:
+            remedy = f"{FEWEST_ED_CASES} ED cases without a miss are the fewest that certify 0.95"
+            finding = Finding(name, "warning", detail, remedy)
+        findings.append(finding)
+
+    return findings
+
+
+def _ed_within(labels: Sequence[int], data: Data) -> tuple[int, str]:
+    """ED cases among those that the limit of the test set leaves, which keeps the label shares; and
+    what to say of the limit.
+    """
+    limit = data.limits.get("test")
+    if limit is None or sum(labels) <= limit:
+        return labels[ED], ""
+    queues = {str(label): range(count) for label, count in zip(LABELS, labels, strict=True)}
+    return quotas(queues, limit)["ED"], f" (limited to {limit})"

@@ -5,10 +5,9 @@ sample.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,14 @@ from numpy.typing import NDArray
 from tasks.corpus.case import SETS, Case, compared_group, text_digest
 from tasks.corpus.near_copies import BATCH, Sketch
 from tasks.corpus.prompts import Prompt
-from tasks.corpus.reading.sources import check_settings, locate
+from tasks.corpus.reading.sources import locate
 from tasks.corpus.reading.tables import no_cases, numbered_cases, place_prefix
 from tasks.corpus.vignettes.adversarial import adversarial_cases
 from tasks.corpus.vignettes.sets import sets_of
-from tasks.spec import LABELS, Columns, Data, EvaluationSet
+from tasks.spec import LABELS, Data, EvaluationSet
 
 SAMPLE = 20_000  # texts
-PORTION = 1_000_000  # characters that a tokenizer gets at once
+PORTION = 1000  # texts that a tokenizer gets at once: all their encodings would need much memory
 
 
 @dataclass(frozen=True)
@@ -75,15 +74,20 @@ class TextSample:
             tokenizer = Tokenizer.from_file(str(path))
             tokenizer.no_truncation()
             tokenizer.no_padding()
-            counts = [
-                len(encoding.ids)
-                for texts in _portions(self.texts)
-                for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            ]
+            counts: list[int] = []
+            for start in range(0, len(self.texts), PORTION):
+                texts = self.texts[start : start + PORTION]
+                encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+                counts += [len(encoding.ids) for encoding in encodings]
             longest = len(tokenizer.encode(self.longest, add_special_tokens=False).ids)
             lines.append(_line(f"{name} tokens", counts, max(longest, *counts)))
 
         return lines
+
+
+def _line(unit: str, counts: list[int], longest: int) -> Lengths:
+    median, high = np.quantile(counts, (0.5, 0.95))
+    return Lengths(unit, float(median), float(high), longest, len(counts))
 
 
 def shared_tokens(prompt: Prompt, tokenizers: Mapping[str, Path]) -> str:
@@ -106,42 +110,19 @@ def shared_tokens(prompt: Prompt, tokenizers: Mapping[str, Path]) -> str:
     )
 
 
-def _portions(texts: list[str]) -> Iterator[list[str]]:
-    """The texts in order, about PORTION characters at a time.
-
-    Encodings of all texts at once would need far more memory than the texts.
-    """
-    portion: list[str] = []
-    size = 0
-    for text in texts:
-        portion.append(text)
-        size += len(text)
-        if size >= PORTION:
-            yield portion
-            portion = []
-            size = 0
-
-    if portion:
-        yield portion
-
-
-def _line(unit: str, counts: list[int], longest: int) -> Lengths:
-    median, high = np.quantile(counts, (0.5, 0.95))
-    return Lengths(unit, float(median), float(high), longest, len(counts))
-
-
 # Cases of a table or train set up to which they are kept whole, so that the split can be tried.
 MOST_KEPT_CASES = 50_000
 NO_GROUP = -1
+SPLIT_TABLE = len(SETS)  # the side of a table that the project splits
+COLUMNS = ("set", "file", "number", "label", "text", "id", "group", "words")
 
-Codes = NDArray[np.integer[Any]]
-Entry = tuple[str, str, int, Case]
-"""The name of a set, what a place in it begins with, the number there, and the case."""
+Codes = NDArray[Any]
+"""An integer per row."""
 
 
 @dataclass
 class Tally:
-    """Columns of numbers, one entry per row.
+    """An integer for each row and each of COLUMNS, in `parts` of many rows and the `numbers` since.
 
     `sets` and `group_names`: names in the order of their codes, of a group its first spelling;
     `groups`: its code by the name as groups are compared; `cases`: None once there are too many.
@@ -151,15 +132,8 @@ class Tally:
     files: list[str] = field(default_factory=list)
     groups: dict[str, int] = field(default_factory=dict)
     group_names: list[str] = field(default_factory=list)
-    # Typed arrays: a Python list of integers takes five times the memory.
-    set_codes: array[int] = field(default_factory=partial(array, "L"))
-    label_codes: array[int] = field(default_factory=partial(array, "B"))
-    digests: array[int] = field(default_factory=partial(array, "Q"))
-    ids: array[int] = field(default_factory=partial(array, "q"))
-    group_codes: array[int] = field(default_factory=partial(array, "q"))
-    words: array[int] = field(default_factory=partial(array, "L"))
-    file_codes: array[int] = field(default_factory=partial(array, "L"))
-    numbers: array[int] = field(default_factory=partial(array, "L"))
+    numbers: list[tuple[int, ...]] = field(default_factory=list)
+    parts: list[Codes] = field(default_factory=list)
     cases: list[Case] | None = field(default_factory=list)
     sketch: Sketch = field(default_factory=Sketch)
     sample: TextSample = field(default_factory=TextSample)
@@ -175,9 +149,25 @@ class Tally:
         """Whether the source gives all four sets, so that the project splits nothing."""
         return {*SETS} <= {*self.sets}
 
+    @cached_property
+    def sides(self) -> Codes:
+        """The side of each row: see `report.py`."""
+        code = {name: code for code, name in enumerate((*SETS, "all"))}
+        return np.array([code.get(name, code["test"]) for name in self.sets])[self.column("set")]
+
+    @cached_property
+    def table(self) -> Codes:
+        """All rows, shape (rows, COLUMNS), once no more are added."""
+        return np.concatenate(self.parts)
+
+    def column(self, name: str) -> Codes:
+        """A column as an array, without a copy."""
+        return self.table[:, COLUMNS.index(name)]
+
     def place(self, row: int) -> str:
         """Where a row stands, as a user would look for it."""
-        return f"{self.files[self.file_codes[row]]}{self.numbers[row]}"
+        _, file, number, *_ = self.table[row].tolist()
+        return f"{self.files[file]}{number}"
 
     def add(self, name: str, file: str, number: int, case: Case) -> None:
         """Add a case of the set `name`; its place is `file` and `number`, written as one."""
@@ -186,22 +176,26 @@ class Tally:
         if not self.files or self.files[-1] != file:
             self.files.append(file)
 
-        self.set_codes.append(len(self.sets) - 1)
-        self.file_codes.append(len(self.files) - 1)
-        self.numbers.append(number)
-        self.label_codes.append(LABELS.index(case.label))
-        self.digests.append(int(text_digest(case.text), 16))
-        # Equal ids have equal hashes within one process, and the tally never leaves it.
-        self.ids.append(hash(case.case_id))
-        group_code = NO_GROUP
+        group = NO_GROUP
         if case.group is not None:
-            group_code = self.groups.setdefault(compared_group(case.group), len(self.groups))
-            if group_code == len(self.group_names):
+            group = self.groups.setdefault(compared_group(case.group), len(self.groups))
+            if group == len(self.group_names):
                 self.group_names.append(case.group)
 
-        self.group_codes.append(group_code)
-        self.words.append(len(case.text.split()))
-        self.sample.add(case.text, self.words[-1])
+        words = len(case.text.split())
+        self.numbers.append(
+            (
+                len(self.sets) - 1,
+                len(self.files) - 1,
+                number,
+                LABELS.index(case.label),
+                int(text_digest(case.text), 16) - 2**63,  # so that it fits into the type of all
+                hash(case.case_id),  # equal in one process, which the tally never leaves
+                group,
+                words,
+            )
+        )
+        self.sample.add(case.text, words)
         self.batch.append(case.text)
         if len(self.batch) == BATCH:
             self.finish_batch()
@@ -211,15 +205,23 @@ class Tally:
             if len(self.cases) > MOST_KEPT_CASES:
                 self.cases = None
 
+    def add_embedded(self, columns: Data | EvaluationSet, seed: int) -> None:
+        """Add the embedded cases that these settings ask for."""
+        sets = (
+            sets_of(columns)
+            if isinstance(columns, Data)
+            else {columns.name: adversarial_cases(seed, columns.name)}
+        )
+        for name, cases in sets.items():
+            for number, case in enumerate(cases, start=1):
+                self.add(name, f"embedded {name}, case ", number, case)
+
     def finish_batch(self) -> None:
         """Hash the texts that wait for it; `add` does so for each full batch."""
         self.sketch.add(self.batch)
+        self.parts.append(np.array(self.numbers, np.int64).reshape(-1, len(COLUMNS)))
         self.batch.clear()
-
-
-def codes(column: array[int]) -> Codes:
-    """A column of a tally as an array, without a copy; of the column's own type of integer."""
-    return np.frombuffer(column, dtype=column.typecode)
+        self.numbers.clear()
 
 
 def tally(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Tally:
@@ -227,46 +229,20 @@ def tally(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Tally:
 
     Raises BadInput for a row that is no case, or for no rows.
     """
-    evaluation_sets = tuple(evaluation_sets)
-    check_settings(data)
-    for evaluation_set in evaluation_sets:
-        check_settings(evaluation_set)
-
+    sources: list[Data | EvaluationSet] = [data, *evaluation_sets]
+    located = [locate(source) for source in sources]
     rows = Tally()
-    for entry in _entries(data, evaluation_sets):
-        rows.add(*entry)
+    for source, of_source in zip(sources, located, strict=True):
+        if source.source == "embedded":
+            rows.add_embedded(source, data.seed)
+        for part, paths in of_source.files.items():
+            name = part if isinstance(source, Data) else source.name
+            for path in paths:
+                start = place_prefix(path)
+                for number, case in numbered_cases(path, source):
+                    rows.add(name, start, number, case)
 
     rows.finish_batch()
-
-    if not rows.numbers:
+    if not rows.files:
         raise no_cases(data.source, data)
     return rows
-
-
-def _entries(data: Data, evaluation_sets: Iterable[EvaluationSet]) -> Iterator[Entry]:
-    if data.source == "embedded":
-        for name, cases in sets_of(data).items():
-            yield from _embedded(name, cases)
-    else:
-        for name, paths in locate(data.source, data).files.items():
-            yield from _read(name, paths, data)
-
-    for entry in evaluation_sets:
-        if entry.source == "embedded":
-            yield from _embedded(entry.name, adversarial_cases(data.seed, entry.name))
-            continue
-        files = locate(entry.source, entry).files
-        for paths in [files["test"]] if "test" in files else files.values():
-            yield from _read(entry.name, paths, entry)
-
-
-def _embedded(name: str, cases: list[Case]) -> Iterator[Entry]:
-    for number, case in enumerate(cases, start=1):
-        yield name, f"embedded {name}, case ", number, case
-
-
-def _read(name: str, paths: list[Path], columns: Columns) -> Iterator[Entry]:
-    for path in paths:
-        start = place_prefix(path)
-        for number, case in numbered_cases(path, columns):
-            yield name, start, number, case

@@ -10,7 +10,6 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tasks.corpus.case import Case, can_be_encoded, is_blank, normal_text, text_digest
@@ -25,56 +24,24 @@ COLUMN_NAME = re.compile(rf"[\w-]{{1,{LONGEST_SHOWN}}}")
 MOST_DIGITS_OF_NAME = 4  # a year; a number of more digits may be a patient's
 
 
-@dataclass(frozen=True)
-class NamedColumn:
-    """A column of the table, with the setting of a grid and the option of `triage data` for it."""
+NamedColumn = tuple[str, str]
+"""A column of the table, and the setting of a grid for it, with the option of `triage data`."""
 
-    name: str
-    setting: str
-    may_be_empty: bool = False
-
-    def __str__(self) -> str:
-        option = "" if " " in self.setting else f" (--{self.setting.replace('_', '-')})"
-        return f"{self.setting}{option}"
-
-
-def required_columns(columns: Columns) -> list[NamedColumn]:
-    """The columns that every row must have."""
-    required = [
-        NamedColumn(columns.text_column, "text_column"),
-        NamedColumn(columns.label_column, "label_column"),
-    ]
-    if columns.id_column:
-        required.append(NamedColumn(columns.id_column, "id_column"))
-    if columns.group_column:
-        required.append(NamedColumn(columns.group_column, "group_column", may_be_empty=True))
-    return required
-
-
-def optional_columns(columns: Columns) -> list[NamedColumn]:
-    """The columns that a row may lack, but not all rows of a file."""
-    optional = [
-        NamedColumn(name, "one of subgroup_columns", may_be_empty=True)
-        for name in columns.subgroup_columns
-    ]
-    if columns.rationale_column:
-        name = columns.rationale_column
-        optional.append(NamedColumn(name, "rationale_column", may_be_empty=True))
-    return optional
+NEVER_EMPTY = ("text_column", "label_column", "id_column")
 
 
 def missing_columns(
     location: str, header: Iterable[str], missing: Sequence[NamedColumn]
 ) -> BadInput:
     """The error for a row or a header at the place `location` that lacks the columns `missing`."""
-    names = listed([f"'{column.name}'" for column in missing])
-    settings = listed([str(column) for column in missing])
+    names = listed([f"'{name}'" for name, _ in missing])
+    settings = listed([setting for _, setting in missing])
     header_names = ", ".join(shown_name(name) for name in header) or "none"
     columns, right = ("column", "one") if len(missing) == 1 else ("columns", "ones")
 
     # The other remedy: a column that may be empty can be added to the table.
     addition = ""
-    addable = [f"'{column.name}'" for column in missing if column.may_be_empty]
+    addable = [f"'{name}'" for name, setting in missing if not setting.startswith(NEVER_EMPTY)]
     if addable:
         added = "it" if len(missing) == 1 else listed(addable)
         addition = f", or add {added} (null where a case has none)"
@@ -160,25 +127,6 @@ def label_words(columns: Columns) -> dict[str, Label]:
     return words | {label: words[normal_text(label)] for label in LABELS}
 
 
-def unknown_label(word: str, column: str, location: str) -> BadInput:
-    """The error for a value that is no label. It is shown only if it looks like a label word."""
-    if not may_be_shown(word):
-        return BadInput(
-            f"{location}: has an unknown label of {len(word)} characters in '{column}', which is "
-            "not "
-            'shown since it may be a patient\'s words; use ED, GP or HOME, map "your word" under '
-            "[data.labels] (--label WORD=ED), or name the right column as label_column "
-            "(--label-column)."
-        )
-
-    # TOML has no surrogate pairs, so that other characters stand for themselves.
-    example = json.dumps(word, ensure_ascii=False)
-    return BadInput(
-        f"{location}: has the unknown label {shown(word)}; use ED, GP or HOME, or map it under "
-        f'[data.labels]: {example} = "ED" (--label {shlex.quote(f"{word}=ED")}).'
-    )
-
-
 def may_be_shown(word: str) -> bool:
     """Whether a value looks like a label: one short word, or words that labels are made of.
 
@@ -210,40 +158,52 @@ ID_COLUMNS = ("case_id", "id")
 LONGEST_SUBGROUP = 100
 
 
-@dataclass(frozen=True)
 class RowReader:
-    """Turns rows into cases. `words`: the label of each accepted word, see `label_words`."""
+    """Turns rows with these columns into cases. Raises BadInput for contradicting label words."""
 
-    columns: Columns
-    words: dict[str, Label]
-    required: tuple[NamedColumn, ...]
-
-    @classmethod
-    def of(cls, columns: Columns) -> RowReader:
-        """The reader of these columns. Raises BadInput for contradicting label words."""
-        return cls(columns, label_words(columns), tuple(required_columns(columns)))
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+        self.words = label_words(columns)
+        # The columns that every row must have, and those that a row may lack, but not all of a file.
+        self.required: list[NamedColumn] = []
+        self.optional = [(name, "one of subgroup_columns") for name in columns.subgroup_columns]
+        for setting in (*NEVER_EMPTY, "group_column", "rationale_column"):
+            if name := getattr(columns, setting):
+                named = (name, f"{setting} (--{setting.replace('_', '-')})")
+                of = self.optional if setting == "rationale_column" else self.required
+                of.append(named)
 
     def case(self, row: Row, location: str) -> Case:
         """The case of a row. `location`: its place, for the error. Raises BadInput."""
-        missing = [column for column in self.required if column.name not in row]
+        missing = [column for column in self.required if column[0] not in row]
         if missing:
             raise missing_columns(location, row, missing)
 
         columns = self.columns
         text = self.text(row, location)
-        group_column = columns.group_column or "group"
-        group = without_zero_decimals(_scalar(row.get(group_column), group_column, location))
+        group = _scalar(row, columns.group_column or "group", location)
         rationale = ""
         if columns.rationale_column:
-            value = row.get(columns.rationale_column)
-            rationale = _scalar(value, columns.rationale_column, location)
+            rationale = _scalar(row, columns.rationale_column, location)
+
+        subgroup = {}
+        for column in columns.subgroup_columns:
+            name = without_zero_decimals(_scalar(row, column, location))
+            if len(name) > LONGEST_SUBGROUP:
+                raise BadInput(
+                    f"{location}: '{column}' holds {len(name)} characters, too many for a "
+                    f"subgroup's name; write at most {LONGEST_SUBGROUP}, or remove it from "
+                    "subgroup_columns."
+                )
+            if name:
+                subgroup[column] = name
 
         return Case(
             case_id=self.case_id(row, location) or f"text-{text_digest(text)}",
             text=text,
-            label=self._label(row[columns.label_column], location),
-            group=group or None,
-            subgroup=self._subgroup(row, location) if columns.subgroup_columns else {},
+            label=self._label(row, location),
+            group=without_zero_decimals(group) or None,
+            subgroup=subgroup,
             rationale=rationale or None,
         )
 
@@ -267,9 +227,9 @@ class RowReader:
         column = self.columns.id_column
         if column is None:
             names = (name for name in ID_COLUMNS if row.get(name) is not None)
-            return next((_scalar(row[name], name, location) for name in names), "")
+            return next((_scalar(row, name, location) for name in names), "")
 
-        case_id = _scalar(row[column], column, location)
+        case_id = _scalar(row, column, location)
         if not case_id:
             raise BadInput(
                 f"{location}: '{column}' is empty; give each case its own id, or leave id_column "
@@ -278,29 +238,13 @@ class RowReader:
 
         return case_id
 
-    def _subgroup(self, row: Row, location: str) -> dict[str, str]:
-        """The row's value in each subgroup column in which it has one."""
-        subgroup = {}
-        for column in self.columns.subgroup_columns:
-            name = without_zero_decimals(_scalar(row.get(column), column, location))
-            if len(name) > LONGEST_SUBGROUP:
-                raise BadInput(
-                    f"{location}: '{column}' holds {len(name)} characters, too many for a "
-                    f"subgroup's name; write at most {LONGEST_SUBGROUP}, or remove it from "
-                    "subgroup_columns."
-                )
-            if name:
-                subgroup[column] = name
-
-        return subgroup
-
-    def _label(self, value: object, location: str) -> Label:
+    def _label(self, row: Row, location: str) -> Label:
+        column = self.columns.label_column
         # Most labels are written exactly as a known word; nothing has to be tidied up then.
-        if isinstance(value, str) and (exact := self.words.get(value)):
+        if isinstance(row[column], str) and (exact := self.words.get(row[column])):
             return exact
 
-        column = self.columns.label_column
-        word = _scalar(value, column, location)
+        word = _scalar(row, column, location)
         label = self.words.get(normal_text(without_zero_decimals(word)))
         if label:
             return label
@@ -309,14 +253,26 @@ class RowReader:
             raise BadInput(
                 f"{location}: has no label; write ED, GP or HOME in '{column}', or delete the row."
             )
+        if not may_be_shown(word):
+            raise BadInput(
+                f"{location}: has an unknown label of {len(word)} characters in '{column}', which "
+                "is not shown since it may be a patient's words; use ED, GP or HOME, map \"your "
+                'word" under [data.labels] (--label WORD=ED), or name the right column as '
+                "label_column (--label-column)."
+            )
+        # TOML has no surrogate pairs, so that other characters stand for themselves.
+        example = json.dumps(word, ensure_ascii=False)
+        raise BadInput(
+            f"{location}: has the unknown label {shown(word)}; use ED, GP or HOME, or map it under "
+            f'[data.labels]: {example} = "ED" (--label {shlex.quote(f"{word}=ED")}).'
+        )
 
-        raise unknown_label(word, column, location)
 
-
-def _scalar(value: object, column: str, location: str) -> str:
+def _scalar(row: Row, column: str, location: str) -> str:
     """Text of a short value, empty where there is none: ids, groups and labels may be numbers;
     nested values are refused.
     """
+    value = row.get(column)
     # NaN is how pandas writes a missing number; whole numbers become floats beside it.
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""

@@ -1,56 +1,73 @@
 """Where cases come from: a file, a folder of tables, or a dataset on the Hub, of which tables alone are
-fetched, at one commit, into the Hub's own cache, and never its code.
+fetched, at one commit, into the Hub's own cache, and never its code. Which table is which set, its
+name says; a source of which rows would be missing is refused.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 
+from tasks.corpus.case import SETS
 from tasks.corpus.reading.rows import label_words
-from tasks.corpus.reading.set_files import Files, check_listing, folder_files
 from tasks.corpus.reading.tables import READERS
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.home import ask, expanded
 from tasks.spec import Columns, Data, EvaluationSet, HubSource
+
+Files = dict[str, list[Path]]
+"""The files of each set by its name, or all of them under `all` where the project splits them."""
 
 
 @dataclass(frozen=True)
 class Located:
     """The files of a source; `origin` says what was read, e.g. the commit on the Hub."""
 
+    columns: Data | EvaluationSet
     name: str
     files: Files
     origin: dict[str, str] = field(default_factory=dict)
 
 
-def locate(source: str, columns: Columns) -> Located:
-    """The files of a source, fetched first if it is on the Hub.
+def locate(columns: Data | EvaluationSet) -> Located:
+    """The files of a source, fetched first if it is on the Hub; of an evaluation set its test file,
+    or all of its tables. Embedded cases have none.
 
     Raises BadInput, or SourceUnavailable for the Hub.
     """
-    _check_form(source)
+    check_settings(columns)
+    source = columns.source
+    if source == "embedded":
+        return Located(columns, "embedded", {})
+
     if is_hub(source, columns.folder):
-        return _locate_on_hub(source, columns)
+        try:
+            folder = _fetch_tables(source, columns)
+            files = _folder_files(folder, columns)
+        except BadInput as error:  # how to get a copy that can be changed
+            raise BadInput(
+                f"{str(error).removesuffix('.')}; for that, download it (`hf download --repo-type "
+                f"dataset {source} --local-dir FOLDER`) and name its folder as source."
+            ) from error
+        origin = {"hub": source, "revision": columns.revision, "commit": folder.name}
+        return Located(columns, _folder_name(source.replace("/", "-")), files, origin)
 
     path = _existing(source, columns.folder)
-    name = _folder_name(Path(source).stem)
-    if ask(Path.is_dir, path):
-        return Located(name, folder_files(path, source, columns))
-
-    return Located(name, {"all": [path]})
+    files = _folder_files(path, columns) if ask(Path.is_dir, path) else {"all": [path]}
+    return Located(columns, _folder_name(Path(source).stem), files)
 
 
 def check_local(columns: Data | EvaluationSet) -> None:
-    """Refuse a local source that does not exist or whose files cannot be read as sets (BadInput)."""
+    """Refuse wrong settings, and a local source that does not exist or whose files cannot be read as
+    sets (BadInput).
+    """
     check_settings(columns)
-    source = columns.source
-    if source != "embedded" and not is_hub(source, columns.folder):
-        locate(source, columns)
+    if not is_hub(columns.source, columns.folder):
+        locate(columns)
 
 
 def check_settings(columns: Data | EvaluationSet) -> None:
@@ -58,23 +75,7 @@ def check_settings(columns: Data | EvaluationSet) -> None:
 
     Raises BadInput.
     """
-    _check_form(columns.source)
-    label_words(columns)
-    if columns.revision != Columns.model_fields["revision"].default:
-        check_revision(columns.source, columns.folder)
-
-
-def check_revision(source: str, folder: Path | None = None) -> None:
-    """Refuse a revision of a source that is not on the Hub (BadInput)."""
-    if source == "embedded" or not is_hub(source, folder):
-        raise BadInput(
-            f"revision (--revision) is for datasets on the Hub, and {source!r} is none; leave it "
-            "out."
-        )
-
-
-def _check_form(source: str) -> None:
-    """Refuse what can be neither a path nor the name of a dataset."""
+    source = columns.source
     if not source.strip():
         raise BadInput(
             "The source is empty; name a file, a folder of tables, a dataset on the Hub "
@@ -89,28 +90,18 @@ def _check_form(source: str) -> None:
             f"read; download it first and name the file{remedy}."
         )
 
+    label_words(columns)
+    if columns.revision != Columns.model_fields["revision"].default:
+        check_revision(source, columns.folder)
 
-def _locate_on_hub(repo: str, columns: Columns) -> Located:
-    def check(files: list[Path]) -> None:
-        with _download_remedy(repo):
-            check_listing(files, repo, columns)
 
-    try:
-        folder = fetch_tables(repo, columns.revision, check)
-    except SourceUnavailable as error:
-        # The reader may have meant a path: say where that was looked up, too.
-        raise SourceUnavailable(
-            f"{error} There is no file or folder {repo!r} in {_searched_folders(columns.folder)} "
-            "either; if you meant a path, correct it.",
-            error.transient,
-            error.elsewhere,
-        ) from error
-
-    origin = {"hub": repo, "revision": columns.revision, "commit": folder.name}
-    with _download_remedy(repo):
-        files = folder_files(folder, repo, columns)
-
-    return Located(_folder_name(repo.replace("/", "-")), files, origin)
+def check_revision(source: str, folder: Path | None = None) -> None:
+    """Refuse a revision of a source that is not on the Hub (BadInput)."""
+    if not is_hub(source, folder):
+        raise BadInput(
+            f"revision (--revision) is for datasets on the Hub, and {source!r} is none; leave it "
+            "out."
+        )
 
 
 def _existing(source: str, folder: Path | None) -> Path:
@@ -121,10 +112,14 @@ def _existing(source: str, folder: Path | None) -> Path:
     """
     path = expanded(source)
     # An absolute path stays itself when it is joined to a folder.
-    places = [path] if folder is None else [folder / path, path]
-    for place in places:
-        if not _is_missing(place):
-            return place
+    for place in [path] if folder is None else [folder / path, path]:
+        try:
+            place.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError):
+            pass  # what may not be seen is something, and so is a broken link
+        return place
 
     if path.is_absolute():
         raise BadInput(
@@ -144,30 +139,6 @@ def _searched_folders(folder: Path | None) -> str:
     if folder is None or folder.resolve() == Path.cwd().resolve():
         return working
     return f"{folder.resolve()} (the grid's folder) or in {working}"
-
-
-def _is_missing(path: Path) -> bool:
-    """Whether nothing is at a path. A broken link is something, and so is what may not be seen."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except (OSError, ValueError):
-        return False
-
-    return False
-
-
-@contextmanager
-def _download_remedy(repo: str) -> Iterator[None]:
-    """Adds to an error about the files of a Hub dataset how to get a copy that can be changed."""
-    try:
-        yield
-    except BadInput as error:
-        raise BadInput(
-            f"{str(error).removesuffix('.')}; for that, download it (`hf download --repo-type "
-            f"dataset {repo} --local-dir FOLDER`) and name its folder as source."
-        ) from error
 
 
 def is_hub(source: str, folder: Path | None = None) -> bool:
@@ -194,20 +165,200 @@ def _folder_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "cases"
 
 
-CheckFiles = Callable[[list[Path]], None]
-"""Gets the relative paths of all files of a dataset, to refuse them before any is fetched."""
+# What others call the sets, as the beginning of a file's name.
+NAMES = {
+    "train": r"train(ing)?",
+    "valid": r"valid(ation|ate)?|val|dev",
+    "calibration": r"calib(ration)?",
+    "test": "test",
+}
+# Shards end in -00000-of-00002, or in that and 16 hex digits.
+SHARD = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]{16})?$")
+COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z")
+# A folder with more is not one of tables but, say, a home folder or a whole disk.
+MOST_ENTRIES = 20_000
+UNREAD_TABLES = (".ndjson", ".tsv", ".xls", ".xlsx", ".ods", ".arrow", ".feather")
 
 
-def fetch_tables(repo: str, revision: str, check: CheckFiles) -> Path:
+def _folder_files(folder: Path, columns: Data | EvaluationSet) -> Files:
+    """The tables of a folder by set."""
+    paths = []
+    for path in _entries_below(folder):
+        paths.append(path.relative_to(folder))
+        if len(paths) > MOST_ENTRIES:
+            raise BadInput(
+                f"{columns.source} holds more than {MOST_ENTRIES:,} files and folders, too many to "
+                "look for tables in; name as source the folder or the file that is meant."
+            )
+
+    files = _files_of(paths, columns, folder)
+    return {name: [folder / path for path in tables] for name, tables in files.items()}
+
+
+def _entries_below(folder: Path) -> Iterator[Path]:
+    """Files and folders at every depth, but for those in hidden folders, one by one."""
+    data = folder / "data"
+    folders = [folder]
+    while folders:
+        parent = folders.pop()
+        try:
+            with os.scandir(parent) as entries:
+                for entry in entries:
+                    path = Path(entry.path)
+                    yield path
+                    is_folder = entry.is_dir(follow_symlinks=path == data)
+                    if is_folder and not entry.name.startswith("."):
+                        folders.append(path)
+        except OSError as error:
+            if parent in (folder, data):
+                raise BadInput(
+                    f"{parent} cannot be read ({error.strerror}); check its permissions."
+                ) from error
+
+
+def _files_of(paths: list[Path], columns: Data | EvaluationSet, root: Path | None = None) -> Files:
+    """The tables of each set; a source of which rows would be missing is refused (BadInput).
+
+    `paths`: relative ones of all files; `root`: the folder of these, None before the download.
+    Tables are read in a folder and in `data` in it, without hidden ones (._cases.csv).
+    """
+
+    def is_file(path: Path) -> bool:
+        return root is None or ask(Path.is_file, root / path)
+
+    def check(path: Path) -> None:
+        shown_path = f"{columns.source}: {path}" if root is None else str(root / path)
+        if path.suffix.lower() in COMPRESSED:
+            raise BadInput(
+                f"{shown_path} is compressed; unpack it first, or remove it if it is not meant."
+            )
+        if path.suffix.lower() in (*UNREAD_TABLES, ".json", ".txt"):
+            raise BadInput(
+                f"{shown_path} is of a kind that is not read ({', '.join(READERS)} are); convert "
+                "it, or remove it if it is not meant."
+            )
+        if path.suffix.lower() in READERS and not is_file(path):
+            raise BadInput(
+                f"{shown_path} is no file but a folder or a link that leads nowhere; repair it or "
+                "remove it."
+            )
+
+    entries = []
+    for path in sorted(paths):
+        if path.parent in (Path(), Path("data")):
+            entries += [path] if path.name[0] != "." else []
+            continue
+        is_hidden = any(part.startswith(".") for part in path.parts)
+        if path.suffix.lower() in READERS and not is_hidden and is_file(path):
+            raise BadInput(
+                f"{columns.source}: {path} lies deeper than the folder and its folder data, where "
+                "tables are read; move it up, remove it, or name as source the folder or file that "
+                "is meant."
+            )
+
+    for path in entries:
+        stem = SHARD.sub("", path.name.split(".")[0])
+        if any(re.fullmatch(name, stem, re.IGNORECASE) for name in NAMES.values()):
+            check(path)
+
+    files = _assign([p for p in entries if p.suffix.lower() in READERS and is_file(p)], columns)
+    # Read as one table: refuse what would be missing, a compressed, broken or other file. A .json
+    # or .txt file that is not named like a set may stay: in such a folder it describes the tables.
+    for path in entries if "all" in files else ():
+        is_compressed = path.suffix.lower() in COMPRESSED
+        ending = Path(path.stem).suffix if is_compressed else path.suffix
+        if ending.lower() in (*READERS, *UNREAD_TABLES):
+            check(path)
+
+    return files
+
+
+def _assign(tables: list[Path], columns: Data | EvaluationSet) -> Files:
+    """The tables of each set where train and test are given (for an evaluation set: test alone).
+
+    Else all tables are one, under `all`. Tables of which only some are named like sets are refused.
+    """
+    source = columns.source
+    by_stem: dict[str, list[Path]] = {}
+    for path in tables:
+        by_stem.setdefault(SHARD.sub("", path.stem), []).append(path)
+
+    files: Files = {}
+    for name in SETS:
+        stems = [stem for stem in by_stem if re.fullmatch(NAMES[name], stem, re.IGNORECASE)]
+        paths = sorted(path for stem in stems for path in by_stem[stem])
+        if len(paths) > 1 and not all(SHARD.search(path.stem) for path in paths):
+            raise BadInput(
+                f"{source} holds {paths[0].name} and {paths[1].name}; keep one file of each set."
+            )
+        _check_parts(source, name, paths)
+        if paths:
+            files[name] = paths
+
+    is_evaluation_set = isinstance(columns, EvaluationSet)
+    required = ("test",) if is_evaluation_set else ("train", "test")
+    missing = [part for part in required if part not in files]
+    if not missing:
+        assigned = {path for paths in files.values() for path in paths}
+        for path in tables:
+            if path not in assigned:  # its rows would be missing
+                raise BadInput(
+                    f"{source}: {path.name} is not named after a set, unlike the files beside it, "
+                    f"so it would not be read; rename it to its set ({', '.join(SETS)}), or move "
+                    "it away."
+                )
+        return {"test": files["test"]} if is_evaluation_set else files
+
+    if not tables:
+        raise BadInput(
+            f"{source} holds no table, nor has its folder data; put {', '.join(READERS)} files "
+            "into it."
+        )
+
+    if not files or files == {"train": tables}:
+        for stem, parts in by_stem.items():
+            _check_parts(source, stem, parts)
+        return {"all": tables}
+
+    table_names = ", ".join(path.name for path in tables[:5])
+    raise BadInput(
+        f"{source} has no {missing[0]} file, and only some of its tables are named like sets "
+        f"({table_names}); add {missing[0]}.jsonl, {missing[0]}.csv or {missing[0]}.parquet, or "
+        "give its tables other names and they are read as one."
+    )
+
+
+def _check_parts(source: str, name: str, parts: list[Path]) -> None:
+    """Refuse a table in parts of which some are missing or given twice."""
+    marks = [(int(mark[1]), int(mark[2])) for path in parts if (mark := SHARD.search(path.stem))]
+    if not marks:
+        return
+
+    total = max(count for _, count in marks)
+    if missing := {(i, total) for i in range(total)} - set(marks):
+        raise BadInput(
+            f"{source} holds {total - len(missing)} of the {total} parts of {name}; add the others."
+        )
+
+    if len(parts) > total:
+        raise BadInput(
+            f"{source} holds {len(parts)} files for the {total} parts of {name}; remove those that "
+            "are older."
+        )
+
+
+def _fetch_tables(repo: str, columns: Data | EvaluationSet) -> Path:
     """The folder in the Hub's cache with the tables of a dataset; its name is their commit.
 
-    Where the Hub is out of reach, the cache answers. Raises BadInput, or SourceUnavailable.
+    Where the Hub is out of reach, the cache answers. What would be refused of a folder is refused
+    before the download. Raises BadInput, or SourceUnavailable.
     """
     from huggingface_hub import HfApi, snapshot_download
 
     from tasks.models.sources.hub_errors import explain_hub_errors, is_refusal, retry_while_busy
     from tasks.models.sources.hub_source import CONNECT_SECONDS, verify_blob
 
+    revision = columns.revision
     source = HubSource(kind="hub", repo=repo, revision=revision)
     unreachable: SourceUnavailable | None = None  # the local cache may have the dataset then
     commit = ""
@@ -219,7 +370,7 @@ def fetch_tables(repo: str, revision: str, check: CheckFiles) -> Path:
             )
     except SourceUnavailable as error:
         if is_refusal(error):
-            raise _unavailable(repo, error, transient=False) from error
+            raise _unavailable(columns, error, transient=False) from error
         unreachable = error
     else:
         commit = str(info.sha)
@@ -229,7 +380,7 @@ def fetch_tables(repo: str, revision: str, check: CheckFiles) -> Path:
             raise BadInput(
                 f"{repo} holds no {', '.join(READERS)} file; its loading code is never run."
             )
-        check(sorted(map(Path, files)))
+        _files_of([Path(name) for name in files], columns)
 
     # By the revision's own name: only then does the cache note which commit it means.
     def download() -> str:
@@ -247,7 +398,7 @@ def fetch_tables(repo: str, revision: str, check: CheckFiles) -> Path:
             folder = Path(retry_while_busy(download))
     except SourceUnavailable as error:
         reason = unreachable or error
-        raise _unavailable(repo, reason, reason.transient) from error
+        raise _unavailable(columns, reason, reason.transient) from error
 
     if commit and folder.name != commit:
         raise SourceUnavailable(
@@ -263,5 +414,13 @@ def fetch_tables(repo: str, revision: str, check: CheckFiles) -> Path:
     return folder
 
 
-def _unavailable(repo: str, reason: SourceUnavailable, transient: bool) -> SourceUnavailable:
-    return SourceUnavailable(f"The dataset {repo}, which is no local path: {reason}", transient)
+def _unavailable(
+    columns: Data | EvaluationSet, reason: SourceUnavailable, transient: bool
+) -> SourceUnavailable:
+    """The error for a dataset that does not come; the reader may have meant a path."""
+    return SourceUnavailable(
+        f"The dataset {columns.source}, which is no local path: {reason} There is no file or folder "
+        f"{columns.source!r} in {_searched_folders(columns.folder)} either; if you meant a path, "
+        "correct it.",
+        transient,
+    )

@@ -10,20 +10,12 @@ import logging
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tasks.corpus.case import Case, normal_text, text_digest, with_one_spelling
-from tasks.corpus.reading.rows import (
-    Row,
-    RowReader,
-    label_words,
-    missing_columns,
-    optional_columns,
-    required_columns,
-)
+from tasks.corpus.reading.rows import Row, RowReader, missing_columns
 from tasks.runtime.errors import BadInput
 from tasks.spec import Columns, Label
 
@@ -107,19 +99,15 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 ) from error
 
 
-class _RepeatedKey(ValueError):
-    """A key that stands twice in one JSON object."""
-
-
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object whose keys differ; the standard reader would drop all but the last value."""
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        raise _RepeatedKey(_first_repeated([name for name, _ in pairs]))
+        raise BadInput(_repeated([name for name, _ in pairs]))
     return entries
 
 
-def _first_repeated(names: list[str]) -> str:
+def _repeated(names: list[str]) -> str:
     """The places of the first name that stands twice, e.g. `2 and 5`: in a file without a header
     the name itself would be a patient's text.
     """
@@ -139,7 +127,7 @@ def _jsonl(path: Path) -> Iterator[NumberedRow]:
         location = place(path, number)
         try:
             value = DECODE(line)
-        except _RepeatedKey as error:
+        except BadInput as error:
             raise BadInput(
                 f"{location}: gives one name to the keys {error}; keep one of the two."
             ) from error
@@ -208,8 +196,8 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
 def _refuse_repeated(location: str, names: list[str]) -> None:
     if len(set(names)) < len(names):
         raise BadInput(
-            f"{location}: gives one name to the columns {_first_repeated(names)}; give each column "
-            "its own name."
+            f"{location}: gives one name to the columns {_repeated(names)}; give each column its "
+            "own name."
         )
 
 
@@ -241,22 +229,8 @@ READERS: dict[str, Callable[[Path], Iterator[NumberedRow]]] = {
 
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a text or an id stands, and with which label."""
-
-    path: Path
-    number: int
-    label: Label
-
-    def __str__(self) -> str:
-        return place(self.path, self.number)
-
-    def seen_from(self, path: Path) -> str:
-        """The place; the file's name is left out where the error names that file anyway."""
-        return str(self).removeprefix(f"{path}, ") if path == self.path else str(self)
+LabelledRow = tuple[Path, int, Label]
+"""A row by its file and number, and its label."""
 
 
 def read_set(paths: Sequence[Path], columns: Columns) -> list[Case]:
@@ -269,39 +243,44 @@ def read_set(paths: Sequence[Path], columns: Columns) -> list[Case]:
     and a file without a case.
     """
     cases: list[Case] = []
-    texts: dict[str, Place] = {}
-    ids: dict[str, Place] = {}
+    # The row of the first case of each text and each id.
+    texts: dict[str, LabelledRow] = {}
+    ids: dict[str, LabelledRow] = {}
     duplicates = 0
 
     entries = ((path, *entry) for path in paths for entry in numbered_cases(path, columns))
     for path, number, case in entries:
-        here = Place(path, number, case.label)
+        here = (path, number, case.label)
+        location = place(path, number)
         same_id = ids.get(case.case_id)
         if columns.id_column:
             if same_id is not None:
                 raise BadInput(
-                    f"{here}: has the id of {same_id.seen_from(path)} in '{columns.id_column}'; "
-                    "give each case its own id, or delete one of the two rows."
+                    f"{location}: has the id of {_seen_from(path, same_id)} in "
+                    f"'{columns.id_column}'; give each case its own id, or delete one of the two "
+                    "rows."
                 )
             ids[case.case_id] = here
 
         same_text = texts.setdefault(text_digest(case.text), here)
         if same_text is not here:
-            first = same_text.seen_from(path)
-            if same_text.label != case.label:
+            first = _seen_from(path, same_text)
+            if same_text[2] != case.label:
                 raise BadInput(
-                    f"{here}: is labelled {case.label}, but {first} has the same text as "
-                    f"{same_text.label}; correct one of the two rows."
+                    f"{location}: is labelled {case.label}, but {first} has the same text as "
+                    f"{same_text[2]}; correct one of the two rows."
                 )
-            if same_text.path != path:
-                raise BadInput(f"{here}: has the same text as {first}; delete one of the two rows.")
+            if same_text[0] != path:
+                raise BadInput(
+                    f"{location}: has the same text as {first}; delete one of the two rows."
+                )
             duplicates += 1
             continue
 
         if same_id is not None:
             raise BadInput(
-                f"{here}: has the id of {same_id.seen_from(path)} but another text; give each its "
-                "own id."
+                f"{location}: has the id of {_seen_from(path, same_id)} but another text; give "
+                "each its own id."
             )
         ids[case.case_id] = here
         cases.append(case)
@@ -311,24 +290,30 @@ def read_set(paths: Sequence[Path], columns: Columns) -> list[Case]:
     return with_one_spelling(cases)
 
 
+def _seen_from(path: Path, row: LabelledRow) -> str:
+    """Where a row stands; the file's name is left out where the error names that file anyway."""
+    return place(*row[:2]).removeprefix(f"{path}, " if row[0] == path else "")
+
+
 def numbered_cases(path: Path, columns: Columns) -> Iterator[tuple[int, Case]]:
     """The case of each row of a file, with the row's number.
 
     Raises BadInput, also for a file without a row, and for a column that a row may lack where every
     row lacks it.
     """
-    reader = RowReader.of(columns)
-    absent = optional_columns(columns)  # so far: they may begin in any row of a JSONL file
+    reader = RowReader(columns)
+    absent = reader.optional  # so far: they may begin in any row of a JSONL file
     start = place_prefix(path)
     first: tuple[str, Row] | None = None
 
     for number, row in read_rows(path):
+        location = f"{start}{number}"
         if first is None:
-            first = (f"{start}{number}", row)
-            _check_columns(path, columns, *first)
+            first = (location, row)
+            _check_columns(path, reader, location, row)
         if absent:
-            absent = [column for column in absent if column.name not in row]
-        yield number, reader.case(row, f"{start}{number}")
+            absent = [column for column in absent if column[0] not in row]
+        yield number, reader.case(row, location)
 
     if first is None:
         raise no_cases(path, columns)
@@ -336,27 +321,24 @@ def numbered_cases(path: Path, columns: Columns) -> Iterator[tuple[int, Case]]:
         raise missing_columns(*first, absent)
 
 
-def _check_columns(path: Path, columns: Columns, location: str, row: Row) -> None:
+def _check_columns(path: Path, reader: RowReader, location: str, row: Row) -> None:
     """Name all columns that the header lacks at once. `row`: the first one, at the place `location`.
 
     In a JSONL file an optional column may begin further down.
     """
-    expected_columns = required_columns(columns)
-    if path.suffix.lower() != ".jsonl":
-        expected_columns += optional_columns(columns)
-    missing = [column for column in expected_columns if column.name not in row]
-    if not missing:
-        return
-
-    words = label_words(columns)
-    if path.suffix.lower() == ".csv" and any(normal_text(name) in words for name in row):
+    columns = reader.columns
+    optional = [] if path.suffix.lower() == ".jsonl" else reader.optional
+    missing = [column for column in (*reader.required, *optional) if column[0] not in row]
+    is_csv = path.suffix.lower() == ".csv"
+    if missing and is_csv and any(normal_text(name) in reader.words for name in row):
         # The first line is a case: its text is not repeated.
         raise BadInput(
             f"{place(path, 1)}: holds a label, so that it seems to be a case and no header; write "
             f"a line with the names of the columns above it, such as {columns.text_column},"
             f"{columns.label_column}."
         )
-    raise missing_columns(location, row, missing)
+    if missing:
+        raise missing_columns(location, row, missing)
 
 
 def no_cases(source: Path | str, columns: Columns) -> BadInput:

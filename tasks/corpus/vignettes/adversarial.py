@@ -25,12 +25,7 @@ from tasks.corpus.vignettes.flags import draw_denials
 from tasks.corpus.vignettes.generator import Record, embedded_records, new_record, problems_of
 from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, tone
 from tasks.corpus.vignettes.label_rules import Facts, decide
-from tasks.corpus.vignettes.render import (
-    Style,
-    draw_style,
-    render,
-    told_by_no_nurse,
-)
+from tasks.corpus.vignettes.render import Style, draw_style, told_by_no_nurse
 from tasks.spec import Label
 
 SIZES = {"test_adversarial": 300, "test_adversarial_2": 1200}
@@ -57,57 +52,39 @@ def adversarial_records(seed: int = 42, name: str = NAME) -> tuple[Record, ...]:
     return _records(seed, name)
 
 
-def bank_of(name: str) -> Bank | None:
-    """The wordings of a set, or None for those of the knowledge base."""
-    return read_bank(BANKS[name]) if name in BANKS else None
-
-
 @lru_cache(maxsize=4)
 def _records(seed: int, name: str = NAME) -> tuple[Record, ...]:
+    """`adversarial_records` with every argument given."""
     # The first set had no name when its draws were fixed.
     key = f"adversarial-{seed}" if name == NAME else f"{name}-{seed}"
     in_test = problems_of("test", seed)
     random.Random(key).shuffle(in_test)
 
-    other_records = (
-        embedded_records(seed) if name == NAME else (*embedded_records(seed), *_records(seed))
-    )
-    texts = {normal_text(record.case.text) for record in other_records}
+    earlier = embedded_records(seed) if name == NAME else (*embedded_records(seed), *_records(seed))
+    texts = {normal_text(record.case.text) for record in earlier}
     return tuple(
-        _record(
-            in_test[number % len(in_test)], number, _kind(number, len(in_test)), key, name, texts
-        )
+        _record(in_test[number % len(in_test)], number, number // len(in_test), key, name, texts)
         for number in range(SIZES[name])
     )
 
 
-def _kind(number: int, problem_count: int) -> tuple[str, Label]:
-    """Kind and label of a case: each round of the problems starts one kind later."""
-    return KINDS[(number + number // problem_count) % len(KINDS)]
-
-
 def _record(
-    problem: ClinicalProblem,
-    number: int,
-    kind_and_label: tuple[str, Label],
-    key: str,
-    name: str,
-    texts: set[str],
+    problem: ClinicalProblem, number: int, turn: int, key: str, name: str, texts: set[str]
 ) -> Record:
     rng = random.Random(f"{key}-{number}-{problem.id}")
-    kind, label = kind_and_label
-    bank = bank_of(name)
+    # Each round of the problems starts one kind later.
+    kind, label = KINDS[(number + turn) % len(KINDS)]
+    bank = read_bank(BANKS[name]) if name in BANKS else None
     if bank:
         problem = reworded(problem, bank, rng)
 
-    def draw() -> tuple[Facts, Style, str]:
+    def draw() -> tuple[Facts, Style]:
         facts = _facts(problem, kind, label, rng)
-        style = _style(problem, facts, kind, bank, rng)
-        return facts, style, render(problem, facts, style, rng)
+        return facts, _style(problem, facts, kind, bank, rng)
 
     title = f"Case {number + 1} of {name} ({problem.id}, {kind}, {label})"
     case_id = f"{name}-{number + 1:0{len(str(SIZES[name]))}d}"
-    return new_record(name, case_id, problem, draw, texts, title, kind=kind)
+    return new_record(name, case_id, problem, draw, rng, texts, title, kind=kind)
 
 
 def _facts(problem: ClinicalProblem, kind: str, label: Label, rng: random.Random) -> Facts:
@@ -131,20 +108,16 @@ def _suitable_facts(problem: ClinicalProblem, kind: str, label: Label, rng: rand
     for _ in range(FACT_TRIES):
         facts = draw_facts(problem, label, rng)
         if kind == "negated":
-            facts = _with_denials(problem, facts, rng)
+            # Four flags are denied, those first that can be named in a list.
+            denied = draw_denials(problem, facts, rng, count=9)
+            denied = tuple(sorted(denied, key=lambda name: not problem.fact(name).listable))
+            facts = replace(facts, denied=denied[:4])
         if _suits(problem, facts, kind):
             return facts
         if _has_own_facts_only(problem, facts):
             nearest = facts
 
     return nearest or facts
-
-
-def _with_denials(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> Facts:
-    """The facts with four flags denied, those first that can be named in a list."""
-    names = draw_denials(problem, facts, rng, count=9)
-    listable_first = sorted(names, key=lambda name: not problem.fact(name).listable)
-    return replace(facts, denied=tuple(listable_first[:4]))
 
 
 def _suits(problem: ClinicalProblem, facts: Facts, kind: str) -> bool:
@@ -170,7 +143,9 @@ def _style(
 ) -> Style:
     """The mood of the kind, with asides that carry it."""
     style = draw_style(problem, facts, rng)
-    tones = _tones(bank)
+    tones: Mapping[str, Sequence[str]] = tone()
+    if bank:
+        tones = {"frightening": bank.frame.fear, "calm": bank.frame.ease}
     if kind in tones or kind == "metaphor":
         style = told_by_no_nurse(style, facts.age, rng)
 
@@ -183,8 +158,3 @@ def _style(
         asides=asides,
     )
     return replace(style, list_form=rng.choice(bank.frame.lists)) if bank else style
-
-
-def _tones(bank: Bank | None) -> Mapping[str, Sequence[str]]:
-    """Asides by the kind that they carry."""
-    return {"frightening": bank.frame.fear, "calm": bank.frame.ease} if bank else tone()

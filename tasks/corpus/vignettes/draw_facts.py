@@ -14,10 +14,10 @@ import re
 from dataclasses import replace
 
 from tasks.corpus.vignettes.flags import draw_denials, with_flags
-from tasks.corpus.vignettes.knowledge_base import PLAINLY_LONGER, ClinicalProblem, Context, contexts
+from tasks.corpus.vignettes.knowledge_base import PLAINLY_LONGER, ClinicalProblem, contexts
 from tasks.corpus.vignettes.label_rules import IMMUNE, LATER_LIFE, Facts, decide
+from tasks.corpus.vignettes.speech import lived_days
 from tasks.corpus.vignettes.vitals import draw_vitals
-from tasks.corpus.vignettes.wording import lived_days
 from tasks.spec import Label
 
 ATTEMPTS = 400
@@ -62,70 +62,49 @@ def draw_facts(problem: ClinicalProblem, label: Label, rng: random.Random) -> Fa
 
 def _propose(problem: ClinicalProblem, label: Label, rng: random.Random) -> Facts | None:
     """Facts of one case on a random route of the label; None where they contradict each other."""
-    route = _pick(_routes(problem, label), rng)
+    weights = _routes(problem, label)
+    route = rng.choices(list(weights), list(weights.values()))[0]
     facts = _person(problem, route, label, rng)
     facts = with_flags(problem, route, facts, rng)
     days = _days(problem, route, facts, rng)
     severity = _severity(problem, route, facts.age, rng)
-    if days is None or _contradicts_story(problem, route, facts, severity):
-        return None
 
-    trend = _trend(route, rng)
-    trend, severity = _reconcile(problem, facts, trend, severity)
-    facts = replace(facts, days=days, trend=trend, severity=severity)
-    facts = replace(facts, vitals=draw_vitals(problem, route, facts, rng))
-
-    # A detail about a temperature says that there is none, or none any more.
-    of_fever = problem.temp != "febrile" and any(problem.fact(name).feverish for name in facts.mild)
-    if of_fever and facts.vitals.fever:
-        return None
-
-    return replace(facts, denied=draw_denials(problem, facts, rng))
-
-
-def _story(problem: ClinicalProblem, facts: Facts) -> str:
-    """Every wording of the mild facts."""
+    # Every wording of the mild facts, which must not speak against the route or the severity.
     mild = [problem.fact(name) for name in facts.mild]
-    return " ".join(clause for fact in mild for clause in (fact.note, *fact.say))
+    story = " ".join(clause for fact in mild for clause in (fact.note, *fact.say))
+    improving = IMPROVING.search(story) is not None
+    if days is None or (improving and route in ("long", "worse")):
+        return None
+    if severity == "severe" and (improving or MINOR.search(story)):
+        return None
 
-
-def _is_improving(problem: ClinicalProblem, facts: Facts) -> bool:
-    return IMPROVING.search(_story(problem, facts)) is not None
-
-
-def _contradicts_story(
-    problem: ClinicalProblem, route: str, facts: Facts, severity: str | None
-) -> bool:
-    """Whether the mild facts speak against the route or the severity."""
-    improving = _is_improving(problem, facts)
-    if improving and route in ("long", "worse"):
-        return True
-    minor = MINOR.search(_story(problem, facts)) is not None
-    return severity == "severe" and (improving or minor)
-
-
-def _reconcile(
-    problem: ClinicalProblem, facts: Facts, trend: str | None, severity: str | None
-) -> tuple[str | None, str | None]:
-    """Trend and severity, each left out where the text would contradict itself."""
+    trend = rng.choices(TRENDS, TREND_WEIGHTS[route])[0]
     if any(problem.fact(name).sick for name in facts.red):
         # Nobody who is visibly ill gets better, or is ill mildly.
         trend = None if trend == "better" else trend
         severity = "severe" if severity == "severe" else None
 
     # A complaint that is over and does not hurt stays the same.
-    over = STEADY.search(_story(problem, facts)) or (problem.event and problem.painless)
+    over = STEADY.search(story) or (problem.event and problem.painless)
     if trend == "worse" and over and not (facts.red or facts.amber):
         trend = None
 
     # A complaint that gets worse needs an assessment, and so is not called mild.
-    worse_counts = problem.worse_decides or facts.age >= LATER_LIFE
+    worse_counts = not problem.worsens_first or facts.age >= LATER_LIFE
     if trend == "worse" and severity == "mild" and worse_counts:
         severity = None
-
-    if trend != "better" and _is_improving(problem, facts):
+    if trend != "better" and improving:
         trend = None
-    return trend, severity
+
+    facts = replace(facts, days=days, trend=trend, severity=severity)
+    facts = replace(facts, vitals=draw_vitals(problem, route, facts, rng))
+
+    # A detail about a temperature says that there is none, or none any more.
+    of_fever = problem.temp != "febrile" and any(fact.feverish for fact in mild)
+    if of_fever and facts.vitals.fever:
+        return None
+
+    return replace(facts, denied=draw_denials(problem, facts, rng))
 
 
 def _routes(problem: ClinicalProblem, label: Label) -> dict[str, float]:
@@ -138,7 +117,7 @@ def _routes(problem: ClinicalProblem, label: Label) -> dict[str, float]:
         "GP": bool(problem.gp_if or problem.gp_under or problem.gp_over < UNLIMITED_AGE),
         "HOME": False,
     }[label]
-    worsens = problem.worse_decides or {"older", "frail"} & {*problem.ages}
+    worsens = not problem.worsens_first or {"older", "frail"} & {*problem.ages}
     unfit = {
         "who": not moved,
         "fever": IMMUNE not in problem.gp_if,
@@ -150,84 +129,57 @@ def _routes(problem: ClinicalProblem, label: Label) -> dict[str, float]:
     return {route: weight for route, weight in ROUTES[label].items() if not unfit.get(route, False)}
 
 
-def _pick(weights: dict[str, float], rng: random.Random) -> str:
-    return rng.choices(list(weights), list(weights.values()))[0]
-
-
 def _person(problem: ClinicalProblem, route: str, label: Label, rng: random.Random) -> Facts:
     """Age, sex and contexts, before any flag."""
     age = _age(problem, route, label, rng)
     sex = rng.choice("fm") if problem.sex == "any" else problem.sex
-    possible = _possible_contexts(problem, age, sex)
-    context_names = _contexts(problem, route, label, possible, rng)
+    named_contexts = (*problem.ed_if, *problem.gp_if)
+    # Those that suit the person; serious ones only where the problem says what they mean.
+    possible = [
+        name
+        for name, context in contexts().items()
+        if context.min_age <= age <= context.max_age
+        and context.sex in (None, sex)
+        and name not in problem.always
+        and (name in named_contexts or not context.serious)
+    ]
+
+    # Those that come with the problem, and at most one more.
+    chosen = list(problem.always)
+    deciding = problem.ed_if if label == "ED" else problem.gp_if
+    decisive = [name for name in possible if name in deciding]
+    if route == "fever" and IMMUNE in possible:
+        chosen.append(IMMUNE)
+    elif route == "who" and decisive:
+        chosen.append(rng.choice(decisive))
+    elif possible and rng.random() < 0.4:
+        chosen.append(rng.choice(possible))
 
     # Absent contexts are those that would change the label, if there are any.
-    named_contexts = (*problem.ed_if, *problem.gp_if)
-    moving = [name for name in named_contexts if name in possible and name not in context_names]
+    moving = [name for name in named_contexts if name in possible and name not in chosen]
     deniable = [
-        name for name in (moving or possible) if name not in context_names and contexts()[name].deny
+        name for name in (moving or possible) if name not in chosen and contexts()[name].deny
     ]
     absent = (rng.choice(deniable),) if deniable and rng.random() < 0.3 else ()
 
-    return Facts(
-        problem.id, round(age, 2), sex, contexts=tuple(context_names), absent_contexts=absent
-    )
+    return Facts(problem.id, round(age, 2), sex, contexts=tuple(chosen), absent_contexts=absent)
 
 
 def _age(problem: ClinicalProblem, route: str, label: Label, rng: random.Random) -> float:
     """An age in years within the problem's bands, at times near the limit that decides."""
     spans = [span for span in map(problem.age_range, problem.ages) if span[0] < span[1]]
-    deciding = _deciding_years(problem, label) if route == "who" and rng.random() < 0.5 else None
-    if deciding:
-        near = [(max(low, deciding[0]), min(high, deciding[1])) for low, high in spans]
+    if route == "who" and rng.random() < 0.5:
+        # Close to the limit at which this problem needs a higher level of care.
+        limit = problem.ed_under if label == "ED" else problem.gp_under
+        youngest, oldest = (0.0, limit) if limit else (0.0, UNLIMITED_AGE)
+        if label != "ED" and not limit and problem.gp_over < UNLIMITED_AGE:
+            youngest, oldest = (problem.gp_over, problem.gp_over * 1.3)
+        near = [(max(low, youngest), min(high, oldest)) for low, high in spans]
         spans = [span for span in near if span[0] < span[1]] or spans
 
     low, high = rng.choice(spans)
-    is_later_life = route == "worse" and not problem.worse_decides and high > LATER_LIFE
+    is_later_life = route == "worse" and problem.worsens_first and high > LATER_LIFE
     return rng.uniform(max(low, LATER_LIFE) if is_later_life else low, high)
-
-
-def _possible_contexts(problem: ClinicalProblem, age: float, sex: str) -> list[str]:
-    """Contexts that suit the person; serious ones only where the problem says what they mean."""
-    named_contexts = (*problem.ed_if, *problem.gp_if)
-    return [
-        name
-        for name, context in contexts().items()
-        if _suits_person(context, age, sex)
-        and name not in problem.always
-        and (name in named_contexts or not context.serious)
-    ]
-
-
-def _contexts(
-    problem: ClinicalProblem, route: str, label: Label, possible: list[str], rng: random.Random
-) -> list[str]:
-    """The contexts of a case: those that come with the problem, and at most one more."""
-    decisive = problem.ed_if if label == "ED" else problem.gp_if
-    deciding = [name for name in possible if name in decisive]
-
-    if route == "fever" and IMMUNE in possible:
-        return [*problem.always, IMMUNE]
-    if route == "who" and deciding:
-        return [*problem.always, rng.choice(deciding)]
-    if possible and rng.random() < 0.4:
-        return [*problem.always, rng.choice(possible)]
-    return list(problem.always)
-
-
-def _deciding_years(problem: ClinicalProblem, label: Label) -> tuple[float, float] | None:
-    """The ages in years, close to the limit, at which this problem needs a higher level of care."""
-    if label == "ED":
-        return (0, problem.ed_under) if problem.ed_under else None
-    if problem.gp_under:
-        return (0, problem.gp_under)
-    if problem.gp_over < UNLIMITED_AGE:
-        return (problem.gp_over, problem.gp_over * 1.3)
-    return None
-
-
-def _suits_person(context: Context, age: float, sex: str) -> bool:
-    return context.min_age <= age <= context.max_age and context.sex in (None, sex)
 
 
 def _days(problem: ClinicalProblem, route: str, facts: Facts, rng: random.Random) -> float | None:
@@ -252,10 +204,6 @@ def _days(problem: ClinicalProblem, route: str, facts: Facts, rng: random.Random
     # Short durations are as frequent as long ones: on the scale of their logarithms.
     log_days = rng.uniform(math.log(low), math.log(high))
     return round(math.exp(log_days), 2)
-
-
-def _trend(route: str, rng: random.Random) -> str | None:
-    return rng.choices(TRENDS, TREND_WEIGHTS[route])[0]
 
 
 def _severity(problem: ClinicalProblem, route: str, age: float, rng: random.Random) -> str | None:

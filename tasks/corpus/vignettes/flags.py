@@ -37,14 +37,19 @@ def with_flags(problem: ClinicalProblem, route: str, facts: Facts, rng: random.R
     if route == "amber" or second:
         amber = _draw_names(problem, "amber", 1, facts, rng)
 
-    mild = (
-        _harmless_detail(problem, red, facts, rng)
-        if red or amber
-        else _explanation(problem, facts, rng)
-    )
+    mild = _explanation(problem, facts, rng) if not (red or amber) else []
+    if red or amber:
+        # At times a benign detail; never beside a flag that makes a person visibly ill.
+        sick = any(problem.fact(name).sick for name in red)
+        details = _own_facts(problem, "mild", facts).items()
+        harmless = [name for name, fact in details if fact.also and not sick]
+        mild = rng.sample(harmless, min(1, len(harmless))) if rng.random() < 0.5 else []
 
-    if red and amber and _is_redundant(problem.fact(amber[0]), problem.fact(red[0])):
-        amber = []
+    if red and amber:
+        # An amber flag that adds nothing to a red one, or states another temperature.
+        flag = problem.fact(amber[0])
+        if flag.temp is not None or _overlap(problem.fact(red[0]), flag):
+            amber = []
     return replace(facts, red=tuple(red), amber=tuple(amber), mild=tuple(mild))
 
 
@@ -55,7 +60,7 @@ def draw_denials(
 
     `count`: about so many, else a random number of them.
     """
-    own_flags = {**_problem_facts(problem, "red", facts), **_problem_facts(problem, "amber", facts)}
+    own_flags = {**_own_facts(problem, "red", facts), **_own_facts(problem, "amber", facts)}
     pools = [
         _deniable(problem, facts, own_flags),
         _deniable(problem, facts, _general_facts(problem, "red", facts)),
@@ -72,7 +77,7 @@ def draw_denials(
 
 def absent_red_flags(problem: ClinicalProblem, facts: Facts) -> list[str]:
     """Every red flag, own or general, of which a text may say that it is absent."""
-    flags = {**_problem_facts(problem, "red", facts), **_general_facts(problem, "red", facts)}
+    flags = {**_own_facts(problem, "red", facts), **_general_facts(problem, "red", facts)}
     return _deniable(problem, facts, flags)
 
 
@@ -90,9 +95,8 @@ def draw_reassurance(
     if grave or facts.age < 2 or rng.random() >= share:
         return []
 
-    clauses = [
-        clause for fact in _present_facts(problem, facts) for clause in (fact.note, *fact.say)
-    ]
+    present = _present_facts(problem, facts)
+    clauses = [clause for fact in present for clause in (fact.note, *fact.say)]
     mentioned = stems((problem.note, *problem.complaint, *clauses))
     fitting_phrases = [
         words for words in phrases()["reassure"][form] if not stems((words,)) & mentioned
@@ -100,22 +104,9 @@ def draw_reassurance(
     return [rng.choice(fitting_phrases)] if fitting_phrases else []
 
 
-def _harmless_detail(
-    problem: ClinicalProblem, red: list[str], facts: Facts, rng: random.Random
-) -> list[str]:
-    """At times a benign detail beside a flag; never beside one that makes a person visibly ill."""
-    sick = any(problem.fact(name).sick for name in red)
-    harmless = [
-        name
-        for name, fact in _problem_facts(problem, "mild", facts).items()
-        if fact.also and not sick
-    ]
-    return rng.sample(harmless, min(1, len(harmless))) if rng.random() < 0.5 else []
-
-
 def _explanation(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[str]:
     """Why a case without flags is harmless: a benign story of the problem, and at times more."""
-    mild = _problem_facts(problem, "mild", facts)
+    mild = _own_facts(problem, "mild", facts)
     stories = [name for name, fact in mild.items() if not fact.also] or list(mild)
 
     names = [stories[0]] if rng.random() < 0.6 else [rng.choice(stories)]
@@ -134,7 +125,7 @@ def _draw_names(
     names: list[str] = []
     for _ in range(count):
         take_general = rng.random() < GENERAL_SHARE[kind]
-        pool = (_general_facts if take_general else _problem_facts)(problem, kind, facts)
+        pool = (_general_facts if take_general else _own_facts)(problem, kind, facts)
         candidates = [
             name
             for name, fact in pool.items()
@@ -146,15 +137,10 @@ def _draw_names(
     return names
 
 
-def _is_redundant(amber: ClinicalFact, red: ClinicalFact) -> bool:
-    """Whether an amber flag adds nothing to a red one, or states another temperature."""
-    return amber.temp is not None or _overlap(red, amber)
-
-
-def _problem_facts(problem: ClinicalProblem, kind: Kind, facts: Facts) -> NamedFacts:
+def _own_facts(problem: ClinicalProblem, kind: Kind, facts: Facts) -> NamedFacts:
     """The problem's own facts of a kind, for a person of this age and sex."""
-    candidates = {"red": problem.red, "amber": problem.amber, "mild": problem.mild}[kind]
-    return {name: fact for name, fact in candidates.items() if _suits_person(fact, facts)}
+    own_facts = problem.facts(kind).items()
+    return {name: fact for name, fact in own_facts if _suits_person(fact, facts)}
 
 
 def _general_facts(problem: ClinicalProblem, kind: Kind, facts: Facts) -> NamedFacts:

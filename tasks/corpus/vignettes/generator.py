@@ -23,7 +23,6 @@ TRIES = 50  # to write a text that no other case has
 SIZES = {"train": 3000, "valid": 600, "calibration": 1200, "test": 1500}
 SHARES: dict[Label, float] = {"ED": 0.27, "GP": 0.38, "HOME": 0.35}  # near a helpline's
 PROBLEM_SHARES = {"train": 0.485, "valid": 0.085, "calibration": 0.17, "test": 0.26}
-Draw = Callable[[], tuple[Facts, Style, str]]  # the facts of a case, its style and its text
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,9 @@ class Record:
     verdict: Verdict
 
 
-def embedded_cases(seed: int = 42) -> list[Case]:
-    """The cases of all four sets, train first; `group` is the presenting problem."""
-    return [record.case for record in embedded_records(seed)]
-
-
-def share_key(shares: Mapping[Label, float] | None) -> tuple[float, ...] | None:
-    """Class shares in the order of LABELS, as `embedded_records` takes them."""
-    return tuple(shares[label] for label in LABELS) if shares else None
+def share_key(shares: Mapping[Label, float] | None) -> tuple[float, ...]:
+    """Class shares, or the usual ones, in the order of LABELS."""
+    return tuple((shares or SHARES)[label] for label in LABELS)
 
 
 def embedded_records(
@@ -56,27 +50,23 @@ def embedded_records(
 ) -> tuple[Record, ...]:
     """Every case with its facts, the rule that fired and the guidance behind it.
 
-    `shares`: in the order of LABELS.
-
-    `sizes` writes more (or fewer) cases about the same problems of the sets that it names; the
-    other sets stay as they are.
+    The four sets, train first; `case.group` is the presenting problem. `shares`: in the order of
+    LABELS. `sizes` writes more (or fewer) cases about the same problems of the sets that it names;
+    the other sets stay as they are.
     """
-    default_shares = tuple(SHARES[label] for label in LABELS)
     all_sizes = SIZES | dict(sizes or {})
-    return _records(seed, shares or default_shares, tuple(all_sizes[name] for name in SIZES))
+    return _records(seed, shares or share_key(None), tuple(all_sizes[name] for name in SIZES))
 
 
 @lru_cache(maxsize=2)
 def _records(seed: int, shares: tuple[float, ...], sizes: tuple[int, ...]) -> tuple[Record, ...]:
     """`embedded_records` with every argument given, so that no process generates cases twice."""
-    share_of_label = dict(zip(LABELS, shares, strict=True))
-
     texts: set[str] = set()
     return tuple(
         _record(problem, name, name, number, label, seed, texts)
         for name, size in zip(SIZES, sizes, strict=True)
         for number, (problem, label) in enumerate(
-            _plan(name, label_counts(size, share_of_label), problems_of(name, seed), seed)
+            _plan(name, label_counts(size, shares), problems_of(name, seed), seed)
         )
     )
 
@@ -87,13 +77,12 @@ def further_records(count: int, shares: tuple[float, ...], seed: int = 42) -> tu
 
     `shares`: of the labels, in the order of LABELS.
     """
-    counts = label_counts(count, dict(zip(LABELS, shares, strict=True)))
     candidates = list(further_problems().values())
-
+    plan = _plan("further", label_counts(count, shares), candidates, seed)
     texts: set[str] = set()
     return tuple(
         _record(problem, "train", "train-further", number, label, seed, texts)
-        for number, (problem, label) in enumerate(_plan("further", counts, candidates, seed))
+        for number, (problem, label) in enumerate(plan)
     )
 
 
@@ -101,7 +90,7 @@ def planned_labels(
     name: str, seed: int, shares: Mapping[Label, float] | None, sizes: Mapping[str, int]
 ) -> list[tuple[str, Label]]:
     """The problem and the label of each case of a set, without writing the cases."""
-    counts = label_counts(sizes.get(name, SIZES[name]), shares or SHARES)
+    counts = label_counts(sizes.get(name, SIZES[name]), share_key(shares))
     plan = _plan(name, counts, problems_of(name, seed), seed)
     return [(problem.id, label) for problem, label in plan]
 
@@ -138,10 +127,13 @@ def problems_of(name: str, seed: int) -> list[ClinicalProblem]:
     return [problem for problem in problems().values() if set_of_problem[problem.id] == name]
 
 
-def label_counts(size: int, shares: Mapping[Label, float]) -> dict[Label, int]:
-    """Whole numbers of cases per label that add up to `size`; ED is rounded up."""
-    ed = -int(-size * shares["ED"] // 1)
-    gp = round(size * shares["GP"])
+def label_counts(size: int, shares: tuple[float, ...]) -> dict[Label, int]:
+    """Whole numbers of cases per label that add up to `size`; ED is rounded up.
+
+    `shares`: in the order of LABELS.
+    """
+    ed = -int(-size * shares[0] // 1)
+    gp = round(size * shares[1])
     return {"ED": ed, "GP": gp, "HOME": size - ed - gp}
 
 
@@ -149,16 +141,29 @@ def new_record(
     name: str,
     case_id: str,
     problem: ClinicalProblem,
-    draw: Draw,
+    draw: Callable[[], tuple[Facts, Style]],
+    rng: random.Random,
     texts: set[str],
     title: str,
     **further: str,
 ) -> Record:
     """A case of the set `name` with a text that is not in `texts` yet, and is added to them.
 
-    `title` names the case in an error; `further`: subgroups besides age, voice and spelling.
+    `title` names the case in an error; `further`: subgroups besides age, voice and spelling. Raises
+    RuntimeError where no draw of TRIES gives a new text.
     """
-    facts, style, text = _new_text(draw, texts, title)
+    for _ in range(TRIES):
+        facts, style = draw()
+        text = render(problem, facts, style, rng)
+        if normal_text(text) not in texts:
+            break
+    else:
+        raise RuntimeError(
+            f"{title} repeats the text of another case in all of {TRIES} tries; "
+            "give the problem more facts or wordings, or ask for fewer cases."
+        )
+
+    texts.add(normal_text(text))
     verdict = decide(facts, problem)
     subgroup = {
         "age_band": band_of(facts.age),
@@ -167,25 +172,7 @@ def new_record(
         **further,
     }
     case = Case(case_id, text, verdict.label, problem.id, subgroup)
-
     return Record(case, name, facts, verdict)
-
-
-def _new_text(draw: Draw, texts: set[str], title: str) -> tuple[Facts, Style, str]:
-    """Draw until the text of a case is new, and add it to `texts`.
-
-    Raises RuntimeError with the `title` of the case where no draw of TRIES is.
-    """
-    for _ in range(TRIES):
-        facts, style, text = draw()
-        if normal_text(text) not in texts:
-            texts.add(normal_text(text))
-            return facts, style, text
-
-    raise RuntimeError(
-        f"{title} repeats the text of another case in all of {TRIES} tries; "
-        "give the problem more facts or wordings, or ask for fewer cases."
-    )
 
 
 def _plan(
@@ -216,10 +203,9 @@ def _record(
     # One generator for each case, so that a case more or less moves no other.
     rng = random.Random(f"case-{seed}-{series}-{number}-{problem.id}")
 
-    def draw() -> tuple[Facts, Style, str]:
+    def draw() -> tuple[Facts, Style]:
         facts = draw_facts(problem, label, rng)
-        style = draw_style(problem, facts, rng)
-        return facts, style, render(problem, facts, style, rng)
+        return facts, draw_style(problem, facts, rng)
 
     title = f"Case {number + 1} of {series} ({problem.id}, {label})"
-    return new_record(set_name, f"{series}-{number + 1:04d}", problem, draw, texts, title)
+    return new_record(set_name, f"{series}-{number + 1:04d}", problem, draw, rng, texts, title)

@@ -45,19 +45,11 @@ class ClinicalFact(Strict):
     note: str
     say: tuple[str, ...] = Field(min_length=WORDINGS)
     deny: tuple[str, ...] = ()
-    sick: bool = Field(default=False, description="visibly ill: no reassuring facts beside it")
-    ongoing: bool = Field(
-        default=False, description="a general fact for complaints that last, not for events"
-    )
-    also: bool = Field(
-        default=False, description="a benign detail that can stand beside a red or amber flag"
-    )
-    days: tuple[float, float] | None = Field(
-        default=None, description="how long ago it must have begun"
-    )
-    temp: tuple[float, float] | None = Field(
-        default=None, description="what a thermometer shows, where the words say it"
-    )
+    sick: bool = False  # visibly ill: no reassuring facts beside it
+    ongoing: bool = False  # a general fact for complaints that last, not for events
+    also: bool = False  # a benign detail that can stand beside a red or amber flag
+    days: tuple[float, float] | None = None  # how long ago it must have begun
+    temp: tuple[float, float] | None = None  # what a thermometer shows, where the words say it
     sex: Literal["f", "m"] | None = None
     min_age: float = 0
     max_age: float = 200
@@ -81,7 +73,24 @@ class ClinicalFact(Strict):
         return FEVER_WORDS.search(" ".join((self.note, *self.say))) is not None
 
 
-class ClinicalProblem(Strict):
+class General(Strict):
+    """Facts by kind: a problem's own, or those that can join any problem."""
+
+    red: dict[str, ClinicalFact]
+    amber: dict[str, ClinicalFact]
+    mild: dict[str, ClinicalFact]
+
+    def facts(self, kind: Kind) -> Mapping[str, ClinicalFact]:
+        """The facts of a kind by name."""
+        return {"red": self.red, "amber": self.amber, "mild": self.mild}[kind]
+
+    @property
+    def all_facts(self) -> tuple[ClinicalFact, ...]:
+        """Red, amber and mild ones."""
+        return (*self.red.values(), *self.amber.values(), *self.mild.values())
+
+
+class ClinicalProblem(General):
     """A presenting problem.
 
     `red` facts make it ED, `amber` ones GP, `mild` ones leave it HOME; see `label_rules.decide`.
@@ -89,41 +98,27 @@ class ClinicalProblem(Strict):
 
     id: str
     system: str
-    source: str = Field(description="public guidance that the rules follow")
-    family: str = Field(description="problems of one family stay in one set")
+    source: str  # public guidance that the rules follow
+    family: str  # problems of one family stay in one set
     ages: tuple[Band, ...] = Field(min_length=1)
-    years: tuple[float, float] = Field(
-        default=(0, 200), description="age limits in years within the bands"
-    )
+    years: tuple[float, float] = (0, 200)  # age limits in years within the bands
     sex: Literal["any", "f", "m"] = "any"
-    days: tuple[float, float, float] = Field(
-        description="shortest, natural course, longest duration in days"
-    )
-    event: bool = Field(
-        default=False, description="something that happened, rather than something that lasts"
-    )
+    days: tuple[float, float, float]  # shortest, natural course, longest duration in days
+    event: bool = False  # something that happened, rather than something that lasts
     temp: Literal["normal", "febrile"] = "normal"
-    painless: bool = Field(
-        default=False, description="nobody would rate it 8 out of 10 in spite of painkillers"
-    )
-    worsens_first: bool = Field(
-        default=False, description="it is expected to get worse before it gets better"
-    )
+    painless: bool = False  # nobody would rate it 8 out of 10 in spite of painkillers
+    worsens_first: bool = False  # it is expected to get worse before it gets better
     note: str
     complaint: tuple[str, ...] = Field(min_length=WORDINGS)
     voices: tuple[str, ...] = ()
     always: tuple[str, ...] = ()
-    without: tuple[str, ...] = Field(
-        default=(), description="general facts that do not suit this problem"
-    )
+    without: tuple[str, ...] = ()  # general facts that do not suit this problem
     ed_if: tuple[str, ...] = ()
     gp_if: tuple[str, ...] = ()
     ed_under: float = 0
     gp_under: float = 0
     gp_over: float = 200
-    spo2_floor: int = Field(
-        default=91, description="highest saturation in % that alone is an emergency"
-    )
+    spo2_floor: int = 91  # highest saturation in % that alone is an emergency
     red: dict[str, ClinicalFact] = Field(min_length=2)
     amber: dict[str, ClinicalFact] = Field(min_length=1)
     mild: dict[str, ClinicalFact] = Field(min_length=2)
@@ -145,42 +140,24 @@ class ClinicalProblem(Strict):
         """Whether it can last plainly longer than its natural course: a reason to see a doctor."""
         return self.days[1] * PLAINLY_LONGER < self.days[2]
 
-    @property
-    def worse_decides(self) -> bool:
-        """Whether getting worse, against the expected course, is a reason to see a doctor."""
-        return not self.worsens_first
-
     def age_range(self, band: str) -> tuple[float, float]:
         """Youngest and oldest age in years for a band, narrowed by the problem and its contexts."""
-        context_years = [
-            (contexts()[name].min_age, contexts()[name].max_age) for name in self.always
-        ]
-        ranges = [BAND_YEARS[band], self.years, *context_years]
+        always = [contexts()[name] for name in self.always]
+        ranges = [BAND_YEARS[band], self.years, *((of.min_age, of.max_age) for of in always)]
         return max(low for low, _ in ranges), min(high for _, high in ranges)
 
     def general_facts(self, kind: Kind) -> Mapping[str, ClinicalFact]:
         """The facts of a kind that can join any problem, in the words that they have here."""
-        return {"red": general().red, "amber": general().amber, "mild": general().mild}[kind]
+        return general().facts(kind)
 
     def fact(self, name: str) -> ClinicalFact:
         """One of the problem's own facts, or a general one. Raises KeyError for an unknown name."""
-        for own_facts in (self.red, self.amber, self.mild):
-            if name in own_facts:
-                return own_facts[name]
-
-        for kind in KINDS:
-            if name in self.general_facts(kind):
-                return self.general_facts(kind)[name]
+        for of in (self.facts, self.general_facts):
+            for kind in KINDS:
+                if name in of(kind):
+                    return of(kind)[name]
 
         raise KeyError(f"{self.id} has no fact {name}")
-
-
-class General(Strict):
-    """Facts that can join any problem, by kind."""
-
-    red: dict[str, ClinicalFact]
-    amber: dict[str, ClinicalFact]
-    mild: dict[str, ClinicalFact]
 
 
 class Context(Strict):
@@ -218,6 +195,7 @@ def problem_named(problem_id: str) -> ClinicalProblem:
 
 
 def _problems_in(folder: Path, taken_ids: Collection[str]) -> dict[str, ClinicalProblem]:
+    general_names = {*general().red, *general().amber, *general().mild}
     by_id: dict[str, ClinicalProblem] = {}
     for path in sorted(folder.glob("*.toml")):
         if path.stem in NOT_PROBLEMS:
@@ -226,19 +204,13 @@ def _problems_in(folder: Path, taken_ids: Collection[str]) -> dict[str, Clinical
         for name, entry in _read(path).items():
             if name in by_id or name in taken_ids:
                 raise ValueError(f"{path.name}: the problem {name} is also in another file")
-            by_id[name] = _problem(path, name, entry)
+            values = {"id": name, "system": path.stem, "family": name, **entry}
+            problem = ClinicalProblem.model_validate(values)
+            if general_names & {*problem.red, *problem.amber, *problem.mild}:
+                raise ValueError(f"{path.name}: {name} has a fact named like a general one")
+            by_id[name] = problem
 
     return by_id
-
-
-def _problem(path: Path, name: str, entry: dict[str, Any]) -> ClinicalProblem:
-    problem = ClinicalProblem.model_validate(
-        {"id": name, "system": path.stem, "family": name, **entry}
-    )
-    general_names = {*general().red, *general().amber, *general().mild}
-    if general_names & {*problem.red, *problem.amber, *problem.mild}:
-        raise ValueError(f"{path.name}: {name} has a fact named like a general one")
-    return problem
 
 
 @cache
@@ -250,10 +222,8 @@ def general() -> General:
 @cache
 def contexts() -> dict[str, Context]:
     """All contexts by name."""
-    return {
-        name: Context.model_validate(entry)
-        for name, entry in _read(FOLDER / "contexts.toml").items()
-    }
+    entries = _read(FOLDER / "contexts.toml")
+    return {name: Context.model_validate(entry) for name, entry in entries.items()}
 
 
 @cache

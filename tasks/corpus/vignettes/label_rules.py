@@ -19,7 +19,6 @@ The first rule that fires decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tasks.corpus.vignettes.knowledge_base import FEVER, ClinicalProblem
@@ -86,21 +85,6 @@ class Verdict:
     source: str
 
 
-@dataclass(frozen=True)
-class SafeRange:
-    """A reading, and the range outside which it is an emergency; both ends are inside."""
-
-    sign: str
-    reading: float | None
-    low: float
-    high: float
-
-    @property
-    def is_exceeded(self) -> bool:
-        """Whether the reading was taken and is outside the range."""
-        return self.reading is not None and not self.low <= self.reading <= self.high
-
-
 def decide(facts: Facts, problem: ClinicalProblem) -> Verdict:
     """The label that follows from the facts alone."""
     return (
@@ -112,14 +96,31 @@ def decide(facts: Facts, problem: ClinicalProblem) -> Verdict:
 
 def decisive_vital(facts: Facts, problem: ClinicalProblem) -> str | None:
     """The vital sign that makes this case an emergency, which its text must mention, or None."""
-    sign = emergency_vital(facts.vitals, facts.age, problem.spo2_floor)
+    sign = _emergency_vital(facts, problem)
     return sign or ("temp" if IMMUNE in facts.contexts and facts.vitals.fever else None)
 
 
-def emergency_vital(vitals: Vitals, age: float, spo2_floor: int = 91) -> str | None:
-    """The first vital sign that alone is an emergency, or None. `age` in years."""
-    ranges = _safe_ranges(vitals, age, spo2_floor)
-    return next((safe.sign for safe in ranges if safe.is_exceeded), None)
+def _emergency_vital(facts: Facts, problem: ClinicalProblem) -> str | None:
+    """The first vital sign that alone is an emergency, or None."""
+    vitals = facts.vitals
+    adult = facts.age >= ADULT_VITALS
+    # A reading, and the range outside which it is an emergency; both ends are inside.
+    ranges: list[tuple[str, float | None, float, float]] = [
+        ("spo2", vitals.spo2, problem.spo2_floor + 1, 101),
+        ("rr", vitals.rr, 9 if adult else 10, 24 if adult else 60),
+    ]
+    if facts.age < YOUNG:
+        ranges.append(("temp", vitals.temp, 0, FEVER - 0.1))
+    if adult:
+        # Outside these a single parameter scores 3 in NEWS2; a high temperature never does.
+        ranges.append(("sbp", vitals.sbp, 91, 219))
+        ranges.append(("hr", vitals.hr, 41, 130))
+        ranges.append(("temp", vitals.temp, 35.1, 45))
+
+    for sign, reading, low, high in ranges:
+        if reading is not None and not low <= reading <= high:
+            return sign
+    return None
 
 
 def _emergency(facts: Facts, problem: ClinicalProblem) -> Verdict | None:
@@ -127,14 +128,17 @@ def _emergency(facts: Facts, problem: ClinicalProblem) -> Verdict | None:
     if facts.red:
         source = problem.fact(facts.red[0]).source or problem.source
         return Verdict("ED", f"red:{facts.red[0]}", source)
-    if sign := emergency_vital(facts.vitals, facts.age, problem.spo2_floor):
+    if sign := _emergency_vital(facts, problem):
         source = NEWS2 if facts.age >= ADULT_VITALS else CHILD_VITALS
         return Verdict("ED", f"vital:{sign}", source)
 
-    reported_fever = _reports_fever(facts, problem)
-    if facts.age < YOUNG and reported_fever:
+    # The complaint or an amber fact says that there is a fever (a red one alone is ED).
+    reports_fever = problem.temp == "febrile" or any(
+        problem.fact(name).feverish for name in facts.amber
+    )
+    if facts.age < YOUNG and reports_fever:
         return Verdict("ED", "fever_under_3_months", YOUNG_FEVER)
-    if IMMUNE in facts.contexts and (facts.vitals.fever or reported_fever):
+    if IMMUNE in facts.contexts and (facts.vitals.fever or reports_fever):
         return Verdict("ED", "fever_immunosuppressed", IMMUNE_FEVER)
 
     if reason := _personal_reason(facts, problem.ed_if, problem.ed_under, NO_LIMIT):
@@ -156,14 +160,9 @@ def _needs_doctor(facts: Facts, problem: ClinicalProblem) -> Verdict | None:
         return Verdict("GP", "severe_despite_self_care", problem.source)
     if facts.trend == "worse" and facts.age >= LATER_LIFE:
         return Verdict("GP", "worse_in_later_life", WORSE_LATER)
-    if facts.trend == "worse" and problem.worse_decides:
+    if facts.trend == "worse" and not problem.worsens_first:
         return Verdict("GP", "getting_worse", problem.source)
     return None
-
-
-def _reports_fever(facts: Facts, problem: ClinicalProblem) -> bool:
-    """Whether the complaint or an amber fact says that there is a fever (a red one alone is ED)."""
-    return problem.temp == "febrile" or any(problem.fact(name).feverish for name in facts.amber)
 
 
 def _personal_reason(
@@ -173,18 +172,3 @@ def _personal_reason(
     if facts.age < under or facts.age >= over:
         return "age"
     return next((f"context:{name}" for name in facts.contexts if name in contexts), None)
-
-
-def _safe_ranges(vitals: Vitals, age: float, spo2_floor: int) -> Iterator[SafeRange]:
-    """The ranges that apply at an age, in the order in which they are looked at."""
-    adult = age >= ADULT_VITALS
-    yield SafeRange("spo2", vitals.spo2, spo2_floor + 1, 101)
-    yield SafeRange("rr", vitals.rr, 9 if adult else 10, 24 if adult else 60)
-    if age < YOUNG:
-        yield SafeRange("temp", vitals.temp, 0, FEVER - 0.1)
-
-    # Outside these a single parameter scores 3 in NEWS2; a high temperature never does.
-    if adult:
-        yield SafeRange("sbp", vitals.sbp, 91, 219)
-        yield SafeRange("hr", vitals.hr, 41, 130)
-        yield SafeRange("temp", vitals.temp, 35.1, 45)

@@ -1,4 +1,4 @@
-"""Writes a case's facts as one message: which sentences, in which order, in whose voice.
+"""Writes a case's facts as one message: which sentences, in which order, in whose voice, or a nurse's note.
 
 Never the label or the rule.
 """
@@ -12,17 +12,26 @@ from functools import partial
 from tasks.corpus.vignettes.flags import draw_reassurance
 from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, contexts, phrases
 from tasks.corpus.vignettes.label_rules import Facts, decisive_vital
-from tasks.corpus.vignettes.nurse import nurse_note
-from tasks.corpus.vignettes.voices import american, conjugate, contract, texted
-from tasks.corpus.vignettes.wording import (
+from tasks.corpus.vignettes.speech import (
+    MONTHS_BELOW,
+    WEEKS_BELOW,
     age_words,
+    american,
+    amount,
+    conjugate,
+    contract,
     duration_words,
     listed,
     listed_after_no,
     sentence,
+    texted,
     vital_clause,
 )
 
+NOT_NOUNS = ("on ", "having ", "pregnant")  # contexts that are denied by "not" rather than "no"
+# What a unit of time is divided by in shorthand: 3/7 is three days.
+SHORTHAND = {"day": 7, "week": 52, "month": 12}
+BLOOD_PRESSURE_FROM = 12  # years of age from which on it is usually measured
 MAX_WORDS = 100
 FRAMING_WORDS = 12  # room for the opening and closing sentences of a mood
 DAYS_TO_COMPARE = 3  # from here on "every day is a bit harder than the last" can be said
@@ -98,7 +107,7 @@ def told_by_no_nurse(style: Style, age: float, rng: random.Random) -> Style:
 
 def render(problem: ClinicalProblem, facts: Facts, style: Style, rng: random.Random) -> str:
     """The text of a case, at most MAX_WORDS words where the facts allow it."""
-    write = nurse_note if style.voice == "nurse" else partial(_spoken, style=style)
+    write = _nurse_note if style.voice == "nurse" else partial(_spoken, style=style)
     text = write(problem, facts, rng=rng)
     for _ in range(RETELLINGS):
         if _word_count(text) <= MAX_WORDS:
@@ -112,15 +121,34 @@ def render(problem: ClinicalProblem, facts: Facts, style: Style, rng: random.Ran
 
 def _spoken(problem: ClinicalProblem, facts: Facts, style: Style, rng: random.Random) -> str:
     """The facts as sentences of a patient, a parent or a carer."""
-    person = _person(facts, style)
+    # In whose form verbs stand: "I", "f" (she) or "m" (he).
+    is_patient = style.voice == "patient" or (style.voice == "terse" and facts.age >= 13)
+    person = "I" if is_patient else facts.sex
     needed_clauses = _needed_clauses(problem, facts, style, rng)
     optional = _extras(problem, facts, rng)
-    opening = _opening(problem, facts, style, rng)
-    body = _fit(opening, needed_clauses, optional, rng)
+    opening = _opening(problem, facts, person, rng)
 
-    sentences = _framed(style, opening, rng)
+    # Needed clauses, and optional ones while there is room, in random order.
+    needed_words = sum(map(_word_count, needed_clauses))
+    room = MAX_WORDS - FRAMING_WORDS - _word_count(opening) - needed_words
+    body = list(needed_clauses)
+    for clause in optional:
+        room -= _word_count(clause)
+        if room >= 0:
+            body.append(clause)
+    rng.shuffle(body)
+
+    # The opening, often after a sentence in the tone of the mood, and at times one at the end.
+    sentences = [opening]
+    if style.mood != "plain" or rng.random() >= 0.6:
+        opener = rng.choice(phrases()["opener"][style.mood])
+        sentences.insert(0, sentence(conjugate(opener, "I")))
     sentences += [sentence(conjugate(clause, person)) for clause in body]
-    text = " ".join([" ".join(sentences), *_closing(style, rng)])
+    if rng.random() >= (0.6 if style.mood == "plain" else 0.5):
+        closer = rng.choice(phrases()["closer"][style.mood])
+        sentences.append(sentence(conjugate(closer, "I")))
+
+    text = " ".join(sentences)
     return contract(text) if rng.random() < 0.6 else text
 
 
@@ -128,48 +156,33 @@ def _needed_clauses(
     problem: ClinicalProblem, facts: Facts, style: Style, rng: random.Random
 ) -> list[str]:
     """Every fact as a clause, before the order is drawn."""
-    clauses = [
-        _say(problem.fact(name).say, style, rng) for name in (*facts.red, *facts.amber, *facts.mild)
-    ]
-    clauses += [*_contexts(problem, facts, rng), *style.asides]
+    wordings = [problem.fact(name).say for name in (*facts.red, *facts.amber, *facts.mild)]
+    clauses = [words[-1] if style.lay else rng.choice(words) for words in wordings]
+    names = [name for name in facts.contexts if name not in problem.always]
+    clauses += [rng.choice(contexts()[name].say) for name in names]
+    clauses += [rng.choice(contexts()[name].deny) for name in facts.absent_contexts]
+    clauses += style.asides
     if facts.trend:
-        clauses.append(rng.choice(_trend_wordings(facts.trend, facts.days)))
+        # Those that compare days only where there are enough of them.
+        has_days = facts.days >= DAYS_TO_COMPARE
+        trends = phrases()["trend"][facts.trend]
+        clauses.append(rng.choice([words for words in trends if has_days or " day" not in words]))
     if facts.severity:
         clauses.append(rng.choice(phrases()["severity"][facts.severity]))
 
-    clauses += _vital_clauses(problem, facts, style, rng)
-    clauses += _denials(problem, facts, style, rng)
-    return clauses
+    # A decisive vital sign is always reported; others now and then.
+    kind = decisive_vital(facts, problem)
+    if kind is None:
+        weights = (0.85, 0.08, 0.05, 0.02 if facts.age > 30 else 0)
+        kind = rng.choices((None, "temp", "spo2", "sbp"), weights)[0]
+    if kind is not None and facts.vitals.temp is not None:
+        clauses.append(vital_clause(kind, facts.vitals, style.spelling, rng))
+
+    return clauses + _denials(problem, facts, style, rng)
 
 
 def _word_count(text: str) -> int:
     return len(text.split())
-
-
-def _person(facts: Facts, style: Style) -> str:
-    """The person in whose form verbs stand: "I", "f" (she) or "m" (he)."""
-    if style.voice == "patient" or (style.voice == "terse" and facts.age >= 13):
-        return "I"
-    return facts.sex
-
-
-def _say(wordings: tuple[str, ...], style: Style, rng: random.Random) -> str:
-    return wordings[-1] if style.lay else rng.choice(wordings)
-
-
-def _trend_wordings(trend: str, days: float) -> list[str]:
-    """Wordings of a trend; those that compare days only where there are enough of them."""
-    return [
-        words
-        for words in phrases()["trend"][trend]
-        if days >= DAYS_TO_COMPARE or " day" not in words
-    ]
-
-
-def _contexts(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[str]:
-    names = [name for name in facts.contexts if name not in problem.always]
-    clauses = [rng.choice(contexts()[name].say) for name in names]
-    return clauses + [rng.choice(contexts()[name].deny) for name in facts.absent_contexts]
 
 
 def _denials(problem: ClinicalProblem, facts: Facts, style: Style, rng: random.Random) -> list[str]:
@@ -188,20 +201,6 @@ def _denials(problem: ClinicalProblem, facts: Facts, style: Style, rng: random.R
     return [lead + listed_after_no(nouns, "or"), *other_denials]
 
 
-def _vital_clauses(
-    problem: ClinicalProblem, facts: Facts, style: Style, rng: random.Random
-) -> list[str]:
-    """A decisive vital sign is always reported; others now and then."""
-    kind = decisive_vital(facts, problem)
-    if kind is None:
-        weights = (0.85, 0.08, 0.05, 0.02 if facts.age > 30 else 0)
-        kind = rng.choices((None, "temp", "spo2", "sbp"), weights)[0]
-
-    if kind is None or facts.vitals.temp is None:
-        return []
-    return [vital_clause(kind, facts.vitals, style.spelling, rng)]
-
-
 def _extras(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[str]:
     """Clauses that are not needed: an aside, something that is well, a remedy that was tried."""
     # A small child has no plans for the weekend.
@@ -213,65 +212,100 @@ def _extras(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[
     return clauses
 
 
-def _fit(
-    opening: str, needed_clauses: list[str], optional: list[str], rng: random.Random
-) -> list[str]:
-    """Needed clauses, and optional ones while there is room, in random order."""
-    budget = (
-        MAX_WORDS - FRAMING_WORDS - _word_count(opening) - sum(map(_word_count, needed_clauses))
-    )
-    body = list(needed_clauses)
-    for clause in optional:
-        budget -= _word_count(clause)
-        if budget >= 0:
-            body.append(clause)
-
-    rng.shuffle(body)
-    return body
-
-
-def _opening(problem: ClinicalProblem, facts: Facts, style: Style, rng: random.Random) -> str:
+def _opening(problem: ClinicalProblem, facts: Facts, person: str, rng: random.Random) -> str:
     """Who has what since when, as two sentences."""
-    person = _person(facts, style)
     complaint = conjugate(rng.choice(problem.complaint), person)
     duration = duration_words(facts.days, rng, ago=problem.event)
+    age = age_words(facts.age)
 
     if person == "I":
-        patient = rng.choice(
-            (f"I am {age_words(facts.age)}", f"{age_words(facts.age)} year old {_noun(facts)} here")
-        )
+        nouns = ("girl", "boy") if facts.age < 18 else ("woman", "man")
+        noun = nouns[0] if facts.sex == "f" else nouns[1]
+        patient = rng.choice((f"I am {age}", f"{age} year old {noun} here"))
         parts = [sentence(f"{complaint}, {duration}"), sentence(patient)]
         return " ".join(parts if rng.random() < 0.6 else parts[::-1])
 
-    patient = f"{_relation(facts, rng)}, {age_words(facts.age)}"
+    # Who the patient is to the writer.
+    relations = CHILDREN if facts.age < 18 else ADULTS if facts.age < 65 else ELDERS
+    words = relations[facts.sex]
+    patient = f"{rng.choice(words[:2] if 10 <= facts.age < 18 else words)}, {age}"
     lead = rng.choice(("this is about", "writing about", "it is about"))
     return f"{sentence(f'{lead} {patient}')} {sentence(f'{complaint}, {duration}')}"
 
 
-def _noun(facts: Facts) -> str:
-    if facts.age < 18:
-        return "girl" if facts.sex == "f" else "boy"
-    return "woman" if facts.sex == "f" else "man"
+def _nurse_note(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> str:
+    """A telegraphic note that holds every fact of the case."""
+    parts = [problem.fact(name).note for name in (*facts.red, *facts.amber, *facts.mild)]
+    parts += _denials_in_a_note(problem, facts, rng)
+
+    notes = [contexts()[name].note for name in facts.contexts if name not in problem.always]
+    if notes:
+        parts.append(f"{rng.choice(('PMH', 'background', 'hx'))}: {', '.join(notes)}")
+    absent = [contexts()[name].note for name in facts.absent_contexts]
+    parts += [f"{'not' if note.startswith(NOT_NOUNS) else 'no'} {note}" for note in absent]
+    if facts.trend:
+        parts.append(rng.choice(phrases()["trend_note"][facts.trend]))
+    if facts.severity:
+        parts.append(rng.choice(phrases()["severity_note"][facts.severity]))
+
+    parts += draw_reassurance("note", 0.25, problem, facts, rng)
+    if rng.random() < 0.15 and facts.age >= 2:
+        parts.append(rng.choice(phrases()["tried"]["note"]))
+    rng.shuffle(parts)
+
+    readings = _readings(problem, facts, rng)
+    count, unit = amount(facts.days)
+    span = f"{count} {unit}{'' if count == 1 else 's'}"
+    if unit in SHORTHAND and rng.random() < 0.4:
+        span = f"{count}/{SHORTHAND[unit]}"
+    lead = rng.choice(("c/o ", "presents with ", "", "reports "))
+    ago = " ago" if problem.event else ""
+    heading = f"{_age_and_sex(facts)}, {lead}{problem.note}, {span}{ago}"
+    return " ".join(f"{part[:1].upper()}{part[1:]}." for part in [heading, *parts, *readings])
 
 
-def _relation(facts: Facts, rng: random.Random) -> str:
-    """Who the patient is to the writer."""
-    if facts.age < 18:
-        words = CHILDREN[facts.sex]
-        return rng.choice(words if facts.age < 10 else words[:2])
-    return rng.choice(ADULTS[facts.sex] if facts.age < 65 else ELDERS[facts.sex])
+def _age_and_sex(facts: Facts) -> str:
+    """34F; 7/12 M for seven months; 3/52 M for three weeks."""
+    sex = "F" if facts.sex == "f" else "M"
+    if facts.age >= MONTHS_BELOW:
+        return f"{int(facts.age)}{sex}"
+    if facts.age >= WEEKS_BELOW:
+        return f"{int(facts.age * 12)}/12 {sex}"
+    return f"{max(1, int(facts.age * 52))}/52 {sex}"
 
 
-def _framed(style: Style, opening: str, rng: random.Random) -> list[str]:
-    """The opening, often after a sentence in the tone of the mood."""
-    if style.mood == "plain" and rng.random() < 0.6:
-        return [opening]
-    opener = rng.choice(phrases()["opener"][style.mood])
-    return [sentence(conjugate(opener, "I")), opening]
+def _denials_in_a_note(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[str]:
+    """Absent flags: nouns in one list, the others each as a clause."""
+    absent = [problem.fact(name) for name in facts.denied]
+    notes = [fact.note for fact in absent if fact.listable]
+    clauses = [conjugate(rng.choice(fact.deny), facts.sex) for fact in absent if not fact.listable]
+    if not notes:
+        return clauses
+
+    form = rng.choice(("denies {}", "no {}", "nil {}", "not present: {}", "asked about {}: none"))
+    joiner = "or" if form.startswith(("denies", "no ")) else "and"
+    return [form.format(listed_after_no(notes, joiner)), *clauses]
 
 
-def _closing(style: Style, rng: random.Random) -> list[str]:
-    if rng.random() < (0.6 if style.mood == "plain" else 0.5):
+def _readings(problem: ClinicalProblem, facts: Facts, rng: random.Random) -> list[str]:
+    """Observations in shorthand; a decisive one is always among them."""
+    vitals = facts.vitals
+    if vitals.temp is None:
         return []
-    closer = rng.choice(phrases()["closer"][style.mood])
-    return [sentence(conjugate(closer, "I"))]
+
+    decisive = decisive_vital(facts, problem)
+    if decisive is None and rng.random() < 0.35:
+        return []
+
+    shorthand = {
+        "temp": f"T {vitals.temp}",
+        "hr": f"HR {vitals.hr}",
+        "rr": f"RR {vitals.rr}",
+        "spo2": f"SpO2 {vitals.spo2} %",
+        "sbp": f"BP {vitals.sbp}/{vitals.dbp}",
+    }
+    names = [name for name in shorthand if name == decisive or rng.random() < 0.75]
+    if facts.age < BLOOD_PRESSURE_FROM and decisive != "sbp":
+        names = [name for name in names if name != "sbp"]
+
+    return ["Obs: " + ", ".join(shorthand[name] for name in names)] if names else []

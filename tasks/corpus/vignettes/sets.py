@@ -5,14 +5,13 @@ from __future__ import annotations
 from tasks.corpus.case import Case
 from tasks.corpus.vignettes.contrast.cases import contrast_records
 from tasks.corpus.vignettes.generator import (
-    SHARES,
     SIZES,
     Record,
     embedded_records,
     further_records,
     share_key,
 )
-from tasks.spec import LABELS, Data
+from tasks.spec import Data
 
 
 def records_of(data: Data) -> tuple[Record, ...]:
@@ -23,39 +22,24 @@ def records_of(data: Data) -> tuple[Record, ...]:
     so that it shows whether their point was learned. Calibration and test stay as they are:
     thresholds are chosen on cases of the kind that they will meet.
     """
-    label_shares = share_key(data.shares) or tuple(SHARES[label] for label in LABELS)
+    shares = share_key(data.shares)
     size = data.train_cases or SIZES["train"]
     contrasts = round(size * data.contrast_share)
     further = round((size - contrasts) * data.further_share)
     if not data.contrast_share and not further:
-        return embedded_records(data.seed, share_key(data.shares), data.sizes)
+        return embedded_records(data.seed, shares, data.sizes)
 
-    further_records = {
-        "train": (
-            *_further(further, label_shares, data.seed),
-            *contrast_records("train", contrasts, label_shares, data.seed),
-        ),
-        "valid": _contrasts_of_valid(data.contrast_share, label_shares, data.seed),
-    }
     sizes = data.sizes | {"train": size - contrasts - further}
-    usual = embedded_records(data.seed, share_key(data.shares), sizes)
-
-    return tuple(
-        record
-        for name in SIZES
-        for record in (
-            *(usual_one for usual_one in usual if usual_one.set == name),
-            *further_records.get(name, ()),
-        )
+    usual = embedded_records(data.seed, shares, sizes)
+    in_valid = added_to_valid(data.contrast_share)
+    return (
+        *(record for record in usual if record.set == "train"),
+        *further_records(further, shares, data.seed),
+        *contrast_records("train", contrasts, shares, data.seed),
+        *(record for record in usual if record.set == "valid"),
+        *contrast_records("valid", in_valid, shares, data.seed),
+        *(record for record in usual if record.set in ("calibration", "test")),
     )
-
-
-def _further(count: int, shares: tuple[float, ...], seed: int) -> tuple[Record, ...]:
-    return further_records(count, shares, seed) if count else ()
-
-
-def _contrasts_of_valid(share: float, shares: tuple[float, ...], seed: int) -> tuple[Record, ...]:
-    return contrast_records("valid", added_to_valid(share), shares, seed)
 
 
 def added_to_valid(contrast_share: float) -> int:

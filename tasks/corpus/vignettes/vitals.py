@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from tasks.corpus.vignettes.knowledge_base import FEVER, ClinicalFact, ClinicalProblem
+from tasks.corpus.vignettes.knowledge_base import FEVER, ClinicalProblem
 from tasks.corpus.vignettes.label_rules import ADULT_VITALS, YOUNG, Facts, Vitals
 
 # Up to which age in years: heart and breathing rates a minute. None of them is amber in NICE NG143
@@ -25,37 +25,28 @@ def draw_vitals(problem: ClinicalProblem, route: str, facts: Facts, rng: random.
     if any(fact.sick for fact in flags):
         return Vitals()
 
-    degrees = _temperature_range(problem, route, facts, flags)
+    # What a fact states, else a fever where the problem, the route or a flag has one.
+    mild = [problem.fact(name) for name in facts.mild]
+    stated = [fact.temp for fact in (*flags, *mild) if fact.temp]
+    hot = problem.temp == "febrile" or route == "fever" or any(fact.feverish for fact in flags)
+    degrees = FEVERISH_TEMPERATURE if hot else NORMAL_TEMPERATURE
+    if stated:
+        degrees = stated[0]
+    # A lung disease, which lowers the problem's floor, lowers the usual saturation too.
+    saturation = (problem.spo2_floor + 2, 94) if problem.spo2_floor < 90 else (SATURATED, 99)
+
     heart, breaths = next(rates for limit, *rates in NORMAL if facts.age < limit)
     systolic = rng.randint(*((104, 148) if facts.age >= 18 else (88, 116)))
     vitals = Vitals(
         temp=round(rng.uniform(*degrees), 1),
         hr=rng.randint(*heart),
         rr=rng.randint(*breaths),
-        spo2=rng.randint(*_saturation_range(problem)),
+        spo2=rng.randint(*saturation),
         sbp=systolic,
         dbp=systolic - rng.randint(36, 56),
     )
 
     return _emergency(vitals, facts, problem, rng) if route == "vital" else vitals
-
-
-def _temperature_range(
-    problem: ClinicalProblem, route: str, facts: Facts, flags: list[ClinicalFact]
-) -> tuple[float, float]:
-    """The range that a fact states, else a fever where the problem, the route or a flag has one."""
-    mild = [problem.fact(name) for name in facts.mild]
-    stated = [fact.temp for fact in (*flags, *mild) if fact.temp]
-    if stated:
-        return stated[0]
-
-    hot = problem.temp == "febrile" or route == "fever" or any(fact.feverish for fact in flags)
-    return FEVERISH_TEMPERATURE if hot else NORMAL_TEMPERATURE
-
-
-def _saturation_range(problem: ClinicalProblem) -> tuple[int, int]:
-    """A lung disease, which lowers the problem's floor, lowers the usual saturation too."""
-    return (problem.spo2_floor + 2, 94) if problem.spo2_floor < 90 else (SATURATED, 99)
 
 
 def _emergency(

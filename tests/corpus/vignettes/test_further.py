@@ -7,14 +7,17 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from tasks.corpus.near_copies import near_duplicates
-from tasks.corpus.prepare import CARD, Source, prepare_dataset
+from tasks.corpus.prepare import CARD, ingredients_of, prepare_dataset
+from tasks.corpus.reading.sources import locate
 from tasks.corpus.vignettes.adversarial import NAME, adversarial_records
+from tasks.corpus.vignettes.contrast.cases import KINDS
 from tasks.corpus.vignettes.generator import assign_sets, embedded_records, further_records
 from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, further_problems, problems
 from tasks.corpus.vignettes.sets import records_of, sets_of
@@ -32,7 +35,7 @@ def test_the_share_is_of_train_alone_and_contrast_cases_keep_theirs() -> None:
     in_train = Counter(case.case_id.rpartition("-")[0] for case in more["train"])
     assert in_train == {"train": 400, "train-further": 400, "train-contrast": 200}
     assert {case.group for case in more["train"] if "further" in case.case_id} <= set(further_problems())
-    assert more["valid"][:600] == usual["valid"]
+    assert more["valid"][:600] == usual["valid"] and len(more["valid"]) == 750
     assert all(more[name] == usual[name] for name in ("calibration", "test"))
     assert len({case.text for case in more["train"]}) == 1000
 
@@ -62,8 +65,8 @@ def test_no_wording_is_close_to_one_of_a_problem_that_a_model_is_judged_on() -> 
 
 def clauses(problem: ClinicalProblem) -> Iterator[str]:
     """Every complaint, wording and denial of a problem, without marks."""
-    facts = (*problem.red.values(), *problem.amber.values(), *problem.mild.values())
-    for clause in (*problem.complaint, *(words for fact in facts for words in (*fact.say, *fact.deny))):
+    facts = [words for fact in problem.all_facts for words in (*fact.say, *fact.deny)]
+    for clause in (*problem.complaint, *facts):
         yield " ".join(re.findall(r"[a-z']+", clause.lower()))
 
 
@@ -75,39 +78,47 @@ def test_no_case_is_nearly_one_that_a_model_is_judged_on() -> None:
     assert near_duplicates(judged | {"further": further}, threshold=0.4) == near_duplicates(judged, threshold=0.4)
 
 
-def test_a_share_of_nothing_changes_no_digest_and_a_share_does() -> None:
-    usual, none, some = (
-        Source.of(data).ingredients for data in (Data(), Data(further_share=0), Data(further_share=0.1))
-    )
-    assert usual == none
-    assert set(some["inputs"]) - set(usual["inputs"]) == {"further_problems"}
+@pytest.mark.parametrize(
+    ("share", "inputs"),
+    [("further_share", {"further_problems"}), ("contrast_share", {"contrast", "contrast_words"})],
+)
+def test_a_share_of_nothing_changes_no_digest_and_a_share_does(share: str, inputs: set[str]) -> None:
+    usual, none, some = (ingredients_of(locate(Data(**of))) for of in ({}, {share: 0}, {share: 0.1}))
+    assert usual == none and set(some["inputs"]) - set(usual["inputs"]) == inputs
+    assert share not in Data().model_dump() and Data(**{share: 0.1}).model_dump()[share] == 0.1
 
 
-def test_the_card_counts_the_cases_and_every_label_is_derived_again(tmp_path: Path) -> None:
-    limits = {"train": 90, "valid": 9, "calibration": 9, "test": 9}
-    folder = prepare_dataset(Data.model_validate({"further_share": 0.5, "limits": limits}), tmp_path)
-    section = " ".join((folder / CARD).read_text(encoding="utf-8").split("## Further problems")[1].split())
-    counted = re.match(r"(\d+) cases of `train` \((\d+) ED, (\d+) GP, (\d+) HOME\) are about (\d+) further", section)
+def test_the_card_counts_further_and_contrast_cases_and_every_label_is_derived_again(tmp_path: Path) -> None:
+    settings = {"contrast_share": 0.2, "further_share": 0.5, "train_cases": 600}
+    limits = {"valid": 60, "calibration": 9, "test": 9}
+    folder = prepare_dataset(Data.model_validate(settings | {"limits": limits}), tmp_path)
+    assert derive_again(folder) == Derivation(678, 678)
+    further, contrast = (folder / CARD).read_text(encoding="utf-8").split("## Further problems")[1].split("## Contrast")
+    words = " ".join(further.split())
+    counted = re.match(r"(\d+) cases of `train` \((\d+) ED, (\d+) GP, (\d+) HOME\) are about (\d+) further", words)
     assert counted
     cases, *labels, about = map(int, counted.groups())
-    assert cases == sum(labels) > 30
+    assert cases == sum(labels) == 240
     train = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     assert about == len({case["group"] for case in train} & set(further_problems())) > 20
-    assert "A reader (" in section
-    assert derive_again(folder) == Derivation(117, 117)
+    assert "A reader (" in words
+
+    assert "`train` teaches what takes an alarm back" in contrast
+    rows = re.findall(r"^\| (train|valid) \| (\w+) \| (\d+) \|", contrast, re.MULTILINE)
+    assert [kind for _, kind, _ in rows] == [*KINDS, *KINDS]
+    assert sum(int(count) for name, _, count in rows if name == "train") == 120
 
 
-@pytest.mark.parametrize("share", [-0.1, 0.95])
-def test_a_share_out_of_range_is_refused(share: float) -> None:
-    with pytest.raises(ValidationError, match="further_share"):
-        Data(further_share=share)
-
-
-def test_another_seed_which_holds_out_other_problems_is_refused() -> None:
-    with pytest.raises(ValidationError, match="further_share needs data.seed = 42"):
-        Data(further_share=0.5, seed=43)
-
-
-def test_further_problems_in_own_data_are_refused() -> None:
-    with pytest.raises(ValidationError, match="further_share is for source = 'embedded' only"):
-        Data(source="a.csv", further_share=0.2)
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"further_share": -0.1}, "further_share"),
+        ({"further_share": 0.95}, "further_share"),
+        ({"further_share": 0.5, "seed": 43}, "further_share needs data.seed = 42"),
+        ({"further_share": 0.2, "source": "a.csv"}, "further_share is for source = 'embedded' only"),
+        ({"contrast_share": 0.2, "source": "a.csv"}, "contrast_share is for source = 'embedded' only"),
+    ],
+)
+def test_shares_out_of_range_or_of_other_cases_are_refused(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        Data(**settings)

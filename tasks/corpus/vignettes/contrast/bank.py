@@ -9,7 +9,7 @@ import hashlib
 import random
 import tomllib
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -63,20 +63,12 @@ class Bank(Strict):
     picture: dict[str, dict[str, str]] = Field(default_factory=dict)
     note: dict[str, dict[str, str]] = Field(default_factory=dict)
 
-    @cached_property
-    def facts(self) -> dict[str, tuple[ClinicalFact, ...]]:
-        """The general red flags in these words, one fact for each of their names."""
-        return {
-            name: tuple(_fact(general().red[name], words, note) for note in words.note)
-            for name, words in self.flag.items()
-        }
-
 
 class RewordedProblem(ClinicalProblem):
     """A problem whose general red flags are told in the words of a bank; it has no other general
     facts, since a bank has no words for them."""
 
-    _flags: Mapping[str, ClinicalFact] = PrivateAttr(default_factory=dict)
+    _flags: dict[str, ClinicalFact] = PrivateAttr(default_factory=dict)
 
     def general_facts(self, kind: Kind) -> Mapping[str, ClinicalFact]:
         return self._flags if kind == "red" else {}
@@ -92,7 +84,10 @@ def reworded(problem: ClinicalProblem, bank: Bank, rng: random.Random) -> Reword
         }
 
     copy = RewordedProblem.model_construct(**fields)
-    copy._flags = {name: rng.choice(facts) for name, facts in bank.facts.items()}
+    for name, words in bank.flag.items():
+        fact = general().red[name]
+        update = {"note": rng.choice(words.note), "say": words.say or fact.say, "deny": words.deny}
+        copy._flags[name] = fact.model_copy(update=update)
     return copy
 
 
@@ -104,11 +99,6 @@ def _own_fact(fact: ClinicalFact, name: str, problem: str, bank: Bank) -> Clinic
     if picture:
         words["say"] = (*fact.say[:-1], picture)
     return fact.model_copy(update=words) if words else fact
-
-
-def _fact(fact: ClinicalFact, words: FlagWords, note: str) -> ClinicalFact:
-    say = words.say or fact.say
-    return fact.model_copy(update={"note": note, "say": say, "deny": words.deny})
 
 
 @cache

@@ -30,12 +30,7 @@ from tasks.corpus.vignettes.flags import absent_red_flags, stems
 from tasks.corpus.vignettes.generator import Record, label_counts, new_record, problems_of
 from tasks.corpus.vignettes.knowledge_base import ClinicalProblem
 from tasks.corpus.vignettes.label_rules import Facts
-from tasks.corpus.vignettes.render import (
-    Style,
-    draw_style,
-    render,
-    told_by_no_nurse,
-)
+from tasks.corpus.vignettes.render import Style, draw_style, told_by_no_nurse
 from tasks.spec import LABELS, Label
 
 CONTRAST_VERSION = 2  # raised when these cases change; GENERATOR_VERSION is that of all others
@@ -73,7 +68,7 @@ def contrast_records(
     `shares`: of the labels, in the order of LABELS.
     """
     rng = random.Random(f"contrast-plan-{learner}-{seed}")
-    counts = label_counts(count, dict(zip(LABELS, shares, strict=True)))
+    counts = label_counts(count, shares)
     other_labels: list[Label] = [
         label for label in LABELS if label != "ED" for _ in range(counts[label])
     ]
@@ -87,22 +82,27 @@ def contrast_records(
     for number in range(max(counts["ED"], len(other_labels))):
         # Each round of the problems starts one kind later, so that every problem meets each.
         turn, place = divmod(number, len(about))
-        problem = about[place]
         kind = KINDS[(place + turn) % len(KINDS)]
         labels = other_labels[number : number + 1]
         if number < counts["ED"]:
             labels.insert(0, "ED")
-        records += _pair(problem, kind, labels, f"{learner}-contrast-{number + 1:04d}", seed, texts)
+        records += _pair(learner, number + 1, about[place], kind, labels, seed, texts)
 
     return tuple(records)
 
 
 def _pair(
-    problem: ClinicalProblem, kind: str, labels: list[Label], name: str, seed: int, texts: set[str]
+    learner: Learner,
+    number: int,
+    problem: ClinicalProblem,
+    kind: str,
+    labels: list[Label],
+    seed: int,
+    texts: set[str],
 ) -> list[Record]:
     """A case of each label in one frame, the ED case first: its red flag is the others' alarm."""
+    name = f"{learner}-contrast-{number:04d}"
     rng = random.Random(f"{name}-{seed}-{problem.id}")
-    learner: Learner = "valid" if name.startswith("valid") else "train"
     bank = teaching_bank(learner)
     words = reworded(problem, bank, rng)
     frame = _frame(words, kind, bank, rng)
@@ -110,40 +110,29 @@ def _pair(
     records: list[Record] = []
     for label in labels:
         alarm = records[0].facts.red[0] if records and records[0].facts.red else None
-        letter = "a" if label == "ED" else "b"
-        records.append(_record(words, frame, bank, label, alarm, f"{name}{letter}", rng, texts))
+        case_id = f"{name}{'a' if label == 'ED' else 'b'}"
+        title = f"Case {case_id} ({problem.id}, {kind}, {label})"
+
+        def draw(label: Label = label, alarm: str | None = alarm) -> tuple[Facts, Style]:
+            facts, asides = _framed_facts(words, frame, bank, label, alarm, rng)
+            return facts, _style(words, facts, frame, asides, rng)
+
+        records.append(new_record(learner, case_id, words, draw, rng, texts, title, kind=kind))
 
     return records
-
-
-def _record(
-    problem: RewordedProblem,
-    frame: Frame,
-    bank: Bank,
-    label: Label,
-    alarm: str | None,
-    name: str,
-    rng: random.Random,
-    texts: set[str],
-) -> Record:
-    def draw() -> tuple[Facts, Style, str]:
-        facts, asides = _framed_facts(problem, frame, bank, label, alarm, rng)
-        style = _style(problem, facts, frame, asides, rng)
-        return facts, style, render(problem, facts, style, rng)
-
-    title = f"Case {name} ({problem.id}, {frame.kind}, {label})"
-    set_name = name.partition("-")[0]
-    return new_record(set_name, name, problem, draw, texts, title, kind=frame.kind)
 
 
 def _frame(problem: ClinicalProblem, kind: str, bank: Bank, rng: random.Random) -> Frame:
     frame = bank.frame
     mention = rng.choices(("others", "imagined", "past"), (0.5, 0.25, 0.25))[0]
-    asides: Words = {
-        "figurative": _unrelated_figures(frame.figures, problem),
-        "frightened": frame.fear,
-        "understated": frame.ease,
-    }.get(kind, ())
+    asides: Words = ()
+    if kind == "figurative":
+        # Those that share no word with the complaint or a fact of the problem.
+        clauses = tuple(clause for fact in problem.all_facts for clause in (fact.note, *fact.say))
+        taken = stems((problem.note, *problem.complaint, *clauses))
+        asides = tuple(words for words in frame.figures if not stems((words,)) & taken)
+    elif kind in ("frightened", "understated"):
+        asides = frame.fear if kind == "frightened" else frame.ease
 
     return Frame(
         kind=kind,
@@ -155,14 +144,6 @@ def _frame(problem: ClinicalProblem, kind: str, bank: Bank, rng: random.Random) 
     )
 
 
-def _unrelated_figures(figures: Words, problem: ClinicalProblem) -> Words:
-    """The figures of speech that share no word with the complaint or a fact of the problem."""
-    own_facts = (*problem.red.values(), *problem.amber.values(), *problem.mild.values())
-    clauses = tuple(clause for fact in own_facts for clause in (fact.note, *fact.say))
-    stems_of_problem = stems((problem.note, *problem.complaint, *clauses))
-    return tuple(words for words in figures if not stems((words,)) & stems_of_problem)
-
-
 def _framed_facts(
     problem: RewordedProblem,
     frame: Frame,
@@ -171,11 +152,18 @@ def _framed_facts(
     alarm: str | None,
     rng: random.Random,
 ) -> tuple[Facts, Words]:
-    """Facts of the label with the alarm taken back, and the clauses that are no facts."""
-    facts, absent = _facts_without(problem, label, alarm, rng)
+    """Facts of the label with the alarm taken back, and the clauses that are no facts.
+
+    The alarm is one of the flags that may be called absent wherever TRIES allow it.
+    """
+    for _ in range(TRIES):
+        facts = draw_facts(problem, label, rng)
+        absent = absent_red_flags(problem, facts)
+        if alarm is None or alarm in absent:
+            break
+
     first = [alarm] if alarm in absent else []
-    other_names = rng.sample(absent, len(absent))
-    names = list(dict.fromkeys([*first, *other_names]))
+    names = list(dict.fromkeys([*first, *rng.sample(absent, len(absent))]))
 
     if frame.kind == "negated":
         listable_first = sorted(names, key=lambda name: not problem.fact(name).listable)
@@ -194,21 +182,6 @@ def _framed_facts(
 
     denied = tuple(dict.fromkeys([*(first if rng.random() < 0.5 else []), *facts.denied]))[:2]
     return replace(facts, denied=denied), frame.asides
-
-
-def _facts_without(
-    problem: RewordedProblem, label: Label, alarm: str | None, rng: random.Random
-) -> tuple[Facts, list[str]]:
-    """Facts of the label, and the red flags that may be called absent beside them.
-
-    The alarm is one of these wherever TRIES allow it.
-    """
-    for _ in range(TRIES):
-        facts = draw_facts(problem, label, rng)
-        absent = absent_red_flags(problem, facts)
-        if alarm is None or alarm in absent:
-            break
-    return facts, absent
 
 
 def _mention(
