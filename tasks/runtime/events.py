@@ -32,6 +32,19 @@ class Note(Event):
 
 
 @dataclass(frozen=True)
+class MemoryNote(Note):
+    """A sentence about the chosen micro-batch, with the bytes that it was computed from.
+
+    `held_bytes`: weights and optimizer; `case_bytes`: the longest case; `further_bytes`: each
+    further case.
+    """
+
+    held_bytes: int
+    case_bytes: int
+    further_bytes: int
+
+
+@dataclass(frozen=True)
 class StepWarning(Event):
     """A sentence that a user should not miss; the step continues."""
 

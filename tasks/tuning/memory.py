@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from tasks.runtime.backend import backend
 from tasks.runtime.device import cores
 from tasks.runtime.errors import BadInput, DoesNotFit
-from tasks.runtime.events import Emit, Note
+from tasks.runtime.events import Emit, MemoryNote
 from tasks.runtime.files import write_atomic
 from tasks.runtime.memory import total_memory
 from tasks.spec import ExperimentSpec, byte_count
@@ -156,7 +156,7 @@ def choose_memory(
             f"takes {case_bytes / 1e6:.1f} MB, each further one {further_bytes / 1e6:.1f} MB: "
             f"micro-batch {choice.micro_batch} of {batch}{checkpointed}."
         )
-        emit(Note(message))
+        emit(MemoryNote(message, held_bytes, case_bytes, further_bytes))
         return choice
 
     raise DoesNotFit(
