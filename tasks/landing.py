@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import INGREDIENTS, experiment_folder
 from tasks.models.manifest import VariantManifest
@@ -38,19 +36,19 @@ from tasks.spec import ExperimentSpec, training_of
 from tasks.tuning.rows import TrainingOutcome, training_rows, variant_row
 from warehouse.connect import reading, warehouse_path
 from warehouse.landing import LandingManifest, landing_folders, write_landing
+from warehouse.landing import landed_status as status_of
 from warehouse.load import (
+    FIRST_SECONDS,
     LAST_SECONDS,
-    leave_for_later,
-    load_all_or_wait,
+    load_all,
     load_or_wait,
     load_waiting,
     waiting_sentence,
 )
-from warehouse.place import check_place, loading_waits
+from warehouse.place import WAITING, check_place, loading_waits
 from warehouse.schema import Kind
 from warehouse.schema import tables as known_tables
 
-COMPLETED = "completed"
 LANDING_SECONDS = 60.0  # twice as long as a landing waits for the warehouse
 _said = threading.Event()  # that loading waits: once, not for each landing
 
@@ -93,16 +91,7 @@ def landed_status(training: str) -> str | None:
     """None where nothing has landed, or nothing that can be read: another sweep may be replacing
     it.
     """
-    return _status(training) if is_landed(training) else None
-
-
-def _status(training: str) -> str | None:
-    """The status in a landing folder, which need not be loaded."""
-    path = _landing() / training / "experiment.parquet"
-    try:
-        return str(pq.read_table(path, columns=["status"])["status"][0])
-    except (OSError, ValueError):
-        return None
+    return status_of(_landing() / training) if is_landed(training) else None
 
 
 def refill_warehouse() -> dict[str, str]:
@@ -116,12 +105,12 @@ def refill_warehouse() -> dict[str, str]:
     if not _landing().is_dir():
         return {}
 
-    report = load_all_or_wait(_landing())
-    if isinstance(report, Locked):
-        _say_once(report)
+    try:
+        return load_all(_landing(), wait=FIRST_SECONDS).refused
+    except Locked as error:
+        (_landing() / WAITING).touch()
+        _say_once(error)
         return {}
-
-    return report.refused
 
 
 def load_the_rest() -> str | None:
@@ -263,7 +252,7 @@ def _bring(shared: SharedFolder, ids: Iterable[str]) -> None:
 
 
 def _is_completed_training(id: str) -> bool:
-    return landed_kind(id) == "training" and _status(id) == COMPLETED
+    return landed_kind(id) == "training" and status_of(_landing() / id) == "completed"
 
 
 def landed_kind(id: str) -> str | None:
@@ -279,11 +268,7 @@ def keep_rows(id: str, kind: Kind, tables: Rows) -> None:
     """Write the rows of `id` to its landing folder, for a later command to load."""
     with locked(_landing() / id, LANDING_SECONDS):
         write_landing(_landing(), id, kind, tables)
-
-
-def let_loading_wait() -> None:
-    """Mark that something has landed which the next command has to load."""
-    leave_for_later(_landing())
+    (_landing() / WAITING).touch()
 
 
 def is_landed(id: str) -> bool:

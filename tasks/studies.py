@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from tasks.corpus.case import SETS
 from tasks.corpus.manifest import DatasetManifest, SetEntry
-from tasks.landing import Rows, is_landed, keep_rows, land_rows, let_loading_wait
+from tasks.landing import Rows, is_landed, keep_rows, land_rows
 from tasks.runtime.children import step_seconds
 from tasks.spec import Grid, short_digest
 from tasks.tuning.rows import sets_digest
@@ -144,7 +144,6 @@ class SweepRecord:
         """Write what is noted, for the next command to load: an interrupted sweep has little time."""
         if self._ids:
             keep_rows(self.id, "sweep", self._rows())
-            let_loading_wait()
 
     def _rows(self) -> Rows:
         members = [{"sweep_id": self.id, "id": id} for id in sorted(self._ids)]

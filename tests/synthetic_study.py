@@ -20,7 +20,7 @@ from tasks.judging.scores_folder import (
     EvaluationScores,
     ScoredCase,
     ScoresManifest,
-    set_scores,
+    probability_table,
 )
 from tasks.spec import LABELS, ExperimentSpec, experiments, short_digest
 from tasks.tuning.rows import cell_columns
@@ -105,7 +105,8 @@ class SyntheticStudy:
         calibration, _ = self._scored("calibration", 2, random)
         test, passes = self._scored("test", 1, random)
         rules = record_rules(
-            set_scores(calibration),
+            probability_table(calibration),
+            [case.label for case in calibration],
             "calibration",
             target=spec.recipe.target_ed_recall or 0.95,
             costs=spec.scoring.cost_matrix,

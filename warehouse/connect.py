@@ -172,6 +172,19 @@ def _exclusive(path: Path, wait: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """All of the block or nothing."""
+    con.begin()
+    try:
+        yield
+        con.commit()
+    except BaseException:
+        with contextlib.suppress(duckdb.Error):  # a damaged file refuses even that
+            con.rollback()
+        raise
+
+
+@contextlib.contextmanager
 def unused(path: Path, wait: float = WAIT_SECONDS) -> Iterator[None]:
     """Keep every process from connecting to a file that need not be a sound warehouse.
 
@@ -179,15 +192,12 @@ def unused(path: Path, wait: float = WAIT_SECONDS) -> Iterator[None]:
     """
     with _exclusive(path, wait), contextlib.ExitStack() as cleanup:
         if path.is_file():
-            _lock(cleanup.enter_context(_opened(path)), path, wait)
+            try:
+                file = cleanup.enter_context(path.open("r+b"))
+            except OSError as error:
+                raise BadInput(f"{path} may not be written ({error.strerror}).") from error
+            _lock(file, path, wait)
         yield
-
-
-def _opened(path: Path) -> IO[bytes]:
-    try:
-        return path.open("r+b")
-    except OSError as error:
-        raise BadInput(f"{path} may not be written ({error.strerror}).") from error
 
 
 def _lock(file: IO[bytes], path: Path, wait: float) -> None:
@@ -220,19 +230,14 @@ def _connect(
                 con.execute(f"SET {LOCK} = true")
             return con
         except duckdb.Error as error:
-            if not is_lock(error):
+            # A file that cannot be read is an IOException too: only the words tell the lock apart.
+            if not isinstance(error, duckdb.IOException) or "lock on file" not in str(error):
                 raise BadInput(_cannot_open(path, error)) from error
             if time.monotonic() >= deadline:
                 raise Locked(_in_use(path, str(error))) from error
         time.sleep(random.uniform(0, pause))  # jitter: equal waits would collide again
         # The longest pause; BETWEEN_SECONDS of load.py has to be longer.
         pause = min(2 * pause, 0.5)
-
-
-def is_lock(error: Exception) -> bool:
-    """Whether an error means that another process has the file open."""
-    # A file that cannot be read is an IOException too: only the words tell the lock apart.
-    return isinstance(error, duckdb.IOException) and "lock on file" in str(error)
 
 
 def _cannot_open(path: Path, error: duckdb.Error) -> str:

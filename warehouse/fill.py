@@ -6,11 +6,10 @@ in, and a pool of pairs whenever one of them is.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.store import read_manifest
 from tasks.spec import LABELS
 from warehouse.comparison import pools
-from warehouse.connect import utc_now
+from warehouse.connect import transaction, utc_now
 from warehouse.landing import LandingManifest, is_loaded, kind_of
 from warehouse.schema import FACTS, Kind, insert, refuse_equal_keys, refuse_newer_columns
 
@@ -135,44 +134,31 @@ def fill(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest
 
     from warehouse.comparison import pairs  # SciPy: commands that only read do without
 
-    with _transaction(con, folder):
-        _replace_rows(con, folder, kind)
-        if kind == "evaluation":
-            note_judgings(con, id)
-            _fill_costs(con, id)
-            con.execute("DELETE FROM decision_count WHERE evaluation_id = ?", [id])
-            con.execute("INSERT INTO decision_count FROM recounted_decisions_of([?])", [id])
+    try:
+        with transaction(con):
+            _replace_rows(con, folder, kind)
+            if kind == "evaluation":
+                note_judgings(con, id)
+                _fill_costs(con, id)
+                con.execute("DELETE FROM decision_count WHERE evaluation_id = ?", [id])
+                con.execute("INSERT INTO decision_count FROM recounted_decisions_of([?])", [id])
 
-        if kind in ("dataset", "training", "fidelity"):
-            for table in ("experiment", "fidelity"):
-                con.execute(_SAME_DATASET.format(table=table))
+            if kind in ("dataset", "training", "fidelity"):
+                for table in ("experiment", "fidelity"):
+                    con.execute(_SAME_DATASET.format(table=table))
 
-        con.execute("DELETE FROM landed WHERE id = ?", [id])
-        entry = [id, kind, manifest.digest, utc_now()]
-        con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", entry)
-        # Last: pairs are matched by the costs and the data digest.
-        if kind == "dataset":  # which names datasets again, those of any training
-            pairs.refresh(con)
-        elif kind in ("training", "evaluation"):
-            pairs.refresh(con, id)
+            con.execute("DELETE FROM landed WHERE id = ?", [id])
+            entry = [id, kind, manifest.digest, utc_now()]
+            con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", entry)
+            # Last: pairs are matched by the costs and the data digest.
+            if kind == "dataset":  # which names datasets again, those of any training
+                pairs.refresh(con)
+            elif kind in ("training", "evaluation"):
+                pairs.refresh(con, id)
+    except BadInput as error:
+        raise BadInput(f"{folder}: {error}") from error
 
     return True
-
-
-@contextlib.contextmanager
-def _transaction(con: duckdb.DuckDBPyConnection, folder: Path) -> Iterator[None]:
-    """All of the block or nothing; BadInput names the folder."""
-    con.begin()
-    try:
-        yield
-        con.commit()
-    except BadInput as error:
-        con.rollback()
-        raise BadInput(f"{folder}: {error}") from error
-    except BaseException:
-        with contextlib.suppress(duckdb.Error):  # a damaged file refuses even that
-            con.rollback()
-        raise
 
 
 def _replace_rows(con: duckdb.DuckDBPyConnection, folder: Path, kind: Kind) -> None:
@@ -219,12 +205,3 @@ def _fill_costs(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:
         ) from error
 
     con.executemany("INSERT INTO cost VALUES (?, ?, ?, ?)", costs)
-
-
-def work_out_again(con: duckdb.DuckDBPyConnection) -> None:
-    """Bring up to date what depends on the views, which have just been replaced."""
-    from warehouse.comparison import pairs  # SciPy: commands that only read do without
-
-    con.execute("DELETE FROM decision_count")
-    con.execute("INSERT INTO decision_count FROM recounted_decisions")
-    pairs.refresh(con)

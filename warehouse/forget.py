@@ -13,7 +13,7 @@ import duckdb
 
 from tasks.runtime.removal import remove
 from warehouse.comparison import pairs, pools
-from warehouse.connect import reading
+from warehouse.connect import reading, transaction
 from warehouse.fill import note_judgings
 from warehouse.rebuild import current
 from warehouse.schema import FACTS
@@ -57,14 +57,8 @@ def forget(study: str, landing: Path, database: Path | None = None) -> Forgotten
         folders = [landing / id for id in (*forgotten.sweeps, *forgotten.ids)]
         remove([folder for folder in folders if folder.is_dir()])
 
-        con.begin()
-        try:
+        with transaction(con):
             _delete_rows(con, [*forgotten.sweeps, *forgotten.ids])
-            con.commit()
-        except BaseException:
-            con.rollback()
-            raise
-
         # After the commit: it begins a transaction, and DuckDB has none within another.
         pools.refresh(con)
     return forgotten
@@ -82,14 +76,8 @@ def _held_alone(con: duckdb.DuckDBPyConnection, study: str) -> Forgotten:
 
 
 def _delete_rows(con: duckdb.DuckDBPyConnection, ids: list[str]) -> None:
-    for fact in FACTS.values():
-        for table in fact.tables:
-            con.execute(
-                f"DELETE FROM {table} WHERE {fact.id_column} IN (SELECT unnest(?::VARCHAR[]))",
-                [ids],
-            )
-
-    for table, column in (("landed", "id"), ("sweep_member", "id"), *DERIVED):
+    landed = [(table, fact.id_column) for fact in FACTS.values() for table in fact.tables]
+    for table, column in (*landed, ("landed", "id"), ("sweep_member", "id"), *DERIVED):
         con.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT unnest(?::VARCHAR[]))", [ids])
 
     note_judgings(con)

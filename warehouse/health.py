@@ -82,30 +82,20 @@ def _is_current(con: duckdb.DuckDBPyConnection) -> bool:
 
 
 def run_audits(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """Number of offending rows by audit; all zero on a sound warehouse."""
-    names = [audit.name for audit in sql_files("audits")]
-    return {name: run_audit(con, name) for name in (*names, *COMPUTED)}
-
-
-def run_audit(con: duckdb.DuckDBPyConnection, name: str) -> int:
-    """Number of offending rows of one audit.
+    """Number of offending rows by audit; all zero on a sound warehouse.
 
     `warehouse/audits/<name>.sql` shows them. Of those of COMPUTED, keys are read from the tables'
     declaration, and intervals and bands are computed again, which SQL cannot.
     """
-    if name == "duplicate_keys":
-        return len(_duplicate_keys(con))
-    if name in COMPUTED:
-        from warehouse.comparison import reproduced  # NumPy comes with it
-
-        audits = {
-            "pairs_are_reproduced": reproduced.wrong_pairs,
-            "pools_are_reproduced": reproduced.wrong_pools,
-        }
-        return len(audits[name](con))
+    from warehouse.comparison import reproduced  # NumPy comes with it
 
     queries = {audit.name: audit.text for audit in sql_files("audits")}
-    return len(con.execute(queries[name]).fetchall())
+    return {
+        **{name: len(con.execute(query).fetchall()) for name, query in queries.items()},
+        "duplicate_keys": len(_duplicate_keys(con)),
+        "pairs_are_reproduced": len(reproduced.wrong_pairs(con)),
+        "pools_are_reproduced": len(reproduced.wrong_pools(con)),
+    }
 
 
 def _duplicate_keys(con: duckdb.DuckDBPyConnection) -> list[tuple[object, ...]]:

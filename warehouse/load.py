@@ -127,15 +127,6 @@ def load_or_wait(folders: Sequence[Path], database: Path | None = None) -> Locke
     return None
 
 
-def load_all_or_wait(root: Path, database: Path | None = None) -> LoadReport | Locked:
-    """Load everything under `root`; or mark it as waiting, and return the reason."""
-    try:
-        return load_all(root, database, FIRST_SECONDS)
-    except Locked as error:
-        (root / WAITING).touch()
-        return error
-
-
 def load_waiting(
     root: Path, database: Path | None = None, wait: float = LATER_SECONDS
 ) -> Locked | None:
@@ -167,11 +158,6 @@ def _are_there(folders: Sequence[Path], database: Path | None) -> bool:
             )
     except Locked:
         return False
-
-
-def leave_for_later(root: Path) -> None:
-    """Mark that something under `root` waits to be loaded."""
-    (root / WAITING).touch()
 
 
 def waiting_sentence(error: Locked) -> str:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -22,8 +21,8 @@ from tasks.runtime.locks import locked
 from tasks.runtime.store import read_manifest
 from warehouse.landing import (
     LandingManifest,
-    is_completed,
     kind_of,
+    landed_status,
     landing_folders,
     write_tables,
 )
@@ -103,7 +102,7 @@ def _counts_more(source: Path, target: Path) -> bool:
     """
     if (source / MEMBERS).is_file() and (target / MEMBERS).is_file():
         return _extent(source) > _extent(target)
-    return is_completed(source) and not is_completed(target)
+    return landed_status(source) == "completed" != landed_status(target)
 
 
 def _extent(sweep: Path) -> tuple[int, bool]:
@@ -148,17 +147,13 @@ def unpack(pack: Path, root: Path) -> None:
         if fact.tables[0] not in content:
             continue
         for id in pc.unique(content[fact.tables[0]][fact.id_column]).to_pylist():
-            of_id = {
-                name: _rows_of(content[name], fact.id_column, id)
-                for name in fact.tables
-                if name in content
-            }
+            of_id = {}
+            for name in fact.tables:
+                if name in content:
+                    rows = content[name].filter(pc.equal(content[name][fact.id_column], id))
+                    # One chunk, as when it landed: the file is then the same byte for byte.
+                    of_id[name] = rows.combine_chunks()
             write_tables(root, id, kind, of_id)
-
-
-def _rows_of(table: pa.Table, id_column: str, id: str) -> pa.Table:
-    # One chunk, as when it landed: the file is then the same byte for byte, and its digest too.
-    return table.filter(pc.equal(table[id_column], id)).combine_chunks()
 
 
 @contextlib.contextmanager

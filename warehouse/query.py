@@ -30,6 +30,7 @@ MACROS = (
 )
 TABLES_WITH_ID = "SELECT table_name FROM duckdb_columns() WHERE column_name = 'evaluation_id'"
 VIEW_DEFINITIONS = "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal"
+CATALOG = """SELECT '"' || replace(current_database(), '"', '""') || '"'"""
 
 Parameters = Mapping[str, object] | None  # value by name, as in `WHERE bits = $bits`
 
@@ -128,8 +129,8 @@ def query(
     if as_ not in ("pandas", "arrow"):
         raise BadInput(f"as_ = {as_!r} is not a form of result; give 'pandas' or 'arrow'.")
     with _checked(sql, params, database, only, bounds or Bounds()) as con:
-        relation = con.sql(sql, params=dict(params or {}))
-        table = _without_decimals(relation.to_arrow_table())
+        table = con.sql(sql, params=dict(params or {})).to_arrow_table()
+    table = _with_whole_sums(table, other_decimals_as_floats=True)
     return table if as_ == "arrow" else _data_frame(table)
 
 
@@ -167,26 +168,21 @@ def query_rows(
     with _checked(sql, params, database, only, bounds or Bounds()) as con:
         result = con.execute(sql, dict(params or {}))
         columns = result.description or []
-        rows = _fetched(result, None if most is None else most + 1)
+        rows: list[tuple[object, ...]] = []
+        # A part at a time: other threads look at the memory in between.
+        while most is None or len(rows) <= most:
+            room = ROWS_AT_ONCE if most is None else min(ROWS_AT_ONCE, most + 1 - len(rows))
+            part = result.fetchmany(room)
+            if not part:
+                break
+            rows += part
+
         return Rows(
             columns=tuple(name for name, *_ in columns),
             types=tuple(str(type_).strip('"') for _, type_, *_ in columns),
             rows=rows[:most],
             cut=most is not None and len(rows) > most,
         )
-
-
-def _fetched(result: duckdb.DuckDBPyConnection, most: int | None) -> list[tuple[object, ...]]:
-    """The rows, a part at a time: other threads look at the memory in between."""
-    rows: list[tuple[object, ...]] = []
-    while most is None or len(rows) < most:
-        room = ROWS_AT_ONCE if most is None else min(ROWS_AT_ONCE, most - len(rows))
-        part = result.fetchmany(room)
-        if not part:
-            break
-        rows += part
-
-    return rows
 
 
 @contextlib.contextmanager
@@ -297,12 +293,11 @@ def _narrow_views(con: duckdb.DuckDBPyConnection, sql: str, only: Collection[str
     A temporary view calls the view's table macro, or leaves out the rows of other evaluations.
     """
     ids = ", ".join(map(quoted, sorted(only)))
-    macros = {name.removesuffix("_of") for name in _names(con, MACROS)}
-    with_id = _names(con, TABLES_WITH_ID)
-    definitions = dict(con.execute(VIEW_DEFINITIONS).fetchall())
-    catalog = _catalog(con)
-
-    for view in sorted(_views_of(sql, definitions, macros)):
+    macros = {name.removesuffix("_of") for (name,) in con.execute(MACROS).fetchall()}
+    with_id = {name for (name,) in con.execute(TABLES_WITH_ID).fetchall()}
+    # The opened file: temporary views are in another catalog.
+    ((catalog,),) = con.execute(CATALOG).fetchall()
+    for view in sorted(_views_of(con, sql, macros)):
         if view in macros:
             con.execute(f"CREATE TEMP VIEW {view} AS FROM {view}_of([{ids}]::VARCHAR[])")
         elif view in with_id:
@@ -312,18 +307,9 @@ def _narrow_views(con: duckdb.DuckDBPyConnection, sql: str, only: Collection[str
             )
 
 
-def _names(con: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
-    return {name for (name,) in con.execute(sql).fetchall()}
-
-
-def _catalog(con: duckdb.DuckDBPyConnection) -> str:
-    """The name of the opened file in SQL; temporary views are in another one."""
-    (name,) = con.execute("SELECT current_database()").fetchone() or ("",)
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _views_of(sql: str, definitions: Mapping[str, str], macros: Collection[str]) -> set[str]:
+def _views_of(con: duckdb.DuckDBPyConnection, sql: str, macros: Collection[str]) -> set[str]:
     """The views that a statement names, and those that these read; a macro narrows its own."""
+    definitions = dict(con.execute(VIEW_DEFINITIONS).fetchall())
     views: set[str] = set()
     texts = [sql]
     while texts:
@@ -344,31 +330,23 @@ def _sentence(error: duckdb.Error) -> str:
     return text if text.endswith((".", "?")) else f"{text.rstrip('!')}."
 
 
-def _with_whole_sums(table: pa.Table) -> pa.Table:
+def _with_whole_sums(table: pa.Table, other_decimals_as_floats: bool = False) -> pa.Table:
     """Sums of whole numbers, which DuckDB gives 128 bits, as whole numbers of 64 bits where they
-    fit; other decimals stay as they are, with all their digits.
+    fit; other decimals stay as they are, with all their digits, or become floats, which pandas can
+    compute with.
     """
     import pyarrow as pa
 
     for index, column in enumerate(table.schema):
         if not pa.types.is_decimal(column.type):
             continue
-        with contextlib.suppress(pa.ArrowInvalid):  # a fraction, or too large
+        try:
             values = table.column(index).cast(pa.int64())
-            table = table.set_column(index, column.name, values)
-
-    return table
-
-
-def _without_decimals(table: pa.Table) -> pa.Table:
-    """As `_with_whole_sums`, with other decimals as floats, which pandas can compute with."""
-    import pyarrow as pa
-
-    table = _with_whole_sums(table)
-    for index, column in enumerate(table.schema):
-        if pa.types.is_decimal(column.type):
+        except pa.ArrowInvalid:  # a fraction, or too large
+            if not other_decimals_as_floats:
+                continue
             values = table.column(index).cast(pa.float64())
-            table = table.set_column(index, column.name, values)
+        table = table.set_column(index, column.name, values)
 
     return table
 
@@ -378,15 +356,7 @@ def _data_frame(table: pa.Table) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
 
-    types = {
-        pa.int8(): pd.Int8Dtype(),
-        pa.int16(): pd.Int16Dtype(),
-        pa.int32(): pd.Int32Dtype(),
-        pa.int64(): pd.Int64Dtype(),
-        pa.uint8(): pd.UInt8Dtype(),
-        pa.uint16(): pd.UInt16Dtype(),
-        pa.uint32(): pd.UInt32Dtype(),
-        pa.uint64(): pd.UInt64Dtype(),
-        pa.bool_(): pd.BooleanDtype(),
-    }
+    whole = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
+    types = {getattr(pa, name.lower())(): pd.api.types.pandas_dtype(name) for name in whole}
+    types[pa.bool_()] = pd.BooleanDtype()
     return table.to_pandas(types_mapper=types.get, date_as_object=False)

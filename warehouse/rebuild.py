@@ -20,16 +20,17 @@ from rich.progress import Progress
 from tasks.runtime.errors import BadInput, Locked, TriageError
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from warehouse.comparison import pools
+from warehouse.comparison import pairs, pools
 from warehouse.connect import (
     WAIT_SECONDS,
     reading,
+    transaction,
     unused,
     utc_now,
     warehouse_path,
     writing,
 )
-from warehouse.fill import LoadReport, fill_part, in_order_of_landing, work_out_again
+from warehouse.fill import LoadReport, fill_part, in_order_of_landing
 from warehouse.landing import LandingManifest, landing_folders, write_tables
 from warehouse.schema import (
     FACTS,
@@ -114,16 +115,13 @@ def prepare(con: duckdb.DuckDBPyConnection) -> None:
     if recorded.get(VIEWS) == digests()[VIEWS]:
         return
 
-    con.begin()
-    try:
+    with transaction(con):
         replace_views(con)
         if recorded:
-            work_out_again(con)
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise
-
+            # What depends on the views.
+            con.execute("DELETE FROM decision_count")
+            con.execute("INSERT INTO decision_count FROM recounted_decisions")
+            pairs.refresh(con)
     if recorded:
         pools.refresh(con)
 

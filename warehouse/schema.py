@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from warehouse.connect import first_line, quoted, utc_now
+from warehouse.connect import first_line, quoted, transaction, utc_now
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,14 +152,9 @@ def recorded_digests(con: duckdb.DuckDBPyConnection) -> dict[int, str]:
 
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Make the tables of a new file, all or none of them."""
-    con.begin()
-    try:
+    with transaction(con):
         con.execute(create_statements())
         record(con, TABLES, "schema")
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise
 
 
 def record(con: duckdb.DuckDBPyConnection, version: int, name: str) -> None:

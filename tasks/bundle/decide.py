@@ -72,6 +72,11 @@ def _member_labels(members: ArrayLike) -> tuple[Label, ...]:
 def _with_review(bundle: Bundle, decisions: list[Decision], passes: Floats) -> list[Decision]:
     votes = summarise_passes(passes, bundle.review.entropy_limit)
     return [
-        replace(decision, review=case.review, vote_entropy=case.entropy_nats, passes=case.passes)
+        replace(
+            decision,
+            review=case["review"],
+            vote_entropy=case["entropy_nats"],
+            passes=case["passes"],
+        )
         for decision, case in zip(decisions, votes, strict=True)
     ]

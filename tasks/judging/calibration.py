@@ -21,14 +21,12 @@ from tasks.judging.intervals import (
     Totals,
     UnitDraws,
     clopper_pearson,
-    group_codes,
     percentile_interval,
-    smallest_unit_count,
+    unit_codes,
     unit_sums,
 )
 from tasks.judging.metrics import BY_CASE, CLUSTERED, INDEPENDENT, Metric
 from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, ratio
-from tasks.runtime.errors import BadInput
 
 CALIBRATION_METRICS = ("ece", "ed_ece", "brier", "ed_brier")
 ECE_CASES = 300  # below this the ECE of a perfect model is mostly noise
@@ -53,12 +51,6 @@ def calibration_table(
     """
     values = label_probabilities(p)
     truth = label_codes(labels)
-    if values.shape != (len(truth), 3):
-        raise BadInput(
-            f"There are {len(truth)} labels but probabilities of shape {values.shape}; "
-            "each case needs both."
-        )
-
     cases = len(truth)
     squares = (values - np.eye(3)[truth]) ** 2
     # A metric is the sum of the absolute means of its columns, (cases, k): an ECE has a column per
@@ -70,10 +62,10 @@ def calibration_table(
         columns["ece"] = _binned_gaps(binned["ece"], values.argmax(axis=1) == truth)
         columns["ed_ece"] = _binned_gaps(binned["ed_ece"], truth == 0)
 
-    clustered = group_codes(groups, cases) is not None
+    units, clustered = unit_codes(groups, cases)
     method = CLUSTERED if clustered else BY_CASE
     resampled: dict[str, Floats] = {}
-    if smallest_unit_count(cases, groups) >= MIN_UNITS:
+    if len(np.unique(units)) >= MIN_UNITS:
         summed = np.column_stack([*columns.values(), np.ones(cases)])
         draws = UnitDraws.of(summed, groups, seed, resamples)
         (totals,) = draws.resampled([Totals(draws.sums(summed))])
@@ -85,10 +77,10 @@ def calibration_table(
     for name in CALIBRATION_METRICS:
         if name not in columns:
             note = f"not available: {cases} cases, an ECE needs {ECE_CASES}"
-            metrics.append(Metric.without_value(name, cases, note))
+            metrics.append(Metric.without_interval(name, None, cases, note))
             continue
         if cases == 0:
-            metrics.append(Metric.without_value(name, 0, "not available: no cases"))
+            metrics.append(Metric.without_interval(name, None, 0, "not available: no cases"))
             continue
 
         value = float(_sum_of_sizes(columns[name].mean(axis=0)))
@@ -106,12 +98,6 @@ def calibration_table(
             metrics.append(Metric(name, value, *interval, method, cases, assumption))
 
     return metrics
-
-
-def expected_calibration_error(scores: ArrayLike, hits: ArrayLike) -> float:
-    """Case-weighted mean over equal-mass bins of |share of hits - mean score|."""
-    mean_gaps = _binned_gaps(scores, hits).mean(axis=0)
-    return float(_sum_of_sizes(mean_gaps))
 
 
 def _sum_of_sizes(means: Floats) -> Floats:
@@ -165,9 +151,6 @@ def reliability_rows(labels: Sequence[str], p_ed: ArrayLike) -> list[dict[str, f
     """
     scores = np.asarray(p_ed, dtype=np.float64)
     is_ed = label_codes(labels) == 0
-    if scores.shape != is_ed.shape or not np.isfinite(scores).all():
-        raise BadInput("Reliability needs one finite p(ED) for each label: score the set again.")
-
     rows: list[dict[str, float | None]] = []
     bins = np.searchsorted(np.asarray(EDGES[1:-1]), scores, side="right")
     for i, (low, high) in enumerate(pairwise(EDGES)):

@@ -12,14 +12,14 @@ guaranteed for them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.judging.inputs import LabelledProbabilities, label_codes, label_probabilities
+from tasks.judging.inputs import label_codes, label_probabilities
 from tasks.judging.intervals import Groups
-from tasks.judging.metrics import Metric, joined_notes, select_groups, share_metric
-from tasks.runtime.errors import BadInput
+from tasks.judging.metrics import Metric, joined_notes, share_metric
 from tasks.spec import LABELS
 
 EXTERNAL = "no guarantee here: the cases come from elsewhere than the calibration cases"
@@ -32,13 +32,7 @@ def conformal_threshold(scores: ArrayLike, miss_rate: float) -> float:
     k = floor(miss_rate (n + 1)); a new case of the class falls below with probability at most
     k / (n + 1). 0, which rules nothing out, where k is 0.
     """
-    if not 0 < miss_rate < 1:
-        raise BadInput(f"The conformal miss rate is {miss_rate}; it must lie between 0 and 1.")
-
     values = np.sort(np.asarray(scores, dtype=np.float64))
-    if not np.isfinite(values).all():
-        raise BadInput("Calibration needs finite probabilities: score the calibration set again.")
-
     k = _allowed_misses(len(values), miss_rate)
     return float(values[k - 1]) if k >= 1 else 0.0
 
@@ -54,34 +48,40 @@ def conformal_sets(p: ArrayLike, thresholds: ArrayLike) -> NDArray[np.bool_]:
 
 
 def judge_conformal(
-    calibration: LabelledProbabilities,
-    judged_set: LabelledProbabilities,
+    calibration: tuple[ArrayLike, Sequence[str]],
+    judged_set: tuple[ArrayLike, Sequence[str]],
     miss_rate: float,
+    groups: Groups | None = None,
     seed: int = 0,
     caveat: str | None = None,
 ) -> dict[str, float | int | str | None]:
     """Thresholds from the calibration cases, and how their sets do on the judged cases: columns of
     the table `conformal`, None where there is nothing to count.
 
-    Intervals are 95 %. `caveat`: why the miss rate is not guaranteed, EXTERNAL or MOVED.
+    Of either set the label probabilities, shape (cases, 3), and the labels; `groups`: of the judged
+    cases. Intervals are 95 %. `caveat`: why the miss rate is not guaranteed, EXTERNAL or MOVED.
     """
-    calibration_p = label_probabilities(calibration.p)
-    calibration_truth = label_codes(calibration.labels)
+    calibration_p = label_probabilities(calibration[0])
+    calibration_truth = label_codes(calibration[1])
     own_probabilities = [calibration_p[calibration_truth == i, i] for i in range(len(LABELS))]
     thresholds = [conformal_threshold(of_class, miss_rate) for of_class in own_probabilities]
 
-    truth = label_codes(judged_set.labels)
-    sets = conformal_sets(judged_set.p, thresholds)
+    truth = label_codes(judged_set[1])
+    sets = conformal_sets(judged_set[0], thresholds)
     set_sizes = sets.sum(axis=1)
     is_decided = set_sizes == 1
     is_missed = ~sets[np.arange(len(truth)), truth]
     is_ed = truth == 0
     ed_cases = int(is_ed.sum())
 
-    miss = _share(is_missed[is_ed], select_groups(judged_set.groups, is_ed), seed)
+    def share(hits: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Metric:
+        of_rows = None if groups is None else [groups[row] for row in np.flatnonzero(rows).tolist()]
+        return share_metric("share", hits[rows], of_rows, seed)
+
+    miss = share(is_missed, is_ed)
     # A case whose set has one label is decided wrongly where the true label is missing from it.
-    error = _share(is_missed[is_decided], select_groups(judged_set.groups, is_decided), seed)
-    abstain = _share(~is_decided, judged_set.groups, seed)
+    error = share(is_missed, is_decided)
+    abstain = share(~is_decided, np.ones_like(is_decided))
     too_few = [
         f"{len(p)} calibration cases of {label} are too few to rule it out at {miss_rate:g}"
         for label, p in zip(LABELS, own_probabilities, strict=True)
@@ -91,10 +91,9 @@ def judge_conformal(
 
     return {
         "miss_rate": miss_rate,
-        **{
-            f"threshold_{label.lower()}": threshold
-            for label, threshold in zip(LABELS, thresholds, strict=True)
-        },
+        "threshold_ed": thresholds[0],
+        "threshold_gp": thresholds[1],
+        "threshold_home": thresholds[2],
         "calibration_ed": len(own_probabilities[0]),
         "ed_cases": ed_cases,
         "ed_missed": int(is_missed[is_ed].sum()) if ed_cases else None,
@@ -111,10 +110,3 @@ def judge_conformal(
         "error_high": error.high,
         "note": joined_notes(caveat, *too_few, no_ed),
     }
-
-
-def _share(hits: NDArray[np.bool_], groups: Groups | None, seed: int) -> Metric:
-    """A share with its interval; without a case there is neither."""
-    if not len(hits):
-        return Metric.without_value("share", 0, None)
-    return share_metric("share", hits, groups, seed)

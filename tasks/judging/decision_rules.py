@@ -23,7 +23,6 @@ from scipy.special import log_softmax
 from tasks.judging.inputs import Costs, cost_array, label_codes, label_probabilities
 from tasks.judging.intervals import clopper_pearson
 from tasks.judging.point_metrics import Floats
-from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Label
 
 SMALLEST_P = 1e-12  # a probability that float32 rounded to 0 still needs a finite logarithm
@@ -102,18 +101,8 @@ def target_recall_threshold(
     exact two-sided lower bound, valid although the threshold was chosen on these cases, since it is
     an order statistic of them. At least one ED case stays caught. None without an ED case.
     """
-    if not 0 < target < 1:
-        raise BadInput(f"The target ED recall is {target}; it must lie between 0 and 1.")
-
     scores = np.asarray(p_ed, dtype=np.float64)
-    truth = label_codes(labels)
-    if scores.shape != truth.shape or not np.isfinite(scores).all():
-        raise BadInput(
-            "Calibration needs one finite p(ED) for each labelled case: "
-            "score the calibration set again."
-        )
-
-    ed_scores = np.sort(scores[truth == 0])
+    ed_scores = np.sort(scores[label_codes(labels) == 0])
     n_ed = len(ed_scores)
     if n_ed == 0:
         return None
@@ -130,22 +119,10 @@ def fit_vector_scaling(log_p: ArrayLike, labels: Sequence[str]) -> VectorScaling
 
     Biases are needed since a temperature cannot undo the tilt of weighted training. In
     (1/temperature, biases) the NLL is convex. There is no penalty, but there are bounds, because
-    separable cases have no finite optimum. Raises BadInput unless each label occurs.
+    separable cases have no finite optimum. Each label must occur.
     """
     x = np.asarray(log_p, dtype=np.float64)
-    truth = label_codes(labels)
-    if x.shape != (len(truth), 3) or not np.isfinite(x).all():
-        raise BadInput(
-            "Calibration needs three finite log-probabilities for each labelled case: "
-            "score the set again."
-        )
-    if len(set(truth.tolist())) < 3:
-        raise BadInput(
-            "Vector scaling needs calibration cases of each label; "
-            f"there are only {sorted(set(labels))}."
-        )
-
-    onehot = np.eye(3)[truth]
+    onehot = np.eye(3)[label_codes(labels)]
 
     def nll_and_gradient(parameters: Floats) -> tuple[float, Floats]:
         log_q = log_softmax(parameters[0] * x + np.append(parameters[1:], 0.0), axis=1)
@@ -172,23 +149,10 @@ def fit_vector_scaling(log_p: ArrayLike, labels: Sequence[str]) -> VectorScaling
 
 RULES = ("argmax", "target_recall", "min_cost")
 RECORD = "rules.json"
-CONSTANT = "not available: a constant answer has no scores to choose a rule on"
+CONSTANT = "a constant answer has no scores to choose a rule on"
 AT_BOUND = (
     "the fit of the probabilities stopped at its bound: too few or separable calibration cases"
 )
-
-
-@dataclass(frozen=True)
-class SetScores:
-    """Label probabilities of one set of cases, shape (cases, 3).
-
-    Labels are read from calibration sets only. `digests` identify the texts of the cases.
-    """
-
-    case_ids: Sequence[str]
-    p: ArrayLike
-    labels: Sequence[str] | None = None
-    digests: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -208,27 +172,17 @@ class ChosenRule:
     def not_available(cls, rule: str, reason: str) -> ChosenRule:
         return cls(rule, f"not available: {reason}", available=False)
 
-    def apply(self, p: ArrayLike, costs: Costs | None = None) -> list[Label]:
-        """The rule's decisions on probabilities, shape (cases, 3). Nothing is fitted here."""
+    def decide(self, p: ArrayLike, costs: Costs | None = None) -> list[Label] | None:
+        """The rule's decisions on probabilities, shape (cases, 3); None if it is not available.
+        Nothing is fitted here.
+        """
+        if not self.available:
+            return None
         if self.threshold is not None:
             return threshold_rule(p, self.threshold.value)
-        if self.scaling is not None:
-            if costs is None:
-                raise ValueError("the rule min_cost needs a cost matrix, and there is none")
+        if self.scaling is not None and costs is not None:
             return min_cost_rule(self.scaling.apply(log_probabilities(p)), costs)
         return argmax_rule(p)
-
-    def decide(self, p: ArrayLike, costs: Costs | None = None) -> Decisions:
-        """The rule with its decisions, or without any if it is not available."""
-        labels = self.apply(p, costs) if self.available else None
-        return Decisions(self.rule, self.note, self.available, self.threshold, self.scaling, labels)
-
-
-@dataclass(frozen=True)
-class Decisions(ChosenRule):
-    """A rule and its decisions on a set; `labels` is None if the rule is not available."""
-
-    labels: list[Label] | None = None
 
 
 @dataclass(frozen=True)
@@ -253,7 +207,8 @@ class RuleRecord:
 
 
 def record_rules(
-    calibration: SetScores,
+    p: ArrayLike,
+    labels: Sequence[str],
     digest: str,
     *,
     target: float | None = None,
@@ -262,62 +217,34 @@ def record_rules(
 ) -> RuleRecord:
     """Choose every rule on the calibration cases, with the present time as `chosen_at`.
 
-    `digest`: of the calibration set; `constant`: the model answers all cases alike, so that no
-    parameter can be fitted and only argmax is available.
+    `p` (cases, 3) and `labels`: of the calibration cases; `digest`: of their set; `constant`: the
+    model answers all cases alike, so that no parameter can be fitted and only argmax is available.
     """
-    rules = {
-        rule: choose_rule(rule, calibration, target=target, costs=costs)
-        if rule == "argmax" or not constant
-        else ChosenRule(rule, CONSTANT, available=False)
-        for rule in RULES
-    }
+    if constant:
+        fitted = [ChosenRule.not_available(rule, CONSTANT) for rule in RULES[1:]]
+    else:
+        fitted = [_target_recall_rule(p, labels, target), _min_cost_rule(p, labels, costs)]
+    rules = {rule.rule: rule for rule in (ChosenRule("argmax"), *fitted)}
     return RuleRecord(rules, target, digest, datetime.now(UTC).isoformat())
 
 
-def choose_rule(
-    rule: str, calibration: SetScores, *, target: float | None = None, costs: Costs | None = None
-) -> ChosenRule:
-    """One of RULES, its parameters fitted on the calibration cases."""
-    if rule == "argmax":
-        return ChosenRule(rule)
-    labels = calibration.labels or []
-    if rule == "target_recall":
-        if target is None:
-            return ChosenRule.not_available(rule, "the recipe has no target ED recall")
-        p_ed: ArrayLike = label_probabilities(calibration.p)[:, 0] if labels else []
-        threshold = target_recall_threshold(p_ed, labels, target)
-        if threshold is None:
-            return ChosenRule.not_available(rule, "no ED case in the calibration set")
-        return ChosenRule(rule, threshold=threshold)
-
-    if rule == "min_cost":
-        if costs is None:
-            return ChosenRule.not_available(rule, "no cost matrix")
-        if missing := [label for label in LABELS if label not in labels]:
-            reason = f"no {' or '.join(missing)} case in the calibration set"
-            return ChosenRule.not_available(rule, reason)
-        scaling = fit_vector_scaling(log_probabilities(calibration.p), labels)
-        return ChosenRule(rule, AT_BOUND if scaling.at_bound else None, scaling=scaling)
-
-    raise BadInput(f"There is no decision rule {rule!r}; use one of {', '.join(RULES)}.")
+def _target_recall_rule(p: ArrayLike, labels: Sequence[str], target: float | None) -> ChosenRule:
+    if target is None:
+        return ChosenRule.not_available("target_recall", "the recipe has no target ED recall")
+    threshold = target_recall_threshold(label_probabilities(p)[:, 0], labels, target)
+    if threshold is None:
+        return ChosenRule.not_available("target_recall", "no ED case in the calibration set")
+    return ChosenRule("target_recall", threshold=threshold)
 
 
-def refuse_overlap(calibration: SetScores, test: SetScores) -> None:
-    """Raise BadInput if a case is in both sets, by id or by digest.
-
-    A rule chosen on test cases proves nothing.
-    """
-    for identifier, of_calibration, of_test in (
-        ("case id", calibration.case_ids, test.case_ids),
-        ("text digest", calibration.digests or (), test.digests or ()),
-    ):
-        shared = sorted(set(of_calibration) & set(of_test))
-        if shared:
-            raise BadInput(
-                f"The calibration set overlaps the test set in {len(shared)} cases "
-                f"(same {identifier}, first {shared[0]!r}): "
-                "split the cases again so that each is in one set only."
-            )
+def _min_cost_rule(p: ArrayLike, labels: Sequence[str], costs: Costs | None) -> ChosenRule:
+    if costs is None:
+        return ChosenRule.not_available("min_cost", "no cost matrix")
+    if missing := [label for label in LABELS if label not in labels]:
+        reason = f"no {' or '.join(missing)} case in the calibration set"
+        return ChosenRule.not_available("min_cost", reason)
+    scaling = fit_vector_scaling(log_probabilities(p), labels)
+    return ChosenRule("min_cost", AT_BOUND if scaling.at_bound else None, scaling=scaling)
 
 
 def recall_at_over_triage(p: ArrayLike, labels: Sequence[str], over_triage: float) -> float:

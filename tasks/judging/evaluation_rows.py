@@ -9,20 +9,20 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.calibration import calibration_table, reliability_rows
-from tasks.judging.conformal import judge_conformal
+from tasks.judging.conformal import EXTERNAL, MOVED, judge_conformal
 from tasks.judging.decision_rules import RuleRecord
 from tasks.judging.gates import Gate, Verdict, judge_gates
-from tasks.judging.inputs import LabelledProbabilities, label_codes
-from tasks.judging.intervals import UnitDraws
+from tasks.judging.inputs import label_codes
+from tasks.judging.intervals import UnitDraws, interval_columns
 from tasks.judging.metrics import (
     MIN_CASES,
     Metric,
@@ -43,12 +43,7 @@ from tasks.judging.scores_folder import (
     probability_table,
     read_scores,
 )
-from tasks.judging.uncertainty import (
-    McCase,
-    entropy_nats,
-    judge_review,
-    summarise_passes,
-)
+from tasks.judging.uncertainty import entropy_nats, judge_review, summarise_passes
 from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec, evaluation_id
 
 LARGEST_EXPONENT = 700.0  # exp of more is no finite number
@@ -89,7 +84,7 @@ def judged_rows(evaluation: Evaluation, scores: EvaluationScores) -> dict[str, R
     judged = JudgedScores.of(evaluation, scores)
     gates, verdict = _gates(judged)
     passes = scores.passes
-    dropout: list[McCase] = []
+    dropout: Rows = []
     if passes is not None and passes.case_ids:
         dropout = summarise_passes(passes.p, evaluation.scoring.review_entropy)
 
@@ -101,7 +96,7 @@ def judged_rows(evaluation: Evaluation, scores: EvaluationScores) -> dict[str, R
         "gate": [{"gate": gate.name, **_but_name(gate)} for gate in gates],
         "mc_dropout": _mc_dropout_rows(judged, dropout),
         "reliability": reliability_rows(judged.labels, judged.p[:, 0]),
-        "conformal": _conformal_rows(judged),
+        "conformal": [_conformal_row(judged)],
         "review_flag": _review_flag_rows(judged, dropout),
     }
     of_scores = _score_rows(judged)
@@ -118,7 +113,7 @@ def _but_name(figure: Metric | Gate) -> Row:
     return columns
 
 
-def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: list[McCase]) -> Row:
+def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: Rows) -> Row:
     evaluation = judged.evaluation
     manifest = judged.scores.manifest
     threshold = judged.primary.threshold
@@ -155,7 +150,7 @@ def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: list[McCase
         "perplexity": None if loss is None else math.exp(min(loss, LARGEST_EXPONENT)),
         "mc_status": "available" if dropout else "not available",
         "mc_reason": None if dropout else manifest.why_no_passes,
-        "mc_passes": dropout[0].passes if dropout else None,
+        "mc_passes": dropout[0]["passes"] if dropout else None,
         "mc_cases": len(dropout) if dropout else None,
         "mc_seconds": manifest.mc_seconds if dropout else None,
     }
@@ -166,7 +161,7 @@ def _prediction_rows(judged: JudgedScores) -> Rows:
     rows = []
     for i, case in enumerate(judged.cases):
         decisions = {
-            name: rule.labels[i] if rule.labels else None for name, rule in judged.decisions.items()
+            name: labels[i] if labels else None for name, labels in judged.decisions.items()
         }
         rows.append(
             {
@@ -174,7 +169,9 @@ def _prediction_rows(judged: JudgedScores) -> Rows:
                 "case_digest": case.case_digest,
                 "case_group": case.group,
                 "label": case.label,
-                **probability_columns(case.probabilities),
+                "p_ed": case.p["ED"],
+                "p_gp": case.p["GP"],
+                "p_home": case.p["HOME"],
                 "nll": None if case.loss is None else case.loss / case.tokens,
                 "decision": decisions[judged.evaluation.rule],
                 **decisions,
@@ -184,24 +181,20 @@ def _prediction_rows(judged: JudgedScores) -> Rows:
     return rows
 
 
-def probability_columns(p: Sequence[float]) -> Row:
-    """Columns p_ed, p_gp and p_home from probabilities in the order LABELS."""
-    return {f"p_{label.lower()}": float(value) for label, value in zip(LABELS, p, strict=True)}
-
-
 def _rule_metric_rows(judged: JudgedScores) -> Rows:
     """Metric rows of the decisions of each rule."""
     rows = []
     costs = judged.evaluation.scoring.cost_matrix
     seed = judged.evaluation.seed
-    for rule in judged.decisions.values():
-        if rule.labels is None:
+    for name, decisions in judged.decisions.items():
+        rule_note = judged.scores.rules.rules[name].note
+        if decisions is None:
             cases = len(judged.labels)
-            metrics = [Metric.without_value(name, cases, rule.note) for name in METRICS]
+            metrics = [Metric.without_interval(one, None, cases, rule_note) for one in METRICS]
         else:
-            table = metric_table(judged.labels, rule.labels, judged.groups, costs, seed)
-            metrics = [replace(one, note=joined_notes(one.note, rule.note)) for one in table]
-        rows += [_metric_row(metric, rule.rule) for metric in metrics]
+            table = metric_table(judged.labels, decisions, judged.groups, costs, seed)
+            metrics = [replace(one, note=joined_notes(one.note, rule_note)) for one in table]
+        rows += [_metric_row(metric, name) for metric in metrics]
 
     return rows
 
@@ -244,10 +237,9 @@ def rule_rows(record: RuleRecord, scored_at: str) -> Rows:
                 "n_ed": threshold.n_ed if threshold else None,
                 "bound": threshold.bound if threshold else None,
                 "temperature": scaling.temperature if scaling else None,
-                **{
-                    f"bias_{label.lower()}": scaling.biases[i] if scaling else None
-                    for i, label in enumerate(LABELS)
-                },
+                "bias_ed": scaling.biases[0] if scaling else None,
+                "bias_gp": scaling.biases[1] if scaling else None,
+                "bias_home": scaling.biases[2] if scaling else None,
                 "at_bound": scaling.at_bound if scaling else None,
                 "target": record.target if rule.rule == "target_recall" else None,
                 "calibration_digest": record.calibration_digest,
@@ -262,28 +254,18 @@ def rule_rows(record: RuleRecord, scored_at: str) -> Rows:
 
 def _gates(judged: JudgedScores) -> tuple[list[Gate], Verdict]:
     """Gates of the primary rule; a rule that is not available passes none of them."""
-    primary = judged.primary
-    if primary.labels is not None:
-        return judge_gates(judged.labels, primary.labels, judged.groups, judged.evaluation.seed)
-
+    decisions = judged.primary_decisions
     # Judging the truth against itself gives each gate's name, threshold and number of cases.
-    gates, _ = judge_gates(judged.labels, judged.labels, judged.groups, judged.evaluation.seed)
-    without = [
-        replace(
-            gate,
-            state="NOT AVAILABLE",
-            value=None,
-            bound=None,
-            successes=None,
-            note=primary.note,
-            exact_low=None,
-            exact_high=None,
-            clustered_low=None,
-            clustered_high=None,
-        )
-        for gate in gates
-    ]
-    return without, "unsafe"
+    gates, verdict = judge_gates(
+        judged.labels, decisions or judged.labels, judged.groups, judged.evaluation.seed
+    )
+    if decisions is not None:
+        return gates, verdict
+
+    figures = ("value", "bound", "successes", *interval_columns(None, None))
+    without: dict[str, Any] = dict.fromkeys(figures)
+    note = judged.primary.note
+    return [replace(gate, state="NOT AVAILABLE", note=note, **without) for gate in gates], "unsafe"
 
 
 def _score_rows(judged: JudgedScores) -> dict[str, Rows]:
@@ -303,7 +285,7 @@ def _score_rows(judged: JudgedScores) -> dict[str, Rows]:
     curve = DecisionCurve.of(judged.p[:, 0], (truth == 0).astype(np.int64), draws)
     metrics, (resampled_curve,) = score_metrics([*whole, *parts], draws, [curve])
 
-    decisions = judged.primary.labels
+    decisions = judged.primary_decisions
     of_rule = {}
     if decisions is not None:
         of_rule = subgroup_metrics(
@@ -336,20 +318,17 @@ def _score_rows(judged: JudgedScores) -> dict[str, Rows]:
     }
 
 
-def _mc_dropout_rows(judged: JudgedScores, dropout: list[McCase]) -> Rows:
+def _mc_dropout_rows(judged: JudgedScores, dropout: Rows) -> Rows:
     """One row per case that went through dropout; its votes by argmax and by the primary rule."""
     passes = judged.scores.passes
     if passes is None or not dropout:
         return []
 
-    rows = []
     votes = primary_votes(judged, passes.p)
-    for case_id, case, vote in zip(passes.case_ids, dropout, votes, strict=True):
-        columns = asdict(case)
-        means = probability_columns(columns.pop("mean_probabilities"))
-        rows.append({"case_id": case_id, **columns, **means, **vote})
-
-    return rows
+    return [
+        {"case_id": case_id, **case, **vote}
+        for case_id, case, vote in zip(passes.case_ids, dropout, votes, strict=True)
+    ]
 
 
 def primary_votes(judged: JudgedScores, p: Floats) -> Rows:
@@ -358,10 +337,11 @@ def primary_votes(judged: JudgedScores, p: Floats) -> Rows:
     """
     names = ("decision_majority", "decision_confidence", "decision_entropy_nats")
     passes, cases = p.shape[:2]
-    if judged.primary.labels is None:
+    costs = judged.evaluation.scoring.cost_matrix
+    flat = judged.primary.decide(p.reshape(-1, len(LABELS)), costs)
+    if flat is None:
         return [dict.fromkeys(names)] * cases
 
-    flat = judged.primary.apply(p.reshape(-1, len(LABELS)), judged.evaluation.scoring.cost_matrix)
     decisions = np.array(flat).reshape(passes, cases)
     shares = np.stack([(decisions == label).mean(axis=0) for label in LABELS], axis=1)
     rows = []
@@ -373,17 +353,17 @@ def primary_votes(judged: JudgedScores, p: Floats) -> Rows:
     return rows
 
 
-def _review_flag_rows(judged: JudgedScores, dropout: list[McCase]) -> Rows:
+def _review_flag_rows(judged: JudgedScores, dropout: Rows) -> Rows:
     """One row per score that can flag cases for review, on the cases that went through dropout."""
-    decisions = judged.primary.labels
+    decisions = judged.primary_decisions
     passes = judged.scores.passes
     if passes is None or not dropout or decisions is None:
         return []
 
     rows = judged.rows_of(passes.case_ids)
     flags = judge_review(
-        [case.review for case in dropout],
-        [case.entropy_nats for case in dropout],
+        [case["review"] for case in dropout],
+        [case["entropy_nats"] for case in dropout],
         judged.p[rows],
         [judged.labels[row] for row in rows],
         [decisions[row] for row in rows],
@@ -393,15 +373,18 @@ def _review_flag_rows(judged: JudgedScores, dropout: list[McCase]) -> Rows:
     return [{"cases": len(rows), **flag} for flag in flags]
 
 
-def _conformal_rows(judged: JudgedScores) -> Rows:
-    """One row: the conformal sets of the judged set."""
+def _conformal_row(judged: JudgedScores) -> Row:
+    """The conformal sets of the judged set, and why they have no guarantee on its cases."""
     evaluation = judged.evaluation
     calibration = judged.scores.calibration
-    columns = judge_conformal(
-        LabelledProbabilities(probability_table(calibration), [case.label for case in calibration]),
-        judged.labelled,
+    return judge_conformal(
+        (probability_table(calibration), [case.label for case in calibration]),
+        (judged.p, judged.labels),
         evaluation.scoring.conformal_miss_rate,
+        judged.groups,
         evaluation.seed,
-        evaluation.conformal_caveat,
+        caveat=joined_notes(
+            MOVED if evaluation.is_moved else None,
+            EXTERNAL if evaluation.evaluation_set != "test" else None,
+        ),
     )
-    return [columns]

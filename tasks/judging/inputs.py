@@ -1,32 +1,21 @@
-"""Checked inputs: labels, label probabilities and cost matrices.
+"""Inputs as arrays: labels, label probabilities and cost matrices.
 
-Each function raises BadInput with a sentence that names the first unusable value.
+Labels and probabilities are checked: BadInput names the first unusable value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tasks.judging.intervals import Groups
 from tasks.judging.point_metrics import Floats, Ints
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
 Costs = Mapping[Any, Mapping[Any, float]] | ArrayLike  # Any: mappings are invariant in their key
-
-
-@dataclass(frozen=True)
-class LabelledProbabilities:
-    """Label probabilities of a set of cases, shape (cases, 3), with each case's label and group."""
-
-    p: ArrayLike
-    labels: Sequence[str]
-    groups: Groups | None = None
 
 
 def label_codes(labels: Sequence[str]) -> Ints:
@@ -73,23 +62,5 @@ def cost_array(costs: Costs) -> Floats:
     Row = truth, column = decision, both in the order LABELS.
     """
     if isinstance(costs, Mapping):
-        missing = [
-            f"{truth} -> {decision}"
-            for truth in LABELS
-            for decision in LABELS
-            if decision not in costs.get(truth, {})
-        ]
-        if missing:
-            raise BadInput(f"The cost matrix has no entry for {', '.join(missing)}.")
-
-        rows = [[costs[truth][decision] for decision in LABELS] for truth in LABELS]
-        values = np.array(rows, dtype=np.float64)
-    else:
-        values = np.asarray(costs, dtype=np.float64)
-
-    if values.shape != (3, 3) or not np.isfinite(values).all():
-        raise BadInput(
-            "The cost matrix needs 3 x 3 finite numbers (row = truth, column = decision)."
-        )
-
-    return values
+        costs = [[costs[truth][decision] for decision in LABELS] for truth in LABELS]
+    return np.asarray(costs, dtype=np.float64)

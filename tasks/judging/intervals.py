@@ -40,16 +40,9 @@ class Interval(NamedTuple):
 
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Two-sided exact interval of a proportion with k successes in n cases (Clopper, Pearson 1934).
-
-    Raises ValueError unless 0 <= k <= n, n >= 1 and 0 < level < 1.
+    """Two-sided exact interval of a proportion with k successes in n cases (Clopper, Pearson 1934);
+    0 <= k <= n, n >= 1.
     """
-    if not (0 <= k <= n and n >= 1 and 0 < level < 1):
-        raise ValueError(
-            "clopper_pearson needs 0 <= k <= n, n >= 1 and 0 < level < 1, "
-            f"got k={k}, n={n}, level={level}"
-        )
-
     # The tails of a binomial distribution are those of beta distributions, hence their quantiles.
     tail = (1 - level) / 2
     low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
@@ -74,16 +67,14 @@ def interval_columns(exact: Interval | None, clustered: Interval | None) -> dict
     }
 
 
-def group_codes(groups: Groups | None, cases: int) -> Ints | None:
-    """Integer code of each case's group, shape (cases,); None if no case has a group.
+def unit_codes(groups: Groups | None, cases: int) -> tuple[Ints, bool]:
+    """Integer code of the unit that each case is resampled with, shape (cases,), and whether the
+    units are groups.
 
-    A case without a group among cases with groups counts as its own group. Raises ValueError unless
-    there are as many groups as cases.
+    The unit is the case's group; without groups, and for a case that has none, the case itself.
     """
     if groups is None or all(group is None for group in groups):
-        return None
-    if len(groups) != cases:
-        raise ValueError(f"{len(groups)} groups for {cases} cases")
+        return np.arange(cases, dtype=np.int64), False
 
     names = sorted({group for group in groups if group is not None})
     code_of = {name: code for code, name in enumerate(names)}
@@ -92,16 +83,7 @@ def group_codes(groups: Groups | None, cases: int) -> Ints | None:
         for row, group in enumerate(groups)
     ]
 
-    return np.unique(np.asarray(codes, dtype=np.int64), return_inverse=True)[1].astype(np.int64)
-
-
-def unit_codes(groups: Groups | None, cases: int) -> Ints:
-    """Integer code of the unit that each case is resampled with, shape (cases,).
-
-    The unit is the case's group; without groups each case is a unit.
-    """
-    codes = group_codes(groups, cases)
-    return np.arange(cases, dtype=np.int64) if codes is None else codes
+    return np.unique(np.asarray(codes), return_inverse=True)[1].astype(np.int64), True
 
 
 def resample_totals(
@@ -123,8 +105,8 @@ def resample_totals(
     values = np.asarray(contributions, dtype=np.float64)
     rng = np.random.default_rng(seed)
 
-    codes = group_codes(groups, len(values))
-    if codes is not None:
+    codes, clustered = unit_codes(groups, len(values))
+    if clustered:
         group_sums = np.zeros((int(codes.max()) + 1, values.shape[1]))
         np.add.at(group_sums, codes, values)
         return _draw_totals(group_sums, rng, resamples)
@@ -151,13 +133,13 @@ def _draw_totals(units: Floats, rng: np.random.Generator, resamples: int) -> Flo
     return np.concatenate(blocks)
 
 
-def percentile_interval(resampled: ArrayLike, level: float = 0.95) -> tuple[float, float] | None:
-    """Percentile interval of resampled values; None if more than MAX_UNDEFINED of them are NaN."""
+def percentile_interval(resampled: ArrayLike) -> tuple[float, float] | None:
+    """95 % percentile interval of resampled values; None if more than MAX_UNDEFINED are NaN."""
     values = np.asarray(resampled, dtype=np.float64)
     if len(values) == 0 or undefined_too_often(values):
         return None
     defined = values[~np.isnan(values)]
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(defined, [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float(low), float(high)
 
 
@@ -165,39 +147,22 @@ def clustered_bootstrap(
     statistic: Callable[[Floats], Floats],
     *contributions: ArrayLike,
     groups: Groups | None,
-    strata: ArrayLike | None = None,
     seed: int,
-    resamples: int = 2000,
-    level: float = 0.95,
 ) -> tuple[float, float] | None:
     """Percentile bootstrap interval of a function of totals.
 
     contributions: per-case arrays of shape (cases,) or (cases, k); they are stacked side by side.
     `statistic` takes their totals, shape (resamples, all columns), and returns shape (resamples,),
     NaN where it is undefined. For a paired difference, pass both models' contributions. Returns
-    None for fewer than MIN_UNITS groups (without groups: cases in the smallest stratum) or a
-    statistic that is undefined too often: such an interval would look surer than it is.
+    None for fewer than MIN_UNITS groups (without groups: cases) or a statistic that is undefined
+    too often: such an interval would look surer than it is.
     """
-    columns = [np.asarray(values, dtype=np.float64) for values in contributions]
-    stacked = np.concatenate(
-        [values[:, None] if values.ndim == 1 else values for values in columns], axis=1
-    )
-    if smallest_unit_count(len(stacked), groups, strata) < MIN_UNITS:
+    stacked = np.column_stack([np.asarray(values, dtype=np.float64) for values in contributions])
+    codes, _ = unit_codes(groups, len(stacked))
+    if len(np.unique(codes)) < MIN_UNITS:
         return None
 
-    totals = resample_totals(stacked, groups=groups, strata=strata, seed=seed, resamples=resamples)
-    return percentile_interval(statistic(totals), level)
-
-
-def smallest_unit_count(cases: int, groups: Groups | None, strata: ArrayLike | None = None) -> int:
-    """Number of units to draw from: groups, or without groups the cases of the smallest stratum."""
-    codes = group_codes(groups, cases)
-    if codes is not None:
-        return len(np.unique(codes))
-    if strata is None or cases == 0:
-        return cases
-    _, counts = np.unique(np.asarray(strata), return_counts=True)
-    return int(counts.min())
+    return percentile_interval(statistic(resample_totals(stacked, groups=groups, seed=seed)))
 
 
 @dataclass(frozen=True)
@@ -218,11 +183,10 @@ class UnitDraws:
         their sums, so that neither the order of cases nor the names of groups change a resample.
         """
         values = np.asarray(features, dtype=np.float64)
-        codes = unit_codes(groups, len(values))
+        codes, clustered = unit_codes(groups, len(values))
         sums = unit_sums(values, codes, int(codes.max(initial=-1)) + 1)
         place = np.empty(len(sums), dtype=np.int64)
         place[np.lexsort(sums.T)] = np.arange(len(sums))
-        clustered = group_codes(groups, len(values)) is not None
         return cls(place[codes], len(sums), clustered, seed, resamples)
 
     def sums(self, columns: Floats) -> Floats:

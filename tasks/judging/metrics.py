@@ -23,7 +23,6 @@ from tasks.judging.intervals import (
     Interval,
     clopper_pearson,
     clustered_bootstrap,
-    group_codes,
     interval_columns,
     percentile_interval,
     resample_totals,
@@ -72,13 +71,10 @@ class Metric:
     clustered_high: float | None = None
 
     @classmethod
-    def without_value(cls, name: str, n: int, note: str | None) -> Metric:
-        """A metric that is not available, for the reason in `note`."""
-        return cls(name, None, None, None, NO_INTERVAL, n, note)
-
-    @classmethod
-    def without_interval(cls, name: str, value: float, n: int, note: str) -> Metric:
-        """A metric whose interval is not available, for the reason in `note`."""
+    def without_interval(cls, name: str, value: float | None, n: int, note: str | None) -> Metric:
+        """A metric whose interval is not available, for the reason in `note`; without a value it is
+        not available at all.
+        """
         return cls(name, value, None, None, NO_INTERVAL, n, note)
 
 
@@ -139,11 +135,12 @@ def resample_metrics(
     cells = confusion_cells(truth, label_codes(decisions))
     totals = resample_totals(cells, groups=groups, strata=truth, seed=seed, resamples=resamples)
 
-    units = UnitCounts.of(truth, unit_codes(groups, len(truth)))
+    units, clustered = unit_codes(groups, len(truth))
+    behind = UnitCounts.of(truth, units)
     matrix = None if costs is None else cost_array(costs)
     # The classes of the set itself, whichever of them the resamples happen to hold.
-    values = metric_values(totals.reshape(-1, 3, 3), matrix, present=units.by_class > 0)
-    return Resampled(values, units, clustered=group_codes(groups, len(truth)) is not None)
+    values = metric_values(totals.reshape(-1, 3, 3), matrix, present=behind.by_class > 0)
+    return Resampled(values, behind, clustered)
 
 
 def metric_table(
@@ -179,7 +176,7 @@ def metrics_of(table: Ints, costs: Costs | None, resampled: Resampled) -> list[M
         successes, n = proportions.get(name, (None, int(table.sum())))
         if np.isnan(value):
             reason = f"not available: {_why_not_available(name, table, costs)}"
-            metrics.append(Metric.without_value(name, n, reason))
+            metrics.append(Metric.without_interval(name, None, n, reason))
         else:
             exact = None if successes is None else Interval(*clopper_pearson(successes, n), EXACT)
             is_partial = name == "macro_f1" and len(classes) < len(LABELS)
@@ -247,16 +244,18 @@ def _why_not_available(name: str, table: Ints, costs: Costs | None) -> str:
 def share_metric(
     name: str, hits: ArrayLike, groups: Groups | None, seed: int, note: str | None = None
 ) -> Metric:
-    """The share of true `hits`, shape (cases,), with the wider of its intervals. At least one case.
+    """The share of true `hits`, shape (cases,), with the wider of its intervals; without a case
+    neither.
 
     `groups`: each case's group, or None. A note says where the interval assumes independent cases.
     """
     is_hit = np.asarray(hits, dtype=bool)
-    low, high = clopper_pearson(int(is_hit.sum()), len(is_hit))
-    exact = Interval(low, high, EXACT)
+    if not len(is_hit):
+        return Metric.without_interval(name, None, 0, note)
 
+    exact = Interval(*clopper_pearson(int(is_hit.sum()), len(is_hit)), EXACT)
     clustered = None
-    if group_codes(groups, len(is_hit)) is not None:
+    if unit_codes(groups, len(is_hit))[1]:
         ends = clustered_bootstrap(
             lambda totals: totals[:, 0] / totals[:, 1],
             is_hit,
@@ -277,13 +276,6 @@ def share_metric(
         note,
         **interval_columns(exact, clustered),
     )
-
-
-def select_groups(groups: Groups | None, mask: ArrayLike) -> Groups | None:
-    """The groups of the cases that `mask`, shape (cases,), is true for."""
-    if groups is None:
-        return None
-    return [groups[int(row)] for row in np.flatnonzero(np.asarray(mask))]
 
 
 MIN_CASES = MIN_UNITS  # below this an interval spans most of what is possible
@@ -326,8 +318,7 @@ def subgroup_metrics(
     stacked = columns.reshape(len(cells), -1)
     totals = resample_totals(stacked, groups=groups, strata=truth, seed=seed)
     resampled = np.moveaxis(totals.reshape(-1, len(rows), 3, 3), 1, 0)
-    units = unit_codes(groups, len(truth))
-    clustered = group_codes(groups, len(truth)) is not None
+    units, clustered = unit_codes(groups, len(truth))
     matrix = None if costs is None else cost_array(costs)
 
     metrics = {}
@@ -351,4 +342,4 @@ def _unless_few(metric: Metric, table: Ints) -> Metric:
         return metric
     kind = "cases" if label is None else f"{label} cases"
     reason = f"{cases} {kind} of this subgroup are too few (it needs {MIN_CASES})"
-    return Metric.without_value(metric.name, cases, f"not available: {reason}")
+    return Metric.without_interval(metric.name, None, cases, f"not available: {reason}")

@@ -117,7 +117,10 @@ def _metrics(
     names = tuple(f"{part.label.lower()}_{name}" for name in names)
     cases = len(part.rows)
     if isinstance(planned, str) or resampled is None:
-        return [Metric.without_value(name, cases, f"not available: {planned}") for name in names]
+        return [
+            Metric.without_interval(name, None, cases, f"not available: {planned}")
+            for name in names
+        ]
 
     positive = part.is_positive == 1
     reasons = (draws.why_no_interval(part.rows[rows]) for rows in (positive, ~positive))

@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from tasks.judging.conformal import EXTERNAL, MOVED
-from tasks.judging.decision_rules import RECORD, Decisions, RuleRecord, SetScores, refuse_overlap
-from tasks.judging.inputs import LabelledProbabilities
+from tasks.judging.decision_rules import RECORD, ChosenRule, RuleRecord
 from tasks.judging.intervals import Groups
-from tasks.judging.metrics import Metric, joined_notes, share_metric
+from tasks.judging.metrics import Metric, share_metric
 from tasks.judging.point_metrics import Floats
+from tasks.runtime.errors import BadInput
 from tasks.runtime.files import read_lines
 from tasks.runtime.store import Manifest
 from tasks.spec import LABELS, Label, Scoring
@@ -173,19 +172,26 @@ def probability_table(cases: Sequence[ScoredCase]) -> Floats:
     return np.array([case.probabilities for case in cases]).reshape(-1, len(LABELS))
 
 
-def set_scores(cases: Sequence[ScoredCase], evaluation_set: str = "test") -> SetScores:
-    """The cases as rules are chosen on them and applied to them.
+def refuse_overlap(
+    calibration: Sequence[ScoredCase], judged: Sequence[ScoredCase], evaluation_set: str
+) -> None:
+    """Raise BadInput if a case is in both sets, by id or by the digest of its text: a rule chosen on
+    test cases proves nothing.
 
-    The ids of an external set get its name in front: its ids and the dataset's may both count from
-    1, and equal ids would look like an overlap.
+    The ids of an external set and the dataset's may both count from 1, so they are not compared.
     """
-    prefix = "" if evaluation_set == "test" else f"{evaluation_set} "
-    return SetScores(
-        case_ids=[f"{prefix}{case.case_id}" for case in cases],
-        p=probability_table(cases),
-        labels=[case.label for case in cases],
-        digests=[case.case_digest for case in cases],
-    )
+    identifiers = {"case id": "case_id", "text digest": "case_digest"}
+    if evaluation_set != "test":
+        del identifiers["case id"]
+    for identifier, name in identifiers.items():
+        of_calibration = {getattr(case, name) for case in calibration}
+        shared = sorted(of_calibration & {getattr(case, name) for case in judged})
+        if shared:
+            raise BadInput(
+                f"The calibration set overlaps the test set in {len(shared)} cases "
+                f"(same {identifier}, first {shared[0]!r}): "
+                "split the cases again so that each is in one set only."
+            )
 
 
 def read_answer(
@@ -219,7 +225,7 @@ def generation_metrics(
     """
     if not answers:
         note = "not available: no answers were generated"
-        return [Metric.without_value(name, 0, note) for name in ANSWER_METRICS]
+        return [Metric.without_interval(name, None, 0, note) for name in ANSWER_METRICS]
 
     is_exact = [answer.exact for answer in answers]
     agrees = [answer.label == label for answer, label in zip(answers, scored, strict=True)]
@@ -250,20 +256,16 @@ class Evaluation:
     evaluation_set: str = "test"
     is_moved: bool = False
 
-    @property
-    def conformal_caveat(self) -> str | None:
-        """Why conformal sets have no guarantee on the judged cases; None where they have it."""
-        external = EXTERNAL if self.evaluation_set != "test" else None
-        return joined_notes(MOVED if self.is_moved else None, external)
-
 
 @dataclass(frozen=True)
 class JudgedScores:
-    """Scores with the decisions of each rule on the judged set, by the name of the rule."""
+    """Scores with the decisions of each rule on the judged set, by the name of the rule; None where
+    it is not available.
+    """
 
     evaluation: Evaluation
     scores: EvaluationScores
-    decisions: dict[str, Decisions]
+    decisions: dict[str, list[Label] | None]
 
     @classmethod
     def of(cls, evaluation: Evaluation, scores: EvaluationScores) -> JudgedScores:
@@ -271,12 +273,10 @@ class JudgedScores:
 
         Raises BadInput if a case is in both the calibration and the judged set.
         """
-        judged_set = set_scores(scores.judged, evaluation.evaluation_set)
-        refuse_overlap(set_scores(scores.calibration), judged_set)
+        refuse_overlap(scores.calibration, scores.judged, evaluation.evaluation_set)
+        p = probability_table(scores.judged)
         costs = evaluation.scoring.cost_matrix
-        decisions = {
-            name: rule.decide(judged_set.p, costs) for name, rule in scores.rules.rules.items()
-        }
+        decisions = {name: rule.decide(p, costs) for name, rule in scores.rules.rules.items()}
         return cls(evaluation, scores, decisions)
 
     @property
@@ -301,17 +301,17 @@ class JudgedScores:
         return probability_table(self.cases)
 
     @property
-    def labelled(self) -> LabelledProbabilities:
-        return LabelledProbabilities(self.p, self.labels, self.groups)
+    def primary(self) -> ChosenRule:
+        """The primary rule."""
+        return self.scores.rules.rules[self.evaluation.rule]
 
     @property
-    def primary(self) -> Decisions:
-        """The decisions of the primary rule."""
+    def primary_decisions(self) -> list[Label] | None:
         return self.decisions[self.evaluation.rule]
 
     @property
     def argmax(self) -> list[Label]:
-        return self.decisions["argmax"].labels or []
+        return self.decisions["argmax"] or []
 
     def rows_of(self, case_ids: list[str]) -> list[int]:
         """Positions of the given cases in the judged set."""

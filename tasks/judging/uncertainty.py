@@ -8,7 +8,6 @@ Entropies are in nats: ln 3 = 1.0986 is the maximum of three labels. Method: Gal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,33 +18,12 @@ from tasks.judging.inputs import label_codes, label_probabilities
 from tasks.judging.intervals import Groups, percentile_interval, unit_codes
 from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints
 from tasks.runtime.errors import BadInput
-from tasks.spec import LABELS, Label
+from tasks.spec import LABELS
 
 FLAG = "vote_entropy"
 MAX_PROBABILITY = "max_probability"
 SINGLE_PASS = "single_pass_entropy"
 RESAMPLES = 500
-
-
-@dataclass(frozen=True)
-class McCase:
-    """One case after `passes` dropout passes; fields as in the table `mc_dropout`.
-
-    confidence: share of the majority's votes; confidence_se: its binomial standard error, 0.042 at
-    0.9 and 50 passes; entropy_nats: of the vote shares; mean_probabilities: over passes, order
-    LABELS; predictive_entropy_nats: H[E p]; mutual_information_nats: H[E p] - E[H p], which
-    measures how much the passes disagree.
-    """
-
-    passes: int
-    majority: Label
-    confidence: float
-    confidence_se: float
-    entropy_nats: float
-    mean_probabilities: tuple[float, float, float]
-    predictive_entropy_nats: float
-    mutual_information_nats: float
-    review: bool
 
 
 def entropy_nats(shares: ArrayLike) -> Floats:
@@ -54,27 +32,24 @@ def entropy_nats(shares: ArrayLike) -> Floats:
     return np.asarray(entr(values).sum(axis=-1))
 
 
-def vote_counts(p: ArrayLike) -> Ints:
-    """Votes of each label, shape (cases, 3), from passes of shape (passes, cases, 3).
+def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> list[dict[str, Any]]:
+    """Columns of the table `mc_dropout` for each case, from label probabilities of shape (passes,
+    cases, 3); at least two passes.
 
-    A tie within a pass votes for the more urgent label.
-    """
-    votes = _checked_passes(p).argmax(axis=-1)
-    counts = [(votes == i).sum(axis=0) for i in range(len(LABELS))]
-    return np.stack(counts, axis=-1).astype(np.int64)
-
-
-def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> list[McCase]:
-    """One McCase per case from label probabilities of shape (passes, cases, 3).
+    confidence: share of the majority's votes; confidence_se: its binomial standard error, 0.042 at
+    0.9 and 50 passes; entropy_nats: of the vote shares; predictive_entropy_nats: H[E p];
+    mutual_information_nats: H[E p] - E[H p], which measures how much the passes disagree.
 
     review: vote entropy above `review_entropy` nats (0.3: at least 5 dissenting votes of 50, or 9
-    of 100). A tie in the votes goes to the more urgent label. Check `passes_are_distinct` first:
-    without dropout all passes agree, which says nothing about certainty.
+    of 100). A tie, in a pass or in the votes, goes to the more urgent label. Check
+    `passes_are_distinct` first: without dropout all passes agree, which says nothing about
+    certainty.
     """
-    values = _checked_passes(p)
+    values = label_probabilities(p)
     passes, cases = values.shape[:2]
 
-    votes = vote_counts(values)
+    chosen = values.argmax(axis=-1)
+    votes = np.stack([(chosen == i).sum(axis=0) for i in range(len(LABELS))], axis=-1)
     confidence = votes.max(axis=1) / passes
     vote_entropy = entropy_nats(votes / passes)
     mean = values.mean(axis=0)
@@ -83,23 +58,26 @@ def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> list[McCase]:
     information = np.maximum(predictive - entropy_nats(values).mean(axis=0), 0.0)
 
     return [
-        McCase(
-            passes=passes,
-            majority=LABELS[int(votes[i].argmax())],
-            confidence=float(confidence[i]),
-            confidence_se=float(np.sqrt(confidence[i] * (1 - confidence[i]) / passes)),
-            entropy_nats=float(vote_entropy[i]),
-            mean_probabilities=(float(mean[i, 0]), float(mean[i, 1]), float(mean[i, 2])),
-            predictive_entropy_nats=float(predictive[i]),
-            mutual_information_nats=float(information[i]),
-            review=bool(vote_entropy[i] > review_entropy),
-        )
+        {
+            "passes": passes,
+            "majority": LABELS[int(votes[i].argmax())],
+            "confidence": float(confidence[i]),
+            "confidence_se": float(np.sqrt(confidence[i] * (1 - confidence[i]) / passes)),
+            "entropy_nats": float(vote_entropy[i]),
+            "p_ed": float(mean[i, 0]),
+            "p_gp": float(mean[i, 1]),
+            "p_home": float(mean[i, 2]),
+            "predictive_entropy_nats": float(predictive[i]),
+            "mutual_information_nats": float(information[i]),
+            "review": bool(vote_entropy[i] > review_entropy),
+        }
         for i in range(cases)
     ]
 
 
-def distinct_passes(log_p: ArrayLike) -> int:
-    """Number of different passes among log-probabilities (passes, cases, 3): 1 without dropout.
+def passes_are_distinct(log_p: ArrayLike) -> bool:
+    """Whether no two passes of log-probabilities (passes, cases, 3) are equal: dropout is on, and no
+    mask is used twice.
 
     Probabilities would not do: a confident model's are rounded to 1 and 0 in every pass. Raises
     BadInput for a value that is not finite.
@@ -109,52 +87,21 @@ def distinct_passes(log_p: ArrayLike) -> int:
         raise BadInput(
             "Dropout passes hold NaN or infinity: train again with a lower learning rate or scale."
         )
-    return len(np.unique(values.reshape(len(values), -1), axis=0))
-
-
-def passes_are_distinct(log_p: ArrayLike) -> bool:
-    """True if no two passes are equal: dropout is on, and no mask is used twice."""
-    return distinct_passes(log_p) == len(np.asarray(log_p))
-
-
-def _checked_passes(p: ArrayLike) -> Floats:
-    values = label_probabilities(p)
-    if values.ndim != 3 or len(values) < 2:
-        raise BadInput(
-            f"Dropout passes have shape {values.shape}; "
-            "they need (at least 2 passes, cases, 3 labels)."
-        )
-    return values
-
-
-def risk_coverage(uncertainty: ArrayLike, wrong: ArrayLike) -> tuple[Floats, Floats]:
-    """Coverage k/n, and error rate among the k least uncertain cases, for k = 1..n.
-
-    Both have shape (cases,). Raises ValueError unless there is one finite uncertainty and one error
-    mark per case.
-    """
-    scores = np.asarray(uncertainty, dtype=np.float64)
-    errors = np.asarray(wrong, dtype=np.float64)
-    if len(scores) == 0 or scores.shape != errors.shape or not np.isfinite(scores).all():
-        raise ValueError(
-            "risk_coverage needs one finite uncertainty and one error flag "
-            "for each of at least one case"
-        )
-
-    # Tied cases share the mean error of their tie.
-    codes = np.unique(scores, return_inverse=True)[1]
-    mean_error = np.bincount(codes, weights=errors) / np.bincount(codes)
-    covered = np.arange(1, len(scores) + 1)
-    return covered / len(scores), np.cumsum(mean_error[np.sort(codes)]) / covered
+    return len(np.unique(values.reshape(len(values), -1), axis=0)) == len(values)
 
 
 def aurc(uncertainty: ArrayLike, wrong: ArrayLike) -> float:
-    """Area under the risk-coverage curve: mean error rate over coverages (Geifman et al., 2019).
+    """Area under the risk-coverage curve: the error rate among the k least uncertain cases, on
+    average over k = 1..n (Geifman et al., 2019). Both arguments have shape (cases,).
 
     Lower is better. Ties count with their average over all orders, so that the order of cases
     decides nothing.
     """
-    return float(risk_coverage(uncertainty, wrong)[1].mean())
+    # Tied cases share the mean error of their tie.
+    codes = np.unique(np.asarray(uncertainty), return_inverse=True)[1]
+    mean_error = np.bincount(codes, weights=np.asarray(wrong)) / np.bincount(codes)
+    risk = np.cumsum(mean_error[np.sort(codes)]) / np.arange(1, len(codes) + 1)
+    return float(risk.mean())
 
 
 def flag_most_uncertain(uncertainty: ArrayLike, load: float) -> Floats:
@@ -181,12 +128,6 @@ def judge_flag(flagged: ArrayLike, wrong: ArrayLike, missed_ed: ArrayLike) -> di
     flag = np.asarray(flagged, dtype=np.float64)
     errors = np.asarray(wrong, dtype=np.float64)
     missed = np.asarray(missed_ed, dtype=np.float64)
-    if len(flag) == 0 or not flag.shape == errors.shape == missed.shape:
-        raise ValueError(
-            "judge_flag needs a flag, an error and a missed-emergency mark "
-            "for each of at least one case"
-        )
-
     return {
         "load": float(flag.mean()),
         "error_kept": _share((1 - flag) * errors, 1 - flag),
@@ -228,7 +169,7 @@ def judge_review(
     decision_codes = label_codes(decisions)
     wrong = truth != decision_codes
     missed_ed = (truth == 0) & (decision_codes != 0)
-    units = unit_codes(groups, len(truth))
+    units, _ = unit_codes(groups, len(truth))
     areas = {name: aurc(score, wrong) for name, score in scores.items()}
 
     # Without an error, or without a right case, every score ties.

@@ -27,7 +27,7 @@ from tasks.judging.scores_folder import (
     Rows,
     ScoredCase,
     ScoresManifest,
-    set_scores,
+    probability_table,
 )
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import Backend
@@ -152,7 +152,8 @@ def dataset_baseline_rows(
     calibration_cases = _read_cases(data, "calibration")
     calibration = scored_cases(calibration_cases, classifier.predict(calibration_cases))
     rules = record_rules(
-        set_scores(calibration),
+        probability_table(calibration),
+        [case.label for case in calibration],
         dataset.digest_of("calibration"),
         target=TARGET,
         costs=scoring.cost_matrix,

@@ -30,9 +30,9 @@ from tasks.judging.scores_folder import (
     PASSES_IDS_FILE,
     ScoredCase,
     ScoringRecord,
+    probability_table,
     read_answer,
     read_cases,
-    set_scores,
     write_lines,
 )
 from tasks.runtime.errors import Diverged
@@ -101,8 +101,10 @@ def _score_set(scorer: Scorer, name: str, rules_from: Path | None, folder: Path)
     if rules_from is None:
         _score(scorer, "calibration", folder / CALIBRATION_FILE)
         # Chosen and written down before the first test case is scored.
+        calibration = read_cases(folder / CALIBRATION_FILE)
         rules = record_rules(
-            set_scores(read_cases(folder / CALIBRATION_FILE)),
+            probability_table(calibration),
+            [case.label for case in calibration],
             DatasetManifest.read(scorer.data).digest_of("calibration"),
             target=scorer.target,
             costs=scorer.scoring.cost_matrix,

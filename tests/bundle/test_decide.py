@@ -25,14 +25,13 @@ from tasks.bundle.bundle import (
 )
 from tasks.bundle.decide import decide
 from tasks.bundle.decision import Decision, answer
-from tasks.judging.decision_rules import SetScores, choose_rule
+from tasks.judging.decision_rules import record_rules
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, PromptChoice, Training
 from tests.tuning.tiny import recipe
 
 RNG = np.random.default_rng(5)
 INFORMED = softmax(RNG.normal(size=(90, 3)) + 2 * np.tile(np.eye(3), (30, 1)), axis=1)
-CALIBRATION = SetScores([str(i) for i in range(90)], INFORMED, list(LABELS) * 30)
 COSTS = {
     "ED": {"ED": 0, "GP": 9, "HOME": 9},
     "GP": {"ED": 1, "GP": 0, "HOME": 3},
@@ -60,14 +59,14 @@ def bundle(rule: Rule, scaling: Scaling | None = None, **changes) -> Bundle:
 
 @pytest.mark.parametrize("name", ["argmax", "target_recall", "min_cost"])
 def test_each_rule_decides_as_the_recorded_one(name):
-    chosen = choose_rule(name, CALIBRATION, target=0.9, costs=COSTS)
+    chosen = record_rules(INFORMED, list(LABELS) * 30, "digest", target=0.9, costs=COSTS).rules[name]
     threshold = chosen.threshold.value if chosen.threshold else None
     scaling = Scaling(temperature=chosen.scaling.temperature, biases=chosen.scaling.biases) if chosen.scaling else None
     decision_bundle = bundle(Rule(name=name, threshold=threshold, costs=COSTS), scaling)
 
     p = np.exp(log_softmax(LOG_LIKELIHOODS, axis=1))
     decisions = decide(decision_bundle, LOG_LIKELIHOODS)
-    assert [one.label for one in decisions] == chosen.apply(p, COSTS)
+    assert [one.label for one in decisions] == chosen.decide(p, COSTS)
     assert np.array([one.probabilities for one in decisions]) == pytest.approx(p, abs=1e-12)
     assert len({one.label for one in decisions}) == 3
 

@@ -1,4 +1,3 @@
-import math
 from itertools import pairwise
 
 import numpy as np
@@ -12,10 +11,8 @@ from tasks.judging.calibration import (
     EDGES,
     calibration_table,
     equal_mass_bins,
-    expected_calibration_error,
     reliability_rows,
 )
-from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
 
@@ -35,7 +32,7 @@ def random_probabilities(count, seed=0):
     """Labels and probabilities of many kinds: one case, one class, ties, certainty, and enough cases for an ECE."""
     rng = np.random.default_rng(seed)
     for i in range(count):
-        n = 300 if i % 25 == 0 else int(rng.choice([1, 2, 3, 7, 20, 60]))
+        n = 300 if i % 12 == 0 else int(rng.choice([1, 2, 3, 7, 20, 60]))
         truth = rng.choice(rng.permutation(3)[: rng.integers(1, 4)], n)
         p = softmax(rng.normal(size=(n, 3)) * rng.choice([0.1, 2, 40]), axis=1)
         if rng.random() < 0.5:
@@ -58,7 +55,6 @@ def test_brier_and_ece_equal_scikit_learn_and_a_direct_sum_on_random_tables(tabl
             edges = np.quantile(scores, np.arange(1, 10) / 10)
             bins = np.array([(edges <= score).sum() for score in scores])
             direct = sum(abs(hits[bins == b].sum() - scores[bins == b].sum()) / len(scores) for b in range(10))
-            assert expected_calibration_error(scores, hits) == pytest.approx(direct, abs=1e-12)
             assert values[name] is None if len(truth) < 300 else values[name] == pytest.approx(direct, abs=1e-12)
             eces += values[name] is not None
 
@@ -136,12 +132,3 @@ def test_reliability_looks_closely_at_small_probabilities_and_keeps_empty_rows()
     assert (last["n"], last["ed_share"]) == (2, 0.5)  # 0.5 belongs to the row that begins there, 1.0 to the last
     assert rows[0]["n"] == 0 and rows[0]["ed_share"] is None and rows[0]["share_low"] is None
     assert sum(r["n"] for r in rows) == 102
-
-
-def test_unusable_input_is_refused_in_a_sentence():
-    with pytest.raises(BadInput, match="2 labels but probabilities of shape"):
-        calibration_table(["ED", "GP"], [[1, 0, 0]])
-    with pytest.raises(BadInput, match="NaN"):
-        calibration_table(["ED"], [[math.nan, 0, 0]])
-    with pytest.raises(BadInput, match="one finite p"):
-        reliability_rows(["ED"], [math.nan])

@@ -9,15 +9,12 @@ from scipy.special import log_softmax, softmax
 from tasks.judging.decision_rules import (
     RULES,
     RuleRecord,
-    SetScores,
     argmax_rule,
-    choose_rule,
     fit_vector_scaling,
     log_probabilities,
     min_cost_rule,
     recall_at_over_triage,
     record_rules,
-    refuse_overlap,
     target_recall_threshold,
     threshold_rule,
 )
@@ -30,19 +27,19 @@ from tasks.spec import LABELS
 COSTS = [[1, 100, 100], [2, 1, 10], [2, 3, 1]]
 
 
-def decide(rule, calibration, test, target=None, costs=None):
-    """Choose a rule on the calibration cases and apply it to the test cases, as an evaluation does."""
-    refuse_overlap(calibration, test)
-    return choose_rule(rule, calibration, target=target, costs=costs).decide(test.p, costs)
-
-
-def scored(n, seed=0, prefix="c", labelled=True, spread=1.5):
-    """n cases whose probabilities lean towards their labels."""
+def scored(n, seed=0, spread=1.5):
+    """Probabilities of n cases, which lean towards their labels, and these."""
     rng = np.random.default_rng(seed)
     truth = np.arange(n) % 3
-    p = softmax(rng.normal(size=(n, 3)) + spread * np.eye(3)[truth], axis=1)
-    ids = [f"{prefix}{i}" for i in range(n)]
-    return SetScores(ids, p, [LABELS[i] for i in truth] if labelled else None)
+    return softmax(rng.normal(size=(n, 3)) + spread * np.eye(3)[truth], axis=1), [LABELS[i] for i in truth]
+
+
+def chosen_rules(p, labels, **options):
+    """The rules as an evaluation reads them, chosen on calibration cases."""
+    record = record_rules(p, labels, "digest", **options)
+    again = RuleRecord.from_json(record.to_json())
+    assert again == record and list(again.rules) == list(RULES)
+    return again
 
 
 def test_ties_go_to_the_more_urgent_label():
@@ -139,10 +136,10 @@ def test_vector_scaling_finds_the_temperature_and_biases_that_were_planted():
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(12, 200))
 def test_vector_scaling_is_at_the_optimum(seed, n):
-    cases = scored(n, seed, spread=0.7)
-    x = log_probabilities(cases.p)
+    p, labels = scored(n, seed, spread=0.7)
+    x = log_probabilities(p)
     truth = np.arange(n) % 3
-    fit = fit_vector_scaling(x, cases.labels)
+    fit = fit_vector_scaling(x, labels)
 
     def nll(temperature, biases):
         return -log_softmax(x / temperature + biases, axis=1)[np.arange(n), truth].mean()
@@ -160,98 +157,53 @@ def test_separable_calibration_stops_at_its_bound_and_says_so():
     p = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]] * 4)
     fit = fit_vector_scaling(np.log(p), ["ED", "GP", "HOME"] * 4)
     assert fit.at_bound and fit.temperature == pytest.approx(0.1)
-    calibration = SetScores([str(i) for i in range(12)], p, ["ED", "GP", "HOME"] * 4)
-    assert "stopped at its bound" in decide("min_cost", calibration, scored(6, prefix="t"), costs=COSTS).note
+    rules = chosen_rules(p, ["ED", "GP", "HOME"] * 4, costs=COSTS).rules
+    assert "stopped at its bound" in rules["min_cost"].note
 
 
-def test_all_rules_stand_side_by_side_and_read_no_test_label():
-    calibration = scored(90)
-    test = scored(30, 1, "t", labelled=False)
-    decisions = {rule: decide(rule, calibration, test, target=0.9, costs=COSTS) for rule in RULES}
-    assert list(decisions) == list(RULES)
-    assert all(d.labels is not None and len(d.labels) == 30 for d in decisions.values())
-    threshold = decisions["target_recall"].threshold
-    assert threshold == target_recall_threshold(np.asarray(calibration.p)[:, 0], calibration.labels, 0.9)
-    assert decisions["target_recall"].labels == threshold_rule(test.p, threshold.value)
-    scaling = decisions["min_cost"].scaling
-    assert decisions["min_cost"].labels == min_cost_rule(scaling.apply(log_probabilities(test.p)), COSTS)
-    assert decisions["argmax"].labels == argmax_rule(test.p)
+def test_stored_rules_stand_side_by_side_and_decide_as_their_parts_do_to_the_last_bit():
+    p, labels = scored(90)
+    test, _ = scored(300, 1)
+    record = chosen_rules(p, labels, target=0.9, costs=COSTS)
+    threshold = record.rules["target_recall"].threshold
+    scaling = record.rules["min_cost"].scaling
+    assert threshold == target_recall_threshold(p[:, 0], labels, 0.9)
+    decisions = {name: rule.decide(test, COSTS) for name, rule in record.rules.items()}
+    assert decisions == {
+        "argmax": argmax_rule(test),
+        "target_recall": threshold_rule(test, threshold.value),
+        "min_cost": min_cost_rule(scaling.apply(log_probabilities(test)), COSTS),
+    }
 
-
-def test_stored_rules_decide_as_the_chosen_ones_do_to_the_last_bit():
-    calibration = scored(90)
-    test = scored(300, 1, "t", labelled=False)
-    record = record_rules(calibration, "digest", target=0.9, costs=COSTS)
-    again = RuleRecord.from_json(record.to_json())
-    assert again == record and list(again.rules) == list(RULES)
-
-    for rule in RULES:
-        direct = decide(rule, calibration, test, target=0.9, costs=COSTS)
-        assert again.rules[rule].decide(test.p, COSTS) == direct
-
-    rows = {row["rule"]: row for row in rule_rows(again, "2026-01-01T00:00:00")}
-    threshold = again.rules["target_recall"].threshold
-    scaling = again.rules["min_cost"].scaling
-    columns = [
-        rows["target_recall"][key] for key in ("threshold", "allowed_misses", "misses", "n_ed", "bound", "target")
-    ]
-    assert columns == [*vars(threshold).values(), 0.9] and rows["argmax"]["threshold"] is None
+    rows = {row["rule"]: row for row in rule_rows(record, "2026-01-01T00:00:00")}
+    columns = ("threshold", "allowed_misses", "misses", "n_ed", "bound", "target")
+    assert [rows["target_recall"][key] for key in columns] == [*vars(threshold).values(), 0.9]
+    assert rows["argmax"]["threshold"] is None
     assert rows["min_cost"]["temperature"] == scaling.temperature and rows["min_cost"]["bias_gp"] == scaling.biases[1]
     assert rows["min_cost"]["bias_home"] == 0 and rows["min_cost"]["target"] is None
 
 
-def test_a_record_of_rules_that_could_not_be_chosen_keeps_the_reasons():
-    again = RuleRecord.from_json(record_rules(scored(30), "digest", constant=True, target=0.9, costs=COSTS).to_json())
-    assert again.rules["argmax"].available and not again.rules["target_recall"].available
-    assert again.rules["min_cost"].decide(scored(6).p, COSTS).labels is None
-    notes = [row["note"] for row in rule_rows(again, "2026-01-01T00:00:00")]
-    assert notes[0] is None and all("a constant answer" in note for note in notes[1:])
+def test_a_rule_that_is_not_available_says_why_and_decides_nothing():
+    p, labels = scored(30)
+    calm = [i for i, label in enumerate(labels) if label != "ED"]
+    without_ed = (p[calm], [labels[i] for i in calm])
+    no_ed = "no ED case in the calibration set"
+    given = {"target": 0.9, "costs": COSTS}
+    for calibration, options, target_recall, min_cost in (
+        ((p, labels), {}, "the recipe has no target ED recall", "no cost matrix"),
+        (without_ed, given, no_ed, no_ed),
+        ((np.empty((0, 3)), []), given, no_ed, "no ED or GP or HOME case in the calibration set"),
+        ((p, labels), given | {"constant": True}, *["a constant answer has no scores to choose a rule on"] * 2),
+    ):
+        record = chosen_rules(*calibration, **options)
+        notes = [row["note"] for row in rule_rows(record, "2026-01-01T00:00:00")]
+        assert notes == [None, f"not available: {target_recall}", f"not available: {min_cost}"]
+        assert [rule.decide(p, COSTS) for rule in record.rules.values()] == [argmax_rule(p), None, None]
 
 
-def test_a_rule_that_is_not_available_says_why():
-    test = scored(6, 1, "t")
-    plain = scored(30)
-    assert decide("target_recall", plain, test).note == "not available: the recipe has no target ED recall"
-    assert decide("min_cost", plain, test).note == "not available: no cost matrix"
-    keep = [i for i, label in enumerate(plain.labels) if label != "ED"]
-    without = SetScores([plain.case_ids[i] for i in keep], np.asarray(plain.p)[keep], [plain.labels[i] for i in keep])
-
-    for rule in ("target_recall", "min_cost"):
-        decisions = decide(rule, without, test, target=0.95, costs=COSTS)
-        assert decisions.labels is None and decisions.note == "not available: no ED case in the calibration set"
-
-    empty = SetScores([], np.empty((0, 3)), [])
-    assert decide("target_recall", empty, test, target=0.95).labels is None
-    assert decide("argmax", empty, test).labels == argmax_rule(test.p)
-
-
-def test_a_calibration_set_that_overlaps_test_is_refused_by_id_and_by_digest():
-    with pytest.raises(BadInput, match="overlaps the test set in 6 cases .same case id"):
-        refuse_overlap(scored(30), scored(6, 1))
-
-    one = scored(3)
-    other = scored(3, 1, "t")
-    same_text = [
-        SetScores(s.case_ids, s.p, s.labels, [f"{k}a", f"{k}b", "shared"]) for k, s in (("x", one), ("y", other))
-    ]
-
-    with pytest.raises(BadInput, match="in 1 cases .same text digest, first 'shared'"):
-        decide("argmax", *same_text)
-
-
-def test_unusable_input_is_refused_in_a_sentence():
-    with pytest.raises(BadInput, match="no decision rule 'magic'; use one of argmax"):
-        decide("magic", scored(3), scored(3, prefix="t"))
-    with pytest.raises(BadInput, match="target ED recall is 1.5"):
-        target_recall_threshold([0.5], ["ED"], 1.5)
-    with pytest.raises(BadInput, match="finite p"):
-        target_recall_threshold([math.nan], ["ED"], 0.9)
+def test_nan_is_refused_in_a_sentence():
     with pytest.raises(BadInput, match="NaN or infinity"):
         argmax_rule([[math.nan, 0.5, 0.5]])
-    with pytest.raises(BadInput, match="needs calibration cases of each label; there are only .'ED', 'GP'."):
-        fit_vector_scaling(np.log([[0.5, 0.3, 0.2]] * 2), ["ED", "GP"])
-    with pytest.raises(BadInput, match="three finite log-probabilities"):
-        fit_vector_scaling([[-math.inf, 0, 0]] * 3, ["ED", "GP", "HOME"])
 
 
 def test_a_probability_rounded_to_zero_stays_usable():

@@ -256,11 +256,9 @@ def test_a_seed_fixes_the_intervals():
         (label_probabilities, ([[1, 0, 0], [math.nan, 0.5, 0.5]],), "Row 2 .*NaN"),
         (label_probabilities, ([[0.5, 0.4, 0.0]],), "Row 1 .*does not sum to 1"),
         (label_probabilities, ([[0.5, 0.5]],), "one column each"),
-        (cost_array, ({"ED": COSTS["ED"], "GP": COSTS["GP"], "HOME": {"GP": 3, "HOME": 1}},), "HOME -> ED"),
-        (cost_array, ([[1, 2], [3, 4]],), "3 x 3 finite numbers"),
     ],
 )
-def test_bad_labels_probabilities_and_costs_are_refused_in_a_sentence(check, arguments, words):
+def test_bad_labels_and_probabilities_are_refused_in_a_sentence(check, arguments, words):
     with pytest.raises(BadInput, match=words):
         check(*arguments)
 

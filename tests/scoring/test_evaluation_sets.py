@@ -13,7 +13,7 @@ from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_folder, training_of
 from tasks.judging.decision_rules import record_rules
 from tasks.judging.evaluation_rows import evaluation_rows, judged_rows
-from tasks.judging.scores_folder import Evaluation, EvaluationScores, ScoredCase, ScoresManifest, set_scores
+from tasks.judging.scores_folder import Evaluation, EvaluationScores, ScoredCase, ScoresManifest, probability_table
 from tasks.land import land
 from tasks.landing import land_rows, refill_warehouse
 from tasks.models.manifest import VariantManifest
@@ -194,7 +194,7 @@ def test_ids_that_two_files_both_count_from_1_are_no_overlap_where_the_texts_dif
             shortened_cases=0,
         )
         evaluation = Evaluation("e", "s", "t", "d", False, "argmax", Scoring(), 0, name)
-        rules = record_rules(set_scores(scored("ours")), "digest")
+        rules = record_rules(probability_table(scored("ours")), LABELS, "digest")
 
         return judged_rows(evaluation, EvaluationScores(scored("ours"), scored(texts), rules, manifest))
 

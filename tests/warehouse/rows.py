@@ -8,19 +8,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 
 from tasks.judging.calibration import reliability_rows
 from tasks.judging.conformal import judge_conformal
 from tasks.judging.gates import judge_gates
-from tasks.judging.inputs import LabelledProbabilities, label_codes
+from tasks.judging.inputs import label_codes
 from tasks.judging.intervals import UnitDraws
 from tasks.judging.metrics import metric_table
 from tasks.judging.score_metrics import ClassScores, DecisionCurve, net_benefits, score_metrics
 from tasks.spec import SCORING_VERSION
+from warehouse import health
+from warehouse.comparison import reproduced
 from warehouse.landing import write_landing
 from warehouse.load import load_landings
-from warehouse.schema import tables
+from warehouse.schema import sql_files, tables
 
 COSTS = {
     "ED": {"ED": 1, "GP": 100, "HOME": 100},
@@ -58,7 +61,6 @@ def judged(cases: tuple[tuple[str, str, str], ...], groups: bool) -> dict[str, l
     ps = [PROBABILITIES[a] for a in argmax]
     named = [f"group {i // 2}" for i in range(len(cases))] if groups else None
     gates, verdict = judge_gates(labels, decisions, named)
-    scores = LabelledProbabilities(ps, labels)
     p = np.array(ps)
     truth = label_codes(labels)
     draws = UnitDraws.of(np.column_stack([p, truth]), named, seed=0, resamples=50)
@@ -89,7 +91,7 @@ def judged(cases: tuple[tuple[str, str, str], ...], groups: bool) -> dict[str, l
         ],
         "reliability": reliability_rows(labels, [p[0] for p in ps]),
         "net_benefit": net_benefits(curve, resampled, draws),
-        "conformal": [judge_conformal(scores, scores, 0.05)],
+        "conformal": [judge_conformal((ps, labels), (ps, labels), 0.05)],
         "gate": [dict(gate=g.name, **{k: v for k, v in vars(g).items() if k != "name"}) for g in gates],
     }  # fmt: skip
     return {table: [full(table, **row) for row in made] for table, made in rows.items()}
@@ -131,3 +133,15 @@ def land_pair(
 def load_landing(folder: Path, database: Path | None = None) -> bool:
     """Load one landing folder; False if exactly this content is loaded already."""
     return bool(load_landings([folder], database))
+
+
+def offending_rows(con: duckdb.DuckDBPyConnection, audit: str) -> int:
+    """How many rows one audit finds."""
+    computed = {
+        "duplicate_keys": health._duplicate_keys,
+        "pairs_are_reproduced": reproduced.wrong_pairs,
+        "pools_are_reproduced": reproduced.wrong_pools,
+    }
+    if audit in computed:
+        return len(computed[audit](con))
+    return len(con.execute(dict(sql_files("audits"))[audit]).fetchall())

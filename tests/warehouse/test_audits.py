@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tasks.spec import LABELS
-from tests.warehouse.rows import FIVE, evaluation, full, land_pair, training
+from tests.warehouse.rows import FIVE, evaluation, full, land_pair, offending_rows, training
 from warehouse.connect import writing
-from warehouse.health import COMPUTED, run_audit, run_audits
+from warehouse.health import COMPUTED, run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.schema import sql_files
@@ -175,7 +175,7 @@ def test_honest_results_pass_every_audit_and_each_has_a_defect_that_it_finds(con
 @pytest.mark.parametrize(("audit", "defect"), [(audit, sql) for audit, several in DEFECTS.items() for sql in several])
 def test_a_planted_defect_is_found(audit, defect, con):
     con.execute(defect)
-    assert run_audit(con, audit) > 0
+    assert offending_rows(con, audit) > 0
 
 
 def test_the_least_expected_cost_is_what_the_audit_expects_to_be_decided(con):
@@ -184,7 +184,7 @@ def test_the_least_expected_cost_is_what_the_audit_expects_to_be_decided(con):
     con.execute(
         "UPDATE decision_rule SET temperature = 1, bias_ed = 0, bias_gp = 0, bias_home = 0 WHERE rule = 'min_cost'"
     )
-    assert run_audit(con, "rules_before_test") == 0
+    assert offending_rows(con, "rules_before_test") == 0
 
 
 def test_the_confusion_matrix_has_nine_cells_for_each_rule_that_decided(con):
