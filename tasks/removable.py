@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.corpus.manifest import DatasetManifest
-from tasks.grids.grid_errors import shortened
+from tasks.grids.grid import shortened
 from tasks.identity import INGREDIENTS
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.removal import ASIDE, aside_of, leftovers, status_below

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tasks.grids.grid_errors import reason, shortened
+from tasks.grids.grid import reason, shortened
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.spec import (

@@ -11,20 +11,18 @@ from tasks.spec.base import (
     OMITTED_AT_DEFAULT,
     SCORES_VERSION,
     SCORING_VERSION,
+    BaseModelSpec,
+    FolderSource,
+    HubSource,
     Label,
+    PackageSource,
+    RandomSource,
     Seed,
+    Source,
     Strict,
     canonical_json,
     digest_of,
     short_digest,
-)
-from tasks.spec.base_models import (
-    BaseModelSpec,
-    FolderSource,
-    HubSource,
-    PackageSource,
-    RandomSource,
-    Source,
 )
 from tasks.spec.cases import (
     EMBEDDED_EVALUATION_SETS,
@@ -48,14 +46,12 @@ from tasks.spec.recipe import (
     OVERRIDES,
     CostMatrix,
     PromptChoice,
+    Range,
     Recipe,
     Safety,
     Sampling,
-    Training,
-    byte_count,
-)
-from tasks.spec.search import (
-    Range,
     Search,
     Searched,
+    Training,
+    byte_count,
 )

@@ -23,15 +23,14 @@ from tasks.precisions import (
 from tasks.spec.base import (
     OMITTED_AT_DEFAULT,
     SCORING_VERSION,
+    BaseModelSpec,
     Name,
     Seed,
     Strict,
     short_digest,
 )
-from tasks.spec.base_models import BaseModelSpec
 from tasks.spec.cases import Data, EvaluationSet
-from tasks.spec.recipe import OVERRIDES, CostMatrix, PromptChoice, Recipe, Training
-from tasks.spec.search import Search
+from tasks.spec.recipe import OVERRIDES, CostMatrix, PromptChoice, Recipe, Search, Training
 
 # A plan of so many takes half a minute; a study of the whole paper has 60.
 MOST_EXPERIMENTS = 10_000
