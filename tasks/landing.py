@@ -34,7 +34,7 @@ from tasks.runtime.shared import (
 from tasks.runtime.store import intact_manifest
 from tasks.spec import ExperimentSpec, training_of
 from tasks.tuning.rows import TrainingOutcome, training_rows, variant_row
-from warehouse.connect import reading, warehouse_path
+from warehouse.connect import WAITING, check_place, loading_waits, reading, warehouse_path
 from warehouse.landing import LandingManifest, landing_folders, write_landing
 from warehouse.landing import landed_status as status_of
 from warehouse.load import (
@@ -45,7 +45,6 @@ from warehouse.load import (
     load_waiting,
     waiting_sentence,
 )
-from warehouse.place import WAITING, check_place, loading_waits
 from warehouse.schema import Kind
 from warehouse.schema import tables as known_tables
 

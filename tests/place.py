@@ -24,7 +24,7 @@ from tasks.corpus.prepare import prepare_dataset
 from tasks.grids.grid import load_grid
 from tests.forked import run_forked
 from tests.migrated import migrated_file
-from warehouse.place import FILE
+from warehouse.connect import FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENT = "from tasks.models.sources import fetch; fetch.PROBE_SECONDS = 60.0\n"  # as long as a busy machine needs

@@ -9,8 +9,7 @@ import duckdb
 
 from tasks.runtime.errors import BadInput, Locked
 from warehouse.comparison import pools
-from warehouse.connect import first_line, reading, warehouse_path
-from warehouse.place import check_place
+from warehouse.connect import check_place, first_line, reading, warehouse_path
 from warehouse.schema import FACTS, digests, recorded_digests, sql_files
 
 WAIT_SECONDS = 3.0

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from tasks.runtime.errors import Locked
 from warehouse.comparison import pools
-from warehouse.connect import WAIT_SECONDS, reading, warehouse_path
+from warehouse.connect import WAIT_SECONDS, WAITING, loading_waits, reading, warehouse_path
 from warehouse.fill import LoadReport, fill, fill_part, in_order_of_landing
 from warehouse.landing import LandingManifest, is_loaded, landing_folders
-from warehouse.place import WAITING, loading_waits
 from warehouse.rebuild import current
 
 FIRST_SECONDS = 30.0  # longer than any loader of ours holds the file

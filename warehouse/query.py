@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from warehouse.connect import SEALED, Settings, quoted, reading
-from warehouse.place import is_damage
+from warehouse.connect import SEALED, Settings, is_damage, quoted, reading
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -47,9 +47,8 @@ from tasks.runtime.events import Device
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import existing_home, home, without_folders
 from tasks.runtime.memory import total_memory
-from warehouse.connect import warehouse_path
+from warehouse.connect import REBUILD, warehouse_path
 from warehouse.health import examine
-from warehouse.place import REBUILD
 
 STYLES = {"ok": "green", "warning": "bold yellow", "error": "bold red"}
 STUDY = "paper"

@@ -77,7 +77,7 @@ def print_answer(console: Console, lines: Iterable[str]) -> None:
 def load_what_waits() -> None:
     """Load what landed while another program held the warehouse; say so where it still has to."""
     from tasks.runtime.home import home
-    from warehouse.place import loading_waits
+    from warehouse.connect import loading_waits
 
     if not loading_waits(home() / "landing"):
         return

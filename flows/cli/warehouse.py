@@ -88,8 +88,7 @@ def merge(
 @warehouse.command()
 def rebuild() -> None:
     """Fill a new warehouse from the landing folders; results without one are written as one."""
-    from warehouse.connect import warehouse_path
-    from warehouse.place import check_replaceable
+    from warehouse.connect import check_replaceable, warehouse_path
     from warehouse.rebuild import rebuild
 
     path = warehouse_path()
@@ -164,9 +163,9 @@ def forget(
 ) -> None:
     """Forget a study: its results, unless another study holds them too. Adapters stay."""
     from flows.report.studies import find_study
+    from warehouse.connect import loading_waits
     from warehouse.forget import forget, what_would_be_forgotten
     from warehouse.health import bring_up_to_date
-    from warehouse.place import loading_waits
 
     load_what_waits()
     bring_up_to_date()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from scipy.stats import norm
 
 from flows.power.studies import SEARCHED, Studies
-from tasks.judging.paired_cells import PlannedSet
 from tasks.judging.point_metrics import MIN_UNITS
+from tasks.judging.study_draws import PlannedSet
 from warehouse.comparison.resampling import MARGIN
 from warehouse.comparison.verdicts import VerdictShares
 

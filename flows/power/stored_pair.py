@@ -10,7 +10,7 @@ import numpy as np
 
 from flows.report.typed_rows import TRAINED
 from tasks.judging.inputs import label_codes
-from tasks.judging.paired_cells import PairedCounts, units_of
+from tasks.judging.study_draws import PairedCounts, units_of
 from tasks.runtime.errors import Locked
 from tasks.spec import ExperimentSpec
 from warehouse.connect import warehouse_path

@@ -14,10 +14,16 @@ import numpy as np
 from tasks.corpus.case import Case, from_json
 from tasks.corpus.splits import limited
 from tasks.corpus.vignettes.generator import planned_labels
-from tasks.judging.paired_cells import PlannedSet
 from tasks.judging.point_metrics import Floats, Ints, accuracy, macro_f1, recall
-from tasks.judging.study_draws import Behaviour, draw_studies
-from tasks.judging.true_difference import Shift, difference_of, differences_of, shift_to
+from tasks.judging.study_draws import (
+    Behaviour,
+    PlannedSet,
+    Shift,
+    difference_of,
+    differences_of,
+    draw_studies,
+    shift_to,
+)
 from tasks.spec import LABELS, Grid
 from warehouse.comparison.verdicts import VerdictShares, verdict_shares
 

@@ -20,8 +20,7 @@ from flows.report.typed_rows import (
 )
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from warehouse.connect import quoted, warehouse_path
-from warehouse.place import FILE, REBUILD
+from warehouse.connect import FILE, REBUILD, quoted, warehouse_path
 
 EARLIER = "earlier"  # the study of results that no sweep names
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from tasks.corpus.manifest import DatasetManifest
-from tasks.judging.calibration import calibration_table, reliability_rows
 from tasks.judging.conformal import EXTERNAL, MOVED, judge_conformal
 from tasks.judging.decision_rules import RuleRecord
 from tasks.judging.gates import Gate, Verdict, judge_gates
@@ -32,7 +31,14 @@ from tasks.judging.metrics import (
     subgroup_rows,
 )
 from tasks.judging.point_metrics import METRICS, Floats
-from tasks.judging.score_metrics import ClassScores, DecisionCurve, net_benefits, score_metrics
+from tasks.judging.score_metrics import (
+    ClassScores,
+    DecisionCurve,
+    calibration_table,
+    net_benefits,
+    reliability_rows,
+    score_metrics,
+)
 from tasks.judging.scores_folder import (
     Evaluation,
     EvaluationScores,

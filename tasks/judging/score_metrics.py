@@ -1,33 +1,292 @@
-"""Metrics of the probability of a class, which no decision rule changes, each with its 95 % interval;
-and the decision curve of p(ED).
+"""Are the label probabilities true, and how well do they rank? Metrics that no decision rule changes,
+each with its 95 % interval.
 
-AUROC, average precision, calibration slope and intercept, of a class against the others. All parts
-of a set (the whole, its subgroups) and all classes share one set of resamples: whole groups, or
-without groups single cases.
+Of all labels: expected calibration error and Brier score. Of a class against the others: AUROC,
+average precision, calibration slope and intercept. Of p(ED): its reliability and the decision
+curve. Under a cost matrix of 100:2 the best threshold on p(ED) is near 0.01, so the reliability
+rows look closely at the smallest probabilities, where a single ECE would see nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
-from tasks.judging.calibration import (
-    RECALIBRATION_METRICS,
-    Recalibration,
-    logits,
-    why_not_fitted,
+from tasks.judging.inputs import label_codes, label_probabilities
+from tasks.judging.intervals import (
+    Groups,
+    Statistic,
+    Totals,
+    UnitDraws,
+    clopper_pearson,
+    percentile_interval,
+    unit_codes,
+    unit_sums,
 )
-from tasks.judging.intervals import Statistic, UnitDraws, percentile_interval
 from tasks.judging.metrics import BY_CASE, CLUSTERED, INDEPENDENT, NO_INTERVAL, Metric
-from tasks.judging.point_metrics import Floats, Ints, ratio
+from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, ratio
 from tasks.spec import LABELS, Label
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+CALIBRATION_METRICS = ("ece", "ed_ece", "brier", "ed_brier")
+ECE_CASES = 300  # below this the ECE of a perfect model is mostly noise
+BINS = 10
+EDGES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+REFLECTED = "reflected "  # put before the bootstrap's name
+RECALIBRATION_METRICS = ("calibration_slope", "calibration_intercept")
+SMALLEST_P = 1e-12  # a probability that was rounded to 0 or 1 still needs a finite logit
+STEPS = 100
+
+
+def calibration_table(
+    labels: Sequence[str],
+    p: ArrayLike,
+    groups: Groups | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> list[Metric]:
+    """Metrics ece (top label), ed_ece, brier (sum over labels, 0 to 2) and ed_brier; p (cases, 3).
+
+    All four share one set of resamples: whole groups, or without groups single cases.
+    """
+    values = label_probabilities(p)
+    truth = label_codes(labels)
+    cases = len(truth)
+    squares = (values - np.eye(3)[truth]) ** 2
+    # A metric is the sum of the absolute means of its columns, (cases, k): an ECE has a column per
+    # bin. The order of metrics decides which resamples are drawn.
+    columns = {"brier": squares.sum(axis=1)[:, None], "ed_brier": squares[:, :1]}
+    binned: dict[str, Floats] = {}
+    if cases >= ECE_CASES:
+        binned = {"ece": values.max(axis=1), "ed_ece": values[:, 0]}
+        columns["ece"] = _binned_gaps(binned["ece"], values.argmax(axis=1) == truth)
+        columns["ed_ece"] = _binned_gaps(binned["ed_ece"], truth == 0)
+
+    units, clustered = unit_codes(groups, cases)
+    method = CLUSTERED if clustered else BY_CASE
+    resampled: dict[str, Floats] = {}
+    if len(np.unique(units)) >= MIN_UNITS:
+        summed = np.column_stack([*columns.values(), np.ones(cases)])
+        draws = UnitDraws.of(summed, groups, seed, resamples)
+        (totals,) = draws.resampled([Totals(draws.sums(summed))])
+        ends = np.cumsum([part.shape[1] for part in columns.values()])
+        means = np.split((totals[:-1] / totals[-1]).T, ends[:-1], axis=1)
+        resampled = dict(zip(columns, map(_sum_of_sizes, means), strict=True))
+
+    metrics = []
+    for name in CALIBRATION_METRICS:
+        if name not in columns:
+            note = f"not available: {cases} cases, an ECE needs {ECE_CASES}"
+            metrics.append(Metric.without_interval(name, None, cases, note))
+            continue
+        if cases == 0:
+            metrics.append(Metric.without_interval(name, None, 0, "not available: no cases"))
+            continue
+
+        value = float(_sum_of_sizes(columns[name].mean(axis=0)))
+        interval = percentile_interval(resampled[name]) if name in resampled else None
+        if interval is None:
+            note = f"no interval: fewer than {MIN_UNITS} independent units for a bootstrap"
+            metrics.append(Metric.without_interval(name, value, cases, note))
+            continue
+
+        assumption = None if clustered else INDEPENDENT
+        if name in binned:
+            low, high = _reflected(value, interval, binned[name], seed)
+            metrics.append(Metric(name, value, low, high, REFLECTED + method, cases, assumption))
+        else:
+            metrics.append(Metric(name, value, *interval, method, cases, assumption))
+
+    return metrics
+
+
+def _sum_of_sizes(means: Floats) -> Floats:
+    """Sum of absolute means over the last axis: over the bins of an ECE, of one Brier score."""
+    return np.asarray(np.abs(means).sum(axis=-1), dtype=np.float64)
+
+
+def _binned_gaps(scores: ArrayLike, hits: ArrayLike) -> Floats:
+    """Per case (hit - score) in the column of its bin, shape (cases, bins)."""
+    gaps = np.asarray(hits, dtype=np.float64) - np.asarray(scores, dtype=np.float64)
+    return np.eye(BINS)[equal_mass_bins(scores)] * gaps[:, None]
+
+
+def _reflected(
+    value: float, percentiles: tuple[float, float], scores: Floats, seed: int
+) -> tuple[float, float]:
+    """Interval of an ECE. The plain percentile interval excludes the truth of a good model.
+
+    Noise alone makes an ECE positive, and resampling adds more of it. So the bootstrap is reflected
+    about the estimate (basic bootstrap), and reaches down to 0 whenever a perfectly calibrated
+    model would often show as much (consistency resampling, Broecker and Smith, 2007). In
+    simulations it held the truth in 87 to 98 of 100 sets.
+    """
+    low = 0.0
+    if value > _ece_of_perfect_calibration(scores, seed):
+        low = max(0.0, 2 * value - percentiles[1])
+    return low, max(2 * value - percentiles[0], low)
+
+
+def equal_mass_bins(scores: ArrayLike) -> Ints:
+    """Bin (0 to BINS - 1) of each score. Bins are about equally full; equal scores share one."""
+    values = np.asarray(scores, dtype=np.float64)
+    edges = np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1])
+    return np.searchsorted(edges, values, side="right").astype(np.int64)
+
+
+def _ece_of_perfect_calibration(scores: Floats, seed: int, resamples: int = 500) -> float:
+    """97.5 % quantile of the ECE if each score were the true probability of a hit."""
+    rng = np.random.default_rng(seed)
+    bins = np.eye(BINS)[equal_mass_bins(scores)]
+    gaps = (rng.random((resamples, len(scores))) < scores).astype(np.float64) - scores
+    errors = np.abs(gaps @ bins).sum(axis=1) / len(scores)
+    return float(np.quantile(errors, 0.975))
+
+
+def reliability_rows(labels: Sequence[str], p_ed: ArrayLike) -> list[dict[str, float | None]]:
+    """Reliability of p(ED), a row per bin of EDGES, narrow near 0: cases with low <= p(ED) < high
+    (the last row includes 1), mean p(ED) beside the share that was ED, with its exact 95 % interval.
+
+    A bin without cases keeps its row, with None.
+    """
+    scores = np.asarray(p_ed, dtype=np.float64)
+    is_ed = label_codes(labels) == 0
+    rows: list[dict[str, float | None]] = []
+    bins = np.searchsorted(np.asarray(EDGES[1:-1]), scores, side="right")
+    for i, (low, high) in enumerate(pairwise(EDGES)):
+        cases = int((bins == i).sum())
+        ed_cases = int(is_ed[bins == i].sum())
+        share_low, share_high = clopper_pearson(ed_cases, cases) if cases else (None, None)
+        rows.append(
+            {
+                "low": low,
+                "high": high,
+                "n": cases,
+                "mean_p_ed": float(scores[bins == i].mean()) if cases else None,
+                "ed_share": ed_cases / cases if cases else None,
+                "share_low": share_low,
+                "share_high": share_high,
+            }
+        )
+
+    return rows
+
+
+def logits(p: Floats) -> Floats:
+    """log(p / (1 - p)), of probabilities held between SMALLEST_P and 1 - SMALLEST_P."""
+    clipped = np.clip(p, SMALLEST_P, 1 - SMALLEST_P)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped))
+
+
+def why_not_fitted(x: Floats, is_positive: Ints) -> str | None:
+    """Why the regression has no finite fit; None where it has one.
+
+    With one covariate that is separation: no overlap of both classes (Albert and Anderson,
+    Biometrika 71 (1984) 1-10). Both classes are there.
+    """
+    positives = x[is_positive == 1]
+    negatives = x[is_positive == 0]
+    if np.ptp(x) == 0:
+        return "every case has the same probability"
+    if positives.min() >= negatives.max() or positives.max() <= negatives.min():
+        return "the probabilities part the class from the others without overlap"
+    return None
+
+
+def fitted(design: Floats, outcome: Floats, offset: Floats) -> Floats:
+    """Coefficients (k,) of greatest likelihood; design (cases, k), outcome and offset (cases,).
+
+    Newton's method with halved steps. The likelihood has a finite maximum (`why_not_fitted`).
+    """
+    coefficients = np.zeros(design.shape[1])
+    likelihood = _likelihood(design @ coefficients + offset, outcome)
+    for _ in range(STEPS):
+        mean = expit(design @ coefficients + offset)
+        information = (design * (mean * (1 - mean))[:, None]).T @ design
+
+        step = np.linalg.lstsq(information, design.T @ (outcome - mean))[0]
+        # A loss within rounding counts as none: near the optimum it would shrink steps for nothing.
+        while (next_likelihood := _likelihood(design @ (coefficients + step) + offset, outcome)) < (
+            likelihood - 1e-12 * abs(likelihood)
+        ):
+            step = step / 2
+
+        coefficients = coefficients + step
+        likelihood = next_likelihood
+        if np.abs(step).max() < 1e-12:
+            break
+
+    return np.asarray(coefficients)
+
+
+def _likelihood(predictor: Floats, outcome: Floats) -> float:
+    return float((outcome * predictor - np.logaddexp(0, predictor)).sum())
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """A Statistic: slope and intercept, from a logistic regression of the outcome on the logit of
+    p(class), unpenalised.
+
+    The slope is that of logit P(class) = a + b logit p (Cox, Biometrika 45 (1958) 562-565): 1 is
+    ideal, below 1 the probabilities are too extreme. The intercept is that of the same regression
+    with the slope held at 1 (calibration in the large): 0 is ideal, above 0 the class is more
+    frequent than the probabilities say. Both as in Van Calster et al., BMC Medicine 17 (2019) 230.
+
+    In a resample both move one Newton step from the fit of the set itself, which is equal to a full
+    fit up to terms that vanish faster than the standard error (Davidson and MacKinnon,
+    International Economic Review 40 (1999) 487-508), and takes totals of cases alone: a full fit
+    of 2,000 resamples would take longer than all other figures of an evaluation.
+
+    `line`: intercept and slope together; `intercept`: at slope 1; `sums`: of the columns of
+    `_columns` over the cases of each unit, shape (units, 9).
+    """
+
+    line: Floats
+    intercept: float
+    sums: Floats
+
+    @classmethod
+    def of(cls, x: Floats, is_positive: Ints, unit: Ints, units: int) -> Recalibration:
+        """`x`: logits; arguments but the last of shape (cases,). There must be a finite fit."""
+        outcome = is_positive.astype(np.float64)
+        ones = np.ones((len(x), 1))
+        line = fitted(np.column_stack([ones, x]), outcome, np.zeros(len(x)))
+        (intercept,) = fitted(ones, outcome, x)
+        columns = _columns(x, outcome, expit(line[0] + line[1] * x), expit(intercept + x))
+        return cls(line, float(intercept), unit_sums(columns, unit, units))
+
+    def __call__(self, counts: Floats) -> Floats:
+        """Shape (2, resamples), NaN for a resample without positives, without negatives or with
+        one probability alone.
+        """
+        totals = self.sums.T @ counts
+        score_0, score_1, weight, weighted, squared, score, alone, inside, outside = totals
+        determinant = weight * squared - weighted**2
+        slope = self.line[1] + ratio(weight * score_1 - weighted * score_0, determinant)
+        intercept = self.intercept + ratio(score, alone)
+        defined = (inside > 0) & (outside > 0)
+        return np.where(defined, np.stack([slope, intercept]), np.nan)
+
+
+def _columns(x: Floats, outcome: Floats, on_line: Floats, at_slope_1: Floats) -> Floats:
+    """Score and information of each case: of the line (2 and 3 columns) and of the intercept at
+    slope 1 (1 and 1), then whether it is of the class, and whether not.
+    """
+    residual = outcome - on_line
+    weight = on_line * (1 - on_line)
+    alone = at_slope_1 * (1 - at_slope_1)
+    line = (residual, residual * x, weight, weight * x, weight * x**2)
+    return np.column_stack([*line, outcome - at_slope_1, alone, outcome, 1 - outcome])
+
 
 RANKING_METRICS = ("auroc", "average_precision")
 SCORE_METRICS = (*RANKING_METRICS, *RECALIBRATION_METRICS)

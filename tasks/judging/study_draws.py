@@ -1,20 +1,139 @@
 """Draws studies of a pair before it is measured: what would be seen if the decisions differ and
 cluster as in a pair that was measured, or as is assumed.
 
+How two models decide the same cases is counted by cell: (true label, decision at 4 bits, decision
+at 8 bits), each a position in LABELS, numbered from 0 to 26. What is drawn for a plan is judged by
+the functions that judge a finished pair (`warehouse/comparison/verdicts.py`).
+
 A group of a study is a group of that pair: its cases as they were decided, and where the study has
 more cases of a group, further ones as those predict (Polya's urn, so that cases of one group agree
-as much as was measured); where it has fewer, a sample of them. `true_difference.py` then sets the
-difference.
+as much as was measured); where it has fewer, a sample of them.
+
+The true difference of the pair is then set at the same discordance. For a lower one, half of the
+change takes cases that are right at 4 bits only and makes them wrong at both; the other half takes
+cases that are right at both and makes them wrong at 4 bits. So as many cases as before are decided
+rightly by exactly one of the two. For a higher difference the two models change places.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.judging.paired_cells import CLASSES, GAIN, PairedCounts, PlannedSet
 from tasks.judging.point_metrics import Floats, Ints
+from tasks.spec import LABELS
+
+CLASSES = len(LABELS)
+CELLS = CLASSES**3
+_TRUTH, _AT_4BIT, _AT_8BIT = (axis.ravel() for axis in np.indices((CLASSES,) * 3))
+# Right at 4 bits less right at 8 bits, by cell.
+GAIN = (_AT_4BIT == _TRUTH).astype(np.int64) - (_AT_8BIT == _TRUTH)
+
+
+@dataclass(frozen=True)
+class PairedCounts:
+    """A pair's cases by group and cell: `counts` (groups, 27), `names` of the groups.
+
+    Without groups (`grouped` is False) each row is one case.
+    """
+
+    counts: Ints
+    names: tuple[str, ...]
+    grouped: bool
+
+    @classmethod
+    def of(
+        cls, truth: Ints, at_4bit: Ints, at_8bit: Ints, units: Sequence[str], grouped: bool
+    ) -> PairedCounts:
+        """Count cases; all arguments (cases,), `units` what a case is resampled with."""
+        cells = (truth * CLASSES + at_4bit) * CLASSES + at_8bit
+        names, counts = _counted(units, cells, CELLS)
+        return cls(counts, names, grouped)
+
+    @property
+    def by_class(self) -> Ints:
+        """Cells of each group by true label: (groups, 3, 9)."""
+        return self.counts.reshape(-1, CLASSES, CELLS // CLASSES)
+
+    @property
+    def discordance(self) -> float:
+        """Share of the cases that exactly one of the two models decides rightly."""
+        totals = self.counts.sum(axis=0)
+        return float(totals[GAIN != 0].sum() / totals.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedSet:
+    """A test set before it is scored: `cases` (groups, 3) by group and label.
+
+    Without groups (`grouped` is False) there is one row, which holds all cases.
+    """
+
+    cases: Ints
+    names: tuple[str, ...]
+    grouped: bool
+
+    @classmethod
+    def of(cls, truth: Ints, groups: Sequence[str | None], case_ids: Sequence[str]) -> PlannedSet:
+        """Count the cases of a set; all arguments (cases,). A case without a group among cases with
+        groups stands for itself.
+        """
+        if all(group is None for group in groups):
+            return cls(np.bincount(truth, minlength=CLASSES)[None], ("",), False)
+
+        names, cases = _counted(units_of(groups, case_ids), truth, CLASSES)
+        return cls(cases, names, True)
+
+    @property
+    def total(self) -> int:
+        return int(self.cases.sum())
+
+    @property
+    def emergencies(self) -> int:
+        return int(self.cases[:, 0].sum())
+
+    @property
+    def groups(self) -> int | None:
+        """Number of groups, None where the cases have none."""
+        return len(self.names) if self.grouped else None
+
+    def with_cases(self, factor: float) -> PlannedSet:
+        """The set with `factor` times as many cases in every group; a class that a group has stays
+        in it.
+        """
+        cases = np.maximum(np.rint(self.cases * factor).astype(np.int64), self.cases > 0)
+        return PlannedSet(cases, self.names, self.grouped)
+
+    def with_groups(self, count: int) -> PlannedSet:
+        """The set with `count` groups, made by repeating those that it has, in turn."""
+        rows = np.arange(count) % len(self.names)
+        return PlannedSet(self.cases[rows], tuple(self.names[row] for row in rows), True)
+
+
+def units_of(groups: Sequence[str | None], case_ids: Sequence[str]) -> list[str]:
+    """What each case is resampled with: its group, or the case alone. As in the pairs' figures."""
+    return [
+        f"case {case_id}" if group is None else group
+        for group, case_id in zip(groups, case_ids, strict=True)
+    ]
+
+
+def _counted(units: Sequence[str], kinds: Ints, number: int) -> tuple[tuple[str, ...], Ints]:
+    """The distinct units, and how many cases of each kind each has: (units, number)."""
+    names = tuple(dict.fromkeys(units))
+    row = {name: position for position, name in enumerate(names)}
+    rows = np.array([row[unit] for unit in units], dtype=np.int64)
+    counts = np.bincount(rows * number + kinds, minlength=len(names) * number)
+    return names, counts.reshape(len(names), number)
+
+
+def confusion_tables(cells: Floats) -> tuple[Floats, Floats]:
+    """Confusion tables (..., 3, 3) of the 4-bit and of the 8-bit model from cells (..., 27)."""
+    joint = cells.reshape(*cells.shape[:-1], CLASSES, CLASSES, CLASSES)
+    return joint.sum(-1), joint.sum(-2)
+
 
 ASSUMED_DISCORDANCE = 0.10  # share of the cases that exactly one of the two models decides rightly
 ASSUMED_ACCURACY = 0.80  # of either model
@@ -229,3 +348,126 @@ def value_sums(counts: Floats, values: Floats) -> tuple[Floats, Floats, Floats]:
         np.asarray(counts @ values),
         np.asarray(counts @ values**2),
     )
+
+
+Metric = Callable[[Floats], Floats]
+"""A metric (...) of confusion tables (..., 3, 3)."""
+
+LARGEST = 1.0  # of a change of a label's share of right decisions
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Changes decisions case by case: `kernel` (27, 27), from a cell (row) to a cell (column)."""
+
+    kernel: Floats
+
+    @classmethod
+    def none(cls) -> Shift:
+        return cls(np.eye(CELLS))
+
+    def applied(self, cells: Ints, rng: np.random.Generator) -> Ints:
+        """Cells (..., 27) after each case has changed, or not, by itself."""
+        shifted = cells.copy()
+        for cell in np.nonzero(np.diagonal(self.kernel) < 1)[0]:
+            remaining = cells[..., cell].copy()
+            staying = 1.0
+            for target in np.nonzero(self.kernel[cell])[0]:
+                if target == cell:
+                    continue
+                # A multinomial draw, target by target, from the cases that have not moved yet.
+                share = min(1.0, self.kernel[cell, target] / staying)
+                moved_cases = rng.binomial(remaining, share)
+                shifted[..., cell] -= moved_cases
+                shifted[..., target] += moved_cases
+                remaining -= moved_cases
+                staying = max(staying - self.kernel[cell, target], 1e-12)
+
+        return shifted
+
+
+def difference_of(cells: Floats, metric: Metric) -> float:
+    """4 bits minus 8 bits of a metric of the cells (27,)."""
+    return float(differences_of(cells[None], metric)[0])
+
+
+def differences_of(cells: Floats, metric: Metric) -> Floats:
+    """4 bits minus 8 bits of a metric of each row of cells (studies, 27)."""
+    at_4bit, at_8bit = confusion_tables(cells)
+    return metric(at_4bit) - metric(at_8bit)
+
+
+def shift_to(
+    difference: float, cells: Floats, metric: Metric, labels: tuple[int, ...]
+) -> Shift | None:
+    """The shift after which cells (27,) have this true difference, or None if none is so large.
+
+    `labels`: true labels whose cases change, each by the same share of its cases.
+    """
+
+    def excess_after(change: float) -> float:
+        return difference_of(cells @ _kernel(change, cells, labels), metric) - difference
+
+    low = -LARGEST
+    high = LARGEST
+    if excess_after(low) > 0 or excess_after(high) < 0:
+        return None
+
+    # Each halving doubles the exactness: 40 are far below any figure that is shown.
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess_after(middle) < 0 else (low, middle)
+
+    return Shift(_kernel((low + high) / 2, cells, labels))
+
+
+def _kernel(change: float, cells: Floats, labels: tuple[int, ...]) -> Floats:
+    """The kernel that changes the share of right decisions at 4 bits less that at 8 bits by
+    `change`.
+    """
+    joint = cells.reshape((CLASSES,) * 3)
+    if change > 0:
+        joint = joint.swapaxes(1, 2)
+
+    kernel = np.eye(CELLS).reshape((CLASSES,) * 6)
+    for label in labels:
+        _lower(kernel, label, joint[label], abs(change))
+
+    if change > 0:
+        # The two models change places back, in the cells before and in those after.
+        kernel = kernel.transpose(0, 2, 1, 3, 5, 4)
+    return kernel.reshape(CELLS, CELLS)
+
+
+def _lower(kernel: Floats, label: int, decisions: Floats, change: float) -> None:
+    """Let the first model lose `change` of the label's cases. `decisions` (3, 3): first, second."""
+    total = decisions.sum()
+    if total == 0:
+        return
+
+    wrong = [other for other in range(CLASSES) if other != label]
+    only_first = decisions[label, wrong].sum() / total
+    both_right = decisions[label, label] / total
+
+    # Half from each kind; where one has too few cases, the other gives the rest.
+    from_first = min(change / 2, only_first)
+    from_both = min(change - from_first, both_right)
+    from_first = min(change - from_both, only_first)
+
+    if only_first > 0:
+        for other in wrong:
+            share = from_first / only_first
+            kernel[label, label, other, label, label, other] = 1 - share
+            kernel[label, label, other, label, other, other] = share
+
+    if both_right > 0:
+        share = from_both / both_right
+        kernel[label, label, label, label, label, label] = 1 - share
+        for other, part in zip(wrong, _wrong_shares(decisions, wrong), strict=True):
+            kernel[label, label, label, label, other, label] = share * part
+
+
+def _wrong_shares(decisions: Floats, wrong: list[int]) -> Floats:
+    """How wrong decisions of either model divide over the other labels, (2,)."""
+    counts = decisions[wrong].sum(axis=1) + decisions[:, wrong].sum(axis=0)
+    return counts / counts.sum() if counts.sum() else np.full(len(wrong), 1 / len(wrong))

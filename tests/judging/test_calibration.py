@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import brier_score_loss
 
-from tasks.judging.calibration import (
+from tasks.judging.score_metrics import (
     EDGES,
     calibration_table,
     equal_mass_bins,

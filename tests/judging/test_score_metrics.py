@@ -8,7 +8,6 @@ from scipy.special import expit, softmax
 from sklearn.metrics import average_precision_score, roc_auc_score
 from statsmodels.tools.sm_exceptions import PerfectSeparationError
 
-from tasks.judging.calibration import Recalibration, logits, why_not_fitted
 from tasks.judging.intervals import Totals, UnitDraws
 from tasks.judging.score_metrics import (
     SCORE_METRICS,
@@ -16,8 +15,11 @@ from tasks.judging.score_metrics import (
     ClassScores,
     DecisionCurve,
     Ranking,
+    Recalibration,
+    logits,
     net_benefits,
     score_metrics,
+    why_not_fitted,
 )
 
 NEAR = 1e-9

@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 from scipy.stats import f_oneway
 
-from tasks.judging.paired_cells import CELLS, GAIN, PairedCounts, PlannedSet
 from tasks.judging.point_metrics import accuracy, macro_f1
 from tasks.judging.study_draws import (
     ASSUMED_DISCORDANCE,
+    CELLS,
+    GAIN,
     Behaviour,
+    PairedCounts,
+    PlannedSet,
     assumed_shares,
+    difference_of,
     draw_studies,
     intraclass_correlation,
+    shift_to,
     value_sums,
 )
-from tasks.judging.true_difference import difference_of, shift_to
 
 METRICS = {"accuracy": accuracy, "macro_f1": macro_f1}
 

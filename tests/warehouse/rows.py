@@ -11,13 +11,12 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from tasks.judging.calibration import reliability_rows
 from tasks.judging.conformal import judge_conformal
 from tasks.judging.gates import judge_gates
 from tasks.judging.inputs import label_codes
 from tasks.judging.intervals import UnitDraws
 from tasks.judging.metrics import metric_table
-from tasks.judging.score_metrics import ClassScores, DecisionCurve, net_benefits, score_metrics
+from tasks.judging.score_metrics import ClassScores, DecisionCurve, net_benefits, reliability_rows, score_metrics
 from tasks.spec import SCORING_VERSION
 from warehouse import health
 from warehouse.comparison import reproduced

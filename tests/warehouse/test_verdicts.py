@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from tasks.judging.paired_cells import PairedCounts
+from tasks.judging.study_draws import PairedCounts
 from warehouse.comparison.paired import PairedDecisions, compare
 from warehouse.comparison.resampling import CANNOT_CONCLUDE, INFERIOR, NOT_INFERIOR
 from warehouse.comparison.verdicts import verdict_shares

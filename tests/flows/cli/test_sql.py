@@ -20,10 +20,10 @@ import pytest
 from tests.place import Place, one_sentence, with_empty_warehouse
 from tests.warehouse.rows import evaluation, land_pair, training
 from tests.warehouse.test_waiting import held_warehouse
+from warehouse.connect import WAITING
 from warehouse.cookbook import cookbook
 from warehouse.landing import write_landing
 from warehouse.load import load_all
-from warehouse.place import WAITING
 
 THIRD = "SELECT training_id, 1.0::DOUBLE / 3 AS third, 1234567.8::DOUBLE AS large, NULL AS nothing FROM experiment"
 ESCAPES = "SELECT 'a' || chr(27) || '[31mred' || chr(155) || chr(7) || chr(127) || chr(8238) AS \"x\x1b[1m\""

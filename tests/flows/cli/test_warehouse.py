@@ -21,9 +21,8 @@ from tasks.studies import SweepRecord
 from tests.warehouse.rows import land_pair
 from tests.warehouse.test_studies import land, land_dataset, land_sweep
 from tests.warehouse.test_waiting import held_warehouse
-from warehouse.connect import warehouse_path, writing
+from warehouse.connect import WAITING, warehouse_path, writing
 from warehouse.load import load_all
-from warehouse.place import WAITING
 from warehouse.query import query, query_rows
 from warehouse.rebuild import rebuild
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.judging.paired_cells import PairedCounts
+from tasks.judging.study_draws import PairedCounts
 from tasks.spec import LABELS
 from tests.warehouse.rows import evaluation, training
 from warehouse.landing import write_landing

@@ -15,8 +15,7 @@ from flows.power.printed import print_power
 from flows.power.stored_pair import stored_pair
 from flows.power.studies import VALUES, Studies, planned_set
 from flows.selection import Narrowing, select
-from tasks.judging.paired_cells import GAIN, PairedCounts, PlannedSet
-from tasks.judging.study_draws import Behaviour
+from tasks.judging.study_draws import GAIN, Behaviour, PairedCounts, PlannedSet
 from tasks.runtime.home import home
 from tests.flows.power.stored import counted, decisions, store
 from warehouse.comparison.paired import PairedDecisions, compare
