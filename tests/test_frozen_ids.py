@@ -128,25 +128,6 @@ def test_each_setting_that_a_recipe_overrides_reaches_its_training_alone(name):
 
 
 @pytest.mark.parametrize(
-    "setting",
-    [
-        {"lora_plus": 16},
-        {"label_weight": 2},
-        {"label_smoothing": 0.1},
-        {"sampling": "balanced"},
-        {"select_by": "macro_f1"},
-    ],
-    ids=json.dumps,
-)
-def test_a_setting_of_a_recipe_trains_again_and_its_default_does_not(setting):
-    def training(**changes):
-        return identity.training_from(experiment(recipe=changes), WEIGHTS, DATASET)
-
-    default = {name: Recipe.model_fields[name].default for name in setting}
-    assert training(**setting) != training(**default) == training()
-
-
-@pytest.mark.parametrize(
     "prompt", [{"version": 2}, {"answers": {"ED": "now", "GP": "soon", "HOME": "never"}}], ids=["version", "answers"]
 )
 def test_a_prompt_enters_the_ids_of_trainings_untuned_models_and_fidelities_where_it_is_named(prompt, monkeypatch):

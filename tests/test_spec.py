@@ -90,6 +90,8 @@ INGREDIENTS = [
         {"learning_rate": 2e-4}, {"batch_size": 8}, {"rank": 4}, {"scale": 11.0}, {"dropout": 0.2}, {"iterations": 101},
         {"cost_weight": 2.0}, {"cost_matrix": COSTS | {"GP": {"ED": 3, "GP": 1, "HOME": 10}}},
         {"class_weights": {"ED": 4, "GP": 2, "HOME": 1}}, {"class_weights": None}, {"cost_matrix": None},
+        {"lora_plus": 16}, {"label_weight": 2}, {"label_smoothing": 0.1}, {"sampling": "balanced"},
+        {"select_by": "macro_f1"},
     ]),
     (RETRAINED, "training", [
         {"group_size": 32}, {"num_layers": 8}, {"target_modules": ("self_attn.q_proj",)}, {"weight_decay": 0.0},

@@ -42,16 +42,7 @@ FROM renamed
 WHERE {table}.dataset_digest = renamed.digest
     AND renamed.digest <> renamed.dataset_digest
 """
-_OF_ITS_SCORES = """
-$id IS NULL
-OR scores_id = (SELECT one.scores_id FROM evaluation AS one WHERE one.evaluation_id = $id)
-"""
-_FORGET_JUDGINGS = f"""
-DELETE FROM judged_again
-WHERE $id IS NULL
-    OR evaluation_id IN (SELECT evaluation_id FROM evaluation WHERE {_OF_ITS_SCORES})
-"""
-_LATEST_JUDGING = f"""
+_LATEST_JUDGING = """
 INSERT INTO judged_again
 SELECT evaluation_id, judged_now
 FROM (
@@ -61,7 +52,7 @@ FROM (
             PARTITION BY scores_id ORDER BY scoring_version DESC, evaluation_id
         ) AS judged_now
     FROM evaluation
-    WHERE scores_id IS NOT NULL AND ({_OF_ITS_SCORES})
+    WHERE scores_id IS NOT NULL
 )
 WHERE evaluation_id <> judged_now
 """
@@ -83,13 +74,10 @@ class LoadReport:
     contents: set[tuple[str, str]] = field(default_factory=set)
 
 
-def in_order_of_landing(folders: list[Path]) -> list[Path]:
-    """Of two runs of a cell the later one is loaded later, in a rebuild too."""
-    return sorted(folders, key=_landed_at)
-
-
-def _landed_at(folder: Path) -> str:
-    """When a folder landed, "" where it does not say."""
+def landed_at(folder: Path) -> str:
+    """When a folder landed, "" where it does not say: of two runs of a cell the later one is loaded
+    later, in a rebuild too.
+    """
     try:
         manifest = read_manifest(folder) or {}
     except (TriageError, OSError):  # its turn says what is wrong with it
@@ -138,7 +126,7 @@ def fill(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest
         with transaction(con):
             _replace_rows(con, folder, kind)
             if kind == "evaluation":
-                note_judgings(con, id)
+                note_judgings(con)
                 _fill_costs(con, id)
                 con.execute("DELETE FROM decision_count WHERE evaluation_id = ?", [id])
                 con.execute("INSERT INTO decision_count FROM recounted_decisions_of([?])", [id])
@@ -176,10 +164,10 @@ def _replace_rows(con: duckdb.DuckDBPyConnection, folder: Path, kind: Kind) -> N
             insert(con, name, rows)
 
 
-def note_judgings(con: duckdb.DuckDBPyConnection, evaluation: str | None = None) -> None:
-    """Bring `judged_again` up to date for the scores of an evaluation, or of all."""
-    con.execute(_FORGET_JUDGINGS, {"id": evaluation})
-    con.execute(_LATEST_JUDGING, {"id": evaluation})
+def note_judgings(con: duckdb.DuckDBPyConnection) -> None:
+    """Bring `judged_again` up to date."""
+    con.execute("DELETE FROM judged_again")
+    con.execute(_LATEST_JUDGING)
 
 
 def _fill_costs(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tasks.runtime.errors import Locked
 from warehouse.comparison import pools
 from warehouse.connect import WAIT_SECONDS, WAITING, loading_waits, reading, warehouse_path
-from warehouse.fill import LoadReport, fill, fill_part, in_order_of_landing
+from warehouse.fill import LoadReport, fill, fill_part, landed_at
 from warehouse.landing import LandingManifest, is_loaded, landing_folders
 from warehouse.rebuild import current
 
@@ -59,18 +59,14 @@ def load_landings(
     """
     # Before the file is opened: nobody waits while files are hashed, and a folder that is damaged
     # keeps all of them from being loaded.
-    manifests = [LandingManifest.read(folder, deep=True) for folder in folders]
-    contents = {(f.name, manifest.digest) for f, manifest in zip(folders, manifests, strict=True)}
+    manifests = {folder: LandingManifest.read(folder, deep=True) for folder in folders}
+    contents = {(folder.name, manifest.digest) for folder, manifest in manifests.items()}
     path = database or warehouse_path()
     if contents <= _seen.get(_stamp(path), set()):
         return []
 
     with current(database, wait, folders[0].parent) as con:
-        new_ids = [
-            folder.name
-            for folder, manifest in zip(folders, manifests, strict=True)
-            if fill(con, folder, manifest)
-        ]
+        new_ids = [folder.name for folder in folders if fill(con, folder, manifests[folder])]
         if new_ids:
             # Once, after the last of them: a pool is made from all of its pairs.
             pools.refresh_after(con, new_ids)
@@ -86,7 +82,7 @@ def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECOND
     warehouse stays in use for `wait` seconds.
     """
     report = LoadReport()
-    folders = in_order_of_landing(landing_folders(root))
+    folders = sorted(landing_folders(root), key=landed_at)
     with current(database, wait, root) as con:
         fill_part(con, folders, report)
 
@@ -145,16 +141,13 @@ def load_waiting(
 
 def _are_there(folders: Sequence[Path], database: Path | None) -> bool:
     """Whether folders are loaded, as far as readers may see at the moment."""
-    manifests = [LandingManifest.read(folder, deep=True) for folder in folders]
+    digests = {folder.name: LandingManifest.read(folder, deep=True).digest for folder in folders}
     if not (database or warehouse_path()).is_file():
         return False
 
     try:
         with reading(database, wait=0.0) as con:
-            return all(
-                is_loaded(con, folder.name, manifest.digest)
-                for folder, manifest in zip(folders, manifests, strict=True)
-            )
+            return all(is_loaded(con, id, digest) for id, digest in digests.items())
     except Locked:
         return False
 

@@ -30,7 +30,7 @@ from warehouse.connect import (
     warehouse_path,
     writing,
 )
-from warehouse.fill import LoadReport, fill_part, in_order_of_landing
+from warehouse.fill import LoadReport, fill_part, landed_at
 from warehouse.landing import LandingManifest, landing_folders, write_tables
 from warehouse.schema import (
     FACTS,
@@ -176,7 +176,7 @@ def _rebuild(root: Path, path: Path) -> RebuildReport:
             report.written = _write_folders(old, root)
             is_readable = True
 
-    folders = in_order_of_landing(landing_folders(root))
+    folders = sorted(landing_folders(root), key=landed_at)
     if not folders and not is_readable:
         raise BadInput(f"There are no landing files in {root}; run a sweep, e.g. triage sweep.")
 

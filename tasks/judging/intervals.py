@@ -39,12 +39,12 @@ class Interval(NamedTuple):
     method: str
 
 
-def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Two-sided exact interval of a proportion with k successes in n cases (Clopper, Pearson 1934);
+def clopper_pearson(k: int, n: int) -> tuple[float, float]:
+    """Two-sided exact 95 % interval of a proportion with k successes in n cases (Clopper, Pearson 1934);
     0 <= k <= n, n >= 1.
     """
     # The tails of a binomial distribution are those of beta distributions, hence their quantiles.
-    tail = (1 - level) / 2
+    tail = (1 - 0.95) / 2
     low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
     high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - tail))
     return low, high

@@ -20,8 +20,9 @@ from tasks.judging.score_metrics import ClassScores, DecisionCurve, net_benefits
 from tasks.spec import SCORING_VERSION
 from warehouse import health
 from warehouse.comparison import reproduced
+from warehouse.connect import reading
 from warehouse.landing import write_landing
-from warehouse.load import load_landings
+from warehouse.load import load_all, load_landings
 from warehouse.schema import sql_files, tables
 
 COSTS = {
@@ -127,6 +128,18 @@ def land_pair(
     for bits, cases in ((4, four), (8, eight)):
         cell = {"cell_id": f"{bits}{name}"} if name else {}
         land_arm(root, f"{bits}{name}", bits, cases, groups, **(cell | values))
+
+
+def load_pair(root: Path, *args: Any, **values: Any) -> None:
+    """`land_pair`, and its landing folders loaded."""
+    land_pair(root, *args, **values)
+    load_all(root)
+
+
+def assert_sound(database: Path | None = None) -> None:
+    """No audit finds a row in a warehouse."""
+    with reading(database) as con:
+        assert {audit: rows for audit, rows in health.run_audits(con).items() if rows} == {}
 
 
 def load_landing(folder: Path, database: Path | None = None) -> bool:

@@ -12,11 +12,9 @@ import duckdb
 import pytest
 
 from tasks.runtime.errors import BadInput, Locked, TriageError
-from tests.warehouse.rows import land_pair
 from tests.warehouse.test_waiting import held_warehouse
 from warehouse import connect
 from warehouse.connect import reading, warehouse_path, writing
-from warehouse.load import load_all
 
 
 def test_the_file_is_the_named_one_else_the_checkouts_else_the_homes(tmp_path, monkeypatch):
@@ -98,23 +96,13 @@ def loaded_by(modules, packages):
     return process.stdout.split()
 
 
-@pytest.mark.parametrize(
-    ("modules", "packages"),
-    [
-        ("warehouse.load, warehouse.landing, warehouse.query, warehouse.health", {"prefect", "mlx", "mlx_lm"}),
-        (
-            "warehouse.connect, warehouse.schema, warehouse.health, warehouse.query",
-            {"numpy", "scipy", "pandas", "pyarrow", "sklearn"},
-        ),
-    ],
-)
-def test_the_warehouse_imports_none_of_the_heavy_libraries(modules, packages):
-    assert loaded_by(modules, packages) == []
+def test_the_warehouse_imports_none_of_the_heavy_libraries():
+    for_reading = "warehouse.connect, warehouse.schema, warehouse.health, warehouse.query"
+    heavy = {"prefect", "mlx", "mlx_lm", "numpy", "scipy", "pandas", "pyarrow", "sklearn"}
+    assert loaded_by(for_reading, heavy) == []
 
 
-def test_a_warehouse_that_is_current_is_found_to_be_so_without_numpy(tmp_path, monkeypatch):
-    land_pair(tmp_path / "landing")
-    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "w.duckdb"))
+@pytest.mark.usefixtures("landing")
+def test_a_warehouse_that_is_current_is_found_to_be_so_without_numpy():
     heavy = {"scipy"} if duckdb.__version__.startswith("1.") else {"numpy", "scipy"}  # 1.5 imports it for a parameter
     assert loaded_by("warehouse.health; warehouse.health.bring_up_to_date()", heavy) == []

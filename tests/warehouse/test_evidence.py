@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tasks.judging.uncertainty import judge_review
-from tests.warehouse.rows import COSTS, FIVE, evaluation, full, land_arm, land_pair, training
+from tests.warehouse.rows import COSTS, FIVE, assert_sound, evaluation, full, land_arm, land_pair, load_pair, training
 from tests.warehouse.test_views import pair_of_cases, random_cases
 from warehouse.connect import reading
 from warehouse.cookbook import named_query
@@ -60,8 +60,7 @@ def test_the_best_constant_answer_is_the_most_frequent_label(tmp_path):
 @pytest.mark.parametrize("seed", range(3))
 def test_flips_are_what_pandas_counts(seed, tmp_path):
     four, eight = pair_of_cases(200, seed)
-    land_pair(tmp_path, four, eight)
-    load_all(tmp_path)
+    load_pair(tmp_path, four, eight)
     (row,) = query("FROM flips").itertuples(index=False)
     label, before, after = ([c[i] for c in cases] for cases, i in ((four, 0), (eight, 2), (four, 2)))
     flips = [(t, b, a) for t, b, a in zip(label, before, after, strict=True) if a != b]
@@ -247,13 +246,10 @@ def test_baselines_stand_in_the_leaderboard_and_pair_with_nothing(tmp_path):
     rows = evaluation("ealways", "talways", cases)
     rows["prediction"] = [r | {"nll": None} for r in rows["prediction"]]
     write_landing(tmp_path, "ealways", "evaluation", rows)
-    land_pair(tmp_path)
-    load_all(tmp_path)
+    load_pair(tmp_path)
     assert set(query("FROM leaderboard").recipe_kind) == {"standard", "baseline"}
     assert len(query("FROM quantization_comparison")) == 1
-
-    with reading() as con:
-        assert not any(run_audits(con).values())
+    assert_sound()
 
 
 def test_old_rows_survive_the_wider_tables_and_a_failed_metric_that_was_replaced_is_found(tmp_path):

@@ -7,12 +7,11 @@ import shutil
 
 import pytest
 
-from tests.warehouse.rows import COSTS, FIVE, evaluation, training
+from tests.warehouse.rows import COSTS, FIVE, assert_sound, evaluation, training
 from tests.warehouse.test_studies import land_sweep
-from warehouse.connect import reading, writing
+from warehouse.connect import writing
 from warehouse.fill import note_judgings
 from warehouse.forget import forget
-from warehouse.health import run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
@@ -116,8 +115,7 @@ def test_what_is_forgotten_gives_its_place_back(place, tmp_path):
 
 
 def test_audits_pass_and_a_rebuild_gives_the_same(place):
-    with reading(place) as con:
-        assert {name: rows for name, rows in run_audits(con).items() if rows} == {}
+    assert_sound(place)
     before = query("SELECT evaluation_id, scores_id FROM evaluation ORDER BY 1", database=place).values.tolist()
     rebuild(place.parent / "landing", place)
     assert query("SELECT evaluation_id, scores_id FROM evaluation ORDER BY 1", database=place).values.tolist() == before

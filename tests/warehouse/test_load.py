@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.store import seal
-from tests.warehouse.rows import FIVE, evaluation, full, land_pair, load_landing, training
+from tests.warehouse.rows import (
+    FIVE,
+    assert_sound,
+    evaluation,
+    full,
+    land_arm,
+    land_pair,
+    load_landing,
+    load_pair,
+    training,
+)
 from warehouse import connect
 from warehouse.comparison import pairs
 from warehouse.connect import reading, warehouse_path, writing
@@ -151,7 +163,7 @@ def test_a_row_that_stands_twice_is_refused_though_no_index_does_it(table, tmp_p
 def test_neither_the_order_of_loading_nor_that_of_rows_nor_loading_together_matters(tmp_path):
     land_pair(tmp_path / "landing", WORSE, FIVE * 4)
     databases = []
-    for number, order in enumerate(list(itertools.permutations(["t4", "e4", "t8", "e8"]))[::5]):
+    for number, order in enumerate(list(itertools.permutations(["t4", "e4", "t8", "e8"]))[::8]):
         databases.append(tmp_path / f"{number}.duckdb")
         for id in order:
             load_landing(tmp_path / "landing" / id, databases[-1])
@@ -173,8 +185,7 @@ def test_neither_the_order_of_loading_nor_that_of_rows_nor_loading_together_matt
 
 def test_a_pair_follows_its_newest_sides_and_goes_when_both_are_judged_again_or_one_stops_matching(tmp_path):
     """What was the newest keeps its figures: a sweep that asks for it again shows them."""
-    land_pair(tmp_path)
-    load_all(tmp_path)
+    load_pair(tmp_path)
 
     def pairs(only="SEMI JOIN matched_pair USING (evaluation_4bit, evaluation_8bit)"):
         with reading() as con:
@@ -270,3 +281,61 @@ def test_a_loader_killed_by_signal_9_leaves_all_of_a_folder_or_nothing(when, row
         assert con.sql("SELECT count(*), any_value(cases) FROM prediction, evaluation").fetchall() == [(3, 3)]
 
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["triage.duckdb"]
+
+
+LOAD = """
+import sys
+from pathlib import Path
+from warehouse.load import load_all
+print("ready", flush=True)
+load_all(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+KILLS = 50
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_a_loader_killed_at_random_moments_leaves_a_file_that_opens_passes_its_audits_and_is_completed(tmp_path):
+    folder = tmp_path / "landing"
+    for pair in range(10):
+        for bits in (4, 8):
+            id = f"{pair:02}-{bits}"
+            land_arm(folder, id, bits, FIVE * 20, groups=True, recipe=f"r{pair}", cell_id=id)
+
+    whole = tmp_path / "whole.duckdb"
+    loader = child(LOAD, folder, whole)
+    assert loader.stdout.readline() == "ready\n"
+    began = time.monotonic()
+    assert loader.wait() == 0
+    seconds = time.monotonic() - began
+
+    file = tmp_path / "killed.duckdb"
+    moments = random.Random(1)
+
+    killed = 0
+    while killed < KILLS:
+        loader = child(LOAD, folder, file)
+        assert loader.stdout.readline() == "ready\n"
+        time.sleep(moments.uniform(0, seconds))
+        loader.kill()
+        was_killed = loader.wait() != 0
+        killed += was_killed
+        if not file.exists():  # before the first connection
+            continue
+
+        with reading(file) as con:
+            loaded = con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'landed'").fetchone()
+            whole_views = con.execute("SELECT count(*) FROM duckdb_views() WHERE view_name = 'pooled_pair'").fetchone()
+
+        if loaded == whole_views == (1,):
+            assert_sound(file)
+
+        if not was_killed:  # nothing is left to load, and the next loader begins from nothing
+            for part in tmp_path.glob("killed.duckdb*"):
+                part.unlink()
+
+    load_all(folder, file)
+    with reading(file) as con:
+        assert con.execute("SELECT count(*) FROM landed").fetchone() == (len(landing_folders(folder)),)
+
+    assert_sound(file)

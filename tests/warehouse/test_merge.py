@@ -20,13 +20,6 @@ from warehouse.query import query
 
 
 @pytest.fixture
-def landing(tmp_path):
-    land_pair(tmp_path / "landing")
-    load_all(tmp_path / "landing")
-    return tmp_path / "landing"
-
-
-@pytest.fixture
 def folders(tmp_path):
     """Another machine's, of four kinds, with tables of no row and of several."""
     root = tmp_path / "folders"

@@ -5,13 +5,11 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import duckdb
 import pytest
 
 from tasks.runtime.errors import BadInput
-from tests.warehouse.rows import land_pair
 from warehouse.connect import unused, warehouse_path, writing
 from warehouse.health import refuse_unusable
 from warehouse.load import load_all
@@ -19,15 +17,6 @@ from warehouse.query import query_rows
 
 DAMAGED = "is damaged.*; it can be rebuilt from the landing files: triage warehouse rebuild.$"
 EVERYTHING = "SELECT table_name FROM duckdb_tables() ORDER BY ALL"
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory) -> Path:
-    """A home of a pair of experiments."""
-    folder = tmp_path_factory.mktemp("filled")
-    land_pair(folder / "landing")
-    load_all(folder / "landing", folder / "triage.duckdb")
-    return folder
 
 
 def read_everything() -> None:
@@ -69,13 +58,12 @@ def test_a_tilde_is_the_users_folder_and_a_place_without_a_file_is_fine(tmp_path
 @pytest.mark.parametrize(
     "place", [0, 8, 13, 100, 4096, 8200, 12288, 12400, *random.Random(1).sample(range(13000, 60000), 4)]
 )
-def test_one_flipped_bit_of_the_file_is_told_with_the_remedy_by_queries_and_loads(place, filled):
-    content = bytearray((filled / "triage.duckdb").read_bytes())
-    content[place] ^= 4
+def test_one_flipped_bit_of_the_file_is_told_with_the_remedy_by_queries_and_loads(place, landing):
     path = warehouse_path()
-    path.parent.mkdir(parents=True)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
     path.write_bytes(content)
-    uses = (read_everything, lambda: load_all(filled / "landing")) if place == 12400 else (read_everything,)
+    uses = (read_everything, lambda: load_all(landing)) if place == 12400 else (read_everything,)
     for use in uses:
         try:
             use()
@@ -95,8 +83,7 @@ def test_an_empty_or_a_foreign_file_in_its_place_is_told_with_the_remedy(content
         pass
 
 
-def test_no_other_process_opens_a_file_while_it_is_replaced(filled):
-    load_all(filled / "landing")
+def test_no_other_process_opens_a_file_while_it_is_replaced(landing):
     code = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True)"
     with unused(warehouse_path()):
         result = subprocess.run([sys.executable, "-c", code, str(warehouse_path())], capture_output=True, text=True)
@@ -104,6 +91,6 @@ def test_no_other_process_opens_a_file_while_it_is_replaced(filled):
     assert duckdb.connect(str(warehouse_path()), read_only=True).execute("SELECT 1").fetchall() == [(1,)]
 
 
-def test_a_query_that_speaks_of_damage_is_no_damaged_file(filled):
+def test_a_query_that_speaks_of_damage_is_no_damaged_file(pair_home):
     with pytest.raises(BadInput, match="The query failed: Corrupt database file"):
-        query_rows("SELECT error('Corrupt database file')", database=filled / "triage.duckdb")
+        query_rows("SELECT error('Corrupt database file')", database=pair_home / "triage.duckdb")

@@ -11,10 +11,8 @@ import pytest
 from flows.report.leaderboard import leaderboard
 from flows.report.precision import against_reference, frontier
 from flows.report.typed_rows import leaderboard_rows
-from tests.warehouse.rows import FIVE, evaluation, land_arm, land_pair, load_landing
+from tests.warehouse.rows import FIVE, assert_sound, evaluation, land_arm, land_pair, load_landing, load_pair
 from warehouse.comparison.paired import PairedDecisions, compare, compare_losses
-from warehouse.connect import reading
-from warehouse.health import run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
@@ -62,8 +60,7 @@ def test_every_precision_stands_against_the_reference_of_its_arm(landed):
         ("from bf16", "2bit", "bf16", "r1"), ("from bf16", "8bit", "bf16", "r1"),
         ("own", "4bit", "bf16", "r1"), ("own", "mxfp4", "bf16", "r1"),
     ]  # fmt: skip
-    with reading() as con:
-        assert {name: count for name, count in run_audits(con).items() if count} == {}
+    assert_sound()
 
 
 def test_an_adapter_that_is_judged_by_another_threshold_since_is_not_compared_with_where_it_was_moved_to(tmp_path):
@@ -94,8 +91,7 @@ def test_a_pair_of_moved_adapters_waits_for_the_training_that_they_come_from(tmp
     assert sorted(query("SELECT DISTINCT evaluation_id FROM reference_metric").evaluation_id) == [
         "e-4bit", "e-8bit-from-4bit",
     ]  # fmt: skip
-    with reading() as con:
-        assert not any(run_audits(con).values())
+    assert_sound()
 
 
 def test_its_figures_are_those_of_the_paired_statistics(landed):
@@ -159,8 +155,7 @@ def test_another_format_with_as_many_bits_is_no_part_of_4_against_8_bits(tmp_pat
 
 
 def test_4_and_8_bits_alone_need_no_frontier(tmp_path):
-    land_pair(tmp_path)
-    load_all(tmp_path)
+    load_pair(tmp_path)
     board = leaderboard_rows()
     assert len(frontier(board)) == len(against_reference(board)) == 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
+from pathlib import Path
 
 import duckdb
 import pandas as pd
@@ -12,26 +12,15 @@ import pytest
 
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT
-from tests.warehouse.rows import land_pair
 from warehouse.connect import warehouse_path
-from warehouse.load import load_all
 from warehouse.query import Bounds, Rows, query, query_rows
 
 NUMBERS = "SELECT unnest([9007199254740993, NULL]) AS n, unnest([true, NULL]) AS b, 1.5 AS d, DATE '2026-01-01' AS day"
 
 
-@pytest.fixture(scope="module")
-def made_once(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    land_pair(folder / "landing")
-    load_all(folder / "landing", folder / "home" / "triage.duckdb")
-    return folder
-
-
 @pytest.fixture(autouse=True)
-def loaded(made_once, tmp_path, monkeypatch):
-    shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
+def loaded(landing, monkeypatch):
+    monkeypatch.chdir(landing.parent)
 
 
 @pytest.mark.parametrize(
@@ -83,67 +72,67 @@ def test_every_view_of_evaluations_shows_those_alone_that_are_asked_for():
         assert {id for (id,) in query_rows(f"SELECT evaluation_id FROM {view}", only=["e8"]).rows} <= {"e8"}, view
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "INSERT INTO landed VALUES ('x', 'training', 'y', now()::TIMESTAMP)",
-        "DELETE FROM prediction",
-        "UPDATE evaluation SET verdict = 'passes_gates'",
-        "CREATE TABLE mine AS SELECT 1",
-        "CREATE TEMP TABLE mine AS SELECT 1",
-        "CREATE OR REPLACE VIEW leaderboard AS SELECT 1",
-        "DROP TABLE prediction",
-        "WITH gone AS (DELETE FROM prediction RETURNING case_id) SELECT * FROM gone",
-        "COPY prediction TO 'out.csv'",
-        "COPY (SELECT 1) TO 'out.parquet'",
-        "EXPORT DATABASE 'out'",
-        "ATTACH 'out.duckdb'",
-        "INSTALL httpfs",
-        "LOAD httpfs",
-        "PRAGMA database_list",
-        "PRAGMA enable_profiling",
-        "SET enable_external_access = true",
-        "RESET lock_configuration",
-        "CALL pragma_version()",
-        "CHECKPOINT",
-        "PREPARE later AS SELECT 1",
-        "EXPLAIN ANALYZE SELECT 1",
-        "SELECT 1; SELECT 2",
-        "SELECT 1; DROP TABLE prediction",
-        "PIVOT prediction ON argmax USING count(*); DROP TABLE prediction",
-        "FROM read_csv('/etc/passwd')",
-        "FROM read_text('/etc/passwd')",
-        "FROM read_blob('landing/e4/manifest.json')",
-        "FROM '/etc/passwd'",
-        "FROM 'landing/e4/metric.parquet'",
-        "FROM glob('/etc/*')",
-        "FROM sniff_csv('/etc/passwd')",
-        "FROM enable_logging(storage = 'file', storage_path = 'out')",
-        "FROM frame",
-        "SELECT nonsense FROM prediction",
-        "SELEC 1",
-        "SELECT * FROM",
-        "",
-        "-- nothing",
-    ],
-)
-def test_everything_else_is_refused_in_a_sentence_and_changes_nothing(sql, tmp_path):
+REFUSED = [
+    "INSERT INTO landed VALUES ('x', 'training', 'y', now()::TIMESTAMP)",
+    "DELETE FROM prediction",
+    "UPDATE evaluation SET verdict = 'passes_gates'",
+    "CREATE TABLE mine AS SELECT 1",
+    "CREATE TEMP TABLE mine AS SELECT 1",
+    "CREATE OR REPLACE VIEW leaderboard AS SELECT 1",
+    "DROP TABLE prediction",
+    "WITH gone AS (DELETE FROM prediction RETURNING case_id) SELECT * FROM gone",
+    "COPY prediction TO 'out.csv'",
+    "COPY (SELECT 1) TO 'out.parquet'",
+    "EXPORT DATABASE 'out'",
+    "ATTACH 'out.duckdb'",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "PRAGMA database_list",
+    "PRAGMA enable_profiling",
+    "SET enable_external_access = true",
+    "RESET lock_configuration",
+    "CALL pragma_version()",
+    "CHECKPOINT",
+    "PREPARE later AS SELECT 1",
+    "EXPLAIN ANALYZE SELECT 1",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; DROP TABLE prediction",
+    "PIVOT prediction ON argmax USING count(*); DROP TABLE prediction",
+    "FROM read_csv('/etc/passwd')",
+    "FROM read_text('/etc/passwd')",
+    "FROM read_blob('landing/e4/manifest.json')",
+    "FROM '/etc/passwd'",
+    "FROM 'landing/e4/metric.parquet'",
+    "FROM glob('/etc/*')",
+    "FROM sniff_csv('/etc/passwd')",
+    "FROM enable_logging(storage = 'file', storage_path = 'out')",
+    "FROM frame",
+    "SELECT nonsense FROM prediction",
+    "SELEC 1",
+    "SELECT * FROM",
+    "",
+    "-- nothing",
+]
+
+
+def test_everything_else_is_refused_in_a_sentence_and_changes_nothing(landing):
     frame = pd.DataFrame({"a": [1]})
-    before = sorted(tmp_path.rglob("*"))
+    before = sorted(landing.parent.rglob("*"))
     content = warehouse_path().read_bytes()
 
-    if sql.startswith("FROM enable_logging") and duckdb.__version__.startswith("1."):
-        query(sql)  # DuckDB 1.5 takes it, and then writes nothing: external access is off
-    else:
-        with pytest.raises(BadInput) as caught:
-            query(sql)
-        assert "\n" not in str(caught.value) and str(caught.value).endswith((".", "?"))
+    for sql in REFUSED:
+        if sql.startswith("FROM enable_logging") and duckdb.__version__.startswith("1."):
+            query(sql)  # DuckDB 1.5 takes it, and then writes nothing: external access is off
+        else:
+            with pytest.raises(BadInput) as caught:
+                query(sql)
+            assert "\n" not in str(caught.value) and str(caught.value).endswith((".", "?")), sql
+        assert sorted(landing.parent.rglob("*")) == before and warehouse_path().read_bytes() == content, sql
 
-    assert (sorted(tmp_path.rglob("*")), warehouse_path().read_bytes()) == (before, content)
     assert len(query("FROM prediction")) == 10 and len(frame) == 1
 
 
-def test_the_users_own_connection_is_distinguished_from_another_process(tmp_path):
+def test_the_users_own_connection_is_distinguished_from_another_process():
     match = "open in another connection; close that one first"
     with duckdb.connect(str(warehouse_path())), pytest.raises(BadInput, match=match):
         query("FROM prediction")
@@ -201,13 +190,13 @@ def test_arrow_has_the_same_columns():
         query("DROP TABLE prediction", as_="arrow")
 
 
-def test_the_readmes_chart_is_made_by_a_query_and_ten_lines(tmp_path):
+def test_the_readmes_chart_is_made_by_a_query_and_ten_lines():
     (code,) = re.findall(
         r"^```python\n(.*?)^```$", (ROOT / "warehouse" / "README.md").read_text(), re.MULTILINE | re.DOTALL
     )
     names: dict[str, object] = {}
     exec(code, names)
 
-    assert (tmp_path / "forest.svg").read_text().startswith("<svg")
+    assert Path("forest.svg").read_text().startswith("<svg")
     expected = query("SELECT ed_recall_diff, ed_recall_low, ed_recall_high FROM quantization_comparison")
     assert names["rows"][list(expected)].equals(expected) and len(expected) == 1

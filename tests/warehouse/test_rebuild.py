@@ -18,33 +18,16 @@ import pytest
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import seal
 from tests.place import ROOT
-from tests.warehouse.rows import evaluation, land_pair, load_landing, training
+from tests.warehouse.rows import assert_sound, evaluation, load_landing, training
 from tests.warehouse.test_load import contents
 from tests.warehouse.test_waiting import held_warehouse
 from warehouse import rebuild as rebuilding
 from warehouse.connect import reading, unused, warehouse_path, writing
-from warehouse.health import bring_up_to_date, examine, run_audits
+from warehouse.health import bring_up_to_date, examine
 from warehouse.landing import landing_folders, write_landing
 from warehouse.load import load_all
 from warehouse.rebuild import rebuild
 from warehouse.schema import FACTS, TABLES, digests
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory) -> Path:
-    """A home with the landing folders of a pair, and its warehouse."""
-    folder = tmp_path_factory.mktemp("pair")
-    land_pair(folder / "landing", groups=True)
-    load_all(folder / "landing", folder / "triage.duckdb")
-    return folder
-
-
-@pytest.fixture
-def landing(pair) -> Path:
-    """The same in the home of this test."""
-    home = warehouse_path().parent
-    shutil.copytree(pair, home)
-    return home / "landing"
 
 
 def make_older(path: Path | None = None) -> None:
@@ -75,8 +58,7 @@ def test_a_file_with_other_tables_is_built_again_by_whoever_needs_it_and_then_de
     by()
     assert contents() == before and kept_files() == []
     assert "Another version made the tables" in capfd.readouterr().err
-    with reading() as con:
-        assert not any(run_audits(con).values())
+    assert_sound()
     by()
     assert capfd.readouterr().err == "", "once"
 
@@ -249,8 +231,8 @@ def test_a_damaged_file_is_replaced_and_kept_with_its_log(landing):
     assert report.kept.read_bytes() == b"damaged" and Path(f"{report.kept}.wal").read_bytes() == b"log"
     assert sorted(report.loaded) == ["e4", "e8", "t4", "t8"] and report.refused == {}
     assert report.rows is None and report.sentences() == [f"The old file is damaged and kept: {report.kept}"]
+    assert_sound()
     with reading() as con:
-        assert not any(run_audits(con).values())
         assert con.execute("SELECT sha256 FROM schema_migrations WHERE version = ?", [TABLES]).fetchone() == (
             digests()[TABLES],
         )

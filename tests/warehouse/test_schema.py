@@ -8,10 +8,8 @@ import duckdb
 import pytest
 
 from tasks.runtime.errors import BadInput
-from tests.warehouse.rows import land_pair
 from warehouse import schema
 from warehouse.connect import reading, writing
-from warehouse.load import load_all
 from warehouse.rebuild import current, rebuild
 from warehouse.schema import FACTS, TABLES, VIEWS, SqlFile, own_tables, schema_sql, sql_files, tables
 
@@ -33,19 +31,17 @@ def own_digests():
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(landing):
     """The warehouse of a pair."""
-    land_pair(tmp_path / "landing")
-    load_all(tmp_path / "landing", tmp_path / "w.duckdb")
-    return tmp_path / "w.duckdb"
+    return landing.parent / "triage.duckdb"
 
 
-def test_every_table_view_and_column_has_a_comment_in_a_plain_client_after_a_rebuild_too(file, tmp_path):
+def test_every_table_view_and_column_has_a_comment_in_a_plain_client_after_a_rebuild_too(file, landing):
     for _ in range(2):
         with duckdb.connect(str(file), read_only=True) as con:
             missing = con.execute(WITHOUT_COMMENT).fetchall()
         assert missing == [], "say what it means, with its unit, by COMMENT ON in schema.sql or its view"
-        rebuild(tmp_path / "landing", file)
+        rebuild(landing, file)
 
 
 def test_a_column_is_described_once_a_view_by_its_grain_and_keys_are_columns(file):

@@ -10,24 +10,16 @@ import duckdb
 import pytest
 
 from tasks.runtime.errors import BadInput
-from tests.warehouse.rows import land_pair
 from warehouse.connect import reading, snapshot, warehouse_path
-from warehouse.load import load_all
 from warehouse.query import Bounds, query_rows
 
 DELETE = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('DELETE FROM gate')"
 NARROWED = "SELECT evaluation_id FROM leaderboard ORDER BY 1"
+PAIR = ["e4", "e8"]
+pytestmark = pytest.mark.usefixtures("landing")
 
 
-@pytest.fixture
-def pair(tmp_path):
-    """A warehouse with a pair; the ids of its evaluations."""
-    land_pair(tmp_path)
-    load_all(tmp_path)
-    return ["e4", "e8"]
-
-
-def test_a_block_opens_the_warehouse_once_and_another_process_writes_after_it_alone(pair, monkeypatch):
+def test_a_block_opens_the_warehouse_once_and_another_process_writes_after_it_alone(monkeypatch):
     """Views are narrowed for one query alone, and the file is free after an error too."""
     openings = []
     connect = duckdb.connect
@@ -38,9 +30,9 @@ def test_a_block_opens_the_warehouse_once_and_another_process_writes_after_it_al
         with reading() as con:
             assert con.execute("FROM gate").fetchall() == before != []
         assert "lock on file" in subprocess.run(command, capture_output=True, text=True).stderr
-        for id in pair:
+        for id in PAIR:
             assert query_rows(NARROWED, only=[id]).rows == [(id,)]
-        assert query_rows(NARROWED).rows == [(id,) for id in pair]
+        assert query_rows(NARROWED).rows == [(id,) for id in PAIR]
         assert query_rows("FROM gate").rows == before
         with pytest.raises(AssertionError, match="settings of its own"):
             query_rows("FROM gate", bounds=Bounds(memory=60_000_000))
@@ -51,7 +43,7 @@ def test_a_block_opens_the_warehouse_once_and_another_process_writes_after_it_al
     assert query_rows("FROM gate").rows == []
 
 
-def test_what_a_block_reads_is_sealed(pair, tmp_path):
+def test_what_a_block_reads_is_sealed(tmp_path):
     (tmp_path / "secret.csv").write_text("a\n1\n")
     with snapshot(), pytest.raises(BadInput, match="disabled"):
         query_rows(f"FROM read_csv('{tmp_path / 'secret.csv'}')")
@@ -59,7 +51,7 @@ def test_what_a_block_reads_is_sealed(pair, tmp_path):
         con.execute("SET enable_external_access = true")
 
 
-def test_another_thread_waits_for_its_own_connection(pair):
+def test_another_thread_waits_for_its_own_connection():
     lines: list[str] = []
 
     def read() -> None:
@@ -75,7 +67,7 @@ def test_another_thread_waits_for_its_own_connection(pair):
     assert lines == ["block", "thread"]
 
 
-def test_a_block_about_another_file_reads_that_one_and_leaves_the_outer_as_it_is(pair, tmp_path):
+def test_a_block_about_another_file_reads_that_one_and_leaves_the_outer_as_it_is(tmp_path):
     other = tmp_path / "other.duckdb"
     with snapshot(), pytest.raises(BadInput, match="no warehouse"):
         query_rows("FROM gate", database=other)
@@ -84,4 +76,4 @@ def test_a_block_about_another_file_reads_that_one_and_leaves_the_outer_as_it_is
     with snapshot():
         with snapshot(other):
             assert query_rows("FROM gate", database=other).rows == [(1,)]
-        assert query_rows(NARROWED).rows == [(id,) for id in pair]
+        assert query_rows(NARROWED).rows == [(id,) for id in PAIR]

@@ -7,11 +7,9 @@ from datetime import datetime
 
 import pytest
 
-from tests.warehouse.rows import FIVE, evaluation, full, load_landing, training
+from tests.warehouse.rows import FIVE, assert_sound, evaluation, full, load_landing, training
 from tests.warehouse.test_load import contents
-from warehouse.connect import reading
 from warehouse.forget import forget, what_would_be_forgotten
-from warehouse.health import run_audits
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
@@ -124,7 +122,7 @@ def test_a_dataset_with_a_further_set_is_no_other_one_for_a_training_in_any_orde
     land_dataset(root, "d1-further", "sets1", further=["clinic"])
 
     ids = ["t-old", "t-new", "dataset-d1", "dataset-d1-further"]
-    for number, order in enumerate(list(itertools.permutations(ids))[::5]):
+    for number, order in enumerate(list(itertools.permutations(ids))[::8]):
         database = tmp_path / f"{number}.duckdb"
         for id in order:
             load_landing(root / id, database)
@@ -149,9 +147,7 @@ def test_forgetting_removes_what_no_other_study_holds_and_a_rebuild_does_not_bri
     assert forget("large", landing) == planned
     assert rows("SELECT study FROM study ORDER BY 1") == [("again",), ("earlier",), ("small",)]
     assert rows("SELECT count(*) FROM evaluation WHERE evaluation_id IN ('e-zero2', 'e-large')") == [(1,)]
-
-    with reading() as con:
-        assert not any(run_audits(con).values())
+    assert_sound()
 
     before = contents()
     rebuild(landing)
@@ -166,5 +162,4 @@ def test_a_training_stays_as_long_as_an_evaluation_of_another_study_needs_it(lan
     assert "zero" not in forget("small", landing).ids
     assert rows("SELECT count(*) FROM experiment WHERE training_id = 'zero'") == [(1,)]
     assert forget("earlier", landing).ids == ("e-old", "old-1")
-    with reading() as con:
-        assert not any(run_audits(con).values())
+    assert_sound()

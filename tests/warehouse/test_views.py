@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score, fbeta_score
 from flows.report.leaderboard import leaderboard
 from flows.report.pairs import pair_rows, quantization
 from flows.report.typed_rows import leaderboard_rows
-from tests.warehouse.rows import COSTS, FIVE, evaluation, land_pair, training
+from tests.warehouse.rows import COSTS, FIVE, assert_sound, evaluation, land_pair, load_pair, training
 from warehouse.connect import reading, writing
 from warehouse.health import bring_up_to_date, run_audits
 from warehouse.landing import write_landing
@@ -54,8 +54,7 @@ def comparison() -> dict[str, object]:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(seed, tmp_path):
     four, eight = pair_of_cases(150, seed)
-    land_pair(tmp_path, four, eight, groups=seed == 1)
-    load_all(tmp_path)
+    load_pair(tmp_path, four, eight, groups=seed == 1)
     (row,) = query("SELECT * FROM quantization_comparison").to_dict("records")
     rows = query("SELECT * FROM prediction ORDER BY evaluation_id, case_id")
 
@@ -91,8 +90,7 @@ def test_the_comparison_equals_a_recomputation_from_the_prediction_rows(seed, tm
 
 
 def test_each_interval_is_that_of_its_own_metric_and_rule(tmp_path):
-    land_pair(tmp_path, *pair_of_cases(150, 11))
-    load_all(tmp_path)
+    load_pair(tmp_path, *pair_of_cases(150, 11))
     row = comparison()
     pairs = query("FROM pair_metric").set_index(["rule", "metric"]).to_dict("index")
     for column, rule, metric in (
@@ -106,8 +104,7 @@ def test_each_interval_is_that_of_its_own_metric_and_rule(tmp_path):
 
 
 def test_five_cases_give_the_figures_worked_by_hand(tmp_path):
-    land_pair(tmp_path, FIVE, [(label, label, label) for label, _, _ in FIVE])
-    load_all(tmp_path)
+    load_pair(tmp_path, FIVE, [(label, label, label) for label, _, _ in FIVE])
     row = comparison()
     assert (row["accuracy_4bit"], row["accuracy_8bit"]) == (0.8, 1.0)
     assert (row["ed_recall_4bit"], row["ed_recall_argmax_4bit"], row["ed_recall_8bit"]) == (1.0, 0.5, 1.0)
@@ -140,8 +137,7 @@ RESOURCES = [f"{name}_{side}" for name in ("peak_memory_bytes", "train_seconds")
 
 
 def test_memory_and_time_are_compared_only_where_quantised_kernels_did_the_work_and_time_on_one_machine(tmp_path):
-    land_pair(tmp_path)
-    load_all(tmp_path)
+    load_pair(tmp_path)
     row = comparison()
     assert [row[name] for name in RESOURCES] == [400, 800, 40.0, 80.0] and row["resources"] == "measured"
 
@@ -151,8 +147,7 @@ def test_memory_and_time_are_compared_only_where_quantised_kernels_did_the_work_
     assert row["peak_memory_bytes_8bit"] == 800 and pd.isna(row["train_seconds_8bit"])
     assert row["resources"] == "memory measured; time not comparable between machines"
 
-    land_pair(tmp_path, compute_path="dequantised_f32")
-    load_all(tmp_path)
+    load_pair(tmp_path, compute_path="dequantised_f32")
     row = comparison()
     assert all(pd.isna(row[name]) for name in RESOURCES)
     assert (row["resources"], row["bytes_ratio"]) == ("not measurable on this backend", 0.5)
@@ -181,8 +176,7 @@ def test_sides_that_differ_in_anything_but_bits_or_are_judged_otherwise_are_no_p
 
 
 def test_a_warehouse_whose_views_change_gets_the_pairs_that_they_see_now(tmp_path):
-    land_pair(tmp_path)
-    load_all(tmp_path)
+    load_pair(tmp_path)
     before = len(query("FROM pair_metric"))
     for renewed_by in (bring_up_to_date, lambda: load_all(tmp_path)):
         with writing() as con:  # as a version left it that saw no such pair
@@ -313,6 +307,4 @@ def test_a_sweeps_own_tables_show_its_evaluations_although_later_ones_of_the_sam
     assert query("FROM leaderboard", only=[]).empty and query("FROM matched_pair", only=["e-first4"]).empty
     assert all(accuracy.startswith("0.800") for accuracy in leaderboard(leaderboard_rows(requested))["accuracy"])
     assert len(quantization(pair_rows(requested))) == 1
-
-    with reading() as con:
-        assert not any(run_audits(con).values())
+    assert_sound()
