@@ -60,7 +60,10 @@ def check_place(path: Path) -> None:
         if path.exists():
             raise BadInput(f"{path} is no ordinary file; {_set_to(None)}")
         if environ.get("TRIAGE_WAREHOUSE"):
-            _try_to_create(path)
+            # In the nearest parent that is there.
+            folder = next(parent for parent in path.parents if parent.exists())
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{FILE}."):
+                pass
     except OSError as error:
         if path.is_relative_to(home()) and isinstance(
             problem := disk_error(error, home()), BadInput
@@ -74,13 +77,6 @@ def check_place(path: Path) -> None:
 def loading_waits(landing: Path) -> bool:
     """Whether a landing folder waits to be loaded, since another program held the warehouse."""
     return (landing / WAITING).exists()
-
-
-def _try_to_create(path: Path) -> None:
-    """Raise OSError unless files can be created where `path` is, or in its nearest parent."""
-    folder = next(parent for parent in path.parents if parent.exists())
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{FILE}."):
-        pass
 
 
 def check_replaceable(path: Path) -> None:

@@ -87,36 +87,33 @@ class NamedQuery:
         that stands in no row of its view.
         """
         for parameter in self.parameters:
-            if parameter.view is not None and values[parameter.name] is not None:
-                _check_value(parameter, str(values[parameter.name]))
+            name = parameter.name
+            value = values[name]
+            if parameter.view is None or value is None:
+                continue
+
+            sql = (
+                f"SELECT DISTINCT {name} FROM {parameter.view} WHERE {name} IS NOT NULL ORDER BY 1"
+            )
+            known_values = [str(row[0]) for row in query_rows(sql).rows]
+            if str(value) not in known_values:
+                raise BadInput(
+                    f"--param {name}={value}: the warehouse has no {name} {str(value)!r}; it has "
+                    f"{', '.join(known_values) or 'none yet'}."
+                )
 
     def values(self, assigned: Mapping[str, str]) -> dict[str, object]:
         """The value of every parameter: as assigned, else its default. Raises BadInput."""
         by_name = {parameter.name: parameter for parameter in self.parameters}
         for name in assigned:
             if name not in by_name:
-                raise BadInput(f"The query {self.name} has no parameter {name!r}; {_has(by_name)}.")
+                has = f"it has {', '.join(by_name) or 'none'}"
+                raise BadInput(f"The query {self.name} has no parameter {name!r}; {has}.")
 
         return {
             name: parameter.value(assigned.get(name, parameter.default))
             for name, parameter in by_name.items()
         }
-
-
-def _check_value(parameter: Parameter, value: str) -> None:
-    name = parameter.name
-    sql = f"SELECT DISTINCT {name} FROM {parameter.view} WHERE {name} IS NOT NULL ORDER BY {name}"
-
-    known_values = [str(row[0]) for row in query_rows(sql).rows]
-    if value not in known_values:
-        raise BadInput(
-            f"--param {name}={value}: the warehouse has no {name} {value!r}; it has "
-            f"{', '.join(known_values) or 'none yet'}."
-        )
-
-
-def _has(names: Mapping[str, Parameter]) -> str:
-    return f"it has {', '.join(names)}" if names else "it has none"
 
 
 def cookbook() -> list[NamedQuery]:

@@ -41,9 +41,9 @@ class Forgotten:
     shared: int
 
 
-def what_would_be_forgotten(study: str, database: Path | None = None) -> Forgotten:
+def what_would_be_forgotten(study: str) -> Forgotten:
     """What `forget` would forget."""
-    with reading(database) as con:
+    with reading() as con:
         return _held_alone(con, study)
 
 
@@ -57,8 +57,15 @@ def forget(study: str, landing: Path, database: Path | None = None) -> Forgotten
         folders = [landing / id for id in (*forgotten.sweeps, *forgotten.ids)]
         remove([folder for folder in folders if folder.is_dir()])
 
+        landed = [(table, fact.id_column) for fact in FACTS.values() for table in fact.tables]
         with transaction(con):
-            _delete_rows(con, [*forgotten.sweeps, *forgotten.ids])
+            for table, column in (*landed, ("landed", "id"), ("sweep_member", "id"), *DERIVED):
+                con.execute(
+                    f"DELETE FROM {table} WHERE {column} IN (SELECT unnest(?::VARCHAR[]))",
+                    [[*forgotten.sweeps, *forgotten.ids]],
+                )
+            note_judgings(con)
+            pairs.refresh(con)
         # After the commit: it begins a transaction, and DuckDB has none within another.
         pools.refresh(con)
     return forgotten
@@ -73,12 +80,3 @@ def _held_alone(con: duckdb.DuckDBPyConnection, study: str) -> Forgotten:
         sweeps=tuple(id for (id,) in sweeps),
         shared=sum(is_shared for _, _, is_shared in rows),
     )
-
-
-def _delete_rows(con: duckdb.DuckDBPyConnection, ids: list[str]) -> None:
-    landed = [(table, fact.id_column) for fact in FACTS.values() for table in fact.tables]
-    for table, column in (*landed, ("landed", "id"), ("sweep_member", "id"), *DERIVED):
-        con.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT unnest(?::VARCHAR[]))", [ids])
-
-    note_judgings(con)
-    pairs.refresh(con)

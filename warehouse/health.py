@@ -64,11 +64,11 @@ def bring_up_to_date(path: Path | None = None) -> None:
             pools.refresh(con)
 
 
-def refuse_unusable(path: Path | None = None) -> None:
+def refuse_unusable() -> None:
     """Raise BadInput for a warehouse that is damaged, or cannot be where it is named; none yet is
     fine, and so is one that is in use.
     """
-    path = path or warehouse_path()
+    path = warehouse_path()
     check_place(path)
     if path.is_file():
         with contextlib.suppress(Locked), reading(path, wait=0.0) as con:

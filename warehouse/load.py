@@ -96,7 +96,7 @@ def load_all(root: Path, database: Path | None = None, wait: float = WAIT_SECOND
     return report
 
 
-def load_or_wait(folders: Sequence[Path], database: Path | None = None) -> Locked | None:
+def load_or_wait(folders: Sequence[Path]) -> Locked | None:
     """Load landing folders of one root, and what waits beside them; or mark them as waiting, and
     return the reason.
 
@@ -105,32 +105,30 @@ def load_or_wait(folders: Sequence[Path], database: Path | None = None) -> Locke
     root = folders[0].parent
     waits = loading_waits(root)
     # A program that only reads keeps writers out, but not this look.
-    if waits and _are_there(folders, database):
+    if waits and _are_there(folders):
         return None
 
     try:
-        load_landings(folders, database, LATER_SECONDS if waits else FIRST_SECONDS)
+        load_landings(folders, wait=LATER_SECONDS if waits else FIRST_SECONDS)
     except Locked as error:
-        if _are_there(folders, database):
+        if _are_there(folders):
             return None
         # Renews the time of a mark that is there, by which load_waiting sees that more has come.
         (root / WAITING).touch()
         return error
 
     if waits:
-        load_waiting(root, database)
+        load_waiting(root)
     return None
 
 
-def load_waiting(
-    root: Path, database: Path | None = None, wait: float = LATER_SECONDS
-) -> Locked | None:
+def load_waiting(root: Path, wait: float = LATER_SECONDS) -> Locked | None:
     """Load what waits under `root`, if anything does; the reason where it still has to."""
     mark = root / WAITING
     try:
         while True:
             marked = mark.stat().st_mtime_ns
-            load_all(root, database, wait)
+            load_all(root, wait=wait)
             if mark.stat().st_mtime_ns == marked:  # else more has come to wait meanwhile
                 mark.unlink()
     except FileNotFoundError:  # nothing waits any more
@@ -139,14 +137,14 @@ def load_waiting(
         return error
 
 
-def _are_there(folders: Sequence[Path], database: Path | None) -> bool:
+def _are_there(folders: Sequence[Path]) -> bool:
     """Whether folders are loaded, as far as readers may see at the moment."""
     digests = {folder.name: LandingManifest.read(folder, deep=True).digest for folder in folders}
-    if not (database or warehouse_path()).is_file():
+    if not warehouse_path().is_file():
         return False
 
     try:
-        with reading(database, wait=0.0) as con:
+        with reading(wait=0.0) as con:
             return all(is_loaded(con, id, digest) for id, digest in digests.items())
     except Locked:
         return False

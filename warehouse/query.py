@@ -8,7 +8,7 @@ import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 
@@ -16,7 +16,6 @@ from tasks.runtime.errors import BadInput
 from warehouse.connect import SEALED, Settings, is_damage, quoted, reading
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 ALLOWED = "SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or PIVOT"
@@ -83,30 +82,6 @@ class Rows:
     cut: bool = False
 
 
-@overload
-def query(
-    sql: str,
-    params: Parameters = None,
-    as_: Literal["pandas"] = "pandas",
-    *,
-    database: Path | None = None,
-    only: Collection[str] | None = None,
-    bounds: Bounds | None = None,
-) -> pd.DataFrame: ...
-
-
-@overload
-def query(
-    sql: str,
-    params: Parameters = None,
-    *,
-    as_: Literal["arrow"],
-    database: Path | None = None,
-    only: Collection[str] | None = None,
-    bounds: Bounds | None = None,
-) -> pa.Table: ...
-
-
 def query(
     sql: str,
     params: Parameters = None,
@@ -115,7 +90,7 @@ def query(
     database: Path | None = None,
     only: Collection[str] | None = None,
     bounds: Bounds | None = None,
-) -> pd.DataFrame | pa.Table:
+) -> Any:
     """The result of one read-only statement, e.g. `query("FROM leaderboard")` in a notebook.
 
     `params` are the values of its parameters, `$name`, by name. `as_` is "pandas" or "arrow"; in a
@@ -130,7 +105,17 @@ def query(
     with _checked(sql, params, database, only, bounds or Bounds()) as con:
         table = con.sql(sql, params=dict(params or {})).to_arrow_table()
     table = _with_whole_sums(table, other_decimals_as_floats=True)
-    return table if as_ == "arrow" else _data_frame(table)
+    if as_ == "arrow":
+        return table
+
+    import pandas as pd
+    import pyarrow as pa
+
+    # A missing value turns no whole number into a float.
+    whole = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
+    types = {getattr(pa, name.lower())(): pd.api.types.pandas_dtype(name) for name in whole}
+    types[pa.bool_()] = pd.BooleanDtype()
+    return table.to_pandas(types_mapper=types.get, date_as_object=False)
 
 
 def query_arrow(
@@ -348,14 +333,3 @@ def _with_whole_sums(table: pa.Table, other_decimals_as_floats: bool = False) ->
         table = table.set_column(index, column.name, values)
 
     return table
-
-
-def _data_frame(table: pa.Table) -> pd.DataFrame:
-    """A DataFrame in which a missing value turns no whole number into a float."""
-    import pandas as pd
-    import pyarrow as pa
-
-    whole = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
-    types = {getattr(pa, name.lower())(): pd.api.types.pandas_dtype(name) for name in whole}
-    types[pa.bool_()] = pd.BooleanDtype()
-    return table.to_pandas(types_mapper=types.get, date_as_object=False)

@@ -5,7 +5,6 @@ Read from the warehouse and from the landing folders, since either may lack what
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,35 +21,32 @@ REFERRING = {
 }
 
 
-def referred_to(landing: Path, database: Path | None = None) -> frozenset[str]:
+def referred_to(landing: Path) -> frozenset[str]:
     """What any result refers to. Raises BadInput for a landing folder that cannot be read, and as
     `reading` does for the warehouse.
     """
-    database = database or warehouse_path()
-    in_warehouse = _in_warehouse(database) if database.exists() else iter(())
-    return frozenset((*in_warehouse, *_in_landing(landing)))
-
-
-def _in_warehouse(database: Path) -> Iterator[str]:
-    with reading(database) as connection:
-        statement = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
-        columns = set(connection.execute(statement).fetchall())
-        for table, names in REFERRING.items():
+    referred: set[str | None] = set()
+    if warehouse_path().exists():
+        with reading() as con:
+            statement = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
             # A file that an older version made lacks some.
-            for name in (name for name in names if (table, name) in columns):
-                rows = connection.execute(f"SELECT DISTINCT {name} FROM {table}").fetchall()
-                yield from (value for (value,) in rows if value)
+            present = set(con.execute(statement).fetchall())
+            for table, names in REFERRING.items():
+                for name in names:
+                    if (table, name) in present:
+                        rows = con.execute(f"SELECT DISTINCT {name} FROM {table}").fetchall()
+                        referred.update(value for (value,) in rows)
 
-
-def _in_landing(landing: Path) -> Iterator[str]:
     for table, names in REFERRING.items():
         for file in sorted(landing.glob(f"[!.]*/{table}.parquet")):
             try:
-                rows = pq.read_table(file)
+                landed = pq.read_table(file)
             except (OSError, pa.ArrowException) as error:
                 raise BadInput(
                     f"{file} cannot be read ({type(error).__name__}), so it is not known what it "
                     "refers to; `triage warehouse check` says what to do."
                 ) from error
-            for name in set(names).intersection(rows.column_names):
-                yield from (value for value in rows[name].to_pylist() if value)
+            for name in set(names).intersection(landed.column_names):
+                referred.update(landed[name].to_pylist())
+
+    return frozenset(value for value in referred if value)

@@ -49,29 +49,17 @@ class Predicted:
 
 def divergences(reference_logits: ArrayLike, logits: ArrayLike) -> Floats:
     """KL(reference || other) in nats of each row, logits (N, K) -> (N,); sums are float64."""
+    values = []
     # Row by row: thousands of float64 rows over a vocabulary are gigabytes.
-    rows = zip(np.asarray(reference_logits), np.asarray(logits), strict=True)
-    return np.array([_divergence(reference, other) for reference, other in rows])
-
-
-def _divergence(reference: Floats, other: Floats) -> float:
-    log_p = np.asarray(log_softmax(reference.astype(np.float64)))
-    log_q = np.asarray(log_softmax(other.astype(np.float64)))
-    divergence = float((np.exp(log_p) * (log_p - log_q)).sum())
-    return max(divergence, 0.0)  # rounding can make it -1e-17
+    for reference, other in zip(np.asarray(reference_logits), np.asarray(logits), strict=True):
+        log_p = np.asarray(log_softmax(reference.astype(np.float64)))
+        log_q = np.asarray(log_softmax(other.astype(np.float64)))
+        values.append(float((np.exp(log_p) * (log_p - log_q)).sum()))
+    return np.maximum(values, 0.0)  # rounding can make it -1e-17
 
 
 def fidelity_figures(reference: Predicted, variant: Predicted) -> dict[str, Figures]:
     """Columns of the table `fidelity` for the distributions `vocabulary` and `labels`."""
-    shared = _shared_figures(reference, variant)
-    return {
-        "vocabulary": _divergence_figures(reference.logits, variant.logits) | shared,
-        "labels": _divergence_figures(reference.label_logp, variant.label_logp) | shared,
-    }
-
-
-def _shared_figures(reference: Predicted, variant: Predicted) -> Figures:
-    """Columns that both distributions have in common."""
     cases = len(reference.logits)
     perplexity = variant.perplexity
     reference_perplexity = reference.perplexity
@@ -85,7 +73,7 @@ def _shared_figures(reference: Predicted, variant: Predicted) -> Figures:
         NO_TEXT if ratio is None else None,
         f"no percentile {' and '.join(too_few)} of {cases} cases" if too_few else None,
     )
-    return {
+    shared: Figures = {
         "cases": cases,
         "text_tokens": reference.text_tokens,
         "perplexity": perplexity,
@@ -93,6 +81,10 @@ def _shared_figures(reference: Predicted, variant: Predicted) -> Figures:
         "perplexity_ratio": ratio,
         "perplexity_ratio_se": None if ratio is None else _ratio_error(reference, variant, ratio),
         "note": note,
+    }
+    return {
+        "vocabulary": _divergence_figures(reference.logits, variant.logits) | shared,
+        "labels": _divergence_figures(reference.label_logp, variant.label_logp) | shared,
     }
 
 

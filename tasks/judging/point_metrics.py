@@ -152,12 +152,6 @@ def under_triage(tables: Floats) -> Floats:
     return ratio(np.triu(tables, 1).sum((-2, -1)), all_cases(tables))
 
 
-def false_negative_rate(tables: Floats) -> Floats:
-    """Share of each class's cases that were decided wrongly, shape (..., 3)."""
-    actual = actual_cases(tables)
-    return ratio(actual - hits(tables), actual)
-
-
 def metric_values(
     tables: ArrayLike, costs: Floats | None = None, present: ArrayLike | None = None
 ) -> dict[str, Floats]:
@@ -177,7 +171,8 @@ def metric_values(
     for i, label in enumerate(LABELS):
         values |= {f"{label.lower()}_{name}": by_class[name][..., i] for name in CLASS_METRICS}
 
-    values["ed_false_negative_rate"] = false_negative_rate(counts)[..., 0]
+    actual = actual_cases(counts)
+    values["ed_false_negative_rate"] = ratio(actual - hits(counts), actual)[..., 0]
     values["over_triage"] = over_triage(counts)
     values["under_triage"] = under_triage(counts)
     values["expected_cost"] = expected_cost(counts, costs)

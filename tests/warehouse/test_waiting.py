@@ -109,8 +109,8 @@ def test_what_comes_to_wait_during_a_load_is_loaded_too(warnings, monkeypatch):
     real = load.load_all
     rounds = []
 
-    def load_while_another_lands(*args):
-        report = real(*args)
+    def load_while_another_lands(*args, **options):
+        report = real(*args, **options)
         if not rounds:
             write_landing(home() / "landing", "t1", "training", training("t1"))
             (home() / "landing" / load.WAITING).touch()

@@ -31,7 +31,6 @@ from warehouse.comparison.resampling import (
 )
 
 CLASSES = 3
-VERDICTS = (NOT_INFERIOR, INFERIOR, CANNOT_CONCLUDE)
 STUDIES_AT_ONCE = 500
 UNITS_AT_ONCE = 400_000  # of all studies that are judged in one go
 _CELLS = np.indices((CLASSES,) * 3).reshape(3, -1)
