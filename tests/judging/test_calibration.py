@@ -40,7 +40,7 @@ def random_probabilities(count, seed=0):
         yield truth, p
 
 
-@pytest.mark.parametrize("tables", [150, pytest.param(1000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("tables", [100, pytest.param(1000, marks=pytest.mark.nightly)])
 def test_brier_and_ece_equal_scikit_learn_and_a_direct_sum_on_random_tables(tables):
     eces = 0
     for truth, p in random_probabilities(tables):
@@ -86,9 +86,9 @@ def test_below_300_cases_there_is_no_ece_but_a_brier_score():
 
 def test_the_interval_of_a_calibrated_model_reaches_zero_and_that_of_a_sharpened_one_does_not():
     """The plain percentile interval would exclude the truth, 0, in every one of these sets."""
-    reach = sum(by_name(*sample(400, seed), resamples=400)["ece"].low == 0 for seed in range(20))
+    reach = sum(by_name(*sample(400, seed), resamples=400)["ece"].low == 0 for seed in range(12))
     sharp = [by_name(*sample(400, seed, sharpen=4), resamples=400)["ece"] for seed in range(5)]
-    assert reach >= 17
+    assert reach >= 10
     assert all(0 < m.low < m.value < m.high and m.value > 0.1 for m in sharp)
 
 

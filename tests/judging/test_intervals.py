@@ -3,27 +3,15 @@ import pytest
 
 from tasks.judging import intervals
 from tasks.judging.intervals import (
-    Interval,
     clustered_bootstrap,
     percentile_interval,
     resample_totals,
-    wider,
 )
 from tasks.judging.point_metrics import MIN_UNITS
 
 
 def share(totals):
     return totals[:, 0] / totals[:, 1]
-
-
-def test_the_wider_interval_wins_and_keeps_its_name():
-    narrow = Interval(0.4, 0.5, "narrow")
-    wide = Interval(0.45, 0.6, "wide")
-    assert wider(narrow, wide) is wide and wider(wide, narrow) is wide
-    assert wider(None, narrow) is narrow and wider(narrow, None) is narrow and wider(None, None) is None
-    first = Interval(0.0, 0.5, "first")
-    second = Interval(0.5, 1.0, "second")
-    assert wider(first, second) is first
 
 
 def test_bootstrap_has_the_distribution_of_drawing_whole_groups_by_index():

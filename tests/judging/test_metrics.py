@@ -34,7 +34,7 @@ COST_ARRAY = cost_array(COSTS)
 LABEL_LISTS = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=40)
 
 
-TABLES = [150, pytest.param(1000, marks=pytest.mark.nightly)]
+TABLES = [100, pytest.param(1000, marks=pytest.mark.nightly)]
 
 
 def random_sets(count, seed=0):

@@ -79,20 +79,6 @@ def test_the_value_is_that_of_scikit_learn_and_the_error_that_of_obuchowski():
     assert cases.cells("primary").placed is None, "a rule does not change it"
 
 
-def test_a_resample_moves_it_nearly_as_it_moves_the_auroc_itself():
-    """What linearising leaves out is small: the spread of whole AUROCs, computed anew from drawn groups."""
-    cases = scored(3)
-    rng = np.random.default_rng(4)
-    sides = [alone(cases, model) for model in (0, 1)]
-    anew = []
-    for _ in range(400):
-        weight = np.bincount(rng.integers(0, cases.units, cases.units), minlength=cases.units)
-        anew.append(np.diff([roc_auc_score(t, p, sample_weight=weight[u]) for t, p, u in sides])[0])
-
-    (band,) = joint_bands([difference(cases)], [None])
-    assert band.error == pytest.approx(np.std(anew), rel=0.1)
-
-
 @pytest.mark.parametrize("p_ed", ["equal on both sides", "perfect on both sides"])
 def test_an_auroc_that_cannot_differ_has_no_band_and_leaves_those_of_the_others_alone(p_ed):
     """Rounding must not make a difference of zero, divided by an error of nearly zero, widen every band."""

@@ -19,7 +19,6 @@ from tests.warehouse.rows import (
     FIVE,
     assert_sound,
     evaluation,
-    full,
     land_arm,
     land_pair,
     load_landing,
@@ -115,21 +114,6 @@ def test_of_landings_loaded_together_what_is_before_a_refused_one_stays_and_a_da
     with reading() as con:
         assert con.sql("SELECT id FROM landed ORDER BY 1").fetchall() == [("e1",), ("t1",)]
     assert all(after[name] == before[name] for name in FACTS["evaluation"].tables)
-
-
-def test_variants_and_benchmarks_are_landed_and_loaded_as_well(tmp_path):
-    variant = full("variant", variant_id="smol-4bit-0", base_model="smol", bits=4, random_weights=False)
-    times = full(
-        "benchmark", run_id="b1", created_at="2026-01-01T00:00:00Z", machine="m", versions="{}", name="train",
-        case="stock", metric="seconds", value=51.0, unit="s", n=1,
-    )  # fmt: skip
-    write_landing(tmp_path, "smol-4bit-0", "variant", {"variant": [variant]})
-    write_landing(tmp_path, "b1", "benchmark", {"benchmark": [times]})
-    assert sorted(load_all(tmp_path).loaded) == ["b1", "smol-4bit-0"]
-
-    with reading() as con:
-        assert con.sql('SELECT "case", value FROM benchmark').fetchall() == [("stock", 51.0)]
-        assert con.sql("SELECT variant_id, bits FROM variant").fetchall() == [("smol-4bit-0", 4)]
 
 
 def test_a_broken_folder_is_refused_one_of_an_unknown_kind_is_counted_and_neither_stops_the_others(tmp_path):
