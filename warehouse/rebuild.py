@@ -20,7 +20,7 @@ from rich.progress import Progress
 from tasks.runtime.errors import BadInput, Locked, TriageError
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from warehouse.comparison import pairs, pools
+from warehouse.comparison import pools
 from warehouse.connect import (
     WAIT_SECONDS,
     reading,
@@ -118,6 +118,8 @@ def prepare(con: duckdb.DuckDBPyConnection) -> None:
     with transaction(con):
         replace_views(con)
         if recorded:
+            from warehouse.comparison import pairs  # SciPy: a new file does without
+
             # What depends on the views.
             con.execute("DELETE FROM decision_count")
             con.execute("INSERT INTO decision_count FROM recounted_decisions")

@@ -50,7 +50,8 @@ def warnings(monkeypatch):
     for name in ("FIRST_SECONDS", "LATER_SECONDS", "LAST_SECONDS"):
         monkeypatch.setattr(load, name, 0.2)
 
-    monkeypatch.setattr(landing, "LAST_SECONDS", 0.2)
+    for name in ("FIRST_SECONDS", "LAST_SECONDS"):
+        monkeypatch.setattr(landing, name, 0.2)
     landing._said.clear()
     messages: list[str] = []
     listener = lambda title, event: messages.append(event.message)  # noqa: E731
