@@ -342,6 +342,12 @@ def base_of(spec, args):
     return base_folder(fetch_base(spec.model, Path(args["home"])), Path(args["home"]))
 
 
+def at_8_bits(spec, args):
+    """The variant of 8 bits, of which nothing is trained."""
+    source = fetch_base(spec.model, Path(args["home"]))
+    return run_quantize({"source": str(source), "root": args["home"], "bits": 8, "group_size": 64})["folder"]
+
+
 def fidelity(spec, args, base, variants, **values):
     """What the fidelity job measures of these variants on 10 cases."""
     common = {"reference": str(base), "cases": 10, "data": args["data"], "home": args["home"], "variants": variants}
@@ -350,11 +356,8 @@ def fidelity(spec, args, base, variants, **values):
 
 def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_closer_than_4(study):
     spec, args, _ = study["tiny-llama", "baseline"]
-    home = Path(args["home"])
-    source = fetch_base(spec.model, home)
-    eight = run_quantize({"source": str(source), "root": str(home), "bits": 8, "group_size": 64})["folder"]
-    base = base_folder(source, home)
-    measured = fidelity(spec, args, base, {"4": args["variant"], "8": eight, "0": str(base)})
+    base = base_of(spec, args)
+    measured = fidelity(spec, args, base, {"4": args["variant"], "8": at_8_bits(spec, args), "0": str(base)})
     figures = {bits: measured["figures"][bits]["vocabulary"] for bits in measured["figures"]}
     assert measured["set_cases"] == 24 and figures["4"]["cases"] == 10
     assert figures["4"]["kl_mean"] > 10 * figures["8"]["kl_mean"] > 0
@@ -528,10 +531,10 @@ def test_a_further_evaluation_set_or_another_target_makes_no_other_dataset_and_n
     assert settings_digest(spec.model_copy(update={"recipe": recipe}), both) == settings_digest(spec, alone)
 
 
-def test_a_moved_adapter_is_judged_by_the_rules_of_its_own_evaluation(study, eight_bits, tmp_path):
+def test_a_moved_adapter_is_judged_by_the_rules_of_its_own_evaluation(study, tmp_path):
     """A threshold chosen on the other weights would make up for the shift that the arm is there to show."""
     spec, args, scores = study["tiny-llama", "balanced_safe"]
-    other = eight_bits["tiny-llama", "balanced_safe"][1]["variant"]
+    other = at_8_bits(spec, args)
     score(args | {"variant": other}, tmp_path / "moved", rules_from=str(scores))
     score(args | {"variant": other}, tmp_path / "anew")
     kept_texts, chosen = ((tmp_path / name / "rules.json").read_text() for name in ("moved", "anew"))
