@@ -12,7 +12,7 @@ from tasks.landing import is_landed, land_rows
 from tasks.progress import publisher
 from tasks.runtime.home import home
 from tasks.runtime.store import intact_manifest
-from tasks.scoring.arguments import ScoringJob, SetsScoringJob
+from tasks.scoring.arguments import ScoringJob
 from tasks.spec import ExperimentSpec, evaluation_id
 
 
@@ -36,7 +36,7 @@ def evaluate(
             data=data,
             home=home(),
             adapter=home() / "experiments" / training,
-            scores=scores,
+            sets={"test": scores},
         )
         emit = publisher(f"evaluate {spec.cell_id}")
         run_job("tasks.scoring.job:run", job, f"evaluate-{scores.name}", emit, at_most)
@@ -67,7 +67,7 @@ def evaluate_sets(
     }
     if unscored:
         adapter = home() / "experiments" / training
-        job = SetsScoringJob(
+        job = ScoringJob(
             experiment=spec,
             variant=variant,
             data=data,
@@ -77,7 +77,7 @@ def evaluate_sets(
             sets=unscored,
         )
         emit = publisher(f"evaluation sets {spec.cell_id}")
-        run_job("tasks.scoring.job:run_sets", job, f"sets-{scores}", emit, at_most)
+        run_job("tasks.scoring.job:run", job, f"sets-{scores}", emit, at_most)
 
     ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
     unlanded = {name: id for name, id in ids.items() if not is_landed(id)}

@@ -17,7 +17,7 @@ from tasks.progress import publisher
 from tasks.runtime.events import Emit
 from tasks.runtime.home import home
 from tasks.runtime.store import intact_manifest
-from tasks.scoring.arguments import ScoringJob, SetsScoringJob, TrainedJob
+from tasks.scoring.arguments import ScoringJob, TrainedJob
 from tasks.spec import ExperimentSpec, evaluation_id, short_digest
 from tasks.tuning.rows import TrainingOutcome, training_rows
 
@@ -107,13 +107,13 @@ def score_moved(
     }
     test = unscored.pop("test", None)
     if test is not None:
-        job = ScoringJob(**shared, scores=test, rules_from=rules_from)
+        job = ScoringJob(**shared, sets={"test": test}, rules_from=rules_from)
         run_job("tasks.scoring.job:run", job, f"move-{test.name}", emit, at_most)
 
     if unscored:
         test = folders["test"]
-        sets = SetsScoringJob(**shared, sets=unscored, rules_from=test)
+        sets = ScoringJob(**shared, sets=unscored, rules_from=test)
         # A log of its own for other sets: `forget` reads in it what was made of which data set.
         names = short_digest({name: folder.name for name, folder in folders.items()})
         log = f"move-sets-{test.name}-{names}"
-        run_job("tasks.scoring.job:run_sets", sets, log, emit, at_most)
+        run_job("tasks.scoring.job:run", sets, log, emit, at_most)

@@ -28,24 +28,15 @@ class TrainedJob(Strict):
 
 
 class ScoringJob(TrainedJob):
-    """Score a trained experiment on calibration and test into the folder `scores`.
+    """Score a trained experiment on evaluation sets, `test` or further ones.
 
-    `rules_from`: the scores folder by whose rules a moved adapter is judged.
+    `sets`: the folder to build, by name of the set; `rules_from`: the scores folder whose rules are
+    used on each of them, as for further sets and for moved adapters; None to choose them on
+    calibration.
     """
 
-    scores: Path
-    rules_from: Path | None = None
-
-
-class SetsScoringJob(TrainedJob):
-    """Score further evaluation sets of a trained experiment.
-
-    `sets`: the folder to build, by name of the set; `rules_from`: the scores folder of the test
-    set, whose rules are used on each of them.
-    """
-
-    rules_from: Path
     sets: dict[str, Path]
+    rules_from: Path | None = None
 
 
 class ValidScoringJob(TrainedJob):
@@ -59,7 +50,7 @@ class ValidScoringJob(TrainedJob):
 
 
 class UntunedScoringJob(Strict):
-    """Score an untuned variant into the folder `scores`, and on `sets` as in SetsScoringJob."""
+    """Score an untuned variant into the folder `scores`, and on `sets` as in ScoringJob."""
 
     scoring: Scoring
     training: Training

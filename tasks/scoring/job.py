@@ -16,12 +16,7 @@ from tasks.runtime.device import report_device
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import Emit
 from tasks.runtime.store import Manifest, verify
-from tasks.scoring.arguments import (
-    ScoringJob,
-    SetsScoringJob,
-    UntunedScoringJob,
-    ValidScoringJob,
-)
+from tasks.scoring.arguments import ScoringJob, UntunedScoringJob, ValidScoringJob
 from tasks.scoring.baselines import TARGET
 from tasks.scoring.scorer import UNTUNED, Scorer, score_sets
 from tasks.spec import ExperimentSpec
@@ -36,17 +31,29 @@ from tasks.tuning.model import Stack
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Run a ScoringJob.
 
-    Scores calibration, chooses the rules on it, scores test, then runs the dropout passes.
+    Without rules it scores calibration, chooses the rules on it, scores test, then runs the dropout
+    passes.
     """
     job = ScoringJob.model_validate(args)
-    score_sets(_trained_scorer(job, emit), {"test": job.scores}, job.rules_from)
-    return {}
-
-
-def run_sets(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run a SetsScoringJob."""
-    job = SetsScoringJob.model_validate(args)
-    score_sets(_trained_scorer(job, emit), job.sets, job.rules_from)
+    spec = job.experiment
+    verify(job.adapter, deep=True)
+    scorer = Scorer(
+        name=spec.cell_id,
+        adapted=_load_adapted(job.variant, spec, job.adapter / "adapters.safetensors"),
+        template=load_template(job.variant, spec.prompt),
+        prefixes=_prefixes(job.home, job.variant),
+        scoring=spec.scoring,
+        max_tokens=spec.training.max_tokens,
+        dropout=spec.recipe.dropout,
+        seed=spec.seed,
+        # A recipe without a target is also judged at the baselines', so that all can be compared
+        # at equal recall.
+        target=spec.recipe.target_ed_recall or TARGET,
+        data=job.data,
+        emit=emit,
+        moved=job.rules_from is not None,
+    )
+    score_sets(scorer, job.sets, job.rules_from)
     return {}
 
 
@@ -93,28 +100,6 @@ def run_valid(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
     labels = [record["label"] for record in loaded.records]
     return {"value": recall_at_over_triage(scores.probabilities, labels, job.over_triage)}
-
-
-def _trained_scorer(job: ScoringJob | SetsScoringJob, emit: Emit) -> Scorer:
-    """A variant with the adapter that an experiment trained."""
-    spec = job.experiment
-    verify(job.adapter, deep=True)
-    return Scorer(
-        name=spec.cell_id,
-        adapted=_load_adapted(job.variant, spec, job.adapter / "adapters.safetensors"),
-        template=load_template(job.variant, spec.prompt),
-        prefixes=_prefixes(job.home, job.variant),
-        scoring=spec.scoring,
-        max_tokens=spec.training.max_tokens,
-        dropout=spec.recipe.dropout,
-        seed=spec.seed,
-        # A recipe without a target is also judged at the baselines', so that all can be compared
-        # at equal recall.
-        target=spec.recipe.target_ed_recall or TARGET,
-        data=job.data,
-        emit=emit,
-        moved=isinstance(job, ScoringJob) and job.rules_from is not None,
-    )
 
 
 def _load(variant: Path) -> Stack:
