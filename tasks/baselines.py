@@ -8,7 +8,7 @@ from typing import Any
 from tasks.caching import as_cached, run_job, step
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
-from tasks.judging.evaluation_rows import judged_rows
+from tasks.judging.evaluation_rows import evaluation_of, judged_rows
 from tasks.judging.scores_folder import Rows, read_scores
 from tasks.landing import is_landed, land_rows, whole_row
 from tasks.models.manifest import VariantManifest
@@ -21,7 +21,6 @@ from tasks.scoring.arguments import UntunedScoringJob
 from tasks.scoring.baselines import (
     OF_A_DATASET,
     ZERO_SHOT,
-    baseline_evaluation,
     baseline_scores_id,
     dataset_baseline_id,
     dataset_baseline_rows,
@@ -119,7 +118,7 @@ def zero_shot(
     }
     for set_name, scores in folders.items():
         id = ids[set_name]
-        evaluation = baseline_evaluation(training, id, grid.scoring, dataset, set_name)
+        evaluation = evaluation_of(dataset, set_name, training, id, grid.scoring)
         _land(training, columns, dataset, id, judged_rows(evaluation, read_scores(scores)))
 
     evaluation_ids = [evaluation_id(id) for id in ids.values()]

@@ -50,7 +50,7 @@ from tasks.judging.scores_folder import (
     read_scores,
 )
 from tasks.judging.uncertainty import entropy_nats, judge_review, summarise_passes
-from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec, evaluation_id
+from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec, Scoring, evaluation_id
 
 LARGEST_EXPONENT = 700.0  # exp of more is no finite number
 
@@ -69,20 +69,39 @@ def evaluation_rows(
     judged set, one of `dataset`. Rules are chosen on the training dataset's
     calibration set, whichever set is judged. `is_moved`: as in Evaluation.
     """
+    rule = spec.recipe.rule
+    evaluation = evaluation_of(
+        dataset, name, training_id, scores.name, spec.scoring, rule, spec.seed, is_moved
+    )
+    return judged_rows(evaluation, read_scores(scores))
+
+
+def evaluation_of(
+    dataset: DatasetManifest,
+    name: str,
+    training_id: str,
+    scores_id: str,
+    scoring: Scoring,
+    rule: str = "argmax",
+    seed: int = 0,
+    is_moved: bool = False,
+) -> Evaluation:
+    """How scores of the set `name` of a dataset are judged. Of a baseline argmax is the primary rule,
+    and the other rules stand beside it.
+    """
     entry = dataset.sets[name]
-    evaluation = Evaluation(
-        evaluation_id=evaluation_id(scores.name),
-        scores_id=scores.name,
+    return Evaluation(
+        evaluation_id=evaluation_id(scores_id),
+        scores_id=scores_id,
         training_id=training_id,
         set_digest=entry.digest,
         has_groups=entry.has_groups,
-        rule=spec.recipe.rule,
-        scoring=spec.scoring,
-        seed=spec.seed,
+        rule=rule,
+        scoring=scoring,
+        seed=seed,
         evaluation_set=name,
         is_moved=is_moved,
     )
-    return judged_rows(evaluation, read_scores(scores))
 
 
 def judged_rows(evaluation: Evaluation, scores: EvaluationScores) -> dict[str, Rows]:

@@ -19,10 +19,9 @@ import numpy as np
 from tasks.corpus.case import Case, exact_digest
 from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.decision_rules import record_rules
-from tasks.judging.evaluation_rows import judged_rows
+from tasks.judging.evaluation_rows import evaluation_of, judged_rows
 from tasks.judging.point_metrics import Floats
 from tasks.judging.scores_folder import (
-    Evaluation,
     EvaluationScores,
     Rows,
     ScoredCase,
@@ -32,7 +31,7 @@ from tasks.judging.scores_folder import (
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import Backend
 from tasks.runtime.files import read_lines
-from tasks.spec import LABELS, SCORES_VERSION, Label, Scoring, evaluation_id, short_digest
+from tasks.spec import LABELS, SCORES_VERSION, Label, Scoring, short_digest
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -99,28 +98,6 @@ def baseline_scores_id(
     return f"{training_id}-e{short_digest(ingredients)}"
 
 
-def baseline_evaluation(
-    training_id: str,
-    scores_id: str,
-    scoring: Scoring,
-    dataset: DatasetManifest,
-    judged: str = "test",
-) -> Evaluation:
-    """How every baseline is judged: argmax is the primary rule, the other rules stand beside it."""
-    entry = dataset.sets[judged]
-    return Evaluation(
-        evaluation_id=evaluation_id(scores_id),
-        scores_id=scores_id,
-        training_id=training_id,
-        set_digest=entry.digest,
-        has_groups=entry.has_groups,
-        rule="argmax",
-        scoring=scoring,
-        seed=0,
-        evaluation_set=judged,
-    )
-
-
 @dataclass(frozen=True)
 class Classifier:
     """Label probabilities of cases, shape (cases, 3) in the order LABELS.
@@ -177,7 +154,7 @@ def dataset_baseline_rows(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         scores = EvaluationScores(calibration, judged_set, rules, manifest)
-        evaluation = baseline_evaluation(training_id, scores_id, scoring, dataset, set_name)
+        evaluation = evaluation_of(dataset, set_name, training_id, scores_id, scoring)
         rows[set_name] = judged_rows(evaluation, scores)
 
     return rows
