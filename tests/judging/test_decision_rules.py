@@ -67,7 +67,7 @@ def test_allowed_misses_are_the_floor_of_the_formula_despite_rounding(n_ed, targ
     assert (threshold.allowed_misses, threshold.misses, threshold.n_ed) == (allowed, allowed, n_ed)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(LABELS), st.integers(0, 20)), min_size=1, max_size=60),
     st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.98]),
@@ -102,7 +102,7 @@ def test_the_bound_of_the_threshold_holds_in_95_of_100_calibration_sets():
     assert 0.95 <= holding_sets / 400 < 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0.001, 1), min_size=3, max_size=3))
 def test_minimum_cost_is_the_cheapest_of_three_by_hand(weights):
     p = np.array(weights) / sum(weights)

@@ -129,7 +129,7 @@ def test_risk_and_coverage_by_hand():
     assert aurc(np.zeros(50), wrong) == pytest.approx(0.2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(CASES, st.integers(0, 2**32 - 1))
 def test_ties_count_as_the_mean_over_orders_and_the_order_of_cases_decides_nothing(cases, seed):
     scores = np.array([c[0] for c in cases])

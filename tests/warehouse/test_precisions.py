@@ -41,17 +41,25 @@ def land(root: Path, name: str, cases=FIVE, moved_from: str | None = None, arm: 
     land_arm(root, f"-{id}", BITS[name], cases, groups=True, **(usual | values))
 
 
-@pytest.fixture
-def landed(tmp_path):
-    """Three trained arms, and the adapter of bfloat16 at three precisions."""
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory):
+    """Three trained arms, and the adapter of bfloat16 at three precisions: what they decided, and their warehouse."""
+    root = tmp_path_factory.mktemp("arms")
     cases = {"bf16": noisy(0, 0.9), "4bit": noisy(1, 0.8), "mxfp4": noisy(2, 0.6)}
     for name, decided in cases.items():
-        land(tmp_path, name, decided)
+        land(root, name, decided)
 
-    land(tmp_path, "8bit", noisy(7, 0.85), moved_from="bf16")
-    land(tmp_path, "2bit", noisy(8, 0.4), moved_from="bf16")
-    load_all(tmp_path)
-    return cases
+    land(root, "8bit", noisy(7, 0.85), moved_from="bf16")
+    land(root, "2bit", noisy(8, 0.4), moved_from="bf16")
+    load_all(root, root / "triage.duckdb")
+    return cases, root / "triage.duckdb"
+
+
+@pytest.fixture
+def landed(arms, monkeypatch):
+    """What these arms decided, whose warehouse is read."""
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(arms[1]))
+    return arms[0]
 
 
 def test_every_precision_stands_against_the_reference_of_its_arm(landed):

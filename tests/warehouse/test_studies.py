@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from datetime import datetime
 
 import pytest
 
+from tasks.runtime.home import home
 from tests.warehouse.rows import FIVE, assert_sound, evaluation, full, load_landing, training
 from tests.warehouse.test_load import contents
 from warehouse.forget import forget, what_would_be_forgotten
@@ -51,11 +53,11 @@ def land(root, id, training_id, cases=FIVE, bits=4, **values):
     write_landing(root, id, "evaluation", evaluation(id, training_id, cases, **values))
 
 
-@pytest.fixture
-def landing(tmp_path):
+@pytest.fixture(scope="module")
+def studies_home(tmp_path_factory):
     """Two studies: `small` and `large` share an untuned model, which each judges on its own test set; `large` and `again`
     share an evaluation; one result is older than studies."""
-    root = tmp_path / "landing"
+    root = tmp_path_factory.mktemp("studies") / "landing"
     land_dataset(root, "d1", "sets1", test="set1")
     land_dataset(root, "d2", "sets2", test="set2")
     land(root, "e-small", "cell-small", set_digest="set1")
@@ -69,9 +71,15 @@ def landing(tmp_path):
     land_sweep(root, "small", ["cell-small", "e-small", "e-zero1"])
     land_sweep(root, "large", ["cell-large", "e-large", "e-zero2"], day=2, dataset="d2")
     land_sweep(root, "again", ["cell-large", "e-large"], day=3, dataset="d2")
-    load_all(root)
+    load_all(root, root.parent / "triage.duckdb")
+    return root.parent
 
-    return root
+
+@pytest.fixture
+def landing(studies_home):
+    """The landing folders of these studies in the home of this test, beside its warehouse."""
+    shutil.copytree(studies_home, home())
+    return home() / "landing"
 
 
 def rows(sql, **options):

@@ -14,6 +14,7 @@ from flows.report.leaderboard import leaderboard
 from flows.report.pairs import pair_rows, quantization
 from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import COSTS, FIVE, assert_sound, evaluation, land_pair, load_pair, training
+from warehouse.comparison import pairs
 from warehouse.connect import reading, writing
 from warehouse.health import bring_up_to_date, run_audits
 from warehouse.landing import write_landing
@@ -141,38 +142,42 @@ def test_memory_and_time_are_compared_only_where_quantised_kernels_did_the_work_
     row = comparison()
     assert [row[name] for name in RESOURCES] == [400, 800, 40.0, 80.0] and row["resources"] == "measured"
 
-    write_landing(tmp_path, "t8", "training", training("t8", 8, machine="m2"))
-    load_all(tmp_path)
+    with writing() as con:
+        con.execute("UPDATE experiment SET machine = 'm2' WHERE training_id = 't8'")
     row = comparison()
     assert row["peak_memory_bytes_8bit"] == 800 and pd.isna(row["train_seconds_8bit"])
     assert row["resources"] == "memory measured; time not comparable between machines"
 
-    load_pair(tmp_path, compute_path="dequantised_f32")
+    with writing() as con:
+        con.execute("UPDATE experiment SET compute_path = 'dequantised_f32'")
     row = comparison()
     assert all(pd.isna(row[name]) for name in RESOURCES)
     assert (row["resources"], row["bytes_ratio"]) == ("not measurable on this backend", 0.5)
 
 
 def test_sides_that_differ_in_anything_but_bits_or_are_judged_otherwise_are_no_pair(tmp_path):
-    land_pair(tmp_path)
+    load_pair(tmp_path)
     trained = [
-        {"learning_rate": 3e-5}, {"weights_source": "package"}, {"original_precision": "Q4_1"},
-        {"source_digest": "other"},
-        {"engine_version": 2}, {"seed": 7}, {"recipe": "r2"}, {"base_model": "big"}, {"status": "diverged"}, {"bits": None},
-        {"cost_weight": 5.0}, {"compute_path": "dequantised_f32"}, {"settings_digest": "other"},
+        "learning_rate = 3e-5", "weights_source = 'package'", "original_precision = 'Q4_1'", "source_digest = 'other'",
+        "engine_version = 2", "seed = 7", "recipe = 'r2'", "base_model = 'big'", "status = 'diverged'",
+        "bits = NULL, precision = NULL", "cost_weight = 5", "compute_path = 'dequantised_f32'", "settings_digest = 'other'",
     ]  # fmt: skip
-    evaluated = [{"set_digest": "other"}, {"scoring_version": 2}, {"primary_rule": "argmax"}, {"cost_matrix": None}]
-    for of_training, of_evaluation in [
-        ({}, {}),
-        *((other, {}) for other in trained),
-        *(({}, other) for other in evaluated),
-    ]:
-        write_landing(tmp_path, "t8", "training", training("t8", **({"bits": 8} | of_training)))
-        write_landing(tmp_path, "e8", "evaluation", evaluation("e8", "t8", **of_evaluation))
-        load_all(tmp_path)
-        is_pair = not of_training and not of_evaluation
-        assert len(query("FROM quantization_comparison")) == is_pair, (of_training, of_evaluation)
-        assert is_pair == (len(query("FROM pair_metric")) > 0), (of_training, of_evaluation)
+    judged = ["set_digest = 'other'", "scoring_version = 2", "primary_rule = 'argmax'"]
+    changes = [
+        "SELECT 1",
+        *(f"UPDATE experiment SET {change} WHERE training_id = 't8'" for change in trained),
+        *(f"UPDATE evaluation SET {change} WHERE evaluation_id = 'e8'" for change in judged),
+        "DELETE FROM cost WHERE evaluation_id = 'e8'",
+    ]
+    with writing() as con:
+        for change in changes:
+            con.begin()
+            con.execute(change)
+            pairs.refresh(con)
+            shown = len(con.execute("FROM quantization_comparison").fetchall())
+            figures = len(con.execute("FROM pair_metric").fetchall())
+            con.rollback()
+            assert (shown, figures > 0) == (change == "SELECT 1", change == "SELECT 1"), change
 
 
 def test_a_warehouse_whose_views_change_gets_the_pairs_that_they_see_now(tmp_path):
