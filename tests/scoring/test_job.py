@@ -31,7 +31,6 @@ from tasks.scoring import fidelity_job, generate, job, mc_dropout, scorer
 from tasks.scoring.arguments import sample_numbers
 from tasks.scoring.generate import greedy_answers
 from tasks.spec import LABELS, EvaluationSet, evaluation_id, experiments
-from tasks.tuning import job as training_job
 from tasks.tuning.activations import Prefix
 from tasks.tuning.data import load_set, load_template
 from tasks.tuning.forward import score_cases
@@ -198,7 +197,7 @@ def test_an_adapter_that_gives_nan_seals_no_scores_and_is_named_with_its_count(s
     name = next(iter(weights))
     weights[name] = weights[name] * float("nan")
     mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
-    seal(folder, {}, training_job.OUTPUTS)
+    seal(folder, {}, list(read_manifest(folder)["files"]))
 
     sentence = (
         f"^{spec.cell_id}: 24 of 24 cases of calibration have scores that are NaN or infinite, .*; train it again"

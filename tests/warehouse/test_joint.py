@@ -83,7 +83,7 @@ def test_metrics_as_ratios_equal_their_formulas():
 
 def test_values_errors_bands_and_p_values_equal_a_computation_by_loops():
     cells = population(20, 6, 2, seed=3)
-    resamples = 40
+    resamples = 100
     margin = 0.02
     scope = scopes(2)[0]
     figures = statistics(cells, [scope])
