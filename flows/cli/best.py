@@ -6,23 +6,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import uuid4
 
 import typer
-from rich.console import Console
 
 from flows.cli.experiments import find_evaluations
 from flows.cli.gates import gate_table
 from flows.cli.terminal import console, errors, load_what_waits, print_line
-from flows.report.figures import disclaimer, ed_recall_figure, figure, listed_name, verdict, why_not
+from flows.report.figures import disclaimer, figure, interval, listed_name, metric_cell, verdict
 from flows.report.leaderboard import by_test_set
 from flows.report.studies import evaluation_ids, find_study, study_rows
 from flows.report.table import ReportTable, print_lines, print_table
 from flows.report.typed_rows import EvaluationRow, leaderboard_rows, metrics_named, rows_of
-from tasks.bundle.bundle import Bundle, BundledModel, ModelGone
+from tasks.bundle.bundle import ModelGone
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.corpus.manifest import DatasetManifest
 from tasks.runtime.children import forked_steps
@@ -31,7 +29,6 @@ from tasks.runtime.events import Event, StepWarning
 from tasks.runtime.home import home
 from warehouse.connect import quoted
 from warehouse.health import bring_up_to_date
-from warehouse.query import query_rows
 
 if TYPE_CHECKING:
     from tasks.bundle.valid_scores import RankedBy
@@ -53,8 +50,7 @@ By = Annotated[
     typer.Option("--by", help="rank by ED recall at a fixed over-triage, or by macro-F1"),
 ]
 OverTriage = Annotated[
-    float,
-    typer.Option(min=0.0, max=1.0, help="over-triage at which the ED recall is taken"),
+    float, typer.Option(min=0.0, max=1.0, help="over-triage at which the ED recall is taken")
 ]
 
 
@@ -66,53 +62,18 @@ def best(
     over_triage: OverTriage = 0.3,
 ) -> None:
     """Rank models on `valid`, and show the test figures of the best one alone."""
-    print_best(console, Options(precision, max_megabytes, study, by, over_triage))
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of `triage best`: which models, and what they are ranked by on `valid`."""
-
-    precision: str | None
-    max_megabytes: float | None
-    study: str | None
-    by: Literal["ed-recall", "macro-f1"]
-    over_triage: float
-
-    @property
-    def words(self) -> str:
-        """What was asked for beside the study, in words."""
-        precision = "any precision" if self.precision is None else f"precision {self.precision}"
-        if self.max_megabytes is None:
-            return precision
-        return f"{precision}, at most {self.max_megabytes:g} MB of weights"
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A model with its figure on `valid`, from `cases` of which `ed` are emergencies."""
-
-    row: EvaluationRow
-    bundle: Bundle
-    value: float
-    cases: int
-    ed: int
-    valid_digest: str
-
-
-def print_best(console: Console, options: Options) -> None:
-    """Rank, record the look, and print the one model's test figures. Raises BadInput."""
     from tasks.bundle.valid_scores import RankedBy  # SciPy comes with it
 
     load_what_waits()
     bring_up_to_date()
-    found = find_study(options.study)
+    found = find_study(study)
     if found is None:
         raise BadInput("The warehouse has no study yet; run `triage sweep demo` first.")
 
     study = found.study
-    by = RankedBy(options.by, options.over_triage)
-    ranking, absent_cells, other_cells = rank(candidates_of(study, options), by)
+    ranked_by = RankedBy(by, over_triage)
+    candidates = candidates_of(study, precision, max_megabytes)
+    ranking, absent_cells, other_cells = rank(candidates, ranked_by)
     if not ranking:
         others = ", ".join(row.study for row in study_rows() if row.study != study)
         elsewhere = f", or ask another study with --study: {others}" if others else ""
@@ -121,8 +82,11 @@ def print_best(console: Console, options: Options) -> None:
             f"({', '.join(absent_cells)}); run its sweep again{elsewhere}."
         )
 
-    _record(study, options, by, ranking)
-    _print_ranking(console, f"{study}, {options.words}", by, ranking)
+    _land_look(ranking, ranked_by, study, precision, max_megabytes)
+    asked = "any precision" if precision is None else f"precision {precision}"
+    if max_megabytes is not None:
+        asked += f", at most {max_megabytes:g} MB of weights"
+    _print_ranking(f"{study}, {asked}", ranked_by, ranking)
     if absent_cells:
         print_line(
             console,
@@ -135,10 +99,40 @@ def print_best(console: Console, options: Options) -> None:
             "Left out, since their `valid` has other cases than that of the latest model: "
             f"{', '.join(other_cells)}. Run their sweep again to rank them beside it.",
         )
-    _print_winner(console, ranking[0])
+    _print_winner(ranking[0])
 
 
-def candidates_of(study: str, options: Options) -> list[EvaluationRow]:
+def _land_look(
+    ranking: Sequence[EvaluationRow],
+    by: RankedBy,
+    study: str,
+    precision: str | None,
+    max_megabytes: float | None,
+) -> None:
+    """Record the look, before anything is shown."""
+    from tasks.landing import land_rows  # pyarrow comes with it
+
+    now = datetime.now(UTC).replace(tzinfo=None)
+    look_id = f"look-{study}-{now:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
+    values = [{"training_id": row.training_id, "value": row.value} for row in ranking]
+    of_winner = ("evaluation_id", "training_id", "value", "valid_digest", "set_digest")
+    look = {
+        "look_id": look_id,
+        "looked_at": now,
+        "study": study,
+        "precision": precision,
+        "max_megabytes": max_megabytes,
+        "objective": by.name,
+        "ranked": json.dumps(values),
+        "candidates": len(ranking),
+        **{column: getattr(ranking[0], column) for column in of_winner},
+    }
+    land_rows(look_id, "look", {"look": [look]})
+
+
+def candidates_of(
+    study: str, precision: str | None, max_megabytes: float | None
+) -> list[EvaluationRow]:
     """The trained models of a study that are wanted, on the test set that was judged last."""
     board = [
         row for row in leaderboard_rows(evaluation_ids(study)) if row.recipe_kind != "baseline"
@@ -150,34 +144,37 @@ def candidates_of(study: str, options: Options) -> list[EvaluationRow]:
 
     board = by_test_set(board)[0]
     precisions = sorted({row.precision for row in board if row.precision})
-    if options.precision is not None and options.precision not in precisions:
+    if precision is not None and precision not in precisions:
         raise BadInput(
-            f"The study {study} has no model of precision {options.precision!r}; it has "
+            f"The study {study} has no model of precision {precision!r}; it has "
             f"{', '.join(precisions)}."
         )
 
-    board = [row for row in board if options.precision in (None, row.precision)]
-    most_bytes = (options.max_megabytes or 1e9) * 1e6
+    board = [row for row in board if precision in (None, row.precision)]
+    most_bytes = (max_megabytes or 1e9) * 1e6
     fitting_models = [row for row in board if (row.stored_bytes or 0) <= most_bytes]
     if not fitting_models:
         smallest = min(row.stored_bytes or 0 for row in board) / 1e6
         raise BadInput(
             f"No such model of the study {study} has weights of at most "
-            f"{options.max_megabytes:g} MB; the smallest has {smallest:.1f} MB."
+            f"{max_megabytes:g} MB; the smallest has {smallest:.1f} MB."
         )
     return fitting_models
 
 
 def rank(
     candidates: Sequence[EvaluationRow], by: RankedBy
-) -> tuple[list[Ranked], list[str], list[str]]:
+) -> tuple[list[EvaluationRow], list[str], list[str]]:
     """The models of this home that have one `valid`, that of the latest of them; the best first, of
     equal ones the smaller. Then the cells whose models are not in this home, and those whose models
     have another `valid`, on which a figure means something else.
+
+    A ranked row also has its `bundle`, and its figure on `valid`: `value`, from `valid_cases` of
+    which `valid_ed` are emergencies.
     """
     from tasks.bundle.valid_scores import data_folder, emergencies, valid_cases
 
-    present: list[tuple[EvaluationRow, BundledModel, str]] = []
+    present = []
     absent_cells = []
     for row in candidates:
         try:
@@ -199,14 +196,17 @@ def rank(
                 other_cells.append(row.cell_id)
                 continue
             scored = valid_cases(home(), model, _say)
-            value = by.value(model.bundle, scored.cases)
-            ed = emergencies(scored.cases)
-            ranking.append(Ranked(row, model.bundle, value, len(scored.cases), ed, scored.digest))
+            figures = {
+                "bundle": model.bundle,
+                "value": by.value(model.bundle, scored.cases),
+                "valid_cases": len(scored.cases),
+                "valid_ed": emergencies(scored.cases),
+                "valid_digest": scored.digest,
+            }
+            ranking.append(EvaluationRow(**vars(row), **figures))
 
-    def order(model: Ranked) -> tuple[float, int, str]:
-        return -model.value, model.row.stored_bytes or 0, model.row.cell_id
-
-    return sorted(ranking, key=order), absent_cells, other_cells
+    ranking.sort(key=lambda row: (-row.value, row.stored_bytes or 0, row.cell_id))
+    return ranking, absent_cells, other_cells
 
 
 def _say(event: Event) -> None:
@@ -214,56 +214,29 @@ def _say(event: Event) -> None:
         print_line(errors, event.message)
 
 
-def _record(study: str, options: Options, by: RankedBy, ranking: Sequence[Ranked]) -> None:
-    """Land the look, before anything is shown."""
-    from tasks.landing import land_rows
-
-    now = datetime.now(UTC).replace(tzinfo=None)
-    look_id = f"look-{study}-{now:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
-    values = [{"training_id": model.row.training_id, "value": model.value} for model in ranking]
-    winner = ranking[0]
-    row = {
-        "look_id": look_id,
-        "looked_at": now,
-        "study": study,
-        "precision": options.precision,
-        "max_megabytes": options.max_megabytes,
-        "objective": by.name,
-        "ranked": json.dumps(values),
-        "candidates": len(ranking),
-        "evaluation_id": winner.row.evaluation_id,
-        "training_id": winner.row.training_id,
-        "value": winner.value,
-        "valid_digest": winner.valid_digest,
-        "set_digest": winner.row.set_digest,
-    }
-    land_rows(look_id, "look", {"look": [row]})
-
-
-def _print_ranking(console: Console, asked: str, by: RankedBy, ranking: Sequence[Ranked]) -> None:
+def _print_ranking(asked: str, by: RankedBy, ranking: Sequence[EvaluationRow]) -> None:
     first = ranking[0]
-    has_step = first.ed and by.figure == "ed-recall"
-    step = f"; one emergency moves it by {1 / first.ed:.3f}" if has_step else ""
+    has_step = first.valid_ed and by.figure == "ed-recall"
+    step = f"; one emergency moves it by {1 / first.valid_ed:.3f}" if has_step else ""
     title = (
         f"{asked}: ranked by {by.name} on `valid` "
-        f"({first.cases} cases, {first.ed} of them emergencies{step})"
+        f"({first.valid_cases} cases, {first.valid_ed} of them emergencies{step})"
     )
     records = [
         {
-            "experiment": listed_name(model.row),
-            "own rule": model.row.primary_rule,
-            "weights\nMB": f"{(model.row.stored_bytes or 0) / 1e6:.1f}",
-            "on\nvalid": figure(model.value),
+            "experiment": listed_name(row),
+            "own rule": row.primary_rule,
+            "weights\nMB": f"{(row.stored_bytes or 0) / 1e6:.1f}",
+            "on\nvalid": figure(row.value),
         }
-        for model in ranking
+        for row in ranking
     ]
     print_lines(console, ReportTable.of(title, records))
 
 
-def _print_winner(console: Console, winner: Ranked) -> None:
-    row = winner.row
-    looks = query_rows(f"FROM look WHERE set_digest = {quoted(row.set_digest)}").rows
-    count = f"{len(looks)} looks were" if len(looks) > 1 else "one look was"
+def _print_winner(row: EvaluationRow) -> None:
+    looks = len(rows_of(f"look WHERE set_digest = {quoted(row.set_digest)}"))
+    count = f"{looks} looks were" if looks > 1 else "one look was"
     title = (
         f"{row.cell_id} on its test set ({row.cases} cases), decided by its rule "
         f"{row.primary_rule}; this shows no other model's figures. "
@@ -272,24 +245,21 @@ def _print_winner(console: Console, winner: Ranked) -> None:
     figures = {
         f"accuracy by {row.primary_rule}": by_own_rule(row, "accuracy"),
         "macro-F1": by_own_rule(row, "macro_f1"),
-        "ED recall": ed_recall_figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
-        "over-triage": figure(row.over_triage, row.over_triage_low, row.over_triage_high),
+        "ED recall": interval(row, "ed_recall"),
+        "over-triage": interval(row, "over_triage"),
         "gates": verdict(row),
     }
     print_table(console, ReportTable.of(title, [figures]))
     if row.primary_rule != ARGMAX:
-        most_probable = figure(row.accuracy, row.accuracy_low, row.accuracy_high)
         print_line(
             console,
             "By the most probable label (argmax), as in triage compare, its accuracy is "
-            f"{most_probable}.",
+            f"{interval(row, 'accuracy')}.",
         )
 
-    of_evaluation = f"evaluation_id = {quoted(row.evaluation_id)}"
-    gates = rows_of(f"gate WHERE {of_evaluation} ORDER BY gate")
-    print_table(console, gate_table(gates))
-    if winner.bundle.warning:
-        print_line(console, winner.bundle.warning, style="bold")
+    print_table(console, gate_table(row.evaluation_id))
+    if row.bundle.warning:
+        print_line(console, row.bundle.warning, style="bold")
 
     print_line(console, f"Ask it: triage predict {name_to_ask(row)} -")
     print_line(console, disclaimer({row.set_digest}))
@@ -313,7 +283,4 @@ def by_own_rule(row: EvaluationRow, metric: str) -> str:
     """A figure of the decisions by the evaluation's primary rule: the leaderboard's accuracy is
     that of the most probable label.
     """
-    stored = metrics_named([metric]).get((row.evaluation_id, row.primary_rule, metric))
-    if stored is None or stored.value is None:
-        return why_not(stored.note if stored else None)
-    return figure(stored.value, stored.low, stored.high)
+    return metric_cell(metrics_named([metric]).get((row.evaluation_id, row.primary_rule, metric)))

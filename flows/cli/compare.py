@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from flows.cli.terminal import (
-    Prevalence,
-    Study,
-    console,
-    load_what_waits,
-    print_answer,
-    print_line,
-)
+from flows.cli.terminal import Prevalence, Study, console, load_what_waits, print_answer, print_line
 from flows.report.answer import answer
 from flows.report.evidence import evidence
 from flows.report.figures import RANDOM, disclaimer
-from flows.report.gates import check_prevalence, not_restated_note
+from flows.report.gates import check_prevalence, prevalence_note
 from flows.report.leaderboard import (
     ALL_RANDOM,
     leaderboard,
@@ -29,9 +23,9 @@ from flows.report.leaderboard import (
     overview,
 )
 from flows.report.pairs import headline, pair_lines, pair_rows, pairs_on, quantization
-from flows.report.studies import evaluation_ids, select_study, study_rows
+from flows.report.studies import evaluation_ids, find_study, study_rows
 from flows.report.table import ReportTable, print_lines, print_narrow
-from flows.report.typed_rows import EvaluationRow, leaderboard_rows
+from flows.report.typed_rows import EvaluationRow, Row, leaderboard_rows
 from warehouse.comparison.summary import pooled_sets
 from warehouse.connect import snapshot
 from warehouse.health import bring_up_to_date
@@ -72,7 +66,7 @@ def compare(
     show_all: Everything = False,
 ) -> None:
     """Compare 4-bit with 8-bit experiments of a study: the answer, leaderboard and pairs."""
-    section_options = {
+    asked = {
         "gates": gates,
         "rules": rules,
         "calibration": calibration,
@@ -80,126 +74,109 @@ def compare(
         "flips": flips,
         "fidelity": fidelity,
     }
-    asked = [name for name, is_asked in section_options.items() if is_asked]
-    print_study(console, study, prevalence, None if show_all else asked)
+    sections = None if show_all else [name for name, is_asked in asked.items() if is_asked]
+    print_study(console, study, prevalence, sections)
 
 
 def print_study(
     console: Console,
-    name: str | None,
+    name: str | None = None,
     prevalence: float | None = None,
     sections: Collection[str] | None = None,
 ) -> None:
     """Print the comparison of a study; without a name, of that of the last sweep.
 
-    `sections`: what further tables are about; None: all of them.
+    `prevalence` restates precision and F2 at another share of emergencies. `sections`: what further
+    tables are about; None: all of them.
 
     Raises BadInput, with the nearest name, for a study that is not there.
     """
     check_prevalence(prevalence)
     load_what_waits()
     bring_up_to_date()
-    studies = study_rows()
-    study = select_study(studies, name)
-    if study is None:
-        print_comparison(console, None, prevalence, sections)
-        return
-
-    name = f"the study {study.study}"
-    print_comparison(console, evaluation_ids(study.study), prevalence, sections, name)
-    other_studies = ", ".join(row.study for row in studies if row is not study)
-    if other_studies:
-        print_line(console, f"This was {name}. Others: {other_studies} (triage warehouse studies)")
-
-
-def print_comparison(
-    console: Console,
-    only: Collection[str] | None = None,
-    prevalence: float | None = None,
-    sections: Collection[str] | None = None,
-    of: str = "this sweep",
-) -> None:
-    """Print the comparison of the latest evaluations, or of those whose ids are in `only`.
-
-    `prevalence` restates precision and F2 at another share of emergencies. `sections`: what further
-    tables are about; None: all of them. `of`: whose the evaluations are.
-    """
-    check_prevalence(prevalence)
-    load_what_waits()
-    bring_up_to_date()
     # Of one moment, though a sweep may land results; printed outside, as writers wait meanwhile.
     with snapshot():
+        study = find_study(name)
+        only = None if study is None else evaluation_ids(study.study)
+        others = [row.study for row in study_rows() if study and row.study != study.study]
         board = leaderboard_rows(only)
         pairs = pair_rows(only)
         pooled = pooled_sets(only)
         tables = evidence(board, prevalence, sections, only) if board else []
 
-    if not board:
-        rest = " yet. Next: triage sweep demo" if only is None else f" of {of}."
-        print_line(console, f"The warehouse holds no finished experiment{rest}")
-        return
+    if board:
+        lines = answer(board, pairs, pooled)
+        print_answer(console, lines)
+        _print_boards(console, board, prevalence, is_whole=sections is None)
+        for set_name, part in named_sets(board) if pairs else ():
+            pairs_here = pairs_on(part, pairs)
+            print_line(console, headline(pairs_here, set_name))
+            if pairs_here and any("[" in line for line in lines):
+                print_line(console, BANDS)
+                lines = []  # said once
+            # Another prevalence changes neither accuracy nor recall.
+            notes = (prevalence_note(prevalence), set_name)
+            _print_pairs(console, board, pairs_here, notes, is_whole=sections is None)
 
-    lines = answer(board, pairs, pooled)
-    print_answer(console, lines)
-
-    is_whole = sections is None
-    all_random = only_random_weights(board)
-    if is_whole and all_random:
-        print_line(console, ALL_RANDOM)
-    if is_whole:
-        for name, part in named_sets(board):
-            _print_whole(console, leaderboard(part, prevalence).with_notes([name]), all_random)
+        for table in tables:
+            _print_whole(console, table, board)
+        if sections is not None:
+            print_line(console, MORE)
+        print_line(console, disclaimer({row.set_digest for row in board}))
     else:
-        _print_overviews(console, board, prevalence)
+        rest = f" of the study {study.study}." if study else " yet. Next: triage sweep demo"
+        print_line(console, f"The warehouse holds no finished experiment{rest}")
 
-    explains_bands = any("[" in line for line in lines)
-    for name, part in named_sets(board) if pairs else ():
-        pairs_here = pairs_on(part, pairs)
-        print_line(console, headline(pairs_here, name))
-        if not pairs_here:
-            continue
-        if explains_bands:
-            print_line(console, BANDS)
-            explains_bands = False
-
-        # Another prevalence changes neither accuracy nor recall.
-        if is_whole:
-            table = quantization(pairs_here).with_note(not_restated_note(prevalence))
-            _print_whole(console, table.with_notes([name]), all_random)
-        else:
-            most = MOST_PAIRS if console.is_terminal else len(pairs_here)
-            for table in pair_lines(pairs_here, most):
-                noted = table.with_note(not_restated_note(prevalence)).with_notes([name])
-                print_lines(console, noted.fitting(console.width))
-
-    for table in tables:
-        _print_whole(console, table, all_random)
-    if not is_whole:
-        print_line(console, MORE)
-    print_line(console, disclaimer({row.set_digest for row in board}))
+    if study and others:
+        print_line(
+            console,
+            f"This was the study {study.study}. Others: {', '.join(others)} "
+            "(triage warehouse studies)",
+        )
 
 
-def _print_whole(console: Console, table: ReportTable, all_random: bool) -> None:
-    """Print every column; on a terminal the first rows, with the query that has all of them.
-
-    `all_random`: names do not repeat that weights are random.
-    """
-    most = MOST_MODELS if console.is_terminal else len(table)
-    print_narrow(console, table.without(RANDOM) if all_random else table, most)
-
-
-def _print_overviews(
-    console: Console, board: Collection[EvaluationRow], prevalence: float | None
+def _print_boards(
+    console: Console, board: list[EvaluationRow], prevalence: float | None, is_whole: bool
 ) -> None:
-    """Print a line an experiment: on a terminal the best, and the columns that it holds."""
+    """Print every column of the leaderboards, or a line an experiment: on a terminal the best, and
+    the columns that it holds.
+    """
+    if is_whole and only_random_weights(board):
+        print_line(console, ALL_RANDOM)
     most = MOST_MODELS if console.is_terminal else len(board)
     hidden: Sequence[str] = []
     for name, part in named_sets(board):
-        hidden = print_overview(console, part, most, prevalence, name)
+        if is_whole:
+            _print_whole(console, leaderboard(part, prevalence).noted(name), board)
+        else:
+            hidden = print_overview(console, part, most, prevalence, name)
 
     if hidden:
         columns = ", ".join(hidden)
         print_line(console, f"A wider terminal, or --all, has room for {columns}.", style="dim")
+
+
+def _print_pairs(
+    console: Console,
+    board: list[EvaluationRow],
+    pairs: list[Row],
+    notes: Sequence[str],
+    is_whole: bool,
+) -> None:
+    if pairs and is_whole:
+        _print_whole(console, quantization(pairs).noted(*notes), board)
+    elif pairs:
+        most = MOST_PAIRS if console.is_terminal else len(pairs)
+        for table in pair_lines(pairs, most):
+            print_lines(console, table.noted(*notes).fitting(console.width))
+
+
+def _print_whole(console: Console, table: ReportTable, board: list[EvaluationRow]) -> None:
+    """Print every column; on a terminal the first rows, with the query that has all of them. Where
+    all weights of `board` are random, names do not repeat it.
+    """
+    most = MOST_MODELS if console.is_terminal else len(table)
+    print_narrow(console, table.without(RANDOM) if only_random_weights(board) else table, most)
 
 
 def print_overview(
@@ -216,7 +193,7 @@ def print_overview(
     """
     table = overview(board, most, prevalence)
     if set_name:
-        table = table.with_note(f" This is {set_name}.")
+        table = replace(table, title=f"{table.title} This is {set_name}.")
     shown_table = table.fitting(console.width)
     print_lines(console, shown_table)
     if rest := left_out(board, most):

@@ -5,7 +5,7 @@ that it missed.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -28,14 +28,13 @@ from flows.report.figures import (
     random_mark,
     verdict,
 )
-from flows.report.gates import FALSE_NEGATIVES, NAMES, adjusted, check_prevalence, looks, restated
+from flows.report.gates import FALSE_NEGATIVES, NAMES, adjusted, check_prevalence, figures_at, looks
 from flows.report.table import ReportTable, print_table
-from flows.report.typed_rows import Row, rows_of
+from flows.report.typed_rows import rows_of
 from tasks.corpus.case import can_be_encoded, exact_digest
 from tasks.corpus.reading.tables import read_rows
 from warehouse.connect import quoted
 from warehouse.health import bring_up_to_date
-from warehouse.query import query_rows
 
 NO_SUBGROUPS = (
     "ED recall by subgroup: not available, no judged emergency names one (set `subgroup_columns` "
@@ -97,118 +96,108 @@ def _print_evaluation(
     texts: dict[str, str] | None,
     prevalence: float | None,
 ) -> None:
-    of_evaluation = f"evaluation_id = {quoted(evaluation.evaluation_id)}"
-    gates = rows_of(f"gate WHERE {of_evaluation} ORDER BY gate")
-
     name = f"{evaluation.cell_id}{random_mark(evaluation)} on {evaluation.evaluation_set}"
     outcome = verdict(evaluation).replace("\n", " ")
     basis = f"{evaluation.origin}, rule {evaluation.primary_rule}"
     print_line(console, f"{name}: {outcome} ({basis})", style="bold")
-    print_table(console, gate_table(gates))
-    print_line(console, _precision(evaluation, prevalence))
-    _print_subgroups(console, of_evaluation)
-    _print_misses(console, evaluation, gates, of_evaluation, texts)
+    print_table(console, gate_table(evaluation.evaluation_id))
 
-
-def gate_table(gates: list[Row]) -> ReportTable:
-    """The gates of an evaluation with counts, bound and method."""
-    columns = ("gate", "state", "value", "bound", "bound for all looks", "counts", "method")
-    looked = looks()
-    rows = []
-    for gate in gates:
-        sign = "<=" if gate.gate == FALSE_NEGATIVES else ">="
-        row = (
-            f"{NAMES.get(gate.gate, gate.gate)} {sign} {gate.threshold:g}",
-            gate.state,
-            gate_figure(gate.value, gate.threshold),
-            gate_figure(gate.bound, gate.threshold),
-            adjusted(looked.get((gate.evaluation_id, gate.gate))) or "n/a",
-            f"n={gate.n}" if gate.successes is None else f"{gate.successes} of {gate.n}",
-            _lines(gate.method, gate.note),
+    own_prevalence = evaluation.ed_prevalence
+    own_precision, own_f2 = evaluation.ed_precision, evaluation.ed_f2
+    sentences = (
+        f"At this set's prevalence of {percent(own_prevalence)} ED: "
+        f"precision {figure(own_precision)}, F2 {figure(own_f2)}."
+    )
+    if prevalence is not None:
+        precision, f2 = figures_at(evaluation, prevalence)
+        sentences += (
+            f" At {percent(prevalence)}: precision {figure(precision)}, F2 {figure(f2)} "
+            "(same recall, same false alarms)."
         )
-        rows.append(row)
-    return ReportTable("Gates", columns, tuple(rows))
+    print_line(console, sentences)
+    _print_subgroups(console, evaluation.evaluation_id)
+    _print_misses(console, evaluation, texts)
 
 
-def _precision(evaluation: EvaluationSummary, prevalence: float | None) -> str:
-    """Precision and F2 at the set's own prevalence, and restated at another one."""
-    text = (
-        f"At this set's prevalence of {percent(evaluation.ed_prevalence)} ED: "
-        f"precision {figure(evaluation.ed_precision)}, F2 {figure(evaluation.ed_f2)}."
-    )
-    if prevalence is None:
-        return text
+def gate_table(evaluation_id: str) -> ReportTable:
+    """The gates of an evaluation with counts, bound and method."""
+    looked = looks()
+    records = []
+    for gate in rows_of(f"gate WHERE evaluation_id = {quoted(evaluation_id)} ORDER BY gate"):
+        sign = "<=" if gate.gate == FALSE_NEGATIVES else ">="
+        counts = f"n={gate.n}" if gate.successes is None else f"{gate.successes} of {gate.n}"
+        record = {
+            "gate": f"{NAMES.get(gate.gate, gate.gate)} {sign} {gate.threshold:g}",
+            "state": gate.state,
+            "value": gate_figure(gate.value, gate.threshold),
+            "bound": gate_figure(gate.bound, gate.threshold),
+            "bound for all looks": adjusted(looked.get((evaluation_id, gate.gate))) or "n/a",
+            "counts": counts,
+            "method": _lines(gate.method, gate.note),
+        }
+        records.append(record)
+    return ReportTable.of("Gates", records)
 
-    precision, f2 = restated(
-        evaluation.ed_recall, evaluation.ed_precision, evaluation.ed_prevalence, prevalence
-    )
-    return (
-        f"{text} At {percent(prevalence)}: precision {figure(precision)}, F2 {figure(f2)} "
-        "(same recall, same false alarms)."
-    )
 
-
-def _print_subgroups(console: Console, of_evaluation: str) -> None:
+def _print_subgroups(console: Console, evaluation_id: str) -> None:
     """Print the ED recall of the primary rule in each subgroup."""
-    rows: Any = query_rows(
-        "SELECT field, subgroup, n, value, low, high, method, note FROM subgroup_metric "
-        f"WHERE {of_evaluation} AND metric = 'ed_recall' ORDER BY field, subgroup"
-    ).rows
+    rows = rows_of(
+        f"subgroup_metric WHERE evaluation_id = {quoted(evaluation_id)} "
+        "AND metric = 'ed_recall' ORDER BY field, subgroup"
+    )
     if not rows:
         print_line(console, NO_SUBGROUPS)
         return
 
-    cells = []
-    for field, subgroup, n, value, low, high, method, note in rows:
-        recall = "not available" if value is None else figure(value, low, high)
-        basis = _lines(None if method == "none" else method, note)
-        cells.append((f"{field} {subgroup}", str(n), recall, basis))
-    columns = ("subgroup", "ED cases", "ED recall", "method")
-    print_table(console, ReportTable("ED recall by subgroup", columns, tuple(cells)))
-
-
-def missed_emergencies(evaluation_id: str) -> list[Row]:
-    """ED cases that the primary rule sent elsewhere, the most confident mistakes first.
-
-    `review`: the review flag, None for a case outside the sample of the dropout passes.
-    """
-    return rows_of(
-        "prediction LEFT JOIN (SELECT evaluation_id, case_id, review FROM mc_dropout) "
-        f"USING (evaluation_id, case_id) WHERE evaluation_id = {quoted(evaluation_id)} "
-        "AND label = 'ED' AND decision <> 'ED' ORDER BY p_ed, case_id",
-    )
+    records = [
+        {
+            "subgroup": f"{row.field} {row.subgroup}",
+            "ED cases": str(row.n),
+            "ED recall": (
+                "not available" if row.value is None else figure(row.value, row.low, row.high)
+            ),
+            "method": _lines(None if row.method == "none" else row.method, row.note),
+        }
+        for row in rows
+    ]
+    print_table(console, ReportTable.of("ED recall by subgroup", records))
 
 
 def _print_misses(
-    console: Console,
-    evaluation: EvaluationSummary,
-    gates: list[Row],
-    of_evaluation: str,
-    texts: dict[str, str] | None,
+    console: Console, evaluation: EvaluationSummary, texts: dict[str, str] | None
 ) -> None:
-    """Print the missed emergencies and on what their flags rest, or the reason why there are none."""
-    misses = missed_emergencies(evaluation.evaluation_id)
+    """Print the missed emergencies, the most confident mistakes first, and on what their flags rest,
+    or the reason why there are none. A case outside the sample of the dropout passes has no flag.
+    """
+    of_evaluation = f"evaluation_id = {quoted(evaluation.evaluation_id)}"
+    emergencies = rows_of(
+        "prediction LEFT JOIN (SELECT evaluation_id, case_id, review FROM mc_dropout) "
+        f"USING (evaluation_id, case_id) WHERE {of_evaluation} AND label = 'ED' "
+        "ORDER BY p_ed, case_id"
+    )
+    decided = [row for row in emergencies if row.decision is not None]
+    misses = [row for row in decided if row.decision != "ED"]
     if misses:
-        columns = "mc_status, mc_reason, mc_passes, mc_cases, cases"
-        dropout = query_rows(f"SELECT {columns} FROM evaluation WHERE {of_evaluation}")
-        ((status, reason, passes, flagged, cases),) = dropout.rows
-        basis = f"from {passes} dropout passes on {flagged} of {cases} cases"
-        if status != "available":
-            basis = f"not available: {reason}"
+        (dropout,) = rows_of(f"evaluation WHERE {of_evaluation}")
+        basis = f"not available: {dropout.mc_reason}"
+        if dropout.mc_status == "available":
+            basis = (
+                f"from {dropout.mc_passes} dropout passes on {dropout.mc_cases} of "
+                f"{dropout.cases} cases"
+            )
         print_line(console, f"Review flag: {basis}")
 
-    emergencies: Any = query_rows(
-        f"SELECT count(*), count(decision) FROM prediction WHERE {of_evaluation} AND label = 'ED'"
-    )
-    ((ed, decided),) = emergencies.rows
-    if not ed:
+    count = f"{len(misses)} of {len(emergencies)}"
+    if not emergencies:
         count = "not available: no ED case in this set"
     elif not decided:
-        notes = (gate.note.removeprefix("not available: ") for gate in gates if gate.note)
-        why = next(notes, f"rule {evaluation.primary_rule} gave no decision")
-        count = f"not available for {counted(ed, 'ED case')}: {why}"
-    else:
-        count = f"{len(misses)} of {ed}" + (", most confident mistakes first" if misses else "")
+        notes = rows_of(f"gate WHERE {of_evaluation} AND note <> '' ORDER BY gate")
+        reason = f"rule {evaluation.primary_rule} gave no decision"
+        if notes:
+            reason = notes[0].note.removeprefix("not available: ")
+        count = f"not available for {counted(len(emergencies), 'ED case')}: {reason}"
+    elif misses:
+        count += ", most confident mistakes first"
     print_line(console, f"Missed emergencies: {count}")
 
     for miss in misses:

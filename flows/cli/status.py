@@ -6,9 +6,7 @@ import contextlib
 import json
 import re
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.cli.terminal import console, load_what_waits, print_line
-from flows.report.figures import RANDOM, clock, counted, figure, random_mark, verdict
-from flows.report.typed_rows import Row, rows_as
+from flows.report.figures import RANDOM, clock, counted, figure, verdict
+from flows.report.typed_rows import Row, rows_of
 from tasks.models.manifest import has_random_weights
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
@@ -30,10 +28,10 @@ from tasks.runtime.store import intact_manifest
 from tasks.tuning.rows import Reported
 from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date, refuse_unusable
-from warehouse.query import query_rows
 
 DIGEST = re.compile("-[0-9a-f]{12}$")  # behind the cell in a training id
 NONE = "-"
+EMERGENCIES = "emergencies"  # on the test set; in the table alone
 COLUMNS = ("experiment", "state", "ED recall on test", "gates")
 NARROW = ("experiment, state", "ED recall on test", "gates")
 OTHER_COLUMNS = 34  # characters that these need beside the names, where the terminal is narrow
@@ -41,6 +39,8 @@ NOTHING = "Nothing has run yet. Next: triage sweep demo"
 WATCH_SECONDS = 2.0
 LINES_BELOW = 2  # rows left out, prompt
 MOST_LINES = 4  # of a row, so that leaving out one for each four leaves out no row too many
+
+Line = dict[str, Any]  # about an experiment: its object in --json, null where there is none
 
 # A failed run is superseded by a later run of its cell under other settings, finished or not.
 LANDED = """
@@ -81,138 +81,66 @@ def status(show_all: Everything = False, watch: Watch = False, as_json: AsJson =
         print_status(console, show_all)
 
 
-class LandedExperiment(Row):
-    """A row of `experiment` with its latest result on the test set, None for a failed run."""
-
-    @property
-    def state(self) -> str:
-        """The status; "training only" where its evaluation is not in the warehouse."""
-        is_scored = self.ed_prevalence is not None
-        return "training only" if self.status == "completed" and not is_scored else self.status
-
-    @property
-    def gates(self) -> str | None:
-        """The verdict of the gates in words, None without a result."""
-        return None if self.verdict is None else verdict(self).replace("\n", " ")
-
-    @property
-    def recall(self) -> str:
-        """ED recall with its interval, and of how many emergencies."""
-        value = figure(self.ed_recall, self.ed_recall_low, self.ed_recall_high, digits=2)
-        emergencies = round((self.cases or 0) * (self.ed_prevalence or 0))
-        return f"{value} of {emergencies} ED"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table. `training`: how far its training is in this home, None where it is in
-    the warehouse alone; `reported`: how far it is while it runs. `mark` follows the name where the
-    weights are random. `is_trial`: of a search, and nothing else is known of it.
-    """
-
-    name: str
-    mark: str = ""
-    training: str | None = None
-    is_scored: bool = False
-    landed: LandedExperiment | None = None
-    reported: Reported | None = None
-    is_trial: bool = False
-
-    @property
-    def superseded(self) -> bool:
-        return self.landed is not None and self.landed.superseded
-
-    @property
-    def cell_id(self) -> str:
-        """The name without what tells trainings of one cell apart."""
-        return DIGEST.sub("", self.name)
-
-    @property
-    def state(self) -> str:
-        """How far it is, in words, e.g. `1200 of 3000, loss 0.412, 22 min left`; what has landed is
-        trained and scored.
-        """
-        if report := self.reported:
-            parts = [f"{report.iteration} of {report.iterations}", f"loss {report.loss:.3f}"]
-            if report.validation is not None:
-                parts.append(f"validation {report.validation:.3f}")
-            return ", ".join([*parts, f"{clock(report.seconds_left)} left"])
-
-        if self.landed is not None:
-            is_further = self.training not in (None, "done")
-            return f"{self.landed.state}, then {self.training}" if is_further else self.landed.state
-        if self.is_scored:
-            return "scored, not landed"
-        return "trained, not scored" if self.training == "done" else str(self.training)
-
-    def cells(self, name: str, is_narrow: bool) -> tuple[str, ...]:
-        """The row of the table, in which it is listed as `name`; on a narrow terminal the state is
-        below the name, which stays whole.
-        """
-        recall = gates = NONE
-        if self.landed is not None and self.landed.gates is not None:
-            recall, gates = self.landed.recall, self.landed.gates
-        if is_narrow:
-            return f"{name}\n  {self.state}{self.mark}", recall.replace("] of", "]\nof"), gates
-        return f"{name}{self.mark}", self.state, recall, gates
-
-    def as_json(self) -> dict[str, Any]:
-        """The line's values, null where there is none; `running` holds a running training's report."""
-        experiment = self.landed
-        return {
-            "experiment": self.name,
-            "random_weights": bool(self.mark),
-            "training": self.training,
-            "running": self.reported and self.reported.model_dump(mode="json"),
-            "evaluation": "done" if self.is_scored else None,
-            "warehouse": experiment and experiment.state,
-            "ed_recall": experiment and experiment.ed_recall,
-            "ed_recall_low": experiment and experiment.ed_recall_low,
-            "ed_recall_high": experiment and experiment.ed_recall_high,
-            "test_cases": experiment and experiment.cases,
-            "gates": experiment and experiment.gates,
-            "superseded": self.superseded,
-            "searched": self.is_trial,
-        }
-
-
 def status_lines() -> list[Line]:
     """The experiments of this home by name, then those that are in the warehouse alone."""
     refuse_unusable()
     load_what_waits()
-    experiments: dict[str, LandedExperiment] = {}
+    experiments: dict[str, Row] = {}
     trials: set[str] = set()
     if warehouse_path().exists():
         bring_up_to_date()
-        experiments = {row.training_id: row for row in rows_as(LandedExperiment, f"({LANDED})")}
-        trials = {str(row[0]) for row in query_rows("SELECT training_id FROM trial").rows}
+        experiments = {row.training_id: row for row in rows_of(f"({LANDED})")}
+        trials = {row.training_id for row in rows_of("trial")}
 
-    lines = [
-        _local_line(path, experiments.pop(path.name, None), trials)
-        for path in sorted((home() / "experiments").glob("*/"))
-    ]
-    return lines + [
-        Line(row.training_id, random_mark(row), landed=row) for row in experiments.values()
-    ]
+    folders = sorted((home() / "experiments").glob("*/"))
+    lines = [_line(path.name, experiments.pop(path.name, None), path, trials) for path in folders]
+    return lines + [_line(name, row) for name, row in experiments.items()]
 
 
-def _local_line(folder: Path, experiment: LandedExperiment | None, trials: set[str]) -> Line:
+def _line(
+    name: str, landed: Row | None, folder: Path | None = None, trials: Collection[str] = ()
+) -> Line:
+    """`landed`: its row of the warehouse with its latest result on the test set; `folder`: where it
+    is in this home.
+    """
+    training = reported = None
+    is_scored = False
+    is_random = landed is not None and landed.random_weights
+    if folder is not None:
+        training = _training(folder)
+        reported = Reported.of_running(folder)
+        is_scored = any(intact_manifest(scores) for scores in (folder / "scores").glob("*-e*"))
+        is_random = is_random or (landed is None and _has_random_weights(folder))
+
+    values = {} if landed is None else vars(landed)
+    state = values.get("status")
+    prevalence = values.get("ed_prevalence")
+    gates = values.get("verdict") and verdict(landed).replace("\n", " ")
+    return {
+        "experiment": name,
+        "random_weights": bool(is_random),
+        "training": training,
+        "running": reported and reported.model_dump(mode="json"),
+        "evaluation": "done" if is_scored else None,
+        "warehouse": "training only" if state == "completed" and prevalence is None else state,
+        "ed_recall": values.get("ed_recall"),
+        "ed_recall_low": values.get("ed_recall_low"),
+        "ed_recall_high": values.get("ed_recall_high"),
+        "test_cases": values.get("cases"),
+        EMERGENCIES: round((values.get("cases") or 0) * (prevalence or 0)),
+        "gates": gates,
+        "superseded": values.get("superseded", False),
+        "searched": landed is None and not is_scored and name in trials,
+    }
+
+
+def _training(folder: Path) -> str:
+    """How far a training is in this home."""
     if intact_manifest(folder):
-        training = "done"
-    elif is_locked(folder):
-        training = "running"
-    else:
-        has_checkpoint = any((folder / "checkpoint").glob("[0-9]*"))
-        training = "resumable" if has_checkpoint else "not finished"
-
-    mark = RANDOM if experiment is None and _has_random_weights(folder) else ""
-    if experiment is not None:
-        mark = random_mark(experiment)
-
-    is_scored = any(intact_manifest(scores) for scores in (folder / "scores").glob("*-e*"))
-    is_trial = experiment is None and not is_scored and folder.name in trials
-    reported = Reported.of_running(folder)
-    return Line(folder.name, mark, training, is_scored, experiment, reported, is_trial)
+        return "done"
+    if is_locked(folder):
+        return "running"
+    return "resumable" if any((folder / "checkpoint").glob("[0-9]*")) else "not finished"
 
 
 def _has_random_weights(folder: Path) -> bool:
@@ -236,51 +164,83 @@ def print_status(console: Console, show_all: bool = False) -> None:
         return
 
     console.print(status_table(_listed(lines, show_all), console.width))
-    hidden = sum(line.superseded for line in lines)
-    if hidden and not show_all:
+    if show_all:
+        return
+    if hidden := sum(line["superseded"] for line in lines):
         runs = counted(hidden, "failed run")
         print_line(console, f"{runs} of earlier settings not listed: triage status --all")
-
-    trials = sum(line.is_trial for line in lines)
-    if trials and not show_all:
+    if trials := sum(line["searched"] for line in lines):
         count = counted(trials, "trial")
         print_line(console, f'{count} of searches not listed: triage sql "FROM trial"')
 
 
 def print_json(show_all: bool = False) -> None:
     """Print the lines as a JSON array on standard output."""
-    print(json.dumps([line.as_json() for line in _listed(status_lines(), show_all)], indent=2))
+    lines = _listed(status_lines(), show_all)
+    for line in lines:
+        del line[EMERGENCIES]
+    print(json.dumps(lines, indent=2))
 
 
 def _listed(lines: Sequence[Line], show_all: bool) -> list[Line]:
     """The lines without failed runs of earlier settings and trials, unless `show_all`."""
-    return [line for line in lines if show_all or not (line.superseded or line.is_trial)]
+    return [line for line in lines if show_all or not (line["superseded"] or line["searched"])]
 
 
 def status_table(lines: Sequence[Line], width: int) -> Table:
     """The lines as a table for a terminal of `width` characters, which breaks no name."""
     # The cell of each line, which commands take; the training id where a cell is listed twice.
-    cells = Counter(line.cell_id for line in lines)
-    names = [line.cell_id if cells[line.cell_id] == 1 else line.name for line in lines]
+    cells = [DIGEST.sub("", line["experiment"]) for line in lines]
+    names = [
+        cell if cells.count(cell) == 1 else line["experiment"]
+        for cell, line in zip(cells, lines, strict=True)
+    ]
+    longest = max(map(len, names), default=0)
 
     unbounded = Console(width=10_000)  # on which a table is as wide as it wants
-    table = _table(lines, names, is_narrow=False)
-    if Measurement.get(unbounded, unbounded.options, table).maximum <= width:
-        return table
-
-    fits = max(map(len, names), default=0) + OTHER_COLUMNS <= width
-    return _table(lines, names, is_narrow=True, whole_names=fits)
-
-
-def _table(
-    lines: Sequence[Line], names: Sequence[str], is_narrow: bool, whole_names: bool = False
-) -> Table:
-    table = Table(title=f"Experiments in {home() / 'experiments'}", title_justify="left")
-    for place, column in enumerate(NARROW if is_narrow else COLUMNS):
-        table.add_column(column, overflow="fold", no_wrap=whole_names and place == 0)
-    for line, name in zip(lines, names, strict=True):
-        table.add_row(*line.cells(name, is_narrow))
+    for columns in (COLUMNS, NARROW):
+        fits = columns == NARROW and longest + OTHER_COLUMNS <= width
+        table = Table(title=f"Experiments in {home() / 'experiments'}", title_justify="left")
+        for place, column in enumerate(columns):
+            table.add_column(column, overflow="fold", no_wrap=fits and place == 0)
+        for line, name in zip(lines, names, strict=True):
+            table.add_row(*_cells(line, name, columns == NARROW))
+        if Measurement.get(unbounded, unbounded.options, table).maximum <= width:
+            break
     return table
+
+
+def _cells(line: Line, name: str, is_narrow: bool) -> tuple[str, ...]:
+    """The row of the table, in which it is listed as `name`; on a narrow terminal the state is below
+    the name, which stays whole.
+    """
+    recall = NONE
+    if line["gates"]:
+        numbers = (line["ed_recall"], line["ed_recall_low"], line["ed_recall_high"])
+        recall = f"{figure(*numbers, digits=2)} of {line[EMERGENCIES]} ED"
+    gates = line["gates"] or NONE
+    mark = RANDOM if line["random_weights"] else ""
+    if is_narrow:
+        return f"{name}\n  {_state(line)}{mark}", recall.replace("] of", "]\nof"), gates
+    return f"{name}{mark}", _state(line), recall, gates
+
+
+def _state(line: Line) -> str:
+    """How far it is, in words, e.g. `1200 of 3000, loss 0.412, 22 min left`; what has landed is
+    trained and scored.
+    """
+    training = line["training"]
+    if report := line["running"]:
+        parts = [f"{report['iteration']} of {report['iterations']}", f"loss {report['loss']:.3f}"]
+        if report["validation"] is not None:
+            parts.append(f"validation {report['validation']:.3f}")
+        return ", ".join([*parts, f"{clock(report['seconds_left'])} left"])
+
+    if state := line["warehouse"]:
+        return state if training in (None, "done") else f"{state}, then {training}"
+    if line["evaluation"]:
+        return "scored, not landed"
+    return "trained, not scored" if training == "done" else str(training)
 
 
 def watch_status(console: Console, show_all: bool, as_json: bool) -> None:
@@ -308,7 +268,7 @@ def watched_table(
         return NOTHING
 
     listed = _listed(lines, show_all)
-    by_importance = sorted(range(len(listed)), key=lambda place: listed[place].reported is None)
+    by_importance = sorted(range(len(listed)), key=lambda place: not listed[place]["running"])
     room = console.height - LINES_BELOW
     count = len(listed)
     while True:

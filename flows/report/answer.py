@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from flows.report.figures import counted, is_number
 from flows.report.leaderboard import by_test_set
 from flows.report.pairs import NOT_MEASURABLE, pairs_on
-from flows.report.typed_rows import EvaluationRow, Row
+from flows.report.typed_rows import Board, Row
 from tasks.judging.point_metrics import ED_AUROC
 from warehouse.comparison.pooled import ALL, BETWEEN_SEEDS, Pooled
 from warehouse.comparison.resampling import CANNOT_CONCLUDE, MARGIN
@@ -38,9 +38,7 @@ BY_THRESHOLD = (
 )
 
 
-def answer(
-    board: Collection[EvaluationRow], pairs: Collection[Row], sets: Collection[PooledSet]
-) -> list[str]:
+def answer(board: Board, pairs: Collection[Row], sets: Collection[PooledSet]) -> list[str]:
     """Lines, the answer first: bytes, a line a figure, what is left out, gates, memory and time.
 
     `sets`: the pooled figures of these evaluations. Of several test sets, that of the latest
@@ -53,7 +51,10 @@ def answer(
         return [NO_PAIR_HERE if pairs else NO_PAIR, *gates]
 
     lines = [_bytes(pairs_here)]
-    pool = _pool(first_set, sets)
+    digests = {row.set_digest for row in first_set}
+    pools = [pool for pool in sets if pool.evaluation_set == "test" and pool.set_digest in digests]
+    # That of real weights before that of random ones.
+    pool = min(pools, key=lambda pool: pool.random_weights, default=None)
     if pool is None:
         lines.append(NO_POOL_HERE if other_sets else NO_POOL)
     else:
@@ -64,25 +65,14 @@ def answer(
     return [*lines, *gates, *_resources(pairs_here)]
 
 
-def _pool(board: Collection[EvaluationRow], sets: Collection[PooledSet]) -> PooledSet | None:
-    """The pool of the test set of `board`, that of real weights before that of random ones."""
-    digests = {row.set_digest for row in board}
-    pools = [pool for pool in sets if pool.evaluation_set == "test" and pool.set_digest in digests]
-    return min(pools, key=lambda pool: pool.random_weights, default=None)
-
-
 def _by_own_rule(pool: PooledSet) -> list[tuple[Pooled, str, str]]:
     """The figures that decide; the AUROC only where there is one."""
-    rows = [
-        (row, name, cases)
-        for metric, rule, name, cases in (*METRICS, AUROC)
-        if (row := pool.figures.get((ALL, rule, metric))) is not None
-    ]
-    return [
-        (row, name, cases)
-        for row, name, cases in rows
-        if row.metric != ED_AUROC or is_number(row.difference)
-    ]
+    shown = []
+    for metric, rule, name, cases in (*METRICS, AUROC):
+        row = pool.figures.get((ALL, rule, metric))
+        if row is not None and (metric != ED_AUROC or is_number(row.difference)):
+            shown.append((row, name, cases))
+    return shown
 
 
 def _by_threshold(pool: PooledSet) -> list[tuple[Pooled, str, str]]:
@@ -120,7 +110,10 @@ def _figure(row: Pooled, name: str, cases: str) -> str:
     if not row.verdict.startswith(CANNOT_CONCLUDE):
         return f"{over}: {row.verdict} at {100 * MARGIN:g} points."
     if row.verdict.endswith(BETWEEN_SEEDS) or _seeds_limit_more(row):
-        return f"{over}: {CANNOT_CONCLUDE}; {BETWEEN_SEEDS}{_more_pairs(row)}."
+        needed = pairs_that_could_show(row.seed_sd) if is_number(row.seed_sd) else 0
+        # Where more trainings than there are could show the margin.
+        more = f", about {needed} pairs could show {100 * MARGIN:g} points"
+        return f"{over}: {CANNOT_CONCLUDE}; {BETWEEN_SEEDS}{more if needed > row.pairs else ''}."
     if not is_number(row.could_show):
         return f"{over}: {CANNOT_CONCLUDE}; {row.note}."
 
@@ -137,24 +130,16 @@ def _seeds_limit_more(row: Pooled) -> bool:
     return (row.seed_high - row.seed_low) / 2 > row.could_show
 
 
-def _more_pairs(row: Pooled) -> str:
-    """What it takes, where more trainings than there are could show the margin."""
-    needed = pairs_that_could_show(row.seed_sd) if is_number(row.seed_sd) else 0
-    if needed <= row.pairs:
-        return ""
-    return f", about {needed} pairs could show {100 * MARGIN:g} points"
-
-
 def _intervals(row: Pooled) -> str:
     """What the figure's intervals are over, and how many pairs it is the mean of."""
-    over_cases = _interval("over cases", row.low, row.high)
-    over_trainings = _interval("over trainings", row.seed_low, row.seed_high)
-    parts = (over_cases, over_trainings, counted(row.pairs, "pair"))
-    return "".join(f", {part}" for part in parts if part)
-
-
-def _interval(name: str, low: float | None, high: float | None) -> str:
-    return f"{name} [{points(low)}, {points(high)}]" if is_number(low) and is_number(high) else ""
+    parts = []
+    for name, low, high in (
+        ("over cases", row.low, row.high),
+        ("over trainings", row.seed_low, row.seed_high),
+    ):
+        if is_number(low) and is_number(high):
+            parts.append(f"{name} [{points(low)}, {points(high)}]")
+    return "".join(f", {part}" for part in (*parts, counted(row.pairs, "pair")))
 
 
 def points(difference: float) -> str:
@@ -171,9 +156,9 @@ def _remarks(rows: list[Pooled]) -> Iterator[str]:
     # Every pair has a decision by the argmax; those of another rule may lack one instead.
     accuracy_rows = [row for row in rows if (row.rule, row.metric) == ("argmax", "accuracy")]
     if out := sum(row.pairs_left_out for row in accuracy_rows):
-        are, pairs = ("is", "pair") if out == 1 else ("are", "pairs")
+        are = "is" if out == 1 else "are"
         reason = "neither model beats the best constant answer in accuracy"
-        yield f"{out} {pairs} {are} left out: {reason}."
+        yield f"{counted(out, 'pair')} {are} left out: {reason}."
     if not any(is_number(row.seed_sd) for row in rows):
         yield (
             "No recipe has two seeds under one setting: these intervals leave out chance in "
@@ -181,16 +166,16 @@ def _remarks(rows: list[Pooled]) -> Iterator[str]:
         )
 
 
-def _gates(board: Collection[EvaluationRow]) -> Iterator[str]:
+def _gates(board: Board) -> Iterator[str]:
     """How many trained models pass; never the best of them as if it were the only one."""
-    trained_rows = [row for row in board if row.is_trained]
-    if not trained_rows:
+    verdicts = [row.verdict for row in board if row.is_trained]
+    if not verdicts:
         return
 
-    passing = sum(row.verdict == "passes_gates" for row in trained_rows)
-    provisional = sum(row.verdict == "provisional" for row in trained_rows)
+    passing = verdicts.count("passes_gates")
+    provisional = verdicts.count("provisional")
     more = f", {provisional} provisionally" if provisional else ""
-    models = counted(len(trained_rows), "trained model")
+    models = counted(len(verdicts), "trained model")
     yield f"Gates: {passing} of {models} pass{'es' if passing == 1 else ''}{more}."
 
 

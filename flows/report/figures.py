@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Protocol, TypeGuard
+from functools import partial
+from typing import Any, TypeGuard
 
-from flows.report.typed_rows import EvaluationRow, rows_of
+from flows.report.typed_rows import EvaluationRow, Row, rows_of
 from tasks.bundle.bundle import NOT_A_DEVICE, SYNTHETIC
 from tasks.bundle.bundle import gate_figure as gate_figure
 from tasks.corpus.manifest import embedded_digests
@@ -29,35 +30,20 @@ def figure(
     digits: int = 3,
     sign: bool = False,
     below: bool = False,
+    gate: float | None = None,
 ) -> str:
     """A figure with its 95 % interval, `0.912 [0.871, 0.944]`, or the figure alone; `n/a` if there
     is none.
 
-    `below` puts the interval on a second line, for tables with many columns.
+    `below` puts the interval on a second line, for tables with many columns. `gate`: a number has
+    more digits where `digits` would round it to this threshold or beyond.
     """
     form = f"{'+' if sign else ''}.{digits}f"
-    texts = [f"{number:{form}}" for number in (value, low, high) if is_number(number)]
-    return _with_interval(value, texts, below)
-
-
-def ed_recall_figure(
-    value: float | None,
-    low: float | None = None,
-    high: float | None = None,
-    *,
-    digits: int = 3,
-    below: bool = False,
-) -> str:
-    """A `figure` of ED recall, with more digits where `digits` would round the figure or an end of
-    its interval to the gate or beyond.
-    """
-    numbers = [number for number in (value, low, high) if is_number(number)]
-    texts = [gate_figure(number, ED_RECALL, digits) for number in numbers]
-    return _with_interval(value, texts, below)
-
-
-def _with_interval(value: float | None, texts: list[str], below: bool) -> str:
-    """`texts`: the figure and both ends of its interval, or fewer where there are not all three."""
+    texts = [
+        f"{number:{form}}" if gate is None else gate_figure(number, gate, digits)
+        for number in (value, low, high)
+        if is_number(number)
+    ]
     if not is_number(value):
         return "n/a"
     if len(texts) < 3:
@@ -65,9 +51,36 @@ def _with_interval(value: float | None, texts: list[str], below: bool) -> str:
     return f"{texts[0]}{chr(10) if below else ' '}[{texts[1]}, {texts[2]}]"
 
 
+ed_recall_figure = partial(figure, gate=ED_RECALL)
+
+
+def interval(row: Row, name: str, digits: int = 3, below: bool = False) -> str:
+    """The `figure` of the column `name` of a row with its interval, e.g. `ed_recall_low`."""
+    gate = ED_RECALL if name == "ed_recall" else None
+    numbers = (getattr(row, column) for column in (name, f"{name}_low", f"{name}_high"))
+    return figure(*numbers, digits=digits, below=below, gate=gate)
+
+
+def difference(row: Row, name: str) -> str:
+    """The difference of a pair in the figure `name`, its interval below it."""
+    numbers = (getattr(row, f"{name}_{part}") for part in ("diff", "low", "high"))
+    return figure(*numbers, sign=True, below=True)
+
+
 def why_not(note: str | None) -> str:
     """A landed note in a figure's place, e.g. `n/a: no ED case in this set`."""
     return f"n/a: {note.removeprefix('not available: ')}" if note else "n/a"
+
+
+def metric_cell(metric: Row | None, missing: str = "n/a", digits: int = 3) -> str:
+    """A row of the table `metric` as a figure with its interval, or why there is none; `missing`:
+    where there is no such row.
+    """
+    if metric is None:
+        return missing
+    if not is_number(metric.value):
+        return why_not(metric.note)
+    return figure(metric.value, metric.low, metric.high, digits=digits)
 
 
 def stacked(head: dict[str, str], records: list[dict[str, str]]) -> dict[str, str]:
@@ -123,24 +136,6 @@ UNTUNED = (
 )
 
 
-class Weighted(Protocol):
-    """A row about something that may have random weights; None where it has no weights."""
-
-    @property
-    def random_weights(self) -> bool | None: ...
-
-
-class Judged(Protocol):
-    """A row with a verdict, and what the verdict rests on."""
-
-    @property
-    def verdict(self) -> str | None: ...
-    @property
-    def ed_prevalence(self) -> float | None: ...
-    @property
-    def ed_recall(self) -> float | None: ...
-
-
 def experiment_name(row: EvaluationRow) -> str:
     """The name of a leaderboard row, on two lines."""
     if row.precision is None:
@@ -168,18 +163,27 @@ def recipe_name(recipe: str, seed: int) -> str:
     return f"untuned (zero-shot, {prompt})" if prompt else "untuned (zero-shot)"
 
 
+def pair_name(row: Row, marked: bool = True) -> str:
+    """The name of what differs in precision alone: base model, recipe and seed.
+
+    `marked`: it says where weights are random.
+    """
+    name = f"{row.base_model} {recipe_name(row.recipe, row.seed)}"
+    return f"{name}{random_mark(row)}" if marked else name
+
+
 def on_cases(row: EvaluationRow) -> str:
     """The name of an evaluation: the experiment, and below it the cases that it was judged on."""
     set_name = "" if row.evaluation_set == "test" else f"{row.evaluation_set}: "
     return f"{listed_name(row)}\n{set_name}{row.cases} cases, {percent(row.ed_prevalence)} ED"
 
 
-def random_mark(row: Weighted) -> str:
+def random_mark(row: Any) -> str:
     """What stands behind the name of an experiment whose weights are random."""
     return RANDOM if row.random_weights else ""
 
 
-def verdict(row: Judged) -> str:
+def verdict(row: Any) -> str:
     """The verdict of an evaluation, or why its set can give none: `unsafe` would be a finding."""
     if row.verdict != "unsafe" or row.ed_prevalence is None or 0 < row.ed_prevalence < 1:
         return str(row.verdict)
@@ -195,21 +199,15 @@ def disclaimer(set_digests: Collection[str]) -> str:
     are embedded ones, by the data of this home or by the warehouse.
     """
     judged = set(set_digests)
-    if judged & embedded_digests(home()) or judged & _landed_digests():
-        return f"{NOT_A_DEVICE}; {SYNTHETIC}."
-    return f"{NOT_A_DEVICE}."
-
-
-def _landed_digests() -> set[str]:
-    """Digests of the embedded sets in the warehouse: results may come from another home, and a
-    home's data may be removed.
-
-    A further set is known by its name alone, since what a row says is about the four own sets.
-    """
-    if not warehouse_path().exists():
-        return set()
-    rows = rows_of(
-        "dataset_set JOIN dataset USING (dataset_id) "
-        f"WHERE if(is_further, name IN {listed(EMBEDDED_EVALUATION_SETS)}, is_embedded)",
-    )
-    return {row.set_digest for row in rows}
+    is_synthetic = bool(judged & embedded_digests(home()))
+    if not is_synthetic and warehouse_path().exists():
+        # Results may come from another home, and a home's data may be removed. A further set is
+        # known by its name alone, since what a row says is about the four own sets.
+        is_synthetic = bool(
+            rows_of(
+                "dataset_set JOIN dataset USING (dataset_id) WHERE "
+                f"set_digest IN {listed(judged)} AND "
+                f"if(is_further, name IN {listed(EMBEDDED_EVALUATION_SETS)}, is_embedded)"
+            )
+        )
+    return f"{NOT_A_DEVICE}; {SYNTHETIC}." if is_synthetic else f"{NOT_A_DEVICE}."

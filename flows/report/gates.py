@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
-from typing import NamedTuple
 
 from flows.report.figures import (
     clock,
     counted,
     figure,
     gate_figure,
+    interval,
     is_number,
     listed_name,
     megabytes,
@@ -21,7 +20,7 @@ from flows.report.figures import (
     why_not,
 )
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, Row, further_rows, rows_of
+from flows.report.typed_rows import Board, EvaluationRow, Ids, Row, further_rows, rows_of
 from tasks.runtime.errors import BadInput
 
 GATES = (
@@ -34,7 +33,7 @@ STANDARD = (
     "n/a: not trained, or no language model)"
 )
 FALSE_NEGATIVES = "ed_false_negative_rate"  # the gate that holds below its threshold; 1 - recall
-OF_GATE = ("value", "bound", "adjusted", "by")  # columns beside the state
+NO_FIGURES = ("n/a",) * 4  # value, bound, adjusted bound and method of a gate that was not judged
 NAMES = {"ed_recall": "ED recall", "ed_f2": "ED F2", FALSE_NEGATIVES: "ED false negatives"}
 
 
@@ -51,7 +50,7 @@ def adjusted(look: Row | None) -> str:
     return f"{bound} for {counted(look.models, 'model')}"
 
 
-def gates(board: list[EvaluationRow], ids: Collection[str] | None = None) -> ReportTable:
+def gates(board: Board, ids: Ids = None) -> ReportTable:
     """One row per evaluation of the experiments of `board`, the test set first: verdict and the
     three gates. `ids`: the evaluations of the study.
     """
@@ -59,122 +58,93 @@ def gates(board: list[EvaluationRow], ids: Collection[str] | None = None) -> Rep
     gate_rows = {(row.evaluation_id, row.gate): row for row in rows}
     limits = {row.gate: row.threshold for row in rows}
     looked = looks()
-    records = [
-        _gates_record(evaluation, gate_rows, limits, looked)
-        for evaluation in [*board, *further_rows(board, ids)]
-    ]
+
+    records = []
+    for evaluation in [*board, *further_rows(board, ids)]:
+        record = {
+            "experiment": on_cases(evaluation),
+            "verdict": verdict(evaluation).replace("\n", " "),
+            "by": evaluation.primary_rule.replace("_", " "),
+        }
+        for gate, words in NAMES.items():
+            sign = "<=" if gate == FALSE_NEGATIVES else ">="
+            titles = (f"{sign} {limits.get(gate, 0):g}", "value", "bound", "adjusted", "by")
+            key = (evaluation.evaluation_id, gate)
+            cells = _gate(gate_rows.get(key), looked.get(key))
+            record |= {f"{words}\n{title}": cell for title, cell in zip(titles, cells, strict=True)}
+        records.append(record)
 
     return ReportTable.of(GATES, records, "distance_to_gates")
 
 
-def _gates_record(
-    evaluation: EvaluationRow,
-    gate_rows: dict[tuple[str, str], Row],
-    limits: dict[str, float],
-    looked: dict[tuple[str, str], Row],
-) -> dict[str, str]:
-    rule = evaluation.primary_rule.replace("_", " ")
-    record = {
-        "experiment": on_cases(evaluation),
-        "verdict": verdict(evaluation).replace("\n", " "),
-        "by": rule,
-    }
-    for gate, words in NAMES.items():
-        sign = "<=" if gate == FALSE_NEGATIVES else ">="
-        key = (evaluation.evaluation_id, gate)
-        cells = _gate(gate_rows.get(key), looked.get(key))
-        titles = (f"{words}\n{sign} {limits.get(gate, 0):g}", *(f"{words}\n{of}" for of in OF_GATE))
-        record |= dict(zip(titles, cells, strict=True))
-
-    return record
-
-
-def _gate(row: Row | None, look: Row | None) -> tuple[str, str, str, str, str]:
+def _gate(row: Row | None, look: Row | None) -> tuple[str, ...]:
     """State, value, bound, the bound for all models and how bounds are computed."""
     if row is None:
-        return "n/a: not judged", "n/a", "n/a", "n/a", "n/a"
+        return "n/a: not judged", *NO_FIGURES
     if row.state == "NOT AVAILABLE":
-        return f"{row.state}: {why_not(row.note)}", "n/a", "n/a", "n/a", "n/a"
+        return f"{row.state}: {why_not(row.note)}", *NO_FIGURES
 
     counts = "" if row.successes is None else f"{row.successes} of {row.n} = "
-    value = f"{counts}{gate_figure(row.value, row.threshold)}"
+    is_adjusted = look is not None and is_number(look.bound_adjusted)
     return (
         row.state,
-        value,
+        f"{counts}{gate_figure(row.value, row.threshold)}",
         gate_figure(row.bound, row.threshold),
-        _adjusted(look),
-        _method(row),
+        adjusted(look) if is_adjusted else "n/a",
+        "n/a" if row.method in (None, "none") else row.method.removesuffix(" 95 %"),
     )
 
 
-def _adjusted(look: Row | None) -> str:
-    return adjusted(look) if look and is_number(look.bound_adjusted) else "n/a"
-
-
-def _method(row: Row) -> str:
-    """How the bound is computed."""
-    if row.method is None or row.method == "none":
-        return "n/a"
-    return row.method.removesuffix(" 95 %")
-
-
-def standard(board: list[EvaluationRow]) -> ReportTable:
+def standard(board: Board) -> ReportTable:
     """Per experiment: losses, time, speed and memory of its training."""
-    return ReportTable.of(STANDARD, [_standard_record(row) for row in board], "training_cost")
+    records = [
+        {
+            "experiment": listed_name(row),
+            "train\nloss": figure(row.train_loss),
+            "valid.\nloss": figure(row.valid_loss),
+            "trained\nin": clock(row.train_seconds) if is_number(row.train_seconds) else "n/a",
+            "tokens/s": figure(row.tokens_per_second, digits=0),
+            "weights\nMB": megabytes(row.weights_memory_bytes),
+            "peak\nMB": megabytes(row.peak_memory_bytes),
+            "arithmetic": row.compute_path.replace("_", " ") if row.compute_path else "n/a",
+        }
+        for row in board
+    ]
+    return ReportTable.of(STANDARD, records, "training_cost")
 
 
-def _standard_record(row: EvaluationRow) -> dict[str, str]:
-    return {
-        "experiment": listed_name(row),
-        "train\nloss": figure(row.train_loss),
-        "valid.\nloss": figure(row.valid_loss),
-        "trained\nin": clock(row.train_seconds) if is_number(row.train_seconds) else "n/a",
-        "tokens/s": figure(row.tokens_per_second, digits=0),
-        "weights\nMB": megabytes(row.weights_memory_bytes),
-        "peak\nMB": megabytes(row.peak_memory_bytes),
-        "arithmetic": row.compute_path.replace("_", " ") if row.compute_path else "n/a",
-    }
+# ED precision and F2; None where a set or a rule gives no such figure.
+Restated = tuple[float | None, float | None]
 
 
-NOT_RESTATED = "; --prevalence does not apply"
-
-
-class Restated(NamedTuple):
-    """ED precision and F2; None where a set or a rule gives no such figure."""
-
-    precision: float | None
-    f2: float | None
-
-
-def restated_note(prevalence: float | None) -> str:
-    """What the title of a table adds whose precision and F2 are restated."""
+def prevalence_note(prevalence: float | None, restates: bool = False) -> str:
+    """What the title of a table says about another prevalence: whether it restates precision and F2
+    or is not changed by it.
+    """
     if prevalence is None:
         return ""
-    return f"; precision and F2 restated at {percent(prevalence)} ED"
+    restated_words = f"precision and F2 restated at {percent(prevalence)} ED"
+    return restated_words if restates else "--prevalence does not apply"
 
 
-def not_restated_note(prevalence: float | None) -> str:
-    """What the title of a table adds that another prevalence does not change."""
-    return "" if prevalence is None else NOT_RESTATED
+def at_prevalence(row: EvaluationRow, prevalence: float | None, below: bool) -> dict[str, str]:
+    """The cells `ED F2` and `ED precision`, with their prevalence: the set's own, or restated.
 
-
-def at_prevalence(row: EvaluationRow, prevalence: float | None) -> dict[str, str]:
-    """The cells `ED F2` and `ED precision`, with their prevalence: the set's own, or restated."""
-    if prevalence is None:
-        f2 = figure(row.ed_f2, row.ed_f2_low, row.ed_f2_high, below=True)
-        return {"ED F2": f2, "ED precision": _precision(row.ed_precision, row.ed_prevalence)}
-    other = figures_at(row, prevalence)
-    return {"ED F2": figure(other.f2), "ED precision": _precision(other.precision, prevalence)}
-
-
-def _precision(precision: float | None, prevalence: float) -> str:
-    return f"{figure(precision)}\nof {percent(prevalence)} ED"
+    `below`: on two lines.
+    """
+    precision, f2 = figures_at(row, prevalence)
+    share = row.ed_prevalence if prevalence is None else prevalence
+    # The interval is that of the F2 at the prevalence of the set.
+    return {
+        "ED F2": interval(row, "ed_f2", below=below) if prevalence is None else figure(f2),
+        "ED precision": f"{figure(precision)}{chr(10) if below else ' '}of {percent(share)} ED",
+    }
 
 
 def figures_at(row: EvaluationRow, prevalence: float | None) -> Restated:
     """ED precision and F2 of a row: those of its set, or restated at another prevalence."""
     if prevalence is None:
-        return Restated(row.ed_precision, row.ed_f2)
+        return row.ed_precision, row.ed_f2
     return restated(row.ed_recall, row.ed_precision, row.ed_prevalence, prevalence)
 
 
@@ -194,26 +164,25 @@ def restated(
     nothing is decided ED.
     """
     if not is_number(recall) or not 0 < prevalence < 1:
-        return Restated(None, None)
+        return None, None
     if not is_number(precision):  # nothing is decided ED
-        return Restated(None, 0.0)
+        return None, 0.0
     if not precision:  # only wrongly: no hit at any prevalence
-        return Restated(0.0, 0.0)
+        return 0.0, 0.0
 
     # False alarms per case that is no emergency.
     alarms = prevalence * recall * (1 - precision) / precision / (1 - prevalence)
     hits = other * recall
     false = (1 - other) * alarms
-    return Restated(hits / (hits + false), 5 * hits / (4 * other + hits + false))
+    return hits / (hits + false), 5 * hits / (4 * other + hits + false)
 
 
 REVIEW = (
     "The review flag of Monte Carlo dropout against scores of one pass at equal load; "
     "errors of the primary rule"
 )
-COLUMNS = (
-    "score",
-    "load",
+# Figures of a score, beside its name and its load.
+OF_FLAG = (
     "AURC",
     "error\nkept",
     "missed ED\nflagged",
@@ -222,47 +191,41 @@ COLUMNS = (
 )
 
 
-def review(board: Collection[EvaluationRow]) -> ReportTable:
+def review(board: Board) -> ReportTable:
     """Per experiment that was trained: what each score flags, or why none does."""
     flags: dict[str, list[Row]] = defaultdict(list)
     for flag in rows_of("review_flag ORDER BY score DESC"):
         flags[flag.evaluation_id].append(flag)
-
     dropout = {row.evaluation_id: row for row in rows_of("evaluation")}
-    records = [
-        _record(row, flags[row.evaluation_id], dropout[row.evaluation_id])
-        for row in board
-        if row.recipe_kind != "baseline"
-    ]
+
+    records = []
+    for row in board:
+        if row.recipe_kind == "baseline":
+            continue
+        of_row, judged = flags[row.evaluation_id], dropout[row.evaluation_id]
+        basis = f"{judged.cases} cases"
+        if of_row:
+            basis = f"{of_row[0].cases} of {judged.cases} cases, {judged.mc_passes} passes"
+        lines = [_flag(flag) for flag in of_row] or [_no_flag(judged)]
+        records.append(stacked({"experiment": f"{listed_name(row)}\n{basis}"}, lines))
+
     return ReportTable.of(REVIEW, records, "review_load")
 
 
-def _record(row: EvaluationRow, flags: list[Row], dropout: Row) -> dict[str, str]:
-    basis = f"{dropout.cases} cases"
-    if flags:
-        basis = f"{flags[0].cases} of {dropout.cases} cases, {dropout.mc_passes} passes"
-    records = [_flag(flag) for flag in flags] or [_no_flag(dropout)]
-    return stacked({"experiment": f"{listed_name(row)}\n{basis}"}, records)
-
-
 def _flag(flag: Row) -> dict[str, str]:
+    missed = "no misses"
+    if flag.missed_ed:
+        missed = f"{figure(flag.missed_ed_flagged, digits=2)} of {flag.missed_ed}"
     difference = figure(flag.aurc_difference, flag.difference_low, flag.difference_high, sign=True)
     cells = (
-        flag.score.replace("_", " "),
-        figure(flag.load),
         figure(flag.aurc),
         figure(flag.error_kept) if is_number(flag.error_kept) else "n/a: none kept",
-        _missed(flag),
+        missed,
         "" if flag.score == "vote_entropy" else difference,
         (flag.verdict or "").replace("_", " "),
     )
-    return dict(zip(COLUMNS, cells, strict=True))
-
-
-def _missed(flag: Row) -> str:
-    if not flag.missed_ed:
-        return "no misses"
-    return f"{figure(flag.missed_ed_flagged, digits=2)} of {flag.missed_ed}"
+    score = {"score": flag.score.replace("_", " "), "load": figure(flag.load)}
+    return score | dict(zip(OF_FLAG, cells, strict=True))
 
 
 def _no_flag(dropout: Row) -> dict[str, str]:
@@ -273,4 +236,4 @@ def _no_flag(dropout: Row) -> dict[str, str]:
     if dropout.mc_status == "available":
         reason = "the primary rule gave no decision to judge the flag by"
     sentence = f"not available: {reason}" if reason else "not available"
-    return dict.fromkeys(COLUMNS, "n/a") | {"score": "", "load": sentence}
+    return {"score": "", "load": sentence} | dict.fromkeys(OF_FLAG, "n/a")

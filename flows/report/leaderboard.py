@@ -1,9 +1,13 @@
-"""Experiments on one test set: the whole leaderboard, its overview, and what has landed while a sweep runs."""
+"""Experiments: the leaderboard of a test set, whole, at a glance and as results land; how figures
+differ on further evaluation sets, and between seeds.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from flows.report.figures import (
@@ -11,14 +15,16 @@ from flows.report.figures import (
     counted,
     ed_recall_figure,
     figure,
+    interval,
     is_number,
     listed_name,
     percent,
+    random_mark,
     verdict,
 )
-from flows.report.gates import figures_at
+from flows.report.gates import at_prevalence, figures_at
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, Row, rows_as
+from flows.report.typed_rows import Board, EvaluationRow, Ids, Row, further_rows, rows_as, rows_of
 from tasks.landing import some_results_wait
 from tasks.precisions import UNPACKED, reference_note
 from tasks.runtime.errors import TriageError
@@ -31,7 +37,7 @@ LEADERBOARD = (
 )
 
 
-def by_test_set(board: Collection[EvaluationRow]) -> list[list[EvaluationRow]]:
+def by_test_set(board: Board) -> list[list[EvaluationRow]]:
     """The rows of each test set, in their order: figures on other cases cannot be compared."""
     sets: dict[str, list[EvaluationRow]] = {}
     for row in board:
@@ -39,55 +45,61 @@ def by_test_set(board: Collection[EvaluationRow]) -> list[list[EvaluationRow]]:
     return list(sets.values())
 
 
-def named_sets(board: Collection[EvaluationRow]) -> list[tuple[str, list[EvaluationRow]]]:
-    """The rows of each test set behind its name in titles, which is empty where there is one set."""
+def named_sets(board: Board) -> list[tuple[str, list[EvaluationRow]]]:
+    """The rows of each test set behind its name in titles, which is empty where there is one set:
+    `test set 3f2a1b (60 cases, 20 of them emergencies)`.
+    """
     sets = by_test_set(board)
-    return [(_set_name(rows) if len(sets) > 1 else "", rows) for rows in sets]
+    if len(sets) == 1:
+        return [("", sets[0])]
+
+    return [
+        (
+            f"test set {rows[0].set_digest[:6]} ({rows[0].cases} cases, "
+            f"{rows[0].emergencies} of them emergencies)",
+            rows,
+        )
+        for rows in sets
+    ]
 
 
-def _set_name(rows: list[EvaluationRow]) -> str:
-    """`test set 3f2a1b (60 cases, 20 of them emergencies)`."""
-    row = rows[0]
-    digest = row.set_digest[:6]
-    return f"test set {digest} ({row.cases} cases, {row.emergencies} of them emergencies)"
-
-
-def leaderboard(board: Collection[EvaluationRow], prevalence: float | None = None) -> ReportTable:
+def leaderboard(board: Board, prevalence: float | None = None) -> ReportTable:
     """One row per experiment, in the order of `board`, the rows of the view.
 
     `prevalence` restates ED precision and F2 at another share of emergencies.
     """
-    table = ReportTable.of(
-        LEADERBOARD, [_record(row, prevalence) for row in board], '"FROM leaderboard"'
-    )
-    return table.with_notes(reference_notes(board))
+    records = [
+        {
+            "experiment": listed_name(row),
+            "accuracy": interval(row, "accuracy"),
+            "ED recall": interval(row, "ed_recall"),
+            "over-triage": interval(row, "over_triage"),
+            "gates": verdict(row).replace("\n", " "),
+            **at_prevalence(row, prevalence, below=False),
+            "macro-F1": figure(row.macro_f1),
+            "stored MB": _megabytes(row),
+            "test loss": figure(row.test_loss),
+            "trained in": _trained_in(row),
+        }
+        for row in board
+    ]
+    table = ReportTable.of(LEADERBOARD, records, '"FROM leaderboard"')
+    return table.noted(*reference_notes(board))
 
 
-def reference_notes(board: Collection[EvaluationRow]) -> list[str]:
+def _megabytes(row: EvaluationRow) -> str:
+    return figure(row.stored_bytes / 1e6, digits=1) if row.stored_bytes else "-"
+
+
+def _trained_in(row: EvaluationRow) -> str:
+    return clock(row.train_seconds) if is_number(row.train_seconds) else "-"
+
+
+def reference_notes(board: Board) -> list[str]:
     """What does not follow from the references of `board` that were quantised before, each once."""
     unpacked = [row.precision for row in board if (row.precision or "").startswith(UNPACKED)]
     notes = [reference_note(precision) for precision in unpacked]
     return list(dict.fromkeys(note for note in notes if note))
-
-
-def _record(row: EvaluationRow, prevalence: float | None) -> dict[str, str]:
-    precision, f2 = figures_at(row, prevalence)
-    # The interval is that of the F2 at the prevalence of the set.
-    f2_interval = (row.ed_f2_low, row.ed_f2_high) if prevalence is None else (None, None)
-    share = row.ed_prevalence if prevalence is None else prevalence
-    return {
-        "experiment": listed_name(row),
-        "accuracy": figure(row.accuracy, row.accuracy_low, row.accuracy_high),
-        "ED recall": ed_recall_figure(row.ed_recall, row.ed_recall_low, row.ed_recall_high),
-        "over-triage": figure(row.over_triage, row.over_triage_low, row.over_triage_high),
-        "gates": verdict(row).replace("\n", " "),
-        "ED F2": figure(f2, *f2_interval),
-        "ED precision": f"{figure(precision)} of {percent(share)} ED",
-        "macro-F1": figure(row.macro_f1),
-        "stored MB": figure(row.stored_bytes / 1e6, digits=1) if row.stored_bytes else "-",
-        "test loss": figure(row.test_loss),
-        "trained in": clock(row.train_seconds) if is_number(row.train_seconds) else "-",
-    }
 
 
 ALL_RANDOM = "All weights are random: the figures show that every stage runs, no more."
@@ -95,9 +107,7 @@ ALL_RANDOM = "All weights are random: the figures show that every stage runs, no
 RESTATED = ("experiment", "ED recall", "ED F2", "ED pre-\ncision", "gates")
 
 
-def overview(
-    board: Collection[EvaluationRow], most: int, prevalence: float | None = None
-) -> ReportTable:
+def overview(board: Board, most: int, prevalence: float | None = None) -> ReportTable:
     """The first models and baselines of a test set's leaderboard, `most` of each; the title says
     on how many cases. The most important columns stand first, since a narrow terminal shows no
     others.
@@ -105,24 +115,40 @@ def overview(
     `prevalence` restates ED precision and F2 at another share of emergencies.
     """
     trained, baselines = _parts(board)
-    shown = [*trained[:most], *baselines[:most]]
     marked = not only_random_weights(board)
-    records = [_overview_record(row, marked, prevalence) for row in shown]
+    records = []
+    for row in [*trained[:most], *baselines[:most]]:
+        precision, f2 = figures_at(row, prevalence)
+        record = {
+            "experiment": listed_name(row, marked),
+            "accu-\nracy": figure(row.accuracy, digits=2),
+            "ED recall": interval(row, "ed_recall", digits=2),
+            "over-\ntriage": figure(row.over_triage, digits=2),
+            "gates": verdict(row).replace("\n", " "),
+            "ED F2": figure(f2, digits=2),
+            "macro-F1": figure(row.macro_f1, digits=2),
+            "MB": _megabytes(row),
+            "ED pre-\ncision": figure(precision, digits=2),
+            "test\nloss": figure(row.test_loss, digits=2),
+            "trained\nin": _trained_in(row),
+        }
+        first_columns = record if prevalence is None else RESTATED
+        records.append({name: record[name] for name in dict.fromkeys((*first_columns, *record))})
+
     return ReportTable.of(_title(board, trained, prevalence), records)
 
 
-def left_out(board: Collection[EvaluationRow], most: int) -> str | None:
+def left_out(board: Board, most: int) -> str | None:
     """`and 50 more models`: what the table does not show; None where it shows everything."""
-    hidden = [len(rows) - most for rows in _parts(board)]
     counts = [
-        f"{n} more {kind if n > 1 else kind.removesuffix('s')}"
-        for n, kind in zip(hidden, ("models", "baselines"), strict=True)
-        if n > 0
+        counted(len(rows) - most, f"more {kind}")
+        for rows, kind in zip(_parts(board), ("model", "baseline"), strict=True)
+        if len(rows) > most
     ]
     return f"and {' and '.join(counts)}" if counts else None
 
 
-def only_random_weights(board: Collection[EvaluationRow]) -> bool:
+def only_random_weights(board: Board) -> bool:
     """Whether no model of the board has real weights: one sentence says so then, instead of a mark
     behind every name.
     """
@@ -130,19 +156,22 @@ def only_random_weights(board: Collection[EvaluationRow]) -> bool:
     return bool(weighted_rows) and all(row.random_weights for row in weighted_rows)
 
 
-def _parts(board: Collection[EvaluationRow]) -> tuple[list[EvaluationRow], list[EvaluationRow]]:
+def _parts(board: Board) -> tuple[list[EvaluationRow], list[EvaluationRow]]:
     """Trained models, and baselines."""
     trained = [row for row in board if row.recipe_kind != "baseline"]
     return trained, [row for row in board if row.recipe_kind == "baseline"]
 
 
-def _title(
-    board: Collection[EvaluationRow], trained: Sequence[EvaluationRow], prevalence: float | None
-) -> str:
+def _title(board: Board, trained: Sequence[EvaluationRow], prevalence: float | None) -> str:
+    """E.g. `18 trained models and 6 moved adapters, best first, ...`."""
+    own = sum(row.is_trained for row in trained)
+    kinds = {"trained model": own, "moved adapter": len(trained) - own}
+    counts = [counted(count, kind) for kind, count in kinds.items() if count]
     row = next(iter(board))
     sentences = [
-        f"{_counts(trained)}, best first, then baselines, on {row.cases} test cases, "
-        f"{row.emergencies} of them emergencies. In brackets: 95 % intervals."
+        f"{' and '.join(counts) or '0 trained models'}, best first, then baselines, on "
+        f"{row.cases} test cases, {row.emergencies} of them emergencies. "
+        "In brackets: 95 % intervals."
     ]
     if prevalence is not None:
         sentences.append(f"ED precision and F2 are restated at {percent(prevalence)} ED.")
@@ -153,42 +182,6 @@ def _title(
     return " ".join(sentences)
 
 
-def _counts(rows: Sequence[EvaluationRow]) -> str:
-    """E.g. `18 trained models and 6 moved adapters`."""
-    trained = sum(row.is_trained for row in rows)
-    moved = len(rows) - trained
-    counts = [
-        counted(count, kind)
-        for count, kind in ((trained, "trained model"), (moved, "moved adapter"))
-        if count
-    ]
-    return " and ".join(counts) or "0 trained models"
-
-
-def _overview_record(row: EvaluationRow, marked: bool, prevalence: float | None) -> dict[str, str]:
-    """`marked`: the name says where weights are random."""
-    precision, f2 = figures_at(row, prevalence)
-    stored = row.stored_bytes
-    record = {
-        "experiment": listed_name(row, marked),
-        "accu-\nracy": figure(row.accuracy, digits=2),
-        "ED recall": ed_recall_figure(
-            row.ed_recall, row.ed_recall_low, row.ed_recall_high, digits=2
-        ),
-        "over-\ntriage": figure(row.over_triage, digits=2),
-        "gates": verdict(row).replace("\n", " "),
-        "ED F2": figure(f2, digits=2),
-        "macro-F1": figure(row.macro_f1, digits=2),
-        "MB": figure(stored / 1e6, digits=1) if stored else "-",
-        "ED pre-\ncision": figure(precision, digits=2),
-        "test\nloss": figure(row.test_loss, digits=2),
-        "trained\nin": clock(row.train_seconds) if is_number(row.train_seconds) else "-",
-    }
-    if prevalence is None:
-        return record
-    return {name: record[name] for name in dict.fromkeys((*RESTATED, *record))}
-
-
 _known: dict[Path, dict[str, LandedResult]] = {}  # by warehouse and evaluation
 
 
@@ -196,8 +189,9 @@ class LandedResult(Row):
     """A row of `evaluation_summary`: what a landed experiment reached on the test set."""
 
     def __str__(self) -> str:
-        recall = ed_recall_figure(self.ed_recall, self.ed_recall_low, self.ed_recall_high, digits=2)
-        return f"ED recall {recall}  {verdict(self)}".replace("\n", " ")
+        return f"ED recall {interval(self, 'ed_recall', digits=2)}  {verdict(self)}".replace(
+            "\n", " "
+        )
 
 
 def landed_results(evaluation_ids: Sequence[str]) -> list[LandedResult]:
@@ -217,3 +211,101 @@ def landed_results(evaluation_ids: Sequence[str]) -> list[LandedResult]:
             results.update({row.evaluation_id: row for row in rows_as(LandedResult, view)})
 
     return [results[id] for id in evaluation_ids if id in results]
+
+
+SOURCES = (
+    "On further evaluation sets, source by source "
+    "(thresholds from calibration; never used for choosing)"
+)
+SEEDS = "Spread between seeds of one experiment: mean, and below it the standard deviation"
+# Of the spread between seeds; a difference between precisions has the first ones.
+SEED_COLUMNS = (
+    *("experiment", "seeds", "accuracy", "ED recall", "worst\nED recall"),
+    *("ED precision", "ED F2", "passes,\nunsafe"),
+)
+
+
+def by_source(board: Board, prevalence: float | None = None, ids: Ids = None) -> ReportTable:
+    """One row per experiment of `board` and evaluation set other than test.
+
+    `ids`: the evaluations of the study. `prevalence` restates ED precision and F2
+    at another share of emergencies.
+    """
+    records = [
+        {
+            "set": f"{row.evaluation_set}\n{row.cases} cases, {percent(row.ed_prevalence)} ED",
+            "experiment": listed_name(row),
+            "accuracy": interval(row, "accuracy", below=True),
+            "macro F1": figure(row.macro_f1),
+            "ED recall": interval(row, "ed_recall", below=True),
+            **at_prevalence(row, prevalence, below=True),
+            "over-triage": interval(row, "over_triage", below=True),
+            "gates": verdict(row),
+        }
+        for row in further_rows(board, ids)
+    ]
+    return ReportTable.of(SOURCES, records, '"FROM evaluation_summary"')
+
+
+def seeds(board: Board, prevalence: float | None = None, ids: Ids = None) -> ReportTable:
+    """Mean and standard deviation over seeds, where a grid has more than one.
+
+    `prevalence` restates precision and F2 at another share of emergencies. `ids`: the evaluations
+    of the study.
+    """
+    group_of = {row.evaluation_id: row.seed_group for row in rows_of("seed_group")}
+    # What differs by its seed alone: the seed group, the set of cases and the precision say so.
+    by_seeds = defaultdict(list)
+    for judged in board:
+        key = group_of[judged.evaluation_id], judged.set_digest, judged.precision
+        by_seeds[key].append(judged)
+
+    records = []
+    for row in rows_of("seeds", only=ids):
+        of_seeds = by_seeds.get((row.seed_group, row.set_digest, row.precision))
+        if not of_seeds:
+            continue
+        # At the set's own prevalence, one for all seeds, or restated seed by seed.
+        figures = [figures_at(of_seed, prevalence) for of_seed in of_seeds]
+        share = of_seeds[0].ed_prevalence if prevalence is None else prevalence
+        cells = (
+            f"{row.base_model} {row.precision} {row.recipe}{random_mark(row)}",
+            str(row.seeds),
+            _spread(row.accuracy_mean, row.accuracy_sd),
+            _spread(row.ed_recall_mean, row.ed_recall_sd),
+            ed_recall_figure(row.ed_recall_worst),
+            f"{_spread_of([precision for precision, _ in figures])}\nof {percent(share)} ED",
+            _spread_of([f2 for _, f2 in figures]),
+            f"{row.passes_gates}, {row.unsafe}",
+        )
+        records.append(dict(zip(SEED_COLUMNS, cells, strict=True)))
+
+    shown = {(group, set_digest) for group, set_digest, _ in by_seeds}
+    for row in rows_of("seed_differences", only=ids):
+        if (row.seed_group, row.set_digest) not in shown:
+            continue
+        first_cells = (
+            f"{row.base_model} {row.recipe}, 4 minus 8 bits{random_mark(row)}",
+            str(row.seeds),
+            _spread(row.accuracy_diff_mean, row.accuracy_diff_sd, sign=True),
+            _spread(row.ed_recall_diff_mean, row.ed_recall_diff_sd, sign=True),
+        )
+        records.append(
+            dict.fromkeys(SEED_COLUMNS, "") | dict(zip(SEED_COLUMNS, first_cells, strict=False))
+        )
+
+    return ReportTable.of(SEEDS, records, '"FROM seeds"')
+
+
+def _spread_of(values: Sequence[float | None]) -> str:
+    """Without a figure if a seed has no value: a mean over some of the seeds would flatter."""
+    numbers = [value for value in values if is_number(value)]
+    if len(numbers) < len(values):
+        return _spread(None, None)
+    return _spread(
+        statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None
+    )
+
+
+def _spread(mean: float | None, sd: float | None, sign: bool = False) -> str:
+    return f"{figure(mean, sign=sign)}\nsd {figure(sd)}"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
-from flows.report.figures import RANDOM, ed_recall_figure, figure, random_mark, recipe_name
+from flows.report.figures import (
+    RANDOM,
+    difference,
+    ed_recall_figure,
+    figure,
+    pair_name,
+    random_mark,
+    recipe_name,
+)
 from flows.report.pairs import VERDICT, verdict_words
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, Row, rows_as, rows_of
+from flows.report.typed_rows import Board, Ids, Row, rows_of
 from tasks.judging.point_metrics import ED_AUROC
 from tasks.precisions import reference_note
 from warehouse.comparison.pooled import Pooled
@@ -22,24 +28,23 @@ FIDELITY = (
     "What quantisation alone changes, before any training: KL divergence to the reference, in "
     "nats; ±: standard error"
 )
+# Of each variant and distribution the latest; a sample of a test set is measured once, whichever of
+# the data sets with it asks first.
+MEASUREMENTS = """(
+    SELECT fidelity.*, coalesce(fidelity.created_at, landed.loaded_at) AS measured_at
+    FROM fidelity LEFT JOIN landed ON landed.id = fidelity.fidelity_id
+) WHERE base_model IN {base_models} AND (
+    dataset_digest IN {datasets} OR dataset_digest IN (
+        SELECT dataset_digest FROM dataset JOIN dataset_set USING (dataset_id)
+        WHERE name = 'test' AND set_digest IN {set_digests}
+    )
+) QUALIFY row_number() OVER (
+    PARTITION BY base_model, precision, distribution, dataset_digest, random_weights
+    ORDER BY measured_at DESC, fidelity_id DESC
+) = 1 ORDER BY base_model, bits, precision, distribution DESC, measured_at, fidelity_id"""
 
 
-class FidelityRow(Row):
-    """A row of `fidelity`: a variant against the reference, in one distribution."""
-
-    @property
-    def measured(self) -> tuple[str, str, str, str, bool]:
-        """What is measured; a later row of the same replaces an earlier one."""
-        return (
-            self.base_model,
-            self.precision,
-            self.distribution,
-            self.dataset_digest,
-            self.random_weights,
-        )
-
-
-def flips(board: Collection[EvaluationRow]) -> ReportTable:
+def flips(board: Board) -> ReportTable:
     """Per pair of evaluations of `board`: decisions lost and gained, their cost, and how many the
     review flag caught.
     """
@@ -53,9 +58,12 @@ def flips(board: Collection[EvaluationRow]) -> ReportTable:
 
 
 def _flips_record(row: Row, mark: str) -> dict[str, str]:
-    recipe = recipe_name(row.recipe, row.seed)
+    flagged = "no dropout"
+    if row.dropout_cases:
+        count = row.flips_flagged + row.flips_not_flagged
+        flagged = f"{row.flips_flagged} of {count} (of {row.dropout_cases} cases)"
     return {
-        "pair": f"{row.base_model} {recipe}{mark}\n{row.change}",
+        "pair": f"{pair_name(row, marked=False)}{mark}\n{row.change}",
         "flips": f"{row.flips} of {row.cases}",
         "right to\nwrong": str(row.correct_to_wrong),
         "wrong to\nright": str(row.wrong_to_correct),
@@ -63,63 +71,32 @@ def _flips_record(row: Row, mark: str) -> dict[str, str]:
         "ED gained": str(row.ed_gained),
         "harmless": figure(row.harmless, digits=0),
         "cost": figure(row.flip_cost, digits=0, sign=True),
-        "flagged": _flagged(row),
+        "flagged": flagged,
     }
 
 
-def _flagged(row: Row) -> str:
-    if not row.dropout_cases:
-        return "no dropout"
-    flips = row.flips_flagged + row.flips_not_flagged
-    return f"{row.flips_flagged} of {flips} (of {row.dropout_cases} cases)"
-
-
-def fidelity(board: Collection[EvaluationRow]) -> ReportTable:
+def fidelity(board: Board) -> ReportTable:
     """Per variant and distribution the latest measurement on the test cases of `board`; random
     weights hide no real ones.
     """
-    base_models = {row.base_model for row in board}
-    datasets = {row.dataset_digest for row in board} | _of_the_same_test_cases(board)
-    rows = [
-        row
-        for row in _measurements()
-        if row.base_model in base_models and row.dataset_digest in datasets
-    ]
-    # Rows come in order of time, so the last of each kind stays.
-    latest = {row.measured: row for row in rows}
-    latest_rows = [row for row in rows if latest[row.measured] is row]
-    several = len({row.dataset_digest for row in latest_rows}) > 1
-    table = ReportTable.of(
-        FIDELITY, [_fidelity_record(row, several) for row in latest_rows], "quantization_alone"
-    )
-
-    return table.with_notes(reference_note(row.reference_precision) for row in latest_rows)
-
-
-def _of_the_same_test_cases(board: Collection[EvaluationRow]) -> set[str | None]:
-    """Data sets with a test set of `board`: a sample of it is measured once, whichever asks first."""
-    digests = listed({row.set_digest for row in board})
     rows = rows_of(
-        "dataset JOIN dataset_set USING (dataset_id) "
-        f"WHERE name = 'test' AND set_digest IN {digests}",
+        MEASUREMENTS.format(
+            base_models=listed({row.base_model for row in board}),
+            datasets=listed({row.dataset_digest for row in board if row.dataset_digest}),
+            set_digests=listed({row.set_digest for row in board}),
+        )
     )
-    return {row.dataset_digest for row in rows}
+    several = len({row.dataset_digest for row in rows}) > 1
+    records = [_fidelity_record(row, several) for row in rows]
+    table = ReportTable.of(FIDELITY, records, "quantization_alone")
+    return table.noted(*(reference_note(row.reference_precision) for row in rows))
 
 
-def _measurements() -> list[FidelityRow]:
-    """All measurements, by variant, distribution and time."""
-    return rows_as(
-        FidelityRow,
-        "(SELECT f.*, coalesce(f.created_at, l.loaded_at) AS measured_at "
-        "FROM fidelity AS f LEFT JOIN landed AS l ON l.id = f.fidelity_id) "
-        "ORDER BY base_model, bits, precision, distribution DESC, measured_at, fidelity_id",
-    )
-
-
-def _fidelity_record(row: FidelityRow, name_dataset: bool) -> dict[str, str]:
+def _fidelity_record(row: Row, name_dataset: bool) -> dict[str, str]:
     dataset = f"\nof dataset {row.dataset_digest[:6]}" if name_dataset else ""
+    variant = f"{row.base_model} {row.precision}{random_mark(row)}"
     return {
-        "variant": f"{row.base_model} {row.precision}{random_mark(row)}\nagainst {row.reference_precision}",
+        "variant": f"{variant}\nagainst {row.reference_precision}",
         "KL over": f"{row.distribution}\n{row.cases} of {row.set_cases} cases{dataset}",
         "mean": _with_error(row.kl_mean, row.kl_mean_se, 5),
         "median": figure(row.kl_median, digits=5),
@@ -150,11 +127,10 @@ _COLUMNS = {
     ED_AUROC: "ED AUROC",
     "over_triage": "over-triage",
 }
+PAIRS_QUERY = '"FROM precision_comparison"'
 
 
-def pooled_over_adapters(
-    board: Collection[EvaluationRow], ids: Collection[str] | None = None
-) -> ReportTable:
+def pooled_over_adapters(board: Board, ids: Ids = None) -> ReportTable:
     """A row per base model of `board`, recipe, origin of its adapters, set of cases and precision;
     of test sets, those of `board` alone.
 
@@ -168,33 +144,38 @@ def pooled_over_adapters(
         if pool.base_model in base_models
         and (pool.evaluation_set != "test" or pool.set_digest in digests)
     ]
-    table = ReportTable.of(TITLE, [_record(pool) for pool in pools], '"FROM precision_comparison"')
-    return table.with_notes(pool.note for pool in pools)
+    table = ReportTable.of(TITLE, [_pool_record(pool) for pool in pools], PAIRS_QUERY)
+    return table.noted(*(pool.note for pool in pools))
 
 
-def _record(pool: PrecisionPool) -> dict[str, str]:
+def _pool_record(pool: PrecisionPool) -> dict[str, str]:
     name = f"{pool.base_model} {pool.precision} {pool.recipe} {pool.adapter}{random_mark(pool)}"
-    on_set = "" if pool.evaluation_set == "test" else f"\n{pool.evaluation_set}"
     accuracy = pool.figures["accuracy"]
     left_out = f"\n{accuracy.pairs_left_out} left out" if accuracy.pairs_left_out else ""
     record = {
-        "precision": f"{name}{on_set}\nagainst {pool.reference}",
+        "precision": f"{name}{_set_line(pool.evaluation_set)}\nagainst {pool.reference}",
         "bytes": f"x{figure(pool.bytes_ratio, digits=2)}",
         "adapters": f"{accuracy.pairs}{left_out}",
     }
     return record | {
-        name: _cell(pool.figures[metric], pool.ranges[metric]) for metric, name in _COLUMNS.items()
+        name: _pool_cell(pool.figures[metric], pool.ranges[metric])
+        for metric, name in _COLUMNS.items()
     }
 
 
-def _cell(row: Pooled, extremes: Range) -> str:
-    difference = figure(row.difference, row.low, row.high, sign=True, below=True)
-    cell = f"{difference}\n{row.note or verdict_words(row.verdict)}"
+def _pool_cell(row: Pooled, extremes: Range) -> str:
+    mean = figure(row.difference, row.low, row.high, sign=True, below=True)
+    cell = f"{mean}\n{row.note or verdict_words(row.verdict)}"
     if extremes is None or row.pairs < 2:
         return cell
 
     lowest, highest = (figure(value, sign=True) for value in extremes)
     return f"{cell}\n{lowest} to {highest}"
+
+
+def _set_line(evaluation_set: str) -> str:
+    """The line that names a further evaluation set."""
+    return "" if evaluation_set == "test" else f"\n{evaluation_set}"
 
 
 COMPARISON = (
@@ -208,76 +189,73 @@ FRONTIER = (
 PLAIN = {"4bit", "8bit"}  # without another one, 4 against 8 bits says it all
 
 
-class FrontierRow(Row):
-    """A row of `frontier`."""
-
-    @property
-    def group(self) -> tuple[str, str, int, str, str, str]:
-        """The precisions among which one may be dominated."""
-        arm = self.base_model, self.recipe, self.seed, self.adapter
-        return *arm, self.evaluation_set, self.set_digest
-
-
-def against_reference(
-    board: Collection[EvaluationRow], ids: Collection[str] | None = None
-) -> ReportTable:
+def against_reference(board: Board, ids: Ids = None) -> ReportTable:
     """The latest pairs of the base models of `board` with their reference.
 
     `ids`: the evaluations of the study.
     """
-    pairs = rows_of("precision_comparison", only=ids)
-    rows = [row for row in pairs if _is_of(row, board)]
-    table = ReportTable.of(
-        COMPARISON, [_comparison_record(row) for row in rows], '"FROM precision_comparison"'
-    )
-    return table.with_notes(row.note for row in rows)
+    rows = _rows_about(board, "precision_comparison", ids)
+    table = ReportTable.of(COMPARISON, [_comparison_record(row) for row in rows], PAIRS_QUERY)
+    return table.noted(*(row.note for row in rows))
 
 
-def frontier(board: Collection[EvaluationRow], ids: Collection[str] | None = None) -> ReportTable:
+def frontier(board: Board, ids: Ids = None) -> ReportTable:
     """The frontiers of the base models of `board` that have another precision than 4 or 8 bits.
 
     `ids`: the evaluations of the study.
     """
-    rows = [row for row in rows_as(FrontierRow, "frontier", only=ids) if _is_of(row, board)]
-    groups = {row.group for row in rows if row.precision not in PLAIN}
-    shown_rows = [row for row in rows if row.group in groups]
-    table = ReportTable.of(
-        FRONTIER, [_frontier_record(row) for row in shown_rows], '"FROM frontier"'
-    )
-    return table.with_notes(row.note for row in shown_rows)
+    rows = _rows_about(board, "frontier", ids)
+    arms = {_arm(row) for row in rows if row.precision not in PLAIN}
+    shown_rows = [row for row in rows if _arm(row) in arms]
+    records = [_frontier_record(row) for row in shown_rows]
+    table = ReportTable.of(FRONTIER, records, '"FROM frontier"')
+    return table.noted(*(row.note for row in shown_rows))
 
 
-def _is_of(row: Row, board: Collection[EvaluationRow]) -> bool:
-    if row.evaluation_set == "test":
-        return row.evaluation_id in {evaluation.evaluation_id for evaluation in board}
-    return row.base_model in {evaluation.base_model for evaluation in board}
+def _rows_about(board: Board, view: str, ids: Ids) -> list[Row]:
+    """Rows of a view: of test sets those of the evaluations of `board`, of further sets all of its
+    base models.
+    """
+    base_models = {row.base_model for row in board}
+    own_ids = {row.evaluation_id for row in board}
+    return [
+        row
+        for row in rows_of(view, only=ids)
+        if (
+            row.evaluation_id in own_ids
+            if row.evaluation_set == "test"
+            else row.base_model in base_models
+        )
+    ]
+
+
+def _arm(row: Row) -> tuple[object, ...]:
+    """What the precisions have in common among which one may be dominated."""
+    arm = row.base_model, row.recipe, row.seed, row.adapter
+    return *arm, row.evaluation_set, row.set_digest
 
 
 def _name(row: Row) -> str:
     adapter = "" if row.adapter == "own" else f" {row.adapter}"
-    on_set = "" if row.evaluation_set == "test" else f"\n{row.evaluation_set}"
     recipe = recipe_name(f"{row.recipe}{adapter}", row.seed)
-    return f"{row.base_model} {row.precision} {recipe}{random_mark(row)}{on_set}"
+    name = f"{row.base_model} {row.precision} {recipe}{random_mark(row)}"
+    return name + _set_line(row.evaluation_set)
 
 
 def _comparison_record(row: Row) -> dict[str, str]:
     return {
         "precision": f"{_name(row)}\nagainst {row.reference}",
         "bits per\nweight": figure(row.bits_per_weight, digits=2),
-        "accuracy": _difference(row.accuracy_diff, row.accuracy_low, row.accuracy_high),
+        "accuracy": difference(row, "accuracy"),
         VERDICT: verdict_words(row.accuracy_verdict),
-        "ED recall": _difference(row.ed_recall_diff, row.ed_recall_low, row.ed_recall_high),
+        "ED recall": difference(row, "ed_recall"),
         f"ED {VERDICT}": verdict_words(row.ed_recall_verdict),
-        "over-triage": _difference(row.over_triage_diff, row.over_triage_low, row.over_triage_high),
-        "test loss": _difference(row.loss_diff, row.loss_low, row.loss_high),
+        "over-triage": difference(row, "over_triage"),
+        "test loss": difference(row, "loss"),
     }
 
 
-def _difference(value: float | None, low: float | None, high: float | None) -> str:
-    return figure(value, low, high, sign=True, below=True)
-
-
-def _frontier_record(row: FrontierRow) -> dict[str, str]:
+def _frontier_record(row: Row) -> dict[str, str]:
     return {
         "precision": _name(row),
         "MB": figure(row.stored_bytes / 1e6, digits=1),

@@ -55,29 +55,28 @@ class EvaluationRow(Row):
         return self.recipe_kind in TRAINED
 
 
-def leaderboard_rows(only: Collection[str] | None = None) -> list[EvaluationRow]:
+Board = Collection[EvaluationRow]  # evaluations in the leaderboard's order
+Ids = Collection[str] | None  # of the evaluations that views show; None: of all
+
+
+def leaderboard_rows(only: Ids = None) -> list[EvaluationRow]:
     """The latest evaluation of each experiment on the test set, or those of `only`, in the
     leaderboard's order.
     """
     return rows_as(EvaluationRow, "leaderboard", only=only)
 
 
-def further_rows(
-    board: Collection[EvaluationRow], ids: Collection[str] | None = None
-) -> list[EvaluationRow]:
+def further_rows(board: Board, ids: Ids = None) -> list[EvaluationRow]:
     """The latest evaluation of each training of `board` on each further evaluation set, by set and
     time. `ids`: of these evaluations alone, which are those of a study.
     """
+    trainings = listed({row.training_id for row in board})
     clauses = (
-        "evaluation_summary WHERE evaluation_set <> 'test' ORDER BY evaluation_set, created_at"
+        f"evaluation_summary WHERE evaluation_set <> 'test' AND training_id IN {trainings} "
+        "QUALIFY row_number() OVER (PARTITION BY evaluation_set, training_id "
+        "ORDER BY created_at DESC) = 1 ORDER BY evaluation_set, created_at, evaluation_id"
     )
-    trainings = {row.training_id for row in board}
-    rows = [
-        row for row in rows_as(EvaluationRow, clauses, only=ids) if row.training_id in trainings
-    ]
-    latest = {(row.evaluation_set, row.training_id): row for row in rows}
-
-    return [row for row in rows if latest[row.evaluation_set, row.training_id] is row]
+    return rows_as(EvaluationRow, clauses, only=ids)
 
 
 def metrics_named(names: Collection[str]) -> dict[tuple[str, str, str], Row]:

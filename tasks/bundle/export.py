@@ -16,7 +16,6 @@ from typing import Any
 
 from tasks.bundle.bundle import BundledModel, ExportJob, ExportResult, Review, write_bundle
 from tasks.bundle.model_card import (
-    CardInput,
     card_figures,
     render_card,
     render_example,
@@ -168,19 +167,19 @@ def _fill(
     }
     sizes = dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
     stored = json.loads((training / "training.json").read_text(encoding="utf-8"))
-    card = CardInput(
-        bundle=bundle,
-        figures=card_figures(home, bundle),
-        result=result,
-        licensing=licensing,
-        variant=VariantManifest.read(folder / WEIGHTS),
-        model=BaseModelSpec.model_validate(stored["spec"]["model"]),
-        sizes=sizes,
+    card = render_card(
+        bundle,
+        card_figures(home, bundle),
+        licensing,
+        result,
+        VariantManifest.read(folder / WEIGHTS),
+        BaseModelSpec.model_validate(stored["spec"]["model"]),
+        sizes,
     )
-    (folder / CARD).write_text(render_card(card), encoding="utf-8")
+    (folder / CARD).write_text(card, encoding="utf-8")
     seal(folder, {"model_id": bundle.model_id, "result": result.model_dump(mode="json")})
 
-    return Exported(folder, sizes, result, licensing.missing)
+    return Exported(folder, sizes, result, licensing["missing"])
 
 
 def _leave_out_path(weights: Path) -> None:

@@ -5,7 +5,6 @@ terms under which it may be passed on; card and example from the templates besid
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ METRICS = (
     ("accuracy", "accuracy", "accuracy"),
     ("macro_f1", "macro F1", "f1"),
 )
-FIGURES = ("value", "low", "high", "method", "n", "note")  # columns of a landed metric
 NOTICE_FILE = "Notice"
 LICENCES = "licences"
 SPDX = {"Apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0"}
@@ -53,99 +51,30 @@ CHANGED = (
 Row = dict[str, Any]  # one landed row, by column
 
 
-@dataclass(frozen=True)
-class CardMetric:
-    """A metric on the test set with its 95 % interval.
+def render_card(
+    bundle: Bundle,
+    figures: dict[str, Any],
+    licensing: dict[str, Any],
+    result: ExportResult,
+    variant: VariantManifest,
+    model: BaseModelSpec,
+    sizes: dict[str, int],
+) -> str:
+    """README.md: YAML that the Hub reads, then the card.
 
-    `hub_type`: what the Hub calls it; `value` is None where `note` says why.
+    `result`: what the export measured; `model`: the base model as the grid listed it; `sizes`: bytes
+    by part of the folder.
     """
-
-    name: str
-    hub_type: str
-    value: float | None
-    low: float | None
-    high: float | None
-    method: str
-    n: int
-    note: str | None
-
-
-@dataclass(frozen=True)
-class SetSize:
-    """How many cases of a set have which label; `groups` is None where none has a group."""
-
-    name: str
-    cases: int
-    labels: tuple[int, int, int]
-    groups: int | None
-
-
-@dataclass(frozen=True)
-class CardFigures:
-    """`metrics` under the model's own rule; `conformal_miss`: the share of emergencies that the
-    conformal sets missed; `data`: name of the data set, and `sets`, which are empty where it was
-    not described in this home.
-    """
-
-    metrics: tuple[CardMetric, ...]
-    conformal_miss: CardMetric
-    data: str
-    sets: tuple[SetSize, ...]
-
-    @property
-    def rows(self) -> tuple[CardMetric, ...]:
-        """Every figure of the card's table."""
-        return (*self.metrics, self.conformal_miss)
-
-
-@dataclass(frozen=True)
-class Licensing:
-    """The licence of a base model. `link`: where its text is; `texts`: files of it in the folder;
-    `notice`: the content of the file Notice.
-    """
-
-    name: str
-    link: str | None
-    texts: tuple[str, ...]
-    notice: str
-
-    @property
-    def missing(self) -> str | None:
-        """What has to be added before the folder is passed on; None where nothing has to."""
-        if self.name in SPDX or self.texts or self.link is None:
-            return None
-        return f"the text of the terms is not among the files: add a copy from {self.link}"
-
-
-@dataclass(frozen=True)
-class CardInput:
-    """Everything that a card tells: the bundle, its figures, what the export measured, and where
-    the weights came from.
-
-    `model`: the base model as the grid listed it; `sizes`: bytes by part of the folder.
-    """
-
-    bundle: Bundle
-    figures: CardFigures
-    result: ExportResult
-    licensing: Licensing
-    variant: VariantManifest
-    model: BaseModelSpec
-    sizes: dict[str, int]
-
-
-def render_card(card: CardInput) -> str:
-    """README.md: YAML that the Hub reads, then the card."""
-    rewritten = {
-        "The fused weights": card.result.fused,
-        "`model.gguf` (float16)": card.result.gguf,
-    }
+    rewritten = {"The fused weights": result.fused, "`model.gguf` (float16)": result.gguf}
+    metadata = _metadata(bundle, figures, licensing["link"], base_repository(model, variant))
     return _template("model_card.md.jinja").render(
-        card=card,
-        bundle=card.bundle,
-        figures=card.figures,
-        metadata=yaml.safe_dump(metadata(card), sort_keys=False, allow_unicode=True, width=1000),
-        is_gemma=is_gemma(card.bundle),
+        bundle=bundle,
+        figures=figures,
+        licensing=licensing,
+        variant=variant,
+        sizes=sizes,
+        metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000),
+        is_gemma=is_gemma(bundle),
         written=[(name, agreed) for name, agreed in rewritten.items() if agreed is not None],
         labels=LABELS,
     )
@@ -163,33 +92,29 @@ def render_example(bundle: Bundle, prompt: dict[str, Any]) -> str:
     )
 
 
-def metadata(card: CardInput) -> dict[str, Any]:
+def _metadata(
+    bundle: Bundle, figures: dict[str, Any], terms: str | None, repository: str | None
+) -> dict[str, Any]:
     """The card's metadata as the Hub reads it, with the metrics in its `model-index`."""
-    bundle = card.bundle
     entries: dict[str, Any] = {"license": "other", "license_name": bundle.licence}
     if is_gemma(bundle):
-        entries = {"license": "gemma", "license_link": card.licensing.link}
+        entries = {"license": "gemma", "license_link": terms}
     elif bundle.licence in HUB_LICENCES:
         entries = {"license": HUB_LICENCES[bundle.licence]}
-    if repo := base_repository(card.model, card.variant):
-        entries["base_model"] = repo
+    if repository:
+        entries["base_model"] = repository
 
     metrics = [
         {
-            "type": metric.hub_type,
-            "name": f"{metric.name}, rule {bundle.rule.name}",
-            "value": metric.value,
-            "args": {
-                "low": metric.low,
-                "high": metric.high,
-                "method": metric.method,
-                "n": metric.n,
-            },
+            "type": metric["hub_type"],
+            "name": f"{metric['name']}, rule {bundle.rule.name}",
+            "value": metric["value"],
+            "args": {name: metric[name] for name in ("low", "high", "method", "n")},
         }
-        for metric in card.figures.metrics
-        if metric.value is not None
+        for metric in figures["metrics"]
+        if metric["value"] is not None
     ]
-    data = card.figures.data
+    data = figures["data"]
     name = "embedded synthetic cases" if bundle.judged_on.synthetic else data
     results = {
         "task": {"type": "text-classification", "name": "triage into ED, GP or HOME"},
@@ -247,55 +172,51 @@ def _megabytes(count: float) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 5e4 else f"{count / 1e3:.1f} kB"
 
 
-def _figure(metric: CardMetric) -> str:
+def _figure(metric: Row) -> str:
     """A value with its interval, or why there is none."""
-    if metric.value is None:
-        return metric.note or "not available"
-    if metric.low is None or metric.high is None:
-        reason = (metric.note or metric.method).removeprefix(NO_INTERVAL)
-        return f"{metric.value:.3f} ({NO_INTERVAL}{reason})"
-    return f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]"
+    value, low, high, note = (metric[name] for name in ("value", "low", "high", "note"))
+    if value is None:
+        return note or "not available"
+    if low is None or high is None:
+        reason = (note or metric["method"]).removeprefix(NO_INTERVAL)
+        return f"{value:.3f} ({NO_INTERVAL}{reason})"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def card_figures(home: Path, bundle: Bundle) -> CardFigures:
-    """The figures of the evaluation that judged the bundle's model."""
+def card_figures(home: Path, bundle: Bundle) -> dict[str, Any]:
+    """The figures of the evaluation that judged the bundle's model: landed `metrics` under the
+    model's own rule, each with its `name` in words and its `hub_type`; `conformal_miss`, the share
+    of emergencies that the conformal sets missed; `data`, the name of the data set, and its landed
+    `sets`, which are empty where it was not described in this home.
+    """
     folder = home / "landing" / bundle.judged_on.evaluation_id
     of_rule = {
         row["metric"]: row for row in _rows(folder, "metric") if row["rule"] == bundle.rule.name
     }
-    data = home / "landing" / f"dataset-{bundle.judged_on.dataset_digest}"
-    described = _rows(data, "dataset") if (data / "dataset.parquet").is_file() else []
-    sets = _rows(data, "dataset_set") if described else []
+    metrics = [
+        of_rule[metric] | {"name": name, "hub_type": hub_type}
+        for metric, name, hub_type in METRICS
+        if metric in of_rule
+    ]
     (conformal,) = _rows(folder, "conformal")
-    learned_first = {name: place for place, name in enumerate(SETS)}
+    conformal_miss = {
+        "name": "emergencies without ED in their conformal set",
+        "value": conformal["ed_miss_rate"],
+        "low": conformal["miss_low"],
+        "high": conformal["miss_high"],
+        "method": conformal["miss_method"] or "none",
+        "n": conformal["ed_cases"] or 0,
+        "note": conformal["note"],
+    }
+    figures = {"metrics": metrics, "conformal_miss": conformal_miss}
 
-    return CardFigures(
-        metrics=tuple(
-            CardMetric(name, hub_type, *(of_rule[metric][column] for column in FIGURES))
-            for metric, name, hub_type in METRICS
-            if metric in of_rule
-        ),
-        conformal_miss=CardMetric(
-            name="emergencies without ED in their conformal set",
-            hub_type="conformal_miss_rate",
-            value=conformal["ed_miss_rate"],
-            low=conformal["miss_low"],
-            high=conformal["miss_high"],
-            method=conformal["miss_method"] or "none",
-            n=conformal["ed_cases"] or 0,
-            note=conformal["note"],
-        ),
-        data=described[0]["dataset"] if described else bundle.judged_on.dataset_digest,
-        sets=tuple(
-            SetSize(
-                row["name"],
-                row["cases"],
-                (row["ed_cases"], row["gp_cases"], row["home_cases"]),
-                row["groups"],
-            )
-            for row in sorted(sets, key=lambda row: learned_first.get(row["name"], len(SETS)))
-        ),
-    )
+    data = home / "landing" / f"dataset-{bundle.judged_on.dataset_digest}"
+    if not (data / "dataset.parquet").is_file():
+        return figures | {"data": bundle.judged_on.dataset_digest, "sets": []}
+    # The own sets in the order in which they are used, then the others.
+    places = {name: place for place, name in enumerate(SETS)}
+    sets = sorted(_rows(data, "dataset_set"), key=lambda row: places.get(row["name"], len(SETS)))
+    return figures | {"data": _rows(data, "dataset")[0]["dataset"], "sets": sets}
 
 
 def _rows(folder: Path, table: str) -> list[Row]:
@@ -305,22 +226,33 @@ def _rows(folder: Path, table: str) -> list[Row]:
     return rows
 
 
-def write_terms(bundle: Bundle, weights: Path, home: Path, folder: Path) -> Licensing:
-    """Put the licence texts that came with the weights, and the notice, into `folder`."""
+def write_terms(bundle: Bundle, weights: Path, home: Path, folder: Path) -> dict[str, Any]:
+    """Put the licence texts that came with the weights, and the notice, into `folder`.
+
+    Returns the `name` of the licence, the `link` to its text, the files `texts` and the content of
+    the file Notice, `notice`; `missing`: what has to be added before the folder is passed on, None
+    where nothing has to.
+    """
     variant = VariantManifest.read(weights)
     texts = _copy_texts(variant.source_digest, home, folder)
     link = bundle.terms or SPDX.get(bundle.licence)
+    missing = None
+    if bundle.licence not in SPDX and not texts and link is not None:
+        missing = f"the text of the terms is not among the files: add a copy from {link}"
+
+    address = f" ({link})" if link else ""
+    lines = [f"The base model {bundle.base_model} is under the licence {bundle.licence}{address}."]
     if is_gemma(bundle):
         lines = [f"{GEMMA}.", GEMMA_RESTRICTIONS]
-    else:
-        address = f" ({link})" if link else ""
-        lines = [
-            f"The base model {bundle.base_model} is under the licence {bundle.licence}{address}."
-        ]
     notice = "\n\n".join([*lines, CHANGED]) + "\n"
-    licensing = Licensing(bundle.licence, link, texts, notice)
-    (folder / NOTICE_FILE).write_text(licensing.notice, encoding="utf-8")
-    return licensing
+    (folder / NOTICE_FILE).write_text(notice, encoding="utf-8")
+    return {
+        "name": bundle.licence,
+        "link": link,
+        "texts": texts,
+        "notice": notice,
+        "missing": missing,
+    }
 
 
 def is_gemma(bundle: Bundle) -> bool:
@@ -328,19 +260,16 @@ def is_gemma(bundle: Bundle) -> bool:
     return "gemma" in bundle.licence.lower() or "gemma" in (bundle.terms or "")
 
 
-def _copy_texts(source_digest: str, home: Path, folder: Path) -> tuple[str, ...]:
+def _copy_texts(source_digest: str, home: Path, folder: Path) -> list[str]:
     """The licence texts of the source of the weights; their names in the folder."""
     sources = home / "sources"
     for source in sorted(sources.iterdir()) if sources.is_dir() else ():
         manifest = Manifest.read_if_complete(source)
         if manifest is not None and manifest.digest == source_digest:
             if not (source / LICENCES).is_dir():
-                return ()
+                return []
             shutil.copytree(source / LICENCES, folder / LICENCES)
-            return tuple(
-                path.relative_to(folder).as_posix()
-                for path in sorted((folder / LICENCES).rglob("*"))
-                if path.is_file()
-            )
+            texts = sorted(path for path in (folder / LICENCES).rglob("*") if path.is_file())
+            return [path.relative_to(folder).as_posix() for path in texts]
 
-    return ()
+    return []

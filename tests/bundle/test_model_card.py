@@ -7,14 +7,11 @@ import math
 import pytest
 
 from tasks.bundle.bundle import Bundle, ExportResult, GateStatus, Rule, gate_figure
-from tasks.bundle.model_card import CardFigures, CardInput, CardMetric, Licensing, _figure, _megabytes, render_card
+from tasks.bundle.model_card import _figure, _megabytes, render_card
 from tasks.models.manifest import Origin, VariantManifest
 from tasks.spec import BaseModelSpec
 from tests.bundle.test_decide import bundle
 
-MISS = CardMetric(
-    "emergencies without ED in their conformal set", "conformal_miss_rate", None, None, None, "none", 0, None
-)
 VARIANT = VariantManifest.model_construct(
     source=Origin(kind="random"),
     weights_source="random weights",
@@ -27,18 +24,14 @@ MODEL = BaseModelSpec.model_validate(
 )
 
 
-def card(card_bundle: Bundle, result: ExportResult | None = None) -> str:
-    return render_card(
-        CardInput(
-            bundle=card_bundle,
-            figures=CardFigures((), MISS, "embedded", ()),
-            result=result or ExportResult(),
-            licensing=Licensing("Apache-2.0", None, (), ""),
-            variant=VARIANT,
-            model=MODEL,
-            sizes={},
-        )
-    )
+def metric(**values) -> dict:
+    return dict.fromkeys(("value", "low", "high", "note")) | {"name": "m", "method": "none", "n": 0} | values
+
+
+def card(card_bundle: Bundle) -> str:
+    figures = {"metrics": [], "conformal_miss": metric(), "data": "embedded", "sets": []}
+    licensing = {"name": "Apache-2.0", "link": None, "texts": [], "notice": ""}
+    return render_card(card_bundle, figures, licensing, ExportResult(), VARIANT, MODEL, {})
 
 
 def test_what_fails_a_gate_does_not_stand_there_as_what_passes_it():
@@ -78,6 +71,5 @@ def test_a_figure_has_the_digits_that_tell_it_from_the_threshold(value, threshol
 
 def test_the_reason_for_no_interval_stands_once_and_small_files_are_in_kilobytes():
     for note in ("no interval: 1 group is too few", "1 group is too few"):
-        metric = CardMetric("ED recall", "recall", 0.5, None, None, "none", 8, note)
-        assert _figure(metric) == "0.500 (no interval: 1 group is too few)"
+        assert _figure(metric(value=0.5, note=note)) == "0.500 (no interval: 1 group is too few)"
     assert [_megabytes(size) for size in (120, 49_999, 90_300_000)] == ["0.1 kB", "50.0 kB", "90.3 MB"]

@@ -10,7 +10,7 @@ import pyarrow.parquet as parquet
 import pytest
 from rich.console import Console
 
-from flows.cli.best import Options, by_own_rule, print_best
+from flows.cli.best import best, by_own_rule
 from flows.report.typed_rows import leaderboard_rows
 from tasks.bundle.bundle import Rule
 from tasks.bundle.from_evaluation import bundle_of_evaluation
@@ -34,7 +34,8 @@ def best_output(used):
     console = Console(width=140, highlight=False, markup=False)
     with pytest.MonkeyPatch.context() as patch, console.capture() as capture:
         used.use(patch)
-        print_best(console, Options("4bit", 100.0, "smoke", "macro-f1", 0.3))
+        patch.setattr("flows.cli.best.console", console)
+        best("4bit", 100.0, "smoke", "macro-f1")
     return capture.get()
 
 
@@ -56,13 +57,11 @@ def test_the_ranking_has_a_line_a_model_named_as_other_commands_take_it(best_out
     lines = [line for line in best_output.splitlines() if "-4bit-" in line and "(random weights)" in line]
     assert [line.split()[0] for line in lines] == cells and max(map(len, lines)) <= 80
 
-
-def test_test_figures_are_those_of_the_chosen_one_alone(best_output, used):
-    (look,) = used.query("FROM look").to_dict("records")
-    cell = used.query(f"FROM evaluation_summary WHERE evaluation_id = '{look['evaluation_id']}'").cell_id[0]
     text = " ".join(best_output.split())
-    assert text.count("on its test set") == 1 and f"{cell} on its test set" in text
-    assert "one look was" in text and f"triage predict {cell} -" in best_output
+    assert text.count("on its test set") == 1 and f"{cells[0]} on its test set" in text, (
+        "figures of the chosen one alone"
+    )
+    assert "one look was" in text and f"triage predict {cells[0]} -" in best_output
     assert best_output.count("ED recall >= 0.95") == 1
 
 
@@ -121,53 +120,60 @@ def test_a_warehouse_that_is_filled_again_keeps_the_look(best_output, used, tmp_
     assert again.astype(str).equals(used.query("FROM look").astype(str)) and len(again) == 1
 
 
-def test_models_that_are_gone_are_left_out_and_named(best_output, used, tmp_path, monkeypatch):
+@pytest.fixture
+def rest(best_output, used, tmp_path, monkeypatch):
+    """A copy of the state that a test may change."""
     rest = used.copy(tmp_path / "rest")
     rest.use(monkeypatch)
+    return rest
 
-    def ask() -> str:
-        console = Console(width=2000, highlight=False, markup=False)
+
+@pytest.fixture
+def ask(monkeypatch):
+    """What the command prints."""
+    console = Console(width=2000, highlight=False, markup=False)
+    monkeypatch.setattr("flows.cli.best.console", console)
+
+    def output() -> str:
         with console.capture() as capture:
-            print_best(console, Options("4bit", None, "smoke", "macro-f1", 0.3))
+            best("4bit", None, "smoke", "macro-f1")
         return capture.get()
 
-    (look,) = used.query("FROM look").to_dict("records")
-    best, *other_trainings = (one["training_id"] for one in json.loads(look["ranked"]))
-    cells = [training.rpartition("-")[0] for training in (best, *other_trainings)]
-    shutil.rmtree(rest.home / "experiments" / best)
+    return output
+
+
+def ranked(place) -> list[str]:
+    """The trainings of the first look, the best first."""
+    (look,) = place.query("FROM look").to_dict("records")
+    return [one["training_id"] for one in json.loads(look["ranked"])]
+
+
+def cell_of(training: str) -> str:
+    return training.rpartition("-")[0]
+
+
+def test_models_that_are_gone_are_left_out_and_named(rest, ask):
+    first, *other_trainings = ranked(rest)
+    shutil.rmtree(rest.home / "experiments" / first)
     output = ask()
-    assert f"no longer in {rest.home}: {cells[0]}. Their sweep trains them again." in output
-    assert f"{cells[1]} on its test set" in output and len(rest.query("FROM look")) == 2
+    assert f"no longer in {rest.home}: {cell_of(first)}. Their sweep trains them again." in output
+    assert f"{cell_of(other_trainings[0])} on its test set" in output and len(rest.query("FROM look")) == 2
 
     for training in other_trainings:
         shutil.rmtree(rest.home / "experiments" / training)
-
     with pytest.raises(BadInput, match=f"No such model of the study smoke is in {rest.home}.*run its sweep again"):
         ask()
-
     assert len(rest.query("FROM look")) == 2, "nothing was looked at"
 
 
-def test_models_with_another_valid_are_left_out_and_named(best_output, used, tmp_path, monkeypatch):
-    rest = used.copy(tmp_path / "rest")
-    rest.use(monkeypatch)
-
-    (look,) = used.query("FROM look").to_dict("records")
-    *other_trainings, latest = (one["training_id"] for one in json.loads(look["ranked"]))
+def test_models_with_another_valid_are_left_out_and_named(rest, ask):
+    *other_trainings, latest = ranked(rest)
     trained_later(rest, latest, Data(limits=load_grid("smoke").data.limits | {"valid": 9}))
-
-    console = Console(width=2000, highlight=False, markup=False)
-    with console.capture() as capture:
-        print_best(console, Options("4bit", None, "smoke", "macro-f1", 0.3))
-
-    output = capture.get()
-    cells = [training.rpartition("-")[0] for training in other_trainings]
+    output = ask()
     (sentence,) = (line for line in output.splitlines() if line.startswith("Left out"))
     assert "since their `valid` has other cases than that of the latest model: " in sentence
-    assert all(cell in sentence for cell in cells) and sentence.endswith(
-        "Run their sweep again to rank them beside it."
-    )
-    assert "on `valid` (9 cases," in output and f"{latest.rpartition('-')[0]} on its test set" in output
+    assert all(cell_of(training) in sentence for training in other_trainings) and "Run their sweep again" in sentence
+    assert "on `valid` (9 cases," in output and f"{cell_of(latest)} on its test set" in output
     look = rest.query("FROM look ORDER BY looked_at DESC LIMIT 1").to_dict("records")[0]
     assert (look["candidates"], look["training_id"]) == (1, latest)
 

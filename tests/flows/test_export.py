@@ -254,7 +254,7 @@ def test_gemmas_terms_go_with_its_exports(place, tmp_path):
     notice = (tmp_path / "Notice").read_text()
     sentence = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
     assert sentence in notice and "use restrictions" in notice and "The files of this folder are modified" in notice
-    assert licensing.missing == f"the text of the terms is not among the files: add a copy from {terms}"
+    assert licensing["missing"] == f"the text of the terms is not among the files: add a copy from {terms}"
 
 
 def test_an_export_without_the_text_of_its_terms_is_written_but_not_pushed(place, tmp_path, monkeypatch):
@@ -312,7 +312,7 @@ def test_a_bundle_is_that_of_its_evaluation_whatever_the_training_was_judged_by_
 
     bundle = bundle_of_evaluation(tmp_path, "second").bundle
     assert (bundle.review.entropy_limit, bundle.recipe.target_ed_recall) == (0.6, 0.98)
-    assert [size.cases for size in card_figures(tmp_path, bundle).sets if size.name == "test"] == [7]
+    assert [row["cases"] for row in card_figures(tmp_path, bundle)["sets"] if row["name"] == "test"] == [7]
     before = bundle_of_evaluation(tmp_path, row.evaluation_id).bundle
     assert before.judged_on.dataset_digest == row.dataset_digest
     assert Bundle.model_validate(bundle.model_dump(mode="json")) == bundle

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from flows.cli.best import Options, candidates_of
+from flows.cli.best import candidates_of
 from tests.warehouse.rows import evaluation, training
 from tests.warehouse.test_studies import land_sweep
 from warehouse.landing import write_landing
@@ -11,7 +11,7 @@ from warehouse.load import load_all
 
 def candidates(root) -> list[str]:
     load_all(root)
-    return [row.evaluation_id for row in candidates_of("study", Options(None, None, "study", "macro-f1", 0.3))]
+    return [row.evaluation_id for row in candidates_of("study", None, None)]
 
 
 def test_the_models_are_those_of_the_test_set_that_was_judged_last(tmp_path):

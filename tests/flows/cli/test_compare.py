@@ -6,11 +6,10 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.cli.compare import print_comparison
+from flows.cli.compare import print_study
 from flows.report.answer import answer
 from flows.report.leaderboard import overview
 from flows.report.pairs import pair_lines, pair_rows
-from flows.report.table import ReportTable, print_lines
 from flows.report.typed_rows import leaderboard_rows
 from tests.place import Place, changed
 from tests.warehouse.rows import FIVE, evaluation, land_pair, training
@@ -106,7 +105,7 @@ def pairs(database, own_home, monkeypatch):
 
 def printed(width: int, is_terminal: bool = True, **options) -> list[str]:
     console = Console(file=io.StringIO(), width=width, force_terminal=is_terminal, color_system=None)
-    print_comparison(console, sections=(), **options)
+    print_study(console, sections=(), **options)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
@@ -144,9 +143,8 @@ def test_a_long_study_is_cut_on_a_terminal_alone(pairs, monkeypatch):
 def test_a_moved_adapter_is_no_further_trained_model(pairs):
     board = leaderboard_rows()
     moved = changed(board[0], recipe_kind="moved_adapter", evaluation_id="moved")
-    title = overview([*board, moved], 10).title
     assert "of 6 trained models pass" in " ".join(answer([*board, moved], [], []))
-    assert title.startswith("6 trained models and 1 moved adapter, best first"), title
+    assert overview([*board, moved], 10).title.startswith("6 trained models and 1 moved adapter, best first")
 
 
 def test_figures_at_another_prevalence_stand_first(pairs):
@@ -162,13 +160,3 @@ def test_differences_are_points_and_the_largest_loss_stands_first(pairs):
     points = [float(text.split()[0]) for text in recall["4 minus 8"]]
     assert points == sorted(points) and points[0] < 0 and recall["pair"][0].endswith("s2")
     assert points[0] == round(100 * min(pair.ed_recall_diff for pair in pair_rows()), 1)
-
-
-@pytest.mark.parametrize(("width", "columns"), [(10, 2), (19, 2), (20, 3), (27, 3), (28, 4), (100, 4)])
-def test_a_table_has_the_first_columns_that_fit(width, columns):
-    table = ReportTable("A title", ("name", "b", "c", "d"), (("x" * 10, "1" * 3, "2" * 5, "3" * 7),))
-    fitting = table.fitting(width, 2)
-    assert (fitting.title, fitting.columns) == ("A title", table.columns[:columns])
-    if width > 14:  # what the two columns need that always stay
-        print_lines(console := Console(file=io.StringIO(), width=width), fitting)
-        assert console.file.getvalue().count("\n") == 3, "title, names and one row"

@@ -9,12 +9,12 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
-from flows.cli.status import Line, print_json, print_status, watch_status, watched_table
+from flows.cli.status import print_json, print_status, watch_status, watched_table
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import TrainingReport
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.tuning.rows import Reported, reporting_to
+from tasks.tuning.rows import reporting_to
 from tests.warehouse.rows import FIVE, evaluation, training
 from warehouse.connect import writing
 from warehouse.landing import write_landing
@@ -126,21 +126,20 @@ def test_json_calls_unsafe_what_the_table_calls_unsafe_and_nothing_else(cases, w
 
 @pytest.mark.parametrize("width", [80, 160])
 def test_a_low_terminal_watches_what_runs_and_says_how_many_more_there_are(width, tmp_path):
-    lines = [Line(f"tiny-llama-4bit-balanced_safe-s{seed}", training="done") for seed in range(42, 72)]
-    report = Reported(iteration=4, iterations=9, loss=0.5, validation=None, seconds_left=3.0)
-    lines.append(Line("the-one-that-runs-s42", reported=report))
+    line = dict.fromkeys(("random_weights", "running", "evaluation", "warehouse", "gates", "superseded", "searched"))
+    lines = [line | {"experiment": f"tiny-4bit-balanced_safe-s{seed}", "training": "done"} for seed in range(42, 72)]
+    report = {"iteration": 4, "iterations": 9, "loss": 0.5, "validation": None, "seconds_left": 3.0}
+    lines.append(line | {"experiment": "the-one-that-runs-s42", "training": "running", "running": report})
 
-    out = io.StringIO()
-    console = Console(file=out, width=width, height=24)
-    console.print(watched_table(lines, console))
-    text = out.getvalue()
+    console, high = (Console(file=io.StringIO(), width=width, height=height) for height in (24, 200))
+    for one in (console, high):
+        one.print(watched_table(lines, one))
+    text = console.file.getvalue()
     assert "the-one-that-runs-s42" in text and 15 <= len(text.splitlines()) <= 23
-    shown = sum(line.cell_id in text for line in lines)
+    shown = sum(line["experiment"] in text for line in lines)
     assert text.splitlines()[-1] == f"and {31 - shown} more: triage status"
-
-    high = Console(file=io.StringIO(), width=width, height=200)
-    high.print(watched_table(lines, high))
-    assert all(line.cell_id in high.file.getvalue() for line in lines) and "more:" not in high.file.getvalue()
+    text = high.file.getvalue()
+    assert all(line["experiment"] in text for line in lines) and "more:" not in text
 
 
 def test_watch_needs_a_terminal(tmp_path):

@@ -26,10 +26,17 @@ RECALL = replace(ROW, rule="primary", metric="ed_recall", cases=412, difference=
                  could_show=0.031, seed_sd=None, seed_low=None, seed_high=None, verdict="cannot conclude")  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("answer")
+    land_pair(folder / "landing")
+    load_all(folder / "landing", folder / "triage.duckdb")
+    return folder / "triage.duckdb"
+
+
 @pytest.fixture
-def rows(tmp_path):
-    land_pair(tmp_path)
-    load_all(tmp_path)
+def rows(warehouse, own_home, monkeypatch):
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
     return leaderboard_rows(), pair_rows()
 
 
@@ -48,12 +55,34 @@ def test_the_answer_is_made_of_the_pooled_rows(rows):
     ]
 
 
-def test_the_auroc_stands_behind_ed_recall(rows):
-    auroc = replace(RECALL, rule="argmax", metric="ed_auroc", difference=0.001, low=-0.004, high=0.006,
-                    verdict="not inferior")  # fmt: skip
-    assert answer(*rows, [pool(ROW, RECALL, auroc)])[3] == (
-        "ED AUROC (independent of the threshold) +0.1 points, over cases [-0.4, +0.6], 20 pairs: not inferior at 2 points."
-    )
+AUROC = replace(RECALL, rule="argmax", metric="ed_auroc", difference=0.001, low=-0.004, high=0.006,
+                verdict="not inferior")  # fmt: skip
+NEAR_ZERO = replace(ROW, metric="ed_auroc", seed_low=-0.014, seed_high=-0.0001)
+NO_BAND = replace(ROW, low=None, high=None, could_show=None, verdict="cannot conclude", note="no band: 9 groups")
+
+
+@pytest.mark.parametrize(
+    ("figures", "line"),
+    [
+        (
+            (ROW, RECALL, AUROC),
+            "ED AUROC (independent of the threshold) +0.1 points, over cases [-0.4, +0.6], 20 pairs: "
+            "not inferior at 2 points.",
+        ),
+        (
+            (replace(NO_BAND, seed_sd=None, seed_low=None, seed_high=None),),
+            "Accuracy -0.4 points, 20 pairs: cannot conclude; no band: 9 groups.",
+        ),
+        (
+            (NO_BAND,),
+            "Accuracy -0.4 points, over trainings [-1.0, +0.2], 20 pairs: cannot conclude; no band: 9 groups.",
+        ),
+        ((ROW, NEAR_ZERO), ", over trainings [-1.4, -0.01], "),
+        ((ROW, replace(NEAR_ZERO, seed_high=0.0)), ", over trainings [-1.4, +0.0], "),
+    ],
+)
+def test_a_figure_has_the_intervals_that_there_are_and_a_bound_next_to_zero_a_digit_more(figures, line, rows):
+    assert line in answer(*rows, [pool(*figures)])[len(figures)]
 
 
 def test_decisions_by_threshold_stand_behind_those_of_other_rules(rows):
@@ -88,6 +117,9 @@ def test_a_difference_that_varies_between_seeds_says_how_many_pairs_it_takes(row
     half = {n: stats.t.ppf(0.975, n - 1) * 0.018 / math.sqrt(n) for n in (needed - 1, needed)}
     assert half[needed] <= 0.02 < half[needed - 1]
 
+    enough = replace(row, pairs=20, seed_sd=0.03, difference=-0.018)  # if the difference were smaller
+    assert answer(*rows, [pool(enough)])[1].endswith(f"cannot conclude; {BETWEEN_SEEDS}.")
+
 
 @pytest.mark.parametrize(
     ("sd", "pairs", "could_show", "reason"),
@@ -105,25 +137,10 @@ def test_where_the_band_is_too_wide_it_names_what_limits_more(sd, pairs, could_s
     assert f"cannot conclude; {reason}" in answer(*rows, [pool(row)])[1]
 
 
-def test_pairs_that_would_do_if_the_difference_were_smaller_are_not_asked_for(rows):
-    row = replace(ROW, pairs=20, seed_sd=0.03, difference=-0.018, verdict=f"cannot conclude: {BETWEEN_SEEDS}")
-    assert answer(*rows, [pool(row)])[1].endswith(f"cannot conclude; {BETWEEN_SEEDS}.")
-
-
 def test_one_seed_is_said_to_show_nothing_of_chance(rows):
     sentence = "No recipe has two seeds under one setting: these intervals leave out chance in training."
     assert sentence in answer(*rows, [pool(RECALL)])
     assert sentence not in answer(*rows, [pool(ROW)])
-
-
-def test_without_a_band_it_says_why(rows):
-    still = replace(ROW, low=None, high=None, could_show=None, verdict="cannot conclude", note="no band: 9 groups")
-    assert answer(*rows, [pool(replace(still, seed_sd=None, seed_low=None, seed_high=None))])[1] == (
-        "Accuracy -0.4 points, 20 pairs: cannot conclude; no band: 9 groups."
-    )
-    assert answer(*rows, [pool(still)])[1] == (
-        "Accuracy -0.4 points, over trainings [-1.0, +0.2], 20 pairs: cannot conclude; no band: 9 groups."
-    )
 
 
 def test_other_sets_do_not_answer_and_without_pairs_there_is_no_answer(rows):
@@ -139,29 +156,21 @@ def test_random_weights_answer_only_where_there_are_no_others(rows):
     assert answer(*rows, [random])[1].startswith("Accuracy +50.0 points")
 
 
-def test_the_artifact_opens_with_the_same_sentences(rows):
+def test_the_artifact_opens_with_the_same_sentences_and_holds_the_long_form_in_whole_rows(rows):
     sets = pooled_sets()
-    assert as_markdown(*rows, sets).startswith("".join(f"- {line}\n" for line in answer(*rows, sets)))
+    page = as_markdown(*rows, sets)
+    assert page.startswith("".join(f"- {line}\n" for line in answer(*rows, sets)))
+    assert "# Gates of the primary rule" in page and "# Confusion matrices" in page
+    assert all(line.endswith("|") for line in page.splitlines() if line.startswith("|"))
 
 
-def test_a_bound_next_to_zero_has_a_digit_more(rows):
-    auroc = replace(ROW, metric="ed_auroc", seed_low=-0.014, seed_high=-0.0001)
-    assert "over trainings [-1.4, -0.01]" in answer(*rows, [pool(ROW, auroc)])[2]
-    assert "over trainings [-1.4, +0.0]" in answer(*rows, [pool(ROW, replace(auroc, seed_high=0.0))])[2]
-
-
-def test_pairs_without_a_threshold_are_not_said_to_know_nothing(rows):
-    knowing = [replace(row, pairs_left_out=0) for row in (ROW, RECALL)]
-    by_threshold = replace(RECALL, rule="target_recall", pairs_left_out=3, difference=0.0)
-    over = replace(by_threshold, metric="over_triage")
-    assert not any("left out" in line for line in answer(*rows, [pool(*knowing, by_threshold, over)]))
-
-
-def test_pairs_whose_primary_rule_decides_nothing_are_not_said_to_know_nothing(rows):
+def test_only_pairs_without_accuracy_are_said_to_be_left_out(rows):
+    """Pairs without a threshold, or whose primary rule decides nothing, may know something."""
+    knowing, two = (replace(ROW, pairs_left_out=count) for count in (0, 2))
     undecided = replace(RECALL, pairs_left_out=5)
-    knowing = replace(ROW, pairs_left_out=0)
-    assert not any("left out" in line for line in answer(*rows, [pool(knowing, undecided)]))
-    two = replace(ROW, pairs_left_out=2)
+    by_threshold = replace(undecided, rule="target_recall", difference=0.0)
+    pools = [knowing, undecided, by_threshold, replace(by_threshold, metric="over_triage")]
+    assert not any("left out" in line for line in answer(*rows, [pool(*pools)]))
     assert any(line.startswith("2 pairs are left out") for line in answer(*rows, [pool(two, undecided)]))
 
 

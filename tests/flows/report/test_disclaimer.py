@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
+import json
 
 import pytest
-from rich.console import Console
 
-from flows.cli.gates import print_gates
 from flows.report.figures import disclaimer
+from tasks.corpus.manifest import DatasetManifest
+from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime.home import home
-from tests.warehouse.rows import evaluation, full, training
+from tasks.spec import LABELS, Data
+from tests.warehouse.rows import full
 from tests.warehouse.test_studies import land_dataset
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -35,20 +36,19 @@ def land_own_data(root) -> None:
     write_landing(root, "dataset-own", "dataset", {"dataset": [row], "dataset_set": sets})
 
 
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("disclaimer")
+    land_dataset(folder / "landing", "d1", "sets1", further=("test_adversarial_2", "clinic"))
+    land_own_data(folder / "landing")
+    load_all(folder / "landing", folder / "triage.duckdb")
+    return folder / "triage.duckdb"
+
+
 @pytest.fixture
-def landed(tmp_path):
-    land_dataset(tmp_path, "d1", "sets1", further=("test_adversarial_2", "clinic"))
-    land_own_data(tmp_path)
-    write_landing(tmp_path, "t4", "training", training("t4"))
-    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4"))
-    load_all(tmp_path)
+def landed(warehouse, own_home, monkeypatch):
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
     assert not (home() / "data").exists()
-
-
-def test_results_on_synthetic_cases_of_another_home_are_called_that(landed):
-    out = io.StringIO()
-    print_gates(Console(file=out, width=200), "t4", None, None)
-    assert out.getvalue().splitlines()[-1] == LONG
 
 
 @pytest.mark.parametrize(
@@ -63,5 +63,16 @@ def test_results_on_synthetic_cases_of_another_home_are_called_that(landed):
         ("unknown", SHORT),
     ],
 )
-def test_a_further_set_is_synthetic_only_where_it_is_one_of_the_projects_own(digest, sentence, landed):
+def test_a_set_of_another_home_is_synthetic_only_where_it_is_one_of_the_projects_own(digest, sentence, landed):
     assert disclaimer({digest}) == sentence
+
+
+def test_in_a_home_with_data_the_embedded_cases_are_known_without_a_result(tmp_path):
+    limits = {"train": 30, "valid": 3, "calibration": 3, "test": 9}
+    rows = [{"id": f"c{i}", "text": f"story {i * 7919}", "label": LABELS[i % 3]} for i in range(300)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    embedded, own = (
+        DatasetManifest.read(prepare_dataset(data, home())).digest_of("test")
+        for data in (Data(limits=limits), Data(source=str(tmp_path / "own.jsonl")))
+    )
+    assert disclaimer({own}) == SHORT and disclaimer({embedded}) == disclaimer({embedded, own}) == LONG

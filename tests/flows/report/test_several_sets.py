@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from flows import compare
-from flows.cli.compare import print_comparison
+from flows.cli.compare import print_study
 from flows.html_report.forest import forest
 from flows.html_report.study import reported_study
 from flows.report.answer import NO_PAIR_HERE, NO_POOL, NO_POOL_HERE, answer
@@ -79,7 +79,7 @@ def lines():
 
 def printed(sections=None) -> list[str]:
     console = Console(file=io.StringIO(), width=200)
-    print_comparison(console, sections=sections)
+    print_study(console, sections=sections)
     return console.file.getvalue().splitlines()
 
 
