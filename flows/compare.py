@@ -59,15 +59,15 @@ def publish_report(study: str) -> None:
     Never raises: a sweep has its results, with a report or without.
     """
     logger = get_run_logger()
-    report = refreshed_report(study)
-    if report.problem is not None:
-        logger.warning(report.problem)
-    if report.path is None:
+    path, problem = refreshed_report(study)
+    if problem:
+        logger.warning(problem)
+    if path is None:
         return
 
     text = (
         f"The report of the study {study} is a file on the machine that ran the "
-        f"sweep:\n\n`{report.path}`\n"
+        f"sweep:\n\n`{path}`\n"
     )
     try:
         create_markdown_artifact(markdown=text, key="report", description=f"Report of {study}")

@@ -8,15 +8,10 @@ from typing import Annotated
 import typer
 
 from flows.cli.terminal import Study, console, load_what_waits, print_line, refuse_existing
-from flows.html_report.files import (
-    check_charts_folder,
-    landed_fingerprint,
-    report_path,
-    write_charts,
-    write_report,
-)
+from flows.html_report.files import check_charts_folder, landed_fingerprint, report_path
 from flows.report.figures import counted
-from tasks.runtime.errors import BadInput, disk_error
+from tasks.runtime.errors import BadInput
+from tasks.runtime.files import write_atomic
 from warehouse.connect import snapshot
 from warehouse.health import bring_up_to_date
 
@@ -63,7 +58,7 @@ def report(
     load_what_waits()
     bring_up_to_date()
 
-    from flows.html_report.page import as_html, made_report  # Altair comes with it
+    from flows.html_report.page import made_report  # Altair comes with it
     from flows.html_report.study import EVERYTHING, reported_study
 
     # Of one moment: a result that landed in between would be in the fingerprint and not on the
@@ -74,17 +69,12 @@ def report(
         fingerprint = landed_fingerprint(None if is_everything else reported.name)
 
     path = output or report_path(reported.name)
-    if output is None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise disk_error(error, path.parent) from error
-
     page = made_report(reported, fingerprint, tuple(case or ()), texts)
-    write_report(as_html(page), path, private=page.cases.has_texts)
+    write_atomic(path, page.html, mode=0o600 if page.has_texts else 0o666)
     print_line(console, f"Report of {reported.name}: {path}")
     if figures is not None:
-        write_charts(page.charts, figures)
+        for name, svg in page.charts.items():
+            write_atomic(figures / f"{name}.svg", svg)
         print_line(console, f"{counted(len(page.charts), 'chart')} as SVG: {figures}")
-    if page.cases.has_texts:
+    if page.has_texts:
         print_line(console, "It holds patient texts: keep it as you keep the file they come from.")

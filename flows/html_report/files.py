@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import secrets
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from flows.report.studies import evaluation_ids
 from flows.report.typed_rows import rows_of
-from tasks.runtime.errors import BadInput, disk_error
+from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from tasks.runtime.store import FILE_MODE
 from warehouse.connect import quoted
 
 FORMAT = 2  # of the page: another one makes every report again
-_LANDED = re.compile(r'<meta name="triage-landed" content="([^"]*)">')
+_LANDED = re.compile(r'<meta name="triage-landed" content="([^"]*)"')
 HEAD_BYTES = 4096  # in which the page says what it was made from
-# Without sweeps: each run of one lands a record, whether or not there is a new result.
-ALL_RESULTS = "SELECT id, manifest_digest FROM landed WHERE kind <> 'sweep'"
-OF_STUDY = """
-    SELECT id, manifest_digest FROM landed JOIN study_member USING (id)
-    WHERE study = {study} AND landed.kind <> 'sweep'
-"""
-# The bound for all looks of a gate depends on who else was judged on the same cases.
-FINGERPRINT = """
-    WITH member AS ({members})
+# Without sweeps: each run of one lands a record, whether or not there is a new result. The bound
+# for all looks of a gate depends on who else was judged on the same cases.
+FINGERPRINT = """(
+    WITH member AS (
+        SELECT id, manifest_digest
+        FROM landed
+        WHERE kind <> 'sweep'
+            AND ({study} IS NULL OR id IN (SELECT id FROM study_member WHERE study = {study}))
+    )
     SELECT md5(
         string_agg(id || coalesce(manifest_digest, ''), ' ' ORDER BY id)
         || (SELECT string_agg(sha256, ' ' ORDER BY version) FROM schema_migrations)
@@ -44,7 +38,7 @@ FINGERPRINT = """
         )
     ) AS fingerprint
     FROM member
-"""
+)"""
 
 
 def report_path(study: str) -> Path:
@@ -58,8 +52,7 @@ def landed_fingerprint(study: str | None) -> str:
     """Changes whenever a result of the study (None: any) lands, is replaced or forgotten, another
     study judges models on its cases, or the warehouse computes its figures in another way.
     """
-    members = ALL_RESULTS if study is None else OF_STUDY.format(study=quoted(study))
-    (row,) = rows_of(f"({FINGERPRINT.format(members=members)})")
+    (row,) = rows_of(FINGERPRINT.format(study="NULL" if study is None else quoted(study)))
     return f"{FORMAT}-{row.fingerprint or 'nothing'}"
 
 
@@ -73,27 +66,6 @@ def is_current(study: str) -> bool:
     return match is not None and match.group(1) == landed_fingerprint(study)
 
 
-def write_report(html: str, path: Path, private: bool) -> None:
-    """Write a page whole or not at all, in place of an earlier one; `private`: for its owner alone.
-
-    Raises BadInput for a place that cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        # Set as the file is made, so that nobody else can read it for a moment; the umask applies.
-        mode = FILE_MODE if private else 0o666
-        with os.fdopen(
-            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8"
-        ) as file:
-            file.write(html)
-        temporary.replace(path)
-    except OSError as error:
-        raise disk_error(error, path) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
 def check_charts_folder(folder: Path) -> None:
     """Raise BadInput unless charts can be written to `folder`, which need not be there yet."""
     if not folder.parent.is_dir():
@@ -104,54 +76,35 @@ def check_charts_folder(folder: Path) -> None:
         raise BadInput(f"{folder} is a file; give --figures the name of a folder.")
 
 
-def write_charts(charts: Mapping[str, str], folder: Path) -> None:
-    """Write every chart as NAME.svg, in place of an earlier one of the name. Raises BadInput."""
-    try:
-        folder.mkdir(exist_ok=True)
-        for name, svg in charts.items():
-            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-    except OSError as error:
-        raise disk_error(error, folder) from error
-
-
 SECONDS = 600.0  # after which the sweep ends without its report
 COMMAND = (sys.executable, "-m", "flows.cli", "report")
 
 
-@dataclass(frozen=True)
-class Refreshed:
-    """Where the study's report is, or in a sentence why there is none; neither for a study
-    that needs none.
-    """
+def refreshed_report(study: str) -> tuple[Path | None, str]:
+    """Make the study's report unless it shows everything that has landed: where it is, or in a
+    sentence why there is none. Never raises.
 
-    path: Path | None = None
-    problem: str | None = None
-
-
-def refreshed_report(study: str) -> Refreshed:
-    """Make the study's report unless it shows everything that has landed. Never raises.
-
-    A study on random weights alone, such as that of the grid `smoke`, tests an
-    installation and gets no report by itself.
+    A study on random weights alone, such as that of the grid `smoke`, tests an installation and
+    gets no report by itself: neither a place nor a sentence.
     """
     try:
         if not has_real_models(study):
-            return Refreshed()
+            return None, ""
         if is_current(study):
-            return Refreshed(report_path(study))
+            return report_path(study), ""
 
         process = subprocess.run(
             [*COMMAND, study], capture_output=True, text=True, timeout=SECONDS, check=False
         )
         # Outdated already where another sweep of the study has landed a result meanwhile.
         if process.returncode == 0:
-            return Refreshed(report_path(study))
+            return report_path(study), ""
 
         error_lines = process.stderr.strip().splitlines()
         reason = error_lines[-1] if error_lines else f"exit code {process.returncode}"
     except Exception as error:  # whatever it is, the sweep's results are safe
         reason = str(error)
-    return Refreshed(problem=f"The report of {study} was not made: {reason}")
+    return None, f"The report of {study} was not made: {reason}"
 
 
 def has_real_models(study: str) -> bool:

@@ -25,8 +25,9 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part of it.
+def write_atomic(path: Path, content: str | bytes, mode: int = 0o666) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part of it. Of `mode`
+    stays what the umask leaves.
 
     Raises BadInput on a full disk and where the file may not be written.
     """
@@ -35,7 +36,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as handle:
+        # Set as the file is made, so that nobody else can read it for a moment.
+        number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(number, "wb") as handle:
             handle.write(data)
             handle.flush()
             # The content before the name: else a power failure could leave a name without content.

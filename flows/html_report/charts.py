@@ -1,0 +1,398 @@
+"""Charts as SVG, without a script: dots, points and curves with intervals; bars and matrices.
+
+The marks of a chart are dicts. `x` and `y` are figures, `x_low` and `x_high` (`y_low`, `y_high`) the
+ends of an interval, None where there is none; `series` decides the colour, `label` the line of a
+dot or bar, and `kind` the shape of a point or the dash of a curve.
+
+Colours are CSS variables, so that a chart is light or dark as its page is; a file of its own has the
+light ones.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import vl_convert
+from markupsafe import escape
+
+Mark = dict[str, Any]
+
+WIDTH = 360  # pixels of a chart: a phone shows it as it is, a wide screen several in a row
+MOST_ENLARGED = 1.35  # in a page
+# pixels of a line of dots or bars whose label has one line, and of each line more
+ROW = 16
+FURTHER_LINE = 12
+AXIS_AND_LEGEND = 92  # pixels
+MOST_SHAPES = 8  # of a curve: more would hide it
+# The palette of Okabe and Ito, with a darker blue: 4 and 8 bits differ in lightness too.
+LIGHT = {
+    "ink": "#1a1a1a",
+    "muted": "#595959",
+    "grid": "#dddddd",
+    "blue": "#00528a",
+    "vermilion": "#d55e00",
+    "green": "#009e73",
+    "orange": "#e69f00",
+    "purple": "#cc79a7",
+    "sky": "#56b4e9",
+}
+INK, MUTED, GRID, *PALETTE = (f"var(--{name})" for name in LIGHT)
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+FURTHER_SHAPE = "triangle-left"
+PRECISIONS = ("4bit", "8bit", "bf16", "6bit", "mxfp4")  # have their own colours and shapes
+FONT = "Arial, Liberation Sans, Helvetica, sans-serif"  # of the width that Vega assumes
+LOOK = {
+    "aria": False,  # the whole chart has one alternative text; marks need none
+    "background": "transparent",
+    "font": "sans-serif",
+    "padding": {"left": 14, "right": 10, "top": 6, "bottom": 4},
+    "style": {
+        "guide-label": {"fill": INK, "fontSize": 11},
+        "guide-title": {"fill": INK, "fontSize": 11, "fontWeight": "normal"},
+    },
+    "axis": {
+        "domainColor": MUTED,
+        "tickColor": MUTED,
+        "gridColor": GRID,
+        "labelFontSize": 10.5,
+        "labelLimit": 150,
+    },
+    "legend": {
+        "orient": "bottom",
+        "direction": "horizontal",
+        "layout": {"bottom": {"direction": "vertical", "anchor": "start"}},
+        "labelLimit": 150,
+        "columns": 3,
+        "columnPadding": 18,
+        "symbolOpacity": 1,
+        "symbolBaseFillColor": INK,
+        "symbolBaseStrokeColor": INK,
+        "symbolStrokeWidth": 2,
+    },
+    "view": {"stroke": None},
+    "text": {"color": INK, "fontSize": 11},
+    "rule": {"color": MUTED},
+}
+# svg_of adds the marks under these names.
+MARKS = alt.NamedData("marks")
+SHAPED = alt.NamedData("shaped")
+TOP = alt.NamedData("top")
+INTERVAL = {"strokeWidth": 2, "opacity": 0.75, "clip": True}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis shows; `log` scales need a domain above 0.
+
+    What lies beyond the `domain` is cut off, so that a curve leaves the chart where it does.
+    """
+
+    title: str
+    domain: tuple[float, float] | None = None
+    log: bool = False
+
+    @classmethod
+    def of_shares(
+        cls, title: str, marks: Collection[Mark], field: str, also: Iterable[float] = ()
+    ) -> Axis:
+        """An axis of shares, from a tenth below the smallest to a tenth above the largest; `also`
+        are values beside those of the marks.
+        """
+        ends = [mark.get(field + end) for mark in marks for end in ("", "_low", "_high")]
+        numbers = [value for value in (*ends, *also) if value is not None]
+        low = min(numbers, default=0.0)
+        high = max(numbers, default=1.0)
+        return cls(title, (math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high + 1e-9) / 10)))
+
+    def along(self, channel: Any, field: str) -> Any:
+        """The channel alt.X or alt.Y of a field."""
+        axis: Mark = {"title": self.title, "tickCount": 5, "labelOverlap": True}
+        scale: Mark = {"zero": self.domain is None}
+        if self.domain:
+            # "nice" would widen the domain to round values.
+            scale |= {"domain": list(self.domain), "nice": False}
+        if self.log and self.domain:
+            scale["type"] = "log"
+            axis["values"] = _round_values(*self.domain)
+        return channel(f"{field}:Q", scale=alt.Scale(**scale), axis=alt.Axis(**axis))
+
+
+def _round_values(low: float, high: float) -> list[float]:
+    """Ticks of a logarithmic axis."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    values = [factor * 10.0**decade for decade in decades for factor in (1, 1.5, 2, 3, 5, 7)]
+    return [value for value in values if low <= value <= high]
+
+
+def dots(
+    marks: Iterable[Mark],
+    axis: Axis,
+    names: list[str],
+    lines: Iterable[float] = (),
+    shaded_range: tuple[float, float] | None = None,
+) -> str:
+    """A forest plot: a line for each label, in the order of the marks; `names` are the series.
+
+    `lines`: values to compare with; `shaded_range`: a shaded range, such as a margin.
+    """
+    marks, y, height = _in_lines(marks)
+    base = alt.Chart(MARKS).encode(y=y, color=colour_of(names))
+    layers = [line_at(value, "x") for value in lines]
+    if shaded_range:
+        data = alt.Data(values=[dict(zip(("from", "to"), shaded_range, strict=True))])
+        shade = alt.Chart(data).mark_rect(color=GRID, opacity=0.6)
+        layers.insert(0, shade.encode(x="from:Q", x2="to:Q"))
+
+    # Drawn in this order: a dot lies on its interval, and both on the lines.
+    layers += [
+        base.mark_rule(**INTERVAL).encode(x="x_low:Q", x2="x_high:Q"),
+        base.mark_point(filled=True, size=45, opacity=1).encode(
+            # One field under one title: Vega-Lite joins the legends of colour and shape.
+            x=axis.along(alt.X, "x"),
+            shape=shape_of(names),
+        ),
+    ]
+    return svg_of(alt.layer(*layers), height, marks=marks)
+
+
+def bars(marks: Iterable[Mark], title: str, names: list[str]) -> str:
+    """Counts to the left (negative) and right of zero; `names` are the series, the left one first."""
+    marks, y, height = _in_lines(marks)
+    x = alt.X(
+        "x:Q",
+        axis=alt.Axis(title=title, tickCount=5, format="d", labelExpr="abs(datum.value)"),
+        stack=None,  # counts of one label are never added up
+    )
+    scale = alt.Scale(domain=names, range=[PALETTE[1], PALETTE[0]])
+    colour = alt.Color("series:N", scale=scale, legend=_legend(names))
+    chart = alt.Chart(MARKS).mark_bar(height={"band": 0.7}).encode(x=x, y=y, color=colour)
+
+    # The dash (1, 0) is a whole line.
+    return svg_of(alt.layer(chart, line_at(0, "x", (1, 0))), height, marks=marks)
+
+
+def _in_lines(marks: Iterable[Mark]) -> tuple[list[Mark], alt.Y, int]:
+    """The marks with labels that a chart has room for, the axis of labels, and the height of the
+    chart.
+    """
+    marks = [mark | {"label": in_lines(mark["label"])} for mark in marks]
+    labels = list(dict.fromkeys(mark["label"] for mark in marks))
+    further_lines = max((label.count("\n") for label in labels), default=0)
+    # Vega draws a list of texts as lines.
+    split = "split(datum.label, '\\n')"
+    axis = alt.Axis(title=None, ticks=False, domain=False, labelExpr=split, labelLineHeight=11)
+    height = AXIS_AND_LEGEND + (ROW + FURTHER_LINE * further_lines) * len(labels)
+    return marks, alt.Y("label:N", sort=labels, axis=axis), height
+
+
+def points(
+    marks: Sequence[Mark],
+    x: Axis,
+    y: Axis,
+    names: list[str],
+    kinds: list[str],
+    lines: Iterable[float] = (),
+) -> str:
+    """Points with interval bars: a colour for each series, a shape for each kind; `lines` are
+    values of y.
+    """
+    base = alt.Chart(MARKS).encode(color=colour_of(names))
+    across = x.along(alt.X, "x")
+    upward = y.along(alt.Y, "y")
+    # One shape for all rather than one shape for two kinds.
+    shape = shape_of(kinds, "kind") if len(kinds) <= len(SHAPES) else alt.Undefined
+    bars = {"strokeWidth": 1.5, "opacity": 0.45, "clip": True}
+    layers = [
+        *(line_at(value, "y") for value in lines),
+        base.mark_rule(**bars).encode(x=across, y="y_low:Q", y2="y_high:Q"),
+        base.mark_rule(**bars).encode(x="x_low:Q", x2="x_high:Q", y=upward),
+        base.mark_point(filled=True, size=50, opacity=0.9).encode(x=across, y=upward, shape=shape),
+    ]
+    return svg_of(alt.layer(*layers), 340, marks=marks)
+
+
+def curves(
+    marks: Sequence[Mark],
+    x: Axis,
+    y: Axis,
+    names: list[str],
+    kinds: list[str] | None = None,
+    lines: Iterable[float] = (),
+    top: Sequence[Mark] = (),
+    diagonal: bool = False,
+) -> str:
+    """Curves: a colour and a shape for each series, a dash for each of two kinds, a band where there is one.
+
+    `top` are single points on top; `lines` are values of y. `diagonal` draws y = x, and an interval
+    and a shape at each point in place of the band.
+    """
+    kinds = kinds or [""]
+    across = x.along(alt.X, "x")
+    upward = y.along(alt.Y, "y")
+    base = alt.Chart(MARKS).encode(x=across, color=colour_of(names))
+    layers = [line_at(value, "y") for value in lines]
+
+    if diagonal and x.domain:
+        ends = alt.Data(values=[{"x": value, "y": value} for value in x.domain])
+        mark = alt.Chart(ends).mark_line(color=MUTED, strokeDash=[4, 3], strokeWidth=1, clip=True)
+        layers.append(mark.encode(x=across, y=upward))
+
+    if any(mark.get("y_low") is not None for mark in marks):
+        area = base.mark_area(opacity=0.18, clip=True)
+        band = base.mark_rule(**INTERVAL) if diagonal else area
+        layers.append(band.encode(y="y_low:Q", y2="y_high:Q"))
+
+    dashes = alt.Scale(domain=kinds, range=[[1, 0], [5, 3]])
+    dashed = alt.StrokeDash("kind:N", scale=dashes, legend=_legend(kinds), sort=kinds)
+    line = base.mark_line(strokeWidth=1.8, clip=True)
+    layers.append(line.encode(y=upward, strokeDash=dashed))
+    for data, size in [(SHAPED, 32), (TOP, 90)] if top else [(SHAPED, 32)]:
+        point = alt.Chart(data).mark_point(filled=True, size=size, opacity=1, clip=True)
+        layers.append(
+            point.encode(x=across, y=upward, color=colour_of(names), shape=shape_of(names))
+        )
+
+    shaped = marks if diagonal else shaped_marks(marks, names)
+    return svg_of(alt.layer(*layers), 240, marks=marks, shaped=shaped, top=top)
+
+
+def shaped_marks(marks: Iterable[Mark], names: list[str]) -> list[Mark]:
+    """The points of each curve that have its shape: few, and where curves lie on each other, those
+    of two series beside each other.
+    """
+    by_curve: dict[tuple[str, str | None], list[Mark]] = {}
+    for mark in marks:
+        by_curve.setdefault((mark["series"], mark.get("kind")), []).append(mark)
+
+    shaped = []
+    for (series, _), curve in by_curve.items():
+        step = math.ceil(len(curve) / MOST_SHAPES)
+        shaped += curve[names.index(series) * step // len(names) :: step]
+
+    return shaped
+
+
+def matrices(marks: Sequence[Mark], names: list[str], order: Sequence[str]) -> str:
+    """Confusion matrices side by side: a line for each true `label`, a column for each `decision`,
+    in each cell the `cases`, the darker, the larger their `share` of the label's.
+    """
+    across = alt.Axis(title="decision", labelAngle=0, ticks=False)
+    upward = alt.Axis(title="true label", ticks=False)
+    base = alt.Chart().encode(
+        x=alt.X("decision:N", sort=list(order), axis=across),
+        y=alt.Y("label:N", sort=list(order), axis=upward),
+    )
+    shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.04, 0.5]), legend=None)
+    heat = base.mark_rect(color=PALETTE[5]).encode(opacity=shade)
+    text = base.mark_text(color=INK).encode(text="cases:Q")
+    cells = alt.layer(heat, text, data=MARKS).properties(width=115, height=95)
+    side_by_side = alt.Facet("series:N", sort=names, header=alt.Header(title=None))
+
+    # Vega-Lite fits single and layered charts to a size, and no facets.
+    return svg_of(cells.facet(side_by_side, columns=2), None, marks=marks)
+
+
+def line_at(value: float, along: str, dash: Sequence[int] = (4, 3)) -> Any:
+    """A line across the chart where the axis `along` has this value."""
+    mark = alt.Chart(alt.Data(values=[{"at": value}])).mark_rule(strokeDash=list(dash), color=MUTED)
+    return mark.encode(**{along: "at:Q"})
+
+
+def colour_of(names: list[str]) -> Any:
+    """The colour of each series."""
+    scale = alt.Scale(domain=names, range=_chosen(names, PALETTE, MUTED))
+    return alt.Color("series:N", scale=scale, legend=_legend(names))
+
+
+def shape_of(names: list[str], field: str = "series") -> Any:
+    """The shape of each series, or of each kind."""
+    scale = alt.Scale(domain=names, range=_chosen(names, SHAPES, FURTHER_SHAPE))
+    return alt.Shape(f"{field}:N", scale=scale, legend=_legend(names))
+
+
+def _chosen(names: list[str], choices: Sequence[str], further: str) -> list[str]:
+    """What each name looks like: a precision in every chart the same, other names as the next of
+    the choices that are free.
+    """
+    of_precision = dict(zip(PRECISIONS, choices, strict=False))
+    free = [choice for choice in choices if choice not in map(of_precision.get, names)]
+    return [of_precision.get(name) or (free.pop(0) if free else further) for name in names]
+
+
+def _legend(names: list[str]) -> alt.Legend | None:
+    return alt.Legend(title=None) if len(names) > 1 else None
+
+
+def svg_of(chart: Any, height: int | None, **marks: Sequence[Mark]) -> str:
+    """The SVG of an Altair chart, with its named data: of `height`, and `WIDTH` with everything
+    around it, or of the chart's own size.
+
+    The data are added to what Altair makes, which would look at each of them.
+    """
+    if height is not None:
+        fit = alt.AutoSizeParams(type="fit", contains="padding")
+        chart = chart.properties(width=WIDTH, height=height, autosize=fit)
+    spec = chart.to_dict(validate=False)
+    for name, rows in marks.items():
+        spec.setdefault("datasets", {})[name] = [_without_nan(row) for row in rows]
+
+    # The empty list lets no chart load anything; without it every address is allowed.
+    svg = vl_convert.vegalite_to_svg(spec, config=LOOK, allowed_base_urls=[])
+    # What Vega writes for scripts, and roles of parts that have no alternative text of their own.
+    unused = r' (?:role|class|pointer-events|aria-[a-z]+)="[^"]*"'
+    # In tags alone: the text of a label stays as it is.
+    return re.sub(r"<[^>]+>", lambda tag: re.sub(unused, "", tag.group()), svg)
+
+
+def _without_nan(mark: Mark) -> Mark:
+    return {name: None if value != value else value for name, value in mark.items()}
+
+
+def in_page(svg: str, prefix: str, alt_text: str) -> str:
+    """The SVG as a part of a page: as wide as its place, coloured by the page, with its alternative
+    text; `prefix` keeps its ids apart from those of other charts.
+    """
+    width, height, content = _parts(svg)
+    content = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", content)
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt_text)}" '
+        f'style="max-width: {MOST_ENLARGED * width:.0f}px">'
+        f"<title>{escape(alt_text)}</title>{content}"
+    )
+
+
+def as_file(svg: str, alt_text: str) -> str:
+    """The SVG as a file of its own, on white."""
+    width, height, content = _parts(svg)
+    content = re.sub(r"var\(--(\w+)\)", lambda variable: LIGHT[variable.group(1)], content)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="{FONT}"><title>{escape(alt_text)}</title>'
+        f'<rect width="{width}" height="{height}" fill="white"/>{content}'
+    )
+
+
+def _parts(svg: str) -> tuple[int, int, str]:
+    """The size of a chart, and what its SVG holds behind its head."""
+    match = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert match is not None, "Vega writes the size of a chart"
+    # Without Vega's font, that of the page holds, or that of the file's head.
+    content = svg[svg.index(">") + 1 :].replace(' font-family="sans-serif"', "")
+    return round(float(match.group(1))), round(float(match.group(2))), content
+
+
+LABEL_LENGTH = 26  # characters
+# Where a line of a label ends, the best place first: it fits, before brackets, at a space or behind
+# an underscore, where there is no more room.
+_ENDS = ("$", r"(?= \()", "(?:(?= )|(?<=_))", "")
+_LINE = re.compile(" ?(" + "|".join(f".{{1,{LABEL_LENGTH}}}{end}" for end in _ENDS) + ")")
+
+
+def in_lines(label: str) -> str:
+    """A label in lines that a chart has room for."""
+    return "\n".join(part for line in label.split("\n") for part in _LINE.findall(line))

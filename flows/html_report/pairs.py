@@ -1,0 +1,132 @@
+"""Sections about two evaluations that differ in precision alone: 4 minus 8 bits, and flips."""
+
+from __future__ import annotations
+
+from flows.html_report.charts import Axis, Mark, bars, dots
+from flows.html_report.study import ReportedStudy, Section, along
+from flows.report.answer import AUROC, METRICS, points
+from flows.report.figures import counted, figure, is_number, random_mark, recipe_name
+from flows.report.pairs import headline, quantization
+from flows.report.precision import flips as flips_table
+from flows.report.typed_rows import rows_of
+from warehouse.comparison.pooled import ALL
+from warehouse.comparison.resampling import MARGIN
+
+PAIR = "a pair"
+POOLED = "pooled pairs"
+MARGIN_POINTS = 100 * MARGIN
+
+
+def forest(study: ReportedStudy) -> Section:
+    """Forest plots of accuracy, ED recall and the AUROC of emergencies, pair by pair and pooled,
+    with the margin of two points.
+    """
+    section = Section("forest", {"margin": MARGIN_POINTS})
+    if not study.pairs:
+        return section
+
+    section.findings.append(headline(study.pairs))
+    section.tables.append(quantization(study.pairs))
+    for metric, rule, title in (*(metric[:3] for metric in METRICS), (*AUROC[:2], "ED AUROC")):
+        pooled = pooled_dots(study, metric, rule)
+        marks = list(pooled)
+        for pair in study.pairs:
+            recipe = f"{recipe_name(pair.recipe, pair.seed)}{random_mark(pair)}"
+            ends = [getattr(pair, f"{metric}_{end}") for end in ("diff", "low", "high")]
+            marks.append(_dot(f"{pair.base_model}\n{recipe}", PAIR, *ends))
+        marks = [mark for mark in marks if mark["x"] is not None]
+        if not marks:
+            continue
+
+        series = [POOLED, PAIR] if pooled else [PAIR]
+        axis = Axis(f"{title}: 4 minus 8 bits, points")
+        margin = (-MARGIN_POINTS, MARGIN_POINTS)
+        drawing = dots(marks, axis, series, [0, -MARGIN_POINTS], margin)
+        texts = [_text(mark) for mark in marks]
+        section.show(title, f"Forest plot of {title}, 4 minus 8 bits in points", texts, drawing)
+
+    return section
+
+
+def pooled_dots(study: ReportedStudy, metric: str, rule: str) -> list[Mark]:
+    """The pooled figures of the shown cases, over all base models: each over cases, and over
+    trainings.
+    """
+    digests = {row.set_digest for row in study.board}
+    marks = []
+    for pool in study.pools:
+        row = pool.figures.get((ALL, rule, metric))
+        is_shown = pool.evaluation_set == "test" and pool.set_digest in digests
+        if not is_shown or row is None or not is_number(row.difference):
+            continue
+
+        ends_over = {"cases": (row.low, row.high)}
+        # Needs two seeds of a recipe.
+        if is_number(row.seed_low):
+            ends_over["trainings"] = (row.seed_low, row.seed_high)
+        for units, ends in ends_over.items():
+            label = f"{counted(row.pairs, 'pair')} pooled,\nover {units}{random_mark(pool)}"
+            marks.append(_dot(label, POOLED, row.difference, *ends))
+
+    return marks
+
+
+def _dot(label: str, series: str, *difference: float | None) -> Mark:
+    value, low, high = (100 * end if is_number(end) else None for end in difference)
+    return {"label": label, "series": series, **along("x", (value, low, high))}
+
+
+def _text(mark: Mark) -> str:
+    label = mark["label"].replace("\n", " ")
+    ends = [points(mark[end] / 100) for end in ("x_low", "x_high") if mark[end] is not None]
+    bracket = f" [{', '.join(ends)}]" if len(ends) == 2 else ""
+    return f"{label} {points(mark['x'] / 100)}{bracket}"
+
+
+LOST = "lost"
+GAINED = "gained"
+
+
+def flips(study: ReportedStudy) -> Section:
+    """One chart of all changes of precision: the emergencies that each loses and gains."""
+    section = Section("flips")
+    by_id = {row.evaluation_id: row for row in study.board}
+    rows = [
+        row
+        for row in rows_of("flips", only=study.ids)
+        if row.evaluation_before in by_id and row.evaluation_after in by_id
+    ]
+    if not rows:
+        return section
+
+    marks = []
+    for row in rows:
+        mark = random_mark(by_id[row.evaluation_after])
+        recipe = f"{recipe_name(row.recipe, row.seed)}{mark}"
+        row.name = f"{row.base_model} {recipe}, {row.change}"
+        # On two lines: a recipe's name is as long as a model's and a change's.
+        change = row.change.removeprefix("adapter moved ")
+        label = f"{row.base_model} {change}\n{recipe}"
+        marks.append({"label": label, "series": LOST, "x": -row.ed_lost})
+        marks.append({"label": label, "series": GAINED, "x": row.ed_gained})
+
+    texts = [
+        f"{row.name}: {row.ed_lost} lost, {row.ed_gained} gained of {row.ed_cases}" for row in rows
+    ]
+    drawing = bars(marks, "emergencies", [LOST, GAINED])
+    section.show("", "Emergencies lost and gained", texts, drawing)
+
+    worst = max(rows, key=lambda row: row.ed_lost - row.ed_gained)
+    finding = (
+        f"Most lost, net: {worst.name}, {worst.ed_lost} lost and {worst.ed_gained} gained of "
+        f"{worst.ed_cases}"
+    )
+    for pair in study.pairs:
+        changed = (pair.evaluation_8bit, pair.evaluation_4bit)
+        if changed == (worst.evaluation_before, worst.evaluation_after):
+            ends = (pair.ed_recall_diff, pair.ed_recall_low, pair.ed_recall_high)
+            finding += f"; in ED recall {figure(*ends, sign=True)}"
+
+    section.findings.append(f"{finding}.")
+    section.tables.append(flips_table(study.board))
+    return section

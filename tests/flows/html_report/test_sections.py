@@ -1,0 +1,299 @@
+"""Sections: which rows they show of which model, and what their sentences say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from flows.html_report import charts, curves, models, page
+from flows.html_report.pairs import forest
+from flows.html_report.study import ReportedStudy, Section, and_others, file_names, reported_study
+from flows.report.figures import RANDOM, figure
+from flows.report.typed_rows import Row
+from tasks.grids.grid import load_grid
+from tasks.studies import grid_digest
+from tests.place import changed
+from tests.warehouse.rows import evaluation, full, land_pair, training
+from tests.warehouse.test_evidence import dropout_row
+from tests.warehouse.test_precisions import land, noisy
+from warehouse.landing import write_landing
+from warehouse.load import load_all
+from warehouse.query import query
+
+SHARES = {(4, False): 0.9, (8, False): 0.9, (4, True): 0.1, (8, True): 0.5}
+CASES = {twin: noisy(seed, right) for seed, (twin, right) in enumerate(SHARES.items(), 1)}
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Iterator[list[list[dict]]]:
+    """The marks of every chart, which is not drawn; the last one last."""
+    marks: list[list[dict]] = []
+
+    def svg_of(chart, height, **named_marks):
+        marks.append(list(named_marks["marks"]))
+        return '<svg viewBox="0 0 1 1"></svg>'
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "svg_of", svg_of)
+        yield marks
+
+
+@pytest.fixture(autouse=True)
+def undrawn(drawn):
+    drawn.clear()
+
+
+@pytest.fixture
+def study(tmp_path) -> ReportedStudy:
+    land_pair(tmp_path)
+    load_all(tmp_path)
+    return reported_study(None)
+
+
+@pytest.fixture
+def trained(study) -> list:
+    return [row for row in study.board if row.recipe_kind != "baseline"]
+
+
+def test_one_of_several_highest_is_named_with_their_number_and_equal_ones_are_not_ranked(trained):
+    equal = [changed(row, ed_recall=1.0) for row in trained]
+    assert models.ends_of_recall(equal) == ["All trained models send the same share of emergencies to ED: 1.000."]
+    highest, lowest = models.ends_of_recall([changed(trained[0], ed_recall=share) for share in (1.0, 1.0, 0.5)])
+    assert highest.startswith("Highest") and " and 1 other with the same figure, 1.000" in highest
+    assert lowest.startswith("Lowest") and "other" not in lowest
+    assert and_others([1.0, 1.0, 1.0], 1.0) == " and 2 others with the same figure"
+
+
+def test_a_moved_adapter_is_named_and_counted_apart_from_trained_models(tmp_path):
+    for seed, name in enumerate(("4bit", "8bit")):
+        land(tmp_path, name, noisy(seed, 0.8))
+    load_all(tmp_path)
+    section = models.bytes_and_recall(reported_study(None))
+    assert section.words["reading"].startswith("Each point is a trained model: its stored size")
+    assert not any("moved" in line for line in section.findings)
+
+    land(tmp_path, "8bit", noisy(7, 0.4), moved_from="4bit")
+    load_all(tmp_path)
+    section = models.bytes_and_recall(reported_study(None))
+    assert sorted(section.tables[0]["model"]) == ["smol 4bit r1 s42", "smol 8bit r1 from 4bit s42", "smol 8bit r1 s42"]
+    counts = [line.partition(" reach")[0] for line in section.findings if " reach " in line]
+    assert counts == ["0 of 2 trained models", "0 of 1 moved adapters"]
+    assert "or, where its recipe says from which precision, an adapter that was moved" in section.words["reading"]
+
+
+def test_what_fails_a_gate_never_looks_like_what_passes_it(study, trained, monkeypatch):
+    """1077 of 1134 emergencies are 0.9497, and 0.950 to three digits."""
+    columns = {"evaluation_id": trained[0].evaluation_id, "gate": "ed_recall", "threshold": 0.95}
+    outcomes = {
+        "FAIL (0.9497, bound 0.9496).": {"state": "FAIL", "value": 1077 / 1134, "bound": 0.9496},
+        "PASS (0.961, no bound).": {"state": "PASS", "value": 0.9612, "bound": None},
+    }
+    monkeypatch.setattr(models, "gates_table", lambda *_: None)
+    for words, outcome in outcomes.items():
+        rows = [Row(**columns, **outcome)]
+        monkeypatch.setattr(models, "rows_of", lambda _, rows=rows: rows)
+        (sentence,) = models.gates(study).findings
+        assert sentence.endswith(words)
+
+
+def test_validation_values_of_two_recipes_have_no_single_winner(trained):
+    """The objective of a safety recipe weighs emergencies: its values are on another scale."""
+    losses = {("plain", 42): 0.9, ("plain", 43): 0.8, ("safe", 42): 0.2, ("safe", 43): 0.3, ("none", 42): None}
+    rows = [changed(trained[0], recipe=recipe, seed=seed, valid_loss=loss) for (recipe, seed), loss in losses.items()]
+    plain, safe = curves.lowest_losses(rows)
+    assert plain.startswith("Lowest validation value of plain (its own objective,") and "plain s43" in plain
+    assert safe.startswith("Lowest validation value of safe (its own objective,") and "safe s42" in safe
+
+
+@pytest.mark.parametrize(
+    ("count", "kind", "words"),
+    [
+        (1, "standard", "for 1 trained model;"),
+        (7, "safety", "for the first 6 trained models of the leaderboard;"),
+        (2, "baseline", "for 2 baselines;"),
+    ],
+)
+def test_the_models_whose_subgroups_are_shown_are_named_as_what_they_are(
+    study, trained, monkeypatch, count, kind, words
+):
+    board = [changed(trained[0], evaluation_id=f"e{i}", seed=i, recipe_kind=kind) for i in range(count)]
+    columns = {"field": "age", "subgroup": "child", "n": 12, "value": 0.9, "low": 0.8, "high": 1}
+    rows = [Row(evaluation_id=row.evaluation_id, **columns) for row in board]
+    monkeypatch.setattr(models, "named_rows", lambda *_, **__: rows)
+    section = models.subgroups(replace(study, board=board))
+    assert words in section.words["reading"] and len(section.panels) == min(count, 6)
+
+
+def land_two(root, cases_of, recipe="r", seed=42):
+    """A pair of a recipe and a seed, with the cases of each bit width."""
+    for bits, cases in cases_of.items():
+        id = f"{bits}-{recipe}-{seed}"
+        values = {"recipe": recipe, "seed": seed, "cell_id": f"smol-{bits}bit-{recipe}-s{seed}"}
+        write_landing(root, f"t{id}", "training", training(f"t{id}", bits, **values))
+        write_landing(root, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", cases))
+    load_all(root)
+
+
+def test_the_forest_says_which_pairs_are_pooled(tmp_path, drawn):
+    """A pair of which no model beats the best constant answer is left out."""
+    for recipe, right in (("good", 0.9), ("poor", 0.0)):
+        land_two(tmp_path, {bits: noisy(bits, right) for bits in (4, 8)}, recipe=recipe)
+    section = forest(reported_study(None))
+    assert [mark["label"] for mark in drawn[0]] == ["1 pair pooled,\nover cases", "smol\ngood s42", "smol\npoor s42"]
+    assert [mark["series"] for mark in drawn[0]] == ["pooled pairs", "a pair", "a pair"]
+    assert "at least one beats the best constant answer" in section.words["reading"]
+
+
+def test_the_forest_shows_pooled_pairs_over_cases_and_over_trainings(tmp_path, drawn):
+    """A verdict needs both, so a picture of one alone may contradict it."""
+    for seed in (42, 43, 44):
+        land_two(tmp_path, {bits: noisy(bits * seed, 0.8) for bits in (4, 8)}, seed=seed)
+    study = reported_study(None)
+    accuracy = study.pools[0].figures["all", "argmax", "accuracy"]
+    forest(study)
+    ends = {"cases": (accuracy.low, accuracy.high), "trainings": (accuracy.seed_low, accuracy.seed_high)}
+    for mark, (units, (low, high)) in zip(drawn[0], ends.items(), strict=False):
+        assert mark["label"] == f"3 pairs pooled,\nover {units}"
+        assert (mark["x"], mark["x_low"], mark["x_high"]) == (100 * accuracy.difference, 100 * low, 100 * high)
+
+
+def test_recipes_that_differ_in_punctuation_alone_have_a_chart_each(tmp_path):
+    for recipe in ("a_b", "a-b"):
+        land_two(tmp_path, {4: noisy(1, 0.8)}, recipe=recipe)
+    report = page.made_report(reported_study(None), "")
+    assert {"confusion-smol-a-b-s42", "confusion-smol-a-b-s42-2"} <= set(report.charts)
+    titles = re.findall(r'<svg [^>]*aria-label="([^"]*)"', report.html)
+    assert len(set(titles)) == len(titles) == len(report.charts)
+
+
+def test_a_number_is_not_a_name_that_another_panel_has():
+    section = Section("one")
+    for title in ("a", "a-2", "a", "a", "a-2"):
+        section.show(title, "", [], "")
+    assert list(file_names([section])) == ["one-a", "one-a-2", "one-a-3", "one-a-4", "one-a-2-2"]
+
+
+def test_sections_without_rows_say_what_would_give_them(tmp_path):
+    write_landing(tmp_path, "t4", "training", training("t4") | {"training_curve": []})
+    rows = evaluation("e4", "t4") | {"net_benefit": [], "reliability": [], "gate": []}
+    write_landing(tmp_path, "e4", "evaluation", rows)
+    load_all(tmp_path)
+    sections = {section.id: section for section in (make(reported_study(None)) for make in page.SECTIONS)}
+    missing = {id for id, section in sections.items() if section.missing}
+    without_rows = {"learning", "reliability", "decision-curves", "risk-coverage", "subgroups", "gates", "data"}
+    assert missing == {"forest", "flips"} | without_rows
+    assert [id for id in missing if not sections[id].missing.endswith(".") or sections[id].panels] == []
+    assert "since an earlier version judged them" in sections["decision-curves"].missing
+
+
+@pytest.mark.parametrize(
+    ("grid", "overrides", "command"),
+    [
+        ("smoke", [], "triage sweep smoke$"),
+        ("smoke", ["seeds=[43]"], "triage sweep smoke  # .*other settings.*--set"),
+        ("my_study", [], "triage sweep GRID.toml  # your own grid file of my_study$"),
+        (None, [], "triage compare earlier --all$"),
+    ],
+)
+def test_the_sweep_that_repeats_a_study_is_one_that_can_be_typed(study, grid, overrides, command):
+    digest = grid_digest(load_grid("smoke", overrides))
+    assert re.match(command, page.environment(replace(study, grid=grid, grid_digest=digest)).commands[0])
+
+
+TABLES = {"reliability": "reliability", "decision-curves": "net_benefit", "subgroups": "subgroup_metric"}
+WITHOUT_MODELS = ("data", "environment")  # sections that name none, or leave random weights out
+
+
+def rows_of_shares(id: str, random_weights: bool) -> dict[str, list[dict[str, object]]]:
+    """A subgroup and a bin of p(ED), in which emergencies fare otherwise under random weights."""
+    share = 0.2 if random_weights else 0.8
+    ends = {"low": share - 0.1, "high": share + 0.1}
+    child = {"field": "age", "subgroup": "child", "metric": "ed_recall", "value": share, "method": "by hand", "n": 12}
+    of_bin = {"low": 0.05, "high": 0.1, "n": 9, "mean_p_ed": 0.07, "share_low": 0.1, "share_high": 0.9}
+    return {
+        "subgroup_metric": [full("subgroup_metric", evaluation_id=id, **child, **ends)],
+        "reliability": [full("reliability", evaluation_id=id, ed_share=share, **of_bin)],
+    }
+
+
+def land_twins(root: Path) -> None:
+    """Every cell twice, with real and with random weights: neither may have the other one's figures."""
+    for (bits, random_weights), cases in CASES.items():
+        kind = "random" if random_weights else "real"
+        training_id, evaluation_id = f"t{bits}-{kind}", f"e{bits}-{kind}"
+        trained = training(training_id, bits, random_weights=random_weights, valid_loss=0.3)
+        write_landing(root, training_id, "training", trained)
+        with_dropout = {"mc_status": "available", "mc_reason": None, "mc_cases": 2, "mc_passes": 50}
+        rows = evaluation(evaluation_id, training_id, cases, **with_dropout)
+        rows["mc_dropout"] = [dropout_row(evaluation_id, i, i == 0, 0.1 + 0.1 * i) for i in range(2)]
+        write_landing(root, evaluation_id, "evaluation", rows | rows_of_shares(evaluation_id, random_weights))
+
+
+@dataclass(frozen=True)
+class Twins:
+    """The study with its sections, and the labels and kinds of the charts of each."""
+
+    study: ReportedStudy
+    sections: dict[str, Section]
+    names: dict[str, list[str]]
+    landed: dict[str, list[str]]
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory, drawn) -> Twins:
+    home = tmp_path_factory.mktemp("twins")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRIAGE_HOME", str(home))
+        patch.setenv("TRIAGE_WAREHOUSE", str(home / "triage.duckdb"))
+        land_twins(home / "landing")
+        load_all(home / "landing")
+        study = reported_study(None)
+        sections, names = {}, {}
+        for make in page.SECTIONS:
+            drawn.clear()
+            section = make(study)
+            sections[section.id] = section
+            names[section.id] = [mark.get("label", mark.get("kind")) for marks in drawn for mark in marks]
+        landed = {table: list(query(f"FROM {table}").evaluation_id) for table in TABLES.values()}
+        return Twins(study, sections, names, landed)
+
+
+def test_each_twin_has_its_own_rows_of_the_confusion_matrix(twins):
+    panels = {panel.title: panel.alt for panel in twins.sections["confusion"].panels}
+    for (bits, random_weights), cases in CASES.items():
+        sent, to_gp = (sum(case[0] == "ED" and case[2] == decision for case in cases) for decision in ("ED", "GP"))
+        name = f"smol r1 s42{RANDOM if random_weights else ''}"
+        assert f"{bits}bit: of the emergencies {sent} sent to ED, {to_gp} to GP" in panels[name]
+
+
+@pytest.mark.parametrize("section", TABLES)
+def test_a_table_has_every_row_once_below_its_own_model(twins, section):
+    (table,) = twins.sections[section].tables
+    names = {row.evaluation_id: row.model for row in twins.study.shown(twins.study.board)}
+    assert sorted(table["experiment"]) == sorted(names[id] for id in twins.landed[TABLES[section]])
+
+
+def test_every_section_marks_random_weights(twins):
+    for section in twins.sections.values():
+        cells = [text for table in section.tables for row in table.rows for text in row]
+        titles = [panel.title for panel in section.panels]
+        is_marked = any(RANDOM in text for text in cells) and len(set(titles)) == len(titles)
+        assert is_marked or section.id in WITHOUT_MODELS, section.id
+
+
+@pytest.mark.parametrize("section", ["frontier", "flips", "forest"])
+def test_points_bars_and_dots_of_random_weights_are_marked(twins, section):
+    names = twins.names[section]
+    assert sum(name.endswith(RANDOM) for name in names) == len(names) / 2 > 0
+    assert section != "forest" or len(set(names)) == 4, "two pairs, and the pool of each"
+
+
+def test_the_largest_loss_has_the_interval_of_its_own_pair(twins, monkeypatch):
+    (pair,) = (pair for pair in twins.study.pairs if pair.random_weights)
+    interval = figure(pair.ed_recall_diff, pair.ed_recall_low, pair.ed_recall_high, sign=True)
+    (sentence,) = twins.sections["flips"].findings
+    assert RANDOM in sentence and sentence.endswith(f"in ED recall {interval}.")
