@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,14 +12,29 @@ import time
 import urllib.error
 import urllib.request
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+def until(answer, seconds, otherwise):
+    """What `answer` gives as soon as it is true; after so many seconds a failure that says what `otherwise` gives."""
+    deadline = time.monotonic() + seconds
+    while not (given := answer()):
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.5)
+    return given
+
 
 class Study:
-    """A running `triage up` in a home of its own."""
+    """A `triage up` on a port that was free; `process` is the one that runs, and `worker` the id of its worker."""
 
-    def __init__(self, home, port):
+    def __init__(self, home):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
         self.home = home
-        self.port = port
-        self.api = f"http://127.0.0.1:{port}/api"
+        self.api = f"http://127.0.0.1:{self.port}/api"
         self.environment = os.environ | {
             "TRIAGE_HOME": str(home), "TRIAGE_WAREHOUSE": str(home / "t.duckdb"), "PREFECT_HOME": str(home / "prefect"),
             "PREFECT_API_URL": self.api, "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
@@ -28,18 +44,20 @@ class Study:
         return [sys.executable, "-m", "flows.cli", *arguments]
 
     def post(self, path, body):
-        request = urllib.request.Request(
-            self.api + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        return answer_of(request)
+        content = json.dumps(body).encode()
+        return answer_of(urllib.request.Request(self.api + path, content, {"Content-Type": "application/json"}))
 
     def deployment(self, name):
         return answer_of(f"{self.api}/deployments/name/{name}")
 
     def run(self, name, parameters):
-        return self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", {"parameters": parameters})[
-            "id"
-        ]
+        deployment = self.deployment(name)["id"]
+        return self.post(f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
+
+    def runs(self, name):
+        """The flow runs of a name, the newest first."""
+        body = {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC"}
+        return self.post("/flow_runs/filter", body)
 
     def state(self, run):
         return answer_of(f"{self.api}/flow_runs/{run}")["state"]["type"]
@@ -51,17 +69,13 @@ class Study:
             assert time.monotonic() < deadline, f"still {state}; worker log: {self.log()}"
             time.sleep(1)
 
-    def sweep_in_the_middle(self, **parameters):
-        """A sweep of the smoke grid that has begun to train; its id. What was trained here before has checkpoints too."""
+    def sweep_in_the_middle(self, iterations, limit=2):
+        """A sweep of the smoke grid that has begun to train; its id. What was trained here before has checkpoints, too."""
         before = self.checkpoints()
-        run = self.run("sweep/local", {"grid": "smoke", **parameters})
+        parameters = {"grid": "smoke", "overrides": [f"recipe.iterations={iterations}"], "limit": limit}
+        run = self.run("sweep/local", parameters)
         self.wait(run, until=("RUNNING",))
-        deadline = time.monotonic() + 120
-
-        while self.checkpoints() <= before:
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.2)
-
+        until(lambda: self.checkpoints() - before, 120, self.log)
         return run
 
     def checkpoints(self):
@@ -71,20 +85,19 @@ class Study:
         return (self.home / "logs" / "prefect-worker-default.log").read_text()[-3000:]
 
     def up(self, *options):
-        """Start `triage up` and wait until its worker runs; returns the process, its output as `output_lines`."""
-        process = subprocess.Popen(
+        """Start `triage up` and wait until its worker runs."""
+        self.process = subprocess.Popen(
             self.triage("up", "--port", str(self.port), *options), env=self.environment, stdout=subprocess.PIPE, text=True,
             preexec_fn=_as_at_a_terminal,
         )  # fmt: skip
-        process.output_lines = []
-        for line in process.stdout:
-            process.output_lines.append(line)
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
             if line.startswith("Worker started"):
                 self.worker = int(line.split("process ")[1].split(")")[0])
                 break
 
-        assert any(f"http://127.0.0.1:{self.port}" in line for line in process.output_lines), process.output_lines
-        return process
+        assert any(f"http://127.0.0.1:{self.port}" in line for line in lines), lines
 
     def processes(self, *words):
         """Ids of the running processes of this study whose command and environment hold every word."""
@@ -94,10 +107,10 @@ class Study:
     def workers(self):
         return self.processes("worker start --pool triage --work-queue default")
 
-    def end(self, process, number=signal.SIGTERM):
+    def end(self, number=signal.SIGTERM):
         """End `triage up` and see that nothing of it stays."""
-        process.send_signal(number)
-        assert process.wait(timeout=60) == 0
+        self.process.send_signal(number)
+        assert self.process.wait(timeout=60) == 0
         assert self.processes("prefect") == []
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", self.port)) != 0, "the server still answers"
@@ -120,10 +133,3 @@ def _as_at_a_terminal():
     """Under nohup or in a shell's background job a signal is ignored, and so it would be by whatever the tests start."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-
-
-def new_study(home):
-    """A study in `home` on a port that is free."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return Study(home, probe.getsockname()[1])

@@ -1,27 +1,167 @@
-"""`triage up` over its life: its deployments, and being stopped, killed and started again in mid sweep.
+"""`triage up` over its life: what a person finds in the Prefect UI, read in a headless Chromium; the messages of `--notify`;
+and being stopped, killed and started again in mid sweep.
 
-uv run pytest -m nightly tests/browser/test_up.py
+uv run pytest -m nightly tests/browser        (needs Debian's chromium, or `chromium` on the PATH)
 """
 
+import json
 import os
+import shutil
 import signal
-import time
+import subprocess
+import sys
 import urllib.request
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-from tests.browser.study import new_study
+from deployments.notify import notices
+from tests.browser.study import CHROMIUM, FLAGS, Study, until
+from tests.http_server import QuietHandler, http_server
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
-LONG = {"overrides": ["recipe.iterations=400"], "limit": 2}
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    new = new_study(tmp_path_factory.mktemp("home"))
-    new.process = new.up()
+def messages():
+    """What arrives at a listener on this machine, and its Apprise address."""
+    received = []
+
+    class Listener(QuietHandler):
+        def do_POST(self):
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+    with http_server(Listener) as address:
+        yield received, address.replace("http", "json")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, messages):
+    new = Study(tmp_path_factory.mktemp("home"))
+    new.up("--notify", messages[1])
     yield new
-    new.end(new.process, signal.SIGHUP)
+    new.end(signal.SIGHUP)
+
+
+def test_a_second_up_says_that_it_runs_already(study):
+    command = study.triage("up", "--port", str(study.port))
+    again = subprocess.run(command, env=study.environment, capture_output=True, text=True)
+    assert again.returncode == 0 and "Already running" in again.stdout
+
+
+def test_a_sweep_started_by_hand_and_one_started_by_its_schedule_complete(study):
+    command = ["prefect", "deployment", "run", "sweep/local", "-p", "grid=smoke", "-p", "limit=1", "--watch"]
+    by_hand = subprocess.Popen([sys.executable, "-m", *command], env=study.environment, stdout=subprocess.DEVNULL)
+    soon = (datetime.now(UTC) + timedelta(seconds=20)).isoformat()
+    schedule = {"schedule": {"interval": 86400, "anchor_date": soon}, "active": True}
+    parameters = {"parameters": {"grid": "smoke", "limit": 2}}
+    deployment = study.deployment("sweep/local")["id"]
+    study.post(f"/deployments/{deployment}/schedules", [schedule | parameters])
+    assert by_hand.wait(timeout=240) == 0, study.log()
+    filters = {"flow_runs": {"tags": {"all_": ["auto-scheduled"]}, "state": {"type": {"any_": ["COMPLETED"]}}}}
+    (run, *_) = until(lambda: study.post("/flow_runs/filter", filters), 240, study.log)
+    assert run["parameters"]["limit"] == 2
+
+
+def artifact(study, key):
+    """Address of the newest artifact of a key."""
+    rows = study.post("/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1})
+    return f"/artifacts/artifact/{rows[0]['id']}"
+
+
+def deployment(study, name):
+    return f"/deployments/deployment/{study.deployment(name)['id']}"
+
+
+PAGES = {
+    "runs": (lambda study: "/runs", ["sweep smoke", "tiny-llama", "4bit", "standard"]),
+    "run": (
+        lambda study: f"/runs/flow-run/{study.runs('sweep smoke')[0]['id']}",
+        ["sweep smoke", "balanced_safe", "safety"],
+    ),
+    "deployments": (lambda study: "/deployments", ["local", "sweep", "experiment", "compare", "nightly", "02:00 AM"]),
+    "schedules": (lambda study: deployment(study, "sweep/local"), ["weekly-paper"]),
+    "form": (
+        lambda study: deployment(study, "experiment/local") + "/run",
+        ["base model, e.g. smollm2-135m", "a recipe of the grid"],
+    ),
+    "artifacts": (lambda study: "/artifacts", ["leaderboard", "comparison"]),
+    "leaderboard": (lambda study: artifact(study, "leaderboard"), ["tiny-llama-4bit", "random weights", "ED recall"]),
+    "comparison": (lambda study: artifact(study, "comparison"), ["4 bits against 8 bits", "not a medical device"]),
+}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.parametrize("page", PAGES)
+def test_the_ui_shows_what_ran_what_will_run_and_what_came_of_it(study, page, tmp_path):
+    address, texts = PAGES[page]
+    url = f"http://127.0.0.1:{study.port}{address(study)}"
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    common = [CHROMIUM, *FLAGS, profile, "--virtual-time-budget=30000", "--window-size=1400,1400"]
+    shot = tmp_path / "page.png"
+
+    for _ in range(4):  # a page is read when its time is up, whether its requests were answered by then or not
+        dom = subprocess.run([*common, "--dump-dom", url], capture_output=True, text=True, timeout=120).stdout
+        if all(text in dom for text in texts):
+            break
+
+    subprocess.run([*common, f"--screenshot={shot}", url], capture_output=True, timeout=120, check=True)
+    if keep := os.environ.get("TRIAGE_SCREENSHOTS"):
+        shutil.copy(shot, Path(keep) / f"{page}.png")
+
+    assert shot.stat().st_size > 10_000
+    assert [text for text in texts if text not in dom] == []
+
+
+def test_a_gate_that_fails_and_a_sweep_that_fails_are_told_and_are_in_the_feed(study, messages):
+    def arrived(part):
+        """The first message whose title holds `part`."""
+        return until(lambda: [one for one in messages[0] if part in one["title"]], 120, lambda: messages[0])[0]
+
+    study.wait(study.run("experiment/local", {"grid": "smoke", "model": "tiny-llama", "recipe": "baseline"}))
+    unsafe = arrived("unsafe by its gates")
+    assert "tiny-llama 4bit baseline s42" in unsafe["title"] and "ED recall" in unsafe["message"]
+    study.wait(study.run("sweep/local", {"grid": "no-such-grid"}), until=("FAILED",))
+    assert "no grid 'no-such-grid'" in arrived("failed")["message"]
+
+    body = {"filter": {"event": {"prefix": ["triage."]}, "order": "DESC"}, "limit": 50}
+    names = {event["event"] for event in study.post("/events/filter", body)["events"]}
+    assert {"triage.experiment.landed", "triage.experiment.gate_failed"} <= names
+    names = {one["name"] for one in study.post("/automations/filter", {})}
+    expected = {notice.name for notice in notices(uuid4())} | {"triage: a lost run runs again"}
+    assert {name for name in names if name.startswith("triage: ")} == expected
+
+
+def test_one_experiment_and_the_comparison_run_as_deployments_under_readable_names(study):
+    cell = {"grid": "smoke", "model": "tiny-llama", "bits": 4, "recipe": "balanced_safe", "seed": 42}
+    experiment = study.run("experiment/local", cell)
+    study.wait(experiment)
+    assert experiment in {run["id"] for run in study.runs("tiny-llama 4bit balanced_safe s42")}
+    study.wait(study.run("compare/local", {}))
+    keys = {one["key"] for one in study.post("/artifacts/filter", {})}
+    assert keys == {"leaderboard", "comparison"}, "no progress bar of a finished step"
+
+
+def test_during_a_sweep_a_comparison_answers_within_seconds_and_a_night_is_cancelled(study):
+    sweep = study.sweep_in_the_middle(402)
+    comparison = study.run("compare/local", {})
+    night = study.run("nightly/local", {"grid": "smoke"})
+    study.wait(comparison, seconds=60)  # 15 on a quiet machine
+    study.wait(night, seconds=60, until=("CANCELLED",))
+    assert study.state(sweep) == "RUNNING"
+    study.wait(sweep, seconds=400)
+
+
+def test_a_night_without_a_sweep_starts_one(study):
+    before = len(study.runs("sweep smoke"))
+    study.wait(study.run("nightly/local", {"grid": "smoke"}))
+    until(lambda: len(study.runs("sweep smoke")) > before, 120, study.log)
+    newest = max(study.runs("sweep smoke"), key=lambda run: run["created"])
+    study.wait(newest["id"], seconds=400)
 
 
 def schedules(study):
@@ -40,70 +180,28 @@ def change_schedules(study):
     study.post(f"/deployments/{deployment['id']}/schedules", [own_schedule])
 
 
-def name_of(study, run):
-    return study.post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})[0]["name"]
-
-
-def test_one_experiment_and_the_comparison_run_as_deployments_under_readable_names(study):
-    cell = {"grid": "smoke", "model": "tiny-llama", "bits": 4, "recipe": "balanced_safe", "seed": 42}
-    experiment = study.run("experiment/local", cell)
-    study.wait(experiment)
-    assert name_of(study, experiment) == "tiny-llama 4bit balanced_safe s42"
-    comparison = study.run("compare/local", {})
-    study.wait(comparison)
-    keys = {a["key"] for a in study.post("/artifacts/filter", {})}
-    assert keys == {"leaderboard", "comparison"}, "no progress bar of a finished step"
-
-
-def test_during_a_sweep_a_comparison_answers_within_seconds_and_a_night_is_cancelled(study):
-    sweep = study.sweep_in_the_middle(**LONG | {"overrides": ["recipe.iterations=402"]})
-    comparison = study.run("compare/local", {})
-    night = study.run("nightly/local", {"grid": "smoke"})
-    study.wait(comparison, seconds=60)  # 15 on a quiet machine
-    study.wait(night, seconds=60, until=("CANCELLED",))
-    assert study.state(sweep) == "RUNNING"
-    study.wait(sweep, seconds=400)
-
-
-def test_a_night_without_a_sweep_starts_one(study):
-    before = len(study.post("/flow_runs/filter", {"flow_runs": {"name": {"any_": ["sweep smoke"]}}}))
-    study.wait(study.run("nightly/local", {"grid": "smoke"}))
-    deadline = time.monotonic() + 120
-
-    while len(runs := study.post("/flow_runs/filter", {"flow_runs": {"name": {"any_": ["sweep smoke"]}}})) == before:
-        assert time.monotonic() < deadline
-        time.sleep(1)
-
-    newest = max(runs, key=lambda run: run["created"])
-    study.wait(newest["id"], seconds=400)
-
-
 def test_a_sweep_goes_on_when_triage_up_is_stopped_and_started_again_and_schedules_stay_as_they_were_left(study):
     change_schedules(study)
     schedules_before = schedules(study)
     assert len(schedules_before) == 2
-    run = study.sweep_in_the_middle(**LONG)
-    study.end(study.process)
-    study.process = study.up()
+    run = study.sweep_in_the_middle(400)
+    study.end()
+    study.up()
     assert schedules(study) == schedules_before
     study.wait(run, seconds=400)
 
 
 def test_server_and_workers_end_with_a_killed_triage_up_and_the_next_one_goes_on_with_its_run(study):
-    run = study.sweep_in_the_middle(**LONG | {"overrides": ["recipe.iterations=401"]})
+    run = study.sweep_in_the_middle(401)
     study.process.kill()
     study.process.wait()
-    deadline = time.monotonic() + 30
-    while study.workers() or study.processes("server start --host"):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-    study.process = study.up()
+    until(lambda: not study.workers() and not study.processes("server start --host"), 30, study.log)
+    study.up()
     study.wait(run, seconds=400)
 
 
 def test_a_server_that_is_killed_is_started_again_and_the_sweep_goes_on(study):
-    run = study.sweep_in_the_middle(**LONG | {"overrides": ["recipe.iterations=403"]})
+    run = study.sweep_in_the_middle(403)
     worker = study.worker
     (server,) = study.processes("server start --host")
     os.kill(server, signal.SIGKILL)
@@ -112,3 +210,20 @@ def test_a_server_that_is_killed_is_started_again_and_the_sweep_goes_on(study):
     assert any("runs again" in line for line in sentence)
     assert study.processes("server start --host") != [server] and study.workers() == [worker]
     study.wait(run, seconds=400)
+
+
+def test_a_sweep_survives_its_worker_being_killed(study):
+    run = study.sweep_in_the_middle(404, limit=1)
+    os.kill(study.worker, signal.SIGKILL)
+    study.wait(run)
+
+
+def test_a_sweep_lost_with_its_worker_goes_on_with_the_next(study):
+    run = study.sweep_in_the_middle(600, limit=1)
+    own_processes = study.processes(f"PREFECT__FLOW_RUN_ID={run}")
+    workers = study.processes("worker start --pool triage")
+    assert own_processes and workers
+    for process in workers + own_processes:
+        os.kill(process, signal.SIGKILL)
+
+    study.wait(run, seconds=600)  # 100 of them until its heartbeats are missed

@@ -287,7 +287,7 @@ def test_every_section_marks_random_weights(twins):
 
 @pytest.mark.parametrize("section", ["frontier", "flips", "forest"])
 def test_points_bars_and_dots_of_random_weights_are_marked(twins, section):
-    names = twins.names[section]
+    names = [name.replace("\n", " ") for name in twins.names[section]]
     assert sum(name.endswith(RANDOM) for name in names) == len(names) / 2 > 0
     assert section != "forest" or len(set(names)) == 4, "two pairs, and the pool of each"
 
