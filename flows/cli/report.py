@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.terminal import Study, console, load_what_waits, print_line, refuse_existing
-from flows.html_report.files import check_charts_folder, landed_fingerprint, report_path
+from flows.html_report.files import landed_fingerprint, report_path
 from flows.report.figures import counted
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import write_atomic
@@ -52,8 +52,12 @@ def report(
             )
     if output is not None:
         refuse_existing(output)
-    if figures is not None:
-        check_charts_folder(figures)
+    if figures is not None and not figures.parent.is_dir():
+        raise BadInput(
+            f"There is no folder {figures.parent}; create it, or give --figures another name."
+        )
+    if figures is not None and figures.is_file():
+        raise BadInput(f"{figures} is a file; give --figures the name of a folder.")
 
     load_what_waits()
     bring_up_to_date()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ import vl_convert
 from markupsafe import escape
 
 Mark = dict[str, Any]
+Marks = Sequence[Mark]
 
 WIDTH = 360  # pixels of a chart: a phone shows it as it is, a wide screen several in a row
 MOST_ENLARGED = 1.35  # in a page
@@ -31,6 +32,7 @@ AXIS_AND_LEGEND = 92  # pixels
 MOST_SHAPES = 8  # of a curve: more would hide it
 # The palette of Okabe and Ito, with a darker blue: 4 and 8 bits differ in lightness too.
 LIGHT = {
+    "paper": "#ffffff",
     "ink": "#1a1a1a",
     "muted": "#595959",
     "grid": "#dddddd",
@@ -41,14 +43,14 @@ LIGHT = {
     "purple": "#cc79a7",
     "sky": "#56b4e9",
 }
-INK, MUTED, GRID, *PALETTE = (f"var(--{name})" for name in LIGHT)
+PAPER, INK, MUTED, GRID, *PALETTE = (f"var(--{name})" for name in LIGHT)
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 FURTHER_SHAPE = "triangle-left"
 PRECISIONS = ("4bit", "8bit", "bf16", "6bit", "mxfp4")  # have their own colours and shapes
 FONT = "Arial, Liberation Sans, Helvetica, sans-serif"  # of the width that Vega assumes
 LOOK = {
     "aria": False,  # the whole chart has one alternative text; marks need none
-    "background": "transparent",
+    "background": PAPER,
     "font": "sans-serif",
     "padding": {"left": 14, "right": 10, "top": 6, "bottom": 4},
     "style": {
@@ -97,9 +99,7 @@ class Axis:
     log: bool = False
 
     @classmethod
-    def of_shares(
-        cls, title: str, marks: Collection[Mark], field: str, also: Iterable[float] = ()
-    ) -> Axis:
+    def of_shares(cls, title: str, marks: Marks, field: str, also: Iterable[float] = ()) -> Axis:
         """An axis of shares, from a tenth below the smallest to a tenth above the largest; `also`
         are values beside those of the marks.
         """
@@ -130,21 +130,17 @@ def _round_values(low: float, high: float) -> list[float]:
 
 
 def dots(
-    marks: Iterable[Mark],
-    axis: Axis,
-    names: list[str],
-    lines: Iterable[float] = (),
-    shaded_range: tuple[float, float] | None = None,
+    marks: Marks, axis: Axis, names: list[str], lines: Iterable[float] = (), margin: float = 0
 ) -> str:
     """A forest plot: a line for each label, in the order of the marks; `names` are the series.
 
-    `lines`: values to compare with; `shaded_range`: a shaded range, such as a margin.
+    `lines`: values to compare with; `margin`: the range around 0 that is shaded.
     """
     marks, y, height = _in_lines(marks)
     base = alt.Chart(MARKS).encode(y=y, color=colour_of(names))
     layers = [line_at(value, "x") for value in lines]
-    if shaded_range:
-        data = alt.Data(values=[dict(zip(("from", "to"), shaded_range, strict=True))])
+    if margin:
+        data = alt.Data(values=[{"from": -margin, "to": margin}])
         shade = alt.Chart(data).mark_rect(color=GRID, opacity=0.6)
         layers.insert(0, shade.encode(x="from:Q", x2="to:Q"))
 
@@ -160,7 +156,7 @@ def dots(
     return svg_of(alt.layer(*layers), height, marks=marks)
 
 
-def bars(marks: Iterable[Mark], title: str, names: list[str]) -> str:
+def bars(marks: Marks, title: str, names: list[str]) -> str:
     """Counts to the left (negative) and right of zero; `names` are the series, the left one first."""
     marks, y, height = _in_lines(marks)
     x = alt.X(
@@ -176,7 +172,7 @@ def bars(marks: Iterable[Mark], title: str, names: list[str]) -> str:
     return svg_of(alt.layer(chart, line_at(0, "x", (1, 0))), height, marks=marks)
 
 
-def _in_lines(marks: Iterable[Mark]) -> tuple[list[Mark], alt.Y, int]:
+def _in_lines(marks: Marks) -> tuple[list[Mark], alt.Y, int]:
     """The marks with labels that a chart has room for, the axis of labels, and the height of the
     chart.
     """
@@ -191,12 +187,7 @@ def _in_lines(marks: Iterable[Mark]) -> tuple[list[Mark], alt.Y, int]:
 
 
 def points(
-    marks: Sequence[Mark],
-    x: Axis,
-    y: Axis,
-    names: list[str],
-    kinds: list[str],
-    lines: Iterable[float] = (),
+    marks: Marks, x: Axis, y: Axis, names: list[str], kinds: list[str], lines: Iterable[float] = ()
 ) -> str:
     """Points with interval bars: a colour for each series, a shape for each kind; `lines` are
     values of y.
@@ -217,13 +208,13 @@ def points(
 
 
 def curves(
-    marks: Sequence[Mark],
+    marks: Marks,
     x: Axis,
     y: Axis,
     names: list[str],
     kinds: list[str] | None = None,
     lines: Iterable[float] = (),
-    top: Sequence[Mark] = (),
+    top: Marks = (),
     diagonal: bool = False,
 ) -> str:
     """Curves: a colour and a shape for each series, a dash for each of two kinds, a band where there is one.
@@ -261,7 +252,7 @@ def curves(
     return svg_of(alt.layer(*layers), 240, marks=marks, shaped=shaped, top=top)
 
 
-def shaped_marks(marks: Iterable[Mark], names: list[str]) -> list[Mark]:
+def shaped_marks(marks: Marks, names: list[str]) -> list[Mark]:
     """The points of each curve that have its shape: few, and where curves lie on each other, those
     of two series beside each other.
     """
@@ -277,7 +268,7 @@ def shaped_marks(marks: Iterable[Mark], names: list[str]) -> list[Mark]:
     return shaped
 
 
-def matrices(marks: Sequence[Mark], names: list[str], order: Sequence[str]) -> str:
+def matrices(marks: Marks, names: list[str], order: Sequence[str]) -> str:
     """Confusion matrices side by side: a line for each true `label`, a column for each `decision`,
     in each cell the `cases`, the darker, the larger their `share` of the label's.
     """
@@ -328,7 +319,7 @@ def _legend(names: list[str]) -> alt.Legend | None:
     return alt.Legend(title=None) if len(names) > 1 else None
 
 
-def svg_of(chart: Any, height: int | None, **marks: Sequence[Mark]) -> str:
+def svg_of(chart: Any, height: int | None, **marks: Marks) -> str:
     """The SVG of an Altair chart, with its named data: of `height`, and `WIDTH` with everything
     around it, or of the chart's own size.
 
@@ -343,8 +334,9 @@ def svg_of(chart: Any, height: int | None, **marks: Sequence[Mark]) -> str:
 
     # The empty list lets no chart load anything; without it every address is allowed.
     svg = vl_convert.vegalite_to_svg(spec, config=LOOK, allowed_base_urls=[])
-    # What Vega writes for scripts, and roles of parts that have no alternative text of their own.
-    unused = r' (?:role|class|pointer-events|aria-[a-z]+)="[^"]*"'
+    # What Vega writes for scripts, roles of parts that have no alternative text of their own, and its
+    # font: that of the page or of the file holds.
+    unused = r' (?:role|class|font-family|pointer-events|aria-[a-z]+)="[^"]*"'
     # In tags alone: the text of a label stays as it is.
     return re.sub(r"<[^>]+>", lambda tag: re.sub(unused, "", tag.group()), svg)
 
@@ -357,33 +349,20 @@ def in_page(svg: str, prefix: str, alt_text: str) -> str:
     """The SVG as a part of a page: as wide as its place, coloured by the page, with its alternative
     text; `prefix` keeps its ids apart from those of other charts.
     """
-    width, height, content = _parts(svg)
+    head, content = svg.split(">", 1)
+    box = head[head.index("viewBox") :]
+    most = MOST_ENLARGED * float(box.split()[2])
+    text = escape(alt_text)
     content = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", content)
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt_text)}" '
-        f'style="max-width: {MOST_ENLARGED * width:.0f}px">'
-        f"<title>{escape(alt_text)}</title>{content}"
-    )
+    size = f'{box} style="max-width: {most:.0f}px"'
+    return f'<svg {size} role="img" aria-label="{text}"><title>{text}</title>{content}'
 
 
 def as_file(svg: str, alt_text: str) -> str:
     """The SVG as a file of its own, on white."""
-    width, height, content = _parts(svg)
-    content = re.sub(r"var\(--(\w+)\)", lambda variable: LIGHT[variable.group(1)], content)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="{FONT}"><title>{escape(alt_text)}</title>'
-        f'<rect width="{width}" height="{height}" fill="white"/>{content}'
-    )
-
-
-def _parts(svg: str) -> tuple[int, int, str]:
-    """The size of a chart, and what its SVG holds behind its head."""
-    match = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
-    assert match is not None, "Vega writes the size of a chart"
-    # Without Vega's font, that of the page holds, or that of the file's head.
-    content = svg[svg.index(">") + 1 :].replace(' font-family="sans-serif"', "")
-    return round(float(match.group(1))), round(float(match.group(2))), content
+    light = re.sub(r"var\(--(\w+)\)", lambda variable: LIGHT[variable.group(1)], svg)
+    head, content = light.split(">", 1)
+    return f'{head} font-family="{FONT}"><title>{escape(alt_text)}</title>{content}'
 
 
 LABEL_LENGTH = 26  # characters

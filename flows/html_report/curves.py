@@ -4,7 +4,7 @@ reliability near zero, decision curves, and risk and coverage with the review fl
 
 from __future__ import annotations
 
-from flows.html_report.charts import Axis, curves
+from flows.html_report.charts import Axis, Mark, curves
 from flows.html_report.study import (
     Interval,
     ReportedStudy,
@@ -87,10 +87,9 @@ def _losses(row: EvaluationRow) -> str:
     )
 
 
-def _mark(row: Row, x: float, y: Interval, kind: str | None = None) -> dict[str, object]:
+def _mark(row: Row, x: float, y: Interval, kind: str = "") -> Mark:
     """A point of a curve, with the band around it."""
-    mark = {"series": row.series, "x": x, **along("y", y)}
-    return mark if kind is None else mark | {"kind": kind}
+    return {"series": row.series, "kind": kind, "x": x, **along("y", y)}
 
 
 BELOW = 0.1  # the highest bin that is drawn
@@ -175,12 +174,9 @@ def decision_curve(study: ReportedStudy) -> Section:
         marks = [_mark(row, row.threshold, _benefit(row), MODEL) for row in group]
         # Everybody to ED does not depend on the model, only on the cases.
         everybody = {"series": EVERYBODY, "kind": EVERYBODY}
-        marks += [
-            everybody | {"x": row.threshold, "y": row.always_ed}
-            for row in group
-            if row.evaluation is group[0].evaluation
-        ]
-        highest = max(max(row.net_benefit, row.always_ed) for row in group)
+        always = {row.threshold: row.always_ed for row in group}
+        marks += [everybody | {"x": x, "y": y} for x, y in always.items()]
+        highest = max(mark["y"] for mark in marks)
         y = Axis("net benefit", (LOWEST, 1.1 * highest + 0.01))
         names.append(EVERYBODY)
         x = Axis("threshold on p(ED)")
@@ -240,7 +236,8 @@ def risk_coverage(study: ReportedStudy) -> Section:
     if not rows:
         return section
 
-    flags = {(row.evaluation_id, row.score): row for row in study.shown(rows_of("review_flag"))}
+    shown_flags = study.shown(rows_of("review_flag"))
+    flags = {(row.evaluation_id, row.score): row for row in shown_flags}
     # One scale for all panels, on which good models are told apart too.
     wrong = Axis("share wrong", (0, min(1, 1.1 * max(row.error_kept for row in rows) + 0.01)))
     coverage = Axis("share decided without review", (0, 1))
@@ -249,30 +246,26 @@ def risk_coverage(study: ReportedStudy) -> Section:
             _mark(row, row.coverage, (row.error_kept, None, None), KINDS[row.score])
             for row in group
         ]
-        votes = [flags.get((row.evaluation_id, VOTES)) for row in one_each(group)]
         top = [
             _mark(flag, 1 - flag.load, (flag.error_kept, None, None))
-            for flag in votes
-            if flag is not None and is_number(flag.error_kept)
+            for flag in shown_flags
+            if flag.panel == title and flag.score == VOTES
         ]
         drawing = curves(marks, coverage, wrong, names, list(KINDS.values()), top=top)
         texts = [f"{row.series}: {_flag(row, flags)}" for row in one_each(group)]
         section.show(title, f"Risk and coverage of {title}", texts, drawing)
 
-    first_rows = one_each(rows)
-    section.tables.append(review([row.evaluation for row in first_rows]))
+    section.tables.append(review([row.evaluation for row in one_each(rows)]))
     verdicts = [
         (flag.verdict or "cannot tell").replace("_", " ")
-        for row in first_rows
-        if (flag := flags.get((row.evaluation_id, ONE_PASS)))
+        for flag in shown_flags
+        if flag.score == ONE_PASS
     ]
     if verdicts:
         counts = ", ".join(f"{name} in {verdicts.count(name)}" for name in dict.fromkeys(verdicts))
-        flagged = {id for id, _ in flags}
-        example = next(row for row in first_rows if row.evaluation_id in flagged)
         section.findings = [
             f"Which order finds errors better, votes or one pass ({len(verdicts)} models): {counts}.",
-            f"{example.model}: {_flag(example, flags)}.",
+            f"{shown_flags[0].model}: {_flag(shown_flags[0], flags)}.",
         ]
     return section
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from flows.report.studies import evaluation_ids
 from flows.report.typed_rows import rows_of
-from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from warehouse.connect import quoted
 
@@ -64,16 +63,6 @@ def is_current(study: str) -> bool:
     except OSError:
         return False
     return match is not None and match.group(1) == landed_fingerprint(study)
-
-
-def check_charts_folder(folder: Path) -> None:
-    """Raise BadInput unless charts can be written to `folder`, which need not be there yet."""
-    if not folder.parent.is_dir():
-        raise BadInput(
-            f"There is no folder {folder.parent}; create it, or give --figures another name."
-        )
-    if folder.exists() and not folder.is_dir():
-        raise BadInput(f"{folder} is a file; give --figures the name of a folder.")
 
 
 SECONDS = 600.0  # after which the sweep ends without its report

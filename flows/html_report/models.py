@@ -25,7 +25,7 @@ from flows.report.figures import (
     random_mark,
     recipe_name,
 )
-from flows.report.gates import FALSE_NEGATIVES, NAMES, looks
+from flows.report.gates import FALSE_NEGATIVES, NAMES
 from flows.report.gates import gates as gates_table
 from flows.report.leaderboard import leaderboard
 from flows.report.rules import RULES
@@ -156,12 +156,11 @@ def confusion(study: ReportedStudy) -> Section:
             for row in group
             for decision, count in zip(LABELS, row.counts, strict=True)
         ]
-        emergencies = [row for row in group if row.label == "ED"]
         texts = [
-            "{}: of the emergencies {:.0f} sent to ED, {:.0f} to GP, {:.0f} home".format(
-                row.series, *row.counts
-            )
-            for row in emergencies
+            f"{row.series}: of the emergencies {row.counts[0]:.0f} sent to ED, "
+            f"{row.counts[1]:.0f} to GP, {row.counts[2]:.0f} home"
+            for row in group
+            if row.label == "ED"
         ] or ["no emergency among the cases"]
         drawing = matrices(marks, names, LABELS)
         section.show(title, f"Confusion matrices of {title}", texts, drawing)
@@ -313,20 +312,20 @@ def _lowest_first(rows: list[Row]) -> list[Row]:
 
 
 VALUES = ["value", "bound", "bound for all looks"]
+GATES = """
+    gate LEFT JOIN (SELECT evaluation_id, gate, bound_adjusted FROM gate_bounds)
+    USING (evaluation_id, gate) WHERE isfinite(value)
+"""
 
 
 def gates(study: ReportedStudy) -> Section:
     """A forest plot for each gate: value, the bound that PASS needs, and the bound for all looks."""
     section = Section("gates")
-    rows = [
-        row
-        for row in study.shown(rows_of("gate"))
-        if is_number(row.value) and row.evaluation.recipe_kind != "baseline"
-    ]
+    trained_rows = [row for row in study.board if row.recipe_kind != "baseline"]
+    rows = study.shown(rows_of(GATES), board=trained_rows)
     if not rows:
         return section
 
-    looked = looks()
     for gate, title in NAMES.items():
         of_gate = [row for row in rows if row.gate == gate]
         if gate == FALSE_NEGATIVES or not of_gate:
@@ -334,9 +333,7 @@ def gates(study: ReportedStudy) -> Section:
 
         marks = []
         for row in of_gate:
-            look = looked.get((row.evaluation_id, gate))
-            adjusted = look.bound_adjusted if look else None
-            values = (row.value, row.bound, adjusted)
+            values = (row.value, row.bound, row.bound_adjusted)
             for name, value in zip(VALUES, values, strict=True):
                 marks.append({"label": row.two_lines, "series": name, "x": value})
 
@@ -370,21 +367,18 @@ def baselines(study: ReportedStudy) -> Section:
     """The leaderboard as forest plots: trained models beside constant answers, a bag of words and
     untuned models.
     """
-    section = Section(
-        "baselines", findings=_best_accuracy(study), tables=[leaderboard(study.board)]
-    )
+    section = Section("baselines", findings=_best_accuracy(study))
+    section.tables.append(leaderboard(study.board))
+    shown_rows = study.shown(study.board)
+    for row in shown_rows:
+        row.kind = "baseline" if row.recipe_kind == "baseline" else "trained"
     for metric, name in FIGURES.items():
-        rows = [row for row in study.shown(study.board) if getattr(row, metric) is not None]
+        rows = [row for row in shown_rows if getattr(row, metric) is not None]
         marks = [
-            along("x", interval(row, metric))
-            | {
-                "label": row.two_lines,
-                "series": "baseline" if row.recipe_kind == "baseline" else "trained",
-            }
+            {"label": row.two_lines, "series": row.kind} | along("x", interval(row, metric))
             for row in rows
         ]
-        kinds = {mark["series"] for mark in marks}
-        names = [kind for kind in ("trained", "baseline") if kind in kinds]
+        names = sorted({mark["series"] for mark in marks}, reverse=True)
         drawing = dots(marks, Axis.of_shares(name, marks, "x"), names)
         texts = [f"{row.model} {figure(*interval(row, metric))}" for row in rows]
         shows = f"{name[0].upper()}{name[1:]} of every model and baseline"

@@ -5,20 +5,27 @@ chart: the data card, the environment with commands, and single cases.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import altair as alt
 import jinja2
 from markupsafe import Markup, escape
 
+from flows.html_report import curves, models, pairs
 from flows.html_report.charts import as_file, in_page
-from flows.html_report.curves import decision_curve, learning, reliability, risk_coverage
-from flows.html_report.models import baselines, bytes_and_recall, confusion, gates, rules, subgroups
-from flows.html_report.pairs import flips, forest
-from flows.html_report.study import EVERYTHING, Panel, ReportedStudy, Section, file_names, full_name
+from flows.html_report.study import (
+    EVERYTHING,
+    Panel,
+    ReportedStudy,
+    Section,
+    file_names,
+    full_name,
+    named_rows,
+)
 from flows.report.figures import counted
 from flows.report.typed_rows import Row, rows_of
 from tasks.grids.grid import GRIDS, load_grid
@@ -117,28 +124,12 @@ def _sweep(grid: str, digest: str | None) -> str:
 
 
 MOST_ROWS = 6000  # a line for each case and model: more would not fit into 6 MB with the charts
-MATTERS = """(
-    WITH decided AS (
-        SELECT
-            case_id, label, bool_or(decision = 'ED') AS caught,
-            count(*) FILTER (decision <> 'ED') AS missed, count(*) AS models
-        FROM prediction
-        WHERE evaluation_id IN {models} AND label = 'ED' AND decision IS NOT NULL
-        GROUP BY case_id, label
-    ),
-    flipped AS (
-        SELECT eight.case_id, count(*) AS flips
-        FROM quantization_comparison AS pair
-        JOIN prediction AS eight ON eight.evaluation_id = pair.evaluation_8bit
-        JOIN prediction AS four
-            ON four.evaluation_id = pair.evaluation_4bit AND four.case_id = eight.case_id
-        WHERE eight.label = 'ED' AND (four.decision = 'ED') <> (eight.decision = 'ED')
-        GROUP BY eight.case_id
-    )
-    SELECT case_id, missed, models, coalesce(flips, 0) AS flips
-    FROM decided LEFT JOIN flipped USING (case_id)
-    WHERE missed > 0
-    ORDER BY flips DESC, missed DESC, case_id
+MISSED = """(
+    SELECT case_id, count(*) FILTER (decision <> 'ED') AS missed, count(*) AS models
+    FROM prediction
+    WHERE evaluation_id IN {models} AND label = 'ED' AND decision IS NOT NULL
+    GROUP BY case_id
+    HAVING missed > 0
 )"""
 ANSWERS = """(
     SELECT p.*, m.passes, m.decision_majority, m.decision_confidence, m.majority, m.confidence, m.review
@@ -147,76 +138,71 @@ ANSWERS = """(
 )"""
 
 
-class ShownCases(NamedTuple):
-    """The cases of a report, and of how many missed emergencies; `left_out` of them do not fit.
+def shown_cases(
+    study: ReportedStudy, case_ids: Collection[str], texts: Path | None
+) -> tuple[list[dict[str, Any]], int]:
+    """The cases that were asked for; without any, emergencies that a model missed, flips first, and
+    how many of these do not fit.
 
     A case has its `case_id`, `label` and `group`, a `summary`, `lines` of a model's name, decision,
     probabilities and passes, and a `text` only from the user's own file.
-    """
-
-    shown: list[dict[str, Any]]
-    missed: int
-    left_out: int
-
-
-def shown_cases(study: ReportedStudy, case_ids: Collection[str], texts: Path | None) -> ShownCases:
-    """The cases that were asked for; without any, emergencies that a model missed, flips first.
 
     Raises BadInput for a case that the study does not have, and for a file whose texts fit no case.
     """
     names = {row.evaluation_id: full_name(row) for row in study.board if row.precision is not None}
     models = listed(names)
-    missed = {row.case_id: row for row in rows_of(MATTERS.format(models=models), only=study.ids)}
+    flips = Counter(
+        row.case_id
+        for row in named_rows("flipped_cases", study.ids, label="ED")
+        if "ED" in (row.at_8bit, row.at_4bit)
+    )
+    rows = rows_of(MISSED.format(models=models))
+    rows.sort(key=lambda row: (-flips[row.case_id], -row.missed, row.case_id))
+    missed = {row.case_id: row for row in rows}
     most = max(1, MOST_ROWS // max(1, len(names)))
     ids = list(dict.fromkeys(case_ids)) or list(missed)[:most]
     left_out = 0 if case_ids else len(missed) - len(ids)
     if not ids:
-        return ShownCases([], 0, 0)
+        return [], 0
 
     answers: dict[str, dict[str, Row]] = {id: {} for id in ids}
     for row in rows_of(ANSWERS.format(models=models, cases=listed(ids))):
         answers[row.case_id][row.evaluation_id] = row
-    for id, rows in answers.items():
-        if not rows:
+    for id, answered in answers.items():
+        if not answered:
             query = f"SELECT case_id FROM prediction WHERE evaluation_id = {quoted(study.ids[0])}"
             raise BadInput(
                 f"No model of the study {study.name} was judged on a case {id!r}; ids are those of "
                 f'the warehouse: triage sql "{query}".'
             )
 
-    own_texts = _texts(texts, answers) if texts else {}
+    own_texts: dict[str, str] = {}
+    if texts:
+        from flows.cli.gates import texts_by_digest
+
+        own_texts = texts_by_digest(texts)
+        digests = {row.case_digest for rows in answers.values() for row in rows.values()}
+        if not digests & set(own_texts):
+            raise BadInput(
+                f"No text in {texts} is that of a case in the report; give the file from which the "
+                "test cases of this study were read."
+            )
+
     cases = []
-    for id, rows in answers.items():
-        first = next(iter(rows.values()))
-        lines = [_line(name, rows[model]) for model, name in names.items() if model in rows]
+    for id, answered in answers.items():
+        first = next(iter(answered.values()))
+        lines = [_line(name, answered[model]) for model, name in names.items() if model in answered]
         case = {"case_id": id, "label": first.label, "group": first.case_group, "lines": lines}
-        text = own_texts.get(first.case_digest or "")
-        cases.append(case | {"summary": _summary(missed.get(id)), "text": text})
+        case["text"] = own_texts.get(first.case_digest or "")
+        case["summary"] = "no model missed it as an emergency"
+        if id in missed:
+            case["summary"] = f"missed by {missed[id].missed} of {missed[id].models} models"
+        if flips[id]:
+            pairs = counted(flips[id], "pair")
+            case["summary"] += f", caught at one precision alone in {pairs}"
+        cases.append(case)
 
-    return ShownCases(cases, len(missed), left_out)
-
-
-def _texts(path: Path, answers: dict[str, dict[str, Row]]) -> dict[str, str]:
-    from flows.cli.gates import texts_by_digest
-
-    texts = texts_by_digest(path)
-    if not any(row.case_digest in texts for rows in answers.values() for row in rows.values()):
-        raise BadInput(
-            f"No text in {path} is that of a case in the report; give the file from which the test "
-            "cases of this study were read."
-        )
-
-    return texts
-
-
-def _summary(missed: Row | None) -> str:
-    if missed is None:
-        return "no model missed it as an emergency"
-
-    summary = f"missed by {missed.missed} of {missed.models} models"
-    if missed.flips:
-        summary += f", caught at one precision alone in {counted(missed.flips, 'pair')}"
-    return summary
+    return cases, left_out
 
 
 def _line(name: str, row: Row) -> tuple[str, str, str, str]:
@@ -229,18 +215,18 @@ def _line(name: str, row: Row) -> tuple[str, str, str, str]:
 
 
 SECTIONS: tuple[Callable[[ReportedStudy], Section], ...] = (
-    forest,
-    bytes_and_recall,
-    learning,
-    confusion,
-    rules,
-    reliability,
-    decision_curve,
-    risk_coverage,
-    flips,
-    subgroups,
-    gates,
-    baselines,
+    pairs.forest,
+    models.bytes_and_recall,
+    curves.learning,
+    models.confusion,
+    models.rules,
+    curves.reliability,
+    curves.decision_curve,
+    curves.risk_coverage,
+    pairs.flips,
+    models.subgroups,
+    models.gates,
+    models.baselines,
     data_card,
     environment,
 )
@@ -263,7 +249,7 @@ def made_report(
 
     Raises BadInput for cases and texts that the study does not have.
     """
-    cases = shown_cases(study, case_ids, texts)
+    cases, left_out = shown_cases(study, case_ids, texts)
     # Altair checks each part of a chart as it is built, which takes as long as drawing it. Charts
     # here differ in their rows alone, and the tests draw every kind with the checks on.
     with alt.utils.schemapi.debug_mode(False):
@@ -278,10 +264,9 @@ def made_report(
     )
     environment.filters |= {"prose": _prose, "drawn": _drawn, "counted": counted}
     template = environment.get_template("template.html.jinja")
-    has_texts = any(case["text"] is not None for case in cases.shown)
-    html = template.render(
-        study=study, sections=sections, cases=cases, has_texts=has_texts, landed=landed
-    )
+    has_texts = any(case["text"] is not None for case in cases)
+    shown = {"study": study, "sections": sections, "cases": cases, "left_out": left_out}
+    html = template.render(shown, has_texts=has_texts, landed=landed)
     panels = file_names(sections)
     charts = {name: as_file(panel.drawing, panel.alt) for name, panel in panels.items()}
     return ReportPage(html, charts, has_texts)

@@ -40,8 +40,7 @@ def forest(study: ReportedStudy) -> Section:
 
         series = [POOLED, PAIR] if pooled else [PAIR]
         axis = Axis(f"{title}: 4 minus 8 bits, points")
-        margin = (-MARGIN_POINTS, MARGIN_POINTS)
-        drawing = dots(marks, axis, series, [0, -MARGIN_POINTS], margin)
+        drawing = dots(marks, axis, series, [0, -MARGIN_POINTS], MARGIN_POINTS)
         texts = [_text(mark) for mark in marks]
         section.show(title, f"Forest plot of {title}, 4 minus 8 bits in points", texts, drawing)
 
