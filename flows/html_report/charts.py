@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -22,6 +21,7 @@ from markupsafe import escape
 
 Mark = dict[str, Any]
 Marks = Sequence[Mark]
+Axis = dict[str, Any]  # the scale and the labels of one
 
 WIDTH = 360  # pixels of a chart: a phone shows it as it is, a wide screen several in a row
 MOST_ENLARGED = 1.35  # in a page
@@ -51,7 +51,6 @@ FONT = "Arial, Liberation Sans, Helvetica, sans-serif"  # of the width that Vega
 LOOK = {
     "aria": False,  # the whole chart has one alternative text; marks need none
     "background": PAPER,
-    "font": "sans-serif",
     "padding": {"left": 14, "right": 10, "top": 6, "bottom": 4},
     "style": {
         "guide-label": {"fill": INK, "fontSize": 11},
@@ -66,7 +65,6 @@ LOOK = {
     },
     "legend": {
         "orient": "bottom",
-        "direction": "horizontal",
         "layout": {"bottom": {"direction": "vertical", "anchor": "start"}},
         "labelLimit": 150,
         "columns": 3,
@@ -77,8 +75,6 @@ LOOK = {
         "symbolStrokeWidth": 2,
     },
     "view": {"stroke": None},
-    "text": {"color": INK, "fontSize": 11},
-    "rule": {"color": MUTED},
 }
 # svg_of adds the marks under these names.
 MARKS = alt.NamedData("marks")
@@ -87,39 +83,31 @@ TOP = alt.NamedData("top")
 INTERVAL = {"strokeWidth": 2, "opacity": 0.75, "clip": True}
 
 
-@dataclass(frozen=True)
-class Axis:
-    """What an axis shows; `log` scales need a domain above 0.
+def axis_of(title: str, domain: tuple[float, float] | None = None, log: bool = False) -> Axis:
+    """The scale and the labels of an axis; a `log` scale needs a domain above 0.
 
     What lies beyond the `domain` is cut off, so that a curve leaves the chart where it does.
     """
+    labels: Mark = {"title": title, "tickCount": 5, "labelOverlap": True}
+    scale: Mark = {"zero": domain is None}
+    if domain:
+        # "nice" would widen the domain to round values.
+        scale |= {"domain": list(domain), "nice": False}
+    if domain and log:
+        scale["type"] = "log"
+        labels["values"] = _round_values(*domain)
+    return {"scale": alt.Scale(**scale), "axis": alt.Axis(**labels)}
 
-    title: str
-    domain: tuple[float, float] | None = None
-    log: bool = False
 
-    @classmethod
-    def of_shares(cls, title: str, marks: Marks, field: str, also: Iterable[float] = ()) -> Axis:
-        """An axis of shares, from a tenth below the smallest to a tenth above the largest; `also`
-        are values beside those of the marks.
-        """
-        ends = [mark.get(field + end) for mark in marks for end in ("", "_low", "_high")]
-        numbers = [value for value in (*ends, *also) if value is not None]
-        low = min(numbers, default=0.0)
-        high = max(numbers, default=1.0)
-        return cls(title, (math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high + 1e-9) / 10)))
-
-    def along(self, channel: Any, field: str) -> Any:
-        """The channel alt.X or alt.Y of a field."""
-        axis: Mark = {"title": self.title, "tickCount": 5, "labelOverlap": True}
-        scale: Mark = {"zero": self.domain is None}
-        if self.domain:
-            # "nice" would widen the domain to round values.
-            scale |= {"domain": list(self.domain), "nice": False}
-        if self.log and self.domain:
-            scale["type"] = "log"
-            axis["values"] = _round_values(*self.domain)
-        return channel(f"{field}:Q", scale=alt.Scale(**scale), axis=alt.Axis(**axis))
+def axis_of_shares(title: str, marks: Marks, field: str, also: Iterable[float] = ()) -> Axis:
+    """An axis from a tenth below the smallest share to a tenth above the largest; `also` are shares
+    beside those of the marks.
+    """
+    ends = [mark.get(field + end) for mark in marks for end in ("", "_low", "_high")]
+    shares = [share for share in (*ends, *also) if share is not None]
+    low = min(shares, default=0.0)
+    high = max(shares, default=1.0)
+    return axis_of(title, (math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high + 1e-9) / 10)))
 
 
 def _round_values(low: float, high: float) -> list[float]:
@@ -149,7 +137,7 @@ def dots(
         base.mark_rule(**INTERVAL).encode(x="x_low:Q", x2="x_high:Q"),
         base.mark_point(filled=True, size=45, opacity=1).encode(
             # One field under one title: Vega-Lite joins the legends of colour and shape.
-            x=axis.along(alt.X, "x"),
+            x=alt.X("x:Q", **axis),
             shape=shape_of(names),
         ),
     ]
@@ -193,8 +181,8 @@ def points(
     values of y.
     """
     base = alt.Chart(MARKS).encode(color=colour_of(names))
-    across = x.along(alt.X, "x")
-    upward = y.along(alt.Y, "y")
+    across = alt.X("x:Q", **x)
+    upward = alt.Y("y:Q", **y)
     # One shape for all rather than one shape for two kinds.
     shape = shape_of(kinds, "kind") if len(kinds) <= len(SHAPES) else alt.Undefined
     bars = {"strokeWidth": 1.5, "opacity": 0.45, "clip": True}
@@ -212,24 +200,24 @@ def curves(
     x: Axis,
     y: Axis,
     names: list[str],
-    kinds: list[str] | None = None,
+    kinds: Sequence[str] = ("",),
     lines: Iterable[float] = (),
     top: Marks = (),
-    diagonal: bool = False,
+    diagonal: float = 0,
 ) -> str:
-    """Curves: a colour and a shape for each series, a dash for each of two kinds, a band where there is one.
+    """Curves: a colour and a shape for each series, a dash for each of two kinds, and a band where
+    there is one.
 
-    `top` are single points on top; `lines` are values of y. `diagonal` draws y = x, and an interval
-    and a shape at each point in place of the band.
+    `top` are single points on top; `lines` are values of y. `diagonal` draws y = x up to there,
+    and an interval and a shape at each point in place of the band.
     """
-    kinds = kinds or [""]
-    across = x.along(alt.X, "x")
-    upward = y.along(alt.Y, "y")
+    across = alt.X("x:Q", **x)
+    upward = alt.Y("y:Q", **y)
     base = alt.Chart(MARKS).encode(x=across, color=colour_of(names))
     layers = [line_at(value, "y") for value in lines]
 
-    if diagonal and x.domain:
-        ends = alt.Data(values=[{"x": value, "y": value} for value in x.domain])
+    if diagonal:
+        ends = alt.Data(values=[{"x": value, "y": value} for value in (0, diagonal)])
         mark = alt.Chart(ends).mark_line(color=MUTED, strokeDash=[4, 3], strokeWidth=1, clip=True)
         layers.append(mark.encode(x=across, y=upward))
 
@@ -238,15 +226,13 @@ def curves(
         band = base.mark_rule(**INTERVAL) if diagonal else area
         layers.append(band.encode(y="y_low:Q", y2="y_high:Q"))
 
-    dashes = alt.Scale(domain=kinds, range=[[1, 0], [5, 3]])
-    dashed = alt.StrokeDash("kind:N", scale=dashes, legend=_legend(kinds), sort=kinds)
+    dashes = alt.Scale(domain=list(kinds), range=[[1, 0], [5, 3]])
+    dashed = alt.StrokeDash("kind:N", scale=dashes, legend=_legend(kinds), sort=list(kinds))
     line = base.mark_line(strokeWidth=1.8, clip=True)
     layers.append(line.encode(y=upward, strokeDash=dashed))
     for data, size in [(SHAPED, 32), (TOP, 90)] if top else [(SHAPED, 32)]:
-        point = alt.Chart(data).mark_point(filled=True, size=size, opacity=1, clip=True)
-        layers.append(
-            point.encode(x=across, y=upward, color=colour_of(names), shape=shape_of(names))
-        )
+        point = base.mark_point(filled=True, size=size, opacity=1, clip=True)
+        layers.append(point.properties(data=data).encode(y=upward, shape=shape_of(names)))
 
     shaped = marks if diagonal else shaped_marks(marks, names)
     return svg_of(alt.layer(*layers), 240, marks=marks, shaped=shaped, top=top)
@@ -315,7 +301,7 @@ def _chosen(names: list[str], choices: Sequence[str], further: str) -> list[str]
     return [of_precision.get(name) or (free.pop(0) if free else further) for name in names]
 
 
-def _legend(names: list[str]) -> alt.Legend | None:
+def _legend(names: Sequence[str]) -> alt.Legend | None:
     return alt.Legend(title=None) if len(names) > 1 else None
 
 

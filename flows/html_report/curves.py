@@ -4,7 +4,7 @@ reliability near zero, decision curves, and risk and coverage with the review fl
 
 from __future__ import annotations
 
-from flows.html_report.charts import Axis, Mark, curves
+from flows.html_report.charts import Mark, axis_of, curves
 from flows.html_report.study import (
     Interval,
     ReportedStudy,
@@ -51,7 +51,7 @@ def learning(study: ReportedStudy) -> Section:
     for title, group, names in by_panel(rows):
         marks = [_mark(row, row.iteration, (row.loss, None, None), row.split) for row in group]
         kinds = list(dict.fromkeys(row.split for row in group))
-        drawing = curves(marks, Axis("update"), Axis("loss"), names, kinds)
+        drawing = curves(marks, axis_of("update"), axis_of("loss"), names, kinds)
         texts = [_losses(row.evaluation) for row in one_each(group)]
         section.show(title, f"Learning curves of {title}", texts, drawing)
 
@@ -106,10 +106,10 @@ def reliability(study: ReportedStudy) -> Section:
     for title, group, names in by_panel(rows):
         marks = [_mark(row, row.mean_p_ed, _emergencies(row)) for row in group]
         highest = max(row.ed_share for row in group)
-        x = Axis("mean p(ED) of a bin", (0, BELOW))
-        y = Axis("share of emergencies", (0, min(1, max(3 * BELOW, 2 * highest))))
+        x = axis_of("mean p(ED) of a bin", (0, BELOW))
+        y = axis_of("share of emergencies", (0, min(1, max(3 * BELOW, 2 * highest))))
         texts = [f"{row.series}: {_bin(row)}" for row in one_each(group)]
-        drawing = curves(marks, x, y, names, diagonal=True)
+        drawing = curves(marks, x, y, names, diagonal=BELOW)
         section.show(title, f"Reliability near zero of {title}", texts, drawing)
 
     lowest_bins = [row for row in one_each(rows) if row.evaluation.is_trained]
@@ -151,21 +151,12 @@ MODEL = "by p(ED)"
 EVERYBODY = "everybody to ED"
 SHOWN = THRESHOLDS[-1]  # the threshold of which the sentences speak
 LOWEST = -0.1  # below, a rule is worse than sending nobody by so much that the rest is not seen
-EARLIER_VERSION = (
-    ", since an earlier version judged them. The next sweep judges stored scores again and trains "
-    "nothing."
-)
-NO_PROBABILITIES = (
-    ": constant answers have no probabilities, and no model has finished. Its sweep makes one."
-)
 
 
 def decision_curve(study: ReportedStudy) -> Section:
     """The net benefit of sending cases to ED from a threshold on p(ED) on."""
     scored_rows = with_probabilities(study.board)
-    section = Section(
-        "decision-curves", {"why": EARLIER_VERSION if scored_rows else NO_PROBABILITIES}
-    )
+    section = Section("decision-curves", absent="earlier" if scored_rows else "missing")
     rows = study.shown(named_rows("decision_curve", study.ids), board=scored_rows)
     if not rows:
         return section
@@ -177,9 +168,9 @@ def decision_curve(study: ReportedStudy) -> Section:
         always = {row.threshold: row.always_ed for row in group}
         marks += [everybody | {"x": x, "y": y} for x, y in always.items()]
         highest = max(mark["y"] for mark in marks)
-        y = Axis("net benefit", (LOWEST, 1.1 * highest + 0.01))
+        y = axis_of("net benefit", (LOWEST, 1.1 * highest + 0.01))
         names.append(EVERYBODY)
-        x = Axis("threshold on p(ED)")
+        x = axis_of("threshold on p(ED)")
         drawing = curves(marks, x, y, names, [MODEL, EVERYBODY], lines=[0])
         texts = [f"{row.series} {figure(*_benefit(row))}" for row in _spoken_of(group)]
         shows = f"Decision curves of {title}. Net benefit at threshold {SHOWN:g}"
@@ -239,8 +230,8 @@ def risk_coverage(study: ReportedStudy) -> Section:
     shown_flags = study.shown(rows_of("review_flag"))
     flags = {(row.evaluation_id, row.score): row for row in shown_flags}
     # One scale for all panels, on which good models are told apart too.
-    wrong = Axis("share wrong", (0, min(1, 1.1 * max(row.error_kept for row in rows) + 0.01)))
-    coverage = Axis("share decided without review", (0, 1))
+    wrong = axis_of("share wrong", (0, min(1, 1.1 * max(row.error_kept for row in rows) + 0.01)))
+    coverage = axis_of("share decided without review", (0, 1))
     for title, group, names in by_panel(rows):
         marks = [
             _mark(row, row.coverage, (row.error_kept, None, None), KINDS[row.score])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.html_report.charts import Axis, Mark, dots, matrices, points
+from flows.html_report.charts import Mark, axis_of, axis_of_shares, dots, matrices, points
 from flows.html_report.study import (
     ReportedStudy,
     Section,
@@ -52,8 +52,8 @@ def bytes_and_recall(study: ReportedStudy) -> Section:
     for base_model, group in grouped(rows, lambda row: row.base_model).items():
         marks = _spread_points(group)
         sizes = [mark["x"] for mark in marks]
-        x = Axis("stored size, MB", (0.8 * min(sizes), 1.25 * max(sizes)), log=True)
-        y = Axis.of_shares("ED recall", marks, "y", also=[1])
+        x = axis_of("stored size, MB", (0.8 * min(sizes), 1.25 * max(sizes)), log=True)
+        y = axis_of_shares("ED recall", marks, "y", also=[1])
         kinds = list(dict.fromkeys(row.kind for row in group))
         drawing = points(
             marks, x, y, in_order(row.precision for row in group), kinds, lines=[ED_RECALL]
@@ -217,8 +217,8 @@ def rules(study: ReportedStudy) -> Section:
             | along("y", interval(row.ed_recall))
             for row in group
         ]
-        x = Axis.of_shares("over-triage, share of all cases", marks, "x")
-        y = Axis.of_shares("ED recall", marks, "y")
+        x = axis_of_shares("over-triage, share of all cases", marks, "x")
+        y = axis_of_shares("ED recall", marks, "y")
         kinds = in_order(mark["kind"] for mark in marks)
         drawing = points(marks, x, y, list(RULES.values()), kinds)
         texts = [_by_rule(row) for row in group]
@@ -280,7 +280,7 @@ def subgroups(study: ReportedStudy) -> Section:
         evaluation = group[0].evaluation
         marks = [{"label": "all", "series": ""} | along("x", interval(evaluation, "ed_recall"))]
         marks += [{"label": row.name, "series": ""} | along("x", interval(row)) for row in group]
-        drawing = dots(marks, Axis("ED recall", (0, 1)), [""], [ED_RECALL])
+        drawing = dots(marks, axis_of("ED recall", (0, 1)), [""], [ED_RECALL])
         name = group[0].model
         texts = [f"{row.name} {figure(*interval(row))}" for row in _lowest_first(group)]
         section.show(name, f"ED recall of {name} by subgroup, lowest first", texts, drawing)
@@ -338,7 +338,7 @@ def gates(study: ReportedStudy) -> Section:
                 marks.append({"label": row.two_lines, "series": name, "x": value})
 
         threshold = of_gate[0].threshold
-        axis = Axis.of_shares(title, marks, "x", also=[threshold])
+        axis = axis_of_shares(title, marks, "x", also=[threshold])
         drawing = dots(marks, axis, VALUES, [threshold])
         texts = [f"{row.model} {_gate(row)}" for row in of_gate]
         section.show(title, f"Gate {title}, threshold {threshold:g}", texts, drawing)
@@ -379,7 +379,7 @@ def baselines(study: ReportedStudy) -> Section:
             for row in rows
         ]
         names = sorted({mark["series"] for mark in marks}, reverse=True)
-        drawing = dots(marks, Axis.of_shares(name, marks, "x"), names)
+        drawing = dots(marks, axis_of_shares(name, marks, "x"), names)
         texts = [f"{row.model} {figure(*interval(row, metric))}" for row in rows]
         shows = f"{name[0].upper()}{name[1:]} of every model and baseline"
         section.show(name, shows, texts, drawing)

@@ -34,11 +34,6 @@ from tasks.studies import grid_digest
 from warehouse.connect import listed, quoted
 
 ORDER = ("train", "valid", "calibration", "test")
-SETS = """(
-    SELECT dataset.*, name, cases, ed_cases, gp_cases, home_cases, groups, is_further
-    FROM dataset_set JOIN dataset USING (dataset_id)
-    WHERE dataset_digest IN {digests}
-)"""
 ENVIRONMENTS = """(
     SELECT
         triage_version, engine_version, mlx_version, mlx_lm_version, backend, compute_path,
@@ -55,7 +50,7 @@ def data_card(study: ReportedStudy) -> Section:
     """The cases that the models learned from and were judged on: a line for each set, no chart."""
     section = Section("data")
     digests = listed({row.dataset_digest for row in study.board if row.dataset_digest})
-    rows = rows_of(SETS.format(digests=digests))
+    rows = rows_of(f"dataset JOIN dataset_set USING (dataset_id) WHERE dataset_digest IN {digests}")
     if not rows:
         return section
 
@@ -131,11 +126,10 @@ MISSED = """(
     GROUP BY case_id
     HAVING missed > 0
 )"""
-ANSWERS = """(
-    SELECT p.*, m.passes, m.decision_majority, m.decision_confidence, m.majority, m.confidence, m.review
-    FROM prediction AS p LEFT JOIN mc_dropout AS m USING (evaluation_id, case_id)
-    WHERE p.evaluation_id IN {models} AND p.case_id IN {cases}
-)"""
+ANSWERS = """
+    prediction
+    LEFT JOIN (SELECT * EXCLUDE (p_ed, p_gp, p_home) FROM mc_dropout) USING (evaluation_id, case_id)
+"""
 
 
 def shown_cases(
@@ -166,7 +160,8 @@ def shown_cases(
         return [], 0
 
     answers: dict[str, dict[str, Row]] = {id: {} for id in ids}
-    for row in rows_of(ANSWERS.format(models=models, cases=listed(ids))):
+    asked = f"evaluation_id IN {models} AND case_id IN {listed(ids)}"
+    for row in rows_of(f"{ANSWERS} WHERE {asked}"):
         answers[row.case_id][row.evaluation_id] = row
     for id, answered in answers.items():
         if not answered:
@@ -259,7 +254,6 @@ def made_report(
         loader=jinja2.PackageLoader("flows.html_report", ""),
         autoescape=True,
         trim_blocks=True,
-        lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"prose": _prose, "drawn": _drawn, "counted": counted}

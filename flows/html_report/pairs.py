@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.html_report.charts import Axis, Mark, bars, dots
+from flows.html_report.charts import Mark, axis_of, bars, dots
 from flows.html_report.study import ReportedStudy, Section, along
 from flows.report.answer import AUROC, METRICS, points
 from flows.report.figures import counted, figure, is_number, random_mark, recipe_name
@@ -12,8 +12,6 @@ from flows.report.typed_rows import rows_of
 from warehouse.comparison.pooled import ALL
 from warehouse.comparison.resampling import MARGIN
 
-PAIR = "a pair"
-POOLED = "pooled pairs"
 MARGIN_POINTS = 100 * MARGIN
 
 
@@ -33,13 +31,13 @@ def forest(study: ReportedStudy) -> Section:
         for pair in study.pairs:
             recipe = f"{recipe_name(pair.recipe, pair.seed)}{random_mark(pair)}"
             ends = [getattr(pair, f"{metric}_{end}") for end in ("diff", "low", "high")]
-            marks.append(_dot(f"{pair.base_model}\n{recipe}", PAIR, *ends))
+            marks.append(_dot(f"{pair.base_model}\n{recipe}", "a pair", *ends))
         marks = [mark for mark in marks if mark["x"] is not None]
         if not marks:
             continue
 
-        series = [POOLED, PAIR] if pooled else [PAIR]
-        axis = Axis(f"{title}: 4 minus 8 bits, points")
+        series = ["pooled pairs", "a pair"] if pooled else ["a pair"]
+        axis = axis_of(f"{title}: 4 minus 8 bits, points")
         drawing = dots(marks, axis, series, [0, -MARGIN_POINTS], MARGIN_POINTS)
         texts = [_text(mark) for mark in marks]
         section.show(title, f"Forest plot of {title}, 4 minus 8 bits in points", texts, drawing)
@@ -65,7 +63,7 @@ def pooled_dots(study: ReportedStudy, metric: str, rule: str) -> list[Mark]:
             ends_over["trainings"] = (row.seed_low, row.seed_high)
         for units, ends in ends_over.items():
             label = f"{counted(row.pairs, 'pair')} pooled,\nover {units}{random_mark(pool)}"
-            marks.append(_dot(label, POOLED, row.difference, *ends))
+            marks.append(_dot(label, "pooled pairs", row.difference, *ends))
 
     return marks
 
@@ -80,10 +78,6 @@ def _text(mark: Mark) -> str:
     ends = [points(mark[end] / 100) for end in ("x_low", "x_high") if mark[end] is not None]
     bracket = f" [{', '.join(ends)}]" if len(ends) == 2 else ""
     return f"{label} {points(mark['x'] / 100)}{bracket}"
-
-
-LOST = "lost"
-GAINED = "gained"
 
 
 def flips(study: ReportedStudy) -> Section:
@@ -106,13 +100,13 @@ def flips(study: ReportedStudy) -> Section:
         # On two lines: a recipe's name is as long as a model's and a change's.
         change = row.change.removeprefix("adapter moved ")
         label = f"{row.base_model} {change}\n{recipe}"
-        marks.append({"label": label, "series": LOST, "x": -row.ed_lost})
-        marks.append({"label": label, "series": GAINED, "x": row.ed_gained})
+        marks.append({"label": label, "series": "lost", "x": -row.ed_lost})
+        marks.append({"label": label, "series": "gained", "x": row.ed_gained})
 
     texts = [
         f"{row.name}: {row.ed_lost} lost, {row.ed_gained} gained of {row.ed_cases}" for row in rows
     ]
-    drawing = bars(marks, "emergencies", [LOST, GAINED])
+    drawing = bars(marks, "emergencies", ["lost", "gained"])
     section.show("", "Emergencies lost and gained", texts, drawing)
 
     worst = max(rows, key=lambda row: row.ed_lost - row.ed_gained)

@@ -141,6 +141,7 @@ class Section:
 
     id: str
     values: dict[str, object] = field(default_factory=dict)
+    absent: str = "missing"
     findings: list[str] = field(default_factory=list)
     panels: list[Panel] = field(default_factory=list)
     tables: list[ReportTable] = field(default_factory=list)
@@ -157,14 +158,15 @@ class Section:
     @property
     def words(self) -> dict[str, str]:
         """The `heading`; the `reading`, how to read the charts; and `missing`, which stands in
-        place of all where there are no rows: what is not there, and what would give it.
+        place of all where there are no rows: what is not there, and what would give it. `absent`
+        names another text for that.
         """
         return {name: text.format(**self.values) for name, text in WORDS[self.id].items()}
 
     @property
     def missing(self) -> str:
         """Why nothing is shown; empty where something is."""
-        return "" if self.tables else self.words.get("missing", "")
+        return "" if self.tables else self.words.get(self.absent, "")
 
 
 def named_rows(name: str, only: Collection[str], **values: str) -> list[Row]:
