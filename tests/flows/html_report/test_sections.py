@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-
 from flows.html_report import charts, curves, models, page
 from flows.html_report.pairs import forest
-from flows.html_report.study import ReportedStudy, Section, and_others, file_names, reported_study
+from flows.html_report.study import ReportedStudy, and_others, reported_study
 from flows.report.figures import RANDOM, figure
 from flows.report.typed_rows import Row
 from tasks.grids.grid import load_grid
@@ -170,13 +170,6 @@ def test_recipes_that_differ_in_punctuation_alone_have_a_chart_each(tmp_path):
     assert len(set(titles)) == len(titles) == len(report.charts)
 
 
-def test_a_number_is_not_a_name_that_another_panel_has():
-    section = Section("one")
-    for title in ("a", "a-2", "a", "a", "a-2"):
-        section.show(title, "", [], "")
-    assert list(file_names([section])) == ["one-a", "one-a-2", "one-a-3", "one-a-4", "one-a-2-2"]
-
-
 def test_sections_without_rows_say_what_would_give_them(tmp_path):
     write_landing(tmp_path, "t4", "training", training("t4") | {"training_curve": []})
     rows = evaluation("e4", "t4") | {"net_benefit": [], "reliability": [], "gate": []}
@@ -233,18 +226,9 @@ def land_twins(root: Path) -> None:
         write_landing(root, evaluation_id, "evaluation", rows | rows_of_shares(evaluation_id, random_weights))
 
 
-@dataclass(frozen=True)
-class Twins:
-    """The study with its sections, and the labels and kinds of the charts of each."""
-
-    study: ReportedStudy
-    sections: dict[str, Section]
-    names: dict[str, list[str]]
-    landed: dict[str, list[str]]
-
-
 @pytest.fixture(scope="module")
-def twins(tmp_path_factory, drawn) -> Twins:
+def twins(tmp_path_factory, drawn) -> SimpleNamespace:
+    """The study with its sections, and the labels and kinds of the charts of each."""
     home = tmp_path_factory.mktemp("twins")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRIAGE_HOME", str(home))
@@ -259,7 +243,7 @@ def twins(tmp_path_factory, drawn) -> Twins:
             sections[section.id] = section
             names[section.id] = [mark.get("label", mark.get("kind")) for marks in drawn for mark in marks]
         landed = {table: list(query(f"FROM {table}").evaluation_id) for table in TABLES.values()}
-        return Twins(study, sections, names, landed)
+        return SimpleNamespace(study=study, sections=sections, names=names, landed=landed)
 
 
 def test_each_twin_has_its_own_rows_of_the_confusion_matrix(twins):
