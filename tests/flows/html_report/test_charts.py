@@ -6,6 +6,7 @@ import re
 from importlib.resources import files
 
 import pytest
+
 from flows.html_report import charts
 from flows.html_report.charts import LIGHT, PALETTE, SHAPES, Axis, as_file, colour_of, in_lines, in_page, shape_of
 from flows.report.figures import RANDOM

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from flows.cli import report as command
 from flows.html_report import files
 from flows.html_report.files import (

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from flows.html_report import charts, curves, models, page
 from flows.html_report.pairs import forest
 from flows.html_report.study import ReportedStudy, and_others, reported_study
