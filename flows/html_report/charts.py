@@ -45,7 +45,6 @@ LIGHT = {
 }
 PAPER, INK, MUTED, GRID, *PALETTE = (f"var(--{name})" for name in LIGHT)
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
-FURTHER_SHAPE = "triangle-left"
 PRECISIONS = ("4bit", "8bit", "bf16", "6bit", "mxfp4")  # have their own colours and shapes
 FONT = "Arial, Liberation Sans, Helvetica, sans-serif"  # of the width that Vega assumes
 LOOK = {
@@ -94,8 +93,11 @@ def axis_of(title: str, domain: tuple[float, float] | None = None, log: bool = F
         # "nice" would widen the domain to round values.
         scale |= {"domain": list(domain), "nice": False}
     if domain and log:
+        low, high = domain
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        rounds = [factor * 10.0**decade for decade in decades for factor in (1, 1.5, 2, 3, 5, 7)]
+        labels["values"] = [value for value in rounds if low <= value <= high]
         scale["type"] = "log"
-        labels["values"] = _round_values(*domain)
     return {"scale": alt.Scale(**scale), "axis": alt.Axis(**labels)}
 
 
@@ -108,13 +110,6 @@ def axis_of_shares(title: str, marks: Marks, field: str, also: Iterable[float] =
     low = min(shares, default=0.0)
     high = max(shares, default=1.0)
     return axis_of(title, (math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high + 1e-9) / 10)))
-
-
-def _round_values(low: float, high: float) -> list[float]:
-    """Ticks of a logarithmic axis."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    values = [factor * 10.0**decade for decade in decades for factor in (1, 1.5, 2, 3, 5, 7)]
-    return [value for value in values if low <= value <= high]
 
 
 def dots(
@@ -288,7 +283,7 @@ def colour_of(names: list[str]) -> Any:
 
 def shape_of(names: list[str], field: str = "series") -> Any:
     """The shape of each series, or of each kind."""
-    scale = alt.Scale(domain=names, range=_chosen(names, SHAPES, FURTHER_SHAPE))
+    scale = alt.Scale(domain=names, range=_chosen(names, SHAPES, "triangle-left"))
     return alt.Shape(f"{field}:N", scale=scale, legend=_legend(names))
 
 

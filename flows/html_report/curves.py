@@ -169,9 +169,8 @@ def decision_curve(study: ReportedStudy) -> Section:
         marks += [everybody | {"x": x, "y": y} for x, y in always.items()]
         highest = max(mark["y"] for mark in marks)
         y = axis_of("net benefit", (LOWEST, 1.1 * highest + 0.01))
-        names.append(EVERYBODY)
         x = axis_of("threshold on p(ED)")
-        drawing = curves(marks, x, y, names, [MODEL, EVERYBODY], lines=[0])
+        drawing = curves(marks, x, y, [*names, EVERYBODY], [MODEL, EVERYBODY], lines=[0])
         texts = [f"{row.series} {figure(*_benefit(row))}" for row in _spoken_of(group)]
         shows = f"Decision curves of {title}. Net benefit at threshold {SHOWN:g}"
         section.show(title, shows, texts, drawing)

@@ -13,8 +13,6 @@ from tasks.runtime.home import home
 from warehouse.connect import quoted
 
 FORMAT = 2  # of the page: another one makes every report again
-_LANDED = re.compile(r'<meta name="triage-landed" content="([^"]*)"')
-HEAD_BYTES = 4096  # in which the page says what it was made from
 # Without sweeps: each run of one lands a record, whether or not there is a new result. The bound
 # for all looks of a gate depends on who else was judged on the same cases.
 FINGERPRINT = """(
@@ -58,14 +56,13 @@ def landed_fingerprint(study: str | None) -> str:
 def is_current(study: str) -> bool:
     """Whether the study's report shows everything that has landed."""
     try:
-        with report_path(study).open(encoding="utf-8", errors="replace") as file:
-            match = _LANDED.search(file.read(HEAD_BYTES))
+        page = report_path(study).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
+    match = re.search(r'<meta name="triage-landed" content="([^"]*)"', page)
     return match is not None and match.group(1) == landed_fingerprint(study)
 
 
-SECONDS = 600.0  # after which the sweep ends without its report
 COMMAND = (sys.executable, "-m", "flows.cli", "report")
 
 
@@ -83,7 +80,7 @@ def refreshed_report(study: str) -> tuple[Path | None, str]:
             return report_path(study), ""
 
         process = subprocess.run(
-            [*COMMAND, study], capture_output=True, text=True, timeout=SECONDS, check=False
+            [*COMMAND, study], capture_output=True, text=True, timeout=600, check=False
         )
         # Outdated already where another sweep of the study has landed a result meanwhile.
         if process.returncode == 0:

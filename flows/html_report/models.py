@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flows.html_report.charts import Mark, axis_of, axis_of_shares, dots, matrices, points
 from flows.html_report.study import (
+    WORDS,
     ReportedStudy,
     Section,
     along,
@@ -25,26 +26,20 @@ from flows.report.figures import (
     random_mark,
     recipe_name,
 )
-from flows.report.gates import FALSE_NEGATIVES, NAMES
-from flows.report.gates import gates as gates_table
+from flows.report.gates import FALSE_NEGATIVES, NAMES, gates
 from flows.report.leaderboard import leaderboard
-from flows.report.rules import RULES
-from flows.report.rules import confusion as confusion_table
+from flows.report.rules import RULES, confusion
 from flows.report.typed_rows import EvaluationRow, Row, metrics_named, rows_of
 from tasks.judging.gate_thresholds import ED_RECALL
 from tasks.spec import LABELS
 
 OWN = "own"  # the arm of the models that were trained at the precision at which they are judged
 APART = 1.02  # factor between two points of one size
-TRAINED_OR_MOVED = (
-    "a trained model or, where its recipe says from which precision, an adapter that was moved to "
-    "another precision after its training"
-)
 
 
 def bytes_and_recall(study: ReportedStudy) -> Section:
     """A plane for each base model: the rows of the view `frontier` with their intervals."""
-    section = Section("frontier", {"gate": ED_RECALL, "point": "a trained model"})
+    section = Section("frontier", {"gate": ED_RECALL, "point": WORDS["frontier"]["trained"]})
     rows = frontier_rows(study)
     if not rows:
         return section
@@ -55,9 +50,8 @@ def bytes_and_recall(study: ReportedStudy) -> Section:
         x = axis_of("stored size, MB", (0.8 * min(sizes), 1.25 * max(sizes)), log=True)
         y = axis_of_shares("ED recall", marks, "y", also=[1])
         kinds = list(dict.fromkeys(row.kind for row in group))
-        drawing = points(
-            marks, x, y, in_order(row.precision for row in group), kinds, lines=[ED_RECALL]
-        )
+        names = in_order(row.precision for row in group)
+        drawing = points(marks, x, y, names, kinds, lines=[ED_RECALL])
         texts = [_sized(row) for row in group]
         shows = f"Stored size against ED recall of {base_model}, gate {ED_RECALL:g}"
         section.show(base_model, shows, texts, drawing)
@@ -76,7 +70,7 @@ def bytes_and_recall(study: ReportedStudy) -> Section:
             )
 
     if any(row.is_moved for row in rows):
-        section.values["point"] = TRAINED_OR_MOVED
+        section.values["point"] = WORDS["frontier"]["trained_or_moved"]
     records = [
         {
             "model": row.model,
@@ -135,7 +129,7 @@ def _recall(row: EvaluationRow) -> str:
     return ed_recall_figure(*interval(row, "ed_recall"))
 
 
-def confusion(study: ReportedStudy) -> Section:
+def confusion_matrices(study: ReportedStudy) -> Section:
     """Matrices of the primary rule, side by side of what differs in precision alone."""
     section = Section("confusion")
     rows = study.shown(named_rows("confusion", study.ids))
@@ -167,7 +161,7 @@ def confusion(study: ReportedStudy) -> Section:
 
     judged_rows = [row.evaluation for row in one_each(rows)]
     section.findings = ends_of_recall(judged_rows)
-    section.tables.append(confusion_table(judged_rows))
+    section.tables.append(confusion(judged_rows))
     return section
 
 
@@ -318,7 +312,7 @@ GATES = """
 """
 
 
-def gates(study: ReportedStudy) -> Section:
+def safety_gates(study: ReportedStudy) -> Section:
     """A forest plot for each gate: value, the bound that PASS needs, and the bound for all looks."""
     section = Section("gates")
     trained_rows = [row for row in study.board if row.recipe_kind != "baseline"]
@@ -350,7 +344,7 @@ def gates(study: ReportedStudy) -> Section:
             f"{best_row.model}: {_gate(best_row)}."
         )
 
-    section.tables.append(gates_table(study.board, study.ids))
+    section.tables.append(gates(study.board, study.ids))
     return section
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,7 @@ from markupsafe import Markup, escape
 
 from flows.html_report import curves, models, pairs
 from flows.html_report.charts import as_file, in_page
-from flows.html_report.study import (
-    EVERYTHING,
-    Panel,
-    ReportedStudy,
-    Section,
-    file_names,
-    full_name,
-    named_rows,
-)
+from flows.html_report.study import EVERYTHING, Panel, ReportedStudy, Section, full_name, named_rows
 from flows.report.figures import counted
 from flows.report.typed_rows import Row, rows_of
 from tasks.grids.grid import GRIDS, load_grid
@@ -213,14 +205,14 @@ SECTIONS: tuple[Callable[[ReportedStudy], Section], ...] = (
     pairs.forest,
     models.bytes_and_recall,
     curves.learning,
-    models.confusion,
+    models.confusion_matrices,
     models.rules,
     curves.reliability,
     curves.decision_curve,
     curves.risk_coverage,
-    pairs.flips,
+    pairs.flip_bars,
     models.subgroups,
-    models.gates,
+    models.safety_gates,
     models.baselines,
     data_card,
     environment,
@@ -261,9 +253,25 @@ def made_report(
     has_texts = any(case["text"] is not None for case in cases)
     shown = {"study": study, "sections": sections, "cases": cases, "left_out": left_out}
     html = template.render(shown, has_texts=has_texts, landed=landed)
-    panels = file_names(sections)
-    charts = {name: as_file(panel.drawing, panel.alt) for name, panel in panels.items()}
-    return ReportPage(html, charts, has_texts)
+    return ReportPage(html, _files(sections), has_texts)
+
+
+def _files(sections: Iterable[Section]) -> dict[str, str]:
+    """Charts by name: letters, digits and hyphens, and a number where names of experiments differ
+    in what the name of a file cannot hold.
+    """
+    charts: dict[str, str] = {}
+    for section in sections:
+        for panel in section.panels:
+            words = re.sub(r"[^a-z0-9]+", "-", f"{section.id} {panel.title}".lower()).strip("-")
+            name = words
+            number = 1
+            while name in charts:
+                number += 1
+                name = f"{words}-{number}"
+            charts[name] = as_file(panel.drawing, panel.alt)
+
+    return charts
 
 
 def _prose(text: str) -> Markup:

@@ -7,7 +7,7 @@ from flows.html_report.study import ReportedStudy, Section, along
 from flows.report.answer import AUROC, METRICS, points
 from flows.report.figures import counted, figure, is_number, random_mark, recipe_name
 from flows.report.pairs import headline, quantization
-from flows.report.precision import flips as flips_table
+from flows.report.precision import flips
 from flows.report.typed_rows import rows_of
 from warehouse.comparison.pooled import ALL
 from warehouse.comparison.resampling import MARGIN
@@ -80,7 +80,7 @@ def _text(mark: Mark) -> str:
     return f"{label} {points(mark['x'] / 100)}{bracket}"
 
 
-def flips(study: ReportedStudy) -> Section:
+def flip_bars(study: ReportedStudy) -> Section:
     """One chart of all changes of precision: the emergencies that each loses and gains."""
     section = Section("flips")
     by_id = {row.evaluation_id: row for row in study.board}
@@ -93,19 +93,18 @@ def flips(study: ReportedStudy) -> Section:
         return section
 
     marks = []
+    texts = []
     for row in rows:
         mark = random_mark(by_id[row.evaluation_after])
         recipe = f"{recipe_name(row.recipe, row.seed)}{mark}"
         row.name = f"{row.base_model} {recipe}, {row.change}"
+        texts.append(f"{row.name}: {row.ed_lost} lost, {row.ed_gained} gained of {row.ed_cases}")
         # On two lines: a recipe's name is as long as a model's and a change's.
         change = row.change.removeprefix("adapter moved ")
         label = f"{row.base_model} {change}\n{recipe}"
         marks.append({"label": label, "series": "lost", "x": -row.ed_lost})
         marks.append({"label": label, "series": "gained", "x": row.ed_gained})
 
-    texts = [
-        f"{row.name}: {row.ed_lost} lost, {row.ed_gained} gained of {row.ed_cases}" for row in rows
-    ]
     drawing = bars(marks, "emergencies", ["lost", "gained"])
     section.show("", "Emergencies lost and gained", texts, drawing)
 
@@ -121,5 +120,5 @@ def flips(study: ReportedStudy) -> Section:
             finding += f"; in ED recall {figure(*ends, sign=True)}"
 
     section.findings.append(f"{finding}.")
-    section.tables.append(flips_table(study.board))
+    section.tables.append(flips(study.board))
     return section

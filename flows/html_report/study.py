@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -225,21 +224,3 @@ def and_others(values: Collection[float | None], best: float | None) -> str:
     """What follows the name of a best model, for those that reach the same; empty without one."""
     ties = list(values).count(best) - 1
     return f" and {ties} other{'s' if ties > 1 else ''} with the same figure" if ties > 0 else ""
-
-
-def file_names(sections: Iterable[Section]) -> dict[str, Panel]:
-    """Every panel by the name of its file: letters, digits and hyphens, and a number where names of
-    experiments differ in what a file's name cannot hold.
-    """
-    panels: dict[str, Panel] = {}
-    for section in sections:
-        for panel in section.panels:
-            words = re.sub(r"[^a-z0-9]+", "-", f"{section.id} {panel.title}".lower()).strip("-")
-            name = words
-            number = 1
-            while name in panels:
-                number += 1
-                name = f"{words}-{number}"
-            panels[name] = panel
-
-    return panels

@@ -93,11 +93,11 @@ def test_what_fails_a_gate_never_looks_like_what_passes_it(study, trained, monke
         "FAIL (0.9497, bound 0.9496).": {"state": "FAIL", "value": 1077 / 1134, "bound": 0.9496},
         "PASS (0.961, no bound).": {"state": "PASS", "value": 0.9612, "bound": None},
     }
-    monkeypatch.setattr(models, "gates_table", lambda *_: None)
+    monkeypatch.setattr(models, "gates", lambda *_: None)
     for words, outcome in outcomes.items():
         rows = [Row(**columns, **outcome)]
         monkeypatch.setattr(models, "rows_of", lambda _, rows=rows: rows)
-        (sentence,) = models.gates(study).findings
+        (sentence,) = models.safety_gates(study).findings
         assert sentence.endswith(words)
 
 
