@@ -88,7 +88,12 @@ def test_a_moved_adapter_is_named_and_counted_apart_from_trained_models(tmp_path
 
 def test_what_fails_a_gate_never_looks_like_what_passes_it(study, trained, monkeypatch):
     """1077 of 1134 emergencies are 0.9497, and 0.950 to three digits."""
-    columns = {"evaluation_id": trained[0].evaluation_id, "gate": "ed_recall", "threshold": 0.95}
+    columns = {
+        "evaluation_id": trained[0].evaluation_id,
+        "gate": "ed_recall",
+        "threshold": 0.95,
+        "bound_adjusted": None,
+    }
     outcomes = {
         "FAIL (0.9497, bound 0.9496).": {"state": "FAIL", "value": 1077 / 1134, "bound": 0.9496},
         "PASS (0.961, no bound).": {"state": "PASS", "value": 0.9612, "bound": None},
