@@ -26,7 +26,7 @@ from tasks.corpus.vignettes.generator import SIZES
 from tasks.corpus.vignettes.sets import added_to_valid
 from tasks.identity import scores_from, training_from
 from tasks.models.manifest import VariantManifest, variant_folder
-from tasks.models.model_shape import ModelShape, is_known, known_shape
+from tasks.models.sizes import ModelShape, is_known, known_shape
 from tasks.models.sources.fetch import stored
 from tasks.runtime.backend import backend
 from tasks.runtime.children import run_child

@@ -14,8 +14,7 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.splits import check_examples
 from tasks.grids.grid import grid_path, known_models, load_grid, where
-from tasks.models.model_shape import is_known, known_shape
-from tasks.models.sizes import refuse_misfits
+from tasks.models.sizes import is_known, known_shape, refuse_misfits
 from tasks.models.sources.fetch import (
     availabilities,
     is_offered,

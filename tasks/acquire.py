@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tasks.caching import as_cached, step
 from tasks.models.manifest import SourceManifest
-from tasks.models.sources.downloads import Progress
 from tasks.models.sources.fetch import fetch_base, stored, way_back
+from tasks.models.sources.folder_source import Progress
 from tasks.progress import publisher
 from tasks.runtime.children import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable

@@ -7,8 +7,7 @@ from mlx_lm.convert import mixed_quant_predicate_builder
 
 from flows.selection import Narrowing, select
 from tasks.grids.grid import GRIDS, load_grid
-from tasks.models.model_shape import known_shape
-from tasks.models.sizes import bits_of, expected_sizes
+from tasks.models.sizes import bits_of, expected_sizes, known_shape
 from tasks.precisions import (
     BUILT_IN,
     Precision,

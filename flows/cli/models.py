@@ -12,8 +12,14 @@ from rich.table import Table
 from flows.cli.terminal import console
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.manifest import SourceManifest, VariantManifest
-from tasks.models.model_shape import known_shape
-from tasks.models.sizes import PARTS, ModelSizes, expected_sizes, lora_parameters, stored_sizes
+from tasks.models.sizes import (
+    PARTS,
+    ModelSizes,
+    expected_sizes,
+    known_shape,
+    lora_parameters,
+    stored_sizes,
+)
 from tasks.models.sources.fetch import stored
 from tasks.precisions import BF16, BUILT_IN, Precision, reference_note, title_of
 from tasks.runtime.home import home

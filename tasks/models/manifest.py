@@ -8,10 +8,9 @@ source's digest, so a parent process can look for one without importing MLX.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -32,34 +31,6 @@ class Origin(BaseModel):
 
     kind: Literal["hub", "package", "folder", "random"]
     sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class FetchedWeights:
-    """A source's report on the weights that it stored: its part of a source folder's manifest.
-
-    `weights_source` is the source in words; `file_digest` is None for random weights, `seed` None
-    for all others.
-    """
-
-    format: Literal["gguf", "random", "safetensors"]
-    original_precision: str
-    file_digest: str | None
-    weights_source: str
-    origin: Origin
-    seed: int | None = None
-
-    def manifest_entries(self) -> dict[str, Any]:
-        """The entries as they stand in the manifest, which has no `seed` where there is none."""
-        entries = asdict(self)
-        del entries["origin"]
-        if self.seed is None:
-            del entries["seed"]
-
-        return entries | {
-            "random_weights": self.format == "random",
-            "source": self.origin.model_dump(mode="json", exclude_unset=True),
-        }
 
 
 class TermsOfUse(BaseModel):

@@ -1,8 +1,11 @@
-"""Exact sizes of models: of stored ones from the headers of their safetensors files, of others from
-their shape alone; and settings that a shape cannot have, refused before anything is fetched.
+"""The shape of a model, and its exact size: of stored ones from the headers of their safetensors
+files, of others from their shape alone; and settings that a shape cannot have, refused before
+anything is fetched.
 
-A quantised matrix (mlx.core.quantize) stores its values packed, and for each group of values in a
-row what its mode needs: a bfloat16 scale and a bfloat16 bias (affine), or a scale of one byte.
+A shape comes from a config.json or from shapes.json; names and shapes of tensors are those of
+mlx-lm's llama and gemma3_text classes with a tied head. A quantised matrix (mlx.core.quantize)
+stores its values packed, and for each group of values in a row what its mode needs: a bfloat16
+scale and a bfloat16 bias (affine), or a scale of one byte.
 """
 
 from __future__ import annotations
@@ -12,16 +15,129 @@ import math
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tasks.models.model_shape import ModelShape, TensorShape
+from pydantic import BaseModel, ConfigDict, model_validator
+
 from tasks.precisions import MODES, Precision
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.spec import Training
 
+TensorShape = tuple[int, ...]
 BF16_BYTES = 2
 PARTS = ("embedding", "projections", "norms")
+
+
+class ModelShape(BaseModel):
+    """The keys of a config.json that decide which tensors a model has, and how large they are."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model_type: str
+    hidden_size: int
+    num_hidden_layers: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    tie_word_embeddings: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_optional_keys(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Llama configs may leave out key heads and head size, which follow from other keys."""
+        heads = config.get("num_attention_heads")
+        width = config.get("hidden_size")
+        if config.get("model_type") != "llama" or not heads or not width:
+            return config
+        defaults = {"num_key_value_heads": heads, "head_dim": width // heads}
+        return defaults | {key: value for key, value in config.items() if value is not None}
+
+    @property
+    def is_gemma(self) -> bool:
+        return self.model_type == "gemma3_text"
+
+    def tensors(self) -> Iterator[tuple[str, TensorShape]]:
+        """Name and unquantised shape (outputs, inputs) of every weight; the head is the embedding.
+
+        Raises BadInput for other model classes and for a head of its own.
+        """
+        if self.model_type not in ("llama", "gemma3_text") or not self.tie_word_embeddings:
+            raise BadInput(
+                f"Sizes of the model class {self.model_type!r} with an untied head are not known."
+            )
+
+        yield "model.embed_tokens.weight", (self.vocab_size, self.hidden_size)
+        for block in range(self.num_hidden_layers):
+            for name, shape in (*self.matrices(), *self._norms()):
+                yield f"model.layers.{block}.{name}.weight", shape
+
+        yield "model.norm.weight", (self.hidden_size,)
+
+    def matrices(self) -> Iterator[tuple[str, TensorShape]]:
+        """Name and shape (outputs, inputs) of every matrix of one block."""
+        queries = self.num_attention_heads * self.head_dim
+        keys = self.num_key_value_heads * self.head_dim
+
+        yield "self_attn.q_proj", (queries, self.hidden_size)
+        yield "self_attn.k_proj", (keys, self.hidden_size)
+        yield "self_attn.v_proj", (keys, self.hidden_size)
+        yield "self_attn.o_proj", (self.hidden_size, queries)
+        yield "mlp.gate_proj", (self.intermediate_size, self.hidden_size)
+        yield "mlp.up_proj", (self.intermediate_size, self.hidden_size)
+        yield "mlp.down_proj", (self.hidden_size, self.intermediate_size)
+
+    def _norms(self) -> Iterator[tuple[str, TensorShape]]:
+        names = ["input_layernorm", "post_attention_layernorm"]
+        if self.is_gemma:
+            names += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
+            yield "self_attn.q_norm", (self.head_dim,)
+            yield "self_attn.k_norm", (self.head_dim,)
+
+        for name in names:
+            yield name, (self.hidden_size,)
+
+
+@cache
+def _shapes() -> dict[str, dict[str, Any]]:
+    text = (files(__package__) / "shapes.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def is_known(base_model: str) -> bool:
+    """Whether shapes.json has the shape of a base model."""
+    return base_model in _shapes()
+
+
+def known_shape(base_model: str) -> ModelShape:
+    """The shape of a base model as shapes.json has it."""
+    return ModelShape.model_validate(shape_entry(base_model)["config"])
+
+
+def shape_entry(name: str) -> dict[str, Any]:
+    """An entry of shapes.json: `config`, a model's config.json, and `tokenizer`.
+
+    Raises BadInput for an unknown name.
+    """
+    shapes = _shapes()
+    if name not in shapes:
+        raise BadInput(
+            f"There is no shape {name!r} for random weights; known are {', '.join(sorted(shapes))}."
+        )
+    return shapes[name]
+
+
+def read_shape(folder: Path) -> ModelShape | None:
+    """The shape of a model folder, from its config.json; None if that lacks a needed key."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return ModelShape.model_validate(config)
+    except (OSError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -54,18 +170,10 @@ class ModelSizes:
         }
 
 
-@dataclass(frozen=True)
-class TensorHeader:
-    """One stored tensor: bytes, and shape as stored (quantised weights are packed in words)."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    size: int
-
-
-def tensor_headers(path: Path) -> Iterator[TensorHeader]:
-    """Headers of one safetensors file (https://huggingface.co/docs/safetensors).
+def tensor_headers(path: Path) -> dict[str, Any]:
+    """The headers of one safetensors file (https://huggingface.co/docs/safetensors): `dtype`,
+    `shape` as stored (quantised weights are packed in words) and `data_offsets` of each tensor, by
+    its name.
 
     Raises BrokenFolder if it is damaged.
     """
@@ -74,16 +182,14 @@ def tensor_headers(path: Path) -> Iterator[TensorHeader]:
             (length,) = struct.unpack("<Q", handle.read(8))
             if length > path.stat().st_size:
                 raise ValueError("the header is longer than the file")
-            entries: dict[str, Any] = json.loads(handle.read(length))
+            headers: dict[str, Any] = json.loads(handle.read(length))
     except (OSError, ValueError, struct.error) as error:
         raise BrokenFolder(
             f"{path} is not a readable safetensors file ({error}); it must be rebuilt."
         ) from error
 
-    entries.pop("__metadata__", None)
-    for name, entry in entries.items():
-        start, end = entry["data_offsets"]
-        yield TensorHeader(name, entry["dtype"], tuple(entry["shape"]), end - start)
+    headers.pop("__metadata__", None)
+    return headers
 
 
 def stored_sizes(folder: Path, group_size: int | None = None) -> ModelSizes:
@@ -92,20 +198,27 @@ def stored_sizes(folder: Path, group_size: int | None = None) -> ModelSizes:
 
     Raises BrokenFolder if it holds quantised weights and `group_size` is None.
     """
-    headers = [
-        header
-        for path in sorted(folder.glob("model*.safetensors"))
-        for header in tensor_headers(path)
-    ]
-    quantised = {
-        header.name.removesuffix(".scales") for header in headers if header.name.endswith(".scales")
-    }
+    headers: dict[str, Any] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        headers |= tensor_headers(path)
 
     bytes_by_part = dict.fromkeys(PARTS, 0)
-    for header in headers:
-        bytes_by_part[part(header.name)] += header.size
+    parameters = 0
+    for name, header in headers.items():
+        start, end = header["data_offsets"]
+        bytes_by_part[part(name)] += end - start
 
-    parameters = sum(_parameters(header, quantised, group_size) for header in headers)
+        values = math.prod(header["shape"])
+        module, _, kind = name.rpartition(".")
+        if f"{module}.scales" not in headers:
+            parameters += values
+        elif group_size is None:
+            raise BrokenFolder(
+                f"The tensor {name} is quantised, but the folder's manifest names no group size."
+            )
+        elif kind == "scales":
+            # Each counts for the values that share it, whatever the bits of a value are.
+            parameters += values * group_size
 
     return ModelSizes(bytes_by_part, parameters)
 
@@ -117,35 +230,31 @@ def part(name: str) -> str:
     return "norms" if "norm" in name else "projections"
 
 
-def _parameters(header: TensorHeader, quantised: set[str], group_size: int | None) -> int:
-    """The model's parameters in one tensor; those of a quantised matrix are counted by its scales,
-    of which each has `group_size`, whatever the bits of a value are.
-    """
-    module, _, kind = header.name.rpartition(".")
-    values = math.prod(header.shape)
-    if module not in quantised:
-        return values
-
-    if group_size is None:
-        raise BrokenFolder(
-            f"The tensor {header.name} is quantised, but the folder's manifest names no group size."
-        )
-
-    return values * group_size if kind == "scales" else 0
-
-
-def expected_sizes(shape: ModelShape, precision: Precision, group_size: int) -> ModelSizes:
+def expected_sizes(shape: ModelShape, precision: Precision, training_group_size: int) -> ModelSizes:
     """The sizes that `stored_sizes` measures once the model is stored.
 
-    `group_size`: `training.group_size` of the grid. Raises BadInput where the precision's groups do
-    not divide a row.
+    `training_group_size`: `training.group_size` of the grid. Raises BadInput where the precision's
+    groups do not divide a row.
     """
+    group_size = precision.group_size_in(training_group_size)
     bytes_by_part = dict.fromkeys(PARTS, 0)
     parameters = 0
     for name, tensor_shape in shape.tensors():
+        values = math.prod(tensor_shape)
+        parameters += values
         bits = bits_of(precision, name, shape.num_hidden_layers)
-        bytes_by_part[part(name)] += _tensor_bytes(name, tensor_shape, precision, bits, group_size)
-        parameters += math.prod(tensor_shape)
+        is_norm = len(tensor_shape) == 1  # norms are never quantised
+        if bits is None or group_size is None or is_norm:
+            size = values * BF16_BYTES
+        elif tensor_shape[-1] % group_size:
+            raise BadInput(
+                f"{name} has rows of {tensor_shape[-1]} values, "
+                f"which a group size of {group_size} does not divide."
+            )
+        else:
+            groups = values // group_size
+            size = values * bits // 8 + MODES[precision.mode].bytes_per_group * groups
+        bytes_by_part[part(name)] += size
 
     return ModelSizes(bytes_by_part, parameters)
 
@@ -171,14 +280,8 @@ def lora_parameters(
 ) -> int:
     """Trainable values of LoRA: rank x (inputs + outputs) per target module of the last blocks.
 
-    Raises BadInput for a module that the model does not have, or more blocks than it has.
+    Raises BadInput for a module that the model does not have.
     """
-    if num_layers > shape.num_hidden_layers:
-        raise BadInput(
-            f"training.num_layers = {num_layers}, but this model has "
-            f"{shape.num_hidden_layers} blocks; set it to {shape.num_hidden_layers} or less."
-        )
-
     modules = dict(shape.matrices())
     for name in target_modules:
         if name not in modules:
@@ -188,24 +291,6 @@ def lora_parameters(
             )
 
     return num_layers * sum(rank * sum(modules[name]) for name in target_modules)
-
-
-def _tensor_bytes(
-    name: str, shape: TensorShape, precision: Precision, bits: int | None, training_group_size: int
-) -> int:
-    values = math.prod(shape)
-    is_norm = len(shape) == 1  # norms are never quantised
-    group_size = precision.group_size_in(training_group_size)
-    if bits is None or group_size is None or is_norm:
-        return values * BF16_BYTES
-
-    if shape[-1] % group_size:
-        raise BadInput(
-            f"{name} has rows of {shape[-1]} values, "
-            f"which a group size of {group_size} does not divide."
-        )
-
-    return values * bits // 8 + MODES[precision.mode].bytes_per_group * (values // group_size)
 
 
 def refuse_misfits(

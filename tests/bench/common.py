@@ -14,7 +14,7 @@ from flows.cli.terminal import console, print_error
 from tasks.grids.grid import known_models
 from tasks.models.convert import QuantizeJob
 from tasks.models.manifest import has_random_weights, variant_folder
-from tasks.models.model_shape import is_known
+from tasks.models.sizes import is_known
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import of_bits
 from tasks.runtime.backend import versions

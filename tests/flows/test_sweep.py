@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 
 from tasks.grids.grid import GRIDS
-from tasks.models.model_shape import known_shape
-from tasks.models.sizes import PARTS, expected_sizes
+from tasks.models.sizes import PARTS, expected_sizes, known_shape
 from tasks.precisions import of_bits
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked

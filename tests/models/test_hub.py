@@ -16,7 +16,7 @@ import pytest
 
 from tasks.models.convert import run_convert
 from tasks.models.sources.fetch import fetch_base
-from tasks.models.sources.hub_errors import explain_hub_errors
+from tasks.models.sources.hub_source import explain_hub_errors
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.spec import BaseModelSpec, HubSource

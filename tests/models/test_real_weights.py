@@ -12,8 +12,7 @@ import pytest
 from tasks.grids.grid import known_models
 from tasks.models.convert import run_convert, run_quantize
 from tasks.models.manifest import VariantManifest
-from tasks.models.model_shape import known_shape
-from tasks.models.sizes import expected_sizes, stored_sizes
+from tasks.models.sizes import expected_sizes, known_shape, stored_sizes
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN
 from tasks.runtime import store

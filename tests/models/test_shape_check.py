@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.models.convert import run_convert
-from tasks.models.model_shape import ModelShape, known_shape, read_shape
-from tasks.models.sizes import refuse_misfits
+from tasks.models.sizes import ModelShape, known_shape, read_shape, refuse_misfits
 from tasks.models.sources import package_source
 from tasks.models.sources.fetch import fetch_base, shape_from_sources
 from tasks.precisions import of_bits

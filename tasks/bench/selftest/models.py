@@ -17,7 +17,7 @@ from mlx_lm.tuner.trainer import default_loss
 
 from tasks.bench.setting import Weights, bench_cases, start_adapter
 from tasks.models.convert import run_quantize
-from tasks.models.model_shape import shape_entry
+from tasks.models.sizes import shape_entry
 from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.backend import backend
 from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training

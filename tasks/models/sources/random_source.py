@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
 from tasks.models.gguf_tokenizer import byte_level_with_single_digits, save_tokenizer, start_with
-from tasks.models.manifest import FetchedWeights, Origin
-from tasks.models.model_shape import shape_entry
-from tasks.models.sources.downloads import Progress
+from tasks.models.sizes import shape_entry
+from tasks.models.sources.folder_source import Progress
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, RandomSource, digest_of, short_digest
 
@@ -98,7 +98,7 @@ def identity(source: RandomSource) -> str:
     )
 
 
-def fetch(source: RandomSource, target: Path, progress: Progress) -> FetchedWeights:
+def fetch(source: RandomSource, target: Path, progress: Progress) -> dict[str, Any]:
     """Write config and tokenizer of the shape into `target`.
 
     Raises BadInput for an unknown shape.
@@ -112,14 +112,14 @@ def fetch(source: RandomSource, target: Path, progress: Progress) -> FetchedWeig
         json.dumps(config, indent=1, sort_keys=True), encoding="utf-8"
     )
 
-    return FetchedWeights(
-        format="random",
-        original_precision="random",
-        file_digest=None,
-        weights_source=describe(source),
-        origin=Origin.model_validate(source.model_dump(mode="json")),
-        seed=source.seed,
-    )
+    return {
+        "format": "random",
+        "original_precision": "random",
+        "file_digest": None,
+        "weights_source": describe(source),
+        "source": source.model_dump(mode="json"),
+        "seed": source.seed,
+    }
 
 
 def probe(source: RandomSource) -> str:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from tasks.models.sources import fetch as fetching
-from tasks.models.sources import hub_errors, hub_source
+from tasks.models.sources import hub_source
 from tasks.models.sources.fetch import availabilities, fetch_base
 from tasks.runtime.errors import TriageError
 from tasks.spec import BaseModelSpec
@@ -15,7 +15,7 @@ def main() -> None:
     assert "huggingface_hub" not in sys.modules, "it would have read another environment"
     # What the Hub answers is to be seen on a busy machine, too.
     fetching.PROBE_SECONDS = hub_source.CONNECT_SECONDS = 60.0
-    hub_errors.BUSY_PAUSES = (0.05, 0.05)  # as many attempts, without the wait
+    hub_source.BUSY_PAUSES = (0.05, 0.05)  # as many attempts, without the wait
     action = sys.argv[1]
     root = Path(sys.argv[2])
     source = json.loads(sys.argv[3])
