@@ -20,12 +20,11 @@ from flows.outcomes import failure_of, label_run
 from flows.selection import Narrowing, Selection, refuse_without_emergencies, set_up
 from flows.steps import ONE_AT_A_TIME, Step, TimeLimits
 from tasks.acquire import acquire
-from tasks.convert import convert
+from tasks.convert import convert, quantize
 from tasks.identity import training_of
 from tasks.landing import load_the_rest, refill_warehouse
 from tasks.prepare import prepare
 from tasks.progress import publish
-from tasks.quantize import quantize
 from tasks.runtime.children import forked_steps, stop_children
 from tasks.runtime.errors import (
     BadInput,

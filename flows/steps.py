@@ -17,7 +17,7 @@ from flows.plan import PlannedCell, assumed_speeds, set_sizes, work_left
 from flows.selection import Selection, moves_of
 from tasks.acquire import acquire
 from tasks.baselines import baselines, zero_shot
-from tasks.convert import convert
+from tasks.convert import convert, quantize
 from tasks.corpus.prepare import prepare_dataset
 from tasks.evaluate import evaluate, evaluate_sets
 from tasks.fidelity import fidelity
@@ -26,7 +26,6 @@ from tasks.models.manifest import base_folder
 from tasks.move import move_adapter
 from tasks.precisions import Precision
 from tasks.prepare import prepare
-from tasks.quantize import quantize
 from tasks.runtime.errors import TriageError
 from tasks.runtime.home import home
 from tasks.runtime.locks import at_work

@@ -11,10 +11,9 @@ from prefect.states import Failed
 from tasks import caching
 from tasks.acquire import acquire
 from tasks.caching import CACHE_VERSION, as_cached, cached_folder, is_transient
-from tasks.convert import convert
+from tasks.convert import convert, quantize
 from tasks.evaluate import evaluate
 from tasks.prepare import prepare
-from tasks.quantize import quantize
 from tasks.runtime import errors
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import build_folder

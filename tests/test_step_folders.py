@@ -8,12 +8,12 @@ import tasks.caching
 import tasks.fidelity
 from flows.selection import select
 from tasks.baselines import zero_shot
+from tasks.convert import quantize
 from tasks.fidelity import fidelity
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.sources.fetch import fetch_base
 from tasks.move import score_moved
 from tasks.precisions import of_bits
-from tasks.quantize import quantize
 from tasks.runtime.home import home
 from tasks.runtime.store import seal
 from tasks.scoring.arguments import TrainedJob

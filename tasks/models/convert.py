@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,9 +67,7 @@ class QuantizeJob(ConvertJob):
 def run_convert(args: dict[str, Any], emit: Emit | None = None) -> dict[str, Any]:
     """Build the MLX folder of a source (`args`: ConvertJob); returns "folder" and its manifest."""
     job = ConvertJob.model_validate(args)
-    folder = base_folder(job.source, job.root)
-    _build_if_missing(folder, lambda target: write_base(job.source, target))
-    return _result(folder)
+    return _built(base_folder(job.source, job.root), partial(write_base, job.source))
 
 
 def run_quantize(args: dict[str, Any], emit: Emit | None = None) -> dict[str, Any]:
@@ -77,46 +76,47 @@ def run_quantize(args: dict[str, Any], emit: Emit | None = None) -> dict[str, An
     Converts the source first where that is not done yet.
     """
     job = QuantizeJob.model_validate(args)
-    folder = variant_folder(job.source, job.root, job.precision, job.group_size)
+    base = base_folder(job.source, job.root)
+    write_model = partial(write_base, job.source)
 
     def build(target: Path) -> dict[str, Any]:
-        base = base_folder(job.source, job.root)
-        _build_or_repair(base, lambda base_target: write_base(job.source, base_target))
+        # By the digests of its files: a damaged base is made again before it is quantised.
+        with locked(base, BUILD_SECONDS):
+            store.build_folder(base, write_model)
         return write_variant(base, target, job.precision, job.group_size)
 
-    if job.precision.is_quantised:
-        _build_if_missing(folder, build)
-    else:
-        _build_if_missing(folder, lambda target: write_base(job.source, target))
-
-    return _result(folder)
+    folder = variant_folder(job.source, job.root, job.precision, job.group_size)
+    return _built(folder, build if job.precision.is_quantised else write_model)
 
 
-def _build_if_missing(folder: Path, build: Build) -> None:
-    """Build a folder unless it is complete: by the sizes of its files, where this process chain has
-    compared their digests before.
+def _built(folder: Path, build: Build) -> dict[str, Any]:
+    """A folder and its manifest, built unless it is complete: by the sizes of its files, where this
+    process chain has compared their digests before.
     """
     if store.verified_manifest(folder) is None:
-        _build_or_repair(folder, build)
+        with locked(folder, BUILD_SECONDS):
+            store.build_folder(folder, build)
 
-
-def _build_or_repair(folder: Path, build: Build) -> None:
-    """Build a folder unless it is complete by the digests of its files."""
-    with locked(folder, BUILD_SECONDS):
-        store.build_folder(folder, build)
-
-
-def _result(folder: Path) -> dict[str, Any]:
     manifest = VariantManifest.read(folder)
     return {"folder": str(folder), **manifest.model_dump(mode="json", exclude_unset=True)}
 
 
 def write_base(source: Path, target: Path) -> dict[str, Any]:
-    """Write the MLX folder of a source into `target`; returns the entries of its manifest."""
+    """Write the MLX folder of a source into `target`; returns the entries of its manifest.
+
+    A damaged source loses its manifest.
+    """
     import mlx.core as mx
     from mlx_lm.utils import load_config, save_config, save_model
 
-    manifest = _read_source(source)
+    try:
+        manifest = SourceManifest.read(source, deep=True)
+    except BrokenFolder as error:
+        (source / store.MANIFEST).unlink(missing_ok=True)  # so that it no longer counts as complete
+        raise BrokenFolder(
+            f"{str(error).rstrip('.')}; it is fetched again when you rerun the command."
+        ) from error
+
     with mx.stream(mx.cpu):  # each weight is read and rounded once: nothing for an accelerator
         staged = _stage(source, manifest, target / "staged")
         model = _load_model(staged, manifest)
@@ -130,20 +130,6 @@ def write_base(source: Path, target: Path) -> dict[str, Any]:
     shutil.rmtree(target / "staged", ignore_errors=True)
 
     return _manifest_entries(target, manifest, manifest.digest, BUILT_IN[BF16], None)
-
-
-def _read_source(source: Path) -> SourceManifest:
-    """The source's manifest, after its digests have been compared.
-
-    A damaged source loses its manifest.
-    """
-    try:
-        return SourceManifest.read(source, deep=True)
-    except BrokenFolder as error:
-        (source / store.MANIFEST).unlink(missing_ok=True)  # so that it no longer counts as complete
-        raise BrokenFolder(
-            f"{str(error).rstrip('.')}; it is fetched again when you rerun the command."
-        ) from error
 
 
 def _stage(source: Path, manifest: SourceManifest, staged: Path) -> Path:
@@ -174,28 +160,20 @@ def _load_model(folder: Path, manifest: SourceManifest) -> nn.Module:
 
     Raises BadInput with the names of tensors that are missing or unknown.
     """
-    from mlx_lm.utils import load_model
-
-    if manifest.format == "random":
-        assert manifest.seed is not None
-        # Not strict, since the folder has a config and no weights.
-        model = load_model(folder, lazy=True, strict=False)[0]
-        _draw_weights(model, manifest.seed)
-        return model
-
-    try:
-        return load_model(folder, lazy=True)[0]
-    except ValueError as error:
-        raise BadInput(
-            f"The weights do not fit their config.json: {' '.join(str(error).split())}"
-        ) from error
-
-
-def _draw_weights(model: nn.Module, seed: int) -> None:
-    """Give every parameter its random values."""
     import mlx.core as mx
     from mlx.utils import tree_flatten, tree_unflatten
+    from mlx_lm.utils import load_model
 
+    if manifest.seed is None:
+        try:
+            return load_model(folder, lazy=True)[0]
+        except ValueError as error:
+            raise BadInput(
+                f"The weights do not fit their config.json: {' '.join(str(error).split())}"
+            ) from error
+
+    # Not strict, since the folder has a config and no weights.
+    model = load_model(folder, lazy=True, strict=False)[0]
     gemma = model.model_type == "gemma3_text"
     if gemma and "lm_head" in model:
         model.sanitize({})  # ties the head to the embedding, as loading weights without a head does
@@ -203,11 +181,13 @@ def _draw_weights(model: nn.Module, seed: int) -> None:
     weights: list[tuple[str, mx.array]] = []
     parameters: Any = tree_flatten(model.parameters())
     for name, value in parameters:
-        tensor = mx.array(random_tensor(name, value.shape, seed, gemma)).astype(mx.bfloat16)
+        values = random_tensor(name, value.shape, manifest.seed, gemma)
+        tensor = mx.array(values).astype(mx.bfloat16)
         mx.eval(tensor)
         weights.append((name, tensor))
 
     model.update(tree_unflatten(weights))
+    return model
 
 
 def write_variant(
@@ -221,7 +201,13 @@ def write_variant(
     assert group_size is not None
     with mx.stream(mx.cpu):  # the same bits on every machine, for all backends that train on them
         model, config = load_model(base, lazy=True)
-        _refuse_indivisible_rows(model, group_size)
+        for name, module in model.named_modules():
+            # mlx-lm would silently leave it unquantised.
+            if hasattr(module, "to_quantized") and module.weight.shape[-1] % group_size:
+                raise BadInput(
+                    f"{name} has rows of {module.weight.shape[-1]} values, "
+                    f"which a group size of {group_size} does not divide."
+                )
         model, config = quantised(model, config, precision, group_size)
         save_model(target, model)
 
@@ -250,16 +236,6 @@ def quantised(
         mode=precision.mode,
         quant_predicate=predicate,
     )
-
-
-def _refuse_indivisible_rows(model: nn.Module, group_size: int) -> None:
-    """Raise BadInput for a matrix that mlx-lm would silently leave unquantised."""
-    for name, module in model.named_modules():
-        if hasattr(module, "to_quantized") and module.weight.shape[-1] % group_size:
-            raise BadInput(
-                f"{name} has rows of {module.weight.shape[-1]} values, "
-                f"which a group size of {group_size} does not divide."
-            )
 
 
 def _copy_tokenizer(origin: Path, target: Path) -> None:
