@@ -124,7 +124,13 @@ def open_gguf(path: Path, origin: str | None = None) -> Gguf:
     try:
         reader = gguf.GGUFReader(str(path))
     except (ValueError, KeyError, IndexError, OSError) as error:
-        raise BadInput(_unreadable(file_name, error)) from error
+        sentence = f"{file_name} is not a readable GGUF file ({error}); {REMEDY}."
+        if unknown := _UNKNOWN_TYPE.search(str(error)):
+            sentence = (
+                f"{file_name}: the GGUF file has a tensor of the type number "
+                f"{unknown[1]}, which is not supported; {REMEDY}."
+            )
+        raise BadInput(sentence) from error
 
     field = reader.fields.get("general.architecture")
     architecture = str(field.contents()) if field else "none"
@@ -135,16 +141,6 @@ def open_gguf(path: Path, origin: str | None = None) -> Gguf:
         )
 
     return Gguf(file_name, reader, architecture)
-
-
-def _unreadable(file_name: str, error: Exception) -> str:
-    """The sentence for an error of the gguf library."""
-    if unknown := _UNKNOWN_TYPE.search(str(error)):
-        return (
-            f"{file_name}: the GGUF file has a tensor of the type number "
-            f"{unknown[1]}, which is not supported; {REMEDY}."
-        )
-    return f"{file_name} is not a readable GGUF file ({error}); {REMEDY}."
 
 
 def precision_name(file: Gguf) -> str:

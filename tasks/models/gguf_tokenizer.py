@@ -28,7 +28,13 @@ NORMAL = 1
 CONTROL = 3
 USER_DEFINED = 4
 BYTE = 6
-_TYPES = {NORMAL, CONTROL, USER_DEFINED, BYTE}
+# Names of special tokens: those of transformers, and those of a GGUF file.
+SPECIAL = {
+    "bos_token": "bos",
+    "eos_token": "eos",
+    "unk_token": "unknown",
+    "pad_token": "padding",
+}
 SPACE = "▁"
 
 
@@ -38,44 +44,37 @@ def write_tokenizer(file: Gguf, folder: Path) -> None:
     Raises BadInput for an unknown kind.
     """
     tokens = [str(token) for token in file.need("tokenizer.ggml.tokens")]
-    tokenizer = _rebuild(file, tokens, _token_types(file))
-
-    special = _special_tokens(file, tokens)
-    if file.get("tokenizer.ggml.add_bos_token", False):
-        bos_id = file.get("tokenizer.ggml.bos_token_id")
-        tokenizer.post_processor = start_with(special["bos_token"], bos_id)
-
-    save_tokenizer(tokenizer, folder, special, file.get("tokenizer.chat_template"))
-
-
-def _token_types(file: Gguf) -> list[int]:
     types = [int(number) for number in file.need("tokenizer.ggml.token_type")]
-    if unknown := set(types) - _TYPES:
+    if unknown := set(types) - {NORMAL, CONTROL, USER_DEFINED, BYTE}:
         raise BadInput(
             f"{file.where}: the tokenizer has tokens of "
             f"type {min(unknown)}, which is not known here."
         )
-    return types
 
-
-def _rebuild(file: Gguf, tokens: list[str], types: list[int]) -> Tokenizer:
-    """The tokenizer of one of the two kinds, without special tokens at the start."""
     kind = (file.need("tokenizer.ggml.model"), file.get("tokenizer.ggml.pre", "default"))
     if kind == ("gpt2", "smollm"):
         merges = [str(merge) for merge in file.need("tokenizer.ggml.merges")]
-        return digits_bpe(tokens, types, merges)
-    if kind[0] == "llama" and file.architecture == "gemma3":
-        return gemma_bpe(tokens, types)
+        tokenizer = digits_bpe(tokens, types, merges)
+    elif kind[0] == "llama" and file.architecture == "gemma3":
+        tokenizer = gemma_bpe(tokens, types)
+    else:
+        raise BadInput(
+            f"{file.where}: the tokenizer {'/'.join(kind)} is not supported; the file is refused."
+        )
 
-    raise BadInput(
-        f"{file.where}: the tokenizer {'/'.join(kind)} is not supported; the file is refused."
-    )
+    ids = {key: file.get(f"tokenizer.ggml.{name}_token_id") for key, name in SPECIAL.items()}
+    special = {key: tokens[int(number)] for key, number in ids.items() if number is not None}
+    if file.get("tokenizer.ggml.add_bos_token", False):
+        tokenizer.post_processor = start_with(special["bos_token"], int(ids["bos_token"]))
+
+    save_tokenizer(tokenizer, folder, special, file.get("tokenizer.chat_template"))
 
 
 def digits_bpe(tokens: list[str], types: list[int], merges: list[str]) -> Tokenizer:
     """Byte-level BPE with single digits, as in SmolLM2's own tokenizer.json."""
+    vocabulary = {token: number for number, token in enumerate(tokens)}
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
-    tokenizer = Tokenizer(models.BPE(vocab=_numbered(tokens), merges=pairs))
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
     byte_level_with_single_digits(tokenizer)
     _add_uncut_tokens(tokenizer, tokens, types)
     return tokenizer
@@ -97,7 +96,7 @@ def gemma_bpe(tokens: list[str], types: list[int]) -> Tokenizer:
     # The file writes runs of spaces as spaces; after normalisation the text holds them as the
     # marker.
     marked = [SPACE * len(token) if token and not token.strip(" ") else token for token in tokens]
-    vocabulary = _numbered(marked)
+    vocabulary = {token: number for number, token in enumerate(marked)}
     tokenizer = Tokenizer(
         models.BPE(
             vocab=vocabulary,
@@ -123,7 +122,7 @@ def start_with(token: str, token_id: int) -> processors.TemplateProcessing:
     return processors.TemplateProcessing(
         single=f"{token} $A",
         pair=f"{token} $A {token}:1 $B:1",
-        special_tokens=[(token, int(token_id))],
+        special_tokens=[(token, token_id)],
     )
 
 
@@ -146,10 +145,6 @@ def save_tokenizer(
 
     text = json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True)
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
-
-
-def _numbered(tokens: list[str]) -> dict[str, int]:
-    return {token: number for number, token in enumerate(tokens)}
 
 
 def _implied_merges(
@@ -181,9 +176,3 @@ def _add_uncut_tokens(tokenizer: Tokenizer, tokens: list[str], types: list[int])
 
     tokenizer.add_special_tokens(of_type(CONTROL))
     tokenizer.add_tokens(of_type(USER_DEFINED))
-
-
-def _special_tokens(file: Gguf, tokens: list[str]) -> dict[str, str]:
-    names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
-    ids = {key: file.get(f"tokenizer.ggml.{name}_token_id") for key, name in names.items()}
-    return {key: tokens[int(number)] for key, number in ids.items() if number is not None}

