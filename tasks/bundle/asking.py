@@ -7,7 +7,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from tasks.bundle.bundle import BundledModel, PredictJob
 from tasks.bundle.decision import Decision
@@ -23,7 +22,7 @@ from tasks.spec import Columns
 FUNCTION = "tasks.bundle.loaded_model:predict"
 
 
-class AskedModel:
+class AskedModel(contextlib.AbstractContextManager["AskedModel"]):
     """One child process with a loaded model; texts reach it by its pipe alone.
 
     `passes`: dropout passes of each text for the review flag, which a recipe without dropout cannot
@@ -39,15 +38,7 @@ class AskedModel:
         log = home() / "logs" / f"{use}-{self.bundle.model_id}"
         self._conversation = Conversation(FUNCTION, job.model_dump(mode="json"), log)
 
-    def __enter__(self) -> AskedModel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._conversation.close()
 
     @property

@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from tasks.runtime.errors import BadInput
-from tasks.spec import LABELS, CostMatrix, Label, PromptChoice, Recipe, Strict, Training
+from tasks.spec import CostMatrix, Label, PromptChoice, Recipe, Strict, Training
 
 BUNDLE_FILE = "bundle.json"
 SCHEMA_VERSION = 1
@@ -273,12 +273,6 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     """Write the bundle into its folder."""
     text = bundle.model_dump_json(indent=1)
     (folder / BUNDLE_FILE).write_text(f"{text}\n", encoding="utf-8")
-
-
-def in_order(values: dict[Label, float]) -> tuple[float, float, float]:
-    """Values by label in the order LABELS."""
-    ed, gp, home = (values[label] for label in LABELS)
-    return ed, gp, home
 
 
 class PredictJob(Strict):

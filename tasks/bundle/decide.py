@@ -55,22 +55,16 @@ def decide(
     p = label_shares(log_likelihoods)
     labels = rule_labels(bundle, p)
     sets = conformal_sets(p, bundle.conformal.cutoffs)
-    decisions = [
-        Decision(labels[i], (row[0], row[1], row[2]), _member_labels(sets[i]))
-        for i, row in enumerate(p.tolist())
-    ]
+    decisions = []
+    for i, (ed, gp, home) in enumerate(p.tolist()):
+        members = tuple(
+            label for label, is_member in zip(LABELS, sets[i], strict=True) if is_member
+        )
+        decisions.append(Decision(labels[i], (ed, gp, home), members))
 
-    return decisions if passes is None else _with_review(bundle, decisions, np.asarray(passes))
-
-
-def _member_labels(members: ArrayLike) -> tuple[Label, ...]:
-    return tuple(
-        label for label, is_member in zip(LABELS, np.asarray(members), strict=True) if is_member
-    )
-
-
-def _with_review(bundle: Bundle, decisions: list[Decision], passes: Floats) -> list[Decision]:
-    votes = summarise_passes(passes, bundle.review.entropy_limit)
+    if passes is None:
+        return decisions
+    votes = summarise_passes(np.asarray(passes), bundle.review.entropy_limit)
     return [
         replace(
             decision,

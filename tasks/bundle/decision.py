@@ -61,15 +61,13 @@ def conformal_notes(bundle: Bundle) -> list[str]:
 
 def answer(bundle: Bundle, decision: Decision) -> dict[str, Any]:
     """The whole answer as JSON: the decision, and what must be known with each one."""
-    notes = [
-        sentence
-        for holds, sentence in (
-            (decision.label is None, why_no_decision(bundle)),
-            (decision.shortened, SHORTENED),
-            (decision.markup, MARKUP),
-        )
-        if holds
-    ] + conformal_notes(bundle)
+    notes = [] if decision.label else [why_no_decision(bundle)]
+    if decision.shortened:
+        notes.append(SHORTENED)
+    if decision.markup:
+        notes.append(MARKUP)
+    notes += conformal_notes(bundle)
+
     return {
         "decision": decision.label,
         "probabilities": dict(zip(LABELS, decision.probabilities, strict=True)),

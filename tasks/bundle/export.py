@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,11 @@ class Exported:
 
 def refuse_filled(folder: Path) -> None:
     """Raise BadInput unless `folder` is a new or an empty folder that can be written."""
-    try:
+    with _disk_errors(folder):
         if folder.is_dir() and not any(folder.iterdir()):
             return
         if not folder.exists() and not folder.is_symlink():
             return
-    except OSError as error:
-        raise _unwritable(error, folder) from error
 
     problem = "is not empty" if folder.is_dir() else "is a file"
     raise BadInput(f"{folder} {problem}; name a new folder for the export.")
@@ -113,7 +111,7 @@ def export(
             # A rename may take the place of an empty folder, and of no other.
             temporary.replace(folder)
 
-    return Exported(folder, exported.sizes, exported.result, exported.missing_terms)
+    return replace(exported, folder=folder)
 
 
 def _fill(
@@ -201,17 +199,13 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _unwritable(error, folder) from error
-
-
-def _unwritable(error: OSError, folder: Path) -> BadInput:
-    if is_disk_full(error):
-        return BadInput(
-            f"The disk is full: {folder} was not written; free some space and try again."
-        )
-    in_the_way = error.errno in (errno.ENOTDIR, errno.EEXIST)
-    problem = "a file is where a folder should be" if in_the_way else error.strerror
-    return BadInput(f"{folder} cannot be written ({problem}); name another folder.")
+        if is_disk_full(error):
+            raise BadInput(
+                f"The disk is full: {folder} was not written; free some space and try again."
+            ) from error
+        in_the_way = error.errno in (errno.ENOTDIR, errno.EEXIST)
+        problem = "a file is where a folder should be" if in_the_way else error.strerror
+        raise BadInput(f"{folder} cannot be written ({problem}); name another folder.") from error
 
 
 def write_prompt(template: Template, max_tokens: int, folder: Path) -> None:

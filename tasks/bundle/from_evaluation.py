@@ -6,7 +6,6 @@ Nothing is computed again: thresholds, scaling, cut-offs and gates are those of 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,54 +49,53 @@ class WeightsGone(ModelGone):
 def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
     """The model that an evaluation, one on the test set, has judged; its paths lead into `home`.
 
-    Raises ModelGone where the adapter is not in this home, WeightsGone where its weights alone are
-    not, and BadInput for a baseline, which has neither.
+    Raises ModelGone where the adapter is not in this home, or the results came from another machine
+    and were only merged here, WeightsGone where the weights alone are not here, and BadInput for a
+    baseline, which has neither.
     """
-    landing = _LandedEvaluation.read(home, evaluation_id)
-    if landing.experiment["recipe_kind"] == "baseline":
-        raise BadInput(
-            f"{landing.name} is a baseline, without an adapter of its own; name a trained "
-            "experiment."
+    landing = home / "landing" / evaluation_id
+    if intact_manifest(landing, deep=True) is None:
+        raise ModelGone(
+            f"The results {evaluation_id} did not land in {home}, so the model is elsewhere; "
+            "set TRIAGE_HOME to the home that trained it."
         )
 
-    training = _adapter_folder(home, landing)
+    (evaluation,) = _rows(landing, "evaluation")
+    landed_training = home / "landing" / evaluation["training_id"]
+    verify(landed_training)
+    (experiment,) = _rows(landed_training, "experiment")
+    name = experiment["cell_id"]
+    if experiment["recipe_kind"] == "baseline":
+        raise BadInput(
+            f"{name} is a baseline, without an adapter of its own; name a trained experiment."
+        )
+
+    # Of a moved adapter, the training that it is from.
+    training_id = experiment.get("source_training_id") or experiment["training_id"]
+    training = home / "experiments" / training_id
+    if intact_manifest(training, deep=True) is None:
+        raise ModelGone(
+            f"The adapter of {name} is not in {training}; run its sweep again to train it, "
+            "or set TRIAGE_HOME to the home that holds it."
+        )
+
     stored = json.loads((training / "training.json").read_text(encoding="utf-8"))
     spec = ExperimentSpec.model_validate(stored["spec"])
-    weights, variant = _weights(home, landing, spec)
-    return BundledModel(_bundle(landing, spec, training, weights, variant, home), home)
+    models = home / "models"
+    for weights in sorted(models.iterdir()) if models.is_dir() else ():
+        manifest = Manifest.read_if_complete(weights)
+        if manifest is not None and manifest.digest == experiment["weights_digest"]:
+            bundle = _bundle(home, landing, evaluation, experiment, spec, training, weights)
+            return BundledModel(bundle, home)
 
-
-@dataclass(frozen=True)
-class _LandedEvaluation:
-    """The landed rows of an evaluation and of its training."""
-
-    folder: Path
-    experiment: Row
-    evaluation: Row
-
-    @classmethod
-    def read(cls, home: Path, evaluation_id: str) -> _LandedEvaluation:
-        """Raises ModelGone where the results came from another machine, and were only merged here."""
-        folder = home / "landing" / evaluation_id
-        if intact_manifest(folder, deep=True) is None:
-            raise ModelGone(
-                f"The results {evaluation_id} did not land in {home}, so the model is elsewhere; "
-                "set TRIAGE_HOME to the home that trained it."
-            )
-
-        (row,) = _rows(folder, "evaluation")
-        training = home / "landing" / row["training_id"]
-        verify(training)
-        (experiment,) = _rows(training, "experiment")
-
-        return cls(folder, experiment, row)
-
-    @property
-    def name(self) -> str:
-        return str(self.experiment["cell_id"])
-
-    def rows(self, table: str) -> list[Row]:
-        return _rows(self.folder, table)
+    # An adapter that was moved is judged on another precision than that on which it was trained.
+    of_spec = {spec.precision.name: spec.precision}
+    precision = (BUILT_IN | of_spec).get(experiment["precision"])
+    raise WeightsGone(
+        f"The weights of {name} are no longer in {models}; run its sweep again, "
+        "which makes them again.",
+        spec.model_copy(update={"precision": precision}) if precision else None,
+    )
 
 
 def _rows(folder: Path, table: str) -> list[Row]:
@@ -107,55 +105,21 @@ def _rows(folder: Path, table: str) -> list[Row]:
     return rows
 
 
-def _adapter_folder(home: Path, landing: _LandedEvaluation) -> Path:
-    """The folder of the training whose adapter was judged: of a moved one, its source."""
-    training = landing.experiment.get("source_training_id") or landing.experiment["training_id"]
-    folder = home / "experiments" / str(training)
-    if intact_manifest(folder, deep=True) is None:
-        raise ModelGone(
-            f"The adapter of {landing.name} is not in {folder}; run its sweep again to train it, "
-            "or set TRIAGE_HOME to the home that holds it."
-        )
-
-    return folder
-
-
-def _weights(
-    home: Path, landing: _LandedEvaluation, spec: ExperimentSpec
-) -> tuple[Path, VariantManifest]:
-    """The model folder with the digest that was judged."""
-    weights_digest = landing.experiment["weights_digest"]
-    folders = home / "models"
-    for folder in sorted(folders.iterdir()) if folders.is_dir() else ():
-        manifest = Manifest.read_if_complete(folder)
-        if manifest is not None and manifest.digest == weights_digest:
-            return folder, VariantManifest.read(folder)
-
-    # An adapter that was moved is judged on another precision than that on which it was trained.
-    of_spec = {spec.precision.name: spec.precision}
-    precision = (BUILT_IN | of_spec).get(landing.experiment["precision"])
-    raise WeightsGone(
-        f"The weights of {landing.name} are no longer in {folders}; run its sweep again, "
-        "which makes them again.",
-        spec.model_copy(update={"precision": precision}) if precision else None,
-    )
-
-
 def _bundle(
-    landing: _LandedEvaluation,
+    home: Path,
+    landing: Path,
+    evaluation: Row,
+    experiment: Row,
     spec: ExperimentSpec,
     training: Path,
     weights: Path,
-    variant: VariantManifest,
-    home: Path,
 ) -> Bundle:
-    experiment = landing.experiment
-    evaluation = landing.evaluation
-    rules = {row["rule"]: row for row in landing.rows("decision_rule")}
+    variant = VariantManifest.read(weights)
+    rules = {row["rule"]: row for row in _rows(landing, "decision_rule")}
     rule = rules[evaluation["primary_rule"]]
     costs = evaluation["cost_matrix"]
     calibrated = rules["min_cost"]
-    (conformal,) = landing.rows("conformal")
+    (conformal,) = _rows(landing, "conformal")
     prompt = load_prompt(spec.prompt)
     adapter = training / ADAPTER
 
@@ -207,7 +171,7 @@ def _bundle(
         ),
         gates=tuple(
             GateStatus.model_validate({name: row[name] for name in GateStatus.model_fields})
-            for row in landing.rows("gate")
+            for row in _rows(landing, "gate")
         ),
         verdict=evaluation["verdict"],
         review=Review(available=spec.recipe.dropout > 0, entropy_limit=entropy_limit),

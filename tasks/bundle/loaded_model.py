@@ -47,14 +47,6 @@ NO_LABEL = LABELS[0]  # a text has none: its place in `Encoded` must be filled
 
 
 @dataclass(frozen=True)
-class Read:
-    """A text as the model reads it. `markup`: it held special tokens, which were broken up."""
-
-    encoded: Encoded
-    markup: bool
-
-
-@dataclass(frozen=True)
 class LoadedModel:
     """A model with the keys and values of the instruction, which are computed once.
 
@@ -68,8 +60,10 @@ class LoadedModel:
     leading: tuple[int, ...]
     past: list[SharedPast | None]
 
-    def read(self, text: str) -> Read:
-        """Tokens of a text, shortened from its middle where it is too long."""
+    def read(self, text: str) -> tuple[Encoded, bool]:
+        """Tokens of a text, shortened from its middle where it is too long; and whether it held
+        special tokens, which were broken up.
+        """
         plain = text
         # The tokens that steer a conversation: a text must not speak in another's name.
         for added in self.template.tokenizer.added_tokens_decoder.values():
@@ -78,7 +72,7 @@ class LoadedModel:
                 # A space after its first character makes ordinary words of it.
                 plain = plain.replace(token, f"{token[0]} {token[1:]}")
         encoded = encode(self.template, "", plain, NO_LABEL, self.max_tokens)
-        return Read(encoded, plain != text)
+        return encoded, plain != text
 
     def log_likelihoods(self, texts: Sequence[Encoded]) -> Floats:
         """log P(label | prompt) of each text, shape (texts, 3). Raises
@@ -109,8 +103,13 @@ class LoadedModel:
         return np.concatenate(passes, axis=1)
 
     def _cases(self, text: Encoded) -> EncodedCases:
-        """A set of this one case, with the instruction as its leading tokens."""
-        return with_leading(make_cases(self.template, [text]), self.leading)
+        """A set of this one case, with the instruction as its leading tokens, or none if its prompt
+        does not begin with them.
+        """
+        length = len(self.leading)
+        begins = text.prompt[:length] == self.leading and len(text.prompt) > length
+        cases = make_cases(self.template, [text])
+        return replace(cases, leading=length if begins else 0)
 
     def _prefix(self, text: Encoded) -> Prefix:
         return Prefix.embedded(self.adapted.stack, self._cases(text))
@@ -119,13 +118,6 @@ class LoadedModel:
         no_past: list[SharedPast | None] = [None] * self.adapted.stack.depth
         past = self.past if prefix.cases.leading else no_past
         return label_terms(self.adapted, prefix, make_batch(prefix.cases, [0]), past).label_logp
-
-
-def with_leading(cases: EncodedCases, leading: tuple[int, ...]) -> EncodedCases:
-    """The cases with these leading tokens, or none if a prompt does not begin with them."""
-    begins = all(case.prompt[: len(leading)] == leading for case in cases.encoded)
-    longer = all(len(case.prompt) > len(leading) for case in cases.encoded)
-    return replace(cases, leading=len(leading) if begins and longer else 0)
 
 
 def load_model(model: BundledModel) -> LoadedModel:
@@ -179,11 +171,11 @@ def predict(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     # As many as run side by side: the first answer does not wait for the others.
     for group in requests(len(streams())):
         read = [model.read(request["text"]) for request in group]
-        encoded = [text.encoded for text in read]
+        encoded = [text for text, _ in read]
         passes = model.dropout_passes(encoded, job.passes) if job.passes else None
         decisions = decide(job.bundle, model.log_likelihoods(encoded), passes)
-        for request, text, decision in zip(group, read, decisions, strict=True):
-            marked = replace(decision, shortened=text.encoded.shortened, markup=text.markup)
+        for request, (text, markup), decision in zip(group, read, decisions, strict=True):
+            marked = replace(decision, shortened=text.shortened, markup=markup)
             emit(Answer(request["number"], asdict(marked)))
         answer_count += len(group)
 

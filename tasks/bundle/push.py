@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.bundle.bundle import BUNDLE_FILE, Bundle
-from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
+from tasks.runtime.errors import BadInput, SourceUnavailable
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -104,20 +104,19 @@ def _sentences(folder: Path, target: Target) -> Iterator[None]:
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
-    def error(problem: str, transient: bool = False) -> TriageError:
-        return SourceUnavailable(f"{problem} The export is in {folder}.", transient)
-
+    place = f"The export is in {folder}."
     try:
         yield
     except HfHubHTTPError as refused:
         status = refused.response.status_code
         if status in (401, 403):
-            raise error(
+            raise SourceUnavailable(
                 f"The Hub does not let this token write to {target.repo} ({status}); check "
-                "HF_TOKEN and the owner."
+                f"HF_TOKEN and the owner. {place}",
+                transient=False,
             ) from refused
-        raise error(f"The Hub answered with an error ({status}).", transient=True) from refused
+        raise SourceUnavailable(f"The Hub answered with an error ({status}). {place}") from refused
     except (httpx.HTTPError, ConnectionError, RuntimeError) as broken:
-        raise error(
-            f"The Hub cannot be reached ({type(broken).__name__}).", transient=True
+        raise SourceUnavailable(
+            f"The Hub cannot be reached ({type(broken).__name__}). {place}"
         ) from broken

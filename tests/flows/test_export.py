@@ -98,7 +98,7 @@ def by_example(folder: Path, cases: list[str], monkeypatch, capsys) -> list[tupl
 def by_predict(folder: Path, cases: list[str]) -> list[tuple[str, list[float]]]:
     """What `triage predict` decides, in this process."""
     model = load_model(read_bundle(folder))
-    scores = model.log_likelihoods([model.read(checked_text(text)).encoded for text in cases])
+    scores = model.log_likelihoods([model.read(checked_text(text))[0] for text in cases])
     return [(one.label, list(one.probabilities)) for one in decide(read_bundle(folder).bundle, scores)]
 
 
