@@ -19,11 +19,10 @@ from tasks.acquire import acquire
 from tasks.baselines import baselines, zero_shot
 from tasks.convert import convert, quantize
 from tasks.corpus.prepare import prepare_dataset
-from tasks.evaluate import evaluate, evaluate_sets
+from tasks.evaluate import evaluate, evaluate_sets, move_adapter
 from tasks.fidelity import fidelity
 from tasks.land import land
 from tasks.models.manifest import base_folder
-from tasks.move import move_adapter
 from tasks.precisions import Precision
 from tasks.prepare import prepare
 from tasks.runtime.errors import TriageError

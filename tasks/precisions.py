@@ -104,7 +104,7 @@ class Precision(BaseModel):
         mode = MODES[self.mode]
         if self.bits not in mode.bits:
             raise ValueError(
-                f"the precision {self.name} has {_or_none(self.bits)} bits, and the mode "
+                f"the precision {self.name} has {self.bits or 'no'} bits, and the mode "
                 f"{self.mode} allows {_listed(mode.bits)}"
             )
         if self.group_size is not None and self.group_size not in mode.group_sizes:
@@ -120,10 +120,6 @@ class Precision(BaseModel):
             )
 
         return self
-
-
-def _or_none(value: int | None) -> str:
-    return "no" if value is None else str(value)
 
 
 def _listed(values: Iterable[int]) -> str:

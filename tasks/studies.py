@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from tasks.corpus.case import SETS
-from tasks.corpus.manifest import DatasetManifest, SetEntry
-from tasks.landing import Rows, is_landed, keep_rows, land_rows
+from tasks.corpus.manifest import DatasetManifest
+from tasks.landing import Rows, is_landed, keep_rows, land_rows, whole_row
 from tasks.runtime.children import step_seconds
 from tasks.spec import Grid, short_digest
 from tasks.tuning.rows import sets_digest
@@ -49,23 +48,21 @@ def dataset_rows(dataset: DatasetManifest) -> Rows:
         "further_sets": len(further),
         "created_at": dataset.created or None,
     }
-    sets = [_set_row(id, name, entry, name in further) for name, entry in dataset.sets.items()]
-
+    sets = [
+        {
+            "dataset_id": id,
+            "name": name,
+            "set_digest": entry.digest,
+            "cases": entry.cases,
+            "ed_cases": entry.labels.get("ED", 0),
+            "gp_cases": entry.labels.get("GP", 0),
+            "home_cases": entry.labels.get("HOME", 0),
+            "groups": entry.groups if entry.has_groups else None,
+            "is_further": name in further,
+        }
+        for name, entry in dataset.sets.items()
+    ]
     return {"dataset": [row], "dataset_set": sets}
-
-
-def _set_row(id: str, name: str, entry: SetEntry, is_further: bool) -> dict[str, Any]:
-    return {
-        "dataset_id": id,
-        "name": name,
-        "set_digest": entry.digest,
-        "cases": entry.cases,
-        "ed_cases": entry.labels.get("ED", 0),
-        "gp_cases": entry.labels.get("GP", 0),
-        "home_cases": entry.labels.get("HOME", 0),
-        "groups": entry.groups if entry.has_groups else None,
-        "is_further": is_further,
-    }
 
 
 def grid_digest(grid: Grid) -> str:
@@ -92,19 +89,15 @@ class SweepRecord:
         self._ids: set[str] = set()
         self._landed_at = self._started = time.monotonic()
         self._steps_before = step_seconds()
-        self._row: dict[str, Any] = {
+        row = {
             "sweep_id": self.id,
             "study": grid.name,
             "grid": grid.name,
             "grid_digest": grid_digest(grid),
-            "dataset_digest": None,
             "experiments": experiments,
-            "failures": None,
             "started_at": started_at,
-            "finished_at": None,
-            "run_seconds": None,
-            "step_seconds": None,
         }
+        self._row = whole_row("sweep", row)
 
     @property
     def ids(self) -> list[str]:

@@ -8,8 +8,8 @@ import pytest
 from pydantic import Field
 
 from tasks import fidelity, identity
+from tasks.evaluate import moved_training
 from tasks.fidelity import fidelity_id
-from tasks.move import moved_training
 from tasks.runtime.backend import CPU
 from tasks.scoring.baselines import baseline_scores_id, zero_shot_id
 from tasks.spec import OMITTED_AT_DEFAULT, OVERRIDES, Grid, PromptChoice, Recipe, evaluation_id, experiments

@@ -9,10 +9,10 @@ import tasks.fidelity
 from flows.selection import select
 from tasks.baselines import zero_shot
 from tasks.convert import quantize
+from tasks.evaluate import score_moved
 from tasks.fidelity import fidelity
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.sources.fetch import fetch_base
-from tasks.move import score_moved
 from tasks.precisions import of_bits
 from tasks.runtime.home import home
 from tasks.runtime.store import seal
