@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,14 +22,13 @@ from tokenizers import Tokenizer
 from tasks.bundle.bundle import Bundle, ExportAgreement, ExportJob, ExportResult
 from tasks.bundle.decide import rule_labels
 from tasks.bundle.export import write_prompt
-from tasks.corpus.case import Case
 from tasks.corpus.prompts import Template, encode
 from tasks.corpus.vignettes.sets import sets_of
 from tasks.judging.point_metrics import Floats
 from tasks.models.gguf_file import hf_tensors, open_gguf
 from tasks.models.gguf_tokenizer import CONTROL, NORMAL, USER_DEFINED, write_tokenizer
 from tasks.models.manifest import VariantManifest
-from tasks.models.sizes import stored_sizes
+from tasks.models.sizes import ModelShape, stored_sizes
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit
 from tasks.runtime.store import seal, verify
@@ -80,20 +78,29 @@ def _write_weights(job: ExportJob, template: Template) -> ExportResult:
     cases the model was trained on: those may be patients'.
     """
     bundle = job.bundle
-    cases = sampled_cases()
+    valid = sets_of(Data())["valid"]
+    ids = [case.case_id for case in valid]
+    sample = sample_numbers(ids, [case.label for case in valid], CASES)
+    cases = [valid[number] for number in sample]
+    encoded = [
+        encode(template, case.case_id, case.text, case.label, bundle.max_tokens) for case in cases
+    ]
+
+    def probabilities(adapted: Adapted) -> Floats:
+        prefix = Prefix.embedded(adapted.stack, make_cases(template, encoded))
+        return score_cases(adapted, prefix).probabilities
+
     adapted = add_lora(
         load_variant(job.weights, COMPUTE_PATH), bundle.recipe, bundle.training, bundle.seed
     )
     load_weights(adapted, job.adapter / "adapters.safetensors")
-    trained_p = label_probabilities(adapted, template, cases, bundle.max_tokens)
+    trained_p = probabilities(adapted)
 
     folder = job.folder / (FUSED if job.fuse else FUSED_FOR_GGUF)
     write_fused(job.weights, job.adapter, folder, bundle.model_id)
     stack = load_variant(folder, COMPUTE_PATH)
     fused = Adapted(stack, (), stack.depth, 0)  # its weights hold everything that it learned
-    written_p = label_probabilities(fused, template, cases, bundle.max_tokens)
-    of_fused = compared(bundle, trained_p, written_p)
-    refuse_beyond_bound(of_fused, "The fused model")
+    of_fused = _agreement(bundle, trained_p, probabilities(fused), "The fused model")
 
     of_gguf: ExportAgreement | None = None
     if job.gguf:
@@ -103,53 +110,30 @@ def _write_weights(job: ExportJob, template: Template) -> ExportResult:
         weights = [(name, mx.array(values)) for name, values in hf_tensors(open_gguf(path))]
         stack.model.load_weights(weights, strict=True)
         mx.eval(stack.model.parameters())
-        written_p = label_probabilities(fused, template, cases, bundle.max_tokens)
-        of_gguf = compared(bundle, trained_p, written_p)
-        refuse_beyond_bound(of_gguf, "The GGUF file")
+        of_gguf = _agreement(bundle, trained_p, probabilities(fused), "The GGUF file")
 
     if not job.fuse:
         shutil.rmtree(folder)
     return ExportResult(fused=of_fused if job.fuse else None, gguf=of_gguf)
 
 
-def sampled_cases() -> list[Case]:
-    """The embedded cases of `valid` on which models are compared: the same every time."""
-    cases = sets_of(Data())["valid"]
-    numbers = sample_numbers(
-        [case.case_id for case in cases], [case.label for case in cases], CASES
-    )
-    return [cases[number] for number in numbers]
-
-
-def label_probabilities(
-    adapted: Adapted, template: Template, cases: Sequence[Case], max_tokens: int
-) -> Floats:
-    """Probabilities (cases, 3) of the labels, order LABELS."""
-    encoded = [encode(template, case.case_id, case.text, case.label, max_tokens) for case in cases]
-    prefix = Prefix.embedded(adapted.stack, make_cases(template, encoded))
-    return score_cases(adapted, prefix).probabilities
-
-
-def compared(bundle: Bundle, trained_p: Floats, written_p: Floats) -> ExportAgreement:
-    """How the probabilities (cases, 3) of two models, and their decisions, differ."""
+def _agreement(bundle: Bundle, trained_p: Floats, written_p: Floats, name: str) -> ExportAgreement:
+    """How the probabilities (cases, 3) of a written model, and its decisions, differ from those of
+    the trained one. Raises BadInput where they differ too much.
+    """
     decisions = zip(rule_labels(bundle, trained_p), rule_labels(bundle, written_p), strict=True)
-    return ExportAgreement(
+    agreement = ExportAgreement(
         cases=len(trained_p),
         largest=float(abs(trained_p - written_p).max()),
-        decided_otherwise=sum(
-            trained_label != written_label for trained_label, written_label in decisions
-        ),
+        decided_otherwise=sum(trained != written for trained, written in decisions),
     )
-
-
-def refuse_beyond_bound(agreement: ExportAgreement, name: str) -> None:
-    """Raise BadInput where a written model differs too much from the trained one."""
     if not agreement.largest <= LARGEST_DIFFERENCE:
         raise BadInput(
             f"{name} is not the model that was trained: on {agreement.cases} cases a probability "
             f"differs by up to {agreement.largest:.3g}, where {LARGEST_DIFFERENCE} is the most, "
             f"and {agreement.differing_decisions}. Export it without that option."
         )
+    return agreement
 
 
 def write_fused(weights: Path, adapter: Path, target: Path, model_id: str) -> None:
@@ -164,11 +148,16 @@ def write_fused(weights: Path, adapter: Path, target: Path, model_id: str) -> No
     with mx.stream(mx.cpu):  # each weight is written once: the same bits on every machine
         model, config = load_model(weights, lazy=True)
         model = load_adapters(model, str(adapter))
-        fused = [
-            (name, _fused(module))
-            for name, module in model.named_modules()
-            if isinstance(module, LoRALinear)
-        ]
+        fused = []
+        for name, module in model.named_modules():
+            if isinstance(module, LoRALinear):
+                # With float32 scales unpacking is exact.
+                module.linear.set_dtype(mx.float32)
+                if isinstance(module.linear, nn.QuantizedLinear):
+                    module.linear = unpacked(module.linear)
+                    # Modes with scales of a byte are unpacked to bfloat16.
+                    module.linear.set_dtype(mx.float32)
+                fused.append((name, module.fuse()))
         model.update_modules(tree_unflatten(fused))
         save_model(target, model)
 
@@ -183,17 +172,6 @@ def write_fused(weights: Path, adapter: Path, target: Path, model_id: str) -> No
     seal(target, entries | sizes | {"fused": model_id})
 
 
-def _fused(module: LoRALinear) -> nn.Linear:
-    linear = module.linear
-    # With float32 scales unpacking is exact.
-    linear.set_dtype(mx.float32)
-    if isinstance(linear, nn.QuantizedLinear):
-        linear = unpacked(linear)
-        linear.set_dtype(mx.float32)  # modes with scales of a byte are unpacked to bfloat16
-    module.linear = linear
-    return module.fuse()
-
-
 def write_gguf(stack: Stack, folder: Path, path: Path, texts: list[str]) -> None:
     """Write `path`, in float16 for llama.cpp and the like, from a model of the llama architecture in
     float32 and the config and tokenizer of its folder.
@@ -203,62 +181,74 @@ def write_gguf(stack: Stack, folder: Path, path: Path, texts: list[str]) -> None
     Raises BadInput unless the tokenizer, read from the file again, splits `texts` as before.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shape = ModelShape.model_validate(config)
+    heads = shape.num_attention_heads
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
-    _add_shape(writer, config)
-    _add_tokenizer(writer, folder)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(shape.hidden_size)
+    writer.add_block_count(shape.num_hidden_layers)
+    writer.add_feed_forward_length(shape.intermediate_size)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(shape.num_key_value_heads)
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_dimension_count(shape.head_dim)
+    writer.add_rope_freq_base(config.get("rope_theta", 10000.0))
+    writer.add_vocab_size(shape.vocab_size)
+
+    own_tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    _add_tokenizer(writer, own_tokenizer, folder, shape.vocab_size)
 
     for name, weight in tree_flatten(stack.model.parameters()):
-        writer.add_tensor(translate_weight_names(name), _stored(name, weight, config))
+        # Rows of Q and K in llama.cpp's order.
+        if "self_attn.q_proj" in name:
+            weight = permute_weights(weight, heads, heads)
+        elif "self_attn.k_proj" in name:
+            weight = permute_weights(weight, heads, shape.num_key_value_heads)
+        values = np.array(weight.astype(mx.float16 if weight.ndim > 1 else mx.float32))
+        writer.add_tensor(translate_weight_names(name), values)
 
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    _refuse_another_tokenizer(folder, path, texts)
+
+    with TemporaryDirectory() as scratch:
+        write_tokenizer(open_gguf(path), Path(scratch))
+        read = Tokenizer.from_file(str(Path(scratch) / "tokenizer.json"))
+    if any(own_tokenizer.encode(text).ids != read.encode(text).ids for text in texts):
+        raise BadInput(
+            "The tokenizer of this model cannot be written to GGUF: read again, it splits texts "
+            "another way; export it without --gguf."
+        )
 
 
-def _add_shape(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
-    heads = config["num_attention_heads"]
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(config.get("num_key_value_heads", heads))
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_dimension_count(head_dim)
-    writer.add_rope_freq_base(config.get("rope_theta", 10000.0))
-    writer.add_vocab_size(config["vocab_size"])
-
-
-def _stored(name: str, weight: mx.array, config: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """A weight as the file holds it: matrices in float16, rows of Q and K in llama.cpp's order."""
-    heads = config["num_attention_heads"]
-    if "self_attn.q_proj" in name:
-        weight = permute_weights(weight, heads, heads)
-    elif "self_attn.k_proj" in name:
-        weight = permute_weights(weight, heads, config.get("num_key_value_heads", heads))
-    return np.array(weight.astype(mx.float16 if weight.ndim > 1 else mx.float32))
-
-
-def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
-    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tokens, types = _tokens(tokenizer, int(config["vocab_size"]))
+def _add_tokenizer(
+    writer: gguf.GGUFWriter, tokenizer: Tokenizer, folder: Path, vocabulary: int
+) -> None:
+    """Write the tokenizer of a model folder with as many tokens as the embedding has rows."""
+    added_tokens = tokenizer.get_added_tokens_decoder()
+    tokens: list[str] = []
+    types: list[int] = []
+    for number in range(vocabulary):
+        token = tokenizer.id_to_token(number)
+        tokens.append(f"<|unused{number}|>" if token is None else token)
+        if number in added_tokens:
+            types.append(CONTROL if added_tokens[number].special else USER_DEFINED)
+        else:
+            types.append(CONTROL if token is None else NORMAL)
 
     kind, pre = TOKENIZER
     writer.add_tokenizer_model(kind)
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    merges = tokenizer["model"].get("merges", [])
+    merges = json.loads(tokenizer.to_str())["model"].get("merges", [])
     writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
 
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     for key, name in SPECIAL.items():
         token = settings.get(key)
         if isinstance(token, dict):
@@ -271,33 +261,3 @@ def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
     template = path.read_text(encoding="utf-8") if path.is_file() else settings.get("chat_template")
     if template and isinstance(template, str):
         writer.add_chat_template(template)
-
-
-def _tokens(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
-    """Tokens by number, as many as the embedding has rows, and their types."""
-    numbered = {number: token for token, number in tokenizer["model"].get("vocab", {}).items()}
-    added_tokens = {entry["id"]: entry for entry in tokenizer.get("added_tokens", [])}
-    numbered |= {number: entry["content"] for number, entry in added_tokens.items()}
-    tokens = [numbered.get(number, f"<|unused{number}|>") for number in range(size)]
-
-    def kind(number: int) -> int:
-        if number not in numbered:
-            return CONTROL
-        if number not in added_tokens:
-            return NORMAL
-        return CONTROL if added_tokens[number]["special"] else USER_DEFINED
-
-    return tokens, [kind(number) for number in range(size)]
-
-
-def _refuse_another_tokenizer(folder: Path, path: Path, texts: list[str]) -> None:
-    own_tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    with TemporaryDirectory() as scratch:
-        write_tokenizer(open_gguf(path), Path(scratch))
-        read = Tokenizer.from_file(str(Path(scratch) / "tokenizer.json"))
-
-    if any(own_tokenizer.encode(text).ids != read.encode(text).ids for text in texts):
-        raise BadInput(
-            "The tokenizer of this model cannot be written to GGUF: read again, it splits texts "
-            "another way; export it without --gguf."
-        )
