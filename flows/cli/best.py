@@ -172,7 +172,7 @@ def rank(
     A ranked row also has its `bundle`, and its figure on `valid`: `value`, from `valid_cases` of
     which `valid_ed` are emergencies.
     """
-    from tasks.bundle.valid_scores import data_folder, emergencies, valid_cases
+    from tasks.bundle.valid_scores import data_folder, valid_cases
 
     present = []
     absent_cells = []
@@ -195,13 +195,13 @@ def rank(
             if latest is None or digest != latest[2]:
                 other_cells.append(row.cell_id)
                 continue
-            scored = valid_cases(home(), model, _say)
+            cases = valid_cases(home(), model, _say)
             figures = {
                 "bundle": model.bundle,
-                "value": by.value(model.bundle, scored.cases),
-                "valid_cases": len(scored.cases),
-                "valid_ed": emergencies(scored.cases),
-                "valid_digest": scored.digest,
+                "value": by.value(model.bundle, cases),
+                "valid_cases": len(cases),
+                "valid_ed": sum(case.label == "ED" for case in cases),
+                "valid_digest": digest,
             }
             ranking.append(EvaluationRow(**vars(row), **figures))
 

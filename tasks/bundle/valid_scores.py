@@ -15,13 +15,13 @@ from tasks.bundle.decide import rule_labels
 from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.decision_rules import recall_at_over_triage
 from tasks.judging.metrics import confusion
-from tasks.judging.point_metrics import Floats, metric_values
+from tasks.judging.point_metrics import metric_values
 from tasks.judging.scores_folder import ScoredCase, probability_table, read_cases
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit
 from tasks.runtime.store import intact_manifest
-from tasks.spec import SCORES_VERSION, Label, short_digest
+from tasks.spec import SCORES_VERSION, short_digest
 
 VALID_FILE = "valid.jsonl"
 Figure = Literal["ed-recall", "macro-f1"]
@@ -51,24 +51,20 @@ class RankedBy:
         """
         p = probability_table(cases)
         labels = [case.label for case in cases]
-        if self.figure == "macro-f1":
-            return _macro_f1(bundle, p, labels)
-        if "ED" not in labels:
+        if self.figure == "ed-recall":
+            if "ED" not in labels:
+                raise BadInput(
+                    "`valid` has no emergency, so there is no ED recall; give --by macro-f1."
+                )
+            return recall_at_over_triage(p, labels, self.over_triage)
+
+        decisions = [label for label in rule_labels(bundle, p) if label is not None]
+        if len(decisions) < len(labels):
             raise BadInput(
-                "`valid` has no emergency, so there is no ED recall; give --by macro-f1."
+                f"{bundle.cell_id}: its rule {bundle.rule.name} is {bundle.rule.note}, so it "
+                "decides nothing; give --by ed-recall, which needs no rule."
             )
-
-        return recall_at_over_triage(p, labels, self.over_triage)
-
-
-def _macro_f1(bundle: Bundle, p: Floats, labels: list[Label]) -> float:
-    decisions = [label for label in rule_labels(bundle, p) if label is not None]
-    if len(decisions) < len(labels):
-        raise BadInput(
-            f"{bundle.cell_id}: its rule {bundle.rule.name} is {bundle.rule.note}, so it decides "
-            "nothing; give --by ed-recall, which needs no rule."
-        )
-    return float(metric_values(confusion(labels, decisions))["macro_f1"])
+        return float(metric_values(confusion(labels, decisions))["macro_f1"])
 
 
 def data_folder(home: Path, dataset_digest: str) -> Path:
@@ -81,15 +77,7 @@ def data_folder(home: Path, dataset_digest: str) -> Path:
     )
 
 
-@dataclass(frozen=True)
-class ScoredValid:
-    """The scored cases of `valid`, and the digest of that set."""
-
-    cases: list[ScoredCase]
-    digest: str
-
-
-def valid_cases(home: Path, model: BundledModel, emit: Emit) -> ScoredValid:
+def valid_cases(home: Path, model: BundledModel, emit: Emit) -> list[ScoredCase]:
     """`valid` as a model of this home scores it; scored now if it was not before."""
     bundle = model.bundle
     data = data_folder(home, bundle.judged_on.dataset_digest)
@@ -102,9 +90,4 @@ def valid_cases(home: Path, model: BundledModel, emit: Emit) -> ScoredValid:
         log = home / "logs" / f"valid-{bundle.model_id}"
         run_child("tasks.bundle.loaded_model:score_valid", job.model_dump(mode="json"), log, emit)
 
-    return ScoredValid(read_cases(scores / VALID_FILE), digest)
-
-
-def emergencies(cases: list[ScoredCase]) -> int:
-    """How many of them are labelled ED."""
-    return sum(case.label == "ED" for case in cases)
+    return read_cases(scores / VALID_FILE)

@@ -160,9 +160,9 @@ def _snapshot(source: HubSource, target: Path, progress: Progress) -> Path:
             raise
         return snapshot
 
-    with explain_hub_errors(source):  # the cache may belong to another user
+    with explain_hub_errors(source):
         _check_room(source, listing, target)
-    return _download(source, progress)
+        return _download(source, progress)
 
 
 def _request_listing(source: HubSource) -> ModelInfo:
@@ -179,24 +179,22 @@ def _request_listing(source: HubSource) -> ModelInfo:
                 source.repo, revision=source.revision, files_metadata=True, timeout=CONNECT_SECONDS
             )
         )
-
-    # Before gigabytes are fetched.
-    names = {file.rfilename for file in listing.siblings or []}
-    if not any(name.startswith("model") and name.endswith(".safetensors") for name in names):
-        raise BadInput(
-            f"{source.repo} has no model*.safetensors weights; "
-            "pickled weights (*.bin, *.pt) are never loaded."
-        )
-    for name in ("config.json", "tokenizer.json"):
-        if name not in names:
+        # Before gigabytes are fetched.
+        names = {file.rfilename for file in listing.siblings or []}
+        if not any(name.startswith("model") and name.endswith(".safetensors") for name in names):
             raise BadInput(
-                f"{source.repo} has no {name}, without which its model "
-                "cannot be rebuilt; name another repository."
+                f"{source.repo} has no model*.safetensors weights; "
+                "pickled weights (*.bin, *.pt) are never loaded."
             )
+        for name in ("config.json", "tokenizer.json"):
+            if name not in names:
+                raise BadInput(
+                    f"{source.repo} has no {name}, without which its model "
+                    "cannot be rebuilt; name another repository."
+                )
 
-    # Anyone may see the listing of a gated repository; a request for one file shows whether its
-    # files may be read.
-    with explain_hub_errors(source):
+        # Anyone may see the listing of a gated repository; a request for one file shows whether its
+        # files may be read.
         retry_while_busy(lambda: _request_config(source))
 
     return listing
@@ -268,22 +266,21 @@ def _download(source: HubSource, progress: Progress) -> Path:
         "etag_timeout": CONNECT_SECONDS,
         "tqdm_class": _bar(source.repo, progress),
     }
-    with explain_hub_errors(source):
-        path = retry_while_busy(
-            lambda: hf_hub_download(source.repo, "config.json", revision=source.revision, **options)
-        )
-        config = Path(path)
-        verify_blob(config)  # before it is read: a damaged one must not stay in the cache
-        folder_source.check_config(config, source.repo)
+    path = retry_while_busy(
+        lambda: hf_hub_download(source.repo, "config.json", revision=source.revision, **options)
+    )
+    config = Path(path)
+    verify_blob(config)  # before it is read: a damaged one must not stay in the cache
+    folder_source.check_config(config, source.repo)
 
-        # All files at one commit, although a branch may move between two requests.
-        commit = config.parent.name  # the cache has a folder of that name for each commit
-        snapshot = retry_while_busy(
-            lambda: snapshot_download(
-                source.repo, revision=commit, allow_patterns=list(folder_source.PATTERNS), **options
-            )
+    # All files at one commit, although a branch may move between two requests.
+    commit = config.parent.name  # the cache has a folder of that name for each commit
+    snapshot = retry_while_busy(
+        lambda: snapshot_download(
+            source.repo, revision=commit, allow_patterns=list(folder_source.PATTERNS), **options
         )
-        return Path(snapshot)
+    )
+    return Path(snapshot)
 
 
 def _bar(name: str, progress: Progress) -> type[Any]:
