@@ -1,11 +1,15 @@
-"""The common ground of all engines of the training benchmark: batch, adapter to start from,
-comparison of gradients.
+"""The common ground of all engines of the training benchmark and of the self-test: batch, adapter to start
+from, one update, comparison of gradients; and the work and speed of matrix products.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +18,17 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 from pydantic import BaseModel, ConfigDict
 
 from tasks.corpus.prompts import Encoded, Template, load_prompt
 from tasks.spec import LABELS, Recipe, Training
+from tasks.tuning.activations import Prefix
+from tasks.tuning.compiled import CompiledUpdates, compiles
 from tasks.tuning.data import EncodedCases, make_cases
+from tasks.tuning.lora import Adapted
+from tasks.tuning.loss import Objective
+from tasks.tuning.update import clip_gradients, update_gradients
 
 Weights = dict[str, mx.array]
 SEED = 0
@@ -174,3 +183,100 @@ def largest_difference(weights: Weights, expected_weights: Weights) -> float:
         )
         for k in expected_weights
     )
+
+
+PRODUCTS = ("Matmul", "AddMM", "QuantizedMatmul")
+SPEED_REPEATS = 15
+
+
+def matmul_flops(model: nn.Module, loss: Callable[[nn.Module], mx.array]) -> int:
+    """FLOPs of all matrix products in loss and gradients, counted in the graph that MLX builds for
+    them.
+
+    A product of (..., M, K) and (K, N) counts 2 M N K. Products that no gradient needs are not in
+    the graph.
+    """
+    weights: dict[str, mx.array] = dict(tree_flatten(model.trainable_parameters()))
+    value_and_gradient = nn.value_and_grad(model, loss)
+
+    def step(**parameters: mx.array) -> list[mx.array]:
+        model.update(tree_unflatten(list(parameters.items())))
+        value, gradients = value_and_gradient(model)
+        return [value, *(gradient for _, gradient in tree_flatten(gradients))]
+
+    nodes: list[dict[str, Any]] = []
+    with _on_cpu():
+        mx.export_function(nodes.append, step, **weights)  # type: ignore[arg-type]  # keywords are the step's
+    model.update(tree_unflatten(list(weights.items())))
+    return sum(_flops(node) for node in nodes if node.get("name") in PRODUCTS)
+
+
+@contextlib.contextmanager
+def _on_cpu() -> Iterator[None]:
+    """The graph is the CPU's: a GPU's has fused operations, which MLX cannot export. Nothing is
+    computed.
+    """
+    device = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    try:
+        yield
+    finally:
+        mx.set_default_device(device)
+
+
+def _flops(node: dict[str, Any]) -> int:
+    _, left, _ = node["inputs"][0]
+    _, out, _ = node["outputs"][0]
+    return 2 * math.prod(out) * int(left[-1])
+
+
+def matmul_speed(rows: int, inner: int, columns: int) -> float:
+    """Median speed in GFLOP/s of float32 products (rows, inner) x (inner, columns), laid out as a
+    linear layer's.
+    """
+    x = mx.array(np.random.default_rng(0).random((rows, inner), np.float32))
+    weight = mx.array(np.random.default_rng(0).random((columns, inner), np.float32))
+    mx.eval(x @ weight.T)
+
+    seconds = []
+    for _ in range(SPEED_REPEATS):
+        start = time.perf_counter()
+        mx.eval(x @ weight.T)
+        seconds.append(time.perf_counter() - start)
+
+    return float(2 * rows * inner * columns / np.median(seconds) / 1e9)
+
+
+def updates_of(
+    adapted: Adapted,
+    prefix: Prefix,
+    objective: Objective,
+    optimizer: optim.Optimizer,
+    learning_rate: float,
+    dropout_seed: int | None = None,
+) -> Callable[[], None]:
+    """A function that makes one update of all cases at each call, and waits for it.
+
+    `dropout_seed`: None for an update without dropout.
+    """
+    model = adapted.stack.model
+    optimizer.init(model.trainable_parameters())
+    case_numbers = range(len(prefix.cases.encoded))
+    batch = len(case_numbers)
+    compiled = CompiledUpdates(adapted, prefix, objective, optimizer, batch, limit=None)
+
+    numbers = itertools.count()
+
+    def update() -> None:
+        key = None if dropout_seed is None else (dropout_seed, next(numbers))
+        if compiles():
+            compiled.start(case_numbers, learning_rate, key)
+            compiled.hand_back()
+        else:
+            step = update_gradients(adapted, prefix, case_numbers, objective, batch, key)
+            gradients, _ = clip_gradients(step[2], None, step[:2])
+            optimizer.update(model, gradients)
+
+        mx.eval(model.trainable_parameters(), optimizer.state)
+
+    return update

@@ -8,9 +8,8 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from tasks.bench.selftest import against_stock, engine, kernels, memory
-from tasks.bench.selftest.check import SelfTestCheck
-from tasks.bench.selftest.models import adapt, make_tiny
+from tasks.bench.selftest import engine, kernels
+from tasks.bench.selftest.models import SelfTestCheck, adapt, make_tiny
 from tasks.bench.selftest.run import all_checks, described
 from tasks.runtime.backend import BACKENDS, CPU_PACKED, METAL
 from tasks.scoring import mc_dropout
@@ -38,9 +37,9 @@ def wired(monkeypatch):
             return limits[-2]
 
         monkeypatch.setattr(
-            memory.mx, "device_info", lambda: {"max_recommended_working_set_size": RECOMMENDED}
+            kernels.mx, "device_info", lambda: {"max_recommended_working_set_size": RECOMMENDED}
         )
-        monkeypatch.setattr(memory.mx, "set_wired_limit", set_wired_limit)
+        monkeypatch.setattr(kernels.mx, "set_wired_limit", set_wired_limit)
         monkeypatch.setattr("sys.platform", "darwin")
         monkeypatch.setattr("platform.machine", lambda: "arm64")
         monkeypatch.setattr("platform.mac_ver", lambda: (f"{macos}.5", ("", "", ""), "arm64"))
@@ -63,8 +62,8 @@ def test_the_wired_limit_fails_where_macos_wires_nothing_or_less_and_the_old_one
     macos, most, accepted, wired, monkeypatch
 ):
     limits = wired(macos, most)
-    monkeypatch.setattr(memory, "backend", lambda: METAL)
-    (check,) = (check.run() for check in memory.memory_checks() if "wired" in check.name)
+    monkeypatch.setattr(kernels, "backend", lambda: METAL)
+    (check,) = (check.run() for check in kernels.memory_checks() if "wired" in check.name)
     assert (check.ok, check.value, check.limit) == (accepted == RECOMMENDED, accepted, RECOMMENDED)
     assert "macOS 15" in check.remedy
     assert macos == 14 or limits[-1] == BEFORE
@@ -97,24 +96,24 @@ def scaled(module, name):
 
 
 def gradients_scaled(monkeypatch):
-    our_gradients = against_stock.our_gradients
+    our_gradients = engine.our_gradients
 
     def wrong(*args):
         loss, gradients = our_gradients(*args)
         return loss * 1.01, {name: value * 1.01 for name, value in gradients.items()}
 
-    monkeypatch.setattr(against_stock, "our_gradients", wrong)
+    monkeypatch.setattr(engine, "our_gradients", wrong)
 
 
 def logits_off(monkeypatch):
-    outputs = against_stock.outputs
+    outputs = engine.outputs
     calls = []
 
     def wrong(stack):
         calls.append(stack)
         return outputs(stack) * (1 + 0.05 * len(calls))
 
-    monkeypatch.setattr(against_stock, "outputs", wrong)
+    monkeypatch.setattr(engine, "outputs", wrong)
 
 
 def masks_not_restored(monkeypatch):
@@ -154,11 +153,11 @@ def slower_than_stock(monkeypatch):
 
 
 def nothing_counted(monkeypatch):
-    monkeypatch.setattr(memory, "resident_bytes", lambda: 1 << 30)
+    monkeypatch.setattr(kernels, "resident_bytes", lambda: 1 << 30)
 
 
 def nothing_allocated(monkeypatch):
-    monkeypatch.setattr(memory, "_array", lambda: None)
+    monkeypatch.setattr(kernels, "_array", lambda: None)
 
 
 # By the end of a check's name: what breaks it.
@@ -182,8 +181,8 @@ PLANTED = {
 
 def the_check(name, subject):
     checks = [
-        *memory.memory_checks(), *kernels.attention_checks(), *kernels.product_checks(), *against_stock.wide_checks(),
-        *engine.speed_checks({}), *against_stock.tiny_checks(subject), *engine.engine_checks(subject),
+        *kernels.memory_checks(), *kernels.attention_checks(), *kernels.product_checks(), *engine.wide_checks(),
+        *engine.speed_checks({}), *engine.tiny_checks(subject), *engine.engine_checks(subject),
     ]  # fmt: skip
     return [check for check in checks if check.name.endswith(name)][-1]
 
@@ -204,24 +203,24 @@ def test_every_check_has_a_name_of_its_own(tmp_path):
 
 def test_what_runs_in_seconds_passes_here(subject):
     """The rest in tests/flows/cli/test_doctor.py, in a process of its own."""
-    for check in (*against_stock.tiny_checks(subject), *engine.engine_checks(subject)):
+    for check in (*engine.tiny_checks(subject), *engine.engine_checks(subject)):
         assert check.run().ok, check.name
 
 
 def test_on_a_gpu_packed_bfloat16_is_held_to_the_same_model_unpacked(subject, monkeypatch):
-    monkeypatch.setattr(against_stock, "backend", lambda: METAL)
+    monkeypatch.setattr(engine, "backend", lambda: METAL)
     (check,) = (
-        check for check in against_stock.tiny_checks(subject) if "packed in bfloat16" in check.name
+        check for check in engine.tiny_checks(subject) if "packed in bfloat16" in check.name
     )
     assert 0.5 < check.measure() < 10 and check.limit == 2.0
     errors = iter((0.3, 0.1))
-    monkeypatch.setattr(against_stock, "_error", lambda a, b: next(errors))
+    monkeypatch.setattr(engine, "_error", lambda a, b: next(errors))
     assert not check.run().ok
 
 
 def test_the_bounds_follow_the_data_type_of_the_backend(subject, monkeypatch):
     for one in BACKENDS.values():
-        for module in (engine, kernels, against_stock):
+        for module in (engine, kernels, engine):
             monkeypatch.setattr(module, "backend", lambda one=one: one)
         bounds = {check.limit for check in (*kernels.attention_checks(), *kernels.product_checks())}
         assert bounds == {one.rounding} and (one.rounding < 1e-4) == (

@@ -5,9 +5,8 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from tasks.bench import stock
-from tasks.bench.flops import matmul_flops
-from tasks.bench.setting import Setting, bench_cases
+from tasks.bench import training
+from tasks.bench.setting import Setting, bench_cases, matmul_flops
 from tasks.runtime.backend import BACKENDS, backend
 from tests.bench.common import variant_of
 from tests.bench.training import ENGINES, measure
@@ -46,15 +45,15 @@ def test_stock_is_timed_after_a_step_of_the_same_shape_in_which_it_is_compiled(
     def train(model, setting, cases, steps):
         raise Stopped(len(cases.rows), steps)
 
-    monkeypatch.setattr(stock, "backend", lambda: BACKENDS[on])
-    monkeypatch.setattr(stock, "_stock_model", lambda setting, dense: None)
-    monkeypatch.setattr(stock, "_train", train)
+    monkeypatch.setattr(training, "backend", lambda: BACKENDS[on])
+    monkeypatch.setattr(training, "_stock_model", lambda setting, dense: None)
+    monkeypatch.setattr(training, "_train", train)
     shape = {"batch": 4, "length": 40}
     setting = Setting(
         engine="stock", variant=tmp_path, folder=tmp_path, layers=2, repeats=3, **shape
     )
     with pytest.raises(Stopped) as timed:
-        stock.measure_stock(setting, bench_cases(vocabulary=100, **shape))
+        training.measure_stock(setting, bench_cases(vocabulary=100, **shape))
     assert timed.value.args == (4, steps)
 
 

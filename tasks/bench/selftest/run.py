@@ -13,12 +13,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from tasks.bench.selftest.against_stock import tiny_checks, wide_checks
-from tasks.bench.selftest.check import SelfTestCheck
-from tasks.bench.selftest.engine import engine_checks, speed_checks
-from tasks.bench.selftest.kernels import attention_checks, product_checks
-from tasks.bench.selftest.memory import memory_checks
-from tasks.bench.selftest.models import make_tiny
+from tasks.bench.selftest.engine import engine_checks, speed_checks, tiny_checks, wide_checks
+from tasks.bench.selftest.kernels import attention_checks, memory_checks, product_checks
+from tasks.bench.selftest.models import SelfTestCheck, make_tiny
 from tasks.runtime.backend import backend
 from tasks.runtime.device import measure
 from tasks.runtime.events import Emit, ProgressReport
