@@ -12,10 +12,9 @@ from flows.cli.experiments import find_model
 from flows.cli.terminal import Experiment, console, print_line
 from tasks.bundle.asking import in_use
 from tasks.bundle.bundle import Bundle
-from tasks.bundle.export import EXAMPLE, Exported, refuse_filled
+from tasks.bundle.export import EXAMPLE, Exported, Target, refuse_filled, refuse_push
 from tasks.bundle.export import export as export_model
-from tasks.bundle.push import Target, refuse_push
-from tasks.bundle.push import push as push_folder
+from tasks.bundle.export import push as push_folder
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 

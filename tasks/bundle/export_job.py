@@ -25,8 +25,14 @@ from tasks.bundle.export import write_prompt
 from tasks.corpus.prompts import Template, encode
 from tasks.corpus.vignettes.sets import sets_of
 from tasks.judging.point_metrics import Floats
-from tasks.models.gguf_file import hf_tensors, open_gguf
-from tasks.models.gguf_tokenizer import CONTROL, NORMAL, USER_DEFINED, write_tokenizer
+from tasks.models.gguf_file import (
+    CONTROL,
+    NORMAL,
+    USER_DEFINED,
+    hf_tensors,
+    open_gguf,
+    write_tokenizer,
+)
 from tasks.models.manifest import VariantManifest
 from tasks.models.sizes import ModelShape, stored_sizes
 from tasks.runtime.errors import BadInput

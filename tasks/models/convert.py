@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tasks.models.gguf_file import hf_config, hf_tensors, open_gguf
-from tasks.models.gguf_tokenizer import write_tokenizer
+from tasks.models.gguf_file import hf_config, hf_tensors, open_gguf, write_tokenizer
 from tasks.models.manifest import (
     ModelManifest,
     SourceManifest,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tasks.bundle.bundle import Rule, read_bundle, write_bundle
-from tasks.bundle.push import Target, refuse_push
-from tasks.bundle.push import push as upload
+from tasks.bundle.export import Target, refuse_push
+from tasks.bundle.export import push as upload
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tests.bundle.taking_hub import TakingHub, serve
 from tests.bundle.test_decide import bundle

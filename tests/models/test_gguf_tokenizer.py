@@ -8,8 +8,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from tasks.models.gguf_file import open_gguf
-from tasks.models.gguf_tokenizer import gemma_bpe, write_tokenizer
+from tasks.models.gguf_file import gemma_bpe, open_gguf, write_tokenizer
 from tasks.models.sources.random_source import CHAT_TEMPLATE, write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS

@@ -12,8 +12,15 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.models.gguf_file import Gguf, decode, hf_config, hf_name, open_gguf, precision_name
-from tasks.models.gguf_tokenizer import write_tokenizer
+from tasks.models.gguf_file import (
+    Gguf,
+    decode,
+    hf_config,
+    hf_name,
+    open_gguf,
+    precision_name,
+    write_tokenizer,
+)
 from tasks.models.sources.folder_source import Progress, check_room
 from tasks.models.sources.hub_source import BUSY_STATUSES
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError

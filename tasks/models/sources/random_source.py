@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
-from tasks.models.gguf_tokenizer import byte_level_with_single_digits, save_tokenizer, start_with
+from tasks.models.gguf_file import byte_level_with_single_digits, save_tokenizer, start_with
 from tasks.models.sizes import shape_entry
 from tasks.models.sources.folder_source import Progress
 from tasks.spec import RandomSource, digest_of, short_digest
