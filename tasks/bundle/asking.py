@@ -83,6 +83,7 @@ def decision_of(answer: Answered) -> Decision:
 
 
 MOST_BYTES = 1_000_000  # of one text in UTF-8: three times 50,000 English words
+TOO_LARGE = f"The text is larger than {MOST_BYTES // 1_000_000} MB; shorten it."
 
 
 def checked_text(text: str) -> str:
@@ -93,7 +94,7 @@ def checked_text(text: str) -> str:
     if is_blank(text):
         raise BadInput("The text is empty; write what the patient says.")
     if len(text.encode()) > MOST_BYTES:
-        raise _too_large()
+        raise BadInput(TOO_LARGE)
     return text
 
 
@@ -102,15 +103,11 @@ def decoded_text(data: bytes) -> str:
     MOST_BYTES + 4 of a larger text, which is refused.
     """
     if len(data) > MOST_BYTES + len(codecs.BOM_UTF8):
-        raise _too_large()
+        raise BadInput(TOO_LARGE)
     try:
         return checked_text(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise BadInput(f"The text is not UTF-8 at byte {error.start + 1}; convert it.") from error
-
-
-def _too_large() -> BadInput:
-    return BadInput(f"The text is larger than {MOST_BYTES // 1_000_000} MB; shorten it.")
 
 
 def numbered_texts(path: Path, column: str) -> Iterator[tuple[str, str]]:

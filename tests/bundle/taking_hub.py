@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -30,11 +29,9 @@ class TakingHub:
     refuses: int | None = None
 
 
-@contextmanager
-def serve(hub: TakingHub) -> Iterator[str]:
-    """Serve on a free local port; yields the address for HF_ENDPOINT."""
-    with serving(_Handler, hub) as address:
-        yield address
+def serve(hub: TakingHub) -> AbstractContextManager[str]:
+    """Serve on a free local port; gives the address for HF_ENDPOINT."""
+    return serving(_Handler, hub)
 
 
 class _Handler(QuietHandler):

@@ -71,11 +71,6 @@ def test_each_rule_decides_as_the_recorded_one(name):
     assert len({one.label for one in decisions}) == 3
 
 
-def test_a_conformal_set_holds_the_labels_that_reach_their_cut_offs():
-    decisions = decide(bundle(Rule(name="argmax")), np.log([[0.1, 0.29, 0.61], [0.05, 0.9, 0.05], [0.9, 0.05, 0.05]]))
-    assert [one.conformal_set for one in decisions] == [("ED", "HOME"), ("GP",), ("ED",)]
-
-
 def test_the_review_flag_is_that_of_the_passes_and_without_them_not_available():
     agreeing = [0.8, 0.1, 0.1]
     divided = [0.1, 0.8, 0.1]

@@ -1,48 +1,82 @@
-"""A bundle says whether its test cases are synthetic by what has landed, where the home's data are gone."""
+"""A bundle says what its evaluation has landed: its conformal cut-offs, and whether its test cases are synthetic, also where
+the home's data are gone."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.bundle.bundle import JudgedOn, Rule
-from tasks.bundle.from_evaluation import _is_synthetic, _judged_on
+from tasks.bundle.bundle import Rule
+from tasks.bundle.decide import decide
+from tasks.bundle.from_evaluation import bundle_of_evaluation
+from tasks.runtime.store import seal
 from tests.bundle.test_decide import bundle
 from tests.bundle.test_model_card import card
+from tests.test_spec import experiment
+from tests.test_step_folders import WEIGHTS
 from tests.warehouse.rows import evaluation, training
 from tests.warehouse.test_studies import land_dataset
 from warehouse.landing import write_landing
 
 NO_EVIDENCE = "synthetic cases are no evidence about patients"
+CUTOFFS = {"threshold_ed": 0.1, "threshold_gp": 0.3, "threshold_home": 0.6}
 
 
-def judged(home) -> JudgedOn:
-    """What the bundle of an evaluation says about its cases."""
+@pytest.fixture
+def home(tmp_path) -> Path:
+    """A home with a training `t4` and its evaluation `e4` on the data set `d1`."""
+    folders = {name: tmp_path / name for name in ("models/m", "experiments/t4")}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    weights = seal(folders["models/m"], WEIGHTS | {"bits": 4, "group_size": 64, "precision": "4bit"})
+    spec = experiment().model_dump(mode="json")
+    (folders["experiments/t4"] / "training.json").write_text(json.dumps({"spec": spec}))
+    (folders["experiments/t4"] / "adapters.safetensors").write_bytes(b"adapter")
+    seal(folders["experiments/t4"], {})
+
+    facts = {"weights_digest": weights["digest"], "dataset_digest": "d1", "triage_version": "0", "mlx_version": "0",
+             "mlx_lm_version": "0", "backend": "cpu", "compute_dtype": "float32"}  # fmt: skip
     rows = evaluation("e4", "t4")
-    rules = {row["rule"]: row for row in rows["decision_rule"]}
-    experiment = training("t4", dataset_digest="d1")["experiment"][0]
-    return _judged_on(rows["evaluation"][0], rules, experiment, home)
+    rows["conformal"][0] |= CUTOFFS
+    for rule in rows["decision_rule"]:
+        rule["target"] = 0.95 if rule["rule"] == "target_recall" else None
+    write_landing(tmp_path / "landing", "t4", "training", training("t4", **facts))
+    write_landing(tmp_path / "landing", "e4", "evaluation", rows)
+    land_dataset(tmp_path / "landing", "d1", "sets1", further=("train", "valid"))
+    return tmp_path
 
 
-@pytest.mark.parametrize("is_embedded", [True, False])
-def test_cases_are_known_as_synthetic_without_the_data_folder(is_embedded, tmp_path):
-    land_dataset(tmp_path / "landing", "d1", "sets1")
-    if not is_embedded:
-        folder = tmp_path / "landing" / "dataset-d1"
-        tables = {path.stem: pq.read_table(path).to_pylist() for path in folder.glob("*.parquet")}
-        tables["dataset"][0]["is_embedded"] = False
-        write_landing(tmp_path / "landing", "dataset-d1", "dataset", tables)
+def test_the_conformal_sets_are_those_of_the_landed_cut_offs(home):
+    p = [[0.1, 0.29, 0.61], [0.09, 0.31, 0.6], [0.05, 0.36, 0.59], [0.7, 0.2, 0.1]]
+    sets = [one.conformal_set for one in decide(bundle_of_evaluation(home, "e4").bundle, np.log(p))]
+    assert sets == [("ED", "HOME"), ("GP", "HOME"), ("GP",), ("ED",)]
 
-    judged_on = judged(tmp_path)
-    assert judged_on.synthetic is is_embedded and judged_on.dataset_digest == "d1"
 
+@pytest.mark.parametrize(
+    ("changed", "is_synthetic"),
+    [(None, True), ("dataset", False), ("dataset_set", False)],
+    ids=["embedded", "own data", "another test set"],
+)
+def test_cases_are_known_as_synthetic_without_the_data_folder(changed, is_synthetic, home):
+    folder = home / "landing" / "dataset-d1"
+    tables = {path.stem: pq.read_table(path).to_pylist() for path in folder.glob("*.parquet")}
+    values = {"is_embedded": False} if changed == "dataset" else {"set_digest": "another"}
+    for row in tables[changed] if changed else ():
+        row |= values
+    write_landing(home / "landing", "dataset-d1", "dataset", tables)
+
+    judged_on = bundle_of_evaluation(home, "e4").bundle.judged_on
+    assert judged_on.synthetic is is_synthetic and judged_on.dataset_digest == "d1"
     text = card(bundle(Rule(name="argmax"), judged_on=judged_on))
-    assert (NO_EVIDENCE in text) == is_embedded
-    assert ("Synthetic messages, written by rules" in text) == is_embedded
-    assert ("of whoever trained this model" in text) != is_embedded
+    assert (NO_EVIDENCE in text) == is_synthetic
+    assert ("Synthetic messages, written by rules" in text) == is_synthetic
+    assert ("of whoever trained this model" in text) != is_synthetic
 
 
-def test_another_test_set_than_that_of_the_landed_data_is_not_called_synthetic(tmp_path):
-    land_dataset(tmp_path / "landing", "d1", "sets1")
-    assert _is_synthetic(tmp_path, "d1", "set") and not _is_synthetic(tmp_path, "d1", "another")
-    assert not _is_synthetic(tmp_path, "elsewhere", "set")
+def test_a_data_set_that_has_not_landed_is_not_called_synthetic(home):
+    (home / "landing" / "dataset-d1").rename(home / "elsewhere")
+    assert not bundle_of_evaluation(home, "e4").bundle.judged_on.synthetic

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import time
-from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
 from tests.http_server import QuietHandler, http_server
@@ -22,9 +21,8 @@ class FakeHub:
         self.refuses: int | None = None  # a status without the Hub's own code, as for a token that is wrong
         self.fail_first: dict[str, int] = {}  # file name, `HEAD` and one, or `listing`: how often it answers 503 first
         self.breaks: dict[str, int] = {}  # file name: after how many bytes the connection breaks, once
-        self.damage: dict[
-            str, str
-        ] = {}  # file name: "truncate" (the connection ends within), "short" (a whole answer, too short) or "flip"
+        # File name: "truncate" (the connection ends within), "short" (a whole answer, too short) or "flip".
+        self.damage: dict[str, str] = {}
         self.slow: dict[str, float] = {}  # file name: seconds before its content comes
         self.claimed_size = 0  # added to the size of each file in the listing
         self.requests: list[str] = []
@@ -59,18 +57,14 @@ class FakeHub:
         return bytes(content)
 
 
-@contextmanager
 def serve(hub: FakeHub):
-    """Serve on a free local port; yields the address for HF_ENDPOINT."""
-    with serving(_Handler, hub) as address:
-        yield address
+    """Serve on a free local port; gives the address for HF_ENDPOINT."""
+    return serving(_Handler, hub)
 
 
-@contextmanager
 def serving(handler, hub):
-    """A server whose handlers have `hub`, on a free local port; yields its address."""
-    with http_server(type("Handler", (handler,), {"hub": hub})) as address:
-        yield address
+    """A server whose handlers have `hub`, on a free local port; gives its address."""
+    return http_server(type("Handler", (handler,), {"hub": hub}))
 
 
 class _Handler(QuietHandler):
@@ -100,12 +94,8 @@ class _Handler(QuietHandler):
             if revision not in self.hub.revisions:
                 return self._error(404, "RevisionNotFound", "Invalid rev id")
 
-            return self._send(
-                200,
-                {"Content-Type": "application/json"},
-                json.dumps(self.hub.tree() if endpoint == "tree" else self.hub.listing()).encode(),
-                with_body,
-            )
+            answer = self.hub.tree() if endpoint == "tree" else self.hub.listing()
+            return self._send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode(), with_body)
 
         return self._file(parts, with_body)
 

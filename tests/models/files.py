@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import gguf
+import mlx.core as mx
 import numpy as np
 
 from tasks.models.sources.random_source import SPECIAL, VOCABULARY, write_tiny_tokenizer
@@ -137,22 +138,9 @@ def nothing_half_made(root: Path) -> bool:
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Tensors of a safetensors file by name; bfloat16 is widened to float32."""
-    raw = path.read_bytes()
-    (length,) = struct.unpack("<Q", raw[:8])
-    tensors = {}
-    for name, entry in json.loads(raw[8 : 8 + length]).items():
-        if name == "__metadata__":
-            continue
-        start, end = entry["data_offsets"]
-        data = raw[8 + length + start : 8 + length + end]
-        if entry["dtype"] == "BF16":
-            values = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = np.frombuffer(data, {"F32": np.float32, "U32": np.uint32}[entry["dtype"]])
-        tensors[name] = values.reshape(entry["shape"])
-
-    return tensors
+    """Tensors of a safetensors file by name, widened to float32."""
+    tensors: dict[str, mx.array] = mx.load(str(path))
+    return {name: np.array(tensor.astype(mx.float32)) for name, tensor in tensors.items()}
 
 
 def _finish(writer: gguf.GGUFWriter, path: Path) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.models.convert import run_convert, run_quantize
 from tasks.models.gguf_file import decode, open_gguf, unpermute
-from tasks.models.manifest import base_folder, variant_folder
+from tasks.models.manifest import SourceManifest, VariantManifest, base_folder, variant_folder
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN, of_bits
 from tasks.runtime import store
@@ -24,9 +24,24 @@ ROOT = Path(__file__).resolve().parents[2]
 BOTH = pytest.mark.parametrize("shape", ["tiny-llama", "tiny-gemma3"])
 
 
-def fetched(root: Path, shape: str, seed: int = 0, name: str | None = None) -> Path:
+def fetched(root: Path, shape: str = "tiny-llama", seed: int = 0) -> Path:
     source = {"kind": "random", "shape": shape, "seed": seed}
-    return fetch_base(BaseModelSpec(name=name or shape, licence="Apache-2.0", sources=(source,)), root)
+    return fetch_base(BaseModelSpec(name=shape, licence="Apache-2.0", sources=(source,)), root)
+
+
+def arguments(source: Path, root: Path, **precision) -> dict:
+    """Of `run_quantize`, at 4 bits unless another precision is given; without it those of `run_convert`."""
+    return {"source": str(source), "root": str(root), "group_size": 64} | (precision or {"bits": 4})
+
+
+def base_of(source: Path, root: Path) -> dict:
+    return run_convert({"source": str(source), "root": str(root)})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A home whose models are only read."""
+    return tmp_path_factory.mktemp("home")
 
 
 def bf16(values: np.ndarray) -> np.ndarray:
@@ -39,8 +54,7 @@ def bf16(values: np.ndarray) -> np.ndarray:
 @BOTH
 def test_a_variant_made_in_a_child_loads_in_stock_mlx_lm_and_answers(tmp_path, shape):
     source = fetched(tmp_path, shape)
-    args = {"source": str(source), "root": str(tmp_path), "bits": 4, "group_size": 64}
-    variant = run_child("tasks.models.convert:run_quantize", args, tmp_path / "work")
+    variant = run_child("tasks.models.convert:run_quantize", arguments(source, tmp_path), tmp_path / "work")
     assert variant["folder"] == str(variant_folder(source, tmp_path, of_bits(4), 64))
     script = [sys.executable, "-m", "tests.models.programs.complete", variant["folder"], "I have a sore throat.", "3"]
     result = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
@@ -50,10 +64,10 @@ def test_a_variant_made_in_a_child_loads_in_stock_mlx_lm_and_answers(tmp_path, s
 
 @BOTH
 @pytest.mark.parametrize(("bits", "group_size"), [(4, 64), (8, 64), (4, 32), (8, 32)])
-def test_stored_bytes_are_those_of_the_formula(tmp_path, shape, bits, group_size):
-    source = fetched(tmp_path, shape)
-    base = run_convert({"source": str(source), "root": str(tmp_path)})
-    variant = run_quantize({"source": str(source), "root": str(tmp_path), "bits": bits, "group_size": group_size})
+def test_stored_bytes_are_those_of_the_formula(home, shape, bits, group_size):
+    source = fetched(home, shape)
+    base = base_of(source, home)
+    variant = run_quantize(arguments(source, home, bits=bits, group_size=group_size))
     assert variant["parameters"] == base["parameters"] and base["stored_bytes"] == 2 * base["parameters"]
 
     for part in ("embedding", "projections"):
@@ -66,16 +80,43 @@ def test_stored_bytes_are_those_of_the_formula(tmp_path, shape, bits, group_size
     assert variant["bits_per_weight"] == variant["stored_bytes"] * 8 / variant["parameters"]
 
 
-def test_the_manifest_names_the_source_of_the_weights(tmp_path):
-    variant = run_quantize(
-        {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 8, "group_size": 64}
-    )
+def test_the_manifest_names_the_source_of_the_weights(home):
+    variant = run_quantize(arguments(fetched(home), home, bits=8))
     facts = {"base_model": "tiny-llama", "bits": 8, "group_size": 64, "original_precision": "random", "prompt": "chat",
              "random_weights": True, "licence": "Apache-2.0"}  # fmt: skip
     assert {key: variant[key] for key in facts} == facts
     assert variant["source"] == {"kind": "random", "shape": "tiny-llama", "seed": 0}
-    plain = run_convert({"source": str(fetched(tmp_path, "tiny-gemma3")), "root": str(tmp_path)})
+    plain = base_of(fetched(home, "tiny-gemma3"), home)
     assert plain["prompt"] == "plain" and plain["tokenizer_digest"] != variant["tokenizer_digest"]
+
+
+def test_the_classes_hold_what_the_manifests_say_those_of_earlier_versions_too(tmp_path):
+    source = fetched(tmp_path)
+    written = store.verify(source)
+    manifest = SourceManifest.read(source)
+    assert (manifest.digest, manifest.format, manifest.seed) == (written["digest"], "random", 0)
+    assert manifest.source.model_dump(exclude_unset=True) == written["source"]
+    package = manifest.source.model_copy(update={"kind": "package", "sha256": "ab" * 32})
+    assert manifest.model_copy(update={"source": package}).fetched_file_digest == "ab" * 32
+
+    folder = Path(run_quantize(arguments(source, tmp_path))["folder"])
+    written = store.verify(folder)
+    variant = VariantManifest.read(folder)
+    kept = {key: value for key, value in written.items() if key not in ("files", "check", "created")}
+    assert kept == variant.model_dump(exclude_unset=True)
+    assert (variant.bits, variant.group_size, variant.source_digest) == (4, 64, manifest.digest)
+    assert variant.has_chat_template and variant.random_weights and variant.fetched_file_digest is None
+
+    def reseal(*without: str) -> None:
+        extra = {key: value for key, value in kept.items() if key not in ("digest", *without)}
+        store.seal(folder, extra, list(written["files"]))
+
+    reseal("file_digest")
+    variant = VariantManifest.read(folder)
+    assert variant.file_digest is None and variant.terms is None
+    reseal("tokenizer_digest")
+    with pytest.raises(BrokenFolder, match=f"{folder}.*: tokenizer_digest: Field required; delete the folder"):
+        VariantManifest.read(folder)
 
 
 GGUF_FACTS = {
@@ -84,13 +125,19 @@ GGUF_FACTS = {
 }  # fmt: skip
 
 
-def test_gguf_values_are_stored_rounded_once_to_bfloat16(tmp_path):
-    origin = tmp_path / "sources" / "own-000000000000"
-    origin.mkdir(parents=True)
+@pytest.fixture
+def origin(tmp_path) -> Path:
+    """The folder of a source in a home, to be filled and sealed."""
+    folder = tmp_path / "sources" / "own-000000000000"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_gguf_values_are_stored_rounded_once_to_bfloat16(tmp_path, origin):
     path = files.tiny_llama(origin / "model.gguf")
     store.seal(origin, GGUF_FACTS)
-    conversion = run_convert({"source": str(origin), "root": str(tmp_path)})
-    stored = files.read_safetensors(Path(conversion["folder"]) / "model.safetensors")
+    folder = Path(base_of(origin, tmp_path)["folder"])
+    stored = files.read_safetensors(folder / "model.safetensors")
     file = open_gguf(path)
     decoded = {t.name: decode(file, t) for t in file.reader.tensors}
     assert len(stored) == len(decoded)
@@ -106,15 +153,13 @@ def test_gguf_values_are_stored_rounded_once_to_bfloat16(tmp_path):
     for name, values in pairs.items():
         np.testing.assert_array_equal(stored[name], bf16(values), err_msg=name)
 
-    assert sorted(p.name for p in Path(conversion["folder"]).iterdir()) == [
+    assert sorted(p.name for p in folder.iterdir()) == [
         "config.json", "manifest.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json",
         "tokenizer_config.json",
     ]  # fmt: skip
 
 
-def test_a_gguf_that_lacks_a_tensor_is_not_converted(tmp_path, monkeypatch):
-    origin = tmp_path / "sources" / "own-000000000000"
-    origin.mkdir(parents=True)
+def test_a_gguf_that_lacks_a_tensor_is_not_converted(tmp_path, origin, monkeypatch):
     shapes = files.llama_shapes()
     shapes.pop("blk.1.ffn_up.weight")
     monkeypatch.setattr(files, "llama_shapes", lambda: shapes)
@@ -122,85 +167,68 @@ def test_a_gguf_that_lacks_a_tensor_is_not_converted(tmp_path, monkeypatch):
     store.seal(origin, GGUF_FACTS)
 
     with pytest.raises(BadInput, match="up_proj"):
-        run_convert({"source": str(origin), "root": str(tmp_path)})
-
+        base_of(origin, tmp_path)
     assert not [p for p in (tmp_path / "models").iterdir() if p.is_dir()]
 
 
-def test_a_local_folder_gives_the_weights_it_holds(tmp_path):
-    base = Path(run_convert({"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path)})["folder"])
-    own_file = tmp_path / "own"
-    shutil.copytree(base, own_file)
-    spec = BaseModelSpec(name="mine", licence="x", sources=({"kind": "folder", "path": str(own_file)},))
-    source = fetch_base(spec, tmp_path)
-    conversion = run_convert({"source": str(source), "root": str(tmp_path)})
-    assert (conversion["original_precision"], conversion["weights_source"]) == ("bf16", f"folder {own_file}")
+def test_a_local_folder_gives_the_weights_it_holds_and_the_single_digits_of_its_tokenizer(home, tmp_path):
+    """transformers rebuilds a GPT2Tokenizer without them; the stored folder must not ask for that class."""
+    from mlx_lm.utils import load_tokenizer
+
+    base = Path(base_of(fetched(home), home)["folder"])
+    own_folder = shutil.copytree(base, tmp_path / "own")
+    config = json.loads((base / "tokenizer_config.json").read_text()) | {"tokenizer_class": "GPT2Tokenizer"}
+    (own_folder / "tokenizer_config.json").write_text(json.dumps(config))
+    spec = BaseModelSpec(name="mine", licence="x", sources=({"kind": "folder", "path": str(own_folder)},))
+    conversion = base_of(fetch_base(spec, tmp_path), tmp_path)
+    assert (conversion["original_precision"], conversion["weights_source"]) == ("bf16", f"folder {own_folder}")
     one, other = (files.read_safetensors(Path(p) / "model.safetensors") for p in (base, conversion["folder"]))
     assert one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
-
-
-def test_the_single_digits_of_a_tokenizer_survive_its_class_name(tmp_path):
-    """transformers rebuilds a GPT2Tokenizer without them; the stored folder must not ask for that class."""
-    base = Path(run_convert({"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path)})["folder"])
-    own_file = tmp_path / "own"
-    shutil.copytree(base, own_file)
-    config = json.loads((own_file / "tokenizer_config.json").read_text()) | {"tokenizer_class": "GPT2Tokenizer"}
-    (own_file / "tokenizer_config.json").write_text(json.dumps(config))
-    spec = BaseModelSpec(name="mine", licence="x", sources=({"kind": "folder", "path": str(own_file)},))
-    conversion = run_convert({"source": str(fetch_base(spec, tmp_path)), "root": str(tmp_path)})
-    from mlx_lm.utils import load_tokenizer
 
     steps = str(load_tokenizer(Path(conversion["folder"]))._tokenizer.backend_tokenizer.pre_tokenizer)
     assert "Digits(individual_digits=True)" in steps
 
 
-def test_the_same_source_gives_the_same_bytes_and_another_seed_gives_others(tmp_path):
-    digests = []
-    for root, seed in ((tmp_path / "a", 0), (tmp_path / "b", 0), (tmp_path / "c", 1)):
-        args = {"source": str(fetched(root, "tiny-llama", seed)), "root": str(root), "bits": 4, "group_size": 64}
-        digests.append(run_quantize(args)["digest"])
-    assert digests[0] == digests[1] != digests[2]
+def test_the_same_source_gives_the_same_bytes_and_every_ingredient_changes_the_folder_name(tmp_path):
+    sources = [fetched(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    first, same, other = (run_quantize(arguments(source, source.parents[1]))["digest"] for source in sources)
+    assert first == same != other
 
-
-def test_every_ingredient_changes_the_folder_name(tmp_path):
-    source = fetched(tmp_path, "tiny-llama")
-    other = fetched(tmp_path, "tiny-llama", seed=1)
-    names = {variant_folder(s, tmp_path, of_bits(b), g).name for s in (source, other) for b in (4, 8) for g in (32, 64)}
-    assert len(names) == 8
-    assert base_folder(source, tmp_path) != base_folder(other, tmp_path)
-    assert variant_folder(source, tmp_path, of_bits(4), 64).name.startswith("tiny-llama-4bit-")
+    source, _, other_source = sources
+    variants = [(s, b, g) for s in (source, other_source) for b in (4, 8) for g in (32, 64)]
+    names = {variant_folder(s, tmp_path, of_bits(b), g).name for s, b, g in variants}
+    assert len(names) == 8 and all(name.startswith(("tiny-llama-4bit-", "tiny-llama-8bit-")) for name in names)
+    assert base_folder(source, tmp_path) != base_folder(other_source, tmp_path)
 
 
 def test_what_is_there_is_used_and_what_is_broken_is_made_again(tmp_path):
-    args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 4, "group_size": 64}
+    args = arguments(fetched(tmp_path), tmp_path)
     folder = variant_folder(Path(args["source"]), tmp_path, of_bits(4), 64)
     assert store.intact_manifest(folder) is None
     variant = run_quantize(args)
-    stored = store.verify(folder)
     unstored = ("files", "check", "created")
-    assert (
-        {"folder": str(folder), **{k: v for k, v in stored.items() if k not in unstored}}
-        == variant
-        == run_quantize(args)
-    )
+    stored = {key: value for key, value in store.verify(folder).items() if key not in unstored}
+    assert {"folder": str(folder), **stored} == variant == run_quantize(args)
     base = base_folder(Path(args["source"]), tmp_path) / "model.safetensors"
-    damaged = bytearray(base.read_bytes())
-    damaged[-1] ^= 1
-    base.write_bytes(damaged)
+    base.write_bytes(with_another_end(base.read_bytes()))
     (folder / "model.safetensors").write_bytes(b"short")
     assert store.intact_manifest(folder) is None
     again = run_quantize(args)
     assert again["digest"] == variant["digest"], "the damaged base was rebuilt before it was quantised"
 
 
+def with_another_end(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
 def test_a_variant_with_one_changed_byte_is_not_loaded_and_is_made_again(tmp_path):
     from tasks.tuning.lora import load_variant
 
-    args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 4, "group_size": 64}
+    args = arguments(fetched(tmp_path), tmp_path)
     weights = Path(run_quantize(args)["folder"]) / "model.safetensors"
     load_variant(weights.parent, "packed")
     sound = weights.read_bytes()
-    weights.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    weights.write_bytes(with_another_end(sound))
 
     with pytest.raises(BrokenFolder, match=r"model\.safetensors does not have the digest of its manifest"):
         load_variant(weights.parent, "packed")
@@ -211,28 +239,27 @@ def test_a_variant_with_one_changed_byte_is_not_loaded_and_is_made_again(tmp_pat
 
 
 def test_a_damaged_source_is_not_converted_and_no_longer_counts_as_there(tmp_path):
-    source = fetched(tmp_path, "tiny-llama")
+    source = fetched(tmp_path)
     text = (source / "config.json").read_text()
     (source / "config.json").write_text(text.replace("128", "256"))
     with pytest.raises(BrokenFolder, match="it is fetched again when you rerun the command"):
-        run_convert({"source": str(source), "root": str(tmp_path)})
-    assert fetched(tmp_path, "tiny-llama") == source
+        base_of(source, tmp_path)
+    assert fetched(tmp_path) == source
     assert (source / "config.json").read_text() == text
 
 
-def test_a_group_size_that_does_not_divide_a_row_is_refused(tmp_path):
-    args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path), "bits": 4, "group_size": 128}
+def test_a_group_size_that_does_not_divide_a_row_is_refused(home):
+    source = fetched(home)
     with pytest.raises(BadInput, match="which a group size of 128 does not divide"):
-        run_quantize(args)
-    assert not variant_folder(Path(args["source"]), tmp_path, of_bits(4), 128).exists()
+        run_quantize(arguments(source, home, bits=4, group_size=128))
+    assert not variant_folder(source, home, of_bits(4), 128).exists()
 
 
-def test_asking_for_names_needs_no_mlx(tmp_path):
-    source = fetched(tmp_path, "tiny-llama")
+def test_asking_for_names_needs_no_mlx(home):
     code = (
         "import sys; from pathlib import Path; from tasks.models.sources import fetch; from tasks.models.convert import *; "
         "from tasks.models.manifest import *; from tasks.precisions import of_bits; "
-        f"variant_folder(Path({str(source)!r}), Path('.'), of_bits(4), 64); has_random_weights(Path('.')); "
+        f"variant_folder(Path({str(fetched(home))!r}), Path('.'), of_bits(4), 64); has_random_weights(Path('.')); "
         "bad = {'mlx', 'mlx_lm', 'transformers', 'prefect'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -241,14 +268,12 @@ def test_asking_for_names_needs_no_mlx(tmp_path):
 
 @BOTH
 @pytest.mark.parametrize("precision", [one for one in BUILT_IN.values() if one.is_quantised], ids=lambda one: one.name)
-def test_the_cpu_computes_with_exactly_what_mlx_unpacks(tmp_path, shape, precision):
+def test_the_cpu_computes_with_exactly_what_mlx_unpacks(home, shape, precision):
     import mlx.core as mx
 
     from tasks.tuning.lora import load_variant
 
-    source = fetched(tmp_path, shape)
-    args = {"source": str(source), "root": str(tmp_path), "precision": precision.model_dump(), "group_size": 64}
-    folder = Path(run_quantize(args)["folder"])
+    folder = Path(run_quantize(arguments(fetched(home, shape), home, precision=precision.model_dump()))["folder"])
     packed = load_variant(folder, "packed").model
     unpacked = dict(load_variant(folder, "dequantised_f32").model.named_modules())
     modules = [(name, module) for name, module in packed.named_modules() if "scales" in module]
@@ -261,7 +286,6 @@ def test_the_cpu_computes_with_exactly_what_mlx_unpacks(tmp_path, shape, precisi
         assert unpacked[name].weight.dtype == mx.float32 and mx.array_equal(unpacked[name].weight, exact).item()
 
 
-def test_bfloat16_is_the_base_model_itself(tmp_path):
-    args = {"source": str(fetched(tmp_path, "tiny-llama")), "root": str(tmp_path)}
-    variant = run_quantize(args | {"precision": BUILT_IN["bf16"].model_dump(), "group_size": 64})
-    assert variant["folder"] == run_convert(args)["folder"] and variant["precision"] == "bf16"
+def test_bfloat16_is_the_base_model_itself(home):
+    variant = run_quantize(arguments(fetched(home), home, precision=BUILT_IN["bf16"].model_dump()))
+    assert variant["folder"] == base_of(fetched(home), home)["folder"] and variant["precision"] == "bf16"

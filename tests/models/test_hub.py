@@ -1,86 +1,101 @@
 """The Hub client against a local stand-in of the Hub: pinned, filtered, verified, resumable, and plain about failures."""
 
+import builtins
 import errno
+import importlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
+import tasks.acquire
 from tasks.models.convert import run_convert
-from tasks.models.sources.fetch import fetch_base
+from tasks.models.sources import fetch as fetching
+from tasks.models.sources import hub_source
+from tasks.models.sources.fetch import availabilities, fetch_base
 from tasks.models.sources.hub_source import explain_hub_errors
 from tasks.runtime import store
-from tasks.runtime.errors import BadInput, SourceUnavailable
+from tasks.runtime.children import stop_children
+from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped, TriageError
+from tasks.runtime.events import Event, ProgressReport
+from tasks.runtime.home import home
 from tasks.spec import BaseModelSpec, HubSource
-from tests.forked import run_forked
 from tests.models.fake_hub import COMMIT, REPO, FakeHub, serve
-from tests.models.files import FULL_DISK
-from tests.models.programs import fetch
+from tests.models.files import nothing_half_made
+from tests.stopping import stop_for_this_test_only
 
 ROOT = Path(__file__).resolve().parents[2]
+OTHER = {"kind": "random", "shape": "tiny-llama"}
+INSTEAD = "set HF_HUB_OFFLINE=1 to use random weights of the shape tiny-llama, seed 0 in its place"
 
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory) -> dict[str, bytes]:
     """The files of a whole small model in the Hugging Face layout, and some that nobody needs."""
     root = tmp_path_factory.mktemp("model")
-    spec = BaseModelSpec(name="t", licence="x", sources=({"kind": "random", "shape": "tiny-llama"},))
-    conversion = Path(run_convert({"source": str(fetch_base(spec, root)), "root": str(root)})["folder"])
+    source = fetch_base(BaseModelSpec(name="t", licence="x", sources=(OTHER,)), root)
+    conversion = Path(run_convert({"source": str(source), "root": str(root)})["folder"])
     names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     kept_texts = {name: (conversion / name).read_bytes() for name in names}
     return kept_texts | {"pytorch_model.bin": b"pickle", "onnx/model.onnx": b"onnx", "README.md": b"# read me"}
 
 
 @pytest.fixture
-def hub(content):
+def hub(content, monkeypatch):
+    """A Hub; what it answers is to be seen on a busy machine, too."""
+    monkeypatch.setattr(fetching, "PROBE_SECONDS", 60.0)
+    monkeypatch.setattr(hub_source, "CONNECT_SECONDS", 60.0)
+    monkeypatch.setattr(hub_source, "BUSY_PAUSES", (0.05, 0.05))  # as many attempts, without the wait
     return FakeHub(dict(content))
 
 
-def own_cache(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
-
-
 def ask(hub: FakeHub | None, tmp_path: Path, action: str = "fetch", **changes) -> dict:
+    """What came of fetching a model from a Hub, or of a probe."""
     own_values = ("repo", "revision", "mirror")
-    source_fields = {"kind": "hub", "repo": REPO} | {k: v for k, v in changes.items() if k in own_values}
-    source = json.dumps([source_fields, *changes.get("others", [])])
-    environment = own_cache(tmp_path) | changes.get("env", {})
-    arguments = [action, str(tmp_path / "root"), source, json.dumps(changes.get("options", {}))]
-    if "PYTHONPATH" in changes.get("env", {}):  # read when Python starts
-        return run(hub, environment, "tests.models.programs.fetch", *arguments)
-
-    with reached(hub) as address:
-        return printed(run_forked(fetch.main, arguments, tmp_path, environment | {"HF_ENDPOINT": address}, 120))
-
-
-def run(hub: FakeHub | None, environment: dict[str, str], module: str, *arguments: str) -> Any:
-    """What a module prints as JSON, in a process of its own for which `hub` is the Hub."""
-    script = [sys.executable, "-m", module, *arguments]
-    with reached(hub) as address:
-        settings = environment | {"HF_ENDPOINT": address}
-        return printed(subprocess.run(script, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=120))
+    source = {"kind": "hub", "repo": REPO} | {k: v for k, v in changes.items() if k in own_values}
+    spec = BaseModelSpec(
+        name="m", licence="x", sources=(source, *changes.get("others", [])), **changes.get("options", {})
+    )
+    calls = []
+    with reached(hub, changes.get("cache", tmp_path / "hf"), changes.get("offline", False)):
+        try:
+            if action == "probe":
+                return {"state": availabilities([spec], tmp_path / "root")["m"][0][1]}
+            folder = fetch_base(spec, tmp_path / "root", progress=lambda *step: calls.append(step))
+            return {"folder": str(folder), "progress": calls}
+        except TriageError as error:
+            return {"error": str(error), "type": type(error).__name__, "transient": error.transient}
 
 
-def reached(hub: FakeHub | None) -> AbstractContextManager[str]:
-    """The address of the Hub; without one, where nobody answers."""
-    return nullcontext("http://127.0.0.1:9") if hub is None else serve(hub)
+@contextmanager
+def reached(hub: FakeHub | None, cache: Path, offline: bool = False):
+    """huggingface_hub asks this Hub; without one, an address where nobody answers. Its settings, which it reads where a
+    process starts, are set where it keeps them."""
+    served: AbstractContextManager[str] = nullcontext("http://127.0.0.1:9") if hub is None else serve(hub)
+    with served as address, pytest.MonkeyPatch.context() as patch:
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        settings = {"ENDPOINT": address, "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_OFFLINE": offline,
+                    "HF_HUB_CACHE": f"{cache}/hub", "HF_HUB_DISABLE_XET": True, "HF_HUB_DOWNLOAD_TIMEOUT": 60}  # fmt: skip
+        for name, value in settings.items():
+            patch.setattr(constants, name, value)
+        patch.setattr(importlib.import_module("huggingface_hub.hf_api").api, "endpoint", address)
+        yield
 
 
-def printed(done: subprocess.CompletedProcess[str]) -> Any:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def test_only_the_files_a_model_needs_are_fetched_at_the_commit_that_the_revision_names(hub, tmp_path):
-    folder = Path(ask(hub, tmp_path, revision="v1")["folder"])
+def test_only_the_files_a_model_needs_are_fetched_at_the_commit_that_the_revision_names(hub, tmp_path, content):
+    answer = ask(hub, tmp_path, revision="v1")
+    folder = Path(answer["folder"])
     manifest = store.verify(folder)
     assert sorted(manifest["files"]) == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     assert manifest["source"] == {"kind": "hub", "repo": REPO, "revision": "v1", "commit": COMMIT}
@@ -91,6 +106,9 @@ def test_only_the_files_a_model_needs_are_fetched_at_the_commit_that_the_revisio
     assert [line for line in fetched if COMMIT in line]
     conversion = run_convert({"source": str(folder), "root": str(tmp_path)})
     assert conversion["parameters"] == 197_184
+    assert {repo for repo, _, _ in answer["progress"]} == {REPO}
+    assert all(0 < done <= total for _, done, total in answer["progress"])
+    assert max(done for _, done, _ in answer["progress"]) >= len(content["model.safetensors"])
 
 
 def test_licence_texts_of_a_repository_are_kept_where_the_notice_says(hub, tmp_path):
@@ -102,20 +120,14 @@ def test_licence_texts_of_a_repository_are_kept_where_the_notice_says(hub, tmp_p
     assert [(folder / name).read_bytes() for name in terms["texts"]] == [b"terms", b"note"]
 
 
-def test_a_second_fetch_needs_no_hub(hub, tmp_path):
-    first = ask(hub, tmp_path)
-    assert ask(None, tmp_path) == first | {"progress": []}
-
-
 def test_the_hubs_own_cache_serves_when_the_hub_does_not(hub, tmp_path):
     first = ask(hub, tmp_path)
-    shutil.rmtree(tmp_path / "root")
-    again = ask(None, tmp_path, env={"HF_HUB_OFFLINE": "1"})
-    assert again["folder"] == first["folder"]
-    assert store.verify(Path(again["folder"]))["source"]["commit"] == COMMIT
-    shutil.rmtree(tmp_path / "root")
-    answer = ask(None, tmp_path)
-    assert answer["folder"] == first["folder"], "a Hub out of reach is no obstacle either"
+    assert ask(None, tmp_path) == first | {"progress": []}, "a second fetch needs no Hub"
+    for network in ({"offline": True}, {}):
+        forget(tmp_path)
+        again = ask(None, tmp_path, **network)
+        assert again["folder"] == first["folder"]
+        assert store.verify(Path(again["folder"]))["source"]["commit"] == COMMIT
 
 
 def forget(tmp_path: Path) -> None:
@@ -123,28 +135,20 @@ def forget(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "root")
 
 
-def lose(tmp_path: Path, name: str) -> None:
-    """Take a file out of the Hub's cache, as where its download was never finished."""
-    (link,) = (tmp_path / "hf").rglob(name)
-    link.unlink()
-
-
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 @pytest.mark.parametrize("offline", [True, False])
 def test_a_part_of_a_model_in_the_hubs_cache_is_no_model_and_the_next_source_is_tried(hub, tmp_path, name, offline):
     ask(hub, tmp_path)
     forget(tmp_path)
-    lose(tmp_path, name)
-    network = {"env": {"HF_HUB_OFFLINE": "1"} if offline else {}}
+    (link,) = (tmp_path / "hf").rglob(name)
+    link.unlink()  # as where its download was never finished
+    network = {"offline": offline}
     answer = ask(None, tmp_path, **network)
     assert answer["type"] == "SourceUnavailable" and "pickled" not in answer["error"]
     assert ("HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached") in answer["error"]
     assert "in the local Hub cache" not in ask(None, tmp_path, "probe", **network)["state"].replace("not in the", "")
-    other = {"kind": "random", "shape": "tiny-llama"}
-    assert (
-        "random weights"
-        in store.verify(Path(ask(None, tmp_path, others=[other], **network)["folder"]))["weights_source"]
-    )
+    other = ask(None, tmp_path, others=[OTHER], **network)
+    assert "random weights" in store.verify(Path(other["folder"]))["weights_source"]
 
 
 def test_a_refusal_is_reported_even_where_the_hubs_cache_has_the_model_and_a_busy_hub_is_not(hub, tmp_path):
@@ -162,24 +166,10 @@ def test_a_refusal_is_reported_even_where_the_hubs_cache_has_the_model_and_a_bus
 
 def test_transient_errors_are_distinguished_from_lasting_ones(hub, tmp_path):
     assert ask(None, tmp_path)["transient"] is True
-    hub.fail_first["listing"] = 99
-    busy = ask(hub, tmp_path)
-    assert busy["transient"] is True and "the Hub answered with an error (503)" in busy["error"]
-    hub.fail_first.clear()
-    assert ask(hub, tmp_path, env={"HF_HUB_OFFLINE": "1"})["transient"] is False
+    assert ask(hub, tmp_path, offline=True)["transient"] is False
     absent_source = {"kind": "folder", "path": str(tmp_path / "gone")}
     assert ask(hub, tmp_path, revision="v9", others=[absent_source])["transient"] is False
     assert ask(None, tmp_path, others=[absent_source])["transient"] is True, "one of the sources may come back"
-
-
-def test_a_file_that_the_hub_is_too_busy_for_at_first_is_asked_for_again(hub, tmp_path):
-    hub.fail_first["HEAD model.safetensors"] = 2
-    assert "folder" in ask(hub, tmp_path)
-
-
-def test_a_hub_that_stays_busy_says_so_to_a_plan(hub, tmp_path):
-    hub.fail_first["HEAD config.json"] = 99
-    assert ask(hub, tmp_path, "probe")["state"] == "the Hub answered with an error (503)"
 
 
 def test_a_download_that_breaks_in_the_middle_is_taken_up_where_it_broke(hub, tmp_path):
@@ -196,24 +186,23 @@ def test_a_download_that_breaks_in_the_middle_is_taken_up_where_it_broke(hub, tm
     ]  # fmt: skip
 
 
-def test_what_hf_xet_raises_is_a_sentence():
-    source = HubSource(kind="hub", repo=REPO)
-    message = r"^the download from the Hub broke off \(Data error: two lines\)\.$"
-    with pytest.raises(SourceUnavailable, match=message) as caught, explain_hub_errors(source):
-        raise RuntimeError("Data error:\n two lines.")
-    assert caught.value.transient
-    with pytest.raises(BadInput, match="disk of the Hub's cache is full"), explain_hub_errors(source):
-        raise RuntimeError("I/O error: No space left on device (os error 28)")
-
-
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
-def test_a_hub_cache_that_may_not_be_written_names_hf_home(number):
-    reason = rf"The Hub's cache may not be written \({os.strerror(number)}: /locked/hub\)"
-    message = f"^{reason}; set HF_HOME to a folder that you may write to"
-    with pytest.raises(BadInput, match=message), explain_hub_errors(HubSource(kind="hub", repo=REPO)):
-        raise OSError(number, os.strerror(number), "/locked/hub")
-    with pytest.raises(BadInput, match="set HF_HOME"), explain_hub_errors(HubSource(kind="hub", repo=REPO)):
-        raise RuntimeError(f"I/O error: {os.strerror(number)} (os error {number})")
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (RuntimeError("Data error:\n two lines."), SourceUnavailable, r"broke off \(Data error: two lines\)\.$"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), BadInput, "disk of the Hub's cache is full"),
+        *(
+            (error, BadInput, "The Hub's cache may not be written .* set HF_HOME to a folder that you may write to")
+            for number in (errno.EACCES, errno.EPERM, errno.EROFS)
+            for error in (OSError(number, "no", "/locked/hub"), RuntimeError(f"I/O error: no (os error {number})"))
+        ),
+    ],
+)
+def test_what_hf_xet_and_the_disk_raise_is_a_sentence(error, kind, message):
+    with pytest.raises(kind, match=message) as caught, explain_hub_errors(HubSource(kind="hub", repo=REPO)):
+        raise error
+    assert caught.value.transient is (kind is SourceUnavailable)
+    assert getattr(error, "filename", None) is None or "/locked/hub" in str(caught.value)
 
 
 def test_a_hub_cache_that_cannot_be_made_is_no_reason_for_another_source(hub, tmp_path):
@@ -223,7 +212,7 @@ def test_a_hub_cache_that_cannot_be_made_is_no_reason_for_another_source(hub, tm
     assert not list((tmp_path / "root" / "sources").glob("m-*"))
 
 
-@pytest.mark.parametrize("resource", ["model.safetensors", "config.json", "listing"])
+@pytest.mark.parametrize("resource", ["HEAD model.safetensors", "model.safetensors", "config.json", "listing"])
 def test_a_server_that_is_busy_at_first_is_asked_again(hub, tmp_path, resource):
     hub.fail_first[resource] = 2
     assert "folder" in ask(hub, tmp_path)
@@ -236,61 +225,55 @@ def test_a_server_that_is_busy_at_first_is_asked_again(hub, tmp_path, resource):
         *(("model.safetensors", damage) for damage in ("truncate", "short")),
     ],
 )
-def test_a_damaged_file_is_refused_and_nothing_half_made_stays(hub, tmp_path, name, damage):
+def test_a_damaged_file_is_refused_and_fetched_again_from_the_same_source(hub, tmp_path, name, damage):
     hub.damage[name] = damage
-    answer = ask(hub, tmp_path)
-    assert answer["type"] == "SourceUnavailable" and "\n" not in answer["error"]
-    flipped = f"{name} was damaged on its way"
-    shorter = "a file arrived shorter than the Hub said, and the next"
-    sentence = flipped if damage == "flip" else shorter
-    assert sentence in answer["error"] and "cannot be reached" not in answer["error"] and answer["transient"] is True
-    assert not [p for p in (tmp_path / "root" / "sources").iterdir() if p.is_dir()]
-    hub.damage.clear()
-    assert "folder" in ask(hub, tmp_path), "the next attempt starts from sound files"
-
-
-OTHER = {"kind": "random", "shape": "tiny-llama"}
-INSTEAD = "set HF_HUB_OFFLINE=1 to use random weights of the shape tiny-llama, seed 0 in its place"
-
-
-def test_damaged_weights_are_fetched_again_from_the_same_source(hub, tmp_path):
-    hub.damage["model.safetensors"] = "flip"
     answer = ask(hub, tmp_path, others=[OTHER])
-    assert answer["type"] == "SourceUnavailable" and answer["transient"] is True, "the step is tried again"
-    assert "model.safetensors was damaged on its way from the Hub, and the next attempt fetches it" in answer["error"]
+    assert answer["type"] == "SourceUnavailable" and "\n" not in answer["error"] and answer["transient"] is True
+    shorter = "a file arrived shorter than the Hub said, and the next"
+    assert (f"{name} was damaged on its way" if damage == "flip" else shorter) in answer["error"]
     assert INSTEAD in answer["error"] and answer["error"].startswith(f"No weights for m from Hub {REPO}@main: ")
+    assert nothing_half_made(tmp_path / "root")
     hub.damage.clear()
     outcome = store.verify(Path(ask(hub, tmp_path, others=[OTHER])["folder"]))
-    assert outcome["weights_source"] == f"Hub {REPO}@{COMMIT[:12]}"
+    assert outcome["weights_source"] == f"Hub {REPO}@{COMMIT[:12]}", "the next attempt starts from sound files"
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_hub_is_waited_for_and_not_replaced_by_another_source(hub, tmp_path, status):
     hub.refuses = status
     answer = ask(hub, tmp_path, others=[OTHER])
-    assert (
-        answer["transient"] is True and f"the Hub answered with an error ({status}); run the command" in answer["error"]
-    )
+    sentence = f"the Hub answered with an error ({status})"
+    assert answer["transient"] is True and f"{sentence}; run the command" in answer["error"]
     assert INSTEAD in answer["error"] and not list((tmp_path / "root" / "sources").glob("m-*"))
-    if status == 503:
-        sentence = ask(hub, tmp_path, others=[OTHER], env={"HF_HUB_OFFLINE": "1"})
-        assert store.verify(Path(sentence["folder"]))["random_weights"] is True, "as the sentence says"
+    assert ask(hub, tmp_path, "probe")["state"] == sentence
+    offline = ask(hub, tmp_path, others=[OTHER], offline=True)
+    assert store.verify(Path(offline["folder"]))["random_weights"] is True, "as the sentence says"
 
 
-@pytest.mark.parametrize("changes", [{"gated": 401}, {"revisions": set()}], ids=str)
-def test_a_hub_that_does_not_give_the_model_is_passed_over(hub, tmp_path, changes):
-    vars(hub).update(changes)
-    assert store.verify(Path(ask(hub, tmp_path, others=[OTHER])["folder"]))["random_weights"] is True
-
-
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_gated_repository_says_what_to_do(hub, tmp_path, status):
-    hub.gated = status
-    answer = ask(hub, tmp_path)
-    error = answer["error"]
-    assert answer["transient"] is False
-    assert "is gated: accept its licence on its Hub page and set HF_TOKEN" in error
-    assert "is gated" in ask(hub, tmp_path, "probe")["state"]
+@pytest.mark.parametrize(
+    ("of_hub", "asked", "message"),
+    [
+        *(
+            ({"gated": status}, {}, "is gated: accept its licence on its Hub page and set HF_TOKEN")
+            for status in (401, 403)
+        ),
+        *(
+            ({"refuses": status}, {}, f"does not let you read {REPO} ({status}); check the token in HF_TOKEN")
+            for status in (401, 403)
+        ),
+        ({}, {"revision": "v9"}, "team/model has no revision v9"),
+        ({}, {"repo": "team/other"}, "there is no repository team/other, or it is private and HF_TOKEN is not set"),
+    ],
+    ids=str,
+)
+def test_what_the_hub_refuses_says_what_to_do_to_a_plan_too_and_is_passed_over(hub, tmp_path, of_hub, asked, message):
+    vars(hub).update(of_hub)
+    answer = ask(hub, tmp_path, **asked)
+    assert (answer["type"], answer["transient"]) == ("SourceUnavailable", False)
+    assert message in answer["error"] and "\n" not in answer["error"] and nothing_half_made(tmp_path / "root")
+    assert message in ask(hub, tmp_path, "probe", **asked)["state"]
+    other = ask(hub, tmp_path, others=[OTHER], **asked)
+    assert store.verify(Path(other["folder"]))["random_weights"] is True, "the next source is tried"
 
 
 def test_an_open_mirror_is_named_only_if_the_user_allows_it(hub, tmp_path):
@@ -303,49 +286,47 @@ def test_an_open_mirror_is_named_only_if_the_user_allows_it(hub, tmp_path):
     assert ask(hub, tmp_path)["folder"] == ask(None, tmp_path, **allowed)["folder"], "it is no other source for that"
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_token_that_the_hub_refuses_is_a_sentence_and_nothing_half_made_stays(hub, tmp_path, status):
-    hub.refuses = status
-    answer = ask(hub, tmp_path)
-    assert answer["type"] == "SourceUnavailable" and "HF_TOKEN" in answer["error"] and "\n" not in answer["error"]
-    assert answer["transient"] is False
-    assert not [p for p in (tmp_path / "root" / "sources").iterdir() if p.is_dir()]
+OURS = ContextVar("OURS", default="lost")
 
 
-def test_a_download_reports_its_progress(hub, tmp_path, content):
-    steps = ask(hub, tmp_path)["progress"]
-    assert {repo for repo, _, _ in steps} == {REPO}
-    assert all(0 < result <= total for _, result, total in steps)
-    assert max(result for _, result, _ in steps) >= len(content["model.safetensors"])
+@pytest.fixture
+def acquired(hub, tmp_path, monkeypatch):
+    """Run the step, each of whose reports of progress goes to `on_progress`."""
+
+    def run(on_progress) -> None:
+        def publish(event: Event) -> None:
+            if isinstance(event, ProgressReport):
+                on_progress()
+
+        monkeypatch.setattr(tasks.acquire, "publisher", lambda title: publish)
+        # A bar that is done within its 0.1 seconds reports once, when it is closed.
+        hub.slow["model.safetensors"] = 0.5
+        spec = BaseModelSpec(name="m", licence="x", sources=({"kind": "hub", "repo": REPO},))
+        with reached(hub, tmp_path / "hf"):
+            tasks.acquire.acquire.fn(spec)
+
+    return run
 
 
-def test_the_progress_of_a_hub_download_knows_the_run_that_it_belongs_to(hub, tmp_path):
-    hub.slow["model.safetensors"] = 0.5  # a bar that is done within its 0.1 seconds reports once, when it is closed
-    steps = run(
-        hub, own_cache(tmp_path), "tests.models.programs.acquire_in_context", REPO
-    )  # its TRIAGE_HOME is this test's
+def test_the_progress_of_a_hub_download_knows_the_run_that_it_belongs_to(acquired):
+    steps = []
+    OURS.set("seen")
+    acquired(lambda: steps.append((OURS.get(), threading.current_thread() is threading.main_thread())))
     assert any(not in_main_thread for _, in_main_thread in steps), "huggingface_hub reports from threads of its own"
     assert {variable for variable, _ in steps} == {"seen"}
 
 
-def test_a_download_ends_when_the_sweep_is_stopped(hub, tmp_path):
-    hub.slow["model.safetensors"] = 0.5  # so that the bar reports before its end
-    steps = run(hub, own_cache(tmp_path), "tests.models.programs.acquire_in_context", REPO, "stop")
-    assert [variable for variable, _ in steps] == ["seen", "stopped"]
-    assert not [path for path in (tmp_path / "home" / "sources").iterdir() if path.is_dir()]
+def test_a_download_ends_when_the_sweep_is_stopped(acquired, monkeypatch):
+    stop_for_this_test_only(monkeypatch)
+    steps = []
 
+    def stop() -> None:
+        steps.append("seen")
+        stop_children()
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"revision": "v9"}, "team/model has no revision v9"),
-        ({"repo": "team/other"}, "there is no repository team/other, or it is private and HF_TOKEN is not set"),
-    ],
-)
-def test_what_is_not_there_is_named(hub, tmp_path, changes, message):
-    answer = ask(hub, tmp_path, **changes)
-    assert message in answer["error"] and answer["transient"] is False
-    assert message in ask(hub, tmp_path, "probe", **changes)["state"]
+    with pytest.raises(Stopped):
+        acquired(stop)
+    assert steps == ["seen"] and nothing_half_made(home())
 
 
 def test_a_name_that_no_repository_can_have_is_the_users_to_correct(hub, tmp_path):
@@ -357,63 +338,69 @@ def test_a_name_that_no_repository_can_have_is_the_users_to_correct(hub, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "other", "message"),
     [
-        ("model.safetensors", "team/model has no model*.safetensors weights; pickled weights"),
-        ("config.json", "team/model has no config.json, without which"),
-        ("tokenizer.json", "team/model has no tokenizer.json, without which"),
+        ("model.safetensors", None, "team/model has no model*.safetensors weights; pickled weights"),
+        ("config.json", None, "team/model has no config.json, without which"),
+        ("tokenizer.json", None, "team/model has no tokenizer.json, without which"),
+        (
+            "config.json",
+            b'{"model_type": "mamba"}',
+            "is a model of the class 'mamba'; supported are llama and gemma3_text",
+        ),
     ],
 )
-def test_a_repository_that_is_no_whole_model_is_refused_before_any_download(hub, tmp_path, name, message):
-    hub.files.pop(name)
+def test_a_repository_that_is_no_model_is_refused_before_its_weights_are_fetched(hub, tmp_path, name, other, message):
+    if other is None:
+        hub.files.pop(name)
+    else:
+        hub.files[name] = other
     answer = ask(hub, tmp_path)
     assert answer["type"] == "BadInput" and message in answer["error"]
-    assert not [line for line in hub.requests if "/resolve/" in line]
+    assert not [line for line in hub.requests if ("/resolve/" if other is None else "safetensors") in line]
 
 
-def test_a_model_class_we_do_not_know_is_refused_before_its_weights_are_fetched(hub, tmp_path):
-    hub.files["config.json"] = b'{"model_type": "mamba"}'
-    answer = ask(hub, tmp_path)
-    assert "is a model of the class 'mamba'; supported are llama and gemma3_text" in answer["error"]
-    assert not [line for line in hub.requests if "safetensors" in line]
-
-
-def test_a_disk_that_is_too_small_is_a_sentence_before_any_download(hub, tmp_path):
+def test_a_disk_that_is_too_small_is_a_sentence_before_any_download_and_what_is_cached_needs_no_room(hub, tmp_path):
     hub.claimed_size = 10**16
     answer = ask(hub, tmp_path)
     assert answer["type"] == "BadInput" and "free some space" in answer["error"]
     assert f"GB in {tmp_path}" in answer["error"] and "set HF_HOME" in answer["error"]
     assert not hub.sent
 
-
-def test_a_disk_that_becomes_full_during_a_download_is_a_sentence_and_no_reason_for_another_source(hub, tmp_path):
-    answer = ask(hub, tmp_path, others=[OTHER], env={"PYTHONPATH": str(FULL_DISK)})
-    sentence = "The disk of the Hub's cache is full; free some space or set HF_HOME."
-    assert (answer["type"], answer["error"]) == ("BadInput", sentence)
-    assert not [p for p in (tmp_path / "root" / "sources").iterdir() if p.is_dir()]
-
-
-def test_files_that_are_in_the_hubs_cache_already_need_no_more_room(hub, tmp_path):
+    hub.claimed_size = 0
     folder = ask(hub, tmp_path)["folder"]
     forget(tmp_path)
     hub.claimed_size = 10**16
     assert ask(hub, tmp_path)["folder"] == folder
 
 
+def test_a_disk_that_becomes_full_during_a_download_is_a_sentence_and_no_reason_for_another_source(
+    hub, tmp_path, monkeypatch
+):
+    whole_open = open
+
+    def open_on_a_full_disk(file, mode="r", *rest, **options):
+        if str(file).endswith(".incomplete") and set(mode) & set("wax"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        return whole_open(file, mode, *rest, **options)
+
+    for module in (builtins, io):
+        monkeypatch.setattr(module, "open", open_on_a_full_disk)
+    answer = ask(hub, tmp_path, others=[OTHER])
+    sentence = "The disk of the Hub's cache is full; free some space or set HF_HOME."
+    assert (answer["type"], answer["error"]) == ("BadInput", sentence) and nothing_half_made(tmp_path / "root")
+
+
 SHARED_MEMORY = Path("/dev/shm")
-
-
-def free(path: Path) -> int:
-    return shutil.disk_usage(path).free
 
 
 @pytest.mark.skipif(not os.access(SHARED_MEMORY, os.W_OK), reason="no second disk")
 def test_room_is_looked_for_on_the_disk_to_which_the_files_go(hub, tmp_path):
-    if free(SHARED_MEMORY) > free(tmp_path) // 2:
+    hub.claimed_size = shutil.disk_usage(SHARED_MEMORY).free
+    if hub.claimed_size > shutil.disk_usage(tmp_path).free // 2:
         pytest.skip("the second disk has as much room as the first")
-    hub.claimed_size = free(SHARED_MEMORY)
     with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as small:
-        answer = ask(hub, tmp_path, env={"HF_HOME": small})
+        answer = ask(hub, tmp_path, cache=small)
     assert answer["type"] == "BadInput" and f"GB in {small}" in answer["error"]
 
 
@@ -423,25 +410,23 @@ from pathlib import Path
 from tasks.models.sources import fetch, hub_source
 from tasks.spec import BaseModelSpec
 
-fetch.PROBE_SECONDS = hub_source.CONNECT_SECONDS = 60.0
-
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if threading.current_thread() is not threading.main_thread():
             print(name)
 
+fetch.PROBE_SECONDS = hub_source.CONNECT_SECONDS = 60.0
 sys.meta_path.insert(0, Watch())
 spec = BaseModelSpec(name="m", licence="none", sources=({"kind": "hub", "repo": sys.argv[1]},))
-print(fetch.availabilities([spec], Path(sys.argv[2]))[spec.name][0][1])
+print(fetch.availabilities([spec], Path("root"))[spec.name][0][1])
 """
 
 
 def test_the_seconds_that_a_hub_has_to_answer_are_not_spent_on_imports(hub, tmp_path):
     with serve(hub) as address:
-        result = subprocess.run(
-            [sys.executable, "-c", IMPORTED_LATE, REPO, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
-            env=own_cache(tmp_path) | {"HF_ENDPOINT": address},
-        )  # fmt: skip
+        settings = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": address, "PYTHONPATH": str(ROOT)}
+        script = [sys.executable, "-c", IMPORTED_LATE, REPO]
+        result = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **settings})
 
     *late, state = result.stdout.splitlines()
     assert state == "reachable", result.stderr

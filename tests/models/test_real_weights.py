@@ -35,35 +35,7 @@ QUESTION = {
     "gemma-3-270m": "The capital of Germany is Berlin. The capital of France is",
 }
 # What llama.cpp's own tokenizer gives for the same GGUF files.
-TOKENS = {
-    "smollm2-135m": {
-        "BP 98/61, SpO2 91 %, temp 38.5C": [
-            22304, 216, 41, 40, 31, 38, 33, 28, 1691, 63, 34, 216, 41, 33, 2471, 28, 10321, 216, 35, 40, 30, 37, 51,
-        ],
-        "Übelkeit seit 3 Tagen 😰 – naïve 12mg": [
-            142, 246, 9150, 396, 269, 427, 269, 216, 35, 312, 9767, 40303, 125, 816, 15486, 46494, 216, 33, 34, 16442,
-        ],
-        "a  b\n\n\n c\t\td": [81, 216, 278, 16506, 265, 197, 197, 84],
-        "1234567890 and 3.14159": [
-            33, 34, 35, 36, 37, 38, 39, 40, 41, 32, 284, 216, 35, 30, 33, 36, 33, 37, 41,
-        ],
-    },
-    "gemma-3-270m": {
-        "BP 98/61, SpO2 91 %, temp 38.5C": [
-            2, 17991, 236743, 236819, 236828, 236786, 236825, 236770, 236764, 2177, 236806, 236778, 236743, 236819,
-            236770, 23886, 6262, 236743, 236800, 236828, 236761, 236810, 236780,
-        ],
-        "Übelkeit seit 3 Tagen 😰 – naïve 12mg": [
-            2, 238194, 8145, 15065, 31801, 236743, 236800, 103635, 236743, 248919, 1271, 120362, 236743, 236770, 236778,
-            11674,
-        ],
-        "a  b\n\n\n c\t\td": [2, 236746, 138, 236763, 109, 505, 255969, 236753],
-        "1234567890 and 3.14159": [
-            2, 236770, 236778, 236800, 236812, 236810, 236825, 236832, 236828, 236819, 236771, 532, 236743, 236800,
-            236761, 236770, 236812, 236770, 236810, 236819,
-        ],
-    },
-}  # fmt: skip
+TOKENS = json.loads(Path(__file__).with_name("tokens.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module", params=["smollm2-135m", pytest.param("gemma-3-270m", marks=pytest.mark.nightly)])
@@ -126,17 +98,11 @@ def test_tokens_are_those_of_llama_cpp_and_texts_come_back(real):
         pieces = [tokenizer.decode([i]) for i in ids]
         assert all(len(p.strip()) == 1 for p in pieces if any(c.isdigit() for c in p)), pieces
 
-
-def test_control_tokens_are_single_ids(real):
-    from mlx_lm.utils import load_tokenizer
-
-    tokenizer = load_tokenizer(Path(stored_variant(real, None)["folder"]))
+    # Control tokens are single ids.
     words = {"smollm2-135m": {"<|im_start|>": 1, "<|im_end|>": 2}, "gemma-3-270m": {"<bos>": 2, "<start_of_turn>": 105}}
     for word, number in words[real[0]].items():
         assert tokenizer.encode(word, add_special_tokens=False) == [number]
-
-    leading = tokenizer.encode("ED")[0]
-    assert (leading == tokenizer.bos_token_id) is (real[0] == "gemma-3-270m")
+    assert (tokenizer.encode("ED")[0] == tokenizer.bos_token_id) is (real[0] == "gemma-3-270m")
 
 
 def test_the_licence_that_comes_with_the_weights_is_kept(real):
@@ -144,16 +110,6 @@ def test_the_licence_that_comes_with_the_weights_is_kept(real):
     assert manifest["licence"] == known_models()[real[0]].licence
     if real[0] == "gemma-3-270m":
         assert "licences/GEMMA_TERMS.html" in manifest["files"]
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize(("bits", "expected"), [(4, 203_614_080), (8, 384_493_440)])
-def test_the_true_shape_of_smollm2_360m_with_random_weights_has_its_exact_size(tmp_path, bits, expected):
-    source = {"kind": "random", "shape": "smollm2-360m"}
-    folder = fetch_base(BaseModelSpec(name="smollm2-360m", licence="Apache-2.0", sources=(source,)), tmp_path)
-    outcome = run_quantize({"source": str(folder), "root": str(tmp_path), "bits": bits, "group_size": 64})
-    assert outcome["stored_bytes"] == expected
-    assert outcome["parameters"] == 361_821_120 and outcome["random_weights"] is True
 
 
 @pytest.mark.nightly

@@ -95,8 +95,16 @@ def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list
     ):
         hub_source.import_ahead()  # so that the seconds are spent on answers
 
+    def state_of(spec: BaseModelSpec, source: Source) -> str:
+        if stored_folder(spec, source, root) is not None:
+            return "here"
+        try:
+            return str(KINDS[source.kind].probe(source))
+        except TriageError as error:
+            return clause(error)
+
     pool = ThreadPoolExecutor(max_workers=max(1, min(PROBES_AT_ONCE, len(probes))))
-    futures = [pool.submit(_state, spec, source, root) for spec, source in probes]
+    futures = [pool.submit(state_of, spec, source) for spec, source in probes]
     wait(futures, timeout=PROBE_SECONDS)
     # Without a wait: a probe that hangs must not hold up what the others answered.
     pool.shutdown(wait=False, cancel_futures=True)
@@ -108,16 +116,6 @@ def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list
             state = future.result()
         states.setdefault(spec.name, []).append((describe(source), state))
     return states
-
-
-def _state(spec: BaseModelSpec, source: Source, root: Path) -> str:
-    """`here`, what the probe answers, or the reason why the source does not have the weights."""
-    if stored_folder(spec, source, root) is not None:
-        return "here"
-    try:
-        return str(KINDS[source.kind].probe(source))
-    except TriageError as error:
-        return clause(error)
 
 
 def is_offered(state: str) -> bool:

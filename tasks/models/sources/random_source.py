@@ -7,6 +7,8 @@ weights are drawn at conversion.
 from __future__ import annotations
 
 import json
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +31,12 @@ CHAT_TEMPLATE = (
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-SENTENCES = [
-    "You are a triage nurse. Read the patient's message and answer with one word: ED, GP or HOME.",
-    "Emergency department, now. General practitioner, in days. Home care and rest at home.",
-    "Message: I have had a sore throat and a runny nose for two days, but no fever.\nAnswer: HOME",
-    "Message: My chest feels tight and the pain goes into my left arm and jaw.\nAnswer: ED",
-    "Message: The rash on my leg has been spreading for a week and it itches.\nAnswer: GP",
-    (
-        "Message: My daughter is two years old, hot, sleepy, and has not been drinking since this "
-        "morning.\nAnswer: ED"
-    ),
-    (
-        "Message: I cut my finger while cooking; the bleeding stopped after five "
-        "minutes.\nAnswer: HOME"
-    ),
-    "Message: For three weeks I have been coughing and losing weight.\nAnswer: GP",
-    "system user assistant ED GP HOME ED GP HOME ED GP HOME",
-    "ED\nGP\nHOME\nED\nGP\nHOME\nED\nGP\nHOME",  # an answer of a chat has no space before it
-    "The pain started suddenly, is severe, and gets worse when I breathe or move.",
-    "There is no blood, no vomiting, no headache; I can eat, drink, walk and sleep as usual.",
-    "BP 98/61, pulse 120, SpO2 91 %, temperature 38.5 C, weight 70 kg.",
-]
+
+
+@cache
+def _sentences() -> list[str]:
+    """What the tiny tokenizer is trained on."""
+    return list(json.loads((files("tasks.models") / "sentences.json").read_text(encoding="utf-8")))
 
 
 def write_tiny_tokenizer(folder: Path, chat: bool) -> None:
@@ -63,7 +50,7 @@ def write_tiny_tokenizer(folder: Path, chat: bool) -> None:
         special_tokens=[AddedToken(token, normalized=False) for token in SPECIAL.values()],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.train_from_iterator(_sentences(), trainer)
     if not chat:
         tokenizer.post_processor = start_with(SPECIAL["bos"], 1)
 
@@ -82,7 +69,7 @@ def identity(source: RandomSource) -> str:
         {
             **source.model_dump(mode="json"),
             "content": shape_entry(source.shape),
-            "sentences": digest_of(SENTENCES),
+            "sentences": digest_of(_sentences()),
         }
     )
 

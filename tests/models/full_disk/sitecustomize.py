@@ -6,7 +6,7 @@ import io
 import os
 
 _open = io.open
-DOWNLOADS = (".whl", ".incomplete")  # pip's, and huggingface_hub's
+DOWNLOADS = ".whl"  # pip's
 
 
 def open_on_a_full_disk(file, mode="r", *args, **kwargs):
