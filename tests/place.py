@@ -207,13 +207,3 @@ class Place:
 def one_sentence(text: str) -> bool:
     """`triage: ...` on one line, ended by a full stop, and nothing else: no traceback, no log line."""
     return text.startswith("triage: ") and text.count("\n") == 1 and text.rstrip().endswith(".")
-
-
-def with_empty_warehouse(folder: Path) -> Place:
-    """A place whose warehouse holds nothing."""
-    from warehouse.load import load_all
-
-    place = Place(folder / "place")
-    place.home.mkdir(parents=True)
-    load_all(folder / "landing", place.warehouse)
-    return place

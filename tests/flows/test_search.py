@@ -214,42 +214,6 @@ def test_an_error_of_the_flow_does_not_pass_for_an_interruption(error, stops, mo
     assert children.is_interrupted() == stops
 
 
-BREAKS = """
-from tasks import trial
-read = trial._progress
-
-def read_the_first(folder):
-    if len(list(folder.parent.glob("tiny-*"))) > 1:
-        raise KeyError("no such checkpoint")
-    return read(folder)
-
-trial._progress = read_the_first
-
-from flows.cli.start import main
-
-main()
-"""
-
-
-@pytest.mark.nightly  # that a search ends with a sentence is tested in cli/test_search.py
-def test_after_an_unexpected_error_in_a_trial_that_is_logged_the_same_command_goes_on(tmp_path):
-    plain = ["search", "smoke", "--trials", "2", "--model", "tiny-llama", "--recipe", "baseline"]
-    place = Place(tmp_path / "place", ("-c", BREAKS))
-    done = place.run(*plain)
-    assert (done.returncode, done.stderr) == (1, ""), done.stdout + done.stderr
-    sentence, then = done.stdout.splitlines()[-2:]
-    reason = "Trial 1 ended unexpectedly: KeyError: 'no such checkpoint'"
-    match = re.fullmatch(rf"The search did not finish: {reason}\. Its log is (.+)\.", sentence)
-    assert match, sentence
-    log = Path(match[1]).read_text()
-    assert log.startswith("Traceback") and "read_the_first" in log
-    assert then == "All trials are kept; run the same command again to continue."
-
-    again = Place(place.folder).run(*plain)
-    assert (again.returncode, again.stderr) == (0, ""), again.stdout + again.stderr
-    assert "2 trials took" in again.stdout and re.search(r"^trial \d  finished", again.stdout, re.MULTILINE)
-
-
 def test_what_the_user_can_change_ends_a_search_as_it_is_and_other_errors_with_their_trial():
     trial = Trial(3, {}, "t3", (), None, 8, Objective("validation value"), "running")
     for error in (BadInput("Other data."), Locked("In use."), Stopped("Ctrl-C.")):
@@ -259,6 +223,11 @@ def test_what_the_user_can_change_ends_a_search_as_it_is_and_other_errors_with_t
     error = TriageError("The step failed: exit code 1. Its log is x.")
     assert str(flow.ending(trial, error)) == "Trial 3 ended: The step failed: exit code 1. Its log is x."
     assert not (home() / "logs").exists()
+
+    sentence = str(flow.ending(trial, KeyError("no such checkpoint")))
+    (log,) = (home() / "logs").rglob("*.log")
+    assert sentence == f"Trial 3 ended unexpectedly: KeyError: 'no such checkpoint'. Its log is {log}."
+    assert "no such checkpoint" in log.read_text()
 
 
 @pytest.mark.nightly

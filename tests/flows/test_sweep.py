@@ -83,41 +83,31 @@ def test_every_folder_is_complete_nothing_temporary_is_left_and_every_audit_pass
     assert list(place.home.rglob(".tmp-*")) == [] and place.audits() == {}
 
 
-def test_each_experiment_is_a_chain_so_that_results_land_one_by_one(smoke):
-    """Stage by stage, the first landing would come after the last training."""
-    steps = started(smoke[0], "train", "evaluate")
-    assert steps == ["train", "evaluate"] * 8
+def test_results_land_one_by_one_while_the_next_weights_are_fetched(smoke):
+    """Stage by stage, the first landing would come after the last training; untuned models, which are scored on every
+    case, come after the first trained result of their variant."""
+    place, _ = smoke
+    assert started(place, "train", "evaluate") == ["train", "evaluate"] * 8
+    assert started(place, "evaluate", "zero-shot") == ["evaluate", "zero-shot", "evaluate"] * 4
+    steps = started(place, "acquire", "train")
+    assert steps.index("train", steps.index("train") + 1) > 2 and steps.count("acquire") == 2
 
-    steps = started(smoke[0], "train", "land")
+    steps = started(place, "train", "land")
     trainings = [number for number, step in enumerate(steps) if step == "train"]
     landings = [number for number, step in enumerate(steps) if step == "land"]
     assert len(landings) == 8 and all(map(int.__lt__, landings, trainings[2:]))
 
 
-def test_the_next_weights_are_fetched_while_a_model_trains(smoke):
-    steps = started(smoke[0], "acquire", "train")
-    assert steps.index("train", steps.index("train") + 1) > 2 and steps.count("acquire") == 2
-
-
-def test_an_untuned_model_is_scored_after_the_first_trained_result_of_its_variant(smoke):
-    """Untuned models are scored on every case, which is long on a slow machine."""
-    steps = started(smoke[0], "evaluate", "zero-shot")
-    assert steps == ["evaluate", "zero-shot", "evaluate"] * 4
-
-
-def test_leaderboard_and_comparison_are_artifacts_of_the_sweeps_own_run_and_no_bar_of_a_finished_step_is_left(smoke):
+def test_the_flow_run_has_its_tables_and_is_found_by_models_bits_recipes_and_kinds(smoke):
+    """Its tasks carry no tags, of which each would wait for a limit, and no bar of a finished step is left."""
     place, _ = smoke
     rows = place.prefect("SELECT name, key FROM artifact JOIN flow_run ON flow_run.id = artifact.flow_run_id")
     assert {("sweep smoke", "leaderboard"), ("sweep smoke", "comparison")} <= set(rows)
     assert {kind for (kind,) in place.prefect("SELECT type FROM artifact")} == {"table", "markdown"}
-
-
-def test_the_flow_run_is_found_by_its_models_bits_recipes_and_kinds_and_its_tasks_carry_no_tags(smoke):
-    """A tagged task waits 0.3 s for each tag's limit."""
-    (tags,) = (set(json.loads(t)) for (t,) in smoke[0].prefect("SELECT tags FROM flow_run WHERE name = 'sweep smoke'"))
+    ((tags,),) = place.prefect("SELECT tags FROM flow_run WHERE name = 'sweep smoke'")
     expected = {"tiny-llama", "tiny-gemma3", "4bit", "8bit", "baseline", "balanced_safe", "standard", "safety"}
-    assert tags == expected
-    assert {tags for (tags,) in smoke[0].prefect("SELECT tags FROM task_run")} == {"[]"}
+    assert set(json.loads(tags)) == expected
+    assert place.prefect("SELECT DISTINCT tags FROM task_run") == [("[]",)]
 
 
 def test_exact_sizes_of_every_variant_and_of_bfloat16_are_in_the_warehouse(smoke):
@@ -134,26 +124,10 @@ def test_exact_sizes_of_every_variant_and_of_bfloat16_are_in_the_warehouse(smoke
         assert row.random_weights and (pd.isna(row.group_size) if bits is None else row.group_size == 64)
 
 
-def test_random_weights_are_marked_in_every_table(smoke):
-    place, first = smoke
-    assert "All weights are random" in first.stdout
-    assert "All weights are random" in place.ask("compare").stdout
-    whole = place.ask("compare", "--all").stdout
-    assert whole.count("All weights are random") == 1 and "(random" not in whole, "said once"
-    board, pairs = (place.query(f"SELECT random_weights FROM {v}") for v in ("leaderboard", "quantization_comparison"))
-    assert board.random_weights.all() and pairs.random_weights.all()
-
-
-@pytest.fixture(scope="module")
-def again(smoke):
-    """The same command once more in the same place, with the adapters before."""
+def test_the_second_time_every_step_is_cached(smoke):
     place, _ = smoke
     before = adapters(place)
-    return place, place.run("sweep", "smoke"), before
-
-
-def test_the_second_time_every_step_is_cached(again):
-    place, result, before = again
+    result = place.run("sweep", "smoke")
     assert result.returncode == 0 and "validation" not in result.stdout and result.stdout.count("landed   ") == 8
     steps = place.last_steps()
     assert len(steps) >= 4 * 8 and {state for state, _ in steps.values()} == {"Cached"}, steps
@@ -199,11 +173,11 @@ def failing(smoke, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def mended(again, failing, tmp_path_factory):
+def mended(smoke, failing, tmp_path_factory):
     """A sweep, which moves adapters, too, after one experiment was deleted, one damaged, one robbed of its scores, and the
     warehouse removed; one landing folder of each kind lost a bit, and one that no sweep here makes. The deleted one's
     folder is held by another process until Prefect is about to try again."""
-    place = again[0].copy(tmp_path_factory.mktemp("mended") / "place")
+    place = smoke[0].copy(tmp_path_factory.mktemp("mended") / "place")
     removed, damaged, unscored = (place.experiment(cell) for cell in CELLS[:3])
     shutil.rmtree(removed)
     flip(damaged / "adapters.safetensors")
@@ -224,7 +198,7 @@ def mended(again, failing, tmp_path_factory):
             time.sleep(0.2)
 
     result = place.finish(process)
-    return place, again[0], result.returncode, result.stdout + result.stderr
+    return place, smoke[0], result.returncode, result.stdout + result.stderr
 
 
 def waiting_to_retry(place) -> bool:

@@ -56,7 +56,7 @@ from flows.sweep import sweep
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.locks import at_work, locked
-from tests.http_server import QuietHandler, http_server
+from tests.http_server import QuietHandler, http_server, version_server
 
 
 @contextmanager
@@ -73,32 +73,18 @@ def prefect_of(version: str):
         yield urlsplit(address).port
 
 
-@pytest.fixture
-def busy_port():
+def test_a_server_of_another_version_and_another_program_on_the_port_are_named(patient):
+    own_version = metadata.version("prefect")
+    other_version = pytest.raises(BadInput, match=rf"of version 2\.20\.1, .* uses {own_version}; stop")
+    with prefect_of("2.20.1") as port, other_version:
+        up(port, print)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        yield listener.getsockname()[1]
-
-
-def nothing_was_started() -> bool:
-    return not (home() / "logs").exists()
-
-
-def test_a_server_of_another_version_is_named_with_both_versions(patient):
-    own_version = metadata.version("prefect")
-    with (
-        prefect_of("2.20.1") as port,
-        pytest.raises(BadInput, match=rf"of version 2\.20\.1, .* uses {own_version}; stop"),
-    ):
-        up(port, print)
-    assert nothing_was_started()
-
-
-def test_a_port_that_another_program_has_is_named(busy_port):
-    with pytest.raises(BadInput, match=f"Port {busy_port} is taken by another program; choose another with --port"):
-        up(busy_port, print)
-    assert nothing_was_started()
+        port = listener.getsockname()[1]
+        with pytest.raises(BadInput, match=f"Port {port} is taken by another program; choose another with --port"):
+            up(port, print)
+    assert not (home() / "logs").exists(), "nothing was started"
 
 
 def test_a_second_start_says_where_the_first_is_or_that_it_has_another_port(patient):
@@ -174,10 +160,6 @@ ACCEPTED = {"state": None, "status": "ACCEPT", "details": {"type": "accept_detai
 WORKERS = "/work_pools/triage/workers/filter"
 
 
-def worker(name, status="ONLINE"):
-    return {"name": name, "status": status, "work_pool_id": ID}
-
-
 @pytest.fixture
 def deployed(monkeypatch):
     """Commands of Prefect by which something is registered."""
@@ -189,7 +171,8 @@ def deployed(monkeypatch):
 def test_a_pool_that_a_worker_of_another_home_serves_is_refused_before_anything_is_deployed(
     deployed, tmp_path, monkeypatch
 ):
-    own = [worker(worker_name()), worker(worker_name("light")), worker("gone", status="OFFLINE")]
+    workers = {worker_name(): "ONLINE", worker_name("light"): "ONLINE", "gone": "OFFLINE"}
+    own = [{"name": name, "status": status, "work_pool_id": ID} for name, status in workers.items()]
     with server_that_has("/work_pools/triage", answers={WORKERS: own}) as (api, _):
         register(api, {})
         monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "other"))
@@ -354,29 +337,14 @@ def test_a_closed_terminal_interrupts_as_ctrl_c_does_unless_nohup_has_it_ignored
         signal.signal(number, of_tests)
 
 
-SERVES = """
-import sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
-class Version(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(sys.argv[2].encode())
-
-HTTPServer(("127.0.0.1", int(sys.argv[1])), Version).serve_forever()
-"""
-
-
 @pytest.fixture
 def kept_server(monkeypatch, patient):
     """The server of `triage up`, of which only the process is replaced; its processes as they are started."""
     processes = []
 
     def start_serving(arguments, environment, name):
-        version = json.dumps(metadata.version("prefect"))
-        command = [sys.executable, "-c", SERVES, arguments[-1], version]
-        processes.append(subprocess.Popen(commands.pop(0) if commands else command))
+        command = commands.pop(0) if commands else version_server(metadata.version("prefect"), port=arguments[-1])
+        processes.append(subprocess.Popen(command))
         return processes[-1]
 
     with socket.socket() as freed:
@@ -413,8 +381,7 @@ def test_a_server_that_ended_is_started_again_on_its_port(kept_server):
 
 def test_a_server_that_was_there_before_and_ended_is_replaced_by_one_of_ours(kept_server):
     server, processes, lines, _ = kept_server
-    command = [sys.executable, "-c", SERVES, str(server.port), json.dumps(metadata.version("prefect"))]
-    with subprocess.Popen(command) as other:
+    with subprocess.Popen(version_server(metadata.version("prefect"), port=server.port)) as other:
         while version_on(server.port) is None:
             time.sleep(0.05)
         server.provide()

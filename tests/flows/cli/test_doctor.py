@@ -148,16 +148,6 @@ def test_a_sweep_tries_a_source_that_did_not_answer_in_time_and_not_one_that_say
         selection.refuse_without_weights(models, home())
 
 
-class Answer(QuietHandler):
-    status = 200
-    body = ""
-
-    def do_GET(self):
-        self.send_response(self.status if self.path == "/api/admin/version" else 404)
-        self.end_headers()
-        self.wfile.write(self.body.encode())
-
-
 @pytest.mark.parametrize(
     ("status", "body", "level", "words"),
     [
@@ -168,8 +158,13 @@ class Answer(QuietHandler):
     ],
 )
 def test_the_prefect_server_must_be_of_this_version(status, body, level, words, patient):
-    handler = type("Handler", (Answer,), {"status": status, "body": body})
-    with http_server(handler) as address:
+    class Handler(QuietHandler):
+        def do_GET(self):
+            self.send_response(status if self.path == "/api/admin/version" else 404)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+    with http_server(Handler) as address:
         url = f"{address}/api"
         with temporary_settings({PREFECT_API_URL: url}):
             (finding,) = check_prefect_server()

@@ -5,11 +5,9 @@ import re
 from dataclasses import replace
 from types import SimpleNamespace
 
-import pytest
 from rich.console import Console
 
-from flows.cli.search import MOST_SHOWN, end, introduction, live, print_report, saved
-from flows.report.figures import counted
+from flows.cli.search import MOST_SHOWN, end, live, print_report
 from tasks.progress import listeners, publish
 from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Note, StepWarning, TrainingReport
@@ -55,20 +53,6 @@ def test_a_terminal_gets_a_table_with_those_that_came_furthest_first_and_the_pre
     assert rows[:4] == ["7", "3", "0", "1"] and len(rows) == MOST_SHOWN
     assert "search: update 4 of 8, loss 0.500, 12 s to its end" in last
     assert "setting_0 = 0" in last and "…" in last, "each trial takes one line"
-
-
-@pytest.mark.parametrize(("count", "s"), [(1, ""), (2, "s")])
-def test_counts_stand_with_their_nouns(count, s):
-    assert counted(1134, "case") == "1,134 cases" and counted(0, "case") == "0 cases"
-    for limits, words in (
-        ((count, None), f"{count} trial{s}"),
-        ((None, count), f"{count} hour{s}"),
-        ((count, count), f"at most {count} trial{s} in {count} hour{s}"),
-        ((None, 0.5), "0.5 hours"),
-    ):
-        assert introduction(space(), *limits).startswith(f"Search smoke: {words} of tiny-llama ")
-    one = SimpleNamespace(update=4, seconds=1, state="paused", rungs=[SimpleNamespace(train_seconds=1)], iterations=8)
-    assert saved([one] * count).startswith(f"{count} trial{s} took ")
 
 
 def test_the_report_says_once_what_the_best_trials_share():

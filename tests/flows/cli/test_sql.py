@@ -17,12 +17,11 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.place import Place, one_sentence, with_empty_warehouse
-from tests.warehouse.rows import evaluation, land_pair, training
+from tests.place import Place, one_sentence
+from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_waiting import held_warehouse
 from warehouse.connect import WAITING
 from warehouse.cookbook import cookbook
-from warehouse.landing import write_landing
 from warehouse.load import load_all
 
 THIRD = "SELECT training_id, 1.0::DOUBLE / 3 AS third, 1234567.8::DOUBLE AS large, NULL AS nothing FROM experiment"
@@ -35,13 +34,10 @@ SLOW = "SELECT list_sum(list_transform(range(1000000000), lambda x: x + 1))"
 @pytest.fixture(scope="module")
 def six(tmp_path_factory):
     """A warehouse of six experiments."""
-    folder = tmp_path_factory.mktemp("six")
-    place = Place(folder / "place")
+    place = Place(tmp_path_factory.mktemp("six") / "place")
     for i in range(6):
-        write_landing(folder / "landing", f"t{i}", "training", training(f"t{i}", cell_id=f"cell{i}"))
-        write_landing(folder / "landing", f"e{i}", "evaluation", evaluation(f"e{i}", f"t{i}"))
-    place.home.mkdir(parents=True)
-    load_all(folder / "landing", place.warehouse)
+        land_arm(place.home / "landing", str(i), cell_id=f"cell{i}")
+    load_all(place.home / "landing", place.warehouse)
     return place
 
 
@@ -51,11 +47,6 @@ def pair(tmp_path_factory):
     land_pair(place.home / "landing")
     load_all(place.home / "landing", place.warehouse)
     return place
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return with_empty_warehouse(tmp_path_factory.mktemp("small"))
 
 
 def out(place: Place, *args: str, **environment: str) -> str:
@@ -126,8 +117,6 @@ def test_json_refuses_columns_of_one_name_of_which_it_would_keep_the_last(six, t
         (("SELECT error(chr(27) || '[31m')",), "failed: .x1b.31m"),
         ((), "triage sql --list has them"),
         (("learning_curve",), "did you mean learning_curves"),
-        (("SELECT 1", "--param", "a=1"), r"has no parameter \$a; it has none"),
-        (("missed_by_every_model", "--param", "precision=5bit"), "no precision '5bit'; it has 4bit, 8bit"),
         (("hardest_cases", "--param", "top"), "give a name and a value, e.g. --param bits=4"),
         (("hardest_cases", "--format", "parquet"), "name a file, e.g. --output rows.parquet"),
         (("FROM leaderboard", "--output", "absent/rows.csv"), "There is no folder absent"),
@@ -142,32 +131,32 @@ def test_a_mistake_and_a_query_past_its_bounds_are_a_sentence_that_names_the_opt
     assert pair.warehouse.read_bytes() == before
 
 
-def test_a_table_shows_the_first_thousand_rows_and_says_how_to_see_more(small):
-    text = out(small, "FROM range(300000)")
+def test_a_table_shows_the_first_thousand_rows_and_says_how_to_see_more(six):
+    text = out(six, "FROM range(300000)")
     assert text.count("│") == 2 * 1000 and " 999 " in text and " 1000 " not in text
     end = "There are more rows than these 1,000; to see more: --rows 10000, or all of them: --format csv"
     assert text.splitlines()[-1] == end
-    assert out(small, "FROM range(1000)").count("│") == 2 * 1000 and "more rows" not in out(small, "FROM range(1000)")
-    assert out(small, "FROM range(1500)", "--rows", "1500").count("│") == 2 * 1500
+    assert out(six, "FROM range(1000)").count("│") == 2 * 1000 and "more rows" not in out(six, "FROM range(1000)")
+    assert out(six, "FROM range(1500)", "--rows", "1500").count("│") == 2 * 1500
 
 
-def test_csv_and_json_give_all_rows_unless_fewer_are_asked_for(small):
-    assert len(out(small, "FROM range(30000)", "--format", "csv").splitlines()) == 30001
-    assert len(as_json(small, "FROM range(3000)")) == 3000
-    result = small.ask("sql", "FROM range(30000)", "--format", "json", "--rows", "2")
+def test_csv_and_json_give_all_rows_unless_fewer_are_asked_for(six):
+    assert len(out(six, "FROM range(30000)", "--format", "csv").splitlines()) == 30001
+    assert len(as_json(six, "FROM range(3000)")) == 3000
+    result = six.ask("sql", "FROM range(30000)", "--format", "json", "--rows", "2")
     assert json.loads(result.stdout) == [{"range": 0}, {"range": 1}]
     assert result.stderr == "There are more rows than these 2; to see more: --rows 20\n"
 
 
 @pytest.mark.parametrize("query", ["FROM range(100000000000)", SLOW])
-def test_ctrl_c_ends_a_query_with_a_sentence(query, small):
-    process = small.start("sql", query, "--csv", "--memory", "100GB", "--seconds", "300")
+def test_ctrl_c_ends_a_query_with_a_sentence(query, six):
+    process = six.start("sql", query, "--csv", "--memory", "100GB", "--seconds", "300")
     deadline = time.monotonic() + 60
-    while not is_open(small.warehouse, process.pid) and time.monotonic() < deadline:
+    while not is_open(six.warehouse, process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
 
     process.send_signal(signal.SIGINT)
-    result = small.finish(process)
+    result = six.finish(process)
     assert (result.returncode, result.stdout) == (130, "")
     assert result.stderr == "triage: Interrupted. The query was stopped.\n"
 
@@ -177,19 +166,19 @@ def is_open(path, pid: int) -> bool:
     return str(path) in [file.path for file in psutil.Process(pid).open_files()]
 
 
-def test_a_terminal_never_gets_what_it_would_obey(small):
-    assert ESCAPED in out(small, ESCAPES) and "\x1b" not in out(small, ESCAPES)
-    assert ESCAPED in out(small, ESCAPES, COLUMNS="10"), "records, too"
-    output = out(small, ESCAPES, "--format", "json")
+def test_a_terminal_never_gets_what_it_would_obey(six):
+    assert ESCAPED in out(six, ESCAPES) and "\x1b" not in out(six, ESCAPES)
+    assert ESCAPED in out(six, ESCAPES, COLUMNS="10"), "records, too"
+    output = out(six, ESCAPES, "--format", "json")
     assert set(output) & {"\x1b", "\x9b", "\x07", "\x7f", "\u202e"} == set()
     assert list(json.loads(output)[0].values()) == ["a\x1b[31mred\x9b\x07\x7f\u202e"], "JSON escapes and loses nothing"
 
 
-def test_csv_holds_the_values_as_they_are_in_a_file_and_escaped_on_a_terminal(small):
-    assert "a\x1b[31mred\x9b" in out(small, ESCAPES, "--format", "csv")
+def test_csv_holds_the_values_as_they_are_in_a_file_and_escaped_on_a_terminal(six):
+    assert "a\x1b[31mred\x9b" in out(six, ESCAPES, "--format", "csv")
     controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "flows.cli", "sql", ESCAPES, "--format", "csv"]
-    subprocess.run(command, stdout=terminal, stderr=terminal, env=small.environment, cwd=small.folder, check=True)
+    subprocess.run(command, stdout=terminal, stderr=terminal, env=six.environment, cwd=six.folder, check=True)
     output = os.read(controller, 10_000).decode()  # before the terminal is closed: a Mac drops what nobody has read
     os.close(terminal)
     os.close(controller)
