@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import time
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -93,21 +92,21 @@ def test_a_sweep_of_the_winner_finds_its_training_complete(searched, monkeypatch
     place, _ = searched
     grid = place.home / "searches" / f"smoke-{CELL}" / "best.toml"
     assert tomllib.loads(grid.read_text())["bits"] == [4, 8]
-    with at(place, monkeypatch):
-        selection = select(str(grid), None, Narrowing(bits=[4]))
-        with planned_cases(selection) as cases:
-            (cell,) = plan_cells(selection, cases)
+    place.use(monkeypatch)
+    selection = select(str(grid), None, Narrowing(bits=[4]))
+    with planned_cases(selection) as cases:
+        (cell,) = plan_cells(selection, cases)
     assert cell.state == "to score"
 
 
 def test_trials_are_no_experiments_of_the_status_unless_all_is_asked_for(searched, monkeypatch, capsys):
     place, _ = searched
-    with at(place, monkeypatch):
-        print_status(Console(width=150))
-        assert CELL not in (output := capsys.readouterr().out)
-        assert '4 trials of searches not listed: triage sql "FROM trial"' in output
-        print_status(Console(width=150), show_all=True)
-        assert capsys.readouterr().out.count(CELL) == 4
+    place.use(monkeypatch)
+    print_status(Console(width=150))
+    assert CELL not in (output := capsys.readouterr().out)
+    assert '4 trials of searches not listed: triage sql "FROM trial"' in output
+    print_status(Console(width=150), show_all=True)
+    assert capsys.readouterr().out.count(CELL) == 4
 
 
 def test_the_warehouse_is_sound_and_a_rebuild_brings_the_trials_back(searched):
@@ -129,15 +128,6 @@ def test_the_same_command_again_trains_nothing_and_more_trials_join_the_comparis
     assert again.stdout.splitlines()[-1] == searched[1].splitlines()[-1].replace(str(searched[0].home), str(place.home))
 
 
-@contextlib.contextmanager
-def at(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The home and the warehouse of a place, in this process."""
-    with monkeypatch.context() as patch:
-        patch.setenv("TRIAGE_HOME", str(place.home))
-        patch.setenv("TRIAGE_WAREHOUSE", str(place.warehouse))
-        yield
-
-
 def refused(*args: str) -> str:
     """The sentence with which the command is refused, before Prefect starts."""
     with pytest.raises(TriageError) as caught:
@@ -148,7 +138,8 @@ def refused(*args: str) -> str:
 
 def test_a_second_search_of_the_same_cell_is_refused_while_one_runs(searched, monkeypatch):
     folder = searched[0].home / "searches" / f"smoke-{CELL}"
-    with at(searched[0], monkeypatch), locked(folder):
+    searched[0].use(monkeypatch)
+    with locked(folder):
         assert str(folder) in refused(*SAFETY)
 
 

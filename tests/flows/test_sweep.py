@@ -73,8 +73,10 @@ def test_the_sweep_is_a_study_and_its_dataset_has_one_digest_in_folder_manifest_
         assert digests == [manifest["dataset_digest"]], table
 
 
-def test_every_folder_is_complete_nothing_temporary_is_left_and_every_audit_passes(smoke):
+def test_every_folder_is_complete_nothing_temporary_is_left_or_written_elsewhere_and_every_audit_passes(smoke):
     place, _ = smoke
+    assert not home().exists()
+    assert {path.name for path in place.folder.iterdir()} == {"home", "prefect", "out", "err"}
     for cell in CELLS:
         folder = place.experiment(cell)
         assert intact_manifest(folder, deep=True) and all(
@@ -329,8 +331,3 @@ def test_a_sweeps_table_shows_what_it_asked_for_and_no_other_cell_of_the_warehou
     assert "tiny-llama-4bit-baseline-s7" in table and "always-GP" in table and "tiny-llama-4bit-zero_shot" in table
     assert "gemma3" not in table and "8bit" not in table and "balanced_safe" not in table
     assert len(place.query("FROM leaderboard WHERE recipe_kind <> 'baseline'")) == 9
-
-
-def test_a_home_of_the_users_choice_is_the_only_place_written(smoke):
-    assert not home().exists()
-    assert {p.name for p in smoke[0].folder.iterdir()} == {"home", "prefect", "out", "err"}

@@ -23,8 +23,7 @@ from tasks.runtime.events import (
     TrainingReport,
     ValidationReport,
 )
-from tests.warehouse.rows import evaluation, training
-from warehouse.landing import write_landing
+from tests.warehouse.rows import land_arm
 from warehouse.load import load_all
 
 TRAINING = TrainingReport(40, "train", 0.4567, iterations=120, seconds_left=300.0, tokens_per_second=812.4)
@@ -102,8 +101,7 @@ def test_a_landed_experiment_is_shown_with_its_result_its_place_and_the_time_lef
     failed = ExperimentFailed("The loss became nan.", ValueError())
     assert lines_of(selection, ("land a", failed)) == ["FAILED   a: The loss became nan."]
 
-    write_landing(tmp_path, "t4", "training", training("t4"))
-    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4"))
+    land_arm(tmp_path, "4")
     load_all(tmp_path)
     estimate = TimeLeft(selection)
     estimate.began -= 600

@@ -51,17 +51,15 @@ def test_the_spread_is_that_of_the_pairs_that_differ_by_their_seeds_alone(tmp_pa
     assert f"takes about {pairs_that_could_show(accuracy):,} pairs in accuracy" in sentence
 
 
-@pytest.mark.parametrize("column", ["settings_digest", "source_digest"])
-def test_settings_or_weights_that_stand_alone_say_nothing(column, tmp_path):
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("settings_digest", None), ("source_digest", None), ("recipe_kind", "moved_adapter"), ("recipe_kind", "baseline")],
+)
+def test_settings_or_weights_that_stand_alone_and_models_that_were_not_trained_say_nothing(column, value, tmp_path):
+    """None: each seed has its own."""
     for seed in (42, 43):
-        store_seeds(tmp_path, [seed], **{column: str(seed)})
+        store_seeds(tmp_path, [seed], **{column: value or str(seed)})
     assert stored_spread(select("study").cells) is None
-
-
-def test_moved_and_untuned_models_are_no_trainings(tmp_path):
-    for kind in ("moved_adapter", "baseline"):
-        store_seeds(tmp_path, (42, 43), recipe_kind=kind)
-        assert stored_spread(select("study").cells) is None
 
 
 def test_another_model_stands_in_but_random_weights_do_not(tmp_path):

@@ -29,11 +29,6 @@ pytestmark = pytest.mark.usefixtures("at_home")
 
 
 @pytest.fixture(scope="module")
-def place(used):
-    return used
-
-
-@pytest.fixture(scope="module")
 def client(kept_model):
     with running(kept_model) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http_client:
         yield http_client
@@ -54,8 +49,8 @@ def test_a_server_may_have_a_file_open_for_each_connection():
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_eight_clients_at_once_get_the_answers_of_predict(client, kept_model, place):
-    texts = [case["text"] for case in cases_of(place)]
+def test_eight_clients_at_once_get_the_answers_of_predict(client, kept_model, used):
+    texts = [case["text"] for case in cases_of(used)]
     expected = [answer(kept_model.bundle, Decision.from_json(kept_model.ask(text).result())) for text in texts]
     with ThreadPoolExecutor(8) as threads:
         responses = list(threads.map(lambda text: decide(client, text), texts))
@@ -136,16 +131,14 @@ def test_a_full_queue_is_a_sentence_too(kept_model):
     assert response.json() == {"error": "0 texts wait already; ask again in a few seconds."}
 
 
-def test_the_page_loads_nothing_from_elsewhere_and_the_description_names_every_error(client):
+def test_the_page_loads_nothing_from_elsewhere_and_the_description_is_what_is_sent(client):
     page = client.get("/docs")
     assert re.findall(r"https?://(?!127\.0\.0\.1)", page.text) == [] and "default-src 'none'" in str(page.headers)
-    operation = client.get("/openapi.json").json()["paths"]["/decide"]["post"]
+    description = client.get("/openapi.json").json()
+    operation = description["paths"]["/decide"]["post"]
     assert {"200", "400", "408", "413", "415", "422", "503"} == set(operation["responses"])
     assert "text" in str(operation["requestBody"])
 
-
-def test_the_description_of_health_is_what_it_sends(client):
-    description = client.get("/openapi.json").json()
     responses = description["paths"]["/health"]["get"]["responses"]
     shapes = {responses[status]["content"]["application/json"]["schema"]["$ref"] for status in ("200", "503")}
     (shape,) = shapes
@@ -181,31 +174,31 @@ def test_two_servers_on_one_port_are_refused():
         pass
 
 
-def test_sigterm_ends_the_command_and_its_child_and_no_text_is_left(place):
+def test_sigterm_ends_the_command_and_its_child_and_no_text_is_left(used):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
-    process = place.start("serve", CELL, "--port", str(port))
+    process = used.start("serve", CELL, "--port", str(port))
     base = f"http://127.0.0.1:{port}"
 
-    out = place.folder / "out"
+    out = used.folder / "out"
     while "answers on" not in out.read_text():
-        assert process.poll() is None, (place.folder / "err").read_text()
+        assert process.poll() is None, (used.folder / "err").read_text()
         time.sleep(0.1)
 
     assert httpx.post(f"{base}/decide", json={"text": MARKER}, timeout=120).status_code == 200
     with pytest.raises(Locked, match=rf"is working in .*logs/serve-{CELL}-.*-{process.pid}\)"):
-        refuse_while_working(place.home)
+        refuse_while_working(used.home)
 
     children = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0 and "Stopped." in out.read_text()
-    assert (place.folder / "err").read_text().count("\n") == 1, "more than which evaluation it rests on"
+    assert (used.folder / "err").read_text().count("\n") == 1, "more than which evaluation it rests on"
     psutil.wait_procs(children, timeout=30)
     assert [child for child in children if child.is_running()] == []
-    refuse_while_working(place.home)
-    assert [p for p in place.folder.rglob("*") if p.is_file() and b"wombat" in p.read_bytes()] == []
+    refuse_while_working(used.home)
+    assert [p for p in used.folder.rglob("*") if p.is_file() and b"wombat" in p.read_bytes()] == []
 
 
 def test_starting_the_command_imports_no_web_framework():
