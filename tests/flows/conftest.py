@@ -4,8 +4,6 @@ pytest 9.1 loses these fixtures ("fixture 'smoke' not found") where its command 
 `tests/` itself between two files of this folder (pytest issue 14964): sort the names.
 """
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 uv run pytest -n 0 -m nightly tests/flows/test_demo.py        (needs the package index)
 """
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """What Prefect's event feed hears of a sweep, and addresses that no message can reach."""
 
-from __future__ import annotations
-
 from uuid import uuid4
 
 import pytest

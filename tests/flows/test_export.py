@@ -1,7 +1,5 @@
 """`triage export`: a folder that stands alone, and whose example decides with stock mlx-lm as `triage predict` does."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -27,7 +25,7 @@ from tasks.bundle.decide import decide
 from tasks.bundle.export import Exported, export, read_prompt
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.bundle.loaded_model import load_model
-from tasks.bundle.model_card import card_figures, render_example, write_terms
+from tasks.bundle.model_card import card_figures, render_example
 from tasks.models.gguf_file import open_gguf
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.files import read_lines
@@ -246,18 +244,7 @@ def test_a_model_that_would_answer_otherwise_is_refused_and_nothing_is_left(plac
     assert list(tmp_path.iterdir()) == []
 
 
-def test_gemmas_terms_go_with_its_exports(place, tmp_path):
-    model = find_model(GEMMA)
-    terms = "https://ai.google.dev/gemma/terms"
-    gemma = model.bundle.model_copy(update={"licence": "Gemma Terms of Use", "terms": terms})
-    licensing = write_terms(gemma, model.weights, place.home, tmp_path)
-    notice = (tmp_path / "Notice").read_text()
-    sentence = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
-    assert sentence in notice and "use restrictions" in notice and "The files of this folder are modified" in notice
-    assert licensing["missing"] == f"the text of the terms is not among the files: add a copy from {terms}"
-
-
-def test_an_export_without_the_text_of_its_terms_is_written_but_not_pushed(place, tmp_path, monkeypatch):
+def test_gemmas_terms_go_with_its_exports_and_without_their_text_nothing_is_pushed(place, tmp_path, monkeypatch):
     model = find_model(GEMMA)
     terms = {"licence": "Gemma Terms of Use", "terms": "https://ai.google.dev/gemma/terms"}
     gemma = replace(model, bundle=model.bundle.model_copy(update=terms))
@@ -272,6 +259,9 @@ def test_an_export_without_the_text_of_its_terms_is_written_but_not_pushed(place
         f"`hf upload team/model {tmp_path / 'out'} --private`."
     )
     assert verify(tmp_path / "out")
+    notice = (tmp_path / "out" / "Notice").read_text()
+    sentence = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+    assert sentence in notice and "use restrictions" in notice and "The files of this folder are modified" in notice
 
 
 def test_the_command_writes_the_folder_and_says_what_it_is(place, tmp_path):

@@ -1,7 +1,5 @@
 """`triage sweep --failed`: what failed when it last ran, and nothing else."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 import pytest

@@ -1,7 +1,5 @@
 """The forms of the Prefect UI: their drop-downs hold what is there, and take what is typed."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, get_args, get_origin
 
 import pytest

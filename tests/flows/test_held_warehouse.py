@@ -1,7 +1,5 @@
 """A notebook holds the warehouse for as long as a sweep runs: the sweep trains on and loses nothing."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.place import Place

@@ -102,16 +102,13 @@ def adapter(place: Place, cell: str) -> Path:
     return place.experiment(cell) / "adapters.safetensors"
 
 
-def test_ctrl_c_ends_the_step_at_once_and_says_that_the_same_command_goes_on(story):
+def test_ctrl_c_ends_the_step_at_once_and_no_process_stays_after_a_kill_either(story):
     assert story.interrupted.returncode == 130
     assert story.interrupted.stderr == (
         "triage: Interrupted. Finished work is kept; run the same command again to continue.\n"
     )
     assert story.seconds_to_stop < 30 and story.stopped_before_its_end
-
-
-def test_the_training_process_and_prefects_server_leave_with_their_sweep(story):
-    assert story.gone == [True] * 4
+    assert story.gone == [True] * 4, "the training process and Prefect's server leave with their sweep"
 
 
 def test_a_step_that_is_killed_is_started_again_in_the_same_sweep_and_uses_up_no_retry(story):
@@ -129,12 +126,9 @@ def test_the_same_command_finishes_the_sweep(story):
     assert list(story.place.home.rglob(".tmp-*")) == [] and story.place.audits() == {}
 
 
-def test_what_was_finished_before_the_kill_is_not_repeated(story):
+def test_what_was_finished_before_the_kill_is_not_repeated_and_the_killed_training_goes_on(story):
     assert adapter(story.place, FIRST).stat().st_mtime_ns == story.first_written
     assert f"train {FIRST}" not in story.finished.stdout
-
-
-def test_the_killed_training_goes_on_from_its_checkpoint(story):
     assert 0 < story.killed_at < 160
     updates = [int(n) for n in re.findall(rf"train {SECOND}  iteration (\d+): validation", story.finished.stdout)]
     assert updates[0] > story.killed_at and updates[-1] == 160

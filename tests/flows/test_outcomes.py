@@ -1,7 +1,5 @@
 """How a sweep ends: what landed and is not in the warehouse, an error of its own, and an interruption."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The estimate of a plan: operations counted by hand, by step, beside what a stored demo sweep took; and time limits."""
 
-from __future__ import annotations
-
 import pytest
 
 from flows.plan import (

@@ -1,7 +1,5 @@
 """`triage predict` on the smoke sweep's models: their evaluation's decisions, and no trace of a text."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Every command, query, path and link in the READMEs works, and every file of a folder is in its README."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil

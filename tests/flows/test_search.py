@@ -1,7 +1,5 @@
 """The real `triage search`: what it leaves, what it refuses, and that a killed one goes on as if it never was."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """A pair of experiments in a warehouse: made once, and copied for each test that changes it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Small landing rows, complete in every column, for the tests of the warehouse."""
 
-from __future__ import annotations
-
 import json
 from datetime import datetime
 from functools import cache

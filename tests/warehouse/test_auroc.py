@@ -1,7 +1,5 @@
 """The AUROC as ratios of totals: its value is scikit-learn's, its error DeLong's and, by group, Obuchowski's."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

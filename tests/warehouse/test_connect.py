@@ -1,7 +1,5 @@
 """Where the warehouse file is, who may open it, and which errors are retried."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

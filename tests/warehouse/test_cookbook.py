@@ -1,7 +1,5 @@
 """Every named question is documented, ordered and runs; mistakes in names and values are sentences."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime
 

@@ -3,8 +3,6 @@
 uv run pytest -n 0 -m nightly tests/warehouse/test_duckdb_1_5.py        (needs the package index)
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

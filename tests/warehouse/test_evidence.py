@@ -1,7 +1,5 @@
 """Views behind the comparison: what is worth nothing says so, and every count is recomputed with pandas."""
 
-from __future__ import annotations
-
 import json
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """Joint bands: against a computation by loops, statsmodels' clustered errors, and 1,000 simulated studies."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import statsmodels.api as sm

@@ -1,7 +1,5 @@
 """Stored scores that a later version judged again: views show that evaluation alone, tables keep both."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

@@ -1,7 +1,5 @@
 """Landing folders: complete or absent, typed, refused in a sentence when rows do not fit."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 

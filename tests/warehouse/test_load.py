@@ -1,7 +1,5 @@
 """Loading: idempotent, in any order, from several processes, and through kill -9."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import shutil
@@ -9,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.store import seal
+from tests.place import ROOT
 from tests.warehouse.rows import (
     FIVE,
     assert_sound,
@@ -25,14 +23,12 @@ from tests.warehouse.rows import (
     load_pair,
     training,
 )
-from warehouse import connect
 from warehouse.comparison import pairs
 from warehouse.connect import reading, warehouse_path, writing
 from warehouse.landing import landing_folders, write_landing
 from warehouse.load import load_all, load_landings
 from warehouse.schema import FACTS
 
-ROOT = Path(connect.__file__).parents[1]
 WORSE = [(a, b, a) for a, b, _ in FIVE] * 4
 
 
@@ -48,8 +44,9 @@ def contents(database=None):
         }
 
 
-def child(code, *args):
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def child(code, *args, **pipes):
+    command = [sys.executable, "-c", code, *map(str, args)]
+    return subprocess.Popen(command, cwd=ROOT, text=True, **({"stdout": subprocess.PIPE} | pipes))
 
 
 def test_rows_in_are_rows_out_loading_again_does_nothing_and_new_content_leaves_no_stale_row(tmp_path):
@@ -186,26 +183,6 @@ def test_a_pair_follows_its_newest_sides_and_goes_when_both_are_judged_again_or_
     assert pairs() == [("e4b-again", "e8-again")]
     load_landing(write_landing(tmp_path, "t8", "training", training("t8", 8, status="failed", error="out of disk")))
     assert pairs() == pairs(only="") == []
-
-
-def test_several_processes_load_at_once_and_nothing_is_lost(tmp_path):
-    ids = [f"t{i:02}" for i in range(6)]
-    for id in ids:
-        write_landing(tmp_path, id, "training", training(id, cell_id=id))
-
-    code = """
-import sys
-from pathlib import Path
-from warehouse.load import load_landings
-for folder in sys.argv[1:]:
-    load_landings([Path(folder)])
-"""
-    children = [child(code, *(tmp_path / id for id in ids[i::3])) for i in range(3)]
-    assert [process.wait(timeout=100) for process in children] == [0, 0, 0]
-
-    with reading() as con:
-        assert con.sql("SELECT training_id FROM experiment ORDER BY 1").fetchall() == [(id,) for id in ids]
-        assert con.sql("SELECT count(*) FROM landed").fetchall() == [(6,)]
 
 
 @pytest.mark.parametrize("state", ["gone", "damaged", "of other content", "in a table alone"])

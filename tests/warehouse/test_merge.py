@@ -1,7 +1,5 @@
 """The results of another machine, in landing folders and in packs: a pack that is damaged or newer is refused."""
 
-from __future__ import annotations
-
 import shutil
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """Statistics of pairs against scikit-learn, SciPy, hand-worked values and independent numerical solutions."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

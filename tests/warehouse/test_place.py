@@ -1,7 +1,5 @@
 """Where a warehouse may be, and a damaged one: a sentence with the remedy."""
 
-from __future__ import annotations
-
 import random
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Pooled figures and adjusted bounds of a small warehouse: what is averaged, what is counted, and that they stay current."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from statistics import mean
 

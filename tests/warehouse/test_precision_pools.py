@@ -1,7 +1,5 @@
 """A precision against its reference, averaged over the adapters that were judged at both."""
 
-from __future__ import annotations
-
 import pytest
 
 from flows.report.precision import pooled_over_adapters

@@ -1,7 +1,5 @@
 """Every precision against its reference: the views, the figures that the loader keeps, and warehouses of before."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from pathlib import Path
 

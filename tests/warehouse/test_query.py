@@ -1,7 +1,5 @@
 """Queries by people: they read, they cannot write or reach a file, and every mistake is a sentence."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

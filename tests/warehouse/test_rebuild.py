@@ -1,13 +1,10 @@
 """A warehouse is derived: one with other tables is built again from the landing folders, and nothing that it alone holds
 is lost."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,9 +14,8 @@ import pytest
 
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import seal
-from tests.place import ROOT
 from tests.warehouse.rows import assert_sound, evaluation, load_landing, training
-from tests.warehouse.test_load import contents
+from tests.warehouse.test_load import child, contents
 from tests.warehouse.test_waiting import held_warehouse
 from warehouse import rebuild as rebuilding
 from warehouse.connect import reading, unused, warehouse_path, writing
@@ -43,11 +39,6 @@ def make_older(path: Path | None = None) -> None:
 
 def kept_files() -> list[Path]:
     return sorted(warehouse_path().parent.glob("triage.duckdb.*-*[0-9]"))
-
-
-def start(code: str, *arguments: object, **pipes: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
 
 
 @pytest.mark.parametrize("by", [bring_up_to_date, lambda: load_all(warehouse_path().parent / "landing")])
@@ -154,7 +145,7 @@ rebuild.rebuild(Path(sys.argv[2]))
 def test_a_rebuild_killed_by_signal_9_leaves_a_whole_file_and_the_next_one_ends_it(at, landing):
     before = contents()
     make_older()
-    assert start(KILLED, at, landing).wait(timeout=60) == -signal.SIGKILL
+    assert child(KILLED, at, landing).wait(timeout=60) == -signal.SIGKILL
     if at != "_landed_since":  # the new file is in its place by then
         with reading() as con:
             assert con.execute("SELECT max(version) FROM schema_migrations").fetchone() == (144,)
@@ -215,7 +206,7 @@ def test_processes_that_open_an_older_file_at_once_build_it_once_and_all_of_them
     make_older()
     with rebuilding._one_rebuild(warehouse_path(), 0.0), pytest.raises(Locked, match="Another process builds"):
         load_all(landing, wait=0.1)
-    processes = [start(OPEN, stderr=subprocess.PIPE) for _ in range(3)]
+    processes = [child(OPEN, stderr=subprocess.PIPE) for _ in range(3)]
     said = [process.communicate(timeout=100)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], said
     assert sum("it is built again" in text for text in said) == 1

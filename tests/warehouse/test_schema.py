@@ -1,7 +1,5 @@
 """Tables, views and comments of a new file, and what an opening changes in an older or newer one."""
 
-from __future__ import annotations
-
 import re
 
 import duckdb

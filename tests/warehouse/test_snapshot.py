@@ -1,7 +1,5 @@
 """`snapshot`: what a block reads is of one moment, through one sealed connection."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

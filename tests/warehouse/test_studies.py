@@ -1,7 +1,5 @@
 """Studies are kept apart: which results belong to which, on which cases, and what is forgotten with one of them."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 from datetime import datetime

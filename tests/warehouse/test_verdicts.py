@@ -1,7 +1,5 @@
 """Verdicts of many studies at once are those that `compare` gives to each."""
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Views: small rows in, expected rows out, and every figure recomputed from prediction rows with pandas."""
 
-from __future__ import annotations
-
 import json
 from datetime import datetime
 

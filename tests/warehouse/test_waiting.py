@@ -1,7 +1,5 @@
 """Another program holds the warehouse: what has landed waits, nothing is lost, and the next chance loads it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from contextlib import contextmanager

@@ -308,7 +308,7 @@ def test_ctrl_c_while_modules_are_imported_is_a_sentence(module, arguments, tmp_
 
 # --- Which libraries a command loads, on a warehouse with results in it ---------------------------
 
-NEVER = {"prefect", "scipy", "pandas", "mlx", "mlx_lm", "transformers"}
+NEVER = {"prefect", "scipy", "pandas", "mlx", "mlx_lm", "transformers", "fastapi", "uvicorn", "prometheus_client"}
 HEAVY = NEVER | {"duckdb", "pydantic", "numpy", "pyarrow"}
 LOADED = """
 import json, pathlib, sys

@@ -292,7 +292,7 @@ def test_a_folder_that_a_mac_uploads_is_a_warning(
     assert all(variables in finding.remedy and "iCloud" in finding.detail for finding in findings)
 
 
-def test_pip_is_told_the_real_version_of_macos(monkeypatch):
+def test_the_version_of_macos_is_its_own_whatever_python_was_built_for_and_pip_is_told_it(monkeypatch):
     def run(command, **options):
         assert options["env"]["SYSTEM_VERSION_COMPAT"] == "0" and "PATH" in options["env"]
         return subprocess.CompletedProcess(command, 0, "", "")
@@ -300,8 +300,6 @@ def test_pip_is_told_the_real_version_of_macos(monkeypatch):
     monkeypatch.setattr(checks.subprocess, "run", run)
     assert levels(checks.libraries()) == ["ok"]
 
-
-def test_the_version_of_macos_is_its_own_whatever_python_was_built_for(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     for reported, shown in (("16.2", "macOS 26.2"), ("15.5", "macOS 15.5"), ("26.1", "macOS 26.1")):
         monkeypatch.setattr(platform, "mac_ver", lambda reported=reported: (reported, ("", "", ""), "arm64"))

@@ -1,7 +1,5 @@
 """`triage data forget`: what came from a data set goes, what came from another one stays, and nothing is guessed."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -1,7 +1,5 @@
 """Pairs of two models that the plan's own generator did not draw, and their rows in a warehouse."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 That the shares are those of the function which compares finished pairs: tests/warehouse/test_verdicts.py.
 """
 
-from __future__ import annotations
-
 import re
 from io import StringIO
 

@@ -1,7 +1,5 @@
 """What a plan says about the chance of a training comes from how stored pairs differ by their seeds."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats
