@@ -13,10 +13,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from tests.place import ROOT
 from tests.warehouse.rows import assert_sound, land_pair
 from warehouse.load import load_all
 
-ROOT = Path(__file__).parents[2]
 STATISTICS = {"test_joint.py", "test_paired.py", "test_verdicts.py"}  # which open no file
 READ = """
 import duckdb, sys

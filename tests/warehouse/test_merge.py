@@ -9,7 +9,7 @@ import pytest
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.store import MANIFEST, seal
 from tests.published.write import write_pack
-from tests.warehouse.rows import evaluation, land_pair, training
+from tests.warehouse.rows import evaluation, land_arm, land_pair, training
 from tests.warehouse.test_studies import land_dataset, land_sweep
 from warehouse.landing import LandingManifest, landing_folders, write_landing
 from warehouse.load import load_all
@@ -46,8 +46,7 @@ def test_results_of_another_machine_are_taken_over_and_what_is_here_stays(landin
     other = tmp_path / "other" / "landing"
     land_pair(other)  # the same rows, but for one that differs
     write_landing(other, "e8", "evaluation", evaluation("e8", "t8", accuracy=0.6))
-    write_landing(other, "t9", "training", training("t9"))
-    write_landing(other, "e9", "evaluation", evaluation("e9", "t9"))
+    land_arm(other, "9")
     write_landing(other, "t7", "training", training("t7"))
     write_landing(landing, "t7", "training", training("t7", status="failed", error="The disk is full."))
     (other / "e9" / "gate.parquet").write_bytes(b"short")
