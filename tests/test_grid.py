@@ -316,28 +316,22 @@ def test_a_built_in_grid_can_be_taken_to_cases_of_ones_own(name):
     assert grid.recipes == built_in.recipes and grid.training == built_in.training
     assert grid.data.source == "my_cases.csv" and grid.data.set_shares == built_in.data.set_shares
     assert not grid.data.sizes and not grid.data.contrast_share and not grid.data.further_share
+    for setting in ("data.train_cases=2000", "data.further_share=0.5"):
+        with pytest.raises(BadInput, match="for source = 'embedded' only"):
+            load_grid(name, ["data.source=my_cases.csv", setting])
 
 
-TUNED = "tuned"
-SAFE = "tuned_safe"
 EXAMPLE = str(GRIDS.parent / "examples/my_grid.toml")
 
 
-@pytest.mark.parametrize(("grid", "names"), [("study", (TUNED, SAFE)), (EXAMPLE, ("standard", "safe"))])
+@pytest.mark.parametrize(("grid", "names"), [("study", ("tuned", "tuned_safe")), (EXAMPLE, ("standard", "safe"))])
 def test_the_recipes_of_tuned_are_the_same_in_every_grid(grid, names):
-    for name, other in zip((TUNED, SAFE), names, strict=True):
-        trainings = [
-            select(source, narrowing=Narrowing(["smollm2-135m"], [4], [recipe])).cells[0]
-            for source, recipe in ((TUNED, name), (grid, other))
-        ]
-        first, second = ((c.training, c.prompt, c.recipe.model_copy(update={"name": name})) for c in trainings)
-        assert first == second
+    def training(source: str, recipe: str) -> tuple:
+        (cell, *_) = select(source, narrowing=Narrowing(["smollm2-135m"], [4], [recipe])).cells
+        return cell.training, cell.prompt, cell.recipe.model_copy(update={"name": ""})
 
-
-@pytest.mark.parametrize("setting", ["data.train_cases=2000", "data.further_share=0.5"])
-def test_a_setting_of_the_embedded_cases_that_is_asked_for_is_refused_with_other_ones(setting):
-    with pytest.raises(BadInput, match="for source = 'embedded' only"):
-        load_grid("tuned", ["data.source=my_cases.csv", setting])
+    for name, other in zip(("tuned", "tuned_safe"), names, strict=True):
+        assert training("tuned", name) == training(grid, other)
 
 
 def test_a_selection_narrows_in_the_order_of_the_grid():

@@ -8,13 +8,7 @@ from mlx_lm.convert import mixed_quant_predicate_builder
 from flows.selection import Narrowing, select
 from tasks.grids.grid import GRIDS, load_grid
 from tasks.models.sizes import bits_of, expected_sizes, known_shape
-from tasks.precisions import (
-    BUILT_IN,
-    Precision,
-    quantised_source_bits,
-    reference_note,
-    title_of,
-)  # fmt: skip
+from tasks.precisions import BUILT_IN, Precision, quantised_source_bits, reference_note, title_of
 from tasks.runtime.errors import BadInput
 from tasks.spec import ExperimentSpec
 

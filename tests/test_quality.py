@@ -1,5 +1,8 @@
-"""The code is as its own configuration demands."""
+"""The code is as its own configuration demands, and each pinned version has a wheel for every machine that the README names."""
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,6 +14,20 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
+MAC = "aarch64-apple-darwin"
+INTEL_MAC = "x86_64-apple-darwin"
+LINUX = "x86_64-manylinux_2_35"
+ARM_LINUX = "aarch64-manylinux_2_35"
+# Per platform and extra: the packages that compute.
+BACKEND = {
+    (MAC, "cpu"): {"mlx", "mlx-metal", "mlx-lm"},
+    (INTEL_MAC, "cpu"): set(),  # there is none: enough for `triage doctor` to say so
+    (LINUX, "cpu"): {"mlx", "mlx-cpu", "mlx-lm", "mkl"},
+    (ARM_LINUX, "cpu"): {"mlx", "mlx-cpu", "mlx-lm"},
+    (LINUX, "cuda"): {"mlx", "mlx-cuda-12", "mlx-lm", "mkl"},
+    (LINUX, "cuda13"): {"mlx", "mlx-cuda-13", "mlx-lm", "mkl"},
+}
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 @pytest.mark.parametrize("tool", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]])
@@ -20,11 +37,10 @@ def test_linter_formatter_and_type_checker_have_nothing_to_say(tool):
 
 
 def test_every_distribution_that_the_project_needs_is_pinned_at_the_version_that_is_installed():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    pinned = [Requirement(line) for line in settings["tool"]["uv"]["constraint-dependencies"]]
+    pinned = [Requirement(line) for line in SETTINGS["tool"]["uv"]["constraint-dependencies"]]
     pins = {canonicalize_name(r.name): str(r.specifier) for r in pinned if not r.marker or r.marker.evaluate()}
-    groups = settings["dependency-groups"].values()
-    needed = needed_here([*settings["project"]["dependencies"], *(line for group in groups for line in group)])
+    groups = SETTINGS["dependency-groups"].values()
+    needed = needed_here([*SETTINGS["project"]["dependencies"], *(line for group in groups for line in group)])
     assert len(needed) > 100 and "wrapt" in needed, "what is needed indirectly is found too"
     assert {name: f"=={metadata.version(name)}" for name in needed} == {name: pins.get(name) for name in needed}
 
@@ -44,3 +60,42 @@ def needed_here(lines: list[str]) -> set[str]:
                 waiting += [(Requirement(line), expected) for line in metadata.requires(name) or []]
 
     return {name for name, _ in calls}
+
+
+def test_uv_installs_the_cpu_build_unless_told_otherwise_and_never_two_builds():
+    """Two of them overwrite each other's library."""
+    extras = SETTINGS["project"]["optional-dependencies"]
+    uv = SETTINGS["tool"]["uv"]
+    assert SETTINGS["dependency-groups"]["cpu"] == extras["cpu"]
+    assert {"dev", "cpu"} == set(uv["default-groups"])
+    builds = [{"extra": name} for name in extras]
+    cuda = [build for build in builds if build["extra"] != "cpu"]
+    assert uv["conflicts"] == [builds, [{"group": "cpu"}, *cuda]]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize(("platform", "extra"), BACKEND)
+def test_every_pin_resolves_to_wheels(platform, extra, python, tmp_path):
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not on PATH")
+
+    project = SETTINGS["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"][extra], *SETTINGS["dependency-groups"]["dev"]]
+    pins = SETTINGS["tool"]["uv"]["constraint-dependencies"]
+    (tmp_path / "needed.in").write_text("\n".join(needed))
+    (tmp_path / "pins.txt").write_text("\n".join(pins))
+    compiled = subprocess.run(
+        [uv, "pip", "compile", "needed.in", "--constraint", "pins.txt", "--only-binary", ":all:", "--no-header",
+         "--no-annotate", "--python-version", python, "--python-platform", platform],
+        cwd=tmp_path, env=os.environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0"}, capture_output=True, text=True,
+    )  # fmt: skip
+    if "Failed to fetch" in compiled.stderr or "Could not connect" in compiled.stderr:
+        pytest.skip("the package index cannot be reached")
+
+    assert compiled.returncode == 0, compiled.stderr
+    resolved = set(re.findall(r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==", compiled.stdout, re.MULTILINE))
+    backend = {name for name in resolved if name.startswith(("mlx", "mkl"))}
+    assert backend == BACKEND[platform, extra]
+    assert resolved <= {re.match(r"[A-Za-z0-9._-]+", pin)[0].lower() for pin in pins}, "no version is left open"

@@ -22,7 +22,6 @@ from tasks.runtime.store import MANIFEST, read_manifest, seal, verify
 from tests.warehouse.rows import evaluation, training
 from warehouse.connect import reading
 
-FULL = Path("/dev/full")  # a device that has no room
 DATASET = "dataset-0123456789ab"
 DATA = Path("cases")  # which only an adapter needs
 
@@ -51,12 +50,8 @@ def ours(tmp_path) -> Path:
     return sealed(tmp_path / "a", "ours")
 
 
-@pytest.fixture
-def theirs(tmp_path) -> Path:
-    return sealed(tmp_path / "b", "theirs")
-
-
-def test_a_folder_comes_back_as_it_was_and_the_first_version_stays(shared, tmp_path, ours, theirs):
+def test_a_folder_comes_back_as_it_was_and_the_first_version_stays(shared, tmp_path, ours):
+    theirs = sealed(tmp_path / "b", "theirs")
     assert shared.manifest("x/1") is None and not shared.get("x/1", tmp_path / "none")
     digest = shared.put(ours, "x/1")["digest"]
     assert shared.put(theirs, "x/1")["digest"] == digest, "the first manifest wins"
@@ -64,7 +59,9 @@ def test_a_folder_comes_back_as_it_was_and_the_first_version_stays(shared, tmp_p
     assert verify(theirs) == verify(ours)
 
 
-def test_two_machines_that_write_at_once_leave_one_whole_version(shared, tmp_path, monkeypatch, ours, theirs):
+def test_two_machines_that_write_at_once_leave_one_whole_version(shared, tmp_path, monkeypatch, ours):
+    theirs = sealed(tmp_path / "b", "theirs")
+
     def overtaken(folder, deep):
         monkeypatch.setattr(shared_module, "verify", verify)
         shared.put(theirs, "x/1")  # between our look and our files
@@ -186,15 +183,6 @@ def test_what_cannot_be_shared_has_landed_here_and_is_copied_later(tmp_path, mon
     assert shared_folder().manifest(f"landing/{DATASET}") is not None
 
 
-@pytest.mark.skipif(not FULL.exists(), reason="this system has no full device")
-def test_a_full_disk_is_told_by_the_disk_itself(tmp_path, ours):
-    target = tmp_path / "mount" / "x/1" / read_manifest(ours)["digest"][:12] / "figures.txt"
-    target.parent.mkdir(parents=True)
-    target.symlink_to(FULL)
-    with pytest.raises(NotShared, match="it is full"):
-        SharedFolder(LocalFileSystem(), str(tmp_path / "mount"), "/mount").put(ours, "x/1")
-
-
 @pytest.mark.parametrize("url", ["bogus://a/b", "s3://bucket/a", "~no-such-user/lab"])
 def test_an_address_that_no_library_reads_is_a_sentence(monkeypatch, url):
     monkeypatch.setenv("TRIAGE_SHARED", url)
@@ -277,8 +265,8 @@ def test_an_evaluation_comes_with_the_baseline_that_it_evaluates(shared, tmp_pat
         assert con.execute("SELECT training_id FROM evaluation JOIN experiment USING (training_id)").fetchall()
 
 
-def land_training(status: str) -> None:
-    land_together([Landing("t-1", "training", training("t-1", status=status))])
+def land_training(status: str, **values: object) -> None:
+    land_together([Landing("t-1", "training", training("t-1", status=status, **values))])
 
 
 def test_a_failed_training_makes_way_for_the_one_that_completes(shared, tmp_path, monkeypatch):
@@ -296,28 +284,22 @@ def test_a_failed_training_makes_way_for_the_one_that_completes(shared, tmp_path
     assert landed_status("t-1") == "completed"
 
 
-def test_what_failed_elsewhere_takes_the_place_of_no_training_that_is_completed_here(shared, tmp_path, monkeypatch):
-    land_training("failed")
+@pytest.mark.parametrize("status", ["failed", "completed"])
+def test_of_two_versions_of_a_training_a_failed_one_gives_way_and_else_the_shared_one_stays(
+    status, shared, tmp_path, monkeypatch
+):
+    land_training(status)
     another_home(monkeypatch, tmp_path, "asks")
     with monkeypatch.context() as alone:
         alone.delenv("TRIAGE_SHARED")
-        land_training("completed")
+        land_training("completed", train_seconds=9.0)
 
+    here = read_manifest(home() / "landing" / "t-1")["digest"]
     take_over(["t-1"], DATA)
     assert landed_status("t-1") == "completed"
-
-
-def test_the_shared_version_of_a_training_takes_the_place_of_another_completed_one(shared, tmp_path, monkeypatch):
-    land_training("completed")
-    digest = shared.manifest("landing/t-1")["digest"]
-    another_home(monkeypatch, tmp_path, "asks")
-    with monkeypatch.context() as alone:
-        alone.delenv("TRIAGE_SHARED")
-        land_together([Landing("t-1", "training", training("t-1", train_seconds=9.0))])
-
-    assert read_manifest(home() / "landing" / "t-1")["digest"] != digest
-    take_over(["t-1"], DATA)
-    assert read_manifest(home() / "landing" / "t-1")["digest"] == digest
+    expected = here if status == "failed" else shared.manifest("landing/t-1")["digest"]
+    assert read_manifest(home() / "landing" / "t-1")["digest"] == expected
+    assert status == "failed" or expected != here
 
 
 # --- trainings ----------------------------------------------------------------------------------

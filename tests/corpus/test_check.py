@@ -315,29 +315,6 @@ def test_repeated_rows_certify_nothing(tmp_path: Path) -> None:
     assert certified(table, "our test set").endswith("(8 ED cases)")
 
 
-@pytest.mark.parametrize("content", ["", "text,label\n"])
-def test_an_empty_set_among_others_is_refused_as_when_the_data_is_made(content: str, tmp_path: Path) -> None:
-    source = folder(tmp_path, train=rows(60), test=rows(30, 100))
-    (source / "valid.csv").write_text(content)
-    for use in (lambda: check(source), lambda: prepare_dataset(Data(source=str(source)), tmp_path / "home")):
-        with pytest.raises(BadInput, match=r"valid\.csv (is empty|holds no cases)"):
-            use()
-
-
-@pytest.mark.parametrize("name", ["valid.jsonl.gz", "valid.jsonl", "calibration.csv.zip", "dev.parquet"])
-def test_what_is_named_like_a_set_and_cannot_be_read_is_not_skipped(name: str, tmp_path: Path) -> None:
-    source = folder(tmp_path, train=rows(60), test=rows(30, 100))
-    path = source / name
-    path.write_bytes(b"\x1f\x8b") if name.endswith(("gz", "zip")) else path.symlink_to(source / "nowhere")
-    with pytest.raises(BadInput, match="remove it") as caught:
-        check(source)
-    assert str(path) in str(caught.value)
-
-    path.unlink()
-    (source / "notes.jsonl.gz").write_bytes(b"\x1f\x8b")
-    assert not check(source).fails
-
-
 def test_a_sample_of_texts_is_even_and_holds_the_longest() -> None:
     sample = TextSample()
     for i in range(3 * SAMPLE):

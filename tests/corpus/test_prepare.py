@@ -14,12 +14,13 @@ import pytest
 from tasks.corpus import prepare
 from tasks.corpus.case import SETS, Case, from_json, to_json
 from tasks.corpus.checks.report import check_data
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import ingredients_of, prepare_dataset
 from tasks.corpus.reading.sources import locate
 from tasks.corpus.vignettes.stored_facts import FACTS, Derivation, derive_again
-from tasks.runtime.errors import BadInput
+from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.files import file_digest
-from tasks.runtime.store import read_manifest, verify
+from tasks.runtime.store import read_manifest, seal, verify
 from tasks.spec import LABELS, Data, EvaluationSet
 
 FEW: dict[Any, int] = {"train": 30, "valid": 9, "calibration": 9, "test": 9}
@@ -62,22 +63,32 @@ def test_a_file_that_changes_while_it_is_read_is_not_stored_under_its_earlier_co
 def test_the_embedded_set_with_the_demos_limits_is_whole_and_reused(tmp_path: Path) -> None:
     data = Data(limits={"train": 320, "valid": 60, "calibration": 120, "test": 200})
     folder = prepare_dataset(data, tmp_path)
-    verify(folder)
-    manifest = read_manifest(folder)
-    assert manifest is not None and manifest["has_groups"] and manifest["source"] == "embedded"
+    manifest = DatasetManifest.read(folder, deep=True)
+    assert manifest.has_groups and manifest.is_embedded and manifest.seed == data.seed
 
     for name in SETS:
         cases = lines(folder, name)
-        described = manifest["sets"][name]
-        assert len(cases) == described["cases"] == data.limits[name]  # type: ignore[index]
-        assert described["digest"] == file_digest(folder / f"{name}.jsonl")
-        assert {label: sum(c.label == label for c in cases) for label in LABELS} == described["labels"]
-        assert described["labels"]["ED"] >= 0.25 * len(cases) and described["groups"] > 3
+        described = manifest.sets[name]
+        assert len(cases) == described.cases == data.limits[name]  # type: ignore[index]
+        assert manifest.digest_of(name) == file_digest(folder / f"{name}.jsonl")
+        assert {label: sum(c.label == label for c in cases) for label in LABELS} == described.labels
+        assert described.labels["ED"] >= 0.25 * len(cases) and described.groups > 3
 
     train_file = folder / "train.jsonl"
     write_time = train_file.stat().st_mtime_ns
     assert prepare_dataset(data, tmp_path) == folder and train_file.stat().st_mtime_ns == write_time
     assert prepare_dataset(data.model_copy(update={"seed": 1}), tmp_path) != folder
+
+
+def test_keys_that_older_manifests_lack_have_defaults_but_for_the_sets(tmp_path: Path) -> None:
+    entry = {"cases": 3, "digest": "d", "labels": {"ED": 1, "GP": 1, "HOME": 1}}
+    seal(tmp_path, {"sets": dict.fromkeys(SETS, entry)})
+    manifest = DatasetManifest.read(tmp_path)
+    assert not manifest.has_groups and not any(of.has_groups or of.external for of in manifest.sets.values())
+    assert manifest.columns.text_column == "text" and manifest.evaluation_sets == ["test"]
+    seal(tmp_path, {"source": "embedded"})
+    with pytest.raises(BrokenFolder, match=f"{tmp_path}.*sets.*rebuil"):
+        DatasetManifest.read(tmp_path)
 
 
 def test_nobody_else_may_read_the_texts_and_those_of_an_earlier_version_are_closed_when_they_are_used(

@@ -156,11 +156,6 @@ def test_exact_repeats_are_kept_once_and_counted(tmp_path: Path, caplog: pytest.
     assert len(read_set([path], Data())) == 1 and "1 repeated rows were left out" in caplog.text
 
 
-def test_contradicting_rows_name_both_lines_and_never_the_text(tmp_path: Path) -> None:
-    message = refusal(jsonl(tmp_path, GOOD[0], GOOD[1], {**GOOD[0], "label": "GP"}))
-    assert "line 3" in message and "line 1" in message and "Chest" not in message
-
-
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_all_columns_that_a_header_lacks_are_named_in_one_error_with_their_options(kind: str, tmp_path: Path) -> None:
     path = jsonl(tmp_path, {"message": "a", "urgency": "ED"})

@@ -7,12 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import brier_score_loss
 
-from tasks.judging.score_metrics import (
-    EDGES,
-    calibration_table,
-    equal_mass_bins,
-    reliability_rows,
-)
+from tasks.judging.score_metrics import EDGES, calibration_table, equal_mass_bins, reliability_rows
 from tasks.spec import LABELS
 
 

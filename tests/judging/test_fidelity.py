@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.special import softmax
 from scipy.stats import entropy
 
 from tasks.judging.fidelity import Predicted, divergences, fidelity_figures
@@ -9,16 +10,11 @@ def predicted(logits, label_logp=None, nll=100.0):
     return Predicted(logits, logits[:, :3] if label_logp is None else label_logp, nll, 50)
 
 
-def softmax(x):
-    e = np.exp(x - x.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
-
-
 def test_every_divergence_equals_scipys():
     rng = np.random.default_rng(0)
     a = rng.normal(0, 5, (50, 300))
     b = rng.normal(0, 5, (50, 300))
-    assert divergences(a, b) == pytest.approx(entropy(softmax(a), softmax(b), axis=1), rel=1e-9)
+    assert divergences(a, b) == pytest.approx(entropy(softmax(a, axis=1), softmax(b, axis=1), axis=1), rel=1e-9)
 
 
 def test_a_model_against_itself_differs_in_nothing():
@@ -59,13 +55,6 @@ def test_without_a_token_of_the_messages_there_is_no_perplexity_and_a_note_says_
         assert "single case" in figures["note"] and figures["kl_max"] == 0
     many = predicted(np.random.default_rng(1).normal(size=(20, 40)))
     assert all("perplexity" not in figures["note"] for figures in fidelity_figures(many, many).values())
-
-
-def test_the_direction_is_from_the_reference():
-    sharp = np.array([[5.0, 0.0, 0.0]])
-    flat = np.zeros((1, 3))
-    assert divergences(sharp, flat)[0] == pytest.approx(entropy(softmax(sharp)[0], [1 / 3] * 3))
-    assert divergences(sharp, flat)[0] != pytest.approx(divergences(flat, sharp)[0])
 
 
 def test_standard_errors_are_those_of_a_bootstrap_over_the_cases():

@@ -2,11 +2,7 @@ import numpy as np
 import pytest
 
 from tasks.judging import intervals
-from tasks.judging.intervals import (
-    clustered_bootstrap,
-    percentile_interval,
-    resample_totals,
-)
+from tasks.judging.intervals import clustered_bootstrap, percentile_interval, resample_totals
 from tasks.judging.point_metrics import MIN_UNITS
 
 

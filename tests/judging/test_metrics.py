@@ -24,16 +24,10 @@ from tasks.judging.metrics import (
 from tasks.judging.point_metrics import METRICS, metric_values
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
+from tests.test_spec import COSTS
 
-COSTS = {
-    "ED": {"ED": 1, "GP": 100, "HOME": 100},
-    "GP": {"ED": 2, "GP": 1, "HOME": 10},
-    "HOME": {"ED": 2, "GP": 3, "HOME": 1},
-}
 COST_ARRAY = cost_array(COSTS)
 LABEL_LISTS = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=40)
-
-
 TABLES = [100, pytest.param(1000, marks=pytest.mark.nightly)]
 
 

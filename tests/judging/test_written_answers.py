@@ -20,12 +20,8 @@ WORDS = {"ED": "emergency room", "GP": "doctor", "HOME": "home"}
         (LABELS_THEMSELVES, True, "HOME", [" HOME\n"]),
         (LABELS_THEMSELVES, False, "ED", ["Go to the ED now.", "ED. ED!"]),
         (LABELS_THEMSELVES, False, None, ["ED or GP", "", "ed", "Home"]),
-        (
-            LABELS_THEMSELVES,
-            False,
-            None,
-            ["needed", "recommendED", "NEEDED", "I recommended rest", "EDGP"],
-        ),  # inside a word
+        # inside a word
+        (LABELS_THEMSELVES, False, None, ["needed", "recommendED", "NEEDED", "I recommended rest", "EDGP"]),
         (WORDS, True, "ED", [" emergency room\n"]),
         (WORDS, False, "GP", ["See a doctor."]),
         (WORDS, False, None, ["The doctor comes home", "homework, ED, GP"]),

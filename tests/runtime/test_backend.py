@@ -16,14 +16,12 @@ from tasks.runtime.events import Device
 from tasks.scoring.baselines import zero_shot_id
 from tasks.tuning import rows
 from tests.place import ROOT, Place
+from tests.test_frozen_ids import DATASET, VERSIONS, WEIGHTS
 from tests.test_spec import experiment
 
 LINUX = ("linux", "x86_64")
 MAC = ("darwin", "arm64")
 INTEL_MAC = ("darwin", "x86_64")
-VERSIONS = {"mlx": "0.32.2", "mlx-lm": "0.32.2"}
-WEIGHTS = SimpleNamespace(digest="w", tokenizer_digest="t", base_model="tiny", bits=4, precision_name="4bit")
-DATASET = SimpleNamespace(digest_of=lambda name: f"digest of {name}")
 
 
 @pytest.fixture

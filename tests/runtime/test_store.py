@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from tasks.runtime import children, store
 from tasks.runtime.children import run_child
-from tasks.runtime.errors import BadInput, BrokenFolder, Locked, LostChild
+from tasks.runtime.errors import BadInput, BrokenFolder, Locked, LostChild, disk_error, is_disk_full
 from tasks.runtime.files import file_digest, write_atomic
 from tasks.runtime.home import existing_home, home
 from tasks.runtime.locks import lock_of, locked, locked_folder, remove_abandoned_locks, replacing
@@ -317,18 +317,33 @@ def test_a_manifest_may_vouch_for_some_of_the_files_only(tmp_path):
     assert set(verify(tmp_path)["files"]) == {"a.bin"}
 
 
-def test_a_written_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
-    path = tmp_path / "deep" / "file.json"
-    write_atomic(path, "old")
+@pytest.mark.parametrize(
+    ("code", "kind", "words"), [(errno.EIO, OSError, "input/output"), (errno.ENOSPC, BadInput, "The disk is full")]
+)
+def test_a_failing_disk_leaves_the_old_file_and_no_half_folder(code, kind, words, tmp_path, monkeypatch):
+    write_atomic(tmp_path / "deep" / "file.json", "old")
 
     def fail(*args):
-        raise OSError(errno.EIO, "input/output error")
+        raise OSError(code, "input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="input/output"):
-        write_atomic(path, "new")
+    with pytest.raises(kind, match=words):
+        write_atomic(tmp_path / "deep" / "file.json", "new")
+    with pytest.raises(kind, match=words) as raised:
+        build_folder(tmp_path / "made", fill)
 
-    assert path.read_text() == "old" and names(path.parent) == ["file.json"]
+    assert (tmp_path / "deep" / "file.json").read_text() == "old"
+    assert names(tmp_path / "deep") == ["file.json"] and names(tmp_path) == ["deep"]
+    if kind is OSError:  # it is its own cause, and is looked at once
+        assert raised.value.__cause__ is raised.value, "else this shows nothing"
+        assert not is_disk_full(raised.value) and disk_error(raised.value, tmp_path) is raised.value
+
+
+def test_an_error_that_was_caused_by_a_full_disk_says_so():
+    wrapped = ValueError("wrapped")
+    assert not is_disk_full(wrapped)
+    wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert is_disk_full(wrapped)
 
 
 def test_a_disk_without_locks_is_a_sentence_at_once(tmp_path, monkeypatch):
@@ -339,19 +354,6 @@ def test_a_disk_without_locks_is_a_sentence_at_once(tmp_path, monkeypatch):
     sentence = "locks no files .No locks available.; choose a TRIAGE_HOME"
     with pytest.raises(BadInput, match=sentence), locked(tmp_path / "made", wait=60):
         pass
-
-
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(BadInput, match="The disk is full"):
-        build_folder(tmp_path / "made", fill)
-    with pytest.raises(BadInput, match="The disk is full"):
-        write_atomic(tmp_path / "file", "content")
-
-    assert names(tmp_path) == []
 
 
 def test_a_home_that_is_a_file_is_one_sentence(tmp_path):

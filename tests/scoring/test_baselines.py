@@ -15,7 +15,7 @@ from tasks.scoring.baselines import (
     dataset_baseline_rows,
 )
 from tasks.spec import LABELS, Scoring
-from tests.tuning.tiny import COST as COSTS
+from tests.test_spec import COSTS
 
 WORDS = {"ED": "crushing chest pain", "GP": "rash for weeks", "HOME": "runny nose"}
 SETS = ("train", "valid", "calibration", "test", "clinic")

@@ -184,15 +184,8 @@ def test_ids_that_two_files_both_count_from_1_are_no_overlap_where_the_texts_dif
         ]
 
     def judged(name, texts):
-        manifest = ScoresManifest(
-            digest="",
-            mc_status="not available: none",
-            score_seconds=0.0,
-            mc_seconds=0.0,
-            created="2026-01-01",
-            test_scored_at="2026-01-01",
-            shortened_cases=0,
-        )
+        times = {"score_seconds": 0.0, "mc_seconds": 0.0, "created": "2026-01-01", "test_scored_at": "2026-01-01"}
+        manifest = ScoresManifest(digest="", mc_status="not available: none", shortened_cases=0, **times)
         evaluation = Evaluation("e", "s", "t", "d", False, "argmax", Scoring(), 0, name)
         rules = record_rules(probability_table(scored("ours")), LABELS, "digest")
 

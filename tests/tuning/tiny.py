@@ -21,13 +21,9 @@ from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.loss import make_objective
 from tasks.tuning.model import take_apart
 from tasks.tuning.update import update_gradients
+from tests.test_spec import COSTS as COST
 
 VOCABULARY = 128
-COST = {
-    "ED": {"ED": 1, "GP": 100, "HOME": 100},
-    "GP": {"ED": 2, "GP": 1, "HOME": 10},
-    "HOME": {"ED": 2, "GP": 3, "HOME": 1},
-}
 WEIGHTS = {"ED": 5.0, "GP": 2.0, "HOME": 1.0}
 SINGLE = Template(None, None, False, ((5, 2, 3), (6, 2, 3), (7, 2, 3)), (1, 1, 1))
 MULTI = Template(None, None, False, ((5, 9, 2), (5, 8, 2), (7, 2)), (2, 2, 1))

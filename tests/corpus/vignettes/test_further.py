@@ -23,8 +23,8 @@ from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, further_probl
 from tasks.corpus.vignettes.sets import records_of, sets_of
 from tasks.corpus.vignettes.stored_facts import Derivation, derive_again
 from tasks.spec import LABELS, Data
+from tests.corpus.vignettes.test_generator import SHARES
 
-SHARES = (0.27, 0.38, 0.35)
 CLOSEST = 0.65  # cosine of words and pairs of words, weighted by their rareness; equal wordings have 1
 
 
@@ -114,6 +114,8 @@ def test_the_card_counts_further_and_contrast_cases_and_every_label_is_derived_a
     [
         ({"further_share": -0.1}, "further_share"),
         ({"further_share": 0.95}, "further_share"),
+        ({"contrast_share": -0.1}, "contrast_share"),
+        ({"contrast_share": 0.6}, "contrast_share"),
         ({"further_share": 0.5, "seed": 43}, "further_share needs data.seed = 42"),
         ({"further_share": 0.2, "source": "a.csv"}, "further_share is for source = 'embedded' only"),
         ({"contrast_share": 0.2, "source": "a.csv"}, "contrast_share is for source = 'embedded' only"),

