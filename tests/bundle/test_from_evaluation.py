@@ -76,7 +76,5 @@ def test_cases_are_known_as_synthetic_without_the_data_folder(changed, is_synthe
     assert ("Synthetic messages, written by rules" in text) == is_synthetic
     assert ("of whoever trained this model" in text) != is_synthetic
 
-
-def test_a_data_set_that_has_not_landed_is_not_called_synthetic(home):
-    (home / "landing" / "dataset-d1").rename(home / "elsewhere")
-    assert not bundle_of_evaluation(home, "e4").bundle.judged_on.synthetic
+    folder.rename(home / "elsewhere")
+    assert not bundle_of_evaluation(home, "e4").bundle.judged_on.synthetic, "a data set that has not landed is not"

@@ -97,10 +97,7 @@ def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damage
     os.utime(own_values, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a failing disk does it: no trace in the times
     monkeypatch.setenv("TRIAGE_CHAIN", "another")
     events = []
-    np.testing.assert_array_equal(
-        opened(tmp_path, adapted, some, events.append).own_hidden,
-        first,
-    )
+    np.testing.assert_array_equal(opened(tmp_path, adapted, some, events.append).own_hidden, first)
     assert len(computed) == 2 and isinstance(events[0], StepWarning) and "is damaged" in events[0].message
 
 

@@ -16,13 +16,8 @@ def on_packed_weights(*arguments, **environment):
     # pytest-xdist's variables would make the tests there believe that they are in one of its processes.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", *arguments]
-    result = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=inherited | {"TRIAGE_BACKEND": "cpu-packed"} | environment,
-        capture_output=True,
-        text=True,
-    )
+    environment = inherited | {"TRIAGE_BACKEND": "cpu-packed"} | environment
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, (result.stdout + result.stderr)[-6000:]
 
     return result.stdout
