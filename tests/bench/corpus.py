@@ -1,137 +1,79 @@
 """Does a language model earn its place over a bag of words, on the test set and on harder cases?
-`uv run python -m tests.bench.corpus tuned`.
+`uv run python -m tests.bench.corpus STUDY`, for a study in the warehouse.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import typer
 
-from flows.cli.terminal import console
-from tasks.corpus.case import Case
-from tasks.corpus.manifest import DatasetManifest
-from tasks.corpus.prepare import prepare_dataset
-from tasks.corpus.vignettes.adversarial import BANKS
-from tasks.corpus.vignettes.adversarial import NAME as ADVERSARIAL
-from tasks.grids.grid import load_grid
 from tasks.judging.inputs import label_codes
 from tasks.judging.intervals import clustered_bootstrap
 from tasks.judging.point_metrics import Floats, confusion_cells, metric_values
-from tasks.runtime.files import read_lines
-from tasks.runtime.home import home
-from tasks.scoring.baselines import bag_of_words, scored_cases
-from tasks.spec import EvaluationSet
-from tasks.tuning.rows import sets_digest
+from tasks.runtime.errors import BadInput
 from tests.bench.common import print_rows, run
-from warehouse.connect import listed, warehouse_path
 from warehouse.query import query
 
-BASELINE = "TF-IDF (words, pairs) + logistic regression"
-LEARNED = ("train", "valid")  # the sets that decide what a model, or the bag of words, has learned
 METRICS = ("macro_f1", "ed_f2")
-HARDER = (ADVERSARIAL, *BANKS)
-# By how much a model must beat the baseline, in both metrics, to earn its place.
-MARGINS = {"test": 0.05, **dict.fromkeys(HARDER, 0.0)}
-# The latest evaluation of each training on exactly these cases; an untuned model has learned from
-# no dataset.
+# By how much a model must beat the bag of words, in both metrics, to earn its place.
+MARGIN = {"test": 0.05}  # elsewhere any difference above 0
+# The latest evaluation of each training beside the latest bag of words on exactly these cases, learned
+# from the same dataset; an untuned model has learned from none.
 MODELS = """
-    SELECT evaluation_id, training_id || if(random_weights, ' (random weights)', '') AS model
-    FROM evaluation_summary
-    WHERE set_digest = $cases AND precision IS NOT NULL
-        AND (recipe_kind = 'baseline' OR dataset_digest IN {datasets})
-    QUALIFY row_number() OVER (PARTITION BY training_id ORDER BY created_at DESC) = 1
-    ORDER BY cell_id, random_weights, finished_at, training_id
+WITH judged AS (
+    SELECT * FROM evaluation_summary_of(evaluations_of($study))
+    QUALIFY row_number() OVER (PARTITION BY training_id, set_digest ORDER BY created_at DESC) = 1
+)
+SELECT
+    judged.evaluation_id, judged.evaluation_set, bag.evaluation_id AS baseline,
+    judged.training_id || if(judged.random_weights, ' (random weights)', '') AS model
+FROM judged
+JOIN judged AS bag ON bag.set_digest = judged.set_digest AND bag.recipe = 'tfidf_lr'
+WHERE judged.precision IS NOT NULL
+    AND (judged.recipe_kind = 'baseline' OR judged.dataset_digest = bag.dataset_digest)
+ORDER BY judged.evaluation_set != 'test', judged.evaluation_set, model
 """
 DECISIONS = """
-    SELECT case_id, case_group, label, argmax AS decision
-    FROM prediction WHERE evaluation_id = $evaluation
+SELECT case_id, case_group, label, argmax AS decision
+FROM prediction WHERE evaluation_id = $evaluation ORDER BY case_id
 """
 Difference = tuple[float, float | None, float | None]  # with its 95 % interval, where there is one
 
 
-def corpus(
-    grid: Annotated[str, typer.Argument(help="grid with the dataset")] = "paper",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="change a setting")] = None,
-) -> None:
-    """Compare a bag of words with each landed model that learned from the same cases."""
-    harder = tuple(EvaluationSet(name=name, source="embedded") for name in HARDER)
-    folder = prepare_dataset(load_grid(grid, set_).data, home(), harder)
-    dataset = DatasetManifest.read(folder)
-    bag = bag_of_words(*(_cases(folder, name) for name in LEARNED))
-
+def corpus(study: Annotated[str, typer.Argument(help="study in the warehouse")]) -> None:
+    """Compare each model of a study with the bag of words of the same cases."""
     rows = []
-    for name in MARGINS:
-        cases = _cases(folder, name)
-        scored = scored_cases(cases, bag.predict(cases))
-        baseline = pd.DataFrame(
-            {
-                "case_id": [case.case_id for case in scored],
-                "case_group": [case.group for case in scored],
-                "label": [case.label for case in scored],
-                "decision": [max(case.p, key=case.p.__getitem__) for case in scored],
-            }
-        ).set_index("case_id")
-        rows.append(_row(name, BASELINE, baseline, None))
-        for model, decisions in models(dataset.digest_of(name), learned_alike(dataset)).items():
-            rows.append(_row(name, model, decisions, baseline))
+    for pair in query(MODELS, {"study": study}).itertuples():
+        model, baseline = (
+            query(DECISIONS, {"evaluation": id}) for id in (pair.evaluation_id, pair.baseline)
+        )
+        rows.append(figures(pair.evaluation_set, pair.model, model, baseline))
 
-    title = "Most probable label; model minus bag of words by case, 95 % over conditions"
-    print_rows(title, rows)
-    if len(rows) == len(MARGINS):
-        console.print("No model of these cases is in the warehouse; sweep this grid first.")
+    if not rows:
+        raise BadInput(
+            f"The warehouse has no model of {study} beside a bag of words; sweep it first."
+        )
+    print_rows("Most probable label; model minus bag of words by case, 95 % over conditions", rows)
 
 
-def _cases(folder: Path, name: str) -> list[Case]:
-    return [Case(**line) for line in read_lines(folder / f"{name}.jsonl")]
-
-
-def learned_alike(dataset: DatasetManifest) -> set[str]:
-    """Digests of the datasets in this home with the train and valid of `dataset`.
-
-    A training is made of these two sets alone, and its row names the dataset with which it landed
-    last: there the test set may have had other limits.
-    """
-    learned = [dataset.digest_of(name) for name in LEARNED]
-    digests = set()
-    for other in map(DatasetManifest.read_if_complete, (home() / "data").iterdir()):
-        if other is not None and [other.digest_of(name) for name in LEARNED] == learned:
-            digests |= {other.dataset_digest, sets_digest(other)}
-    return digests
-
-
-def models(set_digest: str, datasets: set[str]) -> dict[str, pd.DataFrame]:
-    """The decisions of each model on the cases of a set, by the name of the model."""
-    if not warehouse_path().exists():
-        return {}
-
-    found = query(MODELS.format(datasets=listed(datasets)), {"cases": set_digest})
-    decisions = {}
-    for row in found.itertuples():
-        rows = query(DECISIONS, {"evaluation": row.evaluation_id})
-        decisions[row.model] = rows.set_index("case_id")
-    return decisions
-
-
-def _row(
-    name: str, model: str, decisions: pd.DataFrame, baseline: pd.DataFrame | None
+def figures(
+    name: str, model: str, decisions: pd.DataFrame, baseline: pd.DataFrame
 ) -> dict[str, str]:
-    figures = metric_values(_tables(decisions).sum(0).reshape(3, 3))
+    """A line of the table: each metric of a model, and its difference to the baseline."""
+    values = metric_values(_tables(decisions).sum(0).reshape(3, 3))
     row = {"set": f"{name}, {len(decisions)} cases", "model": model}
     differences = []
     for metric in METRICS:
-        row[metric] = f"{figures[metric]:.3f}"
-        row[f"{metric}, difference"] = ""
-        if baseline is not None:
-            differences.append(difference(metric, decisions, baseline.loc[decisions.index]))
-            point, low, high = differences[-1]
-            interval = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
-            row[f"{metric}, difference"] = f"{point:+.3f}{interval}"
+        point, low, high = difference(metric, decisions, baseline)
+        differences.append((point, low, high))
+        interval = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
+        row[metric] = f"{values[metric]:.3f}"
+        row[f"{metric}, difference"] = f"{point:+.3f}{interval}"
 
-    row["earns its place?"] = verdict(differences, MARGINS[name]) if differences else ""
+    row["earns its place?"] = verdict(differences, MARGIN.get(name, 0.0))
     return row
 
 

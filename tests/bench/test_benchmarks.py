@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.bench.corpus import _row, difference, models, verdict
+from tests.bench.corpus import MODELS, difference, figures, verdict
 from tests.bench.dropout import agreement
 from tests.place import Place, one_sentence
 from tests.warehouse.rows import evaluation, training
+from tests.warehouse.test_studies import land_sweep
 from warehouse.landing import write_landing
 from warehouse.load import load_all
+from warehouse.query import query
 
 # Arguments of a small run, and what a figure of its table looks like.
 SMALL = {
@@ -39,7 +41,6 @@ SMALL = {
         r"generate_stock .* │ 6 ",
     ),
     "overhead": (["--experiments", "2", "--iterations", "8"], r"typed again +│ \d"),
-    "corpus": (["smoke"], r"sweep this grid first"),
 }
 
 
@@ -59,6 +60,7 @@ def test_a_small_run_prints_its_figures_and_leaves_nothing(name, tmp_path):
     [
         ("dropout", ["--model", "tiny-lama"], "Unknown base model 'tiny-lama'"),
         ("training", ["--model", "tiny-llama", "--layers", "5"], "give 1 to 4"),
+        ("corpus", ["smoke"], "no warehouse yet"),
     ],
 )
 def test_a_mistake_is_a_sentence(name, arguments, words, tmp_path):
@@ -97,7 +99,7 @@ def decided(*wrong: int) -> pd.DataFrame:
 
 
 def test_a_model_is_above_the_bag_of_words_by_the_difference_of_their_figures():
-    row = _row("test", "model", decided(), decided(*range(0, 120, 12)))
+    row = figures("test", "model", decided(), decided(*range(0, 120, 12)))
     # Baseline: 30 of 40 ED found, none in vain: F2 = 5 x 1 x 0.75 / (4 x 1 + 0.75) = 0.789.
     low, high = map(float, re.findall(r"[-+][\d.]+", row["ed_f2, difference"])[1:])
     assert row["ed_f2"] == "1.000" and row["ed_f2, difference"].startswith("+0.211")
@@ -121,6 +123,7 @@ def test_a_model_earns_its_place_by_the_margin_in_both_metrics(differences, marg
 
 def test_models_of_other_cases_are_left_out_and_random_weights_are_named(tmp_path):
     trainings = {
+        "bag": {"recipe": "tfidf_lr", "recipe_kind": "baseline", "bits": None},
         "t1": {"settings_digest": "one"},
         "t2": {"settings_digest": "two", "dataset_digest": "other"},
         "t3": {"random_weights": True},
@@ -129,7 +132,10 @@ def test_models_of_other_cases_are_left_out_and_random_weights_are_named(tmp_pat
     for day, (id, values) in enumerate(trainings.items(), start=1):
         write_landing(tmp_path, id, "training", training(id, day=day, **values))
         write_landing(tmp_path, f"e-{id}", "evaluation", evaluation(f"e-{id}", id))
+    land_sweep(tmp_path, "mine", [f"e-{id}" for id in trainings])
     load_all(tmp_path)
 
-    assert list(models("set", {"data"})) == ["t1", "t3 (random weights)", "z"]
-    assert list(models("set", {"other"})) == ["t2", "z"]
+    pairs = query(MODELS, {"study": "mine"})
+    assert list(pairs.model) == ["t1", "t3 (random weights)", "z"] and set(pairs.baseline) == {
+        "e-bag"
+    }
