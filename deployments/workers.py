@@ -15,7 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import yaml  # type: ignore[import-untyped]
@@ -24,9 +24,6 @@ from deployments.prefect_api import prefect_client
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
-
-if TYPE_CHECKING:
-    pass
 
 POOL = "triage"  # that of `triage up`
 FILE = Path(str(files("deployments"))) / "prefect.yaml"

@@ -93,7 +93,7 @@ def _write_weights(job: ExportJob, template: Template) -> ExportResult:
     ]
 
     def probabilities(adapted: Adapted) -> Floats:
-        prefix = Prefix.embedded(adapted.stack, make_cases(template, encoded))
+        prefix = Prefix(adapted.stack, make_cases(template, encoded))
         return score_cases(adapted, prefix).probabilities
 
     adapted = add_lora(

@@ -112,7 +112,7 @@ class LoadedModel:
         return replace(cases, leading=length if begins else 0)
 
     def _prefix(self, text: Encoded) -> Prefix:
-        return Prefix.embedded(self.adapted.stack, self._cases(text))
+        return Prefix(self.adapted.stack, self._cases(text))
 
     def _label_logp(self, prefix: Prefix) -> mx.array:
         no_past: list[SharedPast | None] = [None] * self.adapted.stack.depth
@@ -150,7 +150,7 @@ def load_model(model: BundledModel) -> LoadedModel:
     template = load_template(model.weights, bundle.prompt)
     probes = [encode(template, "", text, NO_LABEL, bundle.max_tokens) for text in PROBES]
     cases = make_cases(template, probes)
-    past = leading_past(adapted, Prefix.embedded(stack, cases))
+    past = leading_past(adapted, Prefix(stack, cases))
     mx.eval([block.arrays() for block in past if block])
 
     return LoadedModel(

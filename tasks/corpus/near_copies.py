@@ -136,10 +136,10 @@ class Sketch:
             holders = np.bincount(prefixes.indices, minlength=prefixes.shape[1])
             shared = np.cumsum(holders * (holders - 1) // 2)
             paired = min(pairable, int(np.searchsorted(shared, MAX_PAIRS, side="right")))
-            candidates = _every_two(texts, prefixes[:, :paired], aim)
-            matches.append(texts.compare(candidates.keys(), threshold))
+            candidates, is_complete = _every_two(texts, prefixes[:, :paired], aim)
+            matches.append(texts.compare(candidates, threshold))
             if aim == threshold:
-                rest = prefixes[:, paired:] if candidates.is_complete else prefixes
+                rest = prefixes[:, paired:] if is_complete else prefixes
                 for a, b in _chained(rest, texts.sides):
                     may_match = texts.bounds(a, b, texts.shared[a]) > threshold - SLACK
                     keys = np.unique(texts.keys(a, b)[may_match])
@@ -236,39 +236,9 @@ class Texts:
         return keys[is_match], index[is_match]
 
 
-@dataclass
-class Candidates:
-    """Pairs of texts, each added once, and bounds of their Jaccard index: all that are higher than
-    `above`, a bound that rises where these are more than MAX_CANDIDATES.
-    """
-
-    above: float
-    is_complete: bool = True
-    parts: list[Matches] = field(default_factory=list)
-
-    def add(self, keys: Array, bounds: Array) -> None:
-        """Add those that may be alike enough."""
-        is_above = bounds > self.above
-        self.parts.append((keys[is_above], bounds[is_above]))
-        if sum(len(part[0]) for part in self.parts) > 2 * MAX_CANDIDATES:
-            self.keys()
-
-    def keys(self) -> Array:
-        """Those that may be most alike, at most MAX_CANDIDATES; others are dropped."""
-        keys, bounds = _joined(self.parts)
-        if len(keys) > MAX_CANDIDATES:
-            best = np.argpartition(-bounds, MAX_CANDIDATES)[:MAX_CANDIDATES]
-            keys = keys[best]
-            bounds = bounds[best]
-            self.above = float(bounds.min())
-            self.is_complete = False
-
-        self.parts = [(keys, bounds)]
-        return keys
-
-
-def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> Candidates:
-    """Every two texts that share a run of their prefixes and may reach the threshold.
+def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> tuple[Array, bool]:
+    """Keys of every two texts that share a run of their prefixes and may reach the threshold; those
+    that may be most alike where there are more than MAX_CANDIDATES, and whether these are all.
 
     Of one of the two the prefix ends earlier in the order of runs. It shares with the other text
     what the prefixes have in common, and at most what comes after its own.
@@ -279,17 +249,29 @@ def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> Candidate
     end[lengths > 0] = prefixes.indices[prefixes.indptr[1:][lengths > 0] - 1]
     by_run = prefixes.T.tocsr()
 
-    candidates = Candidates(threshold - SLACK)
-    for part in _portions(prefixes @ np.diff(by_run.indptr).astype(np.int64)):
+    above = threshold - SLACK
+    found: list[Matches] = []
+    is_complete = True
+    portions = _portions(prefixes @ np.diff(by_run.indptr).astype(np.int64))
+    for part in portions:
         # With the texts of this part and later ones only: earlier parts have met the others.
         met = (prefixes[part] @ by_run[:, part.start :]).tocoo()
         is_once = met.row < met.col
         a = met.row[is_once] + part.start
         b = met.col[is_once] + part.start
         most = met.data[is_once] + np.where(end[a] <= end[b], later[a], later[b])
-        candidates.add(texts.keys(a, b), texts.bounds(a, b, most))
+        bounds = texts.bounds(a, b, most)
+        is_above = bounds > above
+        found.append((texts.keys(a, b)[is_above], bounds[is_above]))
+        count = sum(len(keys) for keys, _ in found)
+        if count > 2 * MAX_CANDIDATES or (count > MAX_CANDIDATES and part is portions[-1]):
+            keys, bounds = _joined(found)
+            best = np.argpartition(-bounds, MAX_CANDIDATES)[:MAX_CANDIDATES]
+            found = [(keys[best], bounds[best])]
+            above = float(bounds[best].min())
+            is_complete = False
 
-    return candidates
+    return _joined(found)[0], is_complete
 
 
 def _chained(prefixes: csr_array, sides: Array | None) -> Iterator[tuple[Array, Array]]:

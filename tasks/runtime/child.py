@@ -75,29 +75,20 @@ def _call(spec_path: Path, emit: Emit) -> int:
         result = step(spec["args"], emit)
     # The boundary of the process: every error becomes an event.
     except Exception as error:
-        typed = _typed(error, spec_path.parent)
+        typed: TriageError | None
+        if isinstance(error, TriageError):
+            typed = error
+        elif isinstance(error, MemoryError):
+            typed = OutOfMemory("The step ran out of memory.")
+        else:
+            # An unexpected error: its traceback goes to the log.
+            traceback.print_exception(error)
+            typed = disk_full(spec_path.parent) if is_disk_full(error) else device_error(str(error))
         emit(StepError(str(typed) if typed else f"{type(error).__name__}: {error}"))
         return typed.exit_code if typed else 1
 
     emit(StepResult(result))
     return 0
-
-
-def _typed(error: Exception, folder: Path) -> TriageError | None:
-    """The typed error that `error` amounts to, or None.
-
-    A traceback of an unexpected one goes to the log.
-    """
-    if isinstance(error, TriageError):
-        return error
-    if isinstance(error, MemoryError):
-        return OutOfMemory("The step ran out of memory.")
-
-    traceback.print_exception(error)
-    if is_disk_full(error):
-        return disk_full(folder)
-
-    return device_error(str(error))
 
 
 def _exit_with_parent() -> None:

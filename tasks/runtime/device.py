@@ -177,20 +177,18 @@ def chip() -> str:
             command = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
             name = subprocess.run(command, capture_output=True, text=True).stdout.strip()
         else:
-            name = _linux_chip(CPU_INFO.read_text(encoding="utf-8"))
+            pairs = [line.partition(":") for line in CPU_INFO.read_text("utf-8").splitlines()]
+            # Reversed, so that of the lines with one key the first processor's stays.
+            values = {key.strip(): value.strip() for key, _, value in reversed(pairs)}
+            name = values.get("model name", "")
+            # With family and model, since virtual machines shorten the name.
+            numbers = [
+                f"{word} {values[key]}" for key, word in _CPU_NUMBERS.items() if key in values
+            ]
+            name = ", ".join([name, *numbers]) if name else ""
     except OSError:
         name = ""
     return name or processor()
-
-
-def _linux_chip(text: str) -> str:
-    """With family and model, since virtual machines shorten the name."""
-    pairs = [line.partition(":") for line in text.splitlines()]
-    # Reversed, so that of the lines with one key the first processor's stays.
-    values = {key.strip(): value.strip() for key, _, value in reversed(pairs)}
-    name = values.get("model name", "")
-    numbers = [f"{word} {values[key]}" for key, word in _CPU_NUMBERS.items() if key in values]
-    return ", ".join([name, *numbers]) if name else ""
 
 
 def report_device(emit: Emit) -> Device:

@@ -39,7 +39,7 @@ from tasks.tuning.model import SharedPast, Stack, embed, run_blocks
 @dataclass(frozen=True)
 class Prefix:
     """Input of the first trained block for every row of a set: stored, or the embedded tokens
-    (boundary 0).
+    (boundary 0), which every step starts from where nothing is stored.
 
     A step must compute the blocks from `boundary` on. `leading` (P, D) is common to all rows; row
     i's own positions are `own_hidden[starts[i] : starts[i + 1]]`.
@@ -47,25 +47,16 @@ class Prefix:
 
     stack: Stack
     cases: EncodedCases
-    boundary: int
-    leading: np.ndarray | None
-    own_hidden: np.ndarray | None
-    starts: np.ndarray | None
-
-    @classmethod
-    def embedded(cls, stack: Stack, cases: EncodedCases) -> Prefix:
-        """A prefix that stores nothing: every step starts from the embedding."""
-        return cls(stack, cases, 0, None, None, None)
+    boundary: int = 0
+    leading: np.ndarray | None = None
+    own_hidden: np.ndarray | None = None
+    starts: np.ndarray | None = None
 
     def hidden(self, rows: Sequence[Row], length: int) -> mx.array:
         """(N, length - P, D): the positions of each row after the P leading ones, zero where a row
         has ended.
         """
         return self.enter(self.stored_rows(rows, length))
-
-    def leading_hidden(self) -> mx.array:
-        """(1, P, D): the leading tokens at the boundary."""
-        return self.enter(self.stored_leading())
 
     def stored_rows(self, rows: Sequence[Row], length: int) -> mx.array:
         """What is stored of these rows: hidden states (N, length - P,
@@ -113,9 +104,9 @@ def of_stored_form(stored: np.ndarray) -> mx.array:
 def prefix_in_memory(stack: Stack, cases: EncodedCases, boundary: int) -> Prefix:
     """The prefix of a few cases, computed here and not stored; embedded at boundary 0."""
     if boundary == 0 or cases.leading == 0:
-        return Prefix.embedded(stack, cases)
+        return Prefix(stack, cases)
 
-    past, leading = _run_leading(Prefix.embedded(stack, cases), boundary)
+    past, leading = _run_leading(Prefix(stack, cases), boundary)
     own_hidden = [
         run_blocks(stack, embed(stack, mx.array([row.inputs[cases.leading :]])), 0, boundary, past)
         for row in cases.rows
@@ -128,11 +119,7 @@ def prefix_in_memory(stack: Stack, cases: EncodedCases, boundary: int) -> Prefix
 
 
 def compute_prefix(
-    start: Prefix,
-    boundary: int,
-    folder: Path,
-    tokens_at_once: int,
-    emit: Emit,
+    start: Prefix, boundary: int, folder: Path, tokens_at_once: int, emit: Emit
 ) -> dict[str, int]:
     """Write the three arrays of a prefix into `folder`, from those of a shallower one.
 
@@ -204,7 +191,9 @@ def _run_leading(start: Prefix, boundary: int) -> tuple[list[SharedPast], mx.arr
     output (1, P, D).
     """
     past = [SharedPast() for _ in range(boundary)]
-    leading = run_blocks(start.stack, start.leading_hidden(), start.boundary, boundary, past)
+    leading = run_blocks(
+        start.stack, start.enter(start.stored_leading()), start.boundary, boundary, past
+    )
     # Evaluated, since passes side by side read them on streams of their own.
     mx.eval(leading, [block.arrays() for block in past])
     return past, leading
@@ -305,13 +294,13 @@ def open_prefix(
     """
     share = saving(boundary, stack.depth)
     blocks = f"{boundary} of {stack.depth} blocks"
-    is_worth_it = _is_worth_storing(stack, cases, boundary)
+    is_worth_it = cases.leading > 0 and pays(boundary, stack.depth)
     if not is_worth_it or stored is False:
         reason = "used: this training began without one, and is to end with the same bits."
         if not is_worth_it:
             reason = f"stored: {blocks} would save {share:.0%} of a step."
         emit(Note(f"Frozen prefix not {reason}"))
-        return Prefix.embedded(stack, cases)
+        return Prefix(stack, cases)
 
     folder = store.place(stack, cases, boundary)
     needed_bytes = _stored_size(stack, cases)
@@ -322,7 +311,7 @@ def open_prefix(
             if stored:
                 sentence = "This training began with a stored prefix: its last bits may now differ."
                 emit(StepWarning(sentence))
-            return Prefix.embedded(stack, cases)
+            return Prefix(stack, cases)
 
     saved = f"saves {share:.0%} of a step, {needed_bytes / 1e9:.2f} GB."
     emit(Note(f"Frozen prefix of {blocks}: {saved}"))
@@ -330,7 +319,7 @@ def open_prefix(
     def build(temporary: Path) -> dict[str, Any]:
         # From the nearest shallower one, with the fewest blocks. What is stored has the bits that the
         # blocks gave, so the deeper one does not depend on it.
-        start = Prefix.embedded(stack, cases)
+        start = Prefix(stack, cases)
         for shallower in range(boundary - 1, 0, -1):
             near = store.place(stack, cases, shallower)
             if is_stored(near, emit):
@@ -348,11 +337,7 @@ def open_prefix(
 
 
 def warn_of_lack_of_space(
-    stack: Stack,
-    sets: Mapping[str, EncodedCases],
-    boundary: int,
-    store: PrefixStore,
-    emit: Emit,
+    stack: Stack, sets: Mapping[str, EncodedCases], boundary: int, store: PrefixStore, emit: Emit
 ) -> None:
     """Warn, before anything is computed, of the sets whose prefixes will have no room.
 
@@ -362,7 +347,7 @@ def warn_of_lack_of_space(
     remaining = space.room
     lacking: dict[str, int] = {}
     for name, cases in sets.items():
-        if not _is_worth_storing(stack, cases, boundary):
+        if cases.leading == 0 or not pays(boundary, stack.depth):
             continue
         if is_stored(store.place(stack, cases, boundary), emit):
             continue
@@ -377,10 +362,6 @@ def warn_of_lack_of_space(
         lack = f"No room for the frozen prefix of {' and '.join(lacking)}"
         sentence = space.lack(lack, sum(lacking.values()), saving(boundary, stack.depth))
         emit(StepWarning(sentence))
-
-
-def _is_worth_storing(stack: Stack, cases: EncodedCases, boundary: int) -> bool:
-    return cases.leading > 0 and pays(boundary, stack.depth)
 
 
 def _stored_size(stack: Stack, cases: EncodedCases) -> int:

@@ -25,7 +25,7 @@ from tasks.runtime.backend import backend
 from tasks.tuning.checkpoint import Arrays
 from tasks.tuning.lora import adapter_weights
 from tasks.tuning.loss import scored_tokens
-from tasks.tuning.update import DropoutKey, EffectiveBatch, Part, UpdateResult, Updates
+from tasks.tuning.update import DropoutKey, Part, UpdateResult, Updates, part_loss
 
 Tree = Any  # a tree of arrays
 
@@ -212,11 +212,11 @@ class CompiledUpdates(Updates):
         assert part is not None
         adapted = self.adapted
         batch = replace(part.batch, **arguments["batch"])
-        whole = EffectiveBatch(adapted, self.prefix, self.objective, sizes[0], sizes[1], part.key)
+        of_batch = (adapted, self.prefix, self.objective, (sizes[0], sizes[1]), part.key)
 
         def loss_of(tensors: Arrays) -> tuple[mx.array, mx.array]:
             self._set_tensors(tensors)
-            return whole.loss(batch, part.start, arguments["stored"])
+            return part_loss(*of_batch, batch, part.start, arguments["stored"])
 
         # Tracing puts placeholders into the model, so its own tensors are put back below.
         source = adapted.mask_source

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
@@ -37,13 +36,14 @@ CUBIC = 0.044715
 
 
 @mx.custom_function
-def _swiglu(gate: mx.array, up: mx.array) -> tuple[mx.array, mx.array]:
+def swiglu(gate: mx.array, up: mx.array) -> tuple[mx.array, mx.array]:
+    """silu(gate) * up, with sigmoid(x) = (1 + tanh(x / 2)) / 2, and that sigmoid."""
     sigmoid = 0.5 * mx.tanh(0.5 * gate) + 0.5
     # The sigmoid is a result too, for the derivative alone: callers take the product.
     return gate * sigmoid * up, sigmoid
 
 
-@_swiglu.vjp
+@swiglu.vjp
 def _swiglu_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, mx.array]:
     gate, up = primals
     cotangent = cotangents[0]
@@ -53,12 +53,13 @@ def _swiglu_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, 
 
 
 @mx.custom_function
-def _geglu(gate: mx.array, up: mx.array) -> tuple[mx.array, mx.array]:
+def geglu(gate: mx.array, up: mx.array) -> tuple[mx.array, mx.array]:
+    """gelu(gate) * up in the tanh approximation (Hendrycks & Gimpel 2016), and its tanh."""
     t = mx.tanh(GELU * gate * (1 + CUBIC * gate * gate))
     return 0.5 * gate * (1 + t) * up, t
 
 
-@_geglu.vjp
+@geglu.vjp
 def _geglu_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, mx.array]:
     gate, up = primals
     cotangent = cotangents[0]
@@ -67,16 +68,6 @@ def _geglu_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, m
     half = 0.5 * (1 + t)
     slope = half + 0.5 * GELU * gate * (1 - t * t) * (1 + 3 * CUBIC * gate * gate)
     return cotangent * up * slope, cotangent * gate * half
-
-
-def swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    """silu(gate) * up, with sigmoid(x) = (1 + tanh(x / 2)) / 2."""
-    return _swiglu(gate, up)[0]  # type: ignore[index]
-
-
-def geglu(gate: mx.array, up: mx.array) -> mx.array:
-    """gelu(gate) * up in the tanh approximation (Hendrycks & Gimpel 2016)."""
-    return _geglu(gate, up)[0]  # type: ignore[index]
 
 
 def exp_of_minus(y: mx.array) -> mx.array:
@@ -146,8 +137,12 @@ def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tu
 
         # In one call: MLX lets only a few operations wait, so a graph handed over first would be
         # done first.
-        with _single_threaded(len(group) > 1):
+        previous_threads = blas_threads(1) if len(group) > 1 else None
+        try:
             mx.eval(results)
+        finally:
+            if previous_threads is not None:
+                blas_threads(previous_threads)
 
         yield from zip(group, results, strict=True)
 
@@ -163,13 +158,3 @@ def streams() -> list[Any]:
     # As many streams as the BLAS had threads: a user may have set fewer than there are cores.
     blas_threads(threads)
     return [mx.new_stream(mx.cpu) for _ in range(threads)]
-
-
-@contextmanager
-def _single_threaded(active: bool) -> Iterator[None]:
-    previous_threads = blas_threads(1) if active else None
-    try:
-        yield
-    finally:
-        if previous_threads is not None:
-            blas_threads(previous_threads)

@@ -306,31 +306,21 @@ def drawn_cases(labels: np.ndarray, sampling: Sampling, seed: int, epoch: int) -
     A label's cases are drawn in turn, in a new order each time around, and an epoch goes on where
     the one before it ended: over the epochs no case of a label is drawn twice more than another.
     """
-    counts = np.bincount(labels)
-    draws = drawn_counts(counts, sampling)
-    return np.concatenate(
-        [
-            _in_turn(
-                np.flatnonzero(labels == label), epoch * count, count, [seed, LABEL_KEY, label]
-            )
-            for label, count in enumerate(draws.tolist())
-        ]
-    )
+    drawn = []
+    for label, count in enumerate(drawn_counts(np.bincount(labels), sampling).tolist()):
+        if count == 0:
+            continue
 
+        cases = np.flatnonzero(labels == label)
+        first, begin = divmod(epoch * count, len(cases))
+        last = ((epoch + 1) * count - 1) // len(cases)
+        generators = (
+            np.random.default_rng([seed, LABEL_KEY, label, turn]) for turn in range(first, last + 1)
+        )
+        rounds = [generator.permutation(cases) for generator in generators]
+        drawn.append(np.concatenate(rounds)[begin : begin + count])
 
-def _in_turn(cases: np.ndarray, start: int, count: int, key: list[int]) -> np.ndarray:
-    """`count` entries from `start` on of an endless sequence of orders of `cases`."""
-    if count == 0:
-        return cases[:0]
-
-    first = start // len(cases)
-    last = (start + count - 1) // len(cases)
-    rounds = [
-        np.random.default_rng([*key, turn]).permutation(cases) for turn in range(first, last + 1)
-    ]
-    begin = start - first * len(cases)
-
-    return np.concatenate(rounds)[begin : begin + count]
+    return np.concatenate(drawn)
 
 
 @dataclass(frozen=True)

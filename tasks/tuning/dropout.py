@@ -128,7 +128,9 @@ class MasksAhead:
             self._uses[request] -= 1
             mask = self._ready.get(request)
             if self._uses[request] <= 0:
-                self._forget(request)
+                self._waiting.pop(request, None)
+                if self._ready.pop(request, None) is not None:
+                    self._ready_bytes -= request.size
             if self._waiting:
                 # There may be room for another now; a thread that
                 # wakes for nothing delays this one.
@@ -137,11 +139,6 @@ class MasksAhead:
         if mask is None:
             mask = request.draw()
         return mask if isinstance(mask, mx.array) else mx.array(mask)
-
-    def _forget(self, request: MaskRequest) -> None:
-        self._waiting.pop(request, None)
-        if self._ready.pop(request, None) is not None:
-            self._ready_bytes -= request.size
 
     def __enter__(self) -> MasksAhead:
         return self

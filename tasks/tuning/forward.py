@@ -29,13 +29,7 @@ from tasks.tuning.activations import Prefix
 from tasks.tuning.cpu import HIDDEN, side_by_side
 from tasks.tuning.data import TOKENS_AT_ONCE, Batch, EncodedCases, make_batch, sorted_batches
 from tasks.tuning.lora import Adapted
-from tasks.tuning.loss import (
-    LossTerms,
-    Objective,
-    case_terms,
-    objective_sum,
-    scored_tokens,
-)
+from tasks.tuning.loss import LossTerms, Objective, case_terms, objective_sum, scored_tokens
 from tasks.tuning.model import (
     SharedPast,
     Stack,
@@ -44,7 +38,6 @@ from tasks.tuning.model import (
     keys_and_values,
     last_rows,
     run_blocks,
-    run_last_block,
 )
 
 
@@ -65,7 +58,7 @@ def leading_past(
     last = stack.depth - 1
     past = [SharedPast() if i >= start else None for i in range(last)]
     adapted.set_dropout([dropout_key] if dropout_key else None)
-    hidden = run_blocks(stack, prefix.leading_hidden(), start, last, past)
+    hidden = run_blocks(stack, prefix.enter(prefix.stored_leading()), start, last, past)
     # The last block gives keys and values alone, since no leading token is scored.
     layer = stack.layers[last]
     keys, values = keys_and_values(layer.self_attn, layer.input_layernorm(hidden), 0)
@@ -92,8 +85,15 @@ def batch_terms(
     hidden = prefix.enter(own_rows)
     hidden = run_blocks(stack, hidden, prefix.boundary, stack.depth - 1, past)
 
+    # Of the last block keys and values are needed at every position, the rest where a row is scored.
+    layer = stack.layers[-1]
+    leading = past[-1]
+    normed = layer.input_layernorm(hidden)
+    keys, values = keys_and_values(layer.self_attn, normed, leading.offset if leading else 0)
+    if leading is not None:
+        keys, values = leading.update_and_fetch(keys, values)
     first = mx.array(batch.first - prefix.cases.leading)
-    hidden = run_last_block(stack, hidden, first, batch.targets.shape[1], past[-1])
+    hidden = last_rows(stack, hidden, normed, keys, values, first, batch.targets.shape[1])
     return case_terms(stack, hidden, batch, prefix.cases)
 
 

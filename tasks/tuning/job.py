@@ -72,11 +72,9 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
             )
         except Diverged as error:
             reached: Progress = error.reached
-            _write_json(
-                job,
-                DIVERGED,
-                {"summary": _summary(known, job, cases, reached), "curve": _curve(reached)},
-            )
+            curve = [asdict(point) for point in reached.curve]
+            content = {"summary": _summary(known, job, cases, reached), "curve": curve}
+            write_atomic(job.folder / DIVERGED, json.dumps(content))
             raise
 
         summary = _summary(known, job, cases, progress)
@@ -93,11 +91,12 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
         config = adapter_config(spec.recipe, spec.training, job.variant.name)
         write_atomic(job.folder / "adapter_config.json", config)
-        training = {"spec": spec.model_dump(mode="json"), "curve": _curve(progress)}
+        curve = [asdict(point) for point in progress.curve]
+        training = {"spec": spec.model_dump(mode="json"), "curve": curve}
         if spec.prompt != PromptChoice():
             # Whoever uses the adapter must ask in these words, and read the answer in them.
             training["prompt"] = load_prompt(spec.prompt).as_dict()
-        _write_json(job, "training.json", training)
+        write_atomic(job.folder / "training.json", json.dumps(training))
 
         manifest = {
             "training_id": job.training_id,
@@ -109,14 +108,6 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         seal(job.folder, manifest, [*outputs, "adapter_config.json", "training.json"])
 
     return summary
-
-
-def _write_json(job: TrainingJob, name: str, content: dict[str, Any]) -> None:
-    write_atomic(job.folder / name, json.dumps(content))
-
-
-def _curve(progress: Progress) -> list[dict[str, Any]]:
-    return [asdict(point) for point in progress.curve]
 
 
 def _summary(

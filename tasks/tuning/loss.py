@@ -38,19 +38,11 @@ from tasks.tuning.data import Batch, EncodedCases, drawn_counts
 from tasks.tuning.model import Stack, final_norm, project
 
 
-@dataclass(frozen=True)
-class RowScores:
-    """float32: log of the sum of exponentials (N, R), logit of each target (N, R), logits of the
-    labels (N, L).
-    """
-
-    normaliser: mx.array
-    targets: mx.array
-    labels: mx.array
-
-
-def score_rows(stack: Stack, hidden: mx.array, targets: mx.array, labels: mx.array) -> RowScores:
-    """Scores of hidden states (N, R, D) before the final norm.
+def score_rows(
+    stack: Stack, hidden: mx.array, targets: mx.array, labels: mx.array
+) -> tuple[mx.array, mx.array, mx.array]:
+    """Scores of hidden states (N, R, D) before the final norm, float32: log of the sum of
+    exponentials (N, R), logit of each target (N, R), logits of the labels (N, L).
 
     `labels` (L,): token ids, read at the first row.
     """
@@ -60,7 +52,7 @@ def score_rows(stack: Stack, hidden: mx.array, targets: mx.array, labels: mx.arr
     if rows * _size(head) * 4 <= stack.logit_bytes:
         logits = project(stack, hidden)
         target_logits = mx.take_along_axis(logits, targets[:, :, None], axis=-1)[:, :, 0]
-        return RowScores(mx.logsumexp(logits, axis=-1), target_logits, logits[:, 0, labels])
+        return mx.logsumexp(logits, axis=-1), target_logits, logits[:, 0, labels]
 
     normed = final_norm(stack, hidden)
     columns = max(1, stack.logit_bytes // (4 * rows))
@@ -69,7 +61,7 @@ def score_rows(stack: Stack, hidden: mx.array, targets: mx.array, labels: mx.arr
     target_logits = (normed * _rows(head, targets)).sum(axis=-1)
     label_logits = normed[:, 0] @ _rows(head, labels).T
 
-    return RowScores(normaliser.reshape(targets.shape), target_logits, label_logits)
+    return normaliser.reshape(targets.shape), target_logits, label_logits
 
 
 def blocked_logsumexp(
@@ -196,13 +188,14 @@ def case_terms(stack: Stack, hidden: mx.array, batch: Batch, cases: EncodedCases
     """The loss terms of each case, from the hidden states (N, R, D) of its rows before the final
     norm, at the scored positions.
     """
-    scores = score_rows(stack, hidden, mx.array(batch.targets), mx.array(cases.label_tokens))
-    loss = (scores.normaliser - scores.targets) * mx.array(batch.scored)
+    targets = mx.array(batch.targets)
+    normaliser, right, labels = score_rows(stack, hidden, targets, mx.array(cases.label_tokens))
+    loss = (normaliser - right) * mx.array(batch.scored)
     label = (loss * mx.array(batch.is_label)).sum(axis=1)
     other = loss.sum(axis=1) - label
     if cases.per_case == 1:
         # One row scores all three labels, each a single token at the first scored position.
-        return LossTerms(label, other, scores.labels - scores.normaliser[:, :1])
+        return LossTerms(label, other, labels - normaliser[:, :1])
 
     # A row per label: the cross-entropy is that of the right one, `label_logp` has all three.
     truth = mx.array(batch.truth)

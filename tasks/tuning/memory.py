@@ -74,9 +74,7 @@ class MemoryChoice:
         if self.micro_batch == 1:
             return None if self.checkpointing else replace(smaller, checkpointing=True)
         return replace(
-            smaller,
-            micro_batch=self.micro_batch // 2,
-            tokens_at_once=self.tokens_at_once // 2,
+            smaller, micro_batch=self.micro_batch // 2, tokens_at_once=self.tokens_at_once // 2
         )
 
 
@@ -228,21 +226,19 @@ class DiskSpace:
 
         `saved`: the share of a step that the stored prefix would save.
         """
+        enough = math.ceil((self.used + needed) / 1e9)
+        remedy = f"Set {VARIABLE}={enough}GB, for instance, to make room."
+        if needed > self.free:
+            remedy = (
+                f"The disk has {self.free / 1e9:.2f} GB free: make room, e.g. with `triage "
+                "clean --yes`, or name a folder on a larger disk in TRIAGE_HOME."
+            )
         return (
             f"{subject}: {needed / 1e9:.2f} GB are needed, and {self.room / 1e9:.2f} GB are left "
             f"of the budget ({VARIABLE}) of {self.budget / 1e9:.2f} GB. What has no room is not "
             "stored: its frozen blocks are computed in every step, which takes up to "
-            f"{1 / (1 - saved):.1f} times as long. {self._remedy(needed)}"
+            f"{1 / (1 - saved):.1f} times as long. {remedy}"
         )
-
-    def _remedy(self, needed: int) -> str:
-        if needed > self.free:
-            return (
-                f"The disk has {self.free / 1e9:.2f} GB free: make room, e.g. with `triage "
-                "clean --yes`, or name a folder on a larger disk in TRIAGE_HOME."
-            )
-        enough = math.ceil((self.used + needed) / 1e9)
-        return f"Set {VARIABLE}={enough}GB, for instance, to make room."
 
 
 def _size(path: Path) -> int:

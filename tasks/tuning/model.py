@@ -159,12 +159,7 @@ def visible(query: mx.array, keys: int, window: int | None) -> mx.array:
 
 
 def attended(
-    stack: Stack,
-    module: nn.Module,
-    queries: mx.array,
-    keys: mx.array,
-    values: mx.array,
-    mask: Mask,
+    stack: Stack, module: nn.Module, queries: mx.array, keys: mx.array, values: mx.array, mask: Mask
 ) -> mx.array:
     """(B, H, R, d) queries over keys and values (B, H_kv, T, d): (B, R, H d)."""
     if stack.cpu_kernels:
@@ -288,25 +283,6 @@ def dropout_states(layer: nn.Module) -> list[tuple[Any, Any]]:
     return [(module, module.keys_now) for module in layer.modules() if hasattr(module, "keys_now")]
 
 
-def run_last_block(
-    stack: Stack, hidden: mx.array, first_row: mx.array, rows: int, past: SharedPast | None = None
-) -> mx.array:
-    """The last block, computed for `rows` consecutive positions per sequence only: (B, T, D) -> (B,
-    rows, D).
-
-    Keys and values are needed at every position; queries, output projection and MLP only where a
-    row is scored. `first_row` (B,) is the first scored position of each sequence within `hidden`.
-    Rows past a sequence's own end are computed and must be masked by the caller.
-    """
-    layer = stack.layers[-1]
-    offset = past.offset if past is not None else 0
-    normed = layer.input_layernorm(hidden)
-    keys, values = keys_and_values(layer.self_attn, normed, offset)
-    if past is not None:
-        keys, values = past.update_and_fetch(keys, values)
-    return last_rows(stack, hidden, normed, keys, values, first_row, rows)
-
-
 def last_rows(
     stack: Stack,
     hidden: mx.array,
@@ -316,9 +292,12 @@ def last_rows(
     first_row: mx.array,
     rows: int,
 ) -> mx.array:
-    """The last block for `rows` rows of each sequence, given its keys and values at every position.
+    """The last block for `rows` rows of each sequence, given its keys and values at every position:
+    (B, T, D) -> (B, rows, D).
 
-    `normed`: `hidden` after the first norm.
+    `normed`: `hidden` after the first norm. `first_row` (B,) is the first scored position of each
+    sequence within `hidden`. Rows past a sequence's own end are computed and must be masked by the
+    caller.
     """
     i = stack.depth - 1
     layer = stack.layers[i]
@@ -354,5 +333,6 @@ def finish_block(stack: Stack, layer: nn.Module, hidden: mx.array, output: mx.ar
 def _mlp(stack: Stack, mlp: nn.Module, normed: mx.array) -> mx.array:
     if not stack.cpu_kernels:
         return mlp(normed)
-    gated = geglu if stack.model.model_type == "gemma3_text" else swiglu
-    return mlp.down_proj(gated(mlp.gate_proj(normed), mlp.up_proj(normed)))
+    gated: Any = geglu if stack.model.model_type == "gemma3_text" else swiglu
+    product, _ = gated(mlp.gate_proj(normed), mlp.up_proj(normed))
+    return mlp.down_proj(product)

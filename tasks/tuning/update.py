@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -99,12 +100,7 @@ class Updates:
         `meanwhile` is called once the update has taken its dropout masks, before it is computed.
         """
         loss, parts, gradients = update_gradients(
-            self.adapted,
-            self.prefix,
-            case_numbers,
-            self.objective,
-            self.micro_batch,
-            dropout_key,
+            self.adapted, self.prefix, case_numbers, self.objective, self.micro_batch, dropout_key
         )
         meanwhile()
         # With two evaluations: one before the host decides on clipping, and the optimizer's.
@@ -184,9 +180,9 @@ def update_gradients(
     """
     cases = prefix.cases
     model = adapted.stack.model
-    tokens = scored_tokens(cases, case_numbers)
-    whole = EffectiveBatch(adapted, prefix, objective, tokens, len(case_numbers), dropout_key)
-    value_and_gradient = nn.value_and_grad(model, whole.loss)
+    sizes = scored_tokens(cases, case_numbers), len(case_numbers)
+    loss_of = partial(part_loss, adapted, prefix, objective, sizes, dropout_key)
+    value_and_gradient = nn.value_and_grad(model, loss_of)
     parameters = model.trainable_parameters()
 
     total = mx.array(0.0)
@@ -215,45 +211,37 @@ def parts_of(
         yield start, make_batch(cases, case_numbers[start : start + micro_batch], length)
 
 
-@dataclass(frozen=True)
-class EffectiveBatch:
-    """The batch of one update, as the loss of a part of it needs it: its sizes, and the key of its
-    dropout masks.
+def part_loss(
+    adapted: Adapted,
+    prefix: Prefix,
+    objective: Objective,
+    sizes: Sequence[int | mx.array],
+    key: DropoutKey | None,
+    part: Batch,
+    start: int,
+    stored: tuple[mx.array, mx.array] | None = None,
+) -> tuple[mx.array, mx.array]:
+    """Loss and parts (3,) of the cases `start`, `start` + 1, ... of an effective batch.
+
+    `sizes`: the scored tokens and the cases of that batch; `key`: that of its dropout masks;
+    `stored`: what the prefix stores of them (`Prefix.stored`), if the caller has read it.
     """
+    cases = prefix.cases
+    leading, own_rows = stored or prefix.stored(part.rows, part.length)
+    leading_key = (*key, LEADING) if key else None
+    case_keys = _case_keys(key, part, start, cases) if key else None
 
-    adapted: Adapted
-    prefix: Prefix
-    objective: Objective
-    tokens: int | mx.array
-    count: int | mx.array
-    dropout_key: DropoutKey | None
+    if adapted.stack.joins(cases.leading):
+        adapted.set_dropout(case_keys, (leading_key, cases.leading) if leading_key else None)
+        terms = joined_terms(adapted, prefix, part, leading, own_rows)
+    else:
+        # The instruction first, then each case's own tokens.
+        past = leading_past(adapted, prefix, leading_key)
+        adapted.set_dropout(case_keys)
+        terms = batch_terms(adapted, prefix, part, past, own_rows)
 
-    def loss(
-        self, part: Batch, start: int, stored: tuple[mx.array, mx.array] | None = None
-    ) -> tuple[mx.array, mx.array]:
-        """Loss and parts (3,) of the cases `start`, `start` + 1, ... of the batch.
-
-        `stored`: what the prefix stores of them (`Prefix.stored`), if the caller has read it.
-        """
-        adapted = self.adapted
-        prefix = self.prefix
-        cases = prefix.cases
-        key = self.dropout_key
-        leading, own_rows = stored or prefix.stored(part.rows, part.length)
-        leading_key = (*key, LEADING) if key else None
-        case_keys = _case_keys(key, part, start, cases) if key else None
-
-        if adapted.stack.joins(cases.leading):
-            adapted.set_dropout(case_keys, (leading_key, cases.leading) if leading_key else None)
-            terms = joined_terms(adapted, prefix, part, leading, own_rows)
-        else:
-            # The instruction first, then each case's own tokens.
-            past = leading_past(adapted, prefix, leading_key)
-            adapted.set_dropout(case_keys)
-            terms = batch_terms(adapted, prefix, part, past, own_rows)
-
-        adapted.set_dropout(None)
-        return objective_sum(terms, part.labels, self.objective, self.tokens, self.count)
+    adapted.set_dropout(None)
+    return objective_sum(terms, part.labels, objective, *sizes)
 
 
 def _case_keys(

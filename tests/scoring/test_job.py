@@ -283,7 +283,7 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     loaded = load_set(
         Path(args["data"]), "test", load_template(Path(args["variant"]), DEFAULT), spec.training.max_tokens
     )
-    expected = score_cases(fresh, Prefix.embedded(stack, loaded.cases)).probabilities
+    expected = score_cases(fresh, Prefix(stack, loaded.cases)).probabilities
     why = verify(tmp_path / "untuned")["mc_status"]
     assert why == "not available: the model is untuned, so every pass would be the same"
     own_result = [[r["p"][label] for label in LABELS] for r in lines(tmp_path / "untuned" / "test.jsonl")]

@@ -113,10 +113,10 @@ def test_labels_keep_their_float32_logits_where_the_blocks_compute_in_bfloat16(l
         embedding.weight, embedding.scales.astype(mx.float32), embedding.biases.astype(mx.float32), 64, 8
     )
     expected = stack.model.model.norm(hidden).astype(mx.float32) @ unpacked[mx.array([5, 6, 7])].T
-    outcome = score_rows(stack, hidden, mx.full((32, 1), 5), mx.array([5, 6, 7]))
-    assert outcome.labels.dtype == outcome.targets.dtype == outcome.normaliser.dtype == mx.float32
-    np.testing.assert_allclose(outcome.labels, expected[:, 0], rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(outcome.targets[:, 0], expected[:, 0, 0], rtol=1e-4, atol=1e-3)
+    normaliser, targets, labels = score_rows(stack, hidden, mx.full((32, 1), 5), mx.array([5, 6, 7]))
+    assert labels.dtype == targets.dtype == normaliser.dtype == mx.float32
+    np.testing.assert_allclose(labels, expected[:, 0], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(targets[:, 0], expected[:, 0, 0], rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])

@@ -113,7 +113,7 @@ def cases(
 
 
 def no_store(adapted: Adapted, some: EncodedCases) -> Prefix:
-    return Prefix.embedded(adapted.stack, some)
+    return Prefix(adapted.stack, some)
 
 
 def gradients(adapted: Adapted, some: EncodedCases, a_recipe=None, chosen=None, micro=None, key=None, prefix=None):

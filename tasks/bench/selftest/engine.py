@@ -246,7 +246,7 @@ def batched_passes(subject: Subject) -> float:
     """
     adapted = adapt(subject.loaded(), DROPOUT)
     cases = cases_of(adapted.stack)
-    prefix = Prefix.embedded(adapted.stack, cases)
+    prefix = Prefix(adapted.stack, cases)
     numbers = range(len(cases.encoded))
 
     def passes(case_numbers: list[int]) -> np.ndarray:
@@ -286,7 +286,7 @@ def _updated(subject: Subject) -> dict[str, np.ndarray]:
     adapted = adapt(subject.loaded(), DROPOUT)
     cases = cases_of(adapted.stack)
     objective = make_objective(recipe(DROPOUT), cases.labels)
-    prefix = Prefix.embedded(adapted.stack, cases)
+    prefix = Prefix(adapted.stack, cases)
     update = updates_of(adapted, prefix, objective, optim.AdamW(1e-3), 1e-3, SEED)
 
     for _ in range(UPDATES):
@@ -299,7 +299,7 @@ def _updated(subject: Subject) -> dict[str, np.ndarray]:
 def _our_seconds(stack: Stack) -> float:
     adapted = adapt(stack)
     cases = cases_of(stack, BATCH, TIMED_LENGTH)
-    prefix = Prefix.embedded(stack, cases)
+    prefix = Prefix(stack, cases)
     objective = make_objective(recipe(), cases.labels)
     return _median_seconds(updates_of(adapted, prefix, objective, optim.AdamW(1e-5), 1e-5))
 

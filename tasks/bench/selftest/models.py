@@ -244,7 +244,7 @@ def our_gradients(
     adapted: Adapted, cases: EncodedCases, dropout_key: tuple[int, int] | None = None
 ) -> tuple[float, Weights]:
     """Loss and LoRA gradients of the training engine."""
-    prefix = Prefix.embedded(adapted.stack, cases)
+    prefix = Prefix(adapted.stack, cases)
     objective = make_objective(recipe(), cases.labels)
     count = len(cases.encoded)
     loss, _, gradients = update_gradients(

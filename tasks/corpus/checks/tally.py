@@ -205,17 +205,6 @@ class Tally:
             if len(self.cases) > MOST_KEPT_CASES:
                 self.cases = None
 
-    def add_embedded(self, columns: Data | EvaluationSet, seed: int) -> None:
-        """Add the embedded cases that these settings ask for."""
-        sets = (
-            sets_of(columns)
-            if isinstance(columns, Data)
-            else {columns.name: adversarial_cases(seed, columns.name)}
-        )
-        for name, cases in sets.items():
-            for number, case in enumerate(cases, start=1):
-                self.add(name, f"embedded {name}, case ", number, case)
-
     def finish_batch(self) -> None:
         """Hash the texts that wait for it; `add` does so for each full batch."""
         self.sketch.add(self.batch)
@@ -234,7 +223,14 @@ def tally(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Tally:
     rows = Tally()
     for source, of_source in zip(sources, located, strict=True):
         if source.source == "embedded":
-            rows.add_embedded(source, data.seed)
+            sets = (
+                sets_of(source)
+                if isinstance(source, Data)
+                else {source.name: adversarial_cases(data.seed, source.name)}
+            )
+            for name, cases in sets.items():
+                for number, case in enumerate(cases, start=1):
+                    rows.add(name, f"embedded {name}, case ", number, case)
         for part, paths in of_source.files.items():
             name = part if isinstance(source, Data) else source.name
             for path in paths:
