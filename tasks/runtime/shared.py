@@ -214,9 +214,14 @@ def _version(manifest: ManifestDict) -> str:
 
 
 def _sentence(url: str, error: Exception) -> str:
+    path = Path(url)
+    # Where a Mac mounts shares. `Path.exists` raises what a dead mount answers; this does not.
+    is_unmounted = VOLUMES in path.parents and not os.path.lexists(
+        VOLUMES / path.relative_to(VOLUMES).parts[0]
+    )
     if is_disk_full(error):
         reason = "it is full; free some space there"
-    elif _is_unmounted(url):  # before permissions, which macOS then names: only root mounts there
+    elif is_unmounted:  # before permissions, which macOS then names: only root mounts there
         reason = "it is not mounted; connect to it in Finder (Go > Connect to Server)"
     elif isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
         reason = "it may not be written; change its permissions"
@@ -225,15 +230,6 @@ def _sentence(url: str, error: Exception) -> str:
     return (
         f"The shared folder {url} cannot be used: {reason}. Nothing is lost: results stay on this "
         "machine, and are copied with its next experiment."
-    )
-
-
-def _is_unmounted(url: str) -> bool:
-    """Whether `url` is where a Mac mounts shares, and nothing is mounted there."""
-    path = Path(url)
-    # `Path.exists` raises what a dead mount answers; this does not.
-    return VOLUMES in path.parents and not os.path.lexists(
-        VOLUMES / path.relative_to(VOLUMES).parts[0]
     )
 
 

@@ -54,43 +54,37 @@ class Groups:
         }
 
     def join(self, tensors: Arrays) -> Arrays:
-        """An array per group, of the tensors by name."""
-        return {
-            group: mx.concatenate([tensors[name] for name in names])
-            for group, names in self.members.items()
-        }
+        """An array per group, of the tensors by name, or of their moments by their paths."""
+        arrays = dict(tensors)
+        for group, names in self.members.items():
+            for path in _paths_of(arrays, names[0]):
+                parts = [arrays.pop(path.replace(names[0], name)) for name in names]
+                arrays[path.replace(names[0], group)] = mx.concatenate(parts)
+        return arrays
 
     def split(self, joined_arrays: Arrays) -> Arrays:
-        """The tensors by name, of an array per group."""
-        tensors: Arrays = {}
+        """The tensors by name, or their moments by their paths, of an array per group."""
+        arrays = dict(joined_arrays)
         for group, names in self.members.items():
-            tensors |= zip(names, mx.split(joined_arrays[group], len(names)), strict=True)
-        return tensors
+            for path in _paths_of(arrays, group):
+                parts = mx.split(arrays.pop(path), len(names))
+                arrays |= zip((path.replace(group, name) for name in names), parts, strict=True)
+        return arrays
 
     def join_state(self, state: Tree) -> Tree:
         """An optimizer's state with moments per group instead of per tensor."""
-        arrays = dict(tree_flatten(state))
-        for group, names in self.members.items():
-            for path in _paths_of(arrays, names[0]):
-                moments = [arrays.pop(path.replace(names[0], name)) for name in names]
-                arrays[path.replace(names[0], group)] = mx.concatenate(moments)
-
-        return tree_unflatten(list(arrays.items()))
+        return tree_unflatten(list(self.join(dict(tree_flatten(state))).items()))
 
     def split_state(self, state: Tree) -> Tree:
         """An optimizer's state as it was before `join_state`."""
-        arrays = dict(tree_flatten(state))
-        for group, names in self.members.items():
-            for path in _paths_of(arrays, group):
-                moments = mx.split(arrays.pop(path), len(names))
-                arrays |= zip((path.replace(group, name) for name in names), moments, strict=True)
-
-        return tree_unflatten(list(arrays.items()))
+        return tree_unflatten(list(self.split(dict(tree_flatten(state))).items()))
 
 
 def _paths_of(arrays: Arrays, name: str) -> list[str]:
-    """The paths in an optimizer's state, `states.0.NAME.m`, that lead to moments of a tensor."""
-    return [path for path in arrays if f".{name}." in f".{path}"]
+    """The keys that mean a tensor: its name, or paths to its moments in an optimizer's state, such as
+    `states.0.NAME.m`.
+    """
+    return [path for path in arrays if f".{name}." in f".{path}."]
 
 
 class CompiledUpdates(Updates):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -190,27 +190,16 @@ class TrainingRun:
         progress = self.progress
         iterations = self.spec.recipe.iterations
         loss = float(np.mean([value for value, _ in progress.unreported]))
-        parts = np.mean([parts for _, parts in progress.unreported], axis=0).tolist()
-        point = replace(
-            self._point("train", loss, parts),
-            learning_rate=rate,
-            tokens_per_second=progress.trained_tokens / progress.train_seconds,
+        parts_by_update = [parts for _, parts in progress.unreported]
+        label_loss, other_loss, cost = np.mean(parts_by_update, axis=0).tolist()
+        speed = progress.trained_tokens / progress.train_seconds
+        point = CurvePoint(
+            progress.update, "train", loss, label_loss, other_loss, cost, rate, speed
         )
         seconds_left = progress.train_seconds / progress.update * (iterations - progress.update)
         progress.curve.append(point)
         self.emit(TrainingReport(**asdict(point), iterations=iterations, seconds_left=seconds_left))
         progress.unreported = []
-
-    def _point(self, split: str, loss: float, parts: list[float]) -> CurvePoint:
-        label_loss, other_loss, cost = parts
-        return CurvePoint(
-            self.progress.update,
-            split,
-            loss,
-            label_loss=label_loss,
-            other_loss=other_loss,
-            cost=cost,
-        )
 
     def _evaluate_and_save(self) -> None:
         # Compiled updates hold the trained tensors; validation and checkpoints read the model.
@@ -233,7 +222,8 @@ class TrainingRun:
                 "lower the learning rate."
             )
 
-        point = replace(self._point("valid", value, parts), **decision_figures(scores, cases))
+        figures = decision_figures(scores, cases)
+        point = CurvePoint(progress.update, "valid", value, *parts, **figures)
         progress.curve.append(point)
         always_ed = point.specificity is not None and point.specificity < ALWAYS_ED_SPECIFICITY
         self.emit(ValidationReport(**asdict(point), always_ed=always_ed))
