@@ -33,7 +33,7 @@ from flows.selection import (
 )
 from flows.steps import ONE_AT_A_TIME, submit_experiments, threads_beside
 from tasks.grids.grid import load_grid
-from tasks.landing import share_the_rest, some_results_wait
+from tasks.landing import grid_digest, share_the_rest, some_results_wait
 from tasks.progress import listening
 from tasks.runtime.backend import backend, versions
 from tasks.runtime.children import step_seconds
@@ -43,7 +43,6 @@ from tasks.runtime.home import home
 from tasks.runtime.locks import ACCELERATOR, at_work
 from tasks.runtime.store import remove_all_abandoned
 from tasks.spec import Seed
-from tasks.studies import grid_digest
 from warehouse.health import refuse_unusable
 
 PACKAGES = ("flows", "tasks", "warehouse", "deployments")

@@ -16,7 +16,7 @@ from flows.report.figures import verdict
 from flows.report.leaderboard import landed_results
 from flows.selection import Selection
 from flows.steps import Chain, Extra, Step, SubmittedSweep
-from tasks.landing import absent_from_warehouse, is_landed, land_failure, load_the_rest
+from tasks.landing import SweepRecord, absent_from_warehouse, is_landed, land_failure, load_the_rest
 from tasks.progress import listening, publish
 from tasks.runtime.children import forked_steps, stop_children
 from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
@@ -29,7 +29,6 @@ from tasks.runtime.events import (
 )
 from tasks.runtime.home import home
 from tasks.spec import ExperimentSpec
-from tasks.studies import SweepRecord
 from warehouse.connect import warehouse_path
 
 LANDED = "triage.experiment.landed"

@@ -42,7 +42,7 @@ from flows.experiment import RESULT, PooledCell, PooledResult, experiment, versi
 from flows.selection import Selection
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grids.grid import grid_path, load_grid
-from tasks.landing import absent_from_warehouse, take_over
+from tasks.landing import SweepRecord, absent_from_warehouse, grid_digest, land_dataset, take_over
 from tasks.progress import publish, publisher
 from tasks.runtime.errors import BadInput, BrokenFolder, SourceUnavailable, TriageError
 from tasks.runtime.events import (
@@ -55,7 +55,6 @@ from tasks.runtime.events import (
 from tasks.runtime.home import home
 from tasks.runtime.shared import shared_place
 from tasks.spec import ExperimentSpec, short_digest
-from tasks.studies import RunTime, SweepRecord, grid_digest, land_dataset
 from warehouse.connect import warehouse_path
 
 BACKEND = "TRIAGE_POOL_BACKEND"  # of the machines, where it is not that of whoever asks
@@ -108,7 +107,7 @@ def sweep_in_pool(
     sweep.follow(api)
 
     failures = [failure for failure in sweep.ends.values() if failure]
-    times = [RunTime(*result_of(run).seconds) for run in sweep.runs.values()]
+    times = [result_of(run).seconds for run in sweep.runs.values()]
     record.finish(len(failures), times)
     return failures
 

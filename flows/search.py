@@ -19,11 +19,9 @@ from prefect.states import Completed
 from flows.outcomes import failure_of, label_run
 from flows.selection import Narrowing, Selection, refuse_without_emergencies, set_up
 from flows.steps import ONE_AT_A_TIME, Step, TimeLimits
-from tasks.acquire import acquire
-from tasks.convert import convert, quantize
 from tasks.identity import training_of
+from tasks.inputs import acquire, convert, prepare, quantize
 from tasks.landing import load_the_rest, refill_warehouse
-from tasks.prepare import prepare
 from tasks.progress import publish
 from tasks.runtime.children import forked_steps, stop_children
 from tasks.runtime.errors import (
@@ -90,7 +88,17 @@ def search(
 
 def _run(space: Space, trial_count: int, deadline: float | None) -> State[Any]:
     """Train trial after trial, then land them and write the winner's grid."""
-    data, variant = _shared_steps(space)
+    grid = space.grid
+    cell = space.cell
+    # The cases and the variant, which all trials share.
+    data = _finished(prepare.submit(grid.data, grid.evaluation_sets, space.prompts())).result()
+    refuse_without_emergencies(data)
+    source = _finished(acquire.submit(cell.model))
+    base = _finished(convert.submit(cell.model, source))
+    group_size = grid.training.group_size
+    quantised = _finished(quantize.submit(cell.model, base, cell.precision, group_size))
+    variant = quantised.result()
+
     stored = Trials(space)
     for trial in stored.all():
         if training_of(space.experiment(trial.values), variant, data) != trial.training_id:
@@ -119,7 +127,7 @@ def _run(space: Space, trial_count: int, deadline: float | None) -> State[Any]:
 
     winner = best_of(trials)
     if trials:
-        _finished(land_trials.submit(space.search_id, space.grid.name, space.cell, trials))
+        _finished(land_trials.submit(space.search_id, grid.name, cell, trials))
         if warning := load_the_rest():
             publish(TITLE, StepWarning(warning))
 
@@ -127,25 +135,11 @@ def _run(space: Space, trial_count: int, deadline: float | None) -> State[Any]:
         errors = [trial.error for trial in trials if trial.error]
         reason = f"the first failed: {errors[0].rstrip('.')}" if errors else "it had no time to"
         raise TriageError(
-            f"No trial of the search of {space.grid.name} reached its first rung; {reason}."
+            f"No trial of the search of {grid.name} reached its first rung; {reason}."
         )
 
     write_winner(space, winner)
     return Completed(message=f"{len(trials)} trials")
-
-
-def _shared_steps(space: Space) -> tuple[Path, Path]:
-    """The folders of the cases and of the variant, which all trials share."""
-    grid = space.grid
-    cell = space.cell
-    data = _finished(prepare.submit(grid.data, grid.evaluation_sets, space.prompts())).result()
-    refuse_without_emergencies(data)
-    source = _finished(acquire.submit(cell.model))
-    base = _finished(convert.submit(cell.model, source))
-    group_size = grid.training.group_size
-    variant = _finished(quantize.submit(cell.model, base, cell.precision, group_size))
-
-    return data, variant.result()
 
 
 def _train(stored: Trials, trial: Trial, space: Space, variant: Path, data: Path) -> None:

@@ -15,22 +15,17 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.plan import PlannedCell, assumed_speeds, set_sizes, work_left
 from flows.selection import Selection, moves_of
-from tasks.acquire import acquire
-from tasks.baselines import baselines, zero_shot
-from tasks.convert import convert, quantize
+from tasks.baselines import baselines, fidelity, zero_shot
 from tasks.corpus.prepare import prepare_dataset
-from tasks.evaluate import evaluate, evaluate_sets, move_adapter
-from tasks.fidelity import fidelity
-from tasks.land import land
+from tasks.experiment import evaluate, evaluate_sets, land, move_adapter, train
+from tasks.inputs import acquire, convert, prepare, quantize
+from tasks.landing import SweepRecord
 from tasks.models.manifest import base_folder
 from tasks.precisions import Precision
-from tasks.prepare import prepare
 from tasks.runtime.errors import TriageError
 from tasks.runtime.home import home
 from tasks.runtime.locks import at_work
 from tasks.spec import BaseModelSpec, ExperimentSpec
-from tasks.studies import SweepRecord
-from tasks.train import train
 
 # A PrefectFuture. As an argument of a later step Prefect replaces it by its value, so the
 # signatures of steps name the value's type, and a future has no type here.

@@ -23,9 +23,8 @@ from flows.report.figures import counted
 from flows.report.studies import evaluations_of_sweep
 from flows.selection import GridName, ModelName, Narrowing, PrecisionName, RecipeName, select
 from flows.steps import ONE_AT_A_TIME, submit_experiments, threads_beside
-from tasks.landing import refill_warehouse, some_results_wait
+from tasks.landing import SweepRecord, refill_warehouse, some_results_wait
 from tasks.runtime.locks import at_work
-from tasks.studies import SweepRecord
 from warehouse.connect import warehouse_path
 
 

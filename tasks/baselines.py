@@ -1,7 +1,9 @@
-"""Steps: the baselines of a dataset, and the untuned model of a variant, landed as experiments of
-kind `baseline`.
+"""Steps: what adapters are judged beside. The baselines of a dataset, and the untuned model of a
+variant, landed as experiments of kind `baseline`; and what quantisation alone changes, per base
+model, against the most exact weights available.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,13 @@ from tasks.corpus.prompts import load_prompt
 from tasks.judging.evaluation_rows import evaluation_of, judged_rows
 from tasks.judging.scores_folder import Rows, read_scores
 from tasks.landing import is_landed, land_rows, whole_row
-from tasks.models.manifest import VariantManifest
+from tasks.models.manifest import VariantManifest, base_folder
 from tasks.precisions import Precision
 from tasks.progress import publisher
 from tasks.runtime.backend import backend, versions
 from tasks.runtime.home import home
 from tasks.runtime.store import intact_manifest
-from tasks.scoring.arguments import UntunedScoringJob
+from tasks.scoring.arguments import FidelityJob, UntunedScoringJob
 from tasks.scoring.baselines import (
     OF_A_DATASET,
     ZERO_SHOT,
@@ -26,7 +28,7 @@ from tasks.scoring.baselines import (
     dataset_baseline_rows,
     zero_shot_id,
 )
-from tasks.spec import BaseModelSpec, Grid, Scoring, evaluation_id, short_digest
+from tasks.spec import SCORES_VERSION, BaseModelSpec, Grid, Scoring, evaluation_id, short_digest
 from tasks.tuning.rows import weights_columns
 
 
@@ -156,3 +158,84 @@ def _land(
         }
         land_rows(training, "training", {"experiment": [whole_row("experiment", row)]})
     land_rows(evaluation_id(scores), "evaluation", rows)
+
+
+@step("fidelity {model.name}")
+def fidelity(
+    model: BaseModelSpec,
+    source: Path,
+    grid: Grid,
+    variants: list[Path],
+    data: Path,
+    at_most: float | None = None,
+) -> list[str]:
+    """fidelity_ids of a base model's variants on a sample of the test cases; each is measured and
+    landed once, in at most `at_most` seconds an attempt. The reference is not compared with itself.
+    """
+    dataset = DatasetManifest.read(data)
+    reference_folder = base_folder(source, home())
+    reference = VariantManifest.read(reference_folder)
+    folders = [folder for folder in variants if folder != reference_folder]
+    weights = {folder: VariantManifest.read(folder) for folder in folders}
+    ids = {
+        folder: fidelity_id(variant, reference, dataset, grid)
+        for folder, variant in weights.items()
+    }
+
+    unlanded = {folder: id for folder, id in ids.items() if not is_landed(id)}
+    if not unlanded:
+        return as_cached(list(ids.values()), ", ".join(ids.values()))
+
+    job = FidelityJob(
+        reference=reference_folder,
+        variants={weights[folder].precision_name: folder for folder in unlanded},
+        cases=grid.scoring.fidelity_cases,
+        training=grid.training,
+        prompt=grid.prompt,
+        data=data,
+        home=home(),
+    )
+    # A log of these measurements alone: another sweep may measure the same model in other ways.
+    name = f"fidelity-{model.name}-{short_digest({'ids': list(unlanded.values())})}"
+    emit = publisher(f"fidelity {model.name}")
+    measurement = run_job("tasks.scoring.job:run_fidelity", job, name, emit, at_most)
+
+    for folder, id in unlanded.items():
+        variant = weights[folder]
+        shared = {
+            "fidelity_id": id,
+            "base_model": variant.base_model,
+            "bits": variant.bits,
+            "precision": variant.precision_name,
+            "reference_precision": reference.original_precision,
+            "random_weights": reference.random_weights,
+            "variant_digest": variant.digest,
+            "reference_digest": reference.digest,
+            "dataset_digest": dataset.dataset_digest,
+            "set_cases": measurement["set_cases"],
+            "created_at": datetime.now(UTC).replace(tzinfo=None),
+        }
+        rows = [
+            whole_row("fidelity", {**shared, "distribution": distribution, **columns})
+            for distribution, columns in measurement["figures"][variant.precision_name].items()
+        ]
+        land_rows(id, "fidelity", {"fidelity": rows})
+
+    return list(ids.values())
+
+
+def fidelity_id(
+    variant: VariantManifest, reference: VariantManifest, dataset: DatasetManifest, grid: Grid
+) -> str:
+    """The id of the measurement of a variant against its reference."""
+    ingredients = {
+        "variant": variant.digest,
+        "reference": reference.digest,
+        "test": dataset.digest_of("test"),
+        "cases": grid.scoring.fidelity_cases,
+        "max_tokens": grid.training.max_tokens,
+        "prompt": load_prompt(grid.prompt).digest,
+        "versions": versions(),
+        "scoring": SCORES_VERSION,
+    }
+    return f"fidelity-{variant.base_model}-{variant.precision_name}-{short_digest(ingredients)}"

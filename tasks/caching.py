@@ -75,18 +75,14 @@ def cached_folder(
     def key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
         folder = name_of(**{name: parameters[name] for name in deciding if name in parameters})
         value = f"{step}/{CACHE_VERSION}/{folder.name}"
-        results = _results(value)
+        # How many results Prefect has stored under it, and under the numbered keys that follow.
+        storage = Path(get_current_settings().results.local_storage_path)
+        stored = (storage / _numbered(value, number) for number in itertools.count(1))
+        results = sum(1 for _ in itertools.takewhile(Path.exists, stored))
         is_new = not results or intact_manifest(folder, deep=True) is None
         return _numbered(value, results + 1) if is_new else _numbered(value, results)
 
     return key
-
-
-def _results(key: str) -> int:
-    """How many results Prefect has stored under a key and the numbered ones that follow it."""
-    storage = Path(get_current_settings().results.local_storage_path)
-    stored = (storage / _numbered(key, number) for number in itertools.count(1))
-    return sum(1 for _ in itertools.takewhile(Path.exists, stored))
 
 
 def _numbered(key: str, number: int) -> str:

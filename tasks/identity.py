@@ -59,11 +59,6 @@ def training_of(spec: ExperimentSpec, variant: Path, data: Path) -> str:
     return training_from(spec, _read(VariantManifest, variant), _read(DatasetManifest, data))
 
 
-def ingredients_of(spec: ExperimentSpec, variant: Path, data: Path) -> dict[str, Any]:
-    """`training_ingredients` of an experiment on a variant folder and a dataset folder."""
-    return training_ingredients(spec, _read(VariantManifest, variant), _read(DatasetManifest, data))
-
-
 def scores_from(
     spec: ExperimentSpec, training: str, dataset: DatasetManifest, name: str = "test"
 ) -> str:

@@ -1,4 +1,5 @@
-"""What lands: rows of variants, experiments and failures, without Prefect.
+"""What lands: rows of variants, experiments and failures; datasets; and which results a sweep made or
+found, so that they belong to its study. Without Prefect.
 
 Another program may hold the warehouse: then what has landed waits, and the sweep goes on.
 """
@@ -8,15 +9,19 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from tasks.corpus.case import SETS
 from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import INGREDIENTS, experiment_folder
 from tasks.models.manifest import VariantManifest
+from tasks.runtime.children import step_seconds
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tasks.runtime.events import Event, Note, StepWarning
 from tasks.runtime.files import write_atomic
@@ -32,8 +37,8 @@ from tasks.runtime.shared import (
     shared_folder,
 )
 from tasks.runtime.store import intact_manifest
-from tasks.spec import ExperimentSpec, training_of
-from tasks.tuning.rows import TrainingOutcome, training_rows, variant_row
+from tasks.spec import ExperimentSpec, Grid, short_digest, training_of
+from tasks.tuning.rows import TrainingOutcome, sets_digest, training_rows, variant_row
 from warehouse.connect import WAITING, check_place, loading_waits, reading, warehouse_path
 from warehouse.landing import LandingManifest, landing_folders, write_landing
 from warehouse.landing import landed_status as status_of
@@ -52,15 +57,6 @@ LANDING_SECONDS = 60.0  # twice as long as a landing waits for the warehouse
 _said = threading.Event()  # that loading waits: once, not for each landing
 
 Rows = dict[str, list[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Landing:
-    """What lands under one id: its rows by table, those of its kind."""
-
-    id: str
-    kind: Kind
-    rows: Rows
 
 
 def land_variant(folder: Path) -> None:
@@ -168,22 +164,18 @@ def land_rows(id: str, kind: Kind, tables: Rows) -> None:
     """Write the rows of `id` to its landing folder and load that, now or later. Raises Locked if
     another sweep lands this id for too long.
     """
-    land_together([Landing(id, kind, tables)])
+    land_together([(id, kind, tables)])
 
 
-def land_together(landings: Sequence[Landing]) -> None:
+def land_together(landings: Sequence[tuple[str, Kind, Rows]]) -> None:
     """`land_rows` for each of these in turn, but the warehouse is opened once."""
     with contextlib.ExitStack() as locks:
-        for landing in landings:
-            locks.enter_context(locked(_landing() / landing.id, LANDING_SECONDS))
-        folders = [
-            write_landing(_landing(), landing.id, landing.kind, landing.rows)
-            for landing in landings
-        ]
-        _load(*folders)
+        for id, _, _ in landings:
+            locks.enter_context(locked(_landing() / id, LANDING_SECONDS))
+        _load(*(write_landing(_landing(), id, kind, rows) for id, kind, rows in landings))
 
     # Without the locks: where another machine's version counts, _share takes one again.
-    _share(*(landing.id for landing in landings))
+    _share(*(id for id, _, _ in landings))
 
 
 def _share(*ids: str, look: bool = True) -> None:
@@ -292,3 +284,121 @@ def is_landed(id: str) -> bool:
 def whole_row(table: str, values: dict[str, Any]) -> dict[str, Any]:
     """A landing row with every column of a table, NULL where nothing is given."""
     return {**dict.fromkeys(known_tables()[table].names), **values}
+
+
+EVERY_SECONDS = 30.0  # between two landings of a sweep that goes on
+
+
+def dataset_id(dataset: DatasetManifest) -> str:
+    """The id under which a dataset lands."""
+    return f"dataset-{dataset.dataset_digest}"
+
+
+def land_dataset(data: Path) -> None:
+    """Record a prepared dataset, once: its digest, and the sizes and digests of its sets."""
+    dataset = DatasetManifest.read(data)
+    if not is_landed(dataset_id(dataset)):
+        land_rows(dataset_id(dataset), "dataset", dataset_rows(dataset))
+
+
+def dataset_rows(dataset: DatasetManifest) -> Rows:
+    """Landing rows of a dataset and its sets."""
+    id = dataset_id(dataset)
+    further = dataset.sets.keys() - set(SETS)
+    row = {
+        "dataset_id": id,
+        "dataset_digest": dataset.dataset_digest,
+        "dataset": dataset.name,
+        "sets_digest": sets_digest(dataset),
+        "is_embedded": dataset.is_embedded,
+        "seed": dataset.seed,
+        **{f"{name}_cases": dataset.sets[name].cases for name in SETS},
+        "further_sets": len(further),
+        "created_at": dataset.created or None,
+    }
+    sets = [
+        {
+            "dataset_id": id,
+            "name": name,
+            "set_digest": entry.digest,
+            "cases": entry.cases,
+            "ed_cases": entry.labels.get("ED", 0),
+            "gp_cases": entry.labels.get("GP", 0),
+            "home_cases": entry.labels.get("HOME", 0),
+            "groups": entry.groups if entry.has_groups else None,
+            "is_further": name in further,
+        }
+        for name, entry in dataset.sets.items()
+    ]
+    return {"dataset": [row], "dataset_set": sets}
+
+
+def grid_digest(grid: Grid) -> str:
+    """Digest of everything that a grid says, its overrides applied."""
+    return short_digest(grid.model_dump(mode="json"))
+
+
+class SweepRecord:
+    """A sweep that is running: what it has made or found so far. It lands as it goes on, so that a
+    sweep that is killed has what it finished in its study.
+    """
+
+    def __init__(self, grid: Grid, experiments: int) -> None:
+        started_at = datetime.now(UTC).replace(tzinfo=None)
+        self.id = f"sweep-{grid.name}-{started_at:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}"
+        self._ids: set[str] = set()
+        self._landed_at = self._started = time.monotonic()
+        self._steps_before = step_seconds()
+        row = {
+            "sweep_id": self.id,
+            "study": grid.name,
+            "grid": grid.name,
+            "grid_digest": grid_digest(grid),
+            "experiments": experiments,
+            "started_at": started_at,
+        }
+        self._row = whole_row("sweep", row)
+
+    @property
+    def ids(self) -> list[str]:
+        """What it has made or found so far."""
+        return sorted(self._ids)
+
+    def use(self, data: Path) -> None:
+        """Note the dataset that it runs on."""
+        if self._row["dataset_digest"] is None:
+            self._row["dataset_digest"] = DatasetManifest.read(data).dataset_digest
+
+    def add(self, ids: Iterable[str]) -> None:
+        """Note results, and land what is noted unless that was done a moment ago."""
+        self._ids.update(ids)
+        if time.monotonic() - self._landed_at > EVERY_SECONDS:
+            land_rows(self.id, "sweep", self._rows())
+            self._landed_at = time.monotonic()
+
+    def finish(self, failures: int, elsewhere: Sequence[tuple[float, float]] | None = None) -> None:
+        """Land everything, with the end of the sweep.
+
+        `elsewhere`: where its runs were processes of their own, the seconds of each, and of the
+        processes of its steps.
+        """
+        if elsewhere is None:
+            run_seconds = time.monotonic() - self._started
+            elsewhere = [(run_seconds, step_seconds() - self._steps_before)]
+
+        self._row |= {
+            "failures": failures,
+            "finished_at": datetime.now(UTC).replace(tzinfo=None),
+            "run_seconds": sum(of_run for of_run, _ in elsewhere),
+            "step_seconds": sum(of_steps for _, of_steps in elsewhere),
+        }
+        land_rows(self.id, "sweep", self._rows())
+
+    def keep(self) -> None:
+        """Write what is noted, for the next command to load: an interrupted sweep has little time."""
+        if self._ids:
+            keep_rows(self.id, "sweep", self._rows())
+
+    def _rows(self) -> Rows:
+        members = [{"sweep_id": self.id, "id": id} for id in sorted(self._ids)]
+        return {"sweep": [self._row], "sweep_member": members}

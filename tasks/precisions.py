@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -127,16 +126,9 @@ def _listed(values: Iterable[int]) -> str:
     return f"{', '.join(first)} or {last}" if first else f"{last} only"
 
 
-def table(rows: Iterable[Precision]) -> dict[str, Precision]:
-    """Precisions by name. Raises ValueError for a name that stands there twice."""
-    rows = list(rows)
-    if twice := [name for name, count in Counter(row.name for row in rows).items() if count > 1]:
-        raise ValueError(f"the precision {twice[0]} is defined twice; rename one of them")
-    return {row.name: row for row in rows}
-
-
-BUILT_IN = table(
-    [
+BUILT_IN = {
+    precision.name: precision
+    for precision in (
         Precision(name=BF16, mode="unquantised"),
         Precision(name="8bit", bits=8),
         Precision(name="6bit", bits=6),
@@ -147,8 +139,8 @@ BUILT_IN = table(
         Precision(name="mxfp4", mode="mxfp4", bits=4),
         Precision(name="nvfp4", mode="nvfp4", bits=4),
         Precision(name="mixed_4_6", bits=4, high_bits=6),
-    ]
-)
+    )
+}
 
 
 def of_bits(bits: int | None) -> Precision:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from prefect import task
 
-from tasks.caching import is_transient
+from tasks.caching import step
 from tasks.corpus.reading.sources import is_hub
 from tasks.identity import experiment_folder
 from tasks.landing import land_rows
@@ -38,12 +37,7 @@ SHIPPED = ("8bit", "4bit")  # what a winner at another precision is compared wit
 LONGEST_NAME = 60
 
 
-@task(
-    task_run_name="trial {number} to update {update}",
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=is_transient,
-)
+@step("trial {number} to update {update}")
 def train_to_rung(
     number: int,
     spec: ExperimentSpec,
@@ -149,12 +143,7 @@ def _progress(folder: Path) -> dict[str, Any]:
     return {"ended": False, "update": 0}
 
 
-@task(
-    task_run_name="land {search_id}",
-    retries=3,
-    retry_delay_seconds=2,
-    retry_condition_fn=is_transient,
-)
+@step("land {search_id}", retries=3, delay=2)
 def land_trials(search_id: str, grid: str, cell: ExperimentSpec, trials: list[Trial]) -> str:
     """search_id, once the trials are in the warehouse's table `trial`."""
     best = best_of(trials)

@@ -81,14 +81,14 @@ def test_imports_go_downward_only():
 @pytest.mark.parametrize(
     ("importer", "imported", "broken"),
     [
-        ("tasks.tuning.job", "tasks.train", True),
-        ("tasks.train", "flows.sweep", True),
+        ("tasks.tuning.job", "tasks.experiment", True),
+        ("tasks.experiment", "flows.sweep", True),
         ("tasks.runtime.child", "tasks.tuning.job", True),
         ("warehouse.load", "tasks.judging.evaluation_rows", True),
         ("warehouse.comparison.paired", "tasks.judging.point_metrics", False),
         ("tasks.runtime.child", "tasks.judging.point_metrics", True),
         ("tasks.landing", "warehouse.load", False),
-        ("tasks.land", "warehouse.load", True),
+        ("tasks.experiment", "warehouse.load", True),
         ("tasks.runtime.child", "tasks.spec", False),
         ("tasks.scoring.job", "tasks.tuning.job", False),
     ],

@@ -9,15 +9,12 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Failed
 
 from tasks import caching
-from tasks.acquire import acquire
 from tasks.caching import CACHE_VERSION, as_cached, cached_folder, is_transient
-from tasks.convert import convert, quantize
-from tasks.evaluate import evaluate
-from tasks.prepare import prepare
+from tasks.experiment import evaluate, train
+from tasks.inputs import acquire, convert, prepare, quantize
 from tasks.runtime import errors
 from tasks.runtime.errors import TriageError
 from tasks.runtime.store import build_folder
-from tasks.train import train
 
 PASSES_BY_ITSELF = {"SourceUnavailable", "Locked", "NotShared", "LostChild", "TookTooLong", "GpuFailed"}
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TriageError)]

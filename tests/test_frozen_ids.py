@@ -7,9 +7,9 @@ from typing import Annotated
 import pytest
 from pydantic import Field
 
-from tasks import fidelity, identity
-from tasks.evaluate import moved_training
-from tasks.fidelity import fidelity_id
+from tasks import baselines, identity
+from tasks.baselines import fidelity_id
+from tasks.experiment import moved_training
 from tasks.runtime.backend import CPU
 from tasks.scoring.baselines import baseline_scores_id, zero_shot_id
 from tasks.spec import OMITTED_AT_DEFAULT, OVERRIDES, Grid, PromptChoice, Recipe, evaluation_id, experiments
@@ -23,7 +23,7 @@ DATASET = SimpleNamespace(digest_of=lambda name: f"digest of {name}")
 
 @pytest.fixture(autouse=True)
 def _fixed_versions(monkeypatch):
-    for module in (identity, rows, fidelity):
+    for module in (identity, rows, baselines):
         monkeypatch.setattr(module, "versions", lambda: VERSIONS)
     for module in (identity, rows):
         monkeypatch.setattr(module, "backend", lambda: CPU)

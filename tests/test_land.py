@@ -6,7 +6,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.landing import (
-    Landing,
     absent_from_warehouse,
     is_landed,
     land_rows,
@@ -50,7 +49,7 @@ def test_what_lands_together_takes_one_opening_of_the_warehouse(monkeypatch):
     real = load.current
     opened = []
     monkeypatch.setattr(load, "current", lambda *args: opened.append(1) or real(*args))
-    land_together([Landing("t1", "training", training("t1")), Landing("e1", "evaluation", evaluation("e1", "t1"))])
+    land_together([("t1", "training", training("t1")), ("e1", "evaluation", evaluation("e1", "t1"))])
     assert len(opened) == 1
     assert absent_from_warehouse(["t1", "e1"]) == []
 

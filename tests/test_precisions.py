@@ -56,7 +56,7 @@ def test_a_mistake_in_the_names_is_a_sentence(overrides, sentence):
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"name": "4bit", "bits": 4}, "the precision 4bit is defined twice"),
+        ({"name": "4bit", "bits": 4}, "precision: duplicate name 4bit"),
         ({"name": "x", "mode": "mxfp4", "bits": 4, "more": "group_size = 64"}, "group size 64, .*mxfp4 allows 32 only"),
         ({"name": "x", "more": "group_size = 16"}, "group size 16, .*affine allows 32, 64 or 128"),
         ({"name": "x", "mode": "nvfp4", "bits": 8}, "has 8 bits, and the mode nvfp4 allows 4 only"),

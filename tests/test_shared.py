@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tasks import landing as landing_module
 from tasks.corpus.case import SETS
 from tasks.identity import INGREDIENTS
-from tasks.landing import Landing, is_landed, land_together, landed_status, share_the_rest, take_over
+from tasks.landing import is_landed, land_together, landed_status, share_the_rest, take_over
 from tasks.runtime import shared as shared_module
 from tasks.runtime.errors import BadInput, BrokenFolder, NotShared
 from tasks.runtime.events import StepWarning
@@ -201,7 +201,7 @@ def land(name: str) -> None:
         "dataset_id": DATASET, "dataset_digest": "0", "dataset": name, "sets_digest": "0", "is_embedded": True,
         "seed": 1, "further_sets": 0,
     }  # fmt: skip
-    land_together([Landing(DATASET, "dataset", {"dataset": [row], "dataset_set": []})])
+    land_together([(DATASET, "dataset", {"dataset": [row], "dataset_set": []})])
 
 
 def landed_names() -> list[str]:
@@ -258,7 +258,7 @@ def test_what_is_damaged_is_brought_again_or_put_there_again_by_the_machine_that
 
 def test_an_evaluation_comes_with_the_baseline_that_it_evaluates(shared, tmp_path, monkeypatch):
     land_training("completed")
-    land_together([Landing("t-1-e1", "evaluation", evaluation("t-1-e1", "t-1"))])
+    land_together([("t-1-e1", "evaluation", evaluation("t-1-e1", "t-1"))])
     another_home(monkeypatch, tmp_path, "asks")
     take_over(["t-1-e1"], DATA)
     with reading() as con:
@@ -266,7 +266,7 @@ def test_an_evaluation_comes_with_the_baseline_that_it_evaluates(shared, tmp_pat
 
 
 def land_training(status: str, **values: object) -> None:
-    land_together([Landing("t-1", "training", training("t-1", status=status, **values))])
+    land_together([("t-1", "training", training("t-1", status=status, **values))])
 
 
 def test_a_failed_training_makes_way_for_the_one_that_completes(shared, tmp_path, monkeypatch):

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 
+import tasks.baselines
 import tasks.caching
-import tasks.fidelity
 from flows.selection import select
-from tasks.baselines import zero_shot
-from tasks.convert import quantize
-from tasks.evaluate import score_moved
-from tasks.fidelity import fidelity
+from tasks.baselines import fidelity, zero_shot
+from tasks.experiment import score_moved
 from tasks.grids.grid import known_models, load_grid
+from tasks.inputs import quantize
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import of_bits
 from tasks.runtime.home import home
@@ -62,7 +61,7 @@ def test_fidelities_of_one_model_on_other_samples_do_not_share_a_folder(ordered,
         (tmp_path / name).mkdir()
         seal(tmp_path / name, facts)
 
-    monkeypatch.setattr(tasks.fidelity, "base_folder", lambda source, root: tmp_path / "reference")
+    monkeypatch.setattr(tasks.baselines, "base_folder", lambda source, root: tmp_path / "reference")
     for cases in (20, 30, 30):
         grid = load_grid("smoke", [f"scoring.fidelity_cases={cases}"])
         with pytest.raises(Ordered):

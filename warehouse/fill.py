@@ -27,34 +27,28 @@ from warehouse.schema import FACTS, Kind, insert, refuse_equal_keys, refuse_newe
 # A dataset's own four sets decide what a training is, so datasets that share them are one for a
 # training: the one with the fewest further sets.
 _SAME_DATASET = """
-WITH one AS (
+WITH renamed AS (
     SELECT
-        sets_digest,
-        first(dataset_digest ORDER BY further_sets, dataset_digest) AS dataset_digest
+        dataset_digest AS digest,
+        first(dataset_digest) OVER (
+            PARTITION BY sets_digest ORDER BY further_sets, dataset_digest
+        ) AS one
     FROM dataset
-    GROUP BY sets_digest
-),
-renamed AS (
-    SELECT dataset.dataset_digest AS digest, one.dataset_digest FROM dataset JOIN one USING (sets_digest)
 )
-UPDATE {table} SET dataset_digest = renamed.dataset_digest
+UPDATE {table} SET dataset_digest = renamed.one
 FROM renamed
-WHERE {table}.dataset_digest = renamed.digest
-    AND renamed.digest <> renamed.dataset_digest
+WHERE {table}.dataset_digest = renamed.digest AND renamed.digest <> renamed.one
 """
 _LATEST_JUDGING = """
 INSERT INTO judged_again
-SELECT evaluation_id, judged_now
-FROM (
-    SELECT
-        evaluation_id,
-        first(evaluation_id) OVER (
-            PARTITION BY scores_id ORDER BY scoring_version DESC, evaluation_id
-        ) AS judged_now
-    FROM evaluation
-    WHERE scores_id IS NOT NULL
-)
-WHERE evaluation_id <> judged_now
+SELECT
+    evaluation_id,
+    first(evaluation_id) OVER (
+        PARTITION BY scores_id ORDER BY scoring_version DESC, evaluation_id
+    ) AS judged_now
+FROM evaluation
+WHERE scores_id IS NOT NULL
+QUALIFY evaluation_id <> judged_now
 """
 PART_SECONDS = 2.0  # for which a long load holds the file
 
@@ -171,7 +165,7 @@ def note_judgings(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _fill_costs(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:
-    """The cost matrix of an evaluation as rows. Raises BadInput for one that is none."""
+    """The cost matrix of an evaluation as rows."""
     con.execute("DELETE FROM cost WHERE evaluation_id = ?", [evaluation])
     row = con.execute(
         "SELECT cost_matrix FROM evaluation WHERE evaluation_id = ?", [evaluation]
@@ -179,17 +173,10 @@ def _fill_costs(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:
     if row is None or row[0] is None:
         return
 
-    try:
-        matrix = json.loads(row[0])
-        costs = [
-            [evaluation, label, decision, float(matrix[label][decision])]
-            for label in LABELS
-            for decision in LABELS
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"Table evaluation: cost_matrix of {evaluation} is not JSON of the form "
-            "{truth: {decision: cost}}."
-        ) from error
-
+    matrix = json.loads(row[0])
+    costs = [
+        [evaluation, label, decision, float(matrix[label][decision])]
+        for label in LABELS
+        for decision in LABELS
+    ]
     con.executemany("INSERT INTO cost VALUES (?, ?, ?, ?)", costs)

@@ -31,7 +31,7 @@ def clean(older: Older = "30d", unreferenced: Unreferenced = False, yes: Yes = F
     """Remove stored models, prefixes, adapters and cases that no result refers to."""
     from tasks.removable import unneeded
     from tasks.runtime.home import check_home, home
-    from warehouse.references import referred_to
+    from warehouse.landing import referred_to
 
     age = seconds_of(older)
     check_home()

@@ -157,17 +157,13 @@ def live(console: Console, objective: Objective) -> Iterator[None]:
 
 def _table(trials: Iterable[Trial], objective: Objective, width: int) -> Table:
     """The trial that trains, then those that came furthest, the best first."""
-
-    def place(trial: Trial) -> tuple[bool, int, float, int]:
-        loss = 0.0 if trial.value is None else objective.loss(trial.value)
-        return trial.state != "training", -trial.update, loss, trial.number
-
     table = Table()
     for column in ("trial", "state", "updates", objective.name):
         table.add_column(column, overflow="fold")
     room = max(LEAST_SETTINGS, width - OTHER_COLUMNS)
     table.add_column("settings", no_wrap=True, overflow="ellipsis", max_width=room)
-    for trial in sorted(trials, key=place)[:MOST_SHOWN]:
+    shown = sorted(best_first(trials), key=lambda trial: trial.state != "training")
+    for trial in shown[:MOST_SHOWN]:
         table.add_row(
             str(trial.number),
             trial.state,

@@ -65,8 +65,8 @@ def merge(
     ],
 ) -> None:
     """Take over the results of another machine or of a published study; what is here stays."""
+    from warehouse.landing import merge
     from warehouse.load import load_all
-    from warehouse.merge import merge
 
     report = merge(folder, home() / "landing")
     loaded = load_all(home() / "landing")

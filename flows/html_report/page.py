@@ -21,8 +21,8 @@ from flows.html_report.study import EVERYTHING, Panel, ReportedStudy, Section, f
 from flows.report.figures import counted
 from flows.report.typed_rows import Row, rows_of
 from tasks.grids.grid import GRIDS, load_grid
+from tasks.landing import grid_digest
 from tasks.runtime.errors import BadInput
-from tasks.studies import grid_digest
 from warehouse.connect import listed, quoted
 
 ORDER = ("train", "valid", "calibration", "test")

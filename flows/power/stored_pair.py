@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from flows.report.typed_rows import TRAINED
-from tasks.judging.inputs import label_codes
+from tasks.judging.point_metrics import label_codes
 from tasks.judging.study_draws import PairedCounts, units_of
 from tasks.runtime.errors import Locked
 from tasks.spec import ExperimentSpec

@@ -16,13 +16,14 @@ from tasks.corpus.splits import limited
 from tasks.corpus.vignettes.generator import planned_labels
 from tasks.judging.point_metrics import Floats, Ints, accuracy, macro_f1, recall
 from tasks.judging.study_draws import (
+    CELLS,
     Behaviour,
     PlannedSet,
-    Shift,
     difference_of,
     differences_of,
     draw_studies,
     shift_to,
+    shifted,
 )
 from tasks.spec import LABELS, Grid
 from warehouse.comparison.verdicts import VerdictShares, verdict_shares
@@ -101,21 +102,20 @@ class Studies:
         `most`: studies, at most, for a search. None where decisions cannot differ as much.
         """
         planned = planned or self.planned
-        shift = Shift.none() if difference is None else self._shift(metric, difference, planned)
-        if shift is None:
+        kernel: Floats | None = np.eye(CELLS)
+        if difference is not None:
+            cells = self.behaviour.cells(planned)
+            kernel = shift_to(difference, cells, VALUES[metric], LABELS_OF[metric])
+        if kernel is None:
             return None
         # Another stream than that of the draws, and the same one for every difference.
-        studies = shift.applied(self._drawn(planned)[:most], np.random.default_rng(SEED + 1))
+        studies = shifted(self._drawn(planned)[:most], kernel, np.random.default_rng(SEED + 1))
         return verdict_shares(metric, studies, planned.grouped, RESAMPLES)
 
     def spread(self, metric: str, planned: PlannedSet | None = None) -> float:
         """Standard deviation, over studies, of the difference that is seen."""
         totals = self._drawn(planned or self.planned).sum(axis=1).astype(np.float64)
         return float(np.nanstd(differences_of(totals, VALUES[metric])))
-
-    def _shift(self, metric: str, difference: float, planned: PlannedSet) -> Shift | None:
-        cells = self.behaviour.cells(planned)
-        return shift_to(difference, cells, VALUES[metric], LABELS_OF[metric])
 
     def _draw(self, planned: PlannedSet) -> Ints:
         count = STUDIES

@@ -13,10 +13,10 @@ from scipy.special import softmax
 
 from tasks.bundle.bundle import Bundle
 from tasks.bundle.decision import Decision
-from tasks.judging.conformal import conformal_sets
 from tasks.judging.decision_rules import (
     VectorScaling,
     argmax_rule,
+    conformal_sets,
     log_probabilities,
     min_cost_rule,
     threshold_rule,

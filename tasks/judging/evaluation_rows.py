@@ -17,10 +17,8 @@ from typing import Any
 import numpy as np
 
 from tasks.corpus.manifest import DatasetManifest
-from tasks.judging.conformal import EXTERNAL, MOVED, judge_conformal
-from tasks.judging.decision_rules import RuleRecord
+from tasks.judging.decision_rules import EXTERNAL, MOVED, RuleRecord, judge_conformal
 from tasks.judging.gates import Gate, Verdict, judge_gates
-from tasks.judging.inputs import label_codes
 from tasks.judging.intervals import UnitDraws, interval_columns
 from tasks.judging.metrics import (
     MIN_CASES,
@@ -30,11 +28,11 @@ from tasks.judging.metrics import (
     subgroup_metrics,
     subgroup_rows,
 )
-from tasks.judging.point_metrics import METRICS, Floats
+from tasks.judging.point_metrics import METRICS, Floats, label_codes
 from tasks.judging.score_metrics import (
     ClassScores,
-    DecisionCurve,
     calibration_table,
+    decision_curve,
     net_benefits,
     reliability_rows,
     score_metrics,
@@ -307,7 +305,7 @@ def _score_rows(judged: JudgedScores) -> dict[str, Rows]:
     marks = [np.isin(everyone, rows).astype(np.int64) for rows in subgroups.values()]
     features = np.column_stack([judged.p, np.eye(len(LABELS))[truth], *marks])
     draws = UnitDraws.of(features, judged.groups, judged.evaluation.seed)
-    curve = DecisionCurve.of(judged.p[:, 0], (truth == 0).astype(np.int64), draws)
+    curve = decision_curve(judged.p[:, 0], (truth == 0).astype(np.int64), draws)
     metrics, (resampled_curve,) = score_metrics([*whole, *parts], draws, [curve])
 
     decisions = judged.primary_decisions

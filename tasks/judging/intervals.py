@@ -223,16 +223,6 @@ class UnitDraws:
         return too_few(behind, unit)
 
 
-@dataclass(frozen=True)
-class Totals:
-    """A Statistic: totals of columns over the drawn cases. `sums`: over each unit's, (units, k)."""
-
-    sums: Floats
-
-    def __call__(self, counts: Floats) -> Floats:
-        return np.asarray(self.sums.T @ counts)
-
-
 def unit_sums(columns: Floats, unit: Ints, units: int) -> Floats:
     """Sums over the cases of each unit: (cases, k) -> (units, k)."""
     return np.stack(

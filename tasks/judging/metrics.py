@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tasks.judging.inputs import Costs, cost_array, label_codes
 from tasks.judging.intervals import (
     Groups,
     Interval,
@@ -32,14 +31,16 @@ from tasks.judging.intervals import (
 from tasks.judging.point_metrics import (
     METRICS,
     MIN_UNITS,
+    Costs,
     Floats,
     Ints,
     UnitCounts,
     confusion_cells,
+    cost_array,
+    label_codes,
     metric_values,
     too_few,
 )
-from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
 EXACT = "exact (Clopper-Pearson) 95 %"
@@ -85,10 +86,6 @@ def joined_notes(*notes: str | None) -> str | None:
 
 def confusion(labels: Sequence[str], decisions: Sequence[str]) -> Ints:
     """Counts, shape (3, 3): row = truth, column = decision, order LABELS."""
-    if len(labels) != len(decisions):
-        raise BadInput(
-            f"There are {len(labels)} labels but {len(decisions)} decisions; each case needs both."
-        )
     cells = label_codes(labels) * 3 + label_codes(decisions)
     return np.bincount(cells, minlength=9).reshape(3, 3).astype(np.int64)
 

@@ -12,17 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from tasks.judging.inputs import label_codes, label_probabilities
 from tasks.judging.intervals import (
     Groups,
     Statistic,
-    Totals,
     UnitDraws,
     clopper_pearson,
     percentile_interval,
@@ -30,11 +27,15 @@ from tasks.judging.intervals import (
     unit_sums,
 )
 from tasks.judging.metrics import BY_CASE, CLUSTERED, INDEPENDENT, NO_INTERVAL, Metric
-from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, ratio
+from tasks.judging.point_metrics import (
+    MIN_UNITS,
+    Floats,
+    Ints,
+    label_codes,
+    label_probabilities,
+    ratio,
+)
 from tasks.spec import LABELS, Label
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 CALIBRATION_METRICS = ("ece", "ed_ece", "brier", "ed_brier")
 ECE_CASES = 300  # below this the ECE of a perfect model is mostly noise
@@ -76,7 +77,8 @@ def calibration_table(
     if len(np.unique(units)) >= MIN_UNITS:
         summed = np.column_stack([*columns.values(), np.ones(cases)])
         draws = UnitDraws.of(summed, groups, seed, resamples)
-        (totals,) = draws.resampled([Totals(draws.sums(summed))])
+        sums = draws.sums(summed)
+        (totals,) = draws.resampled([lambda counts: sums.T @ counts])
         ends = np.cumsum([part.shape[1] for part in columns.values()])
         means = np.split((totals[:-1] / totals[-1]).T, ends[:-1], axis=1)
         resampled = dict(zip(columns, map(_sum_of_sizes, means), strict=True))
@@ -231,9 +233,8 @@ def _likelihood(predictor: Floats, outcome: Floats) -> float:
     return float((outcome * predictor - np.logaddexp(0, predictor)).sum())
 
 
-@dataclass(frozen=True)
-class Recalibration:
-    """A Statistic: slope and intercept, from a logistic regression of the outcome on the logit of
+def recalibration(x: Floats, is_positive: Ints, unit: Ints, units: int) -> Statistic:
+    """The Statistic of slope and intercept, shape (2, resamples), from a logistic regression of the outcome on the logit of
     p(class), unpenalised.
 
     The slope is that of logit P(class) = a + b logit p (Cox, Biometrika 45 (1958) 562-565): 1 is
@@ -246,46 +247,34 @@ class Recalibration:
     International Economic Review 40 (1999) 487-508), and takes totals of cases alone: a full fit
     of 2,000 resamples would take longer than all other figures of an evaluation.
 
-    `line`: intercept and slope together; `intercept`: at slope 1; `sums`: of the columns of
-    `_columns` over the cases of each unit, shape (units, 9).
+    `x`: logits; arguments but the last of shape (cases,). There must be a finite fit.
     """
+    outcome = is_positive.astype(np.float64)
+    ones = np.ones((len(x), 1))
+    line = fitted(np.column_stack([ones, x]), outcome, np.zeros(len(x)))
+    (at_slope_1,) = fitted(ones, outcome, x)
+    # Score and information of each case: of the line (2 and 3 columns) and of the intercept at
+    # slope 1 (1 and 1), then whether it is of the class, and whether not.
+    on_line = expit(line[0] + line[1] * x)
+    in_the_large = expit(at_slope_1 + x)
+    residual = outcome - on_line
+    weight = on_line * (1 - on_line)
+    of_line = (residual, residual * x, weight, weight * x, weight * x**2)
+    alone = in_the_large * (1 - in_the_large)
+    columns = [*of_line, outcome - in_the_large, alone, outcome, 1 - outcome]
+    sums = unit_sums(np.column_stack(columns), unit, units)
 
-    line: Floats
-    intercept: float
-    sums: Floats
-
-    @classmethod
-    def of(cls, x: Floats, is_positive: Ints, unit: Ints, units: int) -> Recalibration:
-        """`x`: logits; arguments but the last of shape (cases,). There must be a finite fit."""
-        outcome = is_positive.astype(np.float64)
-        ones = np.ones((len(x), 1))
-        line = fitted(np.column_stack([ones, x]), outcome, np.zeros(len(x)))
-        (intercept,) = fitted(ones, outcome, x)
-        columns = _columns(x, outcome, expit(line[0] + line[1] * x), expit(intercept + x))
-        return cls(line, float(intercept), unit_sums(columns, unit, units))
-
-    def __call__(self, counts: Floats) -> Floats:
-        """Shape (2, resamples), NaN for a resample without positives, without negatives or with
-        one probability alone.
-        """
-        totals = self.sums.T @ counts
+    def statistic(counts: Floats) -> Floats:
+        """NaN for a resample without positives, without negatives or with one probability alone."""
+        totals = sums.T @ counts
         score_0, score_1, weight, weighted, squared, score, alone, inside, outside = totals
         determinant = weight * squared - weighted**2
-        slope = self.line[1] + ratio(weight * score_1 - weighted * score_0, determinant)
-        intercept = self.intercept + ratio(score, alone)
+        slope = line[1] + ratio(weight * score_1 - weighted * score_0, determinant)
+        intercept = float(at_slope_1) + ratio(score, alone)
         defined = (inside > 0) & (outside > 0)
         return np.where(defined, np.stack([slope, intercept]), np.nan)
 
-
-def _columns(x: Floats, outcome: Floats, on_line: Floats, at_slope_1: Floats) -> Floats:
-    """Score and information of each case: of the line (2 and 3 columns) and of the intercept at
-    slope 1 (1 and 1), then whether it is of the class, and whether not.
-    """
-    residual = outcome - on_line
-    weight = on_line * (1 - on_line)
-    alone = at_slope_1 * (1 - at_slope_1)
-    line = (residual, residual * x, weight, weight * x, weight * x**2)
-    return np.column_stack([*line, outcome - at_slope_1, alone, outcome, 1 - outcome])
+    return statistic
 
 
 RANKING_METRICS = ("auroc", "average_precision")
@@ -361,9 +350,9 @@ def _plan(part: ClassScores, draws: UnitDraws) -> dict[tuple[str, ...], Statisti
     positive = part.is_positive
     unit = draws.unit[part.rows]
     x = logits(part.scores)
-    line = why_not_fitted(x, positive) or Recalibration.of(x, positive, unit, draws.units)
-    ranking = Ranking.of(part.scores, positive, unit, draws.units)
-    return {RANKING_METRICS: ranking, RECALIBRATION_METRICS: line}
+    line = why_not_fitted(x, positive) or recalibration(x, positive, unit, draws.units)
+    of_ranking = ranking(part.scores, positive, unit, draws.units)
+    return {RANKING_METRICS: of_ranking, RECALIBRATION_METRICS: line}
 
 
 def _metrics(
@@ -403,95 +392,80 @@ def _method(draws: UnitDraws) -> tuple[str, str | None]:
     return (CLUSTERED, None) if draws.clustered else (BY_CASE, INDEPENDENT)
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """A Statistic: AUROC and average precision, those of scikit-learn with the weights of each
-    resample as `sample_weight`.
+def ranking(scores: Floats, is_positive: Ints, unit: Ints, units: int) -> Statistic:
+    """The Statistic of AUROC and average precision, shape (2, resamples): those of scikit-learn with
+    the weights of each resample as `sample_weight`.
 
     A level is a score of at least one positive case; levels fall. Each matrix, shape (levels,
-    units), counts cases between a level and the next higher one, the lower level included.
-    `tied`: negatives whose score is the level; `negatives`: all of them, shape (units,).
+    units), counts cases between a level and the next higher one, the lower level included. All
+    arguments but the last are of shape (cases,).
     """
+    from scipy.sparse import coo_array, csr_array
 
-    positive: csr_array
-    negative: csr_array
-    tied: csr_array
-    negatives: Floats
+    truth = is_positive.astype(bool)
+    levels = np.unique(scores[truth])[::-1]
+    level = np.searchsorted(-levels, -scores, side="left")
 
-    @classmethod
-    def of(cls, scores: Floats, is_positive: Ints, unit: Ints, units: int) -> Ranking:
-        """All arguments but the last are of shape (cases,)."""
-        from scipy.sparse import coo_array
+    def counted(mask: NDArray[np.bool_]) -> csr_array:
+        ones = np.ones(int(mask.sum()))
+        shape = (len(levels), units)
+        return coo_array((ones, (level[mask], unit[mask])), shape=shape).tocsr()
 
-        truth = is_positive.astype(bool)
-        levels = np.unique(scores[truth])[::-1]
-        level = np.searchsorted(-levels, -scores, side="left")
+    reached = ~truth & (level < len(levels))
+    has_a_level = reached.copy()
+    has_a_level[reached] = levels[level[reached]] == scores[reached]
+    positive = counted(truth)
+    negative = counted(reached)
+    tied = counted(has_a_level)
+    all_negative = np.bincount(unit[~truth], minlength=units).astype(np.float64)
 
-        def counted(mask: NDArray[np.bool_]) -> csr_array:
-            ones = np.ones(int(mask.sum()))
-            shape = (len(levels), units)
-            return coo_array((ones, (level[mask], unit[mask])), shape=shape).tocsr()
-
-        reached = ~truth & (level < len(levels))
-        tied = reached.copy()
-        tied[reached] = levels[level[reached]] == scores[reached]
-        negatives = np.bincount(unit[~truth], minlength=units).astype(np.float64)
-
-        return cls(counted(truth), counted(reached), counted(tied), negatives)
-
-    def __call__(self, counts: Floats) -> Floats:
-        """Shape (2, resamples), NaN for a resample without positives or without negatives.
+    def statistic(counts: Floats) -> Floats:
+        """NaN for a resample without positives or without negatives.
 
         Average precision is the step function of the precision over the recall, without
         interpolation.
         """
-        at_level = self.positive @ counts
+        at_level = positive @ counts
         caught = np.cumsum(at_level, axis=0)
-        alarms = np.cumsum(self.negative @ counts, axis=0)
+        alarms = np.cumsum(negative @ counts, axis=0)
         positives = caught[-1]
-        negatives = self.negatives @ counts
+        negatives = all_negative @ counts
 
         precision = caught / np.maximum(caught + alarms, 1.0)
         average = ratio(np.einsum("lr,lr->r", at_level, precision), positives)
         # After the average precision, which counts ties in full; in the area each is one half.
-        if self.tied.nnz:
-            alarms -= (self.tied @ counts) / 2
+        if tied.nnz:
+            alarms -= (tied @ counts) / 2
 
         above = ratio(np.einsum("lr,lr->r", at_level, alarms), positives * negatives)
         area = 1 - above
         return np.stack([area, np.where(negatives > 0, average, np.nan)])
 
+    return statistic
 
-@dataclass(frozen=True)
-class DecisionCurve:
-    """A Statistic: net benefit of each threshold on p(ED), then what it has over ED for all.
+
+def decision_curve(p_ed: Floats, is_ed: Ints, draws: UnitDraws) -> Statistic:
+    """The Statistic of the net benefit of each threshold on p(ED), then what it has over ED for all.
 
     The net benefit of a threshold t is (caught emergencies - t / (1 - t) false alarms) / cases
     (Vickers and Elkin, Medical Decision Making 26 (2006) 565-574): whoever sends a case to ED from
     a risk of t on holds one missed emergency as bad as (1 - t) / t false alarms. Sending nobody has
-    net benefit 0.
-
-    `sums`: over the cases of each unit; a column per value, then the number of cases.
+    net benefit 0. `p_ed` and `is_ed` are of shape (cases,).
     """
+    thresholds = np.array(THRESHOLDS)
+    of_ed = np.where(is_ed[:, None] == 1, 1.0, -thresholds / (1 - thresholds))
+    sent_to_ed = (p_ed[:, None] >= thresholds) * of_ed
+    sums = draws.sums(np.column_stack([sent_to_ed, sent_to_ed - of_ed, np.ones(len(p_ed))]))
 
-    sums: Floats
-
-    @classmethod
-    def of(cls, p_ed: Floats, is_ed: Ints, draws: UnitDraws) -> DecisionCurve:
-        """`p_ed` and `is_ed` are of shape (cases,)."""
-        thresholds = np.array(THRESHOLDS)
-        of_ed = np.where(is_ed[:, None] == 1, 1.0, -thresholds / (1 - thresholds))
-        sent_to_ed = (p_ed[:, None] >= thresholds) * of_ed
-        columns = np.column_stack([sent_to_ed, sent_to_ed - of_ed, np.ones(len(p_ed))])
-        return cls(draws.sums(columns))
-
-    def __call__(self, counts: Floats) -> Floats:
-        totals = self.sums.T @ counts
+    def statistic(counts: Floats) -> Floats:
+        totals = sums.T @ counts
         return np.asarray(totals[:-1] / totals[-1])
+
+    return statistic
 
 
 def net_benefits(
-    curve: DecisionCurve, resampled: Floats, draws: UnitDraws
+    curve: Statistic, resampled: Floats, draws: UnitDraws
 ) -> list[dict[str, float | int | str | None]]:
     """A row of the table `net_benefit` per threshold, with 95 % intervals, paired by case for the
     difference from ED for all. `resampled`: the values of `curve` over the resamples of `draws`.

@@ -223,10 +223,6 @@ def generation_metrics(
     label is `scored`, the argmax of the label probabilities; an answer without one disagrees.
     `scored` and `groups` belong to the answered cases.
     """
-    if not answers:
-        note = "not available: no answers were generated"
-        return [Metric.without_interval(name, None, 0, note) for name in ANSWER_METRICS]
-
     is_exact = [answer.exact for answer in answers]
     agrees = [answer.label == label for answer, label in zip(answers, scored, strict=True)]
     note = f"greedy, {len(answers)} of {cases} cases"

@@ -129,12 +129,6 @@ def _counted(units: Sequence[str], kinds: Ints, number: int) -> tuple[tuple[str,
     return names, counts.reshape(len(names), number)
 
 
-def confusion_tables(cells: Floats) -> tuple[Floats, Floats]:
-    """Confusion tables (..., 3, 3) of the 4-bit and of the 8-bit model from cells (..., 27)."""
-    joint = cells.reshape(*cells.shape[:-1], CLASSES, CLASSES, CLASSES)
-    return joint.sum(-1), joint.sum(-2)
-
-
 ASSUMED_DISCORDANCE = 0.10  # share of the cases that exactly one of the two models decides rightly
 ASSUMED_ACCURACY = 0.80  # of either model
 ASSUMED_CLUSTERING = 0.05  # correlation of right-or-wrong differences of two cases of one group
@@ -179,16 +173,14 @@ class Behaviour:
         return cls(_smoothed_shares(by_class.sum(axis=0)), clustering, stored, assumed)
 
     def cells(self, planned: PlannedSet) -> Floats:
-        """The cells (27,) that a study of `planned` has on average."""
-        if self.stored is not None and self.is_of(planned):
-            return self.stored.counts.sum(axis=0).astype(np.float64)
+        """The cells (27,) that a study of `planned` has on average: those of the pair where that was
+        measured on as many cases of each label.
+        """
+        if self.stored is not None:
+            measured_on = self.stored.by_class.sum((0, 2))
+            if (measured_on == planned.cases.sum(axis=0)).all():
+                return self.stored.counts.sum(axis=0).astype(np.float64)
         return np.asarray((planned.cases.sum(axis=0)[:, None] * self.shares).ravel())
-
-    def is_of(self, planned: PlannedSet) -> bool:
-        """Whether the pair was measured on as many cases of each label as are planned."""
-        if self.stored is None:
-            return False
-        return bool((self.stored.by_class.sum((0, 2)) == planned.cases.sum(axis=0)).all())
 
 
 def assumed_shares() -> Floats:
@@ -215,12 +207,8 @@ def draw_studies(behaviour: Behaviour, planned: PlannedSet, studies: int, seed: 
         return rng.multinomial(planned.total, shares, size=(studies, 1))
 
     step = max(1, GROUPS_AT_ONCE // len(planned.names))
-    blocks = []
-    for start in range(0, studies, step):
-        size = min(step, studies - start)
-        blocks.append(_draw_groups(behaviour, planned, size, rng))
-
-    return np.concatenate(blocks)
+    sizes = (min(step, studies - start) for start in range(0, studies, step))
+    return np.concatenate([_draw_groups(behaviour, planned, size, rng) for size in sizes])
 
 
 def _estimate(counts: Floats, values: Floats, grouped: bool) -> float | None:
@@ -247,20 +235,16 @@ def _draw_groups(
     if stored is None or not stored.grouped:
         source = np.zeros((*sizes.shape, PAIR_CELLS), dtype=np.int64)
     else:
-        source = stored.by_class[_source_rows(stored, planned, rows, rng)]
+        # A drawn group is the one of its name in the measured pair, else any.
+        row_of = {name: row for row, name in enumerate(stored.names)}
+        if all(name in row_of for name in planned.names):
+            source_rows = np.array([row_of[name] for name in planned.names])[rows]
+        else:
+            source_rows = rng.integers(0, len(stored.names), size=rows.shape)
+        source = stored.by_class[source_rows]
 
     cells = _resized(source, sizes, behaviour, rng)
     return cells.reshape(*rows.shape, CLASSES * PAIR_CELLS)
-
-
-def _source_rows(
-    stored: PairedCounts, planned: PlannedSet, rows: Ints, rng: np.random.Generator
-) -> Ints:
-    """Which group of the measured pair each drawn group is: the one of its name, else any."""
-    row_of = {name: row for row, name in enumerate(stored.names)}
-    if all(name in row_of for name in planned.names):
-        return np.array([row_of[name] for name in planned.names])[rows]
-    return rng.integers(0, len(stored.names), size=rows.shape)
 
 
 def _resized(source: Ints, sizes: Ints, behaviour: Behaviour, rng: np.random.Generator) -> Ints:
@@ -268,8 +252,7 @@ def _resized(source: Ints, sizes: Ints, behaviour: Behaviour, rng: np.random.Gen
     cases = source.sum(-1)
     cells = source.copy()
     fewer = np.nonzero(cases > sizes)
-    if len(fewer[0]):
-        cells[fewer] = _sampled(source[fewer], sizes[fewer], rng)
+    cells[fewer] = _sampled(source[fewer], sizes[fewer], rng)
 
     further = np.maximum(sizes - cases, 0)
     places = np.nonzero(further)
@@ -356,34 +339,26 @@ Metric = Callable[[Floats], Floats]
 LARGEST = 1.0  # of a change of a label's share of right decisions
 
 
-@dataclass(frozen=True)
-class Shift:
-    """Changes decisions case by case: `kernel` (27, 27), from a cell (row) to a cell (column)."""
+def shifted(cells: Ints, kernel: Floats, rng: np.random.Generator) -> Ints:
+    """Cells (..., 27) after each case has changed, or not, by itself: `kernel` (27, 27) has the
+    probability of a change from a cell (row) to a cell (column).
+    """
+    changed = cells.copy()
+    for cell in np.nonzero(np.diagonal(kernel) < 1)[0]:
+        remaining = cells[..., cell].copy()
+        staying = 1.0
+        for target in np.nonzero(kernel[cell])[0]:
+            if target == cell:
+                continue
+            # A multinomial draw, target by target, from the cases that have not moved yet.
+            share = min(1.0, kernel[cell, target] / staying)
+            moved_cases = rng.binomial(remaining, share)
+            changed[..., cell] -= moved_cases
+            changed[..., target] += moved_cases
+            remaining -= moved_cases
+            staying = max(staying - kernel[cell, target], 1e-12)
 
-    kernel: Floats
-
-    @classmethod
-    def none(cls) -> Shift:
-        return cls(np.eye(CELLS))
-
-    def applied(self, cells: Ints, rng: np.random.Generator) -> Ints:
-        """Cells (..., 27) after each case has changed, or not, by itself."""
-        shifted = cells.copy()
-        for cell in np.nonzero(np.diagonal(self.kernel) < 1)[0]:
-            remaining = cells[..., cell].copy()
-            staying = 1.0
-            for target in np.nonzero(self.kernel[cell])[0]:
-                if target == cell:
-                    continue
-                # A multinomial draw, target by target, from the cases that have not moved yet.
-                share = min(1.0, self.kernel[cell, target] / staying)
-                moved_cases = rng.binomial(remaining, share)
-                shifted[..., cell] -= moved_cases
-                shifted[..., target] += moved_cases
-                remaining -= moved_cases
-                staying = max(staying - self.kernel[cell, target], 1e-12)
-
-        return shifted
+    return changed
 
 
 def difference_of(cells: Floats, metric: Metric) -> float:
@@ -393,14 +368,14 @@ def difference_of(cells: Floats, metric: Metric) -> float:
 
 def differences_of(cells: Floats, metric: Metric) -> Floats:
     """4 bits minus 8 bits of a metric of each row of cells (studies, 27)."""
-    at_4bit, at_8bit = confusion_tables(cells)
-    return metric(at_4bit) - metric(at_8bit)
+    joint = cells.reshape(-1, CLASSES, CLASSES, CLASSES)
+    return metric(joint.sum(-1)) - metric(joint.sum(-2))
 
 
 def shift_to(
     difference: float, cells: Floats, metric: Metric, labels: tuple[int, ...]
-) -> Shift | None:
-    """The shift after which cells (27,) have this true difference, or None if none is so large.
+) -> Floats | None:
+    """The kernel after which cells (27,) have this true difference, or None if none is so large.
 
     `labels`: true labels whose cases change, each by the same share of its cases.
     """
@@ -418,7 +393,7 @@ def shift_to(
         middle = (low + high) / 2
         low, high = (middle, high) if excess_after(middle) < 0 else (low, middle)
 
-    return Shift(_kernel((low + high) / 2, cells, labels))
+    return _kernel((low + high) / 2, cells, labels)
 
 
 def _kernel(change: float, cells: Floats, labels: tuple[int, ...]) -> Floats:
@@ -463,11 +438,8 @@ def _lower(kernel: Floats, label: int, decisions: Floats, change: float) -> None
     if both_right > 0:
         share = from_both / both_right
         kernel[label, label, label, label, label, label] = 1 - share
-        for other, part in zip(wrong, _wrong_shares(decisions, wrong), strict=True):
+        # How wrong decisions of either model divide over the other labels.
+        counts = decisions[wrong].sum(axis=1) + decisions[:, wrong].sum(axis=0)
+        parts = counts / counts.sum() if counts.sum() else np.full(len(wrong), 1 / len(wrong))
+        for other, part in zip(wrong, parts, strict=True):
             kernel[label, label, label, label, other, label] = share * part
-
-
-def _wrong_shares(decisions: Floats, wrong: list[int]) -> Floats:
-    """How wrong decisions of either model divide over the other labels, (2,)."""
-    counts = decisions[wrong].sum(axis=1) + decisions[:, wrong].sum(axis=0)
-    return counts / counts.sum() if counts.sum() else np.full(len(wrong), 1 / len(wrong))

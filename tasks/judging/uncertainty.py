@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
-from tasks.judging.inputs import label_codes, label_probabilities
 from tasks.judging.intervals import Groups, percentile_interval, unit_codes
-from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints
+from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, label_codes, label_probabilities
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
+from mlx_lm.models.cache import KVCache, trim_prompt_cache
 
 from tasks.corpus.case import exact_digest
 from tasks.corpus.manifest import DatasetManifest
@@ -40,13 +42,13 @@ from tasks.runtime.events import Emit, ProgressReport
 from tasks.runtime.files import write_atomic
 from tasks.runtime.store import build_folder
 from tasks.scoring.arguments import SampleSize, sample_numbers
-from tasks.scoring.generate import greedy_answers
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import LABELS, Scoring
 from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
-from tasks.tuning.data import LoadedSet, load_set, warn_of_shortened
+from tasks.tuning.data import EncodedCases, LoadedSet, load_set, warn_of_shortened
 from tasks.tuning.forward import score_cases
 from tasks.tuning.lora import Adapted
+from tasks.tuning.model import embed, project, run_blocks
 
 UNTUNED = "the untuned model"
 
@@ -72,17 +74,6 @@ class Scorer:
     data: Path
     emit: Emit
     moved: bool = False
-
-    @property
-    def why_no_passes(self) -> str | None:
-        """Why the model has no dropout passes; None where it has."""
-        if self.name == UNTUNED:
-            return "the model is untuned, so every pass would be the same"
-        if self.dropout == 0:
-            return "the recipe has dropout 0, so every pass would be the same"
-        if self.moved and not self.scoring.moved_passes:
-            return "scoring.moved_passes is false, so that moved adapters have none"
-        return None
 
 
 def score_sets(scorer: Scorer, sets: Mapping[str, Path], rules_from: Path | None = None) -> None:
@@ -187,18 +178,16 @@ def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
 
 def _write_passes(scorer: Scorer, test: LoadedSet, prefix: Prefix, folder: Path) -> str:
     """Run the dropout passes, if the model has any; returns the `mc_status` of the record."""
-    if scorer.why_no_passes is not None:
-        return f"{NOT_AVAILABLE}{scorer.why_no_passes}"
+    if scorer.name == UNTUNED:
+        return f"{NOT_AVAILABLE}the model is untuned, so every pass would be the same"
+    if scorer.dropout == 0:
+        return f"{NOT_AVAILABLE}the recipe has dropout 0, so every pass would be the same"
+    if scorer.moved and not scorer.scoring.moved_passes:
+        return f"{NOT_AVAILABLE}scoring.moved_passes is false, so that moved adapters have none"
 
     sample = _sample(test, scorer.scoring.mc_cases)
-    passes = dropout_passes(
-        scorer.adapted,
-        prefix,
-        sample,
-        scorer.scoring.passes,
-        scorer.seed,
-        scorer.emit,
-    )
+    count = scorer.scoring.passes
+    passes = dropout_passes(scorer.adapted, prefix, sample, count, scorer.seed, scorer.emit)
     np.save(folder / PASSES_FILE, passes, allow_pickle=False)
     case_ids = [test.records[number]["case_id"] for number in sample]
     (folder / PASSES_IDS_FILE).write_text(json.dumps(case_ids))
@@ -229,3 +218,70 @@ def _sample(test: LoadedSet, size: SampleSize) -> list[int]:
     """Numbers of the cases of a fixed sample, stratified by label."""
     case_ids = [record["case_id"] for record in test.records]
     return sample_numbers(case_ids, [record["label"] for record in test.records], size)
+
+
+# A label and the end of the turn are two or three; an answer that is longer still is no label.
+MAX_TOKENS = 8
+
+
+def greedy_answers(
+    adapted: Adapted,
+    cases: EncodedCases,
+    case_numbers: Sequence[int],
+    template: Template,
+    emit: Emit,
+    max_tokens: int | None = None,
+) -> list[str]:
+    """The text that follows the prompt of each of these cases, without special tokens.
+
+    Each token is the most probable one. An answer ends at the end of the turn, or after
+    `max_tokens` tokens: without it MAX_TOKENS, or as many as the longest right answer has. Dropout
+    is off.
+    """
+    limit = max_tokens or max(MAX_TOKENS, *map(len, template.completions))
+    adapted.set_dropout(None)
+    # The tokenizer's end, and what follows a label in a completion.
+    ends = {template.tokenizer.eos_token_id}
+    for completion, length in zip(template.completions, template.label_lengths, strict=True):
+        if length < len(completion):
+            ends.add(completion[length])
+    # Not mlx-lm's rotating caches, which cannot be trimmed once they are full: windows are in
+    # the masks here.
+    past = [KVCache() for _ in range(adapted.stack.depth)]
+    if cases.leading:
+        instruction = cases.encoded[case_numbers[0]].prompt[: cases.leading]
+        # For its keys and values alone: the token that would follow is not used.
+        _next_token(adapted, list(instruction), past)
+
+    answers = []
+    for count, number in enumerate(case_numbers, 1):
+        prompt = list(cases.encoded[number].prompt[cases.leading :])
+        tokens = _generate(adapted, prompt, past, ends, limit)
+        trim_prompt_cache(past, past[0].offset - cases.leading)
+        answers.append(template.tokenizer.decode(tokens, skip_special_tokens=True))
+        emit(ProgressReport("generated answers", count, len(case_numbers)))
+
+    return answers
+
+
+def _generate(
+    adapted: Adapted, prompt: list[int], past: list[KVCache], ends: set[int], max_tokens: int
+) -> list[int]:
+    """At most `max_tokens` tokens after `past` and `prompt`, up to the first of `ends`."""
+    tokens: list[int] = []
+    following = prompt
+    while len(tokens) < max_tokens:
+        token = _next_token(adapted, following, past)
+        if token in ends:
+            break
+        tokens.append(token)
+        following = [token]
+
+    return tokens
+
+
+def _next_token(adapted: Adapted, tokens: list[int], past: list[KVCache]) -> int:
+    stack = adapted.stack
+    hidden = run_blocks(stack, embed(stack, mx.array([tokens])), 0, stack.depth, past)
+    logits = project(stack, hidden[:, -1])
+    return int(np.array(logits).argmax())

@@ -12,7 +12,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -108,7 +108,7 @@ def in_words(values: Values) -> str:
     )
 
 
-def best_first(trials: Sequence[Trial]) -> list[Trial]:
+def best_first(trials: Iterable[Trial]) -> list[Trial]:
     """The best trials among those that came furthest, then the others; failed ones last."""
 
     def place(trial: Trial) -> tuple[bool, int, float, float, int]:
@@ -165,7 +165,19 @@ class Trials:
     def all(self) -> list[Trial]:
         """Every trial, in the order in which they were proposed."""
         with self._sentences():
-            return [self._trial(frozen) for frozen in self._frozen()]
+            return [
+                Trial(
+                    number=frozen.number,
+                    values=self._values(frozen.params),
+                    training_id=frozen.user_attrs["training_id"],
+                    rungs=tuple(Reached(**rung) for rung in frozen.user_attrs["rungs"]),
+                    error=frozen.user_attrs.get("error"),
+                    iterations=self._space.recipe.iterations,
+                    objective=self._space.objective,
+                    state=STATES.get(frozen.state, "running"),
+                )
+                for frozen in self._frozen()
+            ]
 
     def propose(self) -> Values | None:
         """The values of the next trial; None where the space has no other recipe left."""
@@ -261,19 +273,6 @@ class Trials:
             view.tell(running, state=TrialState.FAIL)
 
         return is_pruned
-
-    def _trial(self, frozen: FrozenTrial) -> Trial:
-        attributes = frozen.user_attrs
-        return Trial(
-            number=frozen.number,
-            values=self._values(frozen.params),
-            training_id=attributes["training_id"],
-            rungs=tuple(Reached(**rung) for rung in attributes["rungs"]),
-            error=attributes.get("error"),
-            iterations=self._space.recipe.iterations,
-            objective=self._space.objective,
-            state=STATES.get(frozen.state, "running"),
-        )
 
     def _values(self, params: Mapping[str, Any]) -> dict[str, Value]:
         """The values that parameters of Optuna's stand for, real numbers as one would write them."""

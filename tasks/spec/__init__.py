@@ -6,31 +6,29 @@ Prefect, MLX or a file format.
 """
 
 from tasks.spec.base import (
+    EMBEDDED_EVALUATION_SETS,
+    EMBEDDED_ONLY,
     ENGINE_VERSION,
     LABELS,
     OMITTED_AT_DEFAULT,
     SCORES_VERSION,
     SCORING_VERSION,
     BaseModelSpec,
+    Columns,
+    Data,
+    EvaluationSet,
     FolderSource,
     HubSource,
     Label,
     PackageSource,
     RandomSource,
     Seed,
+    SetName,
     Source,
     Strict,
     canonical_json,
     digest_of,
     short_digest,
-)
-from tasks.spec.cases import (
-    EMBEDDED_EVALUATION_SETS,
-    EMBEDDED_ONLY,
-    Columns,
-    Data,
-    EvaluationSet,
-    SetName,
 )
 from tasks.spec.grid import (
     MOST_EXPERIMENTS,

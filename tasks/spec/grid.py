@@ -10,26 +10,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.precisions import (
-    BUILT_IN,
-    Precision,
-    named,
-    of_bits,
-    with_precision_for_bits,
-)
-from tasks.precisions import (
-    table as precision_table,
-)
+from tasks import precisions
+from tasks.precisions import Precision
 from tasks.spec.base import (
     OMITTED_AT_DEFAULT,
     SCORING_VERSION,
     BaseModelSpec,
+    Data,
+    EvaluationSet,
     Name,
     Seed,
     Strict,
     short_digest,
 )
-from tasks.spec.cases import Data, EvaluationSet
 from tasks.spec.recipe import OVERRIDES, CostMatrix, PromptChoice, Recipe, Search, Training
 
 # A plan of so many takes half a minute; a study of the whole paper has 60.
@@ -116,7 +109,7 @@ class Grid(Strict):
         default=None,
         min_length=1,
         description="precisions to compare, by name: "
-        + ", ".join(f"`{name}`" for name in BUILT_IN)
+        + ", ".join(f"`{name}`" for name in precisions.BUILT_IN)
         + ", or those of `[[precision]]`",
     )
     seeds: tuple[Seed, ...] = Field(
@@ -176,6 +169,7 @@ class Grid(Strict):
             "recipe": [recipe.name for recipe in self.recipes],
             **{f"recipe {recipe.name}: seeds": [*(recipe.seeds or ())] for recipe in self.recipes},
             "base_model": [model.name for model in self.base_models],
+            "precision": [*precisions.BUILT_IN, *(one.name for one in self.further_precisions)],
             "evaluation_set": [entry.name for entry in self.evaluation_sets],
             "scoring.move_adapters": [*moves] if isinstance(moves, tuple) else [],
         }
@@ -205,12 +199,10 @@ class Grid(Strict):
         return self
 
     def _named(self, key: str, names: tuple[str, ...]) -> tuple[Precision, ...]:
+        further = {precision.name: precision for precision in self.further_precisions}
+        table = precisions.BUILT_IN | further
         try:
-            table = precision_table([*BUILT_IN.values(), *self.further_precisions])
-        except ValueError as error:
-            raise ValueError(f"precision: {error}") from None
-        try:
-            return tuple(named(name, table) for name in names)
+            return tuple(precisions.named(name, table) for name in names)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
 
@@ -218,7 +210,7 @@ class Grid(Strict):
     def compared(self) -> tuple[Precision, ...]:
         """The precisions that the grid trains at, whichever of its two keys names them."""
         if self.bits is not None:
-            return tuple(of_bits(bits) for bits in self.bits)
+            return tuple(precisions.of_bits(bits) for bits in self.bits)
         return self._named("precisions", self.precisions or ())
 
     @property
@@ -269,7 +261,7 @@ class ExperimentSpec(Strict):
     @classmethod
     def _bits_name_a_precision(cls, values: Any) -> Any:
         """Experiments of before, and tests, give the bits of a plain precision."""
-        return with_precision_for_bits(values)
+        return precisions.with_precision_for_bits(values)
 
     @property
     def bits(self) -> int | None:

@@ -78,9 +78,9 @@ def _is_answer(word: str) -> str:
     return word
 
 
-def _can_be_told_apart(answers: dict[Label, str]) -> dict[Label, str]:
+def _can_be_told_apart(answers: dict[Label, str]) -> dict[Label, str] | None:
     """Refuses answers of which one is, or starts, another: whoever reads the first cannot know
-    which label is meant.
+    which label is meant. None where they are the labels themselves.
     """
     for (label, word), (other, longer) in itertools.permutations(answers.items(), 2):
         if longer.casefold().startswith(word.casefold()):
@@ -89,10 +89,6 @@ def _can_be_told_apart(answers: dict[Label, str]) -> dict[Label, str]:
                 f"the answer {word!r} for {label} {relation} that for {other} ({longer!r}); "
                 "give each label a word that starts no other"
             )
-    return answers
-
-
-def _unless_the_labels_themselves(answers: dict[Label, str]) -> dict[Label, str] | None:
     return None if all(label == word for label, word in answers.items()) else answers
 
 
@@ -100,7 +96,6 @@ Answers = Annotated[
     dict[Label, Annotated[str, Field(max_length=40), AfterValidator(_is_answer)]],
     AfterValidator(every_label),
     AfterValidator(_can_be_told_apart),
-    AfterValidator(_unless_the_labels_themselves),
 ]
 
 

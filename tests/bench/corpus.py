@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import typer
 
-from tasks.judging.inputs import label_codes
 from tasks.judging.intervals import clustered_bootstrap
-from tasks.judging.point_metrics import Floats, confusion_cells, metric_values
+from tasks.judging.point_metrics import Floats, confusion_cells, label_codes, metric_values
 from tasks.runtime.errors import BadInput
 from tests.bench.common import print_rows, run
 from warehouse.query import query

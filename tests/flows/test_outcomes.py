@@ -8,11 +8,10 @@ import pytest
 from flows.outcomes import finish_all
 from flows.steps import Chain, Extra, SubmittedSweep
 from tasks.grids.grid import load_grid
-from tasks.landing import land_rows
+from tasks.landing import SweepRecord, land_rows
 from tasks.runtime import children
 from tasks.runtime.errors import Stopped
 from tasks.runtime.home import home
-from tasks.studies import SweepRecord
 from tests.stopping import stop_for_this_test_only
 from tests.warehouse.rows import evaluation, training
 from warehouse.connect import warehouse_path

@@ -22,12 +22,12 @@ from flows.experiment import RESULT, PooledCell, PooledResult, experiment, versi
 from flows.pool import PooledSweep, refuse_pool, sweep_in_pool
 from flows.selection import Narrowing, select
 from tasks.grids.grid import load_grid
+from tasks.landing import SweepRecord, grid_digest
 from tasks.progress import listening
 from tasks.runtime import locks
 from tasks.runtime.errors import BadInput, BrokenFolder, SourceUnavailable, Stopped
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, RemoteReport, StepWarning
 from tasks.runtime.locks import accelerator_reserved as reserved
-from tasks.studies import RunTime, SweepRecord, grid_digest
 from tests.http_server import QuietHandler, http_server
 
 GIVEN_BACK = "The machine mac2 gives its run back."
@@ -143,7 +143,7 @@ def warnings(events):
 def test_every_cell_is_one_run_and_what_landed_belongs_to_the_sweep(server):
     failures, events, record = run_sweep(server, complete)
     assert failures == [] and len(server.runs) == 4
-    assert server.times == [RunTime(12.5, 10.0)] * 4
+    assert server.times == [(12.5, 10.0)] * 4
     assert "No machine works for the pool fleet now; type" in events[0][1].message
     assert all(key.endswith(run.parameters["pooled"]["cell"]) for key, run in server.runs.items())
 

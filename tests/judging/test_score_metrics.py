@@ -8,16 +8,16 @@ from scipy.special import expit, softmax
 from sklearn.metrics import average_precision_score, roc_auc_score
 from statsmodels.tools.sm_exceptions import PerfectSeparationError
 
-from tasks.judging.intervals import Totals, UnitDraws
+from tasks.judging.intervals import UnitDraws
 from tasks.judging.score_metrics import (
     SCORE_METRICS,
     THRESHOLDS,
     ClassScores,
-    DecisionCurve,
-    Ranking,
-    Recalibration,
+    decision_curve,
     logits,
     net_benefits,
+    ranking,
+    recalibration,
     score_metrics,
     why_not_fitted,
 )
@@ -45,7 +45,7 @@ def test_auroc_and_average_precision_equal_scikit_learn_in_the_set_and_in_every_
         if not positive.any():
             continue
 
-        resampled = Ranking.of(scores, positive, unit, units)(counts)
+        resampled = ranking(scores, positive, unit, units)(counts)
         for column, (area, average) in zip(counts.T, resampled.T, strict=True):
             weights = column[unit]
             drawn = weights > 0
@@ -77,7 +77,7 @@ def test_calibration_slope_and_intercept_equal_statsmodels():
         if len(set(positive)) < 2 or why_not_fitted(x, positive):
             continue
 
-        slope, intercept = Recalibration.of(x, positive, unit, units)(np.ones((units, 1)))[:, 0]
+        slope, intercept = recalibration(x, positive, unit, units)(np.ones((units, 1)))[:, 0]
         try:
             line = fit(positive, x).params
         except (np.linalg.LinAlgError, PerfectSeparationError):
@@ -98,10 +98,10 @@ def test_a_resample_moves_one_newton_step_and_comes_near_a_full_fit():
     positive = (rng.random(400) < expit(0.3 + 0.7 * x)).astype(np.int64)
     unit = np.arange(400) % 50
     counts = rng.multinomial(50, [1 / 50] * 50, 6).T.astype(float)
-    resampled = Recalibration.of(x, positive, unit, 50)(counts)
+    resampled = recalibration(x, positive, unit, 50)(counts)
     start = fit(positive, x).params
     alone = fit(positive, offset=x).params
-    of_set = Recalibration.of(x, positive, unit, 50)(np.ones((50, 1)))[:, 0]
+    of_set = recalibration(x, positive, unit, 50)(np.ones((50, 1)))[:, 0]
     assert of_set == pytest.approx([start[1], alone[0]], abs=NEAR)
 
     for column, (slope, intercept) in zip(counts.T, resampled.T, strict=True):
@@ -150,7 +150,7 @@ def test_intervals_are_the_percentiles_of_scikit_learn_over_the_same_resamples()
     for name, score in {"gp_auroc": roc_auc_score, "gp_average_precision": average_precision_score}.items():
         assert metrics[name].value == pytest.approx(score(is_gp, p[:, 1]), abs=NEAR)
         by_hand = [score(is_gp, p[:, 1], sample_weight=drawn) for drawn in weights[:200]]
-        few = Ranking.of(p[:, 1], is_gp, draws.unit, 30)(counts[:, :200])[list(metrics).index(name)]
+        few = ranking(p[:, 1], is_gp, draws.unit, 30)(counts[:, :200])[list(metrics).index(name)]
         assert few == pytest.approx(np.array(by_hand), abs=NEAR)
         assert metrics[name].method.startswith("bootstrap clustered") and metrics[name].note is None
         assert metrics[name].low < metrics[name].value < metrics[name].high
@@ -192,7 +192,7 @@ def test_one_probability_for_all_cases_ranks_nothing_and_a_perfect_model_has_no_
 
 def curve_of(p_ed, is_ed, groups=None):
     draws = UnitDraws.of(np.column_stack([p_ed, is_ed]), groups, seed=5)
-    curve = DecisionCurve.of(p_ed, is_ed, draws)
+    curve = decision_curve(p_ed, is_ed, draws)
     (resampled,) = draws.resampled([curve])
     return net_benefits(curve, resampled, draws), resampled, draws
 
@@ -257,5 +257,3 @@ def test_a_unit_is_drawn_as_often_as_chance_would_have_it():
     assert counts.shape == (50, 2000) and (counts.sum(axis=0) == 50).all()
     assert counts.mean(axis=1) == pytest.approx(np.ones(50), abs=0.12)
     assert counts.var(axis=1).mean() == pytest.approx(49 / 50, abs=0.03)
-    (totals,) = draws.resampled([Totals(draws.sums(np.arange(50.0)[:, None]))])
-    assert totals[0] == pytest.approx(counts.T @ np.arange(50.0), abs=NEAR)

@@ -19,6 +19,7 @@ from tasks.judging.study_draws import (
     draw_studies,
     intraclass_correlation,
     shift_to,
+    shifted,
     value_sums,
 )
 
@@ -102,20 +103,20 @@ def test_what_a_stored_pair_cannot_tell_is_assumed():
 def test_a_shift_gives_the_true_difference_at_the_same_discordance(metric, difference):
     stored = pair(groups=200)
     cells = stored.counts.sum(axis=0).astype(float)
-    shift = shift_to(difference, cells, METRICS[metric], (0, 1, 2))
-    assert np.allclose(shift.kernel.sum(axis=1), 1) and (shift.kernel >= 0).all()
-    assert difference_of(cells @ shift.kernel, METRICS[metric]) == pytest.approx(difference, abs=1e-6)
-    assert (cells @ shift.kernel)[GAIN != 0].sum() == pytest.approx(cells[GAIN != 0].sum())
+    kernel = shift_to(difference, cells, METRICS[metric], (0, 1, 2))
+    assert np.allclose(kernel.sum(axis=1), 1) and (kernel >= 0).all()
+    assert difference_of(cells @ kernel, METRICS[metric]) == pytest.approx(difference, abs=1e-6)
+    assert (cells @ kernel)[GAIN != 0].sum() == pytest.approx(cells[GAIN != 0].sum())
 
-    changed = shift.applied(np.tile(stored.counts, (50, 1, 1)), np.random.default_rng(4))
+    changed = shifted(np.tile(stored.counts, (50, 1, 1)), kernel, np.random.default_rng(4))
     assert (changed >= 0).all() and (
         changed.reshape(-1, 3, 9).sum(-1) == np.tile(stored.by_class.sum(-1), (50, 1))
     ).all()
-    assert np.allclose(changed.sum((0, 1)) / 50, cells @ shift.kernel, atol=4)
+    assert np.allclose(changed.sum((0, 1)) / 50, cells @ kernel, atol=4)
 
 
 def test_ed_alone_is_changed_where_the_metric_is_about_ed_and_no_difference_is_larger_than_all_cases():
     cells = pair().counts.sum(axis=0).astype(float)
-    shift = shift_to(-0.03, cells, lambda tables: tables[..., 0, 0] / tables[..., 0, :].sum(-1), (0,))
-    assert (shift.kernel[9:, 9:] == np.eye(18)).all() and not (shift.kernel[:9, :9] == np.eye(9)).all()
+    kernel = shift_to(-0.03, cells, lambda tables: tables[..., 0, 0] / tables[..., 0, :].sum(-1), (0,))
+    assert (kernel[9:, 9:] == np.eye(18)).all() and not (kernel[:9, :9] == np.eye(9)).all()
     assert shift_to(-1.5, cells, accuracy, (0, 1, 2)) is None

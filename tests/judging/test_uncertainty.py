@@ -107,7 +107,7 @@ def test_inactive_dropout_and_masks_used_twice_are_found_and_nan_is_refused():
         passes_are_distinct(log_p * math.inf)
     p = random_passes(0)
     p[3, 2, 1] = math.nan
-    with pytest.raises(BadInput, match="NaN or infinity"):
+    with pytest.raises(BadInput, match="not finite"):
         summarise(p)
 
 

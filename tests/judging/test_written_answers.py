@@ -50,8 +50,3 @@ def test_answers_to_cases_of_few_conditions_are_not_taken_for_independent():
     assert grouped.method == CLUSTERED and INDEPENDENT not in grouped.note and grouped.value == alone.value == 0.5
     assert (grouped.exact_low, grouped.exact_high) == (alone.low, alone.high)
     assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
-
-
-def test_without_answers_nothing_is_claimed():
-    for metric in generation_metrics([], [], 10):
-        assert metric.value is None and metric.note.startswith("not available")

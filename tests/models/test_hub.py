@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-import tasks.acquire
+import tasks.inputs
 from tasks.models.convert import run_convert
 from tasks.models.sources import fetch as fetching
 from tasks.models.sources import hub_source
@@ -298,12 +298,12 @@ def acquired(hub, tmp_path, monkeypatch):
             if isinstance(event, ProgressReport):
                 on_progress()
 
-        monkeypatch.setattr(tasks.acquire, "publisher", lambda title: publish)
+        monkeypatch.setattr(tasks.inputs, "publisher", lambda title: publish)
         # A bar that is done within its 0.1 seconds reports once, when it is closed.
         hub.slow["model.safetensors"] = 0.5
         spec = BaseModelSpec(name="m", licence="x", sources=({"kind": "hub", "repo": REPO},))
         with reached(hub, tmp_path / "hf"):
-            tasks.acquire.acquire.fn(spec)
+            tasks.inputs.acquire.fn(spec)
 
     return run
 

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks import progress
-from tasks.acquire import acquire
 from tasks.grids.grid import known_models
+from tasks.inputs import acquire
 from tasks.models.convert import run_convert, run_quantize
 from tasks.models.manifest import SourceManifest, VariantManifest
 from tasks.models.sources import fetch as fetching

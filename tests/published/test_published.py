@@ -21,9 +21,8 @@ from tests.warehouse.test_studies import land, land_sweep
 from warehouse.connect import reading, writing
 from warehouse.cookbook import named_query
 from warehouse.health import run_audits
-from warehouse.landing import write_landing
+from warehouse.landing import merge, write_landing
 from warehouse.load import load_all
-from warehouse.merge import merge
 
 MOST_BYTES = {
     "demo": 500_000, "study": 3_000_000, "study_gemma": 1_200_000, "first_run": 100_000, "demo_first": 100_000,

@@ -27,8 +27,7 @@ from tests.published.figures import FOLDER, VIEWS
 from warehouse.comparison.precision_pools import WITH_INFORMED, PrecisionPool, pools_in
 from warehouse.connect import quoted, reading
 from warehouse.health import bring_up_to_date
-from warehouse.landing import LandingManifest, kind_of, landing_folders
-from warehouse.merge import PACK, copy_folder, is_pack, unpack
+from warehouse.landing import PACK, LandingManifest, copy_folder, is_pack, kind_of, landing_folders, unpack
 from warehouse.schema import FACTS
 
 STUDIES = ("demo", "study", "study_gemma")  # the processors of the other folders are gone

@@ -8,13 +8,12 @@ import pytest
 
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
-from tasks.evaluate import evaluate, evaluate_sets
+from tasks.experiment import evaluate, evaluate_sets, land
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_folder, training_of
 from tasks.judging.decision_rules import record_rules
 from tasks.judging.evaluation_rows import evaluation_rows, judged_rows
 from tasks.judging.scores_folder import Evaluation, EvaluationScores, ScoredCase, ScoresManifest, probability_table
-from tasks.land import land
 from tasks.landing import land_rows, refill_warehouse
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
@@ -56,7 +55,7 @@ def warehouse(study, monkeypatch, tmp_path):
     """A warehouse of the test's own, beside the study's folders; no server is started for the progress."""
     monkeypatch.setenv("TRIAGE_HOME", study[1]["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
-    monkeypatch.setattr("tasks.evaluate.publisher", lambda title: quiet)
+    monkeypatch.setattr("tasks.experiment.publisher", lambda title: quiet)
 
 
 def evaluate_further(study, *names):
@@ -110,7 +109,7 @@ def test_each_set_lands_separately_with_the_threshold_of_the_test_set_and_is_not
         expected = [case["case_id"] for case in lines(Path(args["data"]) / f"{name}.jsonl")]
         assert [case["case_id"] for case in lines(folder / "test.jsonl")] == expected
 
-    monkeypatch.setattr("tasks.evaluate.run_job", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr("tasks.experiment.run_job", lambda *_, **__: pytest.fail("scored again"))
     assert evaluate_further(study, *names) == evaluation_ids
 
 
@@ -153,7 +152,7 @@ def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_mode
         earlier.setattr("tasks.judging.evaluation_rows.SCORING_VERSION", SCORING_VERSION - 1)
         before = finish()
 
-    monkeypatch.setattr("tasks.evaluate.run_job", lambda *_, **__: pytest.fail("a model ran"))
+    monkeypatch.setattr("tasks.experiment.run_job", lambda *_, **__: pytest.fail("a model ran"))
 
     after = finish()
     assert len({*before, *after}) == 4 and finish() == after

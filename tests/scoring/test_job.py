@@ -16,9 +16,9 @@ from mlx_lm.utils import load, load_model
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import DEFAULT, load_prompt, make_template
+from tasks.experiment import land
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_of
-from tasks.land import land
 from tasks.landing import land_failure
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import base_folder
@@ -27,9 +27,9 @@ from tasks.runtime.backend import CPU, CPU_PACKED, backend
 from tasks.runtime.errors import BadInput, Diverged, TriageError
 from tasks.runtime.events import Device, Event, StepWarning
 from tasks.runtime.store import CHECKED, SEAL, read_manifest, seal, verify
-from tasks.scoring import fidelity_job, generate, job, mc_dropout, scorer
+from tasks.scoring import job, mc_dropout, scorer
 from tasks.scoring.arguments import sample_numbers
-from tasks.scoring.generate import greedy_answers
+from tasks.scoring.scorer import greedy_answers
 from tasks.spec import LABELS, EvaluationSet, evaluation_id, experiments
 from tasks.tuning.activations import Prefix
 from tasks.tuning.data import load_set, load_template
@@ -317,8 +317,8 @@ def test_greedy_answers_equal_stock_generation_and_their_text_is_not_stored(stud
     template = load_template(Path(args["variant"]), DEFAULT)
     loaded = load_set(Path(args["data"]), "test", template, spec.training.max_tokens)
     generated = []
-    original = generate._generate
-    monkeypatch.setattr(generate, "_generate", lambda *args: generated.append(original(*args)) or generated[-1])
+    original = scorer._generate
+    monkeypatch.setattr(scorer, "_generate", lambda *args: generated.append(original(*args)) or generated[-1])
 
     own_result = greedy_answers(adapted, loaded.cases, [0, 5, 9], template, quiet, max_tokens=4)
     ends = {template.tokenizer.eos_token_id, template.completions[0][template.label_lengths[0]]}
@@ -350,7 +350,7 @@ def at_8_bits(spec, args):
 def fidelity(spec, args, base, variants, **values):
     """What the fidelity job measures of these variants on 10 cases."""
     common = {"reference": str(base), "cases": 10, "data": args["data"], "home": args["home"], "variants": variants}
-    return fidelity_job.run(common | {"training": spec.training.model_dump(mode="json")} | values, quiet)
+    return job.run_fidelity(common | {"training": spec.training.model_dump(mode="json")} | values, quiet)
 
 
 def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_closer_than_4(study):
@@ -389,9 +389,9 @@ def test_where_trainings_compute_on_packed_weights_fidelity_stores_no_prefix_for
         measured = fidelity(spec, args, base, {"4": args["variant"]}, home=str(home))
         return measured["figures"]["4"]["vocabulary"]
 
-    monkeypatch.setattr(fidelity_job, "backend", lambda: CPU)
+    monkeypatch.setattr(job, "backend", lambda: CPU)
     stored = figures(tmp_path / "shared")
-    monkeypatch.setattr(fidelity_job, "backend", lambda: CPU_PACKED)
+    monkeypatch.setattr(job, "backend", lambda: CPU_PACKED)
     computed = figures(tmp_path / "alone")
     assert list((tmp_path / "shared/prefixes").iterdir()) and not (tmp_path / "alone/prefixes").exists()
     assert computed["kl_mean"] == pytest.approx(stored["kl_mean"], rel=1e-3)

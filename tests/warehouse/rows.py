@@ -9,12 +9,12 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from tasks.judging.conformal import judge_conformal
+from tasks.judging.decision_rules import judge_conformal
 from tasks.judging.gates import judge_gates
-from tasks.judging.inputs import label_codes
 from tasks.judging.intervals import UnitDraws
 from tasks.judging.metrics import metric_table
-from tasks.judging.score_metrics import ClassScores, DecisionCurve, net_benefits, reliability_rows, score_metrics
+from tasks.judging.point_metrics import label_codes
+from tasks.judging.score_metrics import ClassScores, decision_curve, net_benefits, reliability_rows, score_metrics
 from tasks.spec import SCORING_VERSION
 from warehouse import health
 from warehouse.comparison import reproduced
@@ -62,7 +62,7 @@ def judged(cases: tuple[tuple[str, str, str], ...], groups: bool) -> dict[str, l
     p = np.array(ps)
     truth = label_codes(labels)
     draws = UnitDraws.of(np.column_stack([p, truth]), named, seed=0, resamples=50)
-    curve = DecisionCurve.of(p[:, 0], (truth == 0).astype(np.int64), draws)
+    curve = decision_curve(p[:, 0], (truth == 0).astype(np.int64), draws)
     (of_ed,), (resampled,) = score_metrics([ClassScores("ED", p, truth, np.arange(len(p)))], draws, [curve])
     right = sum(a == b for a, b in zip(labels, argmax, strict=True))
     rows = {

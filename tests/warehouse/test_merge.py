@@ -11,9 +11,8 @@ from tasks.runtime.store import MANIFEST, seal
 from tests.published.write import write_pack
 from tests.warehouse.rows import evaluation, land_arm, land_pair, training
 from tests.warehouse.test_studies import land_dataset, land_sweep
-from warehouse.landing import LandingManifest, landing_folders, write_landing
+from warehouse.landing import PACK, LandingManifest, folders_at, landing_folders, merge, unpack, write_landing
 from warehouse.load import load_all
-from warehouse.merge import PACK, folders_at, merge, unpack
 from warehouse.query import query
 
 

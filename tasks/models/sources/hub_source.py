@@ -6,7 +6,7 @@ process starts its current file again, since huggingface_hub keeps no part of on
 HF_TOKEN, HF_HOME and HF_HUB_OFFLINE have their usual meaning.
 
 A busy Hub (429, 503) is asked three times, `BUSY_PAUSES` apart. If the last attempt fails too,
-`explain_hub_errors` marks the error as transient, and the Prefect task `tasks/acquire.py` starts
+`explain_hub_errors` marks the error as transient, and the Prefect task `tasks/inputs.py` starts
 the whole step again.
 """
 

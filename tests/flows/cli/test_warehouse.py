@@ -14,10 +14,10 @@ from flows.cli.terminal import load_what_waits
 from flows.cli.warehouse import check, forget, merge, studies
 from flows.report.studies import evaluations_of_sweep, find_study
 from tasks.grids.grid import load_grid
+from tasks.landing import SweepRecord
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import seal
-from tasks.studies import SweepRecord
 from tests.warehouse.rows import land_pair
 from tests.warehouse.test_studies import land, land_dataset, land_sweep
 from tests.warehouse.test_waiting import held_warehouse

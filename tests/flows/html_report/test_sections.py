@@ -16,7 +16,7 @@ from flows.html_report.study import ReportedStudy, and_others, reported_study
 from flows.report.figures import RANDOM, figure
 from flows.report.typed_rows import Row
 from tasks.grids.grid import load_grid
-from tasks.studies import grid_digest
+from tasks.landing import grid_digest
 from tests.place import changed
 from tests.warehouse.rows import evaluation, full, land_pair, training
 from tests.warehouse.test_evidence import dropout_row

@@ -14,9 +14,8 @@ from flows.report.leaderboard import SOURCES, leaderboard
 from flows.report.pairs import NOT_MEASURABLE, headline, pair_rows, quantization
 from flows.report.rules import CONFUSION, FARE, TIMES
 from flows.report.typed_rows import leaderboard_rows
-from tasks.judging.inputs import cost_array
 from tasks.judging.metrics import confusion
-from tasks.judging.point_metrics import metric_values
+from tasks.judging.point_metrics import cost_array, metric_values
 from tests.place import changed
 from tests.warehouse.rows import COSTS, FIVE, PROBABILITIES, evaluation, full, land_pair, training
 from tests.warehouse.test_studies import land_dataset

@@ -1,0 +1,246 @@
+"""Steps of one experiment: train it; score it on calibration and test, with its dropout passes, and
+on the further evaluation sets of its grid, each reported separately; land it; and judge the same
+adapter by the same rules at another precision, where only the frozen weights differ. Models run in
+child processes.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.caching import as_cached, cached_folder, run_job, step
+from tasks.corpus.manifest import DatasetManifest
+from tasks.identity import (
+    INGREDIENTS,
+    experiment_folder,
+    scores_folder,
+    scores_of,
+    training_ingredients,
+)
+from tasks.judging.evaluation_rows import evaluation_rows
+from tasks.landing import Rows, is_landed, land_rows, land_together, landed_status
+from tasks.models.manifest import VariantManifest
+from tasks.precisions import Precision
+from tasks.progress import publisher
+from tasks.runtime.events import Emit, Note
+from tasks.runtime.files import write_atomic
+from tasks.runtime.home import home
+from tasks.runtime.shared import bring_adapter, share_adapter, shared_folder
+from tasks.runtime.store import intact_manifest
+from tasks.scoring.arguments import ScoringJob, TrainedJob
+from tasks.spec import ExperimentSpec, evaluation_id, short_digest
+from tasks.tuning.rows import TrainingOutcome, reporting_to, train_experiment, training_rows
+
+
+@step("train {spec.title}", cache_key_fn=cached_folder("train", experiment_folder))
+def train(
+    spec: ExperimentSpec,
+    variant: Path,
+    data: Path,
+    at_most: float | None = None,
+) -> str:
+    """training_id of the trained experiment; its folder holds adapters, curve and summary.
+
+    `at_most`: seconds that an attempt may take.
+    """
+    folder = experiment_folder(spec, variant, data)
+    publish = publisher(f"train {spec.cell_id}")
+    shared = shared_folder()
+    if shared is not None and bring_adapter(shared, folder, publish):
+        publish(Note(f"{folder.name} was trained on another machine, and is not trained again."))
+
+    weights = VariantManifest.read(variant)
+    dataset = DatasetManifest.read(data)
+    # By which `triage data forget` knows the cases that the adapter learned from.
+    ingredients = json.dumps(training_ingredients(spec, weights, dataset), indent=1)
+    write_atomic(folder / INGREDIENTS, ingredients)
+    emit = reporting_to(folder, publish)
+    training = train_experiment(spec, folder, variant, data, home(), emit, at_most=at_most)
+    if shared is not None:
+        share_adapter(shared, folder)
+
+    return training
+
+
+@step("evaluate {spec.title}", cache_key_fn=cached_folder("evaluate", scores_folder))
+def evaluate(
+    spec: ExperimentSpec,
+    training: str,
+    variant: Path,
+    data: Path,
+    at_most: float | None = None,
+) -> str:
+    """scores_id; the folder of that name holds probabilities per case, and no patient text.
+
+    `at_most`: seconds that an attempt may take.
+    """
+    scores = scores_folder(spec, training, data)
+    adapter = home() / "experiments" / training
+    trained = TrainedJob(experiment=spec, variant=variant, data=data, home=home(), adapter=adapter)
+    emit = publisher(f"evaluate {spec.cell_id}")
+    score(trained, {"test": scores}, None, f"evaluate-{scores.name}", emit, at_most)
+    return scores.name
+
+
+def score(
+    trained: TrainedJob,
+    folders: dict[str, Path],
+    rules_from: Path | None,
+    log: str,
+    emit: Emit,
+    at_most: float | None,
+) -> bool:
+    """Score the sets whose folders are not complete, in one job; whether there were any."""
+    unscored = {
+        name: folder
+        for name, folder in folders.items()
+        if intact_manifest(folder, deep=True) is None
+    }
+    if unscored:
+        job = ScoringJob(**dict(trained), sets=unscored, rules_from=rules_from)
+        run_job("tasks.scoring.job:run", job, log, emit, at_most)
+    return bool(unscored)
+
+
+@step("sets {spec.title}")
+def evaluate_sets(
+    spec: ExperimentSpec,
+    training: str,
+    scores: str,
+    variant: Path,
+    data: Path,
+    names: list[str],
+    at_most: float | None = None,
+) -> list[str]:
+    """evaluation_ids of the named sets, in that order; what is scored is not scored again, and what
+    has landed is not judged again.
+
+    `scores`: id of those on the test set, whose rules are used here too.
+    """
+    folders = {name: scores_folder(spec, training, data, name) for name in names}
+    adapter = home() / "experiments" / training
+    trained = TrainedJob(experiment=spec, variant=variant, data=data, home=home(), adapter=adapter)
+    emit = publisher(f"evaluation sets {spec.cell_id}")
+    rules_from = adapter / "scores" / scores
+    were_scored = score(trained, folders, rules_from, f"sets-{scores}", emit, at_most)
+
+    ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
+    unlanded = {name: id for name, id in ids.items() if not is_landed(id)}
+    dataset = DatasetManifest.read(data)
+    for name, evaluation in unlanded.items():
+        rows = evaluation_rows(spec, training, folders[name], dataset, name)
+        land_rows(evaluation, "evaluation", rows)
+
+    evaluation_ids = list(ids.values())
+    if were_scored or unlanded:
+        return evaluation_ids
+    return as_cached(evaluation_ids, ", ".join(evaluation_ids))
+
+
+@step("land {spec.title}", retries=3, delay=2)
+def land(spec: ExperimentSpec, training: str, scores: str, variant: Path, data: Path) -> str:
+    """evaluation_id, once training and evaluation are in the warehouse; what has landed is not
+    computed again. `scores`: the id of the scores that are judged.
+    """
+    evaluation = evaluation_id(scores)
+    # A training that lost its folder and could not be repeated has a row that says so, and is
+    # complete by now.
+    if is_landed(evaluation) and landed_status(training) == "completed":
+        return as_cached(evaluation, evaluation)
+
+    folder = home() / "experiments" / training
+    weights = VariantManifest.read(variant)
+    dataset = DatasetManifest.read(data)
+    outcome = TrainingOutcome.of_complete(folder)
+    of_training = training_rows(spec, training, weights, dataset, outcome)
+    judged = evaluation_rows(spec, training, folder / "scores" / scores, dataset)
+    land_together([(training, "training", of_training), (evaluation, "evaluation", judged)])
+
+    return evaluation
+
+
+@step("move {spec.model.name} {spec.precision.name} {spec.recipe.name} to {precision.name}")
+def move_adapter(
+    spec: ExperimentSpec,
+    training: str,
+    scores: str,
+    precision: Precision,
+    variant: Path,
+    data: Path,
+    sets: Sequence[str] = (),
+    at_most: float | None = None,
+) -> list[str]:
+    """evaluation_ids of a trained adapter on the variant of another precision: on test, then on the
+    further `sets`; lands as an experiment of kind moved_adapter.
+
+    `scores`: id of the adapter's own, whose threshold and scaling are used here too. Chosen again,
+    they would compensate the very shift that is to be seen. `at_most`: seconds that an
+    attempt may take on test, and on the further sets.
+    """
+    weights = VariantManifest.read(variant)
+    cell, moved_id = moved_training(spec, training, scores, precision, weights)
+    folders = {
+        name: home() / "moved" / scores_of(spec, moved_id, data, name) for name in ("test", *sets)
+    }
+    ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
+    if is_landed(moved_id) and all(is_landed(id) for id in ids.values()):
+        return as_cached(list(ids.values()), moved_id)
+
+    adapter = home() / "experiments" / training
+    trained = TrainedJob(experiment=spec, variant=variant, data=data, home=home(), adapter=adapter)
+    score_moved(trained, adapter / "scores" / scores, folders, publisher(f"move {cell}"), at_most)
+
+    dataset = DatasetManifest.read(data)
+    rows = {
+        name: evaluation_rows(spec, moved_id, folder, dataset, name, is_moved=True)
+        for name, folder in folders.items()
+    }
+    # The moved adapter takes the place of a training.
+    on_variant = spec.model_copy(update={"precision": precision})
+    tables: Rows = training_rows(on_variant, moved_id, weights, dataset, TrainingOutcome())
+    tables["experiment"][0] |= {
+        "cell_id": cell,
+        "recipe": f"{spec.recipe.name} from {spec.precision.name}",
+        "recipe_kind": "moved_adapter",
+        "source_training_id": training,
+        "source_scores_id": scores,
+        "finished_at": rows["test"]["evaluation"][0]["created_at"],
+    }
+    evaluations = [(ids[name], "evaluation", evaluated) for name, evaluated in rows.items()]
+    land_together([(moved_id, "training", tables), *evaluations])
+
+    return list(ids.values())
+
+
+def moved_training(
+    spec: ExperimentSpec, training: str, scores: str, precision: Precision, weights: VariantManifest
+) -> tuple[str, str]:
+    """The cell of a moved adapter, and its id as an experiment of its own."""
+    recipe = f"{spec.recipe.name}-from{spec.precision.name}"
+    cell = f"{spec.model.name}-{precision.name}-{recipe}-s{spec.seed}"
+    ingredients: dict[str, Any] = {
+        "training": training,
+        "variant": weights.digest,
+        "rules": scores,
+    }
+    if spec.recipe.dropout > 0 and not spec.scoring.moved_passes:
+        ingredients["passes"] = False
+    return cell, f"{cell}-{short_digest(ingredients)}"
+
+
+def score_moved(
+    trained: TrainedJob,
+    rules_from: Path,
+    folders: dict[str, Path],
+    emit: Emit,
+    at_most: float | None = None,
+) -> None:
+    """Score the sets whose folders are not complete: test first, since the others use its rules."""
+    test = folders["test"]
+    score(trained, {"test": test}, rules_from, f"move-{test.name}", emit, at_most)
+
+    sets = {name: folder for name, folder in folders.items() if name != "test"}
+    # A log of its own for other sets: `forget` reads in it what was made of which data set.
+    names = short_digest({name: folder.name for name, folder in folders.items()})
+    score(trained, sets, test, f"move-sets-{test.name}-{names}", emit, at_most)
