@@ -31,8 +31,8 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from tasks.judging.intervals import Groups, clopper_pearson
-from tasks.judging.metrics import Metric, joined_notes, share_metric
-from tasks.judging.point_metrics import Costs, Floats, cost_array, label_codes, label_probabilities
+from tasks.judging.metrics import Metric, joined_notes, label_probabilities, share_metric
+from tasks.judging.point_metrics import Costs, Floats, cost_array, label_codes
 from tasks.spec import LABELS, Label
 
 SMALLEST_P = 1e-12  # a probability that float32 rounded to 0 still needs a finite logarithm

@@ -41,6 +41,7 @@ from tasks.judging.point_metrics import (
     metric_values,
     too_few,
 )
+from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
 EXACT = "exact (Clopper-Pearson) 95 %"
@@ -82,6 +83,21 @@ class Metric:
 def joined_notes(*notes: str | None) -> str | None:
     """The notes that there are, separated by semicolons; None without any."""
     return "; ".join(note for note in notes if note) or None
+
+
+def label_probabilities(p: ArrayLike) -> Floats:
+    """Label probabilities, shape (..., 3) in the order LABELS: finite, and each row sums to 1."""
+    values = np.asarray(p, dtype=np.float64)
+    rows = values.reshape(-1, len(LABELS))
+    # A row with NaN or infinity has no such sum.
+    sound = (rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) < 1e-3)
+    if not sound.all():
+        raise BadInput(
+            f"Row {np.argmin(sound) + 1} of the label probabilities is negative, not finite, "
+            "or does not sum to 1: score again."
+        )
+
+    return values
 
 
 def confusion(labels: Sequence[str], decisions: Sequence[str]) -> Ints:

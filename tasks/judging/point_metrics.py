@@ -2,7 +2,7 @@
 
 `tasks/judging/metrics.py` adds the intervals. `warehouse/comparison/paired.py` compares two models with the
 same formulas and is allowed to import this one module of the folder, so it needs NumPy alone (no
-SciPy) and imports nothing of ours but `tasks.spec` and the errors.
+SciPy) and imports nothing of ours but `tasks.spec`.
 
 A confusion table is 3 x 3: row = truth, column = decision, both in the order LABELS. The functions
 take tables of shape (..., 3, 3), all resamples of a bootstrap at once, say, and return shape (...)
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
 Floats = NDArray[np.float64]
@@ -258,21 +257,6 @@ def label_codes(labels: Sequence[str]) -> Ints:
     """Position of each label in LABELS, shape (cases,)."""
     position = {str(label): i for i, label in enumerate(LABELS)}
     return np.array([position[label] for label in labels], dtype=np.int64)
-
-
-def label_probabilities(p: ArrayLike) -> Floats:
-    """Label probabilities, shape (..., 3) in the order LABELS: finite, and each row sums to 1."""
-    values = np.asarray(p, dtype=np.float64)
-    rows = values.reshape(-1, len(LABELS))
-    # A row with NaN or infinity has no such sum.
-    sound = (rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) < 1e-3)
-    if not sound.all():
-        raise BadInput(
-            f"Row {np.argmin(sound) + 1} of the label probabilities is negative, not finite, "
-            "or does not sum to 1: score again."
-        )
-
-    return values
 
 
 def cost_array(costs: Costs) -> Floats:

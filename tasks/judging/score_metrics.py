@@ -26,13 +26,19 @@ from tasks.judging.intervals import (
     unit_codes,
     unit_sums,
 )
-from tasks.judging.metrics import BY_CASE, CLUSTERED, INDEPENDENT, NO_INTERVAL, Metric
+from tasks.judging.metrics import (
+    BY_CASE,
+    CLUSTERED,
+    INDEPENDENT,
+    NO_INTERVAL,
+    Metric,
+    label_probabilities,
+)
 from tasks.judging.point_metrics import (
     MIN_UNITS,
     Floats,
     Ints,
     label_codes,
-    label_probabilities,
     ratio,
 )
 from tasks.spec import LABELS, Label

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
 from tasks.judging.intervals import Groups, percentile_interval, unit_codes
-from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, label_codes, label_probabilities
+from tasks.judging.metrics import label_probabilities
+from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, label_codes
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 

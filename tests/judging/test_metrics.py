@@ -15,12 +15,13 @@ from tasks.judging.metrics import (
     EXACT,
     STRATIFIED,
     confusion,
+    label_probabilities,
     metric_table,
     resample_metrics,
     subgroup_metrics,
     subgroup_rows,
 )
-from tasks.judging.point_metrics import METRICS, cost_array, label_codes, label_probabilities, metric_values
+from tasks.judging.point_metrics import METRICS, cost_array, label_codes, metric_values
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 from tests.test_spec import COSTS
