@@ -19,28 +19,12 @@ from warehouse.query import query
 
 # Arguments of a small run, and what a figure of its table looks like.
 SMALL = {
-    "training": (
-        ["--model", "tiny-llama", "--layers", "2", "--length", "40", "--repeats", "1"],
-        r"\de-0\d",
-    ),
+    "training": ("--model tiny-llama --layers 2 --length 40 --repeats 1", r"\de-0\d"),
     "dropout": (
-        [
-            "--model",
-            "tiny-llama",
-            "--layers",
-            "2",
-            "--cases",
-            "6",
-            "--passes",
-            "30",
-            "--scored",
-            "20",
-            "--seconds",
-            "1",
-        ],
+        "--model tiny-llama --layers 2 --cases 6 --passes 30 --scored 20 --seconds 1",
         r"generate_stock .* │ 6 ",
     ),
-    "overhead": (["--experiments", "2", "--iterations", "8"], r"typed again +│ \d"),
+    "overhead": ("--experiments 2 --iterations 8", r"typed again +│ \d"),
 }
 
 
@@ -49,7 +33,7 @@ SMALL = {
 def test_a_small_run_prints_its_figures_and_leaves_nothing(name, tmp_path):
     arguments, figure = SMALL[name]
     place = Place(tmp_path / "place", ("-m", f"tests.bench.{name}"), is_new=True)
-    result = place.run(*arguments, COLUMNS="200")
+    result = place.run(*arguments.split(), COLUMNS="200")
     assert result.returncode == 0, result.stderr
     assert re.search(figure, result.stdout), result.stdout
     assert not (place.home / "bench").exists() or not list((place.home / "bench").iterdir())
@@ -89,13 +73,9 @@ def test_passes_of_one_distribution_agree_and_others_do_not(passes, rare):
 def decided(*wrong: int) -> pd.DataFrame:
     """Decisions on 120 cases in groups of three, of which some ED cases are called GP."""
     labels = ["ED", "GP", "HOME"] * 40
-    return pd.DataFrame(
-        {
-            "case_group": [f"g{i // 3}" for i in range(120)],
-            "label": labels,
-            "decision": ["GP" if i in wrong else label for i, label in enumerate(labels)],
-        }
-    )
+    groups = [f"g{i // 3}" for i in range(120)]
+    decisions = ["GP" if i in wrong else label for i, label in enumerate(labels)]
+    return pd.DataFrame({"case_group": groups, "label": labels, "decision": decisions})
 
 
 def test_a_model_is_above_the_bag_of_words_by_the_difference_of_their_figures():
@@ -136,6 +116,5 @@ def test_models_of_other_cases_are_left_out_and_random_weights_are_named(tmp_pat
     load_all(tmp_path)
 
     pairs = query(MODELS, {"study": "mine"})
-    assert list(pairs.model) == ["t1", "t3 (random weights)", "z"] and set(pairs.baseline) == {
-        "e-bag"
-    }
+    assert list(pairs.model) == ["t1", "t3 (random weights)", "z"]
+    assert set(pairs.baseline) == {"e-bag"}

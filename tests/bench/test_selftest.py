@@ -30,15 +30,12 @@ def wired(monkeypatch):
 
         def set_wired_limit(limit):
             if limit > most:
-                raise ValueError(
-                    "[metal::set_wired_limit] Setting a wired limit larger than the maximum"
-                )
+                raise ValueError("[metal::set_wired_limit] larger than the maximum")
             limits.append(limit)
             return limits[-2]
 
-        monkeypatch.setattr(
-            kernels.mx, "device_info", lambda: {"max_recommended_working_set_size": RECOMMENDED}
-        )
+        info = {"max_recommended_working_set_size": RECOMMENDED}
+        monkeypatch.setattr(kernels.mx, "device_info", lambda: info)
         monkeypatch.setattr(kernels.mx, "set_wired_limit", set_wired_limit)
         monkeypatch.setattr("sys.platform", "darwin")
         monkeypatch.setattr("platform.machine", lambda: "arm64")
@@ -88,9 +85,7 @@ def scaled(module, name):
 
     def plant(monkeypatch):
         function = getattr(module, name)
-        monkeypatch.setattr(
-            module, name, lambda *args, **options: function(*args, **options) * 1.02
-        )
+        monkeypatch.setattr(module, name, lambda *args, **given: function(*args, **given) * 1.02)
 
     return plant
 
@@ -179,53 +174,41 @@ PLANTED = {
 }
 
 
-def the_check(name, subject):
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_check_fails_where_an_error_is_planted_and_says_what_to_do(name, subject, monkeypatch):
+    PLANTED[name](monkeypatch)
     checks = [
         *kernels.memory_checks(), *kernels.attention_checks(), *kernels.product_checks(), *engine.wide_checks(),
         *engine.speed_checks({}), *engine.tiny_checks(subject), *engine.engine_checks(subject),
     ]  # fmt: skip
-    return [check for check in checks if check.name.endswith(name)][-1]
+    result = [check for check in checks if check.name.endswith(name)][-1].run()
+    assert not result.ok and result.remedy and result.value is not None
+    assert result.error == ""
 
 
-@pytest.mark.parametrize("name", PLANTED)
-def test_a_check_fails_where_an_error_is_planted_and_says_what_to_do(name, subject, monkeypatch):
-    PLANTED[name](monkeypatch)
-    result = the_check(name, subject).run()
-    assert not result.ok and result.remedy and result.value is not None and result.error == "", (
-        result
-    )
-
-
-def test_every_check_has_a_name_of_its_own(tmp_path):
+def test_every_check_has_a_name_of_its_own_and_what_runs_in_seconds_passes_here(subject, tmp_path):
+    """The rest in tests/flows/cli/test_doctor.py, in a process of its own."""
     names = [check.name for check in all_checks(tmp_path, {})]
     assert len(set(names)) == len(names) > 35
-
-
-def test_what_runs_in_seconds_passes_here(subject):
-    """The rest in tests/flows/cli/test_doctor.py, in a process of its own."""
     for check in (*engine.tiny_checks(subject), *engine.engine_checks(subject)):
         assert check.run().ok, check.name
 
 
 def test_on_a_gpu_packed_bfloat16_is_held_to_the_same_model_unpacked(subject, monkeypatch):
     monkeypatch.setattr(engine, "backend", lambda: METAL)
-    (check,) = (
-        check for check in engine.tiny_checks(subject) if "packed in bfloat16" in check.name
-    )
+    (check,) = (one for one in engine.tiny_checks(subject) if "packed in bfloat16" in one.name)
     assert 0.5 < check.measure() < 10 and check.limit == 2.0
     errors = iter((0.3, 0.1))
     monkeypatch.setattr(engine, "_error", lambda a, b: next(errors))
     assert not check.run().ok
 
 
-def test_the_bounds_follow_the_data_type_of_the_backend(subject, monkeypatch):
-    for one in BACKENDS.values():
-        for module in (engine, kernels, engine):
-            monkeypatch.setattr(module, "backend", lambda one=one: one)
-        bounds = {check.limit for check in (*kernels.attention_checks(), *kernels.product_checks())}
-        assert bounds == {one.rounding} and (one.rounding < 1e-4) == (
-            one.compute_dtype == "float32"
-        )
+@pytest.mark.parametrize("one", BACKENDS.values())
+def test_the_bounds_follow_the_data_type_of_the_backend(one, monkeypatch):
+    monkeypatch.setattr(kernels, "backend", lambda: one)
+    bounds = {check.limit for check in (*kernels.attention_checks(), *kernels.product_checks())}
+    assert bounds == {one.rounding}
+    assert (one.rounding < 1e-4) == (one.compute_dtype == "float32")
 
 
 @pytest.mark.parametrize("mask", ["causal", "window"])

@@ -153,8 +153,8 @@ def schedules(study):
     return sorted((s["slug"] or "", s["active"], str(s["schedule"]), str(s["parameters"])) for s in entries)
 
 
-def change_schedules(study):
-    """What a person does in the UI: pause one schedule, add an own one."""
+def test_a_sweep_goes_on_when_triage_up_is_stopped_and_started_again_and_schedules_stay_as_they_were_left(study):
+    """As a person leaves them in the UI, who pauses one and adds another."""
     deployment = study.deployment("nightly/local")
     (nightly,) = (s for s in deployment["schedules"] if s["slug"] == "nightly")
     url = f"{study.api}/deployments/{deployment['id']}/schedules/{nightly['id']}"
@@ -162,10 +162,6 @@ def change_schedules(study):
     urllib.request.urlopen(request, timeout=30).close()
     own_schedule = {"schedule": {"cron": "0 4 1 1 *"}, "active": True, "parameters": {"grid": "smoke"}}
     study.post(f"/deployments/{deployment['id']}/schedules", [own_schedule])
-
-
-def test_a_sweep_goes_on_when_triage_up_is_stopped_and_started_again_and_schedules_stay_as_they_were_left(study):
-    change_schedules(study)
     schedules_before = schedules(study)
     assert len(schedules_before) == 2
     run = study.sweep_in_the_middle(400)

@@ -14,15 +14,16 @@ from tasks.runtime.errors import BadInput
 from tests.place import ROOT
 from tests.published.figures import FOLDER, TABLES, VIEWS, figures
 from tests.published.write import PACKED, PRECISION_MEANS, PRECISIONS, publish, publish_landing
-from tests.warehouse.rows import evaluation, land_pair, training
+from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_precisions import land as land_at
 from tests.warehouse.test_precisions import noisy
 from tests.warehouse.test_studies import land, land_sweep
 from warehouse.connect import reading, writing
 from warehouse.cookbook import named_query
 from warehouse.health import run_audits
-from warehouse.landing import merge, write_landing
+from warehouse.landing import merge
 from warehouse.load import load_all
+from warehouse.query import query
 
 MOST_BYTES = {
     "demo": 500_000, "study": 3_000_000, "study_gemma": 1_200_000, "first_run": 100_000, "demo_first": 100_000,
@@ -129,11 +130,6 @@ def test_a_precision_that_another_machine_published_stays_until_it_is_measured_a
     assert {key: second[key] for key in first} == first
 
 
-def summary_of(database):
-    with reading(database) as con:
-        return con.execute("FROM quantization_summary_of(evaluations_of('pairs'))").fetchall()
-
-
 def test_another_machine_takes_over_the_published_landing_folders_and_what_was_published_stays(two_studies, tmp_path):
     pack = tmp_path / "published" / "landing"
     elsewhere = tmp_path / "elsewhere" / "landing"
@@ -143,7 +139,9 @@ def test_another_machine_takes_over_the_published_landing_folders_and_what_was_p
     report = merge(tmp_path / "published", elsewhere)
     assert (sorted(report.additions), report.refused) == (ids, {})
     load_all(elsewhere, tmp_path / "elsewhere.duckdb")
-    assert summary_of(two_studies) == summary_of(tmp_path / "elsewhere.duckdb") != []
+    sql = "FROM quantization_summary_of(evaluations_of('pairs'))"
+    here, there = (query(sql, database=path) for path in (two_studies, tmp_path / "elsewhere.duckdb"))
+    assert len(here) > 0 and here.equals(there)
 
     publish_landing("other", pack, tmp_path / "landing", two_studies)
     land(tmp_path / "landing", "e-other", "other-1", accuracy=0.1)
@@ -160,12 +158,10 @@ def test_the_variants_and_baselines_of_its_models_go_with_a_study(two_studies, t
     assert {"always_ed", "always_gp", "tfidf_lr"} < set(trainings["recipe"].to_pylist())
 
     root = tmp_path / "landing"
-    baseline = training("always-1", bits=None, cell_id="always_ed", recipe="always_ed", recipe_kind="baseline")
-    write_landing(root, "always-1", "training", baseline)
-    write_landing(root, "e-always", "evaluation", evaluation("e-always", "always-1"))
-    land_sweep(root, "pairs", ["e-always"], day=2)
+    land_arm(root, "always", bits=None, cell_id="always_ed", recipe="always_ed", recipe_kind="baseline")
+    land_sweep(root, "pairs", ["ealways"], day=2)
     load_all(root, two_studies)
-    assert "e-always" in publish_landing("pairs", tmp_path / "published" / "landing", root, two_studies)
+    assert "ealways" in publish_landing("pairs", tmp_path / "published" / "landing", root, two_studies)
 
 
 def test_published_studies_pass_every_audit_and_support_what_their_readme_says(tmp_path):

@@ -12,12 +12,10 @@ from flows.report.leaderboard import overview
 from flows.report.pairs import pair_lines, pair_rows
 from flows.report.typed_rows import leaderboard_rows
 from tests.place import Place, changed
-from tests.warehouse.rows import FIVE, evaluation, land_pair, training
-from warehouse.landing import write_landing
+from tests.warehouse.rows import FIVE, land_arm, land_pair
 from warehouse.load import load_all
 
 SEEDS = (1, 2, 3)
-MISSES = [("ED", "GP", "GP"), *FIVE[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +26,7 @@ def outputs(tmp_path_factory):
     place.home.mkdir(parents=True)
     land_pair(folder / "landing")
     values = {"cell_id": "always_ed", "base_model": "none", "recipe": "always_ed", "recipe_kind": "baseline"}
-    write_landing(folder / "landing", "always_ed-1", "training", training("always_ed-1", bits=None, **values))
-    cases = [(label, "ED", "ED") for label in ("ED", "ED", "GP", "GP", "HOME")]
-    write_landing(folder / "landing", "b", "evaluation", evaluation("b", "always_ed-1", cases))
+    land_arm(folder / "landing", "b", None, [(case[0], "ED", "ED") for case in FIVE], **values)
     load_all(folder / "landing", place.warehouse)
     return {line: place.ask("compare", *line.split()) for line in ("", "--all", "--gates --flips", "--prevalence 3")}
 
@@ -90,9 +86,8 @@ def database(tmp_path_factory):
     for seed, bits in ((seed, bits) for seed in SEEDS for bits in (4, 8)):
         cell = f"smollm2-135m-{bits}bit-balanced_safe-s{seed}"
         values = {"cell_id": cell, "seed": seed, "recipe": "balanced_safe", "base_model": "smollm2-135m"}
-        cases = MISSES if (bits, seed) == (4, 2) else FIVE
-        write_landing(folder / "landing", f"t-{cell}", "training", training(f"t-{cell}", bits, **values))
-        write_landing(folder / "landing", f"e-{cell}", "evaluation", evaluation(f"e-{cell}", f"t-{cell}", cases))
+        cases = [("ED", "GP", "GP"), *FIVE[1:]] if (bits, seed) == (4, 2) else FIVE
+        land_arm(folder / "landing", cell, bits, cases, **values)
 
     load_all(folder / "landing", folder / "triage.duckdb")
     return folder / "triage.duckdb"

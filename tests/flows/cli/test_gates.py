@@ -1,42 +1,38 @@
-"""`triage gates` and restated prevalence, on a small warehouse."""
+"""`triage gates`, the models that `triage best` takes, and restated prevalence, on a small warehouse."""
 
-import hashlib
 import io
 import json
 import re
 import subprocess
 import sys
 from datetime import datetime
+from functools import partial
 
 import pytest
 from rich.console import Console
 
-from flows.cli.best import name_to_ask
+from flows.cli.best import candidates_of, name_to_ask
 from flows.cli.experiments import find_evaluations
 from flows.cli.gates import print_gates
 from flows.report.gates import adjusted, gates, prevalence_note, restated
 from flows.report.leaderboard import leaderboard
 from flows.report.table import print_table
 from flows.report.typed_rows import Row, leaderboard_rows
+from tasks.corpus.case import exact_digest
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT, one_sentence
-from tests.warehouse.rows import FIVE, evaluation, training
+from tests.warehouse.rows import FIVE, evaluation, land_arm, training
 from tests.warehouse.test_studies import land_sweep
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 
 MISSED = [*FIVE, ("ED", "GP", "GP"), ("ED", "HOME", "HOME")]
-RANGE = r"must be between 0 and 1, e\.g\. 0\.1 \(got {}\)"
 
 
 def printed(name: str = "t4", own_file=None, prevalence: float | None = None, width: int = 200) -> str:
     out = io.StringIO()
     print_gates(Console(file=out, width=width), name, own_file, prevalence)
     return out.getvalue()
-
-
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.fixture
@@ -55,20 +51,17 @@ def land(tmp_path):
 def landed(land):
     rows = evaluation("e4", "t4", MISSED)
     for i, row in enumerate(rows["prediction"]):
-        row["case_digest"] = digest(f"message {i}")
+        row["case_digest"] = exact_digest(f"message {i}")
     land(rows=rows)
-
-
-def typed(*args):
-    """`triage ARGS` in a process of its own, in the warehouse of this test."""
-    return subprocess.run([sys.executable, "-m", "flows.cli", *args], cwd=ROOT, capture_output=True, text=True)
 
 
 def test_the_command_prints_gates_texts_from_the_users_own_file_only_and_restated_figures(landed, tmp_path):
     own_file = tmp_path / "own.jsonl"
     rows = ({"id": 1, "words": " message 5 "}, {"id": 2, "words": "half a surrogate pair: \ud83d"})
     own_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = typed("gates", "smol-4bit-r1-s42", "--show-text", str(own_file), "--prevalence", "0.1")
+    command = [sys.executable, "-m", "flows.cli", "gates"]
+    run = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)
+    result = run([*command, "smol-4bit-r1-s42", "--show-text", str(own_file), "--prevalence", "0.1"])
     assert (result.returncode, result.stderr) == (0, "")
     for words in ("2 of 4", "FAIL", "Clopper-Pearson", "unsafe", "Review flag: not available: dropout is 0"):
         assert words in result.stdout
@@ -78,33 +71,21 @@ def test_the_command_prints_gates_texts_from_the_users_own_file_only_and_restate
     assert "message 5" in after and result.stdout.count("its text is not in that file") == 1
     assert "message 6" not in result.stdout
 
-    unknown = typed("gates", "nothing")
+    unknown = run([*command, "nothing"])
     assert (unknown.returncode, unknown.stdout) == (2, "") and one_sentence(unknown.stderr)
-    for share in (1.5, 2):
-        with pytest.raises(BadInput, match=RANGE.format(share)):
-            printed("t4", None, share)
+    with pytest.raises(BadInput, match=r"between 0 and 1.* \(got 1\.5\)"):
+        printed("t4", None, 1.5)
 
 
 def test_missed_cases_are_shown_by_id_alone_and_no_name_is_broken_within_a_word_on_80_columns(land):
     land(cases=MISSED, mc_status="available", mc_reason=None, mc_passes=50, mc_cases=3)
     text = printed()
-    assert (
-        "Review flag: from 50 dropout passes on 3 of 7 cases" in text
-        and "Missed emergencies: 2" in text
-        and "c00005" in text
-        and "c00006" in text
-        and "message" not in text
-    )
+    for words in ("Review flag: from 50 dropout passes on 3 of 7 cases", "Missed emergencies: 2", "c00005", "c00006"):
+        assert words in text
+    assert "message" not in text
     table = printed(width=80).partition("Gates")[2]
     words = {word for line in table.splitlines() if line.startswith("│") for word in line.split()}
     assert {"false", "negatives", "recall"} <= words, words
-
-
-def land_cells(root, **kinds: str) -> None:
-    for cell, kind in kinds.items():
-        write_landing(root, f"{cell}-t", "training", training(f"{cell}-t", cell_id=cell, recipe_kind=kind))
-        write_landing(root, f"{cell}-t-e", "evaluation", evaluation(f"{cell}-t-e", f"{cell}-t"))
-    load_all(root)
 
 
 def test_an_unknown_experiment_is_answered_with_all_that_there_are_the_most_similar_first(tmp_path):
@@ -115,7 +96,11 @@ def test_an_unknown_experiment_is_answered_with_all_that_there_are_the_most_simi
 
     cells = [f"smol-4bit-recipe{i}-s42" for i in range(3)]
     baselines = ["smol-4bit-zero", "always_ed"]
-    land_cells(tmp_path, **dict.fromkeys(cells, "standard"), **dict.fromkeys(baselines, "baseline"))
+    for cell in cells + baselines:
+        kind = "standard" if cell in cells else "baseline"
+        write_landing(tmp_path, f"{cell}-t", "training", training(f"{cell}-t", cell_id=cell, recipe_kind=kind))
+        write_landing(tmp_path, f"{cell}-t-e", "evaluation", evaluation(f"{cell}-t-e", f"{cell}-t"))
+    load_all(tmp_path)
     names = offered("recipe1")
     assert names[0] == "smol-4bit-recipe1-s42" and sorted(names) == sorted(cells + baselines)
     assert sorted(offered("nosuch", for_its_model=True)) == cells, "a baseline has no model"
@@ -181,7 +166,7 @@ def test_a_rule_that_misses_no_emergency_says_of_how_many_and_a_rare_prevalence_
 def test_ids_and_texts_are_shown_and_not_obeyed_by_a_terminal(land, tmp_path):
     text = "chest pain\x1b]0;owned\x07 \x1b[8m"
     rows = evaluation("e4", "t4", [*FIVE, ("ED", "GP", "GP")])
-    rows["prediction"][-1] |= {"case_id": "c\x1b[2J5", "case_digest": digest(text)}
+    rows["prediction"][-1] |= {"case_id": "c\x1b[2J5", "case_digest": exact_digest(text)}
     land(rows=rows)
     own_file = tmp_path / "own.jsonl"
     own_file.write_text(json.dumps({"words": text}) + "\n")
@@ -201,9 +186,33 @@ def test_the_chosen_model_is_named_by_what_means_it_alone(landed, tmp_path):
     assert find_evaluations("e4", for_its_model=True)[0].evaluation.evaluation_id == "e4"
 
 
+def candidates(root) -> list[str]:
+    load_all(root)
+    return [row.evaluation_id for row in candidates_of("study", None, None)]
+
+
+def test_best_takes_the_test_set_that_was_judged_last_however_late_a_model_was_trained(tmp_path):
+    for bits, day in ((4, 1), (8, 9)):
+        write_landing(tmp_path, f"t{bits}", "training", training(f"t{bits}", bits, day=day))
+        write_landing(tmp_path, f"o{bits}", "evaluation", evaluation(f"o{bits}", f"t{bits}", set_digest="old"))
+
+    rows = evaluation("n4", "t4", set_digest="new", created_at=datetime(2026, 2, 1))
+    write_landing(tmp_path, "n4", "evaluation", rows)
+    land_sweep(tmp_path, "study", ["t4", "t8", "o4", "o8", "n4"])
+    assert candidates(tmp_path) == ["n4"], "the model at 8 bits was trained last"
+
+
+def test_a_sweep_that_finds_its_models_judged_brings_their_test_set_back(land, tmp_path):
+    """A study that was run on other cases in between, as by `--set data.source=...`."""
+    for name, day in (("own", 2), ("other", 3)):
+        land(name, set_digest=name, created_at=datetime(2026, 1, day))
+    for day, name in enumerate(("own", "other", "own"), 1):
+        land_sweep(tmp_path, "study", ["t4", name], day=day)
+        assert candidates(tmp_path) == [name]
+
+
 def test_a_later_run_on_random_weights_stands_beside_the_real_model_and_says_what_it_is(landed, tmp_path):
-    write_landing(tmp_path, "r4", "training", training("r4", day=9, random_weights=True))
-    write_landing(tmp_path, "er4", "evaluation", evaluation("er4", "r4"))
+    land_arm(tmp_path, "r4", day=9, random_weights=True)
     load_all(tmp_path)
     assert [one.evaluation.evaluation_id for one in find_evaluations("smol-4bit-r1-s42")] == ["e4", "er4"]
     text = printed("smol-4bit-r1-s42")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
+import numpy as np
 import pytest
 
 from flows.html_report import charts
@@ -61,15 +62,11 @@ def test_two_series_of_one_kind_differ_in_more_than_colour():
     assert len({mark["x"] for mark in shaped}) == len(shaped) == 2 * charts.MOST_SHAPES, "side by side"
 
 
-def luminance(colour: str) -> float:
-    """The relative luminance of WCAG 2."""
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def contrast(one: str, other: str) -> float:
-    darker, lighter = sorted(luminance(colour) + 0.05 for colour in (one, other))
+def contrast(*colours: str) -> float:
+    """The ratio of two colours' relative luminances, as WCAG 2 has it."""
+    parts = [[int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)] for colour in colours]
+    linear = np.where(np.array(parts) <= 0.04045, np.array(parts) / 12.92, ((np.array(parts) + 0.055) / 1.055) ** 2.4)
+    darker, lighter = sorted(linear @ (0.2126, 0.7152, 0.0722) + 0.05)
     return lighter / darker
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -30,7 +29,7 @@ from tasks.corpus.case import exact_digest
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT, Place
 from tests.synthetic_study import SyntheticStudy
-from tests.warehouse.rows import evaluation, land_pair, training
+from tests.warehouse.rows import land_arm, load_pair, training
 from warehouse.connect import writing
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -49,13 +48,6 @@ class PrintedReport:
     def attributes(self, name: str, tag: str = "*") -> list[str]:
         """The values of an attribute, in the order of the page."""
         return [one.attrib[name] for one in self.page.iterfind(f".//{tag}[@{name}]")]
-
-    def tables(self) -> dict[str, list[list[str]]]:
-        """The cells of every table that has a caption, by caption; the first row is the head."""
-        return {
-            text(table.find("caption")): [[text(cell) for cell in row] for row in table.iter("tr")]
-            for table in self.page.iterfind(".//table[caption]")
-        }
 
 
 def text(element: ElementTree.Element) -> str:
@@ -81,9 +73,7 @@ def printed_report(tmp_path_factory) -> PrintedReport:
 @pytest.fixture
 def local_report(printed_report, monkeypatch) -> PrintedReport:
     """The same, whose home and warehouse are those of this process."""
-    for name, value in printed_report.place.environment.items():
-        if name.startswith("TRIAGE_"):
-            monkeypatch.setenv(name, value)
+    printed_report.place.use(monkeypatch)
     return printed_report
 
 
@@ -131,30 +121,27 @@ def test_a_section_has_charts_and_their_rows_or_says_what_is_missing(printed_rep
 
 
 def test_the_tables_have_the_rows_of_the_warehouse(printed_report):
-    tables = printed_report.tables()
+    tables = {
+        text(table.find("caption")): [[text(cell) for cell in row] for row in table.iter("tr")]
+        for table in printed_report.page.iterfind(".//table[caption]")
+    }
     pair = printed_report.place.query("FROM quantization_comparison").iloc[0]
     table = tables["4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case"]
     assert figure(pair.accuracy_diff, pair.accuracy_low, pair.accuracy_high, sign=True) in table[1]
 
-    benefits = printed_report.place.query("FROM net_benefit ORDER BY evaluation_id, threshold")
-    rows = tables["Net benefit by threshold"][1:]
-    assert sorted(row[2] for row in rows) == sorted(
-        figure(row.net_benefit, row.low, row.high) for row in benefits.itertuples()
-    )
+    benefits = printed_report.place.query("FROM net_benefit").itertuples()
+    shown = sorted(row[2] for row in tables["Net benefit by threshold"][1:])
+    assert shown == sorted(figure(row.net_benefit, row.low, row.high) for row in benefits)
     bins = printed_report.place.query("FROM reliability WHERE high <= 0.1 AND n > 0")
     assert len(tables["Bins of p(ED)"]) - 1 == len(bins)
     curve = printed_report.place.query("FROM training_curve")
     assert len(tables["Loss by update"]) - 1 == len(curve)
-    sizes = printed_report.place.query("SELECT DISTINCT stored_bytes FROM frontier")
-    assert {row[1] for row in tables["Bytes, ED recall and macro F1"][1:]} == {
-        f"{size / 1e6:.1f}" for size in sizes.stored_bytes
-    }
+    sizes = printed_report.place.query("SELECT DISTINCT stored_bytes FROM frontier").stored_bytes
+    assert {row[1] for row in tables["Bytes, ED recall and macro F1"][1:]} == {f"{size / 1e6:.1f}" for size in sizes}
 
 
 def test_the_cases_are_the_emergencies_that_a_model_missed(printed_report):
-    missed = printed_report.place.query(
-        "SELECT DISTINCT case_id FROM prediction WHERE label = 'ED' AND decision <> 'ED'"
-    )
+    missed = printed_report.place.query("SELECT case_id FROM prediction WHERE label = 'ED' AND decision <> 'ED'")
     case_ids = [case.attrib["id"] for case in printed_report.page.iterfind(".//details[@class='case']")]
     assert case_ids and set(case_ids) == {f"case-{id}" for id in missed.case_id}
     assert "This report holds patient texts" not in printed_report.html
@@ -179,9 +166,7 @@ def test_a_current_report_is_not_made_again_and_another_result_asks_for_a_new_on
     assert is_current("synthetic") and refreshed_report("synthetic") == (report_path("synthetic"), "")
     assert place_of_report("synthetic") == f"Report: {report_path('synthetic')}"
 
-    shutil.copytree(local_report.place.home, tmp_path / "copy")
-    monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "copy"))
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "copy" / "triage.duckdb"))
+    local_report.place.copy(tmp_path / "copy").use(monkeypatch)
     assert is_current("synthetic")
 
     def change(statement):
@@ -219,10 +204,8 @@ def test_a_result_that_would_land_while_a_study_is_read_lands_after_it_and_outda
 ):
     """Else the fingerprint would hold a result that the page lacks, and no sweep would make it again."""
     landing = tmp_path / "landing"
-    land_pair(landing)
-    load_all(landing)
-    write_landing(landing, "t16", "training", training("t16", None))
-    write_landing(landing, "e16", "evaluation", evaluation("e16", "t16"))
+    load_pair(landing)
+    land_arm(landing, "16", None)
     load_now = "import pathlib, sys; from warehouse.load import load_all; load_all(pathlib.Path(sys.argv[1]), wait=0.0)"
 
     def landed_meanwhile(study):
@@ -259,8 +242,7 @@ def test_a_sweep_publishes_the_path_and_survives_a_report_or_an_artifact_that_fa
 
 
 def test_a_study_on_random_weights_gets_no_report_by_itself(own_home, tmp_path):
-    land_pair(tmp_path / "landing", random_weights=True)
-    load_all(tmp_path / "landing")
+    load_pair(tmp_path / "landing", random_weights=True)
     assert not has_real_models("earlier")
     assert refreshed_report("earlier") == (None, "") and place_of_report("earlier") is None
 

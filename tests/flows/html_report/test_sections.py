@@ -18,7 +18,7 @@ from flows.report.typed_rows import Row
 from tasks.grids.grid import load_grid
 from tasks.landing import grid_digest
 from tests.place import changed
-from tests.warehouse.rows import evaluation, full, land_pair, training
+from tests.warehouse.rows import evaluation, full, land_arm, load_pair, training
 from tests.warehouse.test_evidence import dropout_row
 from tests.warehouse.test_precisions import land, noisy
 from warehouse.landing import write_landing
@@ -50,8 +50,7 @@ def undrawn(drawn):
 
 @pytest.fixture
 def study(tmp_path) -> ReportedStudy:
-    land_pair(tmp_path)
-    load_all(tmp_path)
+    load_pair(tmp_path)
     return reported_study(None)
 
 
@@ -137,10 +136,8 @@ def test_the_models_whose_subgroups_are_shown_are_named_as_what_they_are(
 def land_two(root, cases_of, recipe="r", seed=42):
     """A pair of a recipe and a seed, with the cases of each bit width."""
     for bits, cases in cases_of.items():
-        id = f"{bits}-{recipe}-{seed}"
-        values = {"recipe": recipe, "seed": seed, "cell_id": f"smol-{bits}bit-{recipe}-s{seed}"}
-        write_landing(root, f"t{id}", "training", training(f"t{id}", bits, **values))
-        write_landing(root, f"e{id}", "evaluation", evaluation(f"e{id}", f"t{id}", cases))
+        cell = f"smol-{bits}bit-{recipe}-s{seed}"
+        land_arm(root, cell, bits, cases, recipe=recipe, seed=seed, cell_id=cell)
     load_all(root)
 
 
@@ -207,29 +204,23 @@ TABLES = {"reliability": "reliability", "decision-curves": "net_benefit", "subgr
 WITHOUT_MODELS = ("data", "environment")  # sections that name none, or leave random weights out
 
 
-def rows_of_shares(id: str, random_weights: bool) -> dict[str, list[dict[str, object]]]:
-    """A subgroup and a bin of p(ED), in which emergencies fare otherwise under random weights."""
-    share = 0.2 if random_weights else 0.8
-    ends = {"low": share - 0.1, "high": share + 0.1}
-    child = {"field": "age", "subgroup": "child", "metric": "ed_recall", "value": share, "method": "by hand", "n": 12}
-    of_bin = {"low": 0.05, "high": 0.1, "n": 9, "mean_p_ed": 0.07, "share_low": 0.1, "share_high": 0.9}
-    return {
-        "subgroup_metric": [full("subgroup_metric", evaluation_id=id, **child, **ends)],
-        "reliability": [full("reliability", evaluation_id=id, ed_share=share, **of_bin)],
-    }
-
-
 def land_twins(root: Path) -> None:
-    """Every cell twice, with real and with random weights: neither may have the other one's figures."""
+    """Every cell twice, with real and with random weights: neither may have the other one's figures. Emergencies of the
+    subgroup and of the bin of p(ED) fare otherwise under random weights."""
+    child = {"field": "age", "subgroup": "child", "metric": "ed_recall", "method": "by hand", "n": 12}
+    of_bin = {"low": 0.05, "high": 0.1, "n": 9, "mean_p_ed": 0.07, "share_low": 0.1, "share_high": 0.9}
+    with_dropout = {"mc_status": "available", "mc_reason": None, "mc_cases": 2, "mc_passes": 50}
     for (bits, random_weights), cases in CASES.items():
-        kind = "random" if random_weights else "real"
-        training_id, evaluation_id = f"t{bits}-{kind}", f"e{bits}-{kind}"
+        kind, share = ("random", 0.2) if random_weights else ("real", 0.8)
+        training_id, id = f"t{bits}-{kind}", f"e{bits}-{kind}"
         trained = training(training_id, bits, random_weights=random_weights, valid_loss=0.3)
         write_landing(root, training_id, "training", trained)
-        with_dropout = {"mc_status": "available", "mc_reason": None, "mc_cases": 2, "mc_passes": 50}
-        rows = evaluation(evaluation_id, training_id, cases, **with_dropout)
-        rows["mc_dropout"] = [dropout_row(evaluation_id, i, i == 0, 0.1 + 0.1 * i) for i in range(2)]
-        write_landing(root, evaluation_id, "evaluation", rows | rows_of_shares(evaluation_id, random_weights))
+        rows = evaluation(id, training_id, cases, **with_dropout)
+        rows["mc_dropout"] = [dropout_row(id, i, i == 0, 0.1 + 0.1 * i) for i in range(2)]
+        ends = {"value": share, "low": share - 0.1, "high": share + 0.1}
+        rows["subgroup_metric"] = [full("subgroup_metric", evaluation_id=id, **child, **ends)]
+        rows["reliability"] = [full("reliability", evaluation_id=id, ed_share=share, **of_bin)]
+        write_landing(root, id, "evaluation", rows)
 
 
 @pytest.fixture(scope="module")
@@ -260,11 +251,11 @@ def test_each_twin_has_its_own_rows_of_the_confusion_matrix(twins):
         assert f"{bits}bit: of the emergencies {sent} sent to ED, {to_gp} to GP" in panels[name]
 
 
-@pytest.mark.parametrize("section", TABLES)
-def test_a_table_has_every_row_once_below_its_own_model(twins, section):
+@pytest.mark.parametrize(("section", "view"), TABLES.items())
+def test_a_table_has_every_row_once_below_its_own_model(twins, section, view):
     (table,) = twins.sections[section].tables
     names = {row.evaluation_id: row.model for row in twins.study.shown(twins.study.board)}
-    assert sorted(table["experiment"]) == sorted(names[id] for id in twins.landed[TABLES[section]])
+    assert sorted(table["experiment"]) == sorted(names[id] for id in twins.landed[view])
 
 
 def test_every_section_marks_random_weights(twins):
@@ -282,7 +273,7 @@ def test_points_bars_and_dots_of_random_weights_are_marked(twins, section):
     assert section != "forest" or len(set(names)) == 4, "two pairs, and the pool of each"
 
 
-def test_the_largest_loss_has_the_interval_of_its_own_pair(twins, monkeypatch):
+def test_the_largest_loss_has_the_interval_of_its_own_pair(twins):
     (pair,) = (pair for pair in twins.study.pairs if pair.random_weights)
     interval = figure(pair.ed_recall_diff, pair.ed_recall_low, pair.ed_recall_high, sign=True)
     (sentence,) = twins.sections["flips"].findings

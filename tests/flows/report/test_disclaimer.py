@@ -20,8 +20,12 @@ SHORT = "Research software, not a medical device."
 LONG = "Research software, not a medical device; synthetic cases are no evidence about patients."
 
 
-def land_own_data(root) -> None:
-    """A user's own cases, judged on the project's adversarial set too, and on a further one of the user's."""
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory):
+    """The project's own cases; and a user's, judged on the project's adversarial set too, and on a further one of the
+    user's."""
+    root = tmp_path_factory.mktemp("disclaimer")
+    land_dataset(root / "landing", "d1", "sets1", further=("test_adversarial_2", "clinic"))
     row = full(
         "dataset", dataset_id="dataset-own", dataset_digest="own", dataset="clinic", sets_digest="own", is_embedded=False,
         seed=42, train_cases=4, valid_cases=4, calibration_cases=4, test_cases=5, further_sets=2,
@@ -33,22 +37,9 @@ def land_own_data(root) -> None:
         )
         for name in ("test", "test_adversarial", "phone")
     ]  # fmt: skip
-    write_landing(root, "dataset-own", "dataset", {"dataset": [row], "dataset_set": sets})
-
-
-@pytest.fixture(scope="module")
-def warehouse(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("disclaimer")
-    land_dataset(folder / "landing", "d1", "sets1", further=("test_adversarial_2", "clinic"))
-    land_own_data(folder / "landing")
-    load_all(folder / "landing", folder / "triage.duckdb")
-    return folder / "triage.duckdb"
-
-
-@pytest.fixture
-def landed(warehouse, own_home, monkeypatch):
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
-    assert not (home() / "data").exists()
+    write_landing(root / "landing", "dataset-own", "dataset", {"dataset": [row], "dataset_set": sets})
+    load_all(root / "landing", root / "triage.duckdb")
+    return root / "triage.duckdb"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +54,11 @@ def landed(warehouse, own_home, monkeypatch):
         ("unknown", SHORT),
     ],
 )
-def test_a_set_of_another_home_is_synthetic_only_where_it_is_one_of_the_projects_own(digest, sentence, landed):
+def test_a_set_of_another_home_is_synthetic_only_where_it_is_one_of_the_projects_own(
+    digest, sentence, warehouse, monkeypatch
+):
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouse))
+    assert not (home() / "data").exists()
     assert disclaimer({digest}) == sentence
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -17,7 +15,7 @@ from flows.report.typed_rows import leaderboard_rows
 from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import cost_array, metric_values
 from tests.place import changed
-from tests.warehouse.rows import COSTS, FIVE, PROBABILITIES, evaluation, full, land_pair, training
+from tests.warehouse.rows import COSTS, FIVE, PROBABILITIES, evaluation, full, land_arm, land_pair, training
 from tests.warehouse.test_studies import land_dataset
 from tests.warehouse.test_views import random_cases
 from warehouse.landing import write_landing
@@ -77,9 +75,8 @@ def test_the_long_form_has_the_table_of_each_question(landed):
         WORTH, "Conformal sets", FLAG,
     ]  # fmt: skip
     of_study = [table.title for table in evidence(leaderboard_rows(["et4"]), ids=["et4"])]
-    assert SOURCES not in of_study and len(gates(leaderboard_rows(["et4"]), ["et4"])) == 1, (
-        "the study has not judged it"
-    )
+    assert SOURCES not in of_study, "the study has not judged it"
+    assert len(gates(leaderboard_rows(["et4"]), ["et4"])) == 1
 
 
 def test_the_ranking_and_the_worth_of_p_ed_stand_beside_each_other(landed):
@@ -133,9 +130,8 @@ def test_what_was_chosen_on_which_cases_and_when_is_shown_beside_the_rules(tmp_p
     assert (times["chosen at"], times["judged from"]) == (["2026-01-02 01:00:00"], ["2026-01-02 02:00:00"])
 
 
-def without_primary_rule(id="et4", training_id="t4"):
-    """An evaluation whose primary rule could not be applied, as rows.py lands one."""
-    rows = evaluation(id, training_id, CASES)
+def test_a_rule_that_could_not_be_applied_gives_its_reason_and_no_zero_anywhere(tmp_path):
+    rows = evaluation("et4", "t4", CASES)
     for row in rows["prediction"]:
         row["decision"] = None
 
@@ -145,11 +141,8 @@ def without_primary_rule(id="et4", training_id="t4"):
 
     for row in rows["gate"]:
         row |= {"state": "NOT AVAILABLE", "value": None, "bound": None, "successes": None, "note": NO_RULE}
-    return rows
 
-
-def test_a_rule_that_could_not_be_applied_gives_its_reason_and_no_zero_anywhere(tmp_path):
-    land(tmp_path, rows=without_primary_rule())
+    land(tmp_path, rows=rows)
     tables_by_title = tables()
     rules = tables_by_title[FARE]
     assert "n/a: the recipe has no target ED recall" in " ".join(lines(rules, "ED recall"))
@@ -215,16 +208,9 @@ def land_everything(root, marked, recipes=("r1",)):
     prefix = "random" if marked else "real"
     for recipe, seed, bits in ((r, seed, bits) for r in recipes for seed in (42, 43) for bits in (4, 8)):
         id = f"{prefix}{bits}s{seed}" if recipe == "r1" else f"{recipe}-{bits}-{seed}"
-        values = {
-            "recipe": recipe,
-            "seed": seed,
-            "cell_id": f"smol-{bits}bit-{recipe}-s{seed}",
-            "random_weights": marked,
-        }
-        write_landing(root, id, "training", training(id, bits, day=9 if marked else 1, **values))
-        rows = evaluation(f"e{id}", id, CASES, created_at=datetime(2026, 1, 3))
-        write_landing(root, f"e{id}", "evaluation", rows)
-        further = evaluation(f"x{id}", id, FIVE, evaluation_set="clinic", set_digest="other")
+        values = {"recipe": recipe, "seed": seed, "random_weights": marked, "day": 9 if marked else 1}
+        land_arm(root, id, bits, CASES, cell_id=f"smol-{bits}bit-{recipe}-s{seed}", **values)
+        further = evaluation(f"x{id}", f"t{id}", FIVE, evaluation_set="clinic", set_digest="other")
         write_landing(root, f"x{id}", "evaluation", further)
 
     for bits in (4, 8):

@@ -41,8 +41,7 @@ def land_two_sets(root, again=(4, 8)):
             own_values = {"seed": seed, "cell_id": f"smol-{bits}bit-r1-s{seed}", "stored_bytes": stored}
             write_landing(root, id, "training", training(id, bits, **own_values))
             cases = OTHER if (seed, bits) == (43, 8) else FIVE
-            rows = evaluation(f"o{id}", id, cases, set_digest=OLD)
-            write_landing(root, f"o{id}", "evaluation", rows)
+            write_landing(root, f"o{id}", "evaluation", evaluation(f"o{id}", id, cases, set_digest=OLD))
 
     for bits in again:
         rows = evaluation(f"n{bits}", f"t{bits}s42", CASES, set_digest=NEW, created_at=LATER)
@@ -67,12 +66,6 @@ def judged_again(warehouses, monkeypatch):
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouses / "both.duckdb"))
 
 
-@pytest.fixture
-def one_side(warehouses, monkeypatch):
-    """The new cases are judged at 4 bits alone."""
-    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouses / "one.duckdb"))
-
-
 def lines():
     return answer(leaderboard_rows(), pair_rows(), pooled_sets())
 
@@ -87,11 +80,6 @@ def test_the_answer_is_about_the_pairs_of_the_latest_cases_alone(judged_again):
     of_new = [f"n{bits}" for bits in (4, 8)]
     assert lines() == answer(leaderboard_rows(of_new), pair_rows(of_new), pooled_sets(of_new))
     assert len(pair_rows()) == 3 and lines()[0] == "4 bits against 8: stored size x0.50."
-
-
-def test_without_a_pair_on_the_latest_cases_the_answer_says_so_and_what_it_takes(one_side):
-    assert lines()[0] == NO_PAIR_HERE and "both widths" in NO_PAIR_HERE
-    assert [line.partition(":")[0] for line in lines()[1:]] == ["Gates"] and " of 1 trained model" in lines()[1]
 
 
 def test_untuned_pairs_on_the_latest_cases_take_no_pool_of_earlier_ones(tmp_path):
@@ -123,10 +111,20 @@ def test_each_test_set_has_its_own_headline_and_tables_of_pairs(sections, judged
     assert NEW_NAME in first_board and OLD_NAME in first_board
 
 
-def test_a_test_set_without_a_pair_is_said_to_have_none(one_side):
+def test_without_a_pair_on_the_latest_cases_answer_tables_and_report_say_so(warehouses, monkeypatch):
+    """The new cases are judged at 4 bits alone."""
+    monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouses / "one.duckdb"))
+    no_pair, gates = lines()
+    assert no_pair == NO_PAIR_HERE and "both widths" in NO_PAIR_HERE
+    assert gates.startswith("Gates:") and " of 1 trained model" in gates
+
     text = "\n".join(printed(()))
     assert f"4 bits against 8 bits on {NEW_NAME}: no pair of otherwise equal experiments yet." in text
     assert f"4 bits against 8 bits on {OLD_NAME}, 2 pairs. " in text
+
+    study = reported_study(None)
+    assert study.sentences == lines()
+    assert study.pairs == [] and forest(study).missing
 
 
 def test_with_one_test_set_nothing_names_it(tmp_path):
@@ -153,12 +151,6 @@ def test_the_table_artifact_names_the_test_set_of_each_row(judged_again, monkeyp
     assert [row["test set"] for row in published] == [NEW_NAME] * 2 + [OLD_NAME] * 4
 
 
-def test_the_report_answers_from_the_cases_that_it_shows(one_side):
-    study = reported_study(None)
-    assert study.sentences == lines() and study.sentences[0] == NO_PAIR_HERE
-    assert study.pairs == [] and forest(study).missing
-
-
 def test_every_table_of_the_evidence_is_about_one_test_set(judged_again):
     tables = evidence(leaderboard_rows())
     assert all(table.title.endswith((NEW_NAME, OLD_NAME)) for table in tables)
@@ -178,10 +170,6 @@ def test_precisions_stand_against_the_reference_of_their_own_test_set(tmp_path):
     load_all(tmp_path)
 
     tables = evidence(leaderboard_rows(), sections=["fidelity"])
-    kinds = (
-        "Precisions against their reference, the mean",
-        "Precisions against their reference, paired",
-        "Bytes against",
-    )
-    for kind, rows in zip(kinds, (1, 1, 3), strict=True):
+    of_pairs = "Precisions against their reference, "
+    for kind, rows in ((f"{of_pairs}the mean", 1), (f"{of_pairs}paired", 1), ("Bytes against", 3)):
         assert [len(table) for table in tables if table.title.startswith(kind)] == [rows] * 2, kind
