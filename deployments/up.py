@@ -29,13 +29,7 @@ from deployments.prefect_api import (
     prefect_client,
     server_version,
 )
-from deployments.workers import (
-    QUEUES,
-    Worker,
-    give_back_runs,
-    register,
-    start_bound,
-)
+from deployments.workers import QUEUES, Worker, give_back_runs, register, start_bound
 from tasks.runtime.children import end_process
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
@@ -156,7 +150,7 @@ def keep_working(server: _Server, workers: list[Worker]) -> None:
             give_back_runs(api_url(server.port))
 
 
-class _Server:
+class _Server(contextlib.AbstractContextManager["_Server"]):
     """The Prefect server of a port: one that was there before, or one of ours, which ends with the
     context.
     """
@@ -167,9 +161,6 @@ class _Server:
         self._environment = environment
         self._say = say
         self._process: subprocess.Popen[bytes] | None = None  # where it is ours
-
-    def __enter__(self) -> _Server:
-        return self
 
     def __exit__(self, *error: object) -> None:
         if self._process is not None:

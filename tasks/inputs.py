@@ -11,7 +11,7 @@ from tasks.caching import as_cached, run_job, step
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.splits import check_examples
 from tasks.landing import land_dataset, land_variant
-from tasks.models.convert import ConvertJob, QuantizeJob
+from tasks.models.convert import QuantizeJob
 from tasks.models.manifest import SourceManifest, base_folder, variant_folder
 from tasks.models.sources.fetch import fetch_base, stored, way_back
 from tasks.models.sources.folder_source import Progress
@@ -91,7 +91,7 @@ def convert(model: BaseModelSpec, source: Path, at_most: float | None = None) ->
     `at_most`: seconds that an attempt may take.
     """
     folder = base_folder(source, home())
-    job = ConvertJob(source=source, root=home())
+    job = QuantizeJob(source=source, root=home())
     was_there = _make("convert", model.name, folder, job, at_most)
     return as_cached(source, folder.name) if was_there else source
 
@@ -113,11 +113,11 @@ def quantize(
     return as_cached(folder, folder.name) if was_there else folder
 
 
-def _make(verb: str, what: str, folder: Path, job: ConvertJob, at_most: float | None) -> bool:
+def _make(verb: str, what: str, folder: Path, job: QuantizeJob, at_most: float | None) -> bool:
     """Build a model folder in a child process and land its sizes; whether it was there before."""
     was_there = verified_manifest(folder) is not None
     if not was_there:
-        function = f"tasks.models.convert:run_{verb}"
+        function = "tasks.models.convert:run_quantize"
         run_job(function, job, f"{verb}-{folder.name}", publisher(f"{verb} {what}"), at_most)
 
     mark_used(folder)

@@ -12,7 +12,7 @@ from flows.cli.experiments import find_model
 from flows.cli.terminal import Experiment, console, print_line
 from tasks.bundle.asking import in_use
 from tasks.bundle.bundle import Bundle
-from tasks.bundle.export import EXAMPLE, Exported, Target, refuse_filled, refuse_push
+from tasks.bundle.export import EXAMPLE, Exported, refuse_filled, refuse_push
 from tasks.bundle.export import export as export_model
 from tasks.bundle.export import push as push_folder
 from tasks.runtime.errors import BadInput
@@ -43,32 +43,31 @@ def export(
     """Write a trained model as a folder that stands alone, with a model card and an example."""
     # Nothing is written before everything that can be refused is, except that a push without a text
     # of the terms is refused when the folder, which that is to be added to, is there.
-    target = None if push is None else Target(push, public)
     for name, is_given in (("--public", public), ("--unsafe", unsafe)):
-        if is_given and target is None:
+        if is_given and push is None:
             raise BadInput(f"{name} is about a push; add --push REPO, or leave it out.")
 
     refuse_filled(folder)
     model = find_model(experiment)
     if model.folder != home():
         raise BadInput(f"{experiment} is an export already; name the experiment itself.")
-    if target is not None:
-        refuse_push(model.bundle, target, unsafe)
+    if push is not None:
+        refuse_push(model.bundle, push, unsafe)
 
     with in_use(model, "export"):
         exported = export_model(model, home(), folder, fuse=fuse, gguf=gguf)
     print_exported(console, model.bundle, exported)
-    if target is None:
+    if push is None:
         return
 
     if exported.missing_terms:
-        private = "" if target.public else " --private"
+        private = "" if public else " --private"
         raise BadInput(
             f"Nothing was pushed: {exported.missing_terms}. The export is in {exported.folder}; "
-            f"upload it then with `hf upload {target.repo} {exported.folder}{private}`."
+            f"upload it then with `hf upload {push} {exported.folder}{private}`."
         )
-    address = push_folder(exported.folder, target, model.bundle.cell_id)
-    readers = "everybody" if target.public else "you and whom you let"
+    address = push_folder(exported.folder, push, public, model.bundle.cell_id)
+    readers = "everybody" if public else "you and whom you let"
     print_line(console, f"Pushed to {address}, for {readers} to read.")
 
 

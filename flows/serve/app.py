@@ -97,18 +97,18 @@ class KeptModel:
         self._model = model
         self._passes = passes
         self._asked = self._start()
-        self._asked.wait_until_loaded()
+        self._asked.conversation.ready.result()
         self.bundle = model.bundle
 
     @property
     def is_lost(self) -> bool:
         """Whether the process has ended; the next text starts another one."""
-        return self._asked.is_over
+        return self._asked.conversation.is_over
 
     def ask(self, text: str) -> conversation.Answered:
         """Send a text; answers come in the order of the texts."""
         # Asked from the event loop alone, so no two texts can start a process each.
-        if self._asked.is_over:
+        if self.is_lost:
             self._asked = self._start()
         return self._asked.ask(text)
 

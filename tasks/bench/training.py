@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,11 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     speed_before = matmul_speed(*largest)
 
     cases = setting.cases
-    measurement = (
-        _our_measurement(setting, cases)
-        if setting.engine == "ours"
-        else measure_stock(setting, cases)
-    )
-    mx.save_safetensors(str(setting.folder / GRADIENTS), measurement.gradients)
-    return measurement.figures() | {
-        "device": device.as_dict(),
+    measure_engine = _our_measurement if setting.engine == "ours" else measure_stock
+    figures = vars(measure_engine(setting, cases))
+    mx.save_safetensors(str(setting.folder / GRADIENTS), figures.pop("gradients"))
+    return figures | {
+        "device": asdict(device),
         "matmul_gflops": max(speed_before, matmul_speed(*largest)),
         "peak_rss_bytes": peak_resident_bytes(),
         "leading_tokens": cases.leading,
@@ -115,7 +112,11 @@ def _our_measurement(setting: Setting, cases: EncodedCases) -> Measured:
     adapted = add_lora(stack, setting.recipe, setting.training, seed=0)
     start_adapter(stack.model)
     weights_bytes = mx.get_active_memory()
-    prefix, prefix_figures = _prefix(setting, adapted, cases)
+    # The batch's frozen prefix, written and read back.
+    start = time.perf_counter()
+    store = PrefixStore(setting.folder, VariantManifest.read(setting.variant).digest)
+    prefix = open_prefix(stack, cases, adapted.boundary, store)
+    seconds_of_storing = time.perf_counter() - start if prefix.boundary else None
     objective = make_objective(setting.recipe, cases.labels)
 
     seconds, gradients = _timed_steps(setting, adapted, prefix, objective)
@@ -126,7 +127,8 @@ def _our_measurement(setting: Setting, cases: EncodedCases) -> Measured:
     counted = replace(adapted, stack=replace(stack, cpu_kernels=False, logit_bytes=1 << 62))
     flops = matmul_flops(stack.model, lambda _: _our_loss(counted, prefix, objective))
     notes = ["after a warm-up step"]
-    return Measured(seconds, weights_bytes, peak, cached, flops, gradients, notes, prefix_figures)
+    stored = {"blocks": prefix.boundary, "seconds": seconds_of_storing}
+    return Measured(seconds, weights_bytes, peak, cached, flops, gradients, notes, stored)
 
 
 def _timed_steps(
@@ -152,24 +154,6 @@ def _timed_steps(
     return seconds[1:], gradients
 
 
-def _prefix(
-    setting: Setting, adapted: Adapted, cases: EncodedCases
-) -> tuple[Prefix, dict[str, Any]]:
-    """The batch's frozen prefix, written and read back.
-
-    Returned with its number of blocks and the seconds that writing it took.
-    """
-    start = time.perf_counter()
-    store = PrefixStore(setting.folder, VariantManifest.read(setting.variant).digest)
-    prefix = open_prefix(adapted.stack, cases, adapted.boundary, store)
-    stored = prefix.boundary > 0
-
-    return prefix, {
-        "blocks": prefix.boundary,
-        "seconds": time.perf_counter() - start if stored else None,
-    }
-
-
 def _our_loss(adapted: Adapted, prefix: Prefix, objective: Objective) -> mx.array:
     """The loss of the whole batch as `update_gradients` computes it, without evaluating anything."""
     cases = prefix.cases
@@ -192,18 +176,20 @@ def measure_stock(setting: Setting, cases: EncodedCases) -> Measured:
     Several steps, or one where the weights are packed on a CPU.
     """
     dense = setting.engine == "stock_dense"
-    compiling = _compile_where_possible()
+    slow = not backend().on_gpu and not dense
+    notes = ["n=1, after a warm-up step" if slow else "after a warm-up step"]
+    if not (backend().on_gpu or shutil.which("g++")):
+        mx.disable_compile()
+        notes.append("not compiled, since MLX on CPU needs g++ for that")
     model = _stock_model(setting, dense)
     weights_bytes = mx.get_active_memory()
     mx.reset_peak_memory()
-    slow = not backend().on_gpu and not dense
     repeats = SLOW_REPEATS if slow else setting.repeats
     clock = _train(model, setting, cases, steps=1 + repeats)
     peak = mx.get_peak_memory()
     cached = mx.get_cache_memory()
 
     seconds = clock.seconds[1:]
-    notes = ["n=1, after a warm-up step" if slow else "after a warm-up step", *compiling]
     batches = iterate_batches(_dataset(cases), setting.batch, setting.length + PADDING)
     tokens, lengths = next(batches)
     flops = matmul_flops(model, lambda m: default_loss(m, tokens, lengths)[0])
@@ -229,13 +215,6 @@ def float64_gradients(setting: Setting) -> Weights:
         mx.eval(total)
 
     return total
-
-
-def _compile_where_possible() -> list[str]:
-    if backend().on_gpu or shutil.which("g++"):
-        return []
-    mx.disable_compile()
-    return ["not compiled, since MLX on CPU needs g++ for that"]
 
 
 def _stock_model(setting: Setting, dense: bool) -> nn.Module:

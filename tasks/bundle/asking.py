@@ -36,23 +36,14 @@ class AskedModel(contextlib.AbstractContextManager["AskedModel"]):
         self.passes = passes if self.bundle.review.available else None
         job = PredictJob(bundle=model.bundle, folder=model.folder, passes=self.passes)
         log = home() / "logs" / f"{use}-{self.bundle.model_id}"
-        self._conversation = Conversation(FUNCTION, job.model_dump(mode="json"), log)
+        self.conversation = Conversation(FUNCTION, job.model_dump(mode="json"), log)
 
     def __exit__(self, *error: object) -> None:
-        self._conversation.close()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the process has ended."""
-        return self._conversation.is_over
-
-    def wait_until_loaded(self) -> None:
-        """Return once the model is loaded. Raises the error with which that failed."""
-        self._conversation.ready.result()
+        self.conversation.close()
 
     def ask(self, text: str) -> Answered:
         """Send a text, to be read with `decision_of`; many may wait at once."""
-        return self._conversation.ask({"text": text})
+        return self.conversation.ask({"text": text})
 
 
 @contextlib.contextmanager

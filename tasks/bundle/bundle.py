@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -26,6 +26,7 @@ SYNTHETIC = "synthetic cases are no evidence about patients"
 DIGITS = 3
 SAME = 1e-9  # figures that differ by less differ by how a computer counts
 RuleName = Literal["argmax", "target_recall", "min_cost"]
+Row = dict[str, Any]  # one landed row, by column
 
 
 class ModelGone(BadInput):
@@ -273,6 +274,14 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     """Write the bundle into its folder."""
     text = bundle.model_dump_json(indent=1)
     (folder / BUNDLE_FILE).write_text(f"{text}\n", encoding="utf-8")
+
+
+def landed_rows(folder: Path, table: str) -> list[Row]:
+    """The rows of a table in a landing folder."""
+    import pyarrow.parquet as pq  # slow to import
+
+    rows: list[Row] = pq.read_table(folder / f"{table}.parquet").to_pylist()
+    return rows
 
 
 class PredictJob(Strict):

@@ -25,15 +25,10 @@ from tasks.bundle.bundle import (
     Review,
     write_bundle,
 )
-from tasks.bundle.model_card import (
-    card_figures,
-    render_card,
-    render_example,
-    write_terms,
-)
+from tasks.bundle.model_card import card_figures, render_card, render_example, write_terms
 from tasks.corpus.prompts import Template
 from tasks.models.manifest import VariantManifest
-from tasks.models.sources.folder_source import describe
+from tasks.models.sources.folder_source import check_room, describe
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, SourceUnavailable, is_disk_full
 from tasks.runtime.events import Emit
@@ -108,12 +103,7 @@ def export(
         folder.parent.mkdir(parents=True, exist_ok=True)
         stored = VariantManifest.read(model.weights).stored_bytes
         required_bytes = int(stored * ROOM["gguf" if gguf else "fuse" if fuse else "plain"])
-        free = shutil.disk_usage(folder.parent).free
-        if free < required_bytes:
-            raise BadInput(
-                f"The export needs up to {required_bytes / 1e9:.1f} GB in {folder.parent}, where "
-                f"{free / 1e9:.1f} GB are free; free some space, or name a folder on another disk."
-            )
+        check_room("The export", required_bytes, folder.parent, "name a folder")
         remove_abandoned(folder)
 
         with temporary_folder(folder) as temporary:
@@ -251,29 +241,19 @@ def read_prompt(folder: Path) -> dict[str, Any]:
 NEW_FILES = {".gitattributes", "README.md"}  # that a new repository may hold
 
 
-@dataclass(frozen=True)
-class Target:
-    """A Hub repository to push to, owner/name, and whether everybody may read it."""
-
-    repo: str
-    public: bool = False
-
-
-def refuse_push(bundle: Bundle, target: Target, unsafe: bool) -> None:
-    """Raise BadInput for a push that must not or cannot happen; asks the Hub nothing."""
+def refuse_push(bundle: Bundle, repo: str, unsafe: bool) -> None:
+    """Raise BadInput for a push to owner/name that must not or cannot happen; asks the Hub nothing."""
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
     try:
-        validate_repo_id(target.repo)
+        validate_repo_id(repo)
     except HFValidationError:
-        raise BadInput(
-            f"{target.repo!r} cannot be a Hub repository; name one as owner/name."
-        ) from None
+        raise BadInput(f"{repo!r} cannot be a Hub repository; name one as owner/name.") from None
 
-    if "/" not in target.repo:
-        raise BadInput(f"{target.repo!r} names no owner; name the repository as owner/name.")
+    if "/" not in repo:
+        raise BadInput(f"{repo!r} names no owner; name the repository as owner/name.")
     if bundle.warning and not unsafe:
         raise BadInput(f"{bundle.warning} To push it all the same, and marked so, add --unsafe.")
     if constants.is_offline_mode():
@@ -285,40 +265,40 @@ def refuse_push(bundle: Bundle, target: Target, unsafe: bool) -> None:
         )
 
 
-def push(folder: Path, target: Target, title: str) -> str:
+def push(folder: Path, repo: str, public: bool, title: str) -> str:
     """Upload a folder as one commit; returns the address of the repository.
 
-    Raises BadInput where a repository that is already there is public and `target` is not, or the
+    Raises BadInput where a repository that is already there is public and `public` is not set, or the
     reverse, or holds files that no export has put there, since those of an earlier one are removed.
     """
     from huggingface_hub import HfApi
 
     api = HfApi()
-    with _sentences(folder, target):
-        address = api.create_repo(target.repo, private=not target.public, exist_ok=True)
+    with _sentences(folder, repo):
+        address = api.create_repo(repo, private=not public, exist_ok=True)
         # After it is made: `exist_ok` passes over one that is there, whatever that holds.
-        repository = api.model_info(target.repo)
+        repository = api.model_info(repo)
         consequence = f"so nothing was uploaded from {folder}"
-        if not target.public and not repository.private:
+        if not public and not repository.private:
             raise BadInput(
-                f"{target.repo} is public already, {consequence}; name another repository, or add "
+                f"{repo} is public already, {consequence}; name another repository, or add "
                 "--public."
             )
-        if target.public and repository.private:
+        if public and repository.private:
             raise BadInput(
-                f"{target.repo} is private already, {consequence}; make it public in its settings "
+                f"{repo} is private already, {consequence}; make it public in its settings "
                 "on the Hub, name another repository, or leave --public out."
             )
 
         names = {file.rfilename for file in repository.siblings or ()} - NEW_FILES
         if names and BUNDLE_FILE not in names:
             raise BadInput(
-                f"{target.repo} holds files of something else ({min(names)}), {consequence}; name "
+                f"{repo} holds files of something else ({min(names)}), {consequence}; name "
                 "another repository, since a push takes the place of what is there."
             )
 
         api.upload_folder(
-            repo_id=target.repo,
+            repo_id=repo,
             folder_path=folder,
             commit_message=f"Add {title}",
             delete_patterns="*",  # what another export left there is no part of this one
@@ -328,7 +308,7 @@ def push(folder: Path, target: Target, title: str) -> str:
 
 
 @contextmanager
-def _sentences(folder: Path, target: Target) -> Iterator[None]:
+def _sentences(folder: Path, repo: str) -> Iterator[None]:
     """Errors of the Hub as sentences, which say where the export is all the same."""
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
@@ -340,7 +320,7 @@ def _sentences(folder: Path, target: Target) -> Iterator[None]:
         status = refused.response.status_code
         if status in (401, 403):
             raise SourceUnavailable(
-                f"The Hub does not let this token write to {target.repo} ({status}); check "
+                f"The Hub does not let this token write to {repo} ({status}); check "
                 f"HF_TOKEN and the owner. {place}",
                 transient=False,
             ) from refused

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from tasks.bundle.bundle import (
     Bundle,
@@ -17,9 +16,11 @@ from tasks.bundle.bundle import (
     JudgedOn,
     ModelGone,
     Review,
+    Row,
     Rule,
     Scaling,
     Versions,
+    landed_rows,
 )
 from tasks.corpus.case import SETS
 from tasks.corpus.manifest import embedded_digests
@@ -31,7 +32,6 @@ from tasks.runtime.files import file_digest
 from tasks.runtime.store import Manifest, intact_manifest, verify
 from tasks.spec import ExperimentSpec
 
-Row = dict[str, Any]  # one landed row, by column
 ADAPTER = "adapters.safetensors"
 
 
@@ -60,10 +60,10 @@ def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
             "set TRIAGE_HOME to the home that trained it."
         )
 
-    (evaluation,) = _rows(landing, "evaluation")
+    (evaluation,) = landed_rows(landing, "evaluation")
     landed_training = home / "landing" / evaluation["training_id"]
     verify(landed_training)
-    (experiment,) = _rows(landed_training, "experiment")
+    (experiment,) = landed_rows(landed_training, "experiment")
     name = experiment["cell_id"]
     if experiment["recipe_kind"] == "baseline":
         raise BadInput(
@@ -98,13 +98,6 @@ def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
     )
 
 
-def _rows(folder: Path, table: str) -> list[Row]:
-    import pyarrow.parquet as pq  # slow to import
-
-    rows: list[Row] = pq.read_table(folder / f"{table}.parquet").to_pylist()
-    return rows
-
-
 def _bundle(
     home: Path,
     landing: Path,
@@ -115,11 +108,11 @@ def _bundle(
     weights: Path,
 ) -> Bundle:
     variant = VariantManifest.read(weights)
-    rules = {row["rule"]: row for row in _rows(landing, "decision_rule")}
+    rules = {row["rule"]: row for row in landed_rows(landing, "decision_rule")}
     rule = rules[evaluation["primary_rule"]]
     costs = evaluation["cost_matrix"]
     calibrated = rules["min_cost"]
-    (conformal,) = _rows(landing, "conformal")
+    (conformal,) = landed_rows(landing, "conformal")
     prompt = load_prompt(spec.prompt)
     adapter = training / ADAPTER
 
@@ -137,6 +130,10 @@ def _bundle(
     entropy_limit = evaluation.get("review_entropy")  # None: landed by an earlier version
     if entropy_limit is None:
         entropy_limit = spec.scoring.review_entropy
+
+    calibration_digest = rules["argmax"]["calibration_digest"]
+    sets = {"test": evaluation["set_digest"], "calibration": calibration_digest}
+    dataset_digest = _judged_dataset(home, experiment["dataset_digest"], sets)
 
     return Bundle(
         model_id=experiment["training_id"],
@@ -171,11 +168,22 @@ def _bundle(
         ),
         gates=tuple(
             GateStatus.model_validate({name: row[name] for name in GateStatus.model_fields})
-            for row in _rows(landing, "gate")
+            for row in landed_rows(landing, "gate")
         ),
         verdict=evaluation["verdict"],
         review=Review(available=spec.recipe.dropout > 0, entropy_limit=entropy_limit),
-        judged_on=_judged_on(evaluation, rules, experiment, home),
+        judged_on=JudgedOn(
+            evaluation_id=evaluation["evaluation_id"],
+            # Evaluations of before have the name of their scores.
+            scores_id=evaluation.get("scores_id") or evaluation["evaluation_id"],
+            scoring_version=evaluation["scoring_version"],
+            dataset_digest=dataset_digest,
+            test_digest=evaluation["set_digest"],
+            calibration_digest=calibration_digest,
+            cases=evaluation["cases"],
+            has_groups=evaluation["has_groups"],
+            synthetic=_is_synthetic(home, dataset_digest, evaluation["set_digest"]),
+        ),
         versions=Versions(
             triage=experiment["triage_version"],
             engine=experiment["engine_version"],
@@ -193,24 +201,6 @@ def _bundle(
     )
 
 
-def _judged_on(evaluation: Row, rules: dict[str, Row], experiment: Row, home: Path) -> JudgedOn:
-    calibration_digest = rules["argmax"]["calibration_digest"]
-    sets = {"test": evaluation["set_digest"], "calibration": calibration_digest}
-    dataset_digest = _judged_dataset(home, experiment["dataset_digest"], sets)
-    return JudgedOn(
-        evaluation_id=evaluation["evaluation_id"],
-        # Evaluations of before have the name of their scores.
-        scores_id=evaluation.get("scores_id") or evaluation["evaluation_id"],
-        scoring_version=evaluation["scoring_version"],
-        dataset_digest=dataset_digest,
-        test_digest=evaluation["set_digest"],
-        calibration_digest=calibration_digest,
-        cases=evaluation["cases"],
-        has_groups=evaluation["has_groups"],
-        synthetic=_is_synthetic(home, dataset_digest, evaluation["set_digest"]),
-    )
-
-
 def _is_synthetic(home: Path, dataset_digest: str, test_digest: str) -> bool:
     """Whether a test set is the project's own, by the data of this home or, where they are removed
     or elsewhere, by the data set as it landed.
@@ -220,7 +210,7 @@ def _is_synthetic(home: Path, dataset_digest: str, test_digest: str) -> bool:
     landed = home / "landing" / f"dataset-{dataset_digest}"
     if _set_digests(landed).get("test") != test_digest:
         return False
-    return bool(_rows(landed, "dataset")[0]["is_embedded"])
+    return bool(landed_rows(landed, "dataset")[0]["is_embedded"])
 
 
 def _judged_dataset(home: Path, of_training: str, sets: dict[str, str]) -> str:
@@ -243,4 +233,4 @@ def _set_digests(dataset: Path) -> dict[str, str]:
     """The digest of each set of a landed data set; empty where it has not landed."""
     if not (dataset / "dataset_set.parquet").is_file():
         return {}
-    return {row["name"]: row["set_digest"] for row in _rows(dataset, "dataset_set")}
+    return {row["name"]: row["set_digest"] for row in landed_rows(dataset, "dataset_set")}

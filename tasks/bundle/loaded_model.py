@@ -78,7 +78,8 @@ class LoadedModel:
         """log P(label | prompt) of each text, shape (texts, 3). Raises
         Diverged if one is not finite.
         """
-        results = side_by_side([self._prefix(text) for text in texts], self._label_logp)
+        prefixes = [Prefix(self.adapted.stack, self._cases(text)) for text in texts]
+        results = side_by_side(prefixes, self._label_logp)
         label_logp = np.concatenate([np.array(logp) for _, logp in results]).astype(np.float64)
         if not np.isfinite(label_logp).all():
             raise Diverged("The model's scores are NaN or infinite; train it again.")
@@ -110,9 +111,6 @@ class LoadedModel:
         begins = text.prompt[:length] == self.leading and len(text.prompt) > length
         cases = make_cases(self.template, [text])
         return replace(cases, leading=length if begins else 0)
-
-    def _prefix(self, text: Encoded) -> Prefix:
-        return Prefix(self.adapted.stack, self._cases(text))
 
     def _label_logp(self, prefix: Prefix) -> mx.array:
         no_past: list[SharedPast | None] = [None] * self.adapted.stack.depth

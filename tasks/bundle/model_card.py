@@ -11,7 +11,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tasks.bundle.bundle import Bundle, ExportResult, gate_figure
+from tasks.bundle.bundle import Bundle, ExportResult, Row, gate_figure, landed_rows
 from tasks.corpus.case import SETS
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.store import Manifest
@@ -47,8 +47,6 @@ CHANGED = (
     "The files of this folder are modified: the weights were converted to MLX and stored at "
     "another precision, and an adapter was trained on them."
 )
-
-Row = dict[str, Any]  # one landed row, by column
 
 
 def render_card(
@@ -191,14 +189,16 @@ def card_figures(home: Path, bundle: Bundle) -> dict[str, Any]:
     """
     folder = home / "landing" / bundle.judged_on.evaluation_id
     of_rule = {
-        row["metric"]: row for row in _rows(folder, "metric") if row["rule"] == bundle.rule.name
+        row["metric"]: row
+        for row in landed_rows(folder, "metric")
+        if row["rule"] == bundle.rule.name
     }
     metrics = [
         of_rule[metric] | {"name": name, "hub_type": hub_type}
         for metric, name, hub_type in METRICS
         if metric in of_rule
     ]
-    (conformal,) = _rows(folder, "conformal")
+    (conformal,) = landed_rows(folder, "conformal")
     conformal_miss = {
         "name": "emergencies without ED in their conformal set",
         "value": conformal["ed_miss_rate"],
@@ -215,15 +215,10 @@ def card_figures(home: Path, bundle: Bundle) -> dict[str, Any]:
         return figures | {"data": bundle.judged_on.dataset_digest, "sets": []}
     # The own sets in the order in which they are used, then the others.
     places = {name: place for place, name in enumerate(SETS)}
-    sets = sorted(_rows(data, "dataset_set"), key=lambda row: places.get(row["name"], len(SETS)))
-    return figures | {"data": _rows(data, "dataset")[0]["dataset"], "sets": sets}
-
-
-def _rows(folder: Path, table: str) -> list[Row]:
-    import pyarrow.parquet as pq  # slow to import
-
-    rows: list[Row] = pq.read_table(folder / f"{table}.parquet").to_pylist()
-    return rows
+    sets = sorted(
+        landed_rows(data, "dataset_set"), key=lambda row: places.get(row["name"], len(SETS))
+    )
+    return figures | {"data": landed_rows(data, "dataset")[0]["dataset"], "sets": sets}
 
 
 def write_terms(bundle: Bundle, weights: Path, home: Path, folder: Path) -> dict[str, Any]:

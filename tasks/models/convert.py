@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -36,26 +35,20 @@ if TYPE_CHECKING:
 
 COPIED_FILES = (*TOKENIZER_FILES, "generation_config.json")
 
-Build = Callable[[Path], dict[str, Any]]  # fills a folder; returns the entries of its manifest
 
+class QuantizeJob(BaseModel):
+    """Arguments of `run_quantize`: a source folder, the home in which to build, a precision, and the
+    `training.group_size` of the grid, which bfloat16, the base model itself, does not use.
 
-class ConvertJob(BaseModel):
-    """Arguments of `run_convert`: a source folder, and the home in which to build."""
+    `bits` may stand in the place of a precision.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Path
     root: Path
-
-
-class QuantizeJob(ConvertJob):
-    """Arguments of `run_quantize`: a precision, and the `training.group_size` of the grid.
-
-    `bits` may stand in the place of a precision.
-    """
-
-    precision: Precision
-    group_size: int
+    precision: Precision = BUILT_IN[BF16]
+    group_size: int = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -63,16 +56,9 @@ class QuantizeJob(ConvertJob):
         return with_precision_for_bits(values)
 
 
-def run_convert(args: dict[str, Any], emit: Emit | None = None) -> dict[str, Any]:
-    """Build the MLX folder of a source (`args`: ConvertJob); returns "folder" and its manifest."""
-    job = ConvertJob.model_validate(args)
-    return _built(base_folder(job.source, job.root), partial(write_base, job.source))
-
-
 def run_quantize(args: dict[str, Any], emit: Emit | None = None) -> dict[str, Any]:
-    """The same for a variant (`args`: QuantizeJob).
-
-    Converts the source first where that is not done yet.
+    """Build the MLX folder of a source at a precision (`args`: QuantizeJob); returns "folder" and
+    its manifest. Converts the source first where that is not done yet.
     """
     job = QuantizeJob.model_validate(args)
     base = base_folder(job.source, job.root)
@@ -85,16 +71,10 @@ def run_quantize(args: dict[str, Any], emit: Emit | None = None) -> dict[str, An
         return write_variant(base, target, job.precision, job.group_size)
 
     folder = variant_folder(job.source, job.root, job.precision, job.group_size)
-    return _built(folder, build if job.precision.is_quantised else write_model)
-
-
-def _built(folder: Path, build: Build) -> dict[str, Any]:
-    """A folder and its manifest, built unless it is complete: by the sizes of its files, where this
-    process chain has compared their digests before.
-    """
+    # By the sizes of its files, where this process chain has compared their digests before.
     if store.verified_manifest(folder) is None:
         with locked(folder, BUILD_SECONDS):
-            store.build_folder(folder, build)
+            store.build_folder(folder, build if job.precision.is_quantised else write_model)
 
     manifest = VariantManifest.read(folder)
     return {"folder": str(folder), **manifest.model_dump(mode="json", exclude_unset=True)}
@@ -228,12 +208,7 @@ def quantised(
     if precision.mixture is not None:
         predicate = mixed_quant_predicate_builder(precision.mixture, model, group_size)
     return quantize_model(
-        model,
-        config,
-        group_size,
-        precision.bits,
-        mode=precision.mode,
-        quant_predicate=predicate,
+        model, config, group_size, precision.bits, mode=precision.mode, quant_predicate=predicate
     )
 
 

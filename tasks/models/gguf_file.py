@@ -307,12 +307,7 @@ CONTROL = 3
 USER_DEFINED = 4
 BYTE = 6
 # Names of special tokens: those of transformers, and those of a GGUF file.
-SPECIAL = {
-    "bos_token": "bos",
-    "eos_token": "eos",
-    "unk_token": "unknown",
-    "pad_token": "padding",
-}
+SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 SPACE = "▁"
 
 
@@ -398,9 +393,7 @@ def gemma_bpe(tokens: list[str], types: list[int]) -> Tokenizer:
 def start_with(token: str, token_id: int) -> processors.TemplateProcessing:
     """A post-processor that puts one token (bos) before every text."""
     return processors.TemplateProcessing(
-        single=f"{token} $A",
-        pair=f"{token} $A {token}:1 $B:1",
-        special_tokens=[(token, token_id)],
+        single=f"{token} $A", pair=f"{token} $A {token}:1 $B:1", special_tokens=[(token, token_id)]
     )
 
 

@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     import mlx.core as mx
 
     return {
-        "device": device.as_dict(),
+        "device": asdict(device),
         "warning": slow_blas_warning(device),
         "gpu": bool(mx.is_available(mx.gpu)),
         "mlx_device": mx.device_info(),

@@ -124,9 +124,6 @@ class Device(Event):
         mark = " (experimental)" if BACKENDS[self.backend].experimental else ""
         return f"GPU{mark}" if self.on_gpu else f"BLAS {self.blas}"
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class SourceReport(Event):

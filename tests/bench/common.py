@@ -42,15 +42,11 @@ def run(benchmark: Callable[..., None]) -> None:
 
 def print_rows(title: str, rows: list[dict[str, str]]) -> None:
     """Print a table of rows that all have the same keys."""
-    table = Table(*rows[0], title=f"{title} ({_versions()})", title_justify="left")
+    measured_with = ", ".join(f"{name} {version}" for name, version in versions().items())
+    table = Table(*rows[0], title=f"{title} ({measured_with})", title_justify="left")
     for row in rows:
         table.add_row(*row.values())
     console.print(table)
-
-
-def _versions() -> str:
-    """Versions that a measurement depends on."""
-    return ", ".join(f"{name} {version}" for name, version in versions().items())
 
 
 def smoke_sweep(experiments: int, iterations: int) -> list[str]:
@@ -58,11 +54,7 @@ def smoke_sweep(experiments: int, iterations: int) -> list[str]:
     updates with a checkpoint every 8 updates.
     """
     seeds = list(range(1, 1 + -(-experiments // OF_ONE_SEED)))
-    settings = {
-        "seeds": seeds,
-        "recipe.iterations": iterations,
-        "training.evaluate_every": 8,
-    }
+    settings = {"seeds": seeds, "recipe.iterations": iterations, "training.evaluate_every": 8}
     changes = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     return ["sweep", "smoke", "--limit", str(experiments), *changes]
 

@@ -30,7 +30,7 @@ from mlx_lm.generate import generate_step
 from scipy.stats import permutation_test
 
 from flows.cli.terminal import console
-from tasks.bench.setting import start_adapter
+from tasks.bench.setting import RECIPE, start_adapter
 from tasks.corpus.prepare import prepare_dataset
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.backend import backend
@@ -39,7 +39,7 @@ from tasks.runtime.events import Emit
 from tasks.runtime.home import home
 from tasks.scoring.arguments import sample_numbers
 from tasks.scoring.mc_dropout import PASS_KEY, dropout_passes
-from tasks.spec import Data, PromptChoice, Recipe, Training
+from tasks.spec import Data, PromptChoice, Training
 from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
 from tasks.tuning.data import (
     TOKENS_AT_ONCE,
@@ -71,16 +71,7 @@ GENERATED_TOKENS = 16
 LOGITS_AT_ONCE = 1 << 28  # values of one forward's full logits: 1 GiB
 FEWEST = {"ours": 20, "full": 6, "score_ours": 2, "score_full": 2}  # however long they take
 SEED = 0
-RECIPE = Recipe(
-    name="bench",
-    kind="standard",
-    learning_rate=1e-5,
-    batch_size=4,
-    rank=8,
-    scale=20,
-    dropout=0.1,
-    iterations=1,
-)
+WITH_DROPOUT = RECIPE.model_copy(update={"dropout": 0.1})
 
 
 def dropout(
@@ -192,7 +183,7 @@ def measure(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     mx.set_cache_limit(CACHE_BYTES)
     training = Training(num_layers=args["layers"])
     path = "packed" if engine == "generate_stock" else backend().compute_path
-    adapted = add_lora(load_variant(Path(args["variant"]), path), RECIPE, training, SEED)
+    adapted = add_lora(load_variant(Path(args["variant"]), path), WITH_DROPOUT, training, SEED)
     if engine == "generate_stock":
         adapted.stack.model.set_dtype(mx.float32)  # bfloat16 is slower still on CPU
     start_adapter(adapted.stack.model)

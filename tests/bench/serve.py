@@ -56,7 +56,7 @@ def _figures(
     first = time.perf_counter() - start
 
     with AskedModel(model) as asked:
-        asked.wait_until_loaded()
+        asked.conversation.ready.result()
         start = time.perf_counter()
         decisions = [one for _, one in answers(asked.ask, ((None, text) for text in texts))]
         per_second = len(texts) / (time.perf_counter() - start)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tasks.bundle.bundle import Rule, read_bundle, write_bundle
-from tasks.bundle.export import Target, refuse_push
 from tasks.bundle.export import push as upload
+from tasks.bundle.export import refuse_push
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tests.bundle.taking_hub import TakingHub, serve
 from tests.bundle.test_decide import bundle
@@ -39,9 +39,8 @@ def push(exported, hub, monkeypatch):
     def pushed(token: str | None = "hf_good", repo: str = REPO, public: bool = False, unsafe: bool = False) -> str:
         monkeypatch.setattr("huggingface_hub.get_token", lambda: token)
         monkeypatch.setenv("HF_TOKEN", token or "")
-        target = Target(repo, public)
-        refuse_push(read_bundle(exported).bundle, target, unsafe)
-        return upload(exported, target, "a model")
+        refuse_push(read_bundle(exported).bundle, repo, unsafe)
+        return upload(exported, repo, public, "a model")
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     with serve(hub) as address:

@@ -25,37 +25,33 @@ NO_TARGET = "nothing to strike"
 Fault = Callable[[Sweep, random.Random], str]
 
 
-def kill(kind: str, sweep: Sweep, rng: random.Random) -> str:
-    """kill -9 of one of the processes that the method `kind` of a sweep finds."""
-    process = _target(kind, sweep, rng)
-    if process is None:
-        return NO_TARGET
-    with contextlib.suppress(psutil.Error):
-        process.kill()
-    return f"process {process.pid}"
-
-
-def stop_step(sweep: Sweep, rng: random.Random) -> str:
-    process = _target("steps", sweep, rng)
-    if process is None:
-        return NO_TARGET
-    with contextlib.suppress(psutil.Error):
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(SHORT_SECONDS)
-        process.send_signal(signal.SIGCONT)
-    return f"process {process.pid}, for {SHORT_SECONDS:.0f} s"
-
-
-def _target(kind: str, sweep: Sweep, rng: random.Random) -> psutil.Process | None:
-    """A process to strike, as soon as there is one; None if the sweep ends before."""
+def strike(
+    kind: str, blow: Callable[[psutil.Process], None], sweep: Sweep, rng: random.Random
+) -> str:
+    """Strike one of the processes that the method `kind` of a sweep finds, as soon as there is one;
+    none if the sweep ends before.
+    """
     deadline = time.monotonic() + WAIT_SECONDS
     command = sweep.running()
     while not (found := getattr(sweep, kind)()):
         if command.poll() is not None or time.monotonic() > deadline:
-            return None
+            return NO_TARGET
         sweep.keep()
         time.sleep(POLL_SECONDS)
-    return rng.choice(found)
+
+    process = rng.choice(found)
+    with contextlib.suppress(psutil.Error):
+        blow(process)
+    return f"process {process.pid}"
+
+
+def stop_for_a_while(process: psutil.Process) -> None:
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(SHORT_SECONDS)
+    process.send_signal(signal.SIGCONT)
+
+
+kill = psutil.Process.kill  # kill -9
 
 
 def damage(kinds: tuple[str, ...], truncated: bool, sweep: Sweep, rng: random.Random) -> str:
@@ -100,16 +96,16 @@ def lock_warehouse(sweep: Sweep, rng: random.Random) -> str:
 
 
 FAULTS: dict[str, Fault] = {
-    "step killed": partial(kill, "steps"),
-    "sweep killed": partial(kill, "command"),
-    "Prefect server killed": partial(kill, "server"),
-    "step stopped": stop_step,
+    "step killed": partial(strike, "steps", kill),
+    "sweep killed": partial(strike, "command", kill),
+    "Prefect server killed": partial(strike, "server", kill),
+    "step stopped": partial(strike, "steps", stop_for_a_while),
     "byte flipped in a cached file": partial(damage, CACHED, False),
     "byte flipped in a landing file": partial(damage, LANDED, False),
     "landing file truncated": partial(damage, LANDED, True),
     "warehouse locked": lock_warehouse,
 }
-IN_POOL: dict[str, Fault] = FAULTS | {"worker killed": partial(kill, "workers")}
+IN_POOL: dict[str, Fault] = FAULTS | {"worker killed": partial(strike, "workers", kill)}
 
 
 def drawn(sweep: Sweep, count: int, rng: random.Random) -> list[tuple[str, Fault]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.models.convert import run_convert, run_quantize
+from tasks.models.convert import run_quantize
 from tasks.models.gguf_file import decode, open_gguf, unpermute
 from tasks.models.manifest import SourceManifest, VariantManifest, base_folder, variant_folder
 from tasks.models.sources.fetch import fetch_base
@@ -30,12 +30,12 @@ def fetched(root: Path, shape: str = "tiny-llama", seed: int = 0) -> Path:
 
 
 def arguments(source: Path, root: Path, **precision) -> dict:
-    """Of `run_quantize`, at 4 bits unless another precision is given; without it those of `run_convert`."""
+    """Of `run_quantize`, at 4 bits unless another precision is given; the base model has none."""
     return {"source": str(source), "root": str(root), "group_size": 64} | (precision or {"bits": 4})
 
 
 def base_of(source: Path, root: Path) -> dict:
-    return run_convert({"source": str(source), "root": str(root)})
+    return run_quantize({"source": str(source), "root": str(root)})
 
 
 @pytest.fixture(scope="module")

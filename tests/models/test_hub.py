@@ -20,7 +20,7 @@ import pytest
 from huggingface_hub import constants
 
 import tasks.inputs
-from tasks.models.convert import run_convert
+from tasks.models.convert import run_quantize
 from tasks.models.sources import fetch as fetching
 from tasks.models.sources import hub_source
 from tasks.models.sources.fetch import availabilities, fetch_base
@@ -45,7 +45,7 @@ def content(tmp_path_factory) -> dict[str, bytes]:
     """The files of a whole small model in the Hugging Face layout, and some that nobody needs."""
     root = tmp_path_factory.mktemp("model")
     source = fetch_base(BaseModelSpec(name="t", licence="x", sources=(OTHER,)), root)
-    conversion = Path(run_convert({"source": str(source), "root": str(root)})["folder"])
+    conversion = Path(run_quantize({"source": str(source), "root": str(root)})["folder"])
     names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     kept_texts = {name: (conversion / name).read_bytes() for name in names}
     return kept_texts | {"pytorch_model.bin": b"pickle", "onnx/model.onnx": b"onnx", "README.md": b"# read me"}
@@ -104,7 +104,7 @@ def test_only_the_files_a_model_needs_are_fetched_at_the_commit_that_the_revisio
     fetched = [line for line in hub.requests if line.startswith("GET") and "/resolve/" in line]
     assert all(COMMIT in line for line in fetched if "config.json" not in line.split("/")[-1])
     assert [line for line in fetched if COMMIT in line]
-    conversion = run_convert({"source": str(folder), "root": str(tmp_path)})
+    conversion = run_quantize({"source": str(folder), "root": str(tmp_path)})
     assert conversion["parameters"] == 197_184
     assert {repo for repo, _, _ in answer["progress"]} == {REPO}
     assert all(0 < done <= total for _, done, total in answer["progress"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.grids.grid import known_models
-from tasks.models.convert import run_convert, run_quantize
+from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
 from tasks.models.sizes import expected_sizes, known_shape, stored_sizes
 from tasks.models.sources.fetch import fetch_base
@@ -65,7 +65,7 @@ def fetch_or_skip(spec: BaseModelSpec, root: Path, pauses: tuple[float, ...] = (
 def stored_variant(real, bits: int | None) -> dict:
     _, source, root = real
     args = {"source": str(source), "root": str(root)}
-    return run_quantize(args | {"bits": bits, "group_size": 64}) if bits else run_convert(args)
+    return run_quantize(args | {"bits": bits, "group_size": 64}) if bits else run_quantize(args)
 
 
 @pytest.mark.parametrize("bits", [None, 4, 8])

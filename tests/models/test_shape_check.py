@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.models.convert import run_convert
+from tasks.models.convert import run_quantize
 from tasks.models.sizes import ModelShape, known_shape, read_shape, refuse_misfits
 from tasks.models.sources import package_source
 from tasks.models.sources.fetch import fetch_base, shape_from_sources
@@ -66,7 +66,7 @@ def test_the_stored_folder_decides_and_for_gguf_the_converted_one(tmp_path):
     store.seal(source, GGUF_FACTS)
     assert shape_from_sources(packaged, tmp_path) is None, "a GGUF file is not opened for it"
 
-    folder = Path(run_convert({"source": str(source), "root": str(tmp_path)})["folder"])
+    folder = Path(run_quantize({"source": str(source), "root": str(tmp_path)})["folder"])
     shape = shape_from_sources(packaged, tmp_path)
     assert shape is not None and shape == read_shape(folder)
 

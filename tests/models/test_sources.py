@@ -17,7 +17,7 @@ import pytest
 from tasks import progress
 from tasks.grids.grid import known_models
 from tasks.inputs import acquire
-from tasks.models.convert import run_convert, run_quantize
+from tasks.models.convert import run_quantize
 from tasks.models.manifest import SourceManifest, VariantManifest
 from tasks.models.sources import fetch as fetching
 from tasks.models.sources import hub_source, package_source
@@ -263,7 +263,7 @@ def test_terms_of_use_are_shown_before_the_download_and_recorded(index, content,
 
 
 def test_licence_texts_of_a_folder_are_kept_where_the_notice_says(tmp_path):
-    conversion = Path(run_convert({"source": str(fetch_base(spec(TINY), tmp_path)), "root": str(tmp_path)})["folder"])
+    conversion = Path(run_quantize({"source": str(fetch_base(spec(TINY), tmp_path)), "root": str(tmp_path)})["folder"])
     (conversion / "LICENSE.md").write_bytes(b"terms")
     first = fetch_base(spec({"kind": "folder", "path": str(conversion)}, name="a"), tmp_path)
     bound = spec({"kind": "folder", "path": str(first)}, name="b").model_copy(update={"terms": "https://example.org"})

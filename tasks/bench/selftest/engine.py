@@ -76,7 +76,9 @@ def tiny_checks(subject: Subject) -> Iterator[SelfTestCheck]:
     )
     yield SelfTestCheck(f"{title}: loss against stock mlx-lm", lambda: loss_error(subject), limit)
     yield SelfTestCheck(
-        f"{title}: gradients against stock mlx-lm", lambda: gradient_error(subject), limit
+        f"{title}: gradients against stock mlx-lm",
+        lambda: gradient_error(subject.loaded(), subject.packed()),
+        limit,
     )
 
 
@@ -85,7 +87,7 @@ def wide_checks() -> Iterator[SelfTestCheck]:
     for name in WIDE:
         yield SelfTestCheck(
             f"{name} widths: gradients against stock mlx-lm",
-            lambda name=name: wide_gradient_error(name),  # type: ignore[misc]
+            lambda name=name: gradient_error(make_wide(name), make_wide(name)),  # type: ignore[misc]
             10 * backend().selftest_tolerance,
         )
 
@@ -102,7 +104,8 @@ def packed_error(subject: Subject) -> float:
     """Logits of the quantised kernels against those of unpacked weights, both in float32."""
     packed = subject.packed()
     packed.model.set_dtype(mx.float32)
-    return _largest(outputs(packed), outputs(subject.dense()))
+    exact = outputs(subject.dense())
+    return float(np.array(mx.abs(outputs(packed) - exact).max() / mx.abs(exact).max()))
 
 
 def fidelity(subject: Subject) -> float:
@@ -117,42 +120,26 @@ def fidelity(subject: Subject) -> float:
 
 def loss_error(subject: Subject) -> float:
     """Our loss against stock's on packed weights, in float32."""
-    (our_loss, _), (stock_loss, _) = _both_results(subject)
+    (our_loss, _), (stock_loss, _) = _both_results(subject.loaded(), subject.packed())
     return abs(our_loss - stock_loss) / abs(stock_loss)
 
 
-def gradient_error(subject: Subject) -> float:
-    """Our LoRA gradients against stock's on packed weights, in float32."""
-    (_, gradients), (_, stock_gradients) = _both_results(subject)
+def gradient_error(ours: Stack, stock: Stack) -> float:
+    """Our LoRA gradients against stock's on the same weights, in float32."""
+    (_, gradients), (_, stock_gradients) = _both_results(ours, stock)
     return largest_difference(gradients, stock_gradients)
 
 
-def wide_gradient_error(name: str) -> float:
-    """Our LoRA gradients against stock's at a real model's widths, in float32."""
-    stacks = [make_wide(name) for _ in range(2)]
-    for stack in stacks:
+def _both_results(ours: Stack, stock: Stack) -> tuple[tuple[float, dict[str, mx.array]], ...]:
+    for stack in (ours, stock):
         stack.model.set_dtype(mx.float32)
-    cases = cases_of(stacks[0])
-    _, gradients = our_gradients(adapt(stacks[0]), cases)
-    _, stock = stock_gradients(adapt(stacks[1]), cases)
-    return largest_difference(gradients, stock)
-
-
-def _both_results(subject: Subject) -> tuple[tuple[float, dict[str, mx.array]], ...]:
-    stacks = subject.loaded(), subject.packed()
-    for stack in stacks:
-        stack.model.set_dtype(mx.float32)
-    cases = cases_of(stacks[0])
-    return our_gradients(adapt(stacks[0]), cases), stock_gradients(adapt(stacks[1]), cases)
+    cases = cases_of(ours)
+    return our_gradients(adapt(ours), cases), stock_gradients(adapt(stock), cases)
 
 
 def _probabilities(stack: Stack) -> np.ndarray:
     labels = outputs(stack)[:, -1][:, mx.array(LABEL_TOKENS)]
     return np.array(mx.softmax(labels, axis=-1))
-
-
-def _largest(a: mx.array, b: mx.array) -> float:
-    return float(np.array(mx.abs(a - b).max() / mx.abs(b).max()))
 
 
 def _error(a: mx.array, b: mx.array) -> float:
@@ -190,8 +177,24 @@ def engine_checks(subject: Subject) -> Iterator[SelfTestCheck]:
     """A tiny model's step in parts, twice and in batches."""
     title = subject.title
     limit = backend().rounding
-    yield SelfTestCheck(f"{title}: head in blocks", lambda: blocked_head(subject), limit)
-    yield SelfTestCheck(f"{title}: checkpointed blocks", lambda: checkpointed(subject), limit)
+    # Gradients with a block of the head's columns at a time against all at once.
+    yield SelfTestCheck(
+        f"{title}: head in blocks",
+        lambda: _difference(
+            subject,
+            lambda one: _with_logits(one, FEW_LOGITS),
+            lambda one: _with_logits(one, MANY_LOGITS),
+        ),
+        limit,
+    )
+    # Gradients, with dropout, of blocks that are computed again against blocks that are kept.
+    yield SelfTestCheck(
+        f"{title}: checkpointed blocks",
+        lambda: _difference(
+            subject, lambda one: one.with_checkpoints(True), lambda one: one.with_checkpoints(False)
+        ),
+        limit,
+    )
     yield SelfTestCheck(
         f"{title}: dropout passes, batched against one by one",
         lambda: batched_passes(subject),
@@ -217,24 +220,6 @@ def speed_checks(times: dict[str, float]) -> Iterator[SelfTestCheck]:
         "times stock's",
         "warning",
         SLOW,
-    )
-
-
-def blocked_head(subject: Subject) -> float:
-    """Gradients with a block of the head's columns at a time against all at once."""
-    return _difference(
-        subject,
-        lambda adapted: _with_logits(adapted, FEW_LOGITS),
-        lambda adapted: _with_logits(adapted, MANY_LOGITS),
-    )
-
-
-def checkpointed(subject: Subject) -> float:
-    """Gradients, with dropout, of blocks that are computed again against blocks that are kept."""
-    return _difference(
-        subject,
-        lambda adapted: adapted.with_checkpoints(True),
-        lambda adapted: adapted.with_checkpoints(False),
     )
 
 

@@ -148,21 +148,11 @@ def memory_checks() -> Iterator[SelfTestCheck]:
         )
 
     yield SelfTestCheck(
-        "MLX's count of a 256 MB array",
-        count_error,
-        0,
-        "bytes missed",
-        "warning",
-        MISCOUNTED,
+        "MLX's count of a 256 MB array", count_error, 0, "bytes missed", "warning", MISCOUNTED
     )
     if backend().on_gpu:
         yield SelfTestCheck(
-            "cache limit",
-            cached_bytes,
-            CACHE_LIMIT + CACHE_BLOCK,
-            "bytes",
-            "warning",
-            KEPT,
+            "cache limit", cached_bytes, CACHE_LIMIT + CACHE_BLOCK, "bytes", "warning", KEPT
         )
 
     if backend().wires_memory:

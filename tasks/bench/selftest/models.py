@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import gemma3_text, llama
 from mlx_lm.tuner.trainer import default_loss
 
-from tasks.bench.setting import Weights, bench_cases, start_adapter
+from tasks.bench.setting import RECIPE, Weights, bench_cases, start_adapter
 from tasks.models.convert import run_quantize
 from tasks.models.sizes import shape_entry
 from tasks.models.sources.fetch import fetch_base
@@ -42,28 +42,6 @@ LONGEST_ERROR = 300
 
 
 @dataclass(frozen=True)
-class Result:
-    """How a check went. `value` is None where it ended in an error, whose words `error` holds.
-
-    `seconds`: how long the check took.
-    """
-
-    name: str
-    ok: bool
-    value: float | None
-    limit: float
-    unit: str
-    level: str
-    remedy: str
-    seconds: float
-    error: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields, as JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
 class SelfTestCheck:
     """A check that passes if `measure` returns at most `limit`, or with `at_least`, no less."""
 
@@ -75,8 +53,12 @@ class SelfTestCheck:
     remedy: str = WRONG
     at_least: bool = False
 
-    def run(self) -> Result:
-        """Measure and judge. An error is a result too: the other checks go on."""
+    def run(self) -> dict[str, Any]:
+        """Measure and judge. An error is a result too: the other checks go on.
+
+        `value` is None where the check ended in an error, whose words `error` holds; `seconds`: how
+        long it took.
+        """
         start = time.perf_counter()
         value = None
         error = ""
@@ -92,10 +74,13 @@ class SelfTestCheck:
             value = None
 
         ok = value is not None and (value >= self.limit if self.at_least else value <= self.limit)
-        seconds = round(time.perf_counter() - start, 3)
-        return Result(
-            self.name, ok, value, self.limit, self.unit, self.level, self.remedy, seconds, error
-        )
+        return {
+            **{name: getattr(self, name) for name in ("name", "limit", "unit", "level", "remedy")},
+            "ok": ok,
+            "value": value,
+            "seconds": round(time.perf_counter() - start, 3),
+            "error": error,
+        }
 
 
 def distance(a: Any, b: Any) -> float:
@@ -134,16 +119,8 @@ WIDE: dict[str, dict[str, Any]] = {
 
 def recipe(dropout: float = 0.0) -> Recipe:
     """A small recipe."""
-    return Recipe(
-        name="selftest",
-        kind="standard",
-        learning_rate=1e-4,
-        batch_size=CASES,
-        rank=4,
-        scale=5,
-        dropout=dropout,
-        iterations=1,
-    )
+    changes = {"learning_rate": 1e-4, "batch_size": CASES, "rank": 4, "scale": 5.0}
+    return RECIPE.model_copy(update=changes | {"dropout": dropout})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ computes in.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,19 @@ DEVICE_FIGURES = (
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Run every check; `args`: `folder`, for the tiny models.
 
-    Returns `checks` (the fields of Result), `device` (the fields of Device), `mlx_device` and
+    Returns `checks` (of each, what its `run` returns), `device` (the fields of Device), `mlx_device` and
     `step_seconds` (of a step, `ours` and `stock`).
     """
     device = measure()
     seconds: dict[str, float] = {}
     checks = []
     for number, check in enumerate(all_checks(Path(args["folder"]), seconds), 1):
-        checks.append(check.run().as_dict())
+        checks.append(check.run())
         emit(ProgressReport("self-test", number, number))
 
     return {
         "checks": checks,
-        "device": device.as_dict(),
+        "device": asdict(device),
         "mlx_device": described(mx.device_info()),
         "step_seconds": seconds,
     }

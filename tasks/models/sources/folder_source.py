@@ -39,17 +39,16 @@ PATTERNS = (
 )
 
 
-def check_room(name: str, required_bytes: int, folder: Path, setting: str) -> None:
+def check_room(name: str, required_bytes: int, folder: Path, remedy: str) -> None:
     """Raise BadInput if the disk of `folder` has less than `required_bytes` bytes free.
 
-    `name` is what needs the room, `setting` the environment variable that chooses the folder.
+    `name` is what needs the room, `remedy` what chooses another folder.
     """
     free = shutil.disk_usage(folder).free
     if required_bytes > free:
         raise BadInput(
             f"{name} needs {required_bytes / 1e9:.1f} GB in {folder}, whose disk has "
-            f"{free / 1e9:.1f} GB free; free some space, or set {setting} to a folder on another "
-            "disk."
+            f"{free / 1e9:.1f} GB free; free some space, or {remedy} on another disk."
         )
 
 

@@ -250,9 +250,9 @@ def _check_room(source: HubSource, listing: ModelInfo, target: Path) -> None:
     cache = Path(constants.HF_HUB_CACHE).resolve()
     existing = next(path for path in (cache, *cache.parents) if path.exists())
 
-    check_room(source.repo, sum(missing), existing, "HF_HOME")
+    check_room(source.repo, sum(missing), existing, "set HF_HOME to a folder")
     if existing.stat().st_dev != target.stat().st_dev:
-        check_room(source.repo, sum(sizes.values()), target, "TRIAGE_HOME")
+        check_room(source.repo, sum(sizes.values()), target, "set TRIAGE_HOME to a folder")
 
 
 def _download(source: HubSource, progress: Progress) -> Path:

