@@ -74,7 +74,7 @@ def export(
 def print_exported(console: Console, bundle: Bundle, exported: Exported) -> None:
     """Print where the export is, how far its weights agree with the trained model's, and its terms."""
     parts = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in list(exported.sizes.items())[:3])
-    size = f"{exported.size / 1e6:.1f} MB ({parts})"
+    size = f"{sum(exported.sizes.values()) / 1e6:.1f} MB ({parts})"
     print_line(console, f"{bundle.cell_id} is in {exported.folder}: {size}.")
 
     agreements = {"The fused weights": exported.result.fused, "model.gguf": exported.result.gguf}

@@ -119,7 +119,17 @@ def _our_measurement(setting: Setting, cases: EncodedCases) -> Measured:
     seconds_of_storing = time.perf_counter() - start if prefix.boundary else None
     objective = make_objective(setting.recipe, cases.labels)
 
-    seconds, gradients = _timed_steps(setting, adapted, prefix, objective)
+    optimizer = setting.optimizer()
+    update = updates_of(adapted, prefix, objective, optimizer, setting.recipe.learning_rate)
+    gradients: Weights = {}  # of the first update
+    seconds = []
+    mx.reset_peak_memory()
+    for _ in range(1 + setting.repeats):
+        start = time.perf_counter()
+        update()
+        seconds.append(time.perf_counter() - start)
+        gradients = gradients or first_gradients(optimizer)
+
     peak = mx.get_peak_memory()
     cached = mx.get_cache_memory()
 
@@ -128,30 +138,7 @@ def _our_measurement(setting: Setting, cases: EncodedCases) -> Measured:
     flops = matmul_flops(stack.model, lambda _: _our_loss(counted, prefix, objective))
     notes = ["after a warm-up step"]
     stored = {"blocks": prefix.boundary, "seconds": seconds_of_storing}
-    return Measured(seconds, weights_bytes, peak, cached, flops, gradients, notes, stored)
-
-
-def _timed_steps(
-    setting: Setting, adapted: Adapted, prefix: Prefix, objective: Objective
-) -> tuple[list[float], Weights]:
-    """Seconds of each update after a warm-up, and the gradients of the first.
-
-    MLX's peak memory is that of these.
-    """
-    optimizer = setting.optimizer()
-    update = updates_of(adapted, prefix, objective, optimizer, setting.recipe.learning_rate)
-
-    gradients: Weights = {}
-    seconds = []
-    mx.reset_peak_memory()
-
-    for _ in range(1 + setting.repeats):
-        start = time.perf_counter()
-        update()
-        seconds.append(time.perf_counter() - start)
-        gradients = gradients or first_gradients(optimizer)
-
-    return seconds[1:], gradients
+    return Measured(seconds[1:], weights_bytes, peak, cached, flops, gradients, notes, stored)
 
 
 def _our_loss(adapted: Adapted, prefix: Prefix, objective: Objective) -> mx.array:

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from tasks.runtime.errors import BadInput
 from tasks.spec import CostMatrix, Label, PromptChoice, Recipe, Strict, Training
 
 BUNDLE_FILE = "bundle.json"
-SCHEMA_VERSION = 1
 NOT_A_DEVICE = "Research software, not a medical device"
 SYNTHETIC = "synthetic cases are no evidence about patients"
 # Of a gate's figure.
@@ -198,7 +197,7 @@ class Bundle(Strict):
     weights: str
     weights_digest: str
     adapter: str | None
-    adapter_digest: str | None = Field(default=None)
+    adapter_digest: str | None = None
 
     @property
     def max_tokens(self) -> int:

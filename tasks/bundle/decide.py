@@ -5,7 +5,7 @@ the parameters that it has chosen. Nothing is fitted here, and no model runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -55,22 +55,24 @@ def decide(
     p = label_shares(log_likelihoods)
     labels = rule_labels(bundle, p)
     sets = conformal_sets(p, bundle.conformal.cutoffs)
+    votes: Sequence[dict[str, Any]] = [{}] * len(p)
+    if passes is not None:
+        votes = summarise_passes(np.asarray(passes), bundle.review.entropy_limit)
+
     decisions = []
     for i, (ed, gp, home) in enumerate(p.tolist()):
         members = tuple(
             label for label, is_member in zip(LABELS, sets[i], strict=True) if is_member
         )
-        decisions.append(Decision(labels[i], (ed, gp, home), members))
-
-    if passes is None:
-        return decisions
-    votes = summarise_passes(np.asarray(passes), bundle.review.entropy_limit)
-    return [
-        replace(
-            decision,
-            review=case["review"],
-            vote_entropy=case["entropy_nats"],
-            passes=case["passes"],
+        decisions.append(
+            Decision(
+                labels[i],
+                (ed, gp, home),
+                members,
+                review=votes[i].get("review"),
+                vote_entropy=votes[i].get("entropy_nats"),
+                passes=votes[i].get("passes"),
+            )
         )
-        for decision, case in zip(decisions, votes, strict=True)
-    ]
+
+    return decisions

@@ -56,7 +56,7 @@ ROOM = {"plain": 1.1, "fuse": 9.0, "gguf": 18.0}
 
 @dataclass(frozen=True)
 class Exported:
-    """A folder that was written: its size in bytes, in all and by part; what was measured; and what
+    """A folder that was written: its size in bytes by part; what was measured; and what
     has to be added before it is passed on, if anything.
     """
 
@@ -64,11 +64,6 @@ class Exported:
     sizes: dict[str, int]
     result: ExportResult
     missing_terms: str | None
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(self.sizes.values())
 
 
 def refuse_filled(folder: Path) -> None:

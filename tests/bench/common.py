@@ -13,7 +13,7 @@ from deployments.interruptions import interrupted_by_signals
 from flows.cli.terminal import console, print_error
 from tasks.grids.grid import known_models
 from tasks.models.convert import QuantizeJob
-from tasks.models.manifest import has_random_weights, variant_folder
+from tasks.models.manifest import has_random_weights
 from tasks.models.sizes import is_known
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import of_bits
@@ -21,7 +21,6 @@ from tasks.runtime.backend import versions
 from tasks.runtime.children import run_child, stop_children
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
 from tasks.runtime.home import home
-from tasks.runtime.store import intact_manifest
 from tasks.spec import BaseModelSpec, RandomSource, Training
 
 OF_ONE_SEED = 8  # experiments of the smoke grid
@@ -69,17 +68,15 @@ def variant_of(model: str, bits: int) -> Path:
     if model not in models:
         raise BadInput(f"Unknown base model {model!r}; known are {', '.join(sorted(models))}.")
 
-    source = _source_of(models[model])
-    group_size = Training().group_size
-    folder = variant_folder(source, home(), of_bits(bits), group_size)
-    if intact_manifest(folder) is None:
-        job = QuantizeJob(
-            source=source, root=home(), precision=of_bits(bits), group_size=group_size
-        )
-        log = home() / "logs" / f"quantize-{model}-{bits}bit"
-        run_child("tasks.models.convert:run_quantize", job.model_dump(mode="json"), log)
-
-    return folder
+    job = QuantizeJob(
+        source=_source_of(models[model]),
+        root=home(),
+        precision=of_bits(bits),
+        group_size=Training().group_size,
+    )
+    log = home() / "logs" / f"quantize-{model}-{bits}bit"
+    made = run_child("tasks.models.convert:run_quantize", job.model_dump(mode="json"), log)
+    return Path(made["folder"])
 
 
 def _source_of(model: BaseModelSpec) -> Path:

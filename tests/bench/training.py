@@ -41,28 +41,21 @@ def training(
 ) -> None:
     """Time a training step of stock mlx-lm as installed, of stock on dense weights, and of ours."""
     cases = TABLE if model is None else ((model, layers),)
+    setting = {"batch": batch, "length": length, "repeats": repeats}
     title = f"A step of {batch} x {length} tokens"
     rows = []
     for name, trained in cases:
-        rows.append(_row(name, trained, bits, batch, length, repeats))
+        rows.append(_row(name, trained, bits, setting))
         print_rows(title, rows)
 
 
-def _row(
-    model: str, layers: int, bits: int, batch: int, length: int, repeats: int
-) -> dict[str, str]:
+def _row(model: str, layers: int, bits: int, setting: dict[str, int]) -> dict[str, str]:
     variant = variant_of(model, bits)
     blocks = blocks_of(variant, layers)
     folder = home() / "bench" / f"training-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    setting = {
-        "variant": str(variant),
-        "batch": batch,
-        "length": length,
-        "layers": layers,
-        "repeats": repeats,
-    }
     try:
-        measured, differences = measure(setting, folder)
+        whole_setting = {**setting, "variant": str(variant), "layers": layers}
+        measured, differences = measure(whole_setting, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

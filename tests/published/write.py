@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -85,23 +84,20 @@ def publish(study: str, folder: Path, database: Path | None = None) -> None:
             raise BadInput(f"The warehouse has no evaluation of the study {study}: run `triage sweep {study}` first.")
 
         folder.mkdir(parents=True, exist_ok=True)
-        for view, rows in VIEWS.items():
-            selected = con.sql(rows, params={"study": study} if "$study" in rows else None)
+        for view, query in VIEWS.items():
+            selected = con.sql(query, params={"study": study} if "$study" in query else None)
             selected.write_parquet(str(folder / f"{view}.parquet"), compression="zstd")
 
-        _publish_precisions(con, study, folder / f"{PRECISIONS}.parquet")
+        # Each adapter at each precision, beside its reference.
+        path = folder / f"{PRECISIONS}.parquet"
+        published = f"FROM read_parquet({quoted(str(path))})" if path.is_file() else "FROM measured LIMIT 0"
+        measured = WITH_INFORMED.format(ids="evaluations_of($study)")
+        statement = _PRECISION_ROWS.format(measured=measured, published=published)
+        rows = con.sql(statement, params={"study": study}).to_arrow_table()
+        if len(rows):
+            pq.write_table(rows, path, compression="zstd")
         if pools := pools_in(con, ids):
             _publish_means(pools, folder / f"{PRECISION_MEANS}.parquet")
-
-
-def _publish_precisions(con: duckdb.DuckDBPyConnection, study: str, path: Path) -> None:
-    """Each adapter at each precision, beside its reference."""
-    published = f"FROM read_parquet({quoted(str(path))})" if path.is_file() else "FROM measured LIMIT 0"
-    measured = WITH_INFORMED.format(ids="evaluations_of($study)")
-    statement = _PRECISION_ROWS.format(measured=measured, published=published)
-    rows = con.sql(statement, params={"study": study}).to_arrow_table()
-    if len(rows):
-        pq.write_table(rows, path, compression="zstd")
 
 
 def _publish_means(pools: Sequence[PrecisionPool], path: Path) -> None:

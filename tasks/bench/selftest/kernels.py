@@ -169,20 +169,21 @@ def memory_checks() -> Iterator[SelfTestCheck]:
 
 def footprint_error() -> float:
     """How far the growth of this process is from the bytes of a new array, as a share of them."""
-    bytes_before = resident_bytes()
-    array = _array()
-    growth = resident_bytes() - bytes_before
-    del array
-    return abs(growth / ARRAY_BYTES - 1)
+    return abs(_growth(resident_bytes) / ARRAY_BYTES - 1)
 
 
 def count_error() -> float:
     """How far the bytes that MLX counts for a new array are from its size, beyond a page."""
-    bytes_before = mx.get_active_memory()
+    return max(0, abs(_growth(mx.get_active_memory) - ARRAY_BYTES) - (64 << 10))
+
+
+def _growth(count: Callable[[], int]) -> int:
+    """By how much a count of bytes grows with a new array."""
+    bytes_before = count()
     array = _array()
-    counted = mx.get_active_memory() - bytes_before
+    growth = count() - bytes_before
     del array
-    return max(0, abs(counted - ARRAY_BYTES) - (64 << 10))
+    return growth
 
 
 def _array() -> mx.array:

@@ -152,13 +152,8 @@ def make_tiny(name: str, bits: int, root: Path) -> Subject:
     """Create and quantise a tiny model."""
     source = RandomSource(kind="random", shape=name)
     spec = BaseModelSpec(name=name, licence="Apache-2.0", sources=(source,))
-    args = {
-        "source": str(fetch_base(spec, root)),
-        "root": str(root),
-        "bits": bits,
-        "group_size": TRAINING.group_size,
-    }
-
+    args = {"source": fetch_base(spec, root), "root": root, "bits": bits}
+    args["group_size"] = TRAINING.group_size
     return Subject(name, bits, Path(run_quantize(args)["folder"]))
 
 
