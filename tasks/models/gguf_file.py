@@ -326,8 +326,12 @@ def write_tokenizer(file: Gguf, folder: Path) -> None:
 
     kind = (file.need("tokenizer.ggml.model"), file.get("tokenizer.ggml.pre", "default"))
     if kind == ("gpt2", "smollm"):
-        merges = [str(merge) for merge in file.need("tokenizer.ggml.merges")]
-        tokenizer = digits_bpe(tokens, types, merges)
+        merges = [str(merge).partition(" ") for merge in file.need("tokenizer.ggml.merges")]
+        pairs = [(left, right) for left, _, right in merges]
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
+        byte_level_with_single_digits(tokenizer)
+        _add_uncut_tokens(tokenizer, tokens, types)
     elif kind[0] == "llama" and file.architecture == "gemma3":
         tokenizer = gemma_bpe(tokens, types)
     else:
@@ -341,16 +345,6 @@ def write_tokenizer(file: Gguf, folder: Path) -> None:
         tokenizer.post_processor = start_with(special["bos_token"], int(ids["bos_token"]))
 
     save_tokenizer(tokenizer, folder, special, file.get("tokenizer.chat_template"))
-
-
-def digits_bpe(tokens: list[str], types: list[int], merges: list[str]) -> Tokenizer:
-    """Byte-level BPE with single digits, as in SmolLM2's own tokenizer.json."""
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
-    byte_level_with_single_digits(tokenizer)
-    _add_uncut_tokens(tokenizer, tokens, types)
-    return tokenizer
 
 
 def byte_level_with_single_digits(tokenizer: Tokenizer) -> None:

@@ -117,8 +117,8 @@ def _publish_means(pools: Sequence[PrecisionPool], path: Path) -> None:
 
 def _mean(pool: PrecisionPool) -> dict[str, Any]:
     """A pool in one row: the figures of each metric stand in columns of its name."""
-    row: dict[str, Any] = {name: getattr(pool, name) for name in _POOL}
-    row |= {
+    row: dict[str, Any] = {
+        **{name: getattr(pool, name) for name in _POOL},
         "bytes_ratio": pool.bytes_ratio,
         "note": pool.note,
         "adapters": pool.figures["accuracy"].pairs,

@@ -109,17 +109,12 @@ def _distance(
     """The largest distance of a function's value and derivatives to those of its reference, which
     gets the same inputs in float32.
     """
-    values = _with_derivatives(function, arrays, cotangent)
-    exact = _with_derivatives(reference, [x.astype(mx.float32) for x in arrays], cotangent)
-    return max(distance(a, b) for a, b in zip(values, exact, strict=True))
-
-
-def _with_derivatives(
-    function: Function, arrays: list[mx.array], cotangent: mx.array
-) -> list[mx.array]:
-    dtype = arrays[0].dtype
-    values, derivatives = mx.vjp(function, arrays, [cotangent.astype(dtype)])
-    return [*values, *derivatives]
+    exact_arrays = [x.astype(mx.float32) for x in arrays]
+    results = []
+    for one, inputs in ((function, arrays), (reference, exact_arrays)):
+        values, derivatives = mx.vjp(one, inputs, [cotangent.astype(inputs[0].dtype)])
+        results.append([*values, *derivatives])
+    return max(distance(a, b) for a, b in zip(*results, strict=True))
 
 
 CACHE_LIMIT = 64 << 20
