@@ -61,7 +61,11 @@ def test_the_wired_limit_fails_where_macos_wires_nothing_or_less_and_the_old_one
     limits = wired(macos, most)
     monkeypatch.setattr(kernels, "backend", lambda: METAL)
     (check,) = (check.run() for check in kernels.memory_checks() if "wired" in check.name)
-    assert (check["ok"], check["value"], check["limit"]) == (accepted == RECOMMENDED, accepted, RECOMMENDED)
+    assert (check["ok"], check["value"], check["limit"]) == (
+        accepted == RECOMMENDED,
+        accepted,
+        RECOMMENDED,
+    )
     assert "macOS 15" in check["remedy"]
     assert macos == 14 or limits[-1] == BEFORE
 
