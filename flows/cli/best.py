@@ -19,7 +19,7 @@ from flows.report.figures import disclaimer, figure, interval, listed_name, metr
 from flows.report.leaderboard import by_test_set
 from flows.report.studies import evaluation_ids, find_study, study_rows
 from flows.report.table import ReportTable, print_lines, print_table
-from flows.report.typed_rows import EvaluationRow, leaderboard_rows, metrics_named, rows_of
+from flows.report.typed_rows import Row, leaderboard_rows, metrics_named, rows_of
 from tasks.bundle.bundle import ModelGone
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.corpus.manifest import DatasetManifest
@@ -103,7 +103,7 @@ def best(
 
 
 def _land_look(
-    ranking: Sequence[EvaluationRow],
+    ranking: Sequence[Row],
     by: RankedBy,
     study: str,
     precision: str | None,
@@ -130,9 +130,7 @@ def _land_look(
     land_rows(look_id, "look", {"look": [look]})
 
 
-def candidates_of(
-    study: str, precision: str | None, max_megabytes: float | None
-) -> list[EvaluationRow]:
+def candidates_of(study: str, precision: str | None, max_megabytes: float | None) -> list[Row]:
     """The trained models of a study that are wanted, on the test set that was judged last."""
     board = [
         row for row in leaderboard_rows(evaluation_ids(study)) if row.recipe_kind != "baseline"
@@ -162,9 +160,7 @@ def candidates_of(
     return fitting_models
 
 
-def rank(
-    candidates: Sequence[EvaluationRow], by: RankedBy
-) -> tuple[list[EvaluationRow], list[str], list[str]]:
+def rank(candidates: Sequence[Row], by: RankedBy) -> tuple[list[Row], list[str], list[str]]:
     """The models of this home that have one `valid`, that of the latest of them; the best first, of
     equal ones the smaller. Then the cells whose models are not in this home, and those whose models
     have another `valid`, on which a figure means something else.
@@ -203,7 +199,7 @@ def rank(
                 "valid_ed": sum(case.label == "ED" for case in cases),
                 "valid_digest": digest,
             }
-            ranking.append(EvaluationRow(**vars(row), **figures))
+            ranking.append(Row(**vars(row), **figures))
 
     ranking.sort(key=lambda row: (-row.value, row.stored_bytes or 0, row.cell_id))
     return ranking, absent_cells, other_cells
@@ -214,7 +210,7 @@ def _say(event: Event) -> None:
         print_line(errors, event.message)
 
 
-def _print_ranking(asked: str, by: RankedBy, ranking: Sequence[EvaluationRow]) -> None:
+def _print_ranking(asked: str, by: RankedBy, ranking: Sequence[Row]) -> None:
     first = ranking[0]
     has_step = first.valid_ed and by.figure == "ed-recall"
     step = f"; one emergency moves it by {1 / first.valid_ed:.3f}" if has_step else ""
@@ -234,7 +230,7 @@ def _print_ranking(asked: str, by: RankedBy, ranking: Sequence[EvaluationRow]) -
     print_lines(console, ReportTable.of(title, records))
 
 
-def _print_winner(row: EvaluationRow) -> None:
+def _print_winner(row: Row) -> None:
     looks = len(rows_of(f"look WHERE set_digest = {quoted(row.set_digest)}"))
     count = f"{looks} looks were" if looks > 1 else "one look was"
     title = (
@@ -265,21 +261,20 @@ def _print_winner(row: EvaluationRow) -> None:
     print_line(console, disclaimer({row.set_digest}))
 
 
-def name_to_ask(row: EvaluationRow) -> str:
+def name_to_ask(row: Row) -> str:
     """Its cell where that means this model alone, else its evaluation: another study may have
     trained the same cell.
     """
-    choices = find_evaluations(row.cell_id, for_its_model=True)
     ids = {
         evaluation.evaluation_id
-        for choice in choices
-        for evaluation in (choice.evaluation, *choice.others)
+        for latest in find_evaluations(row.cell_id, for_its_model=True)
+        for evaluation in (latest, *latest.others)
         if evaluation.evaluation_set == row.evaluation_set
     }
     return row.cell_id if ids == {row.evaluation_id} else row.evaluation_id
 
 
-def by_own_rule(row: EvaluationRow, metric: str) -> str:
+def by_own_rule(row: Row, metric: str) -> str:
     """A figure of the decisions by the evaluation's primary rule: the leaderboard's accuracy is
     that of the most probable label.
     """

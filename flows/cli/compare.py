@@ -25,7 +25,7 @@ from flows.report.leaderboard import (
 from flows.report.pairs import headline, pair_lines, pair_rows, pairs_on, quantization
 from flows.report.studies import evaluation_ids, find_study, study_rows
 from flows.report.table import ReportTable, print_lines, print_narrow
-from flows.report.typed_rows import EvaluationRow, Row, leaderboard_rows
+from flows.report.typed_rows import Row, leaderboard_rows
 from warehouse.comparison.summary import pooled_sets
 from warehouse.connect import snapshot
 from warehouse.health import bring_up_to_date
@@ -136,7 +136,7 @@ def print_study(
 
 
 def _print_boards(
-    console: Console, board: list[EvaluationRow], prevalence: float | None, is_whole: bool
+    console: Console, board: list[Row], prevalence: float | None, is_whole: bool
 ) -> None:
     """Print every column of the leaderboards, or a line an experiment: on a terminal the best, and
     the columns that it holds.
@@ -158,7 +158,7 @@ def _print_boards(
 
 def _print_pairs(
     console: Console,
-    board: list[EvaluationRow],
+    board: list[Row],
     pairs: list[Row],
     notes: Sequence[str],
     is_whole: bool,
@@ -171,7 +171,7 @@ def _print_pairs(
             print_lines(console, table.noted(*notes).fitting(console.width))
 
 
-def _print_whole(console: Console, table: ReportTable, board: list[EvaluationRow]) -> None:
+def _print_whole(console: Console, table: ReportTable, board: list[Row]) -> None:
     """Print every column; on a terminal the first rows, with the query that has all of them. Where
     all weights of `board` are random, names do not repeat it.
     """
@@ -181,7 +181,7 @@ def _print_whole(console: Console, table: ReportTable, board: list[EvaluationRow
 
 def print_overview(
     console: Console,
-    board: Collection[EvaluationRow],
+    board: Collection[Row],
     most: int,
     prevalence: float | None = None,
     set_name: str = "",

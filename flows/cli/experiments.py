@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 
 from flows.cli.terminal import errors, load_what_waits, print_line, printable
 from flows.report.studies import EARLIER
-from flows.report.typed_rows import EvaluationRow, rows_as
+from flows.report.typed_rows import Row, rows_of
 from tasks.bundle.bundle import BundledModel, read_bundle
 from tasks.bundle.from_evaluation import WeightsGone, bundle_of_evaluation
 from tasks.runtime.children import is_interrupted
@@ -25,48 +24,32 @@ class SeveralExperiments(BadInput):
     """A name is the beginning of more than one finished experiment."""
 
 
-class EvaluationSummary(EvaluationRow):
-    """An evaluation under its primary rule, as a user may name it."""
-
-    @property
-    def is_of_a_study(self) -> bool:
-        """Whether a sweep names it: a result of one that was killed may be of no study yet."""
-        return self.studies is not None and self.studies != [EARLIER]
-
-    @property
-    def origin(self) -> str:
-        """Its cases, its studies and its date, in words: what tells it from others on a set."""
-        studies = self.studies or [EARLIER]
-        study_names = f"stud{'y' if len(studies) == 1 else 'ies'} {', '.join(studies)}"
-        return f"{self.cases} cases, {study_names}, judged {self.created_at:%Y-%m-%d %H:%M}"
+def origin_of(evaluation: Row) -> str:
+    """Its cases, its studies and its date, in words: what tells it from others on a set."""
+    studies = evaluation.studies or [EARLIER]
+    study_names = f"stud{'y' if len(studies) == 1 else 'ies'} {', '.join(studies)}"
+    judged_at = f"judged {evaluation.created_at:%Y-%m-%d %H:%M}"
+    return f"{evaluation.cases} cases, {study_names}, {judged_at}"
 
 
-@dataclass(frozen=True)
-class EvaluationChoice:
-    """The evaluation that is taken of those on one set; the others, those of a study first."""
-
-    evaluation: EvaluationSummary
-    others: tuple[EvaluationSummary, ...]
-
-    @property
-    def other_evaluations_note(self) -> str | None:
-        """The sentence that names the others; None where there is none."""
-        if not self.others:
-            return None
-        alternatives = "; ".join(f"{other.evaluation_id} ({other.origin})" for other in self.others)
-        evaluation_set = self.evaluation.evaluation_set
-        return f"Not used on {evaluation_set}; to use one, give its id: {alternatives}."
+def note_on_others(evaluation: Row) -> str | None:
+    """The sentence that names the others on its set; None where there is none."""
+    if not evaluation.others:
+        return None
+    others = "; ".join(f"{other.evaluation_id} ({origin_of(other)})" for other in evaluation.others)
+    return f"Not used on {evaluation.evaluation_set}; to use one, give its id: {others}."
 
 
-def find_evaluations(experiment: str, for_its_model: bool = False) -> list[EvaluationChoice]:
+def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Row]:
     """The latest evaluation of an experiment on each of its sets, and of its run on random weights;
-    one that belongs to no study only if there is no other.
+    one that belongs to no study only if there is no other. Its `others` are those on the same set,
+    those of a study first.
 
     `experiment`: a cell, training or evaluation id, or an unambiguous prefix of one. Raises
     SeveralExperiments for an ambiguous prefix, and otherwise BadInput, which lists what there is:
     without baselines if `for_its_model`, since they have no model.
     """
-    rows = rows_as(EvaluationSummary, "evaluation_summary ORDER BY finished_at, created_at")
+    rows = rows_of("evaluation_summary ORDER BY finished_at, created_at")
     # A training id begins with its cell id.
     matches = [
         row for row in rows if experiment in (row.cell_id, row.training_id, row.evaluation_id)
@@ -90,14 +73,16 @@ def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Evalu
         raise _unknown(experiment, sorted({row.cell_id for row in rows}))
 
     # One on each set and kind of weights, in the order of the last ones.
-    groups: dict[tuple[str, bool | None], list[EvaluationSummary]] = {}
+    groups: dict[tuple[str, bool | None], list[Row]] = {}
     for row in matches:
         groups.setdefault((row.evaluation_set, row.random_weights), []).append(row)
-    choices = []
+    latest_rows = []
     for group in groups.values():
-        *others, latest = sorted(group, key=lambda row: row.is_of_a_study)
-        choices.append(EvaluationChoice(latest, tuple(reversed(others))))
-    return sorted(choices, key=lambda choice: matches.index(choice.evaluation))
+        # A result of a sweep that was killed may be of no study yet.
+        *others, latest = sorted(group, key=lambda row: row.studies not in (None, [EARLIER]))
+        latest.others = others[::-1]
+        latest_rows.append(latest)
+    return sorted(latest_rows, key=matches.index)
 
 
 def _unknown(experiment: str, cells: Sequence[str]) -> BadInput:
@@ -131,18 +116,17 @@ def find_model(name: str) -> BundledModel:
     except BadInput as error:
         raise _why_unfinished(name) or error from error
 
-    on_test = [choice for choice in choices if choice.evaluation.evaluation_set == "test"]
+    on_test = [row for row in choices if row.evaluation_set == "test"]
     if not on_test:
         # The id of an evaluation on a further set names that one alone: its model has others.
-        of_model = find_evaluations(choices[-1].evaluation.training_id, for_its_model=True)
-        on_test = [choice for choice in of_model if choice.evaluation.evaluation_set == "test"]
+        of_model = find_evaluations(choices[-1].training_id, for_its_model=True)
+        on_test = [row for row in of_model if row.evaluation_set == "test"]
     if not on_test:
         raise BadInput(f"{name!r} was never judged on its test set; run its sweep again.")
 
     # Real weights before random ones, and the latest of them.
-    real = [choice for choice in on_test if not choice.evaluation.random_weights]
-    latest = (real or on_test)[-1]
-    evaluation = latest.evaluation
+    real = [row for row in on_test if not row.random_weights]
+    evaluation = (real or on_test)[-1]
     try:
         model = bundle_of_evaluation(home(), evaluation.evaluation_id)
     except WeightsGone as gone:
@@ -156,8 +140,8 @@ def find_model(name: str) -> BundledModel:
             ) from others
 
     # On which evaluation the model's rule and gates rest, apart from what a program reads.
-    rests = f"{evaluation.cell_id}: its evaluation on test, {evaluation.origin}"
-    sentences = (f"{rests} ({evaluation.evaluation_id}).", latest.other_evaluations_note)
+    rests = f"{evaluation.cell_id}: its evaluation on test, {origin_of(evaluation)}"
+    sentences = (f"{rests} ({evaluation.evaluation_id}).", note_on_others(evaluation))
     print_line(errors, " ".join(sentence for sentence in sentences if sentence))
     return model
 

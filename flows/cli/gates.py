@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.experiments import EvaluationSummary, find_evaluations
+from flows.cli.experiments import find_evaluations, note_on_others, origin_of
 from flows.cli.terminal import (
     Experiment,
     Prevalence,
@@ -30,7 +30,7 @@ from flows.report.figures import (
 )
 from flows.report.gates import FALSE_NEGATIVES, NAMES, adjusted, check_prevalence, figures_at, looks
 from flows.report.table import ReportTable, print_table
-from flows.report.typed_rows import rows_of
+from flows.report.typed_rows import Row, rows_of
 from tasks.corpus.case import can_be_encoded, exact_digest
 from tasks.corpus.reading.tables import read_rows
 from warehouse.connect import quoted
@@ -70,12 +70,12 @@ def print_gates(
     texts = texts_by_digest(show_text) if show_text else None
 
     evaluations = find_evaluations(experiment)
-    for choice in evaluations:
-        _print_evaluation(console, choice.evaluation, texts, prevalence)
-        if choice.other_evaluations_note:
-            print_line(console, choice.other_evaluations_note)
+    for evaluation in evaluations:
+        _print_evaluation(console, evaluation, texts, prevalence)
+        if note := note_on_others(evaluation):
+            print_line(console, note)
 
-    print_line(console, disclaimer({choice.evaluation.set_digest for choice in evaluations}))
+    print_line(console, disclaimer({row.set_digest for row in evaluations}))
 
 
 def texts_by_digest(path: Path) -> dict[str, str]:
@@ -91,14 +91,11 @@ def texts_by_digest(path: Path) -> dict[str, str]:
 
 
 def _print_evaluation(
-    console: Console,
-    evaluation: EvaluationSummary,
-    texts: dict[str, str] | None,
-    prevalence: float | None,
+    console: Console, evaluation: Row, texts: dict[str, str] | None, prevalence: float | None
 ) -> None:
     name = f"{evaluation.cell_id}{random_mark(evaluation)} on {evaluation.evaluation_set}"
     outcome = verdict(evaluation).replace("\n", " ")
-    basis = f"{evaluation.origin}, rule {evaluation.primary_rule}"
+    basis = f"{origin_of(evaluation)}, rule {evaluation.primary_rule}"
     print_line(console, f"{name}: {outcome} ({basis})", style="bold")
     print_table(console, gate_table(evaluation.evaluation_id))
 
@@ -163,9 +160,7 @@ def _print_subgroups(console: Console, evaluation_id: str) -> None:
     print_table(console, ReportTable.of("ED recall by subgroup", records))
 
 
-def _print_misses(
-    console: Console, evaluation: EvaluationSummary, texts: dict[str, str] | None
-) -> None:
+def _print_misses(console: Console, evaluation: Row, texts: dict[str, str] | None) -> None:
     """Print the missed emergencies, the most confident mistakes first, and on what their flags rest,
     or the reason why there are none. A case outside the sample of the dropout passes has no flag.
     """

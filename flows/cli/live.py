@@ -19,7 +19,7 @@ from rich.text import Text
 
 from flows.cli.terminal import print_line
 from flows.plan import finished_trainings, seconds_of, set_sizes
-from flows.report.figures import clock
+from flows.report.figures import clock, interval, verdict
 from flows.report.leaderboard import landed_results
 from flows.selection import Selection
 from tasks.progress import listening
@@ -140,7 +140,11 @@ class Display:
         count = f"{self.ended}/{len(self.rows)}"
         seconds = self.time_left.seconds()
         progress = count if seconds is None else f"{count}, {clock(seconds)} left"
-        self._print("  ".join([f"landed   {cell}", *map(str, landed_results(event.ids)), progress]))
+        outcomes = [
+            f"ED recall {interval(row, 'ed_recall', digits=2)}  {verdict(row)}".replace("\n", " ")
+            for row in landed_results(event.ids)
+        ]
+        self._print("  ".join([f"landed   {cell}", *outcomes, progress]))
 
     def _print_once(self, title: str, message: str, text: str, style: str | None = None) -> None:
         """Print `text` unless a step on the same base model has sent this message."""

@@ -16,10 +16,10 @@ from flows.html_report.study import (
     named_rows,
     one_each,
 )
-from flows.report.calibration import THRESHOLDS, with_probabilities
 from flows.report.figures import figure, is_number
 from flows.report.gates import review
-from flows.report.typed_rows import EvaluationRow, Row, rows_of
+from flows.report.rules import THRESHOLDS, with_probabilities
+from flows.report.typed_rows import Row, rows_of
 from warehouse.connect import listed
 
 MOST_POINTS = 40  # of a curve: more cannot be told apart on the page
@@ -69,7 +69,7 @@ def learning(study: ReportedStudy) -> Section:
     return section
 
 
-def lowest_losses(evaluations: list[EvaluationRow]) -> list[str]:
+def lowest_losses(evaluations: list[Row]) -> list[str]:
     """The lowest value of each recipe: another recipe's objective is another one."""
     judged_rows = [row for row in evaluations if row.valid_loss is not None]
     by_recipe = grouped(judged_rows, lambda row: row.recipe)
@@ -80,7 +80,7 @@ def lowest_losses(evaluations: list[EvaluationRow]) -> list[str]:
     ]
 
 
-def _losses(row: EvaluationRow) -> str:
+def _losses(row: Row) -> str:
     return (
         f"{full_name(row)}: training loss {figure(row.train_loss)}, validation loss "
         f"{figure(row.valid_loss)}"

@@ -29,7 +29,7 @@ from flows.report.figures import (
 from flows.report.gates import FALSE_NEGATIVES, NAMES, gates
 from flows.report.leaderboard import leaderboard
 from flows.report.rules import RULES, confusion
-from flows.report.typed_rows import EvaluationRow, Row, metrics_named, rows_of
+from flows.report.typed_rows import Row, metrics_named, rows_of
 from tasks.judging.gate_thresholds import ED_RECALL
 from tasks.spec import LABELS
 
@@ -125,7 +125,7 @@ def _sized(row: Row) -> str:
     return f"{row.model}, {row.stored_bytes / 1e6:.1f} MB: {_recall(row.evaluation)}"
 
 
-def _recall(row: EvaluationRow) -> str:
+def _recall(row: Row) -> str:
     return ed_recall_figure(*interval(row, "ed_recall"))
 
 
@@ -165,7 +165,7 @@ def confusion_matrices(study: ReportedStudy) -> Section:
     return section
 
 
-def ends_of_recall(evaluations: list[EvaluationRow]) -> list[str]:
+def ends_of_recall(evaluations: list[Row]) -> list[str]:
     """Which trained models send most and fewest emergencies to ED."""
     trained_rows = [row for row in evaluations if row.is_trained and row.ed_recall is not None]
     ranked_rows = sorted(trained_rows, key=lambda row: row.ed_recall)

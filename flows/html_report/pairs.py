@@ -6,8 +6,7 @@ from flows.html_report.charts import Mark, axis_of, bars, dots
 from flows.html_report.study import ReportedStudy, Section, along
 from flows.report.answer import AUROC, METRICS, points
 from flows.report.figures import counted, figure, is_number, random_mark, recipe_name
-from flows.report.pairs import headline, quantization
-from flows.report.precision import flips
+from flows.report.pairs import flips, headline, quantization
 from flows.report.typed_rows import rows_of
 from warehouse.comparison.pooled import ALL
 from warehouse.comparison.resampling import MARGIN

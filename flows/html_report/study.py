@@ -15,7 +15,7 @@ from flows.report.leaderboard import by_test_set
 from flows.report.pairs import pair_rows
 from flows.report.studies import evaluation_ids, find_study
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, Row, leaderboard_rows
+from flows.report.typed_rows import Row, as_rows, leaderboard_rows
 from tasks.runtime.errors import BadInput
 from warehouse.comparison.summary import PooledSet, pooled_sets
 from warehouse.cookbook import named_query
@@ -40,7 +40,7 @@ class ReportedStudy:
     name: str
     grid: str | None
     grid_digest: str | None
-    board: list[EvaluationRow]
+    board: list[Row]
     pairs: list[Row]
     pools: list[PooledSet]
     further: int
@@ -55,7 +55,7 @@ class ReportedStudy:
         self,
         rows: Iterable[Row],
         key: str = "evaluation_id",
-        board: Collection[EvaluationRow] | None = None,
+        board: Collection[Row] | None = None,
     ) -> list[Row]:
         """The rows about evaluations of the study, or of a part of its board, in their order.
 
@@ -174,8 +174,7 @@ def named_rows(name: str, only: Collection[str], **values: str) -> list[Row]:
     """
     stored_query = named_query(name)
     statement = stored_query.sql.rstrip().removesuffix(";")
-    result = query_rows(statement, stored_query.values(values), only=only)
-    return [Row(**dict(zip(result.columns, row, strict=True))) for row in result.rows]
+    return as_rows(query_rows(statement, stored_query.values(values), only=only))
 
 
 def grouped(rows: Iterable[Kind], key: Callable[[Kind], Any]) -> dict[Any, list[Kind]]:
@@ -203,7 +202,7 @@ def one_each(rows: Iterable[Row]) -> list[Row]:
     return [group[0] for group in by_id.values()]
 
 
-def full_name(row: EvaluationRow) -> str:
+def full_name(row: Row) -> str:
     """An experiment on one line."""
     return experiment_name(row).replace("\n", " ")
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from flows.report.answer import answer
-from flows.report.calibration import calibration
 from flows.report.figures import disclaimer
 from flows.report.gates import gates, prevalence_note, review, standard
 from flows.report.leaderboard import SEEDS, SOURCES, by_source, leaderboard, named_sets, seeds
-from flows.report.pairs import headline, pairs_on, quantization
-from flows.report.precision import (
+from flows.report.pairs import (
     against_reference,
     fidelity,
     flips,
     frontier,
+    headline,
+    pairs_on,
     pooled_over_adapters,
+    quantization,
 )
-from flows.report.rules import FARE, choices, confusion, rules
+from flows.report.rules import FARE, calibration, choices, confusion, rules
 from flows.report.table import ReportTable
 from flows.report.typed_rows import Board, Ids, Row
 from warehouse.comparison.summary import PooledSet
@@ -42,44 +43,34 @@ def evidence(
     restates precision and F2 where a table has them; the titles of the others say
     that it does not apply.
     """
-    with snapshot():
-        return [
-            table.noted(name)
-            for name, rows in named_sets(board)
-            for table in _on_one_set(rows, prevalence, sections, ids)
-        ]
-
-
-def _on_one_set(
-    board: Board, prevalence: float | None, sections: Collection[str] | None, ids: Ids
-) -> list[ReportTable]:
-    """`evidence` of the evaluations on one test set."""
     # Functions, so that only the chosen sections ask the warehouse.
-    makers: dict[str, Callable[[], list[ReportTable]]] = {
-        "gates": lambda: [gates(board, ids)],
-        "rules": lambda: [*rules(board, prevalence), *choices(board), confusion(board)],
-        "sets and seeds": lambda: [
-            by_source(board, prevalence, ids),
-            seeds(board, prevalence, ids),
-            standard(board),
+    makers: dict[str, Callable[[Board], list[ReportTable]]] = {
+        "gates": lambda rows: [gates(rows, ids)],
+        "rules": lambda rows: [*rules(rows, prevalence), *choices(rows), confusion(rows)],
+        "sets and seeds": lambda rows: [
+            by_source(rows, prevalence, ids),
+            seeds(rows, prevalence, ids),
+            standard(rows),
         ],
-        "calibration": lambda: calibration(board),
-        "review": lambda: [review(board)],
-        "flips": lambda: [flips(board)],
-        "fidelity": lambda: [
-            fidelity(board),
-            pooled_over_adapters(board, ids),
-            against_reference(board, ids),
-            frontier(board, ids),
+        "calibration": calibration,
+        "review": lambda rows: [review(rows)],
+        "flips": lambda rows: [flips(rows)],
+        "fidelity": lambda rows: [
+            fidelity(rows),
+            pooled_over_adapters(rows, ids),
+            against_reference(rows, ids),
+            frontier(rows, ids),
         ],
     }
-    return [
-        table.noted(prevalence_note(prevalence, restates=table.title.startswith(RESTATED)))
-        for name, make_tables in makers.items()
-        if sections is None or name in sections
-        for table in make_tables()
-        if len(table)
-    ]
+    with snapshot():
+        return [
+            table.noted(prevalence_note(prevalence, table.title.startswith(RESTATED)), set_name)
+            for set_name, rows in named_sets(board)
+            for section, make_tables in makers.items()
+            if sections is None or section in sections
+            for table in make_tables(rows)
+            if len(table)
+        ]
 
 
 def as_markdown(

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any, TypeGuard
 
-from flows.report.typed_rows import EvaluationRow, Row, rows_of
+from flows.report.typed_rows import Row, rows_of
 from tasks.bundle.bundle import NOT_A_DEVICE, SYNTHETIC
 from tasks.bundle.bundle import gate_figure as gate_figure
 from tasks.corpus.manifest import embedded_digests
@@ -136,7 +136,7 @@ UNTUNED = (
 )
 
 
-def experiment_name(row: EvaluationRow) -> str:
+def experiment_name(row: Row) -> str:
     """The name of a leaderboard row, on two lines."""
     if row.precision is None:
         return BASELINES.get(row.recipe, row.recipe)
@@ -145,7 +145,7 @@ def experiment_name(row: EvaluationRow) -> str:
     )
 
 
-def listed_name(row: EvaluationRow, marked: bool = True) -> str:
+def listed_name(row: Row, marked: bool = True) -> str:
     """The name of a leaderboard row on one line, as other commands take it.
 
     `marked`: it says where weights are random.
@@ -172,7 +172,7 @@ def pair_name(row: Row, marked: bool = True) -> str:
     return f"{name}{random_mark(row)}" if marked else name
 
 
-def on_cases(row: EvaluationRow) -> str:
+def on_cases(row: Row) -> str:
     """The name of an evaluation: the experiment, and below it the cases that it was judged on."""
     set_name = "" if row.evaluation_set == "test" else f"{row.evaluation_set}: "
     return f"{listed_name(row)}\n{set_name}{row.cases} cases, {percent(row.ed_prevalence)} ED"

@@ -20,7 +20,7 @@ from flows.report.figures import (
     why_not,
 )
 from flows.report.table import ReportTable
-from flows.report.typed_rows import Board, EvaluationRow, Ids, Row, further_rows, rows_of
+from flows.report.typed_rows import Board, Ids, Row, further_rows, rows_of
 from tasks.runtime.errors import BadInput
 
 GATES = (
@@ -127,7 +127,7 @@ def prevalence_note(prevalence: float | None, restates: bool = False) -> str:
     return restated_words if restates else "--prevalence does not apply"
 
 
-def at_prevalence(row: EvaluationRow, prevalence: float | None, below: bool) -> dict[str, str]:
+def at_prevalence(row: Row, prevalence: float | None, below: bool) -> dict[str, str]:
     """The cells `ED F2` and `ED precision`, with their prevalence: the set's own, or restated.
 
     `below`: on two lines.
@@ -141,7 +141,7 @@ def at_prevalence(row: EvaluationRow, prevalence: float | None, below: bool) -> 
     }
 
 
-def figures_at(row: EvaluationRow, prevalence: float | None) -> Restated:
+def figures_at(row: Row, prevalence: float | None) -> Restated:
     """ED precision and F2 of a row: those of its set, or restated at another prevalence."""
     if prevalence is None:
         return row.ed_precision, row.ed_f2

@@ -24,7 +24,7 @@ from flows.report.figures import (
 )
 from flows.report.gates import at_prevalence, figures_at
 from flows.report.table import ReportTable
-from flows.report.typed_rows import Board, EvaluationRow, Ids, Row, further_rows, rows_as, rows_of
+from flows.report.typed_rows import Board, Ids, Row, further_rows, rows_of
 from tasks.landing import some_results_wait
 from tasks.precisions import UNPACKED, reference_note
 from tasks.runtime.errors import TriageError
@@ -37,15 +37,15 @@ LEADERBOARD = (
 )
 
 
-def by_test_set(board: Board) -> list[list[EvaluationRow]]:
+def by_test_set(board: Board) -> list[list[Row]]:
     """The rows of each test set, in their order: figures on other cases cannot be compared."""
-    sets: dict[str, list[EvaluationRow]] = {}
+    sets: dict[str, list[Row]] = {}
     for row in board:
         sets.setdefault(row.set_digest, []).append(row)
     return list(sets.values())
 
 
-def named_sets(board: Board) -> list[tuple[str, list[EvaluationRow]]]:
+def named_sets(board: Board) -> list[tuple[str, list[Row]]]:
     """The rows of each test set behind its name in titles, which is empty where there is one set:
     `test set 3f2a1b (60 cases, 20 of them emergencies)`.
     """
@@ -87,11 +87,11 @@ def leaderboard(board: Board, prevalence: float | None = None) -> ReportTable:
     return table.noted(*reference_notes(board))
 
 
-def _megabytes(row: EvaluationRow) -> str:
+def _megabytes(row: Row) -> str:
     return figure(row.stored_bytes / 1e6, digits=1) if row.stored_bytes else "-"
 
 
-def _trained_in(row: EvaluationRow) -> str:
+def _trained_in(row: Row) -> str:
     return clock(row.train_seconds) if is_number(row.train_seconds) else "-"
 
 
@@ -156,13 +156,13 @@ def only_random_weights(board: Board) -> bool:
     return bool(weighted_rows) and all(row.random_weights for row in weighted_rows)
 
 
-def _parts(board: Board) -> tuple[list[EvaluationRow], list[EvaluationRow]]:
+def _parts(board: Board) -> tuple[list[Row], list[Row]]:
     """Trained models, and baselines."""
     trained = [row for row in board if row.recipe_kind != "baseline"]
     return trained, [row for row in board if row.recipe_kind == "baseline"]
 
 
-def _title(board: Board, trained: Sequence[EvaluationRow], prevalence: float | None) -> str:
+def _title(board: Board, trained: Sequence[Row], prevalence: float | None) -> str:
     """E.g. `18 trained models and 6 moved adapters, best first, ...`."""
     own = sum(row.is_trained for row in trained)
     kinds = {"trained model": own, "moved adapter": len(trained) - own}
@@ -182,20 +182,12 @@ def _title(board: Board, trained: Sequence[EvaluationRow], prevalence: float | N
     return " ".join(sentences)
 
 
-_known: dict[Path, dict[str, LandedResult]] = {}  # by warehouse and evaluation
+_known: dict[Path, dict[str, Row]] = {}  # by warehouse and evaluation
 
 
-class LandedResult(Row):
-    """A row of `evaluation_summary`: what a landed experiment reached on the test set."""
-
-    def __str__(self) -> str:
-        return f"ED recall {interval(self, 'ed_recall', digits=2)}  {verdict(self)}".replace(
-            "\n", " "
-        )
-
-
-def landed_results(evaluation_ids: Sequence[str]) -> list[LandedResult]:
-    """The result on the test set; empty if the warehouse cannot be read at the moment.
+def landed_results(evaluation_ids: Sequence[str]) -> list[Row]:
+    """What landed experiments reached on the test set; empty if the warehouse cannot be read at the
+    moment.
 
     What had landed before the first question of this process is read at once, and each result once:
     opening the warehouse takes longer than reading it.
@@ -208,7 +200,7 @@ def landed_results(evaluation_ids: Sequence[str]) -> list[LandedResult]:
         which = f"AND evaluation_id IN {listed(missing)}" if results else ""
         with contextlib.suppress(TriageError):  # a sweep need not stop for figures
             view = f"evaluation_summary WHERE evaluation_set = 'test' {which}"
-            results.update({row.evaluation_id: row for row in rows_as(LandedResult, view)})
+            results.update({row.evaluation_id: row for row in rows_of(view)})
 
     return [results[id] for id in evaluation_ids if id in results]
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from flows.report.figures import figure, interval, listed_name, verdict
 from flows.report.leaderboard import by_test_set
 from flows.report.table import ReportTable
-from flows.report.typed_rows import EvaluationRow, Row, leaderboard_rows, rows_of
+from flows.report.typed_rows import Row, leaderboard_rows, rows_of
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from warehouse.connect import FILE, REBUILD, quoted, warehouse_path
@@ -132,7 +132,7 @@ def side_by_side(first_study: Row, second_study: Row) -> ReportTable:
     return ReportTable.of("; ".join(titles), records, '"FROM leaderboard"')
 
 
-def _figures(row: EvaluationRow | None) -> dict[str, str]:
+def _figures(row: Row | None) -> dict[str, str]:
     if row is None:
         return dict.fromkeys(("accuracy", "ED recall", "gates"), NONE)
     return {
@@ -142,7 +142,7 @@ def _figures(row: EvaluationRow | None) -> dict[str, str]:
     }
 
 
-def _relation(first: EvaluationRow | None, second: EvaluationRow | None) -> str:
+def _relation(first: Row | None, second: Row | None) -> str:
     """Whether two rows may be compared, in a few words."""
     if first is None or second is None:
         return "in one study only"

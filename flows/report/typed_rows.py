@@ -4,42 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from types import SimpleNamespace
-from typing import TypeVar
 
 from warehouse.connect import listed
-from warehouse.query import query_rows
+from warehouse.query import Rows, query_rows
 
 TRAINED = ("standard", "safety")
 
 
 class Row(SimpleNamespace):
     """A row of a table, a view or a query: its columns as attributes; None where there is no
-    figure.
-    """
-
-
-Kind = TypeVar("Kind", bound=Row)
-
-
-def rows_of(clauses: str, only: Collection[str] | None = None) -> list[Row]:
-    """Rows of `FROM <clauses>`, e.g. "gate WHERE n > 10".
-
-    `only`: ids of evaluations; views show these, and no others. Raises BadInput where there is no
-    warehouse yet.
-    """
-    return rows_as(Row, clauses, only)
-
-
-def rows_as(kind: type[Kind], clauses: str, only: Collection[str] | None = None) -> list[Kind]:
-    """`rows_of`, as rows that know more than their columns."""
-    result = query_rows(f"SELECT * FROM {clauses}", only=only)
-    return [kind(**dict(zip(result.columns, row, strict=True))) for row in result.rows]
-
-
-class EvaluationRow(Row):
-    """A row of `leaderboard` or `evaluation_summary`: an evaluation under its primary rule.
-
-    `precision` is None for a baseline without a language model.
+    figure. In `leaderboard` and `evaluation_summary` it is an evaluation under its primary rule,
+    whose `precision` is None for a baseline without a language model.
     """
 
     @property
@@ -55,18 +30,32 @@ class EvaluationRow(Row):
         return self.recipe_kind in TRAINED
 
 
-Board = Collection[EvaluationRow]  # evaluations in the leaderboard's order
+def rows_of(clauses: str, only: Collection[str] | None = None) -> list[Row]:
+    """Rows of `FROM <clauses>`, e.g. "gate WHERE n > 10".
+
+    `only`: ids of evaluations; views show these, and no others. Raises BadInput where there is no
+    warehouse yet.
+    """
+    return as_rows(query_rows(f"SELECT * FROM {clauses}", only=only))
+
+
+def as_rows(result: Rows) -> list[Row]:
+    """What a query answers."""
+    return [Row(**dict(zip(result.columns, row, strict=True))) for row in result.rows]
+
+
+Board = Collection[Row]  # evaluations in the leaderboard's order
 Ids = Collection[str] | None  # of the evaluations that views show; None: of all
 
 
-def leaderboard_rows(only: Ids = None) -> list[EvaluationRow]:
+def leaderboard_rows(only: Ids = None) -> list[Row]:
     """The latest evaluation of each experiment on the test set, or those of `only`, in the
     leaderboard's order.
     """
-    return rows_as(EvaluationRow, "leaderboard", only=only)
+    return rows_of("leaderboard", only)
 
 
-def further_rows(board: Board, ids: Ids = None) -> list[EvaluationRow]:
+def further_rows(board: Board, ids: Ids = None) -> list[Row]:
     """The latest evaluation of each training of `board` on each further evaluation set, by set and
     time. `ids`: of these evaluations alone, which are those of a study.
     """
@@ -76,7 +65,7 @@ def further_rows(board: Board, ids: Ids = None) -> list[EvaluationRow]:
         "QUALIFY row_number() OVER (PARTITION BY evaluation_set, training_id "
         "ORDER BY created_at DESC) = 1 ORDER BY evaluation_set, created_at, evaluation_id"
     )
-    return rows_as(EvaluationRow, clauses, only=ids)
+    return rows_of(clauses, ids)
 
 
 def metrics_named(names: Collection[str]) -> dict[tuple[str, str, str], Row]:

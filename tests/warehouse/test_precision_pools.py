@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.report.precision import pooled_over_adapters
+from flows.report.pairs import pooled_over_adapters
 from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import evaluation
 from tests.warehouse.test_precisions import land, noisy

@@ -105,7 +105,7 @@ def test_an_unknown_experiment_is_answered_with_all_that_there_are_the_most_simi
     assert names[0] == "smol-4bit-recipe1-s42" and sorted(names) == sorted(cells + baselines)
     assert sorted(offered("nosuch", for_its_model=True)) == cells, "a baseline has no model"
     (choice,) = find_evaluations("smol-4bit-recipe1", for_its_model=True)
-    assert choice.evaluation.cell_id == "smol-4bit-recipe1-s42"
+    assert choice.cell_id == "smol-4bit-recipe1-s42"
     for options, count in (({}, 4), ({"for_its_model": True}, 3)):
         with pytest.raises(BadInput, match=f"beginning of {count} experiments: smol-4bit-recipe0-s42, "):
             find_evaluations("smol", **options)
@@ -183,7 +183,7 @@ def test_the_chosen_model_is_named_by_what_means_it_alone(landed, tmp_path):
     write_landing(tmp_path, "e5", "evaluation", evaluation("e5", "t5", set_digest="others"))
     load_all(tmp_path)
     assert name_to_ask(row) == "e4", "another study has trained this cell"
-    assert find_evaluations("e4", for_its_model=True)[0].evaluation.evaluation_id == "e4"
+    assert find_evaluations("e4", for_its_model=True)[0].evaluation_id == "e4"
 
 
 def candidates(root) -> list[str]:
@@ -214,7 +214,7 @@ def test_a_sweep_that_finds_its_models_judged_brings_their_test_set_back(land, t
 def test_a_later_run_on_random_weights_stands_beside_the_real_model_and_says_what_it_is(landed, tmp_path):
     land_arm(tmp_path, "r4", day=9, random_weights=True)
     load_all(tmp_path)
-    assert [one.evaluation.evaluation_id for one in find_evaluations("smol-4bit-r1-s42")] == ["e4", "er4"]
+    assert [one.evaluation_id for one in find_evaluations("smol-4bit-r1-s42")] == ["e4", "er4"]
     text = printed("smol-4bit-r1-s42")
     assert "s42 on test" in text and "s42 (random weights) on test" in text
 
