@@ -10,9 +10,8 @@ from prefect.logging import get_run_logger
 
 from flows.html_report.files import refreshed_report
 from flows.report.evidence import NO_ROWS, PAIRS, as_markdown
-from flows.report.leaderboard import leaderboard, named_sets
+from flows.report.leaderboard import evaluations_of_study, leaderboard, named_sets
 from flows.report.pairs import pair_rows
-from flows.report.studies import evaluations_of_study
 from flows.report.typed_rows import leaderboard_rows
 from warehouse.comparison.summary import pooled_sets
 from warehouse.connect import snapshot, warehouse_path

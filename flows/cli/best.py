@@ -14,10 +14,9 @@ import typer
 
 from flows.cli.experiments import find_evaluations
 from flows.cli.gates import gate_table
-from flows.cli.terminal import console, errors, load_what_waits, print_line
+from flows.cli.terminal import console, errors, print_line, refresh_warehouse
 from flows.report.figures import disclaimer, figure, interval, listed_name, metric_cell, verdict
-from flows.report.leaderboard import by_test_set
-from flows.report.studies import evaluation_ids, find_study, study_rows
+from flows.report.leaderboard import by_test_set, evaluation_ids, find_study, study_rows
 from flows.report.table import ReportTable, print_lines, print_table
 from flows.report.typed_rows import Row, leaderboard_rows, metrics_named, rows_of
 from tasks.bundle.bundle import ModelGone
@@ -28,7 +27,6 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Event, StepWarning
 from tasks.runtime.home import home
 from warehouse.connect import quoted
-from warehouse.health import bring_up_to_date
 
 if TYPE_CHECKING:
     from tasks.bundle.valid_scores import RankedBy
@@ -64,8 +62,7 @@ def best(
     """Rank models on `valid`, and show the test figures of the best one alone."""
     from tasks.bundle.valid_scores import RankedBy  # SciPy comes with it
 
-    load_what_waits()
-    bring_up_to_date()
+    refresh_warehouse()
     found = find_study(study)
     if found is None:
         raise BadInput("The warehouse has no study yet; run `triage sweep demo` first.")

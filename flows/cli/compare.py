@@ -9,26 +9,34 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.terminal import Prevalence, Study, console, load_what_waits, print_answer, print_line
+from flows.cli.terminal import (
+    Prevalence,
+    Study,
+    console,
+    print_answer,
+    print_line,
+    refresh_warehouse,
+)
 from flows.report.answer import answer
 from flows.report.evidence import evidence
 from flows.report.figures import RANDOM, disclaimer
 from flows.report.gates import check_prevalence, prevalence_note
 from flows.report.leaderboard import (
     ALL_RANDOM,
+    evaluation_ids,
+    find_study,
     leaderboard,
     left_out,
     named_sets,
     only_random_weights,
     overview,
+    study_rows,
 )
 from flows.report.pairs import headline, pair_lines, pair_rows, pairs_on, quantization
-from flows.report.studies import evaluation_ids, find_study, study_rows
 from flows.report.table import ReportTable, print_lines, print_narrow
 from flows.report.typed_rows import Row, leaderboard_rows
 from warehouse.comparison.summary import pooled_sets
 from warehouse.connect import snapshot
-from warehouse.health import bring_up_to_date
 
 BANDS = (
     "On top, intervals over cases hold for all pooled figures at once; those over trainings, and "
@@ -92,8 +100,7 @@ def print_study(
     Raises BadInput, with the nearest name, for a study that is not there.
     """
     check_prevalence(prevalence)
-    load_what_waits()
-    bring_up_to_date()
+    refresh_warehouse()
     # Of one moment, though a sweep may land results; printed outside, as writers wait meanwhile.
     with snapshot():
         study = find_study(name)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from flows.cli.terminal import errors, load_what_waits, print_line, printable
-from flows.report.studies import EARLIER
-from flows.report.typed_rows import Row, rows_of
+from flows.cli.terminal import errors, print_line, printable, refresh_warehouse
+from flows.report.leaderboard import EARLIER
+from flows.report.typed_rows import Row, grouped, rows_of
 from tasks.bundle.bundle import BundledModel, read_bundle
 from tasks.bundle.from_evaluation import WeightsGone, bundle_of_evaluation
 from tasks.runtime.children import is_interrupted
@@ -16,7 +16,6 @@ from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.events import Event, Note, ProgressReport, SourceReport, StepWarning
 from tasks.runtime.home import ask, expanded, home
 from warehouse.connect import quoted
-from warehouse.health import bring_up_to_date
 from warehouse.query import query_rows
 
 
@@ -73,9 +72,7 @@ def find_evaluations(experiment: str, for_its_model: bool = False) -> list[Row]:
         raise _unknown(experiment, sorted({row.cell_id for row in rows}))
 
     # One on each set and kind of weights, in the order of the last ones.
-    groups: dict[tuple[str, bool | None], list[Row]] = {}
-    for row in matches:
-        groups.setdefault((row.evaluation_set, row.random_weights), []).append(row)
+    groups = grouped(matches, lambda row: (row.evaluation_set, row.random_weights))
     latest_rows = []
     for group in groups.values():
         # A result of a sweep that was killed may be of no study yet.
@@ -107,8 +104,7 @@ def find_model(name: str) -> BundledModel:
     if "/" in name or name in (".", "..") or ask(Path.is_dir, folder):
         return read_bundle(folder)  # which says what is missing, if anything is
 
-    load_what_waits()
-    bring_up_to_date()
+    refresh_warehouse()
     try:
         choices = find_evaluations(name, for_its_model=True)
     except SeveralExperiments:

@@ -15,9 +15,9 @@ from flows.cli.terminal import (
     Experiment,
     Prevalence,
     console,
-    load_what_waits,
     print_line,
     printable,
+    refresh_warehouse,
 )
 from flows.report.figures import (
     counted,
@@ -34,7 +34,6 @@ from flows.report.typed_rows import Row, rows_of
 from tasks.corpus.case import can_be_encoded, exact_digest
 from tasks.corpus.reading.tables import read_rows
 from warehouse.connect import quoted
-from warehouse.health import bring_up_to_date
 
 NO_SUBGROUPS = (
     "ED recall by subgroup: not available, no judged emergency names one (set `subgroup_columns` "
@@ -65,8 +64,7 @@ def print_gates(
     BadInput.
     """
     check_prevalence(prevalence)
-    load_what_waits()
-    bring_up_to_date()
+    refresh_warehouse()
     texts = texts_by_digest(show_text) if show_text else None
 
     evaluations = find_evaluations(experiment)

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.terminal import Study, console, load_what_waits, print_line, refuse_existing
+from flows.cli.terminal import Study, console, print_line, refresh_warehouse, refuse_existing
 from flows.html_report.files import landed_fingerprint, report_path
 from flows.report.figures import counted
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import write_atomic
 from warehouse.connect import snapshot
-from warehouse.health import bring_up_to_date
 
 Output = Annotated[
     Path | None,
@@ -59,8 +58,7 @@ def report(
     if figures is not None and figures.is_file():
         raise BadInput(f"{figures} is a file; give --figures the name of a folder.")
 
-    load_what_waits()
-    bring_up_to_date()
+    refresh_warehouse()
 
     from flows.html_report.page import made_report  # Altair comes with it
     from flows.html_report.study import EVERYTHING, reported_study
@@ -73,12 +71,12 @@ def report(
         fingerprint = landed_fingerprint(None if is_everything else reported.name)
 
     path = output or report_path(reported.name)
-    page = made_report(reported, fingerprint, tuple(case or ()), texts)
-    write_atomic(path, page.html, mode=0o600 if page.has_texts else 0o666)
+    html, charts, has_texts = made_report(reported, fingerprint, tuple(case or ()), texts)
+    write_atomic(path, html, mode=0o600 if has_texts else 0o666)
     print_line(console, f"Report of {reported.name}: {path}")
     if figures is not None:
-        for name, svg in page.charts.items():
+        for name, svg in charts.items():
             write_atomic(figures / f"{name}.svg", svg)
-        print_line(console, f"{counted(len(page.charts), 'chart')} as SVG: {figures}")
-    if page.has_texts:
+        print_line(console, f"{counted(len(charts), 'chart')} as SVG: {figures}")
+    if has_texts:
         print_line(console, "It holds patient texts: keep it as you keep the file they come from.")

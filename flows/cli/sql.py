@@ -41,7 +41,6 @@ from tasks.runtime.errors import BadInput, disk_error
 from tasks.runtime.memory import resident_bytes
 from tasks.spec import byte_count
 from warehouse.cookbook import (
-    NamedQuery,
     assignments,
     cookbook,
     is_name,
@@ -122,7 +121,16 @@ def sql(
     elif form == "parquet":
         raise BadInput("Parquet is not for a terminal; name a file, e.g. --output rows.parquet.")
 
-    stored_query, statement, params = _statement(query, assignments(param or []))
+    if query is None:
+        raise BadInput(
+            "Give one SELECT statement or the name of a query; triage sql --list has them."
+        )
+    assigned = assignments(param or [])
+    stored_query = named_query(query) if is_name(query) else None
+    if stored_query:
+        statement, params = stored_query.sql, stored_query.values(assigned)
+    else:
+        statement, params = query, {name: typed_value(text) for name, text in assigned.items()}
     try:
         bounds = Bounds(byte_count(memory), seconds)
     except ValueError as error:
@@ -138,21 +146,6 @@ def sql(
     except KeyboardInterrupt:
         print_error("Interrupted.")
         raise SystemExit(INTERRUPTED) from None  # typer's own exit would be said once more
-
-
-def _statement(
-    query: str | None, assigned: dict[str, str]
-) -> tuple[NamedQuery | None, str, dict[str, object]]:
-    """The SQL to run with the values of its parameters: of a named query, or typed (None)."""
-    if query is None:
-        raise BadInput(
-            "Give one SELECT statement or the name of a query; triage sql --list has them."
-        )
-    if not is_name(query):
-        return None, query, {name: typed_value(text) for name, text in assigned.items()}
-
-    stored_query = named_query(query)
-    return stored_query, stored_query.sql, stored_query.values(assigned)
 
 
 def _run(

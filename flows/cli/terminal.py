@@ -88,6 +88,14 @@ def load_what_waits() -> None:
         _say_once(waiting_sentence(error))
 
 
+def refresh_warehouse() -> None:
+    """Load what waits, and bring the tables and views to those of this version."""
+    from warehouse.health import bring_up_to_date
+
+    load_what_waits()
+    bring_up_to_date()
+
+
 @cache  # a command that draws its table again and again loads again and again
 def _say_once(sentence: str) -> None:
     print_line(errors, sentence)

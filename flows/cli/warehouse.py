@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.terminal import console, errors, load_what_waits, print_line
+from flows.cli.terminal import console, errors, load_what_waits, print_line, refresh_warehouse
 from flows.report.figures import counted
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
@@ -116,12 +116,16 @@ def studies(
     second: Annotated[str | None, typer.Argument(help="the other study")] = None,
 ) -> None:
     """List the studies, that of the last sweep first; or show two of them side by side."""
-    from flows.report.studies import EARLIER, find_study, side_by_side, studies_table, study_rows
+    from flows.report.leaderboard import (
+        EARLIER,
+        find_study,
+        side_by_side,
+        studies_table,
+        study_rows,
+    )
     from flows.report.table import print_narrow, print_table
-    from warehouse.health import bring_up_to_date
 
-    load_what_waits()
-    bring_up_to_date()
+    refresh_warehouse()
     if first is None:
         rows = study_rows()
         if not rows:
@@ -162,13 +166,11 @@ def forget(
     ] = False,
 ) -> None:
     """Forget a study: its results, unless another study holds them too. Adapters stay."""
-    from flows.report.studies import find_study
+    from flows.report.leaderboard import find_study
     from warehouse.connect import loading_waits
     from warehouse.forget import forget, what_would_be_forgotten
-    from warehouse.health import bring_up_to_date
 
-    load_what_waits()
-    bring_up_to_date()
+    refresh_warehouse()
     found = find_study(study)
     assert found, "a name that is unknown is refused"
     if yes and loading_waits(home() / "landing"):

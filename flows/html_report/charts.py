@@ -19,6 +19,8 @@ import altair as alt
 import vl_convert
 from markupsafe import escape
 
+from flows.report.typed_rows import grouped
+
 Mark = dict[str, Any]
 Marks = Sequence[Mark]
 Axis = dict[str, Any]  # the scale and the labels of one
@@ -237,9 +239,7 @@ def shaped_marks(marks: Marks, names: list[str]) -> list[Mark]:
     """The points of each curve that have its shape: few, and where curves lie on each other, those
     of two series beside each other.
     """
-    by_curve: dict[tuple[str, str | None], list[Mark]] = {}
-    for mark in marks:
-        by_curve.setdefault((mark["series"], mark.get("kind")), []).append(mark)
+    by_curve = grouped(marks, lambda mark: (mark["series"], mark.get("kind")))
 
     shaped = []
     for (series, _), curve in by_curve.items():
@@ -311,7 +311,8 @@ def svg_of(chart: Any, height: int | None, **marks: Marks) -> str:
         chart = chart.properties(width=WIDTH, height=height, autosize=fit)
     spec = chart.to_dict(validate=False)
     for name, rows in marks.items():
-        spec.setdefault("datasets", {})[name] = [_without_nan(row) for row in rows]
+        without_nan = [{key: None if x != x else x for key, x in row.items()} for row in rows]
+        spec.setdefault("datasets", {})[name] = without_nan
 
     # The empty list lets no chart load anything; without it every address is allowed.
     svg = vl_convert.vegalite_to_svg(spec, config=LOOK, allowed_base_urls=[])
@@ -320,10 +321,6 @@ def svg_of(chart: Any, height: int | None, **marks: Marks) -> str:
     unused = r' (?:role|class|font-family|pointer-events|aria-[a-z]+)="[^"]*"'
     # In tags alone: the text of a label stays as it is.
     return re.sub(r"<[^>]+>", lambda tag: re.sub(unused, "", tag.group()), svg)
-
-
-def _without_nan(mark: Mark) -> Mark:
-    return {name: None if value != value else value for name, value in mark.items()}
 
 
 def in_page(svg: str, prefix: str, alt_text: str) -> str:

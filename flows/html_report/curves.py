@@ -12,14 +12,13 @@ from flows.html_report.study import (
     along,
     by_panel,
     full_name,
-    grouped,
     named_rows,
     one_each,
 )
 from flows.report.figures import figure, is_number
 from flows.report.gates import review
 from flows.report.rules import THRESHOLDS, with_probabilities
-from flows.report.typed_rows import Row, rows_of
+from flows.report.typed_rows import Row, grouped, rows_of
 from warehouse.connect import listed
 
 MOST_POINTS = 40  # of a curve: more cannot be told apart on the page
@@ -37,14 +36,14 @@ LEARNING = """(
 )"""
 
 
-def learning(study: ReportedStudy) -> Section:
+def learning(study: ReportedStudy, section: Section) -> None:
     """Training and validation loss by update."""
-    section = Section("learning", {"points": MOST_POINTS})
+    section.values = {"points": MOST_POINTS}
     ids = listed({row.training_id for row in study.board})
     landed = rows_of(LEARNING.format(ids=ids, most=MOST_POINTS))
     rows = study.shown(landed, key="training_id")
     if not rows:
-        return section
+        return
 
     for row in rows:
         row.split = SPLITS.get(row.split, row.split)
@@ -66,7 +65,6 @@ def learning(study: ReportedStudy) -> Section:
         for row in rows
     ]
     section.tabulate("Loss by update", records)
-    return section
 
 
 def lowest_losses(evaluations: list[Row]) -> list[str]:
@@ -95,13 +93,13 @@ def _mark(row: Row, x: float, y: Interval, kind: str = "") -> Mark:
 BELOW = 0.1  # the highest bin that is drawn
 
 
-def reliability(study: ReportedStudy) -> Section:
+def reliability(study: ReportedStudy, section: Section) -> None:
     """Where a model says "hardly an emergency", how many are emergencies."""
-    section = Section("reliability", {"below": BELOW})
+    section.values = {"below": BELOW}
     bins = named_rows("calibration_near_zero", study.ids, below=str(BELOW))
     rows = study.shown(bins, board=with_probabilities(study.board))
     if not rows:
-        return section
+        return
 
     for title, group, names in by_panel(rows):
         marks = [_mark(row, row.mean_p_ed, _emergencies(row)) for row in group]
@@ -135,7 +133,6 @@ def reliability(study: ReportedStudy) -> Section:
         for row in rows
     ]
     section.tabulate("Bins of p(ED)", records)
-    return section
 
 
 def _emergencies(row: Row) -> Interval:
@@ -153,13 +150,13 @@ SHOWN = THRESHOLDS[-1]  # the threshold of which the sentences speak
 LOWEST = -0.1  # below, a rule is worse than sending nobody by so much that the rest is not seen
 
 
-def decision_curve(study: ReportedStudy) -> Section:
+def decision_curve(study: ReportedStudy, section: Section) -> None:
     """The net benefit of sending cases to ED from a threshold on p(ED) on."""
     scored_rows = with_probabilities(study.board)
-    section = Section("decision-curves", absent="earlier" if scored_rows else "missing")
+    section.absent = "earlier" if scored_rows else "missing"
     rows = study.shown(named_rows("decision_curve", study.ids), board=scored_rows)
     if not rows:
-        return section
+        return
 
     for title, group, names in by_panel(rows):
         marks = [_mark(row, row.threshold, _benefit(row), MODEL) for row in group]
@@ -194,7 +191,6 @@ def decision_curve(study: ReportedStudy) -> Section:
         for row in rows
     ]
     section.tabulate("Net benefit by threshold", records)
-    return section
 
 
 def _benefit(row: Row) -> Interval:
@@ -219,12 +215,11 @@ RISKS = """(
 )"""
 
 
-def risk_coverage(study: ReportedStudy) -> Section:
+def risk_coverage(study: ReportedStudy, section: Section) -> None:
     """The error rate of the cases that are not sent to review, with the review flag."""
-    section = Section("risk-coverage")
     rows = study.shown(rows_of(RISKS.format(ids=listed(study.ids), most=MOST_POINTS)))
     if not rows:
-        return section
+        return
 
     shown_flags = study.shown(rows_of("review_flag"))
     flags = {(row.evaluation_id, row.score): row for row in shown_flags}
@@ -257,7 +252,6 @@ def risk_coverage(study: ReportedStudy) -> Section:
             f"Which order finds errors better, votes or one pass ({len(verdicts)} models): {counts}.",
             f"{shown_flags[0].model}: {_flag(shown_flags[0], flags)}.",
         ]
-    return section
 
 
 def _flag(row: Row, flags: dict[tuple[str, str], Row]) -> str:

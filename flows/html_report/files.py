@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.report.studies import evaluation_ids
+from flows.report.leaderboard import evaluation_ids
 from flows.report.typed_rows import rows_of
 from tasks.runtime.home import home
 from warehouse.connect import quoted

@@ -11,7 +11,6 @@ from flows.html_report.study import (
     and_others,
     by_panel,
     full_name,
-    grouped,
     in_order,
     interval,
     named_rows,
@@ -29,7 +28,7 @@ from flows.report.figures import (
 from flows.report.gates import FALSE_NEGATIVES, NAMES, gates
 from flows.report.leaderboard import leaderboard
 from flows.report.rules import RULES, confusion
-from flows.report.typed_rows import Row, metrics_named, rows_of
+from flows.report.typed_rows import Row, grouped, metrics_named, rows_of
 from tasks.judging.gate_thresholds import ED_RECALL
 from tasks.spec import LABELS
 
@@ -37,12 +36,12 @@ OWN = "own"  # the arm of the models that were trained at the precision at which
 APART = 1.02  # factor between two points of one size
 
 
-def bytes_and_recall(study: ReportedStudy) -> Section:
+def bytes_and_recall(study: ReportedStudy, section: Section) -> None:
     """A plane for each base model: the rows of the view `frontier` with their intervals."""
-    section = Section("frontier", {"gate": ED_RECALL, "point": WORDS["frontier"]["trained"]})
+    section.values = {"gate": ED_RECALL, "point": WORDS["frontier"]["trained"]}
     rows = frontier_rows(study)
     if not rows:
-        return section
+        return
 
     for base_model, group in grouped(rows, lambda row: row.base_model).items():
         marks = _spread_points(group)
@@ -83,7 +82,6 @@ def bytes_and_recall(study: ReportedStudy) -> Section:
         for row in rows
     ]
     section.tabulate("Bytes, ED recall and macro F1", records)
-    return section
 
 
 def frontier_rows(study: ReportedStudy) -> list[Row]:
@@ -129,12 +127,11 @@ def _recall(row: Row) -> str:
     return ed_recall_figure(*interval(row, "ed_recall"))
 
 
-def confusion_matrices(study: ReportedStudy) -> Section:
+def confusion_matrices(study: ReportedStudy, section: Section) -> None:
     """Matrices of the primary rule, side by side of what differs in precision alone."""
-    section = Section("confusion")
     rows = study.shown(named_rows("confusion", study.ids))
     if not rows:
-        return section
+        return
 
     for row in rows:
         row.counts = [row.decided_ed or 0, row.decided_gp or 0, row.decided_home or 0]
@@ -162,7 +159,6 @@ def confusion_matrices(study: ReportedStudy) -> Section:
     judged_rows = [row.evaluation for row in one_each(rows)]
     section.findings = ends_of_recall(judged_rows)
     section.tables.append(confusion(judged_rows))
-    return section
 
 
 def ends_of_recall(evaluations: list[Row]) -> list[str]:
@@ -183,9 +179,8 @@ def ends_of_recall(evaluations: list[Row]) -> list[str]:
     return sentences[: len(shares)]
 
 
-def rules(study: ReportedStudy) -> Section:
+def rules(study: ReportedStudy, section: Section) -> None:
     """A plane for each base model; baselines without a model have their own."""
-    section = Section("rules")
     metrics = metrics_named(("ed_recall", "over_triage"))
     rows = [
         Row(evaluation_id=id, rule=rule, ed_recall=recall, over_triage=over)
@@ -198,7 +193,7 @@ def rules(study: ReportedStudy) -> Section:
     ]
     rows = study.shown(rows)
     if not rows:
-        return section
+        return
 
     def base_model(row: Row) -> str:
         has_model = row.evaluation.precision is not None
@@ -233,7 +228,6 @@ def rules(study: ReportedStudy) -> Section:
         for row in rows
     ]
     section.tabulate("ED recall and over-triage by rule (* primary)", records)
-    return section
 
 
 def _by_rule(row: Row) -> str:
@@ -248,13 +242,13 @@ MOST_MODELS = 6
 LEAST = 10  # emergencies: of fewer, an interval spans nearly everything
 
 
-def subgroups(study: ReportedStudy) -> Section:
+def subgroups(study: ReportedStudy, section: Section) -> None:
     """ED recall of subgroups: a panel for each of the first models of the leaderboard."""
-    section = Section("subgroups", {"least": LEAST, "models": ""})
+    section.values = {"least": LEAST, "models": ""}
     landed = named_rows("subgroup_metrics", study.ids, metric="ed_recall")
     rows = study.shown(row for row in landed if is_number(row.value) and row.n >= LEAST)
     if not rows:
-        return section
+        return
 
     for row in rows:
         row.name = f"{row.field}: {row.subgroup}"
@@ -298,7 +292,6 @@ def subgroups(study: ReportedStudy) -> Section:
         for row in group
     ]
     section.tabulate("ED recall by subgroup", records)
-    return section
 
 
 def _lowest_first(rows: list[Row]) -> list[Row]:
@@ -312,13 +305,12 @@ GATES = """
 """
 
 
-def safety_gates(study: ReportedStudy) -> Section:
+def safety_gates(study: ReportedStudy, section: Section) -> None:
     """A forest plot for each gate: value, the bound that PASS needs, and the bound for all looks."""
-    section = Section("gates")
     trained_rows = [row for row in study.board if row.recipe_kind != "baseline"]
     rows = study.shown(rows_of(GATES), board=trained_rows)
     if not rows:
-        return section
+        return
 
     for gate, title in NAMES.items():
         of_gate = [row for row in rows if row.gate == gate]
@@ -345,7 +337,6 @@ def safety_gates(study: ReportedStudy) -> Section:
         )
 
     section.tables.append(gates(study.board, study.ids))
-    return section
 
 
 def _gate(row: Row) -> str:
@@ -357,11 +348,11 @@ def _gate(row: Row) -> str:
 FIGURES = {"accuracy": "accuracy", "ed_recall": "ED recall", "over_triage": "over-triage"}
 
 
-def baselines(study: ReportedStudy) -> Section:
+def baselines(study: ReportedStudy, section: Section) -> None:
     """The leaderboard as forest plots: trained models beside constant answers, a bag of words and
     untuned models.
     """
-    section = Section("baselines", findings=_best_accuracy(study))
+    section.findings = _best_accuracy(study)
     section.tables.append(leaderboard(study.board))
     shown_rows = study.shown(study.board)
     for row in shown_rows:
@@ -377,8 +368,6 @@ def baselines(study: ReportedStudy) -> Section:
         texts = [f"{row.model} {figure(*interval(row, metric))}" for row in rows]
         shows = f"{name[0].upper()}{name[1:]} of every model and baseline"
         section.show(name, shows, texts, drawing)
-
-    return section
 
 
 def _best_accuracy(study: ReportedStudy) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +37,12 @@ ENVIRONMENTS = """(
 )"""
 
 
-def data_card(study: ReportedStudy) -> Section:
+def data_card(study: ReportedStudy, section: Section) -> None:
     """The cases that the models learned from and were judged on: a line for each set, no chart."""
-    section = Section("data")
     digests = listed({row.dataset_digest for row in study.board if row.dataset_digest})
     rows = rows_of(f"dataset JOIN dataset_set USING (dataset_id) WHERE dataset_digest IN {digests}")
     if not rows:
-        return section
+        return
 
     places = {name: place for place, name in enumerate(ORDER)}
     rows.sort(key=lambda row: (row.dataset_digest, places.get(row.name, len(ORDER)), row.name))
@@ -68,16 +66,14 @@ def data_card(study: ReportedStudy) -> Section:
         for row in rows
     ]
     section.tabulate("Sets", records)
-    return section
 
 
 def _with_share(count: int, row: Row) -> str:
     return f"{count} ({100 * count / row.cases:.1f} %)" if row.cases else str(count)
 
 
-def environment(study: ReportedStudy) -> Section:
+def environment(study: ReportedStudy, section: Section) -> None:
     """Versions and machines, a line for each environment, and commands; no chart."""
-    section = Section("environment")
     rows = rows_of(ENVIRONMENTS.format(ids=listed({row.training_id for row in study.board})))
     records = [
         {name.replace("_", " "): _text(value) for name, value in vars(row).items()} for row in rows
@@ -89,7 +85,6 @@ def environment(study: ReportedStudy) -> Section:
     section.commands = [f"triage compare{name} --all", f"triage report{name}", "triage sql --list"]
     if study.grid:
         section.commands.insert(0, _sweep(study.grid, study.grid_digest))
-    return section
 
 
 def _text(value: object) -> str:
@@ -201,37 +196,36 @@ def _line(name: str, row: Row) -> tuple[str, str, str, str]:
     return name, decision, f"{row.p_ed:.2f} {row.p_gp:.2f} {row.p_home:.2f}", passes
 
 
-SECTIONS: tuple[Callable[[ReportedStudy], Section], ...] = (
-    pairs.forest,
-    models.bytes_and_recall,
-    curves.learning,
-    models.confusion_matrices,
-    models.rules,
-    curves.reliability,
-    curves.decision_curve,
-    curves.risk_coverage,
-    pairs.flip_bars,
-    models.subgroups,
-    models.safety_gates,
-    models.baselines,
-    data_card,
-    environment,
-)
+SECTIONS: dict[str, Callable[[ReportedStudy, Section], None]] = {
+    "forest": pairs.forest,
+    "frontier": models.bytes_and_recall,
+    "learning": curves.learning,
+    "confusion": models.confusion_matrices,
+    "rules": models.rules,
+    "reliability": curves.reliability,
+    "decision-curves": curves.decision_curve,
+    "risk-coverage": curves.risk_coverage,
+    "flips": pairs.flip_bars,
+    "subgroups": models.subgroups,
+    "gates": models.safety_gates,
+    "baselines": models.baselines,
+    "data": data_card,
+    "environment": environment,
+}
 
 
-@dataclass(frozen=True)
-class ReportPage:
-    """The page, and every chart as an SVG file of its own, by name."""
-
-    html: str
-    charts: dict[str, str]
-    has_texts: bool
+def section_of(study: ReportedStudy, id: str) -> Section:
+    """A section of the report, with its charts and tables."""
+    section = Section(id)
+    SECTIONS[id](study, section)
+    return section
 
 
 def made_report(
     study: ReportedStudy, landed: str, case_ids: Collection[str] = (), texts: Path | None = None
-) -> ReportPage:
-    """The page of a study, with no script and nothing that is fetched; `landed` names what it is
+) -> tuple[str, dict[str, str], bool]:
+    """The page of a study as HTML, with no script and nothing that is fetched; every chart as an SVG
+    file of its own, by name; and whether there are patient texts on it. `landed` names what it is
     made from.
 
     Raises BadInput for cases and texts that the study does not have.
@@ -240,7 +234,7 @@ def made_report(
     # Altair checks each part of a chart as it is built, which takes as long as drawing it. Charts
     # here differ in their rows alone, and the tests draw every kind with the checks on.
     with alt.utils.schemapi.debug_mode(False):
-        sections = [section(study) for section in SECTIONS]
+        sections = [section_of(study, id) for id in SECTIONS]
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("flows.html_report", ""),
@@ -253,7 +247,7 @@ def made_report(
     has_texts = any(case["text"] is not None for case in cases)
     shown = {"study": study, "sections": sections, "cases": cases, "left_out": left_out}
     html = template.render(shown, has_texts=has_texts, landed=landed)
-    return ReportPage(html, _files(sections), has_texts)
+    return html, _files(sections), has_texts
 
 
 def _files(sections: Iterable[Section]) -> dict[str, str]:

@@ -14,13 +14,13 @@ from warehouse.comparison.resampling import MARGIN
 MARGIN_POINTS = 100 * MARGIN
 
 
-def forest(study: ReportedStudy) -> Section:
+def forest(study: ReportedStudy, section: Section) -> None:
     """Forest plots of accuracy, ED recall and the AUROC of emergencies, pair by pair and pooled,
     with the margin of two points.
     """
-    section = Section("forest", {"margin": MARGIN_POINTS})
+    section.values = {"margin": MARGIN_POINTS}
     if not study.pairs:
-        return section
+        return
 
     section.findings.append(headline(study.pairs))
     section.tables.append(quantization(study.pairs))
@@ -40,8 +40,6 @@ def forest(study: ReportedStudy) -> Section:
         drawing = dots(marks, axis, series, [0, -MARGIN_POINTS], MARGIN_POINTS)
         texts = [_text(mark) for mark in marks]
         section.show(title, f"Forest plot of {title}, 4 minus 8 bits in points", texts, drawing)
-
-    return section
 
 
 def pooled_dots(study: ReportedStudy, metric: str, rule: str) -> list[Mark]:
@@ -79,9 +77,8 @@ def _text(mark: Mark) -> str:
     return f"{label} {points(mark['x'] / 100)}{bracket}"
 
 
-def flip_bars(study: ReportedStudy) -> Section:
+def flip_bars(study: ReportedStudy, section: Section) -> None:
     """One chart of all changes of precision: the emergencies that each loses and gains."""
-    section = Section("flips")
     by_id = {row.evaluation_id: row for row in study.board}
     rows = [
         row
@@ -89,7 +86,7 @@ def flip_bars(study: ReportedStudy) -> Section:
         if row.evaluation_before in by_id and row.evaluation_after in by_id
     ]
     if not rows:
-        return section
+        return
 
     marks = []
     texts = []
@@ -120,4 +117,3 @@ def flip_bars(study: ReportedStudy) -> Section:
 
     section.findings.append(f"{finding}.")
     section.tables.append(flips(study.board))
-    return section

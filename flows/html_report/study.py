@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, TypeVar
 
 from flows.html_report.charts import Mark
 from flows.report.answer import answer
 from flows.report.figures import disclaimer, experiment_name
-from flows.report.leaderboard import by_test_set
+from flows.report.leaderboard import by_test_set, evaluation_ids, find_study
 from flows.report.pairs import pair_rows
-from flows.report.studies import evaluation_ids, find_study
 from flows.report.table import ReportTable
-from flows.report.typed_rows import Row, as_rows, leaderboard_rows
+from flows.report.typed_rows import Row, as_rows, grouped, leaderboard_rows
 from tasks.runtime.errors import BadInput
 from warehouse.comparison.summary import PooledSet, pooled_sets
 from warehouse.cookbook import named_query
@@ -24,7 +22,6 @@ from warehouse.query import query_rows
 EVERYTHING = "all results"  # the name where the warehouse knows no study
 NO_MODEL = "no language model"
 MOST_IN_ALT = 4  # figures that an alternative text repeats; the table has all
-Kind = TypeVar("Kind")
 Interval = tuple[float | None, float | None, float | None]
 
 
@@ -175,14 +172,6 @@ def named_rows(name: str, only: Collection[str], **values: str) -> list[Row]:
     stored_query = named_query(name)
     statement = stored_query.sql.rstrip().removesuffix(";")
     return as_rows(query_rows(statement, stored_query.values(values), only=only))
-
-
-def grouped(rows: Iterable[Kind], key: Callable[[Kind], Any]) -> dict[Any, list[Kind]]:
-    """The rows of each key, in their order."""
-    groups: dict[Any, list[Kind]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return groups
 
 
 def by_panel(rows: Iterable[Row]) -> Iterable[tuple[str, list[Row], list[str]]]:

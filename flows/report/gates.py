@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from flows.report.figures import (
     clock,
     counted,
@@ -20,7 +18,7 @@ from flows.report.figures import (
     why_not,
 )
 from flows.report.table import ReportTable
-from flows.report.typed_rows import Board, Ids, Row, further_rows, rows_of
+from flows.report.typed_rows import Board, Ids, Row, further_rows, grouped, rows_of
 from tasks.runtime.errors import BadInput
 
 GATES = (
@@ -193,16 +191,14 @@ OF_FLAG = (
 
 def review(board: Board) -> ReportTable:
     """Per experiment that was trained: what each score flags, or why none does."""
-    flags: dict[str, list[Row]] = defaultdict(list)
-    for flag in rows_of("review_flag ORDER BY score DESC"):
-        flags[flag.evaluation_id].append(flag)
+    flags = grouped(rows_of("review_flag ORDER BY score DESC"), lambda flag: flag.evaluation_id)
     dropout = {row.evaluation_id: row for row in rows_of("evaluation")}
 
     records = []
     for row in board:
         if row.recipe_kind == "baseline":
             continue
-        of_row, judged = flags[row.evaluation_id], dropout[row.evaluation_id]
+        of_row, judged = flags.get(row.evaluation_id, []), dropout[row.evaluation_id]
         basis = f"{judged.cases} cases"
         if of_row:
             basis = f"{of_row[0].cases} of {judged.cases} cases, {judged.mc_passes} passes"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from types import SimpleNamespace
+from typing import Any, TypeVar
 
 from warehouse.connect import listed
 from warehouse.query import Rows, query_rows
 
 TRAINED = ("standard", "safety")
+Kind = TypeVar("Kind")
 
 
 class Row(SimpleNamespace):
@@ -42,6 +44,14 @@ def rows_of(clauses: str, only: Collection[str] | None = None) -> list[Row]:
 def as_rows(result: Rows) -> list[Row]:
     """What a query answers."""
     return [Row(**dict(zip(result.columns, row, strict=True))) for row in result.rows]
+
+
+def grouped(rows: Iterable[Kind], key: Callable[[Kind], Any]) -> dict[Any, list[Kind]]:
+    """The rows of each key, in their order."""
+    groups: dict[Any, list[Kind]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
 
 
 Board = Collection[Row]  # evaluations in the leaderboard's order

@@ -214,7 +214,12 @@ class _Desk:
         if kind != "application/json":
             raise Refused(415, f"Send {EXAMPLE} with the content type application/json.")
 
-        values = _parsed(await self._body(request))
+        body = await self._body(request)
+        try:
+            values = json.loads(body)
+        # RecursionError: brackets that are nested too deeply.
+        except (ValueError, RecursionError):
+            raise Refused(400, f"The body is not JSON; send {EXAMPLE}.") from None
         if not isinstance(values, dict) or set(values) != {"text"}:
             raise Refused(422, f"The body is to be a JSON object with the one key text: {EXAMPLE}.")
         if not isinstance(values["text"], str):
@@ -300,11 +305,3 @@ class OwnHostAlone:
             if host not in HOSTS:
                 app = JSONResponse({"error": f"Ask this server as {' or '.join(HOSTS)}."}, 400)
         await app(scope, receive, send)
-
-
-def _parsed(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    # RecursionError: brackets that are nested too deeply.
-    except (ValueError, RecursionError):
-        raise Refused(400, f"The body is not JSON; send {EXAMPLE}.") from None

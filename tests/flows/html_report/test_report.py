@@ -213,7 +213,7 @@ def test_a_result_that_would_land_while_a_study_is_read_lands_after_it_and_outda
         return landed_fingerprint(study)
 
     monkeypatch.setattr(command, "landed_fingerprint", landed_meanwhile)
-    monkeypatch.setattr("flows.html_report.page.SECTIONS", ())
+    monkeypatch.setattr("flows.html_report.page.SECTIONS", {})
     command.report("earlier")
     assert is_current("earlier")
     load_all(landing)
@@ -289,7 +289,7 @@ def test_texts_come_from_the_file_that_is_given_and_the_report_says_so(local_rep
             row.case_digest = exact_digest("my chest hurts") if row.case_id == rows[0].case_id else None
         return rows
 
-    monkeypatch.setattr(page, "SECTIONS", ())
+    monkeypatch.setattr(page, "SECTIONS", {})
     monkeypatch.setattr(page, "rows_of", with_digest)
     texts = tmp_path / "texts.jsonl"
     output = tmp_path / "new.html"

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 
 from flows.html_report import charts, curves, models, page
-from flows.html_report.pairs import forest
 from flows.html_report.study import ReportedStudy, and_others, reported_study
 from flows.report.figures import RANDOM, figure
 from flows.report.typed_rows import Row
@@ -72,13 +71,13 @@ def test_a_moved_adapter_is_named_and_counted_apart_from_trained_models(tmp_path
     for seed, name in enumerate(("4bit", "8bit")):
         land(tmp_path, name, noisy(seed, 0.8))
     load_all(tmp_path)
-    section = models.bytes_and_recall(reported_study(None))
+    section = page.section_of(reported_study(None), "frontier")
     assert section.words["reading"].startswith("Each point is a trained model: its stored size")
     assert not any("moved" in line for line in section.findings)
 
     land(tmp_path, "8bit", noisy(7, 0.4), moved_from="4bit")
     load_all(tmp_path)
-    section = models.bytes_and_recall(reported_study(None))
+    section = page.section_of(reported_study(None), "frontier")
     assert sorted(section.tables[0]["model"]) == ["smol 4bit r1 s42", "smol 8bit r1 from 4bit s42", "smol 8bit r1 s42"]
     counts = [line.partition(" reach")[0] for line in section.findings if " reach " in line]
     assert counts == ["0 of 2 trained models", "0 of 1 moved adapters"]
@@ -101,7 +100,7 @@ def test_what_fails_a_gate_never_looks_like_what_passes_it(study, trained, monke
     for words, outcome in outcomes.items():
         rows = [Row(**columns, **outcome)]
         monkeypatch.setattr(models, "rows_of", lambda _, rows=rows: rows)
-        (sentence,) = models.safety_gates(study).findings
+        (sentence,) = page.section_of(study, "gates").findings
         assert sentence.endswith(words)
 
 
@@ -129,7 +128,7 @@ def test_the_models_whose_subgroups_are_shown_are_named_as_what_they_are(
     columns = {"field": "age", "subgroup": "child", "n": 12, "value": 0.9, "low": 0.8, "high": 1}
     rows = [Row(evaluation_id=row.evaluation_id, **columns) for row in board]
     monkeypatch.setattr(models, "named_rows", lambda *_, **__: rows)
-    section = models.subgroups(replace(study, board=board))
+    section = page.section_of(replace(study, board=board), "subgroups")
     assert words in section.words["reading"] and len(section.panels) == min(count, 6)
 
 
@@ -145,7 +144,7 @@ def test_the_forest_says_which_pairs_are_pooled(tmp_path, drawn):
     """A pair of which no model beats the best constant answer is left out."""
     for recipe, right in (("good", 0.9), ("poor", 0.0)):
         land_two(tmp_path, {bits: noisy(bits, right) for bits in (4, 8)}, recipe=recipe)
-    section = forest(reported_study(None))
+    section = page.section_of(reported_study(None), "forest")
     assert [mark["label"] for mark in drawn[0]] == ["1 pair pooled,\nover cases", "smol\ngood s42", "smol\npoor s42"]
     assert [mark["series"] for mark in drawn[0]] == ["pooled pairs", "a pair", "a pair"]
     assert "at least one beats the best constant answer" in section.words["reading"]
@@ -157,7 +156,7 @@ def test_the_forest_shows_pooled_pairs_over_cases_and_over_trainings(tmp_path, d
         land_two(tmp_path, {bits: noisy(bits * seed, 0.8) for bits in (4, 8)}, seed=seed)
     study = reported_study(None)
     accuracy = study.pools[0].figures["all", "argmax", "accuracy"]
-    forest(study)
+    page.section_of(study, "forest")
     ends = {"cases": (accuracy.low, accuracy.high), "trainings": (accuracy.seed_low, accuracy.seed_high)}
     for mark, (units, (low, high)) in zip(drawn[0], ends.items(), strict=False):
         assert mark["label"] == f"3 pairs pooled,\nover {units}"
@@ -167,10 +166,10 @@ def test_the_forest_shows_pooled_pairs_over_cases_and_over_trainings(tmp_path, d
 def test_recipes_that_differ_in_punctuation_alone_have_a_chart_each(tmp_path):
     for recipe in ("a_b", "a-b"):
         land_two(tmp_path, {4: noisy(1, 0.8)}, recipe=recipe)
-    report = page.made_report(reported_study(None), "")
-    assert {"confusion-smol-a-b-s42", "confusion-smol-a-b-s42-2"} <= set(report.charts)
-    titles = re.findall(r'<svg [^>]*aria-label="([^"]*)"', report.html)
-    assert len(set(titles)) == len(titles) == len(report.charts)
+    html, svgs, _ = page.made_report(reported_study(None), "")
+    assert {"confusion-smol-a-b-s42", "confusion-smol-a-b-s42-2"} <= set(svgs)
+    titles = re.findall(r'<svg [^>]*aria-label="([^"]*)"', html)
+    assert len(set(titles)) == len(titles) == len(svgs)
 
 
 def test_sections_without_rows_say_what_would_give_them(tmp_path):
@@ -178,7 +177,7 @@ def test_sections_without_rows_say_what_would_give_them(tmp_path):
     rows = evaluation("e4", "t4") | {"net_benefit": [], "reliability": [], "gate": []}
     write_landing(tmp_path, "e4", "evaluation", rows)
     load_all(tmp_path)
-    sections = {section.id: section for section in (make(reported_study(None)) for make in page.SECTIONS)}
+    sections = {id: page.section_of(reported_study(None), id) for id in page.SECTIONS}
     missing = {id for id, section in sections.items() if section.missing}
     without_rows = {"learning", "reliability", "decision-curves", "risk-coverage", "subgroups", "gates", "data"}
     assert missing == {"forest", "flips"} | without_rows
@@ -197,7 +196,7 @@ def test_sections_without_rows_say_what_would_give_them(tmp_path):
 )
 def test_the_sweep_that_repeats_a_study_is_one_that_can_be_typed(study, grid, overrides, command):
     digest = grid_digest(load_grid("smoke", overrides))
-    assert re.match(command, page.environment(replace(study, grid=grid, grid_digest=digest)).commands[0])
+    assert re.match(command, page.section_of(replace(study, grid=grid, grid_digest=digest), "environment").commands[0])
 
 
 TABLES = {"reliability": "reliability", "decision-curves": "net_benefit", "subgroups": "subgroup_metric"}
@@ -234,11 +233,10 @@ def twins(tmp_path_factory, drawn) -> SimpleNamespace:
         load_all(home / "landing")
         study = reported_study(None)
         sections, names = {}, {}
-        for make in page.SECTIONS:
+        for id in page.SECTIONS:
             drawn.clear()
-            section = make(study)
-            sections[section.id] = section
-            names[section.id] = [mark.get("label", mark.get("kind")) for marks in drawn for mark in marks]
+            sections[id] = page.section_of(study, id)
+            names[id] = [mark.get("label", mark.get("kind")) for marks in drawn for mark in marks]
         landed = {table: list(query(f"FROM {table}").evaluation_id) for table in TABLES.values()}
         return SimpleNamespace(study=study, sections=sections, names=names, landed=landed)
 
