@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.experiments import find_evaluations, note_on_others, origin_of
 from flows.cli.terminal import (
@@ -51,25 +50,14 @@ def gates(
     experiment: Experiment, show_text: ShowText = None, prevalence: Prevalence = None
 ) -> None:
     """Show an experiment's safety gates, and the emergencies that it missed."""
-    print_gates(console, experiment, show_text, prevalence)
-
-
-def print_gates(
-    console: Console, experiment: str, show_text: Path | None, prevalence: float | None
-) -> None:
-    """Print the latest evaluation of an experiment on each of its sets.
-
-    `experiment`: a cell, training or evaluation id, or an unambiguous beginning of one.
-    `show_text`: the user's own file of cases, the only place from which a text is read. Raises
-    BadInput.
-    """
+    # The latest evaluation on each of its sets; texts are read from the user's own file alone.
     check_prevalence(prevalence)
     refresh_warehouse()
     texts = texts_by_digest(show_text) if show_text else None
 
     evaluations = find_evaluations(experiment)
     for evaluation in evaluations:
-        _print_evaluation(console, evaluation, texts, prevalence)
+        _print_evaluation(evaluation, texts, prevalence)
         if note := note_on_others(evaluation):
             print_line(console, note)
 
@@ -89,7 +77,7 @@ def texts_by_digest(path: Path) -> dict[str, str]:
 
 
 def _print_evaluation(
-    console: Console, evaluation: Row, texts: dict[str, str] | None, prevalence: float | None
+    evaluation: Row, texts: dict[str, str] | None, prevalence: float | None
 ) -> None:
     name = f"{evaluation.cell_id}{random_mark(evaluation)} on {evaluation.evaluation_set}"
     outcome = verdict(evaluation).replace("\n", " ")
@@ -110,8 +98,8 @@ def _print_evaluation(
             "(same recall, same false alarms)."
         )
     print_line(console, sentences)
-    _print_subgroups(console, evaluation.evaluation_id)
-    _print_misses(console, evaluation, texts)
+    _print_subgroups(evaluation.evaluation_id)
+    _print_misses(evaluation, texts)
 
 
 def gate_table(evaluation_id: str) -> ReportTable:
@@ -134,7 +122,7 @@ def gate_table(evaluation_id: str) -> ReportTable:
     return ReportTable.of("Gates", records)
 
 
-def _print_subgroups(console: Console, evaluation_id: str) -> None:
+def _print_subgroups(evaluation_id: str) -> None:
     """Print the ED recall of the primary rule in each subgroup."""
     rows = rows_of(
         f"subgroup_metric WHERE evaluation_id = {quoted(evaluation_id)} "
@@ -158,7 +146,7 @@ def _print_subgroups(console: Console, evaluation_id: str) -> None:
     print_table(console, ReportTable.of("ED recall by subgroup", records))
 
 
-def _print_misses(console: Console, evaluation: Row, texts: dict[str, str] | None) -> None:
+def _print_misses(evaluation: Row, texts: dict[str, str] | None) -> None:
     """Print the missed emergencies, the most confident mistakes first, and on what their flags rest,
     or the reason why there are none. A case outside the sample of the dropout passes has no flag.
     """

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from flows.cli.terminal import console
@@ -31,35 +30,7 @@ SIZE_COLUMNS = ("model and weights", "bits", "bytes", *PARTS, "bits per weight")
 
 def models() -> None:
     """Show the exact size of each variant, and how much of each model a recipe trains."""
-    print_models(console)
-
-
-@dataclass(frozen=True)
-class SizeRow:
-    """Sizes of a model folder (`measured`), and those that its shape gives (`expected`)."""
-
-    base_model: str
-    precision: Precision
-    source: str
-    expected: ModelSizes
-    measured: ModelSizes | None = None
-    original_precision: str | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.base_model} {title_of(self.precision.name, self.original_precision)}"
-
-    @property
-    def sizes(self) -> ModelSizes:
-        """The measured sizes where there are any."""
-        return self.measured or self.expected
-
-
-def print_models(console: Console) -> None:
-    """Print both tables for the models and recipes of the paper grid, at every precision.
-
-    Uses no network and loads no weights.
-    """
+    # Of the models and recipes of the paper grid, at every precision; no weights are loaded.
     grid = load_grid(STUDY)
     rows = list(model_sizes(grid, home()))
 
@@ -81,6 +52,27 @@ def print_models(console: Console) -> None:
             console.print(f"WARNING  {warning}", style="bold yellow", soft_wrap=True)
 
     console.print(_trainable_table(grid))
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """Sizes of a model folder (`measured`), and those that its shape gives (`expected`)."""
+
+    base_model: str
+    precision: Precision
+    source: str
+    expected: ModelSizes
+    measured: ModelSizes | None = None
+    original_precision: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.base_model} {title_of(self.precision.name, self.original_precision)}"
+
+    @property
+    def sizes(self) -> ModelSizes:
+        """The measured sizes where there are any."""
+        return self.measured or self.expected
 
 
 def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:

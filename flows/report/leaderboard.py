@@ -1,5 +1,5 @@
 """Experiments: the leaderboard of a test set, whole, at a glance and as results land; how figures
-differ on further evaluation sets, and between seeds.
+differ on further evaluation sets, and between seeds; which evaluations belong to a study.
 """
 
 from __future__ import annotations

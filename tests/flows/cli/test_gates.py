@@ -7,13 +7,14 @@ import subprocess
 import sys
 from datetime import datetime
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 from rich.console import Console
 
 from flows.cli.best import candidates_of, name_to_ask
 from flows.cli.experiments import find_evaluations
-from flows.cli.gates import print_gates
+from flows.cli.gates import gates as print_gates
 from flows.report.gates import adjusted, gates, prevalence_note, restated
 from flows.report.leaderboard import leaderboard
 from flows.report.table import print_table
@@ -31,7 +32,8 @@ MISSED = [*FIVE, ("ED", "GP", "GP"), ("ED", "HOME", "HOME")]
 
 def printed(name: str = "t4", own_file=None, prevalence: float | None = None, width: int = 200) -> str:
     out = io.StringIO()
-    print_gates(Console(file=out, width=width), name, own_file, prevalence)
+    with patch("flows.cli.gates.console", Console(file=out, width=width)):
+        print_gates(name, own_file, prevalence)
     return out.getvalue()
 
 

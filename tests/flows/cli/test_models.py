@@ -1,11 +1,12 @@
 """`triage models`: sizes that follow from shapes are those of real folders, to the byte."""
 
 import io
+from unittest.mock import patch
 
 import pytest
 from rich.console import Console
 
-from flows.cli.models import disagreement, model_sizes, print_models
+from flows.cli.models import disagreement, model_sizes, models
 from tasks.grids.grid import known_models, load_grid
 from tasks.models.convert import run_quantize
 from tasks.models.sizes import ModelShape, expected_sizes, known_shape, lora_parameters
@@ -26,7 +27,8 @@ QV = ("self_attn.q_proj", "self_attn.v_proj")
 
 def printed() -> str:
     out = io.StringIO()
-    print_models(Console(width=140, file=out))
+    with patch("flows.cli.models.console", Console(width=140, file=out)):
+        models()
     return out.getvalue()
 
 

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from flows import compare
 from flows.cli.compare import print_study
-from flows.html_report.pairs import forest
 from flows.html_report.study import reported_study
 from flows.report.answer import NO_PAIR_HERE, NO_POOL, NO_POOL_HERE, answer
 from flows.report.evidence import as_markdown, evidence
