@@ -10,6 +10,7 @@ from rich.console import Console
 
 from flows import compare
 from flows.cli.compare import print_study
+from flows.html_report.page import section_of
 from flows.html_report.study import reported_study
 from flows.report.answer import NO_PAIR_HERE, NO_POOL, NO_POOL_HERE, answer
 from flows.report.evidence import as_markdown, evidence
@@ -123,7 +124,7 @@ def test_without_a_pair_on_the_latest_cases_answer_tables_and_report_say_so(ware
 
     study = reported_study(None)
     assert study.sentences == lines()
-    assert study.pairs == [] and forest(study).missing
+    assert study.pairs == [] and section_of(study, "forest").missing
 
 
 def test_with_one_test_set_nothing_names_it(tmp_path):
