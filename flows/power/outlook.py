@@ -78,8 +78,8 @@ def outlook(metric: str, studies: Studies) -> MetricOutlook:
         at_zero=studies.shares(metric, 0.0),
         measured=measured_difference,
         as_measured=None if measured_difference is None else studies.shares(metric, None),
-        not_inferior_from=_not_inferior_from(metric, studies),
-        inferior_from=_inferior_from(metric, studies),
+        not_inferior_from=_decided_from(metric, "not_inferior", 1, studies),
+        inferior_from=_decided_from(metric, "inferior", -1, studies),
         enough_cases=enough_cases,
         enough_groups=None if enough_cases else _enough_groups(metric, studies),
     )
@@ -103,24 +103,16 @@ def _obstacle(metric: str, planned: PlannedSet) -> str | None:
     return f"{behind} {kind}{of_what} conclude nothing; it takes at least {MIN_UNITS}"
 
 
-def _not_inferior_from(metric: str, studies: Studies) -> float | None:
+def _decided_from(metric: str, verdict: str, sign: int, studies: Studies) -> float | None:
+    """The true difference from which on POWER of the studies read `verdict`, upwards or downwards."""
     spread = max(studies.spread(metric), LEAST_SPREAD)
 
     def share(difference: float) -> float | None:
         shares = studies.shares(metric, difference, most=SEARCHED)
-        return None if shares is None else shares.not_inferior
+        return None if shares is None else getattr(shares, verdict)
 
-    return _solve(share, (_BOUND + _POWER) * spread - MARGIN, lambda quantile: quantile * spread)
-
-
-def _inferior_from(metric: str, studies: Studies) -> float | None:
-    spread = max(studies.spread(metric), LEAST_SPREAD)
-
-    def share(difference: float) -> float | None:
-        shares = studies.shares(metric, difference, most=SEARCHED)
-        return None if shares is None else shares.inferior
-
-    return _solve(share, -(_BOUND + _POWER) * spread - MARGIN, lambda quantile: -quantile * spread)
+    start = sign * (_BOUND + _POWER) * spread - MARGIN
+    return _solve(share, start, lambda quantile: sign * quantile * spread)
 
 
 def _enough_cases(metric: str, studies: Studies) -> PlannedSize | None:

@@ -24,7 +24,6 @@ SMALL = {
         "--model tiny-llama --layers 2 --cases 6 --passes 30 --scored 20 --seconds 1",
         r"generate_stock .* │ 6 ",
     ),
-    "overhead": ("--experiments 2 --iterations 8", r"typed again +│ \d"),
 }
 
 

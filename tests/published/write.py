@@ -9,19 +9,20 @@ of a view do not suffice.
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import typer
 
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import ManifestDict, build_folder
+from tests.bench.common import run
 from tests.published.figures import FOLDER, VIEWS
 from warehouse.comparison.precision_pools import WITH_INFORMED, PrecisionPool, pools_in
 from warehouse.connect import quoted, reading
@@ -29,7 +30,7 @@ from warehouse.health import bring_up_to_date
 from warehouse.landing import PACK, LandingManifest, copy_folder, is_pack, kind_of, landing_folders, unpack
 from warehouse.schema import FACTS
 
-STUDIES = ("demo", "study", "study_gemma")  # the processors of the other folders are gone
+Study = Literal["demo", "study", "study_gemma"]  # the processors of the other folders are gone
 PACKED = ("study", "study_gemma")
 PRECISIONS = "precision_comparison"
 PRECISION_MEANS = "precision_summary"
@@ -200,22 +201,12 @@ def write_pack(folders: Sequence[Path], target: Path) -> None:
     staging.rename(target)
 
 
-def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0] not in STUDIES:
-        print(f"Name the study whose rows are published: {' or '.join(STUDIES)}.", file=sys.stderr)
-        return 2
-
-    (study,) = arguments
-    try:
-        publish(study, FOLDER / study)
-        if study in PACKED:
-            publish_landing(study, FOLDER / study / "landing", home() / "landing")
-    except BadInput as error:
-        print(error, file=sys.stderr)
-        return 2
-
-    return 0
+def write(study: Annotated[Study, typer.Argument(help="study of this home")]) -> None:
+    """Publish the rows of a study, and of some the landing folders."""
+    publish(study, FOLDER / study)
+    if study in PACKED:
+        publish_landing(study, FOLDER / study / "landing", home() / "landing")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    run(write)
