@@ -119,15 +119,15 @@ def _enough_cases(metric: str, studies: Studies) -> PlannedSize | None:
     """The least size that gives POWER at a true difference of 0, with more or fewer cases of the
     same groups.
     """
-    few = LEAST_CASES
-    many = MOST_CASES
     # The variance is that between groups, and a part that falls with the number of cases.
     variances = [studies.spread(metric, studies.with_cases(factor)) ** 2 for factor in (1.0, 16.0)]
     # 16 times the cases leave a sixteenth of this part, so the two differ by 15/16 of it.
     within_variance = max(variances[0] - variances[1], 1e-12) * 16 / 15
     allowed_variance = (MARGIN / (_BOUND + _POWER)) ** 2
     between = max(variances[0] - within_variance, 0.0)
-    factor = within_variance / (allowed_variance - between) if allowed_variance > between else many
+    factor = MOST_CASES
+    if allowed_variance > between:
+        factor = within_variance / (allowed_variance - between)
 
     def share(logarithm: float) -> float | None:
         # Rounded, so that a size that is asked for twice is drawn once.
@@ -135,8 +135,8 @@ def _enough_cases(metric: str, studies: Studies) -> PlannedSize | None:
         shares = studies.shares(metric, 0.0, planned, SEARCHED)
         return None if shares is None else shares.not_inferior
 
-    start = math.log(min(max(factor, few), many))
-    place = _solve(share, start, _step_of_size, (math.log(few), math.log(many)))
+    start = math.log(min(max(factor, LEAST_CASES), MOST_CASES))
+    place = _solve(share, start, _step_of_size, (math.log(LEAST_CASES), math.log(MOST_CASES)))
     if place is None:
         return None
     factor = round(math.exp(place), 3)

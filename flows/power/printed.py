@@ -17,8 +17,7 @@ from flows.report.table import ReportTable, print_table
 from flows.selection import Selection
 from tasks.judging.point_metrics import ED_AUROC
 from tasks.judging.study_draws import ASSUMED_CLUSTERING, ASSUMED_DISCORDANCE, Behaviour
-from warehouse.comparison.resampling import MARGIN
-from warehouse.comparison.seed_spread import SeedSpread, pairs_that_could_show
+from warehouse.comparison.resampling import MARGIN, SeedSpread, pairs_that_could_show
 from warehouse.comparison.verdicts import VerdictShares
 
 MOST_NAMED = 3  # recipes

@@ -12,7 +12,7 @@ from flows.report.figures import is_number
 from tasks.judging.point_metrics import ED_AUROC
 from tasks.runtime.errors import Locked
 from tasks.spec import ExperimentSpec
-from warehouse.comparison.seed_spread import SeedSpread
+from warehouse.comparison.resampling import SeedSpread
 from warehouse.connect import warehouse_path
 from warehouse.query import query_rows
 
@@ -50,10 +50,8 @@ class _Pair:
     @classmethod
     def read(cls, row: Sequence[Any]) -> _Pair:
         """A row of PAIRS."""
-        *alike, accuracy, ed_recall, ed_auroc = row
-        base_model, recipe, random_weights, cases = row[:4]
-        differences = (accuracy, ed_recall, ed_auroc)
-        return cls(base_model, recipe, bool(random_weights), cases, tuple(alike), differences)
+        model, recipe, is_random, cases = row[:4]
+        return cls(model, recipe, bool(is_random), cases, tuple(row[:-3]), tuple(row[-3:]))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from flows.report.pairs import NOT_MEASURABLE, pairs_on
 from flows.report.typed_rows import Board, Row
 from tasks.judging.point_metrics import ED_AUROC
 from warehouse.comparison.pooled import ALL, BETWEEN_SEEDS, Pooled
-from warehouse.comparison.resampling import CANNOT_CONCLUDE, MARGIN
-from warehouse.comparison.seed_spread import pairs_that_could_show
+from warehouse.comparison.resampling import CANNOT_CONCLUDE, MARGIN, pairs_that_could_show
 from warehouse.comparison.summary import PooledSet
 
 NO_PAIR = "4 bits against 8 bits: no pair of otherwise equal experiments yet."

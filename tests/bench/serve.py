@@ -28,7 +28,6 @@ from tests.bench.common import print_rows, run
 
 CLIENTS = 8
 ALONE = 40  # requests of one client
-Answer = dict[str, Any]  # as JSON
 
 
 def serve(
@@ -69,9 +68,9 @@ def _figures(
         ThreadPoolExecutor(CLIENTS) as threads,
     ):
 
-        def decide(text: str) -> tuple[float, Answer]:
+        def decide(text: str) -> tuple[float, dict[str, Any]]:
             start = time.perf_counter()
-            served: Answer = client.post("/decide", json={"text": text}).json()
+            served: dict[str, Any] = client.post("/decide", json={"text": text}).json()
             return time.perf_counter() - start, served
 
         for text in texts[:CLIENTS]:  # to warm up

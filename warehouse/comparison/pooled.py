@@ -25,9 +25,9 @@ from warehouse.comparison.resampling import (
     MARGIN,
     RESAMPLES,
     SEED,
+    SeedSpread,
     verdict_on,
 )
-from warehouse.comparison.seed_spread import SeedSpread
 
 ALL = "all"  # the row over all base models
 BETWEEN_SEEDS = "it varies too much between seeds"

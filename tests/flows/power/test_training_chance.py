@@ -8,7 +8,7 @@ from flows.power.printed import trainings_sentence
 from flows.power.training_chance import PlannedPairs, planned_pairs, stored_spread
 from flows.selection import select
 from tests.flows.power.stored import Decisions, decisions, store
-from warehouse.comparison.seed_spread import SeedSpread, pairs_that_could_show
+from warehouse.comparison.resampling import SeedSpread, pairs_that_could_show
 
 LOSSES = {42: 0.0, 43: 0.6, 44: -0.3}
 

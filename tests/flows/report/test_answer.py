@@ -16,7 +16,7 @@ from flows.report.typed_rows import leaderboard_rows
 from tests.place import changed
 from tests.warehouse.rows import land_pair
 from warehouse.comparison.pooled import BETWEEN_SEEDS, Pooled
-from warehouse.comparison.seed_spread import SeedSpread
+from warehouse.comparison.resampling import SeedSpread
 from warehouse.comparison.summary import PooledSet, pooled_sets
 from warehouse.load import load_all
 
