@@ -13,6 +13,7 @@ from hypothesis import settings
 from tasks.runtime.backend import VARIABLE, is_mac
 from tasks.runtime.device import load_blas, use_device
 from tasks.runtime.memory import total_memory
+from tests.stopping import stop_for_this_test_only
 
 
 def compile_libraries_once() -> None:
@@ -69,8 +70,9 @@ def warehouses_start_as_copies():
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
     """Nothing a test makes lands in the checkout. A run of a work pool names an accelerator in its process, which is here
-    that of the next tests: their steps would wait for each other."""
+    that of the next tests: their steps would wait for each other. What a test stops starts again for the next one."""
     monkeypatch.setenv("TRIAGE_ACCELERATOR", "")
+    stop_for_this_test_only(monkeypatch)
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "home" / "triage.duckdb"))
 

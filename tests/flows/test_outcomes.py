@@ -12,7 +12,6 @@ from tasks.landing import SweepRecord, land_rows
 from tasks.runtime import children
 from tasks.runtime.errors import Stopped
 from tasks.runtime.home import home
-from tests.stopping import stop_for_this_test_only
 from tests.warehouse.rows import evaluation, training
 from warehouse.connect import warehouse_path
 from warehouse.load import load_all
@@ -49,7 +48,6 @@ def test_what_landed_and_is_not_in_the_warehouse_is_a_failure():
 @pytest.mark.parametrize(("error", "interrupts"), [(OSError(28, "No space left"), False), (KeyboardInterrupt(), True)])
 def test_an_error_of_the_sweep_stops_the_children_and_does_not_pass_for_an_interruption(error, interrupts, monkeypatch):
     """Whoever sees an interruption leaves within seconds, and says that instead of the error's sentence."""
-    stop_for_this_test_only(monkeypatch)
     record = SweepRecord(load_grid("smoke"), experiments=1)
     monkeypatch.setattr(record, "add", lambda ids: (_ for _ in ()).throw(error))
 
@@ -62,7 +60,6 @@ def test_an_error_of_the_sweep_stops_the_children_and_does_not_pass_for_an_inter
 
 
 def test_what_an_interrupted_sweep_has_landed_belongs_to_its_study_and_not_only_its_experiments(monkeypatch):
-    stop_for_this_test_only(monkeypatch)
 
     def stop() -> None:
         raise KeyboardInterrupt

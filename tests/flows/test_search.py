@@ -30,7 +30,6 @@ from tasks.search.space import Objective
 from tasks.search.trials import Trial
 from tests.place import Place, one_sentence
 from tests.search.spaces import grid_text
-from tests.stopping import stop_for_this_test_only
 from warehouse.query import query
 from warehouse.rebuild import rebuild
 
@@ -173,7 +172,6 @@ def test_an_interruption_that_ends_the_step_before_the_flow_is_an_interruption(m
         children.start_no_more()
         return Failed(data=Stopped("The sweep was stopped."))
 
-    stop_for_this_test_only(monkeypatch)
     monkeypatch.setattr(flow, "search", stopped)
     # Both are for a process that ends now, and this one does not.
     monkeypatch.setattr(command, "leaving_in_time", lambda wait, leave: contextlib.nullcontext())
@@ -193,7 +191,6 @@ def test_an_error_of_the_flow_does_not_pass_for_an_interruption(error, stops, mo
     def fails() -> None:
         raise error
 
-    stop_for_this_test_only(monkeypatch)
     monkeypatch.setattr(flow, "label_run", lambda *args, **names: None)  # there is no run
     monkeypatch.setattr(flow, "refill_warehouse", fails)
 

@@ -73,11 +73,15 @@ def prefect_of(version: str):
         yield urlsplit(address).port
 
 
-def test_a_server_of_another_version_and_another_program_on_the_port_are_named(patient):
+def test_a_server_of_another_version_is_named(patient):
     own_version = metadata.version("prefect")
     other_version = pytest.raises(BadInput, match=rf"of version 2\.20\.1, .* uses {own_version}; stop")
     with prefect_of("2.20.1") as port, other_version:
         up(port, print)
+    assert not (home() / "logs").exists(), "nothing was started"
+
+
+def test_another_program_on_the_port_is_named():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

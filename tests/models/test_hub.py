@@ -33,7 +33,6 @@ from tasks.runtime.home import home
 from tasks.spec import BaseModelSpec, HubSource
 from tests.models.fake_hub import COMMIT, REPO, FakeHub, serve
 from tests.models.files import nothing_half_made
-from tests.stopping import stop_for_this_test_only
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER = {"kind": "random", "shape": "tiny-llama"}
@@ -317,7 +316,6 @@ def test_the_progress_of_a_hub_download_knows_the_run_that_it_belongs_to(acquire
 
 
 def test_a_download_ends_when_the_sweep_is_stopped(acquired, monkeypatch):
-    stop_for_this_test_only(monkeypatch)
     steps = []
 
     def stop() -> None:

@@ -33,7 +33,6 @@ from tasks.tuning.rows import variant_row
 from tests.http_server import http_server
 from tests.models import files
 from tests.models.files import nothing_half_made
-from tests.stopping import stop_for_this_test_only
 from warehouse.landing import write_landing
 
 TINY = {"kind": "random", "shape": "tiny-llama"}
@@ -148,7 +147,6 @@ def test_a_download_reports_its_progress(content, large_wheel, tmp_path):
 
 
 def test_a_download_ends_when_the_sweep_is_stopped(content, large_wheel, monkeypatch):
-    stop_for_this_test_only(monkeypatch)
 
     def stop(title: str, event: events.Event) -> None:
         if isinstance(event, ProgressReport):
@@ -163,7 +161,6 @@ def test_a_download_ends_when_the_sweep_is_stopped(content, large_wheel, monkeyp
 
 def test_a_second_process_waits_for_the_download_of_the_first_and_a_stop_ends_the_wait(tmp_path, monkeypatch):
     """Two sweeps that start together on an empty home."""
-    stop_for_this_test_only(monkeypatch)
     folder = folder_of(spec(TINY), spec(TINY).sources[0], tmp_path)
     waiting = Event()
     notes = []

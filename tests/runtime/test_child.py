@@ -28,7 +28,6 @@ from tasks.runtime.errors import (
 )
 from tasks.runtime.events import Event, Note, StepWarning
 from tasks.runtime.locks import accelerator_reserved, locked
-from tests.stopping import stop_for_this_test_only
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +51,7 @@ def test_a_step_runs_its_own_spec_although_another_with_its_folder_writes_one(tm
     waiting = threading.Thread(target=lambda: results.append(step("add", {"a": 1, "b": 2}, folder)[0]))
     with accelerator_reserved():
         waiting.start()
-        while not (folder / "spec.json").exists():
+        while waiting.is_alive() and not (folder / "spec.json").exists():
             time.sleep(0.01)
         record = {"function": "tests.runtime.programs.steps:add", "args": {"a": 10, "b": 20}}
         (folder / "spec.json").write_text(json.dumps(record))
@@ -218,7 +217,6 @@ def test_a_failing_listener_ends_the_child_and_nothing_keeps_running(tmp_path):
 
 
 def test_stopping_ends_the_running_child_and_starts_no_other(tmp_path, monkeypatch):
-    stop_for_this_test_only(monkeypatch)
     with pytest.raises(Stopped) as caught:
         wait = "tests.runtime.programs.steps:wait"
         run_child(wait, {"folder": str(tmp_path / "x")}, tmp_path / "log", lambda e: stop_children())

@@ -16,7 +16,6 @@ from tasks.runtime.children import forked_steps, run_child, stop_children
 from tasks.runtime.errors import LostChild, Stopped
 from tasks.runtime.events import Event, Note
 from tests.runtime.test_child import ROOT, alive, ended, process_id
-from tests.stopping import stop_for_this_test_only
 
 STEPS = "tests.runtime.programs.steps"
 pytestmark = pytest.mark.skipif(not can_fork(), reason="steps are forked on Linux's CPU only")
@@ -121,7 +120,6 @@ def test_a_server_that_dies_between_two_steps_is_replaced(tmp_path):
 
 
 def test_stopping_ends_the_step(tmp_path, monkeypatch):
-    stop_for_this_test_only(monkeypatch)
     pids: list[int] = []
 
     def stop(event: Event) -> None:

@@ -79,5 +79,6 @@ def test_the_adapter_keeps_its_prompt_and_the_default_prompt_adds_nothing(traine
     spec, args, _ = trained
     training = json.loads((Path(args["folder"]) / "training.json").read_text())
     assert ExperimentSpec.model_validate(training["spec"]) == spec
-    assert training["prompt"] == load_prompt(spec.prompt).as_dict() and training["prompt"]["answers"] == WORDS
+    assert training["prompt"] == json.loads(json.dumps(load_prompt(spec.prompt).as_dict()))
+    assert training["prompt"]["answers"] == WORDS
     assert "prompt" not in spec.model_copy(update={"prompt": PromptChoice()}).model_dump()

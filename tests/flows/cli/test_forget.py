@@ -24,7 +24,6 @@ from tasks.runtime.removal import refuse_while_working
 from tasks.runtime.store import seal
 from tests.flows.test_privacy import pieces_of
 from tests.place import one_sentence
-from tests.stopping import stop_for_this_test_only
 
 FILES = ("train.jsonl", "adapters.safetensors", "scores.parquet")
 
@@ -187,7 +186,6 @@ def test_it_is_refused_while_a_flow_of_a_process_without_a_server_of_its_own_run
             refuse_while_working(home())
         raise SeenAtWork
 
-    stop_for_this_test_only(monkeypatch)
     monkeypatch.setattr(f"{module}.{step}", look)
     monkeypatch.setattr(f"{module}.label_run", lambda *args, **named: None)  # there is no run
     with pytest.raises(SeenAtWork):

@@ -83,7 +83,7 @@ def test_the_examples_train_and_score(study):
         training.run(args, lambda event: None)
         scores = scores_folder(spec, name, data)
         shared = {key: args[key] for key in ("experiment", "variant", "data", "home")}
-        scoring.run(shared | {"adapter": args["folder"], "scores": str(scores)}, lambda event: None)
+        scoring.run(shared | {"adapter": args["folder"], "sets": {"test": str(scores)}}, lambda event: None)
         verify(scores)
 
 
