@@ -5,15 +5,16 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from threading import Event
 
 import duckdb
 import pytest
 from hypothesis import settings
 
+from tasks.runtime import children
 from tasks.runtime.backend import VARIABLE, is_mac
 from tasks.runtime.device import load_blas, use_device
 from tasks.runtime.memory import total_memory
-from tests.stopping import stop_for_this_test_only
 
 
 def compile_libraries_once() -> None:
@@ -72,7 +73,8 @@ def own_home(tmp_path, monkeypatch):
     """Nothing a test makes lands in the checkout. A run of a work pool names an accelerator in its process, which is here
     that of the next tests: their steps would wait for each other. What a test stops starts again for the next one."""
     monkeypatch.setenv("TRIAGE_ACCELERATOR", "")
-    stop_for_this_test_only(monkeypatch)
+    for name in ("_stopping", "_interrupted"):
+        monkeypatch.setattr(children, name, Event())
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "home" / "triage.duckdb"))
 

@@ -59,7 +59,7 @@ def test_an_error_of_the_sweep_stops_the_children_and_does_not_pass_for_an_inter
         children.refuse_if_stopping()
 
 
-def test_what_an_interrupted_sweep_has_landed_belongs_to_its_study_and_not_only_its_experiments(monkeypatch):
+def test_what_an_interrupted_sweep_has_landed_belongs_to_its_study_and_not_only_its_experiments():
 
     def stop() -> None:
         raise KeyboardInterrupt

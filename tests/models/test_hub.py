@@ -315,7 +315,7 @@ def test_the_progress_of_a_hub_download_knows_the_run_that_it_belongs_to(acquire
     assert {variable for variable, _ in steps} == {"seen"}
 
 
-def test_a_download_ends_when_the_sweep_is_stopped(acquired, monkeypatch):
+def test_a_download_ends_when_the_sweep_is_stopped(acquired):
     steps = []
 
     def stop() -> None:

@@ -159,7 +159,7 @@ def test_a_download_ends_when_the_sweep_is_stopped(content, large_wheel, monkeyp
     assert nothing_half_made(home())
 
 
-def test_a_second_process_waits_for_the_download_of_the_first_and_a_stop_ends_the_wait(tmp_path, monkeypatch):
+def test_a_second_process_waits_for_the_download_of_the_first_and_a_stop_ends_the_wait(tmp_path):
     """Two sweeps that start together on an empty home."""
     folder = folder_of(spec(TINY), spec(TINY).sources[0], tmp_path)
     waiting = Event()

@@ -216,7 +216,7 @@ def test_a_failing_listener_ends_the_child_and_nothing_keeps_running(tmp_path):
     assert not alive(pids[0]) and children._running == before
 
 
-def test_stopping_ends_the_running_child_and_starts_no_other(tmp_path, monkeypatch):
+def test_stopping_ends_the_running_child_and_starts_no_other(tmp_path):
     with pytest.raises(Stopped) as caught:
         wait = "tests.runtime.programs.steps:wait"
         run_child(wait, {"folder": str(tmp_path / "x")}, tmp_path / "log", lambda e: stop_children())

@@ -119,7 +119,7 @@ def test_a_server_that_dies_between_two_steps_is_replaced(tmp_path):
     assert parent_of(tmp_path) == parent_of(tmp_path) != first
 
 
-def test_stopping_ends_the_step(tmp_path, monkeypatch):
+def test_stopping_ends_the_step(tmp_path):
     pids: list[int] = []
 
     def stop(event: Event) -> None:
