@@ -17,7 +17,7 @@ from tests.place import Place, process_environments
 
 SWEEP = [
     "sweep", "smoke", "--model", "tiny-llama", "--recipe", "balanced_safe",
-    "--set", "recipe.iterations=160", "--set", "training.evaluate_every=8",
+    "--set", "recipe.iterations=80", "--set", "training.evaluate_every=8",
 ]  # fmt: skip
 FIRST = "tiny-llama-4bit-balanced_safe-s42"
 SECOND = "tiny-llama-8bit-balanced_safe-s42"
@@ -129,9 +129,9 @@ def test_the_same_command_finishes_the_sweep(story):
 def test_what_was_finished_before_the_kill_is_not_repeated_and_the_killed_training_goes_on(story):
     assert adapter(story.place, FIRST).stat().st_mtime_ns == story.first_written
     assert f"train {FIRST}" not in story.finished.stdout
-    assert 0 < story.killed_at < 160
+    assert 0 < story.killed_at < 80
     updates = [int(n) for n in re.findall(rf"train {SECOND}  iteration (\d+): validation", story.finished.stdout)]
-    assert updates[0] > story.killed_at and updates[-1] == 160
+    assert updates[0] > story.killed_at and updates[-1] == 80
 
 
 @pytest.mark.parametrize("cell", [FIRST, SECOND], ids=["interrupted", "killed"])

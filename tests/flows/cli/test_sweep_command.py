@@ -74,12 +74,12 @@ def small_disk(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
 def test_a_full_disk_and_a_home_that_may_not_be_written_to_are_sentences_and_nothing_half_made_stays(small_disk):
-    result = small_disk.run("sweep", "smoke")
+    result = small_disk.ask("sweep", "smoke")
     assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
     assert result.stderr.startswith("triage: The disk is full: ")
     assert [p for p in small_disk.home.rglob("*") if p.is_file()] == []
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk.home)], check=True)
-    result = small_disk.run("sweep", "smoke")
+    result = small_disk.ask("sweep", "smoke")
     assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
     assert "may not be written" in result.stderr
 
