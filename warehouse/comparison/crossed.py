@@ -1,0 +1,109 @@
+"""The interval of a difference that was measured in several trainings on the same groups of cases.
+
+Trainings (seeds) and groups of cases are crossed: every trained pair decides every group. Both are
+samples, so that the variance of the mean has a component of each. Source: the two-way random model
+without replication, Searle, Casella and McCulloch, Variance Components (1992), chapter 4;
+Satterthwaite, Biometrics Bulletin 2 (1946) 110-114, for the degrees of freedom; the same design in
+reader studies: Obuchowski and Rockette, Communications in Statistics 24 (1995) 285-308.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.judging.point_metrics import Floats
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """A mean difference over trainings, its standard error with degrees of freedom, and the variance
+    components: of trainings, of groups, and of both together.
+
+    The components estimate what a training, a group and a cell add to the variance of one cell; an
+    estimate below zero is 0. With one training only `groups` is known, and holds all three.
+    """
+
+    difference: float
+    error: float
+    freedom: float
+    trainings: int
+    units: int
+    training_component: float | None
+    group_component: float
+    cell_component: float | None
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Student's interval of this level around the difference."""
+        half = student_quantile((1 + level) / 2, self.freedom) * self.error
+        return self.difference - half, self.difference + half
+
+    def p_worse(self, margin: float) -> float:
+        """One-sided p value of the hypothesis that the true difference is at most -margin."""
+        return student_tail((self.difference + margin) / self.error, self.freedom)
+
+
+def student_quantile(share: float, freedom: float) -> float:
+    # Not at the top: what only reads stored figures starts fast.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, share))
+
+
+def student_tail(t: float, freedom: float) -> float:
+    """The probability that Student's t exceeds this one."""
+    from scipy.special import stdtr
+
+    return float(stdtr(freedom, -t))
+
+
+def crossed(values: Floats, influences: Floats) -> Crossed | None:
+    """The mean of `values` (trainings,) with the variance of trainings and groups.
+
+    `influences` (trainings, units): what each unit (a group, or a case without one) adds to the
+    value of a training: its sum over units is 0. A ratio N / D of totals has the influences
+    (n_u - N / D d_u) / D, and an AUROC those of its placements. None where nothing varies.
+
+    With z_su = units x influence + value, MS_T, MS_G and MS_E are the mean squares of trainings,
+    groups and rest, and Var(mean) = (MS_T + MS_G - MS_E) / (trainings x units). It is at least
+    MS_T / (trainings x units), the variance of the seeds alone, and MS_G / (trainings x units), that
+    of the groups alone; its degrees of freedom are Satterthwaite's, and at least trainings - 1.
+    """
+    trainings, units = influences.shape
+    cells = trainings * units
+    by_unit = influences.mean(axis=0)
+    of_groups = trainings * units**2 * float((by_unit**2).sum()) / (units - 1)
+    difference = float(values.mean())
+
+    if trainings == 1:
+        if of_groups == 0:
+            return None
+        error = math.sqrt(of_groups / cells)
+        return Crossed(difference, error, units - 1, 1, units, None, of_groups, None)
+
+    of_trainings = units * float(((values - values.mean()) ** 2).sum()) / (trainings - 1)
+    rest = units**2 * float(((influences - by_unit) ** 2).sum())
+    of_cells = rest / ((trainings - 1) * (units - 1))
+    square = max(of_trainings + of_groups - of_cells, of_trainings, of_groups)
+    if square == 0:
+        return None
+
+    freedom = square**2 / (
+        of_trainings**2 / (trainings - 1)
+        + of_groups**2 / (units - 1)
+        + of_cells**2 / ((trainings - 1) * (units - 1))
+    )
+    return Crossed(
+        difference,
+        math.sqrt(square / cells),
+        max(freedom, trainings - 1),
+        trainings,
+        units,
+        max(0.0, (of_trainings - of_cells) / units),
+        max(0.0, (of_groups - of_cells) / trainings),
+        of_cells,
+    )
