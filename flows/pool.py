@@ -100,6 +100,7 @@ def sweep_in_pool(
     data = prepare_dataset(selection.grid.data, home(), selection.grid.evaluation_sets)
     land_dataset(data)
     record.use(data)
+    record.begin()
 
     sweep = PooledSweep(pool, grid, overrides, selection, record, data)
     with answering(api), prefect_client(api, retries=RETRIES) as client:

@@ -180,6 +180,7 @@ def submit_experiments(
     downloads, results = threads
     data: Step = prepare.submit(grid.data, grid.evaluation_sets, selection.prompts)
     sweep = SubmittedSweep(data, SweepRecord(grid, len(selection.cells)))
+    sweep.record.begin()
     untrained = results.submit(baselines, {"scoring": grid.scoring, "data": data})
     sweep.parts.append(Extra("baselines", untrained))
 

@@ -37,7 +37,7 @@ from tasks.runtime.shared import (
     shared_folder,
 )
 from tasks.runtime.store import intact_manifest
-from tasks.spec import ExperimentSpec, Grid, short_digest, training_of
+from tasks.spec import ExperimentSpec, Grid, canonical_json, short_digest, training_of
 from tasks.tuning.rows import TrainingOutcome, sets_digest, training_rows, variant_row
 from warehouse.connect import WAITING, check_place, loading_waits, reading, warehouse_path
 from warehouse.landing import LandingManifest, landing_folders, write_landing
@@ -349,6 +349,7 @@ class SweepRecord:
         self._ids: set[str] = set()
         self._landed_at = self._started = time.monotonic()
         self._steps_before = step_seconds()
+        claim = grid.primary_claim
         row = {
             "sweep_id": self.id,
             "study": grid.name,
@@ -356,6 +357,8 @@ class SweepRecord:
             "grid_digest": grid_digest(grid),
             "experiments": experiments,
             "started_at": started_at,
+            "primary_claim": claim and canonical_json(claim.model_dump(mode="json")),
+            "primary_digest": claim and claim.digest,
         }
         self._row = whole_row("sweep", row)
 
@@ -363,6 +366,10 @@ class SweepRecord:
     def ids(self) -> list[str]:
         """What it has made or found so far."""
         return sorted(self._ids)
+
+    def begin(self) -> None:
+        """Land the sweep before it evaluates anything: its primary claim is then fixed."""
+        land_rows(self.id, "sweep", self._rows())
 
     def use(self, data: Path) -> None:
         """Note the dataset that it runs on."""

@@ -183,7 +183,11 @@ def write_winner(space: Space, trial: Trial) -> Path:
     """
     grid = space.grid_with(trial.values)
     tables = grid.model_dump(
-        mode="json", by_alias=True, exclude_unset=True, exclude_none=True, exclude={"search"}
+        mode="json",
+        by_alias=True,
+        exclude_unset=True,
+        exclude_none=True,
+        exclude={"search", "primary"},
     )
     for table, columns in (
         (tables.get("data", {}), grid.data),

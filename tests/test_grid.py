@@ -172,6 +172,52 @@ def test_a_mistake_in_a_grid_names_file_line_key_and_what_is_allowed(old, new, m
     assert [part for part in parts if part not in message] == []
 
 
+CLAIM = '[primary]\nrecipe = "balanced_safe"\nbase_model = "tiny-llama"\n'
+CLAIMING = SMOKE.replace("seeds = [42]", "seeds = [42, 43]").replace("[safety]", f"{CLAIM}[safety]", 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "marked", "parts"),
+    [
+        ('recipe = "balanced', 'recipe = "balance', "recipe =", ["no recipe 'balance_safe'; name one of baseline, bal"]),
+        ('base_model = "tiny', 'base_model = "tin', "base_model =", ["no base model 'tin-llama'; name one of tiny-llama, "]),
+        ("[safety]", "margin = 0\n[safety]", "margin =", ["primary.margin = 0 is not allowed", "greater than 0"]),
+        ("[safety]", "margin = 0.21\n[safety]", "margin =", ["primary.margin = 0.21 is not allowed", "equal to 0.2"]),
+        ("[42, 43]", "[42]", "[primary]", ["only seed 42", "two or more", "chance in training", "leave out [primary]"]),
+        ("[safety]", "seeds = [43]\n[safety]", "seeds = [43]", ["primary.seeds: there is only seed 43"]),
+        ("[safety]", "seeds = [43, 44]\n[safety]", "seeds = [43,", ["not trained with seed 44; name two or more of 42, 43"]),
+        ("[safety]", "seeds = [43, 43]\n[safety]", "seeds = [43,", ["primary.seeds: duplicate name 43"]),
+        ("bits = [4, 8]", "bits = [8]", "[primary]", ["['4bit', '8bit'] cannot be compared", "grid trains at (8bit)"]),
+        ("[safety]", 'sides = ["mxfp4", "8bit"]\n[safety]', "sides =", ["['mxfp4', '8bit'] cannot", "scoring.move_adapters"]),
+        ("[safety]", 'sides = ["4bit"]\n[safety]', "sides =", ["['4bit'] cannot be compared; name two precisions"]),
+        ("[safety]", 'figures = ["recall"]\n[safety]', "figures =", ['primary.figures[1] = "recall"', "'accuracy', 'ed_recall'"]),
+        ("[safety]", "metric = 1\n[safety]", "metric =", ["unknown key 'primary.metric'", "figures, margin, recipe, seeds"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_primary_claim_names_its_line_and_what_to_do(old, new, marked, parts, grid_file):
+    text = CLAIMING.replace(old, new, 1) if old != "[safety]" else CLAIMING.replace("[safety]", new, 1)
+    assert text != CLAIMING
+    place = text.index("[primary]")
+    message = refusal(path := grid_file(text))
+    assert message.startswith(f"{path}, line {text[: text.index(marked, place)].count(chr(10)) + 1}: ")
+    assert [part for part in parts if part not in message] == []
+
+
+def test_a_primary_claim_takes_its_recipes_seeds_and_adapters_that_the_grid_moves(grid_file):
+    grid = load_grid(grid_file(CLAIMING))
+    claim = grid.primary_claim
+    assert (claim.seeds, claim.sides, claim.margin) == ((42, 43), ("4bit", "8bit"), 0.02)
+    assert claim.figures == ("accuracy", "ed_recall")
+    spelled_out = load_grid(grid_file(CLAIMING.replace("[safety]", "margin = 0.02\nseeds = [42, 43]\n[safety]", 1)))
+    assert spelled_out.primary_claim.digest == claim.digest, "the same claim"
+
+    moved = CLAIMING.replace("[safety]", 'sides = ["mxfp4", "8bit"]\n[safety]', 1)
+    moves = load_grid(grid_file(moved), ['scoring.move_adapters=["mxfp4"]'])
+    assert moves.primary_claim.digest != claim.digest
+    cells = [list(experiments(g, known_models(g))) for g in (grid, load_grid(grid_file(SMOKE), ["seeds=[42, 43]"]))]
+    assert cells[0] == cells[1], "it decides no experiment"
+
+
 def test_what_is_missing_altogether_has_no_line_but_is_named(grid_file):
     assert "the grid has no 'name'; add it" in refusal(grid_file(""))
     assert "has no 'recipe'" in refusal(grid_file(SMOKE[: SMOKE.index("[[recipe]]")]))

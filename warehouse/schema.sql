@@ -13,8 +13,8 @@ CREATE TABLE schema_migrations (
     applied_at TIMESTAMP NOT NULL,
     duckdb_version VARCHAR NOT NULL
 );
-COMMENT ON TABLE schema_migrations IS 'What made this file: its tables (version 1000), and its views and comments (version 0).';
-COMMENT ON COLUMN schema_migrations.version IS '1000: the tables; 0: views and comments';
+COMMENT ON TABLE schema_migrations IS 'What made this file: its tables (version 1001), and its views and comments (version 0).';
+COMMENT ON COLUMN schema_migrations.version IS '1001: the tables; 0: views and comments';
 COMMENT ON COLUMN schema_migrations.name IS 'schema or views';
 COMMENT ON COLUMN schema_migrations.sha256 IS 'digest of the SQL that made them';
 COMMENT ON COLUMN schema_migrations.applied_at IS 'when they were made, UTC';
@@ -723,7 +723,9 @@ CREATE TABLE sweep (
     started_at TIMESTAMP NOT NULL,
     finished_at TIMESTAMP,
     run_seconds DOUBLE,
-    step_seconds DOUBLE
+    step_seconds DOUBLE,
+    primary_claim VARCHAR,
+    primary_digest VARCHAR
 );
 COMMENT ON TABLE sweep IS 'One row per sweep: a run of a grid, which makes a study of the grid''s name, or adds to it.';
 COMMENT ON COLUMN sweep.sweep_id IS 'names the sweep: study, time and a random part';
@@ -737,6 +739,8 @@ COMMENT ON COLUMN sweep.started_at IS 'when it started, UTC';
 COMMENT ON COLUMN sweep.finished_at IS 'when it finished, UTC; NULL where it has not, or was interrupted';
 COMMENT ON COLUMN sweep.run_seconds IS 'seconds of the sweep, or in a work pool of the processes of its experiments'' runs, summed; NULL where it has not finished';
 COMMENT ON COLUMN sweep.step_seconds IS 'of run_seconds: those of the steps'' own processes; the rest is orchestration, landing and comparing';
+COMMENT ON COLUMN sweep.primary_claim IS 'the table [primary] of its grid as canonical JSON, landed when it started; NULL where the grid has none';
+COMMENT ON COLUMN sweep.primary_digest IS 'first 12 hex digits of the SHA-256 of primary_claim';
 
 CREATE TABLE sweep_member (
     sweep_id VARCHAR NOT NULL,

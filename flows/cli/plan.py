@@ -68,6 +68,13 @@ def print_plan(console: Console, selection: Selection) -> None:
         for line in _time_and_disk(selection, cells, sizes, machine, speeds):
             style = "yellow" if "not enough room" in line else None
             print_line(console, line, style)
+        if claim := selection.grid.primary_claim:
+            print_line(
+                console,
+                f"primary  {claim.base_model} {claim.recipe}, {' against '.join(claim.sides)}, seeds "
+                f"{', '.join(map(str, claim.seeds or ()))}: {' and '.join(claim.figures)} within a "
+                f"margin of {claim.margin:g}; fixed before the first evaluation as {claim.digest}",
+            )
         print_power(console, selection, cases)
 
         # Last of all, since a sweep could not train these.

@@ -323,7 +323,7 @@ def where(
         if names[: len(key)] == key or (above and key[: len(names)] == names):
             return f"--set {shortened(item)}"
 
-    line = _line_of_duplicate(path, message) or _line_of(path, loc)
+    line = _line_of_duplicate(path, message) or _line_of(path, loc or [*names])
     return f"{path}, line {line}" if line else str(path)
 
 
@@ -336,8 +336,13 @@ def _line_of(path: Path, loc: list[int | str]) -> int | None:
     """Line of a key in a TOML file: best effort, since the parser keeps no positions."""
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     start = 0
+    tables: list[str] = []
     for table, index in zip(loc, [*loc[1:], 0], strict=False):
-        header = rf"\s*\[\[?\s*([\w.-]+\.)?{re.escape(str(table))}\s*\]"
+        if isinstance(table, int):
+            continue
+
+        tables.append(table)
+        header = rf"\s*\[\[?\s*{re.escape('.'.join(tables))}\s*\]"
         headers = [i for i, text in enumerate(lines) if i >= start and re.match(header, text)]
         if headers:
             start = headers[index if isinstance(index, int) and index < len(headers) else 0]

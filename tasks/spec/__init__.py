@@ -34,6 +34,7 @@ from tasks.spec.grid import (
     MOST_EXPERIMENTS,
     ExperimentSpec,
     Grid,
+    Primary,
     Scoring,
     evaluation_id,
     experiments,

@@ -65,6 +65,41 @@ class Scoring(Strict):
     )
 
 
+Figure = Literal["accuracy", "ed_recall", "ed_f2", "macro_f1", "over_triage", "ed_auroc"]
+
+
+class Primary(Strict):
+    """The claim that a study is made for, fixed before its first evaluation.
+
+    Accuracy, macro-F1 and AUROC count by the most probable label (rule `argmax`), the other figures
+    by each model's own threshold (rule `target_recall`).
+    """
+
+    recipe: Name = Field(description="the recipe that the claim is about")
+    base_model: Name = Field(description="the base model that the claim is about")
+    figures: tuple[Figure, ...] = Field(
+        default=("accuracy", "ed_recall"), min_length=1, description="the figures that are claimed"
+    )
+    margin: float = Field(
+        default=0.02, gt=0, le=0.2, description="loss that does not matter; 0.02: two points"
+    )
+    seeds: tuple[Seed, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="two seeds or more; without it those that the recipe is trained with",
+    )
+    sides: tuple[str, ...] = Field(
+        default=("4bit", "8bit"),
+        description="a precision and the one that it is compared with, e.g."
+        ' `["mxfp4", "8bit"]`: adapters trained at 8 bits, and the same ones moved to mxfp4',
+    )
+
+    @property
+    def digest(self) -> str:
+        """Short digest of the claim's canonical JSON."""
+        return short_digest(self.model_dump(mode="json"))
+
+
 class TimeLimit(Strict):
     """How long a step may take before it is ended and tried again, a training from its checkpoint.
 
@@ -143,6 +178,9 @@ class Grid(Strict):
     search: Search | None = Field(
         default=None, description="settings that `triage search` varies; decides no experiment"
     )
+    primary: Annotated[Primary | None, OMITTED_AT_DEFAULT] = Field(
+        default=None, description="the claim that the study is made for; decides no experiment"
+    )
 
     def seeds_of(self, recipe: Recipe) -> tuple[int, ...]:
         """The seeds that a recipe is trained with."""
@@ -173,6 +211,13 @@ class Grid(Strict):
             "evaluation_set": [entry.name for entry in self.evaluation_sets],
             "scoring.move_adapters": [*moves] if isinstance(moves, tuple) else [],
         }
+        if self.primary is not None:
+            names |= {
+                "primary.figures": [*self.primary.figures],
+                "primary.seeds": [*(self.primary.seeds or ())],
+                "primary.sides": [*self.primary.sides],
+            }
+
         for key, values in names.items():
             counts = Counter(values)
             repeated = sorted(str(value) for value, count in counts.items() if count > 1)
@@ -220,6 +265,64 @@ class Grid(Strict):
         if isinstance(moves, bool):
             return None if moves else ()
         return self._named("scoring.move_adapters", moves)
+
+    @property
+    def primary_claim(self) -> Primary | None:
+        """`[primary]`, with the seeds that its recipe is trained with where it names none."""
+        if self.primary is None or self.primary.seeds is not None:
+            return self.primary
+
+        recipes = {recipe.name: recipe for recipe in self.recipes}
+        seeds = self.seeds_of(recipes[self.primary.recipe])
+        return self.primary.model_copy(update={"seeds": seeds})
+
+    @model_validator(mode="after")
+    def _primary_claim_is_about_what_is_trained(self) -> Grid:
+        primary = self.primary
+        if primary is None:
+            return self
+
+        recipes = {recipe.name: recipe for recipe in self.recipes}
+        for key, name, known in (
+            ("recipe", primary.recipe, recipes),
+            ("base_model", primary.base_model, self.models),
+        ):
+            if name not in known:
+                raise ValueError(
+                    f"primary.{key}: the grid has no {key.replace('_', ' ')} {name!r}; name one of "
+                    f"{', '.join(known)}"
+                )
+
+        trained_seeds = self.seeds_of(recipes[primary.recipe])
+        seeds = primary.seeds or trained_seeds
+        if untrained := sorted(set(seeds) - set(trained_seeds)):
+            raise ValueError(
+                f"primary.seeds: {primary.recipe} is not trained with seed {untrained[0]}; name "
+                f"two or more of {', '.join(map(str, trained_seeds))}, or train it with more seeds"
+            )
+        if len(seeds) < 2:
+            raise ValueError(
+                f"primary.seeds: there is only seed {seeds[0]}, and a primary claim needs two or "
+                "more: one training at each precision cannot tell a difference from chance in "
+                f"training; train {primary.recipe} with more seeds, or leave out [primary]"
+            )
+
+        trained = [precision.name for precision in self.compared]
+        moved = [precision.name for precision in self.moved_to or ()]
+        sides = [*dict.fromkeys([*trained, *moved])]
+        if (
+            len(primary.sides) != 2
+            or primary.sides[0] not in sides
+            or primary.sides[1] not in trained
+        ):
+            raise ValueError(
+                f"primary.sides: {[*primary.sides]} cannot be compared; name two "
+                f"precisions: one of {', '.join(sides)}, and then one that the grid trains at "
+                f"({', '.join(trained)}), or add what is missing to precisions or "
+                "scoring.move_adapters"
+            )
+
+        return self
 
     @model_validator(mode="after")
     def _is_no_more_than_can_be_run(self) -> Grid:

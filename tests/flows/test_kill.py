@@ -134,6 +134,25 @@ def test_what_was_finished_before_the_kill_is_not_repeated_and_the_killed_traini
     assert updates[0] > story.killed_at and updates[-1] == 80
 
 
+def test_a_sweep_that_is_killed_before_its_first_result_has_registered_its_primary_claim(place):
+    claim = ("seeds=[42, 43]", "primary.recipe=balanced_safe", "primary.base_model=tiny-llama")
+    process = place.start(*SWEEP, *(word for item in claim for word in ("--set", item)))
+    landing = place.home / "landing"
+    deadline = time.monotonic() + 300
+    while not list(landing.glob("sweep-smoke-*/manifest.json")) and time.monotonic() < deadline:
+        assert process.poll() is None, (place.folder / "err").read_text()
+        time.sleep(0.02)
+
+    process.kill()
+    process.wait()
+    kinds = {json.loads(path.read_text())["kind"] for path in landing.glob("[!.]*/manifest.json")}
+    assert "sweep" in kinds and "evaluation" not in kinds
+    assert place.run("warehouse", "rebuild").returncode == 0
+    (row,) = place.query("FROM primary_claim").to_dict("records")
+    assert (row["study"], row["recipe"], list(row["seeds"])) == ("smoke", "balanced_safe", [42, 43])
+    assert row["changed_after_results"] is False
+
+
 @pytest.mark.parametrize("cell", [FIRST, SECOND], ids=["interrupted", "killed"])
 def test_the_adapter_equals_byte_for_byte_that_of_a_training_that_never_stopped(cell, story, tmp_path):
     folder = story.place.experiment(cell)

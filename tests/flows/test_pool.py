@@ -27,6 +27,7 @@ from tasks.progress import listening
 from tasks.runtime import locks
 from tasks.runtime.errors import BadInput, BrokenFolder, SourceUnavailable, Stopped
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, RemoteReport, StepWarning
+from tasks.runtime.home import home
 from tasks.runtime.locks import accelerator_reserved as reserved
 from tests.http_server import QuietHandler, http_server
 
@@ -71,6 +72,7 @@ class Server:
 
     def run_deployment(self, name, *, parameters, flow_run_name, timeout, as_subflow, idempotency_key, tags):
         assert (name, timeout, as_subflow) == ("experiment/fleet", 0, False)
+        assert list((home() / "landing").glob("sweep-smoke-*")), "the sweep, with what it claims, lands before its runs"
         return self.runs.setdefault(idempotency_key, Run(flow_run_name, parameters))
 
     def read_flow_runs(self, flow_run_filter):

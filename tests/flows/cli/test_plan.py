@@ -79,6 +79,18 @@ def test_what_is_trained_and_would_be_scored_again_is_said_with_its_time(smoke, 
     assert "time " not in text and "prefixes " not in text, "a plan of what is done says no time"
 
 
+def test_a_plan_names_the_primary_claim_alone_where_the_grid_has_one(smoke, offline, monkeypatch):
+    monkeypatch.setenv("TRIAGE_HOME", str(smoke[0].home))
+    claim = ["seeds=[42, 43]", "primary.recipe=baseline", "primary.base_model=tiny-llama"]
+    selection = select("smoke", claim, Narrowing(bits=[4]))
+    (line,) = [line for line in printed(selection).splitlines() if line.startswith("primary ")]
+    assert line.startswith(
+        "primary  tiny-llama baseline, 4bit against 8bit, seeds 42, 43: accuracy and ed_recall within"
+    )
+    assert line.endswith(f"as {selection.grid.primary_claim.digest}")
+    assert "primary " not in printed(select("smoke", narrowing=Narrowing(bits=[4])))
+
+
 def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_grid_names(tmp_path, offline):
     chosen = select("smoke", narrowing=Narrowing(["tiny-llama", "smollm2-135m"], bits=[4], recipes=["baseline"]))
     tiny = chosen.cells[0]

@@ -1,0 +1,63 @@
+-- One row per study with a primary claim: that of its latest sweep whose grid has the table [primary].
+--
+-- A sweep lands its claim before its first evaluation. A claim is registered by the sweep that first names it, or that
+-- names it again after another one; a sweep whose grid has no [primary] leaves the claim of the study as it is.
+CREATE OR REPLACE VIEW primary_claim AS
+WITH claiming AS (
+    SELECT
+        *,
+        primary_digest IS DISTINCT FROM lag(primary_digest)
+            OVER (PARTITION BY study ORDER BY started_at, sweep_id) AS is_new
+    FROM sweep
+    WHERE primary_claim IS NOT NULL
+),
+latest AS (
+    SELECT
+        study,
+        last(sweep_id ORDER BY started_at, sweep_id) AS sweep_id,
+        last(primary_digest ORDER BY started_at, sweep_id) AS digest,
+        max(started_at) FILTER (is_new) AS registered_at,
+        from_json(
+            last(primary_claim ORDER BY started_at, sweep_id),
+            '{
+                "base_model": "VARCHAR", "recipe": "VARCHAR", "sides": ["VARCHAR"],
+                "figures": ["VARCHAR"], "margin": "DOUBLE", "seeds": ["BIGINT"]
+            }'
+        ) AS claim
+    FROM claiming
+    GROUP BY study
+),
+result AS (
+    SELECT study, min(created_at) AS first_at
+    FROM study_member
+    JOIN evaluation ON evaluation_id = id
+    JOIN experiment USING (training_id)
+    WHERE recipe_kind <> 'baseline'
+    GROUP BY study
+)
+SELECT
+    study,
+    sweep_id,
+    claim.base_model,
+    claim.recipe,
+    claim.sides[1] AS side,
+    claim.sides[2] AS reference,
+    claim.figures,
+    claim.margin,
+    claim.seeds,
+    digest,
+    registered_at,
+    -- Evaluations have whole seconds: one of the same second may be later.
+    coalesce(first_at < date_trunc('second', registered_at), false) AS changed_after_results
+FROM latest
+LEFT JOIN result USING (study)
+ORDER BY study;
+
+COMMENT ON COLUMN primary_claim.side IS 'the precision that the claim is about';
+COMMENT ON COLUMN primary_claim.reference IS 'the precision that it is compared with; a side that the grid does not train at has the adapters of this one, moved';
+COMMENT ON COLUMN primary_claim.figures IS 'claimed figures: accuracy, macro_f1 and ed_auroc by the most probable label, the others by each model''s threshold';
+COMMENT ON COLUMN primary_claim.margin IS 'loss up to which the side counts as not worse';
+COMMENT ON COLUMN primary_claim.seeds IS 'seeds whose trainings the claim is about';
+COMMENT ON COLUMN primary_claim.digest IS 'first 12 hex digits of the SHA-256 of the claim as canonical JSON';
+COMMENT ON COLUMN primary_claim.registered_at IS 'when the first of the sweeps with this claim started, UTC; before its first evaluation';
+COMMENT ON COLUMN primary_claim.changed_after_results IS 'whether an evaluation of a trained model of the study is older than the registration: the claim was made or changed after results existed';
