@@ -32,11 +32,10 @@ def test_a_sweep_of_the_file_has_the_trials_experiment_and_its_twin_of_the_other
         assert tomllib.loads(path.read_text())["name"] == "smoke-best"
 
 
-def test_a_primary_claim_which_is_of_the_searched_study_is_not_copied(tmp_path):
-    claim = '[primary]\nrecipe = "plain"\nbase_model = "tiny-llama"\n[search]\n"recipe.rank" = [2, 4]'
-    (tmp_path / "grid.toml").write_text(grid_text(claim).replace("seeds = [42]", "seeds = [42, 43]"))
-    a_space = set_up(str(tmp_path / "grid.toml"), None, Narrowing())
-    assert select(str(write_winner(a_space, trial({"recipe.rank": 2}, a_space)))).grid.primary is None
+def test_the_primary_claim_of_the_searched_study_is_not_copied():
+    a_space = space("seeds=[42, 43]", "primary.recipe=baseline", "primary.base_model=tiny-llama")
+    assert a_space.grid.primary is not None
+    assert select(str(write_winner(a_space, trial(VALUES, a_space)))).grid.primary is None
 
 
 def test_own_cases_in_the_users_folder_are_named_as_what_they_are(tmp_path, monkeypatch):
