@@ -40,7 +40,7 @@ def land_sweep(root, study, ids, day=1, dataset="d1", **values):
     id = f"sweep-{study}-{day}"
     row = full(
         "sweep", sweep_id=id, study=study, grid=study, grid_digest="g", dataset_digest=dataset, experiments=1, failures=0,
-        started_at=datetime(2026, 3, day), finished_at=datetime(2026, 3, day, 1), **values,
+        started_at=datetime(2026, 3, day, microsecond=1), finished_at=datetime(2026, 3, day, 1), **values,
     )  # fmt: skip
     members = [full("sweep_member", sweep_id=id, id=member) for member in ids]
     write_landing(root, id, "sweep", {"sweep": [row], "sweep_member": members})
