@@ -490,8 +490,13 @@ CREATE TABLE review_flag (
     aurc DOUBLE NOT NULL,
     error_kept DOUBLE,
     error_flagged DOUBLE,
+    wrong_flagged DOUBLE,
+    wrong_flagged_low DOUBLE,
+    wrong_flagged_high DOUBLE,
     missed_ed INTEGER NOT NULL,
     missed_ed_flagged DOUBLE,
+    missed_ed_flagged_low DOUBLE,
+    missed_ed_flagged_high DOUBLE,
     aurc_difference DOUBLE,
     difference_low DOUBLE,
     difference_high DOUBLE,
@@ -500,12 +505,17 @@ CREATE TABLE review_flag (
 );
 COMMENT ON TABLE review_flag IS 'One row per evaluation and score that could flag cases for review, on the cases that went through dropout.';
 COMMENT ON COLUMN review_flag.score IS 'uncertainty score: vote_entropy, max_probability or single_pass_entropy';
-COMMENT ON COLUMN review_flag.load IS 'share (0 to 1) of cases that the score flags for review';
+COMMENT ON COLUMN review_flag.load IS 'share (0 to 1) of cases that the score flags for review: that of the vote entropy for every score, and tied cases share what remains of it';
 COMMENT ON COLUMN review_flag.aurc IS 'area under the risk-coverage curve (0 to 1); lower is better';
 COMMENT ON COLUMN review_flag.error_kept IS 'share (0 to 1) of wrong decisions among cases that are not sent to review; NULL where there is none';
 COMMENT ON COLUMN review_flag.error_flagged IS 'share (0 to 1) of wrong decisions among flagged cases';
+COMMENT ON COLUMN review_flag.wrong_flagged IS 'share (0 to 1) of wrong decisions that are flagged, which is the load for a random flag; NULL where none was wrong';
+COMMENT ON COLUMN review_flag.wrong_flagged_low IS 'lower end of its 95 % interval: exact, or clustered by group where that is wider';
+COMMENT ON COLUMN review_flag.wrong_flagged_high IS 'upper end of its 95 % interval: exact, or clustered by group where that is wider';
 COMMENT ON COLUMN review_flag.missed_ed IS 'emergencies that the primary rule misses, among the cases that went through dropout';
-COMMENT ON COLUMN review_flag.missed_ed_flagged IS 'share (0 to 1) of missed emergencies that are flagged; NULL where none was missed';
+COMMENT ON COLUMN review_flag.missed_ed_flagged IS 'share (0 to 1) of missed emergencies that are flagged, which is the load for a random flag; NULL where none was missed';
+COMMENT ON COLUMN review_flag.missed_ed_flagged_low IS 'lower end of its 95 % interval: exact, or clustered by group where that is wider';
+COMMENT ON COLUMN review_flag.missed_ed_flagged_high IS 'upper end of its 95 % interval: exact, or clustered by group where that is wider';
 COMMENT ON COLUMN review_flag.aurc_difference IS 'this score''s aurc minus the vote entropy''s; NULL for the vote entropy itself';
 COMMENT ON COLUMN review_flag.difference_low IS 'lower end of the 95 % interval of aurc_difference';
 COMMENT ON COLUMN review_flag.difference_high IS 'upper end of the 95 % interval of aurc_difference';

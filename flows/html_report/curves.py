@@ -4,6 +4,8 @@ reliability near zero, decision curves, and risk and coverage with the review fl
 
 from __future__ import annotations
 
+from typing import Any
+
 from flows.html_report.charts import Mark, axis_of, curves
 from flows.html_report.study import (
     Interval,
@@ -15,10 +17,11 @@ from flows.html_report.study import (
     named_rows,
     one_each,
 )
-from flows.report.figures import figure, is_number
+from flows.report.figures import counted, figure, random_mark
 from flows.report.gates import review
 from flows.report.rules import THRESHOLDS, with_probabilities
 from flows.report.typed_rows import Row, grouped, rows_of
+from tasks.bundle.bundle import Catch
 from warehouse.connect import listed
 
 MOST_POINTS = 40  # of a curve: more cannot be told apart on the page
@@ -250,23 +253,32 @@ def risk_coverage(study: ReportedStudy, section: Section) -> None:
         counts = ", ".join(f"{name} in {verdicts.count(name)}" for name in dict.fromkeys(verdicts))
         section.findings = [
             f"Which order finds errors better, votes or one pass ({len(verdicts)} models): {counts}.",
-            f"{shown_flags[0].model}: {_flag(shown_flags[0], flags)}.",
+            _together(shown_flags),
         ]
 
 
+def _together(flags: list[Row]) -> str:
+    """What the flags of the first recipe catch, all its models of one base model together."""
+    first = flags[0].evaluation
+    name = (first.base_model, first.recipe, first.random_weights)
+    of_score: dict[str, list[dict[str, Any]]] = {VOTES: [], ONE_PASS: []}
+    for flag in flags:
+        model = flag.evaluation
+        if (model.base_model, model.recipe, model.random_weights) == name and flag.score in KINDS:
+            of_score[flag.score].append(vars(flag))
+
+    models = counted(len(of_score[VOTES]), "model")
+    caught = Catch.together(of_score[VOTES]).beside(Catch.together(of_score[ONE_PASS]))
+    return f"{first.base_model} {first.recipe}{random_mark(first)}, {models}: {caught}."
+
+
 def _flag(row: Row, flags: dict[tuple[str, str], Row]) -> str:
-    """What the review flag of an evaluation does, and how one pass differs from it."""
+    """What the review flag of an evaluation catches, and how one pass differs from it."""
     flag = flags.get((row.evaluation_id, VOTES))
-    other = flags.get((row.evaluation_id, ONE_PASS))
     if flag is None:
         return "no review flag"
 
-    sentence = (
-        f"{figure(flag.load, digits=2)} of {flag.cases} cases flagged, "
-        f"{figure(flag.error_kept)} of the rest wrong"
-    )
-    if other is None or not is_number(other.aurc_difference):
-        return sentence
-
+    other = flags[row.evaluation_id, ONE_PASS]
     area = figure(other.aurc_difference, other.difference_low, other.difference_high, sign=True)
-    return f"{sentence}; one pass minus votes {area}"
+    sentence = Catch.of(vars(flag)).beside(Catch.of(vars(other)))
+    return f"{sentence}; in area, one pass minus votes {area}"

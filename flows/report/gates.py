@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flows.report.figures import (
     clock,
     counted,
@@ -13,12 +15,14 @@ from flows.report.figures import (
     megabytes,
     on_cases,
     percent,
+    random_mark,
     stacked,
     verdict,
     why_not,
 )
 from flows.report.table import ReportTable
 from flows.report.typed_rows import Board, Ids, Row, further_rows, grouped, rows_of
+from tasks.bundle.bundle import Catch
 from tasks.runtime.errors import BadInput
 
 GATES = (
@@ -176,25 +180,28 @@ def restated(
 
 
 REVIEW = (
-    "The review flag of Monte Carlo dropout against scores of one pass at equal load; "
-    "errors of the primary rule"
+    "The review flag of Monte Carlo dropout against scores of one pass at equal load; a random flag "
+    "catches its load of the primary rule's errors; cases that tie at the cut count in part"
 )
 # Figures of a score, beside its name and its load.
 OF_FLAG = (
+    "missed ED\ncaught",
+    "wrong\ncaught",
     "AURC",
-    "error\nkept",
-    "missed ED\nflagged",
     "AURC minus\nthat of votes",
     "which\nis better",
 )
 
 
 def review(board: Board) -> ReportTable:
-    """Per experiment that was trained: what each score flags, or why none does."""
+    """Per experiment that was trained: what each score flags and catches, or why none does; then
+    the models of a base model and recipe together.
+    """
     flags = grouped(rows_of("review_flag ORDER BY score DESC"), lambda flag: flag.evaluation_id)
     dropout = {row.evaluation_id: row for row in rows_of("evaluation")}
 
     records = []
+    of_recipe: dict[str, list[list[Row]]] = {}
     for row in board:
         if row.recipe_kind == "baseline":
             continue
@@ -202,25 +209,44 @@ def review(board: Board) -> ReportTable:
         basis = f"{judged.cases} cases"
         if of_row:
             basis = f"{of_row[0].cases} of {judged.cases} cases, {judged.mc_passes} passes"
+            name = f"{row.base_model} {row.recipe}{random_mark(row)}"
+            of_recipe.setdefault(name, []).append(of_row)
         lines = [_flag(flag) for flag in of_row] or [_no_flag(judged)]
         records.append(stacked({"experiment": f"{listed_name(row)}\n{basis}"}, lines))
+
+    for name, models in of_recipe.items():
+        if len(models) > 1:
+            lines = [_flags_together(flags) for flags in zip(*models, strict=True)]
+            records.append(stacked({"experiment": f"{name}\n{len(models)} models together"}, lines))
 
     return ReportTable.of(REVIEW, records, "review_load")
 
 
 def _flag(flag: Row) -> dict[str, str]:
-    missed = "no misses"
-    if flag.missed_ed:
-        missed = f"{figure(flag.missed_ed_flagged, digits=2)} of {flag.missed_ed}"
+    caught = Catch.of(vars(flag))
+    missed = figure(
+        flag.missed_ed_flagged, flag.missed_ed_flagged_low, flag.missed_ed_flagged_high, digits=2
+    )
+    wrong_share = caught.wrong_caught / caught.wrong if round(caught.wrong) else None
+    wrong = figure(wrong_share, flag.wrong_flagged_low, flag.wrong_flagged_high, digits=2)
     difference = figure(flag.aurc_difference, flag.difference_low, flag.difference_high, sign=True)
     cells = (
+        f"{caught.of_missed}: {missed}" if caught.missed else "no misses",
+        f"{caught.of_wrong}: {wrong}" if wrong_share is not None else "none wrong",
         figure(flag.aurc),
-        figure(flag.error_kept) if is_number(flag.error_kept) else "n/a: none kept",
-        missed,
         "" if flag.score == "vote_entropy" else difference,
         (flag.verdict or "").replace("_", " "),
     )
     score = {"score": flag.score.replace("_", " "), "load": figure(flag.load)}
+    return score | dict(zip(OF_FLAG, cells, strict=True))
+
+
+def _flags_together(flags: Sequence[Row]) -> dict[str, str]:
+    """The flags by one score of several models, which may share cases: counts without intervals."""
+    caught = Catch.together(vars(flag) for flag in flags)
+    score = {"score": flags[0].score.replace("_", " ")}
+    score["load"] = figure(caught.flagged / caught.cases)
+    cells = (caught.of_missed, caught.of_wrong, "", "", "")
     return score | dict(zip(OF_FLAG, cells, strict=True))
 
 

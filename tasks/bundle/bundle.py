@@ -9,9 +9,10 @@ between two processes, built without MLX.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -126,6 +127,59 @@ class Review(Strict):
         if self.fused:
             return "not available: the adapter is fused into the weights, which leaves no dropout"
         return "not available: the recipe has dropout 0, so every pass would be the same"
+
+
+class Catch(NamedTuple):
+    """What a review flag catches: how many of the decisions on `cases` it flags, and how many of the
+    wrong ones and of the missed emergencies. Counts are whole but for cases that tie at the cut,
+    which count by the share of them that is flagged.
+    """
+
+    cases: int
+    flagged: float
+    wrong: float
+    wrong_caught: float
+    missed: int
+    missed_caught: float
+
+    @classmethod
+    def of(cls, flag: Row) -> Catch:
+        """Of a row of the table `review_flag`, whose version may be an earlier one."""
+        cases, missed = flag["cases"], flag["missed_ed"]
+        flagged = cases * flag["load"]
+        wrong_caught = flagged * (flag["error_flagged"] or 0)
+        wrong = wrong_caught + (cases - flagged) * (flag["error_kept"] or 0)
+        missed_caught = missed * (flag["missed_ed_flagged"] or 0)
+        return cls(cases, flagged, wrong, wrong_caught, missed, missed_caught)
+
+    @classmethod
+    def together(cls, flags: Iterable[Row]) -> Catch:
+        """Of the flags of several models, which may share cases: each case counts once a model."""
+        return cls(*map(sum, zip(*map(cls.of, flags), strict=True)))
+
+    @property
+    def of_wrong(self) -> str:
+        return f"{self.wrong_caught:,.1f}".removesuffix(".0") + f" of {self.wrong:,.0f}"
+
+    @property
+    def of_missed(self) -> str:
+        return f"{self.missed_caught:,.1f}".removesuffix(".0") + f" of {self.missed:,}"
+
+    @property
+    def in_words(self) -> str:
+        wrong = f"{self.of_wrong} wrong decisions"
+        return f"{self.of_missed} missed emergencies and {wrong}" if self.missed else wrong
+
+    def beside(self, one_pass: Catch) -> str:
+        """A sentence: what this flag catches, beside one of the same load by a single pass."""
+        load = f"{self.flagged / self.cases:.1%}"
+        sent = f"the review flag sends {load} of {self.cases:,} decisions to review"
+        if round(self.wrong) == 0:
+            return f"{sent}; no decision is wrong"
+        return (
+            f"{sent} and catches {self.in_words}; as large a flag by the largest probability of one "
+            f"pass catches {one_pass.in_words}, a random one {load} of each"
+        )
 
 
 class JudgedOn(Strict):

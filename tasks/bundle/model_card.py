@@ -11,7 +11,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tasks.bundle.bundle import Bundle, ExportResult, Row, gate_figure, landed_rows
+from tasks.bundle.bundle import Bundle, Catch, ExportResult, Row, gate_figure, landed_rows
 from tasks.corpus.case import SETS
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.store import Manifest
@@ -184,7 +184,8 @@ def _figure(metric: Row) -> str:
 def card_figures(home: Path, bundle: Bundle) -> dict[str, Any]:
     """The figures of the evaluation that judged the bundle's model: landed `metrics` under the
     model's own rule, each with its `name` in words and its `hub_type`; `conformal_miss`, the share
-    of emergencies that the conformal sets missed; `data`, the name of the data set, and its landed
+    of emergencies that the conformal sets missed; `review`, what the review flag catches, or why
+    there is none; `data`, the name of the data set, and its landed
     `sets`, which are empty where it was not described in this home.
     """
     folder = home / "landing" / bundle.judged_on.evaluation_id
@@ -208,7 +209,11 @@ def card_figures(home: Path, bundle: Bundle) -> dict[str, Any]:
         "n": conformal["ed_cases"] or 0,
         "note": conformal["note"],
     }
-    figures = {"metrics": metrics, "conformal_miss": conformal_miss}
+    figures = {
+        "metrics": metrics,
+        "conformal_miss": conformal_miss,
+        "review": _review(bundle, folder),
+    }
 
     data = home / "landing" / f"dataset-{bundle.judged_on.dataset_digest}"
     if not (data / "dataset.parquet").is_file():
@@ -219,6 +224,17 @@ def card_figures(home: Path, bundle: Bundle) -> dict[str, Any]:
         landed_rows(data, "dataset_set"), key=lambda row: places.get(row["name"], len(SETS))
     )
     return figures | {"data": landed_rows(data, "dataset")[0]["dataset"], "sets": sets}
+
+
+def _review(bundle: Bundle, folder: Path) -> str:
+    """What the review flag catches, by a landed evaluation, or why there is none."""
+    flags = {row["score"]: Catch.of(row) for row in landed_rows(folder, "review_flag")}
+    if flags and bundle.review.available:
+        return flags["vote_entropy"].beside(flags["max_probability"])
+
+    (evaluation,) = landed_rows(folder, "evaluation")
+    reason = evaluation["mc_reason"] or "the primary rule gave no decision to judge the flag by"
+    return bundle.review.why_not or f"not available: {reason}"
 
 
 def write_terms(bundle: Bundle, weights: Path, home: Path, folder: Path) -> dict[str, Any]:

@@ -39,9 +39,9 @@ class Interval(NamedTuple):
     method: str
 
 
-def clopper_pearson(k: int, n: int) -> tuple[float, float]:
+def clopper_pearson(k: float, n: int) -> tuple[float, float]:
     """Two-sided exact 95 % interval of a proportion with k successes in n cases (Clopper, Pearson 1934);
-    0 <= k <= n, n >= 1.
+    0 <= k <= n, n >= 1. A count that is not whole, as of tied cases, lies between its neighbours.
     """
     # The tails of a binomial distribution are those of beta distributions, hence their quantiles.
     tail = (1 - 0.95) / 2

@@ -257,22 +257,22 @@ def _why_not_available(name: str, table: Ints, costs: Costs | None) -> str:
 def share_metric(
     name: str, hits: ArrayLike, groups: Groups | None, seed: int, note: str | None = None
 ) -> Metric:
-    """The share of true `hits`, shape (cases,), with the wider of its intervals; without a case
-    neither.
+    """The share of `hits`, shape (cases,), with the wider of its intervals; without a case neither.
 
-    `groups`: each case's group, or None. A note says where the interval assumes independent cases.
+    `hits`: booleans, or weights in [0, 1] of cases that count in part; `groups`: each case's group,
+    or None. A note says where the interval assumes independent cases.
     """
-    is_hit = np.asarray(hits, dtype=bool)
-    if not len(is_hit):
+    weights = np.asarray(hits, dtype=np.float64)
+    if not len(weights):
         return Metric.without_interval(name, None, 0, note)
 
-    exact = Interval(*clopper_pearson(int(is_hit.sum()), len(is_hit)), EXACT)
+    exact = Interval(*clopper_pearson(float(weights.sum()), len(weights)), EXACT)
     clustered = None
-    if unit_codes(groups, len(is_hit))[1]:
+    if unit_codes(groups, len(weights))[1]:
         ends = clustered_bootstrap(
             lambda totals: totals[:, 0] / totals[:, 1],
-            is_hit,
-            np.ones(len(is_hit)),
+            weights,
+            np.ones(len(weights)),
             groups=groups,
             seed=seed,
         )
@@ -281,11 +281,11 @@ def share_metric(
     note = joined_notes(note, INDEPENDENT if clustered is None else None)
     return Metric(
         name,
-        float(is_hit.mean()),
+        float(weights.mean()),
         interval.low,
         interval.high,
         interval.method,
-        len(is_hit),
+        len(weights),
         note,
         **interval_columns(exact, clustered),
     )

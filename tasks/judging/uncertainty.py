@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
 from tasks.judging.intervals import Groups, percentile_interval, unit_codes
-from tasks.judging.metrics import label_probabilities
+from tasks.judging.metrics import label_probabilities, share_metric
 from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, label_codes
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
@@ -116,25 +116,39 @@ def flag_most_uncertain(uncertainty: ArrayLike, load: float) -> Floats:
     return np.asarray(np.clip((load * len(scores) - above) / tied, 0.0, 1.0))
 
 
-def judge_flag(flagged: ArrayLike, wrong: ArrayLike, missed_ed: ArrayLike) -> dict[str, Any]:
+def judge_flag(
+    flagged: ArrayLike,
+    wrong: ArrayLike,
+    missed_ed: ArrayLike,
+    groups: Groups | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
     """How well a review flag works, by the errors and the missed emergencies (ED cases decided
     otherwise). None where there is nothing to count.
 
     All arguments have shape (cases,); `flagged` holds booleans or weights in [0, 1]. `load`: share
     of cases flagged; `error_kept` and `error_flagged`: error rates among the cases that are not
-    flagged and those that are; `missed_ed`: emergencies decided otherwise, of which the flag
-    catches the share `missed_ed_flagged`.
+    flagged and those that are; `missed_ed`: emergencies decided otherwise. The flag catches the
+    shares `wrong_flagged` of the errors and `missed_ed_flagged` of these emergencies, each with the
+    95 % interval of `share_metric`: a flag drawn at random catches its load.
     """
     flag = np.asarray(flagged, dtype=np.float64)
-    errors = np.asarray(wrong, dtype=np.float64)
-    missed = np.asarray(missed_ed, dtype=np.float64)
-    return {
+    errors = np.asarray(wrong, dtype=bool)
+    missed = np.asarray(missed_ed, dtype=bool)
+    figures: dict[str, Any] = {
         "load": float(flag.mean()),
         "error_kept": _share((1 - flag) * errors, 1 - flag),
         "error_flagged": _share(flag * errors, flag),
-        "missed_ed_flagged": _share(flag * missed, missed),
         "missed_ed": int(missed.sum()),
     }
+
+    for name, events in (("wrong_flagged", errors), ("missed_ed_flagged", missed)):
+        rows = np.flatnonzero(events)
+        of_events = groups and [groups[row] for row in rows.tolist()]
+        caught = share_metric(name, flag[rows], of_events, seed)
+        figures |= {name: caught.value, f"{name}_low": caught.low, f"{name}_high": caught.high}
+
+    return figures
 
 
 def _share(part: Floats, whole: Floats) -> float | None:
@@ -186,7 +200,7 @@ def judge_review(
     comparison = ("aurc_difference", "difference_low", "difference_high", "verdict", "note")
     rows = [
         {"score": FLAG, "aurc": areas[FLAG], **dict.fromkeys(comparison)}
-        | judge_flag(flag, wrong, missed_ed)
+        | judge_flag(flag, wrong, missed_ed, groups, seed)
     ]
     for name in (MAX_PROBABILITY, SINGLE_PASS):
         low = high = None
@@ -211,7 +225,7 @@ def judge_review(
                 "difference_high": high,
                 "verdict": verdict,
                 "note": f"no interval: {no_interval}" if no_interval else None,
-                **judge_flag(rival_flag, wrong, missed_ed),
+                **judge_flag(rival_flag, wrong, missed_ed, groups, seed),
             }
         )
 

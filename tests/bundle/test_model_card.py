@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tasks.bundle.bundle import Bundle, ExportResult, GateStatus, Rule, gate_figure
+from tasks.bundle.bundle import Bundle, Catch, ExportResult, GateStatus, Rule, gate_figure
 from tasks.bundle.model_card import _figure, _megabytes, render_card
 from tasks.models.manifest import Origin, VariantManifest
 from tasks.spec import BaseModelSpec
@@ -29,7 +29,7 @@ def metric(**values) -> dict:
 
 
 def card(card_bundle: Bundle) -> str:
-    figures = {"metrics": [], "conformal_miss": metric(), "data": "embedded", "sets": []}
+    figures = {"metrics": [], "conformal_miss": metric(), "review": "no flag", "data": "embedded", "sets": []}
     licensing = {"name": "Apache-2.0", "link": None, "texts": [], "notice": ""}
     return render_card(card_bundle, figures, licensing, ExportResult(), VARIANT, MODEL, {})
 
@@ -73,3 +73,42 @@ def test_the_reason_for_no_interval_stands_once_and_small_files_are_in_kilobytes
     for note in ("no interval: 1 group is too few", "1 group is too few"):
         assert _figure(metric(value=0.5, note=note)) == "0.500 (no interval: 1 group is too few)"
     assert [_megabytes(size) for size in (120, 49_999, 90_300_000)] == ["0.1 kB", "50.0 kB", "90.3 MB"]
+
+
+def flag(load, error_flagged, error_kept, missed_ed, missed_ed_flagged) -> Catch:
+    """Of a row of 1,200 cases as an earlier version has landed it, without what wrong_flagged holds."""
+    return Catch.of(
+        {"cases": 1200, "load": load, "error_flagged": error_flagged, "error_kept": error_kept, "missed_ed": missed_ed,
+         "missed_ed_flagged": missed_ed_flagged}
+    )  # fmt: skip
+
+
+SENT = "the review flag sends 25.0% of 1,200 decisions to review"
+ONE_PASS = "as large a flag by the largest probability of one pass catches"
+
+
+@pytest.mark.parametrize(
+    ("votes", "one_pass", "words"),
+    [
+        (
+            flag(0.25, 0.5, 1.0, 24, 0.125),
+            flag(0.25, 1.0, 750 / 900, 24, 0.1),
+            f"{SENT} and catches 3 of 24 missed emergencies and 150 of 1,050 wrong decisions; {ONE_PASS} 2.4 of 24 missed "
+            "emergencies and 300 of 1,050 wrong decisions, a random one 25.0% of each",
+        ),
+        (
+            flag(0.25, 0.0, 0.1, 0, None),
+            flag(0.25, 0.3, 0.0, 0, None),
+            f"{SENT} and catches 0 of 90 wrong decisions; {ONE_PASS} 90 of 90 wrong decisions, a random one 25.0% of each",
+        ),
+        (flag(0.25, 0.0, 0.0, 0, None), flag(0.25, 0.0, 0.0, 0, None), f"{SENT}; no decision is wrong"),
+    ],
+)
+def test_the_catch_of_a_flag_stands_beside_its_load_and_one_as_large_by_one_pass(votes, one_pass, words):
+    assert votes.beside(one_pass) == words
+
+
+@pytest.mark.parametrize(("load", "error_flagged", "error_kept"), [(0, None, 0.5), (1, 0.5, None)])
+def test_a_flag_of_no_case_catches_nothing_and_one_of_all_cases_everything(load, error_flagged, error_kept):
+    caught = flag(load, error_flagged, error_kept, 6, float(load))
+    assert (caught.wrong, caught.wrong_caught, caught.missed_caught) == (600, 600 * load, 6 * load)

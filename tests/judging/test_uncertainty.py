@@ -10,6 +10,7 @@ from scipy.stats import entropy
 
 from tasks.judging.decision_rules import ChosenRule, Threshold
 from tasks.judging.evaluation_rows import primary_votes
+from tasks.judging.intervals import clopper_pearson
 from tasks.judging.uncertainty import (
     FLAG,
     MAX_PROBABILITY,
@@ -156,12 +157,37 @@ def test_a_flag_is_judged_by_what_it_catches_and_what_it_keeps():
     missed = [1, 0, 1, 0, 0]
     quality = SimpleNamespace(**judge_flag(flagged, wrong, missed))
     assert (quality.load, quality.error_flagged, quality.missed_ed_flagged, quality.missed_ed) == (0.4, 0.5, 0.5, 2)
-    assert quality.error_kept == pytest.approx(2 / 3)
+    assert quality.error_kept == pytest.approx(2 / 3) and quality.wrong_flagged == pytest.approx(1 / 3)
+    assert (quality.wrong_flagged_low, quality.wrong_flagged_high) == clopper_pearson(1, 3)
+    assert (quality.missed_ed_flagged_low, quality.missed_ed_flagged_high) == clopper_pearson(1, 2)
+
+
+def test_cases_that_tie_at_the_cut_count_as_the_mean_over_their_orders():
+    """Two of five are flagged: the first, and one of the three that tie."""
+    flag = flag_most_uncertain([9, 5, 5, 5, 1], 0.4)
+    assert flag.tolist() == pytest.approx([1, 1 / 3, 1 / 3, 1 / 3, 0])
+    wrong, missed = np.array([1, 1, 0, 0, 1]), np.array([0, 1, 0, 0, 0])
+    orders = [judge_flag([place in (0, second) for place in range(5)], wrong, missed) for second in (1, 2, 3)]
+    tied = judge_flag(flag, wrong, missed)
+    for name in ("load", "wrong_flagged", "missed_ed_flagged", "error_flagged", "error_kept"):
+        assert tied[name] == pytest.approx(np.mean([order[name] for order in orders])), name
+    assert 0 < tied["missed_ed_flagged_low"] < 1 / 3 < tied["missed_ed_flagged_high"] < 1
+
+
+@pytest.mark.parametrize(("groups", "clustered"), [(12, True), (9, False)])
+def test_what_a_flag_catches_has_the_interval_of_its_groups_where_that_is_wider(groups, clustered):
+    flag = np.repeat(np.arange(groups) % 2, 10)
+    everything = np.ones(len(flag))
+    caught = judge_flag(flag, everything, everything, [f"g{row // 10}" for row in range(len(flag))])
+    exact = clopper_pearson(int(flag.sum()), len(flag))
+    width = caught["wrong_flagged_high"] - caught["wrong_flagged_low"]
+    assert (width > 2 * (exact[1] - exact[0])) == clustered and width >= exact[1] - exact[0]
 
 
 def test_what_cannot_be_counted_is_none_and_never_zero():
     everything = SimpleNamespace(**judge_flag([1, 1], [0, 1], [0, 0]))
     assert everything.error_kept is None and everything.missed_ed_flagged is None
+    assert everything.missed_ed_flagged_low is None and everything.wrong_flagged == 1
     assert judge_flag([0, 0], [0, 1], [0, 1])["error_flagged"] is None
 
 

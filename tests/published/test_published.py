@@ -173,7 +173,21 @@ def test_published_studies_pass_every_audit_and_support_what_their_readme_says(t
     with reading(tmp_path / "w.duckdb") as con:
         assert not any(run_audits(con).values())
         assert con.execute("SELECT count(*) FROM pooled_metric WHERE seed_low IS NOT NULL").fetchall() > [(0,)]
+        flags = con.execute(named_query("review_load").sql).fetchall()
+        counted = con.execute("""
+            SELECT avg(review::INT), sum(missed), sum((missed AND review)::INT), sum(wrong), sum((wrong AND review)::INT)
+            FROM mc_dropout
+            JOIN (SELECT *, decision <> label AS wrong, wrong AND label = 'ED' AS missed FROM prediction)
+                USING (evaluation_id, case_id)
+            JOIN leaderboard USING (evaluation_id)
+            WHERE base_model = 'smollm2-135m' AND recipe = 'tuned_safe'
+        """).fetchone()
         by_claim = {row[0]: row[1:] for row in con.execute(named_query("claims").sql).fetchall()}
+
+    # The review flag of tuned_safe finds as many missed emergencies as chance would, and as one pass does.
+    load, *caught = next(row[4:] for row in flags if row[:3] == ("smollm2-135m", "tuned_safe", None))
+    assert (round(load, 3), caught) == (0.133, [24, 3, 3, 778, 171, 178])
+    assert counted == pytest.approx((load, 24, 3, 778, 171))
 
     (loss,) = (row for sentence, row in by_claim.items() if sentence.endswith("read as 2 points of accuracy."))
     assert [round(figure, 3) for figure in loss[1:4]] == [0.006, -0.003, 0.014]

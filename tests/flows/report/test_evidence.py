@@ -186,6 +186,35 @@ def test_a_reason_is_printed_whole_where_there_is_no_figure(landed, tmp_path, mo
     assert (flag["load"], flag["score"], flag["AURC"]) == ([f"not available: {no_dropout}"], [""], ["n/a"])
 
 
+def test_the_review_table_has_catch_beside_load_and_the_models_of_a_recipe_together(tmp_path):
+    """Rows as an earlier version landed them, without intervals, and of today."""
+    today = {
+        "wrong_flagged_low": 0.1,
+        "wrong_flagged_high": 0.9,
+        "missed_ed_flagged_low": 0.01,
+        "missed_ed_flagged_high": 0.9,
+    }
+    for seed, missed_ed, intervals in ((42, 4, {}), (43, 0, today)):
+        id = f"t{seed}"
+        rows = evaluation(f"e{id}", id, CASES, mc_status="available", mc_reason=None, mc_cases=60, mc_passes=50)
+        rows["review_flag"] = [
+            full("review_flag", evaluation_id=f"e{id}", score=score, cases=60, load=0.25, aurc=0.2, error_kept=(10 - caught) / 45,
+                 error_flagged=caught / 15, missed_ed=missed_ed, missed_ed_flagged=0.25 if missed_ed else None, **intervals)
+            for score, caught in (("vote_entropy", 5), ("single_pass_entropy", 5), ("max_probability", 10))
+        ]  # fmt: skip
+        land(tmp_path, id, rows, seed=seed, cell_id=f"smol-4bit-r1-s{seed}")
+
+    first, second, together = tables()[FLAG].records()
+    votes, _, one_pass = (line for line in first["wrong\ncaught"].split("\n"))
+    assert (votes, one_pass) == ("5 of 10: 0.50", "10 of 10: 1.00")
+    assert first["missed ED\ncaught"].split("\n")[0] == "1 of 4: 0.25"
+    assert second["wrong\ncaught"].split("\n")[0] == "5 of 10: 0.50 [0.10, 0.90]"
+    assert second["missed ED\ncaught"].split("\n")[0] == "no misses"
+    assert together["experiment"] == "smol r1\n2 models together"
+    cells = [together[name].split("\n")[0] for name in ("load", "missed ED\ncaught", "wrong\ncaught")]
+    assert cells == ["0.250", "1 of 4", "10 of 20"]
+
+
 def test_losses_time_speed_and_memory_are_shown_and_nothing_for_what_was_not_trained(landed):
     table = {row["experiment"]: row for row in tables()["Training, and what it took"].records()}
     own_row = table["smol-4bit-r1-s42"]
