@@ -72,8 +72,8 @@ def print_plan(console: Console, selection: Selection) -> None:
             print_line(
                 console,
                 f"primary  {claim.base_model} {claim.recipe}, {' against '.join(claim.sides)}, seeds "
-                f"{', '.join(map(str, claim.seeds or ()))}: {' and '.join(claim.figures)} within a "
-                f"margin of {claim.margin:g}; fixed before the first evaluation as {claim.digest}",
+                f"{', '.join(map(str, claim.seeds or ()))}: {' and '.join(claim.figures)}, margin "
+                f"{claim.margin:g}; it lands when the sweep starts, as {claim.digest}",
             )
         print_power(console, selection, cases)
 

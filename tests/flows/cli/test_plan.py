@@ -79,15 +79,12 @@ def test_what_is_trained_and_would_be_scored_again_is_said_with_its_time(smoke, 
     assert "time " not in text and "prefixes " not in text, "a plan of what is done says no time"
 
 
-def test_a_plan_names_the_primary_claim_alone_where_the_grid_has_one(smoke, offline, monkeypatch):
-    monkeypatch.setenv("TRIAGE_HOME", str(smoke[0].home))
+def test_a_plan_names_the_primary_claim_alone_where_the_grid_has_one(offline):
     claim = ["seeds=[42, 43]", "primary.recipe=baseline", "primary.base_model=tiny-llama"]
     selection = select("smoke", claim, Narrowing(bits=[4]))
     (line,) = [line for line in printed(selection).splitlines() if line.startswith("primary ")]
-    assert line.startswith(
-        "primary  tiny-llama baseline, 4bit against 8bit, seeds 42, 43: accuracy and ed_recall within"
-    )
-    assert line.endswith(f"as {selection.grid.primary_claim.digest}")
+    start = "primary  tiny-llama baseline, 4bit against 8bit, seeds 42, 43: accuracy and ed_recall, margin 0.02; "
+    assert line.startswith(start) and line.endswith(f"as {selection.grid.primary_claim.digest}")
     assert "primary " not in printed(select("smoke", narrowing=Narrowing(bits=[4])))
 
 
