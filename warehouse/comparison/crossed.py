@@ -11,12 +11,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.judging.point_metrics import Floats
 
 LEVEL = 0.95
+MOST_SEEDS = 100  # further ones that `needed` considers
+MOST_GROUPS = 10_000
+# Variances that a training, a group and a cell add to one cell. With one training only that of a
+# group is known, and holds all three.
+Components = tuple[float | None, float, float | None]
 
 
 @dataclass(frozen=True)
@@ -37,9 +44,13 @@ class Crossed:
     group_component: float
     cell_component: float | None
 
+    @property
+    def components(self) -> Components:
+        return self.training_component, self.group_component, self.cell_component
+
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """Student's interval of this level around the difference."""
-        half = student_quantile((1 + level) / 2, self.freedom) * self.error
+        half = float(student_quantile((1 + level) / 2, self.freedom)) * self.error
         return self.difference - half, self.difference + half
 
     def p_worse(self, margin: float) -> float:
@@ -47,11 +58,12 @@ class Crossed:
         return student_tail((self.difference + margin) / self.error, self.freedom)
 
 
-def student_quantile(share: float, freedom: float) -> float:
+def student_quantile(share: float, freedom: Any) -> Any:
+    """For one number of degrees of freedom, or an array of them."""
     # Not at the top: what only reads stored figures starts fast.
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, share))
+    return stdtrit(freedom, share)
 
 
 def student_tail(t: float, freedom: float) -> float:
@@ -107,3 +119,46 @@ def crossed(values: Floats, influences: Floats) -> Crossed | None:
         max(0.0, (of_groups - of_cells) / trainings),
         of_cells,
     )
+
+
+def expected_half_width(trainings: Any, units: Any, components: Components) -> Any:
+    """Half of the interval of LEVEL that so many trainings and units would have with these
+    components; either number may be an array, and so is the result then.
+    """
+    of_training, of_unit, of_cell = components
+    if of_training is None or of_cell is None:
+        return student_quantile((1 + LEVEL) / 2, units - 1) * np.sqrt(of_unit / units)
+
+    trainings_square = units * of_training + of_cell
+    units_square = trainings * of_unit + of_cell
+    square = trainings_square + units_square - of_cell
+    freedom = square**2 / (
+        trainings_square**2 / (trainings - 1)
+        + units_square**2 / (units - 1)
+        + of_cell**2 / ((trainings - 1) * (units - 1))
+    )
+    quantile = student_quantile((1 + LEVEL) / 2, np.maximum(freedom, trainings - 1))
+    return quantile * np.sqrt(square / (trainings * units))
+
+
+def needed(
+    trainings: int, units: int, components: Components, margin: float
+) -> tuple[int | None, int | None]:
+    """How many more trainings, with these units, and how many more units, with these trainings, make
+    half of the expected interval at most `margin`.
+
+    None where no number up to MOST_SEEDS or MOST_GROUPS does; for trainings also where there is one,
+    which does not tell how trainings differ.
+    """
+    more_seeds = None
+    if trainings > 1:
+        seeds = trainings + np.arange(1, MOST_SEEDS + 1)
+        more_seeds = _first(expected_half_width(seeds, units, components) <= margin)
+
+    groups = units + np.arange(1, MOST_GROUPS + 1)
+    return more_seeds, _first(expected_half_width(trainings, groups, components) <= margin)
+
+
+def _first(does: NDArray[np.bool_]) -> int | None:
+    """The place of the first that does, from 1."""
+    return int(does.argmax()) + 1 if does.any() else None
