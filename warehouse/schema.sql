@@ -840,94 +840,76 @@ CREATE TABLE pair_metric (
     evaluation_8bit VARCHAR NOT NULL,
     rule VARCHAR NOT NULL CHECK (rule IN ('primary', 'argmax')),
     metric VARCHAR NOT NULL CHECK (
-        metric IN ('accuracy', 'ed_recall', 'ed_f2', 'macro_f1', 'expected_cost', 'ed_auroc')
+        metric IN ('accuracy', 'ed_recall', 'ed_f2', 'macro_f1', 'over_triage', 'expected_cost', 'ed_auroc', 'loss')
     ),
     value_4bit DOUBLE,
     value_8bit DOUBLE,
     difference DOUBLE,
     low DOUBLE,
     high DOUBLE,
-    bootstrap_low DOUBLE,
-    bootstrap_high DOUBLE,
-    tango_low DOUBLE,
-    tango_high DOUBLE,
-    method VARCHAR NOT NULL,
-    n INTEGER NOT NULL,
+    cases INTEGER NOT NULL,
     groups INTEGER,
     b INTEGER,
     c INTEGER,
     mcnemar_p DOUBLE CHECK (mcnemar_p BETWEEN 0 AND 1),
     margin DOUBLE,
-    verdict VARCHAR CHECK (verdict IN ('not inferior', 'inferior', 'cannot conclude')),
+    verdict VARCHAR CHECK (verdict IN ('not worse', 'within', 'worse', 'cannot conclude')),
     note VARCHAR
 );
 COMMENT ON TABLE pair_metric IS 'One row per 4-bit/8-bit pair of evaluations, rule and metric. Computed by the loader, never landed.';
 COMMENT ON COLUMN pair_metric.evaluation_4bit IS 'evaluation_id of the 4-bit side';
 COMMENT ON COLUMN pair_metric.evaluation_8bit IS 'evaluation_id of the 8-bit side';
-COMMENT ON COLUMN pair_metric.rule IS '''primary'' (the recipe''s own rule) or ''argmax''; ed_auroc, which depends on no rule, has ''argmax''';
+COMMENT ON COLUMN pair_metric.rule IS '''primary'' (the recipe''s own rule) or ''argmax''; ed_auroc and loss, which depend on no rule, have ''argmax''';
 COMMENT ON COLUMN pair_metric.value_4bit IS 'the figure at 4 bits';
 COMMENT ON COLUMN pair_metric.value_8bit IS 'the figure at 8 bits';
 COMMENT ON COLUMN pair_metric.difference IS '4 bits minus 8 bits on the same cases';
-COMMENT ON COLUMN pair_metric.low IS 'lower end of the 95 % interval of the difference: the wider of both methods';
-COMMENT ON COLUMN pair_metric.high IS 'upper end of the 95 % interval of the difference: the wider of both methods';
-COMMENT ON COLUMN pair_metric.bootstrap_low IS 'lower end of the 95 % interval of the paired bootstrap';
-COMMENT ON COLUMN pair_metric.bootstrap_high IS 'upper end of the 95 % interval of the paired bootstrap';
-COMMENT ON COLUMN pair_metric.tango_low IS 'lower end of Tango''s score interval; proportions only';
-COMMENT ON COLUMN pair_metric.tango_high IS 'upper end of Tango''s score interval; proportions only';
-COMMENT ON COLUMN pair_metric.groups IS 'groups that were resampled; NULL where cases have none';
+COMMENT ON COLUMN pair_metric.low IS 'lower end of the 95 % interval of the difference over groups; chance in training is left out';
+COMMENT ON COLUMN pair_metric.high IS 'upper end of the 95 % interval of the difference over groups; chance in training is left out';
+COMMENT ON COLUMN pair_metric.cases IS 'cases that the metric is computed from: emergencies, or all';
+COMMENT ON COLUMN pair_metric.groups IS 'groups of cases that the interval rests on; NULL where cases have none, and each counts as independent';
 COMMENT ON COLUMN pair_metric.b IS 'cases that are right at 4 bits only';
 COMMENT ON COLUMN pair_metric.c IS 'cases that are right at 8 bits only';
 COMMENT ON COLUMN pair_metric.mcnemar_p IS 'p value of the exact two-sided McNemar test; assumes independent cases';
-COMMENT ON COLUMN pair_metric.margin IS 'difference up to which 4 bits count as not inferior';
-COMMENT ON COLUMN pair_metric.verdict IS 'whether 4 bits are ''not inferior'' or ''inferior'' at the margin, or ''cannot conclude''';
+COMMENT ON COLUMN pair_metric.margin IS 'loss that the verdict allows for; NULL for a cost and a loss, which have no verdict';
+COMMENT ON COLUMN pair_metric.verdict IS 'where the interval lies: ''not worse'' (above -margin), ''within'' (inside both margins), ''worse'' (below -margin); else ''cannot conclude''';
+COMMENT ON COLUMN pair_metric.note IS 'what the interval leaves out or assumes, or why a figure or an interval is missing';
 
 CREATE TABLE reference_metric (
     evaluation_id VARCHAR NOT NULL,
     reference_evaluation VARCHAR NOT NULL,
     rule VARCHAR NOT NULL CHECK (rule IN ('primary', 'argmax')),
     metric VARCHAR NOT NULL CHECK (
-        metric IN ('accuracy', 'ed_recall', 'ed_f2', 'macro_f1', 'expected_cost', 'ed_auroc', 'over_triage',
-        'loss')
+        metric IN ('accuracy', 'ed_recall', 'ed_f2', 'macro_f1', 'over_triage', 'expected_cost', 'ed_auroc', 'loss')
     ),
     value DOUBLE,
     reference_value DOUBLE,
     difference DOUBLE,
     low DOUBLE,
     high DOUBLE,
-    bootstrap_low DOUBLE,
-    bootstrap_high DOUBLE,
-    tango_low DOUBLE,
-    tango_high DOUBLE,
-    method VARCHAR NOT NULL,
-    n INTEGER NOT NULL,
+    cases INTEGER NOT NULL,
     groups INTEGER,
     right_only INTEGER,
     reference_right_only INTEGER,
     mcnemar_p DOUBLE CHECK (mcnemar_p BETWEEN 0 AND 1),
     margin DOUBLE,
-    verdict VARCHAR CHECK (verdict IN ('not inferior', 'inferior', 'cannot conclude')),
+    verdict VARCHAR CHECK (verdict IN ('not worse', 'within', 'worse', 'cannot conclude')),
     note VARCHAR
 );
 COMMENT ON TABLE reference_metric IS 'One row per pair of a precision and its reference (bfloat16), rule and metric. Computed by the loader, never landed.';
 COMMENT ON COLUMN reference_metric.reference_evaluation IS 'the evaluation at the reference';
-COMMENT ON COLUMN reference_metric.rule IS '''primary'' (the recipe''s own rule) or ''argmax''; ed_auroc and loss, which depend on no rule, have ''argmax''';
 COMMENT ON COLUMN reference_metric.value IS 'the figure at the precision';
 COMMENT ON COLUMN reference_metric.reference_value IS 'the figure at the reference';
 COMMENT ON COLUMN reference_metric.difference IS 'the precision minus the reference on the same cases';
-COMMENT ON COLUMN reference_metric.groups IS 'groups that were resampled; NULL where cases have none';
 COMMENT ON COLUMN reference_metric.right_only IS 'cases that are right at the precision only';
 COMMENT ON COLUMN reference_metric.reference_right_only IS 'cases that are right at the reference only';
-COMMENT ON COLUMN reference_metric.margin IS 'difference up to which the precision counts as not inferior';
-COMMENT ON COLUMN reference_metric.verdict IS 'whether the precision is ''not inferior'' or ''inferior'' at the margin, or ''cannot conclude''';
 
 CREATE TABLE pooled_metric (
     pool VARCHAR NOT NULL,
     base_model VARCHAR NOT NULL,
+    recipe VARCHAR NOT NULL,
+    seed_group VARCHAR NOT NULL,
     rule VARCHAR NOT NULL CHECK (rule IN ('primary', 'argmax', 'target_recall')),
     metric VARCHAR NOT NULL,
-    pairs INTEGER NOT NULL,
-    pairs_left_out INTEGER NOT NULL,
-    recipes INTEGER NOT NULL,
     seeds INTEGER NOT NULL,
     cases INTEGER NOT NULL,
     groups INTEGER,
@@ -935,41 +917,37 @@ CREATE TABLE pooled_metric (
     value_8bit DOUBLE,
     difference DOUBLE,
     standard_error DOUBLE,
+    freedom DOUBLE,
     low DOUBLE,
     high DOUBLE,
-    could_show DOUBLE,
-    seed_sd DOUBLE,
-    seed_low DOUBLE,
-    seed_high DOUBLE,
+    training_component DOUBLE,
+    group_component DOUBLE,
+    cell_component DOUBLE,
+    more_seeds INTEGER,
+    more_groups INTEGER,
     margin DOUBLE NOT NULL,
     p_value DOUBLE CHECK (p_value BETWEEN 0 AND 1),
-    verdict VARCHAR NOT NULL,
-    method VARCHAR NOT NULL,
+    verdict VARCHAR NOT NULL CHECK (verdict IN ('not worse', 'within', 'worse', 'cannot conclude')),
     note VARCHAR,
-    PRIMARY KEY (pool, base_model, rule, metric)
+    PRIMARY KEY (pool, seed_group, rule, metric)
 );
-COMMENT ON TABLE pooled_metric IS 'One row per pool of pairs, base model, rule and metric: 4 minus 8 bits, averaged. Computed by the loader, never landed.';
-COMMENT ON COLUMN pooled_metric.pool IS 'digest of the pairs that are pooled; changes with any of them';
-COMMENT ON COLUMN pooled_metric.base_model IS 'short name of the base model; ''all'': the mean over the pairs of every base model';
+COMMENT ON TABLE pooled_metric IS 'One row per pool of pairs, recipe under one setting, rule and metric: 4 minus 8 bits, the mean over its seeds. Computed by the loader, never landed.';
+COMMENT ON COLUMN pooled_metric.pool IS 'digest of the pairs that are shown together; changes with any of them';
 COMMENT ON COLUMN pooled_metric.rule IS '''primary'' (the recipe''s own rule), ''argmax'', or ''target_recall'' (by the threshold of each model); ed_auroc, which depends on no rule, has ''argmax''';
-COMMENT ON COLUMN pooled_metric.pairs IS 'pairs that are averaged: at least one of both models beats the best constant answer';
-COMMENT ON COLUMN pooled_metric.pairs_left_out IS 'pairs that are not averaged: neither model beats the best constant answer, or the rule gave no decision';
-COMMENT ON COLUMN pooled_metric.recipes IS 'number of recipes among the averaged pairs';
-COMMENT ON COLUMN pooled_metric.seeds IS 'number of seeds among the averaged pairs';
-COMMENT ON COLUMN pooled_metric.cases IS 'cases that the metric is computed from: emergencies, or all';
-COMMENT ON COLUMN pooled_metric.groups IS 'groups that were resampled; NULL where cases have none';
-COMMENT ON COLUMN pooled_metric.value_4bit IS 'mean of the figure over the averaged pairs at 4 bits';
-COMMENT ON COLUMN pooled_metric.value_8bit IS 'mean of the figure over the averaged pairs at 8 bits';
-COMMENT ON COLUMN pooled_metric.difference IS 'mean over the averaged pairs of 4 bits minus 8 bits on the same cases';
-COMMENT ON COLUMN pooled_metric.standard_error IS 'standard error of the difference over groups (or cases), of these trained models';
-COMMENT ON COLUMN pooled_metric.low IS 'lower end of the band: all bands of the pool hold together with 95 % confidence';
-COMMENT ON COLUMN pooled_metric.high IS 'upper end of the band: all bands of the pool hold together with 95 % confidence';
-COMMENT ON COLUMN pooled_metric.could_show IS 'the smallest margin at which these cases show 4 bits not inferior if both are truly alike: half the band';
-COMMENT ON COLUMN pooled_metric.seed_sd IS 'standard deviation of the difference between seeds of one base model and recipe under one setting; NULL without two seeds';
-COMMENT ON COLUMN pooled_metric.seed_low IS 'lower end of Student''s 95 % interval of the difference over trainings; NULL without two seeds of a recipe under one setting';
-COMMENT ON COLUMN pooled_metric.seed_high IS 'upper end of that interval; a verdict needs the band over cases (low, high) and this interval';
-COMMENT ON COLUMN pooled_metric.p_value IS 'adjusted one-sided p value of ''worse than the margin'', from the same joint bootstrap as the bands';
-COMMENT ON COLUMN pooled_metric.verdict IS 'whether 4 bits are ''not inferior'' or ''inferior'' at the margin by the band and between seeds, or ''cannot conclude'' and why';
+COMMENT ON COLUMN pooled_metric.seeds IS 'seeds of the recipe of which both models have decisions by the rule';
+COMMENT ON COLUMN pooled_metric.value_4bit IS 'mean of the figure over the seeds at 4 bits';
+COMMENT ON COLUMN pooled_metric.value_8bit IS 'mean of the figure over the seeds at 8 bits';
+COMMENT ON COLUMN pooled_metric.difference IS 'mean over the seeds of 4 bits minus 8 bits on the same cases';
+COMMENT ON COLUMN pooled_metric.standard_error IS 'standard error of the difference over trainings and groups; with one seed over groups alone';
+COMMENT ON COLUMN pooled_metric.freedom IS 'degrees of freedom of Student''s interval (Satterthwaite); with one seed groups - 1';
+COMMENT ON COLUMN pooled_metric.low IS 'lower end of the 95 % interval of the difference over trainings and groups; with one seed over groups alone';
+COMMENT ON COLUMN pooled_metric.high IS 'upper end of the 95 % interval of the difference over trainings and groups; with one seed over groups alone';
+COMMENT ON COLUMN pooled_metric.training_component IS 'variance between trainings, of a cell (a training and a group); NULL with one seed';
+COMMENT ON COLUMN pooled_metric.group_component IS 'variance between groups, of a cell; with one seed it holds all three';
+COMMENT ON COLUMN pooled_metric.cell_component IS 'variance of a cell that neither its training nor its group explains; NULL with one seed';
+COMMENT ON COLUMN pooled_metric.more_seeds IS 'further seeds with which half the interval is expected to be at most the margin; NULL where it is, where 100 do not do, and with one seed';
+COMMENT ON COLUMN pooled_metric.more_groups IS 'further groups (cases, where these have none) with which half the interval is expected to be at most the margin; NULL where it is, and where 10,000 do not do';
+COMMENT ON COLUMN pooled_metric.p_value IS 'one-sided p value of ''worse than the margin'', of this row alone';
 
 CREATE TABLE adjusted_bound (
     evaluation_id VARCHAR NOT NULL,

@@ -3,8 +3,10 @@
 -- A pair has figures and the same cases on both sides, figures belong to a pair, and they equal
 -- those computed from predictions.
 WITH computed AS (
-    UNPIVOT (SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1 FROM prediction_figures)
-    ON accuracy, ed_recall, ed_f2, macro_f1 INTO NAME metric VALUE figure
+    UNPIVOT (
+        SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1, over_triage, loss FROM prediction_figures
+    )
+    ON accuracy, ed_recall, ed_f2, macro_f1, over_triage, loss INTO NAME metric VALUE figure
     UNION ALL BY NAME
     SELECT evaluation_id, 'argmax' AS rule, 'ed_auroc' AS metric, ed_auroc AS figure FROM auroc_by_ranks
 ),
@@ -41,6 +43,6 @@ WHERE p.metric <> 'expected_cost'
         OR abs(p.value_4bit - four.figure) > 1e-9
         OR abs(p.value_8bit - eight.figure) > 1e-9
         OR abs(p.difference - (p.value_4bit - p.value_8bit)) > 1e-9
-        OR abs((p.b - p.c) / p.n - p.difference) > 1e-9
+        OR abs((p.b - p.c) / p.cases - p.difference) > 1e-9
         OR p.low > p.high
     );

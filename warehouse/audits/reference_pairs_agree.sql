@@ -29,6 +29,6 @@ WHERE p.metric <> 'expected_cost'
         OR abs(p.value - one.figure) > 1e-9
         OR abs(p.reference_value - reference.figure) > 1e-9
         OR abs(p.difference - (p.value - p.reference_value)) > 1e-9
-        OR abs((p.right_only - p.reference_right_only) / p.n - p.difference) > 1e-9
+        OR abs((p.right_only - p.reference_right_only) / p.cases - p.difference) > 1e-9
         OR p.low > p.high
     );

@@ -1,5 +1,5 @@
-"""Confusion tables and placements of many evaluations on the same cases, summed by the unit that is
-resampled, and metrics as sums of ratios of these totals.
+"""The cases that several evaluations decided, and their metrics as sums of ratios of totals, with what
+each unit (a group, or a case without one) adds to them.
 
 The figures equal those of `tasks/judging/point_metrics.py`, and the AUROC that of
 `tasks/judging/score_metrics.py`.
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.judging.point_metrics import Floats, Ints, placements
+from tasks.judging.point_metrics import Floats, Ints, UnitCounts, placements
 from tasks.spec import LABELS
 
-POOLED = ("accuracy", "ed_recall", "ed_f2", "macro_f1", "over_triage")
 OF_EMERGENCIES = ("ed_recall", "ed_f2")  # computed from cases with the label ED
 # Columns of _COUNTED, by rule.
 RULES = {"primary": "decision", "argmax": "argmax", "target_recall": "target_recall"}
@@ -27,6 +27,7 @@ WITH listed AS (
 )
 SELECT
     model,
+    dense_rank() OVER (ORDER BY case_id) - 1 AS "case",
     dense_rank() OVER (ORDER BY coalesce(case_group, 'case ' || case_id)) - 1 AS unit,
     list_position($labels, label) - 1 AS truth,
     list_position($labels, decision) - 1 AS decision,
@@ -37,9 +38,22 @@ SELECT
         coalesce(target_recall, CASE WHEN primary_rule = 'target_recall' THEN decision END)
     ) - 1 AS target_recall,
     p_ed,
+    nll,
     case_group IS NOT NULL AS grouped
 FROM prediction JOIN listed USING (evaluation_id) JOIN evaluation USING (evaluation_id)
 """
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric of several models: values (models,), and influences (models, units), what each unit
+    adds to a value. `behind`: how many units hold cases that the metric is computed from; macro-F1
+    and the AUROC: of the rarest kind.
+    """
+
+    values: Floats
+    influences: Floats
+    behind: int
 
 
 @dataclass(frozen=True)
@@ -48,27 +62,42 @@ class Cells:
     row = truth, column = decision.
 
     `placed`: sums of placements by the probability of ED, (units, models, 2): over emergencies, and
-    over the other cases; None where they are not asked for.
+    over the other cases; `losses`: sums over cases, (units, models). `costs` (3, 3) or None.
     """
 
     counts: Floats
-    placed: Floats | None = None
+    placed: Floats
+    losses: Floats
+    costs: Floats | None = None
 
-    def part(self, models: list[int]) -> Cells:
-        return Cells(
-            self.counts[:, models], None if self.placed is None else self.placed[:, models]
-        )
-
-    def ratios(self, metric: str) -> tuple[Floats, Floats]:
-        """Numerators and denominators of one of POOLED, or of ED_AUROC, each (units, models, ratios):
-        the metric of a model is the sum of its ratios of totals.
+    def measured(self, metric: str) -> Measured:
+        """The sum over ratios N / D of totals; a unit adds the sum of (n - N / D d) / D. Units that
+        no total counts are left out, such as those without an emergency from the ED recall.
         """
         of_metric = getattr(self, f"_{metric}")  # _accuracy, _ed_recall, ...: a method for each
         numerators, denominators = of_metric()
-        if numerators.ndim == 3:
-            return numerators, denominators
+        if numerators.ndim == 2:
+            numerators, denominators = numerators[..., None], denominators[..., None]
 
-        return numerators[..., None], denominators[..., None]
+        totals = denominators.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios = numerators.sum(axis=0) / totals
+            influences = ((numerators - ratios * denominators) / totals).sum(axis=-1)
+
+        counted = denominators.any(axis=(1, 2))
+        return Measured(ratios.sum(axis=-1), influences[counted].T, self._units.behind(metric))
+
+    @property
+    def _units(self) -> UnitCounts:
+        has_cases = self._actual.max(axis=1) > 0
+        return UnitCounts(
+            has_cases.sum(axis=0), len(self.counts), int(has_cases[:, 1:].any(axis=1).sum())
+        )
+
+    @property
+    def by_class(self) -> Floats:
+        """Cases of each class, (3,): the most of a model, since one may have no decisions."""
+        return np.asarray(self._actual.sum(axis=0).max(axis=0))
 
     @property
     def _actual(self) -> Floats:
@@ -101,14 +130,20 @@ class Cells:
         numerators = 2 * self._hits[..., has_cases] / max(int(has_cases.sum()), 1)
         return numerators, (self._actual + self._decided)[..., has_cases]
 
+    def _expected_cost(self) -> tuple[Floats, Floats]:
+        costs = np.full((3, 3), np.nan) if self.costs is None else self.costs
+        return np.asarray((self.counts * costs).sum((-2, -1))), self._actual.sum(-1)
+
+    def _loss(self) -> tuple[Floats, Floats]:
+        return self.losses, self._actual.sum(-1)
+
     def _ed_auroc(self) -> tuple[Floats, Floats]:
         """The mean placement of emergencies, plus that of the others, minus the AUROC.
 
-        Either mean alone is the AUROC. Only both together vary between resamples as the AUROC does
+        Either mean alone is the AUROC. Only both together vary between samples as the AUROC does
         (in first order, as DeLong's variance and, by group, Obuchowski's, Biometrics 53 (1997)
         567-578); the third ratio is constant.
         """
-        assert self.placed is not None
         emergencies = self._actual[..., 0]
         cases = self._actual.sum(-1)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -122,68 +157,78 @@ class Cells:
 
 @dataclass(frozen=True)
 class JudgedCases:
-    """The cases of several evaluations, one entry each; `decided` by rule, -1 where it gave none.
-
-    `p_ed`: the probability of ED.
+    """The cases of several evaluations of one set: `unit` and `truth` (cases,); `decided` by rule,
+    (models, cases), -1 where it gave none; `p_ed`, the probability of ED, and `losses`, in nats,
+    (models, cases).
     """
 
-    model: Ints
     unit: Ints
     truth: Ints
     decided: dict[str, Ints]
     p_ed: Floats
+    losses: Floats
     grouped: bool
-    models: int
 
     @property
     def units(self) -> int:
         return int(self.unit.max()) + 1 if len(self.unit) else 0
 
-    def cells(self, rule: str) -> Cells:
-        """Confusion tables by unit and model; a model without decisions has empty ones."""
+    def applied(self, rule: str) -> NDArray[np.bool_]:
+        """Whether a rule decided every case of a model, (models,)."""
+        return np.asarray((self.decided[rule] >= 0).all(axis=1))
+
+    def cells(self, rule: str, costs: Floats | None = None) -> Cells:
+        """Sums by unit and model; a model without decisions has empty tables."""
         decided = self.decided[rule]
-        counted = decided >= 0
-        # The flat index of (unit, model, truth, decision), so that one bincount fills all tables.
-        place = (self.unit * self.models + self.model) * 9 + self.truth * 3 + decided
-        shape = (self.units, self.models, len(LABELS), len(LABELS))
-        counts = np.bincount(place[counted], minlength=int(np.prod(shape)))
-        # The AUROC does not depend on the rule, so its sums are made once, with the argmax.
-        placed = self._placed(counted) if rule == "argmax" else None
-        return Cells(counts.astype(np.float64).reshape(shape), placed)
+        models, cases = decided.shape
+        model = np.arange(models)[:, None]
+        # The place of (unit, model, truth, decision), so that one bincount fills all tables.
+        table = (self.unit * models + model) * 9 + self.truth * 3 + decided
+        counts = np.bincount(table[decided >= 0], minlength=self.units * models * 9)
 
-    def _placed(self, counted: NDArray[np.bool_]) -> Floats:
-        """Sums of placements, (units, models, 2)."""
         emergency = self.truth == 0
-        shares = np.zeros(len(self.model))
-        by_model = np.argsort(self.model, kind="stable")
-        ends = np.cumsum(np.bincount(self.model, minlength=self.models))
-        for rows in np.split(by_model, ends[:-1]):
-            cases = rows[counted[rows]]
-            shares[cases] = placements(self.p_ed[cases], emergency[cases])
-
+        placed = [placements(scores, emergency) for scores in self.p_ed]
         # Column 0 is that of the emergencies, for which ~emergency is 0.
-        place = (self.unit * self.models + self.model) * 2 + ~emergency
-        shape = (self.units, self.models, 2)
-        sums = np.bincount(place[counted], shares[counted], minlength=int(np.prod(shape)))
-        return np.asarray(sums, dtype=np.float64).reshape(shape)
+        kind = (self.unit * models + model) * 2 + ~emergency
+
+        def summed(place: Ints, values: Any, columns: int) -> Floats:
+            sums = np.bincount(place.ravel(), np.ravel(values), self.units * models * columns)
+            return np.asarray(sums, dtype=np.float64)
+
+        return Cells(
+            counts.astype(np.float64).reshape(self.units, models, len(LABELS), len(LABELS)),
+            summed(kind, placed, 2).reshape(self.units, models, 2),
+            summed(self.unit * models + model, self.losses, 1).reshape(self.units, models),
+            costs,
+        )
 
 
 def judged_cases(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> JudgedCases:
-    """The predictions of these evaluations; units in the order of their names, so that seeded
-    resampling is repeatable.
-    """
+    """The predictions of these evaluations, cases and units in the order of their names."""
     params = {"ids": list(ids), "labels": list(LABELS)}
     columns = con.execute(_COUNTED, params).fetchnumpy()
 
     def codes(name: str) -> Ints:
         return np.ma.filled(columns[name], -1).astype(np.int64)
 
+    place = (codes("model"), codes("case"))
+    cases = int(place[1].max()) + 1 if len(place[1]) else 0
+
+    def by_model(values: Any, missing: float) -> Any:
+        filled = np.full((len(ids), cases), missing)
+        filled[place] = np.ma.filled(values.astype(filled.dtype), missing)
+        return filled
+
+    def by_case(name: str) -> Ints:
+        values = np.zeros(cases, dtype=np.int64)
+        values[place[1]] = codes(name)
+        return values
+
     return JudgedCases(
-        codes("model"),
-        codes("unit"),
-        codes("truth"),
-        {rule: codes(column) for rule, column in RULES.items()},
-        np.ma.filled(columns["p_ed"], np.nan).astype(np.float64),
+        by_case("unit"),
+        by_case("truth"),
+        {rule: by_model(columns[column], -1) for rule, column in RULES.items()},
+        by_model(columns["p_ed"], np.nan),
+        by_model(columns["nll"], np.nan),
         bool(len(columns["grouped"]) and columns["grouped"].any()),
-        len(ids),
     )

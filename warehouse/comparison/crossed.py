@@ -19,6 +19,12 @@ from numpy.typing import NDArray
 from tasks.judging.point_metrics import Floats
 
 LEVEL = 0.95
+MARGIN = 0.02  # a loss that a verdict allows for, as a share of 1
+LOWER_IS_BETTER = ("over_triage",)
+NOT_WORSE = "not worse"  # the interval lies above -margin
+WITHIN = "within"  # it lies inside both margins
+WORSE = "worse"  # it lies below -margin
+CANNOT_CONCLUDE = "cannot conclude"
 MOST_SEEDS = 100  # further ones that `needed` considers
 MOST_GROUPS = 10_000
 # Variances that a training, a group and a cell add to one cell. With one training only that of a
@@ -157,6 +163,41 @@ def needed(
 
     groups = units + np.arange(1, MOST_GROUPS + 1)
     return more_seeds, _first(expected_half_width(trainings, groups, components) <= margin)
+
+
+def verdict_on(metric: str, low: float, high: float, margin: float) -> str:
+    """The verdict that the interval of a metric's difference gives, whichever way it is better."""
+    if metric in LOWER_IS_BETTER:
+        low, high = -high, -low
+    if low > -margin:
+        return WITHIN if high < margin else NOT_WORSE
+    return WORSE if high < -margin else CANNOT_CONCLUDE
+
+
+def in_words(row: Any) -> str:
+    """The verdict of a row of `quantization_summary`, or of one with its columns, as it is printed:
+    `cannot conclude: 2 more seeds` names what takes the smaller share of what there is.
+    """
+    points = f"{100 * row.margin:g} points"
+    if row.verdict != CANNOT_CONCLUDE:
+        by = {NOT_WORSE: "not worse by", WITHIN: "within", WORSE: "worse by more than"}
+        return f"{by[row.verdict]} {points}"
+    if row.low is None:
+        return CANNOT_CONCLUDE
+    if row.seeds == 1:
+        return f"{CANNOT_CONCLUDE}: a second seed"
+
+    units, unit = (row.cases, "case") if row.groups is None else (row.groups, "group")
+    efforts = [
+        (more / there, f"{more:,} more {name}{'' if more == 1 else 's'}")
+        for more, there, name in ((row.more_seeds, row.seeds, "seed"), (row.more_groups, units, unit))
+        if more is not None
+    ]
+    if efforts:
+        return f"{CANNOT_CONCLUDE}: {min(efforts)[1]}"
+    if (row.high - row.low) / 2 <= row.margin:
+        return f"{CANNOT_CONCLUDE}: too close to {points}"
+    return f"{CANNOT_CONCLUDE}: more seeds and more {unit}s"
 
 
 def _first(does: NDArray[np.bool_]) -> int | None:

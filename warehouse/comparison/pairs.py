@@ -4,26 +4,24 @@ keeps `pair_metric` and `reference_metric` equal to what the predictions of all 
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
-from tasks.judging.point_metrics import Floats, Ints
+from tasks.judging.point_metrics import ED_AUROC, Floats
 from tasks.spec import LABELS
-from warehouse.comparison.paired import (
-    METRICS,
-    WITH_OVER_TRIAGE,
-    MetricComparison,
-    PairedDecisions,
-    compare,
-    compare_auroc,
-    compare_losses,
-    not_available,
-)
+from warehouse.comparison.cells import judged_cases
+from warehouse.comparison.differences import COST, LOSS, METRICS, differences
+from warehouse.schema import insert
 
 Pair = tuple[Any, ...]  # a row of a PairTable's view: its `keys`
+FIGURES = (
+    *("rule", "metric", "value_4bit", "value_8bit", "difference", "low", "high", "cases", "groups"),
+    *("b", "c", "mcnemar_p", "margin", "verdict", "note"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,17 +29,14 @@ class PairTable:
     """A view of pairs, and the table of their figures.
 
     `keys`: columns of the view that the table has, too, those of both evaluations last; `renamed`:
-    columns of the figures that are called otherwise than the fields of MetricComparison;
-    `precisions`: those without which there is no pair.
+    figures that it calls otherwise; `precisions`: those without which there is no pair.
     """
 
     view: str
     name: str
     keys: tuple[str, ...]
-    renamed: dict[str, str]
-    metrics: tuple[str, ...]
-    with_losses: bool
     precisions: frozenset[str]
+    renamed: dict[str, str] = field(default_factory=dict)
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -50,8 +45,7 @@ class PairTable:
 
     @property
     def columns(self) -> list[str]:
-        figures = [field.name for field in fields(MetricComparison)]
-        return [*self.keys, "rule", *(self.renamed.get(name, name) for name in figures)]
+        return [*self.keys, *(self.renamed.get(name, name) for name in FIGURES)]
 
 
 TABLES = (
@@ -59,31 +53,22 @@ TABLES = (
         view="equal_pair",
         name="pair_metric",
         keys=(
-            "base_model",
-            "recipe",
-            "seed",
-            "evaluation_set",
-            "evaluation_4bit",
-            "evaluation_8bit",
+            *("base_model", "recipe", "seed", "evaluation_set"),
+            *("evaluation_4bit", "evaluation_8bit"),
         ),
-        renamed={},
-        metrics=METRICS,
-        with_losses=False,
         precisions=frozenset({"4bit", "8bit"}),
     ),
     PairTable(
         view="reference_pair",
         name="reference_metric",
         keys=("evaluation_id", "reference_evaluation"),
+        precisions=frozenset({"bf16"}),
         renamed={
             "value_4bit": "value",
             "value_8bit": "reference_value",
             "b": "right_only",
             "c": "reference_right_only",
         },
-        metrics=WITH_OVER_TRIAGE,
-        with_losses=True,
-        precisions=frozenset({"bf16"}),
     ),
 )
 
@@ -111,24 +96,6 @@ SELECT evaluation_id, precision
 FROM one
 SEMI JOIN (FROM one WHERE evaluation_id IN (SELECT unnest($ids::VARCHAR[]))) AS concerned
     USING (set_digest, base_model)
-"""
-# In order of case_id, so that seeded resampling is repeatable.
-_CASES = """
-SELECT
-    list_position($labels, a.label) - 1 AS truth,
-    coalesce(a.case_group, 'case ' || case_id) AS unit,
-    a.case_group IS NOT NULL AS grouped,
-    list_position($labels, a.decision) - 1 AS primary_a,
-    list_position($labels, b.decision) - 1 AS primary_b,
-    list_position($labels, a.argmax) - 1 AS argmax_a,
-    list_position($labels, b.argmax) - 1 AS argmax_b,
-    a.nll AS nll_a,
-    b.nll AS nll_b,
-    a.p_ed AS p_ed_a,
-    b.p_ed AS p_ed_b
-FROM (FROM prediction WHERE evaluation_id = $a) AS a
-JOIN (FROM prediction WHERE evaluation_id = $b) AS b USING (case_id)
-ORDER BY case_id
 """
 _COSTS = """
 SELECT label, decision, any_value(cost)
@@ -178,71 +145,25 @@ def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
                     {"concerned": concerned, "comparable": list(comparable)},
                 ).fetchall()
 
-        names = ", ".join(table.columns)
-        marks = f"({', '.join('?' * len(table.columns))})"
-        for pair in pairs:
-            if rows := figure_rows(con, table, pair):
-                con.execute(
-                    f"INSERT INTO {table.name} ({names}) VALUES {', '.join([marks] * len(rows))}",
-                    [value for row in rows for value in row],
-                )
+        rows = [row for pair in pairs for row in figure_rows(con, table, pair)]
+        if rows:
+            insert(con, table.name, pa.Table.from_pylist(rows))
 
 
-def figure_rows(con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair) -> list[list[Any]]:
+def figure_rows(con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair) -> list[dict[str, Any]]:
     """The rows of a pair, with the columns of `table`.
 
-    Empty if the sides share no case; the audit `pairs_agree` reports it.
+    Empty if there is no case; the audit `pairs_agree` reports it.
     """
-    first_side, second_side = pair[-2:]
-    sides = {"labels": list(LABELS), "a": first_side, "b": second_side}
-    columns = con.execute(_CASES, sides).fetchnumpy()
-    if not len(columns["truth"]):
+    cases = judged_cases(con, pair[-2:])
+    if not cases.units:
         return []
 
-    cost = _cost_matrix(con, pair)
-    return [
-        [*pair, rule, *astuple(comparison)]
-        for rule in ("primary", "argmax")
-        for comparison in _comparisons(columns, cost, table, rule)
-    ]
-
-
-def _comparisons(
-    columns: dict[str, Any], cost: Floats | None, table: PairTable, rule: str
-) -> list[MetricComparison]:
-    """The metrics of a pair under one rule; the AUROC and the loss, which know no rule, stand under
-    the argmax.
-    """
-    decided = [columns[f"{rule}_a"], columns[f"{rule}_b"]]
-    if any(np.ma.is_masked(decisions) for decisions in decided):
-        reason = "the rule could not be applied on both sides"
-        return not_available(len(columns["truth"]), reason, table.metrics)
-
-    at_4bit, at_8bit = (np.ma.getdata(decisions).astype(np.int64) for decisions in decided)
-    pair = PairedDecisions(
-        truth=np.ma.getdata(columns["truth"]).astype(np.int64),
-        at_4bit=at_4bit,
-        at_8bit=at_8bit,
-        unit=_numbered(columns["unit"]),
-        grouped=bool(columns["grouped"].any()),
-    )
-    figures = compare(pair, cost, table.metrics)
-    if rule == "primary":
-        return figures
-
-    p_ed = np.ma.stack([columns["p_ed_a"], columns["p_ed_b"]], axis=1)
-    figures.append(compare_auroc(pair, np.ma.getdata(p_ed)))
-    losses = np.ma.stack([columns["nll_a"], columns["nll_b"]], axis=1)
-    if table.with_losses and not np.ma.is_masked(losses):
-        figures.append(compare_losses(pair, np.ma.getdata(losses)))
-
-    return figures
-
-
-def _numbered(names: Any) -> Ints:
-    """Numbers from 0 in order of first appearance, (names,), so that a name has one number."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
+    metrics = (*METRICS, COST, ED_AUROC, LOSS)
+    name = dict(zip(table.keys, pair, strict=True))
+    rows = differences(cases, [(name, [0])], ("primary", "argmax"), metrics, _cost_matrix(con, pair))
+    of_table = [*table.keys, *FIGURES]
+    return [{table.renamed.get(key, key): row[key] for key in of_table} for row in rows]
 
 
 def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: Pair) -> Floats | None:

@@ -1,9 +1,9 @@
-"""Which pools of pairs there are, and keeping `pooled_metric` and `adjusted_bound` equal to what the
-pairs and models of now give.
+"""Recipes at 4 and 8 bits, the mean over their seeds; and keeping `pooled_metric` and `adjusted_bound`
+equal to what the pairs and models of now give.
 
 Both tables name by a digest what they were made from, and the views show figures of this digest
-alone, so that an old figure is never shown. Pools of many cases are made at the end of a sweep or of
-a load rather than after each landing.
+alone, so that an old figure is never shown. Figures of many cases are made at the end of a sweep or
+of a load rather than after each landing.
 
 DuckDB alone at the top, so that a command which finds all figures loads no NumPy.
 """
@@ -11,23 +11,23 @@ DuckDB alone at the top, so that a command which finds all figures loads no NumP
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import astuple, fields
-from typing import TYPE_CHECKING
+from typing import Any
 
 import duckdb
 
-if TYPE_CHECKING:
-    from warehouse.comparison.pooled import Pooled
-
+# Of all evaluations, and of each study, since a pool names exactly the pairs that are shown together.
+_STUDIES = "SELECT DISTINCT evaluations_of(study) FROM (SELECT DISTINCT study FROM sweep)"
 _POOLS = """
-SELECT pool, list_sort(list([evaluation_4bit, evaluation_8bit])) AS pairs
+SELECT pool, list([evaluation_4bit, evaluation_8bit] ORDER BY evaluation_4bit) AS pairs
 FROM pooled_pair_of($ids)
 GROUP BY pool
-ORDER BY pool
 """
-_OF_LAST_SWEEP = """
-SELECT list(id ORDER BY id) FROM study_member
-WHERE kind = 'evaluation' AND study = (SELECT study FROM study LIMIT 1)
+_RECIPES = """
+SELECT base_model, recipe, seed_group, list(evaluation_id)
+FROM evaluation JOIN experiment USING (training_id) JOIN seed_group USING (evaluation_id)
+WHERE evaluation_id IN (SELECT unnest($ids))
+GROUP BY ALL
+ORDER BY ALL
 """
 _LOOKS_WITHOUT_BOUNDS = """
 SELECT looks, list_sort(list(DISTINCT evaluation_id)) AS ids
@@ -36,8 +36,7 @@ GROUP BY looks
 HAVING count(*) FILTER (adjusted_method IS NULL) > 0
 ORDER BY looks
 """
-# Cases of all models on one set up to which its figures are made after each landing: in a third of
-# a second. Those of sixty models on 1,500 cases take three seconds.
+# Cases of all models on one set up to which its figures are made after each landing.
 AT_EACH_LANDING = 20_000
 
 _SETS_TO_JUDGE = """
@@ -61,6 +60,7 @@ HAVING bool_or(is_over) OR sum(cases) <= $most
 _ON_THESE_SETS = """
 SELECT evaluation_id FROM evaluation WHERE set_digest IN (SELECT unnest($sets::VARCHAR[]))
 """
+Pools = dict[str, list[list[str]]]  # both evaluations of each pair, by the digest of all
 
 
 def is_current(con: duckdb.DuckDBPyConnection) -> bool:
@@ -69,25 +69,19 @@ def is_current(con: duckdb.DuckDBPyConnection) -> bool:
     return not missing and not con.execute(_LOOKS_WITHOUT_BOUNDS).fetchall()
 
 
-def pools_to_store(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
-    """The pools of all evaluations, and those of the study of the last sweep."""
-    ((of_last_sweep,),) = con.execute(_OF_LAST_SWEEP).fetchall()
-    pools = pools_of(con, None)
-    return pools | (pools_of(con, of_last_sweep) if of_last_sweep else {})
+def pools_to_store(con: duckdb.DuckDBPyConnection) -> Pools:
+    """The pools of all evaluations, and those of each study."""
+    studies = [None, *(ids for (ids,) in con.execute(_STUDIES).fetchall())]
+    return {
+        pool: pairs
+        for ids in studies
+        for pool, pairs in con.execute(_POOLS, {"ids": ids}).fetchall()
+    }
 
 
-def pools_of(con: duckdb.DuckDBPyConnection, only: Collection[str] | None) -> dict[str, list[str]]:
-    """Pools with their evaluations, those of a pair side by side."""
-    ids = None if only is None else sorted(only)
-    rows = con.execute(_POOLS, {"ids": ids}).fetchall()
-    return {pool: [id for pair in pairs for id in pair] for pool, pairs in rows}
-
-
-def without_figures(
-    con: duckdb.DuckDBPyConnection, pools: dict[str, list[str]]
-) -> dict[str, list[str]]:
+def without_figures(con: duckdb.DuckDBPyConnection, pools: Pools) -> Pools:
     stored = {pool for (pool,) in con.execute("SELECT DISTINCT pool FROM pooled_metric").fetchall()}
-    return {pool: ids for pool, ids in pools.items() if pool not in stored}
+    return {pool: pairs for pool, pairs in pools.items() if pool not in stored}
 
 
 def refresh(con: duckdb.DuckDBPyConnection, sets: Collection[str] | None = None) -> None:
@@ -109,13 +103,17 @@ def refresh(con: duckdb.DuckDBPyConnection, sets: Collection[str] | None = None)
             rows = con.execute(_ON_THESE_SETS, {"sets": list(sets)}).fetchall()
             present_ids = {id for (id,) in rows}
             # All evaluations of a pool are on one set, as are those of looks: the first tells it.
-            missing = {pool: ids for pool, ids in missing.items() if ids[0] in present_ids}
+            missing = {pool: pairs for pool, pairs in missing.items() if pairs[0][0] in present_ids}
             looks = {digest: ids for digest, ids in looks.items() if ids[0] in present_ids}
 
-        for pool, ids in missing.items():
-            _insert_pool(con, pool, ids)
+        for pool, pairs in missing.items():
+            _insert(con, "pooled_metric", pool_rows(con, pool, pairs))
         for digest, ids in looks.items():
-            _insert_bounds(con, digest, ids)
+            con.execute(
+                "DELETE FROM adjusted_bound WHERE evaluation_id IN (SELECT unnest($ids))",
+                {"ids": ids},
+            )
+            _insert(con, "adjusted_bound", bound_rows(con, digest, ids))
 
         con.commit()
     except BaseException:
@@ -133,67 +131,50 @@ def refresh_after(con: duckdb.DuckDBPyConnection, ids: Collection[str]) -> None:
         refresh(con, sets)
 
 
-def missing_rows(
-    con: duckdb.DuckDBPyConnection, only: Collection[str] | None = None
-) -> dict[str, list[Pooled]]:
-    """The figures that `quantization_summary_of(only)` lacks, by pool; nothing is written."""
-    missing = without_figures(con, pools_of(con, only))
-    return {pool: pool_rows(con, ids) for pool, ids in missing.items()}
+def pool_rows(
+    con: duckdb.DuckDBPyConnection, pool: str, pairs: list[list[str]]
+) -> list[dict[str, Any]]:
+    """The rows of a pool in `pooled_metric`: a recipe's mean over its seeds, by rule and metric."""
+    from tasks.judging.point_metrics import ED_AUROC
+    from warehouse.comparison.cells import RULES, judged_cases  # NumPy and SciPy come with both
+    from warehouse.comparison.differences import METRICS, differences
+
+    place = {first: i for i, (first, _) in enumerate(pairs)}
+    recipes = [
+        (
+            {"pool": pool, "base_model": base_model, "recipe": recipe, "seed_group": seed_group},
+            [place[id] for id in ids],
+        )
+        for base_model, recipe, seed_group, ids in con.execute(
+            _RECIPES, {"ids": list(place)}
+        ).fetchall()
+    ]
+    cases = judged_cases(con, [id for pair in pairs for id in pair])
+    rows = differences(cases, recipes, tuple(RULES), (*METRICS, ED_AUROC))
+    # What is of one pair alone.
+    left_out = {"b", "c", "mcnemar_p"}
+    return [{key: row[key] for key in row.keys() - left_out} for row in rows]
 
 
-def pool_rows(con: duckdb.DuckDBPyConnection, ids: list[str]) -> list[Pooled]:
-    """The figures of a pool; `ids` are its evaluations, those of a pair side by side."""
-    from warehouse.comparison.cells import judged_cases  # NumPy comes with both
-    from warehouse.comparison.pooled import PooledPair, pooled
-
-    cases = judged_cases(con, ids)
-    if not cases.units:
-        return []
-
-    rows = con.execute(
-        """
-        SELECT evaluation_id, base_model, recipe, seed_group, seed, coalesce(beats_constant, false)
-        FROM evaluation
-        JOIN experiment USING (training_id)
-        JOIN seed_group USING (evaluation_id)
-        LEFT JOIN informed USING (evaluation_id)
-        WHERE evaluation_id IN (SELECT unnest($ids))
-        """,
-        {"ids": ids},
-    ).fetchall()
-    by_id = {id: row for id, *row in rows}
-
-    pairs = []
-    for at_4bit, at_8bit in zip(ids[0::2], ids[1::2], strict=True):
-        base_model, recipe, seed_group, seed, is_informed = by_id[at_4bit]
-        # One informed model is enough.
-        is_informed = is_informed or by_id[at_8bit][-1]
-        pairs.append(PooledPair(base_model, recipe, seed_group, seed, is_informed))
-
-    return pooled(pairs, cases)
-
-
-def _insert_pool(con: duckdb.DuckDBPyConnection, pool: str, ids: list[str]) -> None:
-    from warehouse.comparison.pooled import Pooled
-
-    rows = [[pool, *astuple(row)] for row in pool_rows(con, ids)]
-    names = ["pool", *(field.name for field in fields(Pooled))]
-    marks = ", ".join("?" * len(names))
-    if rows:
-        con.executemany(f"INSERT INTO pooled_metric ({', '.join(names)}) VALUES ({marks})", rows)
-
-
-def _insert_bounds(con: duckdb.DuckDBPyConnection, looks: str, ids: list[str]) -> None:
+def bound_rows(
+    con: duckdb.DuckDBPyConnection, looks: str, ids: list[str]
+) -> list[dict[str, Any]]:
+    """The rows of these evaluations, which are looked at together, in `adjusted_bound`."""
     from warehouse.comparison.adjusted_gates import adjusted_bounds  # SciPy comes with it
     from warehouse.comparison.cells import judged_cases
 
     gates = adjusted_bounds(judged_cases(con, ids))
-    con.execute(
-        "DELETE FROM adjusted_bound WHERE evaluation_id IN (SELECT unnest($ids))", {"ids": ids}
-    )
-    rows = [
-        [id, gate.gate, looks, gate.bound, gate.method, gate.note]
+    return [
+        {"evaluation_id": id, "looks": looks, **gate}
         for id, of_model in zip(ids, gates, strict=True)
         for gate in of_model
     ]
-    con.executemany("INSERT INTO adjusted_bound VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
+def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+
+    from warehouse.schema import insert
+
+    if rows:
+        insert(con, table, pa.Table.from_pylist(rows))

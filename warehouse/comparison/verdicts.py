@@ -19,7 +19,7 @@ from tasks.judging.point_metrics import (
     ratio,
     undefined_too_often,
 )
-from warehouse.comparison.paired import PROPORTIONS, tango_interval
+from warehouse.comparison.differences import PROPORTIONS, tango_interval
 from warehouse.comparison.resampling import (
     CANNOT_CONCLUDE,
     INFERIOR,

@@ -9,7 +9,9 @@ SELECT
         WHEN gp >= home THEN 'GP'
         ELSE 'HOME'
     END AS answer,
-    greatest(ed, gp, home) / (ed + gp + home) AS accuracy
+    greatest(ed, gp, home) / (ed + gp + home) AS accuracy,
+    2 * greatest(ed, gp, home) / (greatest(ed, gp, home) + ed + gp + home)
+    / ((ed > 0)::INTEGER + (gp > 0)::INTEGER + (home > 0)::INTEGER) AS macro_f1
 FROM (
     SELECT
         evaluation_id,
@@ -22,3 +24,4 @@ FROM (
 
 COMMENT ON COLUMN best_constant.answer IS 'the label that the constant answer gives to every case';
 COMMENT ON COLUMN best_constant.accuracy IS 'share (0 to 1) of cases with that label';
+COMMENT ON COLUMN best_constant.macro_f1 IS 'macro F1 (0 to 1) of that answer: its F1, and 0 for the other labels that the set has';

@@ -2,10 +2,8 @@
 --
 -- The pairs are those of matched_pair. Every _diff is 4 bits minus 8 bits, paired by case.
 -- Accuracy, ED figures, macro F1, over-triage and loss are computed from predictions. _low and
--- _high are 95 % intervals, and the verdicts state non-inferiority at a margin of 0.02; both are
--- read from pair_metric. Where the accuracy interval of neither model is above the accuracy of the
--- best constant answer, similarity proves nothing, and both verdicts say so; 'inferior' stays.
--- Accuracy and _argmax columns follow the argmax, all other decisions the primary rule. Memory and
+-- _high are 95 % intervals over groups, which leave out chance in training, and the verdicts say
+-- where they lie at a margin of 0.02; both are read from pair_metric. Accuracy and _argmax columns follow the argmax, all other decisions the primary rule. Memory and
 -- time are given only where quantised kernels did the work, since dequantised weights make both
 -- sides equal by construction; time also needs both sides on one machine.
 CREATE OR REPLACE MACRO quantization_comparison_of(ids) AS TABLE
@@ -82,9 +80,7 @@ side AS (
         by_primary.ed_recall,
         by_primary.ed_f2,
         by_primary.macro_f1,
-        by_primary.over_triage,
-        informed.answer,
-        coalesce(informed.beats_constant, false) AS is_informed
+        by_primary.over_triage
     FROM evaluation AS e
     JOIN experiment AS x USING (training_id)
     JOIN prediction_figures AS by_argmax
@@ -92,7 +88,6 @@ side AS (
     LEFT JOIN prediction_figures AS by_primary
         ON by_primary.evaluation_id = e.evaluation_id AND by_primary.rule = 'primary'
     LEFT JOIN decision_rule AS d ON d.evaluation_id = e.evaluation_id AND d.rule = 'target_recall'
-    LEFT JOIN informed ON informed.evaluation_id = e.evaluation_id
     WHERE e.evaluation_set = 'test'
 )
 SELECT
@@ -112,10 +107,7 @@ SELECT
     four.accuracy - eight.accuracy AS accuracy_diff,
     accuracy_low,
     accuracy_high,
-    CASE
-        WHEN accuracy_verdict <> 'inferior' THEN coalesce(uninformed, accuracy_verdict)
-        ELSE accuracy_verdict
-    END AS accuracy_verdict,
+    accuracy_verdict,
     right_at_4bit_only,
     right_at_8bit_only,
     accuracy_mcnemar_p,
@@ -124,10 +116,7 @@ SELECT
     four.ed_recall - eight.ed_recall AS ed_recall_diff,
     ed_recall_low,
     ed_recall_high,
-    CASE
-        WHEN ed_recall_verdict <> 'inferior' THEN coalesce(uninformed, ed_recall_verdict)
-        ELSE ed_recall_verdict
-    END AS ed_recall_verdict,
+    ed_recall_verdict,
     ed_caught_at_4bit_only,
     ed_caught_at_8bit_only,
     four.ed_recall_argmax AS ed_recall_argmax_4bit,
@@ -140,10 +129,7 @@ SELECT
     ed_auroc_4bit - ed_auroc_8bit AS ed_auroc_diff,
     ed_auroc_low,
     ed_auroc_high,
-    CASE
-        WHEN ed_auroc_verdict <> 'inferior' THEN coalesce(uninformed, ed_auroc_verdict)
-        ELSE ed_auroc_verdict
-    END AS ed_auroc_verdict,
+    ed_auroc_verdict,
     four.ed_f2 AS ed_f2_4bit,
     eight.ed_f2 AS ed_f2_8bit,
     four.ed_f2 - eight.ed_f2 AS ed_f2_diff,
@@ -201,11 +187,7 @@ LEFT JOIN paired
 CROSS JOIN LATERAL (
     SELECT
         four.is_packed AND eight.is_packed AS both_packed,
-        four.machine IS NOT DISTINCT FROM eight.machine AS one_machine,
-        CASE
-            WHEN NOT four.is_informed AND NOT eight.is_informed
-                THEN 'cannot conclude: neither model beats always-' || four.answer || ' in accuracy'
-        END AS uninformed
+        four.machine IS NOT DISTINCT FROM eight.machine AS one_machine
 ) AS judged
 ORDER BY
     max(four.created_at) OVER (PARTITION BY p.set_digest) DESC, p.base_model, p.recipe, p.seed;
@@ -223,7 +205,7 @@ COMMENT ON COLUMN quantization_comparison.accuracy_8bit IS 'share (0 to 1) of ri
 COMMENT ON COLUMN quantization_comparison.accuracy_diff IS 'accuracy_4bit - accuracy_8bit, on the same cases';
 COMMENT ON COLUMN quantization_comparison.accuracy_low IS 'lower end of the 95 % interval of accuracy_diff';
 COMMENT ON COLUMN quantization_comparison.accuracy_high IS 'upper end of the 95 % interval of accuracy_diff';
-COMMENT ON COLUMN quantization_comparison.accuracy_verdict IS 'whether 4 bits are ''not inferior'' or ''inferior'' in accuracy at a margin of 0.02, or ''cannot conclude''';
+COMMENT ON COLUMN quantization_comparison.accuracy_verdict IS 'whether the interval of accuracy at 4 minus 8 bits is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN quantization_comparison.right_at_4bit_only IS 'cases that only the 4-bit model''s argmax gets right';
 COMMENT ON COLUMN quantization_comparison.right_at_8bit_only IS 'cases that only the 8-bit model''s argmax gets right';
 COMMENT ON COLUMN quantization_comparison.accuracy_mcnemar_p IS 'p value of the exact two-sided McNemar test of the accuracy';
@@ -232,7 +214,7 @@ COMMENT ON COLUMN quantization_comparison.ed_recall_8bit IS 'ED recall (0 to 1) 
 COMMENT ON COLUMN quantization_comparison.ed_recall_diff IS 'ed_recall_4bit - ed_recall_8bit, on the same cases';
 COMMENT ON COLUMN quantization_comparison.ed_recall_low IS 'lower end of the 95 % interval of ed_recall_diff';
 COMMENT ON COLUMN quantization_comparison.ed_recall_high IS 'upper end of the 95 % interval of ed_recall_diff';
-COMMENT ON COLUMN quantization_comparison.ed_recall_verdict IS 'whether 4 bits are ''not inferior'' or ''inferior'' in ED recall at a margin of 0.02, or ''cannot conclude''';
+COMMENT ON COLUMN quantization_comparison.ed_recall_verdict IS 'whether the interval of ED recall at 4 minus 8 bits is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN quantization_comparison.ed_caught_at_4bit_only IS 'emergencies that only the 4-bit model catches, by the primary rule';
 COMMENT ON COLUMN quantization_comparison.ed_caught_at_8bit_only IS 'emergencies that only the 8-bit model catches, by the primary rule';
 COMMENT ON COLUMN quantization_comparison.ed_recall_argmax_4bit IS 'ED recall (0 to 1) by argmax at 4 bits';
@@ -245,7 +227,7 @@ COMMENT ON COLUMN quantization_comparison.ed_auroc_8bit IS 'AUROC (0 to 1) of ED
 COMMENT ON COLUMN quantization_comparison.ed_auroc_diff IS 'ed_auroc_4bit - ed_auroc_8bit, on the same cases';
 COMMENT ON COLUMN quantization_comparison.ed_auroc_low IS 'lower end of the 95 % interval of ed_auroc_diff';
 COMMENT ON COLUMN quantization_comparison.ed_auroc_high IS 'upper end of the 95 % interval of ed_auroc_diff';
-COMMENT ON COLUMN quantization_comparison.ed_auroc_verdict IS 'whether 4 bits are ''not inferior'' or ''inferior'' in AUROC at a margin of 0.02, or ''cannot conclude''';
+COMMENT ON COLUMN quantization_comparison.ed_auroc_verdict IS 'whether the interval of AUROC at 4 minus 8 bits is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN quantization_comparison.ed_f2_4bit IS 'F2 of ED (0 to 1) by the primary rule at 4 bits';
 COMMENT ON COLUMN quantization_comparison.ed_f2_8bit IS 'F2 of ED (0 to 1) by the primary rule at 8 bits';
 COMMENT ON COLUMN quantization_comparison.ed_f2_diff IS 'ed_f2_4bit - ed_f2_8bit, on the same cases';

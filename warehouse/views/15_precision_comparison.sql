@@ -1,13 +1,11 @@
 -- One row per base model, recipe, seed, arm, set and precision: its latest pair with the reference.
 --
 -- The reference is bfloat16; every _diff is the precision minus the reference, paired by case, with
--- a 95 % interval and a verdict on non-inferiority at a margin of 0.02, read from reference_metric.
+-- a 95 % interval over groups and a verdict at a margin of 0.02, read from reference_metric.
 -- The arm (adapter) is that of precision_arm. accuracy follows the argmax, ed_auroc no rule, all
 -- other decisions the primary rule; more over-triage and more loss are worse, and loss has no
--- margin. Where the accuracy interval of neither model is above the accuracy of the best constant
--- answer, similarity proves nothing, and the verdicts say so; 'inferior' stays. Memory and time are
--- in evaluation_summary: resources says whether they may be compared, by the compute path of both
--- sides.
+-- margin. Memory and time are in evaluation_summary: resources says whether they may be compared, by
+-- the compute path of both sides.
 CREATE OR REPLACE MACRO precision_comparison_of(ids) AS TABLE
 WITH figures AS (
     SELECT
@@ -20,18 +18,9 @@ WITH figures AS (
             diff: m.difference,
             low: m.low,
             high: m.high,
-            verdict: CASE
-                WHEN m.verdict <> 'inferior'
-                    AND NOT coalesce(i.beats_constant, false) AND NOT coalesce(ir.beats_constant, false)
-                    THEN coalesce(
-                        'cannot conclude: neither model beats always-' || i.answer || ' in accuracy', m.verdict
-                    )
-                ELSE m.verdict
-            END
+            verdict: m.verdict
         } AS figure
     FROM reference_metric AS m
-    LEFT JOIN informed AS i ON i.evaluation_id = m.evaluation_id
-    LEFT JOIN informed AS ir ON ir.evaluation_id = m.reference_evaluation
 ),
 paired AS (
     SELECT
@@ -155,30 +144,30 @@ COMMENT ON COLUMN precision_comparison.reference_accuracy IS 'accuracy of the re
 COMMENT ON COLUMN precision_comparison.accuracy_diff IS 'accuracy at the precision minus that of the reference';
 COMMENT ON COLUMN precision_comparison.accuracy_low IS 'lower end of the 95 % interval of accuracy_diff';
 COMMENT ON COLUMN precision_comparison.accuracy_high IS 'upper end of the 95 % interval of accuracy_diff';
-COMMENT ON COLUMN precision_comparison.accuracy_verdict IS 'whether the precision is ''not inferior'' or ''inferior'' in accuracy at a margin of 0.02, or ''cannot conclude''';
+COMMENT ON COLUMN precision_comparison.accuracy_verdict IS 'whether the interval of accuracy at the precision minus the reference is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN precision_comparison.macro_f1 IS 'mean of the F1 of the classes that the set has cases of (0 to 1)';
 COMMENT ON COLUMN precision_comparison.reference_macro_f1 IS 'macro F1 of the reference on the same cases';
 COMMENT ON COLUMN precision_comparison.macro_f1_diff IS 'macro F1 at the precision minus that of the reference';
-COMMENT ON COLUMN precision_comparison.macro_f1_verdict IS 'whether the precision is ''not inferior'' or ''inferior'' in macro F1 at a margin of 0.02, or ''cannot conclude''';
+COMMENT ON COLUMN precision_comparison.macro_f1_verdict IS 'whether the interval of macro F1 at the precision minus the reference is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN precision_comparison.reference_ed_recall IS 'ED recall of the reference on the same cases';
 COMMENT ON COLUMN precision_comparison.ed_recall_diff IS 'ED recall at the precision minus that of the reference';
 COMMENT ON COLUMN precision_comparison.ed_recall_low IS 'lower end of the 95 % interval of ed_recall_diff';
 COMMENT ON COLUMN precision_comparison.ed_recall_high IS 'upper end of the 95 % interval of ed_recall_diff';
-COMMENT ON COLUMN precision_comparison.ed_recall_verdict IS 'whether the precision is ''not inferior'' or ''inferior'' in ED recall at a margin of 0.02, or ''cannot conclude''';
+COMMENT ON COLUMN precision_comparison.ed_recall_verdict IS 'whether the interval of ED recall at the precision minus the reference is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN precision_comparison.ed_auroc IS 'AUROC (0 to 1) of ED against the rest, which no threshold changes';
 COMMENT ON COLUMN precision_comparison.reference_ed_auroc IS 'AUROC of ED of the reference on the same cases';
 COMMENT ON COLUMN precision_comparison.ed_auroc_diff IS 'AUROC of ED at the precision minus that of the reference';
-COMMENT ON COLUMN precision_comparison.ed_auroc_verdict IS 'whether the precision is ''not inferior'' or ''inferior'' in AUROC at a margin of 0.02, or ''cannot conclude''';
+COMMENT ON COLUMN precision_comparison.ed_auroc_verdict IS 'whether the interval of AUROC at the precision minus the reference is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN precision_comparison.reference_ed_f2 IS 'F2 of ED of the reference on the same cases';
 COMMENT ON COLUMN precision_comparison.ed_f2_diff IS 'F2 of ED at the precision minus that of the reference';
 COMMENT ON COLUMN precision_comparison.ed_f2_low IS 'lower end of the 95 % interval of ed_f2_diff';
 COMMENT ON COLUMN precision_comparison.ed_f2_high IS 'upper end of the 95 % interval of ed_f2_diff';
-COMMENT ON COLUMN precision_comparison.ed_f2_verdict IS 'whether the precision is ''not inferior'' or ''inferior'' in F2 of ED at a margin of 0.02, or ''cannot conclude''';
+COMMENT ON COLUMN precision_comparison.ed_f2_verdict IS 'whether the interval of F2 of ED at the precision minus the reference is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN precision_comparison.reference_over_triage IS 'over-triage of the reference on the same cases';
 COMMENT ON COLUMN precision_comparison.over_triage_diff IS 'over-triage at the precision minus that of the reference';
 COMMENT ON COLUMN precision_comparison.over_triage_low IS 'lower end of the 95 % interval of over_triage_diff';
 COMMENT ON COLUMN precision_comparison.over_triage_high IS 'upper end of the 95 % interval of over_triage_diff';
-COMMENT ON COLUMN precision_comparison.over_triage_verdict IS 'whether the precision is ''not inferior'' or ''inferior'' in over-triage at a margin of 0.02, or ''cannot conclude''';
+COMMENT ON COLUMN precision_comparison.over_triage_verdict IS 'whether the interval of over-triage at the precision minus the reference is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN precision_comparison.loss IS 'mean negative log-likelihood for each completion token, in nats';
 COMMENT ON COLUMN precision_comparison.reference_loss IS 'loss of the reference on the same cases';
 COMMENT ON COLUMN precision_comparison.loss_diff IS 'loss at the precision minus that of the reference';

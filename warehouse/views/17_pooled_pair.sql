@@ -1,8 +1,8 @@
 -- One row per 4-bit/8-bit pair of trained models that is pooled: matched_pair without untuned and moved ones.
 --
 -- The pairs of a pool were judged on the same cases. pool names them all by one digest, which
--- changes with any of them: quantization_summary shows the figures of exactly these pairs. In
--- pooled_pair_of(ids) both sides of a pair are among these evaluations.
+-- changes with any of them: quantization_summary shows the figures of exactly these pairs, a recipe
+-- under one setting (seed_group) a row. In pooled_pair_of(ids) both sides of a pair are among these evaluations.
 CREATE OR REPLACE MACRO pooled_pair_of(ids) AS TABLE
 WITH pair AS (
     SELECT
@@ -12,6 +12,8 @@ WITH pair AS (
         p.base_model,
         p.recipe,
         p.seed,
+        g.seed_group,
+        e.primary_rule,
         p.evaluation_4bit,
         p.evaluation_8bit,
         p.studies,
@@ -20,6 +22,8 @@ WITH pair AS (
         || coalesce(l8.manifest_digest, p.evaluation_8bit) AS content
     FROM matched_pair_of(ids) AS p
     JOIN experiment AS x ON x.training_id = p.training_4bit
+    JOIN evaluation AS e ON e.evaluation_id = p.evaluation_4bit
+    JOIN seed_group AS g ON g.evaluation_id = p.evaluation_4bit
     LEFT JOIN landed AS l4 ON l4.id = p.evaluation_4bit
     LEFT JOIN landed AS l8 ON l8.id = p.evaluation_8bit
     WHERE x.recipe_kind IN ('standard', 'safety')
