@@ -11,9 +11,8 @@ from prefect.logging import get_run_logger
 from flows.html_report.files import refreshed_report
 from flows.report.evidence import NO_ROWS, PAIRS, as_markdown
 from flows.report.leaderboard import evaluations_of_study, leaderboard, named_sets
-from flows.report.pairs import pair_rows
+from flows.report.pairs import pair_rows, summary_rows
 from flows.report.typed_rows import leaderboard_rows
-from warehouse.comparison.summary import pooled_sets
 from warehouse.connect import snapshot, warehouse_path
 
 
@@ -37,7 +36,7 @@ def publish_comparison(ids: Collection[str] | None) -> None:
     if ids is not None:
         with snapshot():
             board = leaderboard_rows(ids)
-            markdown = as_markdown(board, pair_rows(ids), pooled_sets(ids), ids)
+            markdown = as_markdown(board, pair_rows(ids), summary_rows(ids), ids)
 
         # Outside the snapshot, which keeps writers out: the server may take its time.
         if board:

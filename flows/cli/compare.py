@@ -32,16 +32,14 @@ from flows.report.leaderboard import (
     overview,
     study_rows,
 )
-from flows.report.pairs import headline, pair_lines, pair_rows, pairs_on, quantization
+from flows.report.pairs import headline, pair_lines, pair_rows, pairs_on, quantization, summary_rows
 from flows.report.table import ReportTable, print_lines, print_narrow
 from flows.report.typed_rows import Row, leaderboard_rows
-from warehouse.comparison.summary import pooled_sets
 from warehouse.connect import snapshot
 
 BANDS = (
-    "On top, intervals over cases hold for all pooled figures at once; those over trainings, and "
-    "those below, hold for one figure each. A verdict below is about two trained models: what chance "
-    "does to a training is not in it."
+    "Each interval holds for one figure. On top they are over trainings and groups of cases. A "
+    "verdict below is about two trained models: what chance does to a training is not in it."
 )
 # Lines on a terminal; output into a file or a pipe has all of them.
 MOST_MODELS = 20
@@ -108,11 +106,11 @@ def print_study(
         others = [row.study for row in study_rows() if study and row.study != study.study]
         board = leaderboard_rows(only)
         pairs = pair_rows(only)
-        pooled = pooled_sets(only)
+        recipes = summary_rows(only)
         tables = evidence(board, prevalence, sections, only) if board else []
 
     if board:
-        lines = answer(board, pairs, pooled)
+        lines = answer(board, pairs, recipes)
         print_answer(console, lines)
         _print_boards(console, board, prevalence, is_whole=sections is None)
         for set_name, part in named_sets(board) if pairs else ():

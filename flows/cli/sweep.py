@@ -38,7 +38,7 @@ from flows.plan import finished_trainings
 from flows.report.answer import answer
 from flows.report.figures import counted, disclaimer
 from flows.report.leaderboard import named_sets
-from flows.report.pairs import pair_rows
+from flows.report.pairs import pair_rows, summary_rows
 from flows.report.typed_rows import leaderboard_rows
 from flows.selection import (
     Narrowing,
@@ -59,7 +59,6 @@ from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.events import Event, ExperimentFailed, ExperimentLanded, ExtraFinished
 from tasks.runtime.home import check_home
 from tasks.spec import byte_count
-from warehouse.comparison.summary import pooled_sets
 from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date, refuse_unusable
 
@@ -322,7 +321,7 @@ def print_results(console: Console, study: str, ids: Collection[str]) -> None:
         print_line(console, NOTHING)
         return
 
-    print_answer(console, answer(board, pair_rows(ids), pooled_sets(ids)))
+    print_answer(console, answer(board, pair_rows(ids), summary_rows(ids)))
     for name, part in named_sets(board):
         print_overview(console, part, MOST_LINES, set_name=name)
 

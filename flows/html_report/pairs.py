@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from flows.html_report.charts import Mark, axis_of, bars, dots
 from flows.html_report.study import ReportedStudy, Section, along
-from flows.report.answer import AUROC, METRICS, points
+from flows.report.answer import points
 from flows.report.figures import counted, figure, is_number, random_mark, recipe_name
 from flows.report.pairs import flips, headline, quantization
 from flows.report.typed_rows import rows_of
-from warehouse.comparison.pooled import ALL
-from warehouse.comparison.resampling import MARGIN
+from tasks.judging.point_metrics import ED_AUROC
+from warehouse.comparison.crossed import MARGIN
 
 MARGIN_POINTS = 100 * MARGIN
+# By the rules of the pairs' intervals.
+FIGURES = (
+    ("accuracy", "argmax", "Accuracy"),
+    ("ed_recall", "primary", "ED recall"),
+    (ED_AUROC, "argmax", "ED AUROC"),
+)
 
 
 def forest(study: ReportedStudy, section: Section) -> None:
@@ -24,7 +30,7 @@ def forest(study: ReportedStudy, section: Section) -> None:
 
     section.findings.append(headline(study.pairs))
     section.tables.append(quantization(study.pairs))
-    for metric, rule, title in (*(metric[:3] for metric in METRICS), (*AUROC[:2], "ED AUROC")):
+    for metric, rule, title in FIGURES:
         pooled = pooled_dots(study, metric, rule)
         marks = list(pooled)
         for pair in study.pairs:
@@ -35,7 +41,7 @@ def forest(study: ReportedStudy, section: Section) -> None:
         if not marks:
             continue
 
-        series = ["pooled pairs", "a pair"] if pooled else ["a pair"]
+        series = ["mean over seeds", "a pair"] if pooled else ["a pair"]
         axis = axis_of(f"{title}: 4 minus 8 bits, points")
         drawing = dots(marks, axis, series, [0, -MARGIN_POINTS], MARGIN_POINTS)
         texts = [_text(mark) for mark in marks]
@@ -43,24 +49,15 @@ def forest(study: ReportedStudy, section: Section) -> None:
 
 
 def pooled_dots(study: ReportedStudy, metric: str, rule: str) -> list[Mark]:
-    """The pooled figures of the shown cases, over all base models: each over cases, and over
-    trainings.
-    """
+    """The recipes' means over their seeds, on the shown cases."""
     digests = {row.set_digest for row in study.board}
     marks = []
-    for pool in study.pools:
-        row = pool.figures.get((ALL, rule, metric))
-        is_shown = pool.evaluation_set == "test" and pool.set_digest in digests
-        if not is_shown or row is None or not is_number(row.difference):
+    for row in study.recipes:
+        is_shown = row.evaluation_set == "test" and row.set_digest in digests
+        if not is_shown or (row.metric, row.rule) != (metric, rule) or row.seeds < 2:
             continue
-
-        ends_over = {"cases": (row.low, row.high)}
-        # Needs two seeds of a recipe.
-        if is_number(row.seed_low):
-            ends_over["trainings"] = (row.seed_low, row.seed_high)
-        for units, ends in ends_over.items():
-            label = f"{counted(row.pairs, 'pair')} pooled,\nover {units}{random_mark(pool)}"
-            marks.append(_dot(label, "pooled pairs", row.difference, *ends))
+        label = f"{row.base_model}\n{row.recipe}, {counted(row.seeds, 'seed')}{random_mark(row)}"
+        marks.append(_dot(label, "mean over seeds", row.difference, row.low, row.high))
 
     return marks
 

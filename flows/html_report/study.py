@@ -11,11 +11,10 @@ from flows.html_report.charts import Mark
 from flows.report.answer import answer
 from flows.report.figures import disclaimer, experiment_name
 from flows.report.leaderboard import by_test_set, evaluation_ids, find_study
-from flows.report.pairs import pair_rows
+from flows.report.pairs import pair_rows, summary_rows
 from flows.report.table import ReportTable
 from flows.report.typed_rows import Row, as_rows, grouped, leaderboard_rows
 from tasks.runtime.errors import BadInput
-from warehouse.comparison.summary import PooledSet, pooled_sets
 from warehouse.cookbook import named_query
 from warehouse.query import query_rows
 
@@ -39,7 +38,7 @@ class ReportedStudy:
     grid_digest: str | None
     board: list[Row]
     pairs: list[Row]
-    pools: list[PooledSet]
+    recipes: list[Row]
     further: int
     sentences: list[str]
     notice: str
@@ -95,16 +94,16 @@ def reported_study(name: str | None) -> ReportedStudy:
         )
 
     shown_rows = by_test_set(board)[0]
-    pools = pooled_sets(only)
+    recipes = summary_rows(only)
     return ReportedStudy(
         name=study.study if study else EVERYTHING,
         grid=study.grid if study else None,
         grid_digest=study.grid_digest if study else None,
         board=shown_rows,
         pairs=pair_rows([row.evaluation_id for row in shown_rows]),
-        pools=pools,
+        recipes=recipes,
         further=len(board) - len(shown_rows),
-        sentences=answer(board, pair_rows(only), pools),
+        sentences=answer(board, pair_rows(only), recipes),
         notice=disclaimer({row.set_digest for row in board}),
     )
 

@@ -21,7 +21,6 @@ from flows.report.pairs import (
 from flows.report.rules import FARE, calibration, choices, confusion, rules
 from flows.report.table import ReportTable
 from flows.report.typed_rows import Board, Ids, Row
-from warehouse.comparison.summary import PooledSet
 from warehouse.connect import snapshot
 
 PAIRS = "4 bits against 8 bits"
@@ -74,10 +73,10 @@ def evidence(
 
 
 def as_markdown(
-    board: Board, pairs: list[Row], sets: Sequence[PooledSet] = (), ids: Ids = None
+    board: Board, pairs: list[Row], recipes: Sequence[Row] = (), ids: Ids = None
 ) -> str:
     """The whole comparison as one Markdown page, the answer first; each test set has its own
-    tables. `sets`: the pooled figures; `ids`: the evaluations of the study.
+    tables. `recipes`: rows of quantization_summary; `ids`: the evaluations of the study.
     """
     headlines = []
     pair_tables = []
@@ -95,7 +94,7 @@ def as_markdown(
         *((table.title, table) for table in evidence(board, ids=ids)),
     ]
     texts = [f"# {title}\n\n{_grid(table)}" for title, table in sections]
-    lines = "\n".join(f"- {line}" for line in answer(board, pairs, sets))
+    lines = "\n".join(f"- {line}" for line in answer(board, pairs, recipes))
     notice = disclaimer({row.set_digest for row in board})
     return "\n\n".join([lines, *headlines, *texts, notice])
 

@@ -21,15 +21,14 @@ from flows.report.table import ReportTable
 from flows.report.typed_rows import Board, Ids, Row, rows_of
 from tasks.judging.point_metrics import ED_AUROC
 from tasks.precisions import reference_note
-from warehouse.comparison.pooled import Pooled
-from warehouse.comparison.precision_pools import Range, precision_pools
-from warehouse.comparison.resampling import MARGIN
+from warehouse.comparison.adapters import adapter_rows
+from warehouse.comparison.crossed import MARGIN, in_words
 from warehouse.connect import listed
 
 PAIRS = (
     "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case"
 )
-VERDICT = f"at {100 * MARGIN:g} points"  # the heading above a verdict on non-inferiority
+VERDICT = f"at {100 * MARGIN:g} points"  # the heading above a verdict
 UNDECIDED = "cannot conclude"
 NOT_MEASURABLE = "not measurable on this backend"
 METRICS = {"Accuracy": "accuracy", "ED recall": "ed_recall"}
@@ -38,6 +37,13 @@ METRICS = {"Accuracy": "accuracy", "ED recall": "ed_recall"}
 def pair_rows(only: Ids = None) -> list[Row]:
     """Pairs of the latest evaluations, or of those whose ids are in `only`."""
     return rows_of("quantization_comparison", only=only)
+
+
+def summary_rows(only: Ids = None) -> list[Row]:
+    """Recipes at 4 and 8 bits, the mean over their seeds, of the latest evaluations, or of those
+    whose ids are in `only`, which are those of a study.
+    """
+    return rows_of("quantization_summary", only=only)
 
 
 def pairs_on(board: Board, pairs: Collection[Row]) -> list[Row]:
@@ -253,15 +259,14 @@ def _with_error(value: float | None, error: float | None, digits: int) -> str:
 
 TITLE = (
     "Precisions against their reference, the mean over a recipe's adapters that were judged at "
-    "both: accuracy and AUROC by the most probable label, the others by the recipe's own rule; 95 % bands over "
-    "cases hold for all figures of a line; verdicts at 2 points, between seeds too; below "
-    "them the lowest and the highest difference of one adapter"
+    "both: accuracy and AUROC by the most probable label, the others by the recipe's own rule; "
+    "95 % intervals over adapters and groups of cases; verdicts at 2 points"
 )
 _COLUMNS = {
-    "accuracy": "accuracy",
-    "ed_recall": "ED recall",
-    ED_AUROC: "ED AUROC",
-    "over_triage": "over-triage",
+    ("accuracy", "argmax"): "accuracy",
+    ("ed_recall", "primary"): "ED recall",
+    (ED_AUROC, "argmax"): "ED AUROC",
+    ("over_triage", "primary"): "over-triage",
 }
 PAIRS_QUERY = '"FROM precision_comparison"'
 
@@ -274,36 +279,29 @@ def pooled_over_adapters(board: Board, ids: Ids = None) -> ReportTable:
     """
     base_models = {row.base_model for row in board}
     digests = {row.set_digest for row in board}
-    records = []
+    records: dict[str, dict[str, str]] = {}
     notes = []
-    for pool in precision_pools(ids):
-        on_other_test = pool.evaluation_set == "test" and pool.set_digest not in digests
-        if pool.base_model not in base_models or on_other_test:
+    for row in (Row(**values) for values in adapter_rows(ids)):
+        column = _COLUMNS.get((row.metric, row.rule))
+        on_other_test = row.evaluation_set == "test" and row.set_digest not in digests
+        if column is None or row.base_model not in base_models or on_other_test:
             continue
-        name = f"{pool.base_model} {pool.precision} {pool.recipe} {pool.adapter}{random_mark(pool)}"
-        accuracy = pool.figures["accuracy"]
-        left_out = f"\n{accuracy.pairs_left_out} left out" if accuracy.pairs_left_out else ""
-        record = {
-            "precision": f"{name}{_set_line(pool.evaluation_set)}\nagainst {pool.reference}",
-            "bytes": f"x{figure(pool.bytes_ratio, digits=2)}",
-            "adapters": f"{accuracy.pairs}{left_out}",
-        }
-        for metric, column in _COLUMNS.items():
-            record[column] = _pool_cell(pool.figures[metric], pool.ranges[metric])
-        records.append(record)
-        notes.append(pool.note)
+        name = f"{row.base_model} {row.precision} {row.recipe} {row.adapter}{random_mark(row)}"
+        name = f"{name}{_set_line(row.evaluation_set)}\nagainst {row.reference}"
+        record = records.setdefault(
+            f"{name} {row.set_digest}",
+            {
+                "precision": name,
+                "bytes": f"x{figure(row.bytes_ratio, digits=2)}",
+                "adapters": str(row.seeds),
+                **dict.fromkeys(_COLUMNS.values(), ""),
+            },
+        )
+        mean = figure(row.difference, row.low, row.high, sign=True, below=True)
+        record[column] = f"{mean}\n{row.note if row.difference is None else in_words(row)}"
+        notes.append(row.reference_note)
 
-    return ReportTable.of(TITLE, records, PAIRS_QUERY).noted(*notes)
-
-
-def _pool_cell(row: Pooled, extremes: Range) -> str:
-    mean = figure(row.difference, row.low, row.high, sign=True, below=True)
-    cell = f"{mean}\n{row.note or verdict_words(row.verdict)}"
-    if extremes is None or row.pairs < 2:
-        return cell
-
-    lowest, highest = (figure(value, sign=True) for value in extremes)
-    return f"{cell}\n{lowest} to {highest}"
+    return ReportTable.of(TITLE, list(records.values()), PAIRS_QUERY).noted(*notes)
 
 
 def _set_line(evaluation_set: str) -> str:

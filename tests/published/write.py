@@ -24,7 +24,7 @@ from tasks.runtime.home import home
 from tasks.runtime.store import ManifestDict, build_folder
 from tests.bench.common import run
 from tests.published.figures import FOLDER, VIEWS
-from warehouse.comparison.precision_pools import WITH_INFORMED, PrecisionPool, pools_in
+from warehouse.comparison.adapters import adapter_rows_in
 from warehouse.connect import quoted, reading
 from warehouse.health import bring_up_to_date
 from warehouse.landing import PACK, LandingManifest, copy_folder, is_pack, kind_of, landing_folders, unpack
@@ -34,10 +34,12 @@ Study = Literal["demo", "study", "study_gemma"]  # the processors of the other f
 PACKED = ("study", "study_gemma")
 PRECISIONS = "precision_comparison"
 PRECISION_MEANS = "precision_summary"
+# By which a metric is shown; the others by the recipe's own rule.
+RULE_OF = {"accuracy": "argmax", "ed_auroc": "argmax"}
 # Predictions of moved adapters are too many to be published, so a row that another machine published stays until this
 # one measures the same.
 _PRECISION_ROWS = """
-WITH measured AS ({measured}),
+WITH measured AS (FROM precision_comparison_of(evaluations_of($study))),
 published AS ({published})
 FROM measured
 UNION ALL BY NAME
@@ -92,56 +94,47 @@ def publish(study: str, folder: Path, database: Path | None = None) -> None:
         # Each adapter at each precision, beside its reference.
         path = folder / f"{PRECISIONS}.parquet"
         published = f"FROM read_parquet({quoted(str(path))})" if path.is_file() else "FROM measured LIMIT 0"
-        measured = WITH_INFORMED.format(ids="evaluations_of($study)")
-        statement = _PRECISION_ROWS.format(measured=measured, published=published)
+        statement = _PRECISION_ROWS.format(published=published)
         rows = con.sql(statement, params={"study": study}).to_arrow_table()
         if len(rows):
             pq.write_table(rows, path, compression="zstd")
-        if pools := pools_in(con, ids):
-            _publish_means(pools, folder / f"{PRECISION_MEANS}.parquet")
+        if adapters := adapter_rows_in(con, ids):
+            _publish_means(adapters, folder / f"{PRECISION_MEANS}.parquet")
 
 
-def _publish_means(pools: Sequence[PrecisionPool], path: Path) -> None:
-    """The means over adapters; one of more adapters, which another machine published, stays."""
+def _publish_means(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """The means over adapters, the figures of each metric in columns of its name; one of more adapters, which another
+    machine published, stays.
+    """
+    measured: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        if row["rule"] != RULE_OF.get(row["metric"], "primary"):
+            continue
+        mean = measured.setdefault(
+            tuple(row[name] for name in _POOL),
+            {
+                **{name: row[name] for name in (*_POOL, "bytes_ratio")},
+                "note": row["reference_note"],
+                "adapters": row["seeds"],
+            },
+        )
+        metric = row["metric"]
+        mean |= {
+            metric: row["value_4bit"],
+            f"reference_{metric}": row["value_8bit"],
+            f"{metric}_diff": row["difference"],
+        }
+        mean |= {f"{metric}_{name}": row[name] for name in ("low", "high", "verdict")}
+
     published = pq.read_table(path).to_pylist() if path.is_file() else []
     means = {tuple(row[name] for name in _POOL): row for row in published}
-    for pool in pools:
-        row = _mean(pool)
-        key = tuple(row[name] for name in _POOL)
+    for key, row in measured.items():
         if key not in means or means[key]["adapters"] <= row["adapters"]:
             means[key] = row
 
     # As text, since random_weights may be NULL, and None cannot be compared.
     rows = [means[key] for key in sorted(means, key=str)]
     pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
-
-
-def _mean(pool: PrecisionPool) -> dict[str, Any]:
-    """A pool in one row: the figures of each metric stand in columns of its name."""
-    row: dict[str, Any] = {
-        **{name: getattr(pool, name) for name in _POOL},
-        "bytes_ratio": pool.bytes_ratio,
-        "note": pool.note,
-        "adapters": pool.figures["accuracy"].pairs,
-        "bands": "joint bootstrap; for all figures of the pool at once",
-    }
-    for metric, figure in pool.figures.items():
-        lowest, highest = pool.ranges[metric] or (None, None)
-        row |= {
-            metric: figure.value_4bit,
-            f"reference_{metric}": figure.value_8bit,
-            f"{metric}_diff": figure.difference,
-            f"{metric}_low": figure.low,
-            f"{metric}_high": figure.high,
-            f"{metric}_seed_sd": figure.seed_sd,
-            f"{metric}_seed_low": figure.seed_low,
-            f"{metric}_seed_high": figure.seed_high,
-            f"{metric}_lowest": lowest,
-            f"{metric}_highest": highest,
-            f"{metric}_verdict": figure.verdict,
-        }
-
-    return row
 
 
 def publish_landing(study: str, pack: Path, landing: Path, database: Path | None = None) -> list[str]:

@@ -1,12 +1,12 @@
 """A precision against its reference, averaged over the adapters that were judged at both."""
 
 import pytest
+from warehouse.comparison.precision_pools import precision_pools
 
 from flows.report.pairs import pooled_over_adapters
 from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import evaluation
 from tests.warehouse.test_precisions import land, noisy
-from warehouse.comparison.precision_pools import precision_pools
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query

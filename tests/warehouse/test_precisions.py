@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from warehouse.comparison.paired import PairedDecisions, compare, compare_losses
 
 from flows.report.leaderboard import leaderboard
 from flows.report.pairs import against_reference, frontier
 from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import FIVE, assert_sound, evaluation, land_arm, land_pair, load_landing, load_pair
-from warehouse.comparison.paired import PairedDecisions, compare, compare_losses
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query

@@ -180,7 +180,7 @@ class JudgedCases:
     def cells(self, rule: str, costs: Floats | None = None) -> Cells:
         """Sums by unit and model; a model without decisions has empty tables."""
         decided = self.decided[rule]
-        models, cases = decided.shape
+        models = len(decided)
         model = np.arange(models)[:, None]
         # The place of (unit, model, truth, decision), so that one bincount fills all tables.
         table = (self.unit * models + model) * 9 + self.truth * 3 + decided

@@ -190,7 +190,10 @@ def in_words(row: Any) -> str:
     units, unit = (row.cases, "case") if row.groups is None else (row.groups, "group")
     efforts = [
         (more / there, f"{more:,} more {name}{'' if more == 1 else 's'}")
-        for more, there, name in ((row.more_seeds, row.seeds, "seed"), (row.more_groups, units, unit))
+        for more, there, name in (
+            (row.more_seeds, row.seeds, "seed"),
+            (row.more_groups, units, unit),
+        )
         if more is not None
     ]
     if efforts:

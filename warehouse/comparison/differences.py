@@ -99,7 +99,16 @@ def _row(
 
 
 _FIGURES = (
-    *("groups", "value_4bit", "value_8bit", "difference", "standard_error", "freedom", "low", "high"),
+    *(
+        "groups",
+        "value_4bit",
+        "value_8bit",
+        "difference",
+        "standard_error",
+        "freedom",
+        "low",
+        "high",
+    ),
     *("training_component", "group_component", "cell_component", "more_seeds", "more_groups"),
     *("b", "c", "mcnemar_p", "p_value", "note"),
 )

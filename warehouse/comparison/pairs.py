@@ -150,7 +150,9 @@ def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
             insert(con, table.name, pa.Table.from_pylist(rows))
 
 
-def figure_rows(con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair) -> list[dict[str, Any]]:
+def figure_rows(
+    con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair
+) -> list[dict[str, Any]]:
     """The rows of a pair, with the columns of `table`.
 
     Empty if there is no case; the audit `pairs_agree` reports it.
@@ -161,7 +163,9 @@ def figure_rows(con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair) ->
 
     metrics = (*METRICS, COST, ED_AUROC, LOSS)
     name = dict(zip(table.keys, pair, strict=True))
-    rows = differences(cases, [(name, [0])], ("primary", "argmax"), metrics, _cost_matrix(con, pair))
+    rows = differences(
+        cases, [(name, [0])], ("primary", "argmax"), metrics, _cost_matrix(con, pair)
+    )
     of_table = [*table.keys, *FIGURES]
     return [{table.renamed.get(key, key): row[key] for key in of_table} for row in rows]
 

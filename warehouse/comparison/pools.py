@@ -156,9 +156,7 @@ def pool_rows(
     return [{key: row[key] for key in row.keys() - left_out} for row in rows]
 
 
-def bound_rows(
-    con: duckdb.DuckDBPyConnection, looks: str, ids: list[str]
-) -> list[dict[str, Any]]:
+def bound_rows(con: duckdb.DuckDBPyConnection, looks: str, ids: list[str]) -> list[dict[str, Any]]:
     """The rows of these evaluations, which are looked at together, in `adjusted_bound`."""
     from warehouse.comparison.adjusted_gates import adjusted_bounds  # SciPy comes with it
     from warehouse.comparison.cells import judged_cases

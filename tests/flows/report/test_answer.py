@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 from scipy import stats
+from warehouse.comparison.pooled import BETWEEN_SEEDS, Pooled
+from warehouse.comparison.summary import PooledSet, pooled_sets
 
 from flows.report.answer import NO_PAIR, answer
 from flows.report.evidence import as_markdown
@@ -15,9 +17,7 @@ from flows.report.pairs import pair_rows
 from flows.report.typed_rows import leaderboard_rows
 from tests.place import changed
 from tests.warehouse.rows import land_pair
-from warehouse.comparison.pooled import BETWEEN_SEEDS, Pooled
 from warehouse.comparison.resampling import SeedSpread
-from warehouse.comparison.summary import PooledSet, pooled_sets
 from warehouse.load import load_all
 
 ROW = Pooled("all", "argmax", "accuracy", 20, 10, 10, 2, 1500, 245, 0.8, 0.804, -0.004, 0.004, -0.016, 0.008, 0.012,

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 from rich.console import Console
+from warehouse.comparison.summary import pooled_sets
 
 from flows import compare
 from flows.cli.compare import print_study
@@ -21,7 +22,6 @@ from tests.warehouse.rows import FIVE, evaluation, training
 from tests.warehouse.test_precisions import land as land_precision
 from tests.warehouse.test_studies import OTHER
 from tests.warehouse.test_views import random_cases
-from warehouse.comparison.summary import pooled_sets
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 
