@@ -148,9 +148,10 @@ class Cells:
         cases = self._actual.sum(-1)
         with np.errstate(invalid="ignore", divide="ignore"):
             auroc = self.placed[..., 0].sum(0) / emergencies.sum(0)
+            constant = -(auroc * cases)[..., None]
 
         return (
-            np.concatenate([self.placed, -(auroc * cases)[..., None]], axis=-1),
+            np.concatenate([self.placed, constant], axis=-1),
             np.stack([emergencies, cases - emergencies, cases], axis=-1),
         )
 
