@@ -1,4 +1,4 @@
-"""Pooled figures and adjusted bounds of a small warehouse: what is averaged, what is counted, and that they stay current."""
+"""Recipes over their seeds and adjusted bounds of a small warehouse: what is averaged, and that they stay current."""
 
 from datetime import datetime
 from statistics import mean
@@ -6,10 +6,9 @@ from statistics import mean
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score, fbeta_score, recall_score, roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from tests.warehouse.rows import (
-    PROBABILITIES,
     assert_sound,
     evaluation,
     full,
@@ -19,8 +18,8 @@ from tests.warehouse.rows import (
     offending_rows,
     training,
 )
+from tests.warehouse.test_studies import land_sweep
 from warehouse.comparison import pools
-from warehouse.comparison.pools import missing_rows
 from warehouse.connect import reading, writing
 from warehouse.health import bring_up_to_date, run_audits
 from warehouse.landing import write_landing
@@ -30,7 +29,6 @@ from warehouse.rebuild import rebuild
 
 LABELS = ("ED", "GP", "HOME")
 CASES = 120
-UNINFORMED = "cannot conclude: no pair has a model that beats the best constant answer in accuracy"
 
 
 def decided(seed: int, right: float) -> list[tuple[str, str, str]]:
@@ -76,46 +74,70 @@ def rows_of(view, path, only=None):
 
 
 def summary(path, only=None):
-    return {(r["base_model"], r["rule"], r["metric"]): r for r in rows_of("quantization_summary", path, only)}
+    rows = rows_of("quantization_summary", path, only)
+    return {(r["base_model"], r["recipe"], r["rule"], r["metric"]): r for r in rows}
 
 
-def by_scikit_learn(cases, choice) -> dict[str, float]:
-    labels = [case[0] for case in cases]
-    decisions = [case[choice] for case in cases]
-    urgency = {label: place for place, label in enumerate(LABELS)}
-    return {
-        "accuracy": accuracy_score(labels, decisions),
-        "ed_recall": recall_score(labels, decisions, labels=["ED"], average="macro"),
-        "ed_f2": fbeta_score(labels, decisions, beta=2, labels=["ED"], average="macro"),
-        "macro_f1": f1_score(labels, decisions, average="macro"),
-        "over_triage": mean(urgency[d] < urgency[t] for t, d in zip(labels, decisions, strict=True)),
-    }
+def accuracy(cases, choice=1) -> float:
+    return mean(case[0] == case[choice] for case in cases)
 
 
-def test_differences_are_means_over_trained_pairs_that_know_something(study):
+def test_a_recipe_is_the_mean_over_its_seeds_and_neither_recipes_nor_base_models_are_averaged(study):
     root, pairs = study
     rows = summary(root / "w.duckdb")
-    auroc = {key: row for key, row in rows.items() if key[2] == "ed_auroc"}
-    assert len(auroc) == 3 and len(rows) - len(auroc) == 3 * 3 * 5
+    recipes = {key[:2] for key in rows}
+    assert recipes == {("a", "r1"), ("a", "r2"), ("b", "r1"), ("b", "r2")}, "no untuned and no moved ones"
+    assert len(rows) == 4 * (3 * 5 + 1)
 
-    for (scope, rule, metric), row in [(key, row) for key, row in rows.items() if key not in auroc]:
-        sides = [both for (model, *_), both in pairs.items() if scope in ("all", model)]
-        four, eight = (
-            mean(by_scikit_learn(both[bits], 1 if rule == "argmax" else 2)[metric] for both in sides) for bits in (4, 8)
-        )
-        assert (row["value_4bit"], row["value_8bit"]) == pytest.approx((four, eight), abs=1e-9)
-        assert row["difference"] == pytest.approx(four - eight, abs=1e-9)
-        assert row["low"] < row["difference"] < row["high"] and 0 < row["p_value"] <= 1
-        assert row["could_show"] == pytest.approx((row["high"] - row["low"]) / 2)
-        assert (row["pairs"], row["pairs_left_out"]) == {"all": (4, 1), "a": (3, 0), "b": (1, 1)}[scope]
-        emergencies = sum(case[0] == "ED" for case in decided(0, 1))
-        assert row["cases"] == (emergencies if metric.startswith("ed_") else CASES)
+    row = rows["a", "r1", "argmax", "accuracy"]
+    four, eight = ([accuracy(pairs["a", "r1", seed][bits]) for seed in (42, 43)] for bits in (4, 8))
+    assert (row["value_4bit"], row["value_8bit"]) == pytest.approx((mean(four), mean(eight)))
+    assert (row["seeds"], row["cases"], row["groups"]) == (2, CASES, CASES // 2)
+    assert row["low"] < row["difference"] < row["high"] and row["training_component"] is not None
+    gain = np.subtract(four, eight)
+    assert row["standard_error"] >= stats.sem(gain) - 1e-12 and row["freedom"] >= 1
+    assert rows["a", "r2", "argmax", "accuracy"]["training_component"] is None, "of one seed"
+    emergencies = sum(case[0] == "ED" for case in decided(0, 1))
+    assert rows["a", "r1", "primary", "ed_recall"]["cases"] == emergencies
 
-    assert rows["all", "argmax", "accuracy"]["groups"] == CASES // 2
+
+def test_p_values_are_adjusted_for_all_figures_of_the_set_as_holm_did(tmp_path):
+    for name in ("r1", "r2"):
+        land(tmp_path, name, 10, 0.8, recipe=name)
+    load_all(tmp_path, tmp_path / "w.duckdb")
+    with writing(tmp_path / "w.duckdb") as con:  # some equal, and one that has none
+        con.execute("UPDATE pooled_metric SET p_value = CASE WHEN rowid > 0 THEN 0.0002 * (rowid % 20) END")
+    rows = summary(tmp_path / "w.duckdb").values()
+    tested = [row for row in rows if row["p_value"] is not None]
+    expected = multipletests([row["p_value"] for row in tested], method="holm")[1]
+    assert [row["holm_p"] for row in tested] == pytest.approx(expected)
+    assert len(set(expected)) > 5 and [row["holm_p"] for row in rows if row not in tested] == [None]
+
+
+@pytest.mark.parametrize(("baseline", "right"), [("linear", 0.95), ("linear", 0.3), ("tfidf_lr", 0.95), (None, None)])
+def test_a_recipe_qualifies_whose_sides_gain_half_of_what_the_linear_model_gains_over_a_constant(
+    baseline, right, tmp_path
+):
+    """By macro-F1: the learners are right in 0.8, the guessers in 0.33; against a linear model that is right in 0.3, nearly
+    all qualify."""
+    land(tmp_path, "learner", 10, 0.8, recipe="r1")
+    land(tmp_path, "guesser", 20, 0.0, recipe="r2")
+    if baseline:
+        values = {"recipe": baseline, "recipe_kind": "baseline", "random_weights": None, "cell_id": baseline}
+        land_arm(tmp_path, "base", None, decided(3, right), True, **values)
+    load_all(tmp_path, tmp_path / "w.duckdb")
+    rows = summary(tmp_path / "w.duckdb")
+    learner = rows["smol", "r1", "argmax", "accuracy"]
+    qualifies = (learner["qualifies"], rows["smol", "r2", "argmax", "accuracy"]["qualifies"])
+    assert qualifies == ((None, None) if baseline is None else (True, False))
+
+    gain = None if baseline is None else learner["value_8bit"] - accuracy(decided(3, right))
+    share = 0.02 / gain if gain is not None and gain > 0 else None
+    assert learner["margin_share"] == (None if share is None else pytest.approx(share))
 
 
 @pytest.mark.parametrize(("labels", "rule"), [(("ED", "HOME"), "argmax"), ((None, None), "target_recall")])
-def test_decisions_by_threshold_are_pooled_beside_those_of_the_primary_rule(labels, rule, tmp_path):
+def test_decisions_by_threshold_are_compared_beside_those_of_the_primary_rule(labels, rule, tmp_path):
     """A threshold that answers one label in every case, by bits; None: as an earlier version landed it, where it decided
     as the primary rule."""
     for bits, label in zip((4, 8), labels, strict=True):
@@ -126,155 +148,62 @@ def test_decisions_by_threshold_are_pooled_beside_those_of_the_primary_rule(labe
     load_all(tmp_path, tmp_path / "w.duckdb")
 
     rows = summary(tmp_path / "w.duckdb")
-    for metric in ("accuracy", "ed_recall") if rule == "target_recall" else ():
-        primary = rows["all", "primary", metric]
-        assert rows["all", "target_recall", metric]["value_4bit"] == primary["value_4bit"] is not None
+    primary, by_threshold = (rows["smol", "r1", name, "ed_recall"] for name in ("primary", "target_recall"))
     if rule == "target_recall":
+        assert by_threshold["value_4bit"] == primary["value_4bit"] is not None
         with reading(tmp_path / "w.duckdb") as con:
             assert offending_rows(con, "pools_agree") == 0
     else:
-        by_threshold = rows["all", "target_recall", "ed_recall"]
-        assert (by_threshold["value_4bit"], by_threshold["value_8bit"]) == (1, 0)
-        assert rows["all", "primary", "ed_recall"]["value_4bit"] < 1
+        assert (by_threshold["value_4bit"], by_threshold["value_8bit"]) == (1, 0) and primary["value_4bit"] < 1
 
 
-def test_the_auroc_is_pooled_under_the_argmax_from_all_cases(study):
-    root, pairs = study
-    row = summary(root / "w.duckdb")["all", "argmax", "ed_auroc"]
-    four, eight = (
-        mean(
-            roc_auc_score([c[0] == "ED" for c in both[bits]], [PROBABILITIES[c[1]][0] for c in both[bits]])
-            for both in pairs.values()
-        )
-        for bits in (4, 8)
-    )
-    assert (row["value_4bit"], row["value_8bit"]) == pytest.approx((four, eight), abs=1e-9)
-    assert row["low"] < row["difference"] < row["high"]
-    assert (row["cases"], row["groups"], row["pairs"]) == (CASES, CASES // 2, 4)
-
-
-def test_the_spread_between_seeds_is_that_of_one_recipe(study):
-    root, pairs = study
-    rows = summary(root / "w.duckdb")
-    differences = [
-        by_scikit_learn(pairs["a", "r1", seed][4], 1)["accuracy"]
-        - by_scikit_learn(pairs["a", "r1", seed][8], 1)["accuracy"]
-        for seed in (42, 43)
-    ]
-
-    for scope in ("a", "all"):
-        row = rows[scope, "argmax", "accuracy"]
-        assert row["seed_sd"] == pytest.approx(np.std(differences, ddof=1), abs=1e-9)
-        half = stats.t.ppf(0.975, 1) * row["seed_sd"] / row["pairs"] ** 0.5
-        assert (row["seed_low"], row["seed_high"]) == pytest.approx(
-            (row["difference"] - half, row["difference"] + half)
-        )
-        assert (row["recipes"], row["seeds"]) == (2, 2)
-
-    b = rows["b", "argmax", "accuracy"]
-    assert (b["seed_sd"], b["seed_low"], b["seed_high"]) == (None, None, None)
-
-
-def test_trainings_under_other_settings_are_no_seeds_of_one_recipe(tmp_path):
+def test_two_settings_of_one_recipe_are_two_rows_and_a_seed_without_its_other_side_is_in_none(tmp_path):
     """A recipe that kept its name: what the setting does is no chance between seeds."""
-    for seed, rank, right in ((42, "a", 0.8), (43, "b", 0.6)):
-        land(
-            tmp_path / "landing", f"m{seed}", seed, right, settings_digest=rank, base_model="a", recipe="r1", seed=seed
-        )
+    for seed, rank in ((42, "a"), (43, "b"), (44, "b")):
+        land(tmp_path / "landing", f"m{seed}", seed, 0.8, settings_digest=rank, recipe="r1", seed=seed)
+    land_arm(tmp_path / "landing", "lone", 4, decided(9, 0.8), True, settings_digest="b", seed=45, cell_id="lone")
 
     load_all(tmp_path / "landing")
-    rows = query_rows("SELECT DISTINCT pairs, seeds, seed_sd FROM quantization_summary WHERE base_model = 'a'").rows
-    assert rows == [(2, 2, None)]
+    sql = "SELECT DISTINCT recipe, seeds FROM quantization_summary WHERE metric = 'accuracy' ORDER BY seeds"
+    assert query_rows(sql).rows == [("r1", 1), ("r1", 2)]
     assert_sound()
-
-
-def test_a_pool_in_which_no_model_knows_anything_concludes_nothing(tmp_path):
-    land(tmp_path, "guess", 50, 0.0)
-    load_all(tmp_path, tmp_path / "w.duckdb")
-    for row in summary(tmp_path / "w.duckdb").values():
-        assert row["verdict"] == UNINFORMED
-        assert (row["pairs"], row["pairs_left_out"], row["difference"], row["low"]) == (0, 1, None, None)
-
-
-def land_seed(root, seed: int, right_4bit: float, right_8bit: float) -> None:
-    """A pair of one recipe, with the shares of cases in which its models are right."""
-    land_pair(root, decided(4, right_4bit), decided(8, right_8bit), groups=True, name=f"-{seed}", seed=seed)
 
 
 @pytest.mark.parametrize(
     ("shares", "verdict"),
     [
-        ([(0.9, 0.3), (0.9, 0.3)], "not inferior"),
-        ([(0.9, 0.3), (0.9, 0.9)], "cannot conclude: it varies too much between seeds"),
-        ([(0.3, 0.9), (0.3, 0.9)], "inferior"),
-        ([(0.3, 0.9), (0.9, 0.9)], "cannot conclude: it varies too much between seeds"),
+        ([(0.9, 0.3), (0.9, 0.3)], "not worse"),
+        ([(0.9, 0.3), (0.9, 0.9)], "cannot conclude"),
+        ([(0.3, 0.9), (0.3, 0.9)], "worse"),
+        ([(0.3, 0.9), (0.9, 0.9)], "cannot conclude"),
     ],
 )
-def test_a_pool_concludes_what_holds_between_seeds_too(tmp_path, shares, verdict):
-    """Two seeds with the same difference, and two of which one shows none: the bands of both exclude the margin."""
+def test_a_recipe_concludes_what_holds_for_other_trainings_too(tmp_path, shares, verdict):
+    """Two seeds with the same difference, and two of which one shows none. More over-triage is worse."""
     for seed, (right_4bit, right_8bit) in enumerate(shares):
-        land_seed(tmp_path, seed, right_4bit, right_8bit)
+        sides = (decided(4, right_4bit), decided(8, right_8bit))
+        land_pair(tmp_path, *sides, groups=True, name=f"-{seed}", seed=seed)
     load_all(tmp_path, tmp_path / "w.duckdb")
     rows = summary(tmp_path / "w.duckdb")
-    is_better = shares[0][0] > shares[0][1]
-    # More is better, and less is.
-    for metric, bound in (
-        ("accuracy", "low" if is_better else "high"),
-        ("over_triage", "high" if is_better else "low"),
-    ):
-        row = rows["all", "argmax", metric]
+    for metric in ("accuracy", "over_triage"):
+        row = rows["smol", "r1", "argmax", metric]
         assert row["verdict"] == verdict
-        assert abs(row[bound]) > (0 if is_better else row["margin"]) and (row[bound] > 0) == (row["difference"] > 0)
+        assert (row["more_seeds"] is not None or row["more_groups"] is not None) <= (verdict == "cannot conclude")
     assert_sound(tmp_path / "w.duckdb")
-    with writing(tmp_path / "w.duckdb") as con:
-        con.execute("UPDATE pooled_metric SET verdict = 'cannot conclude'")
-        assert offending_rows(con, "pools_agree") > 0
-
-
-def test_an_audit_finds_an_interval_over_trainings_that_the_pairs_do_not_give(tmp_path):
-    land_seed(tmp_path, 42, 0.9, 0.3)
-    land_seed(tmp_path, 43, 0.9, 0.9)
-    load_all(tmp_path, tmp_path / "w.duckdb")
-    defects = (
-        "seed_low = difference, seed_high = difference",
-        "seed_sd = 2 * seed_sd",
-        "seed_low = seed_low - 0.1",
-        "seed_high = NULL",
-        "seed_sd = NULL",
-    )
-    with writing(tmp_path / "w.duckdb") as con:
-        for defect in defects:
-            con.begin()
-            con.execute(f"UPDATE pooled_metric SET {defect}")
-            assert offending_rows(con, "pools_agree") > 0, defect
-            con.rollback()
-        assert offending_rows(con, "pools_agree") == 0
-
-
-def test_models_that_decide_alike_have_no_band_and_few_groups_none_either(tmp_path):
-    land_pair(tmp_path, decided(1, 0.9), decided(1, 0.9), groups=True)
-    load_all(tmp_path, tmp_path / "w.duckdb")
-    row = summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]
-    assert (row["difference"], row["low"], row["verdict"]) == (0, None, "cannot conclude")
-    assert row["note"] == "no band: no case, or too few, make a difference"
-
-    land_pair(tmp_path, decided(4, 0.9)[:18], decided(8, 0.9)[:18], groups=True)
-    load_all(tmp_path, tmp_path / "w.duckdb")
-    row = summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]
-    assert row["low"] is None and row["note"] == "no band: 9 groups are too few (it needs 10)"
 
 
 def test_a_new_pair_replaces_the_pool_and_a_rebuild_gives_the_same(tmp_path):
-    land(tmp_path, "first", 10, 0.8, recipe="r1")
+    land(tmp_path, "first", 10, 0.8, recipe="r1", seed=42)
     load_all(tmp_path, tmp_path / "w.duckdb")
-    before = summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]
-    land(tmp_path, "second", 20, 0.8, recipe="r2")
+    key = ("smol", "r1", "argmax", "accuracy")
+    before = summary(tmp_path / "w.duckdb")[key]
+    land(tmp_path, "second", 20, 0.8, recipe="r1", seed=43)
 
     for id in ("second-4", "second-8", "esecond-4", "esecond-8"):
         load_landing(tmp_path / id, tmp_path / "w.duckdb")
 
     after = summary(tmp_path / "w.duckdb")
-    assert (before["pairs"], after["all", "argmax", "accuracy"]["pairs"]) == (1, 2)
+    assert (before["seeds"], after[key]["seeds"]) == (1, 2)
     with reading(tmp_path / "w.duckdb") as con:
         assert con.execute("SELECT count(DISTINCT pool) FROM pooled_metric").fetchone() == (1,)
         assert not any(run_audits(con).values())
@@ -290,18 +219,22 @@ def test_an_evaluation_that_lands_with_other_decisions_changes_the_figures(tmp_p
     load_all(tmp_path, tmp_path / "w.duckdb")
     assert_sound(tmp_path / "w.duckdb")
 
-    expected = by_scikit_learn(decided(99, 0.8), 1)["accuracy"]
-    assert summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]["value_4bit"] == pytest.approx(expected)
+    expected = accuracy(decided(99, 0.8))
+    assert summary(tmp_path / "w.duckdb")["smol", "r1", "argmax", "accuracy"]["value_4bit"] == pytest.approx(expected)
 
 
-def test_a_part_of_the_evaluations_has_figures_of_its_own_which_are_not_stored(study):
-    root, pairs = study
-    only = ["ea1-4", "ea1-8"]
-    assert summary(root / "w.duckdb", only) == {}
-    with reading(root / "w.duckdb") as con:
-        ((_, rows),) = missing_rows(con, only).items()
-    row = next(row for row in rows if (row.base_model, row.rule, row.metric) == ("all", "argmax", "accuracy"))
-    assert row.value_4bit == pytest.approx(by_scikit_learn(pairs["a", "r1", 42][4], 1)["accuracy"])
+def test_each_study_has_the_figures_of_its_own_pairs(tmp_path):
+    for seed, study in ((42, "one"), (43, "two")):
+        land(tmp_path, f"m{seed}", seed, 0.8, seed=seed)
+        ids = [f"{kind}m{seed}-{bits}" for kind in ("", "e") for bits in (4, 8)]
+        land_sweep(tmp_path, study, ids, day=seed - 41)
+    load_all(tmp_path, tmp_path / "w.duckdb")
+    key = ("smol", "r1", "argmax", "accuracy")
+    assert summary(tmp_path / "w.duckdb")[key]["seeds"] == 2
+    for seed in (42, 43):
+        row = summary(tmp_path / "w.duckdb", [f"em{seed}-4", f"em{seed}-8"])[key]
+        assert (row["seeds"], row["value_4bit"]) == (1, pytest.approx(accuracy(decided(seed + 4, 0.8))))
+    assert_sound(tmp_path / "w.duckdb")
 
 
 @pytest.mark.parametrize("is_over", [True, False])
@@ -321,7 +254,7 @@ def test_a_large_pool_is_made_when_its_sweep_or_a_load_is_over(is_over, tmp_path
     assert bool(summary(tmp_path / "w.duckdb")) == is_over
     assert_sound(tmp_path / "w.duckdb")
     bring_up_to_date(tmp_path / "w.duckdb")
-    assert summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]["pairs"] == 1
+    assert summary(tmp_path / "w.duckdb")["smol", "r1", "argmax", "accuracy"]["seeds"] == 1
 
 
 def bounds(path):
@@ -363,7 +296,7 @@ def test_a_failure_in_the_middle_leaves_the_figures_of_before(tmp_path, monkeypa
     def broken(*_):
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr(pools, "_insert_bounds", broken)
+    monkeypatch.setattr(pools, "bound_rows", broken)
     with pytest.raises(RuntimeError):
         load_all(tmp_path, tmp_path / "w.duckdb")
     with writing(tmp_path / "w.duckdb") as con:
@@ -372,4 +305,4 @@ def test_a_failure_in_the_middle_leaves_the_figures_of_before(tmp_path, monkeypa
     assert before and stored == (len(before),), "of the pool of before, which no view shows any more"
     monkeypatch.undo()
     bring_up_to_date(tmp_path / "w.duckdb")
-    assert summary(tmp_path / "w.duckdb")["all", "argmax", "accuracy"]["pairs"] == 2
+    assert {key[1] for key in summary(tmp_path / "w.duckdb")} == {"r1", "r2"}
