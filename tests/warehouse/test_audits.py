@@ -83,7 +83,7 @@ DEFECTS = {
     ],
     "reference_pairs_agree": [
         "INSERT INTO reference_metric BY NAME SELECT 'e4' AS evaluation_id, 'e8' AS reference_evaluation, 'argmax' AS "
-        "rule, 'accuracy' AS metric, 'none' AS method, 1 AS n",
+        "rule, 'accuracy' AS metric, 1 AS cases",
     ],
     "gates_agree": [
         "UPDATE gate SET clustered_low = bound - 0.01 WHERE gate = 'ed_recall'",
@@ -135,20 +135,24 @@ DEFECTS = {
     "pools_agree": [
         "UPDATE pooled_metric SET value_8bit = 0.6, difference = value_4bit - 0.6 WHERE metric = 'ed_auroc'",
         "UPDATE pooled_metric SET value_4bit = 0.3, difference = 0.3 - value_8bit WHERE metric = 'macro_f1'",
-        "UPDATE pooled_metric SET verdict = 'not inferior' WHERE metric = 'ed_recall'",
+        "UPDATE pooled_metric SET verdict = 'within' WHERE metric = 'ed_recall'",
+        "UPDATE pooled_metric SET seeds = 2 WHERE metric = 'ed_f2'",
+        "UPDATE pooled_metric SET low = difference, high = difference WHERE metric = 'accuracy'",
+        "UPDATE pooled_metric SET more_groups = 3, verdict = 'worse', low = -0.9, high = -0.8, difference = -0.85",
         "UPDATE pooled_metric SET value_4bit = 0.3, difference = 0.3 - value_8bit WHERE rule = 'target_recall'",
         "UPDATE pooled_metric SET difference = NULL",
     ],
     "pools_are_reproduced": [
-        "UPDATE pooled_metric SET low = low - 0.0001, could_show = could_show + 0.00005 WHERE metric = 'accuracy'",
+        "UPDATE pooled_metric SET low = low - 0.0001 WHERE metric = 'accuracy'",
+        "UPDATE pooled_metric SET group_component = 1 WHERE metric = 'macro_f1'",
         "UPDATE pooled_metric SET p_value = 0.5 WHERE rule = 'argmax'",
-        "DELETE FROM pooled_metric WHERE base_model = 'all'",
+        "DELETE FROM pooled_metric WHERE rule = 'primary'",
         "UPDATE adjusted_bound SET bound = 0.97 WHERE gate = 'ed_recall'",
     ],
     "pairs_are_reproduced": [
-        "UPDATE pair_metric SET low = low - 0.0001, bootstrap_low = bootstrap_low - 0.0001 WHERE low < 0",
+        "UPDATE pair_metric SET low = low - 0.0001 WHERE low < 0",
         "UPDATE pair_metric SET mcnemar_p = 0.5 WHERE metric = 'ed_recall'",
-        "UPDATE pair_metric SET verdict = 'not inferior' WHERE metric = 'ed_f2'",
+        "UPDATE pair_metric SET verdict = 'within' WHERE metric = 'ed_f2'",
         "DELETE FROM pair_metric WHERE metric = 'accuracy'",
     ],
 }

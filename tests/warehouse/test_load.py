@@ -154,7 +154,7 @@ def test_neither_the_order_of_loading_nor_that_of_rows_nor_loading_together_matt
     assert load_landings(folders, databases[-1]) == ["e4", "e8", "t4", "t8"]
     assert load_landings(folders, databases[-1]) == []
     tables = contents(databases[-1])
-    assert len(tables["pair_metric"]) == 2 * 5 + 1, "five figures by each rule, and the AUROC"
+    assert len(tables["pair_metric"]) == 2 * 6 + 2, "six figures by each rule, the AUROC and the loss"
     assert all(contents(database) == tables for database in databases)
 
     rows = evaluation("e4", "t4", WORSE)

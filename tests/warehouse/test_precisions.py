@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from warehouse.comparison.paired import PairedDecisions, compare, compare_losses
 
 from flows.report.leaderboard import leaderboard
 from flows.report.pairs import against_reference, frontier
@@ -100,40 +99,23 @@ def test_a_pair_of_moved_adapters_waits_for_the_training_that_they_come_from(tmp
     assert_sound()
 
 
-def test_its_figures_are_those_of_the_paired_statistics(landed):
-    four = landed["4bit"]
-    reference = landed["bf16"]
-    positions = [[LABELS.index(x) for x in column] for column in zip(*four, strict=True)]
-    other_values = [[LABELS.index(x) for x in column] for column in zip(*reference, strict=True)]
-    units = np.arange(len(four)) // 2
+def test_its_figures_and_intervals_are_those_of_its_pair_by_the_rule_of_the_metric(landed):
     row = query("FROM precision_comparison WHERE precision = '4bit'").iloc[0]
-
-    for side, rule in ((1, "accuracy"), (2, "ed_recall"), (2, "macro_f1"), (2, "ed_f2"), (2, "over_triage")):
-        pair = PairedDecisions(*(np.array(x) for x in (positions[0], positions[side], other_values[side], units)), True)
-        (expected,) = compare(pair, None, [rule])
-        assert row[rule] == pytest.approx(expected.value_4bit)
-        assert row[f"reference_{rule}"] == pytest.approx(expected.value_8bit)
-        assert (row[f"{rule}_low"], row[f"{rule}_high"]) == pytest.approx((expected.low, expected.high))
-        assert row[f"{rule}_verdict"] == expected.verdict
-
+    figures = query("FROM reference_metric").set_index(["evaluation_id", "rule", "metric"])
+    for metric, rule, place in (
+        ("accuracy", "argmax", 1), ("ed_recall", "primary", 2), ("macro_f1", "primary", 2), ("ed_f2", "primary", 2),
+        ("over_triage", "primary", 2), ("loss", "argmax", 1),
+    ):  # fmt: skip
+        expected = figures.loc[row.evaluation_id, rule, metric]
+        assert (
+            row[metric] == pytest.approx(expected["value"]) and row[f"reference_{metric}"] == expected.reference_value
+        )
+        assert (row[f"{metric}_low"], row[f"{metric}_high"]) == (expected.low, expected.high)
+        if metric != "loss":
+            assert row[f"{metric}_verdict"] == expected.verdict
+        if metric == "accuracy":
+            assert row[metric] == pytest.approx(np.mean([case[0] == case[place] for case in landed["4bit"]]))
     assert row.loss_diff == pytest.approx(0) and row.stored_bytes == 4500 and row.reference_stored_bytes == 16000
-
-
-def test_more_over_triage_is_worse_and_the_loss_has_no_margin():
-    truth = np.repeat([0, 1, 2], 200)
-    urgent = np.where(np.arange(600) % 3 == 0, 0, truth)
-    pair = PairedDecisions(truth, urgent, truth, np.arange(600), False)
-    (worse,) = compare(pair, None, ["over_triage"])
-    (better,) = compare(PairedDecisions(truth, truth, urgent, np.arange(600), False), None, ["over_triage"])
-    assert (worse.verdict, better.verdict) == ("inferior", "not inferior") and worse.difference > 0
-
-    losses = np.random.default_rng(1).random((600, 2)) + np.array([1.0, 0.0])
-    loss = compare_losses(pair, losses)
-    assert loss.difference == pytest.approx(np.subtract(*losses.mean(axis=0)))
-    assert loss.low < loss.difference < loss.high
-    assert loss.verdict is None and loss.note == "no margin is defined for a loss"
-    deviation = np.subtract(*losses.T).std() / np.sqrt(600)
-    assert loss.high - loss.low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
 
 
 @pytest.mark.parametrize("seed", range(3))
