@@ -30,18 +30,16 @@ WITH claim (name, sentence, least, most) AS (
 
 accuracy AS (
     SELECT
-        concat_ws(', ', concat(pairs, ' pairs'), concat(pairs_left_out, ' left out'), dataset) AS source,
+        concat_ws(', ', base_model, recipe, concat(seeds, ' seeds'), dataset) AS source,
         difference,
         low,
         high,
-        greatest(high, coalesce(seed_high, high)) AS widest_high,
-        least(low, coalesce(seed_low, low)) AS widest_low,
         value_8bit,
-        coalesce(pairs = 0 OR low IS NULL OR verdict LIKE '%varies too much between seeds', true) AS undecided
+        low IS NULL AS undecided
     FROM quantization_summary
     WHERE
-        rule = 'argmax' AND metric = 'accuracy' AND NOT random_weights
-        AND evaluation_set = 'test' AND base_model = 'all'
+        rule = 'argmax' AND metric = 'accuracy' AND NOT random_weights AND evaluation_set = 'test'
+        AND coalesce(qualifies, true)
 ),
 
 trained AS (
@@ -93,8 +91,8 @@ measured AS (
         'relative_loss',
         source,
         -difference / value_8bit,
-        -widest_high / value_8bit,
-        -widest_low / value_8bit,
+        -high / value_8bit,
+        -low / value_8bit,
         undecided
     FROM accuracy
     UNION ALL

@@ -1,24 +1,23 @@
--- What do all trained pairs together say about 4 against 8 bits?
--- $base_model TEXT = all: one base model, or all of them together
+-- What do the seeds of each recipe say about 4 against 8 bits?
 -- $metric TEXT = NULL: only this metric, e.g. ed_recall
 SELECT
     dataset,
     evaluation_set,
     base_model,
+    recipe,
+    qualifies,
     rule,
     metric,
-    pairs,
-    pairs_left_out,
+    seeds,
     value_4bit,
     value_8bit,
     difference,
     low,
     high,
-    p_value,
     verdict,
-    seed_sd,
-    seed_low,
-    seed_high
+    more_seeds,
+    more_groups,
+    holm_p
 FROM quantization_summary
-WHERE base_model = $base_model AND coalesce(metric = $metric, true)
-ORDER BY set_digest, evaluation_set, rule, metric;
+WHERE coalesce(metric = $metric, true)
+ORDER BY set_digest, evaluation_set, base_model, recipe, seed_group, rule, metric;

@@ -2,8 +2,8 @@
 --
 -- models counts the evaluations of trained models on the same cases, of which a reader picks the
 -- best; one whose scores were judged again counts once. bound_adjusted holds for all of them at once with 95 % confidence: for ED recall the exact
--- bound at 0.05 / models or the simultaneous bound of a joint bootstrap of the groups, whichever is
--- less favourable; for F2 the latter. It is NULL where it is not made yet or cannot be, and
+-- bound or Student's over groups, both at 0.05 / models (Bonferroni), whichever is less favourable; for
+-- F2 the latter. It is NULL where it is not made yet or cannot be, and
 -- adjusted_note says why. reaches_adjusted says whether it reaches the gate's threshold.
 CREATE OR REPLACE VIEW gate_bounds AS
 WITH look AS (
