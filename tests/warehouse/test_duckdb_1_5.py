@@ -17,7 +17,7 @@ from tests.place import ROOT
 from tests.warehouse.rows import assert_sound, land_pair
 from warehouse.load import load_all
 
-STATISTICS = {"test_joint.py", "test_paired.py", "test_verdicts.py"}  # which open no file
+STATISTICS = {"test_crossed.py", "test_crossed_simulation.py", "test_differences.py"}  # which open no file
 READ = """
 import duckdb, sys
 con = duckdb.connect(sys.argv[1], read_only=True)
