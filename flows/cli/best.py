@@ -15,10 +15,11 @@ import typer
 from flows.cli.experiments import find_evaluations
 from flows.cli.gates import gate_table
 from flows.cli.terminal import console, errors, print_line, refresh_warehouse
-from flows.report.figures import disclaimer, figure, interval, listed_name, metric_cell, verdict
+from flows.report.figures import disclaimer, figure, interval, listed_name
 from flows.report.leaderboard import by_test_set, evaluation_ids, find_study, study_rows
-from flows.report.table import ReportTable, print_lines, print_table
-from flows.report.typed_rows import Row, leaderboard_rows, metrics_named, rows_of
+from flows.report.rules import by_common_rules
+from flows.report.table import ReportTable, print_lines, print_narrow, print_table
+from flows.report.typed_rows import Row, leaderboard_rows, rows_of
 from tasks.bundle.bundle import ModelGone
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.corpus.manifest import DatasetManifest
@@ -96,7 +97,7 @@ def best(
             "Left out, since their `valid` has other cases than that of the latest model: "
             f"{', '.join(other_cells)}. Run their sweep again to rank them beside it.",
         )
-    _print_winner(ranking[0])
+    _print_winner(ranking[0], study)
 
 
 def _land_look(
@@ -227,22 +228,33 @@ def _print_ranking(asked: str, by: RankedBy, ranking: Sequence[Row]) -> None:
     print_lines(console, ReportTable.of(title, records))
 
 
-def _print_winner(row: Row) -> None:
+def _print_winner(row: Row, study: str) -> None:
     looks = len(rows_of(f"look WHERE set_digest = {quoted(row.set_digest)}"))
     count = f"{looks} looks were" if looks > 1 else "one look was"
     title = (
-        f"{row.cell_id} on its test set ({row.cases} cases), decided by its rule "
-        f"{row.primary_rule}; this shows no other model's figures. "
+        f"{row.cell_id} on its test set ({row.cases} cases), and the baselines on it, all decided by "
+        f"the model's rule, {row.primary_rule}; this shows no other trained model's figures. "
         f"So far {count} recorded for this set"
     )
-    figures = {
-        f"accuracy by {row.primary_rule}": by_own_rule(row, "accuracy"),
-        "macro-F1": by_own_rule(row, "macro_f1"),
-        "ED recall": interval(row, "ed_recall"),
-        "over-triage": interval(row, "over_triage"),
-        "gates": verdict(row),
-    }
-    print_table(console, ReportTable.of(title, [figures]))
+    board = leaderboard_rows(evaluation_ids(study))
+    of_baselines = [
+        other
+        for other in board
+        if other.recipe_kind == "baseline"
+        and other.set_digest == row.set_digest
+        and (other.base_model, other.precision) in (("none", None), (row.base_model, row.precision))
+    ]
+    records = [
+        {
+            "experiment": listed_name(shown),
+            f"accuracy by {row.primary_rule}": interval(shown, "accuracy"),
+            "macro-F1": interval(shown, "macro_f1"),
+            "ED recall": interval(shown, "ed_recall"),
+            "over-triage": interval(shown, "over_triage"),
+        }
+        for shown in by_common_rules([row, *of_baselines], row.primary_rule)
+    ]
+    print_narrow(console, ReportTable.of(title, records), len(records))
     if row.primary_rule != ARGMAX:
         print_line(
             console,
@@ -269,10 +281,3 @@ def name_to_ask(row: Row) -> str:
         if evaluation.evaluation_set == row.evaluation_set
     }
     return row.cell_id if ids == {row.evaluation_id} else row.evaluation_id
-
-
-def by_own_rule(row: Row, metric: str) -> str:
-    """A figure of the decisions by the evaluation's primary rule: the leaderboard's accuracy is
-    that of the most probable label.
-    """
-    return metric_cell(metrics_named([metric]).get((row.evaluation_id, row.primary_rule, metric)))

@@ -14,12 +14,13 @@ from flows.html_report.study import (
     along,
     by_panel,
     full_name,
+    in_order,
     named_rows,
     one_each,
 )
 from flows.report.figures import counted, figure, random_mark
 from flows.report.gates import review
-from flows.report.rules import THRESHOLDS, with_probabilities
+from flows.report.rules import THRESHOLDS, cheap_baseline, with_probabilities
 from flows.report.typed_rows import Row, grouped, rows_of
 from tasks.bundle.bundle import Catch
 from warehouse.connect import listed
@@ -161,8 +162,11 @@ def decision_curve(study: ReportedStudy, section: Section) -> None:
     if not rows:
         return
 
-    for title, group, names in by_panel(rows):
-        marks = [_mark(row, row.threshold, _benefit(row), MODEL) for row in group]
+    cheap = cheap_baseline(study.board)
+    beside = [row for row in rows if row.evaluation is cheap]
+    models = [row for row in rows if row.evaluation is not cheap] or rows
+    for title, group, names in by_panel(models):
+        marks = [_mark(row, row.threshold, _benefit(row), MODEL) for row in [*group, *beside]]
         # Everybody to ED does not depend on the model, only on the cases.
         everybody = {"series": EVERYBODY, "kind": EVERYBODY}
         always = {row.threshold: row.always_ed for row in group}
@@ -170,8 +174,9 @@ def decision_curve(study: ReportedStudy, section: Section) -> None:
         highest = max(mark["y"] for mark in marks)
         y = axis_of("net benefit", (LOWEST, 1.1 * highest + 0.01))
         x = axis_of("threshold on p(ED)")
-        drawing = curves(marks, x, y, [*names, EVERYBODY], [MODEL, EVERYBODY], lines=[0])
-        texts = [f"{row.series} {figure(*_benefit(row))}" for row in _spoken_of(group)]
+        series = in_order([*names, *(row.series for row in beside)])
+        drawing = curves(marks, x, y, [*series, EVERYBODY], [MODEL, EVERYBODY], lines=[0])
+        texts = [f"{row.series} {figure(*_benefit(row))}" for row in _spoken_of([*group, *beside])]
         shows = f"Decision curves of {title}. Net benefit at threshold {SHOWN:g}"
         section.show(title, shows, texts, drawing)
 

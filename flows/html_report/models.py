@@ -17,6 +17,7 @@ from flows.html_report.study import (
     one_each,
 )
 from flows.report.figures import (
+    CONSTANT_ANSWERS,
     counted,
     ed_recall_figure,
     figure,
@@ -27,17 +28,25 @@ from flows.report.figures import (
 )
 from flows.report.gates import FALSE_NEGATIVES, NAMES, gates
 from flows.report.leaderboard import leaderboard
-from flows.report.rules import RULES, confusion
+from flows.report.rules import (
+    RULES,
+    THRESHOLD,
+    by_common_rules,
+    cheap_baseline,
+    confusion,
+    rules_note,
+)
 from flows.report.typed_rows import Row, grouped, metrics_named, rows_of
 from tasks.judging.gate_thresholds import ED_RECALL
 from tasks.spec import LABELS
+from warehouse.connect import listed
 
 OWN = "own"  # the arm of the models that were trained at the precision at which they are judged
 APART = 1.02  # factor between two points of one size
 
 
 def bytes_and_recall(study: ReportedStudy, section: Section) -> None:
-    """A plane for each base model: the rows of the view `frontier` with their intervals."""
+    """A plane for each base model: the models of the view `frontier` by the rules that all share."""
     section.values = {"gate": ED_RECALL, "point": WORDS["frontier"]["trained"]}
     rows = frontier_rows(study)
     if not rows:
@@ -70,26 +79,34 @@ def bytes_and_recall(study: ReportedStudy, section: Section) -> None:
 
     if any(row.is_moved for row in rows):
         section.values["point"] = WORDS["frontier"]["trained_or_moved"]
+    if baseline := cheap_baseline(by_common_rules(study.board)):
+        section.findings.append(
+            f"Without a language model, {full_name(baseline)}: ED recall {_recall(baseline)}, "
+            f"over-triage {figure(*interval(baseline, 'over_triage'))}."
+        )
     records = [
         {
             "model": row.model,
             "MB": f"{row.stored_bytes / 1e6:.1f}",
             "bits per weight": figure(row.bits_per_weight, digits=2),
             "ED recall": _recall(row.evaluation),
-            "macro F1": figure(row.macro_f1),
-            "dominated by": row.dominated_by or "-",
+            "over-triage": figure(*interval(row.evaluation, "over_triage")),
+            "macro-F1": figure(row.evaluation.macro_f1),
         }
         for row in rows
     ]
-    section.tabulate("Bytes, ED recall and macro F1", records)
+    section.tabulate("Bytes, ED recall, over-triage and macro-F1", records)
 
 
 def frontier_rows(study: ReportedStudy) -> list[Row]:
     """One row per evaluation, in the order of the view: an adapter's own and its moved arm share
-    that at its own precision, of which the own row stays. `kind` is what a point's shape stands for.
+    that at its own precision, of which the own row stays. `kind` is what a point's shape stands for,
+    `evaluation` has the figures by the rules that all share.
     """
-    by_id = {row.evaluation_id: row for row in study.board}
-    landed = rows_of("frontier WHERE ed_recall IS NOT NULL", only=study.ids)
+    by_id = {
+        row.evaluation_id: row for row in by_common_rules(study.board) if is_number(row.ed_recall)
+    }
+    landed = rows_of("frontier", only=study.ids)
     own_ids = {row.evaluation_id for row in landed if row.adapter == OWN}
     rows = []
     for row in landed:
@@ -98,6 +115,7 @@ def frontier_rows(study: ReportedStudy) -> list[Row]:
             continue
 
         row.evaluation = by_id[row.evaluation_id]
+        row.ed_recall = row.evaluation.ed_recall
         row.is_moved = not is_own and row.adapter != f"from {row.precision}"
         recipe = f"{row.recipe} {row.adapter}" if row.is_moved else row.recipe
         mark = random_mark(row)
@@ -128,13 +146,31 @@ def _recall(row: Row) -> str:
 
 
 def confusion_matrices(study: ReportedStudy, section: Section) -> None:
-    """Matrices of the primary rule, side by side of what differs in precision alone."""
-    rows = study.shown(named_rows("confusion", study.ids))
+    """Matrices of each one's threshold, side by side of what differs in precision alone; a constant
+    answer has none, and decides alike by every rule.
+    """
+    board = by_common_rules(study.board)
+    rule_of = {
+        row.evaluation_id: "argmax" if row.recipe in CONSTANT_ANSWERS else THRESHOLD
+        for row in board
+    }
+    cells = rows_of(
+        f"confusion_matrix WHERE evaluation_id IN {listed(rule_of)} ORDER BY label, decision"
+    )
+    by_label = grouped(
+        (cell for cell in cells if cell.rule == rule_of[cell.evaluation_id]),
+        lambda cell: (cell.evaluation_id, cell.label),
+    )
+    rows = study.shown(
+        [
+            Row(evaluation_id=id, label=label, counts=[cell.cases for cell in of_label])
+            for (id, label), of_label in by_label.items()
+        ],
+        board=board,
+    )
     if not rows:
         return
 
-    for row in rows:
-        row.counts = [row.decided_ed or 0, row.decided_gp or 0, row.decided_home or 0]
     for title, group, names in by_panel(rows):
         marks = [
             {
@@ -180,7 +216,7 @@ def ends_of_recall(evaluations: list[Row]) -> list[str]:
 
 
 def rules(study: ReportedStudy, section: Section) -> None:
-    """A plane for each base model; baselines without a model have their own."""
+    """A plane for each base model, with the cheap baseline in it; constant answers are in the table."""
     metrics = metrics_named(("ed_recall", "over_triage"))
     rows = [
         Row(evaluation_id=id, rule=rule, ed_recall=recall, over_triage=over)
@@ -195,22 +231,21 @@ def rules(study: ReportedStudy, section: Section) -> None:
     if not rows:
         return
 
-    def base_model(row: Row) -> str:
-        has_model = row.evaluation.precision is not None
-        return row.evaluation.base_model if has_model else "without a language model"
-
-    for name, group in grouped(rows, base_model).items():
+    models = [row for row in rows if row.evaluation.precision is not None]
+    cheap = cheap_baseline(study.board)
+    beside = [row for row in rows if row.evaluation is cheap]
+    for name, group in grouped(models, lambda row: row.evaluation.base_model).items():
         marks = [
             {"series": RULES[row.rule], "kind": row.series}
             | along("x", interval(row.over_triage))
             | along("y", interval(row.ed_recall))
-            for row in group
+            for row in [*group, *beside]
         ]
         x = axis_of_shares("over-triage, share of all cases", marks, "x")
         y = axis_of_shares("ED recall", marks, "y")
         kinds = in_order(mark["kind"] for mark in marks)
         drawing = points(marks, x, y, list(RULES.values()), kinds)
-        texts = [_by_rule(row) for row in group]
+        texts = [_by_rule(row) for row in [*beside, *group]]
         section.show(name, f"ED recall against over-triage, {name}", texts, drawing)
 
     for rule in RULES:
@@ -349,12 +384,13 @@ FIGURES = {"accuracy": "accuracy", "ed_recall": "ED recall", "over_triage": "ove
 
 
 def baselines(study: ReportedStudy, section: Section) -> None:
-    """The leaderboard as forest plots: trained models beside constant answers, a bag of words and
-    untuned models.
+    """The leaderboard as forest plots: trained models beside constant answers, a linear model and
+    untuned models, all by the same rules.
     """
+    section.values = {"rules": rules_note(study.board)}
     section.findings = _best_accuracy(study)
     section.tables.append(leaderboard(study.board))
-    shown_rows = study.shown(study.board)
+    shown_rows = study.shown(by_common_rules(study.board))
     for row in shown_rows:
         row.kind = "baseline" if row.recipe_kind == "baseline" else "trained"
     for metric, name in FIGURES.items():

@@ -128,6 +128,7 @@ RANDOM = " (random weights)"  # behind the name of whatever was measured with th
 BASELINES = {
     "always_gp": "always-GP\n(constant answer)",
     "always_ed": "always-ED\n(constant answer)",
+    "linear": "linear model\n(words, characters)",
     "tfidf_lr": "bag of words\n(TF-IDF, LR)",
 }
 CONSTANT_ANSWERS = ("always_gp", "always_ed")

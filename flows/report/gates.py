@@ -53,8 +53,9 @@ def adjusted(look: Row | None) -> str:
 
 
 def gates(board: Board, ids: Ids = None) -> ReportTable:
-    """One row per evaluation of the experiments of `board`, the test set first: verdict and the
-    three gates. `ids`: the evaluations of the study.
+    """One row per evaluation of the models of `board`, the test set first: verdict and the three
+    gates. `ids`: the evaluations of the study. Baselines, which are no candidates, are left out:
+    their gates are judged by the most probable label, not by a threshold.
     """
     rows = rows_of("gate")
     gate_rows = {(row.evaluation_id, row.gate): row for row in rows}
@@ -63,6 +64,8 @@ def gates(board: Board, ids: Ids = None) -> ReportTable:
 
     records = []
     for evaluation in [*board, *further_rows(board, ids)]:
+        if evaluation.recipe_kind == "baseline":
+            continue
         record = {
             "experiment": on_cases(evaluation),
             "verdict": verdict(evaluation).replace("\n", " "),

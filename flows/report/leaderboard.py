@@ -25,6 +25,7 @@ from flows.report.figures import (
     verdict,
 )
 from flows.report.gates import at_prevalence, figures_at
+from flows.report.rules import by_common_rules, rules_note
 from flows.report.table import ReportTable
 from flows.report.typed_rows import (
     Board,
@@ -42,9 +43,8 @@ from tasks.runtime.home import home
 from warehouse.connect import FILE, REBUILD, listed, quoted, warehouse_path
 
 LEADERBOARD = (
-    "Experiments on the test set, best first: those that pass the gates by least over-triage, "
-    "then provisional and unsafe ones by ED recall; baselines at the foot. In brackets: 95 % "
-    "intervals"
+    "Experiments on the test set, those first that pass the gates by their own rule, then by its ED "
+    "recall; baselines at the foot. In brackets: 95 % intervals"
 )
 
 
@@ -72,7 +72,7 @@ def named_sets(board: Board) -> list[tuple[str, list[Row]]]:
 
 
 def leaderboard(board: Board, prevalence: float | None = None) -> ReportTable:
-    """One row per experiment, in the order of `board`, the rows of the view.
+    """One row per experiment, in the order of `board`, the rows of the view; all by the same rules.
 
     `prevalence` restates ED precision and F2 at another share of emergencies.
     """
@@ -82,17 +82,22 @@ def leaderboard(board: Board, prevalence: float | None = None) -> ReportTable:
             "accuracy": interval(row, "accuracy"),
             "ED recall": interval(row, "ed_recall"),
             "over-triage": interval(row, "over_triage"),
-            "gates": verdict(row).replace("\n", " "),
+            "gates": _gates(row),
             **at_prevalence(row, prevalence, below=False),
             "macro-F1": figure(row.macro_f1),
             "stored MB": _megabytes(row),
             "test loss": figure(row.test_loss),
             "trained in": _trained_in(row),
         }
-        for row in board
+        for row in by_common_rules(board)
     ]
     table = ReportTable.of(LEADERBOARD, records, '"FROM leaderboard"')
-    return table.noted(*reference_notes(board))
+    return table.noted(rules_note(board), *reference_notes(board))
+
+
+def _gates(row: Row) -> str:
+    """The verdict of the gates, which judge a model by its own rule; a baseline is no candidate."""
+    return NONE if row.recipe_kind == "baseline" else verdict(row).replace("\n", " ")
 
 
 def _megabytes(row: Row) -> str:
@@ -110,6 +115,7 @@ def reference_notes(board: Board) -> list[str]:
     return list(dict.fromkeys(note for note in notes if note))
 
 
+NONE = "-"
 ALL_RANDOM = "All weights are random: the figures show that every stage runs, no more."
 # The columns that --prevalence restates stand among the first ones then.
 RESTATED = ("experiment", "ED recall", "ED F2", "ED pre-\ncision", "gates")
@@ -125,14 +131,14 @@ def overview(board: Board, most: int, prevalence: float | None = None) -> Report
     trained, baselines = _parts(board)
     marked = not only_random_weights(board)
     records = []
-    for row in [*trained[:most], *baselines[:most]]:
+    for row in by_common_rules([*trained[:most], *baselines[:most]]):
         precision, f2 = figures_at(row, prevalence)
         record = {
             "experiment": listed_name(row, marked),
             "accu-\nracy": figure(row.accuracy, digits=2),
             "ED recall": interval(row, "ed_recall", digits=2),
             "over-\ntriage": figure(row.over_triage, digits=2),
-            "gates": verdict(row).replace("\n", " "),
+            "gates": _gates(row),
             "ED F2": figure(f2, digits=2),
             "macro-F1": figure(row.macro_f1, digits=2),
             "MB": _megabytes(row),
@@ -177,16 +183,17 @@ def _title(board: Board, trained: Sequence[Row], prevalence: float | None) -> st
     counts = [counted(count, kind) for kind, count in kinds.items() if count]
     row = next(iter(board))
     sentences = [
-        f"{' and '.join(counts) or '0 trained models'}, best first, then baselines, on "
-        f"{row.cases} test cases, {row.emergencies} of them emergencies. "
-        "In brackets: 95 % intervals."
+        f"{' and '.join(counts) or '0 trained models'}, those that pass the gates by their own "
+        f"rule first, then baselines, on {row.cases} test cases, {row.emergencies} of them "
+        "emergencies. In brackets: 95 % intervals."
     ]
     if prevalence is not None:
         sentences.append(f"ED precision and F2 are restated at {percent(prevalence)} ED.")
     if trained and only_random_weights(board):
         sentences.append(ALL_RANDOM)
 
-    sentences += [f"{note[0].upper()}{note[1:]}." for note in reference_notes(board)]
+    notes = [rules_note(board), *reference_notes(board)]
+    sentences += [f"{note[0].upper()}{note[1:]}." for note in notes]
     return " ".join(sentences)
 
 
@@ -213,11 +220,11 @@ def landed_results(evaluation_ids: Sequence[str]) -> list[Row]:
     return [results[id] for id in evaluation_ids if id in results]
 
 
-SOURCES = (
-    "On further evaluation sets, source by source "
-    "(thresholds from calibration; never used for choosing)"
+SOURCES = "On further evaluation sets, source by source (never used for choosing)"
+SEEDS = (
+    "Spread between seeds of one experiment, ED by its own rule: mean, and below it the standard "
+    "deviation"
 )
-SEEDS = "Spread between seeds of one experiment: mean, and below it the standard deviation"
 # Of the spread between seeds; a difference between precisions has the first ones.
 SEED_COLUMNS = (
     *("experiment", "seeds", "accuracy", "ED recall", "worst\nED recall"),
@@ -240,11 +247,11 @@ def by_source(board: Board, prevalence: float | None = None, ids: Ids = None) ->
             "ED recall": interval(row, "ed_recall", below=True),
             **at_prevalence(row, prevalence, below=True),
             "over-triage": interval(row, "over_triage", below=True),
-            "gates": verdict(row),
+            "gates": _gates(row),
         }
-        for row in further_rows(board, ids)
+        for row in by_common_rules(further_rows(board, ids))
     ]
-    return ReportTable.of(SOURCES, records, '"FROM evaluation_summary"')
+    return ReportTable.of(SOURCES, records, '"FROM evaluation_summary"').noted(rules_note(board))
 
 
 def seeds(board: Board, prevalence: float | None = None, ids: Ids = None) -> ReportTable:
@@ -372,9 +379,6 @@ def evaluations_of_sweep(sweep: str) -> list[str]:
     return [row.id for row in rows_of(f"{clauses} AND kind = 'evaluation'")]
 
 
-NONE = "-"
-
-
 def studies_table(rows: Sequence[Row]) -> ReportTable:
     """One row per study."""
     records = [
@@ -406,8 +410,11 @@ def side_by_side(first_study: Row, second_study: Row) -> ReportTable:
     studies = (first_study.study, second_study.study)
     boards = []
     titles = []
+    notes = []
     for study in studies:
         rows = next(iter(by_test_set(leaderboard_rows(evaluation_ids(study)))), [])
+        notes.append(rules_note(rows) if rows else "")
+        rows = by_common_rules(rows)
         boards.append({(row.cell_id, row.random_weights): row for row in rows})
         title = f"{study}: no finished experiment"
         if rows:
@@ -424,7 +431,7 @@ def side_by_side(first_study: Row, second_study: Row) -> ReportTable:
             record |= {f"{name}\n{studies[place]}": figures[place][name] for place in (0, 1)}
         records.append(record | {"the two": _relation(*pair)})
 
-    return ReportTable.of("; ".join(titles), records, '"FROM leaderboard"')
+    return ReportTable.of("; ".join(titles), records, '"FROM leaderboard"').noted(*notes)
 
 
 def _figures(row: Row | None) -> dict[str, str]:
@@ -433,7 +440,7 @@ def _figures(row: Row | None) -> dict[str, str]:
     return {
         "accuracy": interval(row, "accuracy"),
         "ED recall": interval(row, "ed_recall"),
-        "gates": verdict(row).replace("\n", " "),
+        "gates": _gates(row),
     }
 
 

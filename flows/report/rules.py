@@ -43,7 +43,61 @@ TIMES = "When rules were chosen, the last of them: before the judged cases were 
 CHOOSING = ("target_recall", "min_cost")
 NOT_RECORDED = "n/a: landed by a version that did not record it"
 RULES_QUERY = '"FROM decision_rule"'
-CONFUSION = "Confusion matrices, cases: a line for each true label, a column for each decision"
+CONFUSION = (
+    "Confusion matrices, cases: a line for each true label, a column for each decision, by the most "
+    "probable label and by each one's threshold"
+)
+
+
+# The rule by which tables show every model and baseline in a figure, so that all are compared alike.
+THRESHOLD = "target_recall"
+COMMON_RULES = {
+    "accuracy": "argmax",
+    "macro_f1": "argmax",
+    "ed_recall": THRESHOLD,
+    "ed_precision": THRESHOLD,
+    "ed_f2": THRESHOLD,
+    "over_triage": THRESHOLD,
+    "under_triage": THRESHOLD,
+}
+
+
+def by_common_rules(board: Board, rule: str | None = None) -> list[Row]:
+    """The evaluations with their figures by COMMON_RULES, or all by `rule`, and not each by its own.
+
+    A constant answer has no scores to choose a threshold on, and decides alike by every rule.
+    """
+    metrics = metrics_named(COMMON_RULES)
+    rows = []
+    for row in board:
+        figures = {}
+        for name, common_rule in COMMON_RULES.items():
+            applied = "argmax" if row.recipe in CONSTANT_ANSWERS else rule or common_rule
+            metric = metrics.get((row.evaluation_id, applied, name))
+            for column, end in ((name, "value"), (f"{name}_low", "low"), (f"{name}_high", "high")):
+                figures[column] = getattr(metric, end, None)
+        rows.append(Row(**vars(row) | figures))
+    return rows
+
+
+def cheap_baseline(board: Board) -> Row | None:
+    """The strongest baseline that needs no language model: of a warehouse of before, its bag of words."""
+    by_recipe = {row.recipe: row for row in board if row.precision is None}
+    return by_recipe.get("linear") or by_recipe.get("tfidf_lr")
+
+
+def rules_note(board: Board) -> str:
+    """By which rules `by_common_rules` compares the evaluations."""
+    targets = sorted({row.target_ed_recall for row in board if is_number(row.target_ed_recall)})
+    aim = (
+        f" for an ED recall of {' or '.join(f'{target:g}' for target in targets)}"
+        if targets
+        else ""
+    )
+    return (
+        "accuracy and macro-F1 by the most probable label; the figures of ED and over-triage by "
+        f"each one's threshold, chosen on calibration{aim}"
+    )
 
 
 def rules(board: Board, prevalence: float | None = None) -> list[ReportTable]:
@@ -149,7 +203,7 @@ def _choice(row: Row | None) -> tuple[str, str]:
 
 
 def confusion(board: Board) -> ReportTable:
-    """Per experiment: how many cases of each label argmax and the primary rule sent where."""
+    """Per experiment: how many cases of each label argmax and its threshold sent where."""
     cases = {
         (row.evaluation_id, row.rule, row.label, row.decision): str(row.cases)
         for row in rows_of("confusion_matrix")
@@ -159,11 +213,11 @@ def confusion(board: Board) -> ReportTable:
         lines = []
         for truth in LABELS:
             line = {"truly": str(truth)}
-            for rule in ("argmax", "primary"):
+            for rule, words in (("argmax", "argmax"), (THRESHOLD, "threshold")):
                 for choice in LABELS:
                     # A rule that could not be applied has no cells.
                     count = cases.get((row.evaluation_id, rule, truth, choice), "n/a")
-                    line[f"{rule}: {choice}"] = count
+                    line[f"{words}: {choice}"] = count
             lines.append(line)
         records.append(stacked({"experiment": on_cases(row)}, lines))
 

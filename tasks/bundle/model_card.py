@@ -30,6 +30,9 @@ METRICS = (
     ("accuracy", "accuracy", "accuracy"),
     ("macro_f1", "macro F1", "f1"),
 )
+# Baselines beside the model, by the beginning of their evaluations' ids.
+CONSTANT_ANSWERS = {"always_gp": "always GP", "always_ed": "always ED"}
+BASELINES = CONSTANT_ANSWERS | {"linear": "linear model", "tfidf_lr": "bag of words"}
 NOTICE_FILE = "Notice"
 LICENCES = "licences"
 SPDX = {"Apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0"}
@@ -185,15 +188,12 @@ def card_figures(home: Path, bundle: Bundle) -> dict[str, Any]:
     """The figures of the evaluation that judged the bundle's model: landed `metrics` under the
     model's own rule, each with its `name` in words and its `hub_type`; `conformal_miss`, the share
     of emergencies that the conformal sets missed; `review`, what the review flag catches, or why
-    there is none; `data`, the name of the data set, and its landed
-    `sets`, which are empty where it was not described in this home.
+    there is none; `baselines`, the same metrics of each baseline that was judged on these cases, by
+    its name in words; `data`, the name of the data set, and its landed `sets`, which are empty where
+    it was not described in this home.
     """
     folder = home / "landing" / bundle.judged_on.evaluation_id
-    of_rule = {
-        row["metric"]: row
-        for row in landed_rows(folder, "metric")
-        if row["rule"] == bundle.rule.name
-    }
+    of_rule = _metrics(folder, bundle.rule.name)
     metrics = [
         of_rule[metric] | {"name": name, "hub_type": hub_type}
         for metric, name, hub_type in METRICS
@@ -213,6 +213,7 @@ def card_figures(home: Path, bundle: Bundle) -> dict[str, Any]:
         "metrics": metrics,
         "conformal_miss": conformal_miss,
         "review": _review(bundle, folder),
+        "baselines": _baselines(home, bundle),
     }
 
     data = home / "landing" / f"dataset-{bundle.judged_on.dataset_digest}"
@@ -235,6 +236,30 @@ def _review(bundle: Bundle, folder: Path) -> str:
     (evaluation,) = landed_rows(folder, "evaluation")
     reason = evaluation["mc_reason"] or "the primary rule gave no decision to judge the flag by"
     return bundle.review.why_not or f"not available: {reason}"
+
+
+def _metrics(folder: Path, rule: str) -> dict[str, Row]:
+    """The landed metrics of an evaluation under a rule, by name."""
+    return {row["metric"]: row for row in landed_rows(folder, "metric") if row["rule"] == rule}
+
+
+def _baselines(home: Path, bundle: Bundle) -> dict[str, dict[str, Row]]:
+    """The metrics of baselines on the model's test cases by its rule, of each the latest.
+
+    A constant answer has no scores to choose a threshold on, and decides alike by every rule.
+    """
+    untuned = f"{bundle.base_model}-{bundle.precision}-zero_shot"
+    figures = {}
+    for beginning, name in (BASELINES | {untuned: "the untuned model"}).items():
+        judged = []
+        for file in (home / "landing").glob(f"{beginning}-*/evaluation.parquet"):
+            (evaluation,) = landed_rows(file.parent, "evaluation")
+            if evaluation["set_digest"] == bundle.judged_on.test_digest:
+                judged.append((evaluation["created_at"], file.parent))
+        if judged:
+            rule = "argmax" if beginning in CONSTANT_ANSWERS else bundle.rule.name
+            figures[name] = _metrics(max(judged)[1], rule)
+    return figures
 
 
 def write_terms(bundle: Bundle, weights: Path, home: Path, folder: Path) -> dict[str, Any]:

@@ -29,7 +29,14 @@ def metric(**values) -> dict:
 
 
 def card(card_bundle: Bundle) -> str:
-    figures = {"metrics": [], "conformal_miss": metric(), "review": "no flag", "data": "embedded", "sets": []}
+    figures = {
+        "metrics": [],
+        "baselines": {},
+        "conformal_miss": metric(),
+        "review": "no flag",
+        "data": "embedded",
+        "sets": [],
+    }
     licensing = {"name": "Apache-2.0", "link": None, "texts": [], "notice": ""}
     return render_card(card_bundle, figures, licensing, ExportResult(), VARIANT, MODEL, {})
 

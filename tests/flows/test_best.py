@@ -10,7 +10,9 @@ import pyarrow.parquet as parquet
 import pytest
 from rich.console import Console
 
-from flows.cli.best import best, by_own_rule
+from flows.cli.best import best
+from flows.report.figures import interval
+from flows.report.rules import by_common_rules
 from flows.report.typed_rows import leaderboard_rows
 from tasks.bundle.bundle import Rule
 from tasks.bundle.from_evaluation import bundle_of_evaluation
@@ -54,13 +56,19 @@ def test_the_look_is_recorded_with_its_question_and_ranking(best_output, used):
 def test_the_ranking_has_a_line_a_model_named_as_other_commands_take_it(best_output, used):
     (look,) = used.query("FROM look").to_dict("records")
     cells = [one["training_id"].rpartition("-")[0] for one in json.loads(look["ranked"])]
-    lines = [line for line in best_output.splitlines() if "-4bit-" in line and "(random weights)" in line]
+    ranking = best_output.partition(" on its test set")[0]
+    lines = [line for line in ranking.splitlines() if "-4bit-" in line and "(random weights)" in line]
     assert [line.split()[0] for line in lines] == cells and max(map(len, lines)) <= 80
 
     text = " ".join(best_output.split())
     assert text.count("on its test set") == 1 and f"{cells[0]} on its test set" in text, (
         "figures of the chosen one alone"
     )
+    beside = [row for row in leaderboard_rows() if row.recipe_kind == "baseline" and "8bit" not in row.cell_id]
+    assert {row.cell_id for row in beside} >= {"always_gp", "always_ed"} and len(beside) > 2
+    chosen = next(row for row in leaderboard_rows() if row.evaluation_id == look["evaluation_id"])
+    for row in by_common_rules(beside, chosen.primary_rule):
+        assert all(interval(row, name) in best_output for name in ("accuracy", "ed_recall", "over_triage")), row.cell_id
     assert "one look was" in text and f"triage predict {cells[0]} -" in best_output
     assert best_output.count("ED recall >= 0.95") == 1
 
@@ -68,10 +76,10 @@ def test_the_ranking_has_a_line_a_model_named_as_other_commands_take_it(best_out
 def test_test_figures_and_the_ranking_follow_the_recipes_own_rule_which_is_named(best_output, used):
     (look,) = used.query("FROM look").to_dict("records")
     rows = {row.evaluation_id: row for row in leaderboard_rows()}
-    figure_text = by_own_rule(rows[look["evaluation_id"]], "accuracy")
-    text = " ".join(best_output.split())
-    assert f"decided by its rule {rows[look['evaluation_id']].primary_rule};" in text and figure_text in text
     chosen = rows[look["evaluation_id"]]
+    figure_text = interval(by_common_rules([chosen], chosen.primary_rule)[0], "accuracy")
+    text = " ".join(best_output.split())
+    assert f"decided by the model's rule, {chosen.primary_rule};" in text and figure_text in text
     assert f"accuracy by {chosen.primary_rule}" in best_output
     of_argmax = f"(argmax), as in triage compare, its accuracy is {chosen.accuracy:.3f}" in text
     assert of_argmax == (chosen.primary_rule != "argmax")
@@ -79,7 +87,8 @@ def test_test_figures_and_the_ranking_follow_the_recipes_own_rule_which_is_named
 
     of_rule = used.query("SELECT evaluation_id, value FROM metric WHERE metric = 'accuracy' AND rule = 'target_recall'")
     safe = [(rows[id], value) for id, value in of_rule.values.tolist() if rows[id].primary_rule == "target_recall"]
-    assert all(by_own_rule(row, "accuracy").startswith(f"{value:.3f} [") for row, value in safe)
+    of_own_rule = by_common_rules([row for row, _ in safe], "target_recall")
+    assert [row.accuracy for row in of_own_rule] == [value for _, value in safe]
     assert [row for row, value in safe if row.accuracy != value], "that of the argmax is another one"
 
 

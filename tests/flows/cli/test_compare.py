@@ -37,7 +37,10 @@ def test_the_default_is_the_answer_and_two_tables_with_a_line_an_experiment_and_
     assert lines[0] == "4 bits against 8: stored size x0.50."
     assert lines[1].startswith("Accuracy: cannot conclude; ") and lines[2].startswith("ED recall: ")
     assert text.count("4 bits against 8 bits, 1 pair. Accuracy: ") == 1
-    title = "2 trained models, best first, then baselines, on 5 test cases, 2 of them emergencies"
+    title = (
+        "2 trained models, those that pass the gates by their own rule first, then baselines, on 5 test cases, 2 of "
+        "them emergencies"
+    )
     on_top, _, rest = text.partition(title)
     assert "[" not in on_top and "On top" not in text, "intervals are explained where there are some"
     assert "Gates of the primary rule" not in text and "triage compare --all" in lines[-2]
@@ -62,7 +65,7 @@ def test_tables_are_asked_for_by_name_or_all_with_every_column_that_a_narrow_ter
 
     text = outputs["--all"].stdout
     assert "Gates of the primary rule" in text and text.count("\n") > 2 * outputs[""].stdout.count("\n")
-    assert text.count("Experiments on the test set, best first") == text.count("4 bits (first line)") == 1
+    assert text.count("Experiments on the test set, those first") == text.count("4 bits (first line)") == 1
     columns = [
         *("accuracy", "ED recall", "over-triage", "gates", "ED F2", "ED precision", "macro-F1", "stored MB"),
         *("test loss", "trained in", "difference", "at 2 points", "ED difference", "ED at 2 points", "memory, time"),
@@ -139,7 +142,7 @@ def test_a_moved_adapter_is_no_further_trained_model(pairs):
     board = leaderboard_rows()
     moved = changed(board[0], recipe_kind="moved_adapter", evaluation_id="moved")
     assert "of 6 trained models pass" in " ".join(answer([*board, moved], [], []))
-    assert overview([*board, moved], 10).title.startswith("6 trained models and 1 moved adapter, best first")
+    assert overview([*board, moved], 10).title.startswith("6 trained models and 1 moved adapter, those that")
 
 
 def test_figures_at_another_prevalence_stand_first(pairs):

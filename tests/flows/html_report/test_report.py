@@ -137,7 +137,9 @@ def test_the_tables_have_the_rows_of_the_warehouse(printed_report):
     curve = printed_report.place.query("FROM training_curve")
     assert len(tables["Loss by update"]) - 1 == len(curve)
     sizes = printed_report.place.query("SELECT DISTINCT stored_bytes FROM frontier").stored_bytes
-    assert {row[1] for row in tables["Bytes, ED recall and macro F1"][1:]} == {f"{size / 1e6:.1f}" for size in sizes}
+    assert {row[1] for row in tables["Bytes, ED recall, over-triage and macro-F1"][1:]} == {
+        f"{size / 1e6:.1f}" for size in sizes
+    }
 
 
 def test_the_cases_are_the_emergencies_that_a_model_missed(printed_report):

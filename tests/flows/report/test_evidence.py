@@ -101,7 +101,7 @@ def test_every_rule_has_the_figures_of_its_own_decisions(landed):
         "under-triage": "under_triage", "macro-F1": "macro_f1", "expected cost": "expected_cost", "cost skill": "cost_skill",
     }  # fmt: skip
     labels = [case[0] for case in CASES]
-    for line, rule in enumerate(("argmax", "primary")):
+    for line, rule in enumerate(("argmax", "threshold")):
         counts = confusion(labels, [case[line + 1] for case in CASES])
         shown = [lines(tables_by_title[CONFUSION], f"{rule}: {choice}") for choice in ("ED", "GP", "HOME")]
         assert [list(map(int, column)) for column in zip(*shown, strict=True)] == counts.tolist()
@@ -133,7 +133,7 @@ def test_what_was_chosen_on_which_cases_and_when_is_shown_beside_the_rules(tmp_p
 def test_a_rule_that_could_not_be_applied_gives_its_reason_and_no_zero_anywhere(tmp_path):
     rows = evaluation("et4", "t4", CASES)
     for row in rows["prediction"]:
-        row["decision"] = None
+        row["decision"] = row["target_recall"] = None
 
     for row in rows["metric"]:
         if row["rule"] == "target_recall":
@@ -148,7 +148,7 @@ def test_a_rule_that_could_not_be_applied_gives_its_reason_and_no_zero_anywhere(
     assert "n/a: the recipe has no target ED recall" in " ".join(lines(rules, "ED recall"))
     assert lines(rules, "ED F2")[1] == "n/a"
     matrix = tables_by_title[CONFUSION]
-    assert {cell for choice in ("ED", "GP", "HOME") for cell in lines(matrix, f"primary: {choice}")} == {"n/a"}
+    assert {cell for choice in ("ED", "GP", "HOME") for cell in lines(matrix, f"threshold: {choice}")} == {"n/a"}
 
     gates = tables_by_title[GATES.partition(";")[0]]
     reason = "NOT AVAILABLE: n/a: the recipe has no target ED recall"
