@@ -1,148 +1,138 @@
--- Which claims of the published study and of our READMEs does this warehouse support?
+-- Which claims of the published study, the one that this project repeats, does this warehouse support?
 --
--- A claim holds where its whole interval lies from least to most, and is refuted where it lies outside;
--- a figure without an interval is judged as a point. A claim is as good as its worst row. A row is
--- undecided under a condition of its own, e.g. since a warehouse may hold more than one study.
-WITH claim (name, sentence, least, most) AS (
+-- A claim is about every model, so it is as good as its worst row, which is shown. A row supports it
+-- where its whole interval lies from least to most, and refutes it where that lies outside. A recipe
+-- with one training decides nothing; one whose models learned little may refute, but not support.
+WITH claim (name, least, most, sentence, said_in) AS (
     VALUES
-    ('half_the_size', 'Models at 4 bits take about half of what they take at 8 bits.', 0.45, 0.6),
-    ('360m_at_4_bits', 'SmolLM2-360M takes about 360 MB at 4 bits (exact: 203.6 MB).', 340, 380),
-    ('360m_at_8_bits', 'SmolLM2-360M takes about 720 MB at 8 bits (exact: 384.5 MB).', 680, 760),
-    ('loss_in_points', 'At 4 bits accuracy falls by less than 2 %, read as 2 points of accuracy.', -1, 0.02),
-    (
-        'relative_loss',
-        'At 4 bits accuracy falls by less than 2 %, read as 2 % of the accuracy at 8 bits, as published.',
-        -1,
-        0.02
-    ),
-    (
-        'larger_batches',
-        '4 bits leave room for larger batches: a training needs less memory than at 8 bits.',
-        0,
-        0.999
-    ),
-    ('faster_training', 'Training is faster at 4 bits than at 8 bits.', 0, 0.999),
-    ('trainable_share', '0.1 to 0.4 % of the parameters are trained.', 0.001, 0.004),
-    ('below_half_a_percent', 'Under 0.5 % of the parameters are trained.', 0, 0.005),
-    ('six_variants', 'There are six variants: three base models at 4 and at 8 bits.', 6, 6),
-    ('sixty_experiments', 'There are sixty experiments: six variants under ten recipes.', 60, 60)
+    ('recall', 0.95, 1, 'The safety recipes find at least 95 % of the emergencies.',
+        'README, Safety Constraints: 96.2 %, and 94.8 %, which it counts as passed'),
+    ('target', 0, 1, 'Each safety recipe finds its target of the emergencies, 95 to 98 %.',
+        'README, Selection Criteria: adapters must meet these thresholds'),
+    ('f2', 0.9, 1, 'The safety recipes have an F2 of emergencies of at least 0.90.',
+        'README, Safety Constraints: 92.3 % and 91.1 %'),
+    ('missed', 0, 0.026, 'The safety recipes miss at most 2.6 % of the emergencies.',
+        'README, Top adapters: 0.019 to 0.026; its result files: 43 and 12 of 353, 0.12 and 0.03'),
+    ('review', 0, 1, 'Dropout finds uncertain cases: of missed emergencies more than a random flag of its load.',
+        'Adapter Configuration Summary, MC Dropout Benefits: improved safety'),
+    ('points', -1, 0.02, 'At 4 bits accuracy falls by less than 2 %, read as 2 points of accuracy.',
+        'Configuration Tables, Memory Footprint; but README, Stage 7: 8 bits are 2 to 3 % better'),
+    ('relative', -1, 0.02, 'At 4 bits accuracy falls by less than 2 %, read as 2 % of the accuracy at 8 bits.',
+        'Configuration Tables, Memory Footprint'),
+    ('half', 0.45, 0.55, 'Models at 4 bits take about half of what they take at 8 bits.',
+        'Configuration Tables, Memory Footprint: about 50 %'),
+    ('size', 0.9, 1.1, 'A parameter takes 1 byte at 4 bits and 2 at 8: SmolLM2-360M 360 and 720 MB.',
+        'Configuration Tables, Memory Footprint'),
+    ('trained', 0.001, 0.004, 'Only 0.1 to 0.4 % of the parameters are trained.',
+        'Configuration Tables, LoRA Parameter Efficiency: ranks 4 to 32'),
+    ('memory', 0, 0.999, '4 bits leave room for larger batches: a training needs less memory than at 8 bits.',
+        'told of the study; found in none of its files'),
+    ('seconds', 0, 0.999, 'Training is faster at 4 bits than at 8 bits.',
+        'README, Stage 7: 8 bits are slower, in answering')
 ),
 
-accuracy AS (
+stored AS (
+    SELECT base_model, precision, stored_bytes, parameters, weights_source
+    FROM variant
+    WHERE precision IN ('4bit', '8bit') AND NOT random_weights
+    UNION ALL
+    -- By its shape, whatever the weights: `triage models`.
+    SELECT 'smollm2-360m', precision, stored_bytes, 361821120, 'by its shape'
+    FROM (VALUES ('4bit', 203614080), ('8bit', 384493440)) AS exact (precision, stored_bytes)
+    ANTI JOIN (FROM variant WHERE base_model = 'smollm2-360m' AND NOT random_weights) USING (precision)
+),
+
+-- reach: 0, decides nothing; 1, may refute; 2, may support, too.
+measured (name, source, value, low, high, reach) AS (
     SELECT
-        concat_ws(', ', base_model, recipe, concat(seeds, ' seeds'), dataset) AS source,
-        difference,
-        low,
-        high,
-        value_8bit,
-        low IS NULL AS undecided
+        unnest(['recall', 'target', 'f2', 'missed']),
+        cell_id,
+        unnest([ed_recall, ed_recall - target_ed_recall, ed_f2, 1 - ed_recall]) AS value,
+        unnest([ed_recall_low, ed_recall_low - target_ed_recall, ed_f2_low, 1 - ed_recall_high]),
+        unnest([ed_recall_high, ed_recall_high - target_ed_recall, ed_f2_high, 1 - ed_recall_low]),
+        2
+    FROM leaderboard
+    WHERE recipe_kind = 'safety' AND NOT random_weights
+    UNION ALL
+    SELECT
+        'review',
+        cell_id,
+        missed_ed_flagged - load,
+        missed_ed_flagged_low - load,
+        missed_ed_flagged_high - load,
+        2
+    FROM review_flag
+    JOIN leaderboard USING (evaluation_id)
+    WHERE score = 'vote_entropy' AND NOT random_weights
+    UNION ALL
+    SELECT
+        unnest(['points', 'relative']),
+        concat_ws(' ', base_model, recipe, dataset),
+        unnest([-difference, -difference / value_8bit]),
+        unnest([-high, -high / value_8bit]),
+        unnest([-low, -low / value_8bit]),
+        CASE WHEN seeds < 2 THEN 0 WHEN qualifies THEN 2 ELSE 1 END
     FROM quantization_summary
-    WHERE
-        rule = 'argmax' AND metric = 'accuracy' AND NOT random_weights AND evaluation_set = 'test'
-        AND coalesce(qualifies, true)
-),
-
-trained AS (
-    SELECT DISTINCT
-        concat_ws(', ', base_model, recipe) AS source,
-        x.trainable_parameters / v.parameters AS share
+    WHERE rule = 'argmax' AND metric = 'accuracy' AND evaluation_set = 'test' AND NOT random_weights
+    UNION ALL
+    SELECT 'half', four.base_model, four.stored_bytes / eight.stored_bytes AS ratio, ratio, ratio, 2
+    FROM stored AS four
+    JOIN stored AS eight USING (base_model, weights_source)
+    WHERE four.precision = '4bit' AND eight.precision = '8bit'
+    UNION ALL
+    SELECT
+        'size',
+        concat_ws(' ', base_model, precision, weights_source),
+        stored_bytes / parameters / IF(precision = '4bit', 1, 2) AS ratio,
+        ratio,
+        ratio,
+        2
+    FROM stored
+    UNION ALL
+    SELECT 'trained', concat_ws(' ', base_model, recipe), x.trainable_parameters / v.parameters AS share, share, share, 2
     FROM experiment AS x
     JOIN variant AS v USING (base_model, weights_digest)
-    WHERE
-        x.recipe_kind IN ('standard', 'safety') AND NOT x.random_weights
-        AND x.num_layers >= 16 AND x.trainable_parameters > 0 AND v.parameters > 0
-),
-
-pair AS (
+    WHERE x.recipe_kind IN ('standard', 'safety') AND NOT x.random_weights
+    UNION ALL
     SELECT
-        concat_ws(', ', base_model, recipe, concat('seed ', seed)) AS source,
-        peak_memory_bytes_4bit / peak_memory_bytes_8bit AS memory,
-        train_seconds_4bit / train_seconds_8bit AS seconds
+        unnest(['memory', 'seconds']),
+        concat_ws(' ', base_model, recipe, seed),
+        unnest([peak_memory_bytes_4bit / peak_memory_bytes_8bit, train_seconds_4bit / train_seconds_8bit]) AS ratio,
+        ratio,
+        ratio,
+        2
     FROM quantization_comparison
     WHERE NOT random_weights
 ),
 
-measured AS (
-    SELECT
-        'half_the_size' AS name,
-        four.base_model AS source,
-        four.stored_bytes / eight.stored_bytes AS value,
-        value AS low,
-        value AS high,
-        false AS undecided
-    FROM variant AS four
-    JOIN variant AS eight USING (base_model, random_weights, weights_source)
-    WHERE four.precision = '4bit' AND eight.precision = '8bit' AND NOT random_weights
-    UNION ALL
-    SELECT DISTINCT
-        concat('360m_at_', bits, '_bits'),
-        base_model,
-        stored_bytes / 1e6 AS megabytes,
-        megabytes,
-        megabytes,
-        false
-    FROM variant
-    WHERE base_model = 'smollm2-360m' AND precision IN ('4bit', '8bit') AND NOT random_weights
-    UNION ALL
-    SELECT 'loss_in_points', source, -difference, -high, -low, undecided
-    FROM accuracy
-    UNION ALL
-    SELECT
-        'relative_loss',
-        source,
-        -difference / value_8bit,
-        -high / value_8bit,
-        -low / value_8bit,
-        undecided
-    FROM accuracy
-    UNION ALL
-    SELECT 'larger_batches', source, memory, memory, memory, false
-    FROM pair
-    WHERE memory IS NOT NULL
-    UNION ALL
-    SELECT 'faster_training', source, seconds, seconds, seconds, false
-    FROM pair
-    WHERE seconds IS NOT NULL
-    UNION ALL
-    SELECT 'trainable_share', source, share, share, share, false
-    FROM trained
-    UNION ALL
-    SELECT 'below_half_a_percent', source, share, share, share, false
-    FROM trained
-    UNION ALL
-    SELECT 'six_variants', 'variant', count(DISTINCT (base_model, precision)) AS variants, variants, variants, variants <> 6
-    FROM variant
-    WHERE precision IN ('4bit', '8bit') AND NOT random_weights
-    HAVING variants > 0
-    UNION ALL
-    SELECT 'sixty_experiments', 'leaderboard', count(DISTINCT cell_id) AS cells, cells, cells, cells <> 60
-    FROM leaderboard
-    WHERE recipe_kind IN ('standard', 'safety') AND NOT random_weights
-    HAVING cells > 0
-),
-
 judged AS (
     SELECT
-        claim.*,
-        measured.* EXCLUDE (name),
+        *,
         CASE
-            WHEN measured.name IS NULL THEN 'not measured here'
-            WHEN undecided OR value IS NULL THEN 'cannot conclude'
-            WHEN coalesce(low, value) >= least AND coalesce(high, value) <= most THEN 'supported'
-            WHEN coalesce(high, value) < least OR coalesce(low, value) > most THEN 'refuted'
+            WHEN value IS NULL THEN 'not measured here'
+            WHEN reach > 0 AND (low > most OR high < least) THEN 'refuted'
+            WHEN reach = 2 AND low >= least AND high <= most THEN 'supported'
             ELSE 'cannot conclude'
-        END AS verdict
+        END AS verdict,
+        list_position(['supported', 'refuted', 'cannot conclude', 'not measured here'], verdict) AS place
     FROM claim
-    LEFT JOIN measured USING (name)
+    LEFT JOIN (FROM measured WHERE value IS NOT NULL) USING (name)
 )
 
 SELECT
     sentence,
-    source,
+    said_in,
+    count(value) OVER claims AS rows,
+    count(*) FILTER (verdict = 'refuted') OVER claims AS refuting,
+    source AS worst_row,
     value,
     low,
     high,
-    arg_min(verdict, list_position(['refuted', 'cannot conclude', 'supported', 'not measured here'], verdict))
-        OVER (PARTITION BY name) AS verdict
+    verdict
 FROM judged
-ORDER BY list_position(['supported', 'refuted', 'cannot conclude', 'not measured here'], judged.verdict), sentence, source;
+WINDOW claims AS (PARTITION BY name)
+QUALIFY row_number() OVER (
+    PARTITION BY name
+    ORDER BY verdict <> 'refuted', verdict <> 'cannot conclude', greatest(least - low, high - most) DESC, source
+) = 1
+ORDER BY place, sentence;
