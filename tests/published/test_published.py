@@ -199,8 +199,10 @@ def test_published_studies_pass_every_audit_and_support_what_their_readme_says(p
     assert counted == pytest.approx((load, 24, 3, 778, 171))
 
     assert Counter(row[-1] for row in by_claim.values()) == {
-        "supported": 3, "cannot conclude": 3, "refuted": 1, "not measured here": 4,
+        "supported": 1, "refuted": 6, "cannot conclude": 3, "not measured here": 2,
     }  # fmt: skip
+    _, rows, refuting, worst, missed, *_ = by_claim["The safety recipes miss at most 2.6 % of the emergencies."]
+    assert (rows, refuting, worst, round(missed, 3)) == (10, 8, "gemma-3-270m-8bit-tuned_safe-s42", 0.076)
 
 
 def in_recipes(values, influences):
