@@ -34,7 +34,7 @@ from tasks.tuning.rows import weights_columns
 
 @step("baselines", delay=2)
 def baselines(scoring: Scoring, data: Path) -> list[str]:
-    """evaluation_ids of always_gp, always_ed and tfidf_lr on a dataset's test set and on the grid's
+    """evaluation_ids of always_gp, always_ed and linear on a dataset's test set and on the grid's
     further sets.
 
     Each is computed and landed once.

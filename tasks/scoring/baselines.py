@@ -1,4 +1,4 @@
-"""Baselines that any model must beat: constant answers, a bag of words and the untuned base model.
+"""Baselines that any model must beat: constant answers, a linear model and the untuned base model.
 
 They land as experiments of kind `baseline` and are judged by the same code as models. The untuned
 base model is scored in `tasks/scoring/job.py`; the others need no language model and are fitted
@@ -7,12 +7,12 @@ here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,15 +33,11 @@ from tasks.runtime.backend import Backend
 from tasks.runtime.files import read_lines
 from tasks.spec import LABELS, SCORES_VERSION, Label, Scoring, short_digest
 
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
-
 CONSTANT: dict[str, Label] = {"always_gp": "GP", "always_ed": "ED"}
-BAG_OF_WORDS = "tfidf_lr"
+LINEAR = "linear"
 ZERO_SHOT = "zero_shot"
-OF_A_DATASET = (*CONSTANT, BAG_OF_WORDS)
+OF_A_DATASET = (*CONSTANT, LINEAR)
 TARGET = 0.95  # ED recall of their target_recall rule: the gate's threshold
-PENALTIES = (1.0, 10.0, 100.0)  # inverse L2 strengths, of which `valid` chooses one
 NO_PASSES = "not available: a baseline has no dropout"
 
 
@@ -53,6 +49,8 @@ def dataset_baseline_id(name: str, dataset: DatasetManifest) -> str:
         "train": dataset.digest_of("train"),
         "valid": dataset.digest_of("valid"),
     }
+    if name == LINEAR:  # whose probabilities are fitted there
+        ingredients["calibration"] = dataset.digest_of("calibration")
     return f"{name}-{short_digest(ingredients)}"
 
 
@@ -120,13 +118,14 @@ def dataset_baseline_rows(
 
     `scores_ids`: the id of the scores on each set.
     """
+    calibration_cases = _read_cases(data, "calibration")
     if name in CONSTANT:
         classifier = _constant(CONSTANT[name])
     else:
-        classifier = bag_of_words(_read_cases(data, "train"), _read_cases(data, "valid"))
+        train, valid = (_read_cases(data, learned) for learned in ("train", "valid"))
+        classifier = _linear(train, valid, calibration_cases)
 
     # The rules are chosen before any other set is scored.
-    calibration_cases = _read_cases(data, "calibration")
     calibration = scored_cases(calibration_cases, classifier.predict(calibration_cases))
     rules = record_rules(
         probability_table(calibration),
@@ -169,48 +168,17 @@ def _constant(label: Label) -> Classifier:
     return Classifier(lambda cases: np.tile(answer, (len(cases), 1)), constant=True)
 
 
-def bag_of_words(train: Sequence[Case], valid: Sequence[Case]) -> Classifier:
-    """TF-IDF of words and pairs of words, and a logistic regression on them, fitted on `train`.
-
-    Of PENALTIES, the one with the best log-likelihood on `valid` is taken.
-    """
+def _linear(
+    train: Sequence[Case], valid: Sequence[Case], calibration: Sequence[Case]
+) -> Classifier:
     # scikit-learn is slow to import, and needed once per dataset.
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
+    from tasks.scoring.linear import LinearModel
 
-    texts = [case.text for case in train]
-    labels = [case.label for case in train]
-    if len(set(labels)) == 1:  # a regression needs two classes
-        return _constant(labels[0])
-
-    pipelines = [
-        make_pipeline(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-            LogisticRegression(C=penalty, max_iter=1000),
-        )
-        for penalty in PENALTIES
-    ]
-    for pipeline in pipelines:
-        pipeline.fit(texts, labels)
-
-    best_pipeline = min(pipelines, key=lambda pipeline: _loss(_predict(pipeline, valid), valid))
-    return Classifier(lambda cases: _predict(best_pipeline, cases))
-
-
-def _predict(pipeline: Pipeline, cases: Sequence[Case]) -> Floats:
-    """Probabilities (cases, 3) in the order LABELS; 0 for a label that `train` lacks."""
-    p = np.zeros((len(cases), len(LABELS)))
-    columns = [LABELS.index(label) for label in pipeline.classes_]
-    p[:, columns] = pipeline.predict_proba([case.text for case in cases])
-    return p
-
-
-def _loss(p: Floats, cases: Sequence[Case]) -> float:
-    truth = [LABELS.index(case.label) for case in cases]
-    # A label that `train` lacks has the probability 0, whose logarithm is kept finite.
-    p_of_label = p[np.arange(len(cases)), truth]
-    return float(-np.log(np.maximum(p_of_label, 1e-12)).mean())
+    try:
+        return Classifier(LinearModel(train, valid, calibration).predict)
+    except ValueError:  # nothing to tell cases apart by
+        labels = Counter(case.label for case in train)
+        return _constant(max(LABELS, key=lambda label: labels[label]))
 
 
 def scored_cases(cases: Sequence[Case], p: Floats) -> list[ScoredCase]:

@@ -1,4 +1,4 @@
-"""Does a language model earn its place over a bag of words, on the test set and on harder cases?
+"""Does a language model earn its place over a linear model, on the test set and on harder cases?
 `uv run python -m tests.bench.corpus STUDY`, for a study in the warehouse.
 """
 
@@ -17,9 +17,9 @@ from tests.bench.common import print_rows, run
 from warehouse.query import query
 
 METRICS = ("macro_f1", "ed_f2")
-# By how much a model must beat the bag of words, in both metrics, to earn its place.
+# By how much a model must beat the linear model, in both metrics, to earn its place.
 MARGIN = {"test": 0.05}  # elsewhere any difference above 0
-# The latest evaluation of each training beside the latest bag of words on exactly these cases, learned
+# The latest evaluation of each training beside the latest linear model on exactly these cases, learned
 # from the same dataset; an untuned model has learned from none.
 MODELS = """
 WITH judged AS (
@@ -27,12 +27,12 @@ WITH judged AS (
     QUALIFY row_number() OVER (PARTITION BY training_id, set_digest ORDER BY created_at DESC) = 1
 )
 SELECT
-    judged.evaluation_id, judged.evaluation_set, bag.evaluation_id AS baseline,
+    judged.evaluation_id, judged.evaluation_set, linear.evaluation_id AS baseline,
     judged.training_id || if(judged.random_weights, ' (random weights)', '') AS model
 FROM judged
-JOIN judged AS bag ON bag.set_digest = judged.set_digest AND bag.recipe = 'tfidf_lr'
+JOIN judged AS linear ON linear.set_digest = judged.set_digest AND linear.recipe = 'linear'
 WHERE judged.precision IS NOT NULL
-    AND (judged.recipe_kind = 'baseline' OR judged.dataset_digest = bag.dataset_digest)
+    AND (judged.recipe_kind = 'baseline' OR judged.dataset_digest = linear.dataset_digest)
 ORDER BY judged.evaluation_set != 'test', judged.evaluation_set, model
 """
 DECISIONS = """
@@ -43,7 +43,7 @@ Difference = tuple[float, float | None, float | None]  # with its 95 % interval,
 
 
 def corpus(study: Annotated[str, typer.Argument(help="study in the warehouse")]) -> None:
-    """Compare each model of a study with the bag of words of the same cases."""
+    """Compare each model of a study with the linear model of the same cases."""
     rows = []
     for pair in query(MODELS, {"study": study}).itertuples():
         model, baseline = (
@@ -53,9 +53,9 @@ def corpus(study: Annotated[str, typer.Argument(help="study in the warehouse")])
 
     if not rows:
         raise BadInput(
-            f"The warehouse has no model of {study} beside a bag of words; sweep it first."
+            f"The warehouse has no model of {study} beside a linear one; sweep it first."
         )
-    print_rows("Most probable label; model minus bag of words by case, 95 % over conditions", rows)
+    print_rows("Most probable label; model minus linear model by case, 95 % over conditions", rows)
 
 
 def figures(

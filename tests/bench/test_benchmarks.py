@@ -77,7 +77,7 @@ def decided(*wrong: int) -> pd.DataFrame:
     return pd.DataFrame({"case_group": groups, "label": labels, "decision": decisions})
 
 
-def test_a_model_is_above_the_bag_of_words_by_the_difference_of_their_figures():
+def test_a_model_is_above_the_linear_one_by_the_difference_of_their_figures():
     row = figures("test", "model", decided(), decided(*range(0, 120, 12)))
     # Baseline: 30 of 40 ED found, none in vain: F2 = 5 x 1 x 0.75 / (4 x 1 + 0.75) = 0.789.
     low, high = map(float, re.findall(r"[-+][\d.]+", row["ed_f2, difference"])[1:])
@@ -102,7 +102,7 @@ def test_a_model_earns_its_place_by_the_margin_in_both_metrics(differences, marg
 
 def test_models_of_other_cases_are_left_out_and_random_weights_are_named(tmp_path):
     trainings = {
-        "bag": {"recipe": "tfidf_lr", "recipe_kind": "baseline", "bits": None},
+        "linear": {"recipe": "linear", "recipe_kind": "baseline", "bits": None},
         "t1": {"settings_digest": "one"},
         "t2": {"settings_digest": "two", "dataset_digest": "other"},
         "t3": {"random_weights": True},
@@ -116,4 +116,4 @@ def test_models_of_other_cases_are_left_out_and_random_weights_are_named(tmp_pat
 
     pairs = query(MODELS, {"study": "mine"})
     assert list(pairs.model) == ["t1", "t3 (random weights)", "z"]
-    assert set(pairs.baseline) == {"e-bag"}
+    assert set(pairs.baseline) == {"e-linear"}

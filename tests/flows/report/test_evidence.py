@@ -56,7 +56,7 @@ def warehouse(tmp_path_factory):
         patch.setenv("TRIAGE_HOME", str(folder))
         patch.setenv("TRIAGE_WAREHOUSE", str(folder / "triage.duckdb"))
         land(folder / "landing", **values)
-        land(folder / "landing", "b", recipe="tfidf_lr", recipe_kind="baseline", base_model="none", cell_id="tfidf_lr",
+        land(folder / "landing", "b", recipe="linear", recipe_kind="baseline", base_model="none", cell_id="linear",
              **NO_MODEL)  # fmt: skip
     return folder / "triage.duckdb"
 
@@ -220,7 +220,7 @@ def test_losses_time_speed_and_memory_are_shown_and_nothing_for_what_was_not_tra
     own_row = table["smol-4bit-r1-s42"]
     assert (own_row["train\nloss"], own_row["valid.\nloss"]) == ("0.250", "0.500")
     assert (own_row["trained\nin"], own_row["tokens/s"], own_row["weights\nMB"]) == ("40 s", "1234", "500")
-    other = table[BASELINES["tfidf_lr"].replace("\n", " ")]
+    other = table[BASELINES["linear"].replace("\n", " ")]
     assert {other[name] for name in ("train\nloss", "trained\nin", "tokens/s", "weights\nMB", "peak\nMB")} == {"n/a"}
 
 
@@ -268,7 +268,7 @@ def test_every_row_of_every_table_marks_random_weights_and_none_hides_a_real_one
 
 def test_the_spread_is_that_of_the_seeds_and_recipes_that_are_shown(tmp_path):
     land_everything(tmp_path / "real", marked=False, recipes=("r1", "r2"))
-    land(tmp_path / "base", "b", recipe="tfidf_lr", recipe_kind="baseline", base_model="none", cell_id="tfidf_lr",
+    land(tmp_path / "base", "b", recipe="linear", recipe_kind="baseline", base_model="none", cell_id="linear",
          **NO_MODEL)  # fmt: skip
     land(tmp_path / "third", "third", seed=44, cell_id="smol-4bit-r1-s44")
 
