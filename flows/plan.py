@@ -21,9 +21,8 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import dataset_folder, stored_or_temporary
 from tasks.corpus.reading.sources import check_local, is_hub
 from tasks.corpus.splits import check_examples
-from tasks.corpus.vignettes.adversarial import SIZES as ADVERSARIAL_SIZES
 from tasks.corpus.vignettes.generator import SIZES
-from tasks.corpus.vignettes.sets import added_to_valid
+from tasks.corpus.vignettes.sets import EVALUATION_SIZES, added_to_valid
 from tasks.identity import scores_from, training_from
 from tasks.models.manifest import VariantManifest, variant_folder
 from tasks.models.sizes import ModelShape, is_known, known_shape
@@ -157,7 +156,7 @@ def set_sizes(grid: Grid, cases: Path | None = None) -> dict[str, int]:
     for name, limit in grid.data.limits.items():
         sizes[name] = min(sizes[name], limit)
     for entry in grid.evaluation_sets:
-        sizes[entry.name] = ADVERSARIAL_SIZES.get(entry.name, sizes["test"])
+        sizes[entry.name] = EVALUATION_SIZES.get(entry.name, sizes["test"])
     return sizes
 
 

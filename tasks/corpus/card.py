@@ -249,6 +249,12 @@ def adversarial_card(name: str, seed: int) -> str:
     )
 
 
+def familiar_card(cases: Sequence[Case]) -> str:
+    """The section on the set about familiar problems, as Markdown."""
+    problems_of_set = len({case.group for case in cases})
+    return WORDS["familiar"].format(cases=f"{len(cases):,}", problems=problems_of_set)
+
+
 def _kinds(records: Sequence[Record]) -> list[str]:
     header = f"| kind | cases | {' | '.join(LABELS)} | groups | cores | deciding facts |"
     lines = [header, "|" + "---|" * 8]

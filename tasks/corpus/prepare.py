@@ -12,29 +12,30 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tasks.corpus.card import adversarial_card, contrast_card, data_card, further_card
+from tasks.corpus.card import (
+    adversarial_card,
+    contrast_card,
+    data_card,
+    familiar_card,
+    further_card,
+)
 from tasks.corpus.case import SETS, Case, to_json
 from tasks.corpus.manifest import Dataset, SetEntry
 from tasks.corpus.reading.sources import Located, locate
 from tasks.corpus.reading.tables import check_readable, read_set
 from tasks.corpus.splits import COPIES_VERSION, SHARES, check_apart, limited_sets, split_shares
-from tasks.corpus.vignettes.adversarial import (
-    ADVERSARIAL_VERSION,
-    BANKS,
-    adversarial_cases,
-    adversarial_records,
-)
+from tasks.corpus.vignettes.adversarial import ADVERSARIAL_VERSION, BANKS
 from tasks.corpus.vignettes.contrast.bank import bank_digest
 from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION
 from tasks.corpus.vignettes.knowledge_base import further_digest, knowledge_digest
 from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
-from tasks.corpus.vignettes.sets import records_of
+from tasks.corpus.vignettes.sets import FAMILIAR_VERSION, evaluation_records, records_of
 from tasks.corpus.vignettes.stored_facts import FACTS, write_facts
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
 from tasks.runtime.store import build_folder, intact_manifest
-from tasks.spec import LABELS, Columns, Data, EvaluationSet, short_digest
+from tasks.spec import FAMILIAR, LABELS, Columns, Data, EvaluationSet, short_digest
 
 PREPARE_VERSION = 4
 CARD = "card.md"
@@ -70,6 +71,8 @@ def _generator_digests(columns: Data | EvaluationSet) -> dict[str, str | int]:
         if columns.name in BANKS:
             words = bank_digest(BANKS[columns.name])
             digests |= {"adversarial": ADVERSARIAL_VERSION, "adversarial_words": words}
+        if columns.is_familiar:
+            digests["familiar"] = FAMILIAR_VERSION
         return digests
 
     if columns.contrast_share:
@@ -148,8 +151,9 @@ def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, An
         if isinstance(columns, Data):
             continue
         if columns.source == "embedded":
-            records += adversarial_records(data.seed, columns.name)
-            cases = adversarial_cases(data.seed, columns.name)
+            of_set = evaluation_records(columns, data, sets["train"])
+            records += of_set
+            cases = [record.case for record in of_set]
         else:
             paths = itertools.chain.from_iterable(source.files.values())
             cases = read_set(list(paths), columns)
@@ -180,6 +184,8 @@ def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, An
     sections = [further_card(sets["train"])] if data.further_share else []
     sections += [contrast_card(sets)] if data.contrast_share else []
     sections += [adversarial_card(name, data.seed) for name in sets if name in BANKS]
+    if FAMILIAR in sets and entries[FAMILIAR].source == "embedded":
+        sections.append(familiar_card(sets[FAMILIAR]))
     (folder / CARD).write_text(data_card(dataset, sections), encoding="utf-8")
 
     # The revision stands under `origin`, with the commit that it means.

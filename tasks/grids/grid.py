@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import ask
-from tasks.spec import EMBEDDED_ONLY, BaseModelSpec, Grid, RandomSource, Safety, Strict
+from tasks.spec import EMBEDDED_ONLY, FAMILIAR, BaseModelSpec, Grid, RandomSource, Safety, Strict
 
 GRIDS = Path(str(files("deployments"))) / "grids"
 BASE_MODELS = Path(str(files("tasks.models"))) / "base_models.toml"
@@ -151,6 +151,10 @@ def _leave_out_what_overrides_replace(raw: RawTable, overrides: list[str]) -> No
         for name in EMBEDDED_ONLY:
             if f"data.{name}" not in keys:
                 data.pop(name, None)
+        sets = raw.get("evaluation_set")
+        if isinstance(sets, list) and "evaluation_set" not in keys:
+            familiar = {"name": FAMILIAR, "source": "embedded"}
+            raw["evaluation_set"] = [entry for entry in sets if entry != familiar]
 
 
 def _toml_value(text: str) -> object:

@@ -9,6 +9,7 @@ from tasks.spec.base import (
     EMBEDDED_EVALUATION_SETS,
     EMBEDDED_ONLY,
     ENGINE_VERSION,
+    FAMILIAR,
     LABELS,
     OMITTED_AT_DEFAULT,
     SCORES_VERSION,

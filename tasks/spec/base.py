@@ -165,7 +165,8 @@ class BaseModelSpec(Strict):
     )
 
 
-EMBEDDED_EVALUATION_SETS = ("test_adversarial", "test_adversarial_2")
+FAMILIAR = "test_familiar"  # its cases are about the problems of embedded train
+EMBEDDED_EVALUATION_SETS = ("test_adversarial", "test_adversarial_2", FAMILIAR)
 SetName = Literal["train", "valid", "calibration", "test"]
 
 
@@ -224,8 +225,13 @@ class EvaluationSet(Columns):
     name: Name = Field(description="name of the set in reports")
     source: str = Field(
         description="a file, a folder with a test file, a Hub dataset, or `embedded` for"
-        " `test_adversarial` (300 cases) and `test_adversarial_2` (1,200)"
+        " `test_adversarial` (300 cases), `test_adversarial_2` (1,200) and `test_familiar` (1,200)"
     )
+
+    @property
+    def is_familiar(self) -> bool:
+        """Whether it is the embedded set about the problems of train, whose groups it shares."""
+        return self.source == "embedded" and self.name == FAMILIAR
 
     @model_validator(mode="after")
     def _name_is_free(self) -> EvaluationSet:
@@ -235,7 +241,7 @@ class EvaluationSet(Columns):
             )
         if self.source == "embedded" and self.name not in EMBEDDED_EVALUATION_SETS:
             raise ValueError(
-                f"embedded evaluation sets are named {' and '.join(EMBEDDED_EVALUATION_SETS)}, not"
+                f"embedded evaluation sets are named {', '.join(EMBEDDED_EVALUATION_SETS)}, not"
                 f" {self.name}"
             )
 

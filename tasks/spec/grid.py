@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from tasks import precisions
 from tasks.precisions import Precision
 from tasks.spec.base import (
+    FAMILIAR,
     OMITTED_AT_DEFAULT,
     SCORING_VERSION,
     BaseModelSpec,
@@ -225,6 +226,16 @@ class Grid(Strict):
                 names_twice = ", ".join(repeated[:MOST_SHOWN])
                 raise ValueError(f"{key}: duplicate name {names_twice}; each may appear once")
 
+        return self
+
+    @model_validator(mode="after")
+    def _familiar_problems_are_learned(self) -> Grid:
+        is_asked = any(entry.is_familiar for entry in self.evaluation_sets)
+        if is_asked and self.data.source != "embedded":
+            raise ValueError(
+                f"evaluation_set: {FAMILIAR} is about the problems of the embedded train; leave it out "
+                f"where data.source is {self.data.source!r}"
+            )
         return self
 
     @model_validator(mode="after")

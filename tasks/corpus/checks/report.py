@@ -120,7 +120,8 @@ def check_data(
     findings = _repeated_texts(rows)
     findings.append(_repeated_ids(rows, id_columns))
     findings.append(_near_copies(rows, similar))
-    findings += _crossing_groups(rows)
+    familiar = {entry.name for entry in evaluation_sets if entry.is_familiar}
+    findings += _crossing_groups(rows, familiar)
     if rows.groups:
         findings.append(_groups_with_ed(lines, split))
     findings += _missing_labels(lines)
@@ -294,10 +295,14 @@ def _examples_in(rows: Tally, prompt: Prompt) -> Finding:
     return Finding(name, "error", str(len(copies)), remedy)
 
 
-def _crossing_groups(rows: Tally) -> list[Finding]:
-    """Groups with cases on two sides, and rows without a group."""
+def _crossing_groups(rows: Tally, familiar: Collection[str]) -> list[Finding]:
+    """Groups with cases on two sides, and rows without a group.
+
+    `familiar`: sets that are about the groups of train.
+    """
     groups_of_rows = rows.column("group")
     has_group = groups_of_rows != NO_GROUP
+    is_new = np.array([name not in familiar for name in rows.sets])[rows.column("set")]
     if not has_group.any():
         remedy = (
             "cases are taken for independent: name a group_column (--group-column) if some belong"
@@ -305,7 +310,7 @@ def _crossing_groups(rows: Tally) -> list[Finding]:
         )
         return [Finding("groups", "warning", "none", remedy)]
 
-    pairs = np.unique(np.c_[groups_of_rows, rows.sides][has_group], axis=0)
+    pairs = np.unique(np.c_[groups_of_rows, rows.sides][has_group & is_new], axis=0)
     groups, counts = np.unique(pairs[:, 0], return_counts=True)
     crossing = groups[counts > 1]
 

@@ -19,8 +19,7 @@ from tasks.corpus.near_copies import BATCH, Sketch
 from tasks.corpus.prompts import Prompt
 from tasks.corpus.reading.sources import locate
 from tasks.corpus.reading.tables import no_cases, numbered_cases, place_prefix
-from tasks.corpus.vignettes.adversarial import adversarial_cases
-from tasks.corpus.vignettes.sets import sets_of
+from tasks.corpus.vignettes.sets import evaluation_records, sets_of
 from tasks.spec import LABELS, Data, EvaluationSet
 
 SAMPLE = 20_000  # texts
@@ -223,11 +222,12 @@ def tally(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Tally:
     rows = Tally()
     for source, of_source in zip(sources, located, strict=True):
         if source.source == "embedded":
-            sets = (
-                sets_of(source)
-                if isinstance(source, Data)
-                else {source.name: adversarial_cases(data.seed, source.name)}
-            )
+            if isinstance(source, Data):
+                sets = sets_of(source)
+            else:
+                train = sets_of(data)["train"] if source.is_familiar else []
+                records = evaluation_records(source, data, train)
+                sets = {source.name: [record.case for record in records]}
             for name, cases in sets.items():
                 for number, case in enumerate(cases, start=1):
                     rows.add(name, f"embedded {name}, case ", number, case)

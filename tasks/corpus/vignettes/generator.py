@@ -7,16 +7,21 @@ that a problem's name says nothing about the label. The same seed gives the same
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from tasks.corpus.case import Case, normal_text
 from tasks.corpus.vignettes.draw_facts import draw_facts
-from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, further_problems, problems
+from tasks.corpus.vignettes.knowledge_base import (
+    ClinicalProblem,
+    further_problems,
+    problem_named,
+    problems,
+)
 from tasks.corpus.vignettes.label_rules import Facts, Verdict, decide
 from tasks.corpus.vignettes.render import Style, band_of, draw_style, render
-from tasks.spec import LABELS, Label
+from tasks.spec import FAMILIAR, LABELS, Label
 
 GENERATOR_VERSION = 8
 TRIES = 50  # to write a text that no other case has
@@ -82,6 +87,21 @@ def further_records(count: int, shares: tuple[float, ...], seed: int = 42) -> tu
     texts: set[str] = set()
     return tuple(
         _record(problem, "train", "train-further", number, label, seed, texts)
+        for number, (problem, label) in enumerate(plan)
+    )
+
+
+def familiar_records(
+    count: int, problem_ids: Collection[str], shares: tuple[float, ...], seed: int, texts: set[str]
+) -> tuple[Record, ...]:
+    """`count` new cases about these problems, as the four sets are written, with none of `texts`.
+
+    `shares`: of the labels, in the order of LABELS. `texts`: normal ones; those written are added.
+    """
+    candidates = [problem_named(name) for name in sorted(problem_ids)]
+    plan = _plan(FAMILIAR, label_counts(count, shares), candidates, seed)
+    return tuple(
+        _record(problem, FAMILIAR, FAMILIAR, number, label, seed, texts)
         for number, (problem, label) in enumerate(plan)
     )
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from tasks.corpus.case import Case
+from collections.abc import Sequence
+
+from tasks.corpus.case import Case, normal_text
+from tasks.corpus.vignettes.adversarial import SIZES as ADVERSARIAL_SIZES
+from tasks.corpus.vignettes.adversarial import adversarial_records
 from tasks.corpus.vignettes.contrast.cases import contrast_records
 from tasks.corpus.vignettes.generator import (
     SIZES,
     Record,
     embedded_records,
+    familiar_records,
     further_records,
     share_key,
 )
-from tasks.spec import Data
+from tasks.spec import FAMILIAR, Data, EvaluationSet
+
+FAMILIAR_VERSION = 1  # of how the cases of test_familiar are drawn
+EVALUATION_SIZES = ADVERSARIAL_SIZES | {FAMILIAR: 1200}
 
 
 def records_of(data: Data) -> tuple[Record, ...]:
@@ -53,3 +61,20 @@ def sets_of(data: Data) -> dict[str, list[Case]]:
     for record in records_of(data):
         sets[record.set].append(record.case)
     return sets
+
+
+def evaluation_records(
+    columns: EvaluationSet, data: Data, train: Sequence[Case]
+) -> tuple[Record, ...]:
+    """The cases of an embedded evaluation set beside the data set of `data`.
+
+    `train`: what is learned from. The familiar set is about its problems, and repeats no text of
+    the four sets.
+    """
+    if not columns.is_familiar:
+        return adversarial_records(data.seed, columns.name)
+
+    problem_ids = {case.group for case in train if case.group is not None}
+    texts = {normal_text(record.case.text) for record in records_of(data)}
+    shares = share_key(data.shares)
+    return familiar_records(EVALUATION_SIZES[FAMILIAR], problem_ids, shares, data.seed, texts)
