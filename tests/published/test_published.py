@@ -159,7 +159,7 @@ def test_the_variants_and_baselines_of_its_models_go_with_a_study(two_studies, t
     """A merged study is compared with them, and its claims are about bytes and parameters, too."""
     assert pq.read_table(FOLDER / "study" / "landing" / "variant.parquet")["bits"].to_pylist() == [4, 8]
     trainings = pq.read_table(FOLDER / "study" / "landing" / "experiment.parquet")
-    assert {"always_ed", "always_gp", "tfidf_lr"} < set(trainings["recipe"].to_pylist())
+    assert {"always_ed", "always_gp", "linear", "tfidf_lr"} < set(trainings["recipe"].to_pylist())
 
     root = tmp_path / "landing"
     land_arm(root, "always", bits=None, cell_id="always_ed", recipe="always_ed", recipe_kind="baseline")
