@@ -3,52 +3,22 @@
 -- The pairs are those of matched_pair. Every _diff is 4 bits minus 8 bits, paired by case.
 -- Accuracy, ED figures, macro F1, over-triage and loss are computed from predictions. _low and
 -- _high are 95 % intervals over groups, which leave out chance in training, and the verdicts say
--- where they lie at a margin of 0.02; both are read from pair_metric. Accuracy and _argmax columns follow the argmax, all other decisions the primary rule. Memory and
--- time are given only where quantised kernels did the work, since dequantised weights make both
--- sides equal by construction; time also needs both sides on one machine.
+-- where they lie at a margin of 0.02; both are read from pair_metric. Accuracy and _argmax columns
+-- follow the argmax, all other decisions the primary rule. Memory and time are given only where
+-- quantised kernels did the work, since dequantised weights make both sides equal by construction;
+-- time also needs both sides on one machine.
 CREATE OR REPLACE MACRO quantization_comparison_of(ids) AS TABLE
-WITH interval AS (
+WITH paired AS (
     SELECT
         evaluation_4bit,
         evaluation_8bit,
-        rule || ' ' || metric AS figure,
-        value_4bit,
-        value_8bit,
-        low,
-        high,
-        verdict,
-        b,
-        c,
-        mcnemar_p
-    FROM pair_metric
-),
-paired AS (
-    SELECT
-        evaluation_4bit,
-        evaluation_8bit,
-        any_value(low) FILTER (figure = 'argmax accuracy') AS accuracy_low,
-        any_value(high) FILTER (figure = 'argmax accuracy') AS accuracy_high,
-        any_value(verdict) FILTER (figure = 'argmax accuracy') AS accuracy_verdict,
-        any_value(b) FILTER (figure = 'argmax accuracy') AS right_at_4bit_only,
-        any_value(c) FILTER (figure = 'argmax accuracy') AS right_at_8bit_only,
-        any_value(mcnemar_p) FILTER (figure = 'argmax accuracy') AS accuracy_mcnemar_p,
-        any_value(low) FILTER (figure = 'primary ed_recall') AS ed_recall_low,
-        any_value(high) FILTER (figure = 'primary ed_recall') AS ed_recall_high,
-        any_value(verdict) FILTER (figure = 'primary ed_recall') AS ed_recall_verdict,
-        any_value(b) FILTER (figure = 'primary ed_recall') AS ed_caught_at_4bit_only,
-        any_value(c) FILTER (figure = 'primary ed_recall') AS ed_caught_at_8bit_only,
-        any_value(low) FILTER (figure = 'argmax ed_recall') AS ed_recall_argmax_low,
-        any_value(high) FILTER (figure = 'argmax ed_recall') AS ed_recall_argmax_high,
-        any_value(value_4bit) FILTER (figure = 'argmax ed_auroc') AS ed_auroc_4bit,
-        any_value(value_8bit) FILTER (figure = 'argmax ed_auroc') AS ed_auroc_8bit,
-        any_value(low) FILTER (figure = 'argmax ed_auroc') AS ed_auroc_low,
-        any_value(high) FILTER (figure = 'argmax ed_auroc') AS ed_auroc_high,
-        any_value(verdict) FILTER (figure = 'argmax ed_auroc') AS ed_auroc_verdict,
-        any_value(low) FILTER (figure = 'primary ed_f2') AS ed_f2_low,
-        any_value(high) FILTER (figure = 'primary ed_f2') AS ed_f2_high,
-        any_value(low) FILTER (figure = 'primary macro_f1') AS macro_f1_low,
-        any_value(high) FILTER (figure = 'primary macro_f1') AS macro_f1_high
-    FROM interval
+        any_value(m) FILTER (rule = 'argmax' AND metric = 'accuracy') AS accuracy,
+        any_value(m) FILTER (rule = 'primary' AND metric = 'ed_recall') AS ed_recall,
+        any_value(m) FILTER (rule = 'argmax' AND metric = 'ed_recall') AS ed_recall_argmax,
+        any_value(m) FILTER (rule = 'argmax' AND metric = 'ed_auroc') AS ed_auroc,
+        any_value(m) FILTER (rule = 'primary' AND metric = 'ed_f2') AS ed_f2,
+        any_value(m) FILTER (rule = 'primary' AND metric = 'macro_f1') AS macro_f1
+    FROM pair_metric AS m
     GROUP BY ALL
 ),
 side AS (
@@ -105,41 +75,41 @@ SELECT
     four.accuracy AS accuracy_4bit,
     eight.accuracy AS accuracy_8bit,
     four.accuracy - eight.accuracy AS accuracy_diff,
-    accuracy_low,
-    accuracy_high,
-    accuracy_verdict,
-    right_at_4bit_only,
-    right_at_8bit_only,
-    accuracy_mcnemar_p,
+    paired.accuracy.low AS accuracy_low,
+    paired.accuracy.high AS accuracy_high,
+    paired.accuracy.verdict AS accuracy_verdict,
+    paired.accuracy.b AS right_at_4bit_only,
+    paired.accuracy.c AS right_at_8bit_only,
+    paired.accuracy.mcnemar_p AS accuracy_mcnemar_p,
     four.ed_recall AS ed_recall_4bit,
     eight.ed_recall AS ed_recall_8bit,
     four.ed_recall - eight.ed_recall AS ed_recall_diff,
-    ed_recall_low,
-    ed_recall_high,
-    ed_recall_verdict,
-    ed_caught_at_4bit_only,
-    ed_caught_at_8bit_only,
+    paired.ed_recall.low AS ed_recall_low,
+    paired.ed_recall.high AS ed_recall_high,
+    paired.ed_recall.verdict AS ed_recall_verdict,
+    paired.ed_recall.b AS ed_caught_at_4bit_only,
+    paired.ed_recall.c AS ed_caught_at_8bit_only,
     four.ed_recall_argmax AS ed_recall_argmax_4bit,
     eight.ed_recall_argmax AS ed_recall_argmax_8bit,
     four.ed_recall_argmax - eight.ed_recall_argmax AS ed_recall_argmax_diff,
-    ed_recall_argmax_low,
-    ed_recall_argmax_high,
-    ed_auroc_4bit,
-    ed_auroc_8bit,
-    ed_auroc_4bit - ed_auroc_8bit AS ed_auroc_diff,
-    ed_auroc_low,
-    ed_auroc_high,
-    ed_auroc_verdict,
+    paired.ed_recall_argmax.low AS ed_recall_argmax_low,
+    paired.ed_recall_argmax.high AS ed_recall_argmax_high,
+    paired.ed_auroc.value_4bit AS ed_auroc_4bit,
+    paired.ed_auroc.value_8bit AS ed_auroc_8bit,
+    paired.ed_auroc.difference AS ed_auroc_diff,
+    paired.ed_auroc.low AS ed_auroc_low,
+    paired.ed_auroc.high AS ed_auroc_high,
+    paired.ed_auroc.verdict AS ed_auroc_verdict,
     four.ed_f2 AS ed_f2_4bit,
     eight.ed_f2 AS ed_f2_8bit,
     four.ed_f2 - eight.ed_f2 AS ed_f2_diff,
-    ed_f2_low,
-    ed_f2_high,
+    paired.ed_f2.low AS ed_f2_low,
+    paired.ed_f2.high AS ed_f2_high,
     four.macro_f1 AS macro_f1_4bit,
     eight.macro_f1 AS macro_f1_8bit,
     four.macro_f1 - eight.macro_f1 AS macro_f1_diff,
-    macro_f1_low,
-    macro_f1_high,
+    paired.macro_f1.low AS macro_f1_low,
+    paired.macro_f1.high AS macro_f1_high,
     four.over_triage AS over_triage_4bit,
     eight.over_triage AS over_triage_8bit,
     four.over_triage - eight.over_triage AS over_triage_diff,

@@ -7,34 +7,19 @@
 -- margin. Memory and time are in evaluation_summary: resources says whether they may be compared, by
 -- the compute path of both sides.
 CREATE OR REPLACE MACRO precision_comparison_of(ids) AS TABLE
-WITH figures AS (
-    SELECT
-        m.evaluation_id,
-        m.reference_evaluation,
-        m.metric || ' ' || m.rule AS name,
-        {
-            value: m.value,
-            reference: m.reference_value,
-            diff: m.difference,
-            low: m.low,
-            high: m.high,
-            verdict: m.verdict
-        } AS figure
-    FROM reference_metric AS m
-),
-paired AS (
+WITH paired AS (
     SELECT
         evaluation_id,
         reference_evaluation,
-        any_value(figure) FILTER (name = 'accuracy argmax') AS accuracy,
-        any_value(figure) FILTER (name = 'macro_f1 primary') AS macro_f1,
-        any_value(figure) FILTER (name = 'ed_recall primary') AS ed_recall,
-        any_value(figure) FILTER (name = 'ed_auroc argmax') AS ed_auroc,
-        any_value(figure) FILTER (name = 'ed_f2 primary') AS ed_f2,
-        any_value(figure) FILTER (name = 'over_triage primary') AS over_triage,
-        any_value(figure) FILTER (name = 'loss argmax') AS loss
-    FROM figures
-    GROUP BY evaluation_id, reference_evaluation
+        any_value(m) FILTER (rule = 'argmax' AND metric = 'accuracy') AS accuracy,
+        any_value(m) FILTER (rule = 'primary' AND metric = 'macro_f1') AS macro_f1,
+        any_value(m) FILTER (rule = 'primary' AND metric = 'ed_recall') AS ed_recall,
+        any_value(m) FILTER (rule = 'argmax' AND metric = 'ed_auroc') AS ed_auroc,
+        any_value(m) FILTER (rule = 'primary' AND metric = 'ed_f2') AS ed_f2,
+        any_value(m) FILTER (rule = 'primary' AND metric = 'over_triage') AS over_triage,
+        any_value(m) FILTER (rule = 'argmax' AND metric = 'loss') AS loss
+    FROM reference_metric AS m
+    GROUP BY ALL
 ),
 latest AS (
     FROM reference_pair
@@ -69,44 +54,44 @@ SELECT
     one.bits_per_weight,
     reference.bits_per_weight AS reference_bits_per_weight,
     paired.accuracy.value AS accuracy,
-    paired.accuracy.reference AS reference_accuracy,
-    paired.accuracy.diff AS accuracy_diff,
+    paired.accuracy.reference_value AS reference_accuracy,
+    paired.accuracy.difference AS accuracy_diff,
     paired.accuracy.low AS accuracy_low,
     paired.accuracy.high AS accuracy_high,
     paired.accuracy.verdict AS accuracy_verdict,
     paired.macro_f1.value AS macro_f1,
-    paired.macro_f1.reference AS reference_macro_f1,
-    paired.macro_f1.diff AS macro_f1_diff,
+    paired.macro_f1.reference_value AS reference_macro_f1,
+    paired.macro_f1.difference AS macro_f1_diff,
     paired.macro_f1.low AS macro_f1_low,
     paired.macro_f1.high AS macro_f1_high,
     paired.macro_f1.verdict AS macro_f1_verdict,
     paired.ed_recall.value AS ed_recall,
-    paired.ed_recall.reference AS reference_ed_recall,
-    paired.ed_recall.diff AS ed_recall_diff,
+    paired.ed_recall.reference_value AS reference_ed_recall,
+    paired.ed_recall.difference AS ed_recall_diff,
     paired.ed_recall.low AS ed_recall_low,
     paired.ed_recall.high AS ed_recall_high,
     paired.ed_recall.verdict AS ed_recall_verdict,
     paired.ed_auroc.value AS ed_auroc,
-    paired.ed_auroc.reference AS reference_ed_auroc,
-    paired.ed_auroc.diff AS ed_auroc_diff,
+    paired.ed_auroc.reference_value AS reference_ed_auroc,
+    paired.ed_auroc.difference AS ed_auroc_diff,
     paired.ed_auroc.low AS ed_auroc_low,
     paired.ed_auroc.high AS ed_auroc_high,
     paired.ed_auroc.verdict AS ed_auroc_verdict,
     paired.ed_f2.value AS ed_f2,
-    paired.ed_f2.reference AS reference_ed_f2,
-    paired.ed_f2.diff AS ed_f2_diff,
+    paired.ed_f2.reference_value AS reference_ed_f2,
+    paired.ed_f2.difference AS ed_f2_diff,
     paired.ed_f2.low AS ed_f2_low,
     paired.ed_f2.high AS ed_f2_high,
     paired.ed_f2.verdict AS ed_f2_verdict,
     paired.over_triage.value AS over_triage,
-    paired.over_triage.reference AS reference_over_triage,
-    paired.over_triage.diff AS over_triage_diff,
+    paired.over_triage.reference_value AS reference_over_triage,
+    paired.over_triage.difference AS over_triage_diff,
     paired.over_triage.low AS over_triage_low,
     paired.over_triage.high AS over_triage_high,
     paired.over_triage.verdict AS over_triage_verdict,
     paired.loss.value AS loss,
-    paired.loss.reference AS reference_loss,
-    paired.loss.diff AS loss_diff,
+    paired.loss.reference_value AS reference_loss,
+    paired.loss.difference AS loss_diff,
     paired.loss.low AS loss_low,
     paired.loss.high AS loss_high,
     one.compute_path,
