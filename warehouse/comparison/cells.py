@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -87,23 +88,23 @@ class Cells:
         counted = denominators.any(axis=(1, 2))
         return Measured(ratios.sum(axis=-1), influences[counted].T, self._units.behind(metric))
 
-    @property
+    @cached_property
     def _units(self) -> UnitCounts:
         has_cases = self._actual.max(axis=1) > 0
         return UnitCounts(
             has_cases.sum(axis=0), len(self.counts), int(has_cases[:, 1:].any(axis=1).sum())
         )
 
-    @property
+    @cached_property
     def by_class(self) -> Floats:
         """Cases of each class, (3,): the most of a model, since one may have no decisions."""
         return np.asarray(self._actual.sum(axis=0).max(axis=0))
 
-    @property
+    @cached_property
     def _actual(self) -> Floats:
         return np.asarray(self.counts.sum(-1))
 
-    @property
+    @cached_property
     def _decided(self) -> Floats:
         return np.asarray(self.counts.sum(-2))
 

@@ -14,11 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+from scipy.special import bdtr, ndtr, ndtri
 
 from tasks.judging.point_metrics import ED_AUROC, MIN_UNITS, Floats
-from warehouse.comparison.cells import OF_EMERGENCIES, Cells, JudgedCases
+from warehouse.comparison.cells import OF_EMERGENCIES, Cells, JudgedCases, Measured
 from warehouse.comparison.crossed import (
     CANNOT_CONCLUDE,
     LOWER_IS_BETTER,
@@ -34,7 +33,7 @@ COST, LOSS = "expected_cost", "loss"
 NO_MARGIN = (COST, LOSS)
 OF_PROBABILITIES = (ED_AUROC, LOSS)  # which depend on no rule, and stand under the argmax
 _RAREST = {"macro_f1": " of the rarest class", ED_AUROC: " of the rarer kind"}
-_Z = float(norm.ppf(0.975))
+_Z = float(ndtri(0.975))
 
 
 def differences(
@@ -43,6 +42,7 @@ def differences(
     rules: Sequence[str],
     metrics: Sequence[str],
     costs: Floats | None = None,
+    margin: float = MARGIN,
 ) -> Iterator[dict[str, Any]]:
     """A row per rule, metric and recipe, which is the columns that name it and its trained pairs:
     pair i has the models 2 i and 2 i + 1 of `cases`.
@@ -53,15 +53,23 @@ def differences(
         for metric in metrics:
             if metric in OF_PROBABILITIES and rule != "argmax":
                 continue
+            measured = cells.measured(metric)
             for name, pairs in recipes:
                 usable = [i for i in pairs if applied[2 * i] and applied[2 * i + 1]]
-                yield {**name, "rule": rule, **_row(metric, rule, usable, cases, cells)}
+                row = _row(metric, rule, usable, cases, cells, measured, margin)
+                yield {**name, "rule": rule, **row}
 
 
 def _row(
-    metric: str, rule: str, pairs: Sequence[int], cases: JudgedCases, cells: Cells
+    metric: str,
+    rule: str,
+    pairs: Sequence[int],
+    cases: JudgedCases,
+    cells: Cells,
+    measured: Measured,
+    allowed: float,
 ) -> dict[str, Any]:
-    margin = None if metric in NO_MARGIN else MARGIN
+    margin = None if metric in NO_MARGIN else allowed
     by_class = cells.by_class
     row: dict[str, Any] = {
         "metric": metric,
@@ -74,7 +82,6 @@ def _row(
     if reason := _why_undefined(metric, bool(pairs), cells):
         return row | {"note": f"not available: {reason}"}
 
-    measured = cells.measured(metric)
     first, second = ([2 * i + side for i in pairs] for side in (0, 1))
     values = measured.values[first] - measured.values[second]
     influences = measured.influences[first] - measured.influences[second]
@@ -99,18 +106,9 @@ def _row(
 
 
 _FIGURES = (
-    *(
-        "groups",
-        "value_4bit",
-        "value_8bit",
-        "difference",
-        "standard_error",
-        "freedom",
-        "low",
-        "high",
-    ),
-    *("training_component", "group_component", "cell_component", "more_seeds", "more_groups"),
-    *("b", "c", "mcnemar_p", "p_value", "note"),
+    *("groups", "value_4bit", "value_8bit", "difference", "standard_error", "freedom"),
+    *("low", "high", "training_component", "group_component", "cell_component"),
+    *("more_seeds", "more_groups", "b", "c", "mcnemar_p", "p_value", "note"),
 )
 
 
@@ -155,7 +153,7 @@ def _add_interval(row: dict[str, Any], values: Floats, influences: Floats) -> li
     # none they say nothing.
     if row["b"] is not None and row["b"] + row["c"] < MIN_UNITS:
         bounds.append(tango_interval(row["b"], row["c"], row["cases"]))
-        p_values.append(float(norm.sf(_tango_score(row["b"], row["c"], row["cases"], -margin))))
+        p_values.append(float(ndtr(-_tango_score(row["b"], row["c"], row["cases"], -margin))))
         notes.append("Tango's score interval, of independent cases, counts where it is wider")
     if not bounds:
         return [*notes, "no interval: no group or case makes a difference"]
@@ -183,8 +181,10 @@ def _exact_tests(metric: str, rule: str, pair: int, cases: JudgedCases) -> dict[
 
 
 def mcnemar(b: int, c: int) -> float:
-    """Exact two-sided McNemar p value of b and c discordant cases; 1 where there are none."""
-    return float(binomtest(b, b + c).pvalue) if b + c else 1.0
+    """Exact two-sided McNemar p value of b and c discordant cases, which is twice the probability of
+    the rarer kind or fewer at one half each; 1 where there are none.
+    """
+    return min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5))) if b + c else 1.0
 
 
 def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
@@ -193,6 +193,9 @@ def tango_interval(b: int, c: int, n: int) -> tuple[float, float]:
     Holds with b = c = 0 too. Tango, Statistics in Medicine 17 (1998) 891-908: the differences whose
     score is at most z.
     """
+    # Not at the top: its import takes longer than all else here, and few pairs need it.
+    from scipy.optimize import brentq
+
     point = (b - c) / n
     # At -1 and 1 themselves the variance is 0.
     edge = 1 - 1e-9
