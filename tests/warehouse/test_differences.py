@@ -67,6 +67,10 @@ def test_figures_equal_scikit_learn_and_are_means_over_the_seeds():
         assert row["difference"] == pytest.approx(four - eight, abs=1e-12)
         assert row["low"] < row["difference"] < row["high"] and row["seeds"] == 2
         assert (row["verdict"] is None) == (metric in (COST, LOSS)) == (row["p_value"] is None)
+        if row["p_value"] is not None:
+            gained = row["difference"] * (-1 if metric == "over_triage" else 1)
+            expected = stats.t.sf((gained + 0.02) / row["standard_error"], row["freedom"])
+            assert row["p_value"] == pytest.approx(expected)
 
 
 def test_what_a_unit_adds_is_how_much_the_figure_moves_when_the_unit_counts_a_little_more():
