@@ -18,31 +18,19 @@ from warehouse.comparison.cells import RULES, judged_cases
 from warehouse.comparison.differences import METRICS, differences
 from warehouse.connect import reading
 
-# The latest evaluations of each adapter, as in precision_comparison.
 _RECIPES = """
-WITH pair AS (
-    SELECT
-        one.* EXCLUDE (evaluation_id),
-        reference.precision AS reference,
-        one.stored_bytes / nullif(reference.stored_bytes, 0) AS ratio,
-        one.evaluation_id AS first_id,
-        reference.evaluation_id AS second_id
-    FROM precision_arm_of($ids) AS one
-    JOIN precision_arm_of($ids) AS reference
-        USING (base_model, recipe, seed, adapter, evaluation_set, conditions)
-    WHERE one.adapter <> 'own'
-        AND one.precision_key <> $reference
-        AND reference.precision_key = $reference
+WITH latest AS (
+    FROM precision_pair_of($ids, $reference)
+    WHERE adapter <> 'own'
     QUALIFY row_number() OVER (
         PARTITION BY
-            one.base_model, one.recipe, one.seed, one.adapter, one.evaluation_set, one.set_digest,
-            one.random_weights, one.precision
+            base_model, recipe, seed, adapter, evaluation_set, set_digest, random_weights, precision
         ORDER BY
-            one.scoring_version DESC,
-            least(one.created_at, reference.created_at) DESC,
-            greatest(one.created_at, reference.created_at) DESC,
-            first_id DESC,
-            second_id DESC
+            scoring_version DESC,
+            least(created_at, reference_created_at) DESC,
+            greatest(created_at, reference_created_at) DESC,
+            evaluation_id DESC,
+            reference_evaluation DESC
     ) = 1
 )
 SELECT
@@ -54,10 +42,10 @@ SELECT
     random_weights,
     precision,
     reference,
-    avg(ratio) AS bytes_ratio,
+    avg(bytes_ratio) AS bytes_ratio,
     any_value(note) AS reference_note,
-    list([first_id, second_id] ORDER BY seed) AS pairs
-FROM pair
+    list([evaluation_id, reference_evaluation] ORDER BY seed) AS pairs
+FROM latest
 GROUP BY base_model, recipe, adapter, evaluation_set, set_digest, random_weights, precision, reference
 ORDER BY
     base_model, recipe, adapter, evaluation_set, set_digest, random_weights, avg(stored_bytes) DESC,

@@ -2,8 +2,8 @@
 --
 -- Both belong to one arm of precision_arm, with equal conditions. Figures of these pairs are in
 -- reference_metric; 4 against 8 bits is in equal_pair. In reference_pair_of(ids) both sides are among
--- these evaluations.
-CREATE OR REPLACE MACRO reference_pair_of(ids) AS TABLE
+-- these evaluations. precision_pair_of(ids, against) has the pairs with another reference.
+CREATE OR REPLACE MACRO precision_pair_of(ids, against) AS TABLE
 SELECT
     base_model,
     recipe,
@@ -18,15 +18,22 @@ SELECT
     one.random_weights,
     one.created_at,
     reference.created_at AS reference_created_at,
+    one.stored_bytes,
+    one.stored_bytes / nullif(reference.stored_bytes, 0) AS bytes_ratio,
+    one.note,
     one.set_digest
 FROM precision_arm_of(ids) AS one
 JOIN precision_arm_of(ids) AS reference
     USING (base_model, recipe, seed, adapter, evaluation_set, conditions)
-WHERE one.precision_key <> 'bf16' AND reference.precision_key = 'bf16'
+WHERE one.precision_key <> against AND reference.precision_key = against
 -- The scores of both sides may have been judged again.
 QUALIFY one.scoring_version = max(one.scoring_version) OVER (
     PARTITION BY adapter, one.scores_id, reference.scores_id
 );
+
+CREATE OR REPLACE MACRO reference_pair_of(ids) AS TABLE
+SELECT * EXCLUDE (stored_bytes, bytes_ratio, note)
+FROM precision_pair_of(ids, 'bf16');
 
 CREATE OR REPLACE VIEW reference_pair AS FROM reference_pair_of(NULL);
 
