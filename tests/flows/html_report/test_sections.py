@@ -216,6 +216,13 @@ def land_twins(root: Path) -> None:
         write_landing(root, training_id, "training", trained)
         rows = evaluation(id, training_id, cases, **with_dropout)
         rows["mc_dropout"] = [dropout_row(id, i, i == 0, 0.1 + 0.1 * i) for i in range(2)]
+        # One of two decisions is wrong, and the votes alone flag it; real models miss an emergency by it.
+        of_flag = {"cases": 2, "load": 0.5, "aurc": 0.2, "missed_ed": 0 if random_weights else 1}
+        rows["review_flag"] = [
+            full("review_flag", evaluation_id=id, score=score, **of_flag, error_flagged=caught, error_kept=1.0 - caught,
+                 missed_ed_flagged=None if random_weights else caught)
+            for score, caught in (("vote_entropy", 1.0), ("single_pass_entropy", 0.0), ("max_probability", 0.0))
+        ]  # fmt: skip
         ends = {"value": share, "low": share - 0.1, "high": share + 0.1}
         rows["subgroup_metric"] = [full("subgroup_metric", evaluation_id=id, **child, **ends)]
         rows["reliability"] = [full("reliability", evaluation_id=id, ed_share=share, **of_bin)]
@@ -269,6 +276,18 @@ def test_points_bars_and_dots_of_random_weights_are_marked(twins, section):
     names = [name.replace("\n", " ") for name in twins.names[section]]
     assert sum(name.endswith(RANDOM) for name in names) == len(names) / 2 > 0
     assert section != "forest" or len(set(names)) == 4, "two pairs, and the pool of each"
+
+
+def test_the_catch_of_the_review_flag_is_that_of_a_recipe_and_of_each_model(twins):
+    section = twins.sections["risk-coverage"]
+    sent = "the review flag sends 50.0% of {} decisions to review and catches"
+    missed = "{0} of {1} missed emergencies and {0} of {1} wrong decisions"
+    as_large = "as large a flag by the largest probability of one pass catches"
+    together = f"{sent.format(4)} {missed.format(2, 2)}; {as_large} {missed.format(0, 2)}, a random one 50.0% of each."
+    assert f"smol r1, 2 models: {together}" in section.findings
+    panels = {panel.title: panel.alt for panel in section.panels}
+    assert f"8bit: {sent.format(2)} {missed.format(1, 1)}" in panels["smol r1 s42"]
+    assert f"8bit: {sent.format(2)} 1 of 1 wrong decisions" in panels[f"smol r1 s42{RANDOM}"]
 
 
 def test_the_largest_loss_has_the_interval_of_its_own_pair(twins):
