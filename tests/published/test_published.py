@@ -201,8 +201,8 @@ def test_published_studies_pass_every_audit_and_support_what_their_readme_says(p
     assert Counter(row[-1] for row in by_claim.values()) == {
         "supported": 1, "refuted": 6, "cannot conclude": 3, "not measured here": 2,
     }  # fmt: skip
-    _, rows, refuting, worst, missed, *_ = by_claim["The safety recipes miss at most 2.6 % of the emergencies."]
-    assert (rows, refuting, worst, round(missed, 3)) == (10, 8, "gemma-3-270m-8bit-tuned_safe-s42", 0.076)
+    _, rows, refuting, worst, missed, *_ = by_claim["The safety recipes miss at most 5 % of the emergencies."]
+    assert (rows, refuting, worst, round(missed, 3)) == (10, 1, "gemma-3-270m-8bit-tuned_safe-s42", 0.076)
 
 
 def in_recipes(values, influences):

@@ -15,7 +15,7 @@ from warehouse.schema import create_statements, replace_views
 RECALL = "The safety recipes find at least 95 % of the emergencies."
 TARGET = "Each safety recipe finds its target of the emergencies, 95 to 98 %."
 F2 = "The safety recipes have an F2 of emergencies of at least 0.90."
-MISSED = "The safety recipes miss at most 2.6 % of the emergencies."
+MISSED = "The safety recipes miss at most 5 % of the emergencies."
 REVIEW = "Dropout finds uncertain cases: of missed emergencies more than a random flag of its load."
 IN_POINTS = "At 4 bits accuracy falls by less than 2 %, read as 2 points of accuracy."
 RELATIVE = "At 4 bits accuracy falls by less than 2 %, read as 2 % of the accuracy at 8 bits."
@@ -119,8 +119,8 @@ def training_cost(ratio: float | str) -> View:
         (F2, safety(), "supported"),
         (F2, safety(f2=(0.78, 0.76, 0.80)), "refuted"),
         (MISSED, safety(), "supported"),
-        (MISSED, safety(recall=(0.97, 0.96, 0.98)), "cannot conclude"),
-        (MISSED, safety(recall=(0.95, 0.94, 0.96)), "refuted"),
+        (MISSED, safety(recall=(0.96, 0.94, 0.98)), "cannot conclude"),
+        (MISSED, safety(recall=(0.93, 0.92, 0.94)), "refuted"),
         # The worst of two models decides.
         (RECALL, both(safety(), safety(recall=(0.92, 0.90, 0.94))), "refuted"),
         (RECALL, both(safety(recall=(0.96, 0.94, 0.98)), safety()), "cannot conclude"),

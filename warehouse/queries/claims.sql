@@ -6,13 +6,13 @@
 WITH claim (name, least, most, sentence, said_in) AS (
     VALUES
     ('recall', 0.95, 1, 'The safety recipes find at least 95 % of the emergencies.',
-        'README, Safety Constraints: 96.2 %, and 94.8 %, which it counts as passed'),
+        'README, Top adapters: 0.974 to 0.981; Safety Constraints: 96.2 %, and 94.8 %, taken as passed'),
     ('target', 0, 1, 'Each safety recipe finds its target of the emergencies, 95 to 98 %.',
         'README, Selection Criteria: adapters must meet these thresholds'),
     ('f2', 0.9, 1, 'The safety recipes have an F2 of emergencies of at least 0.90.',
-        'README, Safety Constraints: 92.3 % and 91.1 %'),
-    ('missed', 0, 0.026, 'The safety recipes miss at most 2.6 % of the emergencies.',
-        'README, Top adapters: 0.019 to 0.026; its result files: 43 and 12 of 353, 0.12 and 0.03'),
+        'README, Top adapters: 0.911 to 0.923'),
+    ('missed', 0, 0.05, 'The safety recipes miss at most 5 % of the emergencies.',
+        'README, Top adapters: 0.019 to 0.026; but its result files: 43 and 12 of 353, 0.12 and 0.03'),
     ('review', 0, 1, 'Dropout finds uncertain cases: of missed emergencies more than a random flag of its load.',
         'Adapter Configuration Summary, MC Dropout Benefits: improved safety'),
     ('points', -1, 0.02, 'At 4 bits accuracy falls by less than 2 %, read as 2 points of accuracy.',
@@ -67,7 +67,7 @@ measured (name, source, value, low, high, reach) AS (
     UNION ALL
     SELECT
         unnest(['points', 'relative']),
-        concat_ws(' ', base_model, recipe, dataset),
+        concat_ws(', ', base_model || ' ' || recipe, 'seeds: ' || seeds, IF(NOT qualifies, 'learned little', NULL), dataset),
         unnest([-difference, -difference / value_8bit]),
         unnest([-high, -high / value_8bit]),
         unnest([-low, -low / value_8bit]),
