@@ -15,8 +15,18 @@ from typing import Any
 
 import duckdb
 
-# Of all evaluations, and of each study, since a pool names exactly the pairs that are shown together.
-_STUDIES = "SELECT DISTINCT evaluations_of(study) FROM (SELECT DISTINCT study FROM sweep)"
+# What is shown together, since a pool names exactly these pairs: all evaluations, those of each study,
+# and those of the last sweep.
+_SHOWN_TOGETHER = """
+SELECT NULL AS ids
+UNION
+SELECT list(id ORDER BY id) FROM study_member WHERE kind = 'evaluation' GROUP BY study
+UNION
+SELECT list(id ORDER BY id)
+FROM sweep_member JOIN landed USING (id)
+WHERE kind = 'evaluation'
+    AND sweep_id = (SELECT sweep_id FROM sweep ORDER BY started_at DESC, sweep_id LIMIT 1)
+"""
 _POOLS = """
 SELECT pool, list([evaluation_4bit, evaluation_8bit] ORDER BY evaluation_4bit) AS pairs
 FROM pooled_pair_of($ids)
@@ -70,11 +80,10 @@ def is_current(con: duckdb.DuckDBPyConnection) -> bool:
 
 
 def pools_to_store(con: duckdb.DuckDBPyConnection) -> Pools:
-    """The pools of all evaluations, and those of each study."""
-    studies = [None, *(ids for (ids,) in con.execute(_STUDIES).fetchall())]
+    """The pools of all that is shown together."""
     return {
         pool: pairs
-        for ids in studies
+        for (ids,) in con.execute(_SHOWN_TOGETHER).fetchall()
         for pool, pairs in con.execute(_POOLS, {"ids": ids}).fetchall()
     }
 

@@ -6,7 +6,7 @@
 -- averaged. `linear` is the evaluation of the baseline on these cases; where there is none, that of
 -- `tfidf_lr`, which an earlier version fitted. A pool whose figures are not made yet has no row; `triage compare`
 -- makes them. quantization_summary_of(ids) shows the pools of these evaluations; stored are those of
--- all evaluations, and of each study.
+-- all evaluations, of each study, and of the last sweep.
 CREATE OR REPLACE MACRO quantization_summary_of(ids) AS TABLE
 WITH recipe AS (
     SELECT
