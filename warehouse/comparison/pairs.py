@@ -43,10 +43,6 @@ class PairTable:
         """The columns of both evaluations."""
         return self.keys[-2:]
 
-    @property
-    def columns(self) -> list[str]:
-        return [*self.keys, *(self.renamed.get(name, name) for name in FIGURES)]
-
 
 TABLES = (
     PairTable(
