@@ -10,11 +10,13 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
 
 from tests.place import ROOT
+from warehouse.comparison.crossed import in_words
 
 FOLDER = ROOT / "warehouse" / "published"
 TABLES: list[dict[str, Any]] = tomllib.loads((Path(__file__).with_name("tables.toml")).read_text(encoding="utf-8"))[
@@ -27,6 +29,28 @@ VIEWS = {
     "quantization_summary": "FROM quantization_summary_of(evaluations_of($study))",
     "gate_bounds": "FROM gate_bounds WHERE list_contains(evaluations_of($study), evaluation_id)",
     "variant": "FROM variant",
+}
+_WIDE = """
+CREATE TABLE {name} AS PIVOT ({rows}) ON rule || '_' || metric
+USING first(value) AS value, first(low) AS low, first(high) AS high
+"""
+# A row per model with columns such as argmax_accuracy_value, argmax_accuracy_low and argmax_accuracy_high.
+WIDE = {
+    "by_rule": _WIDE.format(
+        name="by_rule",
+        rows="""
+SELECT recipe, seed, precision, rule, metric, value, low, high
+FROM leaderboard JOIN metric USING (evaluation_id)
+""",
+    ),
+    "beside_linear": _WIDE.format(
+        name="beside_linear",
+        rows="""
+SELECT recipe, precision, rule, metric, difference AS value, low, high FROM linear_comparison
+UNION ALL
+SELECT 'linear', NULL, rule, metric, linear_value, NULL, NULL FROM linear_comparison
+""",
+    ),
 }
 SHOWN = {"stored_megabytes": "stored_bytes / 1e6"}  # what a README shows in another unit than the view
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
@@ -53,6 +77,10 @@ def figures(root: Path = ROOT) -> Iterator[ReadmeFigure]:
         with duckdb.connect(":memory:") as con:
             for path in (FOLDER / entry["study"]).glob("*.parquet"):
                 con.execute(f"CREATE VIEW {path.stem} AS FROM read_parquet('{path}')")
+            if entry["rows_of"] in WIDE:
+                metrics = FOLDER / entry["study"] / "landing" / "metric.parquet"
+                con.execute(f"CREATE VIEW metric AS FROM read_parquet('{metrics}')")
+                con.execute(WIDE[entry["rows_of"]])
 
             table = read_table(root / entry["file"], entry["first_column"], set(entry["columns"]))
             if different := sorted(set(entry["rows"]) ^ set(table)):
@@ -87,23 +115,26 @@ def cells_of(line: str) -> list[str]:
 
 
 def normal(cell: str) -> str:
-    """The numbers of a cell without decoration, then its word, e.g. `-0.278 -0.415 -0.150 inferior`."""
-    numbers = NUMBER.findall(cell)
-    word = re.search(r"`([^`]+)`", cell)
-    if not numbers:
-        return cell.strip("`")
-    return " ".join([*numbers, *([word[1]] if word else [])])
+    """The numbers of a cell without decoration, or its words, e.g. `-0.278 -0.415 -0.150`."""
+    return " ".join(numbers_of(cell)) or cell.strip("`")
+
+
+def numbers_of(cell: str) -> list[str]:
+    """None in words: `cannot conclude: 1 more seed`."""
+    return NUMBER.findall(cell) if NUMBER.match(cell) else []
 
 
 def published(con: duckdb.DuckDBPyConnection, view: str, condition: str, name: str, cell: str) -> str | None:
     """What the published rows give for a cell, in as many digits and numbers as it shows."""
-    numbers = NUMBER.findall(cell)
-    base = name.removesuffix("_diff")
+    if name == "in_words":
+        found = con.sql(f"FROM {view} WHERE {condition}").fetchdf().replace({float("nan"): None})
+        return in_words(SimpleNamespace(**found.iloc[0])) if len(found) == 1 else None
+
+    numbers = numbers_of(cell)
+    base = name.removesuffix("_diff").removesuffix("_value")
     selected = name.split(", ")
     if len(selected) == 1:
         selected = [SHOWN.get(name, name), f"{base}_low", f"{base}_high"][: max(len(numbers), 1)]
-    if numbers and "`" in cell:
-        selected.append(f"{base}_verdict")
 
     rows = con.execute(f"SELECT {', '.join(selected)} FROM {view} WHERE {condition}").fetchall()
     if len(rows) != 1:

@@ -53,7 +53,7 @@ def test_the_published_rows_are_small_and_every_view_has_some(study):
 def test_every_table_with_intervals_is_compared(file):
     text = (ROOT / file).read_text(encoding="utf-8")
     tables = re.findall(r"^\|(.*)\|\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
-    heads = [head.split("|")[0].strip() for head, body in tables if re.search(r"\[[-+]?\d", body)]
+    heads = [head.split("|")[0].strip() for head, body in tables if re.search(r"\[[-+]?\d| to [-+]\d", body)]
     assert heads and heads == [entry["first_column"] for entry in TABLES if entry["file"] == file]
 
 

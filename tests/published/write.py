@@ -2,8 +2,7 @@
 `uv run python -m tests.published.write STUDY`.
 
 That is the rows behind the READMEs' tables as Parquet, and a pack of the study's landing folders, which another machine
-takes over (`triage warehouse merge`) to add a seed: pooled figures resample the cases of all pairs together, so the rows
-of a view do not suffice.
+takes over (`triage warehouse merge`) to add a seed: an interval over trainings and groups needs the cases of every pair.
 """
 
 from __future__ import annotations
@@ -14,17 +13,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
+from tasks.judging.point_metrics import ED_AUROC
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import ManifestDict, build_folder
 from tests.bench.common import run
 from tests.published.figures import FOLDER, VIEWS
 from warehouse.comparison.adapters import adapter_rows_in
+from warehouse.comparison.cells import judged_cases
+from warehouse.comparison.differences import METRICS, differences
 from warehouse.connect import quoted, reading
 from warehouse.health import bring_up_to_date
 from warehouse.landing import PACK, LandingManifest, copy_folder, is_pack, kind_of, landing_folders, unpack
@@ -34,6 +37,7 @@ Study = Literal["demo", "study", "study_gemma"]  # the processors of the other f
 PACKED = ("study", "study_gemma")
 PRECISIONS = "precision_comparison"
 PRECISION_MEANS = "precision_summary"
+AGAINST_LINEAR = "linear_comparison"
 # By which a metric is shown; the others by the recipe's own rule.
 RULE_OF = {"accuracy": "argmax", "ed_auroc": "argmax"}
 # Predictions of moved adapters are too many to be published, so a row that another machine published stays until this
@@ -72,6 +76,18 @@ UNION
 SELECT dataset_id FROM dataset JOIN sweep USING (dataset_digest) WHERE study = $study
 ORDER BY id
 """
+# The trainings of a recipe at a precision, each beside the one linear model of their cases.
+_BESIDE_LINEAR = """
+SELECT
+    model.base_model, model.recipe, model.precision, seed_group,
+    list([model.evaluation_id, linear.evaluation_id] ORDER BY model.seed) AS pairs
+FROM leaderboard_of($ids) AS model
+JOIN leaderboard_of($ids) AS linear USING (evaluation_set, set_digest)
+JOIN seed_group ON seed_group.evaluation_id = model.evaluation_id
+WHERE evaluation_set = 'test' AND linear.recipe = 'linear' AND model.recipe_kind IN ('standard', 'safety')
+GROUP BY ALL
+ORDER BY ALL
+"""
 _PLACE = "place_in_folder"
 
 
@@ -100,6 +116,33 @@ def publish(study: str, folder: Path, database: Path | None = None) -> None:
             pq.write_table(rows, path, compression="zstd")
         if adapters := adapter_rows_in(con, ids):
             _publish_means(adapters, folder / f"{PRECISION_MEANS}.parquet")
+        if beside := rows_beside_linear(con, ids):
+            path = folder / f"{AGAINST_LINEAR}.parquet"
+            pq.write_table(pa.Table.from_pylist(beside), path, compression="zstd")
+
+
+def rows_beside_linear(
+    con: duckdb.DuckDBPyConnection, ids: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Each recipe at each precision minus the linear baseline, over its trainings and the groups of
+    cases: a row per rule and metric.
+    """
+    found = con.execute(_BESIDE_LINEAR, {"ids": ids}).fetchall()
+    pairs = [pair for *_, pairs in found for pair in pairs]
+    if not pairs:
+        return []
+
+    recipes = []
+    first = 0
+    for *names, of_recipe in found:
+        name = dict(zip(("base_model", "recipe", "precision", "seed_group"), names, strict=True))
+        recipes.append((name, range(first, first + len(of_recipe))))
+        first += len(of_recipe)
+
+    cases = judged_cases(con, [id for pair in pairs for id in pair])
+    rows = differences(cases, recipes, ("argmax", "target_recall"), (*METRICS, ED_AUROC))
+    renamed = {"value_4bit": "value", "value_8bit": "linear_value"}
+    return [{renamed.get(key, key): value for key, value in row.items()} for row in rows]
 
 
 def _publish_means(rows: Sequence[dict[str, Any]], path: Path) -> None:
