@@ -121,9 +121,7 @@ def publish(study: str, folder: Path, database: Path | None = None) -> None:
             pq.write_table(pa.Table.from_pylist(beside), path, compression="zstd")
 
 
-def rows_beside_linear(
-    con: duckdb.DuckDBPyConnection, ids: Sequence[str]
-) -> list[dict[str, Any]]:
+def rows_beside_linear(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> list[dict[str, Any]]:
     """Each recipe at each precision minus the linear baseline, over its trainings and the groups of
     cases: a row per rule and metric.
     """
