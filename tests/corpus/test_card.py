@@ -11,7 +11,7 @@ from tasks.corpus.card import data_card
 from tasks.corpus.case import Case
 from tasks.corpus.manifest import Dataset, SetEntry
 from tasks.corpus.prepare import CARD, prepare_dataset
-from tasks.corpus.vignettes.adversarial import adversarial_cases
+from tasks.corpus.vignettes.adversarial import adversarial_records
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION, embedded_records
 from tasks.corpus.vignettes.knowledge_base import FOLDER, NOT_PROBLEMS, WORDINGS, problems
 from tasks.corpus.vignettes.reader_check import (
@@ -105,7 +105,7 @@ def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not() -> N
 
     if check.generator == GENERATOR_VERSION:
         assert agreed >= 0.9 * read
-        cases = [*(record.case for record in embedded_records()), *adversarial_cases()]
+        cases = [record.case for record in (*embedded_records(), *adversarial_records())]
         assert check.texts == texts_digest(check, cases), "texts were rewritten since then: raise the generator"
         labels = {case.case_id: case.label for case in cases}
         assert all(labels.get(case_id) == stored for case_id, (stored, _) in check.answers.items())

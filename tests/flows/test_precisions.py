@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.corpus.vignettes.adversarial import adversarial_cases
+from tasks.corpus.vignettes.adversarial import adversarial_records
 
 # Moving an adapter is tested in test_sweep.py, other precisions in ../test_precisions.py and ../models.
 pytestmark = pytest.mark.nightly
@@ -19,7 +19,10 @@ def swept(smoke, tmp_path_factory):
     place = smoke[0].copy(tmp_path_factory.mktemp("precisions") / "place")
     few = place.folder / "few.jsonl"
     few.write_text(
-        "".join(f"{json.dumps({'text': case.text, 'label': case.label})}\n" for case in adversarial_cases()[:24])
+        "".join(
+            f"{json.dumps({'text': record.case.text, 'label': record.case.label})}\n"
+            for record in adversarial_records()[:24]
+        )
     )
     sets = f'evaluation_set=[{{ name = "few", source = "{few}" }}]'
     options = ("--model", "tiny-llama", "--recipe", "balanced_safe")

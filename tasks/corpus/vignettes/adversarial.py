@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from tasks.corpus.case import Case, normal_text
+from tasks.corpus.case import normal_text
 from tasks.corpus.vignettes.contrast.bank import Bank, read_bank, reworded
 from tasks.corpus.vignettes.draw_facts import draw_facts
 from tasks.corpus.vignettes.flags import draw_denials
@@ -42,13 +42,10 @@ KINDS: tuple[tuple[str, Label], ...] = (
 MOODS = {"negated": "plain", "frightening": "alarm", "calm": "calm"}
 
 
-def adversarial_cases(seed: int = 42, name: str = NAME) -> list[Case]:
-    """The cases of a set, a third of each label; `subgroup["kind"]` says what makes a case hard."""
-    return [record.case for record in adversarial_records(seed, name)]
-
-
 def adversarial_records(seed: int = 42, name: str = NAME) -> tuple[Record, ...]:
-    """The cases with their facts and rules. No text is also in the ordinary sets."""
+    """The cases of a set with their facts and rules, a third of each label; `subgroup["kind"]` says
+    what makes a case hard. No text is also in the ordinary sets.
+    """
     return _records(seed, name)
 
 

@@ -20,7 +20,7 @@ from tasks.corpus.case import Case, normal_text, to_json
 from tasks.corpus.near_copies import near_duplicates
 from tasks.corpus.splits import check_sets
 from tasks.corpus.vignettes import adversarial, generator
-from tasks.corpus.vignettes.adversarial import adversarial_cases, adversarial_records
+from tasks.corpus.vignettes.adversarial import adversarial_records
 from tasks.corpus.vignettes.contrast.cases import contrast_records
 from tasks.corpus.vignettes.draw_facts import IMPROVING, STEADY
 from tasks.corpus.vignettes.generator import (
@@ -296,7 +296,8 @@ def test_families_stay_together_and_every_body_system_is_trained_on() -> None:
 def test_the_cases_are_those_of_the_versions_that_their_data_sets_name() -> None:
     """Other cases are another version: raise GENERATOR_VERSION, CONTRAST_VERSION or ADVERSARIAL_VERSION with these."""
     parts = sets_of(Data())
-    parts |= {name: adversarial_cases(42, name) for name in ("test_adversarial", "test_adversarial_2")}
+    for name in ("test_adversarial", "test_adversarial_2"):
+        parts[name] = [record.case for record in adversarial_records(42, name)]
     parts["train-contrast"] = [record.case for record in contrast_records("train", 750, SHARES)]
     parts["valid-contrast"] = [record.case for record in contrast_records("valid", 200, SHARES)]
     parts["train-further"] = [record.case for record in further_records(3000, SHARES)]
