@@ -1,5 +1,5 @@
 """What `triage sweep --plan` prints: what would run, from where the weights come, time and disk, and
-which verdicts on 4 against 8 bits the test set allows.
+what the seeds and the test set can conclude.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flows.plan import (
     this_machine,
     work_left,
 )
-from flows.power.printed import print_power
+from flows.power import print_power
 from flows.report.figures import RANDOM, clock, counted
 from flows.selection import Selection
 from tasks.corpus.checks.tally import shared_tokens

@@ -118,7 +118,6 @@ def test_a_command_of_a_readme_runs(command, study, monkeypatch, capsys):
     place, folder = study
     plan = "flows.cli.plan"
     monkeypatch.setattr(f"{plan}.availabilities", lambda models, home: {})  # asks networks
-    monkeypatch.setattr(f"{plan}.print_power", lambda *_: None)  # takes seconds; tests/flows/power
     monkeypatch.setattr(f"{plan}.this_machine", lambda: ("", assumed_speeds()))  # so does this
     place.use(monkeypatch)
     monkeypatch.chdir(folder)

@@ -86,10 +86,7 @@ def crossed(values: Floats, influences: Floats) -> Crossed | None:
     value of a training: its sum over units is 0. A ratio N / D of totals has the influences
     (n_u - N / D d_u) / D, and an AUROC those of its placements. None where nothing varies.
 
-    With z_su = units x influence + value, MS_T, MS_G and MS_E are the mean squares of trainings,
-    groups and rest, and Var(mean) = (MS_T + MS_G - MS_E) / (trainings x units). It is at least
-    MS_T / (trainings x units), the variance of the seeds alone, and MS_G / (trainings x units), that
-    of the groups alone; its degrees of freedom are Satterthwaite's, and at least trainings - 1.
+    Its error and degrees of freedom come from the mean squares of z_su = units x influence + value.
     """
     trainings, units = influences.shape
     cells = trainings * units
@@ -106,25 +103,39 @@ def crossed(values: Floats, influences: Floats) -> Crossed | None:
     of_trainings = units * float(((values - values.mean()) ** 2).sum()) / (trainings - 1)
     rest = units**2 * float(((influences - by_unit) ** 2).sum())
     of_cells = rest / ((trainings - 1) * (units - 1))
-    square = max(of_trainings + of_groups - of_cells, of_trainings, of_groups)
-    if square == 0:
+    if of_trainings == of_groups == 0:
         return None
 
-    freedom = square**2 / (
-        of_trainings**2 / (trainings - 1)
-        + of_groups**2 / (units - 1)
-        + of_cells**2 / ((trainings - 1) * (units - 1))
-    )
+    error, freedom = error_and_freedom(trainings, units, of_trainings, of_groups, of_cells)
     return Crossed(
         difference,
-        math.sqrt(square / cells),
-        max(freedom, trainings - 1),
+        float(error),
+        float(freedom),
         trainings,
         units,
         max(0.0, (of_trainings - of_cells) / units),
         max(0.0, (of_groups - of_cells) / trainings),
         of_cells,
     )
+
+
+def error_and_freedom(
+    trainings: Any, units: Any, of_trainings: Any, of_groups: Any, of_cells: Any
+) -> tuple[Any, Any]:
+    """The standard error of the mean, and its degrees of freedom, from the mean squares MS_T of
+    trainings, MS_G of groups and MS_E of the rest; all may be arrays.
+
+    Var(mean) = (MS_T + MS_G - MS_E) / (trainings x units). It is at least MS_T / (trainings x
+    units), the variance of the seeds alone, and MS_G / (trainings x units), that of the groups
+    alone; its degrees of freedom are Satterthwaite's, and at least trainings - 1.
+    """
+    square = np.maximum(of_trainings + of_groups - of_cells, np.maximum(of_trainings, of_groups))
+    freedom = square**2 / (
+        of_trainings**2 / (trainings - 1)
+        + of_groups**2 / (units - 1)
+        + of_cells**2 / ((trainings - 1) * (units - 1))
+    )
+    return np.sqrt(square / (trainings * units)), np.maximum(freedom, trainings - 1)
 
 
 def expected_half_width(trainings: Any, units: Any, components: Components) -> Any:
@@ -137,14 +148,8 @@ def expected_half_width(trainings: Any, units: Any, components: Components) -> A
 
     trainings_square = units * of_training + of_cell
     units_square = trainings * of_unit + of_cell
-    square = trainings_square + units_square - of_cell
-    freedom = square**2 / (
-        trainings_square**2 / (trainings - 1)
-        + units_square**2 / (units - 1)
-        + of_cell**2 / ((trainings - 1) * (units - 1))
-    )
-    quantile = student_quantile((1 + LEVEL) / 2, np.maximum(freedom, trainings - 1))
-    return quantile * np.sqrt(square / (trainings * units))
+    error, freedom = error_and_freedom(trainings, units, trainings_square, units_square, of_cell)
+    return student_quantile((1 + LEVEL) / 2, freedom) * error
 
 
 def needed(

@@ -174,5 +174,5 @@ def test_a_plan_prepares_own_cases_once_and_leaves_none(offline, smoke, tmp_path
     (tmp_path / "own.csv").write_text("text,label,group\n" + "".join(rows))
     data = f'data={{ source = "{tmp_path / "own.csv"}", group_column = "group" }}'
     text = printed(select("smoke", [data, "prompt.version=2"], Narrowing(["tiny-llama"], recipes=["baseline"])))
-    assert "4 minus 8 bits on test" in text and built == [str(tmp_path / "own.csv")]
+    assert "power    " in text and built == [str(tmp_path / "own.csv")]
     assert not list((tmp_path / "temporary").iterdir())

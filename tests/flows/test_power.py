@@ -1,0 +1,230 @@
+"""What a plan says about its verdicts is what simulated studies show, and comes from the trainings that were measured."""
+
+import re
+from io import StringIO
+
+import duckdb
+import numpy as np
+import pytest
+from rich.console import Console
+
+from flows import power
+from flows.plan import planned_cases
+from flows.power import Measured, PlannedCases, enough, expected, measured, power_lines, print_power, published, shares
+from flows.selection import Narrowing, select
+from tasks.runtime.home import home
+from tasks.spec import Primary
+from tests.place import ROOT
+from tests.warehouse.rows import land_pair
+from warehouse.comparison.cells import judged_cases
+from warehouse.comparison.crossed import CANNOT_CONCLUDE, NOT_WORSE, WITHIN, WORSE, crossed, verdict_on
+from warehouse.load import load_all
+
+TUNED = (0.00011, 0.00019, 0.00356)
+MARGIN = 0.02
+
+
+def simulated(components, seeds: int, groups: int, studies: int = 4_000) -> list:
+    """The crossed intervals of studies of normal trainings, groups and cells, without a true difference."""
+    rng = np.random.default_rng(7)
+    trainings = rng.normal(0, components[0] ** 0.5, (studies, seeds, 1))
+    units = rng.normal(0, components[1] ** 0.5, (studies, 1, groups))
+    cells = trainings + units + rng.normal(0, components[2] ** 0.5, (studies, seeds, groups))
+    values = cells.mean(axis=2)
+    influences = (cells - values[..., None]) / groups
+    return [crossed(*study).interval() for study in zip(values, influences, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "groups", "components"),
+    [
+        (3, 20, TUNED),
+        (3, 63, (0.00025, 0.00023, 0.00277)),
+        (5, 63, TUNED),
+        (5, 120, (0.0, 0.00356, 0.00019)),
+        (10, 20, (0.00003, 0.0004, 0.00238)),
+        (10, 120, (0.0012, 0.0002, 0.0036)),
+        (1, 63, (0.0, 0.0002, 0.0036)),  # of the trained models themselves
+    ],
+)
+def test_shares_of_verdicts_are_those_of_simulated_studies(seeds, groups, components):
+    intervals = simulated(components, seeds, groups)
+    for difference in (0.0, -MARGIN):
+        verdicts = [verdict_on("accuracy", low + difference, high + difference, MARGIN) for low, high in intervals]
+        told = shares(components, seeds, groups, MARGIN, difference)
+        for verdict, names in (
+            (NOT_WORSE, (NOT_WORSE, WITHIN)),
+            (WORSE, (WORSE,)),
+            (CANNOT_CONCLUDE, (CANNOT_CONCLUDE,)),
+        ):
+            assert told[verdict] == pytest.approx(sum(map(verdicts.count, names)) / len(verdicts), abs=0.03)
+
+
+def test_components_follow_the_cases_that_a_group_has():
+    """Cases of one group that correlate, as is assumed, in what groups and what trainings with groups add."""
+    rng = np.random.default_rng(3)
+
+    def components(cases: int) -> np.ndarray:
+        def mean(variance: float, *shape: int) -> np.ndarray:
+            common = rng.normal(0, (variance * power.CLUSTERING) ** 0.5, shape)
+            return common + rng.normal(0, (variance * (1 - power.CLUSTERING) / cases) ** 0.5, shape)
+
+        cells = rng.normal(0, 0.01, (40, 1)) + mean(0.05, 4_000) + mean(0.15, 40, 4_000)
+        values = cells.mean(axis=1)
+        return np.array(crossed(values, (cells - values[:, None]) / cells.shape[1]).components)
+
+    row = Measured("m", "r", 60 * 4_000, 4_000, tuple(components(60)))
+    for cases in (1, 10):
+        assert np.array(row.at(cases))[1:] == pytest.approx(components(cases)[1:], rel=0.15)
+    assert row.at(1)[0] == row.components[0]
+    without_groups = Measured("m", "r", 900, None, row.at(1))
+    assert without_groups.at(60) == pytest.approx(row.components), "a case without a group is a group of one"
+
+
+def test_sizes_that_a_plan_names_have_the_power_that_it_names():
+    for seeds, units, components in (
+        (3, 63, TUNED),
+        (1, 63, TUNED),
+        (5, 20, (0.0, 0.004, 0.001)),
+        (3, 20, (0.0005, 0.004, 0.004)),
+    ):
+        sizes = enough(components, seeds, units, MARGIN)
+        assert sizes and all(more > 1 for more, _ in sizes)
+        for more, groups in sizes:
+            assert shares(components, more, groups, MARGIN)[NOT_WORSE] == pytest.approx(0.8, abs=0.06)
+    assert enough(TUNED, 9, 63, MARGIN)[0] == (9, 63), "what is planned suffices"
+    ((more, groups),) = enough((0.0005, 0.004, 0.004), 3, 20, MARGIN)
+    assert more > 3 and groups > 20, "neither alone suffices"
+
+
+def in_seeds(seed: int) -> tuple[list, list]:
+    """Cases of 20 groups, as two models decide them that differ by chance."""
+    rng = np.random.default_rng(seed)
+    truth = ["ED", "GP", "HOME", "GP"] * 10
+    sides = [[label if rng.random() < 0.7 else "HOME" for label in truth] for _ in range(2)]
+    return tuple([(label, side, side) for label, side in zip(truth, decided, strict=True)] for decided in sides)
+
+
+def test_components_are_those_of_trainings_in_the_warehouse_before_those_of_the_published_study(tmp_path):
+    assert measured("accuracy") == [] and not home().exists()
+    assert expected("smol", "r1", "accuracy", 66.0)[1] == "tuned and tuned_safe in the published study"
+    assert expected("smollm2-135m", "tuned", "accuracy", 66.0)[1] == "tuned in the published study"
+
+    for seed in (42, 43):
+        land_pair(tmp_path, *in_seeds(seed), groups=True, name=f"-s{seed}", seed=seed)
+    land_pair(tmp_path, *in_seeds(44), groups=True, name="-one", recipe="one seed")
+    load_all(tmp_path)
+    (row,) = measured("accuracy")
+    assert (row.base_model, row.recipe, row.cases, row.groups) == ("smol", "r1", 40, 20)
+    assert measured("ed_recall")[0].cases == 10
+    found, source = expected("smol", "r1", "accuracy", 2.0)
+    assert source == "r1 in your warehouse" and found == pytest.approx(row.components) and found[2] > 0
+    assert expected("other", "r1", "accuracy", 2.0)[1].endswith("published study"), "these do not learn"
+
+
+def test_without_rows_of_its_own_a_recipe_gets_the_median_of_those_whose_models_learn(monkeypatch):
+    rows = [
+        Measured("m", f"r{i}", 630, 63, (0.001 * i, 0.002 * i, 0.003 * i), learns)
+        for i, learns in enumerate((None, True, True, True, False))
+    ]
+    monkeypatch.setattr(power, "measured", lambda _: rows)
+    components, source = expected("m", "new", "accuracy", 10.0)
+    assert components == pytest.approx((0.002, 0.004, 0.006)) and source == "r1 and r2 and r3 in your warehouse"
+    assert expected("m", "r4", "accuracy", 10.0)[0] == pytest.approx((0.004, 0.008, 0.012)), (
+        "its own, whatever they learn"
+    )
+
+
+@pytest.mark.nightly
+def test_the_published_components_are_those_of_the_published_rows():
+    with duckdb.connect() as con:
+        for table in ("experiment", "evaluation", "prediction"):
+            parquet = ROOT / "warehouse" / "published" / "study" / "landing" / f"{table}.parquet"
+            con.execute(f"CREATE VIEW {table} AS FROM '{parquet}'")
+        for recipe, components in power.PUBLISHED.items():
+            ids = con.execute(
+                "SELECT evaluation_id FROM evaluation JOIN experiment USING (training_id) WHERE recipe = ? AND "
+                "evaluation_set = 'test' AND recipe_kind IN ('standard', 'safety') ORDER BY bits, seed",
+                [recipe],
+            ).fetchall()
+            judged = judged_cases(con, [id for (id,) in ids])
+            for row in published("accuracy"):
+                assert len(ids) == 6 and (row.cases, row.groups) == (len(judged.truth), judged.units)
+            for figure, expected_components in components.items():
+                of = judged.cells("target_recall" if figure in power.BY_THRESHOLD else "argmax").measured(figure)
+                found = crossed(of.values[:3] - of.values[3:], of.influences[:3] - of.influences[3:])
+                assert found.components == pytest.approx(expected_components, abs=6e-7)
+
+
+def lines(seeds: int, cases: int, groups: int | None, emergencies: tuple[int, int | None]) -> str:
+    claim = Primary(base_model="smollm2-135m", recipe="tuned", seeds=tuple(range(seeds)))
+    return "\n".join(power_lines(claim, PlannedCases(cases, groups), PlannedCases(*emergencies)))
+
+
+def test_three_lines_say_what_is_shown_the_chance_and_what_80_percent_takes():
+    shown, chance, takes = lines(3, 4200, 63, (1134, 63)).splitlines()
+    assert shown == (
+        "smollm2-135m tuned, 3 seeds, 63 groups: can show 3.0 points in accuracy and 4.1 points in ED recall "
+        "(half of a 95 % interval; variances of tuned in the published study)."
+    )
+    told = re.fullmatch(
+        r'if 4bit and 8bit are equal, the chance to conclude "not worse by 2 points" is (\d+) % in accuracy and (\d+) % in ED '
+        "recall.",
+        chance,
+    )
+    assert 33 < int(told[1]) < 43 and 21 < int(told[2]) < 31
+    assert re.fullmatch(r"a chance of 80 % takes [5-7] seeds in accuracy, and [89] seeds in ED recall\.", takes)
+
+
+def test_one_seed_no_groups_and_too_few_of_them_are_told():
+    one_seed = lines(1, 4200, 63, (1134, 63))
+    assert "can show 1.5 points in accuracy" in one_seed
+    assert "of these trained models alone: chance in training is not known" in one_seed
+    assert "a chance of 80 %, chance in training included, takes" in one_seed
+
+    without_groups = lines(3, 1500, None, (400, None))
+    assert "3 seeds, 1,500 cases: " in without_groups and "group" not in without_groups
+    few = lines(3, 300, 12, (40, 9))
+    assert "nothing in ED recall (9 groups with emergencies; it takes 10)" in few and "in accuracy." in few
+    assert lines(3, 9, None, (0, None)) == (
+        "smollm2-135m tuned, 3 seeds, 9 cases: can show nothing in accuracy (9 cases; it takes 10) and nothing in ED "
+        "recall (0 cases with emergencies; it takes 10)."
+    )
+
+
+def printed(grid: str, *overrides: str, narrowing: Narrowing | None = None) -> str:
+    selection = select(grid, list(overrides), narrowing or Narrowing())
+    with planned_cases(selection) as folder:
+        print_power(Console(file=(out := StringIO()), width=80), selection, folder)
+    return " ".join(out.getvalue().split())
+
+
+def test_a_plan_is_about_the_primary_claim_else_about_the_recipe_with_the_most_seeds():
+    text = printed("study")
+    assert "power smollm2-135m tuned, 3 seeds, 63 groups: " in text and text.count("power ") == 3
+    assert not home().exists() and printed("study") == text, "a plan writes nothing, and is seeded"
+    assert printed("demo", narrowing=Narrowing(bits=[4])) == "", "nothing is compared"
+
+    claim = 'primary={ recipe = "tuned_safe", base_model = "smollm2-135m", figures = ["ed_auroc"], margin = 0.01 }'
+    text = printed("study", claim)
+    assert "power smollm2-135m tuned_safe, 3 seeds, " in text and '"not worse by 1 points"' in text
+    assert "in ED AUROC" in text and "accuracy" not in text
+    other = printed("study", claim, narrowing=Narrowing(recipes=["tuned"]))
+    assert "smollm2-135m tuned, " in other, "the claim is not planned"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cases"), [([], 1500), (["data.test_cases=2500"], 2500), (["data.limits={ test = 200 }"], 200)]
+)
+def test_the_embedded_test_set_is_counted_without_being_written(overrides, cases):
+    every, emergencies = power.counted_cases(select("paper", overrides).grid, None)
+    assert (every.cases, every.groups) == (cases, 63) and emergencies.cases == pytest.approx(0.27 * cases, abs=1)
+
+
+def test_cases_of_ones_own_are_counted_with_their_groups_or_without(tmp_path):
+    rows = [f"words about number {i} of {i * 7919},{('ED', 'GP', 'HOME')[i % 3]},g{i % 40}\n" for i in range(400)]
+    (tmp_path / "own.csv").write_text("text,label,group\n" + "".join(rows))
+    source = f'source = "{tmp_path / "own.csv"}"'
+    assert re.search(r"1 seed, \d+ groups: ", printed("demo", f'data={{ {source}, group_column = "group" }}'))
+    (tmp_path / "own.csv").write_text("text,label,other\n" + "".join(rows))
+    assert re.search(r"1 seed, \d+ cases: ", printed("demo", f"data={{ {source} }}"))
