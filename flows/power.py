@@ -332,6 +332,8 @@ def power_lines(claim: Primary, every: PlannedCases, emergencies: PlannedCases) 
         shown += ", of these trained models alone: chance in training is not known"
         training = ", chance in training included,"
     origin = " and ".join(dict.fromkeys(sources))
+    if set(claim.sides) != {"4bit", "8bit"}:
+        origin += ", of 4bit against 8bit"
     yield f"{shown} (half of a 95 % interval; variances of {origin})."
     yield (
         f"if {' and '.join(claim.sides)} are equal, the chance to conclude "

@@ -209,6 +209,8 @@ def test_a_plan_is_about_the_primary_claim_else_about_the_recipe_with_the_most_s
     text = printed("study", claim)
     assert "power smollm2-135m tuned_safe, 3 seeds, " in text and '"not worse by 1 points"' in text
     assert "in ED AUROC" in text and "accuracy" not in text
+    moved = claim.replace(" }", ', sides = ["mxfp4", "8bit"] }')
+    assert "tuned_safe in the published study, of 4bit against 8bit)" in printed("study", moved)
     other = printed("study", claim, narrowing=Narrowing(recipes=["tuned"]))
     assert "smollm2-135m tuned, " in other, "the claim is not planned"
 
