@@ -15,6 +15,8 @@ from typing import Any
 
 import duckdb
 
+from warehouse.connect import transaction
+
 # What is shown together, since a pool names exactly these pairs: all evaluations, those of each study,
 # and those of the last sweep.
 _SHOWN_TOGETHER = """
@@ -97,8 +99,7 @@ def refresh(con: duckdb.DuckDBPyConnection, sets: Collection[str] | None = None)
     """Make the figures that are missing, in a transaction; with `sets`, those on the cases that
     these digests name.
     """
-    con.begin()
-    try:
+    with transaction(con):
         pools = pools_to_store(con)
         con.execute(
             # A pool that has changed has a new name, and the rows of the old one go.
@@ -123,11 +124,6 @@ def refresh(con: duckdb.DuckDBPyConnection, sets: Collection[str] | None = None)
                 {"ids": ids},
             )
             _insert(con, "adjusted_bound", bound_rows(con, digest, ids))
-
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise
 
 
 def refresh_after(con: duckdb.DuckDBPyConnection, ids: Collection[str]) -> None:
