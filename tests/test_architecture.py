@@ -85,7 +85,7 @@ def test_imports_go_downward_only():
         ("tasks.experiment", "flows.sweep", True),
         ("tasks.runtime.child", "tasks.tuning.job", True),
         ("warehouse.load", "tasks.judging.evaluation_rows", True),
-        ("warehouse.comparison.paired", "tasks.judging.point_metrics", False),
+        ("warehouse.comparison.cells", "tasks.judging.point_metrics", False),
         ("tasks.runtime.child", "tasks.judging.point_metrics", True),
         ("tasks.landing", "warehouse.load", False),
         ("tasks.experiment", "warehouse.load", True),

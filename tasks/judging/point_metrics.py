@@ -1,6 +1,6 @@
 """Point metrics of triage decisions: the formulas from confusion table to figure.
 
-`tasks/judging/metrics.py` adds the intervals. `warehouse/comparison/paired.py` compares two models with the
+`tasks/judging/metrics.py` adds the intervals. `warehouse/comparison/cells.py` compares models by the
 same formulas and is allowed to import this one module of the folder, so it needs NumPy alone (no
 SciPy) and imports nothing of ours but `tasks.spec`.
 
