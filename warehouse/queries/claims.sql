@@ -116,7 +116,7 @@ judged AS (
         END AS verdict,
         list_position(['supported', 'refuted', 'cannot conclude', 'not measured here'], verdict) AS place
     FROM claim
-    LEFT JOIN (FROM measured WHERE value IS NOT NULL) USING (name)
+    LEFT JOIN measured USING (name)
 )
 
 SELECT
