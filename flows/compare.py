@@ -9,8 +9,9 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
 from flows.html_report.files import refreshed_report
+from flows.report.answer import claim_of
 from flows.report.evidence import NO_ROWS, PAIRS, as_markdown
-from flows.report.leaderboard import evaluations_of_study, leaderboard, named_sets
+from flows.report.leaderboard import evaluation_ids, find_study, leaderboard, named_sets
 from flows.report.pairs import pair_rows, summary_rows
 from flows.report.typed_rows import leaderboard_rows
 from warehouse.connect import snapshot, warehouse_path
@@ -23,20 +24,25 @@ def compare(study: str | None = None) -> None:
     Args:
         study: name of a study; without it, the study of the last sweep
     """
-    ids = evaluations_of_study(study) if warehouse_path().exists() else None
-    publish_comparison(ids)
+    found = find_study(study) if warehouse_path().exists() else None
+    if found is None:
+        publish_comparison(None)
+    else:
+        publish_comparison(evaluation_ids(found.study), found.study)
 
 
-def publish_comparison(ids: Collection[str] | None) -> None:
+def publish_comparison(ids: Collection[str] | None, study: str | None = None) -> None:
     """Publish the tables of these evaluations as artifacts of the run that calls it.
 
-    `ids`: None where there is no warehouse yet.
+    `ids`: None where there is no warehouse yet; `study`: that which they are of, whose recipes and
+    claim the answer is about.
     """
     markdown = f"# {PAIRS}\n\n{NO_ROWS}"
     if ids is not None:
         with snapshot():
             board = leaderboard_rows(ids)
-            markdown = as_markdown(board, pair_rows(ids), summary_rows(ids), ids)
+            recipes = summary_rows(evaluation_ids(study) if study else ids)
+            markdown = as_markdown(board, pair_rows(ids), recipes, ids, claim_of(study))
 
         # Outside the snapshot, which keeps writers out: the server may take its time.
         if board:

@@ -76,7 +76,8 @@ def sweep(
     waits = some_results_wait()
     if not waits:
         # Artifacts of this run, so that its tab has them.
-        publish_comparison(evaluations_of_sweep(record.id) if exists else None)
+        ids = evaluations_of_sweep(record.id) if exists else None
+        publish_comparison(ids, selection.grid.name)
 
     count = len(selection.cells)
     tell_sweep_finished(selection.grid.name, count, len(failures))

@@ -17,12 +17,11 @@ from flows.cli.terminal import (
     print_line,
     refresh_warehouse,
 )
-from flows.report.answer import answer
+from flows.report.answer import answer, claim_of
 from flows.report.evidence import evidence
-from flows.report.figures import RANDOM, disclaimer
+from flows.report.figures import RANDOM, counted, disclaimer
 from flows.report.gates import check_prevalence, prevalence_note
 from flows.report.leaderboard import (
-    ALL_RANDOM,
     evaluation_ids,
     find_study,
     leaderboard,
@@ -32,15 +31,19 @@ from flows.report.leaderboard import (
     overview,
     study_rows,
 )
-from flows.report.pairs import headline, pair_lines, pair_rows, pairs_on, quantization, summary_rows
+from flows.report.pairs import (
+    NO_PAIR,
+    pair_lines,
+    pair_rows,
+    pairs_on,
+    quantization,
+    recipe_table,
+    summary_rows,
+)
 from flows.report.table import ReportTable, print_lines, print_narrow
 from flows.report.typed_rows import Row, leaderboard_rows
 from warehouse.connect import snapshot
 
-BANDS = (
-    "Each interval holds for one figure. On top they are over trainings and groups of cases. A "
-    "verdict below is about two trained models: what chance does to a training is not in it."
-)
 # Lines on a terminal; output into a file or a pipe has all of them.
 MOST_MODELS = 20
 MOST_PAIRS = 10
@@ -108,20 +111,21 @@ def print_study(
         pairs = pair_rows(only)
         recipes = summary_rows(only)
         tables = evidence(board, prevalence, sections, only) if board else []
+        claim = claim_of(study.study) if study else None
+        lines = answer(board, pairs, recipes, claim) if board else []
 
     if board:
-        lines = answer(board, pairs, recipes)
         print_answer(console, lines)
         _print_boards(console, board, prevalence, is_whole=sections is None)
         for set_name, part in named_sets(board) if pairs else ():
             pairs_here = pairs_on(part, pairs)
-            print_line(console, headline(pairs_here, set_name))
-            if pairs_here and any("[" in line for line in lines):
-                print_line(console, BANDS)
-                lines = []  # said once
+            question = "4 bits against 8 bits" + (f" on {set_name}" if set_name else "")
+            count = f", {counted(len(pairs_here), 'pair')}" if pairs_here else f": {NO_PAIR}"
+            print_line(console, f"{question}{count}.")
             # Another prevalence changes neither accuracy nor recall.
             notes = (prevalence_note(prevalence), set_name)
-            _print_pairs(console, board, pairs_here, notes, is_whole=sections is None)
+            of_recipes = pairs_on(part, recipes)
+            _print_pairs(console, board, pairs_here, of_recipes, notes, is_whole=sections is None)
 
         for table in tables:
             _print_whole(console, table, board)
@@ -146,8 +150,6 @@ def _print_boards(
     """Print every column of the leaderboards, or a line an experiment: on a terminal the best, and
     the columns that it holds.
     """
-    if is_whole and only_random_weights(board):
-        print_line(console, ALL_RANDOM)
     most = MOST_MODELS if console.is_terminal else len(board)
     hidden: Sequence[str] = []
     for name, part in named_sets(board):
@@ -165,15 +167,18 @@ def _print_pairs(
     console: Console,
     board: list[Row],
     pairs: list[Row],
+    recipes: list[Row],
     notes: Sequence[str],
     is_whole: bool,
 ) -> None:
     if pairs and is_whole:
-        _print_whole(console, quantization(pairs).noted(*notes), board)
+        for whole in (recipe_table(recipes, whole=True), quantization(pairs)):
+            _print_whole(console, whole.noted(*notes), board)
     elif pairs:
         most = MOST_PAIRS if console.is_terminal else len(pairs)
-        for table in pair_lines(pairs, most):
-            print_lines(console, table.noted(*notes).fitting(console.width))
+        for short in (recipe_table(recipes), pair_lines(pairs, most)):
+            if len(short):
+                print_lines(console, short.noted(*notes).fitting(console.width, at_least=3))
 
 
 def _print_whole(console: Console, table: ReportTable, board: list[Row]) -> None:

@@ -35,9 +35,9 @@ from flows.cli.compare import print_overview
 from flows.cli.terminal import console, errors, print_answer, print_line
 from flows.html_report.files import place_of_report
 from flows.plan import finished_trainings
-from flows.report.answer import answer
+from flows.report.answer import answer, claim_of
 from flows.report.figures import counted, disclaimer
-from flows.report.leaderboard import named_sets
+from flows.report.leaderboard import evaluation_ids, named_sets
 from flows.report.pairs import pair_rows, summary_rows
 from flows.report.typed_rows import leaderboard_rows
 from flows.selection import (
@@ -321,7 +321,8 @@ def print_results(console: Console, study: str, ids: Collection[str]) -> None:
         print_line(console, NOTHING)
         return
 
-    print_answer(console, answer(board, pair_rows(ids), summary_rows(ids)))
+    recipes = summary_rows(evaluation_ids(study))
+    print_answer(console, answer(board, pair_rows(ids), recipes, claim_of(study)))
     for name, part in named_sets(board):
         print_overview(console, part, MOST_LINES, set_name=name)
 

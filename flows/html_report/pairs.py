@@ -4,62 +4,70 @@ from __future__ import annotations
 
 from flows.html_report.charts import Mark, axis_of, bars, dots
 from flows.html_report.study import ReportedStudy, Section, along
-from flows.report.answer import points
-from flows.report.figures import counted, figure, is_number, random_mark, recipe_name
-from flows.report.pairs import flips, headline, quantization
+from flows.report.figures import (
+    counted,
+    figure,
+    in_points,
+    is_number,
+    random_mark,
+    recipe_name,
+)
+from flows.report.pairs import flips, pairs_on, quantization, recipe_table
+from flows.report.rules import THRESHOLD
 from flows.report.typed_rows import rows_of
 from tasks.judging.point_metrics import ED_AUROC
-from warehouse.comparison.crossed import MARGIN
+from warehouse.comparison.crossed import LOWER_IS_BETTER, MARGIN
 
 MARGIN_POINTS = 100 * MARGIN
-# By the rules of the pairs' intervals.
-FIGURES = (
-    ("accuracy", "argmax", "Accuracy"),
-    ("ed_recall", "primary", "ED recall"),
-    (ED_AUROC, "argmax", "ED AUROC"),
+OF_RECIPES, OF_PAIRS, OF_BASELINE = "mean over seeds", "one training", "baseline"
+# Recipes by their metric and rule, and the pairs, which have figures by the recipe's own rule alone.
+PANELS = (
+    ("Accuracy", "accuracy", "argmax", True),
+    ("ED recall by the recipe's own rule", "ed_recall", "primary", True),
+    ("ED recall by each model's threshold", "ed_recall", THRESHOLD, False),
+    ("Over-triage by each model's threshold", "over_triage", THRESHOLD, False),
+    ("ED AUROC", ED_AUROC, "argmax", True),
 )
 
 
 def forest(study: ReportedStudy, section: Section) -> None:
-    """Forest plots of accuracy, ED recall and the AUROC of emergencies, pair by pair and pooled,
-    with the margin of two points.
+    """Forest plots of 4 minus 8 bits, recipe by recipe and pair by pair, with the margin, and of the
+    linear baseline minus 8 bits by the same rule.
     """
     section.values = {"margin": MARGIN_POINTS}
     if not study.pairs:
         return
 
-    section.findings.append(headline(study.pairs))
-    section.tables.append(quantization(study.pairs))
-    for metric, rule, title in FIGURES:
-        pooled = pooled_dots(study, metric, rule)
-        marks = list(pooled)
-        for pair in study.pairs:
+    recipes = pairs_on(study.board, study.recipes)
+    section.tables += [recipe_table(recipes, whole=True), quantization(study.pairs)]
+    for title, metric, rule, has_pairs in PANELS:
+        marks = []
+        for row in recipes:
+            if (row.metric, row.rule) != (metric, rule):
+                continue
+            label = (
+                f"{row.base_model}\n{row.recipe}, {counted(row.seeds, 'seed')}{random_mark(row)}"
+            )
+            marks.append(_dot(label, OF_RECIPES, row.difference, row.low, row.high))
+            if row.qualifies and is_number(row.linear_value) and is_number(row.value_8bit):
+                marks.append(
+                    _dot(label, OF_BASELINE, row.linear_value - row.value_8bit, None, None)
+                )
+        for pair in study.pairs if has_pairs else ():
             recipe = f"{recipe_name(pair.recipe, pair.seed)}{random_mark(pair)}"
             ends = [getattr(pair, f"{metric}_{end}") for end in ("diff", "low", "high")]
-            marks.append(_dot(f"{pair.base_model}\n{recipe}", "a pair", *ends))
+            marks.append(_dot(f"{pair.base_model}\n{recipe}", OF_PAIRS, *ends))
+
         marks = [mark for mark in marks if mark["x"] is not None]
         if not marks:
             continue
-
-        series = ["mean over seeds", "a pair"] if pooled else ["a pair"]
+        drawn = {mark["series"] for mark in marks}
+        series = [name for name in (OF_RECIPES, OF_PAIRS, OF_BASELINE) if name in drawn]
+        edge = MARGIN_POINTS if metric in LOWER_IS_BETTER else -MARGIN_POINTS
         axis = axis_of(f"{title}: 4 minus 8 bits, points")
-        drawing = dots(marks, axis, series, [0, -MARGIN_POINTS], MARGIN_POINTS)
-        texts = [_text(mark) for mark in marks]
+        drawing = dots(marks, axis, series, [0, edge], MARGIN_POINTS)
+        texts = [_text(mark) for mark in marks if mark["series"] != OF_BASELINE]
         section.show(title, f"Forest plot of {title}, 4 minus 8 bits in points", texts, drawing)
-
-
-def pooled_dots(study: ReportedStudy, metric: str, rule: str) -> list[Mark]:
-    """The recipes' means over their seeds, on the shown cases."""
-    digests = {row.set_digest for row in study.board}
-    marks = []
-    for row in study.recipes:
-        is_shown = row.evaluation_set == "test" and row.set_digest in digests
-        if not is_shown or (row.metric, row.rule) != (metric, rule) or row.seeds < 2:
-            continue
-        label = f"{row.base_model}\n{row.recipe}, {counted(row.seeds, 'seed')}{random_mark(row)}"
-        marks.append(_dot(label, "mean over seeds", row.difference, row.low, row.high))
-
-    return marks
 
 
 def _dot(label: str, series: str, *difference: float | None) -> Mark:
@@ -68,10 +76,8 @@ def _dot(label: str, series: str, *difference: float | None) -> Mark:
 
 
 def _text(mark: Mark) -> str:
-    label = mark["label"].replace("\n", " ")
-    ends = [points(mark[end] / 100) for end in ("x_low", "x_high") if mark[end] is not None]
-    bracket = f" [{', '.join(ends)}]" if len(ends) == 2 else ""
-    return f"{label} {points(mark['x'] / 100)}{bracket}"
+    ends = (mark[end] and mark[end] / 100 for end in ("x", "x_low", "x_high"))
+    return f"{mark['label'].replace(chr(10), ' ')} {in_points(*ends)}"
 
 
 def flip_bars(study: ReportedStudy, section: Section) -> None:

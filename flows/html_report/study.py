@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 
 from flows.html_report.charts import Mark
-from flows.report.answer import answer
+from flows.report.answer import answer, claim_of
 from flows.report.figures import disclaimer, experiment_name
 from flows.report.leaderboard import by_test_set, evaluation_ids, find_study
 from flows.report.pairs import pair_rows, summary_rows
@@ -103,7 +103,7 @@ def reported_study(name: str | None) -> ReportedStudy:
         pairs=pair_rows([row.evaluation_id for row in shown_rows]),
         recipes=recipes,
         further=len(board) - len(shown_rows),
-        sentences=answer(board, pair_rows(only), recipes),
+        sentences=answer(board, pair_rows(only), recipes, claim_of(study.study if study else None)),
         notice=disclaimer({row.set_digest for row in board}),
     )
 

@@ -13,10 +13,10 @@ from flows.report.pairs import (
     fidelity,
     flips,
     frontier,
-    headline,
     pairs_on,
     pooled_over_adapters,
     quantization,
+    recipe_table,
 )
 from flows.report.rules import FARE, calibration, choices, confusion, rules
 from flows.report.table import ReportTable
@@ -73,19 +73,22 @@ def evidence(
 
 
 def as_markdown(
-    board: Board, pairs: list[Row], recipes: Sequence[Row] = (), ids: Ids = None
+    board: Board,
+    pairs: list[Row],
+    recipes: Sequence[Row] = (),
+    ids: Ids = None,
+    claim: Row | None = None,
 ) -> str:
     """The whole comparison as one Markdown page, the answer first; each test set has its own
     tables. `recipes`: rows of quantization_summary; `ids`: the evaluations of the study.
     """
-    headlines = []
     pair_tables = []
     boards = []
     for name, rows in named_sets(board) or [("", [])]:
         of_set = pairs_on(rows, pairs)
         title = f": {name}" if name else ""
-        headlines.append(headline(of_set, name))
-        pair_tables.append((f"{PAIRS}{title}", quantization(of_set)))
+        pair_tables.append((f"{PAIRS}{title}", recipe_table(pairs_on(rows, recipes), whole=True)))
+        pair_tables.append((f"{PAIRS}, training by training{title}", quantization(of_set)))
         boards.append((f"Leaderboard{title}", leaderboard(rows)))
 
     sections = [
@@ -94,9 +97,9 @@ def as_markdown(
         *((table.title, table) for table in evidence(board, ids=ids)),
     ]
     texts = [f"# {title}\n\n{_grid(table)}" for title, table in sections]
-    lines = "\n".join(f"- {line}" for line in answer(board, pairs, recipes))
+    lines = "\n".join(f"- {line}" for line in answer(board, pairs, recipes, claim))
     notice = disclaimer({row.set_digest for row in board})
-    return "\n\n".join([lines, *headlines, *texts, notice])
+    return "\n\n".join([lines, *texts, notice])
 
 
 def _grid(table: ReportTable) -> str:

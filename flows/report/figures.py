@@ -67,6 +67,26 @@ def difference(row: Row, name: str) -> str:
     return figure(*numbers, sign=True, below=True)
 
 
+def points(difference: float) -> str:
+    """A difference of shares in points of a hundred, with its sign: -0.4; -0.01 is not 0."""
+    rounded = f"{100 * difference:+.1f}"
+    return rounded if float(rounded) or not difference else f"{100 * difference:+.1g}"
+
+
+def in_points(
+    difference: float | None, low: float | None, high: float | None, unit: str = ""
+) -> str:
+    """A difference of shares with its interval, `-0.5 [-3.5, +2.5]`, or alone; `n/a` if there is none.
+
+    `unit`: stands behind the difference.
+    """
+    if not is_number(difference):
+        return "n/a"
+    if not (is_number(low) and is_number(high)):
+        return f"{points(difference)}{unit}"
+    return f"{points(difference)}{unit} [{points(low)}, {points(high)}]"
+
+
 def why_not(note: str | None) -> str:
     """A landed note in a figure's place, e.g. `n/a: no ED case in this set`."""
     return f"n/a: {note.removeprefix('not available: ')}" if note else "n/a"
@@ -137,6 +157,11 @@ UNTUNED = (
 )
 
 
+def baseline_name(row: Row) -> str:
+    """The name of a baseline without a language model, on one line."""
+    return BASELINES.get(row.recipe, row.recipe).replace("\n", " ")
+
+
 def experiment_name(row: Row) -> str:
     """The name of a leaderboard row, on two lines."""
     if row.precision is None:
@@ -152,7 +177,7 @@ def listed_name(row: Row, marked: bool = True) -> str:
     `marked`: it says where weights are random.
     """
     if row.precision is None:
-        return BASELINES.get(row.recipe, row.recipe).replace("\n", " ")
+        return baseline_name(row)
     return f"{row.cell_id}{random_mark(row) if marked else ''}"
 
 

@@ -189,9 +189,6 @@ def _title(board: Board, trained: Sequence[Row], prevalence: float | None) -> st
     ]
     if prevalence is not None:
         sentences.append(f"ED precision and F2 are restated at {percent(prevalence)} ED.")
-    if trained and only_random_weights(board):
-        sentences.append(ALL_RANDOM)
-
     notes = [rules_note(board), *reference_notes(board)]
     sentences += [f"{note[0].upper()}{note[1:]}." for note in notes]
     return " ".join(sentences)
@@ -359,12 +356,6 @@ def _unknown(name: str, studies: Collection[str]) -> str:
     if nearest:
         return f"{sentence}; did you mean {nearest[0]}? triage warehouse studies lists them."
     return f"{sentence}; it has {', '.join(studies)}. Set TRIAGE_WAREHOUSE to read another file."
-
-
-def evaluations_of_study(name: str | None = None) -> list[str]:
-    """evaluation_ids of a study; without a name, of that of the last sweep."""
-    study = find_study(name)
-    return [] if study is None else evaluation_ids(study.study)
 
 
 def evaluation_ids(study: str) -> list[str]:

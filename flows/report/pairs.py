@@ -1,37 +1,48 @@
-"""Precisions: 4 bits against 8 bits, flips, fidelity, and each against its reference."""
+"""Precisions: 4 bits against 8 bits, by recipe and by pair; flips, fidelity, and each against its reference."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 
 from flows.report.figures import (
     RANDOM,
-    counted,
     difference,
     ed_recall_figure,
     figure,
+    in_points,
     is_number,
     megabytes,
     pair_name,
     random_mark,
     recipe_name,
 )
+from flows.report.rules import THRESHOLD
 from flows.report.table import ReportTable
 from flows.report.typed_rows import Board, Ids, Row, rows_of
 from tasks.judging.point_metrics import ED_AUROC
 from tasks.precisions import reference_note
 from warehouse.comparison.adapters import adapter_rows
-from warehouse.comparison.crossed import MARGIN, in_words
 from warehouse.connect import listed
 
 PAIRS = (
-    "4 bits (first line) against 8 bits (second line); differences are 4 minus 8, paired by case"
+    "4 bits (first line) against 8 bits (second line) in one training each, by the recipe's own rule; "
+    "differences are 4 minus 8, paired by case"
 )
-VERDICT = f"at {100 * MARGIN:g} points"  # the heading above a verdict
-UNDECIDED = "cannot conclude"
 NOT_MEASURABLE = "not measurable on this backend"
-METRICS = {"Accuracy": "accuracy", "ED recall": "ed_recall"}
+NO_PAIR = "no pair of otherwise equal experiments yet"
+RECIPES = (
+    "4 minus 8 bits in points, the mean over the seeds of each recipe; accuracy, macro-F1 and AUROC by "
+    "the most probable label, ED recall and over-triage by each model's threshold; in brackets: 95 % "
+    "intervals, each for one figure, over trainings and groups of cases, with one seed over groups alone"
+)
+# The figures of a recipe with their rules, and their columns.
+FIGURES = {
+    ("accuracy", "argmax"): "accuracy",
+    ("ed_recall", THRESHOLD): "ED recall",
+    ("over_triage", THRESHOLD): "over-triage",
+    (ED_AUROC, "argmax"): "ED AUROC",
+    ("macro_f1", "argmax"): "macro-F1",
+}
 
 
 def pair_rows(only: Ids = None) -> list[Row]:
@@ -63,32 +74,25 @@ def quantization(pairs: Collection[Row]) -> ReportTable:
     return table.noted(None if measurable else f"memory and time are {NOT_MEASURABLE}")
 
 
-def headline(pairs: Collection[Row], set_name: str = "") -> str:
-    """The answer to the question of 4 against 8 bits in one sentence: how many pairs came to which
-    verdict. `set_name`: of their test set, where there are several.
+def recipe_table(recipes: Collection[Row], whole: bool = False) -> ReportTable:
+    """A line per recipe: its differences in points with their intervals. `whole`: with Holm's p value
+    of each, one-sided, that the loss is the margin or more.
     """
-    question = "4 bits against 8 bits" + (f" on {set_name}" if set_name else "")
-    if not pairs:
-        return f"{question}: no pair of otherwise equal experiments yet."
-    count = counted(len(pairs), "pair")
-    accuracy = _verdicts([pair.accuracy_verdict for pair in pairs])
-    ed_recall = _verdicts([pair.ed_recall_verdict for pair in pairs])
-    return f"{question}, {count}. Accuracy: {accuracy}. ED recall: {ed_recall}."
+    records: dict[str, dict[str, str]] = {}
+    for row in recipes:
+        column = FIGURES.get((row.metric, row.rule))
+        if column is None:
+            continue
+        name = f"{row.base_model} {row.recipe}{random_mark(row)}"
+        empty = {"recipe": name, "seeds": str(row.seeds), **dict.fromkeys(FIGURES.values(), "n/a")}
+        record = records.setdefault(row.seed_group, empty)
+        record[column] = in_points(row.difference, row.low, row.high)
+        if whole and is_number(row.holm_p):
+            record[column] += f"\np {row.holm_p:.3f}"
 
-
-def _verdicts(verdicts: list[str | None]) -> str:
-    """How often each verdict stands, its reason in brackets, which reads well inside a sentence."""
-    counts = []
-    for words, n in Counter(map(verdict_words, verdicts)).most_common():
-        verdict, _, reason = words.partition(": ")
-        in_brackets = f" ({reason})" if reason else ""
-        counts.append(f"{verdict}{in_brackets} in {n} of {len(verdicts)}")
-    return "; ".join(counts)
-
-
-def verdict_words(verdict: str | None) -> str:
-    """A verdict in the words of its view; a pair that is not compared has none."""
-    return verdict or UNDECIDED
+    table = ReportTable.of(RECIPES, list(records.values()), '"FROM quantization_summary"')
+    about_p = "p: that the loss is 2 points or more, one-sided, by Holm over all figures of the set"
+    return table.noted(about_p if whole else None)
 
 
 def _record(pair: Row, with_resources: bool) -> dict[str, str]:
@@ -97,12 +101,9 @@ def _record(pair: Row, with_resources: bool) -> dict[str, str]:
         "MB": _both(pair.stored_bytes_4bit / 1e6, pair.stored_bytes_8bit / 1e6, digits=1),
         "accuracy": _both(pair.accuracy_4bit, pair.accuracy_8bit),
         "difference": difference(pair, "accuracy"),
-        VERDICT: verdict_words(pair.accuracy_verdict),
         "ED recall": _both(pair.ed_recall_4bit, pair.ed_recall_8bit),
         "ED difference": difference(pair, "ed_recall"),
-        f"ED {VERDICT}": verdict_words(pair.ed_recall_verdict),
         "AUROC difference": difference(pair, "ed_auroc"),
-        f"AUROC {VERDICT}": verdict_words(pair.ed_auroc_verdict),
         "test loss": _both(pair.loss_4bit, pair.loss_8bit),
     }
     return record | {"memory, time": _resources(pair)} if with_resources else record
@@ -127,39 +128,28 @@ def _resources(pair: Row) -> str:
     return "\n".join(lines)
 
 
-def pair_lines(pairs: Collection[Row], most: int) -> list[ReportTable]:
-    """A table for accuracy and one for ED recall, each of the `most` pairs that lose most at 4
-    bits; the reason of a verdict stands last, since only a wide terminal has room for it.
-    """
+def pair_lines(pairs: Collection[Row], most: int) -> ReportTable:
+    """A line for each of the `most` pairs that lose most accuracy at 4 bits."""
     marked = not all(pair.random_weights for pair in pairs)
     shown_count = min(most, len(pairs))
     which = "all pairs" if shown_count == len(pairs) else f"{shown_count} of {len(pairs)} pairs"
-
-    tables = []
-    for name, metric in METRICS.items():
-        lines = [_line(pair, metric, marked) for pair in pairs]
+    records = [
+        {
+            "pair": pair_name(pair, marked),
+            "accuracy": in_points(pair.accuracy_diff, pair.accuracy_low, pair.accuracy_high),
+            "ED recall": in_points(pair.ed_recall_diff, pair.ed_recall_low, pair.ed_recall_high),
+            "ED AUROC": in_points(pair.ed_auroc_diff, pair.ed_auroc_low, pair.ed_auroc_high),
+        }
         # Pairs without a figure stand last.
-        lines.sort(key=lambda line: (line[0] is None, line[0] or 0.0))
-        title = f"{name}, {which}, largest loss at 4 bits first; differences in points"
-        tables.append(ReportTable.of(title, [record for _, record in lines[:most]]))
-    return tables
-
-
-def _line(pair: Row, metric: str, marked: bool) -> tuple[float | None, dict[str, str]]:
-    """The difference of a pair in a metric, e.g. `ed_recall`, in points, and the line about it."""
-    names = ("4bit", "8bit", "diff", "low", "high", "verdict")
-    four, eight, *differences, verdict = (getattr(pair, f"{metric}_{name}") for name in names)
-    points = [100 * value if is_number(value) else None for value in differences]
-    words, _, reason = verdict_words(verdict).partition(": ")
-    record = {
-        "pair": pair_name(pair, marked),
-        "4bit": figure(four, digits=2),
-        "8bit": figure(eight, digits=2),
-        "4 minus 8": figure(*points, digits=1, sign=True),
-        VERDICT: words,
-        "because": reason or "-",
-    }
-    return points[0], record
+        for pair in sorted(
+            pairs, key=lambda pair: (pair.accuracy_diff is None, pair.accuracy_diff or 0)
+        )
+    ]
+    title = (
+        f"One training each, {which}, largest loss of accuracy at 4 bits first: 4 minus 8 bits in "
+        "points, ED recall by the recipe's own rule; chance in training is left out"
+    )
+    return ReportTable.of(title, records[:most])
 
 
 FLIPS = (
@@ -260,7 +250,7 @@ def _with_error(value: float | None, error: float | None, digits: int) -> str:
 TITLE = (
     "Precisions against their reference, the mean over a recipe's adapters that were judged at "
     "both: accuracy and AUROC by the most probable label, the others by the recipe's own rule; "
-    "95 % intervals over adapters and groups of cases; verdicts at 2 points"
+    "95 % intervals over adapters and groups of cases"
 )
 _COLUMNS = {
     ("accuracy", "argmax"): "accuracy",
@@ -298,7 +288,7 @@ def pooled_over_adapters(board: Board, ids: Ids = None) -> ReportTable:
             },
         )
         mean = figure(row.difference, row.low, row.high, sign=True, below=True)
-        record[column] = f"{mean}\n{row.note if row.difference is None else in_words(row)}"
+        record[column] = mean if is_number(row.low) else f"{mean}\n{row.note}"
         notes.append(row.reference_note)
 
     return ReportTable.of(TITLE, list(records.values()), PAIRS_QUERY).noted(*notes)
@@ -378,9 +368,7 @@ def _comparison_record(row: Row) -> dict[str, str]:
         "precision": f"{_name(row)}\nagainst {row.reference}",
         "bits per\nweight": figure(row.bits_per_weight, digits=2),
         "accuracy": difference(row, "accuracy"),
-        VERDICT: verdict_words(row.accuracy_verdict),
         "ED recall": difference(row, "ed_recall"),
-        f"ED {VERDICT}": verdict_words(row.ed_recall_verdict),
         "over-triage": difference(row, "over_triage"),
         "test loss": difference(row, "loss"),
     }

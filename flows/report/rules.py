@@ -16,6 +16,7 @@ from flows.report.figures import (
 from flows.report.gates import restated
 from flows.report.table import ReportTable
 from flows.report.typed_rows import Board, Row, metrics_named, rows_of
+from tasks.judging.point_metrics import ED_AUROC
 from tasks.spec import LABELS
 
 RULES = {"argmax": "argmax", "target_recall": "target recall", "min_cost": "min cost"}
@@ -59,6 +60,7 @@ COMMON_RULES = {
     "ed_f2": THRESHOLD,
     "over_triage": THRESHOLD,
     "under_triage": THRESHOLD,
+    ED_AUROC: "argmax",
 }
 
 

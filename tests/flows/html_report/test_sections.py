@@ -140,27 +140,39 @@ def land_two(root, cases_of, recipe="r", seed=42):
     load_all(root)
 
 
-def test_the_forest_says_which_pairs_are_pooled(tmp_path, drawn):
-    """A pair of which no model beats the best constant answer is left out."""
-    for recipe, right in (("good", 0.9), ("poor", 0.0)):
-        land_two(tmp_path, {bits: noisy(bits, right) for bits in (4, 8)}, recipe=recipe)
-    section = page.section_of(reported_study(None), "forest")
-    assert [mark["label"] for mark in drawn[0]] == ["1 pair pooled,\nover cases", "smol\ngood s42", "smol\npoor s42"]
-    assert [mark["series"] for mark in drawn[0]] == ["pooled pairs", "a pair", "a pair"]
-    assert "at least one beats the best constant answer" in section.words["reading"]
-
-
-def test_the_forest_shows_pooled_pairs_over_cases_and_over_trainings(tmp_path, drawn):
-    """A verdict needs both, so a picture of one alone may contradict it."""
+def test_the_forest_has_a_line_for_each_recipe_with_one_interval_and_for_each_pair(tmp_path, drawn):
+    """The baseline stands beside a recipe that learned something, as far from 8 bits as it is by the same rule."""
     for seed in (42, 43, 44):
-        land_two(tmp_path, {bits: noisy(bits * seed, 0.8) for bits in (4, 8)}, seed=seed)
+        land_two(tmp_path, {bits: noisy(bits * seed, 0.9) for bits in (4, 8)}, seed=seed, recipe="good")
+    land_two(tmp_path, {bits: noisy(bits, 0.0) for bits in (4, 8)}, recipe="poor")
+    values = {"recipe": "linear", "recipe_kind": "baseline", "base_model": "none", "cell_id": "linear"}
+    land_arm(tmp_path, "linear", None, noisy(99, 0.8), **values)
+    load_all(tmp_path)
     study = reported_study(None)
-    accuracy = study.pools[0].figures["all", "argmax", "accuracy"]
-    page.section_of(study, "forest")
-    ends = {"cases": (accuracy.low, accuracy.high), "trainings": (accuracy.seed_low, accuracy.seed_high)}
-    for mark, (units, (low, high)) in zip(drawn[0], ends.items(), strict=False):
-        assert mark["label"] == f"3 pairs pooled,\nover {units}"
-        assert (mark["x"], mark["x_low"], mark["x_high"]) == (100 * accuracy.difference, 100 * low, 100 * high)
+    section = page.section_of(study, "forest")
+    panels = dict(zip([panel.title for panel in section.panels], drawn, strict=True))
+    assert len(panels) == 5 and "two points" not in section.words["reading"]
+
+    marks = panels["Accuracy"]
+    labels = [mark["label"] for mark in marks]
+    assert labels[:3] == ["smol\ngood, 3 seeds"] * 2 + ["smol\npoor, 1 seed"]
+    assert labels[3:] == [f"smol\n{name}" for name in ("good s42", "good s43", "good s44", "poor s42")]
+    assert [mark["series"] for mark in marks] == [
+        "mean over seeds",
+        "baseline",
+        "mean over seeds",
+        *["one training"] * 4,
+    ]
+
+    by_threshold = panels["Over-triage by each model's threshold"]
+    (row,) = (
+        row for row in study.recipes if (row.recipe, row.metric, row.rule) == ("good", "over_triage", "target_recall")
+    )
+    mean, baseline, *_ = by_threshold
+    ends = [100 * end for end in (row.difference, row.low, row.high)]
+    assert [mean[end] for end in ("x", "x_low", "x_high")] == ends
+    assert baseline["x"] == pytest.approx(100 * (row.linear_value - row.value_8bit)) and baseline["x_low"] is None
+    assert len(by_threshold) == 3, "pairs have no figures by it"
 
 
 def test_recipes_that_differ_in_punctuation_alone_have_a_chart_each(tmp_path):
@@ -275,7 +287,7 @@ def test_every_section_marks_random_weights(twins):
 def test_points_bars_and_dots_of_random_weights_are_marked(twins, section):
     names = [name.replace("\n", " ") for name in twins.names[section]]
     assert sum(name.endswith(RANDOM) for name in names) == len(names) / 2 > 0
-    assert section != "forest" or len(set(names)) == 4, "two pairs, and the pool of each"
+    assert section != "forest" or len(set(names)) == 4, "two pairs, and the recipe of each"
 
 
 def test_the_catch_of_the_review_flag_is_that_of_a_recipe_and_of_each_model(twins):

@@ -9,7 +9,7 @@ from flows.html_report import charts, page
 from flows.html_report.study import reported_study
 from flows.report.figures import figure, interval
 from flows.report.gates import gates
-from flows.report.leaderboard import evaluations_of_study, leaderboard, overview, side_by_side, study_rows
+from flows.report.leaderboard import evaluation_ids, leaderboard, overview, side_by_side, study_rows
 from flows.report.rules import THRESHOLD, by_common_rules, cheap_baseline, rules
 from flows.report.typed_rows import leaderboard_rows
 from warehouse.query import query
@@ -21,7 +21,7 @@ BAG = "bag of words (TF-IDF, LR)"  # fitted by an earlier version
 
 @pytest.fixture
 def board():
-    return leaderboard_rows(evaluations_of_study("study"))
+    return leaderboard_rows(evaluation_ids("study"))
 
 
 def of_rule(rule: str, metric: str) -> dict[str, str]:

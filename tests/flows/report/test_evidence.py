@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -9,13 +11,13 @@ from flows.report.evidence import evidence
 from flows.report.figures import BASELINES, percent
 from flows.report.gates import GATES, gates, restated
 from flows.report.leaderboard import SOURCES, leaderboard
-from flows.report.pairs import NOT_MEASURABLE, headline, pair_rows, quantization
+from flows.report.pairs import NOT_MEASURABLE, pair_rows, pairs_on, quantization, recipe_table, summary_rows
 from flows.report.rules import CONFUSION, FARE, TIMES
 from flows.report.typed_rows import leaderboard_rows
 from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import cost_array, metric_values
 from tests.place import changed
-from tests.warehouse.rows import COSTS, FIVE, PROBABILITIES, evaluation, full, land_arm, land_pair, training
+from tests.warehouse.rows import COSTS, FIVE, PROBABILITIES, evaluation, full, land_arm, training
 from tests.warehouse.test_studies import land_dataset
 from tests.warehouse.test_views import random_cases
 from warehouse.landing import write_landing
@@ -320,27 +322,26 @@ def test_prevalence_reaches_every_table_or_is_said_not_to_apply(tmp_path):
     assert lines(further, "ED precision")[1] == "of 10% ED"
 
 
-def test_pairs_are_headed_by_the_margin_counted_by_verdict_and_have_no_column_of_reasons(tmp_path):
-    """A margin of 0.02 is no share of the figure beside it."""
-    land_pair(tmp_path)
-    load_all(tmp_path)
-    (pair,) = pair_rows()
-    columns = quantization([pair]).columns
-    assert [name for name in columns if "points" in name] == ["at 2 points", "ED at 2 points", "AUROC at 2 points"]
-    assert not any("%" in name for name in columns)
+def test_pairs_and_recipes_have_intervals_and_no_verdict(tmp_path):
+    land_everything(tmp_path, marked=False)
+    pair, other = pair_rows()
+    of_board = pairs_on(leaderboard_rows(), summary_rows())
+    words = " ".join(
+        " ".join(row) for table in (quantization([pair]), recipe_table(of_board, True)) for row in table.rows
+    )
+    assert not re.search("conclude|worse|within", words)
+
+    recipes = recipe_table(of_board, whole=True)
+    (row,) = (row for row in of_board if (row.metric, row.rule) == ("over_triage", "target_recall"))
+    interval = f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+    assert recipes["over-triage"] == [f"{interval}\np {row.holm_p:.3f}"] and row.seeds == 2
+    assert recipe_table(of_board)["over-triage"] == [interval] and "Holm" in recipes.title
+    assert (recipes["recipe"], recipes["seeds"]) == (["smol r1"], ["2"])
 
     unmeasured = changed(pair, resources=NOT_MEASURABLE)
     assert "memory, time" not in quantization([unmeasured]).columns
     assert quantization([unmeasured]).title.endswith("; memory and time are not measurable on this backend")
-    assert quantization([pair, unmeasured])["memory, time"][1] == NOT_MEASURABLE
-
-    reason = "neither model beats always-GP in accuracy"
-    pair = changed(pair, accuracy_verdict=f"cannot conclude: {reason}", ed_recall_verdict=None)
-    assert headline([pair, pair]) == (
-        f"4 bits against 8 bits, 2 pairs. Accuracy: cannot conclude ({reason}) in 2 of 2. "
-        "ED recall: cannot conclude in 2 of 2."
-    )
-    assert headline([]) == "4 bits against 8 bits: no pair of otherwise equal experiments yet."
+    assert quantization([other, unmeasured])["memory, time"][1] == NOT_MEASURABLE
 
 
 def test_a_baseline_is_never_confused_with_the_recipe_of_that_name(tmp_path):

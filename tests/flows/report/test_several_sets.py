@@ -7,16 +7,15 @@ from datetime import datetime
 
 import pytest
 from rich.console import Console
-from warehouse.comparison.summary import pooled_sets
 
 from flows import compare
 from flows.cli.compare import print_study
 from flows.html_report.page import section_of
 from flows.html_report.study import reported_study
-from flows.report.answer import NO_PAIR_HERE, NO_POOL, NO_POOL_HERE, answer
+from flows.report.answer import NO_MODELS, NO_PAIR_HERE, answer
 from flows.report.evidence import as_markdown, evidence
 from flows.report.leaderboard import by_test_set, named_sets
-from flows.report.pairs import pair_rows, pairs_on
+from flows.report.pairs import NO_PAIR, pair_rows, pairs_on, summary_rows
 from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import FIVE, evaluation, training
 from tests.warehouse.test_precisions import land as land_precision
@@ -67,7 +66,7 @@ def judged_again(warehouses, monkeypatch):
 
 
 def lines():
-    return answer(leaderboard_rows(), pair_rows(), pooled_sets())
+    return answer(leaderboard_rows(), pair_rows(), summary_rows())
 
 
 def printed(sections=None) -> list[str]:
@@ -78,8 +77,11 @@ def printed(sections=None) -> list[str]:
 
 def test_the_answer_is_about_the_pairs_of_the_latest_cases_alone(judged_again):
     of_new = [f"n{bits}" for bits in (4, 8)]
-    assert lines() == answer(leaderboard_rows(of_new), pair_rows(of_new), pooled_sets(of_new))
-    assert len(pair_rows()) == 3 and lines()[0] == "4 bits against 8: stored size x0.50."
+    assert lines() == answer(leaderboard_rows(of_new), pair_rows(of_new), summary_rows())
+    assert len(pair_rows()) == 3 and "smol r1, 1 seed" in lines()[1] and "smol r1, 2 seeds" not in "".join(lines())
+    assert lines()[-1].startswith("4 bits take x0.50 of the bytes of 8. Gates: ")
+    of_old = [f"ot{bits}s{seed}" for bits in (4, 8) for seed in (42, 43)]
+    assert "smol r1, 2 seeds" in answer(leaderboard_rows(of_old), pair_rows(of_old), summary_rows())[1]
 
 
 def test_untuned_pairs_on_the_latest_cases_take_no_pool_of_earlier_ones(tmp_path):
@@ -92,15 +94,14 @@ def test_untuned_pairs_on_the_latest_cases_take_no_pool_of_earlier_ones(tmp_path
     load_all(tmp_path)
     board = leaderboard_rows()
     assert [pair.recipe for pair in pairs_on(by_test_set(board)[0], pair_rows())] == ["zero_shot"]
-    assert lines()[1] == NO_POOL_HERE
-    assert NO_POOL in answer(by_test_set(board)[0], pair_rows(), pooled_sets())
+    assert lines()[0] == NO_MODELS
 
 
 @pytest.mark.parametrize("sections", [(), None])
 def test_each_test_set_has_its_own_headline_and_tables_of_pairs(sections, judged_again):
     text = "\n".join(printed(sections))
     of_new, of_old = (
-        f"4 bits against 8 bits on {name}, {n}. " for name, n in ((NEW_NAME, "1 pair"), (OLD_NAME, "2 pairs"))
+        f"4 bits against 8 bits on {name}, {n}." for name, n in ((NEW_NAME, "1 pair"), (OLD_NAME, "2 pairs"))
     )
     assert 0 < text.index(of_new) < text.index(of_old) and "3 pairs" not in text
     new_part, old_part = text.partition(of_new)[2].partition(of_old)[::2]
@@ -115,12 +116,12 @@ def test_without_a_pair_on_the_latest_cases_answer_tables_and_report_say_so(ware
     """The new cases are judged at 4 bits alone."""
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(warehouses / "one.duckdb"))
     no_pair, gates = lines()
-    assert no_pair == NO_PAIR_HERE and "both widths" in NO_PAIR_HERE
+    assert no_pair == f"4 bits against 8 bits: {NO_PAIR_HERE}." and "both widths" in NO_PAIR_HERE
     assert gates.startswith("Gates:") and " of 1 trained model" in gates
 
     text = "\n".join(printed(()))
-    assert f"4 bits against 8 bits on {NEW_NAME}: no pair of otherwise equal experiments yet." in text
-    assert f"4 bits against 8 bits on {OLD_NAME}, 2 pairs. " in text
+    assert f"4 bits against 8 bits on {NEW_NAME}: {NO_PAIR}." in text
+    assert f"4 bits against 8 bits on {OLD_NAME}, 2 pairs." in text
 
     study = reported_study(None)
     assert study.sentences == lines()
@@ -130,17 +131,21 @@ def test_without_a_pair_on_the_latest_cases_answer_tables_and_report_say_so(ware
 def test_with_one_test_set_nothing_names_it(tmp_path):
     land_two_sets(tmp_path, again=())
     board = leaderboard_rows()
-    texts = [*printed(()), *printed(), as_markdown(board, pair_rows(), pooled_sets())]
+    texts = [*printed(()), *printed(), as_markdown(board, pair_rows(), summary_rows())]
     assert named_sets(board) == [("", board)] and "abcdef" not in "\n".join(texts)
-    assert any(line.startswith("4 bits against 8 bits, 2 pairs. ") for line in texts)
+    assert "4 bits against 8 bits, 2 pairs." in texts
 
 
 def test_the_artifact_has_a_leaderboard_and_pairs_for_each_test_set(judged_again):
-    page = as_markdown(leaderboard_rows(), pair_rows(), pooled_sets())
-    for heading in ("4 bits against 8 bits", "Leaderboard"):
+    page = as_markdown(leaderboard_rows(), pair_rows(), summary_rows())
+    rows = {
+        "4 bits against 8 bits": (1, 1),
+        "4 bits against 8 bits, training by training": (1, 2),
+        "Leaderboard": (2, 4),
+    }
+    for heading, expected in rows.items():
         tables = [page.partition(f"# {heading}: {name}\n\n")[2].partition("\n\n")[0] for name in (NEW_NAME, OLD_NAME)]
-        rows = (1, 2) if heading != "Leaderboard" else (2, 4)
-        assert tuple(table.count("\n") - 1 for table in tables) == rows
+        assert tuple(table.count("\n") - 1 for table in tables) == expected
 
 
 def test_the_table_artifact_names_the_test_set_of_each_row(judged_again, monkeypatch):
