@@ -321,7 +321,8 @@ def print_results(console: Console, study: str, ids: Collection[str]) -> None:
         print_line(console, NOTHING)
         return
 
-    recipes = summary_rows(evaluation_ids(study))
+    # Those of the study, since this sweep may have run a part of it.
+    recipes = summary_rows(evaluation_ids(study) or None)
     print_answer(console, answer(board, pair_rows(ids), recipes, claim_of(study)))
     for name, part in named_sets(board):
         print_overview(console, part, MOST_LINES, set_name=name)

@@ -301,9 +301,9 @@ def test_four_experiments_fill_one_screen_the_answer_stands_first_and_the_comman
 ):
     real = [id for id in landed if RANDOM not in id]
     lines = printed(real)
-    assert lines[0].startswith("4 bits against 8: stored size x0.50")
-    assert len(lines) <= 40 - 4 and max(map(len, lines)) <= 80
-    rows = [line for line in lines if line.endswith(("unsafe", "provisional", "passes_gates"))]
+    assert lines[0].startswith("4 bits against 8 bits: ")
+    assert len(lines) <= 40 and max(map(len, lines)) <= 80
+    rows = [line for line in lines if line.endswith(("unsafe", "provisional", "passes_gates", " -"))]
     models = [f"smollm2-135m-{bits}bit-balanced_safe-s{seed}" for bits in (4, 8) for seed in (1, 2)]
     assert [line.split()[0] for line in rows] == [*models, "always-ED", "always-GP", "bag"]
     assert "random" not in " ".join(lines) and not [line for line in lines if line.startswith("and ")]
