@@ -301,11 +301,11 @@ def test_four_experiments_fill_one_screen_the_answer_stands_first_and_the_comman
 ):
     real = [id for id in landed if RANDOM not in id]
     lines = printed(real)
-    assert lines[0].startswith("4 bits against 8 bits: ")
+    assert lines[0].startswith("smollm2-135m balanced_safe, 2 seeds: whether 4 bits are as good as 8 bits in")
     assert len(lines) <= 40 and max(map(len, lines)) <= 80
     rows = [line for line in lines if line.endswith(("unsafe", "provisional", "passes_gates", " -"))]
     models = [f"smollm2-135m-{bits}bit-balanced_safe-s{seed}" for bits in (4, 8) for seed in (1, 2)]
-    assert [line.split()[0] for line in rows] == [*models, "always-ED", "always-GP", "bag"]
+    assert [line.split()[0] for line in rows] == [*models, "always-ED", "always-GP", "linear", "bag"]
     assert "random" not in " ".join(lines) and not [line for line in lines if line.startswith("and ")]
 
     start = lines.index("For more:") + 1
@@ -315,7 +315,7 @@ def test_four_experiments_fill_one_screen_the_answer_stands_first_and_the_comman
     monkeypatch.setattr("flows.cli.sweep.MOST_LINES", 2)
     lines = printed(real)
     assert [sum(line.startswith(name) for line in lines) for name in ("smollm2-135m-", "always-", "bag")] == [2, 2, 0]
-    assert "and 2 more models and 1 more baseline" in lines
+    assert "and 2 more models and 2 more baselines" in lines
     assert printed(["no such evaluation"]) == [NOTHING]
 
 
