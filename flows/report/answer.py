@@ -86,10 +86,20 @@ def answer(
     elif not found:
         lines = [NO_MODELS]
     else:
-        lines = _of_recipes(found, pairs_here, cheap_baseline(first_set))
+        lines = _of_recipes(found, pairs_here, _baseline_on(first_set))
 
     rest = [*_bytes(pairs_here), *_gates(first_set), *_resources(pairs_here)]
     return [*lines, " ".join(rest)] if rest else lines
+
+
+def _baseline_on(board: Board) -> Row | None:
+    """The linear baseline on these cases, whichever study fitted it, as in quantization_summary."""
+    digests = listed({row.set_digest for row in board})
+    rows = rows_of(
+        f"evaluation_summary WHERE evaluation_set = 'test' AND set_digest IN {digests} "
+        "AND recipe IN ('linear', 'tfidf_lr') ORDER BY created_at, evaluation_id"
+    )
+    return cheap_baseline(by_common_rules(rows))
 
 
 def by_metric(rows: Collection[Row]) -> Figures:
@@ -247,7 +257,7 @@ def _of_claim(claim: Row, board: Board) -> list[str]:
         return [f"{about}, {' against '.join(map(_bits, sides))}: {none}.", fixed]
 
     compared = _compared(pairs.values(), claim.margin)
-    of_baseline = cheap_baseline(by_common_rules(board))
+    of_baseline = _baseline_on(board)
     lines = []
     for metric in claim.figures:
         row = compared[metric]
