@@ -84,11 +84,15 @@ def crossed(values: Floats, influences: Floats) -> Crossed | None:
 
     `influences` (trainings, units): what each unit (a group, or a case without one) adds to the
     value of a training: its sum over units is 0. A ratio N / D of totals has the influences
-    (n_u - N / D d_u) / D, and an AUROC those of its placements. None where nothing varies.
+    (n_u - N / D d_u) / D, and an AUROC those of its placements. None where nothing varies, as in a
+    single unit.
 
     Its error and degrees of freedom come from the mean squares of z_su = units x influence + value.
     """
     trainings, units = influences.shape
+    if units == 1:
+        return None
+
     cells = trainings * units
     by_unit = influences.mean(axis=0)
     of_groups = trainings * units**2 * float((by_unit**2).sum()) / (units - 1)
@@ -181,7 +185,8 @@ def verdict_on(metric: str, low: float, high: float, margin: float) -> str:
 
 def in_words(row: Any) -> str:
     """The verdict of a row of `quantization_summary`, or of one with its columns, as it is printed:
-    `cannot conclude: 2 more seeds` names what takes the smaller share of what there is.
+    `cannot conclude: at least 2 more seeds` names what takes the smaller share of what there is. It is
+    the least: with so many the expected interval is as narrow as the margin allows.
     """
     points = f"{100 * row.margin:g} points"
     if row.verdict != CANNOT_CONCLUDE:
@@ -194,7 +199,7 @@ def in_words(row: Any) -> str:
 
     units, unit = (row.cases, "case") if row.groups is None else (row.groups, "group")
     efforts = [
-        (more / there, f"{more:,} more {name}{'' if more == 1 else 's'}")
+        (more / there, f"at least {more:,} more {name}{'' if more == 1 else 's'}")
         for more, there, name in (
             (row.more_seeds, row.seeds, "seed"),
             (row.more_groups, units, unit),

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy.special import bdtr, ndtr, ndtri
 
 from tasks.judging.point_metrics import ED_AUROC, MIN_UNITS, Floats
 from warehouse.comparison.cells import OF_EMERGENCIES, Cells, JudgedCases, Measured
@@ -33,7 +33,8 @@ COST, LOSS = "expected_cost", "loss"
 NO_MARGIN = (COST, LOSS)
 OF_PROBABILITIES = (ED_AUROC, LOSS)  # which depend on no rule, and stand under the argmax
 _RAREST = {"macro_f1": " of the rarest class", ED_AUROC: " of the rarer kind"}
-_Z = float(ndtri(0.975))
+_NORMAL = NormalDist()
+_Z = _NORMAL.inv_cdf(0.975)
 
 
 def differences(
@@ -153,7 +154,7 @@ def _add_interval(row: dict[str, Any], values: Floats, influences: Floats) -> li
     # none they say nothing.
     if row["b"] is not None and row["b"] + row["c"] < MIN_UNITS:
         bounds.append(tango_interval(row["b"], row["c"], row["cases"]))
-        p_values.append(float(ndtr(-_tango_score(row["b"], row["c"], row["cases"], -margin))))
+        p_values.append(_NORMAL.cdf(-_tango_score(row["b"], row["c"], row["cases"], -margin)))
         notes.append("Tango's score interval, of independent cases, counts where it is wider")
     if not bounds:
         return [*notes, "no interval: no group or case makes a difference"]
@@ -184,6 +185,9 @@ def mcnemar(b: int, c: int) -> float:
     """Exact two-sided McNemar p value of b and c discordant cases, which is twice the probability of
     the rarer kind or fewer at one half each; 1 where there are none.
     """
+    # Not at the top: what only reads stored figures starts fast.
+    from scipy.special import bdtr
+
     return min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5))) if b + c else 1.0
 
 

@@ -201,7 +201,7 @@ ROW = Row(
         (
             {"verdict": "cannot conclude", "more_seeds": 4, "more_groups": 700},
             "whether 4 bits are as good as 8 bits in accuracy cannot be concluded: -0.2 points [-0.9, +0.5]; it would "
-            "take 4 more seeds.",
+            "take at least 4 more seeds.",
         ),
         (
             {"verdict": "cannot conclude", "low": None, "high": None, "note": "no interval: 9 groups are too few"},
