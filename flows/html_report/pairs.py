@@ -19,13 +19,13 @@ from tasks.judging.point_metrics import ED_AUROC
 from warehouse.comparison.crossed import LOWER_IS_BETTER, MARGIN
 
 MARGIN_POINTS = 100 * MARGIN
-OF_RECIPES, OF_PAIRS, OF_BASELINE = "mean over seeds", "one training", "baseline"
+OF_RECIPES, OF_PAIRS, OF_BASELINE = "recipe", "one training", "baseline"
 # Recipes by their metric and rule, and the pairs, which have figures by the recipe's own rule alone.
 PANELS = (
     ("Accuracy", "accuracy", "argmax", True),
-    ("ED recall by the recipe's own rule", "ed_recall", "primary", True),
-    ("ED recall by each model's threshold", "ed_recall", THRESHOLD, False),
-    ("Over-triage by each model's threshold", "over_triage", THRESHOLD, False),
+    ("ED recall by own rule", "ed_recall", "primary", True),
+    ("ED recall by threshold", "ed_recall", THRESHOLD, False),
+    ("Over-triage by threshold", "over_triage", THRESHOLD, False),
     ("ED AUROC", ED_AUROC, "argmax", True),
 )
 

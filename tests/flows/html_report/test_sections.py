@@ -158,13 +158,13 @@ def test_the_forest_has_a_line_for_each_recipe_with_one_interval_and_for_each_pa
     assert labels[:3] == ["smol\ngood, 3 seeds"] * 2 + ["smol\npoor, 1 seed"]
     assert labels[3:] == [f"smol\n{name}" for name in ("good s42", "good s43", "good s44", "poor s42")]
     assert [mark["series"] for mark in marks] == [
-        "mean over seeds",
+        "recipe",
         "baseline",
-        "mean over seeds",
+        "recipe",
         *["one training"] * 4,
     ]
 
-    by_threshold = panels["Over-triage by each model's threshold"]
+    by_threshold = panels["Over-triage by threshold"]
     (row,) = (
         row for row in study.recipes if (row.recipe, row.metric, row.rule) == ("good", "over_triage", "target_recall")
     )
