@@ -49,6 +49,18 @@ def test_the_published_rows_are_small_and_every_view_has_some(study):
     assert sum(file.stat().st_size for file in every) < MOST_BYTES[study]
 
 
+def test_models_beside_the_linear_baseline_have_the_figures_of_the_summary():
+    study = FOLDER / "study"
+    (both,) = duckdb.sql(f"""
+        SELECT count(*), max(abs(value - value_8bit)), max(abs(b.linear_value - s.linear_value)),
+            max(abs(b.difference - (value_8bit - s.linear_value)))
+        FROM '{study}/{AGAINST_LINEAR}.parquet' AS b
+        JOIN '{study}/quantization_summary.parquet' AS s USING (recipe, rule, metric)
+        WHERE b.precision = '8bit'
+    """).fetchall()
+    assert both == pytest.approx((55, 0, 0, 0), abs=1e-9)
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_every_table_with_intervals_is_compared(file):
     text = (ROOT / file).read_text(encoding="utf-8")
