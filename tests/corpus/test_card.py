@@ -1,11 +1,7 @@
 """Data cards: sources, how own data was read, and a reader's agreement tied to the version of the corpus that was read."""
 
-from __future__ import annotations
-
-import json
 import tomllib
 from collections.abc import Iterable
-from pathlib import Path
 
 from tasks.corpus.card import data_card
 from tasks.corpus.case import Case
@@ -14,19 +10,14 @@ from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.vignettes.adversarial import adversarial_records
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION, embedded_records
 from tasks.corpus.vignettes.knowledge_base import FOLDER, NOT_PROBLEMS, WORDINGS, problems
-from tasks.corpus.vignettes.reader_check import (
-    ReaderCheck,
-    describe_all_checks,
-    describe_check,
-    reader_checks,
-)
+from tasks.corpus.vignettes.reader_check import ReaderCheck, describe_all_checks, describe_check, reader_checks
 from tasks.spec import LABELS, Data, digest_of
+from tests.corpus.test_check import folder, rows, write
 
 
-def test_the_card_of_the_embedded_cases_lists_every_source(tmp_path: Path) -> None:
+def test_the_card_of_the_embedded_cases_lists_every_source(tmp_path):
     limits = {"train": 30, "valid": 9, "calibration": 9, "test": 9}
-    folder = prepare_dataset(Data.model_validate({"limits": limits}), tmp_path)
-    card = (folder / CARD).read_text()
+    card = (prepare_dataset(Data.model_validate({"limits": limits}), tmp_path) / CARD).read_text()
     sources = card.split("## Sources")[1]
 
     flags = "NICE CKS sciatica: cauda equina syndrome"
@@ -42,7 +33,7 @@ def test_the_card_of_the_embedded_cases_lists_every_source(tmp_path: Path) -> No
     assert f"or at any age in the {worsening} problems" in card and "medicine holds down (ED)" in " ".join(card.split())
 
 
-def test_the_card_counts_the_wordings_of_the_facts() -> None:
+def test_the_card_counts_the_wordings_of_the_facts():
     counted: dict[str, list[int]] = {"say": [], "deny": []}
     for path in FOLDER.glob("*.toml"):
         if path.stem in {*NOT_PROBLEMS} - {"general"}:
@@ -63,26 +54,19 @@ def test_the_card_counts_the_wordings_of_the_facts() -> None:
     assert min(say) == min(deny) == WORDINGS == 3 and len(say) > 2000 < sum(deny)
 
 
-def test_the_card_of_own_data_says_how_it_was_read_and_split(tmp_path: Path) -> None:
-    rows = [{"message": f"story {i}", "urgency": ("now", "GP", "home")[i % 3], "patient": i // 2} for i in range(90)]
-    source = tmp_path / "a.jsonl"
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def test_the_card_of_own_data_says_how_it_was_read_and_split(tmp_path):
+    stories = [{"message": f"story {i}", "urgency": ("now", "GP", "home")[i % 3], "patient": i // 2} for i in range(90)]
+    source = write(tmp_path / "a.jsonl", stories)
     columns = {"text_column": "message", "label_column": "urgency", "group_column": "patient", "labels": {"now": "ED"}}
     card = (prepare_dataset(Data.model_validate({"source": str(source), **columns}), tmp_path) / CARD).read_text()
     assert "text from `message`, label from `urgency`, group from `patient`" in card and "`now` for ED" in card
     assert "One table, split by us into train 60%, valid 10%, calibration 10%, test 20% (seed 42" in card
-    given_folder = tmp_path / "given"
-    given_folder.mkdir()
-
-    for name, start in (("train", 0), ("test", 100)):
-        entries = [{"text": f"tale {i}", "label": LABELS[i % 3]} for i in range(start, start + 60)]
-        (given_folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in entries))
-
-    card = (prepare_dataset(Data(source=str(given_folder)), tmp_path) / CARD).read_text()
+    given = folder(tmp_path / "given", train=rows(60), test=rows(60, 100))
+    card = (prepare_dataset(Data(source=str(given)), tmp_path) / CARD).read_text()
     assert "Given: train, test; valid and calibration split off train by us" in card
 
 
-def test_a_readers_figure_is_counted_from_the_answers_and_says_its_version() -> None:
+def test_a_readers_figure_is_counted_from_the_answers_and_says_its_version():
     answers = {"train-0001": ("ED", "ED"), "test-0001": ("GP", "HOME"), "test-0002": ("HOME", "HOME")}
     entry = {"generator": 1, "date": "2026-01-02", "reader": "a nurse", "answers": answers, "remarks": {}}
     check = ReaderCheck.model_validate(entry)
@@ -97,7 +81,7 @@ def test_a_readers_figure_is_counted_from_the_answers_and_says_its_version() -> 
     assert "another version" not in describe_check(now)
 
 
-def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not() -> None:
+def test_the_stored_reader_check_is_of_this_corpus_or_says_that_it_is_not():
     check = reader_checks()[0]
     read, agreed = check.counts
     assert check.generator <= GENERATOR_VERSION and read >= 100
@@ -119,7 +103,7 @@ def texts_digest(check: ReaderCheck, cases: Iterable[Case]) -> str:
     return digest_of({case_id: texts[case_id] for case_id in check.answers})
 
 
-def test_every_check_is_kept_newest_first_and_each_disagreement_has_its_remark() -> None:
+def test_every_check_is_kept_newest_first_and_each_disagreement_has_its_remark():
     checks = reader_checks()
     assert [check.generator for check in checks] == sorted((check.generator for check in checks), reverse=True)
     third = next(check for check in checks if check.generator == 3)

@@ -1,7 +1,5 @@
 """`triage data check`: what it finds, where it says it is, and with which exit code."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -79,7 +77,7 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["data", *arguments])
 
 
-def test_a_sound_table_passes_with_its_numbers(tmp_path: Path) -> None:
+def test_a_sound_table_passes_with_its_numbers(tmp_path):
     report = check(write(tmp_path / "a.jsonl", [row | {"group": f"g{i // 30}"} for i, row in enumerate(rows(300))]))
     (line,) = report.sets
     groups = [f"g{i}" for i in range(10)]
@@ -89,9 +87,7 @@ def test_a_sound_table_passes_with_its_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("table", [rows(2), rows(300, group="g"), rows(30), [*rows(60, group="g"), *rows(9, 99)]])
 @pytest.mark.parametrize("has_test_file", [True, False])
-def test_what_is_too_small_for_our_split_fails_as_when_the_data_is_made(
-    table: list[dict[str, Any]], has_test_file: bool, tmp_path: Path
-) -> None:
+def test_what_is_too_small_for_our_split_fails_as_when_the_data_is_made(table, has_test_file, tmp_path):
     source = write(tmp_path / "a.jsonl", table)
     if has_test_file:
         source = folder(tmp_path / "given", train=table, test=rows(30, 1000))
@@ -107,9 +103,7 @@ def test_what_is_too_small_for_our_split_fails_as_when_the_data_is_made(
     assert split.level == ("error" if sentence else "ok") and split.remedy + "." * bool(sentence) == sentence
 
 
-def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(tmp_path, monkeypatch):
     """Letters put together from six stock sentences: so many are alike that all pairs may be too many to find."""
     rng = random.Random(1)
     stock = [" ".join(f"{a}{b}" for b in "abcdefgh") for a in "uvwxyz"]
@@ -127,7 +121,7 @@ def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(
     prepare_dataset(Data(source=str(path)), tmp_path / "home")
 
 
-def test_repeats_contradictions_and_repeated_ids_are_separate_findings_with_their_places(tmp_path: Path) -> None:
+def test_repeats_contradictions_and_repeated_ids_are_separate_findings_with_their_places(tmp_path):
     entries = [*rows(30), {"text": "STORY 0  of a kind with 0 words", "label": "ED"}]
     report = check(write(tmp_path / "a.jsonl", entries))
     repeated = finding_of(report, "repeated rows")
@@ -142,7 +136,7 @@ def test_repeats_contradictions_and_repeated_ids_are_separate_findings_with_thei
     assert not any("kind" in finding.remedy for finding in report.findings), "no patient's words in a report"
 
 
-def test_what_crosses_given_sets_fails(tmp_path: Path) -> None:
+def test_what_crosses_given_sets_fails(tmp_path):
     # enough for our split
     other_groups = [row for n, group in enumerate("ade") for row in rows(10, 10 * n, group=group)]
     train = [*other_groups, {"text": STORY, "label": "GP", "group": "b"}]
@@ -155,7 +149,7 @@ def test_what_crosses_given_sets_fails(tmp_path: Path) -> None:
     assert copies.level == "error" and "train.jsonl, line 31 and" in copies.remedy
 
 
-def test_the_list_names_each_sets_groups_and_places_each_pair_without_a_word_of_a_case(tmp_path: Path) -> None:
+def test_the_list_names_each_sets_groups_and_places_each_pair_without_a_word_of_a_case(tmp_path):
     near = {"text": STORY + " now", "label": "GP", "group": "b"}
     train = [*rows(30, group="a"), {"text": STORY, "label": "GP", "group": "c"}]
     source = folder(tmp_path, train=train, test=[*rows(30, 100, group="t"), near])
@@ -168,7 +162,7 @@ def test_the_list_names_each_sets_groups_and_places_each_pair_without_a_word_of_
 
 
 @pytest.mark.parametrize("count", [3, 60])
-def test_a_small_and_a_large_cluster_of_near_copies_are_kept_in_one_set(count: int, tmp_path: Path) -> None:
+def test_a_small_and_a_large_cluster_of_near_copies_are_kept_in_one_set(count, tmp_path):
     copies = [{"text": f"{STORY} {i}", "label": "GP"} for i in range(count)]
     source = write(tmp_path / "a.jsonl", [*rows(90), *copies])
     report = check(source)
@@ -178,7 +172,7 @@ def test_a_small_and_a_large_cluster_of_near_copies_are_kept_in_one_set(count: i
     assert sorted(counts) == [0, 0, 0, count]
 
 
-def test_a_text_of_the_table_in_an_evaluation_set_fails_as_it_does_when_the_data_is_made(tmp_path: Path) -> None:
+def test_a_text_of_the_table_in_an_evaluation_set_fails_as_it_does_when_the_data_is_made(tmp_path):
     table = [*rows(60), {"text": STORY, "label": "GP"}, {"text": STORY + " now", "label": "GP"}]
     path = write(tmp_path / "a.jsonl", table)
     sound = check_with(path, rows(9, 100))
@@ -191,7 +185,7 @@ def test_a_text_of_the_table_in_an_evaluation_set_fails_as_it_does_when_the_data
 
 
 @pytest.mark.parametrize("label", ["ED", "GP"])
-def test_a_text_of_test_in_an_evaluation_set_is_scored_in_both(label: str, tmp_path: Path) -> None:
+def test_a_text_of_test_in_an_evaluation_set_is_scored_in_both(label, tmp_path):
     source = folder(tmp_path / "cases", train=rows(60), test=rows(30, 102))
     report = check_with(source, [*rows(9, 200), rows(1, 102)[0] | {"label": label}])
     twice = finding_of(report, "same text in two scored sets")
@@ -203,7 +197,7 @@ def test_a_text_of_test_in_an_evaluation_set_is_scored_in_both(label: str, tmp_p
     assert [len((dataset / f"{name}.jsonl").read_text().splitlines()) for name in ("test", "clinic")] == [30, 10]
 
 
-def test_ids_of_an_evaluation_set_may_be_those_of_other_cases_in_the_table(tmp_path: Path) -> None:
+def test_ids_of_an_evaluation_set_may_be_those_of_other_cases_in_the_table(tmp_path):
     path = write(tmp_path / "a.jsonl", rows(60))
     outside = [row | {"id": f"c{i}"} for i, row in enumerate(rows(9, 100))]
     assert not check_with(path, outside).fails
@@ -211,7 +205,7 @@ def test_ids_of_an_evaluation_set_may_be_those_of_other_cases_in_the_table(tmp_p
     assert finding_of(twice, "same id, other text").level == "error"
 
 
-def test_there_may_be_any_number_of_evaluation_sets_and_files(tmp_path: Path) -> None:
+def test_there_may_be_any_number_of_evaluation_sets_and_files(tmp_path):
     path = write(tmp_path / "one.jsonl", rows(3, 100))
     evaluation_sets = [EvaluationSet(name=f"clinic{i}", source=str(path)) for i in range(260)]
     report = check_data(Data(source=str(write(tmp_path / "a.jsonl", rows(60)))), evaluation_sets, {})
@@ -235,9 +229,7 @@ def test_there_may_be_any_number_of_evaluation_sets_and_files(tmp_path: Path) ->
         ("clinic", "ED", "without ED there is no ED recall, so no gate can pass"),
     ],
 )
-def test_the_consequence_of_a_missing_label_is_that_of_the_set(
-    name: str, lacks: str, means: str, tmp_path: Path
-) -> None:
+def test_the_consequence_of_a_missing_label_is_that_of_the_set(name, lacks, means, tmp_path):
     sets = {of: rows(60, 100 * n) for n, of in enumerate((*SETS, "clinic"))}
     sets[name] = [row for row in sets[name] if row["label"] != lacks]
     outside = sets.pop("clinic")
@@ -246,7 +238,7 @@ def test_the_consequence_of_a_missing_label_is_that_of_the_set(
     assert finding.name == f"labels of {name}" and finding.remedy == means and report.fails == (name == "train")
 
 
-def test_a_group_written_in_two_ways_is_one_and_crosses(tmp_path: Path) -> None:
+def test_a_group_written_in_two_ways_is_one_and_crosses(tmp_path):
     given = folder(tmp_path / "given", train=rows(30, group="Condition 3"), test=rows(30, 1000, group="condition  3"))
     crossing = finding_of(check(given), "groups that cross sets")
     assert (crossing.level, crossing.detail) == ("error", "1 of 1")
@@ -255,7 +247,7 @@ def test_a_group_written_in_two_ways_is_one_and_crosses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_a_group_of_whole_numbers_in_one_file_and_floats_in_the_other_crosses(kind: str, tmp_path: Path) -> None:
+def test_a_group_of_whole_numbers_in_one_file_and_floats_in_the_other_crosses(kind, tmp_path):
     source = tmp_path / "given"
     source.mkdir()
     for name, start, numbers in (("train", 0, [*range(30)]), ("test", 100, [None, *map(float, range(29, 58))])):
@@ -273,13 +265,11 @@ def test_a_group_of_whole_numbers_in_one_file_and_floats_in_the_other_crosses(ki
 
 
 @pytest.mark.parametrize("cases", [1, 36, 72, 405])
-def test_the_certifiable_recall_is_the_exact_bound(cases: int) -> None:
+def test_the_certifiable_recall_is_the_exact_bound(cases):
     assert best_bound(cases) == pytest.approx(clopper_pearson(cases, cases)[0], rel=1e-12)
 
 
-def test_the_certifiable_recall_is_that_of_the_test_set_within_its_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_certifiable_recall_is_that_of_the_test_set_within_its_limit(tmp_path, monkeypatch):
     given = folder(tmp_path / "given", train=rows(30), test=rows(300, 1000))
     assert certified(check(given), "test") == "at best 0.963 (100 ED cases)"
     limited = check(given, limits={"test": 30, "train": 9})
@@ -299,7 +289,7 @@ def test_the_certifiable_recall_is_that_of_the_test_set_within_its_limit(
     assert (untried.detail, untried.level) == ("not tried", "warning") and "triage data card" in untried.remedy
 
 
-def test_repeated_rows_certify_nothing(tmp_path: Path) -> None:
+def test_repeated_rows_certify_nothing(tmp_path):
     cases = rows(120, 1000)
     emergencies = [row for row in cases if row["label"] == "ED"]
     repeats = [row | {"id": f"again-{row['id']}"} for row in emergencies[:32]]
@@ -315,7 +305,7 @@ def test_repeated_rows_certify_nothing(tmp_path: Path) -> None:
     assert certified(table, "our test set").endswith("(8 ED cases)")
 
 
-def test_a_sample_of_texts_is_even_and_holds_the_longest() -> None:
+def test_a_sample_of_texts_is_even_and_holds_the_longest():
     sample = TextSample()
     for i in range(3 * SAMPLE):
         sample.add(f"text {i}", 2)
@@ -326,9 +316,7 @@ def test_a_sample_of_texts_is_even_and_holds_the_longest() -> None:
 
 @pytest.mark.parametrize("portion", [tally_module.PORTION, 7])
 @pytest.mark.parametrize("chat", [True, False])
-def test_lengths_in_tokens_are_those_of_the_texts_alone_neither_padded_nor_cut(
-    chat: bool, portion: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lengths_in_tokens_are_those_of_the_texts_alone_neither_padded_nor_cut(chat, portion, tmp_path, monkeypatch):
     monkeypatch.setattr(tally_module, "PORTION", portion)
     write_tiny_tokenizer(tmp_path, chat)
     path = tmp_path / "tokenizer.json"
@@ -352,7 +340,7 @@ def test_lengths_in_tokens_are_those_of_the_texts_alone_neither_padded_nor_cut(
     assert sample.lengths({"tiny": path}) == lines
 
 
-def test_the_check_measures_in_the_tokens_of_each_stored_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_measures_in_the_tokens_of_each_stored_model(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path))
     assert tokenizers() == {}
     models = {name: fetch_base(known_models()[name], tmp_path) for name in ("tiny-llama", "tiny-gemma3")}
@@ -369,15 +357,13 @@ def test_the_check_measures_in_the_tokens_of_each_stored_model(tmp_path: Path, m
     assert "tiny-llama tokens" in output and "tiny-gemma3 tokens" in output and "No tokenizer is stored" not in output
 
 
-def test_the_embedded_sets_of_a_grid_pass_with_their_labels_derived_again() -> None:
+def test_the_embedded_sets_of_a_grid_pass_with_their_labels_derived_again():
     result = run("check", str(Path(__file__).parents[2] / "deployments/grids/paper.toml"))
     assert result.exit_code == 0 and "test_adversarial" in result.output
     assert "6600 of 6600" in result.output and "No check fails" in result.output
 
 
-def test_the_command_exits_0_1_or_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_exits_0_1_or_2(tmp_path, monkeypatch, capsys):
     result = run("check", str(write(tmp_path / "a.jsonl", rows(30))))
     assert result.exit_code == 0 and "No check fails" in result.output
     contradicting = write(tmp_path / "b.jsonl", [*rows(30), {"text": rows(1)[0]["text"], "label": "GP"}])
@@ -389,9 +375,7 @@ def test_the_command_exits_0_1_or_2(
     assert ended.value.code == 2 and f"{bad}, line 1: has the unknown label" in capsys.readouterr().err
 
 
-def test_columns_and_label_words_can_be_given_on_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_columns_and_label_words_can_be_given_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
     words = ("now", "later", "home")
     entries = [{"message": f"m {i}", "urgency": words[i % 3], "n": f"n{i}", "why": "because"} for i in range(60)]
@@ -407,9 +391,7 @@ def test_columns_and_label_words_can_be_given_on_the_command_line(
         assert "as rationale_column" in str(run(command, path, *options).exception)
 
 
-def test_the_card_stores_no_texts_and_names_the_dataset_that_a_sweep_has_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_card_stores_no_texts_and_names_the_dataset_that_a_sweep_has_stored(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
     path = str(write(tmp_path / "a.jsonl", rows(60)))
     result = run("card", path)
@@ -439,7 +421,7 @@ main()
 
 
 @pytest.mark.parametrize("number", ["SIGHUP", "SIGTERM"])
-def test_a_card_that_is_interrupted_leaves_no_texts_behind(number: str, tmp_path: Path) -> None:
+def test_a_card_that_is_interrupted_leaves_no_texts_behind(number, tmp_path):
     path = str(write(tmp_path / "a.jsonl", rows(60)))
     (tmp_path / "temporary").mkdir()
     places = {"TMPDIR": str(tmp_path / "temporary"), "TRIAGE_HOME": str(tmp_path / "home")}
@@ -449,7 +431,7 @@ def test_a_card_that_is_interrupted_leaves_no_texts_behind(number: str, tmp_path
     assert not list((tmp_path / "temporary").rglob("*.jsonl")) and not (tmp_path / "home").exists()
 
 
-def test_groups_with_emergencies_are_counted_for_each_set(tmp_path: Path) -> None:
+def test_groups_with_emergencies_are_counted_for_each_set(tmp_path):
     sets = {}
     for n, (name, groups) in enumerate(zip(SETS, (20, 10, 12, 9), strict=True)):
         sets[name] = [row | {"group": f"{name}{i // 3}"} for i, row in enumerate(rows(3 * groups, 100 * n))]

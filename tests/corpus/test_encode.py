@@ -15,8 +15,6 @@ from tasks.spec import LABELS, PromptChoice
 
 VERSION = PromptChoice.model_fields["version"].annotation
 TEXT = "I was needed at work with a BP of 98/61, SpO2 91 % and 38.5C. I recommended rest at home."
-
-
 WORDS = {"ED": "emergency", "GP": "doctor", "HOME": "rest at home"}
 CHOICES = [PromptChoice(), PromptChoice(version=2), PromptChoice(version=2, answers=WORDS)]
 
@@ -52,10 +50,8 @@ def test_prompt_and_completion_are_the_tokens_of_the_whole_conversation(tokenize
         assert tokens == list(whole)
         text = template.tokenizer.decode(tokens)
         if not template.chat:
-            examples = "".join(
-                f"Message: {example.text}\nAnswer: {prompt.answer(example.label)}\n" for example in prompt.examples
-            )
-            whole_prompt = f"{prompt.instruction}\n\n{examples}Message: {TEXT}\nAnswer:"
+            examples = [f"Message: {one.text}\nAnswer: {prompt.answer(one.label)}\n" for one in prompt.examples]
+            whole_prompt = f"{prompt.instruction}\n\n{''.join(examples)}Message: {TEXT}\nAnswer:"
             assert prompt.plain_text(TEXT) == whole_prompt and text.endswith(f"{whole_prompt} {label}\n")
 
         assert TEXT in text and prompt.instruction in text

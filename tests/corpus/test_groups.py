@@ -1,7 +1,5 @@
 """One case without a group among grouped ones: it is a group of its own, from the data folder to gates and audits."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +12,7 @@ from tasks.corpus.case import SETS, from_json
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.runtime.store import read_manifest
 from tasks.spec import LABELS, Data, Scoring
-from warehouse.connect import reading
-from warehouse.health import run_audits
+from tests.warehouse.rows import assert_sound
 from warehouse.query import query
 
 ALONE = "test-40"
@@ -45,12 +42,11 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def landed_without_complaint(folder: Path) -> None:
     """The baselines land what the audits find sound."""
     baselines.fn(Scoring(), folder)
-    with reading() as con:
-        assert {name: rows for name, rows in run_audits(con).items() if rows} == {}
+    assert_sound()
 
 
 @pytest.mark.parametrize("none", [False, True], ids=["one case without a group", "no group"])
-def test_a_single_case_without_a_group_leaves_the_intervals_clustered(none: bool, given, tmp_path: Path) -> None:
+def test_a_single_case_without_a_group_leaves_the_intervals_clustered(none, given, tmp_path):
     source = given(lambda name, i: {} if none or f"{name}-{i}" == ALONE else {"group": f"{name}{i // 6}"})
     folder = prepare_dataset(Data(source=source), tmp_path / "home")
     manifest = read_manifest(folder) or {}
@@ -67,7 +63,7 @@ def test_a_single_case_without_a_group_leaves_the_intervals_clustered(none: bool
     assert groups.isna()[ALONE] and len(groups) == 60 and groups.nunique() == (0 if none else 10)
 
 
-def test_subgroups_of_own_cases_reach_the_stored_cases_and_the_warehouse(given, tmp_path: Path) -> None:
+def test_subgroups_of_own_cases_reach_the_stored_cases_and_the_warehouse(given, tmp_path):
     bands = ["child"] * 30 + ["adult"] * 29 + [None]
     data = Data(source=given(lambda name, i: {"age_band": bands[i]}), subgroup_columns=("age_band",))
     folder = prepare_dataset(data, tmp_path / "home")

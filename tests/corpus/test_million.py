@@ -1,12 +1,9 @@
 """A million rows go through the check in little memory. Nightly: it takes a minute; time is reported, never judged."""
 
-from __future__ import annotations
-
 import json
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +21,7 @@ print(report.sets[0].rows, usage.ru_maxrss, usage.ru_utime)
 
 
 @pytest.mark.nightly
-def test_a_million_rows_are_checked_within_two_gigabytes(tmp_path: Path) -> None:
+def test_a_million_rows_are_checked_within_two_gigabytes(tmp_path):
     rng = random.Random(1)
     words = STORY.split()
 

@@ -1,7 +1,5 @@
 """Three public sets in the folder `shared/data` beside the repository, where there is one: they pass the check as they are."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="there is no shared/
 LIMITS = {"train": 48, "valid": 12, "calibration": 24, "test": 24}
 
 
-def test_the_public_sets_pass_the_check_and_stand_beside_the_embedded_cases(tmp_path: Path) -> None:
+def test_the_public_sets_pass_the_check_and_stand_beside_the_embedded_cases(tmp_path):
     for name, cases in FILES.items():
         report = check_data(Data(source=str(FOLDER / f"{name}.jsonl")), (), {})
         assert not report.fails and report.sets[0].rows == cases

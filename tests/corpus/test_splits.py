@@ -1,7 +1,5 @@
 """Splits keep groups whole and labels balanced; leaks are found and named by id."""
 
-from __future__ import annotations
-
 import random
 import unicodedata
 from collections import Counter
@@ -24,7 +22,7 @@ def cases(count: int, groups: int | None = None) -> list[Case]:
     ]
 
 
-def test_cases_are_split_by_share_label_by_label_and_no_group_crosses_sets() -> None:
+def test_cases_are_split_by_share_label_by_label_and_no_group_crosses_sets():
     sets = split_cases(cases(300), seed=1)
     sizes = {"train": 180, "valid": 30, "calibration": 30, "test": 60}
     assert {name: len(set_cases) for name, set_cases in sets.items()} == sizes
@@ -42,7 +40,7 @@ def test_cases_are_split_by_share_label_by_label_and_no_group_crosses_sets() -> 
     assert few == limited(rows, 40, seed=1) != limited(rows, 40, seed=2)
 
 
-def test_a_split_depends_on_the_seed_and_not_on_the_order() -> None:
+def test_a_split_depends_on_the_seed_and_not_on_the_order():
     rows = cases(200, groups=40)
     mixed = random.Random(3).sample(rows, len(rows))
     assert {c.case_id for c in split_cases(rows, 5)["test"]} == {c.case_id for c in split_cases(mixed, 5)["test"]}
@@ -55,7 +53,7 @@ def test_a_split_depends_on_the_seed_and_not_on_the_order() -> None:
     groups=st.integers(1, 20),
     limit=st.integers(3, 30),
 )
-def test_every_case_lands_once_and_a_limit_keeps_every_label(labels: list[str], groups: int, limit: int) -> None:
+def test_every_case_lands_once_and_a_limit_keeps_every_label(labels, groups, limit):
     rows = [Case(f"c{i}", f"t{i}", label, f"g{i % groups}") for i, label in enumerate(labels)]  # type: ignore[arg-type]
     sets = split_cases(rows, seed=0)
     assert sorted(c.case_id for cases in sets.values() for c in cases) == sorted(c.case_id for c in rows)
@@ -64,7 +62,7 @@ def test_every_case_lands_once_and_a_limit_keeps_every_label(labels: list[str], 
     assert len(few) == min(limit, len(rows)) and {c.label for c in few} == set(labels)
 
 
-def test_a_text_or_group_or_id_in_two_sets_is_refused_by_id_without_the_text() -> None:
+def test_a_text_or_group_or_id_in_two_sets_is_refused_by_id_without_the_text():
     one = Case("a", "Secret words", "ED", "g")
     with pytest.raises(BadInput, match="Case b in test has the same text as case a in train") as caught:
         check_sets({"train": [one], "test": [Case("b", "secret  words", "ED", "h")]})
@@ -76,7 +74,7 @@ def test_a_text_or_group_or_id_in_two_sets_is_refused_by_id_without_the_text() -
         check_sets({"train": [one], "test": [Case("a", "other", "ED", "h")]})
 
 
-def test_near_copies_in_a_templated_table_stay_in_one_set_and_are_refused_in_two() -> None:
+def test_near_copies_in_a_templated_table_stay_in_one_set_and_are_refused_in_two():
     texts, copies = planted()
     rows = [Case(f"c{i}", text, LABELS[i % 3]) for i, text in enumerate(texts)]
     sets = split_cases(rows, seed=1)
@@ -90,11 +88,10 @@ def test_near_copies_in_a_templated_table_stay_in_one_set_and_are_refused_in_two
         check_sets(moved)
 
 
-def test_a_group_written_in_several_ways_is_one_group() -> None:
+def test_a_group_written_in_several_ways_is_one_group():
     spellings = ("Condition {}", "condition  {}", "\uff23ondition {}")
-    rows = [
-        Case(f"c{i}", f"text number {i}", LABELS[i % 3], spellings[i // 36 % 3].format(i // 3 % 12)) for i in range(360)
-    ]
+    groups = [spellings[i // 36 % 3].format(i // 3 % 12) for i in range(360)]
+    rows = [Case(f"c{i}", f"text number {i}", LABELS[i % 3], group) for i, group in enumerate(groups)]
     sets = split_cases(rows, seed=1)
     check_sets(sets)
     numbers = [{case.group.split()[-1] for case in set_cases if case.group} for set_cases in sets.values()]
@@ -102,24 +99,18 @@ def test_a_group_written_in_several_ways_is_one_group() -> None:
     mixed = random.Random(3).sample(rows, len(rows))
     assert {c.case_id for c in split_cases(mixed, 1)["test"]} == {c.case_id for c in sets["test"]}
     with pytest.raises(BadInput, match="Case b in test is of the same group as case a in train"):
-        check_sets(
-            {"train": [Case("a", "one", "ED", "Caf\u00e9 3")], "test": [Case("b", "two", "ED", "cafe\u0301  3")]}
-        )
+        check_sets({"train": [Case("a", "1", "ED", "Caf\u00e9 3")], "test": [Case("b", "2", "ED", "cafe\u0301  3")]})
 
 
-def test_a_spelling_of_a_group_does_not_change_the_split() -> None:
+def test_a_spelling_of_a_group_does_not_change_the_split():
     """Of groups of one spelling each: what is drawn for a group comes from its name as it is written."""
     rows = [Case(f"c{i}", f"text number {i}", LABELS[i % 3], f"Grp {i % 40}") for i in range(400)]
     assert {case.group for case in split_cases(rows, 1)["valid"]} == {"Grp 13", "Grp 16", "Grp 36", "Grp 38"}
 
 
-ENGLISH = (
-    "I've had chest pain since last night, it's getting worse and I can't lie down, my arm's numb and I'm sweating"
-)
+ENGLISH = "I've had chest pain since last night, it's getting worse, I can't lie down, my arm's numb and I'm sweating"
 FRENCH = "J'ai très mal à la tête depuis hier, la fièvre a monté à trente-neuf et ça ne s'arrête pas même couché"
 CHINESE = "昨天晚上开始胸口痛，左手发麻，而且一直出冷汗，现在喘不过气"
-
-
 OUTSIDE = EvaluationSet(name="outside", source="outside.jsonl")
 
 
@@ -137,14 +128,14 @@ OUTSIDE = EvaluationSet(name="outside", source="outside.jsonl")
         ("ปวดหัวมากตั้งแต่เมื่อคืนและมีไข้สูง", "ปวดหัวมาก ตั้งแต่เมื่อคืน และมีไข้สูง"),
     ],
 )
-def test_a_copy_with_other_signs_is_refused(text: str, copy: str) -> None:
+def test_a_copy_with_other_signs_is_refused(text, copy):
     with pytest.raises(BadInput, match="same text as case a in train"):
         check_sets({"train": [Case("a", text, "ED")], "test": [Case("b", copy, "ED")]})
     with pytest.raises(BadInput, match="outside"):
         check_apart(OUTSIDE, [Case("b", copy, "ED")], {"train": [Case("a", text, "ED")]})
 
 
-def test_other_texts_stay_apart_and_a_group_does_not_however_it_is_written() -> None:
+def test_other_texts_stay_apart_and_a_group_does_not_however_it_is_written():
     other = "我儿子三天前开始咳嗽，没有发烧，吃得下东西，晚上睡得也还好"  # in a script without spaces
     check_sets({"train": [Case("a", CHINESE, "ED")], "test": [Case("b", other, "HOME")]})
     learned = {"train": [Case("a", "one", "ED", "Condition 3")]}

@@ -1,9 +1,14 @@
 """A local stand-in for the Hub's HTTP interface: one repository at one commit, with the Hub's own headers and errors."""
 
 import hashlib
+import importlib
 import json
 import time
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 from tests.http_server import QuietHandler, http_server
 
@@ -65,6 +70,23 @@ def serve(hub: FakeHub):
 def serving(handler, hub):
     """A server whose handlers have `hub`, on a free local port; gives its address."""
     return http_server(type("Handler", (handler,), {"hub": hub}))
+
+
+@contextmanager
+def reached(hub: FakeHub | None, cache: Path, offline: bool = False):
+    """huggingface_hub asks this Hub; without one, an address where nobody answers. Its settings, which it reads where a
+    process starts, are set where it keeps them."""
+    from huggingface_hub import constants
+
+    served: AbstractContextManager[str] = nullcontext("http://127.0.0.1:9") if hub is None else serve(hub)
+    with served as address, pytest.MonkeyPatch.context() as patch:
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        settings = {"ENDPOINT": address, "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_OFFLINE": offline,
+                    "HF_HUB_CACHE": f"{cache}/hub", "HF_HUB_DISABLE_XET": True, "HF_HUB_DOWNLOAD_TIMEOUT": 60}  # fmt: skip
+        for name, value in settings.items():
+            patch.setattr(constants, name, value)
+        patch.setattr(importlib.import_module("huggingface_hub.hf_api").api, "endpoint", address)
+        yield
 
 
 class _Handler(QuietHandler):
