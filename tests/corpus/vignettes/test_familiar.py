@@ -1,9 +1,6 @@
 """The evaluation set of familiar problems: those of train, in texts that no other set has."""
 
-from __future__ import annotations
-
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -28,7 +25,7 @@ def familiar(data: Data) -> list[Case]:
 
 
 @pytest.mark.parametrize("data", [Data(), WITH_FURTHER], ids=["standard", "further problems"])
-def test_its_cases_are_new_and_of_all_the_problems_that_train_has(data: Data) -> None:
+def test_its_cases_are_new_and_of_all_the_problems_that_train_has(data):
     sets = sets_of(data)
     cases = familiar(data)
     assert len(cases) == EVALUATION_SIZES[FAMILIAR] == 1200 == len({normal_text(case.text) for case in cases})
@@ -40,13 +37,13 @@ def test_its_cases_are_new_and_of_all_the_problems_that_train_has(data: Data) ->
     assert [counts[label] for label in LABELS] == [324, 456, 420], "the shares of test"
 
 
-def test_the_cases_are_those_of_the_version_that_their_data_set_names() -> None:
+def test_the_cases_are_those_of_the_version_that_their_data_set_names():
     """Other cases are another version: raise FAMILIAR_VERSION or GENERATOR_VERSION with these."""
     digests = [digest_of(list(map(to_json, familiar(data))))[:16] for data in (Data(), WITH_FURTHER)]
     assert digests == ["3ea801cca025fb8a", "cd6a279ee5fe75b4"] and FAMILIAR_VERSION == 1
 
 
-def test_a_data_set_holds_it_beside_sets_that_stay_as_they_are(tmp_path: Path) -> None:
+def test_a_data_set_holds_it_beside_sets_that_stay_as_they_are(tmp_path):
     plain = DatasetManifest.read(prepare_dataset(SMALL, tmp_path))
     folder = prepare_dataset(SMALL, tmp_path, (SET,))
     sets = DatasetManifest.read(folder).sets
@@ -60,7 +57,7 @@ def test_a_data_set_holds_it_beside_sets_that_stay_as_they_are(tmp_path: Path) -
     assert not report.fails and {line.name for line in report.sets} == set(sets)
 
 
-def test_it_is_refused_beside_cases_of_ones_own_and_a_built_in_grid_leaves_it_out_there(tmp_path: Path) -> None:
+def test_it_is_refused_beside_cases_of_ones_own_and_a_built_in_grid_leaves_it_out_there(tmp_path):
     assert FAMILIAR in {entry.name for entry in load_grid("tuned").evaluation_sets}
     own = load_grid("tuned", ["data.source=my_cases.csv"])
     assert [entry.name for entry in own.evaluation_sets] == ["test_adversarial", "test_adversarial_2"]

@@ -1,13 +1,9 @@
 """Further problems: what only train has, apart from everything that a model is judged on."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -28,7 +24,7 @@ from tests.corpus.vignettes.test_generator import SHARES
 CLOSEST = 0.65  # cosine of words and pairs of words, weighted by their rareness; equal wordings have 1
 
 
-def test_the_share_is_of_train_alone_and_contrast_cases_keep_theirs() -> None:
+def test_the_share_is_of_train_alone_and_contrast_cases_keep_theirs():
     assert records_of(Data(further_share=0.0)) is embedded_records()
     usual = sets_of(Data())
     more = sets_of(Data(train_cases=1000, further_share=0.5, contrast_share=0.2))
@@ -40,7 +36,7 @@ def test_the_share_is_of_train_alone_and_contrast_cases_keep_theirs() -> None:
     assert len({case.text for case in more["train"]}) == 1000
 
 
-def test_every_further_problem_has_cases_of_every_label() -> None:
+def test_every_further_problem_has_cases_of_every_label():
     labels = defaultdict(set)
     for record in further_records(3000, SHARES):
         labels[record.facts.problem].add(record.case.label)
@@ -48,14 +44,10 @@ def test_every_further_problem_has_cases_of_every_label() -> None:
     assert [problem for problem, case_labels in labels.items() if case_labels != set(LABELS)] == []
 
 
-def test_no_wording_is_close_to_one_of_a_problem_that_a_model_is_judged_on() -> None:
+def test_no_wording_is_close_to_one_of_a_problem_that_a_model_is_judged_on():
     set_of_problem = assign_sets()
-    held_out = [
-        clause
-        for problem in problems().values()
-        if set_of_problem[problem.id] != "train"
-        for clause in clauses(problem)
-    ]
+    judged = [problem for problem in problems().values() if set_of_problem[problem.id] != "train"]
+    held_out = [clause for problem in judged for clause in clauses(problem)]
     further = [clause for problem in further_problems().values() for clause in clauses(problem)]
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"[a-z']+")
     words.fit([*held_out, *further])
@@ -70,7 +62,7 @@ def clauses(problem: ClinicalProblem) -> Iterator[str]:
         yield " ".join(re.findall(r"[a-z']+", clause.lower()))
 
 
-def test_no_case_is_nearly_one_that_a_model_is_judged_on() -> None:
+def test_no_case_is_nearly_one_that_a_model_is_judged_on():
     judged = {name: cases for name, cases in sets_of(Data()).items() if name != "train"}
     for name in (NAME, "test_adversarial_2"):
         judged[name] = [record.case for record in adversarial_records(42, name)]
@@ -82,13 +74,13 @@ def test_no_case_is_nearly_one_that_a_model_is_judged_on() -> None:
     ("share", "inputs"),
     [("further_share", {"further_problems"}), ("contrast_share", {"contrast", "contrast_words"})],
 )
-def test_a_share_of_nothing_changes_no_digest_and_a_share_does(share: str, inputs: set[str]) -> None:
+def test_a_share_of_nothing_changes_no_digest_and_a_share_does(share, inputs):
     usual, none, some = (ingredients_of(locate(Data(**of))) for of in ({}, {share: 0}, {share: 0.1}))
     assert usual == none and set(some["inputs"]) - set(usual["inputs"]) == inputs
     assert share not in Data().model_dump() and Data(**{share: 0.1}).model_dump()[share] == 0.1
 
 
-def test_the_card_counts_further_and_contrast_cases_and_every_label_is_derived_again(tmp_path: Path) -> None:
+def test_the_card_counts_further_and_contrast_cases_and_every_label_is_derived_again(tmp_path):
     settings = {"contrast_share": 0.2, "further_share": 0.5, "train_cases": 600}
     limits = {"valid": 60, "calibration": 9, "test": 9}
     folder = prepare_dataset(Data.model_validate(settings | {"limits": limits}), tmp_path)
@@ -121,6 +113,6 @@ def test_the_card_counts_further_and_contrast_cases_and_every_label_is_derived_a
         ({"contrast_share": 0.2, "source": "a.csv"}, "contrast_share is for source = 'embedded' only"),
     ],
 )
-def test_shares_out_of_range_or_of_other_cases_are_refused(settings: dict[str, Any], sentence: str) -> None:
+def test_shares_out_of_range_or_of_other_cases_are_refused(settings, sentence):
     with pytest.raises(ValidationError, match=sentence):
         Data(**settings)
