@@ -93,9 +93,13 @@ LONGEST = ("smoke", "tests/flows/test_kill.py", "tests/models/test_real_weights.
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
-    """One process per file, for what its tests share, and one for all files that read the shared smoke sweep."""
-    sharing = {item.path for item in items if "smoke" in getattr(item, "fixturenames", ())}
-    groups = {item: "smoke" if item.path in sharing else item.nodeid.partition("::")[0] for item in items}
+    """One process per file, for what its tests share, and one for all files that read what takes long to make: the shared
+    smoke sweep, and the published studies."""
+    groups = {item: item.nodeid.partition("::")[0] for item in items}
+    for shared in ("published_file", "smoke"):
+        sharing = {item.path for item in items if shared in getattr(item, "fixturenames", ())}
+        groups |= {item: shared for item in items if item.path in sharing}
+
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
