@@ -27,6 +27,7 @@ from warehouse.comparison import pairs
 from warehouse.connect import reading, warehouse_path, writing
 from warehouse.landing import landing_folders, write_landing
 from warehouse.load import load_all, load_landings
+from warehouse.query import query_rows
 from warehouse.schema import FACTS
 
 WORSE = [(a, b, a) for a, b, _ in FIVE] * 4
@@ -61,14 +62,11 @@ def test_rows_in_are_rows_out_loading_again_does_nothing_and_new_content_leaves_
         landed = con.sql("FROM landed").fetchall()
 
     assert not load_landing(folder)
-    with reading() as con:
-        assert con.sql("FROM landed").fetchall() == landed
-
+    assert query_rows("FROM landed").rows == landed
     load_landing(write_landing(tmp_path, "e2", "evaluation", evaluation("e2", "t1")))
     assert load_landing(write_landing(tmp_path, "e1", "evaluation", evaluation("e1", "t1", FIVE[:3])))
-    with reading() as con:
-        counts = con.sql("SELECT evaluation_id, count(*) FROM prediction GROUP BY 1 ORDER BY 1").fetchall()
-    assert counts == [("e1", 3), ("e2", 5)]
+    counts = query_rows("SELECT evaluation_id, count(*) FROM prediction GROUP BY 1 ORDER BY 1")
+    assert counts.rows == [("e1", 3), ("e2", 5)]
 
 
 def test_what_was_seen_to_be_loaded_is_not_looked_for_again_until_the_file_changes(tmp_path, monkeypatch):
@@ -78,10 +76,8 @@ def test_what_was_seen_to_be_loaded_is_not_looked_for_again_until_the_file_chang
         closed.setattr("warehouse.load.current", None)
         assert not load_landing(folder)
 
-    with child(
-        "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('UPDATE landed SET manifest_digest = 0')",
-        warehouse_path(),
-    ) as other:
+    change = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('UPDATE landed SET manifest_digest = 0')"
+    with child(change, warehouse_path()) as other:
         assert other.wait() == 0
 
     assert load_landing(folder), "another program has written the file"
@@ -108,8 +104,7 @@ def test_of_landings_loaded_together_what_is_before_a_refused_one_stays_and_a_da
         load_landings([write_landing(tmp_path, "t2", "training", training("t2")), refused])
 
     after = contents()
-    with reading() as con:
-        assert con.sql("SELECT id FROM landed ORDER BY 1").fetchall() == [("e1",), ("t1",)]
+    assert query_rows("SELECT id FROM landed ORDER BY 1").rows == [("e1",), ("t1",)]
     assert all(after[name] == before[name] for name in FACTS["evaluation"].tables)
 
 
@@ -169,9 +164,7 @@ def test_a_pair_follows_its_newest_sides_and_goes_when_both_are_judged_again_or_
     load_pair(tmp_path)
 
     def pairs(only="SEMI JOIN matched_pair USING (evaluation_4bit, evaluation_8bit)"):
-        with reading() as con:
-            sql = f"SELECT DISTINCT evaluation_4bit, evaluation_8bit FROM pair_metric {only} ORDER BY ALL"
-            return con.sql(sql).fetchall()
+        return query_rows(f"SELECT DISTINCT evaluation_4bit, evaluation_8bit FROM pair_metric {only} ORDER BY ALL").rows
 
     assert pairs() == pairs(only="") == [("e4", "e8")]
     load_landing(write_landing(tmp_path, "t4b", "training", training("t4b", 4, day=9)))

@@ -22,6 +22,7 @@ from warehouse.connect import reading, unused, warehouse_path, writing
 from warehouse.health import bring_up_to_date, examine
 from warehouse.landing import landing_folders, write_landing
 from warehouse.load import load_all
+from warehouse.query import query_rows
 from warehouse.rebuild import rebuild
 from warehouse.schema import FACTS, TABLES, digests
 
@@ -91,24 +92,26 @@ def test_a_warehouse_without_any_landing_folder_is_kept_and_loses_nothing(landin
     ]
 
 
-@pytest.mark.parametrize("state", ["damaged", "a table of one's own", "a kind that left", "rows of a table that left"])
-def test_the_old_file_is_kept_while_it_holds_what_the_new_one_lacks(state, landing):
-    with writing() as con:
-        if state == "a table of one's own":
-            con.execute("CREATE TABLE notes AS SELECT 'mine' AS text")
-        if state == "a kind that left":
-            con.execute("INSERT INTO landed VALUES ('p1', 'prophecy', 'x', '2026-01-01')")
-            con.execute("CREATE TABLE prophecy AS SELECT 'p1' AS prophecy_id")
+KIND_THAT_LEFT = "INSERT INTO landed VALUES ('p1', 'prophecy', 'x', '2026-01-01')"
+ALONE_THERE = {
+    "a damaged landing": "SELECT 1",
+    "a table of one's own": "CREATE TABLE notes AS SELECT 'mine' AS text",
+    "a kind that left": f"{KIND_THAT_LEFT}; CREATE TABLE prophecy AS SELECT 'p1' AS prophecy_id",
+    "rows of a table that left": "INSERT INTO claim VALUES ('it is safe')",
+}
+
+
+@pytest.mark.parametrize("what", ALONE_THERE)
+def test_the_old_file_is_kept_while_it_holds_what_the_new_one_lacks(what, landing):
     make_older()
-    if state == "damaged":
+    with writing() as con:
+        con.execute(ALONE_THERE[what])
+    if what == "a damaged landing":
         (landing / "e8" / "metric.parquet").write_bytes(b"short")
-    if state == "rows of a table that left":
-        with writing() as con:
-            con.execute("INSERT INTO claim VALUES ('it is safe')")
 
     report = rebuild(landing)
     assert report.kept in kept_files() and report.rows and any("kept" in text for text in report.sentences())
-    assert list(report.refused) == (["e8"] if state == "damaged" else [])
+    assert list(report.refused) == (["e8"] if what == "a damaged landing" else [])
 
 
 def test_a_rebuild_gives_identical_tables_and_one_that_is_stopped_leaves_the_file_whole(landing, monkeypatch):
@@ -168,9 +171,7 @@ def test_a_rebuild_loads_in_the_order_of_landing(tmp_path, monkeypatch):
     for id in ("t-z", "t-a", "t-m"):
         write_landing(tmp_path / "landing", id, "training", training(id, cell_id="cell"))
     rebuild(tmp_path / "landing")
-    with reading() as con:
-        ids = con.sql("SELECT id FROM landed ORDER BY loaded_at").fetchall()
-    assert [id for (id,) in ids] == ["t-z", "t-a", "t-m"]
+    assert query_rows("SELECT id FROM landed ORDER BY loaded_at").rows == [("t-z",), ("t-a",), ("t-m",)]
 
 
 def test_what_lands_during_a_rebuild_is_in_the_new_warehouse_and_a_second_one_is_refused(landing, monkeypatch):
@@ -190,8 +191,7 @@ def test_what_lands_during_a_rebuild_is_in_the_new_warehouse_and_a_second_one_is
     report = rebuild(landing)
     assert (report.loaded[-1], report.kept, report.skipped) == ("t-later", None, {"prophecy": 1})
     assert report.sentences() == ["Skipped, since this version does not know the kind prophecy: 1."]
-    with reading() as con:
-        assert con.sql("SELECT count(*) FROM experiment WHERE training_id = 't-later'").fetchall() == [(1,)]
+    assert query_rows("SELECT count(*) FROM experiment WHERE training_id = 't-later'").rows == [(1,)]
 
 
 OPEN = """
@@ -223,10 +223,8 @@ def test_a_damaged_file_is_replaced_and_kept_with_its_log(landing):
     assert sorted(report.loaded) == ["e4", "e8", "t4", "t8"] and report.refused == {}
     assert report.rows is None and report.sentences() == [f"The old file is damaged and kept: {report.kept}"]
     assert_sound()
-    with reading() as con:
-        assert con.execute("SELECT sha256 FROM schema_migrations WHERE version = ?", [TABLES]).fetchone() == (
-            digests()[TABLES],
-        )
+    recorded = query_rows("SELECT sha256 FROM schema_migrations WHERE version = $tables", {"tables": TABLES})
+    assert recorded.rows == [(digests()[TABLES],)]
 
 
 @pytest.mark.parametrize("is_damaged", [False, True])
@@ -253,6 +251,5 @@ def test_an_evaluation_that_was_landed_again_since_is_the_folders(landing):
     make_older()
     write_landing(landing, "e8", "evaluation", evaluation("e8", "t8", accuracy=0.6))
     bring_up_to_date()
-    with reading() as con:
-        assert con.execute("SELECT accuracy FROM evaluation WHERE evaluation_id = 'e8'").fetchone() == (0.6,)
+    assert query_rows("SELECT accuracy FROM evaluation WHERE evaluation_id = 'e8'").rows == [(0.6,)]
     assert kept_files() == []
