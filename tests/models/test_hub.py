@@ -2,7 +2,6 @@
 
 import builtins
 import errno
-import importlib
 import io
 import json
 import os
@@ -12,12 +11,10 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 import tasks.inputs
 from tasks.models.convert import run_quantize
@@ -31,7 +28,7 @@ from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped, TriageErr
 from tasks.runtime.events import Event, ProgressReport
 from tasks.runtime.home import home
 from tasks.spec import BaseModelSpec, HubSource
-from tests.models.fake_hub import COMMIT, REPO, FakeHub, serve
+from tests.models.fake_hub import COMMIT, REPO, FakeHub, reached, serve
 from tests.models.files import nothing_half_made
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,9 +60,8 @@ def ask(hub: FakeHub | None, tmp_path: Path, action: str = "fetch", **changes) -
     """What came of fetching a model from a Hub, or of a probe."""
     own_values = ("repo", "revision", "mirror")
     source = {"kind": "hub", "repo": REPO} | {k: v for k, v in changes.items() if k in own_values}
-    spec = BaseModelSpec(
-        name="m", licence="x", sources=(source, *changes.get("others", [])), **changes.get("options", {})
-    )
+    sources = (source, *changes.get("others", []))
+    spec = BaseModelSpec(name="m", licence="x", sources=sources, **changes.get("options", {}))
     calls = []
     with reached(hub, changes.get("cache", tmp_path / "hf"), changes.get("offline", False)):
         try:
@@ -75,21 +71,6 @@ def ask(hub: FakeHub | None, tmp_path: Path, action: str = "fetch", **changes) -
             return {"folder": str(folder), "progress": calls}
         except TriageError as error:
             return {"error": str(error), "type": type(error).__name__, "transient": error.transient}
-
-
-@contextmanager
-def reached(hub: FakeHub | None, cache: Path, offline: bool = False):
-    """huggingface_hub asks this Hub; without one, an address where nobody answers. Its settings, which it reads where a
-    process starts, are set where it keeps them."""
-    served: AbstractContextManager[str] = nullcontext("http://127.0.0.1:9") if hub is None else serve(hub)
-    with served as address, pytest.MonkeyPatch.context() as patch:
-        template = address + "/{repo_id}/resolve/{revision}/{filename}"
-        settings = {"ENDPOINT": address, "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_OFFLINE": offline,
-                    "HF_HUB_CACHE": f"{cache}/hub", "HF_HUB_DISABLE_XET": True, "HF_HUB_DOWNLOAD_TIMEOUT": 60}  # fmt: skip
-        for name, value in settings.items():
-            patch.setattr(constants, name, value)
-        patch.setattr(importlib.import_module("huggingface_hub.hf_api").api, "endpoint", address)
-        yield
 
 
 def test_only_the_files_a_model_needs_are_fetched_at_the_commit_that_the_revision_names(hub, tmp_path, content):
@@ -252,14 +233,10 @@ def test_a_busy_hub_is_waited_for_and_not_replaced_by_another_source(hub, tmp_pa
 @pytest.mark.parametrize(
     ("of_hub", "asked", "message"),
     [
-        *(
-            ({"gated": status}, {}, "is gated: accept its licence on its Hub page and set HF_TOKEN")
-            for status in (401, 403)
-        ),
-        *(
-            ({"refuses": status}, {}, f"does not let you read {REPO} ({status}); check the token in HF_TOKEN")
-            for status in (401, 403)
-        ),
+        ({"gated": 401}, {}, "is gated: accept its licence on its Hub page and set HF_TOKEN"),
+        ({"gated": 403}, {}, "is gated: accept its licence on its Hub page and set HF_TOKEN"),
+        ({"refuses": 401}, {}, "does not let you read team/model (401); check the token in HF_TOKEN"),
+        ({"refuses": 403}, {}, "does not let you read team/model (403); check the token in HF_TOKEN"),
         ({}, {"revision": "v9"}, "team/model has no revision v9"),
         ({}, {"repo": "team/other"}, "there is no repository team/other, or it is private and HF_TOKEN is not set"),
     ],
@@ -341,11 +318,7 @@ def test_a_name_that_no_repository_can_have_is_the_users_to_correct(hub, tmp_pat
         ("model.safetensors", None, "team/model has no model*.safetensors weights; pickled weights"),
         ("config.json", None, "team/model has no config.json, without which"),
         ("tokenizer.json", None, "team/model has no tokenizer.json, without which"),
-        (
-            "config.json",
-            b'{"model_type": "mamba"}',
-            "is a model of the class 'mamba'; supported are llama and gemma3_text",
-        ),
+        ("config.json", b'{"model_type": "mamba"}', "is a model of the class 'mamba'; supported are llama and"),
     ],
 )
 def test_a_repository_that_is_no_model_is_refused_before_its_weights_are_fetched(hub, tmp_path, name, other, message):
