@@ -32,16 +32,22 @@ def version_server(version: str, *, port: int = 0, descriptor: int | None = None
     return [sys.executable, __file__, version, str(port), *([] if descriptor is None else [str(descriptor)])]
 
 
-class Version(QuietHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(f'"{sys.argv[1]}"'.encode())
+def replying(text: str, status: int = 200, path: str | None = None) -> type[QuietHandler]:
+    """Answers every address, or one path alone, with this text."""
+
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if path in (None, self.path) else 404)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+    return Handler
 
 
 if __name__ == "__main__":
     descriptors = [int(text) for text in sys.argv[3:]]
-    server = HTTPServer(("127.0.0.1", int(sys.argv[2])), Version, bind_and_activate=not descriptors)
+    handler = replying(f'"{sys.argv[1]}"')
+    server = HTTPServer(("127.0.0.1", int(sys.argv[2])), handler, bind_and_activate=not descriptors)
     if descriptors:
         server.socket = socket.socket(fileno=descriptors[0])
     server.serve_forever()

@@ -5,14 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.landing import (
-    absent_from_warehouse,
-    is_landed,
-    land_rows,
-    land_together,
-    landed_status,
-    refill_warehouse,
-)
+from tasks.landing import absent_from_warehouse, is_landed, land_rows, land_together, landed_status, refill_warehouse
 from tasks.runtime.errors import Locked
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked

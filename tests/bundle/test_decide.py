@@ -140,17 +140,14 @@ def test_a_rule_that_is_not_available_gives_no_label_and_a_table_says_once_why()
 def test_an_unsafe_model_says_so_in_every_answer_and_random_weights_are_named():
     answer_text = answer(bundle(Rule(name="argmax")), Decision("GP", (0.1, 0.8, 0.1), ("GP",)))
     assert answer_text["warning"] == "This model is unsafe by its gates: ED recall 0.900 (at least 0.95 is required)."
-    assert answer_text["notice"] == (
-        "Research software, not a medical device; synthetic cases are no evidence about patients."
-    )
+    assert answer_text["notice"].startswith("Research software, not a medical device; synthetic cases are no evidence")
     assert bundle(Rule(name="argmax"), verdict="provisional").warning is None
     assert "random weights" in bundle(Rule(name="argmax"), random_weights=True, verdict="provisional").warning
 
 
 def test_a_bundle_comes_back_from_its_file_and_a_damaged_one_is_named(tmp_path):
-    decision_bundle = bundle(
-        Rule(name="target_recall", threshold=0.3193435663044174), Scaling(temperature=0.9, biases=(1, 2, 0))
-    )
+    rule = Rule(name="target_recall", threshold=0.3193435663044174)
+    decision_bundle = bundle(rule, Scaling(temperature=0.9, biases=(1, 2, 0)))
     (tmp_path / "weights").mkdir()
     write_bundle(decision_bundle, tmp_path)
     assert read_bundle(tmp_path) == BundledModel(decision_bundle, tmp_path)

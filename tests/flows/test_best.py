@@ -61,9 +61,7 @@ def test_the_ranking_has_a_line_a_model_named_as_other_commands_take_it(best_out
     assert [line.split()[0] for line in lines] == cells and max(map(len, lines)) <= 80
 
     text = " ".join(best_output.split())
-    assert text.count("on its test set") == 1 and f"{cells[0]} on its test set" in text, (
-        "figures of the chosen one alone"
-    )
+    assert text.count("on its test set") == 1 and f"{cells[0]} on its test set" in text, "of the chosen one alone"
     beside = [row for row in leaderboard_rows() if row.recipe_kind == "baseline" and "8bit" not in row.cell_id]
     assert {row.cell_id for row in beside} >= {"always_gp", "always_ed"} and len(beside) > 2
     chosen = next(row for row in leaderboard_rows() if row.evaluation_id == look["evaluation_id"])
@@ -111,9 +109,8 @@ def test_macro_f1_is_that_of_a_models_own_rule_and_a_rule_that_decides_nothing_i
     def value(**rule) -> float:
         return RankedBy("macro-f1", 0.3).value(model.model_copy(update={"rule": Rule(**rule)}), cases)
 
-    always_ed = (
-        2 * sum(case.label == "ED" for case in cases) / (len(cases) + sum(case.label == "ED" for case in cases)) / 3
-    )
+    emergencies = sum(case.label == "ED" for case in cases)
+    always_ed = 2 * emergencies / (len(cases) + emergencies) / 3
     assert value(name="target_recall", threshold=0.0) == pytest.approx(always_ed)
     assert value(name="target_recall", threshold=2.0) != pytest.approx(always_ed)
 

@@ -38,7 +38,6 @@ from warehouse.landing import write_landing
 
 LLAMA = "tiny-llama-4bit-balanced_safe"
 GEMMA = "tiny-gemma3-8bit-balanced_safe"
-ARGMAX = "tiny-llama-8bit-baseline"
 COSTS = {  # of a decision for each true label; transposed, another matrix
     "ED": {"ED": 1.0, "GP": 10.0, "HOME": 10.0},
     "GP": {"ED": 2.0, "GP": 1.0, "HOME": 4.0},
@@ -111,9 +110,7 @@ def test_the_example_decides_48_cases_as_predict_and_as_the_evaluation_did(place
     cases = texts(place)
     refuse_other_answers(plain, cases, monkeypatch, capsys)
     bundle = read_bundle(plain).bundle
-    landed = place.query(
-        f"SELECT case_id, decision FROM prediction WHERE evaluation_id = '{bundle.judged_on.evaluation_id}'"
-    )
+    landed = place.query(f"FROM prediction WHERE evaluation_id = '{bundle.judged_on.evaluation_id}'")
     (data,) = (place.home / "data").glob("embedded-*")
     decided = [label for label, _ in by_predict(plain, cases)]
     by_case = dict(zip(landed.case_id, landed.decision, strict=True))
@@ -158,8 +155,8 @@ def test_the_example_says_in_a_sentence_what_it_reads(plain, line, monkeypatch, 
     monkeypatch.setattr(sys, "stdin", io.StringIO('{"text": "A rash."}\n' + line + "\n"))
     with pytest.raises(SystemExit) as refused:
         runpy.run_path("example.py")
-    assert refused.value.code == (
-        'A line of standard input is no JSON object with a text; write one a line, as {"text": "I have a cough."}'
+    assert refused.value.code.startswith(
+        "A line of standard input is no JSON object with a text; write one a line, as {"
     )
     assert capsys.readouterr().out == ""
 
@@ -253,11 +250,10 @@ def test_gemmas_terms_go_with_its_exports_and_without_their_text_nothing_is_push
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_good")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     sentence = refusal(GEMMA, str(tmp_path / "out"), "--push", "team/model", "--unsafe")
-    assert sentence == (
-        "Nothing was pushed: the text of the terms is not among the files: add a copy from "
-        f"https://ai.google.dev/gemma/terms. The export is in {tmp_path / 'out'}; upload it then with "
-        f"`hf upload team/model {tmp_path / 'out'} --private`."
+    assert sentence.startswith(
+        "Nothing was pushed: the text of the terms is not among the files: add a copy from https:"
     )
+    assert sentence.endswith(f"upload it then with `hf upload team/model {tmp_path / 'out'} --private`.")
     assert verify(tmp_path / "out")
     notice = (tmp_path / "out" / "Notice").read_text()
     sentence = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
@@ -332,10 +328,7 @@ def refusal(*arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ("tiny-lama-4bit", "new"),
-            "no finished experiment 'tiny-lama-4bit'; it has, closest name first: tiny-llama",
-        ),
+        (("tiny-lama-4bit", "new"), "no finished experiment 'tiny-lama-4bit'; it has, closest name first: tiny-ll"),
         (("tiny-llama-4bit", "new"), "'tiny-llama-4bit' is the beginning of 2 experiments: tiny-llama-4bit-ba"),
         ((LLAMA, "filled"), "filled is not empty; name a new folder for the export"),
         ((LLAMA, "filled/file"), "is a file; name a new folder"),
@@ -367,6 +360,5 @@ def test_an_experiment_that_failed_or_is_not_finished_says_so(place, tmp_path, m
         connection.execute("UPDATE experiment SET status = 'diverged', error = 'No finite loss.', cell_id = 'lost-s42', "
                            "training_id = 'lost-s42-0123' WHERE cell_id LIKE 'tiny-llama-4bit-baseline%'")  # fmt: skip
 
-    assert "lost-s42 has diverged and holds no model (No finite loss); run its sweep again." in refusal(
-        "lost-s42", "new"
-    )
+    sentence = "lost-s42 has diverged and holds no model (No finite loss); run its sweep again."
+    assert sentence in refusal("lost-s42", "new")

@@ -72,9 +72,8 @@ def test_further_sets_and_other_precisions_are_counted_once_an_adapter_and_their
     assert moved.dropout == own_work.dropout + 3 * own_work.dropout / 2
     without_passes = ("scoring.move_adapters=true", "scoring.moved_passes=false")
     assert work("demo", *without_passes).dropout == own_work.dropout
-    assert work("demo", "scoring.move_adapters=true").scoring - own_work.scoring == pytest.approx(
-        4 * 2 * BLOCK * 70 * 400
-    )
+    more = work("demo", "scoring.move_adapters=true").scoring - own_work.scoring
+    assert more == pytest.approx(4 * 2 * BLOCK * 70 * 400)
 
 
 def test_an_adapter_moves_to_the_other_width_only_where_the_sweep_has_it():

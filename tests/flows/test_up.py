@@ -29,16 +29,7 @@ from deployments import temporary_server
 from deployments.interruptions import interrupted_by_signals
 from deployments.notify import HEARTBEAT_SECONDS
 from deployments.prefect_api import HOST, ORIGINS, NoAnswer, answering
-from deployments.up import (
-    EVERYWHERE,
-    _environment,
-    _Server,
-    api_url,
-    keep_working,
-    refuse_open_server,
-    up,
-    version_on,
-)
+from deployments.up import EVERYWHERE, _environment, _Server, api_url, keep_working, refuse_open_server, up, version_on
 from deployments.workers import (
     BOUND_PROCESS,
     EARLY_ENDS,
@@ -56,20 +47,13 @@ from flows.sweep import sweep
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.locks import at_work, locked
-from tests.http_server import QuietHandler, http_server, version_server
+from tests.http_server import QuietHandler, http_server, replying, version_server
 
 
 @contextmanager
 def prefect_of(version: str):
     """A server that says it is Prefect of that version; yields its port."""
-
-    class Handler(QuietHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps(version).encode())
-
-    with http_server(Handler) as address:
+    with http_server(replying(json.dumps(version))) as address:
         yield urlsplit(address).port
 
 
@@ -181,9 +165,8 @@ def test_a_pool_that_a_worker_of_another_home_serves_is_refused_before_anything_
         register(api, {})
         monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "other"))
         deployed.clear()
-        with pytest.raises(
-            BadInput, match=f"pool triage of {api} is served by {own[0]['name']}, .*; choose another port"
-        ):
+        served = f"pool triage of {api} is served by {own[0]['name']}, .*; choose another port"
+        with pytest.raises(BadInput, match=served):
             register(api, {})
     assert deployed == []
 
@@ -236,25 +219,25 @@ def test_a_process_ends_with_the_command_that_started_it_whatever_that_does():
     assert process.wait(30) == -signal.SIGKILL
 
 
-@contextmanager
-def signals_kept():
-    """What `keep_working` leaves ignored, as in its process, comes back."""
+@pytest.fixture
+def watched_often(monkeypatch):
+    """`keep_working` looks often; what it leaves ignored, as in its process, comes back."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    monkeypatch.setattr("deployments.up.POLL_SECONDS", 0.01)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_says_where_to_read_why(monkeypatch):
+def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_it_is_said_where_to_read_why(
+    monkeypatch, watched_often
+):
     lines = []
     log = home() / "logs" / "prefect-worker-default.log"
-    monkeypatch.setattr("deployments.up.POLL_SECONDS", 0.01)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     workers = [Worker(queue, _environment(1), lines.append) for queue in QUEUES]
 
-    with signals_kept(), pytest.raises(BadInput, match=f"{EARLY_ENDS} consecutive .* in {log}. Fix the problem"):
+    with pytest.raises(BadInput, match=f"{EARLY_ENDS} consecutive .* in {log}. Fix the problem"):
         keep_working(SimpleNamespace(port=1, keep=lambda: None), workers)
 
     first = [line.split("(")[0] for line in lines if "ight" not in line]
@@ -262,17 +245,16 @@ def test_a_worker_that_ends_at_once_is_not_started_for_ever_and_the_sentence_say
     assert "Light worker started" in " ".join(lines) and log.exists()
 
 
-def test_no_worker_is_left_where_the_server_cannot_be_started_again(monkeypatch):
+def test_no_worker_is_left_where_the_server_cannot_be_started_again(monkeypatch, watched_often):
     workers = []
     monkeypatch.setattr("deployments.workers.BOUND_PROCESS", "-c")  # python -P -c prefect ...: ends by itself
-    monkeypatch.setattr("deployments.up.POLL_SECONDS", 0.01)
 
     def keep():
         if workers and workers[0]._process:
             raise BadInput("It ended.")
 
     workers += [Worker(queue, _environment(1), print) for queue in QUEUES]
-    with signals_kept(), pytest.raises(BadInput, match="It ended"):
+    with pytest.raises(BadInput, match="It ended"):
         keep_working(SimpleNamespace(port=1, keep=keep), workers)
     assert all(worker._process.poll() is not None for worker in workers)
 

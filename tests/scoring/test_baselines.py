@@ -4,13 +4,7 @@ import pytest
 from tasks.corpus.case import Case, to_json
 from tasks.corpus.manifest import DatasetManifest, SetEntry
 from tasks.scoring import baselines
-from tasks.scoring.baselines import (
-    LINEAR,
-    OF_A_DATASET,
-    baseline_scores_id,
-    dataset_baseline_id,
-    dataset_baseline_rows,
-)
+from tasks.scoring.baselines import LINEAR, OF_A_DATASET, baseline_scores_id, dataset_baseline_id, dataset_baseline_rows
 from tasks.spec import LABELS, Scoring
 from tests.test_spec import COSTS
 

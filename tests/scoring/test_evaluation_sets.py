@@ -123,9 +123,7 @@ def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every
     single, calm = (landed[landed.evaluation_set == name] for name in ("single", "calm"))
     assert len(single) == 3 and set(single.cases) == {1} and (single.exact_high - single.exact_low > 0.9).all()
     assert len(calm) == 3 and calm.value.isna().all() and all("no ED case in this set" in note for note in calm.note)
-    gates = query(
-        "SELECT state, gate.note FROM gate JOIN evaluation USING (evaluation_id) WHERE evaluation_set = 'calm'"
-    )
+    gates = query("SELECT state FROM gate JOIN evaluation USING (evaluation_id) WHERE evaluation_set = 'calm'")
     assert set(gates.state) == {"NOT AVAILABLE"} and len(gates) == 3
 
     wrong = "UPDATE prediction SET min_cost = 'HOME' WHERE min_cost <> 'HOME'"
@@ -133,9 +131,7 @@ def test_one_case_and_no_emergency_at_all_go_from_the_real_scoring_through_every
         con.execute(wrong)
         rows = run_audits(con)
 
-    assert rows["rules_before_test"] and rows["decision_counts_agree"], (
-        "audits recompute the rules that are not primary too"
-    )
+    assert rows["rules_before_test"] and rows["decision_counts_agree"], "of rules that are not primary too"
 
 
 def test_a_rise_of_the_scoring_version_judges_stored_scores_again_without_a_model(study, warehouse, monkeypatch):

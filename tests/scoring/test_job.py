@@ -164,9 +164,8 @@ def test_the_test_loss_its_perplexity_and_the_loss_of_each_case_are_stocks(study
     loss = np.concatenate(stock).mean()
     assert rows["evaluation"][0]["loss"] == pytest.approx(loss, rel=near(1e-4, LOSSES))
     assert rows["evaluation"][0]["perplexity"] == pytest.approx(np.exp(loss), rel=near(1e-3, 10 * LOSSES))
-    assert [r["nll"] for r in rows["prediction"]] == pytest.approx(
-        [own_values.mean() for own_values in stock], rel=near(1e-4, LOSS_OF_A_CASE)
-    )
+    by_case = [own_values.mean() for own_values in stock]
+    assert [r["nll"] for r in rows["prediction"]] == pytest.approx(by_case, rel=near(1e-4, LOSS_OF_A_CASE))
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
@@ -199,9 +198,7 @@ def test_an_adapter_that_gives_nan_seals_no_scores_and_is_named_with_its_count(s
     mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
     seal(folder, {}, list(read_manifest(folder)["files"]))
 
-    sentence = (
-        f"^{spec.cell_id}: 24 of 24 cases of calibration have scores that are NaN or infinite, .*; train it again"
-    )
+    sentence = f"^{spec.cell_id}: 24 of 24 cases of calibration have scores that are NaN or infinite, .*; train it"
     with pytest.raises(Diverged, match=sentence):
         score(args | {"folder": str(folder)}, tmp_path / "scores")
 
@@ -280,9 +277,8 @@ def test_the_untuned_model_scores_as_a_fresh_adapter_does_and_through_the_same_p
     assert sorted(p.name for p in (Path(args["home"]) / "prefixes").iterdir()) == stored, "no prefix of its own"
     stack = load_variant(Path(args["variant"]), backend().compute_path)
     fresh = add_lora(stack, spec.recipe, spec.training, spec.seed)
-    loaded = load_set(
-        Path(args["data"]), "test", load_template(Path(args["variant"]), DEFAULT), spec.training.max_tokens
-    )
+    template = load_template(Path(args["variant"]), DEFAULT)
+    loaded = load_set(Path(args["data"]), "test", template, spec.training.max_tokens)
     expected = score_cases(fresh, Prefix(stack, loaded.cases)).probabilities
     why = verify(tmp_path / "untuned")["mc_status"]
     assert why == "not available: the model is untuned, so every pass would be the same"
@@ -493,9 +489,8 @@ def test_the_primary_rule_is_repeated_in_each_pass(study):
     threshold = rows["evaluation"][0]["threshold"]
     passes = np.load(scores / "passes.npy", allow_pickle=False)
     ed = (passes[:, :, 0] >= threshold).mean(axis=0)
-    assert [r["decision_confidence"] for r in rows["mc_dropout"] if r["decision_majority"] == "ED"] == pytest.approx(
-        [share for share, r in zip(ed, rows["mc_dropout"], strict=True) if r["decision_majority"] == "ED"]
-    )
+    of_ed = [(share, r) for share, r in zip(ed, rows["mc_dropout"], strict=True) if r["decision_majority"] == "ED"]
+    assert [r["decision_confidence"] for _, r in of_ed] == pytest.approx([share for share, _ in of_ed])
     assert len(rows["review_flag"]) == 3 and len(rows["reliability"]) == 9 and len(rows["conformal"]) == 1
     assert {m["metric"] for m in rows["metric"]} >= {"brier", "ece", "ed_ece", "format_compliance"}
 
@@ -507,9 +502,7 @@ def test_an_evaluation_that_fails_leaves_the_landed_training_and_its_other_evalu
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
     ids = args["training_id"], scores.name, Path(args["variant"]), Path(args["data"])
     land.fn(spec, *ids)
-    land_failure(
-        spec, Path(args["variant"]), Path(args["data"]), RuntimeError("the disk was full while 100 passes were written")
-    )
+    land_failure(spec, Path(args["variant"]), Path(args["data"]), RuntimeError("the disk was full"))
     kept_rows = query("SELECT status, error, evaluation_id FROM experiment JOIN evaluation USING (training_id)")
     assert kept_rows.error.isna().all()
     assert kept_rows[["status", "evaluation_id"]].values.tolist() == [["completed", evaluation_id(scores.name)]]

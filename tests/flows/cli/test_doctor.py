@@ -27,7 +27,7 @@ from tasks.runtime.backend import os_version
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
 from tasks.runtime.files import file_digest
 from tasks.runtime.home import home
-from tests.http_server import QuietHandler, http_server
+from tests.http_server import http_server, replying
 from tests.place import PATIENT, ROOT
 from warehouse.connect import warehouse_path, writing
 from warehouse.rebuild import current
@@ -158,13 +158,7 @@ def test_a_sweep_tries_a_source_that_did_not_answer_in_time_and_not_one_that_say
     ],
 )
 def test_the_prefect_server_must_be_of_this_version(status, body, level, words, patient):
-    class Handler(QuietHandler):
-        def do_GET(self):
-            self.send_response(status if self.path == "/api/admin/version" else 404)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-    with http_server(Handler) as address:
+    with http_server(replying(body, status, "/api/admin/version")) as address:
         url = f"{address}/api"
         with temporary_settings({PREFECT_API_URL: url}):
             (finding,) = check_prefect_server()

@@ -36,10 +36,8 @@ def lines(study: str | None = None, claim: Row | None = None) -> list[str]:
 
 def test_without_a_claim_each_recipe_that_learned_something_has_its_verdict(published):
     tuned, recall, against, safe, *_, others, intervals, rest = found = lines("study")
-    assert tuned.startswith(
-        "smollm2-135m tuned, 3 seeds: whether 4 bits are as good as 8 bits in accuracy cannot be concluded: "
-        "-0.5 points [-3.5, +2.5]; it would take "
-    )
+    assert tuned.startswith("smollm2-135m tuned, 3 seeds: whether 4 bits are as good as 8 bits in accuracy ")
+    assert "cannot be concluded: -0.5 points [-3.5, +2.5]; it would take " in tuned
     assert recall.startswith("ED recall by each model's threshold +0.1 [-4.0, +4.2]: cannot conclude: ")
     assert against.startswith(
         "4 and 8 bits minus linear model (words, characters): macro-F1 -0.2 [-2.0, +1.6] and +0.4 [-1.5, +2.4] (no "
@@ -57,18 +55,18 @@ def test_without_a_claim_each_recipe_that_learned_something_has_its_verdict(publ
 def test_with_one_training_a_side_chance_in_training_is_said_to_be_left_out(published):
     found = lines("study_gemma")
     assert "it would take a second seed." in found[0] and "minus linear model" in found[2], "of another study"
-    assert found[-2] == (
-        "Points of a hundred, with 95 % intervals over 63 groups of cases; left out: chance in calibration, which sets "
-        "the thresholds, and with one training a side chance in training."
+    assert found[-2].startswith(
+        "Points of a hundred, with 95 % intervals over 63 groups of cases; left out: chance in "
     )
+    assert found[-2].endswith("and with one training a side chance in training.")
 
 
 def test_with_a_claim_the_answer_speaks_of_it_alone(published):
     accuracy, recall, fixed, *_ = found = lines("study", CLAIM)
     assert accuracy.startswith(
-        "smollm2-135m tuned, 3 trainings a side, 63 groups: whether 4 bits are as good as 8 bits in accuracy cannot be "
-        "concluded: -0.5 points [-3.5, +2.5]; it would take "
+        "smollm2-135m tuned, 3 trainings a side, 63 groups: whether 4 bits are as good as 8 bits in"
     )
+    assert "accuracy cannot be concluded: -0.5 points [-3.5, +2.5]; it would take " in accuracy
     assert accuracy.endswith("The margin, 2 points, is 494% of what 8 bits gain over the baseline in accuracy.")
     assert "in ED recall by each model's threshold cannot be concluded: +0.1 points [-4.0, +4.2]" in recall
     assert recall.endswith("In ED recall by each model's threshold 8 bits gain nothing over the baseline.")
@@ -193,10 +191,7 @@ ROW = Row(
     ("values", "words"),
     [
         ({}, "4 bits are within 2 points of 8 bits in accuracy: -0.2 points [-0.9, +0.5]."),
-        (
-            {"verdict": "not worse", "high": 0.03},
-            "4 bits are not worse by 2 points than 8 bits in accuracy: -0.2 points ",
-        ),
+        ({"verdict": "not worse", "high": 0.03}, "4 bits are not worse by 2 points than 8 bits in accuracy: -0.2 "),
         ({"verdict": "worse", "margin": 0.001}, "4 bits are worse by more than 0.1 points than 8 bits in accuracy: "),
         (
             {"verdict": "cannot conclude", "more_seeds": 4, "more_groups": 700},
