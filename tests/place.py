@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -202,6 +203,13 @@ class Place:
         """The same state elsewhere, to be changed by one test."""
         shutil.copytree(self.folder, folder)
         return Place(folder)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Until it holds, or for so long."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def one_sentence(text: str) -> bool:

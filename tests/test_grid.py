@@ -128,6 +128,10 @@ def refusal(name: str, *sets: str) -> str:
         ("[safety]", "[safety]\nfoo = 1", "foo", ["unknown key 'safety.foo'", "class_weights, cost_matrix"]),
         ("GP = 2, HOME = 1 }", "GP = 2 }", "class_weights", ["safety.class_weights", "no entry for HOME"]),
         ("ED = 1, GP = 100", "ED = 200, GP = 100", "cost_matrix", ["safety.cost_matrix", "right decision costs more"]),
+        ("GP = { ED = 2, GP = 1, HOME = 10 }, ", "", "cost_matrix", ["safety.cost_matrix", "no entry for GP"]),
+        ("GP = 1, HOME = 10", "GP = 1", "cost_matrix", ["safety.cost_matrix", "no entry for HOME"]),
+        ("ED = 5, GP = 2", "ED = 0, GP = 2", "class_weights", ["safety.class_weights", "greater than 0"]),
+        ("dropout = 0.1", "dropout = 1.0", "dropout = 1.0", ["recipe[2].dropout = 1", "less than 1"]),
         ('"tiny-llama", "tiny-gemma3"', '"tiny-llama", "tiny-llama"', "models =", ["duplicate name tiny-llama"]),
         ('"tiny-gemma3"]', '"no-such"]', "models =", ["unknown base model 'no-such'", "known are", "smollm2-135m"]),
         ('name = "balanced_safe"', 'name = "baseline"', 'name = "baseline"\nkind = "safety"', ["duplicate name baseline"]),
@@ -195,7 +199,7 @@ CLAIMING = SMOKE.replace("seeds = [42]", "seeds = [42, 43]").replace("[safety]",
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_primary_claim_names_its_line_and_what_to_do(old, new, marked, parts, grid_file):
-    text = CLAIMING.replace(old, new, 1) if old != "[safety]" else CLAIMING.replace("[safety]", new, 1)
+    text = CLAIMING.replace(old, new, 1)
     assert text != CLAIMING
     place = text.index("[primary]")
     message = refusal(path := grid_file(text))
@@ -408,10 +412,7 @@ def test_a_selection_of_what_is_not_there_says_what_is(narrowing, words):
     ("override", "words"),
     [
         ("training.num_layers=5", "training.num_layers = 5, but tiny-llama has 4 blocks; give at most 4."),
-        (
-            "training.target_modules=['self_attn.x']",
-            "do not fit tiny-llama: training.target_modules names 'self_attn.x'",
-        ),
+        ("training.target_modules=['self_attn.x']", "not fit tiny-llama: training.target_modules names 'self_attn.x'"),
     ],
 )
 def test_settings_that_a_model_of_known_shape_cannot_have_are_refused_before_anything_starts(override, words):

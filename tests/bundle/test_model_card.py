@@ -33,7 +33,7 @@ def card(card_bundle: Bundle) -> str:
         "metrics": [],
         "baselines": {},
         "conformal_miss": metric(),
-        "review": "no flag",
+        "review": "no",
         "data": "embedded",
         "sets": [],
     }

@@ -18,12 +18,8 @@ def swept(smoke, tmp_path_factory):
     """A sweep of one recipe in bfloat16 and 4 bits in a finished place, each adapter scored at mxfp4 too."""
     place = smoke[0].copy(tmp_path_factory.mktemp("precisions") / "place")
     few = place.folder / "few.jsonl"
-    few.write_text(
-        "".join(
-            f"{json.dumps({'text': record.case.text, 'label': record.case.label})}\n"
-            for record in adversarial_records()[:24]
-        )
-    )
+    cases = [record.case for record in adversarial_records()[:24]]
+    few.write_text("".join(json.dumps({"text": case.text, "label": case.label}) + "\n" for case in cases))
     sets = f'evaluation_set=[{{ name = "few", source = "{few}" }}]'
     options = ("--model", "tiny-llama", "--recipe", "balanced_safe")
     settings = [part for key in (PRECISIONS, MOVES, NO_PASSES, sets) for part in ("--set", key)]
@@ -34,10 +30,8 @@ def swept(smoke, tmp_path_factory):
 def test_bfloat16_is_trained_scored_and_landed_and_nothing_else_is_trained(swept):
     place, result = swept
     assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
-    trained = [
-        name for name, state in place.last_steps().items() if name.startswith("train ") and state[0] == "Completed"
-    ]
-    assert trained == ["train tiny-llama bf16 balanced_safe s42"]
+    done = [name for name, (state, _) in place.last_steps().items() if state == "Completed"]
+    assert [name for name in done if name.startswith("train ")] == ["train tiny-llama bf16 balanced_safe s42"]
     landed = place.query(
         "SELECT cell_id, bits, precision, group_size, compute_path FROM experiment "
         "WHERE recipe LIKE 'balanced_safe%' AND base_model = 'tiny-llama' AND precision NOT IN ('8bit') ORDER BY cell_id"
@@ -77,9 +71,8 @@ def test_moved_adapters_have_no_passes_where_a_grid_asks_for_none_and_fidelity_i
         "SELECT DISTINCT mc_status, mc_reason FROM evaluation JOIN experiment USING (training_id) "
         "WHERE recipe_kind = 'moved_adapter' AND evaluation_set = 'test'"
     )
-    assert reasons.values.tolist() == [
-        ["not available", "scoring.moved_passes is false, so that moved adapters have none"]
-    ]
+    ((status, reason),) = reasons.values.tolist()
+    assert status == "not available" and reason.startswith("scoring.moved_passes is false")
 
     rows = place.query(
         "SELECT precision, kl_mean_se, same_top1_se, perplexity_ratio_se FROM fidelity "

@@ -8,7 +8,7 @@ import pytest
 
 import flows
 from flows import reach_this_machine_directly
-from tests.http_server import QuietHandler, http_server
+from tests.http_server import http_server, replying
 
 NO_PROXY_ANSWERS = "http://127.0.0.1:9"
 SETTINGS = {"http": NO_PROXY_ANSWERS, "https": NO_PROXY_ANSWERS}
@@ -21,17 +21,10 @@ def without_variables(monkeypatch):
     monkeypatch.setattr(os, "environ", environment)
 
 
-class Answers(QuietHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-
 @pytest.fixture
 def server():
     """The address of a server on this machine."""
-    with http_server(Answers) as address:
+    with http_server(replying("")) as address:
         yield address
 
 

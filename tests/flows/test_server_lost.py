@@ -10,7 +10,7 @@ import pytest
 
 from deployments.temporary_server import LOST
 from tests.flows.test_kill import server_of
-from tests.place import Place, one_sentence
+from tests.place import Place, one_sentence, wait_until
 
 # Every process of Prefect's server but the first ends at once.
 NO_OTHER_SERVER = """
@@ -30,10 +30,7 @@ main()
 def test_a_sweep_without_any_server_ends_in_order_with_exit_code_one(tmp_path: Path):
     place = Place(tmp_path / "place", ("-c", NO_OTHER_SERVER))
     process = place.start("sweep", "smoke", "--model", "tiny-llama", "--recipe", "baseline", "--limit", "1")
-    deadline = time.monotonic() + 200
-    while "weights  tiny-llama" not in (place.folder / "out").read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)
-
+    wait_until(lambda: "weights  tiny-llama" in (place.folder / "out").read_text(), 200)
     child_processes = psutil.Process(process.pid).children(recursive=True)
     os.kill(server_of(place), signal.SIGKILL)
     killed = time.monotonic()

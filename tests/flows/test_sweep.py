@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import sqlite3
-import time
 
 import mlx.core as mx
 import pandas as pd
@@ -16,6 +15,7 @@ from tasks.precisions import of_bits
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.runtime.store import intact_manifest
+from tests.place import wait_until
 from tests.test_land import flip
 from tests.warehouse.rows import training
 from warehouse.landing import write_landing
@@ -192,9 +192,7 @@ def mended(smoke, failing, tmp_path_factory):
 
     with locked(removed):
         process = place.start("sweep", "smoke", "--model", "tiny-llama", "--set", "scoring.move_adapters=true")
-        deadline = time.monotonic() + 600
-        while not waiting_to_retry(place) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.2)
+        wait_until(lambda: waiting_to_retry(place) or process.poll() is not None, 600)
 
     result = place.finish(process)
     return place, smoke[0], result.returncode, result.stdout + result.stderr

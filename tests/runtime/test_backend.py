@@ -101,13 +101,8 @@ def test_studies_of_before_keep_their_ids_on_linux_and_on_a_mac_and_new_backends
         monkeypatch.setattr(module, "ENGINE_VERSION", 1)
 
     found = []
-    for machine, requested, cuda in (
-        (LINUX, None, False),
-        (MAC, None, False),
-        (LINUX, "cpu-packed", False),
-        (LINUX, None, True),
-    ):
-        on(machine, requested, cuda)
+    for become in ((LINUX, None), (MAC, None), (LINUX, "cpu-packed"), (LINUX, None, True)):
+        on(*become)
         found += ids()
 
     # Computed before there was a choice of backends.

@@ -28,8 +28,7 @@ from tasks.runtime.errors import (
 )
 from tasks.runtime.events import Event, Note, StepWarning
 from tasks.runtime.locks import accelerator_reserved, locked
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.place import ROOT, wait_until
 
 
 def step(name: str, args: dict, folder: Path, **options):
@@ -190,9 +189,7 @@ def process_id(event: Event) -> int:
 
 def ended(pid: int, seconds: float = 30.0) -> bool:
     """Whether a process ends within so long."""
-    deadline = time.monotonic() + seconds
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: not alive(pid), seconds)
     return not alive(pid)
 
 

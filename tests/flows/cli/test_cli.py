@@ -52,12 +52,8 @@ iterations = 2
 # What is typed, and what the sentence must hold. FILE stands for the bad file, which each case may write.
 GRID = {
     "unknown grid": (["sweep", "demoo"], ["no grid 'demoo'", "demo, paper, smoke, study, study_gemma, tuned"]),
-    "unknown key": (["sweep", "smoke", "--set", "training.layers=3"], ["--set training.layers=3", "num_layers"]),
-    "unknown model": (["sweep", "smoke", "--model", "gpt"], ["--model gpt", "smollm2-135m"]),
-    "unknown bits": (["sweep", "smoke", "--bits", "5"], ["no bits 5", "4, 8"]),
     "bits are numbers": (["sweep", "smoke", "--bits", "abc"], ["--bits", "integer"]),
     "unknown option": (["sweep", "smoke", "--modle", "x"], ["--modle"]),
-    "unfit group": (["sweep", "demo", "--set", "training.group_size=128", "--plan"], ["smollm2-135m", "64 or 32"]),
     "memory": (["sweep", "demo", "--memory", "-4GB", "--plan"], ["--memory: '-4GB' is not a number of bytes"]),
     "unquoted path": (["data", "check", "my", "cases.csv"], ["(cases.csv); put quotes around a path with spaces"]),
     "unquoted query": (["sql", "FROM", "leaderboard"], ["(leaderboard); put quotes around the whole query"]),
@@ -68,8 +64,6 @@ GRID = {
     "unknown command": (["frobnicate"], ["No such command 'frobnicate'; see triage -h"]),
     "missing argument": (["warehouse", "forget"], ["Missing argument 'study'; see triage warehouse forget -h"]),
     "no such choice": (["best", "--by", "size"], ["'--by': 'size' is not one of 'ed-recall', 'macro-f1'"]),
-    "folder as grid": (["sweep", ".", "--plan"], ["'.' is a folder where a grid is expected"]),
-    "plan of no cases": (["sweep", "smoke", "--plan", "--set", "data.source=no.csv"], ["no file or folder 'no.csv'"]),
     "other label": (["data", "check", "a.csv", "--label", "ED=HOME"], ["maps 'ED' to HOME", "the label ED itself"]),
     "revision": (["data", "check", "a.csv", "--revision", "v1"], ["revision (--revision) is for datasets on the Hub"]),
     "long name": (["init", "n" * 300], ["cannot be written (File name too long)", "choose another folder"]),

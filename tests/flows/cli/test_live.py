@@ -23,6 +23,7 @@ from tasks.runtime.events import (
     TrainingReport,
     ValidationReport,
 )
+from tests.place import wait_until
 from tests.warehouse.rows import land_arm
 from warehouse.load import load_all
 
@@ -55,9 +56,7 @@ def test_a_terminal_shows_a_row_per_experiment_and_the_step_below_and_breaks_lin
     with live(Console(file=out, force_terminal=True, width=70, color_system=None), selection):
         publish(f"train {cell}", TRAINING)
         publish(f"train {cell}", ValidationReport(iteration=10, split="valid", loss=1.5, always_ed=True))
-        deadline = time.monotonic() + 60  # it is drawn four times a second
-        while "loss 0.457" not in out.getvalue() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: "loss 0.457" in out.getvalue())  # it is drawn four times a second
         publish(f"land {cell}", ExperimentLanded())
 
     text = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", out.getvalue())

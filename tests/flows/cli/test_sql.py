@@ -10,14 +10,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from decimal import Decimal
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.place import Place, one_sentence
+from tests.place import Place, one_sentence, wait_until
 from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_waiting import held_warehouse
 from warehouse.connect import WAITING
@@ -151,10 +150,7 @@ def test_csv_and_json_give_all_rows_unless_fewer_are_asked_for(six):
 @pytest.mark.parametrize("query", ["FROM range(100000000000)", SLOW])
 def test_ctrl_c_ends_a_query_with_a_sentence(query, six):
     process = six.start("sql", query, "--csv", "--memory", "100GB", "--seconds", "300")
-    deadline = time.monotonic() + 60
-    while not is_open(six.warehouse, process.pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-
+    wait_until(lambda: is_open(six.warehouse, process.pid))
     process.send_signal(signal.SIGINT)
     result = six.finish(process)
     assert (result.returncode, result.stdout) == (130, "")

@@ -27,7 +27,7 @@ from tasks.runtime.errors import BadInput, Diverged, LostChild, SourceUnavailabl
 from tasks.runtime.events import ExperimentFailed
 from tests.flows.test_kill import has_gone
 from tests.http_server import version_server
-from tests.place import Place, one_sentence
+from tests.place import Place, one_sentence, wait_until
 from tests.warehouse.rows import land_arm
 from warehouse.load import load_all
 
@@ -156,10 +156,8 @@ class Started:
         return self.processes[-1]
 
     def wait_until_said(self, beginning):
-        deadline = time.monotonic() + 60
-        while not any(sentence.startswith(beginning) for sentence in self.sentences):
-            assert time.monotonic() < deadline, self.sentences
-            time.sleep(0.05)
+        wait_until(lambda: any(sentence.startswith(beginning) for sentence in self.sentences))
+        assert any(sentence.startswith(beginning) for sentence in self.sentences), self.sentences
 
 
 @pytest.fixture
@@ -234,9 +232,7 @@ def caffeinate(monkeypatch, tmp_path):
 
 
 def content_soon(path):
-    deadline = time.monotonic() + 30
-    while not (path.exists() and path.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: path.exists() and path.read_text())
     return path.read_text()
 
 

@@ -157,17 +157,11 @@ def test_the_forest_has_a_line_for_each_recipe_with_one_interval_and_for_each_pa
     labels = [mark["label"] for mark in marks]
     assert labels[:3] == ["smol\ngood, 3 seeds"] * 2 + ["smol\npoor, 1 seed"]
     assert labels[3:] == [f"smol\n{name}" for name in ("good s42", "good s43", "good s44", "poor s42")]
-    assert [mark["series"] for mark in marks] == [
-        "recipe",
-        "baseline",
-        "recipe",
-        *["one training"] * 4,
-    ]
+    assert [mark["series"] for mark in marks] == ["recipe", "baseline", "recipe", *["one training"] * 4]
 
     by_threshold = panels["Over-triage by threshold"]
-    (row,) = (
-        row for row in study.recipes if (row.recipe, row.metric, row.rule) == ("good", "over_triage", "target_recall")
-    )
+    of_good = ("good", "over_triage", "target_recall")
+    (row,) = (row for row in study.recipes if (row.recipe, row.metric, row.rule) == of_good)
     mean, baseline, *_ = by_threshold
     ends = [100 * end for end in (row.difference, row.low, row.high)]
     assert [mean[end] for end in ("x", "x_low", "x_high")] == ends

@@ -191,12 +191,8 @@ def test_a_reason_is_printed_whole_where_there_is_no_figure(landed, tmp_path, mo
 
 def test_the_review_table_has_catch_beside_load_and_the_models_of_a_recipe_together(tmp_path):
     """Rows as an earlier version landed them, without intervals, and of today."""
-    today = {
-        "wrong_flagged_low": 0.1,
-        "wrong_flagged_high": 0.9,
-        "missed_ed_flagged_low": 0.01,
-        "missed_ed_flagged_high": 0.9,
-    }
+    ends = {"low": 0.1, "high": 0.9}
+    today = {f"{of}_flagged_{end}": share for of in ("wrong", "missed_ed") for end, share in ends.items()}
     for seed, missed_ed, intervals in ((42, 4, {}), (43, 0, today)):
         id = f"t{seed}"
         rows = evaluation(f"e{id}", id, CASES, mc_status="available", mc_reason=None, mc_cases=60, mc_passes=50)

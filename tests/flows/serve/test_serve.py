@@ -17,6 +17,7 @@ from tasks.bundle.decision import Decision, answer
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.removal import refuse_while_working
 from tests.flows.test_predict import CELL, MARKER, cases_of
+from tests.place import wait_until
 
 JSON = {"Content-Type": "application/json"}
 
@@ -99,10 +100,7 @@ def test_a_body_that_breaks_off_is_counted_as_refused_and_prints_no_traceback(cl
     with socket.create_connection(("127.0.0.1", client.base_url.port)) as connection:
         connection.sendall(head + b'{"text": "a')
 
-    deadline = time.monotonic() + 20
-    while bad_requests(client) == count and time.monotonic() < deadline:
-        time.sleep(0.05)
-
+    wait_until(lambda: bad_requests(client) > count)
     assert bad_requests(client) == count + 1 and caplog.text == ""
     assert decide(client, "a").status_code == 200
 
@@ -154,11 +152,7 @@ def test_health_and_metrics_tell_of_the_model_and_of_no_text(client):
 def test_a_model_that_was_killed_is_a_sentence_and_the_next_text_starts_it_again(client):
     (child,) = (one for one in psutil.Process().children() if "tasks.runtime.child" in one.cmdline())
     child.kill()
-    for _ in range(600):
-        if client.get("/health").status_code == 503:
-            break
-        time.sleep(0.05)
-
+    wait_until(lambda: client.get("/health").status_code == 503)
     assert client.get("/health").json()["model"] == "lost"
     assert decide(client, "My head hurts").status_code == 200 and client.get("/health").status_code == 200
 
