@@ -4,6 +4,7 @@ import compileall
 import importlib.util
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from threading import Event
 
@@ -55,6 +56,7 @@ load_blas()
 use_device()
 settings.register_profile("gate", derandomize=True)  # whether a change lands is not left to chance
 settings.load_profile("gate")
+import_module("flows.cli.terminal")  # its console keeps the COLUMNS that it is imported under, which a test may set
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
