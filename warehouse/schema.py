@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 
@@ -281,3 +281,10 @@ def insert(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
         # anyway.
         with contextlib.suppress(duckdb.Error):
             con.unregister("incoming")
+
+
+def insert_rows(con: duckdb.DuckDBPyConnection, name: str, rows: list[dict[str, Any]]) -> None:
+    """As `insert`, for rows that all have the same columns."""
+    import pyarrow as pa  # a command that only reads does without
+
+    insert(con, name, pa.Table.from_pylist(rows))

@@ -9,13 +9,12 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 
 from tasks.judging.point_metrics import ED_AUROC, Floats
 from tasks.spec import LABELS
 from warehouse.comparison.cells import judged_cases
 from warehouse.comparison.differences import COST, LOSS, METRICS, differences
-from warehouse.schema import insert
+from warehouse.schema import insert_rows
 
 Pair = tuple[Any, ...]  # a row of a PairTable's view: its `keys`
 FIGURES = (
@@ -142,8 +141,7 @@ def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
                 ).fetchall()
 
         rows = [row for pair in pairs for row in figure_rows(con, table, pair)]
-        if rows:
-            insert(con, table.name, pa.Table.from_pylist(rows))
+        insert_rows(con, table.name, rows)
 
 
 def figure_rows(

@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 
 from warehouse.connect import transaction
+from warehouse.schema import insert_rows
 
 # What is shown together, since a pool names exactly these pairs: all evaluations, those of each study,
 # and those of the last sweep.
@@ -117,13 +118,13 @@ def refresh(con: duckdb.DuckDBPyConnection, sets: Collection[str] | None = None)
             looks = {digest: ids for digest, ids in looks.items() if ids[0] in present_ids}
 
         for pool, pairs in missing.items():
-            _insert(con, "pooled_metric", pool_rows(con, pool, pairs))
+            insert_rows(con, "pooled_metric", pool_rows(con, pool, pairs))
         for digest, ids in looks.items():
             con.execute(
                 "DELETE FROM adjusted_bound WHERE evaluation_id IN (SELECT unnest($ids))",
                 {"ids": ids},
             )
-            _insert(con, "adjusted_bound", bound_rows(con, digest, ids))
+            insert_rows(con, "adjusted_bound", bound_rows(con, digest, ids))
 
 
 def refresh_after(con: duckdb.DuckDBPyConnection, ids: Collection[str]) -> None:
@@ -172,12 +173,3 @@ def bound_rows(con: duckdb.DuckDBPyConnection, looks: str, ids: list[str]) -> li
         for id, of_model in zip(ids, gates, strict=True)
         for gate in of_model
     ]
-
-
-def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]]) -> None:
-    import pyarrow as pa
-
-    from warehouse.schema import insert
-
-    if rows:
-        insert(con, table, pa.Table.from_pylist(rows))
