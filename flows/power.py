@@ -22,6 +22,7 @@ from rich.console import Console
 
 from flows.cli.terminal import print_line
 from flows.report.figures import counted
+from flows.report.rules import COMMON_RULES
 from flows.report.typed_rows import TRAINED
 from flows.selection import Selection
 from tasks.corpus.case import Case, from_json
@@ -60,7 +61,6 @@ FIGURES = {
     "over_triage": "over-triage",
     "ed_auroc": "ED AUROC",
 }
-BY_THRESHOLD = ("ed_recall", "ed_f2", "over_triage")  # the others: by the most probable label
 MEASURED = """
 SELECT
     base_model, recipe, cases, groups,
@@ -129,9 +129,8 @@ def measured(figure: str) -> list[Measured]:
     """Rows of the warehouse; none while it cannot be read."""
     rows: Sequence[Any] = []
     if warehouse_path().is_file():
-        rule = "target_recall" if figure in BY_THRESHOLD else "argmax"
         with contextlib.suppress(Locked):
-            rows = query_rows(MEASURED, {"metric": figure, "rule": rule}).rows
+            rows = query_rows(MEASURED, {"metric": figure, "rule": COMMON_RULES[figure]}).rows
     return [
         Measured(model, recipe, cases, groups, (of_training, of_group, of_cell), qualifies)
         for model, recipe, cases, groups, of_training, of_group, of_cell, qualifies in rows

@@ -151,7 +151,7 @@ def test_the_published_components_are_those_of_the_published_rows():
             for row in published("accuracy"):
                 assert len(ids) == 6 and (row.cases, row.groups) == (len(judged.truth), judged.units)
             for figure, expected_components in components.items():
-                of = judged.cells("target_recall" if figure in power.BY_THRESHOLD else "argmax").measured(figure)
+                of = judged.cells(power.COMMON_RULES[figure]).measured(figure)
                 found = crossed(of.values[:3] - of.values[3:], of.influences[:3] - of.influences[3:])
                 assert found.components == pytest.approx(expected_components, abs=6e-7)
 
