@@ -198,7 +198,9 @@ def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> str:
     groups = rows_of(f"seed_group WHERE evaluation_id IN {listed(four)}")
     own = [row.evaluation_id for row in groups if row.seed_group == recipe.seed_group]
     both = [own, [four[id] for id in own]]
-    compared = [_compared([(id, baseline.evaluation_id) for id in side]) for side in both]
+    compared = [
+        _compared([(id, baseline.evaluation_id) for id in side], AGAINST_BASELINE) for side in both
+    ]
 
     parts = []
     for metric in AGAINST_BASELINE:
@@ -228,15 +230,17 @@ def _share(row: Row, reference: str) -> str:
     )
 
 
-def _compared(pairs: Collection[tuple[str, str]], margin: float = MARGIN) -> Figures:
-    """Differences of evaluations, first minus second, over trainings and groups of cases."""
+def _compared(
+    pairs: Collection[tuple[str, str]], metrics: Collection[str], margin: float = MARGIN
+) -> Figures:
+    """Differences of evaluations in these metrics, first minus second, over trainings and groups of cases."""
     from warehouse.comparison.cells import judged_cases  # NumPy and SciPy come with both
-    from warehouse.comparison.differences import METRICS, differences
+    from warehouse.comparison.differences import differences
 
     with reading() as con:
         cases = judged_cases(con, [id for pair in pairs for id in pair])
     one: list[tuple[dict[str, Any], range]] = [({}, range(len(pairs)))]
-    rows = differences(cases, one, ("argmax", THRESHOLD), (*METRICS, ED_AUROC), margin=margin)
+    rows = differences(cases, one, ("argmax", THRESHOLD), tuple(metrics), margin=margin)
     return by_metric([Row(**row) for row in rows])
 
 
@@ -256,7 +260,7 @@ def _of_claim(claim: Row, board: Board) -> list[str]:
         none = "the study's primary claim has no result on these cases yet"
         return [f"{about}, {' against '.join(map(_bits, sides))}: {none}.", fixed]
 
-    compared = _compared(pairs.values(), claim.margin)
+    compared = _compared(pairs.values(), NAMES, claim.margin)
     of_baseline = _baseline_on(board)
     lines = []
     for metric in claim.figures:
