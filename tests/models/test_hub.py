@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import gc
 import io
 import json
 import os
@@ -22,8 +23,7 @@ from tasks.models.sources import fetch as fetching
 from tasks.models.sources import hub_source
 from tasks.models.sources.fetch import availabilities, fetch_base
 from tasks.models.sources.hub_source import explain_hub_errors
-from tasks.runtime import store
-from tasks.runtime.children import stop_children
+from tasks.runtime import children, store
 from tasks.runtime.errors import BadInput, SourceUnavailable, Stopped, TriageError
 from tasks.runtime.events import Event, ProgressReport
 from tasks.runtime.home import home
@@ -292,16 +292,18 @@ def test_the_progress_of_a_hub_download_knows_the_run_that_it_belongs_to(acquire
     assert {variable for variable, _ in steps} == {"seen"}
 
 
-def test_a_download_ends_when_the_sweep_is_stopped(acquired):
+def test_a_download_ends_when_the_sweep_is_stopped_and_reports_nothing_afterwards(acquired, monkeypatch):
     steps = []
 
     def stop() -> None:
         steps.append("seen")
-        stop_children()
+        children.stop_children()
 
     with pytest.raises(Stopped):
         acquired(stop)
-    assert steps == ["seen"] and nothing_half_made(home())
+    monkeypatch.setattr(children, "_stopping", threading.Event())  # that of the next sweep
+    gc.collect()  # a bar that was left open is closed when it is freed
+    assert steps == ["seen"] and not children._stopping.is_set() and nothing_half_made(home())
 
 
 def test_a_name_that_no_repository_can_have_is_the_users_to_correct(hub, tmp_path):

@@ -17,6 +17,7 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -262,30 +263,33 @@ def _download(source: HubSource, progress: Progress) -> Path:
     """
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    options: dict[str, Any] = {
-        "etag_timeout": CONNECT_SECONDS,
-        "tqdm_class": _bar(source.repo, progress),
-    }
-    path = retry_while_busy(
-        lambda: hf_hub_download(source.repo, "config.json", revision=source.revision, **options)
-    )
-    config = Path(path)
-    verify_blob(config)  # before it is read: a damaged one must not stay in the cache
-    folder_source.check_config(config, source.repo)
-
-    # All files at one commit, although a branch may move between two requests.
-    commit = config.parent.name  # the cache has a folder of that name for each commit
-    snapshot = retry_while_busy(
-        lambda: snapshot_download(
-            source.repo, revision=commit, allow_patterns=list(folder_source.PATTERNS), **options
+    with _bar(source.repo, progress) as bar:
+        options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "tqdm_class": bar}
+        path = retry_while_busy(
+            lambda: hf_hub_download(source.repo, "config.json", revision=source.revision, **options)
         )
-    )
+        config = Path(path)
+        verify_blob(config)  # before it is read: a damaged one must not stay in the cache
+        folder_source.check_config(config, source.repo)
+
+        # All files at one commit, although a branch may move between two requests.
+        commit = config.parent.name  # the cache has a folder of that name for each commit
+        snapshot = retry_while_busy(
+            lambda: snapshot_download(
+                source.repo, revision=commit, allow_patterns=list(folder_source.PATTERNS), **options
+            )
+        )
     return Path(snapshot)
 
 
-def _bar(name: str, progress: Progress) -> type[Any]:
-    """A class for huggingface_hub's `tqdm_class`: reports bytes to `progress`, prints nothing."""
+@contextmanager
+def _bar(name: str, progress: Progress) -> Iterator[type[Any]]:
+    """A class for huggingface_hub's `tqdm_class`: while the block runs it reports bytes to
+    `progress`; it prints nothing.
+    """
     from tqdm import tqdm  # type: ignore[import-untyped]
+
+    is_over = threading.Event()
 
     class Bar(tqdm):
         """tqdm calls `display` at most ten times a second; `update` raises what that could not."""
@@ -297,7 +301,9 @@ def _bar(name: str, progress: Progress) -> type[Any]:
             super().__init__(*args, **{**kwargs, "disable": False, "gui": False})
 
         def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-            if self.unit == "B" and self.total and self.n:
+            # A bar of a download that failed displays itself once more when Python frees it, at any
+            # later time.
+            if self.unit == "B" and self.total and self.n and not is_over.is_set():
                 try:
                     progress(name, min(int(self.n), int(self.total)), int(self.total))
                 except TriageError as error:
@@ -310,7 +316,10 @@ def _bar(name: str, progress: Progress) -> type[Any]:
                 raise self._refusal
             return displayed
 
-    return Bar
+    try:
+        yield Bar
+    finally:
+        is_over.set()
 
 
 def retry_while_busy(request: Callable[[], T]) -> T:
