@@ -27,7 +27,7 @@ EXAMPLES = {example.label: example.text for example in load_prompt(WITH_EXAMPLES
 def grid(tmp_path, monkeypatch):
     """Writes a grid on four small given sets, of which one ends with an extra text; returns its path."""
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(console, "width", 200)  # wide enough for a sentence on one line
+    monkeypatch.setattr(console, "width", 1000)  # a sentence stays on one line, however long its path
 
     def write(extra: str | None = None, where: str = "valid") -> Path:
         (tmp_path / "cases").mkdir(exist_ok=True)
