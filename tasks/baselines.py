@@ -10,8 +10,9 @@ from typing import Any
 from tasks.caching import as_cached, run_job, step
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
-from tasks.judging.evaluation_rows import evaluation_of, judged_rows
-from tasks.judging.scores_folder import Rows, read_scores
+from tasks.judging.evaluation_rows import Evaluation, judged_rows
+from tasks.judging.point_metrics import Rows
+from tasks.judging.scores_folder import read_scores
 from tasks.landing import is_landed, land_rows, whole_row
 from tasks.models.manifest import VariantManifest, base_folder
 from tasks.precisions import Precision
@@ -120,7 +121,7 @@ def zero_shot(
     }
     for set_name, scores in folders.items():
         id = ids[set_name]
-        evaluation = evaluation_of(dataset, set_name, training, id, grid.scoring)
+        evaluation = Evaluation(id, set_name, dataset.sets[set_name], grid.scoring)
         _land(training, columns, dataset, id, judged_rows(evaluation, read_scores(scores)))
 
     evaluation_ids = [evaluation_id(id) for id in ids.values()]

@@ -129,7 +129,7 @@ def evaluate_sets(
     unlanded = {name: id for name, id in ids.items() if not is_landed(id)}
     dataset = DatasetManifest.read(data)
     for name, evaluation in unlanded.items():
-        rows = evaluation_rows(spec, training, folders[name], dataset, name)
+        rows = evaluation_rows(spec, folders[name], dataset, name)
         land_rows(evaluation, "evaluation", rows)
 
     evaluation_ids = list(ids.values())
@@ -154,7 +154,7 @@ def land(spec: ExperimentSpec, training: str, scores: str, variant: Path, data: 
     dataset = DatasetManifest.read(data)
     outcome = TrainingOutcome.of_complete(folder)
     of_training = training_rows(spec, training, weights, dataset, outcome)
-    judged = evaluation_rows(spec, training, folder / "scores" / scores, dataset)
+    judged = evaluation_rows(spec, folder / "scores" / scores, dataset)
     land_together([(training, "training", of_training), (evaluation, "evaluation", judged)])
 
     return evaluation
@@ -193,7 +193,7 @@ def move_adapter(
 
     dataset = DatasetManifest.read(data)
     rows = {
-        name: evaluation_rows(spec, moved_id, folder, dataset, name, is_moved=True)
+        name: evaluation_rows(spec, folder, dataset, name, is_moved=True)
         for name, folder in folders.items()
     }
     # The moved adapter takes the place of a training.

@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
+from tasks.corpus.manifest import SetEntry
 from tasks.grids.grid import known_models, load_grid
 from tasks.judging.decision_rules import record_rules
-from tasks.judging.evaluation_rows import judged_rows
+from tasks.judging.evaluation_rows import Evaluation, judged_rows
 from tasks.judging.scores_folder import (
     DropoutPasses,
-    Evaluation,
     EvaluationScores,
     ScoredCase,
     ScoresManifest,
     probability_table,
 )
-from tasks.spec import LABELS, ExperimentSpec, experiments, short_digest
+from tasks.spec import LABELS, ExperimentSpec, evaluation_id, experiments, short_digest
 from tasks.tuning.rows import cell_columns
 from tests.warehouse.rows import full, training
 from warehouse.landing import write_landing
@@ -87,7 +87,7 @@ class SyntheticStudy:
         evaluation.
         """
         id = f"{spec.cell_id}-{short_digest({'number': number})}"
-        evaluation = f"{id}-e{short_digest({'cases': self.cases})}"
+        scores_id = f"{id}-e{short_digest({'cases': self.cases})}"
         bits = spec.bits or 16
         values = cell_columns(spec) | {
             "cell_id": spec.cell_id,
@@ -117,9 +117,10 @@ class SyntheticStudy:
             test_scored_at=moment, shortened_cases=0, created=moment,
         )  # fmt: skip
         scores = EvaluationScores(calibration, test, rules, manifest, passes)
-        judged = Evaluation(evaluation, f"scores-{id}", id, "test", True, spec.recipe.rule, spec.scoring, spec.seed)
-        write_landing(root, evaluation, "evaluation", judged_rows(judged, scores))
-        return id, evaluation
+        entry = SetEntry(cases=self.cases, digest="test", labels={}, has_groups=True)
+        judged = Evaluation(scores_id, "test", entry, spec.scoring, spec.recipe.rule, spec.seed)
+        write_landing(root, evaluation_id(scores_id), "evaluation", judged_rows(judged, scores))
+        return id, evaluation_id(scores_id)
 
     def _scored(self, name: str, seed: int, random: np.random.Generator) -> tuple[list[ScoredCase], DropoutPasses]:
         """A set of cases, which all models share, as one model scores it."""

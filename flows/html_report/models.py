@@ -37,11 +37,11 @@ from flows.report.rules import (
     rules_note,
 )
 from flows.report.typed_rows import Row, grouped, metrics_named, rows_of
-from tasks.judging.gate_thresholds import ED_RECALL
-from tasks.spec import LABELS
+from tasks.spec import GATE_THRESHOLDS, LABELS
 from warehouse.connect import listed
 
 OWN = "own"  # the arm of the models that were trained at the precision at which they are judged
+ED_RECALL = GATE_THRESHOLDS["ed_recall"]
 APART = 1.02  # factor between two points of one size
 
 

@@ -11,9 +11,8 @@ from flows.report.typed_rows import Row, rows_of
 from tasks.bundle.bundle import NOT_A_DEVICE, SYNTHETIC
 from tasks.bundle.bundle import gate_figure as gate_figure
 from tasks.corpus.manifest import embedded_digests
-from tasks.judging.gate_thresholds import ED_RECALL
 from tasks.runtime.home import home
-from tasks.spec import EMBEDDED_EVALUATION_SETS
+from tasks.spec import EMBEDDED_EVALUATION_SETS, GATE_THRESHOLDS
 from warehouse.connect import listed, warehouse_path
 
 
@@ -51,12 +50,12 @@ def figure(
     return f"{texts[0]}{chr(10) if below else ' '}[{texts[1]}, {texts[2]}]"
 
 
-ed_recall_figure = partial(figure, gate=ED_RECALL)
+ed_recall_figure = partial(figure, gate=GATE_THRESHOLDS["ed_recall"])
 
 
 def interval(row: Row, name: str, digits: int = 3, below: bool = False) -> str:
     """The `figure` of the column `name` of a row with its interval, e.g. `ed_recall_low`."""
-    gate = ED_RECALL if name == "ed_recall" else None
+    gate = GATE_THRESHOLDS["ed_recall"] if name == "ed_recall" else None
     numbers = (getattr(row, column) for column in (name, f"{name}_low", f"{name}_high"))
     return figure(*numbers, digits=digits, below=below, gate=gate)
 
@@ -216,7 +215,7 @@ def verdict(row: Any) -> str:
     if row.ed_prevalence == 0:
         return "not judged:\nno ED case"
 
-    passes = row.ed_recall is not None and row.ed_recall >= ED_RECALL
+    passes = row.ed_recall is not None and row.ed_recall >= GATE_THRESHOLDS["ed_recall"]
     return "not judged:\nemergencies only" if passes else "unsafe"
 
 

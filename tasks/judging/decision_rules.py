@@ -5,15 +5,10 @@ The record, `rules.json` in a scores folder, is written before the first case of
 scored, and what decides on that set is read from it. It holds numbers alone, no case. Ties go to
 the more urgent label everywhere (LABELS is in order of urgency).
 
-Conformal sets: the labels that cannot be ruled out for a case, with a guaranteed ED miss rate.
-
-A case whose set is not exactly one label is an abstention: the model does not decide it.
-
-Class-conditional (Mondrian) split conformal prediction. Of n calibration cases of a class and a new
-one, exchangeable, the new one's probability of its class is below the k-th smallest of the n with
-probability at most k / (n + 1); so k = floor(miss rate x (n + 1)) keeps the miss rate, on average
-over calibration sets (Vovk, 2012). Cases of another source are not exchangeable, and nothing is
-guaranteed for them.
+Conformal sets: the labels that cannot be ruled out for a case, with a guaranteed ED miss rate. A
+case whose set is not exactly one label is an abstention: the model does not decide it. Method:
+class-conditional (Mondrian) split conformal prediction (Vovk, 2012). Cases of another source than
+the calibration cases are not exchangeable with them, and nothing is guaranteed for them.
 """
 
 from __future__ import annotations
@@ -30,9 +25,9 @@ from pydantic import TypeAdapter
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from tasks.judging.intervals import Groups, clopper_pearson
-from tasks.judging.metrics import Metric, joined_notes, label_probabilities, share_metric
-from tasks.judging.point_metrics import Costs, Floats, cost_array, label_codes
+from tasks.judging.intervals import Groups, clopper_pearson, joined_notes
+from tasks.judging.metrics import label_probabilities, share_metric
+from tasks.judging.point_metrics import Costs, Floats, Row, cost_array, label_codes
 from tasks.spec import LABELS, Label
 
 SMALLEST_P = 1e-12  # a probability that float32 rounded to 0 still needs a finite logarithm
@@ -117,11 +112,15 @@ def target_recall_threshold(
     if n_ed == 0:
         return None
 
-    # 1 - 0.9 is a little under 0.1 in floating point, hence the small term.
-    allowed_misses = min(math.floor((1 - target) * (n_ed + 1) + 1e-9), n_ed - 1)
+    allowed_misses = min(_allowed_misses(n_ed, 1 - target), n_ed - 1)
     value = float(ed_scores[allowed_misses])
     misses = int((ed_scores < value).sum())
     return Threshold(value, allowed_misses, misses, n_ed, clopper_pearson(n_ed - misses, n_ed)[0])
+
+
+def _allowed_misses(cases: int, miss_rate: float) -> int:
+    # The small term makes up for products such as 0.05 x 20, which may fall just below 1.
+    return math.floor(miss_rate * (cases + 1) + 1e-9)
 
 
 def fit_vector_scaling(log_p: ArrayLike, labels: Sequence[str]) -> VectorScaling:
@@ -290,17 +289,13 @@ MOVED = "no guarantee here: the thresholds were chosen for the adapter at its ow
 def conformal_threshold(scores: ArrayLike, miss_rate: float) -> float:
     """The k-th smallest probability that calibration cases of a class have of it.
 
-    k = floor(miss_rate (n + 1)); a new case of the class falls below with probability at most
-    k / (n + 1). 0, which rules nothing out, where k is 0.
+    k = floor(miss_rate (n + 1)): where the n cases and a new one of the class are exchangeable, the
+    new one falls below with probability at most k / (n + 1), on average over calibration sets. 0,
+    which rules nothing out, where k is 0.
     """
     values = np.sort(np.asarray(scores, dtype=np.float64))
     k = _allowed_misses(len(values), miss_rate)
     return float(values[k - 1]) if k >= 1 else 0.0
-
-
-def _allowed_misses(cases: int, miss_rate: float) -> int:
-    # The small term makes up for products such as 0.05 x 20, which may fall just below 1.
-    return math.floor(miss_rate * (cases + 1) + 1e-9)
 
 
 def conformal_sets(p: ArrayLike, thresholds: ArrayLike) -> NDArray[np.bool_]:
@@ -315,7 +310,7 @@ def judge_conformal(
     groups: Groups | None = None,
     seed: int = 0,
     caveat: str | None = None,
-) -> dict[str, float | int | str | None]:
+) -> Row:
     """Thresholds from the calibration cases, and how their sets do on the judged cases: columns of
     the table `conformal`, None where there is nothing to count.
 
@@ -335,14 +330,10 @@ def judge_conformal(
     is_ed = truth == 0
     ed_cases = int(is_ed.sum())
 
-    def share(hits: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Metric:
-        of_rows = None if groups is None else [groups[row] for row in np.flatnonzero(rows).tolist()]
-        return share_metric("share", hits[rows], of_rows, seed)
-
-    miss = share(is_missed, is_ed)
+    miss = share_metric("miss", is_missed, groups, seed, among=is_ed)
     # A case whose set has one label is decided wrongly where the true label is missing from it.
-    error = share(is_missed, is_decided)
-    abstain = share(~is_decided, np.ones_like(is_decided))
+    error = share_metric("error", is_missed, groups, seed, among=is_decided)
+    abstain = share_metric("abstain", ~is_decided, groups, seed)
     too_few = [
         f"{len(p)} calibration cases of {label} are too few to rule it out at {miss_rate:g}"
         for label, p in zip(LABELS, own_probabilities, strict=True)
@@ -358,16 +349,16 @@ def judge_conformal(
         "calibration_ed": len(own_probabilities[0]),
         "ed_cases": ed_cases,
         "ed_missed": int(is_missed[is_ed].sum()) if ed_cases else None,
-        "ed_miss_rate": miss.value,
-        "miss_low": miss.low,
-        "miss_high": miss.high,
-        "miss_method": miss.method if ed_cases else None,
+        "ed_miss_rate": miss["value"],
+        "miss_low": miss["low"],
+        "miss_high": miss["high"],
+        "miss_method": miss["method"] if ed_cases else None,
         "abstain_rate": float((~is_decided).mean()),
-        "abstain_low": abstain.low,
-        "abstain_high": abstain.high,
+        "abstain_low": abstain["low"],
+        "abstain_high": abstain["high"],
         "mean_set_size": float(set_sizes.mean()),
-        "error_decided": error.value,
-        "error_low": error.low,
-        "error_high": error.high,
+        "error_decided": error["value"],
+        "error_low": error["low"],
+        "error_high": error["high"],
         "note": joined_notes(caveat, *too_few, no_ed),
     }

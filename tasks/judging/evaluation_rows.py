@@ -9,26 +9,25 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tasks.corpus.manifest import DatasetManifest
-from tasks.judging.decision_rules import EXTERNAL, MOVED, RuleRecord, judge_conformal
-from tasks.judging.gates import Gate, Verdict, judge_gates
-from tasks.judging.intervals import UnitDraws, interval_columns
-from tasks.judging.metrics import (
-    MIN_CASES,
-    Metric,
-    joined_notes,
-    metric_table,
-    subgroup_metrics,
-    subgroup_rows,
+from tasks.corpus.manifest import DatasetManifest, SetEntry
+from tasks.judging.decision_rules import (
+    EXTERNAL,
+    MOVED,
+    ChosenRule,
+    RuleRecord,
+    judge_conformal,
 )
-from tasks.judging.point_metrics import METRICS, Floats, label_codes
+from tasks.judging.gates import Verdict, judge_gates
+from tasks.judging.intervals import UnitDraws, interval_columns, joined_notes, metric_row
+from tasks.judging.metrics import metric_table, share_metric, subgroup_metrics, subgroup_rows
+from tasks.judging.point_metrics import METRICS, MIN_UNITS, Costs, Floats, Row, Rows, label_codes
 from tasks.judging.score_metrics import (
     ClassScores,
     calibration_table,
@@ -38,24 +37,47 @@ from tasks.judging.score_metrics import (
     score_metrics,
 )
 from tasks.judging.scores_folder import (
-    Evaluation,
     EvaluationScores,
-    JudgedScores,
-    Row,
-    Rows,
-    generation_metrics,
+    ScoredCase,
+    WrittenAnswer,
     probability_table,
     read_scores,
 )
 from tasks.judging.uncertainty import entropy_nats, judge_review, summarise_passes
-from tasks.spec import LABELS, SCORING_VERSION, ExperimentSpec, Scoring, evaluation_id
+from tasks.runtime.errors import BadInput
+from tasks.spec import (
+    LABELS,
+    SCORING_VERSION,
+    ExperimentSpec,
+    Label,
+    Scoring,
+    evaluation_id,
+    training_of,
+)
 
 LARGEST_EXPONENT = 700.0  # exp of more is no finite number
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """How the scores with the id `scores_id` of the set `name` of a dataset are judged.
+
+    `rule`: the primary rule, which the gates are about; of a baseline argmax, beside which the other
+    rules stand. `is_moved`: the rules, and the scores of the calibration cases, are those of the
+    adapter at its own precision.
+    """
+
+    scores_id: str
+    name: str
+    entry: SetEntry
+    scoring: Scoring
+    rule: str = "argmax"
+    seed: int = 0
+    is_moved: bool = False
+
+
 def evaluation_rows(
     spec: ExperimentSpec,
-    training_id: str,
     scores: Path,
     dataset: DatasetManifest,
     name: str = "test",
@@ -63,84 +85,106 @@ def evaluation_rows(
 ) -> dict[str, Rows]:
     """All landing rows of one evaluation, by table.
 
-    `scores`: the sealed scores folder, which has the name of its id; `name`: of the
-    judged set, one of `dataset`. Rules are chosen on the training dataset's
-    calibration set, whichever set is judged. `is_moved`: as in Evaluation.
+    `scores`: the sealed scores folder, which has the name of its id; `name`: of the judged set, one
+    of `dataset`. Rules are chosen on the training dataset's calibration set, whichever set is
+    judged. `is_moved`: as in Evaluation.
     """
     rule = spec.recipe.rule
-    evaluation = evaluation_of(
-        dataset, name, training_id, scores.name, spec.scoring, rule, spec.seed, is_moved
-    )
+    entry = dataset.sets[name]
+    evaluation = Evaluation(scores.name, name, entry, spec.scoring, rule, spec.seed, is_moved)
     return judged_rows(evaluation, read_scores(scores))
 
 
-def evaluation_of(
-    dataset: DatasetManifest,
-    name: str,
-    training_id: str,
-    scores_id: str,
-    scoring: Scoring,
-    rule: str = "argmax",
-    seed: int = 0,
-    is_moved: bool = False,
-) -> Evaluation:
-    """How scores of the set `name` of a dataset are judged. Of a baseline argmax is the primary rule,
-    and the other rules stand beside it.
+class JudgedScores:
+    """Scores with the decisions of each rule on the judged set, by the name of the rule; None where
+    it is not available.
+
+    `p`: label probabilities, shape (cases, 3); `groups`: None for a set without groups. Raises
+    BadInput if a case is in both the calibration and the judged set.
     """
-    entry = dataset.sets[name]
-    return Evaluation(
-        evaluation_id=evaluation_id(scores_id),
-        scores_id=scores_id,
-        training_id=training_id,
-        set_digest=entry.digest,
-        has_groups=entry.has_groups,
-        rule=rule,
-        scoring=scoring,
-        seed=seed,
-        evaluation_set=name,
-        is_moved=is_moved,
-    )
+
+    def __init__(self, evaluation: Evaluation, scores: EvaluationScores) -> None:
+        refuse_overlap(scores.calibration, scores.judged, evaluation.name)
+        self.evaluation = evaluation
+        self.scores = scores
+        self.seed = evaluation.seed
+        self.costs = evaluation.scoring.cost_matrix
+        self.cases = scores.judged
+        self.labels: list[Label] = [case.label for case in self.cases]
+        self.groups = [case.group for case in self.cases] if evaluation.entry.has_groups else None
+        self.p = probability_table(self.cases)
+
+        rules = scores.rules.rules
+        self.decisions = {name: rule.decide(self.p, self.costs) for name, rule in rules.items()}
+        self.primary = rules[evaluation.rule]
+        self.primary_decisions = self.decisions[evaluation.rule]
+        self.argmax = self.decisions["argmax"] or []
+
+    def rows_of(self, case_ids: Sequence[str]) -> list[int]:
+        """Positions of the given cases in the judged set."""
+        position = {case.case_id: row for row, case in enumerate(self.cases)}
+        return [position[case_id] for case_id in case_ids]
+
+    def groups_of(self, rows: Sequence[int]) -> list[str | None] | None:
+        """The groups of the cases at these positions; None for a set without groups."""
+        return self.groups and [self.groups[row] for row in rows]
+
+
+def refuse_overlap(
+    calibration: Sequence[ScoredCase], judged: Sequence[ScoredCase], evaluation_set: str
+) -> None:
+    """Raise BadInput if a case is in both sets, by id or by the digest of its text: a rule chosen on
+    test cases proves nothing.
+
+    The ids of an external set and the dataset's may both count from 1, so they are not compared.
+    """
+    identifiers = {"case id": "case_id", "text digest": "case_digest"}
+    if evaluation_set != "test":
+        del identifiers["case id"]
+    for identifier, name in identifiers.items():
+        of_calibration = {getattr(case, name) for case in calibration}
+        shared = sorted(of_calibration & {getattr(case, name) for case in judged})
+        if shared:
+            raise BadInput(
+                f"The calibration set overlaps the test set in {len(shared)} cases "
+                f"(same {identifier}, first {shared[0]!r}): "
+                "split the cases again so that each is in one set only."
+            )
 
 
 def judged_rows(evaluation: Evaluation, scores: EvaluationScores) -> dict[str, Rows]:
     """All landing rows of one evaluation, a model's or a baseline's, by table."""
-    judged = JudgedScores.of(evaluation, scores)
+    judged = JudgedScores(evaluation, scores)
     gates, verdict = _gates(judged)
-    passes = scores.passes
     dropout: Rows = []
-    if passes is not None and passes.case_ids:
-        dropout = summarise_passes(passes.p, evaluation.scoring.review_entropy)
+    if scores.passes is not None and scores.passes.case_ids:
+        dropout = summarise_passes(scores.passes.p, evaluation.scoring.review_entropy)
 
+    of_scores = _score_rows(judged)
+    metrics = [*_rule_metric_rows(judged), *_further_metric_rows(judged), *of_scores.pop("metric")]
     rows = {
         "evaluation": [_evaluation_row(judged, verdict, dropout)],
         "prediction": _prediction_rows(judged),
-        "metric": [*_rule_metric_rows(judged), *_further_metric_rows(judged)],
+        "metric": metrics,
         "decision_rule": rule_rows(scores.rules, scores.manifest.test_scored_at),
-        "gate": [{"gate": gate.name, **_but_name(gate)} for gate in gates],
+        "gate": gates,
         "mc_dropout": _mc_dropout_rows(judged, dropout),
         "reliability": reliability_rows(judged.labels, judged.p[:, 0]),
         "conformal": [_conformal_row(judged)],
         "review_flag": _review_flag_rows(judged, dropout),
+        **of_scores,
     }
-    of_scores = _score_rows(judged)
-    rows["metric"] += of_scores.pop("metric")
+    id = evaluation_id(evaluation.scores_id)
     return {
-        table: [{"evaluation_id": evaluation.evaluation_id, **row} for row in of_table]
-        for table, of_table in (rows | of_scores).items()
+        table: [{"evaluation_id": id, **row} for row in of_table]
+        for table, of_table in rows.items()
     }
-
-
-def _but_name(figure: Metric | Gate) -> Row:
-    columns = asdict(figure)
-    del columns["name"]
-    return columns
 
 
 def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: Rows) -> Row:
     evaluation = judged.evaluation
     manifest = judged.scores.manifest
     threshold = judged.primary.threshold
-    costs = evaluation.scoring.cost_matrix
     hits = [a == b for a, b in zip(judged.argmax, judged.labels, strict=True)]
     created = datetime.fromisoformat(manifest.created).astimezone(UTC).replace(tzinfo=None)
 
@@ -151,13 +195,13 @@ def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: Rows) -> Ro
         loss = sum(losses) / sum(case.tokens for case in judged.cases)
 
     return {
-        "training_id": evaluation.training_id,
+        "training_id": training_of(evaluation.scores_id),
         "scores_id": evaluation.scores_id,
-        "evaluation_set": evaluation.evaluation_set,
-        "set_digest": evaluation.set_digest,
+        "evaluation_set": evaluation.name,
+        "set_digest": evaluation.entry.digest,
         "cases": len(judged.cases),
         "calibration_cases": len(judged.scores.calibration),
-        "has_groups": evaluation.has_groups,
+        "has_groups": evaluation.entry.has_groups,
         "accuracy": float(np.mean(hits)),
         "primary_rule": evaluation.rule,
         "threshold": threshold.value if threshold else None,
@@ -167,7 +211,7 @@ def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: Rows) -> Ro
         "scoring_version": SCORING_VERSION,
         "created_at": created,
         "shortened_cases": manifest.shortened_cases,
-        "cost_matrix": json.dumps(costs) if costs else None,
+        "cost_matrix": json.dumps(judged.costs) if judged.costs else None,
         "review_entropy": evaluation.scoring.review_entropy,
         "loss": loss,
         "perplexity": None if loss is None else math.exp(min(loss, LARGEST_EXPONENT)),
@@ -207,63 +251,74 @@ def _prediction_rows(judged: JudgedScores) -> Rows:
 def _rule_metric_rows(judged: JudgedScores) -> Rows:
     """Metric rows of the decisions of each rule."""
     rows = []
-    costs = judged.evaluation.scoring.cost_matrix
-    seed = judged.evaluation.seed
-    for name, decisions in judged.decisions.items():
-        rule_note = judged.scores.rules.rules[name].note
+    cases = len(judged.labels)
+    for rule, decisions in judged.decisions.items():
+        note = judged.scores.rules.rules[rule].note
         if decisions is None:
-            cases = len(judged.labels)
-            metrics = [Metric.without_interval(one, None, cases, rule_note) for one in METRICS]
+            metrics = [metric_row(name, None, cases, note) for name in METRICS]
         else:
-            table = metric_table(judged.labels, decisions, judged.groups, costs, seed)
-            metrics = [replace(one, note=joined_notes(one.note, rule_note)) for one in table]
-        rows += [_metric_row(metric, name) for metric in metrics]
+            metrics = metric_table(
+                judged.labels, decisions, judged.groups, judged.costs, judged.seed
+            )
+            metrics = [row | {"note": joined_notes(row["note"], note)} for row in metrics]
+        rows += [{"rule": rule, **row} for row in metrics]
 
     return rows
 
 
-def _metric_row(metric: Metric, rule: str = "argmax") -> Row:
-    """A row of the table metric; what no rule decides is listed under argmax."""
-    return {"rule": rule, "metric": metric.name, **_but_name(metric)}
-
-
 def _further_metric_rows(judged: JudgedScores) -> Rows:
-    """Metric rows of calibration and of written answers."""
-    seed = judged.evaluation.seed
-    metrics = calibration_table(judged.labels, judged.p, judged.groups, seed)
+    """Metric rows of calibration and of written answers, under argmax: no rule decides them."""
+    metrics = calibration_table(judged.labels, judged.p, judged.groups, judged.seed)
     answers = judged.scores.answers
     if answers is not None:
         rows = judged.rows_of([answer.case_id for answer in answers])
-        metrics += generation_metrics(
-            answers,
-            [judged.argmax[row] for row in rows],
-            len(judged.cases),
-            judged.groups_of(rows),
-            seed,
-        )
+        scored = [judged.argmax[row] for row in rows]
+        groups = judged.groups_of(rows)
+        metrics += generation_metrics(answers, scored, len(judged.cases), groups, judged.seed)
 
-    return [_metric_row(metric) for metric in metrics]
+    return [{"rule": "argmax", **row} for row in metrics]
+
+
+def generation_metrics(
+    answers: Sequence[WrittenAnswer],
+    scored: Sequence[str],
+    cases: int,
+    groups: Sequence[str | None] | None = None,
+    seed: int = 0,
+) -> Rows:
+    """Metrics format_compliance and generation_agreement of a sample of `cases` cases.
+
+    format_compliance: the answer is one label and nothing else. generation_agreement: its only
+    label is `scored`, the argmax of the label probabilities; an answer without one disagrees.
+    `scored` and `groups` belong to the answered cases.
+    """
+    is_exact = [answer.exact for answer in answers]
+    agrees = [answer.label == label for answer, label in zip(answers, scored, strict=True)]
+    note = f"greedy, {len(answers)} of {cases} cases"
+    shares = {"format_compliance": is_exact, "generation_agreement": agrees}
+    return [share_metric(name, hits, groups, seed, note) for name, hits in shares.items()]
 
 
 def rule_rows(record: RuleRecord, scored_at: str) -> Rows:
     """Rows of decision_rule, one per rule. `scored_at`: when scoring the judged set began."""
     rows = []
     for rule in record.rules.values():
-        threshold = rule.threshold
+        threshold = asdict(rule.threshold) if rule.threshold else {}
         scaling = rule.scaling
+        bias_ed, bias_gp, bias_home = scaling.biases if scaling else (None, None, None)
         rows.append(
             {
                 "rule": rule.rule,
-                "threshold": threshold.value if threshold else None,
-                "allowed_misses": threshold.allowed_misses if threshold else None,
-                "misses": threshold.misses if threshold else None,
-                "n_ed": threshold.n_ed if threshold else None,
-                "bound": threshold.bound if threshold else None,
-                "temperature": scaling.temperature if scaling else None,
-                "bias_ed": scaling.biases[0] if scaling else None,
-                "bias_gp": scaling.biases[1] if scaling else None,
-                "bias_home": scaling.biases[2] if scaling else None,
-                "at_bound": scaling.at_bound if scaling else None,
+                "threshold": threshold.get("value"),
+                "allowed_misses": threshold.get("allowed_misses"),
+                "misses": threshold.get("misses"),
+                "n_ed": threshold.get("n_ed"),
+                "bound": threshold.get("bound"),
+                "temperature": scaling and scaling.temperature,
+                "bias_ed": bias_ed,
+                "bias_gp": bias_gp,
+                "bias_home": bias_home,
+                "at_bound": scaling and scaling.at_bound,
                 "target": record.target if rule.rule == "target_recall" else None,
                 "calibration_digest": record.calibration_digest,
                 "chosen_at": record.chosen_at,
@@ -275,20 +330,19 @@ def rule_rows(record: RuleRecord, scored_at: str) -> Rows:
     return rows
 
 
-def _gates(judged: JudgedScores) -> tuple[list[Gate], Verdict]:
+def _gates(judged: JudgedScores) -> tuple[Rows, Verdict]:
     """Gates of the primary rule; a rule that is not available passes none of them."""
     decisions = judged.primary_decisions
-    # Judging the truth against itself gives each gate's name, threshold and number of cases.
+    # Judging the truth against itself gives each gate's threshold, method and number of cases.
     gates, verdict = judge_gates(
-        judged.labels, decisions or judged.labels, judged.groups, judged.evaluation.seed
+        judged.labels, decisions or judged.labels, judged.groups, judged.seed
     )
     if decisions is not None:
         return gates, verdict
 
-    figures = ("value", "bound", "successes", *interval_columns(None, None))
-    without: dict[str, Any] = dict.fromkeys(figures)
-    note = judged.primary.note
-    return [replace(gate, state="NOT AVAILABLE", note=note, **without) for gate in gates], "unsafe"
+    without = dict.fromkeys(("value", "bound", "successes", *interval_columns()))
+    state = {"state": "NOT AVAILABLE", "note": judged.primary.note}
+    return [gate | without | state for gate in gates], "unsafe"
 
 
 def _score_rows(judged: JudgedScores) -> dict[str, Rows]:
@@ -299,12 +353,12 @@ def _score_rows(judged: JudgedScores) -> dict[str, Rows]:
     subgroups = subgroup_rows([case.subgroup or {} for case in judged.cases])
     everyone = np.arange(len(truth))
     whole = [ClassScores(label, judged.p, truth, everyone) for label in LABELS]
-    parts = [ClassScores("ED", judged.p, truth, rows, MIN_CASES) for rows in subgroups.values()]
+    parts = [ClassScores("ED", judged.p, truth, rows, MIN_UNITS) for rows in subgroups.values()]
 
     # A column for each subgroup: whether the case is of it.
     marks = [np.isin(everyone, rows).astype(np.int64) for rows in subgroups.values()]
     features = np.column_stack([judged.p, np.eye(len(LABELS))[truth], *marks])
-    draws = UnitDraws.of(features, judged.groups, judged.evaluation.seed)
+    draws = UnitDraws.of(features, judged.groups, judged.seed)
     curve = decision_curve(judged.p[:, 0], (truth == 0).astype(np.int64), draws)
     metrics, (resampled_curve,) = score_metrics([*whole, *parts], draws, [curve])
 
@@ -312,30 +366,20 @@ def _score_rows(judged: JudgedScores) -> dict[str, Rows]:
     of_rule = {}
     if decisions is not None:
         of_rule = subgroup_metrics(
-            subgroups,
-            judged.labels,
-            decisions,
-            judged.groups,
-            judged.evaluation.scoring.cost_matrix,
-            judged.evaluation.seed,
+            subgroups, judged.labels, decisions, judged.groups, judged.costs, judged.seed
         )
 
-    of_subgroups: Rows = []
+    apart = interval_columns()
+    of_subgroups = []
     for subgroup, of_scores in zip(subgroups, metrics[len(whole) :], strict=True):
         field, value = subgroup
         for metric in [*of_rule.get(subgroup, []), *of_scores]:
-            columns = {
-                name: getattr(metric, name)
-                for name in ("value", "low", "high", "method", "n", "note")
-            }
-            of_subgroups.append(
-                {"field": field, "subgroup": value, "metric": metric.name, **columns}
-            )
+            columns = {name: figure for name, figure in metric.items() if name not in apart}
+            of_subgroups.append({"field": field, "subgroup": value, **columns})
 
+    of_classes = [metric for of_class in metrics[: len(whole)] for metric in of_class]
     return {
-        "metric": [
-            _metric_row(metric) for of_class in metrics[: len(whole)] for metric in of_class
-        ],
+        "metric": [{"rule": "argmax", **metric} for metric in of_classes],
         "net_benefit": net_benefits(curve, resampled_curve, draws),
         "subgroup_metric": of_subgroups,
     }
@@ -347,21 +391,20 @@ def _mc_dropout_rows(judged: JudgedScores, dropout: Rows) -> Rows:
     if passes is None or not dropout:
         return []
 
-    votes = primary_votes(judged, passes.p)
+    votes = primary_votes(judged.primary, passes.p, judged.costs)
     return [
         {"case_id": case_id, **case, **vote}
         for case_id, case, vote in zip(passes.case_ids, dropout, votes, strict=True)
     ]
 
 
-def primary_votes(judged: JudgedScores, p: Floats) -> Rows:
-    """The primary rule's votes in each case's passes; ties go to the more urgent label. None without
-    such a rule.
+def primary_votes(rule: ChosenRule, p: Floats, costs: Costs | None = None) -> Rows:
+    """The primary rule's votes in the passes (passes, cases, 3) of each case; ties go to the more
+    urgent label. None without such a rule.
     """
     names = ("decision_majority", "decision_confidence", "decision_entropy_nats")
     passes, cases = p.shape[:2]
-    costs = judged.evaluation.scoring.cost_matrix
-    flat = judged.primary.decide(p.reshape(-1, len(LABELS)), costs)
+    flat = rule.decide(p.reshape(-1, len(LABELS)), costs)
     if flat is None:
         return [dict.fromkeys(names)] * cases
 
@@ -391,7 +434,7 @@ def _review_flag_rows(judged: JudgedScores, dropout: Rows) -> Rows:
         [judged.labels[row] for row in rows],
         [decisions[row] for row in rows],
         judged.groups_of(rows),
-        judged.evaluation.seed,
+        judged.seed,
     )
     return [{"cases": len(rows), **flag} for flag in flags]
 
@@ -405,9 +448,9 @@ def _conformal_row(judged: JudgedScores) -> Row:
         (judged.p, judged.labels),
         evaluation.scoring.conformal_miss_rate,
         judged.groups,
-        evaluation.seed,
+        judged.seed,
         caveat=joined_notes(
             MOVED if evaluation.is_moved else None,
-            EXTERNAL if evaluation.evaluation_set != "test" else None,
+            EXTERNAL if evaluation.name != "test" else None,
         ),
     )

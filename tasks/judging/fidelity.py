@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 
-from tasks.judging.metrics import joined_notes
+from tasks.judging.intervals import joined_notes
 from tasks.judging.point_metrics import Floats
 
 PERCENTILES = {"kl_median": 50.0, "kl_p95": 95.0, "kl_p99": 99.0, "kl_p999": 99.9, "kl_max": 100.0}

@@ -1,13 +1,9 @@
 """Interval estimates: exact for proportions, bootstrap for everything else, clustered by group.
 
 Cases of one group (a condition, say) resemble each other, so an interval that treats them as
-independent is too narrow; the bootstrap here resamples whole groups. It works on sums: a statistic
-is a function of totals over cases (confusion counts, costs, bin counts), so that thousands of
-resamples are one matrix product instead of a loop.
-
-Statistics that need more than totals, such as an area under a curve, are functions of how often each
-unit (a group, or without groups a case) was drawn (UnitDraws). All statistics of a set take the same
-resamples, since drawing costs more than most statistics.
+independent is too narrow; the bootstrap resamples whole groups. Thousands of resamples are one
+matrix product: a statistic is a function of totals over cases (`resample_totals`), or, like an area
+under a curve, of how often each unit was drawn (`UnitDraws`).
 """
 
 from __future__ import annotations
@@ -20,12 +16,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betaincinv
 
-from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, too_few, undefined_too_often
+from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, Row
 
 Groups = Sequence[str | None]
 # From how often each unit was drawn, shape (units, resamples), to values (statistics, resamples).
 Statistic = Callable[[Floats], Floats]
 
+EXACT = "exact (Clopper-Pearson) 95 %"
+CLUSTERED = "bootstrap clustered by group 95 %"
+STRATIFIED = "bootstrap within classes 95 %"
+BY_CASE = "bootstrap by case 95 %"
+INDEPENDENT = "assumes independent cases"
+MAX_UNDEFINED = 0.05  # largest share of resamples in which a metric may be undefined (0/0)
+UNDEFINED = "undefined in too many resamples"
 BLOCK = 4_000_000  # multinomial counts held in memory at a time
 # Cases times resamples at a time: what a statistic makes of them stays in the cache.
 UNIT_BLOCK = 300_000
@@ -57,14 +60,56 @@ def wider(a: Interval | None, b: Interval | None) -> Interval | None:
     return b if b.high - b.low > a.high - a.low else a
 
 
-def interval_columns(exact: Interval | None, clustered: Interval | None) -> dict[str, float | None]:
+def interval_columns(exact: Interval | None = None, clustered: Interval | None = None) -> Row:
     """Columns exact_low, exact_high, clustered_low, clustered_high; None for a missing interval."""
+    exact_low, exact_high, _ = exact or (None, None, None)
+    clustered_low, clustered_high, _ = clustered or (None, None, None)
     return {
-        "exact_low": exact.low if exact else None,
-        "exact_high": exact.high if exact else None,
-        "clustered_low": clustered.low if clustered else None,
-        "clustered_high": clustered.high if clustered else None,
+        "exact_low": exact_low,
+        "exact_high": exact_high,
+        "clustered_low": clustered_low,
+        "clustered_high": clustered_high,
     }
+
+
+def metric_row(
+    metric: str,
+    value: float | None,
+    n: int,
+    note: str | None = None,
+    interval: Interval | None = None,
+    exact: Interval | None = None,
+    clustered: Interval | None = None,
+) -> Row:
+    """One metric of one set, as a row of the table `metric` without its keys.
+
+    `n`: the denominator of a proportion, otherwise the number of cases. `interval`: the one that is
+    shown; `exact` (of a proportion) and `clustered` (where cases have groups): those to stand beside
+    it. The note says why there is no value or no interval, and what is assumed.
+    """
+    low, high, method = interval or (None, None, "none")
+    return {
+        "metric": metric,
+        "value": value,
+        "low": low,
+        "high": high,
+        "method": method,
+        "n": n,
+        "note": note,
+        **interval_columns(exact, clustered),
+    }
+
+
+def joined_notes(*notes: str | None) -> str | None:
+    """The notes that there are, separated by semicolons; None without any."""
+    return "; ".join(note for note in notes if note) or None
+
+
+def too_few(count: int, clustered: bool) -> str:
+    """Why no bootstrap rests on so few units, which are groups or cases."""
+    units = "group" if clustered else "case"
+    counted = f"1 {units} is" if count == 1 else f"{count} {units}s are"
+    return f"{counted} too few for a bootstrap (it needs {MIN_UNITS})"
 
 
 def unit_codes(groups: Groups | None, cases: int) -> tuple[Ints, bool]:
@@ -136,7 +181,7 @@ def _draw_totals(units: Floats, rng: np.random.Generator, resamples: int) -> Flo
 def percentile_interval(resampled: ArrayLike) -> tuple[float, float] | None:
     """95 % percentile interval of resampled values; None if more than MAX_UNDEFINED are NaN."""
     values = np.asarray(resampled, dtype=np.float64)
-    if len(values) == 0 or undefined_too_often(values):
+    if len(values) == 0 or np.isnan(values).mean() > MAX_UNDEFINED:
         return None
     defined = values[~np.isnan(values)]
     low, high = np.quantile(defined, [(1 - 0.95) / 2, (1 + 0.95) / 2])
@@ -190,7 +235,6 @@ class UnitDraws:
         return cls(place[codes], len(sums), clustered, seed, resamples)
 
     def sums(self, columns: Floats) -> Floats:
-        """Sums over the cases of each unit: (cases, k) -> (units, k)."""
         return unit_sums(columns, self.unit, self.units)
 
     def all_once(self, statistic: Statistic) -> Floats:
@@ -217,10 +261,7 @@ class UnitDraws:
     def why_no_interval(self, rows: Ints | slice) -> str | None:
         """Why there can be no interval of what rests on these cases; None where there can be one."""
         behind = len(np.unique(self.unit[rows]))
-        if behind >= MIN_UNITS:
-            return None
-        unit = "groups" if self.clustered else "cases"
-        return too_few(behind, unit)
+        return None if behind >= MIN_UNITS else too_few(behind, self.clustered)
 
 
 def unit_sums(columns: Floats, unit: Ints, units: int) -> Floats:

@@ -1,8 +1,8 @@
 """Triage metrics of one set of decisions, each with its 95 % interval.
 
 Where the interval of ED F2 is computed: `Resampled.interval` takes the percentiles of the bootstrap
-values that `resample_metrics` draws; `metric_table` decides for every metric which interval is
-shown. The formulas of the metrics are in `tasks/judging/point_metrics.py`.
+values that `resample_metrics` draws; `metrics_of` decides for every metric which interval is shown.
+The formulas of the metrics are in `tasks/judging/point_metrics.py`.
 
 A metric that the set cannot give (no such class, nobody decided so, 0/0) has value None and a note
 that says why: a zero would look like a result. Wherever scikit-learn defines a value, ours is the
@@ -18,13 +18,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tasks.judging.intervals import (
+    CLUSTERED,
+    EXACT,
+    INDEPENDENT,
+    STRATIFIED,
+    UNDEFINED,
     Groups,
     Interval,
     clopper_pearson,
     clustered_bootstrap,
-    interval_columns,
+    joined_notes,
+    metric_row,
     percentile_interval,
     resample_totals,
+    too_few,
     unit_codes,
     wider,
 )
@@ -34,55 +41,18 @@ from tasks.judging.point_metrics import (
     Costs,
     Floats,
     Ints,
+    Row,
+    Rows,
     UnitCounts,
+    class_of,
     confusion_cells,
-    cost_array,
     label_codes,
     metric_values,
-    too_few,
+    over_triaged,
+    under_triaged,
 )
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
-
-EXACT = "exact (Clopper-Pearson) 95 %"
-CLUSTERED = "bootstrap clustered by group 95 %"
-STRATIFIED = "bootstrap within classes 95 %"
-BY_CASE = "bootstrap by case 95 %"
-NO_INTERVAL = "none"
-INDEPENDENT = "assumes independent cases"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric of one set. `n` is the denominator of a proportion, otherwise the number of cases.
-
-    `low` and `high` are the wider of the two intervals beside them: exact (of a proportion) and
-    clustered (where cases have groups).
-    """
-
-    name: str
-    value: float | None
-    low: float | None
-    high: float | None
-    method: str
-    n: int
-    note: str | None = None
-    exact_low: float | None = None
-    exact_high: float | None = None
-    clustered_low: float | None = None
-    clustered_high: float | None = None
-
-    @classmethod
-    def without_interval(cls, name: str, value: float | None, n: int, note: str | None) -> Metric:
-        """A metric whose interval is not available, for the reason in `note`; without a value it is
-        not available at all.
-        """
-        return cls(name, value, None, None, NO_INTERVAL, n, note)
-
-
-def joined_notes(*notes: str | None) -> str | None:
-    """The notes that there are, separated by semicolons; None without any."""
-    return "; ".join(note for note in notes if note) or None
 
 
 def label_probabilities(p: ArrayLike) -> Floats:
@@ -114,10 +84,6 @@ class Resampled:
     units: UnitCounts
     clustered: bool  # whether the units are groups
 
-    @property
-    def method(self) -> str:
-        return CLUSTERED if self.clustered else STRATIFIED
-
     def interval(self, name: str) -> Interval | None:
         """Bootstrap interval of a metric, ED F2 for one.
 
@@ -126,13 +92,12 @@ class Resampled:
         if not self.units.are_enough_for(name):
             return None
         ends = percentile_interval(self.values[name])
-        return None if ends is None else Interval(*ends, self.method)
+        return ends and Interval(*ends, CLUSTERED if self.clustered else STRATIFIED)
 
     def why_no_interval(self, name: str) -> str:
         if self.units.are_enough_for(name):
-            return "undefined in too many resamples"
-        unit = "groups" if self.clustered else "cases"
-        return too_few(self.units.behind(name), unit)
+            return UNDEFINED
+        return too_few(self.units.behind(name), self.clustered)
 
 
 def resample_metrics(
@@ -150,9 +115,8 @@ def resample_metrics(
 
     units, clustered = unit_codes(groups, len(truth))
     behind = UnitCounts.of(truth, units)
-    matrix = None if costs is None else cost_array(costs)
     # The classes of the set itself, whichever of them the resamples happen to hold.
-    values = metric_values(totals.reshape(-1, 3, 3), matrix, present=behind.by_class > 0)
+    values = metric_values(totals.reshape(-1, 3, 3), costs, present=behind.by_class > 0)
     return Resampled(values, behind, clustered)
 
 
@@ -163,40 +127,51 @@ def metric_table(
     costs: Costs | None = None,
     seed: int = 0,
     resamples: int = 2000,
-) -> list[Metric]:
-    """Every metric of METRICS with a 95 % interval.
+) -> Rows:
+    """A row for every metric of METRICS with a 95 % interval: see `metrics_of`."""
+    resampled = resample_metrics(labels, decisions, groups, costs, seed, resamples)
+    return metrics_of(confusion(labels, decisions), costs, resampled)
+
+
+def metrics_of(table: Ints, costs: Costs | None, resampled: Resampled) -> Rows:
+    """A row for every metric, from a confusion table (3, 3) and the metrics of its resamples.
 
     Proportions have the exact interval and, with groups, the clustered bootstrap beside it; the
     wider of both is shown and named. All other metrics have a bootstrap interval. Without groups a
     note says that independent cases are assumed.
     """
-    table = confusion(labels, decisions)
-    return metrics_of(
-        table, costs, resample_metrics(labels, decisions, groups, costs, seed, resamples)
-    )
-
-
-def metrics_of(table: Ints, costs: Costs | None, resampled: Resampled) -> list[Metric]:
-    """As `metric_table`, from a confusion table (3, 3) and the metrics of its resamples."""
-    values = metric_values(table, None if costs is None else cost_array(costs))
+    values = metric_values(table, costs)
     proportions = _proportions(table)
     classes = [label for i, label in enumerate(LABELS) if table[i].sum()]
     averaged = f"over the classes present: {', '.join(classes)}"
 
-    metrics = []
+    rows = []
     for name in METRICS:
         value = float(values[name])
         successes, n = proportions.get(name, (None, int(table.sum())))
         if np.isnan(value):
             reason = f"not available: {_why_not_available(name, table, costs)}"
-            metrics.append(Metric.without_interval(name, None, n, reason))
-        else:
-            exact = None if successes is None else Interval(*clopper_pearson(successes, n), EXACT)
-            is_partial = name == "macro_f1" and len(classes) < len(LABELS)
-            note = averaged if is_partial else None
-            metrics.append(_metric_with_interval(name, value, n, exact, resampled, note))
+            rows.append(metric_row(name, None, n, reason))
+            continue
 
-    return metrics
+        exact = None if successes is None else Interval(*clopper_pearson(successes, n), EXACT)
+        # Without groups a proportion needs no bootstrap: its exact interval assumes as much.
+        bootstrap = resampled.interval(name) if resampled.clustered or exact is None else None
+        interval = wider(exact, bootstrap)
+        note = None
+        if interval is None:
+            note = f"no interval: {resampled.why_no_interval(name)}"
+        elif not resampled.clustered:
+            note = INDEPENDENT
+        elif bootstrap is None:
+            note = f"{INDEPENDENT}: {resampled.why_no_interval(name)}"
+
+        if name == "macro_f1" and len(classes) < len(LABELS):
+            note = joined_notes(averaged, note)
+        clustered = bootstrap if resampled.clustered else None
+        rows.append(metric_row(name, value, n, note, interval, exact, clustered))
+
+    return rows
 
 
 def _proportions(table: Ints) -> dict[str, tuple[int, int]]:
@@ -206,8 +181,8 @@ def _proportions(table: Ints) -> dict[str, tuple[int, int]]:
 
     counts = {
         "accuracy": (int(hits.sum()), cases),
-        "over_triage": (int(np.tril(table, -1).sum()), cases),
-        "under_triage": (int(np.triu(table, 1).sum()), cases),
+        "over_triage": (int(over_triaged(table)), cases),
+        "under_triage": (int(under_triaged(table)), cases),
         "ed_false_negative_rate": (int(table[0].sum() - hits[0]), int(table[0].sum())),
     }
     for i, label in enumerate(LABELS):
@@ -217,81 +192,58 @@ def _proportions(table: Ints) -> dict[str, tuple[int, int]]:
     return counts
 
 
-def _metric_with_interval(
-    name: str, value: float, n: int, exact: Interval | None, resampled: Resampled, note: str | None
-) -> Metric:
-    """A metric with the wider of its intervals. `exact`: that of a proportion."""
-    # Without groups a proportion needs no bootstrap: its exact interval makes the same assumption.
-    bootstrap = resampled.interval(name) if resampled.clustered or exact is None else None
-    interval = wider(exact, bootstrap)
-    if interval is None:
-        reason = f"no interval: {resampled.why_no_interval(name)}"
-        return Metric.without_interval(name, value, n, joined_notes(note, reason) or reason)
-
-    assumption = None
-    if not resampled.clustered:
-        assumption = INDEPENDENT
-    elif bootstrap is None:
-        assumption = f"{INDEPENDENT}: {resampled.why_no_interval(name)}"
-
-    columns = interval_columns(exact, bootstrap if resampled.clustered else None)
-    note = joined_notes(note, assumption)
-    return Metric(name, value, interval.low, interval.high, interval.method, n, note, **columns)
-
-
 def _why_not_available(name: str, table: Ints, costs: Costs | None) -> str:
     if not table.sum():
         return "no cases"
-    if name in ("expected_cost", "cost_skill"):
+    label = class_of(name)
+    if label is None:
         if costs is None:
             return "no cost matrix"
         return "always-ED costs no more than perfect decisions on these cases"
-
-    label = next(label for label in LABELS if name.startswith(f"{label.lower()}_"))
     if not table[LABELS.index(label)].sum():
         return f"no {label} case in this set"
-
     return f"no case was decided {label}"
 
 
 def share_metric(
-    name: str, hits: ArrayLike, groups: Groups | None, seed: int, note: str | None = None
-) -> Metric:
+    name: str,
+    hits: ArrayLike,
+    groups: Groups | None,
+    seed: int,
+    note: str | None = None,
+    among: ArrayLike | None = None,
+) -> Row:
     """The share of `hits`, shape (cases,), with the wider of its intervals; without a case neither.
 
     `hits`: booleans, or weights in [0, 1] of cases that count in part; `groups`: each case's group,
-    or None. A note says where the interval assumes independent cases.
+    or None; `among`: booleans, the cases that count at all. A note says where the interval assumes
+    independent cases.
     """
     weights = np.asarray(hits, dtype=np.float64)
-    if not len(weights):
-        return Metric.without_interval(name, None, 0, note)
+    if among is not None:
+        rows = np.flatnonzero(among)
+        weights = weights[rows]
+        groups = groups and [groups[row] for row in rows.tolist()]
+    n = len(weights)
+    if not n:
+        return metric_row(name, None, 0, note)
 
-    exact = Interval(*clopper_pearson(float(weights.sum()), len(weights)), EXACT)
+    exact = Interval(*clopper_pearson(float(weights.sum()), n), EXACT)
     clustered = None
-    if unit_codes(groups, len(weights))[1]:
+    if unit_codes(groups, n)[1]:
         ends = clustered_bootstrap(
             lambda totals: totals[:, 0] / totals[:, 1],
             weights,
-            np.ones(len(weights)),
+            np.ones(n),
             groups=groups,
             seed=seed,
         )
-        clustered = Interval(*ends, CLUSTERED) if ends else None
-    interval = wider(exact, clustered) or exact
-    note = joined_notes(note, INDEPENDENT if clustered is None else None)
-    return Metric(
-        name,
-        float(weights.mean()),
-        interval.low,
-        interval.high,
-        interval.method,
-        len(weights),
-        note,
-        **interval_columns(exact, clustered),
-    )
+        clustered = ends and Interval(*ends, CLUSTERED)
 
+    note = joined_notes(note, None if clustered else INDEPENDENT)
+    interval = wider(exact, clustered)
+    return metric_row(name, float(weights.mean()), n, note, interval, exact, clustered)
 
-MIN_CASES = MIN_UNITS  # below this an interval spans most of what is possible
 
 Subgroup = tuple[str, str]  # field and value, e.g. ("age_band", "child")
 
@@ -305,6 +257,13 @@ def subgroup_rows(subgroups: Sequence[Mapping[str, str]]) -> dict[Subgroup, Ints
     return {key: np.array(rows[key], dtype=np.int64) for key in sorted(rows)}
 
 
+def few_of_subgroup(cases: int, kind: str) -> str:
+    """Why a subgroup with so few cases has no metric: an interval would span most of what is
+    possible.
+    """
+    return f"{cases} {kind} of this subgroup are too few (it needs {MIN_UNITS})"
+
+
 def subgroup_metrics(
     rows: Mapping[Subgroup, Ints],
     labels: Sequence[str],
@@ -312,7 +271,7 @@ def subgroup_metrics(
     groups: Groups | None = None,
     costs: Costs | None = None,
     seed: int = 0,
-) -> dict[Subgroup, list[Metric]]:
+) -> dict[Subgroup, Rows]:
     """Every metric of METRICS in each subgroup, with the same kinds of interval as the whole set's.
 
     All subgroups share one set of resamples of the whole set. The `n` of a metric of a class that
@@ -322,8 +281,7 @@ def subgroup_metrics(
         return {}
 
     truth = label_codes(labels)
-    decision_codes = label_codes(decisions)
-    cells = confusion_cells(truth, decision_codes)
+    cells = confusion_cells(truth, label_codes(decisions))
     # The cells of each subgroup side by side; their totals are its confusion tables.
     columns = np.zeros((len(cells), len(rows), 9))
     for place, of_subgroup in enumerate(rows.values()):
@@ -332,12 +290,11 @@ def subgroup_metrics(
     totals = resample_totals(stacked, groups=groups, strata=truth, seed=seed)
     resampled = np.moveaxis(totals.reshape(-1, len(rows), 3, 3), 1, 0)
     units, clustered = unit_codes(groups, len(truth))
-    matrix = None if costs is None else cost_array(costs)
 
     metrics = {}
     for key, tables in zip(rows, resampled, strict=True):
         behind = UnitCounts.of(truth[rows[key]], units[rows[key]])
-        values = metric_values(tables, matrix, present=behind.by_class > 0)
+        values = metric_values(tables, costs, present=behind.by_class > 0)
         table = cells[rows[key]].sum(axis=0).reshape(3, 3).astype(np.int64)
         of_table = metrics_of(table, costs, Resampled(values, behind, clustered))
         metrics[key] = [_unless_few(metric, table) for metric in of_table]
@@ -345,14 +302,11 @@ def subgroup_metrics(
     return metrics
 
 
-def _unless_few(metric: Metric, table: Ints) -> Metric:
+def _unless_few(metric: Row, table: Ints) -> Row:
     """The metric, or none where too few cases of the subgroup are behind it."""
-    label = next(
-        (candidate for candidate in LABELS if metric.name.startswith(f"{candidate.lower()}_")), None
-    )
+    label = class_of(metric["metric"])
     cases = int(table.sum() if label is None else table[LABELS.index(label)].sum())
-    if cases >= MIN_CASES:
+    if cases >= MIN_UNITS:
         return metric
-    kind = "cases" if label is None else f"{label} cases"
-    reason = f"{cases} {kind} of this subgroup are too few (it needs {MIN_CASES})"
-    return Metric.without_interval(metric.name, None, cases, f"not available: {reason}")
+    reason = few_of_subgroup(cases, "cases" if label is None else f"{label} cases")
+    return metric_row(metric["metric"], None, cases, f"not available: {reason}")

@@ -1,8 +1,8 @@
 """Point metrics of triage decisions: the formulas from confusion table to figure.
 
-`tasks/judging/metrics.py` adds the intervals. `warehouse/comparison/cells.py` compares models by the
-same formulas and is allowed to import this one module of the folder, so it needs NumPy alone (no
-SciPy) and imports nothing of ours but `tasks.spec`.
+`tasks/judging/metrics.py` adds the intervals. The warehouse compares models by the same formulas and
+may import this one module of the folder, so it needs NumPy alone (no SciPy) and imports nothing of
+ours but `tasks.spec`.
 
 A confusion table is 3 x 3: row = truth, column = decision, both in the order LABELS. The functions
 take tables of shape (..., 3, 3), all resamples of a bootstrap at once, say, and return shape (...)
@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.spec import LABELS
+from tasks.spec import LABELS, Label
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Row = dict[str, Any]  # one row of a table of the warehouse, by column
+Rows = list[Row]
+Costs = Mapping[Any, Mapping[Any, float]] | ArrayLike  # Any: mappings are invariant in their key
 
 MIN_UNITS = 10  # with fewer groups (or cases) a percentile bootstrap is too narrow to be shown
 ED_AUROC = "ed_auroc"
-MAX_UNDEFINED = 0.05  # largest share of resamples in which a metric may be undefined (0/0)
 
 CLASS_METRICS = ("precision", "recall", "f1", "f2")
 METRICS = (
@@ -94,15 +96,20 @@ def precision(tables: Floats) -> Floats:
     return _where_class_has_cases(tables, ratio(hits(tables), decided_cases(tables)))
 
 
-def f_score(tables: Floats, beta: int) -> Floats:
-    """F-beta of each class, shape (..., 3): F1 at beta 1; F2, which counts recall more, at beta 2.
+def f_parts(tables: Floats, beta: int) -> tuple[Floats, Floats]:
+    """Numerator and denominator of F-beta of each class, shape (..., 3) each.
 
     (1 + beta^2) hits / (beta^2 actual + decided), from van Rijsbergen's effectiveness measure
-    (1979).
+    (1979): F1 at beta 1; F2, which counts recall more, at beta 2.
     """
     weight = beta**2
     denominator = weight * actual_cases(tables) + decided_cases(tables)
-    return _where_class_has_cases(tables, ratio((1 + weight) * hits(tables), denominator))
+    return (1 + weight) * hits(tables), denominator
+
+
+def f_score(tables: Floats, beta: int) -> Floats:
+    """F-beta of each class, shape (..., 3); NaN for a class without cases."""
+    return _where_class_has_cases(tables, ratio(*f_parts(tables, beta)))
 
 
 def _where_class_has_cases(tables: Floats, values: Floats) -> Floats:
@@ -124,44 +131,42 @@ def macro_f1(tables: Floats, present: ArrayLike | None = None) -> Floats:
     return np.asarray(f_score(tables, 1)[..., averaged].mean(-1))
 
 
-def expected_cost(tables: Floats, costs: Floats | None) -> Floats:
-    """Mean cost of a case. `costs` (3, 3): row = truth, column = decision; None gives NaN."""
-    if costs is None:
-        return np.full(tables.shape[:-2], np.nan)
-    return ratio((tables * costs).sum((-2, -1)), all_cases(tables))
+def total_cost(tables: Floats, costs: Floats) -> Floats:
+    """Summed cost of all cases, shape (...). `costs` (3, 3): row = truth, column = decision."""
+    return np.asarray((tables * costs).sum((-2, -1)))
 
 
-def cost_skill(tables: Floats, costs: Floats | None) -> Floats:
+def cost_skill(tables: Floats, costs: Floats) -> Floats:
     """Expected cost on a scale from 0 (always ED) to 1 (perfect decisions), shape (...)."""
-    if costs is None:
-        return np.full(tables.shape[:-2], np.nan)
-
     actual = actual_cases(tables)
     total = all_cases(tables)
 
+    expected = ratio(total_cost(tables, costs), total)
     perfect = ratio((actual * np.diagonal(costs)).sum(-1), total)
     always_ed = ratio((actual * costs[:, 0]).sum(-1), total)
-    return 1 - ratio(expected_cost(tables, costs) - perfect, always_ed - perfect)
+    return 1 - ratio(expected - perfect, always_ed - perfect)
 
 
-def over_triage(tables: Floats) -> Floats:
-    """Share of all cases that were decided to be more urgent than they are, shape (...)."""
-    return ratio(np.tril(tables, -1).sum((-2, -1)), all_cases(tables))
+def over_triaged(tables: Floats | Ints) -> Floats:
+    """Cases that were decided to be more urgent than they are, shape (...)."""
+    return np.asarray(np.tril(tables, -1).sum((-2, -1)))
 
 
-def under_triage(tables: Floats) -> Floats:
-    """Share of all cases that were decided to be less urgent than they are, shape (...)."""
-    return ratio(np.triu(tables, 1).sum((-2, -1)), all_cases(tables))
+def under_triaged(tables: Floats | Ints) -> Floats:
+    """Cases that were decided to be less urgent than they are, shape (...)."""
+    return np.asarray(np.triu(tables, 1).sum((-2, -1)))
 
 
 def metric_values(
-    tables: ArrayLike, costs: Floats | None = None, present: ArrayLike | None = None
+    tables: ArrayLike, costs: Costs | None = None, present: ArrayLike | None = None
 ) -> dict[str, Floats]:
     """Every metric of METRICS for tables of shape (..., 3, 3), each of shape (...).
 
-    `costs` as for `expected_cost`, `present` as for `macro_f1`.
+    `costs` as for `cost_array`, `present` as for `macro_f1`.
     """
     counts = np.asarray(tables, dtype=np.float64)
+    matrix = cost_array(costs)
+    total = all_cases(counts)
     by_class = {
         "precision": precision(counts),
         "recall": recall(counts),
@@ -175,10 +180,10 @@ def metric_values(
 
     actual = actual_cases(counts)
     values["ed_false_negative_rate"] = ratio(actual - hits(counts), actual)[..., 0]
-    values["over_triage"] = over_triage(counts)
-    values["under_triage"] = under_triage(counts)
-    values["expected_cost"] = expected_cost(counts, costs)
-    values["cost_skill"] = cost_skill(counts, costs)
+    values["over_triage"] = ratio(over_triaged(counts), total)
+    values["under_triage"] = ratio(under_triaged(counts), total)
+    values["expected_cost"] = ratio(total_cost(counts, matrix), total)
+    values["cost_skill"] = cost_skill(counts, matrix)
 
     return values
 
@@ -201,6 +206,11 @@ def placements(scores: Floats, is_positive: NDArray[np.bool_]) -> Floats:
             shares[of_kind] = (below + not_above) / (2 * len(others))
 
     return shares
+
+
+def class_of(metric: str) -> Label | None:
+    """The label whose class a metric is of, as ED of `ed_f2`; None for one of all cases."""
+    return next((label for label in LABELS if metric.startswith(f"{label.lower()}_")), None)
 
 
 @dataclass(frozen=True)
@@ -227,30 +237,14 @@ class UnitCounts:
         """
         if metric == ED_AUROC:
             return min(int(self.by_class[0]), self.without_ed)
-        for label, units in zip(LABELS, self.by_class, strict=True):
-            if metric.startswith(f"{label.lower()}_"):
-                return int(units)
         if metric == "macro_f1":
             return int(min((units for units in self.by_class if units > 0), default=0))
-        return self.total
+        label = class_of(metric)
+        return self.total if label is None else int(self.by_class[LABELS.index(label)])
 
     def are_enough_for(self, metric: str) -> bool:
         """Whether a bootstrap interval of the metric may be shown."""
         return self.behind(metric) >= MIN_UNITS
-
-
-def too_few(count: int, units: str) -> str:
-    """Why no bootstrap rests on so few units, `groups` or `cases`."""
-    counted = f"1 {units.removesuffix('s')} is" if count == 1 else f"{count} {units} are"
-    return f"{counted} too few for a bootstrap (it needs {MIN_UNITS})"
-
-
-def undefined_too_often(resampled: Floats) -> bool:
-    """Whether more than MAX_UNDEFINED of the resampled values, shape (resamples,), are NaN."""
-    return bool(np.isnan(resampled).mean() > MAX_UNDEFINED)
-
-
-Costs = Mapping[Any, Mapping[Any, float]] | ArrayLike  # Any: mappings are invariant in their key
 
 
 def label_codes(labels: Sequence[str]) -> Ints:
@@ -259,11 +253,13 @@ def label_codes(labels: Sequence[str]) -> Ints:
     return np.array([position[label] for label in labels], dtype=np.int64)
 
 
-def cost_array(costs: Costs) -> Floats:
-    """Costs as an array, shape (3, 3), from an array or a nested mapping.
+def cost_array(costs: Costs | None) -> Floats:
+    """Costs as an array, shape (3, 3), from an array or a nested mapping; NaN without costs.
 
     Row = truth, column = decision, both in the order LABELS.
     """
+    if costs is None:
+        return np.full((3, 3), np.nan)
     if isinstance(costs, Mapping):
         costs = [[costs[truth][decision] for decision in LABELS] for truth in LABELS]
     return np.asarray(costs, dtype=np.float64)

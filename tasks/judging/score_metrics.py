@@ -18,36 +18,28 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from tasks.judging.intervals import (
+    BY_CASE,
+    CLUSTERED,
+    INDEPENDENT,
+    UNDEFINED,
     Groups,
+    Interval,
     Statistic,
     UnitDraws,
     clopper_pearson,
+    metric_row,
     percentile_interval,
     unit_codes,
     unit_sums,
 )
-from tasks.judging.metrics import (
-    BY_CASE,
-    CLUSTERED,
-    INDEPENDENT,
-    NO_INTERVAL,
-    Metric,
-    label_probabilities,
-)
-from tasks.judging.point_metrics import (
-    MIN_UNITS,
-    Floats,
-    Ints,
-    label_codes,
-    ratio,
-)
+from tasks.judging.metrics import few_of_subgroup, label_probabilities
+from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, Row, Rows, label_codes, ratio
 from tasks.spec import LABELS, Label
 
 CALIBRATION_METRICS = ("ece", "ed_ece", "brier", "ed_brier")
 ECE_CASES = 300  # below this the ECE of a perfect model is mostly noise
 BINS = 10
 EDGES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-REFLECTED = "reflected "  # put before the bootstrap's name
 RECALIBRATION_METRICS = ("calibration_slope", "calibration_intercept")
 SMALLEST_P = 1e-12  # a probability that was rounded to 0 or 1 still needs a finite logit
 STEPS = 100
@@ -59,7 +51,7 @@ def calibration_table(
     groups: Groups | None = None,
     seed: int = 0,
     resamples: int = 2000,
-) -> list[Metric]:
+) -> Rows:
     """Metrics ece (top label), ed_ece, brier (sum over labels, 0 to 2) and ed_brier; p (cases, 3).
 
     All four share one set of resamples: whole groups, or without groups single cases.
@@ -78,7 +70,6 @@ def calibration_table(
         columns["ed_ece"] = _binned_gaps(binned["ed_ece"], truth == 0)
 
     units, clustered = unit_codes(groups, cases)
-    method = CLUSTERED if clustered else BY_CASE
     resampled: dict[str, Floats] = {}
     if len(np.unique(units)) >= MIN_UNITS:
         summed = np.column_stack([*columns.values(), np.ones(cases)])
@@ -89,31 +80,32 @@ def calibration_table(
         means = np.split((totals[:-1] / totals[-1]).T, ends[:-1], axis=1)
         resampled = dict(zip(columns, map(_sum_of_sizes, means), strict=True))
 
-    metrics = []
+    rows = []
     for name in CALIBRATION_METRICS:
+        value = interval = note = None
         if name not in columns:
             note = f"not available: {cases} cases, an ECE needs {ECE_CASES}"
-            metrics.append(Metric.without_interval(name, None, cases, note))
-            continue
-        if cases == 0:
-            metrics.append(Metric.without_interval(name, None, 0, "not available: no cases"))
-            continue
-
-        value = float(_sum_of_sizes(columns[name].mean(axis=0)))
-        interval = percentile_interval(resampled[name]) if name in resampled else None
-        if interval is None:
-            note = f"no interval: fewer than {MIN_UNITS} independent units for a bootstrap"
-            metrics.append(Metric.without_interval(name, value, cases, note))
-            continue
-
-        assumption = None if clustered else INDEPENDENT
-        if name in binned:
-            low, high = _reflected(value, interval, binned[name], seed)
-            metrics.append(Metric(name, value, low, high, REFLECTED + method, cases, assumption))
+        elif cases == 0:
+            note = "not available: no cases"
         else:
-            metrics.append(Metric(name, value, *interval, method, cases, assumption))
+            value = float(_sum_of_sizes(columns[name].mean(axis=0)))
+            ends_of_metric = percentile_interval(resampled[name]) if resampled else None
+            if ends_of_metric is None:
+                note = f"no interval: fewer than {MIN_UNITS} independent units for a bootstrap"
+            else:
+                method, note = _method(clustered)
+                if name in binned:
+                    method = f"reflected {method}"
+                    ends_of_metric = _reflected(value, ends_of_metric, binned[name], seed)
+                interval = Interval(*ends_of_metric, method)
+        rows.append(metric_row(name, value, cases, note, interval))
 
-    return metrics
+    return rows
+
+
+def _method(clustered: bool) -> tuple[str, str | None]:
+    """How units were drawn, and what that assumes."""
+    return (CLUSTERED, None) if clustered else (BY_CASE, INDEPENDENT)
 
 
 def _sum_of_sizes(means: Floats) -> Floats:
@@ -121,10 +113,9 @@ def _sum_of_sizes(means: Floats) -> Floats:
     return np.asarray(np.abs(means).sum(axis=-1), dtype=np.float64)
 
 
-def _binned_gaps(scores: ArrayLike, hits: ArrayLike) -> Floats:
+def _binned_gaps(scores: Floats, hits: NDArray[np.bool_]) -> Floats:
     """Per case (hit - score) in the column of its bin, shape (cases, bins)."""
-    gaps = np.asarray(hits, dtype=np.float64) - np.asarray(scores, dtype=np.float64)
-    return np.eye(BINS)[equal_mass_bins(scores)] * gaps[:, None]
+    return np.eye(BINS)[equal_mass_bins(scores)] * (hits - scores)[:, None]
 
 
 def _reflected(
@@ -159,7 +150,7 @@ def _ece_of_perfect_calibration(scores: Floats, seed: int, resamples: int = 500)
     return float(np.quantile(errors, 0.975))
 
 
-def reliability_rows(labels: Sequence[str], p_ed: ArrayLike) -> list[dict[str, float | None]]:
+def reliability_rows(labels: Sequence[str], p_ed: ArrayLike) -> Rows:
     """Reliability of p(ED), a row per bin of EDGES, narrow near 0: cases with low <= p(ED) < high
     (the last row includes 1), mean p(ED) beside the share that was ED, with its exact 95 % interval.
 
@@ -167,18 +158,19 @@ def reliability_rows(labels: Sequence[str], p_ed: ArrayLike) -> list[dict[str, f
     """
     scores = np.asarray(p_ed, dtype=np.float64)
     is_ed = label_codes(labels) == 0
-    rows: list[dict[str, float | None]] = []
+    rows = []
     bins = np.searchsorted(np.asarray(EDGES[1:-1]), scores, side="right")
     for i, (low, high) in enumerate(pairwise(EDGES)):
-        cases = int((bins == i).sum())
-        ed_cases = int(is_ed[bins == i].sum())
+        own = bins == i
+        cases = int(own.sum())
+        ed_cases = int(is_ed[own].sum())
         share_low, share_high = clopper_pearson(ed_cases, cases) if cases else (None, None)
         rows.append(
             {
                 "low": low,
                 "high": high,
                 "n": cases,
-                "mean_p_ed": float(scores[bins == i].mean()) if cases else None,
+                "mean_p_ed": float(scores[own].mean()) if cases else None,
                 "ed_share": ed_cases / cases if cases else None,
                 "share_low": share_low,
                 "share_high": share_high,
@@ -240,8 +232,8 @@ def _likelihood(predictor: Floats, outcome: Floats) -> float:
 
 
 def recalibration(x: Floats, is_positive: Ints, unit: Ints, units: int) -> Statistic:
-    """The Statistic of slope and intercept, shape (2, resamples), from a logistic regression of the outcome on the logit of
-    p(class), unpenalised.
+    """The Statistic of slope and intercept, shape (2, resamples), from a logistic regression of the
+    outcome on the logit of p(class), unpenalised.
 
     The slope is that of logit P(class) = a + b logit p (Cox, Biometrika 45 (1958) 562-565): 1 is
     ideal, below 1 the probabilities are too extreme. The intercept is that of the same regression
@@ -313,89 +305,68 @@ class ClassScores:
     def why_not_ranked(self) -> str | None:
         """Why the metrics are not available; None where those of RANKING_METRICS are."""
         positives = int(self.is_positive.sum())
-        for cases, kind in (
-            (positives, self.label),
-            (len(self.rows) - positives, f"non-{self.label}"),
-        ):
+        kinds = {self.label: positives, f"non-{self.label}": len(self.rows) - positives}
+        for kind, cases in kinds.items():
             if cases == 0:
                 return f"no {kind} case in this set"
             if cases < self.least:
-                return f"{cases} {kind} cases of this subgroup are too few (it needs {self.least})"
+                return few_of_subgroup(cases, f"{kind} cases")
         return None
+
+    def statistics(self, draws: UnitDraws) -> dict[tuple[str, ...], Statistic | str]:
+        """By the metrics that it gives, a statistic, or the reason why there is none."""
+        if reason := self.why_not_ranked():
+            return {SCORE_METRICS: reason}
+
+        positive = self.is_positive
+        unit = draws.unit[self.rows]
+        x = logits(self.scores)
+        line = why_not_fitted(x, positive) or recalibration(x, positive, unit, draws.units)
+        of_ranking = ranking(self.scores, positive, unit, draws.units)
+        return {RANKING_METRICS: of_ranking, RECALIBRATION_METRICS: line}
+
+    def row(
+        self, name: str, value: float | None, note: str | None, interval: Interval | None = None
+    ) -> Row:
+        return metric_row(f"{self.label.lower()}_{name}", value, len(self.rows), note, interval)
+
+    def row_over(self, draws: UnitDraws, name: str, value: float, resampled: Floats) -> Row:
+        """The row of a metric, whose interval needs enough units of the class and of the others."""
+        positive = self.is_positive == 1
+        reason = draws.why_no_interval(self.rows[positive]) or draws.why_no_interval(
+            self.rows[~positive]
+        )
+        ends = None if reason else percentile_interval(resampled)
+        if ends is None:
+            return self.row(name, float(value), f"no interval: {reason or UNDEFINED}")
+        method, note = _method(draws.clustered)
+        return self.row(name, float(value), note, Interval(*ends, method))
 
 
 def score_metrics(
     parts: Sequence[ClassScores], draws: UnitDraws, also: Sequence[Statistic] = ()
-) -> tuple[list[list[Metric]], list[Floats]]:
+) -> tuple[list[Rows], list[Floats]]:
     """The metrics of SCORE_METRICS of each part, named e.g. `ed_auroc`; and the values of further
     statistics over the same resamples.
     """
-    plans = [_plan(part, draws) for part in parts]
-    statistics = [
-        planned for plan in plans for planned in plan.values() if not isinstance(planned, str)
-    ]
+    planned = [part.statistics(draws) for part in parts]
+    all_planned = [one for of_part in planned for one in of_part.values()]
+    statistics = [one for one in all_planned if not isinstance(one, str)]
     values = draws.resampled([*statistics, *also])
-    remaining_values = iter(values)
+    remaining = iter(values)
 
     metrics = []
-    for part, plan in zip(parts, plans, strict=True):
-        of_part: list[Metric] = []
-        for names, planned in plan.items():
-            resampled = None if isinstance(planned, str) else next(remaining_values)
-            of_part += _metrics(part, names, planned, resampled, draws)
-        metrics.append(of_part)
+    for part, of_part in zip(parts, planned, strict=True):
+        rows: Rows = []
+        for names, one in of_part.items():
+            if isinstance(one, str):
+                rows += [part.row(name, None, f"not available: {one}") for name in names]
+            else:
+                figures = zip(names, draws.all_once(one), next(remaining), strict=True)
+                rows += [part.row_over(draws, *of_metric) for of_metric in figures]
+        metrics.append(rows)
 
     return metrics, values[len(statistics) :]
-
-
-def _plan(part: ClassScores, draws: UnitDraws) -> dict[tuple[str, ...], Statistic | str]:
-    """The statistic that gives these metrics of a part, or the reason why there is none."""
-    if reason := part.why_not_ranked():
-        return {SCORE_METRICS: reason}
-
-    positive = part.is_positive
-    unit = draws.unit[part.rows]
-    x = logits(part.scores)
-    line = why_not_fitted(x, positive) or recalibration(x, positive, unit, draws.units)
-    of_ranking = ranking(part.scores, positive, unit, draws.units)
-    return {RANKING_METRICS: of_ranking, RECALIBRATION_METRICS: line}
-
-
-def _metrics(
-    part: ClassScores,
-    names: tuple[str, ...],
-    planned: Statistic | str,
-    resampled: Floats | None,
-    draws: UnitDraws,
-) -> list[Metric]:
-    names = tuple(f"{part.label.lower()}_{name}" for name in names)
-    cases = len(part.rows)
-    if isinstance(planned, str) or resampled is None:
-        return [
-            Metric.without_interval(name, None, cases, f"not available: {planned}")
-            for name in names
-        ]
-
-    positive = part.is_positive == 1
-    reasons = (draws.why_no_interval(part.rows[rows]) for rows in (positive, ~positive))
-    reason = next((reason for reason in reasons if reason), None)
-
-    metrics = []
-    for name, value, of_metric in zip(names, draws.all_once(planned), resampled, strict=True):
-        interval = None if reason else percentile_interval(of_metric)
-        if interval is None:
-            why_not = f"no interval: {reason or 'undefined in too many resamples'}"
-            metrics.append(Metric.without_interval(name, float(value), cases, why_not))
-        else:
-            method, note = _method(draws)
-            metrics.append(Metric(name, float(value), *interval, method, cases, note))
-
-    return metrics
-
-
-def _method(draws: UnitDraws) -> tuple[str, str | None]:
-    """How resamples were drawn, and what that assumes."""
-    return (CLUSTERED, None) if draws.clustered else (BY_CASE, INDEPENDENT)
 
 
 def ranking(scores: Floats, is_positive: Ints, unit: Ints, units: int) -> Statistic:
@@ -470,9 +441,7 @@ def decision_curve(p_ed: Floats, is_ed: Ints, draws: UnitDraws) -> Statistic:
     return statistic
 
 
-def net_benefits(
-    curve: Statistic, resampled: Floats, draws: UnitDraws
-) -> list[dict[str, float | int | str | None]]:
+def net_benefits(curve: Statistic, resampled: Floats, draws: UnitDraws) -> Rows:
     """A row of the table `net_benefit` per threshold, with 95 % intervals, paired by case for the
     difference from ED for all. `resampled`: the values of `curve` over the resamples of `draws`.
     """
@@ -481,7 +450,7 @@ def net_benefits(
     ends = [
         (None if reason else percentile_interval(values)) or (None, None) for values in resampled
     ]
-    method, note = (NO_INTERVAL, f"no interval: {reason}") if reason else _method(draws)
+    method, note = ("none", f"no interval: {reason}") if reason else _method(draws.clustered)
 
     return [
         {

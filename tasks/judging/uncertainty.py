@@ -8,7 +8,6 @@ Entropies are in nats: ln 3 = 1.0986 is the maximum of three labels. Method: Gal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +15,7 @@ from scipy.special import entr
 
 from tasks.judging.intervals import Groups, percentile_interval, unit_codes
 from tasks.judging.metrics import label_probabilities, share_metric
-from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, label_codes
+from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, Row, Rows, label_codes
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
@@ -32,7 +31,7 @@ def entropy_nats(shares: ArrayLike) -> Floats:
     return np.asarray(entr(values).sum(axis=-1))
 
 
-def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> list[dict[str, Any]]:
+def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> Rows:
     """Columns of the table `mc_dropout` for each case, from label probabilities of shape (passes,
     cases, 3); at least two passes.
 
@@ -122,7 +121,7 @@ def judge_flag(
     missed_ed: ArrayLike,
     groups: Groups | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Row:
     """How well a review flag works, by the errors and the missed emergencies (ED cases decided
     otherwise). None where there is nothing to count.
 
@@ -135,7 +134,7 @@ def judge_flag(
     flag = np.asarray(flagged, dtype=np.float64)
     errors = np.asarray(wrong, dtype=bool)
     missed = np.asarray(missed_ed, dtype=bool)
-    figures: dict[str, Any] = {
+    figures: Row = {
         "load": float(flag.mean()),
         "error_kept": _share((1 - flag) * errors, 1 - flag),
         "error_flagged": _share(flag * errors, flag),
@@ -143,10 +142,12 @@ def judge_flag(
     }
 
     for name, events in (("wrong_flagged", errors), ("missed_ed_flagged", missed)):
-        rows = np.flatnonzero(events)
-        of_events = groups and [groups[row] for row in rows.tolist()]
-        caught = share_metric(name, flag[rows], of_events, seed)
-        figures |= {name: caught.value, f"{name}_low": caught.low, f"{name}_high": caught.high}
+        caught = share_metric(name, flag, groups, seed, among=events)
+        figures |= {
+            name: caught["value"],
+            f"{name}_low": caught["low"],
+            f"{name}_high": caught["high"],
+        }
 
     return figures
 
@@ -163,7 +164,7 @@ def judge_review(
     decisions: Sequence[str],
     groups: Groups | None = None,
     seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> Rows:
     """Is the review flag of Monte Carlo dropout worth its passes? The vote entropy's flag and its
     rivals, scores that a single pass gives for nothing, at equal load, on the cases with dropout
     passes: a row of the table `review_flag` each.

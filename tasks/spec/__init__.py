@@ -10,6 +10,7 @@ from tasks.spec.base import (
     EMBEDDED_ONLY,
     ENGINE_VERSION,
     FAMILIAR,
+    GATE_THRESHOLDS,
     LABELS,
     OMITTED_AT_DEFAULT,
     SCORES_VERSION,

@@ -23,6 +23,8 @@ from pydantic import (
 
 Label = Literal["ED", "GP", "HOME"]
 LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
+GATE_THRESHOLDS = {"ed_recall": 0.95, "ed_f2": 0.90, "ed_false_negative_rate": 0.05}
+"""Thresholds of the safety gates (`tasks/judging/gates.py`). The last holds from below."""
 ENGINE_VERSION = 5
 SCORES_VERSION = 6
 """Of what a model computes on a case: it names scores folders. A rise runs every model again."""

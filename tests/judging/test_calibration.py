@@ -1,4 +1,5 @@
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def sample(n, seed=0, sharpen=1.0):
 
 
 def by_name(*args, **options):
-    return {m.name: m for m in calibration_table(*args, **options)}
+    return {row["metric"]: SimpleNamespace(**row) for row in calibration_table(*args, **options)}
 
 
 def random_probabilities(count, seed=0):
@@ -39,7 +40,7 @@ def random_probabilities(count, seed=0):
 def test_brier_and_ece_equal_scikit_learn_and_a_direct_sum_on_random_tables(tables):
     eces = 0
     for truth, p in random_probabilities(tables):
-        values = {m.name: m.value for m in calibration_table([LABELS[t] for t in truth], p, resamples=2)}
+        values = {name: m.value for name, m in by_name([LABELS[t] for t in truth], p, resamples=2).items()}
         whole = brier_score_loss(truth, p, labels=[0, 1, 2], scale_by_half=False)
         assert values["brier"] == pytest.approx(whole, abs=1e-12)
         of_ed = brier_score_loss(truth == 0, p[:, 0], labels=[False, True], pos_label=True)
@@ -76,7 +77,8 @@ def test_below_300_cases_there_is_no_ece_but_a_brier_score():
     assert rows["ece"].value is None and rows["ece"].note == "not available: 299 cases, an ECE needs 300"
     assert rows["ed_ece"].value is None and rows["brier"].value > 0
     assert by_name(*sample(300))["ece"].value is not None
-    assert all(m.value is None and m.note.startswith("not available") for m in calibration_table([], np.empty((0, 3))))
+    without = by_name([], np.empty((0, 3))).values()
+    assert all(m.value is None and m.note.startswith("not available") for m in without)
 
 
 def test_the_interval_of_a_calibrated_model_reaches_zero_and_that_of_a_sharpened_one_does_not():

@@ -6,8 +6,7 @@ from scipy.special import softmax
 
 from tasks.judging import decision_rules as module
 from tasks.judging.decision_rules import conformal_sets, conformal_threshold
-from tasks.judging.intervals import clopper_pearson
-from tasks.judging.metrics import CLUSTERED, EXACT
+from tasks.judging.intervals import CLUSTERED, EXACT, clopper_pearson
 
 
 def judge_conformal(*args):

@@ -1,11 +1,19 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.judging.gates import judge_gates
-from tasks.judging.metrics import CLUSTERED, EXACT
+from tasks.judging import gates as module
+from tasks.judging.intervals import CLUSTERED, EXACT
 from tasks.spec import LABELS
+
+
+def judge_gates(*args, **options):
+    """The gates, with their columns as attributes, and the verdict."""
+    gates, verdict = module.judge_gates(*args, **options)
+    return [SimpleNamespace(**gate) for gate in gates], verdict
 
 
 def emergencies(n, misses, others=100, alarms=0):
@@ -16,7 +24,7 @@ def emergencies(n, misses, others=100, alarms=0):
 
 def states(*args, **options):
     gates, verdict = judge_gates(*args, **options)
-    return {gate.name: gate.state for gate in gates} | {"verdict": verdict}
+    return {gate.gate: gate.state for gate in gates} | {"verdict": verdict}
 
 
 @pytest.mark.parametrize(("misses", "n"), [(0, 72), (1, 110), (2, 142), (5, 230), (9, 338)])

@@ -1,5 +1,6 @@
 import math
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +10,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, fbeta_score, precision_recall_fscore_support
 
 from tasks.judging.gates import judge_gates
-from tasks.judging.intervals import clopper_pearson
+from tasks.judging.intervals import CLUSTERED, EXACT, STRATIFIED, clopper_pearson
 from tasks.judging.metrics import (
-    CLUSTERED,
-    EXACT,
-    STRATIFIED,
     confusion,
     label_probabilities,
     metric_table,
@@ -90,7 +88,7 @@ def test_triage_direction_cost_and_exact_intervals_equal_other_libraries_on_the_
     for labels, decisions in random_sets(tables):
         truth = label_codes(labels)
         decided = label_codes(decisions)
-        metrics = {m.name: m for m in metric_table(labels, decisions, costs=COSTS, resamples=2)}
+        metrics = by_name(labels, decisions, costs=COSTS, resamples=2)
         assert same(metrics["over_triage"].value, np.mean(decided < truth))
         assert same(metrics["under_triage"].value, np.mean(decided > truth))
         spent = costs[truth, decided]
@@ -130,7 +128,7 @@ def test_a_stack_of_tables_gives_what_each_table_gives():
 
 
 def by_name(*args, **options):
-    return {m.name: m for m in metric_table(*args, **options)}
+    return {row["metric"]: SimpleNamespace(**row) for row in metric_table(*args, **options)}
 
 
 def test_an_absent_class_is_not_available_and_never_zero():
@@ -150,9 +148,9 @@ def test_a_label_never_decided_has_no_precision_but_a_true_zero_f2():
 
 def test_an_empty_set_has_no_result_at_all():
     """An all-zero confusion matrix must not read as accuracy 0."""
-    rows = metric_table([], [], costs=COSTS)
-    assert [r.name for r in rows] == list(METRICS)
-    assert all(r.value is None and r.note == "not available: no cases" for r in rows)
+    rows = by_name([], [], costs=COSTS)
+    assert list(rows) == list(METRICS)
+    assert all(r.value is None and r.note == "not available: no cases" for r in rows.values())
 
 
 def test_a_set_with_one_case_has_exact_intervals_and_no_bootstrap():
@@ -176,7 +174,7 @@ def test_without_groups_each_class_keeps_its_number_of_cases_in_every_resample()
 @given(LABEL_LISTS, st.booleans(), st.integers(0, 3))
 def test_each_row_is_a_result_with_an_interval_or_a_reason(cases, grouped, seed):
     groups = [f"g{i // 2}" for i in range(len(cases))] if grouped else None
-    for m in metric_table(*zip(*cases, strict=True), groups, COSTS, seed=seed, resamples=200):
+    for m in by_name(*zip(*cases, strict=True), groups, COSTS, seed=seed, resamples=200).values():
         if m.value is None:
             assert m.note.startswith("not available: ") and m.low is m.high is None
         elif m.low is None:
@@ -209,7 +207,7 @@ def test_both_intervals_stand_beside_the_wider_one_which_is_named():
     assert f2.exact_low is None and f2.clustered_low == f2.low
     alone = by_name(labels, decisions)
     assert alone["ed_recall"].clustered_low is None and alone["ed_f2"].clustered_low is alone["ed_f2"].exact_low is None
-    gates = {g.name: g for g in judge_gates(labels, decisions, groups)[0]}
+    gates = {gate["gate"]: SimpleNamespace(**gate) for gate in judge_gates(labels, decisions, groups)[0]}
     assert gates["ed_recall"].bound == gates["ed_recall"].clustered_low < gates["ed_recall"].exact_low
     rate = gates["ed_false_negative_rate"]
     assert rate.clustered_high == rate.bound == pytest.approx(1 - gates["ed_recall"].clustered_low)
@@ -255,7 +253,7 @@ def test_bad_labels_and_probabilities_are_refused_in_a_sentence(check, arguments
 def metrics_in(subgroups, labels, decisions, *args):
     """Metrics by subgroup and name."""
     metrics_by_subgroup = subgroup_metrics(subgroup_rows(subgroups), labels, decisions, *args)
-    return {(*key, metric.name): metric for key, metrics in metrics_by_subgroup.items() for metric in metrics}
+    return {(*key, row["metric"]): SimpleNamespace(**row) for key, rows in metrics_by_subgroup.items() for row in rows}
 
 
 def test_a_subgroup_has_every_metric_of_its_own_cases_with_interval_and_count():
@@ -266,13 +264,13 @@ def test_a_subgroup_has_every_metric_of_its_own_cases_with_interval_and_count():
 
     for voice in ("nurse", "patient"):
         rows = [i for i, v in enumerate(voices) if v == voice]
-        alone = metric_table([labels[i] for i in rows], [decisions[i] for i in rows], None, COSTS)
-        assert [metric.name for metric in alone] == list(METRICS)
+        alone = by_name([labels[i] for i in rows], [decisions[i] for i in rows], None, COSTS)
+        assert list(alone) == list(METRICS)
 
-        for metric in alone:
-            own_value = metrics["voice", voice, metric.name]
+        for name, metric in alone.items():
+            own_value = metrics["voice", voice, name]
             counts = {f"{label.lower()}_": [labels[i] for i in rows].count(label) for label in LABELS}
-            few = any(metric.name.startswith(label) and count < 10 for label, count in counts.items())
+            few = any(name.startswith(label) and count < 10 for label, count in counts.items())
             assert own_value.value == (None if few else metric.value)
             if not few and metric.method.startswith("exact"):
                 assert own_value == metric

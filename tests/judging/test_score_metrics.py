@@ -1,5 +1,7 @@
 """AUROC, average precision, calibration slope and intercept, net benefit: scikit-learn, statsmodels or by hand, to 1e-9."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import statsmodels.api as sm
@@ -136,7 +138,7 @@ def by_name(p, truth, groups=None, rows=None, least=1, label="ED"):
     draws = UnitDraws.of(np.column_stack([p, truth]), groups, seed=3)
     part = ClassScores(label, p, truth, np.arange(len(truth)) if rows is None else rows, least)
     ((*metrics,),), _ = score_metrics([part], draws)
-    return {metric.name: metric for metric in metrics}
+    return {row["metric"]: SimpleNamespace(**row) for row in metrics}
 
 
 def test_intervals_are_the_percentiles_of_scikit_learn_over_the_same_resamples():

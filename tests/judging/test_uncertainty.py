@@ -23,7 +23,7 @@ from tasks.judging.uncertainty import (
     summarise_passes,
 )
 from tasks.runtime.errors import BadInput
-from tasks.spec import LABELS, Scoring
+from tasks.spec import LABELS
 
 
 def votes(*counts):
@@ -115,8 +115,7 @@ def test_inactive_dropout_and_masks_used_twice_are_found_and_nan_is_refused():
 def test_votes_are_those_of_the_primary_rule_and_not_of_the_argmax():
     p = np.array([[[0.4, 0.5, 0.1]]] * 3 + [[[0.2, 0.7, 0.1]]])
     rule = ChosenRule("target_recall", threshold=Threshold(0.3, 0, 0, 1, 0.0))
-    judged = SimpleNamespace(primary=rule, evaluation=SimpleNamespace(scoring=Scoring()))
-    (of_case,) = primary_votes(judged, p)
+    (of_case,) = primary_votes(rule, p)
     assert (of_case["decision_majority"], of_case["decision_confidence"]) == ("ED", 0.75)
 
 

@@ -1,12 +1,19 @@
+from types import SimpleNamespace
+
 import pytest
 
-from tasks.judging import scores_folder
-from tasks.judging.metrics import CLUSTERED, EXACT, INDEPENDENT
-from tasks.judging.scores_folder import LABELS_THEMSELVES, WrittenAnswer, generation_metrics
+from tasks.judging import evaluation_rows, scores_folder
+from tasks.judging.intervals import CLUSTERED, EXACT, INDEPENDENT
+from tasks.judging.scores_folder import LABELS_THEMSELVES, WrittenAnswer
 
 
 def read_answer(*args) -> WrittenAnswer:
     return scores_folder.read_answer("c", *args)
+
+
+def generation_metrics(*args, **options):
+    """Compliance and agreement, with their columns as attributes."""
+    return [SimpleNamespace(**row) for row in evaluation_rows.generation_metrics(*args, **options)]
 
 
 WORDS = {"ED": "emergency room", "GP": "doctor", "HOME": "home"}

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tasks.corpus.manifest import DatasetManifest
+from tasks.corpus.manifest import DatasetManifest, SetEntry
 from tasks.corpus.prepare import prepare_dataset
 from tasks.experiment import evaluate, evaluate_sets, land
 from tasks.grids.grid import known_models, load_grid
 from tasks.identity import scores_folder, training_of
 from tasks.judging.decision_rules import record_rules
-from tasks.judging.evaluation_rows import evaluation_rows, judged_rows
-from tasks.judging.scores_folder import Evaluation, EvaluationScores, ScoredCase, ScoresManifest, probability_table
+from tasks.judging.evaluation_rows import Evaluation, evaluation_rows, judged_rows
+from tasks.judging.scores_folder import EvaluationScores, ScoredCase, ScoresManifest, probability_table
 from tasks.landing import land_rows, refill_warehouse
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
@@ -77,7 +77,7 @@ def land_training(spec, args, scores):
     training = args["training_id"]
     outcome = TrainingOutcome.of_complete(Path(args["folder"]))
     land_rows(training, "training", training_rows(spec, training, variant, dataset, outcome))
-    land_rows(evaluation_id(scores.name), "evaluation", evaluation_rows(spec, training, scores, dataset))
+    land_rows(evaluation_id(scores.name), "evaluation", evaluation_rows(spec, scores, dataset))
 
 
 def test_each_set_lands_separately_with_the_threshold_of_the_test_set_and_is_not_scored_again(
@@ -85,7 +85,7 @@ def test_each_set_lands_separately_with_the_threshold_of_the_test_set_and_is_not
 ):
     spec, args, scores = study
     dataset = DatasetManifest.read(Path(args["data"]))
-    on_test = evaluation_rows(spec, args["training_id"], scores, dataset)["evaluation"][0]
+    on_test = evaluation_rows(spec, scores, dataset)["evaluation"][0]
     names = ["clinic", "test_adversarial"]
     evaluation_ids = evaluate_further(study, *names)
     folders = [scores_folder(spec, args["training_id"], Path(args["data"]), name) for name in names]
@@ -181,7 +181,7 @@ def test_ids_that_two_files_both_count_from_1_are_no_overlap_where_the_texts_dif
     def judged(name, texts):
         times = {"score_seconds": 0.0, "mc_seconds": 0.0, "created": "2026-01-01", "test_scored_at": "2026-01-01"}
         manifest = ScoresManifest(digest="", mc_status="not available: none", shortened_cases=0, **times)
-        evaluation = Evaluation("e", "s", "t", "d", False, "argmax", Scoring(), 0, name)
+        evaluation = Evaluation("t-s", name, SetEntry(cases=3, digest="d", labels={}), Scoring())
         rules = record_rules(probability_table(scored("ours")), LABELS, "digest")
 
         return judged_rows(evaluation, EvaluationScores(scored("ours"), scored(texts), rules, manifest))

@@ -41,7 +41,7 @@ def score(args, scores, emit=quiet, **values):
 
 def rows_of(spec, args, scores):
     """The landing rows of a scores folder, by table."""
-    return evaluation_rows(spec, args["training_id"], scores, DatasetManifest.read(Path(args["data"])))
+    return evaluation_rows(spec, scores, DatasetManifest.read(Path(args["data"])))
 
 
 def lines(path: Path):

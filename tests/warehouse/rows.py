@@ -76,9 +76,9 @@ def judged(cases: tuple[tuple[str, str, str], ...], groups: bool) -> dict[str, l
             for i in range(len(cases))
         ],
         "metric": [
-            dict(rule=rule, metric=m.name, **{k: v for k, v in vars(m).items() if k != "name"})
+            {"rule": rule, **row}
             for rule, chosen in (("argmax", argmax), ("target_recall", decisions))
-            for m in [*metric_table(labels, chosen, named, COSTS, resamples=50), *(of_ed if rule == "argmax" else ())]
+            for row in [*metric_table(labels, chosen, named, COSTS, resamples=50), *(of_ed if rule == "argmax" else ())]
         ],
         "decision_rule": [
             {
@@ -90,7 +90,7 @@ def judged(cases: tuple[tuple[str, str, str], ...], groups: bool) -> dict[str, l
         "reliability": reliability_rows(labels, [p[0] for p in ps]),
         "net_benefit": net_benefits(curve, resampled, draws),
         "conformal": [judge_conformal((ps, labels), (ps, labels), 0.05)],
-        "gate": [dict(gate=g.name, **{k: v for k, v in vars(g).items() if k != "name"}) for g in gates],
+        "gate": gates,
     }  # fmt: skip
     return {table: [full(table, **row) for row in made] for table, made in rows.items()}
 
