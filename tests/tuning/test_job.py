@@ -2,12 +2,10 @@
 
 import itertools
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +20,7 @@ from tasks.identity import training_of
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.fetch import fetch_base
+from tasks.runtime.children import forked_steps, run_child, start_process
 from tasks.runtime.errors import BadInput, Diverged, DoesNotFit, LostChild
 from tasks.runtime.events import Event, ProgressReport, StepWarning
 from tasks.runtime.store import verify
@@ -34,9 +33,9 @@ from tasks.tuning.data import TOKENS_AT_ONCE
 from tasks.tuning.rows import TrainingJob, TrainingOutcome, training_rows
 from warehouse.landing import write_landing
 
-UPDATES = 36
+UPDATES = 12
 CADENCE = 3
-REPOSITORY = Path(__file__).resolve().parents[2]
+PROGRAMS = "tests.tuning.programs.killed"
 
 
 @pytest.fixture(scope="module")
@@ -61,29 +60,36 @@ def study(tmp_path_factory):
 def whole(study, tmp_path_factory) -> Path:
     """The folder of the study's training that ran from its start to its end."""
     folder = tmp_path_factory.mktemp("whole") / "whole"
-    assert run(study, folder) == 0
+    job.run(study | {"folder": str(folder)}, lambda event: None)
     return folder
 
 
-def start(args, folder: Path, stdout=subprocess.DEVNULL) -> subprocess.Popen:
+@pytest.fixture
+def forked():
+    """Steps are forked from a server that has imported the job: its imports take longer than it does."""
+    with forked_steps(PROGRAMS):
+        yield
+
+
+def run(args, folder: Path, kill_at: float) -> int:
+    """Train in a child process; kill -9 `kill_at` seconds after its start, if it still runs then. The exit code."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "spec.json").write_text(
-        json.dumps({"function": "tasks.tuning.job:run", "args": args | {"folder": str(folder)}})
-    )
-    return subprocess.Popen(
-        [sys.executable, "-m", "tasks.runtime.child", str(folder / "spec.json")], cwd=REPOSITORY, text=True,
-        stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    spec = folder / "spec.json"
+    spec.write_text(json.dumps({"function": rows.JOB, "args": args | {"folder": str(folder)}}))
+    process = start_process(spec, folder / "child.log")
+    try:
+        return process.wait(timeout=kill_at)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
-def run(args, folder: Path, kill_at: float | None = None) -> int:
-    """Run the training; kill -9 `kill_at` seconds after its start, if it still runs then. The exit code."""
-    with start(args, folder) as process:
-        try:
-            return process.wait(timeout=kill_at)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            return process.wait()
+def train_in_children(study, folder, events=None, **changes) -> dict:
+    """Train as a sweep does, each attempt in a child process; the summary of the training."""
+    experiment = ExperimentSpec.model_validate(changed(study, **changes)["experiment"])
+    paths = Path(study["variant"]), Path(study["data"]), Path(study["home"])
+    rows.train_experiment(experiment, folder, *paths, [].append if events is None else events.append)
+    return verify(folder)["summary"]
 
 
 def outcome(folder: Path) -> tuple[bytes, bytes, list]:
@@ -93,17 +99,14 @@ def outcome(folder: Path) -> tuple[bytes, bytes, list]:
     return (folder / "adapters.safetensors").read_bytes(), (folder / "adapters_last.safetensors").read_bytes(), points
 
 
-def test_a_training_killed_after_a_checkpoint_writes_the_adapters_of_one_that_never_was(study, whole, tmp_path):
-    folder = tmp_path / "killed"
-    with start(study, folder) as process:
-        while not list(folder.glob("checkpoint/[0-9]*")) and process.poll() is None:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it was still training"
-
-    assert run(study, folder) == 0
-    assert outcome(folder) == outcome(whole)
-    summary = verify(whole)["summary"]
+def test_a_training_killed_after_a_checkpoint_writes_the_adapters_of_one_that_never_was(
+    study, whole, tmp_path, monkeypatch, forked
+):
+    monkeypatch.setattr(rows, "JOB", f"{PROGRAMS}:after_checkpoint")
+    events: list[Event] = []
+    summary = train_in_children(study, tmp_path / "killed", events, recipe={"iterations": UPDATES})
+    assert ["started again" in event.message for event in events if isinstance(event, StepWarning)].count(True) == 1
+    assert outcome(tmp_path / "killed") == outcome(whole)
     assert summary["peak_memory_bytes"] >= summary["weights_memory_bytes"] > 0 <= summary["cache_memory_bytes"]
     assert summary["micro_batch"] == 4 and summary["checkpointed_blocks"] is False
     assert summary["memory_budget_bytes"] > 1 << 30 and summary["peak_rss_bytes"] > 1 << 26
@@ -123,7 +126,7 @@ def test_a_training_killed_at_random_moments_writes_the_adapters_of_one_that_nev
 
     afresh()
     started = time.monotonic()
-    assert run(study, tmp_path / "whole") == 0
+    assert run(study, tmp_path / "whole", 600) == 0
     seconds = time.monotonic() - started
     moments = random.Random(kills)
     killed = 0
@@ -137,7 +140,7 @@ def test_a_training_killed_at_random_moments_writes_the_adapters_of_one_that_nev
             ends.append(outcome(folder))
             afresh()
 
-    assert run(study, folder) == 0
+    assert run(study, folder, 600) == 0
     assert all(end == outcome(tmp_path / "whole") for end in (*ends, outcome(folder)))
 
 
@@ -147,8 +150,8 @@ def test_a_training_that_pauses_leaves_a_checkpoint_alone_and_ends_with_the_adap
     """A pause between two checkpoints waits for the next one; one that is reached already changes nothing."""
     folder = tmp_path / "paused"
     first_end = ""
-    for pause, reached in ((1, CADENCE), (CADENCE, CADENCE), (20, 21), (UPDATES - 1, UPDATES)):
-        assert run(study | {"pause_at": pause}, folder) == 0
+    for pause, reached in ((1, CADENCE), (CADENCE, CADENCE), (7, 9), (UPDATES - 1, UPDATES)):
+        job.run(study | {"folder": str(folder), "pause_at": pause}, lambda event: None)
         assert [path.name for path in (folder / "checkpoint").iterdir()] == [f"{reached:07d}"]
         names = {path.name for path in folder.iterdir()}
         assert ("adapters.safetensors" in names) == ("manifest.json" in names) == (reached == UPDATES), names
@@ -179,25 +182,24 @@ def trained(study, folder, events=None, training=None, **recipe):
     [("in_prefix", 1), pytest.param("in_probe", 1, marks=pytest.mark.nightly), ("in_update", 2)],
 )
 def test_a_process_that_is_killed_holding_nearly_its_budget_is_tried_again_with_less(
-    study, tmp_path, monkeypatch, place, micro_batch
+    study, tmp_path, monkeypatch, place, micro_batch, forked
 ):
-    sentence: list[Event] = []
-    monkeypatch.setattr(rows, "JOB", f"tests.tuning.programs.hungry:{place}")
-    experiment = changed(study, {"iterations": 2}, {"memory": "1GB"})["experiment"]
-    paths = tmp_path / "training", Path(study["variant"]), Path(study["data"]), tmp_path / "home"
-    rows.train_experiment(ExperimentSpec.model_validate(experiment), *paths, sentence.append)
-    summary = verify(tmp_path / "training")["summary"]
+    events: list[Event] = []
+    monkeypatch.setattr(rows, "JOB", f"{PROGRAMS}:{place}")
+    study = study | {"home": str(tmp_path / "home")}
+    summary = train_in_children(
+        study, tmp_path / "training", events, recipe={"iterations": 2}, training={"memory": "1GB"}
+    )
     assert (summary["micro_batch"], summary["checkpointed_blocks"]) == (micro_batch, micro_batch == 1)
     assert summary["memory_budget_bytes"] == 1_000_000_000
-    assert sum("Out of memory: retrying with micro-batch" in getattr(event, "message", "") for event in sentence) == 1
+    assert sum("Out of memory: retrying with micro-batch" in getattr(event, "message", "") for event in events) == 1
 
 
 @pytest.mark.nightly
 def test_a_process_that_is_killed_holding_little_is_lost_and_not_out_of_memory(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "JOB", "tests.tuning.programs.hungry:little_in_update")
-    paths = tmp_path / "training", Path(study["variant"]), Path(study["data"]), tmp_path / "home"
+    monkeypatch.setattr(rows, "JOB", f"{PROGRAMS}:little_in_update")
     with pytest.raises(LostChild):
-        rows.train_experiment(ExperimentSpec.model_validate(study["experiment"]), *paths, lambda event: None)
+        train_in_children(study, tmp_path / "training")
 
 
 def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with(study, tmp_path, monkeypatch):
@@ -330,35 +332,30 @@ def test_a_budget_smaller_than_one_case_and_a_window_that_no_prompt_fits_are_ref
     assert longest > 100 and all("raise training.max_tokens" in sentence for sentence in sentences)
 
 
-def test_the_memory_choice_of_a_training_is_saved_and_another_budget_chooses_again(study, tmp_path):
-    def choice(memory):  # in a process of its own: what earlier tests left in this one would be counted as held
-        events = tmp_path / "events.jsonl"
-        with events.open("w") as stdout:
-            child = start(changed(study, training={"memory": memory}), tmp_path, stdout)
-            assert child.wait(timeout=120) == 0
+def test_the_memory_choice_of_a_training_is_saved_and_another_budget_chooses_again(study, tmp_path, forked):
+    probes: list[Event] = []
 
-        reports.extend(json.loads(line) for line in events.read_text().splitlines())
+    def choice(memory):  # in a process of its own: what earlier tests left in this one would be counted as held
+        events: list[Event] = []
+        args = changed(study, training={"memory": memory}) | {"folder": str(tmp_path)}
+        run_child(rows.JOB, args, tmp_path, events.append)
+        probes.extend(event for event in events if "micro-batch" in getattr(event, "message", ""))
         return json.loads((tmp_path / "memory.json").read_text())
 
-    reports: list[dict] = []
     first = choice("2GB")
     assert first == {
         "micro_batch": 4, "checkpointing": False, "limit": 2_000_000_000, "tokens_at_once": TOKENS_AT_ONCE,
         "cache_bytes": 250_000_000, "stored": ["train", "valid"],
     }  # fmt: skip
-    probes = sum("micro-batch" in event.get("message", "") for event in reports)
-    choice("2GB")
-    assert sum("micro-batch" in event.get("message", "") for event in reports) == probes == 1
+    assert choice("2GB") == first and len(probes) == 1
 
-    def measured():
-        *_, sentence = (event for event in reports if "micro-batch" in event.get("message", ""))
-        return sentence["held_bytes"], sentence["case_bytes"], sentence["further_bytes"]
+    def needed():
+        return probes[-1].held_bytes + probes[-1].case_bytes
 
-    held_bytes, one, more = measured()
-    less = choice(f"{(held_bytes + one + 1.5 * more) * 8 / 7}")
-    assert sum("micro-batch" in event.get("message", "") for event in reports) == 2
-    held_bytes, one, more = measured()  # again: the peaks of so small a model vary by a third with its threads
-    assert less["micro_batch"] == 1 + (less["limit"] - held_bytes - one - less["cache_bytes"]) // more < 4
+    less = choice(f"{(needed() + 1.5 * probes[-1].further_bytes) * 8 / 7}")
+    assert len(probes) == 2  # again: the peaks of so small a model vary by a third with its threads
+    room = less["limit"] - needed() - less["cache_bytes"]
+    assert less["micro_batch"] == 1 + room // probes[-1].further_bytes < 4
 
 
 def test_a_cost_weight_above_5_is_warned_of_and_5_is_not(study, tmp_path):

@@ -1,10 +1,11 @@
-"""Trainings whose process is killed at one place, as the kernel does it, while it holds nearly all that it may."""
+"""Trainings whose process is killed at one place, as the kernel does it: nearly all of them hold nearly all they may."""
 
 import os
 import signal
 import time
+from pathlib import Path
 
-from tasks.runtime.events import Heartbeat
+from tasks.runtime.events import Heartbeat, TrainingReport
 from tasks.runtime.memory import resident_bytes
 from tasks.spec import ExperimentSpec
 from tasks.tuning import activations, job, update
@@ -25,6 +26,18 @@ def in_update(args, emit):
 
 def little_in_update(args, emit):
     return _killed(args, emit, update, "update_gradients", hungry=False)
+
+
+def after_checkpoint(args, emit):
+    """The real job, which is killed in the first update after its first checkpoint, and not again."""
+    begins = not list(Path(args["folder"]).glob("checkpoint/[0-9]*"))
+
+    def die(event):
+        emit(event)
+        if begins and isinstance(event, TrainingReport) and list(Path(args["folder"]).glob("checkpoint/[0-9]*")):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return job.run(args, die)
 
 
 def _killed(args, emit, module, name, hungry=True):
