@@ -17,6 +17,7 @@ from tasks.judging.scores_folder import EvaluationScores, ScoredCase, ScoresMani
 from tasks.landing import land_rows, refill_warehouse
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
+from tasks.scoring.job import run
 from tasks.spec import LABELS, SCORING_VERSION, EvaluationSet, Scoring, evaluation_id, experiments
 from tasks.tuning.rows import TrainingOutcome, training_rows
 from tests.scoring.trained import lines, quiet, train_and_score
@@ -37,9 +38,12 @@ def study(tmp_path_factory):
     (home / "calm.jsonl").write_text(
         "".join(json.dumps({"text": f"a calm story, number {i}", "label": LABELS[1 + i % 2]}) + "\n" for i in range(12))
     )
+    grouped = [
+        {"text": f"a ward's story, number {i}", "label": LABELS[i % 3], "group": f"g{i // 2}"} for i in range(12)
+    ]
+    (home / "ward.jsonl").write_text("".join(json.dumps(row) + "\n" for row in grouped))
     sets = [
-        *(EvaluationSet(name=name, source=str(home / f"{name}.jsonl")) for name in ("clinic", "single", "calm")),
-        EvaluationSet(name="test_adversarial", source="embedded"),
+        EvaluationSet(name=name, source=str(home / f"{name}.jsonl")) for name in ("clinic", "single", "calm", "ward")
     ]
 
     few = ["recipe.iterations=2", "scoring.passes=2", "scoring.generated_cases=0"]
@@ -52,10 +56,14 @@ def study(tmp_path_factory):
 
 @pytest.fixture
 def warehouse(study, monkeypatch, tmp_path):
-    """A warehouse of the test's own, beside the study's folders; no server is started for the progress."""
+    """A warehouse of the test's own, beside the study's folders; no server is started for the progress, and no process
+    for a step."""
     monkeypatch.setenv("TRIAGE_HOME", study[1]["home"])
     monkeypatch.setenv("TRIAGE_WAREHOUSE", str(tmp_path / "triage.duckdb"))
     monkeypatch.setattr("tasks.experiment.publisher", lambda title: quiet)
+    monkeypatch.setattr(
+        "tasks.experiment.run_job", lambda name, job, log, emit, at_most: run(job.model_dump(mode="json"), emit)
+    )
 
 
 def evaluate_further(study, *names):
@@ -86,13 +94,13 @@ def test_each_set_lands_separately_with_the_threshold_of_the_test_set_and_is_not
     spec, args, scores = study
     dataset = DatasetManifest.read(Path(args["data"]))
     on_test = evaluation_rows(spec, scores, dataset)["evaluation"][0]
-    names = ["clinic", "test_adversarial"]
+    names = ["clinic", "ward"]
     evaluation_ids = evaluate_further(study, *names)
     folders = [scores_folder(spec, args["training_id"], Path(args["data"]), name) for name in names]
     assert evaluation_ids == [evaluation_id(folder.name) for folder in folders]
     assert len({scores, *folders, *evaluation_ids}) == 5
     landed = query("SELECT * FROM evaluation ORDER BY evaluation_set")
-    assert landed.evaluation_set.tolist() == names and landed.cases.tolist() == [8, 300]
+    assert landed.evaluation_set.tolist() == names and landed.cases.tolist() == [8, 12]
     assert set(landed.threshold) == {on_test["threshold"]} and set(landed.training_id) == {args["training_id"]}
     rules = query("SELECT * FROM decision_rule JOIN evaluation USING (evaluation_id) WHERE rule = 'target_recall'")
     record = json.loads((scores / "rules.json").read_text())

@@ -46,7 +46,7 @@ def test_words_after_a_negation_are_marked_to_the_end_of_the_clause(text: str, m
 
 
 def test_two_fits_agree_to_the_bit_and_probabilities_are_those_of_calibration() -> None:
-    train, valid, calibration, test = (cases(n, start=s) for n, s in ((240, 0), (60, 300), (120, 400), (60, 600)))
+    train, valid, calibration, test = (cases(n, start=s) for n, s in ((120, 0), (60, 300), (120, 400), (60, 600)))
     first, second = (LinearModel(train, valid, calibration).predict(test) for _ in range(2))
     assert np.array_equal(first, second) and np.allclose(first.sum(axis=1), 1)
     hits = [LABELS[i] == case.label for i, case in zip(first.argmax(axis=1), test, strict=True)]

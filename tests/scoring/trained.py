@@ -25,7 +25,7 @@ def train_and_score(spec: ExperimentSpec, data: Path, home: Path) -> tuple[dict[
     training = training_of(spec, Path(variant), data)
     args = {
         "experiment": spec.model_dump(mode="json"), "training_id": training, "variant": variant, "data": str(data),
-        "home": str(home), "folder": str(home / "experiments" / training),
+        "home": str(home), "folder": str(home / "experiments" / training), "choice": {"micro_batch": 4},
     }  # fmt: skip
     training_job.run(args, quiet)
     scores = scores_folder(spec, training, data)

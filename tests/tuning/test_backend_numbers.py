@@ -1,16 +1,16 @@
-"""The engine as this backend computes it, on variants as they are loaded: stock's numbers in float32, nearer or less near.
-
-`test_packed.py` runs this file with packed bfloat16 as well.
+"""The engine on variants as they are loaded: stock's numbers in float32, as this backend computes and, nearer or less near,
+as a Mac does, in packed bfloat16.
 """
 
 from dataclasses import asdict
+from functools import cache
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from mlx_lm.utils import quantize_model, save_config, save_model
 
-from tasks.runtime.backend import backend
+from tasks.runtime.backend import CPU_PACKED, VARIABLE, backend
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.forward import score_cases
@@ -29,16 +29,30 @@ LOSSES = 5e-3
 OTHER_ORDER = 5e-2
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma3_text"])
-def variant(request, tmp_path_factory):
-    """(the architecture, a folder with a tiny variant at 4 bits)."""
-    folder = tmp_path_factory.mktemp(request.param)
-    model, _ = tiny.base_model(request.param)
-    model.set_dtype(mx.bfloat16)
-    model, config = quantize_model(model, asdict(model.args), 64, 4)
-    save_model(folder, model)
-    save_config(config, folder / "config.json")
-    return request.param, folder
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """A function that gives a folder with a tiny variant of an architecture at 4 bits."""
+
+    @cache
+    def folder_of(architecture):
+        folder = tmp_path_factory.mktemp(architecture)
+        model, _ = tiny.base_model(architecture)
+        model.set_dtype(mx.bfloat16)
+        model, config = quantize_model(model, asdict(model.args), 64, 4)
+        save_model(folder, model)
+        save_config(config, folder / "config.json")
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(params=["llama", "gemma3_text", "gemma3_text packed"])
+def variant(request, folder_of, monkeypatch):
+    """(the architecture, the folder of its variant)."""
+    architecture, *packed = request.param.split()
+    if packed:
+        monkeypatch.setenv(VARIABLE, CPU_PACKED.name)
+    return architecture, folder_of(architecture)
 
 
 def loaded(variant, recipe=None, path=None):
@@ -68,6 +82,7 @@ def test_the_weights_are_those_of_the_backend(variant):
     assert packed == (backend().compute_path == "packed")
 
 
+@pytest.mark.parametrize("variant", ["llama", "llama packed", "gemma3_text", "gemma3_text packed"], indirect=True)
 def test_loss_and_gradients_are_stocks_and_those_of_another_scale_are_not(variant):
     some = tiny.cases(4, stock_mask=True)
     oracle = tiny.stock(stock_model(variant), some, CASES)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,11 +31,13 @@ from tasks.spec import ExperimentSpec, experiments
 from tasks.tuning import job, rows
 from tasks.tuning import update as updates
 from tasks.tuning.data import TOKENS_AT_ONCE
+from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.rows import TrainingJob, TrainingOutcome, training_rows
 from warehouse.landing import write_landing
 
 UPDATES = 12
 CADENCE = 3
+WHOLE_BATCH = MemoryChoice(4)
 PROGRAMS = "tests.tuning.programs.killed"
 
 
@@ -171,9 +174,9 @@ def changed(study, recipe=None, training=None):
     return study | {"experiment": values}
 
 
-def trained(study, folder, events=None, training=None, **recipe):
-    """Train in this process; what the manifest keeps."""
-    args = changed(study, recipe, training) | {"folder": str(folder)}
+def trained(study, folder, events=None, training=None, choice=WHOLE_BATCH, **recipe):
+    """Train in this process, without probe steps unless `choice` is None; what the manifest keeps."""
+    args = changed(study, recipe, training) | {"folder": str(folder), "choice": choice and asdict(choice)}
     return job.run(args, events.append if events is not None else lambda event: None)
 
 
@@ -278,10 +281,12 @@ def rungs(study, monkeypatch):
     """A function that trains a trial of 4 times as many updates as its first rung has, here, to a rung."""
 
     def train_here(spec, folder, on_event, pause_at, at_most, **paths):
-        args = TrainingJob(experiment=spec, training_id=folder.name, folder=folder, pause_at=pause_at, **paths)
+        how = {"pause_at": pause_at, "choice": WHOLE_BATCH}
+        args = TrainingJob(experiment=spec, training_id=folder.name, folder=folder, **how, **paths)
         job.run(args.model_dump(mode="json"), on_event)
 
     monkeypatch.setattr(trial, "train_experiment", train_here)
+    monkeypatch.setattr(trial, "publisher", lambda title: lambda event: None)  # it would start a server
     monkeypatch.setattr(trial, "run_child", lambda function, args, log, emit: scoring_job.run_valid(args, emit))
     monkeypatch.setenv("TRIAGE_HOME", study["home"])
     spec = ExperimentSpec.model_validate(study["experiment"])
@@ -321,7 +326,7 @@ def test_a_trial_whose_training_is_further_is_judged_as_it_was_at_its_rung(tmp_p
 
 def refusal(study, folder, kind=BadInput, **training) -> str:
     with pytest.raises(kind) as refused:
-        trained(study, folder, training=training)
+        trained(study, folder, training=training, choice=None)
     return str(refused.value)
 
 

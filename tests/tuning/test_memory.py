@@ -33,12 +33,11 @@ from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, run
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
-@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize(("architecture", "dense"), [("llama", True), ("gemma3_text", False)])
 def test_checkpointed_blocks_give_the_same_gradients_with_dropout_in_less_memory(architecture, dense):
     a_recipe = tiny.safety(dropout=0.1)
     adapted = tiny.adapted(architecture, 4, dense, a_recipe, Training(num_layers=4))
-    some = tiny.cases(8)
+    some = tiny.cases(4)
     objective = make_objective(a_recipe, some.labels)
     prefix = tiny.no_store(adapted, some)
     both = adapted, adapted.with_checkpoints(True)
@@ -46,7 +45,7 @@ def test_checkpointed_blocks_give_the_same_gradients_with_dropout_in_less_memory
     assert tiny.largest_difference(again[2], plain[2]) <= 1e-6
     assert again[0] == pytest.approx(plain[0], rel=1e-6)
     held_memory()
-    peaks = [min(step_peak(one, prefix, objective, 8) for _ in range(3)) for one in both]
+    peaks = [min(step_peak(one, prefix, objective, 4) for _ in range(3)) for one in both]
     assert peaks[1] < 0.85 * peaks[0]
 
 
@@ -111,7 +110,7 @@ def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one
         peak_bytes = chosen.cache_bytes + training_peak(model, prefix, some, objective, chosen.micro_batch)
         del state
         assert peak_bytes - held_bytes <= SLACK * (limit - held_bytes) and chosen.cache_bytes <= limit / 8
-        more = max(step_peak(model, prefix, objective, 2 * chosen.micro_batch + 1) for _ in range(5))
+        more = step_peak(model, prefix, objective, 2 * chosen.micro_batch + 1)
         assert chosen.micro_batch == 12 or held_bytes + chosen.cache_bytes + SLACK * more > limit, "nor twice as many"
         needed = events[-1].held_bytes + events[-1].case_bytes + chosen.micro_batch * events[-1].further_bytes
         assert chosen.micro_batch == 12 or needed + chosen.cache_bytes > limit, (

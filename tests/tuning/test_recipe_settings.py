@@ -166,39 +166,57 @@ def test_class_weights_have_a_mean_of_one_over_the_cases_that_are_drawn():
 
 def trained(folder, emit=lambda event: None, choice=None, template=tiny.SINGLE, **settings):
     recipe = tiny.safety(dropout=0.1, iterations=8, **settings)
-    best, progress, *_ = run(recipe, folder, uneven(template), emit, choice, dense=False, max_gradient_norm=0.5)
+    limits = {"max_gradient_norm": 0.5, "valid": tiny.cases(4, template, seed=1)}
+    best, progress, *_ = run(recipe, folder, uneven(template), emit, choice, dense=False, **limits)
     return tiny.flat(best), [replace(point, tokens_per_second=None) for point in progress.curve]
 
 
+@pytest.fixture(scope="module")
+def without_settings(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("without"))
+
+
+@pytest.fixture(scope="module")
+def with_settings(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("with"), **SETTINGS)
+
+
 @pytest.mark.parametrize("name", SETTINGS)
-def test_each_setting_reaches_the_adapter(name, tmp_path):
-    changed, _ = trained(tmp_path / "changed", **{name: SETTINGS[name]})
-    plain, _ = trained(tmp_path / "plain")
-    assert tiny.largest_difference(changed, plain) > 1e-3
+def test_each_setting_reaches_the_adapter(name, without_settings, tmp_path):
+    changed, _ = trained(tmp_path, **{name: SETTINGS[name]})
+    assert tiny.largest_difference(changed, without_settings[0]) > 1e-3
+
+
+def is_near(one, other):
+    """Whether two trainings, one of them with compiled updates, learned the same."""
+    (adapter, curve), (expected, expected_curve) = one, other
+    assert tiny.largest_difference(adapter, expected) <= 1e-5
+    assert [point.loss for point in curve] == pytest.approx([point.loss for point in expected_curve], rel=1e-5)
+    return True
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_stopped(compiled, tmp_path, monkeypatch):
+def test_a_killed_and_resumed_training_with_all_settings_equals_one_that_never_stopped(
+    compiled, with_settings, tmp_path, monkeypatch
+):
     monkeypatch.setattr(trainer, "compiles", lambda: compiled)
     with traced_graphs():
-        whole, curve = trained(tmp_path / "whole", **SETTINGS)
+        whole, curve = trained(tmp_path / "whole", **SETTINGS) if compiled else with_settings
         with pytest.raises(tiny.Killed):
             trained(tmp_path / "killed", tiny.die_at(6), **SETTINGS)
 
         resumed, again = trained(tmp_path / "killed", **SETTINGS)
 
     assert all((whole[name] == resumed[name]).all() for name in whole) and curve == again
+    assert is_near((whole, curve), with_settings)
 
 
-@pytest.mark.parametrize(("choice", "template"), [(None, tiny.SINGLE), (MemoryChoice(3), tiny.MULTI)])
-def test_compiled_updates_honour_the_settings(choice, template, tmp_path, monkeypatch):
-    plain, curve = trained(tmp_path / "plain", choice=choice, template=template, **SETTINGS)
+def test_compiled_updates_in_small_pieces_honour_the_settings(tmp_path, monkeypatch):
+    values = {"choice": MemoryChoice(3), "template": tiny.MULTI, **SETTINGS}
+    plain = trained(tmp_path / "plain", **values)
     monkeypatch.setattr(trainer, "compiles", lambda: True)
     with traced_graphs():
-        compiled, other = trained(tmp_path / "compiled", choice=choice, template=template, **SETTINGS)
-
-    assert tiny.largest_difference(compiled, plain) <= 1e-5
-    assert [point.loss for point in other] == pytest.approx([point.loss for point in curve], rel=1e-5)
+        assert is_near(trained(tmp_path / "compiled", **values), plain)
 
 
 @pytest.mark.nightly  # MLX compiles each fused kernel with the C++ compiler, half a minute in all
