@@ -45,11 +45,12 @@ PROBABILITIES = 1e-2
 LOSSES = 1e-3
 LOSS_OF_A_CASE = 5e-3
 LOGITS = 0.05
+CASES = 12  # of test
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Both architectures trained under the smoke grid's two recipes, and scored with 20 dropout passes."""
+    """Both architectures trained under the smoke grid's two recipes, and scored with ten dropout passes."""
     patch = pytest.MonkeyPatch()
     home = tmp_path_factory.mktemp("study")
     patch.setenv("TRIAGE_HOME", str(home))
@@ -66,7 +67,9 @@ def eight_bits(study):
 
 def run_experiments(home, bits, recipes):
     """Experiments of the smoke grid, run in this process: spec, arguments and scores by model and recipe."""
-    narrowed = [f"bits=[{bits}]", "scoring.passes=20", "scoring.generated_cases=3", "recipe.iterations=3"]
+    limits = f"data.limits={{ train = 12, valid = 6, calibration = 24, test = {CASES} }}"
+    few = ["scoring.passes=10", "scoring.generated_cases=3", "recipe.iterations=3"]
+    narrowed = [f"bits=[{bits}]", limits, *few]
     grid = load_grid("smoke", narrowed)
     data = prepare_dataset(grid.data, home)
 
@@ -169,12 +172,12 @@ def test_the_test_loss_its_perplexity_and_the_loss_of_each_case_are_stocks(study
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gemma3"])
-def test_twenty_passes_give_twenty_distinct_probability_vectors(study, model):
+def test_ten_passes_give_ten_distinct_probability_vectors(study, model):
     _, _, scores = study[model, "balanced_safe"]
     passes = np.load(scores / "passes.npy", allow_pickle=False)
-    assert passes.shape == (20, 6, 3)
+    assert passes.shape == (10, 6, 3)
     for case in range(passes.shape[1]):
-        assert len(np.unique(passes[:, case], axis=0)) == 20
+        assert len(np.unique(passes[:, case], axis=0)) == 10
     assert passes.sum(axis=2) == pytest.approx(1)
 
 
@@ -225,7 +228,9 @@ def test_shortened_cases_are_warned_of_and_counted_and_a_window_that_fits_none_i
     window = lengths[-3] + max(map(len, template.completions))
     folder, warnings = scored(window)
     lost_cases = sum(length > lengths[-3] for length in lengths)
-    assert 0 < lost_cases < 3 and any(f"{lost_cases} of 24 cases of test are longer" in warning for warning in warnings)
+    assert 0 < lost_cases < 3 and any(
+        f"{lost_cases} of {CASES} cases of test are longer" in warning for warning in warnings
+    )
     outcome = rows_of(spec, args, folder)["evaluation"]
     assert outcome[0]["shortened_cases"] == lost_cases
 
@@ -297,7 +302,7 @@ def test_a_larger_dropout_sample_repeats_the_figures_of_a_smaller_one_and_anothe
     small, large, other = (
         np.load(folder / "passes.npy", allow_pickle=False) for folder in (scores, tmp_path / "all", tmp_path / "other")
     )
-    assert len(many) == 24 and set(few) < set(many)
+    assert len(many) == CASES and set(few) < set(many)
     assert large[:, [many.index(c) for c in few]] == pytest.approx(small[:3], abs=1e-5)
     assert (np.abs(other - large).max(axis=2) > 0).all()
 
@@ -354,7 +359,7 @@ def test_fidelity_is_measured_against_the_unquantised_model_and_8_bits_are_close
     base = base_of(spec, args)
     measured = fidelity(spec, args, base, {"4": args["variant"], "8": at_8_bits(spec, args), "0": str(base)})
     figures = {bits: measured["figures"][bits]["vocabulary"] for bits in measured["figures"]}
-    assert measured["set_cases"] == 24 and figures["4"]["cases"] == 10
+    assert measured["set_cases"] == CASES and figures["4"]["cases"] == 10
     assert figures["4"]["kl_mean"] > 10 * figures["8"]["kl_mean"] > 0
     assert figures["0"]["kl_max"] < 1e-9 and figures["0"]["perplexity_ratio"] == pytest.approx(1, abs=1e-5)
     model, _ = load_model(base)
@@ -544,7 +549,7 @@ def test_a_test_set_with_one_case_has_scores_dropout_passes_and_an_answer(study,
     score(args | {"data": str(data)}, tmp_path / "scores")
     rows = rows_of(spec, {**args, "data": str(data)}, tmp_path / "scores")
     (case,) = rows["mc_dropout"]
-    assert rows["evaluation"][0]["cases"] == 1 and case["passes"] == 20
+    assert rows["evaluation"][0]["cases"] == 1 and case["passes"] == 10
     recall = next(r for r in rows["metric"] if r["metric"] == "ed_recall" and r["rule"] == "argmax")
     label = json.loads((data / "test.jsonl").read_text())["label"]
     if label == "ED":
