@@ -30,7 +30,7 @@ from tasks.runtime.home import home
 from warehouse.connect import quoted
 
 if TYPE_CHECKING:
-    from tasks.bundle.valid_scores import RankedBy
+    from tasks.bundle.decide import RankedBy
 
 ARGMAX = "argmax"  # the rule of the leaderboard's accuracy
 
@@ -61,7 +61,7 @@ def best(
     over_triage: OverTriage = 0.3,
 ) -> None:
     """Rank models on `valid`, and show the test figures of the best one alone."""
-    from tasks.bundle.valid_scores import RankedBy  # SciPy comes with it
+    from tasks.bundle.decide import RankedBy  # SciPy comes with it
 
     refresh_warehouse()
     found = find_study(study)
@@ -166,7 +166,7 @@ def rank(candidates: Sequence[Row], by: RankedBy) -> tuple[list[Row], list[str],
     A ranked row also has its `bundle`, and its figure on `valid`: `value`, from `valid_cases` of
     which `valid_ed` are emergencies.
     """
-    from tasks.bundle.valid_scores import data_folder, valid_cases
+    from tasks.bundle.decide import data_folder, valid_cases
 
     present = []
     absent_cells = []

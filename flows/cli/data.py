@@ -15,11 +15,10 @@ from rich.table import Table
 from deployments.interruptions import interrupted_by_signals
 from flows.cli.clean import Yes, remove_if_told
 from flows.cli.terminal import console
-from tasks.corpus.checks.report import CorpusReport, check_data
-from tasks.corpus.checks.tally import shared_tokens
+from tasks.corpus.check import CorpusReport, check_data
 from tasks.corpus.prepare import CARD, dataset_folder, stored_or_temporary
-from tasks.corpus.prompts import DEFAULT, load_prompt
-from tasks.corpus.reading.sources import check_revision
+from tasks.corpus.prompts import DEFAULT, load_prompt, shared_tokens
+from tasks.corpus.reading.sources import is_hub, no_revision
 from tasks.grids.grid import GRIDS, load_grid
 from tasks.removable import matching_names, of_data, sharing_sets, unknown_data
 from tasks.runtime.errors import BadInput
@@ -104,8 +103,8 @@ def request(
         prompt = with_examples[0] if with_examples else grid.prompt
         return grid.data, grid.evaluation_sets, prompt
 
-    if revision is not None:
-        check_revision(source)
+    if revision is not None and not is_hub(source):
+        raise no_revision(source)
 
     words: dict[str, str] = {}
     for item in label or ():

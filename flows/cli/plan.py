@@ -27,8 +27,7 @@ from flows.plan import (
 from flows.power import print_power
 from flows.report.figures import RANDOM, clock, counted
 from flows.selection import Selection
-from tasks.corpus.checks.tally import shared_tokens
-from tasks.corpus.prompts import load_prompt
+from tasks.corpus.prompts import load_prompt, shared_tokens
 from tasks.models.manifest import has_random_weights
 from tasks.models.sources.fetch import availabilities, is_offered, stored, unpinned
 from tasks.runtime.backend import backend

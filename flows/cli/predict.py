@@ -30,13 +30,17 @@ from tasks.bundle.asking import (
     FUNCTION,
     MOST_BYTES,
     AskedModel,
+    Decision,
+    answer,
+    conformal_notes,
     decision_of,
     decoded_text,
     in_use,
     numbered_texts,
+    why_no_decision,
+    why_no_review,
 )
 from tasks.bundle.bundle import Bundle
-from tasks.bundle.decision import Decision, answer, conformal_notes, why_no_decision, why_no_review
 from tasks.runtime.children import forked_steps, import_ahead, stop_children
 from tasks.runtime.conversation import Answered
 from tasks.runtime.errors import BadInput, disk_error

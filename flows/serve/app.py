@@ -21,9 +21,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tasks.bundle.asking import MOST_BYTES, AskedModel, checked_text
+from tasks.bundle.asking import MOST_BYTES, AskedModel, Decision, answer, checked_text
 from tasks.bundle.bundle import BundledModel
-from tasks.bundle.decision import Decision, answer
 from tasks.runtime import conversation
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.spec import Label

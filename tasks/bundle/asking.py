@@ -1,4 +1,4 @@
-"""A bundled model in a process of its own, as whoever asks it sees it: texts in, decisions out."""
+"""A bundled model in a process of its own: texts in, decisions and answers out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import codecs
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tasks.bundle.bundle import BundledModel, PredictJob
-from tasks.bundle.decision import Decision
+from tasks.bundle.bundle import Bundle, BundledModel, PredictJob
 from tasks.corpus.case import can_be_encoded, is_blank, text_digest
 from tasks.corpus.reading.rows import RowReader
 from tasks.corpus.reading.tables import place, read_rows
@@ -17,9 +18,79 @@ from tasks.runtime.conversation import Answered, Conversation
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.locks import lock_of, locked, remove_abandoned_locks
-from tasks.spec import Columns
+from tasks.spec import LABELS, Columns, Label
 
 FUNCTION = "tasks.bundle.loaded_model:predict"
+MOST_BYTES = 1_000_000  # of one text in UTF-8: three times 50,000 English words
+TOO_LARGE = f"The text is larger than {MOST_BYTES // 1_000_000} MB; shorten it."
+SHORTENED = "The text is longer than the model reads: its middle was left out."
+MARKUP = "The text held marks of the model's own markup; they were broken up and read as words."
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a model says to one text.
+
+    - `label`: by the recipe's rule; None where the rule is not available.
+    - `probabilities`: of the labels, order LABELS, not calibrated.
+    - `conformal_set`: the labels that cannot be ruled out.
+    - `review`: the review flag, and `vote_entropy` in nats behind it; None without dropout passes.
+    - `shortened`: the text lost its middle. `markup`: it held tokens that steer a conversation.
+    """
+
+    label: Label | None
+    probabilities: tuple[float, float, float]
+    conformal_set: tuple[Label, ...]
+    review: bool | None = None
+    vote_entropy: float | None = None
+    passes: int | None = None
+    shortened: bool = False
+    markup: bool = False
+
+
+def why_no_review(bundle: Bundle, passes: int | None) -> str | None:
+    """Why a decision has no review flag; None where it has one."""
+    if not bundle.review.available:
+        return bundle.review.why_not
+    if passes is None:
+        return "not available: it needs dropout passes, e.g. --passes 50"
+    return None
+
+
+def why_no_decision(bundle: Bundle) -> str:
+    """Why a model decides nothing whose rule is not available."""
+    return f"The rule {bundle.rule.name} is {bundle.rule.note}."
+
+
+def conformal_notes(bundle: Bundle) -> list[str]:
+    """What to mind about the conformal sets of a model, if anything: one sentence."""
+    note = bundle.conformal.note
+    return [f"Conformal sets, when they were judged: {note}."] if note else []
+
+
+def answer(bundle: Bundle, decision: Decision) -> dict[str, Any]:
+    """The whole answer as JSON: the decision, and what must be known with each one."""
+    notes = [] if decision.label else [why_no_decision(bundle)]
+    if decision.shortened:
+        notes.append(SHORTENED)
+    if decision.markup:
+        notes.append(MARKUP)
+    notes += conformal_notes(bundle)
+
+    return {
+        "decision": decision.label,
+        "probabilities": dict(zip(LABELS, decision.probabilities, strict=True)),
+        "conformal_set": list(decision.conformal_set),
+        "review": decision.review,
+        "review_note": why_no_review(bundle, decision.passes),
+        "vote_entropy_nats": decision.vote_entropy,
+        "notes": notes,
+        "model_id": bundle.model_id,
+        "rule": bundle.rule.name,
+        "verdict": bundle.verdict,
+        "warning": bundle.warning,
+        "notice": bundle.notice,
+    }
 
 
 class AskedModel(contextlib.AbstractContextManager["AskedModel"]):
@@ -70,11 +141,10 @@ def in_use(model: BundledModel, use: str) -> Iterator[None]:
 
 def decision_of(answer: Answered) -> Decision:
     """Wait for an answer. Raises the error with which the process has ended."""
-    return Decision.from_json(answer.result())
-
-
-MOST_BYTES = 1_000_000  # of one text in UTF-8: three times 50,000 English words
-TOO_LARGE = f"The text is larger than {MOST_BYTES // 1_000_000} MB; shorten it."
+    values = answer.result()
+    # Tuples come through the pipe as lists.
+    tuples = {name: tuple(values[name]) for name in ("probabilities", "conformal_set")}
+    return Decision(**(values | tuples))
 
 
 def checked_text(text: str) -> str:

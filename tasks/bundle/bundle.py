@@ -1,9 +1,8 @@
 """A trained model with everything that it needs to decide, as one JSON file: `bundle.json`.
 
-A bundle is made of what an evaluation has landed (`from_evaluation.py`), and is read by whatever
-uses the model. It holds numbers, names and digests alone, no case. Weights and adapter lie beside
-it or where it says. Below it the arguments and results of the jobs that use or write a model: JSON
-between two processes, built without MLX.
+A bundle is made of what an evaluation has landed (`from_evaluation.py`). It holds numbers, names
+and digests, no case. Below it are the arguments and results of the jobs that use or write a model:
+JSON between two processes, built without MLX.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ from tasks.spec import CostMatrix, Label, PromptChoice, Recipe, Strict, Training
 BUNDLE_FILE = "bundle.json"
 NOT_A_DEVICE = "Research software, not a medical device"
 SYNTHETIC = "synthetic cases are no evidence about patients"
-# Of a gate's figure.
-DIGITS = 3
 SAME = 1e-9  # figures that differ by less differ by how a computer counts
 RuleName = Literal["argmax", "target_recall", "min_cost"]
 Row = dict[str, Any]  # one landed row, by column
@@ -70,7 +67,7 @@ class ConformalCutoffs(Strict):
     note: str | None = None
 
 
-def gate_figure(value: float | None, threshold: float, digits: int = DIGITS) -> str:
+def gate_figure(value: float | None, threshold: float, digits: int = 3) -> str:
     """A figure that a gate judges, with `digits` after the point; `n/a` if there is none.
 
     It has more digits where these would round it to the threshold or beyond: 1077 of 1134 fails
@@ -78,11 +75,9 @@ def gate_figure(value: float | None, threshold: float, digits: int = DIGITS) -> 
     """
     if value is None or math.isnan(value):
         return "n/a"
-    if abs(value - threshold) < SAME:
-        return f"{value:.{digits}f}"
 
-    # This ends, since the two differ by SAME at least.
-    while (round(value, digits) - threshold) * (value - threshold) <= 0:
+    difference = value - threshold
+    while abs(difference) >= SAME and (round(value, digits) - threshold) * difference <= 0:
         digits += 1
     return f"{value:.{digits}f}"
 
@@ -130,9 +125,9 @@ class Review(Strict):
 
 
 class Catch(NamedTuple):
-    """What a review flag catches: how many of the decisions on `cases` it flags, and how many of the
-    wrong ones and of the missed emergencies. Counts are whole but for cases that tie at the cut,
-    which count by the share of them that is flagged.
+    """What a review flag catches of the decisions on `cases`: all, wrong ones, missed emergencies.
+
+    Cases that tie at the cut count by the share of them that is flagged.
     """
 
     cases: int
@@ -144,7 +139,7 @@ class Catch(NamedTuple):
 
     @classmethod
     def of(cls, flag: Row) -> Catch:
-        """Of a row of the table `review_flag`, whose version may be an earlier one."""
+        """Of a row of the table `review_flag`."""
         cases, missed = flag["cases"], flag["missed_ed"]
         flagged = cases * flag["load"]
         wrong_caught = flagged * (flag["error_flagged"] or 0)
@@ -165,20 +160,20 @@ class Catch(NamedTuple):
     def of_missed(self) -> str:
         return f"{self.missed_caught:,.1f}".removesuffix(".0") + f" of {self.missed:,}"
 
-    @property
-    def in_words(self) -> str:
-        wrong = f"{self.of_wrong} wrong decisions"
-        return f"{self.of_missed} missed emergencies and {wrong}" if self.missed else wrong
-
     def beside(self, one_pass: Catch) -> str:
         """A sentence: what this flag catches, beside one of the same load by a single pass."""
+
+        def in_words(flag: Catch) -> str:
+            wrong = f"{flag.of_wrong} wrong decisions"
+            return f"{flag.of_missed} missed emergencies and {wrong}" if flag.missed else wrong
+
         load = f"{self.flagged / self.cases:.1%}"
         sent = f"the review flag sends {load} of {self.cases:,} decisions to review"
         if round(self.wrong) == 0:
             return f"{sent}; no decision is wrong"
         return (
-            f"{sent} and catches {self.in_words}; as large a flag by the largest probability of one "
-            f"pass catches {one_pass.in_words}, a random one {load} of each"
+            f"{sent} and catches {in_words(self)}; as large a flag by the largest probability of "
+            f"one pass catches {in_words(one_pass)}, a random one {load} of each"
         )
 
 
@@ -211,17 +206,17 @@ class Versions(Strict):
 class Bundle(Strict):
     """A model and how it decides. Field by field:
 
-    - `model_id`: id of the training (of a moved adapter, of the move); `cell_id`: its experiment;
-    - `precision`: how the weights are stored, by name; `bits`: None where they are not quantised;
+    - `model_id`: id of the training (of a moved adapter, of the move); `cell_id`: its experiment.
+    - `precision`: how the weights are stored, by name; `bits`: None where they are not quantised.
     - `recipe`, `training`, `seed`, `prompt`: as trained, but for the rule and the target by which
-      it was judged; `training.max_tokens` bounds a prompt;
-    - `words`: what the model answers for each label; `prompt_digest`: of the whole prompt's text;
-    - `chat`: whether the tokenizer's chat template is used, else the plain prompt;
-    - `scaling`: vector scaling, where `calibration` had cases of each label;
-    - `verdict`: `unsafe` where a gate fails or cannot be judged;
-    - `weights`: a model folder in MLX's layout with its manifest; `adapter`: a safetensors file of
-      LoRA tensors, None where the weights hold it (fused). Both absolute, or relative to the folder
-      of the bundle. The digests are those of the weights' manifest and of the adapter's bytes.
+      it was judged. `training.max_tokens` bounds a prompt.
+    - `words`: what the model answers for each label. `prompt_digest`: of the whole prompt's text.
+    - `chat`: whether the tokenizer's chat template is used, else the plain prompt.
+    - `scaling`: vector scaling, where `calibration` had cases of each label.
+    - `verdict`: `unsafe` where a gate fails or cannot be judged.
+    - `weights`: a model folder in MLX's layout. `adapter`: a safetensors file of LoRA tensors, None
+      where the weights hold it (fused). Both are absolute, or relative to the folder of the bundle.
+      The digests are those of the weights' manifest and of the adapter's bytes.
     """
 
     schema_version: Literal[1] = 1
@@ -261,9 +256,7 @@ class Bundle(Strict):
     @property
     def notice(self) -> str:
         """What stands below every answer."""
-        if self.judged_on.synthetic:
-            return f"{NOT_A_DEVICE}; {SYNTHETIC}."
-        return f"{NOT_A_DEVICE}."
+        return f"{NOT_A_DEVICE}; {SYNTHETIC}." if self.judged_on.synthetic else f"{NOT_A_DEVICE}."
 
     @property
     def warning(self) -> str | None:
@@ -273,9 +266,13 @@ class Bundle(Strict):
         if self.verdict != "unsafe":
             return None
 
-        failed_gates = [gate for gate in self.gates if gate.state in ("FAIL", "NOT AVAILABLE")]
-        # The false negative rate is 1 - recall: the same evidence.
-        reasons = [gate.reason for gate in failed_gates if gate.gate != "ed_false_negative_rate"]
+        reasons = [
+            gate.reason
+            for gate in self.gates
+            if gate.state in ("FAIL", "NOT AVAILABLE")
+            # It is 1 - recall: the same evidence.
+            and gate.gate != "ed_false_negative_rate"
+        ]
         return f"This model is unsafe by its gates: {'; '.join(reasons)}."
 
 
@@ -325,8 +322,8 @@ def read_bundle(folder: Path) -> BundledModel:
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:
     """Write the bundle into its folder."""
-    text = bundle.model_dump_json(indent=1)
-    (folder / BUNDLE_FILE).write_text(f"{text}\n", encoding="utf-8")
+    text = bundle.model_dump_json(indent=1) + "\n"
+    (folder / BUNDLE_FILE).write_text(text, encoding="utf-8")
 
 
 def landed_rows(folder: Path, table: str) -> list[Row]:

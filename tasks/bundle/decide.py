@@ -1,29 +1,46 @@
-"""From the log-likelihoods of the three labels to decisions: the arithmetic of an evaluation, on
-the parameters that it has chosen. Nothing is fitted here, and no model runs.
+"""From the log-likelihoods of the three labels to decisions: the arithmetic of an evaluation, on the
+parameters that it has chosen. And scores on `valid`, computed once, with the figures that models are
+ranked by there.
+
+A recipe's own validation value weighs cases as its loss does, so two recipes' cannot be compared;
+the figures here mean the same for every recipe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import softmax
 
-from tasks.bundle.bundle import Bundle
-from tasks.bundle.decision import Decision
+from tasks.bundle.asking import Decision
+from tasks.bundle.bundle import Bundle, BundledModel, ModelGone, ValidJob
+from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.decision_rules import (
     VectorScaling,
     argmax_rule,
     conformal_sets,
     log_probabilities,
     min_cost_rule,
+    recall_at_over_triage,
     threshold_rule,
 )
-from tasks.judging.point_metrics import Floats
+from tasks.judging.metrics import confusion
+from tasks.judging.point_metrics import Floats, metric_values
+from tasks.judging.scores_folder import ScoredCase, probability_table, read_cases
 from tasks.judging.uncertainty import summarise_passes
-from tasks.spec import LABELS, Label
+from tasks.runtime.children import run_child
+from tasks.runtime.errors import BadInput
+from tasks.runtime.events import Emit
+from tasks.runtime.store import intact_manifest
+from tasks.spec import LABELS, SCORES_VERSION, Label, short_digest
+
+VALID_FILE = "valid.jsonl"
+Figure = Literal["ed-recall", "macro-f1"]
 
 
 def label_shares(log_likelihoods: ArrayLike) -> Floats:
@@ -59,20 +76,82 @@ def decide(
     if passes is not None:
         votes = summarise_passes(np.asarray(passes), bundle.review.entropy_limit)
 
-    decisions = []
-    for i, (ed, gp, home) in enumerate(p.tolist()):
-        members = tuple(
-            label for label, is_member in zip(LABELS, sets[i], strict=True) if is_member
+    return [
+        Decision(
+            label,
+            (ed, gp, home),
+            tuple(name for name, is_member in zip(LABELS, members, strict=True) if is_member),
+            review=vote.get("review"),
+            vote_entropy=vote.get("entropy_nats"),
+            passes=vote.get("passes"),
         )
-        decisions.append(
-            Decision(
-                labels[i],
-                (ed, gp, home),
-                members,
-                review=votes[i].get("review"),
-                vote_entropy=votes[i].get("entropy_nats"),
-                passes=votes[i].get("passes"),
-            )
+        for label, (ed, gp, home), members, vote in zip(
+            labels, p.tolist(), sets, votes, strict=True
         )
+    ]
 
-    return decisions
+
+@dataclass(frozen=True)
+class RankedBy:
+    """The figure on `valid` that models are ranked by, higher is better.
+
+    ed-recall: the highest ED recall of a threshold on p(ED) at an over-triage of at most
+    `over_triage`: what a model can catch at a fixed load, whatever threshold its recipe has;
+    macro-f1: of the decisions by the model's own rule, by which its test figures are, too.
+    """
+
+    figure: Figure
+    over_triage: float
+
+    @property
+    def name(self) -> str:
+        if self.figure == "macro-f1":
+            return "macro-F1 by each recipe's own rule"
+        return f"ED recall at over-triage {self.over_triage:g}"
+
+    def value(self, bundle: Bundle, cases: list[ScoredCase]) -> float:
+        """The figure of a model on its scored cases. Raises BadInput for ed-recall without an
+        emergency, and for macro-f1 where the model's rule decides nothing.
+        """
+        p = probability_table(cases)
+        labels = [case.label for case in cases]
+        if self.figure == "ed-recall":
+            if "ED" not in labels:
+                raise BadInput(
+                    "`valid` has no emergency, so there is no ED recall; give --by macro-f1."
+                )
+            return recall_at_over_triage(p, labels, self.over_triage)
+
+        decisions = [label for label in rule_labels(bundle, p) if label is not None]
+        if len(decisions) < len(labels):
+            raise BadInput(
+                f"{bundle.cell_id}: its rule {bundle.rule.name} is {bundle.rule.note}, so it "
+                "decides nothing; give --by ed-recall, which needs no rule."
+            )
+        return float(metric_values(confusion(labels, decisions))["macro_f1"])
+
+
+def data_folder(home: Path, dataset_digest: str) -> Path:
+    """The folder of a data set of this home. Raises ModelGone where it was removed."""
+    for folder in sorted((home / "data").glob(f"*-{dataset_digest}")):
+        if intact_manifest(folder) is not None:
+            return folder
+    raise ModelGone(
+        f"The data set {dataset_digest} is no longer in {home / 'data'}; run its sweep again."
+    )
+
+
+def valid_cases(home: Path, model: BundledModel, emit: Emit) -> list[ScoredCase]:
+    """`valid` as a model of this home scores it; scored now if it was not before."""
+    bundle = model.bundle
+    data = data_folder(home, bundle.judged_on.dataset_digest)
+    digest = DatasetManifest.read(data).digest_of("valid")
+
+    ingredients = {"model": bundle.model_id, "valid": digest, "version": SCORES_VERSION}
+    scores = home / "valid" / f"{bundle.model_id}-v{short_digest(ingredients)}"
+    if intact_manifest(scores, deep=True) is None:
+        job = ValidJob(bundle=bundle, folder=model.folder, data=data, home=home, scores=scores)
+        log = home / "logs" / f"valid-{bundle.model_id}"
+        run_child("tasks.bundle.loaded_model:score_valid", job.model_dump(mode="json"), log, emit)
+
+    return read_cases(scores / VALID_FILE)

@@ -71,7 +71,7 @@ def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
         )
 
     # Of a moved adapter, the training that it is from.
-    training_id = experiment.get("source_training_id") or experiment["training_id"]
+    training_id = experiment["source_training_id"] or experiment["training_id"]
     training = home / "experiments" / training_id
     if intact_manifest(training, deep=True) is None:
         raise ModelGone(
@@ -127,10 +127,6 @@ def _bundle(
         biases = (calibrated["bias_ed"], calibrated["bias_gp"], calibrated["bias_home"])
         scaling = Scaling(temperature=calibrated["temperature"], biases=biases)
 
-    entropy_limit = evaluation.get("review_entropy")  # None: landed by an earlier version
-    if entropy_limit is None:
-        entropy_limit = spec.scoring.review_entropy
-
     calibration_digest = rules["argmax"]["calibration_digest"]
     sets = {"test": evaluation["set_digest"], "calibration": calibration_digest}
     dataset_digest = _judged_dataset(home, experiment["dataset_digest"], sets)
@@ -171,11 +167,12 @@ def _bundle(
             for row in landed_rows(landing, "gate")
         ),
         verdict=evaluation["verdict"],
-        review=Review(available=spec.recipe.dropout > 0, entropy_limit=entropy_limit),
+        review=Review(
+            available=spec.recipe.dropout > 0, entropy_limit=evaluation["review_entropy"]
+        ),
         judged_on=JudgedOn(
             evaluation_id=evaluation["evaluation_id"],
-            # Evaluations of before have the name of their scores.
-            scores_id=evaluation.get("scores_id") or evaluation["evaluation_id"],
+            scores_id=evaluation["scores_id"],
             scoring_version=evaluation["scoring_version"],
             dataset_digest=dataset_digest,
             test_digest=evaluation["set_digest"],

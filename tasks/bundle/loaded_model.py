@@ -17,8 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.bundle.bundle import BundledModel, PredictJob, ValidJob
-from tasks.bundle.decide import decide, label_shares
-from tasks.bundle.valid_scores import VALID_FILE
+from tasks.bundle.decide import VALID_FILE, decide, label_shares
 from tasks.corpus.case import exact_digest
 from tasks.corpus.prompts import Encoded, Template, encode, load_prompt
 from tasks.judging.point_metrics import Floats

@@ -30,8 +30,13 @@ from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION
 from tasks.corpus.vignettes.knowledge_base import further_digest, knowledge_digest
 from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
-from tasks.corpus.vignettes.sets import FAMILIAR_VERSION, evaluation_records, records_of
-from tasks.corpus.vignettes.stored_facts import FACTS, write_facts
+from tasks.corpus.vignettes.sets import (
+    FACTS,
+    FAMILIAR_VERSION,
+    evaluation_records,
+    records_of,
+    write_facts,
+)
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
 from tasks.runtime.store import build_folder, intact_manifest
@@ -86,13 +91,13 @@ def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[Evaluation
     """The folder `root`/data/<name>-<digest>, which is built unless it is complete.
 
     It holds train, valid, calibration, test and each evaluation set as JSONL, a data card, and for
-    embedded cases the facts behind each (`stored_facts`); `DatasetManifest` describes its manifest.
+    embedded cases the facts behind each; `DatasetManifest` describes its manifest.
     Changed files, settings or generator give another folder. Raises BadInput, also where an
     evaluation set shares texts with what a model learns from.
     """
     sources = [locate(data), *map(locate, evaluation_sets)]
     ingredients = list(map(ingredients_of, sources))
-    folder = _folder(root, sources, ingredients)
+    folder = _folder(root, sources[0].name, ingredients)
     name, _, digest = folder.name.rpartition("-")
 
     def build(temporary: Path) -> dict[str, Any]:
@@ -114,7 +119,7 @@ def prepare_dataset(data: Data, root: Path, evaluation_sets: Sequence[Evaluation
 def dataset_folder(data: Data, root: Path, evaluation_sets: Sequence[EvaluationSet] = ()) -> Path:
     """The folder of `prepare_dataset`, whether it exists yet or not."""
     sources = [locate(data), *map(locate, evaluation_sets)]
-    return _folder(root, sources, list(map(ingredients_of, sources)))
+    return _folder(root, sources[0].name, list(map(ingredients_of, sources)))
 
 
 @contextlib.contextmanager
@@ -133,23 +138,22 @@ def stored_or_temporary(
         yield prepare_dataset(data, Path(temporary), evaluation_sets)
 
 
-def _folder(root: Path, sources: Sequence[Located], ingredients: list[dict[str, Any]]) -> Path:
+def _folder(root: Path, name: str, ingredients: list[dict[str, Any]]) -> Path:
     # Defaults are left out of the ingredients, so that a new setting changes no digest.
     digest = short_digest({"sources": ingredients, "version": PREPARE_VERSION})
-    return root / "data" / f"{sources[0].name}-{digest}"
+    return root / "data" / f"{name}-{digest}"
 
 
 def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, Any]:
     """Fill `folder` and return what its manifest says about it."""
-    located = sources[0]
+    located, *evaluation_sources = sources
     sets, learned = limited_sets(data, located)
-    source_of = dict.fromkeys(sets, sources[0])
+    source_of = dict.fromkeys(sets, located)
     records = list(records_of(data)) if data.source == "embedded" else []
 
-    for source in sources:
+    for source in evaluation_sources:
         columns = source.columns
-        if isinstance(columns, Data):
-            continue
+        assert isinstance(columns, EvaluationSet)
         if columns.source == "embedded":
             of_set = evaluation_records(columns, data, sets["train"])
             records += of_set

@@ -12,16 +12,15 @@ import itertools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Label, PromptChoice, short_digest
 
 DEFAULT = PromptChoice()
-VERSIONS = tomllib.loads((files(__package__) / "prompts.toml").read_text(encoding="utf-8"))[
-    "version"
-]
+TEMPLATES = Path(__file__).with_name("prompts.toml").read_text(encoding="utf-8")
+VERSIONS = tomllib.loads(TEMPLATES)["version"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,26 @@ class Prompt:
             self.plain_example.format(text=example.text, answer=self.answer(example.label))
             for example in self.examples
         )
+
+
+def shared_tokens(prompt: Prompt, tokenizers: Mapping[str, Path]) -> str:
+    """What the examples of a prompt add to its instruction, in a sentence: in the tokens of each
+    tokenizer.json, by the name to show, or in words where there is none.
+    """
+    counts = [f"{len(prompt.plain_examples.split())} words"]
+    if tokenizers:
+        from tokenizers import Tokenizer
+
+        counts = [
+            f"{len(Tokenizer.from_file(str(path)).encode(prompt.plain_examples).ids)} {name} tokens"
+            for name, path in tokenizers.items()
+        ]
+
+    return (
+        f"The {len(prompt.examples)} examples in prompt {prompt.version} add about "
+        f"{' or '.join(counts)} to the instruction: computed once for a batch and once for a set, "
+        "never for each case."
+    )
 
 
 def load_prompt(choice: PromptChoice = DEFAULT) -> Prompt:

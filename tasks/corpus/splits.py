@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tasks.corpus.case import (
@@ -77,7 +77,7 @@ def _unit_keys(cases: Sequence[Case]) -> list[str]:
     from scipy.cluster.hierarchy import DisjointSet
 
     keys = [
-        f"g:{case.group}" if case.group is not None else f"t:{text_digest(case.text)}"
+        f"t:{text_digest(case.text)}" if case.group is None else f"g:{case.group}"
         for case in with_one_spelling(cases)
     ]
     # Chains of copies stay together too; the first key of the alphabet stands for a unit.
@@ -107,29 +107,32 @@ def limited(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
         # Round after round one case of each group: any prefix holds as many groups as it can.
         counts: Counter[str] = Counter()
         rounds = []
-        for rank, case in enumerate(shuffled):
+        for case in shuffled:
             if case.label == label:
                 key = case.case_id if case.group is None else compared_group(case.group)
-                rounds.append((counts[key], rank, case))
+                rounds.append((counts[key], case))
                 counts[key] += 1
-        queues[label] = [case for _, _, case in sorted(rounds, key=lambda entry: entry[:2])]
+        queues[label] = [case for _, case in sorted(rounds, key=lambda entry: entry[0])]
 
+    sizes = {label: len(queue) for label, queue in queues.items()}
     case_ids = {
         case.case_id
-        for label, quota in quotas(queues, limit).items()
+        for label, quota in quotas(sizes, limit).items()
         for case in queues[label][:quota]
     }
     return [case for case in cases if case.case_id in case_ids]
 
 
-def quotas(queues: Mapping[str, Sequence[object]], limit: int) -> dict[str, int]:
-    """Largest-remainder shares of `limit`, with at least one case of each label that occurs."""
-    total = sum(len(queue) for queue in queues.values())
-    exact = {label: limit * len(queue) / total for label, queue in queues.items()}
-    quotas = {label: max(int(share), 1 if queues[label] else 0) for label, share in exact.items()}
+def quotas(counts: Mapping[str, int], limit: int) -> dict[str, int]:
+    """Largest-remainder shares of `limit` for the cases of each label, at least one where there is
+    one.
+    """
+    total = sum(counts.values())
+    exact = {label: limit * count / total for label, count in counts.items()}
+    quotas = {label: max(int(share), min(counts[label], 1)) for label, share in exact.items()}
 
     while sum(quotas.values()) < limit:
-        open_labels = [label for label in queues if quotas[label] < len(queues[label])]
+        open_labels = [label for label in counts if quotas[label] < counts[label]]
         quotas[max(open_labels, key=lambda label: exact[label] - quotas[label])] += 1
 
     while sum(quotas.values()) > limit:
@@ -143,38 +146,43 @@ def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
 
     Errors name cases by id only.
     """
-    # The set and the id of the first case of each text, id and group.
-    texts: dict[str, tuple[str, str]] = {}
-    ids: dict[str, tuple[str, str]] = {}
-    groups: dict[str, tuple[str, str]] = {}
+    for name, case, first_set, first in _shared(sets, _text_key):
+        raise BadInput(
+            f"Case {case.case_id} in {name} has the same text as case {first.case_id} in "
+            f"{first_set}; delete one of the two."
+        )
+    for name, case, first_set, _ in _shared(sets, lambda case: case.case_id):
+        raise BadInput(
+            f"The id {case.case_id} stands in {first_set} and in {name}; give each case its own id."
+        )
+    for name, case, first_set, first in _shared(sets, _group_key):
+        raise BadInput(
+            f"Case {case.case_id} in {name} is of the same group as case {first.case_id} in "
+            f"{first_set}; keep a group's cases in one set."
+        )
+    check_copies(sets)
+
+
+def _text_key(case: Case) -> str:
+    return compared_digest(case.text)
+
+
+def _group_key(case: Case) -> str | None:
+    return None if case.group is None else compared_group(case.group)
+
+
+def _shared(
+    sets: Mapping[str, Sequence[Case]], key_of: Callable[[Case], str | None]
+) -> Iterator[tuple[str, Case, str, Case]]:
+    """Each case whose key an earlier set has, too: its set, the case, and the first set and case."""
+    first: dict[str, tuple[str, Case]] = {}
     for name, cases in sets.items():
         for case in cases:
-            here = (name, case.case_id)
-            first_set, first_id = texts.setdefault(compared_digest(case.text), here)
-            if first_set != name:
-                raise BadInput(
-                    f"Case {case.case_id} in {name} has the same text as case {first_id} in "
-                    f"{first_set}; delete one of the two."
-                )
-
-            first_set, _ = ids.setdefault(case.case_id, here)
-            if first_set != name:
-                raise BadInput(
-                    f"The id {case.case_id} stands in {first_set} and in {name}; give each case "
-                    "its own id."
-                )
-
-            if case.group is None:
-                continue
-
-            first_set, first_id = groups.setdefault(compared_group(case.group), here)
-            if first_set != name:
-                raise BadInput(
-                    f"Case {case.case_id} in {name} is of the same group as case {first_id} in "
-                    f"{first_set}; keep a group's cases in one set."
-                )
-
-    check_copies(sets)
+            key = key_of(case)
+            if key is not None:
+                first_set, first_case = first.setdefault(key, (name, case))
+                if first_set != name:
+                    yield name, case, first_set, first_case
 
 
 def check_copies(sets: Mapping[str, Sequence[Case]]) -> None:
@@ -269,30 +277,21 @@ def check_apart(evaluation_set: EvaluationSet, cases: Sequence[Case], learned: S
     `learned`: its cases by the name for the error. Raises BadInput, with cases named by id only.
     """
     set_name = f"The evaluation set {evaluation_set.name} ({evaluation_set.source})"
-    members = [(name, case) for name, cases in learned.items() for case in cases]
-    texts = {compared_digest(case.text): (name, case.case_id) for name, case in members}
-    groups = {
-        compared_group(case.group): (name, case.case_id)
-        for name, case in members
-        if case.group and not (evaluation_set.is_familiar and name == "train")
-    }
+    sets: dict[str, Sequence[Case]] = {**learned, evaluation_set.name: cases}
+    for _, case, name, same in _shared(sets, _text_key):
+        raise BadInput(
+            f"{set_name} has case {case.case_id} with the text of case {same.case_id} in {name}; "
+            "leave one out."
+        )
 
-    for case in cases:
-        if same := texts.get(compared_digest(case.text)):
-            name, case_id = same
-            raise BadInput(
-                f"{set_name} has case {case.case_id} with the text of case {case_id} in {name}; "
-                "leave one out."
-            )
-
-    for case in cases:
-        if kin := groups.get(compared_group(case.group or "")):
-            name, case_id = kin
-            raise BadInput(
-                f"{set_name} shares the group {case.group!r} with {name} (its case {case.case_id}, "
-                f"case {case_id} there); leave the group out of one of the two, or rename the "
-                "group in one if they have only the name in common."
-            )
+    if evaluation_set.is_familiar:
+        sets.pop("train", None)
+    for _, case, name, kin in _shared(sets, _group_key):
+        raise BadInput(
+            f"{set_name} shares the group {case.group!r} with {name} (its case {case.case_id}, "
+            f"case {kin.case_id} there); leave the group out of one of the two, or rename the "
+            "group in one if they have only the name in common."
+        )
 
     for name, of_name in learned.items():
         try:
@@ -302,16 +301,11 @@ def check_apart(evaluation_set: EvaluationSet, cases: Sequence[Case], learned: S
 
 
 def check_examples(folder: Path, choices: Iterable[PromptChoice]) -> None:
-    """Refuse a set of a dataset folder that holds an example of one of
-    these prompts, or a near copy.
-
-    Raises BadInput, with the case named by id only.
+    """Refuse a data set that holds an example of one of these prompts, or a near copy. Raises
+    BadInput, with the case named by id only.
     """
     prompts = [prompt for prompt in map(load_prompt, choices) if prompt.examples]
-    if not prompts:
-        return
-
-    for name in DatasetManifest.read(folder).sets:
+    for name in DatasetManifest.read(folder).sets if prompts else ():
         with (folder / f"{name}.jsonl").open(encoding="utf-8") as lines:
             cases = list(map(from_json, lines))
         for start, prompt in itertools.product(range(0, len(cases), BATCH), prompts):

@@ -18,10 +18,9 @@ from flows.cli.experiments import find_model
 from flows.cli.predict import answers
 from flows.serve.app import KeptModel
 from flows.serve.server import running
-from tasks.bundle.asking import AskedModel, in_use
+from tasks.bundle.asking import AskedModel, answer, in_use
 from tasks.bundle.bundle import BundledModel
-from tasks.bundle.decision import answer
-from tasks.bundle.valid_scores import data_folder
+from tasks.bundle.decide import data_folder
 from tasks.runtime.files import read_lines
 from tasks.runtime.home import home
 from tests.bench.common import print_rows, run

@@ -10,6 +10,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from flows.cli.predict import table
+from tasks.bundle.asking import Decision, answer
 from tasks.bundle.bundle import (
     Bundle,
     BundledModel,
@@ -24,7 +25,6 @@ from tasks.bundle.bundle import (
     write_bundle,
 )
 from tasks.bundle.decide import decide
-from tasks.bundle.decision import Decision, answer
 from tasks.judging.decision_rules import record_rules
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, PromptChoice, Training

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.corpus.checks.report import check_data
+from tasks.corpus.check import check_data
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.reading.tables import read_set
 from tasks.runtime.errors import BadInput

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 from flows.cli.data import tokenizers
 from flows.cli.main import app, main
 from tasks.corpus import near_copies
+from tasks.corpus import tally as tally_module
 from tasks.corpus.card import best_bound
 from tasks.corpus.case import SETS, Case
-from tasks.corpus.checks import tally as tally_module
-from tasks.corpus.checks.report import CorpusReport, check_data
-from tasks.corpus.checks.tally import SAMPLE, TextSample
+from tasks.corpus.check import CorpusReport, check_data
 from tasks.corpus.prepare import prepare_dataset
+from tasks.corpus.tally import SAMPLE, TextSample
 from tasks.grids.grid import known_models
 from tasks.judging.intervals import clopper_pearson
 from tasks.models.convert import run_quantize

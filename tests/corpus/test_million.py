@@ -12,7 +12,7 @@ from tests.corpus.test_check import STORY
 ROWS = 1_000_000
 CODE = """
 import resource, sys
-from tasks.corpus.checks.report import check_data
+from tasks.corpus.check import check_data
 from tasks.spec import Data
 report = check_data(Data(source=sys.argv[1]), (), {})
 usage = resource.getrusage(resource.RUSAGE_SELF)

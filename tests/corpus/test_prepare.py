@@ -11,11 +11,11 @@ import pytest
 
 from tasks.corpus import prepare
 from tasks.corpus.case import SETS, Case, from_json, to_json
-from tasks.corpus.checks.report import check_data
+from tasks.corpus.check import check_data
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import ingredients_of, prepare_dataset
 from tasks.corpus.reading.sources import locate
-from tasks.corpus.vignettes.stored_facts import FACTS, Derivation, derive_again
+from tasks.corpus.vignettes.sets import FACTS, Derivation, derive_again
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.files import file_digest
 from tasks.runtime.store import read_manifest, seal, verify
@@ -128,10 +128,10 @@ def test_facts_are_stored_for_the_cases_that_are_kept_and_read_by_no_training(tm
     folder = prepare_dataset(Data(limits=FEW), tmp_path)
     assert derive_again(folder) == Derivation(57, 57)
     source = Path(prepare.__file__).parents[1]
-    naming = re.compile(r"facts\.jsonl|\bstored_facts\b import")
+    naming = re.compile(r"facts\.jsonl|\b(FACTS|derive_again)\b")
     assert {p.name for folder in ("tuning", "scoring", "runtime", "models") for p in (source / folder).rglob("*.py")}
     naming_it = {p.relative_to(source).as_posix() for p in source.rglob("*.py") if naming.search(p.read_text())}
-    assert naming_it == {f"corpus/{name}.py" for name in ("checks/report", "vignettes/stored_facts", "prepare")}
+    assert naming_it == {f"corpus/{name}.py" for name in ("check", "vignettes/sets", "prepare")}
 
 
 def test_a_file_is_split_and_a_changed_file_gives_another_folder(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.corpus.case import Case, from_json, text_digest, to_json
-from tasks.corpus.checks.report import check_data
+from tasks.corpus.check import check_data
 from tasks.corpus.reading.sources import check_local
 from tasks.corpus.reading.tables import read_set
 from tasks.runtime.errors import BadInput

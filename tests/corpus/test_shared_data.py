@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.corpus.checks.report import check_data
+from tasks.corpus.check import check_data
 from tasks.corpus.prepare import prepare_dataset
 from tasks.runtime.store import read_manifest
 from tasks.spec import Data, EvaluationSet

@@ -13,7 +13,7 @@ import pytest
 
 from flows.cli.data import request
 from tasks.corpus.case import SETS, Case, from_json
-from tasks.corpus.checks.report import check_data
+from tasks.corpus.check import check_data
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.reading import sources
 from tasks.corpus.reading.sources import check_local, is_hub, locate

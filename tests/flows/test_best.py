@@ -15,8 +15,8 @@ from flows.report.figures import interval
 from flows.report.rules import by_common_rules
 from flows.report.typed_rows import leaderboard_rows
 from tasks.bundle.bundle import Rule
+from tasks.bundle.decide import RankedBy
 from tasks.bundle.from_evaluation import bundle_of_evaluation
-from tasks.bundle.valid_scores import RankedBy
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grids.grid import load_grid
 from tasks.judging.decision_rules import recall_at_over_triage

@@ -5,6 +5,7 @@ name says; a source of which rows would be missing is refused.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -91,17 +92,16 @@ def check_settings(columns: Data | EvaluationSet) -> None:
         )
 
     label_words(columns)
-    if columns.revision != Columns.model_fields["revision"].default:
-        check_revision(source, columns.folder)
+    is_set = columns.revision != Columns.model_fields["revision"].default
+    if is_set and not is_hub(source, columns.folder):
+        raise no_revision(source)
 
 
-def check_revision(source: str, folder: Path | None = None) -> None:
-    """Refuse a revision of a source that is not on the Hub (BadInput)."""
-    if not is_hub(source, folder):
-        raise BadInput(
-            f"revision (--revision) is for datasets on the Hub, and {source!r} is none; leave it "
-            "out."
-        )
+def no_revision(source: str) -> BadInput:
+    """The error for a revision of a source that is not on the Hub."""
+    return BadInput(
+        f"revision (--revision) is for datasets on the Hub, and {source!r} is none; leave it out."
+    )
 
 
 def _existing(source: str, folder: Path | None) -> Path:
@@ -182,38 +182,34 @@ UNREAD_TABLES = (".ndjson", ".tsv", ".xls", ".xlsx", ".ods", ".arrow", ".feather
 
 def _folder_files(folder: Path, columns: Data | EvaluationSet) -> Files:
     """The tables of a folder by set."""
-    paths = []
-    for path in _entries_below(folder):
-        paths.append(path.relative_to(folder))
-        if len(paths) > MOST_ENTRIES:
-            raise BadInput(
-                f"{columns.source} holds more than {MOST_ENTRIES:,} files and folders, too many to "
-                "look for tables in; name as source the folder or the file that is meant."
-            )
+    paths = list(itertools.islice(_entries_below(folder), MOST_ENTRIES + 1))
+    if len(paths) > MOST_ENTRIES:
+        raise BadInput(
+            f"{columns.source} holds more than {MOST_ENTRIES:,} files and folders, too many to "
+            "look for tables in; name as source the folder or the file that is meant."
+        )
 
     files = _files_of(paths, columns, folder)
     return {name: [folder / path for path in tables] for name, tables in files.items()}
 
 
 def _entries_below(folder: Path) -> Iterator[Path]:
-    """Files and folders at every depth, but for those in hidden folders, one by one."""
-    data = folder / "data"
-    folders = [folder]
-    while folders:
-        parent = folders.pop()
-        try:
-            with os.scandir(parent) as entries:
-                for entry in entries:
-                    path = Path(entry.path)
-                    yield path
-                    is_folder = entry.is_dir(follow_symlinks=path == data)
-                    if is_folder and not entry.name.startswith("."):
-                        folders.append(path)
-        except OSError as error:
-            if parent in (folder, data):
-                raise BadInput(
-                    f"{parent} cannot be read ({error.strerror}); check its permissions."
-                ) from error
+    """Files and folders at every depth, but for those in hidden folders, one by one, as paths below
+    `folder`.
+    """
+    data = folder / "data"  # which may be a link
+
+    def refuse(error: OSError) -> None:
+        if Path(str(error.filename)) in (folder, data):
+            raise BadInput(
+                f"{error.filename} cannot be read ({error.strerror}); check its permissions."
+            ) from error
+
+    has_linked_data = data.is_symlink() and ask(Path.is_dir, data)
+    for root in (folder, data) if has_linked_data else (folder,):
+        for parent, folders, names in os.walk(root, onerror=refuse):
+            yield from (Path(parent, name).relative_to(folder) for name in (*folders, *names))
+            folders[:] = [name for name in folders if not name.startswith(".")]
 
 
 def _files_of(paths: list[Path], columns: Data | EvaluationSet, root: Path | None = None) -> Files:
@@ -228,16 +224,17 @@ def _files_of(paths: list[Path], columns: Data | EvaluationSet, root: Path | Non
 
     def check(path: Path) -> None:
         shown_path = f"{columns.source}: {path}" if root is None else str(root / path)
-        if path.suffix.lower() in COMPRESSED:
+        suffix = path.suffix.lower()
+        if suffix in COMPRESSED:
             raise BadInput(
                 f"{shown_path} is compressed; unpack it first, or remove it if it is not meant."
             )
-        if path.suffix.lower() in (*UNREAD_TABLES, ".json", ".txt"):
+        if suffix in (*UNREAD_TABLES, ".json", ".txt"):
             raise BadInput(
                 f"{shown_path} is of a kind that is not read ({', '.join(READERS)} are); convert "
                 "it, or remove it if it is not meant."
             )
-        if path.suffix.lower() in READERS and not is_file(path):
+        if suffix in READERS and not is_file(path):
             raise BadInput(
                 f"{shown_path} is no file but a folder or a link that leads nowhere; repair it or "
                 "remove it."
@@ -245,11 +242,11 @@ def _files_of(paths: list[Path], columns: Data | EvaluationSet, root: Path | Non
 
     entries = []
     for path in sorted(paths):
-        if path.parent in (Path(), Path("data")):
-            entries += [path] if path.name[0] != "." else []
+        if any(part.startswith(".") for part in path.parts):
             continue
-        is_hidden = any(part.startswith(".") for part in path.parts)
-        if path.suffix.lower() in READERS and not is_hidden and is_file(path):
+        if path.parent in (Path(), Path("data")):
+            entries.append(path)
+        elif path.suffix.lower() in READERS and is_file(path):
             raise BadInput(
                 f"{columns.source}: {path} lies deeper than the folder and its folder data, where "
                 "tables are read; move it up, remove it, or name as source the folder or file that "
@@ -261,7 +258,8 @@ def _files_of(paths: list[Path], columns: Data | EvaluationSet, root: Path | Non
         if any(re.fullmatch(name, stem, re.IGNORECASE) for name in NAMES.values()):
             check(path)
 
-    files = _assign([p for p in entries if p.suffix.lower() in READERS and is_file(p)], columns)
+    tables = [path for path in entries if path.suffix.lower() in READERS and is_file(path)]
+    files = _assign(tables, columns)
     # Read as one table: refuse what would be missing, a compressed, broken or other file. A .json
     # or .txt file that is not named like a set may stay: in such a folder it describes the tables.
     for path in entries if "all" in files else ():
@@ -296,17 +294,15 @@ def _assign(tables: list[Path], columns: Data | EvaluationSet) -> Files:
             files[name] = paths
 
     is_evaluation_set = isinstance(columns, EvaluationSet)
-    required = ("test",) if is_evaluation_set else ("train", "test")
-    missing = [part for part in required if part not in files]
+    missing = [name for name in ("train", "test")[is_evaluation_set:] if name not in files]
     if not missing:
-        assigned = {path for paths in files.values() for path in paths}
-        for path in tables:
-            if path not in assigned:  # its rows would be missing
-                raise BadInput(
-                    f"{source}: {path.name} is not named after a set, unlike the files beside it, "
-                    f"so it would not be read; rename it to its set ({', '.join(SETS)}), or move "
-                    "it away."
-                )
+        unread = {*tables}.difference(*files.values())
+        if unread:  # its rows would be missing
+            raise BadInput(
+                f"{source}: {min(unread).name} is not named after a set, unlike the files beside "
+                f"it, so it would not be read; rename it to its set ({', '.join(SETS)}), or move "
+                "it away."
+            )
         return {"test": files["test"]} if is_evaluation_set else files
 
     if not tables:
@@ -405,7 +401,7 @@ def _fetch_tables(repo: str, columns: Data | EvaluationSet) -> Path:
         reason = unreachable or error
         raise _unavailable(columns, reason, reason.transient) from error
 
-    if commit and folder.name != commit:
+    if unreachable is None and folder.name != commit:
         raise SourceUnavailable(
             f"The dataset {repo} was listed at commit {commit[:12]} and came at "
             f"{folder.name[:12]}: it changed meanwhile, or the Hub was too busy to say; run the "

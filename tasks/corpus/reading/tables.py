@@ -22,6 +22,7 @@ from tasks.spec import Columns, Label
 NumberedRow = tuple[int, dict[str, Any]]
 """A line number (row number for Parquet), counted from 1, and the values by column name."""
 
+log = logging.getLogger(__name__)
 # The default refuses a long letter. A quote that is never closed, and so makes one field of the
 # rest of the file, is still refused by `strict`.
 csv.field_size_limit(1 << 28)
@@ -228,7 +229,6 @@ READERS: dict[str, Callable[[Path], Iterator[NumberedRow]]] = {
 }
 
 
-log = logging.getLogger(__name__)
 LabelledRow = tuple[Path, int, Label]
 """A row by its file and number, and its label."""
 
@@ -253,37 +253,34 @@ def read_set(paths: Sequence[Path], columns: Columns) -> list[Case]:
         here = (path, number, case.label)
         location = place(path, number)
         same_id = ids.get(case.case_id)
-        if columns.id_column:
-            if same_id is not None:
-                raise BadInput(
-                    f"{location}: has the id of {_seen_from(path, same_id)} in "
-                    f"'{columns.id_column}'; give each case its own id, or delete one of the two "
-                    "rows."
-                )
-            ids[case.case_id] = here
+        if columns.id_column and same_id is not None:
+            raise BadInput(
+                f"{location}: has the id of {_seen_from(path, same_id)} in "
+                f"'{columns.id_column}'; give each case its own id, or delete one of the two rows."
+            )
 
         same_text = texts.setdefault(text_digest(case.text), here)
-        if same_text is not here:
-            first = _seen_from(path, same_text)
-            if same_text[2] != case.label:
+        if same_text is here:
+            if same_id is not None:
                 raise BadInput(
-                    f"{location}: is labelled {case.label}, but {first} has the same text as "
-                    f"{same_text[2]}; correct one of the two rows."
+                    f"{location}: has the id of {_seen_from(path, same_id)} but another text; give "
+                    "each its own id."
                 )
-            if same_text[0] != path:
-                raise BadInput(
-                    f"{location}: has the same text as {first}; delete one of the two rows."
-                )
-            duplicates += 1
+            ids[case.case_id] = here
+            cases.append(case)
             continue
 
-        if same_id is not None:
+        first = _seen_from(path, same_text)
+        if same_text[2] != case.label:
             raise BadInput(
-                f"{location}: has the id of {_seen_from(path, same_id)} but another text; give "
-                "each its own id."
+                f"{location}: is labelled {case.label}, but {first} has the same text as "
+                f"{same_text[2]}; correct one of the two rows."
             )
-        ids[case.case_id] = here
-        cases.append(case)
+        if same_text[0] != path:
+            raise BadInput(f"{location}: has the same text as {first}; delete one of the two rows.")
+        duplicates += 1
+        if columns.id_column:
+            ids[case.case_id] = here
 
     if duplicates:
         log.warning("%s: %d repeated rows were left out", paths[0], duplicates)
@@ -302,7 +299,9 @@ def numbered_cases(path: Path, columns: Columns) -> Iterator[tuple[int, Case]]:
     row lacks it.
     """
     reader = RowReader(columns)
-    absent = reader.optional  # so far: they may begin in any row of a JSONL file
+    is_csv = path.suffix.lower() == ".csv"
+    is_jsonl = path.suffix.lower() == ".jsonl"
+    absent = reader.optional  # so far: in a JSONL file they may begin in any row
     start = place_prefix(path)
     first: tuple[str, Row] | None = None
 
@@ -310,7 +309,17 @@ def numbered_cases(path: Path, columns: Columns) -> Iterator[tuple[int, Case]]:
         location = f"{start}{number}"
         if first is None:
             first = (location, row)
-            _check_columns(path, reader, location, row)
+            needed = reader.required if is_jsonl else [*reader.required, *reader.optional]
+            missing = [column for column in needed if column[0] not in row]
+            if missing and is_csv and any(normal_text(name) in reader.words for name in row):
+                # The first line is a case: its text is not repeated.
+                raise BadInput(
+                    f"{place(path, 1)}: holds a label, so that it seems to be a case and no header; "
+                    "write a line with the names of the columns above it, such as "
+                    f"{columns.text_column},{columns.label_column}."
+                )
+            if missing:
+                raise missing_columns(location, row, missing)
         if absent:
             absent = [column for column in absent if column[0] not in row]
         yield number, reader.case(row, location)
@@ -319,26 +328,6 @@ def numbered_cases(path: Path, columns: Columns) -> Iterator[tuple[int, Case]]:
         raise no_cases(path, columns)
     if absent:
         raise missing_columns(*first, absent)
-
-
-def _check_columns(path: Path, reader: RowReader, location: str, row: Row) -> None:
-    """Name all columns that the header lacks at once. `row`: the first one, at the place `location`.
-
-    In a JSONL file an optional column may begin further down.
-    """
-    columns = reader.columns
-    optional = [] if path.suffix.lower() == ".jsonl" else reader.optional
-    missing = [column for column in (*reader.required, *optional) if column[0] not in row]
-    is_csv = path.suffix.lower() == ".csv"
-    if missing and is_csv and any(normal_text(name) in reader.words for name in row):
-        # The first line is a case: its text is not repeated.
-        raise BadInput(
-            f"{place(path, 1)}: holds a label, so that it seems to be a case and no header; write "
-            f"a line with the names of the columns above it, such as {columns.text_column},"
-            f"{columns.label_column}."
-        )
-    if missing:
-        raise missing_columns(location, row, missing)
 
 
 def no_cases(source: Path | str, columns: Columns) -> BadInput:

@@ -1,10 +1,20 @@
-"""The embedded cases that the settings of `[data]` ask for, and the embedded evaluation sets."""
+"""The embedded cases that the settings of `[data]` ask for, the embedded evaluation sets, and the facts of
+each case on disk: a JSON line with the rule that fired and its guidance.
+
+The file of facts lies beside the sets, so that anybody can derive every label from it. It holds no
+label, and nothing that trains or scores reads it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from tasks.corpus.case import Case, normal_text
+from pydantic import TypeAdapter
+
+from tasks.corpus.case import Case, from_json, normal_text
 from tasks.corpus.vignettes.adversarial import SIZES as ADVERSARIAL_SIZES
 from tasks.corpus.vignettes.adversarial import adversarial_records
 from tasks.corpus.vignettes.contrast.cases import contrast_records
@@ -16,10 +26,15 @@ from tasks.corpus.vignettes.generator import (
     further_records,
     share_key,
 )
+from tasks.corpus.vignettes.knowledge_base import problem_named
+from tasks.corpus.vignettes.label_rules import Facts, decide
 from tasks.spec import FAMILIAR, Data, EvaluationSet
 
 FAMILIAR_VERSION = 1  # of how the cases of test_familiar are drawn
 EVALUATION_SIZES = ADVERSARIAL_SIZES | {FAMILIAR: 1200}
+FACTS = "facts.jsonl"
+EMPTY = (None, ())  # facts that a case does not have
+READ_FACTS = TypeAdapter(Facts)
 
 
 def records_of(data: Data) -> tuple[Record, ...]:
@@ -78,3 +93,60 @@ def evaluation_records(
     texts = {normal_text(record.case.text) for record in records_of(data)}
     shares = share_key(data.shares)
     return familiar_records(EVALUATION_SIZES[FAMILIAR], problem_ids, shares, data.seed, texts)
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How many cases there are, and of how many the stored facts give label, rule and guidance.
+
+    `first` names the first case of which they do not; it is empty if there is none.
+    """
+
+    cases: int
+    agree: int
+    first: str = ""
+
+
+def write_facts(path: Path, records: Iterable[Record]) -> None:
+    """Write one line per case, in the order of the sets; empty and unknown facts are left out."""
+    with path.open("w", encoding="utf-8") as handle:
+        for record in records:
+            facts = {
+                key: value for key, value in asdict(record.facts).items() if value not in EMPTY
+            }
+            facts["vitals"] = {k: v for k, v in facts["vitals"].items() if v is not None}
+            entry = {
+                "case_id": record.case.case_id,
+                "set": record.set,
+                "facts": facts,
+                "rule": record.verdict.rule,
+                "source": record.verdict.source,
+            }
+            handle.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def derive_again(folder: Path) -> Derivation:
+    """Read the facts and the sets of a data folder, and derive every label from its facts alone."""
+
+    def lines_of(name: str) -> list[str]:
+        return (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+
+    # By the set and the id of a case: ids are unique within a set.
+    stored: dict[tuple[str, str], list[str]] = {}
+    derived: dict[tuple[str, str], list[str]] = {}
+    for entry in map(json.loads, lines_of("facts")):
+        facts = READ_FACTS.validate_python(entry["facts"])
+        verdict = decide(facts, problem_named(facts.problem))
+        key = (entry["set"], entry["case_id"])
+        derived[key] = [verdict.label, verdict.rule, verdict.source]
+        stored[key] = [entry["rule"], entry["source"]]
+
+    labels: dict[tuple[str, str], str] = {}
+    for name in dict.fromkeys(name for name, _ in stored):
+        for case in map(from_json, lines_of(name)):
+            labels[name, case.case_id] = case.label
+
+    keys = dict.fromkeys((*labels, *stored))
+    wrong = [key for key in keys if derived.get(key) != [labels.get(key), *stored.get(key, ())]]
+    first = "{}, case {}".format(*wrong[0]) if wrong else ""
+    return Derivation(len(keys), len(keys) - len(wrong), first)

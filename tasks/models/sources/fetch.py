@@ -1,7 +1,6 @@
 """A base model's listed sources: which of them have its weights now, and the first of them fetched.
 
-A source folder is immutable and complete (`manifest.json`), under `sources/` of TRIAGE_HOME. Kinds:
-hub_source.py, package_source.py, folder_source.py and random_source.py.
+A source folder is immutable and complete (`manifest.json`), under `sources/` of TRIAGE_HOME.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def stored(spec: BaseModelSpec, root: Path) -> Path | None:
 
     Uses no network.
     """
-    folders = (stored_folder(spec, source, root) for source in spec.sources)
+    folders = (_stored_folder(spec, source, root) for source in spec.sources)
     return next((folder for folder in folders if folder is not None), None)
 
 
@@ -56,8 +55,7 @@ def describe(source: Source) -> str:
     return KINDS[source.kind].describe(source)
 
 
-def stored_folder(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:
-    """The complete folder of a source on this machine, or None."""
+def _stored_folder(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:
     folder = folder_of(spec, source, root)
     return folder if folder is not None and store.intact_manifest(folder) is not None else None
 
@@ -68,7 +66,7 @@ def folder_of(spec: BaseModelSpec, source: Source, root: Path) -> Path | None:
     return None if identity is None else root / "sources" / f"{spec.name}-{identity}"
 
 
-def listed_sources(spec: BaseModelSpec) -> Iterator[Source]:
+def _listed_sources(spec: BaseModelSpec) -> Iterator[Source]:
     """The listed sources. A gated one has its open mirror only where the user allows to name it."""
     for source in spec.sources:
         if isinstance(source, HubSource) and not spec.allow_mirror:
@@ -77,7 +75,7 @@ def listed_sources(spec: BaseModelSpec) -> Iterator[Source]:
             yield source
 
 
-def clause(error: Exception) -> str:
+def _clause(error: Exception) -> str:
     """An error's sentence without the full stop, as a part of another sentence."""
     return str(error).rstrip(".")
 
@@ -88,20 +86,21 @@ def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list
 
     All sources are probed at once, in at most PROBE_SECONDS. Downloads nothing.
     """
-    probes = [(spec, source) for spec in specs for source in listed_sources(spec)]
+    probes = [(spec, source) for spec in specs for source in _listed_sources(spec)]
     if any(
-        isinstance(source, HubSource) and stored_folder(spec, source, root) is None
+        isinstance(source, HubSource) and _stored_folder(spec, source, root) is None
         for spec, source in probes
     ):
-        hub_source.import_ahead()  # so that the seconds are spent on answers
+        # So that the seconds are spent on answers: on a busy machine imports take longer.
+        import huggingface_hub.file_download  # noqa: F401
 
     def state_of(spec: BaseModelSpec, source: Source) -> str:
-        if stored_folder(spec, source, root) is not None:
+        if _stored_folder(spec, source, root) is not None:
             return "here"
         try:
             return str(KINDS[source.kind].probe(source))
         except TriageError as error:
-            return clause(error)
+            return _clause(error)
 
     pool = ThreadPoolExecutor(max_workers=max(1, min(PROBES_AT_ONCE, len(probes))))
     futures = [pool.submit(state_of, spec, source) for spec, source in probes]
@@ -167,13 +166,13 @@ def fetch_base(
 
     reasons: list[str] = []
     transient = False
-    for position, source in enumerate(listed_sources(spec)):
+    for position, source in enumerate(_listed_sources(spec)):
         try:
             return _fetched(spec, source, root, notice, log, progress)
         except SourceUnavailable as error:
             if not error.elsewhere:
                 raise _end_of_search(spec, position, error) from error
-            reasons.append(f"{describe(source)}: {clause(error)}")
+            reasons.append(f"{describe(source)}: {_clause(error)}")
             transient |= error.transient
             log(f"{reasons[-1]}.")
 
@@ -258,20 +257,13 @@ def way_back(spec: BaseModelSpec, folder: Path) -> str | None:
 
 def _end_of_search(spec: BaseModelSpec, position: int, error: SourceUnavailable) -> TriageError:
     """The error for a source that has the weights, although they did not arrive, or not whole."""
-    source = spec.sources[position]
-    later_sources = [
-        alternative
-        for alternative in spec.sources[position + 1 :]
-        if not isinstance(alternative, HubSource)
-    ]
-
+    source, *later = spec.sources[position:]
+    alternatives = [describe(other) for other in later if not isinstance(other, HubSource)]
+    remedy = "run the command again"
     if not error.transient:
         remedy = "no other source takes its place; correct this one, or remove it from the list"
-    elif isinstance(source, HubSource) and later_sources:
-        alternative = describe(later_sources[0])
-        remedy = f"run the command again, or set HF_HUB_OFFLINE=1 to use {alternative} in its place"
-    else:
-        remedy = "run the command again"
+    elif isinstance(source, HubSource) and alternatives:
+        remedy += f", or set HF_HUB_OFFLINE=1 to use {alternatives[0]} in its place"
 
-    sentence = f"No weights for {spec.name} from {describe(source)}: {clause(error)}; {remedy}."
+    sentence = f"No weights for {spec.name} from {describe(source)}: {_clause(error)}; {remedy}."
     return SourceUnavailable(sentence, error.transient, elsewhere=False)

@@ -54,12 +54,12 @@ def check_room(name: str, required_bytes: int, folder: Path, remedy: str) -> Non
 
 def is_needed(name: str) -> bool:
     """True for the files that are fetched or copied."""
-    return _matches(name, PATTERNS)
+    return any(fnmatch(name, pattern) for pattern in PATTERNS)
 
 
 def target_path(folder: Path, name: str) -> Path:
     """Path of a needed file: a licence text in `licences`, created here, others in the folder."""
-    if not _matches(name, LICENCES):
+    if not any(fnmatch(name, pattern) for pattern in LICENCES):
         return folder / name
 
     (folder / "licences").mkdir(exist_ok=True)
@@ -95,11 +95,9 @@ def check_config(path: Path, origin: str) -> None:
         )
 
 
-def check_weights(folder: Path, origin: str) -> tuple[str, str]:
-    """The data type of the weights that a model can be converted from, e.g. `bf16`, and the SHA-256
-    of their file or files.
-
-    Raises BadInput if it is not one.
+def weights_entries(folder: Path, origin: str) -> dict[str, Any]:
+    """Of the weights that a model can be converted from: their format, data type, e.g. `bf16`, and
+    the SHA-256 of their file or files. Raises BadInput where there are none.
     """
     check_config(folder / "config.json", origin)
     paths = sorted(folder.glob("model*.safetensors"))
@@ -118,7 +116,11 @@ def check_weights(folder: Path, origin: str) -> tuple[str, str]:
         {header["dtype"].lower() for path in paths for header in tensor_headers(path).values()}
     )
     digests = [file_digest(path) for path in paths]
-    return "/".join(dtypes), digests[0] if len(digests) == 1 else digest_of(digests)
+    return {
+        "format": "safetensors",
+        "original_precision": "/".join(dtypes),
+        "file_digest": digests[0] if len(digests) == 1 else digest_of(digests),
+    }
 
 
 def tokenizer_digest(folder: Path) -> str:
@@ -137,21 +139,14 @@ def prompt_kind(folder: Path) -> str:
     return "chat" if config.get("chat_template") else "plain"
 
 
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
-
-
 def describe(source: FolderSource) -> str:
     """The source in words."""
     return f"folder {source.path}"
 
 
 def identity(source: FolderSource) -> str | None:
-    """Digest of path, sizes and times: a changed folder is a new source.
-
-    None if there is no such folder.
-
-    The weights are not read, so that it is quick.
+    """Digest of path, sizes and times, so that a changed folder is a new source; None if there is no
+    such folder.
     """
     folder = expanded(source.path)
     if not ask(Path.is_dir, folder):
@@ -182,11 +177,8 @@ def fetch(source: FolderSource, target: Path, progress: Progress) -> dict[str, A
         if path.is_file() and is_needed(path.name):
             shutil.copyfile(path, target_path(target, path.name))
 
-    precision, digest = check_weights(target, str(folder))
     return {
-        "format": "safetensors",
-        "original_precision": precision,
-        "file_digest": digest,
+        **weights_entries(target, str(folder)),
         "weights_source": describe(source),
         "source": {"kind": "folder", "path": str(folder.resolve())},
     }

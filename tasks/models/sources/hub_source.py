@@ -5,9 +5,8 @@ folder. A broken connection continues where it broke, and complete files stay in
 process starts its current file again, since huggingface_hub keeps no part of one. HF_ENDPOINT,
 HF_TOKEN, HF_HOME and HF_HUB_OFFLINE have their usual meaning.
 
-A busy Hub (429, 503) is asked three times, `BUSY_PAUSES` apart. If the last attempt fails too,
-`explain_hub_errors` marks the error as transient, and the Prefect task `tasks/inputs.py` starts
-the whole step again.
+A busy Hub (429, 503) is asked three times, `BUSY_PAUSES` apart. If the last attempt fails too, the
+error is transient, and the Prefect task `tasks/inputs.py` starts the whole step again.
 """
 
 from __future__ import annotations
@@ -40,8 +39,6 @@ CONNECT_SECONDS = 4.0
 # Request timeout, too many requests, and the server errors that a later request may not meet.
 BUSY_STATUSES = (408, 429, 500, 502, 503, 504)
 BUSY_PAUSES = (1.0, 3.0)  # seconds between attempts
-SHA256_LENGTH = 64
-SHA1_LENGTH = 40
 _SHARD = re.compile(r"model-\d+-of-(\d+)\.safetensors")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -84,22 +81,17 @@ def fetch(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]
             except OSError:
                 shutil.copyfile(path.resolve(), copy)
 
-    precision, digest = folder_source.check_weights(target, f"{source.repo}@{source.revision}")
     commit = snapshot.name
-    origin = {"kind": "hub", "repo": source.repo, "revision": source.revision, "commit": commit}
     return {
-        "format": "safetensors",
-        "original_precision": precision,
-        "file_digest": digest,
+        **folder_source.weights_entries(target, f"{source.repo}@{source.revision}"),
         "weights_source": f"Hub {source.repo}@{commit[:12]}",
-        "source": origin,
+        "source": {
+            "kind": "hub",
+            "repo": source.repo,
+            "revision": source.revision,
+            "commit": commit,
+        },
     }
-
-
-def import_ahead() -> None:
-    """Import what `probe` needs: on a busy machine that takes longer than the Hub's answer."""
-    import httpx  # noqa: F401
-    import huggingface_hub.file_download  # noqa: F401
 
 
 def probe(source: HubSource) -> str:
@@ -129,14 +121,12 @@ def verify_blob(path: Path) -> None:
     Raises SourceUnavailable, and deletes the file from the cache, if they differ.
     """
     blob = path.resolve()
-    if len(blob.name) == SHA256_LENGTH:
+    digest = blob.name  # if that is no digest
+    if len(blob.name) == 64:
         digest = file_digest(blob)
-    elif len(blob.name) == SHA1_LENGTH:
+    elif len(blob.name) == 40:
         content = blob.read_bytes()
         digest = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    else:
-        return  # the name is no digest
-
     if digest == blob.name:
         return
 

@@ -18,8 +18,7 @@ from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, general, prob
 from tasks.corpus.vignettes.label_rules import decide
 from tasks.corpus.vignettes.reader_check import OF_CONTRAST, checks_of, reader_checks
 from tasks.corpus.vignettes.render import Style
-from tasks.corpus.vignettes.sets import sets_of
-from tasks.corpus.vignettes.stored_facts import Derivation, derive_again
+from tasks.corpus.vignettes.sets import Derivation, derive_again, sets_of
 from tasks.spec import LABELS, Data, EvaluationSet
 from tests.corpus.test_card import texts_digest
 from tests.corpus.vignettes.test_generator import SHARES, plain

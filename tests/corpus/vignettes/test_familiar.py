@@ -5,12 +5,11 @@ from collections import Counter
 import pytest
 
 from tasks.corpus.case import Case, from_json, normal_text, to_json
-from tasks.corpus.checks.report import check_data
+from tasks.corpus.check import check_data
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.near_copies import near_duplicates
 from tasks.corpus.prepare import CARD, prepare_dataset
-from tasks.corpus.vignettes.sets import EVALUATION_SIZES, FAMILIAR_VERSION, evaluation_records, sets_of
-from tasks.corpus.vignettes.stored_facts import derive_again
+from tasks.corpus.vignettes.sets import EVALUATION_SIZES, FAMILIAR_VERSION, derive_again, evaluation_records, sets_of
 from tasks.grids.grid import GRIDS, load_grid
 from tasks.runtime.errors import BadInput
 from tasks.spec import FAMILIAR, LABELS, Data, EvaluationSet, digest_of

@@ -16,8 +16,7 @@ from tasks.corpus.vignettes.adversarial import NAME, adversarial_records
 from tasks.corpus.vignettes.contrast.cases import KINDS
 from tasks.corpus.vignettes.generator import assign_sets, embedded_records, further_records
 from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, further_problems, problems
-from tasks.corpus.vignettes.sets import records_of, sets_of
-from tasks.corpus.vignettes.stored_facts import Derivation, derive_again
+from tasks.corpus.vignettes.sets import Derivation, derive_again, records_of, sets_of
 from tasks.spec import LABELS, Data
 from tests.corpus.vignettes.test_generator import SHARES
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from flows.serve.server import CONNECTIONS, listening, running
-from tasks.bundle.decision import Decision, answer
+from tasks.bundle.asking import Decision, answer
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.removal import refuse_while_working
 from tests.flows.test_predict import CELL, MARKER, cases_of

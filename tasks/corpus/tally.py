@@ -1,10 +1,10 @@
-"""One pass over the rows of a dataset. A few numbers per row are kept, so that a million rows fit into
-little memory; how long texts are is measured on all of them while they are few, else on an even
-sample.
+"""One pass over the rows of a data set. A few numbers per row are kept, so that a million rows fit into
+little memory. Lengths are measured on all texts while they are few, else on an even sample.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from tasks.corpus.case import SETS, Case, compared_group, text_digest
 from tasks.corpus.near_copies import BATCH, Sketch
-from tasks.corpus.prompts import Prompt
 from tasks.corpus.reading.sources import locate
 from tasks.corpus.reading.tables import no_cases, numbered_cases, place_prefix
 from tasks.corpus.vignettes.sets import evaluation_records, sets_of
@@ -24,6 +23,14 @@ from tasks.spec import LABELS, Data, EvaluationSet
 
 SAMPLE = 20_000  # texts
 PORTION = 1000  # texts that a tokenizer gets at once: all their encodings would need much memory
+# Cases of a table or train set up to which they are kept whole, so that the split can be tried.
+MOST_KEPT_CASES = 50_000
+NO_GROUP = -1
+SPLIT_TABLE = len(SETS)  # the side of a table that the project splits
+COLUMNS = ("set", "file", "number", "label", "text", "id", "group", "words")
+
+Codes = NDArray[Any]
+"""An integer per row."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,7 @@ class TextSample:
     def lengths(self, tokenizers: Mapping[str, Path]) -> list[Lengths]:
         """One line per tokenizer (its tokenizer.json by name); in words where there is none."""
         if not tokenizers:
-            words = [len(text.split()) for text in self.texts]
-            return [_line("words", words, self.most_words)]
+            return [_line("words", [len(text.split()) for text in self.texts], self.most_words)]
 
         from tokenizers import Tokenizer
 
@@ -89,50 +95,22 @@ def _line(unit: str, counts: list[int], longest: int) -> Lengths:
     return Lengths(unit, float(median), float(high), longest, len(counts))
 
 
-def shared_tokens(prompt: Prompt, tokenizers: Mapping[str, Path]) -> str:
-    """What the examples of a prompt add to its instruction, in a sentence: in tokens, or in words
-    where there is no tokenizer.
-    """
-    counts = [f"{len(prompt.plain_examples.split())} words"]
-    if tokenizers:
-        from tokenizers import Tokenizer
-
-        counts = [
-            f"{len(Tokenizer.from_file(str(path)).encode(prompt.plain_examples).ids)} {name} tokens"
-            for name, path in tokenizers.items()
-        ]
-
-    return (
-        f"The {len(prompt.examples)} examples in prompt {prompt.version} add about "
-        f"{' or '.join(counts)} to the instruction: computed once for a batch and once for a set, "
-        "never for each case."
-    )
-
-
-# Cases of a table or train set up to which they are kept whole, so that the split can be tried.
-MOST_KEPT_CASES = 50_000
-NO_GROUP = -1
-SPLIT_TABLE = len(SETS)  # the side of a table that the project splits
-COLUMNS = ("set", "file", "number", "label", "text", "id", "group", "words")
-
-Codes = NDArray[Any]
-"""An integer per row."""
-
-
 @dataclass
 class Tally:
-    """An integer for each row and each of COLUMNS, in `parts` of many rows and the `numbers` since.
+    """An integer for each row and each of COLUMNS.
 
-    `sets` and `group_names`: names in the order of their codes, of a group its first spelling;
-    `groups`: its code by the name as groups are compared; `cases`: None once there are too many.
+    `sets`, `files` and `group_names`: names in the order of their codes, of a group its first
+    spelling; `groups`: its code by the name as groups are compared; `cases`: of the table or train
+    set, None once there are too many; `batch`: texts that are not in the sketch yet.
     """
 
     sets: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     groups: dict[str, int] = field(default_factory=dict)
     group_names: list[str] = field(default_factory=list)
-    numbers: list[tuple[int, ...]] = field(default_factory=list)
-    parts: list[Codes] = field(default_factory=list)
+    values: tuple[array[int], ...] = field(
+        default_factory=lambda: tuple(array("q") for _ in COLUMNS)
+    )
     cases: list[Case] | None = field(default_factory=list)
     sketch: Sketch = field(default_factory=Sketch)
     sample: TextSample = field(default_factory=TextSample)
@@ -150,23 +128,18 @@ class Tally:
 
     @cached_property
     def sides(self) -> Codes:
-        """The side of each row: see `report.py`."""
+        """The side of each row: see `check.py`."""
         code = {name: code for code, name in enumerate((*SETS, "all"))}
         return np.array([code.get(name, code["test"]) for name in self.sets])[self.column("set")]
 
-    @cached_property
-    def table(self) -> Codes:
-        """All rows, shape (rows, COLUMNS), once no more are added."""
-        return np.concatenate(self.parts)
-
     def column(self, name: str) -> Codes:
-        """A column as an array, without a copy."""
-        return self.table[:, COLUMNS.index(name)]
+        """A column as an array, without a copy, once no more rows are added."""
+        return np.frombuffer(self.values[COLUMNS.index(name)], np.int64)
 
     def place(self, row: int) -> str:
         """Where a row stands, as a user would look for it."""
-        _, file, number, *_ = self.table[row].tolist()
-        return f"{self.files[file]}{number}"
+        _, files, numbers, *_ = self.values
+        return f"{self.files[files[row]]}{numbers[row]}"
 
     def add(self, name: str, file: str, number: int, case: Case) -> None:
         """Add a case of the set `name`; its place is `file` and `number`, written as one."""
@@ -182,18 +155,19 @@ class Tally:
                 self.group_names.append(case.group)
 
         words = len(case.text.split())
-        self.numbers.append(
-            (
-                len(self.sets) - 1,
-                len(self.files) - 1,
-                number,
-                LABELS.index(case.label),
-                int(text_digest(case.text), 16) - 2**63,  # so that it fits into the type of all
-                hash(case.case_id),  # equal in one process, which the tally never leaves
-                group,
-                words,
-            )
+        row = (
+            len(self.sets) - 1,
+            len(self.files) - 1,
+            number,
+            LABELS.index(case.label),
+            int(text_digest(case.text), 16) - 2**63,  # so that it fits into 64 bits with a sign
+            hash(case.case_id),  # equal in one process, which the tally never leaves
+            group,
+            words,
         )
+        for column, value in zip(self.values, row, strict=True):
+            column.append(value)
+
         self.sample.add(case.text, words)
         self.batch.append(case.text)
         if len(self.batch) == BATCH:
@@ -207,13 +181,11 @@ class Tally:
     def finish_batch(self) -> None:
         """Hash the texts that wait for it; `add` does so for each full batch."""
         self.sketch.add(self.batch)
-        self.parts.append(np.array(self.numbers, np.int64).reshape(-1, len(COLUMNS)))
         self.batch.clear()
-        self.numbers.clear()
 
 
 def tally(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Tally:
-    """Read every row of a dataset and its evaluation sets.
+    """Read every row of a data set and its evaluation sets.
 
     Raises BadInput for a row that is no case, or for no rows.
     """

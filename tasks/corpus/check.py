@@ -1,5 +1,5 @@
-"""What is in a dataset, and what is wrong with its rows: repeated texts and ids, groups, labels, and the
-sets that the project splits off.
+"""What is in a data set, and what is wrong with its rows: repeated texts and ids, groups, labels, and
+the sets that the project splits off.
 
 Texts must not cross sides. Each set that a model learns from is a side; test and evaluation sets
 are one side together, since nothing is learned from either. A table that the project splits is one
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from tasks.corpus.card import best_bound
 from tasks.corpus.case import SETS, Case, compared_group, text_digest
-from tasks.corpus.checks.tally import NO_GROUP, SPLIT_TABLE, Codes, Lengths, Tally, tally
 from tasks.corpus.near_copies import SimilarTexts
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import Prompt
@@ -34,7 +33,8 @@ from tasks.corpus.splits import (
     split_off,
     split_shares,
 )
-from tasks.corpus.vignettes.stored_facts import derive_again
+from tasks.corpus.tally import NO_GROUP, SPLIT_TABLE, Codes, Lengths, Tally, tally
+from tasks.corpus.vignettes.sets import derive_again
 from tasks.runtime.errors import BadInput, Finding, Level
 from tasks.spec import LABELS, Data, EvaluationSet
 
@@ -57,6 +57,7 @@ WITHOUT_ED = {
 }
 
 Split = Mapping[str, Sequence[Case]]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -170,62 +171,62 @@ def _set_lines(rows: Tally) -> list[SetLine]:
 def _repeated_texts(rows: Tally) -> list[Finding]:
     """Rows with the same text: repeats, contradictions, texts on two sides."""
     # Rows with the same text become neighbours, in the order of the input.
-    order = np.argsort(rows.column("text"), kind="stable")
-    is_same = ~_differ(rows.column("text"), order[:-1], order[1:])
+    texts = rows.column("text")
+    order = np.argsort(texts, kind="stable")
+    is_same = texts[order[:-1]] == texts[order[1:]]
     a = order[:-1][is_same]
     b = order[1:][is_same]
 
-    is_leak = _differ(rows.sides, a, b)
+    def differ(column: Codes) -> Flags:
+        return np.asarray(column[a] != column[b])
+
+    is_leak = differ(rows.sides)
     # Nothing is learned from test and evaluation sets, so a text may have another label in each.
-    is_scored_twice = ~is_leak & _differ(rows.column("set"), a, b)
-    has_other_label = _differ(rows.column("label"), a, b)
+    is_scored_twice = ~is_leak & differ(rows.column("set"))
+    has_other_label = differ(rows.column("label"))
     is_contradiction = has_other_label & ~is_scored_twice
     is_repeat = ~is_contradiction & ~is_leak & ~is_scored_twice
-    is_in_two_files = is_repeat & _differ(rows.column("file"), a, b)
+    is_in_two_files = is_repeat & differ(rows.column("file"))
     other_label = ", in some with another label" if has_other_label[is_scored_twice].any() else ""
 
-    def finding(name: str, selected: NDArray[np.bool_], level: Level, remedy: str) -> Finding:
-        return _pairs_finding(rows, name, a[selected], b[selected], level, remedy)
-
     deletion = "delete one of the two"
-    return [
-        finding("repeated rows", is_repeat & ~is_in_two_files, "warning", "kept once"),
-        finding("same text in two files of one set", is_in_two_files, "error", deletion),
-        finding("same text, other label", is_contradiction, "error", "correct one of the two"),
-        finding("same text in two sets", is_leak, "error", deletion),
-        finding(
+    kinds: list[tuple[str, Flags, Level, str]] = [
+        ("repeated rows", is_repeat & ~is_in_two_files, "warning", "kept once"),
+        ("same text in two files of one set", is_in_two_files, "error", deletion),
+        ("same text, other label", is_contradiction, "error", "correct one of the two"),
+        ("same text in two sets", is_leak, "error", deletion),
+        (
             "same text in two scored sets",
             is_scored_twice,
             "warning",
             f"scored in each{other_label}",
         ),
     ]
+    return [
+        _pairs_finding(rows, name, a[selected], b[selected], level, remedy)
+        for name, selected, level, remedy in kinds
+    ]
 
 
 def _repeated_ids(rows: Tally, id_columns: Collection[str]) -> Finding:
     """Rows with the same id. `id_columns`: the sets whose id column the user names.
 
-    Ids are compared within the dataset and within each evaluation set: two files may both count
+    Ids are compared within the data set and within each evaluation set: two files may both count
     from 1. Where the user names no id column, rows with the same text are repeats, not an error.
     """
-    is_dataset = [name in (*SETS, "all") for name in rows.sets]
-    scopes = np.array([0 if of else 1 + code for code, of in enumerate(is_dataset)])
-    scope = scopes[rows.column("set")]
-    order = np.lexsort((rows.column("text"), rows.column("id"), scope))
+    scopes = [0 if name in (*SETS, "all") else 1 + code for code, name in enumerate(rows.sets)]
+    scope = np.array(scopes)[rows.column("set")]
+    is_strict = np.array([name in id_columns for name in rows.sets])[rows.column("set")]
+    ids = rows.column("id")
+    texts = rows.column("text")
+    order = np.lexsort((texts, ids, scope))
     a = order[:-1]
     b = order[1:]
 
-    is_strict = np.array([name in id_columns for name in rows.sets])[rows.column("set")]
-    is_same_id = ~_differ(rows.column("id"), a, b) & ~_differ(scope, a, b)
-    is_error = is_same_id & (_differ(rows.column("text"), a, b) | is_strict[a])
+    is_same_id = (ids[a] == ids[b]) & (scope[a] == scope[b])
+    is_error = is_same_id & ((texts[a] != texts[b]) | is_strict[a])
     name = "same id" if id_columns else "same id, other text"
-
     return _pairs_finding(rows, name, a[is_error], b[is_error], "error", "give each its own id")
-
-
-def _differ(column: Codes, a: Codes, b: Codes) -> NDArray[np.bool_]:
-    """Whether the rows of each pair differ in a column."""
-    return np.asarray(column[a] != column[b])
 
 
 def _pairs_finding(
@@ -302,7 +303,6 @@ def _crossing_groups(rows: Tally, familiar: Collection[str]) -> list[Finding]:
     """
     groups_of_rows = rows.column("group")
     has_group = groups_of_rows != NO_GROUP
-    is_new = np.array([name not in familiar for name in rows.sets])[rows.column("set")]
     if not has_group.any():
         remedy = (
             "cases are taken for independent: name a group_column (--group-column) if some belong"
@@ -310,6 +310,7 @@ def _crossing_groups(rows: Tally, familiar: Collection[str]) -> list[Finding]:
         )
         return [Finding("groups", "warning", "none", remedy)]
 
+    is_new = np.array([name not in familiar for name in rows.sets])[rows.column("set")]
     pairs = np.unique(np.c_[groups_of_rows, rows.sides][has_group & is_new], axis=0)
     groups, counts = np.unique(pairs[:, 0], return_counts=True)
     crossing = groups[counts > 1]
@@ -382,9 +383,8 @@ def _derived_labels(data: Data, evaluation_sets: Sequence[EvaluationSet]) -> Fin
 
     name = "labels derived again from the stored facts"
     detail = f"{derived.agree} of {derived.cases}"
-    if derived.agree == derived.cases:
+    if not derived.first:
         return Finding(name, "ok", detail)
-
     remedy = f"correct the rules or the knowledge base; first: {derived.first}"
     return Finding(name, "error", detail, remedy)
 
@@ -479,5 +479,5 @@ def _ed_within(labels: Sequence[int], data: Data) -> tuple[int, str]:
     limit = data.limits.get("test")
     if limit is None or sum(labels) <= limit:
         return labels[ED], ""
-    queues = {str(label): range(count) for label, count in zip(LABELS, labels, strict=True)}
-    return quotas(queues, limit)["ED"], f" (limited to {limit})"
+    counts = dict(zip(map(str, LABELS), labels, strict=True))
+    return quotas(counts, limit)["ED"], f" (limited to {limit})"
