@@ -47,6 +47,12 @@ class Decision:
     shortened: bool = False
     markup: bool = False
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Decision:
+        """The decision whose fields came through a child's pipe, where tuples are lists."""
+        tuples = {name: tuple(values[name]) for name in ("probabilities", "conformal_set")}
+        return cls(**(values | tuples))
+
 
 def why_no_review(bundle: Bundle, passes: int | None) -> str | None:
     """Why a decision has no review flag; None where it has one."""
@@ -141,10 +147,7 @@ def in_use(model: BundledModel, use: str) -> Iterator[None]:
 
 def decision_of(answer: Answered) -> Decision:
     """Wait for an answer. Raises the error with which the process has ended."""
-    values = answer.result()
-    # Tuples come through the pipe as lists.
-    tuples = {name: tuple(values[name]) for name in ("probabilities", "conformal_set")}
-    return Decision(**(values | tuples))
+    return Decision.from_json(answer.result())
 
 
 def checked_text(text: str) -> str:

@@ -40,7 +40,7 @@ def home(tmp_path) -> Path:
 
     facts = {"weights_digest": weights["digest"], "dataset_digest": "d1", "triage_version": "0", "mlx_version": "0",
              "mlx_lm_version": "0", "backend": "cpu", "compute_dtype": "float32"}  # fmt: skip
-    rows = evaluation("e4", "t4")
+    rows = evaluation("e4", "t4", review_entropy=0.3)
     rows["conformal"][0] |= CUTOFFS
     for rule in rows["decision_rule"]:
         rule["target"] = 0.95 if rule["rule"] == "target_recall" else None

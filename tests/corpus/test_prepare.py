@@ -58,7 +58,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_stored_under_its_earlier_co
     assert "text 1000" not in (folder / "train.jsonl").read_text()
 
 
-def test_the_embedded_set_with_the_demos_limits_is_whole_and_reused(tmp_path):
+def test_the_embedded_set_within_limits_is_whole_and_reused(tmp_path):
     data = Data(limits={"train": 320, "valid": 60, "calibration": 120, "test": 200})
     folder = prepare_dataset(data, tmp_path)
     manifest = DatasetManifest.read(folder, deep=True)
@@ -75,7 +75,7 @@ def test_the_embedded_set_with_the_demos_limits_is_whole_and_reused(tmp_path):
     train_file = folder / "train.jsonl"
     write_time = train_file.stat().st_mtime_ns
     assert prepare_dataset(data, tmp_path) == folder and train_file.stat().st_mtime_ns == write_time
-    assert prepare_dataset(data.model_copy(update={"seed": 1}), tmp_path) != folder
+    assert prepare.dataset_folder(data.model_copy(update={"seed": 1}), tmp_path) != folder
 
 
 def test_keys_that_older_manifests_lack_have_defaults_but_for_the_sets(tmp_path):
@@ -108,9 +108,9 @@ def access(folder: Path) -> set[int]:
     return {path.stat().st_mode & 0o777 for path in (folder, *folder.rglob("*"))}
 
 
-def test_the_facts_beside_the_sets_give_every_label_again_and_are_digested(tmp_path):
-    folder = prepare_dataset(Data(), tmp_path, (EvaluationSet(name="test_adversarial", source="embedded"),))
-    assert derive_again(folder) == Derivation(6600, 6600)
+def test_the_facts_beside_the_sets_give_every_label_again_and_no_training_reads_them(tmp_path):
+    folder = prepare_dataset(Data(limits=FEW), tmp_path)
+    assert derive_again(folder) == Derivation(57, 57)
     files = (read_manifest(folder) or {})["files"]
     assert files[FACTS]["sha256"] == file_digest(folder / FACTS)
     assert not any("label" in json.loads(line) for line in (folder / FACTS).read_text().splitlines())
@@ -118,15 +118,11 @@ def test_the_facts_beside_the_sets_give_every_label_again_and_are_digested(tmp_p
     other = "GP" if first.label != "GP" else "HOME"
     rest = (folder / "train.jsonl").read_text().split("\n", 1)[1]
     (folder / "train.jsonl").write_text(to_json(replace(first, label=other)) + "\n" + rest)  # type: ignore[arg-type]
-    assert derive_again(folder) == Derivation(6600, 6599, "train, case train-0001")
+    assert derive_again(folder) == Derivation(57, 56, f"train, case {first.case_id}")
     stored = (folder / FACTS).read_text().splitlines()
     (folder / FACTS).write_text("\n".join(stored[2:]) + "\n")
-    assert derive_again(folder).agree == 6598
+    assert derive_again(folder).agree == 55
 
-
-def test_facts_are_stored_for_the_cases_that_are_kept_and_read_by_no_training(tmp_path):
-    folder = prepare_dataset(Data(limits=FEW), tmp_path)
-    assert derive_again(folder) == Derivation(57, 57)
     source = Path(prepare.__file__).parents[1]
     naming = re.compile(r"facts\.jsonl|\b(FACTS|derive_again)\b")
     assert {p.name for folder in ("tuning", "scoring", "runtime", "models") for p in (source / folder).rglob("*.py")}
@@ -220,8 +216,9 @@ def test_what_two_parts_of_a_set_must_not_share_is_refused_by_file_and_line(seco
     (source / "test.csv").unlink()
     for path in (first, other):  # its train parts are a test set
         path.rename(path.with_name(path.name.replace("train-", "test-")))
+    table = write(tmp_path / "table.jsonl", 0, 60)
     with pytest.raises(BadInput, match=re.escape(sentence.replace("train-", "test-"))):
-        prepare_dataset(Data(), tmp_path, (EvaluationSet(name="clinic", source=str(source)),))
+        prepare_dataset(Data(source=str(table)), tmp_path, (EvaluationSet(name="clinic", source=str(source)),))
 
 
 def test_leaks_and_missing_labels_are_refused_and_leave_nothing_behind(tmp_path):

@@ -27,8 +27,6 @@ from tasks.runtime.store import read_manifest
 from tasks.spec import LABELS, Data, EvaluationSet
 from tests.models.fake_hub import COMMIT, REPO, FakeHub, reached, serve
 
-FEW: dict[Any, int] = {"train": 30, "valid": 9, "calibration": 9, "test": 9}
-
 
 def table(start: int, count: int, words: str = "case") -> bytes:
     rows = [{"text": f"{words} number {i} of many", "label": LABELS[i % 3]} for i in range(start, start + count)]
@@ -171,6 +169,15 @@ def test_a_set_with_other_parts_than_it_should_have_is_refused(names, sentence, 
         locate(Data(source=str(tmp_path)))
 
 
+@pytest.fixture
+def given(tmp_path) -> Data:
+    """Four given sets, of texts that no other file has."""
+    (tmp_path / "given").mkdir()
+    for n, name in enumerate(SETS):
+        (tmp_path / "given" / f"{name}.jsonl").write_bytes(table(100 * n, 30, "given"))
+    return Data(source=str(tmp_path / "given"))
+
+
 def put(folder: Path, names: list[str]) -> Path:
     """A folder with 60 cases in each file, of texts that no other file has; files whose name begins with a dot are no tables."""
     for n, name in enumerate(names):
@@ -196,7 +203,7 @@ def put(folder: Path, names: list[str]) -> Path:
         ["more.jsonl", "._more.jsonl", ".old/._a.jsonl"],
     ],
 )
-def test_a_folder_without_given_sets_is_one_table_that_we_split_or_one_evaluation_set(names, tmp_path):
+def test_a_folder_without_given_sets_is_one_table_that_we_split_or_one_evaluation_set(names, given, tmp_path):
     source = put(tmp_path / "cases", names)
     tables = [name for name in names if "._" not in name]
     assert locate(Data(source=str(source))).files == {"all": [source / name for name in tables]}
@@ -208,20 +215,20 @@ def test_a_folder_without_given_sets_is_one_table_that_we_split_or_one_evaluatio
     assert check_data(Data(source=str(source)), (), {}).sets[0].rows == 60 * len(tables)
 
     clinic = EvaluationSet(name="clinic", source=str(source))
-    folder = prepare_dataset(Data(limits=FEW), tmp_path, [clinic])
+    folder = prepare_dataset(given, tmp_path, [clinic])
     assert (read_manifest(folder) or {})["sets"]["clinic"]["cases"] == 60 * len(tables)
 
 
 @pytest.mark.parametrize("names", [["train.jsonl", "test.jsonl"], ["test.jsonl"]])
-def test_a_folder_with_a_test_file_is_an_evaluation_set_by_it_alone(names, tmp_path):
+def test_a_folder_with_a_test_file_is_an_evaluation_set_by_it_alone(names, given, tmp_path):
     clinic = EvaluationSet(name="clinic", source=str(put(tmp_path / "clinic", names)))
     assert locate(clinic).files == {"test": [tmp_path / "clinic" / "test.jsonl"]}
     put(tmp_path / "other", ["test.jsonl", "more.csv"])
     with pytest.raises(BadInput, match=r"more\.csv is not named after a set"):
         locate(EvaluationSet(name="other", source=str(tmp_path / "other")))
-    folder = prepare_dataset(Data(limits=FEW), tmp_path, [clinic])
+    folder = prepare_dataset(given, tmp_path, [clinic])
     assert (read_manifest(folder) or {})["sets"]["clinic"]["cases"] == 60
-    assert [line.rows for line in check_data(Data(limits=FEW), (clinic,), {}).sets][-1] == 60
+    assert [line.rows for line in check_data(given, (clinic,), {}).sets][-1] == 60
 
 
 @pytest.mark.parametrize(
@@ -303,20 +310,14 @@ def test_shares_of_the_embedded_classes_can_be_set_and_must_add_up():
         Data(source="a.csv", shares={"ED": 0.5, "GP": 0.25, "HOME": 0.25})
 
 
-def test_larger_embedded_sets_are_about_the_same_problems_and_the_other_sets_stay():
+def test_embedded_sets_of_another_size_are_about_the_same_problems_and_the_other_sets_stay():
     usual = sets_of(Data())
-    more = sets_of(Data(train_cases=3300, calibration_cases=1300, test_cases=1700))
-    assert more["valid"] == usual["valid"] and [len(cases) for cases in more.values()] == [3300, 600, 1300, 1700]
-    for name, cases in more.items():
+    others = sets_of(Data(train_cases=700, calibration_cases=300, test_cases=500))
+    assert others["valid"] == usual["valid"] and [len(cases) for cases in others.values()] == [700, 600, 300, 500]
+    for name, cases in others.items():
         assert len({case.text for case in cases}) == len(cases)
         assert {case.group for case in cases} == {case.group for case in usual[name]}
-    check_sets(more)
-
-
-def own_data(tmp_path: Path, extra: bytes = b"") -> Path:
-    path = tmp_path / "external.jsonl"
-    path.write_bytes(table(0, 12, "an external story that nobody has told before with") + extra)
-    return path
+    check_sets(others)
 
 
 def test_evaluation_sets_stand_beside_the_dataset_and_change_none_of_its_sets(tmp_path):
@@ -324,13 +325,13 @@ def test_evaluation_sets_stand_beside_the_dataset_and_change_none_of_its_sets(tm
     plain = read_manifest(prepare_dataset(data, tmp_path))
     evaluation_sets = [
         EvaluationSet(name="test_adversarial", source="embedded"),
-        EvaluationSet(name="clinic", source=str(own_data(tmp_path))),
+        EvaluationSet(name="clinic", source=str(put(tmp_path, ["clinic.jsonl"]) / "clinic.jsonl")),
     ]
     folder = prepare_dataset(data, tmp_path, evaluation_sets)
     more = read_manifest(folder)
     assert plain is not None and more is not None
     assert {n: more["sets"][n] for n in SETS} == plain["sets"]
-    assert more["sets"]["test_adversarial"]["cases"] == 300 and more["sets"]["clinic"]["cases"] == 12
+    assert more["sets"]["test_adversarial"]["cases"] == 300 and more["sets"]["clinic"]["cases"] == 60
     assert more["has_groups"] and not more["sets"]["clinic"]["has_groups"]
     lines = (folder / "clinic.jsonl").read_text().splitlines()
     assert {from_json(line).label for line in lines} == set(LABELS)
@@ -338,11 +339,13 @@ def test_evaluation_sets_stand_beside_the_dataset_and_change_none_of_its_sets(tm
 
 
 @pytest.mark.parametrize("end", ["", " Thanks a lot."])
-def test_an_evaluation_set_with_a_text_that_is_learned_from_is_refused(end, tmp_path):
-    row = {"text": sets_of(Data())["train"][5].text + end, "label": "ED"}
-    path = own_data(tmp_path, json.dumps(row).encode() + b"\n")
+def test_an_evaluation_set_with_a_text_that_is_learned_from_is_refused(end, given, tmp_path):
+    story = "my knee has been sore since I fell on the stairs and it creaks when I bend it or sit down for long"
+    for path, text in ((tmp_path / "given" / "train.jsonl", story), (tmp_path / "a.jsonl", story + end)):
+        with path.open("a") as handle:
+            handle.write(json.dumps({"text": text, "label": "ED"}) + "\n")
     with pytest.raises(BadInput, match="The evaluation set clinic .* train"):
-        prepare_dataset(Data(), tmp_path, [EvaluationSet(name="clinic", source=str(path))])
+        prepare_dataset(given, tmp_path, [EvaluationSet(name="clinic", source=str(tmp_path / "a.jsonl"))])
 
 
 def grouped(path: Path, start: int, groups: list[str]) -> Path:

@@ -7,7 +7,7 @@ that a problem's name says nothing about the label. The same seed gives the same
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,6 +27,7 @@ GENERATOR_VERSION = 8
 TRIES = 50  # to write a text that no other case has
 SIZES = {"train": 3000, "valid": 600, "calibration": 1200, "test": 1500}
 SHARES: dict[Label, float] = {"ED": 0.27, "GP": 0.38, "HOME": 0.35}  # near a helpline's
+Plan = list[tuple[ClinicalProblem, Label]]
 PROBLEM_SHARES = {"train": 0.485, "valid": 0.085, "calibration": 0.17, "test": 0.26}
 
 
@@ -67,13 +68,11 @@ def embedded_records(
 def _records(seed: int, shares: tuple[float, ...], sizes: tuple[int, ...]) -> tuple[Record, ...]:
     """`embedded_records` with every argument given, so that no process generates cases twice."""
     texts: set[str] = set()
-    return tuple(
-        _record(problem, name, name, number, label, seed, texts)
-        for name, size in zip(SIZES, sizes, strict=True)
-        for number, (problem, label) in enumerate(
-            _plan(name, label_counts(size, shares), problems_of(name, seed), seed)
-        )
-    )
+    records: list[Record] = []
+    for name, size in zip(SIZES, sizes, strict=True):
+        plan = _plan(name, label_counts(size, shares), problems_of(name, seed), seed)
+        records += _written(plan, name, name, seed, texts)
+    return tuple(records)
 
 
 @lru_cache(maxsize=2)
@@ -84,11 +83,7 @@ def further_records(count: int, shares: tuple[float, ...], seed: int = 42) -> tu
     """
     candidates = list(further_problems().values())
     plan = _plan("further", label_counts(count, shares), candidates, seed)
-    texts: set[str] = set()
-    return tuple(
-        _record(problem, "train", "train-further", number, label, seed, texts)
-        for number, (problem, label) in enumerate(plan)
-    )
+    return tuple(_written(plan, "train", "train-further", seed, set()))
 
 
 def familiar_records(
@@ -100,10 +95,7 @@ def familiar_records(
     """
     candidates = [problem_named(name) for name in sorted(problem_ids)]
     plan = _plan(FAMILIAR, label_counts(count, shares), candidates, seed)
-    return tuple(
-        _record(problem, FAMILIAR, FAMILIAR, number, label, seed, texts)
-        for number, (problem, label) in enumerate(plan)
-    )
+    return tuple(_written(plan, FAMILIAR, FAMILIAR, seed, texts))
 
 
 def planned_labels(
@@ -197,7 +189,7 @@ def new_record(
 
 def _plan(
     name: str, counts: dict[Label, int], candidates: list[ClinicalProblem], seed: int
-) -> list[tuple[ClinicalProblem, Label]]:
+) -> Plan:
     """Which problem gets which label how often: labels go round the candidates in turn."""
     rng = random.Random(f"plan-{name}-{seed}")
 
@@ -211,21 +203,19 @@ def _plan(
     return plan
 
 
-def _record(
-    problem: ClinicalProblem,
-    set_name: str,
-    series: str,
-    number: int,
-    label: Label,
-    seed: int,
-    texts: set[str],
-) -> Record:
-    # One generator for each case, so that a case more or less moves no other.
-    rng = random.Random(f"case-{seed}-{series}-{number}-{problem.id}")
+def _written(
+    plan: Plan, set_name: str, series: str, seed: int, texts: set[str]
+) -> Iterator[Record]:
+    """The cases of a plan, with ids of the `series` and texts that are not in `texts`."""
+    for number, (problem, label) in enumerate(plan, start=1):
+        # One generator for each case, so that a case more or less moves no other.
+        rng = random.Random(f"case-{seed}-{series}-{number - 1}-{problem.id}")
 
-    def draw() -> tuple[Facts, Style]:
-        facts = draw_facts(problem, label, rng)
-        return facts, draw_style(problem, facts, rng)
+        def draw(
+            problem: ClinicalProblem = problem, label: Label = label, rng: random.Random = rng
+        ) -> tuple[Facts, Style]:
+            facts = draw_facts(problem, label, rng)
+            return facts, draw_style(problem, facts, rng)
 
-    title = f"Case {number + 1} of {series} ({problem.id}, {label})"
-    return new_record(set_name, f"{series}-{number + 1:04d}", problem, draw, rng, texts, title)
+        title = f"Case {number} of {series} ({problem.id}, {label})"
+        yield new_record(set_name, f"{series}-{number:04d}", problem, draw, rng, texts, title)
