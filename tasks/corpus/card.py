@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tasks.corpus.case import Case
-from tasks.corpus.manifest import Dataset
+from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.vignettes.adversarial import ADVERSARIAL_VERSION, BANKS, adversarial_records
 from tasks.corpus.vignettes.contrast.bank import Learner, bank_digest, read_bank, teaching_bank
 from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION, KINDS
@@ -37,7 +37,7 @@ WORDS = tomllib.loads(Path(__file__).with_name("card.toml").read_text(encoding="
 LEARNERS: tuple[Learner, ...] = ("train", "valid")
 
 
-def data_card(dataset: Dataset, sections: Sequence[str] = ()) -> str:
+def data_card(dataset: DatasetManifest, sections: Sequence[str] = ()) -> str:
     """The data card of a dataset, as Markdown.
 
     `sections`: on what only some datasets hold.

@@ -31,13 +31,13 @@ class SetEntry(BaseModel):
     origin: dict[str, str] = Field(default_factory=dict)
 
 
-class Dataset(BaseModel):
-    """What is in a prepared dataset. `origin` says what was read, e.g. the commit on the Hub.
+class DatasetManifest(Manifest):
+    """The manifest of a data set's folder: what is in it, and when it was made (ISO 8601, UTC).
 
-    Keys that older homes lack have defaults.
+    `origin` says what was read, e.g. the commit on the Hub. `name` and `dataset_digest` are those
+    of the folder, name-digest, also where an older manifest does not say them; `digest` is that of
+    the files.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     sets: dict[str, SetEntry]
     source: str = "embedded"
@@ -46,6 +46,14 @@ class Dataset(BaseModel):
     columns: Columns = Columns()
     split: str = ""
     has_groups: bool = False
+    created: str = ""
+    name: str = ""
+    dataset_digest: str = ""
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], folder: Path) -> Self:
+        name, _, digest = folder.name.rpartition("-")
+        return super().parse({"name": name, "dataset_digest": digest, **values}, folder)
 
     @property
     def is_embedded(self) -> bool:
@@ -60,23 +68,6 @@ class Dataset(BaseModel):
     def digest_of(self, name: str) -> str:
         """SHA-256 of the JSONL file of the set `name`."""
         return self.sets[name].digest
-
-
-class DatasetManifest(Manifest, Dataset):
-    """The manifest of a dataset folder: what is in it, and when it was made (ISO 8601, UTC).
-
-    `name` and `dataset_digest` are those of the folder, name-digest, also where an older manifest
-    does not say them. `digest` is that of the files.
-    """
-
-    created: str = ""
-    name: str = ""
-    dataset_digest: str = ""
-
-    @classmethod
-    def parse(cls, values: dict[str, Any], folder: Path) -> Self:
-        name, _, digest = folder.name.rpartition("-")
-        return super().parse({"name": name, "dataset_digest": digest, **values}, folder)
 
 
 def embedded_digests(home: Path) -> set[str]:

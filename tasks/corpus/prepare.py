@@ -20,7 +20,7 @@ from tasks.corpus.card import (
     further_card,
 )
 from tasks.corpus.case import SETS, Case, to_json
-from tasks.corpus.manifest import Dataset, SetEntry
+from tasks.corpus.manifest import DatasetManifest, SetEntry
 from tasks.corpus.reading.sources import Located, locate
 from tasks.corpus.reading.tables import check_readable, read_set
 from tasks.corpus.splits import COPIES_VERSION, SHARES, check_apart, limited_sets, split_shares
@@ -174,7 +174,8 @@ def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, An
         of_cases = (record for record in records if (record.set, record.case.case_id) in written)
         write_facts(folder / FACTS, of_cases)
 
-    dataset = Dataset(
+    dataset = DatasetManifest(
+        digest="",  # of the files, which `seal` computes
         source=data.source,
         origin=located.origin,
         seed=data.seed,
@@ -192,8 +193,9 @@ def _build(data: Data, sources: Sequence[Located], folder: Path) -> dict[str, An
         sections.append(familiar_card(sets[FAMILIAR]))
     (folder / CARD).write_text(data_card(dataset, sections), encoding="utf-8")
 
-    # The revision stands under `origin`, with the commit that it means.
-    return dataset.model_dump(mode="json", exclude={"columns": {"revision"}})
+    # The revision is part of `origin`, with the commit that it means.
+    of_the_folder = dict.fromkeys(("digest", "created", "name", "dataset_digest"), True)
+    return dataset.model_dump(mode="json", exclude={"columns": {"revision"}, **of_the_folder})
 
 
 def _write_set(path: Path, cases: Sequence[Case], source: Located) -> SetEntry:

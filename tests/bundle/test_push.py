@@ -1,24 +1,55 @@
-"""A push to a local stand-in of the Hub: private unless told, whole, marked, and plain about what stands in its way."""
+"""A push to the Hub: private unless told, whole, marked, and plain about what stands in its way."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 
 from tasks.bundle.bundle import Rule, read_bundle, write_bundle
 from tasks.bundle.export import push as upload
 from tasks.bundle.export import refuse_push
 from tasks.runtime.errors import BadInput, SourceUnavailable
-from tests.bundle.taking_hub import TakingHub, serve
 from tests.bundle.test_decide import bundle
 
 REPO = "team/model"
+ADDRESS = f"https://hub.invalid/{REPO}"
+
+
+class Hub:
+    """What `HfApi` does for a push. `raises`: in the place of the first answer."""
+
+    def __init__(self) -> None:
+        self.private: bool | None = None  # until the repository is made
+        self.files: dict[str, bytes] = {}
+        self.messages: list[str] = []
+        self.raises: Exception | None = None
+
+    def create_repo(self, repo: str, private: bool, exist_ok: bool) -> str:
+        if self.raises is not None:
+            raise self.raises
+        assert repo == REPO and exist_ok
+        self.private = private if self.private is None else self.private
+        return ADDRESS
+
+    def model_info(self, repo: str) -> SimpleNamespace:
+        siblings = [SimpleNamespace(rfilename=name) for name in self.files]
+        return SimpleNamespace(private=self.private, siblings=siblings)
+
+    def upload_folder(self, repo_id: str, folder_path: Path, commit_message: str, delete_patterns: str) -> None:
+        assert (repo_id, delete_patterns) == (REPO, "*")
+        self.messages.append(commit_message)
+        self.files = content(folder_path)
 
 
 @pytest.fixture
-def hub() -> TakingHub:
-    return TakingHub()
+def hub(monkeypatch) -> Hub:
+    fake_hub = Hub()
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: fake_hub)
+    return fake_hub
 
 
 @pytest.fixture
@@ -26,26 +57,19 @@ def exported(tmp_path) -> Path:
     folder = tmp_path / "exported"
     (folder / "model").mkdir(parents=True)
     write_bundle(bundle(Rule(name="argmax"), verdict="passes_gates", gates=(), weights="model"), folder)
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\nlibrary_name: mlx\n---\n# A model\n")
-    (folder / "model" / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+    (folder / "README.md").write_text("# A model\n")
+    (folder / "model" / "model.safetensors").write_bytes(b"weights")
     return folder
 
 
 @pytest.fixture
 def push(exported, hub, monkeypatch):
-    """Push the folder to `hub`; settings that huggingface_hub reads where a process starts are set where it keeps them."""
-    from huggingface_hub import constants
-
     def pushed(token: str | None = "hf_good", repo: str = REPO, public: bool = False, unsafe: bool = False) -> str:
         monkeypatch.setattr("huggingface_hub.get_token", lambda: token)
-        monkeypatch.setenv("HF_TOKEN", token or "")
         refuse_push(read_bundle(exported).bundle, repo, unsafe)
         return upload(exported, repo, public, "a model")
 
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    with serve(hub) as address:
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        yield pushed
+    return pushed
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -54,12 +78,11 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("public", [False, True])
 def test_every_file_is_pushed_in_one_commit_and_a_second_push_takes_the_place_of_the_first(exported, hub, push, public):
-    assert push(public=public).endswith(REPO) and hub.private == {REPO: not public}
-    assert hub.files[REPO] == content(exported) and hub.messages == ["Add a model"]
-    assert list(hub.large.values()) == [(exported / "model" / "model.safetensors").read_bytes()], "as a large file"
+    assert push(public=public) == ADDRESS and hub.private is not public
+    assert hub.files == content(exported) and hub.messages == ["Add a model"]
     (exported / "README.md").rename(exported / "other.md")
     push(public=public)
-    assert hub.files[REPO] == content(exported), "what the first one had and the second has not is gone"
+    assert hub.files == content(exported), "what the first one had and the second has not is gone"
 
 
 @pytest.mark.parametrize(
@@ -70,36 +93,32 @@ def test_every_file_is_pushed_in_one_commit_and_a_second_push_takes_the_place_of
     ],
 )
 def test_nothing_goes_into_a_repository_that_is_public_or_private_otherwise_than_told(hub, push, private, message):
-    hub.private[REPO] = private
+    hub.private = private
     with pytest.raises(BadInput, match=message):
         push(public=private)
-    assert not hub.files and not hub.large
+    assert not hub.files
 
 
 def test_what_others_keep_in_a_repository_is_not_removed(exported, hub, push):
-    hub.private[REPO] = True
-    others = {".gitattributes": b"a", "README.md": b"b", "weights.bin": b"c"}
-    hub.files[REPO] = dict(others)
-    message = r"team/model holds files of something else \(weights\.bin\), so nothing was uploaded"
-    with pytest.raises(BadInput, match=message):
+    hub.files = {".gitattributes": b"a", "README.md": b"b", "weights.bin": b"c"}
+    with pytest.raises(BadInput, match=r"holds files of something else \(weights\.bin\), so nothing was uploaded"):
         push()
-    assert hub.files[REPO] == others and not hub.large
+    assert not hub.messages
 
-    del hub.files[REPO]["weights.bin"]
+    del hub.files["weights.bin"]
     push()
-    assert hub.files[REPO].keys() - {".gitattributes"} == content(exported).keys()
+    assert hub.files == content(exported)
 
 
 @pytest.mark.parametrize(
     ("bundled", "reason"),
     [({"verdict": "unsafe"}, "unsafe by its gates: ED recall 0.900"), ({"random_weights": True}, "random weights")],
 )
-def test_an_unsafe_model_is_pushed_only_if_told(exported, hub, push, bundled, reason):
+def test_an_unsafe_model_is_pushed_only_if_told(exported, push, bundled, reason):
     write_bundle(bundle(Rule(name="argmax"), weights="model", **bundled), exported)
     with pytest.raises(BadInput, match=f"{reason}.*--unsafe"):
         push()
-    assert not hub.requests, "nothing was asked of the Hub"
-    assert push(unsafe=True).endswith(REPO)
+    assert push(unsafe=True) == ADDRESS
 
 
 @pytest.mark.parametrize(
@@ -115,18 +134,21 @@ def test_what_stands_in_the_way_is_a_sentence_before_the_hub_is_asked(hub, push,
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", not options)
     with pytest.raises(BadInput, match=message):
         push(**options)
-    assert not hub.requests
+    assert hub.private is None
 
 
 @pytest.mark.parametrize("status", [401, 403, 400, None])
-def test_a_refusal_of_the_hub_is_a_sentence_that_says_where_the_export_is(exported, hub, push, status, monkeypatch):
-    hub.refuses = status
+def test_a_refusal_of_the_hub_is_a_sentence_that_says_where_the_export_is(exported, hub, push, status):
     message = f"answered with an error \\({status}\\)"
     if status in (401, 403):
         message = f"does not let this token write to team/model \\({status}\\)"
+    hub.raises = httpx.ConnectError("refused")
     if status is None:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
         message = r"The Hub cannot be reached \(ConnectError\)"
+    else:
+        response = httpx.Response(status, request=httpx.Request("POST", ADDRESS))
+        hub.raises = HfHubHTTPError("no", response=response)
+
     with pytest.raises(SourceUnavailable, match=f"{message}.*{exported}") as caught:
         push()
     assert caught.value.transient is (status not in (401, 403))

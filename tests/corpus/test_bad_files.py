@@ -203,7 +203,7 @@ def fails(data: Data) -> bool:
         return True
 
 
-RANDOM = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RANDOM = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 words = st.text(max_size=9) | st.sampled_from(["ED", "gp ", "HOME"])
 values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), words)
 names = st.sampled_from(["text", "label", "id", "case_id", "group"])

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from tasks.corpus.card import data_card
 from tasks.corpus.case import Case
-from tasks.corpus.manifest import Dataset, SetEntry
+from tasks.corpus.manifest import DatasetManifest, SetEntry
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.vignettes.adversarial import adversarial_records
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION, embedded_records
@@ -46,7 +46,7 @@ def test_the_card_counts_the_wordings_of_the_facts():
 
     say, deny = counted.values()
     counts = {"cases": 3, "labels": dict.fromkeys(LABELS, 1), "groups": 0, "digest": "d" * 64, "external": False}
-    card = data_card(Dataset(seed=1, sets={"test": SetEntry.model_validate(counts)}))
+    card = data_card(DatasetManifest(digest="", seed=1, sets={"test": SetEntry.model_validate(counts)}))
     assert "## Evaluation sets" not in card and "| test | 3 |" in card
     card = " ".join(card.split())
     assert f"Each of {len(say)} facts is said in {min(say)} to {max(say)} wordings ({sum(say)} in all;" in card

@@ -21,7 +21,7 @@ from flows.cli.main import app, main
 from tasks.corpus import near_copies
 from tasks.corpus import tally as tally_module
 from tasks.corpus.card import best_bound
-from tasks.corpus.case import SETS, Case
+from tasks.corpus.case import SETS
 from tasks.corpus.check import CorpusReport, check_data
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.tally import SAMPLE, TextSample
@@ -205,18 +205,6 @@ def test_ids_of_an_evaluation_set_may_be_those_of_other_cases_in_the_table(tmp_p
     assert finding_of(twice, "same id, other text").level == "error"
 
 
-def test_there_may_be_any_number_of_evaluation_sets_and_files(tmp_path):
-    path = write(tmp_path / "one.jsonl", rows(3, 100))
-    evaluation_sets = [EvaluationSet(name=f"clinic{i}", source=str(path)) for i in range(260)]
-    report = check_data(Data(source=str(write(tmp_path / "a.jsonl", rows(60)))), evaluation_sets, {})
-    assert [line.name for line in report.sets][-1] == "clinic259" and len(report.sets) == 261
-    outcome = tally_module.Tally()
-    for i in range(70_000):
-        outcome.add("all", f"file {i}, line ", 1, Case("a", "b", "ED"))
-    outcome.finish_batch()
-    assert outcome.place(69_999) == "file 69999, line 1"
-
-
 @pytest.mark.parametrize(
     ("name", "lacks", "means"),
     [
@@ -314,10 +302,9 @@ def test_a_sample_of_texts_is_even_and_holds_the_longest():
     assert sample.lengths({})[0].longest == 4
 
 
-@pytest.mark.parametrize("portion", [tally_module.PORTION, 7])
 @pytest.mark.parametrize("chat", [True, False])
-def test_lengths_in_tokens_are_those_of_the_texts_alone_neither_padded_nor_cut(chat, portion, tmp_path, monkeypatch):
-    monkeypatch.setattr(tally_module, "PORTION", portion)
+def test_lengths_in_tokens_are_those_of_the_texts_alone_neither_padded_nor_cut(chat, tmp_path, monkeypatch):
+    monkeypatch.setattr(tally_module, "PORTION", 7)
     write_tiny_tokenizer(tmp_path, chat)
     path = tmp_path / "tokenizer.json"
     sample = TextSample()
@@ -344,9 +331,8 @@ def test_the_check_measures_in_the_tokens_of_each_stored_model(tmp_path, monkeyp
     monkeypatch.setenv("TRIAGE_HOME", str(tmp_path))
     assert tokenizers() == {}
     models = {name: fetch_base(known_models()[name], tmp_path) for name in ("tiny-llama", "tiny-gemma3")}
-    for name, source in models.items():
-        for bits in (4, 8) if name == "tiny-llama" else (4,):
-            run_quantize({"source": str(source), "root": str(tmp_path), "bits": bits, "group_size": 64})
+    for source in models.values():
+        run_quantize({"source": str(source), "root": str(tmp_path), "bits": 4, "group_size": 64})
 
     stored_tokenizers = tokenizers()
     assert sorted(stored_tokenizers) == ["tiny-gemma3", "tiny-llama"]
@@ -406,13 +392,12 @@ CLOSES_THE_TERMINAL = """
 import contextlib, os, signal, sys, time
 from flows.cli import data as data_check
 from flows.cli.main import main
-number = sys.argv.pop()
 real = data_check.stored_or_temporary
 @contextlib.contextmanager
 def closed_meanwhile(*args):
     with real(*args) as folder:
         assert (folder / "train.jsonl").exists()
-        os.kill(os.getpid(), getattr(signal, number))
+        os.kill(os.getpid(), signal.SIGHUP)
         time.sleep(60)
         yield folder
 data_check.stored_or_temporary = closed_meanwhile
@@ -420,12 +405,11 @@ main()
 """
 
 
-@pytest.mark.parametrize("number", ["SIGHUP", "SIGTERM"])
-def test_a_card_that_is_interrupted_leaves_no_texts_behind(number, tmp_path):
+def test_a_card_that_is_interrupted_leaves_no_texts_behind(tmp_path):
     path = str(write(tmp_path / "a.jsonl", rows(60)))
     (tmp_path / "temporary").mkdir()
     places = {"TMPDIR": str(tmp_path / "temporary"), "TRIAGE_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-c", CLOSES_THE_TERMINAL, "data", "card", path, number]
+    command = [sys.executable, "-c", CLOSES_THE_TERMINAL, "data", "card", path]
     result = subprocess.run(command, env=os.environ | places, cwd=Path(__file__).parents[2], timeout=120)
     assert result.returncode == 130
     assert not list((tmp_path / "temporary").rglob("*.jsonl")) and not (tmp_path / "home").exists()

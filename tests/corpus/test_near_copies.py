@@ -36,7 +36,7 @@ def every_pair(texts: list[str], threshold: float) -> dict[tuple[int, int], floa
 SIX = ["ab", "cd", "ef", "gh", "ij", "kl"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.sampled_from(SIX), min_size=4, max_size=12), min_size=2, max_size=6))
 def test_it_finds_what_sets_of_runs_find(texts):
     joined = [", ".join(text) for text in texts]

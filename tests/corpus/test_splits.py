@@ -47,7 +47,7 @@ def test_a_split_depends_on_the_seed_and_not_on_the_order():
     assert split_cases(rows, 5) != split_cases(rows, 6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     labels=st.lists(st.sampled_from(LABELS), min_size=1, max_size=60),
     groups=st.integers(1, 20),

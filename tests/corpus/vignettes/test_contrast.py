@@ -1,7 +1,7 @@
 """Contrast cases and the second adversarial set: labels follow from facts, and what teaches and what tests share no words."""
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,26 +12,21 @@ from tasks.corpus.near_copies import near_duplicates
 from tasks.corpus.prepare import CARD, prepare_dataset
 from tasks.corpus.vignettes.adversarial import adversarial_records
 from tasks.corpus.vignettes.contrast.bank import Bank, read_bank, teaching_bank
-from tasks.corpus.vignettes.contrast.cases import KINDS, contrast_records
-from tasks.corpus.vignettes.generator import Record, assign_sets, embedded_records, further_records
+from tasks.corpus.vignettes.contrast.cases import contrast_records
+from tasks.corpus.vignettes.generator import Record, assign_sets, further_records
 from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, general, problems, tone
 from tasks.corpus.vignettes.label_rules import decide
 from tasks.corpus.vignettes.reader_check import OF_CONTRAST, checks_of, reader_checks
 from tasks.corpus.vignettes.render import Style
 from tasks.corpus.vignettes.sets import Derivation, derive_again, sets_of
-from tasks.spec import LABELS, Data, EvaluationSet
+from tasks.spec import Data, EvaluationSet
 from tests.corpus.test_card import texts_digest
 from tests.corpus.vignettes.test_generator import SHARES, plain
 
 
 @pytest.fixture(scope="module")
-def taught() -> tuple[Record, ...]:
-    return contrast_records("train", 750, SHARES)
-
-
-@pytest.fixture(scope="module")
-def everyone(taught: tuple[Record, ...]) -> tuple[Record, ...]:
-    return (*taught, *contrast_records("valid", 200, SHARES))
+def everyone() -> tuple[Record, ...]:
+    return (*contrast_records("train", 750, SHARES), *contrast_records("valid", 200, SHARES))
 
 
 def pairs(records: tuple[Record, ...]) -> Iterator[tuple[Record, Record]]:
@@ -71,32 +66,6 @@ def test_the_frame_of_a_pair_is_the_same_and_says_nothing_about_the_label(everyo
         shared[kind] += len(frames[0]) >= 2
 
     assert min(shared[kind] for kind in ("figurative", "frightened", "understated")) >= 15
-
-
-def test_every_kind_has_every_label_and_meets_many_problems(taught):
-    counts = Counter((r.case.subgroup["kind"], r.case.label) for r in taught)
-    assert set(counts) == {(kind, label) for kind in KINDS for label in LABELS} and min(counts.values()) >= 35
-    many = defaultdict(set)
-    for record in taught:
-        many[record.facts.problem].add(record.case.subgroup["kind"])
-    assert set(many) == {problem.id for problem in of_set("train")}
-    assert min(len(kinds) for kinds in many.values()) >= 4
-    tilted = contrast_records("train", 60, (0.5, 0.25, 0.25))
-    assert Counter(record.case.label for record in tilted) == {"ED": 30, "GP": 15, "HOME": 15}
-
-
-def test_what_is_denied_or_elsewhere_is_told_so(everyone):
-    counts = Counter()
-    for record in everyone:
-        facts = record.facts
-        kind = record.case.subgroup["kind"]
-        assert not {*facts.denied, *facts.elsewhere} & {*facts.red, *facts.amber, *facts.mild}
-        counts[kind] += bool(facts.denied if kind == "negated" else facts.elsewhere)
-        counts["both"] += bool({*facts.denied} & {*facts.elsewhere})
-
-    assert counts["negated"] >= 0.9 * sum(r.case.subgroup["kind"] == "negated" for r in everyone)
-    assert counts["elsewhere"] >= 0.8 * sum(r.case.subgroup["kind"] == "elsewhere" for r in everyone)
-    assert counts["both"] == counts["figurative"] == counts["frightened"] == counts["understated"] == 0
 
 
 def entries(value: Any) -> Iterator[str]:
@@ -183,16 +152,6 @@ def second() -> tuple[Record, ...]:
     return adversarial_records(42, SECOND)
 
 
-def test_the_second_adversarial_set_is_balanced_and_of_all_problems_of_test():
-    kinds = Counter((r.case.subgroup["kind"], r.case.label) for r in second())
-    assert len(second()) == 1200 and len({r.case.case_id for r in second()}) == 1200
-    assert Counter(r.case.label for r in second()) == dict.fromkeys(LABELS, 400)
-    assert len(kinds) == 9 and set(kinds.values()) == {133, 134}
-    assert {r.case.group for r in second()} == {problem.id for problem in of_set("test")}
-    texts = {r.case.text for r in second()}
-    assert len(texts) == 1200 and not texts & {r.case.text for r in (*embedded_records(), *adversarial_records())}
-
-
 def test_the_second_set_tells_the_facts_of_its_problems_in_words_of_its_own():
     bank = read_bank("adversarial_2")
     assert set(bank.complaint) == set(bank.picture) == {problem.id for problem in of_set("test")}
@@ -212,11 +171,6 @@ def test_the_second_set_tells_the_facts_of_its_problems_in_words_of_its_own():
         if r.case.subgroup["kind"] != "negated" and r.case.subgroup["voice"] == "patient"
     )
     assert matching_cases >= 200
-
-
-def test_no_list_calls_absent_what_begins_with_an_article(everyone):
-    odd = re.compile(r"\b[Nn]o (an?|nothing|no|was|were) ")
-    assert [r.case.text for r in (*everyone, *second()) if odd.search(r.case.text)] == []
 
 
 def test_a_dataset_with_the_second_set_says_so_and_keeps_the_first_one(tmp_path):
