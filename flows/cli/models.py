@@ -47,32 +47,19 @@ def models() -> None:
     }
     for note in sorted(notes):
         console.print(note, soft_wrap=True)
-    for row in rows:
-        if warning := disagreement(row):
-            console.print(f"WARNING  {warning}", style="bold yellow", soft_wrap=True)
 
     console.print(_trainable_table(grid))
 
 
 @dataclass(frozen=True)
 class SizeRow:
-    """Sizes of a model folder (`measured`), and those that its shape gives (`expected`)."""
+    """Sizes of a model folder, or those that a model's shape gives where no folder is there."""
 
     base_model: str
     precision: Precision
     source: str
-    expected: ModelSizes
-    measured: ModelSizes | None = None
+    sizes: ModelSizes
     original_precision: str | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.base_model} {title_of(self.precision.name, self.original_precision)}"
-
-    @property
-    def sizes(self) -> ModelSizes:
-        """The measured sizes where there are any."""
-        return self.measured or self.expected
 
 
 def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
@@ -82,7 +69,6 @@ def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
 
     for name in grid.models:
         for precision in BUILT_IN.values():
-            sizes = expected_sizes(known_shape(name), precision, group_size)
             pattern = f"{name}-{precision.name if precision.is_quantised else 'base'}-*"
             is_stored = False
             for folder in sorted((root / "models").glob(pattern)):
@@ -93,8 +79,8 @@ def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
                 source = variant.weights_source
                 if not variant.random_weights:  # else the source says that they are
                     source += f", {variant.original_precision}"
-                measured = stored_sizes(folder, variant.group_size)
-                yield SizeRow(name, precision, source, sizes, measured, variant.original_precision)
+                sizes = stored_sizes(folder, variant.group_size)
+                yield SizeRow(name, precision, source, sizes, variant.original_precision)
 
             if not is_stored:
                 fetched = stored(base_models[name], root)
@@ -102,29 +88,8 @@ def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
                 if fetched is not None:
                     weights_source = SourceManifest.read(fetched).weights_source
                     source = f"fetched ({weights_source}), not converted yet"
+                sizes = expected_sizes(known_shape(name), precision, group_size)
                 yield SizeRow(name, precision, source, sizes)
-
-
-def disagreement(row: SizeRow) -> str | None:
-    """A sentence if a folder does not hold the bytes that its shape gives, by part; else None."""
-    if row.sizes == row.expected:
-        return None
-
-    stored_bytes = row.sizes.bytes_by_part
-    expected_bytes = row.expected.bytes_by_part
-    differences = [
-        f"{part} {stored_bytes[part]:,} where its shape gives {expected_bytes[part]:,}"
-        for part in PARTS
-        if stored_bytes[part] != expected_bytes[part]
-    ]
-    if not differences:
-        differences = [
-            f"{row.sizes.parameters:,} parameters where its shape gives {row.expected.parameters:,}"
-        ]
-    return (
-        f"{row.name} ({row.source}) holds {', '.join(differences)}: "
-        "it is another model than the study's, or was not quantised as named."
-    )
 
 
 def _sizes_table(rows: list[SizeRow], group_size: int) -> Table:
@@ -142,7 +107,7 @@ def _sizes_table(rows: list[SizeRow], group_size: int) -> Table:
         if precision.high_bits is not None:  # matrices differ from the embedding
             bits = f"{precision.bits} and {precision.high_bits}\nembedding {precision.bits}"
         table.add_row(
-            f"{row.name}\n  {row.source}",
+            f"{row.base_model} {title_of(precision.name, row.original_precision)}\n  {row.source}",
             bits,
             f"{row.sizes.stored_bytes:,}",
             *(f"{row.sizes.bytes_by_part[part]:,}" for part in PARTS),

@@ -16,9 +16,9 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import ingredients_of, prepare_dataset
 from tasks.corpus.reading.sources import locate
 from tasks.corpus.vignettes.sets import FACTS, Derivation, derive_again
-from tasks.runtime.errors import BadInput, BrokenFolder
+from tasks.runtime.errors import BadInput
 from tasks.runtime.files import file_digest
-from tasks.runtime.store import read_manifest, seal, verify
+from tasks.runtime.store import read_manifest, verify
 from tasks.spec import LABELS, Data, EvaluationSet
 
 FEW: dict[Any, int] = {"train": 30, "valid": 9, "calibration": 9, "test": 9}
@@ -76,17 +76,6 @@ def test_the_embedded_set_within_limits_is_whole_and_reused(tmp_path):
     write_time = train_file.stat().st_mtime_ns
     assert prepare_dataset(data, tmp_path) == folder and train_file.stat().st_mtime_ns == write_time
     assert prepare.dataset_folder(data.model_copy(update={"seed": 1}), tmp_path) != folder
-
-
-def test_keys_that_older_manifests_lack_have_defaults_but_for_the_sets(tmp_path):
-    entry = {"cases": 3, "digest": "d", "labels": {"ED": 1, "GP": 1, "HOME": 1}}
-    seal(tmp_path, {"sets": dict.fromkeys(SETS, entry)})
-    manifest = DatasetManifest.read(tmp_path)
-    assert not manifest.has_groups and not any(of.has_groups or of.external for of in manifest.sets.values())
-    assert manifest.columns.text_column == "text" and manifest.evaluation_sets == ["test"]
-    seal(tmp_path, {"source": "embedded"})
-    with pytest.raises(BrokenFolder, match=f"{tmp_path}.*sets.*rebuil"):
-        DatasetManifest.read(tmp_path)
 
 
 def test_nobody_else_may_read_the_texts_and_those_of_an_earlier_version_are_closed_when_they_are_used(tmp_path):
