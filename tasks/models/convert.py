@@ -40,7 +40,7 @@ class QuantizeJob(BaseModel):
     """Arguments of `run_quantize`: a source folder, the home in which to build, a precision, and the
     `training.group_size` of the grid, which bfloat16, the base model itself, does not use.
 
-    `bits` may stand in the place of a precision.
+    `bits` may be given instead of a precision.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -63,22 +63,20 @@ _GEMMA3_BLOCK = {
 }
 _OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 GEMMA_27B_BLOCKS = 62
-_COMMON_KEYS = frozenset(
-    {
-        "context_length",
-        "embedding_length",
-        "block_count",
-        "feed_forward_length",
-        "attention.head_count",
-        "attention.head_count_kv",
-        "attention.layer_norm_rms_epsilon",
-        "attention.key_length",
-        "attention.value_length",
-        "rope.freq_base",
-        "rope.dimension_count",
-        "vocab_size",
-    }
-)
+_COMMON_KEYS = [
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "vocab_size",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.layer_norm_rms_epsilon",
+    "attention.key_length",
+    "attention.value_length",
+    "rope.freq_base",
+    "rope.dimension_count",
+]
 
 
 @dataclass(frozen=True)
@@ -109,27 +107,20 @@ class Gguf:
         return value
 
     def hyper_parameter(self, key: str) -> Any:
-        """A hyper-parameter of the model, e.g. `block_count`.
-
-        Raises BadInput if the file has none.
-        """
+        """A hyper-parameter of the model, e.g. `block_count`. Raises BadInput without one."""
         return self.need(f"{self.architecture}.{key}")
 
     @property
     def heads(self) -> int:
-        """Attention heads."""
         return int(self.hyper_parameter("attention.head_count"))
 
     @property
     def kv_heads(self) -> int:
-        """Heads of keys and values."""
         return int(self.get(f"{self.architecture}.attention.head_count_kv", self.heads))
 
 
 def open_gguf(path: Path, origin: str | None = None) -> Gguf:
-    """Open a GGUF file.
-
-    `origin` names it in sentences, else its path does.
+    """Open a GGUF file. `origin` names it in sentences, else its path does.
 
     Raises BadInput if it is damaged, has a tensor type that the gguf library does not know, or if
     its architecture is neither llama nor gemma3.
@@ -168,12 +159,10 @@ def precision_name(file: Gguf) -> str:
 
 
 def hf_config(file: Gguf) -> dict[str, Any]:
-    """The model's `config.json` as Hugging Face writes it.
-
-    Raises BadInput for an unknown hyper-parameter.
+    """The model's `config.json` as Hugging Face writes it. Raises BadInput for an unknown
+    hyper-parameter, which may change the model's results.
     """
-    # An unknown hyper-parameter may change the model's results.
-    known_keys = _COMMON_KEYS if file.is_llama else _COMMON_KEYS | {"attention.sliding_window"}
+    known_keys = _COMMON_KEYS if file.is_llama else [*_COMMON_KEYS, "attention.sliding_window"]
     prefix = f"{file.architecture}."
     for key in sorted(file.reader.fields):
         if key.startswith(prefix) and key.removeprefix(prefix) not in known_keys:
@@ -255,17 +244,15 @@ def hf_tensors(file: Gguf) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 
 def hf_name(file: Gguf, name: str) -> str:
-    """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`.
-
-    Raises BadInput for an unknown name.
+    """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`. Raises BadInput for an
+    unknown name.
     """
     block_names = _LLAMA_BLOCK if file.is_llama else _GEMMA3_BLOCK
-    stem = name.removesuffix(".weight")
+    stem, _, ending = name.rpartition(".")
     in_block = _BLOCK_TENSOR.fullmatch(stem)
-
-    if name.endswith(".weight") and stem in _OUTER:
+    if ending == "weight" and stem in _OUTER:
         return f"{_OUTER[stem]}.weight"
-    if name.endswith(".weight") and in_block and in_block[2] in block_names:
+    if ending == "weight" and in_block and in_block[2] in block_names:
         return f"model.layers.{in_block[1]}.{block_names[in_block[2]]}.weight"
     raise BadInput(
         f"{file.where}: the tensor {name!r} is not known "
@@ -290,10 +277,8 @@ def decode(file: Gguf, tensor: ReaderTensor) -> NDArray[np.float32]:
 
 
 def unpermute(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Undo GGUF's row order of Q and K of llama models (interleaved rotary pairs), per head.
-
-    Inverse of `LlamaModel.permute` in llama.cpp's convert_hf_to_gguf.py. (rows, columns) in and
-    out.
+    """Undo GGUF's row order of Q and K of llama models (interleaved rotary pairs), per head: the
+    inverse of `LlamaModel.permute` in llama.cpp's convert_hf_to_gguf.py. Shape (rows, columns).
     """
     rows, columns = weight.shape
     return (
@@ -312,10 +297,7 @@ SPACE = "▁"
 
 
 def write_tokenizer(file: Gguf, folder: Path) -> None:
-    """Write `tokenizer.json` and `tokenizer_config.json` into `folder`.
-
-    Raises BadInput for an unknown kind.
-    """
+    """Write `tokenizer.json` and `tokenizer_config.json`. Raises BadInput for an unknown kind."""
     tokens = [str(token) for token in file.need("tokenizer.ggml.tokens")]
     types = [int(number) for number in file.need("tokenizer.ggml.token_type")]
     if unknown := set(types) - {NORMAL, CONTROL, USER_DEFINED, BYTE}:
@@ -360,8 +342,7 @@ def byte_level_with_single_digits(tokenizer: Tokenizer) -> None:
 
 def gemma_bpe(tokens: list[str], types: list[int]) -> Tokenizer:
     """SentencePiece BPE with byte fall-back, as in Gemma's own tokenizer.json."""
-    # The file writes runs of spaces as spaces; after normalisation the text holds them as the
-    # marker.
+    # The file writes runs of spaces as spaces; a normalised text holds them as the marker.
     marked = [SPACE * len(token) if token and not token.strip(" ") else token for token in tokens]
     vocabulary = {token: number for number, token in enumerate(marked)}
     tokenizer = Tokenizer(
@@ -394,10 +375,7 @@ def start_with(token: str, token_id: int) -> processors.TemplateProcessing:
 def save_tokenizer(
     tokenizer: Tokenizer, folder: Path, special: dict[str, str], chat_template: str | None
 ) -> None:
-    """Write the two files that transformers reads.
-
-    `special`: bos_token, eos_token, unk_token, pad_token.
-    """
+    """Write the two files that transformers reads. `special`: tokens by bos_token and the like."""
     tokenizer.save(str(folder / "tokenizer.json"))
 
     config: dict[str, str | bool] = {

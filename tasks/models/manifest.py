@@ -1,9 +1,6 @@
 """The manifests of source folders (`sources/`) and model folders (`models/`), and where model folders
-are, built or not.
-
-Both kinds are written once, by tasks/models/sources/fetch.py and tasks/models/convert.py. Keys that
-folders of earlier versions lack have defaults here. The path of a model folder follows from its
-source's digest, so a parent process can look for one without importing MLX.
+are, built or not: their paths follow from the digests of their sources, so a parent process can
+look for one without importing MLX.
 """
 
 from __future__ import annotations
@@ -76,10 +73,8 @@ class VariantManifest(ModelManifest):
     """A model folder in MLX's layout.
 
     `bits` and `group_size` are None for the converted base model in bfloat16. `precision` names how
-    the weights are stored; folders of earlier versions lack it.
-
-    `source_digest` is the digest of the source folder; `prompt` says whether the tokenizer has a
-    chat template.
+    the weights are stored. `source_digest` is the digest of the source folder; `prompt` says
+    whether the tokenizer has a chat template.
     """
 
     bits: int | None
@@ -96,7 +91,7 @@ class VariantManifest(ModelManifest):
 
     @property
     def precision_name(self) -> str:
-        """The name of its precision; folders of before are plain, and named by their bits."""
+        """The name of its precision; a folder that lacks it is plain, and named by its bits."""
         return self.precision or of_bits(self.bits).name
 
     @property

@@ -193,8 +193,7 @@ def tensor_headers(path: Path) -> dict[str, Any]:
 
 
 def stored_sizes(folder: Path, group_size: int | None = None) -> ModelSizes:
-    """Sizes of a model folder. `group_size`: quantised values that
-    share a scale, None for bfloat16.
+    """Sizes of a model folder. `group_size`: quantised values that share a scale; None for bfloat16.
 
     Raises BrokenFolder if it holds quantised weights and `group_size` is None.
     """
@@ -224,7 +223,7 @@ def stored_sizes(folder: Path, group_size: int | None = None) -> ModelSizes:
 
 
 def part(name: str) -> str:
-    """Which of PARTS a tensor belongs to; the head counts as embedding."""
+    """Which of PARTS a tensor is of; the head counts as embedding."""
     if "embed_tokens" in name or name.startswith("lm_head"):
         return "embedding"
     return "norms" if "norm" in name else "projections"
@@ -296,10 +295,7 @@ def lora_parameters(
 def refuse_misfits(
     model: str, shape: ModelShape, training: Training, precisions: Iterable[Precision]
 ) -> None:
-    """Raise BadInput for a group size, blocks or modules that the model cannot have.
-
-    A rank above the width of a matrix is allowed: it wastes memory, and trains.
-    """
+    """Raise BadInput for a group size, blocks or modules that the model cannot have."""
     for precision in precisions:
         try:
             expected_sizes(shape, precision, training.group_size)

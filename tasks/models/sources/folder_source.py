@@ -40,9 +40,8 @@ PATTERNS = (
 
 
 def check_room(name: str, required_bytes: int, folder: Path, remedy: str) -> None:
-    """Raise BadInput if the disk of `folder` has less than `required_bytes` bytes free.
-
-    `name` is what needs the room, `remedy` what chooses another folder.
+    """Raise BadInput if the disk of `folder` has less than `required_bytes` free. `name`: what needs
+    the room; `remedy`: what chooses another folder.
     """
     free = shutil.disk_usage(folder).free
     if required_bytes > free:
@@ -67,9 +66,8 @@ def target_path(folder: Path, name: str) -> Path:
 
 
 def check_config(path: Path, origin: str) -> None:
-    """Raise BadInput if a config.json names an unsupported model class or quantised weights.
-
-    `origin` names the repository or folder in the sentence.
+    """Raise BadInput if the config.json of `origin` (a repository or folder) names an unsupported
+    model class or quantised weights.
     """
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -165,8 +163,7 @@ def identity(source: FolderSource) -> str | None:
 def fetch(source: FolderSource, target: Path, progress: Progress) -> dict[str, Any]:
     """Copy what a model needs into `target`, and licence texts into `licences` below it.
 
-    Raises BadInput if the folder does not hold a supported model, SourceUnavailable if there is no
-    such folder.
+    Raises BadInput if the folder holds no supported model, SourceUnavailable if there is none.
     """
     probe(source)
     folder = expanded(source.path)
@@ -185,10 +182,7 @@ def fetch(source: FolderSource, target: Path, progress: Progress) -> dict[str, A
 
 
 def probe(source: FolderSource) -> str:
-    """`reachable`.
-
-    Raises SourceUnavailable if there is no such folder, BadInput if it is not a model.
-    """
+    """`reachable`. Raises SourceUnavailable without such a folder, BadInput if it is no model."""
     folder = expanded(source.path)
     if not ask(Path.is_dir, folder):
         raise SourceUnavailable(f"there is no folder {folder}.", transient=False)

