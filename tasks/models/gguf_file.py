@@ -63,20 +63,11 @@ _GEMMA3_BLOCK = {
 }
 _OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 GEMMA_27B_BLOCKS = 62
-_COMMON_KEYS = [
-    "context_length",
-    "embedding_length",
-    "block_count",
-    "feed_forward_length",
-    "vocab_size",
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.layer_norm_rms_epsilon",
-    "attention.key_length",
-    "attention.value_length",
-    "rope.freq_base",
-    "rope.dimension_count",
-]
+_COMMON_KEYS = (
+    "context_length", "embedding_length", "block_count", "feed_forward_length", "vocab_size",
+    "attention.head_count", "attention.head_count_kv", "attention.layer_norm_rms_epsilon",
+    "attention.key_length", "attention.value_length", "rope.freq_base", "rope.dimension_count",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -162,7 +153,7 @@ def hf_config(file: Gguf) -> dict[str, Any]:
     """The model's `config.json` as Hugging Face writes it. Raises BadInput for an unknown
     hyper-parameter, which may change the model's results.
     """
-    known_keys = _COMMON_KEYS if file.is_llama else [*_COMMON_KEYS, "attention.sliding_window"]
+    known_keys = _COMMON_KEYS if file.is_llama else (*_COMMON_KEYS, "attention.sliding_window")
     prefix = f"{file.architecture}."
     for key in sorted(file.reader.fields):
         if key.startswith(prefix) and key.removeprefix(prefix) not in known_keys:
