@@ -1,7 +1,5 @@
-"""One patient text with its label: what readers return and sets store, one JSON object a line; and
-texts and groups as they are compared with each other.
-
-What is stored and shown keeps its spelling, and ids come from `text_digest`.
+"""One patient text with its label, which sets store as a line of JSON; and texts and groups as they
+are compared with each other. What is stored and shown keeps its spelling.
 """
 
 from __future__ import annotations
@@ -21,10 +19,8 @@ SETS: tuple[SetName, ...] = get_args(SetName)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A text with its label.
-
-    `group` keeps related cases on one side of a split. `subgroup` (facts for reports) and
-    `rationale` (why the label) are kept with the case and never shown to a model.
+    """A text with its label. `group` keeps related cases on one side of a split; `subgroup` (facts for
+    reports) and `rationale` (why the label) are never shown to a model.
     """
 
     case_id: str
@@ -64,7 +60,7 @@ def can_be_encoded(text: str) -> bool:
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of a text can be seen: it has spaces and control characters at most."""
+    """Whether nothing of a text can be seen."""
     return not any(character.isprintable() and not character.isspace() for character in text)
 
 
@@ -120,9 +116,8 @@ COMPARED_SIGNS = _ComparedSigns()
 def compared_text(text: str) -> str:
     """A text in small letters with its words as they are compared.
 
-    Beyond ASCII, whose signs between words are known by their bytes, no typographic sign, form of
-    Unicode or full stop makes another text: such signs become spaces, and each sign of a script
-    without spaces becomes a word.
+    Beyond ASCII, signs between words become spaces, all writings of a character become one, and
+    each sign of a script without spaces becomes a word.
     """
     if text.isascii():
         return text.casefold()
@@ -130,9 +125,8 @@ def compared_text(text: str) -> str:
 
 
 def compared_digest(text: str) -> str:
-    """A key that texts share if they differ in case, spacing, or signs that are not compared.
-
-    That of an ASCII text, and of one without a letter, is its `text_digest`.
+    """A key that texts share if they differ in case, spacing, or signs that are not compared. That
+    of an ASCII text, and of one without a letter, is its `text_digest`.
     """
     if text.isascii():
         return text_digest(text)
@@ -146,29 +140,25 @@ def compared_group(group: str) -> str:
 
 
 def _one_form(text: str) -> str:
-    """One Unicode form of all writings of a text, in small letters.
-
-    Small letters of a sign can have another form, and a sign of another form can be a capital.
-    """
+    """One Unicode form of all writings of a text, in small letters."""
     if text.isascii():
         return text.casefold()
+    # Twice: the small letters of a sign can have another form.
     small = unicodedata.normalize("NFKC", text).casefold()
     return unicodedata.normalize("NFKC", small)
 
 
 def with_one_spelling(cases: Sequence[Case]) -> list[Case]:
-    """The cases in order, where each group has one spelling.
-
-    That is the first in the order of the alphabet, so that it does not depend on the order of rows.
+    """The cases in order, where each group has one spelling: the first of the alphabet, so that it
+    does not depend on the order of rows.
     """
     spellings: dict[str, str] = {}
     for group in {case.group for case in cases if case.group is not None}:
         key = compared_group(group)
         spellings[key] = min(group, spellings.get(key, group))
 
-    renamed: list[Case] = []
-    for case in cases:
+    def renamed(case: Case) -> Case:
         spelling = None if case.group is None else spellings[compared_group(case.group)]
-        renamed.append(case if spelling == case.group else replace(case, group=spelling))
+        return case if spelling == case.group else replace(case, group=spelling)
 
-    return renamed
+    return list(map(renamed, cases))

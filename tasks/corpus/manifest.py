@@ -13,10 +13,10 @@ from tasks.spec import Columns, Label
 
 
 class SetEntry(BaseModel):
-    """One set of a dataset. `external`: a further evaluation set, which nothing is learned from.
+    """One set of a data set. `external`: an evaluation set of the grid, which nothing is learned from.
 
-    `digest` is the SHA-256 of the set's JSONL file. `has_groups` is true from the first case with a
-    group on; a case without one then stands for itself, and `groups` does not count it.
+    `digest` is the SHA-256 of the set's JSONL file. A case without a group is a group of its own
+    where `has_groups`, and `groups` does not count it.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -32,11 +32,8 @@ class SetEntry(BaseModel):
 
 
 class DatasetManifest(Manifest):
-    """The manifest of a data set's folder: what is in it, and when it was made (ISO 8601, UTC).
-
-    `origin` says what was read, e.g. the commit on the Hub. `name` and `dataset_digest` are those
-    of the folder, name-digest, also where an older manifest does not say them; `digest` is that of
-    the files.
+    """The manifest of a data set's folder. `origin` says what was read, e.g. the commit on the Hub;
+    `name` and `dataset_digest` are those of the folder, name-digest; `digest` is that of the files.
     """
 
     sets: dict[str, SetEntry]

@@ -1,15 +1,13 @@
 """Nearly equal texts among many, by the Jaccard index of their runs of four words.
 
-Runs of words become 64-bit hashes, computed for a batch of texts at once. Up to MOST_RUNS runs
-every one is compared; beyond that only those whose hash ends in zeros, ever fewer (Broder, 1997: a
-modulo sketch), so that memory stays bounded and the index is an estimate.
+Runs become 64-bit hashes. Beyond MOST_RUNS only those whose hash ends in zeros are compared, ever
+fewer (a modulo sketch: Broder, 1997), so that memory stays bounded and the index is an estimate.
 
-Not all pairs of texts are compared. An exact join by prefix filtering (Chaudhuri, Ganti and Kaushik,
-2006: "A primitive operator for similarity joins in data cleaning"; Xiao, Wang, Lin and Yu, 2008:
-PPJoin): all runs have one order, rarest first. Two texts that are similar share one of the first
-few runs of each, its prefix, so only texts that share a run of their prefixes are candidates;
-these are compared in full. Texts beyond MAX_PAIRS that share a frequent run are only chained
-together, and of more candidates than MAX_CANDIDATES those are compared that may be most alike.
+Pairs are found by prefix filtering (Chaudhuri, Ganti and Kaushik, 2006; PPJoin: Xiao, Wang, Lin and
+Yu, 2008). All runs have one order, rarest first. Two similar texts share one of the first few runs
+of each, its prefix, so only texts that share a run of their prefixes are compared in full. Beyond
+MAX_PAIRS texts that share a frequent run are only chained together, and of more candidates than
+MAX_CANDIDATES those are compared that may be most alike.
 """
 
 from __future__ import annotations
@@ -58,8 +56,8 @@ SimilarTexts = list[tuple[int, int, float]]
 def near_duplicates(
     sets: Mapping[str, Sequence[Case]], threshold: float
 ) -> list[tuple[str, Case, str, Case, float]]:
-    """Pairs across sets whose runs of words overlap by `threshold` or more, most alike first: the
-    set and the case of each, and the Jaccard index of their runs, 0 to 1.
+    """Pairs across sets with a Jaccard index from `threshold` up, most alike first: the set and the
+    case of each, and the index, 0 to 1.
     """
     members = [(name, case) for name, cases in sets.items() for case in cases]
     sides = np.repeat(np.arange(len(sets)), [len(cases) for cases in sets.values()])
@@ -103,10 +101,9 @@ class Sketch:
         self.runs += int(is_kept.sum())
 
     def pairs(self, threshold: float, sides: ArrayLike | None = None) -> SimilarTexts:
-        """Numbers of two texts and their Jaccard index, from `threshold` up, most alike first.
+        """The pairs with a Jaccard index from `threshold` up; if they are many, see `_few`.
 
-        All pairs; if they are many, see `_few`. `sides`: with one code per text, shape (texts,),
-        only pairs of different codes count.
+        `sides`: with one code per text, shape (texts,), only pairs of different codes count.
         """
         if not self.runs:
             return []
@@ -276,10 +273,7 @@ def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> tuple[Arr
 
 def _chained(prefixes: csr_array, sides: Array | None) -> Iterator[tuple[Array, Array]]:
     """Numbers of two texts: of the texts that have a run in their prefixes each with the one before
-    it and with the first, on another side if any.
-
-    So a sentence that many texts share chains them together, at a cost that grows with their number
-    and not its square.
+    it and with the first, on another side if any. The cost grows with their number, not its square.
     """
     by_run = prefixes.tocsc()
     lengths = np.diff(by_run.indptr)
@@ -344,9 +338,8 @@ def _portions(work: Array) -> list[slice]:
 
 
 def _hashed_runs(texts: Sequence[str]) -> tuple[Array, Array]:
-    """The hash of every run of RUN words with the number of its text, in order of the texts.
-
-    A shorter text is one run as a whole.
+    """The hash of every run of RUN words with the number of its text, in order of the texts. A shorter
+    text is one run as a whole.
     """
     words, rows = _hashed_words(texts)
     # Behind the last word, words of no text: each run that reaches into them is left out.
@@ -379,10 +372,8 @@ def _hashed_runs(texts: Sequence[str]) -> tuple[Array, Array]:
 
 
 def _hashed_words(texts: Sequence[str]) -> tuple[Array, Array]:
-    """The hash of every word of a batch of texts, in order, with the number of its text.
-
-    A word's hash is that of the polynomial of its bytes: a difference of two prefix sums, moved to
-    the power 0.
+    """The hash of every word of a batch of texts, in order, with the number of its text: of the
+    polynomial of its bytes, as a difference of two prefix sums, moved to the power 0.
     """
     encoded = [compared_text(text).encode("utf-8", "surrogatepass") for text in texts]
     content = np.frombuffer(b"\n".join(encoded) + b"\n", dtype=np.uint8)

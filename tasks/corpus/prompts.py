@@ -35,8 +35,8 @@ class Example:
 class Prompt:
     """The instruction, and the plain template for tokenizers without a chat template.
 
-    `plain_example`: the plain form of an example. `answers`: the word for each label where a grid
-    names them, else None.
+    `plain_example`: the plain form of an example. `answers`: the word for each label, if a grid
+    names them.
     """
 
     version: int
@@ -154,9 +154,8 @@ class Template:
 
 
 def make_template(tokenizer: Any, prompt: Prompt, chat: bool) -> Template:
-    """The template of a tokenizer, whose completions are the difference of two renderings.
-
-    Raises BadInput where the tokenizer cannot tell the labels apart.
+    """The template of a tokenizer, whose completions are the difference of two renderings. Raises
+    BadInput where the tokenizer cannot tell the labels apart.
     """
     probe = "I have a sore throat."
     start = _tokens(tokenizer, prompt, chat, probe)
@@ -206,9 +205,8 @@ def _label_name(label: Label, answer: str) -> str:
 
 
 def encode(template: Template, case_id: str, text: str, label: str, max_tokens: int) -> Encoded:
-    """Tokens of one case; a text that does not fit loses its middle, and the case says so.
-
-    Raises BadInput if not even an empty text and the longest answer fit `max_tokens`.
+    """Tokens of one case; a text that does not fit loses its middle, and the case says so. Raises
+    BadInput if not even an empty text fits `max_tokens` with the longest answer.
     """
     room = max_tokens - max(len(completion) for completion in template.completions)
     tokens = _tokens(template.tokenizer, template.prompt, template.chat, text)

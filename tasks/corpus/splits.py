@@ -40,8 +40,7 @@ def split_cases(
 ) -> dict[str, list[Case]]:
     """Deal cases into the sets of `shares`, label by label. Groups and near copies stay together.
 
-    Depends on the seed and the cases, not on their order. Within a set the order is that of the
-    input.
+    The sets do not depend on the order of the cases, which is kept within a set.
     """
     keys = _unit_keys(cases)
     units: dict[str, LabelCounts] = defaultdict(Counter)
@@ -94,10 +93,7 @@ def _draw(key: str, seed: int) -> str:
 
 
 def limited(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
-    """At most `limit` cases in the order of the input, with the label shares kept.
-
-    They are spread over the groups.
-    """
+    """At most `limit` cases in their order, with the label shares kept, spread over the groups."""
     if len(cases) <= limit:
         return list(cases)
 
@@ -142,9 +138,8 @@ def quotas(counts: Mapping[str, int], limit: int) -> dict[str, int]:
 
 
 def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
-    """Refuse the same text, id, group or near copies in two sets. Raises BadInput.
-
-    Errors name cases by id only.
+    """Refuse the same text, id, group or near copies in two sets. Raises BadInput, which names cases
+    by id only.
     """
     for name, case, first_set, first in _shared(sets, _text_key):
         raise BadInput(
@@ -232,10 +227,7 @@ def split_shares(data: Data) -> dict[str, float]:
 
 
 def split_off(train: Sequence[Case], data: Data, given_sets: Collection[str]) -> Sets:
-    """The sets into which the cases given as train are split: train, and what else is not given.
-
-    `given_sets`: names of the sets that are given.
-    """
+    """The sets into which the cases given as train are split: train, and what `given_sets` lack."""
     of_all = split_shares(data)
     shares = {"train": of_all["train"]}
     shares |= {name: of_all[name] for name in ("valid", "calibration") if name not in given_sets}

@@ -19,7 +19,7 @@ from tasks.spec import LABELS, Columns, EvaluationSet, Label
 LONGEST_SHOWN = 40  # characters; a longer word may be a patient's text and is never repeated
 # Characters. A script without capitals writes a sentence in a few of them, often without spaces.
 LONGEST_WITHOUT_CAPITALS = 4
-# What may be a column's name: one word. A table without a header has a case in its first line.
+# One word: a table without a header has a case in its first line.
 COLUMN_NAME = re.compile(rf"[\w-]{{1,{LONGEST_SHOWN}}}")
 MOST_DIGITS_OF_NAME = 4  # a year; a number of more digits may be a patient's
 
@@ -37,18 +37,18 @@ def missing_columns(
     names = listed([f"'{name}'" for name, _ in missing])
     settings = listed([setting for _, setting in missing])
     header_names = ", ".join(shown_name(name) for name in header) or "none"
-    columns, right = ("column", "one") if len(missing) == 1 else ("columns", "ones")
+    plural = "" if len(missing) == 1 else "s"
 
     # The other remedy: a column that may be empty can be added to the table.
     addition = ""
     addable = [f"'{name}'" for name, setting in missing if not setting.startswith(NEVER_EMPTY)]
     if addable:
-        added = "it" if len(missing) == 1 else listed(addable)
+        added = listed(addable) if plural else "it"
         addition = f", or add {added} (null where a case has none)"
 
     return BadInput(
-        f"{location}: has no {columns} {names}; its columns are {header_names}; name the right "
-        f"{right} as {settings}{addition}."
+        f"{location}: has no column{plural} {names}; its columns are {header_names}; name the "
+        f"right one{plural} as {settings}{addition}."
     )
 
 
@@ -64,10 +64,7 @@ def shown(word: str) -> str:
 
 
 def shown_name(name: str) -> str:
-    """A column's name in quotes: one word of letters, digits, _ and -, as such names mostly are.
-
-    The length alone of what may be a patient's words or number.
-    """
+    """A column's name in quotes; of what may be a patient's words or number, the length alone."""
     has_few_digits = sum(sign.isdigit() for sign in name) <= MOST_DIGITS_OF_NAME
     is_short = has_capitals(name) or len(name) <= LONGEST_WITHOUT_CAPITALS
     if COLUMN_NAME.fullmatch(name) and has_few_digits and is_short:
@@ -128,9 +125,8 @@ def label_words(columns: Columns) -> dict[str, Label]:
 
 
 def may_be_shown(word: str) -> bool:
-    """Whether a value looks like a label: one short word, or words that labels are made of.
-
-    A short text of a patient ("chest pain") must not be repeated, nor a number that is one's.
+    """Whether a value looks like a label: one short word, or words that labels are made of. A short
+    text ("chest pain") or number of a patient does not.
     """
     if not word.isprintable() or sum(sign.isdigit() for sign in word) > MOST_DIGITS:
         return False
@@ -269,9 +265,7 @@ class RowReader:
 
 
 def _scalar(row: Row, column: str, location: str) -> str:
-    """Text of a short value, empty where there is none: ids, groups and labels may be numbers;
-    nested values are refused.
-    """
+    """Text of a short value, which may be a number; empty where there is none."""
     value = row.get(column)
     # NaN is how pandas writes a missing number; whole numbers become floats beside it.
     if value is None or (isinstance(value, float) and math.isnan(value)):

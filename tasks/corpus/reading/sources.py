@@ -1,6 +1,6 @@
 """Where cases come from: a file, a folder of tables, or a dataset on the Hub, of which tables alone are
-fetched, at one commit, into the Hub's own cache, and never its code. Which table is which set, its
-name says; a source of which rows would be missing is refused.
+fetched, at one commit. A table's name says which set it is; a source of which rows would be
+missing is refused.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ class Located:
 
 def locate(columns: Data | EvaluationSet) -> Located:
     """The files of a source, fetched first if it is on the Hub; of an evaluation set its test file,
-    or all of its tables. Embedded cases have none.
-
-    Raises BadInput, or SourceUnavailable for the Hub.
+    or all of its tables; none of embedded cases. Raises BadInput, or SourceUnavailable for the Hub.
     """
     check_settings(columns)
     source = columns.source
@@ -72,9 +70,8 @@ def check_local(columns: Data | EvaluationSet) -> None:
 
 
 def check_settings(columns: Data | EvaluationSet) -> None:
-    """Refuse an address, label words that are other labels, and a revision that would be ignored.
-
-    Raises BadInput.
+    """Refuse an address, label words that are other labels, and a revision that would be ignored
+    (BadInput).
     """
     source = columns.source
     if not source.strip():
@@ -105,11 +102,7 @@ def no_revision(source: str) -> BadInput:
 
 
 def _existing(source: str, folder: Path | None) -> Path:
-    """The path of a local source, which may be in `folder` or, failing that, in the working folder.
-
-    The name of a dataset's folder and its digest come from `source` as it is written, so that they
-    do not depend on where the project lies.
-    """
+    """The path of a local source, in `folder` or else in the working folder."""
     path = expanded(source)
     # An absolute path stays itself when it is joined to a folder.
     for place in [path] if folder is None else [folder / path, path]:
@@ -142,9 +135,8 @@ def _searched_folders(folder: Path | None) -> str:
 
 
 def is_hub(source: str, folder: Path | None = None) -> bool:
-    """Whether a source is a Hub id (`owner/name`).
-
-    Something at that path, also in `folder`, or the ending of a table says that it is not.
+    """Whether a source is a Hub id (`owner/name`): nothing is at that path, also not in `folder`, and
+    it does not end like a table.
     """
     if (
         re.fullmatch(r"[\w.-]+/[\w.-]+", source) is None
@@ -272,9 +264,8 @@ def _files_of(paths: list[Path], columns: Data | EvaluationSet, root: Path | Non
 
 
 def _assign(tables: list[Path], columns: Data | EvaluationSet) -> Files:
-    """The tables of each set where train and test are given (for an evaluation set: test alone).
-
-    Else all tables are one, under `all`. Tables of which only some are named like sets are refused.
+    """The tables of each set where train and test are given (for an evaluation set: test alone), else
+    all as one, under `all`. Tables of which only some are named like sets are refused.
     """
     source = columns.source
     by_stem: dict[str, list[Path]] = {}
@@ -346,8 +337,8 @@ def _check_parts(source: str, name: str, parts: list[Path]) -> None:
 def _fetch_tables(repo: str, columns: Data | EvaluationSet) -> Path:
     """The folder in the Hub's cache with the tables of a dataset; its name is their commit.
 
-    Where the Hub is out of reach, the cache answers. What would be refused of a folder is refused
-    before the download. Raises BadInput, or SourceUnavailable.
+    Where the Hub is out of reach, the cache answers. What is refused of a folder is refused before
+    the download.
     """
     from huggingface_hub import HfApi, snapshot_download
 

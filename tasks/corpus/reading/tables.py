@@ -79,10 +79,7 @@ def check_readable(path: Path) -> None:
 
 
 def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, without a leading byte order mark.
-
-    They are decoded one by one, so that an error can name the line.
-    """
+    """Lines with their numbers, without a byte order mark; decoded one by one, for the error."""
     with path.open("rb") as handle:
         for number, raw in enumerate(handle, start=1):
             if b"\0" in raw:
@@ -101,7 +98,7 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys differ; the standard reader would drop all but the last value."""
+    """A JSON object whose keys differ; the standard reader would keep the last value."""
     entries = dict(pairs)
     if len(entries) < len(pairs):
         raise BadInput(_repeated([name for name, _ in pairs]))
