@@ -1,8 +1,6 @@
-"""Writes an export: a folder with everything that a trained model needs, complete or not there. It is
-filled under a temporary name, gets `manifest.json` last, and is renamed into place.
-
-And uploads it to the Hugging Face Hub: private unless told, and whole or not at all. HF_TOKEN and
-HF_ENDPOINT have their usual meaning.
+"""Writes an export, a folder with everything that a trained model needs, complete or not there; and
+uploads it to the Hugging Face Hub, private unless told. HF_TOKEN and HF_ENDPOINT have their usual
+meaning.
 """
 
 from __future__ import annotations
@@ -56,8 +54,8 @@ ROOM = {"plain": 1.1, "fuse": 9.0, "gguf": 18.0}
 
 @dataclass(frozen=True)
 class Exported:
-    """A folder that was written: its size in bytes by part; what was measured; and what
-    has to be added before it is passed on, if anything.
+    """A folder that was written: its size in bytes by part; what was measured; and what has to be
+    added before it is passed on, if anything.
     """
 
     folder: Path
@@ -69,9 +67,8 @@ class Exported:
 def refuse_filled(folder: Path) -> None:
     """Raise BadInput unless `folder` is a new or an empty folder that can be written."""
     with _disk_errors(folder):
-        if folder.is_dir() and not any(folder.iterdir()):
-            return
-        if not folder.exists() and not folder.is_symlink():
+        is_new = not folder.exists() and not folder.is_symlink()
+        if is_new or (folder.is_dir() and not any(folder.iterdir())):
             return
 
     problem = "is not empty" if folder.is_dir() else "is a file"
@@ -87,10 +84,8 @@ def export(
     gguf: bool = False,
     on_event: Emit | None = None,
 ) -> Exported:
-    """Write the export of a model of this home into `folder`, which is new or empty.
-
-    Raises BadInput where that cannot be, and where fused weights or a GGUF file would answer
-    otherwise than the trained model.
+    """Write the export of a model of this home into `folder`, which is new or empty. Raises BadInput
+    also where fused weights or a GGUF file would answer otherwise than the trained model.
     """
     folder = folder.resolve()
     refuse_filled(folder)
@@ -206,8 +201,8 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 def write_prompt(template: Template, max_tokens: int, folder: Path) -> None:
     """Write prompt.json: what a program needs to ask the model as it was asked in training.
 
-    `answers`: the tokens of each label's word, order LABELS. With a chat template, `messages`
-    stand before the patient's; without one the prompt is `before`, the text, `after`.
+    `answers`: the tokens of each label's word, order LABELS. With a chat template, `messages` come
+    before the patient's; without one the prompt is `before`, the text, `after`.
     """
     entries: dict[str, Any] = {
         "labels": list(LABELS),
@@ -261,10 +256,8 @@ def refuse_push(bundle: Bundle, repo: str, unsafe: bool) -> None:
 
 
 def push(folder: Path, repo: str, public: bool, title: str) -> str:
-    """Upload a folder as one commit; returns the address of the repository.
-
-    Raises BadInput where a repository that is already there is public and `public` is not set, or the
-    reverse, or holds files that no export has put there, since those of an earlier one are removed.
+    """Upload a folder as one commit; returns the address of the repository. Raises BadInput where a
+    repository is there that is not as private as told, or holds what no export has put there.
     """
     from huggingface_hub import HfApi
 

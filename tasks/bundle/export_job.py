@@ -78,10 +78,8 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 
 def _write_weights(job: ExportJob, template: Template) -> ExportResult:
-    """Write the fused model, and a GGUF file of it, and compare each with the trained model.
-
-    All are computed in float32 on unpacked weights, on the same embedded cases of `valid`, whatever
-    cases the model was trained on: those may be patients'.
+    """Write the fused model, and a GGUF file of it, and compare each with the trained model in
+    float32, on embedded cases of `valid`: those it was trained on may be patients'.
     """
     bundle = job.bundle
     valid = sets_of(Data())["valid"]
@@ -146,9 +144,8 @@ def write_fused(weights: Path, adapter: Path, target: Path, model_id: str) -> No
     """Write a model folder with the adapter in its weights, as mlx-lm fuses it, in float32.
 
     Only the matrices that have an adapter change: they are unpacked and stay so, since what was
-    learned is smaller than a step of the quantisation (README.md has the figures).
-    `weights`: the model folder; `adapter`: the folder with the adapter and its config. Stock mlx-lm
-    loads the result: what has no scales is not quantised.
+    learned is smaller than a step of the quantisation. Stock mlx-lm loads the result: what has no
+    scales is not quantised. `adapter`: the folder with the adapter and its config.
     """
     target.mkdir(parents=True)
     with mx.stream(mx.cpu):  # each weight is written once: the same bits on every machine
@@ -182,9 +179,8 @@ def write_gguf(stack: Stack, folder: Path, path: Path, texts: list[str]) -> None
     """Write `path`, in float16 for llama.cpp and the like, from a model of the llama architecture in
     float32 and the config and tokenizer of its folder.
 
-    Names and order of the tensors are mlx-lm's; the rest is written by llama.cpp's own library,
-    since mlx-lm's writer calls every tokenizer SentencePiece, with which SmolLM2's words fall apart.
-    Raises BadInput unless the tokenizer, read from the file again, splits `texts` as before.
+    mlx-lm's own writer is not used: it calls every tokenizer SentencePiece, with which SmolLM2's
+    words fall apart. Raises BadInput unless the tokenizer, read again, splits `texts` as before.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     shape = ModelShape.model_validate(config)

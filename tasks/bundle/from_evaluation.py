@@ -47,11 +47,10 @@ class WeightsGone(ModelGone):
 
 
 def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
-    """The model that an evaluation, one on the test set, has judged; its paths lead into `home`.
+    """The model that an evaluation on the test set has judged; its paths lead into `home`.
 
-    Raises ModelGone where the adapter is not in this home, or the results came from another machine
-    and were only merged here, WeightsGone where the weights alone are not here, and BadInput for a
-    baseline, which has neither.
+    Raises ModelGone where adapter or results are of another home, WeightsGone where the weights
+    alone are not here, and BadInput for a baseline, which has neither.
     """
     landing = home / "landing" / evaluation_id
     if intact_manifest(landing, deep=True) is None:
@@ -199,9 +198,7 @@ def _bundle(
 
 
 def _is_synthetic(home: Path, dataset_digest: str, test_digest: str) -> bool:
-    """Whether a test set is the project's own, by the data of this home or, where they are removed
-    or elsewhere, by the data set as it landed.
-    """
+    """Whether a test set is the project's own, by the data of this home or by the landed data set."""
     if test_digest in embedded_digests(home):
         return True
     landed = home / "landing" / f"dataset-{dataset_digest}"
@@ -212,7 +209,7 @@ def _is_synthetic(home: Path, dataset_digest: str, test_digest: str) -> bool:
 
 def _judged_dataset(home: Path, of_training: str, sets: dict[str, str]) -> str:
     """The digest of the data set with these sets, else of the training's own: a training names the
-    last one that it was judged on, and learned from the same cases in each.
+    last one that it was judged on.
     """
     own_digests = _set_digests(home / "landing" / f"dataset-{of_training}")
     wanted = {**own_digests, **sets}

@@ -74,9 +74,7 @@ class LoadedModel:
         return encoded, plain != text
 
     def log_likelihoods(self, texts: Sequence[Encoded]) -> Floats:
-        """log P(label | prompt) of each text, shape (texts, 3). Raises
-        Diverged if one is not finite.
-        """
+        """log P(label | prompt) of each text, shape (texts, 3). Raises Diverged if one is NaN."""
         prefixes = [Prefix(self.adapted.stack, self._cases(text)) for text in texts]
         results = side_by_side(prefixes, self._label_logp)
         label_logp = np.concatenate([np.array(logp) for _, logp in results]).astype(np.float64)
@@ -180,9 +178,7 @@ def predict(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 
 def score_valid(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run a ValidJob; returns {"scores": the folder}, which holds
-    `valid.jsonl`, a ScoredCase a line.
-    """
+    """Run a ValidJob; returns {"scores": the folder} with `valid.jsonl`, a ScoredCase a line."""
     job = ValidJob.model_validate(args)
     build_folder(job.scores, lambda folder: _score(job, folder, emit))
     return {"scores": str(job.scores)}
