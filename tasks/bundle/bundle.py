@@ -255,7 +255,7 @@ class Bundle(Strict):
 
     @property
     def notice(self) -> str:
-        """What stands below every answer."""
+        """The sentence below every answer."""
         return f"{NOT_A_DEVICE}; {SYNTHETIC}." if self.judged_on.synthetic else f"{NOT_A_DEVICE}."
 
     @property

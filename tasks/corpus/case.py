@@ -91,7 +91,7 @@ WITHOUT_SPACES = (
 
 
 class _ComparedSigns(dict[int, str]):
-    """What stands for a sign beyond ASCII in a comparison, found out once for each."""
+    """What replaces each sign beyond ASCII in a comparison, computed once."""
 
     def __missing__(self, code: int) -> str:
         sign = chr(code)

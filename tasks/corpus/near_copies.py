@@ -83,7 +83,7 @@ class Sketch:
         return sketch
 
     def add(self, texts: Sequence[str]) -> None:
-        """Add a batch of texts; their numbers go on from those before."""
+        """Add a batch of texts, numbered after those before."""
         hashes, rows = _hashed_runs(texts)
         self._keep(hashes, rows + self.texts)
         self.texts += len(texts)

@@ -25,7 +25,7 @@ VERSIONS = tomllib.loads(TEMPLATES)["version"]
 
 @dataclass(frozen=True)
 class Example:
-    """An answered message that stands before the patient's."""
+    """An answered message before the patient's."""
 
     label: Label
     text: str

@@ -79,7 +79,7 @@ def _unit_keys(cases: Sequence[Case]) -> list[str]:
         f"t:{text_digest(case.text)}" if case.group is None else f"g:{case.group}"
         for case in with_one_spelling(cases)
     ]
-    # Chains of copies stay together too; the first key of the alphabet stands for a unit.
+    # Chains of copies stay together too; the first key of the alphabet names a unit.
     units = DisjointSet(keys)
     for a, b, _ in Sketch.of([case.text for case in cases]).pairs(COPY):
         units.merge(keys[a], keys[b])
@@ -148,7 +148,7 @@ def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
         )
     for name, case, first_set, _ in _shared(sets, lambda case: case.case_id):
         raise BadInput(
-            f"The id {case.case_id} stands in {first_set} and in {name}; give each case its own id."
+            f"The id {case.case_id} is in {first_set} and in {name}; give each case its own id."
         )
     for name, case, first_set, first in _shared(sets, _group_key):
         raise BadInput(
@@ -258,7 +258,7 @@ def check_labels(sets: Mapping[str, Sequence[Case]], source: str) -> None:
     if any(case.group is not None for case in of_label):
         remedy = "add some, or give more groups so that each set gets all labels"
     elif of_label:
-        remedy = f"add some: the {len(of_label)} that there are stand in other sets"
+        remedy = f"add some: the {len(of_label)} that there are, are in other sets"
     raise BadInput(f"{source}: train has no case labelled {missing[0]}; {remedy}.")
 
 

@@ -137,7 +137,7 @@ class Tally:
         return np.frombuffer(self.values[COLUMNS.index(name)], np.int64)
 
     def place(self, row: int) -> str:
-        """Where a row stands, as a user would look for it."""
+        """The place of a row, as a user would look for it."""
         _, files, numbers, *_ = self.values
         return f"{self.files[files[row]]}{numbers[row]}"
 

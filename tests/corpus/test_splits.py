@@ -70,7 +70,7 @@ def test_a_text_or_group_or_id_in_two_sets_is_refused_by_id_without_the_text():
     assert "ecret" not in str(caught.value)
     with pytest.raises(BadInput, match="Case b in test is of the same group as case a in train"):
         check_sets({"train": [one], "test": [Case("b", "other", "ED", "g")]})
-    with pytest.raises(BadInput, match="The id a stands in train and in test"):
+    with pytest.raises(BadInput, match="The id a is in train and in test"):
         check_sets({"train": [one], "test": [Case("a", "other", "ED", "h")]})
 
 

@@ -81,7 +81,7 @@ WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 LONGEST_WORD = 20  # characters of an unknown label that may be shown
 # A number of more digits may be a patient's.
 MOST_DIGITS = 2
-# What labels of several words are made of. No word of a complaint stands here.
+# What labels of several words are made of: no word of a complaint.
 WORDS_OF_LABELS = """
 a amber ambulance and appointment asap black blue call care category class day days department
 doctor ed emergency er esi for gp green group here high home hospital immediate in less level

@@ -42,7 +42,7 @@ def read_rows(path: Path) -> Iterator[NumberedRow]:
 
 
 def place(path: Path, number: int) -> str:
-    """Where a row stands, as a user would look for it."""
+    """The place of a row, as a user would look for it."""
     return f"{place_prefix(path)}{number}"
 
 
@@ -106,7 +106,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _repeated(names: list[str]) -> str:
-    """The places of the first name that stands twice, e.g. `2 and 5`: in a file without a header
+    """The places of the first repeated name, e.g. `2 and 5`: in a file without a header
     the name itself would be a patient's text.
     """
     repeated = next(name for name, count in Counter(names).items() if count > 1)
@@ -285,7 +285,7 @@ def read_set(paths: Sequence[Path], columns: Columns) -> list[Case]:
 
 
 def _seen_from(path: Path, row: LabelledRow) -> str:
-    """Where a row stands; the file's name is left out where the error names that file anyway."""
+    """The place of a row, without the file's name where the error names that file anyway."""
     return place(*row[:2]).removeprefix(f"{path}, " if row[0] == path else "")
 
 

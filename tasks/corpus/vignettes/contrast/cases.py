@@ -1,8 +1,8 @@
 """Contrast cases: they teach what takes an alarm back, by pairs that share everything else.
 
-Both cases of a pair are about one problem and told in the same frame, with the same alarm: in one
-it stands, in the other it is taken back. So the frame says nothing about the label, which follows
-from the facts as in every other case.
+Both cases of a pair are about one problem and told in the same frame, with the same alarm, which is
+taken back in one of them. So the frame says nothing about the label, which follows from the facts
+as in every other case.
 
 - `negated`: the alarm is in a list of what is absent
 - `elsewhere`: the alarm is somebody else's, long over, or only imagined
