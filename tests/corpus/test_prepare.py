@@ -237,3 +237,24 @@ def test_leaks_and_missing_labels_are_refused_and_leave_nothing_behind(tmp_path)
     bad = tmp_path / "bad.csv"
     bad.write_text("text,label\nhello,ED\n")
     assert "no cases are left for valid; give more cases or fewer copies" in refused(Data(source=str(bad)), tmp_path)
+
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+PUBLIC = {"clinicaflow224": 224, "nursesim160": 160, "stcc_cases": 57}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="there is no shared/data beside the repository")
+def test_the_public_sets_pass_the_check_and_stand_beside_the_embedded_cases(tmp_path):
+    for name, cases in PUBLIC.items():
+        report = check_data(Data(source=str(SHARED / f"{name}.jsonl")), (), {})
+        assert not report.fails and report.sets[0].rows == cases
+
+    evaluation_sets = [
+        EvaluationSet(name=name.replace("_", "-"), source=str(SHARED / f"{name}.jsonl")) for name in PUBLIC
+    ]
+    data = Data(limits=FEW)
+    assert not check_data(data, evaluation_sets, {}).fails
+    manifest = read_manifest(prepare_dataset(data, tmp_path, evaluation_sets)) or {}
+    matches = {name: manifest["sets"][name.replace("_", "-")] for name in PUBLIC}
+    assert {name: entry["cases"] for name, entry in matches.items()} == PUBLIC
+    assert all(entry["external"] for entry in matches.values())
