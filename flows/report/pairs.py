@@ -21,7 +21,7 @@ from flows.report.table import ReportTable
 from flows.report.typed_rows import Board, Ids, Row, rows_of
 from tasks.judging.point_metrics import ED_AUROC
 from tasks.precisions import reference_note
-from warehouse.comparison.adapters import adapter_rows
+from warehouse.comparison.pools import adapter_rows
 from warehouse.connect import listed
 
 PAIRS = (

@@ -38,6 +38,7 @@ from tasks.judging.intervals import (
 from tasks.judging.point_metrics import (
     METRICS,
     MIN_UNITS,
+    PROPORTIONS,
     Costs,
     Floats,
     Ints,
@@ -48,8 +49,7 @@ from tasks.judging.point_metrics import (
     confusion_cells,
     label_codes,
     metric_values,
-    over_triaged,
-    under_triaged,
+    ratio_parts,
 )
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
@@ -141,20 +141,22 @@ def metrics_of(table: Ints, costs: Costs | None, resampled: Resampled) -> Rows:
     note says that independent cases are assumed.
     """
     values = metric_values(table, costs)
-    proportions = _proportions(table)
     classes = [label for i, label in enumerate(LABELS) if table[i].sum()]
     averaged = f"over the classes present: {', '.join(classes)}"
 
     rows = []
     for name in METRICS:
         value = float(values[name])
-        successes, n = proportions.get(name, (None, int(table.sum())))
+        exact = None
+        n = int(table.sum())
+        if name in PROPORTIONS:
+            successes, n = map(int, ratio_parts(name, table))
+            exact = Interval(*clopper_pearson(successes, n), EXACT) if n else None
         if np.isnan(value):
             reason = f"not available: {_why_not_available(name, table, costs)}"
             rows.append(metric_row(name, None, n, reason))
             continue
 
-        exact = None if successes is None else Interval(*clopper_pearson(successes, n), EXACT)
         # Without groups a proportion needs no bootstrap: its exact interval assumes as much.
         bootstrap = resampled.interval(name) if resampled.clustered or exact is None else None
         interval = wider(exact, bootstrap)
@@ -172,24 +174,6 @@ def metrics_of(table: Ints, costs: Costs | None, resampled: Resampled) -> Rows:
         rows.append(metric_row(name, value, n, note, interval, exact, clustered))
 
     return rows
-
-
-def _proportions(table: Ints) -> dict[str, tuple[int, int]]:
-    """Successes and denominator of each metric that is a plain proportion."""
-    cases = int(table.sum())
-    hits = np.diagonal(table)
-
-    counts = {
-        "accuracy": (int(hits.sum()), cases),
-        "over_triage": (int(over_triaged(table)), cases),
-        "under_triage": (int(under_triaged(table)), cases),
-        "ed_false_negative_rate": (int(table[0].sum() - hits[0]), int(table[0].sum())),
-    }
-    for i, label in enumerate(LABELS):
-        counts[f"{label.lower()}_recall"] = (int(hits[i]), int(table[i].sum()))
-        counts[f"{label.lower()}_precision"] = (int(hits[i]), int(table[:, i].sum()))
-
-    return counts
 
 
 def _why_not_available(name: str, table: Ints, costs: Costs | None) -> str:

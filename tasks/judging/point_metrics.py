@@ -5,8 +5,8 @@ may import this one module of the folder, so it needs NumPy alone (no SciPy) and
 ours but `tasks.spec`.
 
 A confusion table is 3 x 3: row = truth, column = decision, both in the order LABELS. The functions
-take tables of shape (..., 3, 3), all resamples of a bootstrap at once, say, and return shape (...)
-or, for a metric of each class, (..., 3). Where a metric is not defined (0/0) they return NaN.
+take tables of shape (..., 3, 3), all resamples of a bootstrap at once, say, and return shape (...).
+Where a metric is not defined (0/0) they return NaN.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ METRICS = (
     "expected_cost",
     "cost_skill",
 )
+PROPORTIONS = (
+    "accuracy",
+    "over_triage",
+    "under_triage",
+    "ed_false_negative_rate",
+    *(f"{label.lower()}_{metric}" for label in LABELS for metric in ("recall", "precision")),
+)
 
 
 def confusion_cells(truth: Ints, decisions: Ints) -> Floats:
@@ -51,69 +58,55 @@ def confusion_cells(truth: Ints, decisions: Ints) -> Floats:
     return np.asarray(np.eye(9)[truth * 3 + decisions])
 
 
-def hits(tables: Floats) -> Floats:
-    """Cases of each class that were decided rightly, shape (..., 3)."""
-    return np.diagonal(tables, axis1=-2, axis2=-1)
-
-
-def actual_cases(tables: Floats) -> Floats:
-    """Cases that belong to each class, shape (..., 3)."""
-    return np.asarray(tables.sum(-1))
-
-
-def decided_cases(tables: Floats) -> Floats:
-    """Cases that were decided to be of each class, shape (..., 3)."""
-    return np.asarray(tables.sum(-2))
-
-
-def all_cases(tables: Floats) -> Floats:
-    """Cases in each table, shape (...)."""
-    return np.asarray(actual_cases(tables).sum(-1))
-
-
-def ratio(numerator: Floats, denominator: Floats) -> Floats:
+def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
     """numerator / denominator, NaN where the denominator is not positive."""
     quotient = np.full(np.broadcast(numerator, denominator).shape, np.nan)
-    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    np.divide(numerator, denominator, out=quotient, where=np.asarray(denominator) > 0)
     return quotient
 
 
-def accuracy(tables: Floats) -> Floats:
-    """Share of all cases that were decided rightly, shape (...)."""
-    return ratio(hits(tables).sum(-1), all_cases(tables))
+def class_of(metric: str) -> Label | None:
+    """The label whose class a metric is of, as ED of `ed_f2`; None for one of all cases."""
+    return next((label for label in LABELS if metric.startswith(f"{label.lower()}_")), None)
 
 
-def recall(tables: Floats) -> Floats:
-    """Share of each class's cases that were decided rightly (sensitivity), shape (..., 3)."""
-    return ratio(hits(tables), actual_cases(tables))
+def ratio_parts(
+    metric: str, tables: NDArray[Any], costs: Costs | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Numerator and denominator, each of shape (...), of a metric that is one ratio of totals.
 
-
-def precision(tables: Floats) -> Floats:
-    """Share of the decisions for each class that were right, shape (..., 3).
-
-    NaN also for a class without cases, of which no decision can be right.
+    F-beta is (1 + beta^2) hits / (beta^2 actual + decided), from van Rijsbergen's effectiveness
+    measure (1979). `costs`: as for `cost_array`. All of METRICS but macro_f1 and cost_skill.
     """
-    return _where_class_has_cases(tables, ratio(hits(tables), decided_cases(tables)))
+    hits = np.diagonal(tables, axis1=-2, axis2=-1)
+    actual = tables.sum(-1)
+    label = class_of(metric)
+    if label is not None:
+        place = LABELS.index(label)
+        hit, actual, decided = (part[..., place] for part in (hits, actual, tables.sum(-2)))
+        match metric.removeprefix(f"{label.lower()}_"):
+            case "precision":
+                return hit, decided
+            case "recall":
+                return hit, actual
+            case "f1":
+                return 2 * hit, actual + decided
+            case "f2":
+                return 5 * hit, 4 * actual + decided
+            case "false_negative_rate":
+                return actual - hit, actual
 
-
-def f_parts(tables: Floats, beta: int) -> tuple[Floats, Floats]:
-    """Numerator and denominator of F-beta of each class, shape (..., 3) each.
-
-    (1 + beta^2) hits / (beta^2 actual + decided), from van Rijsbergen's effectiveness measure
-    (1979): F1 at beta 1; F2, which counts recall more, at beta 2.
-    """
-    weight = beta**2
-    denominator = weight * actual_cases(tables) + decided_cases(tables)
-    return (1 + weight) * hits(tables), denominator
-
-
-def f_score(tables: Floats, beta: int) -> Floats:
-    """F-beta of each class, shape (..., 3); NaN for a class without cases."""
-    return _where_class_has_cases(tables, ratio(*f_parts(tables, beta)))
-
-
-def _where_class_has_cases(tables: Floats, values: Floats) -> Floats:
-    return np.where(actual_cases(tables) > 0, values, np.nan)
+    cases = actual.sum(-1)
+    match metric:
+        case "accuracy":
+            return hits.sum(-1), cases
+        case "over_triage":  # decided to be more urgent than they are
+            return np.tril(tables, -1).sum((-2, -1)), cases
+        case "under_triage":
+            return np.triu(tables, 1).sum((-2, -1)), cases
+        case "expected_cost":
+            return (tables * cost_array(costs)).sum((-2, -1)), cases
+    raise KeyError(metric)
 
 
 def macro_f1(tables: Floats, present: ArrayLike | None = None) -> Floats:
@@ -123,38 +116,29 @@ def macro_f1(tables: Floats, present: ArrayLike | None = None) -> Floats:
     resample without one of them has none.
     """
     if present is None:
-        present = actual_cases(tables).reshape(-1, 3).any(axis=0)
-    averaged = np.asarray(present, dtype=bool)
-
-    if not averaged.any():
+        present = tables.sum(-1).reshape(-1, 3).any(axis=0)
+    names = [f"{LABELS[place].lower()}_f1" for place in np.flatnonzero(present)]
+    if not names:
         return np.full(tables.shape[:-2], np.nan)
-    return np.asarray(f_score(tables, 1)[..., averaged].mean(-1))
+    return np.asarray(np.stack([_class_metric(name, tables) for name in names], axis=-1).mean(-1))
 
 
-def total_cost(tables: Floats, costs: Floats) -> Floats:
-    """Summed cost of all cases, shape (...). `costs` (3, 3): row = truth, column = decision."""
-    return np.asarray((tables * costs).sum((-2, -1)))
+def _class_metric(metric: str, tables: Floats) -> Floats:
+    """NaN for a class without cases, of which no decision can be right."""
+    has_cases = ratio_parts(f"{metric.partition('_')[0]}_recall", tables)[1] > 0
+    return np.where(has_cases, ratio(*ratio_parts(metric, tables)), np.nan)
 
 
-def cost_skill(tables: Floats, costs: Floats) -> Floats:
+def cost_skill(tables: Floats, costs: Costs | None) -> Floats:
     """Expected cost on a scale from 0 (always ED) to 1 (perfect decisions), shape (...)."""
-    actual = actual_cases(tables)
-    total = all_cases(tables)
+    matrix = cost_array(costs)
+    actual = tables.sum(-1)
+    cases = actual.sum(-1)
 
-    expected = ratio(total_cost(tables, costs), total)
-    perfect = ratio((actual * np.diagonal(costs)).sum(-1), total)
-    always_ed = ratio((actual * costs[:, 0]).sum(-1), total)
+    perfect = ratio((actual * np.diagonal(matrix)).sum(-1), cases)
+    always_ed = ratio((actual * matrix[:, 0]).sum(-1), cases)
+    expected = ratio(*ratio_parts("expected_cost", tables, costs))
     return 1 - ratio(expected - perfect, always_ed - perfect)
-
-
-def over_triaged(tables: Floats | Ints) -> Floats:
-    """Cases that were decided to be more urgent than they are, shape (...)."""
-    return np.asarray(np.tril(tables, -1).sum((-2, -1)))
-
-
-def under_triaged(tables: Floats | Ints) -> Floats:
-    """Cases that were decided to be less urgent than they are, shape (...)."""
-    return np.asarray(np.triu(tables, 1).sum((-2, -1)))
 
 
 def metric_values(
@@ -165,25 +149,16 @@ def metric_values(
     `costs` as for `cost_array`, `present` as for `macro_f1`.
     """
     counts = np.asarray(tables, dtype=np.float64)
-    matrix = cost_array(costs)
-    total = all_cases(counts)
-    by_class = {
-        "precision": precision(counts),
-        "recall": recall(counts),
-        "f1": f_score(counts, 1),
-        "f2": f_score(counts, 2),
-    }
-
-    values = {"accuracy": accuracy(counts), "macro_f1": macro_f1(counts, present)}
-    for i, label in enumerate(LABELS):
-        values |= {f"{label.lower()}_{name}": by_class[name][..., i] for name in CLASS_METRICS}
-
-    actual = actual_cases(counts)
-    values["ed_false_negative_rate"] = ratio(actual - hits(counts), actual)[..., 0]
-    values["over_triage"] = ratio(over_triaged(counts), total)
-    values["under_triage"] = ratio(under_triaged(counts), total)
-    values["expected_cost"] = ratio(total_cost(counts, matrix), total)
-    values["cost_skill"] = cost_skill(counts, matrix)
+    values = {}
+    for metric in METRICS:
+        if metric == "macro_f1":
+            values[metric] = macro_f1(counts, present)
+        elif metric == "cost_skill":
+            values[metric] = cost_skill(counts, costs)
+        elif class_of(metric) is None:
+            values[metric] = ratio(*ratio_parts(metric, counts, costs))
+        else:
+            values[metric] = _class_metric(metric, counts)
 
     return values
 
@@ -206,11 +181,6 @@ def placements(scores: Floats, is_positive: NDArray[np.bool_]) -> Floats:
             shares[of_kind] = (below + not_above) / (2 * len(others))
 
     return shares
-
-
-def class_of(metric: str) -> Label | None:
-    """The label whose class a metric is of, as ED of `ed_f2`; None for one of all cases."""
-    return next((label for label in LABELS if metric.startswith(f"{label.lower()}_")), None)
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from tasks.runtime.home import home
 from tasks.runtime.store import ManifestDict, build_folder
 from tests.bench.common import run
 from tests.published.figures import FOLDER, VIEWS
-from warehouse.comparison.adapters import adapter_rows_in
 from warehouse.comparison.cells import judged_cases
 from warehouse.comparison.differences import METRICS, differences
+from warehouse.comparison.pools import adapter_rows_in
 from warehouse.connect import quoted, reading
 from warehouse.health import bring_up_to_date
 from warehouse.landing import PACK, LandingManifest, copy_folder, is_pack, kind_of, landing_folders, unpack

@@ -7,7 +7,7 @@ from flows.report.pairs import pooled_over_adapters
 from flows.report.typed_rows import leaderboard_rows
 from tests.warehouse.rows import evaluation
 from tests.warehouse.test_precisions import land, noisy
-from warehouse.comparison.adapters import adapter_rows
+from warehouse.comparison.pools import adapter_rows
 from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query

@@ -15,7 +15,7 @@ from tasks.judging.point_metrics import MIN_UNITS
 from warehouse.comparison.cells import JudgedCases, Measured
 from warehouse.comparison.crossed import crossed
 
-Bound = dict[str, Any]  # a row of `adjusted_bound` but for its keys
+Bound = dict[str, Any]  # columns bound, method and note of `adjusted_bound`
 
 
 def adjusted_bounds(cases: JudgedCases) -> list[list[Bound]]:
@@ -26,14 +26,17 @@ def adjusted_bounds(cases: JudgedCases) -> list[list[Bound]]:
 
     gates = []
     for model, table in enumerate(cells.counts.sum(axis=0)):
-        caught = int(table[0, 0])
-        emergencies = int(table[0].sum())
-        of_recall = _recall(caught, emergencies, recall, model, cases.grouped)
+        caught, emergencies = int(table[0, 0]), int(table[0].sum())
+        if emergencies:
+            of_recall = _recall(caught, emergencies, recall, model, cases.grouped)
+            of_f2 = _f2(f2, model, cases.grouped)
+        else:
+            of_recall = of_f2 = _bound("none", "not available: no ED case was decided")
         missed = None if of_recall["bound"] is None else 1 - of_recall["bound"]
         gates.append(
             [
                 {"gate": "ed_recall", **of_recall},
-                {"gate": "ed_f2", **_f2(emergencies, f2, model, cases.grouped)},
+                {"gate": "ed_f2", **of_f2},
                 # The same evidence, as the gate itself.
                 {"gate": "ed_false_negative_rate", **of_recall, "bound": missed},
             ]
@@ -41,51 +44,43 @@ def adjusted_bounds(cases: JudgedCases) -> list[list[Bound]]:
     return gates
 
 
-def exact_lower(successes: int, n: int, looks: int) -> float:
-    """The lower exact bound (Clopper-Pearson) of a proportion at 95 %, divided among the looks."""
-    tail = 0.025 / looks
-    return 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
-
-
 def _recall(caught: int, emergencies: int, recall: Measured, model: int, grouped: bool) -> Bound:
-    if not emergencies:
-        return _none("not available: no ED case was decided")
     if grouped and recall.behind < MIN_UNITS:
-        return _none(f"no bound: fewer than {MIN_UNITS} groups")
+        return _bound("none", f"no bound: fewer than {MIN_UNITS} groups")
 
-    looks = len(recall.values)
-    exact = exact_lower(caught, emergencies, looks)
+    # The lower exact bound (Clopper-Pearson), its error divided among the models.
+    models = len(recall.values)
+    exact = 0.0
+    if caught:
+        exact = float(betaincinv(caught, emergencies - caught + 1, 0.025 / models))
     clustered = _lower(recall, model)
     # The less favourable bound counts: the exact one treats cases of a group as independent.
     if grouped and clustered is not None and clustered < exact:
-        return _bound(clustered, "clustered, Student", looks, grouped)
-    return _bound(exact, "exact (Clopper-Pearson)", looks, grouped)
+        return _bound(_method("clustered, Student", models), None, clustered)
+    note = None if grouped else "assumes independent cases"
+    return _bound(_method("exact (Clopper-Pearson)", models), note, exact)
 
 
-def _f2(emergencies: int, f2: Measured, model: int, grouped: bool) -> Bound:
-    if not emergencies:
-        return _none("not available: no ED case was decided")
+def _f2(f2: Measured, model: int, grouped: bool) -> Bound:
     if f2.behind < MIN_UNITS or (bound := _lower(f2, model)) is None:
-        return _none("no bound: too few groups or cases differ")
-    return _bound(bound, "clustered, Student" if grouped else "Student", len(f2.values), grouped)
+        return _bound("none", "no bound: too few groups or cases differ")
+    models = len(f2.values)
+    if grouped:
+        return _bound(_method("clustered, Student", models), None, bound)
+    return _bound(_method("Student", models), "assumes independent cases", bound)
 
 
 def _lower(measured: Measured, model: int) -> float | None:
-    """Student's lower bound on the influences of units, divided among the looks; None where nothing
-    varies.
+    """Student's lower bound on the influences of units, its error divided among the models; None
+    where nothing varies.
     """
     found = crossed(measured.values[[model]], measured.influences[[model]])
     return None if found is None else found.interval(1 - 0.05 / len(measured.values))[0]
 
 
-def _bound(bound: float, method: str, looks: int, grouped: bool) -> Bound:
-    note = None if grouped else "assumes independent cases"
-    return {
-        "bound": bound,
-        "method": f"{method}, 95 % divided among {looks} models",
-        "note": note,
-    }
+def _method(name: str, models: int) -> str:
+    return f"{name}, 95 % divided among {models} models"
 
 
-def _none(note: str) -> Bound:
-    return {"bound": None, "method": "none", "note": note}
+def _bound(method: str, note: str | None, bound: float | None = None) -> Bound:
+    return {"bound": bound, "method": method, "note": note}

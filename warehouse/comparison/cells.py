@@ -1,7 +1,7 @@
 """The cases that several evaluations decided, and their metrics as sums of ratios of totals, with what
 each unit (a group, or a case without one) adds to them.
 
-The figures equal those of `tasks/judging/point_metrics.py`, and the AUROC that of
+The formulas are those of `tasks/judging/point_metrics.py`; the AUROC equals that of
 `tasks/judging/score_metrics.py`.
 """
 
@@ -16,7 +16,15 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.judging.point_metrics import Floats, Ints, UnitCounts, placements
+from tasks.judging.point_metrics import (
+    ED_AUROC,
+    Costs,
+    Floats,
+    Ints,
+    UnitCounts,
+    placements,
+    ratio_parts,
+)
 from tasks.spec import LABELS
 
 OF_EMERGENCIES = ("ed_recall", "ed_f2")  # computed from cases with the label ED
@@ -63,20 +71,29 @@ class Cells:
     row = truth, column = decision.
 
     `placed`: sums of placements by the probability of ED, (units, models, 2): over emergencies, and
-    over the other cases; `losses`: sums over cases, (units, models). `costs` (3, 3) or None.
+    over the other cases; `losses`: sums over cases, (units, models).
     """
 
     counts: Floats
     placed: Floats
     losses: Floats
-    costs: Floats | None = None
+    costs: Costs | None = None
+
+    @cached_property
+    def actual(self) -> Floats:
+        """Cases of each class, (units, models, 3)."""
+        return np.asarray(self.counts.sum(-1))
+
+    @cached_property
+    def by_class(self) -> Floats:
+        """Cases of each class, (3,): the most of a model, since one may have no decisions."""
+        return np.asarray(self.actual.sum(axis=0).max(axis=0))
 
     def measured(self, metric: str) -> Measured:
         """The sum over ratios N / D of totals; a unit adds the sum of (n - N / D d) / D. Units that
         no total counts are left out, such as those without an emergency from the ED recall.
         """
-        of_metric = getattr(self, f"_{metric}")  # _accuracy, _ed_recall, ...: a method for each
-        numerators, denominators = of_metric()
+        numerators, denominators = self._parts(metric)
         if numerators.ndim == 2:
             numerators, denominators = numerators[..., None], denominators[..., None]
 
@@ -86,71 +103,34 @@ class Cells:
             influences = ((numerators - ratios * denominators) / totals).sum(axis=-1)
 
         counted = denominators.any(axis=(1, 2))
-        return Measured(ratios.sum(axis=-1), influences[counted].T, self._units.behind(metric))
+        has_cases = self.actual.max(axis=1) > 0
+        without_ed = int(has_cases[:, 1:].any(axis=1).sum())
+        units = UnitCounts(has_cases.sum(axis=0), len(self.counts), without_ed)
+        return Measured(ratios.sum(axis=-1), influences[counted].T, units.behind(metric))
 
-    @cached_property
-    def _units(self) -> UnitCounts:
-        has_cases = self._actual.max(axis=1) > 0
-        return UnitCounts(
-            has_cases.sum(axis=0), len(self.counts), int(has_cases[:, 1:].any(axis=1).sum())
-        )
+    def _parts(self, metric: str) -> tuple[Floats, Floats]:
+        """Numerators and denominators by unit and model, (units, models) or (units, models, k)."""
+        cases = self.actual.sum(-1)
+        if metric == "macro_f1":  # over the classes that the set has cases of
+            has_cases = self.actual.any(axis=(0, 1))
+            parts = [ratio_parts(f"{label.lower()}_f1", self.counts) for label in LABELS]
+            numerators, denominators = (
+                np.stack(part, axis=-1)[..., has_cases] for part in zip(*parts, strict=True)
+            )
+            return numerators / max(int(has_cases.sum()), 1), denominators
+        if metric == "loss":
+            return self.losses, cases
+        if metric != ED_AUROC:
+            return ratio_parts(metric, self.counts, self.costs)
 
-    @cached_property
-    def by_class(self) -> Floats:
-        """Cases of each class, (3,): the most of a model, since one may have no decisions."""
-        return np.asarray(self._actual.sum(axis=0).max(axis=0))
-
-    @cached_property
-    def _actual(self) -> Floats:
-        return np.asarray(self.counts.sum(-1))
-
-    @cached_property
-    def _decided(self) -> Floats:
-        return np.asarray(self.counts.sum(-2))
-
-    @property
-    def _hits(self) -> Floats:
-        return np.diagonal(self.counts, axis1=-2, axis2=-1)
-
-    def _accuracy(self) -> tuple[Floats, Floats]:
-        return self._hits.sum(-1), self._actual.sum(-1)
-
-    def _ed_recall(self) -> tuple[Floats, Floats]:
-        return self._hits[..., 0], self._actual[..., 0]
-
-    def _ed_f2(self) -> tuple[Floats, Floats]:
-        # (1 + b^2) hits / (b^2 actual + decided) with b = 2.
-        return 5 * self._hits[..., 0], 4 * self._actual[..., 0] + self._decided[..., 0]
-
-    def _over_triage(self) -> tuple[Floats, Floats]:
-        return np.asarray(np.tril(self.counts, -1).sum((-2, -1))), self._actual.sum(-1)
-
-    def _macro_f1(self) -> tuple[Floats, Floats]:
-        """Over the classes that the set has cases of."""
-        has_cases = self._actual.sum(axis=(0, 1)) > 0
-        numerators = 2 * self._hits[..., has_cases] / max(int(has_cases.sum()), 1)
-        return numerators, (self._actual + self._decided)[..., has_cases]
-
-    def _expected_cost(self) -> tuple[Floats, Floats]:
-        costs = np.full((3, 3), np.nan) if self.costs is None else self.costs
-        return np.asarray((self.counts * costs).sum((-2, -1))), self._actual.sum(-1)
-
-    def _loss(self) -> tuple[Floats, Floats]:
-        return self.losses, self._actual.sum(-1)
-
-    def _ed_auroc(self) -> tuple[Floats, Floats]:
-        """The mean placement of emergencies, plus that of the others, minus the AUROC.
-
-        Either mean alone is the AUROC. Only both together vary between samples as the AUROC does
-        (in first order, as DeLong's variance and, by group, Obuchowski's, Biometrics 53 (1997)
-        567-578); the third ratio is constant.
-        """
-        emergencies = self._actual[..., 0]
-        cases = self._actual.sum(-1)
+        # The mean placement of emergencies, plus that of the others, minus the AUROC: either mean
+        # alone is the AUROC. Only both together vary between samples as the AUROC does (in first
+        # order, as DeLong's variance and, by group, Obuchowski's, Biometrics 53 (1997) 567-578);
+        # the third ratio is constant.
+        emergencies = self.actual[..., 0]
         with np.errstate(invalid="ignore", divide="ignore"):
             auroc = self.placed[..., 0].sum(0) / emergencies.sum(0)
-            constant = -(auroc * cases)[..., None]
-
+        constant = -(auroc * cases)[..., None]
         return (
             np.concatenate([self.placed, constant], axis=-1),
             np.stack([emergencies, cases - emergencies, cases], axis=-1),
@@ -179,7 +159,7 @@ class JudgedCases:
         """Whether a rule decided every case of a model, (models,)."""
         return np.asarray((self.decided[rule] >= 0).all(axis=1))
 
-    def cells(self, rule: str, costs: Floats | None = None) -> Cells:
+    def cells(self, rule: str, costs: Costs | None = None) -> Cells:
         """Sums by unit and model; a model without decisions has empty tables."""
         decided = self.decided[rule]
         models = len(decided)

@@ -27,18 +27,15 @@ WORSE = "worse"  # it lies below -margin
 CANNOT_CONCLUDE = "cannot conclude"
 MOST_SEEDS = 100  # further ones that `needed` considers
 MOST_GROUPS = 10_000
-# Variances that a training, a group and a cell add to one cell. With one training only that of a
-# group is known, and holds all three.
+# Variances that a training, a group and both together add to one cell. With one training only that
+# of a group is known, and holds all three.
 Components = tuple[float | None, float, float | None]
 
 
 @dataclass(frozen=True)
 class Crossed:
-    """A mean difference over trainings, its standard error with degrees of freedom, and the variance
-    components: of trainings, of groups, and of both together.
-
-    The components estimate what a training, a group and a cell add to the variance of one cell; an
-    estimate below zero is 0. With one training only `groups` is known, and holds all three.
+    """A mean difference over trainings, its standard error with degrees of freedom, and estimates of
+    the variance components; one below zero is 0.
     """
 
     difference: float
@@ -46,13 +43,7 @@ class Crossed:
     freedom: float
     trainings: int
     units: int
-    training_component: float | None
-    group_component: float
-    cell_component: float | None
-
-    @property
-    def components(self) -> Components:
-        return self.training_component, self.group_component, self.cell_component
+    components: Components
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """Student's interval of this level around the difference."""
@@ -102,7 +93,7 @@ def crossed(values: Floats, influences: Floats) -> Crossed | None:
         if of_groups == 0:
             return None
         error = math.sqrt(of_groups / cells)
-        return Crossed(difference, error, units - 1, 1, units, None, of_groups, None)
+        return Crossed(difference, error, units - 1, 1, units, (None, of_groups, None))
 
     of_trainings = units * float(((values - values.mean()) ** 2).sum()) / (trainings - 1)
     rest = units**2 * float(((influences - by_unit) ** 2).sum())
@@ -111,16 +102,12 @@ def crossed(values: Floats, influences: Floats) -> Crossed | None:
         return None
 
     error, freedom = error_and_freedom(trainings, units, of_trainings, of_groups, of_cells)
-    return Crossed(
-        difference,
-        float(error),
-        float(freedom),
-        trainings,
-        units,
+    components = (
         max(0.0, (of_trainings - of_cells) / units),
         max(0.0, (of_groups - of_cells) / trainings),
         of_cells,
     )
+    return Crossed(difference, float(error), float(freedom), trainings, units, components)
 
 
 def error_and_freedom(

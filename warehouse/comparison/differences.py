@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.judging.point_metrics import ED_AUROC, MIN_UNITS, Floats
+from tasks.judging.point_metrics import ED_AUROC, MIN_UNITS, Costs, Floats
 from warehouse.comparison.cells import OF_EMERGENCIES, Cells, JudgedCases, Measured
 from warehouse.comparison.crossed import (
     CANNOT_CONCLUDE,
@@ -42,7 +42,7 @@ def differences(
     recipes: Sequence[tuple[Mapping[str, Any], Sequence[int]]],
     rules: Sequence[str],
     metrics: Sequence[str],
-    costs: Floats | None = None,
+    costs: Costs | None = None,
     margin: float = MARGIN,
 ) -> Iterator[dict[str, Any]]:
     """A row per rule, metric and recipe, which is the columns that name it and its trained pairs:

@@ -4,14 +4,13 @@ keeps `pair_metric` and `reference_metric` equal to what the predictions of all 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
-import numpy as np
 
-from tasks.judging.point_metrics import ED_AUROC, Floats
-from tasks.spec import LABELS
+from tasks.judging.point_metrics import ED_AUROC, Costs
 from warehouse.comparison.cells import judged_cases
 from warehouse.comparison.differences import COST, LOSS, METRICS, differences
 from warehouse.schema import insert_rows
@@ -92,14 +91,6 @@ FROM one
 SEMI JOIN (FROM one WHERE evaluation_id IN (SELECT unnest($ids::VARCHAR[]))) AS concerned
     USING (set_digest, base_model)
 """
-_COSTS = """
-SELECT label, decision, any_value(cost)
-FROM cost
-WHERE evaluation_id IN (?, ?)
-GROUP BY label, decision
--- Both evaluations have this cost, and it is the same.
-HAVING count(*) = 2 AND count(DISTINCT cost) = 1
-"""
 
 
 def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
@@ -157,19 +148,16 @@ def figure_rows(
 
     metrics = (*METRICS, COST, ED_AUROC, LOSS)
     name = dict(zip(table.keys, pair, strict=True))
-    rows = differences(
-        cases, [(name, [0])], ("primary", "argmax"), metrics, _cost_matrix(con, pair)
-    )
+    rules = ("primary", "argmax")
+    rows = differences(cases, [(name, [0])], rules, metrics, _costs(con, pair))
     of_table = [*table.keys, *FIGURES]
     return [{table.renamed.get(key, key): row[key] for key in of_table} for row in rows]
 
 
-def _cost_matrix(con: duckdb.DuckDBPyConnection, pair: Pair) -> Floats | None:
-    """The cost matrix (3, 3) that both evaluations have, or None where they have none or two."""
-    costs = {
-        (label, decision): cost
-        for label, decision, cost in con.execute(_COSTS, list(pair[-2:])).fetchall()
-    }
-    if len(costs) != len(LABELS) ** 2:
-        return None
-    return np.array([[costs[truth, decision] for decision in LABELS] for truth in LABELS])
+def _costs(con: duckdb.DuckDBPyConnection, pair: Pair) -> Costs | None:
+    """The cost matrix that both evaluations have, or None where they have none or two."""
+    rows = con.execute(
+        "SELECT cost_matrix FROM evaluation WHERE evaluation_id IN (?, ?)", list(pair[-2:])
+    ).fetchall()
+    matrices = [text and json.loads(text) for (text,) in rows]
+    return matrices[0] if matrices[0] == matrices[-1] else None

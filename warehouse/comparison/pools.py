@@ -1,5 +1,6 @@
-"""Recipes at 4 and 8 bits, the mean over their seeds; and keeping `pooled_metric` and `adjusted_bound`
-equal to what the pairs and models of now give.
+"""Means over several trainings of a recipe: of its seeds at 4 and 8 bits, and of its adapters at a
+precision and its reference. `pooled_metric` and `adjusted_bound` are kept equal to what the pairs and
+models of now give.
 
 Both tables name by a digest what they were made from, and the views show figures of this digest
 alone, so that an old figure is never shown. Figures of many cases are made at the end of a sweep or
@@ -10,12 +11,12 @@ DuckDB alone at the top, so that a command which finds all figures loads no NumP
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import duckdb
 
-from warehouse.connect import transaction
+from warehouse.connect import reading, transaction
 from warehouse.schema import insert_rows
 
 # What is shown together, since a pool names exactly these pairs: all evaluations, those of each study,
@@ -41,6 +42,39 @@ FROM evaluation JOIN experiment USING (training_id) JOIN seed_group USING (evalu
 WHERE evaluation_id IN (SELECT unnest($ids))
 GROUP BY ALL
 ORDER BY ALL
+"""
+_ADAPTERS = """
+WITH latest AS (
+    FROM precision_pair_of($ids, $reference)
+    WHERE adapter <> 'own'
+    QUALIFY row_number() OVER (
+        PARTITION BY
+            base_model, recipe, seed, adapter, evaluation_set, set_digest, random_weights, precision
+        ORDER BY
+            scoring_version DESC,
+            least(created_at, reference_created_at) DESC,
+            greatest(created_at, reference_created_at) DESC,
+            evaluation_id DESC,
+            reference_evaluation DESC
+    ) = 1
+)
+SELECT
+    base_model,
+    recipe,
+    adapter,
+    evaluation_set,
+    set_digest,
+    random_weights,
+    precision,
+    reference,
+    avg(bytes_ratio) AS bytes_ratio,
+    any_value(note) AS reference_note,
+    list([evaluation_id, reference_evaluation] ORDER BY seed) AS pairs
+FROM latest
+GROUP BY base_model, recipe, adapter, evaluation_set, set_digest, random_weights, precision, reference
+ORDER BY
+    base_model, recipe, adapter, evaluation_set, set_digest, random_weights, avg(stored_bytes) DESC,
+    precision
 """
 _LOOKS_WITHOUT_BOUNDS = """
 SELECT looks, list_sort(list(DISTINCT evaluation_id)) AS ids
@@ -141,25 +175,68 @@ def pool_rows(
     con: duckdb.DuckDBPyConnection, pool: str, pairs: list[list[str]]
 ) -> list[dict[str, Any]]:
     """The rows of a pool in `pooled_metric`: a recipe's mean over its seeds, by rule and metric."""
-    from tasks.judging.point_metrics import ED_AUROC
-    from warehouse.comparison.cells import RULES, judged_cases  # NumPy and SciPy come with both
-    from warehouse.comparison.differences import METRICS, differences
-
     place = {first: i for i, (first, _) in enumerate(pairs)}
+    found = con.execute(_RECIPES, {"ids": list(place)}).fetchall()
     recipes = [
         (
             {"pool": pool, "base_model": base_model, "recipe": recipe, "seed_group": seed_group},
             [place[id] for id in ids],
         )
-        for base_model, recipe, seed_group, ids in con.execute(
-            _RECIPES, {"ids": list(place)}
-        ).fetchall()
+        for base_model, recipe, seed_group, ids in found
     ]
-    cases = judged_cases(con, [id for pair in pairs for id in pair])
-    rows = differences(cases, recipes, tuple(RULES), (*METRICS, ED_AUROC))
     # What is of one pair alone.
     left_out = {"b", "c", "mcnemar_p"}
+    rows = _means(con, pairs, recipes)
     return [{key: row[key] for key in row.keys() - left_out} for row in rows]
+
+
+def _means(
+    con: duckdb.DuckDBPyConnection,
+    pairs: Sequence[Sequence[str]],
+    recipes: Sequence[tuple[dict[str, Any], Sequence[int]]],
+) -> Iterable[dict[str, Any]]:
+    """Rows of `differences` over the pairs of each recipe, given as places in `pairs`."""
+    from tasks.judging.point_metrics import ED_AUROC
+    from warehouse.comparison.cells import RULES, judged_cases  # NumPy and SciPy come with both
+    from warehouse.comparison.differences import METRICS, differences
+
+    cases = judged_cases(con, [id for pair in pairs for id in pair])
+    return differences(cases, recipes, tuple(RULES), (*METRICS, ED_AUROC))
+
+
+def adapter_rows(
+    only: Collection[str] | None = None, reference: str = "bf16"
+) -> list[dict[str, Any]]:
+    """A precision against its reference, the mean over the adapters of a recipe that were judged at
+    both: a row per recipe, source precision (`adapter`, e.g. `from 8bit`), set, precision, rule and
+    metric, of all evaluations or of those whose ids are in `only`; the largest precision first.
+
+    Each adapter was trained once, at its source precision, and is judged at both by the same rule
+    with the same threshold, so that only the weights differ. Adapters of different source precisions
+    are kept apart, since those of one seed are no two independent trainings. Nothing is stored.
+
+    `value_4bit` is that of the precision, `value_8bit` that of the `reference`, and all else as in
+    `pooled_metric`; `reference_note` says what cannot follow from the reference.
+    """
+    with reading() as con:
+        return adapter_rows_in(con, only, reference)
+
+
+def adapter_rows_in(
+    con: duckdb.DuckDBPyConnection, only: Collection[str] | None = None, reference: str = "bf16"
+) -> list[dict[str, Any]]:
+    ids = None if only is None else sorted(only)
+    rows: list[dict[str, Any]] = []
+    for recipe in as_dicts(con.execute(_ADAPTERS, {"ids": ids, "reference": reference})):
+        pairs = recipe.pop("pairs")
+        rows += _means(con, pairs, [(recipe, range(len(pairs)))])
+    return rows
+
+
+def as_dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """The rows of a query by column."""
+    names = [name for name, *_ in result.description or []]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
 def bound_rows(con: duckdb.DuckDBPyConnection, looks: str, ids: list[str]) -> list[dict[str, Any]]:

@@ -8,7 +8,13 @@ from typing import Any
 import duckdb
 
 from warehouse.comparison.pairs import TABLES, figure_rows
-from warehouse.comparison.pools import bound_rows, pool_rows, pools_to_store, without_figures
+from warehouse.comparison.pools import (
+    as_dicts,
+    bound_rows,
+    pool_rows,
+    pools_to_store,
+    without_figures,
+)
 
 _LOOKS = """
 SELECT looks, list_sort(list(DISTINCT evaluation_id)) FROM gate_bounds GROUP BY looks
@@ -61,9 +67,7 @@ def _differing(
     stored: duckdb.DuckDBPyConnection, recomputed: Iterable[Row], keys: Sequence[str]
 ) -> list[Key]:
     """The keys of rows that are there once alone, or differ by over 1e-9."""
-    names = [name for name, *_ in stored.description or []]
-    rows = [dict(zip(names, row, strict=True)) for row in stored.fetchall()]
-    of_stored = {tuple(row[key] for key in keys): row for row in rows}
+    of_stored = {tuple(row[key] for key in keys): row for row in as_dicts(stored)}
     of_recomputed = {tuple(row[key] for key in keys): row for row in recomputed}
     return [
         key
