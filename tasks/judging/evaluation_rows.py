@@ -37,6 +37,7 @@ from tasks.judging.score_metrics import (
     score_metrics,
 )
 from tasks.judging.scores_folder import (
+    NOT_AVAILABLE,
     EvaluationScores,
     ScoredCase,
     WrittenAnswer,
@@ -85,9 +86,8 @@ def evaluation_rows(
 ) -> dict[str, Rows]:
     """All landing rows of one evaluation, by table.
 
-    `scores`: the sealed scores folder, which has the name of its id; `name`: of the judged set, one
-    of `dataset`. Rules are chosen on the training dataset's calibration set, whichever set is
-    judged. `is_moved`: as in Evaluation.
+    `scores`: the sealed scores folder, which has the name of its id; `name` and `is_moved`: as in
+    Evaluation. Rules are chosen on the dataset's calibration set, whichever set is judged.
     """
     rule = spec.recipe.rule
     entry = dataset.sets[name]
@@ -156,22 +156,18 @@ def judged_rows(evaluation: Evaluation, scores: EvaluationScores) -> dict[str, R
     """All landing rows of one evaluation, a model's or a baseline's, by table."""
     judged = JudgedScores(evaluation, scores)
     gates, verdict = _gates(judged)
-    dropout: Rows = []
-    if scores.passes is not None and scores.passes.case_ids:
-        dropout = summarise_passes(scores.passes.p, evaluation.scoring.review_entropy)
-
+    of_dropout = _dropout_rows(judged)
     of_scores = _score_rows(judged)
     metrics = [*_rule_metric_rows(judged), *_further_metric_rows(judged), *of_scores.pop("metric")]
     rows = {
-        "evaluation": [_evaluation_row(judged, verdict, dropout)],
+        "evaluation": [_evaluation_row(judged, verdict, of_dropout["mc_dropout"])],
         "prediction": _prediction_rows(judged),
         "metric": metrics,
         "decision_rule": rule_rows(scores.rules, scores.manifest.test_scored_at),
         "gate": gates,
-        "mc_dropout": _mc_dropout_rows(judged, dropout),
         "reliability": reliability_rows(judged.labels, judged.p[:, 0]),
         "conformal": [_conformal_row(judged)],
-        "review_flag": _review_flag_rows(judged, dropout),
+        **of_dropout,
         **of_scores,
     }
     id = evaluation_id(evaluation.scores_id)
@@ -216,7 +212,7 @@ def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: Rows) -> Ro
         "loss": loss,
         "perplexity": None if loss is None else math.exp(min(loss, LARGEST_EXPONENT)),
         "mc_status": "available" if dropout else "not available",
-        "mc_reason": None if dropout else manifest.why_no_passes,
+        "mc_reason": None if dropout else manifest.mc_status.removeprefix(NOT_AVAILABLE),
         "mc_passes": dropout[0]["passes"] if dropout else None,
         "mc_cases": len(dropout) if dropout else None,
         "mc_seconds": manifest.mc_seconds if dropout else None,
@@ -286,10 +282,8 @@ def generation_metrics(
     groups: Sequence[str | None] | None = None,
     seed: int = 0,
 ) -> Rows:
-    """Metrics format_compliance and generation_agreement of a sample of `cases` cases.
-
-    format_compliance: the answer is one label and nothing else. generation_agreement: its only
-    label is `scored`, the argmax of the label probabilities; an answer without one disagrees.
+    """Metrics format_compliance (the answer is one label and nothing else) and generation_agreement
+    (its only label is `scored`, the argmax of the probabilities) of a sample of `cases` cases.
     `scored` and `groups` belong to the answered cases.
     """
     is_exact = [answer.exact for answer in answers]
@@ -385,17 +379,38 @@ def _score_rows(judged: JudgedScores) -> dict[str, Rows]:
     }
 
 
-def _mc_dropout_rows(judged: JudgedScores, dropout: Rows) -> Rows:
-    """One row per case that went through dropout; its votes by argmax and by the primary rule."""
+def _dropout_rows(judged: JudgedScores) -> dict[str, Rows]:
+    """One row of mc_dropout per case that went through dropout, with its votes by argmax and by the
+    primary rule; and one row of review_flag per score that can flag these cases for review.
+    """
     passes = judged.scores.passes
-    if passes is None or not dropout:
-        return []
+    if passes is None or not passes.case_ids:
+        return {"mc_dropout": [], "review_flag": []}
 
+    summaries = summarise_passes(passes.p, judged.evaluation.scoring.review_entropy)
     votes = primary_votes(judged.primary, passes.p, judged.costs)
-    return [
-        {"case_id": case_id, **case, **vote}
-        for case_id, case, vote in zip(passes.case_ids, dropout, votes, strict=True)
+    of_cases = [
+        {"case_id": case_id, **summary, **vote}
+        for case_id, summary, vote in zip(passes.case_ids, summaries, votes, strict=True)
     ]
+
+    flags = []
+    if (decisions := judged.primary_decisions) is not None:
+        rows = judged.rows_of(passes.case_ids)
+        flags = judge_review(
+            [summary["review"] for summary in summaries],
+            [summary["entropy_nats"] for summary in summaries],
+            judged.p[rows],
+            [judged.labels[row] for row in rows],
+            [decisions[row] for row in rows],
+            judged.groups_of(rows),
+            judged.seed,
+        )
+
+    return {
+        "mc_dropout": of_cases,
+        "review_flag": [{"cases": len(of_cases), **flag} for flag in flags],
+    }
 
 
 def primary_votes(rule: ChosenRule, p: Floats, costs: Costs | None = None) -> Rows:
@@ -410,33 +425,9 @@ def primary_votes(rule: ChosenRule, p: Floats, costs: Costs | None = None) -> Ro
 
     decisions = np.array(flat).reshape(passes, cases)
     shares = np.stack([(decisions == label).mean(axis=0) for label in LABELS], axis=1)
-    rows = []
-    for share in shares:
-        majority = LABELS[int(share.argmax())]
-        values = (majority, float(share.max()), float(entropy_nats(share)))
-        rows.append(dict(zip(names, values, strict=True)))
-
-    return rows
-
-
-def _review_flag_rows(judged: JudgedScores, dropout: Rows) -> Rows:
-    """One row per score that can flag cases for review, on the cases that went through dropout."""
-    decisions = judged.primary_decisions
-    passes = judged.scores.passes
-    if passes is None or not dropout or decisions is None:
-        return []
-
-    rows = judged.rows_of(passes.case_ids)
-    flags = judge_review(
-        [case["review"] for case in dropout],
-        [case["entropy_nats"] for case in dropout],
-        judged.p[rows],
-        [judged.labels[row] for row in rows],
-        [decisions[row] for row in rows],
-        judged.groups_of(rows),
-        judged.seed,
-    )
-    return [{"cases": len(rows), **flag} for flag in flags]
+    majorities = [LABELS[place] for place in shares.argmax(axis=1)]
+    columns = (majorities, shares.max(axis=1).tolist(), entropy_nats(shares).tolist())
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _conformal_row(judged: JudgedScores) -> Row:

@@ -16,11 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 
 from tasks.judging.intervals import joined_notes
-from tasks.judging.point_metrics import Floats
+from tasks.judging.point_metrics import Floats, Row
 
 PERCENTILES = {"kl_median": 50.0, "kl_p95": 95.0, "kl_p99": 99.0, "kl_p999": 99.9, "kl_max": 100.0}
 NO_TEXT = "no perplexity: a single case has no token of its own before the label"
-Figures = dict[str, float | int | str | None]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,8 @@ class Predicted:
 
     logits: float32 (N, V), at the label's position; label_logp: (N, 3), log P(label) up to a
     constant; text_nll: sum of the negative log-likelihoods of the `text_tokens` tokens of the
-    messages; of_cases: both by case, (N, 2), where they are known.
+    messages; of_cases: both by case, (N, 2), where they are known. A single case has no tokens of
+    its own: all but the last count as instruction.
     """
 
     logits: NDArray[np.float32]
@@ -40,10 +40,7 @@ class Predicted:
 
     @property
     def perplexity(self) -> float | None:
-        """Of the messages' own tokens; None without any.
-
-        A single case has none: all its tokens but the last count as instruction.
-        """
+        """Of the messages' own tokens; None without any."""
         return float(np.exp(self.text_nll / self.text_tokens)) if self.text_tokens else None
 
 
@@ -58,34 +55,48 @@ def divergences(reference_logits: ArrayLike, logits: ArrayLike) -> Floats:
     return np.maximum(values, 0.0)  # rounding can make it -1e-17
 
 
-def fidelity_figures(reference: Predicted, variant: Predicted) -> dict[str, Figures]:
+def fidelity_figures(reference: Predicted, variant: Predicted) -> dict[str, Row]:
     """Columns of the table `fidelity` for the distributions `vocabulary` and `labels`."""
     cases = len(reference.logits)
     perplexity = variant.perplexity
     reference_perplexity = reference.perplexity
-
     ratio = None
     if perplexity and reference_perplexity:
         ratio = perplexity / reference_perplexity
 
-    too_few = [f"{q:g} %" for q in PERCENTILES.values() if _is_beyond_sample(q, cases)]
-    note = joined_notes(
-        NO_TEXT if ratio is None else None,
-        f"no percentile {' and '.join(too_few)} of {cases} cases" if too_few else None,
-    )
-    shared: Figures = {
-        "cases": cases,
-        "text_tokens": reference.text_tokens,
-        "perplexity": perplexity,
-        "reference_perplexity": reference_perplexity,
-        "perplexity_ratio": ratio,
-        "perplexity_ratio_se": None if ratio is None else _ratio_error(reference, variant, ratio),
-        "note": note,
-    }
-    return {
-        "vocabulary": _divergence_figures(reference.logits, variant.logits) | shared,
-        "labels": _divergence_figures(reference.label_logp, variant.label_logp) | shared,
-    }
+    # Where less than one case lies beyond a percentile, it says nothing. 100 - 99.9 is not exact.
+    shown = {name: q == 100 or cases >= round(100 / (100 - q)) for name, q in PERCENTILES.items()}
+    too_few = [f"{PERCENTILES[name]:g} %" for name, is_shown in shown.items() if not is_shown]
+
+    figures = {}
+    for name, logits, other in (
+        ("vocabulary", reference.logits, variant.logits),
+        ("labels", reference.label_logp, variant.label_logp),
+    ):
+        kl = divergences(logits, other)
+        same_top1 = (np.argmax(logits, axis=1) == np.argmax(other, axis=1)).astype(np.float64)
+        figures[name] = {
+            "kl_mean": float(kl.mean()),
+            "kl_mean_se": _standard_error(kl),
+            "same_top1": float(same_top1.mean()),
+            "same_top1_se": _standard_error(same_top1),
+            **{
+                column: float(np.percentile(kl, q)) if shown[column] else None
+                for column, q in PERCENTILES.items()
+            },
+            "cases": cases,
+            "text_tokens": reference.text_tokens,
+            "perplexity": perplexity,
+            "reference_perplexity": reference_perplexity,
+            "perplexity_ratio": ratio,
+            "perplexity_ratio_se": ratio and _ratio_error(reference, variant, ratio),
+            "note": joined_notes(
+                None if ratio else NO_TEXT,
+                f"no percentile {' and '.join(too_few)} of {cases} cases" if too_few else None,
+            ),
+        }
+
+    return figures
 
 
 def _ratio_error(reference: Predicted, variant: Predicted, ratio: float) -> float | None:
@@ -104,26 +115,3 @@ def _ratio_error(reference: Predicted, variant: Predicted, ratio: float) -> floa
 def _standard_error(values: Floats) -> float | None:
     """Of the mean over cases; None for a single case."""
     return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
-
-
-def _is_beyond_sample(percentile: float, cases: int) -> bool:
-    """Whether less than one case lies beyond the percentile, so that it says nothing."""
-    # Rounded, since 100 - 99.9 is not exact.
-    return percentile < 100 and cases < round(100 / (100 - percentile))
-
-
-def _divergence_figures(reference: ArrayLike, variant: ArrayLike) -> Figures:
-    kl = divergences(reference, variant)
-    same_top1 = np.argmax(reference, axis=1) == np.argmax(variant, axis=1)
-    percentiles = {
-        name: None if _is_beyond_sample(q, len(kl)) else float(np.percentile(kl, q))
-        for name, q in PERCENTILES.items()
-    }
-
-    return {
-        "kl_mean": float(kl.mean()),
-        "kl_mean_se": _standard_error(kl),
-        "same_top1": float(same_top1.mean()),
-        "same_top1_se": _standard_error(same_top1.astype(np.float64)),
-        **percentiles,
-    }

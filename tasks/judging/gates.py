@@ -23,8 +23,8 @@ from tasks.judging.intervals import (
     interval_columns,
     joined_notes,
 )
-from tasks.judging.metrics import Resampled, confusion, resample_metrics
-from tasks.judging.point_metrics import Row, Rows, metric_values
+from tasks.judging.metrics import Resampled, resample_metrics
+from tasks.judging.point_metrics import Row, Rows, ratio, ratio_parts
 from tasks.spec import GATE_THRESHOLDS
 
 State = Literal["PASS", "PROVISIONAL", "FAIL", "NOT AVAILABLE"]
@@ -44,17 +44,15 @@ def judge_gates(
     the metric is a proportion. Beside it the intervals behind the bound: exact (of a proportion),
     clustered (where cases have groups).
     """
-    table = confusion(labels, decisions)
-    caught, ed_cases = int(table[0, 0]), int(table[0].sum())
+    ed_cases = sum(label == "ED" for label in labels)
     if ed_cases == 0:
         reason = "not available: no ED case in this set"
         gates = [_gate(name, None, 0, reason) for name in GATE_THRESHOLDS]
         return gates, verdict(gates)
 
-    resampled = resample_metrics(labels, decisions, groups, seed=seed)
-    recall = _recall_gate(caught, ed_cases, resampled)
-    f2 = _f2_gate(float(metric_values(table)["ed_f2"]), ed_cases, len(labels), resampled)
-    gates = [recall, f2, _false_negative_gate(recall)]
+    (resampled,) = resample_metrics(labels, decisions, groups, seed=seed)
+    recall = _recall_gate(ed_cases, resampled)
+    gates = [recall, _f2_gate(ed_cases, len(labels), resampled), _false_negative_gate(recall)]
 
     return gates, verdict(gates)
 
@@ -105,7 +103,8 @@ def _gate(
     }
 
 
-def _recall_gate(caught: int, ed_cases: int, resampled: Resampled) -> Row:
+def _recall_gate(ed_cases: int, resampled: Resampled) -> Row:
+    caught = int(resampled.table[0, 0])
     exact = Interval(*clopper_pearson(caught, ed_cases), EXACT)
     clustered = resampled.interval("ed_recall") if resampled.clustered else None
     # Both bounds must hold, so the lower one counts.
@@ -128,10 +127,11 @@ def _recall_gate(caught: int, ed_cases: int, resampled: Resampled) -> Row:
     return gate
 
 
-def _f2_gate(value: float, ed_cases: int, cases: int, resampled: Resampled) -> Row:
+def _f2_gate(ed_cases: int, cases: int, resampled: Resampled) -> Row:
     if ed_cases == cases:  # nothing could be a false alarm, so always-ED would pass
         return _gate("ed_f2", None, cases, "not available: emergencies only in this set")
 
+    value = float(ratio(*ratio_parts("ed_f2", resampled.table)))
     interval = resampled.interval("ed_f2")
     if interval is None:
         note = f"no bound, so PASS is out of reach: {resampled.why_no_interval('ed_f2')}"

@@ -43,8 +43,8 @@ class Interval(NamedTuple):
 
 
 def clopper_pearson(k: float, n: int) -> tuple[float, float]:
-    """Two-sided exact 95 % interval of a proportion with k successes in n cases (Clopper, Pearson 1934);
-    0 <= k <= n, n >= 1. A count that is not whole, as of tied cases, lies between its neighbours.
+    """Two-sided exact 95 % interval of a proportion with k successes in n cases, n >= 1 (Clopper,
+    Pearson 1934). A count that is not whole, as of tied cases, lies between its neighbours.
     """
     # The tails of a binomial distribution are those of beta distributions, hence their quantiles.
     tail = (1 - 0.95) / 2
@@ -113,10 +113,8 @@ def too_few(count: int, clustered: bool) -> str:
 
 
 def unit_codes(groups: Groups | None, cases: int) -> tuple[Ints, bool]:
-    """Integer code of the unit that each case is resampled with, shape (cases,), and whether the
-    units are groups.
-
-    The unit is the case's group; without groups, and for a case that has none, the case itself.
+    """Integer code of the unit that each case is resampled with, shape (cases,): its group, or the
+    case itself where it has none; and whether the units are groups.
     """
     if groups is None or all(group is None for group in groups):
         return np.arange(cases, dtype=np.int64), False
@@ -142,10 +140,9 @@ def resample_totals(
     """Bootstrap totals of per-case contributions, shape (cases, k) -> (resamples, k).
 
     With groups, whole groups are drawn with replacement. Without, cases are drawn within each
-    stratum (the true class, say), which assumes independent cases. Units with equal contributions
-    are interchangeable: drawing how often each distinct unit occurs has the same distribution as
-    drawing indices, is faster, and makes the result independent of the order of cases and of group
-    names.
+    stratum (the true class, say), which assumes independent cases. To draw how often each distinct
+    unit occurs has the same distribution as to draw indices, is faster, and does not depend on the
+    order of cases or on group names.
     """
     values = np.asarray(contributions, dtype=np.float64)
     rng = np.random.default_rng(seed)
@@ -196,17 +193,14 @@ def clustered_bootstrap(
 ) -> tuple[float, float] | None:
     """Percentile bootstrap interval of a function of totals.
 
-    contributions: per-case arrays of shape (cases,) or (cases, k); they are stacked side by side.
-    `statistic` takes their totals, shape (resamples, all columns), and returns shape (resamples,),
-    NaN where it is undefined. For a paired difference, pass both models' contributions. Returns
-    None for fewer than MIN_UNITS groups (without groups: cases) or a statistic that is undefined
-    too often: such an interval would look surer than it is.
+    contributions: per-case arrays, shape (cases,) or (cases, k), stacked side by side; `statistic`
+    takes their totals, shape (resamples, all columns), and returns shape (resamples,). None for
+    fewer than MIN_UNITS groups (without groups: cases) or a statistic that is undefined too often:
+    such an interval would look surer than it is.
     """
     stacked = np.column_stack([np.asarray(values, dtype=np.float64) for values in contributions])
-    codes, _ = unit_codes(groups, len(stacked))
-    if len(np.unique(codes)) < MIN_UNITS:
+    if len(np.unique(unit_codes(groups, len(stacked))[0])) < MIN_UNITS:
         return None
-
     return percentile_interval(statistic(resample_totals(stacked, groups=groups, seed=seed)))
 
 

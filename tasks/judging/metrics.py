@@ -78,8 +78,11 @@ def confusion(labels: Sequence[str], decisions: Sequence[str]) -> Ints:
 
 @dataclass(frozen=True)
 class Resampled:
-    """Every metric over the bootstrap resamples of one set, each of shape (resamples,)."""
+    """The confusion table (3, 3) of a set or of a part of it, and every metric over its bootstrap
+    resamples, each of shape (resamples,).
+    """
 
+    table: Ints
     values: dict[str, Floats]
     units: UnitCounts
     clustered: bool  # whether the units are groups
@@ -89,15 +92,14 @@ class Resampled:
 
         None if it rests on fewer than MIN_UNITS units or is undefined in too many resamples.
         """
-        if not self.units.are_enough_for(name):
+        if self.units.behind(name) < MIN_UNITS:
             return None
         ends = percentile_interval(self.values[name])
         return ends and Interval(*ends, CLUSTERED if self.clustered else STRATIFIED)
 
     def why_no_interval(self, name: str) -> str:
-        if self.units.are_enough_for(name):
-            return UNDEFINED
-        return too_few(self.units.behind(name), self.clustered)
+        behind = self.units.behind(name)
+        return UNDEFINED if behind >= MIN_UNITS else too_few(behind, self.clustered)
 
 
 def resample_metrics(
@@ -107,17 +109,34 @@ def resample_metrics(
     costs: Costs | None = None,
     seed: int = 0,
     resamples: int = 2000,
-) -> Resampled:
-    """Bootstrap every metric at once: whole groups, or cases within each true class."""
+    parts: Sequence[Ints] | None = None,
+) -> list[Resampled]:
+    """Bootstrap every metric at once: whole groups, or cases within each true class.
+
+    Of the whole set, or of each of `parts`, positions of cases in it; all share the set's resamples.
+    """
     truth = label_codes(labels)
     cells = confusion_cells(truth, label_codes(decisions))
-    totals = resample_totals(cells, groups=groups, strata=truth, seed=seed, resamples=resamples)
-
     units, clustered = unit_codes(groups, len(truth))
-    behind = UnitCounts.of(truth, units)
-    # The classes of the set itself, whichever of them the resamples happen to hold.
-    values = metric_values(totals.reshape(-1, 3, 3), costs, present=behind.by_class > 0)
-    return Resampled(values, behind, clustered)
+    if parts is None:
+        parts = [np.arange(len(truth))]
+
+    # The cells of each part side by side; their totals are its confusion tables.
+    columns = np.zeros((len(cells), len(parts), 9))
+    for place, rows in enumerate(parts):
+        columns[rows, place] = cells[rows]
+    stacked = columns.reshape(len(cells), 9 * len(parts))
+    totals = resample_totals(stacked, groups=groups, strata=truth, seed=seed, resamples=resamples)
+    tables = totals.reshape(-1, len(parts), 3, 3)
+
+    resampled = []
+    for place, rows in enumerate(parts):
+        behind = UnitCounts.of(truth[rows], units[rows])
+        # The classes of the part itself, whichever of them the resamples happen to hold.
+        values = metric_values(tables[:, place], costs, present=behind.by_class > 0)
+        table = cells[rows].sum(axis=0).reshape(3, 3).astype(np.int64)
+        resampled.append(Resampled(table, values, behind, clustered))
+    return resampled
 
 
 def metric_table(
@@ -129,17 +148,18 @@ def metric_table(
     resamples: int = 2000,
 ) -> Rows:
     """A row for every metric of METRICS with a 95 % interval: see `metrics_of`."""
-    resampled = resample_metrics(labels, decisions, groups, costs, seed, resamples)
-    return metrics_of(confusion(labels, decisions), costs, resampled)
+    (whole,) = resample_metrics(labels, decisions, groups, costs, seed, resamples)
+    return metrics_of(whole, costs)
 
 
-def metrics_of(table: Ints, costs: Costs | None, resampled: Resampled) -> Rows:
-    """A row for every metric, from a confusion table (3, 3) and the metrics of its resamples.
+def metrics_of(resampled: Resampled, costs: Costs | None) -> Rows:
+    """A row for every metric of METRICS.
 
     Proportions have the exact interval and, with groups, the clustered bootstrap beside it; the
     wider of both is shown and named. All other metrics have a bootstrap interval. Without groups a
     note says that independent cases are assumed.
     """
+    table = resampled.table
     values = metric_values(table, costs)
     classes = [label for i, label in enumerate(LABELS) if table[i].sum()]
     averaged = f"over the classes present: {', '.join(classes)}"
@@ -264,26 +284,11 @@ def subgroup_metrics(
     if not rows:
         return {}
 
-    truth = label_codes(labels)
-    cells = confusion_cells(truth, label_codes(decisions))
-    # The cells of each subgroup side by side; their totals are its confusion tables.
-    columns = np.zeros((len(cells), len(rows), 9))
-    for place, of_subgroup in enumerate(rows.values()):
-        columns[of_subgroup, place] = cells[of_subgroup]
-    stacked = columns.reshape(len(cells), -1)
-    totals = resample_totals(stacked, groups=groups, strata=truth, seed=seed)
-    resampled = np.moveaxis(totals.reshape(-1, len(rows), 3, 3), 1, 0)
-    units, clustered = unit_codes(groups, len(truth))
-
-    metrics = {}
-    for key, tables in zip(rows, resampled, strict=True):
-        behind = UnitCounts.of(truth[rows[key]], units[rows[key]])
-        values = metric_values(tables, costs, present=behind.by_class > 0)
-        table = cells[rows[key]].sum(axis=0).reshape(3, 3).astype(np.int64)
-        of_table = metrics_of(table, costs, Resampled(values, behind, clustered))
-        metrics[key] = [_unless_few(metric, table) for metric in of_table]
-
-    return metrics
+    parts = resample_metrics(labels, decisions, groups, costs, seed, parts=list(rows.values()))
+    return {
+        key: [_unless_few(metric, part.table) for metric in metrics_of(part, costs)]
+        for key, part in zip(rows, parts, strict=True)
+    }
 
 
 def _unless_few(metric: Row, table: Ints) -> Row:

@@ -212,10 +212,6 @@ class UnitCounts:
         label = class_of(metric)
         return self.total if label is None else int(self.by_class[LABELS.index(label)])
 
-    def are_enough_for(self, metric: str) -> bool:
-        """Whether a bootstrap interval of the metric may be shown."""
-        return self.behind(metric) >= MIN_UNITS
-
 
 def label_codes(labels: Sequence[str]) -> Ints:
     """Position of each label in LABELS, shape (cases,)."""

@@ -2,9 +2,7 @@
 each with its 95 % interval.
 
 Of all labels: expected calibration error and Brier score. Of a class against the others: AUROC,
-average precision, calibration slope and intercept. Of p(ED): its reliability and the decision
-curve. Under a cost matrix of 100:2 the best threshold on p(ED) is near 0.01, so the reliability
-rows look closely at the smallest probabilities, where a single ECE would see nothing.
+average precision, calibration slope and intercept. Of p(ED): its reliability and the decision curve.
 """
 
 from __future__ import annotations
@@ -39,6 +37,7 @@ from tasks.spec import LABELS, Label
 CALIBRATION_METRICS = ("ece", "ed_ece", "brier", "ed_brier")
 ECE_CASES = 300  # below this the ECE of a perfect model is mostly noise
 BINS = 10
+# Under costs of 100:2 the best threshold on p(ED) is near 0.01, where a single ECE sees nothing.
 EDGES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 RECALIBRATION_METRICS = ("calibration_slope", "calibration_intercept")
 SMALLEST_P = 1e-12  # a probability that was rounded to 0 or 1 still needs a finite logit
@@ -109,7 +108,6 @@ def _method(clustered: bool) -> tuple[str, str | None]:
 
 
 def _sum_of_sizes(means: Floats) -> Floats:
-    """Sum of absolute means over the last axis: over the bins of an ECE, of one Brier score."""
     return np.asarray(np.abs(means).sum(axis=-1), dtype=np.float64)
 
 
@@ -121,12 +119,12 @@ def _binned_gaps(scores: Floats, hits: NDArray[np.bool_]) -> Floats:
 def _reflected(
     value: float, percentiles: tuple[float, float], scores: Floats, seed: int
 ) -> tuple[float, float]:
-    """Interval of an ECE. The plain percentile interval excludes the truth of a good model.
+    """Interval of an ECE. The plain percentile interval excludes the truth of a good model, since
+    noise alone makes an ECE positive, and resampling adds more of it.
 
-    Noise alone makes an ECE positive, and resampling adds more of it. So the bootstrap is reflected
-    about the estimate (basic bootstrap), and reaches down to 0 whenever a perfectly calibrated
-    model would often show as much (consistency resampling, Broecker and Smith, 2007). In
-    simulations it held the truth in 87 to 98 of 100 sets.
+    So the bootstrap is reflected about the estimate (basic bootstrap), and reaches down to 0 whenever
+    a perfectly calibrated model would often show as much (consistency resampling, Broecker and
+    Smith, 2007). In simulations it held the truth in 87 to 98 of 100 sets.
     """
     low = 0.0
     if value > _ece_of_perfect_calibration(scores, seed):
@@ -151,10 +149,9 @@ def _ece_of_perfect_calibration(scores: Floats, seed: int, resamples: int = 500)
 
 
 def reliability_rows(labels: Sequence[str], p_ed: ArrayLike) -> Rows:
-    """Reliability of p(ED), a row per bin of EDGES, narrow near 0: cases with low <= p(ED) < high
-    (the last row includes 1), mean p(ED) beside the share that was ED, with its exact 95 % interval.
-
-    A bin without cases keeps its row, with None.
+    """Reliability of p(ED), a row per bin of EDGES: cases with low <= p(ED) < high (the last row
+    includes 1), mean p(ED) beside the share that was ED, with its exact 95 % interval. None in a bin
+    without cases.
     """
     scores = np.asarray(p_ed, dtype=np.float64)
     is_ed = label_codes(labels) == 0
@@ -187,10 +184,8 @@ def logits(p: Floats) -> Floats:
 
 
 def why_not_fitted(x: Floats, is_positive: Ints) -> str | None:
-    """Why the regression has no finite fit; None where it has one.
-
-    With one covariate that is separation: no overlap of both classes (Albert and Anderson,
-    Biometrika 71 (1984) 1-10). Both classes are there.
+    """Why the regression has no finite fit, which is separation: no overlap of both classes (Albert
+    and Anderson, Biometrika 71 (1984) 1-10); None where it has one. Both classes are there.
     """
     positives = x[is_positive == 1]
     negatives = x[is_positive == 0]
@@ -207,16 +202,20 @@ def fitted(design: Floats, outcome: Floats, offset: Floats) -> Floats:
     Newton's method with halved steps. The likelihood has a finite maximum (`why_not_fitted`).
     """
     coefficients = np.zeros(design.shape[1])
-    likelihood = _likelihood(design @ coefficients + offset, outcome)
+
+    def likelihood_at(values: Floats) -> float:
+        predictor = design @ values + offset
+        return float((outcome * predictor - np.logaddexp(0, predictor)).sum())
+
+    likelihood = likelihood_at(coefficients)
     for _ in range(STEPS):
         mean = expit(design @ coefficients + offset)
         information = (design * (mean * (1 - mean))[:, None]).T @ design
 
         step = np.linalg.lstsq(information, design.T @ (outcome - mean))[0]
         # A loss within rounding counts as none: near the optimum it would shrink steps for nothing.
-        while (next_likelihood := _likelihood(design @ (coefficients + step) + offset, outcome)) < (
-            likelihood - 1e-12 * abs(likelihood)
-        ):
+        least = likelihood - 1e-12 * abs(likelihood)
+        while (next_likelihood := likelihood_at(coefficients + step)) < least:
             step = step / 2
 
         coefficients = coefficients + step
@@ -225,10 +224,6 @@ def fitted(design: Floats, outcome: Floats, offset: Floats) -> Floats:
             break
 
     return np.asarray(coefficients)
-
-
-def _likelihood(predictor: Floats, outcome: Floats) -> float:
-    return float((outcome * predictor - np.logaddexp(0, predictor)).sum())
 
 
 def recalibration(x: Floats, is_positive: Ints, unit: Ints, units: int) -> Statistic:
@@ -240,10 +235,9 @@ def recalibration(x: Floats, is_positive: Ints, unit: Ints, units: int) -> Stati
     with the slope held at 1 (calibration in the large): 0 is ideal, above 0 the class is more
     frequent than the probabilities say. Both as in Van Calster et al., BMC Medicine 17 (2019) 230.
 
-    In a resample both move one Newton step from the fit of the set itself, which is equal to a full
-    fit up to terms that vanish faster than the standard error (Davidson and MacKinnon,
-    International Economic Review 40 (1999) 487-508), and takes totals of cases alone: a full fit
-    of 2,000 resamples would take longer than all other figures of an evaluation.
+    In a resample both move one Newton step from the fit of the set itself, which takes totals of
+    cases alone and equals a full fit up to terms that vanish faster than the standard error
+    (Davidson and MacKinnon, International Economic Review 40 (1999) 487-508).
 
     `x`: logits; arguments but the last of shape (cases,). There must be a finite fit.
     """
@@ -282,10 +276,8 @@ THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of the decision curve
 
 @dataclass(frozen=True)
 class ClassScores:
-    """The probability of a class on some cases of a set.
-
-    `rows`: the cases, as positions in the set; `least`: how many cases of the class, and others,
-    the metrics need.
+    """The probability of a class on some cases of a set, `rows`; `least`: how many cases of the
+    class, and others, the metrics need.
     """
 
     label: Label
@@ -303,7 +295,6 @@ class ClassScores:
         return (self.truth[self.rows] == LABELS.index(self.label)).astype(np.int64)
 
     def why_not_ranked(self) -> str | None:
-        """Why the metrics are not available; None where those of RANKING_METRICS are."""
         positives = int(self.is_positive.sum())
         kinds = {self.label: positives, f"non-{self.label}": len(self.rows) - positives}
         for kind, cases in kinds.items():
@@ -318,11 +309,10 @@ class ClassScores:
         if reason := self.why_not_ranked():
             return {SCORE_METRICS: reason}
 
-        positive = self.is_positive
-        unit = draws.unit[self.rows]
+        units = draws.unit[self.rows], draws.units
         x = logits(self.scores)
-        line = why_not_fitted(x, positive) or recalibration(x, positive, unit, draws.units)
-        of_ranking = ranking(self.scores, positive, unit, draws.units)
+        line = why_not_fitted(x, self.is_positive) or recalibration(x, self.is_positive, *units)
+        of_ranking = ranking(self.scores, self.is_positive, *units)
         return {RANKING_METRICS: of_ranking, RECALIBRATION_METRICS: line}
 
     def row(
@@ -333,9 +323,8 @@ class ClassScores:
     def row_over(self, draws: UnitDraws, name: str, value: float, resampled: Floats) -> Row:
         """The row of a metric, whose interval needs enough units of the class and of the others."""
         positive = self.is_positive == 1
-        reason = draws.why_no_interval(self.rows[positive]) or draws.why_no_interval(
-            self.rows[~positive]
-        )
+        reasons = [draws.why_no_interval(self.rows[kind]) for kind in (positive, ~positive)]
+        reason = reasons[0] or reasons[1]
         ends = None if reason else percentile_interval(resampled)
         if ends is None:
             return self.row(name, float(value), f"no interval: {reason or UNDEFINED}")
@@ -374,8 +363,7 @@ def ranking(scores: Floats, is_positive: Ints, unit: Ints, units: int) -> Statis
     the weights of each resample as `sample_weight`.
 
     A level is a score of at least one positive case; levels fall. Each matrix, shape (levels,
-    units), counts cases between a level and the next higher one, the lower level included. All
-    arguments but the last are of shape (cases,).
+    units), counts cases between a level and the next higher one, the lower level included.
     """
     from scipy.sparse import coo_array, csr_array
 

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from tasks.judging.decision_rules import RECORD, RuleRecord
 from tasks.judging.point_metrics import Floats
@@ -77,33 +76,20 @@ class DropoutPasses:
     p: Floats
 
 
-class ScoringRecord(BaseModel):
-    """When and how a set was scored.
+class ScoresManifest(Manifest):
+    """The manifest of a scores folder: when and how a set was scored.
 
-    mc_status: "available", or "not available: " and the reason why there are no dropout passes;
-    test_scored_at: when the scoring of the judged set began (UTC, ISO 8601); shortened_cases: cases
-    that lost the middle of their text.
+    mc_status: "available", or "not available: " and why there are no dropout passes; test_scored_at:
+    when the scoring of the judged set began; created: when the folder was completed (both ISO 8601);
+    shortened_cases: cases that lost the middle of their text. The `digest` of scores that are not
+    stored, those of a baseline, is empty.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     score_seconds: float | None
     mc_seconds: float | None
     mc_status: str
     test_scored_at: str
     shortened_cases: int
-
-    @property
-    def why_no_passes(self) -> str:
-        return self.mc_status.removeprefix(NOT_AVAILABLE)
-
-
-class ScoresManifest(ScoringRecord, Manifest):
-    """The manifest of a scores folder; `created`: when it was completed (ISO 8601).
-
-    `digest` is empty for scores that are not stored, those of a baseline.
-    """
-
     created: str
 
 

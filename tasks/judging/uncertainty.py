@@ -33,16 +33,12 @@ def entropy_nats(shares: ArrayLike) -> Floats:
 
 def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> Rows:
     """Columns of the table `mc_dropout` for each case, from label probabilities of shape (passes,
-    cases, 3); at least two passes.
+    cases, 3); at least two passes, which are distinct (`passes_are_distinct`).
 
-    confidence: share of the majority's votes; confidence_se: its binomial standard error, 0.042 at
-    0.9 and 50 passes; entropy_nats: of the vote shares; predictive_entropy_nats: H[E p];
-    mutual_information_nats: H[E p] - E[H p], which measures how much the passes disagree.
-
-    review: vote entropy above `review_entropy` nats (0.3: at least 5 dissenting votes of 50, or 9
-    of 100). A tie, in a pass or in the votes, goes to the more urgent label. Check
-    `passes_are_distinct` first: without dropout all passes agree, which says nothing about
-    certainty.
+    confidence: share of the majority's votes, with its binomial standard error; entropy_nats: of the
+    vote shares; predictive_entropy_nats: H[E p]; mutual_information_nats: H[E p] - E[H p], how much
+    the passes disagree; review: vote entropy above `review_entropy` nats (0.3: at least 5 dissenting
+    votes of 50). A tie, in a pass or in the votes, goes to the more urgent label.
     """
     values = label_probabilities(p)
     passes, cases = values.shape[:2]
@@ -127,9 +123,9 @@ def judge_flag(
 
     All arguments have shape (cases,); `flagged` holds booleans or weights in [0, 1]. `load`: share
     of cases flagged; `error_kept` and `error_flagged`: error rates among the cases that are not
-    flagged and those that are; `missed_ed`: emergencies decided otherwise. The flag catches the
-    shares `wrong_flagged` of the errors and `missed_ed_flagged` of these emergencies, each with the
-    95 % interval of `share_metric`: a flag drawn at random catches its load.
+    flagged and those that are. The flag catches the shares `wrong_flagged` of the errors and
+    `missed_ed_flagged` of the missed emergencies, each with the 95 % interval of `share_metric`: a
+    flag drawn at random catches its load.
     """
     flag = np.asarray(flagged, dtype=np.float64)
     errors = np.asarray(wrong, dtype=bool)
@@ -165,14 +161,14 @@ def judge_review(
     groups: Groups | None = None,
     seed: int = 0,
 ) -> Rows:
-    """Is the review flag of Monte Carlo dropout worth its passes? The vote entropy's flag and its
-    rivals, scores that a single pass gives for nothing, at equal load, on the cases with dropout
-    passes: a row of the table `review_flag` each.
+    """Is the review flag of Monte Carlo dropout worth its passes? A row of the table `review_flag`
+    for the vote entropy's flag and for each rival at equal load, a score that a single pass gives
+    for nothing, on the cases with dropout passes.
 
-    `p` (cases, 3): the deterministic pass; `decisions`: those of the primary rule. A rival is
-    better, or worse, where the 95 % bootstrap interval (whole groups resampled) of the difference
-    of the areas under the risk-coverage curves (the rival's minus the vote entropy's: positive if
-    it is worse) excludes zero; otherwise the data cannot tell.
+    `p` (cases, 3): the deterministic pass; `decisions`: those of the primary rule. A verdict takes
+    a 95 % bootstrap interval (whole groups resampled) that excludes zero, of the difference of the
+    areas under the risk-coverage curves: the rival's minus the vote entropy's, positive if the
+    rival is worse.
     """
     probabilities = label_probabilities(p)
     scores = {
@@ -188,45 +184,45 @@ def judge_review(
     areas = {name: aurc(score, wrong) for name, score in scores.items()}
 
     # Without an error, or without a right case, every score ties.
-    no_interval = None
+    reason = None
     if not wrong.any():
-        no_interval = "no case was decided wrongly"
+        reason = "no case was decided wrongly"
     elif wrong.all():
-        no_interval = "every case was decided wrongly"
+        reason = "every case was decided wrongly"
     elif len(np.unique(units)) < MIN_UNITS:
-        no_interval = f"fewer than {MIN_UNITS} units"
-    resampled = {} if no_interval else _resampled_areas(scores, wrong, units, seed)
+        reason = f"fewer than {MIN_UNITS} units"
+    resampled = {} if reason else _resampled_areas(scores, wrong, units, seed)
 
     flag = np.asarray(flagged, dtype=np.float64)
-    comparison = ("aurc_difference", "difference_low", "difference_high", "verdict", "note")
-    rows = [
-        {"score": FLAG, "aurc": areas[FLAG], **dict.fromkeys(comparison)}
-        | judge_flag(flag, wrong, missed_ed, groups, seed)
-    ]
-    for name in (MAX_PROBABILITY, SINGLE_PASS):
-        low = high = None
-        verdict = "cannot tell"
-        if not no_interval:
-            interval = percentile_interval(resampled[name] - resampled[FLAG])
-            assert interval is not None  # every resample has an area
-            low, high = interval
+    rows = []
+    for name, score in scores.items():
+        low = high = difference = verdict = note = None
+        flag_of_score = flag
+        if name != FLAG:
+            # As many cases as the vote entropy flags, so that the two are compared at one load.
+            flag_of_score = flag_most_uncertain(score, float(flag.mean()))
+            difference = areas[name] - areas[FLAG]
+            verdict = "cannot tell"
+            note = f"no interval: {reason}" if reason else None
+        if name in resampled and name != FLAG:
+            ends = percentile_interval(resampled[name] - resampled[FLAG])
+            assert ends is not None  # every resample has an area
+            low, high = ends
             if low > 0:
                 verdict = f"{FLAG} is better"
             elif high < 0:
                 verdict = f"{name} is better"
 
-        # As many cases as the vote entropy flags, so that the two are compared at one load.
-        rival_flag = flag_most_uncertain(scores[name], float(flag.mean()))
         rows.append(
             {
                 "score": name,
                 "aurc": areas[name],
-                "aurc_difference": areas[name] - areas[FLAG],
+                "aurc_difference": difference,
                 "difference_low": low,
                 "difference_high": high,
                 "verdict": verdict,
-                "note": f"no interval: {no_interval}" if no_interval else None,
-                **judge_flag(rival_flag, wrong, missed_ed, groups, seed),
+                "note": note,
+                **judge_flag(flag_of_score, wrong, missed_ed, groups, seed),
             }
         )
 

@@ -31,7 +31,6 @@ from tasks.judging.scores_folder import (
     PASSES_FILE,
     PASSES_IDS_FILE,
     ScoredCase,
-    ScoringRecord,
     probability_table,
     read_answer,
     read_cases,
@@ -117,13 +116,13 @@ def _score_set(scorer: Scorer, name: str, rules_from: Path | None, folder: Path)
         mc_seconds = time.perf_counter() - scored
         _write_answers(scorer, loaded, folder)
 
-    record = ScoringRecord(
-        score_seconds=scored - start,
-        mc_seconds=mc_seconds,
-        mc_status=mc_status,
-        test_scored_at=began.isoformat(),
-        shortened_cases=loaded.shortened,
-    ).model_dump()
+    record = {
+        "score_seconds": scored - start,
+        "mc_seconds": mc_seconds,
+        "mc_status": mc_status,
+        "test_scored_at": began.isoformat(),
+        "shortened_cases": loaded.shortened,
+    }
     return record if name == "test" else {"evaluation_set": name, **record}
 
 

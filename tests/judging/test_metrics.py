@@ -166,7 +166,8 @@ def test_a_set_with_one_case_has_exact_intervals_and_no_bootstrap():
 def test_without_groups_each_class_keeps_its_number_of_cases_in_every_resample():
     labels = ["ED"] * 16 + ["GP"] * 184
     decisions = ["ED"] * 12 + ["GP"] * 188
-    caught = resample_metrics(labels, decisions).values["ed_recall"] * 16
+    (resampled,) = resample_metrics(labels, decisions)
+    caught = resampled.values["ed_recall"] * 16
     assert np.allclose(caught, caught.round()) and len(set(caught.round())) > 5
 
 
@@ -225,7 +226,8 @@ def test_the_bootstrap_of_f2_covers_the_truth():
     holding_sets = 0
     for _ in range(100):
         ed = np.concatenate([rng.random(60) < recall, rng.random(140) < false_alarm])
-        interval = resample_metrics(truth, ["ED" if e else "GP" for e in ed], resamples=500).interval("ed_f2")
+        (resampled,) = resample_metrics(truth, ["ED" if e else "GP" for e in ed], resamples=500)
+        interval = resampled.interval("ed_f2")
         assert interval.method == STRATIFIED
         holding_sets += interval.low <= f2 <= interval.high
 

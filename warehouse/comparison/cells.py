@@ -130,7 +130,7 @@ class Cells:
         emergencies = self.actual[..., 0]
         with np.errstate(invalid="ignore", divide="ignore"):
             auroc = self.placed[..., 0].sum(0) / emergencies.sum(0)
-        constant = -(auroc * cases)[..., None]
+            constant = -(auroc * cases)[..., None]
         return (
             np.concatenate([self.placed, constant], axis=-1),
             np.stack([emergencies, cases - emergencies, cases], axis=-1),

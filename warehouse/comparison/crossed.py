@@ -52,7 +52,9 @@ class Crossed:
 
     def p_worse(self, margin: float) -> float:
         """One-sided p value of the hypothesis that the true difference is at most -margin."""
-        return student_tail((self.difference + margin) / self.error, self.freedom)
+        from scipy.special import stdtr
+
+        return float(stdtr(self.freedom, -(self.difference + margin) / self.error))
 
 
 def student_quantile(share: float, freedom: Any) -> Any:
@@ -61,13 +63,6 @@ def student_quantile(share: float, freedom: Any) -> Any:
     from scipy.special import stdtrit
 
     return stdtrit(freedom, share)
-
-
-def student_tail(t: float, freedom: float) -> float:
-    """The probability that Student's t exceeds this one."""
-    from scipy.special import stdtr
-
-    return float(stdtr(freedom, -t))
 
 
 def crossed(values: Floats, influences: Floats) -> Crossed | None:

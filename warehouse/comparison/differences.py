@@ -33,6 +33,11 @@ COST, LOSS = "expected_cost", "loss"
 NO_MARGIN = (COST, LOSS)
 OF_PROBABILITIES = (ED_AUROC, LOSS)  # which depend on no rule, and stand under the argmax
 _RAREST = {"macro_f1": " of the rarest class", ED_AUROC: " of the rarer kind"}
+COMPONENTS = ("training_component", "group_component", "cell_component")
+_FIGURES = (
+    *("groups", "value_4bit", "value_8bit", "difference", "standard_error", "freedom", "low"),
+    *("high", *COMPONENTS, "more_seeds", "more_groups", "b", "c", "mcnemar_p", "p_value", "note"),
+)
 _NORMAL = NormalDist()
 _Z = _NORMAL.inv_cdf(0.975)
 
@@ -106,13 +111,6 @@ def _row(
     return row | {"note": "; ".join(notes) or None}
 
 
-_FIGURES = (
-    *("groups", "value_4bit", "value_8bit", "difference", "standard_error", "freedom"),
-    *("low", "high", "training_component", "group_component", "cell_component"),
-    *("more_seeds", "more_groups", "b", "c", "mcnemar_p", "p_value", "note"),
-)
-
-
 def _why_undefined(metric: str, is_applied: bool, cells: Cells) -> str | None:
     by_class = cells.by_class
     if not is_applied:
@@ -137,14 +135,8 @@ def _add_interval(row: dict[str, Any], values: Floats, influences: Floats) -> li
     margin = row["margin"]
 
     if (found := crossed(values, influences)) is not None:
-        training, group, cell = found.components
-        row |= {
-            "standard_error": found.error,
-            "freedom": found.freedom,
-            "training_component": training,
-            "group_component": group,
-            "cell_component": cell,
-        }
+        row |= {"standard_error": found.error, "freedom": found.freedom}
+        row |= dict(zip(COMPONENTS, found.components, strict=True))
         bounds.append(found.interval())
         if margin is not None:
             gained = replace(found, difference=sign * found.difference)

@@ -26,14 +26,14 @@ FIGURES = (
 class PairTable:
     """A view of pairs, and the table of their figures.
 
-    `keys`: columns of the view that the table has, too, those of both evaluations last; `renamed`:
-    figures that it calls otherwise; `precisions`: those without which there is no pair.
+    `keys`: columns that both have, those of both evaluations last; `renamed`: figures that the table
+    calls otherwise; `precisions`: those without which there is no pair.
     """
 
     view: str
     name: str
     keys: tuple[str, ...]
-    precisions: frozenset[str]
+    precisions: set[str]
     renamed: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -50,13 +50,13 @@ TABLES = (
             *("base_model", "recipe", "seed", "evaluation_set"),
             *("evaluation_4bit", "evaluation_8bit"),
         ),
-        precisions=frozenset({"4bit", "8bit"}),
+        precisions={"4bit", "8bit"},
     ),
     PairTable(
         view="reference_pair",
         name="reference_metric",
         keys=("evaluation_id", "reference_evaluation"),
-        precisions=frozenset({"bf16"}),
+        precisions={"bf16"},
         renamed={
             "value_4bit": "value",
             "value_8bit": "reference_value",
@@ -138,10 +138,7 @@ def refresh(con: duckdb.DuckDBPyConnection, id: str | None = None) -> None:
 def figure_rows(
     con: duckdb.DuckDBPyConnection, table: PairTable, pair: Pair
 ) -> list[dict[str, Any]]:
-    """The rows of a pair, with the columns of `table`.
-
-    Empty if there is no case; the audit `pairs_agree` reports it.
-    """
+    """The rows of a pair, with the columns of `table`; none without a case, which an audit reports."""
     cases = judged_cases(con, pair[-2:])
     if not cases.units:
         return []

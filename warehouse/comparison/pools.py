@@ -86,7 +86,8 @@ ORDER BY looks
 # Cases of all models on one set up to which its figures are made after each landing.
 AT_EACH_LANDING = 20_000
 
-_SETS_TO_JUDGE = """
+# Evaluations on the sets whose figures are made after a landing.
+_TO_JUDGE = """
 WITH new AS (SELECT unnest($ids::VARCHAR[])),
 touched AS (
     SELECT set_digest, false AS is_over
@@ -99,13 +100,10 @@ touched AS (
     JOIN evaluation ON evaluation_id = id
     WHERE sweep_id IN (FROM new)
 )
-SELECT set_digest
+SELECT unnest(list(DISTINCT evaluation_id))
 FROM touched JOIN evaluation USING (set_digest)
 GROUP BY set_digest
 HAVING bool_or(is_over) OR sum(cases) <= $most
-"""
-_ON_THESE_SETS = """
-SELECT evaluation_id FROM evaluation WHERE set_digest IN (SELECT unnest($sets::VARCHAR[]))
 """
 Pools = dict[str, list[list[str]]]  # both evaluations of each pair, by the digest of all
 
@@ -130,9 +128,9 @@ def without_figures(con: duckdb.DuckDBPyConnection, pools: Pools) -> Pools:
     return {pool: pairs for pool, pairs in pools.items() if pool not in stored}
 
 
-def refresh(con: duckdb.DuckDBPyConnection, sets: Collection[str] | None = None) -> None:
-    """Make the figures that are missing, in a transaction; with `sets`, those on the cases that
-    these digests name.
+def refresh(con: duckdb.DuckDBPyConnection, only: Collection[str] | None = None) -> None:
+    """Make the figures that are missing, in a transaction; with `only`, those of the pools and looks
+    on the cases of these evaluations.
     """
     with transaction(con):
         pools = pools_to_store(con)
@@ -144,12 +142,10 @@ def refresh(con: duckdb.DuckDBPyConnection, sets: Collection[str] | None = None)
 
         missing = without_figures(con, pools)
         looks = dict(con.execute(_LOOKS_WITHOUT_BOUNDS).fetchall())
-        if sets is not None:
-            rows = con.execute(_ON_THESE_SETS, {"sets": list(sets)}).fetchall()
-            present_ids = {id for (id,) in rows}
+        if only is not None:
             # All evaluations of a pool are on one set, as are those of looks: the first tells it.
-            missing = {pool: pairs for pool, pairs in missing.items() if pairs[0][0] in present_ids}
-            looks = {digest: ids for digest, ids in looks.items() if ids[0] in present_ids}
+            missing = {pool: pairs for pool, pairs in missing.items() if pairs[0][0] in only}
+            looks = {digest: ids for digest, ids in looks.items() if ids[0] in only}
 
         for pool, pairs in missing.items():
             insert_rows(con, "pooled_metric", pool_rows(con, pool, pairs))
@@ -166,9 +162,9 @@ def refresh_after(con: duckdb.DuckDBPyConnection, ids: Collection[str]) -> None:
     for the next command that shows them.
     """
     values = {"ids": list(ids), "most": AT_EACH_LANDING}
-    sets = [digest for (digest,) in con.execute(_SETS_TO_JUDGE, values).fetchall()]
-    if sets:
-        refresh(con, sets)
+    on_these_sets = {id for (id,) in con.execute(_TO_JUDGE, values).fetchall()}
+    if on_these_sets:
+        refresh(con, on_these_sets)
 
 
 def pool_rows(

@@ -25,9 +25,8 @@ Key = tuple[Any, ...]
 
 
 def wrong_pairs(con: duckdb.DuckDBPyConnection) -> list[Key]:
-    """Figures of pairs that predictions do not give, by the columns of their key.
-
-    Of the pairs that have figures; `pairs_agree` and its like name those that have none.
+    """Figures of pairs that predictions do not give, by the columns of their key, of the pairs that
+    have figures; `pairs_agree` and its like name those that have none.
     """
     wrong = []
     for table in TABLES:
@@ -67,18 +66,18 @@ def _differing(
     stored: duckdb.DuckDBPyConnection, recomputed: Iterable[Row], keys: Sequence[str]
 ) -> list[Key]:
     """The keys of rows that are there once alone, or differ by over 1e-9."""
-    of_stored = {tuple(row[key] for key in keys): row for row in as_dicts(stored)}
-    of_recomputed = {tuple(row[key] for key in keys): row for row in recomputed}
+    first, second = (
+        {tuple(row[key] for key in keys): row for row in rows}
+        for rows in (as_dicts(stored), recomputed)
+    )
     return [
         key
-        for key in of_stored.keys() | of_recomputed.keys()
-        if not _alike(of_stored.get(key), of_recomputed.get(key))
+        for key in first.keys() | second.keys()
+        if not _alike(first.get(key, {}), second.get(key, {}))
     ]
 
 
-def _alike(row: Row | None, other: Row | None) -> bool:
-    if row is None or other is None:
-        return False
+def _alike(row: Row, other: Row) -> bool:
     return row.keys() == other.keys() and all(
         abs(value - other[name]) <= 1e-9
         if isinstance(value, float) and isinstance(other[name], float)
