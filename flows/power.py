@@ -64,7 +64,7 @@ FIGURES = {
 MEASURED = """
 SELECT
     base_model, recipe, cases, groups,
-    training_component, group_component, cell_component, qualifies
+    [training_component, group_component, cell_component] AS components, qualifies
 FROM quantization_summary
 WHERE evaluation_set = 'test' AND rule = $rule AND metric = $metric
     AND training_component IS NOT NULL
@@ -89,11 +89,9 @@ class Measured:
     qualifies: bool | None = True
 
     def at(self, size: float) -> Components:
-        """The components on units of `size` cases.
-
-        What a training adds to all cases stays. What groups and cells add is a mean over the cases
-        of a group, whose variance is in proportion to (1 + (n - 1) CLUSTERING) / n with n cases
-        (Kish, Survey Sampling (1965), section 5.4).
+        """The components on units of `size` cases. What groups and cells add is a mean over the n
+        cases of a group, whose variance is in proportion to (1 + (n - 1) CLUSTERING) / n (Kish,
+        Survey Sampling (1965), section 5.4).
         """
 
         def variance(cases: float) -> float:
@@ -131,10 +129,7 @@ def measured(figure: str) -> list[Measured]:
     if warehouse_path().is_file():
         with contextlib.suppress(Locked):
             rows = query_rows(MEASURED, {"metric": figure, "rule": COMMON_RULES[figure]}).rows
-    return [
-        Measured(model, recipe, cases, groups, (of_training, of_group, of_cell), qualifies)
-        for model, recipe, cases, groups, of_training, of_group, of_cell, qualifies in rows
-    ]
+    return [Measured(*row) for row in rows]
 
 
 def published(figure: str) -> list[Measured]:
@@ -160,10 +155,10 @@ def expected(base_model: str, recipe: str, figure: str, size: float) -> tuple[Co
         place = "the published study"
         rows = usable(published(figure))
 
-    of_training, of_group, of_cell = np.median([row.at(size) for row in rows], axis=0)
+    of_training, of_group, of_cell = np.median([row.at(size) for row in rows], axis=0).tolist()
     recipes = sorted({row.recipe for row in rows})
     names = " and ".join(recipes) if len(recipes) <= MOST_NAMED else f"{len(recipes)} recipes"
-    return (float(of_training), float(of_group), float(of_cell)), f"{names} in {place}"
+    return (of_training, of_group, of_cell), f"{names} in {place}"
 
 
 def shares(
@@ -236,8 +231,8 @@ class PlannedCases:
 def counted_cases(grid: Grid, folder: Path | None) -> tuple[PlannedCases, PlannedCases] | None:
     """All test cases of a grid, and its emergencies; None where the source does not answer.
 
-    `folder`: see `flows.plan.planned_cases`. Embedded cases are counted without their texts: within
-    limits those of each label are exact, and which groups they are of nearly so.
+    `folder`: see `flows.plan.planned_cases`. Embedded cases are counted without their texts: exact by
+    label, and nearly so by group.
     """
     data = grid.data
     if folder is not None:

@@ -38,10 +38,8 @@ BOUNDS = (INVERSE_TEMPERATURE, BIAS, BIAS)
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold on p(ED), and how it does on the calibration cases.
-
-    Of their `n_ed` ED cases at most `allowed_misses` may fall below `value`, and `misses` do;
-    `bound`: lower 95 % bound of the ED recall.
+    """A threshold on p(ED). Of the `n_ed` ED cases of calibration at most `allowed_misses` may fall
+    below `value`, and `misses` do; `bound`: lower 95 % bound of the ED recall.
     """
 
     value: float
@@ -53,8 +51,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class VectorScaling:
-    """softmax(log p / temperature + biases); the last bias is 0, since only differences matter.
-
+    """softmax(log p / temperature + biases); the last bias is 0, since only differences matter;
     `at_bound`: the fit stopped at one of BOUNDS.
     """
 
@@ -90,9 +87,8 @@ def threshold_rule(p: ArrayLike, threshold: float) -> list[Label]:
 
 
 def min_cost_rule(p: ArrayLike, cost_matrix: Costs) -> list[Label]:
-    """The label of least expected cost, argmin_a sum_t p(t) C[t, a] (Elkan, IJCAI 2001).
-
-    `p` (cases, 3) must be calibrated.
+    """The label of least expected cost, argmin_a sum_t p(t) C[t, a] (Elkan, IJCAI 2001), of
+    calibrated p (cases, 3).
     """
     return _label_names((label_probabilities(p) @ cost_array(cost_matrix)).argmin(axis=1))
 
@@ -166,9 +162,8 @@ AT_BOUND = (
 
 @dataclass(frozen=True)
 class ChosenRule:
-    """A rule with the parameters that were fitted on the calibration cases.
-
-    `note` says why it is not available, or what to mind.
+    """A rule with the parameters that were fitted on the calibration cases; `note` says why it is not
+    available, or what to mind.
     """
 
     rule: str
@@ -182,9 +177,7 @@ class ChosenRule:
         return cls(rule, f"not available: {reason}", available=False)
 
     def decide(self, p: ArrayLike, costs: Costs | None = None) -> list[Label] | None:
-        """The rule's decisions on probabilities, shape (cases, 3); None if it is not available.
-        Nothing is fitted here.
-        """
+        """The rule's decisions on probabilities, shape (cases, 3); None if it is not available."""
         if not self.available:
             return None
         if self.threshold is not None:
@@ -196,10 +189,8 @@ class ChosenRule:
 
 @dataclass(frozen=True)
 class RuleRecord:
-    """The rules of one evaluation, in the order RULES.
-
-    `calibration_digest`: of the set that they were chosen on; `chosen_at`: UTC, ISO 8601; `target`:
-    the ED recall that target_recall aims at.
+    """The rules of one evaluation, in the order RULES, and the digest of the set that they were
+    chosen on; `chosen_at`: UTC, ISO 8601; `target`: the ED recall that target_recall aims at.
     """
 
     rules: dict[str, ChosenRule]
@@ -257,12 +248,11 @@ def _min_cost_rule(p: ArrayLike, labels: Sequence[str], costs: Costs | None) -> 
 
 
 def recall_at_over_triage(p: ArrayLike, labels: Sequence[str], over_triage: float) -> float:
-    """The highest ED recall of a threshold on p(ED) whose over-triage is at most `over_triage`.
+    """The highest ED recall of a threshold on p(ED), as under the rule target_recall, whose
+    over-triage is at most `over_triage`; p (cases, 3).
 
-    `p` of shape (cases, 3). Below the threshold the more probable of GP and HOME is answered, as
-    under the rule target_recall. Over-triage is the share of all cases that are sent somewhere more
-    urgent than labelled, GP instead of HOME included; where these alone are too many, the recall
-    is 0. NaN without an ED case.
+    Over-triage is the share of all cases that are sent somewhere more urgent than labelled, GP
+    instead of HOME included; where these alone are too many, the recall is 0. NaN without an ED case.
     """
     values = label_probabilities(p)
     truth = label_codes(labels)
@@ -315,7 +305,7 @@ def judge_conformal(
     the table `conformal`, None where there is nothing to count.
 
     Of either set the label probabilities, shape (cases, 3), and the labels; `groups`: of the judged
-    cases. Intervals are 95 %. `caveat`: why the miss rate is not guaranteed, EXTERNAL or MOVED.
+    cases; `caveat`: why the miss rate is not guaranteed, EXTERNAL or MOVED.
     """
     calibration_p = label_probabilities(calibration[0])
     calibration_truth = label_codes(calibration[1])

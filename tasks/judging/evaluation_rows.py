@@ -157,6 +157,19 @@ def judged_rows(evaluation: Evaluation, scores: EvaluationScores) -> dict[str, R
     judged = JudgedScores(evaluation, scores)
     gates, verdict = _gates(judged)
     of_dropout = _dropout_rows(judged)
+    of_calibration = probability_table(scores.calibration), [c.label for c in scores.calibration]
+    # Why conformal sets have no guarantee on these cases.
+    caveat = joined_notes(
+        MOVED if evaluation.is_moved else None, EXTERNAL if evaluation.name != "test" else None
+    )
+    conformal = judge_conformal(
+        of_calibration,
+        (judged.p, judged.labels),
+        evaluation.scoring.conformal_miss_rate,
+        judged.groups,
+        judged.seed,
+        caveat,
+    )
     of_scores = _score_rows(judged)
     metrics = [*_rule_metric_rows(judged), *_further_metric_rows(judged), *of_scores.pop("metric")]
     rows = {
@@ -166,7 +179,7 @@ def judged_rows(evaluation: Evaluation, scores: EvaluationScores) -> dict[str, R
         "decision_rule": rule_rows(scores.rules, scores.manifest.test_scored_at),
         "gate": gates,
         "reliability": reliability_rows(judged.labels, judged.p[:, 0]),
-        "conformal": [_conformal_row(judged)],
+        "conformal": [conformal],
         **of_dropout,
         **of_scores,
     }
@@ -428,20 +441,3 @@ def primary_votes(rule: ChosenRule, p: Floats, costs: Costs | None = None) -> Ro
     majorities = [LABELS[place] for place in shares.argmax(axis=1)]
     columns = (majorities, shares.max(axis=1).tolist(), entropy_nats(shares).tolist())
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _conformal_row(judged: JudgedScores) -> Row:
-    """The conformal sets of the judged set, and why they have no guarantee on its cases."""
-    evaluation = judged.evaluation
-    calibration = judged.scores.calibration
-    return judge_conformal(
-        (probability_table(calibration), [case.label for case in calibration]),
-        (judged.p, judged.labels),
-        evaluation.scoring.conformal_miss_rate,
-        judged.groups,
-        judged.seed,
-        caveat=joined_notes(
-            MOVED if evaluation.is_moved else None,
-            EXTERNAL if evaluation.name != "test" else None,
-        ),
-    )

@@ -83,9 +83,9 @@ def metric_row(
 ) -> Row:
     """One metric of one set, as a row of the table `metric` without its keys.
 
-    `n`: the denominator of a proportion, otherwise the number of cases. `interval`: the one that is
-    shown; `exact` (of a proportion) and `clustered` (where cases have groups): those to stand beside
-    it. The note says why there is no value or no interval, and what is assumed.
+    `n`: the denominator of a proportion, otherwise the number of cases; `interval`: the one that is
+    shown, beside which `exact` (of a proportion) and `clustered` (of groups) stand. The note says
+    why there is no value or no interval, and what is assumed.
     """
     low, high, method = interval or (None, None, "none")
     return {
@@ -219,7 +219,7 @@ class UnitDraws:
         cls, features: ArrayLike, groups: Groups | None, seed: int, resamples: int = 2000
     ) -> UnitDraws:
         """`features` (cases, k): all that the statistics read of a case. Units are numbered by
-        their sums, so that neither the order of cases nor the names of groups change a resample.
+        their sums, so that neither the order of cases nor names of groups change a resample.
         """
         values = np.asarray(features, dtype=np.float64)
         codes, clustered = unit_codes(groups, len(values))

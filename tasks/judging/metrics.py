@@ -219,9 +219,8 @@ def share_metric(
 ) -> Row:
     """The share of `hits`, shape (cases,), with the wider of its intervals; without a case neither.
 
-    `hits`: booleans, or weights in [0, 1] of cases that count in part; `groups`: each case's group,
-    or None; `among`: booleans, the cases that count at all. A note says where the interval assumes
-    independent cases.
+    `hits`: booleans, or weights in [0, 1] of cases that count in part; `among`: booleans, the cases
+    that count at all. A note says where the interval assumes independent cases.
     """
     weights = np.asarray(hits, dtype=np.float64)
     if among is not None:
@@ -262,9 +261,7 @@ def subgroup_rows(subgroups: Sequence[Mapping[str, str]]) -> dict[Subgroup, Ints
 
 
 def few_of_subgroup(cases: int, kind: str) -> str:
-    """Why a subgroup with so few cases has no metric: an interval would span most of what is
-    possible.
-    """
+    """Why a subgroup has no metric: an interval of so few cases spans most of what is possible."""
     return f"{cases} {kind} of this subgroup are too few (it needs {MIN_UNITS})"
 
 
@@ -277,9 +274,7 @@ def subgroup_metrics(
     seed: int = 0,
 ) -> dict[Subgroup, Rows]:
     """Every metric of METRICS in each subgroup, with the same kinds of interval as the whole set's.
-
-    All subgroups share one set of resamples of the whole set. The `n` of a metric of a class that
-    is not available counts the subgroup's cases of that class.
+    The `n` of a class's metric that is not available counts the subgroup's cases of that class.
     """
     if not rows:
         return {}

@@ -72,10 +72,9 @@ def summarise_passes(p: ArrayLike, review_entropy: float = 0.3) -> Rows:
 
 def passes_are_distinct(log_p: ArrayLike) -> bool:
     """Whether no two passes of log-probabilities (passes, cases, 3) are equal: dropout is on, and no
-    mask is used twice.
+    mask is used twice. Raises BadInput for a value that is not finite.
 
-    Probabilities would not do: a confident model's are rounded to 1 and 0 in every pass. Raises
-    BadInput for a value that is not finite.
+    Probabilities would not do: a confident model's are rounded to 1 and 0 in every pass.
     """
     values = np.asarray(log_p)
     if not np.isfinite(values).all():
@@ -87,10 +86,8 @@ def passes_are_distinct(log_p: ArrayLike) -> bool:
 
 def aurc(uncertainty: ArrayLike, wrong: ArrayLike) -> float:
     """Area under the risk-coverage curve: the error rate among the k least uncertain cases, on
-    average over k = 1..n (Geifman et al., 2019). Both arguments have shape (cases,).
-
-    Lower is better. Ties count with their average over all orders, so that the order of cases
-    decides nothing.
+    average over k = 1..n (Geifman et al., 2019); lower is better. Ties count with their average over
+    all orders. Both arguments have shape (cases,).
     """
     # Tied cases share the mean error of their tie.
     codes = np.unique(np.asarray(uncertainty), return_inverse=True)[1]
@@ -100,10 +97,8 @@ def aurc(uncertainty: ArrayLike, wrong: ArrayLike) -> float:
 
 
 def flag_most_uncertain(uncertainty: ArrayLike, load: float) -> Floats:
-    """Weights in [0, 1], shape (cases,), that flag the share `load` of most uncertain cases.
-
-    Tied cases share the remaining load equally. Pass the result to `judge_flag` to compare scores
-    at the load of another flag.
+    """Weights in [0, 1], shape (cases,), that flag the share `load` of most uncertain cases; tied
+    cases share the remaining load equally.
     """
     scores = np.asarray(uncertainty, dtype=np.float64)
     above = (scores[None, :] > scores[:, None]).sum(axis=1)

@@ -21,14 +21,12 @@ def draw(rng, n):
     return truth, p, [("ED", "GP", "HOME")[t] for t in truth]
 
 
-@pytest.mark.parametrize(("n", "miss_rate"), [(19, 0.05), (39, 0.05), (30, 0.1), (57, 0.05)])
+@pytest.mark.parametrize(("n", "miss_rate"), [(19, 0.05), (30, 0.1), (57, 0.05)])
 def test_the_miss_rate_is_guaranteed_over_calibration_sets_and_is_not_wasted(n, miss_rate):
     """At n = 19 and 0.05 the rate is exactly 1/20; one rank further, as the target rule goes, it would be 2/20."""
     rng = np.random.default_rng(n)
-    scores = rng.random((40_000, n))
-    new = rng.random(40_000)
-    thresholds = np.array([conformal_threshold(row, miss_rate) for row in scores[:4000]])
-    missed = (new[:4000] < thresholds).mean()
+    thresholds = np.array([conformal_threshold(row, miss_rate) for row in rng.random((4000, n))])
+    missed = (rng.random(4000) < thresholds).mean()
     expected = np.floor(miss_rate * (n + 1) + 1e-9) / (n + 1)
     assert expected <= miss_rate
     assert missed == pytest.approx(expected, abs=3.5 * np.sqrt(miss_rate / 4000))

@@ -21,7 +21,6 @@ from tasks.judging.decision_rules import (
 from tasks.judging.evaluation_rows import rule_rows
 from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import metric_values
-from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
 COSTS = [[1, 100, 100], [2, 1, 10], [2, 3, 1]]
@@ -46,6 +45,7 @@ def test_ties_go_to_the_more_urgent_label():
     third = [[1 / 3, 1 / 3, 1 / 3], [0.2, 0.4, 0.4]]
     assert argmax_rule(third) == ["ED", "GP"]
     assert threshold_rule([[0.2, 0.4, 0.4]], 0.3) == ["GP"]
+    assert threshold_rule([[0.3, 0.5, 0.2], [0.29, 0.5, 0.21], [0.1, 0.2, 0.7]], 0.3) == ["ED", "GP", "HOME"]
     assert min_cost_rule(third, np.ones((3, 3))) == ["ED", "ED"]
 
 
@@ -67,7 +67,7 @@ def test_allowed_misses_are_the_floor_of_the_formula_despite_rounding(n_ed, targ
     assert (threshold.allowed_misses, threshold.misses, threshold.n_ed) == (allowed, allowed, n_ed)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(LABELS), st.integers(0, 20)), min_size=1, max_size=60),
     st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.98]),
@@ -87,11 +87,6 @@ def test_the_threshold_is_the_highest_one_with_few_enough_misses(cases, target):
     assert threshold.misses == (of_ed < highest).sum() <= allowed
 
 
-def test_the_threshold_decides_ed_at_and_above_it():
-    p = [[0.3, 0.5, 0.2], [0.29, 0.5, 0.21], [0.1, 0.2, 0.7]]
-    assert threshold_rule(p, 0.3) == ["ED", "GP", "HOME"]
-
-
 def test_the_bound_of_the_threshold_holds_in_95_of_100_calibration_sets():
     """True recall of the chosen threshold against its one-sided 97.5 % bound, for a known score distribution."""
     rng = np.random.default_rng(0)
@@ -102,7 +97,7 @@ def test_the_bound_of_the_threshold_holds_in_95_of_100_calibration_sets():
     assert 0.95 <= holding_sets / 400 < 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0.001, 1), min_size=3, max_size=3))
 def test_minimum_cost_is_the_cheapest_of_three_by_hand(weights):
     p = np.array(weights) / sum(weights)
@@ -132,25 +127,13 @@ def test_vector_scaling_finds_the_temperature_and_biases_that_were_planted():
     assert fit.biases == pytest.approx(tuple(biases), abs=0.1) and not fit.at_bound
     assert np.abs(fit.apply(distorted) - np.exp(true_log)).max() < 0.03
 
-
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(12, 200))
-def test_vector_scaling_is_at_the_optimum(seed, n):
-    p, labels = scored(n, seed, spread=0.7)
-    x = log_probabilities(p)
-    truth = np.arange(n) % 3
-    fit = fit_vector_scaling(x, labels)
-
     def nll(temperature, biases):
-        return -log_softmax(x / temperature + biases, axis=1)[np.arange(n), truth].mean()
+        return -log_softmax(distorted / temperature + biases, axis=1)[np.arange(20_000), drawn].mean()
 
     best = nll(fit.temperature, np.array(fit.biases))
-    rng = np.random.default_rng(seed)
-
-    if not fit.at_bound:
-        for step in rng.normal(scale=0.05, size=(20, 3)):
-            inverse = max(1 / fit.temperature + step[0], 0.05)
-            assert best <= nll(1 / inverse, np.array(fit.biases) + np.array([step[1], step[2], 0])) + 1e-9
+    for step in rng.normal(scale=0.05, size=(10, 3)) * [0.2, 1, 1]:
+        biases_beside = np.append(np.array(fit.biases[:2]) + step[1:], 0)
+        assert best <= nll(1 / (1 / fit.temperature + step[0]), biases_beside) + 1e-9
 
 
 def test_separable_calibration_stops_at_its_bound_and_says_so():
@@ -159,6 +142,8 @@ def test_separable_calibration_stops_at_its_bound_and_says_so():
     assert fit.at_bound and fit.temperature == pytest.approx(0.1)
     rules = chosen_rules(p, ["ED", "GP", "HOME"] * 4, costs=COSTS).rules
     assert "stopped at its bound" in rules["min_cost"].note
+    certain = chosen_rules(np.eye(3)[[0, 1, 2] * 4], ["ED", "GP", "HOME"] * 4, costs=COSTS).rules["min_cost"]
+    assert certain.decide(np.eye(3), COSTS) == ["ED", "GP", "HOME"], "a probability of 0 has a logarithm"
 
 
 def test_stored_rules_stand_side_by_side_and_decide_as_their_parts_do_to_the_last_bit():
@@ -201,16 +186,6 @@ def test_a_rule_that_is_not_available_says_why_and_decides_nothing():
         assert [rule.decide(p, COSTS) for rule in record.rules.values()] == [argmax_rule(p), None, None]
 
 
-def test_nan_is_refused_in_a_sentence():
-    with pytest.raises(BadInput, match="not finite"):
-        argmax_rule([[math.nan, 0.5, 0.5]])
-
-
-def test_a_probability_rounded_to_zero_stays_usable():
-    logs = log_probabilities([[0.0, 1.0, 0.0]])
-    assert np.isfinite(logs).all() and logs[0, 0] < -27
-
-
 def by_hand(p, labels, limit: float) -> float:
     """The best recall among the decisions of the rule at every threshold, by the project's own metrics."""
     best = 0.0
@@ -221,7 +196,7 @@ def by_hand(p, labels, limit: float) -> float:
     return best
 
 
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0.01, 0.1, 0.3, 0.5, 0.9]))
 def test_it_is_the_best_threshold_of_the_rule_within_the_over_triage(seed, limit):
     rng = np.random.default_rng(seed)

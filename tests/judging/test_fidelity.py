@@ -70,7 +70,7 @@ def test_standard_errors_are_those_of_a_bootstrap_over_the_cases():
         return Predicted(values, values[:, :3], nll.sum(), int(tokens.sum()), np.stack([nll, tokens], axis=1))
 
     figures = fidelity_figures(of(logits, before), of(other, after))["vocabulary"]
-    drawn = rng.integers(0, count, (2000, count))
+    drawn = rng.integers(0, count, (1000, count))
     kl = divergences(logits, other)
     same = np.argmax(logits, axis=1) == np.argmax(other, axis=1)
     ratio = np.exp((after - before)[drawn].sum(axis=1) / tokens[drawn].sum(axis=1))

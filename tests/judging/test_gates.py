@@ -27,7 +27,7 @@ def states(*args, **options):
     return {gate.gate: gate.state for gate in gates} | {"verdict": verdict}
 
 
-@pytest.mark.parametrize(("misses", "n"), [(0, 72), (1, 110), (2, 142), (5, 230), (9, 338)])
+@pytest.mark.parametrize(("misses", "n"), [(0, 72), (1, 110), (9, 338)])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_enough_emergencies_pass_and_one_fewer_is_provisional(misses, n, grouped):
     labels, decisions = emergencies(n, misses)
@@ -106,7 +106,7 @@ def test_gates_carry_counts_bound_method_and_what_they_assume():
     assert f2.successes is None and f2.n == 210 and "assumes independent cases" in f2.note
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_the_verdict_follows_from_the_states(seed, grouped):
     rng = np.random.default_rng(seed)

@@ -27,7 +27,7 @@ from tests.bench.common import run
 from tests.published.figures import FOLDER, VIEWS
 from warehouse.comparison.cells import judged_cases
 from warehouse.comparison.differences import METRICS, differences
-from warehouse.comparison.pools import adapter_rows_in
+from warehouse.comparison.pools import adapter_rows
 from warehouse.connect import quoted, reading
 from warehouse.health import bring_up_to_date
 from warehouse.landing import PACK, LandingManifest, copy_folder, is_pack, kind_of, landing_folders, unpack
@@ -114,7 +114,7 @@ def publish(study: str, folder: Path, database: Path | None = None) -> None:
         rows = con.sql(statement, params={"study": study}).to_arrow_table()
         if len(rows):
             pq.write_table(rows, path, compression="zstd")
-        if adapters := adapter_rows_in(con, ids):
+        if adapters := adapter_rows(ids, database=database):
             _publish_means(adapters, folder / f"{PRECISION_MEANS}.parquet")
         if beside := rows_beside_linear(con, ids):
             path = folder / f"{AGAINST_LINEAR}.parquet"

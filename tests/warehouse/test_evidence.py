@@ -39,9 +39,8 @@ def test_the_best_constant_answer_is_the_most_frequent_label(tmp_path):
     assert row == ["HOME", 0.6, pytest.approx(f1_score([c[0] for c in cases], ["HOME"] * 100, average="macro"))]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_flips_are_what_pandas_counts(seed, tmp_path):
-    four, eight = pair_of_cases(200, seed)
+def test_flips_are_what_pandas_counts(tmp_path):
+    four, eight = pair_of_cases(200, 1)
     load_pair(tmp_path, four, eight)
     (row,) = query("FROM flips").itertuples(index=False)
     label, before, after = ([c[i] for c in cases] for cases, i in ((four, 0), (eight, 2), (four, 2)))

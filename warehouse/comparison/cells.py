@@ -56,8 +56,7 @@ FROM prediction JOIN listed USING (evaluation_id) JOIN evaluation USING (evaluat
 @dataclass(frozen=True)
 class Measured:
     """A metric of several models: values (models,), and influences (models, units), what each unit
-    adds to a value. `behind`: how many units hold cases that the metric is computed from; macro-F1
-    and the AUROC: of the rarest kind.
+    adds to a value; `behind`: as in UnitCounts.
     """
 
     values: Floats
@@ -67,8 +66,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Cells:
-    """Confusion tables of every unit and model, (units, models, 3, 3):
-    row = truth, column = decision.
+    """Confusion tables of every unit and model, (units, models, 3, 3): row = truth, column = decision.
 
     `placed`: sums of placements by the probability of ED, (units, models, 2): over emergencies, and
     over the other cases; `losses`: sums over cases, (units, models).

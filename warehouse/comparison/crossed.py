@@ -46,7 +46,6 @@ class Crossed:
     components: Components
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Student's interval of this level around the difference."""
         half = float(student_quantile((1 + level) / 2, self.freedom)) * self.error
         return self.difference - half, self.difference + half
 
@@ -142,10 +141,8 @@ def needed(
     trainings: int, units: int, components: Components, margin: float
 ) -> tuple[int | None, int | None]:
     """How many more trainings, with these units, and how many more units, with these trainings, make
-    half of the expected interval at most `margin`.
-
-    None where no number up to MOST_SEEDS or MOST_GROUPS does; for trainings also where there is one,
-    which does not tell how trainings differ.
+    half of the expected interval at most `margin`; None where no number up to MOST_SEEDS or
+    MOST_GROUPS does, and for trainings where there is one, which does not tell how they differ.
     """
     more_seeds = None
     if trainings > 1:
@@ -167,8 +164,7 @@ def verdict_on(metric: str, low: float, high: float, margin: float) -> str:
 
 def in_words(row: Any) -> str:
     """The verdict of a row of `quantization_summary`, or of one with its columns, as it is printed:
-    `cannot conclude: at least 2 more seeds` names what takes the smaller share of what there is. It is
-    the least: with so many the expected interval is as narrow as the margin allows.
+    `cannot conclude: at least 2 more seeds` names what takes the smaller share of what there is.
     """
     points = f"{100 * row.margin:g} points"
     if row.verdict != CANNOT_CONCLUDE:

@@ -12,6 +12,7 @@ DuckDB alone at the top, so that a command which finds all figures loads no NumP
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -201,7 +202,7 @@ def _means(
 
 
 def adapter_rows(
-    only: Collection[str] | None = None, reference: str = "bf16"
+    only: Collection[str] | None = None, reference: str = "bf16", database: Path | None = None
 ) -> list[dict[str, Any]]:
     """A precision against its reference, the mean over the adapters of a recipe that were judged at
     both: a row per recipe, source precision (`adapter`, e.g. `from 8bit`), set, precision, rule and
@@ -214,18 +215,12 @@ def adapter_rows(
     `value_4bit` is that of the precision, `value_8bit` that of the `reference`, and all else as in
     `pooled_metric`; `reference_note` says what cannot follow from the reference.
     """
-    with reading() as con:
-        return adapter_rows_in(con, only, reference)
-
-
-def adapter_rows_in(
-    con: duckdb.DuckDBPyConnection, only: Collection[str] | None = None, reference: str = "bf16"
-) -> list[dict[str, Any]]:
     ids = None if only is None else sorted(only)
     rows: list[dict[str, Any]] = []
-    for recipe in as_dicts(con.execute(_ADAPTERS, {"ids": ids, "reference": reference})):
-        pairs = recipe.pop("pairs")
-        rows += _means(con, pairs, [(recipe, range(len(pairs)))])
+    with reading(database) as con:
+        for recipe in as_dicts(con.execute(_ADAPTERS, {"ids": ids, "reference": reference})):
+            pairs = recipe.pop("pairs")
+            rows += _means(con, pairs, [(recipe, range(len(pairs)))])
     return rows
 
 
