@@ -17,7 +17,6 @@ from tasks.judging.point_metrics import label_codes
 from tasks.judging.score_metrics import ClassScores, decision_curve, net_benefits, reliability_rows, score_metrics
 from tasks.spec import SCORING_VERSION
 from warehouse import health
-from warehouse.comparison import reproduced
 from warehouse.connect import reading
 from warehouse.landing import write_landing
 from warehouse.load import load_all, load_landings
@@ -149,8 +148,8 @@ def offending_rows(con: duckdb.DuckDBPyConnection, audit: str) -> int:
     """How many rows one audit finds."""
     computed = {
         "duplicate_keys": health._duplicate_keys,
-        "pairs_are_reproduced": reproduced.wrong_pairs,
-        "pools_are_reproduced": reproduced.wrong_pools,
+        "pairs_are_reproduced": health.wrong_pairs,
+        "pools_are_reproduced": health.wrong_pools,
     }
     if audit in computed:
         return len(computed[audit](con))
