@@ -3,12 +3,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import brier_score_loss
 
-from tasks.judging.score_metrics import EDGES, calibration_table, equal_mass_bins, reliability_rows
+from tasks.judging.score_metrics import EDGES, calibration_table, reliability_rows
 from tasks.spec import LABELS
 
 
@@ -55,17 +53,6 @@ def test_brier_and_ece_equal_scikit_learn_and_a_direct_sum_on_random_tables(tabl
             eces += values[name] is not None
 
     assert eces >= 0.08 * tables
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=200), st.integers(0, 2**32 - 1))
-def test_bins_keep_equal_scores_together_and_ignore_the_order_of_cases(values, seed):
-    scores = np.array(values) / 30
-    bins = equal_mass_bins(scores)
-    shuffle = np.random.default_rng(seed).permutation(len(scores))
-    assert (equal_mass_bins(scores[shuffle]) == bins[shuffle]).all()
-    assert all(len(set(bins[scores == v])) == 1 for v in set(scores))
-    assert (np.diff(bins[np.argsort(scores, kind="stable")]) >= 0).all() and bins.max() < 10
 
 
 def test_below_300_cases_there_is_no_ece_but_a_brier_score():

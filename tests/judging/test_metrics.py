@@ -131,36 +131,40 @@ def by_name(*args, **options):
     return {row["metric"]: SimpleNamespace(**row) for row in metric_table(*args, **options)}
 
 
-def test_an_absent_class_is_not_available_and_never_zero():
-    rows = by_name(["GP", "HOME"] * 20, ["GP", "ED"] * 20, costs=COSTS)
-    for name in ("ed_precision", "ed_recall", "ed_f1", "ed_f2", "ed_false_negative_rate"):
-        assert rows[name].value is None and rows[name].low is None
-        assert rows[name].note == "not available: no ED case in this set"
-    assert rows["macro_f1"].value == pytest.approx(0.5)
-    assert rows["macro_f1"].note.startswith("over the classes present: GP, HOME")
+NO_COSTS = "not available: no cost matrix"
+NO_SKILL = "not available: always-ED costs no more than perfect decisions on these cases"
+NO_BOOTSTRAP = "no interval: 1 case is too few for a bootstrap (it needs 10)"
 
 
-def test_a_label_never_decided_has_no_precision_but_a_true_zero_f2():
-    rows = by_name(["ED", "GP", "HOME"] * 20, ["GP", "GP", "HOME"] * 20)
-    assert rows["ed_precision"].value is None and rows["ed_precision"].note == "not available: no case was decided ED"
-    assert (rows["ed_recall"].value, rows["ed_f2"].value, rows["ed_false_negative_rate"].value) == (0, 0, 1)
-
-
-def test_an_empty_set_has_no_result_at_all():
-    """An all-zero confusion matrix must not read as accuracy 0."""
-    rows = by_name([], [], costs=COSTS)
+@pytest.mark.parametrize(
+    ("labels", "decisions", "costs", "expected"),
+    [
+        # an absent class is not available and never zero
+        (
+            ["GP", "HOME"] * 20, ["GP", "ED"] * 20, COSTS,
+            {f"ed_{name}": (None, "not available: no ED case in this set") for name in ("recall", "precision", "f2")}
+            | {"ed_false_negative_rate": (None, "not available: no ED case in this set")}
+            | {"macro_f1": (0.5, "over the classes present: GP, HOME; assumes independent cases")},
+        ),
+        # a label never decided has no precision but a true zero F2
+        (
+            ["ED", "GP", "HOME"] * 20, ["GP", "GP", "HOME"] * 20, None,
+            {"ed_precision": (None, "not available: no case was decided ED"), "ed_f2": (0, "assumes independent cases")}
+            | {"expected_cost": (None, NO_COSTS), "cost_skill": (None, NO_COSTS)},
+        ),
+        # all of nothing must not read as accuracy 0
+        ([], [], COSTS, dict.fromkeys(METRICS, (None, "not available: no cases"))),
+        (["ED"], ["ED"], COSTS, {"ed_f2": (1, NO_BOOTSTRAP), "cost_skill": (None, NO_SKILL)}),
+    ],
+    ids=["an absent class", "a label never decided", "no cases", "one case"],
+)  # fmt: skip
+def test_what_a_set_cannot_give_has_no_value_and_a_reason(labels, decisions, costs, expected):
+    rows = by_name(labels, decisions, costs=costs)
     assert list(rows) == list(METRICS)
-    assert all(r.value is None and r.note == "not available: no cases" for r in rows.values())
-
-
-def test_a_set_with_one_case_has_exact_intervals_and_no_bootstrap():
-    rows = by_name(["ED"], ["ED"], costs=COSTS)
-    assert (rows["ed_recall"].low, rows["ed_recall"].high) == (pytest.approx(0.025), 1)
-    assert rows["ed_f2"].value == 1 and rows["ed_f2"].low is None
-    assert rows["ed_f2"].note == "no interval: 1 case is too few for a bootstrap (it needs 10)"
-    assert rows["cost_skill"].note == "not available: always-ED costs no more than perfect decisions on these cases"
-    without = by_name(["ED", "GP"] * 10, ["ED", "GP"] * 10)
-    assert without["expected_cost"].note == without["cost_skill"].note == "not available: no cost matrix"
+    assert {name: (rows[name].value, rows[name].note) for name in expected} == expected
+    assert all(row.low is None for row in rows.values() if row.value is None or "no interval" in row.note)
+    if len(labels) == 1:
+        assert (rows["ed_recall"].low, rows["ed_recall"].high) == (pytest.approx(0.025), 1)
 
 
 def test_without_groups_each_class_keeps_its_number_of_cases_in_every_resample():

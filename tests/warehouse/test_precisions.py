@@ -121,7 +121,7 @@ def test_its_figures_and_intervals_are_those_of_its_pair_by_the_rule_of_the_metr
 
 def test_the_frontier_is_what_no_other_precision_beats(tmp_path):
     for i, name in enumerate(BYTES):
-        land(tmp_path, name, noisy(10 + i, 0.7))
+        land(tmp_path, name, noisy(30 + i, 0.7))
 
     load_all(tmp_path)
     rows = query("SELECT * REPLACE (coalesce(dominated_by, '') AS dominated_by) FROM frontier")
