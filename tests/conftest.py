@@ -1,9 +1,12 @@
 """Shared set-up: a fast BLAS before MLX is first imported, a home of its own for every test, and who runs which file."""
 
+import atexit
 import compileall
 import importlib.util
 import os
+import shutil
 import sys
+import tempfile
 from importlib import import_module
 from pathlib import Path
 from threading import Event
@@ -49,6 +52,8 @@ if is_mac():
     prepare_for_a_mac()
 if "PYTEST_XDIST_WORKER" not in os.environ:  # before the workers of pytest-xdist start
     compile_libraries_once()
+    os.environ["TESTS_MADE_ONCE"] = tempfile.mkdtemp(prefix="triage-tests-")
+    atexit.register(shutil.rmtree, os.environ["TESTS_MADE_ONCE"], ignore_errors=True)
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # side by side: each its share of the cores
     share_cores(max(1, (os.cpu_count() or 1) // int(workers)))
 os.environ["MLX_ENABLE_TF32"] = "0"  # as in the child processes; read when MLX is imported

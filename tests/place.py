@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import shutil
@@ -10,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 import psutil
+from filelock import FileLock
 
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grids.grid import load_grid
@@ -28,8 +27,12 @@ from tests.migrated import migrated_file
 from warehouse.connect import FILE
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENT = "from tasks.models.sources import fetch; fetch.PROBE_SECONDS = 60.0\n"  # as long as a busy machine needs
+USES_SERVER = (
+    "from deployments import prefect_api; prefect_api.SECONDS = 60.0\n"  # in which it says its version
+    "from flows.cli.start import main; main()"
+)
 
+MADE_ONCE = "TESTS_MADE_ONCE"  # the folder of what all processes of the tests copy
 STARTS_PREFECT = (("sweep",), ("search",), ("up",))
 TRAINS = (("sweep", "smoke"), ("search", "smoke"))
 
@@ -39,25 +42,36 @@ def changed(row: Any, **columns: Any) -> Any:
     return type(row)(**vars(row) | columns)
 
 
-@cache
-def prefect_database() -> Path:
+def made_once(make: Callable[[Path], object]) -> Callable[[], Path]:
+    """A folder that `make` fills, in one of the processes of the tests (conftest.py makes the place)."""
+
+    @cache
+    def folder() -> Path:
+        path = Path(os.environ[MADE_ONCE]) / make.__name__
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                making = path.with_suffix(".new")
+                shutil.rmtree(making, ignore_errors=True)
+                making.mkdir()
+                make(making)
+                making.rename(path)
+        return path
+
+    return folder
+
+
+@made_once
+def prefect_home(folder: Path) -> None:
     """Prefect's database as a server's first start leaves it, to be copied: making one takes 4 s of processor time."""
-    folder = Path(tempfile.mkdtemp(prefix="triage-prefect-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
     subprocess.run(upgrade, env=os.environ | {"PREFECT_HOME": str(folder)}, check=True, capture_output=True)
-    (database,) = folder.glob("prefect.db")
-    return database
 
 
-@cache
-def smoke_home() -> Path:
+@made_once
+def smoke_home(folder: Path) -> None:
     """A home with the smoke grid's cases and an empty warehouse, to be copied: that takes 6 s of processor time."""
-    folder = Path(tempfile.mkdtemp(prefix="triage-home-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     prepare_dataset(load_grid("smoke", []).data, folder)
     (folder / FILE).write_bytes(migrated_file())
-    return folder
 
 
 def triage() -> None:
@@ -87,15 +101,29 @@ def process_environments() -> Iterator[tuple[int, dict[str, str]]]:
 
 
 @dataclass
+class Server:
+    """A Prefect server that several commands use: its address, and the folder of its database."""
+
+    url: str
+    home: Path
+
+
+@dataclass
 class Place:
     """A home, a warehouse and a Prefect home in one folder, and the command run there.
 
     `is_new`: the first command makes everything, as a user's first one does; else what others made is copied.
+    `server`: what its commands use instead of a server of their own, which takes 6 s of processor time.
     """
 
     folder: Path
     command: tuple[str, ...] = ("-m", "flows.cli")
     is_new: bool = False
+    server: Server | None = None
+
+    def __post_init__(self) -> None:
+        if self.server:
+            self.command = ("-c", USES_SERVER)
 
     @property
     def home(self) -> Path:
@@ -118,6 +146,8 @@ class Place:
             "TRIAGE_HOME": self.home, "TRIAGE_WAREHOUSE": self.warehouse, "PREFECT_HOME": self.prefect_home,
             "PYTHONPATH": ROOT, "DO_NOT_TRACK": 1, "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         }  # fmt: skip
+        if self.server:
+            own_values["PREFECT_API_URL"] = self.server.url
         return inherited | {key: str(value) for key, value in own_values.items()}
 
     def use(self, patch: Any) -> None:
@@ -144,7 +174,7 @@ class Place:
         """What this command would need seconds to make, where there is nothing yet."""
         if args[:1] in STARTS_PREFECT and not self.prefect_home.exists():
             self.prefect_home.mkdir()
-            shutil.copy(prefect_database(), self.prefect_home)
+            shutil.copy(prefect_home() / "prefect.db", self.prefect_home)
 
         if args[:2] in TRAINS and not self.home.exists():
             shutil.copytree(smoke_home(), self.home)
@@ -185,12 +215,13 @@ class Place:
 
     def prefect(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of Prefect's own database."""
-        with sqlite3.connect(f"file:{self.prefect_home / 'prefect.db'}?mode=ro", uri=True) as connection:
+        home = self.server.home if self.server else self.prefect_home
+        with sqlite3.connect(f"file:{home / 'prefect.db'}?mode=ro", uri=True) as connection:
             return connection.execute(sql).fetchall()
 
-    def last_steps(self) -> dict[str, tuple[str, int]]:
-        """State name and number of attempts of each step of the latest sweep, by name."""
-        flow = self.prefect("SELECT id FROM flow_run WHERE name LIKE 'sweep%' ORDER BY created DESC LIMIT 1")[0][0]
+    def last_steps(self, grid: str = "smoke") -> dict[str, tuple[str, int]]:
+        """State name and number of attempts of each step of the latest sweep of a grid, by name."""
+        flow = self.prefect(f"SELECT id FROM flow_run WHERE name = 'sweep {grid}' ORDER BY created DESC LIMIT 1")[0][0]
         rows = self.prefect(f"SELECT name, state_name, run_count FROM task_run WHERE flow_run_id = '{flow}'")
         return {name: (state, count) for name, state, count in rows}
 
@@ -199,10 +230,10 @@ class Place:
         (outcome,) = (p for p in (self.home / "experiments").iterdir() if p.name.startswith(f"{cell}-"))
         return outcome
 
-    def copy(self, folder: Path) -> Place:
+    def copy(self, folder: Path, server: Server | None = None) -> Place:
         """The same state elsewhere, to be changed by one test."""
         shutil.copytree(self.folder, folder)
-        return Place(folder)
+        return Place(folder, server=server)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.bench.common import run
 from tests.bench.corpus import MODELS, difference, figures, verdict
 from tests.bench.dropout import agreement
 from tests.place import Place, one_sentence
@@ -46,10 +48,16 @@ def test_a_small_run_prints_its_figures_and_leaves_nothing(name, tmp_path):
         ("corpus", ["smoke"], "no warehouse yet"),
     ],
 )
-def test_a_mistake_is_a_sentence(name, arguments, words, tmp_path):
-    place = Place(tmp_path / "place", ("-m", f"tests.bench.{name}"), is_new=True)
-    result = place.run(*arguments)
-    assert result.returncode == 2 and one_sentence(result.stderr) and words in result.stderr
+def test_a_mistake_is_a_sentence(name, arguments, words, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [name, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        run(getattr(import_module(f"tests.bench.{name}"), name))
+    sentence = capsys.readouterr().err
+    assert (
+        ended.value.code == 2
+        and words in sentence
+        and one_sentence(" ".join(sentence.split()) + "\n")
+    )
 
 
 def sampled(passes, seed, shift=0.0, stretch=1.0, rare=False):

@@ -4,15 +4,18 @@ pytest 9.1 loses these fixtures ("fixture 'smoke' not found") where its command 
 `tests/` itself between two files of this folder (pytest issue 14964): sort the names.
 """
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deployments.prefect_api import api_url
+from deployments.temporary_server import TemporaryServer
 from flows.cli.experiments import find_model
 from flows.serve.app import KeptModel
-from tests.place import ROOT, Place
+from tests.place import ROOT, Place, Server, prefect_home
 from warehouse.landing import merge
 from warehouse.load import load_all
 
@@ -27,6 +30,21 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.C
     """A finished smoke sweep, which tests only read, and what it printed."""
     new_place = Place(tmp_path_factory.mktemp("smoke") / "place", is_new=True)
     return new_place, new_place.run("sweep", "smoke")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Prefect's server, as a sweep starts it, for the commands of tests that are not about it."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(prefect_home() / "prefect.db", folder)
+    running = TemporaryServer(print, lambda: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(folder))
+        running.start()
+
+    running.wait(300)
+    yield Server(api_url(running.port), folder)
+    running.end()
 
 
 @pytest.fixture(scope="session")

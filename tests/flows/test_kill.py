@@ -1,4 +1,4 @@
-"""A sweep that is interrupted, killed with SIGKILL, and run again with its step killed: nothing is lost or repeated."""
+"""A sweep that is killed with SIGKILL, then loses its step, then is interrupted: nothing is lost or repeated."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,12 +14,12 @@ from tasks.runtime.children import run_child
 from tasks.runtime.store import intact_manifest
 from tests.place import Place, process_environments
 
-SWEEP = [
-    "sweep", "smoke", "--model", "tiny-llama", "--recipe", "balanced_safe",
-    "--set", "recipe.iterations=80", "--set", "training.evaluate_every=8",
-]  # fmt: skip
+CLAIM = ("seeds=[42, 43]", "primary.recipe=balanced_safe", "primary.base_model=tiny-llama")
+CHANGES = ("recipe.iterations=64", "training.evaluate_every=8", *CLAIM)
+SWEEP = ["sweep", "smoke", "--model", "tiny-llama", "--recipe", "balanced_safe", "--limit", "2"]
+SWEEP += [word for change in CHANGES for word in ("--set", change)]
 FIRST = "tiny-llama-4bit-balanced_safe-s42"
-SECOND = "tiny-llama-8bit-balanced_safe-s42"
+SECOND = "tiny-llama-4bit-balanced_safe-s43"
 
 
 def processes() -> dict[int, tuple[int, str]]:
@@ -51,44 +50,43 @@ def checkpoint(place: Place, cell: str) -> int:
     return max((int(path.name) for path in paths), default=0)
 
 
-def start_and_wait(place: Place, cell: str, beyond: int = 0) -> tuple[subprocess.Popen[str], int]:
-    """The sweep, running, with the training of `cell` past a later checkpoint; and the id of its child process."""
-    process = place.start(*SWEEP)
+def wait_for_checkpoint(place: Place, process: subprocess.Popen[str], cell: str, beyond: int = 0) -> int:
+    """The id of the process that trains `cell`, past a later checkpoint."""
     deadline = time.monotonic() + 300
     while checkpoint(place, cell) <= beyond and time.monotonic() < deadline:
         assert process.poll() is None, (place.folder / "err").read_text()
         time.sleep(0.02)
     assert checkpoint(place, cell) > beyond, f"no checkpoint of {cell} beyond {beyond} within the wait"
-    return process, training_child(process.pid)
+    return training_child(process.pid)
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """What was seen of three runs of one command: interrupted, killed, finished."""
+    """What was seen of two runs of one command: the first is killed, the second loses its step and is interrupted when
+    the first training has landed."""
     place = Place(tmp_path_factory.mktemp("kill") / "place")
-    process, child = start_and_wait(place, FIRST)
+    process = place.start(*SWEEP)
+    child = wait_for_checkpoint(place, process, FIRST)
+    server = server_of(place)
+    process.kill()
+    process.wait()
+    gone = [has_gone(child, 30), has_gone(server, 30)]
+    landed = sorted(place.home.glob("landing/[!.]*/manifest.json"), key=lambda path: path.stat().st_mtime_ns)
+    kinds = [json.loads(path.read_text())["kind"] for path in landed]
+    at = checkpoint(place, FIRST)
+
+    process = place.start(*SWEEP)
+    os.kill(wait_for_checkpoint(place, process, FIRST, beyond=at), signal.SIGKILL)  # as where memory is short
+    child = wait_for_checkpoint(place, process, SECOND)
     server = server_of(place)
     start = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that the sweep has started, too
     interrupted = place.finish(process)
     seconds = time.monotonic() - start
-    gone = [has_gone(child, 30), has_gone(server, 30)]
-    finished = [intact_manifest(folder) for folder in (place.home / "experiments").glob(f"{FIRST}-*")]
-
-    process, child = start_and_wait(place, SECOND)
-    server = server_of(place)
-    process.kill()
-    process.wait()
     gone += [has_gone(child, 30), has_gone(server, 30)]
-    written = adapter(place, FIRST).stat().st_mtime_ns
-    at = checkpoint(place, SECOND)
-
-    process, child = start_and_wait(place, SECOND, beyond=at)
-    os.kill(child, signal.SIGKILL)  # as the system does when memory is short, or a user by mistake
     return SimpleNamespace(
-        place=place, interrupted=interrupted, seconds_to_stop=seconds, stopped_before_its_end=not any(finished),
-        gone=gone, first_written=written, killed_at=at, finished=place.finish(process),
-    )  # fmt: skip
+        place=place, gone=gone, landed_first=kinds[0], killed_at=at, interrupted=interrupted, seconds_to_stop=seconds
+    )
 
 
 def server_of(place: Place) -> int:
@@ -98,64 +96,40 @@ def server_of(place: Place) -> int:
     return server
 
 
-def adapter(place: Place, cell: str) -> Path:
-    return place.experiment(cell) / "adapters.safetensors"
-
-
 def test_ctrl_c_ends_the_step_at_once_and_no_process_stays_after_a_kill_either(story):
     assert story.interrupted.returncode == 130
     assert story.interrupted.stderr == (
         "triage: Interrupted. Finished work is kept; run the same command again to continue.\n"
     )
-    assert story.seconds_to_stop < 30 and story.stopped_before_its_end
+    assert story.seconds_to_stop < 30 and intact_manifest(story.place.experiment(SECOND)) is None
     assert story.gone == [True] * 4, "the training process and Prefect's server leave with their sweep"
 
 
 def test_a_step_that_is_killed_is_started_again_in_the_same_sweep_and_uses_up_no_retry(story):
-    assert "ended by signal 9" in story.finished.stdout and "It is started again." in story.finished.stdout
-    assert story.place.last_steps()["train tiny-llama 8bit balanced_safe s42"] == ("Completed", 1)
+    assert "ended by signal 9" in story.interrupted.stdout and "It is started again." in story.interrupted.stdout
+    assert story.place.last_steps()["train tiny-llama 4bit balanced_safe s42"] == ("Completed", 1)
 
 
-def test_the_same_command_finishes_the_sweep(story):
-    assert (story.finished.returncode, story.finished.stderr) == (0, "")
+def test_a_training_goes_on_where_its_sweep_was_killed_and_lands_when_it_is_finished(story):
+    assert 0 < story.killed_at < 64
+    updates = [int(n) for n in re.findall(rf"train {FIRST}  iteration (\d+): validation", story.interrupted.stdout)]
+    assert updates[0] > story.killed_at and updates[-1] == 64
     landed = story.place.query(
-        "SELECT cell_id, recipe_kind, status FROM experiment JOIN evaluation USING (training_id)"
+        "SELECT cell_id, status FROM experiment JOIN evaluation USING (training_id) WHERE recipe_kind <> 'baseline'"
     )
-    assert set(landed.status) == {"completed"}
-    assert sorted(landed[landed.recipe_kind != "baseline"].cell_id) == [FIRST, SECOND]
-    assert list(story.place.home.rglob(".tmp-*")) == [] and story.place.audits() == {}
+    assert landed.values.tolist() == [[FIRST, "completed"]]
+    assert story.place.audits() == {}
 
 
-def test_what_was_finished_before_the_kill_is_not_repeated_and_the_killed_training_goes_on(story):
-    assert adapter(story.place, FIRST).stat().st_mtime_ns == story.first_written
-    assert f"train {FIRST}" not in story.finished.stdout
-    assert 0 < story.killed_at < 80
-    updates = [int(n) for n in re.findall(rf"train {SECOND}  iteration (\d+): validation", story.finished.stdout)]
-    assert updates[0] > story.killed_at and updates[-1] == 80
-
-
-def test_a_sweep_that_is_killed_before_its_first_result_has_registered_its_primary_claim(place):
-    claim = ("seeds=[42, 43]", "primary.recipe=balanced_safe", "primary.base_model=tiny-llama")
-    process = place.start(*SWEEP, *(word for item in claim for word in ("--set", item)))
-    landing = place.home / "landing"
-    deadline = time.monotonic() + 300
-    while not list(landing.glob("sweep-smoke-*/manifest.json")) and time.monotonic() < deadline:
-        assert process.poll() is None, (place.folder / "err").read_text()
-        time.sleep(0.02)
-
-    process.kill()
-    process.wait()
-    kinds = {json.loads(path.read_text())["kind"] for path in landing.glob("[!.]*/manifest.json")}
-    assert "sweep" in kinds and "evaluation" not in kinds
-    assert place.run("warehouse", "rebuild").returncode == 0
-    (row,) = place.query("FROM primary_claim").to_dict("records")
+def test_a_sweep_has_registered_its_primary_claim_before_its_first_result(story):
+    assert story.landed_first == "sweep"
+    (row,) = story.place.query("FROM primary_claim").to_dict("records")
     assert (row["study"], row["recipe"], list(row["seeds"])) == ("smoke", "balanced_safe", [42, 43])
     assert row["changed_after_results"] is False
 
 
-@pytest.mark.parametrize("cell", [FIRST, SECOND], ids=["interrupted", "killed"])
-def test_the_adapter_equals_byte_for_byte_that_of_a_training_that_never_stopped(cell, story, tmp_path):
-    folder = story.place.experiment(cell)
+def test_the_adapter_equals_byte_for_byte_that_of_a_training_that_never_stopped(story, tmp_path):
+    folder = story.place.experiment(FIRST)
     spec = json.loads((folder / "spec.json").read_text())
     whole = tmp_path / "whole"
     run_child(spec["function"], spec["args"] | {"folder": str(whole), "home": str(tmp_path)}, whole)

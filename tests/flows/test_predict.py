@@ -231,9 +231,11 @@ def test_what_cannot_be_answered_is_one_sentence(args, sentence, used):
     assert sentence in result.stderr and "wombat" not in result.stderr
 
 
-def test_weights_that_another_machine_has_used_are_made_here_or_a_sentence_says_why_not(kept_model, used, tmp_path):
+def test_weights_that_another_machine_has_used_are_made_here_or_a_sentence_says_why_not(
+    kept_model, used, server, tmp_path
+):
     """After a sweep on the machines of a pool only adapters are here."""
-    place = used.copy(tmp_path / "place")
+    place = used.copy(tmp_path / "place", server)
     variants = sorted(folder.name for folder in (place.home / "models").glob("tiny-llama-4bit-*"))
     for name in ("models", "sources"):
         shutil.rmtree(place.home / name)

@@ -39,9 +39,9 @@ TRIALS = "SELECT * EXCLUDE (seconds, train_seconds, rungs) FROM trial ORDER BY n
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory) -> tuple[Place, str]:
+def searched(server, tmp_path_factory) -> tuple[Place, str]:
     """A finished search for a safety recipe, and what it printed."""
-    place = Place(tmp_path_factory.mktemp("search") / "place")
+    place = Place(tmp_path_factory.mktemp("search") / "place", server=server)
     result = place.run(*SAFETY)
     assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
     return place, result.stdout

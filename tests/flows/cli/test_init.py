@@ -3,12 +3,13 @@
 import errno
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from flows.cli.init import FILES, write_examples
+from flows.cli.main import app
+from flows.plan import assumed_speeds
 from flows.selection import Narrowing, select
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.reading.tables import read_set
@@ -19,7 +20,6 @@ from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import verify
-from tests.place import ROOT
 
 TINY = ['models=["tiny-llama"]', "recipe.iterations=3", "training.num_layers=2"]
 
@@ -33,19 +33,17 @@ def study(tmp_path, monkeypatch):
     return folder
 
 
-def triage(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-
-
-def test_the_written_grid_can_be_planned_from_inside_the_folder(tmp_path):
-    result = triage("init", "study", folder=tmp_path)
-    assert result.returncode == 0 and "cd study && triage sweep my_grid.toml --plan" in result.stdout
-    small = [argument for item in TINY for argument in ("--set", item)]
-    plan = triage("sweep", "my_grid.toml", *small, "--plan", folder=tmp_path / "study")
-    assert plan.returncode == 0, plan.stderr
-    assert "tiny-llama-8bit-safe-s42" in plan.stdout and "4 experiments" in plan.stdout
+def test_the_written_grid_can_be_planned_from_inside_the_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    app(["init", "study"], standalone_mode=False)
+    assert "cd study && triage sweep my_grid.toml --plan" in capsys.readouterr().out
+    monkeypatch.chdir("study")
+    monkeypatch.setattr("flows.cli.plan.this_machine", lambda: ("", assumed_speeds()))  # measured for seconds
+    app(
+        ["sweep", "my_grid.toml", *(word for item in TINY for word in ("--set", item)), "--plan"], standalone_mode=False
+    )
+    plan = capsys.readouterr().out
+    assert "tiny-llama-8bit-safe-s42" in plan and "4 experiments" in plan
 
 
 def test_the_grid_is_small_compares_both_precisions_under_two_recipes_and_names_a_quick_model_to_try_with(study):
@@ -96,9 +94,11 @@ def test_a_file_that_is_there_is_never_overwritten_and_nothing_is_written_beside
         (tmp_path / name).unlink()
 
 
-def test_git_ignores_the_cases_and_the_home_and_an_own_gitignore_is_kept(tmp_path):
+def test_git_ignores_the_cases_and_the_home_and_an_own_gitignore_is_kept(tmp_path, monkeypatch, capsys):
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    assert "study/.gitignore: keeps cases out of git" in triage("init", "study", folder=tmp_path).stdout
+    monkeypatch.chdir(tmp_path)
+    app(["init", "study"], standalone_mode=False)
+    assert "study/.gitignore: keeps cases out of git" in capsys.readouterr().out
     (tmp_path / "study" / ".triage").mkdir()
     for name in (".triage/a", "clinic.jsonl", "clinic.parquet"):
         (tmp_path / "study" / name).write_text("x")
@@ -107,7 +107,8 @@ def test_git_ignores_the_cases_and_the_home_and_an_own_gitignore_is_kept(tmp_pat
     assert untracked == ["study/.gitignore", "study/my_grid.toml"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / ".gitignore").write_text("mine")
-    assert "other/.gitignore: is kept as it is" in triage("init", "other", folder=tmp_path).stdout
+    app(["init", "other"], standalone_mode=False)
+    assert "other/.gitignore: is kept as it is" in capsys.readouterr().out
     assert (tmp_path / "other" / ".gitignore").read_text() == "mine"
 
 
