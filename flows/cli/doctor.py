@@ -91,7 +91,16 @@ def examine_machine(console: Console, selftest: bool = False, path: Path | None 
     `doctor-<time>.json` in TRIAGE_HOME. Raises BadInput for a `path` that cannot be written.
     """
     if path is not None:
-        _refuse_path(path, selftest)
+        if not selftest:
+            raise BadInput("--json writes what the self-test measures; give --selftest too.")
+        if path.is_dir():
+            raise BadInput(f"--json {path} is a folder; name a file in it.")
+        if path.exists():
+            raise BadInput(f"--json {path} exists; name another file.")
+        if not path.absolute().parent.is_dir():
+            raise BadInput(
+                f"--json {path}: there is no folder {path.absolute().parent}; create it."
+            )
 
     findings = _print_findings(console, _findings())
     if selftest:
@@ -107,18 +116,6 @@ def examine_machine(console: Console, selftest: bool = False, path: Path | None 
     warnings = sum(finding.level == "warning" for finding in findings)
     console.print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}.")
     return 1 if errors else 0
-
-
-def _refuse_path(path: Path, selftest: bool) -> None:
-    """Raise BadInput, before anything is measured, for a report that cannot be written."""
-    if not selftest:
-        raise BadInput("--json writes what the self-test measures; give --selftest too.")
-    if path.is_dir():
-        raise BadInput(f"--json {path} is a folder; name a file in it.")
-    if path.exists():
-        raise BadInput(f"--json {path} exists; name another file.")
-    if not path.absolute().parent.is_dir():
-        raise BadInput(f"--json {path}: there is no folder {path.absolute().parent}; create it.")
 
 
 def _count(number: int, noun: str) -> str:
@@ -202,39 +199,31 @@ def computing() -> list[Finding]:
     """BLAS and backend, as the process of a step sees them."""
     probe = run_child("tasks.runtime.device:run", {}, home() / "logs" / "doctor-probe")
     device = Device(**probe["device"])
-    return [_blas(device, probe["warning"]), _backend(device, can_use_gpu=probe["gpu"])]
-
-
-def _blas(device: Device, warning: str | None) -> Finding:
-    if device.on_gpu:
-        return Finding("products", "ok", f"GPU, {device.gflops:.0f} GFLOP/s in float32")
-
-    speed = f"{device.blas}, {device.gflops:.0f} GFLOP/s in float32"
-    if warning is None:
-        return Finding("BLAS", "ok", speed)
-    if device.blas == "reference":
-        return Finding("BLAS", "warning", speed, warning.rstrip("."))
-
-    remedy = (
-        "a fast library is loaded, so the machine is busy or slow: "
-        "close other programs and measure again"
-    )
-    return Finding("BLAS", "warning", speed, remedy)
-
-
-def _backend(device: Device, can_use_gpu: bool) -> Finding:
     path = f"{device.backend}, {device.compute_path} in {device.compute_dtype}"
-    if device.on_gpu and not can_use_gpu:
-        remedy = (
-            "run it on the Mac itself, not in a virtual machine or over a session without a GPU"
-        )
-        return Finding("backend", "error", f"{path}, but its GPU cannot be used", remedy)
-
     if not device.on_gpu:
         path += "; memory and time of 4 against 8 bits can only be compared on a GPU"
     if BACKENDS[device.backend].experimental:
         path += "; experimental"
-    return Finding("backend", "ok", path)
+    backend_finding = Finding("backend", "ok", path)
+
+    if device.on_gpu:
+        speed = f"GPU, {device.gflops:.0f} GFLOP/s in float32"
+        if not probe["gpu"]:
+            remedy = "run it on the Mac itself, not in a virtual machine or a session without a GPU"
+            detail = f"{path}, but its GPU cannot be used"
+            backend_finding = Finding("backend", "error", detail, remedy)
+        return [Finding("products", "ok", speed), backend_finding]
+
+    speed = f"{device.blas}, {device.gflops:.0f} GFLOP/s in float32"
+    if probe["warning"] is None:
+        return [Finding("BLAS", "ok", speed), backend_finding]
+    remedy = (
+        "a fast library is loaded, so the machine is busy or slow: close other programs and measure "
+        "again"
+    )
+    if device.blas == "reference":
+        remedy = probe["warning"].rstrip(".")
+    return [Finding("BLAS", "warning", speed, remedy), backend_finding]
 
 
 def libraries() -> list[Finding]:
@@ -271,25 +260,24 @@ def bytecode() -> list[Finding]:
 def weights() -> list[Finding]:
     """Where the weights of the study's base models are available. Downloads nothing."""
     answers = availabilities(select(STUDY).models, home())
-    states = [state for sources in answers.values() for _, state in sources]
-    none_at_all = not any(map(is_offered, states))
-    return [_weights(name, sources, none_at_all) for name, sources in answers.items()]
+    none_at_all = not any(is_offered(state) for part in answers.values() for _, state in part)
+    findings = []
+    for model, sources in answers.items():
+        name = f"weights {model}"
+        text = "; ".join(f"{source}: {state}" for source, state in sources)
+        usable = [number for number, (_, state) in enumerate(sources) if is_offered(state)]
+        if not usable:
+            slow = any(is_unanswered(state) for _, state in sources)
+            level: Literal["warning", "error"] = "error" if none_at_all and not slow else "warning"
+            remedy = "connect to a network, or list a folder of weights in a grid (kind = 'folder')"
+            findings.append(Finding(name, level, text, remedy))
+        elif usable[0] == 0 or any(state == "here" for _, state in sources):
+            findings.append(Finding(name, "ok", text))
+        else:
+            remedy = f"{sources[usable[0]][0]} is used unless the first source can be reached"
+            findings.append(Finding(name, "warning", text, remedy))
 
-
-def _weights(model: str, sources: list[tuple[str, str]], none_at_all: bool) -> Finding:
-    name = f"weights {model}"
-    text = "; ".join(f"{source}: {state}" for source, state in sources)
-
-    usable = [number for number, (_, state) in enumerate(sources) if is_offered(state)]
-    if not usable:
-        remedy = "connect to a network, or list a folder of weights in a grid (kind = 'folder')"
-        slow = any(is_unanswered(state) for _, state in sources)
-        return Finding(name, "error" if none_at_all and not slow else "warning", text, remedy)
-    if usable[0] == 0 or any(state == "here" for _, state in sources):
-        return Finding(name, "ok", text)
-
-    remedy = f"{sources[usable[0]][0]} is used unless the first source can be reached"
-    return Finding(name, "warning", text, remedy)
+    return findings
 
 
 def uploads() -> list[Finding]:
@@ -354,12 +342,7 @@ def warehouse() -> list[Finding]:
 
 
 # Speed is measured while nothing else runs. Most other checks wait for a network or a process.
-QUIET: dict[str, Check] = {
-    "machine": machine,
-    "MLX": library,
-    "memory": memory,
-    "BLAS": computing,
-}
+QUIET: dict[str, Check] = {"machine": machine, "MLX": library, "memory": memory, "BLAS": computing}
 CONCURRENT: dict[str, Check] = {
     "versions": libraries,
     "bytecode": bytecode,
@@ -386,15 +369,16 @@ def run_selftest() -> tuple[list[Finding], dict[str, Any]]:
         finding = Finding("self-test", "error", str(error), remedy)
         return [finding], {"error": without_folders(f"{type(error).__name__}: {error}")}
 
-    return [_finding(check) for check in measured["checks"]], measured
+    findings = []
+    for check in measured["checks"]:
+        outcome = check["error"] or f"{check['value']:.3g} {check['unit']}"
+        detail = f"{outcome} (limit {check['limit']:.3g})"
+        level = "ok" if check["ok"] else check["level"]
+        findings.append(
+            Finding(check["name"], level, detail, "" if check["ok"] else check["remedy"])
+        )
 
-
-def _finding(check: dict[str, Any]) -> Finding:
-    outcome = check["error"] or f"{check['value']:.3g} {check['unit']}"
-    detail = f"{outcome} (limit {check['limit']:.3g})"
-    if check["ok"]:
-        return Finding(check["name"], "ok", detail)
-    return Finding(check["name"], check["level"], detail, check["remedy"])
+    return findings, measured
 
 
 def report(measured: dict[str, Any], findings: list[Finding], created: datetime) -> dict[str, Any]:

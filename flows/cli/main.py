@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -11,9 +13,9 @@ from typer.core import TyperGroup
 
 from deployments.interruptions import INTERRUPTED
 from flows.cli.terminal import console, print_error, written_by_its_end
-from flows.cli.usage import usage_sentence
 from tasks.runtime.backend import backend
 from tasks.runtime.errors import TriageError
+from tasks.runtime.home import ask
 
 # `triage -h` lists the commands in this order, with these words. A command NAME is the function, or
 # the group of commands, NAME in the file flows/cli/NAME.py.
@@ -36,6 +38,13 @@ COMMANDS = {
     "init": "Create a starter grid and sample data in DIR, ready to run and edit.",
     "doctor": "Check that this machine is ready: hardware, libraries, network, disk, server, warehouse.",
     "up": "Start the Prefect server, its UI and workers on this machine, until Ctrl-C.",
+}
+# Advice for one more word than a command takes, where quotes were forgotten.
+MORE_WORDS = {"triage sql": "put quotes around the whole query"}
+# Commands whose further words may be a patient's text, which is not repeated.
+TEXT_AS_WORDS = {
+    "triage predict": "A text is not given as an argument: write - and give it on standard input, or "
+    "name a file with --file."
 }
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, or of the copy of it that typer brings
 
@@ -113,3 +122,34 @@ def main() -> None:
 def _end(sentence: str) -> NoReturn:
     print_error(sentence)
     raise SystemExit(2)
+
+
+def usage_sentence(error: Any, typed: list[str]) -> str:
+    """The sentence for a mistake in the arguments `typed`: what the parser says, and what helps.
+
+    `error`: a UsageError of click, or of the copy of it that typer brings.
+    """
+    text = error.format_message().replace("Value error, ", "").rstrip(".")
+    command = error.ctx.command_path if error.ctx else "triage"
+    if "unexpected extra argument" in text:
+        if command in TEXT_AS_WORDS:
+            return TEXT_AS_WORDS[command]
+        usage = " ".join(error.ctx.command.collect_usage_pieces(error.ctx))
+        advice = MORE_WORDS.get(command, f"it is {command} {usage}")
+        if command not in MORE_WORDS and _holds_a_path(typed):
+            advice = "put quotes around a path with spaces"
+        return f"{text.replace('argument(s)', 'argument')}; {advice}."
+    if "Did you mean" in text or "Possible options" in text:
+        return text if text.endswith("?") else f"{text}."
+    if text.startswith(("No such", "Missing")):
+        return f"{text}; see {command} -h."
+
+    return f"{text}."
+
+
+def _holds_a_path(typed: list[str]) -> bool:
+    """Whether words that follow each other seem to be one path, which the shell took apart."""
+    words = [word for word in typed[1:] if "=" not in word]
+    if any("/" in word or Path(word).suffix for word in words):
+        return True
+    return any(ask(Path.exists, Path(" ".join(pair))) for pair in itertools.pairwise(typed))

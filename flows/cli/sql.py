@@ -40,13 +40,7 @@ from flows.report.figures import counted
 from tasks.runtime.errors import BadInput, disk_error
 from tasks.runtime.memory import resident_bytes
 from tasks.spec import byte_count
-from warehouse.cookbook import (
-    assignments,
-    cookbook,
-    is_name,
-    named_query,
-    typed_value,
-)
+from warehouse.cookbook import assignments, cookbook, is_name, named_query, typed_value
 from warehouse.query import Bounds, Rows, query_arrow, query_rows
 
 Result = TypeVar("Result")  # rows, in whatever form
@@ -80,7 +74,6 @@ Format = Annotated[
 Output = Annotated[
     Path | None, typer.Option(metavar="FILE", help="write to a new file; parquet needs one")
 ]
-Csv = Annotated[bool, typer.Option("--csv", hidden=True, help="the same as --format csv")]
 Memory = Annotated[str, typer.Option(help="memory that the query may use")]
 Seconds = Annotated[float, typer.Option(min=0.001, help="time that the query may take")]
 Most = Annotated[
@@ -103,7 +96,6 @@ def sql(
     memory: Memory = "2GB",
     seconds: Seconds = 60.0,
     listed: Listed = False,
-    as_csv: Csv = False,
 ) -> None:
     """Query the warehouse (read-only), e.g. triage sql four_bits_against_eight."""
     if listed:
@@ -114,7 +106,7 @@ def sql(
         print_line(console, "Run one: triage sql NAME --param key=value")
         return
 
-    form = "csv" if as_csv else output_format
+    form = output_format
     if output is not None:
         refuse_existing(output)
         form = form or BY_SUFFIX.get(output.suffix.lower())

@@ -40,14 +40,7 @@ from flows.report.figures import counted, disclaimer
 from flows.report.leaderboard import evaluation_ids, named_sets
 from flows.report.pairs import pair_rows, summary_rows
 from flows.report.typed_rows import leaderboard_rows
-from flows.selection import (
-    Narrowing,
-    Selection,
-    check,
-    check_cases,
-    failed_cells,
-    select,
-)
+from flows.selection import Narrowing, Selection, check, check_cases, failed_cells, select
 from tasks.runtime.children import (
     forked_steps,
     import_ahead,

@@ -25,8 +25,7 @@ Notify = Annotated[
 
 
 Host = Annotated[
-    str,
-    typer.Option(metavar="ADDRESS", help="0.0.0.0: other machines may use it, with a password"),
+    str, typer.Option(metavar="ADDRESS", help="0.0.0.0: other machines may use it, with a password")
 ]
 
 

@@ -171,6 +171,7 @@ def test_an_interruption_that_ends_the_step_before_the_flow_is_an_interruption(m
         return Failed(data=Stopped("The sweep was stopped."))
 
     monkeypatch.setattr(flow, "search", stopped)
+    monkeypatch.setattr("flows.cli.sweep.start_temporary_server", lambda say, lost: None)
     # Both are for a process that ends now, and this one does not.
     monkeypatch.setattr(command, "leaving_in_time", lambda wait, leave: contextlib.nullcontext())
     monkeypatch.setattr("flows.cli.sweep.at_next_interruption", lambda leave: None)

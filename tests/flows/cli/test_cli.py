@@ -61,7 +61,6 @@ GRID = {
     "text as arguments": (["predict", "x", "-", "my", "wombat"], ["A text is not given as an argument: write - and"]),
     "a word too many": (["compare", "a", "b"], ["argument (b); it is triage compare [OPTIONS] [study]"]),
     "a long word and one too many": (["status", "a" * 300, "b"], ["it is triage status [OPTIONS]"]),
-    "a command that left": (["forget", "clinic", "--yes"], ["triage forget has left: triage data forget DATA"]),
     "unknown command": (["frobnicate"], ["No such command 'frobnicate'; see triage -h"]),
     "missing argument": (["warehouse", "forget"], ["Missing argument 'study'; see triage warehouse forget -h"]),
     "no such choice": (["best", "--by", "size"], ["'--by': 'size' is not one of 'ed-recall', 'macro-f1'"]),

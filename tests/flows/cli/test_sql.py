@@ -76,10 +76,9 @@ def test_a_table_too_wide_becomes_records_and_one_that_fits_stays_and_rounds_flo
 
 
 def test_csv_and_json_give_all_digits_and_null_for_what_json_has_no_word_for(six):
-    for option in (("--format", "csv"), ("--csv",)):
-        rows = list(csv.DictReader(io.StringIO(out(six, THIRD, *option))))
-        assert len(rows) == 6 and float(rows[0]["third"]) == 1 / 3
-        assert rows[0]["large"] == "1234567.8" and rows[0]["nothing"] == ""
+    rows = list(csv.DictReader(io.StringIO(out(six, THIRD, "--format", "csv"))))
+    assert len(rows) == 6 and float(rows[0]["third"]) == 1 / 3
+    assert rows[0]["large"] == "1234567.8" and rows[0]["nothing"] == ""
 
     query = "SELECT 1.0::DOUBLE / 3 AS third, 'nan'::DOUBLE AS nan, [1, 2] AS list, finished_at, 0.5 AS exact FROM experiment"
     first = as_json(six, query)[0]
@@ -104,11 +103,11 @@ def test_json_refuses_columns_of_one_name_of_which_it_would_keep_the_last(six, t
     ("args", "sentence"),
     [
         # The memory runs out first, however slow the machine is.
-        (("FROM range(100000000)", "--csv", "--memory", "100MB", "--seconds", "600"), "allow more with --memory"),
+        (("FROM range(100000000)", "--format", "csv", "--memory", "100MB", "--seconds", "600"), "allow more with --memory"),
         (("FROM range(100000000) ORDER BY hash(range)", "--memory", "100MB", "--seconds", "600"),
          "allow more with --memory"),
         (("SELECT repeat('x', 4000000000)", "--memory", "100MB", "--seconds", "600"), "allow more with --memory"),
-        (("FROM range(100000000000)", "--csv", "--seconds", "0.5"),
+        (("FROM range(100000000000)", "--format", "csv", "--seconds", "0.5"),
          "stopped after 0.5 seconds; allow more with --seconds"),
         # Long enough for DuckDB to draw a progress bar, which nobody wants among rows.
         ((SLOW, "--memory", "100GB", "--seconds", "3"), "stopped after 3 seconds; allow more with --seconds"),
@@ -149,7 +148,7 @@ def test_csv_and_json_give_all_rows_unless_fewer_are_asked_for(six):
 
 @pytest.mark.parametrize("query", ["FROM range(100000000000)", SLOW])
 def test_ctrl_c_ends_a_query_with_a_sentence(query, six):
-    process = six.start("sql", query, "--csv", "--memory", "100GB", "--seconds", "300")
+    process = six.start("sql", query, "--format", "csv", "--memory", "100GB", "--seconds", "300")
     wait_until(lambda: is_open(six.warehouse, process.pid))
     process.send_signal(signal.SIGINT)
     result = six.finish(process)
@@ -209,7 +208,9 @@ def test_a_named_question_and_a_typed_one_take_parameters(pair):
     assert (result.returncode, json.loads(result.stdout)) == (0, [])
     sentence = "0 rows: each emergency is sent to ED by some model of this precision, be it an untuned one.\n"
     assert result.stderr == sentence
-    typed = out(pair, "SELECT evaluation_id FROM leaderboard WHERE bits = $bits", "--param", "bits=8", "--csv")
+    typed = out(
+        pair, "SELECT evaluation_id FROM leaderboard WHERE bits = $bits", "--param", "bits=8", "--format", "csv"
+    )
     assert typed == "evaluation_id\ne8\n"
 
 
@@ -261,7 +262,7 @@ def test_a_query_loads_what_waits_and_answers_beside_a_notebook(pair, tmp_path):
     load_all(landing, waiting.warehouse)
     (waiting.folder / "e8").rename(landing / "e8")
     (landing / WAITING).touch()
-    sql = ("sql", "SELECT evaluation_id FROM evaluation ORDER BY 1", "--csv")
+    sql = ("sql", "SELECT evaluation_id FROM evaluation ORDER BY 1", "--format", "csv")
     with held_warehouse("reading", waiting.warehouse):
         result = waiting.ask(*sql)
     assert (result.returncode, result.stdout) == (0, "evaluation_id\ne4\n") and "Loading waits" in result.stderr

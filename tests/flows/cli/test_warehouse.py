@@ -2,6 +2,7 @@
 or misplaced, of which each command says so first."""
 
 import io
+import shutil
 
 import pytest
 import typer
@@ -18,6 +19,7 @@ from tasks.landing import SweepRecord
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import seal
+from tests.place import made_once
 from tests.warehouse.rows import land_pair
 from tests.warehouse.test_studies import land, land_dataset, land_sweep
 from tests.warehouse.test_waiting import held_warehouse
@@ -27,18 +29,33 @@ from warehouse.query import query, query_rows
 from warehouse.rebuild import rebuild
 
 
-@pytest.fixture
-def landing():
+@made_once
+def two_studies(folder):
     """A study of a pair, and a later one of one of its models on other cases beside an evaluation that both share."""
-    root = home() / "landing"
+    root = folder / "landing"
     land_dataset(root, "d1", "sets1", test="set1")
     for bits in (4, 8):
         land(root, f"e{bits}", f"cell{bits}-a", bits=bits, set_digest="set1")
     land(root, "e4-other", "cell4-b", bits=4, set_digest="set2")
     land_sweep(root, "small", ["e4", "e8"])
     land_sweep(root, "smaller", ["e4-other", "e8"], day=2)
-    load_all(root)
-    return root
+    load_all(root, folder / "triage.duckdb")
+
+
+@made_once
+def pair_of_models(folder):
+    land_pair(folder / "landing")
+    load_all(folder / "landing", folder / "triage.duckdb")
+
+
+@pytest.fixture
+def landing():
+    return shutil.copytree(two_studies(), home()) / "landing"
+
+
+@pytest.fixture
+def pair():
+    shutil.copytree(pair_of_models(), home())
 
 
 @pytest.fixture
@@ -168,12 +185,6 @@ COMMANDS = [
     ("sweep", "smoke"), ("sweep", "smoke", "--plan"), ("compare",), ("sql", "SELECT 1"), ("status",), ("gates", "t4"),
 ]  # fmt: skip
 REBUILD = ("warehouse", "rebuild")
-
-
-@pytest.fixture
-def pair():
-    land_pair(home() / "landing")
-    load_all(home() / "landing")
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
