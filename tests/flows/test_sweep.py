@@ -197,7 +197,7 @@ def test_the_second_time_every_step_of_a_model_is_cached(mended):
     steps = {name: state for name, (state, _) in place.last_steps().items() if "gemma3" in name and "move" not in name}
     assert len(steps) >= 2 * 8 and {state for name, state in steps.items() if "from" not in name} == {"Cached"}, steps
     assert not re.search("train tiny-gemma3.*validation", printed)
-    assert [cell for cell in CELLS if f"landed   {cell}\n" not in printed] == []
+    assert [cell for cell in CELLS if f"landed   {cell} " not in printed] == []
 
 
 def test_what_is_deleted_or_damaged_is_rebuilt_although_prefect_has_its_result(mended):
