@@ -21,12 +21,15 @@ from tasks.runtime.device import load_blas, use_device
 from tasks.runtime.memory import total_memory
 
 
-def compile_libraries_once() -> None:
+def compile_once() -> None:
     """Where Python may not store what it compiles, each of the many processes here would compile it again."""
-    library = importlib.util.find_spec("prefect")
-    if not sys.dont_write_bytecode or library is None or Path(str(library.cached)).is_file():
+    if not sys.dont_write_bytecode:
         return
-    compileall.compile_dir(Path(str(library.origin)).parents[1], quiet=2, workers=0)
+    library = importlib.util.find_spec("prefect")
+    if library is not None and not Path(str(library.cached)).is_file():
+        compileall.compile_dir(Path(str(library.origin)).parents[1], quiet=2, workers=0)
+    for package in ("flows", "tasks", "warehouse", "deployments"):
+        compileall.compile_dir(Path(__file__).parents[1] / package, quiet=2, workers=0)
 
 
 def share_cores(threads: int) -> None:
@@ -51,11 +54,12 @@ def prepare_for_a_mac() -> None:
 if is_mac():
     prepare_for_a_mac()
 if "PYTEST_XDIST_WORKER" not in os.environ:  # before the workers of pytest-xdist start
-    compile_libraries_once()
+    compile_once()
     os.environ["TESTS_MADE_ONCE"] = tempfile.mkdtemp(prefix="triage-tests-")
     atexit.register(shutil.rmtree, os.environ["TESTS_MADE_ONCE"], ignore_errors=True)
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # side by side: each its share of the cores
     share_cores(max(1, (os.cpu_count() or 1) // int(workers)))
+sys.dont_write_bytecode = False  # of the tests, which pytest rewrites before it compiles them
 os.environ["MLX_ENABLE_TF32"] = "0"  # as in the child processes; read when MLX is imported
 load_blas()
 use_device()
