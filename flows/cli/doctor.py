@@ -373,10 +373,10 @@ def run_selftest() -> tuple[list[Finding], dict[str, Any]]:
     for check in measured["checks"]:
         outcome = check["error"] or f"{check['value']:.3g} {check['unit']}"
         detail = f"{outcome} (limit {check['limit']:.3g})"
-        level = "ok" if check["ok"] else check["level"]
-        findings.append(
-            Finding(check["name"], level, detail, "" if check["ok"] else check["remedy"])
-        )
+        if check["ok"]:
+            findings.append(Finding(check["name"], "ok", detail))
+        else:
+            findings.append(Finding(check["name"], check["level"], detail, check["remedy"]))
 
     return findings, measured
 
