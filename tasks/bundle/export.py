@@ -29,7 +29,6 @@ from tasks.models.manifest import VariantManifest
 from tasks.models.sources.folder_source import check_room, describe
 from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, SourceUnavailable, is_disk_full
-from tasks.runtime.events import Emit
 from tasks.runtime.store import (
     MANIFEST,
     SEAL,
@@ -82,7 +81,6 @@ def export(
     *,
     fuse: bool = False,
     gguf: bool = False,
-    on_event: Emit | None = None,
 ) -> Exported:
     """Write the export of a model of this home into `folder`, which is new or empty. Raises BadInput
     also where fused weights or a GGUF file would answer otherwise than the trained model.
@@ -97,16 +95,14 @@ def export(
         remove_abandoned(folder)
 
         with temporary_folder(folder) as temporary:
-            exported = _fill(model, home, temporary, fuse, gguf, on_event)
+            exported = _fill(model, home, temporary, fuse, gguf)
             # A rename may take the place of an empty folder, and of no other.
             temporary.replace(folder)
 
     return replace(exported, folder=folder)
 
 
-def _fill(
-    model: BundledModel, home: Path, folder: Path, fuse: bool, gguf: bool, on_event: Emit | None
-) -> Exported:
+def _fill(model: BundledModel, home: Path, folder: Path, fuse: bool, gguf: bool) -> Exported:
     assert model.adapter is not None, "an experiment has an adapter"
     training = model.adapter.parent
     if not fuse:
@@ -128,7 +124,7 @@ def _fill(
         gguf=gguf,
     )
     log = home / "logs" / f"export-{model.bundle.model_id}"
-    measured = run_child("tasks.bundle.export_job:run", job.model_dump(mode="json"), log, on_event)
+    measured = run_child("tasks.bundle.export_job:run", job.model_dump(mode="json"), log)
     result = ExportResult.model_validate(measured)
     _leave_out_path(folder / WEIGHTS)
 

@@ -16,6 +16,7 @@ PRONOUNS = {
     "m": {"I": "he", "my": "his", "me": "him", "myself": "himself"},
 }
 IRREGULAR = {"am": "is", "have": "has", "do": "does", "was": "was", "go": "goes"}
+TYPO_RATE = 0.06  # of words of five letters and more
 NEGATIONS = ("never", "cannot", "without", "nothing")  # a typing mistake must not hide them
 MODAL = ("can", "cannot", "will", "may", "must", "could", "would", "should", "might")
 
@@ -99,12 +100,12 @@ def contract(text: str) -> str:
     return text
 
 
-def typos(text: str, rng: random.Random, rate: float = 0.06) -> str:
+def typos(text: str, rng: random.Random) -> str:
     """Swapped, dropped or doubled letters in some long words; numbers and negations stay whole."""
 
     def spoil(match: re.Match[str]) -> str:
         word = match.group(0)
-        if rng.random() > rate or word.lower() in NEGATIONS:
+        if rng.random() > TYPO_RATE or word.lower() in NEGATIONS:
             return word
 
         at = rng.randrange(1, len(word) - 2)
