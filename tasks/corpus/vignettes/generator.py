@@ -64,7 +64,7 @@ def embedded_records(
     return _records(seed, shares or share_key(None), tuple(all_sizes[name] for name in SIZES))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _records(seed: int, shares: tuple[float, ...], sizes: tuple[int, ...]) -> tuple[Record, ...]:
     """`embedded_records` with every argument given, so that no process generates cases twice."""
     texts: set[str] = set()
@@ -75,7 +75,7 @@ def _records(seed: int, shares: tuple[float, ...], sizes: tuple[int, ...]) -> tu
     return tuple(records)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def further_records(count: int, shares: tuple[float, ...], seed: int = 42) -> tuple[Record, ...]:
     """`count` cases of train about problems that no other set has (`further_problems`).
 

@@ -34,24 +34,27 @@ from tasks.runtime.errors import BadInput
 from tasks.spec import FAMILIAR, LABELS, Data, EvaluationSet, digest_of
 from tests.corpus.vignettes.test_generator import SHARES
 
+SET = EvaluationSet(name=FAMILIAR, source="embedded")
+SMALL = Data(limits={"train": 48, "valid": 12, "calibration": 24, "test": 24})
+WITH_FURTHER = Data(train_cases=1500, further_share=0.5, contrast_share=0.2)
 CLOSEST = 0.65  # cosine of words and pairs of words, weighted by their rareness; equal wordings have 1
 
 
 def test_the_share_is_of_train_alone_and_contrast_cases_keep_theirs():
     assert records_of(Data(further_share=0.0)) is embedded_records()
     usual = sets_of(Data())
-    more = sets_of(Data(train_cases=1000, further_share=0.5, contrast_share=0.2))
+    more = sets_of(WITH_FURTHER)
     in_train = Counter(case.case_id.rpartition("-")[0] for case in more["train"])
-    assert in_train == {"train": 400, "train-further": 400, "train-contrast": 200}
+    assert in_train == {"train": 600, "train-further": 600, "train-contrast": 300}
     assert {case.group for case in more["train"] if "further" in case.case_id} <= set(further_problems())
     assert more["valid"][:600] == usual["valid"] and len(more["valid"]) == 750
     assert all(more[name] == usual[name] for name in ("calibration", "test"))
-    assert len({case.text for case in more["train"]}) == 1000
+    assert len({case.text for case in more["train"]}) == 1500
 
 
 def test_every_further_problem_has_cases_of_every_label():
     labels = defaultdict(set)
-    for record in further_records(3000, SHARES):
+    for record in further_records(1500, SHARES):
         labels[record.facts.problem].add(record.case.label)
     assert set(labels) == set(further_problems()) and not set(labels) & set(problems())
     assert [problem for problem, case_labels in labels.items() if case_labels != set(LABELS)] == []
@@ -94,16 +97,15 @@ def test_a_share_of_nothing_changes_no_digest_and_a_share_does(share, inputs):
 
 
 def test_the_card_counts_further_and_contrast_cases_and_every_label_is_derived_again(tmp_path):
-    settings = {"contrast_share": 0.2, "further_share": 0.5, "train_cases": 600}
     limits = {"valid": 60, "calibration": 9, "test": 9}
-    folder = prepare_dataset(Data.model_validate(settings | {"limits": limits}), tmp_path)
-    assert derive_again(folder) == Derivation(678, 678)
+    folder = prepare_dataset(WITH_FURTHER.model_copy(update={"limits": limits}), tmp_path)
+    assert derive_again(folder) == Derivation(1578, 1578)
     further, contrast = (folder / CARD).read_text(encoding="utf-8").split("## Further problems")[1].split("## Contrast")
     words = " ".join(further.split())
     counted = re.match(r"(\d+) cases of `train` \((\d+) ED, (\d+) GP, (\d+) HOME\) are about (\d+) further", words)
     assert counted
     cases, *labels, about = map(int, counted.groups())
-    assert cases == sum(labels) == 240
+    assert cases == sum(labels) == 600
     train = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     assert about == len({case["group"] for case in train} & set(further_problems())) > 20
     assert "A reader (" in words
@@ -111,7 +113,7 @@ def test_the_card_counts_further_and_contrast_cases_and_every_label_is_derived_a
     assert "`train` teaches what takes an alarm back" in contrast
     rows = re.findall(r"^\| (train|valid) \| (\w+) \| (\d+) \|", contrast, re.MULTILINE)
     assert [kind for _, kind, _ in rows] == [*KINDS, *KINDS]
-    assert sum(int(count) for name, _, count in rows if name == "train") == 120
+    assert sum(int(count) for name, _, count in rows if name == "train") == 300
 
 
 @pytest.mark.parametrize(
@@ -129,11 +131,6 @@ def test_the_card_counts_further_and_contrast_cases_and_every_label_is_derived_a
 def test_shares_out_of_range_or_of_other_cases_are_refused(settings, sentence):
     with pytest.raises(ValidationError, match=sentence):
         Data(**settings)
-
-
-SET = EvaluationSet(name=FAMILIAR, source="embedded")
-SMALL = Data(limits={"train": 48, "valid": 12, "calibration": 24, "test": 24})
-WITH_FURTHER = Data(train_cases=1500, further_share=0.5, contrast_share=0.2)
 
 
 def familiar(data: Data) -> list[Case]:
