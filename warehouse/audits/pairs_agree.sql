@@ -2,15 +2,7 @@
 --
 -- A pair has figures and the same cases on both sides, figures belong to a pair, and they equal
 -- those computed from predictions.
-WITH computed AS (
-    UNPIVOT (
-        SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1, over_triage, loss FROM prediction_figures
-    )
-    ON accuracy, ed_recall, ed_f2, macro_f1, over_triage, loss INTO NAME metric VALUE figure
-    UNION ALL BY NAME
-    SELECT evaluation_id, 'argmax' AS rule, 'ed_auroc' AS metric, ed_auroc AS figure FROM auroc_by_ranks
-),
-shared AS (
+WITH shared AS (
     SELECT
         p.evaluation_4bit,
         p.evaluation_8bit,
@@ -33,9 +25,9 @@ SELECT evaluation_4bit, evaluation_8bit, 'other cases' FROM shared WHERE differe
 UNION ALL
 SELECT p.evaluation_4bit, p.evaluation_8bit, p.rule || ' ' || p.metric
 FROM pair_metric AS p
-LEFT JOIN computed AS four
+LEFT JOIN rule_figures AS four
     ON four.evaluation_id = p.evaluation_4bit AND four.rule = p.rule AND four.metric = p.metric
-LEFT JOIN computed AS eight
+LEFT JOIN rule_figures AS eight
     ON eight.evaluation_id = p.evaluation_8bit AND eight.rule = p.rule AND eight.metric = p.metric
 WHERE p.metric <> 'expected_cost'
     AND (

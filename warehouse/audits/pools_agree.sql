@@ -3,15 +3,7 @@
 -- Its means over seeds are those of the figures of its pairs, which predictions give. The verdict
 -- follows from where the interval lies, and what further seeds or groups would do stands only where
 -- nothing follows.
-WITH figure AS (
-    UNPIVOT (
-        SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1, over_triage FROM prediction_figures
-    )
-    ON accuracy, ed_recall, ed_f2, macro_f1, over_triage INTO NAME metric VALUE figure
-    UNION ALL BY NAME
-    SELECT evaluation_id, 'argmax' AS rule, 'ed_auroc' AS metric, ed_auroc AS figure FROM auroc_by_ranks
-),
-expected AS (
+WITH expected AS (
     SELECT
         p.pool,
         p.seed_group,
@@ -21,8 +13,8 @@ expected AS (
         avg(four.figure) AS value_4bit,
         avg(eight.figure) AS value_8bit
     FROM pooled_pair AS p
-    JOIN figure AS four ON four.evaluation_id = p.evaluation_4bit
-    JOIN figure AS eight
+    JOIN rule_figures AS four ON four.evaluation_id = p.evaluation_4bit
+    JOIN rule_figures AS eight
         ON eight.evaluation_id = p.evaluation_8bit AND eight.rule = four.rule AND eight.metric = four.metric
     GROUP BY p.pool, p.seed_group, four.rule, four.metric
 ),
