@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from warehouse.connect import first_line, quoted, transaction, utc_now
+from warehouse.connect import first_line, quoted, utc_now
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 TABLES = 1001
 VIEWS = 0
 
+# What a column means whose name is that of a figure with such an ending.
+MEANINGS = {
+    "low": "lower end of the 95 % interval of {figure}",
+    "high": "upper end of the 95 % interval of {figure}",
+    "verdict": "whether the 95 % interval of {figure} is 'not worse', 'within' or 'worse' at a margin "
+    "of 0.02, or 'cannot conclude'",
+    "mean": "mean of {figure} over the seeds",
+    "sd": "standard deviation of {figure} between the seeds",
+}
 Kind = str  # a key of FACTS
 
 
@@ -149,13 +158,6 @@ def recorded_digests(con: duckdb.DuckDBPyConnection) -> dict[int, str]:
     return recorded
 
 
-def create_tables(con: duckdb.DuckDBPyConnection) -> None:
-    """Make the tables of a new file, all or none of them."""
-    with transaction(con):
-        con.execute(create_statements())
-        record(con, TABLES, "schema")
-
-
 def record(con: duckdb.DuckDBPyConnection, version: int, name: str) -> None:
     """Note in the file that its tables or views are those of this version."""
     con.execute(
@@ -203,19 +205,19 @@ def _comment_by_name(column: str, columns: list[str], texts: Mapping[str, str]) 
     """The comment, as a string literal, of a column that is named after others of its table: an end
     of an interval, a difference, or the 8-bit side of what is described at 4 bits.
     """
-    figure, _, ending = column.rpartition("_")
-    if ending in ("low", "high"):
-        end = "lower" if ending == "low" else "upper"
-        figure = f"{figure}_diff" if f"{figure}_diff" in columns else figure
-        return f"'{end} end of the 95 % interval of {figure}'"
-    if ending == "8bit" and f"{figure}_4bit" in texts:
-        return texts[f"{figure}_4bit"].replace("4", "8")
-    if ending == "diff" and f"{figure}_8bit" in columns:
-        return f"'{figure}_4bit - {figure}_8bit, on the same cases'"
+    name, _, ending = column.rpartition("_")
+    if ending == "8bit" and f"{name}_4bit" in texts:
+        return texts[f"{name}_4bit"].replace("4", "8")
     if ending == "diff":
-        return f"'{figure} - reference_{figure}, on the same cases'"
-    if (figure := column.removeprefix("reference_")) in columns:
-        return f"'{figure} of the reference'"
+        sides = (f"{name}_4bit", f"{name}_8bit")
+        if sides[0] not in columns:
+            sides = (name, f"reference_{name}")
+        return quoted(f"{sides[0]} - {sides[1]}, on the same cases")
+    if ending in MEANINGS:
+        figure = f"{name}_diff" if f"{name}_diff" in columns else name
+        return quoted(MEANINGS[ending].format(figure=figure))
+    if (of_reference := column.removeprefix("reference_")) in columns:
+        return quoted(f"{of_reference} of the reference")
     return None
 
 

@@ -83,7 +83,7 @@ def test_a_figure_that_parts_from_the_published_rows_or_a_line_that_only_one_sid
         text = path.read_text(encoding="utf-8")
         head, table, rest = text.partition(first)
         path.write_text(head + table + rest.replace(shown, other, 1), encoding="utf-8")
-        assert [figure for figure in figures(tmp_path) if not figure.agrees], shown
+        assert not all(figure.agrees for figure in figures(tmp_path)), shown
         path.write_text(text, encoding="utf-8")
 
     path = tmp_path / "README.md"
@@ -93,15 +93,22 @@ def test_a_figure_that_parts_from_the_published_rows_or_a_line_that_only_one_sid
         list(figures(tmp_path))
 
 
-@pytest.fixture
-def two_studies(tmp_path):
-    """A warehouse with a pair in the study `pairs` and an experiment in another one."""
-    root = tmp_path / "landing"
+@pytest.fixture(scope="module")
+def studies_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("studies")
+    root = folder / "landing"
     land_pair(root)
     land(root, "e-other", "other-1")
     land_sweep(root, "pairs", ["t4", "t8", "e4", "e8"])
     land_sweep(root, "other", ["other-1", "e-other"])
-    load_all(root, tmp_path / "w.duckdb")
+    load_all(root, folder / "w.duckdb")
+    return folder
+
+
+@pytest.fixture
+def two_studies(studies_folder, tmp_path):
+    """A warehouse with a pair in the study `pairs` and an experiment in another one."""
+    shutil.copytree(studies_folder, tmp_path, dirs_exist_ok=True)
     return tmp_path / "w.duckdb"
 
 

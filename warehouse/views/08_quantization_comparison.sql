@@ -169,17 +169,14 @@ COMMENT ON COLUMN quantization_comparison.bytes_ratio IS 'stored_bytes_4bit / st
 COMMENT ON COLUMN quantization_comparison.stored_bytes_diff IS 'stored_bytes_4bit - stored_bytes_8bit';
 COMMENT ON COLUMN quantization_comparison.bits_per_weight_4bit IS 'stored bits for each parameter at 4 bits';
 COMMENT ON COLUMN quantization_comparison.accuracy_4bit IS 'share (0 to 1) of right labels by argmax at 4 bits';
-COMMENT ON COLUMN quantization_comparison.accuracy_verdict IS 'whether the interval of accuracy at 4 minus 8 bits is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN quantization_comparison.right_at_4bit_only IS 'cases that only the 4-bit model''s argmax gets right';
 COMMENT ON COLUMN quantization_comparison.right_at_8bit_only IS 'cases that only the 8-bit model''s argmax gets right';
 COMMENT ON COLUMN quantization_comparison.accuracy_mcnemar_p IS 'p value of the exact two-sided McNemar test of the accuracy';
 COMMENT ON COLUMN quantization_comparison.ed_recall_4bit IS 'ED recall (0 to 1) by the primary rule at 4 bits';
-COMMENT ON COLUMN quantization_comparison.ed_recall_verdict IS 'whether the interval of ED recall at 4 minus 8 bits is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN quantization_comparison.ed_caught_at_4bit_only IS 'emergencies that only the 4-bit model catches, by the primary rule';
 COMMENT ON COLUMN quantization_comparison.ed_caught_at_8bit_only IS 'emergencies that only the 8-bit model catches, by the primary rule';
 COMMENT ON COLUMN quantization_comparison.ed_recall_argmax_4bit IS 'ED recall (0 to 1) by argmax at 4 bits';
 COMMENT ON COLUMN quantization_comparison.ed_auroc_4bit IS 'AUROC (0 to 1) of ED against the rest at 4 bits, which no threshold changes';
-COMMENT ON COLUMN quantization_comparison.ed_auroc_verdict IS 'whether the interval of AUROC at 4 minus 8 bits is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN quantization_comparison.ed_f2_4bit IS 'F2 of ED (0 to 1) by the primary rule at 4 bits';
 COMMENT ON COLUMN quantization_comparison.macro_f1_4bit IS 'macro F1 (0 to 1) by the primary rule at 4 bits';
 COMMENT ON COLUMN quantization_comparison.over_triage_4bit IS 'share (0 to 1) of cases decided more urgent than their label at 4 bits';

@@ -123,14 +123,8 @@ ORDER BY p.base_model, p.recipe, p.seed, p.adapter, p.evaluation_set, p.set_dige
 CREATE OR REPLACE VIEW precision_comparison AS FROM precision_comparison_of(NULL);
 
 COMMENT ON COLUMN precision_comparison.bytes_ratio IS 'bytes of the precision divided by those of the reference';
-COMMENT ON COLUMN precision_comparison.accuracy_verdict IS 'whether the interval of accuracy at the precision minus the reference is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN precision_comparison.macro_f1 IS 'mean of the F1 of the classes that the set has cases of (0 to 1)';
-COMMENT ON COLUMN precision_comparison.macro_f1_verdict IS 'whether the interval of macro F1 at the precision minus the reference is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
-COMMENT ON COLUMN precision_comparison.ed_recall_verdict IS 'whether the interval of ED recall at the precision minus the reference is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN precision_comparison.ed_auroc IS 'AUROC (0 to 1) of ED against the rest, which no threshold changes';
-COMMENT ON COLUMN precision_comparison.ed_auroc_verdict IS 'whether the interval of AUROC at the precision minus the reference is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
-COMMENT ON COLUMN precision_comparison.ed_f2_verdict IS 'whether the interval of F2 of ED at the precision minus the reference is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
-COMMENT ON COLUMN precision_comparison.over_triage_verdict IS 'whether the interval of over-triage at the precision minus the reference is ''not worse'', ''within'' or ''worse'' at a margin of 0.02, or ''cannot conclude''';
 COMMENT ON COLUMN precision_comparison.loss IS 'mean negative log-likelihood for each completion token, in nats';
 COMMENT ON COLUMN precision_comparison.resources IS 'whether memory and time of both sides may be compared: both were measured on packed weights';
 COMMENT ON COLUMN precision_comparison.note IS 'what cannot follow from weights that were quantised before they were fetched';
