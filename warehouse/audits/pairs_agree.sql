@@ -2,24 +2,26 @@
 --
 -- A pair has figures and the same cases on both sides, figures belong to a pair, and they equal
 -- those computed from predictions.
-WITH shared AS (
+WITH pair AS (
+    FROM equal_pair
+),
+shared AS (
     SELECT
         p.evaluation_4bit,
         p.evaluation_8bit,
         count(*) FILTER (
             four.label IS DISTINCT FROM eight.label OR four.case_group IS DISTINCT FROM eight.case_group
         ) AS different
-    FROM equal_pair AS p
-    JOIN evaluation AS e4 ON e4.evaluation_id = p.evaluation_4bit
+    FROM pair AS p
     JOIN prediction AS four ON four.evaluation_id = p.evaluation_4bit
     LEFT JOIN prediction AS eight ON eight.evaluation_id = p.evaluation_8bit AND eight.case_id = four.case_id
     GROUP BY ALL
 )
 SELECT evaluation_4bit, evaluation_8bit, 'no figures' AS what
-FROM equal_pair ANTI JOIN pair_metric USING (evaluation_4bit, evaluation_8bit)
+FROM pair ANTI JOIN pair_metric USING (evaluation_4bit, evaluation_8bit)
 UNION ALL
 SELECT DISTINCT evaluation_4bit, evaluation_8bit, 'not a pair'
-FROM pair_metric ANTI JOIN equal_pair USING (evaluation_4bit, evaluation_8bit)
+FROM pair_metric ANTI JOIN pair USING (evaluation_4bit, evaluation_8bit)
 UNION ALL
 SELECT evaluation_4bit, evaluation_8bit, 'other cases' FROM shared WHERE different > 0
 UNION ALL

@@ -3,7 +3,10 @@
 -- Its means over seeds are those of the figures of its pairs, which predictions give. The verdict
 -- follows from where the interval lies, and what further seeds or groups would do stands only where
 -- nothing follows.
-WITH expected AS (
+WITH pair AS (
+    FROM pooled_pair
+),
+expected AS (
     SELECT
         p.pool,
         p.seed_group,
@@ -12,7 +15,7 @@ WITH expected AS (
         count(*) AS seeds,
         avg(four.figure) AS value_4bit,
         avg(eight.figure) AS value_8bit
-    FROM pooled_pair AS p
+    FROM pair AS p
     JOIN rule_figures AS four ON four.evaluation_id = p.evaluation_4bit
     JOIN rule_figures AS eight
         ON eight.evaluation_id = p.evaluation_8bit AND eight.rule = four.rule AND eight.metric = four.metric
@@ -25,7 +28,7 @@ stored AS (
         IF(metric = 'over_triage', -low, high) AS best,
         (high - low) / 2 AS half
     FROM pooled_metric
-    WHERE pool IN (SELECT pool FROM pooled_pair)
+    WHERE pool IN (SELECT pool FROM pair)
 )
 SELECT stored.pool, stored.seed_group, stored.rule, stored.metric
 FROM stored

@@ -1,11 +1,14 @@
 -- One row per pair of a precision and its reference, or figure of one, that contradicts the predictions.
 --
 -- As pairs_agree does for 4 against 8 bits.
+WITH pair AS (
+    FROM reference_pair
+)
 SELECT evaluation_id, reference_evaluation, 'no figures' AS what
-FROM reference_pair ANTI JOIN reference_metric USING (evaluation_id, reference_evaluation)
+FROM pair ANTI JOIN reference_metric USING (evaluation_id, reference_evaluation)
 UNION ALL
 SELECT DISTINCT evaluation_id, reference_evaluation, 'not a pair'
-FROM reference_metric ANTI JOIN reference_pair USING (evaluation_id, reference_evaluation)
+FROM reference_metric ANTI JOIN pair USING (evaluation_id, reference_evaluation)
 UNION ALL
 SELECT p.evaluation_id, p.reference_evaluation, p.rule || ' ' || p.metric
 FROM reference_metric AS p
