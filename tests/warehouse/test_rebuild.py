@@ -200,7 +200,7 @@ def test_processes_that_open_an_older_file_at_once_build_it_once_and_all_of_them
     with rebuilding._one_rebuild(warehouse_path(), 0.0), pytest.raises(Locked, match="Another process builds"):
         load_all(landing, wait=0.1)
     processes = [child(OPEN, stderr=subprocess.PIPE) for _ in range(2)]
-    said = [process.communicate(timeout=100)[1] for process in processes]
+    said = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert sum("it is built again" in text for text in said) == 1
     assert contents() == before
