@@ -15,10 +15,11 @@ import subprocess
 import time
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 
 from deployments.interruptions import at_next_interruption, interrupted_by_signals, kept_awake
 from deployments.notify import check_address, notify_people, run_lost_runs_again
-from deployments.prefect_api import (
+from deployments.server import (
     HOST,
     ORIGINS,
     SERVER_AUTH,
@@ -28,8 +29,16 @@ from deployments.prefect_api import (
     is_open,
     prefect_client,
     server_version,
+    set_damaged_database_aside,
 )
-from deployments.workers import QUEUES, Worker, give_back_runs, register, start_bound
+from deployments.workers import (
+    QUEUES,
+    Worker,
+    definitions,
+    give_back_runs,
+    register,
+    start_bound,
+)
 from tasks.runtime.children import end_process
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
@@ -44,8 +53,7 @@ START_SECONDS = 300.0  # the first start makes the database: minutes on a busy m
 POLL_SECONDS = 1.0  # after which it is seen that the server or a worker has ended
 SERVER_STARTS = 2  # attempts at starting a server in place of one that ended
 RETRIES = 5  # of a request: a server that has just started is busy
-DEPLOYMENTS = ("sweep/local", "experiment/local", "compare/local", "nightly/local")
-RESULTS = ("comparison", "leaderboard")  # keys of the artifacts of every sweep
+RESULTS = ["comparison", "leaderboard"]  # keys of the artifacts of every sweep
 Say = Callable[[str], None]
 
 
@@ -103,21 +111,26 @@ def refuse_open_server(host: str) -> None:
 
 
 def _run(port: int, say: Say, notify: str | None, host: str) -> None:
+    from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
+
     api = api_url(port)
-    environment = _environment(port, host)
-    with _Server(port, environment, say, host) as server:
+    with _Server(port, say, host) as server:
         server.provide()
         with answering(api):
             give_back_runs(api)  # of a start that was killed
-            register(api, environment)
+            register(api)
             with prefect_client(api, retries=RETRIES) as client:
                 run_lost_runs_again(client)
                 if notify is not None:
                     notify_people(client, notify)
+                wanted = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=RESULTS))
+                published = client.read_latest_artifacts(artifact_filter=wanted)
 
-        say(f"Prefect UI: http://{HOST}:{port}  (deployments {', '.join(DEPLOYMENTS)})")
-        for key in RESULTS:
-            say(f"Results: http://{HOST}:{port}/artifacts/key/{key}")
+        names = ", ".join(definition["name"] for definition in definitions())
+        say(f"Prefect UI: http://{HOST}:{port}  (deployments {names})")
+        # The page of an artifact that does not exist yet would be blank.
+        for artifact in published:
+            say(f"Results: http://{HOST}:{port}/artifacts/key/{artifact.key}")
 
         say(f"For other terminals: export PREFECT_API_URL={api}")
         if host == EVERYWHERE:
@@ -126,7 +139,7 @@ def _run(port: int, say: Say, notify: str | None, host: str) -> None:
             )
 
         say("Stop with Ctrl-C.")
-        keep_working(server, [Worker(queue, environment, say) for queue in QUEUES])
+        keep_working(server, [Worker(queue, server.environment, say) for queue in QUEUES])
 
 
 def keep_working(server: _Server, workers: list[Worker]) -> None:
@@ -155,10 +168,10 @@ class _Server(contextlib.AbstractContextManager["_Server"]):
     context.
     """
 
-    def __init__(self, port: int, environment: dict[str, str], say: Say, host: str = HOST) -> None:
+    def __init__(self, port: int, say: Say, host: str = HOST) -> None:
         self.port = port
+        self.environment = _environment(port, host)
         self._host = host
-        self._environment = environment
         self._say = say
         self._process: subprocess.Popen[bytes] | None = None  # where it is ours
 
@@ -193,10 +206,15 @@ class _Server(contextlib.AbstractContextManager["_Server"]):
             return
 
         arguments = ["server", "start", "--host", self._host, "--port", str(self.port)]
-        self._process = start_bound(arguments, self._environment, "server")
+        self._process = start_bound(arguments, self.environment, "server")
         deadline = time.monotonic() + START_SECONDS
         while version_on(self.port) is None:
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            has_ended = self._process.poll() is not None
+            folder = Path(self.environment["PREFECT_HOME"])
+            if has_ended and (damage := set_damaged_database_aside(folder)):
+                self._say(damage)
+                self._process = start_bound(arguments, self.environment, "server")
+            elif has_ended or time.monotonic() > deadline:
                 log = home() / "logs" / "prefect-server.log"
                 raise BadInput(f"The Prefect server did not start; its log is {log}.")
             time.sleep(0.5)

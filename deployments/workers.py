@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import subprocess
 import sys
 import time
@@ -15,15 +14,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import yaml  # type: ignore[import-untyped]
 
-from deployments.prefect_api import prefect_client
+from deployments.server import prefect_client
 from tasks.runtime.errors import BadInput
-from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
 
 POOL = "triage"  # that of `triage up`
 FILE = Path(str(files("deployments"))) / "prefect.yaml"
@@ -31,8 +32,6 @@ BOUND_PROCESS = Path(__file__).with_name("bound_process.py")
 EARLY_SECONDS = 60.0  # a worker that ends sooner has something wrong with it ...
 EARLY_ENDS = 5  # ... and after so many of them in a row, no further one would live
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a flow run's process
-
-
 QUEUES = {"default": 1, "light": 4}  # of the pool, with the runs that its worker takes at a time
 
 
@@ -138,19 +137,23 @@ def give_back_runs(api: str) -> None:
                 client.set_flow_run_state(id, again, force=True)
 
 
-def register(api: str, environment: dict[str, str]) -> None:
+def register(api: str) -> None:
     """Create the pool and the deployments of `prefect.yaml` on the server at `api`.
 
-    Changes made in the UI stay. Prefect replaces all schedules of a deployment that is deployed
-    with schedules: one that was paused in the UI would run again, and one that was added there
-    would be gone. So only a new deployment gets the schedules of the file.
-
-    Raises BadInput with the log of what failed, or if workers of another TRIAGE_HOME serve the
-    pool; NoAnswer.
+    Raises BadInput if workers of another TRIAGE_HOME serve the pool; NoAnswer.
     """
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectNotFound
+    from prefect.workers.process import ProcessWorker
+
     with prefect_client(api) as client:
-        if not _exists(client.read_work_pool, POOL):
-            _run_prefect(["work-pool", "create", POOL, "--type", "process"], environment)
+        try:
+            client.read_work_pool(POOL)
+        except ObjectNotFound:
+            template = ProcessWorker.get_default_base_job_template()
+            pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template)
+            client.create_work_pool(pool)
+
         # Before there are deployments, whose runs a worker of another home would take.
         own_names = {worker_name(queue) for queue in QUEUES}
         other_names = [
@@ -165,35 +168,50 @@ def register(api: str, environment: dict[str, str]) -> None:
                 "--port, or stop that worker and wait two minutes."
             )
 
-        definition: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-        for deployment in definition["deployments"]:
-            flow = deployment["entrypoint"].rpartition(".")[2]
-            if _exists(client.read_deployment_by_name, f"{flow}/{deployment['name']}"):
-                deployment.pop("schedules", None)
-
-    file = home() / "prefect.yaml"
-    write_atomic(file, json.dumps(definition, indent=1))  # JSON is YAML
-    _run_prefect(["deploy", "--all", "--prefect-file", str(file)], environment)
+        for definition in definitions():
+            deploy(client, definition)
 
 
-def _exists(read: Callable[[str], object], name: str) -> bool:
+def definitions() -> list[dict[str, Any]]:
+    """The deployments of `prefect.yaml`."""
+    deployments: list[dict[str, Any]] = yaml.safe_load(FILE.read_text("utf-8"))["deployments"]
+    return deployments
+
+
+def deploy(client: SyncPrefectClient, definition: dict[str, Any]) -> None:
+    """Create or update a deployment. One that exists keeps its schedules, which a person may have
+    changed in the UI.
+    """
+    from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
+    from prefect.client.schemas.objects import ConcurrencyOptions
+    from prefect.client.schemas.schedules import CronSchedule
     from prefect.exceptions import ObjectNotFound
+    from prefect.flows import load_flow_from_entrypoint
+    from prefect.utilities.callables import parameter_schema
+
+    flow: Any = load_flow_from_entrypoint(definition["entrypoint"])
+    pool = definition["work_pool"]
+    values = {
+        **{name: definition[name] for name in ("entrypoint", "description", "tags")},
+        "work_pool_name": pool["name"],
+        "work_queue_name": pool["work_queue_name"],
+        "job_variables": pool["job_variables"],
+        "parameter_openapi_schema": parameter_schema(flow).model_dump(),
+    }
+    if concurrency := definition.get("concurrency_limit"):
+        options = ConcurrencyOptions(collision_strategy=concurrency["collision_strategy"])
+        values |= {"concurrency_limit": concurrency["limit"], "concurrency_options": options}
 
     try:
-        read(name)
+        existing = client.read_deployment_by_name(f"{flow.name}/{definition['name']}")
+        client.update_deployment(existing.id, DeploymentUpdate(**values))
     except ObjectNotFound:
-        return False
-    return True
-
-
-def _run_prefect(arguments: list[str], environment: dict[str, str]) -> None:
-    process = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    if process.returncode:
-        log = home() / "logs" / "prefect-setup.log"
-        write_atomic(log, process.stdout + process.stderr)
-        raise BadInput(f"`prefect {' '.join(arguments[:2])}` failed; its output is in {log}.")
+        schedules = [
+            DeploymentScheduleCreate(
+                schedule=CronSchedule(cron=entry["cron"], timezone=entry["timezone"]),
+                **{name: entry[name] for name in ("slug", "parameters", "active")},
+            )
+            for entry in definition.get("schedules", [])
+        ]
+        flow_id = client.create_flow_from_name(flow.name)
+        client.create_deployment(flow_id, definition["name"], schedules=schedules, **values)

@@ -126,11 +126,12 @@ def experiment(
         models=[model],
         bits=[bits] if precision is None else None,
         recipes=[recipe],
+        seeds=[seed],
         precisions=None if precision is None else [precision],
         cells=[pooled.cell] if pooled else None,
     )
     if pooled is None:
-        return _run(select(grid, overrides, narrowing).with_seed(seed))
+        return _run(select(grid, overrides, narrowing))
 
     try:
         _tell(PooledResult())
@@ -144,7 +145,7 @@ def experiment(
         # All workers of a machine take turns at its accelerator. Set to nothing is not set.
         os.environ[ACCELERATOR] = os.environ.get(ACCELERATOR) or "0"
         share_the_rest()
-        return _run(select(grid, overrides, narrowing).with_seed(seed), pooled)
+        return _run(select(grid, overrides, narrowing), pooled)
     except TriageError as error:
         _tell(PooledResult(error=type(error).__name__))
         # A state rather than an exception: the sweep reads this message.

@@ -16,7 +16,7 @@ from flows.selection import GridName
 from tasks.runtime.home import home
 from tasks.runtime.locks import is_at_work
 
-SWEEP = "sweep/local"
+SWEEP = "sweep/sweep"
 UNFINISHED = [
     StateType.SCHEDULED,
     StateType.PENDING,
@@ -45,7 +45,7 @@ def nightly(grid: GridName = "demo") -> State[Any]:
 
 
 def _unfinished_sweep() -> FlowRun | None:
-    """A sweep of `sweep/local` that is due and has not ended."""
+    """A sweep of `sweep/sweep` that is due and has not ended."""
     flow_name, _, deployment = SWEEP.partition("/")
     due = {
         "state": {"type": {"any_": UNFINISHED}},

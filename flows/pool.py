@@ -27,17 +27,16 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
-from prefect.utilities.callables import parameter_schema
 
-from deployments.notify import HEARTBEAT_SECONDS, LOST, TAG, run_lost_runs_again
-from deployments.prefect_api import (
+from deployments.notify import LOST, TAG, run_lost_runs_again
+from deployments.server import (
     NoAnswer,
     answering,
     configured_api,
     prefect_client,
     refuse_unusable_server,
 )
-from deployments.workers import POOL
+from deployments.workers import POOL, definitions, deploy
 from flows.experiment import RESULT, PooledCell, PooledResult, experiment, versions_here
 from flows.selection import Selection
 from tasks.corpus.prepare import prepare_dataset
@@ -146,20 +145,10 @@ class PooledSweep:
         since, runs again.
         """
         run_lost_runs_again(client)
-        client.create_deployment(
-            flow_id=client.create_flow_from_name(experiment.name),
-            name=self.pool,
-            entrypoint="flows.experiment.experiment",
-            work_pool_name=self.pool,
-            parameter_openapi_schema=parameter_schema(experiment).model_dump(),
-            tags=[TAG],
-            job_variables={
-                # A run that prints through its worker crashes with it; the UI shows its logs.
-                "stream_output": False,
-                "working_dir": ".",  # the folder of the worker, where TRIAGE_HOME is by default
-                "env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS)},
-            },
-        )
+        # As `triage up` offers it, on another work pool.
+        (own,) = (one for one in definitions() if one["name"] == experiment.name)
+        pool = own["work_pool"] | {"name": self.pool}
+        deploy(client, own | {"name": self.pool, "work_pool": pool})
         workers = client.read_workers_for_work_pool(self.pool)
         if not any(worker.status.value == "ONLINE" for worker in workers):
             self._warn(

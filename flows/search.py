@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.outcomes import failure_of, label_run
-from flows.selection import Narrowing, Selection, refuse_without_emergencies, set_up
+from flows.selection import EVERYTHING, Narrowing, Selection, refuse_without_emergencies, set_up
 from flows.steps import ONE_AT_A_TIME, Step, TimeLimits
 from tasks.identity import training_of
 from tasks.inputs import acquire, convert, prepare, quantize
@@ -52,10 +52,7 @@ FAILS_A_TRIAL = (Diverged, DoesNotFit, OutOfMemory)  # what its settings are the
 def search(
     grid: str,
     overrides: list[str] | None = None,
-    model: str | None = None,
-    bits: int | None = None,
-    recipe: str | None = None,
-    seed: int | None = None,
+    only: Narrowing = EVERYTHING,
     trials: int | None = None,
     hours: float | None = None,
 ) -> State[Any]:
@@ -64,16 +61,13 @@ def search(
     Args:
         grid: name or path of a grid with a `[search]` table
         overrides: key=value changes of the grid, e.g. recipe.iterations=50
-        model: base model; the grid's first without it
-        bits: 4 or 8; the grid's first without it
-        recipe: the recipe whose settings vary; the grid's first without it
-        seed: seed of the trainings; the grid's first without it
+        only: the first of these experiments is the one whose settings vary
         trials: number of trials, 16 without it and without hours
         hours: start no further trial that would not be finished by then
     """
     trial_count = trials or (DEFAULT_TRIALS if hours is None else MOST_TRIALS)
     deadline = None if hours is None else time.monotonic() + 3600 * hours
-    space = set_up(grid, overrides, Narrowing.to_one(model, bits, recipe), seed)
+    space = set_up(grid, overrides, only)
     with locked(space.folder), forked_steps("tasks.tuning.job", "tasks.scoring.job"):
         try:
             label_run(Selection(space.grid, [space.cell]), name=f"search {space.grid.name}")

@@ -5,15 +5,18 @@ commands refuse in a moment.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+import tomllib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.splits import check_examples
-from tasks.grids.grid import grid_path, known_models, load_grid, where
+from tasks.grids.grid import GRIDS, grid_path, known_models, load_grid, where
 from tasks.models.sizes import is_known, known_shape, refuse_misfits
 from tasks.models.sources.fetch import (
     availabilities,
@@ -33,6 +36,7 @@ from tasks.spec import (
     ExperimentSpec,
     Grid,
     PromptChoice,
+    Seed,
     experiments,
     training_of_recipe,
 )
@@ -40,39 +44,23 @@ from warehouse.connect import warehouse_path
 from warehouse.health import bring_up_to_date
 from warehouse.query import query_rows
 
-# What the forms of the Prefect UI offer in their drop-downs, where another value can be typed: a
-# parameter's type makes its form. A test holds them to what the project brings.
-GridName = Literal["ablation", "demo", "paper", "smoke", "study", "study_gemma", "tuned"] | str
-ModelName = (
-    Literal["gemma-3-270m", "smollm2-135m", "smollm2-360m", "tiny-gemma3", "tiny-llama"] | str
-)
-PrecisionName = (
-    Literal["bf16", "8bit", "6bit", "4bit", "3bit", "2bit", "mxfp8", "mxfp4", "nvfp4", "mixed_4_6"]
-    | str
-)
-RecipeName = (
-    Literal[
-        "balanced_safe",
-        "baseline",
-        "both",
-        "conservative",
-        "cost",
-        "fast",
-        "high_capacity",
-        "high_capacity_safe",
-        "high_precision",
-        "performance_safe",
-        "plain",
-        "quick",
-        "quick_safe",
-        "triage_optimized",
-        "tuned",
-        "tuned_safe",
-        "ultra_safe",
-        "weights",
-    ]
-    | str
-)
+
+def _offered(names: Iterable[str]) -> WithJsonSchema:
+    """The drop-down of a form of the Prefect UI, in which another value can be typed, too."""
+    return WithJsonSchema(
+        {"anyOf": [{"type": "string", "enum": sorted(names)}, {"type": "string"}]}
+    )
+
+
+_RECIPES = {
+    recipe["name"]
+    for path in GRIDS.glob("*.toml")
+    for recipe in tomllib.loads(path.read_text(encoding="utf-8"))["recipe"]
+}
+GridName = Annotated[str, _offered(path.stem for path in GRIDS.glob("*.toml"))]
+ModelName = Annotated[str, _offered(known_models())]
+PrecisionName = Annotated[str, _offered(BUILT_IN)]
+RecipeName = Annotated[str, _offered(_RECIPES)]
 
 # The last training of each cell: a later run of a cell, under whatever settings, stands for it.
 LAST_RUNS = """
@@ -82,27 +70,34 @@ LAST_RUNS = """
 """
 
 
-@dataclass(frozen=True)
-class Narrowing:
-    """Which cells of a grid to keep: parameters of the flow `sweep`. None keeps all; `limit` keeps
-    the first so many of the rest.
+class Narrowing(BaseModel):
+    """Which cells of a grid to keep; a key that is not given keeps all. These are the options of
+    `triage sweep`, a part of the form of the flow `sweep`, and what a plan is made for.
     """
 
-    models: Sequence[str] | None = None
-    bits: Sequence[int] | None = None
-    recipes: Sequence[str] | None = None
-    limit: int | None = None
-    precisions: Sequence[str] | None = None
-    cells: Sequence[str] | None = None
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @classmethod
-    def to_one(cls, model: str | None, bits: int | None, recipe: str | None) -> Narrowing:
-        """One model, bit width or recipe, where they are named."""
-        return cls(
-            None if model is None else [model],
-            None if bits is None else [bits],
-            None if recipe is None else [recipe],
-        )
+    models: list[ModelName] | None = Field(default=None, description="only these base models")
+    bits: list[Literal[4, 8] | int] | None = Field(
+        default=None, description="only these bit widths: 4 or 8"
+    )
+    precisions: list[PrecisionName] | None = Field(
+        default=None, description="only these precisions of the grid, e.g. bf16 or mxfp4"
+    )
+    recipes: list[RecipeName] | None = Field(
+        default=None, description="only these recipes of the grid"
+    )
+    seeds: list[Seed] | None = Field(default=None, description="only these seeds of the grid")
+    cells: list[str] | None = Field(
+        default=None,
+        description="only these experiments, e.g. smollm2-135m-4bit-baseline-s42",
+    )
+    limit: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="only the first so many of the rest"
+    )
+
+
+EVERYTHING = Narrowing()
 
 
 @dataclass(frozen=True)
@@ -129,24 +124,15 @@ class Selection:
         """Model and precision of the chosen cells, each once, in their order."""
         return list(dict.fromkeys((spec.model.name, spec.precision.name) for spec in self.cells))
 
-    def with_seed(self, seed: int) -> Selection:
-        """The cells of one seed. Raises BadInput for a seed that the grid does not have."""
-        available = sorted({spec.seed for spec in self.cells})
-        if seed not in available:
-            seeds = ", ".join(map(str, available))
-            raise BadInput(f"The grid {self.grid.name} has no seed {seed}; it has {seeds}.")
-        return replace(self, cells=[spec for spec in self.cells if spec.seed == seed])
-
 
 def select(
-    grid: str, overrides: list[str] | None = None, narrowing: Narrowing | None = None
+    grid: str, overrides: list[str] | None = None, only: Narrowing = EVERYTHING
 ) -> Selection:
-    """Read a grid and keep the cells that `narrowing` asks for, in the grid's order.
+    """Read a grid and keep the cells that `only` asks for, in the grid's order.
 
     A base model that the project knows may be named even if the grid does not list it. Raises
     BadInput for a model, precision, recipe or limit that leaves nothing to run.
     """
-    only = narrowing or Narrowing()
     settings = load_grid(grid, overrides)
     base_models = known_models(settings)
     _refuse_unknown(only, settings, base_models)
@@ -161,10 +147,14 @@ def select(
         for spec in experiments(settings, base_models)
         if (not precisions or spec.precision.name in precisions)
         and (not only.recipes or spec.recipe.name in only.recipes)
+        and (not only.seeds or spec.seed in only.seeds)
         and (not only.cells or spec.cell_id in only.cells)
     ]
     if not cells:
-        raise BadInput(f"The grid {settings.name} has none of the experiments {only.cells}.")
+        asked = only.model_dump(exclude_none=True)
+        raise BadInput(
+            f"The grid {settings.name} has no experiment of all of {asked}; leave out one of them."
+        )
 
     return Selection(settings, cells[: only.limit])
 
@@ -179,19 +169,18 @@ def _refuse_unknown(only: Narrowing, grid: Grid, base_models: dict[str, BaseMode
 
     names = [precision.name for precision in grid.compared]
     plain = [name.removesuffix("bit") for name in names if name.endswith("bit")]
+    seeds = [str(seed) for seed in dict.fromkeys(c.seed for c in experiments(grid, base_models))]
     for kind, requested, available in (
         ("bits", map(str, only.bits or ()), plain or names),
         ("precision", only.precisions or (), names),
         ("recipe", only.recipes or (), [recipe.name for recipe in grid.recipes]),
+        ("seed", map(str, only.seeds or ()), seeds),
     ):
         for value in requested:
             if value not in available:
                 raise BadInput(
                     f"The grid {grid.name} has no {kind} {value}; it has {', '.join(available)}."
                 )
-
-    if only.limit is not None and only.limit < 1:
-        raise BadInput(f"--limit {only.limit} leaves nothing to run; give 1 or more.")
 
 
 def moves_of(
@@ -295,16 +284,12 @@ def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:
     )
 
 
-def set_up(
-    grid: str, overrides: list[str] | None, narrowing: Narrowing, seed: int | None = None
-) -> Space:
-    """The space of a grid's first cell among those that `narrowing` and `seed` leave.
+def set_up(grid: str, overrides: list[str] | None, narrowing: Narrowing) -> Space:
+    """The space of a grid's first cell among those that `narrowing` leaves.
 
     Raises BadInput for what cannot be searched.
     """
     selection = select(grid, overrides, narrowing)
-    if seed is not None:
-        selection = selection.with_seed(seed)
 
     def refusal(problem: object, *key: str) -> BadInput:
         place = where(grid_path(grid), ["search", *key], overrides or [])

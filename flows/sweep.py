@@ -9,19 +9,18 @@ whatever machines work for it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from pydantic import Field
 
 from flows.compare import publish_comparison, publish_report
 from flows.outcomes import finish_all, label_run, tell_of, tell_sweep_finished, warn_of_damage
 from flows.pool import sweep_in_pool
 from flows.report.figures import counted
 from flows.report.leaderboard import evaluations_of_sweep
-from flows.selection import GridName, ModelName, Narrowing, PrecisionName, RecipeName, select
+from flows.selection import EVERYTHING, GridName, Narrowing, select
 from flows.steps import ONE_AT_A_TIME, submit_experiments, threads_beside
 from tasks.landing import SweepRecord, refill_warehouse, some_results_wait
 from tasks.runtime.locks import at_work
@@ -32,12 +31,7 @@ from warehouse.connect import warehouse_path
 def sweep(
     grid: GridName = "demo",
     overrides: list[str] | None = None,
-    models: list[ModelName] | None = None,
-    bits: list[Literal[4, 8]] | None = None,
-    recipes: list[RecipeName] | None = None,
-    limit: Annotated[int, Field(ge=1)] | None = None,
-    precisions: list[PrecisionName] | None = None,
-    cells: list[str] | None = None,
+    only: Narrowing = EVERYTHING,
     pool: str | None = None,
 ) -> State[Any]:
     """Run every experiment of a grid that is not finished yet, land each in the warehouse, and
@@ -48,16 +42,10 @@ def sweep(
     Args:
         grid: demo, paper, tuned, study, study_gemma, ablation, smoke, or the path of a grid file
         overrides: key=value changes of the grid, e.g. recipe.iterations=50
-        models: only these base models
-        bits: only 4 or only 8
-        recipes: only these recipes of the grid
-        limit: only the first so many experiments
-        precisions: only these precisions of the grid, e.g. bf16 or mxfp4
-        cells: only these experiments, e.g. smollm2-135m-4bit-baseline-s42
+        only: which of the grid's experiments
         pool: the work pool whose machines run the experiments, instead of this process
     """
-    narrowing = Narrowing(models, bits, recipes, limit, precisions, cells)
-    selection = select(grid, overrides, narrowing)
+    selection = select(grid, overrides, only)
     label_run(selection, name=f"sweep {selection.grid.name}")
     refusals = refill_warehouse()
 

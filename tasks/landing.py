@@ -53,6 +53,7 @@ from warehouse.load import (
 from warehouse.schema import Kind
 from warehouse.schema import tables as known_tables
 
+EVERY_SECONDS = 30.0  # between two landings of a sweep that is running
 LANDING_SECONDS = 60.0  # twice as long as a landing waits for the warehouse
 _said = threading.Event()  # that loading waits: once, not for each landing
 
@@ -255,13 +256,6 @@ def landed_kind(id: str) -> str | None:
     return manifest.kind if manifest else None
 
 
-def keep_rows(id: str, kind: Kind, tables: Rows) -> None:
-    """Write the rows of `id` to its landing folder, for a later command to load."""
-    with locked(_landing() / id, LANDING_SECONDS):
-        write_landing(_landing(), id, kind, tables)
-    (_landing() / WAITING).touch()
-
-
 def is_landed(id: str) -> bool:
     """Whether the warehouse holds a content id, or will, and its folder is intact: it need not be
     computed again.
@@ -286,24 +280,13 @@ def whole_row(table: str, values: dict[str, Any]) -> dict[str, Any]:
     return {**dict.fromkeys(known_tables()[table].names), **values}
 
 
-EVERY_SECONDS = 30.0  # between two landings of a sweep that goes on
-
-
-def dataset_id(dataset: DatasetManifest) -> str:
-    """The id under which a dataset lands."""
-    return f"dataset-{dataset.dataset_digest}"
-
-
 def land_dataset(data: Path) -> None:
     """Record a prepared dataset, once: its digest, and the sizes and digests of its sets."""
     dataset = DatasetManifest.read(data)
-    if not is_landed(dataset_id(dataset)):
-        land_rows(dataset_id(dataset), "dataset", dataset_rows(dataset))
+    id = f"dataset-{dataset.dataset_digest}"
+    if is_landed(id):
+        return
 
-
-def dataset_rows(dataset: DatasetManifest) -> Rows:
-    """Landing rows of a dataset and its sets."""
-    id = dataset_id(dataset)
     further = dataset.sets.keys() - set(SETS)
     row = {
         "dataset_id": id,
@@ -330,7 +313,7 @@ def dataset_rows(dataset: DatasetManifest) -> Rows:
         }
         for name, entry in dataset.sets.items()
     ]
-    return {"dataset": [row], "dataset_set": sets}
+    land_rows(id, "dataset", {"dataset": [row], "dataset_set": sets})
 
 
 def grid_digest(grid: Grid) -> str:
@@ -404,7 +387,9 @@ class SweepRecord:
     def keep(self) -> None:
         """Write what is noted, for the next command to load: an interrupted sweep has little time."""
         if self._ids:
-            keep_rows(self.id, "sweep", self._rows())
+            with locked(_landing() / self.id, LANDING_SECONDS):
+                write_landing(_landing(), self.id, "sweep", self._rows())
+            (_landing() / WAITING).touch()
 
     def _rows(self) -> Rows:
         members = [{"sweep_id": self.id, "id": id} for id in sorted(self._ids)]

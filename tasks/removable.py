@@ -21,8 +21,7 @@ from tasks.corpus.manifest import DatasetManifest
 from tasks.grids.grid import shortened
 from tasks.identity import INGREDIENTS
 from tasks.runtime.errors import BadInput, BrokenFolder
-from tasks.runtime.removal import ASIDE, aside_of, leftovers, status_below
-from tasks.runtime.store import PREFIX, read_manifest
+from tasks.runtime.store import ASIDE, PREFIX, aside_of, leftovers, read_manifest, status_below
 from tasks.tuning.rows import sets_digest
 
 RESULTS = ("experiments", "moved", "baselines", "valid")  # where jobs put adapters and scores

@@ -28,7 +28,7 @@ from warehouse.connect import FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 USES_SERVER = (
-    "from deployments import prefect_api; prefect_api.SECONDS = 60.0\n"  # in which it says its version
+    "from deployments import server; server.SECONDS = 60.0\n"  # in which it says its version
     "from flows.cli.start import main; main()"
 )
 

@@ -377,7 +377,7 @@ EXAMPLE = str(GRIDS.parent / "examples/my_grid.toml")
 @pytest.mark.parametrize(("grid", "names"), [("study", ("tuned", "tuned_safe")), (EXAMPLE, ("standard", "safe"))])
 def test_the_recipes_of_tuned_are_the_same_in_every_grid(grid, names):
     def training(source: str, recipe: str) -> tuple:
-        (cell, *_) = select(source, narrowing=Narrowing(["smollm2-135m"], [4], [recipe])).cells
+        (cell, *_) = select(source, only=Narrowing(models=["smollm2-135m"], bits=[4], recipes=[recipe])).cells
         return cell.training, cell.prompt, cell.recipe.model_copy(update={"name": ""})
 
     for name, other in zip(("tuned", "tuned_safe"), names, strict=True):
@@ -385,10 +385,10 @@ def test_the_recipes_of_tuned_are_the_same_in_every_grid(grid, names):
 
 
 def test_a_selection_narrows_in_the_order_of_the_grid():
-    chosen = select("paper", narrowing=Narrowing(["gemma-3-270m", "gemma-3-270m"], [8], ["fast", "baseline"]))
+    chosen = select("paper", only=Narrowing(models=["gemma-3-270m"] * 2, bits=[8], recipes=["fast", "baseline"]))
     assert [c.cell_id for c in chosen.cells] == ["gemma-3-270m-8bit-baseline-s42", "gemma-3-270m-8bit-fast-s42"]
-    assert len(select("paper", narrowing=Narrowing(limit=7)).cells) == 7
-    unlisted = select("smoke", narrowing=Narrowing(["smollm2-135m"])).cells
+    assert len(select("paper", only=Narrowing(limit=7)).cells) == 7
+    unlisted = select("smoke", only=Narrowing(models=["smollm2-135m"])).cells
     assert {cell.model.name for cell in unlisted} == {"smollm2-135m"}, "it may be asked for"
 
 
@@ -399,13 +399,13 @@ def test_a_selection_narrows_in_the_order_of_the_grid():
         ({"models": ['a"b']}, "not a known base model"),
         ({"bits": [3]}, "no bits 3; it has 4, 8"),
         ({"recipes": ["no-such"]}, "no recipe no-such; it has baseline, balanced_safe"),
-        ({"limit": 0}, "--limit 0"),
-        ({"limit": -1}, "--limit -1"),
+        ({"seeds": [7]}, "no seed 7; it has 42"),
+        ({"cells": ["no-such"]}, "no experiment of all of {'cells': ['no-such']}"),
     ],
 )
 def test_a_selection_of_what_is_not_there_says_what_is(narrowing, words):
     with pytest.raises(BadInput, match=re.escape(words)):
-        select("smoke", narrowing=Narrowing(**narrowing))
+        select("smoke", only=Narrowing(**narrowing))
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def test_a_selection_of_what_is_not_there_says_what_is(narrowing, words):
 def test_settings_that_a_model_of_known_shape_cannot_have_are_refused_before_anything_starts(override, words):
     with pytest.raises(BadInput, match=re.escape(words)):
         select("smoke", [override])
-    assert select("smoke", ["training.num_layers=4"], Narrowing(["tiny-llama"])).cells
+    assert select("smoke", ["training.num_layers=4"], Narrowing(models=["tiny-llama"])).cells
 
 
 def test_one_line_of_a_grid_allows_the_open_mirrors_of_every_model(tmp_path):

@@ -80,7 +80,7 @@ def test_a_row_of_a_grid_is_one_more_precision(tmp_path):
     grid = tmp_path / "grid.toml"
     text = ROW.format(name="4bit_g32", mode="affine", bits=4, more="group_size = 32")
     grid.write_text(SMOKE.replace("bits = [4, 8]", 'precisions = ["4bit_g32", "bf16"]') + "\n" + text)
-    cells = select(str(grid), narrowing=Narrowing(precisions=["4bit_g32"])).cells
+    cells = select(str(grid), only=Narrowing(precisions=["4bit_g32"])).cells
     assert cells and all(spec.cell_id.split("-")[2] == "4bit_g32" for spec in cells)
 
 
@@ -96,8 +96,8 @@ def test_a_width_that_the_groups_do_not_divide_is_refused_before_anything_is_fet
 
 def test_a_precision_that_the_grid_does_not_have_is_refused_with_those_it_has():
     with pytest.raises(BadInput, match="has no precision bf16; it has 4bit, 8bit"):
-        select("smoke", narrowing=Narrowing(precisions=["bf16"]))
-    assert {spec.precision.name for spec in select("smoke", narrowing=Narrowing(precisions=["8bit"])).cells} == {"8bit"}
+        select("smoke", only=Narrowing(precisions=["bf16"]))
+    assert {spec.precision.name for spec in select("smoke", only=Narrowing(precisions=["8bit"])).cells} == {"8bit"}
 
 
 @pytest.mark.parametrize("shape", ["tiny-llama", "tiny-gemma3", "smollm2-135m", "smollm2-360m", "gemma-3-270m"])

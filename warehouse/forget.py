@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from tasks.runtime.removal import remove
+from tasks.runtime.store import remove
 from warehouse.comparison import pairs, pools
 from warehouse.connect import reading, transaction
 from warehouse.fill import note_judgings

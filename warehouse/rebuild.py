@@ -37,10 +37,9 @@ from warehouse.schema import (
     TABLES,
     VIEWS,
     FactTable,
-    create_statements,
+    create_tables,
     digests,
     own_tables,
-    record,
     recorded_digests,
     replace_views,
     tables,
@@ -112,9 +111,7 @@ def prepare(con: duckdb.DuckDBPyConnection) -> None:
     """Make the tables of a new file, and replace views that differ, with what depends on them."""
     recorded = recorded_digests(con)
     if not recorded:
-        with transaction(con):
-            con.execute(create_statements())
-            record(con, TABLES, "schema")
+        create_tables(con)
     if recorded.get(VIEWS) == digests()[VIEWS]:
         return
 

@@ -65,7 +65,7 @@ def remove_if_told(
     """
     from flows.report.figures import file_size
     from flows.report.table import ReportTable, print_lines
-    from tasks.runtime.removal import bytes_below, refuse_while_working, remove
+    from tasks.runtime.store import bytes_below, refuse_while_working, remove
 
     if yes:
         refuse_while_working(root)

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from deployments.prefect_api import check_prefect_server
+from deployments.server import check_prefect_server
 from flows.cli.terminal import console
 from flows.plan import estimated_bytes
 from flows.report.figures import counted
@@ -33,7 +33,7 @@ from tasks.models.sources.fetch import availabilities, is_offered, is_unanswered
 from tasks.runtime.backend import (
     BACKENDS,
     backend,
-    is_intel_python,
+    has_apple_gpu,
     is_mac,
     os_version,
     processor,
@@ -169,7 +169,7 @@ def versions() -> dict[str, str]:
 
 def machine() -> list[Finding]:
     text = f"{system_name()}, {chip()}, {cores()} cores"
-    if is_intel_python():
+    if is_mac() and not has_apple_gpu():  # a Python that was built for Intel's processors
         remedy = (
             "MLX needs Apple Silicon and a Python built for it: install Homebrew's uv for Apple "
             "Silicon, then run `uv sync --python cpython-3.13-macos-aarch64`"

@@ -149,7 +149,7 @@ def make_weights(gone: WeightsGone) -> None:
     if gone.spec is None:
         raise gone
 
-    from deployments.temporary_server import used
+    from deployments.server import used
     from flows.cli.sweep import EarlyExit  # before Prefect, whose log it quietens
 
     early_exit = EarlyExit(errors)

@@ -14,8 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from deployments.interruptions import leaving_in_time
-from deployments.temporary_server import used
-from flows.cli.sweep import EarlyExit, Memory, Overrides, overrides_of
+from deployments.server import used
+from flows.cli.sweep import (
+    Bits,
+    EarlyExit,
+    Memory,
+    Models,
+    Overrides,
+    Recipes,
+    Seeds,
+    overrides_of,
+)
 from flows.cli.terminal import console, print_line, printable
 from flows.report.figures import clock, counted, figure
 from flows.report.table import ReportTable, print_table
@@ -55,17 +64,19 @@ def search(
         typer.Option(min=0.01, metavar="H", help="as many trials as end in H hours from now"),
     ] = None,
     set_: Overrides = None,
-    model: Annotated[str | None, typer.Option(help="base model; else the grid's first")] = None,
-    bits: Annotated[int | None, typer.Option(help="4 or 8; else the grid's first")] = None,
-    recipe: Annotated[str | None, typer.Option(help="what varies; else the grid's first")] = None,
-    seed: Annotated[int | None, typer.Option(help="of trainings; else the grid's first")] = None,
+    model: Models = None,
+    bits: Bits = None,
+    recipe: Recipes = None,
+    seed: Seeds = None,
     memory: Memory = None,
 ) -> None:
-    """Look for a recipe in the ranges of a grid's table `search`, on valid alone."""
+    """Look for a recipe in the ranges of a grid's table `search`, on valid alone, for the grid's
+    first experiment, or the first that the options leave."""
     overrides = overrides_of(set_, memory)
     check_home()
     refuse_unusable()
-    space = set_up(grid, overrides, Narrowing.to_one(model, bits, recipe), seed)
+    only = Narrowing(models=model, bits=bits, recipes=recipe, seeds=seed)
+    space = set_up(grid, overrides, only)
 
     early_exit = EarlyExit(console)
     try:
@@ -83,9 +94,8 @@ def search(
 
                 from flows import search as flow  # Prefect comes with it
 
-                cell = (model, bits, recipe, seed)
                 with used(early_exit.server), live(console, space.objective):
-                    state = flow.search(grid, overrides, *cell, trials, hours, return_state=True)
+                    state = flow.search(grid, overrides, only, trials, hours, return_state=True)
 
             if not state.is_completed() and is_interrupted():
                 # Ctrl-C may reach the step before the flow, which then fails with the step.

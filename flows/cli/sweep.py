@@ -11,7 +11,6 @@ import os
 import signal
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Annotated, Any
 
 # Before Prefect is imported. The live display shows what its console log would; the UI gets both.
@@ -30,7 +29,7 @@ from deployments.interruptions import (
     kept_awake,
     leaving_in_time,
 )
-from deployments.temporary_server import LOST, TemporaryServer, start_temporary_server, used
+from deployments.server import LOST, TemporaryServer, start_temporary_server, used
 from flows.cli.compare import print_overview
 from flows.cli.terminal import console, errors, print_answer, print_line
 from flows.html_report.files import place_of_report
@@ -40,7 +39,15 @@ from flows.report.figures import counted, disclaimer
 from flows.report.leaderboard import evaluation_ids, named_sets
 from flows.report.pairs import pair_rows, summary_rows
 from flows.report.typed_rows import leaderboard_rows
-from flows.selection import Narrowing, Selection, check, check_cases, failed_cells, select
+from flows.selection import (
+    EVERYTHING,
+    Narrowing,
+    Selection,
+    check,
+    check_cases,
+    failed_cells,
+    select,
+)
 from tasks.runtime.children import (
     forked_steps,
     import_ahead,
@@ -84,7 +91,10 @@ Precisions = Annotated[
     typer.Option("--precision", help="only this precision, e.g. bf16 (repeatable)"),
 ]
 Recipes = Annotated[list[str] | None, typer.Option(help="only this recipe (repeatable)")]
-Limit = Annotated[int | None, typer.Option(metavar="N", help="only the first N experiments")]
+Seeds = Annotated[
+    list[int] | None, typer.Option("--seed", min=0, help="only this seed (repeatable)")
+]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="only the first N experiments")]
 Memory = Annotated[
     str | None,
     typer.Option(help="memory that a training may use, e.g. 4GB; does not change results"),
@@ -107,17 +117,20 @@ def sweep(
     memory: Memory = None,
     plan: Plan = False,
     precision: Precisions = None,
+    seed: Seeds = None,
     failed: Failed = False,
     pool: Pool = None,
 ) -> None:
     """Run every experiment of a grid that is not finished, and compare 4-bit with 8-bit."""
     overrides = overrides_of(set_, memory)
-    narrowing = Narrowing(model, bits, recipe, limit, precision)
+    narrowing = Narrowing(
+        models=model, bits=bits, precisions=precision, recipes=recipe, seeds=seed, limit=limit
+    )
     selection = select(grid, overrides, narrowing)
     check_home()
     refuse_unusable()
     if failed:
-        narrowing = replace(narrowing, cells=failed_cells(selection))
+        narrowing = narrowing.model_copy(update={"cells": failed_cells(selection)})
         selection = select(grid, overrides, narrowing)
 
     if plan:
@@ -219,7 +232,7 @@ def run_sweep(
     selection: Selection,
     grid: str,
     overrides: list[str] | None = None,
-    narrowing: Narrowing | None = None,
+    narrowing: Narrowing = EVERYTHING,
     pool: str | None = None,
 ) -> int:
     """Run the sweep flow in this process, and its experiments here or on the machines of a work
@@ -262,10 +275,9 @@ def run_sweep(
                 from flows.sweep import sweep
                 from tasks.progress import listening
 
-                values = vars(narrowing or Narrowing())
                 with used(early_exit.server), live(console, selection), listening(collect):
                     # A state, as a sweep with a failure is Failed and would raise here.
-                    state = sweep(grid, overrides, **values, pool=pool, return_state=True)
+                    state = sweep(grid, overrides, narrowing, pool, return_state=True)
 
             return _report(console, selection.grid.name, state, failures, ids)
     except KeyboardInterrupt:

@@ -127,7 +127,7 @@ class AskedModel(contextlib.AbstractContextManager["AskedModel"]):
 def in_use(model: BundledModel, use: str) -> Iterator[None]:
     """Hold a lock of this process in the home of a model, so that what it reads is not removed.
 
-    `triage data forget` and `triage clean` see it (tasks/runtime/removal.py);
+    `triage data forget` and `triage clean` see it (tasks/runtime/store.py);
     an exported folder needs none.
     """
     if model.folder != home():

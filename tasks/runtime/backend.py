@@ -162,19 +162,9 @@ def has_apple_gpu() -> bool:
     return is_mac() and platform.machine() == "arm64"
 
 
-def is_intel_python() -> bool:
-    """Whether this Python runs on a Mac, but was built for Intel's processors: MLX needs others."""
-    return is_mac() and not has_apple_gpu()
-
-
 def has_cuda() -> bool:
     """Whether MLX for CUDA is installed, and there is a card with a driver."""
     return is_linux() and NVIDIA_DEVICE.exists() and any(map(installed_version, CUDA_PACKAGES))
-
-
-def has_gpu() -> bool:
-    """Whether MLX computes on a GPU here unless it is told otherwise."""
-    return has_apple_gpu() or has_cuda()
 
 
 def can_fork() -> bool:

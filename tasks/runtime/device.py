@@ -18,7 +18,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.backend import backend, has_gpu, is_mac, platform_name, processor
+from tasks.runtime.backend import (
+    backend,
+    has_apple_gpu,
+    has_cuda,
+    is_mac,
+    platform_name,
+    processor,
+)
 from tasks.runtime.events import Device, Emit, StepWarning
 
 SLOW_GFLOPS = 20.0
@@ -128,7 +135,7 @@ def use_device() -> None:
 
     Every process that loads MLX calls it before it computes.
     """
-    if backend().on_gpu or not has_gpu():
+    if backend().on_gpu or not (has_apple_gpu() or has_cuda()):
         return
     import mlx.core as mx
 

@@ -140,7 +140,7 @@ def is_at_work() -> bool:
 
 @contextlib.contextmanager
 def at_work() -> Iterator[None]:
-    """Hold a lock in the home: whoever removes folders there asks for it (`tasks/runtime/removal.py`).
+    """Hold a lock in the home: whoever removes folders there asks for it (`tasks/runtime/store.py`).
 
     Nothing else shows a process without a server of its own, such as a worker.
     """

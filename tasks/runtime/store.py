@@ -4,6 +4,9 @@ A folder is built under a temporary name, gets its `manifest.json` last, and is 
 The manifest lists the SHA-256 and size of each file and carries a digest of itself; its presence
 means "complete". Readers verify, and a broken folder is rebuilt, never trusted. The half-built
 folder of a killed process is removed by the next one that needs the folder, and by the next sweep.
+
+A folder that is to go is renamed first, so that an interrupted removal is found again, and never
+while something works in the home.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path, PurePosixPath
@@ -24,9 +28,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.runtime.errors import BadInput, BrokenFolder, disk_error
+from tasks.runtime.errors import BadInput, BrokenFolder, Locked, disk_error
 from tasks.runtime.files import file_digest, write_atomic
-from tasks.runtime.locks import ABANDONED_SECONDS, locked_folder, replacing
+from tasks.runtime.locks import ABANDONED_SECONDS, is_held, locked, locked_folder, replacing
 from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
@@ -36,6 +40,15 @@ PREFIX = ".tmp-"
 # Where temporary folders may lie in a home: of models, cases, landing folders and the like; of the
 # scores and checkpoints of an experiment.
 PLACES = (f"*/{PREFIX}*", f"experiments/*/*/{PREFIX}*")
+
+ASIDE = ".forgotten-"
+# Where folders may be set aside.
+PLACES_OF_ASIDES = (
+    *("data", "experiments", "experiments/*/scores", "moved", "baselines", "valid"),
+    *("prefixes", "models", "sources", "landing"),
+)
+LOCKED = ("experiments", "landing")  # whose folders have a lock that is held while they are made
+REMOVAL_SECONDS = 5.0  # to wait for a lock
 
 # Modes of what holds patients' texts: only its owner may read it.
 FOLDER_MODE = 0o700
@@ -343,3 +356,63 @@ def _restrict(path: Path, mode: int) -> None:
     with contextlib.suppress(OSError):
         if not path.is_symlink() and path.stat().st_mode & OTHERS:
             path.chmod(mode)
+
+
+def refuse_while_working(root: Path) -> None:
+    """Raise Locked if a process holds a lock in a home: it trains, scores, prepares,
+    loads, or answers with a model of it."""
+    for pattern in ("*/.*.lock", *PLACES):
+        for path in root.glob(pattern):
+            if is_held(path):
+                raise Locked(
+                    f"Another process is working in {root} ({path.parent.name}/"
+                    f"{path.name.strip('.').removesuffix('.lock')}); wait for it or stop it, then "
+                    "run the same command."
+                )
+
+
+def remove(folders: Collection[Path]) -> None:
+    """Remove folders. Raises Locked, and removes none, if another process makes one of them."""
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            if folder.parent.name in LOCKED:
+                stack.enter_context(locked(folder, REMOVAL_SECONDS))
+        # All are renamed before the first is removed, so that what an interruption leaves is found
+        # again.
+        asides = []
+        for folder in folders:
+            aside = folder if folder.name.startswith(ASIDE) else aside_of(folder)
+            if aside != folder:
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+            asides.append(aside)
+        for aside in asides:
+            if aside.exists():  # one that lay in another one, or had its name, is gone by now
+                shutil.rmtree(aside)
+
+
+def aside_of(folder: Path) -> Path:
+    """What a folder that is to be removed is renamed to."""
+    return folder.with_name(f"{ASIDE}{folder.name}")
+
+
+def leftovers(root: Path) -> list[Path]:
+    """What an interrupted removal left."""
+    return sorted(path for place in PLACES_OF_ASIDES for path in root.glob(f"{place}/{ASIDE}*"))
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(
+        status.st_size for status in status_below(folder) if not stat.S_ISDIR(status.st_mode)
+    )
+
+
+def status_below(folder: Path) -> Iterator[os.stat_result]:
+    """The status of a folder and of all that is below; what a running sweep removes meanwhile is
+    left out.
+    """
+    for parent, _, files in os.walk(folder):
+        for path in (Path(parent), *(Path(parent) / name for name in files)):
+            with contextlib.suppress(FileNotFoundError):
+                yield path.lstat()

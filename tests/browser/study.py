@@ -72,8 +72,8 @@ class Study:
     def sweep_in_the_middle(self, iterations, limit=2):
         """A sweep of the smoke grid that has begun to train; its id. What was trained here before has checkpoints, too."""
         before = self.checkpoints()
-        parameters = {"grid": "smoke", "overrides": [f"recipe.iterations={iterations}"], "limit": limit}
-        run = self.run("sweep/local", parameters)
+        parameters = {"grid": "smoke", "overrides": [f"recipe.iterations={iterations}"], "only": {"limit": limit}}
+        run = self.run("sweep/sweep", parameters)
         self.wait(run, until=("RUNNING",))
         until(lambda: self.checkpoints() - before, 120, self.log)
         return run

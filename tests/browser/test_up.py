@@ -52,23 +52,23 @@ def test_a_second_up_says_that_it_runs_already(study):
 
 
 def test_a_sweep_started_by_hand_and_one_started_by_its_schedule_complete(study):
-    command = ["prefect", "deployment", "run", "sweep/local", "-p", "grid=smoke", "-p", "limit=1", "--watch"]
+    command = ["prefect", "deployment", "run", "sweep/sweep", "-p", "grid=smoke", "-p", 'only={"limit": 1}', "--watch"]
     by_hand = subprocess.Popen([sys.executable, "-m", *command], env=study.environment, stdout=subprocess.DEVNULL)
     soon = (datetime.now(UTC) + timedelta(seconds=20)).isoformat()
     schedule = {"schedule": {"interval": 86400, "anchor_date": soon}, "active": True}
-    parameters = {"parameters": {"grid": "smoke", "limit": 2}}
-    deployment = study.deployment("sweep/local")["id"]
+    parameters = {"parameters": {"grid": "smoke", "only": {"limit": 2}}}
+    deployment = study.deployment("sweep/sweep")["id"]
     study.post(f"/deployments/{deployment}/schedules", [schedule | parameters])
     assert by_hand.wait(timeout=240) == 0, study.log()
     filters = {"flow_runs": {"tags": {"all_": ["auto-scheduled"]}, "state": {"type": {"any_": ["COMPLETED"]}}}}
     (run, *_) = until(lambda: study.post("/flow_runs/filter", filters), 240, study.log)
-    assert run["parameters"]["limit"] == 2
+    assert run["parameters"]["only"]["limit"] == 2
 
 
 PAGES = {
     "/runs": ["sweep smoke", "tiny-llama", "4bit", "standard"],
     "/runs/flow-run/{run}": ["sweep smoke", "balanced_safe", "safety"],
-    "/deployments": ["local", "sweep", "experiment", "compare", "nightly", "02:00 AM"],
+    "/deployments": ["sweep", "experiment", "compare", "nightly"],
     "/deployments/deployment/{sweep}": ["weekly-paper"],
     "/deployments/deployment/{experiment}/run": ["base model, e.g. smollm2-135m", "a recipe of the grid"],
     "/artifacts": ["leaderboard", "comparison"],
@@ -80,7 +80,7 @@ PAGES = {
 @pytest.fixture
 def ids(study):
     """Of a sweep's run, of deployments, and of the newest artifacts."""
-    found = {name: study.deployment(f"{name}/local")["id"] for name in ("sweep", "experiment")}
+    found = {name: study.deployment(f"{name}/{name}")["id"] for name in ("sweep", "experiment")}
     for key in ("leaderboard", "comparison"):
         filters = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1}
         found[key] = study.post("/artifacts/filter", filters)[0]["id"]
@@ -106,10 +106,10 @@ def test_a_gate_that_fails_and_a_sweep_that_fails_are_told_and_are_in_the_feed(s
         """The first message whose title holds `part`."""
         return until(lambda: [one for one in messages[0] if part in one["title"]], 120, lambda: messages[0])[0]
 
-    study.wait(study.run("experiment/local", {"grid": "smoke", "model": "tiny-llama", "recipe": "baseline"}))
+    study.wait(study.run("experiment/experiment", {"grid": "smoke", "model": "tiny-llama", "recipe": "baseline"}))
     unsafe = arrived("unsafe by its gates")
     assert "tiny-llama 4bit baseline s42" in unsafe["title"] and "ED recall" in unsafe["message"]
-    study.wait(study.run("sweep/local", {"grid": "no-such-grid"}), until=("FAILED",))
+    study.wait(study.run("sweep/sweep", {"grid": "no-such-grid"}), until=("FAILED",))
     assert "no grid 'no-such-grid'" in arrived("failed")["message"]
 
     body = {"filter": {"event": {"prefix": ["triage."]}, "order": "DESC"}, "limit": 50}
@@ -122,18 +122,18 @@ def test_a_gate_that_fails_and_a_sweep_that_fails_are_told_and_are_in_the_feed(s
 
 def test_one_experiment_and_the_comparison_run_as_deployments_under_readable_names(study):
     cell = {"grid": "smoke", "model": "tiny-llama", "bits": 4, "recipe": "balanced_safe", "seed": 42}
-    experiment = study.run("experiment/local", cell)
+    experiment = study.run("experiment/experiment", cell)
     study.wait(experiment)
     assert experiment in {run["id"] for run in study.runs("tiny-llama 4bit balanced_safe s42")}
-    study.wait(study.run("compare/local", {}))
+    study.wait(study.run("compare/compare", {}))
     keys = {one["key"] for one in study.post("/artifacts/filter", {})}
     assert keys == {"leaderboard", "comparison"}, "no progress bar of a finished step"
 
 
 def test_during_a_sweep_a_comparison_answers_within_seconds_and_a_night_is_cancelled(study):
     sweep = study.sweep_in_the_middle(402)
-    comparison = study.run("compare/local", {})
-    night = study.run("nightly/local", {"grid": "smoke"})
+    comparison = study.run("compare/compare", {})
+    night = study.run("nightly/nightly", {"grid": "smoke"})
     study.wait(comparison, seconds=60)  # 15 on a quiet machine
     study.wait(night, seconds=60, until=("CANCELLED",))
     assert study.state(sweep) == "RUNNING"
@@ -142,23 +142,23 @@ def test_during_a_sweep_a_comparison_answers_within_seconds_and_a_night_is_cance
 
 def test_a_night_without_a_sweep_starts_one(study):
     before = len(study.runs("sweep smoke"))
-    study.wait(study.run("nightly/local", {"grid": "smoke"}))
+    study.wait(study.run("nightly/nightly", {"grid": "smoke"}))
     until(lambda: len(study.runs("sweep smoke")) > before, 120, study.log)
     newest = max(study.runs("sweep smoke"), key=lambda run: run["created"])
     study.wait(newest["id"], seconds=400)
 
 
 def schedules(study):
-    entries = study.deployment("nightly/local")["schedules"]
+    entries = study.deployment("nightly/nightly")["schedules"]
     return sorted((s["slug"] or "", s["active"], str(s["schedule"]), str(s["parameters"])) for s in entries)
 
 
 def test_a_sweep_goes_on_when_triage_up_is_stopped_and_started_again_and_schedules_stay_as_they_were_left(study):
-    """As a person leaves them in the UI, who pauses one and adds another."""
-    deployment = study.deployment("nightly/local")
+    """As a person leaves them in the UI, who switches one on and adds another."""
+    deployment = study.deployment("nightly/nightly")
     (nightly,) = (s for s in deployment["schedules"] if s["slug"] == "nightly")
     url = f"{study.api}/deployments/{deployment['id']}/schedules/{nightly['id']}"
-    request = urllib.request.Request(url, b'{"active": false}', {"Content-Type": "application/json"}, method="PATCH")
+    request = urllib.request.Request(url, b'{"active": true}', {"Content-Type": "application/json"}, method="PATCH")
     urllib.request.urlopen(request, timeout=30).close()
     own_schedule = {"schedule": {"cron": "0 4 1 1 *"}, "active": True, "parameters": {"grid": "smoke"}}
     study.post(f"/deployments/{deployment['id']}/schedules", [own_schedule])

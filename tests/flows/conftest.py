@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from deployments.prefect_api import api_url
-from deployments.temporary_server import TemporaryServer
+from deployments.server import TemporaryServer, api_url
 from flows.cli.experiments import find_model
 from flows.serve.app import KeptModel
-from tests.place import Place, Server, prefect_home
+from tests.place import ROOT, Place, Server, prefect_home
+from warehouse.landing import merge
+from warehouse.load import load_all
 
 
 @pytest.fixture
@@ -59,6 +60,16 @@ def kept_model(used: Place) -> Iterator[KeptModel]:
         yield KeptModel(find_model("tiny-llama-4bit-balanced_safe-s42"), passes=8)
 
 
+@pytest.fixture(scope="session")
+def published_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The warehouse of both published studies, which tests only read."""
+    home = tmp_path_factory.mktemp("published")
+    for study in ("study", "study_gemma"):
+        merge(ROOT / "warehouse" / "published" / study, home / "landing")
+    load_all(home / "landing", home / "triage.duckdb")
+    return home / "triage.duckdb"
+
+
 @pytest.fixture
 def published(published_file: Path, own_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process reads the published studies."""
@@ -74,4 +85,4 @@ def at_home(used: Place, own_home: None, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait for a Prefect server's version is as long as a busy machine needs."""
-    monkeypatch.setattr("deployments.prefect_api.SECONDS", 60.0)
+    monkeypatch.setattr("deployments.server.SECONDS", 60.0)

@@ -29,8 +29,7 @@ from tasks.bundle.model_card import card_figures, render_example
 from tasks.models.gguf_file import open_gguf
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.files import read_lines
-from tasks.runtime.removal import refuse_while_working
-from tasks.runtime.store import SEAL, read_manifest, seal, verify
+from tasks.runtime.store import SEAL, read_manifest, refuse_while_working, seal, verify
 from tasks.spec import LABELS
 from tests.place import Place, one_sentence
 from warehouse.connect import writing

@@ -37,5 +37,5 @@ def test_a_cell_whose_last_run_failed_runs_again_and_one_that_succeeded_since_do
     assert [spec.cell_id for spec in narrowed.cells] == [first, third]
     with pytest.raises(BadInput, match="No experiment"):
         failed_cells(select("smoke", None, Narrowing(recipes=["balanced_safe"], models=["tiny-gemma3"])))
-    with pytest.raises(BadInput, match="has none of the experiments"):
+    with pytest.raises(BadInput, match="has no experiment of all of"):
         select("smoke", None, Narrowing(cells=["of-another-grid"]))

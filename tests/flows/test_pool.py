@@ -16,7 +16,7 @@ from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Running, S
 
 import flows.experiment
 from deployments.notify import LOST
-from deployments.prefect_api import NoAnswer
+from deployments.server import NoAnswer
 from flows import pool
 from flows.experiment import RESULT, PooledCell, PooledResult, experiment, versions_here
 from flows.pool import PooledSweep, refuse_pool, sweep_in_pool
@@ -64,8 +64,12 @@ class Server:
     def create_flow_from_name(self, name):
         return uuid4()
 
-    def create_deployment(self, **options):
-        assert options["entrypoint"] == "flows.experiment.experiment" and options["tags"] == ["triage"]
+    def read_deployment_by_name(self, name):
+        raise ObjectNotFound(None)
+
+    def create_deployment(self, flow_id, name, **options):
+        assert (name, options["work_pool_name"]) == ("fleet", "fleet") and options["tags"] == ["triage"]
+        assert options["entrypoint"] == "flows.experiment.experiment" and options["job_variables"]["working_dir"] == "."
 
     def read_workers_for_work_pool(self, name):
         return []

@@ -17,8 +17,7 @@ from tasks.bundle.asking import MOST_BYTES, decision_of, decoded_text, in_use
 from tasks.bundle.bundle import BundledModel
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tasks.runtime.locks import lock_of
-from tasks.runtime.removal import refuse_while_working
-from tasks.runtime.store import read_manifest, seal
+from tasks.runtime.store import read_manifest, refuse_while_working, seal
 from tests.place import Place, one_sentence
 from tests.warehouse.rows import evaluation
 from warehouse.landing import write_landing

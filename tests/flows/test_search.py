@@ -194,7 +194,7 @@ def test_an_error_of_the_flow_does_not_pass_for_an_interruption(error, stops, mo
     monkeypatch.setattr(flow, "refill_warehouse", fails)
 
     with pytest.raises(type(error)):
-        flow.search.fn("smoke", model="tiny-llama")
+        flow.search.fn("smoke", only=Narrowing(models=["tiny-llama"]))
 
     assert children.is_interrupted() == stops
 

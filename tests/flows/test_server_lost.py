@@ -8,14 +8,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments.temporary_server import LOST
+from deployments.server import LOST
 from tests.flows.test_kill import server_of
 from tests.place import Place, one_sentence, wait_until
 
 # Every process of Prefect's server but the first ends at once.
 NO_OTHER_SERVER = """
 import subprocess
-from deployments import temporary_server
+from deployments import server as temporary_server
 from flows.cli.main import main
 real, starts = temporary_server._start, []
 def start(listener):

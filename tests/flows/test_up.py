@@ -7,10 +7,11 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
@@ -19,30 +20,28 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
-import yaml
 from fastapi.testclient import TestClient
 from prefect.exceptions import ParameterTypeError
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_CORS_ALLOWED_ORIGINS, temporary_settings
 
 import flows.nightly
-from deployments import temporary_server
+from deployments import server as temporary_server
 from deployments.interruptions import interrupted_by_signals
 from deployments.notify import HEARTBEAT_SECONDS
-from deployments.prefect_api import HOST, ORIGINS, NoAnswer, answering
+from deployments.server import HOST, ORIGINS, NoAnswer, answering, set_damaged_database_aside
 from deployments.up import EVERYWHERE, _environment, _Server, api_url, keep_working, refuse_open_server, up, version_on
 from deployments.workers import (
     BOUND_PROCESS,
     EARLY_ENDS,
-    FILE,
     QUEUES,
     Worker,
-    _run_prefect,
     give_back_runs,
     register,
     worker_name,
 )
 from flows.compare import compare
 from flows.experiment import experiment
+from flows.selection import Narrowing
 from flows.sweep import sweep
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
@@ -97,13 +96,13 @@ def test_a_comparison_before_anything_has_run_says_so_in_its_artifact(monkeypatc
 
 
 def test_the_forms_of_the_ui_refuse_a_limit_and_a_seed_that_are_nonsense():
-    limit = sweep.parameters.properties["limit"]
+    limit = sweep.parameters.definitions["Narrowing"]["properties"]["limit"]
     seed = experiment.parameters.properties["seed"]
     assert limit["anyOf"] == [{"type": "integer", "minimum": 1}, {"type": "null"}]
     assert (seed["type"], seed["minimum"], seed["exclusiveMaximum"]) == ("integer", 0, 2**32)
-    assert sweep.validate_parameters({"limit": 1})["limit"] == 1
+    assert sweep.validate_parameters({"only": {"limit": 1}})["only"] == Narrowing(limit=1)
 
-    for flow, wrong in ((sweep, {"limit": 0}), (experiment, {"seed": -1})):
+    for flow, wrong in ((sweep, {"only": {"limit": 0}}), (experiment, {"seed": -1})):
         with pytest.raises(ParameterTypeError, match="greater than or equal to"):
             flow.validate_parameters(wrong)
 
@@ -148,44 +147,39 @@ ACCEPTED = {"state": None, "status": "ACCEPT", "details": {"type": "accept_detai
 WORKERS = "/work_pools/triage/workers/filter"
 
 
-@pytest.fixture
-def deployed(monkeypatch):
-    """Commands of Prefect by which something is registered."""
-    commands = []
-    monkeypatch.setattr("deployments.workers._run_prefect", lambda arguments, environment: commands.append(arguments))
-    return commands
+DEPLOYED = {WORKERS: [], "/flows/": {"id": ID}, "/deployments/": {"id": ID}, f"/deployments/{ID}": None}
 
 
-def test_a_pool_that_a_worker_of_another_home_serves_is_refused_before_anything_is_deployed(
-    deployed, tmp_path, monkeypatch
-):
+def test_a_pool_that_a_worker_of_another_home_serves_is_refused_before_anything_is_deployed(tmp_path, monkeypatch):
     workers = {worker_name(): "ONLINE", worker_name("light"): "ONLINE", "gone": "OFFLINE"}
     own = [{"name": name, "status": status, "work_pool_id": ID} for name, status in workers.items()]
-    with server_that_has("/work_pools/triage", answers={WORKERS: own}) as (api, _):
-        register(api, {})
+    with server_that_has("/work_pools/triage", answers=DEPLOYED | {WORKERS: own}) as (api, requests):
+        register(api)
+        requests.clear()
         monkeypatch.setenv("TRIAGE_HOME", str(tmp_path / "other"))
-        deployed.clear()
         served = f"pool triage of {api} is served by {own[0]['name']}, .*; choose another port"
         with pytest.raises(BadInput, match=served):
-            register(api, {})
-    assert deployed == []
+            register(api)
+    assert [path for path, _ in requests] == [WORKERS]
 
 
-def test_schedules_are_given_to_new_deployments_only_and_what_the_server_has_stays(deployed):
-    deployments = []
-    for paths in (["/work_pools/triage"], ["/work_pools/triage", "/deployments/name/sweep/local"]):
-        with server_that_has(*paths, answers={WORKERS: []}) as (api, _):
-            register(api, {})
-        deployments.append(yaml.safe_load(Path(deployed[-1][-1]).read_text())["deployments"])
+def test_schedules_are_given_to_new_deployments_only_and_are_off_until_a_person_switches_them_on():
+    with server_that_has("/work_pools/triage", "/deployments/name/compare/compare", answers=DEPLOYED) as (
+        api,
+        requests,
+    ):
+        register(api)
 
-    first, again = deployments
-    heartbeats = {one["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] for one in first}
-    assert heartbeats == {str(HEARTBEAT_SECONDS)}, "else the automation takes what runs for lost"
-    assert first == yaml.safe_load(FILE.read_text())["deployments"]
-    assert [(s["slug"], s["active"]) for s in first[-1]["schedules"]] == [("nightly", True)]
-    schedules = [(s["slug"], s["active"], s["parameters"]) for s in first[0].pop("schedules")]
-    assert schedules == [("weekly-paper", False, {"grid": "paper"})]
-    assert again == first, "nothing else differs"
+    new = {body["name"]: body for path, body in requests if path == "/deployments/"}
+    (kept,) = (body for path, body in requests if path == f"/deployments/{ID}")
+    assert list(new) == ["sweep", "experiment", "nightly"] and "schedules" not in kept
+    for body in [*new.values(), kept]:
+        heartbeat = body["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
+        assert heartbeat == str(HEARTBEAT_SECONDS), "else the automation takes what runs for lost"
+        assert body["parameter_openapi_schema"]["type"] == "object" and body["tags"] == ["triage"]
+    schedules = [(s["slug"], s["active"], s["parameters"]) for body in new.values() for s in body["schedules"]]
+    assert schedules == [("weekly-paper", False, {"grid": "paper"}), ("nightly", False, {"grid": "demo"})]
+    assert new["nightly"]["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
 
 
 def test_what_ran_is_given_back_unless_it_is_of_another_home_or_server():
@@ -297,14 +291,8 @@ def test_a_night_is_left_out_while_a_sweep_waits_or_goes_on(runs, works, message
 
     (asked,) = (body["flow_runs"] for _, body in requests)
     assert "SCHEDULED" in asked["state"]["type"]["any_"] and asked["expected_start_time"]["before_"]
-    assert (state.type.value, queued) == (("CANCELLED", []) if message else ("COMPLETED", ["sweep/local"]))
-    assert state.message.startswith(message or "sweep/local is queued")
-
-
-def test_a_set_up_that_fails_on_a_fresh_home_says_where_to_read_why():
-    with pytest.raises(BadInput, match="`prefect no-such command` failed; its output is in .*prefect-setup.log"):
-        _run_prefect(["no-such", "command"], _environment(1))
-    assert "no-such" in (home() / "logs" / "prefect-setup.log").read_text()
+    assert (state.type.value, queued) == (("CANCELLED", []) if message else ("COMPLETED", ["sweep/sweep"]))
+    assert state.message.startswith(message or "sweep/sweep is queued")
 
 
 @pytest.mark.parametrize(
@@ -341,7 +329,7 @@ def kept_server(monkeypatch, patient):
     lines = []
     monkeypatch.setattr("deployments.up.start_bound", start_serving)
 
-    with _Server(port, {}, lines.append) as server:
+    with _Server(port, lines.append) as server:
         yield server, processes, lines, commands
 
 
@@ -388,6 +376,23 @@ def test_a_server_that_cannot_be_started_again_is_a_sentence(kept_server):
         server.keep()
 
 
+def test_a_damaged_database_is_set_aside_and_another_server_is_started(kept_server):
+    server, processes, lines, commands = kept_server
+    database = Path(server.environment["PREFECT_HOME"]) / "prefect.db"
+    database.parent.mkdir(parents=True)
+    database.write_bytes(b"no database" * 1000)
+    commands.append(["false"])
+    server.provide()
+    assert len(processes) == 2 and not database.exists()
+    (aside,) = database.parent.glob("prefect-damaged-*.db")
+    assert len(lines) == 1 and str(database) in lines[0] and aside.name in lines[0]
+
+    with closing(sqlite3.connect(database)) as con:
+        con.execute("CREATE TABLE a (b)")
+        assert set_damaged_database_aside(database.parent) is None, "held by another program, or sound"
+    assert set_damaged_database_aside(database.parent) is None and database.exists()
+
+
 def test_a_server_that_others_reach_needs_a_password(monkeypatch):
     monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
     with pytest.raises(BadInput, match="lets everyone in this network run code here; set PREFECT_SERVER_API_AUTH"):
@@ -400,7 +405,7 @@ def test_a_server_that_others_reach_needs_a_password(monkeypatch):
     assert "127.0.0.1" not in _environment(4200, EVERYWHERE)["PREFECT_UI_API_URL"]
     monkeypatch.setattr("deployments.up.version_on", lambda port: metadata.version("prefect"))
     with pytest.raises(BadInput, match="Port 4200 has a Prefect server already, which other machines may not reach"):
-        _Server(4200, {}, print, EVERYWHERE).provide()
+        _Server(4200, print, EVERYWHERE).provide()
 
 
 def test_a_server_that_was_killed_knows_the_leases_that_have_ended_since(tmp_path):
@@ -412,7 +417,7 @@ def test_a_server_that_was_killed_knows_the_leases_that_have_ended_since(tmp_pat
 
 @pytest.mark.parametrize("is_mac", [True, False])
 def test_a_mac_that_keeps_a_program_from_the_local_network_is_named(monkeypatch, is_mac):
-    monkeypatch.setattr("deployments.prefect_api.is_mac", lambda: is_mac)
+    monkeypatch.setattr("deployments.server.is_mac", lambda: is_mac)
     for reason in ("[Errno 65] No route to host", "[Errno 61] Connection refused"):
         with pytest.raises(BadInput, match="No Prefect server answers") as sentence, answering("http://mac1:4200/api"):
             raise NoAnswer(reason)

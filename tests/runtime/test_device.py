@@ -32,7 +32,7 @@ def measured(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not is_linux(), reason="elsewhere TRIAGE_BLAS is not read")
 def test_the_blas_that_is_loaded_is_faster_than_the_wheels_own(measured):
-    fast, slow = (max((measured(blas) for _ in range(3)), key=lambda m: m["gflops"]) for blas in (None, REFERENCE))
+    fast, slow = (max((measured(blas) for _ in range(2)), key=lambda m: m["gflops"]) for blas in (None, REFERENCE))
     assert slow["blas"] == "reference" and fast["blas"] != "reference"
     assert fast["gflops"] > slow["gflops"]
 

@@ -8,7 +8,7 @@ from tasks.search.space import Space
 
 def space(*overrides: str, recipe: str = "baseline", bits: int = 4) -> Space:
     """The space of a search of the smoke grid on tiny-llama, with changes of its grid."""
-    return set_up("smoke", list(overrides), Narrowing(["tiny-llama"], [bits], [recipe]))
+    return set_up("smoke", list(overrides), Narrowing(models=["tiny-llama"], bits=[bits], recipes=[recipe]))
 
 
 def grid_text(search: str, more: str = "") -> str:

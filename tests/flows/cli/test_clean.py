@@ -13,8 +13,7 @@ from flows.cli.clean import seconds_of
 from tasks.removable import last_used, names_of
 from tasks.runtime.errors import BadInput
 from tasks.runtime.locks import locked
-from tasks.runtime.removal import bytes_below
-from tasks.runtime.store import build_folder
+from tasks.runtime.store import build_folder, bytes_below
 from tests.place import Place, one_sentence
 
 NOTHING_OF_RESULTS = "clean", "--unreferenced"

@@ -16,8 +16,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from deployments.prefect_api import check_prefect_server
-from deployments.temporary_server import start_temporary_server
+from deployments.server import check_prefect_server, start_temporary_server
 from flows import selection
 from flows.cli import doctor as checks
 from flows.cli.doctor import examine_machine, run_check

@@ -13,15 +13,15 @@ import pytest
 from flows.cli.clean import remove_if_told
 from flows.experiment import experiment
 from flows.search import search
+from flows.selection import Narrowing
 from flows.sweep import sweep
 from tasks.identity import INGREDIENTS
 from tasks.removable import known_names, matching_names, of_data, sharing_sets
-from tasks.runtime import removal
+from tasks.runtime import store
 from tasks.runtime.errors import Locked
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
-from tasks.runtime.removal import refuse_while_working
-from tasks.runtime.store import seal
+from tasks.runtime.store import refuse_while_working, seal
 from tests.flows.test_privacy import pieces_of
 from tests.place import one_sentence
 
@@ -175,7 +175,7 @@ class SeenAtWork(Exception):
         (partial(sweep, grid="smoke"), "flows.sweep", "submit_experiments"),
         (partial(sweep, grid="smoke", pool="fleet"), "flows.sweep", "sweep_in_pool"),
         (partial(experiment, model="tiny-llama", recipe="baseline", grid="smoke"), "flows.experiment", "submit_experiments"),
-        (partial(search, grid="smoke", model="tiny-llama"), "flows.search", "refill_warehouse"),
+        (partial(search, grid="smoke", only=Narrowing(models=["tiny-llama"])), "flows.search", "refill_warehouse"),
     ],
 )  # fmt: skip
 def test_it_is_refused_while_a_flow_of_a_process_without_a_server_of_its_own_runs(flow, module, step, monkeypatch):
@@ -214,7 +214,7 @@ def test_a_removal_that_was_interrupted_is_finished_when_it_is_typed_again(remov
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(removal.shutil, "rmtree", interrupted)
+        patch.setattr(store.shutil, "rmtree", interrupted)
         forget(root, "own-1")
 
     shutil.rmtree(root / "logs")

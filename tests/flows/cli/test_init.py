@@ -54,7 +54,9 @@ def test_the_grid_is_small_compares_both_precisions_under_two_recipes_and_names_
     assert all(c.recipe.cost_matrix for c in cells if c.recipe.kind == "safety")
     (line,) = (line for line in Path("my_grid.toml").read_text().splitlines() if "--model" in line)
     _, _, _, grid, _, model, _, layers, _, iterations = line.split()
-    assert {cell.model.name for cell in select(grid, [layers, iterations], Narrowing([model])).cells} == {"tiny-llama"}
+    assert {cell.model.name for cell in select(grid, [layers, iterations], Narrowing(models=[model])).cells} == {
+        "tiny-llama"
+    }
 
 
 def test_every_set_of_the_cases_has_every_label_and_whole_groups_and_no_near_copies(study):

@@ -33,7 +33,7 @@ FROZEN = Note("Frozen prefix of 2 of 4 blocks: saves 33% of a step, 0.00 GB.")
 
 @pytest.fixture
 def selection():
-    return select("smoke", narrowing=Narrowing(limit=4))
+    return select("smoke", only=Narrowing(limit=4))
 
 
 @pytest.fixture

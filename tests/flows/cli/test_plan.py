@@ -74,7 +74,7 @@ def test_what_is_trained_and_would_be_scored_again_is_said_with_its_time(smoke, 
         cells = planned(select("smoke", [override] if override else []))
         assert {cell.state for cell in cells} == {state} and all((cell.seconds > 0) == bool(override) for cell in cells)
 
-    text = printed(select("smoke", narrowing=Narrowing(bits=[4])))
+    text = printed(select("smoke", only=Narrowing(bits=[4])))
     assert "4 experiments, 4 trained, 0 to train, 0 to score: about 0 s" in text
     assert "time " not in text and "prefixes " not in text, "a plan of what is done says no time"
 
@@ -85,11 +85,11 @@ def test_a_plan_names_the_primary_claim_alone_where_the_grid_has_one(offline):
     (line,) = [line for line in printed(selection).splitlines() if line.startswith("primary ")]
     start = "primary  tiny-llama baseline, 4bit against 8bit, seeds 42, 43: accuracy and ed_recall, margin 0.02; "
     assert line.startswith(start) and line.endswith(f"as {selection.grid.primary_claim.digest}")
-    assert "primary " not in printed(select("smoke", narrowing=Narrowing(bits=[4])))
+    assert "primary " not in printed(select("smoke", only=Narrowing(bits=[4])))
 
 
 def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_grid_names(tmp_path, offline):
-    chosen = select("smoke", narrowing=Narrowing(["tiny-llama", "smollm2-135m"], bits=[4], recipes=["baseline"]))
+    chosen = select("smoke", only=Narrowing(models=["tiny-llama", "smollm2-135m"], bits=[4], recipes=["baseline"]))
     tiny = chosen.cells[0]
     missing = FolderSource(kind="folder", path=str(tmp_path / "missing"))
     either = tiny.model.model_copy(update={"name": "either", "sources": (missing, *tiny.model.sources)})
@@ -108,17 +108,17 @@ def test_a_plan_marks_random_weights_those_that_are_here_or_else_all_that_the_gr
 
 
 def test_a_plan_says_cases_time_and_disk_and_what_fewer_dropout_cases_would_save(offline, monkeypatch):
-    text = printed(select("paper", narrowing=Narrowing(bits=[4])))
+    text = printed(select("paper", only=Narrowing(bits=[4])))
     assert "cases    train 3,000, valid 600, calibration 1,200, test 1,500, test_adversarial 300" in text
     assert "30 experiments, 0 trained, 30 to train, 0 to score: about " in text
     for words in ("time     preparing ", "training ", "scoring ", "dropout passes ", "on this machine (not measured)"):
         assert words in text
     assert "--set scoring.mc_cases=300 would save about " in text
     assert "prefixes about 2.84 GB for what frozen blocks compute, of a budget of " in text
-    assert "mc_cases" not in printed(select("demo", narrowing=Narrowing(bits=[4]))), "it has 30"
+    assert "mc_cases" not in printed(select("demo", only=Narrowing(bits=[4]))), "it has 30"
 
     monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "300MB")
-    selection = select("paper", narrowing=Narrowing(bits=[4]))
+    selection = select("paper", only=Narrowing(bits=[4]))
     text = printed(selection)
     assert all(spec.cell_id in text for spec in selection.cells), "a row for each variant, on a terminal alone"
     console = Console(file=(out := StringIO()), width=80, height=24, force_terminal=True, color_system=None)
@@ -130,7 +130,7 @@ def test_a_plan_says_cases_time_and_disk_and_what_fewer_dropout_cases_would_save
 def test_a_plan_ends_with_the_models_that_no_source_offers_now(offline):
     silent = [("Hub a/b", "the Hub cannot be reached"), ("package c 1", "the package index did not answer in time")]
     offline |= {"tiny-llama": silent, "tiny-gemma3": [silent[0], ("package d 1", "reachable")]}
-    selection = select("smoke", narrowing=Narrowing(bits=[4], recipes=["baseline"]))
+    selection = select("smoke", only=Narrowing(bits=[4], recipes=["baseline"]))
     end = "tiny-llama answers now: try again, connect to a network, or list a source with kind = 'folder' in the grid."
     assert " ".join(printed(selection, width=60).split()).endswith(f"No source of {end}")
     offline["tiny-llama"] = [*silent, ("folder e", "here")]
@@ -173,6 +173,6 @@ def test_a_plan_prepares_own_cases_once_and_leaves_none(offline, smoke, tmp_path
     rows = (f"about complaint {i} of {i * 7919} days,{('ED', 'GP', 'HOME')[i % 3]},g{i % 30}\n" for i in range(240))
     (tmp_path / "own.csv").write_text("text,label,group\n" + "".join(rows))
     data = f'data={{ source = "{tmp_path / "own.csv"}", group_column = "group" }}'
-    text = printed(select("smoke", [data, "prompt.version=2"], Narrowing(["tiny-llama"], recipes=["baseline"])))
+    text = printed(select("smoke", [data, "prompt.version=2"], Narrowing(models=["tiny-llama"], recipes=["baseline"])))
     assert "power    " in text and built == [str(tmp_path / "own.csv")]
     assert not list((tmp_path / "temporary").iterdir())

@@ -14,9 +14,9 @@ import pytest
 from prefect.states import Completed, Failed
 from rich.console import Console
 
-from deployments import temporary_server
+from deployments import server as temporary_server
 from deployments.interruptions import kept_awake
-from deployments.prefect_api import api_url, prefect_client
+from deployments.server import api_url, prefect_client
 from deployments.up import up
 from flows.cli import sweep as run
 from flows.cli.sweep import MOST_FAILURES, NOTHING, print_failures, print_results
@@ -180,7 +180,7 @@ FAILS = [sys.executable, "-c", "raise SystemExit(3)"]
 
 
 def test_a_server_that_ends_at_once_twice_is_one_sentence(start_server, monkeypatch):
-    monkeypatch.setattr("deployments.prefect_api.SECONDS", 0.5)
+    monkeypatch.setattr("deployments.server.SECONDS", 0.5)
     with pytest.raises(TriageError, match=r"did not start \(it ended with code 3\).*Run the same command again"):
         start_server(FAILS, FAILS).server.wait(60)
     with pytest.raises(TriageError, match=r"did not start \(it does not answer\)"):

@@ -15,7 +15,7 @@ import pytest
 from flows.serve.server import CONNECTIONS, listening, running
 from tasks.bundle.asking import Decision, answer
 from tasks.runtime.errors import BadInput, Locked
-from tasks.runtime.removal import refuse_while_working
+from tasks.runtime.store import refuse_while_working
 from tests.flows.test_predict import CELL, MARKER, cases_of
 from tests.place import wait_until
 
