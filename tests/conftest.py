@@ -79,6 +79,21 @@ def warehouses_start_as_copies():
         yield
 
 
+@pytest.fixture(scope="session")
+def published_file(tmp_path_factory):
+    """The warehouse of both published studies, which tests only read."""
+    from tests.place import ROOT
+    from warehouse.landing import merge
+    from warehouse.load import load_all
+
+    home = tmp_path_factory.mktemp("published")
+    for study in ("study", "study_gemma"):
+        report = merge(ROOT / "warehouse" / "published" / study, home / "landing")
+        assert report.additions and not report.refused
+    load_all(home / "landing", home / "triage.duckdb")
+    return home / "triage.duckdb"
+
+
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
     """Nothing a test makes lands in the checkout. A run of a work pool names an accelerator in its process, which is here

@@ -22,7 +22,14 @@ from tasks.spec import LABELS
 from warehouse.comparison import pools
 from warehouse.connect import transaction, utc_now
 from warehouse.landing import LandingManifest, is_loaded, kind_of
-from warehouse.schema import FACTS, Kind, insert, refuse_equal_keys, refuse_newer_columns
+from warehouse.schema import (
+    FACTS,
+    Kind,
+    insert,
+    insert_rows,
+    refuse_equal_keys,
+    refuse_newer_columns,
+)
 
 # A dataset's own four sets decide what a training is, so datasets that share them are one for a
 # training: the one with the fewest further sets.
@@ -122,14 +129,12 @@ def fill(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest
             if kind == "evaluation":
                 note_judgings(con)
                 _fill_costs(con, id)
-                con.execute("DELETE FROM decision_count WHERE evaluation_id = ?", [id])
                 con.execute("INSERT INTO decision_count FROM recounted_decisions_of([?])", [id])
+            if kind in ("dataset", "training"):
+                con.execute(_SAME_DATASET.format(table="experiment"))
+            if kind in ("dataset", "fidelity"):
+                con.execute(_SAME_DATASET.format(table="fidelity"))
 
-            if kind in ("dataset", "training", "fidelity"):
-                for table in ("experiment", "fidelity"):
-                    con.execute(_SAME_DATASET.format(table=table))
-
-            con.execute("DELETE FROM landed WHERE id = ?", [id])
             entry = [id, kind, manifest.digest, utc_now()]
             con.execute("INSERT INTO landed VALUES (?, ?, ?, ?)", entry)
             # Last: pairs are matched by the costs and the data digest.
@@ -146,10 +151,14 @@ def fill(con: duckdb.DuckDBPyConnection, folder: Path, manifest: LandingManifest
 def _replace_rows(con: duckdb.DuckDBPyConnection, folder: Path, kind: Kind) -> None:
     """Delete and insert: a row-wise merge would keep rows that the new content no longer has."""
     fact = FACTS[kind]
-    is_new = con.execute("SELECT 1 FROM landed WHERE id = ?", [folder.name]).fetchone() is None
-    for name in fact.tables:
-        if not is_new:  # a deletion reads the whole table
+    # A deletion reads the whole table.
+    if con.execute("SELECT 1 FROM landed WHERE id = ?", [folder.name]).fetchone():
+        derived = ("cost", "decision_count") if kind == "evaluation" else ()
+        for name in (*fact.tables, *derived):
             con.execute(f"DELETE FROM {name} WHERE {fact.id_column} = ?", [folder.name])
+        con.execute("DELETE FROM landed WHERE id = ?", [folder.name])
+
+    for name in fact.tables:
         path = folder / f"{name}.parquet"
         if path.is_file():
             rows = pq.ParquetFile(path).read()
@@ -166,17 +175,20 @@ def note_judgings(con: duckdb.DuckDBPyConnection) -> None:
 
 def _fill_costs(con: duckdb.DuckDBPyConnection, evaluation: str) -> None:
     """The cost matrix of an evaluation as rows."""
-    con.execute("DELETE FROM cost WHERE evaluation_id = ?", [evaluation])
-    row = con.execute(
-        "SELECT cost_matrix FROM evaluation WHERE evaluation_id = ?", [evaluation]
-    ).fetchone()
-    if row is None or row[0] is None:
-        return
-
-    matrix = json.loads(row[0])
-    costs = [
-        [evaluation, label, decision, float(matrix[label][decision])]
-        for label in LABELS
-        for decision in LABELS
-    ]
-    con.executemany("INSERT INTO cost VALUES (?, ?, ?, ?)", costs)
+    matrices = con.execute(
+        "SELECT cost_matrix FROM evaluation WHERE evaluation_id = ? AND cost_matrix IS NOT NULL",
+        [evaluation],
+    )
+    for (matrix,) in matrices.fetchall():
+        costs = json.loads(matrix)
+        rows = [
+            {
+                "evaluation_id": evaluation,
+                "label": label,
+                "decision": decision,
+                "cost": float(costs[label][decision]),
+            }
+            for label in LABELS
+            for decision in LABELS
+        ]
+        insert_rows(con, "cost", rows)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import math
 import re
 import shutil
 from collections import Counter
@@ -108,32 +107,28 @@ def _arrow_table(id: str, name: str, fact: FactTable, rows: Rows) -> pa.Table:
 
     columns = {}
     for column in schema:
-        is_time = pa.types.is_timestamp(column.type)
-        values = [_plain(row[column.name], is_time) for row in rows]
-        columns[column.name] = pa.array(values, type=column.type)
+        values = [row[column.name] for row in rows]
+        if pa.types.is_timestamp(column.type):
+            values = [_in_utc(value) for value in values]
+        # Of NumPy's numbers, too; None where a number is not finite.
+        array = pa.array(values, type=column.type, from_pandas=True)
+        if pa.types.is_floating(column.type):
+            array = pc.if_else(pc.is_finite(array), array, None)
+        columns[column.name] = array
 
     table = pa.table(columns, schema=schema)
     refuse_equal_keys(name, fact, table)
     return table
 
 
-def _plain(value: object, is_timestamp: bool) -> object:
-    """A value as Arrow takes it.
-
-    NumPy scalars are unwrapped, times in UTC without zone, numbers that are not finite None.
-    """
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-
-    if is_timestamp and isinstance(value, str):
+def _in_utc(time: object) -> object:
+    """A time in UTC without zone, as columns have it."""
+    if isinstance(time, str):
         with contextlib.suppress(ValueError):  # Arrow refuses what is no time
-            value = datetime.fromisoformat(value)
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    return value
+            time = datetime.fromisoformat(time)
+    if isinstance(time, datetime) and time.tzinfo is not None:
+        return time.astimezone(UTC).replace(tzinfo=None)
+    return time
 
 
 def landing_folders(root: Path) -> list[Path]:

@@ -37,9 +37,10 @@ from warehouse.schema import (
     TABLES,
     VIEWS,
     FactTable,
-    create_tables,
+    create_statements,
     digests,
     own_tables,
+    record,
     recorded_digests,
     replace_views,
     tables,
@@ -111,7 +112,9 @@ def prepare(con: duckdb.DuckDBPyConnection) -> None:
     """Make the tables of a new file, and replace views that differ, with what depends on them."""
     recorded = recorded_digests(con)
     if not recorded:
-        create_tables(con)
+        with transaction(con):
+            con.execute(create_statements())
+            record(con, TABLES, "schema")
     if recorded.get(VIEWS) == digests()[VIEWS]:
         return
 

@@ -7,11 +7,10 @@ differ is built again from the landing folders (`rebuild.py`).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import duckdb
 
 from tasks.runtime.errors import BadInput
-from warehouse.connect import first_line, quoted, transaction, utc_now
+from warehouse.connect import first_line, quoted, utc_now
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,6 +31,15 @@ if TYPE_CHECKING:
 TABLES = 1001
 VIEWS = 0
 
+# What a column means whose name is that of a figure with such an ending.
+MEANINGS = {
+    "low": "lower end of the 95 % interval of {figure}",
+    "high": "upper end of the 95 % interval of {figure}",
+    "verdict": "whether the 95 % interval of {figure} is 'not worse', 'within' or 'worse' at a margin "
+    "of 0.02, or 'cannot conclude'",
+    "mean": "mean of {figure} over the seeds",
+    "sd": "standard deviation of {figure} between the seeds",
+}
 Kind = str  # a key of FACTS
 
 
@@ -150,13 +158,6 @@ def recorded_digests(con: duckdb.DuckDBPyConnection) -> dict[int, str]:
     return recorded
 
 
-def create_tables(con: duckdb.DuckDBPyConnection) -> None:
-    """Make the tables of a new file, all or none of them."""
-    with transaction(con):
-        con.execute(create_statements())
-        record(con, TABLES, "schema")
-
-
 def record(con: duckdb.DuckDBPyConnection, version: int, name: str) -> None:
     """Note in the file that its tables or views are those of this version."""
     con.execute(
@@ -169,7 +170,7 @@ def replace_views(con: duckdb.DuckDBPyConnection) -> None:
     """Replace the views and every comment, inside the caller's transaction.
 
     A view has the comment at the head of its file. A column without a comment of its own has the
-    one that stands first in `schema.sql` and the views for its name.
+    one that stands first in `schema.sql` and the views for its name, else the one that its name gives.
     """
     views = sql_files("views")
     comments = "\n".join(line for line in schema_sql().splitlines() if line.startswith("COMMENT"))
@@ -179,24 +180,45 @@ def replace_views(con: duckdb.DuckDBPyConnection) -> None:
     statements = [
         f"COMMENT ON VIEW {view.name.partition('_')[2]} IS {quoted(view.head)};" for view in views
     ]
-    own: set[tuple[str, str]] = set()
-    of_name: dict[str, str] = {}
     described = r"^COMMENT ON COLUMN (\w+)\.\"?(\w+)\"? IS (.*);$"
+    texts: dict[str, dict[str, str]] = defaultdict(dict)
+    of_name: dict[str, str] = {}
     for table, column, text in re.findall(described, declared, re.MULTILINE):
-        own.add((table, column))
+        texts[table][column] = text
         of_name.setdefault(column, text)
 
-    columns = con.execute(
-        "SELECT table_name, column_name FROM duckdb_columns() "
-        "WHERE NOT internal AND database_name = current_database()"
+    rows = con.execute(
+        "SELECT table_name, list(column_name) FROM duckdb_columns() "
+        "WHERE NOT internal AND database_name = current_database() GROUP BY table_name"
     ).fetchall()
-    statements += [
-        f'COMMENT ON COLUMN "{table}"."{column}" IS {of_name[column]};'
-        for table, column in columns
-        if column in of_name and (table, column) not in own
-    ]
+    for table, columns in rows:
+        of_table = {**of_name, **texts[table]}
+        for column in columns:
+            text = of_table.get(column) or _comment_by_name(column, columns, of_table)
+            if text and column not in texts[table]:
+                statements.append(f'COMMENT ON COLUMN "{table}"."{column}" IS {text};')
     con.execute("\n".join(statements))
     record(con, VIEWS, "views")
+
+
+def _comment_by_name(column: str, columns: list[str], texts: Mapping[str, str]) -> str | None:
+    """The comment, as a string literal, of a column that is named after others of its table: an end
+    of an interval, a difference, or the 8-bit side of what is described at 4 bits.
+    """
+    name, _, ending = column.rpartition("_")
+    if ending == "8bit" and f"{name}_4bit" in texts:
+        return texts[f"{name}_4bit"].replace("4", "8")
+    if ending == "diff":
+        sides = (f"{name}_4bit", f"{name}_8bit")
+        if sides[0] not in columns:
+            sides = (name, f"reference_{name}")
+        return quoted(f"{sides[0]} - {sides[1]}, on the same cases")
+    if ending in MEANINGS:
+        figure = f"{name}_diff" if f"{name}_diff" in columns else name
+        return quoted(MEANINGS[ending].format(figure=figure))
+    if (of_reference := column.removeprefix("reference_")) in columns:
+        return quoted(f"{of_reference} of the reference")
+    return None
 
 
 # All threads share the connection of _empty(), which two must not use at once.
@@ -259,28 +281,22 @@ def refuse_equal_keys(name: str, fact: FactTable, table: pa.Table) -> None:
             )
 
 
-def insert(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+def insert(con: duckdb.DuckDBPyConnection, name: str, incoming_rows: pa.Table) -> None:
     """Append an Arrow table by column name; columns that it lacks become NULL.
 
     Raises BadInput for a row that the table refuses.
     """
-    if not table.num_rows:
+    if not incoming_rows.num_rows:
         return
-
-    con.register("incoming", table)
     try:
-        con.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
+        # DuckDB finds the table by the name of this variable.
+        con.execute(f"INSERT INTO {name} BY NAME FROM incoming_rows")
     except (
         duckdb.ConstraintException,
         duckdb.BinderException,
         duckdb.ConversionException,
     ) as error:
         raise BadInput(f"Table {name} refuses a row: {first_line(error)}.") from error
-    finally:
-        # A refused row aborts the transaction, in which this fails; the rollback drops the view
-        # anyway.
-        with contextlib.suppress(duckdb.Error):
-            con.unregister("incoming")
 
 
 def insert_rows(con: duckdb.DuckDBPyConnection, name: str, rows: list[dict[str, Any]]) -> None:

@@ -858,10 +858,8 @@ CREATE TABLE pair_metric (
 );
 COMMENT ON TABLE pair_metric IS 'One row per 4-bit/8-bit pair of evaluations, rule and metric. Computed by the loader, never landed.';
 COMMENT ON COLUMN pair_metric.evaluation_4bit IS 'evaluation_id of the 4-bit side';
-COMMENT ON COLUMN pair_metric.evaluation_8bit IS 'evaluation_id of the 8-bit side';
 COMMENT ON COLUMN pair_metric.rule IS '''primary'' (the recipe''s own rule) or ''argmax''; ed_auroc and loss, which depend on no rule, have ''argmax''';
 COMMENT ON COLUMN pair_metric.value_4bit IS 'the figure at 4 bits';
-COMMENT ON COLUMN pair_metric.value_8bit IS 'the figure at 8 bits';
 COMMENT ON COLUMN pair_metric.difference IS '4 bits minus 8 bits on the same cases';
 COMMENT ON COLUMN pair_metric.low IS 'lower end of the 95 % interval of the difference over groups; chance in training is left out';
 COMMENT ON COLUMN pair_metric.high IS 'upper end of the 95 % interval of the difference over groups; chance in training is left out';
@@ -936,7 +934,6 @@ COMMENT ON COLUMN pooled_metric.pool IS 'digest of the pairs that are shown toge
 COMMENT ON COLUMN pooled_metric.rule IS '''primary'' (the recipe''s own rule), ''argmax'', or ''target_recall'' (by the threshold of each model); ed_auroc, which depends on no rule, has ''argmax''';
 COMMENT ON COLUMN pooled_metric.seeds IS 'seeds of the recipe of which both models have decisions by the rule';
 COMMENT ON COLUMN pooled_metric.value_4bit IS 'mean of the figure over the seeds at 4 bits';
-COMMENT ON COLUMN pooled_metric.value_8bit IS 'mean of the figure over the seeds at 8 bits';
 COMMENT ON COLUMN pooled_metric.difference IS 'mean over the seeds of 4 bits minus 8 bits on the same cases';
 COMMENT ON COLUMN pooled_metric.standard_error IS 'standard error of the difference over trainings and groups; with one seed over groups alone';
 COMMENT ON COLUMN pooled_metric.freedom IS 'degrees of freedom of Student''s interval (Satterthwaite); with one seed groups - 1';

@@ -14,9 +14,7 @@ import pytest
 from deployments.server import TemporaryServer, api_url
 from flows.cli.experiments import find_model
 from flows.serve.app import KeptModel
-from tests.place import ROOT, Place, Server, prefect_home
-from warehouse.landing import merge
-from warehouse.load import load_all
+from tests.place import Place, Server, prefect_home
 
 
 @pytest.fixture
@@ -58,16 +56,6 @@ def kept_model(used: Place) -> Iterator[KeptModel]:
     with pytest.MonkeyPatch.context() as patch:
         used.use(patch)
         yield KeptModel(find_model("tiny-llama-4bit-balanced_safe-s42"), passes=8)
-
-
-@pytest.fixture(scope="session")
-def published_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The warehouse of both published studies, which tests only read."""
-    home = tmp_path_factory.mktemp("published")
-    for study in ("study", "study_gemma"):
-        merge(ROOT / "warehouse" / "published" / study, home / "landing")
-    load_all(home / "landing", home / "triage.duckdb")
-    return home / "triage.duckdb"
 
 
 @pytest.fixture

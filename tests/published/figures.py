@@ -76,7 +76,7 @@ def figures(root: Path = ROOT) -> Iterator[ReadmeFigure]:
     for entry in TABLES:
         with duckdb.connect(":memory:") as con:
             for path in (FOLDER / entry["study"]).glob("*.parquet"):
-                con.execute(f"CREATE VIEW {path.stem} AS FROM read_parquet('{path}')")
+                con.execute(f"CREATE TABLE {path.stem} AS FROM read_parquet('{path}')")
             if entry["rows_of"] in WIDE:
                 metrics = FOLDER / entry["study"] / "landing" / "metric.parquet"
                 con.execute(f"CREATE VIEW metric AS FROM read_parquet('{metrics}')")

@@ -15,7 +15,7 @@ from scipy import stats
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT
 from tests.published.figures import FOLDER, TABLES, VIEWS, figures
-from tests.published.write import AGAINST_LINEAR, PACKED, PRECISION_MEANS, PRECISIONS, publish, publish_landing
+from tests.published.write import AGAINST_LINEAR, PRECISION_MEANS, PRECISIONS, publish, publish_landing
 from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_precisions import land as land_at
 from tests.warehouse.test_precisions import noisy
@@ -83,7 +83,7 @@ def test_a_figure_that_parts_from_the_published_rows_or_a_line_that_only_one_sid
         text = path.read_text(encoding="utf-8")
         head, table, rest = text.partition(first)
         path.write_text(head + table + rest.replace(shown, other, 1), encoding="utf-8")
-        assert [figure for figure in figures(tmp_path) if not figure.agrees], shown
+        assert not all(figure.agrees for figure in figures(tmp_path)), shown
         path.write_text(text, encoding="utf-8")
 
     path = tmp_path / "README.md"
@@ -93,15 +93,22 @@ def test_a_figure_that_parts_from_the_published_rows_or_a_line_that_only_one_sid
         list(figures(tmp_path))
 
 
-@pytest.fixture
-def two_studies(tmp_path):
-    """A warehouse with a pair in the study `pairs` and an experiment in another one."""
-    root = tmp_path / "landing"
+@pytest.fixture(scope="module")
+def studies_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("studies")
+    root = folder / "landing"
     land_pair(root)
     land(root, "e-other", "other-1")
     land_sweep(root, "pairs", ["t4", "t8", "e4", "e8"])
     land_sweep(root, "other", ["other-1", "e-other"])
-    load_all(root, tmp_path / "w.duckdb")
+    load_all(root, folder / "w.duckdb")
+    return folder
+
+
+@pytest.fixture
+def two_studies(studies_folder, tmp_path):
+    """A warehouse with a pair in the study `pairs` and an experiment in another one."""
+    shutil.copytree(studies_folder, tmp_path, dirs_exist_ok=True)
     return tmp_path / "w.duckdb"
 
 
@@ -185,19 +192,8 @@ def test_the_variants_and_baselines_of_its_models_go_with_a_study(two_studies, t
     assert "ealways" in publish_landing("pairs", tmp_path / "published" / "landing", root, two_studies)
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """A warehouse of both published studies: rows of real trainings, with several seeds of a recipe."""
-    folder = tmp_path_factory.mktemp("studies")
-    for study in PACKED:
-        report = merge(FOLDER / study, folder / "landing")
-        assert report.additions and not report.refused
-    load_all(folder / "landing", folder / "w.duckdb")
-    return folder / "w.duckdb"
-
-
-def test_published_studies_pass_every_audit_and_support_what_their_readme_says(published):
-    with reading(published) as con:
+def test_published_studies_pass_every_audit_and_support_what_their_readme_says(published_file):
+    with reading(published_file) as con:
         assert not any(run_audits(con).values())
         flags = con.execute(named_query("review_load").sql).fetchall()
         counted = con.execute("""
@@ -237,19 +233,19 @@ def in_recipes(values, influences):
     return values.mean(), values.mean() - half, values.mean() + half
 
 
-def test_intervals_of_the_published_study_are_those_of_an_independent_recomputation(published):
+def test_intervals_of_the_published_study_are_those_of_an_independent_recomputation(published_file):
     """4 minus 8 bits in accuracy of SmolLM2-135M. The expected figures come from code that shares nothing with ours."""
     (row,) = query(
         "FROM quantization_summary WHERE base_model = 'smollm2-135m' AND recipe = 'tuned' AND rule = 'argmax' "
         "AND metric = 'accuracy'",
-        database=published,
+        database=published_file,
     ).itertuples()
     # Ours: -0.0053 [-0.0354, +0.0248].
     assert (row.difference, row.low, row.high) == pytest.approx((-0.005, -0.036, 0.025), abs=0.002)
     assert (row.seeds, row.groups, row.verdict, row.qualifies) == (3, 63, "cannot conclude", True)
 
     differences = []
-    with reading(published) as con:
+    with reading(published_file) as con:
         for recipe in ("tuned", "tuned_safe"):
             pairs = con.execute(
                 "SELECT evaluation_4bit, evaluation_8bit FROM pooled_pair "

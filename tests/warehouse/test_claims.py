@@ -1,6 +1,7 @@
 """`triage sql claims`: rows that support a sentence, rows that refute it, and a warehouse without rows."""
 
 import json
+from functools import cache
 
 import duckdb
 import pytest
@@ -28,11 +29,18 @@ NOTHING = "NULL::DOUBLE"
 View = dict[str, str]  # the rows of a view, by its name
 
 
+@cache
+def empty_warehouse() -> duckdb.DuckDBPyConnection:
+    """Tables and views without rows, in memory."""
+    con = duckdb.connect(":memory:")
+    con.execute(create_statements())
+    replace_views(con)
+    return con
+
+
 def claims(views: View) -> dict[str, dict[str, object]]:
     """What `claims` says of each sentence where views show these rows."""
-    with duckdb.connect(":memory:") as con:
-        con.execute(create_statements())
-        replace_views(con)
+    with empty_warehouse().cursor() as con:  # with temporary views of its own
         for view, rows in views.items():
             con.execute(f"CREATE TEMP VIEW {view} AS {rows}")
         result = con.execute(named_query("claims").sql)

@@ -8,7 +8,7 @@ import pytest
 from tasks.runtime.errors import BadInput
 from warehouse import schema
 from warehouse.connect import reading, writing
-from warehouse.rebuild import current, rebuild
+from warehouse.rebuild import current, prepare, rebuild
 from warehouse.schema import FACTS, TABLES, VIEWS, SqlFile, own_tables, schema_sql, sql_files, tables
 
 WITHOUT_COMMENT = """
@@ -93,7 +93,7 @@ def test_tables_that_cannot_be_made_leave_nothing_of_themselves(tmp_path, monkey
     schema.create_statements.cache_clear()
     with writing(tmp_path / "w.duckdb") as con:
         with pytest.raises(duckdb.Error):
-            schema.create_tables(con)
+            prepare(con)
         assert con.execute("SELECT count(*) FROM duckdb_tables()").fetchone() == (0,)
 
 

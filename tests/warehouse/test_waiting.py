@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -153,6 +154,7 @@ def test_queries_answer_while_others_land_and_everything_is_in_once():
     counts = []
     while any(process.poll() is None for process in landers):
         counts.append(len(trainings()))
+        time.sleep(0.2)
 
     assert [process.communicate()[0].count("\n") for process in landers] == [3, 3]
     assert [process.returncode for process in landers] == [0, 0]

@@ -3,13 +3,8 @@
 -- Its means over seeds are those of the figures of its pairs, which predictions give. The verdict
 -- follows from where the interval lies, and what further seeds or groups would do stands only where
 -- nothing follows.
-WITH figure AS (
-    UNPIVOT (
-        SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1, over_triage FROM prediction_figures
-    )
-    ON accuracy, ed_recall, ed_f2, macro_f1, over_triage INTO NAME metric VALUE figure
-    UNION ALL BY NAME
-    SELECT evaluation_id, 'argmax' AS rule, 'ed_auroc' AS metric, ed_auroc AS figure FROM auroc_by_ranks
+WITH pair AS (
+    FROM pooled_pair
 ),
 expected AS (
     SELECT
@@ -20,9 +15,9 @@ expected AS (
         count(*) AS seeds,
         avg(four.figure) AS value_4bit,
         avg(eight.figure) AS value_8bit
-    FROM pooled_pair AS p
-    JOIN figure AS four ON four.evaluation_id = p.evaluation_4bit
-    JOIN figure AS eight
+    FROM pair AS p
+    JOIN rule_figures AS four ON four.evaluation_id = p.evaluation_4bit
+    JOIN rule_figures AS eight
         ON eight.evaluation_id = p.evaluation_8bit AND eight.rule = four.rule AND eight.metric = four.metric
     GROUP BY p.pool, p.seed_group, four.rule, four.metric
 ),
@@ -33,7 +28,7 @@ stored AS (
         IF(metric = 'over_triage', -low, high) AS best,
         (high - low) / 2 AS half
     FROM pooled_metric
-    WHERE pool IN (SELECT pool FROM pooled_pair)
+    WHERE pool IN (SELECT pool FROM pair)
 )
 SELECT stored.pool, stored.seed_group, stored.rule, stored.metric
 FROM stored

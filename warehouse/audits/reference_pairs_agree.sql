@@ -1,25 +1,20 @@
 -- One row per pair of a precision and its reference, or figure of one, that contradicts the predictions.
 --
 -- As pairs_agree does for 4 against 8 bits.
-WITH computed AS (
-    UNPIVOT (
-        SELECT evaluation_id, rule, accuracy, ed_recall, ed_f2, macro_f1, over_triage, loss FROM prediction_figures
-    )
-    ON accuracy, ed_recall, ed_f2, macro_f1, over_triage, loss INTO NAME metric VALUE figure
-    UNION ALL BY NAME
-    SELECT evaluation_id, 'argmax' AS rule, 'ed_auroc' AS metric, ed_auroc AS figure FROM auroc_by_ranks
+WITH pair AS (
+    FROM reference_pair
 )
 SELECT evaluation_id, reference_evaluation, 'no figures' AS what
-FROM reference_pair ANTI JOIN reference_metric USING (evaluation_id, reference_evaluation)
+FROM pair ANTI JOIN reference_metric USING (evaluation_id, reference_evaluation)
 UNION ALL
 SELECT DISTINCT evaluation_id, reference_evaluation, 'not a pair'
-FROM reference_metric ANTI JOIN reference_pair USING (evaluation_id, reference_evaluation)
+FROM reference_metric ANTI JOIN pair USING (evaluation_id, reference_evaluation)
 UNION ALL
 SELECT p.evaluation_id, p.reference_evaluation, p.rule || ' ' || p.metric
 FROM reference_metric AS p
-LEFT JOIN computed AS one
+LEFT JOIN rule_figures AS one
     ON one.evaluation_id = p.evaluation_id AND one.rule = p.rule AND one.metric = p.metric
-LEFT JOIN computed AS reference
+LEFT JOIN rule_figures AS reference
     ON reference.evaluation_id = p.reference_evaluation
     AND reference.rule = p.rule
     AND reference.metric = p.metric

@@ -100,17 +100,5 @@ WHERE ids IS NULL OR e.evaluation_id IN (SELECT unnest(ids::VARCHAR[]));
 
 CREATE OR REPLACE VIEW evaluation_summary AS FROM evaluation_summary_of(NULL);
 
-COMMENT ON COLUMN evaluation_summary.accuracy_low IS 'lower end of the 95 % interval of the accuracy';
-COMMENT ON COLUMN evaluation_summary.accuracy_high IS 'upper end of the 95 % interval of the accuracy';
 COMMENT ON COLUMN evaluation_summary.macro_f1 IS 'mean of the F1 of the classes that the set has cases of (0 to 1)';
-COMMENT ON COLUMN evaluation_summary.ed_recall_low IS 'lower end of the 95 % interval of ed_recall';
-COMMENT ON COLUMN evaluation_summary.ed_recall_high IS 'upper end of the 95 % interval of ed_recall';
-COMMENT ON COLUMN evaluation_summary.ed_precision_low IS 'lower end of the 95 % interval of ed_precision';
-COMMENT ON COLUMN evaluation_summary.ed_precision_high IS 'upper end of the 95 % interval of ed_precision';
-COMMENT ON COLUMN evaluation_summary.ed_f2_low IS 'lower end of the 95 % interval of ed_f2';
-COMMENT ON COLUMN evaluation_summary.ed_f2_high IS 'upper end of the 95 % interval of ed_f2';
-COMMENT ON COLUMN evaluation_summary.over_triage_low IS 'lower end of the 95 % interval of over_triage';
-COMMENT ON COLUMN evaluation_summary.over_triage_high IS 'upper end of the 95 % interval of over_triage';
-COMMENT ON COLUMN evaluation_summary.under_triage_low IS 'lower end of the 95 % interval of under_triage';
-COMMENT ON COLUMN evaluation_summary.under_triage_high IS 'upper end of the 95 % interval of under_triage';
 COMMENT ON COLUMN evaluation_summary.test_loss IS 'mean negative log-likelihood for each completion token on the judged cases, in nats';

@@ -74,8 +74,5 @@ QUALIFY four.scoring_version = max(four.scoring_version) OVER (
 CREATE OR REPLACE VIEW equal_pair AS FROM equal_pair_of(NULL);
 
 COMMENT ON COLUMN equal_pair.training_4bit IS 'training_id of the 4-bit side';
-COMMENT ON COLUMN equal_pair.training_8bit IS 'training_id of the 8-bit side';
 COMMENT ON COLUMN equal_pair.finished_4bit IS 'when the 4-bit training finished, UTC';
-COMMENT ON COLUMN equal_pair.finished_8bit IS 'when the 8-bit training finished, UTC';
 COMMENT ON COLUMN equal_pair.created_4bit IS 'when the 4-bit evaluation was made, UTC';
-COMMENT ON COLUMN equal_pair.created_8bit IS 'when the 8-bit evaluation was made, UTC';

@@ -5,20 +5,15 @@
 -- same rule with the same threshold, so that only the weights differ; the latest such pair counts.
 -- ed_lost counts correct ED decisions that became wrong. harmless counts flips between two wrong
 -- decisions that cost no more; it is NULL without a cost matrix. flip_cost sums the costs of all
--- flips by the evaluation's matrix. studies are those that both sides belong to. Flagged are cases that either side marks for review, among
--- those that went through dropout.
+-- flips by the evaluation's matrix. studies are those that both sides belong to. Flagged are cases
+-- that either side marks for review, among those that went through dropout.
 CREATE OR REPLACE MACRO flips_of(ids) AS TABLE
-WITH price AS (
-    SELECT evaluation_id, list(cost ORDER BY label, decision) AS costs
-    FROM cost
-    GROUP BY evaluation_id
-),
-judged AS (
+WITH judged AS (
     SELECT summary.*, e.scores_id, x.source_scores_id, price.costs
     FROM evaluation_summary_of(ids) AS summary
     JOIN evaluation AS e ON e.evaluation_id = summary.evaluation_id
     JOIN experiment AS x ON x.training_id = summary.training_id
-    LEFT JOIN price ON price.evaluation_id = summary.evaluation_id
+    LEFT JOIN evaluation_costs AS price ON price.evaluation_id = summary.evaluation_id
     WHERE summary.evaluation_set = 'test'
 ),
 compared AS (

@@ -38,13 +38,6 @@ ORDER BY base_model, recipe, bits, precision;
 CREATE OR REPLACE VIEW seeds AS FROM seeds_of(NULL);
 
 COMMENT ON COLUMN seeds.seeds IS 'number of seeds';
-COMMENT ON COLUMN seeds.accuracy_mean IS 'mean accuracy over the seeds';
-COMMENT ON COLUMN seeds.accuracy_sd IS 'standard deviation of the accuracy between the seeds';
-COMMENT ON COLUMN seeds.ed_recall_mean IS 'mean ED recall over the seeds';
-COMMENT ON COLUMN seeds.ed_recall_sd IS 'standard deviation of the ED recall between the seeds';
 COMMENT ON COLUMN seeds.ed_recall_worst IS 'lowest ED recall of a seed';
-COMMENT ON COLUMN seeds.ed_f2_mean IS 'mean F2 of ED over the seeds';
-COMMENT ON COLUMN seeds.ed_f2_sd IS 'standard deviation of the F2 of ED between the seeds';
-COMMENT ON COLUMN seeds.over_triage_mean IS 'mean over-triage over the seeds';
 COMMENT ON COLUMN seeds.passes_gates IS 'number of seeds that pass the gates';
 COMMENT ON COLUMN seeds.unsafe IS 'number of seeds that are unsafe';

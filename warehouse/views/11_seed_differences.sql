@@ -43,12 +43,6 @@ ORDER BY base_model, recipe;
 CREATE OR REPLACE VIEW seed_differences AS FROM seed_differences_of(NULL);
 
 COMMENT ON COLUMN seed_differences.seeds IS 'number of seeds';
-COMMENT ON COLUMN seed_differences.accuracy_diff_mean IS 'mean over the seeds of accuracy at 4 bits minus 8 bits';
-COMMENT ON COLUMN seed_differences.accuracy_diff_sd IS 'standard deviation of that difference between the seeds';
 COMMENT ON COLUMN seed_differences.accuracy_same_sign IS 'number of seeds whose difference has the sign of the mean';
-COMMENT ON COLUMN seed_differences.ed_recall_diff_mean IS 'mean over the seeds of ED recall at 4 bits minus 8 bits';
-COMMENT ON COLUMN seed_differences.ed_recall_diff_sd IS 'standard deviation of that difference between the seeds';
 COMMENT ON COLUMN seed_differences.ed_recall_same_sign IS 'number of seeds whose difference has the sign of the mean';
-COMMENT ON COLUMN seed_differences.ed_auroc_diff_mean IS 'mean over the seeds of the AUROC of ED at 4 bits minus 8 bits';
-COMMENT ON COLUMN seed_differences.ed_auroc_diff_sd IS 'standard deviation of that difference between the seeds';
 COMMENT ON COLUMN seed_differences.ed_auroc_same_sign IS 'number of seeds whose difference has the sign of the mean';

@@ -110,7 +110,6 @@ COMMENT ON COLUMN quantization_summary.rule IS '''primary'' (the recipe''s own r
 COMMENT ON COLUMN quantization_summary.cases IS 'cases that the metric is computed from: emergencies, or all';
 COMMENT ON COLUMN quantization_summary.groups IS 'groups of cases that the interval rests on; NULL where cases have none, and each counts as independent';
 COMMENT ON COLUMN quantization_summary.value_4bit IS 'mean of the figure over the seeds at 4 bits';
-COMMENT ON COLUMN quantization_summary.value_8bit IS 'mean of the figure over the seeds at 8 bits';
 COMMENT ON COLUMN quantization_summary.difference IS 'mean over the seeds of 4 bits minus 8 bits on the same cases';
 COMMENT ON COLUMN quantization_summary.low IS 'lower end of the 95 % interval over trainings and groups; with one seed over groups alone';
 COMMENT ON COLUMN quantization_summary.high IS 'upper end of the 95 % interval over trainings and groups; with one seed over groups alone';
