@@ -22,6 +22,7 @@ from flows.cli import doctor as checks
 from flows.cli.doctor import examine_machine, run_check
 from flows.cli.main import app
 from flows.selection import select
+from tasks.bench.selftest.models import WIDE
 from tasks.models.sources import fetch
 from tasks.runtime.backend import os_version
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
@@ -57,9 +58,10 @@ def somebody(tmp_path, monkeypatch):
 
 def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_in(monkeypatch, somebody, tmp_path):
     monkeypatch.setattr(checks, "availabilities", answers([("Hub a/b", "reachable")]))
-    # A process of its own would load the libraries again, and three repeats make no difference to a test.
+    # A process of its own would load the libraries again, and a real vocabulary takes seconds.
     monkeypatch.setattr(checks, "run_child", lambda name, args, log: resolve_name(name)(args, lambda event: None))
-    monkeypatch.setattr("tasks.bench.selftest.engine.REPEATS", 1)
+    monkeypatch.setattr("tasks.bench.selftest.kernels.WIDTHS", ((576, 1536), (1536, 576), (576, 4096), (1024, 640)))
+    monkeypatch.setitem(WIDE, "smollm2-135m", {"vocab_size": 4096})
     out = io.StringIO()
     path = tmp_path / "report.json"
     assert examine_machine(Console(file=out, width=200), selftest=True, path=path) == 0
