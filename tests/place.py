@@ -93,6 +93,22 @@ def without_server() -> None:
     triage()
 
 
+def patiently(program: Callable[[], None]) -> None:
+    """The command waits for an answer of the networks as long as a busy machine needs."""
+    from tasks.models.sources import fetch
+
+    fetch.PROBE_SECONDS = 60.0
+    program()
+
+
+def without_mlx() -> None:
+    """The command, whose process never loads MLX."""
+    try:
+        triage()
+    finally:
+        assert not {"mlx", "mlx_lm", "transformers"} & set(sys.modules)
+
+
 def process_environments() -> Iterator[tuple[int, dict[str, str]]]:
     """The ids of the running processes whose environment this user may read, each with it."""
     for process in psutil.process_iter():

@@ -19,8 +19,7 @@ from flows.cli.main import COMMANDS, app, main
 from flows.experiment import experiment
 from flows.sweep import sweep
 from tasks.grids.grid import GRIDS
-from tasks.models.sources import fetch
-from tests.place import ROOT, Place, one_sentence, process_environments, without_server
+from tests.place import ROOT, Place, one_sentence, patiently, process_environments, without_server
 from tests.warehouse.rows import land_arm
 from warehouse.load import load_all
 
@@ -121,18 +120,12 @@ def closed_port():
         yield listener.getsockname()[1]
 
 
-def patient_sweep() -> None:
-    """It waits for an answer of the networks as long as a busy machine needs."""
-    fetch.PROBE_SECONDS = 60.0
-    without_server()
-
-
 def test_without_network_and_package_the_reasons_come_within_seconds(place, closed_port):
     place.folder.mkdir()
     grid = place.folder / "far.toml"
     grid.write_text(HUB_ONLY)
     hub = {"HF_ENDPOINT": f"http://127.0.0.1:{closed_port}", "HF_HOME": str(place.folder / "hf")}
-    result = place.ask("sweep", str(grid), program=patient_sweep, **hub)
+    result = place.ask("sweep", str(grid), program=partial(patiently, without_server), **hub)
     assert result.returncode == 2 and one_sentence(result.stderr), result.stderr
     assert "No weights are available (far-away: Hub nobody/far-away@main: the Hub cannot be reached" in result.stderr
     assert not (place.home / "experiments").exists() and not (place.home / "sources").exists()

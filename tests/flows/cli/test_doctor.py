@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from importlib import metadata
 from pkgutil import resolve_name
 from types import SimpleNamespace
@@ -22,14 +23,12 @@ from flows.cli import doctor as checks
 from flows.cli.doctor import examine_machine, run_check
 from flows.cli.main import app
 from flows.selection import select
-from tasks.bench.selftest.models import WIDE
-from tasks.models.sources import fetch
 from tasks.runtime.backend import os_version
 from tasks.runtime.errors import BadInput, Locked, SourceUnavailable, TriageError
 from tasks.runtime.files import file_digest
 from tasks.runtime.home import home
 from tests.http_server import http_server, replying
-from tests.place import ROOT, triage
+from tests.place import ROOT, patiently, without_mlx
 from warehouse.connect import warehouse_path, writing
 from warehouse.rebuild import current
 
@@ -61,7 +60,7 @@ def test_a_sound_machine_has_no_error_and_the_selftest_writes_a_report_to_send_i
     # A process of its own would load the libraries again, and a real vocabulary takes seconds.
     monkeypatch.setattr(checks, "run_child", lambda name, args, log: resolve_name(name)(args, lambda event: None))
     monkeypatch.setattr("tasks.bench.selftest.kernels.WIDTHS", ((576, 1536), (1536, 576), (576, 4096), (1024, 640)))
-    monkeypatch.setitem(WIDE, "smollm2-135m", {"vocab_size": 4096})
+    monkeypatch.setitem(resolve_name("tasks.bench.selftest.models:WIDE"), "smollm2-135m", {"vocab_size": 4096})
     out = io.StringIO()
     path = tmp_path / "report.json"
     assert examine_machine(Console(file=out, width=200), selftest=True, path=path) == 0
@@ -112,20 +111,11 @@ def test_a_report_that_cannot_be_written_is_refused_before_anything_is_measured(
     assert (tmp_path / "mine.json").read_text() == "mine" and {p.name for p in tmp_path.iterdir()} == {"mine.json"}
 
 
-def doctor_without_mlx() -> None:
-    """It waits for an answer of the networks as long as a busy machine needs, and loads no MLX itself."""
-    fetch.PROBE_SECONDS = 60.0
-    try:
-        triage()
-    finally:
-        assert not {"mlx", "mlx_lm", "transformers"} & set(sys.modules)
-
-
 def test_an_error_gives_exit_code_1_without_a_traceback_and_the_parent_never_loads_mlx(place):
     place.folder.mkdir()
     (place.folder / "file").write_text("")
     environment = NO_NETWORK | {"TRIAGE_HOME": str(place.folder / "file" / "home")}
-    result = place.ask("doctor", program=doctor_without_mlx, **environment)
+    result = place.ask("doctor", program=partial(patiently, without_mlx), **environment)
     assert result.returncode == 1 and result.stderr == "", result.stderr
     hub = "weights smollm2-360m: Hub HuggingFaceTB/SmolLM2-360M-Instruct@a10cc1512eab: HF_HUB_OFFLINE is set"
     assert "set TRIAGE_HOME to another folder" in result.stdout and hub in result.stdout
