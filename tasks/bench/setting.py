@@ -27,7 +27,7 @@ from tasks.tuning.compiled import CompiledUpdates, compiles
 from tasks.tuning.data import EncodedCases, make_cases
 from tasks.tuning.lora import Adapted
 from tasks.tuning.loss import Objective
-from tasks.tuning.update import clip_gradients, update_gradients
+from tasks.tuning.step import clip_gradients, update_gradients
 
 Weights = dict[str, mx.array]
 SEED = 0

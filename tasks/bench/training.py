@@ -42,10 +42,10 @@ from tasks.runtime.events import Emit
 from tasks.runtime.memory import peak_resident_bytes
 from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
 from tasks.tuning.data import EncodedCases, make_batch
-from tasks.tuning.forward import batch_terms, leading_past
 from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.loss import Objective, make_objective, objective_sum, scored_tokens
 from tasks.tuning.memory import CACHE_BYTES
+from tasks.tuning.step import batch_terms, leading_past
 
 GRADIENTS = "gradients.safetensors"
 

@@ -42,9 +42,9 @@ from tasks.scoring.arguments import sample_numbers
 from tasks.spec import Data
 from tasks.tuning.activations import Prefix
 from tasks.tuning.data import load_template, make_cases
-from tasks.tuning.forward import score_cases
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights, unpacked
 from tasks.tuning.model import Stack
+from tasks.tuning.step import score_cases
 
 GGUF_FILE = "model.gguf"
 FUSED = "model"

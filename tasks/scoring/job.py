@@ -30,10 +30,10 @@ from tasks.scoring.scorer import UNTUNED, Scorer, score_sets
 from tasks.spec import LABELS, ExperimentSpec
 from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
 from tasks.tuning.data import Batch, load_set, load_template, make_batch, sorted_batches
-from tasks.tuning.forward import label_terms, leading_past, score_cases
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
 from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.model import SharedPast, Stack, project, run_blocks
+from tasks.tuning.step import label_terms, leading_past, score_cases
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:

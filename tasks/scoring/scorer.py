@@ -45,9 +45,9 @@ from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import LABELS, Scoring
 from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
 from tasks.tuning.data import EncodedCases, LoadedSet, load_set, warn_of_shortened
-from tasks.tuning.forward import score_cases
 from tasks.tuning.lora import Adapted
 from tasks.tuning.model import embed, project, run_blocks
+from tasks.tuning.step import score_cases
 
 UNTUNED = "the untuned model"
 

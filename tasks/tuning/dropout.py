@@ -32,7 +32,7 @@ class MaskRequest:
     """The masks of one module in one forward pass: one key per sequence.
 
     `shape` is that of a sequence's input, `drop` the number of RANDOM_STEPS that are dropped.
-    `leading`: the inputs are one joined row (forward.py), in which the sequences follow so many
+    `leading`: the inputs are one joined row (compiled.py), in which the sequences follow so many
     leading tokens with a key of their own.
     """
 
@@ -205,7 +205,7 @@ class KeyedDropout(nn.Module):
     def set_keys(self, keys: list[Key] | None, leading: Leading | None = None) -> None:
         """One key (a tuple of integers) per sequence of the next forward pass.
 
-        None switches dropout off. `leading`: the inputs are one joined row (forward.py), in which
+        None switches dropout off. `leading`: the inputs are one joined row (compiled.py), in which
         the sequences follow so many leading tokens with a key of their own.
         """
         self._keys = keys

@@ -22,7 +22,6 @@ from tasks.runtime.locks import LOCK_SECONDS, locked
 from tasks.runtime.store import seal
 from tasks.spec import PromptChoice
 from tasks.tuning.activations import Prefix, PrefixStore, open_prefix, warn_of_lack_of_space
-from tasks.tuning.checkpoint import Progress
 from tasks.tuning.data import (
     TOKENS_AT_ONCE,
     EncodedCases,
@@ -45,8 +44,8 @@ from tasks.tuning.memory import (
     write_choice,
 )
 from tasks.tuning.rows import DIVERGED, TrainingJob, TrainingSummary, settings_digest
-from tasks.tuning.trainer import Splits, has_ended, train
-from tasks.tuning.update import update_gradients
+from tasks.tuning.step import update_gradients
+from tasks.tuning.trainer import Progress, Splits, has_ended, train
 
 SETS = ("train", "valid")
 HEAVY_COST_WEIGHT = 5.0

@@ -23,6 +23,8 @@ from tasks.spec import Recipe, Training
 from tasks.tuning.dropout import Key, KeyedDropout, Leading, MaskSource, draw_now
 from tasks.tuning.model import Stack, take_apart
 
+Arrays = dict[str, mx.array]
+
 
 @dataclass(frozen=True)
 class Adapted:
@@ -111,7 +113,7 @@ def _lora_parameters(recipe: Recipe, training: Training) -> dict[str, object]:
     }
 
 
-def adapter_weights(adapted: Adapted) -> dict[str, mx.array]:
+def adapter_weights(adapted: Adapted) -> Arrays:
     """The LoRA tensors by the names that stock mlx-lm gives them."""
     return dict(tree_flatten(adapted.stack.model.trainable_parameters()))
 
@@ -121,7 +123,7 @@ def load_weights(adapted: Adapted, path: Path) -> None:
 
     Names and shapes must match.
     """
-    loaded: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment]
+    loaded: Arrays = mx.load(str(path))  # type: ignore[assignment]
     # `load_weights` compares neither names nor shapes unless it is strict, and then it wants the
     # frozen weights too.
     expected_shapes = {name: value.shape for name, value in adapter_weights(adapted).items()}

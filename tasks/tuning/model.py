@@ -44,10 +44,6 @@ class Stack:
         """Number of blocks."""
         return len(self.layers)
 
-    def joins(self, leading: int) -> bool:
-        """Whether a step computes so many leading tokens and a batch's own as one row (forward.py)."""
-        return leading > 0 and not self.cpu_kernels
-
     @property
     def dtype(self) -> mx.Dtype:
         """Data type of the blocks' activations."""

@@ -1,28 +1,43 @@
-"""The training loop: effective batches in, the best adapter out."""
+"""The training loop: effective batches in, the best adapter out, and exact resume.
+
+All randomness is a function of (seed, update), so a checkpoint holds the adapters, the optimizer,
+the update number and the curve so far, and nothing else decides the next update. It is a sealed
+folder; the newest intact one is used, and a damaged one is skipped.
+
+    <experiment>/checkpoint/<update>/  state.safetensors  best.safetensors  progress.json  manifest.json
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import mlx.core as mx
+import mlx.optimizers as optim
 import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
 
 from tasks.runtime.errors import Diverged
-from tasks.runtime.events import CurvePoint, Emit, TrainingReport, ValidationReport
+from tasks.runtime.events import CurvePoint, Emit, StepWarning, TrainingReport, ValidationReport
+from tasks.runtime.memory import peak_resident_bytes
+from tasks.runtime.store import build_folder, intact_manifest
 from tasks.spec import ExperimentSpec
-from tasks.tuning import checkpoint
 from tasks.tuning.activations import Prefix
 from tasks.tuning.compiled import CompiledUpdates, compiles
 from tasks.tuning.data import training_batches
 from tasks.tuning.dropout import MasksAhead, draw_now
-from tasks.tuning.forward import decision_figures, score_cases, validation_value
-from tasks.tuning.lora import Adapted, adapter_weights
+from tasks.tuning.lora import Adapted, Arrays, adapter_weights
 from tasks.tuning.loss import make_objective
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.update import UpdateResult, Updates, learning_rate, make_optimizer
+from tasks.tuning.optimizer import UpdateResult, learning_rate, make_optimizer
+from tasks.tuning.step import PlainUpdates, decision_figures, score_cases, validation_value
 
 # A model with a lower specificity answers ED to nearly everything, and the log says so.
 ALWAYS_ED_SPECIFICITY = 0.05
@@ -36,6 +51,51 @@ class Splits:
     valid: Prefix
 
 
+@dataclass
+class Progress:
+    """How far a training is. `best_value` is the validation value (of the recipe's own objective)
+    of the best adapter, which is that of the lowest value, or of the highest `best_macro_f1`
+    where the recipe selects by it.
+
+    `peak_memory_bytes` (MLX) and `peak_rss_bytes` (process) are the largest of all processes that
+    trained it so far. `unreported`: (loss, parts) of the updates since the last point of the curve.
+    `started_at`: when the first of them began.
+    """
+
+    update: int = 0
+    best_value: float | None = None
+    best_macro_f1: float | None = None
+    best_update: int = 0
+    train_seconds: float = 0.0
+    trained_tokens: int = 0
+    peak_memory_bytes: int = 0
+    peak_rss_bytes: int = 0
+    curve: list[CurvePoint] = field(default_factory=list)
+    unreported: list[tuple[float, list[float]]] = field(default_factory=list)
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
+
+    def keep_peaks(self) -> None:
+        """Take this process's peaks into account: a resumed run starts with an empty memory."""
+        self.peak_memory_bytes = max(self.peak_memory_bytes, int(mx.get_peak_memory()))
+        self.peak_rss_bytes = max(self.peak_rss_bytes, peak_resident_bytes())
+
+    def note_validation(self, value: float, macro_f1: float | None = None) -> bool:
+        """Take a validation at the current update into account.
+
+        True for the best adapter so far: with a macro-F1 the highest one, and the lower value of
+        two equal ones; without it the lowest value.
+        """
+        best_value = math.inf if self.best_value is None else self.best_value
+        # Of two equal adapters the earlier stays.
+        if (-(macro_f1 or 0.0), value) >= (-(self.best_macro_f1 or 0.0), best_value):
+            return False
+
+        self.best_value = value
+        self.best_macro_f1 = macro_f1
+        self.best_update = self.update
+        return True
+
+
 def train(
     adapted: Adapted,
     spec: ExperimentSpec,
@@ -44,7 +104,7 @@ def train(
     emit: Emit,
     choice: MemoryChoice | None = None,
     pause_at: int | None = None,
-) -> tuple[checkpoint.Arrays, checkpoint.Progress]:
+) -> tuple[Arrays, Progress]:
     """Train to the recipe's last update, resuming from `folder`/checkpoint if there is one.
 
     Pauses at the first checkpoint from update `pause_at` on; `has_ended` tells the two apart.
@@ -69,7 +129,7 @@ def train(
     return run.best, progress
 
 
-def has_ended(spec: ExperimentSpec, progress: checkpoint.Progress) -> bool:
+def has_ended(spec: ExperimentSpec, progress: Progress) -> bool:
     """Whether a training makes no further update: it made all, or it is out of patience."""
     patience = spec.training.patience
     since_best = sum(
@@ -102,7 +162,7 @@ class TrainingRun:
         self.started: deque[tuple[list[int], UpdateResult]] = deque()
         self.optimizer = make_optimizer(spec)
         self.optimizer.init(self.adapted.stack.model.trainable_parameters())
-        kind = CompiledUpdates if compiles() else Updates
+        kind = CompiledUpdates if compiles() else PlainUpdates
         self.updates = kind(
             # Blocks may be computed again in the backward pass, never in validation.
             self.adapted.with_checkpoints(self.choice.checkpointing),
@@ -112,9 +172,9 @@ class TrainingRun:
             self.choice.micro_batch,
             spec.training.max_gradient_norm,
         )
-        self.best, self.progress = checkpoint.restore(
+        self.best, self.progress = restore_checkpoint(
             self.checkpoints, self.adapted, self.optimizer, self.emit
-        ) or (adapter_weights(self.adapted), checkpoint.Progress())
+        ) or (adapter_weights(self.adapted), Progress())
 
     def make_updates(self, pause: float) -> None:
         """The remaining updates, with their reports, evaluations and checkpoints, at most until the
@@ -208,7 +268,7 @@ class TrainingRun:
             # No copy: an update puts new arrays into the model, and these stay as they are.
             self.best = adapter_weights(self.adapted)
         self.progress.keep_peaks()
-        checkpoint.save(self.checkpoints, self.adapted, self.optimizer, self.best, self.progress)
+        save_checkpoint(self.checkpoints, self.adapted, self.optimizer, self.best, self.progress)
 
     def _evaluate(self) -> bool:
         """Validate on the whole split; True for the best adapter so far."""
@@ -230,3 +290,62 @@ class TrainingRun:
         by_macro_f1 = self.spec.recipe.select_by == "macro_f1"
 
         return progress.note_validation(value, point.macro_f1 if by_macro_f1 else None)
+
+
+def save_checkpoint(
+    folder: Path,
+    adapted: Adapted,
+    optimizer: optim.Optimizer,
+    best_arrays: Arrays,
+    progress: Progress,
+) -> None:
+    """Write a checkpoint atomically and remove the older ones."""
+
+    def build(temporary: Path) -> dict[str, Any]:
+        state = {"adapter": adapter_weights(adapted), "optimizer": optimizer.state}
+        mx.save_safetensors(str(temporary / "state.safetensors"), dict(tree_flatten(state)))
+        mx.save_safetensors(str(temporary / "best.safetensors"), best_arrays)
+        (temporary / "progress.json").write_text(json.dumps(asdict(progress)))
+        return {"update": progress.update}
+
+    # With zeros in front the order of names is that of updates, by which the newest is found.
+    newest = f"{progress.update:07d}"
+    build_folder(folder / newest, build)
+
+    # Only now: until the new one is in place, a killed training goes on from an older one.
+    for path in folder.iterdir():
+        if path.name == newest:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def restore_checkpoint(
+    folder: Path, adapted: Adapted, optimizer: optim.Optimizer, emit: Emit
+) -> tuple[Arrays, Progress] | None:
+    """Load the newest intact checkpoint into model and optimizer: (best adapters, progress), or None.
+
+    A damaged one is skipped, and `emit` warns of it.
+    """
+    for candidate in sorted(folder.glob("[0-9]*"), reverse=True):
+        if intact_manifest(candidate, deep=True) is not None:
+            arrays: Arrays = mx.load(str(candidate / "state.safetensors"))  # type: ignore[assignment]
+            best: Arrays = mx.load(str(candidate / "best.safetensors"))  # type: ignore[assignment]
+            # Arrays are read lazily, and the files are deleted with the next checkpoint.
+            mx.eval(arrays, best)
+            state = tree_unflatten(list(arrays.items()))
+            adapted.stack.model.update(state["adapter"], strict=False)
+            optimizer.state = state["optimizer"]
+            values = json.loads((candidate / "progress.json").read_text())
+            values["curve"] = [CurvePoint(**point) for point in values["curve"]]
+            return best, Progress(**values)
+        emit(
+            StepWarning(
+                f"The checkpoint of update {int(candidate.name)}, {candidate}, is damaged: "
+                "training continues from an earlier state."
+            )
+        )
+
+    return None

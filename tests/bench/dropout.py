@@ -51,9 +51,9 @@ from tasks.tuning.data import (
     padded_tokens,
     sorted_batches,
 )
-from tasks.tuning.forward import score_cases
 from tasks.tuning.lora import Adapted, add_lora, load_variant
 from tasks.tuning.memory import CACHE_BYTES
+from tasks.tuning.step import score_cases
 from tests.bench.common import WHEELS_OWN_BLAS, blocks_of, name_of, print_rows, run, variant_of
 
 ENGINES = ("ours", "full", "generate", "generate_stock", "score_ours", "score_full")

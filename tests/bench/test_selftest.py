@@ -14,8 +14,8 @@ from tasks.bench.selftest.run import all_checks, described
 from tasks.runtime.backend import BACKENDS, CPU_PACKED, METAL
 from tasks.scoring import mc_dropout
 from tasks.tuning import loss, model
-from tasks.tuning.forward import label_terms, leading_past
 from tasks.tuning.lora import load_variant
+from tasks.tuning.step import label_terms, leading_past
 
 RECOMMENDED = 24_000
 BEFORE = 7

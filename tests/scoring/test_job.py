@@ -33,9 +33,9 @@ from tasks.scoring.scorer import greedy_answers
 from tasks.spec import LABELS, EvaluationSet, evaluation_id, experiments
 from tasks.tuning.activations import Prefix
 from tasks.tuning.data import load_set, load_template
-from tasks.tuning.forward import score_cases
 from tasks.tuning.lora import add_lora, load_variant, load_weights
 from tasks.tuning.rows import sets_digest, settings_digest
+from tasks.tuning.step import score_cases
 from tests.scoring.trained import lines, quiet, rows_of, score, train_and_score
 from tests.tolerances import near
 from warehouse.query import query

@@ -9,7 +9,7 @@ from tasks.corpus.prompts import Template
 from tasks.scoring import mc_dropout
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.tuning.data import EncodedCases, make_cases
-from tasks.tuning.forward import label_terms
+from tasks.tuning.step import label_terms
 from tests.tuning import tiny
 
 PASSES = 6

@@ -15,7 +15,7 @@ from tasks.tuning.compiled import CompiledUpdates
 from tasks.tuning.lora import add_lora
 from tasks.tuning.loss import make_objective
 from tasks.tuning.model import take_apart
-from tasks.tuning.update import make_optimizer
+from tasks.tuning.optimizer import make_optimizer
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment
 

@@ -13,8 +13,8 @@ from mlx_lm.utils import quantize_model, save_config, save_model
 from tasks.runtime.backend import CPU_PACKED, VARIABLE, backend
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.tuning.activations import PrefixStore, open_prefix
-from tasks.tuning.forward import score_cases
 from tasks.tuning.lora import add_lora, load_variant
+from tasks.tuning.step import score_cases
 from tasks.tuning.trainer import Splits, train
 from tests.tolerances import near
 from tests.tuning import tiny

@@ -12,7 +12,7 @@ from tasks.runtime.errors import Diverged
 from tasks.tuning import trainer
 from tasks.tuning.compiled import CompiledUpdates, Groups
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.update import make_optimizer
+from tasks.tuning.optimizer import make_optimizer
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, run
 from tests.tuning.traced import traced_graphs

@@ -14,8 +14,8 @@ from tasks.runtime.events import StepWarning
 from tasks.runtime.locks import replacing
 from tasks.tuning import activations
 from tasks.tuning.activations import PrefixStore, open_prefix
-from tasks.tuning.forward import score_cases
 from tasks.tuning.memory import DiskSpace
+from tasks.tuning.step import score_cases
 from tests.tuning import tiny
 
 

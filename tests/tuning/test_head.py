@@ -10,8 +10,8 @@ import pytest
 
 from tasks.precisions import BUILT_IN
 from tasks.scoring.mc_dropout import dropout_passes
-from tasks.tuning.forward import score_cases
 from tasks.tuning.loss import _rows, blocked_logsumexp, score_rows
+from tasks.tuning.step import score_cases
 from tests.tuning import tiny
 
 ROWS = 6

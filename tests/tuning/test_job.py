@@ -28,8 +28,7 @@ from tasks.runtime.store import verify
 from tasks.scoring import job as scoring_job
 from tasks.search.space import Objective
 from tasks.spec import ExperimentSpec, experiments
-from tasks.tuning import job, rows
-from tasks.tuning import update as updates
+from tasks.tuning import job, rows, step
 from tasks.tuning.data import TOKENS_AT_ONCE
 from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.rows import TrainingJob, TrainingOutcome, training_rows
@@ -251,14 +250,14 @@ def _lacks_of_space(events: list[Event]) -> list[str]:
 
 
 def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tmp_path, monkeypatch):
-    update = updates.update_gradients
+    update = step.update_gradients
     calls = itertools.count(1)
 
     def poisoned(*args):
         loss, parts, gradients = update(*args)
         return (loss * float("nan") if next(calls) == 4 else loss), parts, gradients
 
-    monkeypatch.setattr(updates, "update_gradients", poisoned)
+    monkeypatch.setattr(step, "update_gradients", poisoned)
     with pytest.raises(Diverged, match="at update 4") as error:
         trained(study, tmp_path, iterations=6)
 

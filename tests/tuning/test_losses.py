@@ -9,7 +9,7 @@ from mlx.utils import tree_flatten
 
 from tasks.spec import LABELS
 from tasks.tuning.loss import LossTerms, make_objective, objective_sum
-from tasks.tuning.update import update_gradients
+from tasks.tuning.step import update_gradients
 from tests.tuning import tiny
 
 CHOSEN = [0, 1, 2, 3]

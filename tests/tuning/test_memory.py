@@ -14,7 +14,6 @@ from tasks.spec import Training
 from tasks.tuning import memory, rows, trainer
 from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.data import TOKENS_AT_ONCE
-from tasks.tuning.forward import score_cases
 from tasks.tuning.job import choose_micro_batch, keep_within, step_peak
 from tasks.tuning.loss import make_objective
 from tasks.tuning.memory import (
@@ -28,7 +27,7 @@ from tasks.tuning.memory import (
     read_choice,
     write_choice,
 )
-from tasks.tuning.update import update_gradients
+from tasks.tuning.step import score_cases, update_gradients
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, run
 

@@ -9,8 +9,8 @@ import pytest
 from tasks.precisions import BUILT_IN
 from tasks.runtime.errors import BadInput
 from tasks.tuning.activations import PrefixStore, open_prefix
-from tasks.tuning.forward import score_cases
 from tasks.tuning.model import take_apart
+from tasks.tuning.step import score_cases
 from tests.tuning import tiny
 
 BOTH = pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])

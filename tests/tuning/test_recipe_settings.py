@@ -12,7 +12,7 @@ from tasks.tuning.compiled import CompiledUpdates
 from tasks.tuning.data import drawn_counts, epoch_batches, make_cases, training_batches
 from tasks.tuning.loss import LossTerms, make_objective, objective_sum
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.update import make_optimizer
+from tasks.tuning.optimizer import make_optimizer
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, run
 from tests.tuning.traced import traced_graphs

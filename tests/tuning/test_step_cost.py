@@ -11,10 +11,11 @@ from mlx.utils import tree_flatten
 
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import TrainingReport
-from tasks.tuning import forward, trainer, update
+from tasks.tuning import step, trainer
 from tasks.tuning.dropout import MaskRequest, MasksAhead, draw_now
 from tasks.tuning.loss import make_objective
-from tasks.tuning.update import Updates, update_gradients
+from tasks.tuning.optimizer import Updates
+from tasks.tuning.step import update_gradients
 from tests.tuning import tiny
 from tests.tuning.graph import (
     adapted_blocks,
@@ -55,7 +56,7 @@ def evaluations(monkeypatch):
     for name in ("eval", "async_eval"):
         original = getattr(mx, name)
         monkeypatch.setattr(mx, name, lambda *a, of=original, n=name: counted.append(n) or of(*a))
-    for module in (trainer, update, forward):
+    for module in (trainer, step):
         monkeypatch.setattr(module, "np", CountingNumpy(counted))
     return counted
 

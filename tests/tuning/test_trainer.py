@@ -14,13 +14,12 @@ from sklearn.metrics import f1_score
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import StepWarning, TrainingReport
 from tasks.spec import BaseModelSpec, Data, ExperimentSpec, RandomSource, Scoring, Training
-from tasks.tuning import checkpoint
-from tasks.tuning import update as updates
+from tasks.tuning import step
 from tasks.tuning.data import epoch_batches, make_cases, padding_share, sorted_batches, training_batches
-from tasks.tuning.forward import score_cases, validation_value
 from tasks.tuning.loss import make_objective
-from tasks.tuning.trainer import Splits, train
-from tasks.tuning.update import clip_gradients, learning_rate, make_optimizer
+from tasks.tuning.optimizer import learning_rate, make_optimizer
+from tasks.tuning.step import clip_gradients, score_cases, validation_value
+from tasks.tuning.trainer import Progress, Splits, restore_checkpoint, train
 from tests.tuning import tiny
 
 MODEL = BaseModelSpec(name="tiny", licence="none", sources=(RandomSource(kind="random", shape="tiny-llama"),))
@@ -168,7 +167,7 @@ def test_the_best_adapter_is_kept_not_the_last(tmp_path):
     assert progress.best_update < progress.update, "else this shows nothing"
 
     optimizer = make_optimizer(experiment(a_recipe))
-    stored, _ = checkpoint.restore(tmp_path / "checkpoint", adapted, optimizer, lambda event: None)
+    stored, _ = restore_checkpoint(tmp_path / "checkpoint", adapted, optimizer, lambda event: None)
     assert all((np.array(best[name]) == np.array(stored[name])).all() for name in best)
 
     adapted.stack.model.load_weights(list(best.items()), strict=False)
@@ -180,8 +179,8 @@ def test_the_best_adapter_is_kept_not_the_last(tmp_path):
 
 
 def test_a_recipe_may_keep_the_adapter_of_the_highest_macro_f1():
-    by_loss = checkpoint.Progress()
-    by_macro_f1 = checkpoint.Progress()
+    by_loss = Progress()
+    by_macro_f1 = Progress()
     for update, value, macro_f1 in ((1, 0.2, 0.3), (2, 0.3, 0.5), (3, 0.29, 0.5), (4, 0.1, 0.4)):
         by_loss.update = by_macro_f1.update = update
         by_loss.note_validation(value)
@@ -275,13 +274,13 @@ def test_clipping_and_decay_change_the_training(tmp_path):
 
 
 def test_an_exploding_gradient_stops_the_run_with_the_last_good_checkpoint_kept(tmp_path, monkeypatch):
-    exploding = updates.update_gradients
+    exploding = step.update_gradients
 
     def explode(adapted, prefix, chosen, objective, micro_batch, key):
         loss, parts, gradients = exploding(adapted, prefix, chosen, objective, micro_batch, key)
         return loss, parts, tree_map(lambda g: g * 1e12, gradients) if (tmp_path / "checkpoint").exists() else gradients
 
-    monkeypatch.setattr(updates, "update_gradients", explode)
+    monkeypatch.setattr(step, "update_gradients", explode)
     with pytest.raises(Diverged, match="The gradient's norm became .* at update 3"):
         run(tiny.recipe(iterations=6), tmp_path)
 

@@ -20,7 +20,7 @@ from tasks.tuning.data import EncodedCases, make_batch, make_cases
 from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.loss import make_objective
 from tasks.tuning.model import take_apart
-from tasks.tuning.update import update_gradients
+from tasks.tuning.step import update_gradients
 from tests.test_spec import COSTS as COST
 
 VOCABULARY = 128

@@ -31,7 +31,7 @@ from tasks.tuning.data import EncodedCases, make_batch, padded_tokens
 from tasks.tuning.lora import Adapted, add_lora, as_computed, load_variant
 from tasks.tuning.loss import make_objective
 from tasks.tuning.model import Stack
-from tasks.tuning.update import update_gradients
+from tasks.tuning.step import update_gradients
 
 DIFFERENCE = "relative difference"
 WRONG = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks.runtime.events import Heartbeat, TrainingReport
 from tasks.runtime.memory import resident_bytes
 from tasks.spec import ExperimentSpec
-from tasks.tuning import activations, job, update
+from tasks.tuning import activations, job, step
 from tasks.tuning.memory import budget
 
 
@@ -21,11 +21,11 @@ def in_probe(args, emit):
 
 
 def in_update(args, emit):
-    return _killed(args, emit, update, "update_gradients")
+    return _killed(args, emit, step, "update_gradients")
 
 
 def little_in_update(args, emit):
-    return _killed(args, emit, update, "update_gradients", hungry=False)
+    return _killed(args, emit, step, "update_gradients", hungry=False)
 
 
 def after_checkpoint(args, emit):
