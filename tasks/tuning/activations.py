@@ -1,12 +1,10 @@
-"""Work that never changes: activations below the first LoRA block, computed once, into the files of
-a folder or in memory, and what a step reads of them.
+"""Cached activations: what the frozen blocks below the first LoRA block give, computed once.
 
 LoRA sits on the last N of L blocks, so the first L - N give the same output for a case in every
-epoch, every recipe, every evaluation and every dropout pass. The common leading tokens (the
-instruction) are computed and stored once, for all recipes of a variant:
+epoch, recipe, evaluation and dropout pass. All recipes of a variant share them:
 
 <home>/prefixes/<key>/
-    leading.npy     (P, D)
+    leading.npy     (P, D), of the common leading tokens (the instruction)
     own.npy         (sum of own lengths, D)
     starts.npy      where each row begins in own.npy
     manifest.json
@@ -38,11 +36,10 @@ from tasks.tuning.model import SharedPast, Stack, embed, run_blocks
 
 @dataclass(frozen=True)
 class Prefix:
-    """Input of the first trained block for every row of a set: stored, or the embedded tokens
-    (boundary 0), which every step starts from where nothing is stored.
+    """Input of block `boundary` for every row of a set: stored, or the embedded tokens (boundary 0).
 
-    A step must compute the blocks from `boundary` on. `leading` (P, D) is common to all rows; row
-    i's own positions are `own_hidden[starts[i] : starts[i + 1]]`.
+    `leading` (P, D) is common to all rows; row i's own positions are
+    `own_hidden[starts[i] : starts[i + 1]]`.
     """
 
     stack: Stack
@@ -53,22 +50,17 @@ class Prefix:
     starts: np.ndarray | None = None
 
     def hidden(self, rows: Sequence[Row], length: int) -> mx.array:
-        """(N, length - P, D): the positions of each row after the P leading ones, zero where a row
-        has ended.
-        """
+        """(N, length - P, D): each row's positions after the P leading ones, 0 past its end."""
         return self.enter(self.stored_rows(rows, length))
 
     def stored_rows(self, rows: Sequence[Row], length: int) -> mx.array:
-        """What is stored of these rows: hidden states (N, length - P,
-        D), or tokens (N, length - P).
-        """
+        """What is stored of these rows: hidden states (N, length - P, D), or tokens."""
         common = self.cases.leading
         if self.own_hidden is None or self.starts is None:
             return mx.array(padded_tokens([row.inputs[common:] for row in rows], length - common))
 
-        hidden = np.zeros(
-            (len(rows), length - common, self.own_hidden.shape[1]), self.own_hidden.dtype
-        )
+        shape = (len(rows), length - common, self.own_hidden.shape[1])
+        hidden = np.zeros(shape, self.own_hidden.dtype)
         for i, row in enumerate(rows):
             positions = self.own_hidden[self.starts[row.number] : self.starts[row.number + 1]]
             hidden[i, : len(positions)] = positions
@@ -102,7 +94,7 @@ def of_stored_form(stored: np.ndarray) -> mx.array:
 
 
 def prefix_in_memory(stack: Stack, cases: EncodedCases, boundary: int) -> Prefix:
-    """The prefix of a few cases, computed here and not stored; embedded at boundary 0."""
+    """The prefix of a few cases, computed here and not stored."""
     if boundary == 0 or cases.leading == 0:
         return Prefix(stack, cases)
 
@@ -121,9 +113,8 @@ def prefix_in_memory(stack: Stack, cases: EncodedCases, boundary: int) -> Prefix
 def compute_prefix(
     start: Prefix, boundary: int, folder: Path, tokens_at_once: int, emit: Emit
 ) -> dict[str, int]:
-    """Write the three arrays of a prefix into `folder`, from those of a shallower one.
-
-    Returns the counts that its manifest keeps.
+    """Write the arrays of a prefix into `folder`, from those of a shallower one; the counts that its
+    manifest keeps.
     """
     stack = start.stack
     cases = start.cases
@@ -133,10 +124,11 @@ def compute_prefix(
     lengths = [len(row.inputs) - cases.leading for row in cases.rows]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     np.save(folder / "starts.npy", starts, allow_pickle=False)
+
     path = folder / "own.npy"
     shape = (int(starts[-1]), stack.hidden_size)
     own_outputs = np.lib.format.open_memmap(path, "w+", leading_rows.dtype, shape)
-    # On a full disk this raises OSError, while a write into the mapping would kill the process.
+    # On a full disk this raises OSError, while a write into the mapping would kill the process;
     # macOS has none.
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as handle:
@@ -163,10 +155,8 @@ def compute_prefix(
 
 
 def tokens_that_fit(start: Prefix, boundary: int, limit: int | None, most: int) -> int:
-    """Tokens of one pass over the blocks from `start` to `boundary` that stays within `limit`
-    bytes, with as many passes side by side.
-
-    Measured on the longest row.
+    """Tokens of one pass over the blocks from `start` to `boundary` that stays within `limit` bytes,
+    measured on the longest row.
     """
     if limit is None:
         return most
@@ -183,6 +173,7 @@ def tokens_that_fit(start: Prefix, boundary: int, limit: int | None, most: int) 
     room = limit - cache_limit(limit) - active_bytes
     peak_bytes = mx.get_peak_memory() - active_bytes
     own_tokens = len(longest.inputs) - start.cases.leading
+    # Passes run side by side.
     return max(1, min(most, own_tokens * room // max(peak_bytes, 1) // len(streams())))
 
 
@@ -201,10 +192,7 @@ def _run_leading(start: Prefix, boundary: int) -> tuple[list[SharedPast], mx.arr
 
 @dataclass(frozen=True)
 class PrefixStore:
-    """The frozen prefixes of one variant in a home.
-
-    `variant`: the digest of its weights.
-    """
+    """The frozen prefixes in a home of the variant whose weights have the digest `variant`."""
 
     home: Path
     variant: str
@@ -215,10 +203,8 @@ class PrefixStore:
         return self.home / "prefixes"
 
     def place(self, stack: Stack, cases: EncodedCases, boundary: int) -> Path:
-        """The folder of a prefix, which may not exist yet. Its name is the digest of everything that
-        decides the numbers.
-
-        Packed bfloat16 and unpacked float32 weights of one variant give different ones.
+        """The folder of a prefix. Its name is the digest of everything that decides the numbers: packed
+        and unpacked weights of one variant give different ones.
         """
         packed = any(
             isinstance(module, nn.QuantizedLinear)
@@ -242,10 +228,7 @@ class PrefixStore:
 
 
 def is_stored(folder: Path, emit: Emit) -> bool:
-    """Whether a stored prefix is complete and holds what its name promises.
-
-    Else it is removed, with a warning.
-    """
+    """Whether a prefix is stored and holds what its name promises; else it is removed."""
     if (verified_manifest(folder) or {}).get("key") == folder.name:
         return True
     if not folder.exists():
@@ -267,10 +250,8 @@ def is_stored(folder: Path, emit: Emit) -> bool:
 
 def load_prefix(stack: Stack, cases: EncodedCases, boundary: int, folder: Path) -> Prefix:
     """The prefix whose arrays lie in `folder`, mapped and not read yet."""
-    arrays = [
-        np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        for name in ("leading", "own", "starts")
-    ]
+    files = [folder / f"{name}.npy" for name in ("leading", "own", "starts")]
+    arrays = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
     return Prefix(stack, cases, boundary, *arrays)
 
 
@@ -285,21 +266,20 @@ def open_prefix(
     tokens_at_once: int = TOKENS_AT_ONCE,
     stored: bool | None = None,
 ) -> Prefix:
-    """The stored prefix of a set at a boundary, computed first if necessary.
+    """The stored prefix of a set at a boundary, computed first if necessary, within `limit` bytes and
+    `tokens_at_once` tokens a pass.
 
-    If storing does not pay, or would exceed the byte budget, steps start from the embedding; `emit`
-    reports which. The computation takes at most `limit` bytes of MLX's memory and `tokens_at_once`
-    tokens a pass. `stored`: whether the resumed training began with a stored prefix, to end with
-    the same bits; None if that is not decided.
+    Steps start from the embedding where storing does not pay or has no room. `stored`: whether the
+    resumed training began with a stored prefix, to end with the same bits; None if undecided.
     """
     share = saving(boundary, stack.depth)
     blocks = f"{boundary} of {stack.depth} blocks"
-    is_worth_it = cases.leading > 0 and pays(boundary, stack.depth)
-    if not is_worth_it or stored is False:
-        reason = "used: this training began without one, and is to end with the same bits."
-        if not is_worth_it:
-            reason = f"stored: {blocks} would save {share:.0%} of a step."
-        emit(Note(f"Frozen prefix not {reason}"))
+    if not pays(boundary, stack.depth):
+        emit(Note(f"Frozen prefix not stored: {blocks} would save {share:.0%} of a step."))
+        return Prefix(stack, cases)
+    if stored is False:
+        reason = "this training began without one, and is to end with the same bits."
+        emit(Note(f"Frozen prefix not used: {reason}"))
         return Prefix(stack, cases)
 
     folder = store.place(stack, cases, boundary)
@@ -317,8 +297,7 @@ def open_prefix(
     emit(Note(f"Frozen prefix of {blocks}: {saved}"))
 
     def build(temporary: Path) -> dict[str, Any]:
-        # From the nearest shallower one, with the fewest blocks. What is stored has the bits that the
-        # blocks gave, so the deeper one does not depend on it.
+        # From the nearest shallower one, which has the bits that its blocks gave.
         start = Prefix(stack, cases)
         for shallower in range(boundary - 1, 0, -1):
             near = store.place(stack, cases, shallower)
@@ -339,16 +318,14 @@ def open_prefix(
 def warn_of_lack_of_space(
     stack: Stack, sets: Mapping[str, EncodedCases], boundary: int, store: PrefixStore, emit: Emit
 ) -> None:
-    """Warn, before anything is computed, of the sets whose prefixes will have no room.
+    """Warn, before anything is computed, of the sets whose prefixes will have no room."""
+    if not pays(boundary, stack.depth):
+        return
 
-    The arguments are those of `open_prefix`, which the sets take in this order.
-    """
     space = DiskSpace.of(store.folder)
     remaining = space.room
     lacking: dict[str, int] = {}
     for name, cases in sets.items():
-        if cases.leading == 0 or not pays(boundary, stack.depth):
-            continue
         if is_stored(store.place(stack, cases, boundary), emit):
             continue
 

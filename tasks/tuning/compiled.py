@@ -52,7 +52,7 @@ def compiles() -> bool:
 
 
 class CompiledUpdates(Updates):
-    """Updates of a model as compiled graphs, handed over to the device.
+    """Updates of a model as compiled graphs.
 
     From the first update on the trained tensors and the optimizer's state are here, by group, until
     they are handed back.
@@ -171,9 +171,6 @@ class CompiledUpdates(Updates):
         return loss, parts, self._groups.join(gradients)
 
     def hand_back(self) -> None:
-        """Put the trained tensors into the model and the state by tensor into the optimizer, where
-        evaluation and checkpoints read them.
-        """
         if self._parameters is not None:
             self._set_tensors(self._groups.split(self._parameters))
             self.optimizer.state = self._groups.split_state(self.optimizer.state)
@@ -224,18 +221,14 @@ class Groups:
         return arrays
 
     def join_state(self, state: Tree) -> Tree:
-        """An optimizer's state with moments per group instead of per tensor."""
         return tree_unflatten(list(self.join(dict(tree_flatten(state))).items()))
 
     def split_state(self, state: Tree) -> Tree:
-        """An optimizer's state as it was before `join_state`."""
         return tree_unflatten(list(self.split(dict(tree_flatten(state))).items()))
 
 
 def _paths_of(arrays: Arrays, name: str) -> list[str]:
-    """The keys that mean a tensor: its name, or paths to its moments in an optimizer's state, such as
-    `states.0.NAME.m`.
-    """
+    """The keys of a tensor and of its moments in an optimizer's state, such as `states.0.NAME.m`."""
     return [path for path in arrays if f".{name}." in f".{path}."]
 
 
@@ -331,9 +324,8 @@ def _run_block(
 
 
 def _masks(stack: Stack, layout: Layout, window: int | None) -> tuple[mx.array, mx.array]:
-    """Additive masks of the leading tokens (P R, P) and of the own ones (T R, P + T).
-
-    Added, since the derivative of a selection takes two operations more in each block.
+    """Additive masks of the leading tokens (P R, P) and of the own ones (T R, P + T): the derivative
+    of a selection would take two operations more in each block.
     """
     total = layout.leading + layout.length
     query = np.arange(total)[:, None]

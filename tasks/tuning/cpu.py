@@ -1,17 +1,14 @@
-"""Where a CPU is another machine than a GPU: the elementwise work of a block in the operations that
-are fast there, and forward passes side by side.
+"""The elementwise work of a block in the operations that are fast on a CPU, and forward passes side
+by side.
 
 Measured on MLX's x86 build, nanoseconds per element: exp 18, sigmoid 28, where 8, softmax 29, but
 tanh 6 and arithmetic below 1. So the sigmoid and the exponential are written with tanh, masks are
-added instead of selected, and queries that share a key-value head go through one larger product.
-MLX computes a tanh a second time to differentiate it, so the derivatives are written out in terms
-of the forward pass's results. The functions are equal to float32 rounding; the tests compare with
-stock.
+added, and queries that share a key-value head go through one larger product. MLX computes a tanh a
+second time to differentiate it, so the derivatives are written out. All equal stock to float32
+rounding.
 
-MLX's elementwise kernels use one core, while a product uses all: a batch alone leaves the other
-cores idle for a good part of its time. Where no gradient is kept, batches are independent, so each
-core gets its own, with single-threaded products: 1.5 times as many tokens a second on two cores (24
-blocks of SmolLM2-135M).
+MLX's elementwise kernels use one core. Where no gradient is kept, batches are independent, so each
+core gets its own, with single-threaded products: 1.5 times as many tokens a second on two cores.
 """
 
 from __future__ import annotations
@@ -27,8 +24,7 @@ import mlx.core as mx
 from tasks.runtime.backend import backend
 from tasks.runtime.device import blas_threads
 
-# Added to the score of a position that must not be seen.
-# Finite, since `additive` multiplies it by 0 where a position may be seen.
+# Added to the score of a position that must not be seen; finite, since `additive` multiplies it by 0.
 HIDDEN = -1e9
 # The constants of the tanh approximation of gelu.
 GELU = math.sqrt(2 / math.pi)
@@ -71,9 +67,7 @@ def _geglu_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, m
 
 
 def exp_of_minus(y: mx.array) -> mx.array:
-    """exp(-y) for y >= 0, from the form in `softmax` for y / 8 and its eighth power, so that small
-    values count too.
-    """
+    """exp(-y) for y >= 0: the form in `softmax` of y / 8, to the power 8, so that small values count."""
     t = mx.tanh(y / 16)
     root = (1 - t) / (1 + t)
     return (root * root).square().square()
@@ -83,8 +77,7 @@ def exp_of_minus(y: mx.array) -> mx.array:
 def softmax(scores: mx.array) -> mx.array:
     """Softmax over the last axis, with exp(-y) = (1 - t) / (1 + t), t = tanh(y / 2), for y >= 0.
 
-    The absolute error is one float32 rounding; exponentials below 1e-7 of the largest come out as
-    0.
+    The absolute error is one float32 rounding.
     """
     t = mx.tanh(0.5 * (scores.max(axis=-1, keepdims=True) - scores))
     exponentials = (1 - t) / (1 + t)
@@ -121,12 +114,9 @@ Job = TypeVar("Job")
 
 
 def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tuple[Job, Any]]:
-    """(job, work(job)) in the order of the jobs, every array evaluated.
+    """(job, work(job)) in the order of the jobs, every array evaluated; on a GPU one after the other.
 
-    `work` only builds arrays, lazily.
-
-    The arrays that `work` reads must be evaluated before. On a GPU, and where the number of threads
-    of the BLAS cannot be set, jobs run one after the other.
+    `work` builds arrays lazily, from arrays that are evaluated.
     """
     remaining = iter(jobs)
     while group := list(islice(remaining, len(streams()))):
@@ -135,8 +125,7 @@ def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tu
             with mx.stream(stream):
                 results.append(work(job))
 
-        # In one call: MLX lets only a few operations wait, so a graph handed over first would be
-        # done first.
+        # In one call: a graph handed over first would be done first.
         previous_threads = blas_threads(1) if len(group) > 1 else None
         try:
             mx.eval(results)

@@ -1,9 +1,8 @@
-"""A prepared set of cases, encoded for one variant, as sequences, and sequences as batches: few
-shapes, little padding, no case dropped.
+"""A prepared set of cases, encoded for one variant, and its batches: few shapes, little padding, no
+case dropped.
 
-The order of training batches, and how often each label is drawn for them, depend on (seed, epoch)
-alone, so evaluation cadence, resuming and the micro-batch change nothing. Imports no MLX, since
-the parent process reads budgets by its constants.
+The order of training batches, and how often each label is drawn, depend on (seed, epoch) alone.
+No MLX: the parent process reads budgets by constants of this file.
 """
 
 from __future__ import annotations
@@ -26,22 +25,17 @@ from tasks.spec import PromptChoice, Sampling, short_digest
 
 # Padded tokens of one forward pass without gradients.
 TOKENS_AT_ONCE = backend().tokens_at_once
-# Batches' worth of cases that are sorted by length together: enough to fill buckets, still well
-# mixed.
+# Batches' worth of cases that are sorted by length together: enough to fill buckets, well mixed.
 WINDOW = 16
-# Sequences are padded to a multiple of this. Each length is a graph of its own where steps are
-# compiled, so there are fewer of them.
+# Sequences are padded to a multiple of this. A compiled step has a graph per length.
 LENGTH_STEP = 32 if backend().on_gpu else 8
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sequence: a prompt and one label's completion.
+    """One sequence: a prompt and one label's completion; `number`: its place among the set's rows.
 
-    `number` is its place among the set's rows.
-
-    `inputs` are all tokens but the last; `targets` is the completion, scored from position `first`
-    of the inputs.
+    `inputs`: all tokens but the last; `targets`: the completion, scored from position `first` on.
     """
 
     number: int
@@ -56,10 +50,9 @@ class Row:
 class EncodedCases:
     """An encoded set of cases.
 
-    `per_case` is 1, or 3 if labels have several tokens and each must be run. `leading`: how many
-    first tokens all rows have in common (the instruction). `label_tokens`: first token of each
-    label, used if `per_case` is 1. `set_digest`: SHA-256 of the file of a prepared set; empty for
-    other cases.
+    `per_case`: 1, or 3 if labels have several tokens and each must be run. `leading`: how many first
+    tokens all rows have in common (the instruction). `label_tokens`: first token of each label.
+    `set_digest`: SHA-256 of the file of a prepared set.
     """
 
     encoded: tuple[Encoded, ...]
@@ -76,7 +69,7 @@ class EncodedCases:
 
     @cached_property
     def rows_digest(self) -> str:
-        """Digest of the tokens of all rows, which takes a while to compute."""
+        """Digest of the tokens of all rows."""
         return short_digest({"rows": [row.inputs for row in self.rows]})
 
     @property
@@ -113,8 +106,8 @@ def make_cases(
 ) -> EncodedCases:
     """Lay out the rows of a set.
 
-    `stock_mask` also scores one padding token (id 0) after each completion, as mlx-lm's
-    default_loss does: the oracle of the tests and benchmarks, never used in a study.
+    `stock_mask` also scores one padding token (id 0) after each completion, as mlx-lm's default_loss
+    does, the oracle of tests and benchmarks.
     """
     per_case = 1 if template.single_token else len(template.completions)
     rows: list[Row] = []
@@ -133,8 +126,8 @@ def make_cases(
                 )
             )
 
-    # The longest common beginning of all prompts: what the first and the last one in order have in
-    # common, all have. The output at a prompt's last token is scored, so that one must be its own.
+    # What the first and the last prompt in order have in common, all have. The output at a prompt's
+    # last token is scored, so that one is its own.
     prompts = [case.prompt for case in encoded]
     first = min(prompts)
     last = max(prompts)
@@ -150,9 +143,7 @@ def make_cases(
 def make_batch(
     cases: EncodedCases, case_numbers: Sequence[int], length: int | None = None
 ) -> Batch:
-    """The arrays of some cases, padded on the right to a common length (B cases give N = B x
-    per_case rows).
-    """
+    """The arrays of some cases, padded on the right to a common length."""
     rows = cases.rows_of(case_numbers)
     shape = (len(rows), max(len(row.targets) for row in rows))
     targets = np.zeros(shape, np.int32)
@@ -189,15 +180,12 @@ def padded_tokens(sequences: Sequence[Sequence[int]], length: int) -> np.ndarray
 def epoch_batches(
     cases: EncodedCases, batch_size: int, seed: int, epoch: int, sampling: Sampling = "natural"
 ) -> list[list[int]]:
-    """The effective batches of one epoch, as lists of case numbers, the tail batch included.
-
-    Every case once, unless `sampling` draws labels more evenly.
-    """
+    """The effective batches of one epoch, as lists of case numbers, the tail batch included."""
     generator = np.random.default_rng([seed, epoch])
-    if sampling == "natural":
-        order = generator.permutation(len(cases.encoded)).tolist()
-    else:
-        order = generator.permutation(drawn_cases(cases.labels, sampling, seed, epoch)).tolist()
+    drawn: int | np.ndarray = len(cases.encoded)
+    if sampling != "natural":
+        drawn = drawn_cases(cases.labels, sampling, seed, epoch)
+    order = generator.permutation(drawn).tolist()
 
     # A whole number of batches, so that at most one batch of an epoch is short.
     span = batch_size * WINDOW
@@ -226,9 +214,7 @@ def training_batches(
 def sorted_batches(
     cases: EncodedCases, token_budget: int, case_numbers: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """All cases, or some, in batches of similar length of at most `token_budget` padded tokens, for
-    evaluation.
-    """
+    """All cases, or some, in batches of similar length of at most `token_budget` padded tokens."""
     candidates = range(len(cases.encoded)) if case_numbers is None else case_numbers
     order = _by_length(cases, candidates)
     sizes = [padded_length(cases.rows_of([number])) * cases.per_case for number in order]
@@ -243,8 +229,7 @@ def _by_length(cases: EncodedCases, case_numbers: Sequence[int]) -> list[int]:
 def filled_groups(order: Sequence[int], sizes: Sequence[int], budget: int) -> list[list[int]]:
     """Neighbours of `order` in groups whose largest size times their number is at most `budget`.
 
-    `sizes` are those of `order`'s entries, ascending; an entry that is larger than the budget is
-    alone.
+    `sizes`: of `order`'s entries, ascending; an entry beyond the budget is alone.
     """
     groups: list[list[int]] = []
     for entry, size in zip(order, sizes, strict=True):
@@ -256,9 +241,8 @@ def filled_groups(order: Sequence[int], sizes: Sequence[int], budget: int) -> li
 
 
 def padding_share(cases: EncodedCases, batches: Sequence[Sequence[int]]) -> float:
-    """Share of padded positions among all that some batches compute case by case.
-
-    The common leading tokens are no part of either: they are computed once for all cases.
+    """Share of padding among the positions that some batches compute case by case, without the
+    common leading tokens.
     """
     real = 0
     total = 0
@@ -282,10 +266,7 @@ LABEL_KEY = 7_919
 
 
 def drawn_counts(counts: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """(labels,) whole numbers: how often each label is drawn in an epoch, given its cases.
-
-    An epoch has as many draws as there are cases, so schedules count the same updates.
-    """
+    """(labels,): how often each label is drawn in an epoch, which has as many draws as cases."""
     if sampling == "natural":
         return counts
 
@@ -303,8 +284,8 @@ def drawn_counts(counts: np.ndarray, sampling: Sampling) -> np.ndarray:
 def drawn_cases(labels: np.ndarray, sampling: Sampling, seed: int, epoch: int) -> np.ndarray:
     """Case numbers of an epoch, label by label.
 
-    A label's cases are drawn in turn, in a new order each time around, and an epoch goes on where
-    the one before it ended: over the epochs no case of a label is drawn twice more than another.
+    A label's cases are drawn in turn, in a new order each time around, and an epoch continues where
+    the one before it ended.
     """
     drawn = []
     for label, count in enumerate(drawn_counts(np.bincount(labels), sampling).tolist()):
@@ -325,10 +306,7 @@ def drawn_cases(labels: np.ndarray, sampling: Sampling, seed: int, epoch: int) -
 
 @dataclass(frozen=True)
 class LoadedSet:
-    """A set and the lines of its file, in the same order.
-
-    `shortened`: how many cases lose the middle of their text.
-    """
+    """A set and the lines of its file; `shortened`: how many cases lose the middle of their text."""
 
     cases: EncodedCases
     records: tuple[dict[str, Any], ...]
@@ -336,7 +314,7 @@ class LoadedSet:
 
 
 def load_template(variant: Path, prompt: PromptChoice) -> Template:
-    """The tokenizer of a variant folder with a prompt, chat or plain by the variant's manifest."""
+    """The tokenizer of a variant folder with a prompt."""
     # Slow to import, and needed in child processes only.
     from transformers import AutoTokenizer
 

@@ -1,8 +1,5 @@
-"""Dropout that is repeatable case by case: masks follow from keys alone, and a thread draws them
-before the step that needs them.
-
-A mask is a function of its key, so that it does not matter who draws it or when: a mask that is not
-ready is drawn where it is needed. What is drawn ahead is bounded in bytes.
+"""Dropout that is repeatable case by case: a mask is a function of its key alone, so it does not
+matter who draws it or when. A thread draws masks before the step that needs them.
 """
 
 from __future__ import annotations
@@ -31,9 +28,8 @@ Leading = tuple[Key, int]
 class MaskRequest:
     """The masks of one module in one forward pass: one key per sequence.
 
-    `shape` is that of a sequence's input, `drop` the number of RANDOM_STEPS that are dropped.
-    `leading`: the inputs are one joined row (compiled.py), in which the sequences follow so many
-    leading tokens with a key of their own.
+    `shape`: of a sequence's input; `drop`: the number of RANDOM_STEPS that are dropped; `leading`: in
+    a joined row (compiled.py), the key and number of the tokens before the sequences.
     """
 
     keys: tuple[Key, ...]
@@ -43,7 +39,7 @@ class MaskRequest:
     leading: Leading | None = None
 
     def __hash__(self) -> int:
-        # Some ten times for each mask of each step: of no more than tells them apart.
+        # Taken some ten times for each mask of each step: of no more than tells them apart.
         return hash((self.place, self.keys[0]))
 
     @property
@@ -73,12 +69,9 @@ class MaskRequest:
 
 
 def _draws(key: Key, shape: tuple[int, ...]) -> np.ndarray:
-    """Uniform 16-bit integers of a shape, from a key alone.
-
-    Raw PCG64 output is the same in every numpy.
-    """
+    """Uniform 16-bit integers of a shape, from a key alone."""
     count = math.prod(shape)
-    # Four 16-bit integers from each 64-bit one.
+    # Four from each 64-bit integer. Raw PCG64 output is the same in every numpy.
     raw = np.random.PCG64(np.random.SeedSequence(key)).random_raw(-(-count // 4))
     return raw.astype("<u8", copy=False).view("<u2")[:count].reshape(shape)
 
@@ -95,7 +88,7 @@ def draw_now(request: MaskRequest) -> mx.array:
 class MasksAhead:
     """Masks that a thread draws in the order of their requests, at most `limit` bytes ahead.
 
-    `copied`: the thread copies them into MLX's memory too, so that the step need not.
+    `copied`: the thread copies them into MLX's memory too.
     """
 
     def __init__(self, limit: int = AHEAD_BYTES, copied: bool = False) -> None:
@@ -132,8 +125,7 @@ class MasksAhead:
                 if self._ready.pop(request, None) is not None:
                     self._ready_bytes -= request.size
             if self._waiting:
-                # There may be room for another now; a thread that
-                # wakes for nothing delays this one.
+                # There may be room for another now. A thread that wakes for nothing delays this one.
                 self._changed.notify()
 
         if mask is None:
@@ -144,7 +136,7 @@ class MasksAhead:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End the thread, and wait for its end."""
+        """End the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -153,7 +145,7 @@ class MasksAhead:
     def _run(self) -> None:
         while (request := self._next()) is not None:
             # Outside the lock, since it takes a while. An array made from numpy is complete, so
-            # another thread may use it; a lazy one belongs to the stream of its own thread.
+            # another thread may use it.
             mask = mx.array(request.draw()) if self._copied else request.draw()
             with self._changed:
                 # It may have been taken, or forgotten, meanwhile.
@@ -173,21 +165,16 @@ class MasksAhead:
         return request is not None and self._ready_bytes + request.size <= self._limit
 
 
-# Modules that the pruned last block computes at every position; the others only where a row is
-# scored.
+# Modules that the pruned last block computes at every position, not only where a row is scored.
 AT_EVERY_POSITION = ("self_attn.k_proj", "self_attn.v_proj")
 
 
 class KeyedDropout(nn.Module):
-    """Dropout whose mask for a case depends on that case's key alone, never on its neighbours in
-    the batch.
+    """Dropout whose mask for a case depends on that case's key alone, so that the micro-batch changes
+    nothing, and a dropout pass can be repeated. Off until keys are set.
 
-    So the micro-batch size changes nothing, and a dropout pass can be repeated. Off until keys are
-    set. `place` is (layer, module), so that no two modules share a mask; `width` is the size of the
-    inputs, and `target` the module's name within its block.
-
-    `block`: the block that it is in. `at_every_position`: whether it is computed at every position
-    in the last block too. `source`: where it takes its masks.
+    `place`: (layer, module), so that no two modules share a mask; `width`: of the inputs; `target`:
+    the module's name within its block; `source`: where it takes its masks.
     """
 
     def __init__(self, probability: float, place: tuple[int, int], width: int, target: str) -> None:
@@ -203,10 +190,8 @@ class KeyedDropout(nn.Module):
         self._leading: Leading | None = None
 
     def set_keys(self, keys: list[Key] | None, leading: Leading | None = None) -> None:
-        """One key (a tuple of integers) per sequence of the next forward pass.
-
-        None switches dropout off. `leading`: the inputs are one joined row (compiled.py), in which
-        the sequences follow so many leading tokens with a key of their own.
+        """One key per sequence of the next forward pass, None for no dropout; `leading` as in a
+        MaskRequest.
         """
         self._keys = keys
         self._leading = leading

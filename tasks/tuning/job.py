@@ -1,6 +1,4 @@
-"""The training step as a child process runs it: a variant and a dataset in, a sealed adapter folder
-out. How much of a batch is computed at once is measured here, by probe steps on the longest case.
-"""
+"""The training as a child process runs it: a variant and a dataset in, a sealed adapter folder out."""
 
 from __future__ import annotations
 
@@ -52,10 +50,9 @@ HEAVY_COST_WEIGHT = 5.0
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Train one experiment; `args` are the fields of TrainingJob as JSON.
+    """Run a TrainingJob; returns the TrainingSummary, which the manifest of the folder keeps too.
 
-    Returns the TrainingSummary, which the manifest of the folder keeps too, as JSON. A training
-    that pauses leaves its checkpoint and nothing else: the folder is not sealed.
+    A training that pauses leaves its checkpoint, and the folder is not sealed.
     """
     job = TrainingJob.model_validate(args)
     spec = job.experiment
@@ -112,7 +109,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 def _summary(
     known: TrainingSummary, job: TrainingJob, cases: EncodedCases, progress: Progress
 ) -> dict[str, Any]:
-    """The summary of a training as JSON, given how far it is and what was known before it began."""
+    """The summary of a training as JSON; `known`: what was known before it began."""
     recipe = job.experiment.recipe
     losses = [point.loss for point in progress.curve if point.split == "train"]
     seconds = progress.train_seconds
@@ -191,14 +188,11 @@ def _set_up(job: TrainingJob, emit: Emit) -> tuple[Adapted, Splits, MemoryChoice
 def _load_splits(
     job: TrainingJob, adapted: Adapted, saved_choice: MemoryChoice | None, emit: Emit
 ) -> tuple[Splits, int]:
-    """The sets, encoded, with their frozen prefixes; and how many of their cases are shortened.
-
-    A resumed training reads its prefixes from the store, or not, as it did when it began.
-    """
+    """The sets with their frozen prefixes, and how many of their cases are shortened."""
     spec = job.experiment
     template = load_template(job.variant, spec.prompt)
     store = PrefixStore(job.home, VariantManifest.read(job.variant).digest)
-    # By the first choice that has decided it.
+    # A resumed training reads its prefixes from the store, or not, as it did when it began.
     choices = (job.choice, saved_choice)
     stored = next((c.stored for c in choices if c is not None and c.stored is not None), None)
     tokens_at_once = job.choice.tokens_at_once if job.choice else TOKENS_AT_ONCE
@@ -232,10 +226,7 @@ def _load_splits(
 def choose_micro_batch(
     adapted: Adapted, prefix: Prefix, objective: Objective, batch_size: int, limit: int, emit: Emit
 ) -> MemoryChoice:
-    """The part of an effective batch to compute at once within `limit` bytes, weights included.
-
-    Raises BadInput if not even one case fits.
-    """
+    """How to compute an effective batch within `limit` bytes, weights included; see choose_memory."""
     cases = prefix.cases
 
     def peak(checkpointing: bool, count: int) -> int:
@@ -250,12 +241,10 @@ def choose_micro_batch(
 
 
 def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int = 1) -> int:
-    """Bytes that the gradients of `count` of the set's longest cases need at their peak, on top of
-    what is held.
+    """Bytes that the gradients of `count` times the set's longest case need on top of what is held.
 
     With a memory limit of 0 MLX finishes each result before it allocates the next, so that the peak
-    depends little on what else the machine does. The order in which threads free memory still
-    matters: about one step in eight of a tiny model takes up to a third more than the others.
+    depends little on what else the machine does.
     """
     encoded = prefix.cases.encoded
     longest = max(range(len(encoded)), key=lambda number: len(encoded[number].prompt))
@@ -270,12 +259,10 @@ def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int
 
 
 def keep_within(limit: int, cache_bytes: int) -> None:
-    """Hold MLX to `limit` bytes, `cache_bytes` of them for freed buffers, for the rest of this
-    process.
+    """Hold MLX to `limit` bytes in this process, `cache_bytes` of them for freed buffers.
 
-    MLX allocates ahead of the work that fills its arrays; how far ahead depends on the load of the
-    machine. Past its memory limit it waits for that work (`mlx.core.set_memory_limit`), after one
-    more result: hence the slack.
+    MLX allocates ahead of the work that fills its arrays. Past its memory limit it waits for that
+    work, after one more result: hence the slack.
     """
     mx.set_cache_limit(cache_bytes)
     mx.set_memory_limit(int((limit - cache_bytes) / SLACK))

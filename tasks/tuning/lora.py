@@ -1,6 +1,4 @@
-"""A variant, loaded for a compute path, and LoRA on its last blocks: adapters put on, read and
-written.
-"""
+"""A variant, loaded for a compute path, and LoRA on its last blocks."""
 
 from __future__ import annotations
 
@@ -28,11 +26,7 @@ Arrays = dict[str, mx.array]
 
 @dataclass(frozen=True)
 class Adapted:
-    """A variant with LoRA on its last blocks, ready to train or to score.
-
-    `boundary`: index of the first block that has LoRA; everything before it never changes.
-    `trainable`: number of trained values.
-    """
+    """A variant with LoRA on its blocks from `boundary` on; `trainable`: number of trained values."""
 
     stack: Stack
     dropouts: tuple[KeyedDropout, ...]
@@ -64,8 +58,7 @@ class Adapted:
 
 
 def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Adapted:
-    """Freeze the variant and put fresh LoRA modules on the target modules of its last `num_layers`
-    blocks.
+    """Freeze the variant and put fresh LoRA on the target modules of its last `num_layers` blocks.
 
     Raises BadInput if there are fewer blocks, or a target module does not exist.
     """
@@ -119,13 +112,9 @@ def adapter_weights(adapted: Adapted) -> Arrays:
 
 
 def load_weights(adapted: Adapted, path: Path) -> None:
-    """Load LoRA tensors from a safetensors file into an adapted model.
-
-    Names and shapes must match.
-    """
+    """Load LoRA tensors from a safetensors file; names and shapes must match."""
     loaded: Arrays = mx.load(str(path))  # type: ignore[assignment]
-    # `load_weights` compares neither names nor shapes unless it is strict, and then it wants the
-    # frozen weights too.
+    # `load_weights` compares neither unless it is strict, and then it wants the frozen weights too.
     expected_shapes = {name: value.shape for name, value in adapter_weights(adapted).items()}
     if {name: value.shape for name, value in loaded.items()} != expected_shapes:
         raise BadInput(
@@ -149,10 +138,7 @@ def adapter_config(recipe: Recipe, training: Training, model: str) -> str:
 
 
 def load_variant(folder: Path, compute_path: str) -> Stack:
-    """Load a variant folder for a compute path, see `as_computed`.
-
-    Raises BrokenFolder where its files are not those of its manifest.
-    """
+    """Load a variant folder for a compute path; BrokenFolder where its files are not its manifest's."""
     if (folder / MANIFEST).exists() and verified_manifest(folder) is None:
         verify(folder)  # which names the file
 
@@ -166,10 +152,7 @@ def load_variant(folder: Path, compute_path: str) -> Stack:
 
 
 def as_computed(model: nn.Module, compute_path: str) -> Stack:
-    """A quantised model on a compute path. `dequantised_f32` unpacks the same weights to float32.
-
-    `packed` keeps them as stored.
-    """
+    """A quantised model on a compute path: `packed`, or unpacked to float32 (`dequantised_f32`)."""
     dense = compute_path == "dequantised_f32"
     if dense:
         # With float32 scales unpacking is exact, and equals the packed layer to the last rounding.

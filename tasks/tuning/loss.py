@@ -9,16 +9,11 @@
 
 m is the recipe's weight of the label against the end of the answer. S tokens and B cases are those
 of the effective batch, never the sum of weights: a weighted mean would cancel the weights of a
-one-class batch, and accumulation over micro-batches would not be exact.
+one-class batch, and accumulation over micro-batches would not be exact. Smoothing spreads over the
+three labels, which are all that a decision compares.
 
-Smoothing spreads over the three labels and not over the vocabulary: a decision compares the labels
-alone, and their probabilities are at hand where the head runs in blocks, and where a label has
-several tokens.
-
-Of the head's logits only a bounded block is held at once. Gemma's head has 262,144 columns: a block
-of rows times all of them, and as much again for each gradient, would be the largest arrays of a
-step. Where they exceed the bound, the logarithm of the sum of exponentials runs over blocks of
-columns, one after the other, and the gradient computes the blocks a second time.
+Of the head's logits (Gemma's has 262,144 columns) only a bounded block is held at once: beyond the
+bound the log-sum-exp runs over blocks of columns, and the gradient computes them a second time.
 """
 
 from __future__ import annotations
@@ -67,9 +62,7 @@ def score_rows(
 def blocked_logsumexp(
     head: nn.Module, hidden: mx.array, block: int, fast_exp: bool = False
 ) -> mx.array:
-    """log sum exp over all columns of a frozen head: (M, D) -> (M,), `block` columns at a time,
-    gradient included.
-    """
+    """log sum exp over all columns of a frozen head: (M, D) -> (M,), `block` columns at a time."""
     ends = [*range(0, _size(head), block), _size(head)]
     exp: Callable[[mx.array], mx.array] = exp_of_minus if fast_exp else lambda y: mx.exp(-y)
 
@@ -80,8 +73,7 @@ def blocked_logsumexp(
         for start, stop in itertools.pairwise(ends):
             # The dependency makes MLX finish one block before it allocates the next.
             logits = _product(head, mx.depends(x, mass), slice(start, stop), transpose=True)
-            # What was summed under the old maximum is scaled to the new one (online softmax): at
-            # the first block by exp(-inf) = 0.
+            # Online softmax: what was summed under the old maximum is scaled to the new one.
             new_top = mx.maximum(top, logits.max(axis=-1))
             mass = mass * mx.exp(top - new_top) + exp(new_top[:, None] - logits).sum(axis=-1)
             top = new_top
@@ -115,9 +107,7 @@ def _product(head: nn.Module, x: mx.array, columns: slice, transpose: bool) -> m
 
 
 def _rows(head: nn.Module, ids: mx.array) -> mx.array:
-    """Rows of the head's matrix (..., D) for token ids, in float32 as a product with float32
-    unpacks them.
-    """
+    """Rows of the head's matrix (..., D) for token ids, in float32."""
     if "scales" not in head:
         return head.weight[ids].astype(mx.float32)
 
@@ -128,7 +118,7 @@ def _rows(head: nn.Module, ids: mx.array) -> mx.array:
 
 
 def _packed(head: nn.Module, rows: slice | mx.array) -> dict[str, Any]:
-    """How some rows of a quantised head are packed, as MLX's functions take it."""
+    """Some rows of a quantised head as MLX's functions take them."""
     biases = head.get("biases")
     return {
         "scales": head.scales[rows],
@@ -141,9 +131,7 @@ def _packed(head: nn.Module, rows: slice | mx.array) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Objective:
-    """Constants of a recipe's loss: label weights m v (3,), normalised costs K (3, 3), lambda, and
-    the share e that smoothing spreads.
-    """
+    """Constants of a recipe's loss: label weights m v (3,), costs K (3, 3), lambda, smoothing e."""
 
     weights: np.ndarray
     costs: np.ndarray
@@ -185,8 +173,8 @@ def make_objective(recipe: Recipe, train_labels: np.ndarray) -> Objective:
 
 
 def case_terms(stack: Stack, hidden: mx.array, batch: Batch, cases: EncodedCases) -> LossTerms:
-    """The loss terms of each case, from the hidden states (N, R, D) of its rows before the final
-    norm, at the scored positions.
+    """The loss terms of each case, from hidden states (N, R, D) at the scored positions of its rows,
+    before the final norm.
     """
     targets = mx.array(batch.targets)
     normaliser, right, labels = score_rows(stack, hidden, targets, mx.array(cases.label_tokens))
@@ -215,10 +203,7 @@ def objective_sum(
     cases: int | mx.array,
 ) -> tuple[mx.array, mx.array]:
     """Loss of some cases as their share of an effective batch of `tokens` scored tokens and `cases`
-    cases.
-
-    Returns (loss, parts) with parts = [weighted label, other, cost] (3,); micro-batches add up
-    exactly.
+    cases, and its parts [weighted label, other, cost] (3,); micro-batches add up exactly.
     """
     index = mx.array(labels)
     weights = mx.array(objective.weights)[index]

@@ -1,12 +1,8 @@
 """What a training may take of the machine: how much of a batch fits into its memory, measured by
 probe steps on the longest case, and how many frozen prefixes onto its disk.
 
-A step over n cases is estimated to need what the longest case alone needs, and for each further
-case as much as a second longest one adds; the estimate is checked by a probe, and lowered in
-proportion if it is too high. Validation of as many tokens, which keeps no gradient, needs no more
-than such a step. If one case does not fit, blocks are checkpointed. Nothing here changes a result
-beyond the order of sums, and the choice is saved, so that a resumed run sums in the same order.
-This file imports no MLX: the parent process reads budgets and choices too.
+Nothing here changes a result beyond the order of sums, and the choice is saved, so that a resumed
+run sums in the same order. No MLX: the parent process reads budgets and choices too.
 """
 
 from __future__ import annotations
@@ -32,17 +28,14 @@ from tasks.spec import ExperimentSpec, byte_count
 from tasks.tuning.data import TOKENS_AT_ONCE
 
 CHOICE = "memory.json"
-# Share of the machine's memory that a training may take: the machine should stay usable, and Metal
-# recommends at most two thirds.
+# Share of the machine's memory: the machine stays usable, and Metal recommends at most two thirds.
 DEFAULT_SHARE = 0.6
 # Bytes per trained value: the two moments of AdamW, and the accumulated gradient.
 STATE_BYTES = 12
-# Freed buffers that MLX may keep for reuse, and the fraction of the budget that they may take at
-# most (1/8). Stock mlx-lm frees them all after every step.
+# Freed buffers that MLX may keep for reuse, at most 1/8 of the budget.
 CACHE_BYTES = 1 << 30
 CACHE_FRACTION = 8
-# Two steps over the same cases may differ by this much at their peak, and MLX exceeds its limit a
-# little.
+# Steps over the same cases differ by this much at their peak, and MLX exceeds its limit a little.
 SLACK = 1.1
 
 VARIABLE = "TRIAGE_PREFIX_BYTES"
@@ -83,21 +76,19 @@ SMALLEST = MemoryChoice(1, checkpointing=True, tokens_at_once=1)
 
 
 def budget(spec: ExperimentSpec) -> int:
-    """Bytes that a training may take: `training.memory` of the grid, else a share of the machine's
-    memory.
-    """
+    """Bytes that a training may take: `training.memory`, else a share of the machine's memory."""
     if spec.training.memory is not None:
         return byte_count(spec.training.memory)
     return int(DEFAULT_SHARE * total_memory())
 
 
 def cache_limit(limit: int) -> int:
-    """Bytes of freed buffers that MLX may keep within a budget of `limit`."""
+    """Bytes of freed buffers that MLX may keep."""
     return min(CACHE_BYTES, limit // CACHE_FRACTION)
 
 
 def read_choice(folder: Path) -> MemoryChoice | None:
-    """The choice that an earlier run of this training saved, or None."""
+    """The choice that an earlier run of this training saved."""
     try:
         return CHOICES.validate_json((folder / CHOICE).read_bytes())
     # A damaged file is as good as none.
@@ -118,12 +109,10 @@ def choose_memory(
     limit: int,
     emit: Emit,
 ) -> MemoryChoice:
-    """The largest micro-batch that fits in `limit` bytes, beside MLX's cache and `held_bytes`
-    bytes of weights and optimizer.
+    """The largest micro-batch that fits in `limit` bytes beside `held_bytes` of weights and optimizer.
 
     `peak(checkpointing, count)` measures the bytes that a step over `count` times the longest case
-    takes on top of `held_bytes`; `longest`: tokens of that case. Raises DoesNotFit if not even one
-    checkpointed case fits.
+    (of `longest` tokens) takes on top. Raises DoesNotFit if not even one checkpointed case fits.
     """
     need = 0
     side_by_side = cores() if backend().side_by_side else 1
@@ -143,7 +132,7 @@ def choose_memory(
             min(batch, fitting_cases),
             checkpointing,
             limit,
-            # On a CPU batches of validation run side by side, one per core, see cpu.py.
+            # Validation keeps no gradient, but on a CPU its batches run side by side.
             min(TOKENS_AT_ONCE, max(1, fitting_cases * longest // side_by_side)),
             cache,
         )
@@ -165,7 +154,9 @@ def choose_memory(
 
 
 def _further_bytes(peak: Callable[[int], int], case_bytes: int, batch: int, room: int) -> int:
-    """Bytes that each case after the first takes, so that as many as fit into `room` really do."""
+    """Bytes that each case after the first takes: as many as a second one adds, unless a probe of as
+    many as fit into `room` takes more.
+    """
     further = max(peak(2) - case_bytes, 1) if batch > 1 else max(case_bytes, 1)
     count = min(batch, 1 + room // further)
     if count > 2:
@@ -178,9 +169,7 @@ def _further_bytes(peak: Callable[[int], int], case_bytes: int, batch: int, room
 
 
 def saving(boundary: int, depth: int) -> float:
-    """Share of a training step's block work that a stored prefix of `boundary` blocks saves
-    (backward counts as one).
-    """
+    """Share of a step's block work that a stored prefix saves (backward counts as one)."""
     return boundary / (depth + (depth - boundary))
 
 
@@ -199,10 +188,8 @@ class DiskSpace:
 
     @classmethod
     def of(cls, prefixes: Path) -> DiskSpace:
-        """The space of the folder of all prefixes, which may not exist yet.
-
-        The budget is TRIAGE_PREFIX_BYTES (`20GB`), else a share of the free disk, where the space
-        of stored prefixes counts as free. Raises BadInput for a value that is no number of bytes.
+        """The space of the folder of all prefixes. The budget is TRIAGE_PREFIX_BYTES (`20GB`), else a
+        share of the disk that is free or holds prefixes. Raises BadInput for another value.
         """
         existing = next(path for path in (prefixes, *prefixes.parents) if path.exists())
         free = shutil.disk_usage(existing).free
@@ -222,9 +209,8 @@ class DiskSpace:
         return max(0, self.budget - self.used)
 
     def lack(self, subject: str, needed: int, saved: float) -> str:
-        """Sentences on `needed` bytes for which there is no room: the slower path, and the remedy.
-
-        `saved`: the share of a step that the stored prefix would save.
+        """Sentences on `needed` bytes for which there is no room; `saved`: the share of a step that the
+        stored prefix would save.
         """
         enough = math.ceil((self.used + needed) / 1e9)
         remedy = f"Set {VARIABLE}={enough}GB, for instance, to make room."

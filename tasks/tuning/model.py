@@ -26,9 +26,8 @@ class Stack:
     """A model taken apart into its blocks.
 
     `windows[i]`: block i's sliding window, or None for full attention. `cpu_kernels`: the
-    elementwise forms of cpu.py instead of mlx-lm's. `logit_bytes`: logits held at once;
-    more rows than that are scored a block of columns at a time. `checkpointing`: keep only each
-    block's input for the backward pass, and compute the rest again.
+    elementwise forms of cpu.py instead of mlx-lm's. `logit_bytes`: logits held at once.
+    `checkpointing`: blocks are computed again in the backward pass.
     """
 
     model: nn.Module
@@ -51,7 +50,7 @@ class Stack:
 
 
 def take_apart(model: nn.Module, cpu_kernels: bool = False) -> Stack:
-    """Describe a loaded model's blocks. Raises BadInput for a model class that is not supported."""
+    """A loaded model's blocks. Raises BadInput for a model class that is not supported."""
     kind = getattr(model, "model_type", type(model).__name__)
     layers = list(model.model.layers)
     if kind == "llama":
@@ -88,10 +87,7 @@ def project(stack: Stack, hidden: mx.array) -> mx.array:
 
 
 def final_norm(stack: Stack, hidden: mx.array) -> mx.array:
-    """(..., D) -> (..., D), float32 for every data type of the blocks.
-
-    A bfloat16 product would round logits of 16 and more to eighths, so that labels tie.
-    """
+    """(..., D) -> (..., D) in float32: bfloat16 logits of 16 and more are eighths, so labels tie."""
     return stack.model.model.norm(hidden).astype(mx.float32)
 
 
@@ -100,11 +96,7 @@ Mask = mx.array | str | None
 
 
 class SharedPast:
-    """Keys and values of the leading tokens, as a cache that every sequence of a batch shares.
-
-    The first call records them (batch of one); later calls put them in front of each sequence's
-    own.
-    """
+    """A KV cache of the leading tokens, which every sequence of a batch shares."""
 
     def __init__(self, keys: mx.array | None = None, values: mx.array | None = None) -> None:
         self.keys = keys
@@ -112,17 +104,15 @@ class SharedPast:
 
     @property
     def offset(self) -> int:
-        """Number of leading tokens, 0 before the first call."""
+        """Number of leading tokens, 0 before they are recorded."""
         return 0 if self.keys is None else self.keys.shape[2]
 
     def arrays(self) -> list[mx.array]:
-        """Its keys and values, once they are recorded."""
         return [] if self.keys is None or self.values is None else [self.keys, self.values]
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """(B, heads, T, d) of new tokens to (B, heads, P + T, d) of all.
-
-        The first call sets the P leading ones.
+        """(B, heads, T, d) of new tokens to (B, heads, P + T, d) of all; the first call records the P
+        leading ones, as a batch of one.
         """
         if self.keys is None or self.values is None:
             self.keys = keys
@@ -197,10 +187,7 @@ def run_blocks(
     stop: int,
     past: Sequence[SharedPast | None] | None = None,
 ) -> mx.array:
-    """Blocks start..stop-1 over (B, T, D).
-
-    `past[i]`: a cache for block i that holds earlier positions, or None.
-    """
+    """Blocks start..stop-1 over (B, T, D); `past[i]`: block i's KV cache of earlier positions."""
     masks: dict[int | None, Mask] = {}
     for i in range(start, stop):
         window = stack.windows[i]
@@ -258,11 +245,10 @@ def _checkpointed(
 def computed_again(layer: nn.Module, run: Callable[..., Any]) -> Callable[..., Any]:
     """`run`, which computes a block, computed a second time in the backward pass.
 
-    Stock mlx-lm's checkpointing patches the class for good; this affects one call. Everything that
-    gradients flow through is an argument or a result, the block's trained tensors too, and the
-    dropout masks of this call are restored for the second computation.
+    Everything that gradients flow through is an argument or a result, the block's trained tensors
+    too, and the dropout masks of this call are restored for the second computation.
     """
-    masks = dropout_states(layer)
+    masks = [(one, one.keys_now) for one in layer.modules() if hasattr(one, "keys_now")]
 
     def again(weights: dict[str, object], *inputs: Any) -> Any:
         layer.update(weights)
@@ -274,11 +260,6 @@ def computed_again(layer: nn.Module, run: Callable[..., Any]) -> Callable[..., A
     return partial(mx.checkpoint(again), layer.trainable_parameters())
 
 
-def dropout_states(layer: nn.Module) -> list[tuple[Any, Any]]:
-    """The dropout modules of a block and their keys, to be set again before a second computation."""
-    return [(module, module.keys_now) for module in layer.modules() if hasattr(module, "keys_now")]
-
-
 def last_rows(
     stack: Stack,
     hidden: mx.array,
@@ -288,12 +269,10 @@ def last_rows(
     first_row: mx.array,
     rows: int,
 ) -> mx.array:
-    """The last block for `rows` rows of each sequence, given its keys and values at every position:
-    (B, T, D) -> (B, rows, D).
+    """The last block for `rows` rows of each sequence from its position `first_row` (B,) on, given
+    keys and values of every position: (B, T, D) -> (B, rows, D).
 
-    `normed`: `hidden` after the first norm. `first_row` (B,) is the first scored position of each
-    sequence within `hidden`. Rows past a sequence's own end are computed and must be masked by the
-    caller.
+    `normed`: `hidden` after the first norm. Rows past a sequence's end must be masked by the caller.
     """
     i = stack.depth - 1
     layer = stack.layers[i]

@@ -114,7 +114,7 @@ class Updates:
         dropout_key: DropoutKey | None,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> UpdateResult:
-        """Make an update. `meanwhile` is called once it has taken its dropout masks."""
+        """Make an update; `meanwhile` is called once it has taken its dropout masks."""
         raise NotImplementedError
 
     def hand_back(self) -> None:
@@ -131,9 +131,7 @@ class Updates:
     def parts(
         self, case_numbers: Sequence[int], dropout_key: DropoutKey | None
     ) -> list[tuple[Part, list[MaskRequest]]]:
-        """The parts of an update, each with the masks that it takes. Those of the newest are kept:
-        its masks are drawn before it is started.
-        """
+        """The parts of an update, each with its masks; kept, since they are drawn ahead of it."""
         update = (tuple(case_numbers), dropout_key)
         if self._described[0] != update:
             parts = parts_of(self.prefix.cases, case_numbers, self.micro_batch, dropout_key)
@@ -161,10 +159,8 @@ class Updates:
 
 
 def learning_rate(spec: ExperimentSpec, update: int) -> float:
-    """Learning rate of optimizer update `update`, counted from 0.
-
-    Linear warm-up, then constant or falling towards 0 after the last update: neither the first
-    update nor the last is lost to a rate of 0.
+    """Learning rate of optimizer update `update`, counted from 0: linear warm-up, then constant or
+    falling towards 0 after the last update.
     """
     peak = spec.recipe.learning_rate
     iterations = spec.recipe.iterations

@@ -1,6 +1,5 @@
-"""A training seen from outside its process: what it is asked to do, the summary in the manifest of its
-folder, the child process, with less memory each time that it runs out; its rows for the warehouse;
-and how far it is, in a file of its folder that other programs read.
+"""A training seen from outside its process: its arguments, its summary, the child process, its rows
+for the warehouse, and how far it is. No MLX.
 """
 
 from __future__ import annotations
@@ -40,13 +39,11 @@ from tasks.tuning.memory import SMALLEST, MemoryChoice, budget, read_choice
 
 
 class TrainingJob(BaseModel):
-    """Arguments of the training job.
-
-    `folder` becomes the sealed adapter folder; `variant` and `data` are complete ones.
+    """Arguments of the training job. `folder` becomes the sealed adapter folder.
 
     `choice`: how to use the memory after an earlier attempt ran out of it; None lets the training
-    choose. `pause_at`: the training stops at the first checkpoint from this update on, and goes on
-    from there when it runs again; None, and a pause at the last update, train to the end.
+    choose. `pause_at`: the training stops at the first checkpoint from this update on, and continues
+    there when it runs again; None trains to the end.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,13 +59,7 @@ class TrainingJob(BaseModel):
 
 
 class TrainingSummary(BaseModel):
-    """How a training went. Bytes, seconds and losses.
-
-    A field that an earlier version did not write is None.
-
-    `last_iteration` is less than the recipe's iterations where patience ended the training or where
-    it diverged.
-    """
+    """How a training went, in bytes, seconds and losses."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -95,10 +86,7 @@ class TrainingSummary(BaseModel):
 
 
 class TrainingManifest(Manifest):
-    """The manifest of a training's folder.
-
-    `settings_digest`: see `rows.settings_digest`.
-    """
+    """The manifest of a training's folder."""
 
     training_id: str
     settings_digest: str | None = None
@@ -118,12 +106,9 @@ def train_experiment(
     pause_at: int | None = None,
     at_most: float | None = None,
 ) -> str:
-    """Train into `folder` unless it is complete, and return the training id (the folder's name).
+    """Train into `folder` unless it is complete; returns the training id, the folder's name.
 
-    With `pause_at` it stops at the first checkpoint from that update on, unless it ends before.
-
-    A child that is killed while it holds nearly its whole budget counts as out of memory: the
-    training is retried with less, until nothing smaller is left.
+    A training that runs out of memory is retried with less, until nothing smaller is left.
     """
     job = TrainingJob(
         experiment=spec,
@@ -183,9 +168,7 @@ JUDGING_SETTINGS = {"target_ed_recall", "primary_rule"}
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """How a training ended: its status, the sentence that says why it failed, and its summary and
-    curve, if any.
-    """
+    """How a training ended; `error` is the sentence that says why it failed."""
 
     status: str = "completed"
     error: str | None = None
@@ -194,20 +177,14 @@ class TrainingOutcome:
 
     @classmethod
     def of_complete(cls, folder: Path) -> TrainingOutcome:
-        """The outcome of a complete training's folder.
-
-        Raises BrokenFolder if its digests do not match.
-        """
+        """That of a complete folder. Raises BrokenFolder if its digests do not match."""
         manifest = TrainingManifest.read(folder, deep=True)
         training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         return cls(summary=manifest.summary, curve=_points(training["curve"]))
 
     @classmethod
     def of_failure(cls, folder: Path, error: Exception) -> TrainingOutcome:
-        """The outcome of a training that ended with `error`.
-
-        With summary and curve if it diverged.
-        """
+        """That of a training that ended with `error`, with summary and curve if it diverged."""
         if not isinstance(error, Diverged):
             return cls("failed", str(error))
         try:
@@ -230,7 +207,7 @@ def training_rows(
     dataset: DatasetManifest,
     outcome: TrainingOutcome,
 ) -> dict[str, Rows]:
-    """Landing rows of one training: of the tables `experiment` and `training_curve`."""
+    """Rows of the tables `experiment` and `training_curve`."""
     recipe = spec.recipe
     summary = outcome.summary
     device = summary.device
@@ -271,7 +248,7 @@ def training_rows(
 
 
 def variant_row(variant_id: str, variant: VariantManifest) -> Rows:
-    """Landing row of a variant."""
+    """Row of the table `variant`."""
     return [
         {
             "variant_id": variant_id,
@@ -311,10 +288,8 @@ def sets_digest(dataset: DatasetManifest) -> str:
 
 
 def settings_digest(spec: ExperimentSpec, dataset: DatasetManifest) -> str:
-    """Digest of everything that decides a training except its weights, bits and seed.
-
-    Experiments with the same digest, recipe name and base model may be compared; the rest has
-    columns of its own.
+    """Digest of what decides a training except weights, bits and seed: experiments with the same
+    digest, recipe name and base model may be compared.
     """
     return short_digest(
         {
@@ -353,9 +328,7 @@ FILE = "reported.json"
 
 
 class Reported(BaseModel):
-    """The last report of a training: updates made of `iterations`, the losses of the last reports
-    of each kind, seconds to the last update.
-    """
+    """The last reports of a training: updates made of `iterations`, losses, seconds to the end."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -367,7 +340,7 @@ class Reported(BaseModel):
 
     @classmethod
     def of_running(cls, folder: Path) -> Reported | None:
-        """That of the training that runs in `folder`; None if none runs or none was reported."""
+        """That of the training that runs in `folder`, if it has reported."""
         # The file stays when a training ends or is killed; its lock is released.
         if not is_locked(folder):
             return None

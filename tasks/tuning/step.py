@@ -67,12 +67,8 @@ def update_gradients(
     micro_batch: int,
     dropout_key: DropoutKey | None,
 ) -> tuple[mx.array, mx.array, Gradients]:
-    """Loss, its parts (3,) and LoRA gradients of one effective batch, computed `micro_batch` cases
-    at a time.
-
-    A case's dropout mask depends on its position in the effective batch, so the micro-batch changes
-    nothing but memory. The last part is not evaluated yet: who reads the results evaluates them in
-    one graph with what else is made of them.
+    """Loss, its parts (3,) and LoRA gradients of one effective batch, `micro_batch` cases at a time,
+    which changes nothing but memory. The last part is not evaluated.
     """
     cases = prefix.cases
     model = adapted.stack.model
@@ -123,10 +119,7 @@ def leading_past(
     adapted: Adapted, prefix: Prefix, dropout_key: tuple[int, ...] | None = None
 ) -> list[SharedPast | None]:
     """Keys and values of the common leading tokens (the instruction) in each trained block, not
-    evaluated; None for a block that is not trained, and where no tokens are common.
-
-    Attention is causal, so they are the same for each case, and their gradient is the sum over the
-    cases.
+    evaluated. Attention is causal, so they are the same for each case.
     """
     stack = adapted.stack
     start = prefix.boundary
@@ -199,11 +192,7 @@ def label_terms(
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a whole set, one row per case in the set's order, float32 numpy.
-
-    `label_loss`, `other_loss` (n,): cross-entropy sums in nats; `label_logp` (n, 3): log P(label |
-    prompt).
-    """
+    """Scores of n cases, float32: cross-entropy sums in nats (n,), and log P(label | prompt) (n, 3)."""
 
     label_loss: np.ndarray
     other_loss: np.ndarray
@@ -218,9 +207,7 @@ class Scores:
 
 
 def score_cases(adapted: Adapted, prefix: Prefix, tokens_at_once: int = TOKENS_AT_ONCE) -> Scores:
-    """Deterministic scores of every case: dropout is off, and the instruction is computed once for
-    the whole set.
-    """
+    """Scores of every case, without dropout; the instruction is computed once."""
     cases = prefix.cases
     adapted.set_dropout(None)
     past = leading_past(adapted, prefix)
@@ -254,8 +241,8 @@ def validation_value(
 
 
 def decision_figures(scores: Scores, cases: EncodedCases) -> dict[str, Any]:
-    """What the most probable labels of a set say: the share of ED among them, the specificity (share
-    of the other cases that are not answered ED; None without such cases), and the macro-F1.
+    """Of the most probable labels of a set: the share of ED, the specificity (share of the other cases
+    that are not answered ED; None without such cases), and the macro-F1.
     """
     answers = scores.label_logp.argmax(axis=1)
     answers_to_others = answers[cases.labels != 0]

@@ -53,13 +53,10 @@ class Splits:
 
 @dataclass
 class Progress:
-    """How far a training is. `best_value` is the validation value (of the recipe's own objective)
-    of the best adapter, which is that of the lowest value, or of the highest `best_macro_f1`
-    where the recipe selects by it.
+    """How far a training is. `best_value`: the validation value of the best adapter.
 
     `peak_memory_bytes` (MLX) and `peak_rss_bytes` (process) are the largest of all processes that
-    trained it so far. `unreported`: (loss, parts) of the updates since the last point of the curve.
-    `started_at`: when the first of them began.
+    trained it. `unreported`: (loss, parts) of the updates since the last point of the curve.
     """
 
     update: int = 0
@@ -80,10 +77,8 @@ class Progress:
         self.peak_rss_bytes = max(self.peak_rss_bytes, peak_resident_bytes())
 
     def note_validation(self, value: float, macro_f1: float | None = None) -> bool:
-        """Take a validation at the current update into account.
-
-        True for the best adapter so far: with a macro-F1 the highest one, and the lower value of
-        two equal ones; without it the lowest value.
+        """Whether the current adapter is the best so far: that of the lowest value, or, with a
+        macro-F1, of the highest one and the lower value of two equal ones.
         """
         best_value = math.inf if self.best_value is None else self.best_value
         # Of two equal adapters the earlier stays.
@@ -105,11 +100,11 @@ def train(
     choice: MemoryChoice | None = None,
     pause_at: int | None = None,
 ) -> tuple[Arrays, Progress]:
-    """Train to the recipe's last update, resuming from `folder`/checkpoint if there is one.
+    """Train to the recipe's last update, resuming from `folder`/checkpoint if there is one, or to the
+    first checkpoint from update `pause_at` on; `has_ended` tells the two apart.
 
-    Pauses at the first checkpoint from update `pause_at` on; `has_ended` tells the two apart.
-    Returns the best adapters (see Progress), and the progress with its curve. Raises
-    Diverged on NaN and on an exploding gradient; its `reached` is the progress up to then.
+    Returns the best adapters and the progress. Raises Diverged on NaN and on an exploding gradient;
+    its `reached` is the progress up to then.
     """
     choice = choice or MemoryChoice(spec.recipe.batch_size)
     run = TrainingRun(adapted, spec, splits, folder / "checkpoint", emit, choice)
@@ -142,11 +137,7 @@ def has_ended(spec: ExperimentSpec, progress: Progress) -> bool:
 
 @dataclass
 class TrainingRun:
-    """A training in progress: the model and its optimizer, the sets, the best adapters and how far
-    it is.
-
-    A new instance starts from the newest checkpoint in `checkpoints`, else from the first update.
-    """
+    """A training in progress, from the newest checkpoint in `checkpoints` if there is one."""
 
     adapted: Adapted
     spec: ExperimentSpec
@@ -177,9 +168,7 @@ class TrainingRun:
         ) or (adapter_weights(self.adapted), Progress())
 
     def make_updates(self, pause: float) -> None:
-        """The remaining updates, with their reports, evaluations and checkpoints, at most until the
-        first checkpoint from update `pause` on.
-        """
+        """The remaining updates, at most until the first checkpoint from update `pause` on."""
         recipe = self.spec.recipe
         training = self.spec.training
         updates = self.updates
@@ -230,7 +219,7 @@ class TrainingRun:
                     self._evaluate_and_save()
 
     def _take_results(self, but_the_newest: bool) -> None:
-        """Take the results of the updates that were started into account, in their order."""
+        """Take the results of started updates into account, in their order."""
         progress = self.progress
         while len(self.started) > int(but_the_newest):
             case_numbers, result = self.started.popleft()
@@ -246,7 +235,7 @@ class TrainingRun:
             progress.update += 1
 
     def report(self, rate: float) -> None:
-        """Add a point for the updates since the last one to the curve, and report it."""
+        """Add a point to the curve for the updates since the last one, and report it."""
         progress = self.progress
         iterations = self.spec.recipe.iterations
         loss = float(np.mean([value for value, _ in progress.unreported]))
@@ -325,10 +314,7 @@ def save_checkpoint(
 def restore_checkpoint(
     folder: Path, adapted: Adapted, optimizer: optim.Optimizer, emit: Emit
 ) -> tuple[Arrays, Progress] | None:
-    """Load the newest intact checkpoint into model and optimizer: (best adapters, progress), or None.
-
-    A damaged one is skipped, and `emit` warns of it.
-    """
+    """Load the newest intact checkpoint into model and optimizer: (best adapters, progress)."""
     for candidate in sorted(folder.glob("[0-9]*"), reverse=True):
         if intact_manifest(candidate, deep=True) is not None:
             arrays: Arrays = mx.load(str(candidate / "state.safetensors"))  # type: ignore[assignment]
