@@ -28,6 +28,7 @@ from tasks.tuning.data import EncodedCases, make_cases
 from tasks.tuning.lora import Adapted
 from tasks.tuning.loss import Objective
 from tasks.tuning.step import clip_gradients, update_gradients
+from tasks.tuning.updates import effective_batch
 
 Weights = dict[str, mx.array]
 SEED = 0
@@ -248,18 +249,18 @@ def updates_of(
     model = adapted.stack.model
     optimizer.init(model.trainable_parameters())
     case_numbers = range(len(prefix.cases.encoded))
-    batch = len(case_numbers)
-    compiled = CompiledUpdates(adapted, prefix, objective, optimizer, batch, limit=None)
+    compiled = CompiledUpdates(adapted, prefix, objective, optimizer, limit=None)
 
     numbers = itertools.count()
 
     def update() -> None:
         key = None if dropout_seed is None else (dropout_seed, next(numbers))
+        batch = effective_batch(adapted, prefix, case_numbers, len(case_numbers), key)
         if compiles():
-            compiled.start(case_numbers, learning_rate, key)
+            compiled.start(batch, learning_rate)
             compiled.hand_back()
         else:
-            step = update_gradients(adapted, prefix, case_numbers, objective, batch, key)
+            step = update_gradients(adapted, prefix, batch, objective)
             gradients, _ = clip_gradients(step[2], None, step[:2])
             optimizer.update(model, gradients)
 

@@ -22,7 +22,7 @@ queries, of width d.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -36,9 +36,9 @@ from tasks.runtime.backend import backend
 from tasks.tuning.activations import Prefix
 from tasks.tuning.cpu import HIDDEN
 from tasks.tuning.lora import Adapted, Arrays, adapter_weights
-from tasks.tuning.loss import LossTerms, case_terms, objective_sum, scored_tokens
+from tasks.tuning.loss import LossTerms, case_terms, objective_sum
 from tasks.tuning.model import Stack, computed_again, finish_block, last_rows
-from tasks.tuning.optimizer import DropoutKey, Part, UpdateResult, Updates
+from tasks.tuning.updates import EffectiveBatch, Part, UpdateResult, Updates
 
 Tree = Any  # a tree of arrays
 
@@ -72,36 +72,29 @@ class CompiledUpdates(Updates):
         return mx.compile(self._build)
 
     def start(
-        self,
-        case_numbers: Sequence[int],
-        rate: float,
-        dropout_key: DropoutKey | None,
-        meanwhile: Callable[[], None] = lambda: None,
+        self, batch: EffectiveBatch, rate: float, meanwhile: Callable[[], None] = lambda: None
     ) -> UpdateResult:
-        """Hand an update over to the device."""
-        cases = self.prefix.cases
+        """Hand an update over to the device; `meanwhile` is called then."""
         parameters = self._gathered()
         # The rate is an array of the state, and so an argument of the graph and no constant.
         self.optimizer.learning_rate = rate
         state = self.optimizer.state
         # An array: a number would be a constant, and each new one would need a graph of its own.
-        sizes = mx.array([scored_tokens(cases, case_numbers), len(case_numbers)], mx.float32)
+        sizes = mx.array([batch.tokens, batch.cases], mx.float32)
 
         previous: Tree = None
-        parts = self.parts(case_numbers, dropout_key)
-        for number, (part, requests) in enumerate(parts, 1):
+        for part in batch.parts:
             if previous is not None:
                 # The batch is in parts because its memory would not fit: one after the other.
                 mx.eval(previous)
             # Read where a graph is traced; later parts of the same shapes only bring other arrays.
-            self._traced = part, requests
-            batch = part.batch
+            self._traced = part
             arguments = {
-                "stored": self.prefix.stored(batch.rows, batch.length),
-                "batch": {name: mx.array(getattr(batch, name)) for name in ARRAYS},
-                "masks": [self.adapted.mask_source(request) for request in requests],
+                "stored": self.prefix.stored(part.batch.rows, part.batch.length),
+                "batch": {name: mx.array(getattr(part.batch, name)) for name in ARRAYS},
+                "masks": [self.adapted.mask_source(request) for request in part.requests],
             }
-            is_last = number == len(parts)
+            is_last = part is batch.parts[-1]
             previous = self._graph(parameters, state, sizes, arguments, previous, is_last)
 
         # Building a graph leaves its placeholders in the optimizer.
@@ -149,7 +142,7 @@ class CompiledUpdates(Updates):
         self, parameters: Arrays, sizes: mx.array, arguments: dict[str, Any]
     ) -> tuple[mx.array, mx.array, Arrays]:
         adapted = self.adapted
-        traced, requests = self._traced
+        traced = self._traced
         part = replace(traced, batch=replace(traced.batch, **arguments["batch"]))
 
         def loss_of(tensors: Arrays) -> tuple[mx.array, mx.array]:
@@ -161,7 +154,7 @@ class CompiledUpdates(Updates):
         # Tracing puts placeholders into the model, so its own tensors are put back below.
         source = adapted.mask_source
         kept_tensors = adapter_weights(adapted)
-        masks = dict(zip(requests, arguments["masks"], strict=True))
+        masks = dict(zip(part.requests, arguments["masks"], strict=True))
         adapted.take_masks_from(masks.__getitem__)
         tensors = self._groups.split(parameters)
         (loss, parts), gradients = mx.value_and_grad(loss_of)(tensors)

@@ -44,6 +44,7 @@ from tasks.tuning.memory import (
 from tasks.tuning.rows import DIVERGED, TrainingJob, TrainingSummary, settings_digest
 from tasks.tuning.step import update_gradients
 from tasks.tuning.trainer import Progress, Splits, has_ended, train
+from tasks.tuning.updates import effective_batch
 
 SETS = ("train", "valid")
 HEAVY_COST_WEIGHT = 5.0
@@ -253,7 +254,8 @@ def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int
     mx.reset_peak_memory()
 
     usual_limit = mx.set_memory_limit(0)
-    mx.eval(update_gradients(adapted, prefix, [longest] * count, objective, count, (0, 0)))
+    batch = effective_batch(adapted, prefix, [longest] * count, count, (0, 0))
+    mx.eval(update_gradients(adapted, prefix, batch, objective))
     mx.set_memory_limit(usual_limit)
     return int(mx.get_peak_memory() - active_bytes)
 

@@ -27,7 +27,7 @@ from tasks.tuning.data import TOKENS_AT_ONCE, Batch, EncodedCases, make_batch, s
 from tasks.tuning.lora import Adapted
 from tasks.tuning.loss import LossTerms, Objective, case_terms, objective_sum, scored_tokens
 from tasks.tuning.model import SharedPast, keys_and_values, last_rows, run_blocks
-from tasks.tuning.optimizer import DropoutKey, Part, UpdateResult, Updates, parts_of
+from tasks.tuning.updates import EffectiveBatch, Part, UpdateResult, Updates
 
 Gradients = Any  # a tree of arrays, shaped as the trainable parameters
 
@@ -35,17 +35,16 @@ Gradients = Any  # a tree of arrays, shaped as the trainable parameters
 class PlainUpdates(Updates):
     """Updates that are each made at once."""
 
+    are_compiled = False
+
     def start(
-        self,
-        case_numbers: Sequence[int],
-        rate: float,
-        dropout_key: DropoutKey | None,
-        meanwhile: Callable[[], None] = lambda: None,
+        self, batch: EffectiveBatch, rate: float, meanwhile: Callable[[], None] = lambda: None
     ) -> UpdateResult:
-        """Make an update, unless it diverges: weights and moments then stay as they were."""
-        loss, parts, gradients = update_gradients(
-            self.adapted, self.prefix, case_numbers, self.objective, self.micro_batch, dropout_key
-        )
+        """Make an update, unless it diverges: weights and moments then stay as they were.
+
+        `meanwhile` is called once it has taken its dropout masks, before it is computed.
+        """
+        loss, parts, gradients = update_gradients(self.adapted, self.prefix, batch, self.objective)
         meanwhile()
         # With two evaluations: one before the host decides on clipping, and the optimizer's.
         gradients, norm = clip_gradients(gradients, self.limit, (loss, parts))
@@ -58,37 +57,32 @@ class PlainUpdates(Updates):
 
         return result
 
+    def hand_back(self) -> None:
+        """As of compiled updates: tensors and state are where validation and checkpoints read them."""
+
 
 def update_gradients(
-    adapted: Adapted,
-    prefix: Prefix,
-    case_numbers: Sequence[int],
-    objective: Objective,
-    micro_batch: int,
-    dropout_key: DropoutKey | None,
+    adapted: Adapted, prefix: Prefix, batch: EffectiveBatch, objective: Objective
 ) -> tuple[mx.array, mx.array, Gradients]:
-    """Loss, its parts (3,) and LoRA gradients of one effective batch, `micro_batch` cases at a time,
-    which changes nothing but memory. The last part is not evaluated.
+    """Loss, its parts (3,) and LoRA gradients of an effective batch. The last part of the batch is not
+    evaluated; how many parts there are changes nothing but memory.
     """
-    cases = prefix.cases
     model = adapted.stack.model
-    sizes = scored_tokens(cases, case_numbers), len(case_numbers)
-    value_and_gradient = nn.value_and_grad(
-        model, partial(part_loss, adapted, prefix, objective, sizes)
-    )
+    sizes = batch.tokens, batch.cases
+    loss_of = partial(part_loss, adapted, prefix, objective, sizes)
+    value_and_gradient = nn.value_and_grad(model, loss_of)
     parameters = model.trainable_parameters()
 
     total = mx.array(0.0)
     loss_parts = mx.zeros(3)
     gradients = None
-    parts = parts_of(cases, case_numbers, micro_batch, dropout_key)
-    for part in parts:
+    for part in batch.parts:
         (loss, its_parts), gradient = value_and_gradient(part)
         gradients = gradient if gradients is None else tree_map(mx.add, gradients, gradient)
         total = total + loss
         loss_parts = loss_parts + its_parts
         # One part after the other: a graph of several holds the activations of all of them.
-        if part is not parts[-1]:
+        if part is not batch.parts[-1]:
             mx.eval(total, loss_parts, gradients)
 
     # Differentiation leaves its own copies of the parameters in the model.

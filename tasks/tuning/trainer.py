@@ -36,8 +36,14 @@ from tasks.tuning.dropout import MasksAhead, draw_now
 from tasks.tuning.lora import Adapted, Arrays, adapter_weights
 from tasks.tuning.loss import make_objective
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.optimizer import UpdateResult, learning_rate, make_optimizer
 from tasks.tuning.step import PlainUpdates, decision_figures, score_cases, validation_value
+from tasks.tuning.updates import (
+    EffectiveBatch,
+    UpdateResult,
+    effective_batch,
+    learning_rate,
+    make_optimizer,
+)
 
 # A model with a lower specificity answers ED to nearly everything, and the log says so.
 ALWAYS_ED_SPECIFICITY = 0.05
@@ -150,7 +156,7 @@ class TrainingRun:
         spec = self.spec
         train = self.splits.train
         # The updates that were started, and whose results are not taken yet.
-        self.started: deque[tuple[list[int], UpdateResult]] = deque()
+        self.started: deque[tuple[EffectiveBatch, UpdateResult]] = deque()
         self.optimizer = make_optimizer(spec)
         self.optimizer.init(self.adapted.stack.model.trainable_parameters())
         kind = CompiledUpdates if compiles() else PlainUpdates
@@ -160,7 +166,6 @@ class TrainingRun:
             train,
             make_objective(spec.recipe, train.cases.labels),
             self.optimizer,
-            self.choice.micro_batch,
             spec.training.max_gradient_norm,
         )
         self.best, self.progress = restore_checkpoint(
@@ -178,17 +183,19 @@ class TrainingRun:
             self.splits.train.cases, recipe.batch_size, self.spec.seed, number, recipe.sampling
         )
 
-        def dropout_key(number: int) -> tuple[int, int] | None:
-            return (self.spec.seed, number) if recipe.dropout > 0 else None
+        def next_batch(number: int) -> EffectiveBatch:
+            key = (self.spec.seed, number) if recipe.dropout > 0 else None
+            micro_batch = self.choice.micro_batch
+            return effective_batch(self.adapted, self.splits.train, next(batches), micro_batch, key)
 
         def draw_masks_ahead() -> None:
-            if recipe.dropout > 0 and number < recipe.iterations:
-                masks.expect(updates.mask_requests(following, dropout_key(number)))
+            if number < recipe.iterations:
+                masks.expect(following.requests)
 
         with MasksAhead(copied=updates.are_compiled) as masks:
             self.adapted.take_masks_from(masks.take)
             # One batch ahead: its dropout masks are drawn while the one before it is computed.
-            following = next(batches)
+            following = next_batch(number)
             draw_masks_ahead()
 
             while not has_ended(self.spec, progress):
@@ -198,13 +205,11 @@ class TrainingRun:
                     break
 
                 start = time.perf_counter()
-                case_numbers = following
-                following = next(batches)
+                batch = following
                 rate = learning_rate(self.spec, number)
-                key = dropout_key(number)
                 number += 1
-                result = updates.start(case_numbers, rate, key, draw_masks_ahead)
-                self.started.append((case_numbers, result))
+                following = next_batch(number)
+                self.started.append((batch, updates.start(batch, rate, draw_masks_ahead)))
 
                 is_last = number == recipe.iterations
                 reporting = is_last or number % training.report_every == 0
@@ -222,16 +227,15 @@ class TrainingRun:
         """Take the results of started updates into account, in their order."""
         progress = self.progress
         while len(self.started) > int(but_the_newest):
-            case_numbers, result = self.started.popleft()
+            batch, result = self.started.popleft()
             if result.problem is not None:
                 raise Diverged(
                     f"{result.problem} at update {progress.update + 1}; lower the learning rate or "
                     "the scale."
                 )
             progress.unreported.append((result.value, np.array(result.parts).tolist()))
-            rows = self.splits.train.cases.rows_of(case_numbers)
             # `inputs` lack the last token of a sequence.
-            progress.trained_tokens += sum(len(row.inputs) + 1 for row in rows)
+            progress.trained_tokens += sum(len(row.inputs) + 1 for row in batch.rows)
             progress.update += 1
 
     def report(self, rate: float) -> None:

@@ -15,7 +15,7 @@ from tasks.tuning.compiled import CompiledUpdates
 from tasks.tuning.lora import add_lora
 from tasks.tuning.loss import make_objective
 from tasks.tuning.model import take_apart
-from tasks.tuning.optimizer import make_optimizer
+from tasks.tuning.updates import make_optimizer
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment
 
@@ -58,7 +58,7 @@ def compiled_updates(adapted, prefix, recipe):
     optimizer = make_optimizer(experiment(recipe))
     optimizer.init(model.trainable_parameters())
     mx.eval(model.parameters(), optimizer.state)
-    return CompiledUpdates(adapted, prefix, make_objective(recipe, prefix.cases.labels), optimizer, 4, 1.0)
+    return CompiledUpdates(adapted, prefix, make_objective(recipe, prefix.cases.labels), optimizer, 1.0)
 
 
 def norms_and_rotations_are_one_operation(patch):

@@ -12,7 +12,7 @@ from tasks.runtime.errors import Diverged
 from tasks.tuning import trainer
 from tasks.tuning.compiled import CompiledUpdates, Groups
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.optimizer import make_optimizer
+from tasks.tuning.updates import make_optimizer
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, run
 from tests.tuning.traced import traced_graphs
@@ -144,9 +144,7 @@ def test_between_reports_a_compiled_training_hands_over_each_step_once_and_evalu
 def test_divergence_ends_a_compiled_training_at_the_last_good_update(tmp_path, compiling, monkeypatch):
     start = CompiledUpdates.start
     rates = iter([1e-3, math.nan, *[1e-3] * 4])
-    monkeypatch.setattr(
-        CompiledUpdates, "start", lambda self, numbers, _, *more: start(self, numbers, next(rates), *more)
-    )
+    monkeypatch.setattr(CompiledUpdates, "start", lambda self, batch, _, *more: start(self, batch, next(rates), *more))
     with pytest.raises(Diverged, match="The loss became nan at update 3") as error:
         run(tiny.recipe(iterations=6), tmp_path, dense=False, evaluate_every=4, report_every=2)
 

@@ -10,6 +10,7 @@ from mlx.utils import tree_flatten
 from tasks.spec import LABELS
 from tasks.tuning.loss import LossTerms, make_objective, objective_sum
 from tasks.tuning.step import update_gradients
+from tasks.tuning.updates import effective_batch
 from tests.tuning import tiny
 
 CHOSEN = [0, 1, 2, 3]
@@ -64,7 +65,8 @@ def test_the_cost_reaches_every_lora_tensor_as_finite_differences_say(template):
 
     def computed(weight):
         weighted = replace(objective, cost_weight=weight)
-        return update_gradients(adapted, prefix, CHOSEN, weighted, len(CHOSEN), None)
+        batch = effective_batch(adapted, prefix, CHOSEN, len(CHOSEN), None)
+        return update_gradients(adapted, prefix, batch, weighted)
 
     with_cost, without = (tiny.flat(computed(weight)[2]) for weight in (20.0, 0.0))
     for name, value in tree_flatten(adapted.stack.model.trainable_parameters()):

@@ -28,6 +28,7 @@ from tasks.tuning.memory import (
     write_choice,
 )
 from tasks.tuning.step import score_cases, update_gradients
+from tasks.tuning.updates import effective_batch
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, run
 
@@ -84,7 +85,8 @@ def training_peak(adapted, prefix, some, objective, count):
     longest = max(range(len(some.encoded)), key=lambda c: len(some.encoded[c].prompt))
     mx.clear_cache()
     mx.reset_peak_memory()
-    mx.eval(update_gradients(adapted, prefix, [longest] * count, objective, count, (0, 0)))
+    batch = effective_batch(adapted, prefix, [longest] * count, count, (0, 0))
+    mx.eval(update_gradients(adapted, prefix, batch, objective))
     return mx.get_peak_memory()
 
 

@@ -12,7 +12,7 @@ from tasks.tuning.compiled import CompiledUpdates
 from tasks.tuning.data import drawn_counts, epoch_batches, make_cases, training_batches
 from tasks.tuning.loss import LossTerms, make_objective, objective_sum
 from tasks.tuning.memory import MemoryChoice
-from tasks.tuning.optimizer import make_optimizer
+from tasks.tuning.updates import effective_batch, make_optimizer
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment, run
 from tests.tuning.traced import traced_graphs
@@ -232,8 +232,9 @@ def test_an_update_with_all_settings_that_is_really_compiled_gives_the_same_adap
         (mx.enable_compile if compiled else mx.disable_compile)()
 
         try:
-            updates = CompiledUpdates(adapted, tiny.no_store(adapted, some), objective, optimizer, 4, 1.0)
-            step = updates.start([0, 3, 5, 11], 1e-3, None)
+            prefix = tiny.no_store(adapted, some)
+            updates = CompiledUpdates(adapted, prefix, objective, optimizer, 1.0)
+            step = updates.start(effective_batch(adapted, prefix, [0, 3, 5, 11], 4, None), 1e-3)
             updates.hand_back()
             results.append(
                 ((step.value, float(np.array(step.norm))), tiny.flat(adapted.stack.model.trainable_parameters()))

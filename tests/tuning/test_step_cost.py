@@ -11,11 +11,11 @@ from mlx.utils import tree_flatten
 
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import TrainingReport
-from tasks.tuning import step, trainer
+from tasks.tuning import step, trainer, updates
 from tasks.tuning.dropout import MaskRequest, MasksAhead, draw_now
 from tasks.tuning.loss import make_objective
-from tasks.tuning.optimizer import Updates
 from tasks.tuning.step import update_gradients
+from tasks.tuning.updates import effective_batch
 from tests.tuning import tiny
 from tests.tuning.graph import (
     adapted_blocks,
@@ -56,7 +56,7 @@ def evaluations(monkeypatch):
     for name in ("eval", "async_eval"):
         original = getattr(mx, name)
         monkeypatch.setattr(mx, name, lambda *a, of=original, n=name: counted.append(n) or of(*a))
-    for module in (trainer, step):
+    for module in (trainer, step, updates):
         monkeypatch.setattr(module, "np", CountingNumpy(counted))
     return counted
 
@@ -95,10 +95,9 @@ def test_the_masks_that_are_drawn_ahead_are_those_that_a_step_takes(architecture
     objective = make_objective(tiny.safety(), some.labels)
     recorder = Recorder()
     adapted.take_masks_from(recorder.take)
-    update_gradients(adapted, prefix, [0, 2, 4, 5], objective, micro_batch, (42, 7))
-    assert recorder.requests
-    updates = Updates(adapted, prefix, objective, None, micro_batch, None)
-    assert Counter(recorder.requests) == Counter(updates.mask_requests([0, 2, 4, 5], (42, 7)))
+    batch = effective_batch(adapted, prefix, [0, 2, 4, 5], micro_batch, (42, 7))
+    update_gradients(adapted, prefix, batch, objective)
+    assert recorder.requests and Counter(recorder.requests) == Counter(batch.requests)
 
 
 @pytest.mark.parametrize("limit", [0, 100, 1 << 20])
@@ -164,7 +163,8 @@ def test_a_step_through_16_packed_blocks_has_no_more_operations_than_stock_mlx_l
     adapted, prefix = adapted_blocks(16, tiny.cases(4), tiny.recipe())
     norms_and_rotations_are_one_operation(monkeypatch)
     objective = make_objective(tiny.recipe(), prefix.cases.labels)
-    loss, parts, gradients = update_gradients(adapted, prefix, range(4), objective, 4, None)
+    batch = effective_batch(adapted, prefix, range(4), 4, None)
+    loss, parts, gradients = update_gradients(adapted, prefix, batch, objective)
     nodes = node_names([loss, parts, *(gradient for _, gradient in tree_flatten(gradients))])
     count = sum(number for name, number in nodes.items() if name not in VIEWS)
     assert 1000 < count <= STOCK_AT_16_BLOCKS
@@ -175,10 +175,10 @@ def test_a_compiled_step_through_16_blocks_has_few_graph_nodes_for_the_host_to_r
     """Views, optimizer and clipping included. `python -m tests.tuning.programs.host_time` gives the time it takes."""
     recipe = tiny.recipe(dropout=dropout)
     adapted, prefix = adapted_blocks(16, tiny.cases(4), recipe)
-    updates = compiled_updates(adapted, prefix, recipe)
+    compiled = compiled_updates(adapted, prefix, recipe)
     graphs = []
     norms_and_rotations_are_one_operation(monkeypatch)
     monkeypatch.setattr(mx, "async_eval", lambda *arrays: graphs.append(arrays))
-    updates.start(range(4), 1e-3, (1, 0) if dropout else None)
+    compiled.start(effective_batch(adapted, prefix, range(4), 4, (1, 0) if dropout else None), 1e-3)
     nodes = node_names([array for _, array in tree_flatten(graphs)])
     assert nodes["Matmul"] > 300 and sum(nodes.values()) <= limit

@@ -21,6 +21,7 @@ from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.loss import make_objective
 from tasks.tuning.model import take_apart
 from tasks.tuning.step import update_gradients
+from tasks.tuning.updates import effective_batch
 from tests.test_spec import COSTS as COST
 
 VOCABULARY = 128
@@ -121,7 +122,8 @@ def gradients(adapted: Adapted, some: EncodedCases, a_recipe=None, chosen=None, 
     chosen = range(len(some.encoded)) if chosen is None else chosen
     objective = make_objective(a_recipe or recipe(), some.labels)
     prefix = prefix or no_store(adapted, some)
-    loss, parts, tree = update_gradients(adapted, prefix, chosen, objective, micro or len(chosen), key)
+    batch = effective_batch(adapted, prefix, chosen, micro or len(chosen), key)
+    loss, parts, tree = update_gradients(adapted, prefix, batch, objective)
     return loss.item(), parts.tolist(), flat(tree)
 
 

@@ -32,6 +32,7 @@ from tasks.tuning.lora import Adapted, add_lora, as_computed, load_variant
 from tasks.tuning.loss import make_objective
 from tasks.tuning.model import Stack
 from tasks.tuning.step import update_gradients
+from tasks.tuning.updates import effective_batch
 
 DIFFERENCE = "relative difference"
 WRONG = (
@@ -219,7 +220,6 @@ def our_gradients(
     prefix = Prefix(adapted.stack, cases)
     objective = make_objective(recipe(), cases.labels)
     count = len(cases.encoded)
-    loss, _, gradients = update_gradients(
-        adapted, prefix, range(count), objective, count, dropout_key
-    )
+    batch = effective_batch(adapted, prefix, range(count), count, dropout_key)
+    loss, _, gradients = update_gradients(adapted, prefix, batch, objective)
     return float(np.array(loss)), dict(tree_flatten(gradients))

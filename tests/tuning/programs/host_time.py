@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten
 from tasks.bench.setting import bench_cases
 from tasks.runtime.memory import keep_freed_memory
 from tasks.tuning.dropout import MasksAhead
+from tasks.tuning.updates import effective_batch
 from tests.tuning import tiny
 from tests.tuning.graph import (
     SMOLLM2,
@@ -51,13 +52,14 @@ def steps_of(dropout):
         adapted.take_masks_from(masks.take)
         for number in range(STEPS + 1):
             key = (1, number) if dropout else None
+            batch = effective_batch(adapted, prefix, range(4), 4, key)
             if key:
-                masks.expect(updates.mask_requests(range(4), key))
+                masks.expect(batch.requests)
                 while masks._waiting:
                     time.sleep(0.01)
             # Nothing is evaluated, so that each step starts from the arrays before the first.
             updates._parameters, updates.optimizer.state = first
-            times.append(milliseconds(lambda key=key: updates.start(range(4), 1e-3, key)))
+            times.append(milliseconds(lambda batch=batch: updates.start(batch, 1e-3)))
             del graphs[:-1]
 
     return times[1:], sum(node_names([array for _, array in tree_flatten(graphs[-1])]).values())

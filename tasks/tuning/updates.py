@@ -6,9 +6,8 @@ masks, its result, its learning rate and its optimizer. How it is computed: `ste
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -16,10 +15,10 @@ import numpy as np
 
 from tasks.spec import ExperimentSpec
 from tasks.tuning.activations import Prefix
-from tasks.tuning.data import Batch, EncodedCases, make_batch, padded_length
+from tasks.tuning.data import Batch, Row, make_batch, padded_length
 from tasks.tuning.dropout import Key, MaskRequest
 from tasks.tuning.lora import Adapted
-from tasks.tuning.loss import Objective
+from tasks.tuning.loss import Objective, scored_tokens
 
 # Norm of an exploding gradient: in healthy runs it stays below a thousand.
 EXPLODED = 1e6
@@ -57,105 +56,87 @@ class UpdateResult:
 
 @dataclass(frozen=True)
 class Part:
-    """Cases of an effective batch that are computed at once, from its case `start` on."""
+    """Cases of an effective batch that are computed at once, and the dropout masks that they take.
+
+    The leading tokens have one mask per update, and a case's depends on its place in the batch.
+    """
 
     batch: Batch
-    start: int
-    per_case: int
-    key: DropoutKey | None
+    leading_key: Key | None
+    case_keys: list[Key] | None
+    requests: tuple[MaskRequest, ...]
+
+
+@dataclass(frozen=True)
+class EffectiveBatch:
+    """The cases of an update, in parts, and how many tokens of them are scored."""
+
+    parts: tuple[Part, ...]
+    tokens: int
+    cases: int
 
     @property
-    def leading_key(self) -> Key | None:
-        """The dropout key of the leading tokens, which have one mask per update."""
-        return (*self.key, LEADING) if self.key else None
+    def requests(self) -> list[MaskRequest]:
+        """The dropout masks that an update takes, in their order."""
+        return [request for part in self.parts for request in part.requests]
 
     @property
-    def case_keys(self) -> list[Key] | None:
-        """The dropout key of each row, by the place of its case in the effective batch."""
-        if self.key is None:
-            return None
-        return [(*self.key, self.start + i // self.per_case) for i in range(len(self.batch.rows))]
+    def rows(self) -> list[Row]:
+        return [row for part in self.parts for row in part.batch.rows]
 
 
-def parts_of(
-    cases: EncodedCases, case_numbers: Sequence[int], micro_batch: int, key: DropoutKey | None
-) -> list[Part]:
-    """The parts of an effective batch, `micro_batch` cases each, padded to one length."""
+def effective_batch(
+    adapted: Adapted,
+    prefix: Prefix,
+    case_numbers: Sequence[int],
+    micro_batch: int,
+    key: DropoutKey | None,
+) -> EffectiveBatch:
+    """An effective batch in parts of `micro_batch` cases, padded to one length."""
+    cases = prefix.cases
     length = padded_length(cases.rows_of(case_numbers))
     parts = []
     for start in range(0, len(case_numbers), micro_batch):
         batch = make_batch(cases, case_numbers[start : start + micro_batch], length)
-        parts.append(Part(batch, start, cases.per_case, key))
-    return parts
+        if key is None:
+            parts.append(Part(batch, None, None, ()))
+            continue
+
+        leading_key = (*key, LEADING)
+        case_keys: list[Key] = [(*key, start + i // cases.per_case) for i in range(len(batch.rows))]
+        requests = tuple(_requests(adapted, cases.leading, batch, leading_key, case_keys))
+        parts.append(Part(batch, leading_key, case_keys, requests))
+
+    return EffectiveBatch(tuple(parts), scored_tokens(cases, case_numbers), len(case_numbers))
+
+
+def _requests(
+    adapted: Adapted, leading: int, batch: Batch, leading_key: Key, case_keys: list[Key]
+) -> Iterator[MaskRequest]:
+    """The dropout masks of a batch, whose rows begin with so many leading tokens."""
+    # On a CPU the leading tokens go through the blocks first; else they are in one row with the others.
+    in_row = None if adapted.stack.cpu_kernels else (leading_key, leading)
+    if in_row is None:
+        for module in filter(adapted.is_everywhere, adapted.dropouts):
+            yield module.request([leading_key], leading)
+
+    for module in adapted.dropouts:
+        if adapted.is_everywhere(module):
+            yield module.request(case_keys, batch.length - leading, in_row)
+        else:
+            # In the pruned last block most modules see the scored rows alone.
+            yield module.request(case_keys, batch.targets.shape[1])
 
 
 @dataclass
 class Updates:
-    """The updates of a model. `limit`: the largest norm of a gradient, or None.
-
-    `micro_batch`: cases computed at once.
-    """
+    """The updates of a model. `limit`: the largest norm of a gradient, or None."""
 
     adapted: Adapted
     prefix: Prefix
     objective: Objective
     optimizer: optim.Optimizer
-    micro_batch: int
     limit: float | None
-
-    are_compiled = False
-    # The cases and the key of the update whose masks were asked for last, and its parts with them.
-    _described: tuple[Any, list[tuple[Part, list[MaskRequest]]]] = (None, [])
-
-    def start(
-        self,
-        case_numbers: Sequence[int],
-        rate: float,
-        dropout_key: DropoutKey | None,
-        meanwhile: Callable[[], None] = lambda: None,
-    ) -> UpdateResult:
-        """Make an update; `meanwhile` is called once it has taken its dropout masks."""
-        raise NotImplementedError
-
-    def hand_back(self) -> None:
-        """Put the trained tensors and the optimizer's state where validation and checkpoints read
-        them.
-        """
-
-    def mask_requests(
-        self, case_numbers: Sequence[int], dropout_key: DropoutKey | None
-    ) -> list[MaskRequest]:
-        """The dropout masks that an update takes, in their order."""
-        return [r for _, requests in self.parts(case_numbers, dropout_key) for r in requests]
-
-    def parts(
-        self, case_numbers: Sequence[int], dropout_key: DropoutKey | None
-    ) -> list[tuple[Part, list[MaskRequest]]]:
-        """The parts of an update, each with its masks; kept, since they are drawn ahead of it."""
-        update = (tuple(case_numbers), dropout_key)
-        if self._described[0] != update:
-            parts = parts_of(self.prefix.cases, case_numbers, self.micro_batch, dropout_key)
-            self._described = (update, [(part, list(self._requests(part))) for part in parts])
-        return self._described[1]
-
-    def _requests(self, part: Part) -> Iterator[MaskRequest]:
-        if part.leading_key is None or part.case_keys is None:
-            return
-
-        adapted = self.adapted
-        common = self.prefix.cases.leading
-        is_joined = not adapted.stack.cpu_kernels
-        if not is_joined:
-            for module in filter(adapted.is_everywhere, adapted.dropouts):
-                yield module.request([part.leading_key], common)
-
-        for module in adapted.dropouts:
-            if adapted.is_everywhere(module):
-                leading = (part.leading_key, common) if is_joined else None
-                yield module.request(part.case_keys, part.batch.length - common, leading)
-            else:
-                # In the pruned last block most modules see the scored rows alone.
-                yield module.request(part.case_keys, part.batch.targets.shape[1])
 
 
 def learning_rate(spec: ExperimentSpec, update: int) -> float:
