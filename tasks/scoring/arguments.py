@@ -1,7 +1,6 @@
-"""Arguments of the jobs that score a model: built by a step, sent as JSON, parsed by the job; and the
-fixed samples of a set that some of them score.
+"""Arguments of the jobs that score a model, and the fixed samples of a set that some of them score.
 
-They are here, and not beside the jobs, since the parent process must not load MLX.
+No MLX: the parent process builds them.
 """
 
 from __future__ import annotations
@@ -28,11 +27,9 @@ class TrainedJob(Strict):
 
 
 class ScoringJob(TrainedJob):
-    """Score a trained experiment on evaluation sets, `test` or further ones.
+    """Score a trained experiment on evaluation sets: `sets` has the folder to build, by name.
 
-    `sets`: the folder to build, by name of the set; `rules_from`: the scores folder whose rules are
-    used on each of them, as for further sets and for moved adapters; None to choose them on
-    calibration.
+    `rules_from`: the scores folder whose rules are used; None to choose them on calibration.
     """
 
     sets: dict[str, Path]
@@ -40,10 +37,9 @@ class ScoringJob(TrainedJob):
 
 
 class ValidScoringJob(TrainedJob):
-    """Score an adapter of an experiment on `valid`, the set by which it is trained.
+    """Score an adapter of an experiment on `valid`: its ED recall at this `over_triage`.
 
-    `adapter`: the file of the adapter, which may be that of a checkpoint; `over_triage`: at which
-    the ED recall is taken.
+    `adapter`: the file of the adapter, which may be that of a checkpoint.
     """
 
     over_triage: float
@@ -63,10 +59,8 @@ class UntunedScoringJob(Strict):
 
 
 class FidelityJob(Strict):
-    """Compare quantised variants with their base model on a sample of at most `cases` test cases.
-
-    `reference`: the folder of the base model; `variants`: the folder of each variant, by its
-    precision; `training` and `prompt`: what the frozen prefix and the longest case depend on.
+    """Compare quantised variants (folders by precision) with their base model (`reference`) on a
+    sample of at most `cases` test cases.
     """
 
     reference: Path

@@ -1,8 +1,5 @@
-"""Baselines that any model must beat: constant answers, a linear model and the untuned base model.
-
-They land as experiments of kind `baseline` and are judged by the same code as models. The untuned
-base model is scored in `tasks/scoring/job.py`; the others need no language model and are fitted
-here.
+"""Baselines that any model must beat: constant answers and a linear model, fitted here, and the untuned
+base model (`job.py`). The same code judges them as models.
 """
 
 from __future__ import annotations
@@ -76,10 +73,7 @@ def baseline_scores_id(
     max_tokens: int = 0,
     judged: str = "test",
 ) -> str:
-    """scores_id of a baseline on a dataset's test set, or on the set named `judged`.
-
-    `max_tokens`: the longest case, where a tokenizer may shorten cases.
-    """
+    """scores_id of a baseline on the set `judged`; `max_tokens`: where a tokenizer shortens cases."""
     # Settings of dropout passes change nothing: a baseline has none.
     used_settings = {"cost_matrix", "conformal_miss_rate", "generated_cases"}
     ingredients = {
@@ -97,10 +91,7 @@ def baseline_scores_id(
 
 @dataclass(frozen=True)
 class Classifier:
-    """Label probabilities of cases, shape (cases, 3) in the order LABELS.
-
-    `constant`: all cases have the same probabilities.
-    """
+    """Label probabilities of cases, shape (cases, 3); `constant`: all have the same."""
 
     predict: Callable[[Sequence[Case]], Floats]
     constant: bool = False
@@ -113,10 +104,7 @@ def dataset_baseline_rows(
     data: Path,
     dataset: DatasetManifest,
 ) -> dict[str, dict[str, Rows]]:
-    """Landing rows, by evaluated set, of one of OF_A_DATASET, which is fitted once.
-
-    `scores_ids`: the id of the scores on each set.
-    """
+    """Landing rows of one of OF_A_DATASET, by set; `scores_ids`: the id of the scores on each."""
     calibration_cases = _read_cases(data, "calibration")
     if name in CONSTANT:
         classifier = _constant(CONSTANT[name])

@@ -1,6 +1,6 @@
-"""The scoring steps as a child process runs them. A model and a dataset in; sealed scores folders, or
-the figure by which a search compares recipes, out. And quantised variants against their base model,
-all in float32 from unpacked weights, on the same sample of the test cases.
+"""The scoring steps as a child process runs them: a model and a dataset in; sealed scores folders, or
+the figure by which a search compares recipes, out. And fidelity: quantised variants against their
+base model, in float32 from unpacked weights.
 """
 
 from __future__ import annotations
@@ -32,16 +32,12 @@ from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
 from tasks.tuning.data import Batch, load_set, load_template, make_batch, sorted_batches
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
 from tasks.tuning.memory import CACHE_BYTES
-from tasks.tuning.model import SharedPast, Stack, project, run_blocks
+from tasks.tuning.model import SharedPast, project, run_blocks
 from tasks.tuning.step import label_terms, leading_past, score_cases
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run a ScoringJob.
-
-    Without rules it scores calibration, chooses the rules on it, scores test, then runs the dropout
-    passes.
-    """
+    """Run a ScoringJob."""
     job = ScoringJob.model_validate(args)
     spec = job.experiment
     verify(job.adapter, deep=True)
@@ -66,15 +62,12 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
 
 def run_untuned(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run an UntunedScoringJob, zero-shot.
-
-    The model starts from the frozen prefix that its recipes share, and has no adapter: a fresh one
-    would add exactly nothing.
-    """
+    """Run an UntunedScoringJob, without an adapter: a fresh one would add exactly nothing."""
     job = UntunedScoringJob.model_validate(args)
     # This job runs before the first training, and is slow wherever that will be.
     report_device(emit)
-    stack = _load(job.variant)
+    mx.set_cache_limit(CACHE_BYTES)
+    stack = load_variant(job.variant, backend().compute_path)
     scorer = Scorer(
         name=UNTUNED,
         adapted=Adapted(stack, (), max(stack.depth - job.training.num_layers, 0), 0),
@@ -110,14 +103,11 @@ def run_valid(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return {"value": recall_at_over_triage(scores.probabilities, labels, job.over_triage)}
 
 
-def _load(variant: Path) -> Stack:
-    mx.set_cache_limit(CACHE_BYTES)
-    return load_variant(variant, backend().compute_path)
-
-
 def _load_adapted(variant: Path, spec: ExperimentSpec, adapter: Path) -> Adapted:
     """A variant with the adapter in the file `adapter`."""
-    adapted = add_lora(_load(variant), spec.recipe, spec.training, spec.seed)
+    mx.set_cache_limit(CACHE_BYTES)
+    stack = load_variant(variant, backend().compute_path)
+    adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
     load_weights(adapted, adapter)
     return adapted
 
@@ -143,11 +133,9 @@ def run_fidelity(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     )
 
     def predict(folder: Path, trained_blocks: int) -> Predicted:
-        """With `trained_blocks` a model starts from the frozen prefix that recipes with so many of
-        them share, where they compute in float32 too: for a sample alone a prefix of the whole set
-        is not stored.
-        """
         stack = load_variant(folder, PATH)
+        # From the frozen prefix that recipes share, where they compute in float32 too; no prefix is
+        # stored for a sample alone.
         shared = trained_blocks > 0 and backend().compute_path == PATH
         boundary = max(stack.depth - trained_blocks, 0) if shared else 0
         store = PrefixStore(job.home, Manifest.read(folder).digest)
@@ -165,23 +153,20 @@ def run_fidelity(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 def _predict(
     name: str, adapted: Adapted, prefix: Prefix, case_numbers: list[int], emit: Emit
 ) -> Predicted:
-    """The predictions of the model `name` on these cases; TriageError if its logits are not finite."""
+    """A model's predictions on these cases; TriageError if its logits are not finite."""
     past = leading_past(adapted, prefix)
     position = {number: i for i, number in enumerate(case_numbers)}
-    logits: np.ndarray | None = None
+    # One array from the start: a second copy of a thousand rows of Gemma's is a gigabyte.
+    vocabulary = adapted.stack.model.args.vocab_size
+    logits = np.empty((len(case_numbers), vocabulary), np.float32)
     label_logp = np.empty((len(case_numbers), len(LABELS)), np.float32)
-
+    of_cases = np.zeros((len(case_numbers), 2))
     text_nll = 0.0
     text_tokens = 0
-    of_cases = np.zeros((len(case_numbers), 2))
-
     predicted_cases = 0
+
     for numbers in sorted_batches(prefix.cases, TOKENS_AT_ONCE, case_numbers):
         predicted = _forward(adapted, prefix, past, make_batch(prefix.cases, numbers))
-        if logits is None:
-            # One array from the start: a second copy of a thousand rows of Gemma's is a gigabyte.
-            logits = np.empty((len(case_numbers), predicted.logits.shape[1]), np.float32)
-
         positions = [position[number] for number in numbers]
         logits[positions] = predicted.logits
         label_logp[positions] = predicted.label_logp
@@ -191,7 +176,6 @@ def _predict(
         predicted_cases += len(numbers)
         emit(ProgressReport(f"fidelity of {name}", predicted_cases, len(case_numbers)))
 
-    assert logits is not None  # a set has cases
     if not np.isfinite(logits).all():
         raise TriageError(
             f"{name} gives logits that are not finite, so its fidelity cannot be measured."
@@ -204,7 +188,7 @@ def _predict(
 def _forward(
     adapted: Adapted, prefix: Prefix, past: list[SharedPast | None], batch: Batch
 ) -> Predicted:
-    """The predictions on the cases of one batch; `past`: of the instruction."""
+    """The predictions on one batch; `past`: of the instruction."""
     stack = adapted.stack
     leading = prefix.cases.leading
     rows = batch.rows[:: prefix.cases.per_case]  # a case's rows differ in the completion alone
@@ -220,12 +204,11 @@ def _forward(
         label_logits.append(logits[-1])
 
         following = mx.array(row.inputs[leading + 1 : row.first + 1])
+        of_case = mx.array(0.0)
         if len(following):  # of a single case, all tokens but the last belong to the instruction
             at_token = mx.take_along_axis(logits[:-1], following[:, None], axis=1)[:, 0]
             of_case = (mx.logsumexp(logits[:-1], axis=1) - at_token).sum()
             nll = nll + of_case
-        else:
-            of_case = mx.array(0.0)
 
         tokens += len(following)
         # Case by case: the sums over one case's logits are done before the next one's are made.

@@ -1,7 +1,6 @@
 """Monte Carlo dropout (Gal and Ghahramani, 2016): repeated passes with the LoRA dropout modules on.
 
-One pass is one sampled model: its instruction tokens are run once and shared by all cases of that
-pass. Blocks below the first LoRA block have no dropout, so they come from the frozen prefix.
+One pass is one sampled model: its instruction tokens are run once and shared by all cases.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ def dropout_passes(
     """Label probabilities of these cases in every pass: (passes, cases, 3), float64.
 
     A case's masks follow from its position in the whole set, so that a larger sample repeats the
-    figures of a smaller one. Raises TriageError if two passes are the same, which would mean that
-    dropout was off, or that a mask was used twice.
+    figures of a smaller one. Raises TriageError if two passes are the same.
     """
     cases = prefix.cases
     log_p = np.zeros((passes, len(case_numbers), len(LABELS)), np.float32)

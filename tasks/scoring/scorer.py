@@ -1,7 +1,4 @@
-"""A model to score, and the scores folders that it fills.
-
-What a scores folder holds is described in `tasks/judging/scores_folder.py`.
-"""
+"""A model to score, and the scores folders that it fills (`tasks/judging/scores_folder.py`)."""
 
 from __future__ import annotations
 
@@ -54,11 +51,9 @@ UNTUNED = "the untuned model"
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model to score on sets of a dataset, and how.
+    """A model to score on sets of a dataset, and how. `target`: the ED recall of its recipe.
 
-    `name`: of the model, in errors; `prefixes`: the frozen ones of its variant; `dropout`, `seed`
-    and `target` (ED recall): those of its recipe; `moved`: whether its adapter was trained at
-    another precision.
+    `name`: of the model, in errors; `moved`: whether its adapter was trained at another precision.
     """
 
     name: str
@@ -76,17 +71,15 @@ class Scorer:
 
 
 def score_sets(scorer: Scorer, sets: Mapping[str, Path], rules_from: Path | None = None) -> None:
-    """Score sets, each into a sealed folder; `rules_from`: the scores folder whose rules are used,
-    None to choose them on `calibration`.
+    """Score sets, each into a sealed folder, by the rules of `rules_from` or those that calibration
+    gives.
     """
     for name, scores in sets.items():
         build_folder(scores, partial(_score_set, scorer, name, rules_from))
 
 
 def _score_set(scorer: Scorer, name: str, rules_from: Path | None, folder: Path) -> dict[str, Any]:
-    """Fill a scores folder; returns what its manifest records. Dropout passes and written answers
-    are those of the test set alone.
-    """
+    """Fill a scores folder; returns what its manifest records."""
     start = time.perf_counter()
     if rules_from is None:
         _score(scorer, "calibration", folder / CALIBRATION_FILE)
@@ -127,9 +120,8 @@ def _score_set(scorer: Scorer, name: str, rules_from: Path | None, folder: Path)
 
 
 def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
-    """Score one set into `path`; returns the encoded set and its frozen prefix.
-
-    Raises Diverged if a score is NaN or infinite: sealed, it would fail every later run.
+    """Score one set into `path`. Raises Diverged if a score is NaN or infinite: sealed, it would fail
+    every later run.
     """
     loaded = load_set(scorer.data, name, scorer.template, scorer.max_tokens)
     warn_of_shortened(name, loaded, scorer.max_tokens, scorer.emit)
@@ -176,7 +168,7 @@ def _score(scorer: Scorer, name: str, path: Path) -> tuple[LoadedSet, Prefix]:
 
 
 def _write_passes(scorer: Scorer, test: LoadedSet, prefix: Prefix, folder: Path) -> str:
-    """Run the dropout passes, if the model has any; returns the `mc_status` of the record."""
+    """Run the dropout passes, if there are any; returns the `mc_status` of the record."""
     if scorer.name == UNTUNED:
         return f"{NOT_AVAILABLE}the model is untuned, so every pass would be the same"
     if scorer.dropout == 0:
@@ -195,21 +187,19 @@ def _write_passes(scorer: Scorer, test: LoadedSet, prefix: Prefix, folder: Path)
 
 
 def _write_answers(scorer: Scorer, test: LoadedSet, folder: Path) -> None:
-    """Let the model write answers to a sample of cases, and store how they read.
-
-    The text may repeat the patient's words, so it is not stored.
+    """Let the model write answers to a sample of cases, and store how they read: the text may repeat
+    the patient's words.
     """
     if scorer.scoring.generated_cases == 0:
         return
 
     sample = _sample(test, scorer.scoring.generated_cases)
     texts = greedy_answers(scorer.adapted, test.cases, sample, scorer.template, scorer.emit)
-
-    answers = []
-    for number, text in zip(sample, texts, strict=True):
-        case_id = test.records[number]["case_id"]
-        answers.append(read_answer(case_id, text, scorer.template.prompt.words))
-
+    words = scorer.template.prompt.words
+    answers = [
+        read_answer(test.records[number]["case_id"], text, words)
+        for number, text in zip(sample, texts, strict=True)
+    ]
     write_lines(folder / ANSWERS_FILE, answers)
 
 
@@ -231,11 +221,10 @@ def greedy_answers(
     emit: Emit,
     max_tokens: int | None = None,
 ) -> list[str]:
-    """The text that follows the prompt of each of these cases, without special tokens.
+    """The most probable text after the prompt of each of these cases, without special tokens and
+    dropout, up to the end of the turn.
 
-    Each token is the most probable one. An answer ends at the end of the turn, or after
-    `max_tokens` tokens: without it MAX_TOKENS, or as many as the longest right answer has. Dropout
-    is off.
+    `max_tokens`: at most; None for MAX_TOKENS, or as many as the longest right answer has.
     """
     limit = max_tokens or max(MAX_TOKENS, *map(len, template.completions))
     adapted.set_dropout(None)
@@ -244,13 +233,10 @@ def greedy_answers(
     for completion, length in zip(template.completions, template.label_lengths, strict=True):
         if length < len(completion):
             ends.add(completion[length])
-    # Not mlx-lm's rotating caches, which cannot be trimmed once they are full: windows are in
-    # the masks here.
+    # Not mlx-lm's rotating caches, which cannot be trimmed once full: windows are in the masks here.
     past = [KVCache() for _ in range(adapted.stack.depth)]
-    if cases.leading:
-        instruction = cases.encoded[case_numbers[0]].prompt[: cases.leading]
-        # For its keys and values alone: the token that would follow is not used.
-        _next_token(adapted, list(instruction), past)
+    # For its keys and values alone: the token that would follow is not used.
+    _next_token(adapted, list(cases.leading_tokens), past)
 
     answers = []
     for count, number in enumerate(case_numbers, 1):
