@@ -1,6 +1,4 @@
-"""The space of a search: the settings of one cell that vary, what they aim at, and the grids that
-values of them give.
-"""
+"""The space of a search: the settings of one cell that vary, and what they aim at."""
 
 from __future__ import annotations
 
@@ -66,10 +64,8 @@ OF_SAFETY = ("recipe.cost_weight", "recipe.cost_matrix", "recipe.class_weights")
 
 @dataclass(frozen=True)
 class Objective:
-    """What a search aims at, always on `valid`: what chooses the recipe's adapter, or the ED recall.
-
-    `metric`: "validation value", "macro-F1" or "ED recall"; `over_triage`: that at which the ED
-    recall is taken, None for the other metrics.
+    """What a search aims at on `valid`: "validation value", "macro-F1", or "ED recall" at an
+    `over_triage`.
     """
 
     metric: str
@@ -83,7 +79,6 @@ class Objective:
 
     @property
     def is_higher_better(self) -> bool:
-        """Where every comparison of values has its direction from."""
         return self.metric != "validation value"
 
     def loss(self, value: float) -> float:
@@ -101,7 +96,7 @@ class Space:
 
     @property
     def settings(self) -> Mapping[str, Searched]:
-        """Range or choices of each searched setting, in the order of their keys."""
+        """Range or choices of each searched setting."""
         return self.search.settings
 
     @property
@@ -116,8 +111,8 @@ class Space:
 
     @cached_property
     def objective(self) -> Objective:
-        """Standard recipes aim at what chooses their best adapter. Safety recipes aim at ED recall,
-        whatever chooses theirs: their validation values weigh it by settings that vary.
+        """What chooses the best adapter; of a safety recipe ED recall, since its validation values
+        weigh that by settings that vary.
         """
         if self.recipe.kind == "safety":
             return Objective("ED recall", self.search.over_triage)
@@ -125,10 +120,8 @@ class Space:
 
     @cached_property
     def rungs(self) -> tuple[int, ...]:
-        """The updates at which a trial pauses, each with a checkpoint, and its last update.
-
-        Shares that fall on one checkpoint make one rung. Raises BadInput where there is no
-        checkpoint before the end.
+        """The updates at which a trial pauses, each with a checkpoint, and its last update. Raises
+        BadInput where there is no checkpoint before the end.
         """
         iterations = self.cell.recipe.iterations
         every = self.cell.training.evaluate_every
@@ -151,7 +144,7 @@ class Space:
 
     @cached_property
     def search_id(self) -> str:
-        """Grid, cell and the digest of what decides the trials besides cases, weights, versions."""
+        """Grid, cell and the digest of what else decides the trials."""
         search = self.search.model_dump(mode="json", exclude_none=True)
         ranges = search.pop("settings")
         identity = {"version of the search": SEARCH_VERSION, "search": search | ranges}
@@ -168,12 +161,10 @@ class Space:
         changes: dict[str, Any] = {}
         for section in {key.partition(".")[0] for key in values}:
             spec = _section_of(self.grid, section)
-            own_values = {
-                key.removeprefix(f"{section}."): value
-                for key, value in values.items()
-                if key.startswith(f"{section}.")
-            }
-            new_values = spec.model_dump(exclude_unset=True) | own_values
+            new_values = spec.model_dump(exclude_unset=True)
+            for key, value in values.items():
+                if key.startswith(f"{section}."):
+                    new_values[key.removeprefix(f"{section}.")] = value
             changes[section] = type(spec).model_validate(new_values)
 
         if "recipe" in changes:
@@ -186,12 +177,12 @@ class Space:
         return spec
 
     def prompts(self) -> list[PromptChoice]:
-        """The grid's prompt, and those that a trial may have: their examples must stand in no set."""
+        """The grid's prompt, and those that a trial may have."""
         searched = [(key, value) for key, value in self.samples() if key.startswith("prompt.")]
         return [*self.grid.prompts, *(self.grid_with({key: v}).prompt for key, v in searched)]
 
     def starting_values(self) -> Values | None:
-        """The values that the grid itself has, if they lie in the space: the first trial."""
+        """The grid's own values, if they lie in the space: the first trial."""
         values: dict[str, Value] = {}
         for key, searched in self.settings.items():
             own_value = _value_in(self.grid, key)
@@ -222,8 +213,8 @@ class Space:
                 yield key, searched.low + 0.37 * (searched.high - searched.low)
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Keys that are no setting or cannot be searched, then those of a value that the setting
-        refuses, each with what is wrong. Raises BadInput where trials could not pause.
+        """Keys that cannot be searched or have a value that the setting refuses, each with what is
+        wrong. Raises BadInput where trials could not pause.
         """
         known = [
             f"{section}.{name}"
@@ -236,8 +227,9 @@ class Space:
                 yield key, f"{key} cannot be searched: {obstacle}."
             elif key not in allowed:
                 near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
-                names = ", ".join(allowed)
-                suggestion = f"did you mean {near[0]}?" if near else f"there are {names}."
+                suggestion = (
+                    f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}."
+                )
                 yield key, f"{shortened(key)!r} is no setting; {suggestion}"
 
         for key, value in self.samples():

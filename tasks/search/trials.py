@@ -1,9 +1,8 @@
 """The trials of a search, in a study of Optuna's: an SQLite file that optuna-dashboard opens.
 
-A trial is RUNNING until it is settled: COMPLETE at its last update, PRUNED at an earlier rung by
-Optuna's successive halving, or FAIL. What we read back is its user attribute `rungs`, which one
-statement replaces. Proposals and pruning follow from it and the seed alone, so a search that was
-killed between any two writes continues as if it never was.
+A trial is RUNNING until it is COMPLETE at its last update, PRUNED at an earlier rung by Optuna's
+successive halving, or FAIL. Proposals and pruning follow from its user attribute `rungs` and the
+seed alone, so a search that was killed between any two writes continues as if it never was.
 """
 
 from __future__ import annotations
@@ -47,10 +46,8 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 @dataclass(frozen=True)
 class Reached:
-    """What a trial is at one rung: its value there, and the seconds that the way to it took.
-
-    `validation`: the lowest validation value of the recipe's own objective so far; `seconds`: of
-    the whole step, with loading and scoring; `train_seconds`: of all updates up to here.
+    """A trial at one rung. `validation`: the lowest validation value so far; `seconds`: of the whole step
+    to here, `train_seconds`: of all updates.
     """
 
     update: int
@@ -62,11 +59,10 @@ class Reached:
 
 @dataclass(frozen=True)
 class Trial(Event):
-    """A stored trial, and what a search reports of it. `error`: why its training failed, if it did;
-    `iterations`: its full length.
+    """A stored trial. `error`: why its training failed; `iterations`: its full length.
 
-    `state`: "running" while it is to be trained further, "training" in the report that it is now;
-    "paused" where it was pruned.
+    `state`: "running" while it is to be trained further, "training" in the report that it is now,
+    "paused" where it was pruned, "finished" or "failed".
     """
 
     number: int
@@ -80,29 +76,24 @@ class Trial(Event):
 
     @property
     def ranks(self) -> Sequence[tuple[float, float]]:
-        """What it is compared by at each rung, lower is better: equal values are told apart by the
-        validation value.
-        """
+        """What it is compared by at each rung, lower is better."""
         return [(self.objective.loss(rung.value), rung.validation) for rung in self.rungs]
 
     @property
     def update(self) -> int:
-        """The update of the last rung that it reached; 0 before the first."""
         return self.rungs[-1].update if self.rungs else 0
 
     @property
     def value(self) -> float | None:
-        """The value at the last rung that it reached."""
         return self.rungs[-1].value if self.rungs else None
 
     @property
     def seconds(self) -> float:
-        """Of all its steps so far."""
         return sum(rung.seconds for rung in self.rungs)
 
 
 def in_words(values: Values) -> str:
-    """Values of settings for people, without the tables that their names repeat."""
+    """Values of settings for people."""
     return ", ".join(
         f"{key.partition('.')[2]} = {json.dumps(value)}" for key, value in values.items()
     )
@@ -125,9 +116,7 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
 
 
 def has_time(trials: Sequence[Trial], deadline: float | None) -> bool:
-    """Whether one more trial can be trained to its end before `deadline`, on the clock
-    `time.monotonic`, at the pace so far.
-    """
+    """Whether one more trial can be trained before `deadline` (`time.monotonic`) at the pace so far."""
     if deadline is None:
         return True
     updates = sum(trial.update for trial in trials)
@@ -251,10 +240,10 @@ class Trials:
             self._study.tell(trial.number, state=TrialState.PRUNED)
 
     def _is_pruned(self, number: int) -> bool:
-        """Whether Optuna's successive halving ends a trial at the last rung that it reached.
+        """Whether Optuna's successive halving ends a trial at its last rung.
 
-        Its pruner marks what it has decided in the study, where a kill could fall between the mark
-        and the decision. So it decides again, in memory, about every trial up to this one.
+        Its pruner stores marks, and a kill could fall between mark and decision. So it decides again,
+        in memory, about every trial up to this one.
         """
         trials = self.all()[: number + 1]
         factor = max(2, math.floor(1 / self._space.search.keep + 0.5))
@@ -265,8 +254,7 @@ class Trials:
         for trial in trials:
             running = view.ask()
             for rung, rank in enumerate(trial.ranks):
-                # Its place among all, since the pruner compares one number. As resource it is told
-                # a power of its factor, so that it decides at our rungs, wherever they are.
+                # The pruner compares one number, at resources that are powers of its factor.
                 ranks = sorted(other.ranks[rung] for other in trials if len(other.rungs) > rung)
                 running.report(ranks.index(rank), factor**rung)
                 is_pruned = running.should_prune()
@@ -275,7 +263,7 @@ class Trials:
         return is_pruned
 
     def _values(self, params: Mapping[str, Any]) -> dict[str, Value]:
-        """The values that parameters of Optuna's stand for, real numbers as one would write them."""
+        """The values that Optuna's parameters stand for, real numbers as one would write them."""
         values: dict[str, Value] = {}
         for key, searched in self._space.settings.items():
             value = params[key]
@@ -303,9 +291,7 @@ class Trials:
 
 
 def _as_learnt(frozen: FrozenTrial) -> FrozenTrial:
-    """A trial as the sampler learns from it: it takes a pruned one that has no value for the worst,
-    and would leave out a failed one.
-    """
+    """A trial as the sampler learns from it: a failed one as a pruned one without a value, the worst."""
     if frozen.state != TrialState.FAIL:
         return frozen
     return create_trial(

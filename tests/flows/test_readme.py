@@ -34,7 +34,6 @@ EXCEPTIONS = {
     "uv run prefect deployment run": "needs a server with deployments; tests/flows/test_up.py runs them",
     "uv run python -m tests.published.write": "writes into the checkout; tests/published compares what it wrote",
     "triage --install-completion": "writes into the configuration of the user's shell",
-    "uv run python -m tests.tuning.programs.host_time": "measures; tests/tuning/test_step_cost.py counts the same step",
     "export PREFECT_": "sets a variable of the shell",
     "export PREFECT_API_URL": "sets a variable of the shell",
     "cd study": "moves within the shell; the commands run in that folder",

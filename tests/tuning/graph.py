@@ -1,4 +1,4 @@
-"""The graph of a step of SmolLM2-135M's 30 blocks with random weights: 4 bits, bfloat16, the prefix stored as zeros."""
+"""The graph of a step of 30 small blocks, as many as SmolLM2-135M has: 4 bits, bfloat16, the prefix stored as zeros."""
 
 import io
 import re
@@ -19,13 +19,6 @@ from tasks.tuning.updates import make_optimizer
 from tests.tuning import tiny
 from tests.tuning.test_trainer import experiment
 
-SMOLLM2 = {
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "vocab_size": 49152,
-}
 SMALLER = {"hidden_size": 192, "intermediate_size": 64, "num_attention_heads": 3, "num_key_value_heads": 1,
            "vocab_size": tiny.VOCABULARY}  # fmt: skip
 
@@ -37,10 +30,10 @@ def node_names(arrays):
     return Counter(re.findall(r'label ="([A-Za-z ]+)[^"]*", shape=rectangle', graph.getvalue()))
 
 
-def adapted_blocks(trained, some, recipe, shape=SMALLER):
+def adapted_blocks(trained, some, recipe):
     """(the model with LoRA on its last blocks, its stored prefix)."""
     sizes = {"num_hidden_layers": 30, "head_dim": 64, "rms_norm_eps": 1e-5}
-    model = llama.Model(llama.ModelArgs(model_type="llama", tie_word_embeddings=True, **sizes, **shape))
+    model = llama.Model(llama.ModelArgs(model_type="llama", tie_word_embeddings=True, **sizes, **SMALLER))
     model.set_dtype(mx.bfloat16)
     model, _ = quantize_model(model, {}, 64, 4)
     mx.eval(model.parameters())

@@ -172,7 +172,7 @@ def test_a_step_through_16_packed_blocks_has_no_more_operations_than_stock_mlx_l
 
 @pytest.mark.parametrize(("dropout", "limit"), [(0.0, 2470), (0.1, 2530)])
 def test_a_compiled_step_through_16_blocks_has_few_graph_nodes_for_the_host_to_replay(dropout, limit, monkeypatch):
-    """Views, optimizer and clipping included. `python -m tests.tuning.programs.host_time` gives the time it takes."""
+    """Views, optimizer and clipping included."""
     recipe = tiny.recipe(dropout=dropout)
     adapted, prefix = adapted_blocks(16, tiny.cases(4), recipe)
     compiled = compiled_updates(adapted, prefix, recipe)
