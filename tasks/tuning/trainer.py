@@ -183,20 +183,20 @@ class TrainingRun:
             self.splits.train.cases, recipe.batch_size, self.spec.seed, number, recipe.sampling
         )
 
-        def next_batch(number: int) -> EffectiveBatch:
-            key = (self.spec.seed, number) if recipe.dropout > 0 else None
-            micro_batch = self.choice.micro_batch
-            return effective_batch(self.adapted, self.splits.train, next(batches), micro_batch, key)
+        following: EffectiveBatch
 
-        def draw_masks_ahead() -> None:
+        def prepare_next() -> None:
+            nonlocal following
+            key = (self.spec.seed, number) if recipe.dropout > 0 else None
+            following = effective_batch(
+                self.adapted, self.splits.train, next(batches), self.choice.micro_batch, key
+            )
             if number < recipe.iterations:
                 masks.expect(following.requests)
 
         with MasksAhead(copied=updates.are_compiled) as masks:
             self.adapted.take_masks_from(masks.take)
-            # One batch ahead: its dropout masks are drawn while the one before it is computed.
-            following = next_batch(number)
-            draw_masks_ahead()
+            prepare_next()
 
             while not has_ended(self.spec, progress):
                 # It pauses where the newest update has a checkpoint.
@@ -208,8 +208,8 @@ class TrainingRun:
                 batch = following
                 rate = learning_rate(self.spec, number)
                 number += 1
-                following = next_batch(number)
-                self.started.append((batch, updates.start(batch, rate, draw_masks_ahead)))
+                # Meanwhile the next batch is made, and its dropout masks are drawn.
+                self.started.append((batch, updates.start(batch, rate, prepare_next)))
 
                 is_last = number == recipe.iterations
                 reporting = is_last or number % training.report_every == 0
