@@ -2,11 +2,7 @@
 
 import itertools
 import json
-import random
 import shutil
-import signal
-import subprocess
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +17,7 @@ from tasks.identity import training_of
 from tasks.models.convert import run_quantize
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.fetch import fetch_base
-from tasks.runtime.children import forked_steps, run_child, start_process
+from tasks.runtime.children import forked_steps, run_child
 from tasks.runtime.errors import BadInput, Diverged, DoesNotFit, LostChild
 from tasks.runtime.events import Event, ProgressReport, StepWarning
 from tasks.runtime.store import verify
@@ -73,19 +69,6 @@ def forked():
         yield
 
 
-def run(args, folder: Path, kill_at: float) -> int:
-    """Train in a child process; kill -9 `kill_at` seconds after its start, if it still runs then. The exit code."""
-    folder.mkdir(parents=True, exist_ok=True)
-    spec = folder / "spec.json"
-    spec.write_text(json.dumps({"function": rows.JOB, "args": args | {"folder": str(folder)}}))
-    process = start_process(spec, folder / "child.log")
-    try:
-        return process.wait(timeout=kill_at)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
-
-
 def train_in_children(study, folder, events=None, **changes) -> dict:
     """Train as a sweep does, each attempt in a child process; the summary of the training."""
     experiment = ExperimentSpec.model_validate(changed(study, **changes)["experiment"])
@@ -112,38 +95,6 @@ def test_a_training_killed_after_a_checkpoint_writes_the_adapters_of_one_that_ne
     assert summary["peak_memory_bytes"] >= summary["weights_memory_bytes"] > 0 <= summary["cache_memory_bytes"]
     assert summary["micro_batch"] == 4 and summary["checkpointed_blocks"] is False
     assert summary["memory_budget_bytes"] > 1 << 30 and summary["peak_rss_bytes"] > 1 << 26
-
-
-@pytest.mark.nightly
-@pytest.mark.timeout(1200)
-def test_a_training_killed_at_random_moments_writes_the_adapters_of_one_that_never_was(study, tmp_path, kills=20):
-    """Moments are uniform over the whole run: imports, prefix, updates, final files. A training that ends in spite of
-    its kills is compared, and the next one begins from nothing."""
-    folder = tmp_path / "killed"
-    ends = []
-
-    def afresh():
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(Path(study["home"]) / "prefixes", ignore_errors=True)
-
-    afresh()
-    started = time.monotonic()
-    assert run(study, tmp_path / "whole", 600) == 0
-    seconds = time.monotonic() - started
-    moments = random.Random(kills)
-    killed = 0
-    afresh()
-
-    while killed < kills:
-        code = run(study, folder, moments.uniform(0, seconds))
-        assert code in (0, -signal.SIGKILL)
-        killed += code != 0
-        if code == 0:
-            ends.append(outcome(folder))
-            afresh()
-
-    assert run(study, folder, 600) == 0
-    assert all(end == outcome(tmp_path / "whole") for end in (*ends, outcome(folder)))
 
 
 def test_a_training_that_pauses_leaves_a_checkpoint_alone_and_ends_with_the_adapters_of_one_that_never_did(

@@ -33,19 +33,15 @@ from tests.tuning.test_trainer import experiment, run
 
 
 @pytest.mark.parametrize(("architecture", "dense"), [("llama", True), ("gemma3_text", False)])
-def test_checkpointed_blocks_give_the_same_gradients_with_dropout_in_less_memory(architecture, dense):
+def test_checkpointed_blocks_give_the_same_gradients_with_dropout(architecture, dense):
     a_recipe = tiny.safety(dropout=0.1)
     adapted = tiny.adapted(architecture, 4, dense, a_recipe, Training(num_layers=4))
     some = tiny.cases(4)
-    objective = make_objective(a_recipe, some.labels)
     prefix = tiny.no_store(adapted, some)
     both = adapted, adapted.with_checkpoints(True)
     plain, again = (tiny.gradients(one, some, a_recipe, key=(42, 1), prefix=prefix) for one in both)
     assert tiny.largest_difference(again[2], plain[2]) <= 1e-6
     assert again[0] == pytest.approx(plain[0], rel=1e-6)
-    held_memory()
-    peaks = [min(step_peak(one, prefix, objective, 4) for _ in range(3)) for one in both]
-    assert peaks[1] < 0.85 * peaks[0]
 
 
 def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_where_one_case_does_not(monkeypatch):

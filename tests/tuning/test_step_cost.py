@@ -109,16 +109,6 @@ def test_masks_from_the_thread_equal_those_that_are_drawn_when_needed_however_fe
             np.testing.assert_array_equal(ahead.take(request), request.draw())
 
 
-def test_masks_of_updates_that_were_given_up_are_forgotten():
-    with MasksAhead() as ahead:
-        first, second = (MaskRequest(((update,),), (0, 0), (50, 50), 6554) for update in (1, 2))
-        ahead.expect([first])
-        ahead.expect([second])
-        np.testing.assert_array_equal(ahead.take(second), second.draw())
-        ahead.expect([])
-        assert ahead._ready_bytes == 0
-
-
 def threads():
     return [thread for thread in threading.enumerate() if thread.name == "dropout masks"]
 

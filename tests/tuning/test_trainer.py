@@ -1,7 +1,6 @@
 """Training learns, keeps the best adapter, resumes exactly, and stops at NaN."""
 
 import dataclasses
-import gc
 import itertools
 import shutil
 
@@ -117,25 +116,11 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_training_ends_the_same(dama
     assert any(isinstance(e, StepWarning) and "The checkpoint of update 4" in e.message for e in events)
 
 
-def test_a_resumed_run_keeps_the_largest_peak_of_all_its_processes(tmp_path):
-    ballast = 64 << 20
-
-    def grow_then_die(event):
-        if isinstance(event, TrainingReport) and event.iteration == 2:
-            mx.eval(mx.zeros(ballast // 4) + 1)
-        tiny.die_at(6)(event)
-
-    gc.collect()
-    mx.reset_peak_memory()
-    held_bytes = mx.get_active_memory()  # other tests' models
-
-    with pytest.raises(tiny.Killed):
-        run(tiny.recipe(), tmp_path, emit=grow_then_die)
-
-    mx.reset_peak_memory()  # as a new process starts
-    _, progress, *_ = run(tiny.recipe(), tmp_path)
-    assert mx.get_peak_memory() - held_bytes < ballast <= progress.peak_memory_bytes - held_bytes
-    assert progress.peak_rss_bytes >= progress.peak_memory_bytes
+def test_a_resumed_run_keeps_the_largest_peak_of_all_its_processes():
+    for before in (1, 1 << 60):
+        progress = Progress(peak_memory_bytes=before, peak_rss_bytes=before)
+        progress.keep_peaks()
+        assert (progress.peak_memory_bytes == before) == (progress.peak_rss_bytes == before) == (before > 1)
 
 
 @pytest.mark.parametrize(
