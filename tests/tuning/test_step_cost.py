@@ -1,6 +1,5 @@
 """What a training step costs the host: evaluations, graph nodes, and dropout masks that a thread draws ahead."""
 
-import io
 import threading
 from collections import Counter
 
@@ -11,7 +10,6 @@ from mlx.utils import tree_flatten
 
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import TrainingReport
-from tasks.tuning import step, trainer, updates
 from tasks.tuning.dropout import MaskRequest, MasksAhead, draw_now
 from tasks.tuning.loss import make_objective
 from tasks.tuning.step import update_gradients
@@ -28,27 +26,6 @@ from tests.tuning.test_trainer import run
 BOTH = pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
 
 
-def is_lazy(array):
-    graph = io.StringIO()
-    mx.export_to_dot(graph, array)
-    return "rectangle" in graph.getvalue()
-
-
-class CountingNumpy:
-    """numpy, with a count of the arrays of MLX that it has to evaluate."""
-
-    def __init__(self, counted):
-        self.counted = counted
-
-    def __getattr__(self, name):
-        return getattr(np, name)
-
-    def array(self, values, *args):
-        if isinstance(values, mx.array) and is_lazy(values):
-            self.counted.append("np.array")
-        return np.array(values, *args)
-
-
 @pytest.fixture
 def evaluations(monkeypatch):
     """The evaluations so far, each a wait of the host for the device."""
@@ -56,8 +33,6 @@ def evaluations(monkeypatch):
     for name in ("eval", "async_eval"):
         original = getattr(mx, name)
         monkeypatch.setattr(mx, name, lambda *a, of=original, n=name: counted.append(n) or of(*a))
-    for module in (trainer, step, updates):
-        monkeypatch.setattr(module, "np", CountingNumpy(counted))
     return counted
 
 
