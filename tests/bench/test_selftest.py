@@ -14,6 +14,7 @@ from tasks.bench.selftest.run import all_checks, described
 from tasks.runtime.backend import BACKENDS, CPU_PACKED, METAL
 from tasks.scoring import mc_dropout
 from tasks.tuning import loss, model
+from tasks.tuning.dropout import KeyedDropout
 from tasks.tuning.lora import load_variant
 from tasks.tuning.step import label_terms, leading_past
 
@@ -116,7 +117,7 @@ def logits_off(monkeypatch):
 
 
 def masks_not_restored(monkeypatch):
-    monkeypatch.setattr(model, "dropout_states", lambda layer: [])
+    monkeypatch.setattr(KeyedDropout, "keys_now", (None, None))
 
 
 def masks_by_place_in_the_batch(monkeypatch):
