@@ -13,7 +13,7 @@ from tasks.bench.selftest.models import SelfTestCheck, adapt, make_tiny
 from tasks.bench.selftest.run import all_checks, described
 from tasks.runtime.backend import BACKENDS, CPU_PACKED, METAL
 from tasks.scoring import mc_dropout
-from tasks.tuning import loss, model
+from tasks.tuning import loss
 from tasks.tuning.dropout import KeyedDropout
 from tasks.tuning.lora import load_variant
 from tasks.tuning.step import label_terms, leading_past
