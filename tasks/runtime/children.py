@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -80,6 +80,7 @@ class Forked:
         with requests, to_step, from_step, events:
             args = (spec, log, environment, requests, events)
             self._process = _forking.Process(target=_become_step, args=args, daemon=True)
+            _run_server()
             with _endings:
                 self._process.start()
             self.stdin: IO[str] = os.fdopen(os.dup(to_step.fileno()), "w")
@@ -156,7 +157,20 @@ def forked_steps(*modules: str) -> Iterator[None]:
 def import_ahead() -> None:
     """Let the fork server of `forked_steps` start now, and import in the background."""
     if _forks():
+        _run_server()
+
+
+def _run_server() -> None:
+    """Start the fork server, unless it runs, with SIGINT blocked.
+
+    Ctrl-C at a terminal reaches the server, too, which would print a traceback while it imports.
+    """
+    resource_tracker.ensure_running()  # which unblocks SIGINT when it starts
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
         forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _forks() -> bool:

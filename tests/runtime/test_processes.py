@@ -144,3 +144,20 @@ def test_the_server_leaves_with_its_parent(end, tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert ended(int(result.stdout)), result.stderr
+
+
+def test_ctrl_c_while_the_server_imports_prints_nothing_and_the_parent_decides_what_ends(tmp_path):
+    code = (
+        "import os, signal, sys, time; from multiprocessing import forkserver; from pathlib import Path\n"
+        "from tasks.runtime.children import forked_steps, import_ahead, run_child\n"
+        f"with forked_steps('{STEPS}', 'tests.runtime.programs.slow_import'):\n"
+        "    import_ahead()\n"
+        "    while not Path(os.environ['BEGUN']).exists():\n"
+        "        time.sleep(0.01)\n"
+        "    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGINT)\n"
+        f"    print(run_child('{STEPS}:add', {{'a': 1, 'b': 2}}, Path(sys.argv[1]))['sum'])\n"
+    )
+    environment = {**os.environ, "BEGUN": str(tmp_path / "begun")}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert (result.stdout, result.stderr) == ("3\n", "")
