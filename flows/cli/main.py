@@ -46,6 +46,21 @@ TEXT_AS_WORDS = {
     "triage predict": "A text is not given as an argument: write - and give it on standard input, or "
     "name a file with --file."
 }
+# What left with 0.2, as it was typed behind `triage`, and what is typed instead.
+REMOVED = {
+    "bench": "in a clone, uv run python -m tests.bench.NAME measures; triage doctor --selftest "
+    "checks this machine",
+    "cache": "triage clean removes what no result needs",
+    "claims": "triage sql claims measures them",
+    "fleet": "the page of the Prefect server shows the workers of each pool",
+    "forget": "triage data forget DATA does it",
+    "join": "uv run prefect worker start --pool NAME --limit 1 lets a machine work for a pool",
+    "sql --csv": "triage sql QUERY --format csv writes it",
+    "studies": "triage warehouse studies lists them or shows two side by side, triage warehouse "
+    "forget STUDY removes one",
+    "warehouse publish": "copy the file triage.duckdb, or write rows with triage sql QUERY --output "
+    "FILE",
+}
 USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, or of the copy of it that typer brings
 
 
@@ -131,6 +146,10 @@ def usage_sentence(error: Any, typed: list[str]) -> str:
     """
     text = error.format_message().replace("Value error, ", "").rstrip(".")
     command = error.ctx.command_path if error.ctx else "triage"
+    if text.startswith("No such"):
+        for name, successor in REMOVED.items():
+            if set(name.split()) <= set(typed) and name.startswith(typed[0]):
+                return f"triage {name} has left: {successor}."
     if "unexpected extra argument" in text:
         if command in TEXT_AS_WORDS:
             return TEXT_AS_WORDS[command]
