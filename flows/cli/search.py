@@ -70,8 +70,10 @@ def search(
     seed: Seeds = None,
     memory: Memory = None,
 ) -> None:
-    """Look for a recipe in the ranges of a grid's table `search`, on valid alone, for the grid's
-    first experiment, or the first that the options leave."""
+    """Look for a recipe in the ranges of a grid's table `search`, on valid alone.
+
+    It is for the grid's first experiment, or the first that the options leave.
+    """
     overrides = overrides_of(set_, memory)
     check_home()
     refuse_unusable()
