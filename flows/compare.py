@@ -8,12 +8,10 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
-from flows.html_report.files import refreshed_report
-from flows.report.answer import claim_of
-from flows.report.evidence import NO_ROWS, PAIRS, as_markdown
-from flows.report.leaderboard import evaluation_ids, find_study, leaderboard, named_sets
-from flows.report.pairs import pair_rows, summary_rows
-from flows.report.typed_rows import leaderboard_rows
+from flows.report.models import leaderboard
+from flows.report.page import refreshed_report
+from flows.report.rows import studied
+from flows.report.sections import PAIRS, comparison_markdown
 from warehouse.connect import snapshot, warehouse_path
 
 
@@ -24,35 +22,28 @@ def compare(study: str | None = None) -> None:
     Args:
         study: name of a study; without it, the study of the last sweep
     """
-    found = find_study(study) if warehouse_path().exists() else None
-    if found is None:
-        publish_comparison(None)
-    else:
-        publish_comparison(evaluation_ids(found.study), found.study)
+    publish_comparison(None, study)
 
 
 def publish_comparison(ids: Collection[str] | None, study: str | None = None) -> None:
-    """Publish the tables of these evaluations as artifacts of the run that calls it.
+    """Publish the tables of a study as artifacts of the run that calls it.
 
-    `ids`: None where there is no warehouse yet; `study`: that which they are of, whose recipes and
-    claim the answer is about.
+    `ids`: of its evaluations those of one sweep alone; None: all.
     """
-    markdown = f"# {PAIRS}\n\n{NO_ROWS}"
-    if ids is not None:
+    markdown, records = comparison_markdown([]), []
+    if warehouse_path().exists():
         with snapshot():
-            board = leaderboard_rows(ids)
-            recipes = summary_rows(evaluation_ids(study) if study else ids)
-            markdown = as_markdown(board, pair_rows(ids), recipes, ids, claim_of(study))
-
-        # Outside the snapshot, which keeps writers out: the server may take its time.
-        if board:
+            studies = studied(study, only=ids)
+            markdown = comparison_markdown(studies)
             records = [
-                record | ({"test set": name} if name else {})
-                for name, rows in named_sets(board)
-                for record in leaderboard(rows).records()
+                record | ({"test set": one.set_name} if one.set_name else {})
+                for one in studies
+                for record in leaderboard(one).records
             ]
-            create_table_artifact(table=records, key="leaderboard", description="All experiments")
 
+    # Outside the snapshot, which keeps writers out: the server may take its time.
+    if records:
+        create_table_artifact(table=records, key="leaderboard", description="All experiments")
     create_markdown_artifact(markdown=markdown, key="comparison", description=PAIRS)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -13,10 +14,17 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from flows.report.figures import verdict
-from flows.report.leaderboard import landed_results
+from flows.report.rows import Row, rows_of
 from flows.selection import Selection
 from flows.steps import Chain, Extra, Step, SubmittedSweep
-from tasks.landing import SweepRecord, absent_from_warehouse, is_landed, land_failure, load_the_rest
+from tasks.landing import (
+    SweepRecord,
+    absent_from_warehouse,
+    is_landed,
+    land_failure,
+    load_the_rest,
+    some_results_wait,
+)
 from tasks.progress import listening, publish
 from tasks.runtime.children import forked_steps, stop_children
 from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
@@ -29,13 +37,40 @@ from tasks.runtime.events import (
 )
 from tasks.runtime.home import home
 from tasks.spec import ExperimentSpec
-from warehouse.connect import warehouse_path
+from warehouse.connect import listed, quoted, warehouse_path
 
 LANDED = "triage.experiment.landed"
 FAILED = "triage.experiment.failed"
 GATE_FAILED = "triage.experiment.gate_failed"
 SWEEP_FINISHED = "triage.sweep.finished"
 UNSAFE = "unsafe"
+_known: dict[Path, dict[str, Row]] = {}  # by warehouse and evaluation
+
+
+def landed_results(evaluation_ids: Sequence[str]) -> list[Row]:
+    """What landed experiments reached on the test set; empty if the warehouse cannot be read at the
+    moment.
+
+    What had landed before the first question of this process is read at once, and each result once:
+    opening the warehouse takes longer than reading it.
+    """
+    if some_results_wait():
+        return []
+
+    results = _known.setdefault(warehouse_path(), {})
+    if missing := [id for id in evaluation_ids if id not in results]:
+        which = f"AND evaluation_id IN {listed(missing)}" if results else ""
+        with contextlib.suppress(TriageError):  # a sweep need not stop for figures
+            view = f"evaluation_summary WHERE evaluation_set = 'test' {which}"
+            results.update({row.evaluation_id: row for row in rows_of(view)})
+
+    return [results[id] for id in evaluation_ids if id in results]
+
+
+def evaluations_of_sweep(sweep: str) -> list[str]:
+    """evaluation_ids that a sweep made or found."""
+    clauses = f"sweep_member JOIN landed USING (id) WHERE sweep_id = {quoted(sweep)}"
+    return [row.id for row in rows_of(f"{clauses} AND kind = 'evaluation'")]
 
 
 def finish_all(sweep: SubmittedSweep) -> list[str]:

@@ -22,8 +22,7 @@ from rich.console import Console
 
 from flows.cli.terminal import print_line
 from flows.report.figures import counted
-from flows.report.rules import COMMON_RULES
-from flows.report.typed_rows import TRAINED
+from flows.report.rows import COMMON_RULES, TRAINED
 from flows.selection import Selection
 from tasks.corpus.case import Case, from_json
 from tasks.corpus.splits import limited

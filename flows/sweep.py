@@ -16,10 +16,16 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.compare import publish_comparison, publish_report
-from flows.outcomes import finish_all, label_run, tell_of, tell_sweep_finished, warn_of_damage
+from flows.outcomes import (
+    evaluations_of_sweep,
+    finish_all,
+    label_run,
+    tell_of,
+    tell_sweep_finished,
+    warn_of_damage,
+)
 from flows.pool import sweep_in_pool
 from flows.report.figures import counted
-from flows.report.leaderboard import evaluations_of_sweep
 from flows.selection import EVERYTHING, GridName, Narrowing, select
 from flows.steps import ONE_AT_A_TIME, submit_experiments, threads_beside
 from tasks.landing import SweepRecord, refill_warehouse, some_results_wait

@@ -14,12 +14,26 @@ import typer
 
 from flows.cli.experiments import find_evaluations
 from flows.cli.gates import gate_table
-from flows.cli.terminal import console, errors, print_line, refresh_warehouse
+from flows.cli.terminal import (
+    AsJson,
+    console,
+    errors,
+    print_json,
+    print_line,
+    refresh_warehouse,
+)
 from flows.report.figures import disclaimer, figure, interval, listed_name
-from flows.report.leaderboard import by_test_set, evaluation_ids, find_study, study_rows
-from flows.report.rules import by_common_rules
-from flows.report.table import ReportTable, print_lines, print_narrow, print_table
-from flows.report.typed_rows import Row, leaderboard_rows, rows_of
+from flows.report.rows import (
+    Row,
+    by_common_rules,
+    by_test_set,
+    evaluation_ids,
+    find_study,
+    leaderboard_rows,
+    rows_of,
+    study_rows,
+)
+from flows.report.table import Table, print_table
 from tasks.bundle.bundle import ModelGone
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.corpus.manifest import DatasetManifest
@@ -59,6 +73,7 @@ def best(
     study: OfStudy = None,
     by: By = "ed-recall",
     over_triage: OverTriage = 0.3,
+    as_json: AsJson = False,
 ) -> None:
     """Rank models on `valid`, and show the test figures of the best one alone."""
     from tasks.bundle.decide import RankedBy  # SciPy comes with it
@@ -84,6 +99,9 @@ def best(
     asked = "any precision" if precision is None else f"precision {precision}"
     if max_megabytes is not None:
         asked += f", at most {max_megabytes:g} MB of weights"
+    if as_json:
+        print_json(_as_json(study, ranked_by, ranking, absent_cells + other_cells))
+        return
     _print_ranking(f"{study}, {asked}", ranked_by, ranking)
     if absent_cells:
         print_line(
@@ -130,9 +148,7 @@ def _land_look(
 
 def candidates_of(study: str, precision: str | None, max_megabytes: float | None) -> list[Row]:
     """The trained models of a study that are wanted, on the test set that was judged last."""
-    board = [
-        row for row in leaderboard_rows(evaluation_ids(study)) if row.recipe_kind != "baseline"
-    ]
+    board = [row for row in leaderboard_rows(evaluation_ids(study)) if not row.is_baseline]
     # Random weights show that a path works, no more.
     board = [row for row in board if not row.random_weights] or board
     if not board:
@@ -203,6 +219,23 @@ def rank(candidates: Sequence[Row], by: RankedBy) -> tuple[list[Row], list[str],
     return ranking, absent_cells, other_cells
 
 
+def _as_json(
+    study: str, by: RankedBy, ranking: Sequence[Row], left_out: Sequence[str]
+) -> dict[str, object]:
+    """The ranking on `valid`, and the test figures of the first model alone, by its own rule."""
+    first = ranking[0]
+    (by_own_rule,) = by_common_rules([first], first.primary_rule)
+    ranked = ("cell_id", "training_id", "random_weights", "primary_rule", "stored_bytes", "value")
+    return {
+        "study": study,
+        "ranked_by": by.name,
+        "valid_cases": first.valid_cases,
+        "ranking": [{column: getattr(row, column) for column in ranked} for row in ranking],
+        "left_out": left_out,
+        "best": {name: value for name, value in vars(by_own_rule).items() if name != "bundle"},
+    }
+
+
 def _say(event: Event) -> None:
     if isinstance(event, StepWarning):
         print_line(errors, event.message)
@@ -225,7 +258,7 @@ def _print_ranking(asked: str, by: RankedBy, ranking: Sequence[Row]) -> None:
         }
         for row in ranking
     ]
-    print_lines(console, ReportTable.of(title, records))
+    print_table(console, Table(title, records))
 
 
 def _print_winner(row: Row, study: str) -> None:
@@ -240,7 +273,7 @@ def _print_winner(row: Row, study: str) -> None:
     of_baselines = [
         other
         for other in board
-        if other.recipe_kind == "baseline"
+        if other.is_baseline
         and other.set_digest == row.set_digest
         and (other.base_model, other.precision) in (("none", None), (row.base_model, row.precision))
     ]
@@ -254,7 +287,7 @@ def _print_winner(row: Row, study: str) -> None:
         }
         for shown in by_common_rules([row, *of_baselines], row.primary_rule)
     ]
-    print_narrow(console, ReportTable.of(title, records), len(records))
+    print_table(console, Table(title, records))
     if row.primary_rule != ARGMAX:
         print_line(
             console,

@@ -64,7 +64,7 @@ def remove_if_told(
     Raises Locked, before anything is removed, while anything works in the home.
     """
     from flows.report.figures import file_size
-    from flows.report.table import ReportTable, print_lines
+    from flows.report.table import Table, print_table
     from tasks.runtime.store import bytes_below, refuse_while_working, remove
 
     if yes:
@@ -80,11 +80,12 @@ def remove_if_told(
         names = list(sizes)
         more = [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
         size = f"{sum(sizes.values()):,}"
-        rows.append((place, str(len(sizes)), size, "\n".join([*names[:NAMED], *more])))
+        which = "\n".join([*names[:NAMED], *more])
+        rows.append({"from": place, "folders": str(len(sizes)), "bytes": size, "which": which})
 
     total = file_size(sum(sum(sizes.values()) for sizes in places.values()))
     title = f"{'Goes' if yes else 'Would go'}: {total} of {root}"
-    print_lines(console, ReportTable(title, ("from", "folders", "bytes", "which"), tuple(rows)))
+    print_table(console, Table(title, rows))
     for note in notes:
         print_line(console, note)
     if not yes:

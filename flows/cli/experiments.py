@@ -7,8 +7,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 
 from flows.cli.terminal import errors, print_line, printable, refresh_warehouse
-from flows.report.leaderboard import EARLIER
-from flows.report.typed_rows import Row, grouped, rows_of
+from flows.report.rows import EARLIER, Row, grouped, rows_of
 from tasks.bundle.bundle import BundledModel, read_bundle
 from tasks.bundle.from_evaluation import WeightsGone, bundle_of_evaluation
 from tasks.runtime.children import is_interrupted

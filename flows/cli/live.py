@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.cli.terminal import print_line
+from flows.outcomes import landed_results
 from flows.plan import finished_trainings, seconds_of, set_sizes
 from flows.report.figures import clock, interval, verdict
-from flows.report.leaderboard import landed_results
 from flows.selection import Selection
 from tasks.progress import listening
 from tasks.runtime.events import (
@@ -141,7 +141,7 @@ class Display:
         seconds = self.time_left.seconds()
         progress = count if seconds is None else f"{count}, {clock(seconds)} left"
         outcomes = [
-            f"ED recall {interval(row, 'ed_recall', digits=2)}  {verdict(row)}".replace("\n", " ")
+            f"ED recall {interval(row, 'ed_recall', digits=2)}  {verdict(row)}"
             for row in landed_results(event.ids)
         ]
         self._print("  ".join([f"landed   {cell}", *outcomes, progress]))

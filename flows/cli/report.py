@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.cli.terminal import Study, console, print_line, refresh_warehouse, refuse_existing
-from flows.html_report.files import landed_fingerprint, report_path
 from flows.report.figures import counted
+from flows.report.page import (
+    EVERYTHING,
+    landed_fingerprint,
+    made_report,
+    report_path,
+    reported_study,
+)
 from tasks.runtime.errors import BadInput
 from tasks.runtime.files import write_atomic
 from warehouse.connect import snapshot
@@ -33,6 +40,7 @@ Cases = Annotated[
     list[str] | None,
     typer.Option("--case", metavar="ID", help="only this case, not missed ones (repeatable)"),
 ]
+Open = Annotated[bool, typer.Option("--open", help="open the report in the browser")]
 
 
 def report(
@@ -41,6 +49,7 @@ def report(
     figures: Figures = None,
     texts: Texts = None,
     case: Cases = None,
+    open_it: Open = False,
 ) -> None:
     """Write a study's report: one HTML file with charts, tables and single cases."""
     # What cannot be done is refused before anything is computed.
@@ -60,23 +69,22 @@ def report(
 
     refresh_warehouse()
 
-    from flows.html_report.page import made_report  # Altair comes with it
-    from flows.html_report.study import EVERYTHING, reported_study
-
     # Of one moment: a result that landed in between would be in the fingerprint and not on the
     # page, which no sweep would make again.
     with snapshot():
-        reported = reported_study(study)
-        is_everything = reported.name == EVERYTHING
-        fingerprint = landed_fingerprint(None if is_everything else reported.name)
+        studies = reported_study(study)
+        fingerprint = landed_fingerprint(studies[0].name)
+        html, charts, has_texts = made_report(studies, fingerprint, tuple(case or ()), texts)
 
-    path = output or report_path(reported.name)
-    html, charts, has_texts = made_report(reported, fingerprint, tuple(case or ()), texts)
+    name = studies[0].name or EVERYTHING
+    path = output or report_path(name)
     write_atomic(path, html, mode=0o600 if has_texts else 0o666)
-    print_line(console, f"Report of {reported.name}: {path}")
+    print_line(console, f"Report of {name}: {path}")
     if figures is not None:
         for name, svg in charts.items():
             write_atomic(figures / f"{name}.svg", svg)
         print_line(console, f"{counted(len(charts), 'chart')} as SVG: {figures}")
     if has_texts:
         print_line(console, "It holds patient texts: keep it as you keep the file they come from.")
+    if open_it and not webbrowser.open(path.resolve().as_uri()):
+        raise BadInput(f"No browser can be started here; open {path} yourself.")

@@ -27,7 +27,8 @@ from flows.cli.sweep import (
 )
 from flows.cli.terminal import console, print_line, printable
 from flows.report.figures import clock, counted, figure
-from flows.report.table import ReportTable, print_table
+from flows.report.table import Table as ReportTable
+from flows.report.table import print_table
 from flows.selection import Narrowing, Selection, check, refuse_without_emergencies, set_up
 from tasks.progress import listening
 from tasks.runtime.children import (
@@ -221,7 +222,7 @@ def print_report(console: Console, space: Space, trials: Sequence[Trial]) -> Non
         for trial in best
     ]
     title = f"The best of {counted(len(trials), 'trial')} of {space.cell.title}"
-    print_table(console, ReportTable.of(title, records))
+    print_table(console, ReportTable(title, records))
 
     # What the best trials share is said once.
     shared = {

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from flows.cli.terminal import console, load_what_waits, print_line
 from flows.report.figures import RANDOM, clock, counted, figure, verdict
-from flows.report.typed_rows import Row, rows_of
+from flows.report.rows import Row, rows_of
 from tasks.models.manifest import has_random_weights
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
@@ -115,7 +115,7 @@ def _line(
     values = {} if landed is None else vars(landed)
     state = values.get("status")
     prevalence = values.get("ed_prevalence")
-    gates = values.get("verdict") and verdict(landed).replace("\n", " ")
+    gates = values.get("verdict") and verdict(landed)
     return {
         "experiment": name,
         "random_weights": bool(is_random),

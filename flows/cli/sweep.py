@@ -30,15 +30,13 @@ from deployments.interruptions import (
     leaving_in_time,
 )
 from deployments.server import LOST, TemporaryServer, start_temporary_server, used
-from flows.cli.compare import print_overview
-from flows.cli.terminal import console, errors, print_answer, print_line
-from flows.html_report.files import place_of_report
+from flows.cli.compare import print_answer, shown_first
+from flows.cli.terminal import console, errors, print_line
 from flows.plan import finished_trainings
-from flows.report.answer import answer, claim_of
+from flows.report.answer import answer
 from flows.report.figures import counted, disclaimer
-from flows.report.leaderboard import evaluation_ids, named_sets
-from flows.report.pairs import pair_rows, summary_rows
-from flows.report.typed_rows import leaderboard_rows
+from flows.report.page import place_of_report
+from flows.report.rows import studied
 from flows.selection import (
     EVERYTHING,
     Narrowing,
@@ -321,26 +319,20 @@ def _report(
 def print_results(console: Console, study: str, ids: Collection[str]) -> None:
     """Print the answer that the evaluations `ids` of a study give, and where the rest is."""
     bring_up_to_date()
-    board = leaderboard_rows(ids)
-    if not board:
+    studies = studied(study, only=ids)
+    if not studies:
         print_line(console, NOTHING)
         return
 
-    # Those of the study, since this sweep may have run a part of it.
-    recipes = summary_rows(evaluation_ids(study) or None)
-    print_answer(console, answer(board, pair_rows(ids), recipes, claim_of(study)))
-    for name, part in named_sets(board):
-        print_overview(console, part, MOST_LINES, set_name=name)
-
-    print_line(console, "For more:")
-    print_line(console, f"  triage compare {study} --all  # rules, calibration, changed decisions")
+    print_answer(console, answer(studies[0]), shown_first(console, studies[0]))
     # The first model stands for all.
-    if model := next((row.cell_id for row in board if row.recipe_kind != "baseline"), None):
-        print_line(console, f"  triage gates {model}  # one experiment")
+    models = [row.cell_id for row in studies[0].board if not row.is_baseline]
+    of_one = f", triage gates {models[0]}" if models else ""
+    print_line(console, f"For more: triage compare {study} --all{of_one}, triage report --open")
     if line := place_of_report(study):
         print_line(console, line)
 
-    print_line(console, disclaimer({row.set_digest for row in board}))
+    print_line(console, disclaimer({row.set_digest for one in studies for row in one.board}))
 
 
 def print_failures(console: Console, message: str) -> None:

@@ -5,9 +5,11 @@ without a character).
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -41,6 +43,7 @@ Prevalence = Annotated[
     float | None,
     typer.Option(help="restate precision and F2 at this share of emergencies, e.g. 0.1"),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, with all digits")]
 Study = Annotated[
     str | None, typer.Argument(help="name of a study; without it, the study of the last sweep")
 ]
@@ -68,10 +71,22 @@ def print_line(console: Console, text: str, style: str | None = None) -> None:
     console.print(text, style=style, soft_wrap=not console.is_terminal)
 
 
-def print_answer(console: Console, lines: Iterable[str]) -> None:
-    """Print the lines of an answer, each on its own."""
-    for line in lines:
-        print_line(console, line, style="bold")
+def print_json(value: object) -> None:
+    """Print a value of the warehouse as JSON on standard output: a time as text, no figure as null."""
+    text = json.dumps(_without_nan(value), ensure_ascii=False, indent=1, default=str)
+    # Of control characters json escapes those below 32 alone; a terminal obeys others, too.
+    print(text.translate(ESCAPED_IN_JSON))
+
+
+def _without_nan(value: object) -> object:
+    match value:
+        case dict():
+            return {str(key): _without_nan(entry) for key, entry in value.items()}
+        case list() | tuple():
+            return [_without_nan(entry) for entry in value]
+        case float():
+            return value if math.isfinite(value) else None
+    return value
 
 
 def load_what_waits() -> None:

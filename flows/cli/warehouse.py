@@ -4,8 +4,10 @@ list its studies, or forget one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +15,12 @@ from flows.cli.terminal import console, errors, load_what_waits, print_line, ref
 from flows.report.figures import counted
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
+
+if TYPE_CHECKING:
+    from flows.report.rows import Row
+    from flows.report.table import Table
+
+NONE = "-"
 
 warehouse = typer.Typer(
     no_args_is_help=True,
@@ -116,14 +124,8 @@ def studies(
     second: Annotated[str | None, typer.Argument(help="the other study")] = None,
 ) -> None:
     """List the studies, that of the last sweep first; or show two of them side by side."""
-    from flows.report.leaderboard import (
-        EARLIER,
-        find_study,
-        side_by_side,
-        studies_table,
-        study_rows,
-    )
-    from flows.report.table import print_narrow, print_table
+    from flows.report.rows import EARLIER, study_rows
+    from flows.report.table import print_table
 
     refresh_warehouse()
     if first is None:
@@ -148,14 +150,11 @@ def studies(
     if first == second:
         raise BadInput(f"Both names are {first!r}; name two studies.")
 
-    first_study = find_study(first)
-    second_study = find_study(second)
-    assert first_study and second_study, "a name that is unknown is refused"
-    table = side_by_side(first_study, second_study)
+    table = side_by_side((first, second))
     if not len(table):
         print_line(console, f"Neither {first} nor {second} holds a finished experiment yet.")
         return
-    print_narrow(console, table, len(table))
+    print_table(console, table)
 
 
 @warehouse.command()
@@ -166,7 +165,7 @@ def forget(
     ] = False,
 ) -> None:
     """Forget a study: its results, unless another study holds them too. Adapters stay."""
-    from flows.report.leaderboard import find_study
+    from flows.report.rows import find_study
     from warehouse.connect import loading_waits
     from warehouse.forget import forget, what_would_be_forgotten
 
@@ -205,3 +204,81 @@ def forget(
 
 def _was(count: int) -> str:
     return "was" if count == 1 else "were"
+
+
+def studies_table(rows: Sequence[Row]) -> Table:
+    """One row per study."""
+    from flows.report.table import Table
+
+    records = [
+        {
+            "study": row.study,
+            "cases": NONE if row.dataset is None else f"{row.dataset} {row.dataset_digest}",
+            "train": NONE if row.train_cases is None else str(row.train_cases),
+            "test": NONE if row.test_cases is None else str(row.test_cases),
+            "experiments": str(row.experiments),
+            "evaluations": str(row.evaluations),
+            "sweeps": str(row.sweeps),
+            "first sweep": _minute(row.first_sweep),
+            "last sweep": _minute(row.last_sweep),
+        }
+        for row in rows
+    ]
+    return Table("Studies, the one of the last sweep first", records)
+
+
+def _minute(time: datetime | None) -> str:
+    return NONE if time is None else f"{time:%Y-%m-%d %H:%M}"
+
+
+def side_by_side(names: Sequence[str]) -> Table:
+    """One row per experiment of either study, on the test set that each judged last.
+
+    Differences have no interval here: only two evaluations of the same cases could be paired.
+    """
+    from flows.report.figures import interval, listed_name
+    from flows.report.models import gates_of, rules_note
+    from flows.report.rows import studied
+    from flows.report.table import Table
+
+    boards: list[dict[tuple[str, bool], Row]] = []
+    titles = []
+    notes = []
+    for name in names:
+        study = next(iter(studied(name)), None)
+        boards.append(
+            {(row.cell_id, row.random_weights): row for row in study.models} if study else {}
+        )
+        title = f"{name}: no finished experiment"
+        if study:
+            row = study.board[0]
+            dataset = f" of dataset {row.dataset_digest}" if row.dataset_digest else ""
+            title = f"{name}: {row.cases} test cases{dataset}"
+            notes.append(rules_note(study.board))
+        titles.append(title)
+
+    records = []
+    for key in boards[0] | boards[1]:
+        pair = [board.get(key) for board in boards]
+        record = {"experiment": next(listed_name(one) for one in pair if one is not None)}
+        for title, metric in (("accuracy", "accuracy"), ("ED recall", "ed_recall"), ("gates", "")):
+            for name, one in zip(names, pair, strict=True):
+                cell = NONE
+                if one is not None:
+                    cell = interval(one, metric) if metric else gates_of(one)
+                record[f"{title}\n{name}"] = cell
+        records.append(record | {"the two": _relation(*pair)})
+    return Table("; ".join(titles), records, '"FROM leaderboard"').noted(*notes)
+
+
+def _relation(first: Row | None, second: Row | None) -> str:
+    """Whether two rows may be compared, in a few words."""
+    if first is None or second is None:
+        return "in one study only"
+    if first.evaluation_id == second.evaluation_id:
+        return "one evaluation, in both"
+    if first.set_digest != second.set_digest:
+        return "on other cases: not comparable"
+    if first.training_id == second.training_id:
+        return "one training, judged otherwise"
+    return "the same cases, other training"

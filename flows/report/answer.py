@@ -1,42 +1,47 @@
-"""The answer to the question of 4 against 8 bits, in a few sentences made from the rows.
+"""The answer to the question of 4 against 8 bits: one sentence, and the primary comparison behind it.
 
-With a primary claim it speaks of that alone; without one, of each recipe whose models learned
-something beside the linear baseline. All else is secondary: figures and intervals, no verdict.
+With a primary claim it is that of the study; without one, that of the recipe of most seeds whose
+models learned something beside the linear baseline. All else is secondary: figures and intervals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from flows.report.figures import (
-    baseline_name,
-    counted,
-    in_points,
+from flows.report.figures import baseline_name, counted, in_points, percent
+from flows.report.rows import (
+    COMMON_RULES,
+    THRESHOLD,
+    Row,
+    Study,
+    grouped,
     is_number,
-    percent,
+    only_random_weights,
+    rows_of,
 )
-from flows.report.leaderboard import ALL_RANDOM, by_test_set, only_random_weights
-from flows.report.pairs import NO_PAIR, NOT_MEASURABLE, pairs_on
-from flows.report.rules import COMMON_RULES, THRESHOLD, by_common_rules, cheap_baseline
-from flows.report.typed_rows import Board, Row, grouped, rows_of
 from tasks.judging.point_metrics import ED_AUROC
 from tasks.precisions import UNPACKED
 from warehouse.comparison.crossed import (
     CANNOT_CONCLUDE,
     LOWER_IS_BETTER,
     MARGIN,
+    NOT_WORSE,
     WITHIN,
+    WORSE,
     in_words,
 )
-from warehouse.connect import listed, quoted, reading
+from warehouse.connect import listed, reading
 
-NO_PAIR_HERE = (
-    f"{NO_PAIR} on the test cases that were judged last; it takes both widths judged on them"
+ALL_RANDOM = "All weights are random: the figures show that every stage runs, no more."
+NO_PAIR = (
+    "Nothing can be said about 4 bits against 8 bits: no model was trained and judged at both on "
+    "these test cases."
 )
 NO_MODELS = (
-    "4 bits against 8 bits: no pair of trained models yet on these test cases, so that nothing "
-    "follows about accuracy."
+    "Nothing can be said about 4 bits against 8 bits: no trained model was judged at both on these "
+    "test cases."
 )
 NAMES = {
     "accuracy": "accuracy",
@@ -46,60 +51,66 @@ NAMES = {
     "ed_f2": "ED F2 by each model's threshold",
     "over_triage": "over-triage by each model's threshold",
 }
-FIGURES = ("accuracy", "ed_recall")  # of which the answer speaks without a claim
+# What a verdict means for emergencies; other figures have the words of the verdict alone.
+EMERGENCIES = {
+    CANNOT_CONCLUDE: "Cannot tell whether {side} miss more emergencies than {reference}",
+    WITHIN: "{side} miss as many emergencies as {reference}, within {margin}",
+    NOT_WORSE: "{side} do not miss more emergencies than {reference} by {margin}",
+    WORSE: "{side} miss more emergencies than {reference}, by more than {margin}",
+}
+FIGURES = (
+    "ed_recall",
+    "accuracy",
+)  # of which the answer speaks without a claim, the first one first
 AGAINST_BASELINE = ("macro_f1", "over_triage")
 SIDES = ("4bit", "8bit")
-MOST_RECIPES = 3  # that have sentences of their own
-MOST_OTHERS = 4  # that one sentence names
+NOT_MEASURABLE = "not measurable on this backend"
 Figures = dict[str, Row]  # rows of differences by metric, each by its rule of COMMON_RULES
 
 
-def claim_of(study: str | None) -> Row | None:
-    """The primary claim of a study, a row of `primary_claim`."""
-    rows = rows_of(f"primary_claim WHERE study = {quoted(study)}") if study else []
-    return next(iter(rows), None)
+@dataclass(frozen=True)
+class Primary:
+    """The comparison that the answer is about: side minus reference in one metric.
 
-
-def answer(
-    board: Board, pairs: Collection[Row], recipes: Collection[Row], claim: Row | None = None
-) -> list[str]:
-    """Sentences, the answer first; the last line is about bytes, gates, memory and time.
-
-    `recipes`: rows of quantization_summary. Of several test sets, that of the latest evaluations
-    counts, the first of `board`: every sentence is about its cases.
+    `row`: its difference with interval, margin and verdict; `seeds`: the difference of each training.
     """
-    first_set = next(iter(by_test_set(board)), [])
-    pairs_here = pairs_on(first_set, pairs)
+
+    name: str
+    sides: Sequence[str]
+    row: Row
+    seeds: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`sentence` answers; `details` say what it rests on, and what else was compared."""
+
+    sentence: str
+    details: list[str] = field(default_factory=list)
+    primary: Primary | None = None
+
+
+def answer(study: Study) -> Answer:
+    """The answer that a study gives on its test set."""
     found = [
         by_metric(rows)
-        for rows in grouped(recipes, lambda row: (row.set_digest, row.seed_group)).values()
-        if rows[0].evaluation_set == "test"
-        and rows[0].set_digest in {row.set_digest for row in first_set}
-        and not rows[0].random_weights
+        for rows in grouped(study.recipes, lambda row: row.seed_group).values()
+        if not rows[0].random_weights
     ]
-    if only_random_weights(first_set):
-        lines = [ALL_RANDOM]
-    elif claim is not None:
-        lines = _of_claim(claim, first_set)
-    elif not pairs_here:
-        lines = [f"4 bits against 8 bits: {NO_PAIR_HERE if pairs else NO_PAIR}."]
+    if only_random_weights(study.board):
+        given = Answer(ALL_RANDOM)
+    elif study.claim is not None:
+        given = _of_claim(study.claim, study)
+    elif not study.pairs:
+        given = Answer(NO_PAIR)
     elif not found:
-        lines = [NO_MODELS]
+        given = Answer(NO_MODELS)
     else:
-        lines = _of_recipes(found, pairs_here, _baseline_on(first_set))
+        given = _of_recipes(found, study)
 
-    rest = [*_bytes(pairs_here), *_gates(first_set), *_resources(pairs_here)]
-    return [*lines, " ".join(rest)] if rest else lines
-
-
-def _baseline_on(board: Board) -> Row | None:
-    """The linear baseline on these cases, whichever study fitted it, as in quantization_summary."""
-    digests = listed({row.set_digest for row in board})
-    rows = rows_of(
-        f"evaluation_summary WHERE evaluation_set = 'test' AND set_digest IN {digests} "
-        "AND recipe IN ('linear', 'tfidf_lr') ORDER BY created_at, evaluation_id"
-    )
-    return cheap_baseline(by_common_rules(rows))
+    rest = [*_bytes(study.pairs), *_resources(study.pairs)]
+    details = [*given.details, *([" ".join(rest)] if rest else [])]
+    return Answer(" ".join([given.sentence, *_gates(study.board)]), details, given.primary)
 
 
 def by_metric(rows: Collection[Row]) -> Figures:
@@ -110,41 +121,65 @@ def by_metric(rows: Collection[Row]) -> Figures:
 # --- Without a claim --------------------------------------------------------------------------------
 
 
-def _of_recipes(found: list[Figures], pairs: Collection[Row], baseline: Row | None) -> list[str]:
-    """Recipes that learned something, those of most seeds first; then the others, without a verdict."""
+def _of_recipes(found: list[Figures], study: Study) -> Answer:
+    """The recipe of most seeds that learned something; of the others the table of recipes speaks."""
     found.sort(key=lambda figures: -figures["accuracy"].seeds)
     learned = [figures for figures in found if figures["accuracy"].qualifies]
-    others = [figures for figures in found if not figures["accuracy"].qualifies]
+    baseline = study.baseline
     why = "a model gains less than half of what the linear baseline gains over a constant answer"
     if baseline is None:
         why = "no linear baseline says how much there is to learn"
 
     lines = []
-    for figures in learned[:MOST_RECIPES]:
-        lines.append(_sentence(figures["accuracy"], _recipe(figures)))
-        lines.append(_short(figures["ed_recall"]))
-        if baseline is not None:
-            lines.append(_against(baseline, figures["accuracy"], pairs))
-    if not learned:
-        rows = [figures[metric] for figures in found for metric in FIGURES]
-        row = max(rows, key=lambda row: abs(row.difference or 0))
-        lines.append(
-            f"4 bits against 8 bits: nothing can be said, since {why} in every pair; the largest "
-            f"difference is {_points(row, ' points')} in {NAMES[row.metric]} ({row.base_model} {row.recipe})."
-        )
+    if baseline is not None:
+        lines = [_against(baseline, figures["accuracy"], study.pairs) for figures in learned]
+    if others := len(found) - len(learned):
+        lines.append(f"{counted(others, 'recipe')} without a verdict, since {why}.")
+    lines.append(_about_intervals([figures["accuracy"] for figures in found]))
 
-    if (left := len(learned) - MOST_RECIPES) > 0:
-        lines.append(f"{counted(left, 'more recipe')}: see the table of recipes.")
-    if others:
-        named = [
-            f"{_recipe(figures)} {' and '.join(_points(figures[metric]) for metric in FIGURES)}"
-            for figures in others[:MOST_OTHERS]
-        ]
-        if (left := len(others) - MOST_OTHERS) > 0:
-            named.append(f"and {left} more")
-        reason = f", since {why}" if learned else ""
-        lines.append(f"Without a verdict{reason} (accuracy and ED recall): {'; '.join(named)}.")
-    return [*lines, _about_intervals([figures["accuracy"] for figures in found])]
+    figures = (learned or found)[0]
+    row = figures[FIGURES[0]]
+    pairs = {
+        pair.seed: (pair.evaluation_4bit, pair.evaluation_8bit)
+        for pair in study.pairs
+        if (pair.base_model, pair.recipe) == (row.base_model, row.recipe)
+        and not pair.random_weights
+    }
+    primary = Primary(
+        f"{row.base_model} {row.recipe}", SIDES, row, seed_differences(study, pairs, row.metric)
+    )
+    if learned:
+        about = _recipe(figures)
+        if row.seeds == 1:
+            about += ", so that chance in training is left out"
+        second = figures[FIGURES[1]]
+        also = f"{NAMES[second.metric]} {_points(second)}: {verdict_in_words(second)}"
+        return Answer(_sentence(row, about, also=also), lines, primary)
+
+    row = max(
+        (figures[metric] for figures in found for metric in FIGURES),
+        key=lambda row: abs(row.difference or 0),
+    )
+    sentence = (
+        f"Nothing can be said about 4 bits against 8 bits, since {why} in every pair; the largest "
+        f"difference is {_points(row, ' points')} in {NAMES[row.metric]} ({row.base_model} {row.recipe})."
+    )
+    return Answer(sentence, lines, primary)
+
+
+def seed_differences(
+    study: Study, pairs: dict[int, tuple[str, str]], metric: str
+) -> dict[int, float]:
+    """By seed the difference of two evaluations in a metric, by the rule that all share."""
+    values = {row.evaluation_id: getattr(row, metric) for row in study.models}
+    differences = {
+        seed: (values.get(first), values.get(second)) for seed, (first, second) in pairs.items()
+    }
+    return {
+        seed: first - second
+        for seed, (first, second) in sorted(differences.items())
+        if is_number(first) and is_number(second)
+    }
 
 
 def _recipe(figures: Figures) -> str:
@@ -156,32 +191,42 @@ def _points(row: Row, unit: str = "") -> str:
     return in_points(row.difference, row.low, row.high, unit)
 
 
-def _sentence(row: Row, about: str, sides: Sequence[str] = SIDES) -> str:
-    """`tuned, 3 seeds: 4 bits are not worse by 2 points than 8 bits in accuracy: -0.2 [-0.9, +0.5].`"""
+def _sentence(row: Row, about: str, sides: Sequence[str] = SIDES, also: str = "") -> str:
+    """`4 bits are not worse by 2 points than 8 bits in accuracy: -0.2 points [-0.9, +0.5] (tuned, 3 seeds).`
+
+    `also`: what stands beside the figure.
+    """
     side, reference = map(_bits, sides)
     name = NAMES[row.metric]
     if not is_number(row.difference):
-        return f"{about}: {name} of {side} against {reference}: {row.note}."
+        return (
+            f"Nothing can be said about {side} against {reference} in {name} ({about}): {row.note}."
+        )
 
     verdict, _, needs = in_words(row).partition(": ")
-    if verdict == CANNOT_CONCLUDE:
-        words = f"whether {side} are as good as {reference} in {name} cannot be concluded"
+    if row.metric == "ed_recall":
+        words = EMERGENCIES[row.verdict].format(
+            side=side, reference=reference, margin=f"{100 * row.margin:g} points"
+        )
+        figure = f"ED recall at each model's threshold {_points(row, ' points')}"
+    elif row.verdict == CANNOT_CONCLUDE:
+        words = f"Cannot tell whether {side} are as good as {reference} in {name}"
+        figure = _points(row, " points")
     else:
         than = "of" if row.verdict == WITHIN else "than"
         words = f"{side} are {verdict} {than} {reference} in {name}"
+        figure = _points(row, " points")
     if not is_number(row.low):
         needs = row.note
     elif "more" in needs or "second" in needs:
         needs = f"it would take {needs}"
-    return f"{about}: {words}: {_points(row, ' points')}{f'; {needs}' if needs else ''}."
+    parts = (f"{words}: {figure}", needs, also)
+    return f"{'; '.join(part for part in parts if part)} ({about})."
 
 
-def _short(row: Row) -> str:
-    """`ED recall by each model's threshold -0.3 [-2.2, +1.6]: not worse by 2 points.`"""
-    name = f"{NAMES[row.metric][0].upper()}{NAMES[row.metric][1:]}"
-    if not is_number(row.low):
-        return f"{name} {_points(row)}: {row.note}."
-    return f"{name} {_points(row)}: {in_words(row)}."
+def verdict_in_words(row: Row) -> str:
+    """`not worse by 2 points`, or why there is no verdict."""
+    return in_words(row) if is_number(row.low) else row.note or "no interval"
 
 
 def _bits(precision: str) -> str:
@@ -208,7 +253,8 @@ def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> str:
         standing = " and ".join(dict.fromkeys(map(_standing, rows)))
         parts.append(f"{NAMES[metric]} {' and '.join(map(_points, rows))} ({standing})")
     name = baseline_name(baseline)
-    return f"4 and 8 bits minus {name}: {', '.join(parts)}. {_share(recipe, SIDES[1])}".strip()
+    of_recipe = f"{recipe.base_model} {recipe.recipe} at 4 and 8 bits minus {name}"
+    return f"{of_recipe}: {', '.join(parts)}. {_share(recipe, SIDES[1])}".strip()
 
 
 def _standing(row: Row) -> str:
@@ -247,38 +293,47 @@ def _compared(
 # --- With a claim -----------------------------------------------------------------------------------
 
 
-def _of_claim(claim: Row, board: Board) -> list[str]:
-    """A sentence for each of its figures, with the margin beside what is gained over the baseline."""
+def _of_claim(claim: Row, study: Study) -> Answer:
+    """A sentence for each of its figures; the margin beside what is gained over the baseline follows."""
     sides = (claim.side, claim.reference)
     about = f"{claim.base_model} {claim.recipe}"
     when = f"{claim.registered_at:%Y-%m-%d}"
     fixed = f"This is the study's primary claim, fixed on {when} before its first result."
     if claim.changed_after_results:
         fixed = f"This claim was made or changed on {when}, after results existed: not beforehand."
-    pairs = _claimed_pairs(claim, board)
+    pairs = _claimed_pairs(claim, study.board)
     if not pairs:
-        none = "the study's primary claim has no result on these cases yet"
-        return [f"{about}, {' against '.join(map(_bits, sides))}: {none}.", fixed]
+        against = " against ".join(map(_bits, sides))
+        sentence = (
+            f"Nothing can be said about {against} yet: the study's primary claim, about {about}, "
+            "has no result on these cases."
+        )
+        return Answer(sentence, [fixed])
 
     compared = _compared(pairs.values(), NAMES, claim.margin)
-    of_baseline = _baseline_on(board)
     lines = []
+    sentences = []
     for metric in claim.figures:
         row = compared[metric]
-        row.linear_value = getattr(of_baseline, metric, None)
+        row.linear_value = getattr(study.baseline, metric, None)
         gain = (row.value_8bit or 0) - (row.linear_value or 0)
         gain *= -1 if metric in LOWER_IS_BETTER else 1
         row.margin_share = row.margin / gain if gain > 0 else None
         units = counted(row.groups, "group") if row.groups else counted(row.cases, "case")
         of = f"{about}, {counted(row.seeds, 'training')} a side, {units}"
-        lines.append(f"{_sentence(row, of, sides)} {_share(row, claim.reference)}".strip())
+        sentences.append(_sentence(row, of, sides))
+        lines.append(_share(row, claim.reference))
 
     if missing := [str(seed) for seed in claim.seeds if seed not in pairs]:
         fixed += f" Seeds {', '.join(missing)} are missing: it is not complete yet."
-    return [*lines, fixed, _about_intervals(compared.values())]
+    first = claim.figures[0]
+    seeds = seed_differences(study, pairs, first)
+    primary = Primary(about, sides, compared[first], seeds)
+    details = [*filter(None, lines), fixed, _about_intervals(compared.values())]
+    return Answer(" ".join(sentences), details, primary)
 
 
-def _claimed_pairs(claim: Row, board: Board) -> dict[int, tuple[str, str]]:
+def _claimed_pairs(claim: Row, board: Collection[Row]) -> dict[int, tuple[str, str]]:
     """By seed, the evaluations of both sides. A side that was not trained has the adapters of the
     reference, moved.
     """
@@ -314,15 +369,7 @@ def _about_intervals(rows: Collection[Row]) -> str:
     return f"Points of a hundred, with 95 % intervals over {over}; left out: {left_out}."
 
 
-def _bytes(pairs: Collection[Row]) -> list[str]:
-    ratios = sorted(pair.stored_bytes_4bit / pair.stored_bytes_8bit for pair in pairs)
-    if not ratios:
-        return []
-    ends = dict.fromkeys(f"x{ratio:.2f}" for ratio in (ratios[0], ratios[-1]))
-    return [f"4 bits take {' to '.join(ends)} of the bytes of 8."]
-
-
-def _gates(board: Board) -> list[str]:
+def _gates(board: Collection[Row]) -> list[str]:
     """How many trained models pass; never the best of them as if it were the only one."""
     verdicts = [row.verdict for row in board if row.is_trained]
     if not verdicts:
@@ -331,14 +378,28 @@ def _gates(board: Board) -> list[str]:
     passing = verdicts.count("passes_gates")
     provisional = verdicts.count("provisional")
     more = f", {provisional} provisionally" if provisional else ""
-    models = counted(len(verdicts), "trained model")
-    return [f"Gates: {passing} of {models} pass{'es' if passing == 1 else ''}{more}."]
+    if len(verdicts) == 1:
+        passes = "passes" if passing else "does not pass"
+        return [f"The one trained model {passes} the safety gates{more}."]
+    models = f"{passing or 'None'} of {len(verdicts)} trained models"
+    return [f"{models} pass{'' if passing > 1 else 'es'} the safety gates{more}."]
+
+
+def _bytes(pairs: Collection[Row]) -> list[str]:
+    ratios = sorted(pair.stored_bytes_4bit / pair.stored_bytes_8bit for pair in pairs)
+    if not ratios:
+        return []
+    ends = dict.fromkeys(f"x{ratio:.2f}" for ratio in (ratios[0], ratios[-1]))
+    return [f"4 bits take {' to '.join(ends)} of the bytes of 8."]
 
 
 def _resources(pairs: Collection[Row]) -> list[str]:
     """Memory, where it could be measured."""
     if pairs and all(pair.resources == NOT_MEASURABLE for pair in pairs):
-        return [f"Memory and time are {NOT_MEASURABLE}."]
+        return [
+            "Memory and speed of 4 against 8 bits cannot be compared on this backend, which "
+            "computes both in float32."
+        ]
 
     ratios = [
         pair.peak_memory_bytes_4bit / pair.peak_memory_bytes_8bit

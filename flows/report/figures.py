@@ -1,13 +1,13 @@
-"""Figures, names and verdicts as every table prints them, and the note below every comparison."""
+"""Figures, names and verdicts as every table and chart has them, and the note below a comparison."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
+from datetime import datetime
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any
 
-from flows.report.typed_rows import Row, rows_of
+from flows.report.rows import Row, interval_of, is_number, rows_of
 from tasks.bundle.bundle import NOT_A_DEVICE, SYNTHETIC
 from tasks.bundle.bundle import gate_figure as gate_figure
 from tasks.corpus.manifest import embedded_digests
@@ -15,10 +15,7 @@ from tasks.runtime.home import home
 from tasks.spec import EMBEDDED_EVALUATION_SETS, GATE_THRESHOLDS
 from warehouse.connect import listed, warehouse_path
 
-
-def is_number(value: float | None) -> TypeGuard[float]:
-    """Whether there is a figure: neither NULL nor NaN."""
-    return value is not None and not math.isnan(value)
+ED_RECALL = GATE_THRESHOLDS["ed_recall"]
 
 
 def figure(
@@ -28,14 +25,12 @@ def figure(
     *,
     digits: int = 3,
     sign: bool = False,
-    below: bool = False,
     gate: float | None = None,
 ) -> str:
     """A figure with its 95 % interval, `0.912 [0.871, 0.944]`, or the figure alone; `n/a` if there
     is none.
 
-    `below` puts the interval on a second line, for tables with many columns. `gate`: a number has
-    more digits where `digits` would round it to this threshold or beyond.
+    `gate`: a number has more digits where `digits` would round it to this threshold or beyond.
     """
     form = f"{'+' if sign else ''}.{digits}f"
     texts = [
@@ -47,23 +42,51 @@ def figure(
         return "n/a"
     if len(texts) < 3:
         return texts[0]
-    return f"{texts[0]}{chr(10) if below else ' '}[{texts[1]}, {texts[2]}]"
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
-ed_recall_figure = partial(figure, gate=GATE_THRESHOLDS["ed_recall"])
+ed_recall_figure = partial(figure, gate=ED_RECALL)
 
 
-def interval(row: Row, name: str, digits: int = 3, below: bool = False) -> str:
+def interval(row: Row, name: str, digits: int = 3) -> str:
     """The `figure` of the column `name` of a row with its interval, e.g. `ed_recall_low`."""
-    gate = GATE_THRESHOLDS["ed_recall"] if name == "ed_recall" else None
-    numbers = (getattr(row, column) for column in (name, f"{name}_low", f"{name}_high"))
-    return figure(*numbers, digits=digits, below=below, gate=gate)
+    gate = ED_RECALL if name == "ed_recall" else None
+    return figure(*interval_of(row, name), digits=digits, gate=gate)
 
 
-def difference(row: Row, name: str) -> str:
-    """The difference of a pair in the figure `name`, its interval below it."""
-    numbers = (getattr(row, f"{name}_{part}") for part in ("diff", "low", "high"))
-    return figure(*numbers, sign=True, below=True)
+def in_percent(row: Row, name: str, digits: int) -> str:
+    """The same in percent, as short as a narrow terminal needs it: `93 [86, 97]`."""
+    values = [100 * value if is_number(value) else None for value in interval_of(row, name)]
+    text = figure(*values, digits=digits, gate=100 * ED_RECALL if name == "ed_recall" else None)
+    return text if digits else text.replace(", ", ",")
+
+
+def cells(row: Row, *columns: str, digits: int = 3) -> dict[str, str]:
+    """Columns of a row below their headings: a figure with its interval, a count, a time or words.
+
+    Beside `accuracy_diff`, a difference, `accuracy_low` and `accuracy_high` are its interval.
+    """
+    record = {}
+    for column in columns:
+        stem = column.removesuffix("_diff")
+        value = getattr(row, column)
+        ends = (getattr(row, f"{stem}_{end}", None) for end in ("low", "high"))
+        match value:
+            case float():
+                gate = ED_RECALL if column == "ed_recall" else None
+                text = figure(value, *ends, digits=digits, sign=stem != column, gate=gate)
+            case datetime():
+                text = f"{value:%Y-%m-%d %H:%M:%S}"
+            case _:
+                text = "n/a" if value is None else str(value).replace("_", " ")
+        record[heading(stem)] = text
+    return record
+
+
+def heading(column: str) -> str:
+    """The heading of a column: `ED recall` for ed_recall."""
+    words = HEADINGS.get(column, column.replace("_", " "))
+    return f"ED{words[2:]}" if words.startswith("ed ") else words
 
 
 def points(difference: float) -> str:
@@ -102,20 +125,6 @@ def metric_cell(metric: Row | None, missing: str = "n/a", digits: int = 3) -> st
     return figure(metric.value, metric.low, metric.high, digits=digits)
 
 
-def stacked(head: dict[str, str], records: list[dict[str, str]]) -> dict[str, str]:
-    """One row of a table from several records, one below the other; `head`'s cells stand once.
-
-    Where a cell has several lines, the other columns of that record wait for it.
-    """
-    columns: dict[str, list[str]] = {name: [] for record in records[:1] for name in record}
-    for record in records:
-        lines = {name: text.split("\n") for name, text in record.items()}
-        height = max(len(cell) for cell in lines.values())
-        for name, cell in lines.items():
-            columns[name] += cell + [""] * (height - len(cell))
-    return head | {name: "\n".join(lines).rstrip("\n") for name, lines in columns.items()}
-
-
 def clock(seconds: float) -> str:
     """Seconds as people read them: 45 s, 12 min, 3.4 h."""
     if seconds < 90:
@@ -138,10 +147,22 @@ def file_size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
-def megabytes(count: float | None) -> str:
-    return f"{count / 1e6:.0f}" if is_number(count) else "n/a"
+def megabytes(count: float | None, digits: int = 1) -> str:
+    return f"{count / 1e6:.{digits}f}" if is_number(count) else "n/a"
 
 
+HEADINGS = {
+    "macro_f1": "macro-F1",
+    "ed_f2": "ED F2",
+    "over_triage": "over-triage",
+    "under_triage": "under-triage",
+    "ed_auroc": "ED AUROC",
+    "mean_p_ed": "mean p(ED)",
+    "brier": "Brier",
+    "ed_brier": "Brier of ED",
+    "ece": "ECE",
+    "ed_ece": "ECE of ED",
+}
 RANDOM = " (random weights)"  # behind the name of whatever was measured with them
 # Baselines without a language model. A recipe may be named `baseline` too, so the word is avoided.
 BASELINES = {
@@ -150,7 +171,6 @@ BASELINES = {
     "linear": "linear model\n(words, characters)",
     "tfidf_lr": "bag of words\n(TF-IDF, LR)",
 }
-CONSTANT_ANSWERS = ("always_gp", "always_ed")
 UNTUNED = (
     "zero_shot"  # the recipe of an untuned model; a prompt that is not the default one follows
 )
@@ -188,19 +208,17 @@ def recipe_name(recipe: str, seed: int) -> str:
     return f"untuned (zero-shot, {prompt})" if prompt else "untuned (zero-shot)"
 
 
-def pair_name(row: Row, marked: bool = True) -> str:
-    """The name of what differs in precision alone: base model, recipe and seed.
-
-    `marked`: it says where weights are random.
-    """
-    name = f"{row.base_model} {recipe_name(row.recipe, row.seed)}"
-    return f"{name}{random_mark(row)}" if marked else name
+def pair_name(row: Row) -> str:
+    """The name of what differs in precision alone: base model, recipe and seed."""
+    return f"{row.base_model} {recipe_name(row.recipe, row.seed)}{random_mark(row)}"
 
 
 def on_cases(row: Row) -> str:
-    """The name of an evaluation: the experiment, and below it the cases that it was judged on."""
-    set_name = "" if row.evaluation_set == "test" else f"{row.evaluation_set}: "
-    return f"{listed_name(row)}\n{set_name}{row.cases} cases, {percent(row.ed_prevalence)} ED"
+    """The name of an evaluation; on a further set with its cases."""
+    if row.evaluation_set == "test":
+        return listed_name(row)
+    cases = f"{row.cases} cases, {percent(row.ed_prevalence)} ED"
+    return f"{listed_name(row)} on {row.evaluation_set} ({cases})"
 
 
 def random_mark(row: Any) -> str:
@@ -213,26 +231,31 @@ def verdict(row: Any) -> str:
     if row.verdict != "unsafe" or row.ed_prevalence is None or 0 < row.ed_prevalence < 1:
         return str(row.verdict)
     if row.ed_prevalence == 0:
-        return "not judged:\nno ED case"
+        return "not judged: no ED case"
 
-    passes = row.ed_recall is not None and row.ed_recall >= GATE_THRESHOLDS["ed_recall"]
-    return "not judged:\nemergencies only" if passes else "unsafe"
+    passes = row.ed_recall is not None and row.ed_recall >= ED_RECALL
+    return "not judged: emergencies only" if passes else "unsafe"
+
+
+def is_synthetic(set_digests: Collection[str]) -> bool:
+    """Whether some of these sets hold embedded cases, by the data of this home or by the warehouse."""
+    judged = set(set_digests)
+    if judged & embedded_digests(home()):
+        return True
+    if not warehouse_path().exists():
+        return False
+    # Results may come from another home, and a home's data may be removed. A further set is known
+    # by its name alone, since what a row says is about the four own sets.
+    return bool(
+        rows_of(
+            "dataset_set JOIN dataset USING (dataset_id) WHERE "
+            f"set_digest IN {listed(judged)} AND "
+            f"if(is_further, name IN {listed(EMBEDDED_EVALUATION_SETS)}, is_embedded)"
+        )
+    )
 
 
 def disclaimer(set_digests: Collection[str]) -> str:
-    """One sentence about evaluations on these sets; it speaks of synthetic cases only where some
-    are embedded ones, by the data of this home or by the warehouse.
-    """
-    judged = set(set_digests)
-    is_synthetic = bool(judged & embedded_digests(home()))
-    if not is_synthetic and warehouse_path().exists():
-        # Results may come from another home, and a home's data may be removed. A further set is
-        # known by its name alone, since what a row says is about the four own sets.
-        is_synthetic = bool(
-            rows_of(
-                "dataset_set JOIN dataset USING (dataset_id) WHERE "
-                f"set_digest IN {listed(judged)} AND "
-                f"if(is_further, name IN {listed(EMBEDDED_EVALUATION_SETS)}, is_embedded)"
-            )
-        )
-    return f"{NOT_A_DEVICE}; {SYNTHETIC}." if is_synthetic else f"{NOT_A_DEVICE}."
+    """One sentence about evaluations on these sets."""
+    synthetic = is_synthetic(set_digests)
+    return f"{NOT_A_DEVICE}; {SYNTHETIC}." if synthetic else f"{NOT_A_DEVICE}."

@@ -1,320 +1,241 @@
-"""Tables as rows of text: on the terminal, narrowed to its columns, condensed."""
+"""What a report is made of: tables and charts as data, sections that hold them, and tables on the
+terminal and as Markdown. charts.py draws charts; page.py makes HTML of both.
+"""
 
 from __future__ import annotations
 
 import re
-import textwrap
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import zip_longest
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import rich.table
 from rich.console import Console
-from rich.padding import Padding
 
 from flows.report.figures import counted
+from flows.report.rows import Interval
 
-MOST_ON_SIDE = 4  # rows; more than that are not turned on their side
-LEAST_COLUMNS = 5  # of an overview, which 80 characters hold
-LABELS = ("rule", "truly", "score")  # columns that name each line of a row of several lines
-WITHOUT_FIGURE = ("n/a", "not available")
-REASON = re.compile("(?:n/a|not available): (.*)")
-MOST_NAMES = 4
-WIDEST = 40  # characters of a cell's line; longer sentences are wrapped
-INDENT = 2
+Record = dict[str, str]
+Mark = dict[str, Any]
+
+REASON = re.compile(r"(?:n/a|NOT AVAILABLE): (.+)", re.IGNORECASE | re.DOTALL)
+MOST_IN_ALT = 4  # figures that an alternative text repeats
+NO_ROWS = "No rows yet."
 
 
 @dataclass(frozen=True)
-class ReportTable:
-    """A titled table: a row of texts per record; a cell may have several lines."""
+class Table:
+    """A titled table: a text for each column of each record, all of which have the same columns.
+
+    `query`: what `triage sql` takes to print every row; `notes`: sentences about all of it; `names`:
+    how many columns name a row.
+    """
 
     title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    query: str = ""  # what `triage sql` takes to print every row
-
-    @classmethod
-    def of(cls, title: str, records: Sequence[dict[str, str]], query: str = "") -> ReportTable:
-        """A table of records that all have the same keys."""
-        columns = tuple(records[0]) if records else ()
-        rows = tuple(tuple(record.values()) for record in records)
-        return cls(title, columns, rows, query)
+    records: Sequence[Record]
+    query: str = ""
+    notes: tuple[str, ...] = ()
+    names: int = 1
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.records)
 
     def __getitem__(self, column: str) -> list[str]:
         """The cells of a column, row by row."""
-        place = self.columns.index(column)
-        return [row[place] for row in self.rows]
+        return [record[column] for record in self.records]
 
     @property
-    def names(self) -> list[str]:
-        """The columns, each on one line."""
-        return [name.replace("-\n", "").replace("\n", " ") for name in self.columns]
+    def columns(self) -> list[str]:
+        return list(self.records[0]) if self.records else []
 
-    @property
-    def widths(self) -> list[int]:
-        """Characters that each column needs."""
-        columns = zip(self.columns, *self.rows, strict=True)
-        return [
-            max(len(line) for text in column for line in text.split("\n")) for column in columns
+    def noted(self, *notes: str | None) -> Table:
+        """The same table with further notes, each once."""
+        return replace(self, notes=tuple(dict.fromkeys([*self.notes, *filter(None, notes)])))
+
+    def with_reasons_once(self) -> Table:
+        """The same table with `n/a` for `n/a: why`; each reason is a note."""
+        reasons: Counter[tuple[str, str]] = Counter()
+        records = []
+        for record in self.records:
+            short = {}
+            for column, text in record.items():
+                if found := REASON.fullmatch(text):
+                    reasons[one_line(column), one_line(found[1])] += 1
+                    text = "n/a"
+                short[column] = text
+            records.append(short)
+
+        columns_of: dict[tuple[str, int], list[str]] = {}
+        for (column, reason), count in reasons.items():
+            columns_of.setdefault((reason, count), []).append(column)
+        notes = [
+            f"n/a ({', '.join(columns)}, {counted(count, 'row')}): {reason}"
+            for (reason, count), columns in columns_of.items()
         ]
+        return replace(self, records=records).noted(*notes)
 
-    @property
-    def label(self) -> int | None:
-        """The place of the column that names each line of a row."""
-        return next((place for place, name in enumerate(self.columns) if name in LABELS), None)
-
-    def records(self) -> list[dict[str, str]]:
-        """A dict per row."""
-        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
-
-    def part(self, places: Sequence[int]) -> ReportTable:
-        """The columns at `places`."""
-        columns = tuple(self.columns[place] for place in places)
-        rows = tuple(tuple(row[place] for place in places) for row in self.rows)
-        return replace(self, columns=columns, rows=rows)
-
-    def fitting(self, width: int, at_least: int = LEAST_COLUMNS) -> ReportTable:
-        """The first columns that `width` characters hold without lines between them, and
-        `at_least` so many.
-        """
-        widths = self.widths
-        count = at_least
-        while count < len(widths) and sum(widths[: count + 1]) + count <= width:
-            count += 1
-        return self.part(range(min(count, len(widths))))
-
-    def without(self, words: str) -> ReportTable:
-        """The same table without `words` in its cells."""
-        rows = tuple(tuple(text.replace(words, "") for text in row) for row in self.rows)
-        return replace(self, rows=rows)
-
-    def noted(self, *notes: str | None) -> ReportTable:
-        """The same table with each note once behind its title, after a semicolon."""
-        added = "".join(f"; {note}" for note in dict.fromkeys(notes) if note)
-        return replace(self, title=self.title + added)
+    def without_shared(self) -> Table:
+        """The same table without columns that say the same in each of several rows: a note says it."""
+        if len(self) < 3:
+            return self
+        shared = {
+            column: cells.pop()
+            for column in self.columns[self.names :]
+            if len(cells := set(self[column])) == 1
+        }
+        records = [
+            {column: text for column, text in record.items() if column not in shared}
+            for record in self.records
+        ]
+        said = "; ".join(f"{one_line(column)} {text}" for column, text in shared.items() if text)
+        return replace(self, records=records).noted(f"in every row: {said}" if said else None)
 
 
-def print_table(console: Console, table: ReportTable) -> None:
-    """Print a table; a short one that is too wide is turned on its side, a column for each row."""
-    if table.title:
-        print_title(console, table.title)
-    width_with_lines = sum(table.widths) + 3 * len(table.columns) + 1
-    if width_with_lines > console.width and len(table) <= MOST_ON_SIDE:
-        grid = rich.table.Table(show_header=False)
-        grid.add_column(no_wrap=True)
-        for _ in table.rows:
-            grid.add_column(overflow="fold")
-        for name in table.columns:
-            grid.add_row(name, *table[name])
-    else:
-        grid = rich.table.Table()
-        for name in table.columns:
-            grid.add_column(name, overflow="fold")
-        for row in table.rows:
-            grid.add_row(*row)
+@dataclass(frozen=True)
+class Chart:
+    """A chart as data: its `kind` is a function of charts.py, which takes `marks` and `options`."""
 
-    grid.show_lines = _has_lines(table)
-    console.print(grid)
+    kind: str
+    title: str
+    marks: Sequence[Mark]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def figures(self) -> list[str]:
+        """What stands at each mark, in words: its name, and its figures with their intervals."""
+        texts = []
+        for mark in self.marks:
+            parts = (mark.get(name) for name in ("label", "series", "kind", "decision"))
+            name = " ".join(dict.fromkeys(one_line(str(part)) for part in parts if part))
+            places = [_place(mark, axis) for axis in ("x", "y", "cases") if axis in mark]
+            texts.append(f"{name}: {' at '.join(reversed(places))}")
+        return texts
+
+    def alt(self, heading: str) -> str:
+        """What is read in place of the chart: the first few figures, evenly over its series."""
+        texts = self.figures()
+        some = texts[:: max(1, len(texts) // MOST_IN_ALT)][:MOST_IN_ALT]
+        more = f"; {len(texts)} in all" if len(texts) > len(some) else ""
+        title = f"{heading}, {self.title}" if self.title else heading
+        return f"{title}: {'; '.join(some)}{more}."
+
+    def table(self) -> Table:
+        """Every mark as a row, for those who read and do not look."""
+        texts = (text.rpartition(": ") for text in self.figures())
+        records = [{"mark": name, "figure": figure} for name, _, figure in texts]
+        return Table(self.title, records)
 
 
-def print_lines(console: Console, table: ReportTable) -> None:
-    """Print a table without lines, a line for each row; the first column and the last one give way
-    where the width does not hold them.
+def _place(mark: Mark, axis: str) -> str:
+    ends = (mark[axis], mark.get(f"{axis}_low"), mark.get(f"{axis}_high"))
+    value, *interval = (f"{end:.4g}" for end in ends if end is not None and end == end)
+    return f"{value} [{', '.join(interval)}]" if interval else value
+
+
+@dataclass
+class Section:
+    """A part of the report: charts, and tables with the rows behind them.
+
+    `values` are what its words (words.toml) need; `findings` say how many do what; `commands` give
+    more. `absent` names the words that stand in place of all where there is no table.
     """
-    print_title(console, table.title)
-    grid = _plain_grid()
-    for place, name in enumerate(table.columns):
-        grid.add_column(name, overflow="fold", no_wrap=0 < place < len(table.columns) - 1)
-    for row in table.rows:
-        grid.add_row(*row)
-    console.print(grid)
+
+    tables: list[Table] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    values: dict[str, object] = field(default_factory=dict)
+    absent: str = "missing"
+
+    def draw(self, kind: str, title: str, marks: Sequence[Mark], **options: Any) -> None:
+        """Add a chart; marks without a figure are left out, and a chart without marks too."""
+        shown = [mark for mark in marks if all(mark.get(a, 0) is not None for a in ("x", "y"))]
+        if shown:
+            self.charts.append(Chart(kind, title, shown, options))
 
 
-def _plain_grid(show_header: bool = True) -> rich.table.Table:
-    return rich.table.Table(
-        box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=show_header, header_style="bold"
-    )
+def along(field: str, values: Interval) -> Mark:
+    """The fields of a mark that place a figure and its interval along an axis."""
+    return dict(zip((field, f"{field}_low", f"{field}_high"), values, strict=True))
 
 
-def print_title(console: Console, title: str) -> None:
-    """Print a title as wide as the terminal, however narrow its table is."""
-    _print_text(console, title, style="italic")
+def one_line(text: str) -> str:
+    return " ".join(text.replace("-\n", "").split())
+
+
+# --- Renderers --------------------------------------------------------------------------------------
+
+
+def as_markdown(table: Table) -> str:
+    """A heading, the notes, and the whole table."""
+    table = table.with_reasons_once()
+    parts = [f"# {table.title}", *(f"{note[0].upper()}{note[1:]}." for note in table.notes)]
+    lines = [NO_ROWS]
+    if len(table):
+        cells = [table.columns, *(record.values() for record in table.records)]
+        head, *rows = (f"| {' | '.join(one_line(cell) for cell in line)} |" for line in cells)
+        lines = [head, "|" + "---|" * len(table.columns), *rows]
+    return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def print_table(
+    console: Console, table: Table, most: int | None = None, whole: bool = False
+) -> None:
+    """Print a table without frames, in as many parts as the width needs, each with the columns that
+    name a row; `whole`: in one part, in which names go on in another line. On a terminal its first
+    `most` rows, and the query that has all of them.
+    """
+    table = table.with_reasons_once().without_shared()
+    notes = "".join(f"; {note}" for note in table.notes)
+    if table.title or notes:
+        _print_text(console, f"{table.title}{notes}", style="italic")
+    shown = list(table.records)[:most] if console.is_terminal else list(table.records)
+    for columns in [table.columns] if whole else _parts(table, shown, console.width):
+        _print_part(console, shown, columns, table.names)
+
+    if (hidden := len(table) - len(shown)) > 0:
+        _print_text(console, f"and {counted(hidden, 'more row')}: triage sql {table.query}")
 
 
 def _print_text(console: Console, text: str, style: str | None = None) -> None:
+    """As wide as the terminal, however narrow the table is; a line in a file or a pipe."""
     console.print(text, style=style, soft_wrap=not console.is_terminal)
 
 
-def _has_lines(table: ReportTable) -> bool:
-    return any("\n" in cell for row in table.rows for cell in row)
-
-
-def condensed(table: ReportTable) -> tuple[ReportTable, list[str]]:
-    """The same figures in fewer rows and columns, and the sentences about what is not repeated."""
-    shorter, missing = _without_empty_lines(table)
-    shorter, shared = _without_shared_columns(shorter)
-    shorter, endings = _without_shared_endings(shorter)
-    in_all = [f"In every row: {'; '.join([*endings, *shared])}."] if shared or endings else []
-    return shorter, [*in_all, *missing]
-
-
-def _without_empty_lines(table: ReportTable) -> tuple[ReportTable, list[str]]:
-    """The table without rows that hold no figure; where lines have labels, without such lines. And
-    a sentence for each reason that names them.
-    """
-    label = table.label
-    missing = defaultdict(list)
-    rows = []
-    for short_name, (name, *cells) in zip(_short_names(table), table.rows, strict=True):
-        lines: Sequence[Sequence[str]] = [cells]
-        if label is not None:
-            lines = list(zip_longest(*(cell.split("\n") for cell in cells), fillvalue=""))
-        with_figures = []
-        for line in lines:
-            # Places count the column of names, which `line` is without.
-            texts = [text for place, text in enumerate(line, 1) if place != label]
-            if any(texts) and all(_is_no_figure(text) for text in texts):
-                words = "" if label is None else line[label - 1].removesuffix(" *")
-                reasons = [found[1] for text in texts if (found := REASON.search(_one_line(text)))]
-                missing[words, reasons[0] if reasons else ""].append(short_name)
-            else:
-                with_figures.append(line)
-
-        if with_figures:
-            columns = ("\n".join(texts) for texts in zip(*with_figures, strict=True))
-            rows.append((name, *columns))
-
-    sentences = []
-    for (words, reason), names in missing.items():
-        listed = ", ".join(names[:MOST_NAMES])
-        if len(names) > MOST_NAMES:
-            listed += f" and {len(names) - MOST_NAMES} more"
-        opening = f"Not available, {words}" if words else "Not available"
-        sentences.append(f"{opening}: {listed}{f' ({reason})' if reason else ''}.")
-    return replace(table, rows=tuple(rows)), sentences
-
-
-def _is_no_figure(text: str) -> bool:
-    return not text or text.lower().startswith(WITHOUT_FIGURE)
-
-
-def _short_names(table: ReportTable) -> list[str]:
-    """The first line of each name, or all of them where that line alone says not which row."""
-    names = [row[0] for row in table.rows]
-    first_lines = [name.partition("\n")[0] for name in names]
-    is_clear = len(set(first_lines)) == len(names)
-    return first_lines if is_clear else [_one_line(name) for name in names]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _without_shared_columns(table: ReportTable) -> tuple[ReportTable, list[str]]:
-    """The table without columns that say the same in every row, and what they say."""
-    others = []
-    sentences = []
-    for place, name in enumerate(table.names):
-        cells = {row[place] for row in table.rows}
-        if place == 0 or len(table) < 2 or len(cells) > 1 or place == table.label:
-            others.append(place)
-        elif cell := cells.pop():
-            sentences.append(f"{name} {_one_line(cell)}")
-    return table.part(others), sentences
-
-
-def _without_shared_endings(table: ReportTable) -> tuple[ReportTable, list[str]]:
-    """The table without last lines that are the same in every row of a column, and these lines."""
-    if len(table) < 2:
-        return table, []
-
-    columns = [list(column) for column in zip(*table.rows, strict=True)]
-    sentences = []
-    for place, cells in enumerate(columns if table.label is None else columns[:1]):
-        endings = {cell.rpartition("\n")[2] for cell in cells}
-        if len(endings) == 1 and all("\n" in cell for cell in cells):
-            sentences.append(f"{table.names[place]} {endings.pop()}" if place else endings.pop())
-            columns[place] = [cell.rpartition("\n")[0] for cell in cells]
-
-    return replace(table, rows=tuple(zip(*columns, strict=True))), sentences
-
-
-def print_narrow(console: Console, table: ReportTable, most: int) -> None:
-    """Print what the first `most` rows of a table say, in as many parts as the width needs, each
-    with the first column again. A row whose cells have several lines has its name above them.
-    """
-    short, sentences = condensed(table)
-    rows = tuple((name, *(_wrap(cell) for cell in cells)) for name, *cells in short.rows[:most])
-    shown = replace(short, rows=rows)
-    console.print()
-    print_title(console, table.title)
-    for sentence in sentences:
-        _print_text(console, sentence)
-
-    if len(shown.columns) > 1 and len(shown):
-        first, *others = shown.widths
-        # Every column has room beside the first one.
-        fits = all(first + 1 + other <= console.width for other in others)
-        names_above = _has_lines(shown) or not fits
-        for places in _parts(shown, console.width, names_above):
-            _print_part(console, shown, places, names_above)
-
-    if (remaining_count := len(short) - len(shown)) > 0:
-        remaining = counted(remaining_count, "more row")
-        _print_text(console, f"and {remaining}: triage sql {table.query}")
-
-
-def _wrap(cell: str) -> str:
-    lines = [textwrap.wrap(line, WIDEST, break_on_hyphens=False) for line in cell.split("\n")]
-    return "\n".join(part for parts in lines for part in parts or [""])
-
-
-def _parts(table: ReportTable, width: int, names_above: bool) -> list[list[int]]:
-    """The places of the columns of each part; a column that names lines is in all of them."""
-    widths = table.widths
-    repeated = [] if table.label is None else [table.label]
-    # Each column counts the space before it, which the first one below an indent does not have.
-    base_width = INDENT - 1 if names_above else widths[0]
-    base_width += sum(widths[place] + 1 for place in repeated)
-
-    parts: list[list[int]] = []
-    # Wider than the terminal, so that the first column opens a part.
-    used = width + 1
-    for place in range(1, len(widths)):
-        if place in repeated:
-            continue
-        if used + 1 + widths[place] > width:
-            parts.append(list(repeated))
-            used = base_width
-        parts[-1].append(place)
-        used += 1 + widths[place]
+def _parts(table: Table, shown: Sequence[Record], width: int) -> list[list[str]]:
+    """The columns of each part: as many as fit beside those that name a row, and at least one."""
+    widths = {
+        column: max(
+            len(line) for text in (column, *(r[column] for r in shown)) for line in text.split("\n")
+        )
+        for column in table.columns
+    }
+    names = table.columns[: table.names]
+    parts: list[list[str]] = []
+    used = 0
+    for column in table.columns[table.names :] or names[:1]:
+        used += 1 + widths[column]
+        if not parts or used > width:
+            parts.append([*names, column] if column not in names else names)
+            used = sum(widths[name] + 1 for name in names) + widths[column]
+        else:
+            parts[-1].append(column)
     return parts
 
 
 def _print_part(
-    console: Console, table: ReportTable, places: Sequence[int], names_above: bool
+    console: Console, shown: Sequence[Record], columns: Collection[str], names: int
 ) -> None:
-    """Print some columns: beside the names of the rows, or below each of these."""
-    part = table.part(places if names_above else [0, *places])
+    grid = rich.table.Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for place, column in enumerate(columns):
+        # The name gives way where a line has no room; figures beside it stay whole.
+        grid.add_column(column, overflow="fold", no_wrap=place > 0 and len(columns) > 2)
 
-    def show(rows: Sequence[Sequence[str]], show_header: bool) -> None:
-        grid = _plain_grid(show_header)
-        for name, width in zip(part.columns, part.widths, strict=True):
-            grid.add_column(name, width=width, overflow="fold")
-        for row in rows:
-            grid.add_row(*row)
-        console.print(Padding(grid, (0, 0, 0, INDENT if names_above else 0), expand=False))
-
-    if not names_above:
-        show(part.rows, show_header=True)
-        return
-
-    _print_text(console, table.columns[0], style="bold")
-    show([], show_header=True)
-    for name, row in zip(table[table.columns[0]], part.rows, strict=True):
-        _print_text(console, name)
-        show([row], show_header=False)
+    above: list[str] = []
+    for record in shown:
+        cells = [record[column] for column in columns]
+        # With several columns of names, those of the row above are not repeated.
+        same = names > 1 and bool(above) and cells[0] == above[0]
+        grid.add_row("" if same else cells[0], *cells[1:])
+        above = cells
+    console.print(grid)

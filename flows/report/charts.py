@@ -1,8 +1,9 @@
 """Charts as SVG, without a script: dots, points and curves with intervals; bars and matrices.
 
-The marks of a chart are dicts. `x` and `y` are figures, `x_low` and `x_high` (`y_low`, `y_high`) the
-ends of an interval, None where there is none; `series` decides the colour, `label` the line of a
-dot or bar, and `kind` the shape of a point or the dash of a curve.
+A chart is drawn by the function that its `kind` names, from marks that are dicts. `x` and `y` are
+figures, `x_low` and `x_high` (`y_low`, `y_high`) the ends of an interval, None where there is none;
+`series` decides the colour, `label` the line of a dot or bar, and `kind` the shape of a point or the
+dash of a curve. An axis is a dict: its `title`, and a `domain` (with `log`), or `shares`.
 
 Colours are CSS variables, so that a chart is light or dark as its page is; a file of its own has the
 light ones.
@@ -19,11 +20,11 @@ import altair as alt
 import vl_convert
 from markupsafe import escape
 
-from flows.report.typed_rows import grouped
+from flows.report.rows import grouped
+from flows.report.table import Chart, Mark
 
-Mark = dict[str, Any]
 Marks = Sequence[Mark]
-Axis = dict[str, Any]  # the scale and the labels of one
+Axis = dict[str, Any]
 
 WIDTH = 360  # pixels of a chart: a phone shows it as it is, a wide screen several in a row
 MOST_ENLARGED = 1.35  # in a page
@@ -84,17 +85,38 @@ TOP = alt.NamedData("top")
 INTERVAL = {"strokeWidth": 2, "opacity": 0.75, "clip": True}
 
 
-def axis_of(title: str, domain: tuple[float, float] | None = None, log: bool = False) -> Axis:
+def drawn(chart: Chart) -> str:
+    """The SVG of a chart."""
+    draw: dict[str, Any] = {
+        "dots": dots,
+        "bars": bars,
+        "points": points,
+        "curves": curves,
+        "matrices": matrices,
+    }
+    return draw[chart.kind](chart.marks, **chart.options)
+
+
+def axis_of(axis: Axis, marks: Marks = (), field: str = "x") -> dict[str, Any]:
     """The scale and the labels of an axis; a `log` scale needs a domain above 0.
 
-    What lies beyond the `domain` is cut off, so that a curve leaves the chart where it does.
+    What lies beyond the `domain` is cut off, so that a curve leaves the chart where it does. An axis
+    of `shares` goes from a tenth below the smallest mark to a tenth above the largest; `also` are
+    shares beside those of the marks.
     """
-    labels: Mark = {"title": title, "tickCount": 5, "labelOverlap": True}
+    domain = axis.get("domain")
+    if axis.get("shares"):
+        ends = [mark.get(field + end) for mark in marks for end in ("", "_low", "_high")]
+        shares = [share for share in (*ends, *axis.get("also", ())) if share is not None]
+        low, high = min(shares, default=0.0), max(shares, default=1.0)
+        domain = (math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high + 1e-9) / 10))
+
+    labels: Mark = {"title": axis["title"], "tickCount": 5, "labelOverlap": True}
     scale: Mark = {"zero": domain is None}
     if domain:
         # "nice" would widen the domain to round values.
         scale |= {"domain": list(domain), "nice": False}
-    if domain and log:
+    if domain and axis.get("log"):
         low, high = domain
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         rounds = [factor * 10.0**decade for decade in decades for factor in (1, 1.5, 2, 3, 5, 7)]
@@ -103,25 +125,13 @@ def axis_of(title: str, domain: tuple[float, float] | None = None, log: bool = F
     return {"scale": alt.Scale(**scale), "axis": alt.Axis(**labels)}
 
 
-def axis_of_shares(title: str, marks: Marks, field: str, also: Iterable[float] = ()) -> Axis:
-    """An axis from a tenth below the smallest share to a tenth above the largest; `also` are shares
-    beside those of the marks.
-    """
-    ends = [mark.get(field + end) for mark in marks for end in ("", "_low", "_high")]
-    shares = [share for share in (*ends, *also) if share is not None]
-    low = min(shares, default=0.0)
-    high = max(shares, default=1.0)
-    return axis_of(title, (math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high + 1e-9) / 10)))
-
-
-def dots(
-    marks: Marks, axis: Axis, names: list[str], lines: Iterable[float] = (), margin: float = 0
-) -> str:
-    """A forest plot: a line for each label, in the order of the marks; `names` are the series.
+def dots(marks: Marks, axis: Axis, lines: Iterable[float] = (), margin: float = 0) -> str:
+    """A forest plot: a line for each label, in the order of the marks.
 
     `lines`: values to compare with; `margin`: the range around 0 that is shaded.
     """
     marks, y, height = _in_lines(marks)
+    names = _named(marks)
     base = alt.Chart(MARKS).encode(y=y, color=colour_of(names))
     layers = [line_at(value, "x") for value in lines]
     if margin:
@@ -134,19 +144,21 @@ def dots(
         base.mark_rule(**INTERVAL).encode(x="x_low:Q", x2="x_high:Q"),
         base.mark_point(filled=True, size=45, opacity=1).encode(
             # One field under one title: Vega-Lite joins the legends of colour and shape.
-            x=alt.X("x:Q", **axis),
+            x=alt.X("x:Q", **axis_of(axis, marks)),
             shape=shape_of(names),
         ),
     ]
-    return svg_of(alt.layer(*layers), height, marks=marks)
+    # The first series of a line is drawn last, so that no other one hides it.
+    return svg_of(alt.layer(*layers), height, marks=marks[::-1])
 
 
-def bars(marks: Marks, title: str, names: list[str]) -> str:
-    """Counts to the left (negative) and right of zero; `names` are the series, the left one first."""
+def bars(marks: Marks, axis: Axis) -> str:
+    """Counts to the left (negative) and right of zero; the first series is the left one."""
     marks, y, height = _in_lines(marks)
+    names = _named(marks)
     x = alt.X(
         "x:Q",
-        axis=alt.Axis(title=title, tickCount=5, format="d", labelExpr="abs(datum.value)"),
+        axis=alt.Axis(title=axis["title"], tickCount=5, format="d", labelExpr="abs(datum.value)"),
         stack=None,  # counts of one label are never added up
     )
     scale = alt.Scale(domain=names, range=[PALETTE[1], PALETTE[0]])
@@ -171,15 +183,14 @@ def _in_lines(marks: Marks) -> tuple[list[Mark], alt.Y, int]:
     return marks, alt.Y("label:N", sort=labels, axis=axis), height
 
 
-def points(
-    marks: Marks, x: Axis, y: Axis, names: list[str], kinds: list[str], lines: Iterable[float] = ()
-) -> str:
+def points(marks: Marks, x: Axis, y: Axis, lines: Iterable[float] = ()) -> str:
     """Points with interval bars: a colour for each series, a shape for each kind; `lines` are
     values of y.
     """
-    base = alt.Chart(MARKS).encode(color=colour_of(names))
-    across = alt.X("x:Q", **x)
-    upward = alt.Y("y:Q", **y)
+    kinds = _named(marks, "kind")
+    base = alt.Chart(MARKS).encode(color=colour_of(_named(marks)))
+    across = alt.X("x:Q", **axis_of(x, marks))
+    upward = alt.Y("y:Q", **axis_of(y, marks, "y"))
     # One shape for all rather than one shape for two kinds.
     shape = shape_of(kinds, "kind") if len(kinds) <= len(SHAPES) else alt.Undefined
     bars = {"strokeWidth": 1.5, "opacity": 0.45, "clip": True}
@@ -196,8 +207,6 @@ def curves(
     marks: Marks,
     x: Axis,
     y: Axis,
-    names: list[str],
-    kinds: Sequence[str] = ("",),
     lines: Iterable[float] = (),
     top: Marks = (),
     diagonal: float = 0,
@@ -208,8 +217,9 @@ def curves(
     `top` are single points on top; `lines` are values of y. `diagonal` draws y = x up to there,
     and an interval and a shape at each point in place of the band.
     """
-    across = alt.X("x:Q", **x)
-    upward = alt.Y("y:Q", **y)
+    names, kinds = _named(marks), _named(marks, "kind")
+    across = alt.X("x:Q", **axis_of(x, marks))
+    upward = alt.Y("y:Q", **axis_of(y, marks, "y"))
     base = alt.Chart(MARKS).encode(x=across, color=colour_of(names))
     layers = [line_at(value, "y") for value in lines]
 
@@ -249,7 +259,7 @@ def shaped_marks(marks: Marks, names: list[str]) -> list[Mark]:
     return shaped
 
 
-def matrices(marks: Marks, names: list[str], order: Sequence[str]) -> str:
+def matrices(marks: Marks, order: Sequence[str]) -> str:
     """Confusion matrices side by side: a line for each true `label`, a column for each `decision`,
     in each cell the `cases`, the darker, the larger their `share` of the label's.
     """
@@ -263,10 +273,15 @@ def matrices(marks: Marks, names: list[str], order: Sequence[str]) -> str:
     heat = base.mark_rect(color=PALETTE[5]).encode(opacity=shade)
     text = base.mark_text(color=INK).encode(text="cases:Q")
     cells = alt.layer(heat, text, data=MARKS).properties(width=115, height=95)
-    side_by_side = alt.Facet("series:N", sort=names, header=alt.Header(title=None))
+    side_by_side = alt.Facet("series:N", sort=_named(marks), header=alt.Header(title=None))
 
     # Vega-Lite fits single and layered charts to a size, and no facets.
     return svg_of(cells.facet(side_by_side, columns=2), None, marks=marks)
+
+
+def _named(marks: Marks, field: str = "series") -> list[str]:
+    """The series or the kinds of the marks, in their order."""
+    return list(dict.fromkeys(mark.get(field, "") for mark in marks))
 
 
 def line_at(value: float, along: str, dash: Sequence[int] = (4, 3)) -> Any:

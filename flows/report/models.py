@@ -1,0 +1,513 @@
+"""Models and baselines each by itself: the leaderboard, gates, decision rules, confusion, subgroups,
+other sets and seeds, and two studies side by side. A function a section, with its charts and tables.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+
+from flows.report.figures import (
+    ED_RECALL,
+    cells,
+    clock,
+    counted,
+    ed_recall_figure,
+    experiment_name,
+    figure,
+    gate_figure,
+    heading,
+    in_percent,
+    listed_name,
+    megabytes,
+    metric_cell,
+    on_cases,
+    percent,
+    random_mark,
+    verdict,
+    why_not,
+)
+from flows.report.rows import (
+    CONSTANT_ANSWERS,
+    THRESHOLD,
+    Board,
+    Row,
+    Study,
+    by_common_rules,
+    further_rows,
+    grouped,
+    interval_of,
+    is_number,
+    metrics_of,
+    named_rows,
+    only_random_weights,
+    rows_of,
+)
+from flows.report.table import Mark, Record, Section, Table, along
+from tasks.precisions import UNPACKED, reference_note
+from tasks.spec import LABELS
+from warehouse.connect import listed
+
+NONE = "-"
+NO_MODEL = "no language model"
+RULES = {"argmax": "argmax", "target_recall": "target recall", "min_cost": "min cost"}
+FALSE_NEGATIVES = "ed_false_negative_rate"  # the gate that holds below its threshold; 1 - recall
+RULE_FIGURES = (
+    "ed_recall",
+    "ed_precision",
+    "ed_f2",
+    "over_triage",
+    "under_triage",
+    "macro_f1",
+    "expected_cost",
+    "cost_skill",
+)
+CHOSEN = (
+    *("threshold", "target", "misses", "n_ed", "allowed_misses", "bound", "temperature"),
+    *("bias_ed", "bias_gp", "bias_home", "at_bound", "note", "chosen_at", "test_scored_at"),
+)
+GATES = {"ed_recall": "ED recall", "ed_f2": "ED F2", FALSE_NEGATIVES: "ED false negatives"}
+
+
+def rules_note(board: Board) -> str:
+    """By which rules tables compare evaluations."""
+    targets = sorted({row.target_ed_recall for row in board if is_number(row.target_ed_recall)})
+    aim = (
+        f" for an ED recall of {' or '.join(f'{target:g}' for target in targets)}"
+        if targets
+        else ""
+    )
+    return (
+        "accuracy and macro-F1 by the most probable label; the figures of ED and over-triage by "
+        f"each one's threshold, chosen on calibration{aim}"
+    )
+
+
+def notes_on(board: Board) -> list[str]:
+    """What does not follow from the references of `board` that were quantised before, each once."""
+    unpacked = [row.precision for row in board if (row.precision or "").startswith(UNPACKED)]
+    notes = [reference_note(precision) for precision in unpacked]
+    return list(dict.fromkeys(note for note in notes if note))
+
+
+# --- All models and baselines -----------------------------------------------------------------------
+
+
+def first_table(study: Study, digits: int = 1) -> Table:
+    """The models of a study and the linear baseline, in percent, by the same rules."""
+    board = [row for row in study.models if not row.is_baseline]
+    if (baseline := study.baseline) is not None:
+        board.append(baseline)
+    marked = not only_random_weights(study.board)
+    records = [
+        {
+            "model": listed_name(row, marked),
+            "MB": _megabytes(row, digits),
+            "ED recall\nthreshold": in_percent(row, "ed_recall", digits),
+            "over-triage\nthreshold": in_percent(row, "over_triage", digits),
+            "accuracy\nargmax": in_percent(row, "accuracy", digits),
+            "gates": gates_of(row),
+        }
+        for row in board
+    ]
+    own = sum(row.is_trained for row in board)
+    moved = sum(not row.is_trained and not row.is_baseline for row in board)
+    counts = [counted(own, "model"), *([counted(moved, "moved adapter")] if moved else [])]
+    row = study.board[0]
+    title = f"{' and '.join(counts)} on {row.cases:,} test cases, {row.emergencies:,} of them emergencies"
+    if study.set_name:
+        title += f" ({study.set_name.partition(' (')[0]})"
+    return Table(
+        title,
+        records,
+        '"FROM leaderboard"',
+        (
+            "percent, with 95 % intervals",
+            "threshold: each one's own, from calibration; argmax: the most probable label",
+            "in the order of their gates, then of ED recall, by each one's own rule",
+        ),
+    )
+
+
+def _records(rows: Board) -> list[Record]:
+    """One record per evaluation, all by the same rules."""
+    figures = ("ed_f2", "ed_precision", "macro_f1", "test_loss")
+    return [
+        {"experiment": on_cases(row)}
+        | cells(row, "accuracy", "ed_recall", "over_triage")
+        | {"gates": gates_of(row)}
+        | cells(row, *figures)
+        | {
+            "stored MB": _megabytes(row),
+            "trained in": clock(row.train_seconds) if is_number(row.train_seconds) else NONE,
+        }
+        for row in rows
+    ]
+
+
+def leaderboard(study: Study) -> Table:
+    """One row per experiment, in the order of the view."""
+    title = (
+        "Experiments on the test set, those first that pass the gates by their own rule, then by its "
+        "ED recall; baselines at the foot. In brackets: 95 % intervals"
+    )
+    share = study.prevalence
+    restated = None if share is None else f"ED precision and F2 restated at {percent(share)} ED"
+    table = Table(title, _records(study.models), '"FROM leaderboard"')
+    return table.noted(rules_note(study.board), restated, *notes_on(study.board))
+
+
+def gates_of(row: Row) -> str:
+    """The verdict of the gates, which judge a model by its own rule; a baseline is no candidate."""
+    return NONE if row.is_baseline else verdict(row)
+
+
+def _megabytes(row: Row, digits: int = 1) -> str:
+    return megabytes(row.stored_bytes, digits) if row.stored_bytes else NONE
+
+
+def baselines(study: Study) -> Section:
+    """The leaderboard as forest plots: trained models beside constant answers, a linear model and
+    untuned models, all by the same rules.
+    """
+    section = Section([leaderboard(study)], values={"rules": rules_note(study.board)})
+    trained = [row for row in study.board if row.is_trained]
+    beats = [
+        row
+        for row in named_rows("beats_constant", study.board_ids)
+        if row.evaluation_id in {model.evaluation_id for model in trained}
+    ]
+    if beats:
+        beating = sum(row.against_constant == "beats it" for row in beats)
+        section.findings = [
+            f"{beating} of {len(beats)} trained models beat the best constant answer in accuracy, "
+            f"always-{beats[0].constant_answer} ({figure(beats[0].constant_accuracy)}), with the "
+            "whole interval."
+        ]
+
+    for metric in ("accuracy", "ed_recall", "over_triage"):
+        name = heading(metric)
+        marks = [
+            {"label": experiment_name(row), "series": "baseline" if row.is_baseline else "trained"}
+            | along("x", interval_of(row, metric))
+            for row in study.models
+        ]
+        section.draw("dots", name, marks, axis={"title": name, "shares": True})
+    return section
+
+
+def full_name(row: Row) -> str:
+    """An experiment on one line, in words."""
+    return experiment_name(row).replace("\n", " ")
+
+
+def panel_name(row: Row) -> str:
+    """What a model shares with those that differ in precision alone."""
+    first_line = f"{row.base_model} {row.precision}\n"
+    return experiment_name(row).replace(first_line, f"{row.base_model} ").replace("\n", " ")
+
+
+def series_of(row: Row) -> str:
+    """What a mark's colour stands for."""
+    return row.precision or NO_MODEL
+
+
+def panels(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """The rows about models that differ in precision alone, below the name that these share."""
+    yield from grouped(rows, lambda row: panel_name(row.evaluation)).items()
+
+
+def about(rows: Sequence[Row], board: Sequence[Row], key: str = "evaluation_id") -> list[Row]:
+    """The rows about evaluations of `board`, in its order, each with its `evaluation`."""
+    by_key = grouped(rows, lambda row: getattr(row, key))
+    return [
+        Row(**vars(row) | {"evaluation": evaluation})
+        for evaluation in board
+        for row in by_key.get(getattr(evaluation, key), [])
+    ]
+
+
+def first_of_each(rows: Sequence[Row]) -> list[Row]:
+    """The first row about each evaluation."""
+    return [group[0] for group in grouped(rows, lambda row: row.evaluation.evaluation_id).values()]
+
+
+# --- Gates ------------------------------------------------------------------------------------------
+
+JUDGED_GATES = """
+    gate LEFT JOIN (SELECT evaluation_id, gate, bound_adjusted, models FROM gate_bounds)
+    USING (evaluation_id, gate) WHERE evaluation_id IN {ids} ORDER BY evaluation_id, gate
+"""
+
+
+def gate_rows(evaluation_ids: Sequence[str]) -> list[Row]:
+    """The gates of these evaluations, each with its bound for all models that were looked at."""
+    return rows_of(JUDGED_GATES.format(ids=listed(evaluation_ids)))
+
+
+def gate_record(row: Row) -> Record:
+    """A gate as every table has it: state, count or value, bound, and the bound for all looks."""
+    sign = "<=" if row.gate == FALSE_NEGATIVES else ">="
+    record = {"gate": f"{GATES.get(row.gate, row.gate)} {sign} {row.threshold:g}"}
+    if row.state == "NOT AVAILABLE":
+        empty = dict.fromkeys(("value", "bound", "bound for all looks", "bound by"), "n/a")
+        return record | {"state": f"{row.state}: {why_not(row.note).removeprefix('n/a: ')}"} | empty
+
+    counts = "" if row.successes is None else f"{row.successes} of {row.n} = "
+    adjusted = "n/a"
+    if is_number(row.bound_adjusted):
+        adjusted = gate_figure(row.bound_adjusted, row.threshold)
+        adjusted = f"{adjusted} for {counted(row.models, 'model')}"
+    return record | {
+        "state": row.state,
+        "value": f"{counts}{gate_figure(row.value, row.threshold)}",
+        "bound": gate_figure(row.bound, row.threshold),
+        "bound for all looks": adjusted,
+        "bound by": "n/a" if row.method in (None, "none") else row.method.removesuffix(" 95 %"),
+    }
+
+
+def gates(study: Study) -> Section:
+    """A forest plot for each gate: value, the bound that PASS needs, and the bound for all looks.
+
+    Baselines, which are no candidates, are left out: their gates are judged by the most probable
+    label, not by a threshold.
+    """
+    board = [row for row in study.board if not row.is_baseline]
+    judged = [*board, *(r for r in further_rows(study.board, study.ids) if not r.is_baseline)]
+    rows = about(gate_rows([row.evaluation_id for row in judged]), judged)
+    title = (
+        "Gates of the primary rule, on each evaluation set: state, count or value, the 95 % bound that "
+        "PASS needs, and the bound that holds for all models looked at on these cases"
+    )
+    records = [
+        {"experiment": on_cases(row.evaluation), "by": RULES[row.evaluation.primary_rule]}
+        | gate_record(row)
+        for row in rows
+    ]
+    section = Section([Table(title, records, "distance_to_gates", names=3)])
+    for gate, name in GATES.items():
+        of_gate = [
+            row
+            for row in about(rows, board)
+            if row.gate == gate and gate != FALSE_NEGATIVES and is_number(row.value)
+        ]
+        marks = [
+            {"label": experiment_name(row.evaluation), "series": series, "x": value}
+            for row in of_gate
+            for series, value in (
+                ("value", row.value),
+                ("bound", row.bound),
+                ("bound for all looks", row.bound_adjusted),
+            )
+        ]
+        if of_gate:
+            threshold = of_gate[0].threshold
+            passing = sum(row.state == "PASS" for row in of_gate)
+            section.findings.append(f"{name} >= {threshold:g}: {passing} of {len(of_gate)} PASS.")
+            axis = {"title": name, "shares": True, "also": [threshold]}
+            section.draw("dots", name, marks, axis=axis, lines=[threshold])
+    return section
+
+
+# --- Decision rules ---------------------------------------------------------------------------------
+
+
+def rules(study: Study) -> Section:
+    """A plane for each base model with a point for each rule; the figures of each rule, and what it
+    chose on calibration.
+    """
+    metrics = metrics_of(study.board, RULE_FIGURES)
+    choices = {(row.evaluation_id, row.rule): row for row in rows_of("decision_rule")}
+    records = []
+    chosen = []
+    for row in study.board:
+        for rule, words in RULES.items():
+            name = {
+                "experiment": listed_name(row),
+                "rule": f"{words} *" if rule == row.primary_rule else words,
+            }
+            figures = {
+                heading(metric): metric_cell(
+                    metrics.get((row.evaluation_id, rule, metric)),
+                    missing="n/a: this evaluation has no such rule",
+                    digits=2 if "cost" in metric else 3,
+                )
+                for metric in RULE_FIGURES
+            }
+            records.append(name | figures)
+            if rule != "argmax" and (choice := choices.get((row.evaluation_id, rule))):
+                chosen.append(name | cells(choice, *CHOSEN))
+
+    title = (
+        "Decision rules (* marks the primary rule, which is gated; over-triage: sent to a more urgent "
+        "place, of all cases; cost skill: 0 as always-ED, 1 perfect; brackets: 95 %)"
+    )
+    of_choices = "What each rule chose on the calibration cases, and when (UTC): before the judged cases were scored"
+    own_share = None if study.prevalence is None else "--prevalence does not apply"
+    section = Section(
+        [
+            Table(title, records, "rules_side_by_side", names=2).noted(own_share),
+            Table(of_choices, chosen, '"FROM decision_rule"', names=2),
+        ]
+    )
+
+    marks: dict[str, list[Mark]] = {row.base_model: [] for row in study.board if row.precision}
+    for row in study.scored:
+        for rule, words in RULES.items():
+            recall, over = (
+                metrics.get((row.evaluation_id, rule, name))
+                for name in ("ed_recall", "over_triage")
+            )
+            if recall and over and is_number(recall.value) and is_number(over.value):
+                mark = {"series": words, "kind": series_of(row)}
+                mark |= along("x", interval_of(over)) | along("y", interval_of(recall))
+                # The linear baseline is in the plane of every base model.
+                for base_model in marks if row.precision is None else [row.base_model]:
+                    marks[base_model].append(mark)
+    x = {"title": "over-triage, share of all cases", "shares": True}
+    for base_model, of_model in marks.items():
+        section.draw("points", base_model, of_model, x=x, y={"title": "ED recall", "shares": True})
+    return section
+
+
+def confusion(study: Study) -> Section:
+    """Matrices of each one's threshold, side by side of what differs in precision alone; a constant
+    answer has none, and decides alike by every rule.
+    """
+    cells = rows_of(f"confusion_matrix WHERE evaluation_id IN {listed(study.board_ids)}")
+    cases = {(row.evaluation_id, row.rule, row.label, row.decision): row.cases for row in cells}
+    records = []
+    charts: dict[str, list[Mark]] = {}
+    for row in study.board:
+        for truth in LABELS:
+            record = {"experiment": listed_name(row), "truly": str(truth)}
+            for rule, words in (("argmax", "argmax"), (THRESHOLD, "threshold")):
+                for choice in LABELS:
+                    # A rule that could not be applied has no cells.
+                    count = cases.get((row.evaluation_id, rule, truth, choice), "n/a")
+                    record[f"{words}: {choice}"] = str(count)
+            records.append(record)
+
+            rule = "argmax" if row.recipe in CONSTANT_ANSWERS else THRESHOLD
+            keys = {choice: (row.evaluation_id, rule, truth, choice) for choice in LABELS}
+            if cases.keys() >= set(keys.values()):
+                counts = {choice: cases[key] for choice, key in keys.items()}
+                total = sum(counts.values()) or 1
+                name = {"series": series_of(row), "label": str(truth)}
+                charts.setdefault(panel_name(row), []).extend(
+                    name | {"decision": str(choice), "cases": count, "share": count / total}
+                    for choice, count in counts.items()
+                )
+
+    title = (
+        "Confusion matrices, cases: a line for each true label, a column for each decision, by the most "
+        "probable label and by each one's threshold"
+    )
+    section = Section([Table(title, records, "confusion", names=2)] if charts else [])
+    for panel, marks in charts.items():
+        section.draw("matrices", panel, marks, order=LABELS)
+    return section
+
+
+# --- Subgroups, other sets, seeds, cost -------------------------------------------------------------
+
+MOST_MODELS = 6
+LEAST = 10  # emergencies: of fewer, an interval spans nearly everything
+
+
+def subgroups(study: Study) -> Section:
+    """ED recall of subgroups: a panel for each of the first models of the leaderboard."""
+    section = Section(
+        commands=[
+            "triage sql subgroup_metrics --param metric=ed_recall",
+            "triage sql subgroup_gaps",
+        ],
+        values={"least": LEAST, "models": ""},
+    )
+    landed = named_rows("subgroup_metrics", study.board_ids, metric="ed_recall")
+    rows = about([row for row in landed if is_number(row.value) and row.n >= LEAST], study.board)
+    models = [row for row in rows if not row.evaluation.is_baseline]
+    kind = "trained model" if models else "baseline"
+    by_model = grouped(models or rows, lambda row: row.evaluation_id)
+    section.values["models"] = counted(len(by_model), kind)
+    if len(by_model) > MOST_MODELS:
+        section.values["models"] = f"the first {MOST_MODELS} {kind}s of the leaderboard"
+
+    records = []
+    for group in list(by_model.values())[:MOST_MODELS]:
+        evaluation = group[0].evaluation
+        name = full_name(evaluation)
+        marks = [{"label": "all", "series": ""} | along("x", interval_of(evaluation, "ed_recall"))]
+        for row in group:
+            subgroup = f"{row.field}: {row.subgroup}"
+            marks.append({"label": subgroup, "series": ""} | along("x", interval_of(row)))
+            recall = {"emergencies": str(row.n), "ED recall": figure(*interval_of(row))}
+            records.append({"experiment": name, "subgroup": subgroup} | recall)
+        axis = {"title": "ED recall", "domain": (0, 1)}
+        section.draw("dots", name, marks, axis=axis, lines=[ED_RECALL])
+    if records:
+        section.tables = [Table("ED recall by subgroup", records, "subgroup_gaps", names=2)]
+    return section
+
+
+def other_sets(study: Study) -> Section:
+    """On evaluation sets other than test, and the spread between the seeds of one experiment."""
+    further = by_common_rules(further_rows(study.board, study.ids), prevalence=study.prevalence)
+    sources = Table(
+        "On further evaluation sets, source by source (never used for choosing)",
+        _records(further),
+        '"FROM evaluation_summary"',
+    )
+    group_of = {row.evaluation_id: row.seed_group for row in rows_of("seed_group")}
+    trained = [row for row in study.models if row.is_trained]
+    # What differs by its seed alone: the seed group and the precision say so.
+    by_seeds = grouped(trained, lambda row: (group_of[row.evaluation_id], row.precision))
+    records = []
+    for rows in by_seeds.values():
+        if len(rows) < 2:
+            continue
+        first = rows[0]
+        recalls = [row.ed_recall for row in rows if is_number(row.ed_recall)]
+        verdicts = [row.verdict for row in rows]
+        name = f"{first.base_model} {first.precision} {first.recipe}{random_mark(first)}"
+        names = ("accuracy", "ed_recall", "ed_precision", "ed_f2", "over_triage")
+        records.append(
+            {"experiment": name, "seeds": str(len(rows))}
+            | {heading(metric): _spread(rows, metric) for metric in names}
+            | {"worst ED recall": ed_recall_figure(min(recalls, default=None))}
+            | {kind: str(verdicts.count(kind)) for kind in ("passes_gates", "unsafe")}
+        )
+    title = "Spread between seeds of one experiment: mean ± standard deviation"
+    spread = Table(title, records, '"FROM seeds"')
+    note = rules_note(study.board)
+    return Section([table.noted(note) for table in (sources, spread) if len(table)])
+
+
+def _spread(rows: Sequence[Row], name: str) -> str:
+    """Without a figure if a seed has no value: a mean over some of the seeds would flatter."""
+    values = [getattr(row, name) for row in rows]
+    if not all(map(is_number, values)):
+        return "n/a"
+    return f"{figure(statistics.fmean(values))} ± {figure(statistics.stdev(values))}"
+
+
+def cost(study: Study) -> Table:
+    """Per experiment: losses, time, speed and memory of its training."""
+    records = [
+        {"experiment": listed_name(row)}
+        | cells(row, "train_loss", "valid_loss")
+        | {
+            "trained in": clock(row.train_seconds) if is_number(row.train_seconds) else "n/a",
+            "tokens/s": figure(row.tokens_per_second, digits=0),
+            "weights MB": megabytes(row.weights_memory_bytes, digits=0),
+            "peak MB": megabytes(row.peak_memory_bytes, digits=0),
+        }
+        | cells(row, "compute_path")
+        for row in study.board
+    ]
+    title = (
+        "Training, and what it took (validation: the recipe's own objective; MB of MLX on its machine; "
+        "n/a: not trained, or no language model)"
+    )
+    return Table(title, records, "training_cost")

@@ -1,0 +1,447 @@
+"""Models that differ in precision: 4 minus 8 bits by recipe and by training, the comparison that the
+answer is about, flips, bytes against recall, and what quantisation alone changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from flows.report.answer import (
+    NOT_MEASURABLE,
+    SIDES,
+    Primary,
+    seed_differences,
+    verdict_in_words,
+)
+from flows.report.figures import (
+    ED_RECALL,
+    cells,
+    clock,
+    counted,
+    figure,
+    in_points,
+    interval,
+    megabytes,
+    pair_name,
+    random_mark,
+    recipe_name,
+)
+from flows.report.models import full_name
+from flows.report.rows import (
+    THRESHOLD,
+    Row,
+    Study,
+    grouped,
+    interval_of,
+    is_number,
+    rows_of,
+)
+from flows.report.table import Chart, Mark, Record, Section, Table, along
+from tasks.judging.point_metrics import ED_AUROC
+from tasks.precisions import reference_note
+from warehouse.comparison.pools import adapter_rows
+from warehouse.comparison.crossed import LOWER_IS_BETTER, MARGIN
+from warehouse.connect import listed
+
+# The figures of a recipe with their rules, and their columns.
+FIGURES = {
+    ("accuracy", "argmax"): "accuracy",
+    ("ed_recall", THRESHOLD): "ED recall",
+    ("over_triage", THRESHOLD): "over-triage",
+    (ED_AUROC, "argmax"): "ED AUROC",
+    ("macro_f1", "argmax"): "macro-F1",
+}
+MEAN, TRAINING, BASELINE = "mean", "one training", "linear baseline"
+
+# --- 4 against 8 bits -------------------------------------------------------------------------------
+
+
+def recipe_table(recipes: Collection[Row]) -> Table:
+    """A line per recipe: its differences in points with their intervals, and Holm's p value of each,
+    one-sided, that the loss is the margin or more.
+    """
+    records: dict[str, Record] = {}
+    for row in recipes:
+        column = FIGURES.get((row.metric, row.rule))
+        if column is None:
+            continue
+        name = f"{row.base_model} {row.recipe}{random_mark(row)}"
+        columns = ["verdict on\nED recall", "verdict on\naccuracy", *FIGURES.values()]
+        empty = {"recipe": name, "seeds": str(row.seeds), **dict.fromkeys(columns, "n/a")}
+        record = records.setdefault(row.seed_group, empty)
+        p = f" p {row.holm_p:.3f}" if is_number(row.holm_p) else ""
+        record[column] = f"{in_points(row.difference, row.low, row.high)}{p}"
+        if row.metric in ("ed_recall", "accuracy"):
+            # Where models learned nothing there is nothing to lose.
+            words = verdict_in_words(row) if row.qualifies else "none: learned too little"
+            record[f"verdict on\n{column}"] = words
+
+    title = (
+        "4 minus 8 bits in points, the mean over the seeds of each recipe; accuracy, macro-F1 and AUROC "
+        "by the most probable label, ED recall and over-triage by each model's threshold"
+    )
+    return Table(title, list(records.values()), '"FROM quantization_summary"').noted(
+        "in brackets: 95 % intervals, each for one figure, over trainings and groups of cases, with one "
+        "seed over groups alone",
+        "p: that the loss is 2 points or more, one-sided, by Holm over all figures of the set",
+    )
+
+
+def pair_table(pairs: Sequence[Row]) -> Table:
+    """A row per pair of a 4-bit and an 8-bit experiment, largest loss of accuracy at 4 bits first;
+    without memory and time where no pair has them.
+    """
+    measurable = any(pair.resources != NOT_MEASURABLE for pair in pairs)
+    records = []
+    # Pairs without a figure stand last.
+    for pair in sorted(
+        pairs, key=lambda pair: (pair.accuracy_diff is None, pair.accuracy_diff or 0)
+    ):
+        record = {"pair": pair_name(pair)}
+        for title, name in (("accuracy", "accuracy"), ("ED recall", "ed_recall")):
+            values = (getattr(pair, f"{name}_{bits}bit") for bits in (4, 8))
+            record[f"{title}\n4, 8 bits"] = ", ".join(map(figure, values))
+            (record[f"{title}\ndifference"],) = cells(pair, f"{name}_diff").values()
+        record |= cells(pair, "ed_auroc_diff")
+        record["MB"] = f"{megabytes(pair.stored_bytes_4bit)}, {megabytes(pair.stored_bytes_8bit)}"
+        record["test loss"] = f"{figure(pair.loss_4bit)}, {figure(pair.loss_8bit)}"
+        if measurable:
+            record["memory, time"] = "; ".join(_resources(pair, bits) for bits in (4, 8))
+        records.append(record)
+
+    title = (
+        "4 minus 8 bits in one training each, paired by case, by the recipe's own rule, largest loss "
+        "of accuracy at 4 bits first; chance in training is left out"
+    )
+    return Table(title, records, '"FROM quantization_comparison"').noted(
+        None if measurable else f"memory and speed at 4 against 8 bits are {NOT_MEASURABLE}"
+    )
+
+
+def _resources(pair: Row, bits: int) -> str:
+    """Peak memory and time of a training."""
+    if pair.resources == NOT_MEASURABLE:
+        return NOT_MEASURABLE
+    memory = f"{megabytes(getattr(pair, f'peak_memory_bytes_{bits}bit'), digits=0)} MB"
+    seconds = getattr(pair, f"train_seconds_{bits}bit")
+    return f"{memory}, {clock(seconds)}" if is_number(seconds) else memory
+
+
+def primary_chart(primary: Primary | None) -> Chart | None:
+    """The comparison that the answer is about: its mean with interval and margin, and each training."""
+    if primary is None or not is_number(primary.row.difference):
+        return None
+    side, reference = (name.replace("bit", " bits") for name in primary.sides)
+    section = Section()
+    _forest(section, "", f"{_title(primary.row)}: {side} minus {reference}", [primary])
+    return section.charts[0]
+
+
+def _title(row: Row) -> str:
+    names = {metric: name for (metric, _), name in FIGURES.items()} | {"ed_f2": "ED F2"}
+    rule = " by threshold" if row.rule == THRESHOLD else ""
+    return f"{names[row.metric]}{rule}"
+
+
+def _forest(section: Section, title: str, axis: str, lines: Sequence[Primary]) -> None:
+    """Add a chart with a line for each recipe: its mean, each of several trainings, and the linear
+    baseline beside a recipe that learned something, by the same rule: how much there is to lose.
+    """
+    marks: list[Mark] = []
+    for line in lines:
+        row = line.row
+        label = f"{line.name.replace(' ', chr(10), 1)}, {counted(row.seeds, 'seed')}"
+        ends = [
+            100 * end if is_number(end) else None for end in (row.difference, row.low, row.high)
+        ]
+        own = [{"series": MEAN, **along("x", (ends[0], ends[1], ends[2]))}]
+        if len(line.seeds) > 1:
+            own += [{"series": TRAINING, "x": 100 * value} for value in line.seeds.values()]
+        if getattr(row, "qualifies", None) and is_number(row.linear_value):
+            own.append({"series": BASELINE, "x": 100 * (row.linear_value - row.value_8bit)})
+        marks += [{"label": label} | mark for mark in own]
+
+    marks.sort(key=lambda mark: (MEAN, TRAINING, BASELINE).index(mark["series"]))
+    first = lines[0].row
+    edge = 100 * first.margin
+    beyond = edge if first.metric in LOWER_IS_BETTER else -edge
+    section.draw(
+        "dots", title, marks, axis={"title": f"{axis}, points"}, lines=[0, beyond], margin=edge
+    )
+
+
+def forest(study: Study) -> Section:
+    """Forest plots of 4 minus 8 bits, recipe by recipe, with the margin, each training, and the
+    linear baseline minus 8 bits by the same rule.
+    """
+    section = Section(values={"margin": 100 * MARGIN})
+    if not study.pairs:
+        return section
+
+    section.tables = [recipe_table(study.recipes), pair_table(study.pairs)]
+    pairs = grouped(study.pairs, lambda pair: (pair.base_model, pair.recipe, pair.random_weights))
+    for (metric, rule), title in FIGURES.items():
+        lines = []
+        for row in study.recipes:
+            if (row.metric, row.rule) != (metric, rule) or not is_number(row.difference):
+                continue
+            of_recipe = pairs.get((row.base_model, row.recipe, row.random_weights), [])
+            by_seed = {p.seed: (p.evaluation_4bit, p.evaluation_8bit) for p in of_recipe}
+            seeds = seed_differences(study, by_seed, metric)
+            name = f"{row.base_model} {row.recipe}{random_mark(row)}"
+            lines.append(Primary(name, SIDES, row, seeds))
+        if lines:
+            _forest(section, title, f"{_title(lines[0].row)}: 4 minus 8 bits", lines)
+    return section
+
+
+def flips(study: Study) -> Section:
+    """Decisions that a change of precision turns, and a chart of the emergencies that each loses and
+    gains.
+    """
+    by_id = {row.evaluation_id: row for row in study.board}
+    rows = [
+        row
+        for row in rows_of("flips", only=study.board_ids)
+        if row.evaluation_before in by_id and row.evaluation_after in by_id
+    ]
+    if not rows:
+        return Section()
+
+    records = []
+    marks: list[Mark] = []
+    for row in rows:
+        row.random_weights = by_id[row.evaluation_after].random_weights
+        flagged = "no dropout"
+        if row.dropout_cases:
+            count = row.flips_flagged + row.flips_not_flagged
+            flagged = f"{row.flips_flagged} of {count} (of {row.dropout_cases} cases)"
+        records.append(
+            {"pair": f"{pair_name(row)}, {row.change}", "flips": f"{row.flips} of {row.cases}"}
+            | cells(row, "correct_to_wrong", "wrong_to_correct")
+            | {"ED lost": f"{row.ed_lost} of {row.ed_cases}"}
+            | cells(row, "ed_gained", "harmless", "flip_cost")
+            | {"flagged": flagged}
+        )
+        # On two lines: a recipe's name is as long as a model's and a change's.
+        change = row.change.removeprefix("adapter moved ")
+        recipe = f"{recipe_name(row.recipe, row.seed)}{random_mark(row)}"
+        label = f"{row.base_model} {change}\n{recipe}"
+        marks.append({"label": label, "series": "lost", "x": -row.ed_lost})
+        marks.append({"label": label, "series": "gained", "x": row.ed_gained})
+
+    title = (
+        "Decisions that flip with the precision (primary rule); harmless: from one wrong decision to "
+        "another that costs no more"
+    )
+    section = Section([Table(title, records, '"FROM flips"')])
+    section.draw("bars", "", marks, axis={"title": "emergencies lost and gained"})
+    return section
+
+
+# --- Bytes against recall ---------------------------------------------------------------------------
+
+OWN = "own"  # the arm of the models that were trained at the precision at which they are judged
+APART = 1.02  # factor between two points of one size
+
+
+def frontier(study: Study) -> Section:
+    """A plane for each base model: the models of the view `frontier` by the rules that all share, an
+    adapter's own and its moved arm at its own precision once.
+    """
+    section = Section(values={"gate": ED_RECALL})
+    by_id = {row.evaluation_id: row for row in study.models if is_number(row.ed_recall)}
+    landed = rows_of("frontier", only=study.board_ids)
+    own_ids = {row.evaluation_id for row in landed if row.adapter == OWN}
+    rows = [
+        row
+        for row in landed
+        if row.evaluation_id in by_id and (row.adapter == OWN or row.evaluation_id not in own_ids)
+    ]
+    records = []
+    for row in rows:
+        row.evaluation = by_id[row.evaluation_id]
+        row.is_moved = row.adapter not in (OWN, f"from {row.precision}")
+        recipe = f"{row.recipe} {row.adapter}" if row.is_moved else row.recipe
+        row.kind = f"{recipe}{random_mark(row)}"
+        row.model = (
+            f"{row.base_model} {row.precision} {recipe_name(recipe, row.seed)}{random_mark(row)}"
+        )
+        records.append(
+            {
+                "model": row.model,
+                "MB": megabytes(row.stored_bytes),
+                "dominated by": row.dominated_by or ("n/a" if row.dominated is None else "-"),
+            }
+            | cells(row, "bits_per_weight")
+            | cells(row.evaluation, "ed_recall", "over_triage", "macro_f1")
+        )
+
+    for base_model, group in grouped(rows, lambda row: row.base_model).items():
+        marks = []
+        for size, of_size in grouped(group, lambda row: row.stored_bytes).items():
+            # Those of one size a little apart, so that they can be told apart.
+            for place, row in enumerate(of_size):
+                x = APART ** (place - (len(of_size) - 1) / 2) * size / 1e6
+                mark = {"series": row.precision, "kind": row.kind, "x": x}
+                marks.append(mark | along("y", interval_of(row.evaluation, "ed_recall")))
+        sizes = [mark["x"] for mark in marks]
+        domain = (0.8 * min(sizes), 1.25 * max(sizes))
+        x = {"title": "stored size, MB", "domain": domain, "log": True}
+        y = {"title": "ED recall", "shares": True, "also": [1]}
+        section.draw("points", base_model, marks, x=x, y=y, lines=[ED_RECALL])
+
+    for is_moved, name in ((False, "trained models"), (True, "moved adapters")):
+        arm = [row.evaluation for row in rows if row.is_moved == is_moved]
+        reach = sum(row.ed_recall >= ED_RECALL for row in arm)
+        hold = sum((row.ed_recall_low or 0) >= ED_RECALL for row in arm)
+        if arm:
+            section.findings.append(
+                f"{reach} of {len(arm)} {name} reach the gate of {ED_RECALL:g} by their point, "
+                f"{hold} with the whole interval."
+            )
+    if rows and (baseline := study.baseline):
+        section.findings.append(
+            f"Without a language model, {full_name(baseline)}: ED recall "
+            f"{interval(baseline, 'ed_recall')}, over-triage {interval(baseline, 'over_triage')}."
+        )
+    if records:
+        title = (
+            "Bytes, ED recall, over-triage and macro-F1; dominated (primary rule): another precision "
+            "needs no more bytes, is as good in ED recall and macro-F1, and better in one of the three"
+        )
+        section.tables = [Table(title, records, '"FROM frontier"').noted(*(r.note for r in rows))]
+    return section
+
+
+# --- Quantisation alone, and other precisions -------------------------------------------------------
+
+# Of each variant and distribution the latest; a sample of a test set is measured once, whichever of
+# the data sets with it asks first.
+MEASUREMENTS = """(
+    SELECT fidelity.*, coalesce(fidelity.created_at, landed.loaded_at) AS measured_at
+    FROM fidelity LEFT JOIN landed ON landed.id = fidelity.fidelity_id
+) WHERE base_model IN {base_models} AND (
+    dataset_digest IN {datasets} OR dataset_digest IN (
+        SELECT dataset_digest FROM dataset JOIN dataset_set USING (dataset_id)
+        WHERE name = 'test' AND set_digest IN {set_digests}
+    )
+) QUALIFY row_number() OVER (
+    PARTITION BY base_model, precision, distribution, dataset_digest, random_weights
+    ORDER BY measured_at DESC, fidelity_id DESC
+) = 1 ORDER BY base_model, bits, precision, distribution DESC, measured_at, fidelity_id"""
+PAIRS_QUERY = '"FROM precision_comparison"'
+
+
+def fidelity(study: Study) -> Section:
+    """What quantisation alone changes, and every precision against its reference."""
+    tables = [_measured(study), _over_adapters(study), _against_reference(study)]
+    return Section([table for table in tables if len(table)])
+
+
+def _measured(study: Study) -> Table:
+    """Per variant and distribution the latest measurement on the test cases of the board."""
+    rows = rows_of(
+        MEASUREMENTS.format(
+            base_models=listed({row.base_model for row in study.board}),
+            datasets=listed({row.dataset_digest for row in study.board if row.dataset_digest}),
+            set_digests=listed({row.set_digest for row in study.board}),
+        )
+    )
+    records = []
+    for row in rows:
+        record = {
+            "variant": f"{row.base_model} {row.precision}{random_mark(row)}",
+            "against": row.reference_precision,
+            "KL over": f"{row.distribution}, {row.cases} of {row.set_cases} cases",
+            "dataset": (row.dataset_digest or "")[:6],
+            "mean": _with_error(row.kl_mean, row.kl_mean_se, 5),
+        }
+        record |= cells(row, "kl_median", "kl_p95", "kl_p99", "kl_p999", "kl_max", digits=5)
+        record["same top"] = _with_error(row.same_top1, row.same_top1_se, 3)
+        record["perplexity ratio"] = _with_error(row.perplexity_ratio, row.perplexity_ratio_se, 4)
+        records.append(record)
+    title = (
+        "What quantisation alone changes, before any training: KL divergence to the reference, in "
+        "nats; ±: standard error"
+    )
+    table = Table(title, records, "quantization_alone")
+    return table.noted(*(reference_note(row.reference_precision) for row in rows))
+
+
+def _with_error(value: float | None, error: float | None, digits: int) -> str:
+    """A figure, with its standard error where it was measured."""
+    text = figure(value, digits=digits)
+    return text if error is None else f"{text} ± {error:.{digits}f}"
+
+
+def _over_adapters(study: Study) -> Table:
+    """A row per base model of the board, recipe, origin of its adapters, set of cases and precision."""
+    columns = {
+        ("accuracy", "argmax"): "accuracy",
+        ("ed_recall", "primary"): "ED recall",
+        (ED_AUROC, "argmax"): "ED AUROC",
+        ("over_triage", "primary"): "over-triage",
+    }
+    records: dict[tuple[str, ...], Record] = {}
+    notes = []
+    for row in _of_board(study, [Row(**values) for values in adapter_rows(study.ids)]):
+        column = columns.get((row.metric, row.rule))
+        if column is None:
+            continue
+        name = f"{row.base_model} {row.precision} {row.recipe} {row.adapter}{random_mark(row)}"
+        record = records.setdefault(
+            (name, row.evaluation_set, row.set_digest, row.reference),
+            {
+                "precision": name,
+                "against": row.reference,
+                "set": row.evaluation_set,
+                "bytes": f"x{figure(row.bytes_ratio, digits=2)}",
+                "adapters": str(row.seeds),
+                **dict.fromkeys(columns.values(), ""),
+            },
+        )
+        record[column] = figure(row.difference, row.low, row.high, sign=True)
+        notes += [row.reference_note, None if is_number(row.low) else row.note]
+
+    title = (
+        "Precisions against their reference, the mean over a recipe's adapters that were judged at "
+        "both: accuracy and AUROC by the most probable label, the others by the recipe's own rule; "
+        "95 % intervals over adapters and groups of cases"
+    )
+    return Table(title, list(records.values()), PAIRS_QUERY).noted(*notes)
+
+
+def _against_reference(study: Study) -> Table:
+    """The latest pairs of the base models of the board with their reference."""
+    rows = _of_board(study, rows_of("precision_comparison", only=study.ids))
+    records = []
+    for row in rows:
+        adapter = "" if row.adapter == OWN else f" {row.adapter}"
+        recipe = recipe_name(f"{row.recipe}{adapter}", row.seed)
+        records.append(
+            {
+                "precision": f"{row.base_model} {row.precision} {recipe}{random_mark(row)}",
+                "against": row.reference,
+                "set": row.evaluation_set,
+            }
+            | cells(row, "bits_per_weight", "accuracy_diff", "ed_recall_diff")
+            | cells(row, "over_triage_diff", "loss_diff")
+        )
+    title = (
+        "Precisions against their reference, paired by case; from 4bit: one adapter, trained at 4 "
+        "bits, with its own threshold at each"
+    )
+    return Table(title, records, PAIRS_QUERY).noted(*(row.note for row in rows))
+
+
+def _of_board(study: Study, rows: Sequence[Row]) -> list[Row]:
+    """Rows about the base models of the board: on its test set, and on all further sets."""
+    base_models = {row.base_model for row in study.board}
+    digest = study.board[0].set_digest
+    return [
+        row
+        for row in rows
+        if row.base_model in base_models
+        and (row.evaluation_set != "test" or row.set_digest == digest)
+    ]

@@ -1,0 +1,139 @@
+"""The sections of a report in their order, and the reports that hold tables alone: on the terminal, and
+as the Markdown of an artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from flows.report import curves, models, precisions
+from flows.report.answer import answer
+from flows.report.figures import disclaimer
+from flows.report.models import first_table
+from flows.report.rows import Study, rows_of
+from flows.report.table import Section, Table, as_markdown
+from tasks.corpus.case import SETS
+from tasks.grids.grid import GRIDS, load_grid
+from tasks.landing import grid_digest
+from warehouse.connect import listed, snapshot
+
+PAIRS = "4 bits against 8 bits"
+ENVIRONMENTS = """(
+    SELECT
+        triage_version, engine_version, mlx_version, mlx_lm_version, backend, compute_path,
+        compute_dtype, blas, machine, weights_source, original_precision,
+        count(*) AS trainings, sum(train_seconds) / 3600 AS hours
+    FROM experiment
+    WHERE training_id IN {ids} AND precision IS NOT NULL
+    GROUP BY ALL
+    ORDER BY ALL
+)"""
+
+
+def data_card(study: Study) -> Section:
+    """The cases that the models learned from and were judged on: a line for each set."""
+    digests = listed({row.dataset_digest for row in study.board if row.dataset_digest})
+    rows = rows_of(f"dataset JOIN dataset_set USING (dataset_id) WHERE dataset_digest IN {digests}")
+    places = {name: place for place, name in enumerate(SETS)}
+    rows.sort(key=lambda row: (row.dataset_digest, places.get(row.name, len(SETS)), row.name))
+    records = []
+    findings: dict[str, None] = {}
+    for row in rows:
+        origin = "the project's own synthetic cases"
+        if not row.is_embedded:
+            origin = "cases of the user's own"
+        findings[f"Dataset {row.dataset} {row.dataset_digest}: {origin}, seed {row.seed}."] = None
+        record = {"set": row.name, "cases": str(row.cases)}
+        for label in ("ED", "GP", "HOME"):
+            count = getattr(row, f"{label.lower()}_cases")
+            record[label] = f"{count} ({100 * count / (row.cases or 1):.1f} %)"
+        records.append(record | {"groups": "-" if row.groups is None else str(row.groups)})
+    return Section([Table("Sets", records)] if records else [], findings=list(findings))
+
+
+def environment(study: Study) -> Section:
+    """Versions and machines, a line for each environment, and commands."""
+    rows = rows_of(ENVIRONMENTS.format(ids=listed({row.training_id for row in study.board})))
+    records = [
+        {name.replace("_", " "): _text(value) for name, value in vars(row).items()} for row in rows
+    ]
+    name = "" if study.name is None else f" {study.name}"
+    commands = [f"triage compare{name} --all", f"triage report{name}", "triage sql --list"]
+    if study.grid:
+        commands.insert(0, _sweep(study.grid, study.grid_digest))
+    return Section([Table("Environments", records)] if records else [], commands=commands)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _sweep(grid: str, digest: str | None) -> str:
+    """The sweep of a study, whose grid ships with triage, was changed by its user, or is theirs."""
+    if not (GRIDS / f"{grid}.toml").is_file():
+        return f"triage sweep GRID.toml  # your own grid file of {grid}"
+    if grid_digest(load_grid(grid)) == digest:
+        return f"triage sweep {grid}"
+    changed = "the study had other settings than this grid: by --set, or in a file"
+    return f"triage sweep {grid}  # {changed}"
+
+
+SECTIONS: dict[str, Callable[[Study], Section]] = {
+    "forest": precisions.forest,
+    "baselines": models.baselines,
+    "gates": models.gates,
+    "frontier": precisions.frontier,
+    "rules": models.rules,
+    "confusion": models.confusion,
+    "flips": precisions.flips,
+    "reliability": curves.reliability,
+    "decision-curves": curves.decision_curves,
+    "calibration": curves.calibration,
+    "risk-coverage": curves.review,
+    "subgroups": models.subgroups,
+    "other-sets": models.other_sets,
+    "fidelity": precisions.fidelity,
+    "learning": curves.learning,
+    "data": data_card,
+    "environment": environment,
+}
+# The sections that an option of `triage compare` asks for.
+ASKED = {
+    "models": ("baselines",),
+    "pairs": ("forest",),
+    "gates": ("gates",),
+    "rules": ("rules", "confusion"),
+    "calibration": ("calibration",),
+    "review": ("risk-coverage",),
+    "flips": ("flips",),
+    "fidelity": ("fidelity", "frontier"),
+}
+
+
+def tables_of(studies: Sequence[Study], asked: Collection[str] | None = None) -> list[Table]:
+    """The tables of a study on each of its test sets: of all sections, or of those that these options
+    ask for.
+    """
+    ids = SECTIONS if asked is None else [id for name in asked for id in ASKED[name]]
+    with snapshot():
+        return [
+            table.noted(study.set_name)
+            for study in studies
+            for id in ids
+            for table in SECTIONS[id](study).tables
+            if len(table)
+        ]
+
+
+def comparison_markdown(studies: Sequence[Study]) -> str:
+    """The whole comparison as one Markdown page, the answer first; each test set has its own tables."""
+    if not studies:
+        return as_markdown(Table(PAIRS, []))
+    given = answer(studies[0])
+    parts = [f"**{given.sentence}**", as_markdown(first_table(studies[0]))]
+    parts.append("\n".join(f"- {line}" for line in given.details))
+    parts += map(as_markdown, tables_of(studies))
+    digests = {row.set_digest for study in studies for row in study.board}
+    return "\n\n".join([*filter(None, parts), disclaimer(digests)])
