@@ -44,7 +44,7 @@ def test_the_wheel_in_an_empty_environment_runs_a_smoke_sweep_in_another_folder(
     other.mkdir()
     where = run(python, "-c", "import flows; print(flows.__file__)", folder=other).stdout
     assert Path(where.strip()).is_relative_to(tmp_path / "venv"), "the wheel's code, not the checkout's"
-    parts = "from importlib.resources import files; print([(files('flows.html_report') / name).is_file() for name in "
+    parts = "from importlib.resources import files; print([(files('flows.report') / name).is_file() for name in "
     page = run(python, "-c", parts + "('template.html.jinja', 'style.css', 'words.toml')])", folder=other).stdout
     assert page.strip() == "[True, True, True]", "the page of a report"
     result = run(python.with_name("triage"), "sweep", "smoke", folder=other)

@@ -56,9 +56,11 @@ MEAN, TRAINING, BASELINE = "mean", "one training", "linear baseline"
 # --- 4 against 8 bits -------------------------------------------------------------------------------
 
 
-def recipe_table(recipes: Collection[Row]) -> Table:
+def recipe_table(recipes: Collection[Row], with_verdicts: bool) -> Table:
     """A line per recipe: its differences in points with their intervals, and Holm's p value of each,
     one-sided, that the loss is the margin or more.
+
+    `with_verdicts`: on the figures of which the answer speaks where no claim is fixed beforehand.
     """
     records: dict[str, Record] = {}
     for row in recipes:
@@ -66,14 +68,16 @@ def recipe_table(recipes: Collection[Row]) -> Table:
         if column is None:
             continue
         name = f"{row.base_model} {row.recipe}{random_mark(row)}"
-        columns = ["verdict on\nED recall", "verdict on\naccuracy", *FIGURES.values()]
-        empty = {"recipe": name, "seeds": str(row.seeds), **dict.fromkeys(columns, "n/a")}
+        verdicts = ["verdict on\nED recall", "verdict on\naccuracy"] if with_verdicts else []
+        columns = dict.fromkeys([*verdicts, *FIGURES.values()], "n/a")
+        empty = {"recipe": name, "seeds": str(row.seeds), **columns}
         record = records.setdefault(row.seed_group, empty)
         p = f" p {row.holm_p:.3f}" if is_number(row.holm_p) else ""
         record[column] = f"{in_points(row.difference, row.low, row.high)}{p}"
-        if row.metric in ("ed_recall", "accuracy"):
+        if f"verdict on\n{column}" in record:
             # Where models learned nothing there is nothing to lose.
-            words = verdict_in_words(row) if row.qualifies else "none: learned too little"
+            none = "no linear baseline" if row.qualifies is None else "learned too little"
+            words = verdict_in_words(row) if row.qualifies else f"none: {none}"
             record[f"verdict on\n{column}"] = words
 
     title = (
@@ -178,7 +182,7 @@ def forest(study: Study) -> Section:
     if not study.pairs:
         return section
 
-    section.tables = [recipe_table(study.recipes), pair_table(study.pairs)]
+    section.tables = [recipe_table(study.recipes, study.claim is None), pair_table(study.pairs)]
     pairs = grouped(study.pairs, lambda pair: (pair.base_model, pair.recipe, pair.random_weights))
     for (metric, rule), title in FIGURES.items():
         lines = []

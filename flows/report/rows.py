@@ -308,14 +308,13 @@ class Study:
     @cached_property
     def baseline(self) -> Row | None:
         """The linear baseline on these cases, whichever study fitted it, as in quantization_summary."""
-        if own := cheap_baseline(self.models):
-            return own
-        digests = listed({row.set_digest for row in self.board})
         rows = rows_of(
-            f"evaluation_summary WHERE evaluation_set = 'test' AND set_digest IN {digests} "
-            "AND recipe IN ('linear', 'tfidf_lr') ORDER BY created_at, evaluation_id"
+            f"evaluation_summary WHERE evaluation_set = 'test' AND set_digest = "
+            f"{quoted(self.board[0].set_digest)} AND recipe IN ('linear', 'tfidf_lr') "
+            "ORDER BY created_at, evaluation_id"
         )
-        return cheap_baseline(by_common_rules(rows, prevalence=self.prevalence))
+        own = [row for row in self.board if row.precision is None]
+        return cheap_baseline(by_common_rules([*rows, *own], prevalence=self.prevalence))
 
 
 def studied(

@@ -48,6 +48,12 @@ OUTSIDE = """
     }).map(text => chart.querySelector('title').textContent.slice(0, 40) + ' | ' + text.textContent);
 })
 """
+OPEN = "for (const one of document.querySelectorAll('details.section')) one.open = true;"
+# The bottom of what is to be seen first, and whether the menu is beside it.
+FIRST = """
+[document.querySelector('.answer'), document.querySelector('.first svg'), document.querySelector('.first table')]
+    .map(one => one.getBoundingClientRect().top)
+"""
 # axe reads the whole page whatever part it is to judge, so each section is shown to it alone.
 SECTIONS = """
 globalThis.main = document.querySelector('main');
@@ -162,9 +168,10 @@ def page(report, tmp_path_factory) -> Iterator[Page]:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [375, 800, 1440])
+@pytest.mark.parametrize("width", [390, 800, 1440])
 def test_every_chart_is_seen_at_every_width(page, width, dark):
     page.show(width, dark=dark)
+    page.run(OPEN)
     charts = page.run(CHARTS)
     assert len(charts) > 20
     assert [one for one in charts if one["left"] < 0 or one["right"] > width] == []
@@ -175,6 +182,18 @@ def test_every_chart_is_seen_at_every_width(page, width, dark):
     assert page.run(OUTSIDE) == []
 
 
+@pytest.mark.parametrize(("width", "menu"), [(390, "none"), (1440, "block")])
+def test_the_answer_its_picture_and_its_table_are_seen_first_with_the_menu_at_the_side(page, report, width, menu):
+    page.show(width)
+    page.open(report)
+    assert max(page.run(FIRST)) < 900, "on the first screen"
+    assert page.run("getComputedStyle(document.querySelector('nav')).display") == menu
+    assert page.run("[...document.querySelectorAll('details.section')].some(one => one.open)") is False
+    page.run("location.hash = '#gates'")
+    opened = "[...document.querySelectorAll('details.section')].filter(one => one.open).length"
+    assert until(lambda: page.run(opened), SECONDS, lambda: "a link opens no section") == 1
+
+
 def test_it_is_light_on_paper(page):
     page.show(800, dark=True, media="print")
     assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -182,8 +201,9 @@ def test_it_is_light_on_paper(page):
     assert pdf.count(b"/Type /Page\n") > 3
 
 
-def test_the_keyboard_reaches_the_report_its_sections_and_its_tables(page):
+def test_the_keyboard_reaches_the_report_its_sections_and_its_tables(page, report):
     page.show(1440)
+    page.open(report)
     for key in ("keyDown", "keyUp"):
         page.send("Input.dispatchKeyEvent", type=key, key="Tab", code="Tab", windowsVirtualKeyCode=9)
     assert page.run(FOCUSED) == "skip A #main"

@@ -12,8 +12,7 @@ from rich.console import Console
 
 from flows.cli.best import best
 from flows.report.figures import interval
-from flows.report.rules import by_common_rules
-from flows.report.typed_rows import leaderboard_rows
+from flows.report.rows import by_common_rules, leaderboard_rows
 from tasks.bundle.bundle import Rule
 from tasks.bundle.decide import RankedBy
 from tasks.bundle.from_evaluation import bundle_of_evaluation

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from flows.report.pairs import pooled_over_adapters
-from flows.report.typed_rows import leaderboard_rows
+from flows.report.precisions import fidelity
+from flows.report.rows import studied
 from tests.warehouse.rows import evaluation
 from tests.warehouse.test_precisions import land, noisy
 from warehouse.comparison.pools import adapter_rows

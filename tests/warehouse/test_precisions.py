@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.report.leaderboard import leaderboard
-from flows.report.pairs import against_reference, frontier
-from flows.report.typed_rows import leaderboard_rows
+from flows.report.models import leaderboard
+from flows.report.precisions import fidelity, frontier
+from flows.report.rows import studied
 from tests.warehouse.rows import FIVE, assert_sound, evaluation, land_arm, land_pair, load_landing, load_pair
 from warehouse.landing import write_landing
 from warehouse.load import load_all
@@ -143,10 +143,9 @@ def test_another_format_with_as_many_bits_is_no_part_of_4_against_8_bits(tmp_pat
     assert len(query("FROM equal_pair")) == 1 == len(query("FROM quantization_comparison"))
 
 
-def test_4_and_8_bits_alone_need_no_frontier(tmp_path):
+def test_4_and_8_bits_alone_stand_against_no_reference(tmp_path):
     load_pair(tmp_path)
-    board = leaderboard_rows()
-    assert len(frontier(board)) == len(against_reference(board)) == 0
+    assert fidelity(studied()[0]).tables == []
 
 
 def test_weights_that_were_quantised_before_are_named_and_every_row_says_what_does_not_follow(tmp_path):
@@ -172,12 +171,10 @@ def test_the_tables_name_the_unpacked_reference_and_print_what_does_not_follow(t
         land(tmp_path, name, noisy(3, 0.8), original_precision="Q4_1")
 
     load_all(tmp_path)
-    board = leaderboard_rows()
-    for table in (against_reference(board), frontier(board)):
-        assert "; reference already 4-bit: nothing follows about 8 bits or more" in table.title
-
-    names = list(frontier(board)["precision"])
-    assert names == ["smol unpacked Q4_1 r1 s42", "smol 8bit r1 s42", "smol mxfp4 r1 s42"]
-    assert all(name.endswith("against unpacked Q4_1") for name in against_reference(board)["precision"])
-    assert leaderboard(board).title.endswith("; reference already 4-bit: nothing follows about 8 bits or more")
-    assert set(leaderboard(board)["experiment"]) == {"bf16", "8bit", "mxfp4"}
+    study = studied()[0]
+    note = "reference already 4-bit: nothing follows about 8 bits or more"
+    (plane,), (against,) = frontier(study).tables, fidelity(study).tables
+    assert all(note in table.notes for table in (plane, against, leaderboard(study)))
+    assert plane["model"] == ["smol unpacked Q4_1 r1 s42", "smol 8bit r1 s42", "smol mxfp4 r1 s42"]
+    assert set(against["against"]) == {"unpacked Q4_1"}
+    assert set(leaderboard(study)["experiment"]) == {"bf16", "8bit", "mxfp4"}

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, fbeta_score
 
-from flows.report.leaderboard import leaderboard
-from flows.report.pairs import pair_rows, quantization
-from flows.report.typed_rows import leaderboard_rows
+from flows.report.models import leaderboard
+from flows.report.rows import studied
 from tests.warehouse.rows import COSTS, FIVE, assert_sound, evaluation, land_pair, load_pair, training
 from warehouse.comparison import pairs
 from warehouse.connect import reading, writing
@@ -308,6 +307,6 @@ def test_a_sweeps_own_tables_show_its_evaluations_although_later_ones_of_the_sam
         assert [flip.evaluation_after, flip.evaluation_before] == output
 
     assert query("FROM leaderboard", only=[]).empty and query("FROM matched_pair", only=["e-first4"]).empty
-    assert all(accuracy.startswith("0.800") for accuracy in leaderboard(leaderboard_rows(requested))["accuracy"])
-    assert len(quantization(pair_rows(requested))) == 1
+    (study,) = studied(only=requested)
+    assert all(accuracy.startswith("0.800") for accuracy in leaderboard(study)["accuracy"]) and len(study.pairs) == 1
     assert_sound()

@@ -3,25 +3,21 @@
 import io
 import json
 import re
-import subprocess
-import sys
 from datetime import datetime
-from functools import partial
 from unittest.mock import patch
 
 import pytest
+import typer
 from rich.console import Console
 
 from flows.cli.best import candidates_of, name_to_ask
 from flows.cli.experiments import find_evaluations
 from flows.cli.gates import gates as print_gates
-from flows.report.gates import adjusted, gates, prevalence_note, restated
-from flows.report.leaderboard import leaderboard
+from flows.report.models import gate_record, gates, leaderboard
+from flows.report.rows import Row, leaderboard_rows, restated, studied
 from flows.report.table import print_table
-from flows.report.typed_rows import Row, leaderboard_rows
 from tasks.corpus.case import exact_digest
 from tasks.runtime.errors import BadInput
-from tests.place import ROOT, one_sentence
 from tests.warehouse.rows import FIVE, evaluation, land_arm, training
 from tests.warehouse.test_studies import land_sweep
 from warehouse.landing import write_landing
@@ -30,10 +26,12 @@ from warehouse.load import load_all
 MISSED = [*FIVE, ("ED", "GP", "GP"), ("ED", "HOME", "HOME")]
 
 
-def printed(name: str = "t4", own_file=None, prevalence: float | None = None, width: int = 200) -> str:
+def printed(
+    name: str | None = "t4", own_file=None, prevalence: float | None = None, width: int = 200, **options
+) -> str:
     out = io.StringIO()
     with patch("flows.cli.gates.console", Console(file=out, width=width)):
-        print_gates(name, own_file, prevalence)
+        print_gates(name, own_file, prevalence, **options)
     return out.getvalue()
 
 
@@ -61,32 +59,68 @@ def test_the_command_prints_gates_texts_from_the_users_own_file_only_and_restate
     own_file = tmp_path / "own.jsonl"
     rows = ({"id": 1, "words": " message 5 "}, {"id": 2, "words": "half a surrogate pair: \ud83d"})
     own_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-m", "flows.cli", "gates"]
-    run = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)
-    result = run([*command, "smol-4bit-r1-s42", "--show-text", str(own_file), "--prevalence", "0.1"])
-    assert (result.returncode, result.stderr) == (0, "")
+    text = printed("smol-4bit-r1-s42", own_file, 0.1)
     for words in ("2 of 4", "FAIL", "Clopper-Pearson", "unsafe", "Review flag: not available: dropout is 0"):
-        assert words in result.stdout
+        assert words in text
     precision, f2 = restated(2 / 4, 2 / 3, 4 / 7, 0.1)
-    assert f"At 10%: precision {precision:.3f}, F2 {f2:.3f}" in result.stdout
-    after = result.stdout.split("c00005")[1].split("c00006")[0]
-    assert "message 5" in after and result.stdout.count("its text is not in that file") == 1
-    assert "message 6" not in result.stdout
+    assert f"At 10%: precision {precision:.3f}, F2 {f2:.3f}" in text
+    after = text.split("c00005")[1].split("c00006")[0]
+    assert "message 5" in after and text.count("its text is not in that file") == 1
+    assert "message 6" not in text
 
-    unknown = run([*command, "nothing"])
-    assert (unknown.returncode, unknown.stdout) == (2, "") and one_sentence(unknown.stderr)
     with pytest.raises(BadInput, match=r"between 0 and 1.* \(got 1\.5\)"):
         printed("t4", None, 1.5)
+
+
+def test_synthetic_cases_have_their_text_without_a_file(landed, monkeypatch):
+    assert "message" not in printed()
+    monkeypatch.setattr("flows.report.cases.synthetic_texts", lambda sets: {exact_digest("message 5"): "message 5"})
+    text = printed()
+    assert text.count("message 5") == 1 and "its text is not" not in text
+
+
+def test_without_a_name_every_experiment_is_listed_with_its_gates(landed):
+    lines = printed(None).splitlines()
+    (line,) = [line for line in lines if line.startswith("smol-4bit-r1-s42 ")]
+    assert line.split() == ["smol-4bit-r1-s42", "unsafe", "FAIL", "FAIL"]
+    assert lines[-1] == "For one of them: triage gates smol-4bit-r1-s42"
+    with pytest.raises(BadInput, match="--check needs an experiment"):
+        print_gates(check=True)
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("passes_gates", 0), ("provisional", 1), ("unsafe", 1)])
+def test_a_check_ends_with_1_unless_every_gate_passes_on_each_set(land, verdict, code):
+    land(verdict="passes_gates")
+    land("x4", evaluation_set="clinic", set_digest="other", verdict=verdict)
+    if code:
+        with pytest.raises(typer.Exit) as ended:
+            printed(check=True)
+        assert ended.value.exit_code == code
+    else:
+        printed(check=True)
+
+
+def test_the_gates_of_each_set_are_json_with_their_numbers(landed, capsys):
+    print_gates("t4", as_json=True)
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["experiment"], found["verdict"], found["rule"]) == ("smol-4bit-r1-s42", "unsafe", "target_recall")
+    recall = next(gate for gate in found["gates"] if gate["gate"] == "ed_recall")
+    assert (recall["successes"], recall["n"], recall["value"], recall["state"]) == (2, 4, 0.5, "FAIL")
 
 
 def test_missed_cases_are_shown_by_id_alone_and_no_name_is_broken_within_a_word_on_80_columns(land):
     land(cases=MISSED, mc_status="available", mc_reason=None, mc_passes=50, mc_cases=3)
     text = printed()
-    for words in ("Review flag: from 50 dropout passes on 3 of 7 cases", "Missed emergencies: 2", "c00005", "c00006"):
+    for words in (
+        "Review flag: from 50 dropout passes on 3 of 7 cases; the others have none",
+        "Missed emergencies: 2",
+        "c00005",
+        "c00006",
+    ):
         assert words in text
     assert "message" not in text
-    table = printed(width=80).partition("Gates")[2]
-    words = {word for line in table.splitlines() if line.startswith("│") for word in line.split()}
+    assert text.count("no passes") == 0
+    words = set(printed(width=80).partition("Gates")[2].split())
     assert {"false", "negatives", "recall"} <= words, words
 
 
@@ -160,7 +194,7 @@ def test_a_rule_that_misses_no_emergency_says_of_how_many_and_a_rare_prevalence_
     assert "At this set's prevalence of 0.04% ED: precision" in text
     for prevalence, percent in ((0.0004, "0.04%"), (0.0025, "0.25%"), (0.025, "2.5%"), (0.1, "10%")):
         assert f" At {percent}: precision" in printed("t4", None, prevalence)
-        assert prevalence_note(prevalence, restates=True) == f"precision and F2 restated at {percent} ED"
+        assert f"ED precision and F2 restated at {percent} ED" in leaderboard(studied(prevalence=prevalence)[0]).notes
 
 
 def test_ids_and_texts_are_shown_and_not_obeyed_by_a_terminal(land, tmp_path):
@@ -230,22 +264,22 @@ def test_restated_figures_are_those_of_a_set_with_that_prevalence(other):
     assert precision == pytest.approx(tp / (tp + fp)) and f2 == pytest.approx(5 * tp / (5 * tp + 4 * fn + fp))
 
 
-def test_without_a_precision_nothing_is_restated_and_the_leaderboard_names_the_share(landed):
+def test_without_a_precision_nothing_is_restated():
     assert restated(0.0, None, 0.2, 0.1) == (None, 0.0), "nothing decided ED: no precision, and no F2 at any prevalence"
     assert restated(0.0, 0.0, 0.2, 0.1) == (0.0, 0.0), "decided ED, always wrongly"
     assert restated(None, 0.5, 0.2, 0.1) == (None, None), "no emergencies"
-    for share, percent in ((None, "57.1%"), (0.1, "10%")):
-        assert f"of {percent} ED" in leaderboard(leaderboard_rows(), share)["ED precision"][0]
 
 
 def test_a_figure_just_below_its_gate_is_not_printed_as_the_gate(land):
     """1077 of 1134 are 0.94974, where 0.95 is required."""
     land(cases=[("ED", "ED", "ED")] * 1077 + [("ED", "GP", "GP")] * 57 + [("GP", "GP", "GP")])
     of_all, of_one = io.StringIO(), printed(width=250)
-    print_table(Console(file=of_all, width=250), gates(leaderboard_rows()))
+    print_table(Console(file=of_all, width=250), gates(studied()[0]).tables[0])
     for text in (of_all.getvalue(), of_one.partition("Missed")[0].partition("Gates")[2].partition("At this")[0]):
         assert "FAIL" in text and "0.9497" in text and "0.0503" in text
         assert not re.search(r"0\.950\b|0\.050\b", text)
 
-    assert adjusted(Row(threshold=0.95, models=60, bound_adjusted=0.94981)) == "0.9498 for 60 models"
-    assert adjusted(Row(threshold=0.95, models=1, bound_adjusted=None)) == "n/a for 1 model"
+    looked = {"gate": "ed_recall", "state": "FAIL", "threshold": 0.95, "value": 0.9, "bound": 0.8, "method": "by hand"}
+    for models, bound, text in ((60, 0.94981, "0.9498 for 60 models"), (1, None, "n/a")):
+        row = Row(**looked, successes=None, models=models, bound_adjusted=bound)
+        assert gate_record(row)["bound for all looks"] == text

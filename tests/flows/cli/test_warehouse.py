@@ -13,7 +13,8 @@ from flows.cli.compare import print_study
 from flows.cli.main import app
 from flows.cli.terminal import load_what_waits
 from flows.cli.warehouse import check, forget, merge, studies
-from flows.report.leaderboard import evaluations_of_sweep, find_study
+from flows.outcomes import evaluations_of_sweep
+from flows.report.rows import find_study
 from tasks.grids.grid import load_grid
 from tasks.landing import SweepRecord
 from tasks.runtime.errors import BadInput

@@ -1,22 +1,24 @@
-"""The sentences on top of a comparison: the claim alone, or each recipe that learned something; never more than follows."""
+"""The answer on top of a comparison: the claim alone, or the recipe of most seeds that learned something; never more
+than follows."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
 
 from flows.report import answer as sentences
-from flows.report.answer import NO_MODELS, answer
-from flows.report.evidence import as_markdown
-from flows.report.leaderboard import ALL_RANDOM, evaluation_ids
-from flows.report.pairs import pair_rows, summary_rows
-from flows.report.typed_rows import Row, leaderboard_rows
+from flows.report.answer import ALL_RANDOM, NO_MODELS, NO_PAIR, Answer, answer
+from flows.report.precisions import primary_chart
+from flows.report.rows import Row, studied
+from flows.report.sections import comparison_markdown
 from tests.place import changed
 from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_precisions import land as land_precision
 from tests.warehouse.test_precisions import noisy
 from warehouse.load import load_all
+from warehouse.query import query
 
 CLAIM = Row(
     study="study", base_model="smollm2-135m", recipe="tuned", side="4bit", reference="8bit",
@@ -26,67 +28,84 @@ CLAIM = Row(
 FIXED = "This is the study's primary claim, fixed on 2026-11-20 before its first result."
 
 
-def lines(study: str | None = None, claim: Row | None = None) -> list[str]:
-    ids = evaluation_ids(study) if study else None
-    return answer(leaderboard_rows(ids), pair_rows(ids), summary_rows(ids), claim)
+def given(study: str | None = None, claim: Row | None = None) -> Answer:
+    return answer(replace(studied(study)[0], claim=claim))
 
 
 # --- The published studies --------------------------------------------------------------------------
 
 
-def test_without_a_claim_each_recipe_that_learned_something_has_its_verdict(published):
-    tuned, recall, against, safe, *_, others, intervals, rest = found = lines("study")
-    assert tuned.startswith("smollm2-135m tuned, 3 seeds: whether 4 bits are as good as 8 bits in accuracy ")
-    assert "cannot be concluded: -0.5 points [-3.5, +2.5]; it would take " in tuned
-    assert recall.startswith("ED recall by each model's threshold +0.1 [-4.0, +4.2]: cannot conclude: ")
-    assert against.startswith(
-        "4 and 8 bits minus linear model (words, characters): macro-F1 -0.2 [-2.0, +1.6] and +0.4 [-1.5, +2.4] (no "
-        "difference shown), over-triage by each model's threshold +3.6 [+0.3, +6.9] and +2.9 [+0.6, +5.2] (worse). "
+def test_without_a_claim_the_recipe_of_most_seeds_that_learned_something_answers(published):
+    found = given("study")
+    assert found.sentence == (
+        "Cannot tell whether 4 bits miss more emergencies than 8 bits: ED recall at each model's threshold +0.1 points "
+        "[-4.0, +4.2]; it would take at least 3 more seeds; accuracy -0.5 [-3.5, +2.5]: cannot conclude: at least 1 more "
+        "seed (smollm2-135m tuned, 3 seeds). None of 18 trained models passes the safety gates."
     )
-    assert against.endswith("The margin, 2 points, is 494% of what 8 bits gain over the baseline in accuracy.")
-    assert safe.startswith("smollm2-135m tuned_safe, 3 seeds: ") and len(found) == 9
-    assert others.startswith("Without a verdict, since a model gains less than half of what the linear baseline gains")
-    assert "smollm2-135m baseline, 1 seed +2.2 [+0.8, +3.6] and +1.1 [-0.2, +2.3]" in others
-    assert not any(word in others for word in ("conclude", "worse", "within"))
+    tuned, safe, others, intervals, rest = found.details
+    assert tuned.startswith(
+        "smollm2-135m tuned at 4 and 8 bits minus linear model (words, characters): macro-F1 -0.2 ["
+    )
+    assert "(no difference shown), over-triage by each model's threshold +3.6 [+0.3, +6.9] and +2.9 [" in tuned
+    assert tuned.endswith("The margin, 2 points, is 494% of what 8 bits gain over the baseline in accuracy.")
+    assert safe.startswith("smollm2-135m tuned_safe at ") and others.startswith("3 recipes without a verdict, since ")
     assert "over trainings and 63 groups of cases; left out: chance in calibration" in intervals
-    assert rest.startswith("4 bits take x0.53 of the bytes of 8. Gates: 0 of 18 trained models pass. Memory and time")
+    assert rest.startswith(
+        "4 bits take x0.53 of the bytes of 8. Memory and speed of 4 against 8 bits cannot be compared"
+    )
+
+
+def test_the_picture_is_the_comparison_of_the_answer_with_interval_margin_and_a_dot_for_each_seed(published):
+    found = given("study")
+    chart = primary_chart(found.primary)
+    mean, *trainings, baseline = chart.marks
+    (row,) = query(
+        "FROM quantization_summary WHERE recipe = 'tuned' AND base_model = 'smollm2-135m' AND metric = 'ed_recall' "
+        "AND rule = 'target_recall' AND list_contains(studies, 'study')"
+    ).itertuples()
+    assert [mean[end] for end in ("x", "x_low", "x_high")] == [100 * row.difference, 100 * row.low, 100 * row.high]
+    assert len(trainings) == 3 and mean["x"] == pytest.approx(sum(mark["x"] for mark in trainings) / 3)
+    assert baseline["x"] == pytest.approx(100 * (row.linear_value - row.value_8bit))
+    assert (chart.options["margin"], chart.options["lines"]) == (2, [0, -2])
 
 
 def test_with_one_training_a_side_chance_in_training_is_said_to_be_left_out(published):
-    found = lines("study_gemma")
-    assert "it would take a second seed." in found[0] and "minus linear model" in found[2], "of another study"
-    assert found[-2].startswith(
-        "Points of a hundred, with 95 % intervals over 63 groups of cases; left out: chance in "
-    )
-    assert found[-2].endswith("and with one training a side chance in training.")
+    found = given("study_gemma")
+    assert "(gemma-3-270m tuned, 1 seed, so that chance in training is left out). None of 4 trained" in found.sentence
+    assert "accuracy -2.8 [-4.2, -1.4]: cannot conclude: a second seed" in found.sentence
+    assert "minus linear model" in found.details[0], "of another study"
+    assert found.details[-2].endswith("and with one training a side chance in training.")
+    assert len(primary_chart(found.primary).marks) == 2, "no dot of its own for one training"
 
 
 def test_with_a_claim_the_answer_speaks_of_it_alone(published):
-    accuracy, recall, fixed, *_ = found = lines("study", CLAIM)
-    assert accuracy.startswith(
-        "smollm2-135m tuned, 3 trainings a side, 63 groups: whether 4 bits are as good as 8 bits in"
+    found = given("study", CLAIM)
+    assert found.sentence.startswith(
+        "Cannot tell whether 4 bits are as good as 8 bits in accuracy: -0.5 points [-3.5, +2.5];"
     )
-    assert "accuracy cannot be concluded: -0.5 points [-3.5, +2.5]; it would take " in accuracy
-    assert accuracy.endswith("The margin, 2 points, is 494% of what 8 bits gain over the baseline in accuracy.")
-    assert "in ED recall by each model's threshold cannot be concluded: +0.1 points [-4.0, +4.2]" in recall
-    assert recall.endswith("In ED recall by each model's threshold 8 bits gain nothing over the baseline.")
-    assert fixed == FIXED and "tuned_safe" not in " ".join(found)
+    assert "(smollm2-135m tuned, 3 trainings a side, 63 groups). Cannot tell whether 4 bits miss more" in found.sentence
+    accuracy, recall, fixed, *_ = found.details
+    assert accuracy == "The margin, 2 points, is 494% of what 8 bits gain over the baseline in accuracy."
+    assert recall == "In ED recall by each model's threshold 8 bits gain nothing over the baseline."
+    assert fixed == FIXED and "tuned_safe" not in str(found.details)
+    assert len(primary_chart(found.primary).marks) == 1 + 3
 
 
 @pytest.mark.parametrize(
-    ("claimed", "place", "words"),
+    ("claimed", "words"),
     [
-        ({"margin": 0.05}, 0, "4 bits are within 5 points of 8 bits in accuracy: -0.5 points [-3.5, +2.5]."),
-        ({"margin": 0.03, "seeds": [42, 43], "figures": ["over_triage"]}, 0, "2 trainings a side"),
-        ({"figures": ["ed_auroc"]}, 0, "in ED AUROC"),
-        ({"changed_after_results": True}, 2, "changed on 2026-11-20, after results existed: not beforehand."),
-        ({"seeds": [42, 43, 44, 45, 46]}, 2, f"{FIXED} Seeds 45, 46 are missing: it is not complete yet."),
-        ({"recipe": "other"}, 0, "smollm2-135m other, 4 bits against 8 bits: the study's primary claim has no result"),
-        ({"recipe": "other"}, 1, FIXED),
+        ({"margin": 0.05}, "4 bits are within 5 points of 8 bits in accuracy: -0.5 points [-3.5, +2.5] ("),
+        ({"margin": 0.03, "seeds": [42, 43], "figures": ["over_triage"]}, "2 trainings a side"),
+        ({"figures": ["ed_auroc"]}, "in ED AUROC"),
+        ({"changed_after_results": True}, "changed on 2026-11-20, after results existed: not beforehand."),
+        ({"seeds": [42, 43, 44, 45, 46]}, f"{FIXED} Seeds 45, 46 are missing: it is not complete yet."),
+        ({"recipe": "other"}, "the study's primary claim, about smollm2-135m other, has no result on these cases."),
+        ({"recipe": "other"}, FIXED),
     ],
 )
-def test_a_claim_has_its_own_margin_seeds_and_figures_and_says_what_it_lacks(published, claimed, place, words):
-    assert words in lines("study", changed(CLAIM, **claimed))[place]
+def test_a_claim_has_its_own_margin_seeds_and_figures_and_says_what_it_lacks(published, claimed, words):
+    found = given("study", changed(CLAIM, **claimed))
+    assert words in " ".join([found.sentence, *found.details])
 
 
 # --- Made-up studies --------------------------------------------------------------------------------
@@ -105,17 +124,22 @@ def land_baseline(root, right, recipe="linear"):
     land_arm(root, recipe, None, noisy(99, right), groups=True, **values)
 
 
-def test_where_no_recipe_learned_something_the_first_sentence_says_so_and_names_the_largest_difference(tmp_path):
+def test_where_no_recipe_learned_something_the_sentence_says_so_and_names_the_largest_difference(tmp_path):
     land_seeds(tmp_path, (0.1, 0.0))
     land_seeds(tmp_path, (0.0, 0.3), recipe="r2")
     land_baseline(tmp_path, 0.9)
     load_all(tmp_path)
-    first, others, *_ = lines()
-    assert first.startswith("4 bits against 8 bits: nothing can be said, since a model gains less than half of what")
-    largest = min(summary_rows(), key=lambda row: row.difference if (row.metric, row.rule) in RULED else 0)
-    assert largest.recipe == "r2" and f"is {100 * largest.difference:+.1f} points [" in first
-    assert first.endswith("(smol r2).")
-    assert "smol r1, 3 seeds" in others and others.startswith("Without a verdict (accuracy and ED recall): ")
+    sentence = given().sentence
+    assert sentence.startswith(
+        "Nothing can be said about 4 bits against 8 bits, since a model gains less than half of what"
+    )
+    ruled = [row for row in studied()[0].recipes if (row.metric, row.rule) in RULED]
+    largest = min(ruled, key=lambda row: row.difference)
+    assert (
+        largest.recipe == "r2"
+        and f"is {100 * largest.difference:+.1f} points [" in sentence
+        and "(smol r2)." in sentence
+    )
 
 
 RULED = {("accuracy", "argmax"), ("ed_recall", "target_recall")}
@@ -124,14 +148,14 @@ RULED = {("accuracy", "argmax"), ("ed_recall", "target_recall")}
 def test_without_a_baseline_nothing_says_what_there_was_to_learn(tmp_path):
     land_seeds(tmp_path)
     load_all(tmp_path)
-    assert "nothing can be said, since no linear baseline says how much there is to learn" in lines()[0]
+    assert "since no linear baseline says how much there is to learn in every pair" in given().sentence
 
 
 def test_a_weaker_model_is_said_to_be_worse_than_the_baseline_and_a_stronger_one_better(tmp_path):
     land_seeds(tmp_path, (0.75, 0.95))
     land_baseline(tmp_path, 0.8)
     load_all(tmp_path)
-    _, _, against, *_ = lines()
+    against = given().details[0]
     assert "minus linear model (words, characters): macro-F1 -" in against
     assert "(no difference shown and better)" in against or "(worse and better)" in against
 
@@ -146,39 +170,30 @@ def test_adapters_that_were_moved_are_compared_with_those_that_they_are(tmp_path
         accuracies.append(sum(a == b for a, b, _ in moved) / 120 - sum(a == b for a, b, _ in own) / 120)
     load_all(tmp_path)
     claim = changed(CLAIM, base_model="smol", recipe="r1", side="mxfp4", seeds=[1, 2, 3])
-    accuracy, *_ = lines(claim=claim)
+    found = given(claim=claim)
     difference = 100 * sum(accuracies) / 3
-    assert f"mxfp4 are worse by more than 2 points than 8 bits in accuracy: {difference:+.1f} points [" in accuracy
-    assert accuracy.startswith("smol r1, 3 trainings a side, 60 groups: ")
+    assert (
+        f"mxfp4 are worse by more than 2 points than 8 bits in accuracy: {difference:+.1f} points [" in found.sentence
+    )
+    assert "(smol r1, 3 trainings a side, 60 groups)" in found.sentence
+    assert list(found.primary.seeds.values()) == pytest.approx(accuracies)
 
 
 def test_figures_of_random_weights_say_nothing(tmp_path):
     land_seeds(tmp_path, random_weights=True)
     load_all(tmp_path)
     for claim in (None, changed(CLAIM, base_model="smol", recipe="r1", seeds=[1, 2, 3])):
-        first, rest = lines(claim=claim)
-        assert first == ALL_RANDOM and rest.startswith("4 bits take x0.50 of the bytes of 8. Gates: ")
+        found = given(claim=claim)
+        assert found.sentence.startswith(ALL_RANDOM) and found.primary is None
+        assert len(found.details) == 1 and found.details[0].startswith("4 bits take x0.50 of the bytes of 8.")
 
 
-def test_untuned_pairs_alone_answer_nothing(tmp_path):
-    land_pair(tmp_path, recipe="zero_shot", recipe_kind="baseline")
+@pytest.mark.parametrize(("bits", "sentence"), [((4, 8), NO_MODELS), ((4,), NO_PAIR)])
+def test_untuned_pairs_and_models_at_one_width_answer_nothing(tmp_path, bits, sentence):
+    for width in bits:
+        land_arm(tmp_path, str(width), width, recipe="zero_shot", recipe_kind="baseline", cell_id=f"zero-{width}")
     load_all(tmp_path)
-    assert lines()[0] == NO_MODELS
-
-
-def test_many_recipes_are_answered_by_those_of_most_seeds_and_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(sentences, "MOST_RECIPES", 1)
-    monkeypatch.setattr(sentences, "MOST_OTHERS", 1)
-    land_pair(tmp_path, noisy(1, 0.9), noisy(2, 0.9), groups=True, name="one", recipe="one")
-    land_seeds(tmp_path, (0.9, 0.9), recipe="three")
-    for recipe in ("poor", "poorer"):
-        land_seeds(tmp_path, (0.0, 0.0), recipe=recipe)
-    land_baseline(tmp_path, 0.9)
-    load_all(tmp_path)
-    found = lines()
-    assert found[0].startswith("smol three, 3 seeds: ") and "1 more recipe: see the table of recipes." in found
-    (others,) = (line for line in found if line.startswith("Without a verdict"))
-    assert others.endswith("; and 1 more.") and others.count("smol poor") == 1
+    assert given() == Answer(sentence, given().details)
 
 
 ROW = Row(
@@ -190,31 +205,39 @@ ROW = Row(
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({}, "4 bits are within 2 points of 8 bits in accuracy: -0.2 points [-0.9, +0.5]."),
+        ({}, "4 bits are within 2 points of 8 bits in accuracy: -0.2 points [-0.9, +0.5] (r, 3 seeds)."),
         ({"verdict": "not worse", "high": 0.03}, "4 bits are not worse by 2 points than 8 bits in accuracy: -0.2 "),
         ({"verdict": "worse", "margin": 0.001}, "4 bits are worse by more than 0.1 points than 8 bits in accuracy: "),
         (
             {"verdict": "cannot conclude", "more_seeds": 4, "more_groups": 700},
-            "whether 4 bits are as good as 8 bits in accuracy cannot be concluded: -0.2 points [-0.9, +0.5]; it would "
-            "take at least 4 more seeds.",
+            "Cannot tell whether 4 bits are as good as 8 bits in accuracy: -0.2 points [-0.9, +0.5]; it would take at "
+            "least 4 more seeds (r, 3 seeds).",
         ),
         (
             {"verdict": "cannot conclude", "low": None, "high": None, "note": "no interval: 9 groups are too few"},
-            "cannot be concluded: -0.2 points; no interval: 9 groups are too few.",
+            "in accuracy: -0.2 points; no interval: 9 groups are too few (r, 3 seeds).",
         ),
         ({"difference": None, "note": "not available: no ED case in the set"}, "not available: no ED case in the set."),
-        ({"high": -0.0001}, "[-0.9, -0.01]."),
+        ({"high": -0.0001}, "[-0.9, -0.01] ("),
+        ({"metric": "ed_recall"}, "4 bits miss as many emergencies as 8 bits, within 2 points: ED recall at each"),
+        (
+            {"metric": "ed_recall", "verdict": "not worse"},
+            "4 bits do not miss more emergencies than 8 bits by 2 points: ED recall at each model's threshold -0.2",
+        ),
+        (
+            {"metric": "ed_recall", "verdict": "worse"},
+            "4 bits miss more emergencies than 8 bits, by more than 2 points: ED recall at each",
+        ),
     ],
 )
 def test_a_sentence_has_the_words_of_its_verdict(values, words):
     assert words in sentences._sentence(changed(ROW, **values), "r, 3 seeds")
 
 
-def test_the_artifact_opens_with_the_same_sentences_and_holds_the_long_form_in_whole_rows(tmp_path):
+def test_the_artifact_opens_with_the_same_sentence_and_holds_the_long_form_in_whole_rows(tmp_path):
     land_pair(tmp_path)
     load_all(tmp_path)
-    board, pairs, recipes = leaderboard_rows(), pair_rows(), summary_rows()
-    page = as_markdown(board, pairs, recipes)
-    assert page.startswith("".join(f"- {line}\n" for line in answer(board, pairs, recipes)))
+    page = comparison_markdown(studied())
+    assert page.startswith(f"**{given().sentence}**\n\n# 2 models on 5 test cases")
     assert "# Gates of the primary rule" in page and "# Confusion matrices" in page
     assert all(line.endswith("|") for line in page.splitlines() if line.startswith("|"))

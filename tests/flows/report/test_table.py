@@ -1,5 +1,5 @@
-"""Figures in cells, and tables on a narrow terminal: what all rows share is said once, rows without a figure are a
-sentence, none is lost."""
+"""Figures in cells, and tables on a terminal and as Markdown: reasons and what all rows share are said once, nothing is
+lost."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import math
 import pytest
 from rich.console import Console
 
-from flows.report.figures import ed_recall_figure, figure, percent
-from flows.report.table import ReportTable, condensed, print_lines, print_narrow, print_table
+from flows.report.figures import cells, ed_recall_figure, figure, in_percent, percent
+from flows.report.rows import Row
+from flows.report.table import Table, as_markdown, print_table
 
 
-def printed(table: ReportTable, width: int = 80, most: int = 100, show=None) -> list[str]:
-    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-    show(console, table) if show else print_narrow(console, table, most)
+def printed(table: Table, width: int = 80, is_terminal: bool = True, **options) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, force_terminal=is_terminal, color_system=None)
+    print_table(console, table, **options)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
@@ -27,24 +28,24 @@ def printed(table: ReportTable, width: int = 80, most: int = 100, show=None) -> 
         ((0.97, 0.9503, 0.98), {}, "0.970 [0.9503, 0.980]"),
         ((0.948, 0.91, 0.97), {"digits": 2}, "0.948 [0.91, 0.97]"),
         ((0.95, None, None), {"digits": 2}, "0.95"),
-        ((0.94974, None, None), {}, "0.9497"),
         ((None, None, None), {}, "n/a"),
         ((math.nan, 0.9, 0.97), {}, "n/a"),
     ],
 )
 def test_ed_recall_stays_on_its_side_of_the_gate(numbers, options, text):
     assert ed_recall_figure(*numbers, **options) == text
+    row = Row(**dict(zip(("ed_recall", "ed_recall_low", "ed_recall_high"), numbers, strict=True)))
+    of_row = cells(row, "ed_recall", **options)["ED recall"]
+    assert of_row == text
 
 
 @pytest.mark.parametrize(
     ("numbers", "options", "text"),
     [
         ((0.94974, 0.9, 0.97), {}, "0.950 [0.900, 0.970]"),
-        ((0.94974, 0.9, 0.97), {"below": True}, "0.950\n[0.900, 0.970]"),
-        ((-0.5, -1.0, 0.25), {"digits": 2, "sign": True, "below": True}, "-0.50\n[-1.00, +0.25]"),
+        ((-0.5, -1.0, 0.25), {"digits": 2, "sign": True}, "-0.50 [-1.00, +0.25]"),
         ((0.5, None, 1.0), {}, "0.500"),
         ((3,), {"digits": 0}, "3"),
-        ((math.nan, 0.9, 0.97), {}, "n/a"),
         ((None,), {}, "n/a"),
     ],
 )
@@ -52,82 +53,67 @@ def test_a_figure_without_a_gate_is_rounded(numbers, options, text):
     assert figure(*numbers, **options) == text
 
 
+def test_a_row_of_the_first_table_is_short_where_the_terminal_is_narrow():
+    row = Row(ed_recall=0.94974, ed_recall_low=0.933, ed_recall_high=0.964)
+    assert (in_percent(row, "ed_recall", 0), in_percent(row, "ed_recall", 1)) == ("94.97 [93,96]", "94.97 [93.3, 96.4]")
+    difference = Row(accuracy_diff=-0.01, accuracy_low=-0.02, accuracy_high=0.0)
+    assert cells(difference, "accuracy_diff") == {"accuracy": "-0.010 [-0.020, +0.000]"}
+
+
 def test_shares_keep_three_digits():
     assert [percent(share) for share in (0.27, 0.125, 0.005, 0.025, 1.0)] == ["27%", "12.5%", "0.5%", "2.5%", "100%"]
 
 
-def test_a_short_table_that_is_too_wide_is_turned_on_its_side_without_an_empty_header():
-    records = [{f"column {i}": "x" * 20 for i in range(6)}] * 2
-    table = ReportTable.of("A title that is wider than its table" * 2, records)
-    lines = printed(table, 75, show=print_table)
-    rows = [line for line in lines if "x" in line or "column" in line]
-    assert lines[0] == table.title and "┃" not in "".join(lines)
-    assert [line.count("x" * 20) for line in rows] == [2] * 6
+ROWS = [{"experiment": f"e{i}", "Brier": f"0.{i}", "ECE": "n/a: 24 cases, an ECE needs 300"} for i in range(3)]
 
 
-@pytest.mark.parametrize(("width", "columns"), [(10, 2), (19, 2), (20, 3), (27, 3), (28, 4), (100, 4)])
-def test_a_table_has_the_first_columns_that_fit(width, columns):
-    table = ReportTable("A title", ("name", "b", "c", "d"), (("x" * 10, "1" * 3, "2" * 5, "3" * 7),))
-    fitting = table.fitting(width, 2)
-    assert (fitting.title, fitting.columns) == ("A title", table.columns[:columns])
-    if width > 14:  # what the two columns need that always stay
-        assert len(printed(fitting, width, show=print_lines)) == 3, "title, names and one row"
-
-
-def test_what_every_row_says_is_one_sentence():
-    ece = "n/a: 24 cases, an ECE needs 300"
-    records = [{"experiment": f"e{i}\n24 cases", "Brier": f"0.{i}", "ECE": ece, "verdict": ""} for i in range(3)]
-    short, sentences = condensed(ReportTable.of("", records))
-    assert short.columns == ("experiment", "Brier") and short["experiment"] == ["e0", "e1", "e2"]
-    assert sentences == ["In every row: 24 cases; ECE n/a: 24 cases, an ECE needs 300."]
-    one_row = ReportTable.of("", records[:1])
-    assert condensed(one_row) == (one_row, [])
-
-
-def test_rows_without_a_figure_are_named_in_a_sentence_with_their_reason():
-    without = {"experiment": "none\n5 cases", "load": "not available: dropout 0", "AURC": "n/a"}
-    records = [without | {"experiment": f"none{i}"} for i in range(6)]
-    records += [{"experiment": "one", "load": "0.1", "AURC": "n/a"}, {"experiment": "two", "load": "0.2", "AURC": "0"}]
-    short, sentences = condensed(ReportTable.of("", records))
-    assert short["experiment"] == ["one", "two"]
-    assert sentences == ["Not available: none0, none1, none2, none3 and 2 more (dropout 0)."]
-
-
-def test_a_line_without_a_figure_goes_and_the_others_of_its_row_stay_level():
-    rules = "argmax *\ntarget recall\nmin cost"
-    recall = "0.5\nn/a: no scores\n0.7"
-    records = [{"experiment": name, "rule": rules, "recall": recall, "F2": "0.6\nn/a\n0.8"} for name in ("a", "b")]
-    records.append({"experiment": "c", "rule": "argmax", "recall": "1\n2", "F2": ""})
-    short, sentences = condensed(ReportTable.of("", records))
-    assert short.rows[0] == ("a", "argmax *\nmin cost", "0.5\n0.7", "0.6\n0.8")
-    assert short.rows[2][2] == "1\n2"
-    assert sentences == ["Not available, target recall: a, b (no scores)."]
+@pytest.mark.parametrize(
+    ("records", "notes", "columns"),
+    [
+        (ROWS, ["n/a (ECE, 3 rows): 24 cases, an ECE needs 300", "in every row: ECE n/a"], ["experiment", "Brier"]),
+        (ROWS[:1], ["n/a (ECE, 1 row): 24 cases, an ECE needs 300"], ["experiment", "Brier", "ECE"]),
+        ([{"a": "x", "b": "", "c": str(i)} for i in range(3)], [], ["a", "c"]),
+        ([{"a": "x", "b": "1"}, {"a": "y", "b": "1"}], [], ["a", "b"]),
+        (
+            [{"a": "x", "state": "NOT AVAILABLE: no case", "b": "n/a: no case"}],
+            ["n/a (state, b, 1 row): no case"],
+            None,
+        ),
+    ],
+)
+def test_a_reason_and_what_every_row_says_are_notes(records, notes, columns):
+    table = Table("", records).with_reasons_once().without_shared()
+    assert list(table.notes) == notes and columns in (None, table.columns)
 
 
 def test_a_wide_table_goes_on_with_the_first_column_again_and_loses_nothing():
     records = [{f"column {i}": f"{row}{'x' * 18}{i}" for i in range(6)} for row in range(3)]
-    table = ReportTable.of("A title", records)
+    table = Table("A title", records)
     lines = printed(table)
     assert max(map(len, lines)) <= 80 and lines.count("A title") == 1
-    assert all(sum(text in line for line in lines) >= 1 for row in table.rows for text in row)
-    assert sum("column 0" in line for line in lines) == 3, "two of five columns beside the first one"
+    assert all(sum(text in line for line in lines) >= 1 for record in records for text in record.values())
+    assert sum("column 0" in line for line in lines) == 2, "three of five columns beside the first one"
+    assert sum("column 0" in line for line in printed(table, whole=True)) <= 1
 
 
-def test_a_name_stands_above_the_lines_of_its_row_and_labels_are_in_every_part():
-    records = [
-        {"experiment": name, "rule": "argmax\nmin cost"}
-        | {f"figure {i}": f"{i}{'x' * 30}\n{i}{name[0] * 30}" for i in range(3)}
-        for name in ("a" * 40, "b")
-    ]
-    lines = printed(ReportTable.of("", records))
-    assert lines.count("b") == 2 and sum(line.startswith("  min cost ") for line in lines) == 4
-    assert max(map(len, lines)) <= 80
+def test_names_stand_once_above_the_lines_of_their_rows():
+    records = [{"experiment": name, "rule": rule, "value": f"{name}{rule}"} for name in "ab" for rule in ("x", "y")]
+    lines = printed(Table("", records, names=2))
+    assert [line.split() for line in lines[1:]] == [["a", "x", "ax"], ["y", "ay"], ["b", "x", "bx"], ["y", "by"]]
 
 
-def test_a_long_list_is_cut_with_the_query_that_has_all_of_it():
-    table = ReportTable.of("", [{"experiment": f"e{i}", "figure": str(i)} for i in range(25)], "confusion")
-    lines = printed(table, most=20)
-    assert lines[-1] == "and 5 more rows: triage sql confusion"
-    assert sum(line.startswith("e") for line in lines) == 1 + 20
-    assert printed(table, most=24)[-1] == "and 1 more row: triage sql confusion"
-    assert not printed(table)[-1].startswith("and ")
+@pytest.mark.parametrize(
+    ("is_terminal", "rows", "last"), [(True, 20, "and 5 more rows: triage sql confusion"), (False, 25, "e24")]
+)
+def test_a_long_list_is_cut_on_a_terminal_alone_with_the_query_that_has_all_of_it(is_terminal, rows, last):
+    table = Table("", [{"experiment": f"e{i}", "figure": str(i)} for i in range(25)], "confusion")
+    lines = printed(table, is_terminal=is_terminal, most=20)
+    assert lines[-1].startswith(last) and sum(line[:1] == "e" and line[1:2].isdigit() for line in lines) == rows
+
+
+def test_markdown_has_every_row_on_a_line_and_says_where_there_is_none():
+    table = Table("A title", [{"two\nlines": "a\nb", "c": "n/a: no case"}], notes=("one note",))
+    assert as_markdown(table).split("\n\n") == [
+        "# A title", "One note.", "N/a (c, 1 row): no case.", "| two lines | c |\n|---|---|\n| a b | n/a |",
+    ]  # fmt: skip
+    assert as_markdown(Table("Nothing", [])).endswith("No rows yet.")

@@ -8,9 +8,10 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from flows.html_report import charts
-from flows.html_report.charts import LIGHT, PALETTE, SHAPES, as_file, axis_of, colour_of, in_lines, in_page, shape_of
+from flows.report import charts
+from flows.report.charts import LIGHT, PALETTE, SHAPES, as_file, colour_of, in_lines, in_page, shape_of
 from flows.report.figures import RANDOM
+from flows.report.table import Chart
 
 NAMES = ["4bit", "8bit"]
 BLUE, VERMILION = PALETTE[:2]
@@ -31,11 +32,14 @@ def specs(monkeypatch) -> list[dict]:
 
 def test_charts_have_the_marks_of_their_kind(specs):
     dots = [{"label": label, "series": "4bit", "x": 1.0, "x_low": 0.5, "x_high": 1.5} for label in "ab"]
-    charts.dots(dots, axis_of("points"), NAMES, [0, -2], 2)
+    charts.drawn(Chart("dots", "", dots, {"axis": {"title": "points"}, "lines": [0, -2], "margin": 2}))
     curves = [{"series": "4bit", "kind": "train", "x": x, "y": x / 2, "y_low": x / 3, "y_high": x} for x in (0.1, 0.2)]
-    charts.curves(curves, axis_of("x", (0, 1)), axis_of("y"), NAMES, ["train", "valid"], [0], top=curves[:1])
-    charts.curves(curves, axis_of("x", (0, 1)), axis_of("y"), NAMES, diagonal=1)
-    charts.points(curves, axis_of("MB", (5, 200), log=True), axis_of("ED recall", (0, 1)), NAMES, ["train"], [0.95])
+    x, y = {"title": "x", "domain": (0, 1)}, {"title": "y"}
+    charts.curves(curves, x, y, [0], top=curves[:1])
+    charts.curves(curves, x, y, diagonal=1)
+    charts.points(
+        curves, {"title": "MB", "domain": (5, 200), "log": True}, {"title": "ED recall", "shares": True}, [0.95]
+    )
     kinds = [[layer["mark"]["type"] for layer in spec["layer"]] for spec in specs]
     assert kinds[0] == ["rect", "rule", "rule", "rule", "point"]
     assert kinds[1:3] == [["rule", "area", "line", "point", "point"], ["line", "rule", "line", "point"]]
@@ -43,16 +47,16 @@ def test_charts_have_the_marks_of_their_kind(specs):
     assert ticks == [5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200]
 
     bars = [{"label": "a", "series": series, "x": count} for series, count in (("lost", -2), ("gained", 3))]
-    charts.bars(bars, "emergencies", ["lost", "gained"])
+    charts.bars(bars, {"title": "emergencies"})
     cells = [{"series": name, "label": "ED", "decision": "GP", "cases": 3, "share": 0.2} for name in NAMES]
-    charts.matrices(cells, NAMES, ["ED", "GP", "HOME"])
+    charts.matrices(cells, ["ED", "GP", "HOME"])
     assert specs[4]["height"] == charts.AXIS_AND_LEGEND + charts.ROW
     assert specs[4]["layer"][0]["encoding"]["x"]["stack"] is None and "facet" in specs[5]
 
 
 def test_two_series_of_one_kind_differ_in_more_than_colour():
     marks = [{"series": name, "x": x, "y": x / 2, "kind": "valid"} for name in NAMES for x in range(40)]
-    svg = charts.curves(marks, axis_of("x"), axis_of("y"), NAMES, ["valid"], top=[marks[7], marks[47]])
+    svg = charts.curves(marks, {"title": "x"}, {"title": "y"}, top=[marks[7], marks[47]])
     outlines = [re.findall(rf'<path [^>]*d="([^"]*)" fill="{re.escape(colour)}"', svg) for colour in (BLUE, VERMILION)]
     four, eight = map(set, outlines)
     assert len(four) == len(eight) == 3, "its points, the one on top and the legend"
@@ -71,7 +75,7 @@ def contrast(*colours: str) -> float:
 
 
 def test_4_and_8_bits_differ_in_lightness_in_every_mode_and_are_seen_on_the_page():
-    style = (files("flows.html_report") / "style.css").read_text(encoding="utf-8")
+    style = (files("flows.report") / "style.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     modes = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block)) for block in blocks]
     assert len(modes) == 3, "light, dark and printed"
@@ -84,7 +88,7 @@ def test_4_and_8_bits_differ_in_lightness_in_every_mode_and_are_seen_on_the_page
 def test_a_curve_leaves_the_chart_where_it_does(specs):
     """Pinned to the edge, a model far below everybody else would stand beside one that is just below the edge."""
     marks = [{"series": "4bit", "x": 0.3, "y": -0.04}, {"series": "4bit", "x": 0.5, "y": -0.46}]
-    charts.curves(marks, axis_of("threshold"), axis_of("net benefit", (-0.1, 0.4)), NAMES, top=marks)
+    charts.curves(marks, {"title": "threshold"}, {"title": "net benefit", "domain": (-0.1, 0.4)}, top=marks)
     layers = specs[0]["layer"]
     assert layers[0]["encoding"]["y"]["scale"] == {"zero": False, "domain": [-0.1, 0.4], "nice": False}
     assert [layer["mark"]["clip"] for layer in layers] == [True] * 3
@@ -94,8 +98,8 @@ def test_a_long_label_goes_on_in_another_line(specs):
     label = f"smol 4bit\nconservative_regularised_low_safe s42{RANDOM}"
     assert in_lines(label).split("\n") == ["smol 4bit", "conservative_regularised_", "low_safe s42", "(random weights)"]
     assert in_lines("x" * 60).split("\n") == ["x" * charts.LABEL_LENGTH] * 2 + ["x" * 8]
-    charts.dots([{"label": label, "series": "4bit", "x": 1.0}], axis_of("share"), NAMES)
-    charts.bars([{"label": label, "series": "lost", "x": -2}], "emergencies", ["lost", "gained"])
+    charts.dots([{"label": label, "series": "4bit", "x": 1.0}], {"title": "share"})
+    charts.bars([{"label": label, "series": "lost", "x": -2}], {"title": "emergencies"})
     assert {spec["height"] for spec in specs} == {charts.AXIS_AND_LEGEND + charts.ROW + 3 * charts.FURTHER_LINE}
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from flows import compare
 from flows.cli import report as command
-from flows.html_report import files
-from flows.html_report.files import (
+from flows.report import cases, page
+from flows.report.page import (
     has_real_models,
     is_current,
     landed_fingerprint,
@@ -25,8 +25,9 @@ from flows.html_report.files import (
     refreshed_report,
     report_path,
 )
-from flows.report.figures import figure
+from flows.report.rows import studied
 from tasks.corpus.case import exact_digest
+from tasks.corpus.manifest import DatasetManifest, SetEntry
 from tasks.runtime.errors import BadInput
 from tests.place import ROOT, Place
 from tests.synthetic_study import SyntheticStudy
@@ -92,7 +93,7 @@ def test_the_page_has_landmarks_one_heading_of_each_section_and_ids_that_are_uni
     tags = [one.tag for one in printed_report.page.iter()]
     assert printed_report.page.attrib["lang"] == "en"
     assert [tags.count(tag) for tag in ("h1", "main", "nav", "header", "footer")] == [1] * 5
-    assert tags.count("h2") == tags.count("section")
+    assert tags.count("h2") == tags.count("section") and tags.count("nav") == 1
     ids = printed_report.attributes("id")
     assert len(ids) == len(set(ids))
     targets = [address[1:] for address in printed_report.attributes("href", "a")]
@@ -100,11 +101,23 @@ def test_the_page_has_landmarks_one_heading_of_each_section_and_ids_that_are_uni
     assert {*targets, *printed_report.attributes("aria-labelledby")} <= set(ids)
 
 
-def test_the_page_begins_with_the_disclaimer_and_the_sentences_of_the_comparison(printed_report):
-    lines = printed_report.place.ask("compare").stdout.splitlines()
-    items = [text(item) for item in printed_report.page.iterfind(".//ul[@class='answer']/li")]
-    assert len(items) > 2 and items == lines[: len(items)]
-    assert text(printed_report.page.find(".//p")).startswith("Research software, not a medical device")
+def test_the_first_screen_is_the_sentence_the_picture_and_the_table_of_the_command_and_the_rest_is_folded(
+    printed_report,
+):
+    place = printed_report.place
+    compared = json.loads(place.ask("compare", "--json").stdout)
+    (section,) = printed_report.page.iterfind(".//section[@aria-labelledby='answer-heading']")
+    assert text(section.find(".//p[@class='answer']")) == compared["answer"]
+    table = [[text(cell) for cell in row] for row in section.iter("tr")]
+    assert [row[0] for row in table[1:]] == [row["cell_id"] for row in compared["test_sets"][0]["models"]]
+    assert "threshold" in table[0][2] and "argmax" in table[0][4] and all("[" in row[2] for row in table[1:])
+    notice = section.find(".//p[@class='notice']")
+    assert text(notice).startswith("Research software, not a medical device")
+    details = printed_report.page.findall(".//details[@class='section']")
+    assert len(details) == 18 and not [one for one in details if "open" in one.attrib]
+    targets = {address[1:] for address in printed_report.attributes("href", "a")} - {"main", "answer"}
+    inside = {one.attrib["id"] for details in details for one in details.iterfind("div[@id]")}
+    assert targets == inside, "a link opens the section that it leads into"
 
 
 def test_every_chart_says_what_it_shows_with_figures(printed_report):
@@ -114,40 +127,17 @@ def test_every_chart_says_what_it_shows_with_figures(printed_report):
     assert [label for label in labels if len(label) < 40 or not re.search(r"\d", label)] == []
 
 
-def test_a_section_has_charts_and_their_rows_or_says_what_is_missing(printed_report):
-    sections = re.findall(r'<section id="([\w-]+)".*?</section>', printed_report.html, re.DOTALL)
-    assert sections[:3] == ["answer", "forest", "frontier"] and sections[-1] == "cases" and len(sections) == 16
-    (missing,) = printed_report.page.iterfind(".//p[@class='missing']")
-    assert "subgroup_columns" in text(missing), "made-up cases have no subgroups"
-
-
-def test_the_tables_have_the_rows_of_the_warehouse(printed_report):
-    tables = {
-        text(table.find("caption")): [[text(cell) for cell in row] for row in table.iter("tr")]
-        for table in printed_report.page.iterfind(".//table[caption]")
-    }
-    pair = printed_report.place.query("FROM quantization_comparison").iloc[0]
-    (table,) = (table for title, table in tables.items() if title.startswith("4 bits (first line) against 8 bits"))
-    assert figure(pair.accuracy_diff, pair.accuracy_low, pair.accuracy_high, sign=True) in table[1]
-
-    benefits = printed_report.place.query("FROM net_benefit").itertuples()
-    shown = sorted(row[2] for row in tables["Net benefit by threshold"][1:])
-    assert shown == sorted(figure(row.net_benefit, row.low, row.high) for row in benefits)
-    bins = printed_report.place.query("FROM reliability WHERE high <= 0.1 AND n > 0")
-    assert len(tables["Bins of p(ED)"]) - 1 == len(bins)
-    curve = printed_report.place.query("FROM training_curve")
-    assert len(tables["Loss by update"]) - 1 == len(curve)
-    sizes = printed_report.place.query("SELECT DISTINCT stored_bytes FROM frontier").stored_bytes
-    assert {row[1] for row in tables["Bytes, ED recall, over-triage and macro-F1"][1:]} == {
-        f"{size / 1e6:.1f}" for size in sizes
-    }
+def test_a_section_without_rows_says_what_is_missing(printed_report):
+    missing = [text(one) for one in printed_report.page.iterfind(".//p[@class='missing']")]
+    assert any("subgroup_columns" in words for words in missing), "made-up cases have no subgroups"
+    assert all(words.endswith(".") for words in missing)
 
 
 def test_the_cases_are_the_emergencies_that_a_model_missed(printed_report):
     missed = printed_report.place.query("SELECT case_id FROM prediction WHERE label = 'ED' AND decision <> 'ED'")
     case_ids = [case.attrib["id"] for case in printed_report.page.iterfind(".//details[@class='case']")]
     assert case_ids and set(case_ids) == {f"case-{id}" for id in missed.case_id}
-    assert "This report holds patient texts" not in printed_report.html
+    assert "This report holds patient texts" not in printed_report.html and "<blockquote>" not in printed_report.html
     assert re.search(r"(ED|GP|HOME) in \d+% of 10", printed_report.html), "what the dropout passes said"
 
 
@@ -155,7 +145,9 @@ def test_the_charts_are_coloured_by_the_page_and_as_files_need_none(printed_repo
     first, second = printed_report.printed.splitlines()
     assert first == f"Report of synthetic: {printed_report.place.home / 'reports' / 'synthetic.html'}"
     assert second == f"{len(printed_report.charts)} charts as SVG: charts"
-    assert {"forest-accuracy", "baselines-ed-recall", "flips", "gates-ed-recall"} <= set(printed_report.charts)
+    assert {"answer", "forest-accuracy", "baselines-ed-recall", "flips", "gates-ed-recall"} <= set(
+        printed_report.charts
+    )
     for svg in printed_report.charts.values():
         assert ElementTree.fromstring(svg).find("{http://www.w3.org/2000/svg}title").text
         assert "var(" not in svg
@@ -165,7 +157,7 @@ def test_the_charts_are_coloured_by_the_page_and_as_files_need_none(printed_repo
 
 
 def test_a_current_report_is_not_made_again_and_another_result_asks_for_a_new_one(local_report, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "COMMAND", ("false",))
+    monkeypatch.setattr(page, "COMMAND", ("false",))
     assert is_current("synthetic") and refreshed_report("synthetic") == (report_path("synthetic"), "")
     assert place_of_report("synthetic") == f"Report: {report_path('synthetic')}"
 
@@ -187,18 +179,18 @@ def test_a_current_report_is_not_made_again_and_another_result_asks_for_a_new_on
 
 @pytest.mark.parametrize("command", [("false",), ("no-such-program",), ("sh", "-c", "echo it broke >&2; exit 3")])
 def test_a_report_that_fails_is_a_sentence_and_no_error(local_report, monkeypatch, command):
-    monkeypatch.setattr(files, "is_current", lambda study: False)
-    monkeypatch.setattr(files, "COMMAND", command)
+    monkeypatch.setattr(page, "is_current", lambda study: False)
+    monkeypatch.setattr(page, "COMMAND", command)
     path, problem = refreshed_report("synthetic")
     assert path is None and problem.startswith("The report of synthetic was not made: ")
     older = f"Report: {report_path('synthetic')}, older than the last result; triage report synthetic makes it again."
     assert place_of_report("synthetic") == older
 
     # As after two sweeps that end together: one lands its last result while the other's report is made.
-    monkeypatch.setattr(files, "COMMAND", ("true",))
+    monkeypatch.setattr(page, "COMMAND", ("true",))
     assert refreshed_report("synthetic") == (report_path("synthetic"), "")
 
-    monkeypatch.setattr(files, "report_path", lambda study: Path("absent.html"))
+    monkeypatch.setattr(page, "report_path", lambda study: Path("absent.html"))
     assert place_of_report("synthetic") == "The report was not made; triage report synthetic says why."
 
 
@@ -216,7 +208,7 @@ def test_a_result_that_would_land_while_a_study_is_read_lands_after_it_and_outda
         return landed_fingerprint(study)
 
     monkeypatch.setattr(command, "landed_fingerprint", landed_meanwhile)
-    monkeypatch.setattr("flows.html_report.page.SECTIONS", {})
+    monkeypatch.setattr("flows.report.page.SECTIONS", {})
     command.report("earlier")
     assert is_current("earlier")
     load_all(landing)
@@ -236,8 +228,8 @@ def test_a_sweep_publishes_the_path_and_survives_a_report_or_an_artifact_that_fa
     assert len(published) == 1 and f"`{report_path('synthetic')}`" in published[0]
     assert "the server is gone" in caplog.text
 
-    monkeypatch.setattr(files, "is_current", lambda study: False)
-    monkeypatch.setattr(files, "COMMAND", ("false",))
+    monkeypatch.setattr(page, "is_current", lambda study: False)
+    monkeypatch.setattr(page, "COMMAND", ("false",))
     compare.publish_report("synthetic")
     assert len(published) == 1 and "The report of synthetic was not made: " in caplog.text
 
@@ -278,20 +270,22 @@ def test_an_empty_warehouse_is_a_sentence(own_home, tmp_path):
     assert "nothing to report" in refused()
 
 
-def test_texts_come_from_the_file_that_is_given_and_the_report_says_so(local_report, tmp_path, monkeypatch):
-    from flows.html_report import page
-
-    rows_of = page.rows_of
+def with_text(monkeypatch, words: str) -> None:
+    """The first missed case has the digest of these words, and the others have none."""
+    rows_of = cases.rows_of
 
     def with_digest(clauses, only=None):
-        """The first missed case has the digest of the text below, and the others have none."""
         rows = rows_of(clauses, only)
         for row in rows:
-            row.case_digest = exact_digest("my chest hurts") if row.case_id == rows[0].case_id else None
+            row.case_digest = exact_digest(words) if row.case_id == rows[0].case_id else None
         return rows
 
     monkeypatch.setattr(page, "SECTIONS", {})
-    monkeypatch.setattr(page, "rows_of", with_digest)
+    monkeypatch.setattr(cases, "rows_of", with_digest)
+
+
+def test_texts_come_from_the_file_that_is_given_and_the_report_says_so(local_report, tmp_path, monkeypatch):
+    with_text(monkeypatch, "my chest hurts")
     texts = tmp_path / "texts.jsonl"
     output = tmp_path / "new.html"
     texts.write_text(json.dumps({"text": "my chest hurts", "label": "ED"}))
@@ -300,3 +294,30 @@ def test_texts_come_from_the_file_that_is_given_and_the_report_says_so(local_rep
     assert "This report holds patient texts." in html and html.count("my chest hurts") == 1
     assert output.stat().st_mode & 0o077 == 0
     assert not [path for path in Path(local_report.place.home).rglob("*.html") if "chest" in path.read_text()]
+
+
+@pytest.mark.parametrize(("source", "shown"), [("embedded", 1), ("own.jsonl", 0)])
+def test_without_a_file_the_texts_of_synthetic_cases_alone_are_shown(
+    local_report, tmp_path, monkeypatch, source, shown
+):
+    local_report.place.copy(tmp_path / "copy").use(monkeypatch)
+    (digest,) = {row.set_digest for row in studied()[0].board}
+    folder = tmp_path / "copy" / "home" / "data" / "some-data"
+    folder.mkdir(parents=True)
+    (folder / "test.jsonl").write_text(json.dumps({"text": "my chest hurts", "label": "ED"}))
+    entry = SetEntry(cases=1, digest=digest, labels={"ED": 1}, source=source)
+    manifest = DatasetManifest.model_construct(sets={"test": entry})
+    monkeypatch.setattr(DatasetManifest, "read_if_complete", lambda path: manifest)
+    with_text(monkeypatch, "my chest hurts")
+    command.report(output=tmp_path / "new.html")
+    html = (tmp_path / "new.html").read_text()
+    assert html.count("my chest hurts") == shown and "holds patient texts" not in html
+
+
+def test_the_report_is_opened_where_a_browser_is(local_report, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(page, "SECTIONS", {})
+    monkeypatch.setattr(command.webbrowser, "open", lambda address: opened.append(address) or len(opened) == 1)
+    command.report(output=tmp_path / "one.html", open_it=True)
+    assert opened == [(tmp_path / "one.html").as_uri()]
+    assert str(tmp_path / "two.html") in refused(output=tmp_path / "two.html", open_it=True)
