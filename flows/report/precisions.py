@@ -39,8 +39,8 @@ from flows.report.rows import (
 from flows.report.table import Chart, Mark, Record, Section, Table, along
 from tasks.judging.point_metrics import ED_AUROC
 from tasks.precisions import reference_note
-from warehouse.comparison.pools import adapter_rows
 from warehouse.comparison.crossed import LOWER_IS_BETTER, MARGIN
+from warehouse.comparison.pools import adapter_rows
 from warehouse.connect import listed
 
 # The figures of a recipe with their rules, and their columns.

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-from flows.report.precisions import fidelity
-from flows.report.rows import studied
 from tests.warehouse.rows import evaluation
 from tests.warehouse.test_precisions import land, noisy
 from warehouse.comparison.pools import adapter_rows
@@ -55,11 +53,9 @@ def test_a_row_is_the_mean_over_the_adapters_of_one_source_precision_against_any
     assert row["difference"] == pytest.approx(np.mean(of_trained)) and row["reference"] == "8bit"
 
     row = rows["from 4bit", "mxfp4", "argmax", "accuracy"]
-    table = pooled_over_adapters(leaderboard_rows())
-    assert [text.split("\n")[0] for text in table["precision"]] == [
-        f"smol {precision} r1 {adapter}" for adapter, precision in pools
-    ]
-    assert table["adapters"] == ["2"] * 4 and table["accuracy"][1].startswith(f"{row['difference']:+.3f}\n[")
+    table = fidelity(studied()[0]).tables[0]
+    assert table["precision"] == [f"smol {precision} r1 {adapter}" for adapter, precision in pools]
+    assert table["adapters"] == ["2"] * 4 and table["accuracy"][1].startswith(f"{row['difference']:+.3f} [")
 
 
 def test_test_sets_and_recipes_are_kept_apart_and_trainings_at_a_precision_have_no_row(tmp_path):
