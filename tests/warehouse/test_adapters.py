@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from flows.report.precisions import fidelity
+from flows.report.rows import studied
 from tests.warehouse.rows import evaluation
 from tests.warehouse.test_precisions import land, noisy
 from warehouse.comparison.pools import adapter_rows
