@@ -28,6 +28,7 @@ from flows.cli.terminal import (
     ESCAPED_IN_JSON,
     INTERRUPTED,
     WITHOUT_TERMINAL,
+    AsJson,
     console,
     errors,
     load_what_waits,
@@ -96,6 +97,7 @@ def sql(
     memory: Memory = "2GB",
     seconds: Seconds = 60.0,
     listed: Listed = False,
+    as_json: AsJson = False,
 ) -> None:
     """Query the warehouse (read-only), e.g. triage sql four_bits_against_eight."""
     if listed:
@@ -106,7 +108,7 @@ def sql(
         print_line(console, "Run one: triage sql NAME --param key=value")
         return
 
-    form = output_format
+    form = "json" if as_json else output_format
     if output is not None:
         refuse_existing(output)
         form = form or BY_SUFFIX.get(output.suffix.lower())

@@ -27,7 +27,7 @@ from flows.report.rows import (
     named_rows,
     rows_of,
 )
-from flows.report.table import Mark, Record, Section, Table, along
+from flows.report.table import TITLES, Mark, Record, Section, Table, along
 from tasks.bundle.bundle import Catch
 from tasks.judging.point_metrics import ED_AUROC
 from warehouse.connect import listed
@@ -300,11 +300,7 @@ def _flags(study: Study, flags: Sequence[Row]) -> Table:
             texts = (caught.of_missed, caught.of_wrong, "", "", "")
             records.append(together | dict(zip(OF_FLAG, texts, strict=True)))
 
-    title = (
-        "The review flag of Monte Carlo dropout against scores of one pass at equal load; a random flag "
-        "catches its load of the primary rule's errors; cases that tie at the cut count in part"
-    )
-    table = Table(title, records, "review_load", names=2)
+    table = Table(TITLES["flags"], records, "review_load", names=2)
     passes = {
         (judged[f.evaluation_id].mc_passes, f.cases, judged[f.evaluation_id].cases) for f in flags
     }

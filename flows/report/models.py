@@ -43,7 +43,7 @@ from flows.report.rows import (
     only_random_weights,
     rows_of,
 )
-from flows.report.table import Mark, Record, Section, Table, along
+from flows.report.table import TITLES, Mark, Record, Section, Table, along
 from tasks.precisions import UNPACKED, reference_note
 from tasks.spec import LABELS
 from warehouse.connect import listed
@@ -147,13 +147,9 @@ def _records(rows: Board) -> list[Record]:
 
 def leaderboard(study: Study) -> Table:
     """One row per experiment, in the order of the view."""
-    title = (
-        "Experiments on the test set, those first that pass the gates by their own rule, then by its "
-        "ED recall; baselines at the foot. In brackets: 95 % intervals"
-    )
     share = study.prevalence
     restated = None if share is None else f"ED precision and F2 restated at {percent(share)} ED"
-    table = Table(title, _records(study.models), '"FROM leaderboard"')
+    table = Table(TITLES["leaderboard"], _records(study.models), '"FROM leaderboard"')
     return table.noted(rules_note(study.board), restated, *notes_on(study.board))
 
 
@@ -276,16 +272,12 @@ def gates(study: Study) -> Section:
     board = [row for row in study.board if not row.is_baseline]
     judged = [*board, *(r for r in further_rows(study.board, study.ids) if not r.is_baseline)]
     rows = about(gate_rows([row.evaluation_id for row in judged]), judged)
-    title = (
-        "Gates of the primary rule, on each evaluation set: state, count or value, the 95 % bound that "
-        "PASS needs, and the bound that holds for all models looked at on these cases"
-    )
     records = [
         {"experiment": on_cases(row.evaluation), "by": RULES[row.evaluation.primary_rule]}
         | gate_record(row)
         for row in rows
     ]
-    section = Section([Table(title, records, "distance_to_gates", names=3)])
+    section = Section([Table(TITLES["gates"], records, "distance_to_gates", names=3)])
     for gate, name in GATES.items():
         of_gate = [
             row
@@ -339,15 +331,11 @@ def rules(study: Study) -> Section:
             if rule != "argmax" and (choice := choices.get((row.evaluation_id, rule))):
                 chosen.append(name | cells(choice, *CHOSEN))
 
-    title = (
-        "Decision rules (* marks the primary rule, which is gated; over-triage: sent to a more urgent "
-        "place, of all cases; cost skill: 0 as always-ED, 1 perfect; brackets: 95 %)"
-    )
     of_choices = "What each rule chose on the calibration cases, and when (UTC): before the judged cases were scored"
     own_share = None if study.prevalence is None else "--prevalence does not apply"
     section = Section(
         [
-            Table(title, records, "rules_side_by_side", names=2).noted(own_share),
+            Table(TITLES["rules"], records, "rules_side_by_side", names=2).noted(own_share),
             Table(of_choices, chosen, '"FROM decision_rule"', names=2),
         ]
     )
@@ -400,11 +388,7 @@ def confusion(study: Study) -> Section:
                     for choice, count in counts.items()
                 )
 
-    title = (
-        "Confusion matrices, cases: a line for each true label, a column for each decision, by the most "
-        "probable label and by each one's threshold"
-    )
-    section = Section([Table(title, records, "confusion", names=2)] if charts else [])
+    section = Section([Table(TITLES["confusion"], records, "confusion", names=2)] if charts else [])
     for panel, marks in charts.items():
         section.draw("matrices", panel, marks, order=LABELS)
     return section
@@ -506,8 +490,4 @@ def cost(study: Study) -> Table:
         | cells(row, "compute_path")
         for row in study.board
     ]
-    title = (
-        "Training, and what it took (validation: the recipe's own objective; MB of MLX on its machine; "
-        "n/a: not trained, or no language model)"
-    )
-    return Table(title, records, "training_cost")
+    return Table(TITLES["cost"], records, "training_cost")

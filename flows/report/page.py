@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Collection
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +21,12 @@ from flows.report.models import first_table
 from flows.report.precisions import primary_chart
 from flows.report.rows import Study, evaluation_ids, rows_of, studied
 from flows.report.sections import SECTIONS
-from flows.report.table import Chart
+from flows.report.table import WORDS, Chart
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from warehouse.connect import quoted
 
 EVERYTHING = "all results"  # the name where the warehouse knows no study
-WORDS = tomllib.loads((files("flows.report") / "words.toml").read_text(encoding="utf-8"))
 
 
 def reported_study(name: str | None) -> list[Study]:

@@ -36,7 +36,7 @@ from flows.report.rows import (
     is_number,
     rows_of,
 )
-from flows.report.table import Chart, Mark, Record, Section, Table, along
+from flows.report.table import TITLES, Chart, Mark, Record, Section, Table, along
 from tasks.judging.point_metrics import ED_AUROC
 from tasks.precisions import reference_note
 from warehouse.comparison.crossed import LOWER_IS_BETTER, MARGIN
@@ -80,11 +80,9 @@ def recipe_table(recipes: Collection[Row], with_verdicts: bool) -> Table:
             words = verdict_in_words(row) if row.qualifies else f"none: {none}"
             record[f"verdict on\n{column}"] = words
 
-    title = (
-        "4 minus 8 bits in points, the mean over the seeds of each recipe; accuracy, macro-F1 and AUROC "
-        "by the most probable label, ED recall and over-triage by each model's threshold"
-    )
-    return Table(title, list(records.values()), '"FROM quantization_summary"').noted(
+    return Table(
+        TITLES["recipe_table"], list(records.values()), '"FROM quantization_summary"'
+    ).noted(
         "in brackets: 95 % intervals, each for one figure, over trainings and groups of cases, with one "
         "seed over groups alone",
         "p: that the loss is 2 points or more, one-sided, by Holm over all figures of the set",
@@ -113,11 +111,7 @@ def pair_table(pairs: Sequence[Row]) -> Table:
             record["memory, time"] = "; ".join(_resources(pair, bits) for bits in (4, 8))
         records.append(record)
 
-    title = (
-        "4 minus 8 bits in one training each, paired by case, by the recipe's own rule, largest loss "
-        "of accuracy at 4 bits first; chance in training is left out"
-    )
-    return Table(title, records, '"FROM quantization_comparison"').noted(
+    return Table(TITLES["pair_table"], records, '"FROM quantization_comparison"').noted(
         None if measurable else f"memory and speed at 4 against 8 bits are {NOT_MEASURABLE}"
     )
 
@@ -234,11 +228,7 @@ def flips(study: Study) -> Section:
         marks.append({"label": label, "series": "lost", "x": -row.ed_lost})
         marks.append({"label": label, "series": "gained", "x": row.ed_gained})
 
-    title = (
-        "Decisions that flip with the precision (primary rule); harmless: from one wrong decision to "
-        "another that costs no more"
-    )
-    section = Section([Table(title, records, '"FROM flips"')])
+    section = Section([Table(TITLES["flips"], records, '"FROM flips"')])
     section.draw("bars", "", marks, axis={"title": "emergencies lost and gained"})
     return section
 
@@ -365,11 +355,7 @@ def _measured(study: Study) -> Table:
         record["same top"] = _with_error(row.same_top1, row.same_top1_se, 3)
         record["perplexity ratio"] = _with_error(row.perplexity_ratio, row.perplexity_ratio_se, 4)
         records.append(record)
-    title = (
-        "What quantisation alone changes, before any training: KL divergence to the reference, in "
-        "nats; ±: standard error"
-    )
-    table = Table(title, records, "quantization_alone")
+    table = Table(TITLES["measured"], records, "quantization_alone")
     return table.noted(*(reference_note(row.reference_precision) for row in rows))
 
 
@@ -408,12 +394,7 @@ def _over_adapters(study: Study) -> Table:
         record[column] = figure(row.difference, row.low, row.high, sign=True)
         notes += [row.reference_note, None if is_number(row.low) else row.note]
 
-    title = (
-        "Precisions against their reference, the mean over a recipe's adapters that were judged at "
-        "both: accuracy and AUROC by the most probable label, the others by the recipe's own rule; "
-        "95 % intervals over adapters and groups of cases"
-    )
-    return Table(title, list(records.values()), PAIRS_QUERY).noted(*notes)
+    return Table(TITLES["over_adapters"], list(records.values()), PAIRS_QUERY).noted(*notes)
 
 
 def _against_reference(study: Study) -> Table:
@@ -432,11 +413,9 @@ def _against_reference(study: Study) -> Table:
             | cells(row, "bits_per_weight", "accuracy_diff", "ed_recall_diff")
             | cells(row, "over_triage_diff", "loss_diff")
         )
-    title = (
-        "Precisions against their reference, paired by case; from 4bit: one adapter, trained at 4 "
-        "bits, with its own threshold at each"
+    return Table(TITLES["against_reference"], records, PAIRS_QUERY).noted(
+        *(row.note for row in rows)
     )
-    return Table(title, records, PAIRS_QUERY).noted(*(row.note for row in rows))
 
 
 def _of_board(study: Study, rows: Sequence[Row]) -> list[Row]:

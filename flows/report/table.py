@@ -5,9 +5,11 @@ terminal and as Markdown. charts.py draws charts; page.py makes HTML of both.
 from __future__ import annotations
 
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from typing import Any
 
 import rich.table
@@ -22,6 +24,8 @@ Mark = dict[str, Any]
 REASON = re.compile(r"(?:n/a|NOT AVAILABLE): (.+)", re.IGNORECASE | re.DOTALL)
 MOST_IN_ALT = 4  # figures that an alternative text repeats
 NO_ROWS = "No rows yet."
+WORDS = tomllib.loads((files("flows.report") / "words.toml").read_text(encoding="utf-8"))
+TITLES: dict[str, str] = WORDS.pop("titles")  # of tables; the rest are the words of each section
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def test_csv_and_json_give_all_digits_and_null_for_what_json_has_no_word_for(six
 
 def test_json_refuses_columns_of_one_name_of_which_it_would_keep_the_last(six, tmp_path):
     query = "SELECT 1 AS a, 2 AS b, 3 AS a, 4 AS b"
-    for options in (("--format", "json"), ("--output", str(tmp_path / "rows.json"))):
+    for options in (("--format", "json"), ("--json",), ("--output", str(tmp_path / "rows.json"))):
         result = six.ask("sql", query, *options)
         assert (result.returncode, result.stdout) == (2, "") and one_sentence(result.stderr)
         assert "several columns are named a, b; name them with AS" in result.stderr

@@ -16,10 +16,10 @@ from flows import compare
 from flows.report.answer import NO_PAIR, answer
 from flows.report.figures import BASELINES, RANDOM, figure, interval, percent
 from flows.report.models import first_table, leaderboard, subgroups
-from flows.report.page import WORDS
 from flows.report.precisions import pair_table
 from flows.report.rows import Row, Study, by_common_rules, cheap_baseline, restated, studied
 from flows.report.sections import ASKED, SECTIONS, comparison_markdown, tables_of
+from flows.report.table import WORDS
 from tasks.grids.grid import load_grid
 from tasks.judging.metrics import confusion
 from tasks.judging.point_metrics import cost_array, metric_values
