@@ -27,8 +27,9 @@ from flows.report.figures import (
     percent,
     random_mark,
     verdict,
+    why_not,
 )
-from flows.report.models import gate_record, gate_rows, gates_of
+from flows.report.models import GATES, gate_record, gate_rows, gates_of
 from flows.report.rows import Row, at_prevalence, check_prevalence, is_number, rows_of, studied
 from flows.report.table import Table, print_table
 from tasks.runtime.errors import BadInput
@@ -159,7 +160,10 @@ def gate_table(evaluation_id: str) -> Table:
     """The gates of an evaluation with counts, bound and method, and notes on them."""
     rows = gate_rows([evaluation_id])
     table = Table("Gates", [gate_record(row) for row in rows])
-    return table.noted(*(row.note for row in rows if row.state != "NOT AVAILABLE"))
+    notes = [
+        f"{GATES[row.gate]} = {row.note}" for row in rows if row.note and row.value is not None
+    ]
+    return table.noted(*notes)
 
 
 def _print_subgroups(evaluation_id: str) -> None:
@@ -177,7 +181,7 @@ def _print_subgroups(evaluation_id: str) -> None:
             "subgroup": f"{row.field} {row.subgroup}",
             "ED cases": str(row.n),
             "ED recall": (
-                figure(row.value, row.low, row.high) if is_number(row.value) else f"n/a: {row.note}"
+                figure(row.value, row.low, row.high) if is_number(row.value) else why_not(row.note)
             ),
             "interval by": row.method,
         }

@@ -218,7 +218,7 @@ def flips(study: Study) -> Section:
             {"pair": f"{pair_name(row)}, {row.change}", "flips": f"{row.flips} of {row.cases}"}
             | cells(row, "correct_to_wrong", "wrong_to_correct")
             | {"ED lost": f"{row.ed_lost} of {row.ed_cases}"}
-            | cells(row, "ed_gained", "harmless", "flip_cost")
+            | cells(row, "ed_gained", "harmless", "flip_cost", digits=0)
             | {"flagged": flagged}
         )
         # On two lines: a recipe's name is as long as a model's and a change's.
