@@ -109,7 +109,9 @@ class Chart:
         """What stands at each mark, in words: its name, and its figures with their intervals."""
         texts = []
         for mark in self.marks:
-            parts = (mark.get(name) for name in ("label", "series", "kind", "decision"))
+            parts = [mark.get(name) for name in ("label", "series", "kind")]
+            if "decision" in mark:
+                parts.append(f"decided {mark['decision']}")
             name = " ".join(dict.fromkeys(one_line(str(part)) for part in parts if part))
             places = [_place(mark, axis) for axis in ("x", "y", "cases") if axis in mark]
             texts.append(f"{name}: {' at '.join(reversed(places))}")
@@ -173,7 +175,8 @@ def one_line(text: str) -> str:
 def as_markdown(table: Table) -> str:
     """A heading, the notes, and the whole table."""
     table = table.with_reasons_once()
-    parts = [f"# {table.title}", *(f"{note[0].upper()}{note[1:]}." for note in table.notes)]
+    notes = (note if note.startswith("n/a") else note[0].upper() + note[1:] for note in table.notes)
+    parts = [f"# {table.title}", *(f"{note}." for note in notes)]
     lines = [NO_ROWS]
     if len(table):
         cells = [table.columns, *(record.values() for record in table.records)]

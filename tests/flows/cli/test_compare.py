@@ -25,8 +25,8 @@ def place(tmp_path_factory):
     place = Place(folder / "place")
     place.home.mkdir(parents=True)
     for seed, bits in ((seed, bits) for seed in SEEDS for bits in (4, 8)):
-        cell = f"smollm2-135m-{bits}bit-quick_safe-s{seed}"
-        values = {"cell_id": cell, "seed": seed, "recipe": "quick_safe", "base_model": "smollm2-135m"}
+        cell = f"smollm2-135m-{bits}bit-quick-s{seed}"
+        values = {"cell_id": cell, "seed": seed, "recipe": "quick", "base_model": "smollm2-135m"}
         cases = [("ED", "GP", "GP"), *FIVE[1:]] if (bits, seed) == (4, 2) else FIVE
         land_arm(folder / "landing", cell, bits, cases, **values)
     for name in ("linear", "always_ed"):
@@ -58,7 +58,7 @@ def test_one_screen_of_80_columns_holds_the_answer_and_a_line_a_model_with_the_l
     assert len(models(lines)) == 2 * len(SEEDS)
     assert all(line.split()[-1] in ("unsafe", "provisional") and line.count("[") == 3 for line in models(lines))
     last = max(lines.index(line) for line in models(lines))
-    assert lines[last + 1].startswith("linear model (words, characters)") and lines[last + 1].endswith(" -")
+    assert lines[last + 1].startswith("linear model (words,") and lines[last + 1].endswith(" -")
     assert "always-ED" not in " ".join(lines), "constant answers are among --models"
     assert "triage compare earlier --all" in " ".join(lines[-5:])
 

@@ -296,7 +296,7 @@ def test_four_experiments_fill_one_screen_the_answer_stands_first_and_the_comman
     real = [id for id in landed if RANDOM not in id]
     lines = printed(real)
     assert " ".join(lines).startswith(
-        "Nothing can be said about 4 bits against 8 bits, since a model gains less than half"
+        "Cannot tell whether 4 bits miss more emergencies than 8 bits: ED recall at each "
     )
     assert len(lines) <= 25 and max(map(len, lines)) <= 80
     models = [f"smollm2-135m-{bits}bit-balanced_safe-s{seed}" for bits in (4, 8) for seed in (1, 2)]
