@@ -388,7 +388,7 @@ def confusion(study: Study) -> Section:
                     for choice, count in counts.items()
                 )
 
-    section = Section([Table(TITLES["confusion"], records, "confusion", names=2)] if charts else [])
+    section = Section([Table(TITLES["confusion"], records, "confusion", names=2)] if cases else [])
     for panel, marks in charts.items():
         section.draw("matrices", panel, marks, order=LABELS)
     return section

@@ -180,8 +180,9 @@ def land_everything(root, marked, recipes=("r1",)):
         write_landing(root, f"x{id}", "evaluation", further)
 
     for bits in (4, 8):
-        row = fidelity(f"{prefix}-{bits}", bits=bits, random_weights=marked, kl_mean=0.5 if marked else 0.25)
-        write_landing(root, f"fidelity-{prefix}-{bits}", "fidelity", {"fidelity": [row]})
+        id = f"fidelity-{prefix}-{bits}"
+        row = fidelity(id, bits=bits, random_weights=marked, kl_mean=0.5 if marked else 0.25)
+        write_landing(root, id, "fidelity", {"fidelity": [row]})
 
 
 def fidelity(id, **values):
