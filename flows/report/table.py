@@ -192,7 +192,9 @@ def print_table(
     name a row; `whole`: in one part, in which names go on in another line. On a terminal its first
     `most` rows, and the query that has all of them.
     """
-    table = table.with_reasons_once().without_shared()
+    table = table.with_reasons_once()
+    if not whole:
+        table = table.without_shared()
     notes = "".join(f"; {note}" for note in table.notes)
     if table.title or notes:
         _print_text(console, f"{table.title}{notes}", style="italic")
