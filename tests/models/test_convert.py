@@ -15,10 +15,10 @@ from tasks.models.manifest import SourceManifest, VariantManifest, base_folder, 
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN, of_bits
 from tasks.runtime import store
-from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.spec import BaseModelSpec
 from tests.models import files
+from tests.models.stock import completed
 
 ROOT = Path(__file__).resolve().parents[2]
 BOTH = pytest.mark.parametrize("shape", ["tiny-llama", "tiny-gemma3"])
@@ -52,14 +52,11 @@ def bf16(values: np.ndarray) -> np.ndarray:
 
 
 @BOTH
-def test_a_variant_made_in_a_child_loads_in_stock_mlx_lm_and_answers(tmp_path, shape):
-    source = fetched(tmp_path, shape)
-    variant = run_child("tasks.models.convert:run_quantize", arguments(source, tmp_path), tmp_path / "work")
-    assert variant["folder"] == str(variant_folder(source, tmp_path, of_bits(4), 64))
-    script = [sys.executable, "-m", "tests.models.programs.complete", variant["folder"], "I have a sore throat.", "3"]
-    result = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert isinstance(json.loads(result.stdout), str)
+def test_a_variant_loads_in_stock_mlx_lm_and_answers(home, shape):
+    source = fetched(home, shape)
+    variant = run_quantize(arguments(source, home))
+    assert variant["folder"] == str(variant_folder(source, home, of_bits(4), 64))
+    assert completed(variant["folder"], "I have a sore throat.", 3)
 
 
 @BOTH

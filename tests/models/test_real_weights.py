@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,9 +16,9 @@ from tasks.precisions import BUILT_IN
 from tasks.runtime import store
 from tasks.runtime.errors import SourceUnavailable
 from tasks.spec import LABELS, BaseModelSpec, RandomSource
+from tests.models.stock import completed
 
 pytestmark = pytest.mark.weights
-ROOT = Path(__file__).resolve().parents[2]
 LABEL_IDS = {"smollm2-135m": [3010, 16956, 43678], "gemma-3-270m": [2413, 23172, 30903]}
 PRECISION = {"smollm2-135m": ("Q4_1", "chat"), "gemma-3-270m": ("Q4_K_M", "plain")}
 # Tensors at group size 64 with bfloat16 scales: values x bits / 8, 4 bytes per 64 values, 2 bytes per norm value.
@@ -79,10 +77,7 @@ def test_stored_bytes_are_exact(real, bits):
 @pytest.mark.parametrize("bits", [None, 4])
 def test_the_capital_of_france_is_paris(real, bits):
     folder = stored_variant(real, bits)["folder"]
-    script = [sys.executable, "-m", "tests.models.programs.complete", folder, QUESTION[real[0]], "4"]
-    result = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "Paris" in json.loads(result.stdout)
+    assert "Paris" in completed(folder, QUESTION[real[0]], 1)
 
 
 def test_tokens_are_those_of_llama_cpp_and_texts_come_back(real):
