@@ -62,6 +62,7 @@ FIGURES = (
     "ed_recall",
     "accuracy",
 )  # of which the answer speaks without a claim, the first one first
+MOST_OTHERS = 2  # recipes that the answer names beside the one that it is about
 AGAINST_BASELINE = ("macro_f1", "over_triage")
 SIDES = ("4bit", "8bit")
 NOT_MEASURABLE = "not measurable on this backend"
@@ -131,8 +132,11 @@ def _of_recipes(found: list[Figures], study: Study) -> Answer:
         why = "no linear baseline says how much there is to learn"
 
     lines = []
-    if baseline is not None:
-        lines = [_against(baseline, figures["accuracy"], study.pairs) for figures in learned]
+    beside_baseline = ""
+    if baseline is not None and learned:
+        against = [_against(baseline, figures["accuracy"], study.pairs) for figures in learned]
+        beside_baseline = against[0][0]
+        lines = [figures for _, figures in against]
     if others := len(found) - len(learned):
         lines.append(f"{counted(others, 'recipe')} without a verdict, since {why}.")
     lines.append(_about_intervals([figures["accuracy"] for figures in found]))
@@ -154,7 +158,8 @@ def _of_recipes(found: list[Figures], study: Study) -> Answer:
             about += ", so that chance in training is left out"
         second = figures[FIGURES[1]]
         also = f"{NAMES[second.metric]} {_points(second)}: {verdict_in_words(second)}"
-        return Answer(_sentence(row, about, also=also), lines, primary)
+        sentences = [_sentence(row, about, also=also), beside_baseline, _of_others(learned[1:])]
+        return Answer(" ".join(filter(None, sentences)), lines, primary)
 
     row = max(
         (figures[metric] for figures in found for metric in FIGURES),
@@ -165,6 +170,20 @@ def _of_recipes(found: list[Figures], study: Study) -> Answer:
         f"difference is {_points(row, ' points')} in {NAMES[row.metric]} ({row.base_model} {row.recipe})."
     )
     return Answer(sentence, lines, primary)
+
+
+def _of_others(learned: list[Figures]) -> str:
+    """The verdicts of further recipes whose models learned something, the first MOST_OTHERS of them."""
+    if not learned:
+        return ""
+    rows = [figures[FIGURES[0]] for figures in learned]
+    named = [
+        f"{row.base_model} {row.recipe} {_points(row)}: {verdict_in_words(row)}"
+        for row in rows[:MOST_OTHERS]
+    ]
+    if unnamed := len(rows) - len(named):
+        named.append(f"{unnamed} more with --pairs")
+    return f"ED recall of other recipes that learn: {'; '.join(named)}."
 
 
 def seed_differences(
@@ -233,8 +252,10 @@ def _bits(precision: str) -> str:
     return f"{precision.removesuffix('bit')} bits" if precision.endswith("bit") else precision
 
 
-def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> str:
-    """How both sides of a recipe compare with the baseline, its one evaluation beside each seed."""
+def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> tuple[str, str]:
+    """How both sides of a recipe compare with the baseline, its one evaluation beside each seed: in
+    words, and with figures.
+    """
     four = {
         row.evaluation_4bit: row.evaluation_8bit
         for row in pairs
@@ -247,14 +268,23 @@ def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> str:
         _compared([(id, baseline.evaluation_id) for id in side], AGAINST_BASELINE) for side in both
     ]
 
+    words = []
     parts = []
     for metric in AGAINST_BASELINE:
         rows = [figures[metric] for figures in compared]
-        standing = " and ".join(dict.fromkeys(map(_standing, rows)))
+        standings = [_standing(row) for row in rows]
+        of_sides = [
+            f"{_bits(side)} {standing}" for side, standing in zip(SIDES, standings, strict=True)
+        ]
+        standing = standings[0] if len(set(standings)) == 1 else " and ".join(of_sides)
+        words.append(f"{standing} in {NAMES[metric].partition(' by ')[0]}")
         parts.append(f"{NAMES[metric]} {' and '.join(map(_points, rows))} ({standing})")
     name = baseline_name(baseline)
     of_recipe = f"{recipe.base_model} {recipe.recipe} at 4 and 8 bits minus {name}"
-    return f"{of_recipe}: {', '.join(parts)}. {_share(recipe, SIDES[1])}".strip()
+    return (
+        f"Beside the linear model: {', '.join(words)}.",
+        f"{of_recipe}: {', '.join(parts)}. {_share(recipe, SIDES[1])}".strip(),
+    )
 
 
 def _standing(row: Row) -> str:
