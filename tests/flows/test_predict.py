@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from prefect.states import Failed
 
 from flows.cli import predict as command
 from flows.cli.experiments import find_model
@@ -15,7 +16,8 @@ from flows.cli.predict import WRITERS, answers, json_lines
 from flows.serve.app import KeptModel
 from tasks.bundle.asking import MOST_BYTES, decision_of, decoded_text, in_use
 from tasks.bundle.bundle import BundledModel
-from tasks.runtime.errors import BadInput, BrokenFolder, Locked
+from tasks.models.sources.fetch import fetch_base
+from tasks.runtime.errors import BadInput, BrokenFolder, Locked, TriageError
 from tasks.runtime.locks import lock_of
 from tasks.runtime.store import read_manifest, refuse_while_working, seal
 from tests.place import Place, one_sentence
@@ -231,7 +233,7 @@ def test_what_cannot_be_answered_is_one_sentence(args, sentence, used):
 
 
 def test_weights_that_another_machine_has_used_are_made_here_or_a_sentence_says_why_not(
-    kept_model, used, server, tmp_path
+    kept_model, used, server, tmp_path, monkeypatch
 ):
     """After a sweep on the machines of a pool only adapters are here."""
     place = used.copy(tmp_path / "place", server)
@@ -254,5 +256,14 @@ def test_weights_that_another_machine_has_used_are_made_here_or_a_sentence_says_
     stored["spec"]["model"]["sources"] = [{"kind": "folder", "path": "/no/such/folder"}]
     (training / "training.json").write_text(json.dumps(stored))
     seal(training, read_manifest(training))
-    result = predict(place, CELL, "-", text="I feel sick.")
-    assert result.returncode == 2 and "cannot be made here" in result.stderr and "/no/such/folder" in result.stderr
+
+    def failed(spec, return_state):
+        with pytest.raises(TriageError) as caught:
+            fetch_base(spec.model, place.home)
+        return Failed(data=caught.value)
+
+    place.use(monkeypatch)
+    monkeypatch.setattr("flows.steps.make_variant", failed)
+    monkeypatch.setattr("flows.cli.sweep.EarlyExit.start_server", lambda early_exit: None)
+    with pytest.raises(BadInput, match=r"cannot be made here: .*/no/such/folder"):
+        find_model(CELL)

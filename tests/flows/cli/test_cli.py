@@ -227,30 +227,25 @@ def written(place: Place, command: tuple[str, ...], stdout: object, **environmen
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no full device")
 @pytest.mark.parametrize(
     ("args", "unbuffered"),
-    [
-        ("sql|SELECT 1", "1"), ("sql|SELECT 1|--format|csv", ""), ("status|--json", ""), ("status|--json", "1"),
-        ("warehouse|check", ""), ("--help", "1"),
-    ],
-)  # fmt: skip
+    [("sql|SELECT 1", "1"), ("sql|SELECT 1|--format|csv", ""), ("status|--json", "1"), ("--help", "1")],
+)
 def test_a_full_standard_output_is_a_sentence(args, unbuffered, small):
     with FULL.open("w") as full:
         code, _, err = written(small, (*small.command, *args.split("|")), full, PYTHONUNBUFFERED=unbuffered)
     assert code == 2 and one_sentence(err) and err.startswith(NOT_FULL)
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_another_refusal_of_standard_output_says_what_the_system_says(unbuffered, small):
+def test_another_refusal_of_standard_output_says_what_the_system_says(small):
     (small.folder / "out").touch()
     with (small.folder / "out").open() as for_reading:
-        code, _, err = written(small, (*small.command, "status", "--json"), for_reading, PYTHONUNBUFFERED=unbuffered)
+        code, _, err = written(small, (*small.command, "status", "--json"), for_reading, PYTHONUNBUFFERED="")
     assert code == 2 and one_sentence(err)
     assert "Standard output could not be written (Bad file descriptor); send it to a file" in err
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_character_that_standard_output_does_not_have_is_a_sentence(encoding, small):
+def test_a_character_that_standard_output_does_not_have_is_a_sentence(small):
     command = (*small.command, "sql", "SELECT 'a\u0142b' AS a", "--format", "csv")
-    code, _, err = written(small, command, subprocess.PIPE, PYTHONIOENCODING=encoding)
+    code, _, err = written(small, command, subprocess.PIPE, PYTHONIOENCODING="latin-1")
     assert code == 2 and one_sentence(err) and r"which has no '\u0142'; set PYTHONIOENCODING=utf-8" in err
     remedied = written(small, command, subprocess.PIPE, PYTHONIOENCODING="utf-8:backslashreplace")
     assert remedied == (0, "a\na\u0142b\n", "")
