@@ -256,7 +256,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Until it holds, or for so long."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def one_sentence(text: str) -> bool:
