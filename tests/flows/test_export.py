@@ -259,12 +259,13 @@ def test_gemmas_terms_go_with_its_exports_and_without_their_text_nothing_is_push
     assert sentence in notice and "use restrictions" in notice and "The files of this folder are modified" in notice
 
 
-def test_the_command_writes_the_folder_and_says_what_it_is(place, tmp_path):
-    result = place.run("export", LLAMA, str(tmp_path / "new" / "out"))
-    assert result.returncode == 0 and result.stderr.startswith(f"{LLAMA}-s42: its evaluation on test, ")
-    assert f"{LLAMA}-s42 is in {tmp_path / 'new' / 'out'}: " in result.stdout and "random weights" in result.stdout
-    assert "Without triage, in that folder: python example.py < cases.jsonl" in result.stdout.splitlines()[-2]
-    assert result.stdout.splitlines()[-1] == f"Next: triage predict {tmp_path / 'new' / 'out'} -"
+def test_the_command_writes_the_folder_and_says_what_it_is(tmp_path, capsys):
+    app(["export", LLAMA, str(tmp_path / "new" / "out")], standalone_mode=False)
+    out, err = capsys.readouterr()
+    assert err.startswith(f"{LLAMA}-s42: its evaluation on test, ")
+    assert f"{LLAMA}-s42 is in {tmp_path / 'new' / 'out'}: " in out and "random weights" in out
+    assert "Without triage, in that folder: python example.py < cases.jsonl" in out.splitlines()[-2]
+    assert out.splitlines()[-1] == f"Next: triage predict {tmp_path / 'new' / 'out'} -"
     assert verify(tmp_path / "new" / "out") and [p.name for p in (tmp_path / "new").iterdir()] == ["out"]
 
 
