@@ -47,19 +47,37 @@ def models() -> None:
     }
     for note in sorted(notes):
         console.print(note, soft_wrap=True)
+    for row in rows:
+        other_bytes = [
+            f"{part} {row.sizes.bytes_by_part[part]:,} bytes where its shape gives {expected:,}"
+            for part, expected in row.expected.bytes_by_part.items()
+            if row.sizes.bytes_by_part[part] != expected
+        ]
+        if other_bytes:
+            console.print(
+                f"WARNING  {row.name} ({row.source}) holds {', '.join(other_bytes)}: it is another "
+                "model than the study's, or was not quantised as named.",
+                style="bold yellow",
+                soft_wrap=True,
+            )
 
     console.print(_trainable_table(grid))
 
 
 @dataclass(frozen=True)
 class SizeRow:
-    """Sizes of a model folder, or those that a model's shape gives where no folder is there."""
+    """Sizes of a model folder, else `expected` ones, which its shape gives."""
 
     base_model: str
     precision: Precision
     source: str
     sizes: ModelSizes
+    expected: ModelSizes
     original_precision: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.base_model} {title_of(self.precision.name, self.original_precision)}"
 
 
 def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
@@ -69,6 +87,7 @@ def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
 
     for name in grid.models:
         for precision in BUILT_IN.values():
+            expected = expected_sizes(known_shape(name), precision, group_size)
             pattern = f"{name}-{precision.name if precision.is_quantised else 'base'}-*"
             is_stored = False
             for folder in sorted((root / "models").glob(pattern)):
@@ -80,7 +99,8 @@ def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
                 if not variant.random_weights:  # else the source says that they are
                     source += f", {variant.original_precision}"
                 sizes = stored_sizes(folder, variant.group_size)
-                yield SizeRow(name, precision, source, sizes, variant.original_precision)
+                original = variant.original_precision
+                yield SizeRow(name, precision, source, sizes, expected, original)
 
             if not is_stored:
                 fetched = stored(base_models[name], root)
@@ -88,8 +108,7 @@ def model_sizes(grid: Grid, root: Path) -> Iterator[SizeRow]:
                 if fetched is not None:
                     weights_source = SourceManifest.read(fetched).weights_source
                     source = f"fetched ({weights_source}), not converted yet"
-                sizes = expected_sizes(known_shape(name), precision, group_size)
-                yield SizeRow(name, precision, source, sizes)
+                yield SizeRow(name, precision, source, expected, expected)
 
 
 def _sizes_table(rows: list[SizeRow], group_size: int) -> Table:
@@ -107,7 +126,7 @@ def _sizes_table(rows: list[SizeRow], group_size: int) -> Table:
         if precision.high_bits is not None:  # matrices differ from the embedding
             bits = f"{precision.bits} and {precision.high_bits}\nembedding {precision.bits}"
         table.add_row(
-            f"{row.base_model} {title_of(precision.name, row.original_precision)}\n  {row.source}",
+            f"{row.name}\n  {row.source}",
             bits,
             f"{row.sizes.stored_bytes:,}",
             *(f"{row.sizes.bytes_by_part[part]:,}" for part in PARTS),

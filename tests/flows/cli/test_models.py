@@ -14,6 +14,7 @@ from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN, Precision, of_bits
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
+from tasks.runtime.store import SEAL, read_manifest, seal
 
 PUBLISHED = {
     ("smollm2-135m", 4): 75_715_200, ("smollm2-135m", 8): 142_955_136, ("smollm2-360m", 4): 203_614_080,
@@ -56,6 +57,18 @@ def test_the_formula_gives_what_a_real_folder_of_every_precision_holds_part_by_p
     assert rows["8bit"].source == f"fetched ({rows['4bit'].source}), not converted yet"
 
 
+def test_a_folder_that_holds_other_bytes_than_its_shape_gives_is_named():
+    make("tiny-llama", of_bits(4))
+    (folder,) = (home() / "models").glob("tiny-llama-4bit-*")
+    (base,) = (home() / "models").glob("tiny-llama-base-*")
+    (folder / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes())  # not quantised at all
+    seal(folder, {key: value for key, value in read_manifest(folder).items() if key not in SEAL})
+    with patch("flows.cli.models.STUDY", "smoke"):
+        text = printed()
+    assert "WARNING" in text
+    assert "embedding 98,304 bytes where its shape gives 27,648" in text and "norms 0" not in text
+
+
 def test_trainable_parameters_are_those_that_the_engine_counts():
     # rank x (inputs + outputs) by hand: q 576 -> 576 and v 576 -> 192 in each of 16 blocks.
     assert lora_parameters(known_shape("smollm2-135m"), 8, 16, QV) == 16 * 8 * (576 + 576 + 576 + 192)
@@ -80,7 +93,7 @@ def test_nothing_fetched_prints_the_exact_sizes_of_all_and_each_recipes_share():
     assert text.count("not fetched") == 3 * len(BUILT_IN) + 1  # every row, and the line that explains it
     for recipe in load_grid("paper").recipes:
         assert recipe.name in text
-    assert "245,760 (0.18%)" in text
+    assert "245,760 (0.18%)" in text and "WARNING" not in text
 
 
 def test_random_weights_of_the_true_shapes_take_the_place_of_every_source():
