@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tasks.bundle.asking import MOST_BYTES, AskedModel, Decision, answer, checked_text
+from tasks.bundle.asking import MOST_BYTES, READ_DECISION, AskedModel, answer, checked_text
 from tasks.bundle.bundle import BundledModel
 from tasks.runtime import conversation
 from tasks.runtime.errors import BadInput, TriageError
@@ -275,7 +275,7 @@ class _Desk:
         finally:
             self.waiting -= 1
 
-        decision = Decision.from_json(values)
+        decision = READ_DECISION.validate_python(values)
         self._seconds.observe(time.perf_counter() - start)
         self._decisions.labels(decision.label or "none").inc()
         self.requests.labels(200).inc()

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from tasks.bundle.bundle import Bundle, BundledModel, PredictJob
 from tasks.corpus.case import can_be_encoded, is_blank, text_digest
 from tasks.corpus.reading.rows import RowReader
@@ -47,20 +49,16 @@ class Decision:
     shortened: bool = False
     markup: bool = False
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Decision:
-        """The decision whose fields came through a child's pipe, where tuples are lists."""
-        tuples = {name: tuple(values[name]) for name in ("probabilities", "conformal_set")}
-        return cls(**(values | tuples))
+
+# A decision whose fields came through a child's pipe, where tuples are lists.
+READ_DECISION = TypeAdapter(Decision)
 
 
 def why_no_review(bundle: Bundle, passes: int | None) -> str | None:
     """Why a decision has no review flag; None where it has one."""
-    if not bundle.review.available:
-        return bundle.review.why_not
-    if passes is None:
+    if bundle.review.available and passes is None:
         return "not available: it needs dropout passes, e.g. --passes 50"
-    return None
+    return bundle.review.why_not
 
 
 def why_no_decision(bundle: Bundle) -> str:
@@ -147,7 +145,7 @@ def in_use(model: BundledModel, use: str) -> Iterator[None]:
 
 def decision_of(answer: Answered) -> Decision:
     """Wait for an answer. Raises the error with which the process has ended."""
-    return Decision.from_json(answer.result())
+    return READ_DECISION.validate_python(answer.result())
 
 
 def checked_text(text: str) -> str:

@@ -33,10 +33,10 @@ from tasks.runtime.store import (
     MANIFEST,
     SEAL,
     Manifest,
-    read_manifest,
     remove_abandoned,
     seal,
     temporary_folder,
+    verify,
 )
 from tasks.spec import LABELS, BaseModelSpec, FolderSource
 
@@ -106,9 +106,7 @@ def _fill(model: BundledModel, home: Path, folder: Path, fuse: bool, gguf: bool)
     assert model.adapter is not None, "an experiment has an adapter"
     training = model.adapter.parent
     if not fuse:
-        manifest = read_manifest(model.weights)
-        assert manifest is not None, "a bundle's weights are complete"
-        for name in (*manifest["files"], MANIFEST):
+        for name in (*verify(model.weights, deep=False)["files"], MANIFEST):
             target = folder / WEIGHTS / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(model.weights / name, target)
@@ -168,8 +166,7 @@ def _fill(model: BundledModel, home: Path, folder: Path, fuse: bool, gguf: bool)
 
 def _leave_out_path(weights: Path) -> None:
     """Name a base model's folder without where it lies, which concerns nobody that has the export."""
-    manifest = read_manifest(weights)
-    assert manifest is not None, "exported weights are complete"
+    manifest = verify(weights, deep=False)
     source = manifest["source"]
     if source["kind"] != "folder":
         return

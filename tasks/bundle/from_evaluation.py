@@ -33,6 +33,7 @@ from tasks.runtime.store import Manifest, intact_manifest, verify
 from tasks.spec import ExperimentSpec
 
 ADAPTER = "adapters.safetensors"
+JUDGED = ("evaluation_id", "scores_id", "scoring_version", "cases", "has_groups")
 
 
 class WeightsGone(ModelGone):
@@ -170,24 +171,18 @@ def _bundle(
             available=spec.recipe.dropout > 0, entropy_limit=evaluation["review_entropy"]
         ),
         judged_on=JudgedOn(
-            evaluation_id=evaluation["evaluation_id"],
-            scores_id=evaluation["scores_id"],
-            scoring_version=evaluation["scoring_version"],
+            **{name: evaluation[name] for name in JUDGED},
             dataset_digest=dataset_digest,
             test_digest=evaluation["set_digest"],
             calibration_digest=calibration_digest,
-            cases=evaluation["cases"],
-            has_groups=evaluation["has_groups"],
             synthetic=_is_synthetic(home, dataset_digest, evaluation["set_digest"]),
         ),
         versions=Versions(
-            triage=experiment["triage_version"],
-            engine=experiment["engine_version"],
-            mlx=experiment["mlx_version"],
-            mlx_lm=experiment["mlx_lm_version"],
-            backend=experiment["backend"],
-            compute_dtype=experiment["compute_dtype"],
-            compute_path=experiment["compute_path"],
+            **{
+                name: experiment[f"{name}_version"]
+                for name in ("triage", "engine", "mlx", "mlx_lm")
+            },
+            **{name: experiment[name] for name in ("backend", "compute_dtype", "compute_path")},
         ),
         random_weights=bool(experiment["random_weights"]),
         weights=str(weights),

@@ -17,7 +17,7 @@ from tasks.corpus.vignettes.contrast.bank import Learner, bank_digest, read_bank
 from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION, KINDS
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION, Record, embedded_records
 from tasks.corpus.vignettes.knowledge_base import (
-    further_digest,
+    FURTHER,
     further_problems,
     general,
     knowledge_digest,
@@ -183,7 +183,7 @@ def further_card(train: Sequence[Case]) -> str:
         cases=f"{len(cases):,}",
         labels=", ".join(f"{labels[label]:,} {label}" for label in LABELS),
         problems=len(names),
-        digest=further_digest()[:12],
+        digest=knowledge_digest(FURTHER)[:12],
         references="; ".join(_references(further_problems()[name].source for name in names)),
         reader=describe_checks_of("further"),
     )

@@ -49,6 +49,12 @@ def normal_text(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def listed(parts: Sequence[str], joiner: str = "and") -> str:
+    """The parts as one phrase: `a`, `a and b`, `a, b and c`."""
+    *first, last = parts
+    return f"{', '.join(first)} {joiner} {last}" if first else last
+
+
 def can_be_encoded(text: str) -> bool:
     """Whether a text holds whole characters only: half a surrogate pair has no bytes and no digest."""
     try:

@@ -94,10 +94,6 @@ class CorpusReport:
         """The number of failed checks."""
         return sum(finding.level == "error" for finding in self.findings)
 
-    @property
-    def fails(self) -> bool:
-        return self.errors > 0
-
 
 def check_data(
     data: Data,
@@ -379,13 +375,13 @@ def _derived_labels(data: Data, evaluation_sets: Sequence[EvaluationSet]) -> Fin
     embedded = [entry for entry in evaluation_sets if entry.source == "embedded"]
     whole = data.model_copy(update={"limits": {}})
     with TemporaryDirectory() as root:
-        derived = derive_again(prepare_dataset(whole, Path(root), embedded))
+        count, wrong = derive_again(prepare_dataset(whole, Path(root), embedded))
 
     name = "labels derived again from the stored facts"
-    detail = f"{derived.agree} of {derived.cases}"
-    if not derived.first:
+    detail = f"{count - len(wrong)} of {count}"
+    if not wrong:
         return Finding(name, "ok", detail)
-    remedy = f"correct the rules or the knowledge base; first: {derived.first}"
+    remedy = f"correct the rules or the knowledge base; first: {wrong[0]}"
     return Finding(name, "error", detail, remedy)
 
 

@@ -69,11 +69,11 @@ class DatasetManifest(Manifest):
 
 def embedded_digests(home: Path) -> set[str]:
     """Digests of the sets in a home that hold the project's own synthetic cases."""
-    folder = home / "data"
-    digests = set()
-    for path in folder.iterdir() if folder.is_dir() else ():
-        manifest = DatasetManifest.read_if_complete(path)
-        stored_sets = manifest.sets.values() if manifest is not None else ()
-        digests |= {entry.digest for entry in stored_sets if entry.source == "embedded"}
-
-    return digests
+    manifests = map(DatasetManifest.read_if_complete, (home / "data").glob("*"))
+    return {
+        entry.digest
+        for manifest in manifests
+        if manifest is not None
+        for entry in manifest.sets.values()
+        if entry.source == "embedded"
+    }

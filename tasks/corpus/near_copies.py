@@ -116,7 +116,7 @@ class Sketch:
         rows = rows[order]
         is_first = np.ones(len(hashes), dtype=bool)
         is_first[1:] = (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
-        codes = None if sides is None else np.asarray(sides)
+        codes = np.arange(self.texts) if sides is None else np.asarray(sides)
         texts = Texts.of(hashes[is_first], rows[is_first], self.texts, codes)
 
         is_sample = self.every > 1
@@ -164,10 +164,10 @@ class Texts:
     holders: Array
     size: Array
     shared: Array
-    sides: Array | None
+    sides: Array
 
     @classmethod
-    def of(cls, hashes: Array, rows: Array, texts: int, sides: Array | None) -> Texts:
+    def of(cls, hashes: Array, rows: Array, texts: int, sides: Array) -> Texts:
         """Leave out runs of one text or of one side alone: no pair that counts shares them.
 
         `hashes`, of runs of words, ascend, and `rows`, the text of each, ascend within a hash; no
@@ -177,10 +177,8 @@ class Texts:
 
         edges = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
         holders = np.diff(np.r_[edges, len(hashes)])
-        is_shared = holders >= 2
-        if sides is not None:
-            side = sides[rows]
-            is_shared &= np.minimum.reduceat(side, edges) != np.maximum.reduceat(side, edges)
+        side = sides[rows]
+        is_shared = np.minimum.reduceat(side, edges) != np.maximum.reduceat(side, edges)
 
         size = np.bincount(rows, minlength=texts)
         rows = rows[np.repeat(is_shared, holders)]
@@ -218,7 +216,7 @@ class Texts:
         """The highest Jaccard index of pairs with at most `most` runs in common; 0 on one side."""
         most = np.minimum(most, np.minimum(self.shared[a], self.shared[b]))
         index = most / (self.size[a] + self.size[b] - most)
-        return index if self.sides is None else index * (self.sides[a] != self.sides[b])
+        return index * (self.sides[a] != self.sides[b])
 
     def compare(self, keys: Array, threshold: float, least: int = 1) -> Matches:
         """The pairs that reach the threshold, with `least` runs in common."""
@@ -271,9 +269,9 @@ def _every_two(texts: Texts, prefixes: csr_array, threshold: float) -> tuple[Arr
     return _joined(found)[0], is_complete
 
 
-def _chained(prefixes: csr_array, sides: Array | None) -> Iterator[tuple[Array, Array]]:
+def _chained(prefixes: csr_array, sides: Array) -> Iterator[tuple[Array, Array]]:
     """Numbers of two texts: of the texts that have a run in their prefixes each with the one before
-    it and with the first, on another side if any. The cost grows with their number, not its square.
+    it and with the first on another side. The cost grows with their number, not its square.
     """
     by_run = prefixes.tocsc()
     lengths = np.diff(by_run.indptr)
@@ -288,10 +286,6 @@ def _chained(prefixes: csr_array, sides: Array | None) -> Iterator[tuple[Array, 
 
         is_same_run = first[1:] == first[:-1]
         yield texts[:-1][is_same_run], texts[1:][is_same_run]
-        if sides is None:
-            yield texts[first[place > first]], texts[place > first]
-            continue
-
         is_with_first = sides[texts] == sides[texts[first]]
         opposite_places = np.where(is_with_first, len(texts), place)
         opposite = np.repeat(np.minimum.reduceat(opposite_places, begin), part_lengths)

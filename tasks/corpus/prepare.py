@@ -28,7 +28,7 @@ from tasks.corpus.vignettes.adversarial import ADVERSARIAL_VERSION, BANKS
 from tasks.corpus.vignettes.contrast.bank import bank_digest
 from tasks.corpus.vignettes.contrast.cases import CONTRAST_VERSION
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION
-from tasks.corpus.vignettes.knowledge_base import further_digest, knowledge_digest
+from tasks.corpus.vignettes.knowledge_base import FURTHER, knowledge_digest
 from tasks.corpus.vignettes.reader_check import FILE as READER_CHECK
 from tasks.corpus.vignettes.sets import (
     FACTS,
@@ -83,7 +83,7 @@ def _generator_digests(columns: Data | EvaluationSet) -> dict[str, str | int]:
     if columns.contrast_share:
         digests |= {"contrast": CONTRAST_VERSION, "contrast_words": bank_digest("teaching")}
     if columns.further_share:
-        digests["further_problems"] = further_digest()
+        digests["further_problems"] = knowledge_digest(FURTHER)
     return digests
 
 

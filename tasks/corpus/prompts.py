@@ -174,15 +174,14 @@ def make_template(tokenizer: Any, prompt: Prompt, chat: bool) -> Template:
         completion = tuple(whole[len(start) :])
         completions.append(completion)
         # How many tokens of the completion are the answer itself.
-        for length in range(1, len(completion) + 1):
-            if tokenizer.decode(list(completion[:length])).strip() == answer:
-                lengths.append(length)
-                break
-        else:
+        parts = (completion[:length] for length in range(1, len(completion) + 1))
+        length = next((len(p) for p in parts if tokenizer.decode(list(p)).strip() == answer), None)
+        if length is None:
             raise BadInput(
                 f"The tokenizer does not give the {_label_name(label, answer)} back when its tokens "
                 "are decoded."
             )
+        lengths.append(length)
 
     # An answer whose tokens begin another's holds that one's probability too, so the other could
     # never be decided.

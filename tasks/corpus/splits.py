@@ -141,7 +141,7 @@ def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
     """Refuse the same text, id, group or near copies in two sets. Raises BadInput, which names cases
     by id only.
     """
-    for name, case, first_set, first in _shared(sets, _text_key):
+    for name, case, first_set, first in _shared(sets, lambda case: compared_digest(case.text)):
         raise BadInput(
             f"Case {case.case_id} in {name} has the same text as case {first.case_id} in "
             f"{first_set}; delete one of the two."
@@ -156,10 +156,6 @@ def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
             f"{first_set}; keep a group's cases in one set."
         )
     check_copies(sets)
-
-
-def _text_key(case: Case) -> str:
-    return compared_digest(case.text)
 
 
 def _group_key(case: Case) -> str | None:
@@ -221,9 +217,8 @@ def limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
 
 def split_shares(data: Data) -> dict[str, float]:
     """The share of each set in one table that the project splits."""
-    if data.set_shares is None:
-        return SHARES
-    return {str(name): data.set_shares[name] for name in SETS}
+    shares = data.set_shares or SHARES
+    return {name: shares[name] for name in SETS}
 
 
 def split_off(train: Sequence[Case], data: Data, given_sets: Collection[str]) -> Sets:
@@ -270,7 +265,7 @@ def check_apart(evaluation_set: EvaluationSet, cases: Sequence[Case], learned: S
     """
     set_name = f"The evaluation set {evaluation_set.name} ({evaluation_set.source})"
     sets: dict[str, Sequence[Case]] = {**learned, evaluation_set.name: cases}
-    for _, case, name, same in _shared(sets, _text_key):
+    for _, case, name, same in _shared(sets, lambda case: compared_digest(case.text)):
         raise BadInput(
             f"{set_name} has case {case.case_id} with the text of case {same.case_id} in {name}; "
             "leave one out."

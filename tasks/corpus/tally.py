@@ -189,10 +189,10 @@ def tally(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Tally:
 
     Raises BadInput for a row that is no case, or for no rows.
     """
-    sources: list[Data | EvaluationSet] = [data, *evaluation_sets]
-    located = [locate(source) for source in sources]
+    located = [locate(data), *map(locate, evaluation_sets)]
     rows = Tally()
-    for source, of_source in zip(sources, located, strict=True):
+    for of_source in located:
+        source = of_source.columns
         if source.source == "embedded":
             if isinstance(source, Data):
                 sets = sets_of(source)

@@ -29,6 +29,7 @@ from tasks.runtime import store
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.events import Emit
 from tasks.runtime.locks import BUILD_SECONDS, locked
+from tasks.runtime.store import Manifest
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -236,16 +237,10 @@ def _manifest_entries(
     group_size: int | None,
 ) -> dict[str, Any]:
     """The entries of VariantManifest, from the origin and from the files of the folder."""
-    from_origin = origin.model_dump(
-        mode="json",
-        include={
-            *("base_model", "licence", "weights_source", "source"),
-            *("original_precision", "random_weights", "terms"),
-        },
-        exclude_unset=True,  # only models with terms of use have the key `terms`
-    )
+    of_origin = ModelManifest.model_fields.keys() - Manifest.model_fields.keys()
     return {
-        **from_origin,
+        # Only models with terms of use have the key `terms`.
+        **origin.model_dump(mode="json", include=of_origin, exclude_unset=True),
         "file_digest": origin.file_digest,
         "source_digest": source_digest,
         "bits": precision.bits,

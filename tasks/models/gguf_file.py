@@ -181,8 +181,7 @@ def hf_config(file: Gguf) -> dict[str, Any]:
 
     default_dim = file.hyper_parameter("embedding_length") // file.heads
     head_dim = int(file.get(f"{file.architecture}.attention.key_length", default_dim))
-    names = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
-    ids = {key: file.get(f"tokenizer.ggml.{name}_token_id") for key, name in names.items()}
+    ids = special_ids(file)
     shared = {
         "hidden_size": file.hyper_parameter("embedding_length"),
         "num_hidden_layers": file.hyper_parameter("block_count"),
@@ -196,7 +195,7 @@ def hf_config(file: Gguf) -> dict[str, Any]:
         "vocab_size": int(tensors["token_embd.weight"].shape[1]),
         "tie_word_embeddings": "output.weight" not in tensors,
         "torch_dtype": "bfloat16",
-        **{key: int(value) for key, value in ids.items() if value is not None},
+        **{f"{key}_id": ids[key] for key in ids if key != "unk_token"},
     }
     if file.is_llama:
         return shared | {
@@ -301,6 +300,12 @@ SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_
 SPACE = "▁"
 
 
+def special_ids(file: Gguf) -> dict[str, int]:
+    """The ids of the file's special tokens, by the names of SPECIAL."""
+    ids = {key: file.get(f"tokenizer.ggml.{name}_token_id") for key, name in SPECIAL.items()}
+    return {key: int(number) for key, number in ids.items() if number is not None}
+
+
 def write_tokenizer(file: Gguf, folder: Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json`. Raises BadInput for an unknown kind."""
     tokens = [str(token) for token in file.need("tokenizer.ggml.tokens")]
@@ -326,10 +331,10 @@ def write_tokenizer(file: Gguf, folder: Path) -> None:
             f"{file.where}: the tokenizer {'/'.join(kind)} is not supported; the file is refused."
         )
 
-    ids = {key: file.get(f"tokenizer.ggml.{name}_token_id") for key, name in SPECIAL.items()}
-    special = {key: tokens[int(number)] for key, number in ids.items() if number is not None}
+    ids = special_ids(file)
+    special = {key: tokens[number] for key, number in ids.items()}
     if file.get("tokenizer.ggml.add_bos_token", False):
-        tokenizer.post_processor = start_with(special["bos_token"], int(ids["bos_token"]))
+        tokenizer.post_processor = start_with(special["bos_token"], ids["bos_token"])
 
     save_tokenizer(tokenizer, folder, special, file.get("tokenizer.chat_template"))
 
@@ -350,10 +355,20 @@ def gemma_bpe(tokens: list[str], types: list[int]) -> Tokenizer:
     # The file writes runs of spaces as spaces; a normalised text holds them as the marker.
     marked = [SPACE * len(token) if token and not token.strip(" ") else token for token in tokens]
     vocabulary = {token: number for number, token in enumerate(marked)}
+
+    # A SentencePiece vocabulary implies its merges: parts join in the vocabulary's order.
+    merges: list[tuple[str, str]] = []
+    for token, kind in zip(marked, types, strict=True):
+        is_run_of_spaces = kind == USER_DEFINED and not token.strip(SPACE)
+        if kind == NORMAL or is_run_of_spaces:
+            splits = [(token[:i], token[i:]) for i in range(1, len(token))]
+            pairs = [pair for pair in splits if pair[0] in vocabulary and pair[1] in vocabulary]
+            merges += sorted(pairs, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+
     tokenizer = Tokenizer(
         models.BPE(
             vocab=vocabulary,
-            merges=_implied_merges(marked, types, vocabulary),
+            merges=merges,
             byte_fallback=True,
             fuse_unk=True,
             unk_token="<unk>",
@@ -395,32 +410,11 @@ def save_tokenizer(
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
-def _implied_merges(
-    tokens: list[str], types: list[int], vocabulary: dict[str, int]
-) -> list[tuple[str, str]]:
-    """Merges that a SentencePiece vocabulary implies: parts join in the vocabulary's order."""
-    merges: list[tuple[str, str]] = []
-    for token, kind in zip(tokens, types, strict=True):
-        is_run_of_spaces = kind == USER_DEFINED and not token.strip(SPACE)
-        if len(token) < 2 or not (kind == NORMAL or is_run_of_spaces):
-            continue
-
-        splits = [(token[:i], token[i:]) for i in range(1, len(token))]
-        pairs = [pair for pair in splits if pair[0] in vocabulary and pair[1] in vocabulary]
-        merges += sorted(pairs, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
-
-    return merges
-
-
 def _add_uncut_tokens(tokenizer: Tokenizer, tokens: list[str], types: list[int]) -> None:
     """Add the tokens that are never cut: control tokens as special, user-defined ones as plain."""
-
-    def of_type(token_type: int) -> list[AddedToken]:
-        return [
-            AddedToken(token, normalized=False)
-            for token, kind in zip(tokens, types, strict=True)
-            if kind == token_type
-        ]
-
-    tokenizer.add_special_tokens(of_type(CONTROL))
-    tokenizer.add_tokens(of_type(USER_DEFINED))
+    for token_type, add in (
+        (CONTROL, tokenizer.add_special_tokens),
+        (USER_DEFINED, tokenizer.add_tokens),
+    ):
+        of_type = [token for token, kind in zip(tokens, types, strict=True) if kind == token_type]
+        add([AddedToken(token, normalized=False) for token in of_type])

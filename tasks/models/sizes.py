@@ -57,10 +57,6 @@ class ModelShape(BaseModel):
         defaults = {"num_key_value_heads": heads, "head_dim": width // heads}
         return defaults | {key: value for key, value in config.items() if value is not None}
 
-    @property
-    def is_gemma(self) -> bool:
-        return self.model_type == "gemma3_text"
-
     def tensors(self) -> Iterator[tuple[str, TensorShape]]:
         """Name and unquantised shape (outputs, inputs) of every weight; the head is the embedding.
 
@@ -71,10 +67,18 @@ class ModelShape(BaseModel):
                 f"Sizes of the model class {self.model_type!r} with an untied head are not known."
             )
 
+        norms = ["input_layernorm", "post_attention_layernorm"]
+        if self.model_type == "gemma3_text":
+            norms += ["self_attn.q_norm", "self_attn.k_norm"]
+            norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
+
         yield "model.embed_tokens.weight", (self.vocab_size, self.hidden_size)
         for block in range(self.num_hidden_layers):
-            for name, shape in (*self.matrices(), *self._norms()):
+            for name, shape in self.matrices():
                 yield f"model.layers.{block}.{name}.weight", shape
+            for name in norms:
+                size = self.head_dim if name.startswith("self_attn") else self.hidden_size
+                yield f"model.layers.{block}.{name}.weight", (size,)
 
         yield "model.norm.weight", (self.hidden_size,)
 
@@ -90,16 +94,6 @@ class ModelShape(BaseModel):
         yield "mlp.gate_proj", (self.intermediate_size, self.hidden_size)
         yield "mlp.up_proj", (self.intermediate_size, self.hidden_size)
         yield "mlp.down_proj", (self.hidden_size, self.intermediate_size)
-
-    def _norms(self) -> Iterator[tuple[str, TensorShape]]:
-        names = ["input_layernorm", "post_attention_layernorm"]
-        if self.is_gemma:
-            names += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
-            yield "self_attn.q_norm", (self.head_dim,)
-            yield "self_attn.k_norm", (self.head_dim,)
-
-        for name in names:
-            yield name, (self.hidden_size,)
 
 
 @cache

@@ -152,7 +152,7 @@ def test_a_text_of_a_hundred_thousand_words_goes_through_the_check_and_a_mark_at
     other_lines = [line(text=f"story {i}") for i in range(30)]
     path.write_text("\ufeff" + "".join(other_lines) + line(text="very " * 99_999 + "sore"))
     report = check_data(Data(source=str(path)), (), {})
-    assert not report.fails and report.lengths[0].longest == 100_000
+    assert not report.errors and report.lengths[0].longest == 100_000
 
 
 def loop(path: Path) -> Path:
@@ -197,7 +197,7 @@ def test_what_is_no_file_is_refused_by_training_and_check_alike(name, tmp_path):
 def fails(data: Data) -> bool:
     """Whether the check finds an error; whatever is wrong is a sentence."""
     try:
-        return check_data(data, (), {}).fails
+        return check_data(data, (), {}).errors
     except BadInput as error:
         assert str(error).endswith(".") and "\n" not in str(error)
         return True

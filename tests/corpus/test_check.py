@@ -82,7 +82,7 @@ def test_a_sound_table_passes_with_its_numbers(tmp_path):
     (line,) = report.sets
     groups = [f"g{i}" for i in range(10)]
     assert (line.name, line.rows, line.labels, line.groups, line.words) == ("all", 300, (100, 100, 100), groups, 8)
-    assert not report.fails and report.lengths[0].unit == "words" and report.lengths[0].longest == 8
+    assert not report.errors and report.lengths[0].unit == "words" and report.lengths[0].longest == 8
 
 
 @pytest.mark.parametrize("table", [rows(2), rows(300, group="g"), rows(30), [*rows(60, group="g"), *rows(9, 99)]])
@@ -125,12 +125,12 @@ def test_repeats_contradictions_and_repeated_ids_are_separate_findings_with_thei
     entries = [*rows(30), {"text": "STORY 0  of a kind with 0 words", "label": "ED"}]
     report = check(write(tmp_path / "a.jsonl", entries))
     repeated = finding_of(report, "repeated rows")
-    assert not report.fails and repeated.level == "warning"
+    assert not report.errors and repeated.level == "warning"
     assert "a.jsonl, line 1 and" in repeated.remedy and "line 31" in repeated.remedy
 
     entries += [{"text": entries[1]["text"], "label": "ED"}, {"id": "c2", "text": "another", "label": "ED"}]
     report = check(write(tmp_path / "a.jsonl", entries))
-    assert report.fails
+    assert report.errors
     assert "line 2 and" in finding_of(report, "same text, other label").remedy
     assert "line 3 and" in finding_of(report, "same id, other text").remedy
     assert not any("kind" in finding.remedy for finding in report.findings), "no patient's words in a report"
@@ -140,7 +140,7 @@ def test_what_crosses_given_sets_fails(tmp_path):
     # enough for our split
     other_groups = [row for n, group in enumerate("ade") for row in rows(10, 10 * n, group=group)]
     train = [*other_groups, {"text": STORY, "label": "GP", "group": "b"}]
-    assert not check(folder(tmp_path, train=train, test=rows(30, 100, group="t"))).fails
+    assert not check(folder(tmp_path, train=train, test=rows(30, 100, group="t"))).errors
     near = {"text": STORY + " now", "label": "GP", "group": "c"}
     report = check(folder(tmp_path, train=train, test=[*rows(30, 100, group="a"), near, train[3]]))
     assert finding_of(report, "same text in two sets").level == "error"
@@ -166,7 +166,7 @@ def test_a_small_and_a_large_cluster_of_near_copies_are_kept_in_one_set(count, t
     copies = [{"text": f"{STORY} {i}", "label": "GP"} for i in range(count)]
     source = write(tmp_path / "a.jsonl", [*rows(90), *copies])
     report = check(source)
-    assert not report.fails and "kept in one set" in finding_of(report, "nearly the same text").remedy
+    assert not report.errors and "kept in one set" in finding_of(report, "nearly the same text").remedy
     dataset = prepare_dataset(Data(source=str(source)), tmp_path / "home")
     counts = [(dataset / f"{name}.jsonl").read_text().count("creaks") for name in SETS]
     assert sorted(counts) == [0, 0, 0, count]
@@ -176,7 +176,7 @@ def test_a_text_of_the_table_in_an_evaluation_set_fails_as_it_does_when_the_data
     table = [*rows(60), {"text": STORY, "label": "GP"}, {"text": STORY + " now", "label": "GP"}]
     path = write(tmp_path / "a.jsonl", table)
     sound = check_with(path, rows(9, 100))
-    assert not sound.fails and "kept in one set" in finding_of(sound, "nearly the same text").remedy
+    assert not sound.errors and "kept in one set" in finding_of(sound, "nearly the same text").remedy
     same = check_with(path, [*rows(9, 100), rows(1)[0]])
     assert finding_of(same, "same text in two sets").level == "error"
     near = check_with(path, [*rows(9, 100), {"text": "well, " + STORY, "label": "GP"}])
@@ -191,7 +191,7 @@ def test_a_text_of_test_in_an_evaluation_set_is_scored_in_both(label, tmp_path):
     twice = finding_of(report, "same text in two scored sets")
     assert twice.level == "warning" and "outside.jsonl, line 10" in twice.remedy
     assert ("another label" in twice.remedy) == (label == "GP")
-    assert not report.fails and finding_of(report, "repeated rows").detail == "0"
+    assert not report.errors and finding_of(report, "repeated rows").detail == "0"
     clinic = EvaluationSet(name="clinic", source=str(tmp_path / "outside.jsonl"))
     dataset = prepare_dataset(Data(source=str(source)), tmp_path / "home", (clinic,))
     assert [len((dataset / f"{name}.jsonl").read_text().splitlines()) for name in ("test", "clinic")] == [30, 10]
@@ -200,7 +200,7 @@ def test_a_text_of_test_in_an_evaluation_set_is_scored_in_both(label, tmp_path):
 def test_ids_of_an_evaluation_set_may_be_those_of_other_cases_in_the_table(tmp_path):
     path = write(tmp_path / "a.jsonl", rows(60))
     outside = [row | {"id": f"c{i}"} for i, row in enumerate(rows(9, 100))]
-    assert not check_with(path, outside).fails
+    assert not check_with(path, outside).errors
     twice = check_with(path, [*outside, {"id": "c0", "text": "another story", "label": "ED"}])
     assert finding_of(twice, "same id, other text").level == "error"
 
@@ -223,7 +223,7 @@ def test_the_consequence_of_a_missing_label_is_that_of_the_set(name, lacks, mean
     outside = sets.pop("clinic")
     report = check_with(folder(tmp_path / "given", **sets), outside)
     (finding,) = (one for one in report.findings if one.name.startswith("labels of"))
-    assert finding.name == f"labels of {name}" and finding.remedy == means and report.fails == (name == "train")
+    assert finding.name == f"labels of {name}" and finding.remedy == means and (report.errors > 0) == (name == "train")
 
 
 def test_a_group_written_in_two_ways_is_one_and_crosses(tmp_path):
@@ -432,7 +432,7 @@ def test_groups_with_emergencies_are_counted_for_each_set(tmp_path):
     report = check(write(tmp_path / "a.jsonl", [row | {"group": f"g{i // 15}"} for i, row in enumerate(rows(60))]))
     finding = finding_of(report, "groups with ED cases")
     assert (finding.level, finding.detail) == ("warning", "train 1, valid 1, calibration 1, test 1")
-    assert report.sets[0].ed_groups == 4 and not report.fails
+    assert report.sets[0].ed_groups == 4 and not report.errors
 
     report = check(write(tmp_path / "b.jsonl", rows(60)))
     assert not any(finding.name == "groups with ED cases" for finding in report.findings)

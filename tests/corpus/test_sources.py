@@ -358,7 +358,7 @@ def grouped(path: Path, start: int, groups: list[str]) -> Path:
 
 def stands_beside(data: Data, clinic: EvaluationSet, home: Path, refused: str) -> None:
     """Check and preparation agree: they take the evaluation set, or refuse it with this sentence."""
-    assert check_data(data, (clinic,), {}).fails == bool(refused)
+    assert check_data(data, (clinic,), {}).errors == bool(refused)
     if refused:
         with pytest.raises(BadInput, match=refused):
             prepare_dataset(data, home, (clinic,))

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tasks.corpus.case import Case, can_be_encoded, is_blank, normal_text, text_digest
+from tasks.corpus.case import Case, can_be_encoded, is_blank, listed, normal_text, text_digest
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Columns, EvaluationSet, Label
 
@@ -50,12 +50,6 @@ def missing_columns(
         f"{location}: has no column{plural} {names}; its columns are {header_names}; name the "
         f"right one{plural} as {settings}{addition}."
     )
-
-
-def listed(parts: Sequence[str]) -> str:
-    """The parts as one phrase: `a`, `a and b`, `a, b and c`."""
-    *first, last = parts
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def shown(word: str) -> str:

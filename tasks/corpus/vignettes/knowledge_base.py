@@ -244,18 +244,11 @@ def american_words() -> dict[str, str]:
     return _read(FOLDER / "american.toml")
 
 
-def knowledge_digest() -> str:
-    """SHA-256 over the files behind all sets: any change of a wording makes a new data set."""
-    return _digest_of(FOLDER)
-
-
-def further_digest() -> str:
-    """SHA-256 over the files of the further problems."""
-    return _digest_of(FURTHER)
-
-
 @cache
-def _digest_of(folder: Path) -> str:
+def knowledge_digest(folder: Path = FOLDER) -> str:
+    """SHA-256 over the files behind all sets, or of FURTHER: any change of a wording makes a new
+    data set.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.toml")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import Field
 
+from tasks.corpus.case import listed
 from tasks.corpus.vignettes.generator import GENERATOR_VERSION
-from tasks.corpus.vignettes.speech import listed
 from tasks.spec import Label, Strict
 
 FILE = Path(__file__).with_name("reader_check.toml")
@@ -65,7 +65,7 @@ def describe_check(check: ReaderCheck, read: bool = False) -> str:
     """
     cases, agreed = check.counts
     sets = sorted({case_id.rpartition("-")[0] for case_id in check.answers})
-    of_sets = f" of {listed(sets, 'and')}" if sets else ""
+    of_sets = f" of {listed(sets)}" if sets else ""
     text = (
         f"A reader ({check.reader}) who did not see the labels agreed with {agreed} of "
         f"{cases} sampled cases{of_sets} (generator {check.generator}, {check.date})."

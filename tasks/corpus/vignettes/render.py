@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass, replace
 from functools import partial
 
+from tasks.corpus.case import listed
 from tasks.corpus.vignettes.flags import draw_reassurance
 from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, contexts, phrases
 from tasks.corpus.vignettes.label_rules import Facts, decisive_vital
@@ -21,7 +22,6 @@ from tasks.corpus.vignettes.speech import (
     conjugate,
     contract,
     duration_words,
-    listed,
     listed_after_no,
     sentence,
     texted,

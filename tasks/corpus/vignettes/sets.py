@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -95,18 +95,6 @@ def evaluation_records(
     return familiar_records(EVALUATION_SIZES[FAMILIAR], problem_ids, shares, data.seed, texts)
 
 
-@dataclass(frozen=True)
-class Derivation:
-    """How many cases there are, and of how many the stored facts give label, rule and guidance.
-
-    `first` names the first case of which they do not; it is empty if there is none.
-    """
-
-    cases: int
-    agree: int
-    first: str = ""
-
-
 def write_facts(path: Path, records: Iterable[Record]) -> None:
     """Write one line per case, in the order of the sets; empty and unknown facts are left out."""
     with path.open("w", encoding="utf-8") as handle:
@@ -125,8 +113,10 @@ def write_facts(path: Path, records: Iterable[Record]) -> None:
             handle.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
-def derive_again(folder: Path) -> Derivation:
-    """Read the facts and the sets of a data folder, and derive every label from its facts alone."""
+def derive_again(folder: Path) -> tuple[int, list[str]]:
+    """Derive every label of a data folder from its facts alone: the number of cases, and the places
+    of those of which the stored facts do not give label, rule and guidance.
+    """
 
     def lines_of(name: str) -> list[str]:
         return (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
@@ -141,12 +131,12 @@ def derive_again(folder: Path) -> Derivation:
         derived[key] = [verdict.label, verdict.rule, verdict.source]
         stored[key] = [entry["rule"], entry["source"]]
 
-    labels: dict[tuple[str, str], str] = {}
-    for name in dict.fromkeys(name for name, _ in stored):
-        for case in map(from_json, lines_of(name)):
-            labels[name, case.case_id] = case.label
+    labels = {
+        (name, case.case_id): case.label
+        for name in dict.fromkeys(name for name, _ in stored)
+        for case in map(from_json, lines_of(name))
+    }
 
     keys = dict.fromkeys((*labels, *stored))
     wrong = [key for key in keys if derived.get(key) != [labels.get(key), *stored.get(key, ())]]
-    first = "{}, case {}".format(*wrong[0]) if wrong else ""
-    return Derivation(len(keys), len(keys) - len(wrong), first)
+    return len(keys), [f"{name}, case {case_id}" for name, case_id in wrong]

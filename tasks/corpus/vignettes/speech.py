@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict
 from functools import cache
 
+from tasks.corpus.case import listed
 from tasks.corpus.vignettes.knowledge_base import american_words, phrases
 from tasks.corpus.vignettes.label_rules import Vitals
 
@@ -158,11 +159,6 @@ def sentence(clause: str) -> str:
     """A clause with a capital letter and a full stop."""
     clause = clause.strip()
     return clause[:1].upper() + clause[1:] + ("" if clause.endswith((".", "?", "!")) else ".")
-
-
-def listed(items: list[str], joiner: str) -> str:
-    """a, b or c"""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {joiner} {items[-1]}"
 
 
 def listed_after_no(nouns: list[str], joiner: str) -> str:

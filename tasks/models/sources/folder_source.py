@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,21 @@ def target_path(folder: Path, name: str) -> Path:
     return folder / "licences" / name
 
 
+def refuse_incomplete(names: Collection[str], origin: str) -> None:
+    """Raise BadInput if files of these names, those of `origin`, are no whole model."""
+    if not any(fnmatch(name, "model*.safetensors") for name in names):
+        raise BadInput(
+            f"{origin} has no model*.safetensors weights; "
+            "pickled weights (*.bin, *.pt) are never loaded."
+        )
+    for name in ("config.json", "tokenizer.json"):
+        if name not in names:
+            raise BadInput(
+                f"{origin} has no {name}, without which its model cannot be rebuilt; "
+                "name another repository or folder."
+            )
+
+
 def check_config(path: Path, origin: str) -> None:
     """Raise BadInput if the config.json of `origin` (a repository or folder) names an unsupported
     model class or quantised weights.
@@ -98,18 +113,8 @@ def weights_entries(folder: Path, origin: str) -> dict[str, Any]:
     the SHA-256 of their file or files. Raises BadInput where there are none.
     """
     check_config(folder / "config.json", origin)
+    refuse_incomplete({path.name for path in folder.iterdir()}, origin)
     paths = sorted(folder.glob("model*.safetensors"))
-    if not paths:
-        raise BadInput(
-            f"{origin} has no model*.safetensors weights; "
-            "pickled weights (*.bin, *.pt) are never loaded."
-        )
-    if not (folder / "tokenizer.json").is_file():
-        raise BadInput(
-            f"{origin} has no tokenizer.json, "
-            "without which its tokenizer cannot be rebuilt exactly."
-        )
-
     dtypes = sorted(
         {header["dtype"].lower() for path in paths for header in tensor_headers(path).values()}
     )

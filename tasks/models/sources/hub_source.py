@@ -166,17 +166,7 @@ def _request_listing(source: HubSource) -> ModelInfo:
         )
         # Before gigabytes are fetched.
         names = {file.rfilename for file in listing.siblings or []}
-        if not any(name.startswith("model") and name.endswith(".safetensors") for name in names):
-            raise BadInput(
-                f"{source.repo} has no model*.safetensors weights; "
-                "pickled weights (*.bin, *.pt) are never loaded."
-            )
-        for name in ("config.json", "tokenizer.json"):
-            if name not in names:
-                raise BadInput(
-                    f"{source.repo} has no {name}, without which its model "
-                    "cannot be rebuilt; name another repository."
-                )
+        folder_source.refuse_incomplete(names, source.repo)
 
         # Anyone may see the listing of a gated repository; a request for one file shows whether its
         # files may be read.
@@ -347,15 +337,15 @@ def _explain(error: Exception, source: HubSource) -> TriageError | None:
             "HF_HUB_OFFLINE is set and the repository is not in the local Hub cache.",
             transient=False,
         )
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        # A file that is not in the local cache; the cause is the Hub's answer to the request for it.
-        if isinstance(error.__cause__, errors.HfHubHTTPError):
-            return _explain_answer(error.__cause__, source)
+    # Of a file that is not in the local cache the cause is the Hub's answer to the request for it.
+    is_missing = isinstance(error, errors.LocalEntryNotFoundError)
+    answer = error.__cause__ if is_missing else error
+    if isinstance(answer, errors.HfHubHTTPError):
+        return _explain_answer(answer, source)
+    if is_missing:
         return SourceUnavailable(
             "the Hub cannot be reached and its local cache lacks files of this repository."
         )
-    if isinstance(error, errors.HfHubHTTPError):
-        return _explain_answer(error, source)
 
     # On one line.
     words = (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")

@@ -224,10 +224,18 @@ def pip_error(output: str, package: str, version: str) -> TriageError:
         return SourceUnavailable(
             f"the wheel of {package} {version} was damaged on its way.", elsewhere=False
         )
-    if status := _STATUS.search(output):
-        return _status_error(int(status[1] or status[2]), package, version)
-    if "EOFError" in output:  # pip asked for a user name, and standard input is closed
-        return _status_error(401, package, version)
+    answered = _STATUS.search(output)
+    status = int(answered[1] or answered[2]) if answered else 0
+    if status in BUSY_STATUSES or status >= 500:
+        return SourceUnavailable(
+            f"the package index answered with an error ({status}).", elsewhere=False
+        )
+    if status or "EOFError" in output:  # pip asked for a user name, and standard input is closed
+        return SourceUnavailable(
+            f"the package index refuses {package} {version} ({status or 401}); "
+            "look at its address and your access in pip's settings.",
+            transient=False,
+        )
     if _NETWORK.search(output):
         return SourceUnavailable("the package index cannot be reached.")
     if "No matching distribution" in output:
@@ -235,16 +243,3 @@ def pip_error(output: str, package: str, version: str) -> TriageError:
 
     reason = (_ERROR_LINE.findall(output) or ["no message"])[-1][:200].rstrip(".")
     return SourceUnavailable(f"pip could not download {package} {version} ({reason}).")
-
-
-def _status_error(status: int, package: str, version: str) -> SourceUnavailable:
-    """The error with a sentence for the HTTP status that the index answered with."""
-    if status in BUSY_STATUSES or status >= 500:
-        return SourceUnavailable(
-            f"the package index answered with an error ({status}).", elsewhere=False
-        )
-    return SourceUnavailable(
-        f"the package index refuses {package} {version} ({status}); "
-        "look at its address and your access in pip's settings.",
-        transient=False,
-    )

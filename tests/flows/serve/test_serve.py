@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from flows.serve.server import CONNECTIONS, listening, running
-from tasks.bundle.asking import Decision, answer
+from tasks.bundle.asking import READ_DECISION, answer
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.store import refuse_while_working
 from tests.flows.test_predict import CELL, MARKER, cases_of
@@ -48,7 +48,9 @@ def test_a_server_may_have_a_file_open_for_each_connection():
 
 def test_eight_clients_at_once_get_the_answers_of_predict(client, kept_model, used):
     texts = [case["text"] for case in cases_of(used)]
-    expected = [answer(kept_model.bundle, Decision.from_json(kept_model.ask(text).result())) for text in texts]
+    expected = [
+        answer(kept_model.bundle, READ_DECISION.validate_python(kept_model.ask(text).result())) for text in texts
+    ]
     with ThreadPoolExecutor(8) as threads:
         responses = list(threads.map(lambda text: decide(client, text), texts))
     assert [response.json() for response in responses] == json.loads(json.dumps(expected))

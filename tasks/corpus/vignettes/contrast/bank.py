@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr
 
@@ -111,20 +111,17 @@ def read_bank(name: str) -> Bank:
 @cache
 def teaching_bank(learner: Learner) -> Bank:
     """The part of the teaching bank for a set: no wording is in both."""
-    bank = read_bank("teaching").model_dump()
-    return Bank.model_validate(_part(bank, learner))
 
+    def part(entry: Any) -> Any:
+        if isinstance(entry, dict):
+            return {key: part(value) for key, value in entry.items()}
+        return tuple(
+            words
+            for number, words in enumerate(entry, start=1)
+            if (number % EVERY == 0) == (learner == "valid")
+        )
 
-def _part(entry: object, learner: Learner) -> object:
-    if isinstance(entry, dict):
-        return {key: _part(value, learner) for key, value in entry.items()}
-
-    assert isinstance(entry, tuple)
-    return tuple(
-        words
-        for number, words in enumerate(entry, start=1)
-        if (number % EVERY == 0) == (learner == "valid")
-    )
+    return Bank.model_validate(part(read_bank("teaching").model_dump()))
 
 
 @cache
