@@ -23,7 +23,7 @@ from tasks.bundle.bundle import Bundle, ExportAgreement, ExportJob, ExportResult
 from tasks.bundle.decide import rule_labels
 from tasks.bundle.export import write_prompt
 from tasks.corpus.prompts import Template, encode
-from tasks.corpus.vignettes.sets import sets_of
+from tasks.corpus.vignettes.generator import SIZES, embedded_records
 from tasks.judging.point_metrics import Floats
 from tasks.models.gguf_file import (
     CONTROL,
@@ -39,7 +39,6 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit
 from tasks.runtime.store import seal, verify
 from tasks.scoring.arguments import sample_numbers
-from tasks.spec import Data
 from tasks.tuning.activations import Prefix
 from tasks.tuning.data import load_template, make_cases
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights, unpacked
@@ -82,7 +81,9 @@ def _write_weights(job: ExportJob, template: Template) -> ExportResult:
     float32, on embedded cases of `valid`: those it was trained on may be patients'.
     """
     bundle = job.bundle
-    valid = sets_of(Data())["valid"]
+    # The other sets, whose cases take seconds to write, are empty.
+    records = embedded_records(sizes=dict.fromkeys(SIZES, 0) | {"valid": SIZES["valid"]})
+    valid = [record.case for record in records]
     ids = [case.case_id for case in valid]
     sample = sample_numbers(ids, [case.label for case in valid], CASES)
     cases = [valid[number] for number in sample]
