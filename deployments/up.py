@@ -13,7 +13,6 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from deployments.server import (
     ORIGINS,
     SERVER_AUTH,
     NoAnswer,
+    Say,
     answering,
     api_url,
     is_open,
@@ -54,7 +54,6 @@ POLL_SECONDS = 1.0  # after which it is seen that the server or a worker has end
 SERVER_STARTS = 2  # attempts at starting a server in place of one that ended
 RETRIES = 5  # of a request: a server that has just started is busy
 RESULTS = ["comparison", "leaderboard"]  # keys of the artifacts of every sweep
-Say = Callable[[str], None]
 
 
 def up(port: int, say: Say, notify: str | None = None, host: str = HOST) -> None:

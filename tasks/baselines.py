@@ -72,8 +72,7 @@ def zero_shot(
 ) -> list[str]:
     """evaluation_ids of the untuned variant on test and on the grid's further evaluation sets.
 
-    It is scored in a child process, in at most `at_most` seconds an attempt, through the frozen
-    prefix that its recipes share.
+    It is scored in a child process, through the frozen prefix that its recipes share.
     """
     dataset = DatasetManifest.read(data)
     weights = VariantManifest.read(variant)
@@ -171,7 +170,7 @@ def fidelity(
     at_most: float | None = None,
 ) -> list[str]:
     """fidelity_ids of a base model's variants on a sample of the test cases; each is measured and
-    landed once, in at most `at_most` seconds an attempt. The reference is not compared with itself.
+    landed once. The reference is not compared with itself.
     """
     dataset = DatasetManifest.read(data)
     reference_folder = base_folder(source, home())

@@ -4,6 +4,8 @@ A key is a content id, readable and versioned (`train/v1/<training_id>`), never 
 of source text: both go stale. A cached result whose folder is gone or damaged would dangle. Then
 the key has a number behind it, one that no result has yet: so the step runs, and the key that it
 ran under is the one that is found from then on.
+
+`at_most` of a step: seconds that an attempt of its job may take.
 """
 
 from __future__ import annotations
@@ -38,19 +40,14 @@ def step(
     """Make a function a Prefect task whose runs have this name, tried again, `delay` seconds later,
     after transient failures; results with a key are cached.
     """
-    options: dict[str, Any] = {}
-    if cache_key_fn is not None:
-        options = {
-            "cache_key_fn": cache_key_fn,
-            "persist_result": True,
-            "result_serializer": "json",
-        }
     return task(
         task_run_name=name,
         retries=retries,
         retry_delay_seconds=delay,
         retry_condition_fn=is_transient,
-        **options,
+        cache_key_fn=cache_key_fn,
+        persist_result=cache_key_fn is not None or None,
+        result_serializer="json",
     )
 
 
@@ -105,11 +102,6 @@ def is_transient(of: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     """A Prefect `retry_condition_fn`: retry transient failures, never the user's mistakes or a
     diverged run.
     """
-    try:
-        state.result()
-    except TriageError as error:
-        return error.transient
+    error = state.result(raise_on_failure=False)
     # Any other error is a defect, which another attempt would repeat.
-    except Exception:
-        return False
-    return False
+    return isinstance(error, TriageError) and error.transient

@@ -34,16 +34,8 @@ from tasks.tuning.rows import TrainingOutcome, reporting_to, train_experiment, t
 
 
 @step("train {spec.title}", cache_key_fn=cached_folder("train", experiment_folder))
-def train(
-    spec: ExperimentSpec,
-    variant: Path,
-    data: Path,
-    at_most: float | None = None,
-) -> str:
-    """training_id of the trained experiment; its folder holds adapters, curve and summary.
-
-    `at_most`: seconds that an attempt may take.
-    """
+def train(spec: ExperimentSpec, variant: Path, data: Path, at_most: float | None = None) -> str:
+    """training_id of the trained experiment; its folder holds adapters, curve and summary."""
     folder = experiment_folder(spec, variant, data)
     publish = publisher(f"train {spec.cell_id}")
     shared = shared_folder()
@@ -71,10 +63,7 @@ def evaluate(
     data: Path,
     at_most: float | None = None,
 ) -> str:
-    """scores_id; the folder of that name holds probabilities per case, and no patient text.
-
-    `at_most`: seconds that an attempt may take.
-    """
+    """scores_id; the folder of that name holds probabilities per case, and no patient text."""
     scores = scores_folder(spec, training, data)
     adapter = home() / "experiments" / training
     trained = TrainedJob(experiment=spec, variant=variant, data=data, home=home(), adapter=adapter)
@@ -175,8 +164,8 @@ def move_adapter(
     further `sets`; lands as an experiment of kind moved_adapter.
 
     `scores`: id of the adapter's own, whose threshold and scaling are used here too. Chosen again,
-    they would compensate the very shift that is to be seen. `at_most`: seconds that an
-    attempt may take on test, and on the further sets.
+    they would compensate the very shift that is to be seen. `at_most` holds for an attempt on test,
+    and for one on the further sets.
     """
     weights = VariantManifest.read(variant)
     cell, moved_id = moved_training(spec, training, scores, precision, weights)

@@ -28,7 +28,7 @@ def training_ingredients(
     Names, and how the adapter is judged, decide no training; neither does its memory.
     """
     judged_by = {"name", "target_ed_recall", "primary_rule"}
-    ingredients = {
+    return {
         "cell": spec.cell_id,
         "recipe": spec.recipe.model_dump(mode="json", exclude=judged_by),
         "training": spec.training.model_dump(mode="json", exclude={"memory"}),
@@ -41,12 +41,8 @@ def training_ingredients(
         "versions": versions(),
         "backend": backend().name,
         "compute_dtype": backend().compute_dtype,
+        **backend().id_ingredients,
     }
-    # Left out on the backends that imply it: ids from before there was a choice stay as they are.
-    if backend().path_in_ids:
-        ingredients["compute_path"] = backend().compute_path
-
-    return ingredients
 
 
 def training_from(spec: ExperimentSpec, weights: VariantManifest, dataset: DatasetManifest) -> str:

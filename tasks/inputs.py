@@ -86,10 +86,7 @@ def _download_progress(emit: Emit) -> Progress:
 
 @step("convert {model.name}", retries=3, delay=2)
 def convert(model: BaseModelSpec, source: Path, at_most: float | None = None) -> Path:
-    """The source folder, once its converted base model exists and its sizes are in the warehouse.
-
-    `at_most`: seconds that an attempt may take.
-    """
+    """The source folder, once its converted base model exists and its sizes are in the warehouse."""
     folder = base_folder(source, home())
     job = QuantizeJob(source=source, root=home())
     was_there = _make("convert", model.name, folder, job, at_most)
@@ -105,7 +102,7 @@ def quantize(
     at_most: float | None = None,
 ) -> Path:
     """The folder of a variant of a source, whose sizes are then in the warehouse; in bfloat16 it is
-    the base model itself. `at_most`: seconds that an attempt may take.
+    the base model itself.
     """
     folder = variant_folder(source, home(), precision, group_size)
     job = QuantizeJob(source=source, root=home(), precision=precision, group_size=group_size)

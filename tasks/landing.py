@@ -40,8 +40,8 @@ from tasks.runtime.store import intact_manifest
 from tasks.spec import ExperimentSpec, Grid, canonical_json, short_digest, training_of
 from tasks.tuning.rows import TrainingOutcome, sets_digest, training_rows, variant_row
 from warehouse.connect import WAITING, check_place, loading_waits, reading, warehouse_path
-from warehouse.landing import LandingManifest, landing_folders, write_landing
 from warehouse.landing import landed_status as status_of
+from warehouse.landing import landing_folders, write_landing
 from warehouse.load import (
     FIRST_SECONDS,
     LAST_SECONDS,
@@ -191,7 +191,7 @@ def _share(*ids: str, look: bool = True) -> None:
         return
 
     for id in ids:
-        is_failed = landed_kind(id) == "training" and not _is_completed_training(id)
+        is_failed = status_of(_landing() / id) not in (None, "completed")
         if look and _is_completed_training(id):
             share_adapter(shared, home() / "experiments" / id)
         if not share(shared, _landing() / id, is_failed, look):
@@ -218,7 +218,8 @@ def take_over(ids: Sequence[str], data: Path) -> None:
         return
 
     _bring(shared, ids)
-    evaluations = [id for id in ids if landed_kind(id) == "evaluation"]
+    manifests = {id: intact_manifest(_landing() / id) or {} for id in ids}
+    evaluations = [id for id in ids if manifests[id].get("kind") == "evaluation"]
     trainings = sorted(set(map(training_of, evaluations)) - set(ids))
     _bring(shared, trainings)
 
@@ -244,16 +245,7 @@ def _bring(shared: SharedFolder, ids: Iterable[str]) -> None:
 
 
 def _is_completed_training(id: str) -> bool:
-    return landed_kind(id) == "training" and status_of(_landing() / id) == "completed"
-
-
-def landed_kind(id: str) -> str | None:
-    """The kind of a landing folder; None where there is none that can be read."""
-    try:
-        manifest = LandingManifest.read_if_complete(_landing() / id)
-    except BrokenFolder:
-        return None
-    return manifest.kind if manifest else None
+    return status_of(_landing() / id) == "completed"
 
 
 def is_landed(id: str) -> bool:

@@ -48,10 +48,7 @@ def train_to_rung(
     at_most: float | None = None,
 ) -> Reached:
     """The trial at `update`, judged there. The training is that of `triage sweep`, which goes on
-    from there; one that is further, as one of a sweep can be, is judged as it was at `update`.
-
-    `at_most`: seconds that an attempt of the training may take.
-    """
+    from there; one that is further, as one of a sweep can be, is judged as it was at `update`."""
     start = time.perf_counter()
     folder = experiment_folder(spec, variant, data)
     emit = publisher(f"trial {number}")

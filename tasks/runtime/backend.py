@@ -30,9 +30,8 @@ class Backend:
     """How a machine computes, and what follows from it.
 
     `compute_path`: `packed` (quantised kernels) or `dequantised_f32` (the same weights, unpacked
-    once to float32). `cpu_kernels`: elementwise work in the forms that are fast on a CPU.
-    `side_by_side`: batches without gradients run on a stream per core. `compiles`: a step is worth
-    compiling. `tokens_at_once`: padded tokens of one forward pass without gradients.
+    once to float32). `cpu_kernels`: elementwise work in the forms that are fast on a CPU, and
+    batches without gradients on a stream per core. `tokens_at_once`: padded tokens of one forward pass without gradients.
     `planned_gflops`: sustained in a training step, roughly. `selftest_tolerance`: largest relative
     difference of float32 results that are equal but for the order of sums; `rounding`: the same in
     root mean square, of results in `compute_dtype`. `compared_with`: what benchmarks measure beside
@@ -52,17 +51,10 @@ class Backend:
     compared_with: tuple[str, ...] = ("stock",)
     on_gpu: bool = False
     cpu_kernels: bool = False
-    side_by_side: bool = False
-    compiles: bool = False
     path_in_ids: bool = False
     wires_memory: bool = False
     own_memory: bool = False
     experimental: bool = False
-
-    @property
-    def has_slow_kernels(self) -> bool:
-        """Whether quantised products of real sizes take minutes: on packed weights on a CPU."""
-        return self.compute_path == "packed" and not self.on_gpu
 
     @property
     def id_ingredients(self) -> dict[str, str]:
@@ -84,7 +76,6 @@ CPU = Backend(
     rounding=1e-5,
     compared_with=("stock", "stock_dense", "generate_stock"),
     cpu_kernels=True,
-    side_by_side=True,
 )
 METAL = Backend(
     name="metal",
@@ -96,7 +87,6 @@ METAL = Backend(
     selftest_tolerance=1e-3,
     rounding=2e-2,
     on_gpu=True,
-    compiles=True,
     wires_memory=True,
 )
 CUDA = replace(

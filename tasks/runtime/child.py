@@ -2,7 +2,7 @@
 (children.py, which is its parent's side).
 
 The child writes its events as JSON lines on its standard output and ends with a `result` or `error`
-event; its exit code names the type of the error. Its standard input is a pipe that the parent holds
+event, which names the type of the error. Its standard input is a pipe that the parent holds
 open: if the parent dies, in any way, the pipe closes and the child exits. Through it a step that
 answers requests gets them (conversation.py).
 
@@ -26,6 +26,7 @@ from typing import NoReturn
 from tasks.runtime import conversation
 from tasks.runtime.device import load_blas, use_device
 from tasks.runtime.errors import (
+    BY_NAME,
     LOST_PARENT,
     OutOfMemory,
     TriageError,
@@ -63,9 +64,7 @@ def main(spec: Path) -> NoReturn:
 
 
 def _call(spec_path: Path, emit: Emit) -> int:
-    """Run the function of a spec and emit its result or error; returns the exit code, 1 for an error
-    that is not typed.
-    """
+    """Run the function of a spec and emit its result or error; returns the exit code."""
     spec = json.loads(spec_path.read_text())
     module, _, name = spec["function"].partition(":")
     try:
@@ -84,8 +83,13 @@ def _call(spec_path: Path, emit: Emit) -> int:
             # An unexpected error: its traceback goes to the log.
             traceback.print_exception(error)
             typed = disk_full(spec_path.parent) if is_disk_full(error) else device_error(str(error))
-        emit(StepError(str(typed) if typed else f"{type(error).__name__}: {error}"))
-        return typed.exit_code if typed else 1
+        if typed is None:
+            emit(StepError(f"{type(error).__name__}: {error}"))
+        else:
+            # A subclass of another module comes back as the kind of error that it is.
+            kinds = (kind.__name__ for kind in type(typed).__mro__)
+            emit(StepError(str(typed), next(kind for kind in kinds if kind in BY_NAME)))
+        return 1
 
     emit(StepResult(result))
     return 0

@@ -20,16 +20,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from tasks.runtime.backend import can_fork, refuse_unusable_mlx
 from tasks.runtime.errors import (
-    BY_EXIT_CODE,
+    BY_NAME,
     LOST_PARENT,
     GpuFailed,
     LostChild,
@@ -51,7 +50,7 @@ LOST_SERVER = 255  # the exit code that multiprocessing gives where its server w
 Arguments = dict[str, Any]  # JSON: each job parses it into a class of its own
 LOSSES = 3  # in a row, without progress between them, after which a step fails
 SILENT_SECONDS = 600.0  # a child sends a heartbeat every two seconds
-TICKS = 100  # of a watchdog, in that time
+TICKS = 100  # of the watch over a child, in that time
 # Of the budget, by the last heartbeat: a process that is killed with more ran out of memory.
 MEMORY_SHARE_OF_OOM = 0.9
 NEARLY_FULL_BYTES = 16 << 20
@@ -298,36 +297,22 @@ def run_child(
     log = folder / "child.log"
     # Steps append to one log: what it holds by now is not this child's.
     log_start = log.stat().st_size if log.exists() else 0
-    # A step that answers requests may run for hours, and others do not wait for it.
-    exclusive: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if on_start is None:
-        exclusive = accelerator_reserved(refuse_if_stopping, emit)
     try:
-        with exclusive:
+        with contextlib.ExitStack() as stack:
+            # A step that answers requests may run for hours, and others do not wait for it.
+            if on_start is None:
+                stack.enter_context(accelerator_reserved(refuse_if_stopping, emit))
             process = start_process(own_spec, log)
-            ending = _follow_to_end(process, emit, on_start, at_most)
+            code, outcome, resident = _follow_to_end(process, emit, on_start, at_most, log)
     finally:
         own_spec.unlink(missing_ok=True)
 
-    if ending.code == 0 and isinstance(ending.outcome, StepResult):
-        return ending.outcome.result
+    if code == 0 and isinstance(outcome, StepResult):
+        return outcome.result
 
     # A child that was ended because the sweep stops is no error of its step.
     refuse_if_stopping()
-    raise _error_of(ending, log, log_start, memory_budget, at_most)
-
-
-@dataclass(frozen=True)
-class _Ending:
-    """How a child ended. `outcome`: its last event, if it wrote one.
-
-    `resident`: the bytes that it last held. `killed_for`: why the watchdog killed it, if it did.
-    """
-
-    code: int
-    outcome: StepResult | StepError | None
-    resident: int
-    killed_for: Literal["silence", "time"] | None
+    raise _error_of(code, outcome, resident, log, log_start, memory_budget)
 
 
 def _follow_to_end(
@@ -335,8 +320,10 @@ def _follow_to_end(
     on_event: Emit,
     on_start: Callable[[IO[str]], None] | None,
     at_most: float | None,
-) -> _Ending:
-    """Hand on the events of a child until it ends.
+    log: Path,
+) -> tuple[int, StepResult | StepError | None, int]:
+    """Hand on the events of a child until it ends: its exit code, its last event if it wrote one,
+    and the bytes of memory that it last held.
 
     However this function is left, the child has ended by then.
     """
@@ -352,17 +339,19 @@ def _follow_to_end(
         if on_start is not None:
             on_start(process.stdin)
 
-        with Watchdog(process, SILENT_SECONDS, at_most).watching() as watchdog:
-            for line in watchdog.lines(process.stdout):
-                event = from_json(line)
-                if isinstance(event, StepResult | StepError):
-                    outcome = event
-                elif isinstance(event, Heartbeat):
-                    resident = event.resident_bytes
-                elif event is not None:
-                    on_event(event)
+        for line in watched_lines(process.stdout.fileno(), log, at_most):
+            event = from_json(line)
+            if isinstance(event, StepResult | StepError):
+                outcome = event
+            elif isinstance(event, Heartbeat):
+                resident = event.resident_bytes
+            elif event is not None:
+                on_event(event)
 
-        return _Ending(process.wait(), outcome, resident, watchdog.killed_for)
+        return process.wait(), outcome, resident
+    except LostChild:
+        process.kill()  # a process that was stopped is not terminated
+        raise
     finally:
         end_process(process)
         for stream in (process.stdin, process.stdout):
@@ -372,91 +361,66 @@ def _follow_to_end(
         _ended_seconds.append(time.monotonic() - start)
 
 
-class Watchdog:
-    """Kills a child process that has sent no sign of life for `limit` seconds (it hangs, or was
-    stopped), or that runs for longer than `at_most` seconds, where there is such a limit.
+def watched_lines(stream: int, log: Path, at_most: float | None = None) -> Iterator[str]:
+    """The lines that a child writes to a pipe, each a sign of life, until it ends.
 
-    It counts its own ticks and not the time: after a sleep of the machine, or of this process, the
-    child has as long as ever. While what the child sent is being handled, no silence is counted.
+    Raises LostChild if it sends nothing for SILENT_SECONDS (it hangs, or was stopped), and
+    TookTooLong if it runs for longer than `at_most` seconds. Ticks are counted and not the time:
+    after a sleep of the machine, or of this process, the child has as long as ever. While a line is
+    being handled, no silence is counted.
     """
+    tick = min(SILENT_SECONDS, at_most or SILENT_SECONDS) / TICKS
+    silent = taken = 0.0
+    remainder = b""
 
-    def __init__(
-        self, process: Process, limit: float = SILENT_SECONDS, at_most: float | None = None
-    ) -> None:
-        self.killed_for: Literal["silence", "time"] | None = None
-        self._process = process
-        self._limit = limit
-        self._at_most = at_most
-        self._tick = min(limit, at_most or limit) / TICKS
-        self._silent = 0.0
-        self._is_listening = True
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+    while True:
+        if silent >= SILENT_SECONDS:
+            raise LostChild(
+                f"The step's process sent no sign of life for {SILENT_SECONDS / 60:.0f} min and "
+                f"was killed; its log is {log}."
+            )
+        if at_most is not None and taken >= at_most:
+            raise TookTooLong(
+                f"The step took longer than {at_most / 60:.3g} min, the time_limit of its grid, "
+                f"and was killed; its log is {log}."
+            )
 
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[Watchdog]:
-        """Watch while the block runs."""
-        self._thread.start()
-        try:
-            yield self
-        finally:
-            self._ended.set()
-            self._thread.join()
-
-    def lines(self, stream: Iterable[str]) -> Iterator[str]:
-        """The lines of what the process sends, each a sign of life."""
-        for line in stream:
-            self._is_listening = False
-            yield line
-            self._silent = 0.0
-            self._is_listening = True
-
-    def _watch(self) -> None:
-        taken = 0.0
-        while self.killed_for is None and not self._ended.wait(self._tick):
-            self._silent += self._tick if self._is_listening else 0.0
-            taken += self._tick
-            if self._silent >= self._limit:
-                self.killed_for = "silence"
-            elif self._at_most is not None and taken >= self._at_most:
-                self.killed_for = "time"
-
-        if self.killed_for is not None:
-            self._process.kill()
+        start = time.monotonic()
+        if wait([stream], tick):
+            data = os.read(stream, 65536)
+            if not data:
+                return
+            *lines, remainder = (remainder + data).split(b"\n")
+            yield from (line.decode(errors="replace") for line in lines)
+            silent = 0.0
+        else:
+            silent += tick
+        taken += min(tick, time.monotonic() - start)
 
 
 def _error_of(
-    ending: _Ending, log: Path, log_start: int, budget: int | None, at_most: float | None
+    code: int,
+    reported: StepResult | StepError | None,
+    resident: int,
+    log: Path,
+    log_start: int,
+    budget: int | None,
 ) -> TriageError:
     """The error that the ending of a child amounts to.
 
-    `log_start`: where its part of the log begins; `budget`: bytes of memory that it could take;
-    `at_most`: seconds that it could run.
+    `log_start`: where its part of the log begins; `budget`: bytes of memory that it could take.
     """
-    code = ending.code
-    message = ending.outcome.message if isinstance(ending.outcome, StepError) else None
-    if code in BY_EXIT_CODE and message is not None:
-        return BY_EXIT_CODE[code](message)
+    if isinstance(reported, StepError) and reported.kind:
+        return BY_NAME[reported.kind](reported.message)
     if code == LOST_PARENT:
         return LostChild(
             "The step's process exited, since its pipe from the sweep had closed; its log is "
             f"{log}."
         )
-    # Before signals: the watchdog kills by one, too.
-    if ending.killed_for == "silence":
-        return LostChild(
-            f"The step's process sent no sign of life for {SILENT_SECONDS / 60:.0f} min and was "
-            f"killed; its log is {log}."
-        )
-    if ending.killed_for == "time" and at_most is not None:
-        return TookTooLong(
-            f"The step took longer than {at_most / 60:.3g} min, the time_limit of its grid, and "
-            f"was killed; its log is {log}."
-        )
-    if code == -signal.SIGKILL and budget and ending.resident >= MEMORY_SHARE_OF_OOM * budget:
+    if code == -signal.SIGKILL and budget and resident >= MEMORY_SHARE_OF_OOM * budget:
         return OutOfMemory(
-            f"The step was killed while it held {ending.resident / 1e9:.1f} GB "
-            f"of a budget of {budget / 1e9:.1f} GB."
+            f"The step was killed while it held {resident / 1e9:.1f} GB of a budget of "
+            f"{budget / 1e9:.1f} GB."
         )
     # A write into a mapped file ends this way on a full disk.
     if code == -signal.SIGBUS and shutil.disk_usage(log.parent).free < NEARLY_FULL_BYTES:
@@ -466,7 +430,8 @@ def _error_of(
     if code < 0:
         return LostChild(f"The step's process was ended by signal {-code}; its log is {log}.")
 
-    return TriageError(f"The step failed: {message or f'exit code {code}'}. Its log is {log}.")
+    reason = reported.message if isinstance(reported, StepError) else f"exit code {code}"
+    return TriageError(f"The step failed: {reason}. Its log is {log}.")
 
 
 def _words_of_metal(log: Path, start: int) -> str | None:
@@ -474,10 +439,8 @@ def _words_of_metal(log: Path, start: int) -> str | None:
 
     MLX raises some of them on a thread of the driver, where nothing can catch them.
     """
-    with contextlib.suppress(OSError), log.open("rb") as stream:
-        stream.seek(start)
-        lines = stream.read().decode(errors="replace").splitlines()
-        for line in reversed(lines):
+    with contextlib.suppress(OSError):
+        for line in reversed(log.read_bytes()[start:].decode(errors="replace").splitlines()):
             if METAL in line:
                 return line[line.index(METAL) :].strip()
     return None

@@ -131,25 +131,13 @@ def receive(data: bytes) -> None:
 
 
 def requests(most: int) -> Iterator[list[dict[str, Any]]]:
-    """Groups of 1 to `most` requests, as many as wait, until the
-    parent says that there are no more.
-    """
+    """Groups of 1 to `most` requests, as many as wait, until the parent says that there are no more."""
     while True:
-        group = [_next(block=True)]
-        while len(group) < most and group[-1] not in (END, None):
-            group.append(_next(block=False))
+        group = [json.loads(_lines.get())]
+        while len(group) < most and group[-1] != END and not _lines.empty():
+            group.append(json.loads(_lines.get()))
 
-        waiting_requests = [request for request in group if request not in (END, None)]
-        if waiting_requests:
-            yield waiting_requests
-        if END in group:
+        if group[0] != END:
+            yield [request for request in group if request != END]
+        if group[-1] == END:
             return
-
-
-def _next(block: bool) -> dict[str, Any] | None:
-    """The next request; None if none waits."""
-    try:
-        request: dict[str, Any] = json.loads(_lines.get(block=block))
-    except queue.Empty:
-        return None
-    return request

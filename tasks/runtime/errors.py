@@ -1,5 +1,4 @@
-"""Every error that a user may meet, as a sentence, and the exit code by which a child process
-reports it; and the findings of a check.
+"""Every error that a user may meet, as a sentence; and the findings of a check.
 
 Transient errors are retried by the flows; terminal ones never are.
 """
@@ -18,20 +17,15 @@ class TriageError(Exception):
     Terminal unless a subclass says otherwise.
     """
 
-    exit_code = 64
     transient = False
 
 
 class BadInput(TriageError):
     """The user's grid, data or option cannot be used."""
 
-    exit_code = 2
-
 
 class DoesNotFit(BadInput):
     """A training needs more memory than it may have, whatever is halved."""
-
-    exit_code = 69
 
 
 class SourceUnavailable(TriageError):
@@ -42,7 +36,6 @@ class SourceUnavailable(TriageError):
     may hold other weights under the same name, must not silently take its place.
     """
 
-    exit_code = 65
     transient = True
 
     def __init__(self, sentence: str, transient: bool = True, elsewhere: bool = True) -> None:
@@ -54,13 +47,9 @@ class SourceUnavailable(TriageError):
 class BrokenFolder(TriageError):
     """A stored folder is incomplete or its digests do not match; it must be rebuilt."""
 
-    exit_code = 66
-
 
 class OutOfMemory(TriageError):
     """A step needed more memory than the machine has; it is retried with half the micro-batch."""
-
-    exit_code = 67
 
 
 class Diverged(TriageError):
@@ -69,28 +58,24 @@ class Diverged(TriageError):
     `reached`: its progress up to then, if known.
     """
 
-    exit_code = 68
     reached: Any = None
 
 
 class Locked(TriageError):
     """Another process holds the experiment folder or the warehouse."""
 
-    exit_code = 75
     transient = True
 
 
 class NotShared(TriageError):
     """The place that machines share cannot be read or written; what was to be copied stays here."""
 
-    exit_code = 73
     transient = True
 
 
 class LostChild(TriageError):
     """A child process died by a signal that this program did not send."""
 
-    exit_code = 70
     transient = True
 
 
@@ -101,7 +86,6 @@ class TookTooLong(LostChild):
 class GpuFailed(TriageError):
     """The GPU's driver ended a step's work, as it does when other programs need the GPU."""
 
-    exit_code = 72
     transient = True
 
 
@@ -109,10 +93,10 @@ class Stopped(TriageError):
     """The sweep was interrupted; its steps end and are not retried."""
 
 
-LOST_PARENT = 71
-# A step that is stopped, or takes too long, does not report it itself.
+LOST_PARENT = 71  # the exit code of a child whose parent has gone
+# What a child process may report, by name. One that is stopped, or takes too long, does not itself.
 _REPORTED: list[type[TriageError]] = [TriageError, DoesNotFit, *TriageError.__subclasses__()]
-BY_EXIT_CODE = {cls.exit_code: cls for cls in _REPORTED if cls is not Stopped}
+BY_NAME = {cls.__name__: cls for cls in _REPORTED if cls is not Stopped}
 
 # Some libraries report a full disk in words only: C's strerror, and MLX.
 _DISK_FULL_WORDS = ("No space left on device", "[write] Unable to write")

@@ -150,9 +150,10 @@ class StepResult(Event):
 
 @dataclass(frozen=True)
 class StepError(Event):
-    """The last event of a child process that failed."""
+    """The last event of a child process that failed; `kind` names its typed error, if it is one."""
 
     message: str
+    kind: str = ""
 
 
 @dataclass(frozen=True)

@@ -174,21 +174,18 @@ def accelerator_reserved(
         yield
         return
 
-    report_at = time.monotonic() + SILENT_SECONDS
-
-    def wait() -> None:
-        nonlocal report_at
-        check()
-        if time.monotonic() >= report_at:
-            report_at = math.inf
+    place = _accelerator_folder() / name
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(place, SILENT_SECONDS, check))
+        except Locked:
             on_event(
                 Note(
                     f"Waiting: another step runs on accelerator {name!r} ({ACCELERATOR}) of this "
                     "machine. To run both at once, give this one another name."
                 )
             )
-
-    with locked(_accelerator_folder() / name, math.inf, wait):
+            stack.enter_context(locked(place, math.inf, check))
         yield
 
 

@@ -48,7 +48,7 @@ ARRAYS = ("first", "targets", "scored", "is_label", "truth", "labels")
 
 def compiles() -> bool:
     """Whether a compiled step is faster than its operations one by one."""
-    return backend().compiles
+    return backend().on_gpu
 
 
 class CompiledUpdates(Updates):

@@ -140,7 +140,7 @@ def side_by_side(jobs: Iterable[Job], work: Callable[[Job], Any]) -> Iterator[tu
 def streams() -> list[Any]:
     """The streams on which batches run at once, each with memory of its own."""
     # The number is told only by the call that changes it, so it is set back below.
-    threads = blas_threads(1) if backend().side_by_side else None
+    threads = blas_threads(1) if backend().cpu_kernels else None
     if threads is None:
         return [mx.default_stream(mx.default_device())]
 

@@ -115,7 +115,7 @@ def choose_memory(
     (of `longest` tokens) takes on top. Raises DoesNotFit if not even one checkpointed case fits.
     """
     need = 0
-    side_by_side = cores() if backend().side_by_side else 1
+    side_by_side = cores() if backend().cpu_kernels else 1
     # Computing blocks twice takes time, so only where one case does not fit otherwise.
     for checkpointing in (False, True):
         case_bytes = peak(checkpointing, 1)

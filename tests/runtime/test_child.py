@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from tasks.runtime import children
-from tasks.runtime.children import LOSSES, Watchdog, forked_steps, run_child, run_step, stop_children
+from tasks.runtime.children import LOSSES, forked_steps, run_child, run_step, stop_children, watched_lines
 from tasks.runtime.errors import (
-    BY_EXIT_CODE,
+    BY_NAME,
     LOST_PARENT,
     BadInput,
-    DoesNotFit,
     GpuFailed,
     LostChild,
     OutOfMemory,
@@ -76,16 +75,11 @@ def forked():
 
 
 @pytest.mark.usefixtures("forked")
-@pytest.mark.parametrize("kind", BY_EXIT_CODE.values(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", BY_NAME.values(), ids=lambda kind: kind.__name__)
 def test_each_typed_error_comes_back_as_itself_with_its_sentence(kind, tmp_path):
     with pytest.raises(TriageError, match=r"^A sentence\.$") as caught:
         step("fail", {"error": kind.__name__}, tmp_path)
     assert type(caught.value) is kind
-
-
-def test_exit_codes_are_distinct():
-    kinds = [TriageError, DoesNotFit, *(kind for kind in TriageError.__subclasses__() if kind is not Stopped)]
-    assert len({kind.exit_code for kind in kinds} | {0, 1, LOST_PARENT}) == len(kinds) + 3
 
 
 def test_a_bug_in_a_step_is_terminal_and_its_traceback_is_in_the_log_that_the_sentence_names(tmp_path):
@@ -294,23 +288,19 @@ def test_other_errors_and_a_child_that_took_too_long_are_left_to_the_task(error,
     assert len(ended) == 1
 
 
-class Process:
-    """A process of which only the kill matters."""
-
-    def __init__(self) -> None:
-        self.killed = threading.Event()
-
-    def kill(self) -> None:
-        self.killed.set()
-
-
-def test_each_line_begins_the_time_of_silence_anew():
-    process = Process()
-    with Watchdog(process, limit=0.5).watching() as watchdog:
-        for _ in watchdog.lines(["a", "b", "c"]):
+def test_each_line_begins_the_time_of_silence_anew(monkeypatch, tmp_path):
+    monkeypatch.setattr(children, "SILENT_SECONDS", 0.5)
+    stream, sender = os.pipe()
+    os.write(sender, b"a\nb\nhalf")
+    lines = []
+    with pytest.raises(LostChild, match="sent no sign of life"):
+        for line in watched_lines(stream, tmp_path / "child.log"):
             # As long as all that a silent child may take: what is handled is no silence.
             time.sleep(0.6)
-        assert not process.killed.is_set() and watchdog.killed_for is None
+            lines.append(line)
+            if line == "b":
+                os.write(sender, b" a line\n")
+    assert lines == ["a", "b", "half a line"]
 
 
 def test_a_child_that_was_stopped_is_killed_and_counts_as_lost(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ EVENTS = [
     SourceReport("m", "hub", "abc"),
     Heartbeat(1 << 40),
     StepResult({"sum": [1, 2.5, None], "loss": math.inf}),
-    StepError("A sentence."),
+    StepError("A sentence.", "Locked"),
 ]
 
 
