@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +51,14 @@ def train_to_rung(
     start = time.perf_counter()
     folder = experiment_folder(spec, variant, data)
     emit = publisher(f"trial {number}")
-    train = partial(
-        train_experiment,
-        spec=spec,
-        variant=variant,
-        data=data,
-        home=home(),
-        on_event=emit,
-        pause_at=update,
-        at_most=at_most,
-    )
+
+    def train(folder: Path) -> None:
+        train_experiment(spec, folder, variant, data, home(), emit, update, at_most)
+
     progress = _progress(folder)
     is_further = progress["update"] > update
     if not progress["ended"] and progress["update"] < update:
-        train(folder=folder)
+        train(folder)
         progress = _progress(folder)
 
     on_valid = [
@@ -85,7 +78,7 @@ def train_to_rung(
         # In a folder that is not kept: the adapter of an earlier update is not stored.
         with temporary_folder(folder) as temporary:
             other = temporary / folder.name
-            train(folder=other)
+            train(other)
             adapter = _progress(other)["best_adapter"]
             value = _ed_recall(spec, variant, data, objective, emit, adapter)
 

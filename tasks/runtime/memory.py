@@ -84,16 +84,15 @@ def _control_group_limits(root: Path) -> list[int]:
     return limits
 
 
-def resident_bytes(pid: int | None = None) -> int:
-    """Bytes of memory that a process, this one or a child, holds now: resident (Linux), or physical
-    footprint (macOS).
+def resident_bytes() -> int:
+    """Bytes of memory that this process holds now: resident (Linux), or physical footprint (macOS).
 
     The footprint is what macOS goes by: it includes compressed memory and memory held for the GPU.
     """
     import psutil
 
-    footprint = _footprint(_FOOTPRINT_NOW, pid) if is_mac() else None
-    return footprint or int(psutil.Process(pid).memory_info().rss)
+    footprint = _footprint(_FOOTPRINT_NOW) if is_mac() else None
+    return footprint or int(psutil.Process().memory_info().rss)
 
 
 def peak_resident_bytes() -> int:
@@ -112,7 +111,7 @@ def peak_resident_bytes() -> int:
     return peak * 1024
 
 
-def _footprint(number: int, pid: int | None = None) -> int | None:
+def _footprint(number: int) -> int | None:
     """One of the numbers of rusage_info_v4 (sys/resource.h), None where there is no such call.
 
     The structure is a UUID of 16 bytes and 36 numbers of 64 bits. psutil does not read it.
@@ -120,7 +119,7 @@ def _footprint(number: int, pid: int | None = None) -> int | None:
     usage = (ctypes.c_uint64 * (2 + 36))()
     try:
         library = ctypes.CDLL(_LIBPROC)
-        status = library.proc_pid_rusage(pid or os.getpid(), 4, ctypes.byref(usage))
+        status = library.proc_pid_rusage(os.getpid(), 4, ctypes.byref(usage))
     except (OSError, AttributeError):
         return None
     return None if status else int(usage[2 + number])

@@ -230,8 +230,9 @@ def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tm
 def rungs(study, monkeypatch):
     """A function that trains a trial of 4 times as many updates as its first rung has, here, to a rung."""
 
-    def train_here(spec, folder, on_event, pause_at, at_most, **paths):
+    def train_here(spec, folder, variant, data, home, on_event, pause_at, at_most):
         how = {"pause_at": pause_at, "choice": WHOLE_BATCH}
+        paths = {"variant": variant, "data": data, "home": home}
         args = TrainingJob(experiment=spec, training_id=folder.name, folder=folder, **how, **paths)
         job.run(args.model_dump(mode="json"), on_event)
 
