@@ -57,6 +57,11 @@ class Backend:
     experimental: bool = False
 
     @property
+    def has_slow_kernels(self) -> bool:
+        """Whether quantised products of real sizes take minutes: on packed weights on a CPU."""
+        return self.compute_path == "packed" and not self.on_gpu
+
+    @property
     def id_ingredients(self) -> dict[str, str]:
         """What an id holds beyond data type and versions."""
         if not self.path_in_ids:

@@ -49,7 +49,7 @@ def total_memory(root: Path = Path("/")) -> int:
     # Imported late: commands that only print results need no psutil.
     import psutil
 
-    return min(psutil.virtual_memory().total, *_control_group_limits(root))
+    return min([psutil.virtual_memory().total, *_control_group_limits(root)])
 
 
 def _control_group_limits(root: Path) -> list[int]:
