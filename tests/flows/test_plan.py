@@ -104,7 +104,8 @@ def test_own_cases_and_further_sets_are_counted_as_they_are_prepared_and_nothing
 
 @pytest.mark.parametrize("contrast_share", [0.0, 0.15])
 def test_the_embedded_sets_have_as_many_cases_as_a_plan_counts(contrast_share):
-    overrides = ["data.train_cases=200", f"data.contrast_share={contrast_share}", "data.limits.test=50"]
+    few = ["data.train_cases=200", "data.calibration_cases=100", "data.test_cases=100", "data.limits.test=50"]
+    overrides = [*few, f"data.contrast_share={contrast_share}"]
     grid = select("paper", [*overrides, "evaluation_set=[]"]).grid
     written = {name: len(cases) for name, cases in sets_of(grid.data).items()}
     assert set_sizes(grid) == written | {"test": 50}
