@@ -1,6 +1,7 @@
 """Every ingredient of a result changes exactly the ids that it should: no stale result, and no needless training."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 
 from tasks import identity
 from tasks.identity import scores_from, training_from
+from tasks.runtime.backend import CPU
 from tasks.spec import (
     BaseModelSpec,
     Data,
@@ -56,8 +58,8 @@ def ids(spec: ExperimentSpec, inputs: dict | None = None, sets: dict | None = No
     judged = digests.get("name", "test")
     weights = SimpleNamespace(digest=given["variant"], tokenizer_digest=given["tokenizer"])
     dataset = SimpleNamespace(digest_of=lambda name: digests["evaluation_set" if name == judged else name])
-    machine = SimpleNamespace(
-        name=given["backend"], compute_dtype=given["compute_dtype"], compute_path=given["compute_path"],
+    machine = replace(
+        CPU, name=given["backend"], compute_dtype=given["compute_dtype"], compute_path=given["compute_path"],
         path_in_ids=given["compute_path"] is not None,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:

@@ -23,7 +23,7 @@ COMMANDS = {
     "sweep": "Run every experiment of a grid that is not finished, and compare 4-bit with 8-bit.",
     "search": "Look for a recipe in the ranges of a grid's table `search`, on valid alone.",
     "status": "Show what is trained, scored and landed, with the result on the test set.",
-    "compare": "Compare 4-bit with 8-bit experiments of a study: the answer, leaderboard and pairs.",
+    "compare": "Compare 4-bit with 8-bit experiments of a study: the answer, and a line a model.",
     "gates": "Show an experiment's safety gates, and the emergencies that it missed.",
     "report": "Write a study's report: one HTML file with charts, tables and single cases.",
     "best": "Rank models on `valid`, and show the test figures of the best one alone.",

@@ -70,8 +70,11 @@ def test_a_complete_folder_is_not_built_again_and_the_same_bytes_have_the_same_d
 def test_a_kill_in_mid_build_leaves_no_folder_and_the_next_builder_clears_up(tmp_path):
     final = tmp_path / "made"
 
+    before = set(children._running)  # of other tests of this process
+
     def kill(event):
-        os.kill(next(iter(children._running)).pid, signal.SIGKILL)
+        (process,) = children._running - before
+        os.kill(process.pid, signal.SIGKILL)
 
     with pytest.raises(LostChild):
         run_child("tests.runtime.programs.steps:build_slowly", {"folder": str(final)}, tmp_path / "log", kill)
