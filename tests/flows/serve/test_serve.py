@@ -161,8 +161,11 @@ def test_a_model_that_was_killed_is_a_sentence_and_the_next_text_starts_it_again
 
 def test_two_servers_on_one_port_are_refused():
     in_use = pytest.raises(BadInput, match=r"in use, perhaps by another `triage serve`")
-    with listening(0) as first, in_use, listening(first.getsockname()[1]):
-        pass
+    with listening(0) as first, in_use:
+        host, port = first.getsockname()
+        assert host == "127.0.0.1", "no other machine reaches it"
+        with listening(port):
+            pass
 
 
 def test_sigterm_ends_the_command_and_its_child_and_no_text_is_left(used):
