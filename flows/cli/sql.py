@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import math
 import os
 import secrets
@@ -25,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.terminal import (
-    ESCAPED_IN_JSON,
     INTERRUPTED,
     WITHOUT_TERMINAL,
     AsJson,
     console,
     errors,
+    json_text,
     load_what_waits,
     print_error,
     print_line,
@@ -327,27 +326,17 @@ def _write_json(result: Rows, file: IO[str]) -> None:
 
     separator = "["
     for row in result.rows:
-        record = _jsonable(dict(zip(result.columns, row, strict=True)))
-        # Of control characters json escapes those below 32 alone; a terminal obeys others, too.
-        text = json.dumps(record, ensure_ascii=False, indent=1).translate(ESCAPED_IN_JSON)
+        text = json_text(dict(zip(result.columns, row, strict=True)), _json_value)
         file.write(f"{separator}\n " + text.replace("\n", "\n "))
         separator = ","
     file.write("\n]\n" if result.rows else "[]\n")
 
 
-def _jsonable(value: object) -> object:
-    if isinstance(value, dict):
-        return {str(key): _jsonable(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(entry) for entry in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+def _json_value(value: object) -> object:
     if isinstance(value, Decimal):
         # A number where a float has all its digits, else text.
         number = float(value)
         return number if Decimal(repr(number)) == value else str(value)
     if isinstance(value, date):
         return value.isoformat()
-    if value is None or isinstance(value, bool | int | str):
-        return value
     return str(value)

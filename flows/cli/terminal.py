@@ -9,11 +9,11 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -73,9 +73,17 @@ def print_line(console: Console, text: str, style: str | None = None) -> None:
 
 def print_json(value: object) -> None:
     """Print a value of the warehouse as JSON on standard output: a time as text, no figure as null."""
-    text = json.dumps(_without_nan(value), ensure_ascii=False, indent=1, default=str)
+    print(json_text(value))
+
+
+def json_text(value: object, default: Callable[[Any], object] = str) -> str:
+    """A value of the warehouse as JSON; what JSON has no word for (NaN, infinity) is null.
+
+    `default` gives what stands for a value of another type.
+    """
+    text = json.dumps(_without_nan(value), ensure_ascii=False, indent=1, default=default)
     # Of control characters json escapes those below 32 alone; a terminal obeys others, too.
-    print(text.translate(ESCAPED_IN_JSON))
+    return text.translate(ESCAPED_IN_JSON)
 
 
 def _without_nan(value: object) -> object:
