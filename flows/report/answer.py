@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.report.figures import baseline_name, counted, in_points, percent
+from flows.report.figures import baseline_name, counted, in_points, percent, random_mark
 from flows.report.rows import (
     COMMON_RULES,
     THRESHOLD,
@@ -143,15 +143,7 @@ def _of_recipes(found: list[Figures], study: Study) -> Answer:
 
     figures = (learned or found)[0]
     row = figures[FIGURES[0]]
-    pairs = {
-        pair.seed: (pair.evaluation_4bit, pair.evaluation_8bit)
-        for pair in study.pairs
-        if (pair.base_model, pair.recipe) == (row.base_model, row.recipe)
-        and not pair.random_weights
-    }
-    primary = Primary(
-        f"{row.base_model} {row.recipe}", SIDES, row, seed_differences(study, pairs, row.metric)
-    )
+    primary = primary_of(row, study)
     if learned:
         about = _recipe(figures)
         if row.seeds == 1:
@@ -186,7 +178,19 @@ def _of_others(learned: list[Figures]) -> str:
     return f"ED recall of other recipes that learn: {'; '.join(named)}."
 
 
-def seed_differences(
+def primary_of(row: Row, study: Study) -> Primary:
+    """The comparison of the two precisions of a recipe in the metric of its row."""
+    pairs = {
+        pair.seed: (pair.evaluation_4bit, pair.evaluation_8bit)
+        for pair in study.pairs
+        if (pair.base_model, pair.recipe, pair.random_weights)
+        == (row.base_model, row.recipe, row.random_weights)
+    }
+    name = f"{row.base_model} {row.recipe}{random_mark(row)}"
+    return Primary(name, SIDES, row, _seed_differences(study, pairs, row.metric))
+
+
+def _seed_differences(
     study: Study, pairs: dict[int, tuple[str, str]], metric: str
 ) -> dict[int, float]:
     """By seed the difference of two evaluations in a metric, by the rule that all share."""
@@ -215,7 +219,7 @@ def _sentence(row: Row, about: str, sides: Sequence[str] = SIDES, also: str = ""
 
     `also`: what stands beside the figure.
     """
-    side, reference = map(_bits, sides)
+    side, reference = map(bits_of, sides)
     name = NAMES[row.metric]
     if not is_number(row.difference):
         return (
@@ -248,7 +252,8 @@ def verdict_in_words(row: Row) -> str:
     return in_words(row) if is_number(row.low) else row.note or "no interval"
 
 
-def _bits(precision: str) -> str:
+def bits_of(precision: str) -> str:
+    """`4 bits` for `4bit`, and `mxfp4` as it is."""
     return f"{precision.removesuffix('bit')} bits" if precision.endswith("bit") else precision
 
 
@@ -274,7 +279,7 @@ def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> tuple[str, s
         rows = [figures[metric] for figures in compared]
         standings = [_standing(row) for row in rows]
         of_sides = [
-            f"{_bits(side)} {standing}" for side, standing in zip(SIDES, standings, strict=True)
+            f"{bits_of(side)} {standing}" for side, standing in zip(SIDES, standings, strict=True)
         ]
         standing = standings[0] if len(set(standings)) == 1 else " and ".join(of_sides)
         words.append(f"{standing} in {NAMES[metric].partition(' by ')[0]}")
@@ -299,10 +304,10 @@ def _share(row: Row, reference: str) -> str:
     if not is_number(row.linear_value):
         return ""
     if not is_number(row.margin_share):
-        return f"In {NAMES[row.metric]} {_bits(reference)} gain nothing over the baseline."
+        return f"In {NAMES[row.metric]} {bits_of(reference)} gain nothing over the baseline."
     return (
         f"The margin, {100 * row.margin:g} points, is {percent(round(row.margin_share, 2))} of what "
-        f"{_bits(reference)} gain over the baseline in {NAMES[row.metric]}."
+        f"{bits_of(reference)} gain over the baseline in {NAMES[row.metric]}."
     )
 
 
@@ -333,7 +338,7 @@ def _of_claim(claim: Row, study: Study) -> Answer:
         fixed = f"This claim was made or changed on {when}, after results existed: not beforehand."
     pairs = _claimed_pairs(claim, study.board)
     if not pairs:
-        against = " against ".join(map(_bits, sides))
+        against = " against ".join(map(bits_of, sides))
         sentence = (
             f"Nothing can be said about {against} yet: the study's primary claim, about {about}, "
             "has no result on these cases."
@@ -357,7 +362,7 @@ def _of_claim(claim: Row, study: Study) -> Answer:
     if missing := [str(seed) for seed in claim.seeds if seed not in pairs]:
         fixed += f" Seeds {', '.join(missing)} are missing: it is not complete yet."
     first = claim.figures[0]
-    seeds = seed_differences(study, pairs, first)
+    seeds = _seed_differences(study, pairs, first)
     primary = Primary(about, sides, compared[first], seeds)
     details = [*filter(None, lines), fixed, _about_intervals(compared.values())]
     return Answer(" ".join(sentences), details, primary)

@@ -106,7 +106,7 @@ def calibration(study: Study) -> Section:
         worth.append(head | of_argmax(row, DISCRIMINATION))
         answers.append(head | of_argmax(row, ANSWERS))
     sets = []
-    for row in about(rows_of("conformal"), study.scored):
+    for row in about(study.rows_about("conformal"), study.scored):
         missed = why_not(row.note)
         if row.ed_missed is not None:
             share = figure(row.ed_miss_rate, row.miss_low, row.miss_high)
@@ -233,7 +233,7 @@ OF_FLAG = (
 
 def review(study: Study) -> Section:
     """The error rate of the cases that are not sent to review; what each score flags and catches."""
-    flags = about(rows_of("review_flag ORDER BY evaluation_id, score DESC"), study.board)
+    flags = about(study.rows_about("review_flag", "evaluation_id, score DESC"), study.board)
     section = Section([_flags(study, flags)] if any(not r.is_baseline for r in study.board) else [])
     landed = rows_of(RISKS.format(ids=listed(study.board_ids), most=MOST_POINTS))
     rows = about(landed, study.board)
@@ -271,7 +271,7 @@ def _flags(study: Study, flags: Sequence[Row]) -> Table:
     """Per model what each score flags and catches, or why none does; then the models of a base model
     and recipe together, which may share cases: counts without intervals.
     """
-    judged = {row.evaluation_id: row for row in rows_of("evaluation")}
+    judged = {row.evaluation_id: row for row in study.rows_about("evaluation")}
     of_model = grouped(flags, lambda flag: flag.evaluation_id)
     of_recipe: dict[tuple[str, str], list[Row]] = {}
     records = []
@@ -281,8 +281,8 @@ def _flags(study: Study, flags: Sequence[Row]) -> Table:
         head = {"experiment": listed_name(row)}
         for flag in of_model.get(row.evaluation_id, []):
             score = flag.score.replace("_", " ")
-            of_recipe.setdefault((f"{row.base_model} {row.recipe}{random_mark(row)}", score), [])
-            of_recipe[f"{row.base_model} {row.recipe}{random_mark(row)}", score].append(flag)
+            recipe = f"{row.base_model} {row.recipe}{random_mark(row)}"
+            of_recipe.setdefault((recipe, score), []).append(flag)
             records.append(head | {"score": score} | _flag(flag))
         if row.evaluation_id not in of_model:
             dropout = judged[row.evaluation_id]

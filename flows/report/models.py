@@ -310,7 +310,7 @@ def rules(study: Study) -> Section:
     chose on calibration.
     """
     metrics = metrics_of(study.board, RULE_FIGURES)
-    choices = {(row.evaluation_id, row.rule): row for row in rows_of("decision_rule")}
+    choices = {(row.evaluation_id, row.rule): row for row in study.rows_about("decision_rule")}
     records = []
     chosen = []
     for row in study.board:
@@ -363,7 +363,7 @@ def confusion(study: Study) -> Section:
     """Matrices of each one's threshold, side by side of what differs in precision alone; a constant
     answer has none, and decides alike by every rule.
     """
-    cells = rows_of(f"confusion_matrix WHERE evaluation_id IN {listed(study.board_ids)}")
+    cells = study.rows_about("confusion_matrix")
     cases = {(row.evaluation_id, row.rule, row.label, row.decision): row.cases for row in cells}
     records = []
     charts: dict[str, list[Mark]] = {}
@@ -443,7 +443,7 @@ def other_sets(study: Study) -> Section:
         _records(further),
         '"FROM evaluation_summary"',
     )
-    group_of = {row.evaluation_id: row.seed_group for row in rows_of("seed_group")}
+    group_of = {row.evaluation_id: row.seed_group for row in study.rows_about("seed_group")}
     trained = [row for row in study.models if row.is_trained]
     # What differs by its seed alone: the seed group and the precision say so.
     by_seeds = grouped(trained, lambda row: (group_of[row.evaluation_id], row.precision))

@@ -6,13 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from flows.report.answer import (
-    NOT_MEASURABLE,
-    SIDES,
-    Primary,
-    seed_differences,
-    verdict_in_words,
-)
+from flows.report.answer import NOT_MEASURABLE, Primary, bits_of, primary_of, verdict_in_words
 from flows.report.figures import (
     ED_RECALL,
     cells,
@@ -129,7 +123,7 @@ def primary_chart(primary: Primary | None) -> Chart | None:
     """The comparison that the answer is about: its mean with interval and margin, and each training."""
     if primary is None or not is_number(primary.row.difference):
         return None
-    side, reference = (name.replace("bit", " bits") for name in primary.sides)
+    side, reference = map(bits_of, primary.sides)
     section = Section()
     _forest(section, "", f"{_title(primary.row)}: {side} minus {reference}", [primary])
     return section.charts[0]
@@ -177,17 +171,12 @@ def forest(study: Study) -> Section:
         return section
 
     section.tables = [recipe_table(study.recipes, study.claim is None), pair_table(study.pairs)]
-    pairs = grouped(study.pairs, lambda pair: (pair.base_model, pair.recipe, pair.random_weights))
     for (metric, rule), title in FIGURES.items():
-        lines = []
-        for row in study.recipes:
-            if (row.metric, row.rule) != (metric, rule) or not is_number(row.difference):
-                continue
-            of_recipe = pairs.get((row.base_model, row.recipe, row.random_weights), [])
-            by_seed = {p.seed: (p.evaluation_4bit, p.evaluation_8bit) for p in of_recipe}
-            seeds = seed_differences(study, by_seed, metric)
-            name = f"{row.base_model} {row.recipe}{random_mark(row)}"
-            lines.append(Primary(name, SIDES, row, seeds))
+        lines = [
+            primary_of(row, study)
+            for row in study.recipes
+            if (row.metric, row.rule) == (metric, rule) and is_number(row.difference)
+        ]
         if lines:
             _forest(section, title, f"{_title(lines[0].row)}: 4 minus 8 bits", lines)
     return section

@@ -300,6 +300,13 @@ class Study:
     def board_ids(self) -> list[str]:
         return [row.evaluation_id for row in self.board]
 
+    def rows_about(self, table: str, order: str = "") -> list[Row]:
+        """The rows of a table or view about the evaluations of the board; `order`: their columns to
+        sort by.
+        """
+        ordered = f" ORDER BY {order}" if order else ""
+        return rows_of(f"{table} WHERE evaluation_id IN {listed(self.board_ids)}{ordered}")
+
     @property
     def scored(self) -> list[Row]:
         """The board without constant answers, which have no scores."""
