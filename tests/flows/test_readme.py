@@ -204,6 +204,6 @@ def test_paths_links_commands_and_files_of_every_readme_are_right(problems):
 
 
 def test_readmes_are_short():
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1000
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 750
     others = [page for page in PAGES if page.name == "README.md" and page.parent.name != "grids"]
     assert [named(page) for page in others if len(page.read_text(encoding="utf-8").splitlines()) > 120] == []
