@@ -97,6 +97,9 @@ def test_scores_equal_a_full_forward_pass_of_the_stock_model(architecture, templ
             start = len(case.prompt) - 1
             expected = sum(logp[0, start + k, completion[k]].item() for k in range(template.label_lengths[label]))
             assert scores.label_logp[i, label] == pytest.approx(expected, abs=2e-4)
+            if label == case.label:
+                whole = sum(logp[0, start + k, token].item() for k, token in enumerate(completion))
+                assert scores.label_loss[i] + scores.other_loss[i] == pytest.approx(-whole, abs=2e-4)
 
 
 def test_dropout_differs_between_updates_and_is_off_without_keys():
