@@ -18,7 +18,6 @@ from flows.cli.terminal import console
 from tasks.corpus.check import CorpusReport, check_data
 from tasks.corpus.prepare import CARD, dataset_folder, stored_or_temporary
 from tasks.corpus.prompts import DEFAULT, load_prompt, shared_tokens
-from tasks.corpus.reading.sources import is_hub, no_revision
 from tasks.grids.grid import GRIDS, load_grid
 from tasks.removable import matching_names, of_data, sharing_sets, unknown_data
 from tasks.runtime.errors import BadInput
@@ -102,9 +101,6 @@ def request(
         with_examples = [prompt for prompt in grid.prompts if load_prompt(prompt).examples]
         prompt = with_examples[0] if with_examples else grid.prompt
         return grid.data, grid.evaluation_sets, prompt
-
-    if revision is not None and not is_hub(source):
-        raise no_revision(source)
 
     words: dict[str, str] = {}
     for item in label or ():

@@ -8,21 +8,26 @@ side too: the split keeps copies within it together, but an evaluation set must 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.corpus.card import best_bound
 from tasks.corpus.case import SETS, Case, compared_group, text_digest
-from tasks.corpus.near_copies import SimilarTexts
+from tasks.corpus.near_copies import BATCH, SimilarTexts, Sketch
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import Prompt
+from tasks.corpus.reading.sources import locate
+from tasks.corpus.reading.tables import no_cases, numbered_cases, place_prefix
 from tasks.corpus.splits import (
     COPY,
     check_copies,
@@ -33,8 +38,7 @@ from tasks.corpus.splits import (
     split_off,
     split_shares,
 )
-from tasks.corpus.tally import NO_GROUP, SPLIT_TABLE, Codes, Lengths, Tally, tally
-from tasks.corpus.vignettes.sets import derive_again
+from tasks.corpus.vignettes.sets import derive_again, evaluation_records, sets_of
 from tasks.runtime.errors import BadInput, Finding, Level
 from tasks.spec import LABELS, Data, EvaluationSet
 
@@ -42,7 +46,12 @@ SIMILAR = 0.5  # Jaccard index from which texts are nearly the same; from COPY o
 SHOWN = 3  # places
 FEWEST_ED_GROUPS = 10  # below it an interval that resamples groups says little
 FEWEST_ED_CASES = 72  # that certify a recall of 0.95 without a miss
+SAMPLE = 20_000  # texts whose lengths are measured, where there are more
+# Cases of a table or train set up to which they are kept whole, so that the split can be tried.
+MOST_KEPT_CASES = 50_000
 ED = LABELS.index("ED")
+NO_GROUP = -1
+SPLIT_TABLE = len(SETS)  # the side of a table that the project splits
 
 # What follows where a set lacks a label; of other sets, and where that is ED, see `_missing_labels`.
 CONSEQUENCES = {
@@ -57,7 +66,7 @@ WITHOUT_ED = {
 }
 
 Split = Mapping[str, Sequence[Case]]
-Flags = NDArray[np.bool_]
+Numbers = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -70,11 +79,22 @@ class SetLine:
 
     name: str
     rows: int
-    labels: tuple[int, ...]
-    cases: tuple[int, ...]
+    labels: list[int]
+    cases: list[int]
     groups: list[str]
     ed_groups: int
     words: float
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Median, 95th percentile and longest length in `unit`s of `on` measured texts."""
+
+    unit: str
+    median: float
+    high: float
+    longest: int
+    on: int
 
 
 @dataclass(frozen=True)
@@ -95,6 +115,39 @@ class CorpusReport:
         return sum(finding.level == "error" for finding in self.findings)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """All rows of a data set and its evaluation sets in numbers, so that a million fit into memory.
+
+    `table`: per row the codes of its set, file, label, text, id and group (NO_GROUP without one),
+    its number in the file, its words, and its side. `sets`, `files`, `groups`: names by code, of a
+    group its first spelling. `cases`: those of the table or train set, None where they are too
+    many. `sample`: an even sample of the texts; `longest`: the text with most words.
+    """
+
+    table: pd.DataFrame
+    sets: list[str]
+    files: list[str]
+    groups: list[str]
+    cases: list[Case] | None
+    sketch: Sketch
+    sample: list[str]
+    longest: str
+
+    @property
+    def is_split_by_us(self) -> bool:
+        """Whether the source is one table, which the project splits."""
+        return "all" in self.sets
+
+    def column(self, name: str) -> Numbers:
+        """A column of the table."""
+        return self.table[name].to_numpy()
+
+    def place(self, row: int) -> str:
+        """The place of a row, as a user would look for it."""
+        return f"{self.files[self.column('file')[row]]}{self.column('number')[row]}"
+
+
 def check_data(
     data: Data,
     evaluation_sets: Iterable[EvaluationSet],
@@ -106,65 +159,166 @@ def check_data(
     `tokenizers`: tokenizer.json files by the name to show; `prompt`: the grid's.
     """
     evaluation_sets = tuple(evaluation_sets)
-    rows = tally(data, evaluation_sets)
+    rows = read_all(data, evaluation_sets)
     lines = _set_lines(rows)
     similar = _similar(rows)
-    split = _try_split(rows, data)
+    has_all_sets = {*SETS} <= {*rows.sets}
+    split = None if has_all_sets else _try_split(rows, data)
     id_columns = {entry.name for entry in evaluation_sets if entry.id_column}
     if data.id_column:
         id_columns |= {*SETS, "all"}
 
-    findings = _repeated_texts(rows)
-    findings.append(_repeated_ids(rows, id_columns))
-    findings.append(_near_copies(rows, similar))
-    familiar = {entry.name for entry in evaluation_sets if entry.is_familiar}
-    findings += _crossing_groups(rows, familiar)
+    findings = [
+        *_repeated_texts(rows),
+        _repeated_ids(rows, id_columns),
+        _near_copies(rows, similar),
+    ]
+    findings += _crossing_groups(rows, {one.name for one in evaluation_sets if one.is_familiar})
     if rows.groups:
         findings.append(_groups_with_ed(lines, split))
     findings += _missing_labels(lines)
     if data.source == "embedded":
         findings.append(_derived_labels(data, evaluation_sets))
-    if not rows.has_all_sets:
+    if not has_all_sets:
         findings.append(_split_finding(split, data))
     findings += _certifiable_recall(lines, split, data)
     if prompt is not None and prompt.examples:
         findings.append(_examples_in(rows, prompt))
 
-    return CorpusReport(
-        lines,
-        findings,
-        rows.sample.lengths(tokenizers),
-        [(rows.place(a), rows.place(b), share) for a, b, share in similar],
-    )
+    places = [(rows.place(a), rows.place(b), share) for a, b, share in similar]
+    return CorpusReport(lines, findings, _lengths(rows, tokenizers), places)
 
 
-def _set_lines(rows: Tally) -> list[SetLine]:
+def read_all(data: Data, evaluation_sets: Iterable[EvaluationSet] = ()) -> Rows:
+    """Read every row of a data set and its evaluation sets, once.
+
+    Raises BadInput for a row that is no case, or for no rows.
+    """
+    side = {name: code for code, name in enumerate((*SETS, "all"))}
+    sets: dict[str, int] = {}
+    files: dict[str, int] = {}
+    groups: dict[str, int] = {}
+    group_names: dict[int, str] = {}
+    cases: list[Case] | None = []
+    sketch = Sketch()
+    sample: list[str] = []
+    step = 1
+    longest = ""
+    parts = []
+
+    numbered = _numbered(data, evaluation_sets)
+    while batch := list(itertools.islice(numbered, BATCH)):
+        texts = [case.text for *_, case in batch]
+        sketch.add(texts)
+        sample += texts[::step]
+        if len(sample) > SAMPLE:
+            sample = sample[::2]
+            step *= 2
+        longest = max(longest, *texts, key=lambda text: len(text.split()))
+
+        values = []
+        for name, file, number, case in batch:
+            group = NO_GROUP
+            if case.group is not None:
+                group = groups.setdefault(compared_group(case.group), len(groups))
+                group_names.setdefault(group, case.group)
+            values.append(
+                {
+                    "set": sets.setdefault(name, len(sets)),
+                    "side": side.get(name, side["test"]),
+                    "file": files.setdefault(file, len(files)),
+                    "number": number,
+                    "label": LABELS.index(case.label),
+                    "text": int(text_digest(case.text), 16) - 2**63,  # 64 bits with a sign
+                    "id": hash(case.case_id),  # equal within this process
+                    "group": group,
+                    "words": len(case.text.split()),
+                }
+            )
+            if cases is not None and name in ("all", "train"):
+                cases.append(case)
+        parts.append(pd.DataFrame(values))
+        if cases is not None and len(cases) > MOST_KEPT_CASES:
+            cases = None
+
+    if not parts:
+        raise no_cases(data.source, data)
+    table = pd.concat(parts, ignore_index=True)
+    names = list(group_names.values())
+    return Rows(table, list(sets), list(files), names, cases, sketch, sample, longest)
+
+
+def _numbered(
+    data: Data, evaluation_sets: Iterable[EvaluationSet]
+) -> Iterator[tuple[str, str, int, Case]]:
+    """The set of each case, its file and number, which written as one are its place, and the case."""
+    for located in [locate(data), *map(locate, evaluation_sets)]:
+        source = located.columns
+        if source.source == "embedded":
+            if isinstance(source, Data):
+                sets = sets_of(source)
+            else:
+                train = sets_of(data)["train"] if source.is_familiar else []
+                records = evaluation_records(source, data, train)
+                sets = {source.name: [record.case for record in records]}
+            for name, cases in sets.items():
+                for number, case in enumerate(cases, start=1):
+                    yield name, f"embedded {name}, case ", number, case
+
+        for part, paths in located.files.items():
+            name = part if isinstance(source, Data) else source.name
+            for path in paths:
+                for number, case in numbered_cases(path, source):
+                    yield name, place_prefix(path), number, case
+
+
+def _lengths(rows: Rows, tokenizers: Mapping[str, Path]) -> list[Lengths]:
+    """One line per tokenizer (its tokenizer.json by name); in words where there is none."""
+    from tokenizers import Tokenizer
+
+    texts = [*rows.sample, rows.longest]
+    counts = {} if tokenizers else {"words": [len(text.split()) for text in texts]}
+    for name, path in tokenizers.items():
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        counts[f"{name} tokens"] = [
+            len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts
+        ]
+
     lines = []
-    labels = rows.column("label")
-    groups = rows.column("group")
+    for unit, of_texts in counts.items():
+        median, high = np.quantile(of_texts[:-1], (0.5, 0.95))
+        lines.append(Lengths(unit, float(median), float(high), max(of_texts), len(rows.sample)))
+    return lines
+
+
+def _set_lines(rows: Rows) -> list[SetLine]:
+    def per_label(table: pd.DataFrame) -> list[int]:
+        return [int((table["label"] == code).sum()) for code in range(len(LABELS))]
+
+    lines = []
     for code, name in enumerate(rows.sets):
-        members = np.flatnonzero(rows.column("set") == code)
-        # Those that do not repeat the text of an earlier one.
-        _, first = np.unique(rows.column("text")[members], return_index=True)
-        cases = members[first]
-        ed_groups, counts = np.unique(groups[cases[labels[cases] == ED]], return_counts=True)
-        names = np.unique(groups[members])
+        table = rows.table[rows.table["set"] == code]
+        cases = table.drop_duplicates("text")
+        ed_groups = cases["group"][cases["label"] == ED]
+        has_group = ed_groups != NO_GROUP
         lines.append(
             SetLine(
                 name,
-                rows=len(members),
-                labels=tuple(np.bincount(labels[members], minlength=len(LABELS)).tolist()),
-                cases=tuple(np.bincount(labels[cases], minlength=len(LABELS)).tolist()),
-                groups=sorted(rows.group_names[group] for group in names if group != NO_GROUP),
-                ed_groups=int(np.where(ed_groups == NO_GROUP, counts, 1).sum()),
-                words=float(np.median(rows.column("words")[members])),
+                rows=len(table),
+                labels=per_label(table),
+                cases=per_label(cases),
+                groups=sorted(rows.groups[of] for of in table["group"].unique() if of != NO_GROUP),
+                ed_groups=int(ed_groups[has_group].nunique() + (~has_group).sum()),
+                words=float(table["words"].median()),
             )
         )
 
     return lines
 
 
-def _repeated_texts(rows: Tally) -> list[Finding]:
+def _repeated_texts(rows: Rows) -> list[Finding]:
     """Rows with the same text: repeats, contradictions, texts on two sides."""
     # Rows with the same text become neighbours, in the order of the input.
     texts = rows.column("text")
@@ -172,31 +326,22 @@ def _repeated_texts(rows: Tally) -> list[Finding]:
     is_same = texts[order[:-1]] == texts[order[1:]]
     a = order[:-1][is_same]
     b = order[1:][is_same]
+    first = rows.table.iloc[a].reset_index(drop=True)
+    differs = first != rows.table.iloc[b].reset_index(drop=True)
 
-    def differ(column: Codes) -> Flags:
-        return np.asarray(column[a] != column[b])
-
-    is_leak = differ(rows.sides)
+    is_leak = differs["side"]
     # Nothing is learned from test and evaluation sets, so a text may have another label in each.
-    is_scored_twice = ~is_leak & differ(rows.column("set"))
-    has_other_label = differ(rows.column("label"))
-    is_contradiction = has_other_label & ~is_scored_twice
-    is_repeat = ~is_contradiction & ~is_leak & ~is_scored_twice
-    is_in_two_files = is_repeat & differ(rows.column("file"))
-    other_label = ", in some with another label" if has_other_label[is_scored_twice].any() else ""
-
+    is_scored_twice = ~is_leak & differs["set"]
+    is_contradiction = differs["label"] & ~is_scored_twice
+    is_elsewhere = ~is_contradiction & ~is_leak & ~is_scored_twice & differs["file"]
+    is_repeat = ~(is_contradiction | is_leak | is_scored_twice | is_elsewhere)
     deletion = "delete one of the two"
-    kinds: list[tuple[str, Flags, Level, str]] = [
-        ("repeated rows", is_repeat & ~is_in_two_files, "warning", "kept once"),
-        ("same text in two files of one set", is_in_two_files, "error", deletion),
+    kinds: list[tuple[str, Any, Level, str]] = [
+        ("repeated rows", is_repeat, "warning", "kept once"),
+        ("same text in two files of one set", is_elsewhere, "error", deletion),
         ("same text, other label", is_contradiction, "error", "correct one of the two"),
         ("same text in two sets", is_leak, "error", deletion),
-        (
-            "same text in two scored sets",
-            is_scored_twice,
-            "warning",
-            f"scored in each{other_label}",
-        ),
+        ("same text in two scored sets", is_scored_twice, "warning", "scored in each"),
     ]
     return [
         _pairs_finding(rows, name, a[selected], b[selected], level, remedy)
@@ -204,47 +349,46 @@ def _repeated_texts(rows: Tally) -> list[Finding]:
     ]
 
 
-def _repeated_ids(rows: Tally, id_columns: Collection[str]) -> Finding:
+def _repeated_ids(rows: Rows, id_columns: Collection[str]) -> Finding:
     """Rows with the same id. `id_columns`: the sets whose id column the user names.
 
     Ids are compared within the data set and within each evaluation set: two files may both count
     from 1. Where the user names no id column, rows with the same text are repeats, not an error.
     """
-    scopes = [0 if name in (*SETS, "all") else 1 + code for code, name in enumerate(rows.sets)]
-    scope = np.array(scopes)[rows.column("set")]
-    is_strict = np.array([name in id_columns for name in rows.sets])[rows.column("set")]
-    ids = rows.column("id")
-    texts = rows.column("text")
-    order = np.lexsort((texts, ids, scope))
-    a = order[:-1]
-    b = order[1:]
+    codes = range(len(rows.sets))
+    own = [code for code in codes if rows.sets[code] in (*SETS, "all")]
+    strict = [code for code in codes if rows.sets[code] in id_columns]
+    of_set = rows.table["set"]
+    table = rows.table.assign(scope=of_set.where(~of_set.isin(own), NO_GROUP))
+    is_repeat = table.duplicated(["scope", "id", "text"]) & ~of_set.isin(strict)
+    table = table[~is_repeat].reset_index(names="row")
 
-    is_same_id = (ids[a] == ids[b]) & (scope[a] == scope[b])
-    is_error = is_same_id & ((texts[a] != texts[b]) | is_strict[a])
+    first = table.groupby(["scope", "id"])["row"].transform("first")
+    is_error = table["row"] != first
+    a = first[is_error].to_numpy()
+    b = table["row"][is_error].to_numpy()
     name = "same id" if id_columns else "same id, other text"
-    return _pairs_finding(rows, name, a[is_error], b[is_error], "error", "give each its own id")
+    return _pairs_finding(rows, name, a, b, "error", "give each its own id")
 
 
 def _pairs_finding(
-    rows: Tally, name: str, a: Codes, b: Codes, level: Level, remedy: str
+    rows: Rows, name: str, a: Numbers, b: Numbers, level: Level, remedy: str
 ) -> Finding:
     """How many pairs of rows there are, with the places of the first ones."""
     if not len(a):
         return Finding(name, "ok", "0")
 
-    in_order = zip(np.minimum(a, b).tolist(), np.maximum(a, b).tolist(), strict=True)
-    first = sorted(in_order)[:SHOWN]
+    first = sorted(zip(a.tolist(), b.tolist(), strict=True))[:SHOWN]
     places = "; ".join(f"{rows.place(i)} and {rows.place(j)}" for i, j in first)
-
     return Finding(name, level, str(len(a)), f"{remedy}: {places}")
 
 
-def _similar(rows: Tally) -> SimilarTexts:
+def _similar(rows: Rows) -> SimilarTexts:
     """Nearly equal texts on two sides, or within the table that the project splits."""
-    sides = rows.sides
+    sides = rows.column("side")
+    texts = rows.column("text")
     # A table that is split has one side, and its own copies matter: compare all.
     pairs = rows.sketch.pairs(SIMILAR, None if rows.is_split_by_us else sides)
-    texts = rows.column("text")
     return [
         (a, b, share)
         for a, b, share in pairs
@@ -252,7 +396,7 @@ def _similar(rows: Tally) -> SimilarTexts:
     ]
 
 
-def _near_copies(rows: Tally, similar: SimilarTexts) -> Finding:
+def _near_copies(rows: Rows, similar: SimilarTexts) -> Finding:
     """Nearly equal texts: across sides they leak; the split keeps those of one table together."""
     every = rows.sketch.every
     basis = f" (from 1 in {every} runs of words)" if every > 1 else ""
@@ -260,27 +404,26 @@ def _near_copies(rows: Tally, similar: SimilarTexts) -> Finding:
     if not similar:
         return Finding(name, "ok", f"0 pairs{basis}")
 
+    sides = rows.column("side")
     copies = [pair for pair in similar if pair[2] >= COPY]
-    leaks = [pair for pair in copies if rows.sides[pair[0]] != rows.sides[pair[1]]]
+    leaks = [pair for pair in copies if sides[pair[0]] != sides[pair[1]]]
     a, b, share = (leaks or similar)[0]
     alike = f"most alike: {rows.place(a)} and {rows.place(b)}, {share:.0%} of their runs of words"
     detail = f"{len(similar)} pairs, {len(copies)} of them copies{basis}"
     if leaks:
         return Finding(f"{name} across sets", "error", detail, f"delete one of the two; {alike}")
-
     if not rows.is_split_by_us:
         name += " across sets"
     together = "copies are kept in one set; " if copies else ""
     return Finding(name, "warning", detail, together + alike)
 
 
-def _examples_in(rows: Tally, prompt: Prompt) -> Finding:
+def _examples_in(rows: Rows, prompt: Prompt) -> Finding:
     """Rows that are an example in the prompt, or nearly one: the model would read their answer."""
     name = "examples of the prompt"
     count = rows.sketch.texts
     rows.sketch.add([example.text for example in prompt.examples])
-    sides = np.repeat([0, 1], [count, len(prompt.examples)])
-    copies = rows.sketch.pairs(COPY, sides)
+    copies = rows.sketch.pairs(COPY, np.repeat([0, 1], [count, len(prompt.examples)]))
     if not copies:
         return Finding(name, "ok", "0")
 
@@ -288,17 +431,15 @@ def _examples_in(rows: Tally, prompt: Prompt) -> Finding:
     label = prompt.examples[max(a, b) - count].label
     place = rows.place(min(a, b))
     remedy = f"leave them out, or set prompt.version = 1; {place} is the {label} one ({share:.0%})"
-
     return Finding(name, "error", str(len(copies)), remedy)
 
 
-def _crossing_groups(rows: Tally, familiar: Collection[str]) -> list[Finding]:
+def _crossing_groups(rows: Rows, familiar: Collection[str]) -> list[Finding]:
     """Groups with cases on two sides, and rows without a group.
 
     `familiar`: sets that are about the groups of train.
     """
-    groups_of_rows = rows.column("group")
-    has_group = groups_of_rows != NO_GROUP
+    has_group = rows.table["group"] != NO_GROUP
     if not has_group.any():
         remedy = (
             "cases are taken for independent: name a group_column (--group-column) if some belong"
@@ -306,25 +447,22 @@ def _crossing_groups(rows: Tally, familiar: Collection[str]) -> list[Finding]:
         )
         return [Finding("groups", "warning", "none", remedy)]
 
-    is_new = np.array([name not in familiar for name in rows.sets])[rows.column("set")]
-    pairs = np.unique(np.c_[groups_of_rows, rows.sides][has_group & is_new], axis=0)
-    groups, counts = np.unique(pairs[:, 0], return_counts=True)
-    crossing = groups[counts > 1]
-
+    familiar_codes = [code for code, name in enumerate(rows.sets) if name in familiar]
+    table = rows.table[has_group & ~rows.table["set"].isin(familiar_codes)]
+    sides = table.groupby("group")["side"].nunique()
+    crossing = sides.index[sides > 1]
     name = "groups that cross sets"
-    detail = f"{len(crossing)} of {len(groups)}"
+    detail = f"{len(crossing)} of {len(sides)}"
     findings = [Finding(name, "ok", detail)]
     if len(crossing):
-        first = [int(np.flatnonzero(groups_of_rows == group)[0]) for group in crossing[:SHOWN]]
-        places = ", ".join(rows.place(row) for row in first)
+        first = table[table["group"].isin(crossing[:SHOWN])].drop_duplicates("group").index
+        places = ", ".join(map(rows.place, first))
         remedy = f"keep a group's cases in one set; groups of {places}"
         findings = [Finding(name, "error", detail, remedy)]
 
-    ungrouped = int((~has_group).sum())
-    if ungrouped:
+    if ungrouped := int((~has_group).sum()):
         remedy = "each counts as a group of its own"
         findings.append(Finding("rows without a group", "warning", str(ungrouped), remedy))
-
     return findings
 
 
@@ -385,21 +523,20 @@ def _derived_labels(data: Data, evaluation_sets: Sequence[EvaluationSet]) -> Fin
     return Finding(name, "error", detail, remedy)
 
 
-def _try_split(rows: Tally, data: Data) -> Split | None:
-    """The sets into which the project splits the table, or what is given as train.
-
-    Repeated texts count once. None where all sets are given, or with too many cases to try.
+def _try_split(rows: Rows, data: Data) -> Split | None:
+    """The sets into which the project splits the table, or what is given as train; None with too many
+    cases to try. Repeated texts count once.
     """
-    if rows.has_all_sets or not rows.cases:
+    if not rows.cases:
         return None
 
     unique: dict[str, Case] = {}
     for case in rows.cases:
         unique.setdefault(text_digest(case.text), case)
-
+    cases = list(unique.values())
     if rows.is_split_by_us:
-        return split_cases(list(unique.values()), data.seed, split_shares(data))
-    return split_off(list(unique.values()), data, rows.sets)
+        return split_cases(cases, data.seed, split_shares(data))
+    return split_off(cases, data, rows.sets)
 
 
 def _split_finding(split: Split | None, data: Data) -> Finding:
@@ -427,53 +564,37 @@ def _split_finding(split: Split | None, data: Data) -> Finding:
     return Finding(name, "ok", ", ".join(sizes))
 
 
-def _certifiable_recall(lines: Sequence[SetLine], split: Split | None, data: Data) -> list[Finding]:
+def _certifiable_recall(
+    lines: Sequence[SetLine], split: Split | None, data: Data
+) -> Iterator[Finding]:
     """The recall that each scored set could certify at best: no miss among its ED cases.
 
     Where a grid limits its test set, what remains of it counts. Repeated texts count once.
     """
-    labels = {line.name: line.cases for line in lines}
-    ed_cases: dict[str, int] = {}
-    if "test" in labels:
-        count, note = _ed_within(labels["test"], data)
-        ed_cases[f"test{note}"] = count
-
-    if "all" in labels:
-        about = "" if split else " (about)"
-        test = [round(count * split_shares(data)["test"]) for count in labels["all"]]
+    cases = {line.name: dict(zip(map(str, LABELS), line.cases, strict=True)) for line in lines}
+    if "all" in cases:
+        cases["all rows as an evaluation set"] = cases.pop("all")
         if split:
-            counted = Counter(case.label for case in split["test"])
-            test = [counted[label] for label in LABELS]
-        count, note = _ed_within(test, data)
-        ed_cases["all rows as an evaluation set"] = labels["all"][ED]
-        ed_cases[f"our test set{about}{note}"] = count
+            counts = Counter(str(case.label) for case in split["test"])
+            cases["our test set"] = {label: counts[label] for label in LABELS}
 
-    ed_cases |= {name: counts[ED] for name, counts in labels.items() if name not in (*SETS, "all")}
-
-    findings = []
-    for set_name, count in ed_cases.items():
-        name = f"ED recall that {set_name} can certify"
-        if not count:
-            findings.append(Finding(name, "warning", "none: no ED case", "add ED cases"))
+    for set_name, labels in cases.items():
+        limit = data.limits.get("test")
+        if set_name in ("test", "our test set") and limit and sum(labels.values()) > limit:
+            labels = quotas(labels, limit)
+            set_name += f" (limited to {limit})"
+        elif set_name in SETS and set_name != "test":
             continue
 
+        name = f"ED recall that {set_name} can certify"
+        count = labels["ED"]
+        if not count:
+            yield Finding(name, "warning", "none: no ED case", "add ED cases")
+            continue
         # Rounded down: no more than is certified.
         detail = f"at best {math.floor(1000 * best_bound(count)) / 1000:.3f} ({count} ED cases)"
-        finding = Finding(name, "ok", detail)
-        if count < FEWEST_ED_CASES:
-            remedy = f"{FEWEST_ED_CASES} ED cases without a miss are the fewest that certify 0.95"
-            finding = Finding(name, "warning", detail, remedy)
-        findings.append(finding)
-
-    return findings
-
-
-def _ed_within(labels: Sequence[int], data: Data) -> tuple[int, str]:
-    """ED cases among those that the limit of the test set leaves, which keeps the label shares; and
-    what to say of the limit.
-    """
-    limit = data.limits.get("test")
-    if limit is None or sum(labels) <= limit:
-        return labels[ED], ""
-    counts = dict(zip(map(str, LABELS), labels, strict=True))
-    return quotas(counts, limit)["ED"], f" (limited to {limit})"
+        if count >= FEWEST_ED_CASES:
+            yield Finding(name, "ok", detail)
+            continue
+        remedy = f"{FEWEST_ED_CASES} ED cases without a miss are the fewest that certify 0.95"
+        yield Finding(name, "warning", detail, remedy)

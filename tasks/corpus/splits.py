@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tasks.corpus.case import (
@@ -33,6 +33,7 @@ COPY = 0.8  # share of common runs of words from which two texts are copies of e
 COPIES_VERSION = 2  # of how copies are found; part of the digest of what is not embedded
 
 LabelCounts = Counter[str]
+Sets = dict[str, list[Case]]
 
 
 def split_cases(
@@ -97,24 +98,19 @@ def limited(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
     if len(cases) <= limit:
         return list(cases)
 
-    shuffled = sorted(cases, key=lambda case: _draw(case.case_id + text_digest(case.text), seed))
-    queues: dict[str, list[Case]] = {}
-    for label in LABELS:
-        # Round after round one case of each group: any prefix holds as many groups as it can.
-        counts: Counter[str] = Counter()
-        rounds = []
-        for case in shuffled:
-            if case.label == label:
-                key = case.case_id if case.group is None else compared_group(case.group)
-                rounds.append((counts[key], case))
-                counts[key] += 1
-        queues[label] = [case for _, case in sorted(rounds, key=lambda entry: entry[0])]
+    # Round after round one case of each group: any prefix of a queue holds as many groups as it can.
+    queues: dict[str, list[tuple[int, Case]]] = {label: [] for label in LABELS}
+    turns: Counter[tuple[str, str]] = Counter()
+    for case in sorted(cases, key=lambda case: _draw(case.case_id + text_digest(case.text), seed)):
+        group = case.case_id if case.group is None else compared_group(case.group)
+        queues[case.label].append((turns[case.label, group], case))
+        turns[case.label, group] += 1
 
     sizes = {label: len(queue) for label, queue in queues.items()}
     case_ids = {
         case.case_id
         for label, quota in quotas(sizes, limit).items()
-        for case in queues[label][:quota]
+        for _, case in sorted(queues[label], key=lambda entry: entry[0])[:quota]
     }
     return [case for case in cases if case.case_id in case_ids]
 
@@ -135,58 +131,6 @@ def quotas(counts: Mapping[str, int], limit: int) -> dict[str, int]:
         quotas[max(quotas, key=lambda label: quotas[label])] -= 1
 
     return quotas
-
-
-def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
-    """Refuse the same text, id, group or near copies in two sets. Raises BadInput, which names cases
-    by id only.
-    """
-    for name, case, first_set, first in _shared(sets, lambda case: compared_digest(case.text)):
-        raise BadInput(
-            f"Case {case.case_id} in {name} has the same text as case {first.case_id} in "
-            f"{first_set}; delete one of the two."
-        )
-    for name, case, first_set, _ in _shared(sets, lambda case: case.case_id):
-        raise BadInput(
-            f"The id {case.case_id} is in {first_set} and in {name}; give each case its own id."
-        )
-    for name, case, first_set, first in _shared(sets, _group_key):
-        raise BadInput(
-            f"Case {case.case_id} in {name} is of the same group as case {first.case_id} in "
-            f"{first_set}; keep a group's cases in one set."
-        )
-    check_copies(sets)
-
-
-def _group_key(case: Case) -> str | None:
-    return None if case.group is None else compared_group(case.group)
-
-
-def _shared(
-    sets: Mapping[str, Sequence[Case]], key_of: Callable[[Case], str | None]
-) -> Iterator[tuple[str, Case, str, Case]]:
-    """Each case whose key an earlier set has, too: its set, the case, and the first set and case."""
-    first: dict[str, tuple[str, Case]] = {}
-    for name, cases in sets.items():
-        for case in cases:
-            key = key_of(case)
-            if key is not None:
-                first_set, first_case = first.setdefault(key, (name, case))
-                if first_set != name:
-                    yield name, case, first_set, first_case
-
-
-def check_copies(sets: Mapping[str, Sequence[Case]]) -> None:
-    """Refuse texts of two sets that are nearly the same. Raises BadInput."""
-    for first_set, first, other_set, other, share in near_duplicates(sets, COPY)[:1]:
-        raise BadInput(
-            f"Case {other.case_id} in {other_set} is nearly the same text as case {first.case_id} "
-            f"in {first_set} ({share:.0%} of their runs of words); delete one of the two, or keep "
-            "both in one set."
-        )
-
-
-Sets = dict[str, list[Case]]
 
 
 def limited_sets(data: Data, located: Located) -> tuple[Sets, Sets]:
@@ -232,29 +176,37 @@ def split_off(train: Sequence[Case], data: Data, given_sets: Collection[str]) ->
 
 def check_filled(sets: Mapping[str, Sequence[Case]], source: str) -> None:
     """Refuse a set without a case. Raises BadInput."""
-    has_groups = any(case.group is not None for cases in sets.values() for case in cases)
-    more = "more cases, more groups, or" if has_groups else "more cases or"
     for name, cases in sets.items():
         if not cases:
             raise BadInput(
-                f"{source}: no cases are left for {name}; give {more} fewer copies of one text."
+                f"{source}: no cases are left for {name}; give more cases or groups, or fewer copies "
+                "of one text."
             )
 
 
 def check_labels(sets: Mapping[str, Sequence[Case]], source: str) -> None:
     """Refuse an empty set, and a train set that lacks a label. Raises BadInput."""
     check_filled(sets, source)
-    missing = sorted(set(LABELS) - {case.label for case in sets["train"]})
-    if not missing:
-        return
+    if missing := sorted(set(LABELS) - {case.label for case in sets["train"]}):
+        count = sum(case.label == missing[0] for cases in sets.values() for case in cases)
+        raise BadInput(
+            f"{source}: train has no case labelled {missing[0]}, and the other sets have {count}; "
+            "add some, or give more groups so that each set gets all labels."
+        )
 
-    of_label = [case for cases in sets.values() for case in cases if case.label == missing[0]]
-    remedy = "add some: the source has none"
-    if any(case.group is not None for case in of_label):
-        remedy = "add some, or give more groups so that each set gets all labels"
-    elif of_label:
-        remedy = f"add some: the {len(of_label)} that there are, are in other sets"
-    raise BadInput(f"{source}: train has no case labelled {missing[0]}; {remedy}.")
+
+def check_sets(sets: Mapping[str, Sequence[Case]]) -> None:
+    """Refuse the same text, id, group or near copies in two sets. Raises BadInput, which names cases
+    by id only.
+    """
+    if leak := _leak(sets, ("text", "id", "group")):
+        raise BadInput(leak)
+
+
+def check_copies(sets: Mapping[str, Sequence[Case]]) -> None:
+    """Refuse texts of two sets that are nearly the same. Raises BadInput."""
+    if leak := _leak(sets, ()):
+        raise BadInput(leak)
 
 
 def check_apart(evaluation_set: EvaluationSet, cases: Sequence[Case], learned: Sets) -> None:
@@ -263,28 +215,52 @@ def check_apart(evaluation_set: EvaluationSet, cases: Sequence[Case], learned: S
 
     `learned`: its cases by the name for the error. Raises BadInput, with cases named by id only.
     """
-    set_name = f"The evaluation set {evaluation_set.name} ({evaluation_set.source})"
-    sets: dict[str, Sequence[Case]] = {**learned, evaluation_set.name: cases}
-    for _, case, name, same in _shared(sets, lambda case: compared_digest(case.text)):
-        raise BadInput(
-            f"{set_name} has case {case.case_id} with the text of case {same.case_id} in {name}; "
-            "leave one out."
-        )
-
-    if evaluation_set.is_familiar:
-        sets.pop("train", None)
-    for _, case, name, kin in _shared(sets, _group_key):
-        raise BadInput(
-            f"{set_name} shares the group {case.group!r} with {name} (its case {case.case_id}, "
-            f"case {kin.case_id} there); leave the group out of one of the two, or rename the "
-            "group in one if they have only the name in common."
-        )
-
     for name, of_name in learned.items():
-        try:
-            check_copies({name: of_name, evaluation_set.name: cases})
-        except BadInput as error:
-            raise BadInput(f"{set_name} is not apart from {name}: {error}") from error
+        is_kin = evaluation_set.is_familiar and name == "train"
+        sets = {name: of_name, evaluation_set.name: cases}
+        if leak := _leak(sets, ("text",) if is_kin else ("text", "group")):
+            raise BadInput(
+                f"The evaluation set {evaluation_set.name} ({evaluation_set.source}) is not apart "
+                f"from {name}: {leak}"
+            )
+
+
+# By what two sets may not share: how cases are compared, what is wrong, and what to do.
+LEAKS: dict[str, tuple[Callable[[Case], str | None], str, str]] = {
+    "text": (
+        lambda case: compared_digest(case.text),
+        "has the same text as",
+        "delete one of the two",
+    ),
+    "id": (lambda case: case.case_id, "has the id of", "give each case its own id"),
+    "group": (
+        lambda case: None if case.group is None else compared_group(case.group),
+        "is of the same group as",
+        "keep a group's cases in one set, or rename it in one if only the names are the same",
+    ),
+}
+
+
+def _leak(sets: Mapping[str, Sequence[Case]], kinds: Sequence[str]) -> str | None:
+    """The first thing of these kinds, or near copy, that two sets share, as a sentence."""
+    for key_of, wrong, remedy in (LEAKS[kind] for kind in kinds):
+        first: dict[str, tuple[str, Case]] = {}
+        for name, case in ((name, case) for name, cases in sets.items() for case in cases):
+            key = key_of(case)
+            first_set, same = (name, case) if key is None else first.setdefault(key, (name, case))
+            if first_set != name:
+                return (
+                    f"Case {case.case_id} in {name} {wrong} case {same.case_id} in {first_set}; "
+                    f"{remedy}."
+                )
+
+    for first_set, same, name, case, share in near_duplicates(sets, COPY)[:1]:
+        return (
+            f"Case {case.case_id} in {name} is nearly the same text as case {same.case_id} in "
+            f"{first_set} ({share:.0%} of their runs of words); delete one of the two, or keep both "
+            "in one set."
+        )
+    return None
 
 
 def check_examples(folder: Path, choices: Iterable[PromptChoice]) -> None:

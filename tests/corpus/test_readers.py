@@ -77,8 +77,8 @@ def test_a_named_group_column_must_be_in_every_row_and_may_be_null(tmp_path):
     data = Data(group_column="topic")
     assert [case.group for case in read_set([jsonl(tmp_path, *rows)], data)] == ["heart", None]
     message = refusal(jsonl(tmp_path, rows[0], GOOD[1]), data)
-    assert "line 2: has no column 'topic'" in message
-    assert "as group_column (--group-column), or add it (null where" in message
+    assert "line 2: has no columns 'topic'" in message
+    assert "as group_column (--group-column), or add" in message
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def test_subgroups_are_read_from_the_columns_that_are_named(tmp_path):
     assert [case.subgroup for case in cases] == [{"age_band": "child", "clinic": "3"}, {}, {}]
     assert [case.subgroup for case in read_set([path], Data())] == [{}] * 3
     message = refusal(path, Data(subgroup_columns=("sex", "age")))
-    assert "line 1: has no column 'age'" in message and "as one of subgroup_columns, or add it" in message
+    assert "line 1: has no columns 'age'" in message and "as one of subgroup_columns, or add" in message
 
 
-@pytest.mark.parametrize(("value", "message"), [("a" * 101, "holds 101 characters"), (["a"], "is a list")])
+@pytest.mark.parametrize(("value", "message"), [("a" * 101, "holds 101 characters"), (["a"], "is list")])
 def test_what_cannot_be_a_subgroups_name_is_refused_with_its_line(value, message, tmp_path):
     path = jsonl(tmp_path, GOOD[0], {**GOOD[1], "note": value})
     assert f"line 2: 'note' {message}" in refusal(path, Data(subgroup_columns=("note",)))
@@ -130,7 +130,7 @@ def test_a_word_that_is_a_label_cannot_be_another_label(word, tmp_path):
     path = jsonl(tmp_path, *({"text": f"story {n}", "label": label} for n, label in enumerate(written)))
     assert [case.label for case in read_set([path], Data(labels={word: "ED"}))] == ["ED"] * 3 + ["GP"] * 2
     data = Data(source=str(path), labels={word: "HOME"})
-    sentence = rf"^\[data\.labels\] maps '{word}' to HOME, but that word is the label ED"
+    sentence = rf"^\[data\.labels\] maps the word '{word}' to HOME, which means ED already"
     assert all(re.search(sentence, said) for said in refusals(data, tmp_path / "home"))
     with pytest.raises(BadInput, match=sentence):
         read_set([path], data)
@@ -141,7 +141,7 @@ def test_a_word_that_is_a_label_cannot_be_another_label(word, tmp_path):
 def test_two_words_that_are_one_must_mean_the_same(tmp_path):
     path = jsonl(tmp_path, {"text": "story", "label": "now"})
     assert read_set([path], Data(labels={"Now": "ED", "now ": "ED"}))[0].label == "ED"
-    with pytest.raises(BadInput, match=r"\[data\.labels\] maps 'Now' to ED and 'now ' to GP, .* remove one of the two"):
+    with pytest.raises(BadInput, match=r"\[data\.labels\] maps the word 'now ' to GP, which means ED already"):
         read_set([path], Data(labels={"Now": "ED", "now ": "GP"}))
 
 
@@ -157,15 +157,12 @@ def test_all_columns_that_a_header_lacks_are_named_in_one_error_with_their_optio
         path = csv(tmp_path, "message,urgency\na,ED\n")
     data = Data(id_column="number", group_column="topic", rationale_column="why", subgroup_columns=("age",))
     message = refusal(path, data)
-    assert "has no columns 'text', 'label', 'number'" in message and "'topic'" in message
+    assert "has no columns 'text', 'label', 'number' and 'topic'" in message
     assert "its columns are 'message', 'urgency'; name the right ones as" in message
     for setting in ("text_column (--text-column)", "id_column (--id-column)", "group_column (--group-column)"):
         assert setting in message
 
-    if kind == "csv":  # in JSONL, a column that a row may lack can begin further down
-        assert "one of subgroup_columns and rationale_column (--rationale-column)" in message
-    addition = "'topic', 'age' and 'why'" if kind == "csv" else "'topic'"
-    assert f"or add {addition} (null where a case has none)" in message
+    assert "or add those that are missing" in message
 
 
 @pytest.mark.parametrize(
@@ -223,7 +220,7 @@ def test_an_empty_id_is_refused_with_its_row(empty, tmp_path):
 def test_a_repeated_id_is_refused_with_both_rows(second, tmp_path):
     path = jsonl(tmp_path, {"number": 1, **GOOD[0]}, {"number": 1, **GOOD[second]})
     message = refusal(path, Data(id_column="number"))
-    assert f"{path}, line 2: has the id of line 1 in 'number'; give each case its own id" in message
+    assert f"{path}, line 2: has the id of {path}, line 1; give each case its own id" in message
     report = check_data(Data(source=str(path), id_column="number"), (), {})
     (finding,) = (one for one in report.findings if one.name == "same id")
     assert finding.level == "error" and f"{path}, line 1 and {path}, line 2" in finding.remedy

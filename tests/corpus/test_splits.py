@@ -70,7 +70,7 @@ def test_a_text_or_group_or_id_in_two_sets_is_refused_by_id_without_the_text():
     assert "ecret" not in str(caught.value)
     with pytest.raises(BadInput, match="Case b in test is of the same group as case a in train"):
         check_sets({"train": [one], "test": [Case("b", "other", "ED", "g")]})
-    with pytest.raises(BadInput, match="The id a is in train and in test"):
+    with pytest.raises(BadInput, match="Case a in test has the id of case a in train"):
         check_sets({"train": [one], "test": [Case("a", "other", "ED", "h")]})
 
 
@@ -139,5 +139,5 @@ def test_other_texts_stay_apart_and_a_group_does_not_however_it_is_written():
     other = "我儿子三天前开始咳嗽，没有发烧，吃得下东西，晚上睡得也还好"  # in a script without spaces
     check_sets({"train": [Case("a", CHINESE, "ED")], "test": [Case("b", other, "HOME")]})
     learned = {"train": [Case("a", "one", "ED", "Condition 3")]}
-    with pytest.raises(BadInput, match="shares the group 'condition  3' with train"):
+    with pytest.raises(BadInput, match="not apart from train: Case b in outside is of the same group as case a"):
         check_apart(OUTSIDE, [Case("b", "two", "ED", "condition  3")], learned)

@@ -16,65 +16,23 @@ from tasks.corpus.case import Case, can_be_encoded, is_blank, listed, normal_tex
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS, Columns, EvaluationSet, Label
 
-LONGEST_SHOWN = 40  # characters; a longer word may be a patient's text and is never repeated
-# Characters. A script without capitals writes a sentence in a few of them, often without spaces.
-LONGEST_WITHOUT_CAPITALS = 4
-# One word: a table without a header has a case in its first line.
-COLUMN_NAME = re.compile(rf"[\w-]{{1,{LONGEST_SHOWN}}}")
-MOST_DIGITS_OF_NAME = 4  # a year; a number of more digits may be a patient's
-
-
+Row = dict[str, Any]
+"""The values of a row by column name, of any type that a file can hold."""
 NamedColumn = tuple[str, str]
 """A column of the table, and the setting of a grid for it, with the option of `triage data`."""
 
-NEVER_EMPTY = ("text_column", "label_column", "id_column")
-
-
-def missing_columns(
-    location: str, header: Iterable[str], missing: Sequence[NamedColumn]
-) -> BadInput:
-    """The error for a row or a header at the place `location` that lacks the columns `missing`."""
-    names = listed([f"'{name}'" for name, _ in missing])
-    settings = listed([setting for _, setting in missing])
-    header_names = ", ".join(shown_name(name) for name in header) or "none"
-    plural = "" if len(missing) == 1 else "s"
-
-    # The other remedy: a column that may be empty can be added to the table.
-    addition = ""
-    addable = [f"'{name}'" for name, setting in missing if not setting.startswith(NEVER_EMPTY)]
-    if addable:
-        added = listed(addable) if plural else "it"
-        addition = f", or add {added} (null where a case has none)"
-
-    return BadInput(
-        f"{location}: has no column{plural} {names}; its columns are {header_names}; name the "
-        f"right one{plural} as {settings}{addition}."
-    )
-
-
-def shown(word: str) -> str:
-    """A word in quotes; of a long one, which may be a patient's text, the length alone."""
-    return repr(word) if len(word) <= LONGEST_SHOWN else f"of {len(word)} characters"
-
-
-def shown_name(name: str) -> str:
-    """A column's name in quotes; of what may be a patient's words or number, the length alone."""
-    has_few_digits = sum(sign.isdigit() for sign in name) <= MOST_DIGITS_OF_NAME
-    is_short = has_capitals(name) or len(name) <= LONGEST_WITHOUT_CAPITALS
-    if COLUMN_NAME.fullmatch(name) and has_few_digits and is_short:
-        return repr(name)
-    return f"of {len(name)} characters"
-
-
-def has_capitals(word: str) -> bool:
-    """Whether the scripts of a word have capitals, so that it writes words with spaces."""
-    return all(unicodedata.category(sign) not in ("Lo", "Mn", "Mc") for sign in word)
-
-
+ID_COLUMNS = ("case_id", "id")
+# Characters. Reports show a subgroup's name, and a patient's text must not come into them.
+LONGEST_SUBGROUP = 100
 WHOLE = re.compile(r"(-?[0-9]+)\.0+")
-LONGEST_WORD = 20  # characters of an unknown label that may be shown
-# A number of more digits may be a patient's.
-MOST_DIGITS = 2
+
+# What an error may repeat. A longer word or number, or several words, may be a patient's.
+COLUMN_NAME = re.compile(r"[\w-]{1,40}")
+MOST_DIGITS_OF_NAME = 4  # a year
+LONGEST_LABEL = 20  # characters of an unknown label
+MOST_DIGITS_OF_LABEL = 2
+# Characters. A script without capitals writes a sentence in a few of them, often without spaces.
+LONGEST_WITHOUT_CAPITALS = 4
 # What labels of several words are made of: no word of a complaint.
 WORDS_OF_LABELS = """
 a amber ambulance and appointment asap black blue call care category class day days department
@@ -83,69 +41,6 @@ life low medium moderate non normal not now nurse of on or orange pharmacy pract
 priority red routine see seen self semi severity soon standard stay the threatening to today
 tomorrow triage urgency urgent very visit wait week within yellow
 """
-
-
-def label_words(columns: Columns) -> dict[str, Label]:
-    """The label of every accepted word, written as `normal_text` writes it.
-
-    Raises BadInput where the user maps one word to two labels, or a label to another label.
-    """
-    setting = "[data.labels]"
-    if isinstance(columns, EvaluationSet):
-        setting = f"labels of the evaluation set {columns.name}"
-    by_normal_text = {normal_text(label): label for label in LABELS}
-    # By the normal form of a word: the word as the user writes it, for the error, and its label.
-    mapped: dict[str, tuple[str, Label]] = {}
-    for word, label in columns.labels.items():
-        itself = by_normal_text.get(normal_text(word), label)
-        if itself != label:  # cases would silently change their label
-            raise BadInput(
-                f"{setting} maps {shown(word)} to {label}, but that word is the label "
-                f"{itself} itself; remove it, or write another word in the table."
-            )
-
-        normal = normal_text(without_zero_decimals(word))
-        first, first_label = mapped.setdefault(normal, (word, label))
-        if first_label != label:
-            raise BadInput(
-                f"{setting} maps {shown(first)} to {first_label} and {shown(word)} to "
-                f"{label}, but case and spaces do not count, so they are one word; remove one of "
-                "the two."
-            )
-
-    words = by_normal_text | {word: label for word, (_, label) in mapped.items()}
-    # In capitals too, so that a label that is written so is found at the first look.
-    return words | {label: words[normal_text(label)] for label in LABELS}
-
-
-def may_be_shown(word: str) -> bool:
-    """Whether a value looks like a label: one short word, or words that labels are made of. A short
-    text ("chest pain") or number of a patient does not.
-    """
-    if not word.isprintable() or sum(sign.isdigit() for sign in word) > MOST_DIGITS:
-        return False
-
-    known_words = WORDS_OF_LABELS.split()
-    words = re.split(r"[\s_/-]+", word.casefold())
-    if len(words) > 1 and all(part in known_words or part.isdigit() for part in words):
-        return len(word) <= 2 * LONGEST_WORD
-
-    longest = LONGEST_WORD if has_capitals(word) else LONGEST_WITHOUT_CAPITALS
-    return len(word.split()) == 1 and "@" not in word and len(word) <= longest
-
-
-def without_zero_decimals(word: str) -> str:
-    """7.0 as 7: pandas writes whole numbers so where another row has none."""
-    whole = WHOLE.fullmatch(word)
-    return whole[1] if whole else word
-
-
-Row = dict[str, Any]
-"""The values of a row by column name, of any type that a file can hold."""
-
-ID_COLUMNS = ("case_id", "id")
-# Characters. Reports show a subgroup's name, and a patient's text must not come into them.
-LONGEST_SUBGROUP = 100
 
 
 class RowReader:
@@ -157,16 +52,14 @@ class RowReader:
         # The columns that every row must have, and those that a row may lack, but not all of a file.
         self.required: list[NamedColumn] = []
         self.optional = [(name, "one of subgroup_columns") for name in columns.subgroup_columns]
-        for setting in (*NEVER_EMPTY, "group_column", "rationale_column"):
-            if name := getattr(columns, setting):
-                named = (name, f"{setting} (--{setting.replace('_', '-')})")
-                of = self.optional if setting == "rationale_column" else self.required
-                of.append(named)
+        for kind in ("text", "label", "id", "group", "rationale"):
+            if name := getattr(columns, f"{kind}_column"):
+                of = self.optional if kind == "rationale" else self.required
+                of.append((name, f"{kind}_column (--{kind}-column)"))
 
     def case(self, row: Row, location: str) -> Case:
         """The case of a row. `location`: its place, for the error. Raises BadInput."""
-        missing = [column for column in self.required if column[0] not in row]
-        if missing:
+        if missing := [column for column in self.required if column[0] not in row]:
             raise missing_columns(location, row, missing)
 
         columns = self.columns
@@ -203,13 +96,13 @@ class RowReader:
         value = row[column]
         if not isinstance(value, str):
             raise BadInput(
-                f"{location}: '{column}' is not a text but {_kind(value)}; write it as one string."
+                f"{location}: '{column}' is no text but {type(value).__name__}; write it as one "
+                "string."
             )
 
         text = _checked(value.strip(), location)
         if is_blank(text):
             raise BadInput(f"{location}: '{column}' is empty; fill it in or delete the row.")
-
         return text
 
     def case_id(self, row: Row, location: str) -> str:
@@ -225,18 +118,12 @@ class RowReader:
                 f"{location}: '{column}' is empty; give each case its own id, or leave id_column "
                 "(--id-column) out."
             )
-
         return case_id
 
     def _label(self, row: Row, location: str) -> Label:
         column = self.columns.label_column
-        # Most labels are written exactly as a known word; nothing has to be tidied up then.
-        if isinstance(row[column], str) and (exact := self.words.get(row[column])):
-            return exact
-
         word = _scalar(row, column, location)
-        label = self.words.get(normal_text(without_zero_decimals(word)))
-        if label:
+        if label := self.words.get(normal_text(without_zero_decimals(word))):
             return label
 
         if not word:
@@ -253,9 +140,78 @@ class RowReader:
         # TOML has no surrogate pairs, so that other characters stand for themselves.
         example = json.dumps(word, ensure_ascii=False)
         raise BadInput(
-            f"{location}: has the unknown label {shown(word)}; use ED, GP or HOME, or map it under "
+            f"{location}: has the unknown label {word!r}; use ED, GP or HOME, or map it under "
             f'[data.labels]: {example} = "ED" (--label {shlex.quote(f"{word}=ED")}).'
         )
+
+
+def label_words(columns: Columns) -> dict[str, Label]:
+    """The label of every accepted word, written as `normal_text` writes it.
+
+    Raises BadInput where the user maps one word to two labels, or a label to another label.
+    """
+    words: dict[str, Label] = {normal_text(label): label for label in LABELS}
+    for word, label in columns.labels.items():
+        earlier = words.setdefault(normal_text(without_zero_decimals(word)), label)
+        if earlier != label:  # cases would silently change their label
+            setting = "[data.labels]"
+            if isinstance(columns, EvaluationSet):
+                setting = f"labels of the evaluation set {columns.name}"
+            shown_word = repr(word) if may_be_shown(word) else f"of {len(word)} characters"
+            raise BadInput(
+                f"{setting} maps the word {shown_word} to {label}, which means {earlier} already, "
+                "since case and spaces do not count; remove one of the two meanings."
+            )
+    return words
+
+
+def missing_columns(
+    location: str, header: Iterable[str], missing: Sequence[NamedColumn]
+) -> BadInput:
+    """The error for a row or a header at the place `location` that lacks the columns `missing`."""
+    names = listed([f"'{name}'" for name, _ in missing])
+    settings = listed([setting for _, setting in missing])
+    header_names = ", ".join(shown_name(name) for name in header) or "none"
+    return BadInput(
+        f"{location}: has no columns {names}; its columns are {header_names}; name the right ones "
+        f"as {settings}, or add those that are missing."
+    )
+
+
+def shown_name(name: str) -> str:
+    """A column's name in quotes; of what may be a patient's words or number, the length alone."""
+    has_few_digits = sum(sign.isdigit() for sign in name) <= MOST_DIGITS_OF_NAME
+    is_short = has_capitals(name) or len(name) <= LONGEST_WITHOUT_CAPITALS
+    if COLUMN_NAME.fullmatch(name) and has_few_digits and is_short:
+        return repr(name)
+    return f"of {len(name)} characters"
+
+
+def may_be_shown(word: str) -> bool:
+    """Whether a value looks like a label: one short word, or words that labels are made of. A short
+    text ("chest pain") or number of a patient does not.
+    """
+    if not word.isprintable() or sum(sign.isdigit() for sign in word) > MOST_DIGITS_OF_LABEL:
+        return False
+
+    known_words = WORDS_OF_LABELS.split()
+    words = re.split(r"[\s_/-]+", word.casefold())
+    if len(words) > 1 and all(part in known_words or part.isdigit() for part in words):
+        return len(word) <= 2 * LONGEST_LABEL
+
+    longest = LONGEST_LABEL if has_capitals(word) else LONGEST_WITHOUT_CAPITALS
+    return len(word.split()) == 1 and "@" not in word and len(word) <= longest
+
+
+def has_capitals(word: str) -> bool:
+    """Whether the scripts of a word have capitals, so that it writes words with spaces."""
+    return all(unicodedata.category(sign) not in ("Lo", "Mn", "Mc") for sign in word)
+
+
+def without_zero_decimals(word: str) -> str:
+    """7.0 as 7: pandas writes whole numbers so where another row has none."""
+    whole = WHOLE.fullmatch(word)
+    return whole[1] if whole else word
 
 
 def _scalar(row: Row, column: str, location: str) -> str:
@@ -269,27 +225,15 @@ def _scalar(row: Row, column: str, location: str) -> str:
         value = int(value)
     if isinstance(value, (str, int, float)):
         return _checked(str(value).strip(), location)
-
-    raise BadInput(f"{location}: '{column}' is {_kind(value)}; it must be a plain text or number.")
+    raise BadInput(
+        f"{location}: '{column}' is {type(value).__name__}; it must be a plain text or number."
+    )
 
 
 def _checked(text: str, location: str) -> str:
-    if "\0" in text or not (text.isascii() or can_be_encoded(text)):
+    if "\0" in text or not can_be_encoded(text):
         raise BadInput(
             f"{location}: holds characters that are not valid text (NUL or half a surrogate pair); "
             "remove them."
         )
     return text
-
-
-def _kind(value: object) -> str:
-    """A value's type in plain words."""
-    names = {
-        dict: "a nested object",
-        list: "a list",
-        bool: "true or false",
-        type(None): "missing",
-        bytes: "bytes",
-    }
-    is_number = isinstance(value, (int, float))
-    return names.get(type(value), "a number" if is_number else f"a {type(value).__name__}")

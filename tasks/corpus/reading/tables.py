@@ -7,8 +7,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import stat
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -19,6 +17,8 @@ from tasks.corpus.reading.rows import Row, RowReader, missing_columns
 from tasks.runtime.errors import BadInput
 from tasks.spec import Columns, Label
 
+LabelledRow = tuple[Path, int, Label]
+"""A row by its file and number, and its label."""
 NumberedRow = tuple[int, dict[str, Any]]
 """A line number (row number for Parquet), counted from 1, and the values by column name."""
 
@@ -54,12 +54,8 @@ def place_prefix(path: Path) -> str:
 def check_readable(path: Path) -> None:
     """Refuse folders, missing, special, empty and compressed files with one sentence (BadInput)."""
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise BadInput(f"{path} is a folder where a file is expected; name the file inside it.")
-        if not stat.S_ISREG(mode):
-            raise BadInput(f"{path} is not a regular file; copy its content to a file first.")
-
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path} is a folder or device where a file is expected; name the file.")
         with path.open("rb") as handle:
             start = handle.read(4)
     except (OSError, ValueError) as error:
@@ -68,11 +64,10 @@ def check_readable(path: Path) -> None:
             f"{path} cannot be read ({reason}); check the path and its permissions."
         ) from error
 
-    if start[:2] == b"\x1f\x8b":
-        raise BadInput(f"{path} is compressed with gzip; unpack it first, for example with gunzip.")
-    if start[:4] == b"PK\x03\x04":
+    if start.startswith((b"\x1f\x8b", b"PK\x03\x04")):
         raise BadInput(
-            f"{path} is a zip file or an Excel workbook; unpack it or save it as 'CSV UTF-8'."
+            f"{path} is compressed (gzip, zip or an Excel workbook); unpack it or save it as "
+            "'CSV UTF-8'."
         )
     if not start:
         raise BadInput(f"{path} is empty; it needs at least one case.")
@@ -101,17 +96,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object whose keys differ; the standard reader would keep the last value."""
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        raise BadInput(_repeated([name for name, _ in pairs]))
+        raise ValueError("one key twice")
     return entries
-
-
-def _repeated(names: list[str]) -> str:
-    """The places of the first repeated name, e.g. `2 and 5`: in a file without a header
-    the name itself would be a patient's text.
-    """
-    repeated = next(name for name, count in Counter(names).items() if count > 1)
-    first, second, *_ = (place for place, name in enumerate(names, 1) if name == repeated)
-    return f"{first} and {second}"
 
 
 DECODE = json.JSONDecoder(object_pairs_hook=_unique_keys).decode
@@ -125,16 +111,12 @@ def _jsonl(path: Path) -> Iterator[NumberedRow]:
         location = place(path, number)
         try:
             value = DECODE(line)
-        except BadInput as error:
-            raise BadInput(
-                f"{location}: gives one name to the keys {error}; keep one of the two."
-            ) from error
         except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", "too deeply nested or too large a number")
+            # The text of other errors may be long.
+            reason = getattr(error, "msg", "one key twice, too deeply nested or too large a number")
             raise BadInput(
                 f"{location}: is not JSON ({reason}); write one JSON object on each line."
             ) from error
-
         if not isinstance(value, dict):
             raise BadInput(
                 f'{location}: is not a JSON object; write {{"text": ..., "label": ...}} '
@@ -149,9 +131,6 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
     lines = (line for _, line in _text_lines(path))
     first_number = 1
     header_line = next(lines)
-    # A line here ends with \n, so an old Mac's file is one line.
-    if "\r" in header_line.rstrip("\r\n"):
-        raise BadInput(f'{path} has old Mac line ends; save it as "CSV UTF-8".')
     if header_line.lower().startswith("sep="):  # Excel's line before the header
         first_number = 2
         header_line = next(lines, "")
@@ -174,15 +153,10 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
                 continue
 
             if len(values) != len(header):
-                remedy = (
-                    f"write a value for each column, separated by '{separator}', even an empty one"
-                )
-                if len(values) > len(header):
-                    remedy = f"put quotes around a text that holds '{separator}'"
-                fields = "1 field" if len(values) == 1 else f"{len(values)} fields"
                 raise BadInput(
-                    f"{place(path, number)}: has {fields} where the header has {len(header)}; "
-                    f"{remedy}."
+                    f"{place(path, number)}: has another number of fields ({len(values)}) than the "
+                    f"header ({len(header)}); write a value for each column, separated by "
+                    f"'{separator}', and put quotes around a text that holds it."
                 )
             yield number, dict(zip(header, values, strict=True))
     except csv.Error as error:
@@ -192,10 +166,10 @@ def _csv(path: Path) -> Iterator[NumberedRow]:
 
 
 def _refuse_repeated(location: str, names: list[str]) -> None:
+    # In a file without a header a name would be a patient's text, so that none is shown.
     if len(set(names)) < len(names):
         raise BadInput(
-            f"{location}: gives one name to the columns {_repeated(names)}; give each column its "
-            "own name."
+            f"{location}: gives one name to two of its {len(names)} columns; give each its own name."
         )
 
 
@@ -226,10 +200,6 @@ READERS: dict[str, Callable[[Path], Iterator[NumberedRow]]] = {
 }
 
 
-LabelledRow = tuple[Path, int, Label]
-"""A row by its file and number, and its label."""
-
-
 def read_set(paths: Sequence[Path], columns: Columns) -> list[Case]:
     """The cases of the .jsonl, .csv or .parquet files of one set, read as one table.
 
@@ -240,7 +210,7 @@ def read_set(paths: Sequence[Path], columns: Columns) -> list[Case]:
     and a file without a case.
     """
     cases: list[Case] = []
-    # The row of the first case of each text and each id.
+    # The file, number and label of the first row of each text and each id.
     texts: dict[str, LabelledRow] = {}
     ids: dict[str, LabelledRow] = {}
     duplicates = 0
@@ -249,25 +219,18 @@ def read_set(paths: Sequence[Path], columns: Columns) -> list[Case]:
     for path, number, case in entries:
         here = (path, number, case.label)
         location = place(path, number)
-        same_id = ids.get(case.case_id)
-        if columns.id_column and same_id is not None:
-            raise BadInput(
-                f"{location}: has the id of {_seen_from(path, same_id)} in "
-                f"'{columns.id_column}'; give each case its own id, or delete one of the two rows."
-            )
-
+        same_id = ids.setdefault(case.case_id, here)
         same_text = texts.setdefault(text_digest(case.text), here)
+        if same_id is not here and (columns.id_column or same_text is here):
+            raise BadInput(
+                f"{location}: has the id of {place(*same_id[:2])}; give each case its own id, or "
+                "delete one of the two rows."
+            )
         if same_text is here:
-            if same_id is not None:
-                raise BadInput(
-                    f"{location}: has the id of {_seen_from(path, same_id)} but another text; give "
-                    "each its own id."
-                )
-            ids[case.case_id] = here
             cases.append(case)
             continue
 
-        first = _seen_from(path, same_text)
+        first = place(*same_text[:2])
         if same_text[2] != case.label:
             raise BadInput(
                 f"{location}: is labelled {case.label}, but {first} has the same text as "
@@ -276,29 +239,19 @@ def read_set(paths: Sequence[Path], columns: Columns) -> list[Case]:
         if same_text[0] != path:
             raise BadInput(f"{location}: has the same text as {first}; delete one of the two rows.")
         duplicates += 1
-        if columns.id_column:
-            ids[case.case_id] = here
 
     if duplicates:
         log.warning("%s: %d repeated rows were left out", paths[0], duplicates)
     return with_one_spelling(cases)
 
 
-def _seen_from(path: Path, row: LabelledRow) -> str:
-    """The place of a row, without the file's name where the error names that file anyway."""
-    return place(*row[:2]).removeprefix(f"{path}, " if row[0] == path else "")
-
-
 def numbered_cases(path: Path, columns: Columns) -> Iterator[tuple[int, Case]]:
     """The case of each row of a file, with the row's number.
 
-    Raises BadInput, also for a file without a row, and for a column that a row may lack where every
-    row lacks it.
+    Raises BadInput, also for a file without a row, and for a column that every row lacks.
     """
     reader = RowReader(columns)
-    is_csv = path.suffix.lower() == ".csv"
-    is_jsonl = path.suffix.lower() == ".jsonl"
-    absent = reader.optional  # so far: in a JSONL file they may begin in any row
+    absent = reader.optional  # so far
     start = place_prefix(path)
     first: tuple[str, Row] | None = None
 
@@ -306,19 +259,15 @@ def numbered_cases(path: Path, columns: Columns) -> Iterator[tuple[int, Case]]:
         location = f"{start}{number}"
         if first is None:
             first = (location, row)
-            needed = reader.required if is_jsonl else [*reader.required, *reader.optional]
-            missing = [column for column in needed if column[0] not in row]
-            if missing and is_csv and any(normal_text(name) in reader.words for name in row):
-                # The first line is a case: its text is not repeated.
+            has_all = all(name in row for name, _ in reader.required)
+            is_case = any(normal_text(name) in reader.words for name in row)
+            if path.suffix.lower() == ".csv" and is_case and not has_all:
                 raise BadInput(
                     f"{place(path, 1)}: holds a label, so that it seems to be a case and no header; "
                     "write a line with the names of the columns above it, such as "
                     f"{columns.text_column},{columns.label_column}."
                 )
-            if missing:
-                raise missing_columns(location, row, missing)
-        if absent:
-            absent = [column for column in absent if column[0] not in row]
+        absent = [column for column in absent if column[0] not in row]
         yield number, reader.case(row, location)
 
     if first is None:
