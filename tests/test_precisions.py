@@ -41,10 +41,10 @@ def test_each_built_in_name_is_made_in_this_mode_of_mlx():
         (['precisions=["zzzzzz"]'], "unknown precision 'zzzzzz'; known are bf16, 8bit"),
         (['precisions=["bf16", "bf16"]'], "precisions: duplicate name bf16"),
         (["precisions=[]"], "needs at least one entry"),
-        (['precisions=["bf16"]', "bits=[4]"], "both of bits and precisions; give exactly one"),
+        (['precisions=["bf16"]', "bits=[4]"], "give exactly one of bits and precisions"),
         (['scoring.move_adapters=["8bits"]'], "move_adapters: unknown precision '8bits'; did you mean '8bit'"),
         (["scoring.move_adapters=[]"], "scoring.move_adapters"),
-        (['scoring.move_adapters=["8bit", "8bit"]'], "move_adapters: duplicate name 8bit"),
+        (['scoring.move_adapters=["8bit", "8bit"]'], "move_adapters: .*duplicate name 8bit"),
     ],
 )
 def test_a_mistake_in_the_names_is_a_sentence(overrides, sentence):
@@ -56,7 +56,7 @@ def test_a_mistake_in_the_names_is_a_sentence(overrides, sentence):
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"name": "4bit", "bits": 4}, "precision: duplicate name 4bit"),
+        ({"name": "4bit", "bits": 4}, "precision: the name 4bit is built in"),
         ({"name": "x", "mode": "mxfp4", "bits": 4, "more": "group_size = 64"}, "group size 64, .*mxfp4 allows 32 only"),
         ({"name": "x", "more": "group_size = 16"}, "group size 16, .*affine allows 32, 64 or 128"),
         ({"name": "x", "mode": "nvfp4", "bits": 8}, "has 8 bits, and the mode nvfp4 allows 4 only"),

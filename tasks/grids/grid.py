@@ -4,19 +4,28 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import ask
-from tasks.spec import EMBEDDED_ONLY, FAMILIAR, BaseModelSpec, Grid, RandomSource, Safety, Strict
+from tasks.spec import (
+    EMBEDDED_ONLY,
+    FAMILIAR,
+    LABELS,
+    BaseModelSpec,
+    Grid,
+    RandomSource,
+    Safety,
+    SetName,
+    Strict,
+)
 
 GRIDS = Path(str(files("deployments"))) / "grids"
 BASE_MODELS = Path(str(files("tasks.models"))) / "base_models.toml"
@@ -37,17 +46,11 @@ def grid_path(name: str) -> Path:
     """A grid by its short name (`demo`) or the path of a TOML file."""
     path = Path(name) if name.endswith(".toml") or "/" in name else GRIDS / f"{name}.toml"
     if not ask(Path.is_file, path):
-        problem = f"There is no grid {shortened(name)!r}"
-        if name and ask(Path.is_dir, Path(name)):
-            inside = sorted(Path(name).glob("*.toml"))
-            hint = f"; name the file inside it, e.g. {inside[0]}" if inside else ""
-            problem = f"{name!r} is a folder where a grid is expected{hint}"
-
         built_in = ", ".join(sorted(path.stem for path in GRIDS.glob("*.toml")))
         raise BadInput(
-            f"{problem}; the built-in grids are {built_in}, or give the path of a .toml file."
+            f"There is no grid {shortened(name)!r}; the built-in grids are {built_in}, or give the "
+            "path of a .toml file."
         )
-
     return path
 
 
@@ -123,14 +126,23 @@ def _override(raw: RawTable, item: str) -> None:
             f"--set {item!r} is not of the form key=value, e.g. --set training.num_layers=8."
         )
 
-    value = _toml_value(text)
-    *parents, last = names
-    tables = [raw]
-    for parent in parents:
-        tables = [
-            child for table in tables for child in _tables(table.setdefault(parent, {}), item)
-        ]
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        parsed = {}
+    # Words need no quotes. More keys come from a text of several lines, which is no single value.
+    value = parsed["value"] if len(parsed) == 1 else text
 
+    *parents, last = names
+    tables: list[Any] = [raw]
+    for parent in parents:
+        children = [table.setdefault(parent, {}) for table in tables]
+        # An array of tables stands for each of them.
+        tables = [
+            table for child in children for table in (child if isinstance(child, list) else [child])
+        ]
+        if not all(isinstance(table, dict) for table in tables):
+            raise BadInput(f"--set {item!r} goes below a key that holds a plain value.")
     for table in tables:
         table[last] = value
 
@@ -157,24 +169,6 @@ def _leave_out_what_overrides_replace(raw: RawTable, overrides: list[str]) -> No
             raw["evaluation_set"] = [entry for entry in sets if entry != familiar]
 
 
-def _toml_value(text: str) -> object:
-    """The value of a TOML expression; any other text is a string, so that words need no quotes."""
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    # More keys come from a text of several lines, which is no single value.
-    return parsed["value"] if len(parsed) == 1 else text
-
-
-def _tables(value: Any, item: str) -> list[RawTable]:
-    """A table, or each table of an array of tables."""
-    tables = value if isinstance(value, list) else [value]
-    if not all(isinstance(table, dict) for table in tables):
-        raise BadInput(f"--set {item!r} goes below a key that holds a plain value.")
-    return tables
-
-
 def _inherit_safety(raw: RawTable, path: Path, overrides: list[str]) -> None:
     """Give each safety recipe the grid's `[safety]` cost matrix and class weights where it has
     none.
@@ -199,20 +193,29 @@ def _validate(model: type[T], raw: RawTable, path: Path, overrides: list[str]) -
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise BadInput(sentence(error, model, path, overrides)) from error
+        raise BadInput(sentence(error, path, overrides)) from error
 
 
-# Parts of pydantic's locations that name a branch of a union or a
-# dict's key, not a key of the file.
+# Parts of pydantic's locations that name a branch of a union or a dict's key, not a key of the file.
 _BRANCHES = {
     *("hub", "package", "folder", "random"),
     *("constrained-int", "literal['all']", "[key]"),
     *("settings", "range", "choices", "int", "float", "bool", "tuple[str, ...]"),
+    *("function-after[_each_once(), tuple[str, ...]]",),
 }
 LONGEST_SHOWN = 100  # characters
 _WORDS = (
     ("tuple should have at least 1 item after validation, not 0", "needs at least one entry"),
-    (r"input should be a valid tuple", "input should be a list"),
+    ("tuple should have at (least|most) 2 items.*", "needs two entries"),
+    (
+        "dictionary should have at least 3 items.*",
+        f"there is an entry missing; it needs one for each of {', '.join(LABELS)}",
+    ),
+    (
+        "dictionary should have at least 4 items.*",
+        f"there is a share missing; it needs one for each of {', '.join(get_args(SetName))}",
+    ),
+    (r"input should be a valid tuple", "input should be a list, e.g. [1, 2]"),
     (r"input should be a valid dictionary.*", "input should be a table"),
     (r", unable to parse string as an? \w+", ""),
     (r", unable to interpret input", ""),
@@ -225,14 +228,11 @@ _WORDS = (
 )
 
 
-def sentence(
-    error: ValidationError, model: type[BaseModel], path: Path, overrides: list[str]
-) -> str:
+def sentence(error: ValidationError, path: Path, overrides: list[str]) -> str:
     """The most telling of pydantic's complaints about a grid as one sentence for its author."""
     complaints = error.errors(include_url=False)
-    # A misspelt key gives two complaints, that it is unknown and that the right one is missing: the
-    # first helps more.
-    unknown_keys = [complaint for complaint in complaints if complaint["type"] == "extra_forbidden"]
+    # A misspelt key can give two complaints, of which that it is unknown helps more.
+    unknown_keys = [complaint for complaint in complaints if complaint["type"] == "unknown_key"]
     first = (unknown_keys or complaints)[0]
     loc = [part for part in first["loc"] if part not in _BRANCHES]
     # A union gives a complaint for each of its branches.
@@ -241,15 +241,13 @@ def sentence(
         for complaint in complaints
         if [part for part in complaint["loc"] if part not in _BRANCHES] == loc
     )
+    if unknown_keys:
+        loc.append(first["ctx"]["key"])
     key = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
-    unknown = first["type"] == "extra_forbidden"
-    place = where(path, loc, overrides, message, above=unknown)
+    place = where(path, loc, overrides, message, above=bool(unknown_keys))
 
-    if unknown:
-        allowed_keys = _allowed_keys(model, first["loc"])
-        near = difflib.get_close_matches(str(loc[-1]), allowed_keys, n=1, cutoff=0.6)
-        suggestion = f"did you mean {near[0]!r}? Allowed are" if near else "allowed are"
-        return f"{place}: unknown key {key!r}; {suggestion} {', '.join(allowed_keys)}."
+    if unknown_keys:
+        return f"{place}: unknown key {key!r}; {first['ctx']['suggestion']}."
     if first["type"] == "missing":
         table = key.rpartition(".")[0]
         return f"{place}: {table or 'the grid'} has no {loc[-1]!r}; add it."
@@ -257,10 +255,8 @@ def sentence(
         return f"{place}: {message}."
     if isinstance(first["input"], (dict, list, tuple)) and first["input"]:
         return f"{place}: {key}: {message}."
-    return (
-        f"{place}: {key} = {json.dumps(first['input'], default=str)[:60]} is not allowed: "
-        f"{message}."
-    )
+    shown_value = json.dumps(first["input"], default=str)[:60]
+    return f"{place}: {key} = {shown_value} is not allowed: {message}."
 
 
 def reason(error: ValidationError) -> str:
@@ -274,43 +270,6 @@ def _message(text: str) -> str:
     for pattern, words in _WORDS:
         text = re.sub(pattern, words, text)
     return text
-
-
-def _allowed_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Names of the keys that the table at `loc` may hold."""
-    schema = model.model_json_schema(by_alias=True)
-    node: dict[str, Any] = schema
-    for part in loc[:-1]:
-        branches = node.get("discriminator", {}).get("mapping", {})
-        node = {"$ref": branches[part]} if part in branches else _child_of(node, part)
-        node = _resolved(node, schema["$defs"])
-
-    # `[safety]` is read apart: its values go into the safety recipes.
-    shared = {"safety"} if model is Grid and len(loc) == 1 else set()
-    return sorted({*node.get("properties", {}), *shared})
-
-
-def _child_of(node: dict[str, Any], part: int | str) -> dict[str, Any]:
-    """The schema of what stands in a list or under a key; a branch of a union is the union itself."""
-    if isinstance(part, int):
-        return dict(node.get("items", node))
-    if part in _BRANCHES and part not in node.get("properties", {}):
-        return node
-    child = node.get("properties", {}).get(part) or node.get("additionalProperties")
-    return child if isinstance(child, dict) else {}
-
-
-def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema that a reference names, or the table among the alternatives."""
-    while True:
-        branches = node.get("anyOf") or node.get("oneOf") or []
-        table = next((branch for branch in branches if "$ref" in branch), None)
-        if "$ref" in node:
-            node = definitions[node["$ref"].rsplit("/", 1)[1]]
-        elif table is not None and "discriminator" not in node:
-            node = table
-        else:
-            return node
 
 
 def where(
@@ -327,7 +286,7 @@ def where(
         if names[: len(key)] == key or (above and key[: len(names)] == names):
             return f"--set {shortened(item)}"
 
-    line = _line_of_duplicate(path, message) or _line_of(path, loc or [*names])
+    line = _line_of(path, loc or [*names])
     return f"{path}, line {line}" if line else str(path)
 
 
@@ -344,7 +303,6 @@ def _line_of(path: Path, loc: list[int | str]) -> int | None:
     for table, index in zip(loc, [*loc[1:], 0], strict=False):
         if isinstance(table, int):
             continue
-
         tables.append(table)
         header = rf"\s*\[\[?\s*{re.escape('.'.join(tables))}\s*\]"
         headers = [i for i, text in enumerate(lines) if i >= start and re.match(header, text)]
@@ -359,17 +317,3 @@ def _line_of(path: Path, loc: list[int | str]) -> int | None:
                 break
 
     return start + 1 if start else None
-
-
-def _line_of_duplicate(path: Path, message: str) -> int | None:
-    """Line on which a name stands for the second time."""
-    match = re.match(r"(\w+): duplicate name ([^;,]+)", message)
-    if match is None:
-        return None
-
-    key, name = match.groups()
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    pattern = rf'\s*(name\s*=\s*"{re.escape(name)}"|{key}\s*=)'
-    matches = [number for number, text in enumerate(lines, 1) if re.match(pattern, text)]
-
-    return matches[-1] if matches else None

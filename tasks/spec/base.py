@@ -5,10 +5,12 @@ judge with, and further sets to score.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +22,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 Label = Literal["ED", "GP", "HOME"]
 LABELS: tuple[Label, ...] = ("ED", "GP", "HOME")
@@ -35,13 +38,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-def every_label(value: dict[Label, Any]) -> dict[Label, Any]:
-    """The value, which has an entry for each label. Raises ValueError if one is missing."""
-    if missing := [label for label in LABELS if label not in value]:
-        raise ValueError(
-            f"there is no entry for {missing[0]}; it needs one for each of {', '.join(LABELS)}"
-        )
-    return value
+EveryLabel = Field(min_length=len(LABELS))
+"""Of a dictionary with labels as keys: none may be missing."""
 
 
 class _OmittedAtDefault:
@@ -62,6 +60,23 @@ class Strict(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    read_apart: ClassVar[tuple[str, ...]] = ()  # keys that stand beside these and are read before
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_known(cls, values: Any) -> Any:
+        """Refuses an unknown key, and says which ones there are."""
+        fields = cls.model_fields.items()
+        known = sorted([*(field.alias or name for name, field in fields), *cls.read_apart])
+        for key in values if isinstance(values, dict) else ():
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
+                suggestion = f"did you mean {near[0]!r}? Allowed are " if near else "allowed are "
+                context = {"key": key, "suggestion": suggestion + ", ".join(known)}
+                raise PydanticCustomError(
+                    "unknown_key", "unknown key '{key}'; {suggestion}", context
+                )
+        return values
 
     @model_serializer(mode="wrap")
     def _without_new_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -74,11 +89,21 @@ class Strict(BaseModel):
         return values
 
 
-def add_up_to_one(value: dict[Any, float]) -> dict[Any, float]:
-    """The value, whose shares add up to 1. Raises ValueError if they do not."""
-    if abs(sum(value.values()) - 1) > 1e-6:
-        raise ValueError(f"shares must add up to 1, not {sum(value.values()):g}")
-    return value
+def _add_up_to_one(shares: dict[Any, float]) -> dict[Any, float]:
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise ValueError(f"shares must add up to 1, not {sum(shares.values()):g}")
+    return shares
+
+
+def _each_once(values: Any) -> Any:
+    counts = Counter(str(getattr(value, "name", value)) for value in values or ())
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise ValueError(f"duplicate name {repeated[0]}; each may appear once")
+    return values
+
+
+EachOnce = AfterValidator(_each_once)
+"""Of a tuple of names, or of tables with names: none may appear twice."""
 
 
 def canonical_json(value: Any) -> str:
@@ -250,28 +275,9 @@ class EvaluationSet(Columns):
         return self
 
 
-Shares = Annotated[
-    dict[Label, Annotated[float, Field(gt=0, lt=1)]],
-    AfterValidator(every_label),
-    AfterValidator(add_up_to_one),
-]
+Shares = Annotated[dict[Label, Fraction], EveryLabel, AfterValidator(_add_up_to_one)]
+SetShares = Annotated[dict[SetName, Fraction], Field(min_length=4), AfterValidator(_add_up_to_one)]
 SetSize = Annotated[int, Field(ge=100, le=100_000)]
-
-
-def _every_set(value: dict[SetName, float]) -> dict[SetName, float]:
-    names: tuple[SetName, ...] = get_args(SetName)
-    if missing := [name for name in names if name not in value]:
-        raise ValueError(
-            f"there is no share for {missing[0]}; it needs one for each of the four sets"
-        )
-    return value
-
-
-SetShares = Annotated[
-    dict[SetName, Annotated[float, Field(gt=0, lt=1)]],
-    AfterValidator(_every_set),
-    AfterValidator(add_up_to_one),
-]
 
 
 # Settings of `[data]` that describe the embedded cases.
@@ -341,8 +347,8 @@ class Data(Columns):
         keys = [key for key in EMBEDDED_ONLY if getattr(self, key)]
         if keys and self.source != "embedded":
             raise ValueError(
-                f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} for source = 'embedded' "
-                "only, whose cases the generator writes; other cases are used as they are"
+                f"{', '.join(keys)}: for source = 'embedded' only, whose cases the generator writes; "
+                "other cases are used as they are"
             )
         if self.further_share and self.seed != HOLDOUT_SEED:
             raise ValueError(

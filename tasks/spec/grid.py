@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -18,6 +16,7 @@ from tasks.spec.base import (
     SCORING_VERSION,
     BaseModelSpec,
     Data,
+    EachOnce,
     EvaluationSet,
     Name,
     Seed,
@@ -28,7 +27,6 @@ from tasks.spec.recipe import OVERRIDES, CostMatrix, PromptChoice, Recipe, Searc
 
 # A plan of so many takes half a minute; a study of the whole paper has 60.
 MOST_EXPERIMENTS = 10_000
-MOST_SHOWN = 5  # names in an error
 
 
 class Scoring(Strict):
@@ -56,7 +54,7 @@ class Scoring(Strict):
     fidelity_cases: int = Field(
         default=100, ge=3, description="number of test cases to compare with unquantised weights"
     )
-    move_adapters: bool | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+    move_adapters: bool | Annotated[tuple[str, ...], Field(min_length=1), EachOnce] = Field(
         default=False,
         description="also score each adapter on the other bit width (`true`), or on these"
         ' precisions, e.g. `["8bit", "mxfp4"]`: nothing is trained',
@@ -78,19 +76,21 @@ class Primary(Strict):
 
     recipe: Name = Field(description="the recipe that the claim is about")
     base_model: Name = Field(description="the base model that the claim is about")
-    figures: tuple[Figure, ...] = Field(
+    figures: Annotated[tuple[Figure, ...], EachOnce] = Field(
         default=("accuracy", "ed_recall"), min_length=1, description="the figures that are claimed"
     )
     margin: float = Field(
         default=0.02, gt=0, le=0.2, description="loss that does not matter; 0.02: two points"
     )
-    seeds: tuple[Seed, ...] | None = Field(
+    seeds: Annotated[tuple[Seed, ...] | None, EachOnce] = Field(
         default=None,
         min_length=1,
         description="two seeds or more; without it those that the recipe is trained with",
     )
-    sides: tuple[str, ...] = Field(
+    sides: Annotated[tuple[str, ...], EachOnce] = Field(
         default=("4bit", "8bit"),
+        min_length=2,
+        max_length=2,
         description="a precision and the one that it is compared with, e.g."
         ' `["mxfp4", "8bit"]`: adapters trained at 8 bits, and the same ones moved to mxfp4',
     )
@@ -124,8 +124,10 @@ class TimeLimit(Strict):
 class Grid(Strict):
     """A grid file: every model x precision x recipe x seed is one experiment."""
 
+    read_apart = ("safety",)  # its values go into the safety recipes
+
     name: Name = Field(description="name of the study")
-    models: tuple[Name, ...] = Field(
+    models: Annotated[tuple[Name, ...], EachOnce] = Field(
         min_length=1, description="base models: built-in ones, or those of `[[base_model]]`"
     )
     weights: Literal["listed", "random"] = Field(
@@ -135,23 +137,23 @@ class Grid(Strict):
     allow_mirror: bool = Field(
         default=False, description="for all models: name a gated repository's open mirror"
     )
-    bits: Annotated[tuple[Literal[4, 8], ...] | None, OMITTED_AT_DEFAULT] = Field(
+    bits: Annotated[tuple[Literal[4, 8], ...] | None, EachOnce, OMITTED_AT_DEFAULT] = Field(
         default=None,
         min_length=1,
         description="bit widths to compare: `[4, 8]` is short for"
         ' `precisions = ["4bit", "8bit"]`; give exactly one of the two keys',
     )
-    precisions: Annotated[tuple[str, ...] | None, OMITTED_AT_DEFAULT] = Field(
+    precisions: Annotated[tuple[str, ...] | None, EachOnce, OMITTED_AT_DEFAULT] = Field(
         default=None,
         min_length=1,
         description="precisions to compare, by name: "
         + ", ".join(f"`{name}`" for name in precisions.BUILT_IN)
         + ", or those of `[[precision]]`",
     )
-    seeds: tuple[Seed, ...] = Field(
+    seeds: Annotated[tuple[Seed, ...], EachOnce] = Field(
         default=(42,), min_length=1, description="seeds; each repeats every experiment"
     )
-    recipes: tuple[Recipe, ...] = Field(
+    recipes: Annotated[tuple[Recipe, ...], EachOnce] = Field(
         min_length=1, alias="recipe", description="LoRA configurations"
     )
     training: Training = Field(default=Training(), description="settings of all trainings")
@@ -163,17 +165,17 @@ class Grid(Strict):
     time_limit: Annotated[TimeLimit, OMITTED_AT_DEFAULT] = Field(
         default=TimeLimit(), description="when a step counts as hanging; decides no experiment"
     )
-    base_models: tuple[BaseModelSpec, ...] = Field(
+    base_models: Annotated[tuple[BaseModelSpec, ...], EachOnce] = Field(
         default=(),
         alias="base_model",
         description="further base models; a built-in name is replaced",
     )
-    further_precisions: Annotated[tuple[Precision, ...], OMITTED_AT_DEFAULT] = Field(
+    further_precisions: Annotated[tuple[Precision, ...], EachOnce, OMITTED_AT_DEFAULT] = Field(
         default=(),
         alias="precision",
         description="further precisions; a built-in name is refused",
     )
-    evaluation_sets: tuple[EvaluationSet, ...] = Field(
+    evaluation_sets: Annotated[tuple[EvaluationSet, ...], EachOnce] = Field(
         default=(), alias="evaluation_set", description="further sets to score"
     )
     search: Search | None = Field(
@@ -198,37 +200,6 @@ class Grid(Strict):
         return prompts
 
     @model_validator(mode="after")
-    def _names_are_unique(self) -> Grid:
-        moves = self.scoring.move_adapters
-        names: dict[str, list[str | int]] = {
-            "models": [*self.models],
-            "bits": [*(self.bits or ())],
-            "precisions": [*(self.precisions or ())],
-            "seeds": [*self.seeds],
-            "recipe": [recipe.name for recipe in self.recipes],
-            **{f"recipe {recipe.name}: seeds": [*(recipe.seeds or ())] for recipe in self.recipes},
-            "base_model": [model.name for model in self.base_models],
-            "precision": [*precisions.BUILT_IN, *(one.name for one in self.further_precisions)],
-            "evaluation_set": [entry.name for entry in self.evaluation_sets],
-            "scoring.move_adapters": [*moves] if isinstance(moves, tuple) else [],
-        }
-        if self.primary is not None:
-            names |= {
-                "primary.figures": [*self.primary.figures],
-                "primary.seeds": [*(self.primary.seeds or ())],
-                "primary.sides": [*self.primary.sides],
-            }
-
-        for key, values in names.items():
-            counts = Counter(values)
-            repeated = sorted(str(value) for value, count in counts.items() if count > 1)
-            if repeated:
-                names_twice = ", ".join(repeated[:MOST_SHOWN])
-                raise ValueError(f"{key}: duplicate name {names_twice}; each may appear once")
-
-        return self
-
-    @model_validator(mode="after")
     def _familiar_problems_are_learned(self) -> Grid:
         is_asked = any(entry.is_familiar for entry in self.evaluation_sets)
         if is_asked and self.data.source != "embedded":
@@ -241,13 +212,14 @@ class Grid(Strict):
     @model_validator(mode="after")
     def _precisions_are_known(self) -> Grid:
         if (self.bits is None) == (self.precisions is None):
-            given_keys = (
-                "both of bits and precisions" if self.bits else "neither bits nor precisions"
-            )
             raise ValueError(
-                f"precisions: the grid has {given_keys}; give exactly one of them, e.g. "
+                "precisions: give exactly one of bits and precisions, e.g. "
                 'precisions = ["bf16", "8bit", "4bit"]'
             )
+        if taken := [
+            one.name for one in self.further_precisions if one.name in precisions.BUILT_IN
+        ]:
+            raise ValueError(f"precision: the name {taken[0]} is built in; choose another")
 
         self._named("precisions", self.precisions or ())
         moves = self.scoring.move_adapters
@@ -306,52 +278,34 @@ class Grid(Strict):
 
         trained_seeds = self.seeds_of(recipes[primary.recipe])
         seeds = primary.seeds or trained_seeds
-        if untrained := sorted(set(seeds) - set(trained_seeds)):
+        if len(seeds) < 2 or not {*seeds} <= {*trained_seeds}:
             raise ValueError(
-                f"primary.seeds: {primary.recipe} is not trained with seed {untrained[0]}; name "
-                f"two or more of {', '.join(map(str, trained_seeds))}, or train it with more seeds"
-            )
-        if len(seeds) < 2:
-            raise ValueError(
-                f"primary.seeds: there is only seed {seeds[0]}, and a primary claim needs two or "
-                "more: one training at each precision cannot tell a difference from chance in "
-                f"training; train {primary.recipe} with more seeds, or leave out [primary]"
+                f"primary.seeds: a primary claim needs two or more seeds that {primary.recipe} is "
+                f"trained with ({', '.join(map(str, trained_seeds))}), since one training at each "
+                "precision cannot tell a difference from chance in training; train it with more "
+                "seeds, or leave out [primary]"
             )
 
         trained = [precision.name for precision in self.compared]
         moved = [precision.name for precision in self.moved_to or ()]
-        sides = [*dict.fromkeys([*trained, *moved])]
-        if (
-            len(primary.sides) != 2
-            or primary.sides[0] not in sides
-            or primary.sides[1] not in trained
-        ):
+        if primary.sides[0] not in (*trained, *moved) or primary.sides[1] not in trained:
             raise ValueError(
-                f"primary.sides: {[*primary.sides]} cannot be compared; name two "
-                f"precisions: one of {', '.join(sides)}, and then one that the grid trains at "
-                f"({', '.join(trained)}), or add what is missing to precisions or "
-                "scoring.move_adapters"
+                f"primary.sides: {[*primary.sides]} cannot be compared; name a precision of the "
+                f"grid or of scoring.move_adapters, and another that the grid trains at "
+                f"({', '.join(trained)})"
             )
 
         return self
 
     @model_validator(mode="after")
     def _is_no_more_than_can_be_run(self) -> Grid:
-        sizes = {
-            "models": len(self.models),
-            "bits" if self.bits else "precisions": len(self.bits or self.precisions or ()),
-            "recipe": len(self.recipes),
-            "seeds": max(len(self.seeds_of(recipe)) for recipe in self.recipes),
-        }
-        count = math.prod(sizes.values())
+        runs = sum(len(self.seeds_of(recipe)) for recipe in self.recipes)
+        count = len(self.models) * len(self.compared) * runs
         if count > MOST_EXPERIMENTS:
-            largest = max(sizes, key=sizes.__getitem__)
-            product = " x ".join(f"{size:,} {name}" for name, size in sizes.items())
             raise ValueError(
-                f"{largest}: {product} make {count:,} experiments, and a grid may have at most "
-                f"{MOST_EXPERIMENTS:,}; divide it into several grids"
+                f"models: with all precisions, recipes and seeds the grid makes {count:,} "
+                f"experiments, and may have {MOST_EXPERIMENTS:,}; divide it into several grids"
             )
-
         return self
 
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Discriminator,
     Field,
     FiniteFloat,
@@ -22,12 +21,13 @@ from pydantic import (
 from tasks.spec.base import (
     LABELS,
     OMITTED_AT_DEFAULT,
+    EachOnce,
+    EveryLabel,
     Fraction,
     Label,
     Name,
     Seed,
     Strict,
-    every_label,
 )
 
 Decay = Literal["none", "linear", "cosine"]
@@ -50,15 +50,13 @@ def _right_is_cheapest(value: dict[Label, dict[Label, float]]) -> dict[Label, di
     return value
 
 
-RowCosts = Annotated[
-    dict[Label, Annotated[float, Field(ge=0, le=1e6)]], AfterValidator(every_label)
-]
+Cost = Annotated[float, Field(ge=0, le=1e6)]
 CostMatrix = Annotated[
-    dict[Label, RowCosts], AfterValidator(every_label), AfterValidator(_right_is_cheapest)
+    dict[Label, Annotated[dict[Label, Cost], EveryLabel]],
+    EveryLabel,
+    AfterValidator(_right_is_cheapest),
 ]
-ClassWeights = Annotated[
-    dict[Label, Annotated[float, Field(gt=0, le=1e6)]], AfterValidator(every_label)
-]
+ClassWeights = Annotated[dict[Label, Annotated[float, Field(gt=0, le=1e6)]], EveryLabel]
 
 
 class Safety(Strict):
@@ -94,7 +92,7 @@ def _can_be_told_apart(answers: dict[Label, str]) -> dict[Label, str] | None:
 
 Answers = Annotated[
     dict[Label, Annotated[str, Field(max_length=40), AfterValidator(_is_answer)]],
-    AfterValidator(every_label),
+    EveryLabel,
     AfterValidator(_can_be_told_apart),
 ]
 
@@ -267,8 +265,8 @@ class Recipe(Strict):
     prompt: Annotated[PromptChoice | None, OMITTED_AT_DEFAULT] = Field(
         default=None, description="as `[prompt]`, for this recipe alone"
     )
-    seeds: Annotated[tuple[Seed, ...] | None, Field(min_length=1), OMITTED_AT_DEFAULT] = Field(
-        default=None, description="as the grid's `seeds`, for this recipe alone"
+    seeds: Annotated[tuple[Seed, ...] | None, Field(min_length=1), EachOnce, OMITTED_AT_DEFAULT] = (
+        Field(default=None, description="as the grid's `seeds`, for this recipe alone")
     )
 
     @model_validator(mode="after")
@@ -306,23 +304,14 @@ class Range(Strict):
     def _has_values(self) -> Range:
         if self.low >= self.high:
             raise ValueError(
-                f"low = {self.low:g} is not below high = {self.high:g}; exchange them, or give a "
-                f"list of values, e.g. [{self.low:g}]"
+                f"low = {self.low:g} is not below high = {self.high:g}; exchange them, or give a list"
             )
         if self.log and self.low <= 0:
             raise ValueError(f"log = true needs low above 0, and low is {self.low:g}")
         return self
 
 
-def _is_list(value: Any) -> Any:
-    if not isinstance(value, list | tuple):
-        raise ValueError(
-            "give a list of values, e.g. [1, 2], or a range, e.g. { low = 1, high = 8 }"
-        )
-    return value
-
-
-Choices = Annotated[tuple[Any, ...], Field(min_length=1), BeforeValidator(_is_list)]
+Choices = Annotated[tuple[Any, ...], Field(min_length=1)]
 Searched = Annotated[
     Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
     # Without it a mistake in a range would also be reported as a mistake in a list.

@@ -76,7 +76,7 @@ FILES = {
     "latin-1": ("a.csv", "text,label\nfièvre,ED\n".encode("latin-1"), ", line 2: is not UTF-8 at byte 3; save"),
     "cut character": ("a.jsonl", line().encode() + b"\xe2\x82", ", line 2: is not UTF-8 .*; save"),
     "header only": ("a.csv", b"text,label\n", "holds no cases; it needs"),
-    "extra field": ("a.csv", b"text,label\nsore, red knee,ED\n", ", line 2: has another number of fields .3. .* .2.; .* put quotes"),
+    "extra field": ("a.csv", b"text,label\na, b,ED\n", ", line 2: has another number of fields .3. .* .2.; .* put quotes"),
     "missing field": ("a.csv", b"text,label\na\n", ", line 2: has another number of fields .1. .* .2.; write"),
     "column twice": ("a.csv", b"text, text\na,ED\n", ", line 1: gives one name to two of its 2 columns; give"),
     "open quote": ("a.csv", b'text,label\n"a,ED\nb,GP\n', ", line 2: is not valid CSV .*; check"),

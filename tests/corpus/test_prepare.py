@@ -165,7 +165,7 @@ def test_shares_of_the_sets_are_a_setting_and_embedded_cases_do_not_use_it(tmp_p
 
     assert ingredients_of(locate(Data(set_shares=shares))) == ingredients_of(locate(Data()))
     for wrong, sentence in (
-        ({"train": 0.8, "valid": 0.1, "test": 0.1}, "there is no share for calibration"),
+        ({"train": 0.8, "valid": 0.1, "test": 0.1}, "at least 4 items"),
         (shares | {"test": 0.2}, "shares must add up to 1, not 1.1"),
         (shares | {"train": 1.0, "test": -0.18}, "less than 1"),
     ):

@@ -123,8 +123,8 @@ def test_the_card_counts_further_and_contrast_cases_and_every_label_is_derived_a
         ({"contrast_share": -0.1}, "contrast_share"),
         ({"contrast_share": 0.6}, "contrast_share"),
         ({"further_share": 0.5, "seed": 43}, "further_share needs data.seed = 42"),
-        ({"further_share": 0.2, "source": "a.csv"}, "further_share is for source = 'embedded' only"),
-        ({"contrast_share": 0.2, "source": "a.csv"}, "contrast_share is for source = 'embedded' only"),
+        ({"further_share": 0.2, "source": "a.csv"}, "further_share: for source = 'embedded' only"),
+        ({"contrast_share": 0.2, "source": "a.csv"}, "contrast_share: for source = 'embedded' only"),
     ],
 )
 def test_shares_out_of_range_or_of_other_cases_are_refused(settings, sentence):
