@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
-from flows.report.figures import baseline_name, counted, in_points, percent, random_mark
+from flows.report.figures import baseline_name, counted, in_points, random_mark
 from flows.report.rows import (
     COMMON_RULES,
     THRESHOLD,
@@ -58,10 +59,7 @@ EMERGENCIES = {
     NOT_WORSE: "{side} do not miss more emergencies than {reference} by {margin}",
     WORSE: "{side} miss more emergencies than {reference}, by more than {margin}",
 }
-FIGURES = (
-    "ed_recall",
-    "accuracy",
-)  # of which the answer speaks without a claim, the first one first
+FIGURES = ("ed_recall", "accuracy")  # of which the answer speaks without a claim
 MOST_OTHERS = 2  # recipes that the answer names beside the one that it is about
 AGAINST_BASELINE = ("macro_f1", "over_triage")
 SIDES = ("4bit", "8bit")
@@ -93,7 +91,7 @@ class Answer:
 
 def answer(study: Study) -> Answer:
     """The answer that a study gives on its test set."""
-    found = [
+    recipes = [
         by_metric(rows)
         for rows in grouped(study.recipes, lambda row: row.seed_group).values()
         if not rows[0].random_weights
@@ -104,14 +102,13 @@ def answer(study: Study) -> Answer:
         given = _of_claim(study.claim, study)
     elif not study.pairs:
         given = Answer(NO_PAIR)
-    elif not found:
+    elif not recipes:
         given = Answer(NO_MODELS)
     else:
-        given = _of_recipes(found, study)
+        given = _of_recipes(recipes, study)
 
-    rest = [*_bytes(study.pairs), *_resources(study.pairs)]
-    details = [*given.details, *([" ".join(rest)] if rest else [])]
-    return Answer(" ".join([given.sentence, *_gates(study.board)]), details, given.primary)
+    sentence = f"{given.sentence} {_gates(study.board)}".strip()
+    return Answer(sentence, [*given.details, *_resources(study.pairs)], given.primary)
 
 
 def by_metric(rows: Collection[Row]) -> Figures:
@@ -122,60 +119,50 @@ def by_metric(rows: Collection[Row]) -> Figures:
 # --- Without a claim --------------------------------------------------------------------------------
 
 
-def _of_recipes(found: list[Figures], study: Study) -> Answer:
+def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
     """The recipe of most seeds that learned something; of the others the table of recipes speaks."""
-    found.sort(key=lambda figures: -figures["accuracy"].seeds)
-    learned = [figures for figures in found if figures["accuracy"].qualifies]
-    baseline = study.baseline
+    recipes.sort(key=lambda figures: -figures["accuracy"].seeds)
+    learned = [figures for figures in recipes if figures["accuracy"].qualifies]
     why = "a model gains less than half of what the linear baseline gains over a constant answer"
-    if baseline is None:
+    if study.baseline is None:
         why = "no linear baseline says how much there is to learn"
+    details = [_about_intervals([figures["accuracy"] for figures in recipes])]
+    if others := len(recipes) - len(learned):
+        details.insert(0, f"{counted(others, 'recipe')} without a verdict, since {why}.")
 
-    lines = []
-    beside_baseline = ""
-    if baseline is not None and learned:
-        against = [_against(baseline, figures["accuracy"], study.pairs) for figures in learned]
-        beside_baseline = against[0][0]
-        lines = [figures for _, figures in against]
-    if others := len(found) - len(learned):
-        lines.append(f"{counted(others, 'recipe')} without a verdict, since {why}.")
-    lines.append(_about_intervals([figures["accuracy"] for figures in found]))
-
-    figures = (learned or found)[0]
-    row = figures[FIGURES[0]]
-    primary = primary_of(row, study)
-    if learned:
-        about = _recipe(figures)
-        if row.seeds == 1:
-            about += ", so that chance in training is left out"
-        second = figures[FIGURES[1]]
-        also = f"{NAMES[second.metric]} {_points(second)}: {verdict_in_words(second)}"
-        sentences = [_sentence(row, about, also=also), beside_baseline, _of_others(learned[1:])]
-        return Answer(" ".join(filter(None, sentences)), lines, primary)
-
-    row = max(
-        (figures[metric] for figures in found for metric in FIGURES),
-        key=lambda row: abs(row.difference or 0),
-    )
-    sentence = (
-        f"Nothing can be said about 4 bits against 8 bits, since {why} in every pair; the largest "
-        f"difference is {_points(row, ' points')} in {NAMES[row.metric]} ({row.base_model} {row.recipe})."
-    )
-    return Answer(sentence, lines, primary)
-
-
-def _of_others(learned: list[Figures]) -> str:
-    """The verdicts of further recipes whose models learned something, the first MOST_OTHERS of them."""
+    figures = (learned or recipes)[0]
+    recall, accuracy = (figures[metric] for metric in FIGURES)
+    primary = primary_of(recall, study)
     if not learned:
-        return ""
-    rows = [figures[FIGURES[0]] for figures in learned]
-    named = [
-        f"{row.base_model} {row.recipe} {_points(row)}: {verdict_in_words(row)}"
-        for row in rows[:MOST_OTHERS]
-    ]
-    if unnamed := len(rows) - len(named):
-        named.append(f"{unnamed} more with --pairs")
-    return f"ED recall of other recipes that learn: {'; '.join(named)}."
+        row = max(
+            (of_recipe[metric] for of_recipe in recipes for metric in FIGURES),
+            key=lambda row: abs(row.difference or 0),
+        )
+        sentence = (
+            f"Nothing can be said about 4 bits against 8 bits, since {why} in every pair; the "
+            f"largest difference is {_points(row, ' points')} in {NAMES[row.metric]} "
+            f"({row.base_model} {row.recipe})."
+        )
+        return Answer(sentence, details, primary)
+
+    about = f"{recall.base_model} {recall.recipe}, {counted(recall.seeds, 'seed')}"
+    if recall.seeds == 1:
+        about += ", so that chance in training is left out"
+    also = f"{NAMES['accuracy']} {_points(accuracy)}: {verdict_in_words(accuracy)}"
+    sentences = [_sentence(recall, about, also=also)]
+    if study.baseline is not None:
+        beside_baseline, detail = _against(study.baseline, accuracy, study.pairs)
+        sentences.append(beside_baseline)
+        details.insert(0, detail)
+    if rows := [of_other["ed_recall"] for of_other in learned[1:]]:
+        named = [
+            f"{row.base_model} {row.recipe} {_points(row)}: {verdict_in_words(row)}"
+            for row in rows[:MOST_OTHERS]
+        ]
+        if unnamed := len(rows) - len(named):
+            named.append(f"{unnamed} more with --pairs")
+        sentences.append(f"ED recall of other recipes that learn: {'; '.join(named)}.")
+    return Answer(" ".join(sentences), details, primary)
 
 
 def primary_of(row: Row, study: Study) -> Primary:
@@ -195,19 +182,12 @@ def _seed_differences(
 ) -> dict[int, float]:
     """By seed the difference of two evaluations in a metric, by the rule that all share."""
     values = {row.evaluation_id: getattr(row, metric) for row in study.models}
-    differences = {
-        seed: (values.get(first), values.get(second)) for seed, (first, second) in pairs.items()
-    }
-    return {
-        seed: first - second
-        for seed, (first, second) in sorted(differences.items())
-        if is_number(first) and is_number(second)
-    }
-
-
-def _recipe(figures: Figures) -> str:
-    row = figures["accuracy"]
-    return f"{row.base_model} {row.recipe}, {counted(row.seeds, 'seed')}"
+    differences = {}
+    for seed, evaluations in sorted(pairs.items()):
+        first, second = map(values.get, evaluations)
+        if is_number(first) and is_number(second):
+            differences[seed] = first - second
+    return differences
 
 
 def _points(row: Row, unit: str = "") -> str:
@@ -227,24 +207,21 @@ def _sentence(row: Row, about: str, sides: Sequence[str] = SIDES, also: str = ""
         )
 
     verdict, _, needs = in_words(row).partition(": ")
+    figure = _points(row, " points")
     if row.metric == "ed_recall":
-        words = EMERGENCIES[row.verdict].format(
-            side=side, reference=reference, margin=f"{100 * row.margin:g} points"
-        )
-        figure = f"ED recall at each model's threshold {_points(row, ' points')}"
+        margin = f"{100 * row.margin:g} points"
+        words = EMERGENCIES[row.verdict].format(side=side, reference=reference, margin=margin)
+        figure = f"ED recall at each model's threshold {figure}"
     elif row.verdict == CANNOT_CONCLUDE:
         words = f"Cannot tell whether {side} are as good as {reference} in {name}"
-        figure = _points(row, " points")
     else:
         than = "of" if row.verdict == WITHIN else "than"
         words = f"{side} are {verdict} {than} {reference} in {name}"
-        figure = _points(row, " points")
     if not is_number(row.low):
         needs = row.note
     elif "more" in needs or "second" in needs:
         needs = f"it would take {needs}"
-    parts = (f"{words}: {figure}", needs, also)
-    return f"{'; '.join(part for part in parts if part)} ({about})."
+    return f"{'; '.join(filter(None, (f'{words}: {figure}', needs, also)))} ({about})."
 
 
 def verdict_in_words(row: Row) -> str:
@@ -261,53 +238,40 @@ def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> tuple[str, s
     """How both sides of a recipe compare with the baseline, its one evaluation beside each seed: in
     words, and with figures.
     """
-    four = {
+    eight_of = {
         row.evaluation_4bit: row.evaluation_8bit
         for row in pairs
         if (row.base_model, row.recipe) == (recipe.base_model, recipe.recipe)
     }
-    groups = rows_of(f"seed_group WHERE evaluation_id IN {listed(four)}")
+    groups = rows_of(f"seed_group WHERE evaluation_id IN {listed(eight_of)}")
     own = [row.evaluation_id for row in groups if row.seed_group == recipe.seed_group]
-    both = [own, [four[id] for id in own]]
     compared = [
-        _compared([(id, baseline.evaluation_id) for id in side], AGAINST_BASELINE) for side in both
+        _compared([(id, baseline.evaluation_id) for id in side], AGAINST_BASELINE)
+        for side in (own, [eight_of[id] for id in own])
     ]
 
     words = []
     parts = []
     for metric in AGAINST_BASELINE:
         rows = [figures[metric] for figures in compared]
-        standings = [_standing(row) for row in rows]
-        of_sides = [
-            f"{bits_of(side)} {standing}" for side, standing in zip(SIDES, standings, strict=True)
-        ]
-        standing = standings[0] if len(set(standings)) == 1 else " and ".join(of_sides)
+        standings = []
+        for row in rows:
+            # By the whole interval.
+            standing = "no difference shown"
+            if is_number(row.low) and not row.low <= 0 <= row.high:
+                is_better = (row.low > 0) != (metric in LOWER_IS_BETTER)
+                standing = "better" if is_better else "worse"
+            standings.append(standing)
+        standing = standings[0]
+        if len(set(standings)) > 1:
+            of_sides = zip(map(bits_of, SIDES), standings, strict=True)
+            standing = " and ".join(f"{side} {one}" for side, one in of_sides)
         words.append(f"{standing} in {NAMES[metric].partition(' by ')[0]}")
         parts.append(f"{NAMES[metric]} {' and '.join(map(_points, rows))} ({standing})")
-    name = baseline_name(baseline)
-    of_recipe = f"{recipe.base_model} {recipe.recipe} at 4 and 8 bits minus {name}"
+    of_recipe = f"{recipe.base_model} {recipe.recipe} at 4 and 8 bits"
     return (
         f"Beside the linear model: {', '.join(words)}.",
-        f"{of_recipe}: {', '.join(parts)}. {_share(recipe, SIDES[1])}".strip(),
-    )
-
-
-def _standing(row: Row) -> str:
-    """Whether a model beats the baseline, by its whole interval."""
-    if not is_number(row.low) or row.low <= 0 <= row.high:
-        return "no difference shown"
-    return "better" if (row.low > 0) != (row.metric in LOWER_IS_BETTER) else "worse"
-
-
-def _share(row: Row, reference: str) -> str:
-    """The margin as a share of what the model gains over the linear baseline; empty without one."""
-    if not is_number(row.linear_value):
-        return ""
-    if not is_number(row.margin_share):
-        return f"In {NAMES[row.metric]} {bits_of(reference)} gain nothing over the baseline."
-    return (
-        f"The margin, {100 * row.margin:g} points, is {percent(round(row.margin_share, 2))} of what "
-        f"{bits_of(reference)} gain over the baseline in {NAMES[row.metric]}."
+        f"{of_recipe} minus {baseline_name(baseline)}: {', '.join(parts)}.",
     )
 
 
@@ -329,7 +293,7 @@ def _compared(
 
 
 def _of_claim(claim: Row, study: Study) -> Answer:
-    """A sentence for each of its figures; the margin beside what is gained over the baseline follows."""
+    """A sentence for each of its figures."""
     sides = (claim.side, claim.reference)
     about = f"{claim.base_model} {claim.recipe}"
     when = f"{claim.registered_at:%Y-%m-%d}"
@@ -346,26 +310,19 @@ def _of_claim(claim: Row, study: Study) -> Answer:
         return Answer(sentence, [fixed])
 
     compared = _compared(pairs.values(), NAMES, claim.margin)
-    lines = []
     sentences = []
     for metric in claim.figures:
         row = compared[metric]
-        row.linear_value = getattr(study.baseline, metric, None)
-        gain = (row.value_8bit or 0) - (row.linear_value or 0)
-        gain *= -1 if metric in LOWER_IS_BETTER else 1
-        row.margin_share = row.margin / gain if gain > 0 else None
         units = counted(row.groups, "group") if row.groups else counted(row.cases, "case")
         of = f"{about}, {counted(row.seeds, 'training')} a side, {units}"
         sentences.append(_sentence(row, of, sides))
-        lines.append(_share(row, claim.reference))
 
     if missing := [str(seed) for seed in claim.seeds if seed not in pairs]:
         fixed += f" Seeds {', '.join(missing)} are missing: it is not complete yet."
     first = claim.figures[0]
     seeds = _seed_differences(study, pairs, first)
-    primary = Primary(about, sides, compared[first], seeds)
-    details = [*filter(None, lines), fixed, _about_intervals(compared.values())]
-    return Answer(" ".join(sentences), details, primary)
+    details = [fixed, _about_intervals(compared.values())]
+    return Answer(" ".join(sentences), details, Primary(about, sides, compared[first], seeds))
 
 
 def _claimed_pairs(claim: Row, board: Collection[Row]) -> dict[int, tuple[str, str]]:
@@ -404,43 +361,35 @@ def _about_intervals(rows: Collection[Row]) -> str:
     return f"Points of a hundred, with 95 % intervals over {over}; left out: {left_out}."
 
 
-def _gates(board: Collection[Row]) -> list[str]:
+def _gates(board: Collection[Row]) -> str:
     """How many trained models pass; never the best of them as if it were the only one."""
     verdicts = [row.verdict for row in board if row.is_trained]
     if not verdicts:
-        return []
-
+        return ""
     passing = verdicts.count("passes_gates")
     provisional = verdicts.count("provisional")
     more = f", {provisional} provisionally" if provisional else ""
-    if len(verdicts) == 1:
-        passes = "passes" if passing else "does not pass"
-        return [f"The one trained model {passes} the safety gates{more}."]
     models = f"{passing or 'None'} of {len(verdicts)} trained models"
-    return [f"{models} pass{'' if passing > 1 else 'es'} the safety gates{more}."]
-
-
-def _bytes(pairs: Collection[Row]) -> list[str]:
-    ratios = sorted(pair.stored_bytes_4bit / pair.stored_bytes_8bit for pair in pairs)
-    if not ratios:
-        return []
-    ends = dict.fromkeys(f"x{ratio:.2f}" for ratio in (ratios[0], ratios[-1]))
-    return [f"4 bits take {' to '.join(ends)} of the bytes of 8."]
+    return f"{models} pass{'' if passing > 1 else 'es'} the safety gates{more}."
 
 
 def _resources(pairs: Collection[Row]) -> list[str]:
-    """Memory, where it could be measured."""
-    if pairs and all(pair.resources == NOT_MEASURABLE for pair in pairs):
-        return [
-            "Memory and speed of 4 against 8 bits cannot be compared on this backend, which "
-            "computes both in float32."
-        ]
-
-    ratios = [
+    """Stored bytes, and memory where it could be measured."""
+    if not pairs:
+        return []
+    stored = [pair.stored_bytes_4bit / pair.stored_bytes_8bit for pair in pairs]
+    ends = dict.fromkeys(f"x{ratio:.2f}" for ratio in (min(stored), max(stored)))
+    peaks = [
         pair.peak_memory_bytes_4bit / pair.peak_memory_bytes_8bit
         for pair in pairs
         if pair.peak_memory_bytes_4bit and pair.peak_memory_bytes_8bit
     ]
-    if not ratios:
-        return []
-    return [f"Peak memory of a training x{sum(ratios) / len(ratios):.2f} on average."]
+    memory = ""
+    if all(pair.resources == NOT_MEASURABLE for pair in pairs):
+        memory = (
+            " Memory and speed of 4 against 8 bits cannot be compared on this backend, which "
+            "computes both in float32."
+        )
+    elif peaks:
+        memory = f" Peak memory of a training x{fmean(peaks):.2f} on average."
+    return [f"4 bits take {' to '.join(ends)} of the bytes of 8.{memory}"]

@@ -7,13 +7,13 @@ the project's synthetic cases have theirs, from the data of this home.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from flows.report.figures import counted
 from flows.report.models import full_name
-from flows.report.rows import Row, Study, named_rows, rows_of
+from flows.report.rows import Row, Study, grouped, named_rows, rows_of
 from tasks.corpus.case import can_be_encoded, exact_digest
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.reading.tables import read_rows
@@ -32,6 +32,7 @@ MISSED = """(
 ANSWERS = """
     prediction
     LEFT JOIN (SELECT * EXCLUDE (p_ed, p_gp, p_home) FROM mc_dropout) USING (evaluation_id, case_id)
+    WHERE evaluation_id IN {models} AND case_id IN {cases}
 """
 
 
@@ -70,48 +71,39 @@ def shown_cases(
     Raises BadInput for a case that the study does not have, and for a file whose texts fit no case.
     """
     names = {row.evaluation_id: full_name(row) for row in study.board if row.precision is not None}
-    models = listed(names)
     flips = Counter(
         row.case_id
         for row in named_rows("flipped_cases", study.board_ids, label="ED")
         if "ED" in (row.at_8bit, row.at_4bit)
     )
-    rows = rows_of(MISSED.format(models=models))
+    rows = rows_of(MISSED.format(models=listed(names)))
     rows.sort(key=lambda row: (-flips[row.case_id], -row.missed, row.case_id))
     missed = {row.case_id: row for row in rows}
     most = max(1, MOST_ROWS // max(1, len(names)))
     ids = list(dict.fromkeys(case_ids)) or list(missed)[:most]
     left_out = 0 if case_ids else len(missed) - len(ids)
+    rows = rows_of(ANSWERS.format(models=listed(names), cases=listed(ids))) if ids else []
+    answers = grouped(rows, lambda row: row.case_id)
+    if unknown := [id for id in ids if id not in answers]:
+        query = f"SELECT case_id FROM prediction WHERE evaluation_id = {quoted(study.board_ids[0])}"
+        raise BadInput(
+            f"No model of the study {study.name} was judged on a case {unknown[0]!r}; ids are those "
+            f'of the warehouse: triage sql "{query}".'
+        )
 
-    answers: dict[str, dict[str, Row]] = {id: {} for id in ids}
-    asked = f"evaluation_id IN {models} AND case_id IN {listed(ids)}"
-    for row in rows_of(f"{ANSWERS} WHERE {asked}") if ids else ():
-        answers[row.case_id][row.evaluation_id] = row
-    for id, answered in answers.items():
-        if not answered:
-            query = (
-                f"SELECT case_id FROM prediction WHERE evaluation_id = {quoted(study.board_ids[0])}"
-            )
-            raise BadInput(
-                f"No model of the study {study.name} was judged on a case {id!r}; ids are those of "
-                f'the warehouse: triage sql "{query}".'
-            )
-
-    texts: Mapping[str, str]
-    if own_file is None:
-        texts = synthetic_texts({study.board[0].set_digest})
-    else:
+    texts = synthetic_texts({study.board[0].set_digest}) if own_file is None else {}
+    if own_file is not None:
         texts = texts_by_digest(own_file)
-        digests = {row.case_digest for rows in answers.values() for row in rows.values()}
-        if not digests & set(texts):
+        if not {row.case_digest for row in rows} & set(texts):
             raise BadInput(
                 f"No text in {own_file} is that of a case in the report; give the file from which the "
                 "test cases of this study were read."
             )
 
     cases = []
-    for id, answered in answers.items():
-        first = next(iter(answered.values()))
+    for id in ids:
+        by_model = {row.evaluation_id: row for row in answers[id]}
+        first = answers[id][0]
         summary = "no model missed it as an emergency"
         if id in missed:
             summary = f"missed by {missed[id].missed} of {missed[id].models} models"
@@ -124,9 +116,9 @@ def shown_cases(
                 "group": first.case_group,
                 "summary": summary,
                 "lines": [
-                    _line(name, answered[model])
+                    _line(name, by_model[model])
                     for model, name in names.items()
-                    if model in answered
+                    if model in by_model
                 ],
                 "text": texts.get(first.case_digest or ""),
             }

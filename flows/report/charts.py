@@ -1,9 +1,9 @@
-"""Charts as SVG, without a script: dots, points and curves with intervals; bars and matrices.
+"""Charts as SVG, without a script: dots, points and curves with intervals, and confusion matrices.
 
 A chart is drawn by the function that its `kind` names, from marks that are dicts. `x` and `y` are
 figures, `x_low` and `x_high` (`y_low`, `y_high`) the ends of an interval, None where there is none;
-`series` decides the colour, `label` the line of a dot or bar, and `kind` the shape of a point or the
-dash of a curve. An axis is a dict: its `title`, and a `domain` (with `log`), or `shares`.
+`series` decides the colour, `label` the line of a dot, and `kind` the shape of a point or the dash
+of a curve. An axis is a dict: its `title`, and a `domain` (with `log`) where the marks give none.
 
 Colours are CSS variables, so that a chart is light or dark as its page is; a file of its own has the
 light ones.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,10 +29,11 @@ Axis = dict[str, Any]
 
 WIDTH = 360  # pixels of a chart: a phone shows it as it is, a wide screen several in a row
 MOST_ENLARGED = 1.35  # in a page
-# pixels of a line of dots or bars whose label has one line, and of each line more
+# pixels of a line of dots whose label has one line, and of each line more
 ROW = 16
 FURTHER_LINE = 12
 AXIS_AND_LEGEND = 92  # pixels
+LABEL_LENGTH = 26  # characters
 MOST_SHAPES = 8  # of a curve: more would hide it
 # The palette of Okabe and Ito, with a darker blue: 4 and 8 bits differ in lightness too.
 LIGHT = {
@@ -64,6 +66,8 @@ LOOK = {
         "gridColor": GRID,
         "labelFontSize": 10.5,
         "labelLimit": 150,
+        "labelOverlap": True,
+        "tickCount": 5,
     },
     "legend": {
         "orient": "bottom",
@@ -82,47 +86,27 @@ LOOK = {
 MARKS = alt.NamedData("marks")
 SHAPED = alt.NamedData("shaped")
 TOP = alt.NamedData("top")
-INTERVAL = {"strokeWidth": 2, "opacity": 0.75, "clip": True}
+DASH = {"color": MUTED, "strokeDash": [4, 3], "strokeWidth": 1}
 
 
 def drawn(chart: Chart) -> str:
     """The SVG of a chart."""
-    draw: dict[str, Any] = {
-        "dots": dots,
-        "bars": bars,
-        "points": points,
-        "curves": curves,
-        "matrices": matrices,
-    }
+    draw: dict[str, Any] = {"dots": dots, "points": points, "curves": curves, "matrices": matrices}
     return draw[chart.kind](chart.marks, **chart.options)
 
 
-def axis_of(axis: Axis, marks: Marks = (), field: str = "x") -> dict[str, Any]:
-    """The scale and the labels of an axis; a `log` scale needs a domain above 0.
+def axis_of(axis: Axis) -> dict[str, Any]:
+    """The scale and the title of an axis; a `log` scale needs a domain above 0.
 
-    What lies beyond the `domain` is cut off, so that a curve leaves the chart where it does. An axis
-    of `shares` goes from a tenth below the smallest mark to a tenth above the largest; `also` are
-    shares beside those of the marks.
+    What lies beyond the `domain` is cut off, so that a curve leaves the chart where it does.
     """
-    domain = axis.get("domain")
-    if axis.get("shares"):
-        ends = [mark.get(field + end) for mark in marks for end in ("", "_low", "_high")]
-        shares = [share for share in (*ends, *axis.get("also", ())) if share is not None]
-        low, high = min(shares, default=0.0), max(shares, default=1.0)
-        domain = (math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high + 1e-9) / 10))
-
-    labels: Mark = {"title": axis["title"], "tickCount": 5, "labelOverlap": True}
-    scale: Mark = {"zero": domain is None}
-    if domain:
+    scale: Mark = {"zero": False}
+    if domain := axis.get("domain"):
         # "nice" would widen the domain to round values.
         scale |= {"domain": list(domain), "nice": False}
-    if domain and axis.get("log"):
-        low, high = domain
-        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        rounds = [factor * 10.0**decade for decade in decades for factor in (1, 1.5, 2, 3, 5, 7)]
-        labels["values"] = [value for value in rounds if low <= value <= high]
+    if axis.get("log"):
         scale["type"] = "log"
-    return {"scale": alt.Scale(**scale), "axis": alt.Axis(**labels)}
+    return {"scale": alt.Scale(**scale), "axis": alt.Axis(title=axis["title"])}
 
 
 def dots(marks: Marks, axis: Axis, lines: Iterable[float] = (), margin: float = 0) -> str:
@@ -130,21 +114,31 @@ def dots(marks: Marks, axis: Axis, lines: Iterable[float] = (), margin: float = 
 
     `lines`: values to compare with; `margin`: the range around 0 that is shaded.
     """
-    marks, y, height = _in_lines(marks)
+    marks = [mark | {"label": in_lines(mark["label"])} for mark in marks]
+    labels = _named(marks, "label")
     names = _named(marks)
+    further_lines = max((label.count("\n") for label in labels), default=0)
+    height = AXIS_AND_LEGEND + (ROW + FURTHER_LINE * further_lines) * len(labels)
+
+    # Vega draws a list of texts as lines.
+    split = "split(datum.label, '\\n')"
+    label_axis = alt.Axis(
+        title=None, ticks=False, domain=False, labelExpr=split, labelLineHeight=11
+    )
+    y = alt.Y("label:N", sort=labels, axis=label_axis)
     base = alt.Chart(MARKS).encode(y=y, color=colour_of(names))
+
+    # Drawn in this order: a dot lies on its interval, and both on the lines.
     layers = [line_at(value, "x") for value in lines]
     if margin:
         data = alt.Data(values=[{"from": -margin, "to": margin}])
         shade = alt.Chart(data).mark_rect(color=GRID, opacity=0.6)
         layers.insert(0, shade.encode(x="from:Q", x2="to:Q"))
-
-    # Drawn in this order: a dot lies on its interval, and both on the lines.
     layers += [
-        base.mark_rule(**INTERVAL).encode(x="x_low:Q", x2="x_high:Q"),
+        base.mark_rule(strokeWidth=2, opacity=0.75).encode(x="x_low:Q", x2="x_high:Q"),
         base.mark_point(filled=True, size=45, opacity=1).encode(
             # One field under one title: Vega-Lite joins the legends of colour and shape.
-            x=alt.X("x:Q", **axis_of(axis, marks)),
+            x=alt.X("x:Q", **axis_of(axis)),
             shape=shape_of(names),
         ),
     ]
@@ -152,111 +146,65 @@ def dots(marks: Marks, axis: Axis, lines: Iterable[float] = (), margin: float = 
     return svg_of(alt.layer(*layers), height, marks=marks[::-1])
 
 
-def bars(marks: Marks, axis: Axis) -> str:
-    """Counts to the left (negative) and right of zero; the first series is the left one."""
-    marks, y, height = _in_lines(marks)
-    names = _named(marks)
-    x = alt.X(
-        "x:Q",
-        axis=alt.Axis(title=axis["title"], tickCount=5, format="d", labelExpr="abs(datum.value)"),
-        stack=None,  # counts of one label are never added up
-    )
-    scale = alt.Scale(domain=names, range=[PALETTE[1], PALETTE[0]])
-    colour = alt.Color("series:N", scale=scale, legend=_legend(names))
-    chart = alt.Chart(MARKS).mark_bar(height={"band": 0.7}).encode(x=x, y=y, color=colour)
-
-    # The dash (1, 0) is a whole line.
-    return svg_of(alt.layer(chart, line_at(0, "x", (1, 0))), height, marks=marks)
+def in_lines(label: str) -> str:
+    """A label in lines that a chart has room for."""
+    parts = (textwrap.wrap(line, LABEL_LENGTH) for line in label.split("\n"))
+    return "\n".join(line for lines in parts for line in lines)
 
 
-def _in_lines(marks: Marks) -> tuple[list[Mark], alt.Y, int]:
-    """The marks with labels that a chart has room for, the axis of labels, and the height of the
-    chart.
-    """
-    marks = [mark | {"label": in_lines(mark["label"])} for mark in marks]
-    labels = list(dict.fromkeys(mark["label"] for mark in marks))
-    further_lines = max((label.count("\n") for label in labels), default=0)
-    # Vega draws a list of texts as lines.
-    split = "split(datum.label, '\\n')"
-    axis = alt.Axis(title=None, ticks=False, domain=False, labelExpr=split, labelLineHeight=11)
-    height = AXIS_AND_LEGEND + (ROW + FURTHER_LINE * further_lines) * len(labels)
-    return marks, alt.Y("label:N", sort=labels, axis=axis), height
+def points(marks: Marks, x: Axis, y: Axis, lines: Iterable[float] = (), diagonal: float = 0) -> str:
+    """Points with interval bars: a colour for each series, a shape for each kind.
 
-
-def points(marks: Marks, x: Axis, y: Axis, lines: Iterable[float] = ()) -> str:
-    """Points with interval bars: a colour for each series, a shape for each kind; `lines` are
-    values of y.
+    `lines` are values of y; `diagonal` draws y = x up to there.
     """
     kinds = _named(marks, "kind")
     base = alt.Chart(MARKS).encode(color=colour_of(_named(marks)))
-    across = alt.X("x:Q", **axis_of(x, marks))
-    upward = alt.Y("y:Q", **axis_of(y, marks, "y"))
+    across = alt.X("x:Q", **axis_of(x))
+    upward = alt.Y("y:Q", **axis_of(y))
     # One shape for all rather than one shape for two kinds.
     shape = shape_of(kinds, "kind") if len(kinds) <= len(SHAPES) else alt.Undefined
-    bars = {"strokeWidth": 1.5, "opacity": 0.45, "clip": True}
-    layers = [
-        *(line_at(value, "y") for value in lines),
-        base.mark_rule(**bars).encode(x=across, y="y_low:Q", y2="y_high:Q"),
-        base.mark_rule(**bars).encode(x="x_low:Q", x2="x_high:Q", y=upward),
-        base.mark_point(filled=True, size=50, opacity=0.9).encode(x=across, y=upward, shape=shape),
+
+    layers = [line_at(value, "y") for value in lines]
+    if diagonal:
+        ends = alt.Data(values=[{"x": value, "y": value} for value in (0, diagonal)])
+        layers.append(alt.Chart(ends).mark_line(**DASH, clip=True).encode(x=across, y=upward))
+    bar = base.mark_rule(strokeWidth=1.5, opacity=0.45, clip=True)
+    point = base.mark_point(filled=True, size=50, opacity=0.9, clip=True)
+    layers += [
+        bar.encode(x=across, y="y_low:Q", y2="y_high:Q"),
+        bar.encode(x="x_low:Q", x2="x_high:Q", y=upward),
+        point.encode(x=across, y=upward, shape=shape),
     ]
     return svg_of(alt.layer(*layers), 340, marks=marks)
 
 
-def curves(
-    marks: Marks,
-    x: Axis,
-    y: Axis,
-    lines: Iterable[float] = (),
-    top: Marks = (),
-    diagonal: float = 0,
-) -> str:
+def curves(marks: Marks, x: Axis, y: Axis, lines: Iterable[float] = (), top: Marks = ()) -> str:
     """Curves: a colour and a shape for each series, a dash for each of two kinds, and a band where
-    there is one.
-
-    `top` are single points on top; `lines` are values of y. `diagonal` draws y = x up to there,
-    and an interval and a shape at each point in place of the band.
+    there is one. `top` are single points on top; `lines` are values of y.
     """
     names, kinds = _named(marks), _named(marks, "kind")
-    across = alt.X("x:Q", **axis_of(x, marks))
-    upward = alt.Y("y:Q", **axis_of(y, marks, "y"))
-    base = alt.Chart(MARKS).encode(x=across, color=colour_of(names))
+    upward = alt.Y("y:Q", **axis_of(y))
+    dashes = alt.Scale(domain=kinds, range=[[1, 0], [5, 3]])
+    dash = alt.StrokeDash("kind:N", scale=dashes, legend=_legend(kinds), sort=kinds)
+    base = alt.Chart(MARKS).encode(x=alt.X("x:Q", **axis_of(x)), color=colour_of(names))
+
     layers = [line_at(value, "y") for value in lines]
-
-    if diagonal:
-        ends = alt.Data(values=[{"x": value, "y": value} for value in (0, diagonal)])
-        mark = alt.Chart(ends).mark_line(color=MUTED, strokeDash=[4, 3], strokeWidth=1, clip=True)
-        layers.append(mark.encode(x=across, y=upward))
-
     if any(mark.get("y_low") is not None for mark in marks):
-        area = base.mark_area(opacity=0.18, clip=True)
-        band = base.mark_rule(**INTERVAL) if diagonal else area
+        band = base.mark_area(opacity=0.18, clip=True)
         layers.append(band.encode(y="y_low:Q", y2="y_high:Q"))
-
-    dashes = alt.Scale(domain=list(kinds), range=[[1, 0], [5, 3]])
-    dashed = alt.StrokeDash("kind:N", scale=dashes, legend=_legend(kinds), sort=list(kinds))
     line = base.mark_line(strokeWidth=1.8, clip=True)
-    layers.append(line.encode(y=upward, strokeDash=dashed))
+    layers.append(line.encode(y=upward, strokeDash=dash))
     for data, size in [(SHAPED, 32), (TOP, 90)] if top else [(SHAPED, 32)]:
         point = base.mark_point(filled=True, size=size, opacity=1, clip=True)
         layers.append(point.properties(data=data).encode(y=upward, shape=shape_of(names)))
 
-    shaped = marks if diagonal else shaped_marks(marks, names)
-    return svg_of(alt.layer(*layers), 240, marks=marks, shaped=shaped, top=top)
-
-
-def shaped_marks(marks: Marks, names: list[str]) -> list[Mark]:
-    """The points of each curve that have its shape: few, and where curves lie on each other, those
-    of two series beside each other.
-    """
+    # A few points of each curve have its shape: where curves lie on each other, beside each other.
+    shaped: list[Mark] = []
     by_curve = grouped(marks, lambda mark: (mark["series"], mark.get("kind")))
-
-    shaped = []
     for (series, _), curve in by_curve.items():
         step = math.ceil(len(curve) / MOST_SHAPES)
         shaped += curve[names.index(series) * step // len(names) :: step]
-
-    return shaped
+    return svg_of(alt.layer(*layers), 240, marks=marks, shaped=shaped, top=top)
 
 
 def matrices(marks: Marks, order: Sequence[str]) -> str:
@@ -280,13 +228,13 @@ def matrices(marks: Marks, order: Sequence[str]) -> str:
 
 
 def _named(marks: Marks, field: str = "series") -> list[str]:
-    """The series or the kinds of the marks, in their order."""
+    """The series, kinds or labels of the marks, in their order."""
     return list(dict.fromkeys(mark.get(field, "") for mark in marks))
 
 
-def line_at(value: float, along: str, dash: Sequence[int] = (4, 3)) -> Any:
+def line_at(value: float, along: str) -> Any:
     """A line across the chart where the axis `along` has this value."""
-    mark = alt.Chart(alt.Data(values=[{"at": value}])).mark_rule(strokeDash=list(dash), color=MUTED)
+    mark = alt.Chart(alt.Data(values=[{"at": value}])).mark_rule(**DASH)
     return mark.encode(**{along: "at:Q"})
 
 
@@ -356,15 +304,3 @@ def as_file(svg: str, alt_text: str) -> str:
     light = re.sub(r"var\(--(\w+)\)", lambda variable: LIGHT[variable.group(1)], svg)
     head, content = light.split(">", 1)
     return f'{head} font-family="{FONT}"><title>{escape(alt_text)}</title>{content}'
-
-
-LABEL_LENGTH = 26  # characters
-# Where a line of a label ends, the best place first: it fits, before brackets, at a space or behind
-# an underscore, where there is no more room.
-_ENDS = ("$", r"(?= \()", "(?:(?= )|(?<=_))", "")
-_LINE = re.compile(" ?(" + "|".join(f".{{1,{LABEL_LENGTH}}}{end}" for end in _ENDS) + ")")
-
-
-def in_lines(label: str) -> str:
-    """A label in lines that a chart has room for."""
-    return "\n".join(part for line in label.split("\n") for part in _LINE.findall(line))

@@ -13,7 +13,6 @@ from flows.report.figures import (
     listed_name,
     metric_cell,
     percent,
-    random_mark,
     why_not,
 )
 from flows.report.models import about, cost, first_of_each, panels, series_of
@@ -28,55 +27,64 @@ from flows.report.rows import (
     rows_of,
 )
 from flows.report.table import TITLES, Mark, Record, Section, Table, along
-from tasks.bundle.bundle import Catch
 from tasks.judging.point_metrics import ED_AUROC
 from warehouse.connect import listed
 
 MOST_POINTS = 40  # of a curve: more cannot be told apart on the page
 SHOWN = 0.1  # the threshold on p(ED) of which sentences speak
-NOT_MEASURED = "n/a: not measured"
-# Metrics of p(ED) and of answers; all stand under the argmax.
-PROBABILITY = ("brier", "ed_brier", "ece", "ed_ece")
-DISCRIMINATION = (
-    ED_AUROC,
-    "ed_average_precision",
-    "ed_calibration_slope",
-    "ed_calibration_intercept",
-)
-ANSWERS = ("format_compliance", "generation_agreement")
+# The tables of calibration: their metrics of p(ED) and of answers, which all stand under the argmax.
+CALIBRATION = {
+    "Can the probabilities be trusted? Likelihood and calibration on the test set": (
+        "brier",
+        "ed_brier",
+        "ece",
+        "ed_ece",
+    ),
+    "What is p(ED) worth? Slope 1 and intercept 0: calibrated; slope below 1: too sure": (
+        ED_AUROC,
+        "ed_average_precision",
+        "ed_calibration_slope",
+        "ed_calibration_intercept",
+    ),
+    "Answers as the model writes them: one label, and the one that it scores": (
+        "format_compliance",
+        "generation_agreement",
+    ),
+}
 
-# --- Learning ---------------------------------------------------------------------------------------
 
-# Every so many points, and the last one, where the curve ends.
-LEARNING = """(
-    FROM training_curve
-    WHERE training_id IN {ids} AND loss IS NOT NULL
-    WINDOW
-        updates AS (PARTITION BY training_id, split ORDER BY iteration),
-        whole AS (PARTITION BY training_id, split)
-    QUALIFY row_number() OVER updates = count(*) OVER whole
-        OR (row_number() OVER updates - 1) % ceil(count(*) OVER whole / {most})::BIGINT = 0
-    ORDER BY training_id, split, iteration
-)"""
+def thinned(table: str, curve: str, order: str, where: str) -> list[Row]:
+    """The rows of a table of curves: of each every so many points, and the last one, where it ends.
+
+    `curve`: the columns that tell one from another; `order`: the column along it.
+    """
+    return rows_of(
+        f"(FROM {table} WHERE {where} "
+        f"WINDOW along AS (PARTITION BY {curve} ORDER BY {order}), whole AS (PARTITION BY {curve}) "
+        "QUALIFY row_number() OVER along = count(*) OVER whole "
+        f"OR row_number() OVER along % ceil(count(*) OVER whole / {MOST_POINTS})::BIGINT = 0 "
+        f"ORDER BY {curve}, {order})"
+    )
+
+
+def _mark(row: Row, x: float, y: Interval, kind: str = "") -> Mark:
+    """A point of a curve, with the band around it."""
+    return {"series": series_of(row.evaluation), "kind": kind, "x": x, **along("y", y)}
 
 
 def learning(study: Study) -> Section:
     """Training and validation loss by update, and what each training took."""
     section = Section([cost(study)], values={"points": MOST_POINTS})
     ids = listed({row.training_id for row in study.board})
-    landed = rows_of(LEARNING.format(ids=ids, most=MOST_POINTS))
-    rows = about(landed, study.board, key="training_id")
-    for row in rows:
-        row.split = {"train": "training", "valid": "validation"}.get(row.split, row.split)
-    for title, group in panels(rows):
-        marks = [_mark(row, row.iteration, (row.loss, None, None), row.split) for row in group]
+    where = f"training_id IN {ids} AND loss IS NOT NULL"
+    landed = thinned("training_curve", "training_id, split", "iteration", where)
+    words = {"train": "training", "valid": "validation"}
+    for title, group in panels(about(landed, study.board, key="training_id")):
+        marks = [
+            _mark(row, row.iteration, (row.loss, None, None), words[row.split]) for row in group
+        ]
         section.draw("curves", title, marks, x={"title": "update"}, y={"title": "loss"})
     return section
-
-
-def _mark(row: Row, x: float, y: Interval, kind: str = "") -> Mark:
-    """A point of a curve, with the band around it."""
-    return {"series": series_of(row.evaluation), "kind": kind, "x": x, **along("y", y)}
 
 
 # --- Probabilities ----------------------------------------------------------------------------------
@@ -89,47 +97,38 @@ EVERYBODY = "everybody to ED"
 
 def calibration(study: Study) -> Section:
     """Likelihood, Brier scores and ECE; ranking; conformal sets, and whether a model writes one label."""
-    metrics = metrics_of(study.scored, [*PROBABILITY, *DISCRIMINATION, *ANSWERS])
+    metrics = metrics_of(study.scored, [name for names in CALIBRATION.values() for name in names])
+    tables = []
+    for title, names in CALIBRATION.items():
+        records = []
+        for row in study.scored:
+            record = {"experiment": listed_name(row)}
+            if "brier" in names:
+                record |= cells(row, "test_loss", "perplexity")
+            for name in names:
+                metric = metrics.get((row.evaluation_id, "argmax", name))
+                record[heading(name)] = metric_cell(metric, missing="n/a: not measured")
+            records.append(record)
+        tables.append(Table(title, records, '"FROM metric"'))
 
-    def of_argmax(row: Row, names: Sequence[str]) -> Record:
-        """Metrics with their intervals, or why there are none."""
-        found = {name: metrics.get((row.evaluation_id, "argmax", name)) for name in names}
-        return {
-            heading(name): metric_cell(metric, missing=NOT_MEASURED)
-            for name, metric in found.items()
-        }
-
-    trust, worth, answers = [], [], []
-    for row in study.scored:
-        head = {"experiment": listed_name(row)}
-        trust.append(head | cells(row, "test_loss", "perplexity") | of_argmax(row, PROBABILITY))
-        worth.append(head | of_argmax(row, DISCRIMINATION))
-        answers.append(head | of_argmax(row, ANSWERS))
-    sets = []
+    records = []
     for row in about(study.rows_about("conformal"), study.scored):
         missed = why_not(row.note)
         if row.ed_missed is not None:
             share = figure(row.ed_miss_rate, row.miss_low, row.miss_high)
             missed = f"{row.ed_missed} of {row.ed_cases}: {share}"
-        abstains = figure(row.abstain_rate, row.abstain_low, row.abstain_high)
-        record = {"experiment": listed_name(row.evaluation), "ED missed": missed}
-        record |= {"aim": f"{percent(row.miss_rate)} at most", "abstains": abstains}
-        sets.append(record | {"mind": row.note or ""})
-
-    titles = {
-        "Can the probabilities be trusted? Likelihood and calibration on the test set": trust,
-        "What is p(ED) worth? Slope 1 and intercept 0: calibrated; slope below 1: too sure": worth,
-        "Conformal sets (at most so many emergencies missed on average)": sets,
-        "Answers as the model writes them: one label, and the one that it scores": answers,
-    }
-    queries = ('"FROM metric"', '"FROM metric"', "conformal_sets", '"FROM metric"')
-    return Section(
-        [
-            Table(title, records, query).noted("brackets: 95 % intervals")
-            for (title, records), query in zip(titles.items(), queries, strict=True)
-            if records
-        ]
-    )
+        records.append(
+            {
+                "experiment": listed_name(row.evaluation),
+                "ED missed": missed,
+                "aim": f"{percent(row.miss_rate)} at most",
+                "abstains": figure(row.abstain_rate, row.abstain_low, row.abstain_high),
+                "mind": row.note or "",
+            }
+        )
+    title = "Conformal sets (at most so many emergencies missed on average)"
+    tables.append(Table(title, records, "conformal_sets"))
+    return Section([table.noted("brackets: 95 % intervals") for table in tables if len(table)])
 
 
 def reliability(study: Study) -> Section:
@@ -154,11 +153,10 @@ def reliability(study: Study) -> Section:
         top = min(1, max(3 * BELOW, 2 * max(row.ed_share for row in group)))
         x = {"title": "mean p(ED) of a bin", "domain": (0, BELOW)}
         y = {"title": "share of emergencies", "domain": (0, top)}
-        section.draw("curves", title, marks, x=x, y=y, diagonal=BELOW)
+        section.draw("points", title, marks, x=x, y=y, diagonal=BELOW)
 
-    lowest = [row for row in first_of_each(rows) if row.evaluation.is_trained]
-    too_sure = sum(row.calibration == "too sure that it is none" for row in lowest)
-    if lowest:
+    if lowest := [row for row in first_of_each(rows) if row.evaluation.is_trained]:
+        too_sure = sum(row.calibration == "too sure that it is none" for row in lowest)
         section.findings = [
             f"{too_sure} of {len(lowest)} trained models are too sure in their lowest bin, interval "
             "included."
@@ -168,7 +166,7 @@ def reliability(study: Study) -> Section:
 
 def decision_curves(study: Study) -> Section:
     """The net benefit of sending cases to ED from a threshold on p(ED) on."""
-    section = Section(absent="earlier" if study.scored else "missing")
+    section = Section()
     rows = about(named_rows("decision_curve", study.board_ids), study.scored)
     if not rows:
         return section
@@ -214,15 +212,9 @@ def decision_curves(study: Study) -> Section:
 VOTES = "vote_entropy"
 ONE_PASS = "max_probability"
 KINDS = {VOTES: "votes of the passes", ONE_PASS: "one pass"}
-# Every so many points, and the last one, where all cases are kept.
-RISKS = """(
-    FROM risk_coverage
-    WHERE evaluation_id IN {ids} AND score IN ('vote_entropy', 'max_probability')
-    WINDOW curve AS (PARTITION BY evaluation_id, score)
-    QUALIFY kept % ceil(count(*) OVER curve / {most})::BIGINT = 0 OR kept = count(*) OVER curve
-    ORDER BY evaluation_id, score DESC, kept
-)"""
-OF_FLAG = (
+FLAG = (
+    "score",
+    "load",
     "missed ED caught",
     "wrong caught",
     "AURC",
@@ -234,11 +226,15 @@ OF_FLAG = (
 def review(study: Study) -> Section:
     """The error rate of the cases that are not sent to review; what each score flags and catches."""
     flags = about(study.rows_about("review_flag", "evaluation_id, score DESC"), study.board)
-    section = Section([_flags(study, flags)] if any(not r.is_baseline for r in study.board) else [])
-    landed = rows_of(RISKS.format(ids=listed(study.board_ids), most=MOST_POINTS))
+    models = [row for row in study.board if not row.is_baseline]
+    section = Section([flag_table(study, models, flags)] if models else [])
+    of_curves = f"evaluation_id IN {listed(study.board_ids)} AND score IN {listed(KINDS)}"
+    landed = thinned("risk_coverage", "evaluation_id, score", "kept", of_curves)
+    landed.sort(key=lambda row: row.score, reverse=True)
     rows = about(landed, study.board)
     # One scale for all panels, on which good models are told apart too.
     highest = max((row.error_kept for row in rows), default=0)
+    x = {"title": "share decided without review", "domain": (0, 1)}
     y = {"title": "share wrong", "domain": (0, min(1, 1.1 * highest + 0.01))}
     for title, group in panels(rows):
         marks = [
@@ -251,14 +247,9 @@ def review(study: Study) -> Section:
             for flag in flags
             if flag.score == VOTES and flag.evaluation_id in shown
         ]
-        x = {"title": "share decided without review", "domain": (0, 1)}
         section.draw("curves", title, marks, x=x, y=y, top=top)
 
-    verdicts = [
-        (flag.verdict or "cannot tell").replace("_", " ")
-        for flag in flags
-        if flag.score == ONE_PASS
-    ]
+    verdicts = [words(flag.verdict or "cannot tell") for flag in flags if flag.score == ONE_PASS]
     if verdicts:
         counts = ", ".join(f"{name} in {verdicts.count(name)}" for name in dict.fromkeys(verdicts))
         section.findings = [
@@ -267,59 +258,57 @@ def review(study: Study) -> Section:
     return section
 
 
-def _flags(study: Study, flags: Sequence[Row]) -> Table:
-    """Per model what each score flags and catches, or why none does; then the models of a base model
-    and recipe together, which may share cases: counts without intervals.
-    """
+def words(name: str | None) -> str:
+    return (name or "").replace("_", " ")
+
+
+def flag_table(study: Study, models: Sequence[Row], flags: Sequence[Row]) -> Table:
+    """Per model what each score flags and catches, or why none does."""
     judged = {row.evaluation_id: row for row in study.rows_about("evaluation")}
     of_model = grouped(flags, lambda flag: flag.evaluation_id)
-    of_recipe: dict[tuple[str, str], list[Row]] = {}
     records = []
-    for row in study.board:
-        if row.is_baseline:
-            continue
+    for row in models:
         head = {"experiment": listed_name(row)}
-        for flag in of_model.get(row.evaluation_id, []):
-            score = flag.score.replace("_", " ")
-            recipe = f"{row.base_model} {row.recipe}{random_mark(row)}"
-            of_recipe.setdefault((recipe, score), []).append(flag)
-            records.append(head | {"score": score} | _flag(flag))
+        records += [head | _flag(flag) for flag in of_model.get(row.evaluation_id, [])]
         if row.evaluation_id not in of_model:
-            dropout = judged[row.evaluation_id]
-            reason = dropout.mc_reason
-            if dropout.mc_status == "available":
-                reason = "the primary rule gave no decision to judge the flag by"
-            why = {"score": "", "load": f"n/a: {reason or 'not available'}"}
-            records.append(head | why | dict.fromkeys(OF_FLAG, "n/a"))
+            why = judged[row.evaluation_id].mc_reason or "the primary rule gave no decision"
+            records.append(head | dict.fromkeys(FLAG, "n/a") | {"score": "", "load": f"n/a: {why}"})
 
-    for (name, score), of_score in of_recipe.items():
-        if len(of_score) > 1:
-            caught = Catch.together(vars(flag) for flag in of_score)
-            together = {"experiment": f"{name}, {len(of_score)} models together", "score": score}
-            together["load"] = figure(caught.flagged / caught.cases)
-            texts = (caught.of_missed, caught.of_wrong, "", "", "")
-            records.append(together | dict(zip(OF_FLAG, texts, strict=True)))
-
-    table = Table(TITLES["flags"], records, "review_load", names=2)
-    passes = {
-        (judged[f.evaluation_id].mc_passes, f.cases, judged[f.evaluation_id].cases) for f in flags
+    samples = {
+        f"{row.mc_passes} passes on {flag.cases} of {row.cases} cases"
+        for flag in flags
+        for row in [judged[flag.evaluation_id]]
     }
-    return table.noted(
-        *(f"{passes} passes on {of} of {cases} cases" for passes, of, cases in sorted(passes))
-    )
+    return Table(TITLES["flags"], records, "review_load", names=2).noted(*sorted(samples))
 
 
 def _flag(flag: Row) -> Record:
-    caught = Catch.of(vars(flag))
-    missed = figure(*interval_of(flag, "missed_ed_flagged"), digits=2)
-    wrong_share = caught.wrong_caught / caught.wrong if round(caught.wrong) else None
-    wrong = figure(wrong_share, flag.wrong_flagged_low, flag.wrong_flagged_high, digits=2)
+    """What a score flags and catches. Cases that tie at the cut count by the share of them that is
+    flagged.
+    """
+    flagged = flag.cases * flag.load
+    caught = flagged * (flag.error_flagged or 0)
+    wrong = caught + (flag.cases - flagged) * (flag.error_kept or 0)
+    missed, missed_caught = "no misses", flag.missed_ed * (flag.missed_ed_flagged or 0)
+    if flag.missed_ed:
+        share = figure(*interval_of(flag, "missed_ed_flagged"), digits=2)
+        missed = f"{_count(missed_caught)} of {flag.missed_ed:,}: {share}"
+    of_wrong = "none wrong"
+    if round(wrong):
+        share = figure(caught / wrong, flag.wrong_flagged_low, flag.wrong_flagged_high, digits=2)
+        of_wrong = f"{_count(caught)} of {wrong:,.0f}: {share}"
     difference = figure(flag.aurc_difference, flag.difference_low, flag.difference_high, sign=True)
     texts = (
-        f"{caught.of_missed}: {missed}" if caught.missed else "no misses",
-        f"{caught.of_wrong}: {wrong}" if wrong_share is not None else "none wrong",
+        words(flag.score),
+        figure(flag.load),
+        missed,
+        of_wrong,
         figure(flag.aurc),
         "" if flag.score == VOTES else difference,
-        (flag.verdict or "").replace("_", " "),
+        words(flag.verdict),
     )
-    return {"load": figure(flag.load)} | dict(zip(OF_FLAG, texts, strict=True))
+    return dict(zip(FLAG, texts, strict=True))
+
+
+def _count(cases: float) -> str:
+    return f"{cases:,.1f}".removesuffix(".0")

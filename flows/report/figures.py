@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from flows.report.rows import Row, interval_of, is_number, rows_of
@@ -43,9 +42,6 @@ def figure(
     if len(texts) < 3:
         return texts[0]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"
-
-
-ed_recall_figure = partial(figure, gate=ED_RECALL)
 
 
 def interval(row: Row, name: str, digits: int = 3) -> str:
@@ -237,25 +233,19 @@ def verdict(row: Any) -> str:
     return "not judged: emergencies only" if passes else "unsafe"
 
 
-def is_synthetic(set_digests: Collection[str]) -> bool:
-    """Whether some of these sets hold embedded cases, by the data of this home or by the warehouse."""
-    judged = set(set_digests)
-    if judged & embedded_digests(home()):
-        return True
-    if not warehouse_path().exists():
-        return False
-    # Results may come from another home, and a home's data may be removed. A further set is known
-    # by its name alone, since what a row says is about the four own sets.
-    return bool(
-        rows_of(
-            "dataset_set JOIN dataset USING (dataset_id) WHERE "
-            f"set_digest IN {listed(judged)} AND "
-            f"if(is_further, name IN {listed(EMBEDDED_EVALUATION_SETS)}, is_embedded)"
-        )
-    )
-
-
 def disclaimer(set_digests: Collection[str]) -> str:
-    """One sentence about evaluations on these sets."""
-    synthetic = is_synthetic(set_digests)
-    return f"{NOT_A_DEVICE}; {SYNTHETIC}." if synthetic else f"{NOT_A_DEVICE}."
+    """One sentence about evaluations on these sets, some of which may hold embedded cases, by the
+    data of this home or by the warehouse.
+    """
+    is_synthetic = bool(set(set_digests) & embedded_digests(home()))
+    if not is_synthetic and warehouse_path().exists():
+        # Results may come from another home, and a home's data may be removed. A further set is
+        # known by its name alone, since what a row says is about the four own sets.
+        is_synthetic = bool(
+            rows_of(
+                "dataset_set JOIN dataset USING (dataset_id) WHERE "
+                f"set_digest IN {listed(set_digests)} AND "
+                f"if(is_further, name IN {listed(EMBEDDED_EVALUATION_SETS)}, is_embedded)"
+            )
+        )
+    return f"{NOT_A_DEVICE}; {SYNTHETIC}." if is_synthetic else f"{NOT_A_DEVICE}."

@@ -1,5 +1,5 @@
 """Models and baselines each by itself: the leaderboard, gates, decision rules, confusion, subgroups,
-other sets and seeds, and two studies side by side. A function a section, with its charts and tables.
+other sets and seeds. A function a section, with its charts and tables.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from flows.report.figures import (
     cells,
     clock,
     counted,
-    ed_recall_figure,
     experiment_name,
     figure,
     gate_figure,
@@ -25,7 +24,6 @@ from flows.report.figures import (
     percent,
     random_mark,
     verdict,
-    why_not,
 )
 from flows.report.rows import (
     CONSTANT_ANSWERS,
@@ -52,6 +50,7 @@ NONE = "-"
 NO_MODEL = "no language model"
 RULES = {"argmax": "argmax", "target_recall": "target recall", "min_cost": "min cost"}
 FALSE_NEGATIVES = "ed_false_negative_rate"  # the gate that holds below its threshold; 1 - recall
+GATES = {"ed_recall": "ED recall", "ed_f2": "ED F2", FALSE_NEGATIVES: "ED false negatives"}
 RULE_FIGURES = (
     "ed_recall",
     "ed_precision",
@@ -66,29 +65,6 @@ CHOSEN = (
     *("threshold", "target", "misses", "n_ed", "allowed_misses", "bound", "temperature"),
     *("bias_ed", "bias_gp", "bias_home", "at_bound", "note", "chosen_at", "test_scored_at"),
 )
-GATES = {"ed_recall": "ED recall", "ed_f2": "ED F2", FALSE_NEGATIVES: "ED false negatives"}
-
-
-def rules_note(board: Board) -> str:
-    """By which rules tables compare evaluations."""
-    targets = sorted({row.target_ed_recall for row in board if is_number(row.target_ed_recall)})
-    aim = (
-        f" for an ED recall of {' or '.join(f'{target:g}' for target in targets)}"
-        if targets
-        else ""
-    )
-    return (
-        "accuracy and macro-F1 by the most probable label; the figures of ED and over-triage by "
-        f"each one's threshold, chosen on calibration{aim}"
-    )
-
-
-def notes_on(board: Board) -> list[str]:
-    """What does not follow from the references of `board` that were quantised before, each once."""
-    unpacked = [row.precision for row in board if (row.precision or "").startswith(UNPACKED)]
-    notes = [reference_note(precision) for precision in unpacked]
-    return list(dict.fromkeys(note for note in notes if note))
-
 
 # --- All models and baselines -----------------------------------------------------------------------
 
@@ -96,6 +72,8 @@ def notes_on(board: Board) -> list[str]:
 def first_table(study: Study, digits: int = 1) -> Table:
     """The models of a study and the linear baseline, in percent, by the same rules."""
     board = [row for row in study.models if not row.is_baseline]
+    own = sum(row.is_trained for row in board)
+    moved = len(board) - own
     if (baseline := study.baseline) is not None:
         board.append(baseline)
     marked = not only_random_weights(study.board)
@@ -110,8 +88,6 @@ def first_table(study: Study, digits: int = 1) -> Table:
         }
         for row in board
     ]
-    own = sum(row.is_trained for row in board)
-    moved = sum(not row.is_trained and not row.is_baseline for row in board)
     counts = [counted(own, "model"), *([counted(moved, "moved adapter")] if moved else [])]
     row = study.board[0]
     title = f"{' and '.join(counts)} on {row.cases:,} test cases, {row.emergencies:,} of them emergencies"
@@ -131,16 +107,12 @@ def first_table(study: Study, digits: int = 1) -> Table:
 
 def _records(rows: Board) -> list[Record]:
     """One record per evaluation, all by the same rules."""
-    figures = ("ed_f2", "ed_precision", "macro_f1", "test_loss")
     return [
         {"experiment": on_cases(row)}
         | cells(row, "accuracy", "ed_recall", "over_triage")
         | {"gates": gates_of(row)}
-        | cells(row, *figures)
-        | {
-            "stored MB": _megabytes(row),
-            "trained in": clock(row.train_seconds) if is_number(row.train_seconds) else NONE,
-        }
+        | cells(row, "ed_f2", "ed_precision", "macro_f1", "test_loss")
+        | {"stored MB": _megabytes(row)}
         for row in rows
     ]
 
@@ -149,8 +121,21 @@ def leaderboard(study: Study) -> Table:
     """One row per experiment, in the order of the view."""
     share = study.prevalence
     restated = None if share is None else f"ED precision and F2 restated at {percent(share)} ED"
+    precisions = {row.precision: None for row in study.board if row.precision}
+    unpacked = [reference_note(name) for name in precisions if name.startswith(UNPACKED)]
     table = Table(TITLES["leaderboard"], _records(study.models), '"FROM leaderboard"')
-    return table.noted(rules_note(study.board), restated, *notes_on(study.board))
+    return table.noted(rules_note(study.board), restated, *unpacked)
+
+
+def rules_note(board: Board) -> str:
+    """By which rules tables compare evaluations."""
+    targets = sorted({row.target_ed_recall for row in board if is_number(row.target_ed_recall)})
+    aims = " or ".join(f"{target:g}" for target in targets)
+    return (
+        "accuracy and macro-F1 by the most probable label; the figures of ED and over-triage by "
+        "each one's threshold, chosen on calibration"
+        + (f" for an ED recall of {aims}" if targets else "")
+    )
 
 
 def gates_of(row: Row) -> str:
@@ -166,14 +151,10 @@ def baselines(study: Study) -> Section:
     """The leaderboard as forest plots: trained models beside constant answers, a linear model and
     untuned models, all by the same rules.
     """
-    section = Section([leaderboard(study)], values={"rules": rules_note(study.board)})
-    trained = [row for row in study.board if row.is_trained]
-    beats = [
-        row
-        for row in named_rows("beats_constant", study.board_ids)
-        if row.evaluation_id in {model.evaluation_id for model in trained}
-    ]
-    if beats:
+    section = Section([leaderboard(study)])
+    trained = {row.evaluation_id for row in study.board if row.is_trained}
+    landed = named_rows("beats_constant", study.board_ids)
+    if beats := [row for row in landed if row.evaluation_id in trained]:
         beating = sum(row.against_constant == "beats it" for row in beats)
         section.findings = [
             f"{beating} of {len(beats)} trained models beat the best constant answer in accuracy, "
@@ -188,8 +169,11 @@ def baselines(study: Study) -> Section:
             | along("x", interval_of(row, metric))
             for row in study.models
         ]
-        section.draw("dots", name, marks, axis={"title": name, "shares": True})
+        section.draw("dots", name, marks, axis={"title": name})
     return section
+
+
+# --- Rows with their evaluations, and charts by model -----------------------------------------------
 
 
 def full_name(row: Row) -> str:
@@ -197,15 +181,15 @@ def full_name(row: Row) -> str:
     return experiment_name(row).replace("\n", " ")
 
 
+def series_of(row: Row) -> str:
+    """What a mark's colour stands for."""
+    return row.precision or NO_MODEL
+
+
 def panel_name(row: Row) -> str:
     """What a model shares with those that differ in precision alone."""
     first_line = f"{row.base_model} {row.precision}\n"
     return experiment_name(row).replace(first_line, f"{row.base_model} ").replace("\n", " ")
-
-
-def series_of(row: Row) -> str:
-    """What a mark's colour stands for."""
-    return row.precision or NO_MODEL
 
 
 def panels(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
@@ -230,35 +214,29 @@ def first_of_each(rows: Sequence[Row]) -> list[Row]:
 
 # --- Gates ------------------------------------------------------------------------------------------
 
-JUDGED_GATES = """
-    gate LEFT JOIN (SELECT evaluation_id, gate, bound_adjusted, models FROM gate_bounds)
-    USING (evaluation_id, gate) WHERE evaluation_id IN {ids} ORDER BY evaluation_id, gate
-"""
-
 
 def gate_rows(evaluation_ids: Sequence[str]) -> list[Row]:
     """The gates of these evaluations, each with its bound for all models that were looked at."""
-    return rows_of(JUDGED_GATES.format(ids=listed(evaluation_ids)))
+    return rows_of(
+        "gate LEFT JOIN (SELECT evaluation_id, gate, bound_adjusted, models FROM gate_bounds) "
+        f"USING (evaluation_id, gate) WHERE evaluation_id IN {listed(evaluation_ids)} "
+        "ORDER BY evaluation_id, gate"
+    )
 
 
 def gate_record(row: Row) -> Record:
     """A gate as every table has it: state, count or value, bound, and the bound for all looks."""
     sign = "<=" if row.gate == FALSE_NEGATIVES else ">="
-    record = {"gate": f"{GATES.get(row.gate, row.gate)} {sign} {row.threshold:g}"}
+    record = {"gate": f"{GATES[row.gate]} {sign} {row.threshold:g}", "state": row.state}
     if row.state == "NOT AVAILABLE":
-        empty = dict.fromkeys(("value", "bound", "bound for all looks", "bound by"), "n/a")
-        return record | {"state": f"{row.state}: {why_not(row.note).removeprefix('n/a: ')}"} | empty
-
+        record["state"] += f": {(row.note or '').removeprefix('not available: ')}"
     counts = "" if row.successes is None else f"{row.successes} of {row.n} = "
-    adjusted = "n/a"
-    if is_number(row.bound_adjusted):
-        adjusted = gate_figure(row.bound_adjusted, row.threshold)
-        adjusted = f"{adjusted} for {counted(row.models, 'model')}"
+    adjusted = gate_figure(row.bound_adjusted, row.threshold)
+    of_models = "" if adjusted == "n/a" else f" for {counted(row.models, 'model')}"
     return record | {
-        "state": row.state,
         "value": f"{counts}{gate_figure(row.value, row.threshold)}",
         "bound": gate_figure(row.bound, row.threshold),
-        "bound for all looks": adjusted,
+        "bound for all looks": f"{adjusted}{of_models}",
         "bound by": "n/a" if row.method in (None, "none") else row.method.removesuffix(" 95 %"),
     }
 
@@ -269,8 +247,9 @@ def gates(study: Study) -> Section:
     Baselines, which are no candidates, are left out: their gates are judged by the most probable
     label, not by a threshold.
     """
-    board = [row for row in study.board if not row.is_baseline]
-    judged = [*board, *(r for r in further_rows(study.board, study.ids) if not r.is_baseline)]
+    judged = [
+        row for row in (*study.board, *further_rows(study.board, study.ids)) if not row.is_baseline
+    ]
     rows = about(gate_rows([row.evaluation_id for row in judged]), judged)
     records = [
         {"experiment": on_cases(row.evaluation), "by": RULES[row.evaluation.primary_rule]}
@@ -278,12 +257,9 @@ def gates(study: Study) -> Section:
         for row in rows
     ]
     section = Section([Table(TITLES["gates"], records, "distance_to_gates", names=3)])
-    for gate, name in GATES.items():
-        of_gate = [
-            row
-            for row in about(rows, board)
-            if row.gate == gate and gate != FALSE_NEGATIVES and is_number(row.value)
-        ]
+    on_test = [row for row in rows if row.evaluation.evaluation_set == "test"]
+    for gate in ("ed_recall", "ed_f2"):  # the third one is 1 - recall: no further evidence
+        of_gate = [row for row in on_test if row.gate == gate and is_number(row.value)]
         marks = [
             {"label": experiment_name(row.evaluation), "series": series, "x": value}
             for row in of_gate
@@ -294,11 +270,10 @@ def gates(study: Study) -> Section:
             )
         ]
         if of_gate:
-            threshold = of_gate[0].threshold
+            name, threshold = GATES[gate], of_gate[0].threshold
             passing = sum(row.state == "PASS" for row in of_gate)
             section.findings.append(f"{name} >= {threshold:g}: {passing} of {len(of_gate)} PASS.")
-            axis = {"title": name, "shares": True, "also": [threshold]}
-            section.draw("dots", name, marks, axis=axis, lines=[threshold])
+            section.draw("dots", name, marks, axis={"title": name}, lines=[threshold])
     return section
 
 
@@ -311,17 +286,17 @@ def rules(study: Study) -> Section:
     """
     metrics = metrics_of(study.board, RULE_FIGURES)
     choices = {(row.evaluation_id, row.rule): row for row in study.rows_about("decision_rule")}
-    records = []
-    chosen = []
+    base_models = list(dict.fromkeys(row.base_model for row in study.board if row.precision))
+    records, chosen = [], []
+    marks: dict[str, list[Mark]] = {base_model: [] for base_model in base_models}
     for row in study.board:
         for rule, words in RULES.items():
-            name = {
-                "experiment": listed_name(row),
-                "rule": f"{words} *" if rule == row.primary_rule else words,
-            }
+            of_rule = {name: metrics.get((row.evaluation_id, rule, name)) for name in RULE_FIGURES}
+            marked = f"{words} *" if rule == row.primary_rule else words
+            name = {"experiment": listed_name(row), "rule": marked}
             figures = {
                 heading(metric): metric_cell(
-                    metrics.get((row.evaluation_id, rule, metric)),
+                    of_rule[metric],
                     missing="n/a: this evaluation has no such rule",
                     digits=2 if "cost" in metric else 3,
                 )
@@ -331,31 +306,29 @@ def rules(study: Study) -> Section:
             if rule != "argmax" and (choice := choices.get((row.evaluation_id, rule))):
                 chosen.append(name | cells(choice, *CHOSEN))
 
-    of_choices = "What each rule chose on the calibration cases, and when (UTC): before the judged cases were scored"
+            recall, over = of_rule["ed_recall"], of_rule["over_triage"]
+            has_point = recall and over and is_number(recall.value) and is_number(over.value)
+            if has_point and row.recipe not in CONSTANT_ANSWERS:
+                mark = {"series": words, "kind": series_of(row)}
+                mark |= along("x", interval_of(over)) | along("y", interval_of(recall))
+                # The linear baseline is in the plane of every base model.
+                for base_model in base_models if row.precision is None else [row.base_model]:
+                    marks[base_model].append(mark)
+
     own_share = None if study.prevalence is None else "--prevalence does not apply"
+    of_choices = (
+        "What each rule chose on the calibration cases, and when (UTC): before the judged cases "
+        "were scored"
+    )
     section = Section(
         [
             Table(TITLES["rules"], records, "rules_side_by_side", names=2).noted(own_share),
             Table(of_choices, chosen, '"FROM decision_rule"', names=2),
         ]
     )
-
-    marks: dict[str, list[Mark]] = {row.base_model: [] for row in study.board if row.precision}
-    for row in study.scored:
-        for rule, words in RULES.items():
-            recall, over = (
-                metrics.get((row.evaluation_id, rule, name))
-                for name in ("ed_recall", "over_triage")
-            )
-            if recall and over and is_number(recall.value) and is_number(over.value):
-                mark = {"series": words, "kind": series_of(row)}
-                mark |= along("x", interval_of(over)) | along("y", interval_of(recall))
-                # The linear baseline is in the plane of every base model.
-                for base_model in marks if row.precision is None else [row.base_model]:
-                    marks[base_model].append(mark)
-    x = {"title": "over-triage, share of all cases", "shares": True}
+    x, y = {"title": "over-triage, share of all cases"}, {"title": "ED recall"}
     for base_model, of_model in marks.items():
-        section.draw("points", base_model, of_model, x=x, y={"title": "ED recall", "shares": True})
+        section.draw("points", base_model, of_model, x=x, y=y)
     return section
 
 
@@ -368,25 +341,22 @@ def confusion(study: Study) -> Section:
     records = []
     charts: dict[str, list[Mark]] = {}
     for row in study.board:
+        drawn_rule = "argmax" if row.recipe in CONSTANT_ANSWERS else THRESHOLD
         for truth in LABELS:
             record = {"experiment": listed_name(row), "truly": str(truth)}
             for rule, words in (("argmax", "argmax"), (THRESHOLD, "threshold")):
-                for choice in LABELS:
-                    # A rule that could not be applied has no cells.
-                    count = cases.get((row.evaluation_id, rule, truth, choice), "n/a")
-                    record[f"{words}: {choice}"] = str(count)
+                # A rule that could not be applied has no cells.
+                of_rule = {d: cases.get((row.evaluation_id, rule, truth, d)) for d in LABELS}
+                for decision, count in of_rule.items():
+                    record[f"{words}: {decision}"] = "n/a" if count is None else str(count)
+                counts = [count for count in of_rule.values() if count is not None]
+                if rule == drawn_rule and len(counts) == len(LABELS):
+                    name = {"series": series_of(row), "label": str(truth)}
+                    charts.setdefault(panel_name(row), []).extend(
+                        name | {"decision": d, "cases": count, "share": count / (sum(counts) or 1)}
+                        for d, count in zip(LABELS, counts, strict=True)
+                    )
             records.append(record)
-
-            rule = "argmax" if row.recipe in CONSTANT_ANSWERS else THRESHOLD
-            keys = {choice: (row.evaluation_id, rule, truth, choice) for choice in LABELS}
-            if cases.keys() >= set(keys.values()):
-                counts = {choice: cases[key] for choice, key in keys.items()}
-                total = sum(counts.values()) or 1
-                name = {"series": series_of(row), "label": str(truth)}
-                charts.setdefault(panel_name(row), []).extend(
-                    name | {"decision": str(choice), "cases": count, "share": count / total}
-                    for choice, count in counts.items()
-                )
 
     section = Section([Table(TITLES["confusion"], records, "confusion", names=2)] if cases else [])
     for panel, marks in charts.items():
@@ -407,19 +377,12 @@ def subgroups(study: Study) -> Section:
             "triage sql subgroup_metrics --param metric=ed_recall",
             "triage sql subgroup_gaps",
         ],
-        values={"least": LEAST, "models": ""},
+        values={"least": LEAST, "most": MOST_MODELS},
     )
     landed = named_rows("subgroup_metrics", study.board_ids, metric="ed_recall")
     rows = about([row for row in landed if is_number(row.value) and row.n >= LEAST], study.board)
-    models = [row for row in rows if not row.evaluation.is_baseline]
-    kind = "trained model" if models else "baseline"
-    by_model = grouped(models or rows, lambda row: row.evaluation_id)
-    section.values["models"] = counted(len(by_model), kind)
-    if len(by_model) > MOST_MODELS:
-        section.values["models"] = f"the first {MOST_MODELS} {kind}s of the leaderboard"
-
     records = []
-    for group in list(by_model.values())[:MOST_MODELS]:
+    for group in list(grouped(rows, lambda row: row.evaluation_id).values())[:MOST_MODELS]:
         evaluation = group[0].evaluation
         name = full_name(evaluation)
         marks = [{"label": "all", "series": ""} | along("x", interval_of(evaluation, "ed_recall"))]
@@ -459,7 +422,7 @@ def other_sets(study: Study) -> Section:
         records.append(
             {"experiment": name, "seeds": str(len(rows))}
             | {heading(metric): _spread(rows, metric) for metric in names}
-            | {"worst ED recall": ed_recall_figure(min(recalls, default=None))}
+            | {"worst ED recall": figure(min(recalls, default=None), gate=ED_RECALL)}
             | {kind: str(verdicts.count(kind)) for kind in ("passes_gates", "unsafe")}
         )
     title = "Spread between seeds of one experiment: mean ± standard deviation"

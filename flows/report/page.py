@@ -47,10 +47,9 @@ def reported_study(name: str | None) -> list[Study]:
 
 def made_report(
     studies: list[Study], landed: str, case_ids: Collection[str] = (), texts: Path | None = None
-) -> tuple[str, dict[str, str], bool]:
-    """The page of a study as HTML, with no script and nothing that is fetched; every chart as an SVG
-    file of its own, by name; and whether there are patient texts on it. `landed` names what it is
-    made from.
+) -> tuple[str, dict[str, str]]:
+    """The page of a study as HTML, with no script and nothing that is fetched; and every chart as an
+    SVG file of its own, by name. `landed` names what it is made from; `texts` holds patients' texts.
 
     Raises BadInput for cases and texts that the study does not have.
     """
@@ -69,12 +68,9 @@ def made_report(
         """A chart in the page; Vega escapes its texts, in_page the alternative text."""
         # Letters, digits and hyphens, and a number where names of experiments differ in what the
         # name of a file cannot hold.
-        words = re.sub(r"[^a-z0-9]+", "-", f"{section} {chart.title}".lower()).strip("-")
-        name = words
-        number = 1
-        while name in svgs:
-            number += 1
-            name = f"{words}-{number}"
+        name = re.sub(r"[^a-z0-9]+", "-", f"{section} {chart.title}".lower()).strip("-")
+        if name in svgs:
+            name = f"{name}-{len(svgs)}"
         svg, alt_text = drawn(chart), chart.alt(heading)
         svgs[name] = as_file(svg, alt_text)
         return Markup(in_page(svg, name, alt_text))
@@ -88,13 +84,10 @@ def made_report(
     environment.filters |= {"prose": _prose, "draw": draw, "counted": counted}
     sections = []
     for id, make in SECTIONS.items():
-        section = make(study)
-        words = {name: text.format_map(section.values) for name, text in WORDS[id].items()}
-        tables = [table.with_reasons_once() for table in section.tables if len(table)]
-        missing = "" if tables else words.get(section.absent, "")
-        sections.append(
-            {"id": id, "words": words, "made": section, "tables": tables, "missing": missing}
-        )
+        made = make(study)
+        words = {name: text.format_map(made.values) for name, text in WORDS[id].items()}
+        tables = [table.with_reasons_once() for table in made.tables if len(table)]
+        sections.append({"id": id, "words": words, "made": made, "tables": tables})
 
     # Altair checks each part of a chart as it is built, which takes as long as drawing it. Charts
     # here differ in their rows alone, and the tests draw every kind with the checks on.
@@ -113,7 +106,7 @@ def made_report(
             has_texts=texts is not None,
             landed=landed,
         )
-    return html, svgs, texts is not None
+    return html, svgs
 
 
 def _prose(text: str) -> Any:
@@ -185,21 +178,19 @@ def refreshed_report(study: str) -> tuple[Path | None, str]:
     A study on random weights alone, such as that of the grid `smoke`, tests an installation and
     gets no report by itself: neither a place nor a sentence.
     """
+    path = report_path(study)
     try:
         if not has_real_models(study):
             return None, ""
         if is_current(study):
-            return report_path(study), ""
-
+            return path, ""
         process = subprocess.run(
             [*COMMAND, study], capture_output=True, text=True, timeout=600, check=False
         )
         # Outdated already where another sweep of the study has landed a result meanwhile.
         if process.returncode == 0:
-            return report_path(study), ""
-
-        error_lines = process.stderr.strip().splitlines()
-        reason = error_lines[-1] if error_lines else f"exit code {process.returncode}"
+            return path, ""
+        reason = (process.stderr.strip() or f"exit code {process.returncode}").splitlines()[-1]
     except Exception as error:  # whatever it is, the sweep's results are safe
         reason = str(error)
     return None, f"The report of {study} was not made: {reason}"
@@ -212,14 +203,10 @@ def has_real_models(study: str) -> bool:
 
 
 def place_of_report(study: str) -> str | None:
-    """A line that says where the report of a sweep is, or that there
-    is none; None if none is needed.
-    """
+    """A line that says where the report of a sweep is; None if none is needed."""
     path = report_path(study)
     if is_current(study):
         return f"Report: {path}"
     if not has_real_models(study):
         return None
-    if path.is_file():
-        return f"Report: {path}, older than the last result; triage report {study} makes it again."
-    return f"The report was not made; triage report {study} says why."
+    return f"The report {path} lacks the last result; triage report {study} makes it."

@@ -4,32 +4,21 @@ answer is about, flips, bytes against recall, and what quantisation alone change
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from flows.report.answer import NOT_MEASURABLE, Primary, bits_of, primary_of, verdict_in_words
 from flows.report.figures import (
     ED_RECALL,
     cells,
-    clock,
     counted,
     figure,
     in_points,
-    interval,
     megabytes,
     pair_name,
     random_mark,
     recipe_name,
 )
-from flows.report.models import full_name
-from flows.report.rows import (
-    THRESHOLD,
-    Row,
-    Study,
-    grouped,
-    interval_of,
-    is_number,
-    rows_of,
-)
+from flows.report.rows import THRESHOLD, Row, Study, interval_of, is_number, rows_of
 from flows.report.table import TITLES, Chart, Mark, Record, Section, Table, along
 from tasks.judging.point_metrics import ED_AUROC
 from tasks.precisions import reference_note
@@ -46,37 +35,38 @@ FIGURES = {
     ("macro_f1", "argmax"): "macro-F1",
 }
 MEAN, TRAINING, BASELINE = "mean", "one training", "linear baseline"
+OWN = "own"  # the arm of the models that were trained at the precision at which they are judged
 
 # --- 4 against 8 bits -------------------------------------------------------------------------------
 
 
-def recipe_table(recipes: Collection[Row], with_verdicts: bool) -> Table:
+def recipe_table(study: Study) -> Table:
     """A line per recipe: its differences in points with their intervals, and Holm's p value of each,
-    one-sided, that the loss is the margin or more.
-
-    `with_verdicts`: on the figures of which the answer speaks where no claim is fixed beforehand.
+    one-sided, that the loss is the margin or more. Verdicts are on the figures of which the answer
+    speaks, where no claim is fixed beforehand.
     """
+    verdicts = ("ED recall", "accuracy") if study.claim is None else ()
+    empty = dict.fromkeys([*(f"verdict on\n{name}" for name in verdicts), *FIGURES.values()], "n/a")
     records: dict[str, Record] = {}
-    for row in recipes:
+    for row in study.recipes:
         column = FIGURES.get((row.metric, row.rule))
         if column is None:
             continue
         name = f"{row.base_model} {row.recipe}{random_mark(row)}"
-        verdicts = ["verdict on\nED recall", "verdict on\naccuracy"] if with_verdicts else []
-        columns = dict.fromkeys([*verdicts, *FIGURES.values()], "n/a")
-        empty = {"recipe": name, "seeds": str(row.seeds), **columns}
-        record = records.setdefault(row.seed_group, empty)
+        record = records.setdefault(
+            row.seed_group, {"recipe": name, "seeds": str(row.seeds), **empty}
+        )
         p = f" p {row.holm_p:.3f}" if is_number(row.holm_p) else ""
         record[column] = f"{in_points(row.difference, row.low, row.high)}{p}"
-        if f"verdict on\n{column}" in record:
+        if column in verdicts:
             # Where models learned nothing there is nothing to lose.
             none = "no linear baseline" if row.qualifies is None else "learned too little"
-            words = verdict_in_words(row) if row.qualifies else f"none: {none}"
-            record[f"verdict on\n{column}"] = words
+            record[f"verdict on\n{column}"] = (
+                verdict_in_words(row) if row.qualifies else f"none: {none}"
+            )
 
-    return Table(
-        TITLES["recipe_table"], list(records.values()), '"FROM quantization_summary"'
-    ).noted(
+    table = Table(TITLES["recipe_table"], list(records.values()), '"FROM quantization_summary"')
+    return table.noted(
         "in brackets: 95 % intervals, each for one figure, over trainings and groups of cases, with one "
         "seed over groups alone",
         "p: that the loss is 2 points or more, one-sided, by Holm over all figures of the set",
@@ -84,15 +74,10 @@ def recipe_table(recipes: Collection[Row], with_verdicts: bool) -> Table:
 
 
 def pair_table(pairs: Sequence[Row]) -> Table:
-    """A row per pair of a 4-bit and an 8-bit experiment, largest loss of accuracy at 4 bits first;
-    without memory and time where no pair has them.
-    """
-    measurable = any(pair.resources != NOT_MEASURABLE for pair in pairs)
+    """A row per pair of a 4-bit and an 8-bit experiment, largest loss of accuracy at 4 bits first."""
     records = []
     # Pairs without a figure stand last.
-    for pair in sorted(
-        pairs, key=lambda pair: (pair.accuracy_diff is None, pair.accuracy_diff or 0)
-    ):
+    for pair in sorted(pairs, key=lambda one: (one.accuracy_diff is None, one.accuracy_diff or 0)):
         record = {"pair": pair_name(pair)}
         for title, name in (("accuracy", "accuracy"), ("ED recall", "ed_recall")):
             values = (getattr(pair, f"{name}_{bits}bit") for bits in (4, 8))
@@ -101,52 +86,31 @@ def pair_table(pairs: Sequence[Row]) -> Table:
         record |= cells(pair, "ed_auroc_diff")
         record["MB"] = f"{megabytes(pair.stored_bytes_4bit)}, {megabytes(pair.stored_bytes_8bit)}"
         record["test loss"] = f"{figure(pair.loss_4bit)}, {figure(pair.loss_8bit)}"
-        if measurable:
-            record["memory, time"] = "; ".join(_resources(pair, bits) for bits in (4, 8))
         records.append(record)
 
-    return Table(TITLES["pair_table"], records, '"FROM quantization_comparison"').noted(
-        None if measurable else f"memory and speed at 4 against 8 bits are {NOT_MEASURABLE}"
-    )
-
-
-def _resources(pair: Row, bits: int) -> str:
-    """Peak memory and time of a training."""
-    if pair.resources == NOT_MEASURABLE:
-        return NOT_MEASURABLE
-    memory = f"{megabytes(getattr(pair, f'peak_memory_bytes_{bits}bit'), digits=0)} MB"
-    seconds = getattr(pair, f"train_seconds_{bits}bit")
-    return f"{memory}, {clock(seconds)}" if is_number(seconds) else memory
+    unmeasured = all(pair.resources == NOT_MEASURABLE for pair in pairs)
+    note = f"memory and speed at 4 against 8 bits are {NOT_MEASURABLE}" if unmeasured else None
+    return Table(TITLES["pair_table"], records, '"FROM quantization_comparison"').noted(note)
 
 
 def primary_chart(primary: Primary | None) -> Chart | None:
     """The comparison that the answer is about: its mean with interval and margin, and each training."""
     if primary is None or not is_number(primary.row.difference):
         return None
-    side, reference = map(bits_of, primary.sides)
-    section = Section()
-    _forest(section, "", f"{_title(primary.row)}: {side} minus {reference}", [primary])
-    return section.charts[0]
+    return _forest("", " minus ".join(map(bits_of, primary.sides)), [primary])
 
 
-def _title(row: Row) -> str:
-    names = {metric: name for (metric, _), name in FIGURES.items()} | {"ed_f2": "ED F2"}
-    rule = " by threshold" if row.rule == THRESHOLD else ""
-    return f"{names[row.metric]}{rule}"
-
-
-def _forest(section: Section, title: str, axis: str, lines: Sequence[Primary]) -> None:
-    """Add a chart with a line for each recipe: its mean, each of several trainings, and the linear
-    baseline beside a recipe that learned something, by the same rule: how much there is to lose.
+def _forest(title: str, sides: str, lines: Sequence[Primary]) -> Chart:
+    """A line for each recipe: its mean, each of several trainings, and the linear baseline beside a
+    recipe that learned something, by the same rule: how much there is to lose.
     """
     marks: list[Mark] = []
     for line in lines:
         row = line.row
         label = f"{line.name.replace(' ', chr(10), 1)}, {counted(row.seeds, 'seed')}"
-        ends = [
-            100 * end if is_number(end) else None for end in (row.difference, row.low, row.high)
-        ]
-        own = [{"series": MEAN, **along("x", (ends[0], ends[1], ends[2]))}]
+        ends = (row.difference, row.low, row.high)
+        middle, low, high = (100 * end if is_number(end) else None for end in ends)
+        own = [{"series": MEAN, **along("x", (middle, low, high))}]
         if len(line.seeds) > 1:
             own += [{"series": TRAINING, "x": 100 * value} for value in line.seeds.values()]
         if getattr(row, "qualifies", None) and is_number(row.linear_value):
@@ -155,11 +119,15 @@ def _forest(section: Section, title: str, axis: str, lines: Sequence[Primary]) -
 
     marks.sort(key=lambda mark: (MEAN, TRAINING, BASELINE).index(mark["series"]))
     first = lines[0].row
+    names = {metric: name for (metric, _), name in FIGURES.items()} | {"ed_f2": "ED F2"}
+    rule = " by threshold" if first.rule == THRESHOLD else ""
     edge = 100 * first.margin
-    beyond = edge if first.metric in LOWER_IS_BETTER else -edge
-    section.draw(
-        "dots", title, marks, axis={"title": f"{axis}, points"}, lines=[0, beyond], margin=edge
-    )
+    options = {
+        "axis": {"title": f"{names[first.metric]}{rule}: {sides}, points"},
+        "lines": [0, edge if first.metric in LOWER_IS_BETTER else -edge],
+        "margin": edge,
+    }
+    return Chart("dots", title, marks, options)
 
 
 def forest(study: Study) -> Section:
@@ -170,15 +138,12 @@ def forest(study: Study) -> Section:
     if not study.pairs:
         return section
 
-    section.tables = [recipe_table(study.recipes, study.claim is None), pair_table(study.pairs)]
+    section.tables = [recipe_table(study), pair_table(study.pairs)]
     for (metric, rule), title in FIGURES.items():
-        lines = [
-            primary_of(row, study)
-            for row in study.recipes
-            if (row.metric, row.rule) == (metric, rule) and is_number(row.difference)
-        ]
+        rows = [row for row in study.recipes if (row.metric, row.rule) == (metric, rule)]
+        lines = [primary_of(row, study) for row in rows if is_number(row.difference)]
         if lines:
-            _forest(section, title, f"{_title(lines[0].row)}: 4 minus 8 bits", lines)
+            section.charts.append(_forest(title, "4 minus 8 bits", lines))
     return section
 
 
@@ -212,19 +177,17 @@ def flips(study: Study) -> Section:
         )
         # On two lines: a recipe's name is as long as a model's and a change's.
         change = row.change.removeprefix("adapter moved ")
-        recipe = f"{recipe_name(row.recipe, row.seed)}{random_mark(row)}"
-        label = f"{row.base_model} {change}\n{recipe}"
+        label = f"{row.base_model} {change}\n{recipe_name(row.recipe, row.seed)}{random_mark(row)}"
         marks.append({"label": label, "series": "lost", "x": -row.ed_lost})
         marks.append({"label": label, "series": "gained", "x": row.ed_gained})
 
     section = Section([Table(TITLES["flips"], records, '"FROM flips"')])
-    section.draw("bars", "", marks, axis={"title": "emergencies lost and gained"})
+    section.draw("dots", "", marks, axis={"title": "emergencies lost and gained"}, lines=[0])
     return section
 
 
 # --- Bytes against recall ---------------------------------------------------------------------------
 
-OWN = "own"  # the arm of the models that were trained at the precision at which they are judged
 APART = 1.02  # factor between two points of one size
 
 
@@ -242,51 +205,30 @@ def frontier(study: Study) -> Section:
         if row.evaluation_id in by_id and (row.adapter == OWN or row.evaluation_id not in own_ids)
     ]
     records = []
+    marks: dict[str, list[Mark]] = {}
     for row in rows:
-        row.evaluation = by_id[row.evaluation_id]
-        row.is_moved = row.adapter not in (OWN, f"from {row.precision}")
-        recipe = f"{row.recipe} {row.adapter}" if row.is_moved else row.recipe
-        row.kind = f"{recipe}{random_mark(row)}"
-        row.model = (
-            f"{row.base_model} {row.precision} {recipe_name(recipe, row.seed)}{random_mark(row)}"
-        )
+        evaluation = by_id[row.evaluation_id]
+        is_moved = row.adapter not in (OWN, f"from {row.precision}")
+        recipe = f"{row.recipe} {row.adapter}" if is_moved else row.recipe
+        of_model = marks.setdefault(row.base_model, [])
+        same_size = sum(mark["bytes"] == row.stored_bytes for mark in of_model)
+        mark = {"series": row.precision, "kind": f"{recipe}{random_mark(row)}"}
+        mark |= {"bytes": row.stored_bytes, "x": APART**same_size * row.stored_bytes / 1e6}
+        of_model.append(mark | along("y", interval_of(evaluation, "ed_recall")))
+        name = f"{row.base_model} {row.precision} {recipe_name(recipe, row.seed)}{random_mark(row)}"
+        dominated = row.dominated_by or ("n/a" if row.dominated is None else "-")
         records.append(
-            {
-                "model": row.model,
-                "MB": megabytes(row.stored_bytes),
-                "dominated by": row.dominated_by or ("n/a" if row.dominated is None else "-"),
-            }
+            {"model": name, "MB": megabytes(row.stored_bytes), "dominated by": dominated}
             | cells(row, "bits_per_weight")
-            | cells(row.evaluation, "ed_recall", "over_triage", "macro_f1")
+            | cells(evaluation, "ed_recall", "over_triage", "macro_f1")
         )
 
-    for base_model, group in grouped(rows, lambda row: row.base_model).items():
-        marks = []
-        for size, of_size in grouped(group, lambda row: row.stored_bytes).items():
-            # Those of one size a little apart, so that they can be told apart.
-            for place, row in enumerate(of_size):
-                x = APART ** (place - (len(of_size) - 1) / 2) * size / 1e6
-                mark = {"series": row.precision, "kind": row.kind, "x": x}
-                marks.append(mark | along("y", interval_of(row.evaluation, "ed_recall")))
-        sizes = [mark["x"] for mark in marks]
+    for base_model, of_model in marks.items():
+        sizes = [mark["x"] for mark in of_model]
         domain = (0.8 * min(sizes), 1.25 * max(sizes))
         x = {"title": "stored size, MB", "domain": domain, "log": True}
-        y = {"title": "ED recall", "shares": True, "also": [1]}
-        section.draw("points", base_model, marks, x=x, y=y, lines=[ED_RECALL])
-
-    for is_moved, name in ((False, "trained models"), (True, "moved adapters")):
-        arm = [row.evaluation for row in rows if row.is_moved == is_moved]
-        reach = sum(row.ed_recall >= ED_RECALL for row in arm)
-        hold = sum((row.ed_recall_low or 0) >= ED_RECALL for row in arm)
-        if arm:
-            section.findings.append(
-                f"{reach} of {len(arm)} {name} reach the gate of {ED_RECALL:g} by their point, "
-                f"{hold} with the whole interval."
-            )
-    if rows and (baseline := study.baseline):
-        section.findings.append(
-            f"Without a language model, {full_name(baseline)}: ED recall "
-            f"{interval(baseline, 'ed_recall')}, over-triage {interval(baseline, 'over_triage')}."
+        section.draw(
+            "points", base_model, of_model, x=x, y={"title": "ED recall"}, lines=[ED_RECALL]
         )
     if records:
         title = (
@@ -314,62 +256,51 @@ MEASUREMENTS = """(
     ORDER BY measured_at DESC, fidelity_id DESC
 ) = 1 ORDER BY base_model, bits, precision, distribution DESC, measured_at, fidelity_id"""
 PAIRS_QUERY = '"FROM precision_comparison"'
+OVER_ADAPTERS = {
+    ("accuracy", "argmax"): "accuracy",
+    ("ed_recall", "primary"): "ED recall",
+    (ED_AUROC, "argmax"): "ED AUROC",
+    ("over_triage", "primary"): "over-triage",
+}
 
 
 def fidelity(study: Study) -> Section:
-    """What quantisation alone changes, and every precision against its reference."""
-    tables = [_measured(study), _over_adapters(study), _against_reference(study)]
-    return Section([table for table in tables if len(table)])
-
-
-def _measured(study: Study) -> Table:
-    """Per variant and distribution the latest measurement on the test cases of the board."""
-    rows = rows_of(
+    """What quantisation alone changes, and every precision against its reference: the mean over a
+    recipe's adapters, and each pair. Of further sets all rows about the board's base models.
+    """
+    measured = rows_of(
         MEASUREMENTS.format(
             base_models=listed({row.base_model for row in study.board}),
             datasets=listed({row.dataset_digest for row in study.board if row.dataset_digest}),
             set_digests=listed({row.set_digest for row in study.board}),
         )
     )
-    records = []
-    for row in rows:
-        record = {
+    records = [
+        {
             "variant": f"{row.base_model} {row.precision}{random_mark(row)}",
             "against": row.reference_precision,
             "KL over": f"{row.distribution}, {row.cases} of {row.set_cases} cases",
             "dataset": (row.dataset_digest or "")[:6],
             "mean": _with_error(row.kl_mean, row.kl_mean_se, 5),
         }
-        record |= cells(row, "kl_median", "kl_p95", "kl_p99", "kl_p999", "kl_max", digits=5)
-        record["same top"] = _with_error(row.same_top1, row.same_top1_se, 3)
-        record["perplexity ratio"] = _with_error(row.perplexity_ratio, row.perplexity_ratio_se, 4)
-        records.append(record)
-    table = Table(TITLES["measured"], records, "quantization_alone")
-    return table.noted(*(reference_note(row.reference_precision) for row in rows))
+        | cells(row, "kl_median", "kl_p95", "kl_p99", "kl_p999", "kl_max", digits=5)
+        | {
+            "same top": _with_error(row.same_top1, row.same_top1_se, 3),
+            "perplexity ratio": _with_error(row.perplexity_ratio, row.perplexity_ratio_se, 4),
+        }
+        for row in measured
+    ]
+    references = (reference_note(row.reference_precision) for row in measured)
+    alone = Table(TITLES["measured"], records, "quantization_alone").noted(*references)
 
-
-def _with_error(value: float | None, error: float | None, digits: int) -> str:
-    """A figure, with its standard error where it was measured."""
-    text = figure(value, digits=digits)
-    return text if error is None else f"{text} ± {error:.{digits}f}"
-
-
-def _over_adapters(study: Study) -> Table:
-    """A row per base model of the board, recipe, origin of its adapters, set of cases and precision."""
-    columns = {
-        ("accuracy", "argmax"): "accuracy",
-        ("ed_recall", "primary"): "ED recall",
-        (ED_AUROC, "argmax"): "ED AUROC",
-        ("over_triage", "primary"): "over-triage",
-    }
-    records: dict[tuple[str, ...], Record] = {}
+    means: dict[tuple[str, ...], Record] = {}
     notes = []
     for row in _of_board(study, [Row(**values) for values in adapter_rows(study.ids)]):
-        column = columns.get((row.metric, row.rule))
+        column = OVER_ADAPTERS.get((row.metric, row.rule))
         if column is None:
             continue
         name = f"{row.base_model} {row.precision} {row.recipe} {row.adapter}{random_mark(row)}"
-        record = records.setdefault(
+        record = means.setdefault(
             (name, row.evaluation_set, row.set_digest, row.reference),
             {
                 "precision": name,
@@ -377,34 +308,32 @@ def _over_adapters(study: Study) -> Table:
                 "set": row.evaluation_set,
                 "bytes": f"x{figure(row.bytes_ratio, digits=2)}",
                 "adapters": str(row.seeds),
-                **dict.fromkeys(columns.values(), ""),
+                **dict.fromkeys(OVER_ADAPTERS.values(), ""),
             },
         )
         record[column] = figure(row.difference, row.low, row.high, sign=True)
         notes += [row.reference_note, None if is_number(row.low) else row.note]
+    over_adapters = Table(TITLES["over_adapters"], list(means.values()), PAIRS_QUERY)
 
-    return Table(TITLES["over_adapters"], list(records.values()), PAIRS_QUERY).noted(*notes)
-
-
-def _against_reference(study: Study) -> Table:
-    """The latest pairs of the base models of the board with their reference."""
     rows = _of_board(study, rows_of("precision_comparison", only=study.ids))
-    records = []
+    pairs = []
     for row in rows:
-        adapter = "" if row.adapter == OWN else f" {row.adapter}"
-        recipe = recipe_name(f"{row.recipe}{adapter}", row.seed)
-        records.append(
-            {
-                "precision": f"{row.base_model} {row.precision} {recipe}{random_mark(row)}",
-                "against": row.reference,
-                "set": row.evaluation_set,
-            }
+        recipe = row.recipe if row.adapter == OWN else f"{row.recipe} {row.adapter}"
+        name = f"{row.base_model} {row.precision} {recipe_name(recipe, row.seed)}{random_mark(row)}"
+        pairs.append(
+            {"precision": name, "against": row.reference, "set": row.evaluation_set}
             | cells(row, "bits_per_weight", "accuracy_diff", "ed_recall_diff")
             | cells(row, "over_triage_diff", "loss_diff")
         )
-    return Table(TITLES["against_reference"], records, PAIRS_QUERY).noted(
-        *(row.note for row in rows)
-    )
+    against = Table(TITLES["against_reference"], pairs, PAIRS_QUERY)
+    tables = [alone, over_adapters.noted(*notes), against.noted(*(row.note for row in rows))]
+    return Section([table for table in tables if len(table)])
+
+
+def _with_error(value: float | None, error: float | None, digits: int) -> str:
+    """A figure, with its standard error where it was measured."""
+    text = figure(value, digits=digits)
+    return text if error is None else f"{text} ± {error:.{digits}f}"
 
 
 def _of_board(study: Study, rows: Sequence[Row]) -> list[Row]:

@@ -22,6 +22,7 @@ from warehouse.query import Rows, query_rows
 
 TRAINED = ("standard", "safety")
 CONSTANT_ANSWERS = ("always_gp", "always_ed")
+CHEAP_BASELINES = ("tfidf_lr", "linear")  # need no language model; the stronger one last
 EARLIER = "earlier"  # the study of results that no sweep names
 # The rule by which tables show every model and baseline in a figure, so that all are compared alike.
 THRESHOLD = "target_recall"
@@ -159,12 +160,6 @@ def by_common_rules(
         by_rule = Row(**vars(row) | figures)
         rows.append(by_rule if prevalence is None else at_prevalence(by_rule, prevalence))
     return rows
-
-
-def cheap_baseline(board: Board) -> Row | None:
-    """The strongest baseline that needs no language model: of a warehouse of before, its bag of words."""
-    by_recipe = {row.recipe: row for row in board if row.precision is None}
-    return by_recipe.get("linear") or by_recipe.get("tfidf_lr")
 
 
 def by_test_set(board: Board) -> list[list[Row]]:
@@ -314,14 +309,17 @@ class Study:
 
     @cached_property
     def baseline(self) -> Row | None:
-        """The linear baseline on these cases, whichever study fitted it, as in quantization_summary."""
+        """The linear baseline on these cases, the study's own or whichever study fitted it, as in
+        quantization_summary; of older studies the bag of words.
+        """
         rows = rows_of(
             f"evaluation_summary WHERE evaluation_set = 'test' AND set_digest = "
-            f"{quoted(self.board[0].set_digest)} AND recipe IN ('linear', 'tfidf_lr') "
+            f"{quoted(self.board[0].set_digest)} AND recipe IN {listed(CHEAP_BASELINES)} "
             "ORDER BY created_at, evaluation_id"
         )
-        own = [row for row in self.board if row.precision is None]
-        return cheap_baseline(by_common_rules([*rows, *own], prevalence=self.prevalence))
+        rows += [row for row in self.board if row.recipe in CHEAP_BASELINES]
+        rows.sort(key=lambda row: CHEAP_BASELINES.index(row.recipe))
+        return next(iter(by_common_rules(rows[-1:], prevalence=self.prevalence)), None)
 
 
 def studied(

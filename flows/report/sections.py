@@ -15,19 +15,14 @@ from flows.report.table import Section, Table, as_markdown
 from tasks.corpus.case import SETS
 from tasks.grids.grid import GRIDS, load_grid
 from tasks.landing import grid_digest
+from tasks.spec import LABELS
 from warehouse.connect import listed, snapshot
 
 PAIRS = "4 bits against 8 bits"
-ENVIRONMENTS = """(
-    SELECT
-        triage_version, engine_version, mlx_version, mlx_lm_version, backend, compute_path,
-        compute_dtype, blas, machine, weights_source, original_precision,
-        count(*) AS trainings, sum(train_seconds) / 3600 AS hours
-    FROM experiment
-    WHERE training_id IN {ids} AND precision IS NOT NULL
-    GROUP BY ALL
-    ORDER BY ALL
-)"""
+ENVIRONMENT = (
+    *("triage_version", "engine_version", "mlx_version", "mlx_lm_version", "backend"),
+    *("compute_path", "compute_dtype", "blas", "machine", "weights_source", "original_precision"),
+)
 
 
 def data_card(study: Study) -> Section:
@@ -39,12 +34,12 @@ def data_card(study: Study) -> Section:
     records = []
     findings: dict[str, None] = {}
     for row in rows:
-        origin = "the project's own synthetic cases"
-        if not row.is_embedded:
-            origin = "cases of the user's own"
-        findings[f"Dataset {row.dataset} {row.dataset_digest}: {origin}, seed {row.seed}."] = None
+        origin = "the project's own synthetic" if row.is_embedded else "the user's own"
+        findings[
+            f"Dataset {row.dataset} {row.dataset_digest}: {origin} cases, seed {row.seed}."
+        ] = None
         record = {"set": row.name, "cases": str(row.cases)}
-        for label in ("ED", "GP", "HOME"):
+        for label in LABELS:
             count = getattr(row, f"{label.lower()}_cases")
             record[label] = f"{count} ({100 * count / (row.cases or 1):.1f} %)"
         records.append(record | {"groups": "-" if row.groups is None else str(row.groups)})
@@ -53,31 +48,31 @@ def data_card(study: Study) -> Section:
 
 def environment(study: Study) -> Section:
     """Versions and machines, a line for each environment, and commands."""
-    rows = rows_of(ENVIRONMENTS.format(ids=listed({row.training_id for row in study.board})))
+    trainings = listed({row.training_id for row in study.board})
+    rows = rows_of(
+        f"(SELECT {', '.join(ENVIRONMENT)}, count(*) AS trainings, sum(train_seconds) / 3600 AS hours "
+        f"FROM experiment WHERE training_id IN {trainings} AND precision IS NOT NULL "
+        "GROUP BY ALL ORDER BY ALL)"
+    )
     records = [
-        {name.replace("_", " "): _text(value) for name, value in vars(row).items()} for row in rows
+        {
+            column.replace("_", " "): f"{value:.2f}"
+            if isinstance(value, float)
+            else str(value or "-")
+            for column, value in vars(row).items()
+        }
+        for row in rows
     ]
     name = "" if study.name is None else f" {study.name}"
     commands = [f"triage compare{name} --all", f"triage report{name}", "triage sql --list"]
     if study.grid:
-        commands.insert(0, _sweep(study.grid, study.grid_digest))
+        is_shipped = (GRIDS / f"{study.grid}.toml").is_file()
+        if is_shipped and grid_digest(load_grid(study.grid)) == study.grid_digest:
+            commands.insert(0, f"triage sweep {study.grid}")
+        else:
+            own_file = f"with the settings that {study.grid} had: a file of its user's, or --set"
+            commands.insert(0, f"triage sweep GRID.toml  # {own_file}")
     return Section([Table("Environments", records)] if records else [], commands=commands)
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _sweep(grid: str, digest: str | None) -> str:
-    """The sweep of a study, whose grid ships with triage, was changed by its user, or is theirs."""
-    if not (GRIDS / f"{grid}.toml").is_file():
-        return f"triage sweep GRID.toml  # your own grid file of {grid}"
-    if grid_digest(load_grid(grid)) == digest:
-        return f"triage sweep {grid}"
-    changed = "the study had other settings than this grid: by --set, or in a file"
-    return f"triage sweep {grid}  # {changed}"
 
 
 SECTIONS: dict[str, Callable[[Study], Section]] = {

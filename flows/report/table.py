@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
@@ -23,7 +22,6 @@ Mark = dict[str, Any]
 
 REASON = re.compile(r"(?:n/a|NOT AVAILABLE): (.+)", re.IGNORECASE | re.DOTALL)
 MOST_IN_ALT = 4  # figures that an alternative text repeats
-NO_ROWS = "No rows yet."
 WORDS = tomllib.loads((files("flows.report") / "words.toml").read_text(encoding="utf-8"))
 TITLES: dict[str, str] = WORDS.pop("titles")  # of tables; the rest are the words of each section
 
@@ -59,41 +57,17 @@ class Table:
 
     def with_reasons_once(self) -> Table:
         """The same table with `n/a` for `n/a: why`; each reason is a note."""
-        reasons: Counter[tuple[str, str]] = Counter()
+        columns_of: dict[str, dict[str, None]] = {}
         records = []
         for record in self.records:
             short = {}
             for column, text in record.items():
-                if found := REASON.fullmatch(text):
-                    reasons[one_line(column), one_line(found[1])] += 1
-                    text = "n/a"
-                short[column] = text
+                if match := REASON.fullmatch(text):
+                    columns_of.setdefault(one_line(match[1]), {})[one_line(column)] = None
+                short[column] = "n/a" if match else text
             records.append(short)
-
-        columns_of: dict[tuple[str, int], list[str]] = {}
-        for (column, reason), count in reasons.items():
-            columns_of.setdefault((reason, count), []).append(column)
-        notes = [
-            f"n/a ({', '.join(columns)}, {counted(count, 'row')}): {reason}"
-            for (reason, count), columns in columns_of.items()
-        ]
+        notes = [f"n/a ({', '.join(columns)}): {reason}" for reason, columns in columns_of.items()]
         return replace(self, records=records).noted(*notes)
-
-    def without_shared(self) -> Table:
-        """The same table without columns that say the same in each of several rows: a note says it."""
-        if len(self) < 3:
-            return self
-        shared = {
-            column: cells.pop()
-            for column in self.columns[self.names :]
-            if len(cells := set(self[column])) == 1
-        }
-        records = [
-            {column: text for column, text in record.items() if column not in shared}
-            for record in self.records
-        ]
-        said = "; ".join(f"{one_line(column)} {text}" for column, text in shared.items() if text)
-        return replace(self, records=records).noted(f"in every row: {said}" if said else None)
 
 
 @dataclass(frozen=True)
@@ -105,30 +79,26 @@ class Chart:
     marks: Sequence[Mark]
     options: dict[str, Any] = field(default_factory=dict)
 
-    def figures(self) -> list[str]:
-        """What stands at each mark, in words: its name, and its figures with their intervals."""
-        texts = []
+    def alt(self, heading: str) -> str:
+        """What is read in place of the chart: the first few figures, evenly over its series."""
+        records = self.table().records
+        some = records[:: max(1, len(records) // MOST_IN_ALT)][:MOST_IN_ALT]
+        texts = [f"{record['mark']}: {record['figure']}" for record in some]
+        title = f"{heading}, {self.title}" if self.title else heading
+        return f"{title}: {'; '.join(texts)}; {counted(len(records), 'mark')} in all."
+
+    def table(self) -> Table:
+        """Every mark as a row, for those who read and do not look: its name, and its figures with
+        their intervals.
+        """
+        records = []
         for mark in self.marks:
             parts = [mark.get(name) for name in ("label", "series", "kind")]
             if "decision" in mark:
                 parts.append(f"decided {mark['decision']}")
             name = " ".join(dict.fromkeys(one_line(str(part)) for part in parts if part))
-            places = [_place(mark, axis) for axis in ("x", "y", "cases") if axis in mark]
-            texts.append(f"{name}: {' at '.join(reversed(places))}")
-        return texts
-
-    def alt(self, heading: str) -> str:
-        """What is read in place of the chart: the first few figures, evenly over its series."""
-        texts = self.figures()
-        some = texts[:: max(1, len(texts) // MOST_IN_ALT)][:MOST_IN_ALT]
-        more = f"; {len(texts)} in all" if len(texts) > len(some) else ""
-        title = f"{heading}, {self.title}" if self.title else heading
-        return f"{title}: {'; '.join(some)}{more}."
-
-    def table(self) -> Table:
-        """Every mark as a row, for those who read and do not look."""
-        texts = (text.rpartition(": ") for text in self.figures())
-        records = [{"mark": name, "figure": figure} for name, _, figure in texts]
+            places = [_place(mark, axis) for axis in ("cases", "y", "x") if axis in mark]
+            records.append({"mark": name, "figure": " at ".join(places)})
         return Table(self.title, records)
 
 
@@ -143,7 +113,7 @@ class Section:
     """A part of the report: charts, and tables with the rows behind them.
 
     `values` are what its words (words.toml) need; `findings` say how many do what; `commands` give
-    more. `absent` names the words that stand in place of all where there is no table.
+    more. Without a table its words for what is missing stand in place of all.
     """
 
     tables: list[Table] = field(default_factory=list)
@@ -151,7 +121,6 @@ class Section:
     findings: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     values: dict[str, object] = field(default_factory=dict)
-    absent: str = "missing"
 
     def draw(self, kind: str, title: str, marks: Sequence[Mark], **options: Any) -> None:
         """Add a chart; marks without a figure are left out, and a chart without marks too."""
@@ -172,17 +141,20 @@ def one_line(text: str) -> str:
 # --- Renderers --------------------------------------------------------------------------------------
 
 
+def markdown_rows(table: Table) -> str:
+    """The rows of a table below its columns."""
+    if not len(table):
+        return "No rows yet."
+    cells = [table.columns, *(record.values() for record in table.records)]
+    head, *rows = (f"| {' | '.join(map(one_line, line))} |" for line in cells)
+    return "\n".join([head, "|" + "---|" * len(table.columns), *rows])
+
+
 def as_markdown(table: Table) -> str:
     """A heading, the notes, and the whole table."""
     table = table.with_reasons_once()
     notes = (note if note.startswith("n/a") else note[0].upper() + note[1:] for note in table.notes)
-    parts = [f"# {table.title}", *(f"{note}." for note in notes)]
-    lines = [NO_ROWS]
-    if len(table):
-        cells = [table.columns, *(record.values() for record in table.records)]
-        head, *rows = (f"| {' | '.join(one_line(cell) for cell in line)} |" for line in cells)
-        lines = [head, "|" + "---|" * len(table.columns), *rows]
-    return "\n\n".join([*parts, "\n".join(lines)])
+    return "\n\n".join([f"# {table.title}", *(f"{note}." for note in notes), markdown_rows(table)])
 
 
 def print_table(
@@ -193,14 +165,17 @@ def print_table(
     `most` rows, and the query that has all of them.
     """
     table = table.with_reasons_once()
-    if not whole:
-        table = table.without_shared()
-    notes = "".join(f"; {note}" for note in table.notes)
-    if table.title or notes:
-        _print_text(console, f"{table.title}{notes}", style="italic")
+    if heading := "; ".join(filter(None, (table.title, *table.notes))):
+        _print_text(console, heading, style="italic")
     shown = list(table.records)[:most] if console.is_terminal else list(table.records)
     for columns in [table.columns] if whole else _parts(table, shown, console.width):
-        _print_part(console, shown, columns, table.names)
+        grid = rich.table.Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        for place, column in enumerate(columns):
+            # The name gives way where a line has no room; figures beside it stay whole.
+            grid.add_column(column, overflow="fold", no_wrap=place > 0 and len(columns) > 2)
+        for record in shown:
+            grid.add_row(*(record[column] for column in columns))
+        console.print(grid)
 
     if (hidden := len(table) - len(shown)) > 0:
         _print_text(console, f"and {counted(hidden, 'more row')}: triage sql {table.query}")
@@ -214,37 +189,15 @@ def _print_text(console: Console, text: str, style: str | None = None) -> None:
 def _parts(table: Table, shown: Sequence[Record], width: int) -> list[list[str]]:
     """The columns of each part: as many as fit beside those that name a row, and at least one."""
     widths = {
-        column: max(
-            len(line) for text in (column, *(r[column] for r in shown)) for line in text.split("\n")
-        )
+        column: 1 + max(len(line) for text in (column, *cells) for line in text.split("\n"))
         for column in table.columns
+        for cells in [[record[column] for record in shown]]
     }
-    names = table.columns[: table.names]
-    parts: list[list[str]] = []
-    used = 0
-    for column in table.columns[table.names :] or names[:1]:
-        used += 1 + widths[column]
-        if not parts or used > width:
-            parts.append([*names, column] if column not in names else names)
-            used = sum(widths[name] + 1 for name in names) + widths[column]
-        else:
-            parts[-1].append(column)
+    names, others = table.columns[: table.names], table.columns[table.names :]
+    parts = [list(names)]
+    for column in others:
+        used = sum(widths[name] for name in parts[-1])
+        if len(parts[-1]) > len(names) and used + widths[column] - 1 > width:
+            parts.append(list(names))
+        parts[-1].append(column)
     return parts
-
-
-def _print_part(
-    console: Console, shown: Sequence[Record], columns: Collection[str], names: int
-) -> None:
-    grid = rich.table.Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for place, column in enumerate(columns):
-        # The name gives way where a line has no room; figures beside it stay whole.
-        grid.add_column(column, overflow="fold", no_wrap=place > 0 and len(columns) > 2)
-
-    above: list[str] = []
-    for record in shown:
-        cells = [record[column] for column in columns]
-        # With several columns of names, those of the row above are not repeated.
-        same = names > 1 and bool(above) and cells[0] == above[0]
-        grid.add_row("" if same else cells[0], *cells[1:])
-        above = cells
-    console.print(grid)
