@@ -74,17 +74,17 @@ def report(
     with snapshot():
         studies = reported_study(study)
         fingerprint = landed_fingerprint(studies[0].name)
-        html, charts = made_report(studies, fingerprint, tuple(case or ()), texts)
+        html, charts, has_texts = made_report(studies, fingerprint, tuple(case or ()), texts)
 
     name = studies[0].name or EVERYTHING
     path = output or report_path(name)
-    write_atomic(path, html, mode=0o600 if texts else 0o666)
+    write_atomic(path, html, mode=0o600 if has_texts else 0o666)
     print_line(console, f"Report of {name}: {path}")
     if figures is not None:
         for name, svg in charts.items():
             write_atomic(figures / f"{name}.svg", svg)
         print_line(console, f"{counted(len(charts), 'chart')} as SVG: {figures}")
-    if texts:
+    if has_texts:
         print_line(console, "It holds patient texts: keep it as you keep the file they come from.")
     if open_it and not webbrowser.open(path.resolve().as_uri()):
         raise BadInput(f"No browser can be started here; open {path} yourself.")

@@ -241,6 +241,13 @@ def gate_record(row: Row) -> Record:
     }
 
 
+def gate_table(evaluation_id: str) -> Table:
+    """The gates of an evaluation with counts, bound and method, and notes on them."""
+    rows = gate_rows([evaluation_id])
+    notes = (f"{GATES[row.gate]} = {row.note}" for row in rows if row.note and is_number(row.value))
+    return Table("Gates", [gate_record(row) for row in rows]).noted(*notes)
+
+
 def gates(study: Study) -> Section:
     """A forest plot for each gate: value, the bound that PASS needs, and the bound for all looks.
 

@@ -47,9 +47,10 @@ def reported_study(name: str | None) -> list[Study]:
 
 def made_report(
     studies: list[Study], landed: str, case_ids: Collection[str] = (), texts: Path | None = None
-) -> tuple[str, dict[str, str]]:
-    """The page of a study as HTML, with no script and nothing that is fetched; and every chart as an
-    SVG file of its own, by name. `landed` names what it is made from; `texts` holds patients' texts.
+) -> tuple[str, dict[str, str], bool]:
+    """The page of a study as HTML, with no script and nothing that is fetched; every chart as an SVG
+    file of its own, by name; and whether there are patient texts on it. `landed` names what it is
+    made from.
 
     Raises BadInput for cases and texts that the study does not have.
     """
@@ -106,7 +107,7 @@ def made_report(
             has_texts=texts is not None,
             landed=landed,
         )
-    return html, svgs
+    return html, svgs, texts is not None
 
 
 def _prose(text: str) -> Any:

@@ -4,16 +4,17 @@ than follows."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 
 import pytest
 
 from flows.report import answer as sentences
 from flows.report.answer import ALL_RANDOM, NO_MODELS, NO_PAIR, Answer, answer
 from flows.report.precisions import primary_chart
-from flows.report.rows import Row, studied
-from flows.report.sections import comparison_markdown
+from flows.report.rows import Row, Study, studied
 from tests.place import changed
 from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_precisions import land as land_precision
@@ -29,15 +30,28 @@ CLAIM = Row(
 FIXED = "This is the study's primary claim, fixed on 2026-11-20 before its first result."
 
 
-def given(study: str | None = None, claim: Row | None = None) -> Answer:
-    return answer(replace(studied(study)[0], claim=claim))
+@pytest.fixture(scope="module")
+def read(published_file) -> Callable[[str], Study]:
+    """A published study, which is read once."""
+
+    @cache
+    def read_study(name: str) -> Study:
+        study = studied(name)[0]
+        assert study.models and study.baseline
+        return study
+
+    return read_study
+
+
+def given(claim: Row | None = None) -> Answer:
+    return answer(replace(studied()[0], claim=claim))
 
 
 # --- The published studies --------------------------------------------------------------------------
 
 
-def test_without_a_claim_the_recipe_of_most_seeds_that_learned_something_answers(published):
-    found = given("study")
+def test_without_a_claim_the_recipe_of_most_seeds_that_learned_something_answers_and_is_the_picture(read, published):
+    found = answer(read("study"))
     assert found.sentence == (
         "Cannot tell whether 4 bits miss more emergencies than 8 bits: ED recall at each model's threshold +0.1 points "
         "[-4.0, +4.2]; it would take at least 3 more seeds; accuracy -0.5 [-3.5, +2.5]: cannot conclude: at least 1 more "
@@ -45,21 +59,17 @@ def test_without_a_claim_the_recipe_of_most_seeds_that_learned_something_answers
         "over-triage. ED recall of other recipes that learn: smollm2-135m tuned_safe +0.03 [-1.5, +1.6]: within 2 points. "
         "None of 18 trained models passes the safety gates."
     )
-    tuned, safe, others, intervals, rest = found.details
+    tuned, others, intervals, rest = found.details
     assert tuned.startswith(
         "smollm2-135m tuned at 4 and 8 bits minus linear model (words, characters): macro-F1 -0.2 ["
     )
     assert "(no difference shown), over-triage by each model's threshold +3.6 [+0.3, +6.9] and +2.9 [" in tuned
-    assert tuned.endswith("The margin, 2 points, is 494% of what 8 bits gain over the baseline in accuracy.")
-    assert safe.startswith("smollm2-135m tuned_safe at ") and others.startswith("3 recipes without a verdict, since ")
+    assert others.startswith("3 recipes without a verdict, since ")
     assert "over trainings and 63 groups of cases; left out: chance in calibration" in intervals
     assert rest.startswith(
         "4 bits take x0.53 of the bytes of 8. Memory and speed of 4 against 8 bits cannot be compared"
     )
 
-
-def test_the_picture_is_the_comparison_of_the_answer_with_interval_margin_and_a_dot_for_each_seed(published):
-    found = given("study")
     chart = primary_chart(found.primary)
     mean, *trainings, baseline = chart.marks
     (row,) = query(
@@ -72,8 +82,8 @@ def test_the_picture_is_the_comparison_of_the_answer_with_interval_margin_and_a_
     assert (chart.options["margin"], chart.options["lines"]) == (2, [0, -2])
 
 
-def test_with_one_training_a_side_chance_in_training_is_said_to_be_left_out(published):
-    found = given("study_gemma")
+def test_with_one_training_a_side_chance_in_training_is_said_to_be_left_out(read, published):
+    found = answer(read("study_gemma"))
     assert "(gemma-3-270m tuned, 1 seed, so that chance in training is left out). Beside the linear" in found.sentence
     assert "accuracy -2.8 [-4.2, -1.4]: cannot conclude: a second seed" in found.sentence
     assert "minus linear model" in found.details[0], "of another study"
@@ -81,16 +91,13 @@ def test_with_one_training_a_side_chance_in_training_is_said_to_be_left_out(publ
     assert len(primary_chart(found.primary).marks) == 2, "no dot of its own for one training"
 
 
-def test_with_a_claim_the_answer_speaks_of_it_alone(published):
-    found = given("study", CLAIM)
+def test_with_a_claim_the_answer_speaks_of_it_alone(read, published):
+    found = answer(replace(read("study"), claim=CLAIM))
     assert found.sentence.startswith(
         "Cannot tell whether 4 bits are as good as 8 bits in accuracy: -0.5 points [-3.5, +2.5];"
     )
     assert "(smollm2-135m tuned, 3 trainings a side, 63 groups). Cannot tell whether 4 bits miss more" in found.sentence
-    accuracy, recall, fixed, *_ = found.details
-    assert accuracy == "The margin, 2 points, is 494% of what 8 bits gain over the baseline in accuracy."
-    assert recall == "In ED recall by each model's threshold 8 bits gain nothing over the baseline."
-    assert fixed == FIXED and "tuned_safe" not in str(found.details)
+    assert found.details[0] == FIXED and "tuned_safe" not in str(found.details)
     assert len(primary_chart(found.primary).marks) == 1 + 3
 
 
@@ -99,15 +106,16 @@ def test_with_a_claim_the_answer_speaks_of_it_alone(published):
     [
         ({"margin": 0.05}, "4 bits are within 5 points of 8 bits in accuracy: -0.5 points [-3.5, +2.5] ("),
         ({"margin": 0.03, "seeds": [42, 43], "figures": ["over_triage"]}, "2 trainings a side"),
-        ({"figures": ["ed_auroc"]}, "in ED AUROC"),
-        ({"changed_after_results": True}, "changed on 2026-11-20, after results existed: not beforehand."),
+        (
+            {"figures": ["ed_auroc"], "changed_after_results": True},
+            "changed on 2026-11-20, after results existed: not beforehand.",
+        ),
         ({"seeds": [42, 43, 44, 45, 46]}, f"{FIXED} Seeds 45, 46 are missing: it is not complete yet."),
         ({"recipe": "other"}, "the study's primary claim, about smollm2-135m other, has no result on these cases."),
-        ({"recipe": "other"}, FIXED),
     ],
 )
-def test_a_claim_has_its_own_margin_seeds_and_figures_and_says_what_it_lacks(published, claimed, words):
-    found = given("study", changed(CLAIM, **claimed))
+def test_a_claim_has_its_own_margin_seeds_and_figures_and_says_what_it_lacks(read, published, claimed, words):
+    found = answer(replace(read("study"), claim=changed(CLAIM, **claimed)))
     assert words in " ".join([found.sentence, *found.details])
 
 
@@ -132,11 +140,12 @@ def test_where_no_recipe_learned_something_the_sentence_says_so_and_names_the_la
     land_seeds(tmp_path, (0.0, 0.3), recipe="r2")
     land_baseline(tmp_path, 0.9)
     load_all(tmp_path)
-    sentence = given().sentence
+    (study,) = studied()
+    sentence = answer(study).sentence
     assert sentence.startswith(
         "Nothing can be said about 4 bits against 8 bits, since a model gains less than half of what"
     )
-    ruled = [row for row in studied()[0].recipes if (row.metric, row.rule) in RULED]
+    ruled = [row for row in study.recipes if (row.metric, row.rule) in RULED]
     largest = min(ruled, key=lambda row: row.difference)
     assert (
         largest.recipe == "r2"
@@ -173,7 +182,7 @@ def test_adapters_that_were_moved_are_compared_with_those_that_they_are(tmp_path
         accuracies.append(sum(a == b for a, b, _ in moved) / 120 - sum(a == b for a, b, _ in own) / 120)
     load_all(tmp_path)
     claim = changed(CLAIM, base_model="smol", recipe="r1", side="mxfp4", seeds=[1, 2, 3])
-    found = given(claim=claim)
+    found = given(claim)
     difference = 100 * sum(accuracies) / 3
     assert (
         f"mxfp4 are worse by more than 2 points than 8 bits in accuracy: {difference:+.1f} points [" in found.sentence
@@ -186,7 +195,7 @@ def test_figures_of_random_weights_say_nothing(tmp_path):
     land_seeds(tmp_path, random_weights=True)
     load_all(tmp_path)
     for claim in (None, changed(CLAIM, base_model="smol", recipe="r1", seeds=[1, 2, 3])):
-        found = given(claim=claim)
+        found = given(claim)
         assert found.sentence.startswith(ALL_RANDOM) and found.primary is None
         assert len(found.details) == 1 and found.details[0].startswith("4 bits take x0.50 of the bytes of 8.")
 
@@ -196,7 +205,8 @@ def test_untuned_pairs_and_models_at_one_width_answer_nothing(tmp_path, bits, se
     for width in bits:
         land_arm(tmp_path, str(width), width, recipe="zero_shot", recipe_kind="baseline", cell_id=f"zero-{width}")
     load_all(tmp_path)
-    assert given() == Answer(sentence, given().details)
+    found = given()
+    assert found.primary is None and found.sentence.startswith(sentence)
 
 
 ROW = Row(
@@ -235,12 +245,3 @@ ROW = Row(
 )
 def test_a_sentence_has_the_words_of_its_verdict(values, words):
     assert words in sentences._sentence(changed(ROW, **values), "r, 3 seeds")
-
-
-def test_the_artifact_opens_with_the_same_sentence_and_holds_the_long_form_in_whole_rows(tmp_path):
-    land_pair(tmp_path)
-    load_all(tmp_path)
-    page = comparison_markdown(studied())
-    assert page.startswith(f"**{given().sentence}**\n\n# 2 models on 5 test cases")
-    assert "# Gates of the primary rule" in page and "# Confusion matrices" in page
-    assert all(line.endswith("|") for line in page.splitlines() if line.startswith("|"))

@@ -34,24 +34,21 @@ def test_charts_have_the_marks_of_their_kind(specs):
     dots = [{"label": label, "series": "4bit", "x": 1.0, "x_low": 0.5, "x_high": 1.5} for label in "ab"]
     charts.drawn(Chart("dots", "", dots, {"axis": {"title": "points"}, "lines": [0, -2], "margin": 2}))
     curves = [{"series": "4bit", "kind": "train", "x": x, "y": x / 2, "y_low": x / 3, "y_high": x} for x in (0.1, 0.2)]
-    x, y = {"title": "x", "domain": (0, 1)}, {"title": "y"}
-    charts.curves(curves, x, y, [0], top=curves[:1])
-    charts.curves(curves, x, y, diagonal=1)
-    charts.points(
-        curves, {"title": "MB", "domain": (5, 200), "log": True}, {"title": "ED recall", "shares": True}, [0.95]
-    )
+    x, y = {"title": "MB", "domain": (5, 200), "log": True}, {"title": "ED recall"}
+    charts.curves(curves, {"title": "x", "domain": (0, 1)}, y, [0], top=curves[:1])
+    charts.points(curves, x, y, [0.95], diagonal=1)
     kinds = [[layer["mark"]["type"] for layer in spec["layer"]] for spec in specs]
-    assert kinds[0] == ["rect", "rule", "rule", "rule", "point"]
-    assert kinds[1:3] == [["rule", "area", "line", "point", "point"], ["line", "rule", "line", "point"]]
-    ticks = specs[3]["layer"][-1]["encoding"]["x"]["axis"]["values"]
-    assert ticks == [5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200]
+    assert kinds == [
+        ["rect", "rule", "rule", "rule", "point"],
+        ["rule", "area", "line", "point", "point"],
+        ["rule", "line", "rule", "rule", "point"],
+    ]
+    assert specs[2]["layer"][-1]["encoding"]["x"]["scale"]["type"] == "log"
+    assert specs[0]["height"] == charts.AXIS_AND_LEGEND + 2 * charts.ROW
 
-    bars = [{"label": "a", "series": series, "x": count} for series, count in (("lost", -2), ("gained", 3))]
-    charts.bars(bars, {"title": "emergencies"})
     cells = [{"series": name, "label": "ED", "decision": "GP", "cases": 3, "share": 0.2} for name in NAMES]
     charts.matrices(cells, ["ED", "GP", "HOME"])
-    assert specs[4]["height"] == charts.AXIS_AND_LEGEND + charts.ROW
-    assert specs[4]["layer"][0]["encoding"]["x"]["stack"] is None and "facet" in specs[5]
+    assert "facet" in specs[3]
 
 
 def test_two_series_of_one_kind_differ_in_more_than_colour():
@@ -62,8 +59,6 @@ def test_two_series_of_one_kind_differ_in_more_than_colour():
     assert len(four) == len(eight) == 3, "its points, the one on top and the legend"
     assert not four & eight
     assert [len(drawn) for drawn in outlines] == [charts.MOST_SHAPES + 2] * 2
-    shaped = charts.shaped_marks(marks, NAMES)
-    assert len({mark["x"] for mark in shaped}) == len(shaped) == 2 * charts.MOST_SHAPES, "side by side"
 
 
 def contrast(*colours: str) -> float:
@@ -95,12 +90,11 @@ def test_a_curve_leaves_the_chart_where_it_does(specs):
 
 
 def test_a_long_label_goes_on_in_another_line(specs):
-    label = f"smol 4bit\nconservative_regularised_low_safe s42{RANDOM}"
-    assert in_lines(label).split("\n") == ["smol 4bit", "conservative_regularised_", "low_safe s42", "(random weights)"]
-    assert in_lines("x" * 60).split("\n") == ["x" * charts.LABEL_LENGTH] * 2 + ["x" * 8]
+    label = f"smol 4bit\nconservative_safe s42{RANDOM}"
+    assert in_lines(label).split("\n") == ["smol 4bit", "conservative_safe s42", "(random weights)"]
+    assert max(map(len, in_lines("x" * 60).split("\n"))) == charts.LABEL_LENGTH
     charts.dots([{"label": label, "series": "4bit", "x": 1.0}], {"title": "share"})
-    charts.bars([{"label": label, "series": "lost", "x": -2}], {"title": "emergencies"})
-    assert {spec["height"] for spec in specs} == {charts.AXIS_AND_LEGEND + charts.ROW + 3 * charts.FURTHER_LINE}
+    assert specs[0]["height"] == charts.AXIS_AND_LEGEND + charts.ROW + 2 * charts.FURTHER_LINE
 
 
 def test_a_precision_has_its_colour_and_its_shape_in_every_chart():

@@ -1,5 +1,4 @@
-"""Figures in cells, and tables on a terminal and as Markdown: reasons and what all rows share are said once, nothing is
-lost."""
+"""Figures in cells, and tables on a terminal and as Markdown: reasons are said once, nothing is lost."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
-from flows.report.figures import cells, ed_recall_figure, figure, in_percent, percent
+from flows.report.figures import ED_RECALL, cells, figure, in_percent, percent
 from flows.report.rows import Row
 from flows.report.table import Table, as_markdown, print_table
 
@@ -33,10 +32,9 @@ def printed(table: Table, width: int = 80, is_terminal: bool = True, **options) 
     ],
 )
 def test_ed_recall_stays_on_its_side_of_the_gate(numbers, options, text):
-    assert ed_recall_figure(*numbers, **options) == text
+    assert figure(*numbers, **options, gate=ED_RECALL) == text
     row = Row(**dict(zip(("ed_recall", "ed_recall_low", "ed_recall_high"), numbers, strict=True)))
-    of_row = cells(row, "ed_recall", **options)["ED recall"]
-    assert of_row == text
+    assert cells(row, "ed_recall", **options)["ED recall"] == text
 
 
 @pytest.mark.parametrize(
@@ -64,26 +62,12 @@ def test_shares_keep_three_digits():
     assert [percent(share) for share in (0.27, 0.125, 0.005, 0.025, 1.0)] == ["27%", "12.5%", "0.5%", "2.5%", "100%"]
 
 
-ROWS = [{"experiment": f"e{i}", "Brier": f"0.{i}", "ECE": "n/a: 24 cases, an ECE needs 300"} for i in range(3)]
-
-
-@pytest.mark.parametrize(
-    ("records", "notes", "columns"),
-    [
-        (ROWS, ["n/a (ECE, 3 rows): 24 cases, an ECE needs 300", "in every row: ECE n/a"], ["experiment", "Brier"]),
-        (ROWS[:1], ["n/a (ECE, 1 row): 24 cases, an ECE needs 300"], ["experiment", "Brier", "ECE"]),
-        ([{"a": "x", "b": "", "c": str(i)} for i in range(3)], [], ["a", "c"]),
-        ([{"a": "x", "b": "1"}, {"a": "y", "b": "1"}], [], ["a", "b"]),
-        (
-            [{"a": "x", "state": "NOT AVAILABLE: no case", "b": "n/a: no case"}],
-            ["n/a (state, b, 1 row): no case"],
-            None,
-        ),
-    ],
-)
-def test_a_reason_and_what_every_row_says_are_notes(records, notes, columns):
-    table = Table("", records).with_reasons_once().without_shared()
-    assert list(table.notes) == notes and columns in (None, table.columns)
+def test_a_reason_is_a_note_once():
+    why = "24 cases, an ECE needs 300"
+    records = [{"experiment": f"e{i}", "state": f"NOT AVAILABLE: {why}", "ECE": f"n/a: {why}"} for i in range(3)]
+    table = Table("", records).with_reasons_once()
+    assert table.notes == (f"n/a (state, ECE): {why}",)
+    assert table["state"] == table["ECE"] == ["n/a"] * 3 and table["experiment"] == ["e0", "e1", "e2"]
 
 
 def test_a_wide_table_goes_on_with_the_first_column_again_and_loses_nothing():
@@ -94,12 +78,6 @@ def test_a_wide_table_goes_on_with_the_first_column_again_and_loses_nothing():
     assert all(sum(text in line for line in lines) >= 1 for record in records for text in record.values())
     assert sum("column 0" in line for line in lines) == 3, "two of five columns beside the first one"
     assert sum("column 0" in line for line in printed(table, whole=True)) <= 1
-
-
-def test_names_stand_once_above_the_lines_of_their_rows():
-    records = [{"experiment": name, "rule": rule, "value": f"{name}{rule}"} for name in "ab" for rule in ("x", "y")]
-    lines = printed(Table("", records, names=2))
-    assert [line.split() for line in lines[1:]] == [["a", "x", "ax"], ["y", "ay"], ["b", "x", "bx"], ["y", "by"]]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +92,6 @@ def test_a_long_list_is_cut_on_a_terminal_alone_with_the_query_that_has_all_of_i
 def test_markdown_has_every_row_on_a_line_and_says_where_there_is_none():
     table = Table("A title", [{"two\nlines": "a\nb", "c": "n/a: no case"}], notes=("one note",))
     assert as_markdown(table).split("\n\n") == [
-        "# A title", "One note.", "n/a (c, 1 row): no case.", "| two lines | c |\n|---|---|\n| a b | n/a |",
+        "# A title", "One note.", "n/a (c): no case.", "| two lines | c |\n|---|---|\n| a b | n/a |",
     ]  # fmt: skip
     assert as_markdown(Table("Nothing", [])).endswith("No rows yet.")
