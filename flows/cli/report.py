@@ -73,7 +73,7 @@ def report(
     # page, which no sweep would make again.
     with snapshot():
         studies = reported_study(study)
-        fingerprint = landed_fingerprint(studies[0].name)
+        fingerprint = landed_fingerprint()
         html, charts, has_texts = made_report(studies, fingerprint, tuple(case or ()), texts)
 
     name = studies[0].name or EVERYTHING

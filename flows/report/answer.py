@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from flows.report.figures import baseline_name, counted, in_points, random_mark
+from flows.report.figures import counted, in_points, listed_name, random_mark
 from flows.report.rows import (
     COMMON_RULES,
     THRESHOLD,
@@ -271,7 +271,7 @@ def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> tuple[str, s
     of_recipe = f"{recipe.base_model} {recipe.recipe} at 4 and 8 bits"
     return (
         f"Beside the linear model: {', '.join(words)}.",
-        f"{of_recipe} minus {baseline_name(baseline)}: {', '.join(parts)}.",
+        f"{of_recipe} minus {listed_name(baseline)}: {', '.join(parts)}.",
     )
 
 

@@ -11,8 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from flows.report.figures import counted
-from flows.report.models import full_name
+from flows.report.figures import counted, listed_name
 from flows.report.rows import Row, Study, grouped, named_rows, rows_of
 from tasks.corpus.case import can_be_encoded, exact_digest
 from tasks.corpus.manifest import DatasetManifest
@@ -70,7 +69,9 @@ def shown_cases(
 
     Raises BadInput for a case that the study does not have, and for a file whose texts fit no case.
     """
-    names = {row.evaluation_id: full_name(row) for row in study.board if row.precision is not None}
+    names = {
+        row.evaluation_id: listed_name(row) for row in study.board if row.precision is not None
+    }
     flips = Counter(
         row.case_id
         for row in named_rows("flipped_cases", study.board_ids, label="ED")

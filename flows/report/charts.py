@@ -169,7 +169,7 @@ def points(marks: Marks, x: Axis, y: Axis, lines: Iterable[float] = (), diagonal
         ends = alt.Data(values=[{"x": value, "y": value} for value in (0, diagonal)])
         layers.append(alt.Chart(ends).mark_line(**DASH, clip=True).encode(x=across, y=upward))
     bar = base.mark_rule(strokeWidth=1.5, opacity=0.45, clip=True)
-    point = base.mark_point(filled=True, size=50, opacity=0.9, clip=True)
+    point = base.mark_point(filled=True, size=50, opacity=0.9)
     layers += [
         bar.encode(x=across, y="y_low:Q", y2="y_high:Q"),
         bar.encode(x="x_low:Q", x2="x_high:Q", y=upward),

@@ -162,37 +162,22 @@ HEADINGS = {
 RANDOM = " (random weights)"  # behind the name of whatever was measured with them
 # Baselines without a language model. A recipe may be named `baseline` too, so the word is avoided.
 BASELINES = {
-    "always_gp": "always-GP\n(constant answer)",
-    "always_ed": "always-ED\n(constant answer)",
-    "linear": "linear model\n(words, characters)",
-    "tfidf_lr": "bag of words\n(TF-IDF, LR)",
+    "always_gp": "always-GP (constant answer)",
+    "always_ed": "always-ED (constant answer)",
+    "linear": "linear model (words, characters)",
+    "tfidf_lr": "bag of words (TF-IDF, LR)",
 }
 UNTUNED = (
     "zero_shot"  # the recipe of an untuned model; a prompt that is not the default one follows
 )
 
 
-def baseline_name(row: Row) -> str:
-    """The name of a baseline without a language model, on one line."""
-    return BASELINES.get(row.recipe, row.recipe).replace("\n", " ")
-
-
-def experiment_name(row: Row) -> str:
-    """The name of a leaderboard row, on two lines."""
-    if row.precision is None:
-        return BASELINES.get(row.recipe, row.recipe)
-    return (
-        f"{row.base_model} {row.precision}\n{recipe_name(row.recipe, row.seed)}{random_mark(row)}"
-    )
-
-
 def listed_name(row: Row, marked: bool = True) -> str:
-    """The name of a leaderboard row on one line, as other commands take it.
-
-    `marked`: it says where weights are random.
+    """The name of a leaderboard row, as other commands take it. `marked`: it says where weights are
+    random.
     """
     if row.precision is None:
-        return baseline_name(row)
+        return BASELINES.get(row.recipe, row.recipe)
     return f"{row.cell_id}{random_mark(row) if marked else ''}"
 
 
@@ -200,8 +185,8 @@ def recipe_name(recipe: str, seed: int) -> str:
     """A recipe with its seed, or the words for a model that was not tuned."""
     if recipe.split(" ")[0] != UNTUNED:
         return f"{recipe} s{seed}"
-    prompt = recipe.removeprefix(UNTUNED).strip()
-    return f"untuned (zero-shot, {prompt})" if prompt else "untuned (zero-shot)"
+    prompt = recipe.removeprefix(UNTUNED)
+    return f"untuned (zero-shot){prompt}"
 
 
 def pair_name(row: Row) -> str:

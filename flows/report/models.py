@@ -12,7 +12,6 @@ from flows.report.figures import (
     cells,
     clock,
     counted,
-    experiment_name,
     figure,
     gate_figure,
     heading,
@@ -21,6 +20,7 @@ from flows.report.figures import (
     megabytes,
     metric_cell,
     on_cases,
+    pair_name,
     percent,
     random_mark,
     verdict,
@@ -60,10 +60,6 @@ RULE_FIGURES = (
     "macro_f1",
     "expected_cost",
     "cost_skill",
-)
-CHOSEN = (
-    *("threshold", "target", "misses", "n_ed", "allowed_misses", "bound", "temperature"),
-    *("bias_ed", "bias_gp", "bias_home", "at_bound", "note", "chosen_at", "test_scored_at"),
 )
 
 # --- All models and baselines -----------------------------------------------------------------------
@@ -165,7 +161,7 @@ def baselines(study: Study) -> Section:
     for metric in ("accuracy", "ed_recall", "over_triage"):
         name = heading(metric)
         marks = [
-            {"label": experiment_name(row), "series": "baseline" if row.is_baseline else "trained"}
+            {"label": listed_name(row), "series": "baseline" if row.is_baseline else "trained"}
             | along("x", interval_of(row, metric))
             for row in study.models
         ]
@@ -176,11 +172,6 @@ def baselines(study: Study) -> Section:
 # --- Rows with their evaluations, and charts by model -----------------------------------------------
 
 
-def full_name(row: Row) -> str:
-    """An experiment on one line, in words."""
-    return experiment_name(row).replace("\n", " ")
-
-
 def series_of(row: Row) -> str:
     """What a mark's colour stands for."""
     return row.precision or NO_MODEL
@@ -188,8 +179,7 @@ def series_of(row: Row) -> str:
 
 def panel_name(row: Row) -> str:
     """What a model shares with those that differ in precision alone."""
-    first_line = f"{row.base_model} {row.precision}\n"
-    return experiment_name(row).replace(first_line, f"{row.base_model} ").replace("\n", " ")
+    return listed_name(row) if row.precision is None else pair_name(row)
 
 
 def panels(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
@@ -268,7 +258,7 @@ def gates(study: Study) -> Section:
     for gate in ("ed_recall", "ed_f2"):  # the third one is 1 - recall: no further evidence
         of_gate = [row for row in on_test if row.gate == gate and is_number(row.value)]
         marks = [
-            {"label": experiment_name(row.evaluation), "series": series, "x": value}
+            {"label": listed_name(row.evaluation), "series": series, "x": value}
             for row in of_gate
             for series, value in (
                 ("value", row.value),
@@ -288,13 +278,10 @@ def gates(study: Study) -> Section:
 
 
 def rules(study: Study) -> Section:
-    """A plane for each base model with a point for each rule; the figures of each rule, and what it
-    chose on calibration.
-    """
+    """A plane for each base model with a point for each rule; the figures of each rule."""
     metrics = metrics_of(study.board, RULE_FIGURES)
-    choices = {(row.evaluation_id, row.rule): row for row in study.rows_about("decision_rule")}
     base_models = list(dict.fromkeys(row.base_model for row in study.board if row.precision))
-    records, chosen = [], []
+    records = []
     marks: dict[str, list[Mark]] = {base_model: [] for base_model in base_models}
     for row in study.board:
         for rule, words in RULES.items():
@@ -310,12 +297,10 @@ def rules(study: Study) -> Section:
                 for metric in RULE_FIGURES
             }
             records.append(name | figures)
-            if rule != "argmax" and (choice := choices.get((row.evaluation_id, rule))):
-                chosen.append(name | cells(choice, *CHOSEN))
-
             recall, over = of_rule["ed_recall"], of_rule["over_triage"]
-            has_point = recall and over and is_number(recall.value) and is_number(over.value)
-            if has_point and row.recipe not in CONSTANT_ANSWERS:
+            if recall is None or over is None or row.recipe in CONSTANT_ANSWERS:
+                continue
+            if is_number(recall.value) and is_number(over.value):
                 mark = {"series": words, "kind": series_of(row)}
                 mark |= along("x", interval_of(over)) | along("y", interval_of(recall))
                 # The linear baseline is in the plane of every base model.
@@ -323,15 +308,9 @@ def rules(study: Study) -> Section:
                     marks[base_model].append(mark)
 
     own_share = None if study.prevalence is None else "--prevalence does not apply"
-    of_choices = (
-        "What each rule chose on the calibration cases, and when (UTC): before the judged cases "
-        "were scored"
-    )
     section = Section(
-        [
-            Table(TITLES["rules"], records, "rules_side_by_side", names=2).noted(own_share),
-            Table(of_choices, chosen, '"FROM decision_rule"', names=2),
-        ]
+        [Table(TITLES["rules"], records, "rules_side_by_side", names=2).noted(own_share)],
+        commands=['triage sql "FROM decision_rule"', "triage sql fixed_beforehand"],
     )
     x, y = {"title": "over-triage, share of all cases"}, {"title": "ED recall"}
     for base_model, of_model in marks.items():
@@ -391,7 +370,7 @@ def subgroups(study: Study) -> Section:
     records = []
     for group in list(grouped(rows, lambda row: row.evaluation_id).values())[:MOST_MODELS]:
         evaluation = group[0].evaluation
-        name = full_name(evaluation)
+        name = listed_name(evaluation)
         marks = [{"label": "all", "series": ""} | along("x", interval_of(evaluation, "ed_recall"))]
         for row in group:
             subgroup = f"{row.field}: {row.subgroup}"

@@ -24,7 +24,6 @@ from flows.report.sections import SECTIONS
 from flows.report.table import WORDS, Chart
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from warehouse.connect import quoted
 
 EVERYTHING = "all results"  # the name where the warehouse knows no study
 
@@ -118,29 +117,16 @@ def _prose(text: str) -> Any:
 
 # --- Where reports lie ------------------------------------------------------------------------------
 
-FORMAT = 3  # of the page: another one makes every report again
-# Without sweeps: each run of one lands a record, whether or not there is a new result. The bound
-# for all looks of a gate depends on who else was judged on the same cases.
+FORMAT = 4  # of the page: another one makes every report again
+# Without sweeps: each run of one lands a record, whether or not there is a new result. Of all
+# studies: the bound for all looks of a gate depends on who else was judged on the same cases.
 FINGERPRINT = """(
-    WITH member AS (
-        SELECT id, manifest_digest
-        FROM landed
-        WHERE kind <> 'sweep'
-            AND ({study} IS NULL OR id IN (SELECT id FROM study_member WHERE study = {study}))
-    )
     SELECT md5(
-        string_agg(id || coalesce(manifest_digest, ''), ' ' ORDER BY id)
+        coalesce(string_agg(id || coalesce(manifest_digest, ''), ' ' ORDER BY id), '')
         || (SELECT string_agg(sha256, ' ' ORDER BY version) FROM schema_migrations)
-        || coalesce(
-            (
-                SELECT string_agg(DISTINCT looks, ' ' ORDER BY looks)
-                FROM gate_bounds
-                WHERE evaluation_id IN (SELECT id FROM member)
-            ),
-            ''
-        )
     ) AS fingerprint
-    FROM member
+    FROM landed
+    WHERE kind <> 'sweep'
 )"""
 
 
@@ -151,12 +137,12 @@ def report_path(study: str) -> Path:
     return home() / "reports" / f"{name}.html"
 
 
-def landed_fingerprint(study: str | None) -> str:
-    """Changes whenever a result of the study (None: any) lands, is replaced or forgotten, another
-    study judges models on its cases, or the warehouse computes its figures in another way.
+def landed_fingerprint() -> str:
+    """Changes whenever a result lands, is replaced or forgotten, or the warehouse computes its
+    figures in another way.
     """
-    (row,) = rows_of(FINGERPRINT.format(study="NULL" if study is None else quoted(study)))
-    return f"{FORMAT}-{row.fingerprint or 'nothing'}"
+    (row,) = rows_of(FINGERPRINT)
+    return f"{FORMAT}-{row.fingerprint}"
 
 
 def is_current(study: str) -> bool:
@@ -166,7 +152,7 @@ def is_current(study: str) -> bool:
     except OSError:
         return False
     match = re.search(r'<meta name="triage-landed" content="([^"]*)"', page)
-    return match is not None and match.group(1) == landed_fingerprint(study)
+    return match is not None and match.group(1) == landed_fingerprint()
 
 
 COMMAND = (sys.executable, "-m", "flows.cli", "report")

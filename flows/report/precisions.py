@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flows.report.answer import NOT_MEASURABLE, Primary, bits_of, primary_of, verdict_in_words
+from flows.report.answer import Primary, bits_of, primary_of, verdict_in_words
 from flows.report.figures import (
     ED_RECALL,
     cells,
@@ -74,23 +74,17 @@ def recipe_table(study: Study) -> Table:
 
 
 def pair_table(pairs: Sequence[Row]) -> Table:
-    """A row per pair of a 4-bit and an 8-bit experiment, largest loss of accuracy at 4 bits first."""
-    records = []
-    # Pairs without a figure stand last.
-    for pair in sorted(pairs, key=lambda one: (one.accuracy_diff is None, one.accuracy_diff or 0)):
-        record = {"pair": pair_name(pair)}
-        for title, name in (("accuracy", "accuracy"), ("ED recall", "ed_recall")):
-            values = (getattr(pair, f"{name}_{bits}bit") for bits in (4, 8))
-            record[f"{title}\n4, 8 bits"] = ", ".join(map(figure, values))
-            (record[f"{title}\ndifference"],) = cells(pair, f"{name}_diff").values()
-        record |= cells(pair, "ed_auroc_diff")
-        record["MB"] = f"{megabytes(pair.stored_bytes_4bit)}, {megabytes(pair.stored_bytes_8bit)}"
-        record["test loss"] = f"{figure(pair.loss_4bit)}, {figure(pair.loss_8bit)}"
-        records.append(record)
-
-    unmeasured = all(pair.resources == NOT_MEASURABLE for pair in pairs)
-    note = f"memory and speed at 4 against 8 bits are {NOT_MEASURABLE}" if unmeasured else None
-    return Table(TITLES["pair_table"], records, '"FROM quantization_comparison"').noted(note)
+    """A row per pair of a 4-bit and an 8-bit experiment, largest loss of accuracy at 4 bits first;
+    pairs without a figure last.
+    """
+    records = [
+        {"pair": pair_name(pair)}
+        | cells(pair, "accuracy_diff", "ed_recall_diff", "ed_auroc_diff", "loss_diff")
+        for pair in sorted(
+            pairs, key=lambda one: (one.accuracy_diff is None, one.accuracy_diff or 0)
+        )
+    ]
+    return Table(TITLES["pair_table"], records, '"FROM quantization_comparison"')
 
 
 def primary_chart(primary: Primary | None) -> Chart | None:

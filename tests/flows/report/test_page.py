@@ -172,9 +172,9 @@ def test_a_current_report_is_not_made_again_and_another_result_asks_for_a_new_on
     assert is_current("synthetic"), "a sweep that found everything landed nothing"
     change("UPDATE schema_migrations SET sha256 = 'other' WHERE name = 'views'")
     assert not is_current("synthetic"), "another version computes its figures in another way"
-    current = landed_fingerprint("synthetic")
+    current = landed_fingerprint()
     change("UPDATE landed SET manifest_digest = 'other' WHERE kind = 'evaluation'")
-    assert landed_fingerprint("synthetic") != current
+    assert landed_fingerprint() != current
 
 
 @pytest.mark.parametrize("command", [("false",), ("no-such-program",), ("sh", "-c", "echo it broke >&2; exit 3")])
@@ -199,9 +199,9 @@ def test_a_result_that_would_land_while_a_study_is_read_lands_after_it_and_outda
     land_arm(landing, "16", None)
     load_now = "import pathlib, sys; from warehouse.load import load_all; load_all(pathlib.Path(sys.argv[1]), wait=0.0)"
 
-    def landed_meanwhile(study):
+    def landed_meanwhile():
         subprocess.run([sys.executable, "-c", load_now, landing], cwd=ROOT, capture_output=True)
-        return landed_fingerprint(study)
+        return landed_fingerprint()
 
     monkeypatch.setattr(command, "landed_fingerprint", landed_meanwhile)
     monkeypatch.setattr("flows.report.page.SECTIONS", {})
