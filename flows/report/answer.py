@@ -140,7 +140,7 @@ def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
         )
         sentence = (
             f"Nothing can be said about 4 bits against 8 bits, since {why} in every pair; the "
-            f"largest difference is {_points(row, ' points')} in {NAMES[row.metric]} "
+            f"largest difference is {in_points(row, ' points')} in {NAMES[row.metric]} "
             f"({row.base_model} {row.recipe})."
         )
         return Answer(sentence, details, primary)
@@ -148,7 +148,7 @@ def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
     about = f"{recall.base_model} {recall.recipe}, {counted(recall.seeds, 'seed')}"
     if recall.seeds == 1:
         about += ", so that chance in training is left out"
-    also = f"{NAMES['accuracy']} {_points(accuracy)}: {verdict_in_words(accuracy)}"
+    also = f"{NAMES['accuracy']} {in_points(accuracy)}: {verdict_in_words(accuracy)}"
     sentences = [_sentence(recall, about, also=also)]
     if study.baseline is not None:
         beside_baseline, detail = _against(study.baseline, accuracy, study.pairs)
@@ -156,7 +156,7 @@ def _of_recipes(recipes: list[Figures], study: Study) -> Answer:
         details.insert(0, detail)
     if rows := [of_other["ed_recall"] for of_other in learned[1:]]:
         named = [
-            f"{row.base_model} {row.recipe} {_points(row)}: {verdict_in_words(row)}"
+            f"{row.base_model} {row.recipe} {in_points(row)}: {verdict_in_words(row)}"
             for row in rows[:MOST_OTHERS]
         ]
         if unnamed := len(rows) - len(named):
@@ -190,10 +190,6 @@ def _seed_differences(
     return differences
 
 
-def _points(row: Row, unit: str = "") -> str:
-    return in_points(row.difference, row.low, row.high, unit)
-
-
 def _sentence(row: Row, about: str, sides: Sequence[str] = SIDES, also: str = "") -> str:
     """`4 bits are not worse by 2 points than 8 bits in accuracy: -0.2 points [-0.9, +0.5] (tuned, 3 seeds).`
 
@@ -207,7 +203,7 @@ def _sentence(row: Row, about: str, sides: Sequence[str] = SIDES, also: str = ""
         )
 
     verdict, _, needs = in_words(row).partition(": ")
-    figure = _points(row, " points")
+    figure = in_points(row, " points")
     if row.metric == "ed_recall":
         margin = f"{100 * row.margin:g} points"
         words = EMERGENCIES[row.verdict].format(side=side, reference=reference, margin=margin)
@@ -267,7 +263,7 @@ def _against(baseline: Row, recipe: Row, pairs: Collection[Row]) -> tuple[str, s
             of_sides = zip(map(bits_of, SIDES), standings, strict=True)
             standing = " and ".join(f"{side} {one}" for side, one in of_sides)
         words.append(f"{standing} in {NAMES[metric].partition(' by ')[0]}")
-        parts.append(f"{NAMES[metric]} {' and '.join(map(_points, rows))} ({standing})")
+        parts.append(f"{NAMES[metric]} {' and '.join(map(in_points, rows))} ({standing})")
     of_recipe = f"{recipe.base_model} {recipe.recipe} at 4 and 8 bits"
     return (
         f"Beside the linear model: {', '.join(words)}.",

@@ -32,25 +32,12 @@ from warehouse.connect import listed
 
 MOST_POINTS = 40  # of a curve: more cannot be told apart on the page
 SHOWN = 0.1  # the threshold on p(ED) of which sentences speak
-# The tables of calibration: their metrics of p(ED) and of answers, which all stand under the argmax.
-CALIBRATION = {
-    "Can the probabilities be trusted? Likelihood and calibration on the test set": (
-        "brier",
-        "ed_brier",
-        "ece",
-        "ed_ece",
-    ),
-    "What is p(ED) worth? Slope 1 and intercept 0: calibrated; slope below 1: too sure": (
-        ED_AUROC,
-        "ed_average_precision",
-        "ed_calibration_slope",
-        "ed_calibration_intercept",
-    ),
-    "Answers as the model writes them: one label, and the one that it scores": (
-        "format_compliance",
-        "generation_agreement",
-    ),
-}
+# Metrics of p(ED) and of answers, which all stand under the argmax.
+PROBABILITIES = (
+    *("brier", "ed_brier", "ece", "ed_ece"),
+    *(ED_AUROC, "ed_average_precision", "ed_calibration_slope", "ed_calibration_intercept"),
+    *("format_compliance", "generation_agreement"),
+)
 
 
 def thinned(table: str, curve: str, order: str, where: str) -> list[Row]:
@@ -96,28 +83,23 @@ EVERYBODY = "everybody to ED"
 
 
 def calibration(study: Study) -> Section:
-    """Likelihood, Brier scores and ECE; ranking; conformal sets, and whether a model writes one label."""
-    metrics = metrics_of(study.scored, [name for names in CALIBRATION.values() for name in names])
-    tables = []
-    for title, names in CALIBRATION.items():
-        records = []
-        for row in study.scored:
-            record = {"experiment": listed_name(row)}
-            if "brier" in names:
-                record |= cells(row, "test_loss", "perplexity")
-            for name in names:
-                metric = metrics.get((row.evaluation_id, "argmax", name))
-                record[heading(name)] = metric_cell(metric, missing="n/a: not measured")
-            records.append(record)
-        tables.append(Table(title, records, '"FROM metric"'))
-
+    """Likelihood, calibration, ranking, and whether a model writes one label; conformal sets."""
+    metrics = metrics_of(study.scored, PROBABILITIES)
     records = []
+    for row in study.scored:
+        record = {"experiment": listed_name(row)} | cells(row, "test_loss", "perplexity")
+        for name in PROBABILITIES:
+            metric = metrics.get((row.evaluation_id, "argmax", name))
+            record[heading(name)] = metric_cell(metric, missing="n/a: not measured")
+        records.append(record)
+
+    sets = []
     for row in about(study.rows_about("conformal"), study.scored):
         missed = why_not(row.note)
         if row.ed_missed is not None:
             share = figure(row.ed_miss_rate, row.miss_low, row.miss_high)
             missed = f"{row.ed_missed} of {row.ed_cases}: {share}"
-        records.append(
+        sets.append(
             {
                 "experiment": listed_name(row.evaluation),
                 "ED missed": missed,
@@ -126,8 +108,10 @@ def calibration(study: Study) -> Section:
                 "mind": row.note or "",
             }
         )
-    title = "Conformal sets (at most so many emergencies missed on average)"
-    tables.append(Table(title, records, "conformal_sets"))
+    tables = (
+        Table(TITLES["probabilities"], records, '"FROM metric"'),
+        Table(TITLES["conformal"], sets, "conformal_sets"),
+    )
     return Section([table.noted("brackets: 95 % intervals") for table in tables if len(table)])
 
 

@@ -85,24 +85,21 @@ def heading(column: str) -> str:
     return f"ED{words[2:]}" if words.startswith("ed ") else words
 
 
-def points(difference: float) -> str:
-    """A difference of shares in points of a hundred, with its sign: -0.4; -0.01 is not 0."""
-    rounded = f"{100 * difference:+.1f}"
-    return rounded if float(rounded) or not difference else f"{100 * difference:+.1g}"
-
-
-def in_points(
-    difference: float | None, low: float | None, high: float | None, unit: str = ""
-) -> str:
-    """A difference of shares with its interval, `-0.5 [-3.5, +2.5]`, or alone; `n/a` if there is none.
-
-    `unit`: stands behind the difference.
+def in_points(row: Row, unit: str = "") -> str:
+    """The difference of a row in points of a hundred with its interval, `-0.5 [-3.5, +2.5]`, or
+    alone; `n/a` if there is none; -0.01 is not 0. `unit`: stands behind the difference.
     """
-    if not is_number(difference):
+
+    def points(share: float) -> str:
+        rounded = f"{100 * share:+.1f}"
+        return rounded if float(rounded) or not share else f"{100 * share:+.1g}"
+
+    if not is_number(row.difference):
         return "n/a"
-    if not (is_number(low) and is_number(high)):
-        return f"{points(difference)}{unit}"
-    return f"{points(difference)}{unit} [{points(low)}, {points(high)}]"
+    text = f"{points(row.difference)}{unit}"
+    if is_number(row.low) and is_number(row.high):
+        text += f" [{points(row.low)}, {points(row.high)}]"
+    return text
 
 
 def why_not(note: str | None) -> str:

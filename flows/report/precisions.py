@@ -57,7 +57,7 @@ def recipe_table(study: Study) -> Table:
             row.seed_group, {"recipe": name, "seeds": str(row.seeds), **empty}
         )
         p = f" p {row.holm_p:.3f}" if is_number(row.holm_p) else ""
-        record[column] = f"{in_points(row.difference, row.low, row.high)}{p}"
+        record[column] = f"{in_points(row)}{p}"
         if column in verdicts:
             # Where models learned nothing there is nothing to lose.
             none = "no linear baseline" if row.qualifies is None else "learned too little"

@@ -127,7 +127,7 @@ def test_the_ranking_the_net_benefit_and_the_conformal_sets_are_those_of_the_row
     is_ed = [case[0] == "ED" for case in CASES]
     p_ed = [PROBABILITIES[case[1]][0] for case in CASES]
     tables = shown("calibration", landed)
-    assert tables["What is p(ED) worth"][MODEL,]["ED AUROC"].startswith(f"{roc_auc_score(is_ed, p_ed):.3f} [")
+    assert tables["Probabilities on the test set"][MODEL,]["ED AUROC"].startswith(f"{roc_auc_score(is_ed, p_ed):.3f} [")
     (note,) = query("SELECT note FROM conformal WHERE evaluation_id = 'et4'").note
     assert tables["Conformal sets"][MODEL,]["mind"] == note
     (benefit,) = query("FROM net_benefit WHERE threshold = 0.1 AND evaluation_id = 'et4'").itertuples()
@@ -291,7 +291,7 @@ def test_a_rule_that_could_not_be_applied_gives_its_reason_once_and_no_zero_anyw
         if "threshold" in name
     ]
     assert threshold == ["n/a"] * 3
-    trust = shown("calibration", study)["Can the probabilities be trusted"]
+    trust = shown("calibration", study)["Probabilities on the test set"]
     assert trust[MODEL,]["ECE"] == "n/a: 60 cases, an ECE needs 300"
     (table,) = SECTIONS["gates"](study).tables
     once = table.with_reasons_once()
