@@ -40,8 +40,8 @@ from tasks.runtime.children import step_seconds
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.events import Event, ExperimentFailed
 from tasks.runtime.home import home
-from tasks.runtime.locks import ACCELERATOR, at_work
-from tasks.runtime.store import remove_all_abandoned
+from tasks.runtime.locks import ACCELERATOR, at_work, remove_abandoned
+from tasks.runtime.store import PLACES
 from tasks.spec import Seed
 from warehouse.health import refuse_unusable
 
@@ -157,7 +157,9 @@ def experiment(
 
 
 def _run(selection: Selection, pooled: PooledCell | None = None) -> State[Any]:
-    remove_all_abandoned(home())  # of runs that were killed here: no sweep runs in a worker's home
+    remove_abandoned(
+        home(), *PLACES
+    )  # of runs that were killed here: no sweep runs in a worker's home
     refuse_unusable()
     spec = selection.cells[0]
     label_run(selection, name=spec.title)

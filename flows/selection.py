@@ -29,7 +29,8 @@ from tasks.precisions import BUILT_IN, Precision, of_bits
 from tasks.runtime.backend import refuse_unusable_mlx
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.home import home
-from tasks.runtime.store import remove_all_abandoned
+from tasks.runtime.locks import remove_abandoned
+from tasks.runtime.store import PLACES
 from tasks.search.space import Space
 from tasks.spec import (
     BaseModelSpec,
@@ -257,7 +258,7 @@ def check(selection: Selection, prompts: Iterable[PromptChoice] | None = None) -
 
 def check_cases(selection: Selection, prompts: Iterable[PromptChoice] | None = None) -> Path:
     """The part of `check` that a machine needs which computes nothing itself: no weights."""
-    remove_all_abandoned(home())
+    remove_abandoned(home(), *PLACES)
     grid = selection.grid
     data = prepare_dataset(grid.data, home(), grid.evaluation_sets)
     check_examples(data, selection.prompts if prompts is None else prompts)

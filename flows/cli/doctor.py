@@ -38,7 +38,6 @@ from tasks.runtime.backend import (
     os_version,
     processor,
     refuse_unusable_mlx,
-    system_name,
 )
 from tasks.runtime.children import run_child
 from tasks.runtime.device import chip, cores
@@ -168,7 +167,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> list[Finding]:
-    text = f"{system_name()}, {chip()}, {cores()} cores"
+    text = f"{os_version()}, {chip()}, {cores()} cores"
     if is_mac() and not has_apple_gpu():  # a Python that was built for Intel's processors
         remedy = (
             "MLX needs Apple Silicon and a Python built for it: install Homebrew's uv for Apple "

@@ -19,7 +19,7 @@ from tasks.corpus.reading.tables import place, read_rows
 from tasks.runtime.conversation import Answered, Conversation
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from tasks.runtime.locks import lock_of, locked, remove_abandoned_locks
+from tasks.runtime.locks import lock_of, locked, remove_abandoned
 from tasks.spec import LABELS, Columns, Label
 
 FUNCTION = "tasks.bundle.loaded_model:predict"
@@ -133,7 +133,7 @@ def in_use(model: BundledModel, use: str) -> Iterator[None]:
         return
 
     logs = home() / "logs"
-    remove_abandoned_locks(logs, lock_of(logs / f"{use}-*").name)  # a killed program leaves its own
+    remove_abandoned(logs, lock_of(logs / f"{use}-*").name)  # a killed program leaves its own
 
     name = logs / f"{use}-{model.bundle.model_id}-{os.getpid()}"
     with locked(name):

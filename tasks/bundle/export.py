@@ -33,7 +33,6 @@ from tasks.runtime.store import (
     MANIFEST,
     SEAL,
     Manifest,
-    remove_abandoned,
     seal,
     temporary_folder,
     verify,
@@ -92,8 +91,6 @@ def export(
         stored = VariantManifest.read(model.weights).stored_bytes
         required_bytes = int(stored * ROOM["gguf" if gguf else "fuse" if fuse else "plain"])
         check_room("The export", required_bytes, folder.parent, "name a folder")
-        remove_abandoned(folder)
-
         with temporary_folder(folder) as temporary:
             exported = _fill(model, home, temporary, fuse, gguf)
             # A rename may take the place of an empty folder, and of no other.

@@ -121,7 +121,7 @@ def load_model(model: BundledModel) -> LoadedModel:
     Raises BrokenFolder where the bytes are not those that were judged.
     """
     bundle = model.bundle
-    if VariantManifest.read(model.weights, deep=True).digest != bundle.weights_digest:
+    if VariantManifest.read(model.weights).digest != bundle.weights_digest:
         raise BrokenFolder(f"{model.weights} holds other weights than those that were judged.")
     if model.adapter is not None and file_digest(model.adapter) != bundle.adapter_digest:
         raise BrokenFolder(f"{model.adapter} is not the adapter that was judged.")

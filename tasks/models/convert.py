@@ -22,14 +22,16 @@ from tasks.models.manifest import (
     variant_folder,
 )
 from tasks.models.sizes import stored_sizes
-from tasks.models.sources.folder_source import TOKENIZER_FILES, prompt_kind, tokenizer_digest
+from tasks.models.sources.folder_source import TOKENIZER_FILES
 from tasks.models.sources.random_source import random_tensor
 from tasks.precisions import BF16, BUILT_IN, Precision, with_precision_for_bits
 from tasks.runtime import store
 from tasks.runtime.errors import BadInput, BrokenFolder
 from tasks.runtime.events import Emit
+from tasks.runtime.files import file_digest
 from tasks.runtime.locks import BUILD_SECONDS, locked
 from tasks.runtime.store import Manifest
+from tasks.spec import digest_of
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -72,10 +74,8 @@ def run_quantize(args: dict[str, Any], emit: Emit | None = None) -> dict[str, An
         return write_variant(base, target, job.precision, job.group_size)
 
     folder = variant_folder(job.source, job.root, job.precision, job.group_size)
-    # By the sizes of its files, where this process chain has compared their digests before.
-    if store.verified_manifest(folder) is None:
-        with locked(folder, BUILD_SECONDS):
-            store.build_folder(folder, build if job.precision.is_quantised else write_model)
+    with locked(folder, BUILD_SECONDS):
+        store.build_folder(folder, build if job.precision.is_quantised else write_model)
 
     manifest = VariantManifest.read(folder)
     return {"folder": str(folder), **manifest.model_dump(mode="json", exclude_unset=True)}
@@ -113,7 +113,7 @@ def write_base(source: Path, target: Path) -> dict[str, Any]:
 
 
 def _stage(source: Path, manifest: SourceManifest, staged: Path) -> Path:
-    """A folder in the Hugging Face layout: the source itself, or one decoded from GGUF."""
+    """A folder in the Hugging Face layout: the source, or one decoded from GGUF into `staged`."""
     if manifest.format != "gguf":
         return source
 
@@ -238,6 +238,9 @@ def _manifest_entries(
 ) -> dict[str, Any]:
     """The entries of VariantManifest, from the origin and from the files of the folder."""
     of_origin = ModelManifest.model_fields.keys() - Manifest.model_fields.keys()
+    tokenizer = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    has_template = (folder / "chat_template.jinja").is_file() or config.get("chat_template")
     return {
         # Only models with terms of use have the key `terms`.
         **origin.model_dump(mode="json", include=of_origin, exclude_unset=True),
@@ -247,7 +250,7 @@ def _manifest_entries(
         "group_size": group_size,
         "precision": precision.name,
         **stored_sizes(folder, group_size).manifest_entries(),
-        "prompt": prompt_kind(folder),
-        "tokenizer_digest": tokenizer_digest(folder),
+        "prompt": "chat" if has_template else "plain",
+        "tokenizer_digest": digest_of({path.name: file_digest(path) for path in tokenizer}),
         "versions": {name: metadata.version(name) for name in ("mlx", "mlx-lm")},
     }

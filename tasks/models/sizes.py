@@ -126,7 +126,7 @@ def shape_entry(name: str) -> dict[str, Any]:
 
 
 def read_shape(folder: Path) -> ModelShape | None:
-    """The shape of a model folder, from its config.json; None if that lacks a needed key."""
+    """The shape of a model folder by its config.json; None if that lacks a key or is missing."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return ModelShape.model_validate(config)
@@ -174,9 +174,7 @@ def tensor_headers(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as handle:
             (length,) = struct.unpack("<Q", handle.read(8))
-            if length > path.stat().st_size:
-                raise ValueError("the header is longer than the file")
-            headers: dict[str, Any] = json.loads(handle.read(length))
+            headers: dict[str, Any] = json.loads(handle.read(min(length, path.stat().st_size)))
     except (OSError, ValueError, struct.error) as error:
         raise BrokenFolder(
             f"{path} is not a readable safetensors file ({error}); it must be rebuilt."
@@ -276,12 +274,11 @@ def lora_parameters(
     Raises BadInput for a module that the model does not have.
     """
     modules = dict(shape.matrices())
-    for name in target_modules:
-        if name not in modules:
-            raise BadInput(
-                f"training.target_modules names {name!r}, which this "
-                f"model does not have; it has {', '.join(modules)}."
-            )
+    if unknown := [name for name in target_modules if name not in modules]:
+        raise BadInput(
+            f"training.target_modules names {unknown[0]!r}, which this model does not have; it has "
+            f"{', '.join(modules)}."
+        )
 
     return num_layers * sum(rank * sum(modules[name]) for name in target_modules)
 
@@ -294,15 +291,17 @@ def refuse_misfits(
         try:
             expected_sizes(shape, precision, training.group_size)
         except BadInput as error:
-            if not precision.groups_follow_the_grid:
-                raise BadInput(
-                    f"The precision {precision.name} does not fit {model}: {error} "
-                    "Leave it out, or choose another model."
-                ) from error
-            raise BadInput(
-                f"training.group_size = {training.group_size} does not fit {model}: {error} "
-                f"{_fitting_group_sizes(shape)}"
-            ) from error
+            setting, remedy = f"The precision {precision.name}", "Leave it out."
+            if precision.groups_follow_the_grid:
+                rows = [size[-1] for _, size in shape.tensors() if len(size) > 1]
+                sizes = [
+                    str(size)
+                    for size in sorted(MODES["affine"].group_sizes, reverse=True)
+                    if all(row % size == 0 for row in rows)
+                ]
+                setting = f"training.group_size = {training.group_size}"
+                remedy = f"Choose {' or '.join(sizes) or 'another model'}."
+            raise BadInput(f"{setting} does not fit {model}: {error} {remedy}") from error
 
     blocks = shape.num_hidden_layers
     if training.num_layers > blocks:
@@ -314,13 +313,3 @@ def refuse_misfits(
         lora_parameters(shape, 1, training.num_layers, training.target_modules)
     except BadInput as error:
         raise BadInput(f"The settings do not fit {model}: {error}") from error
-
-
-def _fitting_group_sizes(shape: ModelShape) -> str:
-    """The group sizes that divide every row, as a remedy."""
-    rows = {tensor_shape[-1] for _, tensor_shape in shape.tensors() if len(tensor_shape) > 1}
-    sizes = MODES["affine"].group_sizes
-    fitting_sizes = [size for size in sizes if all(row % size == 0 for row in rows)]
-    if not fitting_sizes:
-        return "No group size divides all its rows; choose another model."
-    return f"Choose {' or '.join(map(str, sorted(fitting_sizes, reverse=True)))}."

@@ -22,7 +22,6 @@ VARIABLE = "TRIAGE_BACKEND"
 CPU_PACKAGE = "mlx-cpu"
 CUDA_PACKAGES = ("mlx-cuda-12", "mlx-cuda-13")
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
-WIRES_SINCE = 15  # macOS
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Backend:
 
     `compute_path`: `packed` (quantised kernels) or `dequantised_f32` (the same weights, unpacked
     once to float32). `cpu_kernels`: elementwise work in the forms that are fast on a CPU, and
-    batches without gradients on a stream per core. `tokens_at_once`: padded tokens of one forward pass without gradients.
+    batches without gradients on a stream per core. `tokens_at_once`: padded tokens of one such pass.
     `planned_gflops`: sustained in a training step, roughly. `selftest_tolerance`: largest relative
     difference of float32 results that are equal but for the order of sums; `rounding`: the same in
     root mean square, of results in `compute_dtype`. `compared_with`: what benchmarks measure beside
@@ -129,27 +128,15 @@ def backend() -> Backend:
     if not requested:
         return best
 
-    needs = {}
-    if not has_apple_gpu():
-        needs[METAL.name] = (
-            f"a Mac with Apple Silicon and a Python built for it, and this is {platform_name()}"
+    usable = {one.name: one for one in BACKENDS.values() if not one.on_gpu or one == best}
+    if requested not in usable:
+        raise BadInput(
+            f"{VARIABLE} = {requested!r} is not available here (metal needs a Mac with Apple "
+            "Silicon and a Python built for it, cuda needs Linux, an NVIDIA GPU and one of the "
+            f"packages {' and '.join(CUDA_PACKAGES)}); give one of {', '.join(usable)}, or leave it "
+            f"away: {best.name} fits."
         )
-    if not has_cuda():
-        needs[CUDA.name] = (
-            "Linux, an NVIDIA GPU and one of the packages "
-            f"{' and '.join(CUDA_PACKAGES)}, which this machine lacks"
-        )
-    if requested in BACKENDS and requested not in needs:
-        return BACKENDS[requested]
-
-    problem = f"{requested!r} is unknown"
-    if requested in needs:
-        problem = f"{requested} needs {needs[requested]}"
-    *names, last = (name for name in BACKENDS if name not in needs)
-    raise BadInput(
-        f"{VARIABLE} = {problem}; give {', '.join(names)} or {last}, or leave it away: {best.name} "
-        "fits."
-    )
+    return usable[requested]
 
 
 def has_apple_gpu() -> bool:
@@ -163,27 +150,24 @@ def has_cuda() -> bool:
 
 
 def can_fork() -> bool:
-    """Whether a step's process may be forked from one that has imported what it needs.
-
-    A forked process may not use the GPU of its parent.
-    """
+    """Whether a step's process may be forked: a forked one may not use the GPU of its parent."""
     return is_linux() and not backend().on_gpu
 
 
 def is_linux() -> bool:
-    """Whether this is Linux, where MLX's library comes in a package of its own."""
+    """Whether this is Linux."""
     return sys.platform == "linux"
 
 
 def is_mac() -> bool:
-    """Whether this is macOS: its BLAS is Accelerate, and it counts memory its own way."""
+    """Whether this is macOS."""
     return sys.platform == "darwin"
 
 
 def can_wire_memory() -> bool:
     """Whether MLX can keep weights from being paged out, which takes macOS 15."""
     version = platform.mac_ver()[0].partition(".")[0] if is_mac() else ""
-    return backend().wires_memory and int(version or 0) >= WIRES_SINCE
+    return backend().wires_memory and int(version or 0) >= 15
 
 
 def processor() -> str:
@@ -194,11 +178,6 @@ def processor() -> str:
 def platform_name() -> str:
     """Operating system and kind of processor, e.g. `Linux x86_64`."""
     return f"{platform.system()} {platform.machine()}"
-
-
-def system_name() -> str:
-    """Operating system and its release, e.g. `Linux 6.8.0`."""
-    return f"{platform.system()} {platform.release()}"
 
 
 def os_version() -> str:
@@ -219,15 +198,14 @@ def os_version() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that decide the numbers. BadInput where MLX is not installed."""
-    by_package = {name: installed_version(name) for name in ("mlx", "mlx-lm")}
-    installed = {name: version for name, version in by_package.items() if version is not None}
-    if len(installed) < len(by_package):
+    by_package = {name: installed_version(name) or "" for name in ("mlx", "mlx-lm")}
+    if not all(by_package.values()):
         raise BadInput(
             "MLX is not installed, which needs Linux, or a Mac with Apple Silicon and a Python "
             "built for it; `triage doctor` says what this machine is."
         )
 
-    return installed
+    return by_package
 
 
 def refuse_unusable_mlx() -> None:

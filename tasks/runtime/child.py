@@ -55,7 +55,7 @@ def main(spec: Path) -> NoReturn:
         with lock:
             events.write(to_json(event) + "\n")
 
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=_listen_to_parent, daemon=True).start()
     threading.Thread(target=_send_heartbeats, args=(emit,), daemon=True).start()
     code = _call(spec, emit)
     events.flush()
@@ -95,10 +95,10 @@ def _call(spec_path: Path, emit: Emit) -> int:
     return 0
 
 
-def _exit_with_parent() -> None:
-    # os.read, not sys.stdin: at end of file it returns without taking a buffer's lock.
-    while data := os.read(0, 65536):
-        conversation.receive(data)
+def _listen_to_parent() -> None:
+    with open(0, "rb", closefd=False) as stream:
+        for line in stream:
+            conversation.lines.put(line)
     os._exit(LOST_PARENT)
 
 
@@ -109,6 +109,4 @@ def _send_heartbeats(emit: Emit) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m tasks.runtime.child spec.json")
     main(Path(sys.argv[1]))

@@ -42,7 +42,6 @@ from tasks.runtime.errors import (
 from tasks.runtime.events import Emit, Heartbeat, StepError, StepResult, StepWarning, from_json
 from tasks.runtime.files import write_atomic
 from tasks.runtime.locks import accelerator_reserved
-from tasks.runtime.store import process_chain
 
 CHILD = "tasks.runtime.child"
 TERMINATION_SECONDS = 5.0
@@ -59,7 +58,7 @@ METAL = "[METAL]"
 _running: set[Process] = set()
 _ended_seconds: list[float] = []  # of each child that has ended
 _stopping = threading.Event()  # no further child starts
-_interrupted = threading.Event()  # by a signal, or by the loss of the server
+_interrupted = threading.Event()  # the command, by a signal or by the loss of the server
 _forking = multiprocessing.get_context("forkserver")
 _forked_steps = threading.Event()
 # An ending can be read once, and a start reads those of all processes: of two threads that read one
@@ -79,7 +78,7 @@ class Forked:
         with requests, to_step, from_step, events:
             args = (spec, log, environment, requests, events)
             self._process = _forking.Process(target=_become_step, args=args, daemon=True)
-            _run_server()
+            import_ahead()
             with _endings:
                 self._process.start()
             self.stdin: IO[str] = os.fdopen(os.dup(to_step.fileno()), "w")
@@ -154,16 +153,13 @@ def forked_steps(*modules: str) -> Iterator[None]:
 
 
 def import_ahead() -> None:
-    """Let the fork server of `forked_steps` start now, and import in the background."""
-    if _forks():
-        _run_server()
+    """Let the fork server of `forked_steps` start, unless it runs, and import in the background.
 
-
-def _run_server() -> None:
-    """Start the fork server, unless it runs, with SIGINT blocked.
-
-    Ctrl-C at a terminal reaches the server, too, which would print a traceback while it imports.
+    Ctrl-C at a terminal reaches the server, too, which would print a traceback while it imports: it
+    starts with SIGINT blocked.
     """
+    if not _forks():
+        return
     resource_tracker.ensure_running()  # which unblocks SIGINT when it starts
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -195,12 +191,9 @@ def start_process(spec: Path, log: Path) -> Process:
     # The child must find this very code, also if the parent was started in a checkout that is not
     # installed.
     root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    # Sets TRIAGE_CHAIN where it is not set, before the variables are copied.
-    process_chain()
     environment = {
         **os.environ,
-        "PYTHONPATH": path,
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
         "TOKENIZERS_PARALLELISM": "false",
         # Read when MLX is imported: some GPUs would round float32 products to 10 bits otherwise.
         "MLX_ENABLE_TF32": "0",
@@ -247,8 +240,7 @@ def run_step(
     outside uses up no retry of the step's task.
 
     Where `progress()`, such as the newest checkpoint, has changed since the last loss, the count
-    starts over. Raises what `run_child` raises; a child that took longer than `at_most` seconds is
-    not run again here.
+    starts over. A child that took longer than `at_most` seconds is not run again here.
     """
     losses = 0
     last_progress = progress()
@@ -270,7 +262,7 @@ def run_child(
     function: str,
     args: Arguments,
     folder: Path,
-    on_event: Emit | None = None,
+    on_event: Emit = lambda event: None,
     memory_budget: int | None = None,
     on_start: Callable[[IO[str]], None] | None = None,
     at_most: float | None = None,
@@ -278,7 +270,8 @@ def run_child(
     """Call `module:function` with `args` (JSON) in a child process and return its result (JSON).
 
     `folder` receives `spec.json`, a record, and `child.log` (everything that libraries print);
-    `on_start` gets the step's standard input; after `at_most` seconds the child is killed.
+    `on_start` gets the step's standard input; after `at_most` seconds the child is killed. However
+    this function is left, the child has ended by then.
 
     Raises the typed error that the child reported, LostChild if a signal killed it, or OutOfMemory
     if it was killed while it held 90 % of `memory_budget`; or BadInput, before anything starts,
@@ -292,50 +285,21 @@ def run_child(
     # meanwhile, and then the record is that step's.
     own_spec = folder / f"spec-{secrets.token_hex(6)}.json"
     write_atomic(own_spec, spec)
-
-    emit = on_event or (lambda event: None)
     log = folder / "child.log"
     # Steps append to one log: what it holds by now is not this child's.
     log_start = log.stat().st_size if log.exists() else 0
-    try:
-        with contextlib.ExitStack() as stack:
-            # A step that answers requests may run for hours, and others do not wait for it.
-            if on_start is None:
-                stack.enter_context(accelerator_reserved(refuse_if_stopping, emit))
-            process = start_process(own_spec, log)
-            code, outcome, resident = _follow_to_end(process, emit, on_start, at_most, log)
-    finally:
-        own_spec.unlink(missing_ok=True)
-
-    if code == 0 and isinstance(outcome, StepResult):
-        return outcome.result
-
-    # A child that was ended because the sweep stops is no error of its step.
-    refuse_if_stopping()
-    raise _error_of(code, outcome, resident, log, log_start, memory_budget)
-
-
-def _follow_to_end(
-    process: Process,
-    on_event: Emit,
-    on_start: Callable[[IO[str]], None] | None,
-    at_most: float | None,
-    log: Path,
-) -> tuple[int, StepResult | StepError | None, int]:
-    """Hand on the events of a child until it ends: its exit code, its last event if it wrote one,
-    and the bytes of memory that it last held.
-
-    However this function is left, the child has ended by then.
-    """
-    _running.add(process)
-    start = time.monotonic()
-    assert process.stdin is not None and process.stdout is not None
     outcome: StepResult | StepError | None = None
     resident = 0
 
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(own_spec.unlink, missing_ok=True)
+        # A step that answers requests may run for hours, and others do not wait for it.
+        if on_start is None:
+            stack.enter_context(accelerator_reserved(refuse_if_stopping, on_event))
+        process = stack.enter_context(_started(own_spec, log))
         # The sweep may have been interrupted while the process started.
         refuse_if_stopping()
+        assert process.stdin is not None and process.stdout is not None
         if on_start is not None:
             on_start(process.stdin)
 
@@ -347,14 +311,57 @@ def _follow_to_end(
                 resident = event.resident_bytes
             elif event is not None:
                 on_event(event)
+        code = process.wait()
 
-        return process.wait(), outcome, resident
+    if code == 0 and isinstance(outcome, StepResult):
+        return outcome.result
+
+    # A child that was ended because the sweep stops is no error of its step.
+    refuse_if_stopping()
+    if isinstance(outcome, StepError) and outcome.kind:
+        raise BY_NAME[outcome.kind](outcome.message)
+    if (
+        code == -signal.SIGKILL
+        and memory_budget
+        and resident >= MEMORY_SHARE_OF_OOM * memory_budget
+    ):
+        raise OutOfMemory(
+            f"The step was killed while it held {resident / 1e9:.1f} GB of a budget of "
+            f"{memory_budget / 1e9:.1f} GB."
+        )
+    # A write into a mapped file ends this way on a full disk.
+    if code == -signal.SIGBUS and shutil.disk_usage(folder).free < NEARLY_FULL_BYTES:
+        raise disk_full(folder)
+    if code == -signal.SIGABRT:
+        # MLX raises some of Metal's errors on a thread of the driver, where nothing can catch them.
+        words = log.read_bytes()[log_start:].decode(errors="replace")
+        if METAL in words:
+            metal = words[words.rindex(METAL) :].splitlines()[0].strip()
+            raise device_error(metal) or GpuFailed(f"The GPU's driver ended the step: {metal}.")
+    if code < 0:
+        raise LostChild(f"The step's process was ended by signal {-code}; its log is {log}.")
+    if code == LOST_PARENT:
+        raise LostChild(f"The step's process exited, as its pipe had closed; its log is {log}.")
+
+    reason = outcome.message if isinstance(outcome, StepError) else f"exit code {code}"
+    raise TriageError(f"The step failed: {reason}. Its log is {log}.")
+
+
+@contextlib.contextmanager
+def _started(spec: Path, log: Path) -> Iterator[Process]:
+    """The process of a step, which has ended when the block has."""
+    process = start_process(spec, log)
+    _running.add(process)
+    start = time.monotonic()
+    try:
+        yield process
     except LostChild:
         process.kill()  # a process that was stopped is not terminated
         raise
     finally:
         end_process(process)
         for stream in (process.stdin, process.stdout):
+            assert stream is not None
             with contextlib.suppress(OSError):
                 stream.close()
         _running.discard(process)
@@ -398,54 +405,6 @@ def watched_lines(stream: int, log: Path, at_most: float | None = None) -> Itera
         taken += min(tick, time.monotonic() - start)
 
 
-def _error_of(
-    code: int,
-    reported: StepResult | StepError | None,
-    resident: int,
-    log: Path,
-    log_start: int,
-    budget: int | None,
-) -> TriageError:
-    """The error that the ending of a child amounts to.
-
-    `log_start`: where its part of the log begins; `budget`: bytes of memory that it could take.
-    """
-    if isinstance(reported, StepError) and reported.kind:
-        return BY_NAME[reported.kind](reported.message)
-    if code == LOST_PARENT:
-        return LostChild(
-            "The step's process exited, since its pipe from the sweep had closed; its log is "
-            f"{log}."
-        )
-    if code == -signal.SIGKILL and budget and resident >= MEMORY_SHARE_OF_OOM * budget:
-        return OutOfMemory(
-            f"The step was killed while it held {resident / 1e9:.1f} GB of a budget of "
-            f"{budget / 1e9:.1f} GB."
-        )
-    # A write into a mapped file ends this way on a full disk.
-    if code == -signal.SIGBUS and shutil.disk_usage(log.parent).free < NEARLY_FULL_BYTES:
-        return disk_full(log.parent)
-    if code == -signal.SIGABRT and (metal := _words_of_metal(log, log_start)):
-        return device_error(metal) or GpuFailed(f"The GPU's driver ended the step: {metal}.")
-    if code < 0:
-        return LostChild(f"The step's process was ended by signal {-code}; its log is {log}.")
-
-    reason = reported.message if isinstance(reported, StepError) else f"exit code {code}"
-    return TriageError(f"The step failed: {reason}. Its log is {log}.")
-
-
-def _words_of_metal(log: Path, start: int) -> str | None:
-    """The last thing that a child's log says about Metal, whose errors may end a process.
-
-    MLX raises some of them on a thread of the driver, where nothing can catch them.
-    """
-    with contextlib.suppress(OSError):
-        for line in reversed(log.read_bytes()[start:].decode(errors="replace").splitlines()):
-            if METAL in line:
-                return line[line.index(METAL) :].strip()
-    return None
-
-
 def step_seconds() -> float:
     """Seconds that the children of this process ran, of those that have ended."""
     return sum(_ended_seconds)
@@ -480,7 +439,7 @@ def stop_children(interrupted: bool = True) -> None:
     say so.
     """
     if interrupted:
-        start_no_more()
+        _interrupted.set()
     _stopping.set()
     for process in list(_running):
         # The streams are closed by the thread that reads them.

@@ -24,7 +24,8 @@ from tasks.runtime.events import Answer, Event, Ready
 Answered = Future[dict[str, Any]]
 END_SECONDS = 10.0
 END = {"end": True}
-WAITING_LINES = 32  # held by a step; what else is sent waits in the pipe, and then with the parent
+
+lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # in a step: the requests that have arrived
 
 
 class Conversation:
@@ -60,11 +61,9 @@ class Conversation:
                 answer.set_exception(self._error)
                 return answer
             self._asked += 1
-            number = self._asked
             # Before the request is sent, whose answer may come at once.
-            self._waiting[number] = answer
-
-        self._unsent.put(json.dumps({"number": number, **values}))
+            self._waiting[self._asked] = answer
+            self._unsent.put(json.dumps({"number": self._asked, **values}))
         return answer
 
     def close(self) -> None:
@@ -79,14 +78,22 @@ class Conversation:
         except TriageError as failure:
             error = failure
         finally:
-            self._fail(error)
             self._unsent.put(None)
+            with self._lock:
+                # Under the lock: `ask` sees the error from now on, or its answer is among these.
+                self._error = error
+                open_answers = list(self._waiting.values())
+            if not self.ready.done():
+                self.ready.set_exception(error)
+            for answer in open_answers:
+                if answer.set_running_or_notify_cancel():
+                    answer.set_exception(error)
 
     def _start_sending(self, stream: IO[str]) -> None:
         threading.Thread(target=self._send, args=(stream,), name="requests", daemon=True).start()
 
     def _send(self, stream: IO[str]) -> None:
-        # Where the step has ended, `_fail` says so to whoever waits.
+        # Where the step has ended, `_run` says so to whoever waits.
         with contextlib.suppress(OSError, ValueError):
             while (line := self._unsent.get()) is not None:
                 stream.write(f"{line}\n")
@@ -102,40 +109,13 @@ class Conversation:
             if answer.set_running_or_notify_cancel():
                 answer.set_result(event.values)
 
-    def _fail(self, error: TriageError) -> None:
-        with self._lock:
-            # Under the lock: `ask` sees the error from now on, or its answer is among these.
-            self._error = error
-            open_answers = list(self._waiting.values())
-            self._waiting.clear()
-
-        if not self.ready.done():
-            self.ready.set_exception(error)
-
-        for answer in open_answers:
-            if answer.set_running_or_notify_cancel():
-                answer.set_exception(error)
-
-
-_lines: queue.Queue[bytes] = queue.Queue(WAITING_LINES)
-_part = bytearray()
-
-
-def receive(data: bytes) -> None:
-    """Keep what has arrived; waits while the step has enough to do."""
-    _part.extend(data)
-    *lines, remainder = _part.split(b"\n")
-    _part[:] = remainder
-    for line in lines:
-        _lines.put(bytes(line))
-
 
 def requests(most: int) -> Iterator[list[dict[str, Any]]]:
     """Groups of 1 to `most` requests, as many as wait, until the parent says that there are no more."""
     while True:
-        group = [json.loads(_lines.get())]
-        while len(group) < most and group[-1] != END and not _lines.empty():
-            group.append(json.loads(_lines.get()))
+        group = [json.loads(lines.get())]
+        while len(group) < most and group[-1] != END and not lines.empty():
+            group.append(json.loads(lines.get()))
 
         if group[0] != END:
             yield [request for request in group if request != END]

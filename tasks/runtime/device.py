@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import re
 import subprocess
 import sys
 import time
@@ -31,7 +32,6 @@ from tasks.runtime.events import Device, Emit, StepWarning
 SLOW_GFLOPS = 20.0
 SPEED_SECONDS = 3.0
 CPU_INFO = Path("/proc/cpuinfo")
-_CPU_NUMBERS = {"cpu family": "family", "model": "model"}
 # In the order in which they are tried: MKL first, which comes with the environment on x86.
 _BLAS_PATTERNS = (
     (Path(sys.prefix) / "lib", "libmkl_rt.so*"),
@@ -65,9 +65,8 @@ def load_blas() -> str:
     if requested == "none":
         return "reference"
 
-    # The preferred one first.
-    found = [path for root, pattern in _BLAS_PATTERNS for path in sorted(root.glob(pattern))]
-    for path in [Path(requested)] if requested else found:
+    installed = [path for root, pattern in _BLAS_PATTERNS for path in sorted(root.glob(pattern))]
+    for path in [Path(requested)] if requested else installed:
         with contextlib.suppress(OSError):
             ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
             return path.name
@@ -126,7 +125,7 @@ def measure() -> Device:
         blas,
         round(gflops, 1),
         cores(),
-        machine_name(),
+        f"{platform_name()}, {chip()}",
     )
 
 
@@ -147,31 +146,18 @@ def slow_blas_warning(device: Device) -> str | None:
     if device.on_gpu or device.gflops >= SLOW_GFLOPS:
         return None
 
-    speed = f"{device.gflops:.0f} GFLOP/s"
+    speed = f"Matrix products run at {device.gflops:.0f} GFLOP/s"
     requested = os.environ.get("TRIAGE_BLAS", "none")
     if requested != "none" and device.blas == "reference":
         return (
-            f"TRIAGE_BLAS={requested} cannot be loaded: matrix products run at {speed}, "
-            "many times slower than they could."
+            f"{speed}, many times slower than they could: TRIAGE_BLAS={requested} cannot be loaded."
         )
     if device.blas != "reference":
-        return (
-            f"Matrix products run at {speed} although {device.blas} is loaded: is the machine busy?"
-        )
-
+        return f"{speed} although {device.blas} is loaded: is the machine busy?"
     return (
-        f"Matrix products run at {speed} with the BLAS '{device.blas}': training will be many "
-        "times slower than it could be. Install one with `pip install mkl` (x86-64) or "
-        "`apt-get install libopenblas0-pthread`."
+        f"{speed} with the BLAS '{device.blas}': training will be many times slower than it could "
+        "be. Install one with `pip install mkl` (x86-64) or `apt-get install libopenblas0-pthread`."
     )
-
-
-def machine_name() -> str:
-    """Operating system and processor, e.g. `Darwin arm64, Apple M2 Pro` or `Linux x86_64, AMD EPYC,
-    family 26, model 2`.
-    """
-    name = chip()
-    return platform_name() if name == processor() else f"{platform_name()}, {name}"
 
 
 @functools.cache
@@ -179,31 +165,21 @@ def chip() -> str:
     """The name of the processor as its maker gives it; the kind, e.g. `aarch64`, where the system
     does not know it.
     """
-    try:
+    name = ""
+    with contextlib.suppress(OSError):
         if is_mac():
             # With its folder, which is not on the path of a cron job.
             command = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
             name = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-        else:
-            pairs = [line.partition(":") for line in CPU_INFO.read_text("utf-8").splitlines()]
-            # Reversed, so that of the lines with one key the first processor's stays.
-            values = {key.strip(): value.strip() for key, _, value in reversed(pairs)}
-            name = values.get("model name", "")
-            # With family and model, since virtual machines shorten the name.
-            numbers = [
-                f"{word} {values[key]}" for key, word in _CPU_NUMBERS.items() if key in values
-            ]
-            name = ", ".join([name, *numbers]) if name else ""
-    except OSError:
-        name = ""
+        elif line := re.search(r"^model name\s*:(.+)", CPU_INFO.read_text("utf-8"), re.MULTILINE):
+            name = line[1].strip()
     return name or processor()
 
 
 def report_device(emit: Emit) -> Device:
     """Measure the device and report it, after a warning if it is slow: the first events of a step."""
     device = measure()
-    warning = slow_blas_warning(device)
-    if warning:
+    if warning := slow_blas_warning(device):
         emit(StepWarning(warning))
 
     emit(device)
@@ -225,8 +201,8 @@ def run_speed(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Measure the device; `args` is empty.
 
-    Returns `device` (the fields of Device), `warning` (a sentence or None), `gpu` (whether MLX can
-    use one), and `mlx_device` (what MLX reports).
+    Returns `device` (the fields of Device), `warning` (a sentence or None), and `gpu` (whether MLX
+    can use one).
     """
     device = measure()
     import mlx.core as mx
@@ -235,5 +211,4 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         "device": asdict(device),
         "warning": slow_blas_warning(device),
         "gpu": bool(mx.is_available(mx.gpu)),
-        "mlx_device": mx.device_info(),
     }

@@ -1,7 +1,4 @@
-"""Every error that a user may meet, as a sentence; and the findings of a check.
-
-Transient errors are retried by the flows; terminal ones never are.
-"""
+"""Every error that a user may meet, as a sentence, and the findings of a check."""
 
 from __future__ import annotations
 
@@ -12,12 +9,9 @@ from typing import Any, Literal
 
 
 class TriageError(Exception):
-    """A sentence for the user: what is wrong, where, and what to do.
+    """A sentence for the user: what is wrong, where, and what to do."""
 
-    Terminal unless a subclass says otherwise.
-    """
-
-    transient = False
+    transient = False  # whether flows try again
 
 
 class BadInput(TriageError):
@@ -53,10 +47,7 @@ class OutOfMemory(TriageError):
 
 
 class Diverged(TriageError):
-    """Training met NaN or infinity; the last good adapter is kept.
-
-    `reached`: its progress up to then, if known.
-    """
+    """Training met NaN or infinity; the last good adapter is kept, with the progress `reached`."""
 
     reached: Any = None
 
@@ -155,15 +146,8 @@ def disk_error(error: OSError, path: Path) -> Exception:
         return BadInput(
             f"{path} may not be written ({error.strerror}); choose another folder with TRIAGE_HOME."
         )
-    if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return BadInput(
-            f"{path} cannot be created: a file is where a folder should be; "
-            "choose another TRIAGE_HOME."
-        )
-    if error.errno == errno.ENAMETOOLONG:
-        return BadInput(
-            f"{path} is too long a name for this disk; choose a TRIAGE_HOME with a shorter path."
-        )
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+        return BadInput(f"{path} cannot be created ({error.strerror}); choose another TRIAGE_HOME.")
 
     return error
 

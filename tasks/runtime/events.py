@@ -1,7 +1,5 @@
 """What a step reports while it runs, as small classes.
 
-JSON only at the pipe between a child process and its parent.
-
 A step calls `emit(event)`. In a child process that writes one line of JSON (`to_json`); the parent
 reads it back (`from_json`) and hands it on, so code on both sides sees classes only.
 """
@@ -10,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 from tasks.runtime.backend import BACKENDS
 
@@ -33,10 +31,8 @@ class Note(Event):
 
 @dataclass(frozen=True)
 class MemoryNote(Note):
-    """A sentence about the chosen micro-batch, with the bytes that it was computed from.
-
-    `held_bytes`: weights and optimizer; `case_bytes`: the longest case; `further_bytes`: each
-    further case.
+    """The chosen micro-batch, with the bytes of weights and optimizer, of the longest case, and of
+    each further case.
     """
 
     held_bytes: int
@@ -85,9 +81,7 @@ class CurvePoint(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingReport(CurvePoint):
-    """A point of the training curve, of `iterations` updates in all, with an estimate of the time
-    left.
-    """
+    """A point of the training curve; `iterations`: updates in all."""
 
     iterations: int
     seconds_left: float
@@ -102,9 +96,7 @@ class ValidationReport(CurvePoint):
 
 @dataclass(frozen=True)
 class Device(Event):
-    """The machine that a step runs on, as results describe it. `gflops`: a measured float32 matrix
-    product.
-    """
+    """The machine that a step runs on; `gflops`: of a measured float32 matrix product."""
 
     backend: str
     compute_path: str
@@ -143,7 +135,7 @@ class Heartbeat(Event):
 
 @dataclass(frozen=True)
 class StepResult(Event):
-    """The last event of a child process that succeeded: what its function returned."""
+    """The last event of a child process that succeeded."""
 
     result: dict[str, Any]
 
@@ -186,20 +178,14 @@ class ExperimentFailed(Event):
 
 @dataclass(frozen=True)
 class ExtraFinished(Event):
-    """A step that is no experiment (baselines, further evaluation sets, ...) is finished.
-
-    `ids`: what it landed.
-    """
+    """A step that is no experiment, such as the baselines, is finished; `ids`: what it landed."""
 
     ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RemoteReport(Event):
-    """An experiment runs on a worker of a work pool.
-
-    `step`: e.g. `train`, of which `percent` is done; empty before the first report.
-    """
+    """An experiment runs on a worker of a work pool; `step`: e.g. `train`, or empty at first."""
 
     worker: str
     step: str = ""
@@ -210,22 +196,14 @@ _CLASSES = {name: value for name, value in globals().items() if isinstance(value
 
 
 def to_json(event: Event) -> str:
-    """One line of JSON: the fields of a step's event, and its class under `event`.
-
-    NaN and infinity are allowed.
-    """
-    return json.dumps({"event": type(event).__name__, **asdict(event)}, allow_nan=True)
+    """One line of JSON: the fields of an event, and its class under `event`; NaN is allowed."""
+    return json.dumps({"event": type(event).__name__, **asdict(event)})
 
 
 def from_json(line: str) -> Event | None:
-    """The event that a line of `to_json` holds, without fields that its class lacks.
-
-    None for any other text.
-    """
+    """The event that a line of `to_json` holds; None for any other text."""
     try:
         values = json.loads(line)
-        cls = _CLASSES[values["event"]]
-        names = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in names})
-    except (ValueError, TypeError, KeyError):
+        return cast("Event", _CLASSES[values.pop("event")](**values))
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -26,20 +26,18 @@ def file_digest(path: Path) -> str:
 
 
 def write_atomic(path: Path, content: str | bytes, mode: int = 0o666) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part of it. Of `mode`
-    stays what the umask leaves.
+    """Write a file so that a reader sees the old content or the new, never a part of it. The umask
+    takes from `mode`.
 
     Raises BadInput on a full disk and where the file may not be written.
     """
-    data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Set as the file is made, so that nobody else can read it for a moment.
         number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(number, "wb") as handle:
-            handle.write(data)
+            handle.write(content.encode() if isinstance(content, str) else content)
             handle.flush()
             # The content before the name: else a power failure could leave a name without content.
             os.fsync(handle.fileno())

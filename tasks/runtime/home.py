@@ -6,6 +6,7 @@ Imports nothing heavy: every command starts here.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -20,10 +21,7 @@ _PATH = re.compile(r"(?:~[^\s/]*|\b[A-Za-z]:|(?<![\w.]))/[^\s'\":;,()]*")
 
 
 def home() -> Path:
-    """`TRIAGE_HOME`, else `.triage` in the working folder.
-
-    Raises BadInput for a path that cannot be one.
-    """
+    """`TRIAGE_HOME`, else `.triage` in the working folder."""
     return named_path("TRIAGE_HOME") or Path(".triage").resolve()
 
 
@@ -38,15 +36,13 @@ def named_path(variable: str) -> Path | None:
 
     try:
         path = Path(value).expanduser().resolve()
-        path.lstat()
-    except (RuntimeError, ValueError) as error:
-        raise BadInput(f"{variable}={value} is no path ({error}); choose another one.") from error
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise BadInput(
-                f"{variable} names a path that is too long ({len(value)} characters); choose a "
-                "shorter one."
-            ) from error
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.lstat()
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(
+            f"{variable}={value[:80]} is no path ({reason}); choose another one."
+        ) from error
 
     return path
 
@@ -59,9 +55,7 @@ def existing_home() -> Path:
 
 
 def check_home() -> None:
-    """Raise BadInput if `home()` cannot be a folder: a file is in its
-    place, or its name is too long.
-    """
+    """Raise BadInput if `home()` cannot be a folder, since a file is in its place."""
     try:
         if not stat.S_ISDIR(home().stat().st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -88,8 +82,7 @@ def expanded(path: str) -> Path:
 
 
 def without_folders(text: str) -> str:
-    """A text in which of each path only the name of a file is left: where a user's files lie, and
-    so what they are called, concerns nobody.
+    """A text without its paths: where a user's files lie, and what they are called, concerns nobody.
 
     The user's own folders are looked for first, since their names may hold spaces.
     """
@@ -97,10 +90,4 @@ def without_folders(text: str) -> str:
     for folder in sorted(map(str, own_folders), key=len, reverse=True):
         if len(folder) > 1:
             text = text.replace(folder, "~")
-    return _PATH.sub(lambda match: _file_name(match.group()), text)
-
-
-def _file_name(path: str) -> str:
-    """The last part of a path, if it looks like a file's name."""
-    name = path.rstrip(".").rpartition("/")[2]
-    return name if "." in name else "(path)"
+    return _PATH.sub("(path)", text)

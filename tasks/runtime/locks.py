@@ -9,7 +9,7 @@ import fcntl
 import math
 import os
 import secrets
-import stat
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,20 +20,11 @@ from tasks.runtime.events import Emit, Note
 from tasks.runtime.home import home
 
 LOCK_POLL_SECONDS = 0.02
-LOCK_SECONDS = 1.0  # longer than `is_locked` holds it
+LOCK_SECONDS = 1.0  # longer than `is_held` holds it
 BUILD_SECONDS = 1800.0  # another process downloads or converts the same model
 ABANDONED_SECONDS = 60.0  # a young file or folder is spared: its maker may not have locked it yet
 ACCELERATOR = "TRIAGE_ACCELERATOR"
 SILENT_SECONDS = 5.0  # a turn at the accelerator that comes sooner is not worth a line
-
-
-def replacing(final: Path) -> contextlib.AbstractContextManager[None]:
-    """Inspect, remove or replace a folder while no other process does; waits for one that is at it.
-
-    The lock is that of the parent folder, which stays: between a look and a removal another
-    builder's folder may appear.
-    """
-    return locked_folder(final.parent)
 
 
 @contextlib.contextmanager
@@ -78,10 +69,7 @@ def locked(
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock of `folder`.
-
-    Asking holds it for an instant, so that a step waits a moment for it (LOCK_SECONDS).
-    """
+    """Whether a process holds the lock of `folder`."""
     return is_held(lock_of(folder))
 
 
@@ -104,6 +92,15 @@ def locked_folder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def replacing(final: Path) -> contextlib.AbstractContextManager[None]:
+    """Inspect, remove or replace a folder while no other process does; waits for one that is at it.
+
+    The lock is that of the parent folder, which stays: between a look and a removal another
+    builder's folder may appear.
+    """
+    return locked_folder(final.parent)
+
+
 def is_held(path: Path) -> bool:
     """Whether another process holds the lock on a file or folder; asking holds it for an instant."""
     try:
@@ -124,13 +121,16 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def remove_abandoned_locks(folder: Path, pattern: str) -> None:
-    """Delete the lock files of killed processes: nobody holds them, and they are no longer young."""
-    for path in folder.glob(pattern):
-        with contextlib.suppress(OSError):
-            is_young = time.time() - path.stat().st_mtime < ABANDONED_SECONDS
-            if not is_young and not is_held(path):
-                path.unlink()
+def remove_abandoned(root: Path, *patterns: str) -> None:
+    """Delete the lock files and temporary folders of killed processes, which match `patterns` below
+    `root`: nobody holds them, and they are no longer young.
+    """
+    with contextlib.suppress(OSError):  # a folder on the way that another process removes
+        for path in (path for pattern in patterns for path in root.glob(pattern)):
+            with contextlib.suppress(OSError):
+                is_old = time.time() - path.stat().st_mtime > ABANDONED_SECONDS
+                if is_old and not is_held(path):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def is_at_work() -> bool:
@@ -145,7 +145,7 @@ def at_work() -> Iterator[None]:
     Nothing else shows a process without a server of its own, such as a worker.
     """
     folder = home() / "flows"
-    remove_abandoned_locks(folder, ".*.lock")
+    remove_abandoned(folder, ".*.lock")
     note = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
     try:
         with locked(note):
@@ -167,17 +167,18 @@ def accelerator_reserved(
     and is free again at the instant at which its holder dies.
 
     `check` is called while it waits, and may raise to give up. A wait of more than `SILENT_SECONDS`
-    is reported to `on_event`, once. Raises BadInput where the folder of locks is another user's.
+    is reported to `on_event`, once.
     """
     name = os.environ.get(ACCELERATOR, "").strip()
     if not name:
         yield
         return
 
-    place = _accelerator_folder() / name
+    # A folder of this user: a file that another user made could not be opened.
+    folder = Path(tempfile.gettempdir()) / f"triage-{os.getuid()}"
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(place, SILENT_SECONDS, check))
+            stack.enter_context(locked(folder / name, SILENT_SECONDS, check))
         except Locked:
             on_event(
                 Note(
@@ -185,26 +186,5 @@ def accelerator_reserved(
                     "machine. To run both at once, give this one another name."
                 )
             )
-            stack.enter_context(locked(place, math.inf, check))
+            stack.enter_context(locked(folder / name, math.inf, check))
         yield
-
-
-def _accelerator_folder() -> Path:
-    """A folder of this machine and user: a file that another user made could not be opened.
-
-    Raises BadInput where another user has made it, who could put links there.
-    """
-    folder = Path(tempfile.gettempdir()) / f"triage-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise BadInput(
-            f"{folder}, which holds the locks of your accelerators, belongs to someone else; remove "
-            "it, or set TMPDIR to a folder of your own."
-        )
-    if status.st_mode & 0o077:
-        folder.chmod(0o700)
-
-    return folder

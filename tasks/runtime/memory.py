@@ -11,9 +11,7 @@ from pathlib import Path
 
 from tasks.runtime.backend import is_mac
 
-# macOS: the call that tells a process's memory, and `ri_phys_footprint` and
-# `ri_lifetime_max_phys_footprint` among its numbers.
-_LIBPROC = "/usr/lib/libproc.dylib"
+# Of `ri_phys_footprint` and `ri_lifetime_max_phys_footprint` in macOS's rusage_info_v4.
 _FOOTPRINT_NOW = 7
 _PEAK_FOOTPRINT = 28
 
@@ -41,47 +39,25 @@ def keep_freed_memory() -> None:
 
 
 def total_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process may use at most: of physical memory, and of its control groups (a
-    container) if less.
+    """Bytes that this process may use at most: of physical memory, and of its control group (a
+    container) and the group's parents if less.
 
     `root`: the folder that holds /proc and /sys.
     """
     # Imported late: commands that only print results need no psutil.
     import psutil
 
-    return min([psutil.virtual_memory().total, *_control_group_limits(root)])
-
-
-def _control_group_limits(root: Path) -> list[int]:
-    """Memory limits of this process's control groups and of their parents (versions 1 and 2).
-
-    None elsewhere.
-    """
-    try:
+    limits = [psutil.virtual_memory().total]
+    # A file is missing outside Linux, and holds "max" where nothing is limited.
+    with contextlib.suppress(OSError):
+        # The line `0::/path` of version 2 of control groups.
         lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-
-    limits: list[int] = []
-    for line in lines:
-        if line.count(":") < 2:
-            continue
-
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-
-        # Version 2 names no controllers in its line, and has one hierarchy for all of them.
-        hierarchy = root / "sys/fs/cgroup" / ("memory" if controllers else "")
-        name = "memory.limit_in_bytes" if controllers else "memory.max"
-        group = Path(path.lstrip("/"))
-        # Inside a container its own group may be mounted as the topmost one.
-        for parent in (group, *group.parents):
-            # The file may be missing, or hold "max".
-            with contextlib.suppress(OSError, ValueError):
-                limits.append(int((hierarchy / parent / name).read_text()))
-
-    return limits
+        for group in (Path(line[4:]) for line in lines if line.startswith("0::/")):
+            # Inside a container its own group may be mounted as the topmost one.
+            for folder in (group, *group.parents):
+                with contextlib.suppress(OSError, ValueError):
+                    limits.append(int((root / "sys/fs/cgroup" / folder / "memory.max").read_text()))
+    return min(limits)
 
 
 def resident_bytes() -> int:
@@ -118,7 +94,7 @@ def _footprint(number: int) -> int | None:
     """
     usage = (ctypes.c_uint64 * (2 + 36))()
     try:
-        library = ctypes.CDLL(_LIBPROC)
+        library = ctypes.CDLL("/usr/lib/libproc.dylib")
         status = library.proc_pid_rusage(os.getpid(), 4, ctypes.byref(usage))
     except (OSError, AttributeError):
         return None

@@ -12,14 +12,12 @@ while something works in the home.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
 import stat
-import time
 from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from glob import escape
@@ -30,30 +28,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.runtime.errors import BadInput, BrokenFolder, Locked, disk_error
 from tasks.runtime.files import file_digest, write_atomic
-from tasks.runtime.locks import ABANDONED_SECONDS, is_held, locked, locked_folder, replacing
+from tasks.runtime.locks import is_held, locked, locked_folder, remove_abandoned, replacing
 from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
-CHECKED = ".checked.json"
 SEAL = frozenset({"files", "created", "digest", "check"})  # entries that `seal` adds
 PREFIX = ".tmp-"
 # Where temporary folders may lie in a home: of models, cases, landing folders and the like; of the
 # scores and checkpoints of an experiment.
 PLACES = (f"*/{PREFIX}*", f"experiments/*/*/{PREFIX}*")
-
 ASIDE = ".forgotten-"
-# Where folders may be set aside.
-PLACES_OF_ASIDES = (
-    *("data", "experiments", "experiments/*/scores", "moved", "baselines", "valid"),
-    *("prefixes", "models", "sources", "landing"),
-)
 LOCKED = ("experiments", "landing")  # whose folders have a lock that is held while they are made
 REMOVAL_SECONDS = 5.0  # to wait for a lock
-
-# Modes of what holds patients' texts: only its owner may read it.
-FOLDER_MODE = 0o700
-FILE_MODE = 0o600
-OTHERS = 0o077
 
 ManifestDict = dict[str, Any]  # the JSON of a manifest
 
@@ -70,28 +56,21 @@ class Manifest(BaseModel):
 
     @classmethod
     def read(cls, folder: Path, deep: bool = False) -> Self:
-        """Verify `folder` (see `store.verify` for `deep`) and return its manifest.
+        """Verify `folder` and return its manifest.
 
-        Raises BrokenFolder if the folder is incomplete or damaged, or if its manifest lacks a field
-        of this class.
+        Raises BrokenFolder as `verify` does, and if the manifest lacks a field of this class.
         """
         return cls.parse(verify(folder, deep=deep), folder)
 
     @classmethod
     def read_if_complete(cls, folder: Path, deep: bool = False) -> Self | None:
-        """The manifest of a complete and intact folder, else None.
-
-        Raises BrokenFolder if it lacks a field.
-        """
+        """The manifest of an intact folder, else None. Raises BrokenFolder if it lacks a field."""
         manifest = intact_manifest(folder, deep=deep)
         return None if manifest is None else cls.parse(manifest, folder)
 
     @classmethod
     def parse(cls, values: dict[str, Any], folder: Path) -> Self:
-        """This class from the JSON of a manifest that is already verified.
-
-        `folder` is named in the error.
-        """
+        """This class from the verified manifest of `folder`, which the error names."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -107,7 +86,7 @@ def seal(folder: Path, extra: ManifestDict, files: list[str] | None = None) -> M
 
     `extra` is stored beside the file list: versions, seed, timings, anything that the step records.
 
-    Raises BrokenFolder where there is no folder any more.
+    Raises BrokenFolder where the folder has been removed.
     """
     if not folder.is_dir():
         raise BrokenFolder(f"{folder} was removed while it was filled; run the command again.")
@@ -138,8 +117,7 @@ def seal(folder: Path, extra: ManifestDict, files: list[str] | None = None) -> M
 def _check_digest(manifest: ManifestDict) -> str:
     """Digest of the manifest itself, but for the entry `check` that holds it."""
     entries = {key: value for key, value in manifest.items() if key != "check"}
-    text = json.dumps(entries, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> ManifestDict | None:
@@ -149,17 +127,15 @@ def read_manifest(folder: Path) -> ManifestDict | None:
     """
     path = folder / MANIFEST
     try:
-        manifest: ManifestDict = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
         raise BadInput(
             f"{path} may not be read ({error.strerror}); choose another folder with TRIAGE_HOME."
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BrokenFolder(
-            f"{path} is not readable JSON ({error}); delete the folder to rebuild it."
-        ) from error
+    except ValueError:
+        manifest = None
 
     if not isinstance(manifest, dict):
         raise BrokenFolder(f"{path} is not a manifest; delete the folder to rebuild it.")
@@ -169,8 +145,8 @@ def read_manifest(folder: Path) -> ManifestDict | None:
 def verify(folder: Path, deep: bool = True) -> ManifestDict:
     """Check a folder against its manifest and return the manifest.
 
-    `deep` compares SHA-256 digests; otherwise only presence and size, which is enough after a first
-    full check. Raises BrokenFolder with the name of the first file that does not match.
+    `deep` compares SHA-256 digests, else only presence and size. Raises BrokenFolder with the name
+    of the first file that does not match.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -221,74 +197,28 @@ def mark_used(folder: Path) -> None:
         os.utime(folder)
 
 
-def process_chain() -> str:
-    """A name for this process and the children it starts: they share the record of verified
-    folders.
-    """
-    return os.environ.setdefault("TRIAGE_CHAIN", secrets.token_hex(8))
-
-
-def verified_manifest(folder: Path) -> ManifestDict | None:
-    """Like `intact_manifest(folder, deep=True)`, but reads the files only on a process chain's first use
-    of them.
-
-    Afterwards sizes, modification times and the manifest's digest are enough: for folders of
-    gigabytes.
-    """
-    manifest = intact_manifest(folder)
-    if manifest is None:
-        return None
-
-    record = folder / CHECKED
-    stats = {name: (folder / name).stat() for name in manifest["files"]}
-    times = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
-    fingerprint = {"chain": process_chain(), "check": manifest["check"], "files": times}
-    with contextlib.suppress(OSError, ValueError):
-        if json.loads(record.read_text(encoding="utf-8")) == fingerprint:
-            return manifest
-
-    manifest = intact_manifest(folder, deep=True)
-    if manifest is not None:
-        # A folder that may not be written to is verified every time.
-        with contextlib.suppress(Exception):
-            write_atomic(record, json.dumps(fingerprint))
-
-    return manifest
-
-
 def build_folder(
-    final: Path,
-    build: Callable[[Path], ManifestDict],
-    single_check: bool = False,
-    private: bool = False,
+    final: Path, build: Callable[[Path], ManifestDict], private: bool = False
 ) -> ManifestDict:
     """Return the manifest of `final`, building the folder first if it is not complete.
 
     `build(temporary)` fills a temporary folder and returns the manifest's extra entries. Nothing
     half-built stays: the temporary folder is removed on any error, and a broken `final` is
-    replaced. `single_check`: see `verified_manifest`. `private`: only its owner may read it.
+    replaced. `private`: only the user may enter the folder that holds `final`.
     """
-    if private:
-        close_to_others(final)
-
-    manifest = verified_manifest(final) if single_check else intact_manifest(final, deep=True)
-    # Also beside a complete folder: a leftover may have been too young to go before.
-    remove_abandoned(final)
-    if manifest is not None:
-        mark_used(final)
-        return manifest
-
     try:
-        # The umask takes more from the mode of a new folder.
-        mode = FOLDER_MODE if private else 0o777
-        final.parent.mkdir(mode=mode, parents=True, exist_ok=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
         if private:
-            _restrict(final.parent, FOLDER_MODE)
-        with temporary_folder(final, mode) as temporary:
+            with contextlib.suppress(OSError):  # a disk without permissions
+                final.parent.chmod(0o700)
+
+        manifest = intact_manifest(final, deep=True)
+        if manifest is not None:
+            mark_used(final)
+            return manifest
+
+        with temporary_folder(final) as temporary:
             manifest = seal(temporary, build(temporary))
-            if private:
-                # Before it has its name: its files were made with the user's umask.
-                close_to_others(temporary)
             with replacing(final):
                 faster = intact_manifest(final, deep=True)
                 if faster is not None:
@@ -303,11 +233,14 @@ def build_folder(
 
 
 @contextlib.contextmanager
-def temporary_folder(final: Path, mode: int = 0o777) -> Iterator[Path]:
-    """A new folder beside `final`, to be filled and renamed to it; what was not renamed is removed."""
+def temporary_folder(final: Path) -> Iterator[Path]:
+    """A new folder beside `final`, to be filled and renamed to it; what was not renamed is removed,
+    also of killed processes.
+    """
+    remove_abandoned(final.parent, f"{PREFIX}{escape(final.name)}-*")
     folder = final.with_name(f"{PREFIX}{final.name}-{secrets.token_hex(6)}")
     try:
-        folder.mkdir(mode=mode)
+        folder.mkdir()
         # So that other processes see that its builder is alive; who looks holds it for an instant.
         with locked_folder(folder):
             yield folder
@@ -315,52 +248,10 @@ def temporary_folder(final: Path, mode: int = 0o777) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_abandoned(final: Path) -> None:
-    """Delete the temporary folders of killed builders of `final`."""
-    remove_all_abandoned(final.parent, (f"{PREFIX}{escape(final.name)}-*",))
-
-
-def remove_all_abandoned(root: Path, places: tuple[str, ...] = PLACES) -> None:
-    """Delete the temporary folders of all killed builders in a home.
-
-    A study that has changed meanwhile, or a step that is done, never builds these folders again.
-    """
-    with contextlib.suppress(OSError):
-        for folder in (folder for place in places for folder in root.glob(place)):
-            with contextlib.suppress(OSError):
-                descriptor = os.open(folder, os.O_RDONLY)
-                try:
-                    # Raises where the builder lives and holds it.
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
-                        shutil.rmtree(folder)
-                finally:
-                    os.close(descriptor)
-
-
-def close_to_others(folder: Path) -> None:
-    """Take everybody else's access to a folder, to what is in it, and to its parent.
-
-    Nothing happens where there is no folder. What belongs to another user, or lies on a disk
-    without permissions, stays as it is.
-    """
-    _restrict(folder.parent, FOLDER_MODE)
-    for parent, _, names in os.walk(folder):
-        _restrict(Path(parent), FOLDER_MODE)
-        for name in names:
-            _restrict(Path(parent, name), FILE_MODE)
-
-
-def _restrict(path: Path, mode: int) -> None:
-    """Set the mode of a file or folder unless others have no access; links are not followed."""
-    with contextlib.suppress(OSError):
-        if not path.is_symlink() and path.stat().st_mode & OTHERS:
-            path.chmod(mode)
-
-
 def refuse_while_working(root: Path) -> None:
-    """Raise Locked if a process holds a lock in a home: it trains, scores, prepares,
-    loads, or answers with a model of it."""
+    """Raise Locked if a process holds a lock in a home: it trains, scores, prepares, loads, or
+    answers with a model of it.
+    """
     for pattern in ("*/.*.lock", *PLACES):
         for path in root.glob(pattern):
             if is_held(path):
@@ -397,15 +288,14 @@ def aside_of(folder: Path) -> Path:
 
 
 def leftovers(root: Path) -> list[Path]:
-    """What an interrupted removal left."""
-    return sorted(path for place in PLACES_OF_ASIDES for path in root.glob(f"{place}/{ASIDE}*"))
+    """What an interrupted removal left in a home."""
+    places = (f"*/{ASIDE}*", f"experiments/*/scores/{ASIDE}*")
+    return sorted(path for place in places for path in root.glob(place))
 
 
 def bytes_below(folder: Path) -> int:
     """Bytes of the files in a folder."""
-    return sum(
-        status.st_size for status in status_below(folder) if not stat.S_ISDIR(status.st_mode)
-    )
+    return sum(one.st_size for one in status_below(folder) if not stat.S_ISDIR(one.st_mode))
 
 
 def status_below(folder: Path) -> Iterator[os.stat_result]:

@@ -26,7 +26,7 @@ import numpy as np
 from tasks.runtime.backend import backend, versions
 from tasks.runtime.events import Emit, Note, ProgressReport, StepWarning
 from tasks.runtime.locks import replacing
-from tasks.runtime.store import build_folder, verified_manifest
+from tasks.runtime.store import build_folder, intact_manifest, mark_used
 from tasks.spec import ENGINE_VERSION, short_digest
 from tasks.tuning.cpu import side_by_side, streams
 from tasks.tuning.data import TOKENS_AT_ONCE, EncodedCases, Row, filled_groups, padded_tokens
@@ -229,13 +229,13 @@ class PrefixStore:
 
 def is_stored(folder: Path, emit: Emit) -> bool:
     """Whether a prefix is stored and holds what its name promises; else it is removed."""
-    if (verified_manifest(folder) or {}).get("key") == folder.name:
+    if (intact_manifest(folder, deep=True) or {}).get("key") == folder.name:
         return True
     if not folder.exists():
         return False
 
     with replacing(folder):
-        manifest = verified_manifest(folder)
+        manifest = intact_manifest(folder, deep=True)
         # Another process may have just put it there.
         if manifest is not None and manifest.get("key") == folder.name:
             return True
@@ -284,7 +284,8 @@ def open_prefix(
 
     folder = store.place(stack, cases, boundary)
     needed_bytes = _stored_size(stack, cases)
-    if not is_stored(folder, emit):
+    was_stored = is_stored(folder, emit)
+    if not was_stored:
         space = DiskSpace.of(store.folder)
         if space.room < needed_bytes:
             emit(Note(space.lack("Frozen prefix", needed_bytes, share)))
@@ -310,8 +311,11 @@ def open_prefix(
         names = {"key": folder.name, "variant": store.variant, "set_digest": cases.set_digest}
         return names | counts
 
-    # Private, since texts could be guessed from activations.
-    build_folder(folder, build, single_check=True, private=True)
+    if was_stored:
+        mark_used(folder)
+    else:
+        # Private, since texts could be guessed from activations.
+        build_folder(folder, build, private=True)
     return load_prefix(stack, cases, boundary, folder)
 
 
@@ -326,7 +330,7 @@ def warn_of_lack_of_space(
     remaining = space.room
     lacking: dict[str, int] = {}
     for name, cases in sets.items():
-        if is_stored(store.place(stack, cases, boundary), emit):
+        if store.place(stack, cases, boundary).exists():
             continue
 
         size = _stored_size(stack, cases)

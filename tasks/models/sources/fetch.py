@@ -87,10 +87,7 @@ def availabilities(specs: Iterable[BaseModelSpec], root: Path) -> dict[str, list
     All sources are probed at once, in at most PROBE_SECONDS. Downloads nothing.
     """
     probes = [(spec, source) for spec in specs for source in _listed_sources(spec)]
-    if any(
-        isinstance(source, HubSource) and _stored_folder(spec, source, root) is None
-        for spec, source in probes
-    ):
+    if any(isinstance(source, HubSource) for _, source in probes):
         # So that the seconds are spent on answers: on a busy machine imports take longer.
         import huggingface_hub.file_download  # noqa: F401
 
@@ -166,12 +163,20 @@ def fetch_base(
 
     reasons: list[str] = []
     transient = False
-    for position, source in enumerate(_listed_sources(spec)):
+    for source in _listed_sources(spec):
         try:
             return _fetched(spec, source, root, notice, log, progress)
         except SourceUnavailable as error:
             if not error.elsewhere:
-                raise _end_of_search(spec, position, error) from error
+                remedy = "run the command again"
+                if not error.transient:
+                    remedy = "no other source takes its place; correct this one, or remove it"
+                raise SourceUnavailable(
+                    f"No weights for {spec.name} from {describe(source)}: {_clause(error)}; "
+                    f"{remedy}.",
+                    error.transient,
+                    elsewhere=False,
+                ) from error
             reasons.append(f"{describe(source)}: {_clause(error)}")
             transient |= error.transient
             log(f"{reasons[-1]}.")
@@ -191,10 +196,7 @@ def _fetched(
     log: Log,
     progress: Progress,
 ) -> Path:
-    """The folder of one source, built now; `notice`: the terms of use as they were shown.
-
-    Raises SourceUnavailable if it does not have the weights.
-    """
+    """The folder of one source, built now; `notice`: the terms of use as they were shown."""
     kind = KINDS[source.kind]
     folder = folder_of(spec, source, root)
     if folder is None:
@@ -203,23 +205,20 @@ def _fetched(
     def build(temporary: Path) -> dict[str, Any]:
         log(f"Fetching {spec.name} from {describe(source)}.")
         weights = kind.fetch(source, temporary, progress)
-        entries: dict[str, Any] = {
+        texts = (path.relative_to(temporary).as_posix() for path in temporary.glob("licences/*"))
+        terms = {
+            "at": spec.terms,
+            "notice": notice,
+            "shown": datetime.now(UTC).isoformat(timespec="seconds"),
+            "texts": sorted(texts),
+        }
+        return {
             "base_model": spec.name,
             "licence": spec.licence,
             "random_weights": weights["format"] == "random",
             **weights,
+            **({} if notice is None else {"terms": terms}),
         }
-        if notice is not None:
-            texts = sorted(
-                path.relative_to(temporary).as_posix() for path in temporary.glob("licences/*")
-            )
-            entries["terms"] = {
-                "at": spec.terms,
-                "notice": notice,
-                "shown": datetime.now(UTC).isoformat(timespec="seconds"),
-                "texts": texts,
-            }
-        return entries
 
     if is_locked(folder):
         log(f"Another process fetches {spec.name}; waiting for it.")
@@ -229,10 +228,8 @@ def _fetched(
 
 
 def shape_from_sources(model: BaseModelSpec, root: Path) -> ModelShape | None:
-    """The shape of a base model that a grid defines; None if nothing on this machine has it.
-
-    The stored folder decides, else the first listed source, if it is random or a local folder. Uses
-    no network.
+    """The shape of a base model that a grid defines, of its stored folder, else of its first source
+    if that is random or a local folder; else None. Uses no network.
     """
     source_folder = stored(model, root)
     if source_folder is not None:
@@ -253,17 +250,3 @@ def way_back(spec: BaseModelSpec, folder: Path) -> str | None:
     if folder == folder_of(spec, first, folder.parents[1]):
         return None
     return f"{spec.name} is not from {describe(first)}: to try that source again, delete {folder}."
-
-
-def _end_of_search(spec: BaseModelSpec, position: int, error: SourceUnavailable) -> TriageError:
-    """The error for a source that has the weights, although they did not arrive, or not whole."""
-    source, *later = spec.sources[position:]
-    alternatives = [describe(other) for other in later if not isinstance(other, HubSource)]
-    remedy = "run the command again"
-    if not error.transient:
-        remedy = "no other source takes its place; correct this one, or remove it from the list"
-    elif isinstance(source, HubSource) and alternatives:
-        remedy += f", or set HF_HUB_OFFLINE=1 to use {alternatives[0]} in its place"
-
-    sentence = f"No weights for {spec.name} from {describe(source)}: {_clause(error)}; {remedy}."
-    return SourceUnavailable(sentence, error.transient, elsewhere=False)

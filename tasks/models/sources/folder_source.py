@@ -74,10 +74,7 @@ def refuse_incomplete(names: Collection[str], origin: str) -> None:
         )
     for name in ("config.json", "tokenizer.json"):
         if name not in names:
-            raise BadInput(
-                f"{origin} has no {name}, without which its model cannot be rebuilt; "
-                "name another repository or folder."
-            )
+            raise BadInput(f"{origin} has no {name}; name another repository or folder.")
 
 
 def check_config(path: Path, origin: str) -> None:
@@ -96,10 +93,7 @@ def check_config(path: Path, origin: str) -> None:
             f"supported are {' and '.join(MODEL_TYPES)}."
         )
     if "quantization" in config or "quantization_config" in config:
-        raise BadInput(
-            f"{origin} is quantised already; "
-            "name the repository or folder of the unquantised weights."
-        )
+        raise BadInput(f"{origin} is quantised already; name the unquantised weights.")
     if "rope_parameters" in config and "rope_theta" not in config:
         # mlx-lm would silently use its default base, and the model would be subtly wrong.
         raise BadInput(
@@ -115,31 +109,13 @@ def weights_entries(folder: Path, origin: str) -> dict[str, Any]:
     check_config(folder / "config.json", origin)
     refuse_incomplete({path.name for path in folder.iterdir()}, origin)
     paths = sorted(folder.glob("model*.safetensors"))
-    dtypes = sorted(
-        {header["dtype"].lower() for path in paths for header in tensor_headers(path).values()}
-    )
+    dtypes = {header["dtype"].lower() for path in paths for header in tensor_headers(path).values()}
     digests = [file_digest(path) for path in paths]
     return {
         "format": "safetensors",
-        "original_precision": "/".join(dtypes),
+        "original_precision": "/".join(sorted(dtypes)),
         "file_digest": digests[0] if len(digests) == 1 else digest_of(digests),
     }
-
-
-def tokenizer_digest(folder: Path) -> str:
-    """SHA-256 over the tokenizer files of a model folder."""
-    return digest_of(
-        {name: file_digest(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
-    )
-
-
-def prompt_kind(folder: Path) -> str:
-    """`chat` if the tokenizer has a chat template, else `plain`."""
-    if (folder / "chat_template.jinja").is_file():
-        return "chat"
-
-    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    return "chat" if config.get("chat_template") else "plain"
 
 
 def describe(source: FolderSource) -> str:
@@ -187,13 +163,8 @@ def fetch(source: FolderSource, target: Path, progress: Progress) -> dict[str, A
 
 
 def probe(source: FolderSource) -> str:
-    """`reachable`. Raises SourceUnavailable without such a folder, BadInput if it is no model."""
+    """`reachable`. Raises SourceUnavailable without such a folder."""
     folder = expanded(source.path)
     if not ask(Path.is_dir, folder):
         raise SourceUnavailable(f"there is no folder {folder}.", transient=False)
-    if not (folder / "config.json").is_file():
-        raise BadInput(
-            f"The folder {folder} has no config.json; name a folder in the Hugging Face layout."
-        )
-
     return "reachable"

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.models.sources import folder_source
 from tasks.models.sources.folder_source import Progress, check_room
-from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
+from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError, is_disk_full
 from tasks.runtime.files import file_digest
 from tasks.spec import HubSource, short_digest
 
@@ -42,8 +42,6 @@ BUSY_PAUSES = (1.0, 3.0)  # seconds between attempts
 _SHARD = re.compile(r"model-\d+-of-(\d+)\.safetensors")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # huggingface_hub raises the first for a file of another size than announced, httpx the second for a
 # broken connection.
 _CUT_SHORT = re.compile(r"Consistency check failed|without sending complete message body")
@@ -70,7 +68,7 @@ def fetch(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]
     Raises SourceUnavailable if the Hub is out of reach or refuses, BadInput for an unusable
     repository.
     """
-    snapshot = _snapshot(source, target, progress)
+    snapshot = _snapshot(source, progress)
     for path in sorted(snapshot.iterdir()):
         if folder_source.is_needed(path.name):
             verify_blob(path)
@@ -96,17 +94,9 @@ def fetch(source: HubSource, target: Path, progress: Progress) -> dict[str, Any]
 
 def probe(source: HubSource) -> str:
     """`reachable` if the Hub answers for the repository's config.json. Raises SourceUnavailable."""
-    from huggingface_hub import constants
-
     with explain_hub_errors(source):
         if _cached_snapshot(source):
             return "in the local Hub cache"
-
-        if constants.is_offline_mode():
-            raise SourceUnavailable(
-                "HF_HUB_OFFLINE is set and the model is not in the local Hub cache.",
-                transient=False,
-            )
         _request_config(source)
 
     return "reachable"
@@ -133,7 +123,7 @@ def verify_blob(path: Path) -> None:
     )
 
 
-def _snapshot(source: HubSource, target: Path, progress: Progress) -> Path:
+def _snapshot(source: HubSource, progress: Progress) -> Path:
     """The folder of the revision's commit in the Hub's cache, with all files that are needed.
 
     Where the Hub does not answer, the cache is used unchanged. An answer of the Hub, a refusal too,
@@ -148,7 +138,7 @@ def _snapshot(source: HubSource, target: Path, progress: Progress) -> Path:
         return snapshot
 
     with explain_hub_errors(source):
-        _check_room(source, listing, target)
+        _check_room(source, listing)
         return _download(source, progress)
 
 
@@ -201,28 +191,21 @@ def _cached_snapshot(source: HubSource) -> Path | None:
     return snapshot if "tokenizer.json" in names and has_weights else None
 
 
-def _check_room(source: HubSource, listing: ModelInfo, target: Path) -> None:
-    """Raise BadInput if there is no room for the files that are not in the Hub's cache yet. They are
-    linked from `target`, or copied there if it is on another disk.
-    """
+def _check_room(source: HubSource, listing: ModelInfo) -> None:
+    """Raise BadInput if the disk of the Hub's cache has no room for the files that it lacks."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    sizes = {
-        file.rfilename: file.size or 0
+    missing = [
+        file.size or 0
         for file in listing.siblings or []
         if folder_source.is_needed(file.rfilename)
-    }
-    missing = [
-        size
-        for name, size in sizes.items()
-        if not isinstance(try_to_load_from_cache(source.repo, name, revision=listing.sha), str)
+        and not isinstance(
+            try_to_load_from_cache(source.repo, file.rfilename, revision=listing.sha), str
+        )
     ]
     cache = Path(constants.HF_HUB_CACHE).resolve()
     existing = next(path for path in (cache, *cache.parents) if path.exists())
-
     check_room(source.repo, sum(missing), existing, "set HF_HOME to a folder")
-    if existing.stat().st_dev != target.stat().st_dev:
-        check_room(source.repo, sum(sizes.values()), target, "set TRIAGE_HOME to a folder")
 
 
 def _download(source: HubSource, progress: Progress) -> Path:
@@ -329,7 +312,7 @@ def explain_hub_errors(source: HubSource) -> Iterator[None]:
 def _explain(error: Exception, source: HubSource) -> TriageError | None:
     """The explained error, or None for errors that are not huggingface_hub's."""
     import httpx
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     # The order matters: huggingface_hub's errors are also OSError, ValueError or errors of httpx.
     if isinstance(error, errors.OfflineModeIsEnabled):
@@ -351,41 +334,20 @@ def _explain(error: Exception, source: HubSource) -> TriageError | None:
     words = (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
     if isinstance(error, errors.HFValidationError):
         return BadInput(f"{source.repo} cannot be a Hub repository ({words}); correct `repo`.")
-    if isinstance(error, ValueError | TypeError | KeyError):
-        return SourceUnavailable(
-            f"the server is not a Hub ({type(error).__name__}); check HF_ENDPOINT."
-        )
-    if not isinstance(error, httpx.HTTPError | OSError | RuntimeError):
+    if not isinstance(error, httpx.HTTPError | OSError | RuntimeError | ValueError | KeyError):
         return None
-    if (disk_error := _disk_error(error)) is not None:
-        return disk_error
-    if isinstance(error, RuntimeError):  # which hf_xet, for large files, raises for everything
-        return SourceUnavailable(f"the download from the Hub broke off ({words}).", elsewhere=False)
-    if _CUT_SHORT.search(str(error)):
-        return SourceUnavailable(
-            "a file arrived shorter than the Hub said, and the next attempt fetches it again.",
-            elsewhere=False,
-        )
-    return SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).")
-
-
-def _disk_error(error: Exception) -> BadInput | None:
-    """The explained error if the disk refused to store what the Hub's cache needs, else None."""
-    from huggingface_hub import constants
-
-    in_text = _OS_ERROR.search(str(error))  # hf_xet gives the number in its message only
-    number = getattr(error, "errno", None) or (int(in_text[1]) if in_text else None)
-
-    if number in _FULL or "No space left" in str(error):
+    if is_disk_full(error):
         return BadInput("The disk of the Hub's cache is full; free some space or set HF_HOME.")
-    if number in _FORBIDDEN:
-        path = getattr(error, "filename", None) or constants.HF_HUB_CACHE
+    if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+        path = error.filename or constants.HF_HUB_CACHE
         return BadInput(
-            f"The Hub's cache may not be written ({os.strerror(number)}: {path}); "
+            f"The Hub's cache may not be written ({error.strerror}: {path}); "
             "set HF_HOME to a folder that you may write to."
         )
-
-    return None
+    # hf_xet, for large files, raises RuntimeError for everything.
+    if isinstance(error, RuntimeError) or _CUT_SHORT.search(words):
+        return SourceUnavailable(f"the download from the Hub broke off ({words}).", elsewhere=False)
+    return SourceUnavailable(f"the Hub cannot be reached ({type(error).__name__}).")
 
 
 def _explain_answer(error: HfHubHTTPError, source: HubSource) -> SourceUnavailable:

