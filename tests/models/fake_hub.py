@@ -26,10 +26,9 @@ class FakeHub:
         self.refuses: int | None = None  # a status without the Hub's own code, as for a token that is wrong
         self.fail_first: dict[str, int] = {}  # file name, `HEAD` and one, or `listing`: how often it answers 503 first
         self.breaks: dict[str, int] = {}  # file name: after how many bytes the connection breaks, once
-        # File name: "truncate" (the connection ends within), "short" (a whole answer, too short) or "flip".
+        # File name: "short" (a whole answer, too short) or "flip".
         self.damage: dict[str, str] = {}
         self.slow: dict[str, float] = {}  # file name: seconds before its content comes
-        self.claimed_size = 0  # added to the size of each file in the listing
         self.requests: list[str] = []
         self.sent: list[tuple[str, int, int]] = []  # file name, first byte, number of bytes, of each GET
 
@@ -41,7 +40,7 @@ class FakeHub:
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
     def listing(self) -> dict:
-        siblings = [{"rfilename": n, "size": len(c) + self.claimed_size, "blobId": "0"} for n, c in self.files.items()]
+        siblings = [{"rfilename": n, "size": len(c), "blobId": "0"} for n, c in self.files.items()]
         return {"id": REPO, "modelId": REPO, "sha": COMMIT, "private": False, "tags": [], "downloads": 0, "likes": 0,
                 "siblings": siblings}  # fmt: skip
 
@@ -146,7 +145,7 @@ class _Handler(QuietHandler):
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
 
-        cut = len(content) // 2 if self.hub.damage.get(name) == "truncate" else self.hub.breaks.pop(name, None)
+        cut = self.hub.breaks.pop(name, None)
         time.sleep(self.hub.slow.get(name, 0))
         self.hub.sent.append((name, first, len(content[first:][:cut])))
         return self._send(206 if first else 200, headers, content[first:], True, cut)

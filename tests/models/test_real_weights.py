@@ -74,9 +74,8 @@ def test_stored_bytes_are_exact(real, bits):
     assert outcome["random_weights"] is False
 
 
-@pytest.mark.parametrize("bits", [None, 4])
-def test_the_capital_of_france_is_paris(real, bits):
-    folder = stored_variant(real, bits)["folder"]
+def test_the_capital_of_france_is_paris(real):
+    folder = stored_variant(real, 4)["folder"]
     tokens = {"smollm2-135m": 1, "gemma-3-270m": 4}[real[0]]
     assert "Paris" in completed(folder, QUESTION[real[0]], tokens)
 

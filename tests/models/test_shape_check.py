@@ -32,7 +32,7 @@ def model(*sources: dict) -> BaseModelSpec:
         ({"group_size": 128}, {}, "training.group_size = 128 does not fit mine: .*Choose 64 or 32"),
         ({"target_modules": ("self_attn.q",)}, {}, "do not fit mine: .*'self_attn.q'.*it has self_attn.q_proj"),
         ({"target_modules": ("input_layernorm",)}, {}, "do not fit mine: .*'input_layernorm'"),
-        ({}, {"hidden_size": 66}, "does not fit mine: .*No group size divides all its rows"),
+        ({}, {"hidden_size": 66}, "does not fit mine: .*Choose another model"),
     ],
 )
 def test_what_a_model_cannot_have_is_refused_with_its_name_and_a_remedy(training, changes, message):

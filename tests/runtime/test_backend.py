@@ -61,27 +61,25 @@ def test_a_machine_gets_its_best_backend_unless_another_is_named(on, machine, re
 
 
 @pytest.mark.parametrize(
-    ("machine", "requested", "words"),
+    ("machine", "requested", "choices", "best"),
     [
-        (LINUX, "gpu", ["'gpu' is unknown", "give cpu or cpu-packed", "cpu fits"]),
-        (LINUX, "metal", ["needs a Mac with Apple Silicon", "give cpu or cpu-packed"]),
-        (INTEL_MAC, "metal", ["a Python built for it", "x86_64"]),
-        (LINUX, "cuda", ["an NVIDIA GPU", "mlx-cuda-12 and mlx-cuda-13", "give cpu or cpu-packed"]),
-        (MAC, "cuda", ["needs Linux", "give cpu, metal or cpu-packed", "metal fits"]),
+        (LINUX, "gpu", "cpu, cpu-packed", "cpu"),
+        (INTEL_MAC, "metal", "cpu, cpu-packed", "cpu"),
+        (LINUX, "cuda", "cpu, cpu-packed", "cpu"),
+        (MAC, "cuda", "cpu, metal, cpu-packed", "metal"),
     ],
 )
-def test_an_unknown_or_absent_device_is_a_sentence_with_the_choices(on, machine, requested, words):
+def test_an_unknown_or_absent_device_is_a_sentence_with_the_choices(on, machine, requested, choices, best):
     on(machine, requested)
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(BadInput, match=f"^TRIAGE_BACKEND = '{requested}' .* give one of {choices}, .*: {best} fits"):
         backend()
-    assert "TRIAGE_BACKEND" in str(caught.value) and all(word in str(caught.value) for word in words)
 
 
-@pytest.mark.parametrize("command", [["doctor"], ["sweep", "smoke", "--plan"]])
-def test_the_command_line_says_so_before_anything_runs(command, monkeypatch):
+def test_the_command_line_says_so_before_anything_runs(monkeypatch):
     monkeypatch.setenv("TRIAGE_BACKEND", "gpu")
-    result = subprocess.run([sys.executable, "-m", "flows.cli", *command], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 2 and result.stderr.startswith("triage: TRIAGE_BACKEND = 'gpu' is unknown;")
+    command = [sys.executable, "-m", "flows.cli", "sweep", "smoke", "--plan"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.startswith("triage: TRIAGE_BACKEND = 'gpu'")
     assert "Traceback" not in result.stderr and result.stdout == ""
 
 
@@ -139,17 +137,15 @@ def test_mlx_without_its_library_or_with_two_is_refused(packages, words, on, mon
 
 
 @pytest.mark.skipif(installed_version("mlx-cpu") is None, reason="needs the build for the CPU")
-@pytest.mark.parametrize("command", [["sweep", "smoke"], ["doctor"]])
-def test_two_libraries_of_mlx_end_a_command_in_a_sentence(command, tmp_path):
+def test_two_libraries_of_mlx_end_a_command_in_a_sentence(tmp_path):
     """As their distributions say: the file of the other one is there."""
     info = tmp_path / "site" / "mlx_cuda_12-0.32.4.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mlx-cuda-12\nVersion: 0.32.4\n")
     path = f"{ROOT}{os.pathsep}{tmp_path / 'site'}"
-    result = Place(tmp_path / "place").run(*command, PYTHONPATH=path, HF_HUB_OFFLINE="1", PIP_NO_INDEX="1")
-    sentence = result.stdout if command == ["doctor"] else result.stderr
-    assert "mlx-cpu and mlx-cuda-12 are both installed" in sentence and "uv pip uninstall" in sentence
-    assert result.returncode == (1 if command == ["doctor"] else 2) and "Traceback" not in result.stdout + result.stderr
+    result = Place(tmp_path / "place").run("sweep", "smoke", PYTHONPATH=path, HF_HUB_OFFLINE="1", PIP_NO_INDEX="1")
+    assert "mlx-cpu and mlx-cuda-12 are both installed" in result.stderr and "uv pip uninstall" in result.stderr
+    assert result.returncode == 2 and "Traceback" not in result.stdout + result.stderr
 
 
 def test_a_gpu_is_never_called_a_blas():

@@ -24,14 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.models.sources import folder_source
-from tasks.models.sources.folder_source import Progress, check_room
+from tasks.models.sources.folder_source import Progress
 from tasks.runtime.errors import BadInput, SourceUnavailable, TriageError, is_disk_full
 from tasks.runtime.files import file_digest
 from tasks.spec import HubSource, short_digest
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.hf_api import ModelInfo
 
 T = TypeVar("T")
 
@@ -130,7 +129,7 @@ def _snapshot(source: HubSource, progress: Progress) -> Path:
     is never hidden by an older copy.
     """
     try:
-        listing = _request_listing(source)
+        _request_listing(source)
     except SourceUnavailable as error:
         snapshot = None if is_refusal(error) else _cached_snapshot(source)
         if snapshot is None:
@@ -138,20 +137,19 @@ def _snapshot(source: HubSource, progress: Progress) -> Path:
         return snapshot
 
     with explain_hub_errors(source):
-        _check_room(source, listing)
         return _download(source, progress)
 
 
-def _request_listing(source: HubSource) -> ModelInfo:
-    """The Hub's listing of the revision: its commit, its files and their sizes. Raises BadInput if it
-    is not a whole model, SourceUnavailable if the Hub does not give its files.
+def _request_listing(source: HubSource) -> None:
+    """Ask the Hub for the files of the revision. Raises BadInput if they are not a whole model,
+    SourceUnavailable if the Hub does not give them.
     """
     from huggingface_hub import HfApi
 
     with explain_hub_errors(source):
         listing = retry_while_busy(
             lambda: HfApi().model_info(
-                source.repo, revision=source.revision, files_metadata=True, timeout=CONNECT_SECONDS
+                source.repo, revision=source.revision, timeout=CONNECT_SECONDS
             )
         )
         # Before gigabytes are fetched.
@@ -161,8 +159,6 @@ def _request_listing(source: HubSource) -> ModelInfo:
         # Anyone may see the listing of a gated repository; a request for one file shows whether its
         # files may be read.
         retry_while_busy(lambda: _request_config(source))
-
-    return listing
 
 
 def _request_config(source: HubSource) -> None:
@@ -189,23 +185,6 @@ def _cached_snapshot(source: HubSource) -> Path | None:
     is_whole = bool(shards) and len(shards) == int(shards[0][1])
     has_weights = "model.safetensors" in names or is_whole
     return snapshot if "tokenizer.json" in names and has_weights else None
-
-
-def _check_room(source: HubSource, listing: ModelInfo) -> None:
-    """Raise BadInput if the disk of the Hub's cache has no room for the files that it lacks."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    missing = [
-        file.size or 0
-        for file in listing.siblings or []
-        if folder_source.is_needed(file.rfilename)
-        and not isinstance(
-            try_to_load_from_cache(source.repo, file.rfilename, revision=listing.sha), str
-        )
-    ]
-    cache = Path(constants.HF_HUB_CACHE).resolve()
-    existing = next(path for path in (cache, *cache.parents) if path.exists())
-    check_room(source.repo, sum(missing), existing, "set HF_HOME to a folder")
 
 
 def _download(source: HubSource, progress: Progress) -> Path:
