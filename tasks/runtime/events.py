@@ -9,27 +9,31 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, cast, dataclass_transform
 
 from tasks.runtime.backend import BACKENDS
 
 
+@dataclass_transform(frozen_default=True)
 @dataclass(frozen=True)
 class Event:
-    """Something that a step, or the sweep itself, tells whoever listens."""
+    """Something that a step, or the sweep itself, tells whoever listens; each kind of event is a
+    frozen dataclass.
+    """
+
+    def __init_subclass__(cls, kw_only: bool = False) -> None:
+        dataclass(frozen=True, kw_only=kw_only)(cls)
 
 
 Emit = Callable[[Event], None]
 
 
-@dataclass(frozen=True)
 class Note(Event):
     """A sentence for the reader of the log."""
 
     message: str
 
 
-@dataclass(frozen=True)
 class MemoryNote(Note):
     """The chosen micro-batch, with the bytes of weights and optimizer, of the longest case, and of
     each further case.
@@ -40,14 +44,12 @@ class MemoryNote(Note):
     further_bytes: int
 
 
-@dataclass(frozen=True)
 class StepWarning(Event):
     """A sentence that a user should not miss; the step continues."""
 
     message: str
 
 
-@dataclass(frozen=True)
 class ProgressReport(Event):
     """`done` of `of` units are finished; `what` names the work and its unit."""
 
@@ -56,7 +58,6 @@ class ProgressReport(Event):
     of: int
 
 
-@dataclass(frozen=True)
 class CurvePoint(Event):
     """A point of a learning curve: means since the point before (split `train`), or of the whole
     set (`valid`).
@@ -79,22 +80,19 @@ class CurvePoint(Event):
     macro_f1: float | None = None  # likewise
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingReport(CurvePoint):
+class TrainingReport(CurvePoint, kw_only=True):
     """A point of the training curve; `iterations`: updates in all."""
 
     iterations: int
     seconds_left: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class ValidationReport(CurvePoint):
+class ValidationReport(CurvePoint, kw_only=True):
     """A point of the validation curve; `always_ed`: the model answers ED to nearly everything."""
 
     always_ed: bool
 
 
-@dataclass(frozen=True)
 class Device(Event):
     """The machine that a step runs on; `gflops`: of a measured float32 matrix product."""
 
@@ -117,7 +115,6 @@ class Device(Event):
         return f"GPU{mark}" if self.on_gpu else f"BLAS {self.blas}"
 
 
-@dataclass(frozen=True)
 class SourceReport(Event):
     """Where the weights of a base model come from, and the digest of their folder."""
 
@@ -126,21 +123,18 @@ class SourceReport(Event):
     digest: str
 
 
-@dataclass(frozen=True)
 class Heartbeat(Event):
     """The child process is alive and holds this much memory."""
 
     resident_bytes: int
 
 
-@dataclass(frozen=True)
 class StepResult(Event):
     """The last event of a child process that succeeded."""
 
     result: dict[str, Any]
 
 
-@dataclass(frozen=True)
 class StepError(Event):
     """The last event of a child process that failed; `kind` names its typed error, if it is one."""
 
@@ -148,12 +142,10 @@ class StepError(Event):
     kind: str = ""
 
 
-@dataclass(frozen=True)
 class Ready(Event):
     """A step that answers requests has loaded what it needs."""
 
 
-@dataclass(frozen=True)
 class Answer(Event):
     """The answer to the request of this number, as JSON. It does not repeat the request."""
 
@@ -161,14 +153,12 @@ class Answer(Event):
     values: dict[str, Any]
 
 
-@dataclass(frozen=True)
 class ExperimentLanded(Event):
     """An experiment is in the warehouse; `ids`: its evaluations."""
 
     ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
 class ExperimentFailed(Event):
     """An experiment ended without landing."""
 
@@ -176,14 +166,12 @@ class ExperimentFailed(Event):
     error: Exception
 
 
-@dataclass(frozen=True)
 class ExtraFinished(Event):
     """A step that is no experiment, such as the baselines, is finished; `ids`: what it landed."""
 
     ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
 class RemoteReport(Event):
     """An experiment runs on a worker of a work pool; `step`: e.g. `train`, or empty at first."""
 
