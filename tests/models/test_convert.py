@@ -177,41 +177,25 @@ def test_the_same_source_gives_the_same_bytes_and_every_ingredient_changes_the_f
     assert base_folder(source, tmp_path) != base_folder(other_source, tmp_path)
 
 
-def test_what_is_there_is_used_and_what_is_broken_is_made_again(tmp_path):
+def test_what_is_there_is_used_and_what_is_damaged_is_not_loaded_and_is_made_again(tmp_path):
+    from tasks.tuning.lora import load_variant
+
     args = arguments(fetched(tmp_path), tmp_path)
     folder = variant_folder(Path(args["source"]), tmp_path, of_bits(4), 64)
     assert store.intact_manifest(folder) is None
     variant = run_quantize(args)
-    unstored = ("files", "check", "created")
-    stored = {key: value for key, value in store.verify(folder).items() if key not in unstored}
-    assert {"folder": str(folder), **stored} == variant == run_quantize(args)
-    base = base_folder(Path(args["source"]), tmp_path) / "model.safetensors"
-    base.write_bytes(with_another_end(base.read_bytes()))
-    (folder / "model.safetensors").write_bytes(b"short")
-    assert store.intact_manifest(folder) is None
-    again = run_quantize(args)
-    assert again["digest"] == variant["digest"], "the damaged base was rebuilt before it was quantised"
+    assert variant == run_quantize(args)
+    load_variant(folder, "packed")
 
-
-def with_another_end(content: bytes) -> bytes:
-    return content[:-1] + bytes([content[-1] ^ 1])
-
-
-def test_a_variant_with_one_changed_byte_is_not_loaded_and_is_made_again(tmp_path):
-    from tasks.tuning.lora import load_variant
-
-    args = arguments(fetched(tmp_path), tmp_path)
-    weights = Path(run_quantize(args)["folder"]) / "model.safetensors"
-    load_variant(weights.parent, "packed")
-    sound = weights.read_bytes()
-    weights.write_bytes(with_another_end(sound))
-
+    for damaged in (base_folder(Path(args["source"]), tmp_path), folder):
+        weights = damaged / "model.safetensors"
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(BrokenFolder, match=r"model\.safetensors does not have the digest of its manifest"):
-        load_variant(weights.parent, "packed")
+        load_variant(folder, "packed")
 
-    run_quantize(args)
-    assert weights.read_bytes() == sound
-    load_variant(weights.parent, "packed")
+    assert run_quantize(args)["digest"] == variant["digest"], "the base was made again before it was quantised"
+    load_variant(folder, "packed")
 
 
 def test_a_damaged_source_is_not_converted_and_no_longer_counts_as_there(tmp_path):

@@ -134,15 +134,6 @@ def build_slowly(args, emit):
     return build_folder(Path(args["folder"]), build)
 
 
-def build_quickly(args, emit):
-    def build(folder: Path):
-        (folder / "whole.bin").write_bytes(b"y" * 1000)
-        time.sleep(0.3)  # so that two builders overlap
-        return {"builder": os.getpid()}
-
-    return build_folder(Path(args["folder"]), build)
-
-
 def measure(args, emit):
     from tasks.runtime import device
 
