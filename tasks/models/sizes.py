@@ -136,10 +136,8 @@ def read_shape(folder: Path) -> ModelShape | None:
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """Bytes of a model's tensors by part (see PARTS), and its number of parameters.
-
-    Scales and biases of quantised weights count as bytes, and not as parameters; file headers are
-    left out.
+    """Bytes of a model's tensors by part (see PARTS), and its number of parameters. Scales and biases
+    of quantised weights count as bytes, and not as parameters.
     """
 
     bytes_by_part: dict[str, int]

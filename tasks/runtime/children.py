@@ -184,10 +184,6 @@ def _forks() -> bool:
 
 
 def start_process(spec: Path, log: Path) -> Process:
-    """The process of a step, started.
-
-    A forked one has the server's value of a variable that is read on import.
-    """
     # The child must find this very code, also if the parent was started in a checkout that is not
     # installed.
     root = str(Path(__file__).resolve().parents[2])
@@ -237,10 +233,8 @@ def run_step(
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """`run_child`, run again with a warning where the child was lost, LOSSES times: a kill from
-    outside uses up no retry of the step's task.
-
-    Where `progress()`, such as the newest checkpoint, has changed since the last loss, the count
-    starts over. A child that took longer than `at_most` seconds is not run again here.
+    outside uses up no retry of the step's task. The count starts over where `progress()`, such as
+    the newest checkpoint, has changed since the last loss.
     """
     losses = 0
     last_progress = progress()
@@ -406,7 +400,7 @@ def watched_lines(stream: int, log: Path, at_most: float | None = None) -> Itera
 
 
 def step_seconds() -> float:
-    """Seconds that the children of this process ran, of those that have ended."""
+    """Seconds that the children of this process ran that have ended."""
     return sum(_ended_seconds)
 
 
@@ -433,10 +427,8 @@ def wait_until_interrupted() -> None:
 
 
 def stop_children(interrupted: bool = True) -> None:
-    """End every child of this process and start no more.
-
-    `interrupted`: False where an error ends the command, which may then take the time it needs to
-    say so.
+    """End every child of this process and start no more. `interrupted`: False where an error ends
+    the command, which may then take the time it needs to say so.
     """
     if interrupted:
         _interrupted.set()

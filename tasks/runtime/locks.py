@@ -162,12 +162,9 @@ def accelerator_reserved(
     """Hold the accelerator that `TRIAGE_ACCELERATOR` names while the block runs, after waiting for
     it; nothing where the variable is not set. One MLX step at a time uses it.
 
-    A file lock in the machine's temporary folder, rather than a limit on a Prefect server, holds
-    between all processes of this machine, whatever home or server they use, needs no connection,
-    and is free again at the instant at which its holder dies.
-
-    `check` is called while it waits, and may raise to give up. A wait of more than `SILENT_SECONDS`
-    is reported to `on_event`, once.
+    A lock in the machine's temporary folder, unlike a limit on a Prefect server, holds between all
+    processes of this machine, and is free at the instant at which its holder dies. `check` is
+    called while it waits, and may raise to give up; a long wait is reported to `on_event`, once.
     """
     name = os.environ.get(ACCELERATOR, "").strip()
     if not name:

@@ -56,10 +56,7 @@ class Manifest(BaseModel):
 
     @classmethod
     def read(cls, folder: Path, deep: bool = False) -> Self:
-        """Verify `folder` and return its manifest.
-
-        Raises BrokenFolder as `verify` does, and if the manifest lacks a field of this class.
-        """
+        """The manifest of a verified folder. Raises BrokenFolder, also if it lacks a field."""
         return cls.parse(verify(folder, deep=deep), folder)
 
     @classmethod
@@ -82,9 +79,8 @@ class Manifest(BaseModel):
 
 
 def seal(folder: Path, extra: ManifestDict, files: list[str] | None = None) -> ManifestDict:
-    """Write the manifest of `folder` (all files below it, or the named ones) and return it.
-
-    `extra` is stored beside the file list: versions, seed, timings, anything that the step records.
+    """Write the manifest of `folder` (all files below it, or the named ones) and return it; `extra`,
+    what the step records, is stored beside the file list.
 
     Raises BrokenFolder where the folder has been removed.
     """
@@ -121,10 +117,7 @@ def _check_digest(manifest: ManifestDict) -> str:
 
 
 def read_manifest(folder: Path) -> ManifestDict | None:
-    """The manifest of a complete folder, unchecked, or None if there is none yet.
-
-    Raises BrokenFolder if it is not a JSON object.
-    """
+    """The manifest of a folder, unchecked, or None. Raises BrokenFolder if it is no JSON object."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -143,10 +136,8 @@ def read_manifest(folder: Path) -> ManifestDict | None:
 
 
 def verify(folder: Path, deep: bool = True) -> ManifestDict:
-    """Check a folder against its manifest and return the manifest.
-
-    `deep` compares SHA-256 digests, else only presence and size. Raises BrokenFolder with the name
-    of the first file that does not match.
+    """Check a folder against its manifest, which is returned: `deep` compares SHA-256 digests, else
+    only presence and size. Raises BrokenFolder with the name of the first file that does not match.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -200,11 +191,10 @@ def mark_used(folder: Path) -> None:
 def build_folder(
     final: Path, build: Callable[[Path], ManifestDict], private: bool = False
 ) -> ManifestDict:
-    """Return the manifest of `final`, building the folder first if it is not complete.
+    """Return the manifest of `final`, building the folder first unless it is intact.
 
-    `build(temporary)` fills a temporary folder and returns the manifest's extra entries. Nothing
-    half-built stays: the temporary folder is removed on any error, and a broken `final` is
-    replaced. `private`: only the user may enter the folder that holds `final`.
+    `build(temporary)` fills a temporary folder, which an error removes, and returns the manifest's
+    extra entries. `private`: only the user may enter the folder that holds `final`.
     """
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
