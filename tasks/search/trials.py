@@ -57,7 +57,6 @@ class Reached:
     train_seconds: float
 
 
-@dataclass(frozen=True)
 class Trial(Event):
     """A stored trial. `error`: why its training failed; `iterations`: its full length.
 
