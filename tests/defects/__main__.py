@@ -87,9 +87,7 @@ def is_caught(copy: Path, defect: Defect, number: int) -> bool:
     try:
         _write(path, defect.text, 2 * number)
         environment = os.environ | {"PYTHONPATH": str(copy), "MKL_NUM_THREADS": "1"}
-        ended = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, timeout=SECONDS
-        )
+        ended = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=SECONDS)
         return ended.returncode != 0
     except subprocess.TimeoutExpired:
         return True

