@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 from flows.report.figures import verdict
 from flows.report.rows import Row, rows_of
 from flows.selection import Selection
-from flows.steps import Chain, Extra, Step, SubmittedSweep
+from flows.steps import Part, Step, SubmittedSweep
 from tasks.landing import (
     SweepRecord,
     absent_from_warehouse,
@@ -74,23 +74,21 @@ def evaluations_of_sweep(sweep: str) -> list[str]:
 
 
 def finish_all(sweep: SubmittedSweep) -> list[str]:
-    """Wait for every step; returns the failures. An interruption, or an error of the sweep itself,
-    ends the steps' processes at once.
+    """Wait for every step; returns the failures, of experiments first. An interruption, or an error
+    of the sweep itself, ends the steps' processes at once.
 
     What the warehouse does not hold at the end is a failure, whatever the steps say, unless another
     program keeps it out.
     """
-    of_chains: list[str | None] = []
-    of_extras: list[str | None] = []
+    failures: list[str] = []
+    of_extras: list[str] = []
     with forked_steps("tasks.tuning.job", "tasks.scoring.job"):
         try:
             # As they run: what has landed belongs to the study of a
             # sweep that is then stopped, too.
             for part in sweep.parts:
-                if isinstance(part, Chain):
-                    of_chains.append(_finish_chain(part, sweep.record))
-                else:
-                    of_extras.append(_finish_extra(part))
+                if failure := _finish(part, sweep.record):
+                    (of_extras if part.spec is None else failures).append(failure)
                 if sweep.data.state.is_completed():
                     sweep.record.use(sweep.data.result())
                 sweep.record.add(part.ids)
@@ -100,7 +98,7 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
             sweep.record.keep()
             raise
 
-    failures = [failure for failure in of_chains + of_extras if failure]
+    failures += of_extras
     sweep.record.finish(len(failures))
     if warning := load_the_rest():
         publish("loading", StepWarning(warning))
@@ -116,6 +114,42 @@ def finish_all(sweep: SubmittedSweep) -> list[str]:
     return failures
 
 
+def _finish(part: Part, record: SweepRecord) -> str | None:
+    """Wait for a part; None if it landed, else its name with the reason, which lands too where it is
+    an experiment.
+    """
+    part.own[-1].wait()
+    errors = (failure_of(step) for step in [*part.shared, *part.own])
+    error = next((error for error in errors if error is not None), None)
+    if part.spec is None:
+        if error is not None:
+            publish(part.name, StepWarning(f"{part.name}: {error}"))
+            return f"{part.name}: {error}"
+        if part.has_landed:  # else it never ran, and has no failure of its own
+            publish(part.name, ExtraFinished(tuple(part.ids)))
+        return None
+
+    title = f"land {part.name}"
+    if error is None and part.has_landed:
+        publish(title, ExperimentLanded((part.own[-1].result(),)))
+        return None
+
+    # Whatever the reason is: what has not landed is not done.
+    state = part.own[-1].state.name
+    error = error or TriageError(f"It never landed: its last step ended as {state}.")
+    publish(title, ExperimentFailed(str(error), error))
+
+    # Its variant and its cases have to be known.
+    if all(step.state.is_completed() for step in part.shared):
+        data, *_, variant = (step.result() for step in part.shared)
+        try:
+            record.add([land_failure(part.spec, variant, data, error)])
+        except Exception as problem:  # no reason to stop the other experiments
+            publish(title, StepWarning(f"Not recorded: {problem}"))
+
+    return f"{part.name}: {error}"
+
+
 def warn_of_damage(refusals: dict[str, str]) -> None:
     """Say which of the landing folders that were refused this sweep did not write again."""
     for id, reason in refusals.items():
@@ -125,48 +159,6 @@ def warn_of_damage(refusals: dict[str, str]) -> None:
                 f"delete {home() / 'landing' / id} to do without them."
             )
             publish(f"landing {id}", StepWarning(f"{reason} {remedy}"))
-
-
-def _finish_extra(extra: Extra) -> str | None:
-    """Wait for an extra; None, or its name with the reason. One that never ran has no failure of
-    its own.
-    """
-    extra.step.wait()
-    if error := failure_of(extra.step):
-        failure = f"{extra.name}: {error}"
-        publish(extra.name, StepWarning(failure))
-        return failure
-
-    if extra.step.state.is_completed():
-        publish(extra.name, ExtraFinished(tuple(extra.ids)))
-    return None
-
-
-def _finish_chain(chain: Chain, record: SweepRecord) -> str | None:
-    """Wait for one experiment; None if it landed, else its name with the reason, which lands too."""
-    chain.landing.wait()
-    title = f"land {chain.spec.cell_id}"
-    steps = [*chain.shared, chain.training, chain.scores, chain.landing]
-    errors = (failure_of(step) for step in steps)
-    error = next((error for error in errors if error is not None), None)
-    if error is None and chain.landing.state.is_completed():
-        publish(title, ExperimentLanded((chain.landing.result(),)))
-        return None
-
-    # Whatever the reason is: what has not landed is not done.
-    state = chain.landing.state.name
-    error = error or TriageError(f"It never landed: its last step ended as {state}.")
-    publish(title, ExperimentFailed(str(error), error))
-
-    # Its variant and its cases have to be known.
-    if all(step.state.is_completed() for step in chain.shared):
-        variant = chain.variant.result()
-        try:
-            record.add([land_failure(chain.spec, variant, chain.data.result(), error)])
-        except Exception as problem:  # no reason to stop the other experiments
-            publish(title, StepWarning(f"Not recorded: {problem}"))
-
-    return f"{chain.spec.cell_id}: {error}"
 
 
 def failure_of(future: Step) -> Exception | None:

@@ -8,9 +8,9 @@ to plan with: a busy machine takes longer.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from flows.selection import Selection, moves_of
 from tasks.corpus.case import SETS
 from tasks.corpus.manifest import DatasetManifest
-from tasks.corpus.prepare import dataset_folder, stored_or_temporary
+from tasks.corpus.prepare import dataset_folder, prepare_dataset, stored_or_temporary
 from tasks.corpus.reading.sources import check_local, is_hub
 from tasks.corpus.splits import check_examples
 from tasks.corpus.vignettes.generator import SIZES
@@ -34,13 +34,14 @@ from tasks.runtime.home import home
 from tasks.runtime.store import intact_manifest
 from tasks.spec import Data, EvaluationSet, ExperimentSpec, Grid
 from tasks.tuning.memory import pays, saving
-from tasks.tuning.rows import TrainingManifest, settings_digest
 
 ADAPTER_BYTES = 20e6
 TYPICAL = "smollm2-135m"  # in shape, of models whose shape is not known
 BYTES_OF = {"float32": 4, "bfloat16": 2}
 INSTRUCTION_TOKENS = 50  # the same in all prompts, run once a batch
 OWN_TOKENS_PER_CASE = 70  # without the instruction
+TRAINING = ("preparing", "training")  # kinds of work of a step that trains ...
+SCORING = ("preparing", "scoring", "dropout")  # ... and of one that scores
 
 
 @dataclass(frozen=True)
@@ -165,20 +166,29 @@ def plan_cells(
 ) -> list[PlannedCell]:
     """Every chosen cell, with what is done of it and how long the rest may take.
 
-    `cases`: see planned_cases; without them nothing counts as trained.
+    `cases`: see planned_cases; without them, and where the variant is not on this machine, nothing
+    counts as trained.
     """
     sizes = set_sizes(selection.grid, cases)
     dataset = DatasetManifest.read(cases) if cases else None
     planned = []
     for spec in selection.cells:
         seconds = seconds_of(spec, sizes, speeds)
-        folder = _training_here(spec, dataset) if dataset else None
-        if dataset is None or folder is None:
+        weights = None
+        if source := stored(spec.model, home()):
+            folder = variant_folder(source, home(), spec.precision, spec.training.group_size)
+            weights = VariantManifest.read_if_complete(folder)
+        if dataset is None or weights is None:
             planned.append(PlannedCell(spec, seconds=seconds.total))
             continue
 
-        ids = [scores_from(spec, folder.name, dataset, name) for name in dataset.evaluation_sets]
-        scored = all(intact_manifest(folder / "scores" / scores) for scores in ids)
+        training = home() / "experiments" / training_from(spec, weights, dataset)
+        if not intact_manifest(training):
+            planned.append(PlannedCell(spec, seconds=seconds.total))
+            continue
+
+        ids = [scores_from(spec, training.name, dataset, name) for name in dataset.evaluation_sets]
+        scored = all(intact_manifest(training / "scores" / scores) for scores in ids)
         rest = 0.0 if scored else seconds.total - seconds.training
         planned.append(PlannedCell(spec, trained=True, scored=scored, seconds=rest))
 
@@ -189,34 +199,6 @@ def finished_trainings(spec: ExperimentSpec) -> list[Path]:
     """Folders of a cell's finished trainings, whatever cases and weights they were made with."""
     folders = (home() / "experiments").glob(f"{spec.cell_id}-*")
     return [folder for folder in folders if intact_manifest(folder)]
-
-
-def _training_here(spec: ExperimentSpec, dataset: DatasetManifest) -> Path | None:
-    """The finished training that a sweep looks for.
-
-    By its id if the variant is on this machine, else by all that decides it but the weights, which
-    are made from the same source again.
-    """
-    source = stored(spec.model, home())
-    variant = None
-    if source is not None:
-        folder = variant_folder(source, home(), spec.precision, spec.training.group_size)
-        variant = VariantManifest.read_if_complete(folder)
-
-    sources = spec.model.model_dump(mode="json")["sources"]
-    for folder in finished_trainings(spec):
-        if variant is not None:
-            if folder.name == training_from(spec, variant, dataset):
-                return folder
-            continue
-
-        manifest = TrainingManifest.read_if_complete(folder)
-        if manifest and manifest.settings_digest == settings_digest(spec, dataset):
-            trained = json.loads((folder / "training.json").read_text(encoding="utf-8"))["spec"]
-            if trained["model"]["sources"] == sources:
-                return folder
-
-    return None
 
 
 def _shape(model: str) -> ModelShape:
@@ -264,18 +246,20 @@ def work_left(
     """What is left of those of the selection's cells that are not done: operations, bytes of the
     activations that are cached, and the share of a step that these save at most.
 
-    What is stored of the activations below the first trained block counts as not stored.
+    Cached activations count as not stored, and each depth of them as computed from the first block.
     """
     all_layers = selection.grid.training.num_layers  # at which untuned models are scored
     judged = sizes.keys() - {"train", "valid"}
-    judged_cases = sum(sizes[name] for name in judged)
     # A moved adapter is judged by the rules that it has, so without calibration.
-    moved_cases = judged_cases - sizes["calibration"]
+    moved = judged - {"calibration"}
     steps = Steps()
-    untuned: set[tuple[str, str]] = set()
     # The sets of which activations are read: by variant, prompt, window and number of blocks. A
     # prompt by its title, since the prompt itself, with answer words, cannot be a key.
-    reads: dict[tuple[str, str, str, int, int], set[str]] = {}
+    reads: dict[tuple[str, str, str, int, int], set[str]] = defaultdict(set)
+    untuned: set[tuple[str, str]] = set()
+
+    def cases_of(names: Iterable[str]) -> int:
+        return sum(sizes[name] for name in names)
 
     for cell in cells:
         if cell.scored:
@@ -283,47 +267,63 @@ def work_left(
 
         spec = cell.spec
         model = spec.model.name
+        precision = spec.precision
         layers = spec.training.num_layers
         own_steps = operations(spec, sizes)
         moves = moves_of(selection.grid, spec, selection.variants)
+        scored = cases_of(judged) + len(moves) * cases_of(moved)
         steps += Steps(
             training=0.0 if cell.trained else own_steps.training,
-            scoring=_of_cases(model, layers, judged_cases + len(moves) * moved_cases),
+            scoring=_of_cases(model, layers, scored),
             dropout=own_steps.dropout * (1 + len(moves) * spec.scoring.moved_passes),
         )
-        if (model, spec.precision.name) not in untuned:
-            untuned.add((model, spec.precision.name))
-            steps += Steps(scoring=_of_cases(model, all_layers, judged_cases))
+        if (model, precision.name) not in untuned:
+            untuned.add((model, precision.name))
+            steps += Steps(scoring=_of_cases(model, all_layers, cases_of(judged)))
 
-        for precision, trained, names in (
-            (spec.precision, layers, judged if cell.trained else sizes.keys()),
-            (spec.precision, all_layers, judged),
-            *((precision, layers, judged - {"calibration"}) for precision in moves),
+        for variant, trained, names in (
+            (precision, layers, judged if cell.trained else sizes.keys()),
+            (precision, all_layers, judged),
+            *((precision, layers, moved) for precision in moves),
         ):
             frozen = max(0, _shape(model).num_hidden_layers - trained)
             window = spec.training.max_tokens
-            key = model, precision.name, spec.prompt.title, window, frozen
-            reads.setdefault(key, set()).update(names)
+            reads[model, variant.name, spec.prompt.title, window, frozen].update(names)
 
     cache_bytes = 0
     saved = 0.0
-    computed: dict[tuple[object, ...], list[int]] = {}
-    for (model, *variant, frozen), names in reads.items():
+    for (model, *_, frozen), sets in reads.items():
         shape = _shape(model)
-        for name in sorted(names):
-            # From the nearest shallower ones of the set.
-            shallower = computed.setdefault((model, *variant, name), [0])
-            start = max(blocks for blocks in shallower if blocks <= frozen)
-            shallower.append(frozen)
-            one_token = _per_token(model, frozen - start)
-            steps += Steps(preparing=one_token * OWN_TOKENS_PER_CASE * sizes[name])
+        cases = cases_of(sets)
+        steps += Steps(preparing=_of_cases(model, frozen, cases))
         if pays(frozen, shape.num_hidden_layers):
-            cases = sum(sizes[name] for name in names)
-            tokens = INSTRUCTION_TOKENS * len(names) + OWN_TOKENS_PER_CASE * cases
+            tokens = INSTRUCTION_TOKENS * len(sets) + OWN_TOKENS_PER_CASE * cases
             cache_bytes += tokens * shape.hidden_size * BYTES_OF[backend().compute_dtype]
             saved = max(saved, saving(frozen, shape.num_hidden_layers))
 
     return steps, cache_bytes, saved
+
+
+def time_limits(selection: Selection) -> Callable[[ExperimentSpec, Sequence[str]], float]:
+    """The limit in seconds of a step of an experiment, by the kinds of its work. Without any it is
+    that of a step of which the plan expects nothing, such as a conversion.
+
+    What the steps of an experiment share counts for each of them, since each may be the first that
+    needs it.
+    """
+    grid = selection.grid
+    if grid.data.source != "embedded":
+        # So that own cases are counted where no command has prepared them: a run of the UI.
+        with contextlib.suppress(TriageError):  # which the step `prepare` says
+            prepare_dataset(grid.data, home(), grid.evaluation_sets)
+    sizes = set_sizes(grid)
+
+    def limit(spec: ExperimentSpec, kinds: Sequence[str]) -> float:
+        operations, *_ = work_left(selection, [PlannedCell(spec)], sizes)
+        expected = operations.at(assumed_speeds())
+        return grid.time_limit.seconds(sum(getattr(expected, kind) for kind in kinds))
+
+    return limit
 
 
 def _of_cases(model: str, layers: int, cases: int) -> float:

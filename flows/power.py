@@ -15,13 +15,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from flows.cli.terminal import print_line
-from flows.report.figures import counted
+from flows.report.figures import counted, heading
 from flows.report.rows import COMMON_RULES, TRAINED
 from flows.selection import Selection
 from tasks.corpus.case import Case, from_json
@@ -32,11 +31,8 @@ from tasks.runtime.errors import Locked
 from tasks.spec import Grid, Primary
 from warehouse.comparison.cells import OF_EMERGENCIES
 from warehouse.comparison.crossed import (
-    CANNOT_CONCLUDE,
     LEVEL,
     MOST_SEEDS,
-    NOT_WORSE,
-    WORSE,
     error_and_freedom,
     expected_half_width,
     student_quantile,
@@ -48,18 +44,9 @@ POWER = 0.8
 STUDIES = 4_000
 SEED = 42
 MOST_UNITS = 50  # times the planned ones
-MOST_NAMED = 3  # recipes
 # Correlation of two cases of a group in what groups and cells add to a difference. In the published
 # study it is 0.007 to 0.026 (components of all its cases, and of a half, a quarter and a tenth).
 CLUSTERING = 0.01
-FIGURES = {
-    "accuracy": "accuracy",
-    "ed_recall": "ED recall",
-    "ed_f2": "ED F2",
-    "macro_f1": "macro-F1",
-    "over_triage": "over-triage",
-    "ed_auroc": "ED AUROC",
-}
 MEASURED = """
 SELECT
     base_model, recipe, cases, groups,
@@ -122,16 +109,8 @@ PUBLISHED = {
 }
 
 
-def measured(figure: str) -> list[Measured]:
-    """Rows of the warehouse; none while it cannot be read."""
-    rows: Sequence[Any] = []
-    if warehouse_path().is_file():
-        with contextlib.suppress(Locked):
-            rows = query_rows(MEASURED, {"metric": figure, "rule": COMMON_RULES[figure]}).rows
-    return [Measured(*row) for row in rows]
-
-
 def published(figure: str) -> list[Measured]:
+    """Rows of the published study."""
     cases = 1_134 if figure in OF_EMERGENCIES else 4_200
     return [
         Measured("smollm2-135m", recipe, cases, 63, components[figure])
@@ -143,28 +122,28 @@ def expected(base_model: str, recipe: str, figure: str, size: float) -> tuple[Co
     """Components on units of `size` cases, and where they are from: this base model and recipe, else
     the median of all whose models learn, in the warehouse or else in the published study.
     """
+    rows: list[Measured] = []
+    if warehouse_path().is_file():
+        with contextlib.suppress(Locked):
+            parameters = {"metric": figure, "rule": COMMON_RULES[figure]}
+            rows = [Measured(*row) for row in query_rows(MEASURED, parameters).rows]
 
     def usable(rows: list[Measured]) -> list[Measured]:
         own = [row for row in rows if (row.base_model, row.recipe) == (base_model, recipe)]
         return own or [row for row in rows if row.qualifies]
 
-    place = "your warehouse"
-    rows = usable(measured(figure))
-    if not rows:
-        place = "the published study"
-        rows = usable(published(figure))
-
+    place = "your warehouse" if usable(rows) else "the published study"
+    rows = usable(rows) or usable(published(figure))
     of_training, of_group, of_cell = np.median([row.at(size) for row in rows], axis=0).tolist()
-    recipes = sorted({row.recipe for row in rows})
-    names = " and ".join(recipes) if len(recipes) <= MOST_NAMED else f"{len(recipes)} recipes"
+    names = " and ".join(sorted({row.recipe for row in rows}))
     return (of_training, of_group, of_cell), f"{names} in {place}"
 
 
-def shares(
+def chance(
     components: Components, seeds: int, units: int, margin: float, difference: float = 0.0
-) -> dict[str, float]:
-    """How often STUDIES seeded studies conclude NOT_WORSE (also where they say "within"), WORSE, or
-    CANNOT_CONCLUDE, at a true difference. With one seed it is that of the trained models themselves.
+) -> float:
+    """The share of STUDIES seeded studies that conclude "not worse" at a true difference. With one
+    seed it is that of the trained models themselves.
     """
     rng = np.random.default_rng(SEED)
 
@@ -187,29 +166,27 @@ def shares(
 
     seen = rng.normal(difference, math.sqrt(variance), STUDIES)
     half = student_quantile((1 + LEVEL) / 2, freedom) * error
-    not_worse = float((seen - half > -margin).mean())
-    worse = float((seen + half < -margin).mean())
-    return {NOT_WORSE: not_worse, WORSE: worse, CANNOT_CONCLUDE: 1 - not_worse - worse}
+    return float((seen - half > -margin).mean())
 
 
-def enough(components: Components, seeds: int, units: int, margin: float) -> list[tuple[int, int]]:
-    """Seeds and units with which POWER of the studies conclude NOT_WORSE without a true difference:
-    with more seeds, and with more units; where neither suffices, with more of both in step. One
-    seed is never enough, since it does not tell how trainings differ.
+def enough(
+    components: Components, seeds: int, units: int, margin: float
+) -> tuple[int | None, int | None]:
+    """Seeds with these units, and units with these seeds, at which POWER of the studies conclude
+    "not worse" without a true difference; None where no number does. One seed is never enough, since
+    it does not tell how trainings differ.
     """
 
-    def least(steps: range, sizes: Callable[[int], tuple[int, int]]) -> list[tuple[int, int]]:
-        def power(step: int) -> float:
-            return shares(components, *sizes(step), margin)[NOT_WORSE]
-
-        place = bisect_left(steps, POWER, key=power)
-        return [sizes(steps[place])] if place < len(steps) else []
+    def least(numbers: range, power: Callable[[int], float]) -> int | None:
+        place = bisect_left(numbers, POWER, key=power)
+        return numbers[place] if place < len(numbers) else None
 
     several = range(max(seeds, 2), seeds + MOST_SEEDS)
-    found = least(several, lambda more: (more, units))
-    if seeds > 1:
-        found += least(range(units, MOST_UNITS * units), lambda more: (seeds, more))
-    return found or least(several, lambda more: (more, math.ceil(units * more / seeds)))
+    more_seeds = least(several, lambda more: chance(components, more, units, margin))
+    if seeds == 1:
+        return more_seeds, None
+    many = range(units, MOST_UNITS * units)
+    return more_seeds, least(many, lambda more: chance(components, seeds, more, margin))
 
 
 @dataclass(frozen=True)
@@ -260,25 +237,20 @@ def claim_of(selection: Selection) -> Primary | None:
     """The primary claim of a grid; without one, 4 against 8 bits of the base model and recipe that
     are trained at both with the most seeds.
     """
-    cells = [
-        (spec.model.name, spec.recipe.name, spec.seed, spec.precision.name)
-        for spec in selection.cells
-        if spec.recipe.kind in TRAINED
-    ]
+    seeds = defaultdict(lambda: defaultdict(set))  # by base model and recipe, then by precision
+    for spec in selection.cells:
+        if spec.recipe.kind in TRAINED:
+            seeds[spec.model.name, spec.recipe.name][spec.precision.name].add(spec.seed)
+
     claim = selection.grid.primary_claim
-    if claim is not None and any(cell[:2] == (claim.base_model, claim.recipe) for cell in cells):
+    if claim is not None and (claim.base_model, claim.recipe) in seeds:
         return claim
 
-    seeds = defaultdict(list)
-    at_8bit = {cell[:3] for cell in cells if cell[3] == "8bit"}
-    for base_model, recipe, seed, precision in cells:
-        if precision == "4bit" and (base_model, recipe, seed) in at_8bit:
-            seeds[base_model, recipe].append(seed)
-
-    if not seeds:
+    at_both = {name: tuple(sorted(of["4bit"] & of["8bit"])) for name, of in seeds.items()}
+    name = max(at_both, key=lambda name: len(at_both[name]), default=None)
+    if name is None or not at_both[name]:
         return None
-    base_model, recipe = max(seeds, key=lambda name: len(seeds[name]))
-    return Primary(base_model=base_model, recipe=recipe, seeds=tuple(seeds[base_model, recipe]))
+    return Primary(base_model=name[0], recipe=name[1], seeds=at_both[name])
 
 
 def power_lines(claim: Primary, every: PlannedCases, emergencies: PlannedCases) -> Iterator[str]:
@@ -291,7 +263,7 @@ def power_lines(claim: Primary, every: PlannedCases, emergencies: PlannedCases) 
     takes = []
     sources = []
     for figure in claim.figures:
-        name = FIGURES[figure]
+        name = heading(figure)
         planned = emergencies if figure in OF_EMERGENCIES else every
         units = planned.units
         if units < MIN_UNITS:
@@ -308,11 +280,15 @@ def power_lines(claim: Primary, every: PlannedCases, emergencies: PlannedCases) 
         of_units = None, components[1] + components[2], None
         half = expected_half_width(seeds, units, of_units if seeds == 1 else components)
         can_show.append(f"{100 * float(half):.1f} points in {name}")
-        chance = shares(components, seeds, units, claim.margin)[NOT_WORSE]
-        chances.append(f"{100 * chance:.0f} % in {name}")
-        sizes = enough(components, seeds, units, claim.margin)
-        texts = [_size(*size, seeds, planned) for size in sizes]
-        takes.append(f"{' or '.join(texts) or 'more than can be planned'} in {name}")
+        share = chance(components, seeds, units, claim.margin)
+        chances.append(f"{100 * share:.0f} % in {name}")
+        more_seeds, more_units = enough(components, seeds, units, claim.margin)
+        sizes = [counted(more_seeds, "seed")] if more_seeds else []
+        if more_units:
+            # In two digits, since an estimate is no better.
+            step = 10 ** max(len(str(more_units)) - 2, 0)
+            sizes.append(f"about {planned.named(math.ceil(more_units / step) * step)}")
+        takes.append(f"{' or '.join(sizes) or 'more than can be planned'} in {name}")
 
     subject = f"{claim.base_model} {claim.recipe}, {counted(seeds, 'seed')}"
     shown = f"{subject}, {every.named(every.units)}: can show {' and '.join(can_show)}"
@@ -325,23 +301,12 @@ def power_lines(claim: Primary, every: PlannedCases, emergencies: PlannedCases) 
         shown += ", of these trained models alone: chance in training is not known"
         training = ", chance in training included,"
     origin = " and ".join(dict.fromkeys(sources))
-    if set(claim.sides) != {"4bit", "8bit"}:
-        origin += ", of 4bit against 8bit"
-    yield f"{shown} (half of a 95 % interval; variances of {origin})."
+    yield f"{shown} (half of a 95 % interval; variances of 4bit against 8bit, {origin})."
     yield (
         f"if {' and '.join(claim.sides)} are equal, the chance to conclude "
         f'"not worse by {100 * claim.margin:g} points" is {" and ".join(chances)}.'
     )
     yield f"a chance of {100 * POWER:g} %{training} takes {', and '.join(takes)}."
-
-
-def _size(seeds: int, units: int, planned_seeds: int, planned: PlannedCases) -> str:
-    """`6 seeds`, `about 320 groups`, or both; in two digits, since an estimate is no better."""
-    step = 10 ** max(len(str(units)) - 2, 0)
-    parts = [counted(seeds, "seed")] if seeds > planned_seeds else []
-    if units > planned.units:
-        parts.append(f"about {planned.named(math.ceil(units / step) * step)}")
-    return " and ".join(parts) or "what is planned"
 
 
 def print_power(console: Console, selection: Selection, folder: Path | None) -> None:

@@ -7,7 +7,6 @@ A trial is a chain of Prefect steps, one per rung, on the training of its full l
 from __future__ import annotations
 
 import time
-import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,16 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.outcomes import failure_of, label_run
+from flows.plan import TRAINING, time_limits
 from flows.selection import EVERYTHING, Narrowing, Selection, refuse_without_emergencies, set_up
-from flows.steps import ONE_AT_A_TIME, Step, TimeLimits
+from flows.steps import ONE_AT_A_TIME, Step
 from tasks.identity import training_of
 from tasks.inputs import acquire, convert, prepare, quantize
 from tasks.landing import load_the_rest, refill_warehouse
 from tasks.progress import publish
 from tasks.runtime.children import forked_steps, stop_children
-from tasks.runtime.errors import (
-    BadInput,
-    Diverged,
-    DoesNotFit,
-    Locked,
-    OutOfMemory,
-    SourceUnavailable,
-    Stopped,
-    TriageError,
-)
+from tasks.runtime.errors import BadInput, Diverged, DoesNotFit, OutOfMemory, TriageError
 from tasks.runtime.events import StepWarning
-from tasks.runtime.files import write_atomic
-from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.search.space import Space
 from tasks.search.trials import Trial, Trials, best_of, has_time
@@ -83,15 +72,12 @@ def search(
 def _run(space: Space, trial_count: int, deadline: float | None) -> State[Any]:
     """Train trial after trial, then land them and write the winner's grid."""
     grid = space.grid
-    cell = space.cell
+    model, precision = space.cell.model, space.cell.precision
     # The cases and the variant, which all trials share.
-    data = _finished(prepare.submit(grid.data, grid.evaluation_sets, space.prompts())).result()
+    data = _result_of(prepare.submit(grid.data, grid.evaluation_sets, space.prompts()))
     refuse_without_emergencies(data)
-    source = _finished(acquire.submit(cell.model))
-    base = _finished(convert.submit(cell.model, source))
-    group_size = grid.training.group_size
-    quantised = _finished(quantize.submit(cell.model, base, cell.precision, group_size))
-    variant = quantised.result()
+    base = _result_of(convert.submit(model, _result_of(acquire.submit(model))))
+    variant = _result_of(quantize.submit(model, base, precision, grid.training.group_size))
 
     stored = Trials(space)
     for trial in stored.all():
@@ -104,27 +90,27 @@ def _run(space: Space, trial_count: int, deadline: float | None) -> State[Any]:
 
     while True:
         trials = stored.all()
-        running = [trial for trial in trials if trial.state == "running"]
+        running = next((trial for trial in trials if trial.state == "running"), None)
         if running:
             if deadline is not None and time.monotonic() >= deadline:
                 break
-            _train(stored, running[0], space, variant, data)
-        # Proposed only where there is time to train it to its end.
-        elif (
-            len(trials) >= trial_count
-            or not has_time(trials, deadline)
-            or (values := stored.propose()) is None
-        ):
-            break
-        else:
-            stored.add(values, training_of(space.experiment(values), variant, data))
+            _train(stored, running, space, variant, data)
+            continue
 
-    winner = best_of(trials)
+        # Proposed only where there is time to train it to its end.
+        if len(trials) >= trial_count or not has_time(trials, deadline):
+            break
+        values = stored.propose()
+        if values is None:
+            break
+        stored.add(values, training_of(space.experiment(values), variant, data))
+
     if trials:
-        _finished(land_trials.submit(space.search_id, grid.name, cell, trials))
+        _result_of(land_trials.submit(space.search_id, grid.name, space.cell, trials))
         if warning := load_the_rest():
             publish(TITLE, StepWarning(warning))
 
+    winner = best_of(trials)
     if winner is None:
         errors = [trial.error for trial in trials if trial.error]
         reason = f"the first failed: {errors[0].rstrip('.')}" if errors else "it had no time to"
@@ -140,7 +126,6 @@ def _train(stored: Trials, trial: Trial, space: Space, variant: Path, data: Path
     """Train a trial to its next rung, and record what it is there."""
     publish(TITLE, replace(trial, state="training"))
     spec = space.experiment(trial.values)
-    at_most = TimeLimits(Selection(space.grid, [spec])).of_training(spec)
     step: Step = train_to_rung.submit(
         number=trial.number,
         spec=spec,
@@ -148,35 +133,21 @@ def _train(stored: Trials, trial: Trial, space: Space, variant: Path, data: Path
         objective=space.objective,
         variant=variant,
         data=data,
-        at_most=at_most,
+        at_most=time_limits(Selection(space.grid, [spec]))(spec, TRAINING),
     )
     try:
-        stored.reach(trial.number, _finished(step).result())
+        stored.reach(trial.number, _result_of(step))
     except FAILS_A_TRIAL as error:
         stored.fail(trial.number, str(error))
-    except Exception as error:
-        raise ending(trial, error) from error
 
     publish(TITLE, stored.all()[trial.number])
 
 
-def _finished(step: Step) -> Step:
-    """The step, once it has ended. Raises the error of one that failed, before another starts."""
+def _result_of(step: Step) -> Any:
+    """The result of a step, once it has ended. Raises the error of one that failed, before another
+    starts.
+    """
     step.wait()
     if error := failure_of(step):
         raise error
-    return step
-
-
-def ending(trial: Trial, error: Exception) -> Exception:
-    """The error that ends the search after `error` in a trial: as it is where the user can change
-    something, and otherwise with the trial in front. The traceback of an unexpected one is stored.
-    """
-    if isinstance(error, BadInput | SourceUnavailable | Locked | Stopped):
-        return error
-    if isinstance(error, TriageError):
-        return TriageError(f"Trial {trial.number} ended: {error}")
-    log = home() / "logs" / f"trial-{trial.training_id}" / "traceback.log"
-    write_atomic(log, "".join(traceback.format_exception(error)))
-    reason = f"{type(error).__name__}: {error}"
-    return TriageError(f"Trial {trial.number} ended unexpectedly: {reason}. Its log is {log}.")
+    return step.result()

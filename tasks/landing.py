@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from tasks.runtime.files import write_atomic
 from tasks.runtime.home import home
 from tasks.runtime.locks import locked
 from tasks.runtime.shared import (
+    AT_ONCE,
     FAILED,
     SharedFolder,
     bring_adapter,
@@ -176,12 +178,13 @@ def land_together(landings: Sequence[tuple[str, Kind, Rows]]) -> None:
         _load(*(write_landing(_landing(), id, kind, rows) for id, kind, rows in landings))
 
     # Without the locks: where another machine's version counts, _share takes one again.
-    _share(*(id for id, _, _ in landings))
+    for id, _, _ in landings:
+        _share(id)
 
 
-def _share(*ids: str, look: bool = True) -> None:
-    """Copy landing folders to the place that machines share, where one is named; see `share` for
-    `look`.
+def _share(id: str) -> None:
+    """Copy a landing folder, and the adapter of a training, to the place that machines share, where
+    one is named.
 
     Where another machine's version is there first, that one stays, and takes the place of ours.
     Raises NotShared.
@@ -190,22 +193,22 @@ def _share(*ids: str, look: bool = True) -> None:
     if shared is None:
         return
 
-    for id in ids:
-        is_failed = status_of(_landing() / id) not in (None, "completed")
-        if look and _is_completed_training(id):
-            share_adapter(shared, home() / "experiments" / id)
-        if not share(shared, _landing() / id, is_failed, look):
-            with locked(_landing() / id, LANDING_SECONDS):
-                fetch(shared, id, _landing())
-            _load(_landing() / id)
-            _publish(id, Note(f"{id} landed from another machine first: its figures stay."))
+    status = status_of(_landing() / id)
+    if status == "completed":
+        share_adapter(shared, home() / "experiments" / id)
+    if not share(shared, _landing() / id, is_failed=status not in (None, "completed")):
+        with locked(_landing() / id, LANDING_SECONDS):
+            fetch(shared, id, _landing())
+        _load(_landing() / id)
+        _publish(id, Note(f"{id} landed from another machine first: its figures stay."))
 
 
 def share_the_rest() -> None:
     """Copy what landed while the shared place could not be used, or before one was named."""
     if shared_folder() is not None and _landing().is_dir():
-        names = (folder.name for folder in landing_folders(_landing()))
-        _share(*names, look=False)  # at hundreds of folders, which may take seconds each
+        names = [folder.name for folder in landing_folders(_landing())]
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # to look at one may take long there
+            list(pool.map(_share, names))
 
 
 def take_over(ids: Sequence[str], data: Path) -> None:

@@ -128,59 +128,29 @@ class Refusing(LocalFileSystem):
         raise self.reason
 
 
-@pytest.mark.parametrize(
-    ("reason", "words"),
-    [(OSError(errno.ENOSPC, ""), "it is full; free some space"), (OSError(errno.EROFS, ""), "may not be written"),
-     (OSError(errno.EACCES, ""), "may not be"), (OSError(errno.ESTALE, "stale"), "OSError: .*stale"),
-     (NoCredentialsError("Unable to locate"), "NoCredentialsError: Unable to locate")],
-)  # fmt: skip
-def test_a_place_that_refuses_is_a_sentence(tmp_path, monkeypatch, reason, words):
+@pytest.mark.parametrize("reason", [OSError(errno.ENOSPC, "No space"), NoCredentialsError("Unable to locate")])
+def test_a_place_that_refuses_is_a_sentence(tmp_path, monkeypatch, reason):
     monkeypatch.setattr(Refusing, "reason", reason)
     refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), "/mount")
-    with pytest.raises(NotShared, match=f"shared folder /mount cannot be used: .*{words}.* Nothing is lost") as caught:
+    words = f"shared folder /mount cannot be used .*{type(reason).__name__}: .*; check that .* Nothing is lost"
+    with pytest.raises(NotShared, match=words) as caught:
         refusing.put(sealed(tmp_path / "a", "ours"), "x/1")
     assert caught.value.transient and refusing.manifest("x/1") is None
 
 
-@pytest.mark.parametrize("connected", [True, False])
-def test_a_share_of_a_mac_that_is_not_connected_is_no_matter_of_permissions(tmp_path, monkeypatch, connected):
-    monkeypatch.setattr(shared_module, "VOLUMES", tmp_path / "Volumes")
-    monkeypatch.setattr(Refusing, "reason", OSError(errno.EACCES, ""))  # who is not root makes no folder there
-    share = tmp_path / "Volumes" / "lab 1"
-    share.mkdir(parents=True) if connected else share.parent.mkdir()
-
-    refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), str(share / "studies" / "triage"))
-    words = "may not be written" if connected else r"it is not mounted; connect to it in Finder .*\."
-    with pytest.raises(NotShared, match=f"lab 1/studies/triage cannot be used: .*{words}"):
-        refusing.put(sealed(tmp_path / "a", "ours"), "x/1")
-
-
-def test_a_share_whose_server_is_gone_has_a_sentence_too(tmp_path, monkeypatch):
-    """Then even to ask whether it is there is an error."""
-
-    def is_down(path, **options):
-        raise OSError(errno.EHOSTDOWN, "Host is down")
-
-    monkeypatch.setattr(shared_module, "VOLUMES", tmp_path / "Volumes")
-    monkeypatch.setattr(os, "stat", is_down)
-    monkeypatch.setattr(os, "lstat", is_down)
-    sentence = shared_module._sentence(str(tmp_path / "Volumes" / "lab" / "triage"), OSError(errno.EHOSTDOWN, "down"))
-    monkeypatch.undo()
-    assert "it is not mounted" in sentence
-
-
-def test_what_cannot_be_shared_has_landed_here_and_is_copied_later(tmp_path, monkeypatch):
+def test_what_cannot_be_shared_has_landed_here_and_is_copied_later_to_whichever_place_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "mount"))
     monkeypatch.setattr(Refusing, "reason", OSError(errno.ENOSPC, ""))
     refusing = SharedFolder(Refusing(), str(tmp_path / "mount"), "/mount")
-
     with monkeypatch.context() as patch, pytest.raises(NotShared):
         patch.setattr(landing_module, "shared_folder", lambda: refusing)
         land("fresh")
 
     assert landed_names() == ["fresh"]
-    share_the_rest()
-    assert shared_folder().manifest(f"landing/{DATASET}") is not None
+    for name in ("mount", "another"):
+        monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / name))
+        share_the_rest()
+        assert shared_folder().manifest(f"landing/{DATASET}") is not None
 
 
 @pytest.mark.parametrize("url", ["bogus://a/b", "s3://bucket/a", "~no-such-user/lab"])
@@ -362,12 +332,3 @@ def test_the_files_of_a_slow_place_are_copied_side_by_side(tmp_path):
     slow = SharedFolder(Slow(), str(tmp_path / "mount"), "/mount")
     slow.put(sealed(tmp_path / "a", "ours"), "x/1")
     assert slow.get("x/1", tmp_path / "b") and verify(tmp_path / "b") == verify(tmp_path / "a")
-
-
-def test_a_mark_of_another_place_is_no_mark(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "one"))
-    land("here")
-    monkeypatch.setenv("TRIAGE_SHARED", str(tmp_path / "two"))
-    share_the_rest()
-    mark = json.loads((tmp_path / "home" / "landing" / DATASET / ".shared.json").read_text())
-    assert mark == {"url": str(tmp_path / "two")} and shared_folder().manifest(f"landing/{DATASET}")

@@ -16,7 +16,6 @@ one stays. Folders are found by name, never by a listing, which may lag.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -28,9 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.runtime.errors import BadInput, BrokenFolder, NotShared, TriageError, is_disk_full
+from tasks.runtime.errors import BadInput, BrokenFolder, NotShared, TriageError
 from tasks.runtime.events import Emit, StepWarning
-from tasks.runtime.files import write_atomic
 from tasks.runtime.locks import replacing
 from tasks.runtime.store import (
     MANIFEST,
@@ -46,11 +44,9 @@ VARIABLE = "TRIAGE_SHARED"
 READS = 3  # of what another machine may be writing at this moment
 READ_SECONDS = 0.5
 AT_ONCE = 8  # files that are copied side by side
-VOLUMES = Path("/Volumes")  # where a Mac mounts shares, each as a folder while it is connected
 LANDING = "landing"
 FAILED = "failed"
 EXPERIMENTS = "experiments"
-MARK = ".shared.json"  # in a landing folder: where it was copied to
 KINDS = ("training", "evaluation", "variant", "fidelity", "dataset")  # whose id is their content's
 
 
@@ -164,7 +160,11 @@ class SharedFolder:
         except TriageError:
             raise
         except Exception as error:  # each library of an object store has errors of its own
-            raise NotShared(_sentence(self.url, error)) from error
+            raise NotShared(
+                f"The shared folder {self.url} cannot be used ({type(error).__name__}: {error}); check "
+                "that it is mounted, has space and may be written. Nothing is lost: results stay on "
+                "this machine, and are copied with its next experiment."
+            ) from error
 
 
 def shared_place() -> str:
@@ -195,7 +195,7 @@ def shared_folder() -> SharedFolder | None:
 
 
 def without_password(url: str) -> str:
-    """A URL without the user and the password that it may hold: it stands in sentences and marks."""
+    """A URL without the user and the password that it may hold: it stands in sentences."""
     return re.sub(r"(?<=://)[^/@]*@", "", url)
 
 
@@ -213,52 +213,18 @@ def _version(manifest: ManifestDict) -> str:
     return digest[:12]
 
 
-def _sentence(url: str, error: Exception) -> str:
-    path = Path(url)
-    # Where a Mac mounts shares. `Path.exists` raises what a dead mount answers; this does not.
-    is_unmounted = VOLUMES in path.parents and not os.path.lexists(
-        VOLUMES / path.relative_to(VOLUMES).parts[0]
-    )
-    if is_disk_full(error):
-        reason = "it is full; free some space there"
-    elif is_unmounted:  # before permissions, which macOS then names: only root mounts there
-        reason = "it is not mounted; connect to it in Finder (Go > Connect to Server)"
-    elif isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
-        reason = "it may not be written; change its permissions"
-    else:
-        reason = f"{type(error).__name__}: {error}"
-    return (
-        f"The shared folder {url} cannot be used: {reason}. Nothing is lost: results stay on this "
-        "machine, and are copied with its next experiment."
-    )
-
-
-def share(shared: SharedFolder, folder: Path, is_failed: bool = False, look: bool = True) -> bool:
+def share(shared: SharedFolder, folder: Path, is_failed: bool = False) -> bool:
     """Copy a landing folder to the shared place, once; False if another machine's version is there,
     which stays. Raises NotShared.
-
-    One that was copied before is copied again where it is gone since, being damaged; it is not
-    looked for without `look`.
     """
     manifest = read_manifest(folder)
     if manifest is None or manifest.get("kind") not in KINDS:
         return True
 
     name = f"{FAILED if is_failed else LANDING}/{folder.name}"
-    mark = None
-    with contextlib.suppress(OSError, ValueError):
-        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
-    if mark == {"url": shared.url} and not (look and shared.manifest(name) is None):
-        return True
-
-    if is_failed:
+    if is_failed and (shared.manifest(name) or manifest)["digest"] != manifest["digest"]:
         shared.remove(name)
-    if shared.put(folder, name)["digest"] != manifest["digest"]:
-        return False
-
-    # Last, so that a copy that was cut off is made again.
-    write_atomic(folder / MARK, json.dumps({"url": shared.url}))
-    return True
+    return bool(shared.put(folder, name)["digest"] == manifest["digest"])
 
 
 def fetch(shared: SharedFolder, id: str, landing: Path, place: str = LANDING) -> bool:
@@ -270,16 +236,10 @@ def fetch(shared: SharedFolder, id: str, landing: Path, place: str = LANDING) ->
     manifest = shared.manifest(f"{place}/{id}")
     if manifest is None:
         return False
-
-    final = landing / id
-    local_manifest = intact_manifest(final, deep=True)
+    local_manifest = intact_manifest(landing / id, deep=True)
     if local_manifest is not None and local_manifest["digest"] == manifest["digest"]:
         return True
-    if not shared.get(f"{place}/{id}", final):
-        return False
-
-    write_atomic(final / MARK, json.dumps({"url": shared.url}))
-    return True
+    return shared.get(f"{place}/{id}", landing / id)
 
 
 def bring_adapter(shared: SharedFolder, folder: Path, emit: Emit) -> bool:

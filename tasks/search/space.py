@@ -36,26 +36,28 @@ Values = Mapping[str, Value]  # by dotted key, e.g. `recipe.rank`
 SEARCH_VERSION = 1  # of what a stored trial means
 SECTIONS = ("recipe", "training", "prompt")
 
-# Settings that a search leaves as they are, and why. The first ones change no training.
+# Settings that decide no training, and so no trial.
 NO_PART_OF_TRAINING = {
-    "recipe.name": "it decides no training",
-    "recipe.target_ed_recall": "it decides no training, but how an adapter is judged",
-    "recipe.primary_rule": "it decides no training, but how an adapter is judged",
-    "training.memory": "it never changes results",
-    "training.report_every": "it decides no training",
+    "recipe.name",
+    "recipe.target_ed_recall",
+    "recipe.primary_rule",
+    "training.memory",
+    "training.report_every",
 }
+# Settings that a search leaves as they are: these, and what trials have in common, which is what they
+# aim at, at which updates they can pause, and the weights and the seed.
 LEFT_ALONE = NO_PART_OF_TRAINING | {
-    "recipe.kind": "it decides what the search aims at",
-    "recipe.iterations": "trials of different lengths cannot be compared before their end",
-    "recipe.evaluate_every": "it decides at which updates trials can pause",
-    "recipe.select_by": "it decides what the search of a standard recipe aims at",
-    "recipe.prompt": "the keys of [prompt] are searched one by one, e.g. prompt.version",
-    "recipe.seeds": "all trials have one seed, the grid's first or that of --seed",
-    "training.group_size": "it decides the quantised weights, which all trials share",
-    "training.evaluate_every": "it decides at which updates trials can pause",
-    "training.patience": "it would compare trials of different lengths",
-    "training.optimizer": "there is only one",
-    "training.mask_prompt": "it is always true",
+    "recipe.kind",
+    "recipe.iterations",
+    "recipe.evaluate_every",
+    "recipe.select_by",
+    "recipe.prompt",  # the keys of [prompt] are searched one by one
+    "recipe.seeds",
+    "training.group_size",
+    "training.evaluate_every",
+    "training.patience",
+    "training.optimizer",
+    "training.mask_prompt",
 }
 # Settings that change what the validation value measures, so that it compares no two trials.
 CHANGE_THE_VALUE = ("prompt.answers", "recipe.label_weight", "recipe.label_smoothing")
@@ -151,7 +153,7 @@ class Space:
 
         for name in SECTIONS:
             values = getattr(self.cell, name).model_dump(mode="json", exclude_defaults=True)
-            ignored = self.settings.keys() | NO_PART_OF_TRAINING.keys()
+            ignored = self.settings.keys() | NO_PART_OF_TRAINING
             identity[name] = {k: v for k, v in values.items() if f"{name}.{k}" not in ignored}
 
         return f"{self.grid.name}-{self.cell.cell_id}-s{short_digest(identity)}"
@@ -216,21 +218,35 @@ class Space:
         """Keys that cannot be searched or have a value that the setting refuses, each with what is
         wrong. Raises BadInput where trials could not pause.
         """
-        known = [
+        allowed = [
             f"{section}.{name}"
             for section in SECTIONS
             for name in type(_section_of(self.grid, section)).model_fields
+            if f"{section}.{name}" not in LEFT_ALONE
         ]
-        allowed = [key for key in known if key not in LEFT_ALONE]
         for key in self.settings:
-            if obstacle := self._why_not(key):
-                yield key, f"{key} cannot be searched: {obstacle}."
-            elif key not in allowed:
+            if key not in allowed:
                 near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
-                suggestion = (
-                    f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}."
+                there_are = f"there are {', '.join(allowed)}."
+                suggestion = f"did you mean {near[0]}?" if near else there_are
+                yield key, f"{shortened(key)!r} cannot be searched; {suggestion}"
+            elif self._changes_nothing(key):
+                yield (
+                    key,
+                    (
+                        f"{key} cannot be searched: it changes nothing in the recipe "
+                        f"{self.recipe.name}, which does not use it or has a setting in its place."
+                    ),
                 )
-                yield key, f"{shortened(key)!r} is no setting; {suggestion}"
+            elif key in CHANGE_THE_VALUE and self.objective.metric == "validation value":
+                yield (
+                    key,
+                    (
+                        f"{key} cannot be searched: it makes the validation values of a standard recipe "
+                        'incomparable; leave it out, give the recipe select_by = "macro_f1", or search '
+                        "a safety recipe."
+                    ),
+                )
 
         for key, value in self.samples():
             try:
@@ -240,29 +256,15 @@ class Space:
 
         _ = self.rungs  # refused where there is none
 
-    def _why_not(self, key: str) -> str | None:
-        """Why a setting cannot be searched; None where it can be."""
-        recipe = self.recipe
+    def _changes_nothing(self, key: str) -> bool:
+        """Whether a standard recipe ignores a setting, or a setting of the recipe replaces it."""
+        if key in OF_SAFETY:
+            return self.recipe.kind == "standard"
         section, _, name = key.partition(".")
-        own_setting = "prompt" if section == "prompt" else name
-        if key in LEFT_ALONE:
-            return LEFT_ALONE[key]
-        if section in ("data", "scoring"):
-            return "all trials learn from the same cases and are compared on the same ones"
-        if key in OF_SAFETY and recipe.kind == "standard":
-            return f"the recipe {recipe.name} is a standard one, which does not use it"
-        if key in CHANGE_THE_VALUE and self.objective.metric == "validation value":
-            return (
-                "it makes the validation values of a standard recipe incomparable; leave it out, "
-                'give the recipe select_by = "macro_f1", or search a safety recipe'
-            )
-        if section in ("training", "prompt") and own_setting in (*OVERRIDES, "prompt"):
-            if getattr(recipe, own_setting) is not None:
-                return f"the recipe {recipe.name} sets {own_setting} itself; take it out of there"
-            if f"recipe.{name}" in self.settings:
-                return f"recipe.{name} replaces it; leave one of them out"
-
-        return None
+        in_recipe = "prompt" if section == "prompt" else name
+        if section == "recipe" or in_recipe not in (*OVERRIDES, "prompt"):
+            return False
+        return getattr(self.recipe, in_recipe) is not None or f"recipe.{in_recipe}" in self.settings
 
 
 def is_whole(searched: Range) -> bool:

@@ -1,7 +1,7 @@
 """The trials of a search, in a study of Optuna's: an SQLite file that optuna-dashboard opens.
 
-A trial is RUNNING until it is COMPLETE at its last update, PRUNED at an earlier rung by Optuna's
-successive halving, or FAIL. Proposals and pruning follow from its user attribute `rungs` and the
+A trial is RUNNING until it is COMPLETE at its last update, PRUNED at an earlier rung by successive
+halving, or FAIL. Proposals and pruning follow from its user attribute `rungs` and the
 seed alone, so a search that was killed between any two writes continues as if it never was.
 """
 
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna import distributions
-from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
@@ -235,31 +234,21 @@ class Trials:
             self._study.tell(trial.number, state=TrialState.FAIL)
         elif trial.update >= trial.iterations:
             self._study.tell(trial.number, trial.value)
-        elif trial.rungs and self._is_pruned(trial.number):
+        elif trial.rungs and self._is_pruned(trial):
             self._study.tell(trial.number, state=TrialState.PRUNED)
 
-    def _is_pruned(self, number: int) -> bool:
-        """Whether Optuna's successive halving ends a trial at its last rung.
+    def _is_pruned(self, trial: Trial) -> bool:
+        """Whether successive halving ends a trial at its last rung, as Optuna's
+        SuccessiveHalvingPruner decides: it goes on among the best `keep` of the trials that were at
+        this rung before it, itself included, or as the best of fewer.
 
-        Its pruner stores marks, and a kill could fall between mark and decision. So it decides again,
-        in memory, about every trial up to this one.
+        Computed anew, since a kill could fall between a mark that a pruner stores and its decision.
         """
-        trials = self.all()[: number + 1]
+        rung = len(trial.rungs) - 1
         factor = max(2, math.floor(1 / self._space.search.keep + 0.5))
-        pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
-        view = optuna.create_study(pruner=pruner)
-        is_pruned = False
-
-        for trial in trials:
-            running = view.ask()
-            for rung, rank in enumerate(trial.ranks):
-                # The pruner compares one number, at resources that are powers of its factor.
-                ranks = sorted(other.ranks[rung] for other in trials if len(other.rungs) > rung)
-                running.report(ranks.index(rank), factor**rung)
-                is_pruned = running.should_prune()
-            view.tell(running, state=TrialState.FAIL)
-
-        return is_pruned
+        earlier = self.all()[: trial.number + 1]
+        ranks = sorted(other.ranks[rung] for other in earlier if len(other.rungs) > rung)
+        return trial.ranks[rung] > ranks[max(len(ranks) // factor, 1) - 1]
 
     def _values(self, params: Mapping[str, Any]) -> dict[str, Value]:
         """The values that Optuna's parameters stand for, real numbers as one would write them."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flows.outcomes import finish_all
-from flows.steps import Chain, Extra, SubmittedSweep
+from flows.steps import Part, SubmittedSweep
 from tasks.grids.grid import load_grid
 from tasks.landing import SweepRecord, land_rows
 from tasks.runtime import children
@@ -31,10 +31,10 @@ def unfinished() -> SimpleNamespace:
 
 
 def test_what_landed_and_is_not_in_the_warehouse_is_a_failure():
-    spec = SimpleNamespace(cell_id="cell")
-    chain = Chain(spec, *[future("folder")] * 4, future("t1"), future("e1"), future("e1"))
+    steps = [future("t1"), future("e1"), future("e1")]
+    chain = Part("cell", steps, [future("folder")] * 4, SimpleNamespace(cell_id="cell"))
     record = SweepRecord(load_grid("smoke"), experiments=1)
-    sweep = SubmittedSweep(unfinished(), record, [Extra("baselines", future(["b1"])), chain])
+    sweep = SubmittedSweep(unfinished(), record, [Part("baselines", [future(["b1"])]), chain])
     land_rows("t1", "training", training("t1"))
     land_rows("e1", "evaluation", evaluation("e1", "t1"))
     land_rows("b1", "training", training("b1"))
@@ -52,7 +52,7 @@ def test_an_error_of_the_sweep_stops_the_children_and_does_not_pass_for_an_inter
     monkeypatch.setattr(record, "add", lambda ids: (_ for _ in ()).throw(error))
 
     with pytest.raises(type(error)):
-        finish_all(SubmittedSweep(unfinished(), record, [Extra("baselines", future(["b1"]))]))
+        finish_all(SubmittedSweep(unfinished(), record, [Part("baselines", [future(["b1"])])]))
 
     assert children.is_interrupted() == interrupts
     with pytest.raises(Stopped):
@@ -66,8 +66,8 @@ def test_what_an_interrupted_sweep_has_landed_belongs_to_its_study_and_not_only_
 
     record = SweepRecord(load_grid("smoke"), experiments=1)
     waits = SimpleNamespace(wait=stop)
-    chain = Chain(SimpleNamespace(cell_id="cell"), *[future("folder")] * 4, waits, waits, waits)
-    sweep = SubmittedSweep(unfinished(), record, [Extra("baselines", future(["e1"])), chain])
+    chain = Part("cell", [waits] * 3, [future("folder")] * 4, SimpleNamespace(cell_id="cell"))
+    sweep = SubmittedSweep(unfinished(), record, [Part("baselines", [future(["e1"])]), chain])
     land_rows("t1", "training", training("t1"))
     land_rows("e1", "evaluation", evaluation("e1", "t1"))
 

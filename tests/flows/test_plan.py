@@ -3,6 +3,8 @@
 import pytest
 
 from flows.plan import (
+    SCORING,
+    TRAINING,
     PlannedCell,
     Steps,
     operations,
@@ -11,10 +13,10 @@ from flows.plan import (
     set_sizes,
     speeds_at,
     this_machine,
+    time_limits,
     work_left,
 )
 from flows.selection import moves_of, select
-from flows.steps import TimeLimits
 from tasks.corpus.vignettes.sets import sets_of
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
@@ -44,12 +46,11 @@ def test_operations_are_those_of_the_blocks_counted_by_hand():
     assert whole.scoring == (4 + 2) * quick.scoring, "the untuned model of each precision, too"
 
 
-@pytest.mark.parametrize(("layers", "blocks"), [((4, 8), 26 + 22), ((8, 4), 22 + 4), ((4, 4), 26)])
-def test_each_depth_is_computed_when_it_is_first_needed_from_the_nearest_shallower_one(layers, blocks):
-    selection = select("demo", [f"training.num_layers={max(layers)}"])  # at which untuned models are scored
-    specs = [select("demo", [f"training.num_layers={count}"]).cells[0] for count in layers]
+def test_each_depth_of_activations_is_counted_once():
+    selection = select("demo", ["training.num_layers=8"])  # at which untuned models are scored
+    specs = [select("demo", [f"training.num_layers={count}"]).cells[0] for count in (4, 8, 4)]
     left, *_ = work_left(selection, list(map(PlannedCell, specs)), set_sizes(selection.grid))
-    assert left.preparing == pytest.approx(2 * BLOCK * 70 * blocks * CASES)
+    assert left.preparing == pytest.approx(2 * BLOCK * 70 * (26 + 22) * CASES)
 
 
 def test_what_is_trained_is_only_scored_and_larger_sets_and_more_passes_take_longer():
@@ -143,18 +144,17 @@ def test_activations_that_are_cached_take_disk_where_they_save_enough():
 
 
 def test_a_long_step_has_a_factor_times_its_estimate_scoring_a_limit_of_its_own_and_a_short_step_the_floor():
-    limits, twice = (
-        TimeLimits(select("paper", [f"time_limit.factor={factor}", "time_limit.floor_seconds=1"])) for factor in (3, 6)
-    )
-    spec = select("paper").cells[0]
-    expected = seconds_of(spec, set_sizes(select("paper").grid))
-    assert limits.of_training(spec) > 3 * expected.training > limits.of_other_steps == 1
-    assert limits.of_scoring(spec) > 3 * (expected.scoring + expected.dropout)
-    assert twice.of_training(spec) == pytest.approx(2 * limits.of_training(spec))
+    paper = [select("paper", [f"time_limit.factor={factor}", "time_limit.floor_seconds=1"]) for factor in (3, 6)]
+    limit, twice = map(time_limits, paper)
+    spec = paper[0].cells[0]
+    expected = seconds_of(spec, set_sizes(paper[0].grid))
+    assert limit(spec, TRAINING) > 3 * expected.training > limit(spec, []) == 1
+    assert limit(spec, SCORING) > 3 * (expected.scoring + expected.dropout)
+    assert twice(spec, TRAINING) == pytest.approx(2 * limit(spec, TRAINING))
 
-    short = TimeLimits(select("smoke"))
-    spec = select("smoke").cells[0]
-    assert short.of_training(spec) == short.of_scoring(spec) == short.of_other_steps == 3600, "the floor"
+    smoke = select("smoke")
+    short = time_limits(smoke)
+    assert {short(smoke.cells[0], kinds) for kinds in (TRAINING, SCORING, [])} == {3600}, "the floor"
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,16 @@ from rich.console import Console
 
 from flows import power
 from flows.plan import planned_cases
-from flows.power import Measured, PlannedCases, enough, expected, measured, power_lines, print_power, published, shares
+from flows.power import Measured, PlannedCases, chance, enough, expected, power_lines, print_power, published
 from flows.selection import Narrowing, select
 from tasks.runtime.home import home
 from tasks.spec import Primary
 from tests.place import ROOT
 from tests.warehouse.rows import land_pair
 from warehouse.comparison.cells import judged_cases
-from warehouse.comparison.crossed import CANNOT_CONCLUDE, NOT_WORSE, WITHIN, WORSE, crossed, verdict_on
+from warehouse.comparison.crossed import NOT_WORSE, WITHIN, crossed, verdict_on
 from warehouse.load import load_all
+from warehouse.query import query_rows
 
 TUNED = (0.00011, 0.00019, 0.00356)
 MARGIN = 0.02
@@ -47,17 +48,12 @@ def simulated(components, seeds: int, groups: int, studies: int = 4_000) -> list
         (1, 63, (0.0, 0.0002, 0.0036)),  # of the trained models themselves
     ],
 )
-def test_shares_of_verdicts_are_those_of_simulated_studies(seeds, groups, components):
+def test_the_chance_of_a_verdict_is_that_of_simulated_studies(seeds, groups, components):
     intervals = simulated(components, seeds, groups)
     for difference in (0.0, -MARGIN):
         verdicts = [verdict_on("accuracy", low + difference, high + difference, MARGIN) for low, high in intervals]
-        told = shares(components, seeds, groups, MARGIN, difference)
-        for verdict, names in (
-            (NOT_WORSE, (NOT_WORSE, WITHIN)),
-            (WORSE, (WORSE,)),
-            (CANNOT_CONCLUDE, (CANNOT_CONCLUDE,)),
-        ):
-            assert told[verdict] == pytest.approx(sum(map(verdicts.count, names)) / len(verdicts), abs=0.03)
+        share = sum(map(verdicts.count, (NOT_WORSE, WITHIN))) / len(verdicts)
+        assert chance(components, seeds, groups, MARGIN, difference) == pytest.approx(share, abs=0.03)
 
 
 def test_components_follow_the_cases_that_a_group_has():
@@ -82,20 +78,15 @@ def test_components_follow_the_cases_that_a_group_has():
 
 
 def test_sizes_that_a_plan_names_have_the_power_that_it_names():
-    for seeds, units, components in (
-        (3, 63, TUNED),
-        (1, 63, TUNED),
-        (5, 20, (0.0, 0.004, 0.001)),
-        (3, 20, (0.0005, 0.004, 0.004)),
-    ):
-        sizes = enough(components, seeds, units, MARGIN)
-        assert sizes and all(more > 1 for more, _ in sizes)
-        for more, groups in sizes:
-            assert shares(components, more, groups, MARGIN)[NOT_WORSE] == pytest.approx(0.8, abs=0.06)
-    assert enough(TUNED, 9, 63, MARGIN)[0] == (9, 63), "what is planned suffices"
-    assert enough((0.0, 0.0, 0.001), 1, 120, MARGIN)[0][0] > 1, "one seed does not tell how trainings differ"
-    ((more, groups),) = enough((0.0005, 0.004, 0.004), 3, 20, MARGIN)
-    assert more > 3 and groups > 20, "neither alone suffices"
+    for seeds, units, components in ((3, 63, TUNED), (1, 63, TUNED), (5, 20, (0.0, 0.004, 0.001))):
+        more_seeds, more_units = enough(components, seeds, units, MARGIN)
+        assert more_seeds is None or chance(components, more_seeds, units, MARGIN) == pytest.approx(0.8, abs=0.06)
+        assert more_units is None or chance(components, seeds, more_units, MARGIN) == pytest.approx(0.8, abs=0.06)
+        assert more_seeds or more_units
+    assert enough(TUNED, 9, 63, MARGIN) == (9, 63), "what is planned suffices"
+    seeds, units = enough((0.0, 0.0, 0.001), 1, 120, MARGIN)
+    assert seeds > 1 and units is None, "one seed does not tell how trainings differ"
+    assert enough((0.0005, 0.004, 0.004), 3, 20, MARGIN) == (None, None), "neither alone suffices"
 
 
 def in_seeds(seed: int) -> tuple[list, list]:
@@ -107,20 +98,20 @@ def in_seeds(seed: int) -> tuple[list, list]:
 
 
 def test_components_are_those_of_trainings_in_the_warehouse_before_those_of_the_published_study(tmp_path):
-    assert measured("accuracy") == [] and not home().exists()
-    assert expected("smol", "r1", "accuracy", 66.0)[1] == "tuned and tuned_safe in the published study"
+    published_source = "tuned and tuned_safe in the published study"
+    assert expected("smol", "r1", "accuracy", 66.0)[1] == published_source and not home().exists()
     assert expected("smollm2-135m", "tuned", "accuracy", 66.0)[1] == "tuned in the published study"
 
     for seed in (42, 43):
         land_pair(tmp_path, *in_seeds(seed), groups=True, name=f"-s{seed}", seed=seed)
     land_pair(tmp_path, *in_seeds(44), groups=True, name="-one", recipe="one seed")
     load_all(tmp_path)
-    (row,) = measured("accuracy")
+    rows = query_rows(power.MEASURED, {"metric": "accuracy", "rule": "argmax"}).rows
+    (row,) = [Measured(*row) for row in rows]
     assert (row.base_model, row.recipe, row.cases, row.groups) == ("smol", "r1", 40, 20)
-    assert measured("ed_recall")[0].cases == 10
     found, source = expected("smol", "r1", "accuracy", 2.0)
     assert source == "r1 in your warehouse" and found == pytest.approx(row.components) and found[2] > 0
-    assert expected("other", "r1", "accuracy", 2.0)[1].endswith("published study"), "these do not learn"
+    assert expected("other", "r1", "accuracy", 2.0)[1] == published_source, "these do not learn"
 
 
 def test_without_rows_of_its_own_a_recipe_gets_the_median_of_those_whose_models_learn(monkeypatch):
@@ -128,9 +119,9 @@ def test_without_rows_of_its_own_a_recipe_gets_the_median_of_those_whose_models_
         Measured("m", f"r{i}", 630, 63, (0.001 * i, 0.002 * i, 0.003 * i), learns)
         for i, learns in enumerate((None, True, True, True, False))
     ]
-    monkeypatch.setattr(power, "measured", lambda _: rows)
+    monkeypatch.setattr(power, "published", lambda _: rows)
     components, source = expected("m", "new", "accuracy", 10.0)
-    assert components == pytest.approx((0.002, 0.004, 0.006)) and source == "r1 and r2 and r3 in your warehouse"
+    assert components == pytest.approx((0.002, 0.004, 0.006)) and source.startswith("r1 and r2 and r3 in ")
     components, _ = expected("m", "r4", "accuracy", 10.0)
     assert components == pytest.approx((0.004, 0.008, 0.012)), "its own, whatever they learn"
 
@@ -166,7 +157,7 @@ def test_three_lines_say_what_is_shown_the_chance_and_what_80_percent_takes():
     assert shown.startswith(
         "smollm2-135m tuned, 3 seeds, 63 groups: can show 3.0 points in accuracy and 4.1 points in ED "
     )
-    assert shown.endswith("(half of a 95 % interval; variances of tuned in the published study).")
+    assert shown.endswith("(half of a 95 % interval; variances of 4bit against 8bit, tuned in the published study).")
     told = re.search(
         r'equal, the chance to conclude "not worse by 2 points" is (\d+) % in accuracy and (\d+) % in ED', chance
     )
@@ -206,8 +197,6 @@ def test_a_plan_is_about_the_primary_claim_else_about_the_recipe_with_the_most_s
     text = printed("study", claim)
     assert "power smollm2-135m tuned_safe, 3 seeds, " in text and '"not worse by 1 points"' in text
     assert "in ED AUROC" in text and "accuracy" not in text
-    moved = claim.replace(" }", ', sides = ["mxfp4", "8bit"] }')
-    assert "tuned_safe in the published study, of 4bit against 8bit)" in printed("study", moved)
     other = printed("study", claim, narrowing=Narrowing(recipes=["tuned"]))
     assert "smollm2-135m tuned, " in other, "the claim is not planned"
 

@@ -22,12 +22,9 @@ from flows.cli.status import print_status
 from flows.plan import plan_cells, planned_cases
 from flows.selection import Narrowing, select
 from tasks.runtime import children
-from tasks.runtime.errors import BadInput, DoesNotFit, Locked, Stopped, TriageError
-from tasks.runtime.home import home
+from tasks.runtime.errors import BadInput, Locked, Stopped, TriageError
 from tasks.runtime.locks import locked
 from tasks.runtime.store import intact_manifest
-from tasks.search.space import Objective
-from tasks.search.trials import Trial
 from tests.place import Place, one_sentence
 from tests.search.spaces import grid_text
 from warehouse.query import query
@@ -198,22 +195,6 @@ def test_an_error_of_the_flow_does_not_pass_for_an_interruption(error, stops, mo
         flow.search.fn("smoke", only=Narrowing(models=["tiny-llama"]))
 
     assert children.is_interrupted() == stops
-
-
-def test_what_the_user_can_change_ends_a_search_as_it_is_and_other_errors_with_their_trial():
-    trial = Trial(3, {}, "t3", (), None, 8, Objective("validation value"), "running")
-    for error in (BadInput("Other data."), Locked("In use."), Stopped("Ctrl-C.")):
-        assert flow.ending(trial, error) is error and not isinstance(error, flow.FAILS_A_TRIAL)
-    assert isinstance(DoesNotFit("Too large."), flow.FAILS_A_TRIAL), "it fails alone"
-
-    error = TriageError("The step failed: exit code 1. Its log is x.")
-    assert str(flow.ending(trial, error)) == "Trial 3 ended: The step failed: exit code 1. Its log is x."
-    assert not (home() / "logs").exists()
-
-    sentence = str(flow.ending(trial, KeyError("no such checkpoint")))
-    (log,) = (home() / "logs").rglob("*.log")
-    assert sentence == f"Trial 3 ended unexpectedly: KeyError: 'no such checkpoint'. Its log is {log}."
-    assert "no such checkpoint" in log.read_text()
 
 
 @pytest.mark.nightly

@@ -47,20 +47,16 @@ def trained(smoke, monkeypatch):
     return count
 
 
-def without_variants(place, folder):
-    shutil.copytree(place.home / "experiments", folder / "experiments")
-    return folder
+def test_after_a_sweep_all_is_trained_unless_a_setting_or_cases_change_an_adapter(trained):
+    assert trained() == trained("training.memory='4GB'", "scoring.passes=20") == trained("data.limits.test=12") == 8
+    for override in ("recipe.iterations=4", "data.limits.train=40", "training.num_layers=1", "seeds=[7]"):
+        assert trained(override) == 0
 
 
-def test_after_a_sweep_all_is_trained_unless_a_setting_or_cases_change_an_adapter(trained, smoke, tmp_path):
-    bare = without_variants(smoke[0], tmp_path / "bare")
-    for folder in (smoke[0].home, bare):
-        assert trained(home=folder) == 8
-        assert trained("training.memory='4GB'", "scoring.passes=20", home=folder) == 8
-        assert trained("data.limits.test=12", home=folder) == 8
-        for override in ("recipe.iterations=4", "data.limits.train=40", "training.num_layers=1", "seeds=[7]"):
-            assert trained(override, home=folder) == 0
-    assert {p.name for p in bare.iterdir()} == {"experiments"}, "a plan writes nothing"
+def test_without_the_variants_nothing_counts_as_trained_and_a_plan_writes_nothing(trained, smoke, tmp_path):
+    shutil.copytree(smoke[0].home / "experiments", tmp_path / "bare" / "experiments")
+    assert trained(home=tmp_path / "bare") == 0
+    assert {path.name for path in (tmp_path / "bare").iterdir()} == {"experiments"}
 
 
 def test_what_is_trained_and_would_be_scored_again_is_said_with_its_time(smoke, offline, monkeypatch):
@@ -137,29 +133,18 @@ def test_a_plan_ends_with_the_models_that_no_source_offers_now(offline):
     assert "No source of" not in printed(selection)
 
 
-@pytest.mark.parametrize("ingredient", ["engine", "library", "prompt"])
-def test_another_engine_library_or_prompt_trains_again(ingredient, trained, smoke, tmp_path, monkeypatch):
-    other = type("Prompt", (), {"digest": "another"})
-    name, value = {
-        "engine": ("ENGINE_VERSION", 10**6),
-        "library": ("versions", lambda: {"mlx": "0", "mlx-lm": "0"}),
-        "prompt": ("load_prompt", lambda _: other),
-    }[ingredient]
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ENGINE_VERSION", 10**6),
+        ("versions", lambda: {"mlx": "0", "mlx-lm": "0"}),
+        ("load_prompt", lambda _: type("Prompt", (), {"digest": "another"})),
+    ],
+)
+def test_another_engine_library_or_prompt_trains_again(name, value, trained, monkeypatch):
     for module in ("tasks.identity", "tasks.tuning.rows"):
         monkeypatch.setattr(f"{module}.{name}", value)
-    assert trained() == trained(home=without_variants(smoke[0], tmp_path / "bare")) == 0
-
-
-def test_random_weights_of_another_seed_are_not_those_that_were_trained(trained, smoke, tmp_path, monkeypatch):
-    """By the variant, or where it is gone by the sources that the grid names."""
-    chosen = select("smoke")
-    other = []
-    for cell in chosen.cells:
-        (source,) = cell.model.sources
-        model = cell.model.model_copy(update={"sources": (source.model_copy(update={"seed": 9}),)})
-        other.append(cell.model_copy(update={"model": model}))
-    monkeypatch.setenv("TRIAGE_HOME", str(without_variants(smoke[0], tmp_path / "bare")))
-    assert [cell.trained for cell in planned(Selection(chosen.grid, other))] == [False] * 8
+    assert trained() == 0
 
 
 def test_a_plan_prepares_own_cases_once_and_leaves_none(offline, smoke, tmp_path, monkeypatch):
