@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import time
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
@@ -19,9 +16,9 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import Abort
 from prefect.runtime import flow_run
 from prefect.states import AwaitingRetry, Completed, Crashed, Failed
-from pydantic import BaseModel, ConfigDict
 
 from flows.outcomes import finish_all, label_run, tell_of
+from flows.pool import RESULT, PooledCell, PooledResult, versions_here
 from flows.selection import (
     GridName,
     ModelName,
@@ -31,11 +28,10 @@ from flows.selection import (
     Selection,
     select,
 )
-from flows.steps import ONE_AT_A_TIME, submit_experiments, threads_beside
+from flows.sweep import ONE_AT_A_TIME, submit_experiments, threads_beside
 from tasks.grids.grid import load_grid
 from tasks.landing import grid_digest, share_the_rest, some_results_wait
 from tasks.progress import listening
-from tasks.runtime.backend import backend, versions
 from tasks.runtime.children import step_seconds
 from tasks.runtime.errors import BadInput, TriageError
 from tasks.runtime.events import Event, ExperimentFailed
@@ -45,56 +41,7 @@ from tasks.runtime.store import PLACES
 from tasks.spec import Seed
 from warehouse.health import refuse_unusable
 
-PACKAGES = ("flows", "tasks", "warehouse", "deployments")
-SOURCES = (".py", ".sql", ".toml")
 GIVEN_BACK = timedelta(minutes=10)  # for which a run waits for a machine of the sweep's versions
-RESULT = "triage.result"  # the label of a pooled run that holds a PooledResult
-
-
-class PooledCell(BaseModel):
-    """What a machine of a work pool needs to know of the sweep.
-
-    `versions`: those of the sweep, by name. `precisions`: those of the sweep's experiments on the
-    same base model.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    cell: str
-    grid_digest: str
-    versions: dict[str, str]
-    precisions: list[str]
-
-
-class PooledResult(BaseModel):
-    """What a pooled run tells the sweep that waits for it.
-
-    `machine`: who runs it. `landed`, `models`: ids of results, and of models with results. `error`:
-    class of the error. `seconds`: of its process, and of those of its steps.
-    """
-
-    machine: str = ""
-    landed: list[str] = []
-    models: list[str] = []
-    error: str = ""
-    seconds: tuple[float, float] = (0.0, 0.0)
-
-
-def versions_here() -> dict[str, str]:
-    """What decides results: the backend, this project's sources, and the libraries.
-
-    A sweep of two of them would compare figures that differ for reasons other than the precision.
-    Raises BadInput where MLX is not installed.
-    """
-    digest = hashlib.sha256()
-    for package in PACKAGES:
-        root = Path(str(files(package)))
-        for path in sorted(root.rglob("*")):
-            if path.suffix in SOURCES and path.is_file():
-                digest.update(f"{package}/{path.relative_to(root).as_posix()}".encode())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-
-    return {"backend": backend().name, "triage": digest.hexdigest()[:12], **versions()}
 
 
 @flow(

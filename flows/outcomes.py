@@ -1,12 +1,14 @@
-"""How the steps of a sweep end: what failed, what has landed, and what Prefect's event feed hears of
-it; name and tags of the run, by which the UI finds it.
+"""The steps that a sweep has submitted, and how they end: what failed, what has landed, and what
+Prefect's event feed hears of it; name and tags of the run, by which the UI finds it.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -16,7 +18,6 @@ from prefect.runtime import flow_run
 from flows.report.figures import verdict
 from flows.report.rows import Row, rows_of
 from flows.selection import Selection
-from flows.steps import Part, Step, SubmittedSweep
 from tasks.landing import (
     SweepRecord,
     absent_from_warehouse,
@@ -25,6 +26,7 @@ from tasks.landing import (
     load_the_rest,
     some_results_wait,
 )
+from tasks.models.manifest import base_folder
 from tasks.progress import listening, publish
 from tasks.runtime.children import forked_steps, stop_children
 from tasks.runtime.errors import BadInput, TriageError, disk_full, is_disk_full
@@ -45,6 +47,62 @@ GATE_FAILED = "triage.experiment.gate_failed"
 SWEEP_FINISHED = "triage.sweep.finished"
 UNSAFE = "unsafe"
 _known: dict[Path, dict[str, Row]] = {}  # by warehouse and evaluation
+
+# A PrefectFuture. As an argument of a later step Prefect replaces it by its value, so the
+# signatures of steps name the value's type, and a future has no type here.
+Step = Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a sweep waits for: an experiment, or a step that is none (baselines, further evaluation
+    sets, fidelity, a moved adapter).
+
+    `own`: its step, which returns what landed; of an experiment training, scores and landing.
+    `shared`: the steps before those of an experiment: data, source, base, variant.
+    """
+
+    name: str
+    own: list[Step]
+    shared: list[Step] = field(default_factory=list)
+    spec: ExperimentSpec | None = None
+
+    @property
+    def has_landed(self) -> bool:
+        return bool(self.own[-1].state.is_completed())
+
+    @property
+    def ids(self) -> list[str]:
+        """What landed of it; empty where its last step did not finish."""
+        if not self.has_landed:
+            return []
+        last = self.own[-1].result()
+        if self.spec is not None:
+            return [self.own[0].result(), last]
+        return [last] if isinstance(last, str) else list(last)
+
+
+@dataclass
+class SubmittedSweep:
+    """The futures of a sweep, as submitted.
+
+    `record`: what makes its results belong to its study. `bases`, `variants`: its models, by name,
+    and by name and precision.
+    """
+
+    data: Step
+    record: SweepRecord
+    parts: list[Part] = field(default_factory=list)
+    bases: dict[str, Step] = field(default_factory=dict)
+    variants: dict[tuple[str, str], Step] = field(default_factory=dict)
+
+    @property
+    def model_ids(self) -> list[str]:
+        """The base models and variants that were made or found, as they land."""
+        bases = [step.result() for step in self.bases.values() if step.state.is_completed()]
+        variants = [step.result() for step in self.variants.values() if step.state.is_completed()]
+        folders = [*(base_folder(source, home()) for source in bases), *variants]
+        return sorted({folder.name for folder in folders})
 
 
 def landed_results(evaluation_ids: Sequence[str]) -> list[Row]:

@@ -7,12 +7,14 @@ land comes through the folder that all machines share.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
+from pydantic import BaseModel, ConfigDict
 
 from deployments.notify import LOST, TAG, run_lost_runs_again
 from deployments.server import (
@@ -37,12 +40,12 @@ from deployments.server import (
     refuse_unusable_server,
 )
 from deployments.workers import POOL, definitions, deploy
-from flows.experiment import RESULT, PooledCell, PooledResult, experiment, versions_here
 from flows.selection import Selection
 from tasks.corpus.prepare import prepare_dataset
 from tasks.grids.grid import grid_path, load_grid
 from tasks.landing import SweepRecord, absent_from_warehouse, grid_digest, land_dataset, take_over
 from tasks.progress import publish, publisher
+from tasks.runtime.backend import backend, versions
 from tasks.runtime.errors import BadInput, BrokenFolder, SourceUnavailable, TriageError
 from tasks.runtime.events import (
     ExperimentFailed,
@@ -56,6 +59,9 @@ from tasks.runtime.shared import shared_place
 from tasks.spec import ExperimentSpec, short_digest
 from warehouse.connect import warehouse_path
 
+PACKAGES = ("flows", "tasks", "warehouse", "deployments")
+SOURCES = (".py", ".sql", ".toml")
+RESULT = "triage.result"  # the label of a pooled run that holds a PooledResult
 BACKEND = "TRIAGE_POOL_BACKEND"  # of the machines, where it is not that of whoever asks
 POLL_SECONDS = 2.0
 RETRIES = 5  # of a request while cells are submitted: a busy server refuses some for a moment
@@ -64,6 +70,52 @@ LAG_SECONDS = 60.0  # in which a shared place shows what another machine has wri
 IDS_AT_ONCE = 100  # runs asked for in one request: a server returns at most 200 rows
 WORKER = "uv run prefect worker start --pool {} --limit 1"
 FIXABLE = {error.__name__: error for error in (BadInput, SourceUnavailable)}
+
+
+class PooledCell(BaseModel):
+    """What a machine of a work pool needs to know of the sweep.
+
+    `versions`: those of the sweep, by name. `precisions`: those of the sweep's experiments on the
+    same base model.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    cell: str
+    grid_digest: str
+    versions: dict[str, str]
+    precisions: list[str]
+
+
+class PooledResult(BaseModel):
+    """What a pooled run tells the sweep that waits for it.
+
+    `machine`: who runs it. `landed`, `models`: ids of results, and of models with results. `error`:
+    class of the error. `seconds`: of its process, and of those of its steps.
+    """
+
+    machine: str = ""
+    landed: list[str] = []
+    models: list[str] = []
+    error: str = ""
+    seconds: tuple[float, float] = (0.0, 0.0)
+
+
+def versions_here() -> dict[str, str]:
+    """What decides results: the backend, this project's sources, and the libraries.
+
+    A sweep of two of them would compare figures that differ for reasons other than the precision.
+    Raises BadInput where MLX is not installed.
+    """
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        root = Path(str(files(package)))
+        for path in sorted(root.rglob("*")):
+            if path.suffix in SOURCES and path.is_file():
+                digest.update(f"{package}/{path.relative_to(root).as_posix()}".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+
+    return {"backend": backend().name, "triage": digest.hexdigest()[:12], **versions()}
 
 
 def refuse_pool(pool: str) -> None:
@@ -146,7 +198,7 @@ class PooledSweep:
         """
         run_lost_runs_again(client)
         # As `triage up` offers it, on another work pool.
-        (own,) = (one for one in definitions() if one["name"] == experiment.name)
+        (own,) = (one for one in definitions() if one["name"] == "experiment")
         pool = own["work_pool"] | {"name": self.pool}
         deploy(client, own | {"name": self.pool, "work_pool": pool})
         workers = client.read_workers_for_work_pool(self.pool)
@@ -173,7 +225,7 @@ class PooledSweep:
                 "pooled": pooled.model_dump(mode="json"),
             }
             run: Any = run_deployment(
-                f"{experiment.name}/{self.pool}",
+                f"experiment/{self.pool}",
                 parameters=parameters,
                 flow_run_name=spec.title,
                 timeout=0,

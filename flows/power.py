@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -126,7 +127,8 @@ def expected(base_model: str, recipe: str, figure: str, size: float) -> tuple[Co
     if warehouse_path().is_file():
         with contextlib.suppress(Locked):
             parameters = {"metric": figure, "rule": COMMON_RULES[figure]}
-            rows = [Measured(*row) for row in query_rows(MEASURED, parameters).rows]
+            measured: Sequence[Any] = query_rows(MEASURED, parameters).rows
+            rows = [Measured(*row) for row in measured]
 
     def usable(rows: list[Measured]) -> list[Measured]:
         own = [row for row in rows if (row.base_model, row.recipe) == (base_model, recipe)]
@@ -237,7 +239,8 @@ def claim_of(selection: Selection) -> Primary | None:
     """The primary claim of a grid; without one, 4 against 8 bits of the base model and recipe that
     are trained at both with the most seeds.
     """
-    seeds = defaultdict(lambda: defaultdict(set))  # by base model and recipe, then by precision
+    # By base model and recipe, then by precision.
+    seeds: dict[tuple[str, str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for spec in selection.cells:
         if spec.recipe.kind in TRAINED:
             seeds[spec.model.name, spec.recipe.name][spec.precision.name].add(spec.seed)

@@ -15,10 +15,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.outcomes import failure_of, label_run
+from flows.outcomes import Step, failure_of, label_run
 from flows.plan import TRAINING, time_limits
 from flows.selection import EVERYTHING, Narrowing, Selection, refuse_without_emergencies, set_up
-from flows.steps import ONE_AT_A_TIME, Step
+from flows.sweep import ONE_AT_A_TIME
 from tasks.identity import training_of
 from tasks.inputs import acquire, convert, prepare, quantize
 from tasks.landing import load_the_rest, refill_warehouse

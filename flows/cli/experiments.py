@@ -156,7 +156,7 @@ def make_weights(gone: WeightsGone) -> None:
     print_line(errors, f"{line} Starting Prefect ...")
     with early_exit.interruptible():
         early_exit.start_server()  # which ends with this process: Prefect still sends it what was logged
-        from flows.steps import make_variant
+        from flows.sweep import make_variant
         from tasks.progress import listening
 
         with used(early_exit.server), errors.status("") as status:

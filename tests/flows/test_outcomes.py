@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows.outcomes import finish_all
-from flows.steps import Part, SubmittedSweep
+from flows.outcomes import Part, SubmittedSweep, finish_all
 from tasks.grids.grid import load_grid
 from tasks.landing import SweepRecord, land_rows
 from tasks.runtime import children

@@ -18,8 +18,8 @@ import flows.experiment
 from deployments.notify import LOST
 from deployments.server import NoAnswer
 from flows import pool
-from flows.experiment import RESULT, PooledCell, PooledResult, experiment, versions_here
-from flows.pool import PooledSweep, refuse_pool, sweep_in_pool
+from flows.experiment import experiment
+from flows.pool import RESULT, PooledCell, PooledResult, PooledSweep, refuse_pool, sweep_in_pool, versions_here
 from flows.selection import Narrowing, select
 from tasks.grids.grid import load_grid
 from tasks.landing import SweepRecord, grid_digest

@@ -263,7 +263,7 @@ def test_weights_that_another_machine_has_used_are_made_here_or_a_sentence_says_
         return Failed(data=caught.value)
 
     place.use(monkeypatch)
-    monkeypatch.setattr("flows.steps.make_variant", failed)
+    monkeypatch.setattr("flows.sweep.make_variant", failed)
     monkeypatch.setattr("flows.cli.sweep.EarlyExit.start_server", lambda early_exit: None)
     with pytest.raises(BadInput, match=r"cannot be made here: .*/no/such/folder"):
         find_model(CELL)
