@@ -161,17 +161,12 @@ def select(
 
 
 def _refuse_unknown(only: Narrowing, grid: Grid, base_models: dict[str, BaseModelSpec]) -> None:
-    for name in only.models or ():
-        if name not in base_models:
-            raise BadInput(
-                f"--model {name} is not a known base model; known are "
-                f"{', '.join(sorted(base_models))}."
-            )
-
     names = [precision.name for precision in grid.compared]
     plain = [name.removesuffix("bit") for name in names if name.endswith("bit")]
     seeds = [str(seed) for seed in dict.fromkeys(c.seed for c in experiments(grid, base_models))]
     for kind, requested, available in (
+        # One that the project knows, too.
+        ("model", only.models or (), sorted(base_models)),
         ("bits", map(str, only.bits or ()), plain or names),
         ("precision", only.precisions or (), names),
         ("recipe", only.recipes or (), [recipe.name for recipe in grid.recipes]),
@@ -180,7 +175,7 @@ def _refuse_unknown(only: Narrowing, grid: Grid, base_models: dict[str, BaseMode
         for value in requested:
             if value not in available:
                 raise BadInput(
-                    f"The grid {grid.name} has no {kind} {value}; it has {', '.join(available)}."
+                    f"The grid {grid.name} has no {kind} {value}; there are {', '.join(available)}."
                 )
 
 
@@ -239,16 +234,12 @@ def failed_cells(selection: Selection) -> list[str]:
 
 
 def check(selection: Selection, prompts: Iterable[PromptChoice] | None = None) -> Path:
-    """Prepare the cases, which is quick, and ask whether the weights are available.
+    """Prepare the cases, and ask whether the weights are available; returns the folder of the cases.
 
-    Returns the folder of the cases. `prompts`: those whose examples must stand in no set, by
-    default those of the selection.
-
-    What killed sweeps left half-built is removed first.
-
-    A sweep that can do a part of its work does that part. Raises BadInput for cases that cannot be
-    used or for MLX as it is installed here, or SourceUnavailable if no base model of the selection
-    is available.
+    `prompts`: those whose examples must stand in no set, by default those of the selection. Raises
+    BadInput for cases that cannot be used or for MLX as it is installed here, or SourceUnavailable
+    if no base model of the selection is available: a sweep that can do a part of its work does that
+    part.
     """
     refuse_unusable_mlx()
     data = check_cases(selection, prompts)
@@ -257,7 +248,9 @@ def check(selection: Selection, prompts: Iterable[PromptChoice] | None = None) -
 
 
 def check_cases(selection: Selection, prompts: Iterable[PromptChoice] | None = None) -> Path:
-    """The part of `check` that a machine needs which computes nothing itself: no weights."""
+    """The part of `check` that a machine needs which computes nothing itself: no weights. What killed
+    sweeps left half-built is removed first.
+    """
     remove_abandoned(home(), *PLACES)
     grid = selection.grid
     data = prepare_dataset(grid.data, home(), grid.evaluation_sets)
@@ -266,9 +259,7 @@ def check_cases(selection: Selection, prompts: Iterable[PromptChoice] | None = N
 
 
 def refuse_without_weights(models: list[BaseModelSpec], root: Path) -> None:
-    """Raise SourceUnavailable, with the reasons, if each source of every model says that it cannot
-    give the weights.
-    """
+    """Raise SourceUnavailable, with the reasons, if no model is stored and no source offers one."""
     if any(stored(model, root) for model in models):
         return
 

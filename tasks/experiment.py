@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.caching import as_cached, cached_folder, run_job, step
+from tasks.caching import as_cached, run_job, step
 from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import (
     INGREDIENTS,
@@ -33,10 +33,13 @@ from tasks.spec import ExperimentSpec, evaluation_id, short_digest
 from tasks.tuning.rows import TrainingOutcome, reporting_to, train_experiment, training_rows
 
 
-@step("train {spec.title}", cache_key_fn=cached_folder("train", experiment_folder))
+@step("train {spec.title}")
 def train(spec: ExperimentSpec, variant: Path, data: Path, at_most: float | None = None) -> str:
     """training_id of the trained experiment; its folder holds adapters, curve and summary."""
     folder = experiment_folder(spec, variant, data)
+    if intact_manifest(folder, deep=True) is not None:
+        return as_cached(folder.name, folder.name)
+
     publish = publisher(f"train {spec.cell_id}")
     shared = shared_folder()
     if shared is not None and bring_adapter(shared, folder, publish):
@@ -55,7 +58,7 @@ def train(spec: ExperimentSpec, variant: Path, data: Path, at_most: float | None
     return training
 
 
-@step("evaluate {spec.title}", cache_key_fn=cached_folder("evaluate", scores_folder))
+@step("evaluate {spec.title}")
 def evaluate(
     spec: ExperimentSpec,
     training: str,
@@ -65,11 +68,16 @@ def evaluate(
 ) -> str:
     """scores_id; the folder of that name holds probabilities per case, and no patient text."""
     scores = scores_folder(spec, training, data)
-    adapter = home() / "experiments" / training
-    trained = TrainedJob(experiment=spec, variant=variant, data=data, home=home(), adapter=adapter)
+    trained = _trained_job(spec, training, variant, data)
     emit = publisher(f"evaluate {spec.cell_id}")
-    score(trained, {"test": scores}, None, f"evaluate-{scores.name}", emit, at_most)
-    return scores.name
+    if score(trained, {"test": scores}, None, f"evaluate-{scores.name}", emit, at_most):
+        return scores.name
+    return as_cached(scores.name, scores.name)
+
+
+def _trained_job(spec: ExperimentSpec, training: str, variant: Path, data: Path) -> TrainedJob:
+    adapter = home() / "experiments" / training
+    return TrainedJob(experiment=spec, variant=variant, data=data, home=home(), adapter=adapter)
 
 
 def score(
@@ -108,10 +116,9 @@ def evaluate_sets(
     `scores`: id of those on the test set, whose rules are used here too.
     """
     folders = {name: scores_folder(spec, training, data, name) for name in names}
-    adapter = home() / "experiments" / training
-    trained = TrainedJob(experiment=spec, variant=variant, data=data, home=home(), adapter=adapter)
+    trained = _trained_job(spec, training, variant, data)
     emit = publisher(f"evaluation sets {spec.cell_id}")
-    rules_from = adapter / "scores" / scores
+    rules_from = trained.adapter / "scores" / scores
     were_scored = score(trained, folders, rules_from, f"sets-{scores}", emit, at_most)
 
     ids = {name: evaluation_id(folder.name) for name, folder in folders.items()}
@@ -176,9 +183,9 @@ def move_adapter(
     if is_landed(moved_id) and all(is_landed(id) for id in ids.values()):
         return as_cached(list(ids.values()), moved_id)
 
-    adapter = home() / "experiments" / training
-    trained = TrainedJob(experiment=spec, variant=variant, data=data, home=home(), adapter=adapter)
-    score_moved(trained, adapter / "scores" / scores, folders, publisher(f"move {cell}"), at_most)
+    trained = _trained_job(spec, training, variant, data)
+    rules_from = trained.adapter / "scores" / scores
+    score_moved(trained, rules_from, folders, publisher(f"move {cell}"), at_most)
 
     dataset = DatasetManifest.read(data)
     rows = {

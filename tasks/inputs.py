@@ -21,7 +21,7 @@ from tasks.runtime.children import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.events import Emit, Note, ProgressReport, SourceReport
 from tasks.runtime.home import home
-from tasks.runtime.store import MANIFEST, intact_manifest, mark_used
+from tasks.runtime.store import intact_manifest, mark_used
 from tasks.spec import BaseModelSpec, Data, EvaluationSet, PromptChoice
 
 
@@ -34,19 +34,11 @@ def prepare(
     """The dataset folder for the grid's `[data]` and `[[evaluation_set]]`, without the examples of
     its prompts.
     """
-    # prepare_dataset does not say whether it built the folder; the time of its manifest does.
-    before = _write_times()
+    before = set((home() / "data").glob("*/"))
     folder = prepare_dataset(data, home(), evaluation_sets)
     check_examples(folder, prompts)
     land_dataset(folder)
-    was_there = before.get(folder) == _write_times()[folder]
-    return as_cached(folder, folder.name) if was_there else folder
-
-
-def _write_times() -> dict[Path, int]:
-    """When the manifest of each data set was written."""
-    manifests = (home() / "data").glob(f"*/{MANIFEST}")
-    return {path.parent: path.stat().st_mtime_ns for path in manifests}
+    return as_cached(folder, folder.name) if folder in before else folder
 
 
 @step("acquire {model.name}", delay=10)

@@ -95,7 +95,7 @@ def test_a_width_that_the_groups_do_not_divide_is_refused_before_anything_is_fet
 
 
 def test_a_precision_that_the_grid_does_not_have_is_refused_with_those_it_has():
-    with pytest.raises(BadInput, match="has no precision bf16; it has 4bit, 8bit"):
+    with pytest.raises(BadInput, match="has no precision bf16; there are 4bit, 8bit"):
         select("smoke", only=Narrowing(precisions=["bf16"]))
     assert {spec.precision.name for spec in select("smoke", only=Narrowing(precisions=["8bit"])).cells} == {"8bit"}
 

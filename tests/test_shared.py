@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -308,27 +307,3 @@ def test_a_damaged_adapter_is_trained_again_and_shared_in_its_place(shared, tmp_
     share_adapter(shared, first)
     bring_adapter(shared, second, events.append)
     assert verify(second)
-
-
-class Slow(LocalFileSystem):
-    """A mounted folder that copies a file no sooner than two are under way."""
-
-    cachable = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.under_way = threading.Barrier(2, timeout=60)
-
-    def put_file(self, *args, **options):
-        self.under_way.wait()
-        return super().put_file(*args, **options)
-
-    def get_file(self, *args, **options):
-        self.under_way.wait()
-        return super().get_file(*args, **options)
-
-
-def test_the_files_of_a_slow_place_are_copied_side_by_side(tmp_path):
-    slow = SharedFolder(Slow(), str(tmp_path / "mount"), "/mount")
-    slow.put(sealed(tmp_path / "a", "ours"), "x/1")
-    assert slow.get("x/1", tmp_path / "b") and verify(tmp_path / "b") == verify(tmp_path / "a")

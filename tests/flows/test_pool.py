@@ -193,7 +193,6 @@ def test_a_failure_has_the_sentence_and_the_class_of_its_machine(server):
     assert isinstance(failed.error, SourceUnavailable) and failed.message == "no weights."
 
 
-@pytest.mark.parametrize("shared", ["", "/mount"])
 @pytest.mark.parametrize(
     ("state", "landed", "warning", "failure"),
     [
@@ -202,9 +201,9 @@ def test_a_failure_has_the_sentence_and_the_class_of_its_machine(server):
     ],
 )
 def test_what_crashes_or_is_missing_runs_again_and_after_three_times_it_is_a_failure(
-    state, landed, warning, failure, shared, server, monkeypatch
+    state, landed, warning, failure, server, monkeypatch
 ):
-    monkeypatch.setattr(pool, "shared_place", lambda: shared)
+    monkeypatch.setattr(pool, "shared_place", lambda: "/mount")
     monkeypatch.setattr(pool, "LAG_SECONDS", 0.01)
 
     def step(runs):
@@ -218,19 +217,23 @@ def test_what_crashes_or_is_missing_runs_again_and_after_three_times_it_is_a_fai
     assert len(warnings(events)) == 3 and warning in warnings(events)[0]
 
 
-def test_a_machine_of_another_version_is_named_once_and_a_lost_run_for_its_cell(server):
+def test_while_runs_go_on_who_gave_one_back_which_was_lost_and_how_far_they_are_is_said_once(server):
     looks = []
 
     def step(runs):
         looks.append(runs)
         complete(runs)
         if len(looks) < 3:
-            sentences = [LOST, GIVEN_BACK, GIVEN_BACK]
-            for run, sentence in zip(runs.values(), sentences, strict=False):
+            lost, back, also_back, running = runs.values()
+            for run, sentence in ((lost, LOST), (back, GIVEN_BACK), (also_back, GIVEN_BACK)):
                 run.state = AwaitingRetry(scheduled_time=datetime.now(UTC), message=sentence)
+            running.state = Running()
+            running.labels = told(machine="mac1")
 
     failures, events, _ = run_sweep(server, step)
     assert failures == [] and warnings(events) == [f"tiny-llama-4bit-baseline-s42: {LOST}", GIVEN_BACK]
+    reports = [event for title, event in events if title == "experiment tiny-gemma3-4bit-balanced_safe-s42"]
+    assert reports == [RemoteReport("mac1", "train", 25.0)] * 2
 
 
 def test_what_a_slow_place_shows_late_is_waited_for(server, monkeypatch):
@@ -279,22 +282,6 @@ def test_a_server_that_does_not_answer_is_waited_for(server, monkeypatch):
     monkeypatch.setattr(pool, "prefect_client", client)
     failures, events, _ = run_sweep(server, complete)
     assert failures == [] and "does not answer (refused); waiting" in warnings(events)[0]
-
-
-def test_who_runs_a_cell_and_how_far_it_is_are_shown(server):
-    looks = []
-
-    def step(runs):
-        looks.append(runs)
-        complete(runs)
-        if len(looks) < 2:
-            run = next(iter(runs.values()))
-            run.state = Running()
-            run.labels = told(machine="mac1")
-
-    _, events, _ = run_sweep(server, step)
-    reports = [event for title, event in events if title == "experiment tiny-llama-4bit-baseline-s42"]
-    assert reports == [RemoteReport("mac1", "train", 25.0)]
 
 
 @pytest.mark.parametrize(
