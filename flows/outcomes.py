@@ -76,10 +76,8 @@ class Part:
         """What landed of it; empty where its last step did not finish."""
         if not self.has_landed:
             return []
-        last = self.own[-1].result()
-        if self.spec is not None:
-            return [self.own[0].result(), last]
-        return [last] if isinstance(last, str) else list(last)
+        last: Any = self.own[-1].result()
+        return last if self.spec is None else [self.own[0].result(), last]
 
 
 @dataclass

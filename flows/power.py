@@ -26,7 +26,7 @@ from flows.selection import Selection
 from tasks.corpus.case import Case, from_json
 from tasks.corpus.splits import limited
 from tasks.corpus.vignettes.generator import planned_labels
-from tasks.judging.point_metrics import MIN_UNITS, Floats
+from tasks.judging.point_metrics import MIN_UNITS
 from tasks.runtime.errors import Locked
 from tasks.spec import Grid, Primary
 from warehouse.comparison.cells import OF_EMERGENCIES
@@ -165,7 +165,7 @@ def enough(components: Components, seeds: int, units: int, margin: float) -> tup
     gives it. One seed is never enough, since it does not tell how trainings differ.
     """
 
-    def least(numbers: Floats, chances: Floats) -> int:
+    def least(numbers: Any, chances: Any) -> int:
         sufficient = numbers[chances >= POWER]
         return int(sufficient[0]) if sufficient.size else 0
 

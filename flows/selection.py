@@ -296,14 +296,12 @@ def set_up(grid: str, overrides: list[str] | None, narrowing: Narrowing) -> Spac
 
     cell = selection.cells[0]
     recipe = next(r for r in selection.grid.recipes if r.name == cell.recipe.name)
-    # The searched precision, under the key that the grid has.
-    has_bits = selection.grid.bits is not None
-    precision = {"bits": (cell.bits,)} if has_bits else {"precisions": (cell.precision.name,)}
     one_cell = selection.grid.model_copy(
         update={
             "models": (cell.model.name,),
             "seeds": (cell.seed,),
-            **precision,
+            "bits": None,
+            "precisions": (cell.precision.name,),
             # The cell's seed counts, whatever seeds its recipe names.
             "recipes": (recipe.model_copy(update={"seeds": None}),),
         }

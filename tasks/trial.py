@@ -7,6 +7,7 @@ the winner's grid, which is written here too, finds its training complete.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from tasks.identity import experiment_folder
 from tasks.landing import land_rows
 from tasks.progress import publisher
 from tasks.runtime.children import run_child
-from tasks.runtime.events import Emit, Note
+from tasks.runtime.events import Note
 from tasks.runtime.files import write_atomic
 from tasks.runtime.home import expanded, home
 from tasks.runtime.store import intact_manifest, temporary_folder
@@ -51,60 +52,42 @@ def train_to_rung(
     start = time.perf_counter()
     folder = experiment_folder(spec, variant, data)
     emit = publisher(f"trial {number}")
-
-    def train(folder: Path) -> None:
-        train_experiment(spec, folder, variant, data, home(), emit, update, at_most)
-
-    progress = _progress(folder)
-    is_further = progress["update"] > update
-    if not progress["ended"] and progress["update"] < update:
-        train(folder)
+    with contextlib.ExitStack() as cleanup:
         progress = _progress(folder)
+        further = progress if progress["update"] > update else None
+        if further and objective.over_triage is not None:
+            emit(Note(f"{folder.name} is past update {update}, and is trained to it once more."))
+            # In a folder that is not kept: the adapter of an earlier update is not stored.
+            folder = cleanup.enter_context(temporary_folder(folder)) / folder.name
+            progress = _progress(folder)
+        if not progress["ended"] and progress["update"] < update:
+            train_experiment(spec, folder, variant, data, home(), emit, update, at_most)
+            progress = _progress(folder)
 
-    on_valid = [
-        point
-        for point in progress["curve"]
-        if point["split"] == "valid" and point["iteration"] <= update
-    ]
-    validation = min(point["loss"] for point in on_valid)
-    if objective.metric == "validation value":
-        value = validation
-    elif objective.metric == "macro-F1":
-        value = max(point["macro_f1"] for point in on_valid)
-    elif not is_further:
-        value = _ed_recall(spec, variant, data, objective, emit, progress["best_adapter"])
-    else:
-        emit(Note(f"{folder.name} is past update {update}, and is trained to it beside the other."))
-        # In a folder that is not kept: the adapter of an earlier update is not stored.
-        with temporary_folder(folder) as temporary:
-            other = temporary / folder.name
-            train(other)
-            adapter = _progress(other)["best_adapter"]
-            value = _ed_recall(spec, variant, data, objective, emit, adapter)
+        on_valid = [
+            point
+            for point in progress["curve"]
+            if point["split"] == "valid" and point["iteration"] <= update
+        ]
+        value = validation = min(point["loss"] for point in on_valid)
+        if objective.metric == "macro-F1":
+            value = max(point["macro_f1"] for point in on_valid)
+        elif objective.over_triage is not None:
+            job = ValidScoringJob(
+                experiment=spec,
+                variant=variant,
+                data=data,
+                home=home(),
+                adapter=progress["best_adapter"],
+                over_triage=objective.over_triage,
+            ).model_dump(mode="json")
+            log = home() / "logs" / f"valid-{spec.cell_id}"
+            value = float(run_child("tasks.scoring.job:run_valid", job, log, emit)["value"])
 
     train_seconds = progress["train_seconds"]
-    if is_further:
-        # An estimate, as if every update took as long.
-        train_seconds *= update / progress["update"]
+    if further:  # an estimate, as if every update took as long
+        train_seconds = further["train_seconds"] * update / further["update"]
     return Reached(update, value, validation, time.perf_counter() - start, train_seconds)
-
-
-def _ed_recall(
-    spec: ExperimentSpec, variant: Path, data: Path, objective: Objective, emit: Emit, adapter: Path
-) -> float:
-    """The ED recall of an adapter on `valid`."""
-    assert objective.over_triage is not None
-    job = ValidScoringJob(
-        experiment=spec,
-        variant=variant,
-        data=data,
-        home=home(),
-        adapter=adapter,
-        over_triage=objective.over_triage,
-    )
-    log = home() / "logs" / f"valid-{spec.cell_id}"
-    result = run_child("tasks.scoring.job:run_valid", job.model_dump(mode="json"), log, emit)
-    return float(result["value"])
 
 
 def _progress(folder: Path) -> dict[str, Any]:
@@ -186,12 +169,8 @@ def write_winner(space: Space, trial: Trial) -> Path:
         if "source" in table:
             table["source"] = _from_anywhere(table["source"], columns)
 
-    # The searched precision and those that it is compared with, under the grid's own key.
     searched = space.cell.precision.name
-    if grid.bits is not None:
-        tables["bits"] = [4, 8]
-    else:
-        tables["precisions"] = list(dict.fromkeys([searched, *SHIPPED]))
+    tables["precisions"] = list(dict.fromkeys([searched, *SHIPPED]))
     tables["name"] = f"{grid.name[: LONGEST_NAME - 5]}-best"
 
     comment = (

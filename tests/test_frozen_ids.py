@@ -118,15 +118,6 @@ def test_a_recipe_with_settings_of_its_own_has_the_ids_of_a_grid_that_says_the_s
     assert of_recipe.prompts == of_grid.prompts == [prompt]
 
 
-@pytest.mark.parametrize("name", OVERRIDES)
-def test_each_setting_that_a_recipe_overrides_reaches_its_training_alone(name):
-    grid = study(recipe=[RECIPE | {name: OVERRIDDEN[name]}, RECIPE | {"name": "other"}])
-    own_value, other = experiments(grid, {"tiny": model()})
-    value = getattr(own_value.training, name)
-    assert (list(value) if isinstance(value, tuple) else value) == OVERRIDDEN[name] and other.training == grid.training
-    assert {key for key in OVERRIDES if getattr(own_value.training, key) != getattr(grid.training, key)} == {name}
-
-
 @pytest.mark.parametrize(
     "prompt", [{"version": 2}, {"answers": {"ED": "now", "GP": "soon", "HOME": "never"}}], ids=["version", "answers"]
 )

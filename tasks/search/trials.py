@@ -7,11 +7,10 @@ seed alone, so a search that was killed between any two writes continues as if i
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -97,20 +96,20 @@ def in_words(values: Values) -> str:
     )
 
 
+def _place(trial: Trial) -> tuple[bool, int, float, float, int]:
+    loss, validation = trial.ranks[-1] if trial.rungs else (0.0, 0.0)
+    return trial.state == "failed", -len(trial.rungs), loss, validation, trial.number
+
+
 def best_first(trials: Iterable[Trial]) -> list[Trial]:
     """The best trials among those that came furthest, then the others; failed ones last."""
-
-    def place(trial: Trial) -> tuple[bool, int, float, float, int]:
-        loss, validation = trial.ranks[-1] if trial.rungs else (0.0, 0.0)
-        return trial.state == "failed", -len(trial.rungs), loss, validation, trial.number
-
-    return sorted(trials, key=place)
+    return sorted(trials, key=_place)
 
 
-def best_of(trials: Sequence[Trial]) -> Trial | None:
+def best_of(trials: Iterable[Trial]) -> Trial | None:
     """The best of the trials that came furthest; None if none reached a rung."""
     able = [trial for trial in trials if trial.rungs and trial.state != "failed"]
-    return best_first(able)[0] if able else None
+    return min(able, key=_place, default=None)
 
 
 def has_time(trials: Sequence[Trial], deadline: float | None) -> bool:
@@ -124,7 +123,7 @@ def has_time(trials: Sequence[Trial], deadline: float | None) -> bool:
 
 
 class Trials:
-    """The stored trials of one search."""
+    """The stored trials of one search. Raises BadInput for a file that is no storage of this search."""
 
     def __init__(self, space: Space) -> None:
         self.path = space.folder / FILE
@@ -132,7 +131,7 @@ class Trials:
         self._distributions = {key: _distribution(s) for key, s in space.settings.items()}
         is_higher_better = space.objective.is_higher_better
         self._direction = StudyDirection.MAXIMIZE if is_higher_better else StudyDirection.MINIMIZE
-        with self._sentences():
+        try:
             space.folder.mkdir(parents=True, exist_ok=True)
             self._storage = RDBStorage(
                 f"sqlite:///{self.path}",
@@ -148,23 +147,29 @@ class Trials:
             # A search that was killed may have recorded a rung without settling the trial.
             for trial in self.all():
                 self._settle(trial)
+        except (SQLAlchemyError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            first = str(error).strip().partition("\n")[0][:200].rstrip(".")
+            raise BadInput(
+                f"{self.path} cannot be used as the storage of a search ({first}); another version "
+                "of triage or Optuna may have written it: move it away to start over, trainings "
+                "are kept."
+            ) from error
 
     def all(self) -> list[Trial]:
         """Every trial, in the order in which they were proposed."""
-        with self._sentences():
-            return [
-                Trial(
-                    number=frozen.number,
-                    values=self._values(frozen.params),
-                    training_id=frozen.user_attrs["training_id"],
-                    rungs=tuple(Reached(**rung) for rung in frozen.user_attrs["rungs"]),
-                    error=frozen.user_attrs.get("error"),
-                    iterations=self._space.recipe.iterations,
-                    objective=self._space.objective,
-                    state=STATES.get(frozen.state, "running"),
-                )
-                for frozen in self._frozen()
-            ]
+        return [
+            Trial(
+                number=frozen.number,
+                values=self._values(frozen.params),
+                training_id=frozen.user_attrs["training_id"],
+                rungs=tuple(Reached(**rung) for rung in frozen.user_attrs["rungs"]),
+                error=frozen.user_attrs.get("error"),
+                iterations=self._space.recipe.iterations,
+                objective=self._space.objective,
+                state=STATES.get(frozen.state, "running"),
+            )
+            for frozen in self._frozen()
+        ]
 
     def propose(self) -> Values | None:
         """The values of the next trial; None where the space has no other recipe left."""
@@ -200,8 +205,7 @@ class Trials:
             distributions=self._distributions,
             user_attrs={"training_id": training_id, "rungs": []},
         )
-        with self._sentences():
-            self._study.add_trial(trial)
+        self._study.add_trial(trial)
 
     def reach(self, number: int, reached: Reached) -> None:
         """Record that a trial is at a further rung, where it may be pruned."""
@@ -213,10 +217,9 @@ class Trials:
         self._record(number, "error", error)
 
     def _record(self, number: int, attribute: str, value: Any) -> None:
-        with self._sentences():
-            # The storage knows a trial by an id, which is not its number in the study.
-            self._storage.set_trial_user_attr(self._frozen()[number]._trial_id, attribute, value)
-            self._settle(self.all()[number])
+        # The storage knows a trial by an id, which is not its number in the study.
+        self._storage.set_trial_user_attr(self._frozen()[number]._trial_id, attribute, value)
+        self._settle(self.all()[number])
 
     def _frozen(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
@@ -263,19 +266,6 @@ class Trials:
             values[key] = value
 
         return values
-
-    @contextlib.contextmanager
-    def _sentences(self) -> Iterator[None]:
-        """Turn what a damaged or foreign file raises into a sentence."""
-        try:
-            yield
-        except (SQLAlchemyError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            first = str(error).strip().partition("\n")[0][:200].rstrip(".")
-            raise BadInput(
-                f"{self.path} cannot be used as the storage of a search ({first}); another version "
-                "of triage or Optuna may have written it: move it away to start over, trainings "
-                "are kept."
-            ) from error
 
 
 def _as_learnt(frozen: FrozenTrial) -> FrozenTrial:

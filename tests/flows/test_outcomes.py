@@ -1,18 +1,26 @@
-"""How a sweep ends: what landed and is not in the warehouse, an error of its own, and an interruption."""
+"""How a sweep ends: what did not land, an error, an interruption; what Prefect hears of it; what --failed runs."""
 
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from deployments.notify import check_address, notices
+from flows import outcomes
 from flows.outcomes import Part, SubmittedSweep, finish_all
+from flows.selection import Narrowing, failed_cells, select
 from tasks.grids.grid import load_grid
 from tasks.landing import SweepRecord, land_rows
+from tasks.progress import listeners, publish
 from tasks.runtime import children
-from tasks.runtime.errors import Stopped
+from tasks.runtime.errors import BadInput, Stopped
+from tasks.runtime.events import ExperimentFailed, ExperimentLanded
 from tasks.runtime.home import home
 from tests.warehouse.rows import evaluation, training
-from warehouse.connect import warehouse_path
+from warehouse.connect import warehouse_path, writing
+from warehouse.landing import write_landing
 from warehouse.load import load_all
 from warehouse.query import query
 
@@ -75,3 +83,85 @@ def test_what_an_interrupted_sweep_has_landed_belongs_to_its_study_and_not_only_
 
     load_all(home() / "landing")
     assert query("SELECT study, id FROM study_member ORDER BY id").values.tolist() == [["smoke", "e1"], ["smoke", "t1"]]
+
+
+@pytest.fixture
+def feed(monkeypatch):
+    """What is emitted: pairs of the event's name and its payload."""
+    emitted = []
+    monkeypatch.setattr(
+        outcomes, "emit_event", lambda name, resource, payload: emitted.append((name, resource, payload))
+    )
+    return emitted
+
+
+def test_an_experiment_that_lands_unsafe_and_one_that_fails_are_told(feed, tmp_path):
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", verdict="unsafe"))
+    load_all(tmp_path)
+
+    first, second, *_ = select("smoke").cells
+    with outcomes.tell_of([first, second]):
+        publish(f"land {first.cell_id}", ExperimentLanded(("e4",)))
+        publish(f"land {second.cell_id}", ExperimentFailed("NaN.", ValueError()))
+
+    assert [name for name, _, _ in feed] == [outcomes.LANDED, outcomes.GATE_FAILED, outcomes.FAILED]
+    resources = [resource["prefect.resource.id"] for _, resource, _ in feed]
+    assert resources == [f"triage.experiment.{spec.cell_id}" for spec in (first, first, second)]
+    assert feed[1][2]["ed_recall"] == 1.0 and feed[2][2] == {"reason": "NaN."}
+    assert not listeners
+
+
+@pytest.mark.parametrize("has_warehouse", [True, False])
+def test_a_set_without_emergencies_judges_nothing_and_is_no_failed_gate(has_warehouse, feed, tmp_path):
+    write_landing(tmp_path, "t4", "training", training("t4"))
+    cases = [("GP", "GP", "GP"), ("HOME", "HOME", "HOME")]
+    write_landing(tmp_path, "e4", "evaluation", evaluation("e4", "t4", cases, verdict="unsafe"))
+    if has_warehouse:
+        load_all(tmp_path)
+
+    spec = select("smoke").cells[0]
+    with outcomes.tell_of([spec]):
+        publish(f"land {spec.cell_id}", ExperimentLanded(("e4",)))
+    assert [name for name, _, _ in feed] == [outcomes.LANDED]
+
+
+def test_every_automation_has_a_trigger_that_prefect_accepts():
+    assert [notice.trigger.threshold for notice in notices(uuid4())] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("address", ["", "nonsense", "no-such-service://x"])
+def test_an_address_that_apprise_cannot_read_is_a_sentence_without_the_address(address):
+    with pytest.raises(BadInput, match="--notify is not an address that Apprise reads") as caught:
+        check_address(address)
+    assert not address or f"{address!r}" not in str(caught.value)
+    check_address("json://127.0.0.1:8000")
+
+
+def land(folder, id: str, hour: int, **values) -> None:
+    write_landing(folder, id, "training", training(id, **values))
+    load_all(folder)
+    with writing() as con:
+        con.execute("UPDATE landed SET loaded_at = ? WHERE id = ?", [datetime(2026, 1, 1, hour), id])
+
+
+def test_a_cell_whose_last_run_failed_runs_again_and_one_that_succeeded_since_does_not(tmp_path):
+    selection = select("smoke")
+    first, second, third, *_ = (spec.cell_id for spec in selection.cells)
+    with pytest.raises(BadInput, match="No experiment of smoke failed when it last ran; leave out --failed"):
+        failed_cells(selection)
+
+    land(tmp_path, "a", 1, cell_id=first, status="failed", error="The disk was full.")
+    land(tmp_path, "b", 1, cell_id=second, status="diverged", error="NaN.")
+    land(tmp_path, "c", 2, cell_id=second)
+    land(tmp_path, "d", 1, cell_id=third)
+    land(tmp_path, "e", 2, cell_id=third, status="failed", error="NaN.")
+    land(tmp_path, "f", 2, cell_id="of-another-grid", status="failed", error="NaN.")
+    assert failed_cells(selection) == [first, third]
+
+    narrowed = select("smoke", None, Narrowing(cells=failed_cells(selection)))
+    assert [spec.cell_id for spec in narrowed.cells] == [first, third]
+    with pytest.raises(BadInput, match="No experiment"):
+        failed_cells(select("smoke", None, Narrowing(recipes=["balanced_safe"], models=["tiny-gemma3"])))
+    with pytest.raises(BadInput, match="has no experiment of all of"):
+        select("smoke", None, Narrowing(cells=["of-another-grid"]))

@@ -1,22 +1,90 @@
-"""Steps of two sweeps at once on one model, with other settings: each orders its own results in a folder of its own."""
+"""What all steps have in common: which errors are tried again, a progress artifact, and a folder of its own for each order."""
 
+import pickle
+import threading
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import StateType
+from prefect.states import Failed
 
 import tasks.baselines
 import tasks.caching
 from flows.selection import select
+from tasks import caching, progress
 from tasks.baselines import fidelity, zero_shot
-from tasks.experiment import score_moved
+from tasks.caching import as_cached, is_transient
+from tasks.experiment import evaluate, score_moved, train
 from tasks.grids.grid import known_models, load_grid
-from tasks.inputs import quantize
+from tasks.inputs import acquire, convert, prepare, quantize
 from tasks.models.sources.fetch import fetch_base
 from tasks.precisions import of_bits
+from tasks.progress import publisher
+from tasks.runtime import errors
+from tasks.runtime.errors import TriageError
+from tasks.runtime.events import ProgressReport
 from tasks.runtime.home import home
 from tasks.runtime.store import seal
 from tasks.scoring.arguments import TrainedJob
 from tasks.spec import BaseModelSpec
+
+PASSES_BY_ITSELF = {"SourceUnavailable", "Locked", "NotShared", "LostChild", "TookTooLong", "GpuFailed"}
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TriageError)]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_only_transient_errors_are_retried(kind):
+    assert is_transient(None, None, Failed(data=kind("A sentence."))) is (kind.__name__ in PASSES_BY_ITSELF)
+
+
+def test_a_source_whose_answer_stays_the_same_and_a_bug_are_not_tried_again():
+    refusal = errors.SourceUnavailable("There is no such revision.", transient=False)
+    bugs = [ValueError("a bug"), OSError("a disk"), KeyError("k"), RuntimeError("r")]
+    for error in (refusal, pickle.loads(pickle.dumps(refusal)), *bugs):
+        assert is_transient(None, None, Failed(data=error)) is False
+
+
+@pytest.mark.parametrize("step", [acquire, prepare, convert, quantize, train, evaluate], ids=lambda step: step.name)
+def test_what_passes_by_itself_ends_no_sweep(step):
+    assert step.retries >= 1 and step.retry_condition_fn is is_transient
+
+
+def test_a_step_that_had_nothing_to_do_ends_as_cached_with_its_content_id(monkeypatch):
+    assert as_cached(["a"], "id") == ["a"], "outside a run it is the result itself"
+    monkeypatch.setattr(caching.TaskRunContext, "get", lambda: object())
+    state = as_cached(["a"], "made-0123456789ab")
+    assert (state.name, state.type, state.data) == ("Cached", StateType.COMPLETED, ["a"])
+    assert "made-0123456789ab" in state.message
+
+
+def test_a_step_does_not_wait_for_a_server_that_does_not_answer_and_its_bar_is_removed_once_that_does(monkeypatch):
+    answers = threading.Event()
+    removed = threading.Event()
+    headers = []
+    id = uuid4()
+
+    def create(progress, **artifact):
+        headers.append(progress)
+        assert answers.wait(60)
+        return id
+
+    server = SimpleNamespace(delete_artifact=lambda gone: gone == id and removed.set())
+    monkeypatch.setattr(progress, "create_progress_artifact", create)
+    monkeypatch.setattr(progress, "get_client", lambda sync_client: nullcontext(server))
+    monkeypatch.setattr(progress, "ARTIFACT_SECONDS", 0)
+    monkeypatch.setattr(progress, "REQUEST_SECONDS", 0.01)
+    emit = publisher("train a")
+
+    for result in (1, 2, 10):
+        emit(ProgressReport("cases", result, 10))
+
+    assert headers == [10.0] and not removed.is_set()
+    answers.set()
+    assert removed.wait(60) and headers == [10.0]
+
 
 WEIGHTS = {
     "base_model": "m", "licence": "x", "original_precision": "bf16", "random_weights": True, "parameters": 1,
