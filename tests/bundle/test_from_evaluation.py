@@ -17,7 +17,7 @@ from tasks.runtime.store import seal
 from tests.bundle.test_decide import bundle
 from tests.bundle.test_model_card import card
 from tests.test_spec import experiment
-from tests.test_step_folders import WEIGHTS
+from tests.test_steps import WEIGHTS
 from tests.warehouse.rows import evaluation, training
 from tests.warehouse.test_studies import land_dataset
 from warehouse.landing import write_landing
