@@ -163,9 +163,8 @@ class ModelSizes:
 
 
 def tensor_headers(path: Path) -> dict[str, Any]:
-    """The headers of one safetensors file (https://huggingface.co/docs/safetensors): `dtype`,
-    `shape` as stored (quantised weights are packed in words) and `data_offsets` of each tensor, by
-    its name.
+    """`dtype`, `shape` as stored (quantised weights are packed in words) and `data_offsets` of each
+    tensor of a safetensors file (https://huggingface.co/docs/safetensors), by its name.
 
     Raises BrokenFolder if it is damaged.
     """
@@ -251,9 +250,8 @@ def expected_sizes(shape: ModelShape, precision: Precision, training_group_size:
 def bits_of(precision: Precision, name: str, blocks: int) -> int | None:
     """Bits of the values of a matrix at a precision; None where it is not quantised.
 
-    Of a mixed precision the values and down projections of some blocks have more: the first and
-    last eighth of the blocks, and every third between them, as in
-    mlx_lm.convert.mixed_quant_predicate_builder.
+    A mixed precision favours the values and down projections of the first and last eighth of the
+    blocks, and of every third between them, as mlx_lm.convert.mixed_quant_predicate_builder does.
     """
     if precision.high_bits is None or not ("v_proj" in name or "down_proj" in name):
         return precision.bits

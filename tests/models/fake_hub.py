@@ -3,7 +3,6 @@
 import hashlib
 import importlib
 import json
-import time
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -28,7 +27,6 @@ class FakeHub:
         self.breaks: dict[str, int] = {}  # file name: after how many bytes the connection breaks, once
         # File name: "short" (a whole answer, too short) or "flip".
         self.damage: dict[str, str] = {}
-        self.slow: dict[str, float] = {}  # file name: seconds before its content comes
         self.requests: list[str] = []
         self.sent: list[tuple[str, int, int]] = []  # file name, first byte, number of bytes, of each GET
 
@@ -146,7 +144,6 @@ class _Handler(QuietHandler):
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
 
         cut = self.hub.breaks.pop(name, None)
-        time.sleep(self.hub.slow.get(name, 0))
         self.hub.sent.append((name, first, len(content[first:][:cut])))
         return self._send(206 if first else 200, headers, content[first:], True, cut)
 

@@ -1,7 +1,6 @@
 """The Hub client against a local stand-in of the Hub: pinned, filtered, verified, resumable, and plain about failures."""
 
 import errno
-import gc
 import json
 import shutil
 import threading
@@ -243,8 +242,6 @@ def acquired(hub, tmp_path, monkeypatch):
                 on_progress()
 
         monkeypatch.setattr(tasks.inputs, "publisher", lambda title: publish)
-        # A bar that is done within its 0.1 seconds reports once, when it is closed.
-        hub.slow["model.safetensors"] = 0.5
         spec = BaseModelSpec(name="m", licence="x", sources=({"kind": "hub", "repo": REPO},))
         with reached(hub, tmp_path / "hf"):
             tasks.inputs.acquire.fn(spec)
@@ -260,7 +257,7 @@ def test_the_progress_of_a_hub_download_knows_the_run_that_it_belongs_to(acquire
     assert {variable for variable, _ in steps} == {"seen"}
 
 
-def test_a_download_ends_when_the_sweep_is_stopped_and_reports_nothing_afterwards(acquired, monkeypatch):
+def test_a_download_ends_when_the_sweep_is_stopped(acquired):
     steps = []
 
     def stop() -> None:
@@ -269,9 +266,7 @@ def test_a_download_ends_when_the_sweep_is_stopped_and_reports_nothing_afterward
 
     with pytest.raises(Stopped):
         acquired(stop)
-    monkeypatch.setattr(children, "_stopping", threading.Event())  # that of the next sweep
-    gc.collect()  # a bar that was left open is closed when it is freed
-    assert steps == ["seen"] and not children._stopping.is_set() and nothing_half_made(home())
+    assert steps == ["seen"] and nothing_half_made(home())
 
 
 def test_a_name_that_no_repository_can_have_is_the_users_to_correct(hub, tmp_path):

@@ -119,7 +119,6 @@ def weights_entries(folder: Path, origin: str) -> dict[str, Any]:
 
 
 def describe(source: FolderSource) -> str:
-    """The source in words."""
     return f"folder {source.path}"
 
 

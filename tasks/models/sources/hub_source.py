@@ -16,7 +16,6 @@ import hashlib
 import os
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -190,64 +189,36 @@ def _cached_snapshot(source: HubSource) -> Path | None:
 def _download(source: HubSource, progress: Progress) -> Path:
     """Download what the Hub's cache lacks, the config first; returns the folder of the commit."""
     from huggingface_hub import hf_hub_download, snapshot_download
-
-    with _bar(source.repo, progress) as bar:
-        options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "tqdm_class": bar}
-        path = retry_while_busy(
-            lambda: hf_hub_download(source.repo, "config.json", revision=source.revision, **options)
-        )
-        config = Path(path)
-        verify_blob(config)  # before it is read: a damaged one must not stay in the cache
-        folder_source.check_config(config, source.repo)
-
-        # All files at one commit, although a branch may move between two requests.
-        commit = config.parent.name  # the cache has a folder of that name for each commit
-        snapshot = retry_while_busy(
-            lambda: snapshot_download(
-                source.repo, revision=commit, allow_patterns=list(folder_source.PATTERNS), **options
-            )
-        )
-    return Path(snapshot)
-
-
-@contextmanager
-def _bar(name: str, progress: Progress) -> Iterator[type[Any]]:
-    """A class for huggingface_hub's `tqdm_class`: while the block runs it reports bytes to
-    `progress`; it prints nothing.
-    """
     from tqdm import tqdm  # type: ignore[import-untyped]
 
-    is_over = threading.Event()
-
     class Bar(tqdm):
-        """tqdm calls `display` at most ten times a second; `update` raises what that could not."""
-
-        _refusal: TriageError | None = None
+        """Prints nothing, and reports bytes to `progress`, which may raise to end the download."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # A bar that is switched off counts nothing; `display` below prints nothing anyway.
-            super().__init__(*args, **{**kwargs, "disable": False, "gui": False})
+            super().__init__(*args, **{**kwargs, "disable": True})
+            self.counts_bytes = kwargs.get("unit") == "B"
 
-        def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-            # A bar of a download that failed displays itself once more when Python frees it, at any
-            # later time.
-            if self.unit == "B" and self.total and self.n and not is_over.is_set():
-                try:
-                    progress(name, min(int(self.n), int(self.total)), int(self.total))
-                except TriageError as error:
-                    self._refusal = error  # raised here, it would leave tqdm's lock held for good
-            return True
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if self.counts_bytes and self.total:
+                progress(source.repo, min(int(self.n), int(self.total)), int(self.total))
 
-        def update(self, n: float | None = 1) -> bool | None:
-            displayed: bool | None = super().update(n)
-            if self._refusal is not None:
-                raise self._refusal
-            return displayed
+    options: dict[str, Any] = {"etag_timeout": CONNECT_SECONDS, "tqdm_class": Bar}
+    path = retry_while_busy(
+        lambda: hf_hub_download(source.repo, "config.json", revision=source.revision, **options)
+    )
+    config = Path(path)
+    verify_blob(config)  # before it is read: a damaged one must not stay in the cache
+    folder_source.check_config(config, source.repo)
 
-    try:
-        yield Bar
-    finally:
-        is_over.set()
+    # All files at one commit, although a branch may move between two requests.
+    commit = config.parent.name  # the cache has a folder of that name for each commit
+    snapshot = retry_while_busy(
+        lambda: snapshot_download(
+            source.repo, revision=commit, allow_patterns=list(folder_source.PATTERNS), **options
+        )
+    )
+    return Path(snapshot)
 
 
 def retry_while_busy(request: Callable[[], T]) -> T:

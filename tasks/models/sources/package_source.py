@@ -24,50 +24,30 @@ PROBE_SECONDS = 14.5
 LICENCE_BYTES = 1_000_000  # larger files are no licence texts
 _LICENCE = re.compile(r"(licen[cs]e|notice|terms|copying)", re.IGNORECASE)
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
-# What pip prints; the sentence for it; whether another attempt may succeed; whether another source
+# What pip prints: the sentence for it, whether another attempt may succeed, and whether another source
 # may take its place. pip names the status of a request that it repeats in its traceback only, and
 # ends with EOFError where it asks for a user name: standard input is closed.
-_REASONS = (
-    (
-        "No module named pip",
-        "pip, which fetches it, is not installed in this environment.",
-        False,
-        True,
+_REASONS = {
+    "No module named pip": ("pip is not installed in this environment.", False, True),
+    "located at .* is invalid|DO NOT MATCH THE HASHES|not enough bytes were received": (
+        ("the wheel of {wheel} was damaged on its way.", True, False)
     ),
-    (
-        "located at .* is invalid|DO NOT MATCH THE HASHES|not enough bytes were received",
-        "the wheel of {wheel} was damaged on its way.",
-        True,
-        False,
+    r"HTTP error (408|429|5\d\d)|too many (408|429|5\d\d) error responses": (
+        ("the package index answered with an error ({status}).", True, False)
     ),
-    (
-        r"HTTP error (408|429|5\d\d)|too many (408|429|5\d\d) error responses",
-        "the package index answered with an error ({status}).",
-        True,
-        False,
+    r"HTTP error (\d{3})|too many (\d{3}) error responses|EOFError": (
+        ("the package index refuses {wheel} ({status}); look at pip's settings.", False, True)
     ),
-    (
-        r"HTTP error (\d{3})|too many (\d{3}) error responses|EOFError",
-        "the package index refuses {wheel} ({status}); look at its address and your access in "
-        "pip's settings.",
-        False,
-        True,
+    "(?i)connection broken|ConnectionError|Timeout|failed to resolve|unreachable|ProxyError|SSLError": (
+        ("the package index cannot be reached.", True, True)
     ),
-    (
-        "(?i)connection broken|ConnectionError|Timeout|failed to resolve|unreachable|ProxyError|"
-        "SSLError",
-        "the package index cannot be reached.",
-        True,
-        True,
-    ),
-    ("No matching distribution", "the package index has no {wheel}.", False, True),
-)
+    "No matching distribution": ("the package index has no {wheel}.", False, True),
+}
 # A line that pip prints, or the last line of its traceback.
 _ERROR_LINE = re.compile(r"^[\w.]*error: (.+)", re.IGNORECASE | re.MULTILINE)
 
 
 def describe(source: PackageSource) -> str:
-    """The source in words."""
     return f"package {source.package} {source.version}"
 
 
@@ -218,7 +198,7 @@ def pip_error(output: str, package: str, version: str) -> TriageError:
             f"The disk is full: the package {package} could not be downloaded; "
             "free some space and try again."
         )
-    for pattern, reason, transient, elsewhere in _REASONS:
+    for pattern, (reason, transient, elsewhere) in _REASONS.items():
         if match := re.search(pattern, output):
             status = next(filter(None, match.groups()), "401")
             sentence = reason.format(wheel=f"{package} {version}", status=status)

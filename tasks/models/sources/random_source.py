@@ -59,7 +59,6 @@ def write_tiny_tokenizer(folder: Path, chat: bool) -> None:
 
 
 def describe(source: RandomSource) -> str:
-    """The source in words."""
     return f"random weights of the shape {source.shape}, seed {source.seed}"
 
 
