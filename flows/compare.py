@@ -20,7 +20,7 @@ def compare(study: str | None = None) -> None:
     """Publish the leaderboard and the 4-bit against 8-bit comparison as artifacts of this run.
 
     Args:
-        study: name of a study; without it, the study of the last sweep
+        study: name of a study; without it, that of the last sweep, unless its weights are random
     """
     publish_comparison(None, study)
 

@@ -40,7 +40,7 @@ from tasks.inputs import acquire, convert, prepare, quantize
 from tasks.landing import SweepRecord, refill_warehouse, some_results_wait
 from tasks.precisions import Precision
 from tasks.runtime.locks import at_work
-from tasks.spec import BaseModelSpec, ExperimentSpec
+from tasks.spec import BaseModelSpec
 from warehouse.connect import warehouse_path
 
 # Prefect's own default has no bound: all trainings of a grid would run at once.
@@ -112,15 +112,6 @@ def threads_beside() -> Iterator[tuple[Any, Any]]:
     # Copies, since a task runner that was started cannot be started a second time.
     with ONE_AT_A_TIME.duplicate() as downloads, ONE_AT_A_TIME.duplicate() as results:
         yield downloads, results
-
-
-@flow(name="variant", flow_run_name="{spec.title}", task_runner=ONE_AT_A_TIME)
-def make_variant(spec: ExperimentSpec) -> None:
-    """Make the variant of an experiment that another machine has trained, as its sweep made it."""
-    with at_work():
-        source = acquire(spec.model)
-        base = convert(spec.model, source)
-        quantize(spec.model, base, spec.precision, spec.training.group_size)
 
 
 def submit_experiments(

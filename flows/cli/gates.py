@@ -1,10 +1,9 @@
 """`triage gates`: the safety gates of an experiment, its subgroups, and the emergencies that it missed;
-without a name the gates of every experiment of the last study.
+without a name the gates of every experiment of a study.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,17 +19,16 @@ from flows.cli.terminal import (
     printable,
     refresh_warehouse,
 )
-from flows.report.figures import (
-    counted,
-    disclaimer,
-    figure,
-    percent,
-    random_mark,
-    verdict,
-    why_not,
-)
+from flows.report.figures import disclaimer, figure, metric_cell, percent, random_mark, verdict
 from flows.report.models import GATES, gate_record, gate_rows, gates_of
-from flows.report.rows import Row, at_prevalence, check_prevalence, is_number, rows_of, studied
+from flows.report.rows import (
+    Row,
+    at_prevalence,
+    check_prevalence,
+    rows_of,
+    studied,
+    study_note,
+)
 from flows.report.table import Table, print_table
 from tasks.runtime.errors import BadInput
 from warehouse.connect import quoted
@@ -65,47 +63,47 @@ def gates(
     """Show an experiment's safety gates, and the emergencies that it missed."""
     check_prevalence(prevalence)
     refresh_warehouse()
-    if experiment is None:
-        if check:
-            raise BadInput("--check needs an experiment; triage gates lists them.")
-        evaluations = [row for one in studied()[:1] for row in one.board if not row.is_baseline]
-    else:
+    study = None
+    if experiment is not None:
         # The latest evaluation on each of its sets.
         evaluations = find_evaluations(experiment)
+    elif check:
+        raise BadInput("--check needs an experiment; triage gates lists them.")
+    else:
+        study = next(iter(studied()), None)
+        evaluations = [row for row in study.board if not row.is_baseline] if study else []
 
     if as_json:
-        print_json([_as_json(row) for row in evaluations])
-    elif experiment is None:
-        _print_all(evaluations)
+        print_json(
+            [
+                {
+                    "experiment": row.cell_id,
+                    "evaluation_id": row.evaluation_id,
+                    "evaluation_set": row.evaluation_set,
+                    "random_weights": row.random_weights,
+                    "rule": row.primary_rule,
+                    "verdict": verdict(row),
+                    "gates": [vars(gate) for gate in gate_rows([row.evaluation_id])],
+                }
+                for row in evaluations
+            ]
+        )
+    elif experiment is not None:
+        _print_experiment(evaluations, show_text, prevalence)
+    elif not evaluations:
+        print_line(console, "No experiment has finished yet. Next: triage sweep demo")
     else:
-        texts = _texts(evaluations, show_text)
-        for evaluation in evaluations:
-            _print_evaluation(evaluation, texts, prevalence, bool(show_text))
-            if note := note_on_others(evaluation):
-                print_line(console, note)
-        print_line(console, disclaimer({row.set_digest for row in evaluations}))
+        _print_all(evaluations)
+        command = "triage compare STUDY --gates shows those of one"
+        if study and study.name and (note := study_note(study.name, command)):
+            print_line(console, note)
 
     if check and any(row.verdict != "passes_gates" for row in evaluations):
         raise typer.Exit(1)
 
 
-def _as_json(row: Row) -> dict[str, object]:
-    return {
-        "experiment": row.cell_id,
-        "evaluation_id": row.evaluation_id,
-        "evaluation_set": row.evaluation_set,
-        "random_weights": row.random_weights,
-        "rule": row.primary_rule,
-        "verdict": verdict(row),
-        "gates": [vars(gate) for gate in gate_rows([row.evaluation_id])],
-    }
-
-
-def _print_all(evaluations: Sequence[Row]) -> None:
+def _print_all(evaluations: list[Row]) -> None:
     """A line for each experiment: its verdict, and the state of each gate."""
-    if not evaluations:
-        print_line(console, "No experiment has finished yet. Next: triage sweep demo")
-        return
     states = {
         (row.evaluation_id, row.gate): row.state
         for row in gate_rows([row.evaluation_id for row in evaluations])
@@ -124,73 +122,59 @@ def _print_all(evaluations: Sequence[Row]) -> None:
     print_line(console, f"For one of them: triage gates {evaluations[0].cell_id}")
 
 
-def _texts(evaluations: Sequence[Row], file: Path | None) -> dict[str, str] | None:
-    """Texts of cases by digest: from the user's file, else those of synthetic cases; None without."""
+def _print_experiment(evaluations: list[Row], file: Path | None, prevalence: float | None) -> None:
     from flows.report.cases import synthetic_texts, texts_by_digest
 
-    if file is not None:
-        return texts_by_digest(file)
-    return synthetic_texts({row.set_digest for row in evaluations}) or None
-
-
-def _print_evaluation(
-    evaluation: Row, texts: dict[str, str] | None, prevalence: float | None, from_file: bool
-) -> None:
-    name = f"{evaluation.cell_id}{random_mark(evaluation)} on {evaluation.evaluation_set}"
-    basis = f"{origin_of(evaluation)}, rule {evaluation.primary_rule}"
-    print_line(console, f"{name}: {verdict(evaluation)} ({basis})", style="bold")
-    print_table(console, gate_table(evaluation.evaluation_id))
-
-    sentences = (
-        f"At this set's prevalence of {percent(evaluation.ed_prevalence)} ED: "
-        f"precision {figure(evaluation.ed_precision)}, F2 {figure(evaluation.ed_f2)}."
+    # Of cases by their digest: from the user's file, else those of synthetic cases.
+    texts: dict[str, str] = (
+        texts_by_digest(file)
+        if file is not None
+        else synthetic_texts({row.set_digest for row in evaluations})
     )
-    if prevalence is not None:
-        restated = at_prevalence(evaluation, prevalence)
-        sentences += (
-            f" At {percent(prevalence)}: precision {figure(restated.ed_precision)}, F2 "
-            f"{figure(restated.ed_f2)} (same recall, same false alarms)."
-        )
-    print_line(console, sentences)
-    _print_subgroups(evaluation.evaluation_id)
-    _print_misses(evaluation, texts, from_file)
+    missing = "its text is not in that file" if file is not None else None
+    for row in evaluations:
+        name = f"{row.cell_id}{random_mark(row)} on {row.evaluation_set}"
+        basis = f"{origin_of(row)}, rule {row.primary_rule}"
+        print_line(console, f"{name}: {verdict(row)} ({basis})", style="bold")
+        print_table(console, gate_table(row.evaluation_id))
+        restated = [(f"this set's prevalence of {percent(row.ed_prevalence)} ED", row)]
+        if prevalence is not None:
+            restated.append((percent(prevalence), at_prevalence(row, prevalence)))
+        for place, by in restated:
+            figures = f"precision {figure(by.ed_precision)}, F2 {figure(by.ed_f2)}"
+            print_line(console, f"At {place}: {figures}.")
+        subgroups = [
+            {
+                "subgroup": f"{one.field} {one.subgroup}",
+                "ED cases": str(one.n),
+                "ED recall": metric_cell(one),
+                "interval by": one.method,
+            }
+            for one in rows_of(
+                f"subgroup_metric WHERE evaluation_id = {quoted(row.evaluation_id)} "
+                "AND metric = 'ed_recall' ORDER BY field, subgroup"
+            )
+        ]
+        if subgroups:
+            print_table(console, Table("ED recall by subgroup", subgroups, "subgroup_gaps"))
+        else:
+            print_line(console, NO_SUBGROUPS)
+        _print_misses(row, texts, missing)
+        if note := note_on_others(row):
+            print_line(console, note)
+    print_line(console, disclaimer({row.set_digest for row in evaluations}))
 
 
 def gate_table(evaluation_id: str) -> Table:
     """The gates of an evaluation with counts, bound and method, and notes on them."""
     rows = gate_rows([evaluation_id])
-    table = Table("Gates", [gate_record(row) for row in rows])
     notes = [
         f"{GATES[row.gate]} = {row.note}" for row in rows if row.note and row.value is not None
     ]
-    return table.noted(*notes)
+    return Table("Gates", [gate_record(row) for row in rows]).noted(*notes)
 
 
-def _print_subgroups(evaluation_id: str) -> None:
-    """Print the ED recall of the primary rule in each subgroup."""
-    rows = rows_of(
-        f"subgroup_metric WHERE evaluation_id = {quoted(evaluation_id)} "
-        "AND metric = 'ed_recall' ORDER BY field, subgroup"
-    )
-    if not rows:
-        print_line(console, NO_SUBGROUPS)
-        return
-
-    records = [
-        {
-            "subgroup": f"{row.field} {row.subgroup}",
-            "ED cases": str(row.n),
-            "ED recall": (
-                figure(row.value, row.low, row.high) if is_number(row.value) else why_not(row.note)
-            ),
-            "interval by": row.method,
-        }
-        for row in rows
-    ]
-    print_table(console, Table("ED recall by subgroup", records, "subgroup_gaps"))
-
-
-def _print_misses(evaluation: Row, texts: dict[str, str] | None, from_file: bool) -> None:
+def _print_misses(evaluation: Row, texts: dict[str, str], missing: str | None) -> None:
     """Print the missed emergencies, the most confident mistakes first, and on what their flags rest,
     or the reason why there are none. A case outside the sample of the dropout passes has no flag.
     """
@@ -217,17 +201,12 @@ def _print_misses(evaluation: Row, texts: dict[str, str] | None, from_file: bool
         count = "not available: no ED case in this set"
     elif not decided:
         notes = rows_of(f"gate WHERE {of_evaluation} AND note <> '' ORDER BY gate")
-        reason = f"rule {evaluation.primary_rule} gave no decision"
-        if notes:
-            reason = notes[0].note.removeprefix("not available: ")
-        count = f"not available for {counted(len(emergencies), 'ED case')}: {reason}"
-    elif misses:
-        count += ", most confident mistakes first"
+        reason = notes[0].note.removeprefix("not available: ") if notes else "no decision"
+        count = f"not available for {len(emergencies)} ED cases: {reason}"
     print_line(console, f"Missed emergencies: {count}")
 
     for miss in misses:
         decision = f"decided {miss.decision}, p(ED) {miss.p_ed:.3f}{FLAGS[miss.review]}"
         print_line(console, printable(f"  {miss.case_id}  {decision}"))
-        text = None if texts is None else texts.get(miss.case_digest or "")
-        if text is not None or from_file:
-            print_line(console, f"    {printable(text or 'its text is not in that file')}")
+        if text := texts.get(miss.case_digest or "", missing):
+            print_line(console, f"    {printable(text)}")

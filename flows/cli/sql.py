@@ -7,7 +7,6 @@ import csv
 import io
 import math
 import os
-import secrets
 import sys
 import threading
 import time
@@ -47,7 +46,6 @@ Result = TypeVar("Result")  # rows, in whatever form
 OutputFormat = Literal["table", "csv", "json", "parquet"]
 BY_SUFFIX: dict[str, OutputFormat] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 MOST_IN_TABLE = 1000
-EXPONENT_FROM = 1e15  # below, a large float is a whole number: 4 digits and an exponent say less
 LOOK_SECONDS = 0.02
 GRACE_SECONDS = 1.0  # for DuckDB to stop by itself
 OWN_BYTES = 256_000_000  # of DuckDB and Python beside the data
@@ -66,9 +64,8 @@ Format = Annotated[
     OutputFormat | None,
     typer.Option(
         "--format",
-        help="csv, json and parquet have all digits; table, the default, rounds floats to four; "
-        "json writes a decimal that a float would round as text, and needs distinct column "
-        "names; default: by the suffix of the file",
+        help="by the suffix of the file, else a table, which rounds floats to four digits; json "
+        "writes a decimal that a float would round as text",
     ),
 ]
 Output = Annotated[
@@ -130,63 +127,40 @@ def sql(
         raise BadInput(f"--memory: {error}.") from error
 
     load_what_waits()
-    try:
-        if stored_query:
-            stored_query.check_values(params)
-        row_count = _run(statement, params, bounds, rows, form or "table", output)
-        if stored_query and stored_query.no_rows and not row_count:
-            print_line(errors, f"0 rows: {stored_query.no_rows}.")
-    except KeyboardInterrupt:
-        print_error("Interrupted.")
-        raise SystemExit(INTERRUPTED) from None  # typer's own exit would be said once more
-
-
-def _run(
-    statement: str,
-    params: dict[str, object],
-    bounds: Bounds,
-    rows: int | None,
-    form: OutputFormat,
-    output: Path | None,
-) -> int:
-    """Run and write; returns the number of rows. Raises BadInput where the
-    query needs more than its bounds.
-    """
-    if form == "parquet":
+    if stored_query:
+        stored_query.check_values(params)
+    if form == "parquet" and output is not None:
         import pyarrow.parquet as pq
 
-        assert output is not None, "refused before"
         table, cut = supervised(lambda: query_arrow(statement, params, bounds, rows), bounds)
-        row_count: int = table.num_rows
-        with _new_file(output) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        row_count = table.num_rows
+        with _new_file(output) as file:
+            pq.write_table(table, file, compression="zstd")
     else:
-        most = MOST_IN_TABLE if rows is None and form == "table" else rows
+        most = rows or (MOST_IN_TABLE if form in (None, "table") else None)
         result = supervised(lambda: query_rows(statement, params, bounds=bounds, most=most), bounds)
         row_count = len(result.rows)
         cut = result.cut
+        write = WRITERS[form or "table"]
         if output is None:
-            _write(result, form, console)
+            write(result, console)
         else:
-            with (
-                _new_file(output) as temporary,
-                temporary.open("w", encoding="utf-8", newline="") as file,
-            ):
+            with _new_file(output) as file:
+                text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
                 width = WITHOUT_TERMINAL
-                _write(result, form, Console(file=file, highlight=False, markup=False, width=width))
+                write(result, Console(file=text, highlight=False, markup=False, width=width))
 
-    more = f"--rows {10 * row_count}"
+    # Apart from what another program reads.
     if output is not None:
-        rest = f"; there are more, to write them: {more}" if cut else ""
-        print_line(errors, f"{counted(row_count, 'row')} in {output}{rest}")
-    elif cut:
-        text = f"There are more rows than these {row_count:,}; to see more: {more}"
-        if form == "table":
-            print_line(console, f"{text}, or all of them: --format csv")
-        else:  # apart from what another program reads
-            print_line(errors, text)
-
-    return row_count
+        print_line(errors, f"{counted(row_count, 'row')} in {output}")
+    if cut:
+        print_line(
+            errors,
+            f"There are more rows than these {row_count:,}; to see more: --rows {10 * row_count}, "
+            "or all of them: --format csv",
+        )
+    if stored_query and stored_query.no_rows and not row_count:
+        print_line(errors, f"0 rows: {stored_query.no_rows}.")
 
 
 def supervised(run: Callable[[], Result], bounds: Bounds) -> Result:
@@ -210,7 +184,6 @@ def supervised(run: Callable[[], Result], bounds: Bounds) -> Result:
     deadline = math.inf
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-
     try:
         while thread.is_alive():
             thread.join(LOOK_SECONDS)
@@ -223,7 +196,6 @@ def supervised(run: Callable[[], Result], bounds: Bounds) -> Result:
                 _end(bounds.time_sentence())
     except KeyboardInterrupt:
         _end("Interrupted. The query was stopped.", INTERRUPTED)
-
     return result.result()
 
 
@@ -237,35 +209,21 @@ def _end(sentence: str, code: int = 2) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[Path]:
-    """A temporary file that becomes `path` at the end of the block, unless there is one by then."""
-    refuse_existing(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, which is removed unless the block ends well."""
     try:
-        yield temporary
-        try:
-            os.link(temporary, path)  # unlike a renaming, it replaces no file
-        except OSError:  # there is a file by now, or the file system has no links
-            refuse_existing(path)
-            temporary.rename(path)
+        with path.open("xb") as file:
+            try:
+                yield file
+                file.flush()
+            except BaseException:
+                path.unlink()
+                raise
     except OSError as error:
         raise disk_error(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def _write(result: Rows, form: OutputFormat, target: Console) -> None:
-    """Write the rows to a console's file."""
-    if form == "table":
-        _print_rows(target, result)
-    elif form == "csv":
-        _write_csv(result, target.file)
-    else:
-        _write_json(result, target.file)
-
-
-def _print_rows(console: Console, result: Rows) -> None:
+def _print_rows(result: Rows, console: Console) -> None:
     """A table if it fits the console without wrapping a cell, else records, one below the other:
     a line `column: value` for each column of a row, under the number of the row.
     """
@@ -295,27 +253,27 @@ def _cell(value: object) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, float):
-        is_whole = 1e4 <= abs(value) < EXPONENT_FROM
+        is_whole = 1e4 <= abs(value) < 1e15
         return f"{value:.0f}" if is_whole else f"{value:.4g}"
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
     return printable(str(value))
 
 
-def _write_csv(result: Rows, file: IO[str]) -> None:
+def _write_csv(result: Rows, console: Console) -> None:
     """Comma-separated values with all digits and a header; NULL is an empty field."""
-    text = io.StringIO() if file.isatty() else file  # a file holds the values as they are
+    text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(result.columns)
     writer.writerows(result.rows)
-    if isinstance(text, io.StringIO):
-        file.write(printable(text.getvalue()))
+    # A file holds the values as they are.
+    content = text.getvalue()
+    console.file.write(printable(content) if console.is_terminal else content)
 
 
-def _write_json(result: Rows, file: IO[str]) -> None:
-    """A list of objects with all digits; what JSON has no word for (NaN, infinity) is null.
-
-    Raises BadInput where columns share a name, since an object has each name once.
+def _write_json(result: Rows, console: Console) -> None:
+    """A list of objects with all digits; what JSON has no word for (NaN, infinity) is null. Raises
+    BadInput where columns share a name, since an object has each name once.
     """
     equal = [name for name, count in Counter(result.columns).items() if count > 1]
     if equal:
@@ -323,13 +281,11 @@ def _write_json(result: Rows, file: IO[str]) -> None:
             f"JSON has one value for each name, and several columns are named {', '.join(equal)}; "
             "name them with AS, e.g. SELECT 1 AS a, 2 AS b, or give --format csv."
         )
+    objects = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+    console.file.write(json_text(objects, _json_value) + "\n")
 
-    separator = "["
-    for row in result.rows:
-        text = json_text(dict(zip(result.columns, row, strict=True)), _json_value)
-        file.write(f"{separator}\n " + text.replace("\n", "\n "))
-        separator = ","
-    file.write("\n]\n" if result.rows else "[]\n")
+
+WRITERS = {"table": _print_rows, "csv": _write_csv, "json": _write_json}
 
 
 def _json_value(value: object) -> object:
@@ -337,6 +293,4 @@ def _json_value(value: object) -> object:
         # A number where a float has all its digits, else text.
         number = float(value)
         return number if Decimal(repr(number)) == value else str(value)
-    if isinstance(value, date):
-        return value.isoformat()
-    return str(value)
+    return value.isoformat() if isinstance(value, date) else str(value)

@@ -45,7 +45,10 @@ Prevalence = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, with all digits")]
 Study = Annotated[
-    str | None, typer.Argument(help="name of a study; without it, the study of the last sweep")
+    str | None,
+    typer.Argument(
+        help="name of a study; without it, that of the last sweep, unless its weights are random"
+    ),
 ]
 
 

@@ -4,15 +4,12 @@ list its studies, or forget one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.terminal import console, errors, load_what_waits, print_line, refresh_warehouse
-from flows.report.figures import counted
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.home import home
 
@@ -27,8 +24,6 @@ warehouse = typer.Typer(
     help="Check, merge or rebuild the file with all results; list or forget its studies.",
 )
 
-Study = Annotated[str, typer.Argument(help="name of a study, as `triage warehouse studies` lists")]
-
 
 @warehouse.command()
 def check() -> None:
@@ -40,7 +35,6 @@ def check() -> None:
     path = warehouse_path()
     check_exists(path)
     load_what_waits()
-
     offending = examine(path)
     if offending is None:
         print_line(
@@ -54,8 +48,7 @@ def check() -> None:
     texts = {file.name: file.head.split("\n")[0] for file in sql_files("audits")} | COMPUTED
     violated = {name: rows for name, rows in offending.items() if rows}
     for name, rows in violated.items():
-        print_line(console, f"Audit {name}: {counted(rows, 'row')}. {texts[name]}")
-
+        print_line(console, f"Audit {name} finds rows: {rows}. {texts[name]}")
     if violated:
         print_line(
             console,
@@ -78,10 +71,8 @@ def merge(
 
     report = merge(folder, home() / "landing")
     loaded = load_all(home() / "landing")
-    new = len(report.additions)
-    old = len(report.present)
-    added = f"{counted(new, 'landing folder')} {_was(new)} taken over and loaded"
-    print_line(console, f"{added}; {old} {_was(old)} here already.")
+    counts = f"taken over and loaded: {len(report.additions)}; here already: {len(report.present)}"
+    print_line(console, f"Landing folders {counts}.")
     if report.differing:
         print_line(console, f"Another version is here and stays: {', '.join(report.differing)}")
     for kind, count in sorted(report.skipped.items()):
@@ -102,11 +93,12 @@ def rebuild() -> None:
     path = warehouse_path()
     check_replaceable(path)
     report = rebuild(home() / "landing")
-    folders = counted(len(report.loaded), "landing folder")
-    print_line(console, f"The warehouse has been rebuilt from {folders}: {path}")
+    print_line(
+        console,
+        f"The warehouse has been rebuilt from {len(report.loaded)} landing folders: {path}",
+    )
     for sentence in report.sentences():
         print_line(console, sentence)
-
     for id, reason in report.refused.items():
         print_line(errors, f"Not in it: {id}. {reason}")
     if report.refused:
@@ -125,41 +117,54 @@ def studies(
 ) -> None:
     """List the studies, that of the last sweep first; or show two of them side by side."""
     from flows.report.rows import EARLIER, study_rows
-    from flows.report.table import print_table
+    from flows.report.table import Table, print_table
 
     refresh_warehouse()
-    if first is None:
-        rows = study_rows()
-        if not rows:
-            print_line(console, "There is no study yet. Next: triage sweep demo")
-            return
-
-        print_table(console, studies_table(rows))
-        if any(row.study == EARLIER for row in rows):
-            print_line(
-                console,
-                f"{EARLIER}: results that no sweep names, since they are older than studies or "
-                "their sweep was killed. Run that sweep again: it finds what is finished and takes "
-                "it into its own study.",
-            )
-        print_line(console, "For one of them: triage compare STUDY")
+    if first is not None:
+        if second is None or first == second:
+            raise BadInput(f"Name two studies; triage compare {first} shows one.")
+        print_table(console, side_by_side(first, second))
         return
 
-    if second is None:
-        raise BadInput(f"Name a study to show {first!r} beside; triage compare {first} shows one.")
-    if first == second:
-        raise BadInput(f"Both names are {first!r}; name two studies.")
-
-    table = side_by_side((first, second))
-    if not len(table):
-        print_line(console, f"Neither {first} nor {second} holds a finished experiment yet.")
+    rows = study_rows()
+    if not rows:
+        print_line(console, "There is no study yet. Next: triage sweep demo")
         return
-    print_table(console, table)
+
+    records = []
+    for row in rows:
+        sweeps = {
+            f"{name} sweep": NONE if time is None else f"{time:%Y-%m-%d %H:%M}"
+            for name, time in (("first", row.first_sweep), ("last", row.last_sweep))
+        }
+        records.append(
+            {
+                "study": row.study,
+                "cases": f"{row.dataset} {row.dataset_digest}" if row.dataset else NONE,
+                "train": str(row.train_cases or NONE),
+                "test": str(row.test_cases or NONE),
+                "experiments": str(row.experiments),
+                "evaluations": str(row.evaluations),
+                "sweeps": str(row.sweeps),
+                **sweeps,
+            }
+        )
+    print_table(console, Table("Studies, the one of the last sweep first", records))
+    if any(row.study == EARLIER for row in rows):
+        print_line(
+            console,
+            f"{EARLIER}: results that no sweep names, since they are older than studies or "
+            "their sweep was killed. Run that sweep again: it finds what is finished and takes "
+            "it into its own study.",
+        )
+    print_line(console, "For one of them: triage compare STUDY")
 
 
 @warehouse.command()
 def forget(
-    study: Study,
+    study: Annotated[
+        str, typer.Argument(help="name of a study, as `triage warehouse studies` lists")
+    ],
     yes: Annotated[
         bool, typer.Option("--yes", help="forget it; without this, only say what would go")
     ] = False,
@@ -170,8 +175,7 @@ def forget(
     from warehouse.forget import forget, what_would_be_forgotten
 
     refresh_warehouse()
-    found = find_study(study)
-    assert found, "a name that is unknown is refused"
+    find_study(study)  # refuses an unknown name
     if yes and loading_waits(home() / "landing"):
         raise Locked(
             "Results wait to be loaded, so what belongs to a study is not known yet; close the "
@@ -179,59 +183,24 @@ def forget(
         )
 
     going = forget(study, home() / "landing") if yes else what_would_be_forgotten(study)
-    count = len(going.ids)
-    shared = (
-        f"{going.shared} that other studies hold too {'stays' if going.shared == 1 else 'stay'}"
+    verb = "Forgotten" if yes else "To be forgotten"
+    print_line(
+        console,
+        f"{verb}: the study {study} with {len(going.ids)} results. Other studies hold "
+        f"{going.shared} further ones, which stay.",
     )
-    if not count:
-        what = f"Every result of the study {study} belongs to another study too and stays; its name"
-        print_line(console, f"{what} {'is' if yes else 'would be'} forgotten.")
+    if yes:
+        print_line(
+            console,
+            "Adapters and scores stay where they are: a sweep lands their results again and trains "
+            "nothing.",
+        )
     else:
-        what = f"{counted(count, 'result')} of the study {study}"
-        verb = ("is" if count == 1 else "are") if yes else "would be"
-        rest = shared if going.shared else "none is shared"
-        print_line(console, f"{what} {verb} forgotten, {rest}.")
-
-    sentence = (
-        "Adapters and scores stay where they are: a sweep lands their results again and trains "
-        "nothing."
-    )
-    if not yes:
         command = f"triage warehouse forget {study} --yes"
-        sentence = f"Nothing was forgotten. To forget it: {command}"
-    print_line(console, sentence)
+        print_line(console, f"Nothing was forgotten. To forget it: {command}")
 
 
-def _was(count: int) -> str:
-    return "was" if count == 1 else "were"
-
-
-def studies_table(rows: Sequence[Row]) -> Table:
-    """One row per study."""
-    from flows.report.table import Table
-
-    records = [
-        {
-            "study": row.study,
-            "cases": NONE if row.dataset is None else f"{row.dataset} {row.dataset_digest}",
-            "train": NONE if row.train_cases is None else str(row.train_cases),
-            "test": NONE if row.test_cases is None else str(row.test_cases),
-            "experiments": str(row.experiments),
-            "evaluations": str(row.evaluations),
-            "sweeps": str(row.sweeps),
-            "first sweep": _minute(row.first_sweep),
-            "last sweep": _minute(row.last_sweep),
-        }
-        for row in rows
-    ]
-    return Table("Studies, the one of the last sweep first", records)
-
-
-def _minute(time: datetime | None) -> str:
-    return NONE if time is None else f"{time:%Y-%m-%d %H:%M}"
-
-
-def side_by_side(names: Sequence[str]) -> Table:
+def side_by_side(*names: str) -> Table:
     """One row per experiment of either study, on the test set that each judged last.
 
     Differences have no interval here: only two evaluations of the same cases could be paired.
@@ -246,39 +215,29 @@ def side_by_side(names: Sequence[str]) -> Table:
     notes = []
     for name in names:
         study = next(iter(studied(name)), None)
-        boards.append(
-            {(row.cell_id, row.random_weights): row for row in study.models} if study else {}
-        )
-        title = f"{name}: no finished experiment"
-        if study:
-            row = study.board[0]
-            dataset = f" of dataset {row.dataset_digest}" if row.dataset_digest else ""
-            title = f"{name}: {row.cases} test cases{dataset}"
-            notes.append(rules_note(study.board))
-        titles.append(title)
+        models = study.models if study else []
+        boards.append({(row.cell_id, row.random_weights): row for row in models})
+        titles.append(f"{name}: {models[0].cases if models else 0} test cases")
+        notes.append(rules_note(study.board) if study else None)
 
     records = []
     for key in boards[0] | boards[1]:
-        pair = [board.get(key) for board in boards]
-        record = {"experiment": next(listed_name(one) for one in pair if one is not None)}
-        for title, metric in (("accuracy", "accuracy"), ("ED recall", "ed_recall"), ("gates", "")):
-            for name, one in zip(names, pair, strict=True):
-                cell = NONE
-                if one is not None:
-                    cell = interval(one, metric) if metric else gates_of(one)
-                record[f"{title}\n{name}"] = cell
-        records.append(record | {"the two": _relation(*pair)})
+        first, second = pair = [board.get(key) for board in boards]
+        record = {"experiment": next(listed_name(row) for row in pair if row is not None)}
+        for metric, title in (("accuracy", "accuracy"), ("ed_recall", "ED recall")):
+            for name, row in zip(names, pair, strict=True):
+                record[f"{title}\n{name}"] = NONE if row is None else interval(row, metric)
+        for name, row in zip(names, pair, strict=True):
+            record[f"gates\n{name}"] = NONE if row is None else gates_of(row)
+
+        relation = "the same cases, other training"
+        if first is None or second is None:
+            relation = "in one study only"
+        elif first.evaluation_id == second.evaluation_id:
+            relation = "one evaluation, in both"
+        elif first.set_digest != second.set_digest:
+            relation = "on other cases: not comparable"
+        elif first.training_id == second.training_id:
+            relation = "one training, judged otherwise"
+        records.append(record | {"the two": relation})
     return Table("; ".join(titles), records, '"FROM leaderboard"').noted(*notes)
-
-
-def _relation(first: Row | None, second: Row | None) -> str:
-    """Whether two rows may be compared, in a few words."""
-    if first is None or second is None:
-        return "in one study only"
-    if first.evaluation_id == second.evaluation_id:
-        return "one evaluation, in both"
-    if first.set_digest != second.set_digest:
-        return "on other cases: not comparable"
-    if first.training_id == second.training_id:
-        return "one training, judged otherwise"
-    return "the same cases, other training"

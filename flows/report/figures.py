@@ -6,6 +6,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
+from flows.report.rows import RANDOM as RANDOM
 from flows.report.rows import Row, interval_of, is_number, rows_of
 from tasks.bundle.bundle import NOT_A_DEVICE, SYNTHETIC
 from tasks.bundle.bundle import gate_figure as gate_figure
@@ -156,7 +157,6 @@ HEADINGS = {
     "ece": "ECE",
     "ed_ece": "ECE of ED",
 }
-RANDOM = " (random weights)"  # behind the name of whatever was measured with them
 # Baselines without a language model. A recipe may be named `baseline` too, so the word is avoided.
 BASELINES = {
     "always_gp": "always-GP (constant answer)",

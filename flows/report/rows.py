@@ -23,6 +23,7 @@ from warehouse.query import Rows, query_rows
 TRAINED = ("standard", "safety")
 CONSTANT_ANSWERS = ("always_gp", "always_ed")
 CHEAP_BASELINES = ("tfidf_lr", "linear")  # need no language model; the stronger one last
+RANDOM = " (random weights)"  # behind the name of whatever was measured with them
 EARLIER = "earlier"  # the study of results that no sweep names
 # The rule by which tables show every model and baseline in a figure, so that all are compared alike.
 THRESHOLD = "target_recall"
@@ -228,14 +229,40 @@ def evaluation_ids(study: str) -> list[str]:
     return [row.id for row in rows_of(clauses)]
 
 
+def random_studies() -> set[str]:
+    """The studies whose models all have random weights: they show that a path works, no more."""
+    clauses = (
+        "(SELECT study FROM study_member JOIN evaluation ON evaluation_id = id "
+        "JOIN experiment USING (training_id) WHERE base_model <> 'none' GROUP BY study HAVING bool_and(random_weights))"
+    )
+    return {row.study for row in rows_of(clauses)}
+
+
+def study_note(study: str, command: str) -> str | None:
+    """A sentence that names this study and the others; `command` shows one of them. None for the
+    only one.
+    """
+    random = random_studies()
+    others = [
+        f"{row.study}{RANDOM if row.study in random else ''}"
+        for row in study_rows()
+        if row.study != study
+    ]
+    return (
+        f"This was the study {study}. Others: {', '.join(others)}; {command}." if others else None
+    )
+
+
 def find_study(name: str | None = None) -> Row | None:
-    """The study of this name; without one, that of the last sweep, or None where there is none.
+    """The study of this name; without one, that of the last sweep, of models with real weights if
+    there is one, or None where there is none.
 
     Raises BadInput, with the nearest name or where its results are, for a study that is not there.
     """
     studies = study_rows()
     if name is None:
-        return next(iter(studies), None)
+        random = random_studies()
+        return next((row for row in studies if row.study not in random), next(iter(studies), None))
     by_name = {row.study: row for row in studies}
     if name not in by_name:
         raise BadInput(_unknown(name, list(by_name)))
@@ -326,7 +353,7 @@ def studied(
     name: str | None = None, prevalence: float | None = None, only: Ids = None
 ) -> list[Study]:
     """The study of this name on each of its test sets, the one judged last first; without a name,
-    that of the last sweep, or everything where there is none. Empty where nothing has finished.
+    that of `find_study`, or everything where there is none. Empty where nothing has finished.
 
     `only`: these evaluations of the study alone, as those of one sweep; recipes are the study's.
     Raises BadInput for an unknown study and for a prevalence that is no share.

@@ -6,20 +6,19 @@ Whatever else a request is, it is refused with a sentence, and its text is never
 from __future__ import annotations
 
 import asyncio
-import json
 import time
+from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import BaseModel, Field
-from starlette.datastructures import Headers
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tasks.bundle.asking import MOST_BYTES, READ_DECISION, AskedModel, answer, checked_text
 from tasks.bundle.bundle import BundledModel
@@ -35,7 +34,6 @@ ON_PAGES = {
 }
 # A text of which JSON writes each byte as an escape of six, such as \u00e9, and what is around it.
 BODY_BYTES = 6 * MOST_BYTES + 100_000
-BODIES_BYTES = 64_000_000  # of all bodies that are being read
 DISCARDED_BYTES = 500_000_000  # that are read and dropped, so that the client gets its answer
 BODY_SECONDS = 20.0
 HOSTS = ("127.0.0.1", "localhost")  # other names would let a web page's domain point here
@@ -43,10 +41,10 @@ EXAMPLE = '{"text": "I have a sore throat."}'
 SECONDS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 
 
-class Question(BaseModel):
+class Question(BaseModel, extra="forbid", strict=True):
     """A text to decide."""
 
-    text: Annotated[str, Field(min_length=1, description=f"at most {MOST_BYTES:,} bytes of UTF-8")]
+    text: Annotated[str, Field(description=f"at most {MOST_BYTES:,} bytes of UTF-8")]
 
 
 class Answered(BaseModel):
@@ -93,11 +91,10 @@ class KeptModel:
     """
 
     def __init__(self, model: BundledModel, passes: int | None) -> None:
-        self._model = model
-        self._passes = passes
+        self.bundle = model.bundle
+        self._start = partial(AskedModel, model, passes, "serve")
         self._asked = self._start()
         self._asked.conversation.ready.result()
-        self.bundle = model.bundle
 
     @property
     def is_lost(self) -> bool:
@@ -111,12 +108,11 @@ class KeptModel:
             self._asked = self._start()
         return self._asked.ask(text)
 
-    def _start(self) -> AskedModel:
-        return AskedModel(self._model, self._passes, use="serve")
-
 
 def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
-    """The application around a loaded model; at most `most_waiting` texts wait for a decision."""
+    """The application around a loaded model; at most `most_waiting` texts wait for a decision. What is
+    counted holds no text, and nothing of one.
+    """
     bundle = kept_model.bundle
     app = FastAPI(
         title="triage",
@@ -125,20 +121,28 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
     )
-    app.add_middleware(OwnHostAlone)
-    desk = _Desk(kept_model, most_waiting)
-
-    @app.exception_handler(Refused)
-    async def refuse(request: Request, refusal: Refused) -> JSONResponse:
-        headers = {"Retry-After": "2"} if refusal.status == 503 else {}
-        desk.requests.labels(refusal.status).inc()
-        return JSONResponse({"error": refusal.sentence}, refusal.status, headers)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
+    # Not the library's global registry, which refuses a name that a second server here repeats.
+    registry = CollectorRegistry()
+    requests = Counter(
+        "triage_requests", "Requests to decide, by HTTP status", ["status"], registry=registry
+    )
+    decisions = Counter("triage_decisions", "Decisions by label", ["label"], registry=registry)
+    seconds = Histogram(
+        "triage_decision_seconds", "Time to a decision", buckets=SECONDS, registry=registry
+    )
+    waiting = 0
 
     @app.exception_handler(HTTPException)
-    async def misdirected(request: Request, error: HTTPException) -> JSONResponse:
-        # The path is not repeated: it may be a text that was put into the address.
-        sentence = "There is nothing under this method and path; POST /decide decides, / shows how."
-        return JSONResponse({"error": sentence}, error.status_code, error.headers)
+    async def refuse(request: Request, error: HTTPException) -> JSONResponse:
+        sentence = error.detail
+        if error.status_code in (404, 405):
+            # The path is not repeated: it may be a text that was put into the address.
+            sentence = "There is nothing under this method and path; POST /decide decides, / shows."
+        else:
+            requests.labels(error.status_code).inc()
+        headers = {"Retry-After": "2"} if error.status_code == 503 else error.headers
+        return JSONResponse({"error": sentence}, error.status_code, headers)
 
     body = {"content": {"application/json": {"schema": Question.model_json_schema()}}}
 
@@ -151,19 +155,37 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
     )
     async def decide(request: Request) -> JSONResponse:
         """Decide where the writer of a text should be seen."""
-        return JSONResponse(await desk.answered(await desk.text_of(request)))
+        nonlocal waiting
+        text = await text_of(request)
+        # Requests share one event loop, and nothing is awaited before the count: no lock is needed.
+        if waiting >= most_waiting:
+            raise HTTPException(503, f"{waiting} texts wait already; ask again in a few seconds.")
+        start = time.perf_counter()
+        waiting += 1
+        try:
+            values = await asyncio.wrap_future(kept_model.ask(text))
+        except TriageError as error:
+            raise HTTPException(503, f"The model could not answer: {error} Ask again.") from None
+        finally:
+            waiting -= 1
+
+        decision = READ_DECISION.validate_python(values)
+        seconds.observe(time.perf_counter() - start)
+        decisions.labels(decision.label or "none").inc()
+        requests.labels(200).inc()
+        return JSONResponse(answer(bundle, decision))
 
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> JSONResponse:
         """Whether the model is loaded, and how many texts wait for it."""
         about = {"model_id": bundle.model_id, "verdict": bundle.verdict, "warning": bundle.warning}
         state, status = ("lost", 503) if kept_model.is_lost else ("ready", 200)
-        return JSONResponse({"model": state, "waiting": desk.waiting, **about}, status)
+        return JSONResponse({"model": state, "waiting": waiting, **about}, status)
 
     @app.get("/metrics")
     async def metrics() -> Response:
         """Counters in the text format of Prometheus."""
-        return Response(generate_latest(desk.registry), media_type="text/plain; version=0.0.4")
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
     page = (files(__package__) / "page.html").read_text(encoding="utf-8")
 
@@ -175,132 +197,35 @@ def make_app(kept_model: KeptModel, most_waiting: int) -> FastAPI:
     return app
 
 
-class _Desk:
-    """Where texts arrive and wait for their decisions, and what is counted of them: no text, and
-    nothing of one. `body_bytes`: of the bodies that are being read, in memory.
-    """
+async def text_of(request: Request) -> str:
+    """The text that a request asks about. Raises HTTPException with a sentence."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    # A page of another site cannot send this type without being allowed to.
+    if kind != "application/json":
+        raise HTTPException(415, f"Send {EXAMPLE} with the content type application/json.")
 
-    def __init__(self, kept_model: KeptModel, most_waiting: int) -> None:
-        self._kept = kept_model
-        self._most_waiting = most_waiting
-        self.waiting = 0
-        self.body_bytes = 0
+    body = bytearray()
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= BODY_BYTES:
+                    body.extend(chunk)
+                elif size > DISCARDED_BYTES:
+                    break
+    except TimeoutError:
+        raise HTTPException(408, f"The body did not arrive within {BODY_SECONDS:g} s.") from None
+    except ClientDisconnect:  # nobody reads the answer, but the request is counted
+        raise HTTPException(400, "The body broke off.") from None
+    if size > BODY_BYTES:
+        raise HTTPException(413, f"The body is larger than {BODY_BYTES:,} bytes; shorten the text.")
 
-        # Not the library's global registry, which refuses a name that a second server here repeats.
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "triage_requests",
-            "Requests to decide, by HTTP status",
-            ["status"],
-            registry=self.registry,
-        )
-        self._decisions = Counter(
-            "triage_decisions", "Decisions by label", ["label"], registry=self.registry
-        )
-        self._seconds = Histogram(
-            "triage_decision_seconds", "Time to a decision", buckets=SECONDS, registry=self.registry
-        )
-        gauge = Gauge(
-            "triage_waiting_texts", "Texts that wait for a decision", registry=self.registry
-        )
-        gauge.set_function(lambda: self.waiting)
-
-    async def text_of(self, request: Request) -> str:
-        """The text that a request asks about. Raises Refused."""
-        header = request.headers.get("content-type", "")
-        kind = header.partition(";")[0].strip().lower()
-        # A page of another site cannot send this type without being allowed to.
-        if kind != "application/json":
-            raise Refused(415, f"Send {EXAMPLE} with the content type application/json.")
-
-        body = await self._body(request)
-        try:
-            values = json.loads(body)
-        # RecursionError: brackets that are nested too deeply.
-        except (ValueError, RecursionError):
-            raise Refused(400, f"The body is not JSON; send {EXAMPLE}.") from None
-        if not isinstance(values, dict) or set(values) != {"text"}:
-            raise Refused(422, f"The body is to be a JSON object with the one key text: {EXAMPLE}.")
-        if not isinstance(values["text"], str):
-            raise Refused(422, f"The value of text is to be a string: {EXAMPLE}.")
-
-        try:
-            return checked_text(values["text"])
-        except BadInput as error:
-            raise Refused(422, str(error)) from None
-
-    async def _body(self, request: Request) -> bytes:
-        """The bytes of a body; what has no room is read and dropped."""
-        body = bytearray()
-        size = 0
-        crowded = False
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    # Once a chunk was dropped the body has a hole, so the later ones are dropped, too.
-                    crowded = crowded or self.body_bytes + len(chunk) > BODIES_BYTES
-                    if size <= BODY_BYTES and not crowded:
-                        body.extend(chunk)
-                        self.body_bytes += len(chunk)
-                    elif size > DISCARDED_BYTES:
-                        break
-        except TimeoutError:
-            raise Refused(408, f"The body did not arrive within {BODY_SECONDS:.0f} s.") from None
-        except ClientDisconnect:  # nobody reads the answer, but the request is counted
-            raise Refused(400, "The body broke off.") from None
-        finally:
-            self.body_bytes -= len(body)
-
-        if size > BODY_BYTES:
-            raise Refused(413, f"The body is larger than {BODY_BYTES:,} bytes; shorten the text.")
-        if crowded:
-            raise Refused(
-                503, "There are too many large requests at once; ask again in a few seconds."
-            )
-        return bytes(body)
-
-    async def answered(self, text: str) -> dict[str, object]:
-        """The whole answer to a text. Raises Refused where too many wait, or the model is lost."""
-        # Requests share one event loop, and nothing is awaited before the count: no lock is needed.
-        if self.waiting >= self._most_waiting:
-            raise Refused(503, f"{self.waiting} texts wait already; ask again in a few seconds.")
-
-        start = time.perf_counter()
-        self.waiting += 1
-        try:
-            values = await asyncio.wrap_future(self._kept.ask(text))
-        except TriageError as error:
-            raise Refused(503, f"The model could not answer: {error} Ask again.") from None
-        finally:
-            self.waiting -= 1
-
-        decision = READ_DECISION.validate_python(values)
-        self._seconds.observe(time.perf_counter() - start)
-        self._decisions.labels(decision.label or "none").inc()
-        self.requests.labels(200).inc()
-        return answer(self._kept.bundle, decision)
-
-
-class Refused(Exception):
-    """A request that gets no decision: the HTTP status, and a sentence for who sent it."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.sentence = sentence
-
-
-class OwnHostAlone:
-    """Refuses requests under the name of another host, before anything else is done with them."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self.app
-        if scope["type"] == "http":
-            host = Headers(scope=scope).get("host", "").partition(":")[0]
-            if host not in HOSTS:
-                app = JSONResponse({"error": f"Ask this server as {' or '.join(HOSTS)}."}, 400)
-        await app(scope, receive, send)
+    try:
+        return checked_text(Question.model_validate_json(body).text)
+    except ValidationError:  # its message repeats the text
+        raise HTTPException(
+            422, f"The body is to be a JSON object with the one key text: {EXAMPLE}."
+        ) from None
+    except BadInput as error:
+        raise HTTPException(422, str(error)) from None

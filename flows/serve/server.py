@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import resource
 import socket
 import threading
@@ -55,9 +54,8 @@ def listening(port: int) -> Iterator[socket.socket]:
     """A socket on 127.0.0.1; any free port for 0."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < FILES:
-        allowed = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
 
     listener = socket.socket()
     # A server that has just ended must not keep the port.
@@ -68,11 +66,9 @@ def listening(port: int) -> Iterator[socket.socket]:
             listener.bind((HOST, port))
             listener.listen(CONNECTIONS)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise BadInput(f"Port {port} cannot be used ({error.strerror}).") from error
             raise BadInput(
-                f"Port {port} is in use, perhaps by another `triage serve`; stop that, or give "
-                f"--port {port + 1}."
+                f"Port {port} cannot be used ({error.strerror}), perhaps because of another "
+                f"`triage serve`; stop that, or give --port {port + 1}."
             ) from error
         yield listener
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tasks.bundle.bundle import Bundle, BundledModel, PredictJob
+from tasks.bundle.bundle import Bundle, BundledModel
 from tasks.corpus.case import can_be_encoded, is_blank, text_digest
 from tasks.corpus.reading.rows import RowReader
 from tasks.corpus.reading.tables import place, read_rows
@@ -22,11 +22,8 @@ from tasks.runtime.home import home
 from tasks.runtime.locks import lock_of, locked, remove_abandoned
 from tasks.spec import LABELS, Columns, Label
 
-FUNCTION = "tasks.bundle.loaded_model:predict"
 MOST_BYTES = 1_000_000  # of one text in UTF-8: three times 50,000 English words
 TOO_LARGE = f"The text is larger than {MOST_BYTES // 1_000_000} MB; shorten it."
-SHORTENED = "The text is longer than the model reads: its middle was left out."
-MARKUP = "The text held marks of the model's own markup; they were broken up and read as words."
 
 
 @dataclass(frozen=True)
@@ -54,39 +51,33 @@ class Decision:
 READ_DECISION = TypeAdapter(Decision)
 
 
-def why_no_review(bundle: Bundle, passes: int | None) -> str | None:
-    """Why a decision has no review flag; None where it has one."""
-    if bundle.review.available and passes is None:
-        return "not available: it needs dropout passes, e.g. --passes 50"
-    return bundle.review.why_not
-
-
-def why_no_decision(bundle: Bundle) -> str:
-    """Why a model decides nothing whose rule is not available."""
-    return f"The rule {bundle.rule.name} is {bundle.rule.note}."
-
-
-def conformal_notes(bundle: Bundle) -> list[str]:
-    """What to mind about the conformal sets of a model, if anything: one sentence."""
-    note = bundle.conformal.note
-    return [f"Conformal sets, when they were judged: {note}."] if note else []
+def notes_on_model(bundle: Bundle) -> list[str]:
+    """What to mind about every answer of a model, beside its warning and notice."""
+    notes = []
+    if not bundle.rule.is_available:
+        notes.append(f"The rule {bundle.rule.name} is {bundle.rule.note}.")
+    if bundle.conformal.note:
+        notes.append(f"Conformal sets, when they were judged: {bundle.conformal.note}.")
+    return notes
 
 
 def answer(bundle: Bundle, decision: Decision) -> dict[str, Any]:
     """The whole answer as JSON: the decision, and what must be known with each one."""
-    notes = [] if decision.label else [why_no_decision(bundle)]
+    notes = notes_on_model(bundle)
     if decision.shortened:
-        notes.append(SHORTENED)
+        notes.append("The text is longer than the model reads: its middle was left out.")
     if decision.markup:
-        notes.append(MARKUP)
-    notes += conformal_notes(bundle)
+        notes.append("The text held marks of the model's own markup, which were read as words.")
+    review_note = bundle.review.why_not
+    if review_note is None and decision.passes is None:
+        review_note = "not available: it needs dropout passes, e.g. --passes 50"
 
     return {
         "decision": decision.label,
         "probabilities": dict(zip(LABELS, decision.probabilities, strict=True)),
         "conformal_set": list(decision.conformal_set),
         "review": decision.review,
-        "review_note": why_no_review(bundle, decision.passes),
+        "review_note": review_note,
         "vote_entropy_nats": decision.vote_entropy,
         "notes": notes,
         "model_id": bundle.model_id,
@@ -104,14 +95,14 @@ class AskedModel(contextlib.AbstractContextManager["AskedModel"]):
     give: then none run. `use`: names the folder of its log.
     """
 
-    def __init__(
-        self, model: BundledModel, passes: int | None = None, use: str = "predict"
-    ) -> None:
+    def __init__(self, model: BundledModel, passes: int | None, use: str) -> None:
         self.bundle = model.bundle
-        self.passes = passes if self.bundle.review.available else None
-        job = PredictJob(bundle=model.bundle, folder=model.folder, passes=self.passes)
+        args = {
+            "model": model.model_dump(mode="json"),
+            "passes": passes if self.bundle.review.available else None,
+        }
         log = home() / "logs" / f"{use}-{self.bundle.model_id}"
-        self.conversation = Conversation(FUNCTION, job.model_dump(mode="json"), log)
+        self.conversation = Conversation("tasks.bundle.loaded_model:predict", args, log)
 
     def __exit__(self, *error: object) -> None:
         self.conversation.close()
@@ -119,6 +110,11 @@ class AskedModel(contextlib.AbstractContextManager["AskedModel"]):
     def ask(self, text: str) -> Answered:
         """Send a text, to be read with `decision_of`; many may wait at once."""
         return self.conversation.ask({"text": text})
+
+
+def decision_of(answered: Answered) -> Decision:
+    """Wait for an answer. Raises the error with which the process has ended."""
+    return READ_DECISION.validate_python(answered.result())
 
 
 @contextlib.contextmanager
@@ -134,18 +130,12 @@ def in_use(model: BundledModel, use: str) -> Iterator[None]:
 
     logs = home() / "logs"
     remove_abandoned(logs, lock_of(logs / f"{use}-*").name)  # a killed program leaves its own
-
     name = logs / f"{use}-{model.bundle.model_id}-{os.getpid()}"
     with locked(name):
         try:
             yield
         finally:
             lock_of(name).unlink(missing_ok=True)
-
-
-def decision_of(answer: Answered) -> Decision:
-    """Wait for an answer. Raises the error with which the process has ended."""
-    return READ_DECISION.validate_python(answer.result())
 
 
 def checked_text(text: str) -> str:
@@ -179,21 +169,18 @@ def numbered_texts(path: Path, column: str) -> Iterator[tuple[str, str]]:
     for a row that cannot be used, and for a file without rows.
     """
     reader = RowReader(Columns(text_column=column))
-    empty = True
+    number = -1
     for number, row in read_rows(path):
-        empty = False
         location = place(path, number)
         if column not in row:
-            is_csv = path.suffix.lower() == ".csv"
-            header = ", and give a file without a header one" if is_csv else ""
             raise BadInput(
                 f"{location}: has no column '{column}' among its {len(row)}; name the column of the "
-                f"texts with --text-column{header}."
+                "texts with --text-column, and give a CSV file without a header one."
             )
         text = reader.text(row, location)
         if len(text.encode()) > MOST_BYTES:
             raise BadInput(f"{location}: '{column}' is longer than {MOST_BYTES // 1_000_000} MB.")
         yield reader.case_id(row, location) or f"text-{text_digest(text)}", text
 
-    if empty:
+    if number < 0:
         raise BadInput(f"{path} holds no texts; it needs rows with '{column}'.")

@@ -1,15 +1,13 @@
 """A trained model with everything that it needs to decide, as one JSON file: `bundle.json`.
 
 A bundle is made of what an evaluation has landed (`from_evaluation.py`). It holds numbers, names
-and digests, no case. Below it are the arguments and results of the jobs that use or write a model:
-JSON between two processes, built without MLX.
+and digests, no case.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +19,6 @@ from tasks.spec import CostMatrix, Label, PromptChoice, Recipe, Strict, Training
 BUNDLE_FILE = "bundle.json"
 NOT_A_DEVICE = "Research software, not a medical device"
 SYNTHETIC = "synthetic cases are no evidence about patients"
-SAME = 1e-9  # figures that differ by less differ by how a computer counts
 RuleName = Literal["argmax", "target_recall", "min_cost"]
 Row = dict[str, Any]  # one landed row, by column
 
@@ -77,7 +74,8 @@ def gate_figure(value: float | None, threshold: float, digits: int = 3) -> str:
         return "n/a"
 
     difference = value - threshold
-    while abs(difference) >= SAME and (round(value, digits) - threshold) * difference <= 0:
+    # Figures that differ by less differ by how a computer counts.
+    while abs(difference) >= 1e-9 and (round(value, digits) - threshold) * difference <= 0:
         digits += 1
     return f"{value:.{digits}f}"
 
@@ -249,11 +247,6 @@ class Bundle(Strict):
     adapter_digest: str | None = None
 
     @property
-    def max_tokens(self) -> int:
-        """Tokens of a prompt and its answer; a longer message loses its middle."""
-        return self.training.max_tokens
-
-    @property
     def notice(self) -> str:
         """The sentence below every answer."""
         return f"{NOT_A_DEVICE}; {SYNTHETIC}." if self.judged_on.synthetic else f"{NOT_A_DEVICE}."
@@ -266,18 +259,16 @@ class Bundle(Strict):
         if self.verdict != "unsafe":
             return None
 
+        # The false negative rate is 1 - recall: the same evidence.
         reasons = [
             gate.reason
             for gate in self.gates
-            if gate.state in ("FAIL", "NOT AVAILABLE")
-            # It is 1 - recall: the same evidence.
-            and gate.gate != "ed_false_negative_rate"
+            if gate.state in ("FAIL", "NOT AVAILABLE") and gate.gate != "ed_false_negative_rate"
         ]
         return f"This model is unsafe by its gates: {'; '.join(reasons)}."
 
 
-@dataclass(frozen=True)
-class BundledModel:
+class BundledModel(Strict):
     """A bundle with the folder that its relative paths begin at."""
 
     bundle: Bundle
@@ -299,14 +290,12 @@ def read_bundle(folder: Path) -> BundledModel:
     path = folder / BUNDLE_FILE
     try:
         text = path.read_text(encoding="utf-8")
+        bundle = Bundle.model_validate_json(text)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             f"{folder} holds no model that can be used: {BUNDLE_FILE} cannot be read; give an "
             "experiment, or a folder that `triage export` has written."
         ) from error
-
-    try:
-        model = BundledModel(Bundle.model_validate_json(text), folder.resolve())
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"]) or "the file"
@@ -314,6 +303,7 @@ def read_bundle(folder: Path) -> BundledModel:
             f"{path}: {key}: {problem['msg']}; export the model again with this version."
         ) from error
 
+    model = BundledModel(bundle=bundle, folder=folder.resolve())
     for part in (model.weights, model.adapter):
         if part is not None and not part.exists():
             raise BadInput(f"{part} is missing, which {path} names; export the model again.")
@@ -321,9 +311,7 @@ def read_bundle(folder: Path) -> BundledModel:
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:
-    """Write the bundle into its folder."""
-    text = bundle.model_dump_json(indent=1) + "\n"
-    (folder / BUNDLE_FILE).write_text(text, encoding="utf-8")
+    (folder / BUNDLE_FILE).write_text(f"{bundle.model_dump_json(indent=1)}\n", encoding="utf-8")
 
 
 def landed_rows(folder: Path, table: str) -> list[Row]:
@@ -332,46 +320,6 @@ def landed_rows(folder: Path, table: str) -> list[Row]:
 
     rows: list[Row] = pq.read_table(folder / f"{table}.parquet").to_pylist()
     return rows
-
-
-class PredictJob(Strict):
-    """Answer texts with a model, until there are no more.
-
-    `folder`: where the bundle's relative paths begin; `passes`: dropout passes of each text for the
-    review flag, None for none.
-    """
-
-    bundle: Bundle
-    folder: Path
-    passes: int | None = None
-
-
-class ValidJob(Strict):
-    """Score a model on the set `valid` of a data set folder, into the folder `scores`.
-
-    `home`: where frozen prefixes are stored.
-    """
-
-    bundle: Bundle
-    folder: Path
-    data: Path
-    home: Path
-    scores: Path
-
-
-class ExportJob(Strict):
-    """Write into `folder` what needs a tokenizer or a model.
-
-    `weights`: the model folder; `adapter`: the folder of the adapter and its config; `fuse`: write
-    the fused model into `folder`/model; `gguf`: write `folder`/model.gguf.
-    """
-
-    bundle: Bundle
-    weights: Path
-    adapter: Path
-    folder: Path
-    fuse: bool = False
-    gguf: bool = False
 
 
 class ExportAgreement(Strict):
@@ -385,16 +333,8 @@ class ExportAgreement(Strict):
     largest: float
     decided_otherwise: int
 
-    @property
-    def differing_decisions(self) -> str:
-        """How many decisions differ, in words."""
-        if self.decided_otherwise == 1:
-            return "1 decision differs"
-        return f"{self.decided_otherwise} decisions differ"
-
-
-class ExportResult(Strict):
-    """What an ExportJob has measured; None for what it was not told to write."""
-
-    fused: ExportAgreement | None = None
-    gguf: ExportAgreement | None = None
+    def __str__(self) -> str:
+        return (
+            f"on {self.cases} cases a probability differs from the trained model's by up to "
+            f"{self.largest:.1e}, and {self.decided_otherwise} decisions differ"
+        )

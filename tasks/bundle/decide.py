@@ -9,7 +9,6 @@ the figures here mean the same for every recipe.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.special import softmax
 
 from tasks.bundle.asking import Decision
-from tasks.bundle.bundle import Bundle, BundledModel, ModelGone, ValidJob
+from tasks.bundle.bundle import Bundle, BundledModel, ModelGone
 from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.decision_rules import (
     VectorScaling,
@@ -40,12 +39,7 @@ from tasks.runtime.store import intact_manifest
 from tasks.spec import LABELS, SCORES_VERSION, Label, short_digest
 
 VALID_FILE = "valid.jsonl"
-Figure = Literal["ed-recall", "macro-f1"]
-
-
-def label_shares(log_likelihoods: ArrayLike) -> Floats:
-    """Probabilities of the three labels (cases, 3), float64, from their log-likelihoods."""
-    return np.asarray(softmax(np.asarray(log_likelihoods, dtype=np.float64), axis=-1))
+RankedBy = Literal["ed-recall", "macro-f1"]
 
 
 def rule_labels(bundle: Bundle, p: Floats) -> Sequence[Label | None]:
@@ -69,13 +63,12 @@ def decide(
 
     `passes`: label probabilities of dropout passes (passes, cases, 3), for the review flag.
     """
-    p = label_shares(log_likelihoods)
-    labels = rule_labels(bundle, p)
-    sets = conformal_sets(p, bundle.conformal.cutoffs)
+    p = np.asarray(softmax(np.asarray(log_likelihoods, dtype=np.float64), axis=-1))
     votes: Sequence[dict[str, Any]] = [{}] * len(p)
     if passes is not None:
         votes = summarise_passes(np.asarray(passes), bundle.review.entropy_limit)
 
+    sets = conformal_sets(p, bundle.conformal.cutoffs)
     return [
         Decision(
             label,
@@ -86,49 +79,39 @@ def decide(
             passes=vote.get("passes"),
         )
         for label, (ed, gp, home), members, vote in zip(
-            labels, p.tolist(), sets, votes, strict=True
+            rule_labels(bundle, p), p.tolist(), sets, votes, strict=True
         )
     ]
 
 
-@dataclass(frozen=True)
-class RankedBy:
-    """The figure on `valid` that models are ranked by, higher is better.
+def figure_on_valid(
+    bundle: Bundle, cases: list[ScoredCase], ranked_by: RankedBy, over_triage: float
+) -> float:
+    """The figure of a model on its scored cases, higher is better.
 
     ed-recall: the highest ED recall of a threshold on p(ED) at an over-triage of at most
     `over_triage`: what a model can catch at a fixed load, whatever threshold its recipe has;
     macro-f1: of the decisions by the model's own rule, by which its test figures are, too.
+
+    Raises BadInput for ed-recall without an emergency, and for macro-f1 where the model's rule
+    decides nothing.
     """
-
-    figure: Figure
-    over_triage: float
-
-    @property
-    def name(self) -> str:
-        if self.figure == "macro-f1":
-            return "macro-F1 by each recipe's own rule"
-        return f"ED recall at over-triage {self.over_triage:g}"
-
-    def value(self, bundle: Bundle, cases: list[ScoredCase]) -> float:
-        """The figure of a model on its scored cases. Raises BadInput for ed-recall without an
-        emergency, and for macro-f1 where the model's rule decides nothing.
-        """
-        p = probability_table(cases)
-        labels = [case.label for case in cases]
-        if self.figure == "ed-recall":
-            if "ED" not in labels:
-                raise BadInput(
-                    "`valid` has no emergency, so there is no ED recall; give --by macro-f1."
-                )
-            return recall_at_over_triage(p, labels, self.over_triage)
-
-        decisions = [label for label in rule_labels(bundle, p) if label is not None]
-        if len(decisions) < len(labels):
+    p = probability_table(cases)
+    labels = [case.label for case in cases]
+    if ranked_by == "ed-recall":
+        if "ED" not in labels:
             raise BadInput(
-                f"{bundle.cell_id}: its rule {bundle.rule.name} is {bundle.rule.note}, so it "
-                "decides nothing; give --by ed-recall, which needs no rule."
+                "`valid` has no emergency, so there is no ED recall; give --by macro-f1."
             )
-        return float(metric_values(confusion(labels, decisions))["macro_f1"])
+        return recall_at_over_triage(p, labels, over_triage)
+
+    decisions = [label for label in rule_labels(bundle, p) if label is not None]
+    if len(decisions) < len(labels):
+        raise BadInput(
+            f"{bundle.cell_id}: its rule {bundle.rule.name} is {bundle.rule.note}, so it "
+            "decides nothing; give --by ed-recall, which needs no rule."
+        )
+    return float(metric_values(confusion(labels, decisions))["macro_f1"])
 
 
 def data_folder(home: Path, dataset_digest: str) -> Path:
@@ -146,12 +129,16 @@ def valid_cases(home: Path, model: BundledModel, emit: Emit) -> list[ScoredCase]
     bundle = model.bundle
     data = data_folder(home, bundle.judged_on.dataset_digest)
     digest = DatasetManifest.read(data).digest_of("valid")
-
     ingredients = {"model": bundle.model_id, "valid": digest, "version": SCORES_VERSION}
     scores = home / "valid" / f"{bundle.model_id}-v{short_digest(ingredients)}"
     if intact_manifest(scores, deep=True) is None:
-        job = ValidJob(bundle=bundle, folder=model.folder, data=data, home=home, scores=scores)
+        args = {
+            "model": model.model_dump(mode="json"),
+            "data": str(data),
+            "home": str(home),
+            "scores": str(scores),
+        }
         log = home / "logs" / f"valid-{bundle.model_id}"
-        run_child("tasks.bundle.loaded_model:score_valid", job.model_dump(mode="json"), log, emit)
+        run_child("tasks.bundle.loaded_model:score_valid", args, log, emit)
 
     return read_cases(scores / VALID_FILE)

@@ -5,12 +5,10 @@ meaning.
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,15 @@ from tasks.bundle.bundle import (
     BUNDLE_FILE,
     Bundle,
     BundledModel,
-    ExportJob,
-    ExportResult,
+    ExportAgreement,
     Review,
     write_bundle,
 )
 from tasks.bundle.model_card import card_figures, render_card, render_example, write_terms
-from tasks.corpus.prompts import Template
 from tasks.models.manifest import VariantManifest
 from tasks.models.sources.folder_source import check_room, describe
 from tasks.runtime.children import run_child
-from tasks.runtime.errors import BadInput, SourceUnavailable, is_disk_full
+from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.store import (
     MANIFEST,
     SEAL,
@@ -37,55 +33,32 @@ from tasks.runtime.store import (
     temporary_folder,
     verify,
 )
-from tasks.spec import LABELS, BaseModelSpec, FolderSource
+from tasks.spec import BaseModelSpec, FolderSource
 
 WEIGHTS = "model"
 ADAPTER_FILES = ("adapters.safetensors", "adapter_config.json")
-CARD = "README.md"
-EXAMPLE = "example.py"
-PROMPT_FILE = "prompt.json"
-_TEXT = "\x00"  # stands for the patient's text, which holds none
 # Of the stored bytes: a fused block is unpacked to float32, and a GGUF file to float16, of which a
 # fused model is written first.
 ROOM = {"plain": 1.1, "fuse": 9.0, "gguf": 18.0}
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A folder that was written: its size in bytes by part; what was measured; and what has to be
-    added before it is passed on, if anything.
-    """
-
-    folder: Path
-    sizes: dict[str, int]
-    result: ExportResult
-    missing_terms: str | None
+# What was written: its size in bytes by part, the largest first; how written weights differ, by
+# their name; and what has to be added before it is passed on, if anything.
+Exported = tuple[dict[str, int], dict[str, ExportAgreement], str | None]
 
 
 def refuse_filled(folder: Path) -> None:
     """Raise BadInput unless `folder` is a new or an empty folder that can be written."""
     with _disk_errors(folder):
         is_new = not folder.exists() and not folder.is_symlink()
-        if is_new or (folder.is_dir() and not any(folder.iterdir())):
-            return
-
-    problem = "is not empty" if folder.is_dir() else "is a file"
-    raise BadInput(f"{folder} {problem}; name a new folder for the export.")
+        if not is_new and not (folder.is_dir() and not any(folder.iterdir())):
+            raise BadInput(f"{folder} is a file or not empty; name a new folder for the export.")
 
 
 def export(
-    model: BundledModel,
-    home: Path,
-    folder: Path,
-    *,
-    fuse: bool = False,
-    gguf: bool = False,
+    model: BundledModel, home: Path, folder: Path, *, fuse: bool = False, gguf: bool = False
 ) -> Exported:
     """Write the export of a model of this home into `folder`, which is new or empty. Raises BadInput
     also where fused weights or a GGUF file would answer otherwise than the trained model.
     """
-    folder = folder.resolve()
-    refuse_filled(folder)
     with _disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         stored = VariantManifest.read(model.weights).stored_bytes
@@ -95,8 +68,7 @@ def export(
             exported = _fill(model, home, temporary, fuse, gguf)
             # A rename may take the place of an empty folder, and of no other.
             temporary.replace(folder)
-
-    return replace(exported, folder=folder)
+    return exported
 
 
 def _fill(model: BundledModel, home: Path, folder: Path, fuse: bool, gguf: bool) -> Exported:
@@ -110,18 +82,18 @@ def _fill(model: BundledModel, home: Path, folder: Path, fuse: bool, gguf: bool)
         for name in ADAPTER_FILES:
             shutil.copyfile(training / name, folder / name)
 
-    job = ExportJob(
-        bundle=model.bundle,
-        weights=model.weights,
-        adapter=training,
-        folder=folder,
-        fuse=fuse,
-        gguf=gguf,
-    )
+    args = {
+        "model": model.model_dump(mode="json"),
+        "folder": str(folder),
+        "fuse": fuse,
+        "gguf": gguf,
+    }
     log = home / "logs" / f"export-{model.bundle.model_id}"
-    measured = run_child("tasks.bundle.export_job:run", job.model_dump(mode="json"), log)
-    result = ExportResult.model_validate(measured)
-    _leave_out_path(folder / WEIGHTS)
+    agreements = {
+        name: ExportAgreement.model_validate(measured)
+        for name, measured in run_child("tasks.bundle.export_job:run", args, log).items()
+    }
+    leave_out_path(folder / WEIGHTS)
 
     # Paths begin at the folder of the export.
     moved: dict[str, Any] = {
@@ -135,11 +107,11 @@ def _fill(model: BundledModel, home: Path, folder: Path, fuse: bool, gguf: bool)
         moved |= {"adapter": None, "adapter_digest": None, "review": review}
     bundle = model.bundle.model_copy(update=moved)
     write_bundle(bundle, folder)
-    example = render_example(bundle, read_prompt(folder))
-    (folder / EXAMPLE).write_text(example, encoding="utf-8")
+    prompt = json.loads((folder / "prompt.json").read_text(encoding="utf-8"))
+    (folder / "example.py").write_text(render_example(bundle, prompt), encoding="utf-8")
 
     licensing = write_terms(bundle, model.weights, home, folder)
-    # Bytes by the first name, the largest first; before the card is written, which lists them.
+    # Before the card is written, which lists them.
     sizes = {
         path.name: sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
         for path in folder.iterdir()
@@ -150,28 +122,25 @@ def _fill(model: BundledModel, home: Path, folder: Path, fuse: bool, gguf: bool)
         bundle,
         card_figures(home, bundle),
         licensing,
-        result,
+        agreements,
         VariantManifest.read(folder / WEIGHTS),
         BaseModelSpec.model_validate(stored["spec"]["model"]),
         sizes,
     )
-    (folder / CARD).write_text(card, encoding="utf-8")
-    seal(folder, {"model_id": bundle.model_id, "result": result.model_dump(mode="json")})
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    seal(folder, {"model_id": bundle.model_id})
+    return sizes, agreements, licensing["missing"]
 
-    return Exported(folder, sizes, result, licensing["missing"])
 
-
-def _leave_out_path(weights: Path) -> None:
+def leave_out_path(weights: Path) -> None:
     """Name a base model's folder without where it lies, which concerns nobody that has the export."""
     manifest = verify(weights, deep=False)
     source = manifest["source"]
-    if source["kind"] != "folder":
-        return
-
-    named = FolderSource(kind="folder", path=Path(source["path"]).name)
-    entries = {key: value for key, value in manifest.items() if key not in SEAL}
-    entries |= {"source": source | {"path": named.path}, "weights_source": describe(named)}
-    seal(weights, entries, list(manifest["files"]))
+    if source["kind"] == "folder":
+        named = FolderSource(kind="folder", path=Path(source["path"]).name)
+        entries = {key: value for key, value in manifest.items() if key not in SEAL}
+        entries |= {"source": source | {"path": named.path}, "weights_source": describe(named)}
+        seal(weights, entries, list(manifest["files"]))
 
 
 @contextmanager
@@ -179,44 +148,12 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if is_disk_full(error):
-            raise BadInput(
-                f"The disk is full: {folder} was not written; free some space and try again."
-            ) from error
-        in_the_way = error.errno in (errno.ENOTDIR, errno.EEXIST)
-        problem = "a file is where a folder should be" if in_the_way else error.strerror
-        raise BadInput(f"{folder} cannot be written ({problem}); name another folder.") from error
+        raise BadInput(
+            f"{folder} cannot be written ({error.strerror}); name another folder, or make room."
+        ) from error
 
 
-def write_prompt(template: Template, max_tokens: int, folder: Path) -> None:
-    """Write prompt.json: what a program needs to ask the model as it was asked in training.
-
-    `answers`: the tokens of each label's word, order LABELS. With a chat template, `messages` come
-    before the patient's; without one the prompt is `before`, the text, `after`.
-    """
-    entries: dict[str, Any] = {
-        "labels": list(LABELS),
-        "words": [template.prompt.answer(label) for label in LABELS],
-        "answers": [
-            list(tokens[:length])
-            for tokens, length in zip(template.completions, template.label_lengths, strict=True)
-        ],
-        "max_tokens": max_tokens,
-    }
-    if template.chat:
-        entries["messages"] = template.prompt.messages(_TEXT)[:-1]
-    else:
-        entries["before"], _, entries["after"] = template.prompt.plain_text(_TEXT).partition(_TEXT)
-
-    text = json.dumps(entries, indent=1, ensure_ascii=False)
-    (folder / PROMPT_FILE).write_text(f"{text}\n", encoding="utf-8")
-
-
-def read_prompt(folder: Path) -> dict[str, Any]:
-    """The entries of prompt.json."""
-    entries: dict[str, Any] = json.loads((folder / PROMPT_FILE).read_text(encoding="utf-8"))
-    return entries
-
+# --- The Hub ------------------------------------------------------------------------------------------
 
 NEW_FILES = {".gitattributes", "README.md"}  # that a new repository may hold
 
@@ -229,11 +166,11 @@ def refuse_push(bundle: Bundle, repo: str, unsafe: bool) -> None:
 
     try:
         validate_repo_id(repo)
+        has_owner = "/" in repo
     except HFValidationError:
-        raise BadInput(f"{repo!r} cannot be a Hub repository; name one as owner/name.") from None
-
-    if "/" not in repo:
-        raise BadInput(f"{repo!r} names no owner; name the repository as owner/name.")
+        has_owner = False
+    if not has_owner:
+        raise BadInput(f"{repo!r} cannot be a Hub repository; name one as owner/name.")
     if bundle.warning and not unsafe:
         raise BadInput(f"{bundle.warning} To push it all the same, and marked so, add --unsafe.")
     if constants.is_offline_mode():
@@ -249,61 +186,47 @@ def push(folder: Path, repo: str, public: bool, title: str) -> str:
     """Upload a folder as one commit; returns the address of the repository. Raises BadInput where a
     repository is there that is not as private as told, or holds what no export has put there.
     """
+    import httpx
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi()
-    with _sentences(folder, repo):
+    remains = f"The export is in {folder}."
+    try:
         address = api.create_repo(repo, private=not public, exist_ok=True)
         # After it is made: `exist_ok` passes over one that is there, whatever that holds.
         repository = api.model_info(repo)
-        consequence = f"so nothing was uploaded from {folder}"
-        if not public and not repository.private:
+        if public == repository.private:
+            state, remedy = ("private", "leave out") if public else ("public", "add")
             raise BadInput(
-                f"{repo} is public already, {consequence}; name another repository, or add "
-                "--public."
+                f"{repo} is {state} already, so nothing was uploaded; name another repository, "
+                f"change it in its settings on the Hub, or {remedy} --public. {remains}"
             )
-        if public and repository.private:
-            raise BadInput(
-                f"{repo} is private already, {consequence}; make it public in its settings "
-                "on the Hub, name another repository, or leave --public out."
-            )
-
         names = {file.rfilename for file in repository.siblings or ()} - NEW_FILES
         if names and BUNDLE_FILE not in names:
             raise BadInput(
-                f"{repo} holds files of something else ({min(names)}), {consequence}; name "
-                "another repository, since a push takes the place of what is there."
+                f"{repo} holds files of something else ({min(names)}), so nothing was uploaded; "
+                f"name another repository, since a push takes the place of what is there. {remains}"
             )
-
         api.upload_folder(
             repo_id=repo,
             folder_path=folder,
             commit_message=f"Add {title}",
             delete_patterns="*",  # what another export left there is no part of this one
         )
-
-    return str(address)
-
-
-@contextmanager
-def _sentences(folder: Path, repo: str) -> Iterator[None]:
-    """Errors of the Hub as sentences, which say where the export is all the same."""
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError
-
-    place = f"The export is in {folder}."
-    try:
-        yield
     except HfHubHTTPError as refused:
         status = refused.response.status_code
         if status in (401, 403):
             raise SourceUnavailable(
                 f"The Hub does not let this token write to {repo} ({status}); check "
-                f"HF_TOKEN and the owner. {place}",
+                f"HF_TOKEN and the owner. {remains}",
                 transient=False,
             ) from refused
-        raise SourceUnavailable(f"The Hub answered with an error ({status}). {place}") from refused
+        raise SourceUnavailable(
+            f"The Hub answered with an error ({status}). {remains}"
+        ) from refused
     except (httpx.HTTPError, ConnectionError, RuntimeError) as broken:
         raise SourceUnavailable(
-            f"The Hub cannot be reached ({type(broken).__name__}). {place}"
+            f"The Hub cannot be reached ({type(broken).__name__}). {remains}"
         ) from broken
+    return str(address)

@@ -19,9 +19,8 @@ from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load_model, save_config, save_model
 from tokenizers import Tokenizer
 
-from tasks.bundle.bundle import Bundle, ExportAgreement, ExportJob, ExportResult
+from tasks.bundle.bundle import Bundle, BundledModel, ExportAgreement
 from tasks.bundle.decide import rule_labels
-from tasks.bundle.export import write_prompt
 from tasks.corpus.prompts import Template, encode
 from tasks.corpus.vignettes.generator import SIZES, embedded_records
 from tasks.judging.point_metrics import Floats
@@ -39,6 +38,7 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.events import Emit
 from tasks.runtime.store import seal, verify
 from tasks.scoring.arguments import sample_numbers
+from tasks.spec import LABELS
 from tasks.tuning.activations import Prefix
 from tasks.tuning.data import load_template, make_cases
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights, unpacked
@@ -53,76 +53,97 @@ CASES = 60
 # Twenty times what rounding to float16 changes, and well below the width of any interval.
 LARGEST_DIFFERENCE = 0.01
 ARCHITECTURE = "llama"
-TOKENIZER = ("gpt2", "smollm")  # byte-level BPE that splits digits singly
-SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unk", "pad_token": "pad"}
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run an ExportJob; returns an ExportResult."""
-    job = ExportJob.model_validate(args)
-    template = load_template(job.weights, job.bundle.prompt)
-    write_prompt(template, job.bundle.max_tokens, job.folder)
-    if not (job.fuse or job.gguf):
-        return ExportResult().model_dump(mode="json")
+    """Write into `folder` what needs a tokenizer or a model: prompt.json; the fused model, where
+    `fuse` is true; a GGUF file of it, where `gguf` is.
 
-    if job.gguf:
-        config = json.loads((job.weights / "config.json").read_text(encoding="utf-8"))
-        if config["model_type"] != ARCHITECTURE:
-            raise BadInput(
-                f"mlx-lm writes no GGUF file of the architecture {config['model_type']}, which "
-                "Gemma has; export it without --gguf."
-            )
-
-    return _write_weights(job, template).model_dump(mode="json")
-
-
-def _write_weights(job: ExportJob, template: Template) -> ExportResult:
-    """Write the fused model, and a GGUF file of it, and compare each with the trained model in
-    float32, on embedded cases of `valid`: those it was trained on may be patients'.
+    `args`: the BundledModel `model`, and those. Each is compared with the trained model in float32,
+    on embedded cases of `valid`: those it was trained on may be patients'. Returns an
+    ExportAgreement for what was written, by its name.
     """
-    bundle = job.bundle
+    model = BundledModel.model_validate(args["model"])
+    bundle = model.bundle
+    target = Path(args["folder"])
+    template = load_template(model.weights, bundle.prompt)
+    write_prompt(template, bundle.training.max_tokens, target)
+    if not (args["fuse"] or args["gguf"]):
+        return {}
+
+    config = json.loads((model.weights / "config.json").read_text(encoding="utf-8"))
+    if args["gguf"] and config["model_type"] != ARCHITECTURE:
+        raise BadInput(
+            f"mlx-lm writes no GGUF file of the architecture {config['model_type']}, which "
+            "Gemma has; export it without --gguf."
+        )
+
     # The other sets, whose cases take seconds to write, are empty.
     records = embedded_records(sizes=dict.fromkeys(SIZES, 0) | {"valid": SIZES["valid"]})
     valid = [record.case for record in records]
-    ids = [case.case_id for case in valid]
-    sample = sample_numbers(ids, [case.label for case in valid], CASES)
+    sample = sample_numbers([case.case_id for case in valid], [case.label for case in valid], CASES)
     cases = [valid[number] for number in sample]
     encoded = [
-        encode(template, case.case_id, case.text, case.label, bundle.max_tokens) for case in cases
+        encode(template, case.case_id, case.text, case.label, bundle.training.max_tokens)
+        for case in cases
     ]
 
     def probabilities(adapted: Adapted) -> Floats:
         prefix = Prefix(adapted.stack, make_cases(template, encoded))
         return score_cases(adapted, prefix).probabilities
 
+    assert model.adapter is not None, "an experiment has an adapter"
     adapted = add_lora(
-        load_variant(job.weights, COMPUTE_PATH), bundle.recipe, bundle.training, bundle.seed
+        load_variant(model.weights, COMPUTE_PATH), bundle.recipe, bundle.training, bundle.seed
     )
-    load_weights(adapted, job.adapter / "adapters.safetensors")
+    load_weights(adapted, model.adapter)
     trained_p = probabilities(adapted)
 
-    folder = job.folder / (FUSED if job.fuse else FUSED_FOR_GGUF)
-    write_fused(job.weights, job.adapter, folder, bundle.model_id)
+    folder = target / (FUSED if args["fuse"] else FUSED_FOR_GGUF)
+    write_fused(model.weights, model.adapter.parent, folder, bundle.model_id)
     stack = load_variant(folder, COMPUTE_PATH)
     fused = Adapted(stack, (), stack.depth, 0)  # its weights hold everything that it learned
-    of_fused = _agreement(bundle, trained_p, probabilities(fused), "The fused model")
-
-    of_gguf: ExportAgreement | None = None
-    if job.gguf:
-        path = job.folder / GGUF_FILE
+    agreements = {"The fused weights": _agreement(bundle, trained_p, probabilities(fused))}
+    if args["gguf"]:
+        path = target / GGUF_FILE
         write_gguf(stack, folder, path, [case.text for case in cases])
         # The same model, with the weights that the file holds.
         weights = [(name, mx.array(values)) for name, values in hf_tensors(open_gguf(path))]
         stack.model.load_weights(weights, strict=True)
         mx.eval(stack.model.parameters())
-        of_gguf = _agreement(bundle, trained_p, probabilities(fused), "The GGUF file")
+        agreements["model.gguf (float16)"] = _agreement(bundle, trained_p, probabilities(fused))
 
-    if not job.fuse:
+    if not args["fuse"]:
         shutil.rmtree(folder)
-    return ExportResult(fused=of_fused if job.fuse else None, gguf=of_gguf)
+        del agreements["The fused weights"]
+    return {name: agreement.model_dump(mode="json") for name, agreement in agreements.items()}
 
 
-def _agreement(bundle: Bundle, trained_p: Floats, written_p: Floats, name: str) -> ExportAgreement:
+def write_prompt(template: Template, max_tokens: int, folder: Path) -> None:
+    """Write prompt.json: what a program needs to ask the model as it was asked in training.
+
+    `answers`: the tokens of each label's word, order LABELS. With a chat template, `messages` come
+    before the patient's; without one the prompt is `before`, the text, `after`.
+    """
+    text = "\x00"  # stands for the patient's text, which holds none
+    entries: dict[str, Any] = {
+        "labels": list(LABELS),
+        "words": [template.prompt.answer(label) for label in LABELS],
+        "answers": [
+            list(tokens[:length])
+            for tokens, length in zip(template.completions, template.label_lengths, strict=True)
+        ],
+        "max_tokens": max_tokens,
+    }
+    if template.chat:
+        entries["messages"] = template.prompt.messages(text)[:-1]
+    else:
+        entries["before"], _, entries["after"] = template.prompt.plain_text(text).partition(text)
+    content = json.dumps(entries, indent=1, ensure_ascii=False)
+    (folder / "prompt.json").write_text(f"{content}\n", encoding="utf-8")
+
+
+def _agreement(bundle: Bundle, trained_p: Floats, written_p: Floats) -> ExportAgreement:
     """How the probabilities (cases, 3) of a written model, and its decisions, differ from those of
     the trained one. Raises BadInput where they differ too much.
     """
@@ -134,9 +155,8 @@ def _agreement(bundle: Bundle, trained_p: Floats, written_p: Floats, name: str) 
     )
     if not agreement.largest <= LARGEST_DIFFERENCE:
         raise BadInput(
-            f"{name} is not the model that was trained: on {agreement.cases} cases a probability "
-            f"differs by up to {agreement.largest:.3g}, where {LARGEST_DIFFERENCE} is the most, "
-            f"and {agreement.differing_decisions}. Export it without that option."
+            f"The written model is not the one that was trained: {agreement}, where "
+            f"{LARGEST_DIFFERENCE} is the most. Export it without --fuse and --gguf."
         )
     return agreement
 
@@ -243,24 +263,10 @@ def _add_tokenizer(
         else:
             types.append(CONTROL if token is None else NORMAL)
 
-    kind, pre = TOKENIZER
-    writer.add_tokenizer_model(kind)
-    writer.add_tokenizer_pre(pre)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")  # byte-level BPE that splits digits singly
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    merges = json.loads(tokenizer.to_str())["model"].get("merges", [])
-    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
-
-    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    for key, name in SPECIAL.items():
-        token = settings.get(key)
-        if isinstance(token, dict):
-            token = token["content"]
-        if token in tokens:
-            getattr(writer, f"add_{name}_token_id")(tokens.index(token))
-
-    writer.add_add_bos_token(False)
-    path = folder / "chat_template.jinja"
-    template = path.read_text(encoding="utf-8") if path.is_file() else settings.get("chat_template")
-    if template and isinstance(template, str):
-        writer.add_chat_template(template)
+    special = gguf.SpecialVocab(folder, load_merges=True, n_vocab=vocabulary)
+    special.add_special_token["bos"] = False
+    special.add_to_gguf(writer, quiet=True)

@@ -33,7 +33,6 @@ from tasks.runtime.store import Manifest, intact_manifest, verify
 from tasks.spec import ExperimentSpec
 
 ADAPTER = "adapters.safetensors"
-JUDGED = ("evaluation_id", "scores_id", "scoring_version", "cases", "has_groups")
 
 
 class WeightsGone(ModelGone):
@@ -81,19 +80,17 @@ def bundle_of_evaluation(home: Path, evaluation_id: str) -> BundledModel:
 
     stored = json.loads((training / "training.json").read_text(encoding="utf-8"))
     spec = ExperimentSpec.model_validate(stored["spec"])
-    models = home / "models"
-    for weights in sorted(models.iterdir()) if models.is_dir() else ():
+    for weights in sorted((home / "models").glob("*/")):
         manifest = Manifest.read_if_complete(weights)
         if manifest is not None and manifest.digest == experiment["weights_digest"]:
             bundle = _bundle(home, landing, evaluation, experiment, spec, training, weights)
-            return BundledModel(bundle, home)
+            return BundledModel(bundle=bundle, folder=home)
 
     # An adapter that was moved is judged on another precision than that on which it was trained.
-    of_spec = {spec.precision.name: spec.precision}
-    precision = (BUILT_IN | of_spec).get(experiment["precision"])
+    precisions = BUILT_IN | {spec.precision.name: spec.precision}
+    precision = precisions.get(experiment["precision"])
     raise WeightsGone(
-        f"The weights of {name} are no longer in {models}; run its sweep again, "
-        "which makes them again.",
+        f"The weights with which {name} was judged are not in {home / 'models'}; run its sweep again.",
         spec.model_copy(update={"precision": precision}) if precision else None,
     )
 
@@ -108,13 +105,17 @@ def _bundle(
     weights: Path,
 ) -> Bundle:
     variant = VariantManifest.read(weights)
+    prompt = load_prompt(spec.prompt)
+    (conformal,) = landed_rows(landing, "conformal")
     rules = {row["rule"]: row for row in landed_rows(landing, "decision_rule")}
     rule = rules[evaluation["primary_rule"]]
     costs = evaluation["cost_matrix"]
+
+    scaling = None
     calibrated = rules["min_cost"]
-    (conformal,) = landed_rows(landing, "conformal")
-    prompt = load_prompt(spec.prompt)
-    adapter = training / ADAPTER
+    if calibrated["temperature"] is not None:
+        biases = (calibrated["bias_ed"], calibrated["bias_gp"], calibrated["bias_home"])
+        scaling = Scaling(temperature=calibrated["temperature"], biases=biases)
 
     # The rule and the target by which this evaluation judged the training: a later sweep may have
     # others, and trains nothing again. A standard recipe has no target of its own.
@@ -122,15 +123,21 @@ def _bundle(
     if spec.recipe.kind == "safety":
         judged_by["target_ed_recall"] = rules["target_recall"]["target"]
 
-    scaling = None
-    if calibrated["temperature"] is not None:
-        biases = (calibrated["bias_ed"], calibrated["bias_gp"], calibrated["bias_home"])
-        scaling = Scaling(temperature=calibrated["temperature"], biases=biases)
-
+    test_digest = evaluation["set_digest"]
     calibration_digest = rules["argmax"]["calibration_digest"]
-    sets = {"test": evaluation["set_digest"], "calibration": calibration_digest}
-    dataset_digest = _judged_dataset(home, experiment["dataset_digest"], sets)
-
+    dataset_digest = _judged_dataset(
+        home, experiment["dataset_digest"], {"test": test_digest, "calibration": calibration_digest}
+    )
+    landed_data = home / "landing" / f"dataset-{dataset_digest}"
+    is_synthetic = test_digest in embedded_digests(home) or (
+        _set_digests(landed_data).get("test") == test_digest
+        and landed_rows(landed_data, "dataset")[0]["is_embedded"]
+    )
+    of_evaluation = ("evaluation_id", "scores_id", "scoring_version", "cases", "has_groups")
+    of_experiment = ("backend", "compute_dtype", "compute_path")
+    versions = {
+        name: experiment[f"{name}_version"] for name in ("triage", "engine", "mlx", "mlx_lm")
+    }
     return Bundle(
         model_id=experiment["training_id"],
         cell_id=experiment["cell_id"],
@@ -171,35 +178,19 @@ def _bundle(
             available=spec.recipe.dropout > 0, entropy_limit=evaluation["review_entropy"]
         ),
         judged_on=JudgedOn(
-            **{name: evaluation[name] for name in JUDGED},
+            **{name: evaluation[name] for name in of_evaluation},
             dataset_digest=dataset_digest,
-            test_digest=evaluation["set_digest"],
+            test_digest=test_digest,
             calibration_digest=calibration_digest,
-            synthetic=_is_synthetic(home, dataset_digest, evaluation["set_digest"]),
+            synthetic=is_synthetic,
         ),
-        versions=Versions(
-            **{
-                name: experiment[f"{name}_version"]
-                for name in ("triage", "engine", "mlx", "mlx_lm")
-            },
-            **{name: experiment[name] for name in ("backend", "compute_dtype", "compute_path")},
-        ),
+        versions=Versions(**versions, **{name: experiment[name] for name in of_experiment}),
         random_weights=bool(experiment["random_weights"]),
         weights=str(weights),
         weights_digest=variant.digest,
-        adapter=str(adapter),
-        adapter_digest=file_digest(adapter),
+        adapter=str(training / ADAPTER),
+        adapter_digest=file_digest(training / ADAPTER),
     )
-
-
-def _is_synthetic(home: Path, dataset_digest: str, test_digest: str) -> bool:
-    """Whether a test set is the project's own, by the data of this home or by the landed data set."""
-    if test_digest in embedded_digests(home):
-        return True
-    landed = home / "landing" / f"dataset-{dataset_digest}"
-    if _set_digests(landed).get("test") != test_digest:
-        return False
-    return bool(landed_rows(landed, "dataset")[0]["is_embedded"])
 
 
 def _judged_dataset(home: Path, of_training: str, sets: dict[str, str]) -> str:
@@ -207,14 +198,12 @@ def _judged_dataset(home: Path, of_training: str, sets: dict[str, str]) -> str:
     last one that it was judged on.
     """
     own_digests = _set_digests(home / "landing" / f"dataset-{of_training}")
-    wanted = {**own_digests, **sets}
-    if not own_digests or own_digests == wanted:
-        return of_training
-
-    for folder in sorted((home / "landing").glob("dataset-*")):
-        digests = _set_digests(folder)
-        if all(digests.get(name) == wanted[name] for name in SETS):
-            return folder.name.removeprefix("dataset-")
+    wanted = own_digests | sets
+    if own_digests and own_digests != wanted:
+        for folder in sorted((home / "landing").glob("dataset-*")):
+            digests = _set_digests(folder)
+            if all(digests.get(name) == wanted[name] for name in SETS):
+                return folder.name.removeprefix("dataset-")
     return of_training
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from tasks.bundle.bundle import BundledModel, PredictJob, ValidJob
-from tasks.bundle.decide import VALID_FILE, decide, label_shares
+from tasks.bundle.bundle import Bundle, BundledModel
+from tasks.bundle.decide import VALID_FILE, decide
 from tasks.corpus.case import exact_digest
 from tasks.corpus.prompts import Encoded, Template, encode, load_prompt
 from tasks.judging.point_metrics import Floats
@@ -52,10 +52,9 @@ class LoadedModel:
     `leading`: the instruction's tokens; `past`: of each block.
     """
 
+    bundle: Bundle
     adapted: Adapted
     template: Template
-    max_tokens: int
-    seed: int
     leading: tuple[int, ...]
     past: list[SharedPast | None]
 
@@ -70,7 +69,7 @@ class LoadedModel:
             if added.special and len(token) > 1:
                 # A space after its first character makes ordinary words of it.
                 plain = plain.replace(token, f"{token[0]} {token[1:]}")
-        encoded = encode(self.template, "", plain, NO_LABEL, self.max_tokens)
+        encoded = encode(self.template, "", plain, NO_LABEL, self.bundle.training.max_tokens)
         return encoded, plain != text
 
     def log_likelihoods(self, texts: Sequence[Encoded]) -> Floats:
@@ -84,20 +83,13 @@ class LoadedModel:
 
     def dropout_passes(self, texts: Sequence[Encoded], count: int) -> Floats:
         """Label probabilities under dropout, (passes, texts, 3): each text under the same masks."""
-        boundary = self.adapted.boundary
-        stack = self.adapted.stack
-        passes = [
-            dropout_passes(
-                self.adapted,
-                prefix_in_memory(stack, self._cases(text), boundary),
-                [0],
-                count,
-                self.seed,
-                lambda event: None,
+        passes = []
+        for text in texts:
+            prefix = prefix_in_memory(self.adapted.stack, self._cases(text), self.adapted.boundary)
+            seed = self.bundle.seed
+            passes.append(
+                dropout_passes(self.adapted, prefix, [0], count, seed, lambda event: None)
             )
-            for text in texts
-        ]
-
         return np.concatenate(passes, axis=1)
 
     def _cases(self, text: Encoded) -> EncodedCases:
@@ -133,78 +125,74 @@ def load_model(model: BundledModel) -> LoadedModel:
 
     mx.set_cache_limit(CACHE_BYTES)
     stack = load_variant(model.weights, backend().compute_path)
-
     if model.adapter is None:
         adapted = Adapted(stack, (), stack.depth, 0)
     else:
         adapted = add_lora(stack, bundle.recipe, bundle.training, bundle.seed)
         load_weights(adapted, model.adapter)
-
     adapted.set_dropout(None)
 
     template = load_template(model.weights, bundle.prompt)
-    probes = [encode(template, "", text, NO_LABEL, bundle.max_tokens) for text in PROBES]
+    most = bundle.training.max_tokens
+    probes = [encode(template, "", text, NO_LABEL, most) for text in PROBES]
     cases = make_cases(template, probes)
     past = leading_past(adapted, Prefix(stack, cases))
     mx.eval([block.arrays() for block in past if block])
-
-    return LoadedModel(
-        adapted, template, bundle.max_tokens, bundle.seed, cases.leading_tokens, past
-    )
+    return LoadedModel(bundle, adapted, template, cases.leading_tokens, past)
 
 
 def predict(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run a PredictJob: an Answer with the fields of a Decision for each request {number, text}.
-
-    Returns {"answered": how many}.
+    """Answer texts until there are no more: an Answer with the fields of a Decision for each request
+    {number, text}. `args`: the BundledModel `model`; dropout `passes` of each text, or None.
     """
-    job = PredictJob.model_validate(args)
-    model = load_model(BundledModel(job.bundle, job.folder))
+    bundled = BundledModel.model_validate(args["model"])
+    model = load_model(bundled)
     emit(Ready())
 
-    answer_count = 0
     # As many as run side by side: the first answer does not wait for the others.
     for group in requests(len(streams())):
         read = [model.read(request["text"]) for request in group]
         encoded = [text for text, _ in read]
-        passes = model.dropout_passes(encoded, job.passes) if job.passes else None
-        decisions = decide(job.bundle, model.log_likelihoods(encoded), passes)
+        passes = model.dropout_passes(encoded, args["passes"]) if args["passes"] else None
+        decisions = decide(bundled.bundle, model.log_likelihoods(encoded), passes)
         for request, (text, markup), decision in zip(group, read, decisions, strict=True):
             marked = replace(decision, shortened=text.shortened, markup=markup)
             emit(Answer(request["number"], asdict(marked)))
-        answer_count += len(group)
-
-    return {"answered": answer_count}
+    return {}
 
 
 def score_valid(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Run a ValidJob; returns {"scores": the folder} with `valid.jsonl`, a ScoredCase a line."""
-    job = ValidJob.model_validate(args)
-    build_folder(job.scores, lambda folder: _score(job, folder, emit))
-    return {"scores": str(job.scores)}
+    """Score the BundledModel `model` on the set `valid` of the folder `data`, with the activations
+    stored in `home`, into the folder `scores`: `valid.jsonl`, a ScoredCase a line.
+    """
+    bundled = BundledModel.model_validate(args["model"])
+    name = bundled.bundle.cell_id
 
-
-def _score(job: ValidJob, folder: Path, emit: Emit) -> dict[str, Any]:
-    model = load_model(BundledModel(job.bundle, job.folder))
-    loaded = load_set(job.data, "valid", model.template, model.max_tokens)
-    stack = model.adapted.stack
-    store = PrefixStore(job.home, job.bundle.weights_digest)
-    prefix = open_prefix(stack, loaded.cases, model.adapted.boundary, store, emit)
-    p = label_shares(score_cases(model.adapted, prefix).label_logp)
-    if not (p >= 0).all():  # NaN is not
-        raise Diverged(f"{job.bundle.cell_id}: scores on valid are not finite.")
-
-    cases = [
-        ScoredCase(
-            case_id=record["case_id"],
-            label=record["label"],
-            group=record.get("group"),
-            case_digest=exact_digest(record["text"]),
-            p=dict(zip(LABELS, row, strict=True)),
+    def write(folder: Path) -> dict[str, Any]:
+        model = load_model(bundled)
+        loaded = load_set(
+            Path(args["data"]), "valid", model.template, bundled.bundle.training.max_tokens
         )
-        for record, row in zip(loaded.records, p.tolist(), strict=True)
-    ]
-    write_lines(folder / VALID_FILE, cases)
-    emit(Note(f"{job.bundle.cell_id}: {len(cases)} cases of valid are scored."))
+        store = PrefixStore(Path(args["home"]), bundled.bundle.weights_digest)
+        adapted = model.adapted
+        prefix = open_prefix(adapted.stack, loaded.cases, adapted.boundary, store, emit)
+        p = score_cases(adapted, prefix).probabilities
+        if not (p >= 0).all():  # NaN is not
+            raise Diverged(f"{name}: scores on valid are not finite.")
 
-    return {"model_id": job.bundle.model_id}
+        cases = [
+            ScoredCase(
+                case_id=record["case_id"],
+                label=record["label"],
+                group=record.get("group"),
+                case_digest=exact_digest(record["text"]),
+                p=dict(zip(LABELS, row, strict=True)),
+            )
+            for record, row in zip(loaded.records, p.tolist(), strict=True)
+        ]
+        write_lines(folder / VALID_FILE, cases)
+        emit(Note(f"{name}: {len(cases)} cases of valid are scored."))
+        return {"model_id": bundled.bundle.model_id}
+
+    build_folder(Path(args["scores"]), write)
+    return {}

@@ -11,7 +11,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tasks.bundle.bundle import Bundle, Catch, ExportResult, Row, gate_figure, landed_rows
+from tasks.bundle.bundle import Bundle, Catch, ExportAgreement, Row, gate_figure, landed_rows
 from tasks.corpus.case import SETS
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.store import Manifest
@@ -56,17 +56,16 @@ def render_card(
     bundle: Bundle,
     figures: dict[str, Any],
     licensing: dict[str, Any],
-    result: ExportResult,
+    agreements: dict[str, ExportAgreement],
     variant: VariantManifest,
     model: BaseModelSpec,
     sizes: dict[str, int],
 ) -> str:
     """README.md: YAML that the Hub reads, then the card.
 
-    `result`: what the export measured; `model`: the base model as the grid listed it; `sizes`: bytes
+    `agreements`: how what was written differs, by its name; `model`: the base model as the grid listed it; `sizes`: bytes
     by part of the folder.
     """
-    rewritten = {"The fused weights": result.fused, "`model.gguf` (float16)": result.gguf}
     metadata = _metadata(bundle, figures, licensing["link"], base_repository(model, variant))
     return _template("model_card.md.jinja").render(
         bundle=bundle,
@@ -76,7 +75,7 @@ def render_card(
         sizes=sizes,
         metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000),
         is_gemma=is_gemma(bundle),
-        written=[(name, agreed) for name, agreed in rewritten.items() if agreed is not None],
+        agreements=agreements,
         labels=LABELS,
     )
 

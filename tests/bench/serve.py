@@ -53,7 +53,7 @@ def _figures(
     subprocess.run(command, input=texts[0], capture_output=True, text=True, check=True)
     first = time.perf_counter() - start
 
-    with AskedModel(model) as asked:
+    with AskedModel(model, None, "bench") as asked:
         asked.conversation.ready.result()
         start = time.perf_counter()
         decisions = [one for _, one in answers(asked.ask, ((None, text) for text in texts))]

@@ -88,9 +88,7 @@ def test_the_review_flag_is_that_of_the_passes_and_without_them_not_available():
     assert "the recipe has dropout 0" in answer(no_dropout, first)["review_note"]
 
 
-@pytest.mark.parametrize(
-    ("miss_rate", "percent"), [(0.0004, "0.04%"), (0.0025, "0.25%"), (0.025, "2.5%"), (0.05, "5%")]
-)
+@pytest.mark.parametrize(("miss_rate", "percent"), [(0.0025, "0.25%"), (0.05, "5%")])
 def test_what_to_mind_about_conformal_sets_stands_in_every_answer_and_their_miss_rate_is_an_aim(miss_rate, percent):
     few = "12 calibration cases of ED are too few to rule it out at 0.05"
     cutoffs = ConformalCutoffs(miss_rate=miss_rate, cutoffs=(0, 0.3, 0.6), note=few)
@@ -153,7 +151,7 @@ def test_a_bundle_comes_back_from_its_file_and_a_damaged_one_is_named(tmp_path):
     decision_bundle = bundle(rule, Scaling(temperature=0.9, biases=(1, 2, 0)))
     (tmp_path / "weights").mkdir()
     write_bundle(decision_bundle, tmp_path)
-    assert read_bundle(tmp_path) == BundledModel(decision_bundle, tmp_path)
+    assert read_bundle(tmp_path) == BundledModel(bundle=decision_bundle, folder=tmp_path)
 
     (tmp_path / "weights").rmdir()
     with pytest.raises(BadInput, match=r"weights is missing, which .*bundle\.json names"):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tasks.bundle.bundle import Bundle, Catch, ExportResult, GateStatus, Rule, gate_figure
+from tasks.bundle.bundle import Bundle, Catch, GateStatus, Rule, gate_figure
 from tasks.bundle.model_card import _figure, _megabytes, render_card
 from tasks.models.manifest import Origin, VariantManifest
 from tasks.spec import BaseModelSpec
@@ -38,7 +38,7 @@ def card(card_bundle: Bundle) -> str:
         "sets": [],
     }
     licensing = {"name": "Apache-2.0", "link": None, "texts": [], "notice": ""}
-    return render_card(card_bundle, figures, licensing, ExportResult(), VARIANT, MODEL, {})
+    return render_card(card_bundle, figures, licensing, {}, VARIANT, MODEL, {})
 
 
 def test_what_fails_a_gate_does_not_stand_there_as_what_passes_it():

@@ -88,8 +88,8 @@ def test_every_file_is_pushed_in_one_commit_and_a_second_push_takes_the_place_of
 @pytest.mark.parametrize(
     ("private", "message"),
     [
-        (False, "team/model is public already, so nothing was uploaded from .* or add --public"),
-        (True, "team/model is private already, so nothing was .* settings .* leave --public out"),
+        (False, "team/model is public already, so nothing was uploaded; .* or add --public"),
+        (True, "team/model is private already, so nothing was .* settings .* leave out --public"),
     ],
 )
 def test_nothing_goes_into_a_repository_that_is_public_or_private_otherwise_than_told(hub, push, private, message):
@@ -125,7 +125,7 @@ def test_an_unsafe_model_is_pushed_only_if_told(exported, push, bundled, reason)
     ("options", "message"),
     [
         ({"token": None}, "^There is no token of the Hub; set HF_TOKEN"),
-        ({"repo": "model"}, "^'model' names no owner"),
+        ({"repo": "model"}, "^'model' cannot be a Hub repository"),
         ({"repo": "team/a--b"}, "^'team/a--b' cannot be a Hub repository"),
         ({}, "HF_HUB_OFFLINE is set"),
     ],

@@ -7,7 +7,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,14 @@ from flows.cli.experiments import find_model
 from flows.cli.main import app
 from tasks.bundle import export_job
 from tasks.bundle.asking import checked_text
-from tasks.bundle.bundle import Bundle, Rule, Scaling, read_bundle
+from tasks.bundle.bundle import Bundle, ExportAgreement, Rule, Scaling, read_bundle
 from tasks.bundle.decide import decide
-from tasks.bundle.export import Exported, export, read_prompt
+from tasks.bundle.export import export, leave_out_path
 from tasks.bundle.from_evaluation import bundle_of_evaluation
 from tasks.bundle.loaded_model import load_model
 from tasks.bundle.model_card import card_figures, render_example
 from tasks.models.gguf_file import open_gguf
+from tasks.runtime.children import run_child
 from tasks.runtime.errors import BadInput, Locked
 from tasks.runtime.files import read_lines
 from tasks.runtime.store import SEAL, read_manifest, refuse_while_working, seal, verify
@@ -58,21 +58,28 @@ def own_home(place, monkeypatch):
     place.use(monkeypatch)
 
 
-def exported(place: Place, name: str, folder: Path, **options: bool) -> Exported:
-    """An export whose job runs in this process."""
+def exported(place: Place, name: str, folder: Path, **options: bool) -> dict[str, ExportAgreement]:
+    """Write an export, whose job runs in this process; how what was written differs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks.bundle.export, "run_child", lambda function, args, *rest: export_job.run(args, print))
-        return export(find_model(name), place.home, folder, **options)
+        return export(find_model(name), place.home, folder, **options)[1]
 
 
 @pytest.fixture(scope="module")
 def plain(place, tmp_path_factory) -> Path:
-    return exported(place, LLAMA, tmp_path_factory.mktemp("plain") / "out").folder
+    folder = tmp_path_factory.mktemp("plain") / "out"
+    exported(place, LLAMA, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def fused(place, tmp_path_factory) -> Exported:
-    return exported(place, LLAMA, tmp_path_factory.mktemp("fused") / "out", fuse=True, gguf=True)
+def fused(place, tmp_path_factory) -> tuple[Path, dict[str, ExportAgreement]]:
+    folder = tmp_path_factory.mktemp("fused") / "out"
+    return folder, exported(place, LLAMA, folder, fuse=True, gguf=True)
+
+
+def prompt_of(folder: Path) -> dict:
+    return json.loads((folder / "prompt.json").read_text())
 
 
 def texts(place: Place) -> list[str]:
@@ -121,9 +128,10 @@ def test_the_example_decides_48_cases_as_predict_and_as_the_evaluation_did(place
 
 def test_the_fused_model_and_a_model_without_a_chat_template_do_so_too(place, fused, tmp_path, monkeypatch, capsys):
     cases = texts(place)[:24]
-    refuse_other_answers(fused.folder, cases, monkeypatch, capsys)
-    gemma = exported(place, GEMMA, tmp_path / "gemma").folder
-    assert "before" in read_prompt(gemma) and "messages" not in read_prompt(gemma)
+    refuse_other_answers(fused[0], cases, monkeypatch, capsys)
+    gemma = tmp_path / "gemma"
+    exported(place, GEMMA, gemma)
+    assert "before" in prompt_of(gemma) and "messages" not in prompt_of(gemma)
     refuse_other_answers(gemma, cases, monkeypatch, capsys)
 
 
@@ -139,7 +147,7 @@ def test_the_example_follows_every_rule(place, plain, rule, tmp_path, monkeypatc
     scaling = Scaling(temperature=0.1, biases=(-1.0, 0.5, 0.0))
     changed = bundle.model_copy(update={"rule": rules[rule], "scaling": scaling})
     (folder / "bundle.json").write_text(changed.model_dump_json())
-    (folder / "example.py").write_text(render_example(changed, read_prompt(folder)))
+    (folder / "example.py").write_text(render_example(changed, prompt_of(folder)))
     cases = texts(place)[:12]
 
     if rule == "none":
@@ -148,7 +156,7 @@ def test_the_example_follows_every_rule(place, plain, rule, tmp_path, monkeypatc
         refuse_other_answers(folder, cases, monkeypatch, capsys)
 
 
-@pytest.mark.parametrize("line", ["I have a cough.", '{"message": "A cough."}', '{"text": 3}', "3", "{"])
+@pytest.mark.parametrize("line", ["I have a cough.", '{"message": "A cough."}', "3"])
 def test_the_example_says_in_a_sentence_what_it_reads(plain, line, monkeypatch, capsys):
     monkeypatch.chdir(plain)
     monkeypatch.setattr(sys, "stdin", io.StringIO('{"text": "A rash."}\n' + line + "\n"))
@@ -194,7 +202,7 @@ def test_of_a_base_models_own_folder_its_name_alone_is_exported(plain, tmp_path)
     entries |= {"source": {"kind": "folder", "path": path}, "weights_source": f"folder {path}"}
     seal(weights, entries, list(manifest["files"]))
 
-    tasks.bundle.export._leave_out_path(weights)
+    leave_out_path(weights)
     named = verify(weights)
     assert (named["source"]["path"], named["weights_source"]) == ("weights", "folder weights")
     assert named["digest"] == manifest["digest"] and named.keys() == manifest.keys()
@@ -221,19 +229,21 @@ def test_the_card_names_metrics_with_intervals_for_the_hub_and_warns_on_top(plai
 
 
 def test_fused_weights_and_a_gguf_file_answer_as_the_trained_model(fused):
-    bundle = read_bundle(fused.folder).bundle
-    assert bundle.review.why_not == "not available: the adapter is fused into the weights, which leaves no dropout"
-    assert bundle.adapter is None and not (fused.folder / "adapters.safetensors").exists()
-    assert fused.result.fused.largest < 1e-4 and fused.result.gguf.largest < 0.01
-    assert fused.result.fused.cases == export_job.CASES
-    gguf = open_gguf(fused.folder / "model.gguf")
+    folder, agreements = fused
+    bundle = read_bundle(folder).bundle
+    assert "fused into the weights" in bundle.review.why_not
+    assert bundle.adapter is None and not (folder / "adapters.safetensors").exists()
+    (of_fused, of_gguf) = agreements.values()
+    assert of_fused.largest < 1e-4 and of_gguf.largest < 0.01 and of_fused.cases == export_job.CASES
+    gguf = open_gguf(folder / "model.gguf")
     assert (gguf.architecture, gguf.get("tokenizer.ggml.model")) == ("llama", "gpt2")
-    assert "The fused weights: on 60 cases" in (fused.folder / "README.md").read_text()
+    assert not gguf.get("tokenizer.ggml.add_bos_token") and gguf.get("tokenizer.chat_template")
+    assert "The fused weights: on 60 cases" in (folder / "README.md").read_text()
 
 
 def test_a_model_that_would_answer_otherwise_is_refused_and_nothing_is_left(place, tmp_path, monkeypatch):
     monkeypatch.setattr(export_job, "LARGEST_DIFFERENCE", -1.0)
-    with pytest.raises(BadInput, match=r"The fused model is not the model that was trained: on 60 cases a probability"):
+    with pytest.raises(BadInput, match=r"is not the one that was trained: on 60 cases a probability"):
         exported(place, LLAMA, tmp_path / "out", fuse=True)
     with pytest.raises(BadInput, match="mlx-lm writes no GGUF file of the architecture gemma3_text"):
         exported(place, GEMMA, tmp_path / "out", gguf=True)
@@ -243,7 +253,7 @@ def test_a_model_that_would_answer_otherwise_is_refused_and_nothing_is_left(plac
 def test_gemmas_terms_go_with_its_exports_and_without_their_text_nothing_is_pushed(place, tmp_path, monkeypatch):
     model = find_model(GEMMA)
     terms = {"licence": "Gemma Terms of Use", "terms": "https://ai.google.dev/gemma/terms"}
-    gemma = replace(model, bundle=model.bundle.model_copy(update=terms))
+    gemma = model.model_copy(update={"bundle": model.bundle.model_copy(update=terms)})
     monkeypatch.setattr("flows.cli.export.find_model", lambda name: gemma)
     monkeypatch.setattr(tasks.bundle.export, "run_child", lambda function, args, *rest: export_job.run(args, print))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_good")
@@ -259,14 +269,21 @@ def test_gemmas_terms_go_with_its_exports_and_without_their_text_nothing_is_push
     assert sentence in notice and "use restrictions" in notice and "The files of this folder are modified" in notice
 
 
-def test_the_command_writes_the_folder_and_says_what_it_is(tmp_path, capsys):
-    app(["export", LLAMA, str(tmp_path / "new" / "out")], standalone_mode=False)
+def test_the_command_writes_the_folder_says_what_it_is_and_holds_the_home(place, tmp_path, monkeypatch, capsys):
+    def in_a_child(*args):
+        with pytest.raises(Locked, match=rf"is working in .*logs/export-{LLAMA}-.*{os.getpid()}\)"):
+            refuse_while_working(place.home)
+        return run_child(*args)
+
+    monkeypatch.setattr(tasks.bundle.export, "run_child", in_a_child)
+    folder = tmp_path / "new" / "out"
+    app(["export", LLAMA, str(folder)], standalone_mode=False)
+    refuse_while_working(place.home)
     out, err = capsys.readouterr()
     assert err.startswith(f"{LLAMA}-s42: its evaluation on test, ")
-    assert f"{LLAMA}-s42 is in {tmp_path / 'new' / 'out'}: " in out and "random weights" in out
-    assert "Without triage, in that folder: python example.py < cases.jsonl" in out.splitlines()[-2]
-    assert out.splitlines()[-1] == f"Next: triage predict {tmp_path / 'new' / 'out'} -"
-    assert verify(tmp_path / "new" / "out") and [p.name for p in (tmp_path / "new").iterdir()] == ["out"]
+    assert f"{LLAMA}-s42 is in {folder}: " in out and "random weights" in out
+    assert out.splitlines()[-1] == f"Next: triage predict {folder} -"
+    assert verify(folder) and list(folder.parent.iterdir()) == [folder]
 
 
 def test_a_bundle_is_that_of_its_evaluation_whatever_the_training_was_judged_by_before_or_after(place, tmp_path):
@@ -304,19 +321,6 @@ def test_a_bundle_is_that_of_its_evaluation_whatever_the_training_was_judged_by_
     assert Bundle.model_validate(bundle.model_dump(mode="json")) == bundle
 
 
-def test_nothing_is_removed_from_a_home_whose_model_is_exported(place, tmp_path, monkeypatch):
-    def job(function, args, *rest):
-        with pytest.raises(Locked, match=rf"is working in .*logs/export-{LLAMA}-.*{os.getpid()}\)"):
-            refuse_while_working(place.home)
-        return export_job.run(args, print)
-
-    monkeypatch.setattr(tasks.bundle.export, "run_child", job)
-    app(["export", LLAMA, str(tmp_path / "out")], standalone_mode=False)
-    assert verify(tmp_path / "out")
-    refuse_while_working(place.home)
-    assert not list((place.home / "logs").glob(".export-*"))
-
-
 def refusal(*arguments: str) -> str:
     """The sentence with which the command ends; it must be one."""
     with pytest.raises(BadInput) as refused:
@@ -330,10 +334,10 @@ def refusal(*arguments: str) -> str:
     [
         (("tiny-lama-4bit", "new"), "no finished experiment 'tiny-lama-4bit'; it has, closest name first: tiny-ll"),
         (("tiny-llama-4bit", "new"), "'tiny-llama-4bit' is the beginning of 2 experiments: tiny-llama-4bit-ba"),
-        ((LLAMA, "filled"), "filled is not empty; name a new folder for the export"),
-        ((LLAMA, "filled/file"), "is a file; name a new folder"),
-        ((LLAMA, "filled/file/new"), "cannot be written (a file is where a folder should be); name"),
-        ((LLAMA, "new", "--public"), "--public is about a push; add --push REPO"),
+        ((LLAMA, "filled"), "filled is a file or not empty; name a new folder"),
+        ((LLAMA, "filled/file"), "is a file or not empty; name"),
+        ((LLAMA, "filled/file/new"), "cannot be written ("),
+        ((LLAMA, "new", "--public"), "about a push; add --push REPO"),
         ((LLAMA, "new", "--push", "team/model"), "random weights: its answers mean nothing. To push it all the same"),
         ((LLAMA, "new", "--push", "team/model", "--unsafe"), "There is no token of the Hub"),
         (("tiny-llama-4bit-zero_shot", "new"), "is a baseline, without an adapter of its own"),

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from prefect.states import Failed
 
 from flows.cli import predict as command
 from flows.cli.experiments import find_model
@@ -16,8 +15,7 @@ from flows.cli.predict import WRITERS, answers, json_lines
 from flows.serve.app import KeptModel
 from tasks.bundle.asking import MOST_BYTES, decision_of, decoded_text, in_use
 from tasks.bundle.bundle import BundledModel
-from tasks.models.sources.fetch import fetch_base
-from tasks.runtime.errors import BadInput, BrokenFolder, Locked, TriageError
+from tasks.runtime.errors import BadInput, BrokenFolder, Locked
 from tasks.runtime.locks import lock_of
 from tasks.runtime.store import read_manifest, refuse_while_working, seal
 from tests.place import Place, one_sentence
@@ -119,7 +117,7 @@ def test_nothing_is_removed_from_a_home_whose_model_is_asked(used, two_cases, mo
 
 def test_where_no_answer_was_written_the_same_output_can_be_named_again(kept_model, used, two_cases, monkeypatch):
     output = two_cases.with_name("answers.txt")
-    other = BundledModel(kept_model.bundle.model_copy(update={"adapter_digest": "other"}), used.home)
+    other = BundledModel(bundle=kept_model.bundle.model_copy(update={"adapter_digest": "other"}), folder=used.home)
     with monkeypatch.context() as patch, pytest.raises(BrokenFolder, match="is not the adapter that was judged"):
         patch.setattr(command, "find_model", lambda name: other)
         command.predict(CELL, file=two_cases, output=output)
@@ -148,10 +146,10 @@ def test_a_text_of_more_than_1_mb_on_standard_input_is_called_that():
 def test_a_use_holds_the_home_of_its_model_an_export_holds_none_and_the_next_removes_what_a_killed_one_left(
     kept_model, used, tmp_path
 ):
-    with in_use(BundledModel(kept_model.bundle, tmp_path), "serve"):
+    with in_use(BundledModel(bundle=kept_model.bundle, folder=tmp_path), "serve"):
         refuse_while_working(used.home)
 
-    own = BundledModel(kept_model.bundle, used.home)
+    own = BundledModel(bundle=kept_model.bundle, folder=used.home)
     lock_file = lock_of(used.home / "logs" / f"serve-{kept_model.bundle.model_id}-1")
     lock_file.touch()
     os.utime(lock_file, (0, 0))
@@ -159,26 +157,6 @@ def test_a_use_holds_the_home_of_its_model_an_export_holds_none_and_the_next_rem
         assert not lock_file.exists() and len(list((used.home / "logs").glob(".serve-*.lock"))) == 1
         refuse_while_working(used.home)
     assert list((used.home / "logs").glob(".serve-*.lock")) == []
-
-
-@pytest.mark.skipif(not FULL.exists(), reason="this system has no full device")
-def test_answers_to_a_full_disk_end_in_a_sentence(used):
-    command = [sys.executable, *used.command, "predict", CELL, "-"]
-    buffered = used.environment | {"PYTHONUNBUFFERED": ""}  # what is left in a buffer is written again at the end
-    with FULL.open("w") as full:
-        result = subprocess.run(
-            command, cwd=used.folder, env=buffered, input="a", stdout=full, stderr=subprocess.PIPE, text=True
-        )
-
-    about, sentence = result.stderr.splitlines(keepends=True)
-    assert result.returncode == 2 and about.startswith(CELL) and one_sentence(sentence)
-    assert sentence.startswith("triage: The disk is full: standard output could not be written;")
-
-
-def test_a_closed_standard_input_is_an_empty_text(used):
-    closed = ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, *used.command, "predict", CELL, "-"]
-    result = subprocess.run(closed, cwd=used.folder, env=used.environment, capture_output=True, text=True)
-    assert result.returncode == 2 and one_sentence(result.stderr) and "The text is empty" in result.stderr
 
 
 def test_an_evaluation_on_a_further_set_names_its_model(kept_model, used, tmp_path, monkeypatch):
@@ -233,20 +211,18 @@ def test_what_cannot_be_answered_is_one_sentence(args, sentence, used):
 
 
 def test_weights_that_another_machine_has_used_are_made_here_or_a_sentence_says_why_not(
-    kept_model, used, server, tmp_path, monkeypatch
+    kept_model, used, tmp_path, monkeypatch, capsys
 ):
     """After a sweep on the machines of a pool only adapters are here."""
-    place = used.copy(tmp_path / "place", server)
+    place = used.copy(tmp_path / "place")
+    place.use(monkeypatch)
     variants = sorted(folder.name for folder in (place.home / "models").glob("tiny-llama-4bit-*"))
     for name in ("models", "sources"):
         shutil.rmtree(place.home / name)
 
-    result = predict(place, CELL, "-", text="I feel sick.")
-    assert result.returncode == 0, result.stderr
-    (expected,) = answers_to(kept_model, "I feel sick.")
-    probabilities = json.loads(result.stdout)["probabilities"]
-    assert tuple(probabilities.values()) == expected.probabilities
-    assert "are made now" in result.stderr and "weights  tiny-llama: " in result.stderr
+    made = find_model(CELL)
+    assert made.bundle.weights_digest == kept_model.bundle.weights_digest and made.weights.is_dir()
+    assert "are made now" in capsys.readouterr().err
     assert sorted(folder.name for folder in (place.home / "models").glob("tiny-llama-4bit-*")) == variants
 
     for name in ("models", "sources"):
@@ -256,14 +232,5 @@ def test_weights_that_another_machine_has_used_are_made_here_or_a_sentence_says_
     stored["spec"]["model"]["sources"] = [{"kind": "folder", "path": "/no/such/folder"}]
     (training / "training.json").write_text(json.dumps(stored))
     seal(training, read_manifest(training))
-
-    def failed(spec, return_state):
-        with pytest.raises(TriageError) as caught:
-            fetch_base(spec.model, place.home)
-        return Failed(data=caught.value)
-
-    place.use(monkeypatch)
-    monkeypatch.setattr("flows.sweep.make_variant", failed)
-    monkeypatch.setattr("flows.cli.sweep.EarlyExit.start_server", lambda early_exit: None)
     with pytest.raises(BadInput, match=r"cannot be made here: .*/no/such/folder"):
         find_model(CELL)

@@ -10,11 +10,11 @@ import pytest
 import typer
 from rich.console import Console
 
-from flows.cli.best import candidates_of, name_to_ask
+from flows.cli.best import candidates as wanted
 from flows.cli.experiments import find_evaluations
 from flows.cli.gates import gates as print_gates
 from flows.report.models import gate_record, gates, leaderboard
-from flows.report.rows import Row, leaderboard_rows, restated, studied
+from flows.report.rows import Row, evaluation_ids, leaderboard_rows, restated, studied
 from flows.report.table import print_table
 from tasks.corpus.case import exact_digest
 from tasks.runtime.errors import BadInput
@@ -63,7 +63,7 @@ def test_the_command_prints_gates_texts_from_the_users_own_file_only_and_restate
     for words in ("2 of 4", "FAIL", "Clopper-Pearson", "unsafe", "Review flag: not available: dropout is 0"):
         assert words in text
     precision, f2 = restated(2 / 4, 2 / 3, 4 / 7, 0.1)
-    assert f"At 10%: precision {precision:.3f}, F2 {f2:.3f}" in text
+    assert f"At 10%: precision {precision:.3f}, F2 {f2:.3f}." in text
     after = text.split("c00005")[1].split("c00006")[0]
     assert "message 5" in after and text.count("its text is not in that file") == 1
     assert "message 6" not in text
@@ -193,7 +193,7 @@ def test_a_rule_that_misses_no_emergency_says_of_how_many_and_a_rare_prevalence_
     assert "Missed emergencies: 0 of 2\n" in text
     assert "At this set's prevalence of 0.04% ED: precision" in text
     for prevalence, percent in ((0.0004, "0.04%"), (0.0025, "0.25%"), (0.025, "2.5%"), (0.1, "10%")):
-        assert f" At {percent}: precision" in printed("t4", None, prevalence)
+        assert f"At {percent}: precision" in printed("t4", None, prevalence)
         assert f"ED precision and F2 restated at {percent} ED" in leaderboard(studied(prevalence=prevalence)[0]).notes
 
 
@@ -209,20 +209,10 @@ def test_ids_and_texts_are_shown_and_not_obeyed_by_a_terminal(land, tmp_path):
     assert r"c\x1b[2J5  decided GP" in shown and r"chest pain\x1b]0;owned" in shown
 
 
-def test_the_chosen_model_is_named_by_what_means_it_alone(landed, tmp_path):
-    (row,) = leaderboard_rows()
-    assert name_to_ask(row) == row.cell_id
-    other = training("t5", settings_digest="others", dataset_digest="others", cell_id=row.cell_id)
-    write_landing(tmp_path, "t5", "training", other)
-    write_landing(tmp_path, "e5", "evaluation", evaluation("e5", "t5", set_digest="others"))
-    load_all(tmp_path)
-    assert name_to_ask(row) == "e4", "another study has trained this cell"
-    assert find_evaluations("e4", for_its_model=True)[0].evaluation_id == "e4"
-
-
 def candidates(root) -> list[str]:
     load_all(root)
-    return [row.evaluation_id for row in candidates_of("study", None, None)]
+    board = leaderboard_rows(evaluation_ids("study"))
+    return [row.evaluation_id for row in wanted(board, "study", None, None)]
 
 
 def test_best_takes_the_test_set_that_was_judged_last_however_late_a_model_was_trained(tmp_path):

@@ -21,7 +21,7 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
 from tasks.runtime.store import seal
 from tests.place import made_once
-from tests.warehouse.rows import land_pair
+from tests.warehouse.rows import land_arm, land_pair
 from tests.warehouse.test_studies import land, land_dataset, land_sweep
 from tests.warehouse.test_waiting import held_warehouse
 from warehouse.connect import WAITING, warehouse_path, writing
@@ -97,8 +97,21 @@ def test_a_study_is_compared_alone_or_beside_another_and_the_last_sweeps_without
     assert last.count("Judged before, on other cases") == 1 and "Judged before" not in small
     assert evaluations_of_sweep("sweep-small-1") == ["e4", "e8"]
     text = printed(studies, "small", "smaller")
-    assert "small: 5 test cases of dataset d1; smaller: 5 test cases" in text and "in one study only" in text
+    assert "small: 5 test cases; smaller: 5 test cases" in text and "in one study only" in text
     assert [line for line in text.splitlines() if line.startswith("cell4 ")], "a name as commands take it, on a line"
+
+
+def test_without_a_name_a_study_of_real_models_is_preferred_to_a_later_one_on_random_weights(landing):
+    land_arm(landing, "r4", random_weights=True)
+    land_sweep(landing, "smoke", ["er4"], day=3)
+    load_all(landing)
+    for name in (None, "smaller"):
+        note = "This was the study smaller. Others: smoke (random weights), small; triage compare STUDY"
+        assert note in " ".join(compared(name).split())
+    assert "All weights are random" in compared("smoke") and find_study(None).study == "smaller"
+    forget("smaller", yes=True)
+    forget("small", yes=True)
+    assert find_study(None).study == "smoke", "where there is no other"
 
 
 def test_a_name_that_is_no_study_or_twice_the_same_or_alone_is_a_sentence(landing):
@@ -107,7 +120,7 @@ def test_a_name_that_is_no_study_or_twice_the_same_or_alone_is_a_sentence(landin
         (lambda name: print_study(Console(), name), ["smal"], near),
         (forget, ["smal"], near),
         (find_study, ["zzz"], "no study 'zzz'; it has smaller, small"),
-        (studies, ["small", "small"], "Both names are 'small'; name two studies"),
+        (studies, ["small", "small"], "Name two studies; triage compare small"),
         (studies, ["small", None], "triage compare small shows one"),
     ):
         with pytest.raises(BadInput, match=sentence):
@@ -141,17 +154,17 @@ def test_a_study_that_landed_for_another_warehouse_is_said_to_be_there_with_the_
 
 def test_forgetting_says_what_goes_what_stays_and_that_adapters_are_kept(landing, printed):
     plan = printed(forget, "smaller", yes=False)
-    assert "2 results of the study smaller would be forgotten, 2 that other studies hold too stay." in plan
+    assert "To be forgotten: the study smaller with 2 results. Other studies hold 2 further ones" in plan
     assert plan.endswith("Nothing was forgotten. To forget it: triage warehouse forget smaller --yes\n")
     assert len(query("FROM study")) == 2
     output = printed(forget, "smaller", yes=True)
-    assert "2 results of the study smaller are forgotten" in output and "trains nothing" in output
+    assert "Forgotten: the study smaller with 2 results" in output and "trains nothing" in output
     assert query("SELECT study FROM study")["study"].tolist() == ["small"]
 
     land_sweep(landing, "twin", ["e4", "e8"], day=3)
     load_all(landing)
     text = printed(forget, "twin", yes=True)
-    assert "Every result of the study twin belongs to another study too and stays; its name is forgotten." in text
+    assert "Forgotten: the study twin with 0 results. Other studies hold 4 further ones, which stay." in text
     assert len(query("FROM evaluation")) == 2
 
 
@@ -159,31 +172,29 @@ def test_the_check_names_the_audits_that_find_rows_and_says_what_to_do(pair, pri
     assert "none finds a row" in printed(check)
     with writing() as con:
         con.execute("UPDATE pair_metric SET mcnemar_p = 0.5 WHERE metric = 'accuracy'")
-    assert "Audit pairs_are_reproduced: 2 rows. One row per figure of a pair" in printed(check)
+    assert "Audit pairs_are_reproduced finds rows: 2. One row per figure of a pair" in printed(check)
     with writing() as con:
         con.execute("DELETE FROM cost WHERE label = 'ED' AND evaluation_id = 'e4'")
     text = printed(check)
-    assert "Audit costs_agree: 3 rows." in text and "triage warehouse rebuild" in text and "exit code 1" in text
+    assert "Audit costs_agree finds rows: 3." in text and "triage warehouse rebuild" in text and "exit code 1" in text
 
 
 def test_results_are_merged_and_counted_and_what_is_refused_or_skipped_is_named(landing, printed, tmp_path):
     other = tmp_path / "other" / "landing"
     land(other, "e9", "t9")
     land(other, "e4", "cell4-a", bits=4, set_digest="set1")
-    assert printed(merge, other) == "2 landing folders were taken over and loaded; 2 were here already.\n"
+    assert printed(merge, other) == "Landing folders taken over and loaded: 2; here already: 2.\n"
     (other / "e9" / "gate.parquet").write_bytes(b"short")
     (other / "p1").mkdir()
     seal(other / "p1", {"id": "p1", "kind": "prophecy"})
     text = printed(merge, other)
-    assert text.startswith("0 landing folders were taken over and loaded; 3 were here already.")
+    assert text.startswith("Landing folders taken over and loaded: 0; here already: 3.")
     assert "Skipped, since this version does not know the kind prophecy: 1." in text and "exit code 1" in text
 
 
 # --- A file that is damaged, misplaced or held ---------------------------------------------------
 
-COMMANDS = [
-    ("sweep", "smoke"), ("sweep", "smoke", "--plan"), ("compare",), ("sql", "SELECT 1"), ("status",), ("gates", "t4"),
-]  # fmt: skip
+COMMANDS = [("sweep", "smoke"), ("compare",), ("sql", "SELECT 1"), ("status",)]
 REBUILD = ("warehouse", "rebuild")
 
 
