@@ -171,9 +171,9 @@ SAID = "My chest hurts"
     ("name", "content", "sentence"),
     [
         ("a.csv", f"{SAID}, and my left arm\nI cut my finger, badly\n", "has no column 'text' among its 2"),
-        ("a.csv", f"{SAID},{SAID}\na,b\n", "gives one name to the columns 1 and 2"),
+        ("a.csv", f"{SAID},{SAID}\na,b\n", "gives one name to two"),
         ("a.jsonl", f'{{"{SAID}": "and my left arm"}}\n', "has no column 'text' among its 1"),
-        ("a.jsonl", f'{{"{SAID}": "a", "{SAID}": "b"}}\n', "gives one name to the keys 1 and 2"),
+        ("a.jsonl", f'{{"{SAID}": "a", "{SAID}": "b"}}\n', "one key twice"),
     ],
 )
 def test_a_file_without_a_header_is_refused_without_its_words(
