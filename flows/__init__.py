@@ -3,9 +3,12 @@ imports Prefect; and proxies of the user do not get what is for this machine, si
 and its clients speak HTTP on 127.0.0.1.
 """
 
+import contextlib
 import os
 
 from tasks.runtime.backend import is_mac
+from tasks.runtime.errors import BadInput
+from tasks.runtime.home import home
 
 # .local: a Mac on the same network, as in deployments/README.md
 LOCAL = ("127.0.0.1", "localhost", ".local")
@@ -13,7 +16,10 @@ SCHEMES = ("http", "https")
 
 
 def apply_settings() -> None:
-    """Ask nobody for analytics, and give a server time. What the user has set stays."""
+    """Keep results with the study, and ask nobody for analytics. What the user has set stays."""
+    # The commands that need a home say what is wrong with it.
+    with contextlib.suppress(BadInput):
+        os.environ.setdefault("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(home() / "results"))
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # Prefect's default of 20 s is too short where the machine is busy.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")

@@ -1,23 +1,24 @@
 """What the seeds and the test set of a grid can conclude about a difference, before any training.
 
-An interval comes from three variances (`warehouse/comparison/crossed.py`): of trainings, of groups
-and of the rest. They are those that trainings in the warehouse showed, else those of the published
-study.
+An interval comes from three mean squares (`warehouse/comparison/crossed.py`): of trainings, of
+groups and of the rest. With normal components these are independent scaled chi-squared variables,
+and the mean difference is normal, so a study is four draws. The components are those that trainings
+in the warehouse showed, else those of the published study.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from scipy.special import nctdtr
 
 from flows.cli.terminal import print_line
 from flows.report.figures import counted, heading
@@ -26,7 +27,7 @@ from flows.selection import Selection
 from tasks.corpus.case import Case, from_json
 from tasks.corpus.splits import limited
 from tasks.corpus.vignettes.generator import planned_labels
-from tasks.judging.point_metrics import MIN_UNITS
+from tasks.judging.point_metrics import MIN_UNITS, Floats
 from tasks.runtime.errors import Locked
 from tasks.spec import Grid, Primary
 from warehouse.comparison.cells import OF_EMERGENCIES
@@ -34,12 +35,15 @@ from warehouse.comparison.crossed import (
     LEVEL,
     MOST_SEEDS,
     error_and_freedom,
+    expected_half_width,
     student_quantile,
 )
 from warehouse.connect import warehouse_path
 from warehouse.query import query_rows
 
 POWER = 0.8
+STUDIES = 4_000
+SEED = 42
 MOST_UNITS = 50  # times the planned ones
 # Correlation of two cases of a group in what groups and cells add to a difference. In the published
 # study it is 0.007 to 0.026 (components of all its cases, and of a half, a quarter and a tenth).
@@ -137,44 +141,54 @@ def expected(base_model: str, recipe: str, figure: str, size: float) -> tuple[Co
     return (of_training, of_group, of_cell), f"{names} in {place}"
 
 
-def prospects(components: Components, seeds: Any, units: Any, margin: float) -> tuple[Any, Any]:
-    """Half of the expected interval, and the chance to conclude "not worse" without a true
-    difference; `seeds` or `units` may be an array. With one seed it is that of the trained models
-    themselves.
-
-    The chance is that of a noncentral t, as if the standard error had a scaled chi distribution with
-    its degrees of freedom. With three seeds or more it is within 5 points of that of simulated
-    studies, and with two it is too low.
+def chance(
+    components: Components, seeds: int, units: int, margin: float, difference: float = 0.0
+) -> float:
+    """The share of STUDIES seeded studies that conclude "not worse" at a true difference. With one
+    seed it is that of the trained models themselves.
     """
+    rng = np.random.default_rng(SEED)
+
+    def drawn(expected_square: float, freedom: int) -> Floats:
+        return np.asarray(expected_square * rng.chisquare(freedom, STUDIES) / freedom)
+
     of_training, of_unit, of_cell = components
-    if np.all(np.equal(seeds, 1)):
-        error = np.sqrt((of_unit + of_cell) / units)
-        freedom = units - 1
+    if seeds == 1:
+        variance = (of_unit + of_cell) / units
+        error, freedom = np.sqrt(drawn(variance, units - 1)), units - 1
     else:
-        of_trainings = units * of_training + of_cell
+        variance = of_training / seeds + of_unit / units + of_cell / (seeds * units)
         error, freedom = error_and_freedom(
-            seeds, units, of_trainings, seeds * of_unit + of_cell, of_cell
+            seeds,
+            units,
+            drawn(units * of_training + of_cell, seeds - 1),
+            drawn(seeds * of_unit + of_cell, units - 1),
+            drawn(of_cell, (seeds - 1) * (units - 1)),
         )
 
-    quantile = student_quantile((1 + LEVEL) / 2, freedom)
-    return quantile * error, 1 - nctdtr(freedom, margin / error, quantile)
+    seen = rng.normal(difference, math.sqrt(variance), STUDIES)
+    half = student_quantile((1 + LEVEL) / 2, freedom) * error
+    return float((seen - half > -margin).mean())
 
 
-def enough(components: Components, seeds: int, units: int, margin: float) -> tuple[int, int]:
-    """Seeds with these units, and units with these seeds, for a chance of POWER; 0 where no number
-    gives it. One seed is never enough, since it does not tell how trainings differ.
+def enough(
+    components: Components, seeds: int, units: int, margin: float
+) -> tuple[int | None, int | None]:
+    """Seeds with these units, and units with these seeds, at which POWER of the studies conclude
+    "not worse" without a true difference; None where no number does. One seed is never enough, since
+    it does not tell how trainings differ.
     """
 
-    def least(numbers: Any, chances: Any) -> int:
-        sufficient = numbers[chances >= POWER]
-        return int(sufficient[0]) if sufficient.size else 0
+    def least(numbers: range, power: Callable[[int], float]) -> int | None:
+        place = bisect_left(numbers, POWER, key=power)
+        return numbers[place] if place < len(numbers) else None
 
-    several = np.arange(max(seeds, 2), seeds + MOST_SEEDS)
-    many = np.arange(units, MOST_UNITS * units)
-    more_seeds = least(several, prospects(components, several, units, margin)[1])
-    return more_seeds, least(
-        many, prospects(components, seeds, many, margin)[1]
-    ) if seeds > 1 else 0
+    several = range(max(seeds, 2), seeds + MOST_SEEDS)
+    more_seeds = least(several, lambda more: chance(components, more, units, margin))
+    if seeds == 1:
+        return more_seeds, None
+    many = range(units, MOST_UNITS * units)
+    return more_seeds, least(many, lambda more: chance(components, seeds, more, margin))
 
 
 @dataclass(frozen=True)
@@ -265,9 +279,12 @@ def power_lines(claim: Primary, every: PlannedCases, emergencies: PlannedCases) 
         size = planned.cases / units
         components, source = expected(claim.base_model, claim.recipe, figure, size)
         sources.append(source)
-        half, chance = prospects(components, seeds, units, claim.margin)
-        can_show.append(f"{100 * half:.1f} points in {name}")
-        chances.append(f"{100 * chance:.0f} % in {name}")
+        # As `crossed` has them of one training.
+        of_units = None, components[1] + components[2], None
+        half = expected_half_width(seeds, units, of_units if seeds == 1 else components)
+        can_show.append(f"{100 * float(half):.1f} points in {name}")
+        share = chance(components, seeds, units, claim.margin)
+        chances.append(f"{100 * share:.0f} % in {name}")
         more_seeds, more_units = enough(components, seeds, units, claim.margin)
         sizes = [counted(more_seeds, "seed")] if more_seeds else []
         if more_units:

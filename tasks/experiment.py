@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.caching import as_cached, run_job, step
+from tasks.caching import as_cached, cached_folder, run_job, step
 from tasks.corpus.manifest import DatasetManifest
 from tasks.identity import (
     INGREDIENTS,
@@ -33,7 +33,7 @@ from tasks.spec import ExperimentSpec, evaluation_id, short_digest
 from tasks.tuning.rows import TrainingOutcome, reporting_to, train_experiment, training_rows
 
 
-@step("train {spec.title}")
+@step("train {spec.title}", cache_key_fn=cached_folder("train", experiment_folder))
 def train(spec: ExperimentSpec, variant: Path, data: Path, at_most: float | None = None) -> str:
     """training_id of the trained experiment; its folder holds adapters, curve and summary."""
     folder = experiment_folder(spec, variant, data)
@@ -58,7 +58,7 @@ def train(spec: ExperimentSpec, variant: Path, data: Path, at_most: float | None
     return training
 
 
-@step("evaluate {spec.title}")
+@step("evaluate {spec.title}", cache_key_fn=cached_folder("evaluate", scores_folder))
 def evaluate(
     spec: ExperimentSpec,
     training: str,

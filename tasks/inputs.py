@@ -21,7 +21,7 @@ from tasks.runtime.children import refuse_if_stopping
 from tasks.runtime.errors import SourceUnavailable
 from tasks.runtime.events import Emit, Note, ProgressReport, SourceReport
 from tasks.runtime.home import home
-from tasks.runtime.store import intact_manifest, mark_used
+from tasks.runtime.store import mark_used, verified_manifest
 from tasks.spec import BaseModelSpec, Data, EvaluationSet, PromptChoice
 
 
@@ -104,7 +104,7 @@ def quantize(
 
 def _make(verb: str, what: str, folder: Path, job: QuantizeJob, at_most: float | None) -> bool:
     """Build a model folder in a child process and land its sizes; whether it was there before."""
-    was_there = intact_manifest(folder, deep=True) is not None
+    was_there = verified_manifest(folder) is not None
     if not was_there:
         function = "tasks.models.convert:run_quantize"
         run_job(function, job, f"{verb}-{folder.name}", publisher(f"{verb} {what}"), at_most)

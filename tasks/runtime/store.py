@@ -32,6 +32,7 @@ from tasks.runtime.locks import is_held, locked, locked_folder, remove_abandoned
 from tasks.spec import digest_of
 
 MANIFEST = "manifest.json"
+CHECKED = ".checked.json"
 SEAL = frozenset({"files", "created", "digest", "check"})  # entries that `seal` adds
 PREFIX = ".tmp-"
 # Where temporary folders may lie in a home: of models, cases, landing folders and the like; of the
@@ -186,6 +187,32 @@ def mark_used(folder: Path) -> None:
     """Note in a folder's time of change that it is used, by which `triage clean` goes."""
     with contextlib.suppress(OSError):
         os.utime(folder)
+
+
+def verified_manifest(folder: Path) -> ManifestDict | None:
+    """Like `intact_manifest(folder, deep=True)`, but compares digests only on the first use by this
+    process and the children it starts; afterwards sizes and modification times are enough. For
+    folders of gigabytes.
+    """
+    manifest = intact_manifest(folder)
+    if manifest is None:
+        return None
+
+    record = folder / CHECKED
+    stats = {name: (folder / name).stat() for name in manifest["files"]}
+    times = {name: [status.st_size, status.st_mtime_ns] for name, status in stats.items()}
+    chain = os.environ.setdefault("TRIAGE_CHAIN", secrets.token_hex(8))
+    fingerprint = {"chain": chain, "check": manifest["check"], "files": times}
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(record.read_text(encoding="utf-8")) == fingerprint:
+            return manifest
+
+    manifest = intact_manifest(folder, deep=True)
+    if manifest is not None:
+        # A folder that may not be written to is verified every time.
+        with contextlib.suppress(Exception):
+            write_atomic(record, json.dumps(fingerprint))
+    return manifest
 
 
 def build_folder(

@@ -26,7 +26,7 @@ import numpy as np
 from tasks.runtime.backend import backend, versions
 from tasks.runtime.events import Emit, Note, ProgressReport, StepWarning
 from tasks.runtime.locks import replacing
-from tasks.runtime.store import build_folder, intact_manifest, mark_used
+from tasks.runtime.store import build_folder, mark_used, verified_manifest
 from tasks.spec import ENGINE_VERSION, short_digest
 from tasks.tuning.cpu import side_by_side, streams
 from tasks.tuning.data import TOKENS_AT_ONCE, EncodedCases, Row, filled_groups, padded_tokens
@@ -229,13 +229,13 @@ class PrefixStore:
 
 def is_stored(folder: Path, emit: Emit) -> bool:
     """Whether a prefix is stored and holds what its name promises; else it is removed."""
-    if (intact_manifest(folder, deep=True) or {}).get("key") == folder.name:
+    if (verified_manifest(folder) or {}).get("key") == folder.name:
         return True
     if not folder.exists():
         return False
 
     with replacing(folder):
-        manifest = intact_manifest(folder, deep=True)
+        manifest = verified_manifest(folder)
         # Another process may have just put it there.
         if manifest is not None and manifest.get("key") == folder.name:
             return True

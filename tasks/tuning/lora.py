@@ -16,7 +16,7 @@ from mlx_lm.utils import dequantize_model, load_model, maybe_set_recommended_wir
 from tasks.runtime.backend import backend, can_wire_memory
 from tasks.runtime.errors import BadInput
 from tasks.runtime.memory import keep_freed_memory
-from tasks.runtime.store import MANIFEST, verify
+from tasks.runtime.store import MANIFEST, verified_manifest, verify
 from tasks.spec import Recipe, Training
 from tasks.tuning.dropout import Key, KeyedDropout, Leading, MaskSource, draw_now
 from tasks.tuning.model import Stack, take_apart
@@ -139,8 +139,8 @@ def adapter_config(recipe: Recipe, training: Training, model: str) -> str:
 
 def load_variant(folder: Path, compute_path: str) -> Stack:
     """Load a variant folder for a compute path; BrokenFolder where its files are not its manifest's."""
-    if (folder / MANIFEST).exists():
-        verify(folder)
+    if (folder / MANIFEST).exists() and verified_manifest(folder) is None:
+        verify(folder)  # which names the file
 
     keep_freed_memory()
     if can_wire_memory():

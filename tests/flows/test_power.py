@@ -10,7 +10,7 @@ from rich.console import Console
 
 from flows import power
 from flows.plan import planned_cases
-from flows.power import Measured, PlannedCases, enough, expected, power_lines, print_power, prospects, published
+from flows.power import Measured, PlannedCases, chance, enough, expected, power_lines, print_power, published
 from flows.selection import Narrowing, select
 from tasks.runtime.home import home
 from tasks.spec import Primary
@@ -41,14 +41,19 @@ def simulated(components, seeds: int, groups: int, studies: int = 4_000) -> list
     [
         (3, 20, TUNED),
         (3, 63, (0.00025, 0.00023, 0.00277)),
+        (5, 63, TUNED),
+        (5, 120, (0.0, 0.00356, 0.00019)),
+        (10, 20, (0.00003, 0.0004, 0.00238)),
         (10, 120, (0.0012, 0.0002, 0.0036)),
         (1, 63, (0.0, 0.0002, 0.0036)),  # of the trained models themselves
     ],
 )
 def test_the_chance_of_a_verdict_is_that_of_simulated_studies(seeds, groups, components):
-    verdicts = [verdict_on("accuracy", low, high, MARGIN) for low, high in simulated(components, seeds, groups)]
-    share = sum(map(verdicts.count, (NOT_WORSE, WITHIN))) / len(verdicts)
-    assert prospects(components, seeds, groups, MARGIN)[1] == pytest.approx(share, abs=0.05)
+    intervals = simulated(components, seeds, groups)
+    for difference in (0.0, -MARGIN):
+        verdicts = [verdict_on("accuracy", low + difference, high + difference, MARGIN) for low, high in intervals]
+        share = sum(map(verdicts.count, (NOT_WORSE, WITHIN))) / len(verdicts)
+        assert chance(components, seeds, groups, MARGIN, difference) == pytest.approx(share, abs=0.03)
 
 
 def test_components_follow_the_cases_that_a_group_has():
@@ -73,16 +78,15 @@ def test_components_follow_the_cases_that_a_group_has():
 
 
 def test_sizes_that_a_plan_names_have_the_power_that_it_names():
-    for seeds, units, components in ((3, 63, TUNED), (5, 20, (0.0, 0.004, 0.001))):
+    for seeds, units, components in ((3, 63, TUNED), (1, 63, TUNED), (5, 20, (0.0, 0.004, 0.001))):
         more_seeds, more_units = enough(components, seeds, units, MARGIN)
-        for sizes in ((more_seeds, units), (seeds, more_units)):
-            if all(sizes):
-                assert prospects(components, *sizes, MARGIN)[1] == pytest.approx(0.8, abs=0.06)
+        assert more_seeds is None or chance(components, more_seeds, units, MARGIN) == pytest.approx(0.8, abs=0.06)
+        assert more_units is None or chance(components, seeds, more_units, MARGIN) == pytest.approx(0.8, abs=0.06)
         assert more_seeds or more_units
     assert enough(TUNED, 9, 63, MARGIN) == (9, 63), "what is planned suffices"
     seeds, units = enough((0.0, 0.0, 0.001), 1, 120, MARGIN)
-    assert seeds > 1 and units == 0, "one seed does not tell how trainings differ"
-    assert enough((0.0005, 0.004, 0.004), 3, 20, MARGIN) == (0, 0), "neither alone suffices"
+    assert seeds > 1 and units is None, "one seed does not tell how trainings differ"
+    assert enough((0.0005, 0.004, 0.004), 3, 20, MARGIN) == (None, None), "neither alone suffices"
 
 
 def in_seeds(seed: int) -> tuple[list, list]:

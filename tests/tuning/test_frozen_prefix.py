@@ -74,7 +74,9 @@ def test_nobody_else_may_read_activations_from_which_texts_could_be_guessed(tmp_
         assert (tmp_path / "prefixes").stat().st_mode & 0o077 == 0
 
 
-def test_a_stored_prefix_is_read_in_full_and_a_damaged_one_is_computed_again(tmp_path, computed):
+def test_a_new_process_chain_reads_a_stored_prefix_in_full_and_computes_a_damaged_one_again(
+    tmp_path, computed, monkeypatch
+):
     adapted = tiny.adapted("llama", 4, True)
     some = tiny.cases(6)
     first = np.array(opened(tmp_path, adapted, some).own_hidden)
@@ -85,6 +87,7 @@ def test_a_stored_prefix_is_read_in_full_and_a_damaged_one_is_computed_again(tmp
     content[-3] ^= 1
     own_values.write_bytes(content)
     os.utime(own_values, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a failing disk does it: no trace in the times
+    monkeypatch.setenv("TRIAGE_CHAIN", "another")
     events = []
     np.testing.assert_array_equal(opened(tmp_path, adapted, some, events.append).own_hidden, first)
     assert len(computed) == 2 and isinstance(events[0], StepWarning) and "is damaged" in events[0].message
