@@ -129,7 +129,6 @@ def refusal(name: str, *sets: str) -> str:
         ("GP = 2, HOME = 1 }", "GP = 2 }", "class_weights", ["safety.class_weights", "one for each of ED, GP, HOME"]),
         ("ED = 1, GP = 100", "ED = 200, GP = 100", "cost_matrix", ["safety.cost_matrix", "right decision costs more"]),
         ("GP = { ED = 2, GP = 1, HOME = 10 }, ", "", "cost_matrix", ["safety.cost_matrix", "one for each of ED, GP, HOME"]),
-        ("GP = 1, HOME = 10", "GP = 1", "cost_matrix", ["safety.cost_matrix", "one for each of ED, GP, HOME"]),
         ("ED = 5, GP = 2", "ED = 0, GP = 2", "class_weights", ["safety.class_weights", "greater than 0"]),
         ("dropout = 0.1", "dropout = 1.0", "dropout = 1.0", ["recipe[2].dropout = 1", "less than 1"]),
         ('"tiny-llama", "tiny-gemma3"', '"tiny-llama", "tiny-llama"', "models =", ["duplicate name tiny-llama"]),
@@ -140,7 +139,6 @@ def refusal(name: str, *sets: str) -> str:
         ("seeds = [42]", "seeds = []", "seeds", ["at least one entry"]),
         ("learning_rate = 1e-3", "learning_rate = 0", "learning_rate", ["learning_rate = 0 is not allowed", "greater than 0"]),
         ("learning_rate = 1e-3", "learning_rate = nan", "learning_rate", ["= NaN is not allowed"]),
-        ('kind = "safety"', 'kind = "safe"', 'kind = "safe"', ["'standard' or 'safety'"]),
         ("num_layers = 2", 'num_layers = "two"', "num_layers", ['"two" is not allowed', "valid integer"]),
         ("[safety]", "[prompt]\nversion = 3\n[safety]", "version =", ["prompt.version = 3 is not allowed", "1 or 2"]),
         (
@@ -159,8 +157,6 @@ def refusal(name: str, *sets: str) -> str:
             "[safety]", f"[prompt]\nanswers = {{ ED = '{'a' * 41}', GP = 'doctor', HOME = 'home' }}\n[safety]", "answers",
             ["prompt.answers.ED", "at most 40 characters"],
         ),
-        ("dropout = 0.1", "dropout = 0.1\nsampling = 'even'", "sampling", ["recipe[2].sampling", "'balanced' or"]),
-        ("dropout = 0.1", "dropout = 0.1\nlabel_smoothing = 1", "label_smoothing", ["label_smoothing = 1", "less than 1"]),
         ("mc_cases = 6", "mc_cases = 0", "mc_cases", ["scoring.mc_cases = 0", "equal to 3 or", "'all'"]),
         ("dropout = 0.0", "dropout = 0.0\ntarget_ed_recall = 0.9", "[[recipe]]", ["recipe[1]", "kind = 'safety'"]),
         ("target_ed_recall = 0.9", "", '[[recipe]]\nname = "balanced_safe"', ["recipe[2]", "needs target_ed_recall"]),
@@ -186,9 +182,7 @@ CLAIMING = SMOKE.replace("seeds = [42]", "seeds = [42, 43]").replace("[safety]",
         ('recipe = "balanced', 'recipe = "balance', "recipe =", ["no recipe 'balance_safe'; name one of baseline, bal"]),
         ('base_model = "tiny', 'base_model = "tin', "base_model =", ["no base model 'tin-llama'; name one of tiny-llama, "]),
         ("[safety]", "margin = 0\n[safety]", "margin =", ["primary.margin = 0 is not allowed", "greater than 0"]),
-        ("[safety]", "margin = 0.21\n[safety]", "margin =", ["primary.margin = 0.21 is not allowed", "equal to 0.2"]),
         ("[42, 43]", "[42]", "[primary]", ["primary.seeds", "two or more", "chance in training", "leave out [primary]"]),
-        ("[safety]", "seeds = [43]\n[safety]", "seeds = [43]", ["primary.seeds", "two or more"]),
         ("[safety]", "seeds = [43, 44]\n[safety]", "seeds = [43,", ["two or more seeds", "trained with (42, 43)"]),
         ("[safety]", "seeds = [43, 43]\n[safety]", "seeds = [43,", ["primary.seeds: duplicate name 43"]),
         ("bits = [4, 8]", "bits = [8]", "[primary]", ["['4bit', '8bit'] cannot be compared", "grid trains at (8bit)"]),
@@ -271,14 +265,9 @@ def test_what_is_not_toml_is_refused_with_its_place(content, words, tmp_path):
     assert load_grid(str(path)).name == "smoke", "a byte order mark is no mistake"
 
 
-@pytest.mark.parametrize("name", ["demoo", "", "no/such.toml", "."])
+@pytest.mark.parametrize("name", ["demoo", "", "no/such.toml", ".", "g" * 300, "g/" * 3000 + "x.toml"])
 def test_an_unknown_grid_lists_the_known_ones(name):
-    assert "demo, paper, smoke, study, study_gemma, tuned" in refusal(name)
-
-
-@pytest.mark.parametrize("name", ["g" * 300, "g" * 300 + ".toml", "g/" * 3000 + "x.toml"])
-def test_a_name_longer_than_names_can_be_is_no_grid(name):
-    assert len(refusal(name)) < 400
+    assert "demo, paper, smoke, study, study_gemma, tuned" in refusal(name) and len(refusal(name)) < 400
 
 
 @pytest.mark.parametrize("key", ["name", "recipe.name"])

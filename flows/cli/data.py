@@ -17,7 +17,7 @@ from flows.cli.clean import Yes, remove_if_told
 from flows.cli.terminal import console
 from tasks.corpus.check import CorpusReport, check_data
 from tasks.corpus.prepare import CARD, dataset_folder, stored_or_temporary
-from tasks.corpus.prompts import DEFAULT, load_prompt, shared_tokens
+from tasks.corpus.prompts import DEFAULT, load_prompt
 from tasks.grids.grid import GRIDS, load_grid
 from tasks.removable import matching_names, of_data, sharing_sets, unknown_data
 from tasks.runtime.errors import BadInput
@@ -146,8 +146,6 @@ def data_check(
     report = check_data(named_data, evaluation_sets, stored_tokenizers, prompt)
     console.print(_sets(report))
     console.print(_lengths(report))
-    if prompt.examples:
-        console.print(shared_tokens(prompt, stored_tokenizers), soft_wrap=True)
 
     if not stored_tokenizers:
         console.print(

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.interruptions import interrupted_by_signals
-from flows.cli.data import tokenizers
 from flows.cli.terminal import print_line
 from flows.plan import (
     PlannedCell,
@@ -27,7 +26,6 @@ from flows.plan import (
 from flows.power import print_power
 from flows.report.figures import RANDOM, clock, counted
 from flows.selection import Selection
-from tasks.corpus.prompts import load_prompt, shared_tokens
 from tasks.models.manifest import has_random_weights
 from tasks.models.sources.fetch import availabilities, is_offered, stored, unpinned
 from tasks.runtime.backend import backend
@@ -56,10 +54,6 @@ def print_plan(console: Console, selection: Selection) -> None:
         for model in selection.models:
             for note in unpinned(model):
                 print_line(console, f"weights  {model.name}: {note}")
-
-        for prompt in map(load_prompt, selection.prompts):
-            if prompt.examples:
-                print_line(console, shared_tokens(prompt, tokenizers()))
 
         counts = ", ".join(f"{name} {count:,}" for name, count in sizes.items())
         is_guess = cases is None and selection.grid.data.source != "embedded"

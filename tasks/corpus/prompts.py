@@ -75,37 +75,11 @@ class Prompt:
 
     def plain_text(self, text: str) -> str:
         """The prompt of a text for a tokenizer without a chat template."""
-        return self.plain.format(
-            instruction=self.instruction, examples=self.plain_examples, text=text
-        )
-
-    @property
-    def plain_examples(self) -> str:
-        """The examples for a tokenizer without a chat template."""
-        return "".join(
+        examples = "".join(
             self.plain_example.format(text=example.text, answer=self.answer(example.label))
             for example in self.examples
         )
-
-
-def shared_tokens(prompt: Prompt, tokenizers: Mapping[str, Path]) -> str:
-    """What the examples of a prompt add to its instruction, in a sentence: in the tokens of each
-    tokenizer.json, by the name to show, or in words where there is none.
-    """
-    counts = [f"{len(prompt.plain_examples.split())} words"]
-    if tokenizers:
-        from tokenizers import Tokenizer
-
-        counts = [
-            f"{len(Tokenizer.from_file(str(path)).encode(prompt.plain_examples).ids)} {name} tokens"
-            for name, path in tokenizers.items()
-        ]
-
-    return (
-        f"The {len(prompt.examples)} examples in prompt {prompt.version} add about "
-        f"{' or '.join(counts)} to the instruction: computed once for a batch and once for a set, "
-        "never for each case."
-    )
+        return self.plain.format(instruction=self.instruction, examples=examples, text=text)
 
 
 def load_prompt(choice: PromptChoice = DEFAULT) -> Prompt:

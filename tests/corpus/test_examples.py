@@ -1,4 +1,4 @@
-"""The examples in a prompt: no set may hold one, and what they cost is printed."""
+"""The examples in a prompt: no set may hold one."""
 
 import json
 from pathlib import Path
@@ -13,10 +13,8 @@ from tasks.corpus.case import SETS
 from tasks.corpus.prepare import prepare_dataset
 from tasks.corpus.prompts import load_prompt
 from tasks.corpus.splits import check_examples
-from tasks.models.sources.random_source import write_tiny_tokenizer
 from tasks.runtime.errors import BadInput
 from tasks.runtime.home import home
-from tasks.runtime.store import build_folder
 from tasks.spec import LABELS, Data, EvaluationSet, PromptChoice
 
 WITH_EXAMPLES = PromptChoice(version=2)
@@ -71,20 +69,12 @@ def test_a_plan_refuses_a_set_that_holds_an_example(grid):
     assert "Case extra in valid is the text, or nearly the text, of the example GP" in str(plan.exception)
 
 
-def test_the_data_check_finds_an_example_and_says_what_the_examples_cost(grid):
+def test_the_data_check_finds_an_example(grid):
     fails = CliRunner().invoke(app, ["data", "check", str(grid(EXAMPLES["ED"]))], env={"COLUMNS": "200"})
     assert fails.exit_code == 1 and "examples of the prompt" in fails.stdout
     assert "valid.jsonl, line 31 is the ED one (100%)" in fails.stdout
-    words = sum(len(text.split()) for text in EXAMPLES.values()) + 3 * len(["Message:", "Answer:", "ED"])
-    assert f"The 3 examples in prompt 2 add about {words} words to the instruction" in fails.stdout
-
-    def tokenizer(folder: Path) -> dict:
-        write_tiny_tokenizer(folder, chat=True)
-        return {"base_model": "tiny"}
-
-    build_folder(home() / "models" / "tiny", tokenizer)
     passes = CliRunner().invoke(app, ["data", "check", str(grid())], env={"COLUMNS": "200"})
-    assert passes.exit_code == 0 and " tiny tokens to the instruction" in passes.stdout
+    assert passes.exit_code == 0
 
 
 def test_no_embedded_set_holds_an_example(tmp_path):

@@ -13,14 +13,14 @@ import pytest
 
 from tasks.corpus.case import SETS, Case, from_json
 from tasks.corpus.check import check_data
-from tasks.corpus.prepare import CARD, prepare_dataset
+from tasks.corpus.prepare import CARD, dataset_folder, prepare_dataset
 from tasks.corpus.reading import sources
 from tasks.corpus.reading.sources import check_local, is_hub, locate
 from tasks.corpus.reading.tables import read_set
 from tasks.corpus.splits import check_sets
 from tasks.corpus.vignettes.generator import planned_labels
 from tasks.corpus.vignettes.sets import sets_of
-from tasks.grids.grid import load_grid
+from tasks.grids.grid import GRIDS, load_grid
 from tasks.runtime.errors import BadInput, SourceUnavailable
 from tasks.runtime.store import read_manifest
 from tasks.spec import LABELS, Data, EvaluationSet
@@ -116,15 +116,6 @@ def test_a_hub_dataset_that_cannot_be_had_is_said_in_a_sentence(repo, change, er
     vars(hub).update(change)
     with pytest.raises(error, match=sentence):
         locate(Data(source=repo))
-
-
-def test_a_path_that_reads_like_a_hub_dataset_names_the_folders_in_which_it_was_looked_for(hub, tmp_path, monkeypatch):
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    places = rf"{tmp_path} \(the grid's folder\) or in {tmp_path / 'work'} \(the working folder\)"
-    sentence = rf"there is no repository.*There is no file or folder 'cases/hft' in {places} either; .* correct it\.$"
-    with pytest.raises(SourceUnavailable, match=sentence):
-        locate(Data(source="cases/hft").with_folder(Path("..")))
 
 
 def test_a_path_is_not_taken_for_a_hub_id(tmp_path, monkeypatch):
@@ -256,12 +247,10 @@ def test_a_folder_that_may_mean_two_things_or_lacks_a_part_is_refused(names, mes
     assert all(re.search(message, said) for said in refusals(Data(source=str(source)), tmp_path / "home"))
 
 
-@pytest.mark.parametrize("names", [["a.csv", "b.csv"], ["train.csv", "test.csv", "dev.parquet"]])
-def test_a_link_that_leads_nowhere_is_refused_where_a_table_is_read(names, tmp_path):
-    *tables, broken = names
-    source = put(tmp_path / "cases", tables)
-    (source / broken).symlink_to(source / "nowhere")
-    with pytest.raises(BadInput, match=rf"{broken} is no file but a folder or a link that leads nowhere"):
+def test_a_link_that_leads_nowhere_is_refused_where_a_table_is_read(tmp_path):
+    source = put(tmp_path / "cases", ["a.csv"])
+    (source / "b.csv").symlink_to(source / "nowhere")
+    with pytest.raises(BadInput, match="b.csv is no file but a folder or a link that leads nowhere"):
         locate(Data(source=str(source)))
 
 
@@ -337,16 +326,6 @@ def test_evaluation_sets_stand_beside_the_dataset_and_change_none_of_its_sets(tm
     assert "`clinic`" in (folder / CARD).read_text()
 
 
-@pytest.mark.parametrize("end", ["", " Thanks a lot."])
-def test_an_evaluation_set_with_a_text_that_is_learned_from_is_refused(end, given, tmp_path):
-    story = "my knee has been sore since I fell on the stairs and it creaks when I bend it or sit down for long"
-    for path, text in ((tmp_path / "given" / "train.jsonl", story), (tmp_path / "a.jsonl", story + end)):
-        with path.open("a") as handle:
-            handle.write(json.dumps({"text": text, "label": "ED"}) + "\n")
-    with pytest.raises(BadInput, match="The evaluation set clinic .* train"):
-        prepare_dataset(given, tmp_path, [EvaluationSet(name="clinic", source=str(tmp_path / "a.jsonl"))])
-
-
 def grouped(path: Path, start: int, groups: list[str]) -> Path:
     """Twelve cases of each group, of texts that no other file has."""
     path.parent.mkdir(exist_ok=True)
@@ -356,48 +335,43 @@ def grouped(path: Path, start: int, groups: list[str]) -> Path:
     return path
 
 
-def stands_beside(data: Data, clinic: EvaluationSet, home: Path, refused: str) -> None:
-    """Check and preparation agree: they take the evaluation set, or refuse it with this sentence."""
-    assert check_data(data, (clinic,), {}).errors == bool(refused)
-    if refused:
-        with pytest.raises(BadInput, match=refused):
-            prepare_dataset(data, home, (clinic,))
-    else:
-        assert (prepare_dataset(data, home, (clinic,)) / "clinic.jsonl").is_file()
-
-
-@pytest.mark.parametrize("shared", [*SETS, "none of them"])
-def test_an_evaluation_set_may_share_a_group_with_test_and_with_nothing_that_is_learned_from(shared, tmp_path):
-    for n, name in enumerate(SETS):
-        grouped(tmp_path / "cases" / f"{name}.jsonl", 100 * n, [f"{name}-{i}" for i in range(3)])
-
-    clinic = EvaluationSet(
-        name="clinic", source=str(grouped(tmp_path / "clinic.jsonl", 900, ["other", f"{shared}-1", "more"]))
-    )
-    data = Data(source=str(tmp_path / "cases"))
-    is_sound = shared in ("test", "none of them")
-    sentence = rf"clinic .* not apart from {shared}: Case .* is of the same group .* rename it"
-    stands_beside(data, clinic, tmp_path / "home", "" if is_sound else sentence)
-
-
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("groups", "copied", "sentence"),
     [
-        ("same", "has the same text as case"),
-        ("kin", "from the table that is split: Case .* the same group"),
-        ("sound", ""),
+        (["other", "test-1"], None, ""),
+        (["other", "train-1"], None, "clinic .* not apart from train: Case .* is of the same group .* rename it"),
+        (["valid-1"], None, "not apart from valid"),
+        (["calibration-1"], None, "not apart from calibration"),
+        (["other"], str.upper, "not apart from train: Case .* has the same text as case"),
+        (["other"], "{} Thanks a lot for all of it.".format, "not apart from train: Case .* is nearly the same text"),
     ],
 )
-def test_an_evaluation_set_is_apart_from_all_of_a_table_that_we_split(name, sentence, tmp_path):
-    table = grouped(tmp_path / "a.jsonl", 0, [f"g{i}" for i in range(20)])
-    outside = grouped(tmp_path / "outside.jsonl", 900, ["g8" if name == "kin" else "new"])
-    if name == "same":
-        row = json.loads(table.read_text().splitlines()[100])
-        outside.write_text(json.dumps({"text": row["text"].upper(), "label": row["label"]}) + "\n")
+@pytest.mark.parametrize("is_one_table", [False, True])
+def test_an_evaluation_set_may_share_with_test_and_with_nothing_that_is_learned_from(
+    is_one_table, groups, copied, sentence, tmp_path
+):
+    """Check and preparation agree: they take it, or refuse it with this sentence. Of a table that we split all counts."""
+    for n, name in enumerate(SETS):
+        grouped(tmp_path / "cases" / f"{name}.jsonl", 100 * n, [f"{name}-{i}" for i in range(6)])
+    source = tmp_path / "cases"
+    if is_one_table:
+        source = tmp_path / "all.jsonl"
+        source.write_text("".join((tmp_path / "cases" / f"{name}.jsonl").read_text() for name in SETS))
 
-    data = Data(source=str(table))
-    clinic = EvaluationSet(name="clinic", source=str(outside))
-    stands_beside(data, clinic, tmp_path / "home", sentence)
+    outside = grouped(tmp_path / "clinic.jsonl", 900, groups)
+    if copied:
+        row = json.loads((tmp_path / "cases" / "train.jsonl").read_text().splitlines()[5])
+        outside.write_text(json.dumps({"text": copied(row["text"]), "label": row["label"]}) + "\n")
+    if is_one_table:
+        sentence = re.sub("from (train|valid|calibration)", "from the table that is split", sentence)
+        sentence = sentence or "not apart from the table that is split"
+    data, clinic = Data(source=str(source)), EvaluationSet(name="clinic", source=str(outside))
+    assert bool(check_data(data, (clinic,), {}).errors) == bool(sentence)
+    if not sentence:
+        assert (prepare_dataset(data, tmp_path / "home", (clinic,)) / "clinic.jsonl").is_file()
+        return
+    with pytest.raises(BadInput, match=sentence):
+        prepare_dataset(data, tmp_path / "home", (clinic,))
 
 
 def test_names_of_evaluation_sets_that_would_confuse_are_refused():
@@ -409,30 +383,25 @@ def test_names_of_evaluation_sets_that_would_confuse_are_refused():
 
 
 def test_a_relative_source_is_looked_up_beside_the_grid_file_first_and_the_place_is_in_no_id(tmp_path, monkeypatch):
-    study = put(tmp_path / "study", ["cases.jsonl", "sets/ward/test.jsonl"])
-    (study / "study.toml").write_text(
-        'name = "study"\nmodels = ["tiny-llama"]\nbits = [4]\ndata.source = "cases.jsonl"\n'
-        'evaluation_set = [{ name = "ward", source = "sets/ward" }]\n[[recipe]]\nname = "plain"\nkind = "standard"\n'
-        "learning_rate = 1e-4\nbatch_size = 4\nrank = 4\nscale = 20\ndropout = 0\niterations = 4\n"
-    )
+    study = put(tmp_path / "study", ["cases.jsonl", "ward.jsonl"])
+    smoke = (GRIDS / "smoke.toml").read_text()
+    data, rest = smoke.index("[data]"), smoke.index("[scoring]")
+    ward = '[[evaluation_set]]\nname = "ward"\nsource = "ward.jsonl"\n'
+    (study / "study.toml").write_text(f'{smoke[:data]}[data]\nsource = "cases.jsonl"\n{smoke[rest:]}\n{ward}')
     monkeypatch.chdir(put(tmp_path / "elsewhere", ["cases.jsonl"]))
     grid = load_grid(str(study / "study.toml"))
     assert locate(grid.data).files == {"all": [study / "cases.jsonl"]}
     dataset = prepare_dataset(grid.data, tmp_path / "home", grid.evaluation_sets)
-    assert check_data(grid.data, grid.evaluation_sets, {}).sets[0].rows == 60
 
     monkeypatch.chdir(study)
-    plain = Data(source="cases.jsonl")
-    ward = EvaluationSet(name="ward", source="sets/ward")
-    assert prepare_dataset(plain, tmp_path / "other home", (ward,)).name == dataset.name
-    assert plain.model_dump() == grid.data.model_dump()
-
+    ward_set = EvaluationSet(name="ward", source="ward.jsonl")
+    assert dataset_folder(Data(source="cases.jsonl"), tmp_path, (ward_set,)).name == dataset.name
     monkeypatch.chdir(tmp_path / "elsewhere")
     (study / "cases.jsonl").unlink()
     assert locate(grid.data).files == {"all": [Path("cases.jsonl")]}
 
 
-@pytest.mark.parametrize("source", ["hft", "cases.csv", "sets/none"])
+@pytest.mark.parametrize("source", ["cases.csv", "sets/none"])
 def test_a_relative_source_that_does_not_exist_names_the_folders_in_which_it_was_looked_for(
     source, tmp_path, monkeypatch
 ):
@@ -441,11 +410,7 @@ def test_a_relative_source_that_does_not_exist_names_the_folders_in_which_it_was
     working = rf"{tmp_path / 'work'} \(the working folder\)"
     both = rf"{tmp_path / 'study'} \(the grid's folder\) or in {working}"
     data = Data(source=source)
-    for columns, places in (
-        (data, working),
-        (data.with_folder(Path()), working),  # the grid lies in the working folder
-        (data.with_folder(Path("../study")), both),
-    ):
+    for columns, places in ((data, working), (data.with_folder(Path("../study")), both)):
         sentence = rf"There is no file or folder '{source}' in {places}; correct the path"
         assert all(re.search(sentence, said) for said in refusals(columns, tmp_path / "home"))
 
@@ -483,25 +448,16 @@ def test_a_revision_of_what_is_not_on_the_hub_is_refused_not_ignored(source, tmp
 
 def test_a_folder_too_large_to_be_one_of_tables_is_refused_without_being_walked_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "MOST_ENTRIES", 20)
-    put(tmp_path / "study", ["cases.jsonl"])
-    (tmp_path / "study" / ".git").mkdir()
-
-    for n in range(30):  # a hidden folder is no part of it
-        (tmp_path / "study" / ".git" / f"object{n}").touch()
-
-    assert check_data(Data(source=str(tmp_path / "study")), (), {}).sets
+    study = put(tmp_path / "study", ["cases.jsonl", *(f".git/.object{n}" for n in range(30))])
+    assert locate(Data(source=str(study))).files  # a hidden folder is no part of it
 
     looked_at = []
     scan = os.scandir
     monkeypatch.setattr(os, "scandir", lambda folder: looked_at.append(folder) or scan(folder))
-
     for n in range(9):
         (tmp_path / "disk" / f"folder{n}" / "deeper" / "still").mkdir(parents=True)
-
-    sentence = "disk holds more than 20 files and folders, too many to look for tables in; name as source"
-    with pytest.raises(BadInput, match=sentence):
-        check_data(Data(source=str(tmp_path / "disk")), (), {})
-
+    with pytest.raises(BadInput, match="disk holds more than 20 files and folders, too many"):
+        locate(Data(source=str(tmp_path / "disk")))
     assert 0 < len(looked_at) <= 20
 
 

@@ -87,11 +87,38 @@ class Verdict:
 
 def decide(facts: Facts, problem: ClinicalProblem) -> Verdict:
     """The label that follows from the facts alone."""
-    return (
-        _emergency(facts, problem)
-        or _needs_doctor(facts, problem)
-        or Verdict("HOME", "no_flag", problem.source)
+    if facts.red:
+        source = problem.fact(facts.red[0]).source or problem.source
+        return Verdict("ED", f"red:{facts.red[0]}", source)
+    if sign := _emergency_vital(facts, problem):
+        source = NEWS2 if facts.age >= ADULT_VITALS else CHILD_VITALS
+        return Verdict("ED", f"vital:{sign}", source)
+
+    # The complaint or an amber fact says that there is a fever (a red one alone is ED).
+    reports_fever = problem.temp == "febrile" or any(
+        problem.fact(name).feverish for name in facts.amber
     )
+    if facts.age < YOUNG and reports_fever:
+        return Verdict("ED", "fever_under_3_months", YOUNG_FEVER)
+    if IMMUNE in facts.contexts and (facts.vitals.fever or reports_fever):
+        return Verdict("ED", "fever_immunosuppressed", IMMUNE_FEVER)
+    if reason := _personal_reason(facts, problem.ed_if, problem.ed_under, NO_LIMIT):
+        return Verdict("ED", reason, problem.source)
+
+    if facts.amber:
+        source = problem.fact(facts.amber[0]).source or problem.source
+        return Verdict("GP", f"amber:{facts.amber[0]}", source)
+    if reason := _personal_reason(facts, problem.gp_if, problem.gp_under, problem.gp_over):
+        return Verdict("GP", reason, problem.source)
+    if facts.days > problem.days[1] and facts.trend != "better":
+        return Verdict("GP", "longer_than_natural_course", problem.source)
+    if facts.severity == "severe":
+        return Verdict("GP", "severe_despite_self_care", problem.source)
+    if facts.trend == "worse" and facts.age >= LATER_LIFE:
+        return Verdict("GP", "worse_in_later_life", WORSE_LATER)
+    if facts.trend == "worse" and not problem.worsens_first:
+        return Verdict("GP", "getting_worse", problem.source)
+    return Verdict("HOME", "no_flag", problem.source)
 
 
 def decisive_vital(facts: Facts, problem: ClinicalProblem) -> str | None:
@@ -120,48 +147,6 @@ def _emergency_vital(facts: Facts, problem: ClinicalProblem) -> str | None:
     for sign, reading, low, high in ranges:
         if reading is not None and not low <= reading <= high:
             return sign
-    return None
-
-
-def _emergency(facts: Facts, problem: ClinicalProblem) -> Verdict | None:
-    """Rules 1 to 3."""
-    if facts.red:
-        source = problem.fact(facts.red[0]).source or problem.source
-        return Verdict("ED", f"red:{facts.red[0]}", source)
-    if sign := _emergency_vital(facts, problem):
-        source = NEWS2 if facts.age >= ADULT_VITALS else CHILD_VITALS
-        return Verdict("ED", f"vital:{sign}", source)
-
-    # The complaint or an amber fact says that there is a fever (a red one alone is ED).
-    reports_fever = problem.temp == "febrile" or any(
-        problem.fact(name).feverish for name in facts.amber
-    )
-    if facts.age < YOUNG and reports_fever:
-        return Verdict("ED", "fever_under_3_months", YOUNG_FEVER)
-    if IMMUNE in facts.contexts and (facts.vitals.fever or reports_fever):
-        return Verdict("ED", "fever_immunosuppressed", IMMUNE_FEVER)
-
-    if reason := _personal_reason(facts, problem.ed_if, problem.ed_under, NO_LIMIT):
-        return Verdict("ED", reason, problem.source)
-    return None
-
-
-def _needs_doctor(facts: Facts, problem: ClinicalProblem) -> Verdict | None:
-    """Rules 4 to 8."""
-    if facts.amber:
-        source = problem.fact(facts.amber[0]).source or problem.source
-        return Verdict("GP", f"amber:{facts.amber[0]}", source)
-    if reason := _personal_reason(facts, problem.gp_if, problem.gp_under, problem.gp_over):
-        return Verdict("GP", reason, problem.source)
-
-    if facts.days > problem.days[1] and facts.trend != "better":
-        return Verdict("GP", "longer_than_natural_course", problem.source)
-    if facts.severity == "severe":
-        return Verdict("GP", "severe_despite_self_care", problem.source)
-    if facts.trend == "worse" and facts.age >= LATER_LIFE:
-        return Verdict("GP", "worse_in_later_life", WORSE_LATER)
-    if facts.trend == "worse" and not problem.worsens_first:
-        return Verdict("GP", "getting_worse", problem.source)
     return None
 
 

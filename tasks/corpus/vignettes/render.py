@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tasks.corpus.case import listed
-from tasks.corpus.vignettes.flags import draw_reassurance
+from tasks.corpus.vignettes.draw_facts import draw_reassurance
 from tasks.corpus.vignettes.knowledge_base import ClinicalProblem, contexts, phrases
 from tasks.corpus.vignettes.label_rules import Facts, decisive_vital
 from tasks.corpus.vignettes.speech import (

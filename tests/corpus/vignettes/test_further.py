@@ -28,7 +28,7 @@ from tasks.corpus.vignettes.sets import (
     records_of,
     sets_of,
 )
-from tasks.grids.grid import GRIDS, load_grid
+from tasks.grids.grid import load_grid
 from tasks.runtime.errors import BadInput
 from tasks.spec import FAMILIAR, LABELS, Data, EvaluationSet, digest_of
 from tests.corpus.vignettes.test_generator import SHARES
@@ -168,15 +168,10 @@ def test_a_data_set_holds_it_beside_sets_that_stay_as_they_are(tmp_path):
     assert not report.errors and {line.name for line in report.sets} == set(sets)
 
 
-def test_it_is_refused_beside_cases_of_ones_own_and_a_built_in_grid_leaves_it_out_there(tmp_path):
+def test_it_is_refused_beside_cases_of_ones_own_and_a_built_in_grid_leaves_it_out_there():
     assert FAMILIAR in {entry.name for entry in load_grid("tuned").evaluation_sets}
     own = load_grid("tuned", ["data.source=my_cases.csv"])
     assert [entry.name for entry in own.evaluation_sets] == ["test_adversarial", "test_adversarial_2"]
-    path = tmp_path / "own.toml"
-    smoke = (GRIDS / "smoke.toml").read_text(encoding="utf-8")
-    path.write_text(
-        smoke.replace('source = "embedded"', 'source = "cases.csv"')
-        + f'\n[[evaluation_set]]\nname = "{FAMILIAR}"\nsource = "embedded"\n'
-    )
-    with pytest.raises(BadInput, match=r"own.toml.*test_familiar is about the problems of the embedded train; leave"):
-        load_grid(str(path))
+    beside = f'evaluation_set=[{{name="{FAMILIAR}",source="embedded"}}]'
+    with pytest.raises(BadInput, match="test_familiar is about the problems of the embedded train; leave"):
+        load_grid("smoke", ["data.source=cases.csv", beside])

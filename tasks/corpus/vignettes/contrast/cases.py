@@ -25,8 +25,7 @@ from tasks.corpus.vignettes.contrast.bank import (
     reworded,
     teaching_bank,
 )
-from tasks.corpus.vignettes.draw_facts import draw_facts
-from tasks.corpus.vignettes.flags import absent_red_flags, stems
+from tasks.corpus.vignettes.draw_facts import absent_red_flags, draw_facts, stems
 from tasks.corpus.vignettes.generator import Record, label_counts, new_record, problems_of
 from tasks.corpus.vignettes.knowledge_base import ClinicalProblem
 from tasks.corpus.vignettes.label_rules import Facts
