@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
@@ -19,7 +17,6 @@ from typer.testing import CliRunner
 from flows.cli.data import tokenizers
 from flows.cli.main import app, main
 from tasks.corpus import check as check_module
-from tasks.corpus import near_copies
 from tasks.corpus.card import best_bound
 from tasks.corpus.case import SETS
 from tasks.corpus.check import CorpusReport, check_data
@@ -100,24 +97,6 @@ def test_what_is_too_small_for_our_split_fails_as_when_the_data_is_made(table, h
     assert bool(sentence) == (len(table) in (2, 300))
     split = finding_of(check(source), "our split")
     assert split.level == ("error" if sentence else "ok") and split.remedy + "." * bool(sentence) == sentence
-
-
-def test_copies_that_our_split_parts_fail_as_when_the_data_is_made(tmp_path, monkeypatch):
-    """Letters put together from six stock sentences: so many are alike that all pairs may be too many to find."""
-    rng = random.Random(1)
-    stock = [" ".join(f"{a}{b}" for b in "abcdefgh") for a in "uvwxyz"]
-    entries = [row | {"text": f"{' '.join(rng.sample(stock, 4))} {row['id']}"} for row in rows(800)]
-    path = write(tmp_path / "a.jsonl", entries)
-    with monkeypatch.context() as too_many:
-        too_many.setattr(near_copies, "MAX_PAIRS", 0)
-        with pytest.raises(BadInput, match="is nearly the same text as case") as refusal:
-            prepare_dataset(Data(source=str(path)), tmp_path / "home")
-
-        split = finding_of(check(path), "our split")
-        assert split.level == "error" and f"{split.remedy}." == str(refusal.value)
-
-    assert finding_of(check(path), "our split").level == "ok"
-    prepare_dataset(Data(source=str(path)), tmp_path / "home")
 
 
 def test_repeats_contradictions_and_repeated_ids_are_separate_findings_with_their_places(tmp_path):
@@ -228,24 +207,6 @@ def test_a_group_written_in_two_ways_is_one_and_crosses(tmp_path):
     assert (crossing.level, crossing.detail) == ("error", "1 of 1")
     table = write(tmp_path / "a.jsonl", [*rows(60, group="Condition 3"), *rows(60, 100, group="condition  3")])
     assert check(table).sets[0].groups == ["Condition 3"]
-
-
-@pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_a_group_of_whole_numbers_in_one_file_and_floats_in_the_other_crosses(kind, tmp_path):
-    source = tmp_path / "given"
-    source.mkdir()
-    for name, start, numbers in (("train", 0, [*range(30)]), ("test", 100, [None, *map(float, range(29, 58))])):
-        columns = {key: [row[key] for row in rows(30, start)] for key in ("text", "label")} | {"group": numbers}
-        if kind == "parquet":
-            pq.write_table(pa.table(columns), source / f"{name}.parquet")
-            continue
-        lines = zip(*columns.values(), strict=True)
-        text = "".join(f"{text},{label},{'' if group is None else group}\n" for text, label, group in lines)
-        (source / f"{name}.csv").write_text("text,label,group\n" + text)
-
-    assert finding_of(check(source), "groups that cross sets").detail == "1 of 58"
-    with pytest.raises(BadInput, match="is of the same group as case"):
-        prepare_dataset(Data(source=str(source)), tmp_path / "home")
 
 
 @pytest.mark.parametrize("cases", [1, 36, 72, 405])

@@ -91,19 +91,6 @@ def test_a_hub_dataset_that_was_fetched_once_is_there_without_the_hub(tmp_path):
     assert "the Hub cannot be reached and its local cache lacks files of this repository" in error
 
 
-def test_a_hub_dataset_that_changes_between_listing_and_download_is_not_taken(hub):
-    other = "b2" * 20
-    hub.revisions.add(other)
-    listing = hub.listing
-    commits = iter([COMMIT])
-    hub.listing = lambda: listing() | {"sha": next(commits, other)}  # type: ignore[method-assign]
-
-    with pytest.raises(
-        SourceUnavailable, match=r"listed at commit a1a1\S+ and came at b2b2\S+: .* run the command again"
-    ):
-        locate(Data(source=REPO))
-
-
 @pytest.mark.parametrize(
     ("repo", "change", "error", "sentence"),
     [
@@ -329,7 +316,8 @@ def test_evaluation_sets_stand_beside_the_dataset_and_change_none_of_its_sets(tm
 def grouped(path: Path, start: int, groups: list[str]) -> Path:
     """Twelve cases of each group, of texts that no other file has."""
     path.parent.mkdir(exist_ok=True)
-    rows = [json.loads(line) for line in table(start, 12 * len(groups)).splitlines()]
+    words = "my knee is sore since a fall on the stairs and creaks whenever I bend it, which makes it case"
+    rows = [json.loads(line) for line in table(start, 12 * len(groups), words).splitlines()]
     lines = [json.dumps(row | {"group": groups[i // 12]}) + "\n" for i, row in enumerate(rows)]
     path.write_text("".join(lines))
     return path
@@ -343,7 +331,7 @@ def grouped(path: Path, start: int, groups: list[str]) -> Path:
         (["valid-1"], None, "not apart from valid"),
         (["calibration-1"], None, "not apart from calibration"),
         (["other"], str.upper, "not apart from train: Case .* has the same text as case"),
-        (["other"], "{} Thanks a lot for all of it.".format, "not apart from train: Case .* is nearly the same text"),
+        (["other"], "{} Thanks".format, "not apart from train: Case .* is nearly the same text"),
     ],
 )
 @pytest.mark.parametrize("is_one_table", [False, True])

@@ -11,7 +11,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from glob import escape
 from pathlib import Path
 
 from tasks.corpus.case import SETS
@@ -282,14 +281,11 @@ def _fetch_tables(repo: str, columns: Data | EvaluationSet) -> Path:
     revision = columns.revision
     source = HubSource(kind="hub", repo=repo, revision=revision)
     unreachable: SourceUnavailable | None = None  # the local cache may have the dataset then
-    commit = ""
-    patterns = [f"*{suffix}" for suffix in READERS]
 
     def unavailable(reason: SourceUnavailable) -> SourceUnavailable:
         return SourceUnavailable(
-            f"The dataset {repo}, which is no local path: {reason} There is no file or folder "
-            f"{repo!r} in {_searched_folders(columns.folder)} either; if you meant a path, correct "
-            "it.",
+            f"The dataset {repo}, which is no local path: {reason} If you meant a path, correct it: "
+            f"there is none in {_searched_folders(columns.folder)}.",
             reason.transient,
         )
 
@@ -298,49 +294,35 @@ def _fetch_tables(repo: str, columns: Data | EvaluationSet) -> Path:
             info = retry_while_busy(
                 lambda: HfApi().dataset_info(repo, revision=revision, timeout=CONNECT_SECONDS)
             )
+        _files_of([Path(file.rfilename) for file in info.siblings or []], columns)
     except SourceUnavailable as error:
         if is_refusal(error):
             raise unavailable(error) from error
         unreachable = error
-    else:
-        commit = str(info.sha)
-        paths = [Path(file.rfilename) for file in info.siblings or []]
-        try:
-            by_set = _files_of(paths, columns)
-        except BadInput as error:  # how to get a copy that can be changed
-            raise BadInput(
-                f"{str(error).removesuffix('.')}; for that, download it (`hf download --repo-type "
-                f"dataset {repo} --local-dir FOLDER`) and name its folder as source."
-            ) from error
-        patterns = [escape(str(path)) for tables in by_set.values() for path in tables]
+    except BadInput as error:  # how to get a copy that can be changed
+        raise BadInput(
+            f"{str(error).removesuffix('.')}; for that, download it (`hf download --repo-type "
+            f"dataset {repo} --local-dir FOLDER`) and name its folder as source."
+        ) from error
 
     # By the revision's own name: only then does the cache note which commit it means.
+    def download() -> str:
+        return snapshot_download(
+            repo,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=[f"*{suffix}" for suffix in READERS],
+            etag_timeout=CONNECT_SECONDS,
+            local_files_only=unreachable is not None,
+        )
+
     try:
         with explain_hub_errors(source):
-            folder = Path(
-                retry_while_busy(
-                    lambda: snapshot_download(
-                        repo,
-                        repo_type="dataset",
-                        revision=revision,
-                        allow_patterns=patterns,
-                        etag_timeout=CONNECT_SECONDS,
-                        local_files_only=unreachable is not None,
-                    )
-                )
-            )
+            folder = Path(retry_while_busy(download))
     except SourceUnavailable as error:
         raise unavailable(unreachable or error) from error
-
-    if unreachable is None and folder.name != commit:
-        raise SourceUnavailable(
-            f"The dataset {repo} was listed at commit {commit[:12]} and came at "
-            f"{folder.name[:12]}: it changed meanwhile, or the Hub was too busy to say; run the "
-            "command again."
-        )
 
     for path in folder.rglob("*"):
         if path.is_file():
             verify_blob(path)
-
     return folder
