@@ -9,7 +9,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,10 @@ from tasks.corpus.prompts import Encoded, Template, load_prompt
 from tasks.spec import LABELS, Recipe, Training
 from tasks.tuning.activations import Prefix
 from tasks.tuning.compiled import CompiledUpdates, compiles
-from tasks.tuning.data import EncodedCases, make_cases
+from tasks.tuning.data import EncodedCases, effective_batch, make_cases
 from tasks.tuning.lora import Adapted
 from tasks.tuning.loss import Objective
-from tasks.tuning.step import clip_gradients, update_gradients
-from tasks.tuning.updates import effective_batch
+from tasks.tuning.step import PlainUpdates
 
 Weights = dict[str, mx.array]
 SEED = 0
@@ -94,25 +92,6 @@ class Setting(BaseModel):
         return optim.AdamW(self.recipe.learning_rate, betas=betas, weight_decay=decay)
 
 
-@dataclass
-class Measured:
-    """The figures of one engine.
-
-    Seconds of each timed step; bytes after loading, at the peak and cached after the last step;
-    FLOPs of a step; the gradients of the first step; notes; and for a frozen prefix its blocks and
-    the seconds that storing it took.
-    """
-
-    seconds: list[float]
-    weights_memory_bytes: int
-    peak_memory_bytes: int
-    cache_memory_bytes: int
-    matmul_flops: int
-    gradients: Weights
-    notes: list[str]
-    prefix: dict[str, Any] | None = None
-
-
 def bench_cases(vocabulary: int, batch: int, length: int) -> EncodedCases:
     """`batch` cases of `length` random tokens, the last three of them the completion, with stock's
     mask.
@@ -140,19 +119,13 @@ def start_adapter(model: nn.Module) -> None:
     """Give the LoRA tensors the same values in every engine: lora_b too, since at zero half the
     gradients vanish.
     """
-    parameters = sorted(tree_flatten(model.trainable_parameters()))
-    values = [
-        (name, _start_value(i, name, parameter.shape))
-        for i, (name, parameter) in enumerate(parameters)
-    ]
+    values = []
+    for i, (name, parameter) in enumerate(sorted(tree_flatten(model.trainable_parameters()))):
+        limit = LARGEST_LORA_B if name.endswith("lora_b") else 1 / math.sqrt(parameter.shape[0])
+        draws = np.random.default_rng([SEED, i]).uniform(-limit, limit, parameter.shape)
+        values.append((name, mx.array(draws, mx.float32)))
     model.load_weights(values, strict=False)
     mx.eval(model.parameters())
-
-
-def _start_value(number: int, name: str, shape: tuple[int, ...]) -> mx.array:
-    limit = LARGEST_LORA_B if name.endswith("lora_b") else 1 / math.sqrt(shape[0])
-    rng = np.random.default_rng([SEED, number])
-    return mx.array(rng.uniform(-limit, limit, shape), mx.float32)
 
 
 def first_gradients(optimizer: optim.Optimizer) -> Weights:
@@ -208,13 +181,14 @@ def matmul_flops(model: nn.Module, loss: Callable[[nn.Module], mx.array]) -> int
     with mx.stream(mx.cpu):
         mx.export_function(nodes.append, step, **weights)  # type: ignore[arg-type]  # keywords are the step's
     model.update(tree_unflatten(list(weights.items())))
-    return sum(_flops(node) for node in nodes if node.get("name") in PRODUCTS)
 
-
-def _flops(node: dict[str, Any]) -> int:
-    _, left, _ = node["inputs"][0]
-    _, out, _ = node["outputs"][0]
-    return 2 * math.prod(out) * int(left[-1])
+    flops = 0
+    for node in nodes:
+        if node.get("name") in PRODUCTS:
+            _, left_shape, _ = node["inputs"][0]
+            _, shape, _ = node["outputs"][0]
+            flops += 2 * math.prod(shape) * int(left_shape[-1])
+    return flops
 
 
 def matmul_speed(rows: int, inner: int, columns: int) -> float:
@@ -242,28 +216,22 @@ def updates_of(
     learning_rate: float,
     dropout_seed: int | None = None,
 ) -> Callable[[], None]:
-    """A function that makes one update of all cases at each call, and waits for it.
+    """A function that makes one update of all cases at each call, as a training does, and waits for it.
 
     `dropout_seed`: None for an update without dropout.
     """
     model = adapted.stack.model
     optimizer.init(model.trainable_parameters())
-    case_numbers = range(len(prefix.cases.encoded))
-    compiled = CompiledUpdates(adapted, prefix, objective, optimizer, limit=None)
-
+    cases = prefix.cases
+    count = len(cases.encoded)
+    kind = CompiledUpdates if compiles() else PlainUpdates
+    updates = kind(adapted, prefix, objective, optimizer, None)
     numbers = itertools.count()
 
     def update() -> None:
         key = None if dropout_seed is None else (dropout_seed, next(numbers))
-        batch = effective_batch(adapted, prefix, case_numbers, len(case_numbers), key)
-        if compiles():
-            compiled.start(batch, learning_rate)
-            compiled.hand_back()
-        else:
-            step = update_gradients(adapted, prefix, batch, objective)
-            gradients, _ = clip_gradients(step[2], None, step[:2])
-            optimizer.update(model, gradients)
-
+        updates.start(effective_batch(cases, range(count), count, key), learning_rate)
+        updates.hand_back()
         mx.eval(model.trainable_parameters(), optimizer.state)
 
     return update

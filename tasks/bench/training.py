@@ -12,7 +12,6 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -25,7 +24,6 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import dequantize_model, load_model
 
 from tasks.bench.setting import (
-    Measured,
     Setting,
     Weights,
     first_gradients,
@@ -40,10 +38,10 @@ from tasks.runtime.backend import backend
 from tasks.runtime.device import measure
 from tasks.runtime.events import Emit
 from tasks.runtime.memory import peak_resident_bytes
-from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
+from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.data import EncodedCases, make_batch
-from tasks.tuning.lora import Adapted, add_lora, load_variant
-from tasks.tuning.loss import Objective, make_objective, objective_sum, scored_tokens
+from tasks.tuning.lora import add_lora, load_variant
+from tasks.tuning.loss import make_objective, objective_sum
 from tasks.tuning.memory import CACHE_BYTES
 from tasks.tuning.step import batch_terms, leading_past
 
@@ -54,9 +52,9 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Measure one engine (`args`: the fields of Setting) and write its gradients to
     `folder`/gradients.safetensors.
 
-    Returns the fields of Measured without the gradients, the device, the speed of its largest
-    matrix product (GFLOP/s), peak resident bytes, and how many first tokens all prompts have in
-    common.
+    Returns what the engine's function returns but for the gradients, and the device, the speed of its
+    largest matrix product (GFLOP/s), peak resident bytes, and how many first tokens all prompts have
+    in common.
     """
     setting = Setting.model_validate(args)
     device = measure()
@@ -66,7 +64,7 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
     cases = setting.cases
     measure_engine = _our_measurement if setting.engine == "ours" else measure_stock
-    figures = vars(measure_engine(setting, cases))
+    figures = measure_engine(setting, cases)
     mx.save_safetensors(str(setting.folder / GRADIENTS), figures.pop("gradients"))
     return figures | {
         "device": asdict(device),
@@ -88,7 +86,7 @@ def compare(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     # The only device that has float64.
     mx.set_default_device(mx.cpu)
     exact = float64_gradients(setting)
-    by_engine = {engine: _load(path) for engine, path in setting.gradients.items()}
+    by_engine: dict[str, Any] = {name: mx.load(str(p)) for name, p in setting.gradients.items()}
 
     return {
         engine: {
@@ -101,18 +99,15 @@ def compare(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     }
 
 
-def _load(path: Path) -> Weights:
-    weights: Weights = mx.load(str(path))  # type: ignore[assignment]
-    return weights
-
-
-def _our_measurement(setting: Setting, cases: EncodedCases) -> Measured:
+def _our_measurement(setting: Setting, cases: EncodedCases) -> dict[str, Any]:
+    """Time updates over a stored prefix: `seconds` of each, bytes of memory, FLOPs of a step, the
+    `gradients` of the first one, and the blocks of the prefix with the seconds that storing it took.
+    """
     mx.set_cache_limit(CACHE_BYTES)
     stack = load_variant(setting.variant, backend().compute_path)
     adapted = add_lora(stack, setting.recipe, setting.training, seed=0)
     start_adapter(stack.model)
     weights_bytes = mx.get_active_memory()
-    # The batch's frozen prefix, written and read back.
     start = time.perf_counter()
     store = PrefixStore(setting.folder, VariantManifest.read(setting.variant).digest)
     prefix = open_prefix(stack, cases, adapted.boundary, store)
@@ -121,7 +116,7 @@ def _our_measurement(setting: Setting, cases: EncodedCases) -> Measured:
 
     optimizer = setting.optimizer()
     update = updates_of(adapted, prefix, objective, optimizer, setting.recipe.learning_rate)
-    gradients: Weights = {}  # of the first update
+    gradients: Weights = {}
     seconds = []
     mx.reset_peak_memory()
     for _ in range(1 + setting.repeats):
@@ -132,23 +127,26 @@ def _our_measurement(setting: Setting, cases: EncodedCases) -> Measured:
 
     peak = mx.get_peak_memory()
     cached = mx.get_cache_memory()
-
     # MLX cannot export a graph with custom derivatives; the products are the same without them.
     counted = replace(adapted, stack=replace(stack, cpu_kernels=False, logit_bytes=1 << 62))
-    flops = matmul_flops(stack.model, lambda _: _our_loss(counted, prefix, objective))
-    notes = ["after a warm-up step"]
-    stored = {"blocks": prefix.boundary, "seconds": seconds_of_storing}
-    return Measured(seconds[1:], weights_bytes, peak, cached, flops, gradients, notes, stored)
 
+    def loss(model: nn.Module) -> mx.array:
+        count = len(cases.encoded)
+        batch = make_batch(cases, range(count))
+        terms = batch_terms(counted, prefix, batch, leading_past(counted, prefix))
+        tokens = cases.scored_tokens(range(count))
+        return objective_sum(terms, batch.labels, objective, tokens, count)[0]
 
-def _our_loss(adapted: Adapted, prefix: Prefix, objective: Objective) -> mx.array:
-    """The loss of the whole batch as `update_gradients` computes it, without evaluating anything."""
-    cases = prefix.cases
-    all_cases = range(len(cases.encoded))
-    batch = make_batch(cases, all_cases)
-    terms = batch_terms(adapted, prefix, batch, leading_past(adapted, prefix))
-    tokens = scored_tokens(cases, all_cases)
-    return objective_sum(terms, batch.labels, objective, tokens, len(cases.encoded))[0]
+    return {
+        "seconds": seconds[1:],
+        "weights_memory_bytes": weights_bytes,
+        "peak_memory_bytes": peak,
+        "cache_memory_bytes": cached,
+        "matmul_flops": matmul_flops(stack.model, loss),
+        "gradients": gradients,
+        "notes": ["after a warm-up step"],
+        "prefix": {"blocks": prefix.boundary, "seconds": seconds_of_storing},
+    }
 
 
 # A step on packed weights takes about a minute on a CPU.
@@ -157,8 +155,8 @@ SLOW_REPEATS = 1
 PADDING = 64
 
 
-def measure_stock(setting: Setting, cases: EncodedCases) -> Measured:
-    """Time the steps of `train()` on the batch after its first, in which it is compiled.
+def measure_stock(setting: Setting, cases: EncodedCases) -> dict[str, Any]:
+    """Time the steps of `train()` on the batch after its first, in which it is compiled: as for ours.
 
     Several steps, or one where the weights are packed on a CPU.
     """
@@ -176,12 +174,18 @@ def measure_stock(setting: Setting, cases: EncodedCases) -> Measured:
     peak = mx.get_peak_memory()
     cached = mx.get_cache_memory()
 
-    seconds = clock.seconds[1:]
     batches = iterate_batches(_dataset(cases), setting.batch, setting.length + PADDING)
     tokens, lengths = next(batches)
-    flops = matmul_flops(model, lambda m: default_loss(m, tokens, lengths)[0])
-
-    return Measured(seconds, weights_bytes, peak, cached, flops, clock.gradients, notes)
+    return {
+        "seconds": clock.seconds[1:],
+        "weights_memory_bytes": weights_bytes,
+        "peak_memory_bytes": peak,
+        "cache_memory_bytes": cached,
+        "matmul_flops": matmul_flops(model, lambda m: default_loss(m, tokens, lengths)[0]),
+        "gradients": clock.gradients,
+        "notes": notes,
+        "prefix": None,
+    }
 
 
 def float64_gradients(setting: Setting) -> Weights:

@@ -32,10 +32,9 @@ from tasks.runtime.store import build_folder
 from tasks.scoring.mc_dropout import dropout_passes
 from tasks.spec import LABELS
 from tasks.tuning.activations import Prefix, PrefixStore, open_prefix, prefix_in_memory
-from tasks.tuning.cpu import side_by_side, streams
 from tasks.tuning.data import EncodedCases, load_set, load_template, make_batch, make_cases
 from tasks.tuning.lora import Adapted, add_lora, load_variant, load_weights
-from tasks.tuning.model import SharedPast
+from tasks.tuning.model import SharedPast, side_by_side, streams
 from tasks.tuning.step import label_terms, leading_past, score_cases
 
 # Of freed buffers: enough for the layers of a long text, little enough to answer for weeks.

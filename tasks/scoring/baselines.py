@@ -5,8 +5,6 @@ base model (`job.py`). The same code judges them as models.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +15,7 @@ from tasks.corpus.case import Case, exact_digest
 from tasks.corpus.manifest import DatasetManifest
 from tasks.judging.decision_rules import record_rules
 from tasks.judging.evaluation_rows import Evaluation, judged_rows
-from tasks.judging.point_metrics import Floats, Rows
+from tasks.judging.point_metrics import Rows
 from tasks.judging.scores_folder import (
     EvaluationScores,
     ScoredCase,
@@ -89,14 +87,6 @@ def baseline_scores_id(
     return f"{training_id}-e{short_digest(ingredients)}"
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """Label probabilities of cases, shape (cases, 3); `constant`: all have the same."""
-
-    predict: Callable[[Sequence[Case]], Floats]
-    constant: bool = False
-
-
 def dataset_baseline_rows(
     name: str,
     scores_ids: dict[str, str],
@@ -105,29 +95,58 @@ def dataset_baseline_rows(
     dataset: DatasetManifest,
 ) -> dict[str, dict[str, Rows]]:
     """Landing rows of one of OF_A_DATASET, by set; `scores_ids`: the id of the scores on each."""
-    calibration_cases = _read_cases(data, "calibration")
-    if name in CONSTANT:
-        classifier = _constant(CONSTANT[name])
-    else:
-        train, valid = (_read_cases(data, learned) for learned in ("train", "valid"))
-        classifier = _linear(train, valid, calibration_cases)
+
+    def cases_of(set_name: str) -> list[Case]:
+        return [Case(**line) for line in read_lines(data / f"{set_name}.jsonl")]
+
+    answer = CONSTANT.get(name)
+    linear = None
+    if answer is None:
+        # scikit-learn is slow to import, and needed once per dataset.
+        from tasks.scoring.linear import LinearModel
+
+        train = cases_of("train")
+        try:
+            linear = LinearModel(train, cases_of("valid"), cases_of("calibration"))
+        except ValueError:  # nothing to tell cases apart by
+            counts = Counter(case.label for case in train)
+            most_frequent: Label = max(LABELS, key=lambda label: counts[label])
+            answer = most_frequent
+
+    def scored(set_name: str) -> list[ScoredCase]:
+        """The cases of a set with their probabilities, and without likelihoods."""
+        cases = cases_of(set_name)
+        if linear is not None:
+            p = linear.predict(cases)
+        else:
+            p = np.tile([float(label == answer) for label in LABELS], (len(cases), 1))
+        return [
+            ScoredCase(
+                case_id=case.case_id,
+                label=case.label,
+                group=case.group,
+                subgroup=case.subgroup or {},
+                case_digest=exact_digest(case.text),
+                p=dict(zip(LABELS, row.tolist(), strict=True)),
+            )
+            for case, row in zip(cases, p, strict=True)
+        ]
 
     # The rules are chosen before any other set is scored.
-    calibration = scored_cases(calibration_cases, classifier.predict(calibration_cases))
+    calibration = scored("calibration")
     rules = record_rules(
         probability_table(calibration),
         [case.label for case in calibration],
         dataset.digest_of("calibration"),
         target=TARGET,
         costs=scoring.cost_matrix,
-        constant=classifier.constant,
+        constant=linear is None,
     )
 
     rows = {}
     for set_name, scores_id in scores_ids.items():
         began = datetime.now(UTC)
-        cases = _read_cases(data, set_name)
-        judged_set = scored_cases(cases, classifier.predict(cases))
+        judged_set = scored(set_name)
         # As reading a scores folder would give them.
         manifest = ScoresManifest(
             digest="",
@@ -143,40 +162,3 @@ def dataset_baseline_rows(
         rows[set_name] = judged_rows(evaluation, scores)
 
     return rows
-
-
-def _read_cases(data: Path, name: str) -> list[Case]:
-    return [Case(**line) for line in read_lines(data / f"{name}.jsonl")]
-
-
-def _constant(label: Label) -> Classifier:
-    answer = np.eye(len(LABELS))[LABELS.index(label)]
-    return Classifier(lambda cases: np.tile(answer, (len(cases), 1)), constant=True)
-
-
-def _linear(
-    train: Sequence[Case], valid: Sequence[Case], calibration: Sequence[Case]
-) -> Classifier:
-    # scikit-learn is slow to import, and needed once per dataset.
-    from tasks.scoring.linear import LinearModel
-
-    try:
-        return Classifier(LinearModel(train, valid, calibration).predict)
-    except ValueError:  # nothing to tell cases apart by
-        labels = Counter(case.label for case in train)
-        return _constant(max(LABELS, key=lambda label: labels[label]))
-
-
-def scored_cases(cases: Sequence[Case], p: Floats) -> list[ScoredCase]:
-    """The cases with their probabilities, shape (cases, 3), and without likelihoods."""
-    return [
-        ScoredCase(
-            case_id=case.case_id,
-            label=case.label,
-            group=case.group,
-            subgroup=case.subgroup or {},
-            case_digest=exact_digest(case.text),
-            p=dict(zip(LABELS, row.tolist(), strict=True)),
-        )
-        for case, row in zip(cases, p, strict=True)
-    ]

@@ -18,15 +18,9 @@ from tasks.runtime.device import report_device
 from tasks.runtime.errors import Diverged, TriageError
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.runtime.store import Manifest, verify
-from tasks.scoring.arguments import (
-    FidelityJob,
-    ScoringJob,
-    UntunedScoringJob,
-    ValidScoringJob,
-    sample_numbers,
-)
+from tasks.scoring.arguments import FidelityJob, ScoringJob, UntunedScoringJob, ValidScoringJob
 from tasks.scoring.baselines import TARGET
-from tasks.scoring.scorer import UNTUNED, Scorer, score_sets
+from tasks.scoring.scorer import UNTUNED, Scorer, sample_of, score_sets
 from tasks.spec import LABELS, ExperimentSpec
 from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
 from tasks.tuning.data import Batch, load_set, load_template, make_batch, sorted_batches
@@ -126,11 +120,7 @@ def run_fidelity(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     mx.set_cache_limit(CACHE_BYTES)
     template = load_template(job.reference, job.prompt)
     test = load_set(job.data, "test", template, job.training.max_tokens)
-    case_numbers = sample_numbers(
-        [record["case_id"] for record in test.records],
-        [record["label"] for record in test.records],
-        job.cases,
-    )
+    case_numbers = sample_of(test, job.cases)
 
     def predict(folder: Path, trained_blocks: int) -> Predicted:
         stack = load_variant(folder, PATH)

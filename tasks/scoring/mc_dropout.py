@@ -15,9 +15,9 @@ from tasks.runtime.errors import TriageError
 from tasks.runtime.events import Emit, ProgressReport
 from tasks.spec import LABELS
 from tasks.tuning.activations import Prefix
-from tasks.tuning.cpu import side_by_side
 from tasks.tuning.data import TOKENS_AT_ONCE, Batch, make_batch, sorted_batches
 from tasks.tuning.lora import Adapted
+from tasks.tuning.model import side_by_side
 from tasks.tuning.step import label_terms, leading_past
 
 PASS_KEY = 1_000_003  # keeps the dropout keys of scoring apart from those of training

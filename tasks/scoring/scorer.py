@@ -71,9 +71,7 @@ class Scorer:
 
 
 def score_sets(scorer: Scorer, sets: Mapping[str, Path], rules_from: Path | None = None) -> None:
-    """Score sets, each into a sealed folder, by the rules of `rules_from` or those that calibration
-    gives.
-    """
+    """Score sets, each into a sealed folder, by the rules of `rules_from`, else of calibration."""
     for name, scores in sets.items():
         build_folder(scores, partial(_score_set, scorer, name, rules_from))
 
@@ -176,7 +174,7 @@ def _write_passes(scorer: Scorer, test: LoadedSet, prefix: Prefix, folder: Path)
     if scorer.moved and not scorer.scoring.moved_passes:
         return f"{NOT_AVAILABLE}scoring.moved_passes is false, so that moved adapters have none"
 
-    sample = _sample(test, scorer.scoring.mc_cases)
+    sample = sample_of(test, scorer.scoring.mc_cases)
     count = scorer.scoring.passes
     passes = dropout_passes(scorer.adapted, prefix, sample, count, scorer.seed, scorer.emit)
     np.save(folder / PASSES_FILE, passes, allow_pickle=False)
@@ -193,17 +191,18 @@ def _write_answers(scorer: Scorer, test: LoadedSet, folder: Path) -> None:
     if scorer.scoring.generated_cases == 0:
         return
 
-    sample = _sample(test, scorer.scoring.generated_cases)
-    texts = greedy_answers(scorer.adapted, test.cases, sample, scorer.template, scorer.emit)
-    words = scorer.template.prompt.words
-    answers = [
-        read_answer(test.records[number]["case_id"], text, words)
-        for number, text in zip(sample, texts, strict=True)
-    ]
+    template = scorer.template
+    sample = sample_of(test, scorer.scoring.generated_cases)
+    generated = greedy_answers(scorer.adapted, test.cases, sample, template, scorer.emit)
+    answers = []
+    for number, tokens in zip(sample, generated, strict=True):
+        text = template.tokenizer.decode(tokens, skip_special_tokens=True)
+        case_id = test.records[number]["case_id"]
+        answers.append(read_answer(case_id, text, template.prompt.words))
     write_lines(folder / ANSWERS_FILE, answers)
 
 
-def _sample(test: LoadedSet, size: SampleSize) -> list[int]:
+def sample_of(test: LoadedSet, size: SampleSize) -> list[int]:
     """Numbers of the cases of a fixed sample, stratified by label."""
     case_ids = [record["case_id"] for record in test.records]
     return sample_numbers(case_ids, [record["label"] for record in test.records], size)
@@ -219,14 +218,12 @@ def greedy_answers(
     case_numbers: Sequence[int],
     template: Template,
     emit: Emit,
-    max_tokens: int | None = None,
-) -> list[str]:
-    """The most probable text after the prompt of each of these cases, without special tokens and
-    dropout, up to the end of the turn.
-
-    `max_tokens`: at most; None for MAX_TOKENS, or as many as the longest right answer has.
+) -> list[list[int]]:
+    """The most probable tokens after the prompt of each of these cases, without dropout, up to the end
+    of the turn: at most MAX_TOKENS, or as many as the longest right answer has.
     """
-    limit = max_tokens or max(MAX_TOKENS, *map(len, template.completions))
+    stack = adapted.stack
+    limit = max(MAX_TOKENS, *map(len, template.completions))
     adapted.set_dropout(None)
     # The tokenizer's end, and what follows a label in a completion.
     ends = {template.tokenizer.eos_token_id}
@@ -234,39 +231,24 @@ def greedy_answers(
         if length < len(completion):
             ends.add(completion[length])
     # Not mlx-lm's rotating caches, which cannot be trimmed once full: windows are in the masks here.
-    past = [KVCache() for _ in range(adapted.stack.depth)]
+    past = [KVCache() for _ in range(stack.depth)]
+
+    def next_token(tokens: Sequence[int]) -> int:
+        hidden = run_blocks(stack, embed(stack, mx.array([tokens])), 0, stack.depth, past)
+        return int(np.array(project(stack, hidden[:, -1])).argmax())
+
     # For its keys and values alone: the token that would follow is not used.
-    _next_token(adapted, list(cases.leading_tokens), past)
+    next_token(cases.leading_tokens)
 
     answers = []
     for count, number in enumerate(case_numbers, 1):
-        prompt = list(cases.encoded[number].prompt[cases.leading :])
-        tokens = _generate(adapted, prompt, past, ends, limit)
+        answer: list[int] = []
+        following = cases.encoded[number].prompt[cases.leading :]
+        while len(answer) < limit and (token := next_token(following)) not in ends:
+            answer.append(token)
+            following = (token,)
+        answers.append(answer)
         trim_prompt_cache(past, past[0].offset - cases.leading)
-        answers.append(template.tokenizer.decode(tokens, skip_special_tokens=True))
         emit(ProgressReport("generated answers", count, len(case_numbers)))
 
     return answers
-
-
-def _generate(
-    adapted: Adapted, prompt: list[int], past: list[KVCache], ends: set[int], max_tokens: int
-) -> list[int]:
-    """At most `max_tokens` tokens after `past` and `prompt`, up to the first of `ends`."""
-    tokens: list[int] = []
-    following = prompt
-    while len(tokens) < max_tokens:
-        token = _next_token(adapted, following, past)
-        if token in ends:
-            break
-        tokens.append(token)
-        following = [token]
-
-    return tokens
-
-
-def _next_token(adapted: Adapted, tokens: list[int], past: list[KVCache]) -> int:
-    stack = adapted.stack
-    hidden = run_blocks(stack, embed(stack, mx.array([tokens])), 0, stack.depth, past)
-    logits = project(stack, hidden[:, -1])
-    return int(np.array(logits).argmax())

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,9 @@ from tasks.runtime.events import Emit, Note, ProgressReport, StepWarning
 from tasks.runtime.locks import replacing
 from tasks.runtime.store import build_folder, mark_used, verified_manifest
 from tasks.spec import ENGINE_VERSION, short_digest
-from tasks.tuning.cpu import side_by_side, streams
 from tasks.tuning.data import TOKENS_AT_ONCE, EncodedCases, Row, filled_groups, padded_tokens
-from tasks.tuning.memory import DiskSpace, cache_limit, pays, saving
-from tasks.tuning.model import SharedPast, Stack, embed, run_blocks
+from tasks.tuning.memory import DiskSpace, pays, saving
+from tasks.tuning.model import SharedPast, Stack, embed, run_blocks, side_by_side, streams
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def prefix_in_memory(stack: Stack, cases: EncodedCases, boundary: int) -> Prefix
     if boundary == 0 or cases.leading == 0:
         return Prefix(stack, cases)
 
-    past, leading = _run_leading(Prefix(stack, cases), boundary)
+    past, leading = _run_leading(stack, cases, boundary)
     own_hidden = [
         run_blocks(stack, embed(stack, mx.array([row.inputs[cases.leading :]])), 0, boundary, past)
         for row in cases.rows
@@ -111,14 +110,10 @@ def prefix_in_memory(stack: Stack, cases: EncodedCases, boundary: int) -> Prefix
 
 
 def compute_prefix(
-    start: Prefix, boundary: int, folder: Path, tokens_at_once: int, emit: Emit
+    stack: Stack, cases: EncodedCases, boundary: int, folder: Path, tokens_at_once: int, emit: Emit
 ) -> dict[str, int]:
-    """Write the arrays of a prefix into `folder`, from those of a shallower one; the counts that its
-    manifest keeps.
-    """
-    stack = start.stack
-    cases = start.cases
-    past, leading = _run_leading(start, boundary)
+    """Write the arrays of a prefix into `folder`; the counts that its manifest keeps."""
+    past, leading = _run_leading(stack, cases, boundary)
     leading_rows = stored_form(leading[0])
     np.save(folder / "leading.npy", leading_rows, allow_pickle=False)
     lengths = [len(row.inputs) - cases.leading for row in cases.rows]
@@ -134,11 +129,12 @@ def compute_prefix(
         with path.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
 
+    embedded = Prefix(stack, cases)
+
     def hidden_of(numbers: list[int]) -> mx.array:
         longest = max(lengths[number] for number in numbers)
-        rows = [cases.rows[number] for number in numbers]
-        hidden = start.hidden(rows, cases.leading + longest)
-        return run_blocks(stack, hidden, start.boundary, boundary, past)
+        hidden = embedded.hidden([cases.rows[i] for i in numbers], cases.leading + longest)
+        return run_blocks(stack, hidden, 0, boundary, past)
 
     order = sorted(range(len(lengths)), key=lambda number: (lengths[number], number))
     groups = filled_groups(order, [lengths[number] for number in order], tokens_at_once)
@@ -154,37 +150,22 @@ def compute_prefix(
     return {"boundary": boundary, "rows": len(lengths), "tokens": own_outputs.shape[0]}
 
 
-def tokens_that_fit(start: Prefix, boundary: int, limit: int | None, most: int) -> int:
-    """Tokens of one pass over the blocks from `start` to `boundary` that stays within `limit` bytes,
-    measured on the longest row.
-    """
-    if limit is None:
-        return most
-
-    stack = start.stack
-    past, _ = _run_leading(start, boundary)
-    longest = max(start.cases.rows, key=lambda row: len(row.inputs))
-    mx.clear_cache()
-    active_bytes = mx.get_active_memory()
-    mx.reset_peak_memory()
-    hidden = start.hidden([longest], len(longest.inputs))
-    mx.eval(run_blocks(stack, hidden, start.boundary, boundary, past))
-
-    room = limit - cache_limit(limit) - active_bytes
-    peak_bytes = mx.get_peak_memory() - active_bytes
-    own_tokens = len(longest.inputs) - start.cases.leading
-    # Passes run side by side.
-    return max(1, min(most, own_tokens * room // max(peak_bytes, 1) // len(streams())))
+def tokens_that_fit(stack: Stack, cases: EncodedCases, limit: int) -> int:
+    """Tokens of the passes side by side, each, that stay about within half of `limit` bytes."""
+    args = stack.model.args
+    longest = max(len(row.inputs) for row in cases.rows)
+    # What a block holds of a token at once: its states, those of the MLP, the attention's weights.
+    values = 8 * args.hidden_size + 4 * args.intermediate_size
+    values += 3 * args.num_attention_heads * longest
+    return max(1, limit // (2 * len(streams()) * stack.dtype.size * values))
 
 
-def _run_leading(start: Prefix, boundary: int) -> tuple[list[SharedPast], mx.array]:
-    """Keys and values of the leading tokens in the blocks from `start` to `boundary`, and their
-    output (1, P, D).
-    """
+def _run_leading(
+    stack: Stack, cases: EncodedCases, boundary: int
+) -> tuple[list[SharedPast], mx.array]:
+    """Keys and values of the leading tokens in the blocks up to `boundary`, and their output (1, P, D)."""
     past = [SharedPast() for _ in range(boundary)]
-    leading = run_blocks(
-        start.stack, start.enter(start.stored_leading()), start.boundary, boundary, past
-    )
+    leading = run_blocks(stack, embed(stack, mx.array([cases.leading_tokens])), 0, boundary, past)
     # Evaluated, since passes side by side read them on streams of their own.
     mx.eval(leading, [block.arrays() for block in past])
     return past, leading
@@ -227,34 +208,6 @@ class PrefixStore:
         )
 
 
-def is_stored(folder: Path, emit: Emit) -> bool:
-    """Whether a prefix is stored and holds what its name promises; else it is removed."""
-    if (verified_manifest(folder) or {}).get("key") == folder.name:
-        return True
-    if not folder.exists():
-        return False
-
-    with replacing(folder):
-        manifest = verified_manifest(folder)
-        # Another process may have just put it there.
-        if manifest is not None and manifest.get("key") == folder.name:
-            return True
-        if folder.exists():
-            foreign = "holds another model's activations, or another boundary's or format's"
-            problem = "is damaged" if manifest is None else foreign
-            emit(StepWarning(f"The frozen prefix {folder} {problem}; recomputing it."))
-            shutil.rmtree(folder)
-
-    return False
-
-
-def load_prefix(stack: Stack, cases: EncodedCases, boundary: int, folder: Path) -> Prefix:
-    """The prefix whose arrays lie in `folder`, mapped and not read yet."""
-    files = [folder / f"{name}.npy" for name in ("leading", "own", "starts")]
-    arrays = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
-    return Prefix(stack, cases, boundary, *arrays)
-
-
 def open_prefix(
     stack: Stack,
     cases: EncodedCases,
@@ -264,87 +217,55 @@ def open_prefix(
     *,
     limit: int | None = None,
     tokens_at_once: int = TOKENS_AT_ONCE,
-    stored: bool | None = None,
+    store_it: bool = True,
 ) -> Prefix:
     """The stored prefix of a set at a boundary, computed first if necessary, within `limit` bytes and
     `tokens_at_once` tokens a pass.
 
-    Steps start from the embedding where storing does not pay or has no room. `stored`: whether the
-    resumed training began with a stored prefix, to end with the same bits; None if undecided.
+    Steps start from the embedding where storing does not pay or has no room, and without `store_it`:
+    a training that began without a stored prefix is to end with the same bits.
     """
-    share = saving(boundary, stack.depth)
     blocks = f"{boundary} of {stack.depth} blocks"
+    share = saving(boundary, stack.depth)
     if not pays(boundary, stack.depth):
         emit(Note(f"Frozen prefix not stored: {blocks} would save {share:.0%} of a step."))
         return Prefix(stack, cases)
-    if stored is False:
-        reason = "this training began without one, and is to end with the same bits."
-        emit(Note(f"Frozen prefix not used: {reason}"))
+    if not store_it:
+        emit(Note("Frozen prefix not used: this training began without one."))
         return Prefix(stack, cases)
 
     folder = store.place(stack, cases, boundary)
-    needed_bytes = _stored_size(stack, cases)
-    was_stored = is_stored(folder, emit)
-    if not was_stored:
+    own_tokens = sum(len(row.inputs) - cases.leading for row in cases.rows)
+    needed_bytes = (cases.leading + own_tokens) * stack.hidden_size * stack.dtype.size
+    manifest = verified_manifest(folder)
+    if folder.exists() and (manifest or {}).get("key") != folder.name:
+        emit(StepWarning(f"The frozen prefix {folder} is damaged or another's; recomputing it."))
+        with replacing(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        manifest = None
+    if manifest is None:
         space = DiskSpace.of(store.folder)
         if space.room < needed_bytes:
-            emit(Note(space.lack("Frozen prefix", needed_bytes, share)))
-            if stored:
-                sentence = "This training began with a stored prefix: its last bits may now differ."
-                emit(StepWarning(sentence))
+            emit(StepWarning(space.lack("Frozen prefix", needed_bytes, share)))
             return Prefix(stack, cases)
 
     saved = f"saves {share:.0%} of a step, {needed_bytes / 1e9:.2f} GB."
     emit(Note(f"Frozen prefix of {blocks}: {saved}"))
 
     def build(temporary: Path) -> dict[str, Any]:
-        # From the nearest shallower one, which has the bits that its blocks gave.
-        start = Prefix(stack, cases)
-        for shallower in range(boundary - 1, 0, -1):
-            near = store.place(stack, cases, shallower)
-            if is_stored(near, emit):
-                start = load_prefix(stack, cases, shallower, near)
-                break
-
-        tokens = tokens_that_fit(start, boundary, limit, tokens_at_once)
-        counts = compute_prefix(start, boundary, temporary, tokens, emit)
+        tokens = tokens_at_once
+        if limit is not None:
+            tokens = min(tokens, tokens_that_fit(stack, cases, limit))
+        counts = compute_prefix(stack, cases, boundary, temporary, tokens, emit)
         names = {"key": folder.name, "variant": store.variant, "set_digest": cases.set_digest}
         return names | counts
 
-    if was_stored:
+    if manifest is not None:
         mark_used(folder)
     else:
         # Private, since texts could be guessed from activations.
         build_folder(folder, build, private=True)
-    return load_prefix(stack, cases, boundary, folder)
-
-
-def warn_of_lack_of_space(
-    stack: Stack, sets: Mapping[str, EncodedCases], boundary: int, store: PrefixStore, emit: Emit
-) -> None:
-    """Warn, before anything is computed, of the sets whose prefixes will have no room."""
-    if not pays(boundary, stack.depth):
-        return
-
-    space = DiskSpace.of(store.folder)
-    remaining = space.room
-    lacking: dict[str, int] = {}
-    for name, cases in sets.items():
-        if store.place(stack, cases, boundary).exists():
-            continue
-
-        size = _stored_size(stack, cases)
-        if remaining < size:
-            lacking[name] = size
-        else:
-            remaining -= size
-
-    if lacking:
-        lack = f"No room for the frozen prefix of {' and '.join(lacking)}"
-        sentence = space.lack(lack, sum(lacking.values()), saving(boundary, stack.depth))
-        emit(StepWarning(sentence))
-
-
-def _stored_size(stack: Stack, cases: EncodedCases) -> int:
-    own_tokens = sum(len(row.inputs) - cases.leading for row in cases.rows)
-    return (cases.leading + own_tokens) * stack.hidden_size * stack.dtype.size
+    files = [folder / f"{name}.npy" for name in ("leading", "own", "starts")]
+    # Mapped, and not read yet.
+    arrays = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+    return Prefix(stack, cases, boundary, *arrays)

@@ -22,23 +22,23 @@ queries, of width d.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from tasks.runtime.backend import backend
 from tasks.tuning.activations import Prefix
-from tasks.tuning.cpu import HIDDEN
+from tasks.tuning.data import Batch, EffectiveBatch
 from tasks.tuning.lora import Adapted, Arrays, adapter_weights
-from tasks.tuning.loss import LossTerms, case_terms, objective_sum
-from tasks.tuning.model import Stack, computed_again, finish_block, last_rows
-from tasks.tuning.updates import EffectiveBatch, Part, UpdateResult, Updates
+from tasks.tuning.loss import LossTerms, Objective, case_terms, objective_sum
+from tasks.tuning.model import HIDDEN, Stack, computed_again, finish_block, last_rows
 
 Tree = Any  # a tree of arrays
 
@@ -51,31 +51,35 @@ def compiles() -> bool:
     return backend().on_gpu
 
 
-class CompiledUpdates(Updates):
-    """Updates of a model as compiled graphs.
+@dataclass
+class CompiledUpdates:
+    """Updates of a model as compiled graphs. `limit`: the largest norm of a gradient, or None.
 
     From the first update on the trained tensors and the optimizer's state are here, by group, until
     they are handed back.
     """
 
+    adapted: Adapted
+    prefix: Prefix
+    objective: Objective
+    optimizer: optim.Optimizer
+    limit: float | None
+
     are_compiled = True
 
-    # By group; None while the tensors are in the model.
-    _parameters: Arrays | None = None
+    def __post_init__(self) -> None:
+        self._groups = Groups(adapter_weights(self.adapted))
+        self._graph = mx.compile(self._build)
+        # By group; None while the tensors are in the model.
+        self._parameters: Arrays | None = None
 
-    @cached_property
-    def _groups(self) -> Groups:
-        return Groups(adapter_weights(self.adapted))
-
-    @cached_property
-    def _graph(self) -> Callable[..., Any]:
-        return mx.compile(self._build)
-
-    def start(
-        self, batch: EffectiveBatch, rate: float, meanwhile: Callable[[], None] = lambda: None
-    ) -> UpdateResult:
-        """Hand an update over to the device; `meanwhile` is called then."""
-        parameters = self._gathered()
+    def start(self, batch: EffectiveBatch, rate: float) -> tuple[mx.array, mx.array, mx.array]:
+        """Hand an update over to the device: its loss, the parts (3,) of it, and the norm of its
+        gradient before clipping. Reading one waits for the device.
+        """
+        if self._parameters is None:
+            self._parameters = self._groups.join(adapter_weights(self.adapted))
+            self.optimizer.state = self._groups.join_state(self.optimizer.state)
         # The rate is an array of the state, and so an argument of the graph and no constant.
         self.optimizer.learning_rate = rate
         state = self.optimizer.state
@@ -90,18 +94,41 @@ class CompiledUpdates(Updates):
             # Read where a graph is traced; later parts of the same shapes only bring other arrays.
             self._traced = part
             arguments = {
-                "stored": self.prefix.stored(part.batch.rows, part.batch.length),
-                "batch": {name: mx.array(getattr(part.batch, name)) for name in ARRAYS},
-                "masks": [self.adapted.mask_source(request) for request in part.requests],
+                "stored": self.prefix.stored(part.rows, part.length),
+                "batch": {name: mx.array(getattr(part, name)) for name in ARRAYS},
+                "masks": self._masks(part),
             }
             is_last = part is batch.parts[-1]
-            previous = self._graph(parameters, state, sizes, arguments, previous, is_last)
+            previous = self._graph(self._parameters, state, sizes, arguments, previous, is_last)
 
         # Building a graph leaves its placeholders in the optimizer.
         self._parameters, self.optimizer.state, loss, loss_parts, norm = previous
         mx.async_eval(previous)  # type: ignore[no-untyped-call]
-        meanwhile()
-        return UpdateResult(loss, loss_parts, norm)
+        return loss, loss_parts, norm
+
+    def hand_back(self) -> None:
+        """Put tensors and state where validation and checkpoints read them."""
+        if self._parameters is not None:
+            self._set_tensors(self._groups.split(self._parameters))
+            self.optimizer.state = self._groups.split_state(self.optimizer.state)
+            self._parameters = None
+
+    def _masks(self, part: Batch) -> list[mx.array]:
+        """The dropout masks of a part, one for each module."""
+        if part.leading_key is None or part.case_keys is None:
+            return []
+
+        common = self.prefix.cases.leading
+        masks = []
+        for module in self.adapted.dropouts:
+            if self.adapted.is_everywhere(module):
+                own_length = part.length - common
+                mask = module.draw(part.case_keys, own_length, (part.leading_key, common))
+            else:
+                # In the pruned last block most modules see the scored rows alone.
+                mask = module.draw(part.case_keys, part.targets.shape[1])
+            masks.append(mx.array(mask))
+        return masks
 
     def _build(
         self,
@@ -115,12 +142,28 @@ class CompiledUpdates(Updates):
         """The graph of a part: gradients added to those of the parts before, and after the last
         part the optimizer's update. Parameters, state and gradients are by group.
         """
-        loss, parts, gradients = self._gradients(parameters, sizes, arguments)
+        traced = self._traced
+        part = replace(traced, **arguments["batch"])
+
+        def loss_of(tensors: Arrays) -> tuple[mx.array, mx.array]:
+            self._set_tensors(tensors)
+            terms = joined_terms(
+                self.adapted, self.prefix, part, arguments["stored"], arguments["masks"]
+            )
+            return objective_sum(terms, part.labels, self.objective, sizes[0], sizes[1])
+
+        # Tracing puts placeholders into the model, so its own tensors are put back below.
+        kept_tensors = adapter_weights(self.adapted)
+        tensors = self._groups.split(parameters)
+        (loss, parts), by_tensor = mx.value_and_grad(loss_of)(tensors)
+        self.adapted.set_dropout(None)
+        self._set_tensors(kept_tensors)
+
+        gradients = self._groups.join(by_tensor)
         if previous is not None:
             loss = loss + previous[0]
             parts = parts + previous[1]
             gradients = {group: mx.add(g, previous[2][group]) for group, g in gradients.items()}
-
         if not is_last:
             return loss, parts, gradients
 
@@ -137,44 +180,6 @@ class CompiledUpdates(Updates):
         # An optimizer may give them back in another order, for which a graph would be traced again.
         new_parameters = {group: changed[group] for group in parameters}
         return new_parameters, self.optimizer.state, loss, parts, norm
-
-    def _gradients(
-        self, parameters: Arrays, sizes: mx.array, arguments: dict[str, Any]
-    ) -> tuple[mx.array, mx.array, Arrays]:
-        adapted = self.adapted
-        traced = self._traced
-        part = replace(traced, batch=replace(traced.batch, **arguments["batch"]))
-
-        def loss_of(tensors: Arrays) -> tuple[mx.array, mx.array]:
-            self._set_tensors(tensors)
-            terms = joined_terms(adapted, self.prefix, part, arguments["stored"])
-            adapted.set_dropout(None)
-            return objective_sum(terms, part.batch.labels, self.objective, sizes[0], sizes[1])
-
-        # Tracing puts placeholders into the model, so its own tensors are put back below.
-        source = adapted.mask_source
-        kept_tensors = adapter_weights(adapted)
-        masks = dict(zip(part.requests, arguments["masks"], strict=True))
-        adapted.take_masks_from(masks.__getitem__)
-        tensors = self._groups.split(parameters)
-        (loss, parts), gradients = mx.value_and_grad(loss_of)(tensors)
-        adapted.take_masks_from(source)
-        self._set_tensors(kept_tensors)
-
-        return loss, parts, self._groups.join(gradients)
-
-    def hand_back(self) -> None:
-        if self._parameters is not None:
-            self._set_tensors(self._groups.split(self._parameters))
-            self.optimizer.state = self._groups.split_state(self.optimizer.state)
-            self._parameters = None
-
-    def _gathered(self) -> Arrays:
-        """The trained tensors by group, and the optimizer's state too."""
-        if self._parameters is None:
-            self._parameters = self._groups.join(adapter_weights(self.adapted))
-            self.optimizer.state = self._groups.join_state(self.optimizer.state)
-        return self._parameters
 
     def _set_tensors(self, tensors: Arrays) -> None:
         self.adapted.stack.model.load_weights(list(tensors.items()), strict=False)
@@ -226,26 +231,34 @@ def _paths_of(arrays: Arrays, name: str) -> list[str]:
 
 
 def joined_terms(
-    adapted: Adapted, prefix: Prefix, part: Part, stored: tuple[mx.array, mx.array]
+    adapted: Adapted,
+    prefix: Prefix,
+    batch: Batch,
+    stored: tuple[mx.array, mx.array],
+    masks: Sequence[mx.array] = (),
 ) -> LossTerms:
-    """Loss terms of a part, its leading tokens and its own in one row.
+    """Loss terms of a batch, its leading tokens and its own in one row. The dropout keys stay set.
 
-    `stored`: what the prefix stores of them. The dropout keys stay set.
+    `stored`: what the prefix stores of them; `masks`: of dropout, where they are drawn already.
     """
     stack = adapted.stack
-    batch = part.batch
     common = prefix.cases.leading
-    leading_key = part.leading_key
-    adapted.set_dropout(part.case_keys, (leading_key, common) if leading_key else None)
+    leading_key = batch.leading_key
+    adapted.set_dropout(batch.case_keys, (leading_key, common) if leading_key else None, masks)
 
     row = mx.concatenate([prefix.enter(one).reshape(-1, stack.hidden_size) for one in stored])
     layout = Layout(common, len(batch.rows), batch.length - common)
     positions = layout.positions
-    masks = {window: _masks(stack, layout, window) for window in set(stack.windows)}
+    visible = {window: _masks(stack, layout, window) for window in set(stack.windows)}
 
     for i in range(prefix.boundary, stack.depth - 1):
         run: Callable[..., mx.array] = partial(
-            _run_block, stack, i, layout=layout, positions=positions, masks=masks[stack.windows[i]]
+            _run_block,
+            stack,
+            i,
+            layout=layout,
+            positions=positions,
+            masks=visible[stack.windows[i]],
         )
         if stack.checkpointing:
             run = computed_again(stack.layers[i], run)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from tasks.runtime.events import Emit, StepWarning
 from tasks.runtime.files import file_digest, read_lines
 from tasks.spec import PromptChoice, Sampling, short_digest
 
+Key = tuple[int, ...]  # of a dropout mask: seed, update or pass, and a place
+# The place of the leading tokens in a dropout key: no case of a batch has it.
+LEADING = (1 << 31) - 1
 # Padded tokens of one forward pass without gradients.
 TOKENS_AT_ONCE = backend().tokens_at_once
 # Batches' worth of cases that are sorted by length together: enough to fill buckets, well mixed.
@@ -77,6 +81,10 @@ class EncodedCases:
         """The first tokens that all rows have in common."""
         return self.rows[0].inputs[: self.leading]
 
+    def scored_tokens(self, case_numbers: Sequence[int]) -> int:
+        """Completion tokens of the true labels of some cases."""
+        return sum(len(row.targets) for row in self.rows_of(case_numbers) if row.is_truth)
+
     def rows_of(self, case_numbers: Sequence[int]) -> list[Row]:
         """The rows of some cases, in their order."""
         return [
@@ -88,7 +96,10 @@ class EncodedCases:
 
 @dataclass(frozen=True)
 class Batch:
-    """Arrays of some cases: B cases, N = B x per_case rows, R scored positions, T input tokens."""
+    """Arrays of some cases: B cases, N = B x per_case rows, R scored positions, T input tokens.
+
+    `leading_key`, `case_keys`: of the dropout masks of the leading tokens and of each row, or None.
+    """
 
     cases: tuple[int, ...]
     rows: tuple[Row, ...]
@@ -99,6 +110,17 @@ class Batch:
     is_label: np.ndarray  # (N, R) 1.0 where the target is part of the label
     truth: np.ndarray  # (N,) 1.0 for the row of the true label
     labels: np.ndarray  # (B,) index into LABELS
+    leading_key: Key | None = None
+    case_keys: tuple[Key, ...] | None = None
+
+
+@dataclass(frozen=True)
+class EffectiveBatch:
+    """The cases of an update in parts, each computed at once; how many cases, and scored tokens."""
+
+    parts: tuple[Batch, ...]
+    cases: int
+    tokens: int
 
 
 def make_cases(
@@ -126,16 +148,12 @@ def make_cases(
                 )
             )
 
-    # What the first and the last prompt in order have in common, all have. The output at a prompt's
-    # last token is scored, so that one is its own.
+    # What the first and the last prompt in order have in common, all have.
     prompts = [case.prompt for case in encoded]
-    first = min(prompts)
-    last = max(prompts)
-    limit = min(len(prompt) for prompt in prompts) - 1
-    leading = 0
-    while leading < limit and first[leading] == last[leading]:
-        leading += 1
-
+    pairs = zip(min(prompts), max(prompts), strict=False)
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    # The output at a prompt's last token is scored, so that one is its own.
+    leading = min(common, min(map(len, prompts)) - 1)
     label_tokens = tuple(completion[0] for completion in template.completions)
     return EncodedCases(tuple(encoded), tuple(rows), per_case, leading, label_tokens)
 
@@ -166,6 +184,30 @@ def make_batch(
         truth=np.array([row.is_truth for row in rows], np.float32),
         labels=cases.labels[list(case_numbers)],
     )
+
+
+def effective_batch(
+    cases: EncodedCases,
+    case_numbers: Sequence[int],
+    micro_batch: int,
+    key: tuple[int, int] | None,
+) -> EffectiveBatch:
+    """An effective batch in parts of `micro_batch` cases, padded to one length.
+
+    `key`: (seed, update) of its dropout masks, or None. The leading tokens have one mask per update,
+    and a case's depends on its place in the effective batch.
+    """
+    length = padded_length(cases.rows_of(case_numbers))
+    parts = []
+    for start in range(0, len(case_numbers), micro_batch):
+        batch = make_batch(cases, case_numbers[start : start + micro_batch], length)
+        if key is not None:
+            places = (start + i // cases.per_case for i in range(len(batch.rows)))
+            case_keys = tuple((*key, place) for place in places)
+            batch = replace(batch, leading_key=(*key, LEADING), case_keys=case_keys)
+        parts.append(batch)
+
+    return EffectiveBatch(tuple(parts), len(case_numbers), cases.scored_tokens(case_numbers))
 
 
 def padded_tokens(sequences: Sequence[Sequence[int]], length: int) -> np.ndarray:

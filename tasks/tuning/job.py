@@ -19,10 +19,10 @@ from tasks.runtime.files import write_atomic
 from tasks.runtime.locks import LOCK_SECONDS, locked
 from tasks.runtime.store import seal
 from tasks.spec import PromptChoice
-from tasks.tuning.activations import Prefix, PrefixStore, open_prefix, warn_of_lack_of_space
+from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
 from tasks.tuning.data import (
     TOKENS_AT_ONCE,
-    EncodedCases,
+    effective_batch,
     epoch_batches,
     load_set,
     load_template,
@@ -43,10 +43,8 @@ from tasks.tuning.memory import (
 )
 from tasks.tuning.rows import DIVERGED, TrainingJob, TrainingSummary, settings_digest
 from tasks.tuning.step import update_gradients
-from tasks.tuning.trainer import Progress, Splits, has_ended, train
-from tasks.tuning.updates import effective_batch
+from tasks.tuning.trainer import TrainingRun
 
-SETS = ("train", "valid")
 HEAVY_COST_WEIGHT = 5.0
 
 
@@ -61,24 +59,19 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     with locked(job.folder, LOCK_SECONDS):
         # Of an earlier attempt, which this one replaces.
         (job.folder / DIVERGED).unlink(missing_ok=True)
-        adapted, splits, choice, known = _set_up(job, emit)
-        cases = splits.train.cases
+        training, known = _set_up(job, emit)
         try:
-            best_arrays, progress = train(
-                adapted, spec, splits, job.folder, emit, choice, job.pause_at
-            )
-        except Diverged as error:
-            reached: Progress = error.reached
-            curve = [asdict(point) for point in reached.curve]
-            content = {"summary": _summary(known, job, cases, reached), "curve": curve}
-            write_atomic(job.folder / DIVERGED, json.dumps(content))
+            training.run(job.pause_at)
+        except Diverged:
+            reached = {"summary": _summary(training, known), "curve": _curve(training)}
+            write_atomic(job.folder / DIVERGED, json.dumps(reached))
             raise
 
-        summary = _summary(known, job, cases, progress)
-        if not has_ended(spec, progress):
+        summary = _summary(training, known)
+        if not training.has_ended:
             return summary
 
-        weights = {"adapters": best_arrays, "adapters_last": adapter_weights(adapted)}
+        weights = {"adapters": training.best, "adapters_last": adapter_weights(training.adapted)}
         for name, arrays in weights.items():
             # MLX would add the ending `.safetensors` to a name that lacks it.
             temporary = job.folder / f".{name}.tmp.safetensors"
@@ -88,12 +81,11 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
         config = adapter_config(spec.recipe, spec.training, job.variant.name)
         write_atomic(job.folder / "adapter_config.json", config)
-        curve = [asdict(point) for point in progress.curve]
-        training = {"spec": spec.model_dump(mode="json"), "curve": curve}
+        record = {"spec": spec.model_dump(mode="json"), "curve": _curve(training)}
         if spec.prompt != PromptChoice():
             # Whoever uses the adapter must ask in these words, and read the answer in them.
-            training["prompt"] = load_prompt(spec.prompt).as_dict()
-        write_atomic(job.folder / "training.json", json.dumps(training))
+            record["prompt"] = load_prompt(spec.prompt).as_dict()
+        write_atomic(job.folder / "training.json", json.dumps(record))
 
         manifest = {
             "training_id": job.training_id,
@@ -107,33 +99,37 @@ def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return summary
 
 
-def _summary(
-    known: TrainingSummary, job: TrainingJob, cases: EncodedCases, progress: Progress
-) -> dict[str, Any]:
+def _curve(training: TrainingRun) -> list[dict[str, Any]]:
+    return [asdict(point) for point in training.progress.curve]
+
+
+def _summary(training: TrainingRun, known: dict[str, Any]) -> dict[str, Any]:
     """The summary of a training as JSON; `known`: what was known before it began."""
-    recipe = job.experiment.recipe
+    progress = training.progress
+    recipe = training.spec.recipe
+    cases = training.train.cases
     losses = [point.loss for point in progress.curve if point.split == "train"]
     seconds = progress.train_seconds
-    first_epoch = epoch_batches(cases, recipe.batch_size, job.experiment.seed, 0, recipe.sampling)
-    reached = {
-        "train_loss": losses[-1] if losses else None,
-        "valid_loss": progress.best_value,
-        "best_iteration": progress.best_update,
-        "last_iteration": progress.update,
-        "train_seconds": seconds,
-        "tokens_per_second": progress.trained_tokens / seconds if seconds else None,
-        "peak_memory_bytes": progress.peak_memory_bytes,
-        "peak_rss_bytes": progress.peak_rss_bytes,
-        "padding_share": padding_share(cases, first_epoch),
-        "cache_memory_bytes": mx.get_cache_memory(),
-        # Both are ISO 8601 in UTC, whose order as text is that of time.
-        "started_at": min(known.started_at or "", progress.started_at),
-        "finished_at": datetime.now(UTC).isoformat(),
-    }
-    return known.model_copy(update=reached).model_dump(mode="json")
+    first_epoch = epoch_batches(cases, recipe.batch_size, training.spec.seed, 0, recipe.sampling)
+    summary = TrainingSummary(
+        **known,
+        train_loss=losses[-1] if losses else None,
+        valid_loss=progress.best_value,
+        best_iteration=progress.best_update,
+        last_iteration=progress.update,
+        train_seconds=seconds,
+        tokens_per_second=progress.trained_tokens / seconds if seconds else None,
+        peak_memory_bytes=progress.peak_memory_bytes,
+        peak_rss_bytes=progress.peak_rss_bytes,
+        padding_share=padding_share(cases, first_epoch),
+        cache_memory_bytes=mx.get_cache_memory(),
+        started_at=progress.started_at,
+        finished_at=datetime.now(UTC).isoformat(),
+    )
+    return summary.model_dump(mode="json")
 
 
-def _set_up(job: TrainingJob, emit: Emit) -> tuple[Adapted, Splits, MemoryChoice, TrainingSummary]:
+def _set_up(job: TrainingJob, emit: Emit) -> tuple[TrainingRun, dict[str, Any]]:
     """A training that is ready to start, and the part of its summary that is known by then."""
     spec = job.experiment
     started_at = datetime.now(UTC).isoformat()
@@ -149,22 +145,43 @@ def _set_up(job: TrainingJob, emit: Emit) -> tuple[Adapted, Splits, MemoryChoice
         )
 
     limit = budget(spec)
-    # For the frozen prefix and the probe steps, which come before the choice is made.
+    # For the cached activations and the probe steps, which come before the choice is made.
     keep_within(limit, cache_limit(limit))
     stack = load_variant(job.variant, device.compute_path)
     adapted = add_lora(stack, spec.recipe, spec.training, spec.seed)
     weights_bytes = mx.get_active_memory()
 
+    # The requested choice, after running out of memory; else the saved one.
     saved_choice = read_choice(job.folder)
-    splits, shortened = _load_splits(job, adapted, saved_choice, emit)
-    # The requested choice; else the saved one, unless the budget is another now; else a measured one.
     choice = job.choice or saved_choice
+    # A resumed training reads its activations from the store, or not, as it did when it began.
+    choices = (job.choice, saved_choice)
+    stored = next((c.stored for c in choices if c is not None and c.stored is not None), None)
+    template = load_template(job.variant, spec.prompt)
+    store = PrefixStore(job.home, VariantManifest.read(job.variant).digest)
+    prefixes: dict[str, Prefix] = {}
+    shortened = 0
+    for name in ("train", "valid"):
+        loaded = load_set(job.data, name, template, spec.training.max_tokens)
+        warn_of_shortened(name, loaded, spec.training.max_tokens, emit)
+        shortened += loaded.shortened
+        prefixes[name] = open_prefix(
+            stack,
+            loaded.cases,
+            adapted.boundary,
+            store,
+            emit,
+            limit=limit,
+            tokens_at_once=job.choice.tokens_at_once if job.choice else TOKENS_AT_ONCE,
+            store_it=stored is None or name in stored,
+        )
+
+    train = prefixes["train"]
     if choice is None or (job.choice is None and choice.limit != limit):
-        objective = make_objective(spec.recipe, splits.train.cases.labels)
-        batch_size = spec.recipe.batch_size
-        choice = choose_micro_batch(adapted, splits.train, objective, batch_size, limit, emit)
-    stored = tuple(name for name in SETS if getattr(splits, name).boundary > 0)
-    choice = replace(choice, limit=limit, stored=stored)
+        objective = make_objective(spec.recipe, train.cases.labels)
+        choice = choose_micro_batch(adapted, train, objective, spec.recipe.batch_size, limit, emit)
+    in_store = tuple(name for name, prefix in prefixes.items() if prefix.boundary > 0)
+    choice = replace(choice, limit=limit, stored=in_store)
     # Before the first step: if that runs out of memory, the next attempt takes less than this.
     write_choice(job.folder, choice)
 
@@ -172,56 +189,20 @@ def _set_up(job: TrainingJob, emit: Emit) -> tuple[Adapted, Splits, MemoryChoice
     keep_within(limit, choice.cache_bytes)
     mx.clear_cache()
     mx.reset_peak_memory()
-    known = TrainingSummary(
-        micro_batch=choice.micro_batch,
-        checkpointed_blocks=choice.checkpointing,
-        memory_budget_bytes=limit,
-        device=device,
-        weights_memory_bytes=weights_bytes,
-        trainable_parameters=adapted.trainable,
-        shortened_cases=shortened,
-        frozen_blocks_stored=splits.train.boundary,
-        started_at=started_at,
-    )
-    return adapted, splits, choice, known
-
-
-def _load_splits(
-    job: TrainingJob, adapted: Adapted, saved_choice: MemoryChoice | None, emit: Emit
-) -> tuple[Splits, int]:
-    """The sets with their frozen prefixes, and how many of their cases are shortened."""
-    spec = job.experiment
-    template = load_template(job.variant, spec.prompt)
-    store = PrefixStore(job.home, VariantManifest.read(job.variant).digest)
-    # A resumed training reads its prefixes from the store, or not, as it did when it began.
-    choices = (job.choice, saved_choice)
-    stored = next((c.stored for c in choices if c is not None and c.stored is not None), None)
-    tokens_at_once = job.choice.tokens_at_once if job.choice else TOKENS_AT_ONCE
-
-    sets: dict[str, EncodedCases] = {}
-    shortened = 0
-    for name in SETS:
-        loaded = load_set(job.data, name, template, spec.training.max_tokens)
-        warn_of_shortened(name, loaded, spec.training.max_tokens, emit)
-        shortened += loaded.shortened
-        sets[name] = loaded.cases
-
-    in_store = {name: cases for name, cases in sets.items() if stored is None or name in stored}
-    warn_of_lack_of_space(adapted.stack, in_store, adapted.boundary, store, emit)
-    prefixes = {
-        name: open_prefix(
-            adapted.stack,
-            cases,
-            adapted.boundary,
-            store,
-            emit,
-            limit=budget(spec),
-            tokens_at_once=tokens_at_once,
-            stored=None if stored is None else name in stored,
-        )
-        for name, cases in sets.items()
+    training = TrainingRun(adapted, spec, train, prefixes["valid"], job.folder, emit, choice)
+    # Both are ISO 8601 in UTC, whose order as text is that of time.
+    training.progress.started_at = min(started_at, training.progress.started_at)
+    known = {
+        "micro_batch": choice.micro_batch,
+        "checkpointed_blocks": choice.checkpointing,
+        "memory_budget_bytes": limit,
+        "device": device,
+        "weights_memory_bytes": weights_bytes,
+        "trainable_parameters": adapted.trainable,
+        "shortened_cases": shortened,
+        "frozen_blocks_stored": train.boundary,
     }
-    return Splits(**prefixes), shortened
+    return training, known
 
 
 def choose_micro_batch(
@@ -254,7 +235,7 @@ def step_peak(adapted: Adapted, prefix: Prefix, objective: Objective, count: int
     mx.reset_peak_memory()
 
     usual_limit = mx.set_memory_limit(0)
-    batch = effective_batch(adapted, prefix, [longest] * count, count, (0, 0))
+    batch = effective_batch(prefix.cases, [longest] * count, count, (0, 0))
     mx.eval(update_gradients(adapted, prefix, batch, objective))
     mx.set_memory_limit(usual_limit)
     return int(mx.get_peak_memory() - active_bytes)

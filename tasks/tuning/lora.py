@@ -1,13 +1,19 @@
-"""A variant, loaded for a compute path, and LoRA on its last blocks."""
+"""A variant, loaded for a compute path; LoRA on its last blocks; and LoRA's dropout, which is repeatable
+case by case: a mask follows from its key alone, so it does not matter when it is drawn.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
@@ -18,10 +24,85 @@ from tasks.runtime.errors import BadInput
 from tasks.runtime.memory import keep_freed_memory
 from tasks.runtime.store import MANIFEST, verified_manifest, verify
 from tasks.spec import Recipe, Training
-from tasks.tuning.dropout import Key, KeyedDropout, Leading, MaskSource, draw_now
+from tasks.tuning.data import Key
 from tasks.tuning.model import Stack, take_apart
 
 Arrays = dict[str, mx.array]
+# Of a joined row (compiled.py): the key and the number of the tokens before the sequences.
+Leading = tuple[Key, int]
+# 16 random bits an element: half the work of 32, and a probability exact to 1e-5.
+RANDOM_STEPS = 1 << 16
+# Modules that the pruned last block computes at every position, not only where a row is scored.
+AT_EVERY_POSITION = ("self_attn.k_proj", "self_attn.v_proj")
+
+
+class KeyedDropout(nn.Module):
+    """Dropout whose mask for a case follows from that case's key alone, so that the micro-batch changes
+    nothing, and a dropout pass can be repeated. Off until keys are set.
+
+    `place`: (layer, module), so that no two modules share a mask; `width`: of the inputs; `target`:
+    the module's name within its block.
+    """
+
+    def __init__(self, probability: float, place: tuple[int, int], width: int, target: str) -> None:
+        super().__init__()
+        self.block = place[0]
+        self.at_every_position = target in AT_EVERY_POSITION
+        # With underscores: under another name MLX would take tuples for parameters.
+        self._place = place
+        self._width = width
+        self._dropped_steps = round(probability * RANDOM_STEPS)
+        self.set_keys(None)
+
+    def set_keys(
+        self,
+        keys: Sequence[Key] | None,
+        leading: Leading | None = None,
+        mask: mx.array | None = None,
+    ) -> None:
+        """One key per sequence of the next forward pass, None for no dropout.
+
+        `mask`: the one that these keys give, where it is drawn already.
+        """
+        self._keys = None if keys is None else tuple(keys)
+        self._leading = leading
+        self._mask = mask
+
+    @property
+    def keys_now(self) -> tuple[Sequence[Key] | None, Leading | None, mx.array | None]:
+        """The arguments of the last `set_keys`."""
+        return self._keys, self._leading, self._mask
+
+    def draw(
+        self, keys: Sequence[Key], positions: int, leading: Leading | None = None
+    ) -> np.ndarray:
+        """Whether an element stays: (sequences, positions, width), or (tokens, width) of a joined row."""
+        rows = [(key, positions) for key in keys]
+        if leading is not None:
+            rows.insert(0, leading)
+
+        masks = []
+        for key, count in rows:
+            size = count * self._width
+            # Raw PCG64 output, four draws in 64 bits, is the same in every numpy.
+            generator = np.random.PCG64(np.random.SeedSequence((*key, *self._place)))
+            draws = generator.random_raw(math.ceil(size / 4)).astype("<u8", copy=False).view("<u2")
+            masks.append(draws[:size].reshape(count, self._width) >= self._dropped_steps)
+
+        return np.stack(masks) if leading is None else np.concatenate(masks)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if self._keys is None or self._dropped_steps == 0:
+            return x
+
+        mask = self._mask
+        if mask is None:
+            positions = x.shape[1]
+            if self._leading is not None:
+                positions = (len(x) - self._leading[1]) // len(self._keys)
+            mask = mx.array(self.draw(self._keys, positions, self._leading))
+        # By the share that really stays: the probability is rounded to RANDOM_STEPS.
+        return x * mask * (RANDOM_STEPS / (RANDOM_STEPS - self._dropped_steps))
 
 
 @dataclass(frozen=True)
@@ -37,24 +118,19 @@ class Adapted:
         """The same model, with or without its blocks computed again in the backward pass."""
         return replace(self, stack=replace(self.stack, checkpointing=checkpointing))
 
-    def set_dropout(self, keys: list[Key] | None, leading: Leading | None = None) -> None:
+    def set_dropout(
+        self,
+        keys: Sequence[Key] | None,
+        leading: Leading | None = None,
+        masks: Sequence[mx.array] = (),
+    ) -> None:
         """Set the keys of every dropout module, see `KeyedDropout.set_keys`."""
-        for module in self.dropouts:
-            module.set_keys(keys, leading if self.is_everywhere(module) else None)
+        for module, mask in zip_longest(self.dropouts, masks):
+            module.set_keys(keys, leading if self.is_everywhere(module) else None, mask)
 
     def is_everywhere(self, module: KeyedDropout) -> bool:
         """Whether a module is computed at every position, not only where a row is scored."""
         return module.block < self.stack.depth - 1 or module.at_every_position
-
-    @property
-    def mask_source(self) -> MaskSource:
-        """Where the dropout modules take their masks."""
-        return self.dropouts[0].source if self.dropouts else draw_now
-
-    def take_masks_from(self, source: MaskSource) -> None:
-        """Set where every dropout module takes its masks."""
-        for module in self.dropouts:
-            module.source = source
 
 
 def add_lora(stack: Stack, recipe: Recipe, training: Training, seed: int) -> Adapted:

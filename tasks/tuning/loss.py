@@ -19,7 +19,7 @@ bound the log-sum-exp runs over blocks of columns, and the gradient computes the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,8 @@ import mlx.nn as nn
 import numpy as np
 
 from tasks.spec import LABELS, Recipe
-from tasks.tuning.cpu import exp_of_minus
 from tasks.tuning.data import Batch, EncodedCases, drawn_counts
-from tasks.tuning.model import Stack, final_norm, project
+from tasks.tuning.model import Stack, exp_of_minus, final_norm, project
 
 
 def score_rows(
@@ -221,8 +220,3 @@ def objective_sum(
         cost = objective.cost_weight * (q * mx.array(objective.costs)[index]).sum() / cases
 
     return label + other + cost, mx.stack([label, other, cost])
-
-
-def scored_tokens(cases: EncodedCases, case_numbers: Sequence[int]) -> int:
-    """S: completion tokens of the true labels of some cases."""
-    return sum(len(row.targets) for row in cases.rows_of(case_numbers) if row.is_truth)

@@ -7,13 +7,13 @@ run sums in the same order. No MLX: the parent process reads budgets and choices
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -126,7 +126,12 @@ def choose_memory(
         # The first case comes before the cache.
         cache = min(cache_limit(limit), limit - need)
         room = limit - need - cache
-        further_bytes = _further_bytes(partial(peak, checkpointing), case_bytes, batch, room)
+        further_bytes = max(peak(checkpointing, 2) - case_bytes if batch > 1 else case_bytes, 1)
+        count = min(batch, 1 + room // further_bytes)
+        if count > 2 and (taken_bytes := peak(checkpointing, count) - case_bytes) > room:
+            # Of so many cases another part of the step is the largest.
+            further_bytes = -(-taken_bytes // (count - 1))
+
         fitting_cases = 1 + room // further_bytes
         choice = MemoryChoice(
             min(batch, fitting_cases),
@@ -136,12 +141,11 @@ def choose_memory(
             min(TOKENS_AT_ONCE, max(1, fitting_cases * longest // side_by_side)),
             cache,
         )
-        checkpointed = ", blocks checkpointed" if choice.checkpointing else ""
         message = (
             f"Memory: {limit / 1e6:.1f} MB, {held_bytes / 1e6:.1f} MB of it for weights and "
-            f"optimizer and up to {choice.cache_bytes / 1e6:.1f} MB for reuse; the longest case "
-            f"takes {case_bytes / 1e6:.1f} MB, each further one {further_bytes / 1e6:.1f} MB: "
-            f"micro-batch {choice.micro_batch} of {batch}{checkpointed}."
+            f"optimizer and up to {cache / 1e6:.1f} MB for reuse; the longest case takes "
+            f"{case_bytes / 1e6:.1f} MB, each further one {further_bytes / 1e6:.1f} MB: micro-batch "
+            f"{choice.micro_batch} of {batch}{', blocks checkpointed' if checkpointing else ''}."
         )
         emit(MemoryNote(message, held_bytes, case_bytes, further_bytes))
         return choice
@@ -151,21 +155,6 @@ def choose_memory(
         f"with checkpointed blocks; give {SLACK * need / 1e6:.1f} MB with --memory, or shorten "
         "cases with training.max_tokens."
     )
-
-
-def _further_bytes(peak: Callable[[int], int], case_bytes: int, batch: int, room: int) -> int:
-    """Bytes that each case after the first takes: as many as a second one adds, unless a probe of as
-    many as fit into `room` takes more.
-    """
-    further = max(peak(2) - case_bytes, 1) if batch > 1 else max(case_bytes, 1)
-    count = min(batch, 1 + room // further)
-    if count > 2:
-        taken_bytes = peak(count) - case_bytes
-        if taken_bytes > room:
-            # Another part of the step is now the largest.
-            further = -(-taken_bytes // (count - 1))
-
-    return further
 
 
 def saving(boundary: int, depth: int) -> float:
@@ -180,26 +169,28 @@ def pays(boundary: int, depth: int) -> bool:
 
 @dataclass(frozen=True)
 class DiskSpace:
-    """Bytes: what all stored prefixes together may take, what they take, what the disk has free."""
+    """Bytes: what all stored prefixes together may take, and what they take."""
 
     budget: int
     used: int
-    free: int
 
     @classmethod
     def of(cls, prefixes: Path) -> DiskSpace:
         """The space of the folder of all prefixes. The budget is TRIAGE_PREFIX_BYTES (`20GB`), else a
         share of the disk that is free or holds prefixes. Raises BadInput for another value.
         """
-        existing = next(path for path in (prefixes, *prefixes.parents) if path.exists())
-        free = shutil.disk_usage(existing).free
-        used = sum(map(_size, prefixes.glob("*/*.npy")))
+        used = 0
+        for path in prefixes.glob("*/*.npy"):
+            # Another process may have just renamed or removed its folder.
+            with contextlib.suppress(FileNotFoundError):
+                used += path.stat().st_size
+
         value = os.environ.get(VARIABLE)
         if value is None:
-            return cls(int(SHARE_OF_DISK * (free + used)), used, free)
-
+            existing = next(path for path in (prefixes, *prefixes.parents) if path.exists())
+            return cls(int(SHARE_OF_DISK * (shutil.disk_usage(existing).free + used)), used)
         try:
-            return cls(byte_count(value), used, free)
+            return cls(byte_count(value), used)
         except ValueError as error:
             raise BadInput(f"{VARIABLE}={value}: {error}.") from None
 
@@ -212,24 +203,10 @@ class DiskSpace:
         """Sentences on `needed` bytes for which there is no room; `saved`: the share of a step that the
         stored prefix would save.
         """
-        enough = math.ceil((self.used + needed) / 1e9)
-        remedy = f"Set {VARIABLE}={enough}GB, for instance, to make room."
-        if needed > self.free:
-            remedy = (
-                f"The disk has {self.free / 1e9:.2f} GB free: make room, e.g. with `triage "
-                "clean --yes`, or name a folder on a larger disk in TRIAGE_HOME."
-            )
         return (
             f"{subject}: {needed / 1e9:.2f} GB are needed, and {self.room / 1e9:.2f} GB are left "
-            f"of the budget ({VARIABLE}) of {self.budget / 1e9:.2f} GB. What has no room is not "
-            "stored: its frozen blocks are computed in every step, which takes up to "
-            f"{1 / (1 - saved):.1f} times as long. {remedy}"
+            f"of the budget of {self.budget / 1e9:.2f} GB, so frozen blocks are computed in every "
+            f"step, which takes up to {1 / (1 - saved):.1f} times as long. Set "
+            f"{VARIABLE}={math.ceil((self.used + needed) / 1e9)}GB, make room with `triage clean "
+            "--yes`, or name a folder on a larger disk in TRIAGE_HOME."
         )
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file; none where another process has just renamed or removed its folder."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

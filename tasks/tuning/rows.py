@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -157,7 +157,6 @@ Columns = dict[str, Any]  # a landing row, or a part of one
 Rows = list[Columns]
 # Summary and curve of a training up to the update at which it diverged.
 DIVERGED = "diverged.json"
-NOTHING_MEASURED = TrainingSummary()
 RECIPE_COLUMNS = (
     *("learning_rate", "batch_size", "rank", "scale", "peft_alpha", "dropout", "iterations"),
     *("target_ed_recall", "cost_weight"),
@@ -172,7 +171,7 @@ class TrainingOutcome:
 
     status: str = "completed"
     error: str | None = None
-    summary: TrainingSummary = NOTHING_MEASURED
+    summary: TrainingSummary = field(default_factory=TrainingSummary)
     curve: tuple[CurvePoint, ...] = ()
 
     @classmethod

@@ -9,53 +9,59 @@ stored. `compiled.py` has the step for a GPU, whose forward pass packed weights 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from tasks.judging import point_metrics
 from tasks.tuning.activations import Prefix
 from tasks.tuning.compiled import joined_terms
-from tasks.tuning.cpu import side_by_side
-from tasks.tuning.data import TOKENS_AT_ONCE, Batch, EncodedCases, make_batch, sorted_batches
+from tasks.tuning.data import (
+    TOKENS_AT_ONCE,
+    Batch,
+    EffectiveBatch,
+    EncodedCases,
+    Key,
+    make_batch,
+    sorted_batches,
+)
 from tasks.tuning.lora import Adapted
-from tasks.tuning.loss import LossTerms, Objective, case_terms, objective_sum, scored_tokens
-from tasks.tuning.model import SharedPast, keys_and_values, last_rows, run_blocks
-from tasks.tuning.updates import EffectiveBatch, Part, UpdateResult, Updates
+from tasks.tuning.loss import LossTerms, Objective, case_terms, objective_sum
+from tasks.tuning.model import SharedPast, keys_and_values, last_rows, run_blocks, side_by_side
 
 Gradients = Any  # a tree of arrays, shaped as the trainable parameters
 
 
-class PlainUpdates(Updates):
-    """Updates that are each made at once."""
+@dataclass
+class PlainUpdates:
+    """Updates that are each made at once. `limit`: the largest norm of a gradient, or None."""
+
+    adapted: Adapted
+    prefix: Prefix
+    objective: Objective
+    optimizer: optim.Optimizer
+    limit: float | None
 
     are_compiled = False
 
-    def start(
-        self, batch: EffectiveBatch, rate: float, meanwhile: Callable[[], None] = lambda: None
-    ) -> UpdateResult:
-        """Make an update, unless it diverges: weights and moments then stay as they were.
-
-        `meanwhile` is called once it has taken its dropout masks, before it is computed.
+    def start(self, batch: EffectiveBatch, rate: float) -> tuple[mx.array, mx.array, mx.array]:
+        """Make an update: its loss, the parts (3,) of it, and the norm of its gradient before
+        clipping.
         """
         loss, parts, gradients = update_gradients(self.adapted, self.prefix, batch, self.objective)
-        meanwhile()
         # With two evaluations: one before the host decides on clipping, and the optimizer's.
         gradients, norm = clip_gradients(gradients, self.limit, (loss, parts))
-        result = UpdateResult(loss, parts, mx.array(norm))
-        if result.problem is None:
-            model = self.adapted.stack.model
-            self.optimizer.learning_rate = rate
-            self.optimizer.update(model, gradients)
-            mx.eval(model.trainable_parameters(), self.optimizer.state)
-
-        return result
+        model = self.adapted.stack.model
+        self.optimizer.learning_rate = rate
+        self.optimizer.update(model, gradients)
+        mx.eval(model.trainable_parameters(), self.optimizer.state)
+        return loss, parts, mx.array(norm)
 
     def hand_back(self) -> None:
         """As of compiled updates: tensors and state are where validation and checkpoints read them."""
@@ -67,9 +73,20 @@ def update_gradients(
     """Loss, its parts (3,) and LoRA gradients of an effective batch. The last part of the batch is not
     evaluated; how many parts there are changes nothing but memory.
     """
+
+    def loss_of(part: Batch) -> tuple[mx.array, mx.array]:
+        if adapted.stack.cpu_kernels:
+            # The instruction first, then each case's own tokens.
+            past = leading_past(adapted, prefix, part.leading_key)
+            adapted.set_dropout(part.case_keys)
+            terms = batch_terms(adapted, prefix, part, past)
+        else:
+            terms = joined_terms(adapted, prefix, part, prefix.stored(part.rows, part.length))
+
+        adapted.set_dropout(None)
+        return objective_sum(terms, part.labels, objective, batch.tokens, batch.cases)
+
     model = adapted.stack.model
-    sizes = batch.tokens, batch.cases
-    loss_of = partial(part_loss, adapted, prefix, objective, sizes)
     value_and_gradient = nn.value_and_grad(model, loss_of)
     parameters = model.trainable_parameters()
 
@@ -90,27 +107,8 @@ def update_gradients(
     return total, loss_parts, gradients
 
 
-def part_loss(
-    adapted: Adapted, prefix: Prefix, objective: Objective, sizes: tuple[int, int], part: Part
-) -> tuple[mx.array, mx.array]:
-    """Loss and parts (3,) of a part of an effective batch, which has `sizes`: scored tokens and
-    cases.
-    """
-    batch = part.batch
-    if adapted.stack.cpu_kernels:
-        # The instruction first, then each case's own tokens.
-        past = leading_past(adapted, prefix, part.leading_key)
-        adapted.set_dropout(part.case_keys)
-        terms = batch_terms(adapted, prefix, batch, past)
-    else:
-        terms = joined_terms(adapted, prefix, part, prefix.stored(batch.rows, batch.length))
-
-    adapted.set_dropout(None)
-    return objective_sum(terms, batch.labels, objective, *sizes)
-
-
 def leading_past(
-    adapted: Adapted, prefix: Prefix, dropout_key: tuple[int, ...] | None = None
+    adapted: Adapted, prefix: Prefix, dropout_key: Key | None = None
 ) -> list[SharedPast | None]:
     """Keys and values of the common leading tokens (the instruction) in each trained block, not
     evaluated. Attention is causal, so they are the same for each case.
@@ -229,7 +227,7 @@ def validation_value(
         mx.array(scores.label_loss), mx.array(scores.other_loss), mx.array(scores.label_logp)
     )
     count = len(cases.encoded)
-    tokens = scored_tokens(cases, range(count))
+    tokens = cases.scored_tokens(range(count))
     loss, parts = objective_sum(terms, cases.labels, objective, tokens, count)
     return float(np.array(loss)), np.array(parts).tolist()
 

@@ -31,30 +31,16 @@ from tasks.runtime.store import build_folder, intact_manifest
 from tasks.spec import ExperimentSpec
 from tasks.tuning.activations import Prefix
 from tasks.tuning.compiled import CompiledUpdates, compiles
-from tasks.tuning.data import training_batches
-from tasks.tuning.dropout import MasksAhead, draw_now
+from tasks.tuning.data import EffectiveBatch, effective_batch, training_batches
 from tasks.tuning.lora import Adapted, Arrays, adapter_weights
 from tasks.tuning.loss import make_objective
 from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.step import PlainUpdates, decision_figures, score_cases, validation_value
-from tasks.tuning.updates import (
-    EffectiveBatch,
-    UpdateResult,
-    effective_batch,
-    learning_rate,
-    make_optimizer,
-)
 
 # A model with a lower specificity answers ED to nearly everything, and the log says so.
 ALWAYS_ED_SPECIFICITY = 0.05
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The encoded training and validation sets, each with its frozen prefix."""
-
-    train: Prefix
-    valid: Prefix
+# Norm of an exploding gradient: in healthy runs it stays below a thousand.
+EXPLODED = 1e6
 
 
 @dataclass
@@ -97,154 +83,129 @@ class Progress:
         return True
 
 
-def train(
-    adapted: Adapted,
-    spec: ExperimentSpec,
-    splits: Splits,
-    folder: Path,
-    emit: Emit,
-    choice: MemoryChoice | None = None,
-    pause_at: int | None = None,
-) -> tuple[Arrays, Progress]:
-    """Train to the recipe's last update, resuming from `folder`/checkpoint if there is one, or to the
-    first checkpoint from update `pause_at` on; `has_ended` tells the two apart.
-
-    Returns the best adapters and the progress. Raises Diverged on NaN and on an exploding gradient;
-    its `reached` is the progress up to then.
-    """
-    choice = choice or MemoryChoice(spec.recipe.batch_size)
-    run = TrainingRun(adapted, spec, splits, folder / "checkpoint", emit, choice)
-    progress = run.progress
-    try:
-        run.make_updates(math.inf if pause_at is None else max(pause_at, 1))
-    except Diverged as error:
-        # So that the curve shows the updates up to the one that diverged.
-        if progress.unreported:
-            run.report(learning_rate(spec, progress.update - 1))
-        error.reached = progress
-        raise
-    finally:
-        adapted.take_masks_from(draw_now)
-        progress.keep_peaks()
-
-    return run.best, progress
-
-
-def has_ended(spec: ExperimentSpec, progress: Progress) -> bool:
-    """Whether a training makes no further update: it made all, or it is out of patience."""
-    patience = spec.training.patience
-    since_best = sum(
-        point.split == "valid" and point.iteration > progress.best_update
-        for point in progress.curve
-    )
-    out_of_patience = patience is not None and since_best >= patience
-    return progress.update >= spec.recipe.iterations or out_of_patience
-
-
 @dataclass
 class TrainingRun:
-    """A training in progress, from the newest checkpoint in `checkpoints` if there is one."""
+    """A training on the sets `train` and `valid`, from the newest checkpoint in `folder`/checkpoint if
+    there is one. `best`: the weights of the best adapter so far.
+    """
 
     adapted: Adapted
     spec: ExperimentSpec
-    splits: Splits
-    checkpoints: Path
+    train: Prefix
+    valid: Prefix
+    folder: Path
     emit: Emit
     choice: MemoryChoice
 
     def __post_init__(self) -> None:
         spec = self.spec
-        train = self.splits.train
         # The updates that were started, and whose results are not taken yet.
-        self.started: deque[tuple[EffectiveBatch, UpdateResult]] = deque()
+        self.started: deque[tuple[EffectiveBatch, tuple[mx.array, mx.array, mx.array]]] = deque()
         self.optimizer = make_optimizer(spec)
         self.optimizer.init(self.adapted.stack.model.trainable_parameters())
-        kind = CompiledUpdates if compiles() else PlainUpdates
-        self.updates = kind(
+        self.updates = (CompiledUpdates if compiles() else PlainUpdates)(
             # Blocks may be computed again in the backward pass, never in validation.
             self.adapted.with_checkpoints(self.choice.checkpointing),
-            train,
-            make_objective(spec.recipe, train.cases.labels),
+            self.train,
+            make_objective(spec.recipe, self.train.cases.labels),
             self.optimizer,
             spec.training.max_gradient_norm,
         )
         self.best, self.progress = restore_checkpoint(
-            self.checkpoints, self.adapted, self.optimizer, self.emit
+            self.folder / "checkpoint", self.adapted, self.optimizer, self.emit
         ) or (adapter_weights(self.adapted), Progress())
 
-    def make_updates(self, pause: float) -> None:
-        """The remaining updates, at most until the first checkpoint from update `pause` on."""
+    @property
+    def has_ended(self) -> bool:
+        """Whether it makes no further update: it made all, or it is out of patience."""
+        progress = self.progress
+        patience = self.spec.training.patience
+        since_best = sum(
+            point.split == "valid" and point.iteration > progress.best_update
+            for point in progress.curve
+        )
+        out_of_patience = patience is not None and since_best >= patience
+        return progress.update >= self.spec.recipe.iterations or out_of_patience
+
+    def run(self, pause_at: int | None = None) -> None:
+        """Make the remaining updates, at most until the first checkpoint from update `pause_at` on.
+
+        Raises Diverged on NaN and on an exploding gradient; `progress` then ends with the last good
+        update.
+        """
         recipe = self.spec.recipe
         training = self.spec.training
-        updates = self.updates
         progress = self.progress
         number = progress.update
         batches = training_batches(
-            self.splits.train.cases, recipe.batch_size, self.spec.seed, number, recipe.sampling
+            self.train.cases, recipe.batch_size, self.spec.seed, number, recipe.sampling
         )
-
-        following: EffectiveBatch
-
-        def prepare_next() -> None:
-            nonlocal following
-            key = (self.spec.seed, number) if recipe.dropout > 0 else None
-            following = effective_batch(
-                self.adapted, self.splits.train, next(batches), self.choice.micro_batch, key
-            )
-            if number < recipe.iterations:
-                masks.expect(following.requests)
-
-        with MasksAhead(copied=updates.are_compiled) as masks:
-            self.adapted.take_masks_from(masks.take)
-            prepare_next()
-
-            while not has_ended(self.spec, progress):
+        try:
+            while not self.has_ended:
                 # It pauses where the newest update has a checkpoint.
                 has_checkpoint = progress.update % training.evaluate_every == 0
-                if progress.update >= pause and has_checkpoint and not self.started:
+                paused = pause_at is not None and progress.update >= max(pause_at, 1)
+                if paused and has_checkpoint and not self.started:
                     break
 
                 start = time.perf_counter()
-                batch = following
+                key = (self.spec.seed, number) if recipe.dropout > 0 else None
+                batch = effective_batch(
+                    self.train.cases, next(batches), self.choice.micro_batch, key
+                )
                 rate = learning_rate(self.spec, number)
-                number += 1
-                # Meanwhile the next batch is made, and its dropout masks are drawn.
-                self.started.append((batch, updates.start(batch, rate, prepare_next)))
+                self.started.append((batch, self.updates.start(batch, rate)))
 
+                number += 1
                 is_last = number == recipe.iterations
                 reporting = is_last or number % training.report_every == 0
                 evaluating = is_last or number % training.evaluate_every == 0
-                # While one compiled step is computed, the next is prepared.
-                self._take_results(updates.are_compiled and not (reporting or evaluating))
+                # While a GPU computes one update, the next batch is made, its masks are drawn, and
+                # its graph is handed over.
+                waiting = self.updates.are_compiled and not (reporting or evaluating)
+                while len(self.started) > int(waiting):
+                    self._take_result()
                 progress.train_seconds += time.perf_counter() - start
 
                 if reporting:
-                    self.report(rate)
+                    self._report()
                 if evaluating:
                     self._evaluate_and_save()
+        except Diverged:
+            # So that the curve shows the updates up to the one that diverged.
+            if progress.unreported:
+                self._report()
+            raise
+        finally:
+            progress.keep_peaks()
 
-    def _take_results(self, but_the_newest: bool) -> None:
-        """Take the results of started updates into account, in their order."""
+    def _take_result(self) -> None:
+        """Take the result of the oldest update that was started into account."""
         progress = self.progress
-        while len(self.started) > int(but_the_newest):
-            batch, result = self.started.popleft()
-            if result.problem is not None:
-                raise Diverged(
-                    f"{result.problem} at update {progress.update + 1}; lower the learning rate or "
-                    "the scale."
-                )
-            progress.unreported.append((result.value, np.array(result.parts).tolist()))
-            # `inputs` lack the last token of a sequence.
-            progress.trained_tokens += sum(len(row.inputs) + 1 for row in batch.rows)
-            progress.update += 1
+        batch, (loss, loss_parts, gradient_norm) = self.started.popleft()
+        value, norm = float(np.array(loss)), float(np.array(gradient_norm))
+        # `not <`: NaN is refused too.
+        if not math.isfinite(value) or not norm < EXPLODED:
+            problem = f"The gradient's norm became {norm:.3g}"
+            if not math.isfinite(value):
+                problem = f"The loss became {value}"
+            raise Diverged(
+                f"{problem} at update {progress.update + 1}; lower the learning rate or the scale."
+            )
 
-    def report(self, rate: float) -> None:
+        progress.unreported.append((value, np.array(loss_parts).tolist()))
+        # `inputs` lack the last token of a sequence.
+        rows = (row for part in batch.parts for row in part.rows)
+        progress.trained_tokens += sum(len(row.inputs) + 1 for row in rows)
+        progress.update += 1
+
+    def _report(self) -> None:
         """Add a point to the curve for the updates since the last one, and report it."""
         progress = self.progress
         iterations = self.spec.recipe.iterations
         loss = float(np.mean([value for value, _ in progress.unreported]))
-        parts_by_update = [parts for _, parts in progress.unreported]
-        label_loss, other_loss, cost = np.mean(parts_by_update, axis=0).tolist()
+        label_loss, other_loss, cost = np.mean([p for _, p in progress.unreported], axis=0).tolist()
+        rate = learning_rate(self.spec, progress.update - 1)
         speed = progress.trained_tokens / progress.train_seconds
         point = CurvePoint(
             progress.update, "train", loss, label_loss, other_loss, cost, rate, speed
@@ -255,19 +216,12 @@ class TrainingRun:
         progress.unreported = []
 
     def _evaluate_and_save(self) -> None:
+        """Validate on the whole split, keep the adapter if it is the best, and save a checkpoint."""
+        progress = self.progress
+        cases = self.valid.cases
         # Compiled updates hold the trained tensors; validation and checkpoints read the model.
         self.updates.hand_back()
-        if self._evaluate():
-            # No copy: an update puts new arrays into the model, and these stay as they are.
-            self.best = adapter_weights(self.adapted)
-        self.progress.keep_peaks()
-        save_checkpoint(self.checkpoints, self.adapted, self.optimizer, self.best, self.progress)
-
-    def _evaluate(self) -> bool:
-        """Validate on the whole split; True for the best adapter so far."""
-        progress = self.progress
-        cases = self.splits.valid.cases
-        scores = score_cases(self.adapted, self.splits.valid, self.choice.tokens_at_once)
+        scores = score_cases(self.adapted, self.valid, self.choice.tokens_at_once)
         value, parts = validation_value(scores, cases, self.updates.objective)
         if not math.isfinite(value):
             raise Diverged(
@@ -275,14 +229,78 @@ class TrainingRun:
                 "lower the learning rate."
             )
 
-        figures = decision_figures(scores, cases)
-        point = CurvePoint(progress.update, "valid", value, *parts, **figures)
+        point = CurvePoint(
+            progress.update, "valid", value, *parts, **decision_figures(scores, cases)
+        )
         progress.curve.append(point)
         always_ed = point.specificity is not None and point.specificity < ALWAYS_ED_SPECIFICITY
         self.emit(ValidationReport(**asdict(point), always_ed=always_ed))
         by_macro_f1 = self.spec.recipe.select_by == "macro_f1"
+        if progress.note_validation(value, point.macro_f1 if by_macro_f1 else None):
+            # No copy: an update puts new arrays into the model, and these stay as they are.
+            self.best = adapter_weights(self.adapted)
 
-        return progress.note_validation(value, point.macro_f1 if by_macro_f1 else None)
+        progress.keep_peaks()
+        save_checkpoint(
+            self.folder / "checkpoint", self.adapted, self.optimizer, self.best, progress
+        )
+
+
+def learning_rate(spec: ExperimentSpec, update: int) -> float:
+    """Learning rate of optimizer update `update`, counted from 0: linear warm-up, then constant or
+    falling towards 0 after the last update.
+    """
+    peak = spec.recipe.learning_rate
+    iterations = spec.recipe.iterations
+    warmup = round(spec.training.warmup_ratio * iterations)
+    if update < warmup:
+        return peak * (update + 1) / warmup
+
+    decayed_share = (update - warmup) / (iterations - warmup)
+    factors = {
+        "none": 1.0,
+        "linear": 1 - decayed_share,
+        "cosine": 0.5 * (1 + math.cos(math.pi * decayed_share)),
+    }
+    return peak * factors[spec.training.decay]
+
+
+class FactorRates(optim.MultiOptimizer):
+    """An optimizer of the factors B and one of the others, whose rate is the one that is set.
+
+    That of B is `ratio` times as large (LoRA+, Hayou et al. 2024), for its weight decay too.
+    """
+
+    def __init__(self, of_b: optim.Optimizer, of_a: optim.Optimizer, ratio: float) -> None:
+        # What no filter takes, the factors A, goes to MLX's last optimizer.
+        super().__init__([of_b, of_a], [lambda path, _: path.endswith("lora_b")])
+        self._ratio = ratio
+
+    @property
+    def learning_rate(self) -> mx.array:
+        """The rate of A."""
+        rate: mx.array = self.optimizers[1].learning_rate
+        return rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        self.optimizers[0].learning_rate = self._ratio * rate
+        self.optimizers[1].learning_rate = rate
+
+
+def make_optimizer(spec: ExperimentSpec) -> optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019), with a rate of its own for B where the recipe asks."""
+
+    def adamw() -> optim.AdamW:
+        # MLX's default leaves bias correction out.
+        return optim.AdamW(
+            learning_rate=spec.recipe.learning_rate,
+            weight_decay=spec.training.weight_decay,
+            bias_correction=True,
+        )
+
+    ratio = spec.recipe.lora_plus
+    return adamw() if ratio == 1 else FactorRates(adamw(), adamw(), ratio)
 
 
 def save_checkpoint(
@@ -307,11 +325,9 @@ def save_checkpoint(
 
     # Only now: until the new one is in place, a killed training goes on from an older one.
     for path in folder.iterdir():
-        if path.name == newest:
-            continue
-        if path.is_dir():
+        if path.name != newest and path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        else:
+        elif path.name != newest:
             path.unlink(missing_ok=True)
 
 
@@ -331,11 +347,6 @@ def restore_checkpoint(
             values = json.loads((candidate / "progress.json").read_text())
             values["curve"] = [CurvePoint(**point) for point in values["curve"]]
             return best, Progress(**values)
-        emit(
-            StepWarning(
-                f"The checkpoint of update {int(candidate.name)}, {candidate}, is damaged: "
-                "training continues from an earlier state."
-            )
-        )
+        emit(StepWarning(f"{candidate} is damaged: training continues from an earlier state."))
 
     return None

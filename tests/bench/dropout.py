@@ -13,11 +13,10 @@ the requested seconds, generation once for each case; the rest of the task is sc
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -27,7 +26,6 @@ import mlx.core as mx
 import numpy as np
 import typer
 from mlx_lm.generate import generate_step
-from scipy.stats import permutation_test
 
 from flows.cli.terminal import console
 from tasks.bench.setting import RECIPE, start_adapter
@@ -101,9 +99,9 @@ def dropout(
         "score_ours": max(1, SET_CASES / scored),
         "score_full": max(1, SET_CASES / scored),
     }
-    whole = {engine: median(times) * pieces[engine] for engine, (times, _) in measured.items()}
+    whole = {engine: median(times) * pieces[engine] for engine, times in measured.items()}
     rows = []
-    for engine, (times, _) in measured.items():
+    for engine, times in measured.items():
         ours = whole["score_ours" if engine.startswith("score") else "ours"]
         rows.append(
             {
@@ -116,16 +114,9 @@ def dropout(
     title = f"{name_of(model, bits, variant)}, {layers} of {blocks} blocks"
     print_rows(title, rows)
 
-    of_means, of_deviations = agreement(measured["ours"][1], measured["full"][1])
-    console.print(
-        "Passes of ours and full-logit passes differ as much by chance, in their means with "
-        f"p = {of_means:.3f} and in their standard deviations with p = {of_deviations:.3f}.",
-        soft_wrap=True,
-    )
 
-
-def _measured(args: dict[str, Any]) -> dict[str, tuple[list[float], Any]]:
-    """Seconds of the timed pieces, and probabilities (passes, cases, 3) where there are some."""
+def _measured(args: dict[str, Any]) -> dict[str, list[float]]:
+    """Seconds of the timed pieces of each engine."""
     folder = Path(args["folder"])
     measured = {}
     for engine in ENGINES:
@@ -134,45 +125,16 @@ def _measured(args: dict[str, Any]) -> dict[str, tuple[list[float], Any]]:
 
         environment = WHEELS_OWN_BLAS if engine == "generate_stock" else {}
         with console.status(f"{engine} ..."), patch.dict(os.environ, environment):
-            result = run_child(
-                "tests.bench.dropout:measure", args | {"engine": engine}, folder / engine
-            )
-        measured[engine] = (result["seconds"], result["probabilities"])
+            child_args = args | {"engine": engine}
+            result = run_child("tests.bench.dropout:measure", child_args, folder / engine)
+        measured[engine] = result["seconds"]
 
     shutil.rmtree(folder, ignore_errors=True)
     return measured
 
 
-def agreement(ours: Any, full: Any) -> tuple[float, float]:
-    """How often 999 random exchanges of passes between two engines set their means, and their
-    standard deviations, at least as far apart.
-
-    `ours`, `full`: probabilities (passes, cases, 3). The test asks for no normal distribution,
-    which probabilities near 0 or 1 are far from.
-    """
-    passes = np.concatenate([np.asarray(ours), np.asarray(full)])
-    # Numbers of passes are exchanged: the test takes numbers, and a pass is an array.
-    split = np.split(np.arange(len(passes)), [len(ours)])
-    unit = np.maximum(passes.std(axis=0, ddof=1), 1e-7)  # not 0, since it divides
-
-    def p_value(statistic: Callable[..., Any]) -> float:
-        def distance(first: np.ndarray, second: np.ndarray) -> float:
-            of_first = statistic(passes[first.astype(int)], axis=0)
-            of_second = statistic(passes[second.astype(int)], axis=0)
-            return float(np.sqrt((((of_first - of_second) / unit) ** 2).mean()))
-
-        test = permutation_test(
-            split, distance, n_resamples=999, vectorized=False, alternative="greater", rng=0
-        )
-        return float(test.pvalue)
-
-    return p_value(np.mean), p_value(partial(np.std, ddof=1))
-
-
 def measure(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """In a child: time one engine. Returns `seconds` of each timed piece, and `probabilities`
-    (passes, cases, 3) of the dropout engines.
-    """
+    """In a child: time one engine. Returns `seconds` of each timed piece."""
     engine = args["engine"]
     mx.set_cache_limit(CACHE_BYTES)
     training = Training(num_layers=args["layers"])
@@ -184,7 +146,7 @@ def measure(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
     cases = _cases(args, training)
     if engine.startswith("generate"):
-        return {"seconds": _generations(adapted, cases), "probabilities": None}
+        return {"seconds": _generations(adapted, cases)}
 
     prefix = None
     if engine in ("ours", "score_ours"):
@@ -194,15 +156,14 @@ def measure(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         )
         prefix = open_prefix(adapted.stack, cases, adapted.boundary, store, emit)
 
-    probabilities: list[np.ndarray] = []
+    passes = itertools.count()
     work = {
-        "ours": lambda: probabilities.append(_pass(adapted, prefix, len(probabilities))),
-        "full": lambda: probabilities.append(_full_pass(adapted, cases, len(probabilities))),
+        "ours": lambda: _pass(adapted, prefix, next(passes)),
+        "full": lambda: _label_log_p(adapted, cases, (PASS_KEY, SEED + 2, next(passes))),
         "score_ours": lambda: score_cases(adapted, prefix),
         "score_full": lambda: _label_log_p(adapted, cases, None),
     }[engine]
     work()  # to warm up
-    probabilities.clear()
 
     most = args["passes"]
     seconds: list[float] = []
@@ -211,7 +172,7 @@ def measure(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
         work()
         seconds.append(time.perf_counter() - start)
 
-    return {"seconds": seconds, "probabilities": [one.tolist() for one in probabilities]}
+    return {"seconds": seconds}
 
 
 def _cases(args: dict[str, Any], training: Training) -> EncodedCases:
@@ -234,11 +195,6 @@ def _pass(adapted: Adapted, prefix: Prefix | None, number: int) -> np.ndarray:
     assert prefix is not None
     numbers = range(len(prefix.cases.encoded))
     return dropout_passes(adapted, prefix, numbers, 1, SEED + number, lambda event: None)[0]
-
-
-def _full_pass(adapted: Adapted, cases: EncodedCases, number: int) -> np.ndarray:
-    exponentials = np.exp(_label_log_p(adapted, cases, (PASS_KEY, SEED + 2, number)))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def _label_log_p(adapted: Adapted, cases: EncodedCases, key: tuple[int, ...] | None) -> np.ndarray:

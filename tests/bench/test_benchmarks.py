@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from importlib import import_module
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from tests.bench.common import run
 from tests.bench.corpus import MODELS, difference, figures, verdict
-from tests.bench.dropout import agreement
 from tests.place import Place, one_sentence
 from tests.warehouse.rows import evaluation, training
 from tests.warehouse.test_studies import land_sweep
@@ -58,23 +56,6 @@ def test_a_mistake_is_a_sentence(name, arguments, words, monkeypatch, capsys):
         and words in sentence
         and one_sentence(" ".join(sentence.split()) + "\n")
     )
-
-
-def sampled(passes, seed, shift=0.0, stretch=1.0, rare=False):
-    """Passes over 20 cases from one distribution, moved or stretched; or of cases whose probabilities are near 0
-    but for a rare pass.
-    """
-    drawn = shift + stretch * np.random.default_rng(seed).standard_normal((passes, 20, 3))
-    return 1 / (1 + np.exp(6 - 3 * drawn)) if rare else 0.3 + 0.05 * drawn
-
-
-@pytest.mark.parametrize("rare", [False, True])
-@pytest.mark.parametrize("passes", [50, 6])
-def test_passes_of_one_distribution_agree_and_others_do_not(passes, rare):
-    first = sampled(50, 1, rare=rare)
-    assert min(agreement(first, sampled(passes, 2, rare=rare))) > 0.05
-    assert agreement(first, sampled(passes, 2, shift=2.0, rare=rare))[0] <= 0.01
-    assert agreement(first, sampled(passes, 2, stretch=4.0, rare=rare))[1] <= 0.01
 
 
 def decided(*wrong: int) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from tasks.models.manifest import VariantManifest
 from tasks.runtime.errors import BadInput
 from tasks.scoring.job import run
 from tasks.spec import LABELS, SCORING_VERSION, EvaluationSet, Scoring, evaluation_id, experiments
-from tasks.tuning.rows import TrainingOutcome, training_rows
+from tasks.tuning.rows import TrainingOutcome, sets_digest, training_rows
 from tests.scoring.trained import lines, quiet, train_and_score
 from warehouse.connect import reading, writing
 from warehouse.health import run_audits
@@ -175,6 +175,7 @@ def test_an_evaluation_set_changes_no_training_and_no_other_evaluation(study, tm
     spec, args, scores = study
     alone = prepare_dataset(spec.data, tmp_path)
     assert training_of(spec, Path(args["variant"]), alone) == args["training_id"]
+    assert sets_digest(DatasetManifest.read(alone)) == sets_digest(DatasetManifest.read(Path(args["data"])))
     assert scores_folder(spec, args["training_id"], alone).name == scores.name
 
 

@@ -46,7 +46,7 @@ def test_words_after_a_negation_are_marked_to_the_end_of_the_clause(text: str, m
 
 
 def test_two_fits_agree_to_the_bit_and_probabilities_are_those_of_calibration() -> None:
-    train, valid, calibration, test = (cases(n, start=s) for n, s in ((120, 0), (60, 300), (120, 400), (60, 600)))
+    train, valid, calibration, test = (cases(n, start=s) for n, s in ((90, 0), (30, 300), (60, 400), (60, 600)))
     first, second = (LinearModel(train, valid, calibration).predict(test) for _ in range(2))
     assert np.array_equal(first, second) and np.allclose(first.sum(axis=1), 1)
     hits = [LABELS[i] == case.label for i, case in zip(first.argmax(axis=1), test, strict=True)]
@@ -111,10 +111,10 @@ def test_poor_cases_give_an_answer_or_the_most_frequent_label(train: list[Case],
 
 
 def test_it_is_as_good_on_the_embedded_cases_as_such_a_model_can_be() -> None:
-    """On half of train and test; on the 9,000 cases of the grid `study`: macro-F1 0.760, AUROC 0.929."""
+    """On a third of the cases; on the 9,000 cases of the grid `study`: macro-F1 0.760, AUROC 0.929."""
     sets = sets_of(Data())
-    test = sets["test"][::2]
-    p = LinearModel(sets["train"][::2], sets["valid"][::2], sets["calibration"][::2]).predict(test)
+    test = sets["test"][::3]
+    p = LinearModel(*(sets[name][::3] for name in ("train", "valid", "calibration"))).predict(test)
     truth = np.array([LABELS.index(case.label) for case in test])
     assert f1_score(truth, p.argmax(axis=1), average="macro") > 0.65
     assert roc_auc_score(truth == 0, p[:, 0]) > 0.85

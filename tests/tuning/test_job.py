@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import shutil
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from tasks.models.manifest import VariantManifest
 from tasks.models.sources.fetch import fetch_base
 from tasks.runtime.children import forked_steps, run_child
 from tasks.runtime.errors import BadInput, Diverged, DoesNotFit, LostChild
-from tasks.runtime.events import Event, ProgressReport, StepWarning
+from tasks.runtime.events import Event, StepWarning
 from tasks.runtime.store import verify
 from tasks.scoring import job as scoring_job
 from tasks.search.space import Objective
@@ -30,7 +29,7 @@ from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.rows import TrainingJob, TrainingOutcome, training_rows
 from warehouse.landing import write_landing
 
-UPDATES = 12
+UPDATES = 9
 CADENCE = 3
 WHOLE_BATCH = MemoryChoice(4)
 PROGRAMS = "tests.tuning.programs.killed"
@@ -103,7 +102,7 @@ def test_a_training_that_pauses_leaves_a_checkpoint_alone_and_ends_with_the_adap
     """A pause between two checkpoints waits for the next one; one that is reached already changes nothing."""
     folder = tmp_path / "paused"
     first_end = ""
-    for pause, reached in ((1, CADENCE), (CADENCE, CADENCE), (7, 9), (UPDATES - 1, UPDATES)):
+    for pause, reached in ((1, 3), (3, 3), (UPDATES - 1, UPDATES)):
         job.run(study | {"folder": str(folder), "pause_at": pause}, lambda event: None)
         assert [path.name for path in (folder / "checkpoint").iterdir()] == [f"{reached:07d}"]
         names = {path.name for path in folder.iterdir()}
@@ -155,49 +154,23 @@ def test_a_process_that_is_killed_holding_little_is_lost_and_not_out_of_memory(s
         train_in_children(study, tmp_path / "training")
 
 
-def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with(study, tmp_path, monkeypatch):
-    study = study | {"home": str(tmp_path / "home")}
-    sentence = []
-    monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
-    assert trained(study, tmp_path / "without")["frozen_blocks_stored"] == 0
-    monkeypatch.delenv("TRIAGE_PREFIX_BYTES")
-    assert trained(study, tmp_path / "with")["frozen_blocks_stored"] == 2
-    assert trained(study, tmp_path / "without", sentence, iterations=2)["frozen_blocks_stored"] == 0
-    assert any("began without one" in getattr(event, "message", "") for event in sentence)
-    shutil.rmtree(tmp_path / "home/prefixes")
-    monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
-    assert trained(study, tmp_path / "with", sentence, iterations=2)["frozen_blocks_stored"] == 0
-    assert any(isinstance(e, StepWarning) and "last bits may now differ" in e.message for e in sentence)
-
-
-def test_a_training_says_before_it_computes_anything_which_set_has_no_room_for_its_prefix(study, tmp_path, monkeypatch):
+def test_a_resumed_training_keeps_to_the_prefix_that_it_began_with_and_lack_of_room_is_warned_of(
+    study, tmp_path, monkeypatch
+):
     study = study | {"home": str(tmp_path / "home")}
     events: list[Event] = []
-    trained(study, tmp_path / "first")
-    sizes = sorted(sum(f.stat().st_size for f in p.glob("*.npy")) for p in (tmp_path / "home/prefixes").iterdir())
-    shutil.rmtree(tmp_path / "home/prefixes")
-    monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(sizes[1]))
-    assert trained(study, tmp_path / "second", events)["frozen_blocks_stored"] == 2, (
-        "train, which comes first, has room"
-    )
-    computing = next(number for number, event in enumerate(events) if isinstance(event, ProgressReport))
-    (warning,) = _lacks_of_space(events[:computing])
-    assert warning.startswith("No room for the frozen prefix of valid: 0.00 GB are needed, and 0.00 GB are left")
-    assert warning.endswith("takes up to 1.5 times as long. Set TRIAGE_PREFIX_BYTES=1GB, for instance, to make room.")
-
-    shutil.rmtree(tmp_path / "home/prefixes")
-    monkeypatch.setenv("TRIAGE_PREFIX_BYTES", str(sum(sizes)))
-    events.clear()
-    trained(study, tmp_path / "third", events)
-    trained(study, tmp_path / "fourth", events, name="other", rank=8, scale=5.0, dropout=0.0, batch_size=2)
-    assert _lacks_of_space(events) == []
-    assert len(list((tmp_path / "home/prefixes").iterdir())) == 2, "train and valid, whatever the recipe"
-
-
-def _lacks_of_space(events: list[Event]) -> list[str]:
-    """A busy machine is warned of slow matrix products, too."""
+    monkeypatch.setenv("TRIAGE_PREFIX_BYTES", "1KB")
+    assert trained(study, tmp_path / "without", events)["frozen_blocks_stored"] == 0
     warnings = [event.message for event in events if isinstance(event, StepWarning)]
-    return [message for message in warnings if "frozen prefix" in message]
+    lacks = [message for message in warnings if message.startswith("Frozen prefix: 0.00 GB are needed")]
+    assert len(lacks) == 2 and all("1.5 times as long. Set TRIAGE_PREFIX_BYTES=1GB" in lack for lack in lacks)
+
+    monkeypatch.delenv("TRIAGE_PREFIX_BYTES")
+    assert trained(study, tmp_path / "without", events, iterations=2)["frozen_blocks_stored"] == 0
+    assert any("began without one" in getattr(event, "message", "") for event in events)
+    assert trained(study, tmp_path / "with")["frozen_blocks_stored"] == 2
+    trained(study, tmp_path / "other", name="other", rank=8, scale=5.0, dropout=0.0, batch_size=2)
+    assert len(list((tmp_path / "home/prefixes").iterdir())) == 2, "train and valid, whatever the recipe"
 
 
 def test_a_diverged_training_lands_its_curve_up_to_then_and_its_memory(study, tmp_path, monkeypatch):

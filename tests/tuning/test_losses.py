@@ -8,9 +8,9 @@ import pytest
 from mlx.utils import tree_flatten
 
 from tasks.spec import LABELS
+from tasks.tuning.data import effective_batch
 from tasks.tuning.loss import LossTerms, make_objective, objective_sum
 from tasks.tuning.step import update_gradients
-from tasks.tuning.updates import effective_batch
 from tests.tuning import tiny
 
 CHOSEN = [0, 1, 2, 3]
@@ -65,7 +65,7 @@ def test_the_cost_reaches_every_lora_tensor_as_finite_differences_say(template):
 
     def computed(weight):
         weighted = replace(objective, cost_weight=weight)
-        batch = effective_batch(adapted, prefix, CHOSEN, len(CHOSEN), None)
+        batch = effective_batch(some, CHOSEN, len(CHOSEN), None)
         return update_gradients(adapted, prefix, batch, weighted)
 
     with_cost, without = (tiny.flat(computed(weight)[2]) for weight in (20.0, 0.0))

@@ -1,10 +1,7 @@
 """The micro-batch is the largest that fits, and neither it nor checkpointed blocks change what is learned."""
 
-import gc
 from pathlib import Path
 
-import mlx.core as mx
-import numpy as np
 import pytest
 
 from tasks.runtime.backend import CPU, METAL
@@ -12,24 +9,10 @@ from tasks.runtime.errors import BadInput, OutOfMemory
 from tasks.runtime.memory import total_memory
 from tasks.spec import Training
 from tasks.tuning import memory, rows, trainer
-from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.data import TOKENS_AT_ONCE
-from tasks.tuning.job import choose_micro_batch, keep_within, step_peak
-from tasks.tuning.loss import make_objective
-from tasks.tuning.memory import (
-    SLACK,
-    SMALLEST,
-    STATE_BYTES,
-    MemoryChoice,
-    budget,
-    choose_memory,
-    read_choice,
-    write_choice,
-)
-from tasks.tuning.step import score_cases, update_gradients
-from tasks.tuning.updates import effective_batch
+from tasks.tuning.memory import SMALLEST, MemoryChoice, budget, choose_memory, read_choice, write_choice
+from tasks.tuning.step import score_cases
 from tests.tuning import tiny
-from tests.tuning.test_trainer import experiment, run
 
 
 @pytest.mark.parametrize(("architecture", "dense"), [("llama", True), ("gemma3_text", False)])
@@ -67,68 +50,9 @@ def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_only_w
     assert choose_memory(peak, 50, 8, 30, 10**6, events.append).tokens_at_once == TOKENS_AT_ONCE
 
 
-def held_memory():
-    """What MLX holds for good, other tests' models among it: what they left to be collected is not to go meanwhile."""
-    gc.collect()
-    mx.clear_cache()
-    return mx.get_active_memory()
-
-
-def training_peak(adapted, prefix, some, objective, count):
-    """What MLX holds at most in a step over `count` longest cases as a training makes it: not a probe, which waits for
-    each result whatever the limit is."""
-    longest = max(range(len(some.encoded)), key=lambda c: len(some.encoded[c].prompt))
-    mx.clear_cache()
-    mx.reset_peak_memory()
-    batch = effective_batch(adapted, prefix, [longest] * count, count, (0, 0))
-    mx.eval(update_gradients(adapted, prefix, batch, objective))
-    return mx.get_peak_memory()
-
-
-@pytest.mark.nightly  # a measured peak
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_chosen_micro_batch_stays_within_the_budget_beside_the_cache_and_one_case_more_would_not(checkpointing):
-    adapted = tiny.adapted("llama", 4, True, training=Training(num_layers=4))
-    some = tiny.cases(12)
-    objective = make_objective(tiny.recipe(), some.labels)
-    prefix = tiny.no_store(adapted, some)
-    plain, again = (step_peak(one, prefix, objective) for one in (adapted, adapted.with_checkpoints(True)))
-    state_bytes = STATE_BYTES * adapted.trainable
-    held_bytes = held_memory() + state_bytes
-
-    limits = [held_bytes + plain * k for k in (5, 8)] if not checkpointing else [held_bytes + (again + plain) // 2]
-    for limit in limits:
-        events = []
-        chosen = choose_micro_batch(adapted, prefix, objective, 12, limit, events.append)
-        assert chosen.checkpointing == checkpointing and (checkpointing or 1 < chosen.micro_batch < 12)
-        model = adapted.with_checkpoints(checkpointing)
-        keep_within(limit, chosen.cache_bytes)
-        mx.eval(state := mx.zeros((state_bytes,), dtype=mx.uint8))
-        peak_bytes = chosen.cache_bytes + training_peak(model, prefix, some, objective, chosen.micro_batch)
-        del state
-        assert peak_bytes - held_bytes <= SLACK * (limit - held_bytes) and chosen.cache_bytes <= limit / 8
-        more = step_peak(model, prefix, objective, 2 * chosen.micro_batch + 1)
-        assert chosen.micro_batch == 12 or held_bytes + chosen.cache_bytes + SLACK * more > limit, "nor twice as many"
-        needed = events[-1].held_bytes + events[-1].case_bytes + chosen.micro_batch * events[-1].further_bytes
-        assert chosen.micro_batch == 12 or needed + chosen.cache_bytes > limit, (
-            "by its probes, which vary, no case more"
-        )
-
-
-@pytest.mark.parametrize("bounds", [{"limit": 1, "tokens_at_once": 4096}, {"tokens_at_once": 1}])
-def test_the_frozen_prefix_comes_out_the_same_in_small_passes(bounds, tmp_path):
-    adapted = tiny.adapted("llama", 4, True)
-    stores = [PrefixStore(tmp_path / name, "weights") for name in ("usual", "bounded")]
-    usual, bounded = (
-        open_prefix(adapted.stack, tiny.cases(20), adapted.boundary, store, **values)
-        for store, values in zip(stores, ({}, bounds), strict=True)
-    )
-    np.testing.assert_allclose(bounded.own_hidden, usual.own_hidden, atol=1e-5)
-
-
 def test_the_budget_is_the_grids_or_a_share_of_the_machine():
-    assert budget(experiment(tiny.recipe(), memory="1.5GB")) == 1_500_000_000
-    assert budget(experiment(tiny.recipe())) > 1 << 30
+    assert budget(tiny.experiment(tiny.recipe(), memory="1.5GB")) == 1_500_000_000
+    assert budget(tiny.experiment(tiny.recipe())) > 1 << 30
     with pytest.raises(ValueError, match="'lots' is not a number of bytes"):
         Training(memory="lots")
 
@@ -156,7 +80,7 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(
         raise OutOfMemory("no more")
 
     monkeypatch.setattr(rows, "run_step", child)
-    spec = experiment(tiny.recipe(), memory=memory)
+    spec = tiny.experiment(tiny.recipe(), memory=memory)
     with pytest.raises(OutOfMemory):
         rows.train_experiment(spec, tmp_path / "x", tmp_path, tmp_path, tmp_path, events.append)
 
@@ -166,12 +90,12 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(
     assert tried[-1] == least and (not chosen or read_choice(tmp_path / "x") == least)
 
 
-@pytest.mark.parametrize("choice", [MemoryChoice(2), MemoryChoice(1, True, tokens_at_once=64)])
-def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(choice, tmp_path, monkeypatch):
+def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(tmp_path, monkeypatch):
     a_recipe = tiny.safety(dropout=0.1, iterations=4)
     tokens = []
     monkeypatch.setattr(trainer, "score_cases", lambda *args: tokens.append(args[2]) or score_cases(*args))
 
-    whole, pieces = (run(a_recipe, tmp_path / str(how is None), choice=how)[0] for how in (None, choice))
+    choices = [None, MemoryChoice(1, True, tokens_at_once=64)]
+    whole, pieces = (tiny.train(a_recipe, tmp_path / str(how), tiny.cases(9), choice=how).best for how in choices)
     assert tiny.largest_difference(tiny.flat(pieces), tiny.flat(whole)) <= 1e-4
-    assert tokens == [TOKENS_AT_ONCE] * 2 + [choice.tokens_at_once] * 2
+    assert tokens == [TOKENS_AT_ONCE] * 2 + [64] * 2

@@ -14,14 +14,15 @@ from tasks.corpus.prompts import Encoded, Template
 from tasks.models.convert import quantised
 from tasks.precisions import Precision, of_bits
 from tasks.runtime.events import TrainingReport
-from tasks.spec import Recipe, Training
+from tasks.spec import BaseModelSpec, Data, ExperimentSpec, RandomSource, Recipe, Scoring, Training
 from tasks.tuning.activations import Prefix
-from tasks.tuning.data import EncodedCases, make_batch, make_cases
+from tasks.tuning.data import EncodedCases, effective_batch, make_batch, make_cases
 from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.loss import make_objective
+from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.model import take_apart
 from tasks.tuning.step import update_gradients
-from tasks.tuning.updates import effective_batch
+from tasks.tuning.trainer import TrainingRun
 from tests.test_spec import COSTS as COST
 
 VOCABULARY = 128
@@ -122,9 +123,36 @@ def gradients(adapted: Adapted, some: EncodedCases, a_recipe=None, chosen=None, 
     chosen = range(len(some.encoded)) if chosen is None else chosen
     objective = make_objective(a_recipe or recipe(), some.labels)
     prefix = prefix or no_store(adapted, some)
-    batch = effective_batch(adapted, prefix, chosen, micro or len(chosen), key)
+    batch = effective_batch(some, chosen, micro or len(chosen), key)
     loss, parts, tree = update_gradients(adapted, prefix, batch, objective)
     return loss.item(), parts.tolist(), flat(tree)
+
+
+MODEL = BaseModelSpec(name="tiny", licence="none", sources=(RandomSource(kind="random", shape="tiny-llama"),))
+
+
+def experiment(a_recipe: Recipe, **training) -> ExperimentSpec:
+    values = {"num_layers": 2, "report_every": 2, "evaluate_every": 2} | training
+    return ExperimentSpec(
+        model=MODEL, bits=4, recipe=a_recipe, seed=42, training=Training(**values), data=Data(), scoring=Scoring()
+    )
+
+
+def train(a_recipe, folder, some, valid=None, emit=lambda e: None, choice=None, model=None, **training) -> TrainingRun:
+    """A training that has ended: of a llama on dense weights if no model is given, validated on its own cases unless
+    there are others."""
+    model = model or adapted("llama", 4, True, a_recipe)
+    sets = no_store(model, some), no_store(model, valid or some)
+    choice = choice or MemoryChoice(a_recipe.batch_size)
+    training_run = TrainingRun(model, experiment(a_recipe, **training), *sets, folder, emit, choice)
+    training_run.run()
+    return training_run
+
+
+def same_bits(one: dict, other: dict) -> bool:
+    """Whether tensors of two models are equal, each bit of them."""
+    assert one.keys() == other.keys()
+    return all((np.array(one[name]) == np.array(other[name])).all() for name in one)
 
 
 class Killed(Exception):

@@ -1,6 +1,6 @@
 """Checks of the training engine: against references (the same weights unpacked, and stock mlx-lm's loss
-and gradients), and against itself: what may be computed in parts, twice or in batches gives the same, and a step is not
-slower than stock's.
+and gradients), and against itself: what may be computed in parts, twice or in batches gives the same,
+and a step is not slower than stock's.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from statistics import median
 
 import mlx.core as mx
@@ -49,8 +50,30 @@ BFLOAT16_LIMIT = 2.0
 # Probabilities of the labels that the product reports. The cases of a tiny model differ little, so
 # that only their spread says what a difference means: cpu-packed measures 0.01 to 0.09 of it.
 FIDELITY_LIMITS = {"float32": 1e-4, "bfloat16": 0.3}
-FIDELITY = "of the spread of the labels' probabilities between cases"
 LABEL_TOKENS = (5, 6, 7)
+DROPOUT = 0.3
+KEY = (1, 2)
+SEED = 5
+PASSES = 3
+# Other masks are about 1.4; float32 on a CPU measures 1e-5.
+PASSES_LIMITS = {"float32": 1e-3, "bfloat16": 0.3}
+UPDATES = 2
+# Bytes of logits at once: many blocks of columns.
+FEW_LOGITS = 1 << 12
+MANY_LOGITS = 1 << 62
+# Of the timed step.
+BATCH = 2
+TIMED_LENGTH = 64
+REPEATS = 3
+# Ours does a part of stock's work, but on tiny work starting it may take as long.
+SLOWEST = 1.5
+NOT_REPEATABLE = (
+    "a training that resumes may differ in its last digits; report it with the file below"
+)
+SLOW = "close other programs and repeat it; if it stays, report it with the file below"
+
+Change = Callable[[Adapted], Adapted]
+Step = Callable[[], object]
 
 
 def tiny_checks(subject: Subject) -> Iterator[SelfTestCheck]:
@@ -60,23 +83,22 @@ def tiny_checks(subject: Subject) -> Iterator[SelfTestCheck]:
     if backend().on_gpu:
         yield SelfTestCheck(
             f"{title}: packed in bfloat16",
-            lambda: bfloat16_error(subject),
+            partial(bfloat16_error, subject),
             BFLOAT16_LIMIT,
             "times the dense error",
         )
 
     yield SelfTestCheck(
-        f"{title}: packed against dequantised", lambda: packed_error(subject), limit
+        f"{title}: packed against dequantised", partial(packed_error, subject), limit
     )
     yield SelfTestCheck(
         f"{title}: fidelity of packed weights",
-        lambda: fidelity(subject),
+        partial(fidelity, subject),
         FIDELITY_LIMITS[backend().compute_dtype],
-        FIDELITY,
+        "of the spread of the labels' probabilities between cases",
     )
-    yield SelfTestCheck(f"{title}: loss against stock mlx-lm", lambda: loss_error(subject), limit)
     yield SelfTestCheck(
-        f"{title}: gradients against stock mlx-lm",
+        f"{title}: loss and gradients against stock mlx-lm",
         lambda: gradient_error(subject.loaded(), subject.packed()),
         limit,
     )
@@ -86,10 +108,58 @@ def wide_checks() -> Iterator[SelfTestCheck]:
     """Gradients at the widths of real models: 576 and 49,152, and a head size of 256."""
     for name in WIDE:
         yield SelfTestCheck(
-            f"{name} widths: gradients against stock mlx-lm",
+            f"{name} widths: loss and gradients against stock mlx-lm",
             lambda name=name: gradient_error(make_wide(name), make_wide(name)),  # type: ignore[misc]
             10 * backend().selftest_tolerance,
         )
+
+
+def engine_checks(subject: Subject) -> Iterator[SelfTestCheck]:
+    """A tiny model's step in parts, twice and in batches."""
+    title = subject.title
+    limit = backend().rounding
+
+    def with_logits(adapted: Adapted, logit_bytes: int) -> Adapted:
+        return replace(adapted, stack=replace(adapted.stack, logit_bytes=logit_bytes))
+
+    # Gradients with a block of the head's columns at a time against all at once.
+    blocks, at_once = (
+        partial(with_logits, logit_bytes=count) for count in (FEW_LOGITS, MANY_LOGITS)
+    )
+    yield SelfTestCheck(
+        f"{title}: head in blocks", partial(_difference, subject, blocks, at_once), limit
+    )
+    # Gradients, with dropout, of blocks that are computed again against blocks that are kept.
+    again, kept = (partial(Adapted.with_checkpoints, checkpointing=one) for one in (True, False))
+    yield SelfTestCheck(
+        f"{title}: checkpointed blocks", partial(_difference, subject, again, kept), limit
+    )
+    yield SelfTestCheck(
+        f"{title}: dropout passes, batched against one by one",
+        partial(batched_passes, subject),
+        PASSES_LIMITS[backend().compute_dtype],
+        "of the spread of the passes",
+    )
+    yield SelfTestCheck(
+        f"{title}: two updates, repeated",
+        partial(repeated_updates, subject),
+        0,
+        "different values",
+        "warning",
+        NOT_REPEATABLE,
+    )
+
+
+def speed_checks(times: dict[str, float]) -> Iterator[SelfTestCheck]:
+    """A step beside stock's. The seconds of both go to `times`."""
+    yield SelfTestCheck(
+        f"smollm2-135m widths, 2 blocks, {BATCH} x {TIMED_LENGTH} tokens: seconds of a step",
+        partial(step_time, times),
+        SLOWEST,
+        "times stock's",
+        "warning",
+        SLOW,
+    )
 
 
 def bfloat16_error(subject: Subject) -> float:
@@ -118,23 +188,15 @@ def fidelity(subject: Subject) -> float:
     return relative_to_spread(_probabilities(packed), _probabilities(subject.dense()))
 
 
-def loss_error(subject: Subject) -> float:
-    """Our loss against stock's on packed weights, in float32."""
-    (our_loss, _), (stock_loss, _) = _both_results(subject.loaded(), subject.packed())
-    return abs(our_loss - stock_loss) / abs(stock_loss)
-
-
 def gradient_error(ours: Stack, stock: Stack) -> float:
-    """Our LoRA gradients against stock's on the same weights, in float32."""
-    (_, gradients), (_, stock_gradients) = _both_results(ours, stock)
-    return largest_difference(gradients, stock_gradients)
-
-
-def _both_results(ours: Stack, stock: Stack) -> tuple[tuple[float, dict[str, mx.array]], ...]:
+    """Our loss and LoRA gradients against stock's on the same weights, in float32."""
     for stack in (ours, stock):
         stack.model.set_dtype(mx.float32)
     cases = cases_of(ours)
-    return our_gradients(adapt(ours), cases), stock_gradients(adapt(stock), cases)
+    loss, gradients = our_gradients(adapt(ours), cases)
+    expected_loss, expected_gradients = stock_gradients(adapt(stock), cases)
+    of_loss = abs(loss - expected_loss) / abs(expected_loss)
+    return max(of_loss, largest_difference(gradients, expected_gradients))
 
 
 def _probabilities(stack: Stack) -> np.ndarray:
@@ -143,84 +205,7 @@ def _probabilities(stack: Stack) -> np.ndarray:
 
 
 def _error(a: mx.array, b: mx.array) -> float:
-    mean_square = mx.square(a - b).mean()
-    return float(np.array(mx.sqrt(mean_square)))
-
-
-DROPOUT = 0.3
-KEY = (1, 2)
-SEED = 5
-PASSES = 3
-# Other masks are about 1.4; float32 on a CPU measures 1e-5.
-PASSES_LIMITS = {"float32": 1e-3, "bfloat16": 0.3}
-UPDATES = 2
-# Bytes of logits at once: many blocks of columns.
-FEW_LOGITS = 1 << 12
-MANY_LOGITS = 1 << 62
-# Of the timed step.
-BATCH = 2
-TIMED_LENGTH = 64
-REPEATS = 3
-# Ours does a part of stock's work, but on tiny work starting it may take as long.
-SLOWEST = 1.5
-NOT_REPEATABLE = (
-    "a training that resumes may differ in its last digits; report it with the file below"
-)
-SLOW = "close other programs and repeat it; if it stays, report it with the file below"
-
-
-Change = Callable[[Adapted], Adapted]
-Step = Callable[[], object]
-
-
-def engine_checks(subject: Subject) -> Iterator[SelfTestCheck]:
-    """A tiny model's step in parts, twice and in batches."""
-    title = subject.title
-    limit = backend().rounding
-    # Gradients with a block of the head's columns at a time against all at once.
-    yield SelfTestCheck(
-        f"{title}: head in blocks",
-        lambda: _difference(
-            subject,
-            lambda one: _with_logits(one, FEW_LOGITS),
-            lambda one: _with_logits(one, MANY_LOGITS),
-        ),
-        limit,
-    )
-    # Gradients, with dropout, of blocks that are computed again against blocks that are kept.
-    yield SelfTestCheck(
-        f"{title}: checkpointed blocks",
-        lambda: _difference(
-            subject, lambda one: one.with_checkpoints(True), lambda one: one.with_checkpoints(False)
-        ),
-        limit,
-    )
-    yield SelfTestCheck(
-        f"{title}: dropout passes, batched against one by one",
-        lambda: batched_passes(subject),
-        PASSES_LIMITS[backend().compute_dtype],
-        "of the spread of the passes",
-    )
-    yield SelfTestCheck(
-        f"{title}: two updates, repeated",
-        lambda: repeated_updates(subject),
-        0,
-        "different values",
-        "warning",
-        NOT_REPEATABLE,
-    )
-
-
-def speed_checks(times: dict[str, float]) -> Iterator[SelfTestCheck]:
-    """A step beside stock's. The seconds of both go to `times`."""
-    yield SelfTestCheck(
-        f"smollm2-135m widths, 2 blocks, {BATCH} x {TIMED_LENGTH} tokens: seconds of a step",
-        lambda: step_time(times),
-        SLOWEST,
-        "times stock's",
-        "warning",
-        SLOW,
-    )
+    return float(np.array(mx.sqrt(mx.square(a - b).mean())))
 
 
 def batched_passes(subject: Subject) -> float:
@@ -243,15 +228,20 @@ def batched_passes(subject: Subject) -> float:
 
 def repeated_updates(subject: Subject) -> float:
     """How many trained values differ, bit by bit, after the same two updates from the same start."""
-    first, second = (_updated(subject) for _ in range(2))
+    results = []
+    for _ in range(2):
+        adapted = adapt(subject.loaded(), DROPOUT)
+        cases = cases_of(adapted.stack)
+        objective = make_objective(recipe(DROPOUT), cases.labels)
+        prefix = Prefix(adapted.stack, cases)
+        update = updates_of(adapted, prefix, objective, optim.AdamW(1e-3), 1e-3, SEED)
+        for _ in range(UPDATES):
+            update()
+        weights = dict(tree_flatten(adapted.stack.model.trainable_parameters()))
+        results.append({name: np.array(value) for name, value in weights.items()})
+
+    first, second = results
     return sum(int((first[name] != second[name]).sum()) for name in first)
-
-
-def step_time(times: dict[str, float]) -> float:
-    """Median seconds of our step divided by stock's, each after a step that compiles it."""
-    times["ours"] = _our_seconds(make_wide("smollm2-135m"))
-    times["stock"] = _stock_seconds(make_wide("smollm2-135m"))
-    return times["ours"] / times["stock"]
 
 
 def _difference(subject: Subject, first_change: Change, second_change: Change) -> float:
@@ -263,30 +253,18 @@ def _difference(subject: Subject, first_change: Change, second_change: Change) -
     return farthest(*gradients)
 
 
-def _with_logits(adapted: Adapted, logit_bytes: int) -> Adapted:
-    return replace(adapted, stack=replace(adapted.stack, logit_bytes=logit_bytes))
-
-
-def _updated(subject: Subject) -> dict[str, np.ndarray]:
-    adapted = adapt(subject.loaded(), DROPOUT)
-    cases = cases_of(adapted.stack)
-    objective = make_objective(recipe(DROPOUT), cases.labels)
-    prefix = Prefix(adapted.stack, cases)
-    update = updates_of(adapted, prefix, objective, optim.AdamW(1e-3), 1e-3, SEED)
-
-    for _ in range(UPDATES):
-        update()
-
-    weights = dict(tree_flatten(adapted.stack.model.trainable_parameters()))
-    return {name: np.array(value) for name, value in weights.items()}
+def step_time(times: dict[str, float]) -> float:
+    """Median seconds of our step divided by stock's, each after a step that compiles it."""
+    times["ours"] = _our_seconds(make_wide("smollm2-135m"))
+    times["stock"] = _stock_seconds(make_wide("smollm2-135m"))
+    return times["ours"] / times["stock"]
 
 
 def _our_seconds(stack: Stack) -> float:
-    adapted = adapt(stack)
     cases = cases_of(stack, BATCH, TIMED_LENGTH)
-    prefix = Prefix(stack, cases)
     objective = make_objective(recipe(), cases.labels)
-    return _median_seconds(updates_of(adapted, prefix, objective, optim.AdamW(1e-5), 1e-5))
+    prefix = Prefix(stack, cases)
+    return _median_seconds(updates_of(adapt(stack), prefix, objective, optim.AdamW(1e-5), 1e-5))
 
 
 def _stock_seconds(stack: Stack) -> float:

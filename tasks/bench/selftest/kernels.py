@@ -1,11 +1,12 @@
-"""Checks of single kernels at real sizes, with their derivatives, in this backend's data type; and of the
-memory that the watchdog and the wired limit count.
+"""Checks of single kernels at real sizes, with their derivatives, in this backend's data type; and of
+memory: what the watchdog counts, and what can be wired.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -14,9 +15,8 @@ from mlx_lm.models.base import scaled_dot_product_attention
 from tasks.bench.selftest.models import GROUP, SelfTestCheck, distance
 from tasks.runtime.backend import backend, can_wire_memory
 from tasks.runtime.memory import resident_bytes
-from tasks.tuning.cpu import additive
-from tasks.tuning.cpu import attention as cpu_attention
-from tasks.tuning.model import visible
+from tasks.tuning.model import additive, visible
+from tasks.tuning.model import attention as cpu_attention
 
 # Query heads, key heads and size of a head of SmolLM2-135M and of Gemma.
 HEADS = ((9, 3, 64), (4, 1, 256))
@@ -37,7 +37,7 @@ def attention_checks() -> Iterator[SelfTestCheck]:
         for mask in ("causal", "window"):
             yield SelfTestCheck(
                 f"attention, {mask}, head size {heads[2]}: fused against unfused",
-                lambda heads=heads, mask=mask: attention_error(heads, mask),  # type: ignore[misc]
+                partial(attention_error, heads, mask),
                 backend().rounding,
             )
 
@@ -48,7 +48,7 @@ def product_checks() -> Iterator[SelfTestCheck]:
         for bits in (4, 8):
             yield SelfTestCheck(
                 f"product {inputs} x {columns}, {bits}bit: packed against dequantised",
-                lambda i=inputs, c=columns, b=bits: product_error(i, c, b),  # type: ignore[misc]
+                partial(product_error, inputs, columns, bits),
                 backend().rounding,
             )
 
@@ -117,13 +117,10 @@ def _distance(
     return max(distance(a, b) for a, b in zip(*results, strict=True))
 
 
-CACHE_LIMIT = 64 << 20
-CACHE_BLOCK = CACHE_LIMIT // 4
 # Large enough that neither freed memory that is kept nor other threads decide.
 ARRAY_BYTES = 256 << 20
 FOOTPRINT_LIMIT = 0.2
 MISCOUNTED = "memory budgets may be off: leave some memory free, and report it with the file below"
-KEPT = "freed memory is kept, so that more is used than planned; leave some free"
 NOT_WIRED = (
     "wiring memory needs macOS 15 and no lower limit in `sysctl iogpu.wired_limit_mb`; "
     "without it, training may slow down when memory is short"
@@ -131,7 +128,7 @@ NOT_WIRED = (
 
 
 def memory_checks() -> Iterator[SelfTestCheck]:
-    """In this order: freed memory that later checks leave would hide an array's footprint."""
+    """Before all others: freed memory that they leave would hide an array's footprint."""
     if not backend().own_memory:
         yield SelfTestCheck(
             "footprint of a 256 MB array",
@@ -141,15 +138,6 @@ def memory_checks() -> Iterator[SelfTestCheck]:
             "warning",
             MISCOUNTED,
         )
-
-    yield SelfTestCheck(
-        "MLX's count of a 256 MB array", count_error, 0, "bytes missed", "warning", MISCOUNTED
-    )
-    if backend().on_gpu:
-        yield SelfTestCheck(
-            "cache limit", cached_bytes, CACHE_LIMIT + CACHE_BLOCK, "bytes", "warning", KEPT
-        )
-
     if backend().wires_memory:
         yield SelfTestCheck(
             "wired memory limit",
@@ -164,27 +152,10 @@ def memory_checks() -> Iterator[SelfTestCheck]:
 
 def footprint_error() -> float:
     """How far the growth of this process is from the bytes of a new array, as a share of them."""
-    return abs(_growth(resident_bytes) / ARRAY_BYTES - 1)
-
-
-def count_error() -> float:
-    """How far the bytes that MLX counts for a new array are from its size, beyond a page."""
-    return max(0, abs(_growth(mx.get_active_memory) - ARRAY_BYTES) - (64 << 10))
-
-
-def _growth(count: Callable[[], int]) -> int:
-    """By how much a count of bytes grows with a new array."""
-    bytes_before = count()
-    array = _array()
-    growth = count() - bytes_before
-    del array
-    return growth
-
-
-def _array() -> mx.array:
+    bytes_before = resident_bytes()
     array = mx.full(ARRAY_BYTES, 7, dtype=mx.uint8)
     mx.eval(array)
-    return array
+    return abs((resident_bytes() - bytes_before) / array.nbytes - 1)
 
 
 def recommended_bytes() -> int:
@@ -204,21 +175,3 @@ def wired_bytes() -> int:
         previous_limit = mx.set_wired_limit(recommended_bytes())
         accepted = mx.set_wired_limit(previous_limit) if can_wire_memory() else 0
     return accepted
-
-
-def cached_bytes() -> int:
-    """What the allocator's cache holds after four times its limit is freed. The old limit is
-    restored.
-
-    MLX looks at the cache before it adds a freed block, so that it holds one more at most.
-    """
-    previous_limit = mx.set_cache_limit(CACHE_LIMIT)
-    mx.clear_cache()
-    count = 4 * CACHE_LIMIT // CACHE_BLOCK
-    blocks = [mx.full(CACHE_BLOCK, i, dtype=mx.uint8) for i in range(count)]
-    mx.eval(blocks)
-    del blocks
-    cached = mx.get_cache_memory()
-    mx.set_cache_limit(previous_limit)
-
-    return cached

@@ -27,12 +27,11 @@ from tasks.runtime.backend import backend
 from tasks.runtime.home import without_folders
 from tasks.spec import BaseModelSpec, RandomSource, Recipe, Training
 from tasks.tuning.activations import Prefix
-from tasks.tuning.data import EncodedCases, make_batch, padded_tokens
+from tasks.tuning.data import EncodedCases, effective_batch, make_batch, padded_tokens
 from tasks.tuning.lora import Adapted, add_lora, as_computed, load_variant
 from tasks.tuning.loss import make_objective
 from tasks.tuning.model import Stack
 from tasks.tuning.step import update_gradients
-from tasks.tuning.updates import effective_batch
 
 DIFFERENCE = "relative difference"
 WRONG = (
@@ -162,19 +161,15 @@ def make_wide(name: str, bits: int = 4) -> Stack:
     """Two blocks of a real model's widths, on this backend's compute path."""
     mx.random.seed(0)
     config = shape_entry(name)["config"] | WIDE[name] | {"num_hidden_layers": BLOCKS}
-    model = _model(config)
+    if config["model_type"] == "llama":
+        model = llama.Model(llama.ModelArgs.from_dict(config))
+    else:
+        model = gemma3_text.Model(gemma3_text.ModelArgs.from_dict(config))
+        model.tie_word_embeddings = True
+        model.pop("lm_head")
     model.set_dtype(mx.bfloat16)
     nn.quantize(model, group_size=GROUP, bits=bits)
     return as_computed(model, backend().compute_path)
-
-
-def _model(config: dict[str, Any]) -> nn.Module:
-    if config["model_type"] == "llama":
-        return llama.Model(llama.ModelArgs.from_dict(config))
-    model = gemma3_text.Model(gemma3_text.ModelArgs.from_dict(config))
-    model.tie_word_embeddings = True
-    model.pop("lm_head")
-    return model
 
 
 def adapt(stack: Stack, dropout: float = 0.0) -> Adapted:
@@ -220,6 +215,6 @@ def our_gradients(
     prefix = Prefix(adapted.stack, cases)
     objective = make_objective(recipe(), cases.labels)
     count = len(cases.encoded)
-    batch = effective_batch(adapted, prefix, range(count), count, dropout_key)
+    batch = effective_batch(cases, range(count), count, dropout_key)
     loss, _, gradients = update_gradients(adapted, prefix, batch, objective)
     return float(np.array(loss)), dict(tree_flatten(gradients))
