@@ -9,6 +9,7 @@ import pytest
 from tasks.precisions import BUILT_IN
 from tasks.runtime.errors import BadInput
 from tasks.tuning.activations import PrefixStore, open_prefix
+from tasks.tuning.lora import KeyedDropout
 from tasks.tuning.model import take_apart
 from tasks.tuning.step import score_cases
 from tests.tuning import tiny
@@ -112,3 +113,16 @@ def test_dropout_differs_between_updates_and_is_off_without_keys():
 
     assert loss((42, 0)) == loss((42, 0)) != loss((42, 1))
     assert loss(None) == loss(None) != loss((42, 0))
+
+
+def test_dropout_drops_the_share_that_it_names_scales_the_rest_and_follows_from_the_keys_in_every_layout():
+    module = KeyedDropout(0.25, (1, 2), 64, "self_attn.q_proj")
+    ones = mx.ones((2, 200, 64))
+    assert mx.array_equal(module(ones), ones).item(), "off without keys"
+    module.set_keys([(7,), (8,)])
+    dropped = np.array(module(ones))
+    assert (dropped == 0).mean() == pytest.approx(0.25, abs=0.01)
+    assert np.unique(dropped) == pytest.approx([0, 4 / 3]) and (dropped[0] != dropped[1]).any()
+    module.set_keys([(8,), (9,)], ((7,), 200))
+    joined = np.array(module(mx.ones((600, 64))))
+    assert (joined[:400].reshape(2, 200, 64) == dropped).all()
