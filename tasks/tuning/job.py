@@ -1,35 +1,52 @@
-"""The training as a child process runs it: a variant and a dataset in, a sealed adapter folder out."""
+"""A training as its child process runs it: a variant and a dataset in, a sealed adapter folder out. The
+set-up with its choice of memory, then the loop: effective batches in, the best adapter out.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+import math
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from tasks.corpus.manifest import DatasetManifest
 from tasks.corpus.prompts import load_prompt
 from tasks.models.manifest import VariantManifest
 from tasks.runtime.device import report_device
 from tasks.runtime.errors import Diverged
-from tasks.runtime.events import Emit, StepWarning
+from tasks.runtime.events import CurvePoint, Emit, StepWarning, TrainingReport, ValidationReport
 from tasks.runtime.files import write_atomic
 from tasks.runtime.locks import LOCK_SECONDS, locked
 from tasks.runtime.store import seal
-from tasks.spec import PromptChoice
+from tasks.spec import ExperimentSpec, PromptChoice
 from tasks.tuning.activations import Prefix, PrefixStore, open_prefix
+from tasks.tuning.checkpoint import Progress, restore_checkpoint, save_checkpoint
+from tasks.tuning.compiled import CompiledUpdates, compiles
 from tasks.tuning.data import (
     TOKENS_AT_ONCE,
+    EffectiveBatch,
     effective_batch,
     epoch_batches,
     load_set,
     load_template,
     padding_share,
+    training_batches,
     warn_of_shortened,
 )
-from tasks.tuning.lora import Adapted, adapter_config, adapter_weights, add_lora, load_variant
+from tasks.tuning.lora import (
+    Adapted,
+    adapter_config,
+    adapter_weights,
+    add_lora,
+    load_variant,
+)
 from tasks.tuning.loss import Objective, make_objective
 from tasks.tuning.memory import (
     SLACK,
@@ -42,10 +59,21 @@ from tasks.tuning.memory import (
     write_choice,
 )
 from tasks.tuning.rows import DIVERGED, TrainingJob, TrainingSummary, settings_digest
-from tasks.tuning.step import update_gradients
-from tasks.tuning.trainer import TrainingRun
+from tasks.tuning.step import (
+    PlainUpdates,
+    decision_figures,
+    learning_rate,
+    make_optimizer,
+    score_cases,
+    update_gradients,
+    validation_value,
+)
 
 HEAVY_COST_WEIGHT = 5.0
+# A model with a lower specificity answers ED to nearly everything, and the log says so.
+ALWAYS_ED_SPECIFICITY = 0.05
+# Norm of an exploding gradient: in healthy runs it stays below a thousand.
+EXPLODED = 1e6
 
 
 def run(args: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -203,6 +231,169 @@ def _set_up(job: TrainingJob, emit: Emit) -> tuple[TrainingRun, dict[str, Any]]:
         "frozen_blocks_stored": train.boundary,
     }
     return training, known
+
+
+@dataclass
+class TrainingRun:
+    """A training on the sets `train` and `valid`, from the newest checkpoint in `folder`/checkpoint if
+    there is one. `best`: the weights of the best adapter so far.
+    """
+
+    adapted: Adapted
+    spec: ExperimentSpec
+    train: Prefix
+    valid: Prefix
+    folder: Path
+    emit: Emit
+    choice: MemoryChoice
+
+    def __post_init__(self) -> None:
+        spec = self.spec
+        # The updates that were started, and whose results are not taken yet.
+        self.started: deque[tuple[EffectiveBatch, tuple[mx.array, mx.array, mx.array]]] = deque()
+        self.optimizer = make_optimizer(spec)
+        self.optimizer.init(self.adapted.stack.model.trainable_parameters())
+        self.updates = (CompiledUpdates if compiles() else PlainUpdates)(
+            # Blocks may be computed again in the backward pass, never in validation.
+            self.adapted.with_checkpoints(self.choice.checkpointing),
+            self.train,
+            make_objective(spec.recipe, self.train.cases.labels),
+            self.optimizer,
+            spec.training.max_gradient_norm,
+        )
+        self.best, self.progress = restore_checkpoint(
+            self.folder / "checkpoint", self.adapted, self.optimizer, self.emit
+        ) or (adapter_weights(self.adapted), Progress())
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it makes no further update: it made all, or it is out of patience."""
+        progress = self.progress
+        patience = self.spec.training.patience
+        since_best = sum(
+            point.split == "valid" and point.iteration > progress.best_update
+            for point in progress.curve
+        )
+        out_of_patience = patience is not None and since_best >= patience
+        return progress.update >= self.spec.recipe.iterations or out_of_patience
+
+    def run(self, pause_at: int | None = None) -> None:
+        """Make the remaining updates, at most until the first checkpoint from update `pause_at` on.
+
+        Raises Diverged on NaN and on an exploding gradient; `progress` then ends with the last good
+        update.
+        """
+        recipe = self.spec.recipe
+        training = self.spec.training
+        progress = self.progress
+        number = progress.update
+        batches = training_batches(
+            self.train.cases, recipe.batch_size, self.spec.seed, number, recipe.sampling
+        )
+        try:
+            while not self.has_ended:
+                # It pauses where the newest update has a checkpoint.
+                has_checkpoint = progress.update % training.evaluate_every == 0
+                paused = pause_at is not None and progress.update >= max(pause_at, 1)
+                if paused and has_checkpoint and not self.started:
+                    break
+
+                start = time.perf_counter()
+                key = (self.spec.seed, number) if recipe.dropout > 0 else None
+                batch = effective_batch(
+                    self.train.cases, next(batches), self.choice.micro_batch, key
+                )
+                rate = learning_rate(self.spec, number)
+                self.started.append((batch, self.updates.start(batch, rate)))
+
+                number += 1
+                is_last = number == recipe.iterations
+                reporting = is_last or number % training.report_every == 0
+                evaluating = is_last or number % training.evaluate_every == 0
+                # While a GPU computes one update, the next batch is made, its masks are drawn, and
+                # its graph is handed over.
+                waiting = self.updates.are_compiled and not (reporting or evaluating)
+                while len(self.started) > int(waiting):
+                    self._take_result()
+                progress.train_seconds += time.perf_counter() - start
+
+                if reporting:
+                    self._report()
+                if evaluating:
+                    self._evaluate_and_save()
+        except Diverged:
+            # So that the curve shows the updates up to the one that diverged.
+            if progress.unreported:
+                self._report()
+            raise
+        finally:
+            progress.keep_peaks()
+
+    def _take_result(self) -> None:
+        """Take the result of the oldest update that was started into account."""
+        progress = self.progress
+        batch, (loss, loss_parts, gradient_norm) = self.started.popleft()
+        value, norm = float(np.array(loss)), float(np.array(gradient_norm))
+        # `not <`: NaN is refused too.
+        if not math.isfinite(value) or not norm < EXPLODED:
+            problem = f"The gradient's norm became {norm:.3g}"
+            if not math.isfinite(value):
+                problem = f"The loss became {value}"
+            raise Diverged(
+                f"{problem} at update {progress.update + 1}; lower the learning rate or the scale."
+            )
+
+        progress.unreported.append((value, np.array(loss_parts).tolist()))
+        # `inputs` lack the last token of a sequence.
+        rows = (row for part in batch.parts for row in part.rows)
+        progress.trained_tokens += sum(len(row.inputs) + 1 for row in rows)
+        progress.update += 1
+
+    def _report(self) -> None:
+        """Add a point to the curve for the updates since the last one, and report it."""
+        progress = self.progress
+        iterations = self.spec.recipe.iterations
+        loss = float(np.mean([value for value, _ in progress.unreported]))
+        label_loss, other_loss, cost = np.mean([p for _, p in progress.unreported], axis=0).tolist()
+        rate = learning_rate(self.spec, progress.update - 1)
+        speed = progress.trained_tokens / progress.train_seconds
+        point = CurvePoint(
+            progress.update, "train", loss, label_loss, other_loss, cost, rate, speed
+        )
+        seconds_left = progress.train_seconds / progress.update * (iterations - progress.update)
+        progress.curve.append(point)
+        self.emit(TrainingReport(**asdict(point), iterations=iterations, seconds_left=seconds_left))
+        progress.unreported = []
+
+    def _evaluate_and_save(self) -> None:
+        """Validate on the whole split, keep the adapter if it is the best, and save a checkpoint."""
+        progress = self.progress
+        cases = self.valid.cases
+        # Compiled updates hold the trained tensors; validation and checkpoints read the model.
+        self.updates.hand_back()
+        scores = score_cases(self.adapted, self.valid, self.choice.tokens_at_once)
+        value, parts = validation_value(scores, cases, self.updates.objective)
+        if not math.isfinite(value):
+            raise Diverged(
+                f"The validation value became {value} at update {progress.update}; "
+                "lower the learning rate."
+            )
+
+        point = CurvePoint(
+            progress.update, "valid", value, *parts, **decision_figures(scores, cases)
+        )
+        progress.curve.append(point)
+        always_ed = point.specificity is not None and point.specificity < ALWAYS_ED_SPECIFICITY
+        self.emit(ValidationReport(**asdict(point), always_ed=always_ed))
+        by_macro_f1 = self.spec.recipe.select_by == "macro_f1"
+        if progress.note_validation(value, point.macro_f1 if by_macro_f1 else None):
+            # No copy: an update puts new arrays into the model, and these stay as they are.
+            self.best = adapter_weights(self.adapted)
+
+        progress.keep_peaks()
+        save_checkpoint(
+            self.folder / "checkpoint", self.adapted, self.optimizer, self.best, progress
+        )
 
 
 def choose_micro_batch(

@@ -9,6 +9,7 @@ stored. `compiled.py` has the step for a GPU, whose forward pass packed weights 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from tasks.judging import point_metrics
+from tasks.spec import ExperimentSpec
 from tasks.tuning.activations import Prefix
 from tasks.tuning.compiled import joined_terms
 from tasks.tuning.data import (
@@ -166,6 +168,63 @@ def clip_gradients(
     if limit is None or not norm > limit:
         return gradients, norm
     return tree_map(lambda g: g * (limit / norm), gradients), norm
+
+
+def learning_rate(spec: ExperimentSpec, update: int) -> float:
+    """Learning rate of optimizer update `update`, counted from 0: linear warm-up, then constant or
+    falling towards 0 after the last update.
+    """
+    peak = spec.recipe.learning_rate
+    iterations = spec.recipe.iterations
+    warmup = round(spec.training.warmup_ratio * iterations)
+    if update < warmup:
+        return peak * (update + 1) / warmup
+
+    decayed_share = (update - warmup) / (iterations - warmup)
+    factors = {
+        "none": 1.0,
+        "linear": 1 - decayed_share,
+        "cosine": 0.5 * (1 + math.cos(math.pi * decayed_share)),
+    }
+    return peak * factors[spec.training.decay]
+
+
+class FactorRates(optim.MultiOptimizer):
+    """An optimizer of the factors B and one of the others, whose rate is the one that is set.
+
+    That of B is `ratio` times as large (LoRA+, Hayou et al. 2024), for its weight decay too.
+    """
+
+    def __init__(self, of_b: optim.Optimizer, of_a: optim.Optimizer, ratio: float) -> None:
+        # What no filter takes, the factors A, goes to MLX's last optimizer.
+        super().__init__([of_b, of_a], [lambda path, _: path.endswith("lora_b")])
+        self._ratio = ratio
+
+    @property
+    def learning_rate(self) -> mx.array:
+        """The rate of A."""
+        rate: mx.array = self.optimizers[1].learning_rate
+        return rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        self.optimizers[0].learning_rate = self._ratio * rate
+        self.optimizers[1].learning_rate = rate
+
+
+def make_optimizer(spec: ExperimentSpec) -> optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019), with a rate of its own for B where the recipe asks."""
+
+    def adamw() -> optim.AdamW:
+        # MLX's default leaves bias correction out.
+        return optim.AdamW(
+            learning_rate=spec.recipe.learning_rate,
+            weight_decay=spec.training.weight_decay,
+            bias_correction=True,
+        )
+
+    ratio = spec.recipe.lora_plus
+    return adamw() if ratio == 1 else FactorRates(adamw(), adamw(), ratio)
 
 
 def label_terms(

@@ -16,7 +16,7 @@ from mlx_lm.utils import quantize_model
 
 from tasks.runtime.errors import Diverged
 from tasks.spec import Training
-from tasks.tuning import trainer
+from tasks.tuning import job
 from tasks.tuning.activations import Prefix
 from tasks.tuning.compiled import CompiledUpdates, Groups
 from tasks.tuning.data import effective_batch
@@ -24,7 +24,7 @@ from tasks.tuning.lora import add_lora
 from tasks.tuning.loss import make_objective
 from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.model import take_apart
-from tasks.tuning.trainer import make_optimizer
+from tasks.tuning.step import make_optimizer
 from tests.tuning import tiny
 from tests.tuning.traced import traced_graphs
 
@@ -32,7 +32,7 @@ from tests.tuning.traced import traced_graphs
 @pytest.fixture
 def compiling(monkeypatch):
     """A backend that compiles; its graphs are traced and replayed."""
-    monkeypatch.setattr(trainer, "compiles", lambda: True)
+    monkeypatch.setattr(job, "compiles", lambda: True)
     with traced_graphs():
         yield
 
@@ -98,11 +98,11 @@ def test_a_checkpoint_has_one_form_with_and_without_compiled_updates(first, lora
 
     compiles = [first == "compiled", first != "compiled"]
     with traced_graphs():
-        monkeypatch.setattr(trainer, "compiles", lambda: compiles[0])
+        monkeypatch.setattr(job, "compiles", lambda: compiles[0])
         with pytest.raises(tiny.Killed):
             trained(tmp_path / "killed", emit=tiny.die_at(6), **settings)
 
-        monkeypatch.setattr(trainer, "compiles", lambda: compiles[1])
+        monkeypatch.setattr(job, "compiles", lambda: compiles[1])
         assert_near(trained(tmp_path / "killed", **settings), whole)
 
     assert form_of_optimizer(tmp_path / "killed") == form_of_optimizer(tmp_path / "whole")

@@ -8,7 +8,7 @@ from tasks.runtime.backend import CPU, METAL
 from tasks.runtime.errors import BadInput, OutOfMemory
 from tasks.runtime.memory import total_memory
 from tasks.spec import Training
-from tasks.tuning import memory, rows, trainer
+from tasks.tuning import job, memory, rows
 from tasks.tuning.data import TOKENS_AT_ONCE
 from tasks.tuning.memory import SMALLEST, MemoryChoice, budget, choose_memory, read_choice, write_choice
 from tasks.tuning.step import score_cases
@@ -93,7 +93,7 @@ def test_out_of_memory_halves_the_micro_batch_then_checkpoints_then_gives_up(
 def test_a_training_in_small_pieces_learns_what_a_whole_batch_learns(tmp_path, monkeypatch):
     a_recipe = tiny.safety(dropout=0.1, iterations=4)
     tokens = []
-    monkeypatch.setattr(trainer, "score_cases", lambda *args: tokens.append(args[2]) or score_cases(*args))
+    monkeypatch.setattr(job, "score_cases", lambda *args: tokens.append(args[2]) or score_cases(*args))
 
     choices = [None, MemoryChoice(1, True, tokens_at_once=64)]
     whole, pieces = (tiny.train(a_recipe, tmp_path / str(how), tiny.cases(9), choice=how).best for how in choices)

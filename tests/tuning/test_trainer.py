@@ -13,10 +13,11 @@ from sklearn.metrics import f1_score
 from tasks.runtime.errors import Diverged
 from tasks.runtime.events import StepWarning, TrainingReport
 from tasks.tuning import step
+from tasks.tuning.checkpoint import Progress, restore_checkpoint
 from tasks.tuning.data import epoch_batches, make_cases, padding_share, sorted_batches, training_batches
+from tasks.tuning.job import TrainingRun
 from tasks.tuning.loss import make_objective
-from tasks.tuning.step import clip_gradients, score_cases, validation_value
-from tasks.tuning.trainer import Progress, TrainingRun, learning_rate, make_optimizer, restore_checkpoint
+from tasks.tuning.step import clip_gradients, learning_rate, make_optimizer, score_cases, validation_value
 from tests.tuning import tiny
 
 

@@ -17,12 +17,12 @@ from tasks.runtime.events import TrainingReport
 from tasks.spec import BaseModelSpec, Data, ExperimentSpec, RandomSource, Recipe, Scoring, Training
 from tasks.tuning.activations import Prefix
 from tasks.tuning.data import EncodedCases, effective_batch, make_batch, make_cases
+from tasks.tuning.job import TrainingRun
 from tasks.tuning.lora import Adapted, add_lora
 from tasks.tuning.loss import make_objective
 from tasks.tuning.memory import MemoryChoice
 from tasks.tuning.model import take_apart
 from tasks.tuning.step import update_gradients
-from tasks.tuning.trainer import TrainingRun
 from tests.test_spec import COSTS as COST
 
 VOCABULARY = 128
