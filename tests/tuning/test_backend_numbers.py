@@ -11,7 +11,6 @@ import pytest
 from mlx_lm.utils import quantize_model, save_config, save_model
 
 from tasks.runtime.backend import CPU_PACKED, VARIABLE, backend
-from tasks.scoring.mc_dropout import dropout_passes
 from tasks.tuning.activations import PrefixStore, open_prefix
 from tasks.tuning.lora import add_lora, load_variant
 from tasks.tuning.step import score_cases
@@ -124,11 +123,3 @@ def test_neither_the_micro_batch_nor_the_stored_prefix_changes_the_gradients(var
 
     another_mask = gradients_of(adapted, some, key=(42, 8))[1]
     assert tiny.largest_difference(another_mask, whole) > near(1e-5, OTHER_ORDER)
-
-
-def test_every_dropout_pass_of_a_case_is_another_model(variant):
-    adapted = loaded(variant, tiny.recipe(dropout=0.3))
-    some = tiny.cases(3)
-    p = dropout_passes(adapted, tiny.no_store(adapted, some), [0, 1, 2], 4, 7, lambda event: None)
-    assert all(len(np.unique(p[:, case], axis=0)) == 4 for case in range(3))
-    assert p.sum(axis=2) == pytest.approx(1)

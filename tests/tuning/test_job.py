@@ -42,6 +42,7 @@ def study(tmp_path_factory):
     overrides = [
         "bits=[4]", 'models=["tiny-llama"]', f"recipe.iterations={UPDATES}", f"training.evaluate_every={CADENCE}",
         'training.decay="cosine"', "training.max_gradient_norm=1.0",
+        "data.limits={ train = 12, valid = 6, calibration = 12, test = 9 }",
     ]  # fmt: skip
     grid = load_grid("smoke", overrides)
     data = prepare_dataset(grid.data, home)
