@@ -26,7 +26,7 @@ import numpy as np
 from tasks.runtime.backend import backend, versions
 from tasks.runtime.events import Emit, Note, ProgressReport, StepWarning
 from tasks.runtime.locks import replacing
-from tasks.runtime.store import build_folder, verified_manifest
+from tasks.runtime.store import build_folder, mark_used, verified_manifest
 from tasks.spec import ENGINE_VERSION, short_digest
 from tasks.tuning.data import TOKENS_AT_ONCE, EncodedCases, Row, filled_groups, padded_tokens
 from tasks.tuning.memory import DiskSpace, pays, saving
@@ -262,8 +262,11 @@ def open_prefix(
         names = {"key": folder.name, "variant": store.variant, "set_digest": cases.set_digest}
         return names | counts
 
-    # Private, since texts could be guessed from activations.
-    build_folder(folder, build, single_check=True, private=True)
+    if manifest is not None:
+        mark_used(folder)
+    else:
+        # Private, since texts could be guessed from activations.
+        build_folder(folder, build, private=True)
     files = [folder / f"{name}.npy" for name in ("leading", "own", "starts")]
     # Mapped, and not read yet.
     arrays = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
