@@ -203,7 +203,7 @@ class RuleRecord:
 
     @staticmethod
     def from_json(text: str) -> RuleRecord:
-        return TypeAdapter(RuleRecord).validate_python(json.loads(text))
+        return TypeAdapter(RuleRecord).validate_json(text)
 
 
 def record_rules(
@@ -318,7 +318,7 @@ def judge_conformal(
     is_decided = set_sizes == 1
     is_missed = ~sets[np.arange(len(truth)), truth]
     is_ed = truth == 0
-    ed_cases = int(is_ed.sum())
+    has_ed = bool(is_ed.any())
 
     miss = share_metric("miss", is_missed, groups, seed, among=is_ed)
     # A case whose set has one label is decided wrongly where the true label is missing from it.
@@ -329,20 +329,18 @@ def judge_conformal(
         for label, p in zip(LABELS, own_probabilities, strict=True)
         if _allowed_misses(len(p), miss_rate) < 1
     ]
-    no_ed = None if ed_cases else "not available: no ED case in this set, so no miss rate"
+    no_ed = None if has_ed else "not available: no ED case in this set, so no miss rate"
 
     return {
         "miss_rate": miss_rate,
-        "threshold_ed": thresholds[0],
-        "threshold_gp": thresholds[1],
-        "threshold_home": thresholds[2],
+        **dict(zip(("threshold_ed", "threshold_gp", "threshold_home"), thresholds, strict=True)),
         "calibration_ed": len(own_probabilities[0]),
-        "ed_cases": ed_cases,
-        "ed_missed": int(is_missed[is_ed].sum()) if ed_cases else None,
+        "ed_cases": int(is_ed.sum()),
+        "ed_missed": int(is_missed[is_ed].sum()) if has_ed else None,
         "ed_miss_rate": miss["value"],
         "miss_low": miss["low"],
         "miss_high": miss["high"],
-        "miss_method": miss["method"] if ed_cases else None,
+        "miss_method": miss["method"] if has_ed else None,
         "abstain_rate": float((~is_decided).mean()),
         "abstain_low": abstain["low"],
         "abstain_high": abstain["high"],

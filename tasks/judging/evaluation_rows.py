@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -138,13 +138,10 @@ def refuse_overlap(
 
     The ids of an external set and the dataset's may both count from 1, so they are not compared.
     """
-    identifiers = {"case id": "case_id", "text digest": "case_digest"}
-    if evaluation_set != "test":
-        del identifiers["case id"]
-    for identifier, name in identifiers.items():
+    for identifier, name in {"case id": "case_id", "text digest": "case_digest"}.items():
         of_calibration = {getattr(case, name) for case in calibration}
         shared = sorted(of_calibration & {getattr(case, name) for case in judged})
-        if shared:
+        if shared and (name == "case_digest" or evaluation_set == "test"):
             raise BadInput(
                 f"The calibration set overlaps the test set in {len(shared)} cases "
                 f"(same {identifier}, first {shared[0]!r}): "
@@ -234,27 +231,23 @@ def _evaluation_row(judged: JudgedScores, verdict: Verdict, dropout: Rows) -> Ro
 
 def _prediction_rows(judged: JudgedScores) -> Rows:
     """One row per case of the judged set: its probabilities, and what each rule decides."""
-    rows = []
-    for i, case in enumerate(judged.cases):
-        decisions = {
-            name: labels[i] if labels else None for name, labels in judged.decisions.items()
+    undecided = [None] * len(judged.cases)
+    by_rule = {name: labels or undecided for name, labels in judged.decisions.items()}
+    return [
+        {
+            "case_id": case.case_id,
+            "case_digest": case.case_digest,
+            "case_group": case.group,
+            "label": case.label,
+            "p_ed": case.p["ED"],
+            "p_gp": case.p["GP"],
+            "p_home": case.p["HOME"],
+            "nll": None if case.loss is None else case.loss / case.tokens,
+            "decision": by_rule[judged.evaluation.rule][i],
+            **{name: labels[i] for name, labels in by_rule.items()},
         }
-        rows.append(
-            {
-                "case_id": case.case_id,
-                "case_digest": case.case_digest,
-                "case_group": case.group,
-                "label": case.label,
-                "p_ed": case.p["ED"],
-                "p_gp": case.p["GP"],
-                "p_home": case.p["HOME"],
-                "nll": None if case.loss is None else case.loss / case.tokens,
-                "decision": decisions[judged.evaluation.rule],
-                **decisions,
-            }
-        )
-
-    return rows
+        for i, case in enumerate(judged.cases)
+    ]
 
 
 def _rule_metric_rows(judged: JudgedScores) -> Rows:
@@ -299,10 +292,13 @@ def generation_metrics(
     (its only label is `scored`, the argmax of the probabilities) of a sample of `cases` cases.
     `scored` and `groups` belong to the answered cases.
     """
-    is_exact = [answer.exact for answer in answers]
-    agrees = [answer.label == label for answer, label in zip(answers, scored, strict=True)]
     note = f"greedy, {len(answers)} of {cases} cases"
-    shares = {"format_compliance": is_exact, "generation_agreement": agrees}
+    shares = {
+        "format_compliance": [answer.exact for answer in answers],
+        "generation_agreement": [
+            answer.label == label for answer, label in zip(answers, scored, strict=True)
+        ],
+    }
     return [share_metric(name, hits, groups, seed, note) for name, hits in shares.items()]
 
 
@@ -310,17 +306,16 @@ def rule_rows(record: RuleRecord, scored_at: str) -> Rows:
     """Rows of decision_rule, one per rule. `scored_at`: when scoring the judged set began."""
     rows = []
     for rule in record.rules.values():
-        threshold = asdict(rule.threshold) if rule.threshold else {}
-        scaling = rule.scaling
+        threshold, scaling = rule.threshold, rule.scaling
         bias_ed, bias_gp, bias_home = scaling.biases if scaling else (None, None, None)
         rows.append(
             {
                 "rule": rule.rule,
-                "threshold": threshold.get("value"),
-                "allowed_misses": threshold.get("allowed_misses"),
-                "misses": threshold.get("misses"),
-                "n_ed": threshold.get("n_ed"),
-                "bound": threshold.get("bound"),
+                "threshold": threshold and threshold.value,
+                "allowed_misses": threshold and threshold.allowed_misses,
+                "misses": threshold and threshold.misses,
+                "n_ed": threshold and threshold.n_ed,
+                "bound": threshold and threshold.bound,
                 "temperature": scaling and scaling.temperature,
                 "bias_ed": bias_ed,
                 "bias_gp": bias_gp,
@@ -367,7 +362,7 @@ def _score_rows(judged: JudgedScores) -> dict[str, Rows]:
     features = np.column_stack([judged.p, np.eye(len(LABELS))[truth], *marks])
     draws = UnitDraws.of(features, judged.groups, judged.seed)
     curve = decision_curve(judged.p[:, 0], (truth == 0).astype(np.int64), draws)
-    metrics, (resampled_curve,) = score_metrics([*whole, *parts], draws, [curve])
+    metrics, of_curve = score_metrics([*whole, *parts], draws, curve)
 
     decisions = judged.primary_decisions
     of_rule = {}
@@ -387,7 +382,7 @@ def _score_rows(judged: JudgedScores) -> dict[str, Rows]:
     of_classes = [metric for of_class in metrics[: len(whole)] for metric in of_class]
     return {
         "metric": [{"rule": "argmax", **metric} for metric in of_classes],
-        "net_benefit": net_benefits(curve, resampled_curve, draws),
+        "net_benefit": net_benefits(curve, of_curve, draws),
         "subgroup_metric": of_subgroups,
     }
 

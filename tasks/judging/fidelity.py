@@ -58,11 +58,8 @@ def divergences(reference_logits: ArrayLike, logits: ArrayLike) -> Floats:
 def fidelity_figures(reference: Predicted, variant: Predicted) -> dict[str, Row]:
     """Columns of the table `fidelity` for the distributions `vocabulary` and `labels`."""
     cases = len(reference.logits)
-    perplexity = variant.perplexity
-    reference_perplexity = reference.perplexity
-    ratio = None
-    if perplexity and reference_perplexity:
-        ratio = perplexity / reference_perplexity
+    perplexity, reference_perplexity = variant.perplexity, reference.perplexity
+    ratio = perplexity / reference_perplexity if perplexity and reference_perplexity else None
 
     # Where less than one case lies beyond a percentile, it says nothing. 100 - 99.9 is not exact.
     shown = {name: q == 100 or cases >= round(100 / (100 - q)) for name, q in PERCENTILES.items()}

@@ -43,29 +43,22 @@ def judge_gates(
     `bound` is the end of the 95 % interval that must hold, of the `method`; `successes` of `n` where
     the metric is a proportion. Beside it the intervals behind the bound: exact (of a proportion),
     clustered (where cases have groups).
+
+    The verdict is 'unsafe' with any FAIL or NOT AVAILABLE, 'passes_gates' with PASS alone, else
+    'provisional'. Never 'safe': gates on one set of cases cannot show that.
     """
-    ed_cases = sum(label == "ED" for label in labels)
-    if ed_cases == 0:
+    if "ED" in labels:
+        (resampled,) = resample_metrics(labels, decisions, groups, seed=seed)
+        recall = _recall_gate(resampled)
+        gates = [recall, _f2_gate(resampled), _false_negative_gate(recall)]
+    else:
         reason = "not available: no ED case in this set"
         gates = [_gate(name, None, 0, reason) for name in GATE_THRESHOLDS]
-        return gates, verdict(gates)
 
-    (resampled,) = resample_metrics(labels, decisions, groups, seed=seed)
-    recall = _recall_gate(ed_cases, resampled)
-    gates = [recall, _f2_gate(ed_cases, len(labels), resampled), _false_negative_gate(recall)]
-
-    return gates, verdict(gates)
-
-
-def verdict(gates: Rows) -> Verdict:
-    """'unsafe' with any FAIL or NOT AVAILABLE, 'passes_gates' with PASS alone, else 'provisional'.
-
-    Never 'safe': gates on one set of cases cannot show that.
-    """
     states = {gate["state"] for gate in gates}
     if states & {"FAIL", "NOT AVAILABLE"}:
-        return "unsafe"
-    return "passes_gates" if states == {"PASS"} else "provisional"
+        return gates, "unsafe"
+    return gates, "passes_gates" if states == {"PASS"} else "provisional"
 
 
 def _gate(
@@ -103,9 +96,9 @@ def _gate(
     }
 
 
-def _recall_gate(ed_cases: int, resampled: Resampled) -> Row:
-    caught = int(resampled.table[0, 0])
-    exact = Interval(*clopper_pearson(caught, ed_cases), EXACT)
+def _recall_gate(resampled: Resampled) -> Row:
+    caught, cases = map(int, ratio_parts("ed_recall", resampled.table))
+    exact = Interval(*clopper_pearson(caught, cases), EXACT)
     clustered = resampled.interval("ed_recall") if resampled.clustered else None
     # Both bounds must hold, so the lower one counts.
     bound = min((end for end in (exact, clustered) if end), key=lambda end: (end.low, end.method))
@@ -117,17 +110,18 @@ def _recall_gate(ed_cases: int, resampled: Resampled) -> Row:
     elif lacks_a_bound:
         reason = resampled.why_no_interval("ed_recall")
         note = f"no clustered bound, so PASS is out of reach: {reason}"
-    elif caught == ed_cases:
+    elif caught == cases:
         note = "no misses to resample: the exact bound assumes independent cases"
 
-    value = caught / ed_cases
-    gate = _gate("ed_recall", value, ed_cases, note, bound, caught, exact, clustered)
+    gate = _gate("ed_recall", caught / cases, cases, note, bound, caught, exact, clustered)
     if lacks_a_bound and gate["state"] == "PASS":
         gate["state"] = "PROVISIONAL"
     return gate
 
 
-def _f2_gate(ed_cases: int, cases: int, resampled: Resampled) -> Row:
+def _f2_gate(resampled: Resampled) -> Row:
+    cases = int(resampled.table.sum())
+    ed_cases = int(resampled.table[0].sum())
     if ed_cases == cases:  # nothing could be a false alarm, so always-ED would pass
         return _gate("ed_f2", None, cases, "not available: emergencies only in this set")
 
@@ -154,20 +148,21 @@ def _f2_gate(ed_cases: int, cases: int, resampled: Resampled) -> Row:
 def _false_negative_gate(recall: Row) -> Row:
     """1 - recall, judged by the recall gate so that rounding cannot make the two disagree."""
     misses = recall["n"] - recall["successes"]
-
-    def complement(column: str) -> float | None:
-        share = recall[column]
-        return None if share is None else 1 - share
-
+    complement = {
+        name: None if recall[of_recall] is None else 1 - recall[of_recall]
+        for name, of_recall in (
+            ("bound", "bound"),
+            ("exact_low", "exact_high"),
+            ("exact_high", "exact_low"),
+            ("clustered_low", "clustered_high"),
+            ("clustered_high", "clustered_low"),
+        )
+    }
     return recall | {
         "gate": "ed_false_negative_rate",
         "threshold": GATE_THRESHOLDS["ed_false_negative_rate"],
         "value": misses / recall["n"],
-        "bound": complement("bound"),
         "successes": misses,
         "note": joined_notes("1 - ed_recall: the same evidence", recall["note"]),
-        "exact_low": complement("exact_high"),
-        "exact_high": complement("exact_low"),
-        "clustered_low": complement("clustered_high"),
-        "clustered_high": complement("clustered_low"),
+        **complement,
     }

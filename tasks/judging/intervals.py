@@ -62,13 +62,11 @@ def wider(a: Interval | None, b: Interval | None) -> Interval | None:
 
 def interval_columns(exact: Interval | None = None, clustered: Interval | None = None) -> Row:
     """Columns exact_low, exact_high, clustered_low, clustered_high; None for a missing interval."""
-    exact_low, exact_high, _ = exact or (None, None, None)
-    clustered_low, clustered_high, _ = clustered or (None, None, None)
     return {
-        "exact_low": exact_low,
-        "exact_high": exact_high,
-        "clustered_low": clustered_low,
-        "clustered_high": clustered_high,
+        "exact_low": exact and exact.low,
+        "exact_high": exact and exact.high,
+        "clustered_low": clustered and clustered.low,
+        "clustered_high": clustered and clustered.high,
     }
 
 
@@ -122,10 +120,8 @@ def unit_codes(groups: Groups | None, cases: int) -> tuple[Ints, bool]:
     names = sorted({group for group in groups if group is not None})
     code_of = {name: code for code, name in enumerate(names)}
     codes = [
-        code_of[group] if group is not None else len(names) + row
-        for row, group in enumerate(groups)
+        len(names) + row if group is None else code_of[group] for row, group in enumerate(groups)
     ]
-
     return np.unique(np.asarray(codes), return_inverse=True)[1].astype(np.int64), True
 
 
@@ -146,33 +142,23 @@ def resample_totals(
     """
     values = np.asarray(contributions, dtype=np.float64)
     rng = np.random.default_rng(seed)
-
     codes, clustered = unit_codes(groups, len(values))
     if clustered:
-        group_sums = np.zeros((int(codes.max()) + 1, values.shape[1]))
-        np.add.at(group_sums, codes, values)
-        return _draw_totals(group_sums, rng, resamples)
+        layers = [unit_sums(values, codes, int(codes.max()) + 1)]
+    else:
+        stratum = np.zeros(len(values)) if strata is None else np.asarray(strata)
+        layers = [values[stratum == one] for one in np.unique(stratum)]
 
-    layers = np.zeros(len(values), dtype=np.int64) if strata is None else np.asarray(strata)
     totals = np.zeros((resamples, values.shape[1]))
-    for layer in np.unique(layers):
-        totals += _draw_totals(values[layers == layer], rng, resamples)
+    for units in layers:
+        distinct, counts = np.unique(units, axis=0, return_counts=True)
+        step = max(1, BLOCK // len(distinct))
+        for start in range(0, resamples, step):
+            size = min(step, resamples - start)
+            times_drawn = rng.multinomial(len(units), counts / len(units), size=size)
+            totals[start : start + size] += times_drawn.astype(np.float64) @ distinct
 
     return totals
-
-
-def _draw_totals(units: Floats, rng: np.random.Generator, resamples: int) -> Floats:
-    """Totals of len(units) units drawn with replacement: (units, k) -> (resamples, k)."""
-    distinct, counts = np.unique(units, axis=0, return_counts=True)
-    step = max(1, BLOCK // len(distinct))
-
-    blocks = []
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        times_drawn = rng.multinomial(len(units), counts / len(units), size=size)
-        blocks.append(times_drawn.astype(np.float64) @ distinct)
-
-    return np.concatenate(blocks)
 
 
 def percentile_interval(resampled: ArrayLike) -> tuple[float, float] | None:
@@ -180,28 +166,8 @@ def percentile_interval(resampled: ArrayLike) -> tuple[float, float] | None:
     values = np.asarray(resampled, dtype=np.float64)
     if len(values) == 0 or np.isnan(values).mean() > MAX_UNDEFINED:
         return None
-    defined = values[~np.isnan(values)]
-    low, high = np.quantile(defined, [(1 - 0.95) / 2, (1 + 0.95) / 2])
+    low, high = np.nanquantile(values, [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float(low), float(high)
-
-
-def clustered_bootstrap(
-    statistic: Callable[[Floats], Floats],
-    *contributions: ArrayLike,
-    groups: Groups | None,
-    seed: int,
-) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of a function of totals.
-
-    contributions: per-case arrays, shape (cases,) or (cases, k), stacked side by side; `statistic`
-    takes their totals, shape (resamples, all columns), and returns shape (resamples,). None for
-    fewer than MIN_UNITS groups (without groups: cases) or a statistic that is undefined too often:
-    such an interval would look surer than it is.
-    """
-    stacked = np.column_stack([np.asarray(values, dtype=np.float64) for values in contributions])
-    if len(np.unique(unit_codes(groups, len(stacked))[0])) < MIN_UNITS:
-        return None
-    return percentile_interval(statistic(resample_totals(stacked, groups=groups, seed=seed)))
 
 
 @dataclass(frozen=True)
@@ -228,6 +194,11 @@ class UnitDraws:
         place[np.lexsort(sums.T)] = np.arange(len(sums))
         return cls(place[codes], len(sums), clustered, seed, resamples)
 
+    @property
+    def method(self) -> tuple[str, str | None]:
+        """The name of an interval by these draws, and what it assumes."""
+        return (CLUSTERED, None) if self.clustered else (BY_CASE, INDEPENDENT)
+
     def sums(self, columns: Floats) -> Floats:
         return unit_sums(columns, self.unit, self.units)
 
@@ -239,18 +210,16 @@ class UnitDraws:
         """Values of each statistic, shape (statistics, resamples)."""
         rng = np.random.default_rng(self.seed)
         size = max(1, UNIT_BLOCK // max(1, len(self.unit)))
-        blocks: list[list[Floats]] = [[] for _ in statistics]
-
+        blocks = []
         for start in range(0, self.resamples, size):
             resamples = min(size, self.resamples - start)
             drawn_units = rng.integers(self.units, size=(resamples, self.units))
             places = drawn_units * resamples + np.arange(resamples)[:, None]
             times_drawn = np.bincount(places.ravel(), minlength=self.units * resamples)
             counts = times_drawn.astype(np.float64).reshape(self.units, resamples)
-            for block, statistic in zip(blocks, statistics, strict=True):
-                block.append(statistic(counts))
+            blocks.append([statistic(counts) for statistic in statistics])
 
-        return [np.concatenate(block, axis=1) for block in blocks]
+        return [np.concatenate(values, axis=1) for values in zip(*blocks, strict=True)]
 
     def why_no_interval(self, rows: Ints | slice) -> str | None:
         """Why there can be no interval of what rests on these cases; None where there can be one."""

@@ -26,7 +26,6 @@ from tasks.judging.intervals import (
     Groups,
     Interval,
     clopper_pearson,
-    clustered_bootstrap,
     joined_notes,
     metric_row,
     percentile_interval,
@@ -36,7 +35,6 @@ from tasks.judging.intervals import (
     wider,
 )
 from tasks.judging.point_metrics import (
-    METRICS,
     MIN_UNITS,
     PROPORTIONS,
     Costs,
@@ -66,14 +64,13 @@ def label_probabilities(p: ArrayLike) -> Floats:
             f"Row {np.argmin(sound) + 1} of the label probabilities is negative, not finite, "
             "or does not sum to 1: score again."
         )
-
     return values
 
 
 def confusion(labels: Sequence[str], decisions: Sequence[str]) -> Ints:
     """Counts, shape (3, 3): row = truth, column = decision, order LABELS."""
-    cells = label_codes(labels) * 3 + label_codes(decisions)
-    return np.bincount(cells, minlength=9).reshape(3, 3).astype(np.int64)
+    cells = confusion_cells(label_codes(labels), label_codes(decisions))
+    return cells.sum(axis=0).reshape(3, 3).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -160,13 +157,10 @@ def metrics_of(resampled: Resampled, costs: Costs | None) -> Rows:
     note says that independent cases are assumed.
     """
     table = resampled.table
-    values = metric_values(table, costs)
     classes = [label for i, label in enumerate(LABELS) if table[i].sum()]
-    averaged = f"over the classes present: {', '.join(classes)}"
-
     rows = []
-    for name in METRICS:
-        value = float(values[name])
+    for name, figure in metric_values(table, costs).items():
+        value = float(figure)
         exact = None
         n = int(table.sum())
         if name in PROPORTIONS:
@@ -189,7 +183,7 @@ def metrics_of(resampled: Resampled, costs: Costs | None) -> Rows:
             note = f"{INDEPENDENT}: {resampled.why_no_interval(name)}"
 
         if name == "macro_f1" and len(classes) < len(LABELS):
-            note = joined_notes(averaged, note)
+            note = joined_notes(f"over the classes present: {', '.join(classes)}", note)
         clustered = bootstrap if resampled.clustered else None
         rows.append(metric_row(name, value, n, note, interval, exact, clustered))
 
@@ -233,14 +227,10 @@ def share_metric(
 
     exact = Interval(*clopper_pearson(float(weights.sum()), n), EXACT)
     clustered = None
-    if unit_codes(groups, n)[1]:
-        ends = clustered_bootstrap(
-            lambda totals: totals[:, 0] / totals[:, 1],
-            weights,
-            np.ones(n),
-            groups=groups,
-            seed=seed,
-        )
+    units, is_grouped = unit_codes(groups, n)
+    if is_grouped and len(np.unique(units)) >= MIN_UNITS:
+        totals = resample_totals(np.column_stack([weights, np.ones(n)]), groups=groups, seed=seed)
+        ends = percentile_interval(totals[:, 0] / totals[:, 1])
         clustered = ends and Interval(*ends, CLUSTERED)
 
     note = joined_notes(note, None if clustered else INDEPENDENT)
@@ -273,24 +263,23 @@ def subgroup_metrics(
     costs: Costs | None = None,
     seed: int = 0,
 ) -> dict[Subgroup, Rows]:
-    """Every metric of METRICS in each subgroup, with the same kinds of interval as the whole set's.
-    The `n` of a class's metric that is not available counts the subgroup's cases of that class.
+    """Every metric of METRICS in each subgroup, with the same kinds of interval as the whole set's;
+    none where too few cases of the subgroup are behind it, which its `n` then counts.
     """
     if not rows:
         return {}
 
+    metrics: dict[Subgroup, Rows] = {}
     parts = resample_metrics(labels, decisions, groups, costs, seed, parts=list(rows.values()))
-    return {
-        key: [_unless_few(metric, part.table) for metric in metrics_of(part, costs)]
-        for key, part in zip(rows, parts, strict=True)
-    }
+    for key, part in zip(rows, parts, strict=True):
+        metrics[key] = []
+        for metric in metrics_of(part, costs):
+            name = metric["metric"]
+            label = class_of(name)
+            counted = part.table if label is None else part.table[LABELS.index(label)]
+            if (cases := int(counted.sum())) < MIN_UNITS:
+                reason = few_of_subgroup(cases, "cases" if label is None else f"{label} cases")
+                metric = metric_row(name, None, cases, f"not available: {reason}")
+            metrics[key].append(metric)
 
-
-def _unless_few(metric: Row, table: Ints) -> Row:
-    """The metric, or none where too few cases of the subgroup are behind it."""
-    label = class_of(metric["metric"])
-    cases = int(table.sum() if label is None else table[LABELS.index(label)].sum())
-    if cases >= MIN_UNITS:
-        return metric
-    reason = few_of_subgroup(cases, "cases" if label is None else f"{label} cases")
-    return metric_row(metric["metric"], None, cases, f"not available: {reason}")
+    return metrics

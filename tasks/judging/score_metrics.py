@@ -16,9 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from tasks.judging.intervals import (
-    BY_CASE,
-    CLUSTERED,
-    INDEPENDENT,
     UNDEFINED,
     Groups,
     Interval,
@@ -27,7 +24,6 @@ from tasks.judging.intervals import (
     clopper_pearson,
     metric_row,
     percentile_interval,
-    unit_codes,
     unit_sums,
 )
 from tasks.judging.metrics import few_of_subgroup, label_probabilities
@@ -39,7 +35,10 @@ ECE_CASES = 300  # below this the ECE of a perfect model is mostly noise
 BINS = 10
 # Under costs of 100:2 the best threshold on p(ED) is near 0.01, where a single ECE sees nothing.
 EDGES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+RANKING_METRICS = ("auroc", "average_precision")
 RECALIBRATION_METRICS = ("calibration_slope", "calibration_intercept")
+SCORE_METRICS = (*RANKING_METRICS, *RECALIBRATION_METRICS)
+THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of the decision curve
 SMALLEST_P = 1e-12  # a probability that was rounded to 0 or 1 still needs a finite logit
 STEPS = 100
 
@@ -65,19 +64,23 @@ def calibration_table(
     binned: dict[str, Floats] = {}
     if cases >= ECE_CASES:
         binned = {"ece": values.max(axis=1), "ed_ece": values[:, 0]}
-        columns["ece"] = _binned_gaps(binned["ece"], values.argmax(axis=1) == truth)
-        columns["ed_ece"] = _binned_gaps(binned["ed_ece"], truth == 0)
+        hits = {"ece": values.argmax(axis=1) == truth, "ed_ece": truth == 0}
+        for name, scores in binned.items():
+            columns[name] = np.eye(BINS)[equal_mass_bins(scores)] * (hits[name] - scores)[:, None]
 
-    units, clustered = unit_codes(groups, cases)
+    summed = np.column_stack([*columns.values(), np.ones(cases)])
+    draws = UnitDraws.of(summed, groups, seed, resamples)
+    sums = draws.sums(summed)
+    ends = np.cumsum([part.shape[1] for part in columns.values()])[:-1]
+
+    def statistic(counts: Floats) -> Floats:
+        totals = sums.T @ counts
+        means = np.split((totals[:-1] / totals[-1]).T, ends, axis=1)
+        return np.stack([np.abs(part).sum(axis=-1) for part in means])
+
     resampled: dict[str, Floats] = {}
-    if len(np.unique(units)) >= MIN_UNITS:
-        summed = np.column_stack([*columns.values(), np.ones(cases)])
-        draws = UnitDraws.of(summed, groups, seed, resamples)
-        sums = draws.sums(summed)
-        (totals,) = draws.resampled([lambda counts: sums.T @ counts])
-        ends = np.cumsum([part.shape[1] for part in columns.values()])
-        means = np.split((totals[:-1] / totals[-1]).T, ends[:-1], axis=1)
-        resampled = dict(zip(columns, map(_sum_of_sizes, means), strict=True))
+    if draws.units >= MIN_UNITS:
+        resampled = dict(zip(columns, draws.resampled([statistic])[0], strict=True))
 
     rows = []
     for name in CALIBRATION_METRICS:
@@ -87,49 +90,19 @@ def calibration_table(
         elif cases == 0:
             note = "not available: no cases"
         else:
-            value = float(_sum_of_sizes(columns[name].mean(axis=0)))
-            ends_of_metric = percentile_interval(resampled[name]) if resampled else None
-            if ends_of_metric is None:
+            value = float(np.abs(columns[name].mean(axis=0)).sum())
+            percentiles = percentile_interval(resampled[name]) if resampled else None
+            if percentiles is None:
                 note = f"no interval: fewer than {MIN_UNITS} independent units for a bootstrap"
             else:
-                method, note = _method(clustered)
+                method, note = draws.method
                 if name in binned:
                     method = f"reflected {method}"
-                    ends_of_metric = _reflected(value, ends_of_metric, binned[name], seed)
-                interval = Interval(*ends_of_metric, method)
+                    percentiles = _reflected(value, percentiles, binned[name], seed)
+                interval = Interval(*percentiles, method)
         rows.append(metric_row(name, value, cases, note, interval))
 
     return rows
-
-
-def _method(clustered: bool) -> tuple[str, str | None]:
-    """How units were drawn, and what that assumes."""
-    return (CLUSTERED, None) if clustered else (BY_CASE, INDEPENDENT)
-
-
-def _sum_of_sizes(means: Floats) -> Floats:
-    return np.asarray(np.abs(means).sum(axis=-1), dtype=np.float64)
-
-
-def _binned_gaps(scores: Floats, hits: NDArray[np.bool_]) -> Floats:
-    """Per case (hit - score) in the column of its bin, shape (cases, bins)."""
-    return np.eye(BINS)[equal_mass_bins(scores)] * (hits - scores)[:, None]
-
-
-def _reflected(
-    value: float, percentiles: tuple[float, float], scores: Floats, seed: int
-) -> tuple[float, float]:
-    """Interval of an ECE. The plain percentile interval excludes the truth of a good model, since
-    noise alone makes an ECE positive, and resampling adds more of it.
-
-    So the bootstrap is reflected about the estimate (basic bootstrap), and reaches down to 0 whenever
-    a perfectly calibrated model would often show as much (consistency resampling, Broecker and
-    Smith, 2007). In simulations it held the truth in 87 to 98 of 100 sets.
-    """
-    low = 0.0
-    if value > _ece_of_perfect_calibration(scores, seed):
-        low = max(0.0, 2 * value - percentiles[1])
-    return low, max(2 * value - percentiles[0], low)
 
 
 def equal_mass_bins(scores: ArrayLike) -> Ints:
@@ -139,13 +112,22 @@ def equal_mass_bins(scores: ArrayLike) -> Ints:
     return np.searchsorted(edges, values, side="right").astype(np.int64)
 
 
-def _ece_of_perfect_calibration(scores: Floats, seed: int, resamples: int = 500) -> float:
-    """97.5 % quantile of the ECE if each score were the true probability of a hit."""
+def _reflected(
+    value: float, percentiles: tuple[float, float], scores: Floats, seed: int
+) -> tuple[float, float]:
+    """Interval of an ECE. The plain percentile interval excludes the truth of a good model, since
+    noise alone makes an ECE positive, and resampling adds more of it.
+
+    So the bootstrap is reflected about the estimate (basic bootstrap), and reaches down to 0 whenever
+    a perfectly calibrated model would often show as much: up to the 97.5 % quantile of the ECE if
+    each score were the true probability of a hit (consistency resampling, Broecker and Smith, 2007).
+    In simulations it held the truth in 87 to 98 of 100 sets.
+    """
     rng = np.random.default_rng(seed)
-    bins = np.eye(BINS)[equal_mass_bins(scores)]
-    gaps = (rng.random((resamples, len(scores))) < scores).astype(np.float64) - scores
-    errors = np.abs(gaps @ bins).sum(axis=1) / len(scores)
-    return float(np.quantile(errors, 0.975))
+    gaps = (rng.random((500, len(scores))) < scores).astype(np.float64) - scores
+    errors = np.abs(gaps @ np.eye(BINS)[equal_mass_bins(scores)]).sum(axis=1) / len(scores)
+    low = max(0.0, 2 * value - percentiles[1]) if value > np.quantile(errors, 0.975) else 0.0
+    return low, max(2 * value - percentiles[0], low)
 
 
 def reliability_rows(labels: Sequence[str], p_ed: ArrayLike) -> Rows:
@@ -155,24 +137,17 @@ def reliability_rows(labels: Sequence[str], p_ed: ArrayLike) -> Rows:
     """
     scores = np.asarray(p_ed, dtype=np.float64)
     is_ed = label_codes(labels) == 0
-    rows = []
     bins = np.searchsorted(np.asarray(EDGES[1:-1]), scores, side="right")
+    rows = []
     for i, (low, high) in enumerate(pairwise(EDGES)):
         own = bins == i
         cases = int(own.sum())
-        ed_cases = int(is_ed[own].sum())
-        share_low, share_high = clopper_pearson(ed_cases, cases) if cases else (None, None)
-        rows.append(
-            {
-                "low": low,
-                "high": high,
-                "n": cases,
-                "mean_p_ed": float(scores[own].mean()) if cases else None,
-                "ed_share": ed_cases / cases if cases else None,
-                "share_low": share_low,
-                "share_high": share_high,
-            }
-        )
+        row: Row = dict.fromkeys(("mean_p_ed", "ed_share", "share_low", "share_high"))
+        if cases:
+            ed_cases = int(is_ed[own].sum())
+            row = {"mean_p_ed": float(scores[own].mean()), "ed_share": ed_cases / cases}
+            row["share_low"], row["share_high"] = clopper_pearson(ed_cases, cases)
+        rows.append({"low": low, "high": high, "n": cases, **row})
 
     return rows
 
@@ -269,11 +244,6 @@ def recalibration(x: Floats, is_positive: Ints, unit: Ints, units: int) -> Stati
     return statistic
 
 
-RANKING_METRICS = ("auroc", "average_precision")
-SCORE_METRICS = (*RANKING_METRICS, *RECALIBRATION_METRICS)
-THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of the decision curve
-
-
 @dataclass(frozen=True)
 class ClassScores:
     """The probability of a class on some cases of a set, `rows`; `least`: how many cases of the
@@ -287,32 +257,26 @@ class ClassScores:
     least: int = 1
 
     @property
-    def scores(self) -> Floats:
-        return np.asarray(self.p[self.rows, LABELS.index(self.label)])
-
-    @property
     def is_positive(self) -> Ints:
         return (self.truth[self.rows] == LABELS.index(self.label)).astype(np.int64)
 
-    def why_not_ranked(self) -> str | None:
-        positives = int(self.is_positive.sum())
-        kinds = {self.label: positives, f"non-{self.label}": len(self.rows) - positives}
-        for kind, cases in kinds.items():
-            if cases == 0:
-                return f"no {kind} case in this set"
-            if cases < self.least:
-                return few_of_subgroup(cases, f"{kind} cases")
-        return None
-
     def statistics(self, draws: UnitDraws) -> dict[tuple[str, ...], Statistic | str]:
         """By the metrics that it gives, a statistic, or the reason why there is none."""
-        if reason := self.why_not_ranked():
-            return {SCORE_METRICS: reason}
+        positives = int(self.is_positive.sum())
+        for kind, cases in (
+            (self.label, positives),
+            (f"non-{self.label}", len(self.rows) - positives),
+        ):
+            if cases == 0:
+                return {SCORE_METRICS: f"no {kind} case in this set"}
+            if cases < self.least:
+                return {SCORE_METRICS: few_of_subgroup(cases, f"{kind} cases")}
 
+        scores = np.asarray(self.p[self.rows, LABELS.index(self.label)])
         units = draws.unit[self.rows], draws.units
-        x = logits(self.scores)
+        x = logits(scores)
         line = why_not_fitted(x, self.is_positive) or recalibration(x, self.is_positive, *units)
-        of_ranking = ranking(self.scores, self.is_positive, *units)
+        of_ranking = ranking(scores, self.is_positive, *units)
         return {RANKING_METRICS: of_ranking, RECALIBRATION_METRICS: line}
 
     def row(
@@ -328,20 +292,20 @@ class ClassScores:
         ends = None if reason else percentile_interval(resampled)
         if ends is None:
             return self.row(name, float(value), f"no interval: {reason or UNDEFINED}")
-        method, note = _method(draws.clustered)
+        method, note = draws.method
         return self.row(name, float(value), note, Interval(*ends, method))
 
 
 def score_metrics(
-    parts: Sequence[ClassScores], draws: UnitDraws, also: Sequence[Statistic] = ()
-) -> tuple[list[Rows], list[Floats]]:
-    """The metrics of SCORE_METRICS of each part, named e.g. `ed_auroc`; and the values of further
-    statistics over the same resamples.
+    parts: Sequence[ClassScores], draws: UnitDraws, curve: Statistic
+) -> tuple[list[Rows], Floats]:
+    """The metrics of SCORE_METRICS of each part, named e.g. `ed_auroc`; and the values of the
+    decision curve over the same resamples.
     """
     planned = [part.statistics(draws) for part in parts]
     all_planned = [one for of_part in planned for one in of_part.values()]
     statistics = [one for one in all_planned if not isinstance(one, str)]
-    values = draws.resampled([*statistics, *also])
+    *values, of_curve = draws.resampled([*statistics, curve])
     remaining = iter(values)
 
     metrics = []
@@ -355,7 +319,7 @@ def score_metrics(
                 rows += [part.row_over(draws, *of_metric) for of_metric in figures]
         metrics.append(rows)
 
-    return metrics, values[len(statistics) :]
+    return metrics, of_curve
 
 
 def ranking(scores: Floats, is_positive: Ints, unit: Ints, units: int) -> Statistic:
@@ -438,7 +402,7 @@ def net_benefits(curve: Statistic, resampled: Floats, draws: UnitDraws) -> Rows:
     ends = [
         (None if reason else percentile_interval(values)) or (None, None) for values in resampled
     ]
-    method, note = ("none", f"no interval: {reason}") if reason else _method(draws.clustered)
+    method, note = ("none", f"no interval: {reason}") if reason else draws.method
 
     return [
         {

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import entr
 
 from tasks.judging.intervals import Groups, percentile_interval, unit_codes
 from tasks.judging.metrics import label_probabilities, share_metric
-from tasks.judging.point_metrics import MIN_UNITS, Floats, Ints, Row, Rows, label_codes
+from tasks.judging.point_metrics import MIN_UNITS, Floats, Row, Rows, label_codes
 from tasks.runtime.errors import BadInput
 from tasks.spec import LABELS
 
@@ -106,47 +106,6 @@ def flag_most_uncertain(uncertainty: ArrayLike, load: float) -> Floats:
     return np.asarray(np.clip((load * len(scores) - above) / tied, 0.0, 1.0))
 
 
-def judge_flag(
-    flagged: ArrayLike,
-    wrong: ArrayLike,
-    missed_ed: ArrayLike,
-    groups: Groups | None = None,
-    seed: int = 0,
-) -> Row:
-    """How well a review flag works, by the errors and the missed emergencies (ED cases decided
-    otherwise). None where there is nothing to count.
-
-    All arguments have shape (cases,); `flagged` holds booleans or weights in [0, 1]. `load`: share
-    of cases flagged; `error_kept` and `error_flagged`: error rates among the cases that are not
-    flagged and those that are. The flag catches the shares `wrong_flagged` of the errors and
-    `missed_ed_flagged` of the missed emergencies, each with the 95 % interval of `share_metric`: a
-    flag drawn at random catches its load.
-    """
-    flag = np.asarray(flagged, dtype=np.float64)
-    errors = np.asarray(wrong, dtype=bool)
-    missed = np.asarray(missed_ed, dtype=bool)
-    figures: Row = {
-        "load": float(flag.mean()),
-        "error_kept": _share((1 - flag) * errors, 1 - flag),
-        "error_flagged": _share(flag * errors, flag),
-        "missed_ed": int(missed.sum()),
-    }
-
-    for name, events in (("wrong_flagged", errors), ("missed_ed_flagged", missed)):
-        caught = share_metric(name, flag, groups, seed, among=events)
-        figures |= {
-            name: caught["value"],
-            f"{name}_low": caught["low"],
-            f"{name}_high": caught["high"],
-        }
-
-    return figures
-
-
-def _share(part: Floats, whole: Floats) -> float | None:
-    return float(part.sum() / whole.sum()) if whole.sum() > 1e-9 else None
-
-
 def judge_review(
     flagged: ArrayLike,
     vote_entropy: ArrayLike,
@@ -163,7 +122,8 @@ def judge_review(
     `p` (cases, 3): the deterministic pass; `decisions`: those of the primary rule. A verdict takes
     a 95 % bootstrap interval (whole groups resampled) that excludes zero, of the difference of the
     areas under the risk-coverage curves: the rival's minus the vote entropy's, positive if the
-    rival is worse.
+    rival is worse. A flag catches shares of the errors and of the missed emergencies (ED cases
+    decided otherwise); one drawn at random catches its load.
     """
     probabilities = label_probabilities(p)
     scores = {
@@ -174,7 +134,7 @@ def judge_review(
     truth = label_codes(labels)
     decision_codes = label_codes(decisions)
     wrong = truth != decision_codes
-    missed_ed = (truth == 0) & (decision_codes != 0)
+    missed = (truth == 0) & (decision_codes != 0)
     units, _ = unit_codes(groups, len(truth))
     areas = {name: aurc(score, wrong) for name, score in scores.items()}
 
@@ -186,56 +146,61 @@ def judge_review(
         reason = "every case was decided wrongly"
     elif len(np.unique(units)) < MIN_UNITS:
         reason = f"fewer than {MIN_UNITS} units"
-    resampled = {} if reason else _resampled_areas(scores, wrong, units, seed)
 
-    flag = np.asarray(flagged, dtype=np.float64)
+    resampled: dict[str, list[float]] = {name: [] for name in scores}
+    if reason is None:
+        rng = np.random.default_rng(seed)
+        members = [np.flatnonzero(units == unit) for unit in np.unique(units)]
+        for _ in range(RESAMPLES):
+            drawn_units = rng.integers(0, len(members), len(members))
+            cases = np.concatenate([members[unit] for unit in drawn_units])
+            for name, values in scores.items():
+                resampled[name].append(aurc(values[cases], wrong[cases]))
+
+    load = float(np.mean(np.asarray(flagged, dtype=np.float64)))
     rows = []
     for name, score in scores.items():
-        low = high = difference = verdict = note = None
-        flag_of_score = flag
+        row: Row = {
+            "score": name,
+            "aurc": areas[name],
+            "aurc_difference": None,
+            "difference_low": None,
+            "difference_high": None,
+            "verdict": None,
+            "note": None,
+        }
+        flag = np.asarray(flagged, dtype=np.float64)
         if name != FLAG:
             # As many cases as the vote entropy flags, so that the two are compared at one load.
-            flag_of_score = flag_most_uncertain(score, float(flag.mean()))
-            difference = areas[name] - areas[FLAG]
-            verdict = "cannot tell"
-            note = f"no interval: {reason}" if reason else None
-        if name in resampled and name != FLAG:
-            ends = percentile_interval(resampled[name] - resampled[FLAG])
-            assert ends is not None  # every resample has an area
-            low, high = ends
-            if low > 0:
-                verdict = f"{FLAG} is better"
-            elif high < 0:
-                verdict = f"{name} is better"
+            flag = flag_most_uncertain(score, load)
+            row |= {"aurc_difference": areas[name] - areas[FLAG], "verdict": "cannot tell"}
+            ends = percentile_interval(np.subtract(resampled[name], resampled[FLAG]))
+            if ends is None:
+                row["note"] = f"no interval: {reason}"
+            else:
+                row["difference_low"], row["difference_high"] = ends
+                if ends[0] > 0:
+                    row["verdict"] = f"{FLAG} is better"
+                elif ends[1] < 0:
+                    row["verdict"] = f"{name} is better"
 
-        rows.append(
-            {
-                "score": name,
-                "aurc": areas[name],
-                "aurc_difference": difference,
-                "difference_low": low,
-                "difference_high": high,
-                "verdict": verdict,
-                "note": note,
-                **judge_flag(flag_of_score, wrong, missed_ed, groups, seed),
+        row |= {
+            "load": float(flag.mean()),
+            "error_kept": _share((1 - flag) * wrong, 1 - flag),
+            "error_flagged": _share(flag * wrong, flag),
+            "missed_ed": int(missed.sum()),
+        }
+        for column, events in (("wrong_flagged", wrong), ("missed_ed_flagged", missed)):
+            caught = share_metric(column, flag, groups, seed, among=events)
+            row |= {
+                column: caught["value"],
+                f"{column}_low": caught["low"],
+                f"{column}_high": caught["high"],
             }
-        )
+        rows.append(row)
 
     return rows
 
 
-def _resampled_areas(
-    scores: dict[str, Floats], wrong: NDArray[np.bool_], units: Ints, seed: int
-) -> dict[str, Floats]:
-    """AURC of each score on the same bootstrap samples of whole units, each (RESAMPLES,)."""
-    rng = np.random.default_rng(seed)
-    members = [np.flatnonzero(units == unit) for unit in np.unique(units)]
-
-    areas: dict[str, list[float]] = {name: [] for name in scores}
-    for _ in range(RESAMPLES):
-        drawn_units = rng.integers(0, len(members), len(members))
-        cases = np.concatenate([members[unit] for unit in drawn_units])
-        for name, values in scores.items():
-            areas[name].append(aurc(values[cases], wrong[cases]))
-
-    return {name: np.array(values) for name, values in areas.items()}
+def _share(part: Floats, whole: Floats) -> float | None:
+    return float(part.sum() / whole.sum()) if whole.sum() > 1e-9 else None

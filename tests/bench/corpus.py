@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import typer
 
-from tasks.judging.intervals import clustered_bootstrap
-from tasks.judging.point_metrics import Floats, confusion_cells, label_codes, metric_values
+from tasks.judging.intervals import percentile_interval, resample_totals, unit_codes
+from tasks.judging.point_metrics import MIN_UNITS, Floats, confusion_cells, label_codes, metric_values
 from tasks.runtime.errors import BadInput
 from tests.bench.common import print_rows, run
 from warehouse.query import query
@@ -88,8 +88,10 @@ def difference(metric: str, model: pd.DataFrame, baseline: pd.DataFrame) -> Diff
 
     point = float(statistic(np.hstack([of_model, of_baseline]).sum(0, keepdims=True))[0])
     groups = [group if isinstance(group, str) else None for group in model.case_group]
-    bounds = clustered_bootstrap(statistic, of_model, of_baseline, groups=groups, seed=0)
-    return (point, *(bounds or (None, None)))
+    if len(np.unique(unit_codes(groups, len(groups))[0])) < MIN_UNITS:
+        return point, None, None
+    totals = resample_totals(np.hstack([of_model, of_baseline]), groups=groups, seed=0)
+    return (point, *(percentile_interval(statistic(totals)) or (None, None)))
 
 
 def _tables(decisions: pd.DataFrame) -> Floats:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from tasks.judging import intervals
-from tasks.judging.intervals import clustered_bootstrap, percentile_interval, resample_totals
+from tasks.judging.intervals import percentile_interval, resample_totals
+from tasks.judging.metrics import share_metric
 from tasks.judging.point_metrics import MIN_UNITS
 
 
@@ -33,10 +34,10 @@ def test_order_of_cases_and_names_of_groups_change_nothing():
     codes = rng.integers(0, 20, 100)
     values = np.column_stack([rng.integers(0, 2, 100), np.ones(100)])
     shuffle = rng.permutation(100)
-    one = clustered_bootstrap(share, values, groups=[f"g{c}" for c in codes], seed=5)
-    other = clustered_bootstrap(share, values[shuffle], groups=[f"x{99 - codes[i]}" for i in shuffle], seed=5)
-    assert one == other
-    assert one != clustered_bootstrap(share, values, groups=[f"g{c}" for c in codes], seed=6)
+    one = resample_totals(values, groups=[f"g{c}" for c in codes], seed=5)
+    other = resample_totals(values[shuffle], groups=[f"x{99 - codes[i]}" for i in shuffle], seed=5)
+    assert (one == other).all()
+    assert (one != resample_totals(values, groups=[f"g{c}" for c in codes], seed=6)).any()
 
 
 def test_strata_keep_their_sizes_and_without_strata_or_groups_cases_are_drawn_freely():
@@ -63,11 +64,12 @@ def test_work_in_blocks_gives_the_same_numbers(monkeypatch):
 
 
 def test_too_few_groups_give_no_interval_rather_than_a_sure_one():
-    hit = np.ones(200)
-    few = [str(i % (MIN_UNITS - 1)) for i in range(200)]
-    enough = [str(i % MIN_UNITS) for i in range(200)]
-    assert clustered_bootstrap(share, hit, np.ones(200), groups=few, seed=0) is None
-    assert clustered_bootstrap(share, hit, np.ones(200), groups=enough, seed=0) == (1.0, 1.0)
+    few, enough = (
+        share_metric("hits", np.ones(200), [str(i % groups) for i in range(200)], seed=0)
+        for groups in (MIN_UNITS - 1, MIN_UNITS)
+    )
+    assert few["clustered_low"] is few["clustered_high"] is None
+    assert (enough["clustered_low"], enough["clustered_high"]) == (1.0, 1.0)
 
 
 def test_a_statistic_that_is_often_undefined_gives_no_interval():

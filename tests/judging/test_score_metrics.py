@@ -137,7 +137,7 @@ def sample(cases, groups=None, seed=0, slope=1.0):
 def by_name(p, truth, groups=None, rows=None, least=1, label="ED"):
     draws = UnitDraws.of(np.column_stack([p, truth]), groups, seed=3)
     part = ClassScores(label, p, truth, np.arange(len(truth)) if rows is None else rows, least)
-    ((*metrics,),), _ = score_metrics([part], draws)
+    ((*metrics,),), _ = score_metrics([part], draws, lambda counts: counts[:1])
     return {row["metric"]: SimpleNamespace(**row) for row in metrics}
 
 

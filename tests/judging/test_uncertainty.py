@@ -17,7 +17,6 @@ from tasks.judging.uncertainty import (
     SINGLE_PASS,
     aurc,
     flag_most_uncertain,
-    judge_flag,
     judge_review,
     passes_are_distinct,
     summarise_passes,
@@ -148,6 +147,14 @@ def test_a_rival_flags_exactly_the_load_it_is_given_from_the_top(cases, load):
     flag = flag_most_uncertain(scores, load)
     assert flag.mean() == pytest.approx(load, abs=1e-9)
     assert all(flag[i] >= flag[j] for i in range(len(flag)) for j in range(len(flag)) if scores[i] > scores[j])
+
+
+def judge_flag(flagged, wrong, missed, groups=None):
+    """The row of a flag, on cases of which some are decided wrongly, among these missed emergencies."""
+    labels = np.where(missed, "ED", "GP")
+    decisions = np.where(wrong, "HOME", labels)
+    same = np.full((len(labels), 3), 1 / 3)
+    return judge_review(flagged, np.zeros(len(labels)), same, labels.tolist(), decisions.tolist(), groups)[0]
 
 
 def test_a_flag_is_judged_by_what_it_catches_and_what_it_keeps():

@@ -62,7 +62,7 @@ def judged(cases: tuple[tuple[str, str, str], ...], groups: bool) -> dict[str, l
     truth = label_codes(labels)
     draws = UnitDraws.of(np.column_stack([p, truth]), named, seed=0, resamples=50)
     curve = decision_curve(p[:, 0], (truth == 0).astype(np.int64), draws)
-    (of_ed,), (resampled,) = score_metrics([ClassScores("ED", p, truth, np.arange(len(p)))], draws, [curve])
+    (of_ed,), resampled = score_metrics([ClassScores("ED", p, truth, np.arange(len(p)))], draws, curve)
     right = sum(a == b for a, b in zip(labels, argmax, strict=True))
     rows = {
         "evaluation": [{"accuracy": right / len(cases), "verdict": verdict, "ed_prevalence": labels.count("ED") / len(cases)}],
